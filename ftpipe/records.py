@@ -361,3 +361,51 @@ class Model(Record):
     created_at: int
     aliases: tuple[str, ...] = ()
     """For example ``support-bot@production``."""
+
+
+class RunSpec(Record):
+    """Everything that a run was asked to do; the same spec and data ask for the same job."""
+
+    provider: str
+    data: Path
+    validation: Path | None = None
+    model: str
+    method: Method = Method.SUPERVISED
+    hyperparameters: Hyperparameters = Hyperparameters()
+    suffix: str | None = None
+    seed: int | None = None
+    integrations: tuple[dict[str, Any], ...] = ()
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+
+class RunState(StrEnum):
+    """How far a run has come."""
+
+    PREPARED = "prepared"
+    UPLOADED = "uploaded"
+    CREATED = "created"
+    """The job exists; it may still be running."""
+    REGISTERED = "registered"
+    """The model is in the registry: the good end."""
+    FAILED = "failed"
+    """The job ended without a model, or the provider refused it."""
+
+
+class Run(Record):
+    """One run of the pipeline, as the registry remembers it."""
+
+    id: str
+    """``run-<12 characters>``."""
+    spec: RunSpec
+    endpoint: str
+    state: RunState
+    created_at: int
+    dataset_sha256: str
+    validation_sha256: str | None = None
+    cost: CostEstimate | None = None
+    file: UploadedFile | None = None
+    validation_file: UploadedFile | None = None
+    job: Job | None = None
+    model: Model | None = None
+    error: str = ""
+    """Why the run failed, in one line."""
