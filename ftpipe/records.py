@@ -78,7 +78,7 @@ class Finding(Record):
     excerpt: str = ""
     """The offending text, without control characters, at most 160 characters."""
     origin: Literal["R", "D", "S", "Q", "P", "L"] = "D"
-    """R server refuses, D documented limit, S server changes data silently, Q quality, P privacy, L local robustness."""
+    """R server refuses, D documented limit, S server changes data unsaid, Q quality, P privacy, L local robustness."""
     evidence: Literal["observed", "documented", "inferred"] = "documented"
     file: str = ""
     """The file's name as the user gave it."""
@@ -262,7 +262,7 @@ class Job(Record):
     endpoint: str
     provider: str
     status: str
-    """``validating_files``, ``queued``, ``running``, ``succeeded``, ``failed``, ``cancelled``, or a word ftpipe does not know."""
+    """``validating_files``, ``queued``, ``running``, ``succeeded``, ``failed``, ``cancelled``, or an unknown word."""
     model: str
     """Base model."""
     training_file: str

@@ -1,0 +1,43 @@
+"""Endpoints that speak the OpenAI fine-tuning API, and the one way to open them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ftpipe.providers.base import Provider
+from ftpipe.providers.profiles import Profile, find_profile, load_profiles
+
+__all__ = ["Profile", "Provider", "find_profile", "load_profiles", "open_provider"]
+
+
+def open_provider(
+    name: str,
+    *,
+    profiles: Mapping[str, Mapping[str, Any]] | None = None,
+    env: Mapping[str, str] | None = None,
+    start: bool = True,
+) -> Provider:
+    """Open an endpoint by its name.
+
+    Args:
+        name: ``local``, ``openai``, ``azure``, ``nebius``, or a name that ``profiles`` adds.
+        profiles: The configuration's ``[providers.*]`` tables.
+        env: Environment variables, ``os.environ`` where not given; the only place that keys come from.
+        start: Whether the embedded endpoint is started where it does not run.
+
+    Raises:
+        ConfigError: There is no such provider, or no base URL for it.
+        AuthenticationError: The key's variable is not set.
+        MissingExtraError: The embedded endpoint is not installed.
+    """
+    profile = find_profile(name, profiles)
+    variables = os.environ if env is None else env
+    if profile.name == "local":
+        from ftpipe.providers.local import open_local
+
+        return open_local(profile, variables, start=start)
+    from ftpipe.providers.openai import open_openai
+
+    return open_openai(profile, variables)

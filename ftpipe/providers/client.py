@@ -1,0 +1,126 @@
+"""The door to the openai SDK: a client without retries and redirects, calls with deadlines and checked answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import httpx2
+import openai
+
+from ftpipe.errors import BadAnswerError, ConnectionFailedError
+from ftpipe.providers.base import DeadlineExceededError, retry_safe, within
+from ftpipe.providers.profiles import Profile
+from ftpipe.providers.translate import Doing, bad_answer, translate
+
+T = TypeVar("T")
+
+CONNECT_SECONDS = 10.0
+
+FOREIGN = (openai.OpenAIError, httpx2.HTTPError, ValueError, TypeError, AttributeError, KeyError, OSError)
+"""What the SDK and a broken body can raise; everything else is a fault of ours and stays one."""
+
+
+def build_client(
+    *, base_url: str, api_key: str, organization: str | None, project: str | None, timeout: float
+) -> openai.OpenAI:
+    """A client that never repeats a call by itself and never follows a redirect with the key in hand."""
+    limits = httpx2.Timeout(timeout, connect=CONNECT_SECONDS)
+    transport = openai.DefaultHttpx2Client(follow_redirects=False, timeout=limits)
+    return openai.OpenAI(
+        base_url=base_url,
+        api_key=api_key,
+        organization=organization,
+        project=project,
+        max_retries=0,
+        timeout=limits,
+        http_client=transport,
+    )
+
+
+class Caller:
+    """Makes the calls of one endpoint.
+
+    Args:
+        profile: The endpoint's profile.
+        connect: Makes the client; called again when ``reconnect`` says that the endpoint has moved.
+        base_url: For messages.
+        reconnect: Brings the endpoint back (the embedded server is started again); False where it cannot.
+        sleep: Waits between tries of safe calls.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        connect: Callable[[], openai.OpenAI],
+        *,
+        base_url: str,
+        reconnect: Callable[[], bool] = lambda: False,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.profile = profile
+        self.base_url = base_url
+        self._connect = connect
+        self._reconnect = reconnect
+        self._sleep = sleep
+        self._client: openai.OpenAI | None = None
+
+    @property
+    def client(self) -> openai.OpenAI:
+        """The SDK's client, made at the first call."""
+        if self._client is None:
+            self._client = self._connect()
+        return self._client
+
+    def read(self, what: str, call: Callable[[openai.OpenAI], object], parse: Callable[[Any], T]) -> T:
+        """Make a call that changes nothing; it is repeated after passing faults."""
+        doing = Doing(what, self.profile, self.base_url)
+        return retry_safe(lambda: self._again_if_moved(call, parse, doing), sleep=self._sleep)
+
+    def write(
+        self,
+        what: str,
+        call: Callable[[openai.OpenAI], object],
+        parse: Callable[[Any], T],
+        *,
+        seconds: float | None = None,
+    ) -> T:
+        """Make a call that creates something: exactly one request, whatever happens."""
+        return self._once(call, parse, Doing(what, self.profile, self.base_url, writes=True), seconds)
+
+    def change(self, what: str, call: Callable[[openai.OpenAI], object], parse: Callable[[Any], T]) -> T:
+        """Make one call that may be made twice without harm (cancel, delete), so a lost answer is a plain failure."""
+        return self._once(call, parse, Doing(what, self.profile, self.base_url), None)
+
+    def stream(self, what: str, call: Callable[[openai.OpenAI], Iterator[T]]) -> Iterator[T]:
+        """Make a call whose answer comes in pieces."""
+        doing = Doing(what, self.profile, self.base_url)
+        try:
+            yield from call(self.client)
+        except FOREIGN as exc:
+            raise translate(exc, doing) from exc
+
+    def _again_if_moved(self, call: Callable[[openai.OpenAI], object], parse: Callable[[Any], T], doing: Doing) -> T:
+        try:
+            return self._once(call, parse, doing, None)
+        except ConnectionFailedError:
+            if not self._reconnect():
+                raise
+            self._client = None
+            return self._once(call, parse, doing, None)
+
+    def _once(
+        self, call: Callable[[openai.OpenAI], object], parse: Callable[[Any], T], doing: Doing, seconds: float | None
+    ) -> T:
+        client = self.client
+        try:
+            answer = within(seconds or self.profile.request_timeout_seconds, lambda: call(client))
+        except (*FOREIGN, DeadlineExceededError) as exc:
+            raise translate(exc, doing) from exc
+        try:
+            return parse(answer)
+        except BadAnswerError as exc:
+            raise bad_answer(exc.message, doing) from exc
+        except (ValueError, TypeError, AttributeError, KeyError) as exc:
+            raise bad_answer(f"the answer does not have the shape of the API ({type(exc).__name__})", doing) from exc

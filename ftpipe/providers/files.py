@@ -1,0 +1,112 @@
+"""``/files`` and ``/uploads`` of an endpoint."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Literal
+
+from ftpipe.errors import StateError
+from ftpipe.providers.answers import as_dict, checked_id, file_of, upload_of
+from ftpipe.providers.base import RemoteFile, RemoteUpload
+from ftpipe.providers.client import Caller
+
+PURPOSE: Literal["fine-tune"] = "fine-tune"
+MIME = "application/jsonl"
+SLOWEST_BYTES_PER_SECOND = 20_000
+"""An upload slower than this is given up."""
+
+
+class CountingFile(io.FileIO):
+    """A file that tells how many of its bytes have been read."""
+
+    def __init__(self, path: Path, on_bytes: Callable[[int], None]) -> None:
+        super().__init__(path, "rb")
+        self._on_bytes = on_bytes
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read, and tell how far the reader has come."""
+        data = super().read(-1 if size is None else size) or b""
+        self._on_bytes(self.tell())
+        return data
+
+
+class Files:
+    """The files of an endpoint, as ``FilesPort`` wants them."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def upload(self, path: Path, *, filename: str, on_bytes: Callable[[int], None]) -> RemoteFile:
+        """Send a whole file in one request."""
+        try:
+            size = path.stat().st_size
+            source = CountingFile(path, on_bytes)
+        except OSError as exc:
+            raise StateError(
+                f"cannot read {path}: {exc.strerror}", "put the file back and run `ftpipe resume`"
+            ) from exc
+        with source:
+            return self._caller.write(
+                f"upload {path.name}",
+                lambda client: client.files.create(file=(filename, source, MIME), purpose=PURPOSE),
+                file_of,
+                seconds=self._patience(size),
+            )
+
+    def find(self, *, filename: str, size: int) -> list[RemoteFile]:
+        """Files of that name and size, oldest first."""
+        found = self._caller.read(
+            "list the files",
+            lambda client: [file_of(item) for item in client.files.list(purpose=PURPOSE, order="desc", limit=10_000)],
+            list,
+        )
+        same = [file for file in found if file.filename == filename and file.bytes == size]
+        return sorted(same, key=lambda file: file.created_at)
+
+    def get(self, file_id: str) -> RemoteFile:
+        """Look at one file."""
+        return self._caller.read(f"look at file {file_id}", lambda client: client.files.retrieve(file_id), file_of)
+
+    def content(self, file_id: str) -> bytes:
+        """Read a whole file."""
+        return self._caller.read(f"read file {file_id}", lambda client: client.files.content(file_id).read(), bytes)
+
+    def delete(self, file_id: str) -> None:
+        """Remove a file."""
+        self._caller.change(f"delete file {file_id}", lambda client: client.files.delete(file_id), as_dict)
+
+    def start_upload(self, *, filename: str, size: int) -> RemoteUpload:
+        """Begin an upload in parts."""
+        return self._caller.write(
+            f"begin the upload of {filename}",
+            lambda client: client.uploads.create(filename=filename, bytes=size, purpose=PURPOSE, mime_type=MIME),
+            upload_of,
+        )
+
+    def add_part(self, upload_id: str, data: bytes) -> str:
+        """Send one part; returns its id."""
+        return self._caller.write(
+            "upload a part",
+            lambda client: client.uploads.parts.create(upload_id, data=("part", data, "application/octet-stream")),
+            lambda answer: checked_id(as_dict(answer), "part"),
+            seconds=self._patience(len(data)),
+        )
+
+    def complete_upload(self, upload_id: str, part_ids: Iterable[str], *, md5: str) -> RemoteUpload:
+        """Put the parts together in the order given; ``md5`` is the hexadecimal digest of the whole."""
+        ids = list(part_ids)
+        return self._caller.write(
+            "put the parts together",
+            lambda client: client.uploads.complete(upload_id, part_ids=ids, md5=md5),
+            upload_of,
+            seconds=600,
+        )
+
+    def cancel_upload(self, upload_id: str) -> None:
+        """Drop an upload in parts."""
+        self._caller.change("drop the upload", lambda client: client.uploads.cancel(upload_id), upload_of)
+
+    def _patience(self, size: int) -> float:
+        return max(self._caller.profile.request_timeout_seconds, size / SLOWEST_BYTES_PER_SECOND)

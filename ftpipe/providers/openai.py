@@ -1,0 +1,78 @@
+"""An endpoint that speaks OpenAI's protocol, put together from its profile and the environment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import openai
+
+from ftpipe.errors import AuthenticationError, ConfigError
+from ftpipe.providers.client import Caller, build_client
+from ftpipe.providers.files import Files
+from ftpipe.providers.jobs import Jobs
+from ftpipe.providers.models import Models
+from ftpipe.providers.profiles import Profile
+
+
+class OpenAIProvider:
+    """An endpoint, ready to be called.
+
+    Args:
+        profile: What is different about it.
+        caller: Makes its calls.
+        endpoint: Fingerprint that its ids are valid for; the base URL where nothing else is said.
+    """
+
+    def __init__(self, profile: Profile, caller: Caller, *, endpoint: str = "") -> None:
+        self.profile = profile
+        self.endpoint = endpoint or caller.base_url.rstrip("/")
+        self.base_url = caller.base_url
+        self.files = Files(caller)
+        self.jobs = Jobs(caller, endpoint=self.endpoint)
+        self.models = Models(caller)
+
+
+def open_openai(
+    profile: Profile,
+    env: Mapping[str, str],
+    *,
+    client: openai.OpenAI | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> OpenAIProvider:
+    """Open an endpoint with its key from the environment.
+
+    Args:
+        profile: The endpoint's profile.
+        env: Environment variables; the only place that a key comes from.
+        client: A client to use instead of a new one, for tests.
+        sleep: Waits between tries.
+
+    Raises:
+        ConfigError: No base URL is known.
+        AuthenticationError: The key's variable is not set.
+    """
+    base_url = env.get(profile.base_url_env) or profile.base_url
+    if not base_url:
+        raise ConfigError(
+            f"no base URL is known for provider {profile.name!r}",
+            f"set {profile.base_url_env or 'base_url'}, or base_url under [providers.{profile.name}] in ftpipe.toml",
+        )
+    key = env.get(profile.key_env, "") if profile.key_env else "none"
+    if not key and client is None:
+        raise AuthenticationError(
+            f"no key for {profile.title or profile.name}: {profile.key_env} is not set",
+            f"export {profile.key_env}=… (or put it into .env), or train without a key: --provider local",
+        )
+    own = profile.key_env == "OPENAI_API_KEY"
+    organization, project = (env.get("OPENAI_ORG_ID"), env.get("OPENAI_PROJECT_ID")) if own else (None, None)
+    timeout = profile.request_timeout_seconds
+
+    def connect() -> openai.OpenAI:
+        return client or build_client(
+            base_url=base_url, api_key=key, organization=organization, project=project, timeout=timeout
+        )
+
+    scope = "/".join(part for part in (organization, project) if part)
+    endpoint = base_url.rstrip("/") + (f"#{scope}" if scope else "")
+    return OpenAIProvider(profile, Caller(profile, connect, base_url=base_url, sleep=sleep), endpoint=endpoint)

@@ -1,0 +1,104 @@
+"""What is different from endpoint to endpoint, as data."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from ftpipe.errors import ConfigError
+from ftpipe.records import Method, Record
+
+
+class Profile(Record):
+    """One endpoint that speaks the OpenAI fine-tuning API, and its quirks."""
+
+    name: str
+    title: str = ""
+    base_url: str = ""
+    """Root of the API, for example ``https://api.openai.com/v1``; empty where the user has to name it."""
+    base_url_env: str = ""
+    """Environment variable that overrides ``base_url``."""
+    key_env: str = ""
+    """Environment variable that holds the key; empty where none is needed."""
+    target: Literal["openai", "azure", "nebius", "local"] = "openai"
+    """Whose dataset rules apply."""
+    methods: tuple[Method, ...] = (Method.SUPERVISED,)
+    default_model: str = ""
+    last_day_to_create: str | None = None
+    """Last day on which jobs can be created, ISO 8601; ``None`` where none is announced."""
+    models_end: str | None = None
+    """Day on which the tuned models stop answering, ISO 8601, where the endpoint does not say so itself."""
+    uploads_api: bool = True
+    """Whether ``/uploads`` exists for files that are too large for ``/files``."""
+    uploads_above_bytes: int = 512 * 1024 * 1024
+    """Files larger than this go through the Uploads API, in bytes."""
+    part_bytes: int = 64 * 1000 * 1000
+    """Size of a part in bytes, at most 64 MB. Source: OpenAI API description, addUploadPart, 2026-08-21."""
+    max_file_bytes: int = 8 * 1024**3
+    wait_file_processed: bool = False
+    """Whether a job can only be created once the file says ``processed``."""
+    hyperparameters_at: Literal["method", "top"] = "method"
+    metadata_stored: bool = True
+    metadata_filter: bool = True
+    """Whether ``GET /fine_tuning/jobs?metadata[k]=v`` filters."""
+    suffix_max: int = 64
+    list_lag_seconds: float = 90.0
+    """How long a job may take to show up in lists; no second POST is made before that has passed."""
+    poll_first_seconds: float = 5.0
+    poll_most_seconds: float = 60.0
+    request_timeout_seconds: float = 120.0
+    """Wall-clock limit of one call; uploads get more, by their size."""
+    paid: bool = True
+    needs_deployment: str = ""
+    """What is to be done before the tuned model answers; empty where nothing is."""
+
+
+def load_profiles(overrides: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Profile]:
+    """Read the profiles of the package and lay the user's over them.
+
+    Args:
+        overrides: Tables by profile name; a new name makes a new profile, which needs a ``base_url``.
+
+    Raises:
+        ConfigError: A table has an unknown or a wrong key.
+    """
+    text = resources.files("ftpipe.providers").joinpath("profiles.toml").read_text(encoding="utf-8")
+    tables: dict[str, dict[str, Any]] = tomllib.loads(text)
+    for name, table in (overrides or {}).items():
+        tables[name] = {**tables.get(name, {}), **table}
+    return {name: _profile(name, table) for name, table in tables.items()}
+
+
+def find_profile(name: str, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Profile:
+    """The profile of that name.
+
+    Raises:
+        ConfigError: There is none; the hint names the nearest.
+    """
+    profiles = load_profiles(overrides)
+    if name in profiles:
+        return profiles[name]
+    near = difflib.get_close_matches(name, profiles, n=1)
+    known = ", ".join(sorted(profiles))
+    raise ConfigError(
+        f"there is no provider {name!r}",
+        f"did you mean {near[0]!r}? known: {known}"
+        if near
+        else f"known: {known}; add [providers.{name}] with a base_url to ftpipe.toml",
+    )
+
+
+def _profile(name: str, table: Mapping[str, Any]) -> Profile:
+    try:
+        return Profile(name=name, **table)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        near = difflib.get_close_matches(key, Profile.model_fields, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "known keys: " + ", ".join(sorted(Profile.model_fields))
+        raise ConfigError(f"[providers.{name}] {key}: {first['msg']}", hint) from exc
