@@ -1,0 +1,63 @@
+"""From a chat JSONL file to a registered fine-tuned model; everything below is imported when it is first used.
+
+::
+
+    from pathlib import Path
+    from ftpipe import Hyperparameters, Pipeline, RunSpec, open_provider, open_registry
+
+    spec = RunSpec(
+        provider="local",
+        data=Path("data/support_desk/train.jsonl"),
+        model="smollm2-135m-instruct",
+        hyperparameters=Hyperparameters(n_epochs=3),
+    )
+    pipeline = Pipeline(provider=open_provider(spec.provider), registry=open_registry(None))
+    run = pipeline.advance(pipeline.start(spec, pipeline.prepare(spec)))
+    print(run.model.id)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ftpipe.errors import FtpipeError as FtpipeError
+    from ftpipe.pipeline import Pipeline as Pipeline
+    from ftpipe.pipeline import Watcher as Watcher
+    from ftpipe.providers import open_provider as open_provider
+    from ftpipe.records import Hyperparameters as Hyperparameters
+    from ftpipe.records import Report as Report
+    from ftpipe.records import Run as Run
+    from ftpipe.records import RunSpec as RunSpec
+    from ftpipe.registry import open_registry as open_registry
+    from ftpipe.stages.count import count as count
+    from ftpipe.stages.validate import validate as validate
+
+__version__ = "0.1.0"
+
+_FACE = {
+    "FtpipeError": "ftpipe.errors",
+    "Hyperparameters": "ftpipe.records",
+    "Pipeline": "ftpipe.pipeline",
+    "Report": "ftpipe.records",
+    "Run": "ftpipe.records",
+    "RunSpec": "ftpipe.records",
+    "Watcher": "ftpipe.pipeline",
+    "count": "ftpipe.stages.count",
+    "open_provider": "ftpipe.providers",
+    "open_registry": "ftpipe.registry",
+    "validate": "ftpipe.stages.validate",
+}
+__all__ = ["__version__", *_FACE]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first asked for, so that ``import ftpipe`` stays light."""
+    if name not in _FACE:
+        raise AttributeError(f"module 'ftpipe' has no attribute {name!r}")
+    return getattr(importlib.import_module(_FACE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

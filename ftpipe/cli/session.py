@@ -1,0 +1,147 @@
+"""What one call of the command line carries: how to speak, where results go, and the doors to the rooms below."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from ftpipe.errors import UsageError
+
+if TYPE_CHECKING:
+    from ftpipe.config import Settings
+    from ftpipe.providers import Provider
+    from ftpipe.registry import Registry
+
+_STYLES: dict[str, dict[str, Any]] = {
+    "error": {"fg": "red", "bold": True},
+    "warning": {"fg": "yellow"},
+    "info": {"fg": "blue"},
+    "ok": {"fg": "green"},
+    "bold": {"bold": True},
+    "dim": {"dim": True},
+    "code": {"fg": "cyan"},
+}
+_SECRET_NAME = re.compile(r"(API_KEY|TOKEN|SECRET|PASSWORD)$")
+
+
+def _wants_json() -> bool:
+    return os.environ.get("FTPIPE_JSON", "") not in ("", "0")
+
+
+@dataclass
+class Session:
+    """The state of one call; commands get it through ``click.make_pass_decorator``."""
+
+    json: bool = field(default_factory=_wants_json)
+    quiet: bool = False
+    verbose: bool = False
+    no_color: bool = False
+    debug: bool = False
+    config_path: str | None = None
+    command: str = "ftpipe"
+    """Dotted name, for the JSON schema."""
+    fields: dict[str, Any] = field(default_factory=dict)
+    """What the JSON document will hold; it is written once, when the command has ended, well or not."""
+    exit_code: int = 0
+    """The code of a good end; 8 where the asked-about job still runs."""
+    come_back: str = ""
+    """What an interrupt says about going on."""
+    _secrets: set[str] = field(default_factory=set)
+
+    def add(self, **fields: Any) -> None:
+        """Put fields into the JSON document."""
+        self.fields |= fields
+
+    def out(self, lines: str | Iterable[str] = "") -> None:
+        """Result text on stdout; nothing where JSON was asked for."""
+        if not self.json:
+            self._write(lines, sys.stdout)
+
+    def say(self, lines: str | Iterable[str] = "") -> None:
+        """Progress and advice on stderr; nothing under ``--quiet``."""
+        if not self.quiet:
+            self._write(lines, sys.stderr)
+
+    def warn(self, text: str) -> None:
+        """A warning on stderr, also under ``--quiet``."""
+        self._write(f"{self.paint('warning', 'warning:', err=True)} {text}", sys.stderr)
+
+    def _write(self, lines: str | Iterable[str], stream: TextIO) -> None:
+        for line in [lines] if isinstance(lines, str) else lines:
+            click.echo(self.hide(line), file=stream, color=self.has_color(stream))
+
+    def has_color(self, stream: TextIO) -> bool:
+        """Whether a stream gets colour: a terminal that was not asked to stay plain."""
+        if self.no_color or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+            return False
+        return bool(stream.isatty())
+
+    def paint(self, style: str, text: str, *, err: bool = False) -> str:
+        """Colour for stdout, or for stderr."""
+        if not self.has_color(sys.stderr if err else sys.stdout):
+            return text
+        return click.style(text, **_STYLES[style])
+
+    def paint_err(self, style: str, text: str) -> str:
+        """Colour for stderr, in the shape that reports take."""
+        return self.paint(style, text, err=True)
+
+    def hide(self, text: str) -> str:
+        """The text without any secret that this process knows."""
+        for secret in self._known_secrets():
+            text = text.replace(secret, "***")
+        return text
+
+    def _known_secrets(self) -> set[str]:
+        if not self._secrets:
+            self._secrets = {
+                value for name, value in os.environ.items() if _SECRET_NAME.search(name) and len(value) >= 8
+            }
+        return self._secrets
+
+    def environment(self) -> dict[str, str]:
+        """The environment with the secrets of ``.env`` under it."""
+        from ftpipe.config import secrets
+
+        merged = secrets(os.environ)
+        self._secrets |= {value for name, value in merged.items() if _SECRET_NAME.search(name) and len(value) >= 8}
+        return merged
+
+    def settings(self, flags: Mapping[str, object] | None = None) -> Settings:
+        """The resolved configuration, with a command's flags on top (dotted key → value, ``None`` = not given)."""
+        from ftpipe.config import load
+
+        return load(Path(self.config_path) if self.config_path else None, env=self.environment(), flags=flags)
+
+    def registry(self, settings: Settings | None = None) -> Registry:
+        """The registry that the configuration names."""
+        from ftpipe.registry import open_registry
+
+        return open_registry((settings or self.settings()).config.registry)
+
+    def provider(self, name: str, settings: Settings) -> Provider:
+        """A provider by name, ready to be asked."""
+        from ftpipe.providers import open_provider
+
+        return open_provider(name, profiles=settings.config.providers, env=self.environment())
+
+    def confirm(self, question: str, *, flag: str = "--yes") -> None:
+        """Ask a yes/no question on the terminal.
+
+        Raises:
+            UsageError: There is no terminal to ask on, or the answer was no.
+        """
+        if self.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise UsageError("this costs money, and there is no terminal to ask on", f"add {flag} to go ahead unasked")
+        if not click.confirm(question, err=True):
+            raise UsageError("nothing was sent and nothing was spent", f"add {flag} to go ahead unasked")
+
+
+pass_session = click.make_pass_decorator(Session)

@@ -1,0 +1,131 @@
+"""The words of every report: text made safe to show, and numbers, money, sizes and times as people read them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+
+Paint = Callable[[str, str], str]
+"""``paint(style, text)`` colours text for a terminal.
+
+Styles: ``error``, ``warning``, ``info``, ``ok``, ``bold``, ``dim``, ``code``.
+"""
+
+_BIDI = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+_SEPARATORS = {0x2028, 0x2029, 0xFEFF}
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]",
+)
+
+
+def plain(_style: str, text: str) -> str:
+    """The paint that paints nothing."""
+    return text
+
+
+def _shown(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if code == 0x7F:
+        return "\u2421"
+    if code in _BIDI or code in _SEPARATORS:
+        return f"<U+{code:04X}>"
+    return "\ufffd"
+
+
+def clean(text: object, limit: int | None = None) -> str:
+    """One line of foreign text that no terminal obeys.
+
+    Control characters, line breaks among them, become their pictures (ESC is shown as ``␛``), direction controls their
+    code points, and lone surrogates the replacement character, so nothing is hidden and nothing acts.
+
+    Args:
+        text: Anything that came from data, an endpoint or a file name.
+        limit: Longest result in characters; what is beyond is cut with an ellipsis.
+    """
+    shown = str(text) if limit is None else str(text)[: limit + 1]
+    shown = _UNSAFE.sub(_shown, shown)
+    if limit is not None and len(shown) > limit:
+        return shown[: max(0, limit - 1)] + "…"
+    return shown
+
+
+def clean_block(text: str) -> str:
+    """Foreign text of several lines: line breaks and tabs stay, everything else is as in :func:`clean`."""
+    return "\n".join("    ".join(clean(cell) for cell in line.split("\t")) for line in re.split("\r\n|\n", text))
+
+
+def count(number: int) -> str:
+    """A whole number with thousands apart: ``12,345``."""
+    return f"{number:,}"
+
+
+def plural(number: int, noun: str, nouns: str = "") -> str:
+    """``1 example``, ``12,345 examples``."""
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
+
+
+def money(amount: float | None, currency: str = "USD") -> str:
+    """An amount with as many digits as it needs: ``0.00 USD``, ``0.0042 USD``, ``1,234.50 USD``, ``unknown``."""
+    if amount is None or not math.isfinite(amount):
+        return "unknown"
+    if 0 < abs(amount) < 0.00005:
+        return f"<0.0001 {currency}"
+    return f"{amount:,.4f} {currency}" if 0 < abs(amount) < 0.1 else f"{amount:,.2f} {currency}"
+
+
+def size(octets: float) -> str:
+    """A size in decimal units: ``512 B``, ``48.2 kB``, ``1.2 GB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if octets < 1000:
+            return f"{octets:.0f} {unit}" if unit == "B" or octets >= 100 else f"{octets:.1f} {unit}"
+        octets /= 1000
+    return f"{octets:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """A time span in its two largest units: ``4 s``, ``1 min 20 s``, ``3 h 5 min``, ``2 d 4 h``."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
+    if whole < 86400:
+        return f"{whole // 3600} h" + (f" {whole % 3600 // 60} min" if whole % 3600 // 60 else "")
+    return f"{whole // 86400} d" + (f" {whole % 86400 // 3600} h" if whole % 86400 // 3600 else "")
+
+
+def moment(seconds: int | None) -> str:
+    """A UTC time to the minute; a dash where there is none or no calendar holds it."""
+    if seconds is None:
+        return "–"
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except (OverflowError, OSError, ValueError):
+        return "–"
+
+
+def decimal(number: float | None, digits: int = 4) -> str:
+    """A measured value; a dash where it was not reported or is not finite."""
+    return "–" if number is None or not math.isfinite(number) else f"{number:.{digits}f}"
+
+
+def table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), gap: str = "  ") -> list[str]:
+    """Rows as aligned lines, without a frame.
+
+    Args:
+        rows: Cells that are clean already; rows may differ in length.
+        right: Columns that are aligned to the right.
+        gap: What stands between two columns.
+    """
+    cells = [list(row) for row in rows]
+    columns = max((len(row) for row in cells), default=0)
+    widths = [max((len(row[at]) for row in cells if at < len(row)), default=0) for at in range(columns)]
+    lines = []
+    for row in cells:
+        padded = (cell.rjust(widths[at]) if at in right else cell.ljust(widths[at]) for at, cell in enumerate(row))
+        lines.append(gap.join(padded).rstrip())
+    return lines
