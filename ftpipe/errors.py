@@ -17,6 +17,7 @@
     │   ├── TrainingNotAvailableError 5  this organization may not create jobs
     │   ├── QuotaError               5   no credit or budget left
     │   ├── RateLimitError           5   too many jobs or requests for now
+    │   ├── AnswerLostError          5   an unpaid call (an upload) may have been executed
     │   └── BadAnswerError           5   the answer was not what the protocol promises
     ├── StateError                   6   the local database, folder or disk is at fault
     ├── OutcomeUnknownError          7   a paid call may have happened
@@ -145,6 +146,12 @@ class RateLimitError(ProviderError):
     """Too many jobs or requests for now; later the same call may pass."""
 
     code = "rate_limited"
+
+
+class AnswerLostError(ProviderError):
+    """The answer to a call that is not paid, such as an upload, was lost; it may have been executed."""
+
+    code = "answer_lost"
 
 
 class BadAnswerError(ProviderError):

@@ -150,11 +150,11 @@ class ModelsPort(Protocol):
         """Day on which a model ends, ISO 8601; ``None`` where the endpoint does not say."""
         ...
 
-    def chat(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Answer:  # noqa: ANN401 - OpenAI's own open set
+    def chat(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Answer:
         """One answer."""
         ...
 
-    def stream(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[str]:  # noqa: ANN401 - same
+    def stream(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[str]:
         """One answer, piece by piece."""
         ...
 

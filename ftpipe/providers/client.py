@@ -85,9 +85,10 @@ class Caller:
         parse: Callable[[Any], T],
         *,
         seconds: float | None = None,
+        paid: bool = False,
     ) -> T:
         """Make a call that creates something: exactly one request, whatever happens."""
-        return self._once(call, parse, Doing(what, self.profile, self.base_url, writes=True), seconds)
+        return self._once(call, parse, Doing(what, self.profile, self.base_url, writes=True, paid=paid), seconds)
 
     def change(self, what: str, call: Callable[[openai.OpenAI], object], parse: Callable[[Any], T]) -> T:
         """Make one call that may be made twice without harm (cancel, delete), so a lost answer is a plain failure."""

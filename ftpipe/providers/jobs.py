@@ -32,6 +32,7 @@ class Jobs:
             "create the job",
             lambda client: client.fine_tuning.jobs.create(**body, extra_headers={"Idempotency-Key": key}),
             self._job,
+            paid=True,
         )
         return job.model_copy(
             update={"asked": request.hyperparameters, "method": request.method, "suffix": request.suffix}

@@ -43,7 +43,7 @@ class Models:
         day = fields.get("shutdown_date")
         return day if isinstance(day, str) and DAY.fullmatch(day) else None
 
-    def chat(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Answer:  # noqa: ANN401 - an open set
+    def chat(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Answer:
         """One answer; ``sampling`` is what ``/chat/completions`` takes: ``temperature``, ``max_tokens``, ``seed``."""
         begun = time.monotonic()
 
@@ -62,7 +62,7 @@ class Models:
 
         return self._caller.read(f"ask {model}", lambda client: _create(client, model, messages, sampling), parse)
 
-    def stream(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[str]:  # noqa: ANN401 - same
+    def stream(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[str]:
         """One answer, piece by piece."""
 
         def call(client: openai.OpenAI) -> Iterator[str]:

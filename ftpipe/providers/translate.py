@@ -12,6 +12,7 @@ import httpx2
 import openai
 
 from ftpipe.errors import (
+    AnswerLostError,
     AuthenticationError,
     BadAnswerError,
     ConnectionFailedError,
@@ -39,6 +40,7 @@ NEVER_SENT = (
 UNKNOWN_STATUSES = frozenset({408, 409})
 """Besides 5xx: answers after which a write may have been executed."""
 
+
 RESUME = "run `ftpipe resume`: it looks for the call at the endpoint before anything is sent again"
 
 
@@ -52,6 +54,13 @@ class Doing:
     base_url: str
     writes: bool = False
     """Whether the call creates something, so that a lost answer leaves the outcome unknown."""
+    paid: bool = False
+    """Whether what it creates costs money."""
+
+    def unknown(self, why: str) -> FtpipeError:
+        """The error for a call that creates something and whose answer was lost."""
+        message = f"could not {self.what} for sure: {why}"
+        return OutcomeUnknownError(message, RESUME) if self.paid else AnswerLostError(message, RESUME)
 
 
 BY_CODE: dict[str, tuple[type[ProviderError], str, str]] = {
@@ -115,7 +124,7 @@ def translate(exc: BaseException, doing: Doing) -> FtpipeError:
 def bad_answer(why: str, doing: Doing) -> FtpipeError:
     """The error for an answer that breaks the protocol; nothing of it may be stored."""
     if doing.writes:
-        return OutcomeUnknownError(f"could not {doing.what} for sure: {why}", RESUME)
+        return doing.unknown(why)
     return BadAnswerError(
         f"could not {doing.what}: {why}",
         f"is {doing.base_url} really an OpenAI-compatible endpoint? a proxy's page looks like this too",
@@ -130,7 +139,7 @@ def _never_sent(cause: BaseException, doing: Doing) -> FtpipeError:
 
 def _lost(why: str, doing: Doing) -> FtpipeError:
     if doing.writes:
-        return OutcomeUnknownError(f"could not {doing.what} for sure: {why}", RESUME)
+        return doing.unknown(why)
     return ConnectionFailedError(
         f"could not {doing.what} at {doing.base_url}: {why}", "check the network, then `ftpipe resume`"
     )
@@ -172,7 +181,7 @@ def _status_error(exc: openai.APIStatusError, doing: Doing) -> FtpipeError:
 
 def _unknown_status(status: int, said: str, doing: Doing) -> FtpipeError:
     if doing.writes:
-        return OutcomeUnknownError(f"could not {doing.what} for sure: HTTP {status}: {said}", RESUME)
+        return doing.unknown(f"HTTP {status}: {said}")
     return ProviderError(
         f"could not {doing.what}: {doing.base_url} answered HTTP {status}: {said}",
         "the endpoint has trouble; `ftpipe resume` later goes on from here",

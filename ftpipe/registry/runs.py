@@ -1,0 +1,138 @@
+"""Runs: what was asked, how far it has come, and the key that makes asking twice the same thing."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import sqlalchemy as sa
+
+from ftpipe.errors import StateError, UsageError
+from ftpipe.records import CostEstimate, Model, Run, RunSpec, RunState, UploadedFile
+from ftpipe.registry import schema
+from ftpipe.registry.connect import reading, writing
+from ftpipe.registry.jobs import JobRecords
+from ftpipe.registry.models import ModelRecords
+
+
+class RunRecords(JobRecords, ModelRecords):
+    """The runs that are remembered, with their jobs and models."""
+
+    def start_run(self, run: Run, *, key: str, ordinal: int) -> Run:
+        """Remember a new run, or give back the one that has this key and ordinal already."""
+        with writing(self.engine) as connection:
+            row = self._run_row(connection, schema.runs.c.key == key, schema.runs.c.ordinal == ordinal)
+            if row is None:
+                connection.execute(schema.runs.insert().values(key=key, ordinal=ordinal, **_run_values(run)))
+                return run
+        return self._run(row)
+
+    def runs_with_key(self, key: str) -> list[tuple[int, Run]]:
+        """Ordinal and run of everything that was asked with these data and parameters, oldest first."""
+        with reading(self.engine) as connection:
+            query = sa.select(schema.runs).where(schema.runs.c.key == key).order_by(schema.runs.c.ordinal)
+            rows = connection.execute(query).mappings().all()
+        return [(row["ordinal"], self._run(row)) for row in rows]
+
+    def operation_key(self, run: Run, kind: str) -> str:
+        """The idempotency key of a paid call: the same for the same data, parameters, endpoint and ordinal."""
+        with reading(self.engine) as connection:
+            row = self._run_row(connection, schema.runs.c.id == run.id)
+        if row is None:
+            raise StateError(f"run {run.id} is not in {self.place}", "`ftpipe status` lists the runs")
+        return hashlib.sha256(f"{kind}\n{row['key']}\n{row['ordinal']}".encode()).hexdigest()
+
+    def save_run(self, run: Run) -> Run:
+        """Write down how far a run has come."""
+        with writing(self.engine) as connection:
+            connection.execute(schema.runs.update().where(schema.runs.c.id == run.id).values(**_run_values(run)))
+        return run
+
+    def run(self, run_id: str) -> Run:
+        """The run of that id.
+
+        Raises:
+            UsageError: There is none.
+        """
+        with reading(self.engine) as connection:
+            row = self._run_row(connection, schema.runs.c.id == run_id)
+        if row is None:
+            raise UsageError(f"there is no run {run_id!r} in {self.place}", "`ftpipe jobs list` shows what there is")
+        return self._run(row)
+
+    def runs(self, limit: int = 50) -> list[Run]:
+        """The latest runs, newest first."""
+        with reading(self.engine) as connection:
+            query = sa.select(schema.runs).order_by(schema.runs.c.created_at.desc()).limit(limit)
+            rows = connection.execute(query).mappings().all()
+        return [self._run(row) for row in rows]
+
+    def latest_run(self) -> Run | None:
+        """The newest run; ``None`` where there is none yet."""
+        found = self.runs(limit=1)
+        return found[0] if found else None
+
+    def find_run(self, name: str) -> Run | None:
+        """The run with that run id, job id or model id."""
+        column = schema.runs.c
+        with reading(self.engine) as connection:
+            match = (column.id == name) | (column.job_id == name) | (column.model_id == name)
+            query = sa.select(schema.runs).where(match).order_by(column.created_at.desc())
+            row = connection.execute(query).mappings().first()
+        return self._run(row) if row else None
+
+    def _run_row(self, connection: sa.Connection, *where: sa.ColumnElement[bool]) -> Any:  # noqa: ANN401 - a row of any shape
+        return connection.execute(sa.select(schema.runs).where(*where)).mappings().first()
+
+    def _run(self, row: Any) -> Run:  # noqa: ANN401 - a row of any shape
+        spec = RunSpec.model_validate_json(row["spec"])
+        return Run(
+            id=row["id"],
+            spec=spec,
+            endpoint=row["endpoint"],
+            state=RunState(row["state"]),
+            created_at=int(row["created_at"]),
+            dataset_sha256=row["dataset_sha256"],
+            validation_sha256=row["validation_sha256"],
+            cost=CostEstimate.model_validate_json(row["cost"]) if row["cost"] else None,
+            file=UploadedFile.model_validate_json(row["file"]) if row["file"] else None,
+            validation_file=UploadedFile.model_validate_json(row["validation_file"])
+            if row["validation_file"]
+            else None,
+            job=self.job(row["job_id"]) if row["job_id"] else None,
+            model=self.model_at(row["endpoint"], row["model_id"]) if row["model_id"] else None,
+            error=row["error"],
+        )
+
+    def register(self, model: Model, run: Run, *, price_row: str) -> Run:
+        """Write model, cost and the end of the run in one transaction; doing it again changes nothing.
+
+        Args:
+            model: The model with its lineage.
+            run: The run that it ends.
+            price_row: JSON of the price that the costs were computed with.
+        """
+        done = run.model_copy(update={"state": RunState.REGISTERED, "model": model})
+        with writing(self.engine) as connection:
+            self.write_model(connection, model)
+            self.write_cost(connection, model, price_row)
+            connection.execute(schema.runs.update().where(schema.runs.c.id == run.id).values(**_run_values(done)))
+        return done
+
+
+def _run_values(run: Run) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "endpoint": run.endpoint,
+        "state": run.state.value,
+        "spec": run.spec.model_dump_json(),
+        "dataset_sha256": run.dataset_sha256,
+        "validation_sha256": run.validation_sha256,
+        "cost": run.cost.model_dump_json() if run.cost else None,
+        "file": run.file.model_dump_json() if run.file else None,
+        "validation_file": run.validation_file.model_dump_json() if run.validation_file else None,
+        "job_id": run.job.id if run.job else None,
+        "model_id": run.model.id if run.model else None,
+        "error": run.error,
+        "created_at": float(run.created_at),
+    }

@@ -1,0 +1,172 @@
+"""Tables of the journal and the registry, and the numbered migrations that make them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import sqlalchemy as sa
+
+APPLICATION_ID = 0x66747031
+"""``ftp1``: SQLite files that carry it are ftpipe's."""
+
+metadata = sa.MetaData()
+
+version_table = sa.Table(
+    "schema_version",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("applied_at", sa.Text, nullable=False),
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("ordinal", sa.Integer, nullable=False),
+    sa.Column("endpoint", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("spec", sa.Text, nullable=False),
+    sa.Column("dataset_sha256", sa.Text, nullable=False),
+    sa.Column("validation_sha256", sa.Text),
+    sa.Column("cost", sa.Text),
+    sa.Column("file", sa.Text),
+    sa.Column("validation_file", sa.Text),
+    sa.Column("job_id", sa.Text, index=True),
+    sa.Column("model_id", sa.Text),
+    sa.Column("error", sa.Text, nullable=False, default=""),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.UniqueConstraint("key", "ordinal"),
+)
+
+operations = sa.Table(
+    "operations",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("run_id", sa.Text, nullable=False, index=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("endpoint", sa.Text, nullable=False),
+    sa.Column("request_sha256", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("remote_id", sa.Text),
+    sa.Column("sent_at", sa.Float),
+    sa.Column("resolved_at", sa.Float),
+    sa.Column("estimated_cost", sa.Float),
+    sa.Column("detail", sa.Text, nullable=False, default=""),
+)
+
+files = sa.Table(
+    "files",
+    metadata,
+    sa.Column("endpoint", sa.Text, primary_key=True),
+    sa.Column("sha256", sa.Text, primary_key=True),
+    sa.Column("data", sa.Text, nullable=False),
+    sa.Column("last_seen", sa.Float, nullable=False),
+)
+
+uploads = sa.Table(
+    "uploads",
+    metadata,
+    sa.Column("endpoint", sa.Text, primary_key=True),
+    sa.Column("sha256", sa.Text, primary_key=True),
+    sa.Column("upload_id", sa.Text, nullable=False),
+    sa.Column("part_bytes", sa.Integer, nullable=False),
+    sa.Column("expires_at", sa.Float, nullable=False),
+)
+
+parts = sa.Table(
+    "parts",
+    metadata,
+    sa.Column("upload_id", sa.Text, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("part_id", sa.Text, nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+)
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("endpoint", sa.Text, primary_key=True),
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("run_id", sa.Text, index=True),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("data", sa.Text, nullable=False),
+    sa.Column("updated_at", sa.Float, nullable=False),
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("endpoint", sa.Text, primary_key=True),
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("created_at", sa.Integer, nullable=False),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("data", sa.Text, nullable=False),
+)
+
+models = sa.Table(
+    "models",
+    metadata,
+    sa.Column("endpoint", sa.Text, primary_key=True),
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("job_id", sa.Text, nullable=False),
+    sa.Column("run_id", sa.Text),
+    sa.Column("created_at", sa.Integer, nullable=False),
+    sa.Column("data", sa.Text, nullable=False),
+)
+
+costs = sa.Table(
+    "costs",
+    metadata,
+    sa.Column("endpoint", sa.Text, primary_key=True),
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("run_id", sa.Text),
+    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("estimated", sa.Float),
+    sa.Column("actual", sa.Float),
+    sa.Column("price_row", sa.Text),
+)
+
+aliases = sa.Table(
+    "aliases",
+    metadata,
+    sa.Column("alias", sa.Text, primary_key=True),
+    sa.Column("endpoint", sa.Text, nullable=False),
+    sa.Column("model_id", sa.Text, nullable=False),
+    sa.Column("moved_at", sa.Float, nullable=False),
+)
+
+alias_history = sa.Table(
+    "alias_history",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("alias", sa.Text, nullable=False, index=True),
+    sa.Column("from_model", sa.Text),
+    sa.Column("to_model", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("moved_at", sa.Float, nullable=False),
+)
+
+FIRST_TABLES = (
+    runs,
+    operations,
+    files,
+    uploads,
+    parts,
+    jobs,
+    events,
+    models,
+    costs,
+    aliases,
+    alias_history,
+)
+
+
+def _first(connection: sa.Connection) -> None:
+    metadata.create_all(connection, tables=list(FIRST_TABLES))
+
+
+MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_first,)
+"""Applied in order, each in a transaction with its record; never edited once released."""

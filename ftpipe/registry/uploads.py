@@ -1,0 +1,71 @@
+"""Parts of a multi-part upload, kept as they come, so that an upload goes on after a crash."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from ftpipe.records import Record
+from ftpipe.registry.connect import reading, writing
+from ftpipe.registry.schema import parts, uploads
+
+
+class OpenUpload(Record):
+    """An upload in parts that has been begun."""
+
+    upload_id: str
+    part_bytes: int
+    expires_at: float
+    """UTC Unix seconds after which the endpoint takes no more parts."""
+    parts: dict[int, tuple[str, str]]
+    """Number from 0 → part id and SHA-256 of the part."""
+
+
+class UploadParts:
+    """The memory of multi-part uploads."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def find(self, endpoint: str, sha256: str) -> OpenUpload | None:
+        """The upload of these bytes to that endpoint, if one was begun."""
+        with reading(self._engine) as connection:
+            query = sa.select(uploads).where(uploads.c.endpoint == endpoint, uploads.c.sha256 == sha256)
+            row = connection.execute(query).mappings().first()
+            if row is None:
+                return None
+            rows = connection.execute(sa.select(parts).where(parts.c.upload_id == row["upload_id"])).mappings().all()
+        return OpenUpload(
+            upload_id=row["upload_id"],
+            part_bytes=row["part_bytes"],
+            expires_at=row["expires_at"],
+            parts={part["number"]: (part["part_id"], part["sha256"]) for part in rows},
+        )
+
+    def begin(self, endpoint: str, sha256: str, *, upload_id: str, part_bytes: int, expires_at: float) -> None:
+        """Remember that an upload was begun."""
+        with writing(self._engine) as connection:
+            self._drop(connection, endpoint, sha256)
+            connection.execute(
+                uploads.insert().values(
+                    endpoint=endpoint, sha256=sha256, upload_id=upload_id, part_bytes=part_bytes, expires_at=expires_at
+                )
+            )
+
+    def add(self, upload_id: str, *, number: int, part_id: str, sha256: str) -> None:
+        """Remember a part that has arrived."""
+        with writing(self._engine) as connection:
+            connection.execute(parts.delete().where(parts.c.upload_id == upload_id, parts.c.number == number))
+            connection.execute(
+                parts.insert().values(upload_id=upload_id, number=number, part_id=part_id, sha256=sha256)
+            )
+
+    def drop(self, endpoint: str, sha256: str) -> None:
+        """Forget an upload: it is complete, or it is no use any more."""
+        with writing(self._engine) as connection:
+            self._drop(connection, endpoint, sha256)
+
+    def _drop(self, connection: sa.Connection, endpoint: str, sha256: str) -> None:
+        where = (uploads.c.endpoint == endpoint) & (uploads.c.sha256 == sha256)
+        old = sa.select(uploads.c.upload_id).where(where)
+        connection.execute(parts.delete().where(parts.c.upload_id.in_(old)))
+        connection.execute(uploads.delete().where(where))

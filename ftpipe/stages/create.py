@@ -1,0 +1,226 @@
+"""Create: from uploaded files to a job, once; after a doubtful answer the endpoint is searched before any new POST."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+
+from ftpipe.errors import ConnectionFailedError, FtpipeError, OutcomeUnknownError, ProviderError
+from ftpipe.providers.base import Provider
+from ftpipe.providers.jobs import KEY_NAME
+from ftpipe.records import Job, JobRequest
+from ftpipe.registry.journal import Operation, OperationState
+from ftpipe.stages.memory import JournalPort
+
+KIND = "create_job"
+SKEW_SECONDS = 600.0
+"""How far the endpoint's clock may be from ours when jobs are matched by time."""
+LOOKS = 3
+"""How often a list is searched before a call counts as not executed."""
+POSTS = 3
+"""How many POSTs one call to ``create`` makes at most, each but the first after a search that found nothing."""
+ENDED_WITHOUT_MODEL = frozenset({"failed", "cancelled"})
+
+
+def create(
+    request: JobRequest,
+    *,
+    key: str,
+    run_id: str,
+    provider: Provider,
+    journal: JournalPort,
+    estimated_cost: float | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.time,
+    on_notice: Callable[[str], None] = lambda _text: None,
+) -> Job:
+    """Create a job, or find the one that this key has made before.
+
+    Args:
+        request: What is asked for.
+        key: Idempotency key: the same data and parameters have the same key.
+        run_id: The run that asks, for the journal.
+        provider: The endpoint.
+        journal: Where the intent is on the disk before the call.
+        estimated_cost: For the journal, in the currency of the estimate.
+        sleep: Waits between searches.
+        clock: UTC Unix seconds.
+        on_notice: Hears what a person should know, for example that an older job was adopted.
+
+    Raises:
+        OutcomeUnknownError: The call may have been executed and the endpoint's list cannot be read.
+        ProviderError: The job surely does not exist.
+    """
+    known = journal.find(key)
+    if known is not None and known.state == OperationState.CONFIRMED and known.remote_id:
+        return _with_request(provider.jobs.get(known.remote_id), request)
+    found: Job | None = None
+    if known is not None and known.state in (OperationState.INTENDED, OperationState.UNKNOWN):
+        found = _reconcile(request, known, provider, journal, sleep, clock, on_notice)
+    elif provider.profile.metadata_filter:
+        found = _made_elsewhere(request, key, provider, on_notice)
+        if found is not None:
+            _intend(request, key, run_id, provider, journal, estimated_cost)
+    if found is None:
+        found = _post(request, key, run_id, provider, journal, estimated_cost, sleep, clock, on_notice)
+    journal.confirm(key, found.id)
+    return _with_request(found, request)
+
+
+def request_digest(request: JobRequest) -> str:
+    """SHA-256 of what is asked, with files by content, so that another id for the same bytes is the same request."""
+    fields = request.model_dump(mode="json", exclude={"training_file", "validation_file"})
+    files = [request.training_file.sha256, request.validation_file.sha256 if request.validation_file else ""]
+    return hashlib.sha256(repr((sorted(fields.items()), files)).encode()).hexdigest()
+
+
+def _intend(
+    request: JobRequest, key: str, run_id: str, provider: Provider, journal: JournalPort, cost: float | None
+) -> Operation:
+    return journal.intend(
+        key=key,
+        run_id=run_id,
+        kind=KIND,
+        endpoint=provider.endpoint,
+        request_sha256=request_digest(request),
+        estimated_cost=cost,
+    )
+
+
+def _post(
+    request: JobRequest,
+    key: str,
+    run_id: str,
+    provider: Provider,
+    journal: JournalPort,
+    cost: float | None,
+    sleep: Callable[[float], None],
+    clock: Callable[[], float],
+    on_notice: Callable[[str], None],
+) -> Job:
+    """Intent, call, outcome; again only when a search says that the last call was not executed."""
+    for attempt in range(POSTS):
+        operation = _intend(request, key, run_id, provider, journal, cost)
+        try:
+            return provider.jobs.create(request, key=key)
+        except OutcomeUnknownError as exc:
+            journal.doubt(key, exc.message)
+            on_notice(f"{exc.message}; looking for the job at the endpoint before anything is sent again")
+            found = _reconcile(request, operation, provider, journal, sleep, clock, on_notice)
+            if found is not None:
+                return found
+            last: FtpipeError = exc
+        except ConnectionFailedError as exc:
+            journal.reject(key, exc.message)
+            last = exc
+        except FtpipeError as exc:
+            journal.reject(key, exc.message)
+            raise
+        if attempt < POSTS - 1:
+            sleep(min(2.0 * 2**attempt, 20.0))
+    if isinstance(last, OutcomeUnknownError):
+        raise ProviderError(
+            f"the job could not be created in {POSTS} tries: {last.message}",
+            "each time the endpoint's list was searched and has no such job; `ftpipe resume` later tries again",
+        ) from last
+    raise last
+
+
+def _reconcile(
+    request: JobRequest,
+    operation: Operation,
+    provider: Provider,
+    journal: JournalPort,
+    sleep: Callable[[float], None],
+    clock: Callable[[], float],
+    on_notice: Callable[[str], None],
+) -> Job | None:
+    """Search the endpoint for the job of an operation until its lists must show it; ``None`` where it is not there.
+
+    Raises:
+        OutcomeUnknownError: The list cannot be read, so nothing may be sent again.
+    """
+    sent_at = operation.sent_at or clock()
+    lag = provider.profile.list_lag_seconds
+    for look in range(LOOKS):
+        try:
+            matches = _matches(request, operation.key, sent_at, provider)
+        except ProviderError as exc:
+            journal.doubt(operation.key, exc.message)
+            raise OutcomeUnknownError(
+                f"a job may have been created, and the endpoint's list cannot be read: {exc.message}",
+                "run `ftpipe resume` when it can be reached; nothing is sent again before that",
+            ) from exc
+        if matches:
+            return _oldest(matches, on_notice)
+        remaining = sent_at + lag - clock()
+        if remaining <= 0:
+            break
+        sleep(min(remaining, lag / LOOKS) if look < LOOKS - 1 else remaining)
+    matches = _matches(request, operation.key, sent_at, provider) if lag else []
+    if matches:
+        return _oldest(matches, on_notice)
+    journal.reject(operation.key, "not in the endpoint's list")
+    return None
+
+
+def _matches(request: JobRequest, key: str, sent_at: float, provider: Provider) -> list[Job]:
+    """Jobs that this key has made: by metadata where the endpoint keeps it, else by files, model and time."""
+    since = int(sent_at - SKEW_SECONDS)
+    by_filter = list(provider.jobs.recent(metadata={KEY_NAME: key})) if provider.profile.metadata_filter else []
+    found = [job for job in by_filter if job.metadata.get(KEY_NAME) == key]
+    if found:
+        return found
+    jobs = list(provider.jobs.recent(since=since))
+    found = [job for job in jobs if job.metadata.get(KEY_NAME) == key]
+    if found:
+        return found
+    validation = request.validation_file.id if request.validation_file else None
+    return [
+        job
+        for job in jobs
+        if KEY_NAME not in job.metadata
+        and job.training_file == request.training_file.id
+        and job.validation_file == validation
+        and _same_model(job.model, request.model)
+        and (job.suffix is None or job.suffix == request.suffix)
+        and job.created_at >= since
+    ]
+
+
+def _same_model(found: str, asked: str) -> bool:
+    """Hosts spell a base out (``gpt-4o-mini`` → ``gpt-4o-mini-2024-07-18``) or drop its owner's name."""
+    left, right = found.rsplit("/", 1)[-1].lower(), asked.rsplit("/", 1)[-1].lower()
+    return left.startswith(right) or right.startswith(left) or left.endswith(right) or right.endswith(left)
+
+
+def _made_elsewhere(request: JobRequest, key: str, provider: Provider, on_notice: Callable[[str], None]) -> Job | None:
+    """A job of the same key that this journal does not know: its database was lost, or a colleague ran the same."""
+    jobs = [job for job in provider.jobs.recent(metadata={KEY_NAME: key}) if job.metadata.get(KEY_NAME) == key]
+    alive = [job for job in jobs if job.status not in ENDED_WITHOUT_MODEL and _same_model(job.model, request.model)]
+    if not alive:
+        return None
+    job = _oldest(alive, on_notice)
+    on_notice(f"{job.id} was created from the same data with the same parameters; it is used, and nothing new is paid")
+    return job
+
+
+def _oldest(jobs: list[Job], on_notice: Callable[[str], None]) -> Job:
+    """The oldest of several; the rest is named, since each of them is paid."""
+    ordered = sorted(jobs, key=lambda job: (job.created_at, job.id))
+    for job in ordered[1:]:
+        on_notice(f"{job.id} is a second job of the same request: `ftpipe jobs cancel {job.id}` stops it")
+    return ordered[0]
+
+
+def _with_request(job: Job, request: JobRequest) -> Job:
+    """The job with what was asked, which its endpoint does not tell."""
+    return job.model_copy(
+        update={
+            "asked": request.hyperparameters,
+            "method": request.method,
+            "suffix": job.suffix or request.suffix,
+            "training_file": job.training_file or request.training_file.id,
+        }
+    )
