@@ -401,7 +401,11 @@ class Run(Record):
     state: RunState
     created_at: int
     dataset_sha256: str
+    """Empty for a job made elsewhere whose file is not known."""
     validation_sha256: str | None = None
+    dataset: Dataset | None = None
+    """``None`` for a job that was made elsewhere."""
+    validation: Dataset | None = None
     cost: CostEstimate | None = None
     file: UploadedFile | None = None
     validation_file: UploadedFile | None = None

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from ftpipe.errors import StateError, UsageError
-from ftpipe.records import CostEstimate, Model, Run, RunSpec, RunState, UploadedFile
+from ftpipe.records import CostEstimate, Dataset, Model, Record, Run, RunSpec, RunState, UploadedFile
 from ftpipe.registry import schema
 from ftpipe.registry.connect import reading, writing
 from ftpipe.registry.jobs import JobRecords
 from ftpipe.registry.models import ModelRecords
+
+R = TypeVar("R", bound=Record)
 
 
 class RunRecords(JobRecords, ModelRecords):
@@ -85,20 +87,19 @@ class RunRecords(JobRecords, ModelRecords):
         return connection.execute(sa.select(schema.runs).where(*where)).mappings().first()
 
     def _run(self, row: Any) -> Run:  # noqa: ANN401 - a row of any shape
-        spec = RunSpec.model_validate_json(row["spec"])
         return Run(
             id=row["id"],
-            spec=spec,
+            spec=RunSpec.model_validate_json(row["spec"]),
             endpoint=row["endpoint"],
             state=RunState(row["state"]),
             created_at=int(row["created_at"]),
             dataset_sha256=row["dataset_sha256"],
             validation_sha256=row["validation_sha256"],
-            cost=CostEstimate.model_validate_json(row["cost"]) if row["cost"] else None,
-            file=UploadedFile.model_validate_json(row["file"]) if row["file"] else None,
-            validation_file=UploadedFile.model_validate_json(row["validation_file"])
-            if row["validation_file"]
-            else None,
+            dataset=_load(Dataset, row["dataset"]),
+            validation=_load(Dataset, row["validation"]),
+            cost=_load(CostEstimate, row["cost"]),
+            file=_load(UploadedFile, row["file"]),
+            validation_file=_load(UploadedFile, row["validation_file"]),
             job=self.job(row["job_id"]) if row["job_id"] else None,
             model=self.model_at(row["endpoint"], row["model_id"]) if row["model_id"] else None,
             error=row["error"],
@@ -120,6 +121,14 @@ class RunRecords(JobRecords, ModelRecords):
         return done
 
 
+def _load(kind: type[R], text: str | None) -> R | None:
+    return kind.model_validate_json(text) if text else None
+
+
+def _dump(record: Record | None) -> str | None:
+    return record.model_dump_json() if record is not None else None
+
+
 def _run_values(run: Run) -> dict[str, Any]:
     return {
         "id": run.id,
@@ -128,9 +137,11 @@ def _run_values(run: Run) -> dict[str, Any]:
         "spec": run.spec.model_dump_json(),
         "dataset_sha256": run.dataset_sha256,
         "validation_sha256": run.validation_sha256,
-        "cost": run.cost.model_dump_json() if run.cost else None,
-        "file": run.file.model_dump_json() if run.file else None,
-        "validation_file": run.validation_file.model_dump_json() if run.validation_file else None,
+        "dataset": _dump(run.dataset),
+        "validation": _dump(run.validation),
+        "cost": _dump(run.cost),
+        "file": _dump(run.file),
+        "validation_file": _dump(run.validation_file),
         "job_id": run.job.id if run.job else None,
         "model_id": run.model.id if run.model else None,
         "error": run.error,

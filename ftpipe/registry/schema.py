@@ -29,6 +29,8 @@ runs = sa.Table(
     sa.Column("spec", sa.Text, nullable=False),
     sa.Column("dataset_sha256", sa.Text, nullable=False),
     sa.Column("validation_sha256", sa.Text),
+    sa.Column("dataset", sa.Text),
+    sa.Column("validation", sa.Text),
     sa.Column("cost", sa.Text),
     sa.Column("file", sa.Text),
     sa.Column("validation_file", sa.Text),

@@ -1,0 +1,70 @@
+"""The gates before anything is sent or spent: broken data, a cost over the limit, what an endpoint does not take."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from ftpipe.errors import CostLimitError, DatasetError, TrainingNotAvailableError, UsageError
+from ftpipe.providers.profiles import Profile
+from ftpipe.records import CostEstimate, Report, RunSpec
+
+
+def refuse_broken(report: Report) -> None:
+    """Raise where the target would refuse the dataset.
+
+    Raises:
+        DatasetError: With the report.
+    """
+    if report.ok:
+        return
+    first = next((finding for finding in report.findings if finding.severity == "error"), None)
+    place = f", first at line {first.line}" if first and first.line else ""
+    count = report.summary.errors
+    raise DatasetError(
+        f"{report.target} would refuse {report.dataset.path.name}: {count} error{'s' if count != 1 else ''}{place}",
+        f"`ftpipe prepare {report.dataset.path}` lists them all with what to do",
+        report,
+    )
+
+
+def refuse_over_budget(cost: CostEstimate | None, max_cost: float | None) -> None:
+    """Raise where a job may cost more than the user allows.
+
+    Raises:
+        CostLimitError: The estimate's high end is over the limit, or there is no estimate to compare.
+    """
+    if max_cost is None or cost is None:
+        return
+    if cost.high is None:
+        raise CostLimitError(
+            f"no training price is known for {cost.model}, so --max-cost cannot be kept",
+            f'add it to ftpipe.toml: [prices."{cost.model}"] training_per_million = …',
+        )
+    if cost.high > max_cost:
+        raise CostLimitError(
+            f"the job may cost up to {cost.high:.2f} {cost.currency}, over the limit of {max_cost:.2f}",
+            f"train on fewer than {cost.epochs_high} epochs, choose a smaller model, or raise --max-cost",
+        )
+
+
+def refuse_unsupported(profile: Profile, spec: RunSpec, *, today: date) -> None:
+    """Raise where the endpoint is known not to take what is asked.
+
+    Raises:
+        UsageError: The method or the suffix.
+        TrainingNotAvailableError: The endpoint takes no new jobs since a day that has passed.
+    """
+    title = profile.title or profile.name
+    if spec.method not in profile.methods:
+        raise UsageError(f"{title} does not train with {spec.method.value}", f"it knows: {', '.join(profile.methods)}")
+    if spec.suffix and len(spec.suffix) > profile.suffix_max:
+        raise UsageError(
+            f"the suffix has {len(spec.suffix)} characters; {title} takes {profile.suffix_max}",
+            "choose a shorter --suffix",
+        )
+    last = profile.last_day_to_create
+    if last and today > date.fromisoformat(last):
+        raise TrainingNotAvailableError(
+            f"{title} takes no new fine-tuning jobs since {last}",
+            "train on your own machine with --provider local, or at another endpoint",
+        )
