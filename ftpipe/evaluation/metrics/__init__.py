@@ -1,0 +1,99 @@
+"""Every metric by name, with the task that it belongs to; a new one is a function in its file and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ftpipe.errors import UsageError
+from ftpipe.evaluation.metrics import match, similarity, structure
+from ftpipe.evaluation_records import Answer, Item, Task
+
+Compute = Callable[[Item, Answer], float]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A way to score one answer."""
+
+    name: str
+    kind: Literal["right-or-wrong", "score"]
+    """What the statistics are: exact McNemar, or the paired bootstrap."""
+    compute: Compute
+    """From item and answer to a share between 0 and 1."""
+
+    @property
+    def about(self) -> str:
+        """What it measures, in one sentence."""
+        return (self.compute.__doc__ or "").strip().splitlines()[0]
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("exact", "right-or-wrong", match.exact),
+        Metric("normalised", "right-or-wrong", match.normalised),
+        Metric("json_valid", "right-or-wrong", structure.json_valid),
+        Metric("json_match", "right-or-wrong", structure.json_match),
+        Metric("json_fields", "score", structure.json_fields),
+        Metric("tool_choice", "right-or-wrong", structure.tool_choice),
+        Metric("tool_name", "right-or-wrong", structure.tool_name),
+        Metric("tool_match", "right-or-wrong", structure.tool_match),
+        Metric("rouge_l", "score", similarity.rouge_l),
+        Metric("edit", "score", similarity.edit),
+        Metric("chrf", "score", similarity.chrf),
+    )
+}
+
+OF_TASK: dict[Task, tuple[str, ...]] = {
+    Task.LABEL: ("exact", "normalised"),
+    Task.JSON: ("json_match", "json_valid", "json_fields", "exact"),
+    Task.TOOLS: ("tool_match", "tool_name", "tool_choice"),
+    Task.TEXT: ("exact", "normalised", "rouge_l", "edit"),
+}
+"""The first of a task is what its verdict is about, text aside (see ``choose``)."""
+
+MACRO_F1 = "macro_f1"
+"""Taken over all items of a label task, not item by item."""
+
+SHORT_ANSWER = 8
+"""Words up to which a free text can sensibly be asked to match as a whole."""
+
+
+def choose(
+    task: Task, items: Sequence[Item], *, asked: Sequence[str] = (), schema: dict[str, Any] | None = None
+) -> tuple[list[Metric], str]:
+    """The metrics to take, and the name of the one that the verdict is about.
+
+    Args:
+        task: What the answers are.
+        items: The questions; long free texts are compared by likeness, short ones as a whole.
+        asked: Names given by the user: these and no others, the first being the verdict's.
+        schema: JSON schema that answers are checked against as well.
+
+    Raises:
+        UsageError: A name is not known.
+    """
+    names = list(asked) or list(OF_TASK[task])
+    primary = names[0]
+    if not asked and task is Task.TEXT:
+        longest = sorted(len(item.expected.split()) for item in items)[len(items) // 2] if items else 0
+        primary = "normalised" if longest <= SHORT_ANSWER else "rouge_l"
+        names += ["chrf"] if similarity.has_chrf() else []
+    elif not asked and task is Task.LABEL:
+        primary = "normalised"
+    if not asked and schema is not None:
+        names.append("schema_valid")
+    return [_metric(name, schema) for name in names if name != MACRO_F1], primary
+
+
+def _metric(name: str, schema: dict[str, Any] | None) -> Metric:
+    if name == "schema_valid":
+        if schema is None:
+            raise UsageError("The metric schema_valid needs a schema.", "Give the JSON schema with --schema FILE.")
+        return Metric(name, "right-or-wrong", structure.schema_check(schema))
+    if name not in METRICS:
+        known = ", ".join([*METRICS, "schema_valid", MACRO_F1])
+        raise UsageError(f"There is no metric {name!r}.", f"Known metrics: {known}.")
+    return METRICS[name]

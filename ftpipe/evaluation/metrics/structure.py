@@ -1,0 +1,161 @@
+"""Metrics of structure: JSON documents field by field, tool calls by name and arguments, never as strings."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ftpipe.errors import UsageError
+from ftpipe.evaluation_records import Answer, Item, ToolCall
+
+
+class Missing:
+    """Stands for "no JSON here", which is not the same as ``null``."""
+
+
+MISSING = Missing()
+
+DEEPEST = 100
+"""Levels of nesting that are still taken for JSON."""
+
+
+def parse(text: str) -> Any:  # noqa: ANN401  # any JSON value
+    """The JSON value of a text, or ``MISSING``; NaN, Infinity and bottomless nesting are no JSON."""
+    try:
+        value = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return MISSING
+    return MISSING if _is_bottomless(value) else value
+
+
+def _is_bottomless(value: Any) -> bool:  # noqa: ANN401  # any JSON value
+    """True where the nesting is deeper than any answer's should be, and than recursion should go."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            part
+            for one in level
+            if isinstance(one, (dict, list))
+            for part in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _refuse(name: str) -> Any:  # noqa: ANN401  # json's own signature
+    raise ValueError(name)
+
+
+def json_valid(_item: Item, answer: Answer) -> float:
+    """1 where the answer is JSON and nothing else."""
+    return float(parse(answer.text) is not MISSING)
+
+
+def json_match(item: Item, answer: Answer) -> float:
+    """1 where the answer is the wanted document, whatever the order of keys and the spacing."""
+    value = parse(answer.text)
+    return float(value is not MISSING and canonical(value) == canonical(parse(item.expected)))
+
+
+def json_fields(item: Item, answer: Answer) -> float:
+    """Share of all leaves, wanted or answered, that both documents have alike; a made-up field counts against it."""
+    wanted = dict(_leaves(parse(item.expected)))
+    got = dict(_leaves(parse(answer.text)))
+    every = wanted.keys() | got.keys()
+    return sum(path in wanted and path in got and wanted[path] == got[path] for path in every) / len(every)
+
+
+def field_hits(item: Item, answer: Answer) -> dict[str, bool]:
+    """Wanted top-level field → whether the answer has it right."""
+    wanted, got = parse(item.expected), parse(answer.text)
+    if not isinstance(wanted, dict):
+        return {}
+    got = got if isinstance(got, dict) else {}
+    return {name: name in got and canonical(got[name]) == canonical(value) for name, value in wanted.items()}
+
+
+def schema_check(schema: dict[str, Any]) -> Any:  # noqa: ANN401  # a metric function
+    """A metric that is 1 where the answer is JSON that the schema allows.
+
+    References to other documents are not followed, so that no schema can make ftpipe fetch anything.
+
+    Raises:
+        UsageError: The schema itself is not valid.
+    """
+    import jsonschema
+    import referencing
+
+    maker = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    try:
+        maker.check_schema(schema)
+    except jsonschema.SchemaError as exc:
+        raise UsageError(f"The JSON schema is not valid: {exc.message}", "Correct the file given by --schema.") from exc
+    validator = maker(schema, registry=referencing.Registry())
+
+    def schema_valid(_item: Item, answer: Answer) -> float:
+        """1 where the answer is JSON that the schema allows."""
+        value = parse(answer.text)
+        try:
+            return float(value is not MISSING and validator.is_valid(value))
+        except (referencing.exceptions.Unresolvable, RecursionError) as exc:
+            raise UsageError(
+                f"The JSON schema points to something that it does not hold: {exc}",
+                "Put the definitions into the schema itself, under $defs.",
+            ) from exc
+
+    return schema_valid
+
+
+def tool_choice(item: Item, answer: Answer) -> float:
+    """1 where the model called tools exactly when it should: a rightly omitted call counts."""
+    return float(bool(answer.tool_calls) == bool(item.expected_calls))
+
+
+def tool_name(item: Item, answer: Answer) -> float:
+    """1 where the right tools were called, in whatever order."""
+    return float(Counter(call.name for call in answer.tool_calls) == Counter(c.name for c in item.expected_calls))
+
+
+def tool_match(item: Item, answer: Answer) -> float:
+    """1 where tools and arguments are right; arguments by structure, parallel calls in whatever order."""
+    return float(_calls(answer.tool_calls) == _calls(item.expected_calls))
+
+
+def _calls(calls: Sequence[ToolCall]) -> Counter[tuple[str, str]]:
+    """The calls as a bag; arguments that are no JSON stay what they are, and so match nothing that is."""
+    bag: Counter[tuple[str, str]] = Counter()
+    for call in calls:
+        value = parse(call.arguments or "{}")
+        bag[call.name, f"not json: {call.arguments}" if value is MISSING else canonical(value)] += 1
+    return bag
+
+
+def canonical(value: Any) -> str:  # noqa: ANN401  # any JSON value
+    """One text for one JSON value: sorted keys, 1.0 as 1, true unlike 1."""
+    return json.dumps(_plain(value), sort_keys=True, ensure_ascii=False) if value is not MISSING else "missing"
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401  # any JSON value
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:  # noqa: ANN401  # any JSON value
+    """Every leaf with its path; an empty object or list is a leaf, and so is "no JSON"."""
+    children: Any = ()
+    if isinstance(value, dict):
+        children = value.items()
+    elif isinstance(value, list):
+        children = list(enumerate(value))
+    if not children:
+        yield path, canonical(value)
+    for key, part in children:
+        yield from _leaves(part, path + "/" + str(key).replace("~", "~0").replace("/", "~1"))

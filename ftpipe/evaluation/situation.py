@@ -1,0 +1,81 @@
+"""What is known about a case before a road is chosen; its descriptions are the questions that the user is asked."""
+
+from __future__ import annotations
+
+from datetime import date
+from enum import StrEnum
+
+from pydantic import Field
+
+from ftpipe.evaluation_records import TokenPrice
+from ftpipe.records import Record
+
+ENOUGH_EXAMPLES = 50
+"""Clean examples from which tuning usually shows. Source: OpenAI's supervised fine-tuning guide, read 2026-11-24."""
+
+LEAST_EXAMPLES = 10
+"""Examples below which OpenAI's server refuses a file; same source."""
+
+SOON_DAYS = 180
+"""A tuned model that ends sooner than this is not built upon."""
+
+PATIENCE_DAYS = 365
+"""A saving that takes longer than this to come is no reason; prices will have changed by then."""
+
+
+class Road(StrEnum):
+    """Where to go."""
+
+    RETRIEVAL = "retrieval"
+    PROMPTING = "prompting"
+    HOSTED = "fine-tune, hosted"
+    LOCAL = "fine-tune, local LoRA"
+    MIX = "mix: retrieval and fine-tuning"
+
+
+class Situation(Record):
+    """What is known about the case; ``None`` is "not known", and the advice says what hangs on it."""
+
+    has_evaluation: bool | None = Field(None, description="Is there a test set with a measured baseline?")
+    lacks_knowledge: bool | None = Field(
+        None, description="Does it fail because it does not know something (facts, documents, current information)?"
+    )
+    wrong_behaviour: bool | None = Field(
+        None, description="Does it fail in how it answers (format, labels, tone, steps), although it knows enough?"
+    )
+    prompt_is_enough: bool | None = Field(None, description="Does a better prompt, or a few examples in it, fix it?")
+    clean_examples: int | None = Field(
+        None, ge=0, description="How many clean, labelled examples of the wanted behaviour are there?"
+    )
+    smaller_model_would_do: bool | None = Field(
+        None, description="Would a smaller model do, if it were tuned for this one task?"
+    )
+    needs_privacy: bool | None = Field(None, description="Must the data stay on your own machines?")
+    needs_speed: bool | None = Field(None, description="Must answers come faster than the large model gives them?")
+    caching: bool | None = Field(
+        None, description="Do calls come steadily enough for the endpoint to cache the prompt?"
+    )
+    hosted_is_open: bool | None = Field(None, description="May your account still create fine-tuning jobs?")
+    prompt_tokens: int | None = Field(
+        None, ge=0, description="How many tokens of the prompt are the same in every call?"
+    )
+    tuned_prompt_tokens: int = Field(100, ge=0, description="How many of them would be left after tuning?")
+    user_tokens: int = Field(200, ge=0, description="How many tokens of a call are different each time?")
+    output_tokens: int = Field(150, ge=0, description="How many tokens does an answer have?")
+    calls_per_day: float | None = Field(None, ge=0, description="How many calls are there a day?")
+    training_tokens: int | None = Field(None, ge=0, description="How many tokens does the training file have?")
+    epochs: int = Field(3, ge=1, le=50)
+    epochs_low: int | None = Field(None, ge=1, le=50)
+    epochs_high: int | None = Field(None, ge=1, le=50)
+    data_cost: float = Field(0.0, ge=0)
+    evaluation_cost: float = Field(0.0, ge=0)
+    people_hours: float = Field(0.0, ge=0, description="Hours of people's work (data, evaluation, upkeep)")
+    people_rate: float = Field(0.0, ge=0, description="Cost of one such hour")
+    machine_per_day: float = Field(0.0, ge=0, description="Cost of your own machine a day, for the local road")
+    base: TokenPrice | None = None
+    """Row of the model that answers now."""
+    tuned: TokenPrice | None = None
+    """Row of the model that would be tuned, at its tuned prices."""
+    today: date | None = None
+    ends: date | None = None
+    """Day on which the tuned model would stop answering."""

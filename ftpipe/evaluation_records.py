@@ -1,0 +1,267 @@
+"""The records of an evaluation: items, arms, answers, scores, comparisons and the verdict.
+
+``Item × Arm → Answer → Outcome → Comparison → Evaluation``. Scores are shares between 0 and 1, differences are
+``challenger - baseline``, latencies are seconds, prices are per million tokens in the row's own currency.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ftpipe.records import Record
+
+
+class Task(StrEnum):
+    """What the answers are, and so what a right one means."""
+
+    LABEL = "label"
+    """One of a few short labels."""
+    JSON = "json"
+    """A JSON document."""
+    TOOLS = "tools"
+    """Tool calls, or rightly none."""
+    TEXT = "text"
+    """Anything else."""
+
+
+class TokenPrice(Record):
+    """One row of a price table, as it was read."""
+
+    model: str
+    input: float
+    """Per million prompt tokens."""
+    output: float
+    """Per million completion tokens."""
+    cached: float | None = None
+    """Per million prompt tokens that the endpoint had cached; ``None`` where it caches nothing."""
+    training: float | None = None
+    """Per million trained tokens and epoch; ``None`` where the model is not trained there."""
+    currency: str = "USD"
+    as_of: str = ""
+    """Day on which the row was read, ISO 8601."""
+    source: str = ""
+    """Where it was read."""
+
+
+class ToolCall(Record):
+    """One call of a tool that a model asked for."""
+
+    name: str
+    arguments: str = "{}"
+    """JSON text, as the model wrote it."""
+
+
+class Item(Record):
+    """One question with the answer that is wanted."""
+
+    id: str
+    """First 16 characters of the SHA-256 of the record, so that it survives reordering."""
+    line: int
+    """1-based line in the file."""
+    messages: tuple[dict[str, Any], ...]
+    """What is asked: everything before the last assistant message."""
+    tools: tuple[dict[str, Any], ...] = ()
+    expected: str = ""
+    """Text of the last assistant message."""
+    expected_calls: tuple[ToolCall, ...] = ()
+    cluster: str = ""
+    """Items of one cluster (a document, a dialogue) are resampled together; empty for an item on its own."""
+
+
+class Arm(Record):
+    """One side of the comparison: a model, and the system prompt it is asked with."""
+
+    name: str
+    model: str
+    system: str | None = None
+    """Replaces the items' own system message; ``None`` leaves them as they are."""
+    price: TokenPrice | None = None
+
+
+class Sampler(Record):
+    """How every arm is asked; one for all of them, or the comparison is not one."""
+
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    max_tokens: int = Field(default=512, ge=1)
+    seed: int | None = 0
+    samples: int = Field(default=1, ge=1, le=100)
+    """Answers per item and arm; their scores are averaged before the arms are paired."""
+
+
+class Answer(Record):
+    """What a model said to one item."""
+
+    text: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    latency_s: float = 0.0
+    """Seconds from request to whole answer, without waiting for the rate limit."""
+    error: str = ""
+    """Why the endpoint refused this item; such an answer scores 0."""
+
+
+class Outcome(Record):
+    """One item with every arm's answers and scores."""
+
+    item: Item
+    answers: dict[str, tuple[Answer, ...]]
+    """Arm name → one answer per sample."""
+    scores: dict[str, dict[str, float]]
+    """Arm name → metric → score, averaged over the samples."""
+
+
+class Score(Record):
+    """One arm on one metric."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    items: int
+    method: str
+    """How the interval was made: ``wilson`` or ``bootstrap``."""
+
+
+class Usage(Record):
+    """What one arm took."""
+
+    requests: int
+    refused: int = 0
+    """Requests that the endpoint refused for the item's sake."""
+    reused: int = 0
+    """Answers that an earlier, stopped evaluation already had."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    latency_p50_s: float | None = None
+    latency_p95_s: float | None = None
+    cost_per_request: float | None = None
+    """``None`` where no price is known."""
+    cost: float | None = None
+    currency: str = "USD"
+
+
+class ArmResult(Record):
+    """Everything that is known about one arm."""
+
+    arm: Arm
+    scores: tuple[Score, ...]
+    usage: Usage
+    confusion: dict[str, dict[str, int]] = Field(default_factory=dict)
+    """Wanted label → answered label → items; answers that are no wanted label are ``(other)``."""
+    fields: dict[str, float] = Field(default_factory=dict)
+    """Top-level JSON field → share of items that had it right."""
+
+    def score(self, metric: str) -> Score | None:
+        """The score on a metric, or ``None`` where it was not taken."""
+        return next((score for score in self.scores if score.metric == metric), None)
+
+
+Verdict = Literal["win", "loss", "not enough evidence"]
+
+
+class Comparison(Record):
+    """A challenger against the baseline on one metric."""
+
+    metric: str
+    baseline: str
+    challenger: str
+    items: int
+    difference: float
+    low: float | None
+    """``None`` together with ``high`` where there are too few items for an interval."""
+    high: float | None
+    confidence: float
+    p: float
+    p_adjusted: float
+    """After Holm's correction over the comparisons that are read together."""
+    method: str
+    """``exact McNemar``, ``paired bootstrap``, …"""
+    only_baseline: int | None = None
+    """Items that only the baseline had right; ``None`` for a metric that is not right or wrong."""
+    only_challenger: int | None = None
+    verdict: Verdict
+    more_items: int | None = None
+    """Further items for 80 % power at the difference seen (2 points at least); ``None`` where the verdict stands."""
+
+
+class JudgeResult(Record):
+    """What a judge model said about pairs of answers, each asked in both orders."""
+
+    model: str
+    baseline: str
+    challenger: str
+    wins: int
+    losses: int
+    ties: int
+    """Also the pairs whose winner changed with the order."""
+    flip_rate: float
+    """Share of pairs whose winner changed with the order: the judge's own unreliability."""
+    p: float
+    verdict: Verdict
+
+
+class GateResult(Record):
+    """One condition of a gate, checked."""
+
+    expression: str
+    passed: bool
+    explanation: str
+
+
+class Evaluation(Record):
+    """The whole answer: who was better at what, and how sure that is."""
+
+    id: str
+    """``eval-<12 characters>``: the same items, arms and sampler have the same one."""
+    created_at: int
+    data: str
+    """File name of the items."""
+    data_sha256: str
+    task: Task
+    task_reason: str = ""
+    """Why the task was taken to be this one."""
+    primary: str
+    """The metric that the verdict is about."""
+    confidence: float
+    sampler: Sampler
+    arms: tuple[ArmResult, ...]
+    """The first is the baseline."""
+    comparisons: tuple[Comparison, ...]
+    judged: tuple[JudgeResult, ...] = ()
+    outcomes: tuple[Outcome, ...]
+    gates: tuple[GateResult, ...] = ()
+
+    @property
+    def baseline(self) -> str:
+        """Name of the arm that the others are compared with."""
+        return self.arms[0].arm.name
+
+    @property
+    def challengers(self) -> tuple[str, ...]:
+        """Names of the other arms."""
+        return tuple(result.arm.name for result in self.arms[1:])
+
+    def headline(self, challenger: str) -> Comparison | None:
+        """The comparison on the primary metric."""
+        wanted = (self.primary, challenger)
+        return next((one for one in self.comparisons if (one.metric, one.challenger) == wanted), None)
+
+    def moved(self, challenger: str) -> tuple[list[Outcome], list[Outcome]]:
+        """Items that got worse and that got better against the baseline, on the primary metric."""
+        worse, better = [], []
+        for outcome in self.outcomes:
+            before = outcome.scores[self.baseline].get(self.primary, 0.0)
+            change = outcome.scores[challenger].get(self.primary, 0.0) - before
+            if change < -MOVED:
+                worse.append(outcome)
+            elif change > MOVED:
+                better.append(outcome)
+        return worse, better
+
+
+MOVED = 0.1
+"""A score has to change by more than this to count as a regression or an improvement."""
