@@ -89,7 +89,7 @@ _VARIABLES = {
     "FTPIPE_LEARNING_RATE_MULTIPLIER": "hyperparameters.learning_rate_multiplier",
     "FTPIPE_BETA": "hyperparameters.beta",
 }
-PROCESS_VARIABLES = frozenset({"FTPIPE_HOME", "FTPIPE_JSON", "FTPIPE_CONFIG", "FTPIPE_CRASH_AT"})
+PROCESS_VARIABLES = frozenset({"FTPIPE_HOME", "FTPIPE_JSON", "FTPIPE_CONFIG", "FTPIPE_LOCAL_BASE_URL"})
 """Variables that are no settings of a run: where things lie and how ftpipe behaves."""
 FLAGS = {
     "hyperparameters.n_epochs": "--epochs",
@@ -132,18 +132,12 @@ def load(
         ConfigError: The file cannot be read, or holds a key or value that is not one.
     """
     found = _find(path, env, folder or Path.cwd())
-    values: dict[str, object] = {}
-    origins: dict[str, str] = {}
-    layers: list[tuple[dict[str, object], dict[str, str]]] = []
-    if found is not None:
-        file_values = _read(found)
-        layers.append((file_values, dict.fromkeys(file_values, str(found))))
-    layers.append(_from_environment(env))
+    values = _read(found) if found else {}
+    origins = dict.fromkeys(values, str(found))
+    variables = _from_environment(env)
     given = {key: value for key, value in (flags or {}).items() if value is not None}
-    layers.append((given, {key: flag_of(key) for key in given}))
-    for layer, layer_origins in layers:
-        values |= layer
-        origins |= layer_origins
+    values |= {_VARIABLES[name]: text for name, text in variables.items()} | given
+    origins |= {_VARIABLES[name]: name for name in variables} | {key: flag_of(key) for key in given}
     return Settings(config=_build(values, origins), origins=origins, path=found)
 
 
@@ -167,12 +161,9 @@ def _read(path: Path) -> dict[str, object]:
         raise ConfigError(f"{path} is larger than 1 MB", "a configuration is a few lines of TOML; see configs/")
     try:
         tree = tomllib.loads(raw.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text: byte {error.start}", "save it as UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not TOML: {error}", "see configs/ for examples") from error
-    except RecursionError as error:
-        raise ConfigError(f"{path} is nested too deeply", "a configuration is a few lines of TOML") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise ConfigError(f"{path} is not TOML: {reason}", "see configs/ for examples") from error
     return _flat(tree, path)
 
 
@@ -232,22 +223,14 @@ def _refuse_secrets(values: Mapping[str, object], path: Path) -> None:
                 )
 
 
-def _from_environment(env: Mapping[str, str]) -> tuple[dict[str, object], dict[str, str]]:
-    values: dict[str, object] = {}
-    origins: dict[str, str] = {}
-    for name, text in env.items():
-        if not name.startswith("FTPIPE_") or name in PROCESS_VARIABLES or not text:
-            continue
-        key = _VARIABLES.get(name)
-        if key is None:
+def _from_environment(env: Mapping[str, str]) -> dict[str, str]:
+    named = {name: text for name, text in env.items() if name.startswith("FTPIPE_") and text}
+    for name in named:
+        if name not in _VARIABLES and name not in PROCESS_VARIABLES:
             nearest = nearest_name(name, [*_VARIABLES, *PROCESS_VARIABLES])
-            raise ConfigError(
-                f"the environment holds {name}, which is no setting",
-                f"did you mean {nearest}?" if nearest else f"unset {name}; `ftpipe config show` lists every setting",
-            )
-        values[key] = text
-        origins[key] = name
-    return values, origins
+            hint = f"did you mean {nearest}?" if nearest else f"unset {name}"
+            raise ConfigError(f"the environment holds {name}, which is no setting", hint)
+    return {name: text for name, text in named.items() if name in _VARIABLES}
 
 
 def _build(values: Mapping[str, object], origins: Mapping[str, str]) -> RunConfig:

@@ -84,7 +84,7 @@ def translate(raised: BaseException, session: Session) -> FtpipeError:
     if isinstance(raised, FtpipeError):
         return raised
     if isinstance(raised, KeyboardInterrupt | click.Abort | EOFError):
-        return InterruptedRunError("interrupted", session.come_back)
+        return InterruptedRunError(session.stopped, session.come_back)
     if isinstance(raised, click.ClickException):
         return _usage(raised)
     if isinstance(raised, ModuleNotFoundError) and (name := (raised.name or "").partition(".")[0]) in _EXTRAS:

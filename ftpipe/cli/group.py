@@ -90,8 +90,8 @@ class Group(click.Group):
     """
 
     def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], example: str, **kwargs: Any) -> None:
-        kwargs.setdefault("callback", _help_when_alone)
-        super().__init__(*args, invoke_without_command=True, no_args_is_help=False, **kwargs)
+        kwargs = {"callback": _help_when_alone, **kwargs, "invoke_without_command": True, "no_args_is_help": False}
+        super().__init__(*args, **kwargs)
         self.lazy = dict(lazy)
         self.example = example
         self.params = [*self.params, *shared_options(hidden=True)]

@@ -51,6 +51,8 @@ class Session:
     """What the JSON document will hold; it is written once, when the command has ended, well or not."""
     exit_code: int = 0
     """The code of a good end; 8 where the asked-about job still runs."""
+    stopped: str = "interrupted; nothing was sent"
+    """What an interrupt says about where things stand."""
     come_back: str = ""
     """What an interrupt says about going on."""
     _secrets: set[str] = field(default_factory=set)

@@ -1,0 +1,189 @@
+"""What a call asks for, resolved: which file, whose rules, which base model, at which provider."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ftpipe.cli import prepared
+from ftpipe.cli.session import Session
+from ftpipe.config import Settings
+from ftpipe.errors import UsageError
+from ftpipe.records import Method, Report, RunSpec
+
+if TYPE_CHECKING:
+    from ftpipe.providers.profiles import Profile
+
+FREE = "local"
+"""The provider that costs nothing and needs no key."""
+WIDEST = "openai"
+"""Whose rules apply where no provider was chosen: what passes them passes everywhere."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One dataset, one base model, one set of rules."""
+
+    data: Path
+    validation: Path | None
+    provider: str | None
+    """``None`` where nobody chose one."""
+    target: str
+    model: str
+    method: Method | None
+    epochs: int | None
+    """``None`` where the provider decides."""
+
+
+def for_prepare(settings: Settings, *, given: Path | None) -> Asked:
+    """What ``prepare`` works on; without a provider the widest rules apply.
+
+    Raises:
+        UsageError: There is no dataset, or no file under its name.
+    """
+    config = settings.config
+    data = given or config.data
+    if data is None:
+        raise UsageError("no dataset was named", "ftpipe prepare FILE, or set data in ftpipe.toml")
+    profile = _profile(settings, config.provider or home_of(settings, config.model))
+    return _asked(settings, data, config.validation, profile, provider=config.provider)
+
+
+def for_train(settings: Settings, session: Session, *, given: Path | None) -> Asked:
+    """What ``train`` works on; without a provider it is the free one, unless the model lives elsewhere.
+
+    Raises:
+        UsageError: There is no dataset, no file under its name, or a hosted model without a provider.
+    """
+    config = settings.config
+    data, validation = _training_files(settings, session, given)
+    home = home_of(settings, config.model)
+    if config.provider is None and home != FREE and config.model is not None and is_hosted(settings, config.model):
+        raise UsageError(
+            f"{config.model} is a hosted model, and no provider was chosen",
+            f"add --provider {home} to train there (paid), or leave --model away to train here (free)",
+        )
+    return _asked(
+        settings, data, validation, _profile(settings, config.provider or FREE), provider=config.provider or FREE
+    )
+
+
+def _asked(settings: Settings, data: Path, validation: Path | None, profile: Profile, *, provider: str | None) -> Asked:
+    epochs = settings.config.hyperparameters.n_epochs
+    for path in filter(None, (data, validation)):
+        require_file(path)
+    return Asked(
+        data=data,
+        validation=validation,
+        provider=provider,
+        target=profile.target,
+        model=settings.config.model or profile.default_model,
+        method=settings.config.method,
+        epochs=epochs if isinstance(epochs, int) else None,
+    )
+
+
+def _training_files(settings: Settings, session: Session, given: Path | None) -> tuple[Path, Path | None]:
+    config, origins = settings.config, settings.origins
+    if given is not None:
+        return given, config.validation
+    is_named = session.config_path is not None or origins.get("data") == "FTPIPE_DATA"
+    last = prepared.latest()
+    if config.data is not None and (is_named or last is None):
+        return config.data, config.validation
+    if last is None:
+        raise UsageError("no dataset was named, and none was prepared", "ftpipe train FILE")
+    session.say(f"training with the dataset prepared last: {last.train}")
+    return last.train, last.validation if "validation" not in origins else config.validation
+
+
+def require_file(path: Path) -> None:
+    """Refuse what is no file.
+
+    Raises:
+        UsageError: There is nothing under that name, or it is a folder.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder, not a dataset", "name a .jsonl file in it")
+    if path.exists():
+        return
+    names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, names, n=1)
+    hint = f"did you mean {path.parent / near[0]}?" if near else "check the path"
+    raise UsageError(f"there is no file {path}", hint)
+
+
+def _profile(settings: Settings, name: str) -> Profile:
+    from ftpipe.providers.profiles import find_profile
+
+    return find_profile(name, settings.config.providers)
+
+
+def home_of(settings: Settings, model: str | None) -> str:
+    """The provider whose default model this is; the widest rules' where nobody claims it."""
+    from ftpipe.providers.profiles import load_profiles
+
+    owners = [
+        name for name, profile in load_profiles(settings.config.providers).items() if profile.default_model == model
+    ]
+    return owners[0] if owners else WIDEST
+
+
+def is_hosted(settings: Settings, model: str) -> bool:
+    """Whether a price row or a paid provider's default says that this model is trained for money elsewhere."""
+    from ftpipe.dataset.prices import PriceTable
+    from ftpipe.providers.profiles import load_profiles
+
+    paid = {profile.default_model for profile in load_profiles(settings.config.providers).values() if profile.paid}
+    return model in paid or PriceTable.load(settings.config.prices).row(model) is not None
+
+
+def check(session: Session, settings: Settings, asked: Asked) -> Report:
+    """Validate and count, with a progress bar on a terminal; nothing is sent anywhere.
+
+    Raises:
+        DatasetError: The file cannot be read at all.
+    """
+    from ftpipe.cli.bars import reading
+    from ftpipe.cli.checks import check_settings
+    from ftpipe.dataset.prices import PriceTable
+    from ftpipe.stages.count import count
+    from ftpipe.stages.validate import validate
+
+    with reading(session, "checking", asked.data) as progress:
+        report = validate(
+            asked.data,
+            target=asked.target,
+            method=asked.method,
+            model=asked.model,
+            validation=asked.validation,
+            settings=check_settings(settings.config),
+            on_progress=progress,
+        )
+    with reading(session, "counting", asked.data) as progress:
+        return count(
+            report,
+            model=asked.model,
+            epochs=asked.epochs,
+            prices=PriceTable.load(settings.config.prices),
+            on_progress=progress,
+        )
+
+
+def spec_of(settings: Settings, asked: Asked, report: Report) -> RunSpec:
+    """The run that this call asks for."""
+    config = settings.config
+    return RunSpec(
+        provider=asked.provider or FREE,
+        data=asked.data.absolute(),
+        validation=asked.validation.absolute() if asked.validation else None,
+        model=asked.model,
+        method=report.method,
+        hyperparameters=config.hyperparameters,
+        suffix=config.suffix,
+        seed=config.seed,
+        integrations=config.integrations,
+        metadata=config.metadata,
+    )

@@ -1,0 +1,92 @@
+"""``ftpipe chat``: one answer, or a conversation on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from ftpipe.cli.asked import FREE
+from ftpipe.cli.group import Command
+from ftpipe.cli.session import Session, pass_session
+from ftpipe.errors import UsageError
+from ftpipe.providers.base import Provider
+from ftpipe.reports.plain import clean_block
+
+Messages = list[dict[str, Any]]
+
+
+@click.command(cls=Command, example="ftpipe chat support-bot@production -m 'My parcel is late.'")
+@click.argument("model", required=False)
+@click.option("-m", "--message", metavar="TEXT", help="Ask this and stop; else stdin, or a conversation on a terminal.")
+@click.option("--system", metavar="TEXT", help="System message, as in the training data.")
+@click.option("--temperature", type=click.FloatRange(0, 2), default=0.0, show_default=True, help="0 is the likeliest.")
+@click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="Longest answer.")
+@click.option("--provider", metavar="NAME", help="Where the model answers, if the registry does not know it.")
+@pass_session
+def chat(session: Session, model: str | None, message: str | None, system: str | None, **flags: Any) -> None:
+    """Talk to MODEL: a registered name, alias or job id, or any model of the provider; the newest where not given."""
+    provider, name = find(session, model, flags.pop("provider"))
+    sampling = {key: value for key, value in flags.items() if value is not None}
+    opening: Messages = [{"role": "system", "content": system}] if system else []
+    if message is None and sys.stdin.isatty() and not session.json:
+        converse(session, provider, name, opening, sampling)
+        return
+    text = message if message is not None else sys.stdin.read().strip()
+    if not text:
+        raise UsageError("there is no message to send", "ftpipe chat MODEL -m TEXT")
+    asked = [*opening, {"role": "user", "content": text}]
+    session.add(model=name, answer=answer(session, provider, name, asked, sampling))
+
+
+def find(session: Session, model: str | None, where: str | None) -> tuple[Provider, str]:
+    """The endpoint, and the model's own name there.
+
+    Raises:
+        UsageError: No model was named, and none is registered.
+    """
+    settings = session.settings({"provider": where})
+    registry = session.registry(settings)
+    try:
+        known = registry.model(model) if model else next(iter(registry.models(1)), None)
+    except UsageError:
+        known = None
+    if known is None and model is None:
+        raise UsageError(f"no model is registered in {registry.place}", "ftpipe train makes one; or name a model")
+    name = str(model) if known is None or (model in {c.model for c in known.checkpoints}) else known.id
+    default = known.provider if known else settings.config.provider or FREE
+    return session.provider(where or default, settings), name
+
+
+def answer(session: Session, provider: Provider, name: str, asked: Messages, sampling: dict[str, Any]) -> str:
+    """Stream one answer to stdout, made safe for the terminal, and return it as it came."""
+    pieces: list[str] = []
+    session.stopped = "interrupted; the answer is not complete"
+    for piece in _stream(provider, name, asked, sampling):
+        pieces.append(piece)
+        if not session.json:
+            click.echo(session.hide(clean_block(piece)), nl=False)
+    session.out("")
+    return "".join(pieces)
+
+
+def _stream(provider: Provider, name: str, asked: Messages, sampling: dict[str, Any]) -> Iterator[str]:
+    return provider.models.stream(name, asked, **sampling)
+
+
+def converse(session: Session, provider: Provider, name: str, opening: Messages, sampling: dict[str, Any]) -> None:
+    """Questions and answers until Ctrl-D; Ctrl-C stops an answer, and twice leaves."""
+    session.say(f"{session.paint_err('dim', f'talking to {clean_block(name)}; an empty line or Ctrl-D ends it')}")
+    said = list(opening)
+    while True:
+        try:
+            text = input("> ").strip()
+        except EOFError:
+            session.say("")
+            return
+        if not text:
+            return
+        said.append({"role": "user", "content": text})
+        said.append({"role": "assistant", "content": answer(session, provider, name, said, sampling)})

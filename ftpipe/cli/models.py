@@ -1,0 +1,85 @@
+"""``ftpipe models``: the registered models, what each came from, and the names that point at them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ftpipe.cli import options
+from ftpipe.cli.group import Command, Group
+from ftpipe.cli.session import Session, pass_session
+from ftpipe.reports.models import lineage_lines, model_table
+from ftpipe.reports.plain import clean, moment, table
+
+models = Group(
+    name="models",
+    help="The registered models, what each came from, and their aliases.",
+    lazy={
+        "list": ("ftpipe.cli.models:list_models", "All models, newest first."),
+        "show": ("ftpipe.cli.models:show_model", "One model: data, file, job, cost, metrics, checkpoints."),
+        "alias": ("ftpipe.cli.models:alias", "Point a name at a model, or see where it pointed."),
+        "export": ("ftpipe.cli.models:export", "Write a model trained here as a folder for other tools."),
+    },
+    example="ftpipe models list\nftpipe models alias support-bot@production ft:…",
+)
+
+
+@click.command("list", cls=Command, example="ftpipe models list --json")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="How many, newest first.")
+@pass_session
+def list_models(session: Session, limit: int) -> None:
+    """List the registered models, newest first."""
+    registry = session.registry()
+    found = registry.models(limit)
+    session.add(models=found)
+    session.out(model_table(found, session.paint) if found else [])
+    if not found:
+        session.say(f"no model is registered in {registry.place}; `ftpipe train` makes one")
+
+
+@click.command("show", cls=Command, example="ftpipe models show support-bot@production")
+@click.argument("model")
+@pass_session
+def show_model(session: Session, model: str) -> None:
+    """Show MODEL (its name, an alias or its job id) and everything that it came from."""
+    found = session.registry().model(model)
+    session.add(model=found)
+    session.out(lineage_lines(found, session.paint))
+
+
+@click.command(cls=Command, example="ftpipe models alias support-bot@production ft:… --reason 'fewer wrong labels'")
+@click.argument("name", required=False)
+@click.argument("model", required=False)
+@click.option("--reason", default="", metavar="TEXT", help="Why it is moved, for the history.")
+@pass_session
+def alias(session: Session, name: str | None, model: str | None, reason: str) -> None:
+    """Point NAME at MODEL. Without MODEL show where NAME has pointed; without NAME list all aliases."""
+    registry = session.registry()
+    if name and model:
+        found = registry.alias(name, model, reason=reason)
+        session.add(alias=name, model=found)
+        session.out(f"{clean(name, 100)} → {clean(found.id, 200)}")
+    elif name:
+        moves = registry.alias_history(name)
+        session.add(alias=name, history=moves)
+        session.out(table((moment(int(m.moved_at)), clean(m.to_model, 120), clean(m.reason, 200)) for m in moves))
+    else:
+        names = registry.aliases()
+        session.add(aliases=names)
+        session.out(table((clean(key, 100), "→", clean(value, 200)) for key, value in names.items()))
+
+
+@click.command(cls=Command, example="ftpipe models export support-bot@production --output export/ --merged")
+@click.argument("model")
+@options.output
+@click.option("--merged", is_flag=True, help="Whole weights for vLLM, Ollama or transformers, not the adapter alone.")
+@pass_session
+def export(session: Session, model: str, output: Path | None, merged: bool) -> None:
+    """Write MODEL, trained on this machine, as safetensors into a folder."""
+    from ftpipe.cli.exporting import export_local
+
+    found = session.registry().model(model)
+    folder = export_local(found, output, merged=merged, say=session.say)
+    session.add(model=found.id, folder=folder, merged=merged)
+    session.out(str(folder))

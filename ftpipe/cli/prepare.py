@@ -1,0 +1,140 @@
+"""``ftpipe prepare``: check a dataset, count its tokens, say what training costs, and write what ``train`` takes up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import click
+
+from ftpipe.cli import options, prepared
+from ftpipe.cli.asked import Asked, check, for_prepare, home_of
+from ftpipe.cli.group import Command
+from ftpipe.cli.session import Session, pass_session
+from ftpipe.config import Settings
+from ftpipe.errors import DatasetError
+from ftpipe.records import Report
+from ftpipe.reports.overview import cost_lines, dataset_line, token_lines, verdict_line
+from ftpipe.reports.plain import clean
+
+
+@click.command(
+    cls=Command,
+    example="ftpipe prepare data/support_desk/train.jsonl --validation data/support_desk/validation.jsonl --epochs 3",
+)
+@options.data
+@options.validation
+@click.option(
+    "--split",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Set this share aside for validation, for example 0.1.",
+)
+@options.seed
+@options.model
+@options.epochs
+@options.method
+@click.option("--provider", metavar="NAME", help="Whose rules apply; those of openai where not given.")
+@options.output
+@pass_session
+def prepare(session: Session, data: Path | None, split: float | None, epochs: str | None, **flags: Any) -> None:
+    """Check a chat JSONL dataset, count its tokens, and say what training on it costs.
+
+    Every fault is reported in one pass, with line and path. Nothing is sent anywhere and no key is needed. Without
+    a provider the rules of OpenAI apply, so that what passes can be trained everywhere. Ends with 1 where the
+    dataset would be refused.
+    """
+    settings = session.settings({**flags, "hyperparameters.n_epochs": epochs})
+    asked = for_prepare(settings, given=data)
+    report = check(session, settings, asked)
+    show(session, report)
+    refuse_errors(report, asked)
+    folder = settings.config.output or prepared.usual_folder(asked.data, report.dataset.sha256)
+    source = report.dataset
+    if split is not None:
+        report = split_off(session, settings, asked, share=split, folder=folder)
+    done = prepared.write(report, folder, source=source, model=asked.model)
+    tell(session, settings, done, report)
+
+
+def show(session: Session, report: Report) -> None:
+    """Put the report on stdout, as text or into the document."""
+    from ftpipe.reports.findings import finding_lines
+
+    session.add(
+        dataset=report.dataset,
+        validation=report.validation,
+        target=report.target,
+        method=report.method,
+        findings=report.findings,
+        summary=report.summary,
+        tokens=report.tokens,
+        validation_tokens=report.validation_tokens,
+        cost=report.cost,
+    )
+    session.out(dataset_line(report.dataset, session.paint))
+    if report.validation:
+        session.out(dataset_line(report.validation, session.paint))
+    sections = [finding_lines(report, session.paint), token_lines(report, session.paint)]
+    if report.cost:
+        sections.append(cost_lines(report.cost, session.paint))
+    for section in filter(None, sections):
+        session.out(["", *section])
+    session.out(["", verdict_line(report, session.paint)])
+
+
+def refuse_errors(report: Report, asked: Asked) -> None:
+    """End here where the dataset would be refused.
+
+    Raises:
+        DatasetError: The report has errors.
+    """
+    if report.ok:
+        return
+    code = next((finding.code for finding in report.findings if finding.severity == "error"), "")
+    many = "1 error" if report.summary.errors == 1 else f"{report.summary.errors:,} errors"
+    raise DatasetError(f"{asked.data}: {many}", f"mend the file; `ftpipe explain {code}` says how", report)
+
+
+def split_off(session: Session, settings: Settings, asked: Asked, *, share: float, folder: Path) -> Report:
+    """Split the file into ``folder`` and check both halves as they will be trained with."""
+    from ftpipe.dataset.split import split
+
+    train, validation, _ = split(asked.data, fraction=share, seed=settings.config.seed or 0, output_dir=folder)
+    halves = Asked(**{**vars(asked), "data": train, "validation": validation})
+    report = check(session, settings, halves)
+    session.say("")
+    show(session, report)
+    refuse_errors(report, halves)
+    return report
+
+
+def tell(session: Session, settings: Settings, done: prepared.Prepared, report: Report) -> None:
+    """Say where the prepared files lie and what the next command is."""
+    following = " ".join(["ftpipe train", *_repeated(session, settings)])
+    session.add(
+        prepared={"folder": done.folder, "train": done.train, "validation": done.validation, "manifest": done.manifest},
+        next=following,
+    )
+    if report.cost and report.cost.expected:
+        session.out(f"  or {session.paint('ok', 'free')} on your own machine: ftpipe train")
+    session.say(f"written to {clean(done.folder, 300)}")
+    session.say(f"{session.paint_err('bold', 'Next:')} {following}")
+
+
+def _repeated(session: Session, settings: Settings) -> list[str]:
+    """The flags of this call that the next one needs as well; a named hosted model brings its provider along."""
+    config, origins = settings.config, settings.origins
+    provider = config.provider if origins.get("provider") == "--provider" else None
+    model = config.model if origins.get("model") == "--model" else None
+    if model and config.provider is None:
+        provider = home_of(settings, model)
+    values = {
+        "--config": session.config_path,
+        "--provider": provider,
+        "--model": model,
+        "--epochs": config.hyperparameters.n_epochs if "hyperparameters.n_epochs" in origins else None,
+        "--seed": config.seed if origins.get("seed") == "--seed" else None,
+    }
+    return [f"{flag} {quote(str(value))}" for flag, value in values.items() if value is not None]

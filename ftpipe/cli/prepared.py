@@ -1,0 +1,147 @@
+"""Prepared datasets on disk: the files to train with, and a manifest that says what they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftpipe.errors import StateError
+from ftpipe.paths import state_dir
+from ftpipe.records import Dataset, Report
+
+SCHEMA = "ftpipe.prepared/1"
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A folder that ``train`` can take up."""
+
+    folder: Path
+    train: Path
+    validation: Path | None
+    source: Path
+    """The file that ``train`` was made from."""
+    source_sha256: str
+
+    @property
+    def manifest(self) -> Path:
+        """The manifest beside the files."""
+        return self.folder / "manifest.json"
+
+
+def usual_folder(source: Path, sha256: str) -> Path:
+    """``.ftpipe/prepared/<name>-<first 8 of the digest>``."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.stem).strip("-.")[:40] or "data"
+    return state_dir() / "prepared" / f"{name}-{sha256[:8]}"
+
+
+def write(report: Report, folder: Path, *, source: Dataset, model: str, now: float | None = None) -> Prepared:
+    """Copy the checked files into ``folder``, write the manifest, and remember the folder as the latest.
+
+    Args:
+        report: Of the files as they will be trained with.
+        folder: Made where it is missing; files of an earlier run are replaced.
+        source: The file that the user named; another one than ``report.dataset`` where it was split.
+        model: Base model that the counts were made for.
+        now: Unix time for the manifest.
+
+    Raises:
+        StateError: The folder cannot be written, or a file changed after it was checked.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        train = _copy(report.dataset, folder / "train.jsonl")
+        validation = _copy(report.validation, folder / "validation.jsonl") if report.validation else None
+        if validation is None:
+            (folder / "validation.jsonl").unlink(missing_ok=True)
+        prepared = Prepared(folder, train, validation, source.path.absolute(), source.sha256)
+        _write_json(prepared.manifest, _manifest(report, prepared, model, time.time() if now is None else now))
+        remember(prepared)
+    except OSError as error:
+        raise StateError(
+            f"{folder}: the prepared files cannot be written: {error.strerror}",
+            "free some space, or choose another folder with --output",
+        ) from error
+    return prepared
+
+
+def _copy(dataset: Dataset, target: Path) -> Path:
+    """Copy while hashing; a file that is there with the same content is left alone."""
+    if target.exists() and target.samefile(dataset.path):
+        return target
+    digest = hashlib.sha256()
+    aside = target.with_suffix(".part")
+    with dataset.path.open("rb") as source, aside.open("wb") as sink:
+        while chunk := source.read(_CHUNK):
+            digest.update(chunk)
+            sink.write(chunk)
+        sink.flush()
+        os.fsync(sink.fileno())
+    if digest.hexdigest() != dataset.sha256:
+        aside.unlink()
+        raise StateError(f"{dataset.path} changed while it was being prepared", "run `ftpipe prepare` again")
+    aside.replace(target)
+    return target
+
+
+def _manifest(report: Report, prepared: Prepared, model: str, now: float) -> dict[str, Any]:
+    outputs = [(prepared.train, report.dataset)]
+    if prepared.validation and report.validation:
+        outputs.append((prepared.validation, report.validation))
+    return {
+        "schema": SCHEMA,
+        "created_at": int(now),
+        "target": report.target,
+        "method": report.method.value,
+        "model": model,
+        "source": {"path": str(prepared.source), "sha256": prepared.source_sha256},
+        "outputs": [
+            {"name": path.name, "from": str(data.path.absolute()), "sha256": data.sha256, "bytes": data.bytes,
+             "examples": data.examples}
+            for path, data in outputs
+        ],
+        "summary": report.summary.model_dump(mode="json"),
+        "tokens": report.tokens.model_dump(mode="json") if report.tokens else None,
+        "cost": report.cost.model_dump(mode="json") if report.cost else None,
+    }  # fmt: skip
+
+
+def _write_json(path: Path, document: dict[str, Any]) -> None:
+    aside = path.with_suffix(".part")
+    with aside.open("w", encoding="utf-8") as sink:
+        json.dump(document, sink, indent=2)
+        sink.write("\n")
+        sink.flush()
+        os.fsync(sink.fileno())
+    aside.replace(path)
+
+
+def _pointer() -> Path:
+    return state_dir() / "prepared" / "latest.json"
+
+
+def remember(prepared: Prepared) -> None:
+    """Make this folder the one that ``train`` takes where it is told nothing."""
+    _pointer().parent.mkdir(parents=True, exist_ok=True)
+    _write_json(_pointer(), {"folder": str(prepared.folder.absolute())})
+
+
+def latest() -> Prepared | None:
+    """The folder that was prepared last; ``None`` where there is none any more."""
+    try:
+        folder = Path(json.loads(_pointer().read_text(encoding="utf-8"))["folder"])
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        source, sha256 = Path(manifest["source"]["path"]), str(manifest["source"]["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    train, validation = folder / "train.jsonl", folder / "validation.jsonl"
+    if not train.is_file():
+        return None
+    return Prepared(folder, train, validation if validation.is_file() else None, source, sha256)

@@ -1,0 +1,38 @@
+"""``ftpipe resume``: go on after any interruption, from the last step that was committed."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from ftpipe.cli.group import Command
+from ftpipe.cli.session import Session, pass_session
+from ftpipe.errors import UsageError
+
+
+@click.command(cls=Command, example="ftpipe resume\nftpipe resume run-0123456789ab")
+@click.argument("run", required=False)
+@click.option("--detach", is_flag=True, help="Return when the job exists.")
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait at most so long; then exit 8.")
+@pass_session
+def resume(session: Session, run: str | None, detach: bool, timeout: float | None) -> None:
+    """Go on with RUN (a run or job id; the latest where not given).
+
+    What was uploaded is not sent again, and a job that may exist is looked for before another one is created.
+    """
+    from ftpipe.cli.follow import advance, tell
+    from ftpipe.pipeline import Pipeline
+
+    begun = time.monotonic()
+    settings = session.settings()
+    registry = session.registry(settings)
+    found = registry.find_run(run) if run else registry.latest_run()
+    if found is None:
+        named = f"no run {run!r}" if run else "no run yet"
+        raise UsageError(f"there is {named} in {registry.place}", "ftpipe train starts one")
+    session.say(f"going on with {found.id}, which is {found.state.value}")
+    provider = session.provider(found.spec.provider, settings)
+    pipeline = Pipeline(provider=provider, registry=registry)
+    found = advance(session, pipeline, found, detach=detach, timeout=timeout)
+    tell(session, provider, found, begun=begun)

@@ -1,0 +1,119 @@
+"""``ftpipe status``: how a run or a job stands, once or until it ends."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+
+import click
+
+from ftpipe.cli.asked import FREE
+from ftpipe.cli.group import Command
+from ftpipe.cli.session import Session, pass_session
+from ftpipe.config import Settings
+from ftpipe.errors import JobFailedError, ProviderError, UsageError
+from ftpipe.records import Job, Run, RunState
+from ftpipe.registry import Registry
+from ftpipe.reports.runs import status_lines
+
+STILL_RUNNING = 8
+
+
+@click.command(cls=Command, example="ftpipe status\nftpipe status ftjob-0123456789abcdef --watch")
+@click.argument("job", required=False)
+@click.option("-w", "--watch", is_flag=True, help="Stay until the job has ended.")
+@click.option("--provider", metavar="NAME", help="Where a job lives that was made elsewhere.")
+@pass_session
+def status(session: Session, job: str | None, watch: bool, provider: str | None) -> None:
+    """Show how JOB (a job, run or model id; the latest run where not given) stands.
+
+    Ends with 0 where there is a model, 8 while the job runs, 1 where it failed or was cancelled.
+    """
+    settings = session.settings({"provider": provider})
+    registry = session.registry(settings)
+    run = registry.find_run(job) if job else registry.latest_run()
+    if run is None and job is None:
+        raise UsageError(f"there is no run yet in {registry.place}", "ftpipe train starts one")
+    if watch and run is not None and run.job is not None:
+        run = stay(session, settings, registry, run)
+    seen = look(session, settings, registry, run, job)
+    finish(session, *seen)
+
+
+def stay(session: Session, settings: Settings, registry: Registry, run: Run) -> Run:
+    """Watch until the job has ended; Ctrl-C detaches."""
+    from ftpipe.cli.follow import advance
+    from ftpipe.pipeline import Pipeline
+
+    pipeline = Pipeline(provider=session.provider(run.spec.provider, settings), registry=registry)
+    try:
+        return advance(session, pipeline, run, detach=False, timeout=None)
+    except JobFailedError:
+        return registry.run(run.id)
+
+
+def look(
+    session: Session, settings: Settings, registry: Registry, run: Run | None, name: str | None
+) -> tuple[Run | None, Job | None]:
+    """One look at the endpoint, and what it shows; what was last seen where the endpoint does not answer.
+
+    Raises:
+        ProviderError: The endpoint did not answer; what was last seen is on stdout then.
+    """
+    trouble: ProviderError | None = None
+    job = run.job if run else None
+    if run is not None and job is not None and run.state == RunState.CREATED:
+        try:
+            run = refresh(session, settings, registry, run)
+        except ProviderError as error:
+            trouble = error
+            session.warn("the endpoint was not reached; this is what was seen last")
+        job = run.job
+    elif run is None and name is not None:
+        job = session.provider(settings.config.provider or FREE, settings).jobs.get(name)
+    show(session, registry, run, job)
+    if trouble is not None:
+        raise trouble
+    return run, job
+
+
+def refresh(session: Session, settings: Settings, registry: Registry, run: Run) -> Run:
+    """Ask the endpoint once; a job that has succeeded is registered."""
+    from ftpipe.pipeline import Pipeline
+
+    return Pipeline(provider=session.provider(run.spec.provider, settings), registry=registry).refresh(run)
+
+
+def show(session: Session, registry: Registry, run: Run | None, job: Job | None) -> None:
+    """Put a run and its job on stdout, as text or into the document."""
+    from ftpipe.cli.follow import add_run
+
+    add_run(session, registry, run, job)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 80
+    metrics = registry.metrics(job.id) if job else []
+    session.out(status_lines(run, job, metrics, now=time.time(), width=width, paint=session.paint))
+
+
+def finish(session: Session, run: Run | None, job: Job | None) -> None:
+    """The exit code of what was seen, and the next command.
+
+    Raises:
+        JobFailedError: The job ended without a model.
+    """
+    name = job.id if job else run.id if run else ""
+    if job is not None and job.status in ("failed", "cancelled"):
+        session.say("")
+        raise JobFailedError(f"{name} {'was cancelled' if job.status == 'cancelled' else 'failed'}", _after(run))
+    if job is None or not job.is_finished:
+        session.exit_code = STILL_RUNNING
+        resume = run.id if run else ""
+        session.say(f"\n{session.paint_err('bold', 'Next:')} ftpipe resume {resume}".rstrip())
+    elif run is not None and run.model is not None:
+        session.say(f"\n{session.paint_err('bold', 'Next:')} ftpipe chat {run.model.id}")
+    else:
+        session.say(f"\n{session.paint_err('bold', 'Next:')} ftpipe jobs adopt {name}")
+
+
+def _after(run: Run | None) -> str:
+    return "mend what it names, then `ftpipe train` again" if run else "`ftpipe jobs events` has the details"

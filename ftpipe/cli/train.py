@@ -1,0 +1,112 @@
+"""``ftpipe train``: check, show the plan, ask before money is spent, then upload, create, watch and register."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ftpipe.cli import options
+from ftpipe.cli.asked import Asked, check, for_train, spec_of
+from ftpipe.cli.group import Command
+from ftpipe.cli.prepare import refuse_errors, show
+from ftpipe.cli.session import Session, pass_session
+from ftpipe.config import Settings
+from ftpipe.records import Report, RunSpec
+from ftpipe.reports.overview import cost_lines
+from ftpipe.reports.runs import plan_lines
+
+job_options = options.together(
+    options.provider,
+    options.model,
+    options.epochs,
+    click.option("--batch-size", metavar="N", help="Examples per step: 1 to 256, or auto."),
+    click.option("--learning-rate-multiplier", metavar="X", help="Scales the model's own learning rate, or auto."),
+    click.option("--suffix", metavar="TEXT", help="Part of the tuned model's name."),
+    options.seed,
+    options.method,
+)
+
+
+@click.command(
+    cls=Command,
+    example="ftpipe train data/support_desk/train.jsonl --validation data/support_desk/validation.jsonl --epochs 3",
+)
+@options.data
+@options.validation
+@job_options
+@click.option("--max-cost", metavar="USD", help="Refuse where the estimate is higher.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before spending.")
+@click.option("-n", "--dry-run", is_flag=True, help="Show the plan and stop.")
+@click.option("--detach", is_flag=True, help="Return when the job exists.")
+@click.option("--again", is_flag=True, help="A new job, even where the same one was made before.")
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait at most so long; then exit 8.")
+@pass_session
+def train(session: Session, data: Path | None, **flags: Any) -> None:
+    """Train a model on a dataset and register it.
+
+    Runs on this machine for free where no provider is chosen. Without DATA it takes the dataset that was prepared
+    last, or the configured one. Shows the plan and what it costs, and asks before it spends. Ctrl-C leaves the job
+    running; `ftpipe resume` goes on after any interruption and never pays twice.
+    """
+    begun = time.monotonic()
+    settings = session.settings(_settings_of(flags))
+    asked = for_train(settings, session, given=data)
+    report = check(session, settings, asked)
+    refuse_faulty(session, report, asked)
+    spec = spec_of(settings, asked, report)
+    offer(session, settings, spec, report)
+    if flags["dry_run"]:
+        return
+    carry_out(session, settings, spec, report, flags, begun=begun)
+
+
+def _settings_of(flags: dict[str, Any]) -> dict[str, object]:
+    plain = ("provider", "model", "validation", "suffix", "seed", "method", "max_cost")
+    tuned = {"epochs": "n_epochs", "batch_size": "batch_size", "learning_rate_multiplier": "learning_rate_multiplier"}
+    values: dict[str, object] = {name: flags[name] for name in plain}
+    return values | {f"hyperparameters.{key}": flags[name] for name, key in tuned.items()}
+
+
+def refuse_faulty(session: Session, report: Report, asked: Asked) -> None:
+    """Show the findings of a dataset that will not do, and end."""
+    if not report.ok:
+        show(session, report)
+    elif report.summary.warnings:
+        session.say(f"{report.summary.warnings:,} warnings about the data; `ftpipe prepare {asked.data}` shows them")
+    refuse_errors(report, asked)
+
+
+def offer(session: Session, settings: Settings, spec: RunSpec, report: Report) -> None:
+    """Show the plan on stderr, and refuse what the budget does not allow."""
+    from ftpipe.gates import refuse_over_budget, refuse_unsupported
+    from ftpipe.providers.profiles import find_profile
+
+    profile = find_profile(spec.provider, settings.config.providers)
+    session.add(plan=spec, dataset=report.dataset, tokens=report.tokens, cost=report.cost)
+    lines = plan_lines(spec, report, profile.title or profile.name, session.paint_err)
+    session.say(lines)
+    if profile.paid and report.cost and report.cost.expected is not None:
+        session.say(f"  {line}" for line in cost_lines(report.cost, session.paint_err)[1:])
+    refuse_unsupported(profile, spec, today=datetime.now(UTC).date())
+    refuse_over_budget(report.cost, settings.config.max_cost)
+
+
+def carry_out(
+    session: Session, settings: Settings, spec: RunSpec, report: Report, flags: dict[str, Any], *, begun: float
+) -> None:
+    """Open the endpoint, ask, and run the pipeline to its end."""
+    from ftpipe.cli.follow import advance, tell
+    from ftpipe.pipeline import Pipeline
+
+    provider = session.provider(spec.provider, settings)
+    if provider.profile.paid and not flags["yes"]:
+        session.confirm("Go ahead?")
+    registry = session.registry(settings)
+    pipeline = Pipeline(provider=provider, registry=registry)
+    run = pipeline.start(spec, report, again=flags["again"], max_cost=settings.config.max_cost)
+    run = advance(session, pipeline, run, detach=flags["detach"], timeout=flags["timeout"])
+    tell(session, provider, run, begun=begun)

@@ -1,0 +1,86 @@
+"""Registered models as text: the list, and the lineage of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ftpipe.records import Metric, Model
+from ftpipe.reports.plain import Paint, clean, count, decimal, moment, money, plain, table
+from ftpipe.reports.runs import hyperparameter_text
+
+
+def model_table(models: Sequence[Model], paint: Paint = plain) -> list[str]:
+    """Models as a table, a row each."""
+    rows = [("model", "base", "at", "created", "loss", "cost", "aliases")]
+    rows += [
+        (
+            clean(model.id, 80),
+            clean(model.base, 40),
+            clean(model.provider, 20),
+            moment(model.created_at)[:10],
+            decimal(final_loss(model.metrics), 3),
+            cost_of(model),
+            clean(", ".join(model.aliases), 80),
+        )
+        for model in models
+    ]
+    lines = table(rows, right=(4, 5))
+    return [paint("bold", lines[0]), *lines[1:]]
+
+
+def final_loss(metric: Metric | None) -> float | None:
+    """The loss that says most: on all validation data, on some, or in training."""
+    if metric is None:
+        return None
+    losses = (metric.full_valid_loss, metric.valid_loss, metric.train_loss)
+    return next((loss for loss in losses if loss is not None), None)
+
+
+def cost_of(model: Model) -> str:
+    """What it cost, or what it was thought to cost."""
+    if model.actual_cost is not None:
+        return money(model.actual_cost, model.currency)
+    return f"~{money(model.estimated_cost, model.currency)}" if model.estimated_cost is not None else "unknown"
+
+
+def lineage_lines(model: Model, paint: Paint = plain) -> list[str]:
+    """Data → file → job → model, with what was asked, resolved, spent and reached."""
+    rows = [
+        ("model", paint("ok", clean(model.id, 200))),
+        ("aliases", clean(", ".join(model.aliases), 300)),
+        ("base", clean(model.base, 120)),
+        ("ends", clean(model.base_shutdown_date or "", 20)),
+        ("job", f"{clean(model.job_id, 80)} at {clean(model.provider, 40)}, {model.method.value}"),
+        ("run", clean(model.run_id or "", 40)),
+        ("file", clean(model.file_id, 80)),
+        ("data", f"sha256 {model.dataset_sha256}"),
+        ("checked on", f"sha256 {model.validation_sha256}" if model.validation_sha256 else ""),
+        ("asked", hyperparameter_text(model.asked) if model.asked else ""),
+        ("resolved", hyperparameter_text(model.resolved) if model.resolved else ""),
+        ("seed", "" if model.seed is None else str(model.seed)),
+        ("tokens", "" if model.trained_tokens is None else f"{count(model.trained_tokens)} trained"),
+        ("cost", cost_of(model)),
+        ("registered", moment(model.created_at)),
+    ]
+    lines = [f"{paint('dim', label.ljust(10))}  {text}" for label, text in rows if text]
+    return [*lines, *_metric_lines(model.metrics), *_checkpoint_lines(model, paint)]
+
+
+def _metric_lines(metric: Metric | None) -> list[str]:
+    if metric is None:
+        return []
+    names = [name for name in Metric.model_fields if name not in ("step", "total_steps")]
+    known = [(name.replace("_", " "), decimal(value)) for name in names if (value := getattr(metric, name)) is not None]
+    return ["", *table((f"  {name}", value) for name, value in known)] if known else []
+
+
+def _checkpoint_lines(model: Model, paint: Paint) -> list[str]:
+    if not model.checkpoints:
+        return []
+    rows = [("  step", "train", "valid", "checkpoint")]
+    rows += [
+        (str(c.step), decimal(c.metrics.train_loss), decimal(final_loss(c.metrics)), clean(c.model, 120))
+        for c in model.checkpoints
+    ]
+    lines = table(rows, right=(0, 1, 2))
+    return ["", paint("bold", lines[0]), *lines[1:]]

@@ -1,0 +1,76 @@
+"""What is known about a dataset, as text: its size, its tokens, what training on it costs, and the verdict."""
+
+from __future__ import annotations
+
+from ftpipe.records import CostEstimate, Dataset, Report, TokenStats
+from ftpipe.reports.plain import Paint, clean, count, money, plain, plural, size, table
+
+_TITLES = {"openai": "OpenAI", "azure": "Azure OpenAI", "nebius": "Nebius", "local": "The embedded endpoint"}
+
+
+def dataset_line(dataset: Dataset, paint: Paint = plain) -> str:
+    """One line: path, examples, size, format and the start of the digest."""
+    facts = [plural(dataset.examples, "example"), size(dataset.bytes), dataset.format.value, dataset.sha256[:12]]
+    return f"{paint('bold', clean(dataset.path, 200))}  {paint('dim', ' · '.join(facts))}"
+
+
+def token_lines(report: Report, paint: Paint = plain) -> list[str]:
+    """The table of tokens, a row for each file; nothing where they were not counted."""
+    counted = [("training", report.tokens), ("validation", report.validation_tokens)]
+    rows = [_token_row(name, stats) for name, stats in counted if stats is not None]
+    if not rows or report.tokens is None:
+        return []
+    header = ["tokens", "all", "trained", "mean", "median", "p95", "longest", ""]
+    lines = table([header, *rows], right=range(1, 7))
+    notes = [] if report.tokens.exact else [f"  not exact: {clean(report.tokens.note or 'another tokenizer', 200)}"]
+    if report.tokens.over_limit and report.tokens.limit:
+        over = plural(report.tokens.over_limit, "example is", "examples are")
+        notes.append(f"  {over} longer than {count(report.tokens.limit)} tokens: the rest is cut from the end")
+    return [paint("bold", lines[0]), *lines[1:], *(paint("dim", note) for note in notes)]
+
+
+def _token_row(name: str, stats: TokenStats) -> list[str]:
+    place = f"at line {stats.longest_line}" if stats.longest_line is not None else ""
+    numbers = [stats.total, stats.trained, round(stats.mean), stats.p50, stats.p95, stats.max]
+    return [f"  {name}", *(count(number) for number in numbers), place]
+
+
+def cost_lines(cost: CostEstimate, paint: Paint = plain) -> list[str]:
+    """The estimate: the range, what it rests on, and how sure it is."""
+    title = paint("bold", "cost")
+    basis = f"{clean(cost.model, 80)} · {plural(cost.epochs, 'epoch')} ({clean(cost.epochs_rule, 120)})"
+    lines = [f"{title}  {basis}"]
+    if cost.expected is None:
+        lines.append(f"  {paint('warning', 'no price is known')}: {clean(cost.warning or cost.source, 200)}")
+        return lines
+    if cost.expected == 0 and cost.high == 0:
+        return [*lines, f"  {paint('ok', 'free')}: {clean(cost.source, 120)}"]
+    lines.append(f"  {paint('bold', money(cost.expected, cost.currency))}{_range(cost)}")
+    price = money(cost.price_per_million, cost.currency)
+    lines.append(
+        paint("dim", f"  {price} per million trained tokens, as of {cost.price_as_of}: {clean(cost.source, 120)}")
+    )
+    if cost.warning:
+        lines.append(f"  {paint('warning', 'note:')} {clean(cost.warning, 240)}")
+    return lines
+
+
+def _range(cost: CostEstimate) -> str:
+    if cost.low == cost.high:
+        return ""
+    low, high = money(cost.low, cost.currency), money(cost.high, cost.currency)
+    return f"  (from {low} at {plural(cost.epochs_low, 'epoch')} to {high} at {cost.epochs_high})"
+
+
+def verdict_line(report: Report, paint: Paint = plain) -> str:
+    """The one sentence that matters: whether the target takes the file."""
+    errors, warnings = report.summary.errors, report.summary.warnings
+    who = _TITLES.get(report.target, clean(report.target, 40))
+    aside = f" {plural(warnings, 'warning')}." if warnings else ""
+    if report.ok:
+        return f"{paint('ok', '✓')} {who} would take this file.{aside}"
+    first = min(
+        (finding.line for finding in report.findings if finding.severity == "error" and finding.line), default=0
+    )
+    place = f", first at line {first}" if first else ""
+    return f"{paint('error', '✗')} {who} would refuse this file: {plural(errors, 'error')}{place}.{aside}"

@@ -1,0 +1,193 @@
+"""Runs, jobs and models as text: the plan before, the progress during, the result after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ftpipe.records import CostEstimate, Event, Hyperparameters, Job, Metric, Model, Report, Run, RunSpec
+from ftpipe.reports.chart import Series, plot
+from ftpipe.reports.meanings import meaning_of
+from ftpipe.reports.plain import Paint, clean, count, decimal, duration, moment, money, plain, size, table
+
+STATUS_STYLES = {"succeeded": "ok", "failed": "error", "cancelled": "warning", "running": "info"}
+_CURVES = (
+    ("train", "code", "", "train_loss"),
+    ("validation", "warning", "◆", "valid_loss"),
+    ("full validation", "ok", "●", "full_valid_loss"),
+)
+
+
+def plan_lines(spec: RunSpec, report: Report, where: str, paint: Paint = plain) -> list[str]:
+    """What will be sent and asked for, and what it will cost.
+
+    Args:
+        spec: The run that is asked for.
+        report: Its data, checked and counted.
+        where: The endpoint's title.
+        paint: Colours.
+    """
+    files = [
+        f"{clean(data.path.name, 80)} ({size(data.bytes)})" for data in (report.dataset, report.validation) if data
+    ]
+    asked = [hyperparameter_text(spec.hyperparameters)]
+    asked += [f"suffix {clean(spec.suffix, 64)}"] if spec.suffix else []
+    asked += [f"seed {spec.seed}"] if spec.seed is not None else []
+    rows = [
+        ("upload", ", ".join(files)),
+        ("create", f"{spec.method.value} job at {clean(where, 60)}, base model {clean(spec.model, 80)}"),
+        ("", ", ".join(asked)),
+        ("cost", cost_text(report.cost)),
+    ]
+    return [paint("bold", "plan"), *(f"  {label:<8}{text}" for label, text in rows)]
+
+
+def hyperparameter_text(asked: Hyperparameters | None) -> str:
+    """Hyperparameters in a line: ``3 epochs, batch size auto, …``."""
+    if asked is None:
+        return "unknown"
+    epochs = "1 epoch" if asked.n_epochs == 1 else f"{asked.n_epochs} epochs"
+    parts = [epochs, f"batch size {asked.batch_size}", f"learning rate multiplier {asked.learning_rate_multiplier}"]
+    parts += [f"beta {asked.beta}"] if asked.beta is not None else []
+    return ", ".join([*parts, *(f"{clean(key, 40)} {clean(value, 40)}" for key, value in asked.extra.items())])
+
+
+def cost_text(cost: CostEstimate | None) -> str:
+    """An estimate in one line."""
+    if cost is None:
+        return "not estimated"
+    if cost.expected is None:
+        return f"unknown: {clean(cost.warning or 'there is no price for this model', 200)}"
+    if not cost.high:
+        return "free"
+    text = money(cost.expected, cost.currency)
+    if cost.low != cost.high:
+        text += f" (from {money(cost.low, cost.currency)} to {money(cost.high, cost.currency)})"
+    return f"{text}, estimated from {count(cost.tokens_per_epoch)} tokens × {cost.epochs} epochs"
+
+
+def status_lines(
+    run: Run | None, job: Job | None, metrics: Sequence[Metric], *, now: float, width: int = 80, paint: Paint = plain
+) -> list[str]:
+    """How a run and its job stand.
+
+    Args:
+        run: ``None`` for a job that was made elsewhere.
+        job: ``None`` where none was created yet.
+        metrics: In order of steps.
+        now: UTC Unix seconds.
+        width: Columns of the terminal.
+        paint: Colours.
+    """
+    rows: list[tuple[str, str]] = []
+    if run is not None:
+        rows.append(("run", f"{clean(run.id, 40)}  {run.state.value}, begun {moment(run.created_at)}"))
+        rows.append(("data", f"{clean(run.spec.data, 120)}  {run.dataset_sha256[:12]}"))
+    if job is not None:
+        rows += _job_rows(job, metrics, now, paint)
+    cost = cost_text(run.cost) if run else "unknown"
+    if run is not None and run.model is not None and run.model.actual_cost is not None:
+        cost = f"{money(run.model.actual_cost, run.model.currency)} for {count(run.model.trained_tokens or 0)} tokens"
+    rows.append(("cost", cost))
+    lines = [f"{paint('dim', label.ljust(10))} {text}" for label, text in rows]
+    chart = loss_chart(metrics, width=width, paint=paint)
+    lines += ["", *chart] if chart else []
+    return lines + failure_lines(run, job, paint)
+
+
+def _job_rows(job: Job, metrics: Sequence[Metric], now: float, paint: Paint) -> list[tuple[str, str]]:
+    status = paint(STATUS_STYLES.get(job.status, "bold"), clean(job.status, 40))
+    rows = [("job", f"{clean(job.id, 80)}  {status} at {clean(job.provider, 40)}"), ("base", clean(job.model, 100))]
+    if metrics:
+        rows += [("step", step_text(metrics[-1])), ("loss", loss_text(metrics))]
+    if job.estimated_finish and not job.is_finished:
+        rows.append(("finish", f"in about {duration(job.estimated_finish - now)}, {moment(job.estimated_finish)}"))
+    if job.finished_at:
+        rows.append(("finished", f"{moment(job.finished_at)}, after {duration(job.finished_at - job.created_at)}"))
+    rows.append(("asked", hyperparameter_text(job.asked))) if job.asked else None
+    rows.append(("resolved", hyperparameter_text(job.resolved))) if job.resolved else None
+    if job.trained_tokens is not None:
+        rows.append(("tokens", f"{count(job.trained_tokens)} trained"))
+    if job.fine_tuned_model:
+        rows.append(("model", paint("ok", clean(job.fine_tuned_model, 200))))
+    return rows
+
+
+def step_text(metric: Metric) -> str:
+    """``34 of 90``, or ``34`` where the end is not known."""
+    return f"{metric.step:,} of {metric.total_steps:,}" if metric.total_steps else f"{metric.step:,}"
+
+
+def loss_text(metrics: Sequence[Metric]) -> str:
+    """The latest losses and token accuracy, each the last that was reported."""
+    parts = []
+    for label, _, _, name in _CURVES:
+        value = last_of(metrics, name)
+        parts += [f"{label} {decimal(value)}"] if value is not None else []
+    accuracy = last_of(metrics, "train_mean_token_accuracy")
+    parts += [f"token accuracy {accuracy:.1%}"] if accuracy is not None else []
+    return ", ".join(parts) or "not reported yet"
+
+
+def last_of(metrics: Sequence[Metric], name: str) -> float | None:
+    """The last value of a metric that was reported."""
+    values = (getattr(metric, name) for metric in reversed(metrics))
+    return next((value for value in values if value is not None), None)
+
+
+def loss_chart(metrics: Sequence[Metric], *, width: int = 80, height: int = 6, paint: Paint = plain) -> list[str]:
+    """Training and validation loss over steps; nothing before there are two steps to join."""
+    curves = []
+    for label, style, marker, name in _CURVES:
+        points = [(m.step, value) for m in metrics if (value := getattr(m, name)) is not None]
+        if points:
+            curves.append(Series(label, points, style, marker))
+    if not curves or len(curves[0].points) < 2:
+        return []
+    return plot(curves, width=min(width, 100), height=height, paint=paint)
+
+
+def failure_lines(run: Run | None, job: Job | None, paint: Paint = plain) -> list[str]:
+    """Why there is no model, in the endpoint's words and in plain ones."""
+    error = job.error if job is not None else None
+    if error is not None and (error.message or error.code):
+        lines = ["", f"{paint('error', 'error')}  {clean(error.code or 'no code', 60)}: {clean(error.message, 400)}"]
+        meaning = meaning_of(error.code, error.message)
+        if meaning:
+            lines.append(f"  that means: {meaning.what}")
+            lines.append(f"  next: {meaning.next}")
+        return lines
+    if run is not None and run.error:
+        return ["", f"{paint('error', 'error')}  {clean(run.error, 400)}"]
+    return []
+
+
+def model_lines(model: Model, *, use: Sequence[str] = (), paint: Paint = plain) -> list[str]:
+    """A registered model and how to use it."""
+    lines = [f"{paint('bold', 'model')}  {paint('ok', clean(model.id, 200))}"]
+    if model.base_shutdown_date:
+        lines.append(f"  answers until {clean(model.base_shutdown_date, 20)}, when its base model is shut down")
+    return [*lines, *(f"  {line}" for line in use)]
+
+
+def event_line(event: Event, paint: Paint = plain) -> str:
+    """One event: time, level, text."""
+    style = {"error": "error", "warn": "warning", "warning": "warning"}.get(event.level, "dim")
+    level = paint(style, clean(event.level, 8).ljust(5))
+    return f"{moment(event.created_at)}  {level}  {clean(event.message, 400)}"
+
+
+def job_table(jobs: Sequence[Job], paint: Paint = plain) -> list[str]:
+    """Jobs as a table, a row each."""
+    rows = [("job", "status", "created", "base", "model")]
+    rows += [
+        (
+            clean(j.id, 60),
+            clean(j.status, 30),
+            moment(j.created_at),
+            clean(j.model, 40),
+            clean(j.fine_tuned_model or "", 80),
+        )
+        for j in jobs
+    ]
+    lines = table(rows)
+    return [paint("bold", lines[0]), *lines[1:]]
