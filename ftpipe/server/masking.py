@@ -1,0 +1,286 @@
+"""Turn a conversation into token ids and labels: only what the assistant says is trained, with its end-of-turn token.
+
+The conversation is rendered with the base's own chat template. For each assistant message two more renderings are
+made, the conversation before it with the generation prompt and the conversation up to it; the text between the two,
+up to and including the end-of-turn token, is what the model will have to write, and its tokens get labels. Every
+other position has the label ``-100``, which no loss runs over. This needs no ``{% generation %}`` markers, which most
+stock templates lack.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ftpipe.errors import FtpipeError
+from ftpipe.server.untyped import Tokenizer
+
+IGNORED = -100
+"""Label of a position that is not trained."""
+
+Message = Mapping[str, Any]
+Tools = Sequence[Mapping[str, Any]] | None
+
+
+class MaskError(FtpipeError):
+    """A conversation cannot be trained on with this base's chat template."""
+
+    code = "mask"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sequence to train on.
+
+    Attributes:
+        ids: Token ids of the rendered conversation.
+        labels: The same length; the id where the token is trained, ``-100`` elsewhere.
+    """
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+
+    @property
+    def trained(self) -> int:
+        """How many tokens have a label."""
+        return sum(label != IGNORED for label in self.labels)
+
+    def cut(self, limit: int) -> Example:
+        """The first ``limit`` tokens; what is beyond is lost, as the hosted service does it."""
+        return Example(self.ids[:limit], self.labels[:limit])
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """An assistant turn in a rendered conversation: ``text[start:stop]`` is trained."""
+
+    start: int
+    stop: int
+
+
+def fit_messages(
+    messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None, template: str
+) -> list[dict[str, Any]]:
+    """Write messages in the form that chat templates expect.
+
+    Content becomes one string, ``developer`` becomes ``system``, and call arguments become objects. Where the
+    template knows no tool calls or no tools, they are written into the text as JSON, so that nothing is lost.
+
+    Args:
+        messages: Messages as the API has them.
+        tools: Tool definitions as the API has them.
+        template: The chat template's source.
+    """
+    fitted = [_fit_message(message, knows_calls="tool_calls" in template) for message in messages]
+    if tools and "tools" not in template:
+        text = "You may call these functions:\n" + "\n".join(
+            json.dumps(dict(tool), ensure_ascii=False) for tool in tools
+        )
+        if fitted and fitted[0]["role"] == "system":
+            fitted[0]["content"] = f"{fitted[0]['content']}\n\n{text}"
+        else:
+            fitted.insert(0, {"role": "system", "content": text})
+    return fitted
+
+
+def _fit_message(message: Message, *, knows_calls: bool) -> dict[str, Any]:
+    role = "system" if message.get("role") == "developer" else message.get("role")
+    fitted: dict[str, Any] = {"role": role, "content": text_of(message)}
+    for key in ("name", "tool_call_id"):
+        if message.get(key) is not None:
+            fitted[key] = message[key]
+    calls = list(message.get("tool_calls") or [])
+    if message.get("function_call"):
+        calls.append({"type": "function", "function": message["function_call"]})
+    if not calls:
+        return fitted
+    plain = [_plain_call(call) for call in calls]
+    if knows_calls:
+        fitted["tool_calls"] = plain
+    else:
+        lines = [f"<tool_call>\n{json.dumps(call['function'], ensure_ascii=False)}\n</tool_call>" for call in plain]
+        fitted["content"] = "\n".join([fitted["content"], *lines] if fitted["content"] else lines)
+    return fitted
+
+
+def _plain_call(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = call.get("function") or {}
+    arguments = function.get("arguments", "{}")
+    if isinstance(arguments, str):
+        try:
+            parsed = json.loads(arguments or "{}")
+        except ValueError:
+            parsed = arguments
+        arguments = parsed
+    named = {"name": function.get("name", ""), "arguments": arguments}
+    return {**{key: call[key] for key in ("id",) if key in call}, "type": "function", "function": named}
+
+
+def text_of(message: Message) -> str:
+    """A message's text: its content, the text parts of its content joined, or its refusal."""
+    content = message.get("content")
+    if content is None:
+        content = message.get("refusal") or ""
+    if isinstance(content, str):
+        return content
+    parts = []
+    for part in content:
+        if part.get("type") not in ("text", "refusal"):
+            raise MaskError(
+                f"a message has a part of type {part.get('type')!r}, and local bases read text only",
+                "leave images, audio and files out of the data for local training",
+            )
+        parts.append(str(part.get("text", part.get("refusal", ""))))
+    return "".join(parts)
+
+
+class ChatMask:
+    """Makes training sequences with one tokenizer.
+
+    Attributes:
+        unrolled: Conversations that had to be split into one sequence per trained turn so far, because the template
+            writes earlier turns differently from the last one.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        try:
+            template = tokenizer.get_chat_template()
+        except ValueError as exc:
+            raise MaskError(
+                "this base has no chat template, so its conversations cannot be written down",
+                "choose an instruct model, whose tokenizer carries a template",
+            ) from exc
+        if not tokenizer.is_fast:
+            raise MaskError("this base's tokenizer gives no character offsets", "choose a base with a tokenizer.json")
+        self._tokenizer = tokenizer
+        self._template: str = template
+        self._special = frozenset(tokenizer.all_special_ids) | _added_special_ids(tokenizer)
+        self.unrolled = 0
+
+    def examples(self, record: Mapping[str, Any]) -> list[Example]:
+        """The sequences of one chat record: one, or one per trained turn where the template rewrites earlier turns.
+
+        Raises:
+            MaskError: The template refuses the record, or nothing in it would be trained.
+        """
+        raw = record.get("messages") or []
+        chosen = [i for i, m in enumerate(raw) if m.get("role") == "assistant" and m.get("weight", 1) != 0]
+        if not chosen:
+            raise MaskError("no assistant message is trained", "give at least one a weight other than 0")
+        tools = record.get("tools") or [{"type": "function", "function": f} for f in record.get("functions") or []]
+        messages = fit_messages(raw, tools, self._template)
+        chosen = [i + len(messages) - len(raw) for i in chosen]
+        whole = self._render(messages, tools)
+        turns: list[_Turn] = []
+        for index in chosen:
+            before, upto = self._around(messages, tools, index)
+            if not whole.startswith(upto):
+                return self._unroll(messages, tools, chosen)
+            turns.append(self._turn(before, upto))
+        return [self._encode(whole, turns)]
+
+    def pair(self, record: Mapping[str, Any]) -> tuple[Example, Example]:
+        """The preferred and the other sequence of one preference record; only the last turn is trained.
+
+        Raises:
+            MaskError: The template refuses the record.
+        """
+        asked = record["input"]
+        chosen, rejected = (
+            {"messages": [*_untrained(asked["messages"]), *record[key][:1]], "tools": asked.get("tools")}
+            for key in ("preferred_output", "non_preferred_output")
+        )
+        return self.examples(chosen)[-1], self.examples(rejected)[-1]
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None) -> list[int]:
+        """Token ids of a conversation that the model is to go on with."""
+        fitted = fit_messages(messages, tools, self._template)
+        return list(self._tokenizer(self._render(fitted, tools, ask=True), add_special_tokens=False)["input_ids"])
+
+    def end_of_turn(self) -> int:
+        """Id of the token that closes an assistant turn.
+
+        Raises:
+            MaskError: The template closes turns with no special token.
+        """
+        messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        before, upto = self._around(messages, None, 1)
+        end = self._turn(before, upto).stop
+        return int(self._tokenizer(upto[len(before) : end], add_special_tokens=False)["input_ids"][-1])
+
+    def _unroll(self, messages: list[dict[str, Any]], tools: Tools, chosen: Sequence[int]) -> list[Example]:
+        self.unrolled += 1
+        found = []
+        for index in chosen:
+            before, upto = self._around(messages, tools, index)
+            found.append(self._encode(upto, [self._turn(before, upto)]))
+        return found
+
+    def _around(self, messages: list[dict[str, Any]], tools: Tools, index: int) -> tuple[str, str]:
+        before = self._render(messages[:index], tools, ask=True)
+        upto = self._render(messages[: index + 1], tools)
+        if not upto.startswith(before):
+            raise MaskError(
+                "the chat template does not begin a finished turn with its own generation prompt",
+                "this base cannot be trained from chat data as it stands; choose another base",
+            )
+        return before, upto
+
+    def _render(self, messages: list[dict[str, Any]], tools: Tools, *, ask: bool = False) -> str:
+        from jinja2.exceptions import TemplateError
+
+        try:
+            text = self._tokenizer.apply_chat_template(
+                messages, tools=tools or None, tokenize=False, add_generation_prompt=ask
+            )
+        except (TemplateError, TypeError, KeyError, AttributeError, ValueError) as exc:
+            raise MaskError(
+                f"the base's chat template refuses the conversation: {exc}", "change the order of roles"
+            ) from exc
+        return str(text)
+
+    def _turn(self, before: str, upto: str) -> _Turn:
+        """The part of a turn that is trained: from the generation prompt to the end-of-turn token."""
+        segment = upto[len(before) :]
+        encoded = self._tokenizer(segment, add_special_tokens=False, return_offsets_mapping=True)
+        ends = [end for id_, (_, end) in zip(*_ids_and_offsets(encoded), strict=True) if id_ in self._special]
+        if not ends or segment[ends[-1] :].strip():
+            raise MaskError(
+                "the chat template ends an assistant turn without an end-of-turn token, so the model would never stop",
+                "choose a base whose template closes each turn with a special token",
+            )
+        return _Turn(len(before), len(before) + ends[-1])
+
+    def _encode(self, text: str, turns: Sequence[_Turn]) -> Example:
+        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids, offsets = _ids_and_offsets(encoded)
+        labels = tuple(_labels(ids, offsets, turns))
+        example = Example(tuple(ids), labels)
+        if example.trained == 0:
+            raise MaskError("nothing of the record is trained", "give an assistant message some text")
+        return example
+
+
+def _untrained(messages: Sequence[Message]) -> Iterator[Message]:
+    for message in messages:
+        yield {**message, "weight": 0} if message.get("role") == "assistant" else message
+
+
+def _added_special_ids(tokenizer: Tokenizer) -> frozenset[int]:
+    return frozenset(int(id_) for id_, token in tokenizer.added_tokens_decoder.items() if token.special)
+
+
+def _ids_and_offsets(encoded: Tokenizer) -> tuple[list[int], list[tuple[int, int]]]:
+    return list(encoded["input_ids"]), [(int(start), int(end)) for start, end in encoded["offset_mapping"]]
+
+
+def _labels(ids: Sequence[int], offsets: Sequence[tuple[int, int]], turns: Sequence[_Turn]) -> Iterator[int]:
+    """A label for each token; one that straddles a turn's start belongs to the prompt and stays untrained."""
+    waiting = list(turns)
+    for id_, (start, end) in zip(ids, offsets, strict=True):
+        while waiting and start >= waiting[0].stop:
+            waiting.pop(0)
+        inside = bool(waiting) and waiting[0].start <= start and end <= waiting[0].stop and start < end
+        yield id_ if inside else IGNORED

@@ -1,0 +1,167 @@
+"""Losses over trained tokens: to learn from, to validate with, and per row to rank a dataset by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ftpipe.server.bases import resolve_base
+from ftpipe.server.masking import ChatMask, Example
+from ftpipe.server.trainers.batches import micro_batches, read_rows
+from ftpipe.server.trainers.lora import LanguageModel, States, choose_machine, load_base, load_tokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+HEAD_CHUNK = 512
+"""Trained tokens whose logits exist at the same time; with 150,000 tokens in the vocabulary they take 300 MB."""
+MOST_TOKENS = 4096
+"""Padded tokens that are computed together."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Sums over trained tokens: their cross-entropy in nats, how many were predicted right, and their number."""
+
+    loss: float = 0.0
+    right: int = 0
+    tokens: int = 0
+
+    def __add__(self, other: Score) -> Score:
+        return Score(self.loss + other.loss, self.right + other.right, self.tokens + other.tokens)
+
+    @property
+    def mean_loss(self) -> float:
+        """Nats per token."""
+        return self.loss / max(1, self.tokens)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of tokens that were predicted right, 0–1."""
+        return self.right / max(1, self.tokens)
+
+
+@dataclass(frozen=True)
+class RowLoss:
+    """Loss of one row of a dataset.
+
+    Attributes:
+        line: 1-based line in the file.
+        loss: Mean cross-entropy in nats over its trained tokens.
+        tokens: Its trained tokens.
+    """
+
+    line: int
+    loss: float
+    tokens: int
+
+
+def learn(lm: LanguageModel, examples: Sequence[Example], *, of_tokens: int) -> Score:
+    """Add the gradient of a part of a batch: its summed loss over ``of_tokens``, the trained tokens of the whole batch.
+
+    The head is frozen, so its part of the gradient is taken chunk by chunk and only the sum for the states is kept;
+    logits for a whole batch never exist at once.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    states = lm.states(examples)
+    hidden_ND = states.hidden_ND.detach().requires_grad_(requires_grad=True)
+    loss, right = 0.0, 0
+    for part in range(0, len(hidden_ND), HEAD_CHUNK):
+        targets = states.targets_N[part : part + HEAD_CHUNK]
+        logits = lm.head(hidden_ND[part : part + HEAD_CHUNK])
+        summed = cross_entropy(logits, targets, reduction="sum")
+        (summed / of_tokens).backward()
+        loss += float(summed.detach())
+        right += int((logits.detach().argmax(-1) == targets).sum())
+    if states.hidden_ND.requires_grad:
+        torch.autograd.backward(states.hidden_ND, hidden_ND.grad)
+    return Score(loss, right, len(hidden_ND))
+
+
+def token_losses(lm: LanguageModel, states: States) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy in nats of each trained token, and whether it was predicted right; no gradient."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    losses, right = [], []
+    with torch.no_grad():
+        for part in range(0, len(states.hidden_ND), HEAD_CHUNK):
+            targets = states.targets_N[part : part + HEAD_CHUNK]
+            logits = lm.head(states.hidden_ND[part : part + HEAD_CHUNK])
+            losses.append(cross_entropy(logits, targets, reduction="none"))
+            right.append(logits.argmax(-1) == targets)
+    return torch.cat(losses), torch.cat(right)
+
+
+def score(lm: LanguageModel, examples: Sequence[Example]) -> Score:
+    """Loss and accuracy of the model on examples; the model is in evaluation mode meanwhile."""
+    return sum(score_rows(lm, examples), Score())
+
+
+def score_rows(
+    lm: LanguageModel, examples: Sequence[Example], on_row: Callable[[int], None] = lambda _: None
+) -> list[Score]:
+    """Loss and accuracy of each example, in the order given.
+
+    Args:
+        lm: The model; it is in evaluation mode meanwhile.
+        examples: What to score.
+        on_row: Called with the number of examples done so far.
+    """
+    import torch
+
+    was_training = lm.model.training
+    lm.model.eval()
+    places: dict[int, list[int]] = {}
+    for place, example in enumerate(examples):
+        places.setdefault(id(example), []).append(place)
+    found: list[Score] = [Score()] * len(examples)
+    done = 0
+    with torch.no_grad():
+        for batch in micro_batches(examples, MOST_TOKENS):
+            states = lm.states(batch)
+            losses, right = token_losses(lm, states)
+            for row, example in enumerate(batch):
+                mine = states.rows_N == row
+                summed = Score(float(losses[mine].sum()), int(right[mine].sum()), int(mine.sum()))
+                found[places[id(example)].pop(0)] = summed
+            done += len(batch)
+            on_row(done)
+    lm.model.train(was_training)
+    return found
+
+
+def rank_losses(
+    data: Path, *, base: str, adapter: Path | None, models_dir: Path, on_row: Callable[[int], None] = lambda _: None
+) -> list[RowLoss]:
+    """Rows of a chat file by their loss, highest first: the mislabelled ones tend to be on top.
+
+    Args:
+        data: A JSONL file of chat records.
+        base: Name of the base, as ``resolve_base`` takes it.
+        adapter: Folder of an adapter; ``None`` for the base alone.
+        models_dir: Where models are kept.
+        on_row: Called with the number of rows done so far.
+
+    Raises:
+        DatasetError: Rows that cannot be scored.
+        NotFoundError: The base or adapter is not there.
+    """
+    folder = resolve_base(base, models_dir=models_dir)
+    model = load_base(folder, choose_machine())
+    if adapter is not None:
+        from ftpipe.server.export import load_adapter
+
+        model = load_adapter(model, adapter)
+    lm = LanguageModel(model)
+    limit = int(getattr(lm.config, "max_position_embeddings", None) or MOST_TOKENS)
+    rows = read_rows(data, ChatMask(load_tokenizer(folder)), limit=limit)
+    sums: dict[int, Score] = {}
+    for line, summed in zip(rows.lines, score_rows(lm, rows.examples, on_row), strict=True):
+        sums[line] = sums.get(line, Score()) + summed
+    ranked = [RowLoss(line, summed.mean_loss, summed.tokens) for line, summed in sums.items()]
+    return sorted(ranked, key=lambda row: -row.loss)

@@ -1,0 +1,170 @@
+"""Resolve what a job asked for into the numbers that it trains with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ftpipe.errors import UsageError
+
+ATTENTION_TARGETS = ("q_proj", "v_proj")
+WARMUP_SHARE = 0.1
+"""Share of the steps over which the learning rate rises."""
+LARGEST_AUTO_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides a run's outcome, with the seed and the data.
+
+    Attributes:
+        n_epochs: Passes over the data.
+        batch_size: Examples per optimizer step.
+        learning_rate_multiplier: Factor on the default rate, as asked.
+        learning_rate: Peak rate, the multiplier taken in.
+        lora_r: Rank of the adapters.
+        lora_alpha: Their scale times ``lora_r``.
+        lora_dropout: Share of inputs to the adapters that is dropped in training.
+        target_modules: Names of the linear layers that get an adapter.
+        max_length: Tokens per sequence; longer ones are cut from the end.
+        max_grad_norm: Gradients are scaled down to this norm.
+        beta: DPO only: how strongly the tuned model is held to its base.
+    """
+
+    n_epochs: int
+    batch_size: int
+    learning_rate_multiplier: float
+    learning_rate: float
+    lora_r: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.05
+    target_modules: tuple[str, ...] = ATTENTION_TARGETS
+    max_length: int = 2048
+    max_grad_norm: float = 1.0
+    beta: float | None = None
+
+    def steps_per_epoch(self, examples: int) -> int:
+        """Optimizer steps in one pass over ``examples`` examples."""
+        return math.ceil(examples / self.batch_size)
+
+    def public(self) -> dict[str, Any]:
+        """The resolved hyperparameters in the words of the API."""
+        shown: dict[str, Any] = {
+            "n_epochs": self.n_epochs,
+            "batch_size": self.batch_size,
+            "learning_rate_multiplier": self.learning_rate_multiplier,
+        }
+        return shown if self.beta is None else {**shown, "beta": self.beta}
+
+    def rate(self, step: int, total: int) -> float:
+        """Learning rate of ``step`` (from 1): up over the first tenth, then down a cosine to a tenth of the peak."""
+        warm = max(1, round(total * WARMUP_SHARE))
+        if step <= warm:
+            return self.learning_rate * step / warm
+        done = (step - warm) / max(1, total - warm)
+        return self.learning_rate * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * done)))
+
+    def as_json(self) -> dict[str, Any]:
+        """All fields, for ``plan.json``."""
+        return {**asdict(self), "target_modules": list(self.target_modules)}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Plan:
+        """The plan that ``as_json`` wrote."""
+        return cls(**{**row, "target_modules": tuple(row["target_modules"])})
+
+
+def auto_epochs(examples: int) -> int:
+    """Passes where none are asked for: 3, more for under 100 visits in all, fewer for over 25,000.
+
+    Source: openai-cookbook ``Chat_finetuning_data_prep.ipynb``, read 2026-11-24.
+    """
+    if 3 * examples < 100:
+        return min(25, max(3, 100 // max(1, examples)))
+    if 3 * examples > 25_000:
+        return max(1, 25_000 // examples)
+    return 3
+
+
+def auto_batch(examples: int) -> int:
+    """Examples per step where none are asked for: 0.2 % of them, at least 4 and at most 32.
+
+    The hosted rule of thumb has 1 as its floor. A local machine computes four short examples in little more time than
+    one, and a mean over four is a steadier gradient, so the floor is 4.
+    """
+    return max(1, min(examples, max(4, min(LARGEST_AUTO_BATCH, round(0.002 * examples)))))
+
+
+def default_rate(parameters: int, targets: tuple[str, ...] = ATTENTION_TARGETS) -> float:
+    """Peak LoRA learning rate for a base of ``parameters`` parameters at multiplier 1.
+
+    Small bases want high rates: 2e-3 at 135 million parameters, falling with the square root of the size (1e-3 at
+    half a billion, 2.8e-4 at 7 billion, 8.8e-5 at 70 billion, the rates in common use for these sizes). Half of it
+    where more than the attention projections is adapted, since then more of the function moves with each step.
+    """
+    rate = min(2e-3, max(5e-5, 2e-3 * math.sqrt(135e6 / max(1, parameters))))
+    return rate if set(targets) <= {"q_proj", "k_proj", "v_proj", "o_proj"} else rate / 2
+
+
+def make_plan(
+    asked: Mapping[str, Any], *, examples: int, parameters: int, longest_context: int, on_accelerator: bool, method: str
+) -> Plan:
+    """Resolve ``asked``.
+
+    Args:
+        asked: Hyperparameters as asked, numbers or ``auto``, with extras like ``lora_r``.
+        examples: Training sequences.
+        parameters: Size of the base.
+        longest_context: Positions that the base was made for.
+        on_accelerator: Whether a GPU does the work; a CPU gets shorter sequences by default.
+        method: ``supervised`` or ``dpo``.
+
+    Raises:
+        UsageError: A value is out of range.
+    """
+    targets = _targets(asked.get("target_modules"))
+    multiplier = _number(asked, "learning_rate_multiplier", 1.0, 0.0, 1e4, above=True)
+    # Preference tuning starts from a model that answers already; its usual rates are a tenth of supervised ones.
+    base_rate = default_rate(parameters, targets) * (0.1 if method == "dpo" else 1.0)
+    rate = _number(asked, "learning_rate", base_rate * multiplier, 0.0, 1.0, above=True)
+    most = min(longest_context, 8192 if on_accelerator else 2048)
+    return Plan(
+        n_epochs=int(_number(asked, "n_epochs", auto_epochs(examples), 1, 50)),
+        batch_size=int(_number(asked, "batch_size", auto_batch(examples), 1, 256)),
+        learning_rate_multiplier=multiplier,
+        learning_rate=rate,
+        lora_r=int(_number(asked, "lora_r", 16, 1, 512)),
+        lora_alpha=int(_number(asked, "lora_alpha", 32, 1, 4096)),
+        lora_dropout=_number(asked, "lora_dropout", 0.05, 0.0, 0.9),
+        target_modules=targets,
+        max_length=int(_number(asked, "max_length", most, 8, longest_context)),
+        max_grad_norm=_number(asked, "max_grad_norm", 1.0, 0.0, 1e6, above=True),
+        beta=_number(asked, "beta", 0.1, 0.0, 2.0, above=True) if method == "dpo" else None,
+    )
+
+
+def _number(asked: Mapping[str, Any], name: str, auto: float, low: float, high: float, *, above: bool = False) -> float:
+    value = asked.get(name)
+    if value is None or value == "auto":
+        return float(auto)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise UsageError(f"{name} is {value!r}, which is no number", f"give {name} a number, or leave it out") from None
+    if not (low < number if above else low <= number) or not number <= high:
+        raise UsageError(
+            f"{name} is {value}, outside {'above ' if above else ''}{low:g} to {high:g}", f"choose {name} in that range"
+        )
+    return number
+
+
+def _targets(asked: object) -> tuple[str, ...]:
+    if asked in (None, "auto"):
+        return ATTENTION_TARGETS
+    names = asked.split(",") if isinstance(asked, str) else asked if isinstance(asked, list | tuple) else []
+    found = tuple(sorted({str(name).strip() for name in names} - {""}))
+    if not found:
+        raise UsageError("target_modules is empty", "name linear layers, for example q_proj,v_proj, or all-linear")
+    return found
