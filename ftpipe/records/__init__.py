@@ -1,0 +1,50 @@
+"""The typed records that flow through the pipeline; each names its predecessor.
+
+``Dataset → Report → UploadedFile → Job → Model``: a model names its job, a job its file, a file the digest of its
+dataset. Records are frozen and refuse unknown fields. Times are UTC Unix seconds unless a name says otherwise,
+money is in the currency that the record names, losses are mean cross-entropy in nats per trained token.
+"""
+
+from __future__ import annotations
+
+from ftpipe.records.data import CostEstimate, Dataset, Finding, Fix, Report, Summary, TokenStats
+from ftpipe.records.job import (
+    TERMINAL,
+    Checkpoint,
+    Event,
+    Hyperparameters,
+    Job,
+    JobError,
+    JobRequest,
+    Metric,
+    UploadedFile,
+)
+from ftpipe.records.record import DatasetFormat, Method, Record, Severity
+from ftpipe.records.run import Model, Run, RunSpec, RunState
+
+__all__ = [
+    "TERMINAL",
+    "Checkpoint",
+    "CostEstimate",
+    "Dataset",
+    "DatasetFormat",
+    "Event",
+    "Finding",
+    "Fix",
+    "Hyperparameters",
+    "Job",
+    "JobError",
+    "JobRequest",
+    "Method",
+    "Metric",
+    "Model",
+    "Record",
+    "Report",
+    "Run",
+    "RunSpec",
+    "RunState",
+    "Severity",
+    "Summary",
+    "TokenStats",
+    "UploadedFile",
+]

@@ -1,0 +1,147 @@
+"""What an endpoint holds: files, jobs, their events, metrics and checkpoints."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from ftpipe.records.record import Method, Record
+
+
+class UploadedFile(Record):
+    """A dataset file at an endpoint."""
+
+    id: str
+    """The endpoint's file id."""
+    endpoint: str
+    """Fingerprint of the endpoint and key scope that the id is valid for."""
+    sha256: str
+    """Digest of the dataset that was uploaded: its predecessor."""
+    bytes: int
+    filename: str
+    """Content-named: ``ftpipe-<first 16 of sha256>.jsonl``."""
+    created_at: int
+    reused: bool = False
+    """True where the endpoint had it already and nothing was sent."""
+
+
+Auto = Literal["auto"]
+
+
+class Hyperparameters(Record):
+    """Hyperparameters, asked or resolved.
+
+    Source: OpenAI API description, CreateFineTuningJobRequest, 2026-08-21 (ranges).
+    """
+
+    n_epochs: Annotated[int, Field(ge=1, le=50)] | Auto = "auto"
+    batch_size: Annotated[int, Field(ge=1, le=256)] | Auto = "auto"
+    learning_rate_multiplier: Annotated[float, Field(gt=0)] | Auto = "auto"
+    beta: Annotated[float, Field(gt=0, le=2)] | Auto | None = None
+    """DPO only: higher stays closer to the base model."""
+    extra: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """What only some endpoints know, for example ``lora_r``."""
+
+
+class JobRequest(Record):
+    """What is asked of ``POST /fine_tuning/jobs``."""
+
+    model: str
+    training_file: UploadedFile
+    validation_file: UploadedFile | None = None
+    method: Method = Method.SUPERVISED
+    hyperparameters: Hyperparameters = Hyperparameters()
+    suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    """At most 64 characters at OpenAI, 40 at Azure."""
+    seed: Annotated[int, Field(ge=0, le=2147483647)] | None = None
+    integrations: tuple[dict[str, Any], ...] = ()
+    metadata: dict[str, str] = Field(default_factory=dict)
+    """At most 16 pairs, keys of at most 64 and values of at most 512 characters; ftpipe adds two of its own."""
+
+
+class JobError(Record):
+    """Why a job failed, in the endpoint's words."""
+
+    code: str = ""
+    message: str = ""
+    param: str | None = None
+
+
+TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
+"""Statuses after which a job does not change. A word that is not here is not terminal."""
+
+
+class Job(Record):
+    """A fine-tuning job as its endpoint last described it."""
+
+    id: str
+    endpoint: str
+    provider: str
+    status: str
+    """``validating_files``, ``queued``, ``running``, ``succeeded``, ``failed``, ``cancelled``, or an unknown word."""
+    model: str
+    """Base model."""
+    training_file: str
+    """File id: the job's predecessor."""
+    validation_file: str | None = None
+    method: Method = Method.SUPERVISED
+    asked: Hyperparameters | None = None
+    """As requested; ``None`` for a job that was made elsewhere."""
+    resolved: Hyperparameters | None = None
+    """As the endpoint answered; ``None`` before it does."""
+    suffix: str | None = None
+    seed: int | None = None
+    created_at: int
+    finished_at: int | None = None
+    estimated_finish: int | None = None
+    fine_tuned_model: str | None = None
+    trained_tokens: int | None = None
+    """Billable tokens, known when the job has finished."""
+    error: JobError | None = None
+    result_files: tuple[str, ...] = ()
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def is_finished(self) -> bool:
+        """True where the job will not change any more; a success without a model's name is not finished yet."""
+        if self.status == "succeeded":
+            return self.fine_tuned_model is not None
+        return self.status in TERMINAL
+
+
+class Event(Record):
+    """One event of a job."""
+
+    id: str
+    created_at: int
+    level: str
+    """``info``, ``warn`` or ``error``."""
+    type: str = "message"
+    """``message``, ``metrics``, or a word ftpipe does not know."""
+    message: str
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+class Metric(Record):
+    """Training metrics at one step; a value that was not reported is ``None``, not 0."""
+
+    step: int
+    total_steps: int | None = None
+    train_loss: float | None = None
+    train_mean_token_accuracy: float | None = None
+    valid_loss: float | None = None
+    valid_mean_token_accuracy: float | None = None
+    full_valid_loss: float | None = None
+    full_valid_mean_token_accuracy: float | None = None
+
+
+class Checkpoint(Record):
+    """A checkpoint that answers as a model of its own."""
+
+    id: str
+    created_at: int
+    step: int
+    model: str
+    """Name to chat with, for example ``ft:…:ckpt-step-20``."""
+    metrics: Metric

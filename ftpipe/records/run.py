@@ -1,0 +1,98 @@
+"""What the registry holds: runs and the models that they end with."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from ftpipe.records.data import CostEstimate, Dataset
+from ftpipe.records.job import Checkpoint, Hyperparameters, Job, Metric, UploadedFile
+from ftpipe.records.record import Method, Record
+
+
+class Model(Record):
+    """A fine-tuned model in the registry, with everything that it came from."""
+
+    id: str
+    """The name to chat with."""
+    base: str
+    provider: str
+    endpoint: str
+    method: Method = Method.SUPERVISED
+    job_id: str
+    """Its predecessor."""
+    file_id: str
+    dataset_sha256: str
+    validation_sha256: str | None = None
+    run_id: str | None = None
+    asked: Hyperparameters | None = None
+    resolved: Hyperparameters | None = None
+    seed: int | None = None
+    trained_tokens: int | None = None
+    currency: str = "USD"
+    estimated_cost: float | None = None
+    actual_cost: float | None = None
+    """``trained_tokens`` times the price row that the estimate used; ``None`` where either is not known."""
+    metrics: Metric | None = None
+    """The last metrics of the job, each value the last that was reported."""
+    checkpoints: tuple[Checkpoint, ...] = ()
+    base_shutdown_date: str | None = None
+    """Day on which the base, and with it this model, stops answering; ISO 8601."""
+    created_at: int
+    aliases: tuple[str, ...] = ()
+    """For example ``support-bot@production``."""
+
+
+class RunSpec(Record):
+    """Everything that a run was asked to do; the same spec and data ask for the same job."""
+
+    provider: str
+    data: Path
+    validation: Path | None = None
+    model: str
+    method: Method = Method.SUPERVISED
+    hyperparameters: Hyperparameters = Hyperparameters()
+    suffix: str | None = None
+    seed: int | None = None
+    integrations: tuple[dict[str, Any], ...] = ()
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+
+class RunState(StrEnum):
+    """How far a run has come."""
+
+    PREPARED = "prepared"
+    UPLOADED = "uploaded"
+    CREATED = "created"
+    """The job exists; it may still be running."""
+    REGISTERED = "registered"
+    """The model is in the registry: the good end."""
+    FAILED = "failed"
+    """The job ended without a model, or the provider refused it."""
+
+
+class Run(Record):
+    """One run of the pipeline, as the registry remembers it."""
+
+    id: str
+    """``run-<12 characters>``."""
+    spec: RunSpec
+    endpoint: str
+    state: RunState
+    created_at: int
+    dataset_sha256: str
+    """Empty for a job made elsewhere whose file is not known."""
+    validation_sha256: str | None = None
+    dataset: Dataset | None = None
+    """``None`` for a job that was made elsewhere."""
+    validation: Dataset | None = None
+    cost: CostEstimate | None = None
+    file: UploadedFile | None = None
+    validation_file: UploadedFile | None = None
+    job: Job | None = None
+    model: Model | None = None
+    error: str = ""
+    """Why the run failed, in one line."""
