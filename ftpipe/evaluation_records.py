@@ -14,6 +14,10 @@ from pydantic import Field
 from ftpipe.records import Record
 
 
+MOVED = 0.1
+"""A score has to change by more than this to count as a regression or an improvement."""
+
+
 class Task(StrEnum):
     """What the answers are, and so what a right one means."""
 
@@ -102,6 +106,38 @@ class Answer(Record):
     """Seconds from request to whole answer, without waiting for the rate limit."""
     error: str = ""
     """Why the endpoint refused this item; such an answer scores 0."""
+    reused: bool = False
+    """True where an earlier evaluation had asked already."""
+
+
+class ItemSet(Record):
+    """Items with the file that they come from."""
+
+    name: str
+    """File name."""
+    sha256: str
+    """Digest of the file."""
+    items: tuple[Item, ...]
+
+
+class EvaluationSpec(Record):
+    """What an evaluation was asked to do."""
+
+    arms: tuple[Arm, ...]
+    """The first is the baseline; every arm gets every item."""
+    sampler: Sampler = Sampler()
+    task: Task | None = None
+    """``None`` is found out from the wanted answers."""
+    metrics: tuple[str, ...] = ()
+    """Instead of the task's own; the verdict is about the first."""
+    answer_schema: dict[str, Any] | None = None
+    """JSON schema that answers are checked against."""
+    confidence: float = Field(default=0.95, ge=0.5, lt=1)
+    judge_model: str | None = None
+    """Model that compares answers in pairs, in both orders."""
+    gates: tuple[str, ...] = ()
+    """Conditions such as ``exact>=+0.03@95%``."""
+    max_regressions: int | None = Field(default=None, ge=0)
 
 
 class Outcome(Record):
@@ -139,7 +175,7 @@ class Usage(Record):
     latency_p50_s: float | None = None
     latency_p95_s: float | None = None
     cost_per_request: float | None = None
-    """``None`` where no price is known."""
+    """``None``, as ``cost``, where no price is known."""
     cost: float | None = None
     currency: str = "USD"
 
@@ -155,9 +191,9 @@ class ArmResult(Record):
     fields: dict[str, float] = Field(default_factory=dict)
     """Top-level JSON field → share of items that had it right."""
 
-    def score(self, metric: str) -> Score | None:
-        """The score on a metric, or ``None`` where it was not taken."""
-        return next((score for score in self.scores if score.metric == metric), None)
+    def score(self, metric: str) -> Score:
+        """The score on one of the metrics that were taken."""
+        return next(score for score in self.scores if score.metric == metric)
 
 
 Verdict = Literal["win", "loss", "not enough evidence"]
@@ -223,7 +259,7 @@ class Evaluation(Record):
     data_sha256: str
     task: Task
     task_reason: str = ""
-    """Why the task was taken to be this one."""
+    """Why it is taken to be this one."""
     primary: str
     """The metric that the verdict is about."""
     confidence: float
@@ -245,23 +281,22 @@ class Evaluation(Record):
         """Names of the other arms."""
         return tuple(result.arm.name for result in self.arms[1:])
 
-    def headline(self, challenger: str) -> Comparison | None:
+    def headline(self, challenger: str) -> Comparison:
         """The comparison on the primary metric."""
-        wanted = (self.primary, challenger)
-        return next((one for one in self.comparisons if (one.metric, one.challenger) == wanted), None)
+        return next(one for one in self.comparisons if (one.metric, one.challenger) == (self.primary, challenger))
+
+    def item_score(self, outcome: Outcome, arm: str) -> float:
+        """One item's score on the primary metric, or on the first one where the primary is taken over all items."""
+        scores = outcome.scores[arm]
+        return scores.get(self.primary, next(iter(scores.values()), 0.0))
 
     def moved(self, challenger: str) -> tuple[list[Outcome], list[Outcome]]:
         """Items that got worse and that got better against the baseline, on the primary metric."""
         worse, better = [], []
         for outcome in self.outcomes:
-            before = outcome.scores[self.baseline].get(self.primary, 0.0)
-            change = outcome.scores[challenger].get(self.primary, 0.0) - before
+            change = self.item_score(outcome, challenger) - self.item_score(outcome, self.baseline)
             if change < -MOVED:
                 worse.append(outcome)
             elif change > MOVED:
                 better.append(outcome)
         return worse, better
-
-
-MOVED = 0.1
-"""A score has to change by more than this to count as a regression or an improvement."""

@@ -47,8 +47,8 @@ def for_prepare(settings: Settings, *, given: Path | None) -> Asked:
     data = given or config.data
     if data is None:
         raise UsageError("no dataset was named", "ftpipe prepare FILE, or set data in ftpipe.toml")
-    profile = _profile(settings, config.provider or home_of(settings, config.model))
-    return _asked(settings, data, config.validation, profile, provider=config.provider)
+    rules = config.provider or (home_of(settings, config.model) if config.model else None) or WIDEST
+    return _asked(settings, data, config.validation, _profile(settings, rules), provider=config.provider)
 
 
 def for_train(settings: Settings, session: Session, *, given: Path | None) -> Asked:
@@ -59,15 +59,14 @@ def for_train(settings: Settings, session: Session, *, given: Path | None) -> As
     """
     config = settings.config
     data, validation = _training_files(settings, session, given)
-    home = home_of(settings, config.model)
-    if config.provider is None and home != FREE and config.model is not None and is_hosted(settings, config.model):
+    home = home_of(settings, config.model) if config.model else None
+    if config.provider is None and home not in (None, FREE):
         raise UsageError(
             f"{config.model} is a hosted model, and no provider was chosen",
-            f"add --provider {home} to train there (paid), or leave --model away to train here (free)",
+            f"--provider {home} trains there for money, --provider {FREE} a model on this machine for free",
         )
-    return _asked(
-        settings, data, validation, _profile(settings, config.provider or FREE), provider=config.provider or FREE
-    )
+    provider = config.provider or FREE
+    return _asked(settings, data, validation, _profile(settings, provider), provider=provider)
 
 
 def _asked(settings: Settings, data: Path, validation: Path | None, profile: Profile, *, provider: str | None) -> Asked:
@@ -121,23 +120,15 @@ def _profile(settings: Settings, name: str) -> Profile:
     return find_profile(name, settings.config.providers)
 
 
-def home_of(settings: Settings, model: str | None) -> str:
-    """The provider whose default model this is; the widest rules' where nobody claims it."""
-    from ftpipe.providers.profiles import load_profiles
-
-    owners = [
-        name for name, profile in load_profiles(settings.config.providers).items() if profile.default_model == model
-    ]
-    return owners[0] if owners else WIDEST
-
-
-def is_hosted(settings: Settings, model: str) -> bool:
-    """Whether a price row or a paid provider's default says that this model is trained for money elsewhere."""
+def home_of(settings: Settings, model: str) -> str | None:
+    """The provider that trains this model: whose usual one it is, or who has a price for it; ``None`` for nobody known."""
     from ftpipe.dataset.prices import PriceTable
     from ftpipe.providers.profiles import load_profiles
 
-    paid = {profile.default_model for profile in load_profiles(settings.config.providers).values() if profile.paid}
-    return model in paid or PriceTable.load(settings.config.prices).row(model) is not None
+    profiles = load_profiles(settings.config.providers).values()
+    usual = next((profile.name for profile in profiles if profile.default_model == model), None)
+    priced = (p.name for p in profiles if p.paid and PriceTable.load(target=p.target).row(model) is not None)
+    return usual or next(priced, None)
 
 
 def check(session: Session, settings: Settings, asked: Asked) -> Report:
@@ -167,7 +158,7 @@ def check(session: Session, settings: Settings, asked: Asked) -> Report:
             report,
             model=asked.model,
             epochs=asked.epochs,
-            prices=PriceTable.load(settings.config.prices),
+            prices=PriceTable.load(settings.config.prices, target=asked.target),
             on_progress=progress,
         )
 

@@ -13,11 +13,12 @@ from typing import NoReturn
 import click
 
 from ftpipe.cli.session import Session
-from ftpipe.errors import FtpipeError, InterruptedRunError, MissingExtraError, StateError, UsageError
+from ftpipe.errors import FtpipeError, InterruptedRunError, MissingExtraError, StateError, StillRunningError, UsageError
 from ftpipe.reports.plain import clean, clean_block
 
 INTERNAL_ERROR = 70
 """A fault in ftpipe itself (EX_SOFTWARE of sysexits.h)."""
+STILL_RUNNING = StillRunningError.exit_code
 BROKEN_PIPE = 141
 """What a shell reports for a program that SIGPIPE ended."""
 _EXTRAS = {
@@ -42,9 +43,15 @@ class InternalError(FtpipeError):
     paid = "unknown"
 
 
-def execute(root: click.Group, argv: Sequence[str]) -> int:
-    """Run one command line and return its exit code; nothing but the document reaches stdout under ``--json``."""
-    session = Session()
+def execute(root: click.Group, argv: Sequence[str], session: Session | None = None) -> int:
+    """Run one command line and return its exit code; nothing but the document reaches stdout under ``--json``.
+
+    Args:
+        root: The outermost group.
+        argv: Words after the program's name.
+        session: What the commands get; a fresh one by default.
+    """
+    session = session or Session()
     words = list(argv[: argv.index("--")] if "--" in argv else argv)
     session.json = session.json or "--json" in words
     session.debug = "--debug" in words
@@ -75,7 +82,8 @@ def _run(root: click.Group, argv: list[str], session: Session) -> int:
     if session.json and (session.fields or error):
         from ftpipe.reports.documents import dump, envelope
 
-        click.echo(session.hide(dump(envelope(session.command, session.fields, error))))
+        document = envelope(session.command, session.fields, error, ok=session.exit_code in (0, STILL_RUNNING))
+        click.echo(session.hide(dump(document)))
     return session.exit_code if error is None else error.exit_code
 
 

@@ -26,7 +26,7 @@ Messages = list[dict[str, Any]]
 @click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="Longest answer.")
 @click.option("--provider", metavar="NAME", help="Where the model answers, if the registry does not know it.")
 @pass_session
-def chat(session: Session, model: str | None, message: str | None, system: str | None, **flags: Any) -> None:
+def chat(session: Session, /, model: str | None, message: str | None, system: str | None, **flags: Any) -> None:
     """Talk to MODEL: a registered name, alias or job id, or any model of the provider; the newest where not given."""
     provider, name = find(session, model, flags.pop("provider"))
     sampling = {key: value for key, value in flags.items() if value is not None}

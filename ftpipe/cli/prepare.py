@@ -38,7 +38,7 @@ from ftpipe.reports.plain import clean
 @click.option("--provider", metavar="NAME", help="Whose rules apply; those of openai where not given.")
 @options.output
 @pass_session
-def prepare(session: Session, data: Path | None, split: float | None, epochs: str | None, **flags: Any) -> None:
+def prepare(session: Session, /, data: Path | None, split: float | None, epochs: str | None, **flags: Any) -> None:
     """Check a chat JSONL dataset, count its tokens, and say what training on it costs.
 
     Every fault is reported in one pass, with line and path. Nothing is sent anywhere and no key is needed. Without

@@ -12,12 +12,10 @@ from ftpipe.cli.asked import FREE
 from ftpipe.cli.group import Command
 from ftpipe.cli.session import Session, pass_session
 from ftpipe.config import Settings
-from ftpipe.errors import JobFailedError, ProviderError, UsageError
+from ftpipe.errors import JobFailedError, ProviderError, StillRunningError, UsageError
 from ftpipe.records import Job, Run, RunState
 from ftpipe.registry import Registry
 from ftpipe.reports.runs import status_lines
-
-STILL_RUNNING = 8
 
 
 @click.command(cls=Command, example="ftpipe status\nftpipe status ftjob-0123456789abcdef --watch")
@@ -106,7 +104,7 @@ def finish(session: Session, run: Run | None, job: Job | None) -> None:
         session.say("")
         raise JobFailedError(f"{name} {'was cancelled' if job.status == 'cancelled' else 'failed'}", _after(run))
     if job is None or not job.is_finished:
-        session.exit_code = STILL_RUNNING
+        session.exit_code = StillRunningError.exit_code
         resume = run.id if run else ""
         session.say(f"\n{session.paint_err('bold', 'Next:')} ftpipe resume {resume}".rstrip())
     elif run is not None and run.model is not None:

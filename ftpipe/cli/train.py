@@ -45,7 +45,7 @@ job_options = options.together(
 @click.option("--again", is_flag=True, help="A new job, even where the same one was made before.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait at most so long; then exit 8.")
 @pass_session
-def train(session: Session, data: Path | None, **flags: Any) -> None:
+def train(session: Session, /, data: Path | None, **flags: Any) -> None:
     """Train a model on a dataset and register it.
 
     Runs on this machine for free where no provider is chosen. Without DATA it takes the dataset that was prepared

@@ -90,36 +90,34 @@ def job_of(answer: object, *, endpoint: str, provider: str) -> Job:
         fine_tuned_model=_text(fields.get("fine_tuned_model")) or None,
         trained_tokens=_int(fields.get("trained_tokens")),
         error=_job_error(fields.get("error")),
-        result_files=tuple(item for item in fields.get("result_files") or () if isinstance(item, str)),
-        metadata={str(k): str(v) for k, v in (fields.get("metadata") or {}).items()},
+        result_files=tuple(item for item in _list(fields.get("result_files")) if isinstance(item, str)),
+        metadata={str(k): str(v) for k, v in _mapping(fields.get("metadata")).items()},
     )
 
 
 def event_of(answer: object) -> Event:
     """An event object."""
     fields = as_dict(answer)
-    data = fields.get("data")
     return Event(
         id=checked_id(fields, "event"),
         created_at=_int(fields.get("created_at")) or 0,
         level=_text(fields.get("level")) or "info",
         type=_text(fields.get("type")) or "message",
         message=_text(fields.get("message")),
-        data=dict(data) if isinstance(data, Mapping) else {},
+        data=_mapping(fields.get("data")),
     )
 
 
 def checkpoint_of(answer: object) -> Checkpoint:
     """A checkpoint object."""
     fields = as_dict(answer)
-    metrics = fields.get("metrics") or {}
     step = _int(fields.get("step_number")) or 0
     return Checkpoint(
         id=checked_id(fields, "checkpoint"),
         created_at=_int(fields.get("created_at")) or 0,
         step=step,
         model=_text(fields.get("fine_tuned_model_checkpoint")),
-        metrics=metric_of({"step": step, **(metrics if isinstance(metrics, Mapping) else {})}) or Metric(step=step),
+        metrics=metric_of({"step": step, **_mapping(fields.get("metrics"))}) or Metric(step=step),
     )
 
 
@@ -133,30 +131,23 @@ def metric_of(data: Mapping[str, Any]) -> Metric | None:
 
 
 def _method(fields: Mapping[str, Any]) -> Method:
-    method = fields.get("method")
-    kind = method.get("type") if isinstance(method, Mapping) else None
-    return Method(kind) if kind in set(Method) else Method.SUPERVISED
+    kind = _mapping(fields.get("method")).get("type")
+    return Method(kind) if isinstance(kind, str) and kind in set(Method) else Method.SUPERVISED
 
 
 def _hyperparameters(fields: Mapping[str, Any]) -> Hyperparameters | None:
-    method = fields.get("method")
-    inner: Any = None
-    if isinstance(method, Mapping) and isinstance(method.get("type"), str):
-        block = method.get(method["type"])
-        inner = block.get("hyperparameters") if isinstance(block, Mapping) else None
-    found = {**(fields.get("hyperparameters") or {}), **{k: v for k, v in (inner or {}).items() if v is not None}}
-    known = {
-        k: v
-        for k, v in found.items()
-        if k in ("n_epochs", "batch_size", "learning_rate_multiplier", "beta") and v is not None
-    }
-    extra = {k: v for k, v in found.items() if k not in known and isinstance(v, (str, int, float, bool))}
-    if not known and not extra:
+    method = _mapping(fields.get("method"))
+    block = _mapping(method.get(str(method.get("type"))))
+    inner = {name: value for name, value in _mapping(block.get("hyperparameters")).items() if value is not None}
+    found = {**_mapping(fields.get("hyperparameters")), **inner}
+    plain = {name: value for name, value in found.items() if isinstance(value, (str, int, float, bool))}
+    known = {name: value for name, value in plain.items() if name in Hyperparameters.model_fields and name != "extra"}
+    if not plain:
         return None
     try:
-        return Hyperparameters(**known, extra=extra)
+        return Hyperparameters(**known, extra={name: value for name, value in plain.items() if name not in known})
     except ValidationError:
-        return Hyperparameters(extra={k: v for k, v in found.items() if isinstance(v, (str, int, float, bool))})
+        return Hyperparameters(extra=plain)
 
 
 def _job_error(value: object) -> JobError | None:
@@ -166,6 +157,14 @@ def _job_error(value: object) -> JobError | None:
     return JobError(
         code=_text(value.get("code")), message=_text(value.get("message")), param=_text(value.get("param")) or None
     )
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return {str(k): v for k, v in value.items()} if isinstance(value, Mapping) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else []
 
 
 def _text(value: object) -> str:

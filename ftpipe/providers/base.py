@@ -211,7 +211,7 @@ def retry_safe(
 
     Never for a call that creates or pays. The last error is raised as it came.
     """
-    jitter = tenacity.wait_exponential_jitter(initial=0.5, max=20, jitter=1)
+    jitter = tenacity.wait_exponential_jitter(multiplier=0.5, max=20, jitter=1)
 
     def wait(state: tenacity.RetryCallState) -> float:
         asked = retry_after_of(state.outcome.exception()) if state.outcome and state.outcome.failed else None  # type: ignore[arg-type]  # failed has one

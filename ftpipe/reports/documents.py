@@ -21,15 +21,18 @@ from ftpipe.records import Record
 _RETRYABLE = (ConnectionFailedError, RateLimitError, LockedError, StillRunningError)
 
 
-def envelope(command: str, fields: Mapping[str, Any], error: FtpipeError | None = None) -> dict[str, Any]:
+def envelope(
+    command: str, fields: Mapping[str, Any], error: FtpipeError | None = None, *, ok: bool = True
+) -> dict[str, Any]:
     """One document: schema, whether all is well, what was found, and the error if there is one.
 
     Args:
         command: Name with dots, for example ``models.list``.
         fields: What the command found, also where it ended in an error.
         error: Why it did not end well.
+        ok: False where the answer is no without being an error.
     """
-    document: dict[str, Any] = {"schema": f"ftpipe.{command}/1", "ok": error is None, **fields}
+    document: dict[str, Any] = {"schema": f"ftpipe.{command}/1", "ok": ok and error is None, **fields}
     if error is not None:
         document["error"] = fault(error)
     return document

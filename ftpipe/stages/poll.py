@@ -60,7 +60,7 @@ def poll(
     profile = provider.profile
     watch = _Watch(job, provider, set(known_events), on_job, on_events, on_notice, clock)
     jitter = tenacity.wait_exponential_jitter(
-        initial=profile.poll_first_seconds,
+        multiplier=profile.poll_first_seconds,
         max=profile.poll_most_seconds,
         jitter=profile.poll_first_seconds / 2,
         exp_base=1.3,

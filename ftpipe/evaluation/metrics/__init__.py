@@ -85,7 +85,8 @@ def choose(
         primary = "normalised"
     if not asked and schema is not None:
         names.append("schema_valid")
-    return [_metric(name, schema) for name in names if name != MACRO_F1], primary
+    single = [name for name in names if name != MACRO_F1] or ["normalised"]
+    return [_metric(name, schema) for name in single], primary
 
 
 def _metric(name: str, schema: dict[str, Any] | None) -> Metric:

@@ -1,0 +1,197 @@
+"""The registry: runs, models and aliases, in a database that survives."""
+
+from __future__ import annotations
+
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from ftpipe.errors import ConfigError, StateError, UsageError
+from ftpipe.records import Event, Job, Model, Run, RunState
+from ftpipe.registry import Registry, open_registry
+from ftpipe.registry.connect import filesystem_of
+from ftpipe.registry.journal import OperationState
+from ftpipe.registry.schema import MIGRATIONS
+from tests.fakes.records import MODEL, dataset_at, spec_of
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    """A registry of its own."""
+    return open_registry(tmp_path / "registry.db")
+
+
+def run_of(folder: Path, run_id: str = "run-1") -> Run:
+    """A run that has just begun."""
+    dataset = dataset_at(folder / "a.jsonl")
+    return Run(
+        id=run_id,
+        spec=spec_of(dataset),
+        endpoint="e",
+        state=RunState.PREPARED,
+        created_at=1,
+        dataset_sha256=dataset.sha256,
+        dataset=dataset,
+    )
+
+
+def model_of(name: str) -> Model:
+    """A model of this name."""
+    return Model(
+        id=name,
+        base=MODEL,
+        provider="openai",
+        endpoint="e",
+        job_id=f"job-{name}",
+        file_id="f",
+        dataset_sha256="0",
+        created_at=1,
+    )
+
+
+def test_a_run_comes_back_as_it_was_written(tmp_path: Path, registry: Registry) -> None:
+    """From another connection too."""
+    run = registry.start_run(run_of(tmp_path), key="k", ordinal=0)
+    assert open_registry(tmp_path / "registry.db").run("run-1") == run
+
+
+def test_the_same_key_and_ordinal_is_the_same_run(tmp_path: Path, registry: Registry) -> None:
+    """The second process gets the first one's run."""
+    registry.start_run(run_of(tmp_path, "run-1"), key="k", ordinal=0)
+    assert registry.start_run(run_of(tmp_path, "run-2"), key="k", ordinal=0).id == "run-1"
+
+
+def test_sixteen_writers_at_once_lose_nothing(tmp_path: Path, registry: Registry) -> None:
+    """Transactions are begun as writes, so none is refused half-way."""
+
+    def write(number: int) -> None:
+        mine = open_registry(tmp_path / "registry.db")
+        mine.journal.intend(key=f"k{number}", run_id="r", kind="create_job", endpoint="e", request_sha256="x")
+        mine.journal.confirm(f"k{number}", f"ftjob-{number}")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(16)))
+    states = [operation.state for n in range(16) if (operation := registry.journal.find(f"k{n}"))]
+    assert states == [OperationState.CONFIRMED] * 16
+
+
+def test_a_confirmed_call_is_never_intended_or_doubted_again(registry: Registry) -> None:
+    """What is paid stays paid."""
+    registry.journal.intend(key="k", run_id="r", kind="create_job", endpoint="e", request_sha256="x")
+    registry.journal.confirm("k", "ftjob-1")
+    registry.journal.doubt("k", "late news")
+    registry.journal.reject("k", "late news")
+    operation = registry.journal.find("k")
+    assert operation is not None
+    assert (operation.state, operation.remote_id) == (OperationState.CONFIRMED, "ftjob-1")
+    with pytest.raises(StateError):
+        registry.journal.intend(key="k", run_id="r", kind="create_job", endpoint="e", request_sha256="x")
+
+
+def test_another_request_may_not_use_a_key(registry: Registry) -> None:
+    """A key stands for one thing."""
+    registry.journal.intend(key="k", run_id="r", kind="create_job", endpoint="e", request_sha256="x")
+    with pytest.raises(StateError):
+        registry.journal.intend(key="k", run_id="r", kind="create_job", endpoint="e", request_sha256="y")
+
+
+def test_an_alias_moves_and_its_history_is_kept(tmp_path: Path, registry: Registry) -> None:
+    """Who it pointed to before, and why it moved."""
+    for name in ("ft:one", "ft:two"):
+        run = registry.start_run(run_of(tmp_path, f"run-{name}"), key=name, ordinal=0)
+        registry.register(model_of(name), run, price_row="")
+    registry.alias("support@production", "ft:one")
+    registry.alias("support@production", "ft:two", reason="better on refunds")
+    assert registry.model("support@production").id == "ft:two"
+    assert registry.model("ft:one").aliases == ()
+    moves = registry.alias_history("support@production")
+    assert [(move.from_model, move.to_model, move.reason) for move in moves] == [
+        (None, "ft:one", ""),
+        ("ft:one", "ft:two", "better on refunds"),
+    ]
+
+
+def test_an_alias_for_nothing_is_refused(registry: Registry) -> None:
+    """With the way to see what there is."""
+    with pytest.raises(UsageError) as caught:
+        registry.alias("a@b", "ft:none")
+    assert "ftpipe models list" in caught.value.hint
+
+
+def test_events_are_kept_once_and_in_order(registry: Registry) -> None:
+    """The same event told twice is one event."""
+    job = Job(id="j", endpoint="e", provider="p", status="running", model="m", training_file="f", created_at=0)
+    events = [
+        Event(id=f"e{n}", created_at=n, level="info", type="metrics", message="", data={"step": n, "train_loss": 1 / n})
+        for n in (1, 2)
+    ]
+    registry.save_events(job, events)
+    registry.save_events(job, events)
+    assert [metric.step for metric in registry.metrics("j")] == [1, 2]
+
+
+def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    """Ftpipe does not write into other programs' files."""
+    path = tmp_path / "other.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE theirs (id)")
+    connection.commit()
+    connection.close()
+    with pytest.raises(StateError, match="not ftpipe's"):
+        open_registry(path)
+
+
+def test_a_newer_database_is_refused_with_the_way_out(tmp_path: Path, registry: Registry) -> None:
+    """An old ftpipe must not guess."""
+    connection = sqlite3.connect(tmp_path / "registry.db")
+    connection.execute("INSERT INTO schema_version VALUES (?, 'tomorrow')", (len(MIGRATIONS) + 1,))
+    connection.commit()
+    connection.close()
+    with pytest.raises(StateError) as caught:
+        open_registry(tmp_path / "registry.db")
+    assert "pip install -U ftpipe" in caught.value.hint
+
+
+def test_a_damaged_database_is_found_at_opening(tmp_path: Path) -> None:
+    """And the hint names the repair."""
+    path = tmp_path / "registry.db"
+    path.write_bytes(b"this is no database at all, whatever its name says" * 100)
+    with pytest.raises(StateError) as caught:
+        open_registry(path)
+    assert "doctor --repair" in caught.value.hint
+
+
+def test_the_database_is_durable_at_commit(registry: Registry) -> None:
+    """The pragmas are really on."""
+    with registry.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+
+
+def test_the_database_is_readable_by_its_owner_only(tmp_path: Path, registry: Registry) -> None:
+    """It holds what was trained on what."""
+    assert (tmp_path / "registry.db").stat().st_mode & 0o077 == 0
+
+
+def test_an_unknown_scheme_is_a_configuration_error() -> None:
+    """With the forms that work."""
+    with pytest.raises(ConfigError) as caught:
+        open_registry("mysql://host/db")
+    assert "postgresql://" in caught.value.hint
+
+
+def test_a_lock_is_free_again_when_its_holder_is_done(registry: Registry) -> None:
+    """And who waits is told once."""
+    waited: list[int] = []
+    with registry.exclusive("run-1", on_wait=lambda: waited.append(1)):
+        pass
+    with registry.exclusive("run-1", on_wait=lambda: waited.append(1)):
+        pass
+    assert waited == []
+
+
+def test_the_file_system_of_a_folder_is_known_here(tmp_path: Path) -> None:
+    """On Linux the kernel tells."""
+    assert filesystem_of(tmp_path) or not Path("/proc/self/mountinfo").exists()
