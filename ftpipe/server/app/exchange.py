@@ -1,0 +1,212 @@
+"""One request and its answer: from HTTP to a handler's call, and back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+import orjson
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+
+from ftpipe.server.app.porch import ROUTE
+from ftpipe.server.house import House
+from ftpipe.server.idempotency import fingerprint, remember, replayed
+from ftpipe.server.multipart import FormReceiver
+from ftpipe.server.wire import Answer, ApiError, Call, Handler
+
+Piece = TypeVar("Piece", str, bytes)
+
+FORM_OVERHEAD = 1024 * 1024
+"""What a form may be larger than its file, in bytes."""
+BATCH = 1024 * 1024
+"""Bytes that are gathered before they are handed to the disk."""
+SLOW_AT_ONCE = 8
+"""Chats that compute at the same time; more wait, so that other requests are answered."""
+
+
+class Kind(Enum):
+    """What a handler needs."""
+
+    READ = "read"
+    """A transaction that only reads."""
+    WRITE = "write"
+    """A transaction that is committed with the answer."""
+    FREE = "free"
+    """None; it opens its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One route."""
+
+    method: str
+    path: str
+    kind: Kind
+    handler: Handler
+    form: str | None = None
+    """Name of the file field, where the body is a multipart form."""
+    most: int = 0
+    """Largest file of the form, in bytes."""
+    slow: bool = False
+    """Computes for long: gets threads of its own."""
+    open_to_all: bool = False
+    """Needs no key."""
+
+
+class Exchange:
+    """Serves one route.
+
+    Args:
+        entry: The route.
+        house: The server.
+    """
+
+    def __init__(self, entry: Entry, house: House) -> None:
+        self._entry = entry
+        self._house = house
+        self._limiter: anyio.CapacityLimiter | None = None
+
+    async def answer(self, request: Request) -> Response:
+        """Take a request and answer it."""
+        request.scope[ROUTE] = self._entry.path
+        owner = "" if self._entry.open_to_all else self._house.keys.owner(request.headers.get("authorization"))
+        key = request.headers.get("idempotency-key") if self._entry.method == "POST" else None
+        if self._entry.slow and self._limiter is None:
+            self._limiter = anyio.CapacityLimiter(SLOW_AT_ONCE)
+        with self._house.in_flight.hold(owner, key):
+            async with self._received(request, owner) as call:
+                work = partial(self._work, call, key, request.url.path)
+                answer = await anyio.to_thread.run_sync(work, limiter=self._limiter)
+        return self._response(answer)
+
+    @asynccontextmanager
+    async def _received(self, request: Request, owner: str) -> AsyncIterator[Call]:
+        """The request as a call; a file that no handler took over is removed afterwards."""
+        path = dict(request.path_params)
+        query = dict(request.query_params)
+        if self._entry.form is None:
+            body = await self._read_json(request) if request.method == "POST" else {}
+            yield Call(owner, path, query, body)
+            return
+        form = FormReceiver(
+            request.headers.get("content-type", ""),
+            self._house.layout.incoming,
+            file_field=self._entry.form,
+            max_file_bytes=self._entry.most,
+        )
+        try:
+            async for piece in self._pieces(request, self._entry.most + FORM_OVERHEAD):
+                await anyio.to_thread.run_sync(form.feed, piece)
+            await anyio.to_thread.run_sync(form.finish)
+            yield Call(owner, path, query, form.fields, form.file)
+        finally:
+            form.close()
+
+    async def _read_json(self, request: Request) -> Mapping[str, Any]:
+        most = self._house.settings.max_body_bytes
+        raw = b"".join([piece async for piece in self._pieces(request, most)])
+        if not raw:
+            return {}
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            message = "The body must be sent as Content-Type: application/json."
+            raise ApiError(415, message, "invalid_content_type")
+        try:
+            body = orjson.loads(raw)
+        except orjson.JSONDecodeError as exc:
+            message = "We could not parse the JSON body of your request."
+            raise ApiError(400, message, "invalid_json") from exc
+        if not isinstance(body, dict):
+            message = "The JSON body must be an object."
+            raise ApiError(400, message, "invalid_json")
+        return body
+
+    async def _pieces(self, request: Request, most: int) -> AsyncIterator[bytes]:
+        """The body in batches; too large a one or one that stalls is refused."""
+        too_large = ApiError(413, f"The request body is larger than {most} bytes.", "request_too_large")
+        if int(request.headers.get("content-length") or 0) > most:
+            raise too_large
+        size = 0
+        batch = bytearray()
+        async for piece in _timed(request, self._house.settings.body_timeout):
+            size += len(piece)
+            if size > most:
+                raise too_large
+            batch += piece
+            if len(batch) >= BATCH:
+                yield bytes(batch)
+                batch.clear()
+        yield bytes(batch)
+
+    def _work(self, call: Call, key: str | None, path: str) -> Answer:
+        """Run the handler, in a thread."""
+        entry = self._entry
+        if entry.kind is Kind.FREE:
+            return _as_answer(entry.handler(call))
+        if entry.kind is Kind.READ:
+            with self._house.store.read() as tx:
+                return _as_answer(entry.handler(call, tx))
+        asked = fingerprint(entry.method, path, call)
+        with self._house.store.write() as tx:
+            earlier = None if key is None else replayed(tx, call.owner, key, asked)
+            if earlier is not None:
+                return earlier
+            answer = _as_answer(entry.handler(call, tx))
+            if key is not None:
+                remember(tx, call.owner, key, asked, answer.body or {})
+            return answer
+
+    def _response(self, answer: Answer) -> Response:
+        if answer.events is not None:
+            return StreamingResponse(_in_threads(answer.events, self._limiter), media_type="text/event-stream")
+        if answer.text is not None:
+            return StreamingResponse(_in_threads(answer.text, None), media_type="text/plain")
+        if answer.download is not None:
+            return _file(answer)
+        headers = {"idempotent-replayed": "true"} if answer.replayed else None
+        return JSONResponse(answer.body, answer.status, headers=headers)
+
+
+def _as_answer(given: Answer | Mapping[str, Any]) -> Answer:
+    return given if isinstance(given, Answer) else Answer(body=given)
+
+
+def _file(answer: Answer) -> Response:
+    if answer.download is None or not answer.download.is_file():
+        message = "The file's content is gone."
+        raise ApiError(404, message)
+    return FileResponse(answer.download, media_type="application/octet-stream", filename=answer.filename)
+
+
+async def _timed(request: Request, seconds: float) -> AsyncIterator[bytes]:
+    """The body's pieces, none of which may take longer than ``seconds``."""
+    stream = request.stream()
+    while True:
+        try:
+            piece = await asyncio.wait_for(anext(stream), seconds)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as exc:
+            message = "The request body came too slowly."
+            raise ApiError(408, message, "request_timeout") from exc
+        yield piece
+
+
+async def _in_threads(pieces: Iterator[Piece], limiter: anyio.CapacityLimiter | None) -> AsyncIterator[Piece]:
+    """Compute each piece in a thread; when the client goes away, the computing ends."""
+    try:
+        while (piece := await anyio.to_thread.run_sync(next, pieces, None, limiter=limiter)) is not None:
+            yield piece
+    finally:
+        close = getattr(pieces, "close", None)
+        if close is not None:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(close)

@@ -1,0 +1,103 @@
+"""Checking a job's files while it is ``validating_files``, in a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftpipe.errors import FtpipeError
+from ftpipe.server.store import JobRow
+
+log = logging.getLogger("ftpipe.server.jobs")
+
+MAX_NAMED = 20
+"""Findings that an error message names; the rest is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something in a file that training cannot live with."""
+
+    text: str
+    """Place and reason, for example ``line 3, messages[1].role: the role is missing``."""
+    too_few: bool = False
+    """True where the file has too few examples, which has a code of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """What was found in one file: the first faults, and how many there are."""
+
+    first: tuple[Fault, ...]
+    count: int
+
+
+CheckFile = Callable[[Path, str, str, Callable[[], bool]], Faults]
+"""Takes path, method, base model and a function that says whether to give up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How the check of a job's files ended; ``error`` is ``None`` where they are good."""
+
+    error: dict[str, Any] | None
+
+
+class Checker:
+    """Checks one job at a time, so that large files do not starve the requests.
+
+    Args:
+        check_file: What looks into one file.
+    """
+
+    def __init__(self, check_file: CheckFile) -> None:
+        self._check_file = check_file
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="check")
+        self._running: dict[str, Future[Verdict]] = {}
+        self._closed = False
+
+    def look(self, job: JobRow, folder: Path) -> Verdict | None:
+        """The verdict on a job's files, or ``None`` while they are being checked; the first look starts that."""
+        future = self._running.get(job.id)
+        if future is None:
+            self._running[job.id] = self._pool.submit(self._check, job, folder)
+            return None
+        if not future.done():
+            return None
+        del self._running[job.id]
+        return future.result()
+
+    def close(self) -> None:
+        """Give up what is running; it is done again when the server is back."""
+        self._closed = True
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _check(self, job: JobRow, folder: Path) -> Verdict:
+        names = ["training"] + (["validation"] if job.validation_file is not None else [])
+        for name in names:
+            error = self._check_one(job, folder / f"{name}.jsonl", f"{name}_file")
+            if error is not None:
+                return Verdict(error)
+        return Verdict(None)
+
+    def _check_one(self, job: JobRow, path: Path, param: str) -> dict[str, Any] | None:
+        try:
+            faults = self._check_file(path, job.method, job.base, lambda: self._closed)
+        except (FtpipeError, OSError) as exc:
+            log.error("the files of job %s could not be read: %s", job.id, exc)
+            return {"code": f"invalid_{param}", "message": f"The file could not be read: {exc}", "param": param}
+        return describe(faults, param) if faults.count else None
+
+
+def describe(faults: Faults, param: str) -> dict[str, Any]:
+    """Faults as the error of a job, with the lines named."""
+    only_few = param == "training_file" and all(fault.too_few for fault in faults.first)
+    named = [fault.text for fault in faults.first[:MAX_NAMED]]
+    rest = faults.count - len(named)
+    message = "; ".join(named) + (f"; and {rest} more" if rest > 0 else "")
+    code = "invalid_n_examples" if only_few else f"invalid_{param}"
+    return {"code": code, "message": message, "param": param}

@@ -1,0 +1,152 @@
+"""Looking at a running server from outside: status, stop, logs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ftpipe.errors import NotFoundError, StateError
+from ftpipe.server.disk import Layout, read_json
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """What can be said about the server of a data folder."""
+
+    running: bool
+    """True where a process holds the folder's lock."""
+    answers: bool = False
+    """True where ``/health`` answered in time."""
+    pid: int | None = None
+    base_url: str | None = None
+    version: str | None = None
+    started_at: int | None = None
+    jobs_running: int | None = None
+    jobs_open: int | None = None
+
+
+def status(data_dir: Path, *, timeout: float = 2.0) -> ServerStatus:
+    """Look at the server of a data folder.
+
+    Args:
+        data_dir: The folder that was given to ``serve``.
+        timeout: Seconds to wait for ``/health``.
+    """
+    layout = Layout(data_dir.expanduser().absolute())
+    if not is_held(layout):
+        return ServerStatus(running=False)
+    note = read_json(layout.address) or {}
+    health = _health(note.get("base_url"), timeout)
+    jobs = (health or {}).get("jobs") or {}
+    return ServerStatus(
+        running=True,
+        answers=health is not None,
+        pid=note.get("pid"),
+        base_url=note.get("base_url"),
+        version=note.get("version"),
+        started_at=note.get("started_at"),
+        jobs_running=jobs.get("running"),
+        jobs_open=jobs.get("open"),
+    )
+
+
+def is_held(layout: Layout) -> bool:
+    """True while a server holds the lock of its data folder; a killed one holds nothing."""
+    if not layout.lock.exists():
+        return False
+    lock = FileLock(layout.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def _health(base_url: object, timeout: float) -> dict[str, Any] | None:
+    if not isinstance(base_url, str) or not base_url.startswith("http://"):
+        return None
+    try:
+        with urllib.request.urlopen(base_url.removesuffix("/v1") + "/health", timeout=timeout) as answer:  # noqa: S310  # http only
+            value = json.load(answer)
+    except (OSError, ValueError, urllib.error.URLError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def stop(data_dir: Path, *, timeout: float = 30.0, sleep: Callable[[float], None] = time.sleep) -> bool:
+    """Stop the server of a data folder; its trainers keep their state and go on at the next start.
+
+    Args:
+        data_dir: The folder that was given to ``serve``.
+        timeout: Seconds to wait for its end.
+        sleep: Waits.
+
+    Returns:
+        False where none was running.
+
+    Raises:
+        StateError: If it has not ended in time, or cannot be signalled.
+    """
+    layout = Layout(data_dir.expanduser().absolute())
+    if not is_held(layout):
+        return False
+    pid = (read_json(layout.address) or {}).get("pid")
+    if not isinstance(pid, int):
+        message = f"the server on {layout.root} is starting or stopping"
+        raise StateError(message, "try again in a moment")
+    try:
+        # The lock is held, so the pid in the note is that of a living server.
+        os.kill(pid, signal.SIGTERM)
+    except OSError as exc:
+        message = f"the server with pid {pid} cannot be stopped: {exc}"
+        raise StateError(message, "stop it as the user who started it") from exc
+    waited = 0.0
+    while is_held(layout):
+        if waited >= timeout:
+            message = f"the server with pid {pid} has not ended after {timeout:.0f} s"
+            raise StateError(message, f"look at 'ftpipe serve logs', or end it with: kill -9 {pid}")
+        sleep(0.1)
+        waited += 0.1
+    return True
+
+
+def logs(
+    data_dir: Path, *, lines: int = 100, follow: bool = False, sleep: Callable[[float], None] = time.sleep
+) -> Iterator[str]:
+    """The last lines of a server's log, without line ends.
+
+    Args:
+        data_dir: The folder that was given to ``serve``.
+        lines: How many of the last lines.
+        follow: Go on with new lines as they come, until the caller stops.
+        sleep: Waits between looks.
+
+    Raises:
+        NotFoundError: If there is no log yet.
+    """
+    path = Layout(data_dir.expanduser().absolute()).log
+    try:
+        handle = path.open(encoding="utf-8", errors="replace")
+    except OSError as exc:
+        message = f"there is no server log at {path}"
+        raise NotFoundError(message, "start a server with 'ftpipe serve'") from exc
+    with handle:
+        yield from (line.rstrip("\n") for line in deque(handle, maxlen=lines))
+        while follow:
+            line = handle.readline()
+            if line:
+                yield line.rstrip("\n")
+            else:
+                sleep(0.5)

@@ -1,0 +1,134 @@
+"""The server's folder: where files, parts and jobs lie, and writing so that a crash leaves nothing half."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftpipe.errors import StateError
+
+_PLAIN = re.compile(r"[A-Za-z0-9_-]{1,80}")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths below the data folder; ids that are no plain words name no path."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.root / "server.db"
+
+    @property
+    def incoming(self) -> Path:
+        """Uploads that are still coming in; emptied at every start."""
+        return self.root / "incoming"
+
+    @property
+    def log(self) -> Path:
+        """The access and error log."""
+        return self.root / "server.log"
+
+    @property
+    def lock(self) -> Path:
+        """Held while a server runs on this folder."""
+        return self.root / "server.lock"
+
+    @property
+    def address(self) -> Path:
+        """``server.json``: where the running server listens."""
+        return self.root / "server.json"
+
+    def file(self, file_id: str) -> Path:
+        """The bytes of a stored file."""
+        return self.root / "files" / _plain(file_id)
+
+    def upload(self, upload_id: str) -> Path:
+        """The folder of an upload's parts."""
+        return self.root / "uploads" / _plain(upload_id)
+
+    def part(self, upload_id: str, part_id: str) -> Path:
+        """The bytes of one part."""
+        return self.upload(upload_id) / _plain(part_id)
+
+    def job(self, job_id: str) -> Path:
+        """The folder that a job shares with its trainer."""
+        return self.root / "jobs" / _plain(job_id)
+
+    def checkpoint(self, job_id: str, step: int) -> Path:
+        """The adapter of one checkpoint."""
+        return self.job(job_id) / "checkpoints" / f"step-{step}"
+
+    def prepare(self) -> None:
+        """Make the folders, for this user only, and empty what a crash left in ``incoming``.
+
+        Raises:
+            StateError: If the folder cannot be made or written.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            shutil.rmtree(self.incoming, ignore_errors=True)
+            for name in ("files", "uploads", "jobs", "incoming"):
+                (self.root / name).mkdir(exist_ok=True, mode=0o700)
+        except OSError as exc:
+            message = f"the server's folder {self.root} cannot be used: {exc}"
+            raise StateError(message, "choose another with --data-dir") from exc
+
+
+def _plain(name: str) -> str:
+    if not _PLAIN.fullmatch(name):
+        message = "an id that is no plain word names no file"
+        raise StateError(message)
+    return name
+
+
+def write_json(path: Path, value: Mapping[str, Any], mode: int = 0o600) -> None:
+    """Replace a JSON file in one step, durably: readers see the old one or the new one."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(aside, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, mode), "w", encoding="utf-8") as handle:
+        json.dump(value, handle, ensure_ascii=False, allow_nan=False)
+        handle.flush()
+        os.fsync(handle.fileno())
+    aside.replace(path)
+    sync_folder(path.parent)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object from a file, or ``None`` where there is none that can be read."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def move(source: Path, target: Path) -> None:
+    """Give a finished file its final name, durably."""
+    source.replace(target)
+    sync_folder(target.parent)
+
+
+def link(source: Path, target: Path) -> None:
+    """Let a second name keep a file's bytes alive; a copy where the file system has no links."""
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in this folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

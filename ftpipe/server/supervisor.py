@@ -1,0 +1,244 @@
+"""The thread that carries every job from the queue to its end, through any crash of server or trainer.
+
+Each step is: look at the job as it is stored, look at its folder and its process, write the next state in one
+transaction that checks the state again. Nothing that matters lives in this process alone, so a new server takes up
+where the old one was killed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from ftpipe.errors import FtpipeError
+from ftpipe.server.checking import Checker
+from ftpipe.server.disk import Layout, write_json
+from ftpipe.server.processes import Trainer, adopt, start
+from ftpipe.server.settings import ServeSettings
+from ftpipe.server.store import JobRow, Store
+from ftpipe.server.store.jobs import ENDED
+from ftpipe.server.sweep import sweep
+from ftpipe.server.trail import read_progress, read_result
+from ftpipe.server.transitions import Transitions
+
+log = logging.getLogger("ftpipe.server.jobs")
+
+SWEEP_SECONDS = 60.0
+PAUSE_SECONDS = 8.0
+"""How long trainers may take to keep their state when the server stops."""
+PATIENCE = 10
+"""Starts in a row without a new step, after which a job fails."""
+OWN_FAULT = 4
+"""What a start counts that ended by an exception instead of a kill: three of those are enough."""
+
+
+class Supervisor(threading.Thread):
+    """Runs jobs.
+
+    Args:
+        store: The server's memory.
+        layout: The server's folder.
+        settings: Limits, and what starts a trainer.
+        checker: Checks the files of jobs.
+    """
+
+    def __init__(self, store: Store, layout: Layout, settings: ServeSettings, checker: Checker) -> None:
+        super().__init__(name="supervisor", daemon=True)
+        self._store = store
+        self._layout = layout
+        self._settings = settings
+        self._checker = checker
+        self._moves = Transitions(store, layout, settings.keep_checkpoints)
+        self._trainers: dict[str, Trainer] = {}
+        self._not_before: dict[str, float] = {}
+        self._woken = threading.Event()
+        self._stopping = False
+        self._swept = 0.0
+
+    def wake(self) -> None:
+        """Look at the jobs now instead of at the next tick."""
+        self._woken.set()
+
+    def run(self) -> None:
+        """Look, act, wait, until ``stop``."""
+        while not self._stopping:
+            self._woken.clear()
+            busy = self._guarded_tick()
+            # With nothing open there is nothing to watch: only a wake or the sweep is waited for.
+            self._woken.wait(self._settings.tick if busy else SWEEP_SECONDS)
+
+    def stop(self) -> None:
+        """End the thread; running trainers keep their state and end, and their jobs go on at the next start."""
+        self._stopping = True
+        self._woken.set()
+        if self.is_alive():
+            self.join()
+        self._checker.close()
+        with self._store.read() as tx:
+            running = [job for job in tx.jobs.open() if job.holds]
+        self._park(running)
+
+    def _guarded_tick(self) -> bool:
+        try:
+            return self.tick()
+        except FtpipeError as exc:
+            # A full disk is waited out; the jobs are as they were.
+            log.error("the supervisor could not go on and tries again: %s", exc)
+            return True
+
+    def tick(self) -> bool:
+        """One look at everything.
+
+        Returns:
+            True where some job is open.
+        """
+        if time.monotonic() - self._swept > SWEEP_SECONDS:
+            self._swept = time.monotonic()
+            sweep(self._store, self._layout)
+        with self._store.read() as tx:
+            jobs = tx.jobs.open()
+        for job in jobs:
+            self._guarded_step(job)
+        self._start_waiting()
+        return bool(jobs)
+
+    def _guarded_step(self, job: JobRow) -> None:
+        try:
+            self._step(job)
+        except (FtpipeError, OSError) as exc:
+            log.error("job %s could not go on and is tried again: %s", job.id, exc)
+
+    def _step(self, job: JobRow) -> None:
+        if job.status in ENDED:
+            self._release(job)
+        elif job.status == "validating_files":
+            self._check(job)
+        elif job.status == "running":
+            self._watch(job)
+
+    def _check(self, job: JobRow) -> None:
+        verdict = self._checker.look(job, self._layout.job(job.id))
+        if verdict is not None:
+            self._moves.checked(job, verdict.error)
+
+    def _release(self, job: JobRow) -> None:
+        """See that the trainer of a cancelled job ends."""
+        trainer = self._trainer(job)
+        if trainer is not None and trainer.is_alive():
+            trainer.end()
+            return
+        self._moves.sync(job)
+        self._forget(job)
+        self._moves.released(job)
+
+    def _watch(self, job: JobRow) -> None:
+        trainer = self._trainer(job)
+        alive = trainer is not None and trainer.is_alive()
+        # Read after the look at the process: a dead one has written all that it will.
+        self._moves.sync(job)
+        if alive and trainer is not None:
+            if job.wanted == "pause":
+                trainer.pause()
+            return
+        self._forget(job)
+        result = read_result(self._layout.job(job.id))
+        if result is not None:
+            self._moves.ended(job, result)
+        elif job.wanted == "pause":
+            self._moves.paused(job)
+        else:
+            self._start_again(job, trainer)
+
+    def _start_again(self, job: JobRow, last: Trainer | None) -> None:
+        if time.monotonic() < self._not_before.get(job.id, 0.0):
+            return
+        attempts = job.attempts
+        if last is not None and not last.told_to_pause:
+            attempts = self._count(job, last)
+        if attempts >= PATIENCE:
+            message = f"The trainer stopped {self._how(last)} at step {read_progress(self._layout.job(job.id)).step}"
+            self._moves.failed(job, {"code": "server_error", "message": message, "param": None})
+            return
+        if last is not None and attempts:
+            self._not_before[job.id] = time.monotonic() + min(10.0, 0.25 * attempts)
+            return
+        self._start(job)
+
+    @staticmethod
+    def _how(last: Trainer | None) -> str:
+        code = None if last is None else last.exit_code
+        return "again and again" if code is None or code < 0 else f"with exit code {code} each time it was started"
+
+    def _count(self, job: JobRow, last: Trainer) -> int:
+        """How often the trainer has ended in a row without a new step; kept in the store."""
+        step = read_progress(self._layout.job(job.id)).step
+        before = 0 if step > job.attempt_step else job.attempts
+        attempts = before + (OWN_FAULT if (last.exit_code or 0) > 0 else 1)
+        log.warning("the trainer of job %s ended without a result at step %d", job.id, step)
+        with self._store.write() as tx:
+            tx.jobs.change(job.id, attempts=attempts, attempt_step=max(step, job.attempt_step))
+        return attempts
+
+    def _start_waiting(self) -> None:
+        """Start queued jobs, oldest first, while there is room."""
+        with self._store.read() as tx:
+            jobs = tx.jobs.open()
+        room = self._settings.max_jobs - sum(job.holds or job.status == "running" for job in jobs)
+        for job in [job for job in jobs if job.status == "queued" and not job.holds][: max(0, room)]:
+            self._start(job)
+
+    def _start(self, job: JobRow) -> None:
+        folder = self._layout.job(job.id)
+        write_json(folder / "spec.json", self._spec(job))
+        if not self._moves.started(job):
+            return
+        try:
+            trainer = start(self._settings.trainer_command, folder)
+        except OSError as exc:
+            log.error("the trainer of job %s could not be started: %s", job.id, exc)
+            self._not_before[job.id] = time.monotonic() + 5.0
+            return
+        trainer = trainer or adopt(folder)
+        if trainer is not None:
+            self._trainers[job.id] = trainer
+
+    def _spec(self, job: JobRow) -> dict[str, object]:
+        folder = self._layout.job(job.id)
+        return {
+            "job_id": job.id,
+            "method": job.method,
+            "base": job.base,
+            "training_file": str(folder / "training.jsonl"),
+            "validation_file": str(folder / "validation.jsonl") if job.validation_file else None,
+            "hyperparameters": job.asked,
+            "seed": job.seed,
+            "model_name": job.model_name,
+            "models_dir": str(self._settings.models_dir),
+        }
+
+    def _trainer(self, job: JobRow) -> Trainer | None:
+        known = self._trainers.get(job.id)
+        if known is None:
+            known = adopt(self._layout.job(job.id))
+            if known is not None:
+                log.info("job %s: its trainer is still at work and is taken over", job.id)
+                self._trainers[job.id] = known
+        return known
+
+    def _forget(self, job: JobRow) -> None:
+        self._trainers.pop(job.id, None)
+
+    def _park(self, jobs: list[JobRow]) -> None:
+        """Bring trainers to rest so that their jobs can go on later."""
+        at_work = [(job, trainer) for job in jobs if (trainer := self._trainer(job)) is not None]
+        deadline = time.monotonic() + PAUSE_SECONDS
+        while any(trainer.is_alive() for _, trainer in at_work):
+            for job, trainer in at_work:
+                if job.status in ENDED or time.monotonic() > deadline:
+                    trainer.end()
+                else:
+                    trainer.pause()
+            time.sleep(0.05)
+        for job, _ in at_work:
+            self._moves.parked(job)

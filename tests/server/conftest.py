@@ -1,0 +1,77 @@
+"""A server in this process for each test, with a fake engine and a real, small trainer process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from ftpipe.server.app import Ports, ServeSettings, create_app
+from tests.server.fakes import FAKE_TRAINER, FakeBases, FakeEngine, check_lines
+
+LINES = b'{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}\n' * 10
+
+MakeClient = Callable[..., TestClient]
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    """The engine behind the server."""
+    return FakeEngine()
+
+
+@pytest.fixture
+def make_client(tmp_path: Path, engine: FakeEngine) -> Iterator[MakeClient]:
+    """Starts servers; keyword arguments are settings. All are stopped in the end."""
+    running: list[TestClient] = []
+
+    def make(*, bases: FakeBases | None = None, **changes: Any) -> TestClient:
+        options: dict[str, Any] = {"data_dir": tmp_path / "data", "trainer_command": FAKE_TRAINER, "tick": 0.02}
+        settings = ServeSettings(**(options | changes))
+        ports = Ports(open_engine=lambda: engine, bases=bases or FakeBases(), check_file=check_lines)
+        client = TestClient(create_app(settings, ports), base_url="http://127.0.0.1", raise_server_exceptions=False)
+        client.__enter__()
+        running.append(client)
+        return client
+
+    yield make
+    for client in running:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def client(make_client: MakeClient) -> TestClient:
+    """A server with the usual settings."""
+    return make_client()
+
+
+def upload(client: TestClient, content: bytes = LINES, name: str = "train.jsonl", **options: Any) -> dict[str, Any]:
+    """Upload a training file."""
+    answer = client.post("/v1/files", data={"purpose": "fine-tune"}, files={"file": (name, content)}, **options)
+    assert answer.status_code == 200, answer.text
+    described: dict[str, Any] = answer.json()
+    return described
+
+
+def create_job(client: TestClient, *, extras: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+    """Create a job on a fresh file."""
+    body = {"model": "gpt-4o-mini", "training_file": fields.pop("training_file", None) or upload(client)["id"]}
+    answer = client.post("/v1/fine_tuning/jobs", json=body | {"hyperparameters": extras or {}} | fields)
+    assert answer.status_code == 200, answer.text
+    described: dict[str, Any] = answer.json()
+    return described
+
+
+def wait_for(client: TestClient, job_id: str, *statuses: str, seconds: float = 20) -> dict[str, Any]:
+    """Poll a job until it has one of these statuses."""
+    deadline = time.monotonic() + seconds
+    while True:
+        job: dict[str, Any] = client.get(f"/v1/fine_tuning/jobs/{job_id}").json()
+        if job["status"] in statuses:
+            return job
+        assert time.monotonic() < deadline, job
+        time.sleep(0.02)

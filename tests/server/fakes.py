@@ -1,0 +1,70 @@
+"""Small real stand-ins for what the server leaves to others: the engine, the bases, the check of a file."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ftpipe.server.checking import Fault, Faults
+from ftpipe.server.engine import Delta, GenerationRequest, TokenLogprob
+
+FAKE_TRAINER = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
+TINY = "smollm2-135m-instruct"
+
+
+@dataclass
+class FakeEngine:
+    """Says a fixed text word by word, cut as the request asks."""
+
+    text: str = "hello there friend"
+    asked: list[GenerationRequest] = field(default_factory=list)
+    adapters: list[Path | None] = field(default_factory=list)
+    closed: threading.Event = field(default_factory=threading.Event)
+    wait: threading.Event | None = None
+
+    def generate(self, *, base: str, adapter: Path | None, request: GenerationRequest) -> Iterator[Delta]:
+        """Answer a request."""
+        self.asked.append(request)
+        self.adapters.append(adapter)
+        words = self.text.split(" ")[: request.max_tokens]
+        try:
+            for place, word in enumerate(words):
+                text = word if place == 0 else f" {word}"
+                top = TokenLogprob(text, -0.5)
+                logprobs = () if request.logprobs is None else (TokenLogprob(text, -0.5, (top,) * request.logprobs),)
+                yield Delta(text, logprobs)
+                if self.wait is not None:
+                    self.wait.wait(0.05)
+            reason = "length" if len(words) == request.max_tokens else "stop"
+            yield Delta("", finish_reason=reason, prompt_tokens=7, completion_tokens=len(words))
+        finally:
+            self.closed.set()
+
+
+@dataclass(frozen=True)
+class FakeBases:
+    """Knows one base, and stands in for names that start with ``gpt-``."""
+
+    stand_ins: bool = True
+
+    def known(self, name: str) -> bool:
+        """True for the one base, and hub ids."""
+        return name in (TINY, "org/name")
+
+    def stand_in(self, name: str) -> str | None:
+        """The base for an OpenAI name."""
+        return TINY if self.stand_ins and name.startswith("gpt-") else None
+
+    def names(self) -> tuple[str, ...]:
+        """What a list shows."""
+        return (TINY, "gpt-4o-mini") if self.stand_ins else (TINY,)
+
+
+def check_lines(path: Path, method: str, base: str, give_up: Callable[[], bool]) -> Faults:
+    """Takes every line but those with the word ``bad``."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    faults = [Fault(f"line {number}: bad") for number, line in enumerate(lines, 1) if "bad" in line]
+    return Faults(tuple(faults), len(faults))

@@ -1,0 +1,149 @@
+"""Jobs over HTTP: from creation to a model that answers, with a real trainer process."""
+
+from __future__ import annotations
+
+import base64
+
+from starlette.testclient import TestClient
+
+from tests.server.conftest import MakeClient, create_job, upload, wait_for
+from tests.server.fakes import FakeEngine
+
+
+def test_a_job_runs_to_a_model_that_answers(client: TestClient, engine: FakeEngine) -> None:
+    """The whole way: file, job, events, checkpoints, result file, model, chat."""
+    job = create_job(client, extras={"n_epochs": 2}, suffix="Support Bot")
+    assert job["status"] == "validating_files"
+    done = wait_for(client, job["id"], "succeeded")
+    assert done["fine_tuned_model"].startswith("ft:gpt-4o-mini:local:support-bot:")
+    assert done["trained_tokens"] == 4
+    assert done["hyperparameters"] == {"n_epochs": 2, "batch_size": 1, "learning_rate_multiplier": 1.0}
+    model = done["fine_tuned_model"]
+    assert client.get(f"/v1/models/{model}").json()["id"] == model
+    body = {"model": model, "messages": [{"role": "user", "content": "hi"}]}
+    answer = client.post("/v1/chat/completions", json=body).json()
+    assert answer["choices"][0]["message"]["content"] == "hello there friend"
+    assert engine.adapters[-1] is not None
+    assert engine.adapters[-1].name == "step-4"
+
+
+def test_the_result_file_is_a_csv_in_base64(client: TestClient) -> None:
+    """Clients of OpenAI decode it, so it must come encoded."""
+    done = wait_for(client, create_job(client)["id"], "succeeded")
+    content = client.get(f"/v1/files/{done['result_files'][0]}/content").content
+    assert base64.b64decode(content).startswith(b"step,train_loss,train_accuracy,valid_loss")
+
+
+def test_events_come_newest_first_and_page_by_cursor(client: TestClient) -> None:
+    """Paging by the last id reaches every event once."""
+    done = wait_for(client, create_job(client)["id"], "succeeded")
+    seen: list[str] = []
+    after = None
+    while True:
+        query = {"limit": "3"} | ({"after": after} if after else {})
+        page = client.get(f"/v1/fine_tuning/jobs/{done['id']}/events", params=query).json()
+        assert "first_id" not in page
+        seen += [event["message"] for event in page["data"]]
+        if not page["has_more"]:
+            break
+        after = page["data"][-1]["id"]
+    assert seen[0] == "The job has successfully completed"
+    assert seen[-1].startswith("Created fine-tuning job")
+    assert len([message for message in seen if message.startswith("Step ")]) == 6
+
+
+def test_the_first_event_says_what_serves_an_openai_name(client: TestClient) -> None:
+    """Nobody shall believe that gpt-4o-mini itself was trained."""
+    job = create_job(client)
+    events = client.get(f"/v1/fine_tuning/jobs/{job['id']}/events").json()["data"]
+    assert "gpt-4o-mini is served here by smollm2-135m-instruct" in [event["message"] for event in events]
+
+
+def test_the_last_three_checkpoints_are_kept_and_answer(client: TestClient, engine: FakeEngine) -> None:
+    """Five epochs leave three checkpoints, each a model of its own."""
+    done = wait_for(client, create_job(client, extras={"n_epochs": 5})["id"], "succeeded")
+    page = client.get(f"/v1/fine_tuning/jobs/{done['id']}/checkpoints").json()
+    assert [item["step_number"] for item in page["data"]] == [10, 8, 6]
+    assert page["first_id"] == page["data"][0]["id"]
+    name = page["data"][2]["fine_tuned_model_checkpoint"]
+    assert name.endswith(":ckpt-step-6")
+    body = {"model": name, "messages": [{"role": "user", "content": "hi"}]}
+    assert client.post("/v1/chat/completions", json=body).status_code == 200
+    assert engine.adapters[-1] is not None
+    assert engine.adapters[-1].name == "step-6"
+
+
+def test_a_bad_file_fails_the_job_and_names_the_lines(client: TestClient) -> None:
+    """The content is checked when the job looks at it, as the service does."""
+    file = upload(client, b'{"good": 1}\n{"bad": 2}\n')
+    failed = wait_for(client, create_job(client, training_file=file["id"])["id"], "failed")
+    assert failed["error"] == {"code": "invalid_training_file", "message": "line 2: bad", "param": "training_file"}
+    assert failed["fine_tuned_model"] is None
+
+
+def test_jobs_beyond_the_limit_wait_in_the_queue(client: TestClient) -> None:
+    """One job trains at a time; the next starts when it has ended."""
+    first = create_job(client, extras={"fake_seconds": 0.1})
+    second = create_job(client)
+    wait_for(client, first["id"], "running")
+    assert wait_for(client, second["id"], "queued", "running")["status"] == "queued"
+    assert (
+        wait_for(client, second["id"], "succeeded")["finished_at"]
+        >= wait_for(client, first["id"], "succeeded")["finished_at"]
+    )
+
+
+def test_too_many_open_jobs_are_refused_with_429(make_client: MakeClient) -> None:
+    """The queue has an end, and the answer has the service's code."""
+    client = make_client(max_open_jobs=1)
+    file = upload(client)
+    create_job(client, training_file=file["id"], extras={"fake_seconds": 1})
+    answer = client.post("/v1/fine_tuning/jobs", json={"model": "gpt-4o-mini", "training_file": file["id"]})
+    assert answer.status_code == 429
+    assert answer.json()["error"]["code"] == "rate_limit_exceeded"
+
+
+def test_cancel_ends_the_trainer_within_seconds(client: TestClient) -> None:
+    """Even one that ignores SIGTERM is gone soon, and the next job gets its place."""
+    job = create_job(client, extras={"fake_seconds": 60, "fake_stubborn": True})
+    wait_for(client, job["id"], "running")
+    cancelled = client.post(f"/v1/fine_tuning/jobs/{job['id']}/cancel").json()
+    assert cancelled["status"] == "cancelled"
+    assert client.post(f"/v1/fine_tuning/jobs/{job['id']}/cancel").status_code == 200
+    wait_for(client, create_job(client)["id"], "succeeded", seconds=15)
+
+
+def test_pause_keeps_the_steps_and_resume_goes_on(client: TestClient) -> None:
+    """No step is trained twice across a pause."""
+    job = create_job(client, extras={"fake_seconds": 0.1, "n_epochs": 4})
+    wait_for(client, job["id"], "running")
+    client.post(f"/v1/fine_tuning/jobs/{job['id']}/pause")
+    wait_for(client, job["id"], "paused")
+    client.post(f"/v1/fine_tuning/jobs/{job['id']}/resume")
+    wait_for(client, job["id"], "succeeded")
+    events = client.get(f"/v1/fine_tuning/jobs/{job['id']}/events", params={"limit": 100}).json()["data"]
+    steps = [event["message"].split(":")[0] for event in reversed(events) if event["type"] == "metrics"]
+    assert steps == [f"Step {number}/8" for number in range(1, 9)]
+
+
+def test_jobs_are_found_by_metadata(client: TestClient) -> None:
+    """A filter finds exactly the jobs that have all its pairs; null finds those without any."""
+    one = create_job(client, metadata={"run": "1", "team": "a"})
+    bare = create_job(client)
+    url = "/v1/fine_tuning/jobs"
+    assert [job["id"] for job in client.get(url, params={"metadata[run]": "1"}).json()["data"]] == [one["id"]]
+    assert client.get(url, params={"metadata[run]": "1", "metadata[team]": "b"}).json()["data"] == []
+    assert [job["id"] for job in client.get(url, params={"metadata": "null"}).json()["data"]] == [bare["id"]]
+
+
+def test_a_trainer_that_crashes_fails_its_job_in_the_end(client: TestClient) -> None:
+    """A crash is tried again a few times, then told."""
+    job = create_job(client, extras={"fake_end": "exception"})
+    failed = wait_for(client, job["id"], "failed")
+    assert failed["error"]["code"] == "server_error"
+
+
+def test_a_failed_result_is_the_error_of_the_job(client: TestClient) -> None:
+    """What the trainer says about the failure reaches the client."""
+    failed = wait_for(client, create_job(client, extras={"fake_end": "failed"})["id"], "failed")
+    assert failed["error"]["message"] == "nothing to learn"
