@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ftpipe.errors import FtpipeError, JobFailedError, StateError, UsageError
 from ftpipe.gates import refuse_broken, refuse_over_budget, refuse_unsupported
+from ftpipe.prepare import prepare
 from ftpipe.providers.base import Provider
 from ftpipe.records import (
     Dataset,
@@ -76,27 +77,7 @@ class Pipeline:
         Raises:
             DatasetError: The file cannot be read as a dataset at all; findings are in the report, not raised.
         """
-        from ftpipe.stages.count import count
-        from ftpipe.stages.validate import validate
-
-        watcher, epochs = self.watcher, spec.hyperparameters.n_epochs
-        watcher.on_stage("validate")
-        report = validate(
-            spec.data,
-            target=self.provider.profile.target,
-            method=spec.method,
-            model=spec.model,
-            validation=spec.validation,
-            on_progress=lambda done, total: watcher.on_progress("validate", done, total),
-        )
-        watcher.on_stage("count")
-        return count(
-            report,
-            model=spec.model,
-            epochs=None if epochs == "auto" else epochs,
-            prices=prices,
-            on_progress=lambda done, total: watcher.on_progress("count", done, total),
-        )
+        return prepare(spec, target=self.provider.profile.target, prices=prices, watcher=self.watcher)
 
     def start(self, spec: RunSpec, report: Report, *, again: bool = False, max_cost: float | None = None) -> Run:
         """Remember a run; the same data and parameters at the same endpoint are the same run.

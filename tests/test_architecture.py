@@ -15,11 +15,14 @@ HOUSE = ROOT / "ftpipe"
 MODULES = sorted(path.relative_to(ROOT) for path in HOUSE.rglob("*.py"))
 
 FLOORS = {
-    "__main__": 6,
-    "cli": 5,
-    "pipeline": 4,
-    "sweep": 4,
-    "adopt": 4,
+    "__main__": 7,
+    "cli": 6,
+    "pipeline": 5,
+    "sweep": 5,
+    "adopt": 5,
+    "doctor": 5,
+    "watcher": 1,
+    "prepare": 4,
     "stages": 3,
     "gates": 3,
     "server": 3,
