@@ -1,7 +1,4 @@
-"""The pipeline: the six stages in order, taking up where the last run stopped.
-
-``prepare`` (validate, count) → ``start`` (remember the run) → ``advance`` (upload, create, poll, register).
-"""
+"""The pipeline: ``prepare`` (validate, count) → ``start`` (remember) → ``advance`` (upload, create, poll, register)."""
 
 from __future__ import annotations
 

@@ -15,10 +15,10 @@ HOUSE = ROOT / "ftpipe"
 MODULES = sorted(path.relative_to(ROOT) for path in HOUSE.rglob("*.py"))
 
 FLOORS = {
-    "__main__": 7,
-    "cli": 6,
+    "__main__": 8,
+    "cli": 7,
     "pipeline": 5,
-    "sweep": 5,
+    "sweep": 6,
     "adopt": 5,
     "doctor": 5,
     "watcher": 1,
