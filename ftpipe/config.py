@@ -6,6 +6,7 @@ Secrets never stand in a configuration file: :func:`secrets` reads them from the
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -179,11 +180,16 @@ def _flat(tree: Mapping[str, Any], path: Path) -> dict[str, object]:
     base = path.absolute().parent
     for key in _PATHS:
         if isinstance(text := values.get(key), str):
-            values[key] = base / Path(text).expanduser()
+            values[key] = _beside(base, text)
     registry = values.get("registry")
     if isinstance(registry, str) and "://" not in registry:
-        values["registry"] = str(base / Path(registry).expanduser())
+        values["registry"] = str(_beside(base, registry))
     return values
+
+
+def _beside(folder: Path, text: str) -> Path:
+    """A path of a file, which is relative to the file's folder."""
+    return Path(os.path.normpath(folder / Path(text).expanduser()))
 
 
 def _refuse_unknown(keys: Iterable[str], place: str) -> None:

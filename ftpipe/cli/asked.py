@@ -121,7 +121,7 @@ def _profile(settings: Settings, name: str) -> Profile:
 
 
 def home_of(settings: Settings, model: str) -> str | None:
-    """The provider that trains this model: whose usual one it is, or who has a price for it; ``None`` for nobody known."""
+    """The provider that trains this model: by its usual one, or by its prices; ``None`` where nobody is known to."""
     from ftpipe.dataset.prices import PriceTable
     from ftpipe.providers.profiles import load_profiles
 

@@ -16,10 +16,10 @@ def check_settings(config: RunConfig) -> CheckSettings:
     Raises:
         ConfigError: A key, code or value is not one; the hint names the nearest right one.
     """
-    from ftpipe.dataset.rules import RULES
+    from ftpipe.dataset.rules import codes
     from ftpipe.dataset.settings import settings_from
 
     values = dict(config.checks)
     if config.ignore:
         values["ignores"] = [*values.get("ignores", ()), *config.ignore]
-    return settings_from(values, [rule.code for rule in RULES])
+    return settings_from(values, codes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -51,7 +52,9 @@ def show(session: Session) -> None:
 
 
 def _text(value: object) -> str:
-    return "–" if value in (None, {}, []) else clean(value, 120)
+    if value in (None, {}, []):
+        return "–"
+    return clean(value if isinstance(value, str) else json.dumps(value), 120)
 
 
 @click.command(cls=Command, example="ftpipe config path")

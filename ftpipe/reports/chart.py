@@ -11,7 +11,9 @@ from ftpipe.reports.plain import Paint, decimal, plain
 
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 _BARS = "▁▂▃▄▅▆▇█"
-_LABEL = 7
+_LABEL = 8
+_LARGEST = 9e99
+"""Values beyond are drawn at this height, so that no difference of two overflows."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Series:
 
     def finite(self) -> list[tuple[float, float]]:
         """The points that can be drawn."""
-        return [(step, value) for step, value in self.points if math.isfinite(step) and math.isfinite(value)]
+        kept = [(step, value) for step, value in self.points if math.isfinite(step) and math.isfinite(value)]
+        return [(step, max(-_LARGEST, min(_LARGEST, value))) for step, value in kept if abs(step) < _LARGEST]
 
 
 def plot(series: Sequence[Series], *, width: int = 60, height: int = 8, paint: Paint = plain) -> list[str]:
@@ -56,10 +59,10 @@ def plot(series: Sequence[Series], *, width: int = 60, height: int = 8, paint: P
                 cells[y // 4][x // 2] = (one.marker, one.style)
         else:
             _draw(cells, _columns(dots), one.style)
-    scale = {0: decimal(high, 3), height - 1: decimal(low, 3)}
+    scale = {height - 1: _label(low), 0: _label(high)}
     lines = [f"{scale.get(row, ''):>{_LABEL}} ┤{_painted(line, paint)}" for row, line in enumerate(cells)]
     first, last = f"step {left:g}", f"{right:g}"
-    lines.append(f"{'':>{_LABEL}} └{first}{last:>{columns - len(first)}}")
+    lines.append(f"{'':>{_LABEL}} └{first}{last.rjust(max(0, columns - len(first)))}")
     legend = [
         f"{paint(one.style, one.marker or '⠒')} {one.name} {decimal(one.finite()[-1][1])}"
         for one in series
@@ -68,11 +71,16 @@ def plot(series: Sequence[Series], *, width: int = 60, height: int = 8, paint: P
     return [*lines, f"{'':>{_LABEL}}  {'   '.join(legend)}"]
 
 
+def _label(value: float) -> str:
+    return decimal(value, 3) if abs(value) < 1000 else f"{value:.1e}"
+
+
 def _range(values: list[float]) -> tuple[float, float]:
     """Smallest value, and the 99th percentile, so that one spike does not flatten the rest."""
     ordered = sorted(values)
     low, high = ordered[0], ordered[math.ceil(0.99 * len(ordered)) - 1]
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    pad = max(0.5, abs(low) * 0.01)
+    return (low, high) if high > low else (low - pad, high + pad)
 
 
 def _place(value: float, low: float, high: float, cells: int) -> int:

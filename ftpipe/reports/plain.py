@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
@@ -128,4 +129,22 @@ def table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), gap: str 
     for row in cells:
         padded = (cell.rjust(widths[at]) if at in right else cell.ljust(widths[at]) for at, cell in enumerate(row))
         lines.append(gap.join(padded).rstrip())
+    return lines
+
+
+def labelled(rows: Iterable[tuple[str, str]], *, width: int = 100, paint: Paint = plain) -> list[str]:
+    """Label and text, the texts wrapped beside their labels; rows without a text are left out.
+
+    Args:
+        rows: Clean texts.
+        width: Columns in all.
+        paint: Colours the labels.
+    """
+    kept = [(label, text) for label, text in rows if text]
+    column = max((len(label) for label, _ in kept), default=0)
+    lines = []
+    for label, text in kept:
+        first, *rest = textwrap.wrap(text, max(20, width - column - 2), break_on_hyphens=False) or [""]
+        lines.append(f"{paint('dim', label.ljust(column))}  {first}")
+        lines += [f"{'':<{column}}  {line}" for line in rest]
     return lines

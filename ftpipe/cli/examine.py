@@ -1,0 +1,269 @@
+"""What ``ftpipe doctor`` looks at without a network: programs, files, database, disk, tokenizer, prices, dates."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ftpipe.config import Settings
+from ftpipe.errors import FtpipeError
+from ftpipe.paths import home, server_dir, state_dir
+from ftpipe.reports.plain import plural, size
+
+if TYPE_CHECKING:
+    from ftpipe.providers.profiles import Profile
+    from ftpipe.registry import Registry
+
+State = Literal["ok", "warn", "bad"]
+LOW_DISK, NO_DISK = 2_000_000_000, 200_000_000
+"""Free bytes below which a base model may not fit, and below which nothing should be begun."""
+SOON_DAYS = 90
+CORE = ("openai", "SQLAlchemy", "tiktoken", "pydantic", "click", "rich", "tenacity", "orjson")
+LOCAL = ("torch", "transformers", "peft", "starlette", "uvicorn")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor: what was looked at, how it is, and what to do."""
+
+    name: str
+    state: State
+    text: str
+    hint: str = ""
+
+
+def examine(settings: Settings, registry: Callable[[], Registry], today: date | None = None) -> Iterator[Finding]:
+    """Everything that can be known offline, a finding at a time.
+
+    Args:
+        settings: The configuration.
+        registry: Opens the registry.
+        today: UTC date.
+    """
+    day = today or datetime.now(UTC).date()
+    yield python_version()
+    yield from packages()
+    yield settings_file(settings)
+    yield secrets_file(Path.cwd())
+    yield state_folder()
+    if settings.config.registry or (state_dir() / "registry.db").exists():
+        yield from guarded("registry", lambda: registry_state(registry(), day))
+    yield disk("disk", state_dir())
+    yield disk("home", home())
+    yield from guarded("tokenizer", tokenizer)
+    yield from guarded("prices", lambda: prices(settings, day))
+    yield from guarded("providers", lambda: providers(settings, day))
+    yield endpoint()
+
+
+def guarded(name: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """The findings of one examination; an error of the tree is a finding, too."""
+    try:
+        yield from look()
+    except FtpipeError as error:
+        yield Finding(name, "bad", error.message, error.hint)
+
+
+def python_version() -> Finding:
+    """Which Python runs."""
+    return Finding("python", "ok", f"{sys.version.split()[0]} at {sys.executable}")
+
+
+def packages() -> Iterator[Finding]:
+    """The versions of what ftpipe stands on."""
+    core = {name: _version(name) for name in CORE}
+    missing = [name for name, version in core.items() if not version]
+    text = ", ".join(f"{name} {version}" for name, version in core.items() if version)
+    hint = f"pip install {' '.join(missing)}" if missing else ""
+    yield Finding("packages", "bad" if missing else "ok", f"missing: {', '.join(missing)}" if missing else text, hint)
+    local = {name: _version(name) for name in LOCAL}
+    absent = [name for name, version in local.items() if not version]
+    if absent:
+        yield Finding(
+            "local", "warn", f"not installed: {', '.join(absent)}", "pip install 'ftpipe[local]' to train here"
+        )
+    else:
+        yield Finding("local", "ok", ", ".join(f"{name} {version}" for name, version in local.items()) + accelerators())
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def accelerators() -> str:
+    """The graphics cards that the system reports, for the line about torch."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return f", {os.cpu_count()} processors, no NVIDIA card"
+    query = [program, "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    try:
+        asked = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ", nvidia-smi does not answer"
+    return ", " + "; ".join(asked.stdout.split("\n")[:8]).strip("; ") if asked.stdout.strip() else ", no NVIDIA card"
+
+
+def settings_file(settings: Settings) -> Finding:
+    """Which configuration is in force."""
+    if settings.path is None:
+        return Finding("config", "ok", "no ftpipe.toml here: the defaults are in force")
+    return Finding("config", "ok", f"{settings.path}, {plural(len(settings.origins), 'value')} set")
+
+
+def secrets_file(folder: Path) -> Finding:
+    """Whether ``.env`` is kept out of git and away from other users."""
+    path = folder / ".env"
+    if not path.is_file():
+        return Finding("secrets", "ok", "no .env here")
+    if _is_tracked(path):
+        return Finding("secrets", "bad", ".env is tracked by git", "git rm --cached .env, and replace the keys in it")
+    if path.stat().st_mode & 0o077:
+        return Finding("secrets", "warn", ".env can be read by other users of this machine", "chmod 600 .env")
+    return Finding("secrets", "ok", ".env is there, not tracked, and yours alone")
+
+
+def _is_tracked(path: Path) -> bool:
+    git = shutil.which("git")
+    command = [git or "git", "ls-files", "--error-unmatch", path.name]
+    return bool(git) and subprocess.run(command, cwd=path.parent, capture_output=True, check=False).returncode == 0
+
+
+def state_folder() -> Finding:
+    """Whether runs can be remembered here."""
+    from ftpipe.registry.connect import NETWORK_FILE_SYSTEMS, filesystem_of
+
+    folder = state_dir()
+    place = folder if folder.is_dir() else folder.parent
+    kind = filesystem_of(place)
+    if not os.access(place, os.W_OK):
+        return Finding("state", "bad", f"{place} cannot be written", "run ftpipe where you may write")
+    if kind in NETWORK_FILE_SYSTEMS:
+        return Finding("state", "bad", f"{place} is on {kind}", "name a local database with FTPIPE_REGISTRY")
+    there = "" if folder.is_dir() else " (made at the first run)"
+    return Finding("state", "ok", f"{folder}{there}" + (f" on {kind}" if kind else ""))
+
+
+def registry_state(registry: Registry, today: date) -> Iterator[Finding]:
+    """Whether the database is whole, and which models end soon."""
+    models = registry.models()
+    runs = registry.runs(10_000)
+    yield Finding(
+        "registry", "ok", f"{registry.place}: whole, {plural(len(runs), 'run')}, {plural(len(models), 'model')}"
+    )
+    ends = {m.id: date.fromisoformat(m.base_shutdown_date) for m in models if m.base_shutdown_date}
+    soon = sorted((end, name) for name, end in ends.items() if (end - today).days <= SOON_DAYS)
+    for end, name in soon[:5]:
+        state: State = "bad" if end < today else "warn"
+        when = "has ended" if end < today else f"ends in {(end - today).days} days"
+        yield Finding("model", state, f"{name} {when}, on {end}", "train it again on another base, or on this machine")
+    doubtful = [run for run in runs if run.state in ("prepared", "uploaded")]
+    if doubtful:
+        yield Finding("runs", "warn", f"{plural(len(doubtful), 'run')} did not come to an end", "ftpipe resume")
+
+
+def disk(name: str, folder: Path) -> Finding:
+    """How much room there is."""
+    place = next(path for path in (folder, *folder.parents) if path.is_dir())
+    free = shutil.disk_usage(place).free
+    if free < NO_DISK:
+        return Finding(name, "bad", f"{size(free)} free at {place}", "free some space before anything is begun")
+    if free < LOW_DISK:
+        return Finding(
+            name, "warn", f"{size(free)} free at {place}", "a base model and its checkpoints need about 2 GB"
+        )
+    return Finding(name, "ok", f"{size(free)} free at {place}")
+
+
+def tokenizer() -> Iterator[Finding]:
+    """Whether tokens can be counted without a network."""
+    from ftpipe.dataset.tokens import encoding_for
+
+    name = encoding_for("gpt-4.1-mini-2025-04-14").name
+    yield Finding("tokenizer", "ok", f"{name} is in the package, no network needed")
+
+
+def prices(settings: Settings, today: date) -> Iterator[Finding]:
+    """How old the prices are."""
+    from ftpipe.dataset.prices import PriceTable
+
+    row = PriceTable.load(settings.config.prices).row("gpt-4.1-mini-2025-04-14")
+    as_of = getattr(row, "as_of", None)
+    if as_of is None:
+        yield Finding("prices", "warn", "there are none", 'add [prices."MODEL"] to ftpipe.toml')
+        return
+    age = (today - (as_of if isinstance(as_of, date) else date.fromisoformat(str(as_of)))).days
+    state: State = "warn" if age > 2 * SOON_DAYS else "ok"
+    hint = (
+        "compare them with the provider's price page; [prices] in ftpipe.toml overrides them" if state == "warn" else ""
+    )
+    yield Finding("prices", state, f"as of {as_of}, {age} days old", hint)
+
+
+def providers(settings: Settings, today: date) -> Iterator[Finding]:
+    """Which keys are set, and until when each provider takes jobs."""
+    from ftpipe.config import secrets
+    from ftpipe.providers.profiles import load_profiles
+
+    known = secrets(os.environ)
+    for name, profile in load_profiles(settings.config.providers).items():
+        if not profile.paid:
+            continue
+        chosen = settings.config.provider == name
+        yield _provider(profile, chosen=chosen, has_key=bool(known.get(profile.key_env)), today=today)
+
+
+def _provider(profile: Profile, *, chosen: bool, has_key: bool, today: date) -> Finding:
+    last, key, name = profile.last_day_to_create, profile.key_env, profile.name
+    left = (date.fromisoformat(last) - today).days if last else None
+    if left is not None and left < 0:
+        return Finding(name, "bad" if chosen else "warn", f"takes no new jobs since {last}", "train on this machine")
+    if not has_key:
+        hint = f"put {key}=… into .env or the environment" if chosen else ""
+        return Finding(name, "bad" if chosen else "ok", f"no key: {key} is not set", hint)
+    if left is not None and left <= SOON_DAYS:
+        return Finding(name, "warn", f"{key} is set; takes new jobs until {last}, {left} days from now")
+    return Finding(name, "ok", f"{key} is set")
+
+
+def endpoint() -> Finding:
+    """Whether the embedded endpoint runs."""
+    from ftpipe.providers.local import running_url
+
+    url = running_url(server_dir())
+    return Finding("endpoint", "ok", f"runs at {url}" if url else "not running; `ftpipe train` starts it when needed")
+
+
+def examine_online(settings: Settings, name: str, env: dict[str, str]) -> Iterator[Finding]:
+    """What only the provider can tell: whether it answers, takes the key, tells the same time, and trains."""
+    from ftpipe.providers import find_profile, open_provider
+
+    profile = find_profile(name, settings.config.providers)
+
+    def look() -> Iterator[Finding]:
+        provider = open_provider(name, profiles=settings.config.providers, env=env)
+        names = provider.models.names()
+        yield Finding(f"{name} key", "ok", f"accepted; {plural(len(names), 'model')} can be used")
+        jobs = next(iter(provider.jobs.recent()), None)
+        seen = f"the latest job is {jobs.id}, {jobs.status}" if jobs else "no job was made yet"
+        yield Finding(f"{name} jobs", "ok", seen)
+        if profile.paid:
+            yield Finding(
+                f"{name} training",
+                "warn",
+                "whether this organization may train is only told when a job is created",
+                "a refusal costs nothing: `ftpipe train` names it",
+            )
+
+    yield from guarded(name, look)

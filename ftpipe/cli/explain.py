@@ -1,0 +1,93 @@
+"""``ftpipe explain``: what a rule, an endpoint's error code or an exit code means, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from ftpipe import errors
+from ftpipe.cli.group import Command
+from ftpipe.cli.session import Session, pass_session
+from ftpipe.config import nearest_name
+from ftpipe.errors import FtpipeError, UsageError
+from ftpipe.reports.meanings import MEANINGS
+from ftpipe.reports.plain import Paint, labelled, table
+
+if TYPE_CHECKING:
+    from ftpipe.dataset.rules.rule import Rule
+
+EVIDENCE = {"observed": "seen in the field", "documented": "documented", "inferred": "concluded, not documented"}
+
+
+@click.command(cls=Command, example="ftpipe explain FT204\nftpipe explain training_not_available\nftpipe explain 7")
+@click.argument("code", required=False)
+@pass_session
+def explain(session: Session, code: str | None) -> None:
+    """Explain CODE: a rule's code or name, an endpoint's error code, or an exit code. Without CODE list the rules."""
+    from ftpipe.dataset.rules import all_rules, find_rule
+
+    if code is None:
+        rules = {rule.code: rule for rule in all_rules()}.values()
+        session.add(rules=[{"code": rule.code, "name": rule.name, "severity": rule.level} for rule in rules])
+        session.out(table((rule.code, rule.level, rule.name, rule.text.what) for rule in rules))
+    elif (rule := find_rule(code)) is not None:
+        session.add(**rule_fields(rule))
+        session.out(rule_lines(rule, session.paint))
+    elif code in MEANINGS:
+        session.add(code=code, **asdict(MEANINGS[code]))
+        session.out([session.paint("bold", code), f"  {MEANINGS[code].what}", f"  next: {MEANINGS[code].next}"])
+    elif code.isdigit() and (found := list(exit_codes(int(code)))):
+        session.add(code=int(code), meanings=found)
+        session.out([session.paint("bold", f"exit code {code}"), *(f"  {line}" for line in found)])
+    else:
+        names = [word for rule in all_rules() for word in (rule.code, rule.name)]
+        near = nearest_name(code.upper(), names) or nearest_name(code.lower(), [*names, *MEANINGS])
+        raise UsageError(f"nothing has the code {code!r}", f"did you mean {near}?" if near else "ftpipe explain")
+
+
+def rule_fields(rule: Rule) -> dict[str, object]:
+    """A rule as data."""
+    from ftpipe.dataset.rules.rule import ORIGINS, TARGETS
+
+    return {
+        "code": rule.code,
+        "name": rule.name,
+        "severity": {target: rule.level_for(target) for target in TARGETS},
+        "origin": ORIGINS[rule.origin],
+        "evidence": rule.evidence,
+        "fix": rule.fix,
+        **asdict(rule.text),
+    }
+
+
+def rule_lines(rule: Rule, paint: Paint) -> list[str]:
+    """A rule as text: what, why, fix, source, and how bad it is for whom."""
+    from ftpipe.dataset.rules.rule import ORIGINS, TARGETS
+
+    text = rule.text
+    levels = ", ".join(f"{target} {rule.level_for(target)}" for target in TARGETS)
+    rows = [
+        ("what", text.what),
+        ("why", text.why),
+        ("fix", text.fix),
+        ("by itself", f"{rule.fix[1]} ({rule.fix[0]}): ftpipe prepare --fix" if rule.fix else ""),
+        ("severity", levels),
+        ("ground", f"{ORIGINS[rule.origin]}; {EVIDENCE[rule.evidence]}"),
+        ("source", text.source),
+    ]
+    return [
+        paint("bold", f"{rule.code} {rule.name}"),
+        *labelled(((f"  {label}", value) for label, value in rows), paint=paint),
+    ]
+
+
+def exit_codes(code: int) -> Iterator[str]:
+    """The first lines of every error that ends with this code."""
+    if code == 0:
+        yield "all is well"
+    for kind in vars(errors).values():
+        if isinstance(kind, type) and issubclass(kind, FtpipeError) and kind.exit_code == code and kind.__doc__:
+            yield f"{kind.code}: {kind.__doc__.splitlines()[0]}"
