@@ -13,7 +13,6 @@ from pydantic import Field
 
 from ftpipe.records import Record
 
-
 MOVED = 0.1
 """A score has to change by more than this to count as a regression or an improvement."""
 
@@ -92,7 +91,7 @@ class Sampler(Record):
     max_tokens: int = Field(default=512, ge=1)
     seed: int | None = 0
     samples: int = Field(default=1, ge=1, le=100)
-    """Answers per item and arm; their scores are averaged before the arms are paired."""
+    """Answers per item and arm; averaged before the arms are paired."""
 
 
 class Answer(Record):
@@ -111,12 +110,10 @@ class Answer(Record):
 
 
 class ItemSet(Record):
-    """Items with the file that they come from."""
+    """Items with the name and digest of the file that they come from."""
 
     name: str
-    """File name."""
     sha256: str
-    """Digest of the file."""
     items: tuple[Item, ...]
 
 

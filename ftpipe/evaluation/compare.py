@@ -1,0 +1,200 @@
+"""From scores to evidence: each arm's intervals, the challengers against the baseline, the verdicts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from ftpipe.evaluation.metrics import MACRO_F1, Metric
+from ftpipe.evaluation.metrics.match import macro_f1, normalise
+from ftpipe.evaluation.statistics import (
+    Interval,
+    bootstrap,
+    holm,
+    mcnemar,
+    mean_bootstrap,
+    paired_rate_difference,
+    pairs_needed,
+    permutation,
+    scores_needed,
+    sign_flip,
+    wilson,
+)
+from ftpipe.evaluation_records import Comparison, Outcome, Score, Verdict
+
+LEAST_GAIN = 0.02
+"""Smallest difference that "more items needed" plans for; below it a test set grows beyond all use."""
+
+LABEL_DRAWS = 1000
+"""Resamples where each costs a pass over all items."""
+
+Labels = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What the data say about a challenger on one metric."""
+
+    interval: Interval
+    p: float
+    method: str
+    only_baseline: int | None = None
+    only_challenger: int | None = None
+    needed: int = 0
+    """Items for 80 % power at this difference."""
+
+
+class Evidence:
+    """Answers questions about scored items; everything is paired by item and grouped by cluster.
+
+    Args:
+        outcomes: Items with every arm's scores.
+        metrics: The metrics that were taken item by item.
+    """
+
+    def __init__(self, outcomes: Sequence[Outcome], metrics: Sequence[Metric]) -> None:
+        self.outcomes = list(outcomes)
+        self.is_right_or_wrong = {metric.name: metric.kind == "right-or-wrong" for metric in metrics}
+        self.groups = _groups(self.outcomes)
+        self.is_clustered = len(self.groups) < len(self.outcomes)
+
+    def level(self, arm: str, metric: str, confidence: float = 0.95) -> Score:
+        """One arm's score with its interval."""
+        if metric == MACRO_F1:
+            grouped = [[self._labels(index, arm) for index in group] for group in self.groups]
+            interval = bootstrap(grouped, macro_f1, confidence=confidence, draws=LABEL_DRAWS)
+            return _score(metric, interval, len(self.outcomes), "bootstrap")
+        values = self._values(arm, metric)
+        if self._is_counted(metric, values):
+            return _score(metric, wilson(round(sum(values)), len(values), confidence), len(values), "wilson")
+        return _score(metric, self._mean(values, confidence), len(values), "bootstrap")
+
+    def difference(self, baseline: str, challenger: str, metric: str, confidence: float = 0.95) -> Difference:
+        """The challenger against the baseline on one metric."""
+        if metric == MACRO_F1:
+            return self._label_difference(baseline, challenger, confidence)
+        before, after = self._values(baseline, metric), self._values(challenger, metric)
+        if self._is_counted(metric, before + after):
+            return _counted(before, after, confidence)
+        changes = [new - old for old, new in zip(before, after, strict=True)]
+        interval = self._mean(changes, confidence)
+        sums = [math.fsum(changes[index] for index in group) for group in self.groups]
+        gain = max(LEAST_GAIN, abs(interval.value))
+        needed = scores_needed(changes, gain, alpha=1 - confidence)
+        return Difference(interval, sign_flip(sums), self._named("paired bootstrap"), needed=needed)
+
+    def _label_difference(self, baseline: str, challenger: str, confidence: float) -> Difference:
+        grouped = [
+            [(self._labels(index, baseline), self._labels(index, challenger)) for index in group]
+            for group in self.groups
+        ]
+        interval = bootstrap(grouped, _macro_gain, confidence=confidence, draws=LABEL_DRAWS)
+        p = permutation(grouped, _macro_gain, draws=LABEL_DRAWS)
+        return Difference(interval, p, self._named("paired bootstrap of macro-F1"))
+
+    def _named(self, method: str) -> str:
+        return f"{method} by cluster" if self.is_clustered else method
+
+    def _values(self, arm: str, metric: str) -> list[float]:
+        return [outcome.scores[arm][metric] for outcome in self.outcomes]
+
+    def _labels(self, index: int, arm: str) -> Labels:
+        outcome = self.outcomes[index]
+        return normalise(outcome.item.expected), normalise(outcome.answers[arm][0].text)
+
+    def _is_counted(self, metric: str, values: Sequence[float]) -> bool:
+        """True where every value is plainly right or wrong, each from an item of its own."""
+        is_binary = self.is_right_or_wrong.get(metric, False) and all(value in (0.0, 1.0) for value in values)
+        return is_binary and not self.is_clustered
+
+    def _mean(self, values: Sequence[float], confidence: float) -> Interval:
+        if not self.is_clustered:
+            return mean_bootstrap(values, confidence=confidence)
+        grouped = [[values[index] for index in group] for group in self.groups]
+        return bootstrap(grouped, fmean, confidence=confidence)
+
+
+def compare(
+    evidence: Evidence, arms: Sequence[str], metrics: Sequence[str], primary: str, confidence: float = 0.95
+) -> tuple[Comparison, ...]:
+    """Every challenger against the first arm, on every metric.
+
+    Holm's correction runs over what is read together: the primary metric over the challengers, which is where the
+    verdict lies, and apart from it all the others, which only colour it.
+    """
+    wanted = [(metric, challenger) for metric in metrics for challenger in arms[1:]]
+    found = {pair: evidence.difference(arms[0], pair[1], pair[0], confidence) for pair in wanted}
+    adjusted: dict[tuple[str, str], float] = {}
+    for is_primary in (True, False):
+        family = [pair for pair in wanted if (pair[0] == primary) is is_primary]
+        adjusted |= dict(zip(family, holm([found[pair].p for pair in family]), strict=True))
+    return tuple(
+        _comparison(found[pair], arms[0], pair, adjusted[pair], confidence, len(evidence.outcomes)) for pair in wanted
+    )
+
+
+def _comparison(
+    found: Difference, baseline: str, pair: tuple[str, str], adjusted: float, confidence: float, items: int
+) -> Comparison:
+    verdict = judge_difference(found.interval, adjusted, confidence)
+    is_open = verdict == "not enough evidence"
+    return Comparison(
+        metric=pair[0],
+        baseline=baseline,
+        challenger=pair[1],
+        items=items,
+        difference=found.interval.value,
+        low=_finite(found.interval.low),
+        high=_finite(found.interval.high),
+        confidence=confidence,
+        p=found.p,
+        p_adjusted=adjusted,
+        method=found.method,
+        only_baseline=found.only_baseline,
+        only_challenger=found.only_challenger,
+        verdict=verdict,
+        more_items=max(0, found.needed - items) if is_open and found.needed else None,
+    )
+
+
+def judge_difference(interval: Interval, p: float, confidence: float) -> Verdict:
+    """Win or loss only where the corrected test and the interval both say so."""
+    if p > 1 - confidence + 1e-12 or not interval.excludes_zero:
+        return "not enough evidence"
+    return "win" if interval.value > 0 else "loss"
+
+
+def _counted(before: Sequence[float], after: Sequence[float], confidence: float) -> Difference:
+    """Right and wrong, counted: exact McNemar with Newcombe's interval."""
+    pairs = list(zip(before, after, strict=True))
+    both, first, second, neither = (pairs.count(kind) for kind in ((1, 1), (1, 0), (0, 1), (0, 0)))
+    interval = paired_rate_difference(both, first, second, neither, confidence)
+    differing = (first + second + 1) / (len(pairs) + 2)
+    gain = max(LEAST_GAIN, abs(interval.value)) if pairs else LEAST_GAIN
+    needed = pairs_needed(differing, gain, alpha=1 - confidence)
+    return Difference(interval, mcnemar(first, second), "exact McNemar", first, second, needed)
+
+
+def _macro_gain(pairs: list[tuple[Labels, Labels]]) -> float:
+    return macro_f1([after for _, after in pairs]) - macro_f1([before for before, _ in pairs])
+
+
+def _groups(outcomes: Sequence[Outcome]) -> list[list[int]]:
+    """Indexes that belong together; an item without a cluster is a group of its own."""
+    groups: dict[str, list[int]] = {}
+    for index, outcome in enumerate(outcomes):
+        groups.setdefault(f"cluster {outcome.item.cluster}" if outcome.item.cluster else f"item {index}", []).append(
+            index
+        )
+    return list(groups.values())
+
+
+def _score(metric: str, interval: Interval, items: int, method: str) -> Score:
+    low, high = max(0.0, interval.low), min(1.0, interval.high)
+    return Score(metric=metric, value=interval.value, low=low, high=high, items=items, method=method)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

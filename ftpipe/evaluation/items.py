@@ -1,0 +1,133 @@
+"""From lines of a dataset to questions with wanted answers, and what kind of answers they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ftpipe.errors import DatasetError
+from ftpipe.evaluation.metrics.match import normalise
+from ftpipe.evaluation.metrics.structure import parse
+from ftpipe.evaluation_records import Arm, Item, Task, ToolCall
+
+MOST_LABELS = 20
+"""Different answers up to which they are taken for labels."""
+
+LONGEST_LABEL = 5
+"""Words that a label has at most."""
+
+REFERENCES = ("expected", "reference_answer", "reference", "label")
+"""Keys that may hold the wanted answer where a record's messages end with the user."""
+
+
+def items_of(records: Iterable[tuple[int, Mapping[str, Any]]], *, cluster_by: str | None = None) -> list[Item]:
+    """Every record that asks something and says what is wanted; a record that comes again counts once.
+
+    Args:
+        records: 1-based line and record.
+        cluster_by: Key, in the record or its ``metadata``, whose value says which items belong together.
+
+    Raises:
+        DatasetError: No record has a wanted answer.
+    """
+    items: dict[str, Item] = {}
+    for line, record in records:
+        item = item_of(line, record, cluster_by=cluster_by)
+        if item is not None:
+            items.setdefault(item.id, item)
+    if not items:
+        raise DatasetError(
+            "no line has both a question and a wanted answer",
+            "each line needs messages that end with the assistant's right answer",
+        )
+    return list(items.values())
+
+
+def item_of(line: int, record: Mapping[str, Any], *, cluster_by: str | None = None) -> Item | None:
+    """The question and wanted answer of one record; ``None`` where it has not both."""
+    messages = record.get("messages")
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        return None
+    last = messages[-1] if messages else {}
+    asked = messages[:-1] if last.get("role") == "assistant" else messages
+    expected, calls = _wanted(record, last)
+    if expected is None or not any(message.get("role") == "user" for message in asked):
+        return None
+    tools = record.get("tools")
+    metadata = record.get("metadata")
+    places = (record, metadata if isinstance(metadata, Mapping) else {})
+    cluster = next((str(place[cluster_by]) for place in places if cluster_by and cluster_by in place), "")
+    return Item(
+        id=hashlib.sha256(canonical(record).encode("utf-8", "surrogatepass")).hexdigest()[:16],
+        line=line,
+        messages=tuple({key: value for key, value in message.items() if key != "weight"} for message in asked),
+        tools=tuple(tool for tool in tools if isinstance(tool, dict)) if isinstance(tools, list) else (),
+        expected=expected,
+        expected_calls=calls,
+        cluster=cluster,
+    )
+
+
+def _wanted(record: Mapping[str, Any], last: Mapping[str, Any]) -> tuple[str | None, tuple[ToolCall, ...]]:
+    if last.get("role") == "assistant":
+        return text_of(last.get("content")), calls_of(last)
+    for key in REFERENCES:
+        if key in record:
+            value = record[key]
+            return value if isinstance(value, str) else canonical(value), ()
+    return None, ()
+
+
+def text_of(content: object) -> str:
+    """The text of a message's content, whether it is text, parts or nothing."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return ""
+
+
+def calls_of(message: Mapping[str, Any]) -> tuple[ToolCall, ...]:
+    """The tool calls of an assistant message, also of the old single ``function_call``."""
+    listed = message.get("tool_calls")
+    functions = [call.get("function") for call in listed if isinstance(call, dict)] if isinstance(listed, list) else []
+    functions += [message["function_call"]] if message.get("function_call") else []
+    return tuple(
+        ToolCall(name=str(function.get("name", "")), arguments=_argument_text(function.get("arguments")))
+        for function in functions
+        if isinstance(function, dict)
+    )
+
+
+def _argument_text(arguments: object) -> str:
+    return arguments if isinstance(arguments, str) else canonical(arguments or {})
+
+
+def messages_for(item: Item, arm: Arm) -> list[dict[str, Any]]:
+    """What an arm is asked: the item's messages, under the arm's own system prompt where it has one."""
+    messages = [dict(message) for message in item.messages]
+    if arm.system is None:
+        return messages
+    rest = [message for message in messages if message.get("role") not in ("system", "developer")]
+    return [{"role": "system", "content": arm.system}, *rest]
+
+
+def detect_task(items: Sequence[Item]) -> tuple[Task, str]:
+    """What the wanted answers are, and the reason in words."""
+    if any(item.expected_calls for item in items):
+        return Task.TOOLS, f"{sum(bool(item.expected_calls) for item in items)} wanted answers call tools"
+    documents = [parse(item.expected) for item in items]
+    if all(isinstance(value, dict | list) for value in documents):
+        return Task.JSON, "every wanted answer is a JSON document"
+    labels = {normalise(item.expected) for item in items}
+    is_short = all(len(label.split()) <= LONGEST_LABEL for label in labels)
+    if is_short and len(labels) <= min(MOST_LABELS, max(2, len(items) // 2)):
+        return Task.LABEL, f"the wanted answers are {len(labels)} short labels"
+    return Task.TEXT, f"{len(labels)} different wanted answers that are neither labels nor documents"
+
+
+def canonical(value: object) -> str:
+    """One JSON text for one value."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)

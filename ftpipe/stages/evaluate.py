@@ -1,0 +1,159 @@
+"""Ask several models the same things, score what they say, and say who is better and how sure that is."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ftpipe.errors import UsageError
+from ftpipe.evaluation.answers import Request
+from ftpipe.evaluation.asking import Asker, Progress, quiet
+from ftpipe.evaluation.compare import Evidence, compare
+from ftpipe.evaluation.gates import check_gates, parse_gates
+from ftpipe.evaluation.items import canonical, detect_task, items_of, messages_for
+from ftpipe.evaluation.judge import judge
+from ftpipe.evaluation.metrics import MACRO_F1, Metric, choose
+from ftpipe.evaluation.summary import arm_result
+from ftpipe.evaluation_records import (
+    Answer,
+    Arm,
+    Evaluation,
+    EvaluationSpec,
+    Item,
+    ItemSet,
+    JudgeResult,
+    Outcome,
+    Sampler,
+    Task,
+)
+
+
+def read_items(path: Path, *, limit: int | None = None, cluster_by: str | None = None) -> ItemSet:
+    """The items of a dataset file.
+
+    Args:
+        path: Chat JSONL whose last assistant messages are the wanted answers.
+        limit: At most so many items, the first ones.
+        cluster_by: Key that says which items belong together.
+
+    Raises:
+        DatasetError: No line has a wanted answer.
+        StateError: The file cannot be read.
+    """
+    from ftpipe.dataset import iter_records, open_dataset
+
+    dataset = open_dataset(path)
+    items = items_of(iter_records(path), cluster_by=cluster_by)[:limit]
+    return ItemSet(name=path.name, sha256=dataset.sha256, items=tuple(items))
+
+
+def evaluate(
+    data: ItemSet,
+    spec: EvaluationSpec,
+    *,
+    asker: Asker,
+    clock: Callable[[], float] = time.time,
+    on_progress: Progress = quiet,
+) -> Evaluation:
+    """Evaluate two or more arms on the same items, with the same sampler.
+
+    Args:
+        data: Questions with wanted answers.
+        spec: Which arms, and what to make of their answers.
+        asker: The endpoint, with its memory of answers, rate limit and retries.
+        clock: UTC Unix seconds.
+        on_progress: Called with answers had and answers wanted.
+
+    Raises:
+        UsageError: Too few arms, arms of one name, an unknown metric, or a gate that cannot be read.
+        FtpipeError: The endpoint cannot be used; answers that came are kept, and the same call goes on from there.
+    """
+    _check(data.items, spec.arms)
+    gates = [gate for text in spec.gates for gate in parse_gates(text)]
+    found, reason = detect_task(data.items)
+    task = spec.task or found
+    metrics, primary = choose(task, data.items, asked=spec.metrics, schema=spec.answer_schema)
+    outcomes = _ask(data.items, spec, asker, metrics, on_progress)
+    evidence = Evidence(outcomes, metrics)
+    names = [metric.name for metric in metrics]
+    names += [MACRO_F1] if task is Task.LABEL or MACRO_F1 in spec.metrics else []
+    evaluation = Evaluation(
+        id=evaluation_id(data.items, spec),
+        created_at=int(clock()),
+        data=data.name,
+        data_sha256=data.sha256,
+        task=task,
+        task_reason=reason if spec.task is None else "as asked",
+        primary=primary,
+        confidence=spec.confidence,
+        sampler=spec.sampler,
+        arms=tuple(arm_result(arm, evidence, names, task, spec.confidence) for arm in spec.arms),
+        comparisons=compare(evidence, [arm.name for arm in spec.arms], names, primary, spec.confidence),
+        outcomes=tuple(outcomes),
+    )
+    evaluation = evaluation.model_copy(update={"judged": _judge(evaluation, spec, asker)})
+    results = check_gates(evaluation, evidence, gates, max_regressions=spec.max_regressions)
+    return evaluation.model_copy(update={"gates": results})
+
+
+def evaluation_id(items: Sequence[Item], spec: EvaluationSpec) -> str:
+    """One name for one comparison: the same items, models, prompts and sampler."""
+    arms = [[arm.model, arm.system] for arm in spec.arms]
+    parts = [[item.id for item in items], arms, spec.sampler.model_dump(mode="json")]
+    return "eval-" + hashlib.sha256(canonical(parts).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def _check(items: Sequence[Item], arms: Sequence[Arm]) -> None:
+    names = [arm.name for arm in arms]
+    if len(arms) < 2:
+        raise UsageError("one model alone cannot be compared", "name another with --against")
+    if len(set(names)) < len(names):
+        raise UsageError("two arms have the same name", "give each its own")
+    if not items:
+        raise UsageError("there are no items to evaluate on", "name a file with questions and wanted answers by --data")
+
+
+def _ask(
+    items: Sequence[Item], spec: EvaluationSpec, asker: Asker, metrics: Sequence[Metric], on_progress: Progress
+) -> list[Outcome]:
+    """Every arm's answers, scored; arms take turns on each item, so that a slow hour slows them alike."""
+    wanted = {(arm.name, item.id): _requests(item, arm, spec.sampler) for item in items for arm in spec.arms}
+    known = asker.ask_all([one for requests in wanted.values() for one in requests], on_progress=on_progress)
+    outcomes = []
+    for item in items:
+        answers = {arm.name: tuple(known[one.key] for one in wanted[arm.name, item.id]) for arm in spec.arms}
+        scores = {
+            arm: {metric.name: _mean_score(item, given, metric) for metric in metrics} for arm, given in answers.items()
+        }
+        outcomes.append(Outcome(item=item, answers=answers, scores=scores))
+    return outcomes
+
+
+def _requests(item: Item, arm: Arm, sampler: Sampler) -> list[Request]:
+    messages = tuple(messages_for(item, arm))
+    return [
+        Request(model=arm.model, messages=messages, sampler=sampler, sample=sample, tools=item.tools)
+        for sample in range(sampler.samples)
+    ]
+
+
+def _mean_score(item: Item, given: Sequence[Answer], metric: Metric) -> float:
+    return sum(0.0 if answer.error else metric.compute(item, answer) for answer in given) / len(given)
+
+
+def _judge(evaluation: Evaluation, spec: EvaluationSpec, asker: Asker) -> tuple[JudgeResult, ...]:
+    if not spec.judge_model:
+        return ()
+    return tuple(
+        judge(
+            asker,
+            spec.judge_model,
+            evaluation.outcomes,
+            baseline=evaluation.baseline,
+            challenger=name,
+            alpha=1 - spec.confidence,
+        )
+        for name in evaluation.challengers
+    )
