@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from ftpipe.evaluation.breakeven import CACHE_FROM, BreakEven, Call, Money, Training, break_even, epoch_cost
 from ftpipe.evaluation.rules import RULES
 from ftpipe.evaluation.situation import ENOUGH_EXAMPLES, LEAST_EXAMPLES, PATIENCE_DAYS, SOON_DAYS, Road, Situation
-from ftpipe.evaluation_records import TokenPrice
 from ftpipe.records import Record
+from ftpipe.records.evaluation import TokenPrice
 
 
 class Case(Record):

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from ftpipe.errors import StateError
 from ftpipe.evaluation.items import canonical
-from ftpipe.evaluation_records import Answer, Sampler
+from ftpipe.records.evaluation import Answer, Sampler
 
 
 class ChatPort(Protocol):

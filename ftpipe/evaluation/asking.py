@@ -20,7 +20,7 @@ from ftpipe.errors import (
     TrainingNotAvailableError,
 )
 from ftpipe.evaluation.answers import AnswerMemory, ChatPort, Request
-from ftpipe.evaluation_records import Answer
+from ftpipe.records.evaluation import Answer
 
 Progress = Callable[[int, int], None]
 

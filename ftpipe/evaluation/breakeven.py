@@ -21,8 +21,8 @@ from typing import Literal
 from pydantic import Field
 
 from ftpipe.errors import UsageError
-from ftpipe.evaluation_records import TokenPrice
 from ftpipe.records import Record
+from ftpipe.records.evaluation import TokenPrice
 
 CACHE_FROM = 1024
 """Prompt tokens from which OpenAI caches. Source: openai-cookbook, Prompt_Caching_201, read 2026-11-24."""

@@ -22,7 +22,7 @@ from ftpipe.evaluation.statistics import (
     sign_flip,
     wilson,
 )
-from ftpipe.evaluation_records import Comparison, Outcome, Score, Verdict
+from ftpipe.records.evaluation import Comparison, Outcome, Score, Verdict
 
 LEAST_GAIN = 0.02
 """Smallest difference that "more items needed" plans for; below it a test set grows beyond all use."""

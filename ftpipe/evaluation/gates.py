@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ftpipe.errors import UsageError
 from ftpipe.evaluation.compare import Evidence
 from ftpipe.evaluation.metrics import MACRO_F1
-from ftpipe.evaluation_records import Evaluation, GateResult, Task
+from ftpipe.records.evaluation import Evaluation, GateResult, Task
 
 _NUMBER = r"\d{1,3}(?:\.\d{1,6})?"
 _CONDITION = re.compile(

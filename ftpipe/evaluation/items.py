@@ -10,7 +10,7 @@ from typing import Any
 from ftpipe.errors import DatasetError
 from ftpipe.evaluation.metrics.match import normalise
 from ftpipe.evaluation.metrics.structure import parse
-from ftpipe.evaluation_records import Arm, Item, Task, ToolCall
+from ftpipe.records.evaluation import Arm, Item, Task, ToolCall
 
 MOST_LABELS = 20
 """Different answers up to which they are taken for labels."""

@@ -11,7 +11,7 @@ from ftpipe.evaluation.items import text_of
 from ftpipe.evaluation.metrics.match import normalise
 from ftpipe.evaluation.metrics.structure import parse
 from ftpipe.evaluation.statistics import mcnemar
-from ftpipe.evaluation_records import Answer, Item, JudgeResult, Outcome, Sampler
+from ftpipe.records.evaluation import Answer, Item, JudgeResult, Outcome, Sampler
 
 Winner = Literal["first", "second", "tie"]
 

@@ -7,8 +7,8 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from ftpipe.evaluation_records import TokenPrice
 from ftpipe.records import Record
+from ftpipe.records.evaluation import TokenPrice
 
 ENOUGH_EXAMPLES = 50
 """Clean examples from which tuning usually shows. Source: OpenAI's supervised fine-tuning guide, read 2026-11-24."""

@@ -8,7 +8,7 @@ from ftpipe.evaluation.compare import Evidence
 from ftpipe.evaluation.metrics.match import confusion, normalise
 from ftpipe.evaluation.metrics.structure import field_hits
 from ftpipe.evaluation.statistics import percentile
-from ftpipe.evaluation_records import Answer, Arm, ArmResult, Task, TokenPrice, Usage
+from ftpipe.records.evaluation import Answer, Arm, ArmResult, Task, TokenPrice, Usage
 
 
 def arm_result(arm: Arm, evidence: Evidence, metrics: Sequence[str], task: Task, confidence: float) -> ArmResult:

@@ -16,7 +16,7 @@ from ftpipe.evaluation.items import canonical, detect_task, items_of, messages_f
 from ftpipe.evaluation.judge import judge
 from ftpipe.evaluation.metrics import MACRO_F1, Metric, choose
 from ftpipe.evaluation.summary import arm_result
-from ftpipe.evaluation_records import (
+from ftpipe.records.evaluation import (
     Answer,
     Arm,
     Evaluation,

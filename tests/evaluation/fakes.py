@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ftpipe.errors import FtpipeError
-from ftpipe.evaluation_records import Answer
+from ftpipe.records.evaluation import Answer
 
 Replies = Callable[[str, Sequence[Mapping[str, Any]]], Answer | str]
 

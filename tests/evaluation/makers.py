@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from ftpipe.evaluation_records import Answer, Item, TokenPrice, ToolCall
+from ftpipe.records.evaluation import Answer, Item, TokenPrice, ToolCall
 
 
 def item(expected: str = "", *, number: int = 1, calls: tuple[ToolCall, ...] = (), cluster: str = "") -> Item:

@@ -18,7 +18,7 @@ from ftpipe.errors import (
 )
 from ftpipe.evaluation.answers import AnswerMemory, Request
 from ftpipe.evaluation.asking import Asker, Pace
-from ftpipe.evaluation_records import Answer, Sampler
+from ftpipe.records.evaluation import Answer, Sampler
 from tests.evaluation.fakes import ScriptedChat
 
 

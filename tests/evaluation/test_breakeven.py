@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ftpipe.errors import UsageError
 from ftpipe.evaluation.breakeven import BreakEven, Call, Training, break_even, epoch_cost
-from ftpipe.evaluation_records import TokenPrice
+from ftpipe.records.evaluation import TokenPrice
 from tests.evaluation.makers import LARGE, MINI, TUNED_4O_MINI, TUNED_MINI
 
 TODAY, ENDS = date(2026, 11, 24), date(2027, 1, 14)

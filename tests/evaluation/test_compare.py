@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ftpipe.evaluation.compare import Evidence, compare
 from ftpipe.evaluation.metrics import METRICS
-from ftpipe.evaluation_records import Comparison, Outcome
+from ftpipe.records.evaluation import Comparison, Outcome
 from tests.evaluation.makers import answer, item
 
 

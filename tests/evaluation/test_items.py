@@ -6,7 +6,7 @@ import pytest
 
 from ftpipe.errors import DatasetError
 from ftpipe.evaluation.items import detect_task, items_of, messages_for
-from ftpipe.evaluation_records import Arm, Task
+from ftpipe.records.evaluation import Arm, Task
 from tests.evaluation.makers import call, item
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ftpipe.errors import UsageError
 from ftpipe.evaluation.metrics import METRICS, OF_TASK, choose, match, similarity, structure
-from ftpipe.evaluation_records import Task, ToolCall
+from ftpipe.records.evaluation import Task, ToolCall
 from tests.evaluation.makers import answer, call, item
 
 json_values = st.recursive(

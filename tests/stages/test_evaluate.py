@@ -13,7 +13,7 @@ import pytest
 from ftpipe.errors import RequestRefusedError, UsageError
 from ftpipe.evaluation.answers import AnswerMemory
 from ftpipe.evaluation.asking import Asker
-from ftpipe.evaluation_records import Arm, Evaluation, EvaluationSpec, ItemSet, Sampler, Task
+from ftpipe.records.evaluation import Arm, Evaluation, EvaluationSpec, ItemSet, Sampler, Task
 from ftpipe.stages.evaluate import evaluate, read_items
 from tests.evaluation.fakes import ScriptedChat
 from tests.evaluation.makers import MINI, item

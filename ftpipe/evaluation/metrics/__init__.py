@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ftpipe.errors import UsageError
 from ftpipe.evaluation.metrics import match, similarity, structure
-from ftpipe.evaluation_records import Answer, Item, Task
+from ftpipe.records.evaluation import Answer, Item, Task
 
 Compute = Callable[[Item, Answer], float]
 

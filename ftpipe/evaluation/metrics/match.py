@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from ftpipe.evaluation_records import Answer, Item
+from ftpipe.records.evaluation import Answer, Item
 
 OTHER = "(other)"
 """Stands in a confusion table for every answer that is no wanted label."""

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from ftpipe.errors import MissingExtraError
-from ftpipe.evaluation_records import Answer, Item
+from ftpipe.records.evaluation import Answer, Item
 
 _WORDS = re.compile(r"\w+")
 

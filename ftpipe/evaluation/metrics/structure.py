@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ftpipe.errors import UsageError
-from ftpipe.evaluation_records import Answer, Item, ToolCall
+from ftpipe.records.evaluation import Answer, Item, ToolCall
 
 
 class Missing:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ftpipe.records import Record
+from ftpipe.records.record import Record
 
 MOVED = 0.1
 """A score has to change by more than this to count as a regression or an improvement."""
