@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,6 +107,8 @@ def require_file(path: Path) -> None:
         raise UsageError(f"{path} is a folder, not a dataset", "name a .jsonl file in it")
     if path.exists():
         return
+    import difflib
+
     names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, names, n=1)
     hint = f"did you mean {path.parent / near[0]}?" if near else "check the path"

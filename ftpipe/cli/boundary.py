@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
@@ -14,7 +13,6 @@ import click
 
 from ftpipe.cli.session import Session
 from ftpipe.errors import FtpipeError, InterruptedRunError, MissingExtraError, StateError, StillRunningError, UsageError
-from ftpipe.reports.plain import clean, clean_block
 
 INTERNAL_ERROR = 70
 """A fault in ftpipe itself (EX_SOFTWARE of sysexits.h)."""
@@ -77,7 +75,7 @@ def _run(root: click.Group, argv: list[str], session: Session) -> int:
             raise
         error = translate(raised, session)
         if session.debug:
-            click.echo(session.hide(clean_block("".join(traceback.format_exception(raised)))), err=True)
+            _trace(raised, session)
         _report(error, session)
     if session.json and (session.fields or error):
         from ftpipe.reports.documents import dump, envelope
@@ -85,6 +83,14 @@ def _run(root: click.Group, argv: list[str], session: Session) -> int:
         document = envelope(session.command, session.fields, error, ok=session.exit_code in (0, STILL_RUNNING))
         click.echo(session.hide(dump(document)))
     return session.exit_code if error is None else error.exit_code
+
+
+def _trace(raised: BaseException, session: Session) -> None:
+    import traceback
+
+    from ftpipe.reports.plain import clean_block
+
+    click.echo(session.hide(clean_block("".join(traceback.format_exception(raised)))), err=True)
 
 
 def translate(raised: BaseException, session: Session) -> FtpipeError:
@@ -117,6 +123,8 @@ def _usage(raised: click.ClickException) -> UsageError:
 
 
 def _report(error: FtpipeError, session: Session) -> None:
+    from ftpipe.reports.plain import clean
+
     is_interrupt = isinstance(error, InterruptedRunError)
     label = session.paint_err("warning", "stopped:") if is_interrupt else session.paint_err("error", "error:")
     lines = [f"{label} {clean(error.message, 600)}"]

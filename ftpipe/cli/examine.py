@@ -239,10 +239,14 @@ def _provider(profile: Profile, *, chosen: bool, has_key: bool, today: date) -> 
 
 def endpoint() -> Finding:
     """Whether the embedded endpoint runs."""
-    from ftpipe.providers.local import running_url
+    from ftpipe.server.control import status
 
-    url = running_url(server_dir())
-    return Finding("endpoint", "ok", f"runs at {url}" if url else "not running; `ftpipe train` starts it when needed")
+    seen = status(server_dir())
+    if not seen.running:
+        return Finding("endpoint", "ok", "not running; `ftpipe train` starts it when needed")
+    if not seen.answers:
+        return Finding("endpoint", "warn", f"process {seen.pid} runs but does not answer", "ftpipe serve logs")
+    return Finding("endpoint", "ok", f"runs at {seen.base_url}, process {seen.pid}")
 
 
 def examine_online(settings: Settings, name: str, env: dict[str, str]) -> Iterator[Finding]:

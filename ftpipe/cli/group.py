@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Mapping
 from typing import Any
@@ -114,6 +113,8 @@ class Group(click.Group):
         """Find the command; where there is none, name the nearest one."""
         name = args[0] if args else ""
         if name not in self.lazy and not name.startswith("-"):
+            import difflib
+
             near = difflib.get_close_matches(name, self.lazy, n=1, cutoff=0.6)
             hint = (
                 f"did you mean `{ctx.command_path} {near[0]}`?" if near else f"`{ctx.command_path} --help` lists them"

@@ -16,7 +16,7 @@ from ftpipe.config import Settings
 from ftpipe.errors import DatasetError
 from ftpipe.records import Report
 from ftpipe.reports.overview import cost_lines, dataset_line, token_lines, verdict_line
-from ftpipe.reports.plain import clean
+from ftpipe.reports.plain import clean, short
 
 
 @click.command(
@@ -119,7 +119,7 @@ def tell(session: Session, settings: Settings, done: prepared.Prepared, report: 
     )
     if report.cost and report.cost.expected:
         session.out(f"  or {session.paint('ok', 'free')} on your own machine: ftpipe train")
-    session.say(f"written to {clean(done.folder, 300)}")
+    session.say(f"written to {clean(short(done.folder), 300)}")
     session.say(f"{session.paint_err('bold', 'Next:')} {following}")
 
 

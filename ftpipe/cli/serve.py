@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import time
-from collections import deque
-from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
 from ftpipe.cli.group import Command, Group
 from ftpipe.cli.session import Session, pass_session
-from ftpipe.errors import StateError, UsageError
 from ftpipe.paths import server_dir
-from ftpipe.reports.plain import clean, clean_block, moment
+from ftpipe.reports.plain import clean, clean_block, labelled, moment
 
-STOP_SECONDS = 20.0
-"""How long a server may take to stop; a trainer writes its state first."""
 _data_dir = click.option(
     "--data-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where its files and jobs lie."
 )
@@ -60,38 +52,31 @@ def serve(context: click.Context, /, data_dir: Path | None, no_stand_ins: bool, 
     listen(ServeSettings(data_dir=(data_dir or server_dir()).absolute(), stand_ins=not no_stand_ins, **flags))
 
 
-def card_of(folder: Path) -> dict[str, Any] | None:
-    """What the running server wrote about itself; ``None`` where none runs."""
-    from ftpipe.providers.local import running_url
-
-    if running_url(folder) is None:
-        return None
-    card: dict[str, Any] = json.loads((folder / "server.json").read_text(encoding="utf-8"))
-    return card
-
-
 @click.command("status", cls=Command, example="ftpipe serve status --json")
 @_data_dir
 @pass_session
 def serve_status(session: Session, data_dir: Path | None) -> None:
     """Show whether the endpoint runs, and how to reach it; ends with 1 where it does not."""
+    from ftpipe.server.control import status
+
     folder = data_dir or server_dir()
-    card = card_of(folder)
-    session.add(running=card is not None, data_dir=folder, server=card)
-    if card is None:
+    seen = status(folder)
+    session.add(**asdict(seen), data_dir=folder)
+    if not seen.running:
         session.out(f"not running; its data lie in {clean(folder, 300)}")
         session.say(f"{session.paint_err('bold', 'Next:')} ftpipe serve   (ftpipe train starts it by itself)")
         session.exit_code = 1
         return
     token = folder / "token"
-    session.out(
-        [
-            f"running     {clean(card['base_url'], 200)}",
-            f"process     {card['pid']}, since {moment(int(card.get('started_at', 0)))}",
-            f"data        {clean(folder, 300)}",
-            f"key         in {clean(token, 300)}" if token.exists() else "key         any, or none",
-        ]
-    )
+    jobs = "unknown" if seen.jobs_open is None else f"{seen.jobs_running} running, {seen.jobs_open} open"
+    rows = [
+        ("running", f"{clean(seen.base_url or 'starting', 200)}{'' if seen.answers else ', but does not answer'}"),
+        ("process", f"{seen.pid}, since {moment(seen.started_at)}"),
+        ("jobs", jobs),
+        ("data", clean(folder, 300)),
+        ("key", f"in {clean(token, 300)}" if token.exists() else "any, or none"),
+    ]
+    session.out(labelled(rows, paint=session.paint))
 
 
 @click.command(cls=Command, example="ftpipe serve stop")
@@ -99,21 +84,11 @@ def serve_status(session: Session, data_dir: Path | None) -> None:
 @pass_session
 def stop(session: Session, data_dir: Path | None) -> None:
     """Stop the running endpoint; unfinished jobs go on when it starts again."""
-    folder = data_dir or server_dir()
-    card = card_of(folder)
-    session.add(stopped=card is not None)
-    if card is None:
-        session.out("it was not running")
-        return
-    pid = int(card["pid"])
-    os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_SECONDS
-    while time.monotonic() < deadline:
-        if card_of(folder) is None:
-            session.out(f"stopped process {pid}")
-            return
-        time.sleep(0.1)
-    raise StateError(f"process {pid} is still there after {STOP_SECONDS:.0f} seconds", "look at `ftpipe serve logs`")
+    from ftpipe.server.control import stop as stop_server
+
+    stopped = stop_server(data_dir or server_dir())
+    session.add(stopped=stopped)
+    session.out("stopped" if stopped else "it was not running")
 
 
 @click.command(cls=Command, example="ftpipe serve logs --follow")
@@ -125,22 +100,11 @@ def stop(session: Session, data_dir: Path | None) -> None:
 @pass_session
 def logs(session: Session, data_dir: Path | None, lines: int, follow: bool) -> None:
     """Show the end of the endpoint's log."""
-    path = (data_dir or server_dir()) / "server.log"
-    if not path.is_file():
-        raise UsageError(f"there is no log at {path}", "ftpipe serve writes one")
-    with path.open(encoding="utf-8", errors="replace") as stream:
-        last = [line.rstrip("\n") for line in deque(stream, maxlen=lines)]
-        session.add(path=path, lines=last)
-        session.out(clean_block(line) for line in last)
-        session.stopped = "no longer following the log"
-        for line in _growing(stream) if follow and not session.json else ():
-            session.out(clean_block(line))
+    from ftpipe.server.control import logs as read_logs
 
-
-def _growing(stream: TextIO) -> Iterator[str]:
-    while True:
-        line = stream.readline()
-        if line:
-            yield line.rstrip("\n")
-        else:
-            time.sleep(0.5)
+    session.stopped = "no longer following the log"
+    found = read_logs(data_dir or server_dir(), lines=lines, follow=follow and not session.json)
+    if session.json:
+        session.add(lines=list(found))
+    for line in found:
+        session.out(clean_block(line))

@@ -16,7 +16,6 @@ from ftpipe.cli.prepare import refuse_errors, show
 from ftpipe.cli.session import Session, pass_session
 from ftpipe.config import Settings
 from ftpipe.records import Report, RunSpec
-from ftpipe.reports.overview import cost_lines
 from ftpipe.reports.runs import plan_lines
 
 job_options = options.together(
@@ -87,10 +86,7 @@ def offer(session: Session, settings: Settings, spec: RunSpec, report: Report) -
 
     profile = find_profile(spec.provider, settings.config.providers)
     session.add(plan=spec, dataset=report.dataset, tokens=report.tokens, cost=report.cost)
-    lines = plan_lines(spec, report, profile.title or profile.name, session.paint_err)
-    session.say(lines)
-    if profile.paid and report.cost and report.cost.expected is not None:
-        session.say(f"  {line}" for line in cost_lines(report.cost, session.paint_err)[1:])
+    session.say(plan_lines(spec, report, profile.title or profile.name, session.paint_err))
     refuse_unsupported(profile, spec, today=datetime.now(UTC).date())
     refuse_over_budget(report.cost, settings.config.max_cost)
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 class Record(BaseModel):
     """The base of every record: frozen, and closed against fields that it does not have."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+    model_config = ConfigDict(frozen=True, defer_build=True, extra="forbid", ser_json_inf_nan="null")
 
 
 class Severity(StrEnum):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from ftpipe.records import CostEstimate, Dataset, Report, TokenStats
-from ftpipe.reports.plain import Paint, clean, count, money, plain, plural, size, table
+from ftpipe.reports.plain import Paint, clean, count, money, plain, plural, short, size, table
 
 _TITLES = {"openai": "OpenAI", "azure": "Azure OpenAI", "nebius": "Nebius", "local": "The embedded endpoint"}
 
@@ -11,7 +13,7 @@ _TITLES = {"openai": "OpenAI", "azure": "Azure OpenAI", "nebius": "Nebius", "loc
 def dataset_line(dataset: Dataset, paint: Paint = plain) -> str:
     """One line: path, examples, size, format and the start of the digest."""
     facts = [plural(dataset.examples, "example"), size(dataset.bytes), dataset.format.value, dataset.sha256[:12]]
-    return f"{paint('bold', clean(dataset.path, 200))}  {paint('dim', ' · '.join(facts))}"
+    return f"{paint('bold', clean(short(dataset.path), 200))}  {paint('dim', ' · '.join(facts))}"
 
 
 def token_lines(report: Report, paint: Paint = plain) -> list[str]:
@@ -38,21 +40,17 @@ def _token_row(name: str, stats: TokenStats) -> list[str]:
 def cost_lines(cost: CostEstimate, paint: Paint = plain) -> list[str]:
     """The estimate: the range, what it rests on, and how sure it is."""
     title = paint("bold", "cost")
-    basis = f"{clean(cost.model, 80)} · {plural(cost.epochs, 'epoch')} ({clean(cost.epochs_rule, 120)})"
-    lines = [f"{title}  {basis}"]
+    lines = [f"{title}  {clean(cost.model, 80)}, {plural(cost.epochs, 'epoch')}"]
     if cost.expected is None:
-        lines.append(f"  {paint('warning', 'no price is known')}: {clean(cost.warning or cost.source, 200)}")
-        return lines
-    if cost.expected == 0 and cost.high == 0:
+        return [*lines, f"  {paint('warning', 'unknown')}: {clean(cost.warning or cost.source, 200)}"]
+    if not cost.high:
         return [*lines, f"  {paint('ok', 'free')}: {clean(cost.source, 120)}"]
     lines.append(f"  {paint('bold', money(cost.expected, cost.currency))}{_range(cost)}")
     price = money(cost.price_per_million, cost.currency)
-    lines.append(
-        paint("dim", f"  {price} per million trained tokens, as of {cost.price_as_of}: {clean(cost.source, 120)}")
-    )
-    if cost.warning:
-        lines.append(f"  {paint('warning', 'note:')} {clean(cost.warning, 240)}")
-    return lines
+    notes = [f"{price} per million tokens trained, as of {cost.price_as_of}, {clean(cost.source, 120)}"]
+    if cost.epochs_low != cost.epochs_high:
+        notes.append(f"epochs: {clean(cost.epochs_rule, 400)}")
+    return lines + [paint("dim", f"  {line}") for note in notes for line in textwrap.wrap(note, 96)]
 
 
 def _range(cost: CostEstimate) -> str:

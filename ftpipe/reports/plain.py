@@ -7,6 +7,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 Paint = Callable[[str, str], str]
 """``paint(style, text)`` colours text for a terminal.
@@ -112,6 +113,14 @@ def moment(seconds: int | None) -> str:
 def decimal(number: float | None, digits: int = 4) -> str:
     """A measured value; a dash where it was not reported or is not finite."""
     return "–" if number is None or not math.isfinite(number) else f"{number:.{digits}f}"
+
+
+def short(path: Path) -> Path:
+    """A path below the working folder as seen from there; any other as it is."""
+    try:
+        return path.absolute().relative_to(Path.cwd())
+    except (ValueError, OSError):
+        return path
 
 
 def table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), gap: str = "  ") -> list[str]:

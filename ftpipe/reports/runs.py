@@ -37,8 +37,9 @@ def plan_lines(spec: RunSpec, report: Report, where: str, paint: Paint = plain) 
         ("create", f"{spec.method.value} job at {clean(where, 60)}, base model {clean(spec.model, 80)}"),
         ("", ", ".join(asked)),
         ("cost", cost_text(report.cost)),
+        ("", clean(report.cost.warning, 300) if report.cost and report.cost.expected else ""),
     ]
-    return [paint("bold", "plan"), *(f"  {label:<8}{text}" for label, text in rows)]
+    return [paint("bold", "plan"), *(f"  {label:<8}{text}" for label, text in rows if text)]
 
 
 def hyperparameter_text(asked: Hyperparameters | None) -> str:
