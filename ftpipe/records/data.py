@@ -89,6 +89,8 @@ class TokenStats(Record):
     """Tokens per example that the target trains on; what is beyond is cut from the end."""
     over_limit: int = 0
     """Examples longer than ``limit``."""
+    billable: int = 0
+    """Tokens per epoch that are billed: each example cut at ``limit``."""
 
 
 class CostEstimate(Record):

@@ -1,0 +1,36 @@
+"""Everything that can be known about the data without asking anyone: reading, rules, tokens, prices, splits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ftpipe.records import Dataset
+
+__all__ = ["iter_records", "open_dataset"]
+
+
+def open_dataset(path: Path) -> Dataset:
+    """Digest, size, number of records and format of a file.
+
+    Raises:
+        UsageError: There is no such regular file.
+        StateError: It cannot be read.
+    """
+    from ftpipe.dataset.identity import identify
+
+    return identify(Path(path))
+
+
+def iter_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (1-based line, record) of every line that holds an object; others are passed over. Memory is bounded.
+
+    Raises:
+        UsageError: There is no such regular file.
+        StateError: It cannot be read.
+    """
+    from ftpipe.dataset.identity import records
+
+    return records(Path(path))

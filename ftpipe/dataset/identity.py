@@ -1,0 +1,70 @@
+"""Names a dataset file by its content, and yields its records."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ftpipe.dataset.lines import BOM, open_binary, read_blocks
+from ftpipe.dataset.peek import glance
+from ftpipe.records import Dataset, DatasetFormat
+
+MAX_LINE_BYTES = 256 * 1024 * 1024
+
+
+def sha256_of(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
+    """SHA-256 of a file's bytes.
+
+    Args:
+        path: The file.
+        on_bytes: Told the bytes read so far.
+    """
+    digest = hashlib.sha256()
+    done = 0
+    with open_binary(path) as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+            done += len(piece)
+            if on_bytes:
+                on_bytes(done)
+    return digest.hexdigest()
+
+
+def identify(path: Path) -> Dataset:
+    """The dataset record of a file."""
+    seen = glance(path)
+    examples = 0
+    for block in read_blocks(path, max_line_bytes=MAX_LINE_BYTES):
+        lines = block.data.split(b"\n")
+        examples += sum(1 for raw in lines if raw and not raw.isspace()) + bool(block.too_long)
+    return Dataset(
+        path=path,
+        sha256=sha256_of(path),
+        bytes=seen.size,
+        examples=examples if seen.layout == "lines" else 0,
+        format=DatasetFormat(seen.format),
+    )
+
+
+def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line, record) of every good line."""
+    number = 0
+    for block in read_blocks(path, max_line_bytes=MAX_LINE_BYTES):
+        if block.too_long:
+            number += 1
+            continue
+        raws = block.data.split(b"\n")
+        if not raws[-1]:
+            raws.pop()
+        for raw in raws:
+            number += 1
+            try:
+                record = orjson.loads(raw.removeprefix(BOM) if number == 1 else raw)
+            except orjson.JSONDecodeError:
+                continue
+            if type(record) is dict:
+                yield number, record

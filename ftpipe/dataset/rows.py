@@ -1,0 +1,128 @@
+"""A parsed record as the rules see it: its messages wherever the format keeps them, its texts, and marks that say which rules can apply."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ftpipe.dataset.formats import CHAT_KEYS
+from ftpipe.dataset.jsonvalue import Json
+from ftpipe.dataset.rules.rule import IMAGES, ODD, TOOLS
+
+if TYPE_CHECKING:
+    from ftpipe.dataset.facts import FileFacts
+    from ftpipe.dataset.parse import Line
+
+_PLAIN_ROLES = frozenset({"system", "user", "assistant"})
+
+
+class Text(NamedTuple):
+    """A string that a model would read or learn."""
+
+    base: str
+    """Path of the message list, for example ``messages`` or ``preferred_output``."""
+    place: int
+    """Index of the message in that list."""
+    role: str
+    value: str
+    part: int | None = None
+    """Index of the content part; ``None`` where the content is a plain string."""
+
+    @property
+    def path(self) -> str:
+        """JSON path of the string."""
+        where = f"{self.base}[{self.place}].content"
+        return where if self.part is None else f"{where}[{self.part}].text"
+
+
+class Row:
+    """One record on its way through the rules."""
+
+    __slots__ = ("facts", "kind", "line", "lists", "marks", "record", "texts", "tools")
+
+    def __init__(self, line: Line, record: dict[str, Any], kind: str, facts: FileFacts) -> None:
+        self.line = line
+        self.record = record
+        self.kind = kind
+        self.facts = facts
+        self.lists: list[tuple[str, Any]] = message_lists(record, kind)
+        self.texts: list[Text] = []
+        self.marks = 0
+        self.tools: Any = None
+        self._look()
+
+    def _look(self) -> None:
+        """Collect texts and set the marks in one walk."""
+        source = self.record.get("input") if self.kind == "dpo" else self.record
+        if isinstance(source, dict) and len(source) > 1:
+            self.tools = source.get("tools")
+            if "tools" in source or "functions" in source:
+                self.marks |= TOOLS
+        if self.kind == "chat" and len(self.record) > 1 and not self.record.keys() <= CHAT_KEYS:
+            self.marks |= ODD
+        if self.kind == "dpo":
+            self.marks |= ODD
+        for base, messages in self.lists:
+            if type(messages) is not list or not messages:
+                self.marks |= ODD
+                continue
+            previous = ""
+            for index, message in enumerate(messages):
+                role = self._look_at(base, index, message)
+                if (
+                    role == previous
+                    or (role == "system" and index)
+                    or (role == "assistant" and previous in ("", "system"))
+                ):
+                    self.marks |= ODD
+                previous = role
+            if previous != "assistant":
+                self.marks |= ODD
+
+    def _look_at(self, base: str, index: int, message: Json) -> str:
+        """Collect one message's texts; returns its role, or a word of its own for what has none."""
+        if type(message) is not dict:
+            self.marks |= ODD
+            return f"?{index}"
+        role, content = message.get("role"), message.get("content")
+        if type(content) is str:
+            self.texts.append(Text(base, index, role if type(role) is str else "", content))
+            if len(message) == 2 and role in _PLAIN_ROLES and content and not content.isspace():
+                return str(role)
+        elif type(content) is list:
+            self._look_at_parts(base, index, role if type(role) is str else "", content)
+        self.marks |= ODD
+        if role in ("tool", "function") or "tool_calls" in message or "function_call" in message:
+            self.marks |= TOOLS
+        return role if type(role) is str else f"?{index}"
+
+    def _look_at_parts(self, base: str, index: int, role: str, parts: list[Any]) -> None:
+        for place, part in enumerate(parts):
+            if type(part) is not dict:
+                continue
+            if type(part.get("text")) is str:
+                self.texts.append(Text(base, index, role, part["text"], place))
+            if "image_url" in part or part.get("type") == "image_url":
+                self.marks |= IMAGES
+
+    def messages(self) -> Iterator[tuple[str, int, dict[str, Any]]]:
+        """Every message that is an object, with the path of its list and its index there."""
+        for base, messages in self.lists:
+            if type(messages) is list:
+                for index, message in enumerate(messages):
+                    if type(message) is dict:
+                        yield base, index, message
+
+
+def message_lists(record: dict[str, Any], kind: str) -> list[tuple[str, Any]]:
+    """The message lists of a record, each with its path; in a DPO row the prompt and the two outputs."""
+    if kind != "dpo":
+        return [("messages", record["messages"])] if "messages" in record else []
+    found: list[tuple[str, Any]] = []
+    source = record.get("input")
+    if isinstance(source, dict) and "messages" in source:
+        found.append(("input.messages", source["messages"]))
+    for key in ("preferred_output", "non_preferred_output", "preferred_completion", "non_preferred_completion"):
+        if key in record:
+            found.append((key, record[key]))
+    return found

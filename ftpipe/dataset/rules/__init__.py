@@ -1,0 +1,39 @@
+"""The rule table: every rule of every family, by code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from importlib import import_module
+
+from ftpipe.dataset.rules.rule import Family, Rule
+
+FAMILIES = ("ft0", "ft1", "ft2", "ft7")
+
+
+@cache
+def families() -> dict[str, Family]:
+    """Family name (``FT0`` … ``FT9``) → its rules and title."""
+    found = {}
+    for name in FAMILIES:
+        found[name.upper()] = import_module(f"ftpipe.dataset.rules.{name}").FAMILY
+    return found
+
+
+@cache
+def all_rules() -> tuple[Rule, ...]:
+    """Every rule, ordered by code; a code that looks at lines and at the whole file stands twice."""
+    rules: Iterable[Rule] = (rule for family in families().values() for rule in family.rules)
+    return tuple(sorted(rules, key=lambda rule: rule.code))
+
+
+@cache
+def codes() -> tuple[str, ...]:
+    """Every code once, in order."""
+    return tuple(dict.fromkeys(rule.code for rule in all_rules()))
+
+
+def find_rule(code: str) -> Rule | None:
+    """The rule of a code or of a name, upper or lower case; ``None`` where there is none."""
+    word = code.strip()
+    return next((rule for rule in all_rules() if word.upper() == rule.code or word.lower() == rule.name), None)

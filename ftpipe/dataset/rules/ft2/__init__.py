@@ -1,0 +1,8 @@
+"""FT2: messages; ``shape`` looks at one message at a time, ``turns`` at how they follow each other, ``training`` at what is learnt."""
+
+from __future__ import annotations
+
+from ftpipe.dataset.rules.ft2 import shape, training, turns
+
+FAMILY = shape.FAMILY
+FAMILY.rules += turns.FAMILY.rules + training.FAMILY.rules

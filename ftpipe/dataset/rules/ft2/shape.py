@@ -1,0 +1,266 @@
+"""FT2, one message at a time: keys, role, content, name, weight."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from ftpipe.dataset.formats import FORMAT_OF
+from ftpipe.dataset.rows import Row
+from ftpipe.dataset.rules.rule import MESSAGE_FORMATS, ODD, Family, Hit, key_path, show
+from ftpipe.dataset.settings import did_you_mean
+
+FAMILY = Family("Messages")
+rule = FAMILY.rule
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+"""``developer`` has a rule of its own. Source: OpenAI API description of 2025-05-20."""
+MESSAGE_KEYS = frozenset(
+    {"role", "content", "name", "tool_calls", "tool_call_id", "function_call", "weight", "refusal", "audio"}
+)
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@rule("FT201", "missing-messages", "error", "R", "observed", formats=frozenset({"chat", "rft", "unknown"}))
+def missing_messages(row: Row) -> Iterator[Hit]:
+    """The record has no ``messages``.
+
+    Why: The service answers that the example is missing the key.
+    Fix: Put the dialogue into "messages": [{"role": …, "content": …}, …].
+    Source: OpenAI file status texts; cookbook data preparation.
+    """
+    if "messages" not in row.record and row.facts.format != "dpo":
+        keys = ", ".join(show(key, 30) for key in list(row.record)[:6]) or "none"
+        yield Hit("messages", f"The key messages is missing; the record has: {keys}.")
+
+
+@rule("FT202", "messages-empty", "error", "R", "documented", when=ODD, formats=MESSAGE_FORMATS)
+def messages_empty(row: Row) -> Iterator[Hit]:
+    """``messages`` is empty or not a list.
+
+    Why: There is no dialogue to learn from.
+    Fix: Give it at least a user and an assistant message.
+    Source: OpenAI API description of 2025-05-20; cookbook data preparation.
+    """
+    for base, messages in row.lists:
+        if base.endswith("messages"):
+            if type(messages) is not list:
+                yield Hit(base, f"{base} is {show(messages)}, not a list.")
+            elif not messages:
+                yield Hit(base, f"{base} is an empty list.")
+
+
+@rule("FT203", "message-not-object", "error", "R", "documented", when=ODD, formats=MESSAGE_FORMATS)
+def message_not_object(row: Row) -> Iterator[Hit]:
+    """A message is not an object.
+
+    Why: The service reads role and content from every message.
+    Fix: Write it as {"role": …, "content": …}.
+    Source: OpenAI API description of 2025-05-20; cookbook data preparation.
+    """
+    for base, messages in row.lists:
+        for index, message in enumerate(messages if type(messages) is list else ()):
+            if type(message) is not dict:
+                yield Hit(f"{base}[{index}]", f"The message is {show(message)}, not an object.")
+
+
+@rule("FT204", "missing-role", "error", "R", "observed", when=ODD, formats=MESSAGE_FORMATS)
+def missing_role(row: Row) -> Iterator[Hit]:
+    """A message has no ``role``.
+
+    Why: The service cannot tell whose turn it is and refuses the file.
+    Fix: Add "role": system, user, assistant or tool.
+    Source: public run log (discriminator role missing, with example and message number).
+    """
+    for base, index, message in row.messages():
+        if "role" not in message:
+            wrong = next((key for key in ("from", "Role", "author", "speaker") if key in message), None)
+            hint = f"Rename the key {wrong!r} to role." if wrong else ""
+            yield Hit(f"{base}[{index}].role", "The message has no role.", hint=hint)
+
+
+@rule(
+    "FT205",
+    "unknown-role",
+    "error",
+    "R",
+    "documented",
+    when=ODD,
+    formats=MESSAGE_FORMATS,
+    fix=("unsafe", "use the nearest known role"),
+)
+def unknown_role(row: Row) -> Iterator[Hit]:
+    """A message's role is none that the API knows.
+
+    Why: The service refuses it.
+    Fix: Use system, user, assistant or tool.
+    Source: OpenAI API description of 2025-05-20; cookbook data preparation.
+    """
+    near = {
+        "human": "user",
+        "bot": "assistant",
+        "gpt": "assistant",
+        "ai": "assistant",
+        "model": "assistant",
+        "observation": "tool",
+    }
+    for base, index, message in row.messages():
+        role = message.get("role", "user")
+        if role not in ROLES if type(role) is str else True:
+            word = near.get(str(role).strip().lower())
+            hint = f"Did you mean {word!r}?" if word else did_you_mean(str(role).lower(), ROLES)
+            yield Hit(f"{base}[{index}].role", f"The role '{show(role, 40)}' is not known.", hint=hint)
+
+
+@rule("FT206", "missing-content", "error", "R", "documented", when=ODD, formats=MESSAGE_FORMATS)
+def missing_content(row: Row) -> Iterator[Hit]:
+    """A message has no content, and no tool call that would stand for it.
+
+    Why: Only an assistant message with tool_calls, function_call, refusal or audio may leave it out.
+    Fix: Add "content".
+    Source: OpenAI API description of 2025-05-20.
+    """
+    for base, index, message in row.messages():
+        if message.get("content") is not None or message.get("role") == "function":
+            continue
+        if any(message.get(key) for key in ("tool_calls", "function_call", "refusal", "audio")):
+            continue
+        state = "null" if "content" in message else "missing"
+        yield Hit(
+            f"{base}[{index}].content", f"The content of the {show(message.get('role', ''), 20)} message is {state}."
+        )
+
+
+@rule(
+    "FT207",
+    "content-wrong-type",
+    "error",
+    "R",
+    "observed",
+    when=ODD,
+    formats=MESSAGE_FORMATS,
+    fix=("safe", "join text parts to a string"),
+)
+def content_wrong_type(row: Row) -> Iterator[Hit]:
+    """The content is no string, or a list of parts where only a string is read.
+
+    Why: A service text demands a valid string; lists of parts are for user (and assistant) messages.
+    Fix: Write the content as one string.
+    Source: community.openai.com/t/965584; the API description of 2025-05-20 allows text parts: sources conflict.
+    """
+    for base, index, message in row.messages():
+        content, role = message.get("content"), message.get("role")
+        path = f"{base}[{index}].content"
+        if content is None or type(content) is str:
+            continue
+        if type(content) is not list:
+            yield Hit(path, f"The content is {show(content)}, not a string.")
+        elif role in ("system", "developer", "tool", "function"):
+            yield Hit(path, f"The content of a {role} message is a list of parts, not a string.")
+        else:
+            yield from bad_parts(path, content)
+
+
+def bad_parts(path: str, parts: list[Any]) -> Iterator[Hit]:
+    """Content parts that are neither text nor image, or do not hold what their type promises."""
+    if not parts:
+        yield Hit(path, "The content is an empty list.")
+    for place, part in enumerate(parts):
+        kind = part.get("type") if type(part) is dict else None
+        if type(part) is not dict or type(kind) is not str:
+            yield Hit(f"{path}[{place}]", f"The part is {show(part)}, not an object with a type.")
+        elif kind == "text" and type(part.get("text")) is not str:
+            yield Hit(f"{path}[{place}].text", f"The text is {show(part.get('text'))}, not a string.")
+        elif kind not in ("text", "image_url", "refusal", "input_audio"):
+            hint = did_you_mean(kind, ("text", "image_url"))
+            yield Hit(f"{path}[{place}].type", f"The part type '{show(kind, 30)}' is not known.", hint=hint)
+
+
+@rule(
+    "FT214",
+    "unknown-message-key",
+    "error",
+    "R",
+    "documented",
+    when=ODD,
+    formats=MESSAGE_FORMATS,
+    fix=("safe", "remove the key"),
+)
+def unknown_message_key(row: Row) -> Iterator[Hit]:
+    """A message has a key that the API does not know.
+
+    Why: The service refuses unknown keys, and the cookbook's check does too.
+    Fix: Remove the key.
+    Source: OpenAI API description of 2025-05-20; cookbook data preparation.
+    """
+    for base, index, message in row.messages():
+        for key in message:
+            if key not in MESSAGE_KEYS:
+                path = key_path(f"{base}[{index}]", key)
+                yield Hit(path, f"The key '{show(key, 40)}' is not known.", hint=did_you_mean(key, MESSAGE_KEYS))
+
+
+@rule(
+    "FT215",
+    "bad-weight",
+    "error",
+    "D",
+    "documented",
+    when=ODD,
+    formats=MESSAGE_FORMATS,
+    fix=("safe", "write 1.0 as 1 and 0.0 as 0"),
+)
+def bad_weight(row: Row) -> Iterator[Hit]:
+    """A weight is not the whole number 0 or 1, or stands on a message that is not the assistant's.
+
+    Why: Only assistant messages are trained; the weight switches one on or off.
+    Fix: Use 0 or 1, on assistant messages only.
+    Source: OpenAI API description FineTuneChatCompletionRequestAssistantMessage, 2026-08-21.
+    """
+    for base, index, message in row.messages():
+        if "weight" not in message:
+            continue
+        weight, path = message["weight"], f"{base}[{index}].weight"
+        if type(weight) is not int or weight not in (0, 1):
+            yield Hit(path, f"The weight is {show(weight)}, not 0 or 1.")
+        elif message.get("role") != "assistant":
+            yield Hit(path, f"A {show(message.get('role', ''), 20)} message has a weight.")
+
+
+@rule("FT217", "bad-name", "error", "D", "documented", when=ODD, formats=MESSAGE_FORMATS)
+def bad_name(row: Row) -> Iterator[Hit]:
+    """A ``name`` has other characters than letters, digits, ``_`` and ``-``, or more than 64.
+
+    Why: The API refuses such names.
+    Fix: Use at most 64 letters, digits, underscores and hyphens.
+    Source: OpenAI API description, 2026-08-21.
+    """
+    for base, index, message in row.messages():
+        name = message.get("name")
+        if name is not None and not (type(name) is str and _NAME.fullmatch(name)):
+            yield Hit(f"{base}[{index}].name", f"The name is '{show(name)}'.")
+
+
+@rule(
+    "FT219",
+    "developer-role",
+    "warning",
+    "D",
+    "inferred",
+    when=ODD,
+    formats=frozenset({"chat", "dpo"}),
+    fix=("safe", "use system"),
+)
+def developer_role(row: Row) -> Iterator[Hit]:
+    """A supervised or preference file uses the role ``developer``.
+
+    Why: Its schema has system there; developer belongs to reinforcement files.
+    Fix: Use the role system.
+    Source: OpenAI API description of 2025-05-20; whether the service takes it is not known.
+    """
+    if FORMAT_OF.get(row.facts.method or "") == "rft":
+        return
+    for base, index, message in row.messages():
+        if message.get("role") == "developer":
+            yield Hit(f"{base}[{index}].role", "The role developer is not in the supervised schema.")

@@ -1,0 +1,150 @@
+"""FT7: size, split, money and deadlines."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+
+from ftpipe.dataset.facts import FileFacts
+from ftpipe.dataset.models import find_base
+from ftpipe.dataset.rules.rule import MESSAGE_FORMATS, Family, Hit
+from ftpipe.dataset.sizes import LongRow
+
+FAMILY = Family("Size, split, money, deadline")
+rule = FAMILY.rule
+
+SOON_DAYS, NEAR_DAYS = 14, 90
+HEAVY_TOKENS = 300
+
+
+@rule(
+    "FT701",
+    "example-over-limit",
+    "error",
+    "S",
+    "documented",
+    scope="long",
+    formats=MESSAGE_FORMATS,
+    fix=("unsafe", "drop the record"),
+)
+def example_over_limit(row: LongRow) -> Iterator[Hit]:
+    """An example has more tokens than the target trains on.
+
+    Why: What is beyond the limit is cut from the end, without a word: the answer is what gets lost.
+    Fix: Shorten or split the example.
+    Source: OpenAI best-practices guide, 2026-07-15.
+    """
+    yield Hit("", f"The example has {row.tokens:,} tokens; {row.limit:,} are read.")
+
+
+@rule("FT702", "answer-truncated", "error", "S", "documented", scope="long", formats=MESSAGE_FORMATS)
+def answer_truncated(row: LongRow) -> Iterator[Hit]:
+    """The cut at the token limit reaches an answer.
+
+    Why: The model learns an answer that breaks off in the middle, or none at all.
+    Fix: Shorten what comes before the answer.
+    Source: OpenAI best-practices guide, 2026-07-15.
+    """
+    if row.last_role == "assistant":
+        yield Hit(
+            row.last_path, f"The last {row.tokens - row.limit:,} tokens are cut, and the example ends with an answer."
+        )
+
+
+@rule(
+    "FT703",
+    "train-valid-overlap",
+    "error",
+    "D",
+    "documented",
+    scope="file",
+    fix=("unsafe", "drop it from the validation file"),
+)
+def train_valid_overlap(facts: FileFacts) -> Iterator[Hit]:
+    """A record, or its prompt, stands in the training file and in the validation file.
+
+    Why: The validation loss then measures memory, and the API says that the two must not share data.
+    Fix: Drop it from one of the files, or split anew: ``ftpipe prepare FILE --split 0.1`` keeps equal prompts together.
+    Source: OpenAI API description, validation_file, 2026-08-21.
+    """
+    for line, other, what in facts.sampled.get("overlap", ()):
+        yield Hit("", f"The same {what} stands in the training file at line {other}.", line=line)
+
+
+@rule("FT706", "token-outlier", "info", "Q", "inferred", scope="file")
+def token_outlier(facts: FileFacts) -> Iterator[Hit]:
+    """An example is far longer than the others: more than three times the 99th percentile, or in small files of the median.
+
+    Why: It is often an accident (a pasted page, a loop), and it decides the memory that training needs.
+    Fix: Look at it; shorten or drop it.
+    Source: practice.
+    """
+    bound, rule_name = facts.sampled.get("outlier", (0, ""))
+    for tokens, line in facts.sampled.get("longest", ()):
+        if bound and tokens > bound:
+            yield Hit("", f"The example has {tokens:,} tokens, more than {bound:,} ({rule_name}).", line=line)
+
+
+@rule("FT708", "stale-price", "warning", "L", "inferred", scope="file")
+def stale_price(facts: FileFacts) -> Iterator[Hit]:
+    """The price behind the estimate is old, or not known.
+
+    Why: Prices change; an estimate must say what it stands on.
+    Fix: Enter today's price: [prices."MODEL"] training = …, as_of = … in ftpipe.toml.
+    Source: ftpipe's price table, each row with its date.
+    """
+    if facts.sampled.get("price_warning"):
+        yield Hit("", facts.sampled["price_warning"])
+
+
+@rule("FT709", "validation-size", "info", "Q", "inferred", scope="file")
+def validation_size(facts: FileFacts) -> Iterator[Hit]:
+    """The validation file has fewer than 10 examples, or more than 30 % of the training file's.
+
+    Why: Too few make its loss jump about; too many are missing in training.
+    Fix: Use 10 to 20 % of the data.
+    Source: practice.
+    """
+    train = facts.sampled.get("train_examples")
+    if facts.role == "validation" and train and facts.examples:
+        share = facts.examples / train
+        if facts.examples < 10 or share > 0.3:
+            yield Hit(
+                "", f"The validation file has {facts.examples} examples ({share:.0%} of the training file's {train})."
+            )
+
+
+@rule("FT710", "base-sunset", "warning", "D", "documented", scope="file")
+def base_sunset(facts: FileFacts) -> Iterator[Hit]:
+    """The base model is shut down soon, or already is.
+
+    Why: A fine-tuned model ends with its base.
+    Fix: Choose a base that lives longer, or another provider.
+    Source: OpenAI deprecations page (entries up to 2026-11-05); Azure retirement page, 2026-07-07.
+    """
+    base = find_base(facts.model) if facts.model else None
+    day: dt.date | None = base.shutdown.get(facts.target) if base else None
+    if base is None or day is None or facts.role != "train":
+        return
+    left = (day - facts.today).days
+    if left < 0:
+        yield Hit("", f"{base.name} was shut down on {day}.", level="error")
+    elif left < NEAR_DAYS:
+        yield Hit(
+            "",
+            f"{base.name} and every model made from it stop on {day}, in {left} days.",
+            level="error" if left < SOON_DAYS else None,
+        )
+
+
+@rule("FT711", "prompt-heavy", "info", "Q", "inferred", scope="file", formats=frozenset({"chat"}))
+def prompt_heavy(facts: FileFacts) -> Iterator[Hit]:
+    """More than 70 % of the tokens are never trained, in a file whose examples have 300 tokens or more.
+
+    Why: You pay for the prompt tokens of every epoch; a long fixed system prompt is the usual reason.
+    Fix: Shorten the system prompt; the tuned model needs less of it.
+    Source: OpenAI best-practices guide, 2026-07-15 (shorter prompts).
+    """
+    total, trained = facts.sampled.get("tokens", (0, 0))
+    if facts.role == "train" and total >= HEAVY_TOKENS * facts.examples > 0 and trained / total < 0.3:
+        yield Hit("", f"{1 - trained / total:.0%} of the {total:,} tokens are prompt.")

@@ -1,0 +1,160 @@
+"""Splits a dataset in two: by a seed, with equal prompts kept together, and with short labels in equal shares."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from ftpipe.dataset.facts import FileFacts
+from ftpipe.dataset.formats import shape_of
+from ftpipe.dataset.identity import MAX_LINE_BYTES
+from ftpipe.dataset.lines import BOM, read_blocks
+from ftpipe.dataset.parse import Line
+from ftpipe.dataset.rows import Row
+from ftpipe.dataset.scan import prints_of
+from ftpipe.errors import DatasetError, StateError, UsageError
+
+MAX_LABELS = 50
+LABEL_CHARACTERS = 40
+MIN_PER_LABEL = 2.0
+
+
+class SplitSizes(NamedTuple):
+    """How many records went where."""
+
+    train: int
+    validation: int
+    groups: int
+    """Different prompts."""
+    labels: int
+    """Labels whose shares were kept; 0 where the answers are no labels."""
+
+
+class SplitResult(NamedTuple):
+    """The two files and their sizes."""
+
+    train: Path
+    validation: Path
+    sizes: SplitSizes
+
+
+def split(path: Path, *, fraction: float, seed: int, output_dir: Path) -> SplitResult:
+    """Write ``<name>.train.jsonl`` and ``<name>.validation.jsonl``; lines are copied as they are, in their order.
+
+    Args:
+        path: The dataset.
+        fraction: Share of the records for validation, between 0 and 1.
+        seed: The same seed and file give the same split.
+        output_dir: Folder for the two files; made where it does not exist.
+
+    Raises:
+        UsageError: The fraction is not between 0 and 1.
+        DatasetError: There are fewer than two different prompts.
+        StateError: The files cannot be written.
+    """
+    if not 0 < fraction < 1:
+        raise UsageError(f"{fraction} is no fraction between 0 and 1.", "Use for example --split 0.1.")
+    groups, labels, total = _groups(path)
+    if len(groups) < 2:
+        raise DatasetError(f"{path.name} has {len(groups)} different prompt(s): nothing to split.", "Add examples.")
+    chosen = choose(groups, labels, fraction, total, random.Random(seed))  # noqa: S311  # reproducible, not secret
+    held = {line for key in chosen for line in groups[key]}
+    stem = path.name.removesuffix(".jsonl")
+    train, validation = output_dir / f"{stem}.train.jsonl", output_dir / f"{stem}.validation.jsonl"
+    written = _write(path, held, train, validation)
+    strata = len(set(labels.values())) if labels else 0
+    return SplitResult(train, validation, SplitSizes(*written, len(groups), strata))
+
+
+def good_lines(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
+    """(line, bytes without the newline, record) of every line that holds an object."""
+    number = 0
+    for block in read_blocks(path, max_line_bytes=MAX_LINE_BYTES):
+        raws = [b""] if block.too_long else block.data.removesuffix(b"\n").split(b"\n")
+        for raw in raws:
+            number += 1
+            clean = (raw.removeprefix(BOM) if number == 1 else raw).rstrip(b"\r")
+            try:
+                record = orjson.loads(clean)
+            except orjson.JSONDecodeError:
+                continue
+            if type(record) is dict:
+                yield number, clean, record
+
+
+def _groups(path: Path) -> tuple[dict[int, list[int]], dict[int, str], int]:
+    """Prompt → its lines, and prompt → label where the answers are labels; and the number of records."""
+    groups: dict[int, list[int]] = defaultdict(list)
+    answers: dict[int, str] = {}
+    total = 0
+    for number, raw, record in good_lines(path):
+        shape = shape_of(record)
+        row = Row(Line(number, 0, raw), record, "chat" if shape == "messages" else shape, _NO_FACTS)
+        prompt = prints_of(row)[1] if row.lists else -number
+        groups[prompt].append(number)
+        answers.setdefault(prompt, label_of(record))
+        total += 1
+    distinct = set(answers.values())
+    is_labelled = (
+        "" not in distinct and 1 < len(distinct) <= MAX_LABELS and len(distinct) * MIN_PER_LABEL <= len(groups)
+    )
+    return groups, answers if is_labelled else {}, total
+
+
+_NO_FACTS = FileFacts("", "openai", None, "", "chat")
+
+
+def label_of(record: dict[str, Any]) -> str:
+    """The last answer where it is short enough for a label; empty otherwise."""
+    messages = record.get("messages")
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    content = last.get("content") if isinstance(last, dict) and last.get("role") == "assistant" else None
+    text = content.strip() if isinstance(content, str) else ""
+    return text if 0 < len(text) <= LABEL_CHARACTERS and "\n" not in text else ""
+
+
+def choose(
+    groups: dict[int, list[int]], labels: dict[int, str], fraction: float, total: int, dice: random.Random
+) -> set[int]:
+    """The prompts that go to validation: about ``fraction`` of the records, of each label about the same share, at least one in all."""
+    strata: dict[str, list[int]] = defaultdict(list)
+    for key in groups:
+        strata[labels.get(key, "")].append(key)
+    chosen: set[int] = set()
+    taken, wanted = 0, 0.0
+    for label in sorted(strata):
+        keys = strata[label]
+        dice.shuffle(keys)
+        # What rounding left over in one label is made up for in the next.
+        wanted += fraction * sum(len(groups[key]) for key in keys)
+        for key in keys:
+            if taken + len(groups[key]) / 2 > wanted:
+                continue
+            chosen.add(key)
+            taken += len(groups[key])
+    if not chosen:
+        chosen.add(min(groups, key=lambda key: (len(groups[key]), groups[key])))
+    if taken >= total:
+        chosen.discard(max(chosen, key=lambda key: (len(groups[key]), groups[key])))
+    return chosen
+
+
+def _write(path: Path, held: set[int], train: Path, validation: Path) -> tuple[int, int]:
+    counts = [0, 0]
+    try:
+        train.parent.mkdir(parents=True, exist_ok=True)
+        with train.open("wb") as first, validation.open("wb") as second:
+            for number, raw, _ in good_lines(path):
+                is_held = number in held
+                (second if is_held else first).write(raw + b"\n")
+                counts[is_held] += 1
+    except OSError as exc:
+        raise StateError(
+            f"{exc.filename or train} cannot be written: {exc.strerror}.", "Check the folder and the disk."
+        ) from exc
+    return counts[0], counts[1]

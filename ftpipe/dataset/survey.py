@@ -1,0 +1,132 @@
+"""Surveys one file under one target: glance, scan every block, and bring the parts together."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ftpipe.dataset.facts import FileFacts
+from ftpipe.dataset.formats import METHOD_OF
+from ftpipe.dataset.identity import sha256_of
+from ftpipe.dataset.lines import read_blocks
+from ftpipe.dataset.models import example_limit
+from ftpipe.dataset.peek import Glance, glance
+from ftpipe.dataset.rules import all_rules
+from ftpipe.dataset.scan import Part, Scanner, ScanPlan
+from ftpipe.dataset.settings import CheckSettings
+from ftpipe.dataset.tokens import EncodingChoice, encoding_for
+from ftpipe.records import Dataset, DatasetFormat, TokenStats
+
+OnProgress = Callable[[int, int], None]
+
+
+def quiet(done: int, total: int) -> None:
+    """Say nothing about progress."""
+
+
+@dataclass(slots=True)
+class Survey:
+    """All that was learnt about one file."""
+
+    dataset: Dataset
+    facts: FileFacts
+    part: Part
+    encoding: EncodingChoice
+
+    def stats(self) -> TokenStats:
+        """The token figures."""
+        sizes = self.part.sizes
+        note = self.encoding.note
+        if sizes.images:
+            note = f"{note} {sizes.images:,} image(s) are estimated.".strip()
+        longest = sizes.longest_first()
+        totals = sizes.totals or {0: 0}
+        return TokenStats(
+            encoding=self.encoding.name,
+            exact=self.encoding.exact and not sizes.images,
+            note=note,
+            total=sizes.total,
+            trained=sizes.trained,
+            examples=sizes.examples,
+            mean=round(sizes.total / sizes.examples, 2) if sizes.examples else 0.0,
+            min=min(totals),
+            p50=sizes.percentile(0.5),
+            p90=sizes.percentile(0.9),
+            p95=sizes.percentile(0.95),
+            p99=sizes.percentile(0.99),
+            max=max(totals),
+            longest_line=longest[0][1] if longest else None,
+            limit=self.facts.limit,
+            over_limit=sizes.over(self.facts.limit),
+            billable=sizes.billable(self.facts.limit),
+        )
+
+
+def make_plan(
+    path: Path, seen: Glance, *, target: str, method: str | None, model: str, settings: CheckSettings, today: dt.date,
+    role: Literal["train", "validation"] = "train", collect_lines: bool = False, reserved: tuple[str, ...] = (),
+) -> ScanPlan:  # fmt: skip
+    """The plan for scanning a file that was glanced at."""
+    return ScanPlan(
+        path=path, name=path.name, target=target, method=method, model=model, format=seen.format, role=role, today=today,
+        encoding=encoding_for(model).name, limit=example_limit(model, target), size=seen.size, has_bom=seen.has_bom,
+        reserved=reserved, settings=settings, collect_lines=collect_lines,
+    )  # fmt: skip
+
+
+def scan_file(plan: ScanPlan, on_progress: OnProgress = quiet) -> Part:
+    """Scan a whole file, in this process."""
+    scanner = Scanner(plan)
+    whole = scanner.new_part()
+    for block in read_blocks(plan.path, max_line_bytes=plan.settings.max_line_bytes):
+        whole.merge(scanner.scan(block))
+        on_progress(min(plan.size, block.offset + (block.too_long or len(block.data))), plan.size)
+    return whole
+
+
+def survey(
+    path: Path, *, target: str, method: str | None, model: str, settings: CheckSettings, today: dt.date,
+    role: Literal["train", "validation"] = "train", on_progress: OnProgress = quiet, collect_lines: bool = False,
+    reserved: tuple[str, ...] = (),
+) -> Survey:  # fmt: skip
+    """Survey one file; the rules about the whole file are not run yet.
+
+    Raises:
+        UsageError: There is no such regular file.
+        StateError: It cannot be read.
+    """
+    seen = glance(path, method)
+    plan = make_plan(
+        path, seen, target=target, method=method, model=model, settings=settings, today=today, role=role,
+        collect_lines=collect_lines, reserved=reserved,
+    )  # fmt: skip
+    part = scan_file(plan, on_progress) if seen.layout == "lines" else Scanner(plan).new_part()
+    digest = sha256_of(path)
+    after = path.stat()
+    facts = FileFacts(
+        plan.name, target, method or METHOD_OF[seen.format], model, seen.format, layout=seen.layout, role=role, today=today,
+        suffix=path.suffix, bytes=seen.size, settings=settings, limit=plan.limit, has_bom=seen.has_bom,
+        examples=part.examples, shapes=part.shapes, with_images=part.with_images,
+    )  # fmt: skip
+    facts.sampled["legacy"] = seen.legacy
+    facts.sampled["unterminated"] = part.unterminated and part.examples > 0
+    facts.sampled["changed"] = after.st_size != seen.size
+    facts.sampled["longest"] = part.sizes.longest_first()
+    facts.sampled["outlier"] = part.sizes.outlier_bound()
+    facts.sampled["tokens"] = (part.sizes.total, part.sizes.trained)
+    dataset = Dataset(
+        path=path, sha256=digest, bytes=seen.size, examples=part.examples, format=DatasetFormat(seen.format)
+    )
+    return Survey(dataset, facts, part, encoding_for(model))
+
+
+def run_file_rules(found: Survey) -> None:
+    """Run the rules about the whole file and enter what they find."""
+    tally, facts = found.part.tally, found.facts
+    for rule in all_rules():
+        if rule.scope == "file" and tally.settings.wants(rule.code) and facts.format in rule.formats:
+            tally.add(rule, rule.check(facts))
+    tally.drop_rare(facts.examples)

@@ -1,0 +1,107 @@
+"""Counts findings exactly and keeps the first of each rule."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ftpipe.dataset.jsonvalue import Json
+from ftpipe.dataset.parse import canonical
+from ftpipe.dataset.rules.rule import Hit, Level, Rule
+from ftpipe.dataset.settings import CheckSettings, Ignore
+
+EXCERPT_CHARACTERS = 160
+
+
+class Found(NamedTuple):
+    """A finding on its way to the report."""
+
+    code: str
+    level: Level
+    line: int | None
+    path: str
+    message: str
+    hint: str
+    excerpt: str
+    record_sha256: str
+
+
+@dataclass(slots=True)
+class Tally:
+    """The findings of a file, or of a part of it."""
+
+    settings: CheckSettings
+    target: str
+    today: dt.date
+    counts: Counter[tuple[str, Level]] = field(default_factory=Counter)
+    """(code, level) → exact number."""
+    kept: dict[str, list[Found]] = field(default_factory=dict)
+    """Code → its first findings."""
+    lines: dict[str, set[int]] | None = None
+    """Code → lines, where a fix or a quarantine needs every one; ``None`` where nobody does."""
+
+    def add(self, rule: Rule, hits: Iterable[Hit], line: int | None = None, record: Json = None) -> None:
+        """Count the hits of one rule on one record."""
+        for hit in hits:
+            level = self._level(rule, hit)
+            if level == "off":
+                continue
+            sha = ""
+            if record is not None and (
+                self.settings.ignores or len(self.kept.get(rule.code, ())) < self.settings.max_findings
+            ):
+                sha = record_sha256(record)
+            if self.settings.ignores and any(self._covers(entry, rule.code, sha) for entry in self.settings.ignores):
+                continue
+            self.counts[rule.code, level] += hit.weight
+            at = line if hit.line is None else hit.line
+            if self.lines is not None and at is not None:
+                self.lines.setdefault(rule.code, set()).add(at)
+            kept = self.kept.setdefault(rule.code, [])
+            if len(kept) < self.settings.max_findings:
+                excerpt = hit.excerpt[:EXCERPT_CHARACTERS]
+                kept.append(Found(rule.code, level, at, hit.path, hit.message, hit.hint or rule.hint, excerpt, sha))
+
+    def _level(self, rule: Rule, hit: Hit) -> Level:
+        chosen = self.settings.thresholds.get(rule.code)
+        if chosen is not None and chosen.level is not None:
+            return chosen.level
+        own = rule.level_for(self.target)
+        return own if hit.level is None or own == "off" else hit.level
+
+    def _covers(self, entry: Ignore, code: str, sha: str) -> bool:
+        if not code.startswith(entry.rule) or (entry.record and entry.record != sha):
+            return False
+        return entry.expires is None or entry.expires >= self.today
+
+    def merge(self, other: Tally, first_line: int) -> None:
+        """Add the findings of a later part whose lines begin behind ``first_line``."""
+        self.counts.update(other.counts)
+        for code, found in other.kept.items():
+            kept = self.kept.setdefault(code, [])
+            room = self.settings.max_findings - len(kept)
+            kept += [f._replace(line=None if f.line is None else f.line + first_line) for f in found[:room]]
+        if self.lines is not None:
+            for code, lines in (other.lines or {}).items():
+                self.lines.setdefault(code, set()).update(line + first_line for line in lines)
+
+    def drop_rare(self, examples: int) -> None:
+        """Leave out rules whose share of the records stays within the user's threshold."""
+        for code, threshold in self.settings.thresholds.items():
+            number = sum(n for (c, _), n in self.counts.items() if c == code)
+            if threshold.max_share and examples and number / examples <= threshold.max_share:
+                self.kept.pop(code, None)
+                for key in [key for key in self.counts if key[0] == code]:
+                    del self.counts[key]
+
+
+def record_sha256(record: Json) -> str:
+    """SHA-256 of the canonical record; empty for what has no canonical form."""
+    try:
+        return hashlib.sha256(canonical(record)).hexdigest()
+    except TypeError:
+        return ""

@@ -1,0 +1,149 @@
+"""Which tokenizer counts: tiktoken as the reference, gigatoken where it is installed, a lean one for small files.
+
+All are exact. Where an engine is known to differ from tiktoken (see ``patterns.DISPUTED``) the text goes to tiktoken; where tiktoken itself
+would fail (a run of tens of thousands of blanks) the text goes to the lean counter.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from ftpipe.dataset.tokens.lean import LeanCounter
+from ftpipe.dataset.tokens.patterns import DISPUTED, LONG_BLANKS, PATTERNS, SPECIAL
+from ftpipe.dataset.tokens.ranks import RankTable, published_file
+
+if TYPE_CHECKING:
+    import tiktoken
+
+SMALL_BYTES = 768 * 1024
+"""Below this many bytes of text the lean counter is done before another one is built."""
+
+EngineName = Literal["auto", "lean", "tiktoken", "gigatoken"]
+
+
+class Counter(Protocol):
+    """Counts the tokens of texts, exactly as tiktoken would."""
+
+    name: str
+
+    def count(self, texts: list[str]) -> list[int]:
+        """Tokens of each text; special-token text counts as ordinary text."""
+
+
+class TiktokenCounter:
+    """The reference: tiktoken, built from the carried rank table."""
+
+    name = "tiktoken"
+
+    def __init__(self, encoding: str) -> None:
+        self._encoding = encoding
+        self._tokenizer = open_tiktoken(encoding)
+        self._lean: LeanCounter | None = None
+
+    def count(self, texts: list[str]) -> list[int]:
+        """Tokens of each text."""
+        return [self._count_one(text) for text in texts]
+
+    def _count_one(self, text: str) -> int:
+        if len(text) >= 20_000 and LONG_BLANKS.search(text):
+            self._lean = self._lean or LeanCounter(self._encoding)
+            return self._lean.count([text])[0]
+        return len(self._tokenizer.encode_ordinary(text))
+
+
+class GigatokenCounter:
+    """gigatoken's compiled core: several times as fast, with the disputed characters left to tiktoken."""
+
+    name = "gigatoken"
+    _schemes = {"o200k_base": "o200k", "cl100k_base": "gpt4"}
+
+    def __init__(self, encoding: str) -> None:
+        from gigatoken.gigatoken_rs import BPETokenizer
+
+        self._encoding = encoding
+        self._reference: TiktokenCounter | None = None
+        with tempfile.TemporaryDirectory(prefix="ftpipe-") as folder:
+            ranks = Path(folder) / f"{encoding}.tiktoken"
+            ranks.write_bytes(published_file(RankTable(encoding).all_ranks()))
+            self._tokenizer = BPETokenizer.from_tiktoken(ranks, self._schemes[encoding], None)
+
+    def count(self, texts: list[str]) -> list[int]:
+        """Tokens of each text."""
+        counts = list(map(len, self._tokenizer.encode_batch_list(texts, parallel=False)))
+        for i, text in enumerate(texts):
+            if not text.isascii() and DISPUTED.search(text):
+                self._reference = self._reference or TiktokenCounter(self._encoding)
+                counts[i] = self._reference.count([text])[0]
+        return counts
+
+
+class SmallCounter:
+    """The lean counter, with the disputed characters left to tiktoken."""
+
+    name = "lean"
+
+    def __init__(self, encoding: str) -> None:
+        self._encoding = encoding
+        self._lean = LeanCounter(encoding)
+        self._reference: TiktokenCounter | None = None
+
+    def count(self, texts: list[str]) -> list[int]:
+        """Tokens of each text."""
+        return [self._reference_count(t) if is_disputed(t) else self._lean.count([t])[0] for t in texts]
+
+    def _reference_count(self, text: str) -> int:
+        self._reference = self._reference or TiktokenCounter(self._encoding)
+        return self._reference.count([text])[0]
+
+
+def is_disputed(text: str) -> bool:
+    """True where pattern engines of different Unicode versions could split differently.
+
+    Beyond the known characters of Unicode 17 that is any character which this Python does not know: a later Unicode may call it a letter.
+    """
+    if text.isascii():
+        return False
+    if DISPUTED.search(text):
+        return True
+    import unicodedata
+
+    return any(unicodedata.category(char) == "Cn" for char in set(text))
+
+
+def open_tiktoken(encoding: str) -> tiktoken.Encoding:
+    """A tiktoken encoding made from the carried ranks; never touches the network."""
+    import tiktoken
+
+    return tiktoken.Encoding(
+        encoding,
+        pat_str=PATTERNS[encoding],
+        mergeable_ranks=RankTable(encoding).all_ranks(),
+        special_tokens=SPECIAL[encoding],
+    )
+
+
+def has_gigatoken() -> bool:
+    """True where a gigatoken is installed whose differences from tiktoken are known (0.10)."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("gigatoken").startswith("0.10.")
+    except PackageNotFoundError:
+        return False
+
+
+def open_counter(encoding: str, *, size: int, engine: EngineName = "auto") -> Counter:
+    """The counter that is soonest done.
+
+    Args:
+        encoding: ``o200k_base`` or ``cl100k_base``.
+        size: Bytes that will be counted, roughly.
+        engine: A fixed choice for tests and comparisons.
+    """
+    if engine == "lean" or (engine == "auto" and size < SMALL_BYTES):
+        return SmallCounter(encoding)
+    if engine == "gigatoken" or (engine == "auto" and has_gigatoken()):
+        return GigatokenCounter(encoding)
+    return TiktokenCounter(encoding)

@@ -1,0 +1,136 @@
+"""The rank tables of tiktoken's encodings, carried in the package so that counting never needs a network.
+
+A table is a zlib stream of: for each token length 1…128 the number of tokens of that length (u32, little endian);
+then all tokens, ordered by length and then by bytes; then their ranks as three byte planes (low, middle, high). Fixed
+widths and the sorted order let one token be looked up without building a dictionary of 200,000 entries first.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import struct
+import zlib
+from bisect import bisect_left
+from importlib.resources import files
+from itertools import accumulate
+from typing import overload
+
+from ftpipe.errors import StateError
+
+MAX_TOKEN_BYTES = 128
+ABSENT = 1 << 30
+"""Rank of bytes that are no token: larger than every rank, so that it never wins a merge."""
+
+PUBLISHED_SHA256 = {
+    "o200k_base": "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
+    "cl100k_base": "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
+}
+"""SHA-256 of the published ``.tiktoken`` files. Source: tiktoken 0.14 ``tiktoken_ext/openai_public.py``, 2026-11-24."""
+
+CARRIED_SHA256 = {
+    "o200k_base": "0aa965009404c24b6107e0c365e1eb3797d166c062b12af3557d702bc75d8737",
+    "cl100k_base": "61e5a6c661743077ce589918a52cde709ae9a1a8c1894dbf7db7ed63b1cb3329",
+}
+"""SHA-256 of the same tables as this package carries them, before compression."""
+
+
+class FixedWidthTokens:
+    """A view of equally long, sorted tokens that ``bisect`` can walk."""
+
+    def __init__(self, blob: bytes, start: int, width: int, count: int) -> None:
+        self.blob, self.start, self.width, self.count = blob, start, width, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> bytes: ...
+    def __getitem__(self, index: int | slice) -> bytes:
+        """One token by its place; slices are not needed."""
+        if isinstance(index, slice):
+            raise TypeError("a view of tokens has no slices")
+        at = self.start + index * self.width
+        return self.blob[at : at + self.width]
+
+
+class RankTable(dict[bytes, int]):
+    """Token bytes → rank, looked up on first use and remembered; ``ABSENT`` for what is no token."""
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__()
+        self._blob = carried_blob(encoding)
+        counts = struct.unpack_from(f"<{MAX_TOKEN_BYTES}I", self._blob)
+        head = 4 * MAX_TOKEN_BYTES
+        starts = list(accumulate((n * width for width, n in enumerate(counts, 1)), initial=head))
+        self._views = [FixedWidthTokens(self._blob, starts[w - 1], w, n) for w, n in enumerate(counts, 1)]
+        self._first = list(accumulate(counts, initial=0))
+        self._total = self._first[-1]
+        self._planes = starts[-1]
+
+    def _rank_at(self, place: int) -> int:
+        low = self._planes + place
+        blob: bytes = self._blob
+        return blob[low] | blob[low + self._total] << 8 | blob[low + 2 * self._total] << 16
+
+    def __missing__(self, token: bytes) -> int:
+        rank = ABSENT
+        width = len(token)
+        if 0 < width <= MAX_TOKEN_BYTES:
+            view = self._views[width - 1]
+            at = bisect_left(view, token)
+            if at < view.count and view[at] == token:
+                rank = self._rank_at(self._first[width - 1] + at)
+        self[token] = rank
+        return rank
+
+    def all_ranks(self) -> dict[bytes, int]:
+        """The whole table as a dictionary, for tokenizers that are built from one."""
+        places = range(self._total)
+        tokens = (view[i] for view in self._views for i in range(view.count))
+        return dict(zip(tokens, map(self._rank_at, places), strict=True))
+
+
+def carried_blob(encoding: str) -> bytes:
+    """The uncompressed table of an encoding, checked against its digest.
+
+    Raises:
+        StateError: The package's copy is damaged.
+    """
+    packed = files(__package__).joinpath(f"{encoding}.ranks.z").read_bytes()
+    try:
+        blob = zlib.decompress(packed)
+    except zlib.error:
+        blob = b""
+    if hashlib.sha256(blob).hexdigest() != CARRIED_SHA256[encoding]:
+        raise StateError(
+            f"The rank table of {encoding} inside the package is damaged.",
+            "Install ftpipe again: pip install --force-reinstall ftpipe",
+        )
+    return blob
+
+
+def published_file(ranks: dict[bytes, int]) -> bytes:
+    """The table in the published form: one ``base64(token) rank`` per line, in order of rank."""
+    order = sorted(ranks.items(), key=lambda item: item[1])
+    return b"".join(b"%s %d\n" % (base64.b64encode(token), rank) for token, rank in order)
+
+
+def pack(published: bytes, encoding: str) -> bytes:
+    """Turn a published ``.tiktoken`` file into the blob that this package carries (uncompressed).
+
+    Raises:
+        StateError: The file is not the one whose digest tiktoken names.
+    """
+    if hashlib.sha256(published).hexdigest() != PUBLISHED_SHA256[encoding]:
+        raise StateError(f"This is not the published rank file of {encoding}.", "Download it again.")
+    pairs = (line.split() for line in published.splitlines())
+    ranks = {base64.b64decode(token): int(rank) for token, rank in pairs}
+    order = sorted(ranks, key=lambda token: (len(token), token))
+    counts = [0] * MAX_TOKEN_BYTES
+    for token in order:
+        counts[len(token) - 1] += 1
+    planes = b"".join(bytes(ranks[token] >> shift & 255 for token in order) for shift in (0, 8, 16))
+    return struct.pack(f"<{MAX_TOKEN_BYTES}I", *counts) + b"".join(order) + planes

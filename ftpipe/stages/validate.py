@@ -1,0 +1,143 @@
+"""Stage 1: check a dataset against everything that its target asks for, in one pass, and count its tokens on the way."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from ftpipe.dataset.across import overlap
+from ftpipe.dataset.formats import METHOD_OF
+from ftpipe.dataset.rules import codes, find_rule
+from ftpipe.dataset.rules.rule import TARGETS
+from ftpipe.dataset.settings import CheckSettings, check_codes, did_you_mean
+from ftpipe.dataset.survey import Survey, quiet, run_file_rules, survey
+from ftpipe.dataset.tally import Found
+from ftpipe.errors import StateError, UsageError
+from ftpipe.records import Finding, Fix, Method, Report, Severity, Summary
+
+__all__ = ["CheckSettings", "validate"]
+
+
+def validate(
+    path: Path,
+    *,
+    target: str = "openai",
+    method: Method | str | None = None,
+    model: str = "",
+    validation: Path | None = None,
+    settings: CheckSettings | None = None,
+    today: dt.date | None = None,
+    on_progress: Callable[[int, int], None] = quiet,
+) -> Report:
+    """Check a dataset, and the validation file that goes with it.
+
+    Args:
+        path: The training file.
+        target: Whose rules: ``openai``, ``azure``, ``nebius`` or ``local``.
+        method: ``supervised``, ``dpo`` or ``reinforcement``; ``None`` takes what the file's format is made for.
+        model: Base model; decides encoding, token limit and shutdown date.
+        validation: The validation file.
+        settings: What to select, ignore and weigh.
+        today: For shutdown dates; ``None`` for the current day.
+        on_progress: Told bytes done and bytes in all.
+
+    Returns:
+        The report, with the token figures of both files; ``count`` adds the cost.
+
+    Raises:
+        UsageError: A file does not exist, or target, method or a rule code is unknown.
+        StateError: A file cannot be read.
+    """
+    chosen = settings or CheckSettings()
+    check_codes((*chosen.select, *chosen.ignore), codes())
+    if target not in TARGETS:
+        raise UsageError(f"Unknown target {target!r}.", did_you_mean(target, TARGETS))
+    wanted = _method(method)
+    day = today or dt.date.today()
+    found = survey(
+        Path(path), target=target, method=wanted, model=model, settings=chosen, today=day, on_progress=on_progress
+    )
+    held: Survey | None = None
+    if validation is not None:
+        held = survey(
+            Path(validation), target=target, method=wanted or METHOD_OF[found.facts.format], model=model, settings=chosen,
+            today=day, role="validation",
+        )  # fmt: skip
+        held.facts.sampled["overlap"] = overlap(found.part.prints, held.part.prints)
+        held.facts.sampled["train_examples"] = found.facts.examples
+        run_file_rules(held)
+    run_file_rules(found)
+    return _report(found, held, target, wanted, model)
+
+
+def _method(method: Method | str | None) -> str | None:
+    if method is None:
+        return None
+    try:
+        return Method(method).value
+    except ValueError as exc:
+        raise UsageError(f"Unknown method {method!r}.", did_you_mean(str(method), [m.value for m in Method])) from exc
+
+
+def _report(found: Survey, held: Survey | None, target: str, method: str | None, model: str) -> Report:
+    files = [found] if held is None else [found, held]
+    findings = [
+        finding_from(item, one.facts.name) for one in files for kept in one.part.tally.kept.values() for item in kept
+    ]
+    order = {one.facts.name: place for place, one in enumerate(files)}
+    findings.sort(key=lambda f: (order[f.file], f.line or 0, f.code))
+    return Report(
+        dataset=found.dataset,
+        validation=held.dataset if held else None,
+        target=target,
+        method=Method(method or METHOD_OF[found.facts.format]),
+        model=model,
+        findings=tuple(findings),
+        summary=summary_of(files),
+        tokens=found.stats(),
+        validation_tokens=held.stats() if held else None,
+    )
+
+
+def summary_of(files: list[Survey]) -> Summary:
+    """The exact numbers of both files together."""
+    by_code: Counter[str] = Counter()
+    by_level: Counter[str] = Counter()
+    for one in files:
+        for (code, level), number in one.part.tally.counts.items():
+            by_code[code] += number
+            by_level[level] += number
+    return Summary(
+        errors=by_level["error"],
+        warnings=by_level["warning"],
+        infos=by_level["info"],
+        counts=dict(sorted(by_code.items())),
+    )
+
+
+def finding_from(found: Found, file: str) -> Finding:
+    """The record of a finding.
+
+    Raises:
+        StateError: The rule is not in the table, which a test excludes.
+    """
+    rule = find_rule(found.code)
+    if rule is None:
+        raise StateError(f"The rule {found.code} is missing.", "Install ftpipe again.")
+    return Finding(
+        code=found.code,
+        name=rule.name,
+        severity=Severity(found.level),
+        line=found.line,
+        path=found.path,
+        message=found.message,
+        hint=found.hint,
+        excerpt=found.excerpt,
+        origin=rule.origin,
+        evidence=rule.evidence,
+        file=file,
+        record_sha256=found.record_sha256,
+        fix=Fix(kind=rule.fix[0], note=rule.fix[1]) if rule.fix else None,
+    )

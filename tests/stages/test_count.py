@@ -1,0 +1,156 @@
+"""Stage 2 counts exactly and says what a job will cost, without guessing."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftpipe.dataset.cost import auto_epochs
+from ftpipe.dataset.prices import PriceTable
+from ftpipe.dataset.tokens import open_tiktoken
+from ftpipe.errors import ConfigError, UsageError
+from ftpipe.stages.count import count
+from ftpipe.stages.validate import validate
+from tests.dataset.samples import chats, graded, preference, write
+
+TODAY = dt.date(2026, 11, 24)
+
+
+def plain_count(record: dict[str, Any]) -> int:
+    """The cookbook's formula in its plainest form."""
+    encoding, total = open_tiktoken("o200k_base"), 3
+    for message in record["messages"]:
+        total += 3 + sum(len(encoding.encode(value, disallowed_special=())) for value in message.values())
+    return total
+
+
+def test_plain_chat_is_counted_as_the_cookbook_does(tmp_path: Path) -> None:
+    """3 a message, every value, 3 a conversation; answers alone are trained."""
+    rows = chats()
+    report = count(validate(write(tmp_path / "a.jsonl", [*rows])), model="gpt-4.1-mini", today=TODAY)
+    assert report.tokens is not None
+    assert report.tokens.total == sum(plain_count(row) for row in rows)
+    encoding = open_tiktoken("o200k_base")
+    assert report.tokens.trained == sum(len(encoding.encode(row["messages"][1]["content"])) for row in rows)
+
+
+def test_a_name_costs_one_more_and_a_weight_nothing(tmp_path: Path) -> None:
+    """Weight 0 also takes the answer out of the trained tokens."""
+    plain, named = chats(2)
+    more = {**named, "messages": [{**named["messages"][0], "name": "ann"}, {**named["messages"][1], "weight": 0}]}
+    one = validate(write(tmp_path / "a.jsonl", [plain, named])).tokens
+    two = validate(write(tmp_path / "b.jsonl", [plain, more])).tokens
+    assert one is not None and two is not None
+    assert two.total - one.total == 1 + len(open_tiktoken("o200k_base").encode("ann"))
+    assert 0 < two.trained < one.trained
+
+
+def test_tools_follow_the_newer_cookbook_formula(tmp_path: Path) -> None:
+    """7 a function, 3 for properties, 3 a key, enum items, 12 at the end."""
+    tool = {
+        "type": "function",
+        "function": {
+            "name": "weather", "description": "Tells the weather.",
+            "parameters": {"type": "object", "properties": {"unit": {"type": "string", "description": "Unit.", "enum": ["c", "f"]}}},
+        },
+    }  # fmt: skip
+    plain, other = chats(2)
+    one = validate(write(tmp_path / "a.jsonl", [plain, other])).tokens
+    two = validate(write(tmp_path / "b.jsonl", [plain, {**other, "tools": [tool]}])).tokens
+    assert one is not None and two is not None
+    of = open_tiktoken("o200k_base").encode
+    expected = 7 + len(of("weather:Tells the weather")) + 3 + 3 + len(of("unit:string:Unit")) - 3 + 2 * (3 + 1) + 12
+    assert two.total - one.total == expected
+
+
+def test_both_answers_of_a_preference_pair_are_trained(tmp_path: Path) -> None:
+    """The prompt is not."""
+    tokens = validate(write(tmp_path / "a.jsonl", [preference(i) for i in range(12)])).tokens
+    assert tokens is not None
+    encoding = open_tiktoken("o200k_base")
+    answers = [
+        preference(i)[key][0]["content"] for i in range(12) for key in ("preferred_output", "non_preferred_output")
+    ]
+    assert tokens.trained == sum(len(encoding.encode(text)) for text in answers)
+
+
+def test_asked_epochs_cost_exactly_that(tmp_path: Path) -> None:
+    """Low = expected = high = tokens × epochs × price."""
+    report = count(validate(write(tmp_path / "a.jsonl", [*chats()])), model="gpt-4.1-mini", epochs=3, today=TODAY)
+    cost, tokens = report.cost, report.tokens
+    assert cost is not None and tokens is not None
+    assert cost.low == cost.expected == cost.high == pytest.approx(tokens.total * 3 * 5.0 / 1e6)
+    assert cost.epochs_rule == "asked"
+
+
+@pytest.mark.parametrize(("examples", "epochs"), [(10, 10), (1, 25), (34, 3), (101, 3), (8_334, 2), (30_000, 1)])
+def test_auto_epochs_follow_the_published_rule(examples: int, epochs: int) -> None:
+    """Cookbook figures at both ends and in the middle."""
+    assert auto_epochs(examples) == epochs
+
+
+def test_auto_epochs_make_a_range(tmp_path: Path) -> None:
+    """The service may choose otherwise, so low is below and high above."""
+    cost = count(validate(write(tmp_path / "a.jsonl", [*chats()])), model="gpt-4.1-mini", today=TODAY).cost
+    assert cost is not None and cost.low is not None and cost.expected is not None and cost.high is not None
+    assert cost.low < cost.expected < cost.high
+
+
+def test_an_old_price_says_so_and_is_a_finding(tmp_path: Path) -> None:
+    """The price rows are of mid 2025."""
+    report = count(validate(write(tmp_path / "a.jsonl", [*chats()])), model="gpt-4.1-mini", today=TODAY)
+    assert report.cost is not None and "days old" in report.cost.warning
+    assert report.summary.counts["FT708"] == 1
+    again = count(report, model="gpt-4.1-mini", today=TODAY)
+    assert again.summary == report.summary
+
+
+def test_an_unknown_price_is_not_guessed(tmp_path: Path) -> None:
+    """No figure at all."""
+    cost = count(validate(write(tmp_path / "a.jsonl", [*chats()])), model="gpt-9", today=TODAY).cost
+    assert cost is not None
+    assert (cost.low, cost.expected, cost.high, cost.price_per_million) == (None, None, None, None)
+    assert "No training price" in cost.warning
+
+
+def test_the_users_own_price_wins(tmp_path: Path) -> None:
+    """By alias, with its date and source."""
+    prices = PriceTable.load({"gpt-4.1-mini": {"training": 4.0, "as_of": TODAY, "source": "invoice"}})
+    cost = count(
+        validate(write(tmp_path / "a.jsonl", [*chats()])), model="gpt-4.1-mini-2025-04-14", prices=prices, today=TODAY
+    ).cost
+    assert cost is not None
+    assert (cost.price_per_million, cost.price_as_of, cost.source, cost.warning) == (4.0, "2026-11-24", "invoice", "")
+
+
+def test_your_own_machine_costs_nothing(tmp_path: Path) -> None:
+    """Target local, and the count says that it is not the base's own tokenizer."""
+    report = count(validate(write(tmp_path / "a.jsonl", [*chats()]), target="local"), model="smollm2-135m-instruct")
+    assert report.cost is not None and report.tokens is not None
+    assert (report.cost.expected, report.cost.source, report.cost.warning) == (0.0, "your own machine", "")
+    assert not report.tokens.exact and "tokenizer of its own" in report.tokens.note
+
+
+def test_reinforcement_is_not_priced_by_tokens(tmp_path: Path) -> None:
+    """It is billed by the hour."""
+    report = count(
+        validate(write(tmp_path / "a.jsonl", [graded(i) for i in range(12)]), target="azure"), model="o4-mini"
+    )
+    assert report.cost is not None and report.cost.expected is None and "by the hour" in report.cost.warning
+
+
+@pytest.mark.parametrize("price", ["five", -1, {"training": True}, {"training": 1, "as_of": "soon"}])
+def test_a_wrong_price_is_refused(price: object) -> None:
+    """With an example of a right one."""
+    with pytest.raises(ConfigError):
+        PriceTable.load({"gpt-4.1": price})
+
+
+def test_epochs_out_of_range_are_refused(tmp_path: Path) -> None:
+    """1 to 50."""
+    report = validate(write(tmp_path / "a.jsonl", [*chats()]))
+    with pytest.raises(UsageError):
+        count(report, model="gpt-4.1", epochs=51)
