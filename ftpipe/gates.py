@@ -55,7 +55,7 @@ def refuse_unsupported(profile: Profile, spec: RunSpec, *, today: date) -> None:
         TrainingNotAvailableError: The endpoint takes no new jobs since a day that has passed.
     """
     title = profile.title or profile.name
-    if spec.method not in profile.methods:
+    if spec.method and spec.method not in profile.methods:
         raise UsageError(f"{title} does not train with {spec.method.value}", f"it knows: {', '.join(profile.methods)}")
     if spec.suffix and len(spec.suffix) > profile.suffix_max:
         raise UsageError(

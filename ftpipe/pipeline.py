@@ -19,6 +19,7 @@ from ftpipe.records import (
     Event,
     Job,
     JobRequest,
+    Method,
     Report,
     Run,
     RunSpec,
@@ -38,8 +39,7 @@ __all__ = ["Pipeline", "Watcher"]
 if TYPE_CHECKING:
     from ftpipe.dataset.prices import PriceTable
 
-RUN_KEY_NAME = "ftpipe_run"
-"""Metadata key that carries the run's id."""
+RUN_KEY_NAME = "ftpipe_run"  # metadata key that carries the run's id
 
 
 class Pipeline:
@@ -65,8 +65,7 @@ class Pipeline:
         self.provider = provider
         self.registry = registry
         self.watcher = watcher or Watcher()
-        self._sleep = sleep
-        self._clock = clock
+        self._sleep, self._clock = sleep, clock
 
     def prepare(self, spec: RunSpec, *, prices: PriceTable | None = None) -> Report:
         """Validate and count; nothing is sent.
@@ -91,6 +90,7 @@ class Pipeline:
             UsageError: The endpoint does not take what is asked.
             TrainingNotAvailableError: The endpoint takes no new jobs any more.
         """
+        spec = spec.model_copy(update={"method": spec.method or report.method})
         refuse_broken(report)
         refuse_over_budget(report.cost, max_cost)
         today = datetime.fromtimestamp(self._clock(), UTC).date()
@@ -230,7 +230,7 @@ class Pipeline:
             model=spec.model,
             training_file=run.file,
             validation_file=run.validation_file,
-            method=spec.method,
+            method=spec.method or Method.SUPERVISED,
             hyperparameters=spec.hyperparameters,
             suffix=spec.suffix,
             seed=spec.seed,

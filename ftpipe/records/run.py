@@ -53,7 +53,8 @@ class RunSpec(Record):
     data: Path
     validation: Path | None = None
     model: str
-    method: Method = Method.SUPERVISED
+    method: Method | None = None
+    """``None`` takes what the dataset's format says."""
     hyperparameters: Hyperparameters = Hyperparameters()
     suffix: str | None = None
     seed: int | None = None
