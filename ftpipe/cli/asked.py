@@ -26,6 +26,7 @@ class Asked:
     """One dataset, one base model, one set of rules."""
 
     data: Path
+    """Absolute, so that a run can be taken up from another folder."""
     validation: Path | None
     provider: str | None
     """``None`` where nobody chose one."""
@@ -73,8 +74,8 @@ def _asked(settings: Settings, data: Path, validation: Path | None, profile: Pro
     for path in filter(None, (data, validation)):
         require_file(path)
     return Asked(
-        data=data,
-        validation=validation,
+        data=data.absolute(),
+        validation=validation.absolute() if validation else None,
         provider=provider,
         target=profile.target,
         model=settings.config.model or profile.default_model,
@@ -169,8 +170,8 @@ def spec_of(settings: Settings, asked: Asked, report: Report) -> RunSpec:
     config = settings.config
     return RunSpec(
         provider=asked.provider or FREE,
-        data=asked.data.absolute(),
-        validation=asked.validation.absolute() if asked.validation else None,
+        data=asked.data,
+        validation=asked.validation,
         model=asked.model,
         method=report.method,
         hyperparameters=config.hyperparameters,

@@ -60,6 +60,8 @@ def execute(root: click.Group, argv: Sequence[str], session: Session | None = No
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    finally:
+        session.close()
     return code
 
 

@@ -118,7 +118,7 @@ def _change(session: Session, job: str, provider: str | None, action: str) -> No
     _, registry, run, endpoint, name = _find(session, job, provider)
     changed: Job = getattr(endpoint.jobs, action)(name)
     if run is not None:
-        registry.save_job(changed, run_id=run.id)
+        session.pipeline(endpoint, registry).refresh(run)
     session.add(job=changed)
     session.out(f"{clean(changed.id, 80)}  {clean(changed.status, 40)}")
     session.say(f"{session.paint_err('bold', 'Next:')} ftpipe status {changed.id}")
@@ -159,10 +159,9 @@ def adopt_job(session: Session, job: str, provider: str | None) -> None:
     """Take JOB, made by other means, into the registry; its model is registered when it has ended."""
     from ftpipe.adopt import adopt
     from ftpipe.cli.status import finish, show
-    from ftpipe.pipeline import Pipeline
 
     *_, registry, _run, endpoint, name = _find(session, job, provider)
     run = adopt(name, provider=endpoint, registry=registry)
-    run = Pipeline(provider=endpoint, registry=registry).refresh(run)
+    run = session.pipeline(endpoint, registry).refresh(run)
     show(session, registry, run, run.job)
     finish(session, run, run.job)

@@ -94,7 +94,7 @@ def refuse_errors(report: Report, asked: Asked) -> None:
         return
     code = next((finding.code for finding in report.findings if finding.severity == "error"), "")
     many = "1 error" if report.summary.errors == 1 else f"{report.summary.errors:,} errors"
-    raise DatasetError(f"{asked.data}: {many}", f"mend the file; `ftpipe explain {code}` says how", report)
+    raise DatasetError(f"{short(asked.data)}: {many}", f"mend the file; `ftpipe explain {code}` says how", report)
 
 
 def split_off(session: Session, settings: Settings, asked: Asked, *, share: float, folder: Path) -> Report:

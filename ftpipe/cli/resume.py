@@ -22,7 +22,6 @@ def resume(session: Session, run: str | None, detach: bool, timeout: float | Non
     What was uploaded is not sent again, and a job that may exist is looked for before another one is created.
     """
     from ftpipe.cli.follow import advance, tell
-    from ftpipe.pipeline import Pipeline
 
     begun = time.monotonic()
     settings = session.settings()
@@ -33,6 +32,6 @@ def resume(session: Session, run: str | None, detach: bool, timeout: float | Non
         raise UsageError(f"there is {named} in {registry.place}", "ftpipe train starts one")
     session.say(f"going on with {found.id}, which is {found.state.value}")
     provider = session.provider(found.spec.provider, settings)
-    pipeline = Pipeline(provider=provider, registry=registry)
+    pipeline = session.pipeline(provider, registry)
     found = advance(session, pipeline, found, detach=detach, timeout=timeout)
     tell(session, provider, found, begun=begun)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -16,6 +16,7 @@ from ftpipe.errors import UsageError
 
 if TYPE_CHECKING:
     from ftpipe.config import Settings
+    from ftpipe.pipeline import Pipeline
     from ftpipe.providers import Provider
     from ftpipe.registry import Registry
 
@@ -56,6 +57,7 @@ class Session:
     come_back: str = ""
     """What an interrupt says about going on."""
     _secrets: set[str] = field(default_factory=set)
+    _at_end: list[Callable[[], None]] = field(default_factory=list)
 
     def add(self, **fields: Any) -> None:
         """Put fields into the JSON document."""
@@ -123,16 +125,29 @@ class Session:
         return load(Path(self.config_path) if self.config_path else None, env=self.environment(), flags=flags)
 
     def registry(self, settings: Settings | None = None) -> Registry:
-        """The registry that the configuration names."""
+        """The registry that the configuration names; it is closed when the command has ended."""
         from ftpipe.registry import open_registry
 
-        return open_registry((settings or self.settings()).config.registry)
+        registry = open_registry((settings or self.settings()).config.registry)
+        self._at_end.append(registry.close)
+        return registry
 
     def provider(self, name: str, settings: Settings) -> Provider:
         """A provider by name, ready to be asked."""
         from ftpipe.providers import open_provider
 
         return open_provider(name, profiles=settings.config.providers, env=self.environment())
+
+    def pipeline(self, provider: Provider, registry: Registry) -> Pipeline:
+        """The pipeline over both."""
+        from ftpipe.pipeline import Pipeline
+
+        return Pipeline(provider=provider, registry=registry)
+
+    def close(self) -> None:
+        """Let go of what the command has opened."""
+        while self._at_end:
+            self._at_end.pop()()
 
     def confirm(self, question: str, *, flag: str = "--yes") -> None:
         """Ask a yes/no question on the terminal.

@@ -42,9 +42,8 @@ def status(session: Session, job: str | None, watch: bool, provider: str | None)
 def stay(session: Session, settings: Settings, registry: Registry, run: Run) -> Run:
     """Watch until the job has ended; Ctrl-C detaches."""
     from ftpipe.cli.follow import advance
-    from ftpipe.pipeline import Pipeline
 
-    pipeline = Pipeline(provider=session.provider(run.spec.provider, settings), registry=registry)
+    pipeline = session.pipeline(session.provider(run.spec.provider, settings), registry)
     try:
         return advance(session, pipeline, run, detach=False, timeout=None)
     except JobFailedError:
@@ -78,9 +77,7 @@ def look(
 
 def refresh(session: Session, settings: Settings, registry: Registry, run: Run) -> Run:
     """Ask the endpoint once; a job that has succeeded is registered."""
-    from ftpipe.pipeline import Pipeline
-
-    return Pipeline(provider=session.provider(run.spec.provider, settings), registry=registry).refresh(run)
+    return session.pipeline(session.provider(run.spec.provider, settings), registry).refresh(run)
 
 
 def show(session: Session, registry: Registry, run: Run | None, job: Job | None) -> None:
@@ -102,7 +99,8 @@ def finish(session: Session, run: Run | None, job: Job | None) -> None:
     name = job.id if job else run.id if run else ""
     if job is not None and job.status in ("failed", "cancelled"):
         session.say("")
-        raise JobFailedError(f"{name} {'was cancelled' if job.status == 'cancelled' else 'failed'}", _after(run))
+        ended = "was cancelled" if job.status == "cancelled" else "failed"
+        raise JobFailedError(f"{name} {ended}", "`ftpipe train` makes a new job; `ftpipe jobs events` tells the story")
     if job is None or not job.is_finished:
         session.exit_code = StillRunningError.exit_code
         resume = run.id if run else ""
@@ -111,7 +109,3 @@ def finish(session: Session, run: Run | None, job: Job | None) -> None:
         session.say(f"\n{session.paint_err('bold', 'Next:')} ftpipe chat {run.model.id}")
     else:
         session.say(f"\n{session.paint_err('bold', 'Next:')} ftpipe jobs adopt {name}")
-
-
-def _after(run: Run | None) -> str:
-    return "mend what it names, then `ftpipe train` again" if run else "`ftpipe jobs events` has the details"

@@ -16,6 +16,7 @@ from ftpipe.cli.prepare import refuse_errors, show
 from ftpipe.cli.session import Session, pass_session
 from ftpipe.config import Settings
 from ftpipe.records import Report, RunSpec
+from ftpipe.reports.plain import short
 from ftpipe.reports.runs import plan_lines
 
 job_options = options.together(
@@ -75,7 +76,9 @@ def refuse_faulty(session: Session, report: Report, asked: Asked) -> None:
     if not report.ok:
         show(session, report)
     elif report.summary.warnings:
-        session.say(f"{report.summary.warnings:,} warnings about the data; `ftpipe prepare {asked.data}` shows them")
+        session.say(
+            f"{report.summary.warnings:,} warnings about the data; `ftpipe prepare {short(asked.data)}` shows them"
+        )
     refuse_errors(report, asked)
 
 
@@ -96,13 +99,12 @@ def carry_out(
 ) -> None:
     """Open the endpoint, ask, and run the pipeline to its end."""
     from ftpipe.cli.follow import advance, tell
-    from ftpipe.pipeline import Pipeline
 
     provider = session.provider(spec.provider, settings)
     if provider.profile.paid and not flags["yes"]:
         session.confirm("Go ahead?")
     registry = session.registry(settings)
-    pipeline = Pipeline(provider=provider, registry=registry)
+    pipeline = session.pipeline(provider, registry)
     run = pipeline.start(spec, report, again=flags["again"], max_cost=settings.config.max_cost)
     run = advance(session, pipeline, run, detach=flags["detach"], timeout=flags["timeout"])
     tell(session, provider, run, begun=begun)

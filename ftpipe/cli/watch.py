@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Self
 
 from ftpipe.cli.bars import LineProgress
 from ftpipe.cli.session import Session
-from ftpipe.pipeline import Watcher
 from ftpipe.records import Event, Job, Metric
 from ftpipe.reports.plain import clean, duration, size
 from ftpipe.reports.runs import STATUS_STYLES, loss_chart, loss_text, step_text
+from ftpipe.watcher import Watcher
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -46,10 +46,13 @@ class Seen(Watcher):
         self.done = (0, 0)
         self.job: Job | None = None
         self.metrics: list[Metric] = []
+        self.last_event = ""
         self._begun = clock()
 
     def on_stage(self, name: str) -> None:
-        """Remember the stage, and say how the one before ended."""
+        """Remember the stage, and say how the one before ended; two files are one upload."""
+        if name == self.stage:
+            return
         self.finish_stage()
         self.stage, self.done, self._begun = name, (0, 0), self.clock()
 
@@ -63,11 +66,16 @@ class Seen(Watcher):
         self.job = job
         if not job.is_finished:
             self.session.stopped = f"interrupted; {clean(job.id, 80)} goes on at {clean(job.provider, 40)}"
-            self.session.come_back = f"`ftpipe resume` waits on and registers the model, `ftpipe status {job.id}` looks"
 
     def on_metric(self, metric: Metric) -> None:
         """Remember the metrics."""
         self.metrics.append(metric)
+
+    def on_event(self, event: Event) -> None:
+        """Remember what was said last; warnings and errors stay on the screen."""
+        self.last_event = clean(event.message, 200)
+        if event.level in ("warn", "warning", "error"):
+            self.on_notice(event.message)
 
     def on_notice(self, text: str) -> None:
         """Say it."""
@@ -142,11 +150,6 @@ class LogWatcher(Seen):
             self._last_time, self._last_share = now, share
             self.session.say(f"  step {step_text(metric)}: {loss_text(self.metrics)}")
 
-    def on_event(self, event: Event) -> None:
-        """Say warnings and errors."""
-        if event.level in ("warn", "warning", "error"):
-            self.on_notice(event.message)
-
 
 class LiveWatcher(Seen):
     """A picture that is drawn again and again: the stage, the step, the losses and their curve."""
@@ -178,11 +181,6 @@ class LiveWatcher(Seen):
         curve = loss_chart(self.metrics, width=self._width(), paint=self.session.paint_err)
         if curve:
             self.session.say(curve)
-
-    def on_event(self, event: Event) -> None:
-        """Warnings and errors stay on the screen."""
-        if event.level in ("warn", "warning", "error"):
-            self.on_notice(event.message)
 
     def write(self, mark: str, style: str, text: str) -> None:
         """One line above the picture."""
@@ -223,7 +221,7 @@ class LiveWatcher(Seen):
 
     def _curve(self, width: int) -> list[str]:
         if not self.metrics:
-            return []
+            return [self.session.paint_err("dim", f"  {self.last_event}")] if self.last_event else []
         last = self.metrics[-1]
         share = f"{bar(last.step / last.total_steps, 30)} " if last.total_steps else ""
         left = self.job.estimated_finish - time.time() if self.job and self.job.estimated_finish else 0

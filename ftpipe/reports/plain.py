@@ -100,12 +100,12 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400} d" + (f" {whole % 86400 // 3600} h" if whole % 86400 // 3600 else "")
 
 
-def moment(seconds: int | None) -> str:
-    """A UTC time to the minute; a dash where there is none or no calendar holds it."""
+def moment(seconds: int | None, form: str = "%Y-%m-%d %H:%M UTC") -> str:
+    """A UTC time, to the minute unless ``form`` says otherwise; a dash where there is none or no calendar holds it."""
     if seconds is None:
         return "–"
     try:
-        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        return datetime.fromtimestamp(seconds, UTC).strftime(form)
     except (OverflowError, OSError, ValueError):
         return "–"
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ftpipe.records import CostEstimate, Event, Hyperparameters, Job, Metric, Model, Report, Run, RunSpec
 from ftpipe.reports.chart import Series, plot
 from ftpipe.reports.meanings import meaning_of
-from ftpipe.reports.plain import Paint, clean, count, decimal, duration, moment, money, plain, size, table
+from ftpipe.reports.plain import Paint, clean, count, decimal, duration, moment, money, plain, short, size, table
 
 STATUS_STYLES = {"succeeded": "ok", "failed": "error", "cancelled": "warning", "running": "info"}
 _CURVES = (
@@ -34,7 +34,7 @@ def plan_lines(spec: RunSpec, report: Report, where: str, paint: Paint = plain) 
     asked += [f"seed {spec.seed}"] if spec.seed is not None else []
     rows = [
         ("upload", ", ".join(files)),
-        ("create", f"{spec.method.value} job at {clean(where, 60)}, base model {clean(spec.model, 80)}"),
+        ("create", f"{report.method.value} job at {clean(where, 60)}, base model {clean(spec.model, 80)}"),
         ("", ", ".join(asked)),
         ("cost", cost_text(report.cost)),
         ("", clean(report.cost.warning, 300) if report.cost and report.cost.expected else ""),
@@ -82,7 +82,7 @@ def status_lines(
     rows: list[tuple[str, str]] = []
     if run is not None:
         rows.append(("run", f"{clean(run.id, 40)}  {run.state.value}, begun {moment(run.created_at)}"))
-        rows.append(("data", f"{clean(run.spec.data, 120)}  {run.dataset_sha256[:12]}"))
+        rows.append(("data", f"{clean(short(run.spec.data), 120)}  {run.dataset_sha256[:12]}"))
     if job is not None:
         rows += _job_rows(job, metrics, now, paint)
     cost = cost_text(run.cost) if run else "unknown"
@@ -123,7 +123,7 @@ def loss_text(metrics: Sequence[Metric]) -> str:
     parts = []
     for label, _, _, name in _CURVES:
         value = last_of(metrics, name)
-        parts += [f"{label} {decimal(value)}"] if value is not None else []
+        parts += [f"{label} loss {decimal(value)}"] if value is not None else []
     accuracy = last_of(metrics, "train_mean_token_accuracy")
     parts += [f"token accuracy {accuracy:.1%}"] if accuracy is not None else []
     return ", ".join(parts) or "not reported yet"
@@ -157,7 +157,7 @@ def failure_lines(run: Run | None, job: Job | None, paint: Paint = plain) -> lis
             lines.append(f"  that means: {meaning.what}")
             lines.append(f"  next: {meaning.next}")
         return lines
-    if run is not None and run.error:
+    if run is not None and run.error and (job is None or job.status != "cancelled"):
         return ["", f"{paint('error', 'error')}  {clean(run.error, 400)}"]
     return []
 
@@ -174,7 +174,7 @@ def event_line(event: Event, paint: Paint = plain) -> str:
     """One event: time, level, text."""
     style = {"error": "error", "warn": "warning", "warning": "warning"}.get(event.level, "dim")
     level = paint(style, clean(event.level, 8).ljust(5))
-    return f"{moment(event.created_at)}  {level}  {clean(event.message, 400)}"
+    return f"{moment(event.created_at, '%Y-%m-%d %H:%M:%S')}  {level}  {clean(event.message, 400)}"
 
 
 def job_table(jobs: Sequence[Job], paint: Paint = plain) -> list[str]:

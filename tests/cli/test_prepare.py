@@ -1,0 +1,137 @@
+"""``prepare``: verdict, tokens, cost, files and the next command, as text and as a document."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.world import World, chat_file
+
+BAD_LINE = '{"messages":[{"content":"x"},{"role":"assistant","content":"y"}]}\n'
+
+
+def test_a_good_file_ends_with_its_cost_and_the_next_command(world: World) -> None:
+    """Result on stdout, the way on stderr, nothing sent."""
+    ran = world.run("prepare", str(chat_file()))
+    assert ran.code == 0
+    assert "OpenAI would take this file" in ran.out
+    assert "gpt-4.1-mini-2025-04-14" in ran.out
+    assert "free on your own machine" in ran.out
+    assert ran.err.splitlines()[-1] == "Next: ftpipe train"
+    assert not world.server.calls
+
+
+def test_the_document_has_everything_that_was_found(world: World) -> None:
+    """The fields that programs read."""
+    data = chat_file()
+    document = world.run("prepare", str(data), "--epochs", "3", "--json").document
+    assert (document["schema"], document["ok"]) == ("ftpipe.prepare/1", True)
+    assert document["dataset"]["sha256"] == hashlib.sha256(data.read_bytes()).hexdigest()
+    assert (document["dataset"]["examples"], document["dataset"]["format"]) == (12, "chat")
+    assert document["summary"]["errors"] == 0
+    assert document["tokens"]["encoding"] == "o200k_base"
+    assert 0 < document["tokens"]["trained"] < document["tokens"]["total"]
+    cost = document["cost"]
+    assert (cost["currency"], cost["epochs"]) == ("USD", 3)
+    assert cost["low"] == cost["expected"] == cost["high"] > 0
+    assert document["next"] == "ftpipe train --epochs 3"
+
+
+def test_a_bad_file_is_reported_at_line_and_path_and_nothing_is_written(world: World) -> None:
+    """Exit 1, every finding in the document, no prepared files."""
+    ran = world.run("prepare", str(chat_file(extra=BAD_LINE)), "--json")
+    found = [finding for finding in ran.document["findings"] if finding["code"] == "FT204"]
+    assert ran.code == 1
+    assert (found[0]["line"], found[0]["path"], found[0]["severity"]) == (13, "messages[0].role", "error")
+    assert {"name", "message", "hint"} <= set(found[0])
+    assert ran.document["error"]["code"] == "dataset"
+    assert not Path(".ftpipe").exists()
+
+
+def test_the_prepared_files_are_the_checked_bytes_with_a_manifest(world: World) -> None:
+    """What was checked is what will be trained with, and the manifest says where it came from."""
+    data, held = chat_file(), chat_file("held.jsonl", rows=3, first=100)
+    world.run("prepare", str(data), "--validation", str(held), "--output", "out")
+    manifest = json.loads(Path("out/manifest.json").read_text())
+    assert Path("out/train.jsonl").read_bytes() == data.read_bytes()
+    assert Path("out/validation.jsonl").read_bytes() == held.read_bytes()
+    assert [output["name"] for output in manifest["outputs"]] == ["train.jsonl", "validation.jsonl"]
+    assert manifest["outputs"][0]["sha256"] == hashlib.sha256(data.read_bytes()).hexdigest()
+    assert manifest["source"]["path"] == str(data.absolute())
+
+
+def test_a_split_sets_a_part_aside_and_checks_both(world: World) -> None:
+    """No record is lost, and both files are prepared."""
+    document = world.run("prepare", str(chat_file(rows=40)), "--split", "0.25", "--seed", "7", "--json").document
+    assert document["dataset"]["examples"] + document["validation"]["examples"] == 40
+    assert document["validation"]["examples"] > 0
+    assert Path(document["prepared"]["validation"]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code", "says"),
+    [
+        ("gone.jsonl", None, 2, "did you mean"),
+        ("empty.jsonl", b"", 1, "empty.jsonl"),
+        ("binary.jsonl", bytes(range(256)) * 20, 1, "binary.jsonl"),
+        ("array.jsonl", b'[{"messages": []}]', 1, "array.jsonl"),
+    ],
+)
+def test_a_file_that_is_none_is_refused_in_one_message(
+    world: World, name: str, content: bytes | None, code: int, says: str
+) -> None:
+    """Missing, empty, binary, an array: one clear message and the right code each."""
+    chat_file("gone2.jsonl")
+    if content is not None:
+        Path(name).write_bytes(content)
+    ran = world.run("prepare", name)
+    assert ran.code == code
+    assert says in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_a_folder_and_no_file_at_all_are_named(world: World) -> None:
+    """The hint says what to type."""
+    assert "is a folder" in world.run("prepare", ".").err
+    assert "ftpipe prepare FILE" in world.run("prepare").err
+
+
+def test_the_next_command_repeats_what_was_chosen(world: World) -> None:
+    """A hosted model brings its provider along, so that the line works as it stands."""
+    data = str(chat_file())
+    named = world.run("prepare", data, "--model", "gpt-4.1-2025-04-14", "--json").document
+    assert named["next"] == "ftpipe train --provider openai --model gpt-4.1-2025-04-14"
+    assert named["cost"]["model"] == "gpt-4.1-2025-04-14"
+    assert (
+        world.run("prepare", data, "--provider", "local", "--json").document["next"] == "ftpipe train --provider local"
+    )
+
+
+def test_the_rules_of_a_chosen_provider_apply(world: World) -> None:
+    """Three examples are enough for this machine and too few for OpenAI."""
+    data = str(chat_file(rows=3))
+    assert world.run("prepare", data).code == 1
+    ran = world.run("prepare", data, "--provider", "local")
+    assert ran.code == 0
+    assert "free" in ran.out
+
+
+def test_a_wrong_setting_of_the_checks_is_refused(world: World) -> None:
+    """The nearest right key is named."""
+    data = chat_file()
+    Path("ftpipe.toml").write_text("[checks]\nselct = ['FT2']\n")
+    ran = world.run("prepare", str(data))
+    assert ran.code == 2
+    assert "select" in ran.err
+
+
+def test_hostile_text_in_the_data_is_shown_inert(world: World) -> None:
+    """Escapes, links and markup in a record never reach the terminal as such."""
+    evil = '{"messages":[{"role":"us\\u001b]0;x\\u0007[/nope]\\u202e","content":"x"}]}\n'
+    ran = world.run("prepare", str(chat_file(extra=evil)))
+    assert ran.code == 1
+    assert "\x1b" not in ran.out + ran.err
+    assert "\u202e" not in ran.out + ran.err

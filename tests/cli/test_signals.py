@@ -1,0 +1,77 @@
+"""Signals and pipes, with real processes: detach, leave at once, unwind, stay quiet."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SLOW_TO_LEAVE = """
+import sys, time
+from ftpipe.cli import group, boundary
+def act():
+    print("ready", file=sys.stderr, flush=True)
+    try:
+        time.sleep(60)
+    finally:
+        time.sleep(60)
+class One(group.Group):
+    def get_command(self, ctx, name):
+        return group.Command("act", callback=act, example="x")
+boundary.install_signals()
+sys.exit(boundary.execute(One(name="ftpipe", lazy={"act": ("", "Act.")}, example="x"), ["act"]))
+"""
+
+
+def following(folder: Path) -> subprocess.Popen[str]:
+    """A command that stays: it follows a log."""
+    (folder / "server.log").write_text("first line\n")
+    command = [sys.executable, "-m", "ftpipe", "serve", "logs", "--follow", "--data-dir", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "first line\n"
+    return process
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str
+)
+def test_a_signal_ends_a_command_with_its_own_code(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """Ctrl-C, kill and a closed terminal: no traceback, the code that a shell expects."""
+    process = following(tmp_path)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert "Traceback" not in err
+    assert err.startswith("stopped: no longer following the log") == (number == signal.SIGINT)
+
+
+def test_the_second_interrupt_leaves_at_once() -> None:
+    """Whoever presses Ctrl-C twice does not wait for anything."""
+    process = subprocess.Popen([sys.executable, "-c", SLOW_TO_LEAVE], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert time.monotonic() - begun < 5
+
+
+def test_a_closed_pipe_is_quiet() -> None:
+    """``ftpipe explain | head -0`` says nothing and ends as a shell expects."""
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ftpipe", "explain"], stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (141, "")
