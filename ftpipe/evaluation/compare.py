@@ -22,7 +22,7 @@ from ftpipe.evaluation.statistics import (
     sign_flip,
     wilson,
 )
-from ftpipe.records.evaluation import Comparison, Outcome, Score, Verdict
+from ftpipe.records.evaluation import Arm, Comparison, Outcome, Score, Verdict
 
 LEAST_GAIN = 0.02
 """Smallest difference that "more items needed" plans for; below it a test set grows beyond all use."""
@@ -31,6 +31,8 @@ LABEL_DRAWS = 1000
 """Resamples where each costs a pass over all items."""
 
 Labels = tuple[str, str]
+Pairing = tuple[str, str, str]
+"""Metric, baseline, challenger."""
 
 
 @dataclass(frozen=True)
@@ -117,33 +119,32 @@ class Evidence:
 
 
 def compare(
-    evidence: Evidence, arms: Sequence[str], metrics: Sequence[str], primary: str, confidence: float = 0.95
+    evidence: Evidence, arms: Sequence[Arm], metrics: Sequence[str], primary: str, confidence: float = 0.95
 ) -> tuple[Comparison, ...]:
-    """Every challenger against the first arm, on every metric.
+    """Every challenger against the first arm, and every candidate against every control, on every metric.
 
     Holm's correction runs over what is read together: the primary metric over the challengers, which is where the
     verdict lies, and apart from it all the others, which only colour it.
     """
-    wanted = [(metric, challenger) for metric in metrics for challenger in arms[1:]]
-    found = {pair: evidence.difference(arms[0], pair[1], pair[0], confidence) for pair in wanted}
-    adjusted: dict[tuple[str, str], float] = {}
+    pairs = [(arms[0].name, arm.name) for arm in arms[1:]]
+    controls, candidates = ([arm.name for arm in arms[1:] if arm.is_control is kind] for kind in (True, False))
+    pairs += [(control, candidate) for control in controls for candidate in candidates]
+    wanted = [(metric, *pair) for metric in metrics for pair in pairs]
+    found = {one: evidence.difference(one[1], one[2], one[0], confidence) for one in wanted}
+    adjusted: dict[Pairing, float] = {}
     for is_primary in (True, False):
-        family = [pair for pair in wanted if (pair[0] == primary) is is_primary]
-        adjusted |= dict(zip(family, holm([found[pair].p for pair in family]), strict=True))
-    return tuple(
-        _comparison(found[pair], arms[0], pair, adjusted[pair], confidence, len(evidence.outcomes)) for pair in wanted
-    )
+        family = [one for one in wanted if (one[0] == primary) is is_primary]
+        adjusted |= dict(zip(family, holm([found[one].p for one in family]), strict=True))
+    return tuple(_comparison(found[one], one, adjusted[one], confidence, len(evidence.outcomes)) for one in wanted)
 
 
-def _comparison(
-    found: Difference, baseline: str, pair: tuple[str, str], adjusted: float, confidence: float, items: int
-) -> Comparison:
+def _comparison(found: Difference, pairing: Pairing, adjusted: float, confidence: float, items: int) -> Comparison:
     verdict = judge_difference(found.interval, adjusted, confidence)
     is_open = verdict == "not enough evidence"
     return Comparison(
-        metric=pair[0],
-        baseline=baseline,
-        challenger=pair[1],
+        metric=pairing[0],
+        baseline=pairing[1],
+        challenger=pairing[2],
         items=items,
         difference=found.interval.value,
         low=_finite(found.interval.low),

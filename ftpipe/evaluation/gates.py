@@ -72,14 +72,14 @@ def _parse(text: str) -> Gate:
 def check_gates(
     evaluation: Evaluation, evidence: Evidence, gates: list[Gate], *, max_regressions: int | None = None
 ) -> tuple[GateResult, ...]:
-    """Check every condition for every challenger.
+    """Check every condition for every candidate.
 
     Raises:
         UsageError: A condition names a metric that was not taken.
     """
-    results = [_check(evaluation, evidence, gate, name) for gate in gates for name in evaluation.challengers]
+    results = [_check(evaluation, evidence, gate, name) for gate in gates for name in evaluation.candidates]
     if max_regressions is not None:
-        results += [_regressions(evaluation, name, max_regressions) for name in evaluation.challengers]
+        results += [_regressions(evaluation, name, max_regressions) for name in evaluation.candidates]
     return tuple(results)
 
 

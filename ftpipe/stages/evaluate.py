@@ -90,7 +90,7 @@ def evaluate(
         confidence=spec.confidence,
         sampler=spec.sampler,
         arms=tuple(arm_result(arm, evidence, names, task, spec.confidence) for arm in spec.arms),
-        comparisons=compare(evidence, [arm.name for arm in spec.arms], names, primary, spec.confidence),
+        comparisons=compare(evidence, spec.arms, names, primary, spec.confidence),
         outcomes=tuple(outcomes),
     )
     evaluation = evaluation.model_copy(update={"judged": _judge(evaluation, spec, asker)})

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ftpipe.evaluation.compare import Evidence, compare
 from ftpipe.evaluation.metrics import METRICS
-from ftpipe.records.evaluation import Comparison, Outcome
+from ftpipe.records.evaluation import Arm, Comparison, Outcome
 from tests.evaluation.makers import answer, item
 
 
@@ -30,7 +30,7 @@ def outcomes(*arms: list[float], metric: str = "exact", clusters: list[str] | No
 def verdict(*arms: list[float], metric: str = "exact", clusters: list[str] | None = None) -> list[Comparison]:
     """Every further arm against the first."""
     evidence = Evidence(outcomes(*arms, metric=metric, clusters=clusters), [METRICS[metric]])
-    return list(compare(evidence, list("abcdef"[: len(arms)]), [metric], metric))
+    return list(compare(evidence, [Arm(name=name, model="m") for name in "abcdef"[: len(arms)]], [metric], metric))
 
 
 def test_a_clear_gain_is_a_win_and_turned_round_a_loss() -> None:

@@ -82,11 +82,13 @@ def test_every_arm_is_asked_the_same_way() -> None:
 
 def test_a_third_arm_with_a_better_prompt_is_corrected_for() -> None:
     """Base, base with the better prompt, tuned."""
-    prompted = Arm(name="base + prompt", model="base", system="Answer with one word.")
-    evaluation = run(arms=(ARMS[0], prompted, ARMS[1]))
+    prompted = Arm(name="base + prompt", model="base", system="Answer with one word.", is_control=True)
+    evaluation = run(arms=(ARMS[0], prompted, ARMS[1]), gates=("normalised>=+0.03",))
     assert evaluation.challengers == ("base + prompt", "tuned")
     assert evaluation.headline("base + prompt").verdict == "not enough evidence"
-    assert evaluation.headline("tuned").p_adjusted == pytest.approx(2 * evaluation.headline("tuned").p)
+    assert evaluation.headline("tuned").p_adjusted == pytest.approx(3 * evaluation.headline("tuned").p)
+    assert [one.baseline for one in evaluation.controlled("tuned")] == ["base + prompt"]
+    assert [gate.passed for gate in evaluation.gates] == [True]
 
 
 def test_samples_are_averaged_before_they_are_paired() -> None:

@@ -1,0 +1,19 @@
+"""An evaluation as a page, a pull-request comment, JUnit, Promptfoo and a sheet; a new format is a file and a line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ftpipe.records.evaluation import Evaluation
+from ftpipe.reports.evaluation.junit import junit
+from ftpipe.reports.evaluation.markdown import markdown
+from ftpipe.reports.evaluation.promptfoo import promptfoo
+from ftpipe.reports.evaluation.sheet import sheet
+
+FORMATS: dict[str, Callable[[Evaluation], str]] = {
+    "junit": junit,
+    "markdown": markdown,
+    "promptfoo": promptfoo,
+    "csv": sheet,
+}
+"""Name → an evaluation as text in that format; the HTML page takes more and is in ``page``."""

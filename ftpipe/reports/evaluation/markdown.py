@@ -1,0 +1,138 @@
+"""An evaluation as Markdown, for a pull-request comment or a job summary."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from ftpipe.records.evaluation import Evaluation, Outcome
+from ftpipe.reports.evaluation.words import (
+    MARKS,
+    challengers,
+    comparisons,
+    judge_sentence,
+    label,
+    metric_names,
+    more_items,
+    probability,
+    score_cell,
+    signed,
+    sources,
+    span,
+    verdict_reason,
+    verdict_title,
+)
+from ftpipe.reports.plain import clean, count, money
+
+_ACTIVE = re.compile(r"([\\`*_{}\[\]()#+!|~$^=-])")
+_BARE_LINK = re.compile(r"(?i)\b(www)\.")
+_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", ":": "&#58;"})
+LISTED = 20
+"""Items that got worse, at most."""
+LONGEST = 160
+"""Characters of a quoted text."""
+
+
+def markdown(evaluation: Evaluation) -> str:
+    """The evaluation with its verdicts, scores, costs and the items that got worse."""
+    return "\n".join(_lines(evaluation)) + "\n"
+
+
+def harmless(text: object, limit: int = LONGEST) -> str:
+    """Foreign text that is only text: no markup, no link, no mention, one line."""
+    shown = _ACTIVE.sub(r"\\\1", clean(text, limit)).translate(_ENTITIES)
+    return _BARE_LINK.sub(r"\1&#46;", shown)
+
+
+def _lines(evaluation: Evaluation) -> Iterator[str]:
+    for name in challengers(evaluation):
+        headline = evaluation.headline(name)
+        yield f"## {MARKS[headline.verdict]} {harmless(verdict_title(headline))}"
+        yield ""
+        yield harmless(f"{verdict_reason(headline)} {more_items(headline)}", 600)
+        yield ""
+        for one in evaluation.controlled(name):
+            yield from (harmless(f"{verdict_title(one)}: {verdict_reason(one)}", 600), "")
+    for judged in evaluation.judged:
+        yield from (harmless(judge_sentence(judged), 600), "")
+    if evaluation.gates:
+        yield from _table(
+            ["gate", "passed", "why"],
+            [
+                [harmless(one.expression), "yes" if one.passed else "**no**", harmless(one.explanation, 400)]
+                for one in evaluation.gates
+            ],
+        )
+    yield from _scores(evaluation)
+    yield from _comparisons(evaluation)
+    yield from _costs(evaluation)
+    for name in challengers(evaluation):
+        yield from _worse(evaluation, name)
+    yield f"Items: `{harmless(evaluation.data)}` `{evaluation.data_sha256[:12]}`; evaluation `{evaluation.id}`."
+    for line in sources(tuple(evaluation.arms)):
+        yield f"- {harmless(line, 400)}"
+
+
+def _scores(evaluation: Evaluation) -> Iterator[str]:
+    names = metric_names(evaluation)
+    rows = [
+        [harmless(result.arm.name), *(score_cell(result.score(name)) for name in names)] for result in evaluation.arms
+    ]
+    yield from _table(["arm", *(label(name) for name in names)], rows)
+
+
+def _comparisons(evaluation: Evaluation) -> Iterator[str]:
+    rows = [
+        [
+            harmless(one.challenger),
+            harmless(one.baseline),
+            label(one.metric),
+            signed(one.difference),
+            span(one.low, one.high, is_signed=True),
+            probability(one.p_adjusted).replace("<", "&lt;"),
+            f"{MARKS[one.verdict]} {one.verdict}",
+        ]
+        for one in comparisons(evaluation)
+    ]
+    yield from _table(["arm", "against", "metric", "difference", "interval", "p (Holm)", ""], rows)
+
+
+def _costs(evaluation: Evaluation) -> Iterator[str]:
+    rows = []
+    for result in evaluation.arms:
+        used = result.usage
+        latency = [f"{value:.2f} s" if value is not None else "–" for value in (used.latency_p50_s, used.latency_p95_s)]
+        per_thousand = None if used.cost_per_request is None else used.cost_per_request * 1000
+        rows.append(
+            [
+                harmless(result.arm.name),
+                *latency,
+                count(used.prompt_tokens),
+                count(used.completion_tokens),
+                harmless(money(per_thousand, used.currency)),
+            ]
+        )
+    yield from _table(["arm", "p50", "p95", "tokens in", "tokens out", "per 1,000 requests"], rows)
+
+
+def _worse(evaluation: Evaluation, challenger: str) -> Iterator[str]:
+    worse, better = evaluation.moved(challenger)
+    yield f"**{harmless(challenger)}**: {len(better)} items got better, {len(worse)} got worse."
+    yield ""
+    if worse:
+        rows = [_row(evaluation, outcome, challenger) for outcome in worse[:LISTED]]
+        yield from _table(["line", "wanted", harmless(evaluation.baseline), harmless(challenger)], rows)
+    if len(worse) > LISTED:
+        yield from (f"… and {len(worse) - LISTED} more.", "")
+
+
+def _row(evaluation: Evaluation, outcome: Outcome, challenger: str) -> list[str]:
+    answers = [outcome.answers[arm][0].text for arm in (evaluation.baseline, challenger)]
+    return [str(outcome.item.line), *(harmless(text) for text in (outcome.item.expected, *answers))]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(head)}"
+    yield from (f"| {' | '.join(row)} |" for row in rows)
+    yield ""

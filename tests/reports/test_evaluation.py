@@ -1,0 +1,202 @@
+"""The evaluation's outputs say what was found, and nothing in the data can act in any of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree as Xml
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ftpipe.records import Metric
+from ftpipe.records.evaluation import Evaluation
+from ftpipe.reports.evaluation import FORMATS, drawing
+from ftpipe.reports.evaluation.junit import junit
+from ftpipe.reports.evaluation.markdown import harmless, markdown
+from ftpipe.reports.evaluation.page import Background, page
+from ftpipe.reports.evaluation.promptfoo import promptfoo
+from ftpipe.reports.evaluation.sheet import harmless_cell, sheet
+from tests.reports.hostile import PAYLOADS, hostile
+from tests.stages.test_evaluate import run
+
+ALLOWED = {
+    "html", "head", "meta", "title", "style", "body", "p", "h1", "h2", "h3", "h4", "section", "div", "span", "table",
+    "tr", "th", "td", "svg", "line", "text", "polyline", "fieldset", "legend", "label", "input", "article", "header",
+    "details", "summary", "pre", "code", "strong",
+}  # fmt: skip
+WITH_EVERYTHING = run(gates=("normalised>=+0.03@95%", "exact>=0.95"), max_regressions=5)
+
+
+class Tags(HTMLParser):
+    """Gathers the tags and attributes of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Remember one tag."""
+        self.found.append((tag, dict(attrs)))
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_no_text_of_the_data_becomes_markup(payload: str) -> None:
+    """Only the template's own tags, no handler, no link, no style of an element, no script."""
+    tags = Tags()
+    tags.feed(page(*hostile(payload)))
+    assert {tag for tag, _ in tags.found} <= ALLOWED
+    names = {name for _, attributes in tags.found for name in attributes}
+    assert not names & {"href", "src", "style", "srcdoc", "action", "formaction"}
+    assert not [name for name in names if name.startswith("on")]
+    classes = {word for _, attributes in tags.found for word in (attributes.get("class") or "").split()}
+    assert all(re.fullmatch(r"(for-)?[a-z]+(-\d+)?", word) for word in classes)
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_the_policy_forbids_everything_but_the_pages_own_style(payload: str) -> None:
+    """The hash is that of the only style element, and no script is allowed at all."""
+    import base64
+    import hashlib
+
+    html = page(*hostile(payload))
+    [style] = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'sha256-{digest}'" in html
+    assert html.index("Content-Security-Policy") < html.index("<style>")
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", html)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_a_real_browser_runs_nothing_of_the_data(tmp_path: Path) -> None:
+    """All payloads opened in headless Chromium: the title stays, and the policy has nothing to report."""
+    flags = [
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--enable-logging=stderr",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--v=0", "--dump-dom",
+    ]  # fmt: skip
+    for number, payload in enumerate(PAYLOADS):
+        path = tmp_path / f"{number}.html"
+        path.write_text(page(*hostile(payload)), encoding="utf-8")
+        command = ["chromium", *flags, f"--user-data-dir={tmp_path / f'profile-{number}'}", path.as_uri()]
+        seen = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        [title] = re.findall(r"<title>(.*?)</title>", seen.stdout, re.DOTALL)
+        assert title.startswith("Not enough evidence"), payload
+        assert "Content Security Policy" not in seen.stderr
+        assert "Content-Security-Policy" not in re.sub(r"<meta[^>]*>", "", seen.stderr)
+
+
+def test_the_page_says_what_was_found() -> None:
+    """Verdict, scores with intervals, gates, samples with their marks."""
+    html = page(WITH_EVERYTHING)
+    assert "▲ tuned is better than base" in html
+    assert "exact McNemar p &lt; 0.0001" in html
+    assert html.count("▼ regressed") == 2
+    assert html.count("▲ improved") == 36
+    assert "✗ no" in html
+    assert "0.900" in html
+
+
+def test_the_page_shows_lineage_and_curves_where_they_are_known() -> None:
+    """From the registry's model and the job's metrics."""
+    curve = [Metric(step=step, train_loss=2 / step, valid_loss=3 / step) for step in range(1, 6)]
+    _, background = hostile("x")
+    html = page(WITH_EVERYTHING, Background(models={"tuned": background.models["x b"]}, curves={"tuned": curve}))
+    assert html.count("<polyline") == 2
+    assert "Where they come from" in html
+
+
+def test_regressions_are_on_the_page_when_not_everything_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What got worse comes first; what did not change is left out and counted."""
+    monkeypatch.setattr("ftpipe.reports.evaluation.page.MOST_SAMPLES", 10)
+    html = page(WITH_EVERYTHING)
+    assert html.count("▼ regressed") == 2
+    assert html.count("<article") == 10
+    assert "50 items" in html
+
+
+def test_a_curve_is_broken_where_a_value_is_missing() -> None:
+    """And needs two points to be drawn at all."""
+    values = [1.0, 0.9, float("nan"), 0.7, 0.6]
+    chart = drawing.loss_chart([Metric(step=step, train_loss=value) for step, value in enumerate(values)])
+    assert chart is not None
+    assert len(chart.curves[0].parts) == 2
+    assert drawing.loss_chart([Metric(step=1, train_loss=1.0)]) is None
+    assert drawing.loss_chart([]) is None
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_junit_stays_xml_and_markdown_stays_text(payload: str) -> None:
+    """XML parses; Markdown has no tag, link, image, mention or cell of the data."""
+    evaluation, _ = hostile(payload)
+    assert Xml.fromstring(junit(evaluation)).tag == "testsuites"
+    text = markdown(evaluation)
+    assert not re.search(r"(?<!\\)\]\(|(?<!\\)!\[|<[a-z/!]|@\w|https?:|javascript:|www\.", text)
+    widths = {line.count(" | ") for line in text.splitlines() if line.startswith("| ")}
+    assert len(widths) <= 5
+
+
+def test_junit_counts_gates_verdicts_and_regressions() -> None:
+    """One gate fails; two items got worse and are shown without failing."""
+    suite = Xml.fromstring(junit(WITH_EVERYTHING))[0]
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("6", "1", "2")
+
+
+def test_markdown_has_the_verdict_first() -> None:
+    """And the items that got worse."""
+    text = markdown(WITH_EVERYTHING)
+    assert text.startswith("## ▲ tuned is better than base")
+    assert "36 items got better, 2 got worse" in text
+
+
+@given(st.text(max_size=80))
+def test_any_text_is_harmless_in_markdown(text: str) -> None:
+    """One line, no unescaped mark."""
+    shown = harmless(text)
+    assert "\n" not in shown
+    assert not re.search(r"(?<!\\)[`*_\[\]|<>]", shown)
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "\0=1", " =1", "\n=1"])
+def test_no_cell_is_a_formula(text: str) -> None:
+    """An apostrophe stands before everything that a spreadsheet would reckon."""
+    assert harmless_cell(text).startswith("'")
+    assert harmless_cell("plain") == "plain"
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_the_sheet_has_a_line_per_item_arm_and_sample(payload: str) -> None:
+    """Whatever the texts hold."""
+    evaluation, _ = hostile(payload)
+    rows = list(csv.reader(io.StringIO(sheet(evaluation), newline="")))
+    assert len(rows) == 1 + 2 * 3 * 2
+    assert {len(row) for row in rows} == {11}
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_promptfoo_gets_the_data_and_no_template(payload: str) -> None:
+    """Nothing in a variable opens a template, and the texts come back whole."""
+    evaluation, _ = hostile(payload)
+    document = json.loads(promptfoo(evaluation))
+    test = document["tests"][0]
+    for value in test["vars"].values():
+        assert not re.search(r"\{\{|\{%|\{#", value)
+    assert json.loads(test["vars"]["expected"]) == payload
+    assert json.loads(test["vars"]["messages_1"])[0]["content"] == payload
+    assert [provider["prompts"] for provider in document["providers"]] == [["arm-0"], ["arm-1"], ["arm-2"]]
+    assert not re.search(r"\{\{|\{%|\{#", json.dumps(document["providers"]) + document["description"])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_gives_text_that_can_be_written(name: str) -> None:
+    """Also with half characters in the data."""
+    evaluation: Evaluation = hostile("\ud800 x")[0]
+    assert FORMATS[name](evaluation).encode("utf-8")
+    assert FORMATS[name](WITH_EVERYTHING).endswith("\n")
