@@ -15,6 +15,7 @@ from ftpipe.cli.group import Group
 
 COMMANDS = {
     "prepare": ("ftpipe.cli.prepare:prepare", "Check a dataset, count its tokens, say what training costs."),
+    "validate": ("ftpipe.cli.validate:validate", "Check datasets and nothing else; for hooks and CI."),
     "train": ("ftpipe.cli.train:train", "Upload, create the job, watch it, register the model."),
     "status": ("ftpipe.cli.status:status", "How a job or run stands: step, losses, cost, errors."),
     "resume": ("ftpipe.cli.resume:resume", "Go on after any interruption, without paying twice."),

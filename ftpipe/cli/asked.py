@@ -13,6 +13,7 @@ from ftpipe.errors import UsageError
 from ftpipe.records import Method, Report, RunSpec
 
 if TYPE_CHECKING:
+    from ftpipe.dataset.settings import CheckSettings
     from ftpipe.providers.profiles import Profile
 
 FREE = "local"
@@ -133,8 +134,14 @@ def home_of(settings: Settings, model: str) -> str | None:
     return usual or next(priced, None)
 
 
-def check(session: Session, settings: Settings, asked: Asked) -> Report:
+def check(session: Session, settings: Settings, asked: Asked, rules: CheckSettings | None = None) -> Report:
     """Validate and count, with a progress bar on a terminal; nothing is sent anywhere.
+
+    Args:
+        session: Where progress goes.
+        settings: The configuration.
+        asked: What is looked at.
+        rules: Which rules, how strict; those of the configuration by default.
 
     Raises:
         DatasetError: The file cannot be read at all.
@@ -152,7 +159,7 @@ def check(session: Session, settings: Settings, asked: Asked) -> Report:
             method=asked.method,
             model=asked.model,
             validation=asked.validation,
-            settings=check_settings(settings.config),
+            settings=rules or check_settings(settings.config),
             on_progress=progress,
         )
     with reading(session, "counting", asked.data) as progress:

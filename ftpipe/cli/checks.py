@@ -1,25 +1,58 @@
-"""The ``[checks]`` and ``[[ignore]]`` tables of a configuration as the settings of the dataset checks."""
+"""The dataset checks as a command asks for them: the configuration's tables, and flags on top."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import click
+
+from ftpipe.cli.options import together
 from ftpipe.config import RunConfig
 
 if TYPE_CHECKING:
     from ftpipe.dataset.settings import CheckSettings
 
+FORMATS = ("text", "json", "github", "sarif", "md")
+check_options = together(
+    click.option("--select", metavar="CODES", help="Only these rules: codes or beginnings, FT2,FT301."),
+    click.option("--ignore", metavar="CODES", help="Without these rules: codes or beginnings, FT8."),
+    click.option("--max-findings", type=click.IntRange(1), metavar="N", help="Findings kept of each rule; all count."),
+    click.option(
+        "--output-format",
+        type=click.Choice(FORMATS),
+        default="text",
+        show_default=True,
+        help="For people, programs, GitHub annotations, code scanning, or a job summary.",
+    ),
+)
 
-def check_settings(config: RunConfig) -> CheckSettings:
+
+def check_settings(
+    config: RunConfig, *, select: str | None = None, ignore: str | None = None, max_findings: int | None = None
+) -> CheckSettings:
     """Settings of the checks.
+
+    Args:
+        config: Its ``[checks]`` and ``[[ignore]]`` tables are the ground.
+        select: Codes or prefixes with commas between, from a flag.
+        ignore: The same.
+        max_findings: From a flag.
 
     Raises:
         ConfigError: A key, code or value is not one; the hint names the nearest right one.
     """
     from ftpipe.dataset.rules import codes
-    from ftpipe.dataset.settings import settings_from
+    from ftpipe.dataset.settings import check_codes, settings_from
 
     values = dict(config.checks)
     if config.ignore:
         values["ignores"] = [*values.get("ignores", ()), *config.ignore]
-    return settings_from(values, codes())
+    settings = settings_from(values, codes())
+    flags = {"select": _codes(select), "ignore": _codes(ignore), "max_findings": max_findings}
+    check_codes([*(_codes(select) or ()), *(_codes(ignore) or ())], codes())
+    return replace(settings, **{key: value for key, value in flags.items() if value is not None})
+
+
+def _codes(text: str | None) -> tuple[str, ...] | None:
+    return tuple(code.strip().upper() for code in text.split(",") if code.strip()) if text is not None else None

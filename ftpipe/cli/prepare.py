@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -10,6 +11,7 @@ import click
 
 from ftpipe.cli import options, prepared
 from ftpipe.cli.asked import Asked, check, for_prepare, home_of
+from ftpipe.cli.checks import check_options, check_settings
 from ftpipe.cli.group import Command
 from ftpipe.cli.session import Session, pass_session
 from ftpipe.config import Settings
@@ -37,18 +39,20 @@ from ftpipe.reports.plain import clean, short
 @options.method
 @click.option("--provider", metavar="NAME", help="Whose rules apply; those of openai where not given.")
 @options.output
+@check_options
 @pass_session
-def prepare(session: Session, /, data: Path | None, split: float | None, epochs: str | None, **flags: Any) -> None:
+def prepare(session: Session, /, data: Path | None, split: float | None, **flags: Any) -> None:
     """Check a chat JSONL dataset, count its tokens, and say what training on it costs.
 
     Every fault is reported in one pass, with line and path. Nothing is sent anywhere and no key is needed. Without
     a provider the rules of OpenAI apply, so that what passes can be trained everywhere. Ends with 1 where the
     dataset would be refused.
     """
-    settings = session.settings({**flags, "hyperparameters.n_epochs": epochs})
+    settings = session.settings(settings_of(flags))
+    rules = check_settings(settings.config, **{name: flags[name] for name in ("select", "ignore", "max_findings")})
     asked = for_prepare(settings, given=data)
-    report = check(session, settings, asked)
-    show(session, report)
+    report = check(session, settings, asked, rules)
+    show(session, report, form=flags["output_format"])
     refuse_errors(report, asked)
     folder = settings.config.output or prepared.usual_folder(asked.data, report.dataset.sha256)
     source = report.dataset
@@ -58,10 +62,19 @@ def prepare(session: Session, /, data: Path | None, split: float | None, epochs:
     tell(session, settings, done, report)
 
 
-def show(session: Session, report: Report) -> None:
-    """Put the report on stdout, as text or into the document."""
-    from ftpipe.reports.findings import finding_lines
+def settings_of(flags: Mapping[str, Any]) -> dict[str, object]:
+    """Flags as settings: dotted key → value, ``None`` where one was not given."""
+    names = ("provider", "model", "validation", "suffix", "seed", "method", "max_cost", "output")
+    tuned = {"epochs": "n_epochs", "batch_size": "batch_size", "learning_rate_multiplier": "learning_rate_multiplier"}
+    values = {name: flags.get(name) for name in names}
+    return values | {f"hyperparameters.{key}": flags.get(name) for name, key in tuned.items()}
 
+
+def show(session: Session, report: Report, *, form: str = "text") -> None:
+    """Put the report on stdout: as text, in a machine's format, or into the document."""
+    from ftpipe.reports.findings import FORMATS, finding_lines
+
+    session.json = session.json or form == "json"
     session.add(
         dataset=report.dataset,
         validation=report.validation,
@@ -73,6 +86,9 @@ def show(session: Session, report: Report) -> None:
         validation_tokens=report.validation_tokens,
         cost=report.cost,
     )
+    if form not in ("text", "json"):
+        session.out(FORMATS[form](report).rstrip("\n"))
+        return
     session.out(dataset_line(report.dataset, session.paint))
     if report.validation:
         session.out(dataset_line(report.validation, session.paint))
@@ -118,7 +134,7 @@ def tell(session: Session, settings: Settings, done: prepared.Prepared, report: 
         next=following,
     )
     if report.cost and report.cost.expected:
-        session.out(f"  or {session.paint('ok', 'free')} on your own machine: ftpipe train")
+        session.say(f"or {session.paint_err('ok', 'free')} on your own machine: ftpipe train")
     session.say(f"written to {clean(short(done.folder), 300)}")
     session.say(f"{session.paint_err('bold', 'Next:')} {following}")
 

@@ -12,7 +12,7 @@ import click
 from ftpipe.cli import options
 from ftpipe.cli.asked import Asked, check, for_train, spec_of
 from ftpipe.cli.group import Command
-from ftpipe.cli.prepare import refuse_errors, show
+from ftpipe.cli.prepare import refuse_errors, settings_of, show
 from ftpipe.cli.session import Session, pass_session
 from ftpipe.config import Settings
 from ftpipe.records import Report, RunSpec
@@ -53,7 +53,7 @@ def train(session: Session, /, data: Path | None, **flags: Any) -> None:
     running; `ftpipe resume` goes on after any interruption and never pays twice.
     """
     begun = time.monotonic()
-    settings = session.settings(_settings_of(flags))
+    settings = session.settings(settings_of(flags))
     asked = for_train(settings, session, given=data)
     report = check(session, settings, asked)
     refuse_faulty(session, report, asked)
@@ -62,13 +62,6 @@ def train(session: Session, /, data: Path | None, **flags: Any) -> None:
     if flags["dry_run"]:
         return
     carry_out(session, settings, spec, report, flags, begun=begun)
-
-
-def _settings_of(flags: dict[str, Any]) -> dict[str, object]:
-    plain = ("provider", "model", "validation", "suffix", "seed", "method", "max_cost")
-    tuned = {"epochs": "n_epochs", "batch_size": "batch_size", "learning_rate_multiplier": "learning_rate_multiplier"}
-    values: dict[str, object] = {name: flags[name] for name in plain}
-    return values | {f"hyperparameters.{key}": flags[name] for name, key in tuned.items()}
 
 
 def refuse_faulty(session: Session, report: Report, asked: Asked) -> None:

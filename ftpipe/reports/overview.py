@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from ftpipe.records import CostEstimate, Dataset, Report, TokenStats
+from ftpipe.reports.findings import headline
 from ftpipe.reports.plain import Paint, clean, count, money, plain, plural, short, size, table
 
 _TITLES = {"openai": "OpenAI", "azure": "Azure OpenAI", "nebius": "Nebius", "local": "The embedded endpoint"}
@@ -62,13 +63,6 @@ def _range(cost: CostEstimate) -> str:
 
 def verdict_line(report: Report, paint: Paint = plain) -> str:
     """The one sentence that matters: whether the target takes the file."""
-    errors, warnings = report.summary.errors, report.summary.warnings
+    mark = paint("ok", "✓") if report.ok else paint("error", "✗")
     who = _TITLES.get(report.target, clean(report.target, 40))
-    aside = f" {plural(warnings, 'warning')}." if warnings else ""
-    if report.ok:
-        return f"{paint('ok', '✓')} {who} would take this file.{aside}"
-    first = min(
-        (finding.line for finding in report.findings if finding.severity == "error" and finding.line), default=0
-    )
-    place = f", first at line {first}" if first else ""
-    return f"{paint('error', '✗')} {who} would refuse this file: {plural(errors, 'error')}{place}.{aside}"
+    return f"{mark} {who}{headline(report).removeprefix(report.target)}"

@@ -17,9 +17,9 @@ def test_a_good_file_ends_with_its_cost_and_the_next_command(world: World) -> No
     """Result on stdout, the way on stderr, nothing sent."""
     ran = world.run("prepare", str(chat_file()))
     assert ran.code == 0
-    assert "OpenAI would take this file" in ran.out
+    assert "OpenAI would take train.jsonl" in ran.out
     assert "gpt-4.1-mini-2025-04-14" in ran.out
-    assert "free on your own machine" in ran.out
+    assert "free on your own machine" in ran.err
     assert ran.err.splitlines()[-1] == "Next: ftpipe train"
     assert not world.server.calls
 
@@ -135,3 +135,35 @@ def test_hostile_text_in_the_data_is_shown_inert(world: World) -> None:
     assert ran.code == 1
     assert "\x1b" not in ran.out + ran.err
     assert "\u202e" not in ran.out + ran.err
+
+
+def test_rules_are_selected_and_left_out(world: World) -> None:
+    """Codes and their beginnings, and a wrong one is refused with the nearest."""
+    data = str(chat_file(extra=BAD_LINE))
+    assert world.run("prepare", data, "--ignore", "FT204").code == 0
+    assert {f["code"] for f in world.run("prepare", data, "--select", "ft2", "--json").document["findings"]} == {
+        "FT204"
+    }
+    assert world.run("prepare", data, "--select", "FT999").code == 2
+
+
+@pytest.mark.parametrize(("form", "says"), [("github", "::error "), ("sarif", '"2.1.0"'), ("md", "| FT204")])
+def test_findings_go_out_in_a_machines_format(world: World, form: str, says: str) -> None:
+    """Nothing else is on stdout."""
+    ran = world.run("prepare", str(chat_file(extra=BAD_LINE)), "--output-format", form)
+    assert ran.code == 1
+    assert says in ran.out
+    assert "tokens" not in ran.out.splitlines()[0]
+
+
+def test_many_files_are_validated_and_nothing_is_written(world: World) -> None:
+    """One bad file makes the answer no, and every file is reported."""
+    good, bad = str(chat_file()), str(chat_file("bad.jsonl", first=50, extra=BAD_LINE))
+    ran = world.run("validate", good, bad)
+    assert ran.code == 1
+    assert "would take train.jsonl" in ran.out
+    assert "would not take bad.jsonl" in ran.out
+    document = world.run("validate", good, bad, "--json").document
+    assert [file["ok"] for file in document["files"]] == [True, False]
+    assert not Path(".ftpipe").exists()
+    assert world.run("validate", good).code == 0

@@ -1,0 +1,83 @@
+"""``ftpipe validate``: the checks alone, on any number of files, for hooks and CI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ftpipe.cli import options
+from ftpipe.cli.asked import for_prepare
+from ftpipe.cli.bars import reading
+from ftpipe.cli.checks import check_options, check_settings
+from ftpipe.cli.group import Command
+from ftpipe.cli.session import Session, pass_session
+from ftpipe.errors import DatasetError
+from ftpipe.records import Report
+from ftpipe.reports.overview import dataset_line, verdict_line
+from ftpipe.reports.plain import plural
+
+if TYPE_CHECKING:
+    from ftpipe.config import Settings
+    from ftpipe.dataset.settings import CheckSettings
+
+
+@click.command(
+    cls=Command,
+    example="ftpipe validate data/*.jsonl\nftpipe validate train.jsonl --output-format github --ignore FT8",
+)
+@click.argument("files", nargs=-1, required=True, type=options.FILE)
+@click.option("--provider", metavar="NAME", help="Whose rules apply; those of openai where not given.")
+@options.model
+@options.method
+@check_options
+@pass_session
+def validate(session: Session, /, files: tuple[Path, ...], output_format: str, **flags: Any) -> None:
+    """Check FILES for everything that would be refused or is worth a warning. Nothing is written or sent.
+
+    Ends with 1 where one of them would be refused.
+    """
+    settings = session.settings({name: flags.pop(name) for name in ("provider", "model", "method")})
+    rules = check_settings(settings.config, **flags)
+    session.json = session.json or output_format == "json"
+    reports = [look(session, settings, rules, path, output_format) for path in files]
+    session.add(files=[fields(report) for report in reports])
+    bad = [report for report in reports if not report.ok]
+    if bad:
+        raise DatasetError(f"{plural(len(bad), 'file')} would be refused", "`ftpipe explain CODE` says how to mend it")
+
+
+def look(session: Session, settings: Settings, rules: CheckSettings, path: Path, form: str) -> Report:
+    """Check one file and put what was found on stdout."""
+    from ftpipe.reports.findings import FORMATS, finding_lines
+    from ftpipe.stages.validate import validate as check
+
+    asked = for_prepare(settings, given=path)
+    with reading(session, "checking", path) as progress:
+        report = check(
+            asked.data,
+            target=asked.target,
+            method=asked.method,
+            model=asked.model,
+            settings=rules,
+            on_progress=progress,
+        )
+    if form in ("text", "json"):
+        found = finding_lines(report, session.paint)
+        session.out([dataset_line(report.dataset, session.paint), *found, verdict_line(report, session.paint), ""])
+    else:
+        session.out(FORMATS[form](report).rstrip("\n"))
+    return report
+
+
+def fields(report: Report) -> dict[str, object]:
+    """One file in the document."""
+    return {
+        "ok": report.ok,
+        "target": report.target,
+        "method": report.method,
+        "dataset": report.dataset,
+        "findings": report.findings,
+        "summary": report.summary,
+    }
