@@ -25,10 +25,21 @@ METRIC_NAMES = tuple(name for name in Metric.model_fields if name not in ("step"
 def as_dict(answer: object) -> dict[str, Any]:
     """The answer's fields; the SDK hands over text or nothing where a body was not the JSON it promised."""
     if isinstance(answer, BaseModel):
-        return answer.model_dump(warnings=False)
+        answer = answer.model_dump(warnings=False)
     if isinstance(answer, Mapping):
-        return dict(answer)
+        return {storable(str(key)): storable(value) for key, value in answer.items()}
     raise BadAnswerError(f"the answer was {type(answer).__name__}, not an object")
+
+
+def storable(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """JSON whose text every database takes: half characters become ``?``, NUL goes."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
+    if isinstance(value, Mapping):
+        return {storable(str(key)): storable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [storable(inner) for inner in value]
+    return value
 
 
 def checked_id(fields: Mapping[str, Any], what: str) -> str:

@@ -18,7 +18,16 @@ T = TypeVar("T")
 
 CONNECT_SECONDS = 10.0
 
-FOREIGN = (openai.OpenAIError, httpx2.HTTPError, ValueError, TypeError, AttributeError, KeyError, OSError)
+FOREIGN = (
+    openai.OpenAIError,
+    httpx2.HTTPError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    KeyError,
+    OSError,
+    RecursionError,  # a body of nothing but opening brackets
+)
 """What the SDK and a broken body can raise; everything else is a fault of ours and stays one."""
 
 
@@ -27,7 +36,9 @@ def build_client(
 ) -> openai.OpenAI:
     """A client that never repeats a call by itself and never follows a redirect with the key in hand."""
     limits = httpx2.Timeout(timeout, connect=CONNECT_SECONDS)
-    transport = openai.DefaultHttpx2Client(follow_redirects=False, timeout=limits)
+    # reading the machine's trust store takes 0.2 s, and a plain connection, as to this machine, never needs it
+    is_plain = base_url.startswith("http://")
+    transport = openai.DefaultHttpx2Client(follow_redirects=False, timeout=limits, verify=not is_plain)
     return openai.OpenAI(
         base_url=base_url,
         api_key=api_key,
@@ -72,6 +83,12 @@ class Caller:
         if self._client is None:
             self._client = self._connect()
         return self._client
+
+    def close(self) -> None:
+        """Let go of the connections; the next call makes new ones."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
 
     def read(self, what: str, call: Callable[[openai.OpenAI], object], parse: Callable[[Any], T]) -> T:
         """Make a call that changes nothing; it is repeated after passing faults."""
@@ -123,5 +140,5 @@ class Caller:
             return parse(answer)
         except BadAnswerError as exc:
             raise bad_answer(exc.message, doing) from exc
-        except (ValueError, TypeError, AttributeError, KeyError) as exc:
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as exc:
             raise bad_answer(f"the answer does not have the shape of the API ({type(exc).__name__})", doing) from exc

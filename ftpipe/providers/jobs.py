@@ -72,11 +72,14 @@ class Jobs:
                 else client.fine_tuning.jobs.list(limit=100)
             )
             found: list[Job] = []
+            first: int | None = None
             for item in islice(page, LIST_MOST):
                 job = self._job(item)
-                if job.created_at < since:
-                    break
-                found.append(job)
+                first = job.created_at if first is None else first
+                if job.created_at >= since:
+                    found.append(job)
+                elif first > job.created_at:
+                    break  # the list does run backwards in time, which not every host's does
             return found
 
         return iter(self._caller.read("list the jobs", call, list))

@@ -31,6 +31,11 @@ class OpenAIProvider:
         self.files = Files(caller)
         self.jobs = Jobs(caller, endpoint=self.endpoint)
         self.models = Models(caller)
+        self._caller = caller
+
+    def close(self) -> None:
+        """Let go of the connections; the next call makes new ones."""
+        self._caller.close()
 
 
 def open_openai(

@@ -37,6 +37,15 @@ NEVER_SENT = (
 )
 """Transport errors after which the endpoint has surely not seen the request."""
 
+UNREADABLE = (
+    json.JSONDecodeError,
+    UnicodeDecodeError,
+    RecursionError,
+    openai.APIResponseValidationError,
+    BadAnswerError,
+)
+"""What a body that is not the JSON of an answer leads to."""
+
 UNKNOWN_STATUSES = frozenset({408, 409})
 """Besides 5xx: answers after which a write may have been executed."""
 
@@ -114,7 +123,7 @@ def translate(exc: BaseException, doing: Doing) -> FtpipeError:
             if isinstance(exc, NEVER_SENT)
             else _lost(f"the connection broke: {_reason(exc)}", doing)
         )
-    if isinstance(exc, (json.JSONDecodeError, UnicodeDecodeError, openai.APIResponseValidationError, BadAnswerError)):
+    if isinstance(exc, UNREADABLE):
         return bad_answer("the answer was not complete JSON", doing)
     return ProviderError(
         f"could not {doing.what}: {type(exc).__name__}: {exc}", "run again with --debug for the whole story"
@@ -227,7 +236,8 @@ def _code_of(exc: openai.APIStatusError) -> str:
 def _said(exc: openai.APIStatusError) -> str:
     message = _body(exc).get("message")
     text = message if isinstance(message, str) and message else f"HTTP {exc.status_code}"
-    return " ".join(text.split())[:500]
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(printable.split())[:500]
 
 
 def _retry_after(headers: httpx2.Headers) -> float | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import BinaryIO
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import BinaryIO, TypeVar
 
 from ftpipe.errors import (
     AnswerLostError,
@@ -14,12 +14,16 @@ from ftpipe.errors import (
     ConnectionFailedError,
     DatasetError,
     FtpipeError,
-    ProviderError,
+    NotFoundError,
+    RateLimitError,
+    RequestRefusedError,
 )
-from ftpipe.providers.base import Provider, RemoteFile
+from ftpipe.providers.base import Provider, RemoteFile, is_passing, retry_after_of
 from ftpipe.records import Dataset
 from ftpipe.registry.uploads import OpenUpload
 from ftpipe.stages.memory import PartMemory
+
+T = TypeVar("T")
 
 AT_ONCE = 3
 """Parts in flight; each holds one part in memory."""
@@ -27,6 +31,8 @@ TRIES = 5
 """How often one part is sent; a part that arrived twice costs nothing, its second id is used."""
 MARGIN_SECONDS = 120.0
 """An upload this close to its end is not gone on with. Source: uploads expire after an hour, API description."""
+GONE = (NotFoundError, RequestRefusedError)
+"""What an endpoint says about an upload that has expired or was dropped there, whatever our clock thinks."""
 
 
 def upload_in_parts(
@@ -44,16 +50,23 @@ def upload_in_parts(
         DatasetError: The file changed while it was read.
         ProviderError: The endpoint cannot be reached or says no; `ftpipe resume` goes on with the parts that arrived.
     """
-    upload = _begin_or_go_on(dataset, filename, provider, memory, clock)
-    try:
-        part_ids, md5 = _send_parts(dataset, upload, provider, memory, on_progress)
-    except DatasetError:
-        provider.files.cancel_upload(upload.upload_id)
-        memory.drop(provider.endpoint, dataset.sha256)
-        raise
-    file = _complete(dataset, filename, upload, part_ids, md5, provider)
-    memory.drop(provider.endpoint, dataset.sha256)
-    return file
+    for is_last in (False, True):
+        upload = _begin_or_go_on(dataset, filename, provider, memory, clock)
+        try:
+            part_ids, md5 = _send_parts(dataset, upload, provider, memory, on_progress)
+            file = _complete(dataset, filename, upload, part_ids, md5, provider)
+        except DatasetError:
+            provider.files.cancel_upload(upload.upload_id)
+            memory.drop(provider.endpoint, dataset.sha256)
+            raise
+        except GONE:
+            memory.drop(provider.endpoint, dataset.sha256)
+            if is_last:
+                raise
+        else:
+            memory.drop(provider.endpoint, dataset.sha256)
+            return file
+    raise AnswerLostError(f"{dataset.path} could not be uploaded", "`ftpipe resume` tries again; nothing was paid")
 
 
 def _begin_or_go_on(
@@ -62,7 +75,7 @@ def _begin_or_go_on(
     known = memory.find(provider.endpoint, dataset.sha256)
     if known is not None and known.expires_at - clock() > MARGIN_SECONDS:
         return known
-    begun = provider.files.start_upload(filename=filename, size=dataset.bytes)
+    begun = _again(lambda: provider.files.start_upload(filename=filename, size=dataset.bytes), threading.Event())
     part_bytes = provider.profile.part_bytes
     expires_at = float(begun.expires_at or clock() + 3600)
     memory.begin(provider.endpoint, dataset.sha256, upload_id=begun.id, part_bytes=part_bytes, expires_at=expires_at)
@@ -92,7 +105,7 @@ def _send_parts(
             done += size
             on_progress(done, dataset.bytes)
 
-    with dataset.path.open("rb") as source, ThreadPoolExecutor(AT_ONCE, thread_name_prefix="ftpipe-part") as pool:
+    with dataset.path.open("rb") as source:
         try:
             for number, data in enumerate(_pieces(source, upload.part_bytes)):
                 whole.update(data)
@@ -106,10 +119,12 @@ def _send_parts(
                     continue
                 if len(pending) >= AT_ONCE:
                     settle(wait(pending, return_when=FIRST_COMPLETED).done)
-                pending[pool.submit(_send_part, provider, upload.upload_id, data, stop)] = (number, len(data), digest)
+                sending = _in_background(provider, upload.upload_id, data, stop)
+                pending[sending] = (number, len(data), digest)
             settle(wait(pending).done)
         except BaseException:
             stop.set()
+            settle({one for one in pending if one.done() and one.exception() is None})
             raise
     if whole.hexdigest() != dataset.sha256:
         raise DatasetError(
@@ -123,18 +138,37 @@ def _pieces(source: BinaryIO, size: int) -> Iterator[bytes]:
         yield data
 
 
-def _send_part(provider: Provider, upload_id: str, data: bytes, stop: threading.Event) -> str:
-    """Send one part, again after passing faults: a part is not paid, and only the ids that are named count."""
-    for attempt in range(TRIES):
+def _in_background(provider: Provider, upload_id: str, data: bytes, stop: threading.Event) -> Future[str]:
+    """Send one part in a thread that does not hold up the end of the program."""
+    future: Future[str] = Future()
+
+    def work() -> None:
         try:
-            return provider.files.add_part(upload_id, data)
-        except (AnswerLostError, ConnectionFailedError) as exc:
-            if attempt == TRIES - 1 or stop.wait(min(0.5 * 2**attempt, 10)):
+            future.set_result(_again(lambda: provider.files.add_part(upload_id, data), stop))
+        except BaseException as exc:  # noqa: BLE001 - it is raised again where the future is asked
+            future.set_exception(exc)
+
+    threading.Thread(target=work, daemon=True, name="ftpipe-part").start()
+    return future
+
+
+def _again(call: Callable[[], T], stop: threading.Event) -> T:
+    """Make a call that is not paid, again after passing faults: only the ids that are named later count."""
+    for attempt in range(TRIES - 1):
+        try:
+            return call()
+        except (AnswerLostError, ConnectionFailedError, RateLimitError) as exc:
+            if isinstance(exc, RateLimitError) and not is_passing(exc):
+                raise
+            if stop.wait(max(retry_after_of(exc) or 0.0, min(0.5 * 2**attempt, 10))):
                 raise _kept(exc) from exc
-    raise ProviderError("a part could not be sent", "`ftpipe resume` goes on with the parts that arrived")
+    try:
+        return call()
+    except (AnswerLostError, ConnectionFailedError) as exc:
+        raise _kept(exc) from exc
 
 
-def _kept(exc: FtpipeError) -> ProviderError:
+def _kept(exc: FtpipeError) -> ConnectionFailedError:
     return ConnectionFailedError(
         f"the upload stopped: {exc.message}", "`ftpipe resume` goes on with the parts that arrived; nothing was paid"
     )
@@ -146,7 +180,7 @@ def _complete(
     try:
         answer = provider.files.complete_upload(upload.upload_id, part_ids, md5=md5)
         file = answer.file
-    except AnswerLostError:
+    except (AnswerLostError, *GONE):  # also refused where an earlier call completed it, whose answer was lost
         file = next(iter(provider.files.find(filename=filename, size=dataset.bytes)), None)
         if file is None:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 
@@ -21,6 +22,8 @@ from ftpipe.records import Event, Job
 
 STALE_SECONDS = 1800.0
 """Silence after which ftpipe says that the job waits; queues of hours happen."""
+WAIT_MOST_SECONDS = 600.0
+"""The longest pause between two looks, whatever the endpoint asks for."""
 PASSING = (ConnectionFailedError, RateLimitError, BadAnswerError)
 
 
@@ -66,14 +69,17 @@ def poll(
         exp_base=1.3,
     )
 
+    deadline = clock() + timeout if timeout is not None else math.inf
+
     def wait(state: tenacity.RetryCallState) -> float:
         failure = state.outcome.exception() if state.outcome and state.outcome.failed else None
-        return max(jitter(state), (retry_after_of(failure) or 0.0) if failure else 0.0)
+        pause = max(jitter(state), (retry_after_of(failure) or 0.0) if failure else 0.0)
+        return min(pause, WAIT_MOST_SECONDS, max(deadline - clock(), 0.0))
 
     looking = tenacity.Retrying(
         retry=tenacity.retry_if_result(lambda found: not found.is_finished) | tenacity.retry_if_exception(_is_network),
         wait=wait,
-        stop=tenacity.stop_never if timeout is None else _stop_after(timeout, clock),
+        stop=lambda _state: clock() >= deadline,
         sleep=sleep,
         before_sleep=watch.say_trouble,
     )
@@ -147,8 +153,3 @@ class _Watch:
 
 def _is_network(exc: BaseException) -> bool:
     return isinstance(exc, PASSING) or type(exc) is ProviderError
-
-
-def _stop_after(timeout: float, clock: Callable[[], float]) -> Callable[[tenacity.RetryCallState], bool]:
-    deadline = clock() + timeout
-    return lambda _state: clock() >= deadline

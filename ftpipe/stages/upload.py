@@ -12,9 +12,10 @@ from ftpipe.errors import (
     DatasetError,
     FtpipeError,
     NotFoundError,
+    RateLimitError,
     RequestRefusedError,
 )
-from ftpipe.providers.base import Provider, RemoteFile
+from ftpipe.providers.base import Provider, RemoteFile, is_passing, retry_after_of
 from ftpipe.records import Dataset, UploadedFile
 from ftpipe.stages.memory import FileMemory
 from ftpipe.stages.parts import upload_in_parts
@@ -144,6 +145,10 @@ def _send(
             if attempt == TRIES - 1:
                 raise
             sleep(min(2.0**attempt, 20))
+        except RateLimitError as exc:
+            if attempt == TRIES - 1 or not is_passing(exc):
+                raise
+            sleep(max(retry_after_of(exc) or 0.0, 2.0**attempt))
     raise AnswerLostError(f"{dataset.path} could not be uploaded", "`ftpipe resume` tries again; nothing was paid")
 
 

@@ -1,0 +1,1 @@
+"""Attacks on the money path: a scripted endpoint, a chaos proxy, and what must hold under each fault."""

@@ -1,0 +1,38 @@
+"""Fixtures of the attacks."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.bench import Bench
+from tests.faults.endpoint import FaultEndpoint
+
+MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder in memory where there is one: a killed process loses nothing there either, and syncing is quick."""
+    place = Path(tempfile.mkdtemp(prefix="ftpipe-faults-", dir=MEMORY if MEMORY.is_dir() else None))
+    yield place
+    shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture
+def endpoint() -> Iterator[FaultEndpoint]:
+    """A running fault endpoint."""
+    with FaultEndpoint() as running:
+        yield running
+
+
+@pytest.fixture
+def bench(endpoint: FaultEndpoint, tmp_path: Path) -> Iterator[Bench]:
+    """A user's folder beside it."""
+    made = Bench(tmp_path, endpoint)
+    yield made
+    made.close()

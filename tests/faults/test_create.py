@@ -1,0 +1,348 @@
+"""Faults at the paid call: whatever happens to it, there is one job, or none and a clear error."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ftpipe.errors import (
+    AuthenticationError,
+    BadAnswerError,
+    ConnectionFailedError,
+    FtpipeError,
+    OutcomeUnknownError,
+    QuotaError,
+    RateLimitError,
+    RequestRefusedError,
+    TrainingNotAvailableError,
+)
+from ftpipe.providers.answers import job_of
+from ftpipe.providers.client import Caller
+from ftpipe.providers.profiles import find_profile
+from ftpipe.records import Job, RunState
+from tests.fakes.openai_client import MockOpenAI
+from tests.faults.bench import LINE, ONE_OF_EACH, Bench
+from tests.faults.endpoint import LOST, NEVER, RESET, Act, FaultEndpoint, busy, refusal
+from tests.faults.proxy import ChaosProxy, Toxics
+
+CREATE = "POST /fine_tuning/jobs"
+LIST = "GET /fine_tuning/jobs"
+
+LOST_ANSWERS = {
+    "dropped": LOST,
+    "reset": RESET,
+    "cut": Act(then="cut"),
+    "stalled": Act(then="stall"),
+    "dripping": Act(then="drip"),
+    "html": Act(body=b"<html>Bad gateway</html>"),
+    "null": Act(body=b"null"),
+    "empty object": Act(body=b"{}"),
+    "empty": Act(body=b""),
+    "cut json": Act(body=b'{"id": "ftjob-1", "obj'),
+    "list": Act(body=b"[]"),
+    "number": Act(body=b"42"),
+    "null id": Act(body=b'{"id": null, "status": "queued"}'),
+    "odd id": Act(body=b'{"id": "../../etc/passwd", "status": "queued"}'),
+    "no status": Act(body=b'{"id": "ftjob-0001"}'),
+    "not utf-8": Act(body=b'{"id": "\xff\xfe"}'),
+    "deep": Act(body=b"[" * 100_000),
+    "error object with 200": Act(body=b'{"error": {"message": "boom"}}'),
+    "500": refusal(500, executed=True),
+    "502": refusal(502, executed=True),
+    "503": refusal(503, executed=True),
+    "408": refusal(408, executed=True),
+    "409": refusal(409, executed=True),
+}
+
+
+@pytest.mark.parametrize("name", LOST_ANSWERS)
+def test_a_job_whose_answer_was_lost_is_found_and_not_paid_again(bench: Bench, name: str) -> None:
+    """Rows 2, 7, 8, 9: the call was executed, its answer never came or was broken; the one job is adopted."""
+    bench.endpoint.script(CREATE, LOST_ANSWERS[name])
+    run = bench.train(request_timeout_seconds=0.6)
+    assert run.state == RunState.REGISTERED
+    assert bench.counts() == ONE_OF_EACH
+    assert bench.endpoint.calls[CREATE] == 1
+
+
+@pytest.mark.parametrize("act", [NEVER, refusal(500), refusal(503), refusal(408), refusal(409)], ids=str)
+def test_a_call_that_was_not_executed_is_made_again_after_a_search(bench: Bench, act: Act) -> None:
+    """Row 7: the same signs, but nothing was made; the search finds nothing, and the second call makes the job."""
+    bench.endpoint.script(CREATE, act)
+    assert bench.train().state == RunState.REGISTERED
+    assert bench.counts() == ONE_OF_EACH
+    assert bench.endpoint.calls[CREATE] == 2
+
+
+@pytest.mark.parametrize("quirks", [{"filters_metadata": False}, {"oldest_first": True}, {"list_lag": 0.15}], ids=str)
+@pytest.mark.parametrize("stored", [True, False], ids=["metadata kept", "metadata dropped"])
+def test_a_lost_job_is_found_at_a_host_with_quirks(tmp_path: Path, quirks: dict[str, object], stored: bool) -> None:
+    """Filter ignored, list in another order, list behind, metadata dropped: the job is still found."""
+    with FaultEndpoint(keeps_metadata=stored, **quirks) as endpoint:
+        for age in (90_000, 80_000):
+            endpoint.seed_job(id=f"ftjob-old{age}", created_at=endpoint.now() - age, training_file="file-old")
+        bench = Bench(tmp_path, endpoint)
+        endpoint.script(CREATE, LOST)
+        assert bench.train().state == RunState.REGISTERED
+        assert endpoint.calls[CREATE] == 1
+        assert bench.counts() == {"files": 1, "jobs": 3, "models": 1, "costs": 1}
+
+
+@pytest.mark.parametrize("skew", [-7200.0, -500.0, 500.0, 7200.0])
+@pytest.mark.parametrize("filters", [True, False], ids=["filter", "no filter"])
+def test_a_lost_job_is_found_whatever_the_endpoints_clock_says(tmp_path: Path, skew: float, filters: bool) -> None:
+    """Row 24: the endpoint's clock is minutes or hours off; the key in the metadata finds the job all the same."""
+    with FaultEndpoint(skew=skew) as endpoint:
+        bench = Bench(tmp_path, endpoint, profile={"metadata_filter": filters})
+        endpoint.script(CREATE, LOST)
+        assert bench.train().state == RunState.REGISTERED
+        assert endpoint.calls[CREATE] == 1
+
+
+def test_nothing_is_sent_again_while_the_list_cannot_be_read(bench: Bench) -> None:
+    """Row 7: answer lost and list down: exit 7, and every resume asks the list before anything else."""
+    bench.endpoint.script(CREATE, LOST)
+    bench.endpoint.always(LIST, refusal(503))
+    bench.endpoint.script(LIST, None)  # the search before the first call passes
+    with pytest.raises(OutcomeUnknownError) as caught:
+        bench.train()
+    assert caught.value.exit_code == 7
+    assert "resume" in caught.value.hint
+    with pytest.raises(OutcomeUnknownError):
+        bench.resume()
+    assert bench.endpoint.calls[CREATE] == 1
+    bench.endpoint.always(LIST, None)
+    assert bench.resume().state == RunState.REGISTERED
+    assert bench.counts() == ONE_OF_EACH
+
+
+def test_the_key_is_not_followed_to_another_host(bench: Bench) -> None:
+    """Row 10: a redirect to another host is refused, and that host never sees the request."""
+    with FaultEndpoint() as other:
+        target = (("Location", f"{other.base_url}/fine_tuning/jobs"),)
+        bench.endpoint.always(CREATE, Act(executed=False, status=307, headers=target))
+        with pytest.raises(RequestRefusedError, match="redirects to"):
+            bench.train()
+        assert other.requests == []
+    assert bench.endpoint.calls[CREATE] == 1
+
+
+@pytest.mark.parametrize("asked", ["0.05", "-3", "NaN", "soon", ""])
+def test_a_search_waits_as_it_is_told_and_no_longer(bench: Bench, asked: str) -> None:
+    """Row 6: 429 on a safe call is waited out, and odd values fall back to the own pause."""
+    bench.endpoint.script("GET /files", busy(Retry_After=asked), busy(retry_after_ms="40"))
+    assert bench.train().state == RunState.REGISTERED
+    assert max(bench.slept) < 10
+
+
+def test_a_wait_longer_than_the_cap_ends_with_the_endpoints_words(bench: Bench) -> None:
+    """Row 6: Retry-After of 300 s before anything exists is an error with what to do, not a silent wait."""
+    bench.endpoint.always("GET /files", busy(Retry_After="300"))
+    with pytest.raises(RateLimitError, match="slow down"):
+        bench.train()
+    assert bench.endpoint.calls["GET /files"] == 1
+
+
+def test_a_retry_date_is_understood(bench: Bench) -> None:
+    """Row 6: the date form, here in the past, means now."""
+    bench.endpoint.script("GET /files", busy(Retry_After="Wed, 21 Oct 2015 07:28:00 GMT"))
+    assert bench.train().state == RunState.REGISTERED
+
+
+REFUSALS = [
+    (refusal(429, "insufficient_quota", "You exceeded your current quota"), QuotaError, 5),
+    (refusal(429, "daily_rate_limit_exceeded"), RateLimitError, 5),
+    (refusal(429, "rate_limit_exceeded"), RateLimitError, 5),
+    (refusal(403, "training_not_available"), TrainingNotAvailableError, 5),
+    (refusal(403, "unsupported_country_region_territory"), AuthenticationError, 4),
+    (refusal(401, "invalid_api_key"), AuthenticationError, 4),
+    (refusal(400, "model_not_available"), RequestRefusedError, 5),
+    (refusal(400, None, "invalid training_file: file-1 does not exist"), RequestRefusedError, 5),
+    (refusal(400, "invalidPayload", "file is not processed"), RequestRefusedError, 5),
+    (refusal(413), RequestRefusedError, 5),
+    (refusal(422), RequestRefusedError, 5),
+]
+
+
+@pytest.mark.parametrize(
+    ("act", "kind", "code"), REFUSALS, ids=lambda value: getattr(value, "code", None) or str(value)
+)
+def test_a_refusal_is_told_once_and_not_repeated(bench: Bench, act: Act, kind: type[FtpipeError], code: int) -> None:
+    """Rows 6, 16, 17: one POST, the mapped error with its exit code and a next step, no job, and resume tries anew."""
+    bench.endpoint.script(CREATE, act)
+    with pytest.raises(kind) as caught:
+        bench.train()
+    assert caught.value.exit_code == code
+    assert caught.value.hint
+    assert bench.endpoint.calls[CREATE] == 1
+    assert not bench.endpoint.jobs
+    assert bench.resume().state == RunState.REGISTERED
+    assert bench.counts() == ONE_OF_EACH
+
+
+def test_the_oldest_of_two_jobs_with_one_key_is_used_and_the_other_named(bench: Bench) -> None:
+    """Row 15: the endpoint made two jobs of one call; the older is adopted, the younger is told."""
+
+    def twin(route: str) -> None:
+        if route == CREATE and len(bench.endpoint.jobs) == 1:
+            first = next(iter(bench.endpoint.jobs.values()))
+            bench.endpoint.seed_job(**{**first, "id": "ftjob-twin", "created_at": first["created_at"] + 5})
+
+    bench.endpoint.after = twin
+    bench.endpoint.script(CREATE, LOST)
+    run = bench.train()
+    assert run.job is not None
+    assert run.job.id == "ftjob-0001"
+    assert any("ftjob-twin" in notice and "cancel" in notice for notice in bench.heard.notices)
+
+
+def test_a_key_that_is_revoked_half_way_pauses_the_run(bench: Bench) -> None:
+    """Row 16: 401 at any step is exit 4; with a new key the same run goes on, and nothing is paid twice."""
+    for step in ("GET /files", "POST /files", CREATE, "GET /fine_tuning/jobs/{id}"):
+        bench.endpoint.script(step, refusal(401, "invalid_api_key"))
+        with pytest.raises(AuthenticationError) as caught:
+            bench.train() if step == "GET /files" else bench.resume()
+        assert caught.value.exit_code == 4
+        assert bench.registry.latest_run().state != RunState.FAILED  # type: ignore[union-attr]
+    bench.key = "sk-test-another-0123456789"
+    assert bench.resume().state == RunState.REGISTERED
+    assert bench.counts() == ONE_OF_EACH
+
+
+def test_a_closed_port_is_surely_not_executed(bench: Bench) -> None:
+    """Row 4: connection refused: retried, exit 5, the journal says that nothing was sent."""
+    bench.base_url = "http://127.0.0.1:9/v1"
+    with pytest.raises(ConnectionFailedError) as caught:
+        bench.train()
+    assert caught.value.exit_code == 5
+    bench.base_url = bench.endpoint.base_url
+
+
+def test_a_port_that_closes_before_the_paid_call_is_not_doubtful(bench: Bench) -> None:
+    """Row 4: refused exactly at the create call: the journal holds a rejection, not a doubt."""
+    bench.endpoint.always(LIST, Act(headers=(("Connection", "close"),)))
+    bench.endpoint.after = lambda route: bench.endpoint.refuse_connections() if route == LIST else None
+    with pytest.raises(ConnectionFailedError) as caught:
+        bench.train()
+    assert (caught.value.exit_code, caught.value.paid) == (5, "no")
+    run = bench.registry.latest_run()
+    assert run is not None
+    operation = bench.registry.journal.find(bench.registry.operation_key(run, "create_job"))
+    assert operation is not None
+    assert operation.state == "rejected"
+
+
+def test_a_server_without_tls_is_surely_not_executed(bench: Bench) -> None:
+    """Row 4: a TLS handshake that fails is exit 5, and nothing has been sent."""
+    bench.base_url = bench.base_url.replace("http://", "https://")
+    with pytest.raises(ConnectionFailedError) as caught:
+        bench.train()
+    assert caught.value.exit_code == 5
+    assert not bench.endpoint.requests
+
+
+@pytest.mark.parametrize(
+    "toxics",
+    [
+        Toxics(latency=0.05),
+        Toxics(slicer=60),
+        Toxics(bandwidth=20_000),
+        Toxics(slow_close=0.2),
+    ],
+    ids=["latency", "slicer", "bandwidth", "slow close"],
+)
+def test_a_slow_line_ends_well(bench: Bench, toxics: Toxics) -> None:
+    """Delays, small pieces and little bandwidth change nothing but the time."""
+    with ChaosProxy(bench.endpoint.port, toxics) as proxy:
+        bench.base_url = proxy.base_url
+        assert bench.train().state == RunState.REGISTERED
+    assert bench.counts() == ONE_OF_EACH
+
+
+@pytest.mark.parametrize(
+    "toxics", [Toxics(limit_data=0), Toxics(timeout=0.1), Toxics(reset_peer=0.0), Toxics(limit_data=100)], ids=str
+)
+def test_a_line_that_breaks_at_the_paid_call_is_reconciled_over_a_whole_one(bench: Bench, toxics: Toxics) -> None:
+    """Rows 2, 8: the proxy spoils the line from the paid call on; over a whole line the job is found again."""
+    with ChaosProxy(bench.endpoint.port) as proxy:
+        bench.base_url = proxy.base_url
+
+        def spoil(route: str) -> None:
+            if route == CREATE:
+                proxy.toxics = toxics
+
+        bench.endpoint.before = spoil
+        with pytest.raises(OutcomeUnknownError) as caught:
+            bench.train(request_timeout_seconds=0.5)
+        assert caught.value.exit_code == 7
+        assert len(bench.endpoint.jobs) == 1
+        bench.endpoint.before = lambda _route: None
+        proxy.toxics = Toxics()
+        assert bench.resume().state == RunState.REGISTERED
+    assert bench.endpoint.calls[CREATE] == 1
+    assert bench.counts() == ONE_OF_EACH
+
+
+def test_eight_threads_with_their_own_databases_at_a_host_that_honours_keys_make_one_job(tmp_path: Path) -> None:
+    """Row 22: colleagues who share no database but a host with idempotency keys pay once."""
+    with FaultEndpoint(honours_keys=True) as endpoint:
+        benches = [Bench(tmp_path / str(number), endpoint) for number in range(8)]
+        for bench in benches:
+            bench.registry  # noqa: B018 - opened before the race
+        assert not endpoint.jobs
+        threads = [threading.Thread(target=bench.train) for bench in benches]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(endpoint.jobs) == 1
+        assert [len(bench.registry.models()) for bench in benches] == [1] * 8
+
+
+def test_the_same_again_is_a_second_job_only_when_it_is_asked_for(bench: Bench) -> None:
+    """Two runs of the same data make one job; ``--again`` makes another of the same file."""
+    first = bench.train()
+    assert bench.train().id == first.id
+    bench.train(again=True)
+    assert bench.counts() == {"files": 1, "jobs": 2, "models": 2, "costs": 2}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=8,
+)
+FIELDS = ("id", "status", "model", "created_at", "metadata", "error", "hyperparameters", "method", "result_files")
+
+
+@settings(max_examples=300, deadline=None)
+@given(body=st.fixed_dictionaries({}, optional={name: JSON for name in FIELDS}))
+def test_whatever_a_host_answers_becomes_a_job_or_a_typed_error(body: dict[str, object]) -> None:
+    """Row 9: bodies that Hypothesis makes never raise anything but ftpipe's own errors, and can always be stored."""
+    caller = Caller(find_profile("openai"), MockOpenAI().as_client, base_url="http://127.0.0.1")
+    text = json.dumps(body)
+    try:
+        job = caller.change("look", lambda _: json.loads(text), lambda a: job_of(a, endpoint="e", provider="p"))
+    except BadAnswerError as error:
+        assert error.hint
+    else:
+        assert Job.model_validate_json(job.model_dump_json()) == job
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(body=st.fixed_dictionaries({}, optional={name: JSON for name in FIELDS}))
+def test_whatever_a_host_answers_to_the_paid_call_the_job_is_one(tmp_path: Path, body: dict[str, object]) -> None:
+    """Row 9: the same bodies over the wire as the answer to the paid call and to a look: one job, one model."""
+    with FaultEndpoint() as endpoint:
+        bench = Bench(tmp_path / secrets.token_hex(4), endpoint, content=LINE * 3)
+        for route in (CREATE, "GET /fine_tuning/jobs/{id}"):
+            endpoint.script(route, Act(body=json.dumps(body).encode()))
+        assert bench.train(timeout=5).state == RunState.REGISTERED
+        assert bench.counts() == ONE_OF_EACH
+        bench.close()
