@@ -128,7 +128,7 @@ def read_grader(given: Mapping[str, Any], where: str) -> Grader:
         ApiError: 400 that says which field is wrong, or why this kind is not served.
     """
     kind = given.get("type")
-    if kind in _UNSERVED:
+    if isinstance(kind, str) and kind in _UNSERVED:
         message = f"Graders of type '{kind}' are not served here: {_UNSERVED[kind]}."
         raise invalid(message, f"{where}.type", "unsupported_grader")
     if not isinstance(kind, str) or kind not in KINDS:

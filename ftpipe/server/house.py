@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -114,6 +115,9 @@ class _Once:
     def __call__(self) -> Engine:
         with self._lock:
             if self._engine is None:
+                # Read when torch loads: its threads shall sleep while they wait, for a trainer may run beside us.
+                os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+                os.environ.setdefault("KMP_BLOCKTIME", "0")
                 from ftpipe.server.engine import Engine as RealEngine
 
                 settings = self._settings

@@ -159,13 +159,11 @@ class Jobs:
 
 def _method_of(asked: CreateJob) -> tuple[str, Hyperparameters]:
     """The method, and the hyperparameters from its own block or, where that has none, from the top level."""
-    if asked.method is None:
-        return "supervised", asked.hyperparameters or Hyperparameters()
-    kind = asked.method.type
+    kind = "supervised" if asked.method is None else asked.method.type
     if kind not in METHODS:
         message = f"The method '{kind}' is not available for this model."
         raise invalid(message, "method.type", "model_not_available")
-    block = getattr(asked.method, kind)
+    block = None if asked.method is None else getattr(asked.method, kind)
     own = None if block is None else block.hyperparameters
     chosen = own or asked.hyperparameters or Hyperparameters()
     if chosen.beta is not None and kind != "dpo":

@@ -23,9 +23,10 @@ def open_log(path: Path, level: str) -> None:
     if not path.exists():
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
     handlers: list[logging.Handler] = [
-        RotatingFileHandler(path, maxBytes=MAX_BYTES, backupCount=KEPT_FILES, encoding="utf-8"),
-        logging.StreamHandler(sys.stderr),
+        RotatingFileHandler(path, maxBytes=MAX_BYTES, backupCount=KEPT_FILES, encoding="utf-8")
     ]
+    if not _is_stderr(path):
+        handlers.append(logging.StreamHandler(sys.stderr))
     for name in ("ftpipe.server", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.setLevel(level.upper() if name == "ftpipe.server" else "WARNING")
@@ -33,3 +34,11 @@ def open_log(path: Path, level: str) -> None:
         logger.handlers = list(handlers)
     for handler in handlers:
         handler.setFormatter(logging.Formatter(FORMAT))
+
+
+def _is_stderr(path: Path) -> bool:
+    """True where whoever started the server sends its stderr to the log file: each line would be there twice."""
+    try:
+        return os.path.samestat(os.fstat(sys.stderr.fileno()), path.stat())
+    except (OSError, ValueError, AttributeError):
+        return False

@@ -125,7 +125,7 @@ class FormReceiver:
 
     def _header_end(self) -> None:
         name, value = self._header
-        self._part.headers[name.decode("latin-1").lower()] = value.decode("utf-8", "replace")
+        self._part.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
         self._header = (bytearray(), bytearray())
 
     def _headers_finished(self) -> None:

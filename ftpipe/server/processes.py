@@ -24,6 +24,7 @@ from ftpipe.server.disk import read_json, write_json
 LOCK = "trainer.lock"
 NOTE = "trainer.json"
 LOG = "trainer.log"
+NICE = 5
 GRACE = 3.0
 """Seconds between SIGTERM and SIGKILL."""
 
@@ -106,6 +107,9 @@ def start(command: tuple[str, ...], folder: Path) -> Trainer | None:
             )
     finally:
         os.close(handle)
+    with suppress(psutil.Error, OSError):
+        # Requests are answered first when both want the processor.
+        psutil.Process(process.pid).nice(NICE)
     write_json(folder / NOTE, {"pid": process.pid, "created": _created(process.pid)})
     return Trainer(folder, process.pid, process)
 
@@ -139,6 +143,9 @@ def _environment() -> dict[str, str]:
     """The environment for a trainer: ours without keys, and with this very ftpipe to import."""
     kept = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
     # The trainer runs in the job's folder, where a path relative to ours would lead nowhere.
+    # Its threads shall sleep instead of spinning while they wait, for the server works beside them.
+    kept.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    kept.setdefault("KMP_BLOCKTIME", "0")
     kept["PYTHONPATH"] = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path if entry)
     return kept
 

@@ -25,6 +25,8 @@ from ftpipe.server.transitions import Transitions
 log = logging.getLogger("ftpipe.server.jobs")
 
 SWEEP_SECONDS = 60.0
+REST_SECONDS = 5.0
+"""How long a job is left alone after something went wrong with it."""
 PAUSE_SECONDS = 8.0
 """How long trainers may take to keep their state when the server stops."""
 PATIENCE = 10
@@ -52,6 +54,7 @@ class Supervisor(threading.Thread):
         self._moves = Transitions(store, layout, settings.keep_checkpoints)
         self._trainers: dict[str, Trainer] = {}
         self._not_before: dict[str, float] = {}
+        self._resting: dict[str, float] = {}
         self._woken = threading.Event()
         self._stopping = False
         self._swept = 0.0
@@ -104,13 +107,18 @@ class Supervisor(threading.Thread):
         return bool(jobs)
 
     def _guarded_step(self, job: JobRow) -> None:
+        if time.monotonic() < self._resting.get(job.id, 0.0):
+            return
         try:
             self._step(job)
         except (FtpipeError, OSError) as exc:
+            self._resting[job.id] = time.monotonic() + REST_SECONDS
             log.error("job %s could not go on and is tried again: %s", job.id, exc)
 
     def _step(self, job: JobRow) -> None:
-        if job.status in ENDED:
+        if job.status not in ENDED and not self._layout.job(job.id).is_dir():
+            self._moves.failed(job, {"code": "server_error", "message": "The job's folder is gone", "param": None})
+        elif job.status in ENDED:
             self._release(job)
         elif job.status == "validating_files":
             self._check(job)

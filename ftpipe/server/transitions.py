@@ -54,8 +54,8 @@ class Transitions:
             current = tx.jobs.get(job.id)
             if current is None or current.status not in ("queued", "running") or current.wanted != "run":
                 return False
-            if current.status == "queued":
-                say(tx, job.id, "Fine-tuning job started" if current.started_at is None else "Training goes on")
+            if current.status == "queued" and current.started_at is not None:
+                say(tx, job.id, "Training goes on")
             tx.jobs.change(job.id, status="running", holds=True, started_at=current.started_at or now())
         return True
 
@@ -88,12 +88,18 @@ class Transitions:
 
     def _sync_checkpoints(self, job: JobRow) -> None:
         found = find_checkpoints(self._layout.job(job.id))
+        there = {step for step, _ in found}
         with self._store.read() as tx:
-            known = {row.step for row in tx.checkpoints.of(job.id)}
+            rows = tx.checkpoints.of(job.id)
+        known = {row.step for row in rows}
         fresh = [(step, metrics) for step, metrics in found if step not in known]
-        if not fresh:
+        lost = [row for row in rows if not row.removed and row.step not in there]
+        if not fresh and not lost:
             return
         with self._store.write() as tx:
+            for row in lost:
+                # The trainer keeps only its last ones.
+                tx.checkpoints.remove(row.id)
             for step, metrics in fresh:
                 tx.checkpoints.add(_checkpoint(job, step, metrics))
             self._drop_old(tx, job)
@@ -170,7 +176,9 @@ class Transitions:
     def paused(self, job: JobRow) -> None:
         """The trainer has stopped because its owner wanted a pause."""
         with self._store.write() as tx:
-            if _still(tx, job, "running"):
+            current = tx.jobs.get(job.id)
+            # The owner may have thought better of it while the trainer was stopping.
+            if current is not None and (current.status, current.wanted) == ("running", "pause"):
                 tx.jobs.change(job.id, status="paused", holds=False, attempts=0, estimated_finish=None)
                 say(tx, job.id, f"The job is paused at step {read_progress(self._layout.job(job.id)).step}")
 

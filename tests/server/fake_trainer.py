@@ -103,7 +103,7 @@ class FakeTrainer:
             handle.write(f"{os.getpid()}\n")
         error = {"code": "invalid_training_file", "message": "nothing to learn", "param": "training_file"}
         failed = self.end == "failed"
-        result = {"status": "failed" if failed else "succeeded", "error": error if failed else None}
+        result: dict[str, Any] = {"status": "failed" if failed else "succeeded", "error": error if failed else None}
         result |= {"trained_tokens": self.total, "final_step": self.total, "finished_at": int(time.time())}
         self.replace("result.json", result)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ftpipe.errors import FtpipeError
 from ftpipe.server.checking import Fault, Faults
 from ftpipe.server.engine import Delta, GenerationRequest, TokenLogprob
 
@@ -24,11 +25,14 @@ class FakeEngine:
     adapters: list[Path | None] = field(default_factory=list)
     closed: threading.Event = field(default_factory=threading.Event)
     wait: threading.Event | None = None
+    fault: FtpipeError | None = None
 
     def generate(self, *, base: str, adapter: Path | None, request: GenerationRequest) -> Iterator[Delta]:
         """Answer a request."""
         self.asked.append(request)
         self.adapters.append(adapter)
+        if self.fault is not None:
+            raise self.fault
         words = self.text.split(" ")[: request.max_tokens]
         try:
             for place, word in enumerate(words):

@@ -74,6 +74,11 @@ class Exchange:
         self._house = house
         self._limiter: anyio.CapacityLimiter | None = None
 
+    @property
+    def method(self) -> str:
+        """The method that it serves."""
+        return self._entry.method
+
     async def answer(self, request: Request) -> Response:
         """Take a request and answer it."""
         request.scope[ROUTE] = self._entry.path
@@ -173,6 +178,26 @@ class Exchange:
             return _file(answer)
         headers = {"idempotent-replayed": "true"} if answer.replayed else None
         return JSONResponse(answer.body, answer.status, headers=headers)
+
+
+class Junction:
+    """The methods of one path, kept together so that a wrong method is answered with all the right ones."""
+
+    def __init__(self) -> None:
+        self._exchanges: dict[str, Exchange] = {}
+
+    def add(self, exchange: Exchange) -> None:
+        """Add the exchange of one method."""
+        self._exchanges[exchange.method] = exchange
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods that are served."""
+        return list(self._exchanges)
+
+    async def answer(self, request: Request) -> Response:
+        """Answer by method; HEAD is GET without its body."""
+        return await self._exchanges["GET" if request.method == "HEAD" else request.method].answer(request)
 
 
 def _as_answer(given: Answer | Mapping[str, Any]) -> Answer:

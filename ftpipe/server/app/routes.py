@@ -10,7 +10,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from ftpipe.server.app.errors import HANDLERS
-from ftpipe.server.app.exchange import Entry, Exchange, Kind
+from ftpipe.server.app.exchange import Entry, Exchange, Junction, Kind
 from ftpipe.server.app.porch import Porch
 from ftpipe.server.house import House, Ports, build
 from ftpipe.server.settings import ServeSettings
@@ -77,7 +77,10 @@ def application(house: House) -> Starlette:
         yield
         house.close()
 
-    routes = [Route(entry.path, Exchange(entry, house).answer, methods=[entry.method]) for entry in entries(house)]
+    by_path: dict[str, Junction] = {}
+    for entry in entries(house):
+        by_path.setdefault(entry.path, Junction()).add(Exchange(entry, house))
+    routes = [Route(path, junction.answer, methods=junction.methods) for path, junction in by_path.items()]
     return Starlette(
         routes=routes,
         middleware=[Middleware(Porch, gate=house.gate)],

@@ -73,13 +73,20 @@ class Rows(Generic[Row]):
     ) -> Page[Row]:
         """The ``limit`` records that follow the one named by ``after``.
 
+        Args:
+            where: What a record must be like; the first clause says whose list it is, and ``after`` must belong there.
+            after: Id of the last record of the page before; it need not fit the further clauses.
+            limit: Most records to return.
+            order: Column to go by; the order of arrival if ``None``.
+            oldest_first: Go up instead of down.
+
         Raises:
             UnknownCursorError: If ``after`` is not in the list.
         """
         by = self.table.c.seq if order is None else order
         clauses = list(where)
         if after is not None:
-            edge = self.conn.execute(select(by).where(self.table.c.id == after, *where)).scalar()
+            edge = self.conn.execute(select(by).where(self.table.c.id == after, where[0])).scalar()
             if edge is None:
                 message = f"No item with id '{after}' is in this list."
                 raise UnknownCursorError(message)

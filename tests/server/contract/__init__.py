@@ -1,0 +1,1 @@
+"""Running openai-python's own tests against a server; see ``seed`` for how."""

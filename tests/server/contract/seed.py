@@ -1,0 +1,126 @@
+"""A pytest plugin that puts the things which openai-python's tests name into a running server's data folder.
+
+Those tests ask for fixed ids (``file-abc123``, ``ft-AF1WoRqd3aJAHsqc9NY7iL8F``) and delete them again and again, so
+the rows are put back before each test. The server is the ordinary one and knows nothing of it::
+
+    python -m tests.server.contract.host DATA_DIR PORT &
+    cd openai-python && FTPIPE_DATA_DIR=DATA_DIR TEST_API_BASE_URL=http://127.0.0.1:PORT/v1 \
+        PYTHONPATH=src:FTPIPE_CHECKOUT python -m pytest -p tests.server.contract.seed -o addopts="" \
+        tests/api_resources/fine_tuning tests/api_resources/test_files.py tests/api_resources/test_uploads.py \
+        tests/api_resources/uploads tests/api_resources/test_models.py
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import delete
+
+from ftpipe.server.disk import Layout
+from ftpipe.server.store import (
+    CheckpointRow,
+    EventRow,
+    FileRow,
+    JobRow,
+    PartRow,
+    PermissionRow,
+    Store,
+    Transaction,
+    UploadRow,
+    open_store,
+)
+from ftpipe.server.store.schema import metadata
+
+NOW = 1_790_000_000
+LATER = 4_000_000_000
+JOB = "ft-AF1WoRqd3aJAHsqc9NY7iL8F"
+SHARED = "ft:gpt-4o-mini-2024-07-18:org:weather:B7R9VjQd"
+DELETED = "ft:gpt-4o-mini:acemeco:suffix:abc123"
+CURSOR = "after"
+LINE = b'{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}\n'
+
+
+class Seeder:
+    """Puts the rows back.
+
+    Args:
+        data_dir: The running server's folder.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self.layout = Layout(data_dir)
+        self.store: Store = open_store(self.layout.database)
+
+    def plant(self) -> None:
+        """Empty every table and fill it with what the tests name."""
+        with self.store.write() as tx:
+            for table in reversed(metadata.sorted_tables):
+                tx.files.conn.execute(delete(table))
+            self._files(tx)
+            self._jobs(tx)
+            self._uploads(tx)
+
+    def _files(self, tx: Transaction) -> None:
+        for file_id, purpose in (("file-abc123", "fine-tune"), ("file_id", "assistants"), (CURSOR, "user_data")):
+            self.layout.file(file_id).write_bytes(LINE * 10)
+            tx.files.add(FileRow(file_id, "local", "a.jsonl", purpose, len(LINE) * 10, "0" * 64, NOW))
+
+    def _jobs(self, tx: Transaction) -> None:
+        running = _job(JOB)
+        self.layout.job(JOB).mkdir(exist_ok=True)
+        done: dict[str, Any] = {
+            "status": "succeeded",
+            "wanted": "run",
+            "holds": False,
+            "final_step": 1,
+            "finished_at": NOW,
+        }
+        tx.jobs.create(replace(running, id=CURSOR, model_name="ft:x", status="failed", holds=False))
+        tx.jobs.create(running)
+        for place, name in enumerate((JOB, SHARED, DELETED)):
+            tx.jobs.create(replace(_job(f"done{place}"), model_name=name, fine_tuned_model=name, **done))
+        tx.events.add(EventRow(CURSOR, JOB, NOW, "info", "message", "hello"))
+        tx.checkpoints.add(CheckpointRow(CURSOR, JOB, NOW, 1, "ft:x:ckpt-step-1", {"step": 1, "train_loss": 0.5}))
+        tx.permissions.add(PermissionRow("cp_zc4Q7MP6XxulcVzj4MZdwsAB", SHARED, "one", NOW))
+        for cp_id, project in ((CURSOR, "project_id"), ("cp_other", "two")):
+            tx.permissions.add(PermissionRow(cp_id, JOB, project, NOW))
+
+    def _uploads(self, tx: Transaction) -> None:
+        upload = UploadRow("upload_abc123", "local", "a", "assistants", len(LINE), "text/plain", "pending", NOW, LATER)
+        self.layout.upload(upload.id).mkdir(exist_ok=True)
+        self.layout.part(upload.id, "string").write_bytes(LINE)
+        tx.uploads.add(upload)
+        tx.parts.add(PartRow("string", upload.id, len(LINE), NOW))
+
+
+def _job(job_id: str) -> JobRow:
+    return JobRow(
+        id=job_id,
+        owner="local",
+        created_at=NOW,
+        model="gpt-4o-mini",
+        base="smollm2-135m-instruct",
+        model_name=f"ft:{job_id}",
+        method="supervised",
+        training_file="file-abc123",
+        validation_file=None,
+        suffix=None,
+        seed=1,
+        asked={"n_epochs": "auto", "batch_size": "auto", "learning_rate_multiplier": "auto"},
+        status="running",
+        checked=True,
+        holds=True,
+    )
+
+
+_SEEDER: list[Seeder] = []
+
+
+def pytest_runtest_setup() -> None:
+    """Put the rows back before every test."""
+    if not _SEEDER:
+        _SEEDER.append(Seeder(Path(os.environ["FTPIPE_DATA_DIR"])))
+    _SEEDER[0].plant()

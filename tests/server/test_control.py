@@ -1,0 +1,113 @@
+"""A server as a process: its note, its lock, status, stop and logs."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from ftpipe.errors import ConfigError, LockedError, NotFoundError, UsageError
+from ftpipe.server.app import ServeSettings, serve
+from ftpipe.server.control import logs, status, stop
+from tests.server.processes import ServerProcess
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ServerProcess]:
+    """A server in a process of its own."""
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    server = ServerProcess(data_dir)
+    server.start()
+    yield server
+    if server.process is not None and server.process.poll() is None:
+        server.stop()
+
+
+def test_a_running_server_can_be_seen_stopped_and_read(server: ServerProcess) -> None:
+    """Status, logs and stop work from another process."""
+    seen = status(server.data_dir)
+    assert (seen.running, seen.answers, seen.base_url) == (True, True, server.note["base_url"])
+    assert (seen.jobs_running, seen.jobs_open) == (0, 0)
+    assert any("listening on" in line for line in logs(server.data_dir))
+    assert stop(server.data_dir) is True
+    assert status(server.data_dir).running is False
+    assert not (server.data_dir / "server.json").exists()
+    assert stop(server.data_dir) is False
+
+
+def test_a_killed_server_is_not_taken_for_a_running_one(server: ServerProcess) -> None:
+    """Its note is still there, its lock is not."""
+    server.kill()
+    assert (server.data_dir / "server.json").exists()
+    assert status(server.data_dir).running is False
+
+
+def test_a_second_server_on_the_same_folder_is_refused(server: ServerProcess) -> None:
+    """Two supervisors would train jobs twice."""
+    with pytest.raises(LockedError):
+        serve(ServeSettings(data_dir=server.data_dir, port=0))
+
+
+def test_a_port_in_use_is_an_error_with_a_way_out(server: ServerProcess, tmp_path: Path) -> None:
+    """Named with the flag that helps."""
+    with pytest.raises(ConfigError) as refused:
+        serve(ServeSettings(data_dir=tmp_path / "other", port=server.note["port"]))
+    assert "--port" in refused.value.hint
+    with pytest.raises(UsageError):
+        serve(ServeSettings(data_dir=tmp_path / "other", host="0.0.0.0", port=0))
+
+
+def test_only_the_owner_can_read_what_the_server_keeps(server: ServerProcess) -> None:
+    """Folders 0700, files 0600."""
+    for path in server.data_dir.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+
+
+def test_the_log_holds_routes_and_no_requests(server: ServerProcess) -> None:
+    """Neither query, nor key, nor content."""
+    url = server.note["base_url"] + "/files?purpose=canary-query"
+    request = urllib.request.Request(url, headers={"Authorization": "Bearer canary-key"})
+    with urllib.request.urlopen(request, timeout=10):
+        pass
+    server.upload(b'{"canary-content": 1}\n')
+    text = "\n".join(logs(server.data_dir))
+    assert "GET /v1/files 200" in text
+    assert "POST /v1/files 200" in text
+    assert "canary" not in text
+
+
+def test_new_log_lines_can_be_followed(server: ServerProcess) -> None:
+    """The iterator waits for more, and gives them as they come."""
+
+    def ask(_seconds: float) -> None:
+        server.call("/models")
+
+    lines = logs(server.data_dir, lines=0, follow=True, sleep=ask)
+    assert any("GET /v1/models 200" in line for line in islice(lines, 3))
+
+
+def test_no_log_is_said_plainly(tmp_path: Path) -> None:
+    """Before the first start there is none."""
+    with pytest.raises(NotFoundError):
+        next(iter(logs(tmp_path)))
+
+
+def test_the_server_starts_in_under_two_seconds_without_torch(tmp_path: Path) -> None:
+    """Torch is for jobs and chats. Processor time of a fresh process, so that busy neighbours do not count."""
+    code = (
+        "import sys, time, ftpipe.server.app as app; from pathlib import Path;"
+        f"app.create_app(app.ServeSettings(data_dir=Path({str(tmp_path / 'd')!r})));"
+        "print([name for name in ('torch', 'transformers', 'peft', 'openai') if name in sys.modules]);"
+        "print(time.process_time())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded, seconds = done.stdout.splitlines()
+    assert loaded == "[]"
+    assert float(seconds) < 2.0
