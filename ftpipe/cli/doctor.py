@@ -29,7 +29,9 @@ def doctor(session: Session, online: bool, provider: str | None) -> None:
     bad = sum(finding.state == "bad" for finding in found)
     session.exit_code = 1 if bad else 0
     session.add(broken=bad)
-    session.say(f"\n{plural(bad, 'thing needs', 'things need')} mending" if bad else "\nall is in order")
+    warned = sum(finding.state == "warn" for finding in found)
+    verdict = f"{plural(bad, 'thing is', 'things are')} broken" if bad else "nothing is broken"
+    session.say(f"\n{verdict}" + (f", {plural(warned, 'warning')}" if warned else ""))
 
 
 def show(session: Session, finding: Finding) -> Finding:

@@ -159,9 +159,9 @@ def registry_state(registry: Registry, today: date) -> Iterator[Finding]:
     """Whether the database is whole, and which models end soon."""
     models = registry.models()
     runs = registry.runs(10_000)
-    yield Finding(
-        "registry", "ok", f"{registry.place}: whole, {plural(len(runs), 'run')}, {plural(len(models), 'model')}"
-    )
+    place = registry.place.removeprefix("sqlite:///")
+    known = f"{plural(len(runs), 'run')}, {plural(len(models), 'model')}"
+    yield Finding("registry", "ok", f"{place}: whole, {known}")
     ends = {m.id: date.fromisoformat(m.base_shutdown_date) for m in models if m.base_shutdown_date}
     soon = sorted((end, name) for name, end in ends.items() if (end - today).days <= SOON_DAYS)
     for end, name in soon[:5]:

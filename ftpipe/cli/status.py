@@ -26,7 +26,7 @@ from ftpipe.reports.runs import status_lines
 def status(session: Session, job: str | None, watch: bool, provider: str | None) -> None:
     """Show how JOB (a job, run or model id; the latest run where not given) stands.
 
-    Ends with 0 where there is a model, 8 while the job runs, 1 where it failed or was cancelled.
+    Ends with 0 where there is a model, 8 while the job runs, 1 where it failed, was cancelled or does not exist yet.
     """
     settings = session.settings({"provider": provider})
     registry = session.registry(settings)
@@ -102,7 +102,7 @@ def finish(session: Session, run: Run | None, job: Job | None) -> None:
         ended = "was cancelled" if job.status == "cancelled" else "failed"
         raise JobFailedError(f"{name} {ended}", "`ftpipe train` makes a new job; `ftpipe jobs events` tells the story")
     if job is None or not job.is_finished:
-        session.exit_code = StillRunningError.exit_code
+        session.exit_code = StillRunningError.exit_code if job else 1
         resume = run.id if run else ""
         session.say(f"\n{session.paint_err('bold', 'Next:')} ftpipe resume {resume}".rstrip())
     elif run is not None and run.model is not None:

@@ -16,7 +16,7 @@ from ftpipe.cli.prepare import refuse_errors, settings_of, show
 from ftpipe.cli.session import Session, pass_session
 from ftpipe.config import Settings
 from ftpipe.records import Report, RunSpec
-from ftpipe.reports.plain import short
+from ftpipe.reports.plain import plural, short
 from ftpipe.reports.runs import plan_lines
 
 job_options = options.together(
@@ -69,9 +69,8 @@ def refuse_faulty(session: Session, report: Report, asked: Asked) -> None:
     if not report.ok:
         show(session, report)
     elif report.summary.warnings:
-        session.say(
-            f"{report.summary.warnings:,} warnings about the data; `ftpipe prepare {short(asked.data)}` shows them"
-        )
+        many = plural(report.summary.warnings, "warning")
+        session.say(f"{many} about the data; `ftpipe prepare {short(asked.data)}` shows them")
     refuse_errors(report, asked)
 
 

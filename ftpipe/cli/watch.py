@@ -137,7 +137,7 @@ class LogWatcher(Seen):
     def on_job(self, job: Job) -> None:
         """Say each change of status."""
         super().on_job(job)
-        if job.status != self._last_status:
+        if self.stage == "poll" and job.status != self._last_status:
             self._last_status = job.status
             self.session.say(f"  {clean(job.id, 80)} is {clean(job.status, 40)}")
 

@@ -44,8 +44,10 @@ def cost_lines(cost: CostEstimate, paint: Paint = plain) -> list[str]:
     lines = [f"{title}  {clean(cost.model, 80)}, {plural(cost.epochs, 'epoch')}"]
     if cost.expected is None:
         return [*lines, f"  {paint('warning', 'unknown')}: {clean(cost.warning or cost.source, 200)}"]
-    if not cost.high:
+    if cost.price_per_million == 0:
         return [*lines, f"  {paint('ok', 'free')}: {clean(cost.source, 120)}"]
+    if not cost.tokens_per_epoch:
+        return [*lines, "  there are no tokens to train on"]
     lines.append(f"  {paint('bold', money(cost.expected, cost.currency))}{_range(cost)}")
     price = money(cost.price_per_million, cost.currency)
     notes = [f"{price} per million tokens trained, as of {cost.price_as_of}, {clean(cost.source, 120)}"]

@@ -7,7 +7,20 @@ from collections.abc import Sequence
 from ftpipe.records import CostEstimate, Event, Hyperparameters, Job, Metric, Model, Report, Run, RunSpec
 from ftpipe.reports.chart import Series, plot
 from ftpipe.reports.meanings import meaning_of
-from ftpipe.reports.plain import Paint, clean, count, decimal, duration, moment, money, plain, short, size, table
+from ftpipe.reports.plain import (
+    Paint,
+    clean,
+    count,
+    decimal,
+    duration,
+    moment,
+    money,
+    plain,
+    plural,
+    short,
+    size,
+    table,
+)
 
 STATUS_STYLES = {"succeeded": "ok", "failed": "error", "cancelled": "warning", "running": "info"}
 _CURVES = (
@@ -46,7 +59,7 @@ def hyperparameter_text(asked: Hyperparameters | None) -> str:
     """Hyperparameters in a line: ``3 epochs, batch size auto, …``."""
     if asked is None:
         return "unknown"
-    epochs = "1 epoch" if asked.n_epochs == 1 else f"{asked.n_epochs} epochs"
+    epochs = "epochs auto" if asked.n_epochs == "auto" else plural(asked.n_epochs, "epoch")
     parts = [epochs, f"batch size {asked.batch_size}", f"learning rate multiplier {asked.learning_rate_multiplier}"]
     parts += [f"beta {asked.beta}"] if asked.beta is not None else []
     return ", ".join([*parts, *(f"{clean(key, 40)} {clean(value, 40)}" for key, value in asked.extra.items())])
@@ -58,12 +71,12 @@ def cost_text(cost: CostEstimate | None) -> str:
         return "not estimated"
     if cost.expected is None:
         return f"unknown: {clean(cost.warning or 'there is no price for this model', 200)}"
-    if not cost.high:
+    if cost.price_per_million == 0:
         return "free"
     text = money(cost.expected, cost.currency)
     if cost.low != cost.high:
         text += f" (from {money(cost.low, cost.currency)} to {money(cost.high, cost.currency)})"
-    return f"{text}, estimated from {count(cost.tokens_per_epoch)} tokens × {cost.epochs} epochs"
+    return f"{text}, estimated from {count(cost.tokens_per_epoch)} tokens × {plural(cost.epochs, 'epoch')}"
 
 
 def status_lines(
