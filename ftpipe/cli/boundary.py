@@ -132,8 +132,7 @@ def _report(error: FtpipeError, session: Session) -> None:
     lines = [f"{label} {clean(error.message, 600)}"]
     if error.hint:
         lines.append(f"{session.paint_err('dim', '  next:')} {clean(error.hint, 400)}")
-    for line in lines:
-        click.echo(session.hide(line), err=True, color=session.has_color(sys.stderr))
+    session.tell(lines)
 
 
 def _be_lenient_with_characters() -> None:

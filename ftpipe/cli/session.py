@@ -31,6 +31,9 @@ _STYLES: dict[str, dict[str, Any]] = {
 }
 _SECRET_NAME = re.compile(r"(API_KEY|TOKEN|SECRET|PASSWORD)$")
 
+_NARROWEST = 40
+"""Columns below which lines are left to the terminal."""
+
 
 def _wants_json() -> bool:
     return os.environ.get("FTPIPE_JSON", "") not in ("", "0")
@@ -73,13 +76,24 @@ class Session:
         if not self.quiet:
             self._write(lines, sys.stderr)
 
-    def warn(self, text: str) -> None:
-        """A warning on stderr, also under ``--quiet``."""
-        self._write(f"{self.paint('warning', 'warning:', err=True)} {text}", sys.stderr)
+    def tell(self, lines: str | Iterable[str]) -> None:
+        """What has to be known, on stderr, also under ``--quiet``."""
+        self._write(lines, sys.stderr)
 
     def _write(self, lines: str | Iterable[str], stream: TextIO) -> None:
         for line in [lines] if isinstance(lines, str) else lines:
-            click.echo(self.hide(line), file=stream, color=self.has_color(stream))
+            for shown in self._folded(self.hide(line), stream):
+                click.echo(shown, file=stream, color=self.has_color(stream))
+
+    def _folded(self, line: str, stream: TextIO) -> list[str]:
+        if len(line) < _NARROWEST or not stream.isatty():
+            return [line]
+        from shutil import get_terminal_size
+
+        from ftpipe.cli.folding import fold
+
+        width = get_terminal_size().columns
+        return [part for one in line.split("\n") for part in fold(one, max(width, _NARROWEST))]
 
     def has_color(self, stream: TextIO) -> bool:
         """Whether a stream gets colour: a terminal that was not asked to stay plain."""

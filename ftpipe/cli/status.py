@@ -65,7 +65,7 @@ def look(
             run = refresh(session, settings, registry, run)
         except ProviderError as error:
             trouble = error
-            session.warn("the endpoint was not reached; this is what was seen last")
+            session.tell("the endpoint was not reached; this is what was seen last")
         job = run.job
     elif run is None and name is not None:
         job = session.provider(settings.config.provider or FREE, settings).jobs.get(name)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 from ftpipe.records import CostEstimate, Dataset, Report, TokenStats
 from ftpipe.reports.findings import headline
 from ftpipe.reports.plain import Paint, clean, count, money, plain, plural, short, size, table
@@ -53,7 +51,7 @@ def cost_lines(cost: CostEstimate, paint: Paint = plain) -> list[str]:
     notes = [f"{price} per million tokens trained, as of {cost.price_as_of}, {clean(cost.source, 120)}"]
     if cost.epochs_low != cost.epochs_high:
         notes.append(f"epochs: {clean(cost.epochs_rule, 400)}")
-    return lines + [paint("dim", f"  {line}") for note in notes for line in textwrap.wrap(note, 96)]
+    return lines + [paint("dim", f"  {note}") for note in notes]
 
 
 def _range(cost: CostEstimate) -> str:
