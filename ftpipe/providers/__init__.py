@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ftpipe.providers.base import Provider
 from ftpipe.providers.profiles import Profile, find_profile, load_profiles
 
-__all__ = ["Profile", "Provider", "find_profile", "load_profiles", "open_provider"]
+if TYPE_CHECKING:
+    from ftpipe.providers.base import Provider
+
+__all__ = ["Profile", "find_profile", "load_profiles", "open_provider"]
 
 
 def open_provider(
