@@ -8,6 +8,7 @@
     │   └── MissingExtraError        2   an optional part is not installed
     ├── DatasetError                 1   the data has errors (carries the report)
     ├── CostLimitError               1   the estimate is over --max-cost
+    ├── GateLostError                1   an evaluation did not reach its gate
     ├── JobFailedError               1   the job ended without a model
     ├── AuthenticationError          4   no key, or the key was refused
     ├── ProviderError                5   the remote failed and nothing was paid
@@ -89,6 +90,12 @@ class CostLimitError(FtpipeError):
     """The cost estimate is over the limit that the user set."""
 
     code = "over_budget"
+
+
+class GateLostError(FtpipeError):
+    """An evaluation did not reach what its gate asks for."""
+
+    code = "gate_lost"
 
 
 class JobFailedError(FtpipeError):

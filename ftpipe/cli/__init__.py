@@ -20,6 +20,11 @@ COMMANDS = {
     "status": ("ftpipe.cli.status:status", "How a job or run stands: step, losses, cost, errors."),
     "resume": ("ftpipe.cli.resume:resume", "Go on after any interruption, without paying twice."),
     "chat": ("ftpipe.cli.chat:chat", "Talk to a model, tuned or not."),
+    "evaluate": (
+        "ftpipe.cli.evaluate:evaluate",
+        "Whether a tuned model is better: paired, with intervals and a report.",
+    ),
+    "advise": ("ftpipe.cli.advise:advise", "Retrieve, prompt or fine-tune: which road, and when it pays."),
     "models": ("ftpipe.cli.models:models", "The registered models and their aliases."),
     "jobs": ("ftpipe.cli.jobs:jobs", "Jobs at a provider: list, events, cancel, pause, adopt."),
     "explain": ("ftpipe.cli.explain:explain", "What a rule or an error code means, and how to mend it."),

@@ -212,6 +212,8 @@ def _lessons(case: Situation, cases: tuple[Case, ...]) -> Iterator[str]:
         yield "A shorter prompt pays only without caching: with the prompt cached the tuned call costs more, so never."
     if hosted.tuned_cached_tokens < case.tuned_prompt_tokens and hosted.base_cached_tokens:
         yield f"The short prompt is under {CACHE_FROM:,} tokens, so it is not cached and costs the full input price."
+    if not case.machine_per_day:
+        yield "For the local road nothing is counted for the machine; --machine-per-day does."
     people = case.people_hours * case.people_rate
     if people > hosted.once.amount / 2:
         share = people / hosted.once.amount

@@ -134,7 +134,8 @@ def _money(_: Situation, cases: dict[str, BreakEven]) -> Ruling:
 def _anyway(case: Situation, _: dict[str, BreakEven]) -> Ruling:
     if case.needs_speed:
         return Ruling("speed", "A small tuned model at home answers at once.", Road.LOCAL)
-    if case.wrong_behaviour:
+    is_inferred = case.wrong_behaviour is None and case.prompt_is_enough is False and case.lacks_knowledge is False
+    if case.wrong_behaviour or is_inferred:
         return Ruling(
             "behaviour", "The prompt does not mend it and there are examples: tune at home, at no fee.", Road.LOCAL
         )
@@ -154,3 +155,17 @@ RULES: tuple[Rule, ...] = (
     Rule("anyway", "Do speed or behaviour ask for it anyway?", _anyway),
 )
 """The decision, in order; the first ruling with a road ends it."""
+
+
+def settled(case: Situation, *, upto: str, rules: tuple[Rule, ...]) -> bool:
+    """Whether the questions up to a field already decide, so that a conversation need not go on.
+
+    Args:
+        case: What is known so far.
+        upto: Field that was asked last.
+        rules: The decision.
+    """
+    order = ("has_evaluation", "wrong_behaviour", "prompt_is_enough", "clean_examples")
+    if upto not in order:
+        return case.needs_privacy is True
+    return any(rule.decide(case, {}).road is not None for rule in rules[: order.index(upto) + 1])

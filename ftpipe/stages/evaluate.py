@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ftpipe.errors import UsageError
 from ftpipe.evaluation.answers import Request
 from ftpipe.evaluation.asking import Asker, Progress, quiet
 from ftpipe.evaluation.compare import Evidence, compare
 from ftpipe.evaluation.gates import check_gates, parse_gates
-from ftpipe.evaluation.items import canonical, detect_task, items_of, messages_for
+from ftpipe.evaluation.items import calls_of, canonical, detect_task, items_of, messages_for
 from ftpipe.evaluation.judge import judge
 from ftpipe.evaluation.metrics import MACRO_F1, Metric, choose
 from ftpipe.evaluation.summary import arm_result
+from ftpipe.providers.base import ModelsPort
 from ftpipe.records.evaluation import (
     Answer,
     Arm,
@@ -28,6 +30,40 @@ from ftpipe.records.evaluation import (
     Sampler,
     Task,
 )
+
+
+class ProviderChat:
+    """Asks an endpoint's models, in the evaluation's own terms.
+
+    Args:
+        models: The endpoint's port for models, ``provider.models``.
+    """
+
+    def __init__(self, models: ModelsPort) -> None:
+        self._models = models
+
+    def chat(
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        temperature: float,
+        max_tokens: int,
+        seed: int | None,
+        tools: Sequence[Mapping[str, Any]] | None,
+    ) -> Answer:
+        """Ask once and wait for the whole answer."""
+        asked: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens}
+        asked |= {"seed": seed} if seed is not None else {}
+        asked |= {"tools": [dict(tool) for tool in tools]} if tools else {}
+        found = self._models.chat(model, [dict(message) for message in messages], **asked)
+        return Answer(
+            text=found.text,
+            tool_calls=calls_of({"tool_calls": list(found.tool_calls)}),
+            prompt_tokens=found.prompt_tokens or 0,
+            completion_tokens=found.completion_tokens or 0,
+            latency_s=found.latency_s,
+        )
 
 
 def read_items(path: Path, *, limit: int | None = None, cluster_by: str | None = None) -> ItemSet:

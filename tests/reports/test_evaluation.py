@@ -187,11 +187,11 @@ def test_promptfoo_gets_the_data_and_no_template(payload: str) -> None:
     document = json.loads(promptfoo(evaluation))
     test = document["tests"][0]
     for value in test["vars"].values():
-        assert not re.search(r"\{\{|\{%|\{#", value)
+        assert not re.search(r"\{\{|\{%|\{#|#\}", value)
     assert json.loads(test["vars"]["expected"]) == payload
     assert json.loads(test["vars"]["messages_1"])[0]["content"] == payload
     assert [provider["prompts"] for provider in document["providers"]] == [["arm-0"], ["arm-1"], ["arm-2"]]
-    assert not re.search(r"\{\{|\{%|\{#", json.dumps(document["providers"]) + document["description"])
+    assert not re.search(r"\{\{|\{%|\{#|#\}", json.dumps(document["providers"]) + document["description"])
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -8,8 +8,8 @@ from typing import Any
 
 from ftpipe.records.evaluation import Arm, Evaluation, Item, Task
 
-_SPELT = {"{{": "{\\u007b", "{%": "{\\u0025", "{#": "{\\u0023"}
-"""Promptfoo renders variables as templates; spelt like this no text of the data opens one."""
+_SPELT = {"{{": "{\\u007b", "{%": "{\\u0025", "{#": "{\\u0023", "#}": "#\\u007d"}
+"""Promptfoo renders variables as templates; spelt like this no text of the data opens or ends one."""
 
 _WANTED = "JSON.parse(context.vars.expected)"
 _CHECKS = {
@@ -88,7 +88,7 @@ def _text(value: object) -> str:
 
 def _still(text: str) -> str:
     """A text in which no template opens, with a space where one would."""
-    return re.sub(r"\{(?=[{%#])", "{ ", text)
+    return re.sub(r"\{(?=[{%#])|#(?=\})", r"\g<0> ", text)
 
 
 def _still_inside(value: Any) -> Any:  # noqa: ANN401  # any JSON value

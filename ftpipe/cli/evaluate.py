@@ -1,0 +1,211 @@
+"""``ftpipe evaluate``: models against a baseline on the same items, with a verdict that knows its own certainty."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ftpipe.cli import options
+from ftpipe.cli.asked import require_file
+from ftpipe.cli.group import Command
+from ftpipe.cli.session import Session, pass_session
+from ftpipe.config import Settings
+
+if TYPE_CHECKING:
+    from ftpipe.cli.answering import Sides
+    from ftpipe.records.evaluation import Evaluation, EvaluationSpec
+
+FOLDER = "evaluations"
+"""Where answers and results are kept, in the project's state folder."""
+
+what = options.together(
+    click.option("--against", metavar="BASE", help="The baseline; the first model's own base where not given."),
+    click.option("--data", type=options.FILE, required=True, metavar="FILE", help="Held-out chat JSONL."),
+    click.option("--prompt", type=options.FILE, metavar="FILE", help="A better system prompt: a second baseline."),
+    click.option("--provider", metavar="NAME", help="Where the models answer; the registry's knowledge otherwise."),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N items."),
+    click.option("--cluster", metavar="KEY", help="Key whose value says which items belong together."),
+)
+how = options.together(
+    click.option("--task", type=click.Choice(["label", "json", "tools", "text"]), help="What the answers are."),
+    click.option("--metric", "metrics", multiple=True, metavar="NAME", help="These instead; the first decides."),
+    click.option("--schema", type=options.FILE, metavar="FILE", help="JSON schema that answers must satisfy."),
+    click.option("--judge", metavar="MODEL", help="Model that compares answers, in both orders."),
+    click.option("--confidence", type=click.FloatRange(50, 99.9), default=95.0, show_default=True, help="In percent."),
+    click.option("--gate", "gates", multiple=True, metavar="EXPR", help="Such as 'exact>=+0.03@95%'; exit 1 if lost."),
+    click.option("--max-regressions", type=click.IntRange(min=0), metavar="N", help="Items that may get worse."),
+)
+asking = options.together(
+    click.option("--temperature", type=click.FloatRange(0, 2), default=0.0, show_default=True),
+    click.option("--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Longest answer."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of the sampling."),
+    click.option("--samples", type=click.IntRange(1, 100), default=1, show_default=True, help="Answers an item."),
+    click.option("--concurrency", type=click.IntRange(1, 256), default=4, show_default=True, help="Requests at once."),
+    click.option("--per-minute", type=click.FloatRange(min=0.01), metavar="N", help="Requests a minute at most."),
+    click.option("--fresh", is_flag=True, help="Ask again what was answered before."),
+)
+outputs = options.together(
+    *(
+        click.option(f"--{name}", type=options.FILE, metavar="FILE", help=f"Write {title} here.")
+        for name, title in (
+            ("html", "the report page"),
+            ("markdown", "a comment for a pull request"),
+            ("junit", "JUnit XML"),
+            ("promptfoo", "a Promptfoo configuration"),
+            ("csv", "every answer as a sheet"),
+        )
+    )
+)
+
+
+@click.command(
+    cls=Command,
+    example="ftpipe evaluate support-bot@production --data data/support_desk/test.jsonl\n"
+    "ftpipe evaluate ft:… --against gpt-4.1-mini --prompt better.txt --data test.jsonl --gate 'exact>=+0.03@95%'",
+)
+@click.argument("models", nargs=-1, required=True)
+@what
+@how
+@asking
+@outputs
+@pass_session
+def evaluate(session: Session, /, models: tuple[str, ...], **flags: Any) -> None:
+    """Compare MODELS with a baseline on items that neither has seen.
+
+    Each is asked the same, scores are compared item by item, and the verdict is win, loss, or not enough evidence.
+    Answers are kept: a stopped evaluation goes on where it was. With a gate the exit code is 1 where it is lost.
+    """
+    from ftpipe.cli.answering import sides
+
+    for name in ("data", "prompt", "schema"):
+        if flags[name] is not None:
+            require_file(flags[name])
+    settings = session.settings({"provider": flags["provider"]})
+    found = sides(session, settings, models, against=flags["against"], prompt=flags["prompt"])
+    evaluation = ask(session, settings, found, flags)
+    show(session, evaluation)
+    write(session, settings, evaluation, found, flags)
+    refuse_lost(evaluation)
+
+
+def ask(session: Session, settings: Settings, found: Sides, flags: dict[str, Any]) -> Evaluation:
+    """Open the endpoint and evaluate; answers are kept one by one."""
+    from ftpipe.cli.answering import answers_bar
+    from ftpipe.evaluation.answers import AnswerMemory
+    from ftpipe.evaluation.asking import Asker, Pace
+    from ftpipe.paths import state_dir
+    from ftpipe.stages import evaluate as stage
+
+    data = stage.read_items(flags["data"], limit=flags["limit"], cluster_by=flags["cluster"])
+    spec = spec_of(found, flags)
+    provider = session.provider(found.provider, settings)
+    folder = None if flags["fresh"] else state_dir() / FOLDER
+    memory = AnswerMemory(folder, endpoint=provider.endpoint)
+    asker = Asker(
+        stage.ProviderChat(provider.models),
+        memory,
+        concurrency=flags["concurrency"],
+        pace=Pace(flags["per_minute"]),
+    )
+    session.stopped, session.come_back = "interrupted", "run the same command again to go on"
+    with answers_bar(session) as progress:
+        return stage.evaluate(data, spec, asker=asker, on_progress=progress)
+
+
+def spec_of(found: Sides, flags: dict[str, Any]) -> EvaluationSpec:
+    """What is asked, from the flags.
+
+    Raises:
+        UsageError: The schema is no JSON object.
+    """
+    from ftpipe.records.evaluation import EvaluationSpec, Sampler, Task
+
+    return EvaluationSpec(
+        arms=found.arms,
+        sampler=Sampler(
+            temperature=flags["temperature"],
+            max_tokens=flags["max_tokens"],
+            seed=flags["seed"],
+            samples=flags["samples"],
+        ),
+        task=Task(flags["task"]) if flags["task"] else None,
+        metrics=flags["metrics"],
+        answer_schema=read_schema(flags["schema"]),
+        confidence=flags["confidence"] / 100,
+        judge_model=flags["judge"],
+        gates=flags["gates"],
+        max_regressions=flags["max_regressions"],
+    )
+
+
+def read_schema(path: Path | None) -> dict[str, Any] | None:
+    """A JSON schema from a file.
+
+    Raises:
+        UsageError: The file is no JSON object.
+    """
+    import json
+
+    from ftpipe.errors import UsageError
+
+    if path is None:
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as exc:
+        raise UsageError(f"{path} is no JSON: {exc}", "correct the schema") from exc
+    if not isinstance(value, dict):
+        raise UsageError(f"{path} is no JSON schema: it is not an object", "correct the schema")
+    return value
+
+
+def show(session: Session, evaluation: Evaluation) -> None:
+    """Put the result on stdout, or into the document."""
+    from ftpipe.reports.evaluation.text import evaluation_lines
+
+    session.add(
+        evaluation=evaluation.model_dump(mode="json", exclude={"outcomes"}),
+        items=len(evaluation.outcomes),
+        regressions={
+            name: [outcome.item.line for outcome in evaluation.moved(name)[0]] for name in evaluation.challengers
+        },
+    )
+    session.out(evaluation_lines(evaluation, session.paint))
+
+
+def write(session: Session, settings: Settings, evaluation: Evaluation, found: Sides, flags: dict[str, Any]) -> None:
+    """Keep the result in the project's state, with its page, and write what else was asked for."""
+    from ftpipe.paths import state_dir
+    from ftpipe.reports.evaluation import FORMATS
+    from ftpipe.reports.evaluation.page import Background, page
+
+    registry = session.registry(settings)
+    curves = {name: registry.metrics(model.job_id) for name, model in found.known.items()}
+    folder = state_dir() / FOLDER
+    files = {"json": folder / f"{evaluation.id}.json", "html": flags["html"] or folder / f"{evaluation.id}.html"}
+    texts = {"json": evaluation.model_dump_json(), "html": page(evaluation, Background(found.known, curves))}
+    for name, form in FORMATS.items():
+        if flags[name] is not None:
+            files[name], texts[name] = flags[name], form(evaluation)
+    for name, path in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(texts[name], encoding="utf-8", newline="")
+    session.add(files=files)
+    session.say(f"report: {files['html']}")
+
+
+def refuse_lost(evaluation: Evaluation) -> None:
+    """End with exit code 1 where a gate is lost.
+
+    Raises:
+        GateLostError: One of the gates is lost.
+    """
+    from ftpipe.errors import GateLostError
+
+    lost = [gate for gate in evaluation.gates if not gate.passed]
+    if lost:
+        raise GateLostError(
+            f"the gate is lost: {lost[0].explanation}", "the report lists what got worse and what it takes"
+        )

@@ -1,0 +1,85 @@
+"""An evaluation for a terminal: the verdict, the scores, the cost, and what got worse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ftpipe.records.evaluation import Comparison, Evaluation
+from ftpipe.reports.evaluation import words
+from ftpipe.reports.plain import Paint, clean, count, money, plain, plural, table
+
+STYLES = {"win": "ok", "loss": "error", "not enough evidence": "warning"}
+LISTED = 5
+"""Items that got worse, at most; the page has all."""
+
+
+def evaluation_lines(evaluation: Evaluation, paint: Paint = plain) -> Iterator[str]:
+    """The evaluation, the verdict last, where the eye rests."""
+    yield from _scores(evaluation, paint)
+    yield ""
+    yield from _costs(evaluation, paint)
+    for name in evaluation.challengers:
+        yield from _worse(evaluation, name, paint)
+    for judged in evaluation.judged:
+        yield from ("", words.judge_sentence(judged))
+    for name in words.challengers(evaluation):
+        yield ""
+        for comparison in [evaluation.headline(name), *evaluation.controlled(name)]:
+            yield from _verdict(comparison, paint)
+    if evaluation.gates:
+        yield ""
+    for gate in evaluation.gates:
+        mark = paint("ok", "✓ gate") if gate.passed else paint("error", "✗ gate")
+        yield f"{mark} {clean(gate.expression, 100)}  {clean(gate.explanation, 300)}"
+
+
+def _scores(evaluation: Evaluation, paint: Paint) -> Iterator[str]:
+    names = words.metric_names(evaluation)
+    head = ["", *(words.label(name) for name in names)]
+    rows = [
+        [clean(result.arm.name, 48), *(words.score_cell(result.score(name)) for name in names)]
+        for result in evaluation.arms
+    ]
+    first, *rest = table([head, *rows])
+    yield paint("bold", first)
+    yield from rest
+
+
+def _costs(evaluation: Evaluation, paint: Paint) -> Iterator[str]:
+    rows = [["", "p50", "p95", "tokens in", "tokens out", "per 1,000 requests", "refused"]]
+    for result in evaluation.arms:
+        used = result.usage
+        latency = ["–" if value is None else f"{value:.2f} s" for value in (used.latency_p50_s, used.latency_p95_s)]
+        cost = None if used.cost_per_request is None else used.cost_per_request * 1000
+        tokens = [count(used.prompt_tokens), count(used.completion_tokens)]
+        rows.append(
+            [clean(result.arm.name, 48), *latency, *tokens, money(cost, clean(used.currency, 8)), str(used.refused)]
+        )
+    first, *rest = table(rows, right=range(1, 7))
+    yield paint("bold", first)
+    yield from rest
+
+
+def _worse(evaluation: Evaluation, name: str, paint: Paint) -> Iterator[str]:
+    worse, better = evaluation.moved(name)
+    if not worse and not better:
+        return
+    yield ""
+    yield f"{clean(name, 80)}: {plural(len(better), 'item')} got better, {len(worse)} worse"
+    rows = []
+    for outcome in worse[:LISTED]:
+        texts = (outcome.item.expected, *(outcome.answers[arm][0].text for arm in (evaluation.baseline, name)))
+        rows.append([f"  line {outcome.item.line}", *(clean(text, 36) for text in texts)])
+    if rows:
+        head = [paint("dim", cell) for cell in ("  worse", "wanted", clean(evaluation.baseline, 30), clean(name, 30))]
+        yield from table([head, *rows])
+    if len(worse) > LISTED:
+        yield paint("dim", f"  … and {len(worse) - LISTED} more")
+
+
+def _verdict(comparison: Comparison, paint: Paint) -> Iterator[str]:
+    mark = words.MARKS[comparison.verdict]
+    yield paint(STYLES[comparison.verdict], f"{mark} {words.verdict_title(comparison)}")
+    yield f"  {words.verdict_reason(comparison)}"
+    if words.more_items(comparison):
+        yield f"  {words.more_items(comparison)}"
