@@ -207,7 +207,7 @@ class FaultEndpoint(State):
         return file
 
     def _file(self, filename: str, size: int, digest: str) -> dict[str, Any]:
-        file = {
+        file: dict[str, Any] = {
             "id": f"file-{len(self.files) + 1:04}",
             "object": "file",
             "bytes": size,
