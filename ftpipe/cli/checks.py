@@ -49,9 +49,14 @@ def check_settings(
     if config.ignore:
         values["ignores"] = [*values.get("ignores", ()), *config.ignore]
     settings = settings_from(values, codes())
-    flags = {"select": _codes(select), "ignore": _codes(ignore), "max_findings": max_findings}
-    check_codes([*(_codes(select) or ()), *(_codes(ignore) or ())], codes())
-    return replace(settings, **{key: value for key, value in flags.items() if value is not None})
+    only, without = _codes(select), _codes(ignore)
+    check_codes([*(only or ()), *(without or ())], codes())
+    return replace(
+        settings,
+        select=settings.select if only is None else only,
+        ignore=settings.ignore if without is None else without,
+        max_findings=settings.max_findings if max_findings is None else max_findings,
+    )
 
 
 def _codes(text: str | None) -> tuple[str, ...] | None:

@@ -133,13 +133,19 @@ def step_text(metric: Metric) -> str:
 
 def loss_text(metrics: Sequence[Metric]) -> str:
     """The latest losses and token accuracy, each the last that was reported."""
-    parts = []
-    for label, _, _, name in _CURVES:
+    parts: list[str] = []
+    for label, _, _, name in _curves(metrics):
         value = last_of(metrics, name)
         parts += [f"{label} loss {decimal(value)}"] if value is not None else []
     accuracy = last_of(metrics, "train_mean_token_accuracy")
     parts += [f"token accuracy {accuracy:.1%}"] if accuracy is not None else []
     return ", ".join(parts) or "not reported yet"
+
+
+def _curves(metrics: Sequence[Metric]) -> tuple[tuple[str, str, str, str], ...]:
+    """The curves to tell; one on all validation data says nothing where it is the same as that on some."""
+    is_same = all(m.full_valid_loss is None or m.full_valid_loss == m.valid_loss for m in metrics)
+    return _CURVES[:2] if is_same else _CURVES
 
 
 def last_of(metrics: Sequence[Metric], name: str) -> float | None:
@@ -151,7 +157,7 @@ def last_of(metrics: Sequence[Metric], name: str) -> float | None:
 def loss_chart(metrics: Sequence[Metric], *, width: int = 80, height: int = 6, paint: Paint = plain) -> list[str]:
     """Training and validation loss over steps; nothing before there are two steps to join."""
     curves = []
-    for label, style, marker, name in _CURVES:
+    for label, style, marker, name in _curves(metrics):
         points = [(m.step, value) for m in metrics if (value := getattr(m, name)) is not None]
         if points:
             curves.append(Series(label, points, style, marker))
