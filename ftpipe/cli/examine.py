@@ -247,27 +247,3 @@ def endpoint() -> Finding:
     if not seen.answers:
         return Finding("endpoint", "warn", f"process {seen.pid} runs but does not answer", "ftpipe serve logs")
     return Finding("endpoint", "ok", f"runs at {seen.base_url}, process {seen.pid}")
-
-
-def examine_online(settings: Settings, name: str, env: dict[str, str]) -> Iterator[Finding]:
-    """What only the provider can tell: whether it answers, takes the key, tells the same time, and trains."""
-    from ftpipe.providers import find_profile, open_provider
-
-    profile = find_profile(name, settings.config.providers)
-
-    def look() -> Iterator[Finding]:
-        provider = open_provider(name, profiles=settings.config.providers, env=env)
-        names = provider.models.names()
-        yield Finding(f"{name} key", "ok", f"accepted; {plural(len(names), 'model')} can be used")
-        jobs = next(iter(provider.jobs.recent()), None)
-        seen = f"the latest job is {jobs.id}, {jobs.status}" if jobs else "no job was made yet"
-        yield Finding(f"{name} jobs", "ok", seen)
-        if profile.paid:
-            yield Finding(
-                f"{name} training",
-                "warn",
-                "whether this organization may train is only told when a job is created",
-                "a refusal costs nothing: `ftpipe train` names it",
-            )
-
-    yield from guarded(name, look)

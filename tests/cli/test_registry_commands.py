@@ -151,6 +151,21 @@ def test_the_doctor_says_what_is_missing_for_the_chosen_provider(world: World) -
     assert "OPENAI_API_KEY" in ran.out
 
 
+def test_a_damaged_registry_is_moved_aside_and_rebuilt(trained: World) -> None:
+    """Nothing is deleted, and the model is back with its lineage."""
+    database = Path(".ftpipe/registry.db")
+    for companion in Path(".ftpipe").glob("registry.db-*"):
+        companion.unlink()
+    database.write_bytes(b"not a database" * 1000)
+    broken = trained.run("models", "list")
+    assert broken.code == 6
+    assert "doctor --repair" in broken.err
+    assert trained.run("doctor", "--repair", "--provider", "openai").code in (0, 1)
+    assert len(list(Path(".ftpipe").glob("registry.db.damaged-*"))) == 1
+    assert MODEL in trained.run("models", "list").out
+    assert trained.paid_jobs == 1
+
+
 def test_a_file_is_split_without_loss(world: World) -> None:
     """Both parts together hold every record."""
     document = world.run("split", str(chat_file(rows=30)), "--fraction", "0.2", "--output", "out", "--json").document

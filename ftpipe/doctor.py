@@ -1,0 +1,75 @@
+"""Repair: a damaged registry is moved aside, never deleted, and rebuilt from what the endpoints still know."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from ftpipe.adopt import adopt
+from ftpipe.errors import FtpipeError, StateError
+from ftpipe.pipeline import RUN_KEY_NAME, Pipeline
+from ftpipe.providers.base import Provider
+from ftpipe.records import Job, Run
+from ftpipe.registry import Registry
+
+COMPANIONS = ("", "-wal", "-shm")
+"""What belongs to an SQLite database, by ending."""
+
+
+def move_aside(path: Path, *, clock: Callable[[], float] = time.time) -> Path:
+    """Rename a database and its companions, so that a new one can be begun.
+
+    Args:
+        path: The SQLite file.
+        clock: UTC Unix seconds, for the name.
+
+    Returns:
+        Where the database lies now.
+
+    Raises:
+        StateError: It cannot be renamed.
+    """
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(clock()))
+    aside = path.with_name(f"{path.name}.damaged-{stamp}")
+    try:
+        for ending in COMPANIONS:
+            old = path.with_name(path.name + ending)
+            if old.exists():
+                old.rename(aside.with_name(aside.name + ending))
+    except OSError as error:
+        raise StateError(f"{path} cannot be moved aside: {error.strerror}", "check the folder's permissions") from error
+    return aside
+
+
+def rebuild(
+    registry: Registry, providers: Iterable[Provider], *, say: Callable[[str], None] = lambda _text: None
+) -> list[Run]:
+    """Take every job of ours that the endpoints list into a registry; finished ones get their model registered.
+
+    An endpoint that keeps no metadata cannot tell whose its jobs are, so all of them are taken there.
+
+    Args:
+        registry: An empty one, or one that lacks some.
+        providers: The endpoints to ask.
+        say: Hears what could not be taken.
+    """
+    runs: list[Run] = []
+    for provider in providers:
+        try:
+            jobs = [job for job in provider.jobs.recent() if is_ours(job, provider)]
+        except FtpipeError as error:
+            say(f"{provider.profile.name}: {error.message}")
+            continue
+        for job in jobs:
+            try:
+                run = adopt(job.id, provider=provider, registry=registry)
+                runs.append(Pipeline(provider=provider, registry=registry).refresh(run))
+            except FtpipeError as error:
+                say(f"{job.id}: {error.message}")
+    return runs
+
+
+def is_ours(job: Job, provider: Provider) -> bool:
+    """Whether ftpipe made a job, as far as its endpoint can tell."""
+    return not provider.profile.metadata_stored or RUN_KEY_NAME in job.metadata
