@@ -129,6 +129,8 @@ def _report(error: FtpipeError, session: Session) -> None:
 
     is_interrupt = isinstance(error, InterruptedRunError)
     label = session.paint_err("warning", "stopped:") if is_interrupt else session.paint_err("error", "error:")
+    if is_interrupt and sys.stderr.isatty():
+        click.echo(err=True)  # the terminal has written ^C
     lines = [f"{label} {clean(error.message, 600)}"]
     if error.hint:
         lines.append(f"{session.paint_err('dim', '  next:')} {clean(error.hint, 400)}")

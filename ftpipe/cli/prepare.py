@@ -20,6 +20,9 @@ from ftpipe.records import Report
 from ftpipe.reports.overview import cost_lines, dataset_line, token_lines, verdict_line
 from ftpipe.reports.plain import clean, short
 
+VERBOSE_PER_RULE = 1000
+"""Places shown of each rule under ``--verbose``, where they were kept."""
+
 
 @click.command(
     cls=Command,
@@ -65,14 +68,14 @@ def prepare(session: Session, /, data: Path | None, split: float | None, **flags
 def settings_of(flags: Mapping[str, Any]) -> dict[str, object]:
     """Flags as settings: dotted key → value, ``None`` where one was not given."""
     names = ("provider", "model", "validation", "suffix", "seed", "method", "max_cost", "output")
-    tuned = {"epochs": "n_epochs", "batch_size": "batch_size", "learning_rate_multiplier": "learning_rate_multiplier"}
+    tuned = {"epochs": "n_epochs"} | {name: name for name in ("batch_size", "learning_rate_multiplier", "beta")}
     values = {name: flags.get(name) for name in names}
     return values | {f"hyperparameters.{key}": flags.get(name) for name, key in tuned.items()}
 
 
 def show(session: Session, report: Report, *, form: str = "text") -> None:
     """Put the report on stdout: as text, in a machine's format, or into the document."""
-    from ftpipe.reports.findings import FORMATS, finding_lines
+    from ftpipe.reports.findings import FORMATS, SHOWN_PER_RULE, finding_lines
 
     session.json = session.json or form == "json"
     session.add(
@@ -92,7 +95,8 @@ def show(session: Session, report: Report, *, form: str = "text") -> None:
     session.out(dataset_line(report.dataset, session.paint))
     if report.validation:
         session.out(dataset_line(report.validation, session.paint))
-    sections = [finding_lines(report, session.paint), token_lines(report, session.paint)]
+    found = finding_lines(report, session.paint, per_rule=VERBOSE_PER_RULE if session.verbose else SHOWN_PER_RULE)
+    sections = [found, token_lines(report, session.paint)]
     if report.cost:
         sections.append(cost_lines(report.cost, session.paint))
     for section in filter(None, sections):

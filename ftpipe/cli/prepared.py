@@ -56,6 +56,7 @@ def write(report: Report, folder: Path, *, source: Dataset, model: str, now: flo
         StateError: The folder cannot be written, or a file changed after it was checked.
     """
     try:
+        state_dir().mkdir(mode=0o700, exist_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         train = _copy(report.dataset, folder / "train.jsonl")
         validation = _copy(report.validation, folder / "validation.jsonl") if report.validation else None

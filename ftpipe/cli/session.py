@@ -172,7 +172,7 @@ class Session:
         if self.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise UsageError("this costs money, and there is no terminal to ask on", f"add {flag} to go ahead unasked")
         if not click.confirm(question, err=True):
-            raise UsageError("nothing was sent and nothing was spent", f"add {flag} to go ahead unasked")
+            raise UsageError("not confirmed: nothing was sent, nothing was spent", f"add {flag} to go ahead unasked")
 
 
 pass_session = click.make_pass_decorator(Session)

@@ -76,6 +76,8 @@ class Seen(Watcher):
         self.last_event = clean(event.message, 200)
         if event.level in ("warn", "warning", "error"):
             self.on_notice(event.message)
+        elif self.session.verbose:
+            self.write("·", "dim", self.last_event)
 
     def on_notice(self, text: str) -> None:
         """Say it."""
