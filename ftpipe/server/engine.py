@@ -126,7 +126,7 @@ class _Resident:
     """A base in memory with its adapters; ``step`` is the only door to it and lets in one thread at a time."""
 
     def __init__(self, model: CausalModel, tokenizer: Tokenizer) -> None:
-        config = model.config.get_text_config()
+        self.config = config = model.config.get_text_config()
         self.tokenizer = tokenizer
         self.mask = ChatMask(tokenizer)
         self.context = int(getattr(config, "max_position_embeddings", None) or 2048)
@@ -182,8 +182,9 @@ class _Resident:
 
 def _load(base: str, models_dir: Path, say: Say) -> _Resident:
     try:
+        machine = choose_machine()
         folder = resolve_base(base, models_dir=models_dir, say=say)
-        return _Resident(load_base(folder, choose_machine()), load_tokenizer(folder))
+        return _Resident(load_base(folder, machine), load_tokenizer(folder))
     except ModuleNotFoundError as exc:
         raise MissingExtraError(f"local models need {exc.name}", "pip install 'ftpipe[local]'") from exc
 
@@ -201,7 +202,7 @@ def _answer(
     from transformers import DynamicCache
 
     chance = torch.Generator().manual_seed(secrets.randbits(63) if request.seed is None else request.seed)
-    cache, fed, made = DynamicCache(), prompt, 0
+    cache, fed, made = DynamicCache(config=resident.config), prompt, 0
     text = AnswerText(resident.tokenizer, request.stop)
     while True:
         logits = resident.step(adapter, fed, cache)

@@ -21,14 +21,17 @@ def load_adapter(model: CausalModel, adapter: Path, *, name: str = "default") ->
     """
     from peft import PeftModel
 
+    from ftpipe.server.trainers.lora import quiet_peft
+
     check_adapter(adapter)
     try:
         if isinstance(model, PeftModel):
             model.load_adapter(str(adapter), adapter_name=name, is_trainable=False, local_files_only=True)
             return model
-        return PeftModel.from_pretrained(
-            model, str(adapter), adapter_name=name, is_trainable=False, local_files_only=True
-        )
+        with quiet_peft():
+            return PeftModel.from_pretrained(
+                model, str(adapter), adapter_name=name, is_trainable=False, local_files_only=True
+            )
     except (RuntimeError, ValueError, KeyError, TypeError) as exc:
         raise NotFoundError(
             f"the adapter {adapter.name} does not fit its base: {str(exc)[:200]}", "train it again"

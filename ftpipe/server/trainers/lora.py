@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import time
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +41,7 @@ class Machine:
 
 def choose_machine() -> Machine:
     """The GPU where there is one, else the CPU in the precision that it is faster at."""
+    rest_idle_threads()
     import torch
 
     if torch.cuda.is_available():
@@ -45,6 +49,15 @@ def choose_machine() -> Machine:
     if torch.backends.mps.is_available():
         return Machine("mps", "float32")
     return Machine("cpu", "bfloat16" if _bfloat16_is_faster() else "float32")
+
+
+def rest_idle_threads() -> None:
+    """Let torch's threads sleep while they wait; must be called before torch is imported for the first time.
+
+    Threads that spin cost nothing on an idle machine, but slow a busy one down to a quarter: the thread that they wait
+    for is not running, because they are.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _bfloat16_is_faster() -> bool:
@@ -119,11 +132,20 @@ def add_adapter(base: CausalModel, plan: Plan, *, seed: int) -> CausalModel:
     )
     torch.manual_seed(seed)
     try:
-        return get_peft_model(base, config)
+        with quiet_peft():
+            return get_peft_model(base, config)
     except ValueError as exc:
         raise UsageError(
             f"no adapter fits the base: {exc}", "give target_modules names of its layers, or all-linear"
         ) from exc
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Hide a warning of transformers about a name that peft up to 0.21 still reads; users can do nothing about it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        yield
 
 
 @dataclass(frozen=True)
@@ -161,7 +183,7 @@ class LanguageModel:
         self.device = next(causal.parameters()).device
         self.shares = False
         self._check_head(causal)
-        self.shares = share and self._can_share()
+        self.shares = share and not getattr(self.config, "sliding_window", None) and self._can_share()
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits in float32 of hidden states, as the model's own forward pass makes them."""
