@@ -61,7 +61,7 @@ def sides(
     provider = _provider(settings, [model for model in found.values() if model])
     target = _target(settings, provider)
     names = [base, *models] if base not in models else list(models)
-    arms = [_arm(name, found.get(name), target) for name in dict.fromkeys(names)]
+    arms = [arm_of(name, found.get(name), target) for name in dict.fromkeys(names)]
     if prompt is not None:
         arms.insert(1, _prompted(arms[0], prompt))
     known = {arm.name: model for arm in arms if (model := found.get(arm.name)) is not None}
@@ -92,7 +92,7 @@ def _target(settings: Settings, provider: str) -> str:
     return find_profile(provider, settings.config.providers).target
 
 
-def _arm(name: str, model: Model | None, target: str) -> Arm:
+def arm_of(name: str, model: Model | None, target: str) -> Arm:
     """An arm under the name that the user gave; a checkpoint keeps its own name at the endpoint."""
     if model is None:
         base, _, rest = name.removeprefix("ft:").partition(":")

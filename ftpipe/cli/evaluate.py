@@ -90,6 +90,11 @@ def evaluate(session: Session, /, models: tuple[str, ...], **flags: Any) -> None
     refuse_lost(evaluation)
 
 
+def usual(data: Path) -> dict[str, Any]:
+    """The flags of an evaluation at which nothing was said but the file."""
+    return evaluate.make_context("evaluate", ["MODEL", "--data", str(data)]).params
+
+
 def ask(session: Session, settings: Settings, found: Sides, flags: dict[str, Any]) -> Evaluation:
     """Open the endpoint and evaluate; answers are kept one by one."""
     from ftpipe.cli.answering import answers_bar

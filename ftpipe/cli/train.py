@@ -11,9 +11,10 @@ import click
 
 from ftpipe.cli import options
 from ftpipe.cli.asked import Asked, check, for_train, spec_of
-from ftpipe.cli.group import Command
 from ftpipe.cli.prepare import refuse_errors, settings_of, show
 from ftpipe.cli.session import Session, pass_session
+from ftpipe.cli.sweep import SweepCommand, sweep_options
+from ftpipe.cli.sweep import carry_out as carry_out_sweep
 from ftpipe.config import Settings
 from ftpipe.records import Report, RunSpec
 from ftpipe.reports.plain import plural, short
@@ -25,6 +26,7 @@ job_options = options.together(
     options.epochs,
     click.option("--batch-size", metavar="N", help="Examples per step: 1 to 256, or auto."),
     click.option("--learning-rate-multiplier", metavar="X", help="Scales the model's own learning rate, or auto."),
+    click.option("--beta", metavar="X", help="For dpo: above 0 to 2, higher stays closer to the base; or auto."),
     click.option("--suffix", metavar="TEXT", help="Part of the tuned model's name."),
     options.seed,
     options.method,
@@ -32,8 +34,9 @@ job_options = options.together(
 
 
 @click.command(
-    cls=Command,
-    example="ftpipe train data/support_desk/train.jsonl --validation data/support_desk/validation.jsonl --epochs 3",
+    cls=SweepCommand,
+    example="ftpipe train data/support_desk/train.jsonl --validation data/support_desk/validation.jsonl --epochs 3\n"
+    "ftpipe train --sweep n_epochs=1,3 learning_rate_multiplier=0.5,1,2",
 )
 @options.data
 @options.validation
@@ -44,6 +47,7 @@ job_options = options.together(
 @click.option("--detach", is_flag=True, help="Return when the job exists.")
 @click.option("--again", is_flag=True, help="A new job, even where the same one was made before.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait at most so long; then exit 8.")
+@sweep_options
 @pass_session
 def train(session: Session, /, data: Path | None, **flags: Any) -> None:
     """Train a model on a dataset and register it.
@@ -58,6 +62,9 @@ def train(session: Session, /, data: Path | None, **flags: Any) -> None:
     report = check(session, settings, asked)
     refuse_faulty(session, report, asked)
     spec = spec_of(settings, asked, report)
+    if flags["sweep"]:
+        carry_out_sweep(session, settings, spec, report, flags)
+        return
     offer(session, settings, spec, report)
     if flags["dry_run"]:
         return

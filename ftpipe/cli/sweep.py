@@ -1,0 +1,115 @@
+"""``ftpipe train --sweep``: the grid, its budget, and the best model under an alias."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ftpipe.cli import options
+from ftpipe.cli.group import Command
+from ftpipe.cli.session import Session
+from ftpipe.config import Settings
+from ftpipe.errors import UsageError
+from ftpipe.reports.plain import clean, plural
+
+if TYPE_CHECKING:
+    from ftpipe.providers.base import Provider
+    from ftpipe.records import Model, Report, Run, RunSpec
+    from ftpipe.sweep.sweeper import Scores
+
+_AXIS = re.compile(r"[a-z_]+=[^=\s]*,[^=\s]*")
+
+sweep_options = options.together(
+    click.option("--sweep", multiple=True, metavar="AXIS…", help="Train a grid: n_epochs=1,3 lora_r=8,16."),
+    click.option("--concurrency", type=click.IntRange(1, 64), default=2, show_default=True, help="Of a sweep's jobs."),
+    click.option("--evaluate", type=options.FILE, metavar="FILE", help="Compare a sweep's models on held-out items."),
+    click.option("--alias", metavar="NAME", help="Points at a sweep's best model; DATA's name @best otherwise."),
+)
+
+
+class SweepCommand(Command):
+    """A command whose ``--sweep`` takes all the axes that follow it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Give each axis after ``--sweep`` a flag of its own."""
+        return super().parse_args(ctx, spread(args))
+
+
+def spread(args: Sequence[str]) -> list[str]:
+    """``--sweep a=1,2 b=3,4`` as ``--sweep a=1,2 --sweep b=3,4``."""
+    result: list[str] = []
+    for word in args:
+        follows = len(result) >= 2 and result[-2] == "--sweep" and "=" in result[-1]
+        result += ["--sweep", word] if follows and _AXIS.fullmatch(word) else [word]
+    return result
+
+
+def carry_out(session: Session, settings: Settings, spec: RunSpec, report: Report, flags: dict[str, Any]) -> None:
+    """Plan the grid, keep to the budget, train, compare, and name the best."""
+    from ftpipe.cli.asked import require_file
+    from ftpipe.dataset.prices import PriceTable
+    from ftpipe.reports.documents import plain_data
+    from ftpipe.reports.sweep import sweep_lines
+    from ftpipe.sweep.grid import parse_grid
+    from ftpipe.sweep.sweeper import Sweeper, refuse_over_sum
+
+    points = parse_grid([term for text in flags["sweep"] for term in text.split()])
+    if flags["evaluate"] is not None:
+        require_file(flags["evaluate"])
+    elif spec.validation is None:
+        raise UsageError(
+            "without validation data the trials cannot be compared", "add --validation FILE or --evaluate FILE"
+        )
+    provider = session.provider(spec.provider, settings)
+    pipeline = session.pipeline(provider, session.registry(settings))
+    sweeper = Sweeper(pipeline, concurrency=flags["concurrency"], on_trial=lambda name, run: tell(session, name, run))
+    prices = PriceTable.load(settings.config.prices, target=provider.profile.target)
+    planned = sweeper.plan(spec, points, report, prices=prices)
+    costs = [trial.cost for _, _, trial in planned]
+    refuse_over_sum(costs, settings.config.max_cost)
+    high = sum(cost.high or 0.0 for cost in costs if cost is not None)
+    session.say(f"sweep of {plural(len(points), 'trial')}, up to {high:.2f} USD together")
+    session.add(trials=[name for name, _, _ in planned])
+    if flags["dry_run"]:
+        return
+    if provider.profile.paid and not flags["yes"]:
+        session.confirm("Go ahead?")
+    session.stopped, session.come_back = "interrupted; every trial keeps what was done", "the same command goes on"
+    runs = sweeper.train(planned)
+    scores = scorer(session, settings, provider, spec, flags["evaluate"])
+    alias = flags["alias"] or f"{spec.suffix or spec.data.stem}@best"
+    document: Any = plain_data(sweeper.conclude(points, runs, alias=alias, scores=scores))
+    session.add(sweep=document)
+    session.out(sweep_lines(document, session.paint))
+
+
+def tell(session: Session, name: str, run: Run) -> None:
+    """Say how far a trial has come."""
+    where = run.model.id if run.model else run.job.id if run.job else run.id
+    error = f": {run.error}" if run.error else ""
+    session.say(f"  {clean(name, 80)}  {run.state.value}  {clean(where, 120)}{clean(error, 200)}")
+
+
+def scorer(session: Session, settings: Settings, provider: Provider, spec: RunSpec, data: Path | None) -> Scores | None:
+    """Scores models on held-out items against their base; the whole evaluation is kept with its page."""
+    if data is None:
+        return None
+
+    def scores(models: Sequence[Model]) -> Mapping[str, float]:
+        from ftpipe.cli.answering import Sides, arm_of
+        from ftpipe.cli.evaluate import ask, show, usual, write
+
+        target = provider.profile.target
+        arms = [arm_of(spec.model, None, target), *(arm_of(model.id, model, target) for model in models)]
+        sides = Sides(spec.provider, tuple(arms), {model.id: model for model in models})
+        flags = usual(data)
+        evaluation = ask(session, settings, sides, flags)
+        show(session, evaluation)
+        write(session, settings, evaluation, sides, flags)
+        return {result.arm.name: result.score(evaluation.primary).value for result in evaluation.arms[1:]}
+
+    return scores

@@ -1,0 +1,42 @@
+"""A sweep for a terminal: all trials, best first, with a bar for what they are compared by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ftpipe.reports.plain import Paint, clean, decimal, money, plain, table
+
+WIDTH = 24
+"""Characters of the longest bar."""
+
+
+def sweep_lines(sweep: Mapping[str, Any], paint: Paint = plain) -> Iterator[str]:
+    """The trials as a table and a chart, then which one the alias points at.
+
+    Args:
+        sweep: A sweep as plain data.
+        paint: Colours the best one.
+    """
+    by_score = sweep["compared_by"] == "held-out score"
+    key = "score" if by_score else "valid_loss"
+    values = [trial[key] for trial in sweep["trials"]]
+    most = max((value for value in values if value is not None and math.isfinite(value)), default=0.0)
+    head = ["", "trial", "score", "validation loss", "training loss", "cost", sweep["compared_by"]]
+    rows = [head, *(_row(trial, sweep, key, most) for trial in sweep["trials"])]
+    first, *rest = table(rows, right=(2, 3, 4, 5))
+    yield paint("bold", first)
+    for trial, line in zip(sweep["trials"], rest, strict=True):
+        yield paint("ok", line) if trial["model"] == sweep["best"] else line
+    yield ""
+    yield f"{clean(sweep['alias'], 80)} → {clean(sweep['best'], 200)}"
+
+
+def _row(trial: Mapping[str, Any], sweep: Mapping[str, Any], key: str, most: float) -> list[str]:
+    value = trial[key]
+    bar = "" if value is None or not most > 0 else "█" * max(1, round(WIDTH * value / most))
+    cells = [decimal(trial[name]) for name in ("score", "valid_loss", "train_loss")]
+    mark = "→" if trial["model"] is not None and trial["model"] == sweep["best"] else ""
+    shown = bar if trial["model"] else f"{trial['state']}: {clean(trial['error'], 80)}"
+    return [mark, clean(trial["name"], 80), *cells, money(trial["cost"], clean(sweep["currency"], 8)), shown]

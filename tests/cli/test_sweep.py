@@ -1,0 +1,55 @@
+"""``ftpipe train --sweep``: axes after one flag, one budget, the best model under an alias."""
+
+from __future__ import annotations
+
+from ftpipe.cli.sweep import spread
+from tests.cli.world import World, chat_file
+
+
+def test_all_axes_after_the_flag_belong_to_it() -> None:
+    """And what follows them does not."""
+    words = ["train", "d.jsonl", "--sweep", "n_epochs=1,3", "lora_r=8,16", "--yes"]
+    assert spread(words) == ["train", "d.jsonl", "--sweep", "n_epochs=1,3", "--sweep", "lora_r=8,16", "--yes"]
+    assert spread(["--sweep", "n_epochs=1,3", "d.jsonl"]) == ["--sweep", "n_epochs=1,3", "d.jsonl"]
+
+
+def test_a_sweep_ends_with_the_best_model_under_the_alias(world: World) -> None:
+    """Compared on the held-out file; a second call trains nothing again."""
+    train, test = str(chat_file("train.jsonl")), str(chat_file("test.jsonl", first=50))
+    asked = (
+        "train", train, "--provider", "openai", "--yes", "--sweep", "n_epochs=1,3", "learning_rate_multiplier=0.5,2",
+        "--evaluate", test, "--alias", "desk@best", "--json",
+    )  # fmt: skip
+    ran = world.run(*asked)
+    assert ran.code == 0, ran.err
+    sweep = ran.document["sweep"]
+    assert (len(sweep["trials"]), sweep["compared_by"], sweep["alias"]) == (4, "held-out score", "desk@best")
+    assert world.run("models", "show", "desk@best", "--json").document["model"]["id"] == sweep["best"]
+    assert world.run(*asked).code == 0
+    assert world.paid_jobs == 4
+
+
+def test_a_dry_run_and_a_budget_send_nothing(world: World) -> None:
+    """The plan is shown; the sum is refused."""
+    data = str(chat_file("train.jsonl"))
+    asked = ("train", data, "--provider", "openai", "--sweep", "n_epochs=1,3", "--evaluate", data)
+    assert world.run(*asked, "--dry-run").code == 0
+    assert world.run(*asked, "--yes", "--max-cost", "0.000001").code == 1
+    assert world.run(*asked).code == 2
+    assert world.run("train", data, "--sweep", "epochs=1,3").code == 2
+    assert world.paid_jobs == 0
+
+
+def test_a_sweep_that_could_not_be_compared_is_refused_before_it_is_paid(world: World) -> None:
+    """Neither validation data nor held-out items."""
+    ran = world.run("train", str(chat_file()), "--provider", "openai", "--yes", "--sweep", "n_epochs=1,3")
+    assert (ran.code, world.paid_jobs) == (2, 0)
+    assert "--evaluate" in ran.err
+
+
+def test_trials_without_a_validation_loss_are_not_ranked(world: World) -> None:
+    """The mocked endpoint reports none even with a validation file; the models stay, and the hint says what to do."""
+    files = str(chat_file("train.jsonl")), "--validation", str(chat_file("valid.jsonl", first=30))
+    ran = world.run("train", *files, "--provider", "openai", "--yes", "--sweep", "n_epochs=1,3")
+    assert (ran.code, world.paid_jobs) == (2, 2)
+    assert "--evaluate" in ran.err
