@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from ftpipe.records import Hyperparameters, Job, Run, RunSpec, RunState, Uploade
 from ftpipe.registry import Registry
 from ftpipe.stages.upload import HASH_MOST_BYTES
 
+RUN_ID = re.compile(r"run-[0-9a-f]{12}")
+
 
 def adopt(job_id: str, *, provider: Provider, registry: Registry) -> Run:
-    """Take a job that was made elsewhere into the registry; ``Pipeline.advance`` then waits for it and registers its model.
+    """Take a job that was made elsewhere into the registry; ``Pipeline.advance`` then waits for it and its model.
 
     Raises:
         NotFoundError: The endpoint does not know the job.
@@ -34,7 +37,7 @@ def adopt(job_id: str, *, provider: Provider, registry: Registry) -> Run:
         seed=job.seed,
     )
     run = Run(
-        id=f"run-{secrets.token_hex(6)}",
+        id=_run_id(job, registry),
         spec=spec,
         endpoint=provider.endpoint,
         state=RunState.CREATED,
@@ -45,6 +48,14 @@ def adopt(job_id: str, *, provider: Provider, registry: Registry) -> Run:
     )
     registry.save_job(job, run_id=run.id)
     return registry.start_run(run, key=f"adopted:{provider.endpoint}:{job_id}", ordinal=0)
+
+
+def _run_id(job: Job, registry: Registry) -> str:
+    """The id that the job says its run had, where this registry has no other run of that name."""
+    named = job.metadata.get("ftpipe_run", "")
+    if RUN_ID.fullmatch(named) and registry.find_run(named) is None:
+        return named
+    return f"run-{secrets.token_hex(6)}"
 
 
 def _file_of(job: Job, provider: Provider) -> UploadedFile | None:

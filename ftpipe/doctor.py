@@ -12,6 +12,7 @@ from ftpipe.pipeline import RUN_KEY_NAME, Pipeline
 from ftpipe.providers.base import Provider
 from ftpipe.records import Job, Run
 from ftpipe.registry import Registry
+from ftpipe.registry.salvage import salvage
 
 COMPANIONS = ("", "-wal", "-shm")
 """What belongs to an SQLite database, by ending."""
@@ -47,6 +48,9 @@ def rebuild(
 ) -> list[Run]:
     """Take every job of ours that the endpoints list into a registry; finished ones get their model registered.
 
+    What can still be read of a database that was moved aside comes first: aliases, costs and doubtful calls are
+    known nowhere else.
+
     An endpoint that keeps no metadata cannot tell whose its jobs are, so all of them are taken there.
 
     Args:
@@ -55,6 +59,9 @@ def rebuild(
         say: Hears what could not be taken.
     """
     runs: list[Run] = []
+    for aside in damaged_beside(registry)[-1:]:
+        copied = salvage(aside, registry)
+        say(f"{aside.name}: {sum(copied.values())} rows were whole and are kept")
     for provider in providers:
         try:
             jobs = [job for job in provider.jobs.recent() if is_ours(job, provider)]
@@ -68,6 +75,26 @@ def rebuild(
             except FtpipeError as error:
                 say(f"{job.id}: {error.message}")
     return runs
+
+
+def damaged_beside(registry: Registry) -> list[Path]:
+    """The databases that were moved aside here, oldest first."""
+    place = Path(str(registry.engine.url.database))
+    found = place.parent.glob(f"{place.name}.damaged-*") if registry.engine.dialect.name == "sqlite" else ()
+    return sorted(path for path in found if not path.name.endswith(("-wal", "-shm")))
+
+
+def verify(registry: Registry) -> None:
+    """Read everything that a registry holds.
+
+    Raises:
+        StateError: Something of it is damaged, although the database as a whole can be opened.
+    """
+    registry.models(limit=1_000_000)
+    registry.jobs(limit=1_000_000)
+    for run in registry.runs(limit=1_000_000):
+        if run.job is not None:
+            registry.events(run.job.id)
 
 
 def is_ours(job: Job, provider: Provider) -> bool:

@@ -20,7 +20,7 @@ FLOORS = {
     "sweep": 6,
     "pipeline": 5,
     "adopt": 5,
-    "doctor": 5,
+    "doctor": 6,
     "prepare": 4,
     "stages": 3,
     "gates": 3,

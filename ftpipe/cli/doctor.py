@@ -62,14 +62,14 @@ def mend(session: Session, settings: Settings) -> None:
     Raises:
         UsageError: The registry is a database server's, which has its own tools.
     """
-    from ftpipe.doctor import move_aside, rebuild
+    from ftpipe.doctor import move_aside, rebuild, verify
 
     named = settings.config.registry or str(state_dir() / "registry.db")
     if "://" in named and not named.startswith("sqlite:///"):
         raise UsageError("the registry is on a database server", "restore it with the server's own tools")
     path = Path(named.removeprefix("sqlite:///"))
     try:
-        session.registry(settings)
+        verify(session.registry(settings))
     except StateError as error:
         session.say(clean(error.message, 300))
         aside = move_aside(path)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 
 from ftpipe.errors import ConfigError, MissingExtraError, StateError
+from ftpipe.registry.explain import damaged, guarded
 from ftpipe.registry.schema import APPLICATION_ID, MIGRATIONS, version_table
 
 BUSY_MILLISECONDS = 30_000
-NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "fuse.sshfs", "ncpfs"})
+_IN_THE_KERNEL = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "ncpfs", "ceph", "lustre", "beegfs", "gpfs")
+_FUSE = ("sshfs", "glusterfs", "ceph", "s3fs", "rclone", "gcsfuse", "goofys", "davfs", "nfs")
+NETWORK_FILE_SYSTEMS = frozenset((*_IN_THE_KERNEL, *(f"fuse.{name}" for name in _FUSE)))
 """SQLite's write-ahead log needs shared memory, which these do not give. Source: sqlite.org/wal.html, 2026-11."""
 READ_ATTEMPTS = 8
 
@@ -59,6 +65,7 @@ def _open_sqlite(path: Path) -> sa.Engine:
             f"{folder} is on a network file system ({kind}), where SQLite is not safe",
             "name a local folder with FTPIPE_REGISTRY, or use PostgreSQL: FTPIPE_REGISTRY=postgresql://…",
         )
+    _claim(path)
     engine = sa.create_engine(f"sqlite:///{path}", poolclass=sa.NullPool)
 
     @event.listens_for(engine, "connect")
@@ -86,6 +93,33 @@ def _open_sqlite(path: Path) -> sa.Engine:
     return engine
 
 
+def _claim(path: Path) -> None:
+    """Make the file for its owner alone, before anything is in it; a link in its place is not followed.
+
+    Raises:
+        StateError: There is a link, or an empty file where runs have been made.
+    """
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        if path.with_name(path.name + suffix).is_symlink():
+            raise StateError(
+                f"{path}{suffix} is a symbolic link, which could lead anywhere",
+                "name the real file with FTPIPE_REGISTRY, or remove the link",
+            )
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        if path.is_file() and path.stat().st_size == 0 and any((path.parent / "locks").glob("*")):
+            raise StateError(
+                f"the registry {path} is empty, and runs have been made here",
+                "`ftpipe doctor --repair` moves it aside and rebuilds it from what the endpoint lists",
+            ) from None
+    except OSError as error:
+        raise StateError(
+            f"cannot write to {path}: {error.strerror}",
+            "check the folder's permissions and its disk, or name another place with FTPIPE_REGISTRY",
+        ) from error
+
+
 def _open_postgres(url: str) -> sa.Engine:
     try:
         return sa.create_engine(url, pool_pre_ping=True)
@@ -108,7 +142,7 @@ def check_sqlite(engine: sa.Engine) -> None:
     with engine.connect().execution_options(ftpipe_reads=True) as connection:
         verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
         if verdict != "ok":
-            raise _damaged(engine, str(verdict))
+            raise damaged(engine, str(verdict))
         found = connection.exec_driver_sql("PRAGMA application_id").scalar()
         tables = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar()
         if found not in (0, APPLICATION_ID) or (found == 0 and tables):
@@ -139,6 +173,8 @@ def migrate(engine: sa.Engine) -> None:
         _back_up(Path(str(engine.url.database)), version)
     for number in range(version + 1, len(MIGRATIONS) + 1):
         with engine.begin() as connection:
+            if engine.dialect.name == "postgresql":  # SQLite's write transactions come one after the other already
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(APPLICATION_ID)))
             version_table.create(connection, checkfirst=True)
             if _version(connection) < number:
                 MIGRATIONS[number - 1](connection)
@@ -161,78 +197,68 @@ def _back_up(path: Path, version: int) -> None:
         source.backup(copy)
 
 
-@contextlib.contextmanager
-def guarded(engine: sa.Engine) -> Iterator[None]:
-    """Turn what a database can raise into a ``StateError`` that says what to do."""
-    try:
-        yield
-    except exc.DBAPIError as error:
-        raise explain(engine, error) from error
-
-
-def explain(engine: sa.Engine, error: exc.DBAPIError) -> StateError:
-    """What a database error means for the user."""
-    said, place = " ".join(str(error.orig).split()), str(engine.url.database)
-    if engine.dialect.name != "sqlite":
-        return StateError(
-            f"the registry's database does not answer as it should: {said}",
-            "is PostgreSQL running, and is the URL right? `ftpipe resume` goes on from the last committed step",
-        )
-    if "full" in said or "disk I/O" in said:
-        return StateError(
-            f"cannot write to {place}: {said}", "free some disk space; what was committed is kept, then `ftpipe resume`"
-        )
-    if "readonly" in said or "unable to open" in said:
-        return StateError(
-            f"cannot write to {place}: {said}",
-            "check the folder's permissions, or name another place with FTPIPE_REGISTRY",
-        )
-    if "locked" in said or "busy" in said:
-        return StateError(f"{place} is held by another program: {said}", "close it, then `ftpipe resume`")
-    return _damaged(engine, said)
-
-
-def _damaged(engine: sa.Engine, said: str) -> StateError:
-    return StateError(
-        f"the registry {engine.url.database} is damaged: {said}",
-        "`ftpipe doctor --repair` moves it aside and rebuilds it from what the endpoint lists",
-    )
-
-
-def filesystem_of(folder: Path) -> str:
+def filesystem_of(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
     """Name of the file system that ``folder`` lies on; empty where the platform does not tell."""
     try:
-        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+        lines = mounts.read_text(encoding="utf-8").splitlines()
         target = folder.resolve()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return ""
     best, kind = "", ""
     for line in lines:
         left, _, right = line.partition(" - ")
-        mount = left.split()[4].replace("\\040", " ")
+        if len(left.split()) < 5 or not right:
+            continue
+        mount = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), left.split()[4])
         if len(mount) >= len(best) and (target == Path(mount) or Path(mount) in target.parents):
             best, kind = mount, right.split()[0]
     return kind
 
 
+def _connected(engine: sa.Engine, **options: Any) -> sa.Connection:
+    """A connection; the first contact is tried again while a server restarts."""
+    for attempt in range(READ_ATTEMPTS - 1):
+        try:
+            return engine.connect().execution_options(**options)
+        except exc.OperationalError as error:
+            if engine.dialect.name == "sqlite" or not _is_restarting(error):
+                raise
+            time.sleep(min(0.25 * 2**attempt, 5))
+    return engine.connect().execution_options(**options)
+
+
+def _is_restarting(error: exc.OperationalError) -> bool:
+    """Whether a server may be back soon; a wrong password or a database that is not there will not change."""
+    said = str(error.orig)
+    return not any(word in said for word in ("authentication failed", "does not exist", "no pg_hba.conf entry"))
+
+
 @contextlib.contextmanager
 def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """A connection for reads; the first contact is tried again while a server restarts."""
-    with guarded(engine):
-        for attempt in range(READ_ATTEMPTS):
-            try:
-                connection = engine.connect().execution_options(ftpipe_reads=True)
-                break
-            except exc.OperationalError:
-                if engine.dialect.name == "sqlite" or attempt == READ_ATTEMPTS - 1:
-                    raise
-                time.sleep(min(0.25 * 2**attempt, 5))
-        with connection:
-            yield connection
+    """A connection for reads."""
+    with guarded(engine), _connected(engine, ftpipe_reads=True) as connection:
+        yield connection
 
 
 @contextlib.contextmanager
 def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
     """A transaction that is on the disk when the block ends."""
-    with guarded(engine), engine.begin() as connection:
+    with guarded(engine), _connected(engine) as connection, connection.begin():
         yield connection
+
+
+@contextlib.contextmanager
+def holding(engine: sa.Engine, number: int, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock of a PostgreSQL server; it is free again when the connection ends, whatever ends it."""
+    with guarded(engine):
+        connection = _connected(engine, isolation_level="AUTOCOMMIT")
+    with connection:
+        with guarded(engine):
+            if not connection.execute(sa.select(sa.func.pg_try_advisory_lock(number))).scalar():
+                on_wait()
+                connection.execute(sa.select(sa.func.pg_advisory_lock(number)))
+        try:
+            yield
+        finally:
+            with contextlib.suppress(exc.DBAPIError):  # a server that has restarted has let go of it
+                connection.execute(sa.select(sa.func.pg_advisory_unlock(number)))

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from ftpipe.records import UploadedFile
 from ftpipe.registry import schema
 from ftpipe.registry.connect import reading, writing
-from ftpipe.registry.rows import Rows
+from ftpipe.registry.rows import Rows, revive
 
 
 class FileRecords(Rows):
@@ -19,7 +19,7 @@ class FileRecords(Rows):
         with reading(self.engine) as connection:
             query = sa.select(table.c.data).where(table.c.endpoint == endpoint, table.c.sha256 == sha256)
             data = connection.execute(query).scalar()
-        return UploadedFile.model_validate_json(data) if data else None
+        return revive(UploadedFile, data) if data else None
 
     def save_file(self, file: UploadedFile) -> None:
         """Remember a file at its endpoint."""

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from ftpipe.records import Event, Job, Metric
 from ftpipe.registry import schema
 from ftpipe.registry.connect import reading, writing
-from ftpipe.registry.rows import Rows
+from ftpipe.registry.rows import Rows, revive
 
 
 class JobRecords(Rows):
@@ -28,14 +28,14 @@ class JobRecords(Rows):
         """The job of that id, as it was last described."""
         with reading(self.engine) as connection:
             data = connection.execute(sa.select(schema.jobs.c.data).where(schema.jobs.c.id == job_id)).scalar()
-        return Job.model_validate_json(data) if data else None
+        return revive(Job, data) if data else None
 
     def jobs(self, limit: int = 100) -> list[Job]:
         """The jobs that are remembered, newest first."""
         with reading(self.engine) as connection:
             query = sa.select(schema.jobs.c.data).order_by(schema.jobs.c.updated_at.desc()).limit(limit)
             rows = connection.execute(query).scalars().all()
-        return sorted((Job.model_validate_json(data) for data in rows), key=lambda job: -job.created_at)
+        return sorted((revive(Job, data) for data in rows), key=lambda job: -job.created_at)
 
     def save_events(self, job: Job, events: Iterable[Event]) -> None:
         """Remember events; those that are known stay as they are."""
@@ -44,16 +44,9 @@ class JobRecords(Rows):
             known = set(self._event_ids(connection, job))
             fresh = [event for event in events if event.id not in known]
             for position, event in enumerate(fresh, start=len(known)):
-                connection.execute(
-                    table.insert().values(
-                        endpoint=job.endpoint,
-                        job_id=job.id,
-                        id=event.id,
-                        created_at=event.created_at,
-                        position=position,
-                        data=event.model_dump_json(),
-                    )
-                )
+                values = {"created_at": event.created_at, "position": position, "data": event.model_dump_json()}
+                keys = {"endpoint": job.endpoint, "job_id": job.id, "id": event.id}
+                self.insert_new(connection, table, keys | values)
 
     def events(self, job_id: str) -> list[Event]:
         """The events of a job that are remembered, oldest first."""
@@ -62,7 +55,7 @@ class JobRecords(Rows):
             query = (
                 sa.select(table.c.data).where(table.c.job_id == job_id).order_by(table.c.created_at, table.c.position)
             )
-            return [Event.model_validate_json(data) for data in connection.execute(query).scalars()]
+            return [revive(Event, data) for data in connection.execute(query).scalars()]
 
     def metrics(self, job_id: str) -> list[Metric]:
         """The metrics of a job by step, from its events."""

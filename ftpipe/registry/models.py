@@ -10,7 +10,7 @@ from ftpipe.errors import UsageError
 from ftpipe.records import Model, Record
 from ftpipe.registry import schema
 from ftpipe.registry.connect import reading, writing
-from ftpipe.registry.rows import Rows
+from ftpipe.registry.rows import Rows, revive
 
 
 class AliasMove(Record):
@@ -32,7 +32,7 @@ class ModelRecords(Rows):
         table = schema.models
         with reading(self.engine) as connection:
             query = sa.select(table.c.data).order_by(table.c.created_at.desc(), table.c.id).limit(limit)
-            found = [Model.model_validate_json(data) for data in connection.execute(query).scalars()]
+            found = [revive(Model, data) for data in connection.execute(query).scalars()]
             names = connection.execute(sa.select(schema.aliases)).mappings().all()
         by_model: dict[tuple[str, str], list[str]] = {}
         for row in names:
@@ -56,19 +56,15 @@ class ModelRecords(Rows):
 
     def write_model(self, connection: sa.Connection, model: Model) -> None:
         """Write a model within a transaction; one that is there stays as it is."""
-        table = schema.models
-        there = (table.c.endpoint == model.endpoint) & (table.c.id == model.id)
-        if connection.execute(sa.select(table.c.id).where(there)).first() is None:
-            connection.execute(
-                table.insert().values(
-                    endpoint=model.endpoint,
-                    id=model.id,
-                    job_id=model.job_id,
-                    run_id=model.run_id,
-                    created_at=model.created_at,
-                    data=model.model_dump_json(exclude={"aliases"}),
-                )
-            )
+        values = {
+            "endpoint": model.endpoint,
+            "id": model.id,
+            "job_id": model.job_id,
+            "run_id": model.run_id,
+            "created_at": model.created_at,
+            "data": model.model_dump_json(exclude={"aliases"}),
+        }
+        self.insert_new(connection, schema.models, values)
 
     def write_cost(self, connection: sa.Connection, model: Model, price_row: str) -> None:
         """Write what a job cost, within a transaction: one row a job."""

@@ -4,10 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from pydantic import ValidationError
 from sqlalchemy.dialects import postgresql, sqlite
+
+from ftpipe.errors import StateError
+from ftpipe.records import Record
+
+R = TypeVar("R", bound=Record)
+
+
+def revive(kind: type[R], text: str) -> R:
+    """A record from the database.
+
+    Raises:
+        StateError: The text is not that record any more: a bit has flipped, or somebody has edited it.
+    """
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise StateError(
+            f"a {kind.__name__.lower()} in the registry is damaged: {place + ': ' if place else ''}{first['msg']}",
+            "`ftpipe doctor --repair` moves the database aside and rebuilds it from what is whole and what is listed",
+        ) from error
 
 
 class Rows:
@@ -28,6 +51,12 @@ class Rows:
         return self.engine.url.render_as_string(hide_password=True)
 
     def _upsert(self, connection: sa.Connection, table: sa.Table, keys: dict[str, Any], values: dict[str, Any]) -> None:
-        insert = postgresql.insert if self.engine.dialect.name == "postgresql" else sqlite.insert
-        statement = insert(table).values(**keys, **values)
+        statement = self._insert(table).values(**keys, **values)
         connection.execute(statement.on_conflict_do_update(index_elements=list(keys), set_=values))
+
+    def insert_new(self, connection: sa.Connection, table: sa.Table, values: dict[str, Any]) -> None:
+        """Insert a row unless it is there, also where another process inserts it at the same moment."""
+        connection.execute(self._insert(table).values(**values).on_conflict_do_nothing())
+
+    def _insert(self, table: sa.Table) -> Any:  # noqa: ANN401 - one of two dialects' own insert
+        return (postgresql.insert if self.engine.dialect.name == "postgresql" else sqlite.insert)(table)

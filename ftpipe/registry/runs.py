@@ -13,6 +13,7 @@ from ftpipe.registry import schema
 from ftpipe.registry.connect import reading, writing
 from ftpipe.registry.jobs import JobRecords
 from ftpipe.registry.models import ModelRecords
+from ftpipe.registry.rows import revive
 
 R = TypeVar("R", bound=Record)
 
@@ -23,11 +24,11 @@ class RunRecords(JobRecords, ModelRecords):
     def start_run(self, run: Run, *, key: str, ordinal: int) -> Run:
         """Remember a new run, or give back the one that has this key and ordinal already."""
         with writing(self.engine) as connection:
+            following = sa.select(sa.func.coalesce(sa.func.max(schema.runs.c.sequence), 0) + 1).scalar_subquery()
+            values = {"key": key, "ordinal": ordinal, "sequence": following, **_run_values(run)}
+            self.insert_new(connection, schema.runs, values)
             row = self._run_row(connection, schema.runs.c.key == key, schema.runs.c.ordinal == ordinal)
-            if row is None:
-                connection.execute(schema.runs.insert().values(key=key, ordinal=ordinal, **_run_values(run)))
-                return run
-        return self._run(row)
+        return run if row["id"] == run.id else self._run(row)
 
     def runs_with_key(self, key: str) -> list[tuple[int, Run]]:
         """Ordinal and run of everything that was asked with these data and parameters, oldest first."""
@@ -45,9 +46,11 @@ class RunRecords(JobRecords, ModelRecords):
         return hashlib.sha256(f"{kind}\n{row['key']}\n{row['ordinal']}".encode()).hexdigest()
 
     def save_run(self, run: Run) -> Run:
-        """Write down how far a run has come."""
+        """Write down how far a run has come; a registered one is never taken back by who has looked before that."""
+        known = schema.runs.c
+        is_open = (known.id == run.id) & (known.state != RunState.REGISTERED.value)
         with writing(self.engine) as connection:
-            connection.execute(schema.runs.update().where(schema.runs.c.id == run.id).values(**_run_values(run)))
+            connection.execute(schema.runs.update().where(is_open).values(**_run_values(run)))
         return run
 
     def run(self, run_id: str) -> Run:
@@ -65,7 +68,7 @@ class RunRecords(JobRecords, ModelRecords):
     def runs(self, limit: int = 50) -> list[Run]:
         """The latest runs, newest first."""
         with reading(self.engine) as connection:
-            query = sa.select(schema.runs).order_by(schema.runs.c.created_at.desc()).limit(limit)
+            query = sa.select(schema.runs).order_by(schema.runs.c.sequence.desc()).limit(limit)
             rows = connection.execute(query).mappings().all()
         return [self._run(row) for row in rows]
 
@@ -79,7 +82,7 @@ class RunRecords(JobRecords, ModelRecords):
         column = schema.runs.c
         with reading(self.engine) as connection:
             match = (column.id == name) | (column.job_id == name) | (column.model_id == name)
-            query = sa.select(schema.runs).where(match).order_by(column.created_at.desc())
+            query = sa.select(schema.runs).where(match).order_by(column.sequence.desc())
             row = connection.execute(query).mappings().first()
         return self._run(row) if row else None
 
@@ -89,9 +92,9 @@ class RunRecords(JobRecords, ModelRecords):
     def _run(self, row: Any) -> Run:  # noqa: ANN401 - a row of any shape
         return Run(
             id=row["id"],
-            spec=RunSpec.model_validate_json(row["spec"]),
+            spec=revive(RunSpec, row["spec"]),
             endpoint=row["endpoint"],
-            state=RunState(row["state"]),
+            state=_state(row["state"]),
             created_at=int(row["created_at"]),
             dataset_sha256=row["dataset_sha256"],
             validation_sha256=row["validation_sha256"],
@@ -122,7 +125,16 @@ class RunRecords(JobRecords, ModelRecords):
 
 
 def _load(kind: type[R], text: str | None) -> R | None:
-    return kind.model_validate_json(text) if text else None
+    return revive(kind, text) if text else None
+
+
+def _state(word: str) -> RunState:
+    try:
+        return RunState(word)
+    except ValueError as error:
+        raise StateError(
+            f"the registry holds a run in the state {word!r}", "`ftpipe doctor --repair` rebuilds what is damaged"
+        ) from error
 
 
 def _dump(record: Record | None) -> str | None:

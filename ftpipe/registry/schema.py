@@ -38,6 +38,7 @@ runs = sa.Table(
     sa.Column("model_id", sa.Text),
     sa.Column("error", sa.Text, nullable=False, default=""),
     sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("sequence", sa.Integer, nullable=False, server_default="0"),
     sa.UniqueConstraint("key", "ordinal"),
 )
 
@@ -170,5 +171,17 @@ def _first(connection: sa.Connection) -> None:
     metadata.create_all(connection, tables=list(FIRST_TABLES))
 
 
-MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_first,)
+def _second(connection: sa.Connection) -> None:
+    """Runs get an order of their own, since clocks jump; a database made today has the column already."""
+    if "sequence" in {column["name"] for column in sa.inspect(connection).get_columns("runs")}:
+        return
+    connection.exec_driver_sql("ALTER TABLE runs ADD COLUMN sequence INTEGER NOT NULL DEFAULT 0")
+    connection.exec_driver_sql(
+        "UPDATE runs SET sequence = 1 + (SELECT count(*) FROM runs AS earlier"
+        " WHERE earlier.created_at < runs.created_at"
+        " OR (earlier.created_at = runs.created_at AND earlier.id < runs.id))"
+    )
+
+
+MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_first, _second)
 """Applied in order, each in a transaction with its record; never edited once released."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from ftpipe.errors import StateError
-from ftpipe.registry.connect import reading
+from ftpipe.registry.connect import holding
 from ftpipe.registry.files import FileRecords
 from ftpipe.registry.journal import Journal
 from ftpipe.registry.runs import RunRecords
@@ -66,11 +66,5 @@ class Registry(RunRecords, FileRecords):
                 lock.release()
             return
         number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
-        with reading(self.engine) as connection:
-            if not connection.execute(sa.select(sa.func.pg_try_advisory_lock(number))).scalar():
-                on_wait()
-                connection.execute(sa.select(sa.func.pg_advisory_lock(number)))
-            try:
-                yield
-            finally:
-                connection.execute(sa.select(sa.func.pg_advisory_unlock(number)))
+        with holding(self.engine, number, on_wait):
+            yield

@@ -18,6 +18,7 @@ from ftpipe.errors import (
     StillRunningError,
 )
 from ftpipe.providers.base import Provider, retry_after_of
+from ftpipe.providers.profiles import Profile
 from ftpipe.records import Event, Job
 
 STALE_SECONDS = 1800.0
@@ -62,23 +63,10 @@ def poll(
     """
     profile = provider.profile
     watch = _Watch(job, provider, set(known_events), on_job, on_events, on_notice, clock)
-    jitter = tenacity.wait_exponential_jitter(
-        multiplier=profile.poll_first_seconds,
-        max=profile.poll_most_seconds,
-        jitter=profile.poll_first_seconds / 2,
-        exp_base=1.3,
-    )
-
     deadline = clock() + timeout if timeout is not None else math.inf
-
-    def wait(state: tenacity.RetryCallState) -> float:
-        failure = state.outcome.exception() if state.outcome and state.outcome.failed else None
-        pause = max(jitter(state), (retry_after_of(failure) or 0.0) if failure else 0.0)
-        return min(pause, WAIT_MOST_SECONDS, max(deadline - clock(), 0.0))
-
     looking = tenacity.Retrying(
         retry=tenacity.retry_if_result(lambda found: not found.is_finished) | tenacity.retry_if_exception(_is_network),
-        wait=wait,
+        wait=_pauses(profile, lambda: deadline - clock()),
         stop=lambda _state: clock() >= deadline,
         sleep=sleep,
         before_sleep=watch.say_trouble,
@@ -153,3 +141,20 @@ class _Watch:
 
 def _is_network(exc: BaseException) -> bool:
     return isinstance(exc, PASSING) or type(exc) is ProviderError
+
+
+def _pauses(profile: Profile, left: Callable[[], float]) -> Callable[[tenacity.RetryCallState], float]:
+    """The pauses between looks: growing, jittered, longer where the endpoint asks for it, never beyond the time left."""
+    jitter = tenacity.wait_exponential_jitter(
+        initial=profile.poll_first_seconds,
+        max=profile.poll_most_seconds,
+        jitter=profile.poll_first_seconds / 2,
+        exp_base=1.3,
+    )
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        failure = state.outcome.exception() if state.outcome and state.outcome.failed else None
+        pause = max(jitter(state), (retry_after_of(failure) or 0.0) if failure else 0.0)
+        return min(pause, WAIT_MOST_SECONDS, max(left(), 0.0))
+
+    return wait
