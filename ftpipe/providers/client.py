@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import httpx2
 import openai
 
-from ftpipe.errors import BadAnswerError, ConnectionFailedError
+from ftpipe.errors import BadAnswerError, ConnectionFailedError, FtpipeError
 from ftpipe.providers.base import DeadlineExceededError, retry_safe, within
 from ftpipe.providers.profiles import Profile
 from ftpipe.providers.translate import Doing, bad_answer, translate
@@ -17,6 +17,8 @@ from ftpipe.providers.translate import Doing, bad_answer, translate
 T = TypeVar("T")
 
 CONNECT_SECONDS = 10.0
+SHORTEST_KEY = 8
+"""What is shorter is no secret, and could stand in any message."""
 
 FOREIGN = (
     openai.OpenAIError,
@@ -117,7 +119,7 @@ class Caller:
         try:
             yield from call(self.client)
         except FOREIGN as exc:
-            raise translate(exc, doing) from exc
+            raise _without_key(translate(exc, doing), self.client) from exc
 
     def _again_if_moved(self, call: Callable[[openai.OpenAI], object], parse: Callable[[Any], T], doing: Doing) -> T:
         try:
@@ -135,10 +137,19 @@ class Caller:
         try:
             answer = within(seconds or self.profile.request_timeout_seconds, lambda: call(client))
         except (*FOREIGN, DeadlineExceededError) as exc:
-            raise translate(exc, doing) from exc
+            raise _without_key(translate(exc, doing), client) from exc
         try:
             return parse(answer)
         except BadAnswerError as exc:
             raise bad_answer(exc.message, doing) from exc
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as exc:
             raise bad_answer(f"the answer does not have the shape of the API ({type(exc).__name__})", doing) from exc
+
+
+def _without_key(error: FtpipeError, client: openai.OpenAI) -> FtpipeError:
+    """The same error without the key: some endpoints repeat it in refusals, and errors are kept in the registry."""
+    key = getattr(client, "api_key", "")
+    if len(key) >= SHORTEST_KEY and key in error.message:
+        error.message = error.message.replace(key, "***")
+        error.args = (error.message, *error.args[1:])
+    return error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit, urlunsplit
 
 import openai
 
@@ -79,5 +80,12 @@ def open_openai(
         )
 
     scope = "/".join(part for part in (organization, project) if part)
-    endpoint = base_url.rstrip("/") + (f"#{scope}" if scope else "")
-    return OpenAIProvider(profile, Caller(profile, connect, base_url=base_url, sleep=sleep), endpoint=endpoint)
+    shown = public(base_url)
+    endpoint = shown.rstrip("/") + (f"#{scope}" if scope else "")
+    return OpenAIProvider(profile, Caller(profile, connect, base_url=shown, sleep=sleep), endpoint=endpoint)
+
+
+def public(base_url: str) -> str:
+    """A base URL without user, password and query, as it may be stored and shown."""
+    parts = urlsplit(base_url)
+    return urlunsplit((parts.scheme, parts.netloc.rsplit("@", 1)[-1], parts.path, "", ""))

@@ -141,8 +141,10 @@ def _reconcile(
     Raises:
         OutcomeUnknownError: The list cannot be read, so nothing may be sent again.
     """
-    sent_at = operation.sent_at or clock()
-    lag = provider.profile.list_lag_seconds
+    now, lag = clock(), provider.profile.list_lag_seconds
+    sent_at = operation.sent_at or now
+    # counted down by the pauses: a clock that jumps must not end the search early, or hold it for hours
+    left = lag - min(max(now - sent_at, 0.0), lag)
     for look in range(LOOKS):
         try:
             matches = _matches(request, operation.key, sent_at, provider)
@@ -154,10 +156,11 @@ def _reconcile(
             ) from exc
         if matches:
             return _oldest(matches, on_notice)
-        remaining = sent_at + lag - clock()
-        if remaining <= 0:
+        if left <= 0:
             break
-        sleep(min(remaining, lag / LOOKS) if look < LOOKS - 1 else remaining)
+        pause = min(left, lag / LOOKS) if look < LOOKS - 1 else left
+        sleep(pause)
+        left -= pause
     matches = _matches(request, operation.key, sent_at, provider) if lag else []
     if matches:
         return _oldest(matches, on_notice)

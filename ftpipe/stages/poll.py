@@ -144,7 +144,7 @@ def _is_network(exc: BaseException) -> bool:
 
 
 def _pauses(profile: Profile, left: Callable[[], float]) -> Callable[[tenacity.RetryCallState], float]:
-    """The pauses between looks: growing, jittered, longer where the endpoint asks for it, never beyond the time left."""
+    """Pauses between looks: growing, jittered, longer where the endpoint asks for it, never beyond the time left."""
     jitter = tenacity.wait_exponential_jitter(
         initial=profile.poll_first_seconds,
         max=profile.poll_most_seconds,
