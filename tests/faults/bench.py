@@ -69,6 +69,8 @@ class Bench:
     profile: dict[str, Any] = field(default_factory=dict)
     content: bytes = LINE * 12
     key: str = KEY
+    registry_url: str = ""
+    """Where the registry is; a file in the folder where nothing is said."""
     speed: float = 0.01
     """How much of each asked wait is really slept; also the pauses of retries."""
 
@@ -78,7 +80,8 @@ class Bench:
         self.heard = Heard()
         self.slept: list[float] = []
         self.dataset = dataset_at(self.folder / "train.jsonl", self.content)
-        self.url = str(self.folder / "registry.db")
+        self.path = self.folder / "registry.db"
+        self.url = self.registry_url or str(self.path)
         self._registry: Registry | None = None
         self._providers: list[OpenAIProvider] = []
 
