@@ -38,7 +38,7 @@ how = options.together(
     click.option("--max-regressions", type=click.IntRange(min=0), metavar="N", help="Items that may get worse."),
 )
 asking = options.together(
-    click.option("--temperature", type=click.FloatRange(0, 2), default=0.0, show_default=True),
+    click.option("--temperature", type=click.FloatRange(0, 2), default=0.0, show_default=True, help="0 is likeliest."),
     click.option("--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Longest answer."),
     click.option("--seed", type=int, default=0, show_default=True, help="Of the sampling."),
     click.option("--samples", type=click.IntRange(1, 100), default=1, show_default=True, help="Answers an item."),
@@ -197,6 +197,7 @@ def write(session: Session, settings: Settings, evaluation: Evaluation, found: S
     for name, path in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(texts[name], encoding="utf-8", newline="")
+    registry.save_evaluation(evaluation)
     session.add(files=files)
     session.say(f"report: {files['html']}")
 

@@ -9,6 +9,7 @@ import click
 from ftpipe.cli import options
 from ftpipe.cli.group import Command, Group
 from ftpipe.cli.session import Session, pass_session
+from ftpipe.reports.evaluation.short import comparison_lines
 from ftpipe.reports.models import lineage_lines, model_table
 from ftpipe.reports.plain import clean, moment, table
 
@@ -18,6 +19,7 @@ models = Group(
     lazy={
         "list": ("ftpipe.cli.models:list_models", "All models, newest first."),
         "show": ("ftpipe.cli.models:show_model", "One model: data, file, job, cost, metrics, checkpoints."),
+        "compare": ("ftpipe.cli.compare:compare", "Two models side by side, and who was better in evaluations."),
         "alias": ("ftpipe.cli.models:alias", "Point a name at a model, or see where it pointed."),
         "export": ("ftpipe.cli.models:export", "Write a model trained here as a folder for other tools."),
     },
@@ -43,9 +45,11 @@ def list_models(session: Session, limit: int) -> None:
 @pass_session
 def show_model(session: Session, model: str) -> None:
     """Show MODEL (its name, an alias or its job id) and everything that it came from."""
-    found = session.registry().model(model)
-    session.add(model=found)
-    session.out(lineage_lines(found, session.paint))
+    registry = session.registry()
+    found = registry.model(model)
+    judged = registry.evaluations(found.id)
+    session.add(model=found, evaluations=judged)
+    session.out([*lineage_lines(found, session.paint), *comparison_lines(judged, [found.id], session.paint)])
 
 
 @click.command(cls=Command, example="ftpipe models alias support-bot@production ft:… --reason 'fewer wrong labels'")

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ftpipe.records import CostEstimate, Dataset, Event, Job, Model, Record, RunSpec, UploadedFile
+from ftpipe.records.evaluation import Evaluation
 from ftpipe.registry import schema
 from ftpipe.registry.connect import writing
 from ftpipe.registry.runs import RunRecords
@@ -18,6 +19,7 @@ from ftpipe.registry.runs import RunRecords
 RECORDS: dict[str, dict[str, type[Record]]] = {
     "jobs": {"data": Job},
     "models": {"data": Model},
+    "evaluations": {"data": Evaluation},
     "files": {"data": UploadedFile},
     "events": {"data": Event},
     "runs": {
@@ -45,7 +47,7 @@ def salvage(aside: Path, registry: RunRecords) -> dict[str, int]:
         Table → rows that were copied.
     """
     copied: dict[str, int] = {}
-    for table in schema.FIRST_TABLES:
+    for table in schema.TABLES:
         rows = list(_readable(aside, table.name))
         known = set(table.columns.keys())
         with writing(registry.engine) as connection:

@@ -152,6 +152,14 @@ alias_history = sa.Table(
     sa.Column("moved_at", sa.Float, nullable=False),
 )
 
+evaluations = sa.Table(
+    "evaluations",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("created_at", sa.Integer, nullable=False),
+    sa.Column("data", sa.Text, nullable=False),
+)
+
 FIRST_TABLES = (
     runs,
     operations,
@@ -165,6 +173,8 @@ FIRST_TABLES = (
     aliases,
     alias_history,
 )
+TABLES = (*FIRST_TABLES, evaluations)
+"""Every table that holds what somebody did, in the order in which they can be filled."""
 
 
 def _first(connection: sa.Connection) -> None:
@@ -183,5 +193,10 @@ def _second(connection: sa.Connection) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_first, _second)
+def _third(connection: sa.Connection) -> None:
+    """Evaluations are remembered."""
+    metadata.create_all(connection, tables=[evaluations])
+
+
+MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_first, _second, _third)
 """Applied in order, each in a transaction with its record; never edited once released."""

@@ -12,13 +12,14 @@ import sqlalchemy as sa
 
 from ftpipe.errors import StateError
 from ftpipe.registry.connect import holding
+from ftpipe.registry.evaluations import EvaluationRecords
 from ftpipe.registry.files import FileRecords
 from ftpipe.registry.journal import Journal
 from ftpipe.registry.runs import RunRecords
 from ftpipe.registry.uploads import UploadParts
 
 
-class Registry(RunRecords, FileRecords):
+class Registry(RunRecords, FileRecords, EvaluationRecords):
     """Everything that ftpipe remembers, in one database.
 
     Args:

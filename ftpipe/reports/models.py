@@ -45,8 +45,24 @@ def cost_of(model: Model) -> str:
 
 def lineage_lines(model: Model, paint: Paint = plain) -> list[str]:
     """Data → file → job → model, with what was asked, resolved, spent and reached."""
-    rows = [
-        ("model", paint("ok", clean(model.id, 200))),
+    rows = _facts(model)
+    rows[0] = ("model", paint("ok", rows[0][1]))
+    lines = [f"{paint('dim', label.ljust(10))}  {text}" for label, text in rows if text]
+    return [*lines, *_metric_lines(model.metrics), *_checkpoint_lines(model, paint)]
+
+
+def difference_lines(first: Model, second: Model, paint: Paint = plain) -> list[str]:
+    """Two models side by side; what is the same in both is dimmed."""
+    sides = [[*_facts(model), ("final loss", decimal(final_loss(model.metrics)))] for model in (first, second)]
+    rows = [[label, one, other] for (label, one), (_, other) in zip(*sides, strict=True) if one or other]
+    lines = table(rows)
+    return [line if one != other else paint("dim", line) for line, (_, one, other) in zip(lines, rows, strict=True)]
+
+
+def _facts(model: Model) -> list[tuple[str, str]]:
+    """A model's facts in order; empty where one is not known."""
+    return [
+        ("model", clean(model.id, 200)),
         ("aliases", clean(", ".join(model.aliases), 300)),
         ("base", clean(model.base, 120)),
         ("ends", clean(model.base_shutdown_date or "", 20)),
@@ -62,8 +78,6 @@ def lineage_lines(model: Model, paint: Paint = plain) -> list[str]:
         ("cost", cost_of(model)),
         ("registered", moment(model.created_at)),
     ]
-    lines = [f"{paint('dim', label.ljust(10))}  {text}" for label, text in rows if text]
-    return [*lines, *_metric_lines(model.metrics), *_checkpoint_lines(model, paint)]
 
 
 def _metric_lines(metric: Metric | None) -> list[str]:

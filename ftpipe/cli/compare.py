@@ -1,0 +1,27 @@
+"""``ftpipe models compare``: two models side by side, and what evaluations said about them."""
+
+from __future__ import annotations
+
+import click
+
+from ftpipe.cli.group import Command
+from ftpipe.cli.session import Session, pass_session
+
+
+@click.command(cls=Command, example="ftpipe models compare support-bot@production ft:…")
+@click.argument("first")
+@click.argument("second")
+@pass_session
+def compare(session: Session, first: str, second: str) -> None:
+    """Show where FIRST and SECOND differ, and who was better where both were evaluated."""
+    from ftpipe.reports.evaluation.short import comparison_lines
+    from ftpipe.reports.models import difference_lines
+
+    registry = session.registry()
+    one, other = registry.model(first), registry.model(second)
+    judged = registry.evaluations(one.id, other.id)
+    session.add(models=[one, other], evaluations=judged)
+    session.out(difference_lines(one, other, session.paint))
+    session.out(comparison_lines(judged, [one.id, other.id], session.paint))
+    if not judged:
+        session.say(f"no evaluation has both; ftpipe evaluate {second} --against {first} --data FILE makes one")
