@@ -29,6 +29,7 @@ COMMANDS = {
     "jobs": ("ftpipe.cli.jobs:jobs", "Jobs at a provider: list, events, cancel, pause, adopt."),
     "explain": ("ftpipe.cli.explain:explain", "What a rule or an error code means, and how to mend it."),
     "split": ("ftpipe.cli.split:split", "Set a part of a dataset aside for validation."),
+    "convert": ("ftpipe.cli.convert:convert", "Turn other formats into chat JSONL."),
     "serve": ("ftpipe.cli.serve:serve", "The embedded OpenAI-compatible endpoint that really trains."),
     "doctor": ("ftpipe.cli.doctor:doctor", "Whether everything that ftpipe needs is in order."),
     "config": ("ftpipe.cli.config:config", "The settings, and where each of them comes from."),

@@ -13,6 +13,7 @@ from ftpipe.cli import options, prepared
 from ftpipe.cli.asked import Asked, check, for_prepare, home_of
 from ftpipe.cli.checks import check_options, check_settings
 from ftpipe.cli.group import Command
+from ftpipe.cli.mending import is_wanted, mend, mending_options
 from ftpipe.cli.session import Session, pass_session
 from ftpipe.config import Settings
 from ftpipe.errors import DatasetError
@@ -43,6 +44,7 @@ VERBOSE_PER_RULE = 1000
 @click.option("--provider", metavar="NAME", help="Whose rules apply; those of openai where not given.")
 @options.output
 @check_options
+@mending_options
 @pass_session
 def prepare(session: Session, /, data: Path | None, split: float | None, **flags: Any) -> None:
     """Check a chat JSONL dataset, count its tokens, and say what training on it costs.
@@ -54,15 +56,20 @@ def prepare(session: Session, /, data: Path | None, split: float | None, **flags
     settings = session.settings(settings_of(flags))
     rules = check_settings(settings.config, **{name: flags[name] for name in ("select", "ignore", "max_findings")})
     asked = for_prepare(settings, given=data)
+    form, mending = flags["output_format"], {name: flags[name] for name in ("fix", "unsafe_fixes", "quarantine")}
     report = check(session, settings, asked, rules)
-    show(session, report, form=flags["output_format"])
-    refuse_errors(report, asked)
-    folder = settings.config.output or prepared.usual_folder(asked.data, report.dataset.sha256)
     source = report.dataset
+    folder = settings.config.output or prepared.usual_folder(asked.data, source.sha256)
+    if is_wanted(**mending):
+        if form == "text":
+            show(session, report)
+        asked = mend(session, settings, asked, rules, folder, **mending)
+        report = check(session, settings, asked, rules)
+    show(session, report, form=form)
+    refuse_errors(report, asked)
     if split is not None:
         report = split_off(session, settings, asked, share=split, folder=folder)
-    done = prepared.write(report, folder, source=source, model=asked.model)
-    tell(session, settings, done, report)
+    tell(session, settings, prepared.write(report, folder, source=source, model=asked.model), report)
 
 
 def settings_of(flags: Mapping[str, Any]) -> dict[str, object]:

@@ -166,3 +166,37 @@ def test_many_files_are_validated_and_nothing_is_written(world: World) -> None:
     assert [file["ok"] for file in document["files"]] == [True, False]
     assert not Path(".ftpipe").exists()
     assert world.run("validate", good).code == 0
+
+
+def test_what_can_be_mended_is_mended_in_a_new_file(world: World) -> None:
+    """The old file stays, the new one passes, and the diff and the counts are named."""
+    data = chat_file()
+    data.write_bytes(b"\xef\xbb\xbf" + data.read_bytes().replace(b"\n", b"\r\n"))
+    before = data.read_bytes()
+    document = world.run("prepare", str(data), "--fix", "--json").document
+    assert data.read_bytes() == before
+    assert document["fixes"]
+    assert Path(document["fixed"]["diff"]).is_file()
+    fixed = Path(document["prepared"]["train"]).read_bytes()
+    assert fixed == before.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
+
+
+def test_faulty_lines_are_moved_aside(world: World) -> None:
+    """What is left passes, and nothing is lost."""
+    data = chat_file(extra=BAD_LINE + "not json\n")
+    ran = world.run("prepare", str(data), "--quarantine", "bad.jsonl")
+    assert ran.code == 0
+    assert Path("bad.jsonl").read_text() == BAD_LINE + "not json\n"
+    assert "2 lines moved" in ran.err
+
+
+def test_other_formats_are_converted(world: World) -> None:
+    """Alpaca and CSV become chat files that pass."""
+    rows = [{"instruction": f"Add {n} and 1", "output": f"It is {n + 1}."} for n in range(12)]
+    Path("alpaca.json").write_text(json.dumps(rows))
+    ran = world.run("convert", "alpaca.json", "--json")
+    assert (ran.code, ran.document["records"]) == (0, 12)
+    assert world.run("prepare", ran.document["output"]).code == 0
+    Path("t.csv").write_text("q,a\n" + "".join(f"what {n}?,it is {n}\n" for n in range(12)))
+    assert world.run("convert", "t.csv", "--columns", "q,a", "-o", "out.jsonl").code == 0
+    assert world.run("convert", "t.csv", "--columns", "q").code == 2

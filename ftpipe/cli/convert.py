@@ -1,0 +1,39 @@
+"""``ftpipe convert``: chat JSONL from prompt/completion, Alpaca, ShareGPT, JSON arrays, CSV or Parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shlex import quote
+
+import click
+
+from ftpipe.cli import options
+from ftpipe.cli.asked import require_file
+from ftpipe.cli.group import Command
+from ftpipe.cli.session import Session, pass_session
+from ftpipe.errors import UsageError
+from ftpipe.reports.plain import clean, plural
+
+
+@click.command(cls=Command, example="ftpipe convert alpaca.json\nftpipe convert tickets.csv --columns question,answer")
+@click.argument("data", type=options.FILE)
+@click.option("-o", "--output", type=options.FILE, metavar="FILE", help="The new file; beside DATA where not given.")
+@click.option("--system", default="", metavar="TEXT", help="System message for every dialogue that has none.")
+@click.option("--columns", metavar="Q,A", help="The columns of question and answer, where they cannot be guessed.")
+@pass_session
+def convert(session: Session, data: Path, output: Path | None, system: str, columns: str | None) -> None:
+    """Write the records of DATA as chat JSONL. The old file stays as it is."""
+    from ftpipe.dataset.convert import convert as convert_file
+
+    require_file(data)
+    named = tuple(columns.split(",")) if columns else None
+    if named is not None and len(named) != 2:
+        raise UsageError(f"--columns names {plural(len(named), 'column')}, not two", "--columns question,answer")
+    target = output or data.with_name(f"{data.stem}.chat.jsonl")
+    done = convert_file(data, target, system=system, columns=(named[0], named[1]) if named else None)
+    session.add(**done._asdict())
+    session.out(f"{clean(done.output, 300)}  {plural(done.records, 'record')} from {clean(done.source, 60)}")
+    if done.skipped_total:
+        first = ", ".join(str(number) for number in done.skipped[:10])
+        session.say(f"{plural(done.skipped_total, 'record')} had no question or no answer: {first} …")
+    session.say(f"{session.paint_err('bold', 'Next:')} ftpipe prepare {quote(str(done.output))}")

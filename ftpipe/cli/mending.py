@@ -1,0 +1,93 @@
+"""``prepare --fix`` and ``--quarantine``: a new file from a faulty one, never the old one changed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ftpipe.cli.asked import Asked, check
+from ftpipe.cli.options import FILE, together
+from ftpipe.cli.session import Session
+from ftpipe.config import Settings
+from ftpipe.reports.plain import clean, plural, short
+
+if TYPE_CHECKING:
+    from ftpipe.dataset.settings import CheckSettings
+    from ftpipe.records import Report
+
+ALL = 10_000_000
+"""Findings kept of each rule where every faulty line has to be known."""
+mending_options = together(
+    click.option("--fix", is_flag=True, help="Write a new file with the safe fixes applied, a diff and a manifest."),
+    click.option("--unsafe-fixes", is_flag=True, help="With those, too, that drop or change something."),
+    click.option("--quarantine", type=FILE, metavar="FILE", help="Move the lines that would be refused to this file."),
+)
+
+
+def is_wanted(fix: bool, unsafe_fixes: bool, quarantine: Path | None) -> bool:
+    """Whether anything is to be mended."""
+    return fix or unsafe_fixes or quarantine is not None
+
+
+def mend(
+    session: Session,
+    settings: Settings,
+    asked: Asked,
+    rules: CheckSettings,
+    folder: Path,
+    *,
+    fix: bool,
+    unsafe_fixes: bool,
+    quarantine: Path | None,
+) -> Asked:
+    """Write the mended dataset into ``folder`` and return what is asked with it in place of the old one.
+
+    Raises:
+        UsageError: The new file would overwrite the old one.
+        StateError: A file cannot be written.
+    """
+    if fix or unsafe_fixes:
+        asked = _fixed(session, asked, rules, folder, unsafe=unsafe_fixes)
+    if quarantine is not None:
+        asked = _without_faulty(session, settings, asked, rules, folder, quarantine)
+    return asked
+
+
+def _fixed(session: Session, asked: Asked, rules: CheckSettings, folder: Path, *, unsafe: bool) -> Asked:
+    from ftpipe.dataset.fixes import fix_file
+
+    method = asked.method.value if asked.method else None
+    done = fix_file(asked.data, folder / "fixed.jsonl", unsafe=unsafe, settings=rules, method=method)
+    session.add(fixes=done.counts, dropped=done.dropped, fixed={"file": done.output, "diff": done.diff})
+    counts = ", ".join(f"{code} ×{number:,}" for code, number in done.counts.items()) or "nothing to mend by itself"
+    session.say(f"\nfixed: {counts}" + (f"; {plural(done.dropped, 'record')} left out" if done.dropped else ""))
+    session.say(f"changes are in {clean(short(done.diff), 300)}")
+    return replace(asked, data=done.output.absolute())
+
+
+def _without_faulty(
+    session: Session, settings: Settings, asked: Asked, rules: CheckSettings, folder: Path, bad: Path
+) -> Asked:
+    from ftpipe.dataset.fixes import quarantine
+
+    report = check(session, settings, asked, replace(rules, max_findings=ALL))
+    lines = faulty_lines(report)
+    folder.mkdir(parents=True, exist_ok=True)
+    good = folder / "kept.jsonl"
+    kept, moved = quarantine(asked.data, lines, good, bad)
+    session.add(quarantined={"file": bad, "lines": moved, "kept": kept})
+    session.say(f"\n{plural(moved, 'line')} moved to {clean(short(bad), 300)}, {kept:,} kept")
+    return replace(asked, data=good.absolute())
+
+
+def faulty_lines(report: Report) -> set[int]:
+    """The lines of the training file that have an error."""
+    name = report.dataset.path.name
+    return {
+        finding.line
+        for finding in report.findings
+        if finding.severity == "error" and finding.line is not None and finding.file == name
+    }
