@@ -45,7 +45,12 @@ class Models:
 
     def chat(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Answer:
         """One answer; ``sampling`` is what ``/chat/completions`` takes: ``temperature``, ``max_tokens``, ``seed``."""
-        begun = time.monotonic()
+        begun = 0.0  # of the last try: a wait between tries is not the model's
+
+        def call(client: openai.OpenAI) -> object:
+            nonlocal begun
+            begun = time.monotonic()
+            return _create(client, model, messages, sampling)
 
         def parse(answer: object) -> Answer:
             fields = as_dict(answer)
@@ -60,7 +65,7 @@ class Models:
                 latency_s=time.monotonic() - begun,
             )
 
-        return self._caller.read(f"ask {model}", lambda client: _create(client, model, messages, sampling), parse)
+        return self._caller.read(f"ask {model}", call, parse)
 
     def stream(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[str]:
         """One answer, piece by piece."""

@@ -146,7 +146,7 @@ def _is_network(exc: BaseException) -> bool:
 def _pauses(profile: Profile, left: Callable[[], float]) -> Callable[[tenacity.RetryCallState], float]:
     """Pauses between looks: growing, jittered, longer where the endpoint asks for it, never beyond the time left."""
     jitter = tenacity.wait_exponential_jitter(
-        initial=profile.poll_first_seconds,
+        multiplier=profile.poll_first_seconds,
         max=profile.poll_most_seconds,
         jitter=profile.poll_first_seconds / 2,
         exp_base=1.3,
