@@ -2,33 +2,98 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-FIELDS = 4
-"""Numbers per record in ``Part.prints``: line, record, prompt, answer."""
+from ftpipe.dataset.prints import BUCKETS, Prints
+
+if TYPE_CHECKING:
+    from ftpipe.dataset.facts import FileFacts
+
+KEEP = 1_000
+"""Places kept of each kind; all are counted."""
+_HALF = 32
+_LOW = (1 << _HALF) - 1
 
 
-def rows_of(prints: array[int]) -> Iterator[tuple[int, int, int, int]]:
-    """(line, record hash, prompt hash, answer hash) of every record."""
-    return zip(*(iter(prints),) * FIELDS, strict=True)
+@dataclass(slots=True)
+class Places:
+    """Places of one kind: the first ones, and how many there are."""
+
+    first: list[tuple[int, int]] = field(default_factory=list)
+    """(line, line of the record that it is compared with)."""
+    number: int = 0
+
+    def add(self, line: int, other: int) -> None:
+        """Count a place, and keep it while there is room."""
+        self.number += 1
+        if len(self.first) < KEEP:
+            self.first.append((line, other))
 
 
-def overlap(train: array[int], validation: array[int]) -> list[tuple[int, int, str]]:
-    """Validation records that the training file has too: (validation line, training line, ``record`` or ``prompt``)."""
-    wanted_records = {record for _, record, _, _ in rows_of(validation)}
-    wanted_prompts = {prompt for _, _, prompt, _ in rows_of(validation)}
-    records: dict[int, int] = {}
-    prompts: dict[int, int] = {}
-    for line, record, prompt, _ in rows_of(train):
-        if record in wanted_records:
-            records.setdefault(record, line)
-        if prompt in wanted_prompts:
-            prompts.setdefault(prompt, line)
-    found = []
-    for line, record, prompt, _ in rows_of(validation):
-        if record in records:
-            found.append((line, records[record], "record"))
-        elif prompt in prompts:
-            found.append((line, prompts[prompt], "prompt"))
+@dataclass(slots=True)
+class Comparison:
+    """What the comparison of all records of a file found."""
+
+    duplicates: Places = field(default_factory=Places)
+    conflicts: Places = field(default_factory=Places)
+    swapped: Places = field(default_factory=Places)
+
+
+def places(facts: FileFacts, kind: str) -> Iterator[tuple[int, int, int]]:
+    """(line, other line, findings that it stands for) of each kept place; the last stands for those beyond."""
+    found: Places = facts.sampled.get(kind) or Places()
+    for index, (line, other) in enumerate(found.first, 1):
+        yield line, other, 1 if index < len(found.first) else 1 + found.number - len(found.first)
+
+
+def compare(prints: Prints) -> Comparison:
+    """Compare all records of a file with each other."""
+    found = Comparison()
+    for number in range(BUCKETS):
+        records: dict[int, int] = {}
+        prompts: dict[int, tuple[int, int]] = {}
+        pairs: dict[tuple[int, int], int] = {}
+        for line, record, prompt, answer in prints.bucket(number):
+            known = records.setdefault(record, line)
+            if known != line:
+                found.duplicates.add(line, known)
+                continue
+            first, given = prompts.setdefault(prompt, (line, answer))
+            if first == line:
+                continue
+            if answer != given:
+                found.conflicts.add(line, first)
+            pairs.setdefault((prompt, given), first)
+            turned = (answer & _LOW) << _HALF | answer >> _HALF
+            other = pairs.get((prompt, turned))
+            if other is not None and turned != answer:
+                found.swapped.add(line, other)
+            pairs.setdefault((prompt, answer), line)
+    for places in (found.duplicates, found.conflicts, found.swapped):
+        places.first.sort()
     return found
+
+
+def overlap(train: Prints, validation: Prints) -> list[tuple[int, int, str]]:
+    """Validation records that the training file has too: (validation line, training line, ``record`` or ``prompt``)."""
+    found: list[tuple[int, int, str]] = []
+    for number in range(BUCKETS):
+        held = list(validation.bucket(number))
+        if not held:
+            continue
+        wanted = {item.record for item in held} | {item.prompt for item in held}
+        records: dict[int, int] = {}
+        prompts: dict[int, int] = {}
+        for line, record, prompt, _ in train.bucket(number):
+            if record in wanted:
+                records.setdefault(record, line)
+            if prompt in wanted:
+                prompts.setdefault(prompt, line)
+        for item in held:
+            if item.record in records:
+                found.append((item.line, records[item.record], "record"))
+            elif item.prompt in prompts:
+                found.append((item.line, prompts[item.prompt], "prompt"))
+    return sorted(found)

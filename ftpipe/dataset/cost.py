@@ -1,4 +1,4 @@
-"""What a training job will cost: billable tokens times epochs times price, with the epochs as a range where the service chooses them."""
+"""What a training job will cost: billable tokens times epochs times price, as a range where the service chooses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from ftpipe.records import CostEstimate, Method, TokenStats
 TARGET_EPOCHS, MIN_EPOCHS, MAX_EPOCHS = 3, 1, 25
 MIN_EXAMPLES, MAX_EXAMPLES = 100, 25_000
 AUTO_RULE = (
-    "the service chooses: 3, more below 34 examples and fewer above 8,333 (OpenAI cookbook, Chat_finetuning_data_prep); "
+    "the service chooses: 3, more below 34 examples and fewer above 8,333 "
+    "(OpenAI cookbook, Chat_finetuning_data_prep); "
     "the range around it is ours, because other values were seen"
 )
 
@@ -50,7 +51,7 @@ def estimate(
 ) -> CostEstimate:
     """The cost of one job; tokens beyond the limit of an example are cut and not billed, validation tokens neither.
 
-    Source: OpenAI fine-tuning guide of January 2025 (worked case: 100,000 tokens, 3 epochs, gpt-4o-mini: about 0.90 USD).
+    Source: OpenAI fine-tuning guide of January 2025 (worked case: 100,000 tokens, 3 epochs, gpt-4o-mini: 0.90 USD).
     """
     warning = price_warning(model, method, row, today)
     known = row is not None and method is not Method.REINFORCEMENT

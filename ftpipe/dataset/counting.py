@@ -1,7 +1,8 @@
 """Which tokens a record has: its texts, the fixed tokens around them, and which of them are trained.
 
-Per message 3 tokens plus those of every value (role, content, name, tool call id, refusal, and of each call the function's name and arguments), 1
-more where there is a name, and 3 per conversation. Source: OpenAI cookbook ``How_to_count_tokens_with_tiktoken``, 2026-11-24.
+Per message 3 tokens plus those of every value (role, content, name, tool call id, refusal, and of each call the
+function's name and arguments), 1 more where there is a name, and 3 per conversation.
+Source: OpenAI cookbook ``How_to_count_tokens_with_tiktoken``, 2026-11-24.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ftpipe.dataset.images import image_tokens
 from ftpipe.dataset.jsonvalue import Json
 from ftpipe.dataset.parse import canonical
-from ftpipe.dataset.rows import Row, message_lists
+from ftpipe.dataset.rows import Row
 
 if TYPE_CHECKING:
     from ftpipe.dataset.tokens import Counter
@@ -160,8 +161,8 @@ class BillCounter:
 def tool_tokens(tools: Json, count: Callable[[str], int], per_function: int) -> int:
     """Tokens of tool definitions by the newer cookbook formula.
 
-    Source: OpenAI cookbook ``How_to_count_tokens_with_tiktoken`` (equal to the API on gpt-4o in a published check); nested
-    properties are counted like top-level ones, which the formula leaves open.
+    Nested properties are counted like top-level ones, which the formula leaves open.
+    Source: OpenAI cookbook ``How_to_count_tokens_with_tiktoken`` (equal to the API on gpt-4o in a published check).
     """
     functions = [tool.get("function", tool) for tool in tools if type(tool) is dict] if type(tools) is list else []
     total = 0
@@ -192,15 +193,3 @@ def _property_tokens(schema: Json, count: Callable[[str], int], depth: int) -> i
 
 def _undotted(text: Json) -> str:
     return text.removesuffix(".") if type(text) is str else ""
-
-
-def answers_of(record: dict[str, Any], kind: str) -> list[str]:
-    """The assistant's texts that are trained."""
-    found = []
-    for base, messages in message_lists(record, kind):
-        if type(messages) is not list or (kind == "dpo" and base.endswith("messages")):
-            continue
-        for message in messages:
-            if type(message) is dict and message.get("role") == "assistant" and type(message.get("content")) is str:
-                found.append(message["content"])
-    return found

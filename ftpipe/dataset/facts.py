@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ftpipe.dataset.habits import Habits
+
 Layout = Literal["lines", "array", "pretty", "utf16", "binary"]
 
 
@@ -37,5 +39,6 @@ class FileFacts:
     shapes: Counter[str] = field(default_factory=Counter)
     """Shape → records of it."""
     with_images: int = 0
+    habits: Habits = field(default_factory=Habits)
     sampled: dict[str, Any] = field(default_factory=dict)
     """Figures that file rules need, by name."""

@@ -76,3 +76,17 @@ def format_of(records: Iterable[dict[str, Any]], method: str | None = None) -> s
     if method == "reinforcement":
         return "rft"
     return "rft" if method is None and reinforced * 2 > shapes["messages"] else "chat"
+
+
+def message_lists(record: dict[str, Any], kind: str) -> list[tuple[str, Any]]:
+    """The message lists of a record, each with its path; in a DPO row the prompt and the two outputs."""
+    if kind != "dpo":
+        return [("messages", record["messages"])] if "messages" in record else []
+    found: list[tuple[str, Any]] = []
+    source = record.get("input")
+    if isinstance(source, dict) and "messages" in source:
+        found.append(("input.messages", source["messages"]))
+    for key in ("preferred_output", "non_preferred_output", "preferred_completion", "non_preferred_completion"):
+        if key in record:
+            found.append((key, record[key]))
+    return found

@@ -1,4 +1,4 @@
-"""Reads a file as lines of bytes, split on ``\\n`` only, in blocks of bounded size, whatever the file holds."""
+r"""Reads a file as lines of bytes, split on ``\n`` only, in blocks of bounded size, whatever the file holds."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def read_blocks(
 ) -> Iterator[Block]:
     """Yield the lines that begin in ``[start, end)``, in blocks of about ``block_bytes``.
 
-    Memory stays below ``block_bytes`` plus ``max_line_bytes``; a longer line is skipped and stands as a block of its own.
+    Memory stays below ``block_bytes`` plus ``max_line_bytes``; a longer line is skipped and is a block of its own.
 
     Raises:
         StateError: Reading failed half-way.

@@ -17,7 +17,8 @@ MAX_SAFE_INTEGER = 2**53
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
-_SPACED_COLON = (b'" :', b'"\t', b'"\r', b'"  ')
+_SPACED_MARKS = (b" :", b"\t:", b"\r:")
+_SPACED_COLON = re.compile(rb'(?<!\\)"[ \t\r]+:')
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -198,12 +199,15 @@ def count_keys(value: Json) -> int:
 
 
 def may_repeat_keys(raw: bytes, keys: int) -> bool:
-    """True unless it is certain that no object of a parsed line holds a key twice.
+    r"""True unless it is certain that no object of a parsed line holds a key twice.
 
-    Every member writes ``":`` once, so a line in which that stands exactly ``keys`` times, and no blank stands before a colon,
-    has no member that the parser dropped.
+    Every member writes ``":`` once with a quote that is not escaped. A line in which that stands exactly ``keys``
+    times, with no blank before a colon and no ``\\\\":`` (where the backslash is the escaped one), has no member that
+    the parser dropped.
     """
-    return raw.count(b'":') != keys or any(mark in raw for mark in _SPACED_COLON)
+    if raw.count(b'":') - raw.count(b'\\":') != keys or b'\\\\":' in raw:
+        return True
+    return any(mark in raw for mark in _SPACED_MARKS) and _SPACED_COLON.search(raw) is not None
 
 
 def canonical(record: Json) -> bytes:

@@ -57,7 +57,7 @@ class PriceTable:
         return cls(rows)
 
     def row(self, model: str) -> PriceRow | None:
-        """The row of a model, of its alias or of the base inside a fine-tuned name; ``None`` where no price is known."""
+        """The row of a model, its alias or the base in a fine-tuned name; ``None`` where no price is known."""
         own = self._rows.get(_key(model)) or self._rows.get(base_of(model).lower())
         return own or self._rows.get("*")
 

@@ -1,13 +1,14 @@
-"""A parsed record as the rules see it: its messages wherever the format keeps them, its texts, and marks that say which rules can apply."""
+"""A parsed record as the rules see it: its messages, its texts, and marks that say which rules can apply."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ftpipe.dataset.formats import CHAT_KEYS
+from ftpipe.dataset.formats import CHAT_KEYS, message_lists
+from ftpipe.dataset.hints import EVERY
 from ftpipe.dataset.jsonvalue import Json
-from ftpipe.dataset.rules.rule import IMAGES, ODD, TOOLS
+from ftpipe.dataset.rules.rule import BLANKS, IMAGES, LOOKS_CUT, LOOPS, ODD, REASONS, REFUSES, TOOLS
 
 if TYPE_CHECKING:
     from ftpipe.dataset.facts import FileFacts
@@ -27,18 +28,23 @@ class Text(NamedTuple):
     value: str
     part: int | None = None
     """Index of the content part; ``None`` where the content is a plain string."""
+    within: str = ""
+    """Path inside the message, for what is not its content."""
 
     @property
     def path(self) -> str:
         """JSON path of the string."""
-        where = f"{self.base}[{self.place}].content"
+        where = f"{self.base}[{self.place}]."
+        if self.within:
+            return where + self.within
+        where += "content"
         return where if self.part is None else f"{where}[{self.part}].text"
 
 
 class Row:
     """One record on its way through the rules."""
 
-    __slots__ = ("facts", "kind", "line", "lists", "marks", "record", "texts", "tools")
+    __slots__ = ("calls", "facts", "hints", "kind", "line", "lists", "marks", "record", "texts", "tools")
 
     def __init__(self, line: Line, record: dict[str, Any], kind: str, facts: FileFacts) -> None:
         self.line = line
@@ -49,6 +55,8 @@ class Row:
         self.texts: list[Text] = []
         self.marks = 0
         self.tools: Any = None
+        self.calls = 0
+        self.hints: Collection[str] = (EVERY,)
         self._look()
 
     def _look(self) -> None:
@@ -87,6 +95,8 @@ class Row:
         role, content = message.get("role"), message.get("content")
         if type(content) is str:
             self.texts.append(Text(base, index, role if type(role) is str else "", content))
+            if role == "assistant" and content:
+                self.marks |= marks_of_answer(content)
             if len(message) == 2 and role in _PLAIN_ROLES and content and not content.isspace():
                 return str(role)
         elif type(content) is list:
@@ -94,7 +104,17 @@ class Row:
         self.marks |= ODD
         if role in ("tool", "function") or "tool_calls" in message or "function_call" in message:
             self.marks |= TOOLS
+            self._look_at_calls(base, index, message.get("tool_calls"))
         return role if type(role) is str else f"?{index}"
+
+    def _look_at_calls(self, base: str, index: int, calls: Json) -> None:
+        for place, call in enumerate(calls if type(calls) is list else ()):
+            self.calls += 1
+            function = call.get("function") if type(call) is dict else None
+            arguments = function.get("arguments") if type(function) is dict else None
+            if type(arguments) is str:
+                within = f"tool_calls[{place}].function.arguments"
+                self.texts.append(Text(base, index, "call", arguments, within=within))
 
     def _look_at_parts(self, base: str, index: int, role: str, parts: list[Any]) -> None:
         for place, part in enumerate(parts):
@@ -105,6 +125,10 @@ class Row:
             if "image_url" in part or part.get("type") == "image_url":
                 self.marks |= IMAGES
 
+    def is_marked(self, mark: str) -> bool:
+        """True where the prefilter of that name, or of all names, marked the row's line."""
+        return mark in self.hints or EVERY in self.hints
+
     def messages(self) -> Iterator[tuple[str, int, dict[str, Any]]]:
         """Every message that is an object, with the path of its list and its index there."""
         for base, messages in self.lists:
@@ -114,15 +138,22 @@ class Row:
                         yield base, index, message
 
 
-def message_lists(record: dict[str, Any], kind: str) -> list[tuple[str, Any]]:
-    """The message lists of a record, each with its path; in a DPO row the prompt and the two outputs."""
-    if kind != "dpo":
-        return [("messages", record["messages"])] if "messages" in record else []
-    found: list[tuple[str, Any]] = []
-    source = record.get("input")
-    if isinstance(source, dict) and "messages" in source:
-        found.append(("input.messages", source["messages"]))
-    for key in ("preferred_output", "non_preferred_output", "preferred_completion", "non_preferred_completion"):
-        if key in record:
-            found.append((key, record[key]))
-    return found
+_FINE_ENDS = frozenset(".!?…\"')]}>`:*|”’。！？0123456789")
+_MAY_REFUSE = ("As a", "As A", "I ca", "I am", "I wo", "I'm ", "I’m ", "Sorr", "sorr", "Sure")
+
+
+def marks_of_answer(answer: str) -> int:
+    """Marks that say which rules must read an answer; cheap, since every answer passes here."""
+    marks = 0
+    first, last = answer[0], answer[-1]
+    if first <= " " or last <= " " or first.isspace() or last.isspace():
+        marks |= BLANKS
+    if last not in _FINE_ENDS or "```" in answer or first in "[{" or "truncated" in answer:
+        marks |= LOOKS_CUT
+    if len(answer) > 400 and answer.count(answer[-40:]) > 4:
+        marks |= LOOPS
+    if answer[:4] in _MAY_REFUSE or " by OpenAI" in answer[:400] or "language model" in answer[:200]:
+        marks |= REFUSES
+    if "<think" in answer:
+        marks |= REASONS
+    return marks

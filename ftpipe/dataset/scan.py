@@ -1,87 +1,32 @@
-"""Reads lines once and learns everything from them: findings, tokens, fingerprints. Runs in worker processes, so it is lean."""
+"""Reads lines once and learns everything from them: findings, tokens, fingerprints. Runs in workers, so it is lean."""
 
 from __future__ import annotations
 
-import datetime as dt
-from array import array
-from collections import Counter
-from dataclasses import dataclass, field
-from hashlib import blake2b
-from pathlib import Path
-from typing import Any, Literal
+import re
+from typing import Any
 
 import orjson
 
 from ftpipe.dataset.counting import Bill, BillCounter, bill_of
 from ftpipe.dataset.facts import FileFacts
+from ftpipe.dataset.fingerprint import prints_of
 from ftpipe.dataset.formats import shape_of
 from ftpipe.dataset.hints import EVERY, find_marks
 from ftpipe.dataset.lines import BOM, Block
-from ftpipe.dataset.parse import MAX_DEPTH, Line, canonical, count_keys, may_repeat_keys
+from ftpipe.dataset.parse import MAX_DEPTH, Line, count_keys, may_repeat_keys
+from ftpipe.dataset.part import Part, ScanPlan
 from ftpipe.dataset.rows import Row
 from ftpipe.dataset.rules import all_rules
-from ftpipe.dataset.rules.rule import Rule
-from ftpipe.dataset.settings import CheckSettings
-from ftpipe.dataset.sizes import LongRow, Sizes
+from ftpipe.dataset.rules.rule import ANSWER_MARKS, Rule
+from ftpipe.dataset.sizes import LongRow
 from ftpipe.dataset.tally import Tally
 from ftpipe.dataset.tokens import EngineName, open_counter
 
 PRETTY_LINES = 500
 _CONTROLS = bytes(set(range(32)) - {9, 10, 13})
 _NOT_CONTROLS = bytes(set(range(256)) - set(_CONTROLS))
+_LONG_NUMBER = re.compile(rb"[:\[,]\s*-?[\d.]{15}|\d[eE]")
 _SEPARATORS = (b"\xe2\x80\xa8", b"\xe2\x80\xa9", b"\xc2\x85")
-
-
-@dataclass(frozen=True, slots=True)
-class ScanPlan:
-    """Everything that a process needs to scan a part of a file."""
-
-    path: Path
-    name: str
-    target: str
-    method: str | None
-    model: str
-    format: str
-    role: Literal["train", "validation"]
-    today: dt.date
-    encoding: str
-    limit: int | None
-    size: int
-    has_bom: bool
-    reserved: tuple[str, ...]
-    settings: CheckSettings
-    collect_lines: bool = False
-    """Remember every line of every rule, for fixes and quarantine."""
-
-
-@dataclass(slots=True)
-class Part:
-    """What was learnt from a part of a file. Line numbers count from the part's beginning."""
-
-    tally: Tally
-    lines: int = 0
-    examples: int = 0
-    shapes: Counter[str] = field(default_factory=Counter)
-    sizes: Sizes = field(default_factory=Sizes)
-    with_images: int = 0
-    with_tools: int = 0
-    unterminated: bool = False
-    prints: array[int] = field(default_factory=lambda: array("Q"))
-    """For each record four numbers: line, hash of the record, of its prompt, of its answer."""
-
-    def merge(self, other: Part) -> None:
-        """Add the part that follows this one."""
-        self.tally.merge(other.tally, self.lines)
-        self.sizes.merge(other.sizes, self.lines)
-        for at in range(0, len(other.prints), 4):
-            other.prints[at] += self.lines
-        self.prints += other.prints
-        self.lines += other.lines
-        self.examples += other.examples
-        self.shapes.update(other.shapes)
-        self.with_images += other.with_images
-        self.with_tools += other.with_tools
-        self.unterminated = other.unterminated
 
 
 class Scanner:
@@ -149,7 +94,7 @@ class BlockScan:
         if not self.raws[-1]:
             self.raws.pop()
         self.starts = starts_of(self.raws)
-        self.marks = find_marks(data, self.starts)
+        self.marks = find_marks(data)
         self.always = self._line_rules_for(data)
         self.by_code: dict[str, list[Rule]] = {}
         for rule in scanner.line_rules:
@@ -251,34 +196,41 @@ class BlockScan:
             checked: True where the line rules have run on the line already.
         """
         part, facts = self.part, self.scanner.facts
-        if not checked and is_too_deep(line):
-            self._run_line_rules(line, ("FT107",))
-            return
         shape = shape_of(record)
         part.shapes[shape] += 1
         kind = shape if shape != "messages" else ("rft" if facts.format == "rft" else "chat")
         row = Row(line, record, kind, facts)
-        if not checked:
-            self._hidden_faults(line, row)
-        marks = self.marks.get(line.number - 1, ())
+        if not checked and not self._hidden_faults(line, row):
+            return
+        marks = row.hints = self.marks.get(line.number - 1, ())
         for rule in self.scanner.row_rules[kind]:
             if rule.when and not rule.when & row.marks:
                 continue
-            if rule.mark and rule.mark not in marks and EVERY not in marks:
+            if rule.mark and not (marks and (EVERY in marks or any(mark in marks for mark in rule.mark.split()))):
                 continue
             part.tally.add(rule, rule.check(row), line.number, record)
         if row.lists:
             self.rows.append((row, bill_of(row, facts.model)))
 
-    def _hidden_faults(self, line: Line, row: Row) -> None:
-        """Faults that the strict parser passes over: repeated keys, numbers that do not fit."""
+    def _hidden_faults(self, line: Line, row: Row) -> bool:
+        """Look for what the strict parser passes over: repeated keys, numbers that do not fit, depth.
+
+        Returns:
+            False where the record nests too deep for the other rules.
+        """
         raw, record = line.raw, line.record
-        plain = not row.marks and len(row.lists) == 1 and len(record) == 1
+        plain = not row.marks & ~ANSWER_MARKS and len(row.lists) == 1 and len(record) == 1
         keys = 1 + 2 * len(row.lists[0][1]) if plain else count_keys(record)
         if may_repeat_keys(raw, keys):
             self._run_line_rules(line, ("FT104",))
-        if not plain:
+        if plain:
+            return True
+        if _LONG_NUMBER.search(raw):
             self._run_line_rules(line, ("FT105",))
+        if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and line.depth > MAX_DEPTH:
+            self._run_line_rules(line, ("FT107",))
+            return False
+        return True
 
     def _count(self) -> None:
         """Count the tokens of all records of the block, and take their fingerprints."""
@@ -292,7 +244,7 @@ class BlockScan:
             part.sizes.add(total, trained, turns, number)
             part.sizes.images += bill.images
             part.with_images += bool(bill.images)
-            part.with_tools += bool(row.tools)
+            part.habits.add(row)
             part.prints.extend((number, *prints_of(row)))
             if limit is not None and total > limit:
                 self._long(row, total, limit)
@@ -307,11 +259,6 @@ class BlockScan:
                 self.part.tally.add(rule, rule.check(long), row.line.number, row.record)
 
 
-def is_too_deep(line: Line) -> bool:
-    """True where a parsed line nests too deep; counting brackets first spares nearly every line the walk."""
-    return line.raw.count(b"[") + line.raw.count(b"{") > MAX_DEPTH and line.depth > MAX_DEPTH
-
-
 def starts_of(raws: list[bytes]) -> list[int]:
     """Offset of each line in its block."""
     starts, at = [], 0
@@ -319,26 +266,3 @@ def starts_of(raws: list[bytes]) -> list[int]:
         starts.append(at)
         at += len(raw) + 1
     return starts
-
-
-def hash64(data: bytes) -> int:
-    """64 bits of a BLAKE2 hash: for telling records apart, not for security."""
-    return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
-
-
-def prints_of(row: Row) -> tuple[int, int, int]:
-    """Hashes of the record, of its prompt and of its answer.
-
-    The prompt is what stands before the last answer; two records with one prompt and two answers contradict each other.
-    """
-    whole = hash64(canonical(row.record))
-    base, messages = row.lists[0]
-    if type(messages) is not list:
-        return whole, whole, whole
-    if row.kind == "dpo":
-        answers = [m for other, m in row.lists[1:]]
-        return whole, hash64(canonical(messages)), hash64(canonical(answers))
-    last = messages[-1] if messages else None
-    if row.kind == "chat" and type(last) is dict and last.get("role") == "assistant":
-        return whole, hash64(canonical(messages[:-1])), hash64(canonical(last))
-    return whole, hash64(canonical(messages)), whole

@@ -71,7 +71,7 @@ def settings_from(values: Mapping[str, Any], codes: Iterable[str]) -> CheckSetti
     """Settings from the ``[checks]`` table of a configuration file.
 
     Args:
-        values: Keys of ``CheckSettings``; ``thresholds`` a table of ``{level, max_share}``, ``ignores`` a list of tables.
+        values: Keys of ``CheckSettings``; ``thresholds`` a table of ``{level, max_share}``, ``ignores`` a list.
         codes: The codes that exist.
 
     Raises:

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import orjson
 
 from ftpipe.dataset.facts import FileFacts
+from ftpipe.dataset.fingerprint import prints_of
 from ftpipe.dataset.formats import shape_of
 from ftpipe.dataset.identity import MAX_LINE_BYTES
 from ftpipe.dataset.lines import BOM, read_blocks
 from ftpipe.dataset.parse import Line
 from ftpipe.dataset.rows import Row
-from ftpipe.dataset.scan import prints_of
 from ftpipe.errors import DatasetError, StateError, UsageError
 
 MAX_LABELS = 50
@@ -121,7 +121,7 @@ def label_of(record: dict[str, Any]) -> str:
 def choose(
     groups: dict[int, list[int]], labels: dict[int, str], fraction: float, total: int, dice: random.Random
 ) -> set[int]:
-    """The prompts that go to validation: about ``fraction`` of the records, of each label about the same share, at least one in all."""
+    """The prompts that go to validation: about ``fraction`` of the records, of each label alike, at least one."""
     strata: dict[str, list[int]] = defaultdict(list)
     for key in groups:
         strata[labels.get(key, "")].append(key)

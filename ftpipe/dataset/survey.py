@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ftpipe.dataset.across import compare
 from ftpipe.dataset.facts import FileFacts
 from ftpipe.dataset.formats import METHOD_OF
 from ftpipe.dataset.identity import sha256_of
-from ftpipe.dataset.lines import read_blocks
 from ftpipe.dataset.models import example_limit
+from ftpipe.dataset.near import near_duplicates, wants_near
+from ftpipe.dataset.part import Part, ScanPlan
 from ftpipe.dataset.peek import Glance, glance
+from ftpipe.dataset.pool import parts_of
+from ftpipe.dataset.prints import Prints
 from ftpipe.dataset.rules import all_rules
-from ftpipe.dataset.scan import Part, Scanner, ScanPlan
+from ftpipe.dataset.scan import Scanner
 from ftpipe.dataset.settings import CheckSettings
 from ftpipe.dataset.tokens import EncodingChoice, encoding_for
 from ftpipe.records import Dataset, DatasetFormat, TokenStats
@@ -35,6 +39,7 @@ class Survey:
     facts: FileFacts
     part: Part
     encoding: EncodingChoice
+    prints: Prints
 
     def stats(self) -> TokenStats:
         """The token figures."""
@@ -71,19 +76,25 @@ def make_plan(
 ) -> ScanPlan:  # fmt: skip
     """The plan for scanning a file that was glanced at."""
     return ScanPlan(
-        path=path, name=path.name, target=target, method=method, model=model, format=seen.format, role=role, today=today,
-        encoding=encoding_for(model).name, limit=example_limit(model, target), size=seen.size, has_bom=seen.has_bom,
-        reserved=reserved, settings=settings, collect_lines=collect_lines,
+        path=path, name=path.name, target=target, method=method, model=model, format=seen.format, role=role,
+        today=today, encoding=encoding_for(model).name, limit=example_limit(model, target), size=seen.size,
+        has_bom=seen.has_bom, reserved=reserved or seen.reserved, settings=settings, collect_lines=collect_lines,
     )  # fmt: skip
 
 
-def scan_file(plan: ScanPlan, on_progress: OnProgress = quiet) -> Part:
-    """Scan a whole file, in this process."""
-    scanner = Scanner(plan)
-    whole = scanner.new_part()
-    for block in read_blocks(plan.path, max_line_bytes=plan.settings.max_line_bytes):
-        whole.merge(scanner.scan(block))
-        on_progress(min(plan.size, block.offset + (block.too_long or len(block.data))), plan.size)
+def scan_file(plan: ScanPlan, prints: Prints, on_progress: OnProgress = quiet) -> Part:
+    """Scan a whole file, in as many processes as are worth it.
+
+    Args:
+        plan: What to scan and how.
+        prints: Takes the fingerprints of all records.
+        on_progress: Told bytes done and bytes in all.
+    """
+    whole = Scanner(plan).new_part()
+    for done, part in parts_of(plan):
+        prints.take(part.prints, whole.lines)
+        whole.merge(part)
+        on_progress(min(done, plan.size), plan.size)
     return whole
 
 
@@ -103,13 +114,14 @@ def survey(
         path, seen, target=target, method=method, model=model, settings=settings, today=today, role=role,
         collect_lines=collect_lines, reserved=reserved,
     )  # fmt: skip
-    part = scan_file(plan, on_progress) if seen.layout == "lines" else Scanner(plan).new_part()
+    prints = Prints()
+    part = scan_file(plan, prints, on_progress) if seen.layout == "lines" else Scanner(plan).new_part()
     digest = sha256_of(path)
     after = path.stat()
     facts = FileFacts(
-        plan.name, target, method or METHOD_OF[seen.format], model, seen.format, layout=seen.layout, role=role, today=today,
-        suffix=path.suffix, bytes=seen.size, settings=settings, limit=plan.limit, has_bom=seen.has_bom,
-        examples=part.examples, shapes=part.shapes, with_images=part.with_images,
+        plan.name, target, method or METHOD_OF[seen.format], model, seen.format, layout=seen.layout, role=role,
+        today=today, suffix=path.suffix, bytes=seen.size, settings=settings, limit=plan.limit, has_bom=seen.has_bom,
+        examples=part.examples, shapes=part.shapes, with_images=part.with_images, habits=part.habits,
     )  # fmt: skip
     facts.sampled["legacy"] = seen.legacy
     facts.sampled["unterminated"] = part.unterminated and part.examples > 0
@@ -120,7 +132,18 @@ def survey(
     dataset = Dataset(
         path=path, sha256=digest, bytes=seen.size, examples=part.examples, format=DatasetFormat(seen.format)
     )
-    return Survey(dataset, facts, part, encoding_for(model))
+    _compare(facts, prints, path)
+    return Survey(dataset, facts, part, encoding_for(model), prints)
+
+
+def _compare(facts: FileFacts, prints: Prints, path: Path) -> None:
+    """Compare the records with each other, as far as rules ask for it."""
+    found = compare(prints)
+    facts.sampled |= {"duplicates": found.duplicates, "conflicts": found.conflicts, "swapped": found.swapped}
+    settings: CheckSettings = facts.settings
+    if settings.wants("FT802") and facts.examples > 1 and wants_near(settings.near_duplicates, facts.bytes):
+        near = ((line, other, alike) for _, line, other, alike in near_duplicates(path))
+        facts.sampled["near_duplicates"] = list(near)
 
 
 def run_file_rules(found: Survey) -> None:

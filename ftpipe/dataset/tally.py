@@ -42,7 +42,7 @@ class Tally:
     kept: dict[str, list[Found]] = field(default_factory=dict)
     """Code → its first findings."""
     lines: dict[str, set[int]] | None = None
-    """Code → lines, where a fix or a quarantine needs every one; ``None`` where nobody does."""
+    """Code → lines with errors, where a quarantine needs every one; ``None`` where nobody does."""
 
     def add(self, rule: Rule, hits: Iterable[Hit], line: int | None = None, record: Json = None) -> None:
         """Count the hits of one rule on one record."""
@@ -59,7 +59,7 @@ class Tally:
                 continue
             self.counts[rule.code, level] += hit.weight
             at = line if hit.line is None else hit.line
-            if self.lines is not None and at is not None:
+            if self.lines is not None and at is not None and level == "error":
                 self.lines.setdefault(rule.code, set()).add(at)
             kept = self.kept.setdefault(rule.code, [])
             if len(kept) < self.settings.max_findings:

@@ -147,13 +147,15 @@ def markdown(report: Report) -> str:
         tokens = report.tokens
         lines += [
             "",
-            f"{report.dataset.examples:,} examples, {tokens.total:,} tokens, {tokens.trained:,} of them trained ({tokens.encoding}).",
+            f"{report.dataset.examples:,} examples, {tokens.total:,} tokens, {tokens.trained:,} of them trained "
+            f"({tokens.encoding}).",
         ]
     if report.cost and report.cost.expected is not None:
         cost = report.cost
         lines += [
             "",
-            f"Expected cost {cost.expected:,.2f} {cost.currency} ({cost.low:,.2f} to {cost.high:,.2f}) for {cost.epochs} epochs.",
+            f"Expected cost {cost.expected:,.2f} {cost.currency} ({cost.low:,.2f} to {cost.high:,.2f}) "
+            f"for {cost.epochs} epochs.",
         ]
     return "\n".join(lines) + "\n"
 

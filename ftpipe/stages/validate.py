@@ -1,4 +1,4 @@
-"""Stage 1: check a dataset against everything that its target asks for, in one pass, and count its tokens on the way."""
+"""Stage 1: check a dataset against everything that its target asks for, and count its tokens on the way."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ftpipe.dataset.across import overlap
 from ftpipe.dataset.formats import METHOD_OF
+from ftpipe.dataset.near import near_duplicates, wants_near
 from ftpipe.dataset.rules import codes, find_rule
 from ftpipe.dataset.rules.rule import TARGETS
 from ftpipe.dataset.settings import CheckSettings, check_codes, did_you_mean
@@ -17,7 +18,7 @@ from ftpipe.dataset.tally import Found
 from ftpipe.errors import StateError, UsageError
 from ftpipe.records import Finding, Fix, Method, Report, Severity, Summary
 
-__all__ = ["CheckSettings", "validate"]
+__all__ = ["CheckSettings", "failing_lines", "validate"]
 
 
 def validate(
@@ -27,8 +28,10 @@ def validate(
     method: Method | str | None = None,
     model: str = "",
     validation: Path | None = None,
+    test: Path | None = None,
     settings: CheckSettings | None = None,
     today: dt.date | None = None,
+    for_job: bool = False,
     on_progress: Callable[[int, int], None] = quiet,
 ) -> Report:
     """Check a dataset, and the validation file that goes with it.
@@ -39,8 +42,10 @@ def validate(
         method: ``supervised``, ``dpo`` or ``reinforcement``; ``None`` takes what the file's format is made for.
         model: Base model; decides encoding, token limit and shutdown date.
         validation: The validation file.
+        test: A held-out test file that must not leak into the training file.
         settings: What to select, ignore and weigh.
         today: For shutdown dates; ``None`` for the current day.
+        for_job: Also ask for what only a job needs, such as a validation file in reinforcement.
         on_progress: Told bytes done and bytes in all.
 
     Returns:
@@ -62,14 +67,46 @@ def validate(
     held: Survey | None = None
     if validation is not None:
         held = survey(
-            Path(validation), target=target, method=wanted or METHOD_OF[found.facts.format], model=model, settings=chosen,
-            today=day, role="validation",
+            Path(validation), target=target, method=wanted or METHOD_OF[found.facts.format], model=model,
+            settings=chosen, today=day, role="validation",
         )  # fmt: skip
-        held.facts.sampled["overlap"] = overlap(found.part.prints, held.part.prints)
+        held.facts.sampled["overlap"] = overlap(found.prints, held.prints)
         held.facts.sampled["train_examples"] = found.facts.examples
+        held.facts.sampled["near_overlap"] = _near(Path(path), Path(validation), found)
         run_file_rules(held)
+    if test is not None:
+        found.facts.sampled["leaks"] = _leaks(found, Path(test))
+    found.facts.sampled |= {"for_job": for_job, "has_validation": held is not None}
     run_file_rules(found)
     return _report(found, held, target, wanted, model)
+
+
+def failing_lines(
+    path: Path, *, target: str = "openai", method: Method | str | None = None, model: str = "",
+    settings: CheckSettings | None = None, today: dt.date | None = None,
+) -> set[int]:  # fmt: skip
+    """Every line with an error, for ``ftpipe.dataset.fixes.quarantine``; arguments and errors as for ``validate``."""
+    found = survey(
+        Path(path), target=target, method=_method(method), model=model, settings=settings or CheckSettings(),
+        today=today or dt.date.today(), collect_lines=True,
+    )  # fmt: skip
+    return set().union(*(found.part.tally.lines or {}).values())
+
+
+def _near(path: Path, validation: Path, found: Survey) -> list[tuple[int, int, float]]:
+    """Near copies of training records in the validation file, where that is quick or asked for."""
+    settings: CheckSettings = found.facts.settings
+    if not settings.wants("FT704") or not wants_near(settings.near_duplicates, found.facts.bytes):
+        return []
+    return [(line, other, alike) for _, line, other, alike in near_duplicates(path, validation)]
+
+
+def _leaks(found: Survey, test: Path) -> list[tuple[int, int, str]]:
+    facts = found.facts
+    other = survey(
+        test, target=facts.target, method=facts.method, model=facts.model, settings=facts.settings, today=facts.today
+    )
+    return overlap(found.prints, other.prints)
 
 
 def _method(method: Method | str | None) -> str | None:

@@ -8,9 +8,10 @@ import pytest
 
 from ftpipe.dataset.tokens import base_of, encoding_for, open_counter, open_tiktoken
 from ftpipe.dataset.tokens.engines import EngineName, has_gigatoken
-from ftpipe.dataset.tokens.ranks import CARRIED_SHA256, PUBLISHED_SHA256, RankTable, carried_blob, pack, published_file
+from ftpipe.dataset.tokens.ranks import CARRIED_SHA256, PUBLISHED_SHA256, RankTable, carried_blob, pack
 from ftpipe.errors import StateError
 
+# ruff: noqa: E501
 HARD = [
     "", " ", "  \n\n \t x", "Hello, world! I'm sure they'll've gone", "I'M YOU'LL ſ'ſ 'S", "camelCaseHTTPServer2XXL",
     "naïve café — “quoted” … ½ ² Ⅷ", "日本語のテキストと中文混排，标点。", "한국어 조합형", "עברית ᾴ ǅ", "👩‍👩‍👧‍👦🏳️‍🌈 ☎️ 𝔘𝔫𝔦",
@@ -47,7 +48,7 @@ def test_every_engine_counts_every_code_point_as_tiktoken_does(encoding: str, en
 @pytest.mark.parametrize("encoding", sorted(PUBLISHED_SHA256))
 def test_the_carried_ranks_are_the_published_ones(encoding: str) -> None:
     """Unpacked to the published form, the table has the digest that tiktoken names, and packs to itself again."""
-    published = published_file(RankTable(encoding).all_ranks())
+    published = RankTable(encoding).published()
     assert hashlib.sha256(published).hexdigest() == PUBLISHED_SHA256[encoding]
     assert pack(published, encoding) == carried_blob(encoding)
     with pytest.raises(StateError):

@@ -54,7 +54,10 @@ def test_tools_follow_the_newer_cookbook_formula(tmp_path: Path) -> None:
         "type": "function",
         "function": {
             "name": "weather", "description": "Tells the weather.",
-            "parameters": {"type": "object", "properties": {"unit": {"type": "string", "description": "Unit.", "enum": ["c", "f"]}}},
+            "parameters": {
+                "type": "object",
+                "properties": {"unit": {"type": "string", "description": "Unit.", "enum": ["c", "f"]}},
+            },
         },
     }  # fmt: skip
     plain, other = chats(2)

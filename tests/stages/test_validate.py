@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +29,9 @@ def errors(report: Report) -> list[str]:
         (graded, DatasetFormat.RFT, Method.REINFORCEMENT),
     ],
 )
-def test_a_good_file_has_no_errors_and_its_format_is_named(tmp_path: Path, make, kind, method) -> None:  # type: ignore[no-untyped-def]
+def test_a_good_file_has_no_errors_and_its_format_is_named(
+    tmp_path: Path, make: Callable[[int], dict[str, Any]], kind: DatasetFormat, method: Method
+) -> None:
     """Each format brings its method with it."""
     report = validate(write(tmp_path / "good.jsonl", [make(i) for i in range(12)]))
     assert (errors(report), report.dataset.format, report.method) == ([], kind, method)

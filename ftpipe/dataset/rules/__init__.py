@@ -8,7 +8,7 @@ from importlib import import_module
 
 from ftpipe.dataset.rules.rule import Family, Rule
 
-FAMILIES = ("ft0", "ft1", "ft2", "ft7")
+FAMILIES = tuple(f"ft{digit}" for digit in range(10))
 
 
 @cache

@@ -118,10 +118,10 @@ def utf8_bom(facts: FileFacts) -> Iterator[Hit]:
 
 @rule("FT006", "carriage-return", "warning", "L", "observed", scope="line", fix=("safe", "write \\n only"))
 def carriage_return(line: Line) -> Iterator[Hit]:
-    """A line ends in CR LF, or a lone CR stands between records.
+    r"""A line ends in CR LF, or a lone CR stands between records.
 
     Why: Some readers split at CR and then count other lines than you do; a lone CR glues two records into one line.
-    Fix: Write line ends as \\n only.
+    Fix: Write line ends as \n only.
     Source: measured with jsonlines 4.0 and str.splitlines, 2026-11-24.
     """
     body = line.raw[:-1] if line.raw.endswith(b"\r") else line.raw
@@ -145,7 +145,7 @@ def blank_line(line: Line) -> Iterator[Hit]:
 
 @rule("FT008", "control-char", "error", "L", "observed", scope="line", fix=("unsafe", "remove the character"))
 def control_char(line: Line) -> Iterator[Hit]:
-    """A control character stands in the line, raw or escaped as ``\\u0000``.
+    r"""A control character stands in the line, raw or escaped as ``\u0000``.
 
     Why: Raw control characters are not JSON; NUL is cut or refused by many stores and tokenizers.
     Fix: Remove it from the text.
@@ -185,10 +185,10 @@ def line_too_long(line: Line) -> Iterator[Hit]:
 
 @rule("FT011", "no-final-newline", "info", "L", "observed", scope="file", fix=("safe", "end the last line"))
 def no_final_newline(facts: FileFacts) -> Iterator[Hit]:
-    """The last line does not end in a newline.
+    r"""The last line does not end in a newline.
 
     Why: Appending to the file would glue two records together.
-    Fix: End the file with \\n.
+    Fix: End the file with \n.
     Source: POSIX text files.
     """
     if facts.sampled.get("unterminated"):
@@ -197,10 +197,10 @@ def no_final_newline(facts: FileFacts) -> Iterator[Hit]:
 
 @rule("FT012", "unicode-separator", "info", "L", "observed", scope="line", fix=("safe", "write it as an escape"))
 def unicode_separator(line: Line) -> Iterator[Hit]:
-    """A raw U+2028, U+2029 or U+0085 stands in a string.
+    r"""A raw U+2028, U+2029 or U+0085 stands in a string.
 
     Why: Legal JSON, but Python's splitlines and some editors break the line there.
-    Fix: Write it as \\u2028, \\u2029 or \\u0085.
+    Fix: Write it as \u2028, \u2029 or \u0085.
     Source: measured with str.splitlines, 2026-11-24.
     """
     found = _SEPARATOR.search(line.raw)

@@ -139,7 +139,7 @@ def numbers_of(value: object, path: str = "") -> Iterator[tuple[str, float]]:
 
 @rule("FT106", "lone-surrogate", "error", "L", "observed", scope="line", fix=("unsafe", "replace it by U+FFFD"))
 def lone_surrogate(line: Line) -> Iterator[Hit]:
-    """A string holds half of a surrogate pair, such as ``\\ud83d`` alone.
+    r"""A string holds half of a surrogate pair, such as ``\ud83d`` alone.
 
     Why: It is no character; it cannot be written as UTF-8, and tokenizers fail on it.
     Fix: Write the whole character; texts are usually cut in the middle of an emoji.

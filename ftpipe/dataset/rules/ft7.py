@@ -71,9 +71,33 @@ def train_valid_overlap(facts: FileFacts) -> Iterator[Hit]:
         yield Hit("", f"The same {what} stands in the training file at line {other}.", line=line)
 
 
+@rule("FT704", "train-valid-near-dup", "warning", "Q", "inferred", scope="file")
+def train_valid_near_dup(facts: FileFacts) -> Iterator[Hit]:
+    """A validation record is nearly a training record (MinHash, 90 % or more).
+
+    Why: The validation loss then measures memory.
+    Fix: Drop it from one of the files.
+    Source: brewslm.com; practice.
+    """
+    for line, other, alike in facts.sampled.get("near_overlap", ()):
+        yield Hit("", f"The record is {alike:.0%} alike with line {other} of the training file.", line=line)
+
+
+@rule("FT705", "eval-leak", "error", "Q", "inferred", scope="file")
+def eval_leak(facts: FileFacts) -> Iterator[Hit]:
+    """A record, or its prompt, of the held-out test file stands in the training file.
+
+    Why: The score of the tuned model is then worth nothing.
+    Fix: Drop it from the training file.
+    Source: practice.
+    """
+    for line, other, what in facts.sampled.get("leaks", ()):
+        yield Hit("", f"The same {what} stands in the test file at line {line}.", line=other)
+
+
 @rule("FT706", "token-outlier", "info", "Q", "inferred", scope="file")
 def token_outlier(facts: FileFacts) -> Iterator[Hit]:
-    """An example is far longer than the others: more than three times the 99th percentile, or in small files of the median.
+    """An example is far longer than the others: three times the 99th percentile, in small files ten times the median.
 
     Why: It is often an accident (a pasted page, a loop), and it decides the memory that training needs.
     Fix: Look at it; shorten or drop it.
@@ -81,8 +105,20 @@ def token_outlier(facts: FileFacts) -> Iterator[Hit]:
     """
     bound, rule_name = facts.sampled.get("outlier", (0, ""))
     for tokens, line in facts.sampled.get("longest", ()):
-        if bound and tokens > bound:
+        if bound and tokens > bound and not facts.with_images:
             yield Hit("", f"The example has {tokens:,} tokens, more than {bound:,} ({rule_name}).", line=line)
+
+
+@rule("FT707", "over-budget", "error", "L", "documented", scope="file")
+def over_budget(facts: FileFacts) -> Iterator[Hit]:
+    """The job may cost more than --max-cost allows.
+
+    Why: You set the limit.
+    Fix: Train fewer epochs or on fewer examples, choose a smaller model, or raise the limit.
+    Source: the user's own limit; raised where a job is planned.
+    """
+    if facts.sampled.get("over_budget"):
+        yield Hit("", facts.sampled["over_budget"])
 
 
 @rule("FT708", "stale-price", "warning", "L", "inferred", scope="file")
@@ -146,5 +182,6 @@ def prompt_heavy(facts: FileFacts) -> Iterator[Hit]:
     Source: OpenAI best-practices guide, 2026-07-15 (shorter prompts).
     """
     total, trained = facts.sampled.get("tokens", (0, 0))
-    if facts.role == "train" and total >= HEAVY_TOKENS * facts.examples > 0 and trained / total < 0.3:
+    is_heavy = facts.examples > 0 and total >= HEAVY_TOKENS * facts.examples and not facts.with_images
+    if facts.role == "train" and is_heavy and trained / total < 0.3:
         yield Hit("", f"{1 - trained / total:.0%} of the {total:,} tokens are prompt.")

@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 Level = Literal["error", "warning", "info", "off"]
@@ -25,8 +26,19 @@ TOOLS = 2
 """Tool definitions, calls or results."""
 IMAGES = 4
 """Image parts."""
-ESCAPED = 8
-"""Text that a content rule's prefilter marked, see ``dataset/hints.py``."""
+BLANKS = 8
+"""An answer that begins or ends with blanks."""
+LOOKS_CUT = 16
+"""An answer whose end is unusual."""
+LOOPS = 32
+"""An answer whose end stands in it many times."""
+REFUSES = 64
+"""An answer that may refuse, or name a vendor."""
+REASONS = 128
+"""An answer with a reasoning block."""
+
+ANSWER_MARKS = BLANKS | LOOKS_CUT | LOOPS | REFUSES | REASONS
+"""Marks that say nothing about the record's shape."""
 
 ORIGINS: dict[str, str] = {
     "R": "the server refuses it",
@@ -76,7 +88,7 @@ class Rule:
     formats: frozenset[str] = ALL_FORMATS
     fix: tuple[Literal["safe", "unsafe"], str] | None = None
     mark: str = ""
-    """Name of the prefilter that must have marked the row; empty for none."""
+    """Names of the prefilters of which one must have marked the row; empty for none."""
 
     def level_for(self, target: str) -> Level:
         """The severity for a target."""
@@ -103,6 +115,7 @@ class RuleText:
     source: str
 
 
+@lru_cache(maxsize=512)
 def rule_text(check: Check) -> RuleText:
     """Read the sections ``Why:``, ``Fix:`` and ``Source:`` of a rule function's docstring."""
     doc = inspect.getdoc(check) or ""
@@ -142,7 +155,8 @@ class Family:
             level: Severity, unless ``levels`` names another one for a target.
             origin: One letter of ``ORIGINS``.
             evidence: ``observed``, ``documented`` or ``inferred``.
-            scope: What the function is given: ``line`` a ``Line``, ``row`` a ``Row``, ``long`` a ``LongRow``, ``file`` a ``FileFacts``.
+            scope: What the function is given: ``line`` a ``Line``, ``row`` a ``Row``, ``long`` a ``LongRow``,
+                ``file`` a ``FileFacts``.
             when: Marks of which the row must have one.
             formats: Formats of the row (or file) that the rule is for.
             fix: Kind and note of the automatic fix.
@@ -163,7 +177,7 @@ _UNPRINTABLE = re.compile(
 
 
 def show(text: object, limit: int = 60) -> str:
-    """Data made safe to print: control, bidirectional and invisible characters as escapes, and cut to ``limit`` characters."""
+    """Data made safe to print: control, direction and invisible characters as escapes, cut to ``limit`` characters."""
     raw = text if isinstance(text, str) else repr(text)
     raw = raw if len(raw) <= limit else raw[: limit - 1] + "…"
     return _UNPRINTABLE.sub(lambda m: m.group().encode("unicode_escape", "surrogatepass").decode(), raw)

@@ -23,7 +23,7 @@ _PREFIXES = (
     ("babbage-002", "cl100k_base"),
     ("davinci-002", "cl100k_base"),
 )
-"""First match wins. Source: tiktoken 0.14 ``model.py``, measured 2026-11-24; gpt-6 is not in it and is taken to follow gpt-5."""
+"""First match wins; gpt-6 is taken to follow gpt-5. Source: tiktoken 0.14 ``model.py``, measured 2026-11-24."""
 
 _GUESSED = ("gpt-6",)
 DEFAULT_ENCODING = "o200k_base"
@@ -54,7 +54,8 @@ def base_of(model: str) -> str:
 def encoding_for(model: str) -> EncodingChoice:
     """The encoding that counts a model's tokens, and whether that is exact.
 
-    tiktoken's own lookup is not used: it takes ``ft:gpt-4.1-…`` for cl100k_base and knows neither ``ft:o4-mini`` nor gpt-6.
+    The lookup of tiktoken is not used: it takes ``ft:gpt-4.1-…`` for cl100k_base and knows neither ``ft:o4-mini`` nor
+    gpt-6.
     """
     base = base_of(model).lower()
     if not base:

@@ -1,7 +1,7 @@
 """Which tokenizer counts: tiktoken as the reference, gigatoken where it is installed, a lean one for small files.
 
-All are exact. Where an engine is known to differ from tiktoken (see ``patterns.DISPUTED``) the text goes to tiktoken; where tiktoken itself
-would fail (a run of tens of thousands of blanks) the text goes to the lean counter.
+All are exact. Where an engine is known to differ from tiktoken (see ``patterns.DISPUTED``) the text goes to tiktoken;
+where tiktoken itself would fail (a run of tens of thousands of blanks) the text goes to the lean counter.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from ftpipe.dataset.tokens.lean import LeanCounter
 from ftpipe.dataset.tokens.patterns import DISPUTED, LONG_BLANKS, PATTERNS, SPECIAL
-from ftpipe.dataset.tokens.ranks import RankTable, published_file
+from ftpipe.dataset.tokens.ranks import RankTable
 
 if TYPE_CHECKING:
     import tiktoken
@@ -53,11 +53,14 @@ class TiktokenCounter:
         return len(self._tokenizer.encode_ordinary(text))
 
 
+_SCHEMES = {"o200k_base": "o200k", "cl100k_base": "gpt4"}
+"""How gigatoken calls the patterns."""
+
+
 class GigatokenCounter:
     """gigatoken's compiled core: several times as fast, with the disputed characters left to tiktoken."""
 
     name = "gigatoken"
-    _schemes = {"o200k_base": "o200k", "cl100k_base": "gpt4"}
 
     def __init__(self, encoding: str) -> None:
         from gigatoken.gigatoken_rs import BPETokenizer
@@ -66,8 +69,8 @@ class GigatokenCounter:
         self._reference: TiktokenCounter | None = None
         with tempfile.TemporaryDirectory(prefix="ftpipe-") as folder:
             ranks = Path(folder) / f"{encoding}.tiktoken"
-            ranks.write_bytes(published_file(RankTable(encoding).all_ranks()))
-            self._tokenizer = BPETokenizer.from_tiktoken(ranks, self._schemes[encoding], None)
+            ranks.write_bytes(RankTable(encoding).published())
+            self._tokenizer = BPETokenizer.from_tiktoken(ranks, _SCHEMES[encoding], None)
 
     def count(self, texts: list[str]) -> list[int]:
         """Tokens of each text."""
@@ -101,7 +104,8 @@ class SmallCounter:
 def is_disputed(text: str) -> bool:
     """True where pattern engines of different Unicode versions could split differently.
 
-    Beyond the known characters of Unicode 17 that is any character which this Python does not know: a later Unicode may call it a letter.
+    Beyond the known characters of Unicode 17 that is any character which this Python does not know: a later Unicode
+    may call it a letter.
     """
     if text.isascii():
         return False

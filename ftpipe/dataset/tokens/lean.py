@@ -1,7 +1,7 @@
-"""An exact counter that is ready at once: for small files, where building a full tokenizer would cost more than counting.
+"""An exact counter that is ready at once: for small files, where building a tokenizer costs more than counting.
 
-It splits with the encoding's own pattern and merges with tiktoken's rule (lowest rank first, leftmost on a tie), looking up only the ranks
-that the text needs. The tests hold it equal to tiktoken on every code point.
+It splits with the encoding's own pattern and merges with tiktoken's rule (lowest rank first, leftmost on a tie),
+looking up only the ranks that the text needs. The tests hold it equal to tiktoken on every code point.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import struct
 import zlib
+from binascii import b2a_base64
 from bisect import bisect_left
 from importlib.resources import files
 from itertools import accumulate
@@ -72,8 +73,7 @@ class RankTable(dict[bytes, int]):
 
     def _rank_at(self, place: int) -> int:
         low = self._planes + place
-        blob: bytes = self._blob
-        return blob[low] | blob[low + self._total] << 8 | blob[low + 2 * self._total] << 16
+        return int(self._blob[low] | self._blob[low + self._total] << 8 | self._blob[low + 2 * self._total] << 16)
 
     def __missing__(self, token: bytes) -> int:
         rank = ABSENT
@@ -86,11 +86,27 @@ class RankTable(dict[bytes, int]):
         self[token] = rank
         return rank
 
+    def _tokens_and_ranks(self) -> tuple[list[bytes], list[int]]:
+        blob = self._blob
+        tokens: list[bytes] = []
+        for view in self._views:
+            start, width = view.start, view.width
+            tokens += [blob[at : at + width] for at in range(start, start + width * view.count, width)]
+        low, total = self._planes, self._total
+        planes = (blob[low + plane * total : low + (plane + 1) * total] for plane in range(3))
+        return tokens, [one | two << 8 | three << 16 for one, two, three in zip(*planes, strict=True)]
+
     def all_ranks(self) -> dict[bytes, int]:
         """The whole table as a dictionary, for tokenizers that are built from one."""
-        places = range(self._total)
-        tokens = (view[i] for view in self._views for i in range(view.count))
-        return dict(zip(tokens, map(self._rank_at, places), strict=True))
+        return dict(zip(*self._tokens_and_ranks(), strict=True))
+
+    def published(self) -> bytes:
+        """The table in the published form: one ``base64(token) rank`` per line, in order of rank."""
+        tokens, ranks = self._tokens_and_ranks()
+        lines = [b""] * len(tokens)
+        for token, rank in zip(tokens, ranks, strict=True):
+            lines[rank] = b"%s %d\n" % (b2a_base64(token, newline=False), rank)
+        return b"".join(lines)
 
 
 def carried_blob(encoding: str) -> bytes:
@@ -110,12 +126,6 @@ def carried_blob(encoding: str) -> bytes:
             "Install ftpipe again: pip install --force-reinstall ftpipe",
         )
     return blob
-
-
-def published_file(ranks: dict[bytes, int]) -> bytes:
-    """The table in the published form: one ``base64(token) rank`` per line, in order of rank."""
-    order = sorted(ranks.items(), key=lambda item: item[1])
-    return b"".join(b"%s %d\n" % (base64.b64encode(token), rank) for token, rank in order)
 
 
 def pack(published: bytes, encoding: str) -> bytes:

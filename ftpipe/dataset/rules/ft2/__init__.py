@@ -1,4 +1,4 @@
-"""FT2: messages; ``shape`` looks at one message at a time, ``turns`` at how they follow each other, ``training`` at what is learnt."""
+"""FT2: messages; ``shape`` looks at one message, ``turns`` at their order, ``training`` at what is learnt."""
 
 from __future__ import annotations
 

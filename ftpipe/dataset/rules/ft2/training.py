@@ -20,7 +20,7 @@ SPECIAL_TEXT = re.compile(
 )
 """Special tokens of every tiktoken encoding, and those of widely used chat templates.
 
-Source: tiktoken 0.14 ``openai_public.py``; the service refused ``<|fim_suffix|>`` (llmcomp #59), the others are inferred.
+Source: tiktoken 0.14 ``openai_public.py``; the service refused ``<|fim_suffix|>`` (llmcomp #59), others are inferred.
 """
 
 

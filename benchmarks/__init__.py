@@ -1,0 +1,1 @@
+"""Benchmarks: ``python -m benchmarks.prepare`` prints a table; nothing here is part of the package."""

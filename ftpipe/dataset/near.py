@@ -1,0 +1,73 @@
+"""Near duplicates: MinHash over triples of words, with rensa where it is installed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from ftpipe.dataset.split import good_lines
+from ftpipe.errors import MissingExtraError
+
+PERMUTATIONS, BANDS = 128, 16
+ALIKE = 0.9
+TEXT_CHARACTERS = 4_000
+AUTO_BYTES = 8 * 1024 * 1024
+MIN_WORDS = 12
+KEEP = 1_000
+_WORD = re.compile(r"\w+")
+_STRING = re.compile(rb'"(?:role|name|type|id)"\s*:\s*"[^"]*"')
+
+
+def is_possible() -> bool:
+    """True where the library is installed."""
+    return find_spec("rensa") is not None
+
+
+def wants_near(asked: bool | None, size: int) -> bool:
+    """Whether to look: as asked, else where it is possible and quick.
+
+    Raises:
+        MissingExtraError: It was asked for, and the library is not installed.
+    """
+    if asked and not is_possible():
+        raise MissingExtraError("Near duplicates need the package rensa.", "pip install 'ftpipe[fast]'")
+    return bool(asked) if asked is not None else is_possible() and size <= AUTO_BYTES
+
+
+def shingles(raw: bytes) -> list[str]:
+    """Triples of the words of a line, without the keys that every record has."""
+    words = _WORD.findall(
+        _STRING.sub(b"", raw[: 2 * TEXT_CHARACTERS]).decode("utf-8", "replace")[:TEXT_CHARACTERS].lower()
+    )
+    return [" ".join(words[i : i + 3]) for i in range(len(words) - 2)] if len(words) >= MIN_WORDS else []
+
+
+def near_duplicates(*paths: Path) -> Iterator[tuple[int, int, int, float]]:
+    """(index of the file, line, line of the earlier one, likeness 0 to 1) of every near copy.
+
+    With two files only copies in the second of something in the first are yielded. Exact copies are left out.
+    """
+    from rensa import RMinHash, RMinHashLSH  # type: ignore[import-untyped]  # it carries no stubs
+
+    index = RMinHashLSH(threshold=ALIKE, num_perm=PERMUTATIONS, num_bands=BANDS)
+    known: list[tuple[int, object, int]] = []
+    for file, path in enumerate(paths):
+        for number, raw, _ in good_lines(path):
+            words = shingles(raw)
+            if not words:
+                continue
+            sketch = RMinHash(num_perm=PERMUTATIONS, seed=42)
+            sketch.update(words)
+            best, other = 0.0, 0
+            for key in index.query(sketch)[:20]:
+                line, earlier, whole = known[key]
+                alike = sketch.jaccard(earlier)
+                if alike > best and whole != hash(raw):
+                    best, other = alike, line
+            if best >= ALIKE and (file or len(paths) == 1):
+                yield file, number, other, best
+            if not file:
+                index.insert(len(known), sketch)
+                known.append((number, sketch, hash(raw)))

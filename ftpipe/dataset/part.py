@@ -1,0 +1,68 @@
+"""What is to be scanned, and what was learnt from a part of it; both travel between processes."""
+
+from __future__ import annotations
+
+import datetime as dt
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ftpipe.dataset.habits import Habits
+from ftpipe.dataset.settings import CheckSettings
+from ftpipe.dataset.sizes import Sizes
+from ftpipe.dataset.tally import Tally
+
+
+@dataclass(frozen=True, slots=True)
+class ScanPlan:
+    """Everything that a process needs to scan a part of a file."""
+
+    path: Path
+    name: str
+    target: str
+    method: str | None
+    model: str
+    format: str
+    role: Literal["train", "validation"]
+    today: dt.date
+    encoding: str
+    limit: int | None
+    size: int
+    has_bom: bool
+    reserved: tuple[str, ...]
+    settings: CheckSettings
+    collect_lines: bool = False
+    """Remember every line of every rule, for fixes and quarantine."""
+
+
+@dataclass(slots=True)
+class Part:
+    """What was learnt from a part of a file. Line numbers count from the part's beginning."""
+
+    tally: Tally
+    lines: int = 0
+    examples: int = 0
+    shapes: Counter[str] = field(default_factory=Counter)
+    sizes: Sizes = field(default_factory=Sizes)
+    with_images: int = 0
+    habits: Habits = field(default_factory=Habits)
+    unterminated: bool = False
+    prints: array[int] = field(default_factory=lambda: array("Q"))
+    """For each record four numbers: line, hash of the record, of its prompt, of its answer."""
+
+    def merge(self, other: Part, *, keep_prints: bool = False) -> None:
+        """Add the part that follows this one; its fingerprints only where they are kept here."""
+        self.tally.merge(other.tally, self.lines)
+        self.sizes.merge(other.sizes, self.lines)
+        self.habits.merge(other.habits, self.lines)
+        if keep_prints:
+            for at in range(0, len(other.prints), 4):
+                other.prints[at] += self.lines
+            self.prints += other.prints
+        self.lines += other.lines
+        self.examples += other.examples
+        self.shapes.update(other.shapes)
+        self.with_images += other.with_images
+        self.unterminated = other.unterminated

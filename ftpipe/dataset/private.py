@@ -1,0 +1,155 @@
+"""Finds secrets and personal data in a text, with the checks that keep look-alikes out."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+
+class Private(NamedTuple):
+    """Something that should not leave the house."""
+
+    kind: str
+    start: int
+    end: int
+    masked: str
+    """Enough of it to find it again, and no more."""
+
+
+_TOKENS: tuple[tuple[str, tuple[str, ...], re.Pattern[str]], ...] = tuple(
+    (kind, signs, re.compile(pattern))
+    for kind, signs, pattern in (
+        ("an AWS access key", ("AKIA", "ASIA"), r"\b(?:AKIA|ASIA)[A-Z2-7]{16}\b"),
+        ("an API key", ("sk-",), r"\bsk-(?:proj-|svcacct-|admin-|ant-)?[A-Za-z0-9_-]{20,}"),
+        ("a GitHub token", ("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"\bgh[pousr]_[A-Za-z0-9]{36,}\b"),
+        ("a GitHub token", ("github_pat_",), r"\bgithub_pat_[A-Za-z0-9_]{50,}\b"),
+        ("a GitLab token", ("glpat-",), r"\bglpat-[A-Za-z0-9_-]{20,}"),
+        ("a Slack token", ("xox",), r"\bxox[abprs]-[A-Za-z0-9-]{20,}"),
+        ("a Google API key", ("AIza",), r"\bAIza[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])"),
+        ("a Stripe key", ("k_live_",), r"\b[sr]k_live_[A-Za-z0-9]{20,}\b"),
+        ("a Hugging Face token", ("hf_",), r"\bhf_[A-Za-z0-9]{30,}\b"),
+        ("an npm token", ("npm_",), r"\bnpm_[A-Za-z0-9]{36}\b"),
+        ("a PyPI token", ("pypi-AgE",), r"\bpypi-AgE[A-Za-z0-9_-]{50,}"),
+        ("a SendGrid key", ("SG.",), r"\bSG\.[A-Za-z0-9_-]{20,}\.[A-Za-z0-9_-]{20,}"),
+        ("a signed token (JWT)", ("eyJ",), r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{20,}"),
+        ("a private key", ("PRIVATE KEY",), r"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----"),
+        ("a password in a URL", ("://",), r"://[^\s:/@]{1,64}:[^\s:/@]{4,64}@[\w.-]+"),
+    )
+)
+"""Kind, texts of which every such token holds one, and its pattern."""
+_MADE_UP = re.compile(r"example|x{4,}|\*{3,}|\.{3}|1234567890|abcdef|your|placeholder|dummy|fake|test", re.IGNORECASE)
+_PASSWORD = re.compile(r":([^:@/]+)@")
+MIN_ENTROPY = 3.0
+"""Bits per character below which a token is a made-up one."""
+
+
+def secrets_in(text: str) -> Iterator[Private]:
+    """Keys, tokens and passwords of a text; made-up ones are left out."""
+    for kind, signs, pattern in _TOKENS:
+        if not any(sign in text for sign in signs) or (signs == ("://",) and "@" not in text):
+            continue
+        for found in pattern.finditer(text):
+            if kind == "a private key" or _is_secret(kind, found.group()):
+                shown = found.group()[: 20 if kind == "a private key" else 6]
+                yield Private(kind, found.start(), found.end(), f"{shown}…")
+
+
+def _is_secret(kind: str, value: str) -> bool:
+    if _MADE_UP.search(value):
+        return False
+    if kind == "a password in a URL":
+        password = _PASSWORD.search(value)
+        return password is not None and password.group(1).lower() not in ("password", "pass", "secret", "pwd")
+    return entropy(value) >= MIN_ENTROPY
+
+
+def entropy(text: str) -> float:
+    """Shannon entropy in bits per character."""
+    total = len(text)
+    return -sum(n / total * math.log2(n / total) for n in Counter(text).values())
+
+
+_PERSONAL = {
+    "email": re.compile(r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}(?![\w-])"),
+    "phone": re.compile(
+        r"(?<![\w.+/=-])(?:\+[1-9]\d{0,2}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{1,4}(?:[ .-]?\d{2,4}){2,4}"
+        r"|(?:\(\d{3}\) ?|\d{3}[-.])\d{3}[-.]\d{4})(?![\w-]|\.\d)"
+    ),
+    "card": re.compile(
+        r"(?<![\d.-])(?:\d{4}[ -]?){3}\d{1,7}(?![\d-]|\.\d)|(?<![\d.-])3[47]\d{2}[ -]?\d{6}[ -]?\d{5}(?![\d-])"
+    ),
+    "iban": re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"),
+    "ssn": re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])"),
+}
+_SHAPES = {
+    "phone": re.compile(r"\+[1-9][\d .()/-]{6,24}\d|\d{3}\)? ?[.-]?\d{3}[.-]\d{4}"),
+    "card": re.compile(r"\d[\d -]{11,24}\d"),
+    "iban": re.compile(r"\d\d(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?"),
+    "ssn": re.compile(r"\d-\d\d-\d{4}"),
+}
+_NAMES = {
+    "email": "an e-mail address",
+    "phone": "a phone number",
+    "card": "a card number",
+    "iban": "a bank account (IBAN)",
+    "ssn": "a social security number",
+}
+_SAMPLE_MAIL = re.compile(
+    r"@(?:[\w-]+\.)*(?:example|test|invalid|localhost)(?:\.(?:com|org|net))?$|^(?:no-?reply|support|info)@",
+    re.IGNORECASE,
+)
+_SAMPLE_PHONE = re.compile(r"555[ .-]?01\d\d$")
+
+
+def personal_data(text: str, kinds: Iterable[str]) -> Iterator[Private]:
+    """Personal data of the wanted kinds; addresses and numbers set aside for examples are left out."""
+    for kind in kinds:
+        if kind == "email":
+            if "@" in text:
+                yield from _matches(kind, text, 0)
+        elif kind in _SHAPES:
+            # The pattern is tried only around what has the rough shape of such a number.
+            behind = 0
+            for shape in _SHAPES[kind].finditer(text):
+                start = max(behind, shape.start() - 4)
+                yield from _matches(kind, text[start : shape.end() + 4], start)
+                behind = shape.end()
+
+
+def _matches(kind: str, text: str, offset: int) -> Iterator[Private]:
+    for found in _PERSONAL[kind].finditer(text):
+        value = found.group()
+        if _is_real(kind, value):
+            masked = value[:2] + "…" + (value[value.index("@") :] if kind == "email" else value[-2:])
+            yield Private(_NAMES[kind], offset + found.start(), offset + found.end(), masked)
+
+
+def _is_real(kind: str, value: str) -> bool:
+    if kind == "email":
+        return not _SAMPLE_MAIL.search(value)
+    if kind == "phone":
+        digits = sum(map(str.isdigit, value))
+        return 8 <= digits <= 15 and not _SAMPLE_PHONE.search(value)
+    if kind == "card":
+        return luhn(value) and len(set(value)) > 3
+    return mod97(value) if kind == "iban" else True
+
+
+def luhn(number: str) -> bool:
+    """True where the check digit of a card number is right (13 to 19 digits)."""
+    digits = [int(char) for char in number if char.isdigit()]
+    if not 13 <= len(digits) <= 19 or digits[0] == 0:
+        return False
+    doubled = [d if i % 2 == 0 else (d * 2 - 9 if d > 4 else d * 2) for i, d in enumerate(reversed(digits))]
+    return sum(doubled) % 10 == 0
+
+
+def mod97(account: str) -> bool:
+    """True where the check digits of an IBAN are right. Source: ISO 13616."""
+    flat = account.replace(" ", "")
+    if not 15 <= len(flat) <= 34:
+        return False
+    return int("".join(str(int(char, 36)) for char in flat[4:] + flat[:4])) % 97 == 1

@@ -1,0 +1,152 @@
+"""Whatever the bytes are, there are findings and never a traceback, and memory stays bounded."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ftpipe.dataset.fixes import fix_file
+from ftpipe.dataset.lines import read_blocks
+from ftpipe.dataset.settings import CheckSettings
+from ftpipe.stages.count import count
+from ftpipe.stages.validate import validate
+from tests.dataset.samples import chats, write
+
+RELAXED = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+WORDS = st.sampled_from(
+    ["messages", "role", "content", "tools", "tool_calls", "function", "name", "arguments", "weight", "input", "id",
+     "preferred_output", "non_preferred_output", "image_url", "url", "type", "text", "user", "assistant", "system",
+     "tool"]
+)  # fmt: skip
+CHATTY = st.recursive(
+    WORDS | st.text(max_size=20) | st.none() | st.integers(-2, 2),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS, inner, max_size=5),
+    max_leaves=25,
+)
+
+
+def check(path: Path) -> None:
+    """Everything that is done to a file."""
+    for target in ("openai", "local"):
+        count(validate(path, target=target), model="gpt-4.1-mini")
+    fix_file(path, path.with_name("fixed.jsonl"), unsafe=True)
+
+
+@RELAXED
+@given(data=st.binary(max_size=300))
+def test_random_bytes_never_raise(data: bytes, tmp_path: Path) -> None:
+    """Any bytes at all."""
+    path = tmp_path / "random.jsonl"
+    path.write_bytes(data)
+    validate(path)
+
+
+@RELAXED
+@given(values=st.lists(JSON | CHATTY, max_size=5), method=st.sampled_from([None, "dpo", "reinforcement", "supervised"]))
+def test_random_json_never_raises(values: list[Any], method: str | None, tmp_path: Path) -> None:
+    """Any JSON values, also with words of the API in the wrong places."""
+    path = tmp_path / "random.jsonl"
+    path.write_bytes(b"\n".join(json.dumps(value).encode() for value in values))
+    validate(path, method=method)
+
+
+@RELAXED
+@given(
+    record=st.fixed_dictionaries(
+        {"messages": CHATTY}, optional={"tools": CHATTY, "input": CHATTY, "preferred_output": CHATTY}
+    )
+)
+def test_records_with_anything_inside_never_raise(record: dict[str, Any], tmp_path: Path) -> None:
+    """Also counting, pricing and fixing."""
+    check(write(tmp_path / "odd.jsonl", [*chats(3), record]))
+
+
+@RELAXED
+@given(data=st.binary(max_size=400), block=st.integers(1, 64), cut=st.integers(0, 400))
+def test_blocks_and_ranges_hold_every_line_once(data: bytes, block: int, cut: int, tmp_path: Path) -> None:
+    """However the file is cut, the lines are those of the bytes split at newlines."""
+    path = tmp_path / "cut.jsonl"
+    path.write_bytes(data)
+    ranges = [(0, None)] if not cut else [(0, cut), (cut, None)]
+    pieces = [b for start, end in ranges for b in read_blocks(path, start, end, max_line_bytes=1000, block_bytes=block)]
+    assert b"".join(piece.data for piece in pieces) == data
+    assert all(piece.data.endswith(b"\n") for piece in pieces[:-1])
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        (b"[" * 100_000 + b"]" * 100_000, "FT107"),
+        (b'{"messages":' + b"[" * 100_000, "FT107"),
+        (b'{"a":' * 500 + b"1" + b"}" * 500, "FT107"),
+        (b'{"messages":[{"role":"user","content":"\\ud83d"}]}', "FT106"),
+        (b'{"messages":[{"role":"user","role":"user","content":"x"},{"role":"assistant","content":"y"}]}', "FT104"),
+        (b'{"messages" : [{"role":"user","content":"x"},{"role":"assistant","content":"y"}],"messages":1}', "FT104"),
+        (
+            b'{"messages":[{"role":"user","content":"x"},{"role":"assistant","content":"y","weight":-Infinity}]}',
+            "FT105",
+        ),
+        (b'{"messages":[{"role":"user","content":"x"},{"role":"assistant","content":"y","weight":1e999}]}', "FT105"),
+        (b'{"messages":[{"role":"user","content":"x"}],"n":123456789012345678901234567890}', "FT105"),
+        (b'{"messages":[{"role":"user","content":"\xed\xa0\x80"}]}', "FT004"),
+        (b'{"messages":[{"role":"user","content":"a\\u0000b"},{"role":"assistant","content":"y"}]}', "FT008"),
+        (b"9" * 5000, "FT101"),
+        (b'{"a":' + b"9" * 5000 + b"}", "FT201"),
+        (b'{"messages":[{"role":"user","content":"' + b"x" * 3_000_000, "FT101"),
+        (b'{"\\\\":1,"messages":[{"role":"user","content":"x"},{"role":"assistant","content":"y"}],"\\\\":2}', "FT104"),
+    ],
+)
+def test_a_hostile_line_is_a_finding_at_its_place(line: bytes, code: str, tmp_path: Path) -> None:
+    """And the lines after it are read."""
+    report = validate(write(tmp_path / "bad.jsonl", [*chats(5), line, *chats(12)[5:], {"messages": []}]))
+    assert (code, 6) in [(f.code, f.line) for f in report.findings]
+    assert ("FT202", 14) in [(f.code, f.line) for f in report.findings]
+
+
+def test_a_line_of_a_hundred_megabytes_is_skipped_in_bounded_memory(tmp_path: Path) -> None:
+    """It is one finding, and less than half of it was ever held."""
+    path = tmp_path / "long.jsonl"
+    with path.open("wb") as file:
+        file.write(b'{"messages":"')
+        for _ in range(100):
+            file.write(b"x" * 1_000_000)
+        file.write(b'"}\n{"messages": []}\n')
+    tracemalloc.start()
+    report = validate(path, settings=CheckSettings(processes=1))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [(f.code, f.line) for f in report.findings if f.line] == [("FT010", 1), ("FT202", 2)]
+    assert peak < 60_000_000
+
+
+def test_the_lines_of_other_conventions_are_not_line_ends(tmp_path: Path) -> None:
+    """U+2028, U+0085, vertical tab and form feed inside strings leave the numbering alone."""
+    row = chats(1)[0]
+    row["messages"][0]["content"] = "a\u2028b\u0085c"
+    report = validate(write(tmp_path / "odd.jsonl", [row, {"messages": []}]))
+    assert [(f.code, f.line) for f in report.findings if f.line] == [("FT012", 1), ("FT202", 2)]
+
+
+def test_several_processes_find_what_one_finds(tmp_path: Path) -> None:
+    """The parts are put together in order, with the right line numbers."""
+    rows: list[dict[str, Any] | bytes] = []
+    for index, row in enumerate(chats(12_000)):
+        row["messages"][1]["content"] += f" Reference {index}: " + "and so on, " * 60
+        rows.append(b"{" if index % 3_000 == 7 else row)
+    path = write(tmp_path / "large.jsonl", rows)
+    assert path.stat().st_size > 8_000_000
+    one = validate(path, settings=CheckSettings(processes=1, engine="tiktoken"))
+    two = validate(path, settings=CheckSettings(processes=2, engine="tiktoken"))
+    assert (one.findings, one.summary, one.tokens) == (two.findings, two.summary, two.tokens)
+    assert [f.line for f in one.findings if f.code == "FT101"] == [8, 3_008, 6_008, 9_008]
