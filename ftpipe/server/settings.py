@@ -37,10 +37,6 @@ class ServeSettings:
     """Serve OpenAI's base names by the default base; False refuses them."""
     max_resident: int = 2
     """Base models that are kept in memory for chat."""
-    engine: str = "process"
-    """What runs the trainer: ``process``, or ``ray``."""
-    ray_address: str | None = None
-    """Address of a Ray cluster; ``None`` lets Ray find or start a local one."""
     allowed_hosts: tuple[str, ...] = ()
     """Further names that a request's Host header may have, without port."""
     max_file_bytes: int = 512 * MEGABYTE

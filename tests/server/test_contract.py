@@ -1,0 +1,39 @@
+"""Requests made from the API description: no server error, and no answer that breaks the description."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.server.contract.seed import Seeder
+from tests.server.processes import ServerProcess
+
+SCHEMA = Path(__file__).parent / "contract" / "openapi.json"
+CHECKS = "not_a_server_error,response_schema_conformance"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(280)
+def test_requests_made_from_the_description_are_answered_by_it(tmp_path: Path) -> None:
+    """A bounded run of schemathesis over all 27 operations, against the real process with things to be found."""
+    pytest.importorskip("schemathesis")
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    server = ServerProcess(data_dir)
+    server.start()
+    Seeder(data_dir).plant()
+    command = [sys.executable, "-m", "schemathesis.cli", "run", str(SCHEMA), "--url", server.note["base_url"]]
+    command += ["--checks", CHECKS, "--phases", "examples,fuzzing,stateful", "--max-examples", "5", "--seed", "1"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=260, check=False)
+    finally:
+        server.stop()
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert re.search(r"Tested: 27", done.stdout)
+    cases = re.search(r"(\d+) generated", done.stdout)
+    assert cases is not None
+    assert int(cases[1]) > 100

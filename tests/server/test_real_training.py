@@ -1,0 +1,36 @@
+"""The real trainer and the real engine behind the real server, on a model of some thousand parameters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from ftpipe.server.app import ServeSettings, create_app
+from tests.server.conftest import upload, wait_for
+from tests.server.trainers.tiny import save_base
+
+
+@pytest.mark.slow
+def test_a_tiny_model_is_trained_and_answers(tmp_path: Path) -> None:
+    """Nothing is faked: file check, trainer process, checkpoints, adapter, chat; DPO is refused a chat file."""
+    base = save_base(tmp_path / "base")
+    settings = ServeSettings(data_dir=tmp_path / "data", models_dir=tmp_path / "models")
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+        file = upload(client)
+        body = {"model": str(base), "training_file": file["id"], "seed": 1, "hyperparameters": {"n_epochs": 2}}
+        job = client.post("/v1/fine_tuning/jobs", json=body).json()
+        wrong = client.post("/v1/fine_tuning/jobs", json=body | {"method": {"type": "dpo"}}).json()
+        done = wait_for(client, job["id"], "succeeded", "failed", seconds=240)
+        assert done["status"] == "succeeded", done
+        assert done["trained_tokens"] > 0
+        page = client.get(f"/v1/fine_tuning/jobs/{job['id']}/checkpoints").json()
+        assert len(page["data"]) == 2
+        for model in (done["fine_tuned_model"], page["data"][1]["fine_tuned_model_checkpoint"]):
+            chat = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
+            answer = client.post("/v1/chat/completions", json=chat).json()
+            assert answer["usage"]["completion_tokens"] >= 1, answer
+        failed = wait_for(client, wrong["id"], "failed", seconds=60)
+        assert failed["error"]["code"] == "invalid_training_file"
+        assert "dpo" in failed["error"]["message"]
