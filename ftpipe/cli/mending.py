@@ -8,18 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ftpipe.cli.asked import Asked, check
+from ftpipe.cli.asked import Asked
 from ftpipe.cli.options import FILE, together
 from ftpipe.cli.session import Session
-from ftpipe.config import Settings
 from ftpipe.reports.plain import clean, plural, short
 
 if TYPE_CHECKING:
     from ftpipe.dataset.settings import CheckSettings
-    from ftpipe.records import Report
 
-ALL = 10_000_000
-"""Findings kept of each rule where every faulty line has to be known."""
 mending_options = together(
     click.option("--fix", is_flag=True, help="Write a new file with the safe fixes applied, a diff and a manifest."),
     click.option("--unsafe-fixes", is_flag=True, help="With those, too, that drop or change something."),
@@ -34,7 +30,6 @@ def is_wanted(fix: bool, unsafe_fixes: bool, quarantine: Path | None) -> bool:
 
 def mend(
     session: Session,
-    settings: Settings,
     asked: Asked,
     rules: CheckSettings,
     folder: Path,
@@ -52,7 +47,7 @@ def mend(
     if fix or unsafe_fixes:
         asked = _fixed(session, asked, rules, folder, unsafe=unsafe_fixes)
     if quarantine is not None:
-        asked = _without_faulty(session, settings, asked, rules, folder, quarantine)
+        asked = _without_faulty(session, asked, rules, folder, quarantine)
     return asked
 
 
@@ -68,26 +63,14 @@ def _fixed(session: Session, asked: Asked, rules: CheckSettings, folder: Path, *
     return replace(asked, data=done.output.absolute())
 
 
-def _without_faulty(
-    session: Session, settings: Settings, asked: Asked, rules: CheckSettings, folder: Path, bad: Path
-) -> Asked:
+def _without_faulty(session: Session, asked: Asked, rules: CheckSettings, folder: Path, bad: Path) -> Asked:
     from ftpipe.dataset.fixes import quarantine
+    from ftpipe.stages.validate import failing_lines
 
-    report = check(session, settings, asked, replace(rules, max_findings=ALL))
-    lines = faulty_lines(report)
+    lines = failing_lines(asked.data, target=asked.target, method=asked.method, model=asked.model, settings=rules)
     folder.mkdir(parents=True, exist_ok=True)
     good = folder / "kept.jsonl"
     kept, moved = quarantine(asked.data, lines, good, bad)
     session.add(quarantined={"file": bad, "lines": moved, "kept": kept})
     session.say(f"\n{plural(moved, 'line')} moved to {clean(short(bad), 300)}, {kept:,} kept")
     return replace(asked, data=good.absolute())
-
-
-def faulty_lines(report: Report) -> set[int]:
-    """The lines of the training file that have an error."""
-    name = report.dataset.path.name
-    return {
-        finding.line
-        for finding in report.findings
-        if finding.severity == "error" and finding.line is not None and finding.file == name
-    }

@@ -63,7 +63,7 @@ def prepare(session: Session, /, data: Path | None, split: float | None, **flags
     if is_wanted(**mending):
         if form == "text":
             show(session, report)
-        asked = mend(session, settings, asked, rules, folder, **mending)
+        asked = mend(session, asked, rules, folder, **mending)
         report = check(session, settings, asked, rules)
     show(session, report, form=form)
     refuse_errors(report, asked)

@@ -39,7 +39,7 @@ def final_loss(metric: Metric | None) -> float | None:
 def cost_of(model: Model) -> str:
     """What it cost, or what it was thought to cost."""
     if model.actual_cost is not None:
-        return money(model.actual_cost, model.currency)
+        return money(model.actual_cost, model.currency) if model.actual_cost else "free"
     return f"~{money(model.estimated_cost, model.currency)}" if model.estimated_cost is not None else "unknown"
 
 

@@ -99,7 +99,7 @@ def status_lines(
     if job is not None:
         rows += _job_rows(job, metrics, now, paint)
     cost = cost_text(run.cost) if run else "unknown"
-    if run is not None and run.model is not None and run.model.actual_cost is not None:
+    if run is not None and run.model is not None and run.model.actual_cost:
         cost = f"{money(run.model.actual_cost, run.model.currency)} for {count(run.model.trained_tokens or 0)} tokens"
     rows.append(("cost", cost))
     lines = [f"{paint('dim', label.ljust(10))} {text}" for label, text in rows]
