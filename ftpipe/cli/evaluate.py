@@ -32,6 +32,7 @@ how = options.together(
     click.option("--task", type=click.Choice(["label", "json", "tools", "text"]), help="What the answers are."),
     click.option("--metric", "metrics", multiple=True, metavar="NAME", help="These instead; the first decides."),
     click.option("--schema", type=options.FILE, metavar="FILE", help="JSON schema that answers must satisfy."),
+    click.option("--grader", type=options.FILE, metavar="FILE", help="A grader in OpenAI's JSON; it decides."),
     click.option("--judge", metavar="MODEL", help="Model that compares answers, in both orders."),
     click.option("--confidence", type=click.FloatRange(50, 99.9), default=95.0, show_default=True, help="In percent."),
     click.option("--gate", "gates", multiple=True, metavar="EXPR", help="Such as 'exact>=+0.03@95%'; exit 1 if lost."),
@@ -79,7 +80,7 @@ def evaluate(session: Session, /, models: tuple[str, ...], **flags: Any) -> None
     """
     from ftpipe.cli.answering import sides
 
-    for name in ("data", "prompt", "schema"):
+    for name in ("data", "prompt", "schema", "grader"):
         if flags[name] is not None:
             require_file(flags[name])
     settings = session.settings({"provider": flags["provider"]})
@@ -123,7 +124,7 @@ def spec_of(found: Sides, flags: dict[str, Any]) -> EvaluationSpec:
     """What is asked, from the flags.
 
     Raises:
-        UsageError: The schema is no JSON object.
+        UsageError: The schema or the grader is no JSON object.
     """
     from ftpipe.records.evaluation import EvaluationSpec, Sampler, Task
 
@@ -137,7 +138,8 @@ def spec_of(found: Sides, flags: dict[str, Any]) -> EvaluationSpec:
         ),
         task=Task(flags["task"]) if flags["task"] else None,
         metrics=flags["metrics"],
-        answer_schema=read_schema(flags["schema"]),
+        answer_schema=read_object(flags["schema"], "JSON schema"),
+        grader=read_object(flags["grader"], "grader"),
         confidence=flags["confidence"] / 100,
         judge_model=flags["judge"],
         gates=flags["gates"],
@@ -145,8 +147,8 @@ def spec_of(found: Sides, flags: dict[str, Any]) -> EvaluationSpec:
     )
 
 
-def read_schema(path: Path | None) -> dict[str, Any] | None:
-    """A JSON schema from a file.
+def read_object(path: Path | None, what: str) -> dict[str, Any] | None:
+    """A JSON object from a file.
 
     Raises:
         UsageError: The file is no JSON object.
@@ -160,9 +162,9 @@ def read_schema(path: Path | None) -> dict[str, Any] | None:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as exc:
-        raise UsageError(f"{path} is no JSON: {exc}", "correct the schema") from exc
+        raise UsageError(f"{path} is no JSON: {exc}", f"correct the {what}") from exc
     if not isinstance(value, dict):
-        raise UsageError(f"{path} is no JSON schema: it is not an object", "correct the schema")
+        raise UsageError(f"{path} is no {what}: it is not an object", f"correct the {what}")
     return value
 
 

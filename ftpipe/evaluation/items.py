@@ -66,6 +66,7 @@ def item_of(line: int, record: Mapping[str, Any], *, cluster_by: str | None = No
         tools=tuple(tool for tool in tools if isinstance(tool, dict)) if isinstance(tools, list) else (),
         expected=expected,
         expected_calls=calls,
+        fields={key: value for key, value in record.items() if key not in ("messages", "tools")},
         cluster=cluster,
     )
 

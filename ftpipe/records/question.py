@@ -63,6 +63,8 @@ class Item(Record):
     expected: str = ""
     """Text of the last assistant message."""
     expected_calls: tuple[ToolCall, ...] = ()
+    fields: dict[str, Any] = Field(default_factory=dict)
+    """The record's other keys, which graders may name."""
     cluster: str = ""
     """Items of one cluster (a document, a dialogue) are resampled together; empty for an item on its own."""
 
@@ -124,6 +126,8 @@ class EvaluationSpec(Record):
     """Instead of the task's own; the verdict is about the first."""
     answer_schema: dict[str, Any] | None = None
     """JSON schema that answers are checked against."""
+    grader: dict[str, Any] | None = None
+    """A grader in OpenAI's JSON; its score is the metric ``grader``, and the verdict's unless others are named."""
     confidence: float = Field(default=0.95, ge=0.5, lt=1)
     judge_model: str | None = None
     """Model that compares answers in pairs, in both orders."""

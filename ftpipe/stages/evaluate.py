@@ -110,7 +110,7 @@ def evaluate(
     gates = [gate for text in spec.gates for gate in parse_gates(text)]
     found, reason = detect_task(data.items)
     task = spec.task or found
-    metrics, primary = choose(task, data.items, asked=spec.metrics, schema=spec.answer_schema)
+    metrics, primary = choose(task, data.items, asked=spec.metrics, schema=spec.answer_schema, grader=spec.grader)
     outcomes = _ask(data.items, spec, asker, metrics, on_progress)
     evidence = Evidence(outcomes, metrics)
     names = [metric.name for metric in metrics]

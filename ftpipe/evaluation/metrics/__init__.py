@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from ftpipe.errors import UsageError
 from ftpipe.evaluation.metrics import match, similarity, structure
+from ftpipe.evaluation.metrics.grader import grader_metric
 from ftpipe.records.evaluation import Answer, Item, Task
 
 Compute = Callable[[Item, Answer], float]
@@ -57,12 +58,20 @@ OF_TASK: dict[Task, tuple[str, ...]] = {
 MACRO_F1 = "macro_f1"
 """Taken over all items of a label task, not item by item."""
 
+GRADER = "grader"
+"""The score of a grader in OpenAI's JSON."""
+
 SHORT_ANSWER = 8
 """Words up to which a free text can sensibly be asked to match as a whole."""
 
 
 def choose(
-    task: Task, items: Sequence[Item], *, asked: Sequence[str] = (), schema: dict[str, Any] | None = None
+    task: Task,
+    items: Sequence[Item],
+    *,
+    asked: Sequence[str] = (),
+    schema: dict[str, Any] | None = None,
+    grader: dict[str, Any] | None = None,
 ) -> tuple[list[Metric], str]:
     """The metrics to take, and the name of the one that the verdict is about.
 
@@ -71,6 +80,7 @@ def choose(
         items: The questions; long free texts are compared by likeness, short ones as a whole.
         asked: Names given by the user: these and no others, the first being the verdict's.
         schema: JSON schema that answers are checked against as well.
+        grader: Grader in OpenAI's JSON; it decides unless others are asked.
 
     Raises:
         UsageError: A name is not known.
@@ -85,8 +95,14 @@ def choose(
         primary = "normalised"
     if not asked and schema is not None:
         names.append("schema_valid")
-    single = [name for name in names if name != MACRO_F1] or ["normalised"]
-    return [_metric(name, schema) for name in single], primary
+    single = [name for name in names if name not in (MACRO_F1, GRADER)] or ["normalised"]
+    metrics = [_metric(name, schema) for name in single]
+    if grader is not None:
+        metrics.insert(0, Metric(GRADER, "score", grader_metric(grader)))
+        primary = primary if asked else GRADER
+    elif GRADER in names:
+        raise UsageError("the metric grader needs a grader", "give one in OpenAI's JSON with --grader FILE")
+    return metrics, primary
 
 
 def _metric(name: str, schema: dict[str, Any] | None) -> Metric:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections import Counter
 from functools import cache
 from typing import Any
 
@@ -74,3 +75,16 @@ def _chrf() -> Any:  # noqa: ANN401  # sacrebleu's class, loaded late
 
 def _words(text: str) -> list[str]:
     return _WORDS.findall(text.casefold())
+
+
+def rouge_n_texts(expected: str, got: str, size: int) -> float:
+    """F1 of the runs of ``size`` words that two texts share; 1 where neither has one."""
+    wanted, answered = _runs(expected, size), _runs(got, size)
+    if not wanted or not answered:
+        return float(wanted == answered)
+    return 2 * (wanted & answered).total() / (wanted.total() + answered.total())
+
+
+def _runs(text: str, size: int) -> Counter[tuple[str, ...]]:
+    words = _words(text)
+    return Counter(tuple(words[start : start + size]) for start in range(len(words) - size + 1))

@@ -24,6 +24,7 @@ LABELS = {
     "rouge_l": "ROUGE-L",
     "edit": "edit similarity",
     "chrf": "chrF",
+    "grader": "grader",
 }
 
 
