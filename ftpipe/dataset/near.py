@@ -49,7 +49,7 @@ def near_duplicates(*paths: Path) -> Iterator[tuple[int, int, int, float]]:
 
     With two files only copies in the second of something in the first are yielded. Exact copies are left out.
     """
-    from rensa import RMinHash, RMinHashLSH  # type: ignore[import-untyped]  # it carries no stubs
+    from rensa import RMinHash, RMinHashLSH
 
     index = RMinHashLSH(threshold=ALIKE, num_perm=PERMUTATIONS, num_bands=BANDS)
     known: list[tuple[int, object, int]] = []

@@ -141,7 +141,12 @@ def _compare(facts: FileFacts, prints: Prints, path: Path) -> None:
     found = compare(prints)
     facts.sampled |= {"duplicates": found.duplicates, "conflicts": found.conflicts, "swapped": found.swapped}
     settings: CheckSettings = facts.settings
-    if settings.wants("FT802") and facts.examples > 1 and wants_near(settings.near_duplicates, facts.bytes):
+    if (
+        settings.wants("FT802")
+        and facts.examples > 1
+        and facts.format != "rft"
+        and wants_near(settings.near_duplicates, facts.bytes)
+    ):
         near = ((line, other, alike) for _, line, other, alike in near_duplicates(path))
         facts.sampled["near_duplicates"] = list(near)
 

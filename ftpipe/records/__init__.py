@@ -7,7 +7,7 @@ money is in the currency that the record names, losses are mean cross-entropy in
 
 from __future__ import annotations
 
-from ftpipe.records.data import CostEstimate, Dataset, Finding, Fix, Report, Summary, TokenStats
+from ftpipe.records.data import Bar, CostEstimate, Dataset, DatasetPicture, Finding, Fix, Report, Summary, TokenStats
 from ftpipe.records.job import (
     TERMINAL,
     Checkpoint,
@@ -24,10 +24,12 @@ from ftpipe.records.run import Model, Run, RunSpec, RunState
 
 __all__ = [
     "TERMINAL",
+    "Bar",
     "Checkpoint",
     "CostEstimate",
     "Dataset",
     "DatasetFormat",
+    "DatasetPicture",
     "Event",
     "Finding",
     "Fix",

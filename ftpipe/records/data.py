@@ -152,3 +152,26 @@ class Report(Record):
     def ok(self) -> bool:
         """True where the target would take the dataset."""
         return self.summary.errors == 0
+
+
+class Bar(Record):
+    """One bar of a picture."""
+
+    label: str
+    number: int
+    """Records."""
+
+
+class DatasetPicture(Record):
+    """The distributions of a dataset, for a report that people look at."""
+
+    tokens: tuple[Bar, ...] = ()
+    """Records by all their tokens."""
+    trained: tuple[Bar, ...] = ()
+    """Records by their trained tokens."""
+    turns: tuple[Bar, ...] = ()
+    """Records by their messages."""
+    labels: tuple[Bar, ...] = ()
+    """Records by their short answer, the commonest first; empty where the answers are no labels."""
+    costs: tuple[CostEstimate, ...] = ()
+    """The same job on each base model whose price is known."""

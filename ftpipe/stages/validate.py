@@ -10,15 +10,17 @@ from pathlib import Path
 from ftpipe.dataset.across import overlap
 from ftpipe.dataset.formats import METHOD_OF
 from ftpipe.dataset.near import near_duplicates, wants_near
+from ftpipe.dataset.picture import draw
+from ftpipe.dataset.prices import PriceTable
 from ftpipe.dataset.rules import codes, find_rule
 from ftpipe.dataset.rules.rule import TARGETS
 from ftpipe.dataset.settings import CheckSettings, check_codes, did_you_mean
 from ftpipe.dataset.survey import Survey, quiet, run_file_rules, survey
 from ftpipe.dataset.tally import Found
 from ftpipe.errors import StateError, UsageError
-from ftpipe.records import Finding, Fix, Method, Report, Severity, Summary
+from ftpipe.records import DatasetPicture, Finding, Fix, Method, Report, Severity, Summary
 
-__all__ = ["CheckSettings", "failing_lines", "validate"]
+__all__ = ["CheckSettings", "depict", "failing_lines", "validate"]
 
 
 def validate(
@@ -178,3 +180,24 @@ def finding_from(found: Found, file: str) -> Finding:
         record_sha256=found.record_sha256,
         fix=Fix(kind=rule.fix[0], note=rule.fix[1]) if rule.fix else None,
     )
+
+
+def depict(
+    report: Report, *, epochs: int | None = None, prices: PriceTable | None = None, today: dt.date | None = None
+) -> DatasetPicture:
+    """The distributions and costs behind a report, for ``ftpipe.reports.html``; reads the file once more.
+
+    Args:
+        report: From ``validate``.
+        epochs: As asked for the job; ``None`` leaves it to the service.
+        prices: Price rows; ``None`` for the package's rows of the report's target.
+        today: For shutdown dates and the age of prices; ``None`` for the current day.
+    """
+    day = today or dt.date.today()
+    settings = CheckSettings(select=("FT701",))
+    found = survey(
+        report.dataset.path, target=report.target, method=report.method.value, model=report.model, settings=settings,
+        today=day,
+    )  # fmt: skip
+    table = prices or PriceTable.load(target=report.target)
+    return draw(found, method=report.method, epochs=epochs, prices=table, today=day)

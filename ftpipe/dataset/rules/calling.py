@@ -58,6 +58,7 @@ def schema_fault(schema: bytes) -> str:
 
 @lru_cache(maxsize=512)
 def validator_of(schema: bytes) -> Any:  # noqa: ANN401  # jsonschema's validators have no common public type
+    """A validator for a schema that has no fault."""
     from jsonschema import Draft202012Validator
 
     return Draft202012Validator(orjson.loads(schema))

@@ -11,6 +11,8 @@ from ftpipe.dataset.rules.rule import MESSAGE_FORMATS, Family, Hit, show
 FAMILY = Family("Quality")
 rule = FAMILY.rule
 _CHAT = frozenset({"chat"})
+_SPOKEN = frozenset({"chat", "dpo"})
+"""Reinforcement files are left out: their prompts are made from one template on purpose."""
 BALANCE_SHARE = 0.8
 JSON_SHARE = 0.9
 SYSTEM_SHARE = 0.9
@@ -45,7 +47,7 @@ def exact_duplicate(facts: FileFacts) -> Iterator[Hit]:
     "Q",
     "inferred",
     scope="file",
-    formats=MESSAGE_FORMATS,
+    formats=_SPOKEN,
     fix=("unsafe", "keep the first"),
 )
 def near_duplicate(facts: FileFacts) -> Iterator[Hit]:
