@@ -112,7 +112,8 @@ def translate(raised: BaseException, session: Session) -> FtpipeError:
         return StateError(f"{place}{raised.strerror or raised}", "check the path, its permissions and the free space")
     return InternalError(
         f"ftpipe stumbled over itself: {type(raised).__name__}: {raised}",
-        session.come_back or "run it again with --debug, and report what it shows",
+        "run it again with --debug, and report what it shows"
+        + (f"; {session.come_back}" if session.come_back.startswith("ftpipe ") else ""),
     )
 
 

@@ -33,8 +33,6 @@ _data_dir = click.option(
 @_data_dir
 @click.option("--api-key-file", type=click.Path(path_type=Path), metavar="FILE", help="Lines of owner:key.")
 @click.option("--max-jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Jobs that train at once.")
-@click.option("--engine", type=click.Choice(["process", "ray"]), default="process", help="What runs the trainer.")
-@click.option("--ray-address", metavar="ADDRESS", help="A Ray cluster, for --engine ray.")
 @click.option("--no-stand-ins", is_flag=True, help="Refuse OpenAI's base names instead of serving the default base.")
 @click.pass_context
 def serve(context: click.Context, /, data_dir: Path | None, no_stand_ins: bool, **flags: Any) -> None:
@@ -49,6 +47,8 @@ def serve(context: click.Context, /, data_dir: Path | None, no_stand_ins: bool, 
 
     session = context.ensure_object(Session)
     session.stopped, session.come_back = "the endpoint has stopped", "unfinished jobs go on at the next `ftpipe serve`"
+    if flags["port"]:
+        session.say(f"OPENAI_BASE_URL=http://{flags['host']}:{flags['port']}/v1 brings any OpenAI client here")
     listen(ServeSettings(data_dir=(data_dir or server_dir()).absolute(), stand_ins=not no_stand_ins, **flags))
 
 

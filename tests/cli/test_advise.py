@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
+import pexpect
 import pytest
 
 from tests.cli.world import World, chat_file
@@ -92,3 +95,28 @@ def test_nothing_known_is_answered_with_what_to_find_out(world: World) -> None:
     ran = world.run("advise")
     assert ran.code == 0
     assert "Build a test set" in ran.out
+
+
+def test_a_conversation_asks_until_the_answer_is_clear(tmp_path: Path) -> None:
+    """On a terminal: four answers lead to retrieval without another question; a long talk ends in numbers."""
+    short = talk(["y", "y", "n"])
+    assert "Road: retrieval" in short
+    assert "Must the data stay" not in short
+    long = talk(["y", "n", "y", "n", "1000", "y", "n", "n", "y", "2000", "", "gpt-4.1", "gpt-4o-mini", "500"])
+    assert "Road: fine-tune, local LoRA" in long
+    assert "One epoch of training: 1.50 USD" in long
+
+
+def talk(answers: list[str]) -> str:
+    """Everything that a terminal showed."""
+    child = pexpect.spawn(
+        sys.executable, ["-m", "ftpipe", "advise"], timeout=60, encoding="utf-8", dimensions=(80, 200), env=os.environ
+    )
+    shown = ""
+    for answer in answers:
+        child.expect("not known]: ")
+        shown += str(child.before)
+        child.sendline(answer)
+    child.expect(pexpect.EOF)
+    child.close()
+    return shown + str(child.before)

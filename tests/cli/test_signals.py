@@ -75,3 +75,21 @@ def test_a_closed_pipe_is_quiet() -> None:
     os.close(write)
     _, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (141, "")
+
+
+def test_the_endpoint_starts_says_where_and_stops(tmp_path: Path) -> None:
+    """``serve`` with its own options, ``serve status`` and ``serve stop`` from outside."""
+    folder = ["--data-dir", str(tmp_path / "server")]
+    ftpipe = [sys.executable, "-m", "ftpipe", "serve"]
+    server = subprocess.Popen([*ftpipe, "--port", "0", "--max-jobs", "2", *folder], stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while subprocess.run([*ftpipe, "status", *folder], capture_output=True, check=False).returncode:
+            assert server.poll() is None
+            assert time.monotonic() < deadline
+        assert subprocess.run([*ftpipe, "stop", *folder], capture_output=True, check=False, timeout=60).returncode == 0
+        server.communicate(timeout=30)
+        assert server.returncode == 0
+    finally:
+        server.kill()
+        server.communicate()
