@@ -48,6 +48,9 @@ AMOUNTS = {
 ASKED = (*list(YES_NO)[:4], "clean_examples", *list(YES_NO)[4:], "prompt_tokens", "calls_per_day")
 """What a conversation asks, in this order; it stops where the answer is clear."""
 
+NAMES = {"base": "Which model answers now?", "tuned": "Which one would be tuned?"}
+"""What a conversation asks last, so that the numbers can be reckoned."""
+
 
 def _yes_no(field: str, flag: str) -> Callable[..., Any]:
     about = field.replace("_", " ")
@@ -146,22 +149,31 @@ def converse(known: dict[str, Any]) -> dict[str, Any]:
     for field in ASKED:
         if field in known:
             continue
-        question = str(Situation.model_fields[field].description)
-        text = click.prompt(f"{question} [{'y/n' if field in YES_NO else 'number'}, Enter = not known]", default="",
-                            show_default=False, err=True).strip().lower()  # fmt: skip
-        value = _understood(field, text)
+        kind = "y/n" if field in YES_NO else "number"
+        value = _understood(field, _ask(str(Situation.model_fields[field].description), kind))
         if value is not None:
             answers[field] = value
         if settled(Situation.model_validate({**_plain(known), **answers}), upto=field, rules=RULES):
-            break
+            return answers
+    for field, question in NAMES.items():
+        text = "" if field in known else _ask(question, "name")
+        answers |= {field: text} if text else {}
+    if answers.get("clean_examples") and "tokens_per_example" not in known:
+        each = _understood("tokens_per_example", _ask("How many tokens has one example, about?", "number"))
+        answers |= {"tokens_per_example": each} if each else {}
     return answers
+
+
+def _ask(question: str, kind: str) -> str:
+    answer: str = click.prompt(f"{question} [{kind}, Enter = not known]", default="", show_default=False, err=True)
+    return answer.strip().lower()
 
 
 def _plain(known: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in known.items() if name in YES_NO or name in AMOUNTS}
 
 
-def _understood(field: str, text: str) -> bool | float | None:
+def _understood(field: str, text: str) -> bool | int | float | None:
     if field in YES_NO:
         return True if text.startswith("y") else False if text.startswith("n") else None
     digits = text.replace(",", "").replace("_", "")
