@@ -32,7 +32,8 @@ def move_aside(path: Path, *, clock: Callable[[], float] = time.time) -> Path:
         StateError: It cannot be renamed.
     """
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(clock()))
-    aside = path.with_name(f"{path.name}.damaged-{stamp}")
+    names = (f"{path.name}.damaged-{stamp}{more}" for more in ("", *(f".{number}" for number in range(2, 1000))))
+    aside = next(place for name in names if not (place := path.with_name(name)).exists())
     try:
         for ending in COMPANIONS:
             old = path.with_name(path.name + ending)

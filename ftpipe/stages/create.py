@@ -57,13 +57,14 @@ def create(
         return _with_request(provider.jobs.get(known.remote_id), request)
     found: Job | None = None
     if known is not None and known.state in (OperationState.INTENDED, OperationState.UNKNOWN):
-        found = _reconcile(request, known, provider, journal, sleep, clock, on_notice)
+        elapsed = clock() - (known.sent_at or 0.0)
+        found = _reconcile(request, known, provider, journal, sleep, elapsed, on_notice)
     elif provider.profile.metadata_filter:
         found = _made_elsewhere(request, key, provider, on_notice)
         if found is not None:
             _intend(request, key, run_id, provider, journal, estimated_cost)
     if found is None:
-        found = _post(request, key, run_id, provider, journal, estimated_cost, sleep, clock, on_notice)
+        found = _post(request, key, run_id, provider, journal, estimated_cost, sleep, on_notice)
     journal.confirm(key, found.id)
     return _with_request(found, request)
 
@@ -96,7 +97,6 @@ def _post(
     journal: JournalPort,
     cost: float | None,
     sleep: Callable[[float], None],
-    clock: Callable[[], float],
     on_notice: Callable[[str], None],
 ) -> Job:
     """Intent, call, outcome; again only when a search says that the last call was not executed."""
@@ -107,7 +107,7 @@ def _post(
         except OutcomeUnknownError as exc:
             journal.doubt(key, exc.message)
             on_notice(f"{exc.message}; looking for the job at the endpoint before anything is sent again")
-            found = _reconcile(request, operation, provider, journal, sleep, clock, on_notice)
+            found = _reconcile(request, operation, provider, journal, sleep, 0.0, on_notice)
             if found is not None:
                 return found
             last: FtpipeError = exc
@@ -133,19 +133,20 @@ def _reconcile(
     provider: Provider,
     journal: JournalPort,
     sleep: Callable[[float], None],
-    clock: Callable[[], float],
+    elapsed: float,
     on_notice: Callable[[str], None],
 ) -> Job | None:
     """Search the endpoint for the job of an operation until its lists must show it; ``None`` where it is not there.
 
+    ``elapsed`` is how many seconds ago it was sent, as far as that is known.
+
     Raises:
         OutcomeUnknownError: The list cannot be read, so nothing may be sent again.
     """
-    now, lag = clock(), provider.profile.list_lag_seconds
-    sent_at = operation.sent_at or now
+    sent_at, lag = operation.sent_at or 0.0, provider.profile.list_lag_seconds
     # counted down by the pauses: a clock that jumps must not end the search early, or hold it for hours
-    left = lag - min(max(now - sent_at, 0.0), lag)
-    for look in range(LOOKS):
+    left = lag - min(max(elapsed, 0.0), lag)
+    for look in range(LOOKS + 1):
         try:
             matches = _matches(request, operation.key, sent_at, provider)
         except ProviderError as exc:
@@ -161,9 +162,6 @@ def _reconcile(
         pause = min(left, lag / LOOKS) if look < LOOKS - 1 else left
         sleep(pause)
         left -= pause
-    matches = _matches(request, operation.key, sent_at, provider) if lag else []
-    if matches:
-        return _oldest(matches, on_notice)
     journal.reject(operation.key, "not in the endpoint's list")
     return None
 

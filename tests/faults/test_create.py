@@ -122,6 +122,23 @@ def test_nothing_is_sent_again_while_the_list_cannot_be_read(bench: Bench) -> No
     assert bench.counts() == ONE_OF_EACH
 
 
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_a_search_that_breaks_at_any_look_leaves_the_outcome_open(bench: Bench, number: int) -> None:
+    """Row 7: whichever of the looks at the list fails for good, the run ends with 7 and nothing is sent again."""
+    looks = bench.endpoint.calls
+    bench.endpoint.list_lag = 5.0
+    bench.endpoint.script(CREATE, LOST)
+
+    def down(route: str) -> None:
+        if route == LIST and looks[LIST] >= 2 * number:  # the first is the search before the call
+            bench.endpoint.always(LIST, refusal(503))
+
+    bench.endpoint.after = down
+    with pytest.raises(OutcomeUnknownError):
+        bench.train()
+    assert bench.endpoint.calls[CREATE] == 1
+
+
 def test_the_key_is_not_followed_to_another_host(bench: Bench) -> None:
     """Row 10: a redirect to another host is refused, and that host never sees the request."""
     with FaultEndpoint() as other:
