@@ -18,7 +18,9 @@ from ftpipe.errors import MissingExtraError, UsageError
 from ftpipe.server.answer_text import AnswerText, Delta, TokenLogprob
 from ftpipe.server.bases import Say, resolve_base
 from ftpipe.server.masking import ChatMask
-from ftpipe.server.trainers.lora import cache_argument, choose_machine, load_base, load_tokenizer
+from ftpipe.server.trainers.language_model import cache_argument
+from ftpipe.server.trainers.lora import load_base, load_tokenizer
+from ftpipe.server.trainers.machine import choose_machine
 from ftpipe.server.untyped import Cache, CausalModel, Tokenizer
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from ftpipe.server.untyped import CausalModel
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 
 
-def load_adapter(model: CausalModel, adapter: Path, *, name: str = "default") -> CausalModel:
+def load_adapter(model: CausalModel, adapter: Path, *, name: str = "default", trainable: bool = False) -> CausalModel:
     """``model`` with the adapter of a folder; only safetensors are read.
 
     Raises:
@@ -26,11 +26,11 @@ def load_adapter(model: CausalModel, adapter: Path, *, name: str = "default") ->
     check_adapter(adapter)
     try:
         if isinstance(model, PeftModel):
-            model.load_adapter(str(adapter), adapter_name=name, is_trainable=False, local_files_only=True)
+            model.load_adapter(str(adapter), adapter_name=name, is_trainable=trainable, local_files_only=True)
             return model
         with quiet_peft():
             return PeftModel.from_pretrained(
-                model, str(adapter), adapter_name=name, is_trainable=False, local_files_only=True
+                model, str(adapter), adapter_name=name, is_trainable=trainable, local_files_only=True
             )
     except (RuntimeError, ValueError, KeyError, TypeError) as exc:
         raise NotFoundError(
@@ -103,7 +103,8 @@ def _note_base(folder: Path, base: str) -> None:
 def _write_merged(base: str, adapter: Path, folder: Path, models_dir: Path) -> None:
     import torch
 
-    from ftpipe.server.trainers.lora import Machine, load_base, load_tokenizer
+    from ftpipe.server.trainers.lora import load_base, load_tokenizer
+    from ftpipe.server.trainers.machine import Machine
 
     source = resolve_base(base, models_dir=models_dir)
     # Added in float32, so that the base's weights are rounded once and not twice.

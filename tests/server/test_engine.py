@@ -11,7 +11,8 @@ import pytest
 from ftpipe.errors import NotFoundError
 from ftpipe.server.answer_text import AnswerText
 from ftpipe.server.engine import ContextLengthError, Delta, Engine, GenerationRequest
-from ftpipe.server.trainers.lora import Machine, add_adapter, load_base, save_adapter, trained_parameters
+from ftpipe.server.trainers.lora import add_adapter, load_base, save_adapter, trained_parameters
+from ftpipe.server.trainers.machine import Machine
 from ftpipe.server.trainers.plan import Plan
 from tests.server.trainers.tiny import save_base, tiny_tokenizer
 
@@ -110,8 +111,7 @@ def test_concurrent_requests_do_not_mix(engine: Engine, place: Path) -> None:
 
 def test_a_seed_repeats_an_answer(engine: Engine, place: Path) -> None:
     """Sampling depends on the seed alone; another seed gives another answer."""
-    hot = {"temperature": 1.5, "max_tokens": 20}
-    first, again, other = (text(ask(engine, place, seed=seed, **hot)) for seed in (5, 5, 6))
+    first, again, other = (text(ask(engine, place, seed=seed, temperature=1.5, max_tokens=20)) for seed in (5, 5, 6))
     assert first == again
     assert first != other
 

@@ -34,7 +34,8 @@ def test_merged_weights_answer_as_base_and_adapter_do(place: Path, tmp_path: Pat
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from ftpipe.server.export import load_adapter
-    from ftpipe.server.trainers.lora import Machine, load_base
+    from ftpipe.server.trainers.lora import load_base
+    from ftpipe.server.trainers.machine import Machine
 
     output = export(place, tmp_path / "merged", merged=True)
     merged = AutoModelForCausalLM.from_pretrained(output, dtype=torch.float32)

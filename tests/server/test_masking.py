@@ -16,7 +16,8 @@ END = {"chatml": "<|im_end|>", "chatml_marked": "<|im_end|>", "llama3": "<|eot|>
 
 def trained_text(tokenizer: Any, example: Example) -> str:
     """The text of the trained tokens, gaps shown as a bar."""
-    parts, gap = [], True
+    parts: list[str] = []
+    gap = True
     for id_, label in zip(example.ids, example.labels, strict=True):
         if label != IGNORED:
             parts.append(("|" if gap and parts else "") + tokenizer.decode([id_]))

@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
         return 2
     from ftpipe.server.trainers.job import run_job
     from ftpipe.server.trainers.jobfolder import JobFolder
-    from ftpipe.server.trainers.lora import rest_idle_threads
+    from ftpipe.server.trainers.machine import rest_idle_threads
 
     rest_idle_threads()
     run_job(JobFolder(Path(arguments[0]).absolute()), flag)

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from ftpipe.errors import DatasetError, FtpipeError, UsageError
 from ftpipe.server.bases import resolve_base
-from ftpipe.server.masking import ChatMask, MaskError
+from ftpipe.server.export import load_adapter
+from ftpipe.server.masking import ChatMask, Example, MaskError
 from ftpipe.server.trainers.batches import Rows, read_rows
+from ftpipe.server.trainers.dpo import Pair, Preference, read_pairs, with_reference
 from ftpipe.server.trainers.jobfolder import JobFolder, Spec, write_json
-from ftpipe.server.trainers.loop import Loop, Supervised
-from ftpipe.server.trainers.lora import (
-    LanguageModel,
-    Machine,
-    add_adapter,
-    choose_machine,
-    load_base,
-    load_tokenizer,
-)
+from ftpipe.server.trainers.language_model import LanguageModel
+from ftpipe.server.trainers.loop import Loop, Objective, Supervised
+from ftpipe.server.trainers.lora import add_adapter, load_base, load_tokenizer
+from ftpipe.server.trainers.machine import Machine, choose_machine
 from ftpipe.server.trainers.plan import Plan, make_plan
 from ftpipe.server.untyped import CausalModel, Tokenizer
 
-METHODS = ("supervised",)
+METHODS = ("supervised", "dpo")
 
 
 def run_job(folder: JobFolder, pause_wanted: Callable[[], bool] = lambda: False) -> str:
@@ -76,15 +75,79 @@ def _prepare(folder: JobFolder, spec: Spec, pause_wanted: Callable[[], bool]) ->
     base_folder = resolve_base(spec.base, models_dir=spec.models_dir, say=say)
     machine, kept_plan = _kept(folder)
     base = load_base(base_folder, machine)
-    tokenizer = load_tokenizer(base_folder)
-    context = int(getattr(base.config.get_text_config(), "max_position_embeddings", None) or 2048)
-    rows, plan = _rows_and_plan(spec, base, tokenizer, machine, context, kept_plan)
-    valid = _validation(spec, tokenizer, plan)
-    _warn(rows, plan, say)
-    write_json(folder.path / "plan.json", {"machine": vars(machine), "plan": plan.as_json()})
-    model = add_adapter(base, plan, seed=spec.seed)
-    objective = Supervised(LanguageModel(model), rows.examples, valid.examples if valid else ())
-    return Loop(folder, plan, objective, model, spec.base, spec.seed, pause_wanted)
+    task = _Task(spec, load_tokenizer(base_folder), machine, base, kept_plan)
+    loaded = task.preferences() if spec.method == "dpo" else task.conversations(say)
+    write_json(folder.path / "plan.json", {"machine": vars(machine), "plan": loaded.plan.as_json()})
+    if spec.adapter is None:
+        model = add_adapter(base, loaded.plan, seed=spec.seed)
+    else:
+        model = load_adapter(base, spec.adapter, trainable=True)
+    objective = loaded.objective(LanguageModel(model))
+    return Loop(folder, loaded.plan, objective, model, spec.base, spec.seed, pause_wanted)
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """The numbers of a job, and what makes its objective once there is a model."""
+
+    plan: Plan
+    objective: Callable[[LanguageModel], Objective]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What reading a job's data needs."""
+
+    spec: Spec
+    tokenizer: Tokenizer
+    machine: Machine
+    base: CausalModel
+    kept: Plan | None
+
+    def conversations(self, say: Callable[..., None]) -> _Loaded:
+        """Chat rows for supervised tuning."""
+        limit = self.plan_for(1).max_length
+        rows = read_rows(self.spec.training_file, ChatMask(self.tokenizer), limit=limit)
+        valid: tuple[Example, ...] = ()
+        if self.spec.validation_file is not None:
+            with _naming_the_validation_file():
+                valid = read_rows(self.spec.validation_file, ChatMask(self.tokenizer), limit=limit).examples
+        _warn(rows, limit, say)
+        return _Loaded(self.plan_for(len(rows.examples)), lambda lm: Supervised(lm, rows.examples, valid))
+
+    def preferences(self) -> _Loaded:
+        """Pairs for preference tuning."""
+        mask, limit = ChatMask(self.tokenizer), self.plan_for(1).max_length
+        pairs = read_pairs(self.spec.training_file, mask, limit=limit)
+        valid: list[Pair] = []
+        if self.spec.validation_file is not None:
+            with _naming_the_validation_file():
+                valid = read_pairs(self.spec.validation_file, mask, limit=limit)
+        plan = self.plan_for(len(pairs))
+
+        def objective(lm: LanguageModel) -> Preference:
+            return Preference(lm, with_reference(lm, pairs), plan.beta or 0.1, with_reference(lm, valid))
+
+        return _Loaded(plan, objective)
+
+    def plan_for(self, examples: int) -> Plan:
+        """The plan of the first start, else one for this many examples."""
+        return self.kept or make_plan(
+            self.spec.hyperparameters,
+            examples=examples,
+            parameters=sum(parameter.numel() for parameter in self.base.parameters()),
+            longest_context=int(getattr(self.base.config.get_text_config(), "max_position_embeddings", None) or 2048),
+            on_accelerator=self.machine.on_accelerator,
+            method=self.spec.method,
+        )
+
+
+@contextmanager
+def _naming_the_validation_file() -> Iterator[None]:
+    try:
+        yield
+    except DatasetError as exc:
+        raise DatasetError(f"validation file: {exc.message}", exc.hint) from exc
 
 
 def _kept(folder: JobFolder) -> tuple[Machine, Plan | None]:
@@ -97,41 +160,11 @@ def _kept(folder: JobFolder) -> tuple[Machine, Plan | None]:
     return (machine if machine.device == now.device else now), Plan.from_json(row["plan"])
 
 
-def _rows_and_plan(
-    spec: Spec, base: CausalModel, tokenizer: Tokenizer, machine: Machine, context: int, kept: Plan | None
-) -> tuple[Rows, Plan]:
-    asked = spec.hyperparameters
-    size = sum(parameter.numel() for parameter in base.parameters())
-
-    def plan_for(examples: int) -> Plan:
-        return make_plan(
-            asked,
-            examples=examples,
-            parameters=size,
-            longest_context=context,
-            on_accelerator=machine.on_accelerator,
-            method=spec.method,
-        )
-
-    limit = (kept or plan_for(1)).max_length
-    rows = read_rows(spec.training_file, ChatMask(tokenizer), limit=limit)
-    return rows, kept or plan_for(len(rows.examples))
-
-
-def _validation(spec: Spec, tokenizer: Tokenizer, plan: Plan) -> Rows | None:
-    if spec.validation_file is None:
-        return None
-    try:
-        return read_rows(spec.validation_file, ChatMask(tokenizer), limit=plan.max_length)
-    except DatasetError as exc:
-        raise DatasetError(f"validation file: {exc.message}", exc.hint) from exc
-
-
-def _warn(rows: Rows, plan: Plan, say: Callable[..., None]) -> None:
+def _warn(rows: Rows, limit: int, say: Callable[..., None]) -> None:
     if rows.cut:
         named = ", ".join(str(line) for line in rows.cut[:10]) + ("…" if len(rows.cut) > 10 else "")
         say(
-            f"{len(rows.cut)} rows are longer than {plan.max_length} tokens and were cut at their end: lines {named}",
+            f"{len(rows.cut)} rows are longer than {limit} tokens and were cut at their end: lines {named}",
             "warn",
         )
     if rows.unrolled:

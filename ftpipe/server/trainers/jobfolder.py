@@ -45,6 +45,8 @@ class Spec:
     seed: int
     model_name: str
     models_dir: Path
+    adapter: Path | None = None
+    """Folder of the checkpoint that training starts from; ``None`` for the base alone."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class JobFolder:
                 seed=int(raw.get("seed") or 0),
                 model_name=str(raw.get("model_name", "")),
                 models_dir=Path(raw["models_dir"]),
+                adapter=Path(raw["adapter"]) if raw.get("adapter") else None,
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
             raise StateError(f"{self.path.name}/spec.json cannot be read: {exc}", "create the job again") from exc

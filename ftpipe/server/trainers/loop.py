@@ -10,7 +10,8 @@ from typing import Protocol
 from ftpipe.server.masking import Example
 from ftpipe.server.trainers.batches import epoch_order, micro_batches
 from ftpipe.server.trainers.jobfolder import JobFolder, Progress, StepMetrics
-from ftpipe.server.trainers.lora import LanguageModel, save_adapter, trained_parameters
+from ftpipe.server.trainers.language_model import LanguageModel
+from ftpipe.server.trainers.lora import save_adapter, trained_parameters
 from ftpipe.server.trainers.losses import MOST_TOKENS, Score, learn, score
 from ftpipe.server.trainers.plan import Plan
 from ftpipe.server.trainers.state import Reached, load_state, save_state

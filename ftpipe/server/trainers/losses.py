@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from ftpipe.server.bases import resolve_base
 from ftpipe.server.masking import ChatMask, Example
 from ftpipe.server.trainers.batches import micro_batches, read_rows
-from ftpipe.server.trainers.lora import LanguageModel, States, choose_machine, load_base, load_tokenizer
+from ftpipe.server.trainers.language_model import LanguageModel, States
+from ftpipe.server.trainers.lora import load_base, load_tokenizer
+from ftpipe.server.trainers.machine import choose_machine
 
 if TYPE_CHECKING:
     import torch

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -175,11 +176,11 @@ def test_half_written_files_of_a_killed_trainer_are_removed(base: Path, tmp_path
     ],
 )
 def test_a_job_that_cannot_run_fails_with_a_reason(
-    base: Path, tmp_path: Path, asked: dict[str, object], code: str, param: str
+    base: Path, tmp_path: Path, asked: dict[str, Any], code: str, param: str
 ) -> None:
     """The result names code and parameter, and an event says it in words."""
     extra = dict(asked)
-    data = write_rows(tmp_path / "bad.jsonl", extra.pop("data")) if "data" in extra else None  # type: ignore[arg-type]  # table of mixed values
+    data = write_rows(tmp_path / "bad.jsonl", extra.pop("data")) if "data" in extra else None
     folder = make_job(tmp_path / "job", base, data=data, **extra)
     assert run_job(JobFolder(folder)) == "failed"
     error = result(folder)["error"]

@@ -9,15 +9,10 @@ import pytest
 
 from ftpipe.errors import NotFoundError, UsageError
 from ftpipe.server.masking import ChatMask, Example
-from ftpipe.server.trainers.lora import (
-    LanguageModel,
-    Machine,
-    add_adapter,
-    load_base,
-    load_tokenizer,
-    trained_parameters,
-)
+from ftpipe.server.trainers.language_model import LanguageModel
+from ftpipe.server.trainers.lora import add_adapter, load_base, load_tokenizer, trained_parameters
 from ftpipe.server.trainers.losses import learn, score, score_rows
+from ftpipe.server.trainers.machine import Machine
 from ftpipe.server.trainers.plan import Plan
 from tests.server.trainers.tiny import chat
 
