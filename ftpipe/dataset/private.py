@@ -40,6 +40,7 @@ _TOKENS: tuple[tuple[str, tuple[str, ...], re.Pattern[str]], ...] = tuple(
     )
 )
 """Kind, texts of which every such token holds one, and its pattern."""
+_SIGNS = tuple((sign, index) for index, (_, signs, _) in enumerate(_TOKENS) for sign in signs)
 _MADE_UP = re.compile(r"example|x{4,}|\*{3,}|\.{3}|1234567890|abcdef|your|placeholder|dummy|fake|test", re.IGNORECASE)
 _PASSWORD = re.compile(r":([^:@/]+)@")
 MIN_ENTROPY = 3.0
@@ -48,8 +49,9 @@ MIN_ENTROPY = 3.0
 
 def secrets_in(text: str) -> Iterator[Private]:
     """Keys, tokens and passwords of a text; made-up ones are left out."""
-    for kind, signs, pattern in _TOKENS:
-        if not any(sign in text for sign in signs) or (signs == ("://",) and "@" not in text):
+    for index in sorted({index for sign, index in _SIGNS if sign in text}):
+        kind, signs, pattern = _TOKENS[index]
+        if signs == ("://",) and "@" not in text:
             continue
         for found in pattern.finditer(text):
             if kind == "a private key" or _is_secret(kind, found.group()):
@@ -84,12 +86,8 @@ _PERSONAL = {
     "iban": re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"),
     "ssn": re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])"),
 }
-_SHAPES = {
-    "phone": re.compile(r"\+[1-9][\d .()/-]{6,24}\d|\d{3}\)? ?[.-]?\d{3}[.-]\d{4}"),
-    "card": re.compile(r"\d[\d -]{11,24}\d"),
-    "iban": re.compile(r"\d\d(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?"),
-    "ssn": re.compile(r"\d-\d\d-\d{4}"),
-}
+_DIGITS = re.compile(r"\d[\d .()/-]{7,30}\d")
+_ACCOUNT = re.compile(r"\d\d(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?")
 _NAMES = {
     "email": "an e-mail address",
     "phone": "a phone number",
@@ -106,17 +104,30 @@ _SAMPLE_PHONE = re.compile(r"555[ .-]?01\d\d$")
 
 def personal_data(text: str, kinds: Iterable[str]) -> Iterator[Private]:
     """Personal data of the wanted kinds; addresses and numbers set aside for examples are left out."""
-    for kind in kinds:
-        if kind == "email":
-            if "@" in text:
-                yield from _matches(kind, text, 0)
-        elif kind in _SHAPES:
-            # The pattern is tried only around what has the rough shape of such a number.
-            behind = 0
-            for shape in _SHAPES[kind].finditer(text):
-                start = max(behind, shape.start() - 4)
-                yield from _matches(kind, text[start : shape.end() + 4], start)
-                behind = shape.end()
+    wanted = frozenset(kinds)
+    if "email" in wanted and "@" in text:
+        yield from _matches("email", text, 0)
+    if "iban" in wanted:
+        for shape in _ACCOUNT.finditer(text):
+            start = max(0, shape.start() - 4)
+            yield from _matches("iban", text[start : shape.end() + 4], start)
+    if wanted & {"phone", "card", "ssn"}:
+        yield from _numbers(text, wanted)
+
+
+def _numbers(text: str, wanted: frozenset[str]) -> Iterator[Private]:
+    """Phone, card and social security numbers: patterns are tried only around what has the rough shape of one."""
+    for run in _DIGITS.finditer(text):
+        shape, at = run.group(), run.start()
+        dashes = shape.count("-")
+        is_phone = text[at - 1 : at] in ("+", "(") or dashes == 2 or shape.count(".") == 2
+        is_card = len(shape) >= 13
+        if not (is_phone or is_card):
+            continue
+        start, end = max(0, at - 3), run.end() + 2
+        for kind, fits in (("phone", is_phone), ("card", is_card), ("ssn", dashes == 2)):
+            if fits and kind in wanted:
+                yield from _matches(kind, text[start:end], start)
 
 
 def _matches(kind: str, text: str, offset: int) -> Iterator[Private]:

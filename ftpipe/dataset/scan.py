@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 import orjson
@@ -45,11 +46,25 @@ class Scanner:
             for kind in ("chat", "dpo", "rft", "legacy", "unknown")
         }
         self.long_rules = [rule for rule in active if rule.scope == "long"]
+        self._rules: dict[tuple[str, int, tuple[str, ...]], list[Rule]] = {}
         self._counter: BillCounter | None = None
 
     def _is_off(self, rule: Rule) -> bool:
         chosen = self.plan.settings.thresholds.get(rule.code)
         return rule.level_for(self.plan.target) == "off" and (chosen is None or chosen.level is None)
+
+    def rules_for(self, kind: str, marks: int, hints: Collection[str]) -> list[Rule]:
+        """The row rules that a record with these marks can break; records of one look share the list."""
+        key = (kind, marks, tuple(sorted(hints)))
+        known = self._rules.get(key)
+        if known is None:
+            known = self._rules[key] = [
+                rule
+                for rule in self.row_rules[kind]
+                if (not rule.when or rule.when & marks)
+                and (not rule.mark or EVERY in hints or any(mark in hints for mark in rule.mark.split()))
+            ]
+        return known
 
     @property
     def counter(self) -> BillCounter:
@@ -203,11 +218,7 @@ class BlockScan:
         if not checked and not self._hidden_faults(line, row):
             return
         marks = row.hints = self.marks.get(line.number - 1, ())
-        for rule in self.scanner.row_rules[kind]:
-            if rule.when and not rule.when & row.marks:
-                continue
-            if rule.mark and not (marks and (EVERY in marks or any(mark in marks for mark in rule.mark.split()))):
-                continue
+        for rule in self.scanner.rules_for(kind, row.marks, marks):
             part.tally.add(rule, rule.check(row), line.number, record)
         if row.lists:
             self.rows.append((row, bill_of(row, facts.model)))

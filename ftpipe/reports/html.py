@@ -19,7 +19,7 @@ from ftpipe.reports.plain import clean, money
 if TYPE_CHECKING:
     import jinja2
 
-WIDTH, BASE, MAX_STEP = 640, 172, 80
+WIDTH, BASE, MAX_STEP = 640, 172, 107
 LABEL_ROW = 24
 
 

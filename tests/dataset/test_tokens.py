@@ -59,7 +59,7 @@ def test_a_damaged_table_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The digest is checked at load."""
     monkeypatch.setitem(CARRIED_SHA256, "o200k_base", "0" * 64)
     with pytest.raises(StateError, match="damaged"):
-        RankTable("o200k_base")
+        carried_blob("o200k_base")
 
 
 def test_a_million_blanks_are_counted_by_the_reference_engine() -> None:

@@ -13,6 +13,7 @@ import struct
 import zlib
 from binascii import b2a_base64
 from bisect import bisect_left
+from functools import lru_cache
 from importlib.resources import files
 from itertools import accumulate
 from typing import overload
@@ -62,7 +63,7 @@ class RankTable(dict[bytes, int]):
 
     def __init__(self, encoding: str) -> None:
         super().__init__()
-        self._blob = carried_blob(encoding)
+        self._blob = _blob_of(encoding)
         counts = struct.unpack_from(f"<{MAX_TOKEN_BYTES}I", self._blob)
         head = 4 * MAX_TOKEN_BYTES
         starts = list(accumulate((n * width for width, n in enumerate(counts, 1)), initial=head))
@@ -126,6 +127,10 @@ def carried_blob(encoding: str) -> bytes:
             "Install ftpipe again: pip install --force-reinstall ftpipe",
         )
     return blob
+
+
+_blob_of = lru_cache(maxsize=2)(carried_blob)
+"""Kept for the next counter of this process: some 2 MB."""
 
 
 def pack(published: bytes, encoding: str) -> bytes:
