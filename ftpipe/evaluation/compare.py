@@ -12,6 +12,7 @@ from ftpipe.evaluation.metrics.match import macro_f1, normalise
 from ftpipe.evaluation.statistics import (
     Interval,
     bootstrap,
+    draws_for,
     holm,
     mcnemar,
     mean_bootstrap,
@@ -61,6 +62,7 @@ class Evidence:
         self.is_right_or_wrong = {metric.name: metric.kind == "right-or-wrong" for metric in metrics}
         self.groups = _groups(self.outcomes)
         self.is_clustered = len(self.groups) < len(self.outcomes)
+        self.draws = draws_for(len(self.outcomes))
 
     def level(self, arm: str, metric: str, confidence: float = 0.95) -> Score:
         """One arm's score with its interval."""
@@ -85,7 +87,7 @@ class Evidence:
         sums = [math.fsum(changes[index] for index in group) for group in self.groups]
         gain = max(LEAST_GAIN, abs(interval.value))
         needed = scores_needed(changes, gain, alpha=1 - confidence)
-        return Difference(interval, sign_flip(sums), self._named("paired bootstrap"), needed=needed)
+        return Difference(interval, sign_flip(sums, draws=self.draws), self._named("paired bootstrap"), needed=needed)
 
     def _label_difference(self, baseline: str, challenger: str, confidence: float) -> Difference:
         grouped = [
@@ -113,9 +115,9 @@ class Evidence:
 
     def _mean(self, values: Sequence[float], confidence: float) -> Interval:
         if not self.is_clustered:
-            return mean_bootstrap(values, confidence=confidence)
+            return mean_bootstrap(values, confidence=confidence, draws=self.draws)
         grouped = [[values[index] for index in group] for group in self.groups]
-        return bootstrap(grouped, fmean, confidence=confidence)
+        return bootstrap(grouped, fmean, confidence=confidence, draws=self.draws)
 
 
 def compare(

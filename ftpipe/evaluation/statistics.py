@@ -20,6 +20,15 @@ DRAWS = 4000
 """Resamples of a bootstrap or permutation: the interval's ends move by about a hundredth of its width."""
 
 
+FEWEST_DRAWS = 1000
+"""Resamples that are made of however many items."""
+
+
+def draws_for(items: int) -> int:
+    """Resamples for so many items: fewer where each costs more, since more items need them less."""
+    return max(FEWEST_DRAWS, min(DRAWS, 2_000_000 // max(1, items)))
+
+
 @dataclass(frozen=True)
 class Interval:
     """A value with the range that the confidence covers."""
