@@ -172,6 +172,9 @@ class Catalog:
 
 def tuned_name(asked: str, suffix: str | None, job_id: str) -> str:
     """The name of a job's model: ``ft:<base>:local:<suffix>:<8 characters>``."""
+    if asked.startswith("ft:"):
+        # A model that is tuned further is named after its base, not after the model before it.
+        asked = asked.split(":")[1]
     base = asked.replace("/", "--").replace("\\", "--").replace(":", "-")
     slug = _SUFFIX.sub("-", (suffix or "").lower()).strip("-")
     return f"ft:{base}:local:{slug}:{job_id[-8:]}"

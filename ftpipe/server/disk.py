@@ -13,6 +13,8 @@ from typing import Any
 
 from ftpipe.errors import StateError
 
+START = "start"
+"""Folder inside a job's with the adapter that training begins from, where the job tunes a tuned model further."""
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,80}")
 
 

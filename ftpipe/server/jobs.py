@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ftpipe.server.catalog import Catalog, Served, tuned_name
 from ftpipe.server.clock import now
 from ftpipe.server.descriptions import checkpoint_object, event_object, job_object
-from ftpipe.server.disk import Layout, link
+from ftpipe.server.disk import START, Layout, link
 from ftpipe.server.requests import CreateJob, Hyperparameters, parse
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.store import FileRow, JobRow, Transaction
@@ -50,7 +51,7 @@ class Jobs:
             message = f"You have {self._settings.max_open_jobs} jobs that have not ended; wait for one, or cancel one."
             raise ApiError(429, message, "rate_limit_exceeded")
         row = _new_row(call.owner, asked, served, method, hyperparameters)
-        self._keep_files(row, training, validation)
+        self._keep_files(row, training, validation, served.adapter)
         tx.jobs.create(row)
         say(tx, row.id, f"Created fine-tuning job: {row.id}")
         if served.stand_in:
@@ -65,18 +66,19 @@ class Jobs:
         if served is None:
             message = f"The model '{shown(model)}' is not available for fine-tuning here."
             raise invalid(message, "model", "model_not_available")
-        if served.adapter is not None:
-            message = f"'{shown(model)}' is tuned already; training further on a tuned model is not served here."
-            raise invalid(message, "model", "model_not_available")
         return served
 
-    def _keep_files(self, row: JobRow, training: FileRow, validation: FileRow | None) -> None:
+    def _keep_files(self, row: JobRow, training: FileRow, validation: FileRow | None, adapter: Path | None) -> None:
         """Give the job its own hold on its files, so that deleting them does not take them from it."""
         folder = self._layout.job(row.id)
         folder.mkdir(mode=0o700)
         link(self._layout.file(training.id), folder / "training.jsonl")
         if validation is not None:
             link(self._layout.file(validation.id), folder / "validation.jsonl")
+        if adapter is not None:
+            (folder / START).mkdir(mode=0o700)
+            for piece in adapter.iterdir():
+                link(piece, folder / START / piece.name)
 
     def list(self, call: Call, tx: Transaction) -> Mapping[str, Any]:
         """One page of the owner's jobs, newest first."""

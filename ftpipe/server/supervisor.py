@@ -13,7 +13,7 @@ import time
 
 from ftpipe.errors import FtpipeError
 from ftpipe.server.checking import Checker
-from ftpipe.server.disk import Layout, write_json
+from ftpipe.server.disk import START, Layout, write_json
 from ftpipe.server.processes import Trainer, adopt, start
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.store import JobRow, Store
@@ -219,6 +219,7 @@ class Supervisor(threading.Thread):
             "base": job.base,
             "training_file": str(folder / "training.jsonl"),
             "validation_file": str(folder / "validation.jsonl") if job.validation_file else None,
+            "adapter": str(folder / START) if (folder / START).is_dir() else None,
             "hyperparameters": job.asked,
             "seed": job.seed,
             "model_name": job.model_name,

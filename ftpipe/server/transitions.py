@@ -10,7 +10,7 @@ from typing import Any
 
 from ftpipe.server.catalog import checkpoint_name
 from ftpipe.server.clock import now
-from ftpipe.server.disk import Layout, move
+from ftpipe.server.disk import START, Layout, move
 from ftpipe.server.files import RESULTS
 from ftpipe.server.store import CheckpointRow, EventRow, FileRow, JobRow, Store, Transaction
 from ftpipe.server.store.history import say
@@ -205,7 +205,8 @@ class Transitions:
         folder = self._layout.job(job.id)
         for name in SPENT:
             (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / "resume", ignore_errors=True)
+        for name in ("resume", START):
+            shutil.rmtree(folder / name, ignore_errors=True)
         self._clean_torn(folder / "checkpoints")
 
     @staticmethod

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+from pathlib import Path
 
 from starlette.testclient import TestClient
 
@@ -147,3 +149,17 @@ def test_a_failed_result_is_the_error_of_the_job(client: TestClient) -> None:
     """What the trainer says about the failure reaches the client."""
     failed = wait_for(client, create_job(client, extras={"fake_end": "failed"})["id"], "failed")
     assert failed["error"]["message"] == "nothing to learn"
+
+
+def test_a_tuned_model_is_tuned_further_from_its_adapter(client: TestClient, tmp_path: Path) -> None:
+    """The job has its own hold on the adapter, so deleting the first model does not take it away."""
+    first = wait_for(client, create_job(client)["id"], "succeeded")["fine_tuned_model"]
+    second = create_job(client, model=first, suffix="more", extras={"fake_seconds": 0.2})
+    assert client.delete(f"/v1/models/{first}").status_code == 200
+    wait_for(client, second["id"], "running")
+    folder = tmp_path / "data" / "jobs" / second["id"]
+    spec = json.loads((folder / "spec.json").read_text())
+    assert (spec["base"], spec["adapter"]) == ("smollm2-135m-instruct", str(folder / "start"))
+    assert (folder / "start" / "adapter_model.safetensors").is_file()
+    done = wait_for(client, second["id"], "succeeded")
+    assert done["fine_tuned_model"].startswith("ft:gpt-4o-mini:local:more:")
