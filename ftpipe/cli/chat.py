@@ -13,6 +13,8 @@ from ftpipe.cli.group import Command
 from ftpipe.cli.session import Session, pass_session
 from ftpipe.errors import UsageError
 from ftpipe.providers.base import Provider
+from ftpipe.records import Model
+from ftpipe.registry import Registry
 from ftpipe.reports.plain import clean_block
 
 Messages = list[dict[str, Any]]
@@ -21,15 +23,21 @@ Messages = list[dict[str, Any]]
 @click.command(cls=Command, example="ftpipe chat support-bot@production -m 'My parcel is late.'")
 @click.argument("model", required=False)
 @click.option("-m", "--message", metavar="TEXT", help="Ask this and stop; else stdin, or a conversation on a terminal.")
-@click.option("--system", metavar="TEXT", help="System message, as in the training data.")
+@click.option(
+    "--system", metavar="TEXT", help="System message; that of the training data where not given, none for an empty one."
+)
 @click.option("--temperature", type=click.FloatRange(0, 2), default=0.0, show_default=True, help="0 is the likeliest.")
 @click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="Longest answer.")
 @click.option("--provider", metavar="NAME", help="Where the model answers, if the registry does not know it.")
 @pass_session
 def chat(session: Session, /, model: str | None, message: str | None, system: str | None, **flags: Any) -> None:
-    """Talk to MODEL: a registered name, alias or job id, or any model of the provider; the newest where not given."""
-    provider, name = find(session, model, flags.pop("provider"))
+    """Talk to MODEL: a registered name, alias or job id, or any model of the provider; the newest where not given.
+
+    A tuned model knows its task by the system message that it was trained with, so that one is used by default.
+    """
+    provider, name, trained = find(session, model, flags.pop("provider"))
     sampling = {key: value for key, value in flags.items() if value is not None}
+    system = trained if system is None else system
     opening: Messages = [{"role": "system", "content": system}] if system else []
     if message is None and sys.stdin.isatty() and not session.json:
         converse(session, provider, name, opening, sampling)
@@ -41,8 +49,8 @@ def chat(session: Session, /, model: str | None, message: str | None, system: st
     session.add(model=name, answer=answer(session, provider, name, asked, sampling))
 
 
-def find(session: Session, model: str | None, where: str | None) -> tuple[Provider, str]:
-    """The endpoint, and the model's own name there.
+def find(session: Session, model: str | None, where: str | None) -> tuple[Provider, str, str]:
+    """The endpoint, the model's own name there, and the system message that it was trained with.
 
     Raises:
         UsageError: No model was named, and none is registered.
@@ -57,7 +65,24 @@ def find(session: Session, model: str | None, where: str | None) -> tuple[Provid
         raise UsageError(f"no model is registered in {registry.place}", "ftpipe train makes one; or name a model")
     name = str(model) if known is None or (model in {c.model for c in known.checkpoints}) else known.id
     default = known.provider if known else settings.config.provider or FREE
-    return session.provider(where or default, settings), name
+    trained = trained_system(registry, known) if known else ""
+    return session.provider(where or default, settings), name, trained
+
+
+def trained_system(registry: Registry, model: Model) -> str:
+    """The system message of the first training record; empty where there is none, or the file is gone."""
+    from ftpipe.dataset import iter_records
+
+    run = registry.find_run(model.job_id)
+    if run is None or not run.spec.data.is_file():
+        return ""
+    _, record = next(iter_records(run.spec.data), (0, {}))
+    messages = record.get("messages")
+    first = messages[0] if isinstance(messages, list) and messages else None
+    if not isinstance(first, dict) or first.get("role") != "system":
+        return ""
+    content = first.get("content")
+    return content if isinstance(content, str) else ""
 
 
 def answer(session: Session, provider: Provider, name: str, asked: Messages, sampling: dict[str, Any]) -> str:

@@ -45,6 +45,7 @@ VERBOSE_PER_RULE = 1000
 @options.output
 @check_options
 @mending_options
+@click.option("--report", type=options.FILE, metavar="FILE", help="Write a page to look at: report.html.")
 @pass_session
 def prepare(session: Session, /, data: Path | None, split: float | None, **flags: Any) -> None:
     """Check a chat JSONL dataset, count its tokens, and say what training on it costs.
@@ -66,10 +67,25 @@ def prepare(session: Session, /, data: Path | None, split: float | None, **flags
         asked = mend(session, asked, rules, folder, **mending)
         report = check(session, settings, asked, rules)
     show(session, report, form=form)
+    if flags["report"] is not None:
+        write_page(session, settings, asked, report, flags["report"])
     refuse_errors(report, asked)
     if split is not None:
         report = split_off(session, settings, asked, share=split, folder=folder)
     tell(session, settings, prepared.write(report, folder, source=source, model=asked.model), report)
+
+
+def write_page(session: Session, settings: Settings, asked: Asked, report: Report, path: Path) -> None:
+    """Write the report as one self-contained HTML page."""
+    from ftpipe.dataset.prices import PriceTable
+    from ftpipe.reports.html import html
+    from ftpipe.stages.validate import depict
+
+    prices = PriceTable.load(settings.config.prices, target=asked.target)
+    page = html(report, depict(report, epochs=asked.epochs, prices=prices))
+    path.write_text(page, encoding="utf-8", errors="replace")
+    session.add(report=path)
+    session.say(f"a page to look at: {clean(short(path), 300)}")
 
 
 def settings_of(flags: Mapping[str, Any]) -> dict[str, object]:

@@ -200,3 +200,10 @@ def test_other_formats_are_converted(world: World) -> None:
     Path("t.csv").write_text("q,a\n" + "".join(f"what {n}?,it is {n}\n" for n in range(12)))
     assert world.run("convert", "t.csv", "--columns", "q,a", "-o", "out.jsonl").code == 0
     assert world.run("convert", "t.csv", "--columns", "q").code == 2
+
+
+def test_a_page_to_look_at_is_written_for_bad_data_too(world: World) -> None:
+    """One self-contained file, and the verdict stays what it is."""
+    ran = world.run("prepare", str(chat_file(extra=BAD_LINE)), "--report", "report.html")
+    assert ran.code == 1
+    assert "<html" in Path("report.html").read_text(encoding="utf-8")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ftpipe.cli.chat import trained_system
+from ftpipe.registry import open_registry
 from tests.cli.world import World, chat_file
 
 HOSTED = ("--provider", "openai", "--yes", "--epochs", "3")
@@ -102,6 +104,24 @@ def test_chat_answers_by_alias_on_stdout(trained: World) -> None:
     trained.run("models", "alias", "bot", MODEL)
     assert trained.run("chat", "bot", "-m", "hello").out.strip() == f"{MODEL} heard hello"
     assert trained.run("chat", "-m", "hi", "--json").document["answer"].strip() == f"{MODEL} heard hi"
+
+
+def test_the_system_message_of_the_training_data_is_the_default(world: World) -> None:
+    """A tuned model knows its task by it; an empty one leaves it away."""
+    rows = [
+        {"messages": [
+            {"role": "system", "content": "Route the ticket."},
+            {"role": "user", "content": f"ticket {number}"},
+            {"role": "assistant", "content": f"queue {number}"},
+        ]}
+        for number in range(12)
+    ]  # fmt: skip
+    Path("train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    world.run("train", "train.jsonl", *HOSTED)
+    registry = open_registry()
+    assert trained_system(registry, registry.model(MODEL)) == "Route the ticket."
+    registry.close()
+    assert world.run("chat", "-m", "hello").code == 0
 
 
 def test_an_answer_is_shown_inert(trained: World) -> None:
