@@ -84,7 +84,7 @@ def more_items(comparison: Comparison) -> str:
     if comparison.more_items == 0:
         return "The test is large enough to have found a difference of two points; the two are about equal."
     if abs(comparison.difference) < 0.02:
-        return f"About {count(comparison.more_items)} more items would show a difference of two points, if there is one."
+        return f"About {count(comparison.more_items)} more items would show a difference of two points if it is there."
     return f"About {count(comparison.more_items)} more items would decide it, if the difference stays as it is."
 
 
