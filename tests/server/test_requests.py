@@ -96,7 +96,7 @@ def test_unknown_urls_and_methods_are_told_in_the_same_shape(client: TestClient)
 
 def test_the_methods_of_a_url_are_told(client: TestClient) -> None:
     """All of them, as the protocol wants it."""
-    assert client.put("/v1/files").headers["allow"] == "GET, HEAD, POST"
+    assert set(client.put("/v1/files").headers["allow"].split(", ")) == {"GET", "HEAD", "POST"}
 
 
 @pytest.mark.parametrize(
