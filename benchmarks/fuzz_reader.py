@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import atheris
+import atheris  # type: ignore[import-untyped]  # it carries no stubs
 
 with atheris.instrument_imports(include=["ftpipe.dataset"]):
     from ftpipe.dataset.fixes import fix_file
