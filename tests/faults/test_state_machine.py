@@ -1,0 +1,273 @@
+"""A Hypothesis state machine over the journal and the create stage: crashes, lost answers, duplicates, concurrency.
+
+The naive order (call, then write down) is run through the same rules, and the machine must find its double payment.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from ftpipe.errors import FtpipeError, StateError
+from ftpipe.providers.openai import OpenAIProvider
+from ftpipe.records import Job, JobRequest, UploadedFile
+from ftpipe.registry.connect import open_engine
+from ftpipe.registry.journal import Journal, Operation, OperationState
+from ftpipe.stages.create import create
+from tests.fakes.clock import Clock
+from tests.fakes.openai_client import Fault, MockOpenAI, lost_answer, never_sent, status_error
+from tests.fakes.records import provider_over
+from tests.faults.naive import CallThenRecord
+
+
+class Killed(BaseException):
+    """SIGKILL: nothing after this line is executed."""
+
+
+class Fragile(Journal):
+    """A journal whose process dies when its countdown ends, before or after a write is on the disk."""
+
+    def arm(self, countdown: int) -> None:
+        """Die at the so-many-th moment; never for a negative number."""
+        self._countdown = countdown
+
+    def _moment(self) -> None:
+        if self._countdown == 0:
+            raise Killed
+        self._countdown -= 1
+
+    def intend(self, **fields: Any) -> Operation:
+        """Die before or after the intent is on the disk."""
+        self._moment()
+        found = super().intend(**fields)
+        self._moment()
+        return found
+
+    def _resolve(self, key: str, state: OperationState, *, remote_id: str | None = None, detail: str = "") -> None:
+        self._moment()
+        super()._resolve(key, state, remote_id=remote_id, detail=detail)
+        self._moment()
+
+
+class FragileNaive(CallThenRecord):
+    """The naive double, in a process that can die between call and record."""
+
+    def arm(self, countdown: int) -> None:
+        """Die at the so-many-th moment."""
+        self._countdown = countdown
+
+    def confirm(self, key: str, remote_id: str) -> None:
+        """Die before or after writing."""
+        if self._countdown == 0:
+            raise Killed
+        super().confirm(key, remote_id)
+        if self._countdown == 1:
+            raise Killed
+
+
+FAULTS: dict[str, Callable[[], Fault]] = {
+    "lost, executed": lambda: Fault(error=lost_answer(), executed=True),
+    "lost, not executed": lambda: Fault(error=lost_answer()),
+    "500, executed": lambda: Fault(error=status_error(500), executed=True),
+    "409, executed": lambda: Fault(error=status_error(409), executed=True),
+    "503, not executed": lambda: Fault(error=status_error(503)),
+    "broken body, executed": lambda: Fault(answer="<html>", executed=True),
+    "null, executed": lambda: Fault(answer=None, executed=True),
+    "never sent": lambda: Fault(error=never_sent()),
+    "quota": lambda: Fault(error=status_error(429, code="insufficient_quota")),
+    "key refused": lambda: Fault(error=status_error(401)),
+}
+
+
+def request_of(number: int) -> JobRequest:
+    """What the so-many-th thing asks for."""
+    name = f"file-{number}"
+    file = UploadedFile(id=name, endpoint="e", sha256="0" * 64, bytes=9, filename="ftpipe-0.jsonl", created_at=1)
+    return JobRequest(model="gpt-4.1-mini-2025-04-14", training_file=file)
+
+
+class Payments(RuleBasedStateMachine):
+    """One user who asks for one job after the other, whatever happens in between."""
+
+    journal_kind: type[Fragile | FragileNaive] = Fragile
+
+    @initialize(keeps=st.booleans(), filters=st.booleans(), lag=st.integers(0, 1))
+    def begin(self, keeps: bool, filters: bool, lag: int) -> None:
+        """An endpoint with its quirks, and an empty journal."""
+        memory = Path("/dev/shm")
+        self.folder = Path(tempfile.mkdtemp(prefix="ftpipe-machine-", dir=memory if memory.is_dir() else None))
+        self.clock = Clock()
+        self.server = MockOpenAI(keeps_metadata=keeps, lists_after=lag)
+        self.profile = {"metadata_filter": filters and keeps and self.journal_kind is Fragile}
+        self.ids: set[str] = set()
+        self.number, self.paid_before = 1, 0
+
+    def teardown(self) -> None:
+        """Leave nothing behind."""
+        shutil.rmtree(getattr(self, "folder", "/nowhere"), ignore_errors=True)
+
+    @property
+    def key(self) -> str:
+        """The key of what is asked for now."""
+        return f"{self.number:064}"
+
+    def next_thing(self) -> None:
+        """What has a job already is done; ask for the next thing, so that a fault has something to hit."""
+        if self.ids:
+            self.ids.clear()
+            self.number += 1
+            self.paid_before = len(self.server.stored_jobs)
+
+    def process(self, countdown: int = -1) -> tuple[Fragile | FragileNaive, OpenAIProvider]:
+        """What a new process sees: the journal as it is on the disk, and the endpoint."""
+        engine = open_engine(str(self.folder / "journal.db"))
+        journal = self.journal_kind(engine, self.clock)
+        journal.arm(countdown)
+        return journal, provider_over(self.server, self.clock, **self.profile)
+
+    def attempt(self, countdown: int = -1) -> Job | None:
+        """One call of ``ftpipe train`` or ``resume``, which may die or fail."""
+        journal, provider = self.process(countdown)
+        try:
+            job = create(
+                request_of(self.number),
+                key=self.key,
+                run_id="run-1",
+                provider=provider,
+                journal=journal,
+                sleep=self.clock.sleep,
+                clock=self.clock,
+            )
+        except (Killed, FtpipeError):
+            return None
+        self.ids.add(job.id)
+        return job
+
+    @rule()
+    def train(self) -> None:
+        """A quiet run ends with a job, and always with the same."""
+        assert self.attempt() is not None
+
+    @rule(fault=st.sampled_from(sorted(FAULTS)))
+    def train_with_a_fault(self, fault: str) -> None:
+        """The answer to the next paid call is lost, broken, or a refusal."""
+        self.next_thing()
+        self.server.fail("jobs.create", FAULTS[fault]())
+        self.attempt()
+        self.server._faults.clear()
+
+    @rule(countdown=st.integers(0, 4), fault=st.sampled_from(["none", *sorted(FAULTS)]))
+    def die(self, countdown: int, fault: str) -> None:
+        """The process is killed before or after one of its writes."""
+        self.next_thing()
+        if fault != "none":
+            self.server.fail("jobs.create", FAULTS[fault]())
+        self.attempt(countdown)
+        self.server._faults.clear()
+
+    @rule()
+    def list_is_down(self) -> None:
+        """The endpoint's list cannot be read, so nothing may be sent that was in doubt."""
+        self.server.fail("jobs.list", *[Fault(error=status_error(503))] * 20)
+        self.attempt()
+        self.server._faults.clear()
+
+    @rule()
+    def answer_is_delivered_twice(self) -> None:
+        """A confirmation that comes again, or late and with another id, changes nothing."""
+        journal, _ = self.process()
+        found = journal.find(self.key)
+        if found is None or found.state != OperationState.CONFIRMED:
+            return
+        Journal.confirm(journal, self.key, "ftjob-late")
+        Journal.reject(journal, self.key, "late")
+        again = journal.find(self.key)
+        assert again is not None
+        assert (again.state, again.remote_id) == (OperationState.CONFIRMED, found.remote_id)
+
+    @rule(seconds=st.sampled_from([-7200.0, 60.0, 7200.0]))
+    def clock_jumps(self, seconds: float) -> None:
+        """Between two runs the clock is set; at hosts that drop the metadata only within the tolerance."""
+        self.clock.now += seconds if self.server.keeps_metadata else min(max(seconds, -300.0), 300.0)
+
+    @rule()
+    def another_process_tries_the_same_key_at_the_same_time(self) -> None:
+        """Two intents of one key race; the pipeline's lock lets them come one after the other."""
+        lock, ends = threading.Lock(), list[Job | None]()
+
+        def one() -> None:
+            with lock:
+                ends.append(self.attempt())
+
+        threads = [threading.Thread(target=one) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(ends) == 2
+
+    @invariant()
+    def at_most_one_job_is_paid(self) -> None:
+        """The whole point."""
+        if hasattr(self, "server"):
+            assert len(self.server.stored_jobs) - self.paid_before <= 1
+            assert len(self.ids) <= 1
+
+
+class NaivePayments(Payments):
+    """The same with call-then-record."""
+
+    journal_kind = FragileNaive
+
+
+def run_machine(kind: type[Payments], *, examples: int, phases: tuple[Phase, ...] = tuple(Phase)) -> None:
+    """Run a machine with a fixed seed's worth of examples."""
+    quick = settings(
+        max_examples=examples,
+        stateful_step_count=10,
+        deadline=None,
+        derandomize=True,
+        phases=phases,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(kind, settings=quick)
+
+
+@pytest.mark.slow
+def test_no_order_of_crashes_and_faults_pays_twice() -> None:
+    """Row 1, 2, 7, 22: crash, lost answer, duplicate delivery, concurrent runs, clock jumps, in any order."""
+    run_machine(Payments, examples=50)
+
+
+def test_the_machine_finds_the_double_payment_of_the_naive_order() -> None:
+    """The test of the test: with call-then-record the same rules lead to two paid jobs."""
+    with pytest.raises(AssertionError, match="stored_jobs"):
+        run_machine(NaivePayments, examples=400, phases=(Phase.generate,))
+
+
+def test_a_confirmed_call_is_never_intended_again(tmp_path: Path) -> None:
+    """The journal itself refuses, whoever asks."""
+    journal = Journal(open_engine(str(tmp_path / "journal.db")))
+    fields = {"run_id": "r", "kind": "create_job", "endpoint": "e", "request_sha256": "0"}
+    journal.intend(key="k", **fields)  # type: ignore[arg-type]  # text throughout
+    journal.confirm("k", "ftjob-1")
+    with pytest.raises(StateError, match="confirmed"):
+        journal.intend(key="k", **fields)  # type: ignore[arg-type]  # as above
+
+
+def test_one_key_is_never_used_for_another_request(tmp_path: Path) -> None:
+    """The same key with other parameters is refused before anything is sent."""
+    journal = Journal(open_engine(str(tmp_path / "journal.db")))
+    journal.intend(key="k", run_id="r", kind="create_job", endpoint="e", request_sha256="0")
+    with pytest.raises(StateError):
+        journal.intend(key="k", run_id="r", kind="create_job", endpoint="e", request_sha256="1")
