@@ -1,0 +1,224 @@
+"""The command line under fire: signals, a suspended process, two at once, a closed pipe, a key that must not leak."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from tests.faults.bench import KEY
+from tests.faults.endpoint import FaultEndpoint, refusal
+from tests.faults.shell import Shell
+
+pytestmark = pytest.mark.slow
+
+LOOK = "GET /fine_tuning/jobs/{id}"
+CREATE = "POST /fine_tuning/jobs"
+TRAIN = ("train", "train.jsonl", "--yes")
+
+
+@pytest.fixture
+def shell(tmp_path: Path, endpoint: FaultEndpoint) -> Shell:
+    """A user's folder at a job that runs until it is told to end."""
+    endpoint.statuses = ("running",)
+    return Shell(tmp_path / "work", endpoint.base_url)
+
+
+def at(endpoint: FaultEndpoint, route: str) -> threading.Event:
+    """Is set when a route is called."""
+    seen = threading.Event()
+    endpoint.after = lambda called: seen.set() if called == route else None
+    return seen
+
+
+def end(endpoint: FaultEndpoint, shell: Shell) -> None:
+    """Let the job succeed; resume ends the run with one of each."""
+    endpoint.after = lambda _route: None
+    endpoint.statuses = ("succeeded",)
+    ran = shell.run("resume")
+    assert ran.returncode == 0, ran.stderr
+    assert (len(endpoint.files), len(endpoint.jobs)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=lambda v: str(v)
+)
+def test_a_signal_while_waiting_leaves_the_job_running(
+    endpoint: FaultEndpoint, shell: Shell, number: signal.Signals, code: int
+) -> None:
+    """Row 25: the exit code is the signal's, nothing is cancelled, and resume goes on."""
+    seen = at(endpoint, LOOK)
+    process = shell.start(*TRAIN)
+    assert seen.wait(30)
+    time.sleep(0.1)
+    process.send_signal(number)
+    _out, err = process.communicate(timeout=20)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    if number == signal.SIGINT:
+        assert "ftpipe resume" in err
+    assert "POST /fine_tuning/jobs/{id}/cancel" not in endpoint.calls
+    end(endpoint, shell)
+
+
+def test_an_interrupt_in_the_paid_call_is_reconciled(endpoint: FaultEndpoint, shell: Shell) -> None:
+    """Row 25: Ctrl-C between the call and its answer: 130, and resume finds the job instead of paying again."""
+    arrived, hold = threading.Event(), threading.Event()
+
+    def pause(route: str) -> None:
+        if route == CREATE:
+            arrived.set()
+            hold.wait(10)
+
+    endpoint.after = pause
+    process = shell.start(*TRAIN)
+    assert arrived.wait(30)
+    process.send_signal(signal.SIGINT)
+    _out, err = process.communicate(timeout=20)
+    hold.set()
+    assert process.returncode == 130, err
+    assert endpoint.calls[CREATE] == 1
+    end(endpoint, shell)
+    assert endpoint.calls[CREATE] == 1
+
+
+def test_two_interrupts_leave_at_once(endpoint: FaultEndpoint, shell: Shell) -> None:
+    """Row 25: on a terminal, the second Ctrl-C does not wait for anything; the cursor is there again."""
+    seen = at(endpoint, LOOK)
+    child = pexpect.spawn(
+        sys.executable, ["-m", "ftpipe", *TRAIN], cwd=str(shell.folder), env=shell.env, encoding="utf-8", timeout=30
+    )
+    assert seen.wait(30)
+    time.sleep(0.2)
+    begun = time.monotonic()
+    child.sendintr()
+    child.sendintr()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 130
+    assert time.monotonic() - begun < 5
+    end(endpoint, shell)
+
+
+def test_a_run_that_was_suspended_for_hours_goes_on(endpoint: FaultEndpoint, shell: Shell) -> None:
+    """Row 26: stopped and continued, with every connection gone meanwhile; the run ends well."""
+    seen = at(endpoint, LOOK)
+    process = shell.start(*TRAIN)
+    assert seen.wait(30)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(0.5)
+    endpoint.script(LOOK, refusal(503))
+    endpoint.statuses = ("succeeded",)
+    process.send_signal(signal.SIGCONT)
+    _out, err = process.communicate(timeout=40)
+    assert process.returncode == 0, err
+    assert len(endpoint.jobs) == 1
+
+
+def test_a_reader_that_goes_away_breaks_nothing(endpoint: FaultEndpoint, shell: Shell) -> None:
+    """Row 25: ``ftpipe train | head -0``: no traceback, one job, and the model is registered or resume does it."""
+    endpoint.statuses = ("succeeded",)
+    process = shell.start(*TRAIN)
+    if process.stdout:
+        process.stdout.close()
+    err = process.stderr.read() if process.stderr else ""
+    assert process.wait(40) in (0, 141), err
+    if process.stderr:
+        process.stderr.close()
+    assert "Traceback" not in err
+    assert len(endpoint.jobs) == 1
+    end(endpoint, shell)
+
+
+def test_two_trains_of_the_same_data_at_once_make_one_job(endpoint: FaultEndpoint, shell: Shell) -> None:
+    """Row 22: both end with 0 and with the same model; there is one file and one job."""
+    endpoint.statuses = ("queued", "running", "running", "succeeded")
+    processes = [shell.start(*TRAIN, "--json") for _ in range(2)]
+    ends = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], ends
+    assert (len(endpoint.files), len(endpoint.jobs)) == (1, 1)
+    assert all('"ft:gpt-4.1-mini-2025-04-14:org-test::0001"' in out for out, _err in ends)
+
+
+def test_a_kill_while_the_other_one_waits_lets_it_take_over(endpoint: FaultEndpoint, shell: Shell) -> None:
+    """Row 23: the first holds the lock in the paid call and is killed; the second finds its job and ends well."""
+    arrived, hold = threading.Event(), threading.Event()
+
+    def pause(route: str) -> None:
+        if route == CREATE:
+            arrived.set()
+            hold.wait(20)
+
+    endpoint.after = pause
+    first = shell.start(*TRAIN)
+    assert arrived.wait(30)
+    endpoint.after = lambda _route: None
+    endpoint.statuses = ("succeeded",)
+    second = shell.start(*TRAIN)
+    time.sleep(1.5)
+    first.kill()
+    hold.set()
+    first.communicate()
+    _out, err = second.communicate(timeout=60)
+    assert second.returncode == 0, err
+    assert endpoint.calls[CREATE] == 1
+
+
+def _echoes(endpoint: FaultEndpoint) -> None:
+    endpoint.script("POST /uploads", refusal(401, "invalid_api_key", f"Incorrect API key provided: {KEY}"))
+
+
+def _echoes_at_create(endpoint: FaultEndpoint) -> None:
+    endpoint.script(CREATE, refusal(400, None, f"header Authorization: Bearer {KEY} is not allowed"))
+
+
+def _succeeds(endpoint: FaultEndpoint) -> None:
+    endpoint.statuses = ("succeeded",)
+
+
+@pytest.mark.parametrize("way", [_echoes, _echoes_at_create, _succeeds], ids=lambda way: way.__name__)
+def test_the_key_is_in_nothing_that_was_written(
+    endpoint: FaultEndpoint, shell: Shell, way: Callable[[FaultEndpoint], None]
+) -> None:
+    """Row 40: output, traceback, JSON, database, log, locks, prepared files: the canary is nowhere."""
+    way(endpoint)
+    said = [shell.run(*TRAIN, "--debug"), shell.run("status", "--json")]
+    for ran in said:
+        assert KEY not in ran.stdout + ran.stderr
+    written = [path for path in shell.folder.rglob("*") if path.is_file()]
+    assert any(path.name == "registry.db" for path in written)
+    assert [path for path in written if KEY.encode() in path.read_bytes()] == []
+
+
+def test_a_process_list_never_shows_the_key(shell: Shell, endpoint: FaultEndpoint) -> None:
+    """Row 40: keys come from the environment alone, so ``ps`` shows none."""
+    seen = at(endpoint, LOOK)
+    process = shell.start(*TRAIN)
+    assert seen.wait(30)
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    process.kill()
+    process.communicate()
+    assert KEY not in listed
+    assert os.environ.get("X_API_KEY") is None
+
+
+def test_hostile_names_stay_inside_the_folder(endpoint: FaultEndpoint, shell: Shell) -> None:
+    """Row 35: ids and file names that a server sends never become paths, and escapes are not printed."""
+    endpoint.statuses = ("succeeded",)
+    nasty = "../../../tmp/ftpipe-owned\x1b]0;owned\x07"
+    endpoint.store(nasty, b"x")
+    endpoint.seed_job(training_file="file-0001", status="succeeded", id="ftjob-a..b", user_provided_suffix="../../x")
+    adopted = shell.run("jobs", "adopt", "ftjob-a..b", "--provider", "test")
+    assert "\x1b" not in adopted.stdout + adopted.stderr
+    assert "Traceback" not in adopted.stderr
+    assert adopted.returncode == 0, adopted.stderr
+    assert not Path("/tmp/ftpipe-owned").exists()
+    assert {path.name for path in shell.folder.iterdir()} <= {"train.jsonl", "ftpipe.toml", ".ftpipe", "home"}
