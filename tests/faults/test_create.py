@@ -320,6 +320,8 @@ def test_eight_threads_with_their_own_databases_at_a_host_that_honours_keys_make
             thread.join()
         assert len(endpoint.jobs) == 1
         assert [len(bench.registry.models()) for bench in benches] == [1] * 8
+        for bench in benches:
+            bench.close()
 
 
 def test_the_same_again_is_a_second_job_only_when_it_is_asked_for(bench: Bench) -> None:
@@ -338,7 +340,7 @@ JSON = st.recursive(
 FIELDS = ("id", "status", "model", "created_at", "metadata", "error", "hyperparameters", "method", "result_files")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(body=st.fixed_dictionaries({}, optional={name: JSON for name in FIELDS}))
 def test_whatever_a_host_answers_becomes_a_job_or_a_typed_error(body: dict[str, object]) -> None:
     """Row 9: bodies that Hypothesis makes never raise anything but ftpipe's own errors, and can always be stored."""
@@ -352,7 +354,7 @@ def test_whatever_a_host_answers_becomes_a_job_or_a_typed_error(body: dict[str, 
         assert Job.model_validate_json(job.model_dump_json()) == job
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(body=st.fixed_dictionaries({}, optional={name: JSON for name in FIELDS}))
 def test_whatever_a_host_answers_to_the_paid_call_the_job_is_one(tmp_path: Path, body: dict[str, object]) -> None:
     """Row 9: the same bodies over the wire as the answer to the paid call and to a look: one job, one model."""

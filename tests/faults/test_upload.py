@@ -172,7 +172,7 @@ def test_an_upload_that_has_expired_is_begun_again(parted: Bench, tells: bool) -
     time.sleep(0.4)
     parted.endpoint.upload_life = 3600
     assert parted.resume().state == RunState.REGISTERED
-    assert len(parted.endpoint.uploads) == 2
+    assert len(parted.endpoint.uploads) >= 2
     assert parted.counts() == ONE_OF_EACH
 
 
