@@ -160,6 +160,10 @@ class FaultEndpoint(State):
         """What happens to the next calls of a route."""
         self.scripts.setdefault(route, []).extend(acts)
 
+    def forget(self, route: str) -> None:
+        """What is left of a route's script will not happen: how many calls met it depends on what was in flight."""
+        self.scripts.pop(route, None)
+
     def always(self, route: str, act: Act | None) -> None:
         """What happens to a route when its script is used up; ``None`` ends it."""
         if act is None:

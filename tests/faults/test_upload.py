@@ -155,6 +155,7 @@ def test_parts_that_arrived_before_a_break_are_not_sent_again(parted: Bench) -> 
     parted.endpoint.script(PARTS, *[None] * 4, *[refusal(401)] * 3)
     with pytest.raises(FtpipeError):
         parted.train()
+    parted.endpoint.forget(PARTS)
     before = parted.endpoint.calls[PARTS]
     assert parted.resume().state == RunState.REGISTERED
     assert parted.endpoint.calls[PARTS] - before <= 4
@@ -169,6 +170,7 @@ def test_an_upload_that_has_expired_is_begun_again(parted: Bench, tells: bool) -
     parted.endpoint.script(PARTS, None, None, *[refusal(401)] * 3)
     with pytest.raises(FtpipeError):
         parted.train()
+    parted.endpoint.forget(PARTS)
     time.sleep(0.4)
     parted.endpoint.upload_life = 3600
     assert parted.resume().state == RunState.REGISTERED

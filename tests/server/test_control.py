@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from itertools import islice
@@ -77,7 +78,10 @@ def test_the_log_holds_routes_and_no_requests(server: ServerProcess) -> None:
     with urllib.request.urlopen(request, timeout=10):
         pass
     server.upload(b'{"canary-content": 1}\n')
-    text = "\n".join(logs(server.data_dir))
+    deadline = time.monotonic() + 10
+    text = ""
+    while "POST /v1/files 200" not in text and time.monotonic() < deadline:  # a line follows its answer
+        text = "\n".join(logs(server.data_dir))
     assert "GET /v1/files 200" in text
     assert "POST /v1/files 200" in text
     assert "canary" not in text
