@@ -28,7 +28,9 @@ COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 def on_a_terminal(*argv: str, columns: int = 80) -> tuple[str, int]:
     """Everything that a command writes to a terminal of that width, and its exit code."""
-    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm-256color"}
+    outside = ("NO_COLOR", "COLUMNS", "LINES")  # a width in the environment counts more than the terminal's own
+    kept = {name: value for name, value in os.environ.items() if name not in outside}
+    environment = kept | {"TERM": "xterm-256color"}
     process = pexpect.spawn(
         sys.executable,
         ["-m", "ftpipe", *argv],

@@ -1,0 +1,72 @@
+"""The whole way with nothing faked: the command line, the embedded endpoint, the default base model, real training."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from platformdirs import user_cache_path
+
+QUESTIONS = ("Where is my parcel?", "I was charged twice.", "The app crashes.", "I forgot my password.")
+ANSWER = "queue: lighthouse"
+"""Something that no base model says by itself."""
+
+
+def ftpipe(*argv: str, seconds: float = 280) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user does."""
+    command = [sys.executable, "-m", "ftpipe", *argv]
+    return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+
+
+@pytest.fixture
+def kept_models() -> Iterator[None]:
+    """The base model is expanded once a machine and not once a test; the endpoint is stopped at the end."""
+    models = user_cache_path("ftpipe-tests") / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    home = Path(os.environ["FTPIPE_HOME"])
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "models").symlink_to(models, target_is_directory=True)
+    yield
+    ftpipe("serve", "stop")
+
+
+def dataset(folder: Path) -> Path:
+    """Twelve examples with one answer."""
+    rows = [
+        {"messages": [{"role": "user", "content": f"{question} ({number})"}, {"role": "assistant", "content": ANSWER}]}
+        for number in range(3)
+        for question in QUESTIONS
+    ]
+    path = folder / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def document(ran: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """What the command printed for machines."""
+    assert ran.returncode == 0, ran.stderr
+    found: dict[str, Any] = json.loads(ran.stdout)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_default_model_really_learns_and_is_registered(own_home: Path, kept_models: None) -> None:
+    """From a JSONL file to a model that answers as it was taught, and asking again pays for nothing."""
+    data = str(dataset(own_home))
+    trained = document(ftpipe("train", data, "--epochs", "4", "--suffix", "lighthouse", "--json", seconds=560))
+    model = trained["model"]["id"]
+    assert trained["job"]["status"] == "succeeded"
+    assert model.startswith("ft:smollm2-135m-instruct:local:lighthouse:")
+    losses = [row["train_loss"] for row in trained["metrics"] if row["train_loss"] is not None]
+    assert losses[-1] < losses[0] / 2
+    said = ftpipe("chat", model, "-m", "My parcel is late.")
+    assert said.stdout.strip() == ANSWER, said.stderr
+    assert document(ftpipe("models", "list", "--json"))["models"][0]["id"] == model
+    assert document(ftpipe("train", data, "--epochs", "4", "--suffix", "lighthouse", "--json"))["model"]["id"] == model
