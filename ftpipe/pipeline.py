@@ -65,7 +65,7 @@ class Pipeline:
         self.provider = provider
         self.registry = registry
         self.watcher = watcher or Watcher()
-        self._sleep, self._clock = sleep, clock
+        self.sleep, self._clock = sleep, clock
 
     def prepare(self, spec: RunSpec, *, prices: PriceTable | None = None) -> Report:
         """Validate and count; nothing is sent.
@@ -217,7 +217,7 @@ class Pipeline:
             provider=self.provider,
             memory=self.registry,
             on_progress=lambda done, total: self.watcher.on_progress("upload", done, total),
-            sleep=self._sleep,
+            sleep=self.sleep,
             clock=self._clock,
         )
 
@@ -244,7 +244,7 @@ class Pipeline:
             provider=self.provider,
             journal=self.registry.journal,
             estimated_cost=run.cost.expected if run.cost else None,
-            sleep=self._sleep,
+            sleep=self.sleep,
             clock=self._clock,
             on_notice=self.watcher.on_notice,
         )
@@ -262,7 +262,7 @@ class Pipeline:
             on_job=lambda seen: self._seen_if_new(run, seen),
             on_events=lambda events: self._heard(run, events),
             on_notice=self.watcher.on_notice,
-            sleep=self._sleep,
+            sleep=self.sleep,
         )
         return self._seen(run, job)
 

@@ -7,7 +7,6 @@ sweep again: trials that have a job keep it, and nothing is trained twice.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -73,7 +72,7 @@ class Sweeper:
     Args:
         pipeline: Over the endpoint and the registry.
         concurrency: Jobs under way at once.
-        sleep: Waits between looks.
+        sleep: Waits between looks; as the pipeline waits where not given.
         on_trial: Hears each time a trial has come further.
     """
 
@@ -82,12 +81,12 @@ class Sweeper:
         pipeline: Pipeline,
         *,
         concurrency: int = 2,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] | None = None,
         on_trial: Callable[[str, Run], None] = lambda _name, _run: None,
     ) -> None:
         self.pipeline = pipeline
         self.concurrency = max(1, concurrency)
-        self._sleep = sleep
+        self._sleep = sleep or pipeline.sleep
         self._on_trial = on_trial
 
     def plan(
