@@ -91,7 +91,7 @@ def verify(registry: Registry) -> None:
     Raises:
         StateError: Something of it is damaged, although the database as a whole can be opened.
     """
-    registry.models(limit=1_000_000)
+    registry.models()
     registry.jobs(limit=1_000_000)
     for run in registry.runs(limit=1_000_000):
         if run.job is not None:

@@ -27,7 +27,7 @@ class AliasMove(Record):
 class ModelRecords(Rows):
     """The registered models."""
 
-    def models(self, limit: int = 500) -> list[Model]:
+    def models(self, limit: int | None = None) -> list[Model]:
         """The models, newest first, each with its aliases."""
         table = schema.models
         with reading(self.engine) as connection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ftpipe.errors import JobFailedError, NotFoundError, ProviderError, StillRunningError
+from ftpipe.errors import JobFailedError, ProviderError, StillRunningError
 from ftpipe.providers.base import Provider
 from ftpipe.records import Checkpoint, CostEstimate, Job, Metric, Model, Run
 from ftpipe.registry.runs import RunRecords
@@ -120,7 +120,7 @@ def last_metrics(metrics: Iterable[Metric]) -> Metric | None:
 def _checkpoints(job: Job, provider: Provider) -> tuple[Checkpoint, ...]:
     try:
         return tuple(provider.jobs.checkpoints(job.id))
-    except (NotFoundError, ProviderError):
+    except ProviderError:
         return ()  # a model is not lost because its checkpoints cannot be listed
 
 

@@ -11,7 +11,7 @@ import pytest
 from ftpipe.errors import ConfigError, StateError, UsageError
 from ftpipe.records import Event, Job, Model, Run, RunState
 from ftpipe.registry import Registry, open_registry
-from ftpipe.registry.connect import filesystem_of
+from ftpipe.registry.connect import filesystem_of, writing
 from ftpipe.registry.journal import OperationState
 from ftpipe.registry.schema import MIGRATIONS
 from tests.fakes.records import MODEL, dataset_at, spec_of
@@ -195,3 +195,12 @@ def test_a_lock_is_free_again_when_its_holder_is_done(registry: Registry) -> Non
 def test_the_file_system_of_a_folder_is_known_here(tmp_path: Path) -> None:
     """On Linux the kernel tells."""
     assert filesystem_of(tmp_path) or not Path("/proc/self/mountinfo").exists()
+
+
+def test_the_oldest_of_many_models_is_still_found(registry: Registry) -> None:
+    """By its name and at its endpoint, however many came after it."""
+    with writing(registry.engine) as connection:
+        for number in range(501):
+            registry.write_model(connection, model_of(f"ft:{number}").model_copy(update={"created_at": number}))
+    assert registry.model("ft:0").id == "ft:0"
+    assert registry.model_at("e", "ft:0") is not None

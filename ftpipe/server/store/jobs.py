@@ -69,11 +69,6 @@ class JobRows(Rows[JobRow]):
         query = select(func.count()).where(schema.jobs.c.owner == owner, schema.jobs.c.status.not_in(ENDED))
         return self.conn.execute(query).scalar_one()
 
-    def uses_file(self, file_id: str) -> bool:
-        """True where a job that has not ended was given this file."""
-        named = or_(schema.jobs.c.training_file == file_id, schema.jobs.c.validation_file == file_id)
-        return self.one(named, schema.jobs.c.status.not_in(ENDED)) is not None
-
     def by_model(self, name: str) -> JobRow | None:
         """The job that made a model that was not deleted."""
         return self.one(schema.jobs.c.fine_tuned_model == name, schema.jobs.c.deleted.is_(False))
