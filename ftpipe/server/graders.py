@@ -12,8 +12,8 @@ from pydantic import StringConstraints
 
 from ftpipe.server.formula import FormulaError, evaluate, names_in
 from ftpipe.server.requests import Body, parse
-from ftpipe.server.similarity import METRICS
 from ftpipe.server.wire import Call, invalid, shown
+from ftpipe.similarity import MEASURES
 
 MAX_TEXT = 100_000
 """Characters that a grader compares; some measures take time in the product of two lengths."""
@@ -135,7 +135,7 @@ def read_grader(given: Mapping[str, Any], where: str) -> Grader:
         message = f"Invalid '{where}.type': expected one of {', '.join(KINDS)}."
         raise invalid(message, f"{where}.type")
     grader = parse(KINDS[kind], given, f"{where}.")
-    if isinstance(grader, TextSimilarity) and grader.evaluation_metric not in METRICS:
+    if isinstance(grader, TextSimilarity) and grader.evaluation_metric not in MEASURES:
         message = f"The measure '{grader.evaluation_metric}' is not served here."
         raise invalid(message, f"{where}.evaluation_metric", "unsupported_grader")
     if isinstance(grader, Multi):
@@ -197,7 +197,7 @@ class Grading:
         text, reference = self._filled(grader.input), self._filled(grader.reference)
         if isinstance(grader, StringCheck):
             return float(_CHECKS[grader.operation](text, reference))
-        return METRICS[grader.evaluation_metric](text[:MAX_TEXT], reference[:MAX_TEXT])
+        return MEASURES[grader.evaluation_metric](text[:MAX_TEXT], reference[:MAX_TEXT])
 
     def _score_part(self, part: Mapping[str, Any], name: str) -> float:
         return self.score(read_grader(part, f"grader.graders.{name}"))

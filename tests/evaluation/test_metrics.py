@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ftpipe import similarity as alike
 from ftpipe.errors import UsageError
 from ftpipe.evaluation.metrics import METRICS, OF_TASK, choose, match, similarity, structure
 from ftpipe.records.evaluation import Task, ToolCall
@@ -110,15 +111,15 @@ def test_arguments_that_are_no_json_match_nothing_that_is() -> None:
 
 def test_rouge_l_is_the_f_of_the_longest_common_words() -> None:
     """Police kill the gunman against police killed the gunman: three of four words each way."""
-    assert similarity.rouge_l_texts("police killed the gunman", "Police kill the gunman") == pytest.approx(0.75)
-    assert similarity.rouge_l_texts("", "") == 1
-    assert similarity.rouge_l_texts("a", "") == 0
+    assert alike.rouge_l("police killed the gunman", "Police kill the gunman") == pytest.approx(0.75)
+    assert alike.rouge_l("", "") == 1
+    assert alike.rouge_l("a", "") == 0
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_likeness_is_a_share_and_has_no_direction(one: str, other: str) -> None:
     """Between 0 and 1, the same both ways, and 1 with itself."""
-    for measure in (similarity.rouge_l_texts, similarity.edit_texts):
+    for measure in (alike.rouge_l, alike.edit):
         assert 0 <= measure(one, other) <= 1
         assert measure(one, other) == pytest.approx(measure(other, one))
         assert measure(one, one) == 1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from ftpipe.server.formula import FormulaError, evaluate
-from ftpipe.server.similarity import METRICS
+from ftpipe.similarity import MEASURES
 
 CHECK = {"type": "string_check", "name": "c", "input": "{{sample.output_text}}", "reference": "{{item.want}}"}
 ALIKE = {"type": "text_similarity", "name": "s", "input": "{{ sample.output_text }}", "reference": "{{item.want}}"}
@@ -73,18 +73,18 @@ def test_graders_that_need_more_are_refused_clearly(client: TestClient, kind: An
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "grader.type")
 
 
-@pytest.mark.parametrize("name", sorted(METRICS))
+@pytest.mark.parametrize("name", sorted(MEASURES))
 def test_every_measure_knows_the_same_and_the_different(name: str) -> None:
     """1 for the same text of at least five words, 0 for nothing in common."""
     text = "the quick brown fox jumps over the lazy dog"
-    assert METRICS[name](text, text) == pytest.approx(1.0)
-    assert METRICS[name](text, "zzz") < 0.2
+    assert MEASURES[name](text, text) == pytest.approx(1.0)
+    assert MEASURES[name](text, "zzz") < 0.2
 
 
-@given(st.sampled_from(sorted(METRICS)), st.text(max_size=60), st.text(max_size=60))
+@given(st.sampled_from(sorted(MEASURES)), st.text(max_size=60), st.text(max_size=60))
 def test_every_measure_stays_between_0_and_1(name: str, text: str, reference: str) -> None:
     """Whatever the texts."""
-    assert 0.0 <= METRICS[name](text, reference) <= 1.0
+    assert 0.0 <= MEASURES[name](text, reference) <= 1.0
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,12 @@ import math
 import operator
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 from ftpipe.errors import UsageError
-from ftpipe.evaluation.metrics.similarity import rouge_l_texts, rouge_n_texts
 from ftpipe.evaluation.metrics.structure import MISSING, canonical, parse
 from ftpipe.records.evaluation import Answer, Item
+from ftpipe.similarity import MEASURES
 
 Compute = Callable[[Item, Answer], float]
 
@@ -92,18 +91,11 @@ def _string_check(grader: Mapping[str, Any]) -> Compute:
 
 
 def _text_similarity(grader: Mapping[str, Any]) -> Compute:
-    from rapidfuzz import fuzz
-
     name = _field(grader, "evaluation_metric")
-    known: dict[str, Callable[[str, str], float]] = {
-        "fuzzy_match": lambda wanted, got: fuzz.WRatio(wanted, got) / 100,
-        "rouge_l": rouge_l_texts,
-    }
-    known |= {f"rouge_{size}": partial(rouge_n_texts, size=size) for size in range(1, 6)}
-    if name not in known:
-        raise UsageError(f"the text similarity {name[:40]!r} is not measured here", f"known: {', '.join(known)}")
-    text, reference, measure = _field(grader, "input"), _field(grader, "reference"), known[name]
-    return lambda item, answer: measure(fill(reference, item, answer), fill(text, item, answer))
+    if name not in MEASURES:
+        raise UsageError(f"the text similarity {name[:40]!r} is not measured here", f"known: {', '.join(MEASURES)}")
+    text, reference, measure = _field(grader, "input"), _field(grader, "reference"), MEASURES[name]
+    return lambda item, answer: measure(fill(text, item, answer), fill(reference, item, answer))
 
 
 def _multi(grader: Mapping[str, Any]) -> Compute:

@@ -3,45 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
-import re
-from collections import Counter
 from functools import cache
 from typing import Any
 
+from ftpipe import similarity as alike
 from ftpipe.errors import MissingExtraError
 from ftpipe.records.evaluation import Answer, Item
 
-_WORDS = re.compile(r"\w+")
-
 
 def rouge_l(item: Item, answer: Answer) -> float:
-    """F1 of the longest common subsequence of words, case aside.
-
-    Source: C.-Y. Lin, ROUGE: A Package for Automatic Evaluation of Summaries, 2004, with beta = 1.
-    """
-    return rouge_l_texts(item.expected, answer.text)
-
-
-def rouge_l_texts(expected: str, got: str) -> float:
-    """ROUGE-L of two texts; 1 where neither has a word."""
-    from rapidfuzz.distance import LCSseq
-
-    wanted, answered = _words(expected), _words(got)
-    if not wanted or not answered:
-        return float(wanted == answered)
-    return 2 * LCSseq.similarity(wanted, answered) / (len(wanted) + len(answered))
+    """F1 of the longest common subsequence of words, case aside."""
+    return alike.rouge_l(answer.text, item.expected)
 
 
 def edit(item: Item, answer: Answer) -> float:
     """1 minus the edit distance in characters over the longer text's length."""
-    return edit_texts(item.expected.strip(), answer.text.strip())
-
-
-def edit_texts(expected: str, got: str) -> float:
-    """Edit similarity of two texts; 1 where both are empty."""
-    from rapidfuzz.distance import Levenshtein
-
-    return Levenshtein.normalized_similarity(expected, got)
+    return alike.edit(answer.text.strip(), item.expected.strip())
 
 
 def chrf(item: Item, answer: Answer) -> float:
@@ -71,20 +48,3 @@ def _chrf() -> Any:  # noqa: ANN401  # sacrebleu's class, loaded late
     from sacrebleu.metrics.chrf import CHRF
 
     return CHRF()
-
-
-def _words(text: str) -> list[str]:
-    return _WORDS.findall(text.casefold())
-
-
-def rouge_n_texts(expected: str, got: str, size: int) -> float:
-    """F1 of the runs of ``size`` words that two texts share; 1 where neither has one."""
-    wanted, answered = _runs(expected, size), _runs(got, size)
-    if not wanted or not answered:
-        return float(wanted == answered)
-    return 2 * (wanted & answered).total() / (wanted.total() + answered.total())
-
-
-def _runs(text: str, size: int) -> Counter[tuple[str, ...]]:
-    words = _words(text)
-    return Counter(tuple(words[start : start + size]) for start in range(len(words) - size + 1))

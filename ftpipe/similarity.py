@@ -1,6 +1,7 @@
-"""How alike two texts are, by the measures that graders name; each from 0 (nothing in common) to 1 (the same).
+"""How alike two texts are, by the measures that OpenAI's graders name; each from 0 (nothing in common) to 1 (the same).
 
-Words are runs of letters and digits in lower case. BLEU and GLEU are sentence scores with n-grams up to four.
+Words are runs of letters and digits, case aside. Two texts without a word are the same, one without is nothing like
+the other. BLEU and GLEU are sentence scores with n-grams up to four.
 """
 
 from __future__ import annotations
@@ -11,60 +12,64 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
-from ftpipe.errors import MissingExtraError
-
-_WORD = re.compile(r"\w+")
 MAX_ORDER = 4
+_WORD = re.compile(r"\w+")
 
 Grams = Counter[tuple[str, ...]]
 
 
 def words(text: str) -> list[str]:
     """The words of a text."""
-    return _WORD.findall(text.lower())
+    return _WORD.findall(text.casefold())
 
 
 def _grams(tokens: list[str], order: int) -> Grams:
     return Counter(tuple(tokens[start : start + order]) for start in range(len(tokens) - order + 1))
 
 
-def _f1(matched: int, of_text: int, of_reference: int) -> float:
-    total = of_text + of_reference
-    return 2 * matched / total if total else 0.0
+def edit(text: str, reference: str) -> float:
+    """1 minus the edit distance in characters over the longer text's length."""
+    from rapidfuzz.distance import Levenshtein
+
+    return Levenshtein.normalized_similarity(text, reference)
 
 
 def fuzzy_match(text: str, reference: str) -> float:
-    """Edit similarity of the texts as they are."""
-    try:
-        from rapidfuzz import fuzz
-    except ImportError as exc:
-        message = "text similarity needs rapidfuzz"
-        raise MissingExtraError(message, "pip install 'ftpipe[local]'") from exc
+    """Rapidfuzz's ratio of the texts as they are.
+
+    Source: OpenAI's graders guide says "using rapidfuzz" and not which of its measures, read 2026-11-24.
+    """
+    from rapidfuzz import fuzz
+
     return float(fuzz.ratio(text, reference)) / 100
 
 
 def rouge_n(text: str, reference: str, *, order: int) -> float:
-    """F1 of the n-grams that both have."""
+    """F1 of the runs of ``order`` words that both have."""
     mine, theirs = _grams(words(text), order), _grams(words(reference), order)
-    return _f1((mine & theirs).total(), mine.total(), theirs.total())
+    if not mine or not theirs:
+        return float(mine == theirs)
+    return 2 * (mine & theirs).total() / (mine.total() + theirs.total())
 
 
 def rouge_l(text: str, reference: str) -> float:
-    """F1 of the longest common subsequence of words."""
-    try:
-        from rapidfuzz.distance import LCSseq
-    except ImportError as exc:
-        message = "text similarity needs rapidfuzz"
-        raise MissingExtraError(message, "pip install 'ftpipe[local]'") from exc
+    """F1 of the longest common subsequence of words.
+
+    Source: C.-Y. Lin, ROUGE: A Package for Automatic Evaluation of Summaries, 2004, with beta = 1.
+    """
+    from rapidfuzz.distance import LCSseq
+
     mine, theirs = words(text), words(reference)
-    return _f1(int(LCSseq.similarity(mine, theirs)), len(mine), len(theirs))
+    if not mine or not theirs:
+        return float(mine == theirs)
+    return 2 * LCSseq.similarity(mine, theirs) / (len(mine) + len(theirs))
 
 
 def bleu(text: str, reference: str) -> float:
     """Geometric mean of n-gram precisions, smoothed above order one, with the penalty for short texts."""
     mine, theirs = words(text), words(reference)
     if not mine or not theirs:
-        return 0.0
+        return float(mine == theirs)
     logs = 0.0
     for order in range(1, MAX_ORDER + 1):
         grams = _grams(mine, order)
@@ -85,15 +90,16 @@ def gleu(text: str, reference: str) -> float:
     for order in range(1, MAX_ORDER + 1):
         mine += _grams(words(text), order)
         theirs += _grams(words(reference), order)
-    most = max(mine.total(), theirs.total())
-    return (mine & theirs).total() / most if most else 0.0
+    if not mine or not theirs:
+        return float(mine == theirs)
+    return (mine & theirs).total() / max(mine.total(), theirs.total())
 
 
-METRICS: dict[str, Callable[[str, str], float]] = {
+MEASURES: dict[str, Callable[[str, str], float]] = {
     "fuzzy_match": fuzzy_match,
     "bleu": bleu,
     "gleu": gleu,
     "rouge_l": rouge_l,
     **{f"rouge_{order}": partial(rouge_n, order=order) for order in range(1, 6)},
 }
-"""What is served; ``cosine`` needs an embedding model and ``meteor`` a thesaurus, so these two are refused."""
+"""What graders can ask for; ``cosine`` needs an embedding model and ``meteor`` a thesaurus, so both are refused."""
