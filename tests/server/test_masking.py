@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from ftpipe.server.masking import IGNORED, ChatMask, Example, MaskError, fit_messages, text_of
+from ftpipe.dataset.conversation import MaskError, fit_messages, text_of
+from ftpipe.server.masking import IGNORED, ChatMask, Example
 from tests.server.trainers.templates import CHATML
 from tests.server.trainers.tiny import chat, tiny_tokenizer
 

@@ -18,7 +18,7 @@ MIN_REFERENCE = 8
 _WORDS = re.compile(r"[^\W\d_]{3,}")
 
 
-@rule("FT601", "rft-last-not-user", "error", "D", "documented", formats=_RFT, nebius="warning")
+@rule("FT601", "rft-last-not-user", "error", "D", "documented", formats=_RFT, nebius="warning", local="warning")
 def rft_last_not_user(row: Row) -> Iterator[Hit]:
     """The dialogue does not end with the user.
 

@@ -58,7 +58,17 @@ def pii(row: Row) -> Iterator[Hit]:
             yield Hit(text.path, f"The text holds {found.kind}: {show(found.masked, 40)}")
 
 
-@rule("FT904", "reasoning-extraction", "warning", "R", "inferred", when=REASONS, formats=MESSAGE_FORMATS, local="off")
+@rule(
+    "FT904",
+    "reasoning-extraction",
+    "warning",
+    "R",
+    "inferred",
+    when=REASONS,
+    formats=MESSAGE_FORMATS,
+    azure="error",
+    local="off",
+)
 def reasoning_extraction(row: Row) -> Iterator[Hit]:
     """An answer holds a model's hidden reasoning (<think> …).
 

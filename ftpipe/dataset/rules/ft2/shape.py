@@ -22,7 +22,7 @@ MESSAGE_KEYS = frozenset(
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-@rule("FT201", "missing-messages", "error", "R", "observed", formats=frozenset({"chat", "rft", "unknown"}))
+@rule("FT201", "missing-messages", "error", "R", "observed", when=ODD, formats=frozenset({"chat", "rft", "unknown"}))
 def missing_messages(row: Row) -> Iterator[Hit]:
     """The record has no ``messages``.
 
@@ -251,6 +251,7 @@ def bad_name(row: Row) -> Iterator[Hit]:
     when=ODD,
     formats=frozenset({"chat", "dpo"}),
     fix=("safe", "use system"),
+    local="off",
 )
 def developer_role(row: Row) -> Iterator[Hit]:
     """A supervised or preference file uses the role ``developer``.

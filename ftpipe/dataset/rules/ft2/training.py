@@ -6,13 +6,17 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from ftpipe.dataset.facts import FileFacts
 from ftpipe.dataset.rows import Row
 from ftpipe.dataset.rules.ft2.turns import dialogue
 from ftpipe.dataset.rules.rule import MESSAGE_FORMATS, ODD, Family, Hit, show
+from ftpipe.dataset.template import can_be_rendered, template_for
 
 FAMILY = Family("Messages")
 rule = FAMILY.rule
 _CHAT = frozenset({"chat"})
+_TRAINED = frozenset({"chat", "dpo"})
+"""Formats that are trained on this machine."""
 
 SPECIAL_TEXT = re.compile(
     r"<\|(?:endoftext|endofprompt|fim_(?:prefix|middle|suffix|pad)|im_(?:start|end|sep)|start|end|message|channel|return|call|constrain"
@@ -94,30 +98,49 @@ def special_token_text(row: Row) -> Iterator[Hit]:
             )
 
 
-@rule("FT220", "template-fails", "off", "L", "inferred", when=ODD, formats=_CHAT, local="error")
+@rule("FT218", "special-token-text", "off", "R", "inferred", formats=MESSAGE_FORMATS, local="error")
+def special_token_of_base(row: Row) -> Iterator[Hit]:
+    """A text spells a special token of the base that is trained on this machine.
+
+    Why: The tokenizer reads it as the token itself, which ends a turn or fakes one.
+    Fix: Remove it, or write it in another way (for example with a space after <).
+    Source: the tokenizer files in the base's folder; without the folder only the common tokens are known.
+    """
+    template = template_for(row.facts)
+    if template is None or not template.special:
+        return
+    for text in row.texts:
+        found = template.spelled_in(text.value)
+        if found and not SPECIAL_TEXT.fullmatch(found):
+            yield Hit(text.path, f"The text holds the base's special token {show(found)}.")
+
+
+@rule("FT220", "template-fails", "off", "L", "observed", formats=_TRAINED, local="error")
 def template_fails(row: Row) -> Iterator[Hit]:
-    """The base model's chat template cannot render the record.
+    """The base's chat template refuses the record.
 
     Why: The trainer renders every record with it; one that fails stops the job.
-    Fix: Give every message a text, or choose a base whose template knows tools.
-    Source: rendered with the template of the model folder; without one only what no template takes is reported.
+    Fix: Change what it refuses (an odd order of roles, parts that are no text), or choose another base.
+    Source: rendered with the template in the base's folder, once for records of one shape; without the folder,
+        which the first training makes, nothing is said.
     """
-    render = row.facts.sampled.get("render")
-    if render is None:
+    template = template_for(row.facts)
+    base, messages = dialogue(row)
+    if template is None or not can_be_rendered(messages):
         return
-    problem = render(row.record)
+    problem = template.refusal(messages, row.tools if type(row.tools) is list else None)
     if problem:
-        yield Hit("messages", f"The chat template fails: {show(problem, 120)}")
+        yield Hit(base, f"The base's chat template refuses the record: {show(problem, 160)}")
 
 
-@rule("FT222", "end-of-turn-untrained", "off", "L", "inferred", formats=_CHAT, local="error")
-def end_of_turn_untrained(row: Row) -> Iterator[Hit]:
-    """After rendering, no trained answer is followed by the template's end-of-turn token.
+@rule("FT222", "end-of-turn-untrained", "off", "L", "observed", scope="file", formats=_TRAINED, local="error")
+def end_of_turn_untrained(facts: FileFacts) -> Iterator[Hit]:
+    """The base's chat template does not close the assistant's turn with a special token, or there is no template.
 
-    Why: The tuned model would never learn to stop.
-    Fix: Choose a base whose chat template closes the assistant's turn, or give the folder such a template.
-    Source: marin #7237, trl #3751.
+    Why: The end of an answer is then never learnt, and the tuned model would not stop.
+    Fix: Choose an instruct base, whose chat template closes the assistant's turn.
+    Source: marin #7237, trl #3751; read from the base's folder, and nothing is said where it is not on this machine.
     """
-    closes = row.facts.sampled.get("closes_turns")
-    if closes is False and row.line.number == 1:
-        yield Hit("", "The model's chat template does not close the assistant's turn.")
+    template = template_for(facts)
+    if template is not None and template.fault:
+        yield Hit("", template.fault)

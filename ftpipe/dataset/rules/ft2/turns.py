@@ -51,6 +51,7 @@ def no_assistant(row: Row) -> Iterator[Hit]:
     formats=_CHAT,
     fix=("unsafe", "drop what follows the last answer"),
     nebius="warning",
+    local="warning",
 )
 def last_not_assistant(row: Row) -> Iterator[Hit]:
     """The dialogue does not end with the assistant.
