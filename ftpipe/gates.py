@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from datetime import date
 
+from ftpipe.dataset.cost import budget_fault
 from ftpipe.errors import CostLimitError, DatasetError, TrainingNotAvailableError, UsageError
 from ftpipe.providers.profiles import Profile
 from ftpipe.records import CostEstimate, Report, RunSpec
+
+CLOSING_DAYS = 180
+"""How long before an endpoint's last day a plan speaks of it."""
 
 
 def refuse_broken(report: Report) -> None:
@@ -33,18 +37,18 @@ def refuse_over_budget(cost: CostEstimate | None, max_cost: float | None) -> Non
     Raises:
         CostLimitError: The estimate's high end is over the limit, or there is no estimate to compare.
     """
-    if max_cost is None or cost is None:
-        return
-    if cost.high is None:
-        raise CostLimitError(
-            f"no training price is known for {cost.model}, so --max-cost cannot be kept",
-            f'add it to ftpipe.toml: [prices."{cost.model}"] training_per_million = …',
-        )
-    if cost.high > max_cost:
-        raise CostLimitError(
-            f"the job may cost up to {cost.high:.2f} {cost.currency}, over the limit of {max_cost:.2f}",
-            f"train on fewer than {cost.epochs_high} epochs, choose a smaller model, or raise --max-cost",
-        )
+    fault = budget_fault(cost, max_cost)
+    if fault:
+        raise CostLimitError(*fault)
+
+
+def caveat(profile: Profile, *, today: date) -> str:
+    """What a plan has to say about an endpoint that will not take jobs for ever, or from everyone; often nothing."""
+    last, title = profile.last_day_to_create, profile.title or profile.name
+    parts = [f"until {last}"] if last and 0 <= (date.fromisoformat(last) - today).days <= CLOSING_DAYS else []
+    parts += ["only from organizations that trained there before"] if profile.new_customers is False else []
+    asks = "this is asked before anything is uploaded" if profile.training_probe else "a refusal costs nothing"
+    return f"{title} takes jobs {', and '.join(parts)}; {asks}" if parts else ""
 
 
 def refuse_unsupported(profile: Profile, spec: RunSpec, *, today: date) -> None:

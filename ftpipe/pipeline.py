@@ -14,18 +14,7 @@ from ftpipe.errors import FtpipeError, JobFailedError, StateError, UsageError
 from ftpipe.gates import refuse_broken, refuse_over_budget, refuse_unsupported
 from ftpipe.prepare import prepare
 from ftpipe.providers.base import Provider
-from ftpipe.records import (
-    Dataset,
-    Event,
-    Job,
-    JobRequest,
-    Method,
-    Report,
-    Run,
-    RunSpec,
-    RunState,
-    UploadedFile,
-)
+from ftpipe.records import Dataset, Event, Job, JobRequest, Method, Report, Run, RunSpec, RunState, UploadedFile
 from ftpipe.registry import Registry
 from ftpipe.registry.jobs import metrics_of
 from ftpipe.stages.create import KIND, create
@@ -66,6 +55,7 @@ class Pipeline:
         self.registry = registry
         self.watcher = watcher or Watcher()
         self.sleep, self._clock = sleep, clock
+        provider.hear(lambda text: self.watcher.on_notice(text))
 
     def prepare(self, spec: RunSpec, *, prices: PriceTable | None = None) -> Report:
         """Validate and count; nothing is sent.
@@ -197,6 +187,8 @@ class Pipeline:
             if run.job is not None:
                 return run
             try:
+                if run.state == RunState.PREPARED:
+                    self.provider.jobs.may_create(run.spec.model)  # raises before anything is uploaded
                 return self._create(self._upload(run))
             except FtpipeError as exc:
                 self.registry.save_run(self.registry.run(run.id).model_copy(update={"error": exc.message}))

@@ -233,7 +233,9 @@ def _provider(profile: Profile, *, chosen: bool, has_key: bool, today: date) -> 
         hint = f"put {key}=… into .env or the environment" if chosen else ""
         return Finding(name, "bad" if chosen else "ok", f"no key: {key} is not set", hint)
     if left is not None and left <= SOON_DAYS:
-        return Finding(name, "warn", f"{key} is set; takes new jobs until {last}, {left} days from now")
+        who = ", only from organizations that trained before" if profile.new_customers is False else ""
+        hint = f"ftpipe doctor --online --provider {name} asks whether yours may"
+        return Finding(name, "warn", f"{key} is set; takes new jobs until {last}, {left} days from now{who}", hint)
     return Finding(name, "ok", f"{key} is set")
 
 

@@ -150,7 +150,10 @@ class Session:
         """A provider by name, ready to be asked."""
         from ftpipe.providers import open_provider
 
-        return open_provider(name, profiles=settings.config.providers, env=self.environment())
+        provider = open_provider(name, profiles=settings.config.providers, env=self.environment())
+        provider.hear(self.say)
+        self._at_end.append(provider.close)
+        return provider
 
     def pipeline(self, provider: Provider, registry: Registry) -> Pipeline:
         """The pipeline over both."""

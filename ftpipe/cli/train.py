@@ -59,7 +59,7 @@ def train(session: Session, /, data: Path | None, **flags: Any) -> None:
     begun = time.monotonic()
     settings = session.settings(settings_of(flags))
     asked = for_train(settings, session, given=data)
-    report = check(session, settings, asked)
+    report = check(session, settings, asked, for_job=True)
     refuse_faulty(session, report, asked)
     spec = spec_of(settings, asked, report)
     if flags["sweep"]:
@@ -83,13 +83,16 @@ def refuse_faulty(session: Session, report: Report, asked: Asked) -> None:
 
 def offer(session: Session, settings: Settings, spec: RunSpec, report: Report) -> None:
     """Show the plan on stderr, and refuse what the budget does not allow."""
-    from ftpipe.gates import refuse_over_budget, refuse_unsupported
+    from ftpipe.gates import caveat, refuse_over_budget, refuse_unsupported
     from ftpipe.providers.profiles import find_profile
 
     profile = find_profile(spec.provider, settings.config.providers)
     session.add(plan=spec, dataset=report.dataset, tokens=report.tokens, cost=report.cost)
     session.say(plan_lines(spec, report, profile.title or profile.name, session.paint_err))
-    refuse_unsupported(profile, spec, today=datetime.now(UTC).date())
+    today = datetime.now(UTC).date()
+    refuse_unsupported(profile, spec, today=today)
+    if said := caveat(profile, today=today):
+        session.say(f"  {'note':<8}{said}")
     refuse_over_budget(report.cost, settings.config.max_cost)
 
 

@@ -20,6 +20,7 @@ def open_provider(
     profiles: Mapping[str, Mapping[str, Any]] | None = None,
     env: Mapping[str, str] | None = None,
     start: bool = True,
+    attempts: int | None = None,
 ) -> Provider:
     """Open an endpoint by its name.
 
@@ -28,6 +29,7 @@ def open_provider(
         profiles: The configuration's ``[providers.*]`` tables.
         env: Environment variables, ``os.environ`` where not given; the only place that keys come from.
         start: Whether the embedded endpoint is started where it does not run.
+        attempts: How often a call that changes nothing is tried at a hosted endpoint; six times where not given.
 
     Raises:
         ConfigError: There is no such provider, or no base URL for it.
@@ -40,6 +42,7 @@ def open_provider(
         from ftpipe.providers.local import open_local
 
         return open_local(profile, variables, start=start)
+    from ftpipe.providers.base import SAFE_ATTEMPTS
     from ftpipe.providers.openai import open_openai
 
-    return open_openai(profile, variables)
+    return open_openai(profile, variables, attempts=attempts or SAFE_ATTEMPTS)

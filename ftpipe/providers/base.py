@@ -46,6 +46,15 @@ class RemoteUpload(Record):
     file: RemoteFile | None = None
 
 
+class Permission(Record):
+    """Whether an endpoint would take a job, as far as that can be heard without making one."""
+
+    allowed: bool | None
+    """``None`` where it is not known."""
+    why: str
+    """What was heard, or why it is not known."""
+
+
 class Answer(Record):
     """One chat completion."""
 
@@ -108,6 +117,10 @@ class JobsPort(Protocol):
             OutcomeUnknownError: The job may exist.
             ProviderError: The job surely does not exist.
         """
+        ...
+
+    def may_create(self, model: str) -> Permission:
+        """Whether jobs are taken, heard without making one."""
         ...
 
     def recent(self, *, metadata: Mapping[str, str] | None = None, since: int = 0) -> Iterator[Job]:
@@ -187,6 +200,14 @@ class Provider(Protocol):
         """``/models`` and ``/chat/completions``."""
         ...
 
+    def hear(self, on_trouble: Callable[[str], None]) -> None:
+        """Who is told that a call has failed and is tried again, once for each time of trouble."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connections; the next call makes new ones."""
+        ...
+
 
 def is_passing(exc: BaseException) -> bool:
     """Whether the same safe call may succeed later: not for a refusal, an empty account or a day's limit."""
@@ -205,11 +226,15 @@ def retry_after_of(exc: BaseException) -> float | None:
 
 
 def retry_safe(
-    call: Callable[[], T], *, sleep: Callable[[float], None] = time.sleep, attempts: int = SAFE_ATTEMPTS
+    call: Callable[[], T],
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    attempts: int = SAFE_ATTEMPTS,
+    on_trouble: Callable[[BaseException], None] = lambda _exc: None,
 ) -> T:
     """Call something that changes nothing, again after passing faults, with jittered growing waits.
 
-    Never for a call that creates or pays. The last error is raised as it came.
+    Never for a call that creates or pays. The last error is raised as it came; ``on_trouble`` hears those before it.
     """
     jitter = tenacity.wait_exponential_jitter(multiplier=0.5, max=20, jitter=1)
 
@@ -217,11 +242,16 @@ def retry_safe(
         asked = retry_after_of(state.outcome.exception()) if state.outcome and state.outcome.failed else None  # type: ignore[arg-type]  # failed has one
         return max(asked or 0.0, jitter(state))
 
+    def tell(state: tenacity.RetryCallState) -> None:
+        if state.outcome and (failure := state.outcome.exception()):
+            on_trouble(failure)
+
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(is_passing),
         stop=tenacity.stop_after_attempt(attempts),
         wait=wait,
         sleep=sleep,
+        before_sleep=tell,
         reraise=True,
     )(call)
 

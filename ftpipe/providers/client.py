@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import httpx2
 import openai
 
 from ftpipe.errors import BadAnswerError, ConnectionFailedError, FtpipeError
-from ftpipe.providers.base import DeadlineExceededError, retry_safe, within
+from ftpipe.providers.base import SAFE_ATTEMPTS, DeadlineExceededError, retry_safe, within
 from ftpipe.providers.profiles import Profile
 from ftpipe.providers.translate import Doing, bad_answer, translate
 
@@ -61,6 +62,7 @@ class Caller:
         base_url: For messages.
         reconnect: Brings the endpoint back (the embedded server is started again); False where it cannot.
         sleep: Waits between tries of safe calls.
+        attempts: How often a safe call is tried.
     """
 
     def __init__(
@@ -71,12 +73,17 @@ class Caller:
         base_url: str,
         reconnect: Callable[[], bool] = lambda: False,
         sleep: Callable[[float], None] = time.sleep,
+        attempts: int = SAFE_ATTEMPTS,
     ) -> None:
+        self.on_trouble: Callable[[str], None] = lambda _text: None
+        """Hears once in each time of trouble that a call has failed and is tried again."""
         self.profile = profile
         self.base_url = base_url
         self._connect = connect
         self._reconnect = reconnect
         self._sleep = sleep
+        self._attempts = attempts
+        self._in_trouble = False
         self._client: openai.OpenAI | None = None
 
     @property
@@ -95,7 +102,24 @@ class Caller:
     def read(self, what: str, call: Callable[[openai.OpenAI], object], parse: Callable[[Any], T]) -> T:
         """Make a call that changes nothing; it is repeated after passing faults."""
         doing = Doing(what, self.profile, self.base_url)
-        return retry_safe(lambda: self._again_if_moved(call, parse, doing), sleep=self._sleep)
+        found = retry_safe(
+            lambda: self._again_if_moved(call, parse, doing),
+            sleep=self._sleep,
+            attempts=self._attempts,
+            on_trouble=self._tell,
+        )
+        self._in_trouble = False
+        return found
+
+    def _tell(self, failure: BaseException) -> None:
+        if self._in_trouble:
+            return
+        self._in_trouble = True
+        host = urlsplit(self.base_url).netloc or self.base_url
+        if isinstance(failure, ConnectionFailedError):
+            self.on_trouble(f"cannot reach {host}, trying again …")
+        else:
+            self.on_trouble(f"{host} has trouble ({failure}), trying again …")
 
     def write(
         self,

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
 import openai
 
+from ftpipe.errors import (
+    AuthenticationError,
+    FtpipeError,
+    NotFoundError,
+    RequestRefusedError,
+    TrainingNotAvailableError,
+)
 from ftpipe.providers.answers import checkpoint_of, event_of, job_of
+from ftpipe.providers.base import Permission
 from ftpipe.providers.client import Caller
 from ftpipe.records import Checkpoint, Event, Hyperparameters, Job, JobRequest
 
 KEY_NAME = "ftpipe_key"
 """Metadata key that carries the journal's key."""
+PROBE_FILE = "file-ftpipe-asks-and-has-no-such-file"
+"""A training file that exists nowhere, since endpoints give the ids: a job on it can neither train nor cost."""
+OF_FILE = re.compile(rf"{PROBE_FILE}|training_file|\bfile\b", re.IGNORECASE)
+"""What a refusal says that has come as far as looking for the file."""
 LIST_MOST = 2000
 """How far back a list is read."""
 
@@ -37,6 +50,33 @@ class Jobs:
         return job.model_copy(
             update={"asked": request.hyperparameters, "method": request.method, "suffix": request.suffix}
         )
+
+    def may_create(self, model: str) -> Permission:
+        """Whether jobs are taken: asks for one on a file that does not exist, where the profile allows that.
+
+        It is only asked at the profile's own address: what stands elsewhere under its name may not look at the file.
+
+        Raises:
+            TrainingNotAvailableError: This organization may not create jobs.
+            AuthenticationError: The key was refused, or may not create jobs.
+        """
+        profile = self._caller.profile
+        if not profile.training_probe or self._caller.base_url.rstrip("/") != profile.base_url.rstrip("/"):
+            return Permission(allowed=None, why="it is only told when a job is created")
+        try:
+            job = self._caller.change(
+                "ask whether jobs are taken",
+                lambda client: client.fine_tuning.jobs.create(model=model, training_file=PROBE_FILE),
+                self._job,
+            )
+        except (TrainingNotAvailableError, AuthenticationError):
+            raise
+        except (RequestRefusedError, NotFoundError) as exc:
+            return Permission(allowed=True if OF_FILE.search(exc.message) else None, why=exc.message)
+        except FtpipeError as exc:
+            return Permission(allowed=None, why=exc.message)
+        self.cancel(job.id)
+        return Permission(allowed=None, why=f"it takes jobs on files that do not exist ({job.id}, cancelled at once)")
 
     def body(self, request: JobRequest, *, key: str) -> dict[str, Any]:
         """The create call's arguments, in the shape that the endpoint's profile asks for; unset stays unset."""

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 import openai
 
 from ftpipe.errors import AuthenticationError, ConfigError
+from ftpipe.providers.base import SAFE_ATTEMPTS
 from ftpipe.providers.client import Caller, build_client
 from ftpipe.providers.files import Files
 from ftpipe.providers.jobs import Jobs
@@ -34,6 +35,10 @@ class OpenAIProvider:
         self.models = Models(caller)
         self._caller = caller
 
+    def hear(self, on_trouble: Callable[[str], None]) -> None:
+        """Who is told that a call has failed and is tried again, once for each time of trouble."""
+        self._caller.on_trouble = on_trouble
+
     def close(self) -> None:
         """Let go of the connections; the next call makes new ones."""
         self._caller.close()
@@ -45,6 +50,7 @@ def open_openai(
     *,
     client: openai.OpenAI | None = None,
     sleep: Callable[[float], None] = time.sleep,
+    attempts: int = SAFE_ATTEMPTS,
 ) -> OpenAIProvider:
     """Open an endpoint with its key from the environment.
 
@@ -53,6 +59,7 @@ def open_openai(
         env: Environment variables; the only place that a key comes from.
         client: A client to use instead of a new one, for tests.
         sleep: Waits between tries.
+        attempts: How often a call that changes nothing is tried.
 
     Raises:
         ConfigError: No base URL is known.
@@ -82,7 +89,8 @@ def open_openai(
     scope = "/".join(part for part in (organization, project) if part)
     shown = public(base_url)
     endpoint = shown.rstrip("/") + (f"#{scope}" if scope else "")
-    return OpenAIProvider(profile, Caller(profile, connect, base_url=shown, sleep=sleep), endpoint=endpoint)
+    caller = Caller(profile, connect, base_url=shown, sleep=sleep, attempts=attempts)
+    return OpenAIProvider(profile, caller, endpoint=endpoint)
 
 
 def public(base_url: str) -> str:

@@ -33,6 +33,10 @@ class Profile(Record):
     """Last day on which jobs can be created, ISO 8601; ``None`` where none is announced."""
     models_end: str | None = None
     """Day on which the tuned models stop answering, ISO 8601, where the endpoint does not say so itself."""
+    new_customers: bool | None = None
+    """Whether an organization that never trained there may begin; ``None`` where that is not known."""
+    training_probe: bool = False
+    """Whether its own ``base_url`` may be asked for a job on a file that does not exist, to hear if jobs are taken."""
     uploads_api: bool = True
     """Whether ``/uploads`` exists for files that are too large for ``/files``."""
     uploads_above_bytes: int = 512 * 1024 * 1024
@@ -54,6 +58,8 @@ class Profile(Record):
     request_timeout_seconds: float = 120.0
     """Wall-clock limit of one call; uploads get more, by their size."""
     paid: bool = True
+    tells_losses: bool = False
+    """Whether it is an ftpipe, which tells the loss of every row."""
     needs_deployment: str = ""
     """What is to be done before the tuned model answers; empty where nothing is."""
 

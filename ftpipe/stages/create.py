@@ -113,6 +113,8 @@ def _post(
             last: FtpipeError = exc
         except ConnectionFailedError as exc:
             journal.reject(key, exc.message)
+            if attempt < POSTS - 1:
+                on_notice(f"{exc.message}; nothing was sent, trying again …")
             last = exc
         except FtpipeError as exc:
             journal.reject(key, exc.message)

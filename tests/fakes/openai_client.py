@@ -22,6 +22,8 @@ from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 from openai.types.uploads import UploadPart
 
+from ftpipe.providers.jobs import PROBE_FILE
+
 NOW = 1_795_000_000
 """UTC Unix seconds at which this server begins to count."""
 
@@ -267,7 +269,10 @@ class _Jobs(_Part):
         super().__init__(server)
         self.checkpoints = _Checkpoints(server)
 
-    def create(self, *, extra_headers: dict[str, str], **body: Any) -> FineTuningJob:
+    def create(self, *, extra_headers: dict[str, str] | None = None, **body: Any) -> FineTuningJob:
+        if body["training_file"] == PROBE_FILE:
+            self.server.calls["jobs.probe"] += 1
+            raise status_error(400, message=f"invalid training_file: {PROBE_FILE} does not exist")
         self.server.bodies.append(body)
 
         def act() -> FineTuningJob:

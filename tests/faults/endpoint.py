@@ -457,6 +457,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
 
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The Date header, by this endpoint's clock."""
+        return super().date_time_string(timestamp or time.time() + self.state.skew)
+
     def serve(self) -> None:
         """Read a request, act, and let the scripted fault happen."""
         state = self.state
