@@ -34,6 +34,7 @@ def prepare(spec: RunSpec, *, target: str, prices: PriceTable | None = None, wat
         method=spec.method,
         model=spec.model,
         validation=spec.validation,
+        for_job=True,
         on_progress=lambda done, total: heard.on_progress("validate", done, total),
     )
     heard.on_stage("count")

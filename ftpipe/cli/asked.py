@@ -134,7 +134,16 @@ def home_of(settings: Settings, model: str) -> str | None:
     return usual or next(priced, None)
 
 
-def check(session: Session, settings: Settings, asked: Asked, rules: CheckSettings | None = None) -> Report:
+def check(
+    session: Session,
+    settings: Settings,
+    asked: Asked,
+    rules: CheckSettings | None = None,
+    *,
+    test: Path | None = None,
+    max_cost: float | None = None,
+    for_job: bool = False,
+) -> Report:
     """Validate and count, with a progress bar on a terminal; nothing is sent anywhere.
 
     Args:
@@ -142,6 +151,9 @@ def check(session: Session, settings: Settings, asked: Asked, rules: CheckSettin
         settings: The configuration.
         asked: What is looked at.
         rules: Which rules, how strict; those of the configuration by default.
+        test: A held-out file that must not leak into the training file.
+        max_cost: More than this is a finding.
+        for_job: Also ask for what only a job needs.
 
     Raises:
         DatasetError: The file cannot be read at all.
@@ -152,6 +164,7 @@ def check(session: Session, settings: Settings, asked: Asked, rules: CheckSettin
     from ftpipe.stages.count import count
     from ftpipe.stages.validate import validate
 
+    chosen = rules or check_settings(settings.config)
     with reading(session, "checking", asked.data) as progress:
         report = validate(
             asked.data,
@@ -159,7 +172,9 @@ def check(session: Session, settings: Settings, asked: Asked, rules: CheckSettin
             method=asked.method,
             model=asked.model,
             validation=asked.validation,
-            settings=rules or check_settings(settings.config),
+            test=test,
+            settings=chosen,
+            for_job=for_job,
             on_progress=progress,
         )
     with reading(session, "counting", asked.data) as progress:
@@ -168,6 +183,8 @@ def check(session: Session, settings: Settings, asked: Asked, rules: CheckSettin
             model=asked.model,
             epochs=asked.epochs,
             prices=PriceTable.load(settings.config.prices, target=asked.target),
+            max_cost=max_cost,
+            settings=chosen,
             on_progress=progress,
         )
 

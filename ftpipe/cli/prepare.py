@@ -31,6 +31,7 @@ VERBOSE_PER_RULE = 1000
 )
 @options.data
 @options.validation
+@click.option("--test", type=options.FILE, metavar="FILE", help="Held-out file of which nothing may be trained on.")
 @click.option(
     "--split",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -42,6 +43,7 @@ VERBOSE_PER_RULE = 1000
 @options.epochs
 @options.method
 @click.option("--provider", metavar="NAME", help="Whose rules apply; those of openai where not given.")
+@click.option("--max-cost", metavar="USD", help="A higher estimate is an error.")
 @options.output
 @check_options
 @mending_options
@@ -58,20 +60,21 @@ def prepare(session: Session, /, data: Path | None, split: float | None, **flags
     rules = check_settings(settings.config, **{name: flags[name] for name in ("select", "ignore", "max_findings")})
     asked = for_prepare(settings, given=data)
     form, mending = flags["output_format"], {name: flags[name] for name in ("fix", "unsafe_fixes", "quarantine")}
-    report = check(session, settings, asked, rules)
+    more: dict[str, Any] = {"rules": rules, "test": flags["test"], "max_cost": settings.config.max_cost}
+    report = check(session, settings, asked, **more)
     source = report.dataset
     folder = settings.config.output or prepared.usual_folder(asked.data, source.sha256)
     if is_wanted(**mending):
         if form == "text":
             show(session, report)
         asked = mend(session, asked, rules, folder, **mending)
-        report = check(session, settings, asked, rules)
+        report = check(session, settings, asked, **more)
     show(session, report, form=form)
     if flags["report"] is not None:
         write_page(session, settings, asked, report, flags["report"])
     refuse_errors(report, asked)
     if split is not None:
-        report = split_off(session, settings, asked, share=split, folder=folder)
+        report = split_off(session, settings, asked, share=split, folder=folder, **more)
     tell(session, settings, prepared.write(report, folder, source=source, model=asked.model), report)
 
 
@@ -140,13 +143,13 @@ def refuse_errors(report: Report, asked: Asked) -> None:
     raise DatasetError(f"{short(asked.data)}: {many}", f"mend the file; `ftpipe explain {code}` says how", report)
 
 
-def split_off(session: Session, settings: Settings, asked: Asked, *, share: float, folder: Path) -> Report:
-    """Split the file into ``folder`` and check both halves as they will be trained with."""
+def split_off(session: Session, settings: Settings, asked: Asked, *, share: float, folder: Path, **more: Any) -> Report:
+    """Split the file into ``folder`` and check both halves as they will be trained with; ``more`` is for ``check``."""
     from ftpipe.dataset.split import split
 
     train, validation, _ = split(asked.data, fraction=share, seed=settings.config.seed or 0, output_dir=folder)
     halves = Asked(**{**vars(asked), "data": train, "validation": validation})
-    report = check(session, settings, halves)
+    report = check(session, settings, halves, **more)
     session.say("")
     show(session, report)
     refuse_errors(report, halves)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Callable
 
-from ftpipe.dataset.cost import epochs_range, estimate
+from ftpipe.dataset.cost import Quote, epochs_range, estimate
 from ftpipe.dataset.models import example_limit
 from ftpipe.dataset.prices import PriceTable
-from ftpipe.dataset.rules import find_rule
+from ftpipe.dataset.rules import all_rules
 from ftpipe.dataset.settings import CheckSettings
 from ftpipe.dataset.survey import quiet, survey
+from ftpipe.dataset.tally import Tally, finding_of
 from ftpipe.dataset.tokens import encoding_for
 from ftpipe.errors import UsageError
-from ftpipe.records import CostEstimate, Dataset, Finding, Method, Report, Severity, TokenStats
-
-STALE_PRICE = "FT708"
+from ftpipe.records import Dataset, Report, Severity, TokenStats
 
 
 def count(
@@ -25,6 +25,8 @@ def count(
     epochs: int | None = None,
     prices: PriceTable | None = None,
     today: dt.date | None = None,
+    max_cost: float | None = None,
+    settings: CheckSettings | None = None,
     on_progress: Callable[[int, int], None] = quiet,
 ) -> Report:
     """Add token figures for a base model, and what a job would cost.
@@ -37,6 +39,8 @@ def count(
         epochs: 1 to 50 as asked; ``None`` leaves it to the service, and the cost becomes a range.
         prices: Price rows; ``None`` for the package's rows of the report's target.
         today: For the age of prices; ``None`` for the current day.
+        max_cost: The most that the job may cost, in the currency of the estimate; more is a finding.
+        settings: What to select, ignore and weigh, as for ``validate``.
         on_progress: Told bytes done and bytes in all, where the file is read again.
 
     Raises:
@@ -55,7 +59,8 @@ def count(
     counted = report.model_copy(
         update={"model": model, "tokens": tokens, "validation_tokens": validation, "cost": cost}
     )
-    return with_price_finding(counted, cost)
+    quote = Quote(cost, report.method, max_cost)
+    return with_price_findings(counted, quote, settings or CheckSettings(), day)
 
 
 def _tokens(
@@ -84,18 +89,26 @@ def _tokens(
     return found.stats()
 
 
-def with_price_finding(report: Report, cost: CostEstimate) -> Report:
-    """The report with a warning for a price that is old or unknown, in place of an earlier one."""
-    others = tuple(f for f in report.findings if f.code != STALE_PRICE)
-    counts = {code: n for code, n in report.summary.counts.items() if code != STALE_PRICE}
-    had = len(report.findings) - len(others)
-    warnings = report.summary.warnings - had
-    rule = find_rule(STALE_PRICE)
-    if cost.warning and rule is not None and report.method is not Method.REINFORCEMENT:
-        finding = Finding(
-            code=rule.code, name=rule.name, severity=Severity.WARNING, message=cost.warning, hint=rule.hint,
-            origin=rule.origin, evidence=rule.evidence, file=report.dataset.path.name,
-        )  # fmt: skip
-        others, counts, warnings = (*others, finding), counts | {STALE_PRICE: 1}, warnings + 1
-    summary = report.summary.model_copy(update={"counts": dict(sorted(counts.items())), "warnings": warnings})
-    return report.model_copy(update={"findings": others, "summary": summary})
+def with_price_findings(report: Report, quote: Quote, settings: CheckSettings, day: dt.date) -> Report:
+    """The report with what the rules about money find, in place of what they found earlier."""
+    rules = [rule for rule in all_rules() if rule.scope == "price"]
+    tally = Tally(settings, report.target, day)
+    for rule in rules:
+        if settings.wants(rule.code):
+            tally.add(rule, rule.check(quote))
+    codes = {rule.code for rule in rules}
+    earlier = [f for f in report.findings if f.code in codes]
+    found = [finding_of(item, report.dataset.path.name) for kept in tally.kept.values() for item in kept]
+    counts = {code: n for code, n in report.summary.counts.items() if code not in codes}
+    levels = Counter(f.severity for f in found)
+    levels.subtract(f.severity for f in earlier)
+    summary = report.summary.model_copy(
+        update={
+            "counts": dict(sorted((counts | Counter(f.code for f in found)).items())),
+            "errors": report.summary.errors + levels[Severity.ERROR],
+            "warnings": report.summary.warnings + levels[Severity.WARNING],
+            "infos": report.summary.infos + levels[Severity.INFO],
+        }
+    )
+    others = tuple(f for f in report.findings if f.code not in codes)
+    return report.model_copy(update={"findings": (*others, *found), "summary": summary})

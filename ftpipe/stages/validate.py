@@ -12,13 +12,13 @@ from ftpipe.dataset.formats import METHOD_OF
 from ftpipe.dataset.near import near_duplicates, wants_near
 from ftpipe.dataset.picture import draw
 from ftpipe.dataset.prices import PriceTable
-from ftpipe.dataset.rules import codes, find_rule
+from ftpipe.dataset.rules import codes
 from ftpipe.dataset.rules.rule import TARGETS
 from ftpipe.dataset.settings import CheckSettings, check_codes, did_you_mean
 from ftpipe.dataset.survey import Survey, quiet, run_file_rules, survey
-from ftpipe.dataset.tally import Found
-from ftpipe.errors import StateError, UsageError
-from ftpipe.records import DatasetPicture, Finding, Fix, Method, Report, Severity, Summary
+from ftpipe.dataset.tally import finding_of
+from ftpipe.errors import UsageError
+from ftpipe.records import DatasetPicture, Method, Report, Summary
 
 __all__ = ["CheckSettings", "depict", "failing_lines", "validate"]
 
@@ -123,7 +123,7 @@ def _method(method: Method | str | None) -> str | None:
 def _report(found: Survey, held: Survey | None, target: str, method: str | None, model: str) -> Report:
     files = [found] if held is None else [found, held]
     findings = [
-        finding_from(item, one.facts.name) for one in files for kept in one.part.tally.kept.values() for item in kept
+        finding_of(item, one.facts.name) for one in files for kept in one.part.tally.kept.values() for item in kept
     ]
     order = {one.facts.name: place for place, one in enumerate(files)}
     findings.sort(key=lambda f: (order[f.file], f.line or 0, f.code))
@@ -153,32 +153,6 @@ def summary_of(files: list[Survey]) -> Summary:
         warnings=by_level["warning"],
         infos=by_level["info"],
         counts=dict(sorted(by_code.items())),
-    )
-
-
-def finding_from(found: Found, file: str) -> Finding:
-    """The record of a finding.
-
-    Raises:
-        StateError: The rule is not in the table, which a test excludes.
-    """
-    rule = find_rule(found.code)
-    if rule is None:
-        raise StateError(f"The rule {found.code} is missing.", "Install ftpipe again.")
-    return Finding(
-        code=found.code,
-        name=rule.name,
-        severity=Severity(found.level),
-        line=found.line,
-        path=found.path,
-        message=found.message,
-        hint=found.hint,
-        excerpt=found.excerpt,
-        origin=rule.origin,
-        evidence=rule.evidence,
-        file=file,
-        record_sha256=found.record_sha256,
-        fix=Fix(kind=rule.fix[0], note=rule.fix[1]) if rule.fix else None,
     )
 
 

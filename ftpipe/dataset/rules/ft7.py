@@ -5,10 +5,12 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator
 
+from ftpipe.dataset.cost import Quote, budget_fault
 from ftpipe.dataset.facts import FileFacts
 from ftpipe.dataset.models import find_base
 from ftpipe.dataset.rules.rule import MESSAGE_FORMATS, Family, Hit
 from ftpipe.dataset.sizes import LongRow
+from ftpipe.records import Method
 
 FAMILY = Family("Size, split, money, deadline")
 rule = FAMILY.rule
@@ -109,28 +111,29 @@ def token_outlier(facts: FileFacts) -> Iterator[Hit]:
             yield Hit("", f"The example has {tokens:,} tokens, more than {bound:,} ({rule_name}).", line=line)
 
 
-@rule("FT707", "over-budget", "error", "L", "documented", scope="file")
-def over_budget(facts: FileFacts) -> Iterator[Hit]:
-    """The job may cost more than --max-cost allows.
+@rule("FT707", "over-budget", "error", "L", "documented", scope="price")
+def over_budget(quote: Quote) -> Iterator[Hit]:
+    """The job may cost more than ``--max-cost`` allows, or its price is not known.
 
-    Why: You set the limit.
+    Why: You set the limit, and the high end of the estimate is what it may come to.
     Fix: Train fewer epochs or on fewer examples, choose a smaller model, or raise the limit.
-    Source: the user's own limit; raised where a job is planned.
+    Source: the user's own limit, max_cost in ftpipe.toml or --max-cost.
     """
-    if facts.sampled.get("over_budget"):
-        yield Hit("", facts.sampled["over_budget"])
+    fault = budget_fault(quote.cost, quote.max_cost)
+    if fault:
+        yield Hit("", f"{fault[0][0].upper()}{fault[0][1:]}.", hint=f"{fault[1][0].upper()}{fault[1][1:]}.")
 
 
-@rule("FT708", "stale-price", "warning", "L", "inferred", scope="file")
-def stale_price(facts: FileFacts) -> Iterator[Hit]:
+@rule("FT708", "stale-price", "warning", "L", "inferred", scope="price")
+def stale_price(quote: Quote) -> Iterator[Hit]:
     """The price behind the estimate is old, or not known.
 
     Why: Prices change; an estimate must say what it stands on.
     Fix: Enter today's price: [prices."MODEL"] training = …, as_of = … in ftpipe.toml.
     Source: ftpipe's price table, each row with its date.
     """
-    if facts.sampled.get("price_warning"):
-        yield Hit("", facts.sampled["price_warning"])
+    if quote.cost.warning and quote.method is not Method.REINFORCEMENT:
+        yield Hit("", quote.cost.warning)
 
 
 @rule("FT709", "validation-size", "info", "Q", "inferred", scope="file")

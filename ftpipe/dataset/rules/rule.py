@@ -12,7 +12,7 @@ from typing import Any, Literal
 Level = Literal["error", "warning", "info", "off"]
 Origin = Literal["R", "D", "S", "Q", "P", "L"]
 Evidence = Literal["observed", "documented", "inferred"]
-Scope = Literal["line", "row", "long", "file"]
+Scope = Literal["line", "row", "long", "file", "price"]
 
 TARGETS = ("openai", "azure", "nebius", "local")
 ALL_FORMATS = frozenset({"chat", "dpo", "rft", "legacy", "unknown"})
@@ -156,7 +156,7 @@ class Family:
             origin: One letter of ``ORIGINS``.
             evidence: ``observed``, ``documented`` or ``inferred``.
             scope: What the function is given: ``line`` a ``Line``, ``row`` a ``Row``, ``long`` a ``LongRow``,
-                ``file`` a ``FileFacts``.
+                ``file`` a ``FileFacts``, ``price`` a ``Quote``.
             when: Marks of which the row must have one.
             formats: Formats of the row (or file) that the rule is for.
             fix: Kind and note of the automatic fix.
