@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from ftpipe.cli import prepared
 from ftpipe.cli.session import Session
 from ftpipe.config import Settings
 from ftpipe.errors import UsageError
-from ftpipe.records import Method, Report, RunSpec
+from ftpipe.records import Finding, Method, Report, RunSpec
 
 if TYPE_CHECKING:
     from ftpipe.dataset.settings import CheckSettings
@@ -143,6 +144,7 @@ def check(
     test: Path | None = None,
     max_cost: float | None = None,
     for_job: bool = False,
+    on_finding: Callable[[Finding], None] | None = None,
 ) -> Report:
     """Validate and count, with a progress bar on a terminal; nothing is sent anywhere.
 
@@ -154,6 +156,7 @@ def check(
         test: A held-out file that must not leak into the training file.
         max_cost: More than this is a finding.
         for_job: Also ask for what only a job needs.
+        on_finding: Told every finding, also those that the report does not keep.
 
     Raises:
         DatasetError: The file cannot be read at all.
@@ -176,6 +179,7 @@ def check(
             settings=chosen,
             for_job=for_job,
             on_progress=progress,
+            on_finding=on_finding,
         )
     with reading(session, "counting", asked.data) as progress:
         return count(
@@ -186,6 +190,7 @@ def check(
             max_cost=max_cost,
             settings=chosen,
             on_progress=progress,
+            on_finding=on_finding,
         )
 
 

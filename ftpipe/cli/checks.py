@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ftpipe.cli.options import together
+from ftpipe.cli.options import FILE, together
+from ftpipe.cli.session import Session
 from ftpipe.config import RunConfig
+from ftpipe.errors import StateError
+from ftpipe.records import Finding
 
 if TYPE_CHECKING:
     from ftpipe.dataset.settings import CheckSettings
 
-FORMATS = ("text", "json", "github", "sarif", "md")
+FORMATS = ("text", "json", "ndjson", "github", "gitlab", "sarif", "junit", "md")
+MACHINE_FORMATS = frozenset({"github", "gitlab", "sarif", "junit", "md"})
+"""Formats that all files of a call go into together."""
 check_options = together(
     click.option("--select", metavar="CODES", help="Only these rules: codes or beginnings, FT2,FT301."),
     click.option("--ignore", metavar="CODES", help="Without these rules: codes or beginnings, FT8."),
@@ -23,8 +31,9 @@ check_options = together(
         type=click.Choice(FORMATS),
         default="text",
         show_default=True,
-        help="For people, programs, GitHub annotations, code scanning, or a job summary.",
+        help="For people, programs (one document, or every finding on a line), CI, code scanning, or a job summary.",
     ),
+    click.option("--findings", type=FILE, metavar="FILE", help="Write every finding here, one JSON object a line."),
 )
 
 
@@ -57,6 +66,33 @@ def check_settings(
         ignore=settings.ignore if without is None else without,
         max_findings=settings.max_findings if max_findings is None else max_findings,
     )
+
+
+@contextmanager
+def spilling(session: Session, form: str, path: Path | None) -> Iterator[Callable[[Finding], None] | None]:
+    """Where every finding goes, one JSON object a line: to stdout, to a file, or nowhere.
+
+    Raises:
+        StateError: The file cannot be written.
+    """
+    from ftpipe.reports.ci import ndjson_line
+
+    if path is None:
+        yield (lambda finding: session.out(session.hide(ndjson_line(finding)))) if form == "ndjson" else None
+        return
+    try:
+        with path.open("w", encoding="ascii") as file:
+
+            def write(finding: Finding) -> None:
+                line = session.hide(ndjson_line(finding))
+                file.write(f"{line}\n")
+                if form == "ndjson":
+                    session.out(line)
+
+            yield write
+    except OSError as exc:
+        raise StateError(f"{path} cannot be written: {exc.strerror}", "check the folder and the disk") from exc
+    session.add(findings_file=path)
 
 
 def _codes(text: str | None) -> tuple[str, ...] | None:

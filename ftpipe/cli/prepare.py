@@ -11,7 +11,7 @@ import click
 
 from ftpipe.cli import options, prepared
 from ftpipe.cli.asked import Asked, check, for_prepare, home_of
-from ftpipe.cli.checks import check_options, check_settings
+from ftpipe.cli.checks import check_options, check_settings, spilling
 from ftpipe.cli.group import Command
 from ftpipe.cli.mending import is_wanted, mend, mending_options
 from ftpipe.cli.session import Session, pass_session
@@ -58,12 +58,12 @@ def prepare(session: Session, /, data: Path | None, split: float | None, **flags
     """
     settings = session.settings(settings_of(flags))
     rules = check_settings(settings.config, **{name: flags[name] for name in ("select", "ignore", "max_findings")})
-    asked = for_prepare(settings, given=data)
-    form, mending = flags["output_format"], {name: flags[name] for name in ("fix", "unsafe_fixes", "quarantine")}
     more: dict[str, Any] = {"rules": rules, "test": flags["test"], "max_cost": settings.config.max_cost}
-    report = check(session, settings, asked, **more)
-    source = report.dataset
-    folder = settings.config.output or prepared.usual_folder(asked.data, source.sha256)
+    asked, form = for_prepare(settings, given=data), flags["output_format"]
+    with spilling(session, form, flags["findings"]) as on_finding:
+        report = check(session, settings, asked, **more, on_finding=on_finding)
+    mending = {name: flags[name] for name in ("fix", "unsafe_fixes", "quarantine")}
+    source, folder = report.dataset, settings.config.output or prepared.usual_folder(asked.data, report.dataset.sha256)
     if is_wanted(**mending):
         if form == "text":
             show(session, report)
@@ -101,7 +101,8 @@ def settings_of(flags: Mapping[str, Any]) -> dict[str, object]:
 
 def show(session: Session, report: Report, *, form: str = "text") -> None:
     """Put the report on stdout: as text, in a machine's format, or into the document."""
-    from ftpipe.reports.findings import FORMATS, SHOWN_PER_RULE, finding_lines
+    from ftpipe.reports.ci import FORMATS
+    from ftpipe.reports.findings import SHOWN_PER_RULE, finding_lines
 
     session.json = session.json or form == "json"
     session.add(
@@ -116,7 +117,7 @@ def show(session: Session, report: Report, *, form: str = "text") -> None:
         cost=report.cost,
     )
     if form not in ("text", "json"):
-        session.out(FORMATS[form](report).rstrip("\n"))
+        session.out(FORMATS[form]([report]).rstrip("\n") if form in FORMATS else ())
         return
     session.out(dataset_line(report.dataset, session.paint))
     if report.validation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,11 @@ import click
 from ftpipe.cli import options
 from ftpipe.cli.asked import for_prepare
 from ftpipe.cli.bars import reading
-from ftpipe.cli.checks import check_options, check_settings
+from ftpipe.cli.checks import MACHINE_FORMATS, check_options, check_settings, spilling
 from ftpipe.cli.group import Command
 from ftpipe.cli.session import Session, pass_session
 from ftpipe.errors import DatasetError
-from ftpipe.records import Report
+from ftpipe.records import Finding, Report
 from ftpipe.reports.overview import dataset_line, verdict_line
 from ftpipe.reports.plain import plural
 
@@ -39,18 +40,35 @@ def validate(session: Session, /, files: tuple[Path, ...], output_format: str, *
     Ends with 1 where one of them would be refused.
     """
     settings = session.settings({name: flags.pop(name) for name in ("provider", "model", "method")})
-    rules = check_settings(settings.config, **flags)
-    session.json = session.json or output_format == "json"
-    reports = [look(session, settings, rules, path, output_format) for path in files]
+    with spilling(session, output_format, flags.pop("findings")) as on_finding:
+        rules = check_settings(settings.config, **flags)
+        session.json = session.json or output_format == "json"
+        reports = [look(session, settings, rules, path, output_format, on_finding) for path in files]
+    if output_format in MACHINE_FORMATS:
+        session.out(render(output_format, reports))
     session.add(files=[fields(report) for report in reports])
     bad = [report for report in reports if not report.ok]
     if bad:
         raise DatasetError(f"{plural(len(bad), 'file')} would be refused", "`ftpipe explain CODE` says how to mend it")
 
 
-def look(session: Session, settings: Settings, rules: CheckSettings, path: Path, form: str) -> Report:
-    """Check one file and put what was found on stdout."""
-    from ftpipe.reports.findings import FORMATS, finding_lines
+def render(form: str, reports: list[Report]) -> str:
+    """All files together in a machine's format."""
+    from ftpipe.reports.ci import FORMATS
+
+    return FORMATS[form](reports).rstrip("\n")
+
+
+def look(
+    session: Session,
+    settings: Settings,
+    rules: CheckSettings,
+    path: Path,
+    form: str,
+    on_finding: Callable[[Finding], None] | None,
+) -> Report:
+    """Check one file; as text, put what was found on stdout."""
+    from ftpipe.reports.findings import finding_lines
     from ftpipe.stages.validate import validate as check
 
     asked = for_prepare(settings, given=path)
@@ -62,12 +80,11 @@ def look(session: Session, settings: Settings, rules: CheckSettings, path: Path,
             model=asked.model,
             settings=rules,
             on_progress=progress,
+            on_finding=on_finding,
         )
-    if form in ("text", "json"):
+    if form == "text":
         found = finding_lines(report, session.paint)
         session.out([dataset_line(report.dataset, session.paint), *found, verdict_line(report, session.paint), ""])
-    else:
-        session.out(FORMATS[form](report).rstrip("\n"))
     return report
 
 

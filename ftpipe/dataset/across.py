@@ -11,8 +11,8 @@ from ftpipe.dataset.prints import BUCKETS, Prints
 if TYPE_CHECKING:
     from ftpipe.dataset.facts import FileFacts
 
-KEEP = 1_000
-"""Places kept of each kind; all are counted."""
+KEEP, KEEP_EVERY = 1_000, 250_000
+"""Places kept of each kind, and where every finding is asked for; all are counted."""
 _HALF = 32
 _LOW = (1 << _HALF) - 1
 
@@ -24,11 +24,12 @@ class Places:
     first: list[tuple[int, int]] = field(default_factory=list)
     """(line, line of the record that it is compared with)."""
     number: int = 0
+    keep: int = KEEP
 
     def add(self, line: int, other: int) -> None:
         """Count a place, and keep it while there is room."""
         self.number += 1
-        if len(self.first) < KEEP:
+        if len(self.first) < self.keep:
             self.first.append((line, other))
 
 
@@ -48,9 +49,9 @@ def places(facts: FileFacts, kind: str) -> Iterator[tuple[int, int, int]]:
         yield line, other, 1 if index < len(found.first) else 1 + found.number - len(found.first)
 
 
-def compare(prints: Prints) -> Comparison:
-    """Compare all records of a file with each other."""
-    found = Comparison()
+def compare(prints: Prints, *, keep: int = KEEP) -> Comparison:
+    """Compare all records of a file with each other, keeping so many places of each kind."""
+    found = Comparison(Places(keep=keep), Places(keep=keep), Places(keep=keep))
     for number in range(BUCKETS):
         records: dict[int, int] = {}
         prompts: dict[int, tuple[int, int]] = {}

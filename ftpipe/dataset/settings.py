@@ -61,6 +61,9 @@ class CheckSettings:
     personal: tuple[str, ...] = ("email", "phone", "card", "iban", "ssn")
     """Kinds of personal data that FT902 looks for."""
 
+    every: bool = False
+    """Hand on every finding, not only those that are kept; asked for by the call, never by the configuration."""
+
     def wants(self, code: str) -> bool:
         """True where a rule is selected and not ignored."""
         chosen = not self.select or any(code.startswith(prefix) for prefix in self.select)
@@ -77,7 +80,7 @@ def settings_from(values: Mapping[str, Any], codes: Iterable[str]) -> CheckSetti
     Raises:
         ConfigError: A key, code, level or date is wrong; the hint names the nearest right one.
     """
-    known = {f.name for f in fields(CheckSettings)}
+    known = {f.name for f in fields(CheckSettings)} - {"every"}
     for key in values:
         if key not in known:
             raise ConfigError(f"Unknown key {key!r} in [checks].", did_you_mean(key, known))
@@ -87,7 +90,10 @@ def settings_from(values: Mapping[str, Any], codes: Iterable[str]) -> CheckSetti
         if key in given:
             given[key] = tuple(given[key])
     check_codes((*given.get("select", ()), *given.get("ignore", ())), every)
-    given["thresholds"] = {c: _threshold(c, t, every) for c, t in given.get("thresholds", {}).items()}
+    thresholds = {prefix: _threshold(prefix, value, every) for prefix, value in given.get("thresholds", {}).items()}
+    # A longer prefix wins over a shorter one, and a code over both.
+    by_length = sorted(thresholds, key=len)
+    given["thresholds"] = {c: thresholds[prefix] for prefix in by_length for c in every if c.startswith(prefix)}
     given["ignores"] = tuple(_ignore(entry, every) for entry in given.get("ignores", ()))
     return CheckSettings(**given)
 

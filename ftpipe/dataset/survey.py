@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ftpipe.dataset.across import compare
+from ftpipe.dataset.across import KEEP, KEEP_EVERY, compare
 from ftpipe.dataset.facts import FileFacts
 from ftpipe.dataset.formats import METHOD_OF
 from ftpipe.dataset.identity import sha256_of
@@ -21,6 +21,7 @@ from ftpipe.dataset.prints import Prints
 from ftpipe.dataset.rules import all_rules
 from ftpipe.dataset.scan import Scanner
 from ftpipe.dataset.settings import CheckSettings
+from ftpipe.dataset.spill import Spill
 from ftpipe.dataset.tokens import EncodingChoice, encoding_for
 from ftpipe.records import Dataset, DatasetFormat, TokenStats
 
@@ -82,18 +83,21 @@ def make_plan(
     )  # fmt: skip
 
 
-def scan_file(plan: ScanPlan, prints: Prints, on_progress: OnProgress = quiet) -> Part:
+def scan_file(plan: ScanPlan, prints: Prints, on_progress: OnProgress = quiet, spill: Spill | None = None) -> Part:
     """Scan a whole file, in as many processes as are worth it.
 
     Args:
         plan: What to scan and how.
         prints: Takes the fingerprints of all records.
         on_progress: Told bytes done and bytes in all.
+        spill: Takes every finding, where the plan's settings ask for it.
     """
     whole = Scanner(plan).new_part()
     for done, part in parts_of(plan):
         prints.take(part.prints, whole.lines)
         whole.merge(part)
+        if spill is not None:
+            spill.take(whole.tally)
         on_progress(min(done, plan.size), plan.size)
     return whole
 
@@ -101,7 +105,7 @@ def scan_file(plan: ScanPlan, prints: Prints, on_progress: OnProgress = quiet) -
 def survey(
     path: Path, *, target: str, method: str | None, model: str, settings: CheckSettings, today: dt.date,
     role: Literal["train", "validation"] = "train", on_progress: OnProgress = quiet, collect_lines: bool = False,
-    reserved: tuple[str, ...] = (),
+    reserved: tuple[str, ...] = (), spill: Spill | None = None,
 ) -> Survey:  # fmt: skip
     """Survey one file; the rules about the whole file are not run yet.
 
@@ -115,7 +119,7 @@ def survey(
         collect_lines=collect_lines, reserved=reserved,
     )  # fmt: skip
     prints = Prints()
-    part = scan_file(plan, prints, on_progress) if seen.layout == "lines" else Scanner(plan).new_part()
+    part = scan_file(plan, prints, on_progress, spill) if seen.layout == "lines" else Scanner(plan).new_part()
     digest = sha256_of(path)
     after = path.stat()
     facts = FileFacts(
@@ -138,9 +142,9 @@ def survey(
 
 def _compare(facts: FileFacts, prints: Prints, path: Path) -> None:
     """Compare the records with each other, as far as rules ask for it."""
-    found = compare(prints)
-    facts.sampled |= {"duplicates": found.duplicates, "conflicts": found.conflicts, "swapped": found.swapped}
     settings: CheckSettings = facts.settings
+    found = compare(prints, keep=KEEP_EVERY if settings.every else KEEP)
+    facts.sampled |= {"duplicates": found.duplicates, "conflicts": found.conflicts, "swapped": found.swapped}
     if (
         settings.wants("FT802")
         and facts.examples > 1

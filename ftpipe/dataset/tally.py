@@ -31,6 +31,12 @@ class Found(NamedTuple):
     hint: str
     excerpt: str
     record_sha256: str
+    times: int = 1
+    """How many findings it stands for."""
+
+    def moved(self, lines: int) -> Found:
+        """The same finding that many lines further down."""
+        return self if self.line is None else self._replace(line=self.line + lines)
 
 
 @dataclass(slots=True)
@@ -47,6 +53,9 @@ class Tally:
     lines: dict[str, set[int]] | None = None
     """Code → lines with errors, where a quarantine needs every one; ``None`` where nobody does."""
 
+    spilled: list[Found] = field(default_factory=list)
+    """Every finding, where the settings ask for it; whoever reads them clears them."""
+
     def add(self, rule: Rule, hits: Iterable[Hit], line: int | None = None, record: Json = None) -> None:
         """Count the hits of one rule on one record."""
         for hit in hits:
@@ -54,9 +63,8 @@ class Tally:
             if level == "off":
                 continue
             sha = ""
-            if record is not None and (
-                self.settings.ignores or len(self.kept.get(rule.code, ())) < self.settings.max_findings
-            ):
+            has_room = len(self.kept.get(rule.code, ())) < self.settings.max_findings
+            if record is not None and (self.settings.ignores or has_room or self.settings.every):
                 sha = record_sha256(record)
             if self.settings.ignores and any(self._covers(entry, rule.code, sha) for entry in self.settings.ignores):
                 continue
@@ -64,10 +72,19 @@ class Tally:
             at = line if hit.line is None else hit.line
             if self.lines is not None and at is not None and level == "error":
                 self.lines.setdefault(rule.code, set()).add(at)
-            kept = self.kept.setdefault(rule.code, [])
-            if len(kept) < self.settings.max_findings:
-                excerpt = hit.excerpt[:EXCERPT_CHARACTERS]
-                kept.append(Found(rule.code, level, at, hit.path, hit.message, hit.hint or rule.hint, excerpt, sha))
+            if has_room or self.settings.every:
+                self._keep(self._found(rule, hit, level, at, sha), has_room=has_room)
+
+    def _found(self, rule: Rule, hit: Hit, level: Level, line: int | None, sha: str) -> Found:
+        excerpt, hint = hit.excerpt[:EXCERPT_CHARACTERS], hit.hint or rule.hint
+        return Found(rule.code, level, line, hit.path, hit.message, hint, excerpt, sha, hit.weight)
+
+    def _keep(self, found: Found, *, has_room: bool) -> None:
+        kept = self.kept.setdefault(found.code, [])
+        if has_room:
+            kept.append(found)
+        if self.settings.every:
+            self.spilled.append(found)
 
     def _level(self, rule: Rule, hit: Hit) -> Level:
         chosen = self.settings.thresholds.get(rule.code)
@@ -87,7 +104,8 @@ class Tally:
         for code, found in other.kept.items():
             kept = self.kept.setdefault(code, [])
             room = self.settings.max_findings - len(kept)
-            kept += [f._replace(line=None if f.line is None else f.line + first_line) for f in found[:room]]
+            kept += [f.moved(first_line) for f in found[:room]]
+        self.spilled += [f.moved(first_line) for f in other.spilled]
         if self.lines is not None:
             for code, lines in (other.lines or {}).items():
                 self.lines.setdefault(code, set()).update(line + first_line for line in lines)
@@ -132,5 +150,6 @@ def finding_of(found: Found, file: str) -> Finding:
         evidence=rule.evidence,
         file=file,
         record_sha256=found.record_sha256,
+        count=found.times,
         fix=Fix(kind=rule.fix[0], note=rule.fix[1]) if rule.fix else None,
     )

@@ -44,6 +44,8 @@ class Finding(Record):
     """The file's name as the user gave it."""
     record_sha256: str = ""
     """SHA-256 of the canonical record, so that a finding survives reordering; empty where there is none."""
+    count: int = 1
+    """How many findings it stands for: more than one only where a rule about the whole file lists no further places."""
     fix: Fix | None = None
 
 

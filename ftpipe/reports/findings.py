@@ -1,22 +1,14 @@
-"""The findings of a report for people and for machines: text, GitHub annotations, SARIF, Markdown."""
+"""The findings of a report for people: text and Markdown."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from itertools import groupby
 
 from ftpipe.records import Finding, Report, Severity
 from ftpipe.reports.plain import Paint, clean, plain
 
 SHOWN_PER_RULE = 3
-GITHUB_PER_LEVEL = 10
-"""GitHub shows ten annotations per level and step. Source: second-hand, 2026-11-24."""
-SARIF_MAX = 5_000
-"""Results that GitHub keeps of a run. Source: GitHub SARIF documentation, 2026-11-24."""
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
-_GITHUB = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "notice"}
-_SARIF = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
 
 
 def worst_first(report: Report) -> list[list[Finding]]:
@@ -77,62 +69,6 @@ def finding_lines(report: Report, paint: Paint = plain, *, per_rule: int = SHOWN
     return lines
 
 
-def github(report: Report) -> str:
-    """Workflow commands for GitHub Actions, at most ten of each level, the worst first."""
-    lines = []
-    for severity, command in _GITHUB.items():
-        wanted = [f for group in worst_first(report) for f in group if f.severity is severity]
-        for finding in wanted[:GITHUB_PER_LEVEL]:
-            fields = {"title": f"{finding.code} {finding.name}", "file": _file_of(report, finding)}
-            if finding.line:
-                fields["line"] = str(finding.line)
-            head = ",".join(f"{key}={_escape(value, is_property=True)}" for key, value in fields.items())
-            text = f"{finding.path}: {finding.message}" if finding.path else finding.message
-            lines.append(f"::{command} {head}::{_escape(clean(text, 500))}")
-    return "\n".join(lines) + ("\n" if lines else "")
-
-
-def _file_of(report: Report, finding: Finding) -> str:
-    for dataset in (report.dataset, report.validation):
-        if dataset is not None and dataset.path.name == finding.file:
-            return dataset.path.as_posix()
-    return finding.file
-
-
-def _escape(text: str, *, is_property: bool = False) -> str:
-    escaped = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-    return escaped.replace(":", "%3A").replace(",", "%2C") if is_property else escaped
-
-
-def sarif(report: Report) -> str:
-    """A SARIF 2.1.0 document, for code scanning."""
-    kept = [f for group in worst_first(report) for f in group][:SARIF_MAX]
-    rules = {f.code: {"id": f.code, "name": f.name, "help": {"text": f.hint or f.name}} for f in kept}
-    run = {
-        "tool": {"driver": {"name": "ftpipe", "rules": list(rules.values())}},
-        "results": [_sarif_result(report, finding) for finding in kept],
-        "properties": {"counts": report.summary.counts, "dataset": report.dataset.sha256},
-    }
-    schema = "https://json.schemastore.org/sarif-2.1.0.json"
-    return json.dumps({"$schema": schema, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False) + "\n"
-
-
-def _sarif_result(report: Report, finding: Finding) -> dict[str, object]:
-    location: dict[str, object] = {"artifactLocation": {"uri": _file_of(report, finding)}}
-    if finding.line:
-        location["region"] = {"startLine": finding.line}
-    text = f"{finding.path}: {finding.message}" if finding.path else finding.message
-    result: dict[str, object] = {
-        "ruleId": finding.code,
-        "level": _SARIF[finding.severity],
-        "message": {"text": clean(text, 1000)},
-        "locations": [{"physicalLocation": location}],
-    }
-    if finding.record_sha256:
-        result["partialFingerprints"] = {"record/v1": f"{finding.code}:{finding.record_sha256}"}
-    return result
-
-
 def markdown(report: Report) -> str:
     """A Markdown section, for a job summary."""
     lines = [f"### {_cell(report.dataset.path.name)}", "", headline(report), ""]
@@ -165,12 +101,3 @@ def _cell(text: str) -> str:
     for char in "\\`*_{}[]<>|#!":
         shown = shown.replace(char, f"\\{char}")
     return shown
-
-
-FORMATS: dict[str, Callable[[Report], str]] = {
-    "text": lambda report: "\n".join([*finding_lines(report), headline(report)]) + "\n",
-    "github": github,
-    "sarif": sarif,
-    "md": markdown,
-}
-"""Output format → renderer; ``json`` is the command's own document."""

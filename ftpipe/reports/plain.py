@@ -55,6 +55,14 @@ def clean(text: object, limit: int | None = None) -> str:
     return shown
 
 
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def xml_text(text: object, limit: int | None = None) -> str:
+    """One line of foreign text in characters that XML has."""
+    return _NOT_XML.sub("\ufffd", clean(text, limit))
+
+
 def clean_block(text: str) -> str:
     """Foreign text of several lines: line breaks and tabs stay, everything else is as in :func:`clean`."""
     return "\n".join("    ".join(clean(cell) for cell in line.split("\t")) for line in re.split("\r\n|\n", text))

@@ -15,7 +15,7 @@ from ftpipe.dataset.survey import quiet, survey
 from ftpipe.dataset.tally import Tally, finding_of
 from ftpipe.dataset.tokens import encoding_for
 from ftpipe.errors import UsageError
-from ftpipe.records import Dataset, Report, Severity, TokenStats
+from ftpipe.records import Dataset, Finding, Report, Severity, TokenStats
 
 
 def count(
@@ -28,6 +28,7 @@ def count(
     max_cost: float | None = None,
     settings: CheckSettings | None = None,
     on_progress: Callable[[int, int], None] = quiet,
+    on_finding: Callable[[Finding], None] | None = None,
 ) -> Report:
     """Add token figures for a base model, and what a job would cost.
 
@@ -42,6 +43,7 @@ def count(
         max_cost: The most that the job may cost, in the currency of the estimate; more is a finding.
         settings: What to select, ignore and weigh, as for ``validate``.
         on_progress: Told bytes done and bytes in all, where the file is read again.
+        on_finding: Told what is found about the cost.
 
     Raises:
         UsageError: ``epochs`` is out of range.
@@ -59,8 +61,11 @@ def count(
     counted = report.model_copy(
         update={"model": model, "tokens": tokens, "validation_tokens": validation, "cost": cost}
     )
-    quote = Quote(cost, report.method, max_cost)
-    return with_price_findings(counted, quote, settings or CheckSettings(), day)
+    found = price_findings(counted, Quote(cost, report.method, max_cost), settings or CheckSettings(), day)
+    if on_finding is not None:
+        for finding in found:
+            on_finding(finding)
+    return with_price_findings(counted, found)
 
 
 def _tokens(
@@ -89,19 +94,22 @@ def _tokens(
     return found.stats()
 
 
-def with_price_findings(report: Report, quote: Quote, settings: CheckSettings, day: dt.date) -> Report:
-    """The report with what the rules about money find, in place of what they found earlier."""
-    rules = [rule for rule in all_rules() if rule.scope == "price"]
+def price_findings(report: Report, quote: Quote, settings: CheckSettings, day: dt.date) -> tuple[Finding, ...]:
+    """What the rules about money find."""
     tally = Tally(settings, report.target, day)
-    for rule in rules:
-        if settings.wants(rule.code):
+    for rule in all_rules():
+        if rule.scope == "price" and settings.wants(rule.code):
             tally.add(rule, rule.check(quote))
-    codes = {rule.code for rule in rules}
-    earlier = [f for f in report.findings if f.code in codes]
-    found = [finding_of(item, report.dataset.path.name) for kept in tally.kept.values() for item in kept]
+    return tuple(finding_of(item, report.dataset.path.name) for kept in tally.kept.values() for item in kept)
+
+
+def with_price_findings(report: Report, found: tuple[Finding, ...]) -> Report:
+    """The report with what was found about money, in place of what was found earlier."""
+    codes = {rule.code for rule in all_rules() if rule.scope == "price"}
+    others = tuple(f for f in report.findings if f.code not in codes)
     counts = {code: n for code, n in report.summary.counts.items() if code not in codes}
     levels = Counter(f.severity for f in found)
-    levels.subtract(f.severity for f in earlier)
+    levels.subtract(f.severity for f in report.findings if f.code in codes)
     summary = report.summary.model_copy(
         update={
             "counts": dict(sorted((counts | Counter(f.code for f in found)).items())),
@@ -110,5 +118,4 @@ def with_price_findings(report: Report, quote: Quote, settings: CheckSettings, d
             "infos": report.summary.infos + levels[Severity.INFO],
         }
     )
-    others = tuple(f for f in report.findings if f.code not in codes)
     return report.model_copy(update={"findings": (*others, *found), "summary": summary})

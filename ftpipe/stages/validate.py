@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ftpipe.dataset.across import overlap
@@ -15,6 +16,7 @@ from ftpipe.dataset.prices import PriceTable
 from ftpipe.dataset.rules import codes
 from ftpipe.dataset.rules.rule import TARGETS
 from ftpipe.dataset.settings import CheckSettings, check_codes, did_you_mean
+from ftpipe.dataset.spill import OnFinding, Spill
 from ftpipe.dataset.survey import Survey, quiet, run_file_rules, survey
 from ftpipe.dataset.tally import finding_of
 from ftpipe.errors import UsageError
@@ -35,6 +37,7 @@ def validate(
     today: dt.date | None = None,
     for_job: bool = False,
     on_progress: Callable[[int, int], None] = quiet,
+    on_finding: OnFinding | None = None,
 ) -> Report:
     """Check a dataset, and the validation file that goes with it.
 
@@ -49,6 +52,7 @@ def validate(
         today: For shutdown dates; ``None`` for the current day.
         for_job: Also ask for what only a job needs, such as a validation file in reinforcement.
         on_progress: Told bytes done and bytes in all.
+        on_finding: Told every finding, also those beyond the ones that the report keeps, when all were found.
 
     Returns:
         The report, with the token figures of both files; ``count`` adds the cost.
@@ -57,30 +61,48 @@ def validate(
         UsageError: A file does not exist, or target, method or a rule code is unknown.
         StateError: A file cannot be read.
     """
-    chosen = settings or CheckSettings()
+    chosen = replace(settings or CheckSettings(), every=on_finding is not None)
     check_codes((*chosen.select, *chosen.ignore), codes())
     if target not in TARGETS:
         raise UsageError(f"Unknown target {target!r}.", did_you_mean(target, TARGETS))
     wanted = _method(method)
     day = today or dt.date.today()
+    spills = (Spill(), Spill()) if on_finding else (None, None)
     found = survey(
-        Path(path), target=target, method=wanted, model=model, settings=chosen, today=day, on_progress=on_progress
-    )
+        Path(path), target=target, method=wanted, model=model, settings=chosen, today=day, on_progress=on_progress,
+        spill=spills[0],
+    )  # fmt: skip
     held: Survey | None = None
     if validation is not None:
-        held = survey(
-            Path(validation), target=target, method=wanted or METHOD_OF[found.facts.format], model=model,
-            settings=chosen, today=day, role="validation",
-        )  # fmt: skip
-        held.facts.sampled["overlap"] = overlap(found.prints, held.prints)
-        held.facts.sampled["train_examples"] = found.facts.examples
-        held.facts.sampled["near_overlap"] = _near(Path(path), Path(validation), found)
-        run_file_rules(held)
+        held = _held_out(found, Path(validation), wanted, spills[1])
     if test is not None:
         found.facts.sampled["leaks"] = _leaks(found, Path(test))
     found.facts.sampled |= {"for_job": for_job, "has_validation": held is not None}
     run_file_rules(found)
+    if on_finding is not None:
+        _hand_on([found, held], spills, on_finding)
     return _report(found, held, target, wanted, model)
+
+
+def _held_out(found: Survey, validation: Path, method: str | None, spill: Spill | None) -> Survey:
+    """The survey of the validation file, compared with the training file."""
+    facts = found.facts
+    held = survey(
+        validation, target=facts.target, method=method or METHOD_OF[facts.format], model=facts.model,
+        settings=facts.settings, today=facts.today, role="validation", spill=spill,
+    )  # fmt: skip
+    held.facts.sampled["overlap"] = overlap(found.prints, held.prints)
+    held.facts.sampled["train_examples"] = facts.examples
+    held.facts.sampled["near_overlap"] = _near(found.dataset.path, validation, found)
+    run_file_rules(held)
+    return held
+
+
+def _hand_on(files: Sequence[Survey | None], spills: Sequence[Spill | None], on_finding: OnFinding) -> None:
+    for found, spill in zip(files, spills, strict=True):
+        if found is not None and spill is not None:
+            spill.take(found.part.tally)
+            spill.tell(found.part.tally, found.facts.name, on_finding)
 
 
 def failing_lines(

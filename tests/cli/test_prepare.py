@@ -146,13 +146,33 @@ def test_rules_are_selected_and_left_out(world: World) -> None:
     assert world.run("prepare", data, "--select", "FT999").code == 2
 
 
-@pytest.mark.parametrize(("form", "says"), [("github", "::error "), ("sarif", '"2.1.0"'), ("md", "| FT204")])
+@pytest.mark.parametrize(
+    ("form", "says"),
+    [
+        ("github", "::error "),
+        ("sarif", '"2.1.0"'),
+        ("md", "| FT204"),
+        ("gitlab", '"check_name": "FT204'),
+        ("junit", "FT204 missing-role (error)"),
+    ],
+)
 def test_findings_go_out_in_a_machines_format(world: World, form: str, says: str) -> None:
     """Nothing else is on stdout."""
     ran = world.run("prepare", str(chat_file(extra=BAD_LINE)), "--output-format", form)
     assert ran.code == 1
     assert says in ran.out
     assert "tokens" not in ran.out.splitlines()[0]
+
+
+def test_every_finding_goes_out_on_a_line_of_its_own_however_many_are_kept(world: World) -> None:
+    """To stdout or into a file; as many as the exact counts say, those about cost among them."""
+    data = str(chat_file(extra=BAD_LINE * 70))
+    found = [json.loads(line) for line in world.run("validate", data, "--output-format", "ndjson").out.splitlines()]
+    assert sorted(f["line"] for f in found if f["code"] == "FT204") == list(range(13, 83))
+    ran = world.run("prepare", data, "--findings", "all.ndjson", "--max-cost", "0", "--json").document
+    lines = [json.loads(line) for line in Path("all.ndjson").read_text().splitlines()]
+    assert sum(line["count"] for line in lines) == sum(ran["summary"]["counts"].values()) > len(ran["findings"])
+    assert {"FT204", "FT707"} <= {line["code"] for line in lines}
 
 
 def test_many_files_are_validated_and_nothing_is_written(world: World) -> None:

@@ -33,6 +33,7 @@ def codes() -> tuple[str, ...]:
     return tuple(dict.fromkeys(rule.code for rule in all_rules()))
 
 
+@cache
 def find_rule(code: str) -> Rule | None:
     """The rule of a code or of a name, upper or lower case; ``None`` where there is none."""
     word = code.strip()

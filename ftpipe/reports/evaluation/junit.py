@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from xml.etree import ElementTree as Xml
 
 from ftpipe.records.evaluation import Evaluation, Outcome
 from ftpipe.reports.evaluation.words import verdict_reason, verdict_title
-from ftpipe.reports.plain import clean, clean_block
+from ftpipe.reports.plain import clean_block, xml_text
 
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 LONGEST = 2000
 """Characters of an answer that are quoted."""
 
@@ -60,8 +58,8 @@ def _quote(evaluation: Evaluation, outcome: Outcome, challenger: str) -> str:
 
 
 def _text(text: str) -> str:
-    return _NOT_XML.sub("\ufffd", clean(text, LONGEST))
+    return xml_text(text, LONGEST)
 
 
 def _block(text: str) -> str:
-    return _NOT_XML.sub("\ufffd", clean_block(text))
+    return "\n".join(xml_text(line) for line in clean_block(text).split("\n"))

@@ -1,0 +1,37 @@
+"""Every finding of a file on its way out, in a temporary file, so that memory stays bounded however many there are."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+
+from ftpipe.dataset.tally import Found, Tally, finding_of
+from ftpipe.records import Finding
+
+OnFinding = Callable[[Finding], None]
+
+
+class Spill:
+    """Takes findings while a file is read, and gives them back when it is known which of them count."""
+
+    def __init__(self) -> None:
+        # Python closes and removes it with the object.
+        self._file = tempfile.TemporaryFile("w+", encoding="ascii", prefix="ftpipe-")  # noqa: SIM115
+
+    def take(self, tally: Tally) -> None:
+        """Move what a tally has gathered into the file."""
+        self._file.writelines(json.dumps(found) + "\n" for found in tally.spilled)
+        tally.spilled.clear()
+
+    def tell(self, tally: Tally, file: str, on_finding: OnFinding) -> None:
+        """Hand on every finding whose rule is still counted, as a record."""
+        counted = {code for code, _ in tally.counts}
+        for found in self._all():
+            if found.code in counted:
+                on_finding(finding_of(found, file))
+
+    def _all(self) -> Iterator[Found]:
+        self._file.seek(0)
+        for line in self._file:
+            yield Found(*json.loads(line))
