@@ -31,6 +31,7 @@ FLOORS = {
     "config": 2,
     "reports": 2,
     "evaluation": 2,
+    "exporters": 2,
     "watcher": 1.5,
     "records": 1,
     "errors": 1,
@@ -54,6 +55,11 @@ DOORS = {
     "torch": ("ftpipe/server/",),
     "transformers": ("ftpipe/server/",),
     "peft": ("ftpipe/server/",),
+    "ray": ("ftpipe/server/trainers/crew.py",),
+    "llguidance": ("ftpipe/server/grammar.py",),
+    "wandb": ("ftpipe/exporters/",),
+    "mlflow": ("ftpipe/exporters/",),
+    "trackio": ("ftpipe/exporters/",),
 }
 STAGES = {"validate", "count", "upload", "create", "poll", "register", "evaluate"}
 TYPES_ONLY = {("ftpipe/errors.py", "ftpipe.records")}

@@ -11,10 +11,13 @@ from ftpipe.cli import options
 from ftpipe.cli.asked import require_file
 from ftpipe.cli.group import Command
 from ftpipe.cli.session import Session, pass_session
+from ftpipe.cli.tracking import export_options, opened, send
 from ftpipe.config import Settings
 
 if TYPE_CHECKING:
     from ftpipe.cli.answering import Sides
+    from ftpipe.errors import UsageError
+    from ftpipe.exporters import Tracked
     from ftpipe.records.evaluation import Evaluation, EvaluationSpec
 
 FOLDER = "evaluations"
@@ -22,7 +25,9 @@ FOLDER = "evaluations"
 
 what = options.together(
     click.option("--against", metavar="BASE", help="The baseline; the first model's own base where not given."),
-    click.option("--data", type=options.FILE, required=True, metavar="FILE", help="Held-out chat JSONL."),
+    click.option(
+        "--data", type=options.FILE, metavar="FILE", help="Held-out chat JSONL; with --losses the training rows."
+    ),
     click.option("--prompt", type=options.FILE, metavar="FILE", help="A better system prompt: a second baseline."),
     click.option("--provider", metavar="NAME", help="Where the models answer; the registry's knowledge otherwise."),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N items."),
@@ -47,6 +52,12 @@ asking = options.together(
     click.option("--per-minute", type=click.FloatRange(min=0.01), metavar="N", help="Requests a minute at most."),
     click.option("--fresh", is_flag=True, help="Ask again what was answered before."),
 )
+losses = options.together(
+    click.option("--losses", is_flag=True, help="Rank training rows by loss before and after: finds wrong labels."),
+    click.option("--by", type=click.Choice(["after", "before", "rise"]), default="after", show_default=True,
+                 help="Which loss ranks the rows."),
+    click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="Rows that are listed."),
+)  # fmt: skip
 outputs = options.together(
     *(
         click.option(f"--{name}", type=options.FILE, metavar="FILE", help=f"Write {title} here.")
@@ -64,13 +75,16 @@ outputs = options.together(
 @click.command(
     cls=Command,
     example="ftpipe evaluate support-bot@production --data data/support_desk/test.jsonl\n"
-    "ftpipe evaluate ft:… --against gpt-4.1-mini --prompt better.txt --data test.jsonl --gate 'exact>=+0.03@95%'",
+    "ftpipe evaluate ft:… --against gpt-4.1-mini --prompt better.txt --data test.jsonl --gate 'exact>=+0.03@95%'\n"
+    "ftpipe evaluate ft:… --losses",
 )
 @click.argument("models", nargs=-1, required=True)
 @what
 @how
 @asking
+@losses
 @outputs
+@export_options
 @pass_session
 def evaluate(session: Session, /, models: tuple[str, ...], **flags: Any) -> None:
     """Compare MODELS with a baseline on items that neither has seen.
@@ -80,15 +94,59 @@ def evaluate(session: Session, /, models: tuple[str, ...], **flags: Any) -> None
     """
     from ftpipe.cli.answering import sides
 
+    if flags["losses"] or typed() & {"by", "top"}:
+        rank_losses(session, models, flags)
+        return
+    if flags["data"] is None:
+        raise no_data(models)
     for name in ("data", "prompt", "schema", "grader"):
         if flags[name] is not None:
             require_file(flags[name])
+    exporters = opened(flags["exports"])
     settings = session.settings({"provider": flags["provider"]})
     found = sides(session, settings, models, against=flags["against"], prompt=flags["prompt"])
     evaluation = ask(session, settings, found, flags)
     show(session, evaluation)
-    write(session, settings, evaluation, found, flags)
+    send(session, exporters, write(session, settings, evaluation, found, flags), flags["project"])
     refuse_lost(evaluation)
+
+
+def typed() -> frozenset[str]:
+    """The command's own options that were given on the command line, as they are written, without dashes."""
+    from click.core import ParameterSource
+
+    context = click.get_current_context()
+    given = {
+        max(option.opts, key=len).lstrip("-")
+        for option in context.command.params
+        if option.name in context.params and isinstance(option, click.Option)
+        if context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+    }
+    return frozenset(given)
+
+
+def rank_losses(session: Session, models: tuple[str, ...], flags: dict[str, Any]) -> None:
+    """The other question: which rows of the training data are hard.
+
+    Raises:
+        UsageError: The question was not asked, only its flags were given.
+    """
+    from ftpipe.cli.losses import rank_rows
+    from ftpipe.errors import UsageError
+
+    if not flags["losses"]:
+        raise UsageError("--by and --top are about --losses", "add --losses")
+    rank_rows(session, models, flags, typed())
+
+
+def no_data(models: tuple[str, ...]) -> UsageError:
+    """The error of an evaluation without items."""
+    from ftpipe.errors import UsageError
+
+    return UsageError(
+        "no items were named",
+        f"--data FILE: chat JSONL that {models[0]} was not trained on; `ftpipe split` sets some aside before training",
+    )
 
 
 def usual(data: Path) -> dict[str, Any]:
@@ -182,8 +240,15 @@ def show(session: Session, evaluation: Evaluation) -> None:
     session.out(evaluation_lines(evaluation, session.paint))
 
 
-def write(session: Session, settings: Settings, evaluation: Evaluation, found: Sides, flags: dict[str, Any]) -> None:
-    """Keep the result in the project's state, with its page, and write what else was asked for."""
+def write(
+    session: Session, settings: Settings, evaluation: Evaluation, found: Sides, flags: dict[str, Any]
+) -> list[Tracked]:
+    """Keep the result in the project's state, with its page, and write what else was asked for.
+
+    Returns:
+        What can be sent to other tools: one run for each arm.
+    """
+    from ftpipe.exporters.tracked import evaluation_runs
     from ftpipe.paths import state_dir
     from ftpipe.reports.evaluation import FORMATS
     from ftpipe.reports.evaluation.page import Background, page
@@ -202,6 +267,7 @@ def write(session: Session, settings: Settings, evaluation: Evaluation, found: S
     registry.save_evaluation(evaluation)
     session.add(files=files)
     session.say(f"report: {files['html']}")
+    return evaluation_runs(evaluation, found.known, curves, files["html"])
 
 
 def refuse_lost(evaluation: Evaluation) -> None:

@@ -25,6 +25,7 @@ jobs = Group(
         "cancel": ("ftpipe.cli.jobs:cancel", "Stop a job for good."),
         "pause": ("ftpipe.cli.jobs:pause", "Stop a job for a while."),
         "resume": ("ftpipe.cli.jobs:resume_job", "Let a paused job go on."),
+        "export": ("ftpipe.cli.tracking:export_job", "Send jobs to W&B, MLflow or trackio."),
         "adopt": ("ftpipe.cli.jobs:adopt_job", "Take a job made elsewhere into the registry."),
     },
     example="ftpipe jobs list\nftpipe jobs events ftjob-0123456789abcdef",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -13,6 +13,7 @@ import tenacity
 from ftpipe.errors import ConnectionFailedError, FtpipeError, ProviderError, RateLimitError
 from ftpipe.providers.profiles import Profile
 from ftpipe.records import Checkpoint, Event, Job, JobRequest, Record
+from ftpipe.records.losses import RowLosses
 
 T = TypeVar("T")
 
@@ -169,6 +170,16 @@ class ModelsPort(Protocol):
 
     def stream(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[str]:
         """One answer, piece by piece."""
+        ...
+
+    def losses(self, path: Path, models: Sequence[str], *, on_rows: Callable[[int, int], None]) -> list[RowLosses]:
+        """Loss of every row of a chat file under each of some models of one base; only ftpipe's endpoint tells it.
+
+        ``on_rows`` hears the rows that are done and all that there are to do.
+
+        Raises:
+            RequestRefusedError: The endpoint does not tell it, or the file or the models will not do.
+        """
         ...
 
 

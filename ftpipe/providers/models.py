@@ -1,18 +1,22 @@
-"""``/models`` and ``/chat/completions`` of an endpoint."""
+"""``/models`` and ``/chat/completions`` of an endpoint, and the losses that only ftpipe's own endpoint tells."""
 
 from __future__ import annotations
 
+import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import openai
+from pydantic import ValidationError
 
-from ftpipe.errors import NotFoundError
+from ftpipe.errors import BadAnswerError, NotFoundError, RequestRefusedError, StateError
 from ftpipe.providers.answers import as_dict, checked_id
 from ftpipe.providers.base import Answer
 from ftpipe.providers.client import Caller
+from ftpipe.records.losses import RowLosses
 
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
@@ -76,6 +80,49 @@ class Models:
                     yield chunk.choices[0].delta.content
 
         return self._caller.stream(f"ask {model}", call)
+
+    def losses(self, path: Path, models: Sequence[str], *, on_rows: Callable[[int, int], None]) -> list[RowLosses]:
+        """Every row's loss under each of the models; see ``ModelsPort``."""
+        rows: list[RowLosses] = []
+
+        def call(client: openai.OpenAI) -> Iterator[dict[str, Any]]:
+            try:
+                return iter(_post_rows(client, path, models))
+            except openai.NotFoundError as exc:
+                if exc.code != "unknown_url":
+                    raise
+                raise _no_losses(self._caller.profile.title or self._caller.base_url) from exc
+            except OSError as exc:
+                raise StateError(f"cannot read {path}: {exc.strerror}", "name a file that can be read") from exc
+
+        for event in self._caller.stream("score the rows", call):
+            if "total" in event:
+                on_rows(int(event["done"]), int(event["total"]))
+            try:
+                rows += [RowLosses.model_validate(row) for row in event.get("rows", ())]
+            except ValidationError as exc:
+                raise BadAnswerError("the losses are not what was promised", "is the endpoint an ftpipe?") from exc
+        return rows
+
+
+def _no_losses(where: str) -> RequestRefusedError:
+    return RequestRefusedError(
+        f"{where} tells no losses row by row",
+        "an older server? `ftpipe serve stop`, and the next command starts this version's",
+    )
+
+
+def _post_rows(client: openai.OpenAI, path: Path, models: Sequence[str]) -> openai.Stream[dict[str, Any]]:
+    with path.open("rb") as file:
+        return client.post(
+            "/ftpipe/losses",
+            cast_to=cast(Any, dict[str, Any]),
+            body={"models": json.dumps(list(models))},
+            files=[("file", (path.name, file, "application/jsonl"))],
+            options={"headers": {"Content-Type": "multipart/form-data"}},
+            stream=True,
+            stream_cls=openai.Stream[dict[str, Any]],
+        )
 
 
 def _create(client: openai.OpenAI, model: str, messages: list[dict[str, Any]], sampling: dict[str, Any]) -> Any:  # noqa: ANN401 - the SDK's overloads

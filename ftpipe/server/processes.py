@@ -103,7 +103,7 @@ def start(command: tuple[str, ...], folder: Path) -> Trainer | None:
                 pass_fds=(handle,),
                 start_new_session=True,
                 cwd=folder,
-                env=_environment(),
+                env=trainer_environment(),
             )
     finally:
         os.close(handle)
@@ -139,7 +139,7 @@ def _lock(handle: int) -> bool:
     return True
 
 
-def _environment() -> dict[str, str]:
+def trainer_environment() -> dict[str, str]:
     """The environment for a trainer: ours without keys, and with this very ftpipe to import."""
     kept = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
     # The trainer runs in the job's folder, where a path relative to ours would lead nowhere.

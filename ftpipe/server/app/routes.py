@@ -13,6 +13,7 @@ from ftpipe.server.app.errors import HANDLERS
 from ftpipe.server.app.exchange import Entry, Exchange, Junction, Kind
 from ftpipe.server.app.porch import Porch
 from ftpipe.server.house import House, Ports, build
+from ftpipe.server.losses import Losses
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.status import Health
 
@@ -55,6 +56,9 @@ def entries(house: House) -> tuple[Entry, ...]:
         Entry("DELETE", "/v1/models/{model:path}", write, house.models.delete),
         Entry("POST", "/v1/chat/completions", free, house.chat.create, slow=True),
         Entry("GET", "/v1/chat/completions", read, house.chat.list),
+        Entry(
+            "POST", "/v1/ftpipe/losses", free, Losses(house).rank, form="file", most=limits.max_file_bytes, slow=True
+        ),
     )
 
 

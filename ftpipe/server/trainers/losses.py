@@ -1,18 +1,14 @@
-"""Losses over trained tokens: to learn from, to validate with, and per row to rank a dataset by."""
+"""Losses over trained tokens: to learn from, to validate with, and row by row."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ftpipe.server.bases import resolve_base
-from ftpipe.server.masking import ChatMask, Example
-from ftpipe.server.trainers.batches import micro_batches, read_rows
+from ftpipe.server.masking import Example
+from ftpipe.server.trainers.batches import micro_batches
 from ftpipe.server.trainers.language_model import LanguageModel, States
-from ftpipe.server.trainers.lora import load_base, load_tokenizer
-from ftpipe.server.trainers.machine import choose_machine
 
 if TYPE_CHECKING:
     import torch
@@ -43,21 +39,6 @@ class Score:
     def accuracy(self) -> float:
         """Share of tokens that were predicted right, 0–1."""
         return self.right / max(1, self.tokens)
-
-
-@dataclass(frozen=True)
-class RowLoss:
-    """Loss of one row of a dataset.
-
-    Attributes:
-        line: 1-based line in the file.
-        loss: Mean cross-entropy in nats over its trained tokens.
-        tokens: Its trained tokens.
-    """
-
-    line: int
-    loss: float
-    tokens: int
 
 
 def learn(lm: LanguageModel, examples: Sequence[Example], *, of_tokens: int) -> Score:
@@ -135,35 +116,3 @@ def score_rows(
             on_row(done)
     lm.model.train(was_training)
     return found
-
-
-def rank_losses(
-    data: Path, *, base: str, adapter: Path | None, models_dir: Path, on_row: Callable[[int], None] = lambda _: None
-) -> list[RowLoss]:
-    """Rows of a chat file by their loss, highest first: the mislabelled ones tend to be on top.
-
-    Args:
-        data: A JSONL file of chat records.
-        base: Name of the base, as ``resolve_base`` takes it.
-        adapter: Folder of an adapter; ``None`` for the base alone.
-        models_dir: Where models are kept.
-        on_row: Called with the number of rows done so far.
-
-    Raises:
-        DatasetError: Rows that cannot be scored.
-        NotFoundError: The base or adapter is not there.
-    """
-    folder = resolve_base(base, models_dir=models_dir)
-    model = load_base(folder, choose_machine())
-    if adapter is not None:
-        from ftpipe.server.export import load_adapter
-
-        model = load_adapter(model, adapter)
-    lm = LanguageModel(model)
-    limit = int(getattr(lm.config, "max_position_embeddings", None) or MOST_TOKENS)
-    rows = read_rows(data, ChatMask(load_tokenizer(folder)), limit=limit)
-    sums: dict[int, Score] = {}
-    for line, summed in zip(rows.lines, score_rows(lm, rows.examples, on_row), strict=True):
-        sums[line] = sums.get(line, Score()) + summed
-    ranked = [RowLoss(line, summed.mean_loss, summed.tokens) for line, summed in sums.items()]
-    return sorted(ranked, key=lambda row: -row.loss)

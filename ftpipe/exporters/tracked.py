@@ -1,0 +1,158 @@
+"""What a tool is told: one run with its parameters, its curves, its scores and where it comes from."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from ftpipe.records import Metric, Model, Record
+from ftpipe.records.evaluation import ArmResult, Evaluation
+
+Scalar = str | int | float | bool
+
+
+class Tracked(Record):
+    """One run, in the words that all tools share."""
+
+    id: str
+    """The same for the same thing, so that sending it again makes no second one; letters, digits and dashes."""
+    name: str
+    """For people."""
+    kind: str
+    """``training`` or ``evaluation``."""
+    group: str = ""
+    """What runs belong together: an evaluation's id, or a dataset's digest."""
+    started_at: int
+    """UTC Unix seconds."""
+    params: dict[str, Scalar] = Field(default_factory=dict)
+    curves: tuple[tuple[int, dict[str, float]], ...] = ()
+    """Step and the values that were measured there."""
+    scores: dict[str, float] = Field(default_factory=dict)
+    """Values about the whole run; an interval is three of them: ``x``, ``x_low``, ``x_high``."""
+    tags: dict[str, str] = Field(default_factory=dict)
+    """Lineage: names and digests."""
+    report: Path | None = None
+    """A page to keep beside it."""
+
+
+def training(model: Model, metrics: Sequence[Metric]) -> Tracked:
+    """A registered model's job."""
+    return Tracked(
+        id=_id("training", model.endpoint, model.job_id),
+        name=model.id,
+        kind="training",
+        group=model.dataset_sha256[:16],
+        started_at=model.created_at,
+        params=_parameters(model),
+        curves=tuple(_curve(metrics)),
+        scores=_finite({"trained_tokens": model.trained_tokens, "cost": model.actual_cost}),
+        tags=_lineage(model),
+    )
+
+
+def evaluation_runs(
+    evaluation: Evaluation,
+    known: Mapping[str, Model],
+    curves: Mapping[str, Sequence[Metric]],
+    report: Path | None = None,
+) -> list[Tracked]:
+    """An evaluation as one run for each arm, so that a tool can lay them side by side.
+
+    Args:
+        evaluation: What was found.
+        known: Arm name → its registered model.
+        curves: Arm name → its job's metrics.
+        report: The evaluation's page.
+    """
+    return [
+        _arm(evaluation, result, known.get(result.arm.name), curves.get(result.arm.name, ()), report)
+        for result in evaluation.arms
+    ]
+
+
+def _arm(
+    evaluation: Evaluation, result: ArmResult, model: Model | None, metrics: Sequence[Metric], report: Path | None
+) -> Tracked:
+    name = result.arm.name
+    sampler = {f"sampler.{key}": value for key, value in evaluation.sampler.model_dump().items() if value is not None}
+    asked = {"model": result.arm.model, "task": evaluation.task.value}
+    role = "baseline" if name == evaluation.baseline else "control" if result.arm.is_control else "candidate"
+    about = {"evaluation": evaluation.id, "data": evaluation.data, "data_sha256": evaluation.data_sha256, "arm": role}
+    verdict = {} if role == "baseline" else {"verdict": evaluation.headline(name).verdict}
+    return Tracked(
+        id=_id("evaluation", evaluation.id, name),
+        name=name,
+        kind="evaluation",
+        group=evaluation.id,
+        started_at=evaluation.created_at,
+        params={**(_parameters(model) if model else {}), **sampler, **asked},
+        curves=tuple(_curve(metrics)),
+        scores=_scores(evaluation, result),
+        tags={**(_lineage(model) if model else {"model": result.arm.model}), **about, **verdict},
+        report=report,
+    )
+
+
+def _scores(evaluation: Evaluation, result: ArmResult) -> dict[str, float]:
+    """Each metric with its interval, and for a challenger the difference from the baseline with its own."""
+    found: dict[str, float | None] = {"eval/items": len(evaluation.outcomes) or result.scores[0].items}
+    for score in result.scores:
+        found |= _interval(f"eval/{score.metric}", score.value, score.low, score.high)
+    for one in evaluation.comparisons:
+        if (one.challenger, one.baseline) == (result.arm.name, evaluation.baseline):
+            found |= _interval(f"difference/{one.metric}", one.difference, one.low, one.high)
+            found[f"difference/{one.metric}_p"] = one.p_adjusted
+    usage = result.usage
+    found |= {"latency_p50_s": usage.latency_p50_s, "latency_p95_s": usage.latency_p95_s}
+    found["cost_per_request"] = usage.cost_per_request
+    return _finite(found)
+
+
+def _interval(name: str, value: float, low: float | None, high: float | None) -> dict[str, float | None]:
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
+
+
+def _parameters(model: Model) -> dict[str, Scalar]:
+    """What was asked, what the endpoint made of it, and what it ran on."""
+    found: dict[str, Scalar] = {"base": model.base, "provider": model.provider, "method": model.method.value}
+    for hyperparameters in (model.asked, model.resolved):
+        if hyperparameters is not None:
+            named = hyperparameters.model_dump(exclude={"extra"}, exclude_none=True)
+            found |= {**named, **hyperparameters.extra}
+    return found | ({} if model.seed is None else {"seed": model.seed})
+
+
+def _lineage(model: Model) -> dict[str, str]:
+    tags = {
+        "model": model.id,
+        "base": model.base,
+        "job": model.job_id,
+        "file": model.file_id,
+        "dataset_sha256": model.dataset_sha256,
+        "validation_sha256": model.validation_sha256 or "",
+        "run": model.run_id or "",
+        "aliases": ",".join(model.aliases),
+        "base_shutdown_date": model.base_shutdown_date or "",
+    }
+    return {name: value for name, value in tags.items() if value}
+
+
+def _curve(metrics: Iterable[Metric]) -> Iterable[tuple[int, dict[str, float]]]:
+    for metric in sorted(metrics, key=lambda one: one.step):
+        values = _finite(metric.model_dump(exclude={"step", "total_steps"}))
+        if values:
+            yield metric.step, values
+
+
+def _finite(values: Mapping[str, float | None]) -> dict[str, float]:
+    """The values that are there; no tool can draw the others."""
+    return {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
+
+
+def _id(*parts: str) -> str:
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return f"ftpipe-{digest[:16]}"
