@@ -16,7 +16,7 @@ class Spill:
     """Takes findings while a file is read, and gives them back when it is known which of them count."""
 
     def __init__(self) -> None:
-        # Python closes and removes it with the object.
+        # Where a reading breaks off before it is closed, it goes with the object.
         self._file = tempfile.TemporaryFile("w+", encoding="ascii", prefix="ftpipe-")  # noqa: SIM115
 
     def take(self, tally: Tally) -> None:
@@ -30,6 +30,10 @@ class Spill:
         for found in self._all():
             if found.code in counted:
                 on_finding(finding_of(found, file))
+
+    def close(self) -> None:
+        """Remove the file."""
+        self._file.close()
 
     def _all(self) -> Iterator[Found]:
         self._file.seek(0)

@@ -103,6 +103,8 @@ def _hand_on(files: Sequence[Survey | None], spills: Sequence[Spill | None], on_
         if found is not None and spill is not None:
             spill.take(found.part.tally)
             spill.tell(found.part.tally, found.facts.name, on_finding)
+        if spill is not None:
+            spill.close()
 
 
 def failing_lines(

@@ -8,8 +8,10 @@ import pytest
 
 from ftpipe.dataset.rules import all_rules, codes, families, find_rule
 from ftpipe.dataset.rules.rule import TARGETS, Rule
-from ftpipe.records import Method
 from ftpipe.stages.validate import validate
+from tests.dataset.near_misses import FILES, LINES, file_for
+from tests.dataset.samples import write
+from tests.dataset.situations import SITUATIONS
 
 BROKEN = Path(__file__).parents[1] / "data" / "broken"
 
@@ -105,11 +107,6 @@ EXPECTED: dict[str, tuple[int | None, str, str]] = {
     "FT904": (7, "messages[2].content", "warning"),
     "FT906": (7, "messages[2].content", "info"),
 }
-ELSEWHERE = {
-    "FT001", "FT003", "FT009", "FT010", "FT109", "FT220", "FT222", "FT403", "FT406", "FT409", "FT604", "FT607",
-    "FT701", "FT702", "FT703", "FT704", "FT705", "FT706", "FT707", "FT708", "FT709", "FT710", "FT711", "FT802",
-}  # fmt: skip
-"""Rules that need a model, a second file, a size or a day beside the file; they have tests of their own."""
 BESIDE = {"FT113"}
 """Findings that small files have beside the fault."""
 ALSO = {"FT301": {"FT312"}} | {code: {"FT408"} for code in ("FT401", "FT402", "FT404", "FT407", "FT410")}
@@ -126,20 +123,26 @@ def test_a_rule_names_its_fault_at_line_and_path_and_nothing_else_fires(code: st
     assert {f.code for f in report.findings} <= {code} | beside
 
 
-def test_every_rule_has_a_broken_file_or_a_test_of_its_own() -> None:
-    """A new rule without either is noticed."""
-    assert set(codes()) == set(EXPECTED) | ELSEWHERE
+def test_every_rule_has_something_that_makes_it_fire_and_something_that_nearly_does() -> None:
+    """A new rule without a broken file or a situation, or without its near miss, is noticed."""
+    assert set(codes()) == set(EXPECTED) | set(SITUATIONS)
+    assert set(codes()) == set(LINES) | set(FILES) | set(SITUATIONS)
 
 
-def test_another_suffix_is_refused() -> None:
-    """The Files API looks at the name."""
-    assert "FT003" in validate(BROKEN / "FT003.txt").summary.counts
+@pytest.mark.parametrize("code", [*LINES, *FILES])
+def test_what_only_looks_like_a_fault_is_let_pass(code: str, tmp_path: Path) -> None:
+    """The nearest right thing, for each rule."""
+    path = write(tmp_path / "near.jsonl", file_for(code))
+    assert code not in validate(path, target="azure" if code.startswith("FT6") else "openai").summary.counts
 
 
-def test_a_chat_file_is_refused_for_the_method_dpo() -> None:
-    """The method that was asked for decides, not the one that would fit."""
-    report = validate(BROKEN / "FT109.jsonl", method=Method.DPO)
-    assert [f.code for f in report.findings if f.severity == "error"] == ["FT109"]
+@pytest.mark.parametrize("code", SITUATIONS)
+def test_a_situation_makes_a_rule_fire_and_the_next_best_one_does_not(code: str, tmp_path: Path) -> None:
+    """Models, second files, sizes, days and money."""
+    if code in ("FT704", "FT802"):
+        pytest.importorskip("rensa")
+    assert code in SITUATIONS[code](tmp_path, True)
+    assert code not in SITUATIONS[code](tmp_path, False)
 
 
 @pytest.mark.parametrize("rule", all_rules(), ids=lambda rule: rule.code)
