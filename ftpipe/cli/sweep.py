@@ -14,11 +14,11 @@ from ftpipe.cli.group import Command
 from ftpipe.cli.session import Session
 from ftpipe.config import Settings
 from ftpipe.errors import UsageError
-from ftpipe.reports.plain import clean, plural
+from ftpipe.reports.plain import clean, money, plural
 
 if TYPE_CHECKING:
     from ftpipe.providers.base import Provider
-    from ftpipe.records import Model, Report, Run, RunSpec
+    from ftpipe.records import CostEstimate, Model, Report, Run, RunSpec
     from ftpipe.sweep.sweeper import Scores
 
 _AXIS = re.compile(r"[a-z_]+=[^=\s]*,[^=\s]*")
@@ -71,8 +71,7 @@ def carry_out(session: Session, settings: Settings, spec: RunSpec, report: Repor
     planned = sweeper.plan(spec, points, report, prices=prices)
     costs = [trial.cost for _, _, trial in planned]
     refuse_over_sum(costs, settings.config.max_cost)
-    high = sum(cost.high or 0.0 for cost in costs if cost is not None)
-    session.say(f"sweep of {plural(len(points), 'trial')}, up to {high:.2f} USD together")
+    session.say(plan_lines([name for name, _, _ in planned], costs, is_paid=provider.profile.paid))
     session.add(trials=[name for name, _, _ in planned])
     if flags["dry_run"]:
         return
@@ -85,6 +84,14 @@ def carry_out(session: Session, settings: Settings, spec: RunSpec, report: Repor
     document: Any = plain_data(sweeper.conclude(points, runs, alias=alias, scores=scores))
     session.add(sweep=document)
     session.out(sweep_lines(document, session.paint))
+
+
+def plan_lines(names: Sequence[str], costs: Sequence[CostEstimate | None], *, is_paid: bool) -> list[str]:
+    """The trials one by one, and what they may cost together."""
+    highs = [None if cost is None else cost.high for cost in costs]
+    known = [high for high in highs if high is not None]
+    total = "free" if not is_paid else "cost unknown" if len(known) < len(highs) else f"up to {money(sum(known))}"
+    return [f"sweep of {plural(len(names), 'trial')}, {total}", *(f"  {clean(name, 100)}" for name in names)]
 
 
 def tell(session: Session, name: str, run: Run) -> None:

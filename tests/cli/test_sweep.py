@@ -30,10 +30,13 @@ def test_a_sweep_ends_with_the_best_model_under_the_alias(world: World) -> None:
 
 
 def test_a_dry_run_and_a_budget_send_nothing(world: World) -> None:
-    """The plan is shown; the sum is refused."""
+    """The plan is shown, trial by trial; the sum is refused."""
     data = str(chat_file("train.jsonl"))
     asked = ("train", data, "--provider", "openai", "--sweep", "n_epochs=1,3", "--evaluate", data)
-    assert world.run(*asked, "--dry-run").code == 0
+    shown = world.run(*asked, "--dry-run")
+    assert (shown.code, "n_epochs=3" in shown.err, "up to 0.0" in shown.err) == (0, True, True)
+    free = world.run("train", data, "--provider", "local", "--sweep", "n_epochs=1,3", "--evaluate", data, "--dry-run")
+    assert "2 trials, free" in free.err
     assert world.run(*asked, "--yes", "--max-cost", "0.000001").code == 1
     assert world.run(*asked).code == 2
     assert world.run("train", data, "--sweep", "epochs=1,3").code == 2
