@@ -12,7 +12,7 @@ from ftpipe.pipeline import RUN_KEY_NAME, Pipeline
 from ftpipe.providers.base import Provider
 from ftpipe.records import Job, Run
 from ftpipe.registry import Registry
-from ftpipe.registry.salvage import salvage
+from ftpipe.registry.salvage import replay, salvage
 
 COMPANIONS = ("", "-wal", "-shm")
 """What belongs to an SQLite database, by ending."""
@@ -49,8 +49,8 @@ def rebuild(
 ) -> list[Run]:
     """Take every job of ours that the endpoints list into a registry; finished ones get their model registered.
 
-    What can still be read of a database that was moved aside comes first: aliases, costs and doubtful calls are
-    known nowhere else.
+    What the copy of the ledger tells comes first, then what can still be read of a database that was moved aside:
+    aliases, costs and doubtful calls are known nowhere else.
 
     An endpoint that keeps no metadata cannot tell whose its jobs are, so all of them are taken there.
 
@@ -60,6 +60,8 @@ def rebuild(
         say: Hears what could not be taken.
     """
     runs: list[Run] = []
+    if told := replay(registry):
+        say(f"the copy of the ledger told {sum(told.values())} rows")
     for aside in damaged_beside(registry)[-1:]:
         copied = salvage(aside, registry)
         say(f"{aside.name}: {sum(copied.values())} rows were whole and are kept")

@@ -162,6 +162,7 @@ def registry_state(registry: Registry, today: date) -> Iterator[Finding]:
     place = registry.place.removeprefix("sqlite:///")
     known = f"{plural(len(runs), 'run')}, {plural(len(models), 'model')}"
     yield Finding("registry", "ok", f"{place}: whole, {known}")
+    yield ledger_state(registry)
     ends = {m.id: date.fromisoformat(m.base_shutdown_date) for m in models if m.base_shutdown_date}
     soon = sorted((end, name) for name, end in ends.items() if (end - today).days <= SOON_DAYS)
     for end, name in soon[:5]:
@@ -171,6 +172,16 @@ def registry_state(registry: Registry, today: date) -> Iterator[Finding]:
     doubtful = [run for run in runs if run.state in ("prepared", "uploaded")]
     if doubtful:
         yield Finding("runs", "warn", f"{plural(len(doubtful), 'run')} did not come to an end", "ftpipe resume")
+
+
+def ledger_state(registry: Registry) -> Finding:
+    """Whether the rows are still those that ftpipe wrote."""
+    from ftpipe.registry.audit import audit
+
+    found = next(audit(registry.engine), None)
+    if found is not None:
+        return Finding("ledger", "bad", found.text, "ftpipe models verify names every place")
+    return Finding("ledger", "ok", f"{plural(registry.ledger_size(), 'entry', 'entries')}, unbroken")
 
 
 def disk(name: str, folder: Path) -> Finding:

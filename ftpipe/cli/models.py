@@ -20,6 +20,7 @@ models = Group(
         "list": ("ftpipe.cli.models:list_models", "All models, newest first."),
         "show": ("ftpipe.cli.models:show_model", "One model: data, file, job, cost, metrics, checkpoints."),
         "compare": ("ftpipe.cli.compare:compare", "Two models side by side, and who was better in evaluations."),
+        "verify": ("ftpipe.cli.verify:verify", "Whether models and their weights are as ftpipe wrote them."),
         "alias": ("ftpipe.cli.models:alias", "Point a name at a model, or see where it pointed."),
         "export": ("ftpipe.cli.models:export", "Write a model trained here as a folder for other tools."),
     },

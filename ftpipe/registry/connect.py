@@ -17,7 +17,8 @@ from sqlalchemy import event, exc
 
 from ftpipe.errors import ConfigError, MissingExtraError, StateError
 from ftpipe.registry.explain import damaged, guarded
-from ftpipe.registry.schema import APPLICATION_ID, MIGRATIONS, version_table
+from ftpipe.registry.migrations import MIGRATIONS
+from ftpipe.registry.schema import APPLICATION_ID, version_table
 
 BUSY_MILLISECONDS = 30_000
 _IN_THE_KERNEL = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "ncpfs", "ceph", "lustre", "beegfs", "gpfs")

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from ftpipe.records.evaluation import Evaluation
 from ftpipe.registry import schema
-from ftpipe.registry.connect import reading, writing
+from ftpipe.registry.connect import reading
 from ftpipe.registry.rows import Rows, revive
 
 
@@ -17,8 +17,9 @@ class EvaluationRecords(Rows):
         """Remember an evaluation without its items; the same one made again takes the place of the earlier."""
         kept = evaluation.model_copy(update={"outcomes": ()})
         values = {"created_at": evaluation.created_at, "data": kept.model_dump_json()}
-        with writing(self.engine) as connection:
-            self._upsert(connection, schema.evaluations, {"id": evaluation.id}, values)
+        with self.changing("evaluation made") as change:
+            change.touch(schema.evaluations, schema.evaluations.c.id == evaluation.id)
+            self._upsert(change.connection, schema.evaluations, {"id": evaluation.id}, values)
 
     def evaluations(self, *models: str, limit: int = 20) -> list[Evaluation]:
         """The evaluations in which all of these models took part, newest first.

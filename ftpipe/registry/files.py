@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from ftpipe.records import UploadedFile
 from ftpipe.registry import schema
-from ftpipe.registry.connect import reading, writing
+from ftpipe.registry.connect import reading
 from ftpipe.registry.rows import Rows, revive
 
 
@@ -24,11 +24,14 @@ class FileRecords(Rows):
     def save_file(self, file: UploadedFile) -> None:
         """Remember a file at its endpoint."""
         values = {"data": file.model_dump_json(), "last_seen": self.clock()}
-        with writing(self.engine) as connection:
-            self._upsert(connection, schema.files, {"endpoint": file.endpoint, "sha256": file.sha256}, values)
+        table = schema.files.c
+        with self.changing("file seen") as change:
+            change.touch(schema.files, table.endpoint == file.endpoint, table.sha256 == file.sha256)
+            self._upsert(change.connection, schema.files, {"endpoint": file.endpoint, "sha256": file.sha256}, values)
 
     def forget_file(self, endpoint: str, sha256: str) -> None:
         """The endpoint does not have the file any more."""
         table = schema.files
-        with writing(self.engine) as connection:
-            connection.execute(table.delete().where(table.c.endpoint == endpoint, table.c.sha256 == sha256))
+        with self.changing("file gone") as change:
+            change.remove(table, endpoint=endpoint, sha256=sha256)
+            change.connection.execute(table.delete().where(table.c.endpoint == endpoint, table.c.sha256 == sha256))

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from ftpipe.records import Event, Job, Metric
 from ftpipe.registry import schema
-from ftpipe.registry.connect import reading, writing
+from ftpipe.registry.connect import reading
 from ftpipe.registry.rows import Rows, revive
 
 
@@ -21,8 +21,10 @@ class JobRecords(Rows):
         values = {"status": job.status, "data": job.model_dump_json(), "updated_at": self.clock()}
         if run_id is not None:
             values["run_id"] = run_id
-        with writing(self.engine) as connection:
-            self._upsert(connection, schema.jobs, {"endpoint": job.endpoint, "id": job.id}, values)
+        table = schema.jobs.c
+        with self.changing("job seen") as change:
+            change.touch(schema.jobs, table.endpoint == job.endpoint, table.id == job.id)
+            self._upsert(change.connection, schema.jobs, {"endpoint": job.endpoint, "id": job.id}, values)
 
     def job(self, job_id: str) -> Job | None:
         """The job of that id, as it was last described."""
@@ -40,13 +42,21 @@ class JobRecords(Rows):
     def save_events(self, job: Job, events: Iterable[Event]) -> None:
         """Remember events; those that are known stay as they are."""
         table = schema.events
-        with writing(self.engine) as connection:
+        with self.changing("events heard") as change:
+            connection = change.connection
             known = set(self._event_ids(connection, job))
             fresh = [event for event in events if event.id not in known]
             for position, event in enumerate(fresh, start=len(known)):
                 values = {"created_at": event.created_at, "position": position, "data": event.model_dump_json()}
                 keys = {"endpoint": job.endpoint, "job_id": job.id, "id": event.id}
                 self.insert_new(connection, table, keys | values)
+            if fresh:
+                change.touch(
+                    table,
+                    table.c.endpoint == job.endpoint,
+                    table.c.job_id == job.id,
+                    table.c.id.in_([event.id for event in fresh]),
+                )
 
     def events(self, job_id: str) -> list[Event]:
         """The events of a job that are remembered, oldest first."""

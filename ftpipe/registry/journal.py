@@ -9,16 +9,18 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 
 import sqlalchemy as sa
 
 from ftpipe.errors import StateError
 from ftpipe.records import Record
-from ftpipe.registry.connect import reading, writing
-from ftpipe.registry.schema import operations
+from ftpipe.registry.connect import reading
+from ftpipe.registry.rows import changing
+from ftpipe.registry.schema import jobs, operations
 
 
 class OperationState(StrEnum):
@@ -47,6 +49,8 @@ class Operation(Record):
     resolved_at: float | None = None
     estimated_cost: float | None = None
     detail: str = ""
+    listed_before: tuple[str, ...] = ()
+    """Jobs of the same request that the endpoint listed before the first attempt: none of them is its job."""
 
 
 class Journal:
@@ -60,7 +64,16 @@ class Journal:
         """The operation with that key, if there is one."""
         with reading(self._engine) as connection:
             row = connection.execute(sa.select(operations).where(operations.c.key == key)).mappings().first()
-        return Operation(**row) if row else None
+        return Operation(**{**row, "listed_before": json.loads(row["listed_before"] or "[]")}) if row else None
+
+    def claimed(self, endpoint: str, *, run_id: str) -> set[str]:
+        """Jobs at an endpoint that other runs of this registry have, so that none of them is taken for this run's."""
+        called = sa.select(operations.c.remote_id).where(
+            operations.c.endpoint == endpoint, operations.c.run_id != run_id, operations.c.remote_id.is_not(None)
+        )
+        owned = sa.select(jobs.c.id).where(jobs.c.endpoint == endpoint, jobs.c.run_id != run_id)
+        with reading(self._engine) as connection:
+            return {*connection.execute(called).scalars(), *connection.execute(owned).scalars()}
 
     def intend(
         self,
@@ -71,13 +84,18 @@ class Journal:
         endpoint: str,
         request_sha256: str,
         estimated_cost: float | None = None,
+        listed_before: Iterable[str] = (),
     ) -> Operation:
         """Commit the intent to make a call; when this returns, it is on the disk.
+
+        ``listed_before`` is kept from the first attempt alone: what is listed later may be that attempt's own.
 
         Raises:
             StateError: A call with that key has been confirmed, or another request has used the key.
         """
-        with writing(self._engine) as connection:
+        with changing(self._engine, f"{kind} intended", self._clock) as change:
+            connection = change.connection
+            change.touch(operations, operations.c.key == key)
             row = connection.execute(sa.select(operations).where(operations.c.key == key)).mappings().first()
             values = {
                 "state": OperationState.INTENDED,
@@ -95,6 +113,7 @@ class Journal:
                         endpoint=endpoint,
                         request_sha256=request_sha256,
                         estimated_cost=estimated_cost,
+                        listed_before=json.dumps(list(listed_before)),
                         **values,
                     )
                 )
@@ -125,8 +144,9 @@ class Journal:
         self._resolve(key, OperationState.UNKNOWN, detail=why)
 
     def _resolve(self, key: str, state: OperationState, *, remote_id: str | None = None, detail: str = "") -> None:
-        with writing(self._engine) as connection:
-            connection.execute(
+        with changing(self._engine, f"call {state.value}", self._clock) as change:
+            change.touch(operations, operations.c.key == key)
+            change.connection.execute(
                 operations.update()
                 .where(operations.c.key == key, operations.c.state != OperationState.CONFIRMED)
                 .values(state=state, remote_id=remote_id, detail=detail[:500], resolved_at=self._clock())

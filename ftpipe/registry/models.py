@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from ftpipe.errors import UsageError
 from ftpipe.records import Model, Record
 from ftpipe.registry import schema
-from ftpipe.registry.connect import reading, writing
+from ftpipe.registry.connect import reading
 from ftpipe.registry.rows import Rows, revive
 
 
@@ -94,7 +94,8 @@ class ModelRecords(Rows):
                 f"{alias!r} cannot be an alias", "choose a name of your own, for example support-bot@production"
             )
         table = schema.aliases
-        with writing(self.engine) as connection:
+        with self.changing("alias moved") as change:
+            connection = change.connection
             old = connection.execute(sa.select(table.c.model_id).where(table.c.alias == alias)).scalar()
             if old != model.id:
                 values = {"endpoint": model.endpoint, "model_id": model.id, "moved_at": self.clock()}
@@ -104,6 +105,10 @@ class ModelRecords(Rows):
                         alias=alias, from_model=old, to_model=model.id, reason=reason, moved_at=self.clock()
                     )
                 )
+                change.touch(table, table.c.alias == alias)
+                moves = schema.alias_history
+                newest = sa.select(sa.func.max(moves.c.number)).scalar_subquery()
+                change.touch(moves, moves.c.number == newest)
         return self.model(model.id)
 
     def aliases(self) -> dict[str, str]:

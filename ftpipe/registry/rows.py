@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -12,6 +13,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from ftpipe.errors import StateError
 from ftpipe.records import Record
+from ftpipe.registry.connect import writing
+from ftpipe.registry.copies import copy_out
+from ftpipe.registry.ledger import Change
 
 R = TypeVar("R", bound=Record)
 
@@ -33,6 +37,22 @@ def revive(kind: type[R], text: str) -> R:
         ) from error
 
 
+@contextlib.contextmanager
+def changing(engine: sa.Engine, what: str, clock: Callable[[], float]) -> Iterator[Change]:
+    """A transaction whose rows go into the ledger with it, and then into the copy beside the database.
+
+    Args:
+        engine: An open database.
+        what: What is done, for the ledger.
+        clock: UTC Unix seconds.
+    """
+    with writing(engine) as connection:
+        change = Change(connection)
+        yield change
+        change.seal(what, clock())
+    copy_out(engine)
+
+
 class Rows:
     """A part of the registry.
 
@@ -50,13 +70,18 @@ class Rows:
         """Where the database is, without a password."""
         return self.engine.url.render_as_string(hide_password=True)
 
+    def changing(self, what: str) -> contextlib.AbstractContextManager[Change]:
+        """A transaction that the ledger tells of."""
+        return changing(self.engine, what, self.clock)
+
     def _upsert(self, connection: sa.Connection, table: sa.Table, keys: dict[str, Any], values: dict[str, Any]) -> None:
         statement = self._insert(table).values(**keys, **values)
         connection.execute(statement.on_conflict_do_update(index_elements=list(keys), set_=values))
 
-    def insert_new(self, connection: sa.Connection, table: sa.Table, values: dict[str, Any]) -> None:
-        """Insert a row unless it is there, also where another process inserts it at the same moment."""
-        connection.execute(self._insert(table).values(**values).on_conflict_do_nothing())
+    def insert_new(self, connection: sa.Connection, table: sa.Table, values: dict[str, Any]) -> bool:
+        """Insert a row unless it is there, also where another process inserts it at the same moment; True if it did."""
+        done: sa.CursorResult[Any] = connection.execute(self._insert(table).values(**values).on_conflict_do_nothing())
+        return done.rowcount == 1
 
     def _insert(self, table: sa.Table) -> Any:  # noqa: ANN401 - one of two dialects' own insert
         return (postgresql.insert if self.engine.dialect.name == "postgresql" else sqlite.insert)(table)

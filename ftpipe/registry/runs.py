@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from ftpipe.errors import StateError, UsageError
 from ftpipe.records import CostEstimate, Dataset, Model, Record, Run, RunSpec, RunState, UploadedFile
 from ftpipe.registry import schema
-from ftpipe.registry.connect import reading, writing
+from ftpipe.registry.connect import reading
 from ftpipe.registry.jobs import JobRecords
 from ftpipe.registry.models import ModelRecords
 from ftpipe.registry.rows import revive
@@ -23,7 +23,9 @@ class RunRecords(JobRecords, ModelRecords):
 
     def start_run(self, run: Run, *, key: str, ordinal: int) -> Run:
         """Remember a new run, or give back the one that has this key and ordinal already."""
-        with writing(self.engine) as connection:
+        with self.changing("run started") as change:
+            connection = change.connection
+            change.touch(schema.runs, schema.runs.c.key == key, schema.runs.c.ordinal == ordinal)
             following = sa.select(sa.func.coalesce(sa.func.max(schema.runs.c.sequence), 0) + 1).scalar_subquery()
             values = {"key": key, "ordinal": ordinal, "sequence": following, **_run_values(run)}
             self.insert_new(connection, schema.runs, values)
@@ -49,8 +51,9 @@ class RunRecords(JobRecords, ModelRecords):
         """Write down how far a run has come; a registered one is never taken back by who has looked before that."""
         known = schema.runs.c
         is_open = (known.id == run.id) & (known.state != RunState.REGISTERED.value)
-        with writing(self.engine) as connection:
-            connection.execute(schema.runs.update().where(is_open).values(**_run_values(run)))
+        with self.changing(f"run {run.state.value}") as change:
+            change.touch(schema.runs, known.id == run.id)
+            change.connection.execute(schema.runs.update().where(is_open).values(**_run_values(run)))
         return run
 
     def run(self, run_id: str) -> Run:
@@ -117,9 +120,14 @@ class RunRecords(JobRecords, ModelRecords):
             price_row: JSON of the price that the costs were computed with.
         """
         done = run.model_copy(update={"state": RunState.REGISTERED, "model": model})
-        with writing(self.engine) as connection:
+        with self.changing("model registered") as change:
+            connection = change.connection
             self.write_model(connection, model)
             self.write_cost(connection, model, price_row)
+            models, costs = schema.models.c, schema.costs.c
+            change.touch(schema.models, models.endpoint == model.endpoint, models.id == model.id)
+            change.touch(schema.costs, costs.endpoint == model.endpoint, costs.job_id == model.job_id)
+            change.touch(schema.runs, schema.runs.c.id == run.id)
             connection.execute(schema.runs.update().where(schema.runs.c.id == run.id).values(**_run_values(done)))
         return done
 

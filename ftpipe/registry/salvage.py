@@ -1,19 +1,21 @@
-"""Salvage: the rows of a damaged SQLite database that can still be read go into a new one."""
+"""Salvage: what the ledger's copy and the whole rows of a damaged SQLite database still tell goes into a new one."""
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from pydantic import ValidationError
 
 from ftpipe.records import CostEstimate, Dataset, Event, Job, Model, Record, RunSpec, UploadedFile
 from ftpipe.records.evaluation import Evaluation
 from ftpipe.registry import schema
-from ftpipe.registry.connect import writing
+from ftpipe.registry.copies import copy_of, read_copy
+from ftpipe.registry.ledger import Entry, canonical, latest
 from ftpipe.registry.runs import RunRecords
 
 RECORDS: dict[str, dict[str, type[Record]]] = {
@@ -46,16 +48,45 @@ def salvage(aside: Path, registry: RunRecords) -> dict[str, int]:
     Returns:
         Table → rows that were copied.
     """
+    return _restore(registry, "salvaged from a damaged database", lambda table: list(_readable(aside, table.name)))
+
+
+def replay(registry: RunRecords) -> dict[str, int]:
+    """Take what the copy of the ledger tells; rows that the registry has already stay as they are.
+
+    Entries that were changed since they were written are left out.
+
+    Returns:
+        Table → rows that were taken.
+    """
+    path = copy_of(registry.engine)
+    lines = read_copy(path) if path is not None else iter(())
+    state = latest(entry for entry in map(_entry, lines) if entry is not None and entry.is_whole)
+    by_table: dict[str, list[dict[str, Any]]] = {}
+    for (table, _key), row in state.items():
+        by_table.setdefault(table, []).extend([row] if row else [])
+    return _restore(registry, "rebuilt from the copy of the ledger", lambda table: by_table.get(table.name, []))
+
+
+def _entry(line: dict[str, Any]) -> Entry | None:
+    try:
+        return Entry(**{**line, "data": canonical(line["data"])})
+    except ValidationError:
+        return None
+
+
+def _restore(registry: RunRecords, what: str, rows_of: Callable[[sa.Table], list[dict[str, Any]]]) -> dict[str, int]:
     copied: dict[str, int] = {}
     for table in schema.TABLES:
-        rows = list(_readable(aside, table.name))
+        rows = rows_of(table)
         known = set(table.columns.keys())
-        with writing(registry.engine) as connection:
+        with registry.changing(what) as change:
             for row in rows:
                 values = {name: value for name, value in row.items() if name in known}
-                if _is_whole(table.name, values):
-                    registry.insert_new(connection, table, values)
+                if _is_whole(table.name, values) and registry.insert_new(change.connection, table, values):
                     copied[table.name] = copied.get(table.name, 0) + 1
+            if table.name in copied and table.name not in schema.PASSING:
+                change.touch(table)
     return copied
 
 

@@ -1,8 +1,6 @@
-"""Tables of the journal and the registry, and the numbered migrations that make them."""
+"""Tables of the journal and the registry."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import sqlalchemy as sa
 
@@ -57,6 +55,7 @@ operations = sa.Table(
     sa.Column("resolved_at", sa.Float),
     sa.Column("estimated_cost", sa.Float),
     sa.Column("detail", sa.Text, nullable=False, default=""),
+    sa.Column("listed_before", sa.Text),
 )
 
 files = sa.Table(
@@ -160,6 +159,15 @@ evaluations = sa.Table(
     sa.Column("data", sa.Text, nullable=False),
 )
 
+ledger = sa.Table(
+    "ledger",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("previous", sa.Text, nullable=False),
+    sa.Column("data", sa.Text, nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+)
+
 FIRST_TABLES = (
     runs,
     operations,
@@ -174,29 +182,6 @@ FIRST_TABLES = (
     alias_history,
 )
 TABLES = (*FIRST_TABLES, evaluations)
-"""Every table that holds what somebody did, in the order in which they can be filled."""
-
-
-def _first(connection: sa.Connection) -> None:
-    metadata.create_all(connection, tables=list(FIRST_TABLES))
-
-
-def _second(connection: sa.Connection) -> None:
-    """Runs get an order of their own, since clocks jump; a database made today has the column already."""
-    if "sequence" in {column["name"] for column in sa.inspect(connection).get_columns("runs")}:
-        return
-    connection.exec_driver_sql("ALTER TABLE runs ADD COLUMN sequence INTEGER NOT NULL DEFAULT 0")
-    connection.exec_driver_sql(
-        "UPDATE runs SET sequence = 1 + (SELECT count(*) FROM runs AS earlier"
-        " WHERE earlier.created_at < runs.created_at"
-        " OR (earlier.created_at = runs.created_at AND earlier.id < runs.id))"
-    )
-
-
-def _third(connection: sa.Connection) -> None:
-    """Evaluations are remembered."""
-    metadata.create_all(connection, tables=[evaluations])
-
-
-MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_first, _second, _third)
-"""Applied in order, each in a transaction with its record; never edited once released."""
+"""Every table that holds what somebody did, in the order in which they can be filled; the ledger tells of them."""
+PASSING = frozenset({"uploads", "parts"})
+"""Tables of what is under way, which the ledger does not tell of."""

@@ -11,11 +11,12 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from ftpipe.errors import StateError
-from ftpipe.registry.connect import holding
+from ftpipe.registry.connect import holding, reading
 from ftpipe.registry.evaluations import EvaluationRecords
 from ftpipe.registry.files import FileRecords
 from ftpipe.registry.journal import Journal
 from ftpipe.registry.runs import RunRecords
+from ftpipe.registry.schema import ledger
 from ftpipe.registry.uploads import UploadParts
 
 
@@ -31,6 +32,11 @@ class Registry(RunRecords, FileRecords, EvaluationRecords):
         super().__init__(engine, clock)
         self.journal = Journal(engine, clock)
         self.uploads = UploadParts(engine)
+
+    def ledger_size(self) -> int:
+        """How many entries the ledger has."""
+        with reading(self.engine) as connection:
+            return connection.execute(sa.select(sa.func.count()).select_from(ledger)).scalar() or 0
 
     def close(self) -> None:
         """Let go of the database."""

@@ -63,8 +63,9 @@ def create(
         found = _made_elsewhere(request, key, provider, on_notice)
         if found is not None:
             _intend(request, key, run_id, provider, journal, estimated_cost)
+    before = () if known or found else _listed_before(request, provider, clock())
     if found is None:
-        found = _post(request, key, run_id, provider, journal, estimated_cost, sleep, on_notice)
+        found = _post(request, key, run_id, provider, journal, estimated_cost, before, sleep, on_notice)
     journal.confirm(key, found.id)
     return _with_request(found, request)
 
@@ -77,7 +78,13 @@ def request_digest(request: JobRequest) -> str:
 
 
 def _intend(
-    request: JobRequest, key: str, run_id: str, provider: Provider, journal: JournalPort, cost: float | None
+    request: JobRequest,
+    key: str,
+    run_id: str,
+    provider: Provider,
+    journal: JournalPort,
+    cost: float | None,
+    before: tuple[str, ...] = (),
 ) -> Operation:
     return journal.intend(
         key=key,
@@ -86,7 +93,16 @@ def _intend(
         endpoint=provider.endpoint,
         request_sha256=request_digest(request),
         estimated_cost=cost,
+        listed_before=before,
     )
+
+
+def _listed_before(request: JobRequest, provider: Provider, now: float) -> tuple[str, ...]:
+    """Jobs that look like the one that will be asked for, at a host whose jobs do not say which key made them."""
+    if provider.profile.metadata_stored:
+        return ()
+    since = int(now - 2 * SKEW_SECONDS)
+    return tuple(job.id for job in provider.jobs.recent(since=since) if _is_alike(job, request))
 
 
 def _post(
@@ -96,12 +112,13 @@ def _post(
     provider: Provider,
     journal: JournalPort,
     cost: float | None,
+    before: tuple[str, ...],
     sleep: Callable[[float], None],
     on_notice: Callable[[str], None],
 ) -> Job:
     """Intent, call, outcome; again only when a search says that the last call was not executed."""
     for attempt in range(POSTS):
-        operation = _intend(request, key, run_id, provider, journal, cost)
+        operation = _intend(request, key, run_id, provider, journal, cost, before)
         try:
             return provider.jobs.create(request, key=key)
         except OutcomeUnknownError as exc:
@@ -145,12 +162,12 @@ def _reconcile(
     Raises:
         OutcomeUnknownError: The list cannot be read, so nothing may be sent again.
     """
-    sent_at, lag = operation.sent_at or 0.0, provider.profile.list_lag_seconds
+    lag = provider.profile.list_lag_seconds
     # counted down by the pauses: a clock that jumps must not end the search early, or hold it for hours
     left = lag - min(max(elapsed, 0.0), lag)
     for look in range(LOOKS + 1):
         try:
-            matches = _matches(request, operation.key, sent_at, provider)
+            matches = _matches(request, operation, provider, journal)
         except ProviderError as exc:
             journal.doubt(operation.key, exc.message)
             raise OutcomeUnknownError(
@@ -168,9 +185,9 @@ def _reconcile(
     return None
 
 
-def _matches(request: JobRequest, key: str, sent_at: float, provider: Provider) -> list[Job]:
+def _matches(request: JobRequest, operation: Operation, provider: Provider, journal: JournalPort) -> list[Job]:
     """Jobs that this key has made: by metadata where the endpoint keeps it, else by files, model and time."""
-    since = int(sent_at - SKEW_SECONDS)
+    key, since = operation.key, int((operation.sent_at or 0.0) - SKEW_SECONDS)
     by_filter = list(provider.jobs.recent(metadata={KEY_NAME: key})) if provider.profile.metadata_filter else []
     found = [job for job in by_filter if job.metadata.get(KEY_NAME) == key]
     if found:
@@ -180,17 +197,19 @@ def _matches(request: JobRequest, key: str, sent_at: float, provider: Provider) 
     found = [job for job in jobs if job.metadata.get(KEY_NAME) == key]
     if found:
         return found
-    validation = request.validation_file.id if request.validation_file else None
-    return [
-        job
-        for job in jobs
-        if KEY_NAME not in job.metadata
+    others = journal.claimed(provider.endpoint, run_id=operation.run_id) | set(operation.listed_before)
+    return [job for job in jobs if job.id not in others and job.created_at >= since and _is_alike(job, request)]
+
+
+def _is_alike(job: Job, request: JobRequest) -> bool:
+    """Whether a job that names no key is of the same files, model and name."""
+    return (
+        KEY_NAME not in job.metadata
         and job.training_file == request.training_file.id
-        and job.validation_file == validation
+        and job.validation_file == (request.validation_file.id if request.validation_file else None)
         and _same_model(job.model, request.model)
         and (job.suffix is None or job.suffix == request.suffix)
-        and job.created_at >= since
-    ]
+    )
 
 
 def _same_model(found: str, asked: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from ftpipe.records import UploadedFile
@@ -66,8 +67,13 @@ class JournalPort(Protocol):
         endpoint: str,
         request_sha256: str,
         estimated_cost: float | None = None,
+        listed_before: Iterable[str] = (),
     ) -> Operation:
         """Commit the intent to call."""
+        ...
+
+    def claimed(self, endpoint: str, *, run_id: str) -> set[str]:
+        """Jobs at an endpoint that other runs have."""
         ...
 
     def confirm(self, key: str, remote_id: str) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ftpipe.pipeline import Pipeline, Watcher
 from ftpipe.providers.openai import OpenAIProvider, open_openai
@@ -84,6 +84,12 @@ class Bench:
         self.url = self.registry_url or str(self.path)
         self._registry: Registry | None = None
         self._providers: list[OpenAIProvider] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
 
     @property
     def registry(self) -> Registry:

@@ -332,6 +332,32 @@ def test_the_same_again_is_a_second_job_only_when_it_is_asked_for(bench: Bench) 
     assert bench.counts() == {"files": 1, "jobs": 2, "models": 2, "costs": 2}
 
 
+@pytest.mark.parametrize("profile", [{"metadata_stored": False, "metadata_filter": False}, {}], ids=["told", "untold"])
+@pytest.mark.parametrize("executed", [True, False], ids=["made", "not made"])
+def test_again_at_a_host_without_metadata_takes_no_earlier_job(
+    tmp_path: Path, profile: dict[str, bool], executed: bool
+) -> None:
+    """Within minutes of the first job the answer to a second one is lost: the first one is never taken for it."""
+    with FaultEndpoint(keeps_metadata=False) as endpoint, Bench(tmp_path, endpoint, profile=profile) as bench:
+        first = bench.train()
+        endpoint.script(CREATE, LOST if executed else NEVER)
+        second = bench.train(again=True)
+        assert (second.job.id if second.job else "") == "ftjob-0002" != (first.job.id if first.job else "")
+        assert bench.counts() == {"files": 1, "jobs": 2, "models": 2, "costs": 2}
+
+
+def test_a_job_of_a_stranger_that_was_there_before_is_not_taken_for_ones_own(tmp_path: Path) -> None:
+    """The same file at a host without metadata, trained by a colleague's registry a minute ago: it stays theirs."""
+    with FaultEndpoint(keeps_metadata=False) as endpoint:
+        profile = {"metadata_stored": False, "metadata_filter": False}
+        with Bench(tmp_path / "theirs", endpoint, profile=profile) as theirs:
+            theirs.train()
+        endpoint.script(CREATE, NEVER)
+        with Bench(tmp_path / "mine", endpoint, profile=profile) as mine:
+            run = mine.train()
+        assert (run.job.id if run.job else "", len(endpoint.jobs)) == ("ftjob-0002", 2)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=12), inner, max_size=4),

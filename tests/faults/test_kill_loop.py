@@ -23,9 +23,11 @@ from tests.faults.bench import KEY, LINE
 from tests.faults.driver import TABLE, Zygote
 from tests.faults.endpoint import FaultEndpoint
 
-KILLS = int(os.environ.get("FTPIPE_KILLS", "20"))
+KILLS = int(os.environ.get("FTPIPE_KILLS", "12"))
 SEED = int(os.environ.get("FTPIPE_SEED", "20261124"))
 NO_RUN_YET = 2
+MANY = 200
+"""From so many kills on, every step is tried and not one of each kind, and the usual order has its loop too."""
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +205,7 @@ def test_the_loop_finds_the_double_payment_of_the_usual_order(
             assert life.finish() == 0
             figures[naive] = len(endpoint.jobs)
     assert figures == {True: 2, False: 1}
-    if KILLS >= 200:  # at random moments the narrow window is hit now and then, so it takes many kills
+    if KILLS >= MANY:  # at random moments the narrow window is hit now and then, so it takes many kills
         tally = loop(tmp_path, zygote, KILLS, naive=True)
         with capsys.disabled():
             print(f"\ncall-then-record: {tally}")  # noqa: T201 - the figure
@@ -221,21 +223,27 @@ def number_of(life: Life, route: str) -> int:
 
 
 @pytest.mark.slow
-def test_every_named_step_is_survived(tmp_path: Path, zygote: Zygote) -> None:
-    """Row 1: killed at each kind of commit and of request, before and after, one after the other."""
-    with FaultEndpoint(statuses=("succeeded",)) as endpoint:
-        requests: list[str] = []
-        endpoint.before = requests.append
-        model = Life(tmp_path / "whole", zygote, endpoint)
-        assert model.finish() == 0
-        commits = (model.folder / "steps.txt").read_text().splitlines()
-    assert "after the commit of INSERT INTO operations" in commits
-    assert "POST /fine_tuning/jobs" in requests
+def test_every_kind_of_commit_is_survived(tmp_path: Path, zygote: Zygote) -> None:
+    """Row 1: killed after each kind of commit, one after the other; before each as well where many kills are asked for.
+
+    What dies before a commit is as what died after the one before it, or within the request between them.
+    """
+    commits, _ = whole_run(tmp_path, zygote)
+    assert any(name.startswith("after the commit of INSERT INTO operations") for name in commits)
     for number in first_of_each(commits):
+        if KILLS < MANY and commits[number - 1].startswith("before"):
+            continue
         with FaultEndpoint(statuses=("succeeded",)) as endpoint:
             life = Life(tmp_path / f"commit {number}", zygote, endpoint)
             assert life.die_at_step(number) == commits[number - 1]
             survives(life, commits[number - 1])
+
+
+@pytest.mark.slow
+def test_every_kind_of_request_is_survived(tmp_path: Path, zygote: Zygote) -> None:
+    """Row 1: killed at each kind of request, when it has arrived and when it has acted, one after the other."""
+    _, requests = whole_run(tmp_path, zygote)
+    assert "POST /fine_tuning/jobs" in requests
     for number in first_of_each(requests):
         for acted in (False, True) if requests[number - 1].startswith("POST") else (True,):
             with FaultEndpoint(statuses=("succeeded",)) as endpoint:
@@ -244,9 +252,19 @@ def test_every_named_step_is_survived(tmp_path: Path, zygote: Zygote) -> None:
                 survives(life, requests[number - 1])
 
 
+def whole_run(folder: Path, zygote: Zygote) -> tuple[list[str], list[str]]:
+    """The commits and the requests of a run that is never killed."""
+    with FaultEndpoint(statuses=("succeeded",)) as endpoint:
+        requests: list[str] = []
+        endpoint.before = requests.append
+        model = Life(folder / "whole", zygote, endpoint)
+        assert model.finish() == 0
+        return (model.folder / "steps.txt").read_text().splitlines(), requests
+
+
 def first_of_each(names: list[str]) -> list[int]:
     """1-based numbers of the first step of each name; of every step where many kills are asked for."""
-    return [n for n, name in enumerate(names, 1) if KILLS >= 200 or name not in names[: n - 1]]
+    return [n for n, name in enumerate(names, 1) if KILLS >= MANY or name not in names[: n - 1]]
 
 
 def survives(life: Life, step: str) -> None:

@@ -13,7 +13,7 @@ from ftpipe.records import Event, Job, Model, Run, RunState
 from ftpipe.registry import Registry, open_registry
 from ftpipe.registry.connect import filesystem_of, writing
 from ftpipe.registry.journal import OperationState
-from ftpipe.registry.schema import MIGRATIONS
+from ftpipe.registry.migrations import MIGRATIONS
 from tests.fakes.records import MODEL, dataset_at, spec_of
 
 

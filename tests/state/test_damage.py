@@ -13,7 +13,7 @@ from ftpipe.doctor import damaged_beside, move_aside, rebuild, verify
 from ftpipe.errors import FtpipeError, StateError
 from ftpipe.records import RunState
 from ftpipe.registry import open_registry
-from tests.faults.bench import Bench
+from tests.faults.bench import ONE_OF_EACH, Bench
 
 SEED = 7
 
@@ -142,6 +142,25 @@ def test_what_only_the_registry_knows_is_salvaged_from_a_half(trained: Bench) ->
     verify(trained.registry)
 
 
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_registry_is_rebuilt_while_the_endpoint_cannot_be_reached(
+    trained: Bench, damage: Callable[[Path], None]
+) -> None:
+    """Row 20: the copy of the ledger alone brings back the run, the model and what only the registry knew."""
+    model = trained.registry.model("support@production")
+    trained.registry.close()
+    damage(trained.path)
+    move_aside(trained.path)
+    trained._registry = open_registry(trained.path)
+    assert rebuild(trained.registry, []) == []
+    assert trained.registry.model("support@production") == model
+    run = trained.registry.latest_run()
+    assert run is not None
+    assert (run.state, run.model) == (RunState.REGISTERED, model)
+    assert trained.train().id == run.id
+    assert trained.counts() == ONE_OF_EACH
+
+
 def test_a_doubtful_call_survives_the_repair(bench: Bench) -> None:
     """The journal is salvaged too: a call that may have been executed is still looked for before another is made."""
     bench.train()
@@ -149,6 +168,7 @@ def test_a_doubtful_call_survives_the_repair(bench: Bench) -> None:
         database.execute("UPDATE operations SET state = 'unknown', remote_id = NULL")
         database.execute("UPDATE runs SET cost = '{'")
     bench.registry.close()
+    bench.path.with_name("events.ndjson").unlink()
     move_aside(bench.path)
     bench._registry = open_registry(bench.path)
     rebuild(bench.registry, [])

@@ -17,7 +17,7 @@ from ftpipe.errors import StateError
 from ftpipe.records import RunState
 from ftpipe.registry import open_registry
 from ftpipe.registry.connect import filesystem_of
-from ftpipe.registry.schema import MIGRATIONS
+from ftpipe.registry.migrations import MIGRATIONS
 from tests.faults.bench import ONE_OF_EACH, Bench
 
 NOBODY = 65534
