@@ -24,12 +24,22 @@ EVIDENCE = {"observed": "seen in the field", "documented": "documented", "inferr
 
 @click.command(cls=Command, example="ftpipe explain FT204\nftpipe explain training_not_available\nftpipe explain 7")
 @click.argument("code", required=False)
+@click.option("--all", "everything", is_flag=True, help="Every rule of the dataset checks, in full.")
+@click.option(
+    "--output-format",
+    type=click.Choice(("text", "md")),
+    default="text",
+    show_default=True,
+    help="With --all: for people, or as the Markdown page of the catalogue.",
+)
 @pass_session
-def explain(session: Session, code: str | None) -> None:
+def explain(session: Session, code: str | None, everything: bool, output_format: str) -> None:
     """Explain CODE: a rule's code or name, an endpoint's error code, or an exit code. Without CODE list the rules."""
     from ftpipe.dataset.rules import all_rules, find_rule
 
-    if code is None:
+    if everything or output_format == "md":
+        explain_all(session, output_format)
+    elif code is None:
         rules = {rule.code: rule for rule in all_rules()}.values()
         session.add(rules=[{"code": rule.code, "name": rule.name, "severity": rule.level} for rule in rules])
         session.out(table((rule.code, rule.level, rule.name, rule.text.what) for rule in rules))
@@ -46,6 +56,21 @@ def explain(session: Session, code: str | None) -> None:
         names = [word for rule in all_rules() for word in (rule.code, rule.name)]
         near = nearest_name(code.upper(), names) or nearest_name(code.lower(), [*names, *MEANINGS])
         raise UsageError(f"nothing has the code {code!r}", f"did you mean {near}?" if near else "ftpipe explain")
+
+
+def explain_all(session: Session, form: str) -> None:
+    """The whole catalogue, as text or as a page."""
+    from ftpipe.dataset.rules import all_rules
+    from ftpipe.dataset.rules.catalogue import markdown
+
+    rules = {rule.code: rule for rule in reversed(all_rules())}
+    every = [rules[code] for code in sorted(rules)]
+    session.add(rules=[rule_fields(rule) for rule in every])
+    if form == "md":
+        session.out(markdown().rstrip("\n"))
+        return
+    for rule in every:
+        session.out([*rule_lines(rule, session.paint), ""])
 
 
 def rule_fields(rule: Rule) -> dict[str, object]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from ftpipe.dataset.rules import all_rules, codes, families, find_rule
+from ftpipe.dataset.rules.catalogue import markdown
 from ftpipe.dataset.rules.rule import TARGETS, Rule
 from ftpipe.stages.validate import validate
 from tests.dataset.near_misses import FILES, LINES, file_for
@@ -166,3 +168,12 @@ def test_a_rule_is_found_by_code_and_by_name() -> None:
     """Both spellings, whatever the case."""
     assert find_rule("ft204") is find_rule("Missing-Role")
     assert find_rule("FT999") is None
+
+
+def test_the_catalogue_is_the_table() -> None:
+    """`ftpipe explain --all --output-format md > ftpipe/dataset/rules/CATALOGUE.md` brings it up to date."""
+    page = files("ftpipe.dataset.rules").joinpath("CATALOGUE.md").read_text(encoding="utf-8")
+    assert page == markdown()
+    assert all(f"**{code}**" in page for code in codes())
+    tables = [line for line in page.splitlines() if line.startswith("| **")]
+    assert {line.replace("\\|", "").count("|") for line in tables} == {9}

@@ -122,7 +122,8 @@ def rule_text(check: Check) -> RuleText:
     what, *rest = re.split(r"\n\s*\n", doc, maxsplit=1)
     parts = re.split(r"^(Why|Fix|Source): ", rest[0] if rest else "", flags=re.MULTILINE)
     found = dict(zip(parts[1::2], (re.sub(r"\s+", " ", part).strip() for part in parts[2::2]), strict=True))
-    return RuleText(what.strip(), found.get("Why", ""), found.get("Fix", ""), found.get("Source", ""))
+    texts = (what.strip(), found.get("Why", ""), found.get("Fix", ""), found.get("Source", ""))
+    return RuleText(*(text.replace("``", "`") for text in texts))
 
 
 class Family:
