@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,16 @@ from ftpipe.cli.session import Session
 from ftpipe.config import Settings
 from ftpipe.errors import UsageError
 from ftpipe.reports.plain import clean, money, plural
+from ftpipe.reports.runs import loss_text, step_text
 
 if TYPE_CHECKING:
     from ftpipe.providers.base import Provider
     from ftpipe.records import CostEstimate, Model, Report, Run, RunSpec
+    from ftpipe.registry import Registry
     from ftpipe.sweep.sweeper import Scores
 
+LINE_SECONDS = 15.0
+"""Between two lines about one trial."""
 _AXIS = re.compile(r"[a-z_]+=[^=\s]*,[^=\s]*")
 
 sweep_options = options.together(
@@ -66,7 +71,8 @@ def carry_out(session: Session, settings: Settings, spec: RunSpec, report: Repor
         )
     provider = session.provider(spec.provider, settings)
     pipeline = session.pipeline(provider, session.registry(settings))
-    sweeper = Sweeper(pipeline, concurrency=flags["concurrency"], on_trial=lambda name, run: tell(session, name, run))
+    teller = Teller(session, pipeline.registry)
+    sweeper = Sweeper(pipeline, concurrency=flags["concurrency"], on_trial=teller.trial, on_look=teller.look)
     prices = PriceTable.load(settings.config.prices, target=provider.profile.target)
     planned = sweeper.plan(spec, points, report, prices=prices)
     costs = [trial.cost for _, _, trial in planned]
@@ -94,11 +100,37 @@ def plan_lines(names: Sequence[str], costs: Sequence[CostEstimate | None], *, is
     return [f"sweep of {plural(len(names), 'trial')}, {total}", *(f"  {clean(name, 100)}" for name in names)]
 
 
-def tell(session: Session, name: str, run: Run) -> None:
-    """Say how far a trial has come."""
-    where = run.model.id if run.model else run.job.id if run.job else run.id
-    error = f": {run.error}" if run.error else ""
-    session.say(f"  {clean(name, 80)}  {run.state.value}  {clean(where, 120)}{clean(error, 200)}")
+class Teller:
+    """Says how far the trials have come: each beginning and end, and in between a line now and then.
+
+    Args:
+        session: Takes the lines.
+        registry: Has the jobs' losses.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, session: Session, registry: Registry, clock: Callable[[], float] = time.monotonic) -> None:
+        self._session = session
+        self._registry = registry
+        self._clock = clock
+        self._told: dict[str, float] = {}
+
+    def trial(self, name: str, run: Run) -> None:
+        """A trial has begun or ended."""
+        where = run.model.id if run.model else run.job.id if run.job else run.id
+        error = f": {run.error}" if run.error else ""
+        self._session.say(f"  {clean(name, 80)}  {run.state.value}  {clean(where, 120)}{clean(error, 200)}")
+        self._told[name] = self._clock()
+
+    def look(self, name: str, run: Run) -> None:
+        """A trial goes on."""
+        if run.job is None or self._clock() - self._told.get(name, 0.0) < LINE_SECONDS:
+            return
+        metrics = self._registry.metrics(run.job.id)
+        losses = f", {loss_text(metrics)}" if metrics else ""
+        step = f"step {step_text(metrics[-1])}" if metrics else clean(run.job.status, 40)
+        self._session.say(f"  {clean(name, 80)}  {step}{losses}")
+        self._told[name] = self._clock()
 
 
 def scorer(session: Session, settings: Settings, provider: Provider, spec: RunSpec, data: Path | None) -> Scores | None:

@@ -73,7 +73,8 @@ class Sweeper:
         pipeline: Over the endpoint and the registry.
         concurrency: Jobs under way at once.
         sleep: Waits between looks; as the pipeline waits where not given.
-        on_trial: Hears each time a trial has come further.
+        on_trial: Hears each time a trial has begun or ended.
+        on_look: Hears of each trial that was looked at and goes on.
     """
 
     def __init__(
@@ -83,11 +84,13 @@ class Sweeper:
         concurrency: int = 2,
         sleep: Callable[[float], None] | None = None,
         on_trial: Callable[[str, Run], None] = lambda _name, _run: None,
+        on_look: Callable[[str, Run], None] = lambda _name, _run: None,
     ) -> None:
         self.pipeline = pipeline
         self.concurrency = max(1, concurrency)
         self._sleep = sleep or pipeline.sleep
         self._on_trial = on_trial
+        self._on_look = on_look
 
     def plan(
         self, spec: RunSpec, points: Sequence[Point], report: Report, *, prices: PriceTable | None = None
@@ -156,6 +159,8 @@ class Sweeper:
             if run.state in (RunState.REGISTERED, RunState.FAILED):
                 done[name] = running.pop(name)
                 self._on_trial(name, run)
+            else:
+                self._on_look(name, run)
         return failed
 
     def conclude(

@@ -56,3 +56,31 @@ def test_trials_without_a_validation_loss_are_not_ranked(world: World) -> None:
     ran = world.run("train", *files, "--provider", "openai", "--yes", "--sweep", "n_epochs=1,3")
     assert (ran.code, world.paid_jobs) == (2, 2)
     assert "--evaluate" in ran.err
+
+
+def test_a_trial_that_goes_on_is_told_now_and_then(world: World) -> None:
+    """Where it stands, at most once in a quarter of a minute."""
+    from ftpipe.cli.sweep import Teller
+    from ftpipe.registry import open_registry
+    from tests.cli.world import MockSession
+
+    world.run("train", str(chat_file("train.jsonl")), "--provider", "openai", "--yes", "--epochs", "3")
+    registry = open_registry()
+    [run] = registry.runs()
+    now = [100.0]
+    said: list[str] = []
+
+    class Listener(MockSession):
+        """Keeps what is said."""
+
+        def say(self, lines: object = "") -> None:
+            """Keep it."""
+            said.append(str(lines))
+
+    teller = Teller(Listener(), registry, lambda: now[0])
+    for second in range(100, 131):
+        now[0] = float(second)
+        teller.look("n_epochs=3", run)
+    registry.close()
+    assert said[0].startswith("  n_epochs=3  step 3")
+    assert len(said) == 3
