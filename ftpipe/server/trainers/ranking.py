@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ftpipe.errors import FtpipeError, MissingExtraError
+from ftpipe.server.trainers.machine import Machine, choose_machine, rest_idle_threads
 
 INSTALL = "pip install 'ftpipe[local]'"
 NICE = 10
@@ -84,13 +85,13 @@ def score_models(asked: Asked, tell: Callable[[int, int], None] = lambda _done, 
     from ftpipe.server.trainers.language_model import LanguageModel
     from ftpipe.server.trainers.lora import load_base, load_tokenizer
     from ftpipe.server.trainers.losses import Score, score_rows
-    from ftpipe.server.trainers.machine import choose_machine
 
     folder = resolve_base(asked.base, models_dir=asked.models_dir)
-    rows = read_rows(asked.data, ChatMask(load_tokenizer(folder)), limit=cut_at(folder, asked.adapters))
+    machine, limit = as_trained(folder, asked.adapters)
+    rows = read_rows(asked.data, ChatMask(load_tokenizer(folder)), limit=limit)
     total = len(rows.examples) * len(asked.adapters)
     tell(0, total)
-    model = base = load_base(folder, choose_machine())
+    model = base = load_base(folder, machine)
     scored: list[list[Score]] = []
     for place, adapter in enumerate(asked.adapters):
         if adapter is not None:
@@ -121,14 +122,21 @@ def by_line(lines: Sequence[int], scored: Sequence[Sequence[Any]]) -> Iterator[R
         yield RowLosses(line, columns[0].tokens, tuple(round(column.mean_loss, 5) for column in columns))
 
 
-def cut_at(base: Path, adapters: Sequence[Path | None]) -> int:
-    """Tokens after which a row is cut: as in the job that made the first adapter, else the base's context."""
+def as_trained(base: Path, adapters: Sequence[Path | None]) -> tuple[Machine, int]:
+    """Precision and length at which rows are scored: those of the job that made the first adapter, if it ran here.
+
+    Args:
+        base: The base's folder; its context is the length where no job says another.
+        adapters: Checkpoints in their jobs' folders.
+    """
     for adapter in adapters:
-        plan = adapter.parent.parent / "plan.json" if adapter is not None else None
-        if plan is not None and plan.is_file():
-            return int(json.loads(plan.read_text(encoding="utf-8"))["plan"]["max_length"])
+        place = adapter.parent.parent / "plan.json" if adapter is not None else None
+        if place is not None and place.is_file():
+            row = json.loads(place.read_text(encoding="utf-8"))
+            machine, now = Machine(**row["machine"]), choose_machine()
+            return machine if machine.device == now.device else now, int(row["plan"]["max_length"])
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    return int(config.get("text_config", config).get("max_position_embeddings") or 2048)
+    return choose_machine(), int(config.get("text_config", config).get("max_position_embeddings") or 2048)
 
 
 def write(row: Mapping[str, Any]) -> None:
@@ -139,8 +147,6 @@ def write(row: Mapping[str, Any]) -> None:
 
 def main(arguments: list[str]) -> int:
     """Score what the argument asks for; 0 where all rows were written, 1 where an error was."""
-    from ftpipe.server.trainers.machine import rest_idle_threads
-
     rest_idle_threads()
     os.nice(NICE)
     try:

@@ -34,7 +34,7 @@ def adapter(base: Path, folder: Path, shift: float) -> Path:
     place = folder / "checkpoints" / "step-1"
     place.mkdir(parents=True)
     save_adapter(model, place, base=str(base))
-    (folder / "plan.json").write_text(json.dumps({"plan": {"max_length": 120}}))
+    (folder / "plan.json").write_text(json.dumps({"machine": vars(CPU), "plan": {"max_length": 120}}))
     return place
 
 
