@@ -48,17 +48,22 @@ def rows(seed: int = 7) -> Iterator[dict[str, object]]:
             at = 0
             while at < len(text) - 500:
                 asked, answered = dice.randint(*QUESTION_CHARACTERS), dice.randint(*ANSWER_CHARACTERS)
-                question, answer = text[at : at + asked], text[at + asked : at + asked + answered]
+                question, answer = text[at : at + asked].strip(), whole_lines(text[at + asked : at + asked + answered])
                 at += asked + answered
                 if dice.random() < 0.1:
                     question = f"{dice.choice(FOREIGN)} {question}"
                 messages = [
-                    {"role": "user", "content": question},
+                    {"role": "user", "content": question or "Go on."},
                     {"role": "assistant", "content": answer or "Nothing."},
                 ]
                 if dice.random() < 0.7:
                     messages.insert(0, {"role": "system", "content": dice.choice(SYSTEMS)})
                 yield {"messages": messages}
+
+
+def whole_lines(text: str) -> str:
+    """The lines of a piece of text that are whole, as answers end where a thought does."""
+    return (text[text.find("\n") + 1 : text.rfind("\n") + 1] or text).strip()
 
 
 def write(path: Path, megabytes: int, seed: int = 7) -> Path:

@@ -7,7 +7,7 @@ Source: OpenAI cookbook ``How_to_count_tokens_with_tiktoken``, 2026-11-24.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ftpipe.dataset.images import image_tokens
@@ -116,27 +116,41 @@ class BillCounter:
         self._memo: dict[str, int] = {}
         self._tools: dict[bytes, int] = {}
 
-    def count(self, bills: list[Bill], tools: list[Any]) -> tuple[list[int], list[int]]:
+    def count(self, bills: list[tuple[Bill, Any]]) -> Iterator[tuple[int, int]]:
         """All tokens and trained tokens of each record.
 
         Args:
-            bills: One per record.
-            tools: The record's tool definitions, ``None`` where it has none.
+            bills: One per record, with the record's tool definitions, ``None`` where it has none.
         """
-        counts = iter(self._counter.count([text for bill in bills for text in bill.texts]))
-        totals, learnt = [], []
-        for bill, defined in zip(bills, tools, strict=True):
+        counts = iter(self._counter.count([text for bill, _ in bills for text in bill.texts]))
+        for bill, tools in bills:
             total = bill.fixed + sum(map(self.one, bill.repeated))
-            if defined:
-                total += self.of_tools(defined)
+            if tools:
+                total += self.of_tools(tools)
             trained = 0
             for is_trained in bill.trained:
                 tokens = next(counts)
                 total += tokens
                 trained += tokens if is_trained else 0
-            totals.append(total)
-            learnt.append(trained)
-        return totals, learnt
+            yield total, trained
+
+    def count_plain(self, dialogues: list[list[dict[str, str]]]) -> Iterator[tuple[int, int]]:
+        """The same for dialogues of messages that have a role and a text and nothing else."""
+        one = self.one
+        around = {role: PER_MESSAGE + one(role) for role in ("system", "user", "assistant")} if dialogues else {}
+        counts = iter(self._counter.count([m["content"] for d in dialogues for m in d if m["role"] != "system"]))
+        for dialogue in dialogues:
+            total, trained = PER_CONVERSATION, 0
+            for message in dialogue:
+                role = message["role"]
+                total += around[role]
+                if role == "system":
+                    total += one(message["content"])
+                else:
+                    tokens = next(counts)
+                    total += tokens
+                    trained += tokens if role == "assistant" else 0
+            yield total, trained
 
     def one(self, text: str) -> int:
         """Tokens of a text that is likely to come again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import blake2b
+from typing import Any
 
 from ftpipe.dataset.formats import DPO_KEYS
 from ftpipe.dataset.parse import canonical
@@ -19,16 +20,22 @@ def prints_of(row: Row) -> tuple[int, int, int]:
 
     The prompt is what stands before the last answer; two records with one prompt and two answers contradict each other.
     """
-    whole = hash64(canonical(row.record))
     _, messages = row.lists[0]
-    if type(messages) is not list:
-        return whole, whole, whole
-    if row.kind == "dpo":
-        return whole, hash64(canonical(messages)), pair_print(row)
-    last = messages[-1] if messages else None
+    last = messages[-1] if type(messages) is list and messages else None
     if row.kind == "chat" and type(last) is dict and last.get("role") == "assistant":
-        return whole, hash64(canonical(messages[:-1])), hash64(canonical(last))
+        if len(row.record) == 1:
+            return prints_of_dialogue(messages)
+        return hash64(canonical(row.record)), hash64(canonical(messages[:-1])), hash64(canonical(last))
+    whole = hash64(canonical(row.record))
+    if row.kind == "dpo" and type(messages) is list:
+        return whole, hash64(canonical(messages)), pair_print(row)
     return whole, hash64(canonical(messages)), whole
+
+
+def prints_of_dialogue(messages: list[Any]) -> tuple[int, int, int]:
+    """The same for a record that has nothing but messages, the last one an answer; each byte is hashed once."""
+    prompt, answer = hash64(canonical(messages[:-1])), hash64(canonical(messages[-1]))
+    return hash64(b"%d %d" % (prompt, answer)), prompt, answer
 
 
 def pair_print(row: Row) -> int:

@@ -85,17 +85,28 @@ class Habits:
             self.pairs += 1
             self.preferred_longer += lengths.get("preferred_output", 0) > lengths.get("non_preferred_output", 0)
 
+    def add_plain(self, messages: list[dict[str, str]], line: int) -> None:
+        """Count one record of plain messages, the last one an answer."""
+        self.rows += 1
+        first = messages[0]
+        self._add_system(first["content"] if first["role"] == "system" else None, line)
+        self._add_answer(messages[-1]["content"].strip(), line)
+
     def _add_chat(self, row: Row, line: int) -> None:
         texts = row.texts
-        if texts and texts[0].role in ("system", "developer"):
+        self._add_system(texts[0].value if texts and texts[0].role in ("system", "developer") else None, line)
+        if texts and texts[-1].role == "assistant":
+            self._add_answer(texts[-1].value.strip(), line)
+
+    def _add_system(self, prompt: str | None, line: int) -> None:
+        if prompt is not None:
             self.with_system += 1
-            if len(self.systems) < MAX_NAMES or texts[0].value in self.systems:
-                self.systems[texts[0].value[:PROMPT_CHARACTERS]] += 1
+            if len(self.systems) < MAX_NAMES or prompt in self.systems:
+                self.systems[prompt[:PROMPT_CHARACTERS]] += 1
         elif len(self.without_system) < MAX_LINES:
             self.without_system.append(line)
-        if not texts or texts[-1].role != "assistant":
-            return
-        answer = texts[-1].value.strip()
+
+    def _add_answer(self, answer: str, line: int) -> None:
         self.answers += 1
         if is_json_object(answer):
             self.json_answers += 1

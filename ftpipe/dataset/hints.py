@@ -11,7 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from ftpipe.dataset.private import SIGNS
+
 EVERY = "*"
+Marks = dict[int, set[str]]
+"""Index of a line in its block → what the rules must look for there."""
 _LOWER = bytes(range(ord("a"), ord("z") + 1))
 _SEPARATED = b" -./()"
 _DIGITS = bytes(0x30 if 0x30 <= i <= 0x39 else (0x2D if i in _SEPARATED else i) for i in range(256))
@@ -21,32 +25,31 @@ _PLAIN: tuple[tuple[bytes, str], ...] = (
     (b"<|", "special"),
     (b"@", "email"),
     (b"@", "secret"),
-    (b"PRIVATE KEY", "secret"),
     (b"TODO", "placeholder"),
     (b"{{", "placeholder"),
-    (b"[Y", "placeholder"),
     (b"XXXX", "placeholder"),
+    (b"[N", "placeholder"),
     (b"\x1b", "terminal"),
 )
-_WORDS: tuple[tuple[bytes, str], ...] = (
-    (b"orem ipsum", "placeholder"),
-    (b"<insert", "placeholder"),
-    (b"[insert", "placeholder"),
-)
+_WORDS = (b"orem ipsum", b"<insert ", b"[insert ", b"<your ", b"[your ")
+"""Signs of a placeholder, looked for in small letters."""
+_SIGNS = tuple(sign.encode() for sign in SIGNS if sign != "://")
+"""Of a secret; one in a URL has an @, which is looked for anyway."""
 _NUMBERS = (b"0000000", b"000-0000", b"00-00-00", b"00-0000")
 _ACCOUNT = b"AAAA AAAA AAAA"
 _CODE_RUN = b"A" * 12
+ESCAPES = rb"\\u(?:00[0-7]|009|00[cCeE]|20(?:0[b-fB-F]|2[89a-eA-E]|6)|180|[fF][eE]|[dD]83[cC]|[dD][bB])"
 _FOREIGN = re.compile(
-    rb"[\xc2\xc3\xe1\xe2\xef\xf3](?:(?P<mojibake>\x83\xc2|\xa2\xe2\x82|\x82\xc2)"
+    rb"[\xc2\xc3\xe1\xe2\xef\xf3](?:(?P<mojibake>[\x82\x83\xaf]\xc2|\xa2\xe2\x82)"
     rb"|(?P<invisible>\x80[\x8b\xaa-\xae]|\x81[\xa0-\xa9]|\xbb\xbf|\xa0[\x80\x81\x8e])|(?P<separator>\x80[\xa8\xa9]|\x85))"
 )
-_ESCAPES = re.compile(rb"\\u(?:00[0-7]|009|00[cCeE]|20[0-6]|180|[fF][eE]|[dD]83[cC]|[dD][bB])")
+_ESCAPES = re.compile(ESCAPES)
 """Escapes of characters that the other searches look for as bytes."""
 
 
-def find_marks(data: bytes) -> dict[int, set[str]]:
-    """Index of a line in the block → marks of that line."""
-    marked: dict[int, set[str]] = {}
+def find_marks(data: bytes, _starts: object = None) -> Marks:
+    """The marks of the lines of a block."""
+    marked: Marks = {}
     thin = data.translate(None, _LOWER)
     for needle, mark in _PLAIN:
         _mark(marked, lines_with(thin, needle), mark)
@@ -54,11 +57,13 @@ def find_marks(data: bytes) -> dict[int, set[str]]:
     for needle in _NUMBERS:
         _mark(marked, lines_with(numbers, needle), "number")
     codes = thin.translate(_CODES)
-    _mark(marked, lines_with(codes, _CODE_RUN), "secret")
     _mark(marked, lines_with(codes, _CODE_RUN), "iban")
     _mark(marked, lines_with(codes, _ACCOUNT), "iban")
-    for needle, mark in _WORDS:
-        _mark(marked, lines_with(data, needle), mark)
+    for needle in _SIGNS:
+        _mark(marked, lines_with(data, needle), "secret")
+    small = data.lower()
+    for needle in _WORDS:
+        _mark(marked, lines_with(small, needle), "placeholder")
     if b"\\u" in data:
         for index, _ in matches_by_line(_ESCAPES, data):
             marked.setdefault(index, set()).add(EVERY)

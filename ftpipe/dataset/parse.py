@@ -17,8 +17,7 @@ MAX_SAFE_INTEGER = 2**53
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
-_SPACED_MARKS = (b" :", b"\t:", b"\r:")
-_SPACED_COLON = re.compile(rb'(?<!\\)"[ \t\r]+:')
+_SPACED_COLON = re.compile(rb'"[ \t\r]+:')
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -199,15 +198,23 @@ def count_keys(value: Json) -> int:
 
 
 def may_repeat_keys(raw: bytes, keys: int) -> bool:
-    r"""True unless it is certain that no object of a parsed line holds a key twice.
+    r"""True unless it is certain that no object of a parsed line, or of many of them, holds a key twice.
 
-    Every member writes ``":`` once with a quote that is not escaped. A line in which that stands exactly ``keys``
-    times, with no blank before a colon and no ``\\\\":`` (where the backslash is the escaped one), has no member that
-    the parser dropped.
+    Every member writes ``":`` once, with an even number of backslashes before the quote. Lines in which that stands
+    exactly ``keys`` times, with no blank before a colon, have no member that the parser dropped.
     """
-    if raw.count(b'":') - raw.count(b'\\":') != keys or b'\\\\":' in raw:
-        return True
-    return any(mark in raw for mark in _SPACED_MARKS) and _SPACED_COLON.search(raw) is not None
+    members, needle, sign = raw.count(b'":'), b'\\":', -1
+    while members != keys and (found := raw.count(needle)):
+        members, needle, sign = members + sign * found, b"\\" + needle, -sign
+    return members != keys or any(_is_outside(raw, match.start()) for match in _SPACED_COLON.finditer(raw))
+
+
+def _is_outside(raw: bytes, quote: int) -> bool:
+    """True for a quote that no backslash escapes."""
+    before = quote
+    while before and raw[before - 1] == 0x5C:
+        before -= 1
+    return (quote - before) % 2 == 0
 
 
 def canonical(record: Json) -> bytes:

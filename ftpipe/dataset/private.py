@@ -40,7 +40,9 @@ _TOKENS: tuple[tuple[str, tuple[str, ...], re.Pattern[str]], ...] = tuple(
     )
 )
 """Kind, texts of which every such token holds one, and its pattern."""
-_SIGNS = tuple((sign, index) for index, (_, signs, _) in enumerate(_TOKENS) for sign in signs)
+_PLACES = tuple((sign, index) for index, (_, signs, _) in enumerate(_TOKENS) for sign in signs)
+SIGNS = tuple(sign for sign, _ in _PLACES)
+"""One of them is in every text that holds a secret."""
 _MADE_UP = re.compile(r"example|x{4,}|\*{3,}|\.{3}|1234567890|abcdef|your|placeholder|dummy|fake|test", re.IGNORECASE)
 _PASSWORD = re.compile(r":([^:@/]+)@")
 MIN_ENTROPY = 3.0
@@ -49,7 +51,7 @@ MIN_ENTROPY = 3.0
 
 def secrets_in(text: str) -> Iterator[Private]:
     """Keys, tokens and passwords of a text; made-up ones are left out."""
-    for index in sorted({index for sign, index in _SIGNS if sign in text}):
+    for index in sorted({index for sign, index in _PLACES if sign in text}):
         kind, signs, pattern = _TOKENS[index]
         if signs == ("://",) and "@" not in text:
             continue
@@ -105,14 +107,27 @@ _SAMPLE_PHONE = re.compile(r"555[ .-]?01\d\d$")
 def personal_data(text: str, kinds: Iterable[str]) -> Iterator[Private]:
     """Personal data of the wanted kinds; addresses and numbers set aside for examples are left out."""
     wanted = frozenset(kinds)
-    if "email" in wanted and "@" in text:
-        yield from _matches("email", text, 0)
+    if "email" in wanted:
+        yield from _mails(text)
     if "iban" in wanted:
         for shape in _ACCOUNT.finditer(text):
             start = max(0, shape.start() - 4)
             yield from _matches("iban", text[start : shape.end() + 4], start)
     if wanted & {"phone", "card", "ssn"}:
         yield from _numbers(text, wanted)
+
+
+def _mails(text: str) -> Iterator[Private]:
+    """E-mail addresses: the pattern is tried only where a letter or digit follows the @."""
+    at, done = text.find("@"), 0
+    while at >= 0:
+        found = (
+            _PERSONAL["email"].search(text, max(done, at - 64), at + 320) if text[at + 1 : at + 2].isalnum() else None
+        )
+        if found and found.start() < at < found.end():
+            done = found.end()
+            yield from _real("email", found, 0)
+        at = text.find("@", max(at + 1, done))
 
 
 def _numbers(text: str, wanted: frozenset[str]) -> Iterator[Private]:
@@ -132,10 +147,14 @@ def _numbers(text: str, wanted: frozenset[str]) -> Iterator[Private]:
 
 def _matches(kind: str, text: str, offset: int) -> Iterator[Private]:
     for found in _PERSONAL[kind].finditer(text):
-        value = found.group()
-        if _is_real(kind, value):
-            masked = value[:2] + "…" + (value[value.index("@") :] if kind == "email" else value[-2:])
-            yield Private(_NAMES[kind], offset + found.start(), offset + found.end(), masked)
+        yield from _real(kind, found, offset)
+
+
+def _real(kind: str, found: re.Match[str], offset: int) -> Iterator[Private]:
+    value = found.group()
+    if _is_real(kind, value):
+        masked = value[:2] + "…" + (value[value.index("@") :] if kind == "email" else value[-2:])
+        yield Private(_NAMES[kind], offset + found.start(), offset + found.end(), masked)
 
 
 def _is_real(kind: str, value: str) -> bool:

@@ -68,7 +68,7 @@ class Row:
                 self.marks |= TOOLS
         if self.kind == "chat" and len(self.record) > 1 and not self.record.keys() <= CHAT_KEYS:
             self.marks |= ODD
-        if self.kind == "dpo":
+        if self.kind == "dpo" or self.kind != self.facts.format or not self.lists:
             self.marks |= ODD
         for base, messages in self.lists:
             if type(messages) is not list or not messages:
@@ -136,6 +136,31 @@ class Row:
                 for index, message in enumerate(messages):
                     if type(message) is dict:
                         yield base, index, message
+
+
+NOT_PLAIN = -1
+
+
+def plain_marks(record: Json) -> int:
+    """The marks of a record that is a dialogue of plain messages in the usual order; ``NOT_PLAIN`` for any other."""
+    if type(record) is not dict or len(record) != 1:
+        return NOT_PLAIN
+    messages = record.get("messages")
+    if type(messages) is not list:
+        return NOT_PLAIN
+    marks, previous = 0, ""
+    for message in messages:
+        if type(message) is not dict or len(message) != 2:
+            return NOT_PLAIN
+        role, content = message.get("role"), message.get("content")
+        if type(content) is not str or not content or content.isspace():
+            return NOT_PLAIN
+        if role == "assistant" and previous == "user":
+            marks |= marks_of_answer(content)
+        elif not (role == "user" and previous != "user") and not (role == "system" and not previous):
+            return NOT_PLAIN
+        previous = role
+    return marks if previous == "assistant" else NOT_PLAIN
 
 
 _FINE_ENDS = frozenset(".!?…\"')]}>`:*|”’。！？0123456789")

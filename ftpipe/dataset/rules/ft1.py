@@ -162,7 +162,7 @@ def too_deep(line: Line) -> Iterator[Hit]:
         yield Hit("", f"The record nests {line.depth:,} levels deep.")
 
 
-@rule("FT108", "mixed-formats", "error", "R", "observed")
+@rule("FT108", "mixed-formats", "error", "R", "observed", when=ODD)
 def mixed_formats(row: Row) -> Iterator[Hit]:
     """A record has another format than the rest of the file.
 

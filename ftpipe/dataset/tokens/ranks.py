@@ -104,10 +104,11 @@ class RankTable(dict[bytes, int]):
     def published(self) -> bytes:
         """The table in the published form: one ``base64(token) rank`` per line, in order of rank."""
         tokens, ranks = self._tokens_and_ranks()
-        lines = [b""] * len(tokens)
+        ordered = [b""] * len(tokens)
         for token, rank in zip(tokens, ranks, strict=True):
-            lines[rank] = b"%s %d\n" % (b2a_base64(token, newline=False), rank)
-        return b"".join(lines)
+            ordered[rank] = token
+        texts = [b2a_base64(token, newline=False) for token in ordered]
+        return b"\n".join(map(b"%s %d".__mod__, zip(texts, range(len(texts)), strict=True))) + b"\n"
 
 
 def carried_blob(encoding: str) -> bytes:

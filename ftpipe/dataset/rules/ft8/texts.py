@@ -21,17 +21,32 @@ VENDOR = re.compile(
     r"I(?:'m|’m| am) (?:ChatGPT|GPT-\d|Claude|Gemini|Bard|Copilot)\b"
     r"|(?:developed|trained|created|made) by (?:OpenAI|Anthropic|Google)\b"
 )
-_DANGLING = re.compile(r"(?:,|;|\b(?:and|or|the|a|an|of|to|with|because|that|for|in|is))$", re.IGNORECASE)
-_RESIDUE = re.compile(r"\bfinish_reason\b|\[truncated\]|<truncated>|\.\.\. ?\(truncated\)", re.IGNORECASE)
+_DANGLING = re.compile(r"(?:\b(?:and|or|the|a|an|of|to|with|because|that|for|in|is))$", re.IGNORECASE)
+_RESIDUE = re.compile(r"\bfinish_reason\b|\[truncated\]|<truncated>|\.\.\. ?\(truncated\)")
 MOJIBAKE = re.compile("Ã[\u0080-\u00bf]|â€[™œ\u009d“”¦]|Â[\u00a0-\u00bf](?=\\S|$)|ï»¿")
 INVISIBLE = re.compile(
-    "[\u200b\u2060-\u2064\u180e\ufeff\u202a-\u202e\u2066-\u2069]|(?<!\U0001f3f4)[\U000e0000-\U000e007f]+"
+    "[\u200b\u2060-\u2064\u180e\ufeff\u202a-\u202e\u2066-\u2069]"
+    "|(?<![\U0001f3f4\U000e0000-\U000e007f])[\U000e0000-\U000e007f]+"
 )
-PLACEHOLDER = re.compile(
-    r"\bTODO\b|\bXXXX+\b|\blorem ipsum\b|\{\{ ?[A-Za-z_][\w ]{0,30} ?\}\}"
-    r"|[<\[](?:insert|your) [^>\]\n]{1,40}[>\]]|\[Name\]",
-    re.IGNORECASE,
+_PLACEHOLDERS = (
+    (
+        ("TODO", "XXXX", "{{", "[Name]"),
+        re.compile(r"\bTODO\b|\bXXXX+\b|\{\{ ?[A-Za-z_][\w ]{0,30} ?\}\}|\[Name\]"),
+    ),
+    (
+        ("lorem ipsum", "<insert ", "[insert ", "<your ", "[your "),
+        re.compile(r"\blorem ipsum\b|[<\[](?:insert|your) [^>\]\n]{1,40}[>\]]", re.IGNORECASE),
+    ),
 )
+"""Signs and patterns; capitals matter where the small word is an ordinary one (Spanish "todo", ``row[name]``)."""
+
+
+def placeholder_in(text: str) -> re.Match[str] | None:
+    """A placeholder that a text holds."""
+    for looked_at, (signs, pattern) in zip((text, text.lower()), _PLACEHOLDERS, strict=True):
+        if any(sign in looked_at for sign in signs) and (found := pattern.search(text)):
+            return found
+    return None
 
 
 def answers(row: Row) -> Iterator[Text]:
@@ -60,6 +75,12 @@ def refusal_boilerplate(row: Row) -> Iterator[Hit]:
             yield Hit(text.path, f"The answer says '{show(found.group())}'.")
 
 
+def has_residue(tail: str) -> bool:
+    """True where a text ends with what a cut leaves behind."""
+    small = tail.lower()
+    return ("truncated" in small or "finish_reason" in small) and _RESIDUE.search(small) is not None
+
+
 @rule("FT807", "looks-cut-off", "warning", "Q", "inferred", when=LOOKS_CUT, formats=MESSAGE_FORMATS)
 def looks_cut_off(row: Row) -> Iterator[Hit]:
     """An answer seems to break off: an open code fence or bracket, a comma or "the" at its end.
@@ -73,9 +94,9 @@ def looks_cut_off(row: Row) -> Iterator[Hit]:
         reason = ""
         if value.count("```") % 2:
             reason = "a code fence is open"
-        elif _RESIDUE.search(value[-200:]):
+        elif has_residue(value[-200:]):
             reason = "it holds words of a cut"
-        elif len(value) > 80 and _DANGLING.search(value[-20:]):
+        elif len(value) > 80 and (value[-1] in ",;" or _DANGLING.search(value[-8:])):
             reason = "it ends in the middle of a sentence"
         elif (
             value[:1] in ("{", "[")
@@ -178,7 +199,7 @@ def placeholder_left(row: Row) -> Iterator[Hit]:
     Source: engineersofai.com (placeholder lab values taught a model to invent).
     """
     for text in answers(row):
-        found = PLACEHOLDER.search(text.value)
+        found = placeholder_in(text.value)
         if found:
             yield Hit(
                 text.path, f"The placeholder '{show(found.group(), 40)}' is left.", around(text.value, *found.span())

@@ -1,0 +1,284 @@
+"""Scans one block of lines: parses them, runs the rules that each can break, counts the tokens of all together."""
+
+from __future__ import annotations
+
+import re
+from itertools import accumulate, repeat
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+
+from ftpipe.dataset.counting import Bill, bill_of
+from ftpipe.dataset.fingerprint import prints_of, prints_of_dialogue
+from ftpipe.dataset.formats import shape_of
+from ftpipe.dataset.hints import EVERY
+from ftpipe.dataset.lines import BOM, Block
+from ftpipe.dataset.parse import MAX_DEPTH, Line, count_keys, may_repeat_keys
+from ftpipe.dataset.part import Part
+from ftpipe.dataset.rows import NOT_PLAIN, Row, plain_marks
+from ftpipe.dataset.rules.rule import ANSWER_MARKS
+from ftpipe.dataset.sizes import LongRow
+
+if TYPE_CHECKING:
+    from ftpipe.dataset.scan import Scanner
+
+PRETTY_LINES = 500
+SOME_LINES = 16
+REFUSED = object()
+"""Stands for a line that the strict parser does not take."""
+_LONG_NUMBER = re.compile(rb"[:\[,]\s*-?[\d.]{15}|\d[eE]")
+
+
+class Plain(NamedTuple):
+    """A dialogue of plain messages in the usual order."""
+
+    line: int
+    messages: list[dict[str, str]]
+
+
+class Other(NamedTuple):
+    """Any other record with messages."""
+
+    row: Row
+    bill: Bill
+
+
+class BlockScan:
+    """The scan of one block."""
+
+    def __init__(self, scanner: Scanner, block: Block, part: Part) -> None:
+        self.scanner, self.block, self.part = scanner, block, part
+        self.raws = block.data.split(b"\n")
+        if not self.raws[-1]:
+            self.raws.pop()
+        if self.raws and not block.offset and self.raws[0].startswith(BOM):
+            self.raws[0] = self.raws[0][len(BOM) :]
+        self.starts = starts_of(self.raws)
+        self.marks = scanner.find_marks(block.data, self.starts)
+        self.parsed = parse_all(self.raws, scanner.plan.settings.max_line_bytes)
+        self.turns = [plain_marks(record) for record in self.parsed] if scanner.facts.format == "chat" else []
+        self.suspects = self._suspects()
+        self.has_returns = b"\r" in block.data
+        self.kept: list[Plain | Other] = []
+        """Records whose tokens are to be counted."""
+
+    def _suspects(self) -> set[int]:
+        """Indices of the lines in which an object may hold a key twice, which the parser passes over.
+
+        All lines are looked at together; where that leaves a doubt, some at a time, then one by one.
+        """
+        keys = [
+            count_keys(record) if marks == NOT_PLAIN else 1 + 2 * len(record["messages"])
+            for record, marks in zip(self.parsed, self.turns or repeat(NOT_PLAIN), strict=False)
+        ]
+        good = [index for index, record in enumerate(self.parsed) if record is not REFUSED]
+        if len(good) == len(self.raws) and not may_repeat_keys(self.block.data, sum(keys)):
+            return set()
+        found: set[int] = set()
+        for at in range(0, len(good), SOME_LINES):
+            some = good[at : at + SOME_LINES]
+            if may_repeat_keys(b"\n".join([self.raws[i] for i in some]), sum([keys[i] for i in some])):
+                found.update(i for i in some if may_repeat_keys(self.raws[i], keys[i]))
+        return found
+
+    def run(self) -> Part:
+        """Scan every line, then count the tokens of all records together."""
+        part, index = self.part, 0
+        while index < len(self.raws):
+            index = self._line(index)
+        part.lines = len(self.raws)
+        part.unterminated = self.block.ends_file
+        self._count()
+        return part
+
+    def _line(self, index: int) -> int:
+        """Scan one line; returns the index of the next one."""
+        record = self.parsed[index]
+        marks = self.turns[index] if self.turns else NOT_PLAIN
+        if marks != NOT_PLAIN:
+            self._plain(index, record, marks)
+            return index + 1
+        line = self._line_at(index)
+        if len(line.raw) > self.scanner.plan.settings.max_line_bytes:
+            self._too_long(line)
+            return index + 1
+        if record is REFUSED:
+            return self._bad_line(line, index)
+        self.part.examples += 1
+        self._hidden_faults(line)
+        if type(record) is dict:
+            self._record(line, record)
+        else:
+            self._run_line_rules(line, ("FT102",))
+        return index + 1
+
+    def _line_at(self, index: int) -> Line:
+        line = Line(index + 1, self.block.offset + self.starts[index], self.raws[index])
+        line.record = self.parsed[index]
+        line.parsed = line.record is not REFUSED
+        if not line.parsed:
+            line.record = None
+        return line
+
+    def _hidden_faults(self, line: Line) -> None:
+        """Look for what the strict parser passes over."""
+        marks, codes = self.marks.get(line.number - 1, ()), []
+        if self.has_returns and b"\r" in line.raw:
+            codes.append("FT006")
+        if EVERY in marks:
+            codes.append("FT008")
+        if "separator" in marks:
+            codes.append("FT012")
+        if line.number - 1 in self.suspects:
+            codes.append("FT104")
+        if codes:
+            self._run_line_rules(line, tuple(codes))
+
+    def _plain(self, index: int, record: dict[str, Any], marks: int) -> None:
+        """Take a dialogue of plain messages in the usual order: most of them break no rule."""
+        part, scanner = self.part, self.scanner
+        part.examples += 1
+        part.shapes["messages"] += 1
+        hints = self.marks.get(index, ())
+        if hints or self.has_returns or index in self.suspects:
+            self._hidden_faults(self._line_at(index))
+        rules = scanner.rules_for("chat", marks, hints)
+        if rules:
+            row = self._row_of(index + 1)
+            row.hints = hints
+            for rule in rules:
+                part.tally.add(rule, rule.check(row), index + 1, record)
+        self.kept.append(Plain(index + 1, record["messages"]))
+
+    def _too_long(self, line: Line) -> None:
+        self.part.examples += 1
+        sized = Line(line.number, line.offset, len(line.raw).to_bytes(8, "big"))
+        sized.record = "too-long"
+        self._run_line_rules(sized, ("FT010",))
+
+    def _run_line_rules(self, line: Line, codes: tuple[str, ...] | None = None) -> None:
+        for rule in self.scanner.line_rules:
+            if codes is None or rule.code in codes:
+                self.part.tally.add(rule, rule.check(line), line.number, line.record)
+
+    def _bad_line(self, line: Line, index: int) -> int:
+        """Name everything that is wrong with a line that the strict parser refuses."""
+        if not line.raw.strip():
+            self._run_line_rules(line, ("FT007",))
+            return index + 1
+        self.part.examples += 1
+        last = self._end_of_pretty(index)
+        if last:
+            spread = Line(index + 1, last - index + 1, b"")
+            spread.record = "pretty"
+            self._run_line_rules(spread, ("FT103",))
+            return last + 1
+        self._run_line_rules(line)
+        if line.text is not None and line.depth <= MAX_DEPTH:
+            seen = line.details
+            if seen.ok and type(seen.value) is dict and not seen.surrogates:
+                self._record(line, seen.value, checked=True)
+        return index + 1
+
+    def _end_of_pretty(self, index: int) -> int:
+        """Index of the line that ends a record spread over lines; 0 where this is none."""
+        if self.raws[index].strip()[-1:] not in (b"{", b"[", b",") or self.raws[index].lstrip()[:1] != b"{":
+            return 0
+        for last in range(index + 1, min(len(self.raws), index + PRETTY_LINES)):
+            if self.raws[last].rstrip() == b"}" or self.raws[last].rstrip().endswith(b"]}"):
+                try:
+                    return last if type(orjson.loads(b"\n".join(self.raws[index : last + 1]))) is dict else 0
+                except orjson.JSONDecodeError:
+                    continue
+        return 0
+
+    def _record(self, line: Line, record: dict[str, Any], *, checked: bool = False) -> None:
+        """Run the row rules on a record and keep it for counting.
+
+        Args:
+            line: Its line.
+            record: The parsed object.
+            checked: True where the line rules have run on the line already.
+        """
+        part, facts = self.part, self.scanner.facts
+        shape = shape_of(record)
+        part.shapes[shape] += 1
+        kind = shape if shape != "messages" else ("rft" if facts.format == "rft" else "chat")
+        row = Row(line, record, kind, facts)
+        if not checked and not self._numbers_and_depth(line, row):
+            return
+        marks = row.hints = self.marks.get(line.number - 1, ())
+        for rule in self.scanner.rules_for(kind, row.marks, marks):
+            part.tally.add(rule, rule.check(row), line.number, record)
+        if row.lists:
+            self.kept.append(Other(row, bill_of(row, facts.model)))
+
+    def _numbers_and_depth(self, line: Line, row: Row) -> bool:
+        """Look for numbers that do not fit; False where the record nests too deep for the other rules."""
+        raw = line.raw
+        if not row.marks & ~ANSWER_MARKS and len(row.lists) == 1 and len(line.record) == 1:
+            return True
+        if _LONG_NUMBER.search(raw):
+            self._run_line_rules(line, ("FT105",))
+        if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and line.depth > MAX_DEPTH:
+            self._run_line_rules(line, ("FT107",))
+            return False
+        return True
+
+    def _count(self) -> None:
+        """Count the tokens of all records of the block, and take their fingerprints."""
+        part, counter, limit = self.part, self.scanner.counter, self.scanner.facts.limit
+        plain = counter.count_plain([item.messages for item in self.kept if isinstance(item, Plain)])
+        others = counter.count([(item.bill, item.row.tools) for item in self.kept if isinstance(item, Other)])
+        for item in self.kept:
+            if isinstance(item, Plain):
+                total, trained = next(plain)
+                number, messages = item
+                turns = len(messages)
+                part.habits.add_plain(messages, number)
+                part.prints.extend((number, *prints_of_dialogue(messages)))
+            else:
+                total, trained = next(others)
+                number, turns = self._take(item.row, item.bill)
+            part.sizes.add(total, trained, turns, number)
+            if limit is not None and total > limit:
+                self._long(self._row_of(number) if isinstance(item, Plain) else item.row, total, limit)
+
+    def _take(self, row: Row, bill: Bill) -> tuple[int, int]:
+        """Enter what is usual and the fingerprints; returns the row's line and the number of its messages."""
+        part, number = self.part, row.line.number
+        part.sizes.images += bill.images
+        part.with_images += bool(bill.images)
+        part.habits.add(row)
+        part.prints.extend((number, *prints_of(row)))
+        return number, sum(len(messages) for _, messages in row.lists if type(messages) is list)
+
+    def _row_of(self, number: int) -> Row:
+        """The row of a plain dialogue."""
+        line = self._line_at(number - 1)
+        return Row(line, line.record, "chat", self.scanner.facts)
+
+    def _long(self, row: Row, total: int, limit: int) -> None:
+        base, messages = row.lists[-1]
+        last = messages[-1] if type(messages) is list and messages else {}
+        role = last.get("role", "") if type(last) is dict else ""
+        long = LongRow(total, limit, role, f"{base}[{len(messages) - 1}].content" if messages else base)
+        for rule in self.scanner.long_rules:
+            if row.kind in rule.formats:
+                self.part.tally.add(rule, rule.check(long), row.line.number, row.record)
+
+
+def starts_of(raws: list[bytes]) -> list[int]:
+    """Offset of each line in its block."""
+    return [at + index for index, at in enumerate(accumulate(map(len, raws[:-1]), initial=0))]
+
+
+def parse_all(raws: list[bytes], max_line_bytes: int) -> list[Any]:
+    """The value of each line; ``REFUSED`` for what the strict parser does not take, and for lines that are too long."""
+    loads, parsed = orjson.loads, []
+    for raw in raws:
+        try:
+            parsed.append(loads(raw) if len(raw) <= max_line_bytes else REFUSED)
+        except orjson.JSONDecodeError:
+            parsed.append(REFUSED)
+    return parsed

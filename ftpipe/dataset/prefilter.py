@@ -1,0 +1,91 @@
+"""Finds the lines that content rules must look at, with one pass of Hyperscan over a whole block of lines.
+
+The patterns are those of the rules, shortened and without what Hyperscan lacks (looking around, check digits): every
+line on which a rule can fire is marked, and few others. Without the package ``hints.find_marks`` does it, slower.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from importlib.util import find_spec
+from typing import Any
+
+from ftpipe.dataset.hints import ESCAPES, EVERY, Marks
+
+_PATTERNS: tuple[tuple[str, str], ...] = (
+    ("special", r"<\|"),
+    ("terminal", r"\x1b"),
+    # The character before the @ must not be the letter of an escape such as \n, which decorators in code have.
+    ("email", r"(?:[^\\]|\\\\)[\w.+\-\x80-\xff]@[A-Za-z0-9-]+\.[A-Za-z0-9-]"),
+    ("number", r"\+[1-9][\d .()-]{6}"),
+    ("number", r"(?:\(\d{3}\) ?|\d{3}[-.])\d{3}[-.]\d{4}"),
+    ("number", r"(?:\d[ -]?){12}\d"),
+    ("number", r"\d{3}-\d{2}-\d{4}"),
+    ("iban", r"[A-Z]{2}\d{2} ?[A-Z0-9]{4} ?[A-Z0-9]{4}"),
+    ("secret", r"(?:AKIA|ASIA)[A-Z2-7]{8}"),
+    ("secret", r"sk-[A-Za-z0-9_-]{8}"),
+    ("secret", r"gh[pousr]_[A-Za-z0-9]{8}"),
+    ("secret", r"github_pat_[A-Za-z0-9_]{8}"),
+    ("secret", r"glpat-[A-Za-z0-9_-]{8}"),
+    ("secret", r"xox[abprs]-[A-Za-z0-9-]{8}"),
+    ("secret", r"AIza[A-Za-z0-9_-]{8}"),
+    ("secret", r"k_live_[A-Za-z0-9]{8}"),
+    ("secret", r"hf_[A-Za-z0-9]{8}"),
+    ("secret", r"npm_[A-Za-z0-9]{8}"),
+    ("secret", r"pypi-AgE[A-Za-z0-9_-]{8}"),
+    ("secret", r"SG\.[A-Za-z0-9_-]{8,}\."),
+    ("secret", r"eyJ[A-Za-z0-9_-]{10,}\.eyJ"),
+    ("secret", r"PRIVATE KEY-----"),
+    ("secret", r":\\?/\\?/[^\s:/@]+:[^\s:/@]{4,}@"),
+    ("placeholder", r"TODO"),
+    ("placeholder", r"XXXX"),
+    ("placeholder", r"(?i)lorem ipsum"),
+    ("placeholder", r"\{\{ ?[A-Za-z_]"),
+    ("placeholder", r"(?i)[<\[](?:insert|your) "),
+    ("placeholder", r"\[Name\]"),
+    ("mojibake", r"\xc3(?:\x83\xc2|\xa2\xe2\x82|\x82\xc2)|\xc3[\x82\x83]\xc2|\xc3\xaf\xc2\xbb"),
+    ("mojibake", r"\xc3\xa2\xe2\x82\xac"),
+    ("invisible", r"\xe2\x80[\x8b\xaa-\xae]|\xe2\x81[\xa0-\xa9]|\xef\xbb\xbf|\xe1\xa0\x8e|\xf3\xa0[\x80\x81]"),
+    ("separator", r"\xe2\x80[\xa8\xa9]|\xc2\x85"),
+    (EVERY, ESCAPES.decode()),
+)
+
+
+def is_possible() -> bool:
+    """True where Hyperscan is installed; it has no build for Windows."""
+    return find_spec("hyperscan") is not None
+
+
+class Prefilter:
+    """The compiled patterns; made once per process."""
+
+    def __init__(self) -> None:
+        import hyperscan
+
+        self._names = [name for name, _ in _PATTERNS]
+        self._database = hyperscan.Database()
+        self._database.compile(
+            expressions=[pattern.encode("latin-1") for _, pattern in _PATTERNS],
+            ids=list(range(len(_PATTERNS))),
+            elements=len(_PATTERNS),
+            flags=[0] * len(_PATTERNS),
+        )
+
+    def find(self, data: bytes, starts: list[int]) -> Marks:
+        """The marks of the lines of a block.
+
+        Args:
+            data: Whole lines.
+            starts: Offset of each line in ``data``.
+        """
+        found: set[tuple[int, int]] = set()
+        names = self._names
+
+        def on_match(pattern: int, _start: int, end: int, _flags: int, _context: Any) -> None:  # noqa: ANN401
+            found.add((end, pattern))
+
+        self._database.scan(data, match_event_handler=on_match)
+        marked: Marks = {}
+        for end, pattern in found:
+            marked.setdefault(bisect_right(starts, end - 1) - 1, set()).add(names[pattern])
+        return marked

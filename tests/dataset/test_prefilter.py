@@ -1,0 +1,88 @@
+"""Prefilters: no line on which a rule would fire is passed over, by Hyperscan or by byte searches."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ftpipe.dataset import prefilter
+from ftpipe.dataset.blockscan import starts_of
+from ftpipe.dataset.hints import EVERY, Marks, find_marks
+from ftpipe.dataset.parse import Line
+from ftpipe.dataset.part import ScanPlan
+from ftpipe.dataset.rows import Row
+from ftpipe.dataset.scan import Scanner
+from ftpipe.dataset.settings import CheckSettings
+
+FINDERS = [find_marks] + ([prefilter.Prefilter().find] if prefilter.is_possible() else [])
+PIECES = (
+    "jane.doe@mail.acme.org", "é@acme.org", "\\x@acme.io", "\n@property", "a@b", "+49 30 901820-15", "(415) 234-9876",
+    "415-234-9876", "415.234.9876", "078-05-1120", "4012 8888 8888 1881", "4012888888881881", "378282246310005",
+    "DE89 3704 0044 0532 0130 00", "GB82WEST12345698765432", "AKIAQ2W3E4R5T6Y7U2I3", "sk-proj-aB3dE5gH7jK9mN1pQ3sT5",
+    "ghp_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8", "glpat-a1B2c3D4e5F6g7H8i9J0", "xoxb-1a2b3c4d5e6f7g8h9i0j1k",
+    "AIzaSyA1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q", "hf_qWzXsCeRfVtGyHuJmKoLpQaZxSwEdCvF", "-----BEGIN RSA PRIVATE KEY-----",
+    "https://jo:s3cr3tPw@db.acme.org/x", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjMifQ.s5fdJ0eCbuHYgtLZfJmfwLlAzV",
+    "TODO", "todo", "XXXXX", "Lorem Ipsum", "{{ name }}", "[Name]", "row[name]", "<insert your city>", "[YOUR TOWN]",
+    "<|endoftext|>", "<|im_start|>", "cafÃ©", "â€™", "Â«", "ï»¿", "a\u200bb", "\u202egnp", "\u2028", "\x85", "\x1b[31m",
+    "“quoted”", "日本", "😀", "plain words", '"', "\\", "/",
+)  # fmt: skip
+
+
+def hits(scanner: Scanner, record: dict[str, object], marks: set[str]) -> list[tuple[str, str, str]]:
+    """What the rules about texts find where they are told to look for these marks."""
+    line = Line(1, 0, b"")
+    line.record = record
+    row = Row(line, record, "chat", scanner.facts)
+    row.hints = marks
+    rules = [rule for rule in scanner.rules_for("chat", 0, marks) if rule.mark]
+    return [(rule.code, hit.path, hit.message) for rule in rules for hit in rule.check(row)]
+
+
+@pytest.fixture(scope="module")
+def scanner() -> Scanner:
+    """One under the strictest target."""
+    return Scanner(
+        ScanPlan(
+            path=Path("x.jsonl"), name="x.jsonl", target="openai", method=None, model="", format="chat", role="train",
+            today=dt.date(2026, 11, 24), encoding="o200k_base", limit=None, size=0, has_bom=False, reserved=(),
+            settings=CheckSettings(personal=("email", "phone", "card", "iban", "ssn")),
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("find", FINDERS)
+@given(
+    lines=st.lists(st.lists(st.sampled_from(PIECES), min_size=1, max_size=3), min_size=1, max_size=6),
+    joint=st.sampled_from(["", " ", "\n", ": "]),
+    ascii_only=st.booleans(),
+)
+def test_every_text_that_a_rule_would_report_is_on_a_marked_line(
+    scanner: Scanner,
+    find: Callable[[bytes, list[int]], Marks],
+    lines: list[list[str]],
+    joint: str,
+    ascii_only: bool,
+) -> None:
+    """The rules find the same on the marked lines as when they look at every line, however the JSON is escaped."""
+    records: list[dict[str, object]] = [
+        {"messages": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": joint.join(pieces)}]}
+        for pieces in lines
+    ]
+    raws = [json.dumps(record, ensure_ascii=ascii_only).encode() for record in records]
+    marks = find(b"\n".join(raws) + b"\n", starts_of(raws))
+    for index, record in enumerate(records):
+        assert hits(scanner, record, marks.get(index, set())) == hits(scanner, record, {EVERY})
+
+
+@pytest.mark.parametrize("piece", PIECES[:25])
+def test_the_pieces_themselves_set_rules_off(scanner: Scanner, piece: str) -> None:
+    """So that the property above is not empty: most of what it is made of is found by some rule."""
+    harmless = {"a@b", "\n@property", "é@acme.org"}
+    record: dict[str, object] = {"messages": [{"role": "user", "content": f"It is {piece} there."}]}
+    assert bool(hits(scanner, record, {EVERY})) is (piece not in harmless)
