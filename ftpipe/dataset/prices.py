@@ -16,6 +16,8 @@ from ftpipe.dataset.tokens import base_of
 from ftpipe.errors import ConfigError
 
 STALE_DAYS = 60
+MOST = 1_000_000
+"""The highest price of a million tokens that is believed, in any currency; not-a-number is no price either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +87,15 @@ def _override(model: str, value: Json) -> PriceRow:
     example = f'[prices."{model}"] training = 5.0, as_of = 2026-11-24, source = "invoice"'
     table = value if isinstance(value, Mapping) else {"training": value}
     price, as_of = table.get("training"), table.get("as_of")
-    if isinstance(price, bool) or not isinstance(price, int | float) or price < 0:
-        raise ConfigError(f"The price of {model} is not a number of 0 or more.", example)
+    if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price <= MOST:
+        raise ConfigError(f"The price of {model} is not a number from 0 to {MOST:,}.", example)
     if isinstance(as_of, str):
         try:
             as_of = dt.date.fromisoformat(as_of)
         except ValueError as exc:
             raise ConfigError(f"as_of of {model} is not a date.", example) from exc
+    if as_of is not None and type(as_of) is not dt.date:
+        raise ConfigError(f"as_of of {model} is not a date.", example)
     return PriceRow(
         model, float(price), str(table.get("currency", "USD")), as_of, str(table.get("source", "your configuration"))
     )

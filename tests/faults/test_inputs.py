@@ -1,0 +1,182 @@
+"""Faults that come from outside without a job: names that do not resolve, network folders, files made to explode."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ftpipe.config import load
+from ftpipe.dataset.prices import MOST, PriceTable
+from ftpipe.errors import ConfigError, ConnectionFailedError, CostLimitError, StateError
+from ftpipe.gates import refuse_over_budget
+from ftpipe.records import Method
+from ftpipe.registry import open_registry
+from ftpipe.reports.html import html
+from ftpipe.stages.count import count
+from ftpipe.stages.validate import depict, validate
+from tests.fakes.records import cost_of
+from tests.faults.bench import Bench
+from tests.reports.hostile import PAYLOADS
+
+SERVER = next(
+    (path for path in ("/usr/lib/openssh/sftp-server", "/usr/libexec/sftp-server") if Path(path).exists()), ""
+)
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "127.0.0.1:9"], ids=["unresolvable", "refused"])
+def test_a_host_that_cannot_be_reached_is_said_at_once_and_tried_again(bench: Bench, host: str) -> None:
+    """Row 4: after the first failed attempt the watcher hears it, once; in the end exit 5, and nothing was sent."""
+    bench.base_url = f"http://{host}/v1"
+    with pytest.raises(ConnectionFailedError) as caught:
+        bench.train()
+    assert (caught.value.exit_code, caught.value.paid) == (5, "no")
+    assert bench.heard.notices == [f"cannot reach {host}, trying again …"]
+    bench.base_url = bench.endpoint.base_url
+    assert bench.resume().state == "registered"
+
+
+@pytest.fixture
+def network_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder that is mounted over SFTP, with a server on a pipe instead of a network."""
+    there, here, server = tmp_path / "there", tmp_path / "here", tmp_path / "server"
+    for folder in (there, here):
+        folder.mkdir()
+    server.write_text(f"#!/bin/sh\nexec {SERVER}\n")
+    server.chmod(0o700)
+    mounted = subprocess.run(
+        ["sshfs", "-o", f"ssh_command={server}", f"host:{there}", here], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no FUSE here: {mounted.stderr.strip()}")
+    yield here
+    subprocess.run(["fusermount3", "-u", here], check=True)
+
+
+@pytest.mark.skipif(not (SERVER and shutil.which("sshfs")), reason="needs sshfs and openssh-sftp-server")
+def test_a_real_network_file_system_is_refused(network_folder: Path) -> None:
+    """Row 19: exit 6 before a database is made there, and two ways out."""
+    with pytest.raises(StateError, match=r"network file system \(fuse\.sshfs\)") as caught:
+        open_registry(network_folder / ".ftpipe" / "registry.db")
+    assert caught.value.exit_code == 6
+    assert "postgresql://" in caught.value.hint
+    assert list((network_folder / ".ftpipe").iterdir()) == []
+
+
+LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [LAUGHS, "!!python/object/apply:os.system ['touch owned']", "key: ${HOME}", "a = " + "{b=" * 50_000],
+    ids=["billion laughs", "python object", "expansion", "deep"],
+)
+def test_a_configuration_that_was_made_to_explode_is_refused_at_once(text: str) -> None:
+    """Rows 33, 34: there is no YAML and no code in a configuration; what is not TOML is one error, in no time."""
+    path = Path("ftpipe.yaml")
+    path.write_text(text)
+    begun = time.monotonic()
+    with pytest.raises(ConfigError):
+        load(path, env={})
+    assert time.monotonic() - begun < 1
+    assert not Path("owned").exists()
+
+
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.dates() | st.datetimes()
+TABLES = st.dictionaries(st.sampled_from(["training", "as_of", "source", "currency", "more"]), VALUES, max_size=5)
+
+
+@settings(max_examples=200, deadline=None)
+@given(model=st.text(max_size=12), value=VALUES | TABLES)
+def test_a_price_is_a_number_that_can_be_believed_or_refused(model: str, value: Any) -> None:
+    """Row 49: whatever stands in the table: a finite, bounded, dated price, or an error with an example."""
+    try:
+        row = PriceTable.load({model: value}, target="none").row(model)
+    except ConfigError as error:
+        assert "[prices." in error.hint
+        return
+    assert row is not None
+    assert 0 <= row.training <= MOST
+    assert isinstance(row.age_days(dt.date(2026, 11, 24)), int | None)
+
+
+@pytest.mark.parametrize("high", [math.nan, math.inf, None])
+def test_an_estimate_that_is_no_number_is_over_every_budget(high: float | None) -> None:
+    """Row 49: a broken price never slips through ``--max-cost``."""
+    with pytest.raises(CostLimitError):
+        refuse_over_budget(cost_of(high), 1e12)
+
+
+@pytest.mark.parametrize(
+    ("missing", "code", "said"),
+    [
+        ("starlette", "from ftpipe.cli import run; run(['train', 'train.jsonl'])", "pip install 'ftpipe[local]'"),
+        ("psycopg", "from ftpipe.cli import run; run(['models', 'list'])", "pip install 'ftpipe[postgres]'"),
+        ("openai", "from ftpipe.cli import run; run(['jobs', 'list', '--provider', 'openai'])", "pip install"),
+        ("tenacity", "from ftpipe.cli import run; run(['jobs', 'list', '--provider', 'openai'])", "pip install"),
+    ],
+)
+def test_a_package_that_is_missing_is_one_line_with_the_install_command(missing: str, code: str, said: str) -> None:
+    """Row 50: exit 2, the package's name, what to type; no traceback."""
+    Path("train.jsonl").write_bytes(
+        b'{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}\n' * 12
+    )
+    env = {**os.environ, "OPENAI_API_KEY": "sk-0123456789"}
+    if missing == "psycopg":
+        env["FTPIPE_REGISTRY"] = "postgresql://127.0.0.1/x"
+    script = f"import sys; sys.modules[{missing!r}] = None; {code}"
+    env["PYTHONPATH"] = str(Path(__file__).parents[2])
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env, check=False)
+    assert ran.returncode == 2, ran.stderr
+    assert missing in ran.stderr
+    assert said in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_a_browser_runs_nothing_of_a_hostile_dataset(tmp_path: Path) -> None:
+    """Row 37: every payload in roles, contents, keys, names and labels; the page's own script alone may run."""
+    rows = [
+        {
+            "messages": [
+                {"role": payload, "content": payload, payload: payload},
+                {"role": "user", "content": f"{payload} {number}", "name": payload},
+                {"role": "assistant", "content": payload[:30]},
+            ],
+            payload: 1,
+        }
+        for number, payload in enumerate(PAYLOADS)
+    ]
+    plain = [
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": p[:30]}]} for p in PAYLOADS
+    ]
+    data = tmp_path / "<img src=x onerror=document.title='PWNED'>.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *plain]), encoding="utf-8")
+    report = count(validate(data), model="gpt-4.1-mini-2025-04-14", epochs=1)
+    assert report.method == Method.SUPERVISED
+    page = tmp_path / "page.html"
+    page.write_text(html(report, depict(report)), encoding="utf-8")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--enable-logging=stderr", "--dump-dom"]
+    command = ["chromium", *flags, f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
+    seen = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    titles = re.findall(r"<title>(.*?)</title>", seen.stdout, re.DOTALL)
+    assert titles
+    assert not titles[0].startswith("PWNED")
+    assert "Content Security Policy" not in seen.stderr
+    assert seen.stdout.count("<script") == 1
