@@ -95,6 +95,7 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {
         "clean": clean,
         "block": _shown_block,
+        "breakable": breakable,
         "count": count,
         "decimal": decimal,
         "money": money,
@@ -108,6 +109,11 @@ def _environment() -> jinja2.Environment:
 
 def _file(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def breakable(text: str) -> Markup:
+    """A model's name that may be broken behind its colons, where it does not fit."""
+    return Markup(":<wbr>").join(text.split(":"))
 
 
 def _seconds(value: float | None) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from ftpipe.records.evaluation import ArmResult, Comparison, Evaluation, JudgeResult, Score
+from ftpipe.records.evaluation import ArmResult, Comparison, Evaluation, JudgeResult, Score, TokenPrice
 from ftpipe.reports.plain import clean, count, plural
 
 MARKS = {"win": "▲", "loss": "▼", "not enough evidence": "="}
@@ -118,14 +116,16 @@ def comparisons(evaluation: Evaluation) -> list[Comparison]:
     return sorted(evaluation.comparisons, key=lambda one: one.metric != evaluation.primary)
 
 
-def sources(results: tuple[ArmResult, ...]) -> Iterator[str]:
-    """Every price row that a cost was reckoned from, with day and source."""
-    for result in results:
-        price = result.arm.price
-        if price is not None:
-            cached = f", cached {price.cached:g}" if price.cached is not None else ""
-            origin = f"{clean(price.as_of, 20) or 'no date'}, {clean(price.source, 160) or 'no source'}"
-            yield (
-                f"{clean(price.model, 80)}: input {price.input:g}{cached}, output {price.output:g} "
-                f"{clean(price.currency, 8)} per million tokens, {origin}"
-            )
+def sources(results: tuple[ArmResult, ...]) -> list[str]:
+    """Every price row that a cost was reckoned from, once, with day and source."""
+    prices = [result.arm.price for result in results if result.arm.price is not None]
+    return list(dict.fromkeys(_source(price) for price in prices))
+
+
+def _source(price: TokenPrice) -> str:
+    name, currency = clean(price.model, 80), clean(price.currency, 8)
+    origin = ", ".join(filter(None, (clean(price.as_of, 20), clean(price.source, 160)))) or "no source"
+    if not (price.input or price.output):
+        return f"{name}: free, {origin}"
+    cached = f", cached {price.cached:g}" if price.cached is not None else ""
+    return f"{name}: input {price.input:g}{cached}, output {price.output:g} {currency} per million tokens, {origin}"
