@@ -35,7 +35,13 @@ what = options.together(
 )
 how = options.together(
     click.option("--task", type=click.Choice(["label", "json", "tools", "text"]), help="What the answers are."),
-    click.option("--metric", "metrics", multiple=True, metavar="NAME", help="These instead; the first decides."),
+    click.option(
+        "--metric",
+        "metrics",
+        multiple=True,
+        metavar="NAME",
+        help="exact, normalised, macro_f1, json_match, tool_match, rouge_l, … instead; the first decides.",
+    ),
     click.option("--schema", type=options.FILE, metavar="FILE", help="JSON schema that answers must satisfy."),
     click.option("--grader", type=options.FILE, metavar="FILE", help="A grader in OpenAI's JSON; it decides."),
     click.option("--judge", metavar="MODEL", help="Model that compares answers, in both orders."),

@@ -16,7 +16,7 @@ from ftpipe.records.losses import LossRanking, RankedRow
 from ftpipe.reports.evaluation.sheet import harmless_cell
 from ftpipe.reports.plain import Paint, clean, count, decimal, moment, plain, plural, table
 
-WIDTH, HEIGHT, EDGE = 640.0, 420.0, 46.0
+WIDTH, HEIGHT, LEFT, BOTTOM = 640.0, 400.0, 46.0, 30.0
 MOST_DOTS = 5000
 """Dots of the picture: the highest rows come first."""
 ORDERS = {
@@ -97,7 +97,7 @@ def loss_page(ranking: LossRanking, top: int) -> str:
         shown=ranking.rows[:top],
         dots=_dots(ranking, top),
         most=_most(ranking),
-        size=(WIDTH, HEIGHT, EDGE),
+        size=(WIDTH, HEIGHT, LEFT, BOTTOM),
         style=Markup(style),  # noqa: S704  # our own files, no data
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
     )
@@ -121,7 +121,7 @@ def _dots(ranking: LossRanking, top: int) -> list[tuple[float, float, str]]:
     across, up = _most(ranking)
     dots = []
     for place, row in enumerate(ranking.rows[:MOST_DOTS]):
-        x = EDGE + (WIDTH - EDGE - 12) * row.before / across
-        y = 12 + (HEIGHT - EDGE - 12) * (1 - row.after / up)
+        x = LEFT + (WIDTH - LEFT - 12) * row.before / across
+        y = 12 + (HEIGHT - BOTTOM - 12) * (1 - row.after / up)
         dots.append((x, y, "marked" if place < top else "other"))
     return dots[::-1]
