@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import click
 
 from ftpipe.cli.group import Command, Group
 from ftpipe.cli.session import Session, pass_session
+from ftpipe.errors import MissingExtraError, UsageError
 from ftpipe.paths import server_dir
 from ftpipe.reports.plain import clean, clean_block, labelled, moment
 
@@ -33,23 +35,55 @@ _data_dir = click.option(
 @_data_dir
 @click.option("--api-key-file", type=click.Path(path_type=Path), metavar="FILE", help="Lines of owner:key.")
 @click.option("--max-jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Jobs that train at once.")
+@click.option(
+    "--engine",
+    type=click.Choice(["process", "ray"]),
+    default="process",
+    show_default=True,
+    help="What computes jobs: this machine, or a Ray cluster.",
+)
+@click.option("--ray-address", metavar="HOST:PORT", help="The cluster's; left out, the one this machine is part of.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    metavar="N",
+    help="Processes that share a job.  [default: one per GPU; on a cluster without, one per machine]",
+)
 @click.option("--no-stand-ins", is_flag=True, help="Refuse OpenAI's base names instead of serving the default base.")
 @click.pass_context
 def serve(context: click.Context, /, data_dir: Path | None, no_stand_ins: bool, **flags: Any) -> None:
     """Run the embedded endpoint: files, fine-tuning jobs, models and chat, in the shape of the OpenAI API.
 
     It listens on loopback and needs no key there. Jobs and files survive a restart. Ctrl-C stops it.
+
+    With --engine ray the workers of a Ray cluster compute each job; queue, files and models stay here. Every machine of
+    the cluster needs ftpipe[local,ray] and reaches this one; the base is loaded there by its name.
     """
     if context.invoked_subcommand is not None:
         return
     from ftpipe.server.app import serve as listen
     from ftpipe.server.settings import ServeSettings
 
+    if flags["engine"] == "ray":
+        need_ray()
+    elif flags["ray_address"]:
+        raise UsageError("--ray-address is for the engine ray", "add --engine ray")
+    flags["workers"] = flags["workers"] or 0
     session = context.ensure_object(Session)
     session.stopped, session.come_back = "the endpoint has stopped", "unfinished jobs go on at the next `ftpipe serve`"
     if flags["port"]:
         session.say(f"OPENAI_BASE_URL=http://{flags['host']}:{flags['port']}/v1 brings any OpenAI client here")
     listen(ServeSettings(data_dir=(data_dir or server_dir()).absolute(), stand_ins=not no_stand_ins, **flags))
+
+
+def need_ray() -> None:
+    """Refuse to start an endpoint whose every job would fail.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise MissingExtraError("the engine ray needs the ray extra", "pip install 'ftpipe[ray]'")
 
 
 @click.command("status", cls=Command, example="ftpipe serve status --json")

@@ -44,6 +44,15 @@ class Example:
         """The first ``limit`` tokens; what is beyond is lost, as the hosted service does it."""
         return Example(self.ids[:limit], self.labels[:limit])
 
+    def as_json(self) -> list[tuple[int, ...]]:
+        """Ids and labels."""
+        return [self.ids, self.labels]
+
+    @classmethod
+    def from_json(cls, pair: Sequence[Sequence[int]]) -> Example:
+        """The example that ``as_json`` wrote."""
+        return cls(tuple(pair[0]), tuple(pair[1]))
+
 
 @dataclass(frozen=True)
 class _Turn:

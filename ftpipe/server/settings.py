@@ -54,5 +54,11 @@ class ServeSettings:
     tick: float = 0.25
     """How often the supervisor looks at running trainers."""
     log_level: str = "info"
+    engine: str = "process"
+    """What computes jobs: ``process`` for this machine, ``ray`` for a cluster."""
+    ray_address: str | None = None
+    """Where the cluster is; ``None`` for the one that this machine belongs to."""
+    workers: int = 0
+    """Processes that share a job; 0 for one per graphics card, or on a cluster without any one per machine."""
     trainer_command: tuple[str, ...] = TRAINER
     """Started with the job's folder as its last argument."""

@@ -224,6 +224,11 @@ class Supervisor(threading.Thread):
             "seed": job.seed,
             "model_name": job.model_name,
             "models_dir": str(self._settings.models_dir),
+            "crew": {
+                "engine": self._settings.engine,
+                "workers": self._settings.workers,
+                "address": self._settings.ray_address,
+            },
         }
 
     def _trainer(self, job: JobRow) -> Trainer | None:

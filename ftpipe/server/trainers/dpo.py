@@ -9,10 +9,10 @@ Source: Rafailov et al., "Direct Preference Optimization", arXiv 2305.18290, equ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ftpipe.errors import DatasetError
 from ftpipe.server.masking import ChatMask, Example, MaskError
@@ -37,6 +37,15 @@ class Pair:
     def tokens(self) -> int:
         """Tokens of both sequences."""
         return len(self.chosen.ids) + len(self.rejected.ids)
+
+    def as_json(self) -> list[Any]:
+        """Both examples and both log-probabilities."""
+        return [self.chosen.as_json(), self.rejected.as_json(), self.chosen_before, self.rejected_before]
+
+    @classmethod
+    def from_json(cls, row: Sequence[Any]) -> Pair:
+        """The pair that ``as_json`` wrote."""
+        return cls(Example.from_json(row[0]), Example.from_json(row[1]), row[2], row[3])
 
 
 def read_pairs(path: Path, mask: ChatMask, *, limit: int) -> list[Pair]:
@@ -92,11 +101,22 @@ class Preference:
         """How many validation pairs there are."""
         return len(self.validation)
 
-    def learn(self, indices: Sequence[int]) -> Score:
-        """Add the gradient of one batch, in parts that fit into memory, and score it before the step."""
+    def as_json(self) -> dict[str, Any]:
+        """The pairs, for a process that shares the work."""
+        pairs, validation = ([pair.as_json() for pair in part] for part in (self.pairs, self.validation))
+        return {"pairs": pairs, "validation": validation, "beta": self.beta}
+
+    @classmethod
+    def from_json(cls, lm: LanguageModel, row: Mapping[str, Any]) -> Preference:
+        """The objective that ``as_json`` told of, on another process's model."""
+        pairs, validation = ([Pair.from_json(pair) for pair in row[name]] for name in ("pairs", "validation"))
+        return cls(lm, pairs, row["beta"], validation)
+
+    def learn(self, indices: Sequence[int], of: Sequence[int] | None = None) -> Score:
+        """Add the gradient of pairs of the batch ``of``, in parts that fit into memory; scored before the step."""
         scored = Score()
         for part in _parts([self.pairs[index] for index in indices]):
-            scored += self._learn_part(part, of_pairs=len(indices))
+            scored += self._learn_part(part, of_pairs=len(indices if of is None else of))
         return scored
 
     def validate(self, indices: Sequence[int] | None) -> Score:

@@ -6,12 +6,14 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from ftpipe.errors import DatasetError, FtpipeError, UsageError
 from ftpipe.server.bases import resolve_base
 from ftpipe.server.export import load_adapter
 from ftpipe.server.masking import ChatMask, Example, MaskError
 from ftpipe.server.trainers.batches import Rows, read_rows
+from ftpipe.server.trainers.crew import crewed
 from ftpipe.server.trainers.dpo import Pair, Preference, read_pairs, with_reference
 from ftpipe.server.trainers.jobfolder import JobFolder, Spec, write_json
 from ftpipe.server.trainers.language_model import LanguageModel
@@ -36,8 +38,13 @@ def run_job(folder: JobFolder, pause_wanted: Callable[[], bool] = lambda: False)
     """
     folder.clean()
     try:
-        loop = _prepare(folder, folder.spec(), pause_wanted)
-        if not loop.run():
+        spec = folder.spec()
+        loop, machine = _prepare(folder, spec, pause_wanted)
+        say = partial(_say_once, folder, set(folder.told()[1]))
+        helpers = crewed(loop, spec.crew, method=spec.method, machine=machine, models_dir=spec.models_dir, say=say)
+        with helpers as helped:
+            finished = helped.run()
+        if not finished:
             return "paused"
     except FtpipeError as exc:
         error = {"code": _code(exc), "message": " ".join(filter(None, [exc.message, exc.hint])), "param": _param(exc)}
@@ -61,17 +68,18 @@ def _param(exc: FtpipeError) -> str | None:
     return "hyperparameters" if isinstance(exc, UsageError) else None
 
 
-def _prepare(folder: JobFolder, spec: Spec, pause_wanted: Callable[[], bool]) -> Loop:
+def _say_once(folder: JobFolder, said: set[str], text: str, level: str = "info") -> None:
+    if text not in said:
+        said.add(text)
+        folder.event(text, level=level)
+
+
+def _prepare(folder: JobFolder, spec: Spec, pause_wanted: Callable[[], bool]) -> tuple[Loop, Machine]:
     if spec.method not in METHODS:
         raise UsageError(
             f"the local engine trains {' and '.join(METHODS)}, not {spec.method}", f"choose the method {METHODS[0]}"
         )
-    said = folder.told()[1]
-
-    def say(text: str, level: str = "info") -> None:
-        if text not in said:
-            folder.event(text, level=level)
-
+    say = partial(_say_once, folder, set(folder.told()[1]))
     base_folder = resolve_base(spec.base, models_dir=spec.models_dir, say=say)
     machine, kept_plan = _kept(folder)
     base = load_base(base_folder, machine)
@@ -83,7 +91,7 @@ def _prepare(folder: JobFolder, spec: Spec, pause_wanted: Callable[[], bool]) ->
     else:
         model = load_adapter(base, spec.adapter, trainable=True)
     objective = loaded.objective(LanguageModel(model))
-    return Loop(folder, loaded.plan, objective, model, spec.base, spec.seed, pause_wanted)
+    return Loop(folder, loaded.plan, objective, model, spec.base, spec.seed, pause_wanted), machine
 
 
 @dataclass(frozen=True)

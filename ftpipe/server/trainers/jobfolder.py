@@ -33,6 +33,21 @@ _CSV_COLUMNS = {
 
 
 @dataclass(frozen=True)
+class Crew:
+    """Who shall compute a job.
+
+    Attributes:
+        engine: ``process`` for this machine, ``ray`` for a cluster.
+        workers: How many; 0 for one per graphics card, or on a cluster without any one per machine.
+        address: Where the cluster is; ``None`` for the one that this machine belongs to.
+    """
+
+    engine: str = "process"
+    workers: int = 0
+    address: str | None = None
+
+
+@dataclass(frozen=True)
 class Spec:
     """What a job was asked to do, as the server wrote it to ``spec.json``."""
 
@@ -47,6 +62,7 @@ class Spec:
     models_dir: Path
     adapter: Path | None = None
     """Folder of the checkpoint that training starts from; ``None`` for the base alone."""
+    crew: Crew = Crew()
 
 
 @dataclass(frozen=True)
@@ -111,6 +127,7 @@ class JobFolder:
                 model_name=str(raw.get("model_name", "")),
                 models_dir=Path(raw["models_dir"]),
                 adapter=Path(raw["adapter"]) if raw.get("adapter") else None,
+                crew=Crew(**(raw.get("crew") or {})),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
             raise StateError(f"{self.path.name}/spec.json cannot be read: {exc}", "create the job again") from exc

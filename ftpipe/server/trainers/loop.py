@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from ftpipe.server.masking import Example
 from ftpipe.server.trainers.batches import epoch_order, micro_batches
@@ -28,11 +28,14 @@ VALIDATION_SAMPLE = 8
 class Objective(Protocol):
     """What is learnt: supervised or preference."""
 
-    def learn(self, indices: Sequence[int]) -> Score:
-        """Add the gradient of one batch and score it before the step."""
+    def learn(self, indices: Sequence[int], of: Sequence[int] | None = None) -> Score:
+        """Add the gradient of rows, which may be a share of the batch ``of``; scored before the step."""
 
     def validate(self, indices: Sequence[int] | None) -> Score:
         """Score the validation rows at ``indices``, or all."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The rows, for a process that shares the work."""
 
     @property
     def lengths(self) -> list[int]:
@@ -60,11 +63,20 @@ class Supervised:
         """How many validation rows there are."""
         return len(self.validation)
 
-    def learn(self, indices: Sequence[int]) -> Score:
-        """Add the gradient of one batch, in parts that fit into memory, and score it before the step."""
+    def learn(self, indices: Sequence[int], of: Sequence[int] | None = None) -> Score:
+        """Add the gradient of rows of the batch ``of``, in parts that fit into memory; scored before the step."""
         batch = [self.examples[index] for index in indices]
-        of_tokens = sum(example.trained for example in batch)
+        of_tokens = sum(self.examples[index].trained for index in (indices if of is None else of))
         return sum((learn(self.lm, part, of_tokens=of_tokens) for part in micro_batches(batch, MOST_TOKENS)), Score())
+
+    def as_json(self) -> dict[str, Any]:
+        """The rows, for a process that shares the work."""
+        return {"examples": [e.as_json() for e in self.examples], "validation": [e.as_json() for e in self.validation]}
+
+    @classmethod
+    def from_json(cls, lm: LanguageModel, row: Mapping[str, Any]) -> Supervised:
+        """The objective that ``as_json`` told of, on another process's model."""
+        return cls(lm, *([Example.from_json(pair) for pair in row[name]] for name in ("examples", "validation")))
 
     def validate(self, indices: Sequence[int] | None) -> Score:
         """Score the validation rows at ``indices``, or all."""

@@ -83,6 +83,23 @@ def add_adapter(base: CausalModel, plan: Plan, *, seed: int) -> CausalModel:
         ) from exc
 
 
+def adapter_settings(model: CausalModel) -> dict[str, Any]:
+    """What ``wrap`` needs to give another copy of the base adapters of the same shape."""
+    config = model.peft_config["default"]
+    names = ("r", "lora_alpha", "lora_dropout", "bias", "task_type")
+    targets = config.target_modules
+    kept = targets if isinstance(targets, str) else sorted(targets)
+    return {**{name: getattr(config, name) for name in names}, "target_modules": kept}
+
+
+def wrap(base: CausalModel, settings: dict[str, Any]) -> CausalModel:
+    """``base`` with adapters of the given shape; what is in them is not yet decided."""
+    from peft import LoraConfig, get_peft_model
+
+    with quiet_peft():
+        return get_peft_model(base, LoraConfig(**settings))
+
+
 @contextmanager
 def quiet_peft() -> Iterator[None]:
     """Hide a warning of transformers about a name that peft up to 0.21 still reads; users can do nothing about it."""

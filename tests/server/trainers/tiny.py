@@ -36,11 +36,17 @@ def save_base(folder: Path, *, template: str = "chatml", **sizes: int) -> Path:
 
     logging.disable_progress_bar()
     tokenizer = tiny_tokenizer(template)
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, **sizes}
+    shape = {
+        "max_position_embeddings": 512,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        **sizes,
+    }
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         num_key_value_heads=2,
-        max_position_embeddings=512,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
         initializer_range=0.3,  # large enough that adapters alone can learn the task
@@ -91,6 +97,13 @@ def make_job(folder: Path, base: Path, *, data: Path | None = None, valid: bool 
         "models_dir": str(folder / "models"),
     }
     (folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
+    return folder
+
+
+def with_crew(folder: Path, **crew: Any) -> Path:
+    """The job folder, to be computed by several."""
+    spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
+    (folder / "spec.json").write_text(json.dumps({**spec, "crew": crew}), encoding="utf-8")
     return folder
 
 
