@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ftpipe.errors import FtpipeError, UsageError
 from ftpipe.server.catalog import Catalog, Served, no_model
+from ftpipe.server.chat_forms import answer_form, form_param
 from ftpipe.server.chat_requests import ChatRequest, parse_chat, template_messages, template_tools
 from ftpipe.server.clock import now
 from ftpipe.server.store import CompletionRow, Store, Transaction
@@ -85,7 +86,9 @@ class Chat:
     ) -> Iterator[Delta]:
         """One answer in pieces; nothing is computed before the first is taken."""
         from ftpipe.server.engine import GenerationRequest
+        from ftpipe.server.grammar import FormError
         from ftpipe.server.masking import MaskError
+        from ftpipe.server.sampling import BiasError
 
         request = GenerationRequest(
             messages=messages,
@@ -95,10 +98,17 @@ class Chat:
             top_p=1.0 if asked.top_p is None else asked.top_p,
             stop=asked.stops,
             seed=None if asked.seed is None else (asked.seed + index) % SEEDS,
+            frequency_penalty=asked.frequency_penalty or 0.0,
+            presence_penalty=asked.presence_penalty or 0.0,
+            logit_bias=asked.biases,
+            form=answer_form(asked),
             logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
         )
         try:
             yield from self._open_engine().generate(base=served.base, adapter=served.adapter, request=request)
+        except (FormError, BiasError) as exc:
+            param = "logit_bias" if isinstance(exc, BiasError) else form_param(asked)
+            raise invalid(f"Invalid '{param}': {exc.message}.", param, exc.code) from exc
         except (UsageError, MaskError) as exc:
             raise invalid(exc.message, "messages", exc.code) from exc
         except FtpipeError as exc:

@@ -82,6 +82,9 @@ class ResponseFormat(Body):
     json_schema: Any = None
 
 
+TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
+
+
 class ChatRequest(Body):
     """``POST /chat/completions``."""
 
@@ -105,7 +108,7 @@ class ChatRequest(Body):
     metadata: Metadata | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    logit_bias: dict[str, int] | None = None
+    logit_bias: dict[TokenId, Annotated[int, Field(ge=-100, le=100)]] | None = None
     functions: Any = None
     function_call: Any = None
     modalities: list[Literal["text", "audio"]] | None = None
@@ -123,6 +126,11 @@ class ChatRequest(Body):
     service_tier: Any = None
     user: str | None = None
     verbosity: Any = None
+
+    @property
+    def biases(self) -> dict[int, float]:
+        """Token ids and what is added to their logits."""
+        return {int(id_): float(bias) for id_, bias in (self.logit_bias or {}).items()}
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -153,15 +161,10 @@ def parse_chat(body: Mapping[str, Any]) -> ChatRequest:
 def _refuse_unserved(asked: ChatRequest) -> None:
     """Refuse what would change the answer and cannot be honoured, instead of ignoring it."""
     wants = {
-        "frequency_penalty": bool(asked.frequency_penalty),
-        "presence_penalty": bool(asked.presence_penalty),
-        "logit_bias": any((asked.logit_bias or {}).values()),
         "functions": bool(asked.functions) and asked.function_call != "none",
         "modalities": "audio" in (asked.modalities or ()),
         "moderation": asked.moderation is not None,
         "web_search_options": asked.web_search_options is not None,
-        "response_format": asked.response_format is not None and asked.response_format.type != "text",
-        "tool_choice": asked.tool_choice not in (None, "none", "auto"),
     }
     for name, wanted in wants.items():
         if wanted:

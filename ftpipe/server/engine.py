@@ -6,7 +6,6 @@ needs (its cache, its random numbers) is its own.
 
 from __future__ import annotations
 
-import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -17,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from ftpipe.errors import MissingExtraError, UsageError
 from ftpipe.server.answer_text import AnswerText, Delta, TokenLogprob
 from ftpipe.server.bases import Say, resolve_base
+from ftpipe.server.grammar import Constraint, Vocabulary
 from ftpipe.server.masking import ChatMask
+from ftpipe.server.sampling import Sampler, Sampling
 from ftpipe.server.trainers.language_model import cache_argument
 from ftpipe.server.trainers.lora import load_base, load_tokenizer
 from ftpipe.server.trainers.machine import choose_machine
@@ -40,28 +41,24 @@ class ContextLengthError(UsageError):
     code = "context_length_exceeded"
 
 
-@dataclass(frozen=True)
-class GenerationRequest:
+@dataclass(frozen=True, kw_only=True)
+class GenerationRequest(Sampling):
     """What to answer, and how.
 
     Attributes:
         messages: The conversation as the API has it.
         tools: Tool definitions as the API has them.
         max_tokens: Most tokens of the answer; ``None`` for the engine's limit.
-        temperature: 0 takes the likeliest token each time.
-        top_p: Share of probability that is drawn from, above 0 to 1.
         stop: Texts that end the answer; they are not part of it.
-        seed: The same seed draws the same answer; ``None`` for any.
+        form: Grammar that the answer is held to, from ``ftpipe.server.grammar``; ``None`` for free text.
         logprobs: Number of alternatives told with each token's log-probability; ``None`` for no log-probabilities.
     """
 
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None = None
     max_tokens: int | None = None
-    temperature: float = 1.0
-    top_p: float = 1.0
     stop: tuple[str, ...] = ()
-    seed: int | None = None
+    form: str | None = None
     logprobs: int | None = None
 
 
@@ -93,6 +90,8 @@ class Engine:
             NotFoundError: The base or the adapter is not there.
             ContextLengthError: The conversation is too long.
             MaskError: The base's chat template refuses the conversation.
+            FormError: No answer can be held to the form.
+            BiasError: A bias is for a token that the base does not have.
         """
         resident = self._resident(base)
         prompt = resident.mask.prompt(request.messages, request.tools)
@@ -103,7 +102,9 @@ class Engine:
                 "shorten the conversation",
             )
         most = min(room, request.max_tokens or DEFAULT_MAX_TOKENS)
-        return _answer(resident, adapter, request, prompt, most)
+        constraint = None if request.form is None else Constraint(resident.vocabulary(), request.form)
+        sampler = Sampler(request, resident.width, constraint)
+        return _answer(resident, adapter, request, sampler, prompt, most)
 
     def count(self, *, base: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None) -> int:
         """Tokens of a conversation in the base's own tokenizer, with the template's generation prompt."""
@@ -140,6 +141,15 @@ class _Resident:
         self._adapters: OrderedDict[Path, str] = OrderedDict()
         self._active: Path | None = None
         self._names = 0
+        self._vocabulary: Vocabulary | None = None
+        self.width = int(model.get_output_embeddings().weight.shape[0])
+
+    def vocabulary(self) -> Vocabulary:
+        """The base's tokens for answers of a given form; made when the first is asked for."""
+        with self._lock:
+            if self._vocabulary is None:
+                self._vocabulary = Vocabulary(self.tokenizer, self.width, self.stops)
+            return self._vocabulary
 
     def step(self, adapter: Path | None, ids: list[int], cache: Cache) -> torch.Tensor:
         """Logits in float32 that follow ``ids``, which come after what is in ``cache``."""
@@ -198,17 +208,20 @@ def _stop_ids(model: CausalModel, tokenizer: Tokenizer) -> set[int]:
 
 
 def _answer(
-    resident: _Resident, adapter: Path | None, request: GenerationRequest, prompt: list[int], most: int
+    resident: _Resident,
+    adapter: Path | None,
+    request: GenerationRequest,
+    sampler: Sampler,
+    prompt: list[int],
+    most: int,
 ) -> Iterator[Delta]:
-    import torch
     from transformers import DynamicCache
 
-    chance = torch.Generator().manual_seed(secrets.randbits(63) if request.seed is None else request.seed)
     cache, fed, made = DynamicCache(config=resident.config), prompt, 0
     text = AnswerText(resident.tokenizer, request.stop)
     while True:
         logits = resident.step(adapter, fed, cache)
-        chosen = _choose(logits, request, chance)
+        chosen = sampler.choose(logits)
         if chosen in resident.stops:
             yield _last(text, "stop", prompt, made)
             return
@@ -226,20 +239,6 @@ def _last(text: AnswerText, reason: str, prompt: list[int], made: int, delta: De
     rest = text.rest()
     before = delta or Delta("")
     return Delta(before.text + rest.text, before.logprobs + rest.logprobs, reason, len(prompt), made)
-
-
-def _choose(logits: torch.Tensor, request: GenerationRequest, chance: torch.Generator) -> int:
-    import torch
-
-    if request.temperature <= 0:
-        return int(logits.argmax())
-    probabilities, ids = torch.softmax(logits / request.temperature, -1).sort(descending=True)
-    if request.top_p < 1:
-        before = probabilities.cumsum(-1) - probabilities
-        probabilities = probabilities.masked_fill(before >= request.top_p, 0.0)
-        if not probabilities.any():
-            return int(ids[0])
-    return int(ids[torch.multinomial(probabilities, 1, generator=chance)])
 
 
 def _logprob(
