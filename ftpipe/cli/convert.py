@@ -14,6 +14,9 @@ from ftpipe.cli.session import Session, pass_session
 from ftpipe.errors import UsageError
 from ftpipe.reports.plain import clean, plural
 
+SHOWN = 10
+"""Rows left out that are named."""
+
 
 @click.command(cls=Command, example="ftpipe convert alpaca.json\nftpipe convert tickets.csv --columns question,answer")
 @click.argument("data", type=options.FILE)
@@ -31,9 +34,11 @@ def convert(session: Session, data: Path, output: Path | None, system: str, colu
         raise UsageError(f"--columns names {plural(len(named), 'column')}, not two", "--columns question,answer")
     target = output or data.with_name(f"{data.stem}.chat.jsonl")
     done = convert_file(data, target, system=system, columns=(named[0], named[1]) if named else None)
-    session.add(**done._asdict())
+    session.add(**done._asdict() | {"skipped": [row._asdict() for row in done.skipped]})
     session.out(f"{clean(done.output, 300)}  {plural(done.records, 'record')} from {clean(done.source, 60)}")
     if done.skipped_total:
-        first = ", ".join(str(number) for number in done.skipped[:10])
-        session.say(f"{plural(done.skipped_total, 'record')} had no question or no answer: {first} …")
+        session.say(f"{plural(done.skipped_total, 'row')} left out:")
+        session.say([f"  {clean(row, 300)}" for row in done.skipped[:SHOWN]])
+        if done.skipped_total > SHOWN:
+            session.say(f"  … and {done.skipped_total - SHOWN:,} more")
     session.say(f"{session.paint_err('bold', 'Next:')} ftpipe prepare {quote(str(done.output))}")

@@ -1,31 +1,50 @@
-"""Writes chat records from what people really have: prompt/completion, Alpaca, ShareGPT, JSON arrays, CSV, Parquet."""
+"""Writes chat records from prompt/completion, Alpaca, ShareGPT and tables, and says why it leaves a row out."""
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
 
-from ftpipe.dataset.fixes.reflow import records_in
 from ftpipe.dataset.formats import legacy_shape, shape_of
-from ftpipe.dataset.lines import open_binary
-from ftpipe.dataset.peek import glance
-from ftpipe.dataset.split import good_lines
-from ftpipe.errors import DatasetError, MissingExtraError, StateError
+from ftpipe.dataset.settings import did_you_mean
+from ftpipe.dataset.tables import Entry, entries_of
+from ftpipe.errors import DatasetError, StateError
 
+KEEP_SKIPPED = 100
 _SPEAKERS = {
     **dict.fromkeys(("human", "user"), "user"),
     **dict.fromkeys(("gpt", "assistant", "chatgpt", "bing", "bard", "model", "bot"), "assistant"),
     "system": "system",
-    "tool": "tool",
+    "function_call": "call",
+    **dict.fromkeys(("observation", "tool", "function_response"), "tool"),
 }
 _ASKED = ("prompt", "question", "instruction", "user", "query", "input", "text")
 _ANSWERED = ("completion", "answer", "response", "output", "assistant", "label", "target")
 _SYSTEM = ("system", "system_prompt")
+_SEPARATORS = ("\n\n###\n\n", "\n\n###", " ->")
+"""What the guide of the old format put behind a prompt. Source: OpenAI legacy fine-tuning guide, 2023."""
+Messages = list[dict[str, Any]]
+
+
+class Skipped(NamedTuple):
+    """A row that became no record."""
+
+    row: int
+    line: int | None
+    column: str
+    """Empty where the fault is not one column's."""
+    reason: str
+
+    def __str__(self) -> str:
+        """``row 4 (line 6), column answer: it is empty``."""
+        line = f" (line {self.line})" if self.line is not None and self.line != self.row else ""
+        column = f", column {self.column}" if self.column else ""
+        return f"row {self.row}{line}{column}: {self.reason}"
 
 
 class Converted(NamedTuple):
@@ -35,9 +54,17 @@ class Converted(NamedTuple):
     source: str
     """Name of the format that was read."""
     records: int
-    skipped: tuple[int, ...]
-    """Records (1-based) that had no question or no answer; the first hundred."""
+    skipped: tuple[Skipped, ...]
+    """The first hundred rows that were left out."""
     skipped_total: int
+
+
+class _UnusableError(Exception):
+    """A record that cannot become a dialogue: column and reason."""
+
+    def __init__(self, column: str, reason: str) -> None:
+        super().__init__(reason)
+        self.column, self.reason = column, reason
 
 
 def convert(path: Path, output: Path, *, system: str = "", columns: tuple[str, str] | None = None) -> Converted:
@@ -50,127 +77,201 @@ def convert(path: Path, output: Path, *, system: str = "", columns: tuple[str, s
         columns: Names of the question's and the answer's column, where they cannot be guessed.
 
     Raises:
-        DatasetError: No record could be converted.
+        DatasetError: No record could be converted, a named column is missing, or the file is not what its name says.
         MissingExtraError: Parquet without pyarrow.
         UsageError: The file is missing.
         StateError: A file cannot be read or written.
     """
-    written, total, source = 0, 0, ""
-    skipped: list[int] = []
+    entries = entries_of(path)
+    first = next(entries, None)
+    if first is not None and columns:
+        _refuse_missing(path, first, columns)
+    job = _Job(system, columns)
+    partial = output.with_name(f".{output.name}.part")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with output.open("wb") as file:
-            for number, record in enumerate(rows_of(path), 1):
-                name, messages = dialogue_of(record, columns)
-                source = source or name
-                if not messages:
-                    total += 1
-                    skipped += [number] if len(skipped) < 100 else []
-                    continue
-                if system and messages[0]["role"] != "system":
-                    messages.insert(0, {"role": "system", "content": system})
-                rest = {key: record[key] for key in ("tools", "parallel_tool_calls") if key in record}
-                file.write(orjson.dumps({"messages": messages, **rest}) + b"\n")
-                written += 1
+        with partial.open("wb") as file:
+            for entry in chain([first] if first else [], entries):
+                file.write(job.line(entry))
+        if job.written:
+            partial.replace(output)
     except OSError as exc:
         raise StateError(
             f"{exc.filename or output} cannot be written: {exc.strerror}.", "Check the folder and the disk."
         ) from exc
-    if not written:
-        output.unlink(missing_ok=True)
-        raise DatasetError(
-            f"No record of {path.name} has a question and an answer.", "Name the columns: --columns QUESTION,ANSWER"
-        )
-    return Converted(output, source or "unknown", written, tuple(skipped), total)
+    finally:
+        partial.unlink(missing_ok=True)
+    if not job.written:
+        why = f": {job.skipped[0]}" if job.skipped else ", for it has no rows"
+        raise DatasetError(f"No record of {path.name} could be converted{why}.", _columns_hint(first))
+    return Converted(output, job.source or "unknown", job.written, tuple(job.skipped), job.skipped_total)
 
 
-def rows_of(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a file, whatever its kind."""
-    suffix = path.suffix.lower()
-    open_binary(path).close()
-    if suffix in (".csv", ".tsv"):
-        yield from _csv_rows(path, "\t" if suffix == ".tsv" else ",")
-    elif suffix == ".parquet":
-        yield from _parquet_rows(path)
-    elif glance(path).layout in ("array", "pretty"):
+def _refuse_missing(path: Path, first: Entry, columns: tuple[str, str]) -> None:
+    for column in columns:
+        if first.record and column not in first.record:
+            raise DatasetError(f"{path.name} has no column {column!r}.", did_you_mean(column, first.record))
+
+
+def _columns_hint(first: Entry | None) -> str:
+    names = ", ".join(list(first.record)[:12]) if first else ""
+    return f"Name the columns: --columns QUESTION,ANSWER{f'; the file has {names}' if names else ''}"
+
+
+class _Job:
+    """The conversion of one file."""
+
+    def __init__(self, system: str, columns: tuple[str, str] | None) -> None:
+        self.system, self.columns = system, columns
+        self.source = ""
+        self.written = self.skipped_total = 0
+        self.skipped: list[Skipped] = []
+
+    def line(self, entry: Entry) -> bytes:
+        """The line to write for a row; empty where it is left out."""
         try:
-            yield from (
-                record for record in records_in(path.read_text(encoding="utf-8-sig")) if isinstance(record, dict)
-            )
-        except UnicodeError as exc:
-            raise StateError(f"{path.name} is not UTF-8.", "Save it as UTF-8.") from exc
-    else:
-        yield from (record for _, _, record in good_lines(path))
+            if entry.fault:
+                raise _UnusableError("", entry.fault)
+            name, messages = dialogue_of(entry.record, self.columns)
+            made = self._dumped(entry.record, messages)
+        except _UnusableError as unusable:
+            self.skipped_total += 1
+            if len(self.skipped) < KEEP_SKIPPED:
+                self.skipped.append(Skipped(entry.row, entry.line, unusable.column, unusable.reason))
+            return b""
+        self.source = self.source or name
+        self.written += 1
+        return made
+
+    def _dumped(self, record: dict[str, Any], messages: Messages) -> bytes:
+        if self.system and messages[0].get("role") != "system":
+            messages.insert(0, {"role": "system", "content": self.system})
+        rest = {key: record[key] for key in ("tools", "parallel_tool_calls") if record.get(key) is not None}
+        if isinstance(rest.get("tools"), str):
+            rest["tools"] = _parsed("tools", rest["tools"])
+        try:
+            return orjson.dumps({"messages": messages, **rest}) + b"\n"
+        except orjson.JSONEncodeError as exc:
+            raise _UnusableError("", str(exc)) from exc
 
 
-def _csv_rows(path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
-    csv.field_size_limit(16 * 1024 * 1024)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            for row in csv.DictReader(file, delimiter=delimiter):
-                yield {key: value for key, value in row.items() if key}
-    except (UnicodeError, csv.Error) as exc:
-        raise StateError(f"{path.name} cannot be read as CSV: {exc}.", "Save it as UTF-8 with a header line.") from exc
-
-
-def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as exc:
-        raise MissingExtraError("Parquet needs the package pyarrow.", "pip install 'ftpipe[parquet]'") from exc
-    try:
-        for batch in parquet.ParquetFile(path).iter_batches():
-            yield from batch.to_pylist()
-    except (OSError, ValueError) as exc:
-        raise StateError(f"{path.name} cannot be read as Parquet.", "Check the file.") from exc
-
-
-def dialogue_of(record: dict[str, Any], columns: tuple[str, str] | None) -> tuple[str, list[dict[str, Any]]]:
-    """Name of the record's format, and its messages; no messages where question or answer is missing."""
+def dialogue_of(record: dict[str, Any], columns: tuple[str, str] | None) -> tuple[str, Messages]:
+    """Name of the record's format, and its messages."""
     if columns:
-        return "table", _pair(record.get(columns[0]), record.get(columns[1]), "")
-    if shape_of(record) == "messages" and isinstance(record.get("messages"), list):
-        return "chat", list(record["messages"])
+        return "table", _pair(columns, (record.get(columns[0]), record.get(columns[1])), "")
+    if shape_of(record) == "messages":
+        return "chat", _messages(record["messages"])
     name = legacy_shape(record)
-    if name == "ShareGPT":
-        return name, _turns(record)
     system = next((record[key] for key in _SYSTEM if isinstance(record.get(key), str)), "")
+    if name == "ShareGPT":
+        return name, _turns(record, system)
     if name == "Alpaca":
-        asked = str(record.get("instruction") or "")
-        more = str(record.get("input") or "")
-        asked = f"{asked}\n\n{more}" if more else asked
-        return name, _pair(asked, record.get("output", record.get("response")), system)
-    lower = {key.lower().strip(): value for key, value in record.items()}
-    question = next((lower[key] for key in _ASKED if lower.get(key)), None)
-    answer = next((lower[key] for key in _ANSWERED if lower.get(key)), None)
-    return name or "table", _pair(question, answer, system)
+        return name, _alpaca(record, system)
+    lower = {key.lower().strip(): key for key in record}
+    asked = _column(lower, record, _ASKED, "question")
+    answered = _column(lower, record, _ANSWERED, "answer")
+    question = record[asked]
+    if name and isinstance(question, str):
+        question = next((question.removesuffix(end) for end in _SEPARATORS if question.endswith(end)), question)
+    return name or "table", _pair((asked, answered), (question, record[answered]), system)
 
 
-def _pair(question: object, answer: object, system: str) -> list[dict[str, Any]]:
-    texts = [
-        value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) if value is not None else ""
-        for value in (question, answer)
-    ]
-    asked = texts[0].removesuffix("\n\n###\n\n").removesuffix("\n\n###").strip()
-    answered = texts[1].removesuffix("###").removesuffix("END").strip()
-    if not asked or not answered:
-        return []
+def _column(lower: dict[str, str], record: dict[str, Any], known: tuple[str, ...], what: str) -> str:
+    """The column that holds the question or the answer; the first one that is filled, else the first one."""
+    found = [lower[name] for name in known if name in lower]
+    if not found:
+        raise _UnusableError("", f"no column is named like the {what} ({', '.join(known[:4])} …)")
+    return next((name for name in found if record[name] not in (None, "")), found[0])
+
+
+def _pair(names: tuple[str, str], values: tuple[object, object], system: str) -> Messages:
+    asked, answered = (_text(name, value) for name, value in zip(names, values, strict=True))
+    answered = answered.removesuffix("###").removesuffix("END").strip()
+    if not answered:
+        raise _UnusableError(names[1], "it is empty")
     first = [{"role": "system", "content": system}] if system else []
     return [*first, {"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
 
 
-def _turns(record: dict[str, Any]) -> list[dict[str, Any]]:
-    listed: Iterable[Any] = record.get("conversations") or record.get("conversation") or ()
-    messages = []
+def _text(column: str, value: object) -> str:
+    if value is None:
+        raise _UnusableError(column, "it is missing")
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    if not text.strip():
+        raise _UnusableError(column, "it is empty")
+    return text.strip()
+
+
+def _messages(listed: object) -> Messages:
+    if not isinstance(listed, list) or not listed or not all(isinstance(message, dict) for message in listed):
+        raise _UnusableError("messages", "it is no list of messages")
+    return list(listed)
+
+
+def _alpaca(record: dict[str, Any], system: str) -> Messages:
+    answer = "output" if "output" in record else "response"
+    asked, more = record.get("instruction"), record.get("input")
+    if isinstance(asked, str) and more:
+        asked = f"{asked}\n\n{more}"
+    pair = _pair(("instruction", answer), (asked, record.get(answer)), system)
+    earlier = list(_history(record.get("history")))
+    return [*pair[:-2], *earlier, *pair[-2:]]
+
+
+def _history(listed: object) -> Iterator[dict[str, Any]]:
     for turn in listed if isinstance(listed, list) else ():
-        if not isinstance(turn, dict):
-            return []
-        role = _SPEAKERS.get(str(turn.get("from") or turn.get("role")).lower())
-        text = turn.get("value") if "value" in turn else turn.get("content")
-        if role is None or not isinstance(text, str):
-            return []
-        messages.append({"role": role, "content": text})
-    if isinstance(record.get("system"), str) and record["system"] and messages and messages[0]["role"] != "system":
-        messages.insert(0, {"role": "system", "content": record["system"]})
-    roles = [message["role"] for message in messages]
-    return messages if "assistant" in roles and "user" in roles else []
+        if not isinstance(turn, list) or len(turn) != 2:
+            raise _UnusableError("history", "it is no list of pairs")
+        yield {"role": "user", "content": _text("history", turn[0])}
+        yield {"role": "assistant", "content": _text("history", turn[1])}
+
+
+def _turns(record: dict[str, Any], system: str) -> Messages:
+    key = "conversations" if "conversations" in record else "conversation"
+    listed = record[key]
+    messages: Messages = []
+    for place, turn in enumerate(listed if isinstance(listed, list) else ()):
+        messages.append(_turn(f"{key}[{place}]", turn, messages))
+    if system and messages and messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": system})
+    for role in ("user", "assistant"):
+        if not any(message["role"] == role for message in messages):
+            raise _UnusableError(key, f"it has no turn of the {role}")
+    return messages
+
+
+def _turn(where: str, turn: object, before: Messages) -> dict[str, Any]:
+    if not isinstance(turn, dict):
+        raise _UnusableError(where, "it is no object")
+    speaker = str(turn.get("from") or turn.get("role"))
+    role = _SPEAKERS.get(speaker.lower())
+    if role is None:
+        raise _UnusableError(where, f"nobody is known as {speaker[:40]!r}")
+    text = turn.get("value") if "value" in turn else turn.get("content")
+    if not isinstance(text, str):
+        raise _UnusableError(where, "its value is no text")
+    if role == "call":
+        return _call(where, text, len(before))
+    if role == "tool":
+        made = [call["id"] for message in before[-1:] for call in message.get("tool_calls", ())]
+        if not made:
+            raise _UnusableError(where, "it answers no call")
+        return {"role": "tool", "tool_call_id": made[0], "content": text}
+    return {"role": role, "content": text}
+
+
+def _call(where: str, text: str, place: int) -> dict[str, Any]:
+    made = _parsed(where, text)
+    if not isinstance(made, dict) or not isinstance(made.get("name"), str):
+        raise _UnusableError(where, "the call has no name")
+    arguments = made.get("arguments", {})
+    arguments = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    function = {"name": made["name"], "arguments": arguments}
+    return {"role": "assistant", "tool_calls": [{"id": f"call_{place}", "type": "function", "function": function}]}
+
+
+def _parsed(where: str, text: str) -> Any:  # noqa: ANN401  # any JSON value
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as exc:
+        raise _UnusableError(where, "it is no JSON") from exc
