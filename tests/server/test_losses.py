@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from starlette.testclient import TestClient
 
-from ftpipe.server.app import Ports, ServeSettings
+from ftpipe.errors import NotFoundError
+from ftpipe.providers.openai import OpenAIProvider, open_openai
+from ftpipe.providers.profiles import find_profile
+from ftpipe.server.app import Ports, ServeSettings, create_app
 from ftpipe.server.house import build
 from ftpipe.server.losses import Losses
 from ftpipe.server.wire import ApiError, Call, ReceivedFile
-from tests.server.conftest import MakeClient
 from tests.server.fakes import TINY, FakeBases
 from tests.server.trainers.tiny import rows, save_base
 
@@ -31,23 +37,38 @@ def lines(count: int) -> bytes:
 
 
 @pytest.fixture
-def tiny_client(make_client: MakeClient, tmp_path: Path) -> TestClient:
-    """A server whose base is a real, tiny model."""
+def endpoint(tmp_path: Path) -> Iterator[OpenAIProvider]:
+    """A server that listens, with a real, tiny model, and the client's side of it."""
     save_base(tmp_path / "models" / TINY)
-    return make_client(models_dir=tmp_path / "models")
+    settings = ServeSettings(data_dir=tmp_path / "data", models_dir=tmp_path / "models")
+    config = uvicorn.Config(create_app(settings, Ports(bases=FakeBases())), log_config=None, lifespan="on")
+    server = uvicorn.Server(config)
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        provider = open_openai(find_profile("local").model_copy(update={"base_url": url, "base_url_env": ""}), {})
+        yield provider
+        provider.close()
+        server.should_exit = True
+        thread.join()
 
 
 @pytest.mark.slow
-def test_every_row_gets_its_loss_and_the_file_is_gone(tiny_client: TestClient, tmp_path: Path) -> None:
-    """Progress first, then rows by line."""
-    answer = ask(tiny_client, lines(6))
-    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
-    assert events[0] == {"done": 0, "total": 6}
-    assert {"done": 6, "total": 6} in events
-    assert [row["line"] for row in events[-1]["rows"]] == [1, 2, 3, 4, 5, 6]
-    assert all(row["tokens"] > 1 and 2 < row["losses"][0] < 50 for row in events[-1]["rows"])
-    assert answer.text.endswith("data: [DONE]\n\n")
+def test_every_row_gets_its_loss_and_the_file_is_gone(endpoint: OpenAIProvider, tmp_path: Path) -> None:
+    """Over HTTP: progress first, then rows by line."""
+    data = tmp_path / "train.jsonl"
+    data.write_bytes(lines(6))
+    heard: list[tuple[int, int]] = []
+    found = endpoint.models.losses(data, [TINY], on_rows=lambda done, total: heard.append((done, total)))
+    assert (heard[0], heard[-1]) == ((0, 6), (6, 6))
+    assert [row.line for row in found] == [1, 2, 3, 4, 5, 6]
+    assert all(row.tokens > 1 and 2 < row.losses[0] < 50 for row in found)
     assert list((tmp_path / "data" / "incoming").iterdir()) == []
+    with pytest.raises(NotFoundError, match="nobody"):
+        endpoint.models.losses(data, ["nobody"], on_rows=lambda _done, _total: None)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +109,5 @@ def test_whoever_goes_away_ends_the_process(tmp_path: Path) -> None:
     with pytest.raises(ApiError, match="line 3") as refused:
         call(lines(2) + b'{"messages": [{"role": "user", "content": "hi"}]}\n')
     assert (refused.value.status, refused.value.body["error"]["param"]) == (400, "file")
-    (house.layout.incoming / "sent").unlink()
     assert [path.name for path in house.layout.incoming.iterdir()] == []
     house.close()
