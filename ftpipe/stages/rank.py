@@ -1,7 +1,9 @@
 """Rank the rows of a dataset by how hard they are for a model before and after tuning; wrong labels come to the top.
 
 What a model has learnt from the many right rows makes the few wrong ones surprising to it, as long as it has not
-learnt those by heart.
+learnt those by heart. The loss after tuning finds them; the base's own loss, and with it the change, is mostly about
+the form of the answer, which the base does not know yet. With 12 answers exchanged among 200 rows and three epochs, 9
+are among the 20 highest after tuning, 2 before, and 4 by the change (``benchmarks/wrong_labels.py``).
 """
 
 from __future__ import annotations
