@@ -50,7 +50,9 @@ class ServeSettings:
     upload_seconds: int = 3600
     """Life of an upload. Source: the same, createUpload."""
     body_timeout: float = 30.0
-    """Longest wait for the next piece of a request's body."""
+    """Longest wait for the next piece of a request's body; as long may a body be slower than the least speed."""
+    header_timeout: float = 20.0
+    """Longest wait for the whole headers of a request."""
     tick: float = 0.25
     """How often the supervisor looks at running trainers."""
     log_level: str = "info"

@@ -20,10 +20,14 @@ class ServerProcess:
 
     Args:
         data_dir: Its folder.
+        module: What is run; ``tests.server.contract.host`` unless given.
+        changes: Settings.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, module: str = "tests.server.contract.host", **changes: Any) -> None:
         self.data_dir = data_dir
+        self.module = module
+        self.changes = changes
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -31,7 +35,7 @@ class ServerProcess:
         (self.data_dir / "server.json").unlink(missing_ok=True)
         with (self.data_dir.parent / "server.out").open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.server.contract.host", str(self.data_dir), "0"],
+                [sys.executable, "-m", self.module, str(self.data_dir), "0", json.dumps(self.changes)],
                 stdout=out,
                 stderr=out,
                 env=os.environ | {"PYTHONPATH": str(ROOT)},

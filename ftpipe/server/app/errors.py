@@ -24,6 +24,8 @@ def _answer(error: ApiError, headers: Mapping[str, str] | None = None) -> Respon
         extra["www-authenticate"] = "Bearer"
     if error.status == HTTPStatus.TOO_MANY_REQUESTS:
         extra["retry-after"] = "30"
+    if error.status == HTTPStatus.REQUEST_TIMEOUT:
+        extra["connection"] = "close"  # the rest of the body is not waited for
     return JSONResponse(error.body, error.status, headers=extra)
 
 

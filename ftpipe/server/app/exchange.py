@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
+from ftpipe.server.app.patience import latest
 from ftpipe.server.app.porch import ROUTE
 from ftpipe.server.house import House
 from ftpipe.server.idempotency import fingerprint, remember, replayed
@@ -212,16 +214,21 @@ def _file(answer: Answer) -> Response:
 
 
 async def _timed(request: Request, seconds: float) -> AsyncIterator[bytes]:
-    """The body's pieces, none of which may take longer than ``seconds``."""
+    """The body's pieces; none may take longer than ``seconds``, and all together must keep a least speed."""
     stream = request.stream()
+    waited, received = 0.0, 0
     while True:
+        left = latest(seconds, received) - waited
+        asked = time.monotonic()
         try:
-            piece = await asyncio.wait_for(anext(stream), seconds)
+            piece = await asyncio.wait_for(anext(stream), min(seconds, left))
         except StopAsyncIteration:
             return
         except TimeoutError as exc:
             message = "The request body came too slowly."
             raise ApiError(408, message, "request_timeout") from exc
+        waited += time.monotonic() - asked
+        received += len(piece)
         yield piece
 
 

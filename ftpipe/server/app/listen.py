@@ -16,6 +16,7 @@ import uvicorn
 from filelock import FileLock, Timeout
 
 from ftpipe.errors import ConfigError, LockedError
+from ftpipe.server.app.patience import patient_protocol
 from ftpipe.server.app.routes import application
 from ftpipe.server.disk import Layout, write_json
 from ftpipe.server.house import Ports, build
@@ -64,7 +65,7 @@ def _uvicorn_config(settings: ServeSettings, ports: Ports | None) -> uvicorn.Con
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-        http="h11",
+        http=patient_protocol(settings.header_timeout),
         ws="none",
         lifespan="on",
     )

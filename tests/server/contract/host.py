@@ -1,7 +1,8 @@
-"""The ordinary server, with an engine and a trainer that take no time; arguments are data folder and port."""
+"""The ordinary server, with an engine and a trainer that take no time; arguments: folder, port, settings as JSON."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -9,9 +10,11 @@ from ftpipe.server.app import Ports, ServeSettings, serve
 from tests.server.fakes import FAKE_TRAINER, FakeEngine
 
 
-def main(data_dir: str, port: str) -> None:
+def main(data_dir: str, port: str, changes: str = "{}") -> None:
     """Serve until stopped."""
-    settings = ServeSettings(data_dir=Path(data_dir), port=int(port), trainer_command=FAKE_TRAINER)
+    settings = ServeSettings(
+        data_dir=Path(data_dir), port=int(port), trainer_command=FAKE_TRAINER, **json.loads(changes)
+    )
     serve(settings, Ports(open_engine=FakeEngine))
 
 
