@@ -92,6 +92,8 @@ class Models:
                 if exc.code != "unknown_url":
                     raise
                 raise _no_losses(self._caller.profile.title or self._caller.base_url) from exc
+            except openai.BadRequestError as exc:
+                raise _not_scored(exc) from exc
             except OSError as exc:
                 raise StateError(f"cannot read {path}: {exc.strerror}", "name a file that can be read") from exc
 
@@ -110,6 +112,12 @@ def _no_losses(where: str) -> RequestRefusedError:
         f"{where} tells no losses row by row",
         "an older server? `ftpipe serve stop`, and the next command starts this version's",
     )
+
+
+def _not_scored(exc: openai.BadRequestError) -> RequestRefusedError:
+    said = exc.body.get("message") if isinstance(exc.body, dict) else None
+    hint = "`ftpipe prepare` lists every fault of the file" if exc.param == "file" else "name another with --against"
+    return RequestRefusedError(f"could not score the rows: {said or exc.message}", hint)
 
 
 def _post_rows(client: openai.OpenAI, path: Path, models: Sequence[str]) -> openai.Stream[dict[str, Any]]:

@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 from starlette.testclient import TestClient
 
-from ftpipe.errors import NotFoundError
+from ftpipe.errors import NotFoundError, RequestRefusedError
 from ftpipe.providers.openai import OpenAIProvider, open_openai
 from ftpipe.providers.profiles import find_profile
 from ftpipe.server.app import Ports, ServeSettings, create_app
@@ -69,6 +69,9 @@ def test_every_row_gets_its_loss_and_the_file_is_gone(endpoint: OpenAIProvider, 
     assert list((tmp_path / "data" / "incoming").iterdir()) == []
     with pytest.raises(NotFoundError, match="nobody"):
         endpoint.models.losses(data, ["nobody"], on_rows=lambda _done, _total: None)
+    with pytest.raises(RequestRefusedError, match="models of one base") as refused:
+        endpoint.models.losses(data, [TINY, "org/name"], on_rows=lambda _done, _total: None)
+    assert "--against" in refused.value.hint
 
 
 @pytest.mark.parametrize(
