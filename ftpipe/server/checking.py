@@ -69,7 +69,13 @@ class Checker:
         if not future.done():
             return None
         del self._running[job.id]
-        return future.result()
+        fault = future.exception()
+        if fault is None:
+            return future.result()
+        # A fault of ours must not end the thread that all jobs wait for.
+        log.error("the check of job %s broke off", job.id, exc_info=fault)
+        message = "The files could not be checked because of a fault in the server; its log says more"
+        return Verdict({"code": "server_error", "message": message, "param": None})
 
     def close(self) -> None:
         """Give up what is running; it is done again when the server is back."""

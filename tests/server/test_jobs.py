@@ -8,7 +8,7 @@ from pathlib import Path
 
 from starlette.testclient import TestClient
 
-from tests.server.conftest import MakeClient, create_job, upload, wait_for
+from tests.server.conftest import LINES, MakeClient, create_job, upload, wait_for
 from tests.server.fakes import FakeEngine
 
 
@@ -81,6 +81,14 @@ def test_a_bad_file_fails_the_job_and_names_the_lines(client: TestClient) -> Non
     failed = wait_for(client, create_job(client, training_file=file["id"])["id"], "failed")
     assert failed["error"] == {"code": "invalid_training_file", "message": "line 2: bad", "param": "training_file"}
     assert failed["fine_tuned_model"] is None
+
+
+def test_a_fault_of_the_check_fails_its_job_and_no_other(client: TestClient) -> None:
+    """The thread that carries all jobs survives it."""
+    file = upload(client, LINES.replace(b"hi", b"broken"))
+    failed = wait_for(client, create_job(client, training_file=file["id"])["id"], "failed")
+    assert failed["error"]["code"] == "server_error"
+    wait_for(client, create_job(client)["id"], "succeeded")
 
 
 def test_jobs_beyond_the_limit_wait_in_the_queue(client: TestClient) -> None:
