@@ -22,7 +22,8 @@ from ftpipe.dataset.sizes import LongRow
 if TYPE_CHECKING:
     from ftpipe.dataset.scan import Scanner
 
-PRETTY_LINES = 500
+PRETTY_LINES, MAX_IN_VAIN = 500, 20
+"""Lines looked through for the end of a record, and how often in vain before a block is taken for broken lines."""
 SOME_LINES = 16
 REFUSED = object()
 """Stands for a line that the strict parser does not take."""
@@ -59,6 +60,8 @@ class BlockScan:
         self.turns = [plain_marks(record) for record in self.parsed] if scanner.facts.format == "chat" else []
         self.suspects = self._suspects()
         self.has_returns = b"\r" in block.data
+        self.in_vain = 0
+        """Searches for the end of a record spread over lines that found none."""
         self.kept: list[Plain | Other] = []
         """Records whose tokens are to be counted."""
 
@@ -157,9 +160,9 @@ class BlockScan:
         self._run_line_rules(sized, ("FT010",))
 
     def _run_line_rules(self, line: Line, codes: tuple[str, ...] | None = None) -> None:
-        for rule in self.scanner.line_rules:
-            if codes is None or rule.code in codes:
-                self.part.tally.add(rule, rule.check(line), line.number, line.record)
+        known = self.scanner.line_rules
+        for rule in known.values() if codes is None else [known[code] for code in codes if code in known]:
+            self.part.tally.add(rule, rule.check(line), line.number, line.record)
 
     def _bad_line(self, line: Line, index: int) -> int:
         """Name everything that is wrong with a line that the strict parser refuses."""
@@ -182,7 +185,8 @@ class BlockScan:
 
     def _end_of_pretty(self, index: int) -> int:
         """Index of the line that ends a record spread over lines; 0 where this is none."""
-        if self.raws[index].strip()[-1:] not in (b"{", b"[", b",") or self.raws[index].lstrip()[:1] != b"{":
+        opens = self.raws[index].strip()[-1:] in (b"{", b"[", b",") and self.raws[index].lstrip()[:1] == b"{"
+        if not opens or self.in_vain >= MAX_IN_VAIN:
             return 0
         for last in range(index + 1, min(len(self.raws), index + PRETTY_LINES)):
             if self.raws[last].rstrip() == b"}" or self.raws[last].rstrip().endswith(b"]}"):
@@ -190,6 +194,7 @@ class BlockScan:
                     return last if type(orjson.loads(b"\n".join(self.raws[index : last + 1]))) is dict else 0
                 except orjson.JSONDecodeError:
                     continue
+        self.in_vain += 1
         return 0
 
     def _record(self, line: Line, record: dict[str, Any], *, checked: bool = False) -> None:

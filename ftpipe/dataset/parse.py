@@ -206,6 +206,8 @@ def may_repeat_keys(raw: bytes, keys: int) -> bool:
     members, needle, sign = raw.count(b'":'), b'\\":', -1
     while members != keys and (found := raw.count(needle)):
         members, needle, sign = members + sign * found, b"\\" + needle, -sign
+    if members != keys:  # a text that begins with a colon
+        members -= raw.count(b'": ":') + raw.count(b'":":')
     return members != keys or any(_is_outside(raw, match.start()) for match in _SPACED_COLON.finditer(raw))
 
 

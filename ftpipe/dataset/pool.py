@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import pickle
 import subprocess
@@ -15,7 +17,9 @@ from ftpipe.dataset.part import Part, ScanPlan
 from ftpipe.dataset.scan import Scanner
 from ftpipe.errors import StateError
 
-RANGE_BYTES = 4 * 1024 * 1024
+RANGE_BYTES = 2 * 1024 * 1024
+READ_BYTES = RANGE_BYTES + 128 * 1024
+"""So that the last line of a range is nearly always read with it."""
 WORTH_BYTES = 12 * 1024 * 1024
 """Below this size one process is sooner done than two have started."""
 MAX_PROCESSES = 8
@@ -40,12 +44,11 @@ def parts_of(plan: ScanPlan) -> Iterator[tuple[int, Part]]:
         for block in read_blocks(plan.path, max_line_bytes=plan.settings.max_line_bytes):
             yield end_of(block), scanner.scan(block)
         return
-    workers = [Worker(plan) for _ in range(number)]
+    crew = Crew(plan, number)
     try:
-        yield from _in_order(workers, plan.size)
+        yield from _in_order(crew.workers, plan.size)
     finally:
-        for worker in workers:
-            worker.close()
+        crew.close()
 
 
 def end_of(block: Block) -> int:
@@ -68,35 +71,26 @@ def _in_order(workers: list[Worker], size: int) -> Iterator[tuple[int, Part]]:
 
 
 class Worker:
-    """One process that scans ranges; it is asked and answers through pipes."""
+    """A process that scans ranges; it is asked and answers through pipes."""
 
-    def __init__(self, plan: ScanPlan) -> None:
-        root = str(Path(__file__).resolve().parents[2])
-        # Its own interpreter and not a fork: callers may have threads, and need no guard around their main module.
-        self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                f"import sys; sys.path.insert(0, {root!r}); from ftpipe.dataset.pool import work; work()",
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        self._send(plan)
-
-    def _send(self, item: object) -> None:
-        pipe = self._process.stdin
-        if pipe is None:
-            raise _gone()
-        try:
-            pickle.dump(item, pipe, protocol=5)
-            pipe.flush()
-        except OSError as exc:
-            raise _gone() from exc
+    def __init__(self, asks: IO[bytes], answers: IO[bytes]) -> None:
+        self._asks, self._answers = asks, answers
 
     def ask(self, start: int, end: int) -> None:
         """Ask for the lines that begin in a byte range."""
-        self._send((start, end))
+        self.send((start, end))
+
+    def send(self, item: object) -> None:
+        """Hand the process what it waits for: the plan first, then ranges.
+
+        Raises:
+            StateError: The process ended.
+        """
+        try:
+            pickle.dump(item, self._asks, protocol=5)
+            self._asks.flush()
+        except OSError as exc:
+            raise _gone() from exc
 
     def answer(self) -> Part:
         """Wait for the part of the range that was asked for first.
@@ -104,10 +98,8 @@ class Worker:
         Raises:
             StateError: The process ended.
         """
-        if self._process.stdout is None:
-            raise _gone()
         try:
-            part = pickle.load(self._process.stdout)  # noqa: S301  # from our own child
+            part = pickle.load(self._answers)  # noqa: S301  # from our own child
         except (EOFError, pickle.UnpicklingError, OSError) as exc:
             raise _gone() from exc
         if isinstance(part, StateError):
@@ -117,15 +109,61 @@ class Worker:
         return part
 
     def close(self) -> None:
-        """End the process."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except OSError:
-                    continue
-        self._process.terminate()
-        self._process.wait()
+        """Tell the process that nothing more will be asked."""
+        for pipe in (self._asks, self._answers):
+            try:
+                pipe.close()
+            except OSError:
+                continue
+
+
+class Crew:
+    """The processes that scan one file.
+
+    They are interpreters of their own and no forks of this one, whose caller may have threads. Where the system can,
+    one builds the tokenizer and forks the others, which share it.
+    """
+
+    def __init__(self, plan: ScanPlan, number: int) -> None:
+        self.workers: list[Worker] = []
+        self.processes: list[subprocess.Popen[bytes]] = []
+        for size in [number] if hasattr(os, "fork") else [1] * number:
+            self._start(plan, size)
+
+    def _start(self, plan: ScanPlan, size: int) -> None:
+        """Start a process that makes ``size`` workers of itself."""
+        if os.name == "nt":
+            process = subprocess.Popen([*_COMMAND, ""], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            pipes = [(process.stdin, process.stdout)]
+        else:
+            ends = [(*os.pipe(), *os.pipe()) for _ in range(size)]
+            theirs = [fd for ask, _, _, answer in ends for fd in (ask, answer)]
+            numbers = ",".join(map(str, theirs))
+            process = subprocess.Popen([*_COMMAND, numbers], stdin=subprocess.DEVNULL, pass_fds=theirs)
+            for fd in theirs:
+                os.close(fd)
+            pipes = [(os.fdopen(ask, "wb"), os.fdopen(answer, "rb")) for _, ask, answer, _ in ends]
+        self.processes.append(process)
+        for asks, answers in pipes:
+            if asks is not None and answers is not None:
+                self.workers.append(Worker(asks, answers))
+        self.workers[-size].send(plan)
+
+    def close(self) -> None:
+        """End the processes."""
+        for worker in self.workers:
+            worker.close()
+        for process in self.processes:
+            process.terminate()
+            process.wait()
+
+
+_ROOT = str(Path(__file__).resolve().parents[2])
+_COMMAND = [
+    sys.executable,
+    "-c",
+    f"import sys; sys.path.insert(0, {_ROOT!r}); from ftpipe.dataset.pool import serve; serve(sys.argv[1])",
+]
 
 
 def _gone() -> StateError:
@@ -134,26 +172,45 @@ def _gone() -> StateError:
     )
 
 
-def work(source: IO[bytes] | None = None, sink: IO[bytes] | None = None) -> None:
-    """The worker's loop: a plan, then ranges, until the pipe is closed."""
-    asked, answers = source or sys.stdin.buffer, sink or sys.stdout.buffer
-    scanner: Scanner | None = None
+def serve(numbers: str) -> None:
+    """Be the workers whose pipes have these numbers: (questions, answers) of each; none for the standard ones."""
+    with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
+        _serve([int(number) for number in numbers.split(",") if number])
+
+
+def _serve(fds: list[int]) -> None:
+    pipes = [(os.fdopen(fds[at], "rb"), os.fdopen(fds[at + 1], "wb")) for at in range(0, len(fds), 2)]
+    asks, answers = pipes.pop(0) if pipes else (sys.stdin.buffer, sys.stdout.buffer)
+    scanner = Scanner(pickle.load(asks))  # noqa: S301  # from our own parent
+    scanner.make_ready()
+    gc.collect()
+    gc.freeze()
+    for own in pipes:
+        if os.fork() == 0:
+            for pipe in (asks, answers, *(pipe for other in pipes if other is not own for pipe in other)):
+                pipe.close()
+            with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
+                work(scanner, *own)
+            os._exit(0)
+    for other in pipes:
+        for pipe in other:
+            pipe.close()
+    work(scanner, asks, answers)
+
+
+def work(scanner: Scanner, asks: IO[bytes], answers: IO[bytes]) -> None:
+    """Answer ranges with parts; ends with ``EOFError`` when the pipe is closed."""
     while True:
-        try:
-            item = pickle.load(asked)  # noqa: S301  # from our own parent
-        except EOFError:
-            return
-        if scanner is None:
-            scanner = Scanner(item)
-            continue
-        pickle.dump(_scan_range(scanner, *item), answers, protocol=5)
+        pickle.dump(_scan_range(scanner, *pickle.load(asks)), answers, protocol=5)  # noqa: S301  # from our own parent
         answers.flush()
 
 
 def _scan_range(scanner: Scanner, start: int, end: int) -> Part | StateError:
     whole = scanner.new_part()
     try:
-        for block in read_blocks(scanner.plan.path, start, end, max_line_bytes=scanner.plan.settings.max_line_bytes):
+        for block in read_blocks(
+            scanner.plan.path, start, end, max_line_bytes=scanner.plan.settings.max_line_bytes, block_bytes=READ_BYTES
+        ):
             part = scanner.scan(block)
             whole.merge(part, keep_prints=True)
     except StateError as exc:

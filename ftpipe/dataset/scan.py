@@ -31,7 +31,7 @@ class Scanner:
             settings=plan.settings, limit=plan.limit, has_bom=plan.has_bom, reserved=plan.reserved,
         )  # fmt: skip
         active = [r for r in all_rules() if plan.settings.wants(r.code) and not self._is_off(r)]
-        self.line_rules = [rule for rule in active if rule.scope == "line"]
+        self.line_rules = {rule.code: rule for rule in active if rule.scope == "line"}
         self.row_rules = {
             kind: [rule for rule in active if rule.scope == "row" and kind in rule.formats]
             for kind in ("chat", "dpo", "rft", "legacy", "unknown")
@@ -68,6 +68,10 @@ class Scanner:
             )
         return self._counter
 
+    def make_ready(self) -> None:
+        """Build now what is otherwise built when it is needed, so that forked workers share it."""
+        self.counter.one("ready")
+
     def new_part(self) -> Part:
         """An empty part."""
         return Part(
@@ -86,9 +90,8 @@ class Scanner:
         line = Line(1, 0, size.to_bytes(8, "big"))
         line.record = "too-long"
         part.lines = part.examples = 1
-        for rule in self.line_rules:
-            if rule.code == "FT010":
-                part.tally.add(rule, rule.check(line), 1)
+        if "FT010" in self.line_rules:
+            part.tally.add(self.line_rules["FT010"], self.line_rules["FT010"].check(line), 1)
 
 
 def marks_finder(size: int) -> Callable[[bytes, list[int]], Marks]:

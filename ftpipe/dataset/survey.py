@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -119,8 +120,9 @@ def survey(
         collect_lines=collect_lines, reserved=reserved,
     )  # fmt: skip
     prints = Prints()
-    part = scan_file(plan, prints, on_progress, spill) if seen.layout == "lines" else Scanner(plan).new_part()
-    digest = sha256_of(path)
+    with ThreadPoolExecutor(1, thread_name_prefix="digest") as beside:
+        digest = beside.submit(sha256_of, path)
+        part = scan_file(plan, prints, on_progress, spill) if seen.layout == "lines" else Scanner(plan).new_part()
     after = path.stat()
     facts = FileFacts(
         plan.name, target, method or METHOD_OF[seen.format], model, seen.format, layout=seen.layout, role=role,
@@ -134,7 +136,7 @@ def survey(
     facts.sampled["outlier"] = part.sizes.outlier_bound()
     facts.sampled["tokens"] = (part.sizes.total, part.sizes.trained)
     dataset = Dataset(
-        path=path, sha256=digest, bytes=seen.size, examples=part.examples, format=DatasetFormat(seen.format)
+        path=path, sha256=digest.result(), bytes=seen.size, examples=part.examples, format=DatasetFormat(seen.format)
     )
     _compare(facts, prints, path)
     return Survey(dataset, facts, part, encoding_for(model), prints)
