@@ -8,6 +8,7 @@ from ftpipe.records import Finding, Report, Severity
 from ftpipe.reports.plain import Paint, clean, plain
 
 SHOWN_PER_RULE = 3
+TARGETS = {"openai": "OpenAI", "azure": "Azure OpenAI", "nebius": "Nebius", "local": "The embedded endpoint"}
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
 
@@ -19,6 +20,7 @@ def worst_first(report: Report) -> list[list[Finding]]:
 
 def headline(report: Report) -> str:
     """One sentence: whether the target would take the file, and where the first error is."""
+    who = TARGETS.get(report.target, clean(report.target, 40))
     name, summary = clean(report.dataset.path.name), report.summary
     rest = ", ".join(
         f"{number:,} {word}{'s' if number != 1 else ''}"
@@ -27,11 +29,11 @@ def headline(report: Report) -> str:
     )
     after = f" {rest}." if rest else ""
     if not summary.errors:
-        return f"{report.target} would take {name}.{after}"
+        return f"{who} would take {name}.{after}"
     first = next((f for f in report.findings if f.severity is Severity.ERROR and f.line), None)
     place = f", first at line {first.line}" if first else ""
     count = f"{summary.errors:,} error{'s' if summary.errors != 1 else ''}"
-    return f"{report.target} would not take {name}: {count}{place}.{after}"
+    return f"{who} would not take {name}: {count}{place}.{after}"
 
 
 def place_of(finding: Finding) -> str:

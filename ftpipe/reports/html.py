@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import jinja2
 
 WIDTH, BASE, MAX_STEP = 640, 172, 107
-LABEL_ROW = 24
 
 
 class Column(NamedTuple):
@@ -126,8 +125,6 @@ def html(report: Report, picture: DatasetPicture) -> str:
         trained=columns(picture.trained),
         turns=columns(picture.turns),
         labels=shares(picture.labels),
-        label_height=LABEL_ROW * len(picture.labels),
-        label_row=LABEL_ROW,
         costs=price_rows(picture.costs),
         groups=worst_first(report),
     )

@@ -6,8 +6,6 @@ from ftpipe.records import CostEstimate, Dataset, Report, TokenStats
 from ftpipe.reports.findings import headline
 from ftpipe.reports.plain import Paint, clean, count, money, plain, plural, short, size, table
 
-_TITLES = {"openai": "OpenAI", "azure": "Azure OpenAI", "nebius": "Nebius", "local": "The embedded endpoint"}
-
 
 def dataset_line(dataset: Dataset, paint: Paint = plain) -> str:
     """One line: path, examples, size, format and the start of the digest."""
@@ -64,5 +62,4 @@ def _range(cost: CostEstimate) -> str:
 def verdict_line(report: Report, paint: Paint = plain) -> str:
     """The one sentence that matters: whether the target takes the file."""
     mark = paint("ok", "✓") if report.ok else paint("error", "✗")
-    who = _TITLES.get(report.target, clean(report.target, 40))
-    return f"{mark} {who}{headline(report).removeprefix(report.target)}"
+    return f"{mark} {headline(report)}"
