@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from ftpipe.dataset.rows import Row
 
 MAX_NAMES = 2_000
-_SUMS = ("rows", "with_tools", "with_calls", "pairs", "preferred_longer", "answers", "short", "changes", "json_answers")
+_SUMS = (
+    "rows", "with_tools", "with_calls", "pairs", "preferred_longer", "answers", "short", "changes", "json_answers",
+    "with_system", "without",
+)  # fmt: skip
 MAX_LINES = 1_000
 LABEL_CHARACTERS = 40
 PROMPT_CHARACTERS = 2_000
@@ -45,6 +48,8 @@ class Habits:
     other_answers: list[int] = field(default_factory=list)
     """Lines of the first answers that are no JSON."""
     with_system: int = 0
+    without: int = 0
+    """Chat records without a system message."""
     without_system: list[int] = field(default_factory=list)
     systems: Counter[str] = field(default_factory=Counter)
     """System prompts, cut → number."""
@@ -103,7 +108,9 @@ class Habits:
             self.with_system += 1
             if len(self.systems) < MAX_NAMES or prompt in self.systems:
                 self.systems[prompt[:PROMPT_CHARACTERS]] += 1
-        elif len(self.without_system) < MAX_LINES:
+            return
+        self.without += 1
+        if len(self.without_system) < MAX_LINES:
             self.without_system.append(line)
 
     def _add_answer(self, answer: str, line: int) -> None:
@@ -124,7 +131,6 @@ class Habits:
         """Add a later part of the file whose lines begin behind ``first_line``."""
         for name in _SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.with_system += other.with_system
         self.changes += bool(self.last_label and other.first_label) and self.last_label != other.first_label
         self.first_label = self.first_label or other.first_label
         self.last_label = other.last_label or self.last_label

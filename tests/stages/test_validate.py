@@ -54,6 +54,17 @@ def test_counts_are_exact_beyond_the_findings_that_are_kept(tmp_path: Path) -> N
     assert sum(f.code == "FT101" for f in report.findings) == 2
 
 
+def test_counts_of_rules_about_all_records_are_exact_beyond_the_lines_that_are_remembered(tmp_path: Path) -> None:
+    """1,200 of 13,200 records have no system message and no JSON answer; a thousand places are remembered."""
+    first = {"role": "system", "content": "Answer in JSON."}
+    rows = [{"messages": [first, {"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": f"[{n}]"}]}
+            for n in range(12_000)]  # fmt: skip
+    odd = [{"messages": [{"role": "user", "content": f"{n}!"}, {"role": "assistant", "content": f"No {n}."}]}
+           for n in range(1_200)]  # fmt: skip
+    report = validate(write(tmp_path / "a.jsonl", [*rows, *odd]), settings=CheckSettings(engine="lean", processes=1))
+    assert (report.summary.counts["FT817"], report.summary.counts["FT808"]) == (1_200, 1_200)
+
+
 def test_rules_are_selected_and_ignored_by_prefix(tmp_path: Path) -> None:
     """Select narrows, ignore takes away."""
     path = write(tmp_path / "bad.jsonl", [*chats(3), b"{", {"messages": []}])

@@ -19,6 +19,12 @@ SYSTEM_SHARE = 0.9
 NEAR_SYSTEMS = 0.9
 
 
+def with_rest(lines: list[int], number: int) -> Iterator[tuple[int, int]]:
+    """(line, findings that it stands for) of the lines that are kept; the last stands for those beyond, too."""
+    for index, line in enumerate(lines, 1):
+        yield line, 1 if index < len(lines) else 1 + number - len(lines)
+
+
 @rule(
     "FT801",
     "exact-duplicate",
@@ -122,8 +128,8 @@ def json_answer_broken(facts: FileFacts) -> Iterator[Hit]:
     """
     habits = facts.habits
     if habits.answers >= 10 and JSON_SHARE < habits.json_answers / habits.answers < 1:
-        for line in habits.other_answers:
-            yield Hit("", "The answer is not JSON; nearly all others are.", line=line)
+        for line, weight in with_rest(habits.other_answers, habits.answers - habits.json_answers):
+            yield Hit("", "The answer is not JSON; nearly all others are.", line=line, weight=weight)
 
 
 @rule("FT815", "sorted-set", "info", "Q", "inferred", scope="file", formats=_CHAT, fix=("safe", "shuffle with a seed"))
@@ -150,7 +156,8 @@ def missing_system(facts: FileFacts) -> Iterator[Hit]:
     Source: practice; also best-practices guide, 2026-07-15 (train as you will prompt).
     """
     habits = facts.habits
-    total = habits.with_system + len(habits.without_system)
+    total = habits.with_system + habits.without
     if total >= 10 and SYSTEM_SHARE <= habits.with_system / total < 1:
-        for line in habits.without_system:
-            yield Hit("messages[0].role", "There is no system message; nearly all other records have one.", line=line)
+        message = "There is no system message; nearly all other records have one."
+        for line, weight in with_rest(habits.without_system, habits.without):
+            yield Hit("messages[0].role", message, line=line, weight=weight)
