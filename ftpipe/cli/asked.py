@@ -161,7 +161,7 @@ def check(
     Raises:
         DatasetError: The file cannot be read at all.
     """
-    from ftpipe.cli.bars import reading
+    from ftpipe.cli.bars import first, reading
     from ftpipe.cli.checks import check_settings
     from ftpipe.dataset.prices import PriceTable
     from ftpipe.stages.count import count
@@ -180,6 +180,7 @@ def check(
             for_job=for_job,
             on_progress=progress,
             on_finding=on_finding,
+            on_first=first(session, asked.data),
         )
     with reading(session, "counting", asked.data) as progress:
         return count(

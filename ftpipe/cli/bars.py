@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ftpipe.cli.session import Session
+from ftpipe.records import Finding
 from ftpipe.reports.plain import size
 
 Progress = Callable[[int, int], None]
@@ -48,6 +49,13 @@ def reading(session: Session, label: str, path: Path) -> Iterator[Progress]:
     """Progress over the bytes of a file."""
     with work(session, label, path.stat().st_size) as progress:
         yield progress
+
+
+def first(session: Session, path: Path) -> Callable[[Finding], None] | None:
+    """Says the first finding of a file that takes a while to read; ``None`` for others."""
+    if session.quiet or path.stat().st_size < _QUIET_BELOW:
+        return None
+    return lambda found: session.say(f"first finding  {found.code} {found.name}, line {found.line}: {found.message}")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import click
 
 from ftpipe.cli import options
 from ftpipe.cli.asked import for_prepare
-from ftpipe.cli.bars import reading
+from ftpipe.cli.bars import first, reading
 from ftpipe.cli.checks import MACHINE_FORMATS, check_options, check_settings, spilling
 from ftpipe.cli.group import Command
 from ftpipe.cli.session import Session, pass_session
@@ -81,6 +81,7 @@ def look(
             settings=rules,
             on_progress=progress,
             on_finding=on_finding,
+            on_first=first(session, asked.data),
         )
     if form == "text":
         found = finding_lines(report, session.paint)

@@ -86,13 +86,18 @@ class BlockScan:
 
     def run(self) -> Part:
         """Scan every line, then count the tokens of all records together."""
-        part, index = self.part, 0
-        while index < len(self.raws):
-            index = self._line(index)
+        self.run_rules()
+        part = self.part
         part.lines = len(self.raws)
         part.unterminated = self.block.ends_file
         self._count()
         return part
+
+    def run_rules(self) -> None:
+        """Run the rules on every line."""
+        index = 0
+        while index < len(self.raws):
+            index = self._line(index)
 
     def _line(self, index: int) -> int:
         """Scan one line; returns the index of the next one."""

@@ -86,6 +86,13 @@ class Scanner:
             return part
         return BlockScan(self, block, part).run()
 
+    def look(self, block: Block) -> Part:
+        """Run the rules on one block and leave its tokens uncounted."""
+        part = self.new_part()
+        if not block.too_long:
+            BlockScan(self, block, part).run_rules()
+        return part
+
     def _too_long(self, part: Part, size: int) -> None:
         line = Line(1, 0, size.to_bytes(8, "big"))
         line.record = "too-long"

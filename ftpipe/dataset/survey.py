@@ -11,6 +11,7 @@ from typing import Literal
 
 from ftpipe.dataset.across import KEEP, KEEP_EVERY, compare
 from ftpipe.dataset.facts import FileFacts
+from ftpipe.dataset.first import FirstFinding
 from ftpipe.dataset.formats import METHOD_OF
 from ftpipe.dataset.identity import sha256_of
 from ftpipe.dataset.models import example_limit
@@ -22,7 +23,7 @@ from ftpipe.dataset.prints import Prints
 from ftpipe.dataset.rules import all_rules
 from ftpipe.dataset.scan import Scanner
 from ftpipe.dataset.settings import CheckSettings
-from ftpipe.dataset.spill import Spill
+from ftpipe.dataset.spill import OnFinding, Spill
 from ftpipe.dataset.tokens import EncodingChoice, encoding_for
 from ftpipe.records import Dataset, DatasetFormat, TokenStats
 
@@ -84,7 +85,13 @@ def make_plan(
     )  # fmt: skip
 
 
-def scan_file(plan: ScanPlan, prints: Prints, on_progress: OnProgress = quiet, spill: Spill | None = None) -> Part:
+def scan_file(
+    plan: ScanPlan,
+    prints: Prints,
+    on_progress: OnProgress = quiet,
+    spill: Spill | None = None,
+    first: FirstFinding | None = None,
+) -> Part:
     """Scan a whole file, in as many processes as are worth it.
 
     Args:
@@ -92,6 +99,7 @@ def scan_file(plan: ScanPlan, prints: Prints, on_progress: OnProgress = quiet, s
         prints: Takes the fingerprints of all records.
         on_progress: Told bytes done and bytes in all.
         spill: Takes every finding, where the plan's settings ask for it.
+        first: Sees the findings as they come.
     """
     whole = Scanner(plan).new_part()
     for done, part in parts_of(plan):
@@ -99,6 +107,8 @@ def scan_file(plan: ScanPlan, prints: Prints, on_progress: OnProgress = quiet, s
         whole.merge(part)
         if spill is not None:
             spill.take(whole.tally)
+        if first is not None:
+            first.see(whole.tally)
         on_progress(min(done, plan.size), plan.size)
     return whole
 
@@ -106,7 +116,7 @@ def scan_file(plan: ScanPlan, prints: Prints, on_progress: OnProgress = quiet, s
 def survey(
     path: Path, *, target: str, method: str | None, model: str, settings: CheckSettings, today: dt.date,
     role: Literal["train", "validation"] = "train", on_progress: OnProgress = quiet, collect_lines: bool = False,
-    reserved: tuple[str, ...] = (), spill: Spill | None = None,
+    reserved: tuple[str, ...] = (), spill: Spill | None = None, on_first: OnFinding | None = None,
 ) -> Survey:  # fmt: skip
     """Survey one file; the rules about the whole file are not run yet.
 
@@ -122,7 +132,13 @@ def survey(
     prints = Prints()
     with ThreadPoolExecutor(1, thread_name_prefix="digest") as beside:
         digest = beside.submit(sha256_of, path)
-        part = scan_file(plan, prints, on_progress, spill) if seen.layout == "lines" else Scanner(plan).new_part()
+        if seen.layout == "lines":
+            first = FirstFinding(plan, on_first) if on_first else None
+            if first is not None:
+                first.look()
+            part = scan_file(plan, prints, on_progress, spill, first)
+        else:
+            part = Scanner(plan).new_part()
     after = path.stat()
     facts = FileFacts(
         plan.name, target, method or METHOD_OF[seen.format], model, seen.format, layout=seen.layout, role=role,

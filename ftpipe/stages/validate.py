@@ -38,6 +38,7 @@ def validate(
     for_job: bool = False,
     on_progress: Callable[[int, int], None] = quiet,
     on_finding: OnFinding | None = None,
+    on_first: OnFinding | None = None,
 ) -> Report:
     """Check a dataset, and the validation file that goes with it.
 
@@ -53,6 +54,7 @@ def validate(
         for_job: Also ask for what only a job needs, such as a validation file in reinforcement.
         on_progress: Told bytes done and bytes in all.
         on_finding: Told every finding, also those beyond the ones that the report keeps, when all were found.
+        on_first: Told the first error or warning of the training file as soon as it is seen.
 
     Returns:
         The report, with the token figures of both files; ``count`` adds the cost.
@@ -70,7 +72,7 @@ def validate(
     spills = (Spill(), Spill()) if on_finding else (None, None)
     found = survey(
         Path(path), target=target, method=wanted, model=model, settings=chosen, today=day, on_progress=on_progress,
-        spill=spills[0],
+        spill=spills[0], on_first=on_first,
     )  # fmt: skip
     held: Survey | None = None
     if validation is not None:
