@@ -35,7 +35,7 @@ EVIDENCE = {"observed": "seen in the field", "documented": "documented", "inferr
 @pass_session
 def explain(session: Session, code: str | None, everything: bool, output_format: str) -> None:
     """Explain CODE: a rule's code or name, an endpoint's error code, or an exit code. Without CODE list the rules."""
-    from ftpipe.dataset.rules import all_rules, find_rule
+    from ftpipe.dataset.rules import NOT_CHECKED, all_rules, find_rule
 
     if everything or output_format == "md":
         explain_all(session, output_format)
@@ -46,6 +46,10 @@ def explain(session: Session, code: str | None, everything: bool, output_format:
     elif (rule := find_rule(code)) is not None:
         session.add(**rule_fields(rule))
         session.out(rule_lines(rule, session.paint))
+    elif code.upper() in NOT_CHECKED:
+        name, why = NOT_CHECKED[code.upper()]
+        session.add(code=code.upper(), name=name, why_not=why)
+        session.out([session.paint("bold", f"{code.upper()} {name}"), f"  not checked here: {why}"])
     elif code in MEANINGS:
         session.add(code=code, **asdict(MEANINGS[code]))
         session.out([session.paint("bold", code), f"  {MEANINGS[code].what}", f"  next: {MEANINGS[code].next}"])

@@ -15,7 +15,9 @@ data = click.argument("data", required=False, type=FILE)
 validation = click.option("--validation", type=FILE, metavar="FILE", help="Validation file.")
 model = click.option("--model", metavar="MODEL", help="Base model; the provider's usual one where not given.")
 epochs = click.option("--epochs", metavar="N", help="Passes over the data: 1 to 50, or auto.")
-method = click.option("--method", metavar="NAME", help="supervised or dpo; read from the data where not given.")
+method = click.option(
+    "--method", metavar="NAME", help="supervised, dpo or reinforcement; read from the data where not given."
+)
 seed = click.option("--seed", metavar="N", help="Makes the work repeatable.")
 provider = click.option(
     "--provider", metavar="NAME", help="local (free, the default), openai, azure, nebius, or one of your own."

@@ -10,6 +10,18 @@ from ftpipe.dataset.rules.rule import Family, Rule
 
 FAMILIES = tuple(f"ft{digit}" for digit in range(10))
 
+NOT_CHECKED = {
+    "FT405": ("image-unreachable", "Only asking every host would tell, and nothing is sent anywhere by the checks."),
+    "FT605": ("rft-constant-grader", "A grader belongs to a job and not to a file; the job's own rewards show it."),
+    "FT811": (
+        "language-mix",
+        "Telling languages apart needs a detector of a hundred megabytes, and translations differ.",
+    ),
+    "FT903": ("moderation", "Only the provider's own moderation decides; its refusal names the lines, or none."),
+    "FT905": ("safety-erosion", "What is harmful is a judgement; lists of words cry wolf and miss what matters."),
+}
+"""Codes that other tools or services speak of, and why there is no rule here: code → name and reason."""
+
 
 @cache
 def families() -> dict[str, Family]:

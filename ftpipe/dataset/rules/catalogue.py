@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ftpipe.dataset.rules import families
+from ftpipe.dataset.rules import NOT_CHECKED, families
 from ftpipe.dataset.rules.rule import ORIGINS, TARGETS, Family, Rule
 
 _HEAD = """# Catalogue of the dataset checks
@@ -25,6 +25,8 @@ def markdown() -> str:
     number = sum(len(_once(family)) for family in families().values())
     parts = [_HEAD.format(ground=ground), f"{number} rules.\n"]
     parts += ["\n".join(_family(name, family)) for name, family in families().items()]
+    parts.append("\n## Not checked here\n\n| code | why |\n|---|---|")
+    parts += [f"| **{code}** {name} | {_cell(why)} |" for code, (name, why) in NOT_CHECKED.items()]
     return "\n".join(parts) + "\n"
 
 
