@@ -260,7 +260,12 @@ def write(
     from ftpipe.reports.evaluation.page import Background, page
 
     registry = session.registry(settings)
-    curves = {name: registry.metrics(model.job_id) for name, model in found.known.items()}
+    # a checkpoint's curve ends where the checkpoint was made
+    ends = {name: {one.model: one.step for one in model.checkpoints}.get(name) for name, model in found.known.items()}
+    curves = {
+        name: [one for one in registry.metrics(model.job_id) if one.step <= (ends[name] or one.step)]
+        for name, model in found.known.items()
+    }
     folder = state_dir() / FOLDER
     files = {"json": folder / f"{evaluation.id}.json", "html": flags["html"] or folder / f"{evaluation.id}.html"}
     texts = {"json": evaluation.model_dump_json(), "html": page(evaluation, Background(found.known, curves))}

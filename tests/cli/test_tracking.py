@@ -57,3 +57,16 @@ def test_a_missing_package_is_told_before_anything_is_asked(world: World, monkey
     assert (empty.code, "ftpipe[wandb]" in empty.err) == (2, True)
     monkeypatch.setitem(sys.modules, "trackio", FakeTrackio())
     assert "`ftpipe train` makes one" in world.run("jobs", "export", "--to", "trackio").err
+
+
+def test_a_checkpoints_curve_ends_with_it(world: World, trackio: FakeTrackio) -> None:
+    """As an arm of its own beside the last step's."""
+    world.run("train", str(chat_file()), "--provider", "openai", "--yes", "--epochs", "3")
+    model = world.run("models", "list", "--json").document["models"][0]
+    first = min(model["checkpoints"], key=lambda one: int(one["step"]))
+    data = str(chat_file("t.jsonl", first=50))
+    ran = world.run("evaluate", model["id"], first["model"], "--data", data, "--export", "trackio", "--json")
+    assert ran.code == 0, ran.err
+    _, whole, part = trackio.stored.values()
+    assert max(step for step, values in part["steps"] if "train_loss" in values) == first["step"]
+    assert max(step for step, values in whole["steps"] if "train_loss" in values) > first["step"]
