@@ -1,12 +1,23 @@
-"""What every test starts from: a home and a working folder of its own, and no key from the outside."""
+"""What every test starts from: a home and a working folder of its own, no key from the outside; and what it leaves."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+_MARK = "PYTEST_RUN_OF_FTPIPE"
+_PYTHONS_OWN = ("resource_tracker", "forkserver")
+"""Helpers of ``multiprocessing``, which end with the process that started them."""
+_PATIENCE = 10.0
+"""Seconds in which a process that was told to end has to be gone."""
 _FOREIGN = ("OPENAI_", "AZURE_OPENAI_", "NEBIUS_", "FTPIPE_")
 
 
@@ -22,3 +33,28 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     work.mkdir()
     monkeypatch.chdir(work)
     return work
+
+
+@pytest.fixture(autouse=True, scope="session")
+def nothing_left_behind() -> Iterator[None]:
+    """When all tests of this process are done, no process that they started runs, and no folder of theirs is there."""
+    mark = uuid.uuid4().hex
+    os.environ[_MARK] = mark
+    yield
+    deadline = time.monotonic() + _PATIENCE
+    while (running := _marked(mark)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    places = {Path(tempfile.gettempdir()), Path("/dev/shm")}
+    folders = [str(found) for place in places for found in place.glob(f"ftpipe-*-{os.getpid()}-*")]
+    assert (running, folders) == ([], [])
+
+
+def _marked(mark: str) -> list[str]:
+    """The processes that carry the mark in their environment, wherever they were detached to."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.pid != os.getpid() and process.environ().get(_MARK) == mark:
+                line = " ".join(process.cmdline())
+                found += [] if any(name in line for name in _PYTHONS_OWN) or not line else [line[:200]]
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ MEMORY = Path("/dev/shm")
 @pytest.fixture
 def tmp_path() -> Iterator[Path]:
     """A folder in memory where there is one: a killed process loses nothing there either, and syncing is quick."""
-    place = Path(tempfile.mkdtemp(prefix="ftpipe-faults-", dir=MEMORY if MEMORY.is_dir() else None))
+    place = Path(tempfile.mkdtemp(prefix=f"ftpipe-faults-{os.getpid()}-", dir=MEMORY if MEMORY.is_dir() else None))
     yield place
     shutil.rmtree(place, ignore_errors=True)
 

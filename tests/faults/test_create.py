@@ -87,19 +87,21 @@ def test_a_lost_job_is_found_at_a_host_with_quirks(tmp_path: Path, quirks: dict[
     with FaultEndpoint(keeps_metadata=stored, **quirks) as endpoint:
         for age in (90_000, 80_000):
             endpoint.seed_job(id=f"ftjob-old{age}", created_at=endpoint.now() - age, training_file="file-old")
-        bench = Bench(tmp_path, endpoint)
         endpoint.script(CREATE, LOST)
-        assert bench.train().state == RunState.REGISTERED
-        assert endpoint.calls[CREATE] == 1
-        assert bench.counts() == {"files": 1, "jobs": 3, "models": 1, "costs": 1}
+        with Bench(tmp_path, endpoint) as bench:
+            assert bench.train().state == RunState.REGISTERED
+            assert endpoint.calls[CREATE] == 1
+            assert bench.counts() == {"files": 1, "jobs": 3, "models": 1, "costs": 1}
 
 
 @pytest.mark.parametrize("skew", [-7200.0, -500.0, 500.0, 7200.0])
 @pytest.mark.parametrize("filters", [True, False], ids=["filter", "no filter"])
 def test_a_lost_job_is_found_whatever_the_endpoints_clock_says(tmp_path: Path, skew: float, filters: bool) -> None:
     """Row 24: the endpoint's clock is minutes or hours off; the key in the metadata finds the job all the same."""
-    with FaultEndpoint(skew=skew) as endpoint:
-        bench = Bench(tmp_path, endpoint, profile={"metadata_filter": filters})
+    with (
+        FaultEndpoint(skew=skew) as endpoint,
+        Bench(tmp_path, endpoint, profile={"metadata_filter": filters}) as bench,
+    ):
         endpoint.script(CREATE, LOST)
         assert bench.train().state == RunState.REGISTERED
         assert endpoint.calls[CREATE] == 1

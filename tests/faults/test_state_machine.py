@@ -105,7 +105,9 @@ class Payments(RuleBasedStateMachine):
     def begin(self, keeps: bool, filters: bool, lag: int) -> None:
         """An endpoint with its quirks, and an empty journal."""
         memory = Path("/dev/shm")
-        self.folder = Path(tempfile.mkdtemp(prefix="ftpipe-machine-", dir=memory if memory.is_dir() else None))
+        self.folder = Path(
+            tempfile.mkdtemp(prefix=f"ftpipe-machine-{os.getpid()}-", dir=memory if memory.is_dir() else None)
+        )
         self.clock = Clock()
         self.server = MockOpenAI(keeps_metadata=keeps, lists_after=lag)
         self.profile = {"metadata_filter": filters and keeps and self.journal_kind is Fragile}

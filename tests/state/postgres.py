@@ -35,7 +35,9 @@ class PostgresServer:
 
     def __enter__(self) -> Self:
         memory = Path("/dev/shm")
-        self.folder = Path(tempfile.mkdtemp(prefix="ftpipe-pg-", dir=memory if memory.is_dir() else None))
+        self.folder = Path(
+            tempfile.mkdtemp(prefix=f"ftpipe-pg-{os.getpid()}-", dir=memory if memory.is_dir() else None)
+        )
         if os.geteuid() == 0:
             shutil.chown(self.folder, self._user)
         self._data = self.folder / "data"

@@ -194,7 +194,8 @@ def _train(folder: Path, base_url: str, results: multiprocessing.Queue[str]) -> 
 
     there = Elsewhere()
     there.base_url = base_url  # type: ignore[attr-defined]  # all that a bench needs of an endpoint that is elsewhere
-    results.put(str(Bench(folder, there).train().state))  # type: ignore[arg-type]  # as above
+    with Bench(folder, there) as bench:  # type: ignore[arg-type]  # as above
+        results.put(str(bench.train().state))
 
 
 @pytest.mark.slow
