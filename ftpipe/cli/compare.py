@@ -19,9 +19,14 @@ def compare(session: Session, first: str, second: str) -> None:
 
     registry = session.registry()
     one, other = registry.model(first), registry.model(second)
-    judged = registry.evaluations(one.id, other.id)
+    # a checkpoint answers under its own name, and is judged under it
+    sides = [
+        name if name in {checkpoint.model for checkpoint in model.checkpoints} else model.id
+        for name, model in ((first, one), (second, other))
+    ]
+    judged = registry.evaluations(*sides)
     session.add(models=[one, other], evaluations=judged)
     session.out(difference_lines(one, other, session.paint))
-    session.out(comparison_lines(judged, [one.id, other.id], session.paint))
+    session.out(comparison_lines(judged, sides, session.paint))
     if not judged:
         session.say(f"no evaluation has both; ftpipe evaluate {second} --against {first} --data FILE makes one")
