@@ -12,7 +12,7 @@ from ftpipe.cli.examine_online import examine_online
 from ftpipe.cli.group import Command
 from ftpipe.cli.session import Session, pass_session
 from ftpipe.config import Settings
-from ftpipe.errors import StateError, UsageError
+from ftpipe.errors import FtpipeError, StateError, UsageError
 from ftpipe.paths import state_dir
 from ftpipe.reports.plain import clean, plural
 
@@ -22,7 +22,9 @@ _MARKS = {"ok": ("ok", "✓"), "warn": ("warning", "!"), "bad": ("error", "✗")
 @click.command(cls=Command, example="ftpipe doctor\nftpipe doctor --online --provider openai")
 @click.option("--online", is_flag=True, help="Ask the provider, too: does it answer, does it take the key.")
 @click.option("--provider", metavar="NAME", help="Which one to ask; the configured one or local where not given.")
-@click.option("--repair", is_flag=True, help="Move a damaged registry aside and rebuild it from the provider's jobs.")
+@click.option(
+    "--repair", is_flag=True, help="Move a damaged registry aside; rebuild it from its copy and the provider's jobs."
+)
 @pass_session
 def doctor(session: Session, online: bool, provider: str | None, repair: bool) -> None:
     """Look at everything that ftpipe needs; ends with 1 where something is broken.
@@ -57,7 +59,7 @@ def show(session: Session, finding: Finding) -> Finding:
 
 
 def mend(session: Session, settings: Settings) -> None:
-    """Move the registry aside if it is damaged, and take the provider's jobs into a new one.
+    """Move the registry aside if it is damaged; take what its copy tells and the provider lists into a new one.
 
     Raises:
         UsageError: The registry is a database server's, which has its own tools.
@@ -75,7 +77,12 @@ def mend(session: Session, settings: Settings) -> None:
         aside = move_aside(path)
         session.add(moved_to=aside)
         session.say(f"moved it to {clean(aside, 300)}")
-    provider = session.provider(settings.config.provider or FREE, settings)
-    runs = rebuild(session.registry(settings), [provider], say=lambda text: session.say(clean(text, 300)))
+    name = settings.config.provider or FREE
+    try:
+        providers = [session.provider(name, settings)]
+    except FtpipeError as error:  # without a key the rest of the repair is still worth having
+        session.say(f"{name} is not asked: {clean(error.message, 300)}")
+        providers = []
+    runs = rebuild(session.registry(settings), providers, say=lambda text: session.say(clean(text, 300)))
     session.add(adopted=[run.id for run in runs])
-    session.say(f"{plural(len(runs), 'job')} of {provider.profile.name} in the registry\n")
+    session.say(f"{plural(len(runs), 'job')} of {name} in the registry\n")

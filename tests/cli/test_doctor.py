@@ -195,6 +195,23 @@ def test_a_provider_that_is_not_there_is_one_line_and_not_waited_for(doctor: Cal
         assert set(checks(ran)) == {"test clock"}
 
 
+def test_a_registry_is_repaired_without_a_key(endpoint: FaultEndpoint, capsys: pytest.CaptureFixture[str]) -> None:
+    """Row 20: the copy of the ledger is enough; who could not be asked is said, and what was moved aside is kept."""
+    place = Path(".ftpipe")
+    place.mkdir()
+    with Bench(place, endpoint) as bench:
+        bench.train()
+    bench.path.write_bytes(b"not a database" * 1000)
+    assert execute(root, ("models", "list"), Session()) == 6
+    capsys.readouterr()
+    execute(root, ("doctor", "--repair", "--provider", "openai"), Session())
+    said = capsys.readouterr().err
+    assert "openai is not asked" in said
+    assert "the copy of the ledger told" in said
+    assert len(list(place.glob("registry.db.damaged-*"))) == 1
+    assert execute(root, ("models", "verify", "ftjob-0001"), Session()) == 0
+
+
 def test_every_line_is_marked_and_every_fault_has_a_next_step(
     doctor: Callable[..., Ran], endpoint: FaultEndpoint
 ) -> None:
