@@ -58,12 +58,20 @@ class ChatTemplate:
         words = {*tokens.values(), *(word for word in special if isinstance(word, str))}
         return cls(_sources(folder, config.get("chat_template")), tokens, frozenset(filter(None, words)))
 
-    def refusal(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> str:
+    def refusal(self, messages: Sequence[Message], tools: Sequence[Any] | None = None, *, plain: bool = False) -> str:
         """Why the template cannot render a conversation; empty where it can.
 
         Conversations that are alike in roles, keys and kinds of content are rendered once.
+
+        Args:
+            messages: Messages as the API has them.
+            tools: Tool definitions as the API has them.
+            plain: Every message has a role and a text that is not blank, and nothing else.
         """
-        key = (bool(tools), *(_look_of(message) for message in messages))
+        if plain:
+            key: tuple[object, ...] = tuple([message["role"] for message in messages])
+        else:
+            key = (bool(tools), *(_look_of(message) for message in messages))
         known = self._known.get(key)
         if known is None:
             known = "" if not self._sources else self._try(messages, tools)
@@ -99,10 +107,11 @@ class ChatTemplate:
 
     def spelled_in(self, text: str) -> str:
         """The first special token that stands in a text; empty for none."""
-        if not any(sign in text for sign in self._signs):
-            return ""
-        found = self._pattern.search(text)
-        return found.group() if found else ""
+        for sign in self._signs:
+            if sign in text:
+                found = self._pattern.search(text)
+                return found.group() if found else ""
+        return ""
 
     @property
     def fault(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from ftpipe.dataset.facts import FileFacts
 from ftpipe.dataset.rows import Row
 from ftpipe.dataset.rules.ft2.turns import dialogue
-from ftpipe.dataset.rules.rule import MESSAGE_FORMATS, ODD, Family, Hit, show
+from ftpipe.dataset.rules.rule import ANSWER_MARKS, MESSAGE_FORMATS, ODD, Family, Hit, show
 from ftpipe.dataset.template import can_be_rendered, template_for
 
 FAMILY = Family("Messages")
@@ -125,10 +125,13 @@ def template_fails(row: Row) -> Iterator[Hit]:
         which the first training makes, nothing is said.
     """
     template = template_for(row.facts)
-    base, messages = dialogue(row)
-    if template is None or not can_be_rendered(messages):
+    if template is None:
         return
-    problem = template.refusal(messages, row.tools if type(row.tools) is list else None)
+    base, messages = dialogue(row)
+    is_plain = not row.marks & ~ANSWER_MARKS
+    if not is_plain and not can_be_rendered(messages):
+        return
+    problem = template.refusal(messages, row.tools if type(row.tools) is list else None, plain=is_plain)
     if problem:
         yield Hit(base, f"The base's chat template refuses the record: {show(problem, 160)}")
 
