@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ftpipe.reports.plain import Paint, clean, decimal, money, plain, table
 
+MEASURES = {"score": "score", "valid_loss": "validation loss", "train_loss": "training loss"}
 WIDTH = 24
 """Characters of the longest bar."""
 
@@ -23,20 +24,21 @@ def sweep_lines(sweep: Mapping[str, Any], paint: Paint = plain) -> Iterator[str]
     key = "score" if by_score else "valid_loss"
     values = [trial[key] for trial in sweep["trials"]]
     most = max((value for value in values if value is not None and math.isfinite(value)), default=0.0)
-    head = ["", "trial", "score", "validation loss", "training loss", "cost", sweep["compared_by"]]
-    rows = [head, *(_row(trial, sweep, key, most) for trial in sweep["trials"])]
-    first, *rest = table(rows, right=(2, 3, 4, 5))
+    told = [name for name in MEASURES if any(trial[name] is not None for trial in sweep["trials"])]
+    head = ["", "trial", *(MEASURES[name] for name in told), "cost", ""]
+    rows = [head, *(_row(trial, sweep, told, key, most) for trial in sweep["trials"])]
+    first, *rest = table(rows, right=range(2, 3 + len(told)))
     yield paint("bold", first)
     for trial, line in zip(sweep["trials"], rest, strict=True):
         yield paint("ok", line) if trial["model"] == sweep["best"] else line
     yield ""
-    yield f"{clean(sweep['alias'], 80)} → {clean(sweep['best'], 200)}"
+    yield f"best by {sweep['compared_by']}: {clean(sweep['alias'], 80)} → {clean(sweep['best'], 200)}"
 
 
-def _row(trial: Mapping[str, Any], sweep: Mapping[str, Any], key: str, most: float) -> list[str]:
+def _row(trial: Mapping[str, Any], sweep: Mapping[str, Any], told: Sequence[str], key: str, most: float) -> list[str]:
     value = trial[key]
     bar = "" if value is None or not most > 0 else "█" * max(1, round(WIDTH * value / most))
-    cells = [decimal(trial[name]) for name in ("score", "valid_loss", "train_loss")]
     mark = "→" if trial["model"] is not None and trial["model"] == sweep["best"] else ""
+    cost = "free" if trial["cost"] == 0 else money(trial["cost"], clean(sweep["currency"], 8))
     shown = bar if trial["model"] else f"{trial['state']}: {clean(trial['error'], 80)}"
-    return [mark, clean(trial["name"], 80), *cells, money(trial["cost"], clean(sweep["currency"], 8)), shown]
+    return [mark, clean(trial["name"], 80), *(decimal(trial[name]) for name in told), cost, shown]

@@ -25,7 +25,9 @@ def test_a_sweep_ends_with_the_best_model_under_the_alias(world: World) -> None:
     sweep = ran.document["sweep"]
     assert (len(sweep["trials"]), sweep["compared_by"], sweep["alias"]) == (4, "held-out score", "desk@best")
     assert world.run("models", "show", "desk@best", "--json").document["model"]["id"] == sweep["best"]
-    assert world.run(*asked).code == 0
+    again = world.run(*asked[:-1])
+    assert f"best by held-out score: desk@best → {sweep['best']}" in again.out
+    assert "validation loss" not in again.out
     assert world.paid_jobs == 4
 
 
