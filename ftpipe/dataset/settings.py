@@ -117,6 +117,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(words[:40])}"
 
 
+def or_remove(word: str, known: Iterable[str]) -> str:
+    """A hint for a key that is too much: the nearest right one, or to remove it."""
+    hint = did_you_mean(word, known)
+    return hint if hint.startswith("Did") else f"Remove it. {hint}."
+
+
 def _threshold(code: str, value: Json, codes: list[str]) -> Threshold:
     check_codes([code], codes)
     if not isinstance(value, Mapping) or not set(value) <= {"level", "max_share"}:

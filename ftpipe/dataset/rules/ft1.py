@@ -9,7 +9,7 @@ from ftpipe.dataset.formats import CHAT_KEYS, FORMAT_OF, legacy_shape, shape_of
 from ftpipe.dataset.parse import MAX_DEPTH, MAX_SAFE_INTEGER, Line
 from ftpipe.dataset.rows import Row
 from ftpipe.dataset.rules.rule import ODD, Family, Hit, key_path, show
-from ftpipe.dataset.settings import did_you_mean
+from ftpipe.dataset.settings import or_remove
 
 FAMILY = Family("Records")
 rule = FAMILY.rule
@@ -212,7 +212,7 @@ def extra_top_level_key(row: Row) -> Iterator[Hit]:
         return
     for key in row.record:
         if key not in known:
-            yield Hit(key_path("", key), f"The key '{show(key, 40)}' is not known.", hint=did_you_mean(key, known))
+            yield Hit(key_path("", key), f"The key '{show(key, 40)}' is not known.", hint=or_remove(key, known))
 
 
 @rule("FT111", "legacy-format", "error", "D", "documented", scope="file", formats=frozenset({"legacy"}))

@@ -9,7 +9,7 @@ from typing import Any
 from ftpipe.dataset.formats import FORMAT_OF
 from ftpipe.dataset.rows import Row
 from ftpipe.dataset.rules.rule import MESSAGE_FORMATS, ODD, Family, Hit, key_path, show
-from ftpipe.dataset.settings import did_you_mean
+from ftpipe.dataset.settings import did_you_mean, or_remove
 
 FAMILY = Family("Messages")
 rule = FAMILY.rule
@@ -198,7 +198,7 @@ def unknown_message_key(row: Row) -> Iterator[Hit]:
         for key in message:
             if key not in MESSAGE_KEYS:
                 path = key_path(f"{base}[{index}]", key)
-                yield Hit(path, f"The key '{show(key, 40)}' is not known.", hint=did_you_mean(key, MESSAGE_KEYS))
+                yield Hit(path, f"The key '{show(key, 40)}' is not known.", hint=or_remove(key, MESSAGE_KEYS))
 
 
 @rule(
