@@ -6,6 +6,7 @@ import datetime as dt
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import Any, cast
 
 from ftpipe.dataset.jsonvalue import Json
@@ -117,8 +118,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(words[:40])}"
 
 
-def or_remove(word: str, known: Iterable[str]) -> str:
-    """A hint for a key that is too much: the nearest right one, or to remove it."""
+@lru_cache(maxsize=4096)
+def or_remove(word: str, known: frozenset[str]) -> str:
+    """A hint for a key that is too much: the nearest right one, or to remove it; the same keys come row after row."""
     hint = did_you_mean(word, known)
     return hint if hint.startswith("Did") else f"Remove it. {hint}."
 

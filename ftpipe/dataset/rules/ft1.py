@@ -17,6 +17,8 @@ rule = FAMILY.rule
 MIN_EXAMPLES = {"openai": 10, "azure": 10, "nebius": 1, "local": 1}
 """Source: OpenAI and Azure supervised guides, 2026; Nebius names no minimum."""
 FEW_EXAMPLES = 50
+NAMED_KEYS = 100
+"""Unknown keys of one record that are named; the rest is counted."""
 
 
 @rule("FT101", "invalid-json", "error", "R", "observed", scope="line")
@@ -210,9 +212,12 @@ def extra_top_level_key(row: Row) -> Iterator[Hit]:
     known = CHAT_KEYS if row.kind == "chat" else frozenset({"input", "preferred_output", "non_preferred_output"})
     if row.kind == "chat" and "messages" not in row.record:
         return
-    for key in row.record:
-        if key not in known:
-            yield Hit(key_path("", key), f"The key '{show(key, 40)}' is not known.", hint=or_remove(key, known))
+    extra = [key for key in row.record if key not in known]
+    for key in extra[:NAMED_KEYS]:
+        yield Hit(key_path("", key), f"The key '{show(key, 40)}' is not known.", hint=or_remove(key, known))
+    if len(extra) > NAMED_KEYS:
+        more = len(extra) - NAMED_KEYS
+        yield Hit("", f"{more:,} more keys of the record are not known.", weight=more)
 
 
 @rule("FT111", "legacy-format", "error", "D", "documented", scope="file", formats=frozenset({"legacy"}))
