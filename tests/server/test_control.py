@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ftpipe.cli import run
 from ftpipe.errors import ConfigError, LockedError, NotFoundError, UsageError
 from ftpipe.server.app import ServeSettings, serve
 from ftpipe.server.control import logs, status, stop
@@ -115,3 +116,11 @@ def test_the_server_starts_in_under_two_seconds_without_torch(tmp_path: Path) ->
     loaded, seconds = done.stdout.splitlines()
     assert loaded == "[]"
     assert float(seconds) < 2.0
+
+
+def test_a_ray_address_needs_the_engine_ray(capsys: pytest.CaptureFixture[str]) -> None:
+    """Refused at once, instead of training on this machine unnoticed."""
+    with pytest.raises(SystemExit) as stop:
+        run(["serve", "--ray-address", "head:6379"])
+    assert stop.value.code == 2
+    assert "--engine ray" in capsys.readouterr().err

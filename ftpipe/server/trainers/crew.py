@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 MEETING = ".new-meeting"
 """File in the job's folder that the processes of one machine find each other by; removed as half-written at a start."""
 STILL_WAITING_S = 5.0
+KNOCK_S = 10.0
 
 Say = Callable[..., None]
 
@@ -136,11 +138,26 @@ def _connected(crew: Crew) -> Any:  # noqa: ANN401 - ray carries types of its ow
     except ImportError as exc:
         raise MissingExtraError("the engine ray needs the ray extra", "pip install 'ftpipe[ray]'") from exc
     try:
+        if crew.address is not None:
+            _knock(crew.address)
         ray.init(address=crew.address or "auto", namespace="ftpipe", log_to_driver=False, configure_logging=False)
-    except (ConnectionError, RuntimeError, ValueError) as exc:
+    except (OSError, RuntimeError, ValueError) as exc:
         message = f"the Ray cluster at {crew.address or 'the usual place'} cannot be reached: {str(exc)[:200]}"
         raise StateError(message, "start it with `ray start --head`, or give its address as --ray-address") from exc
     return ray
+
+
+def _knock(address: str) -> None:
+    """Find out in seconds what Ray would find out in minutes.
+
+    Raises:
+        OSError: Nobody listens there.
+        ValueError: It is no ``HOST:PORT``.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(f"{address!r} is not HOST:PORT")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
 
 
 def _hired(ray: Any, count: int, *, cards: int, loopback: bool) -> list[Any]:  # noqa: ANN401

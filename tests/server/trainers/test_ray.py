@@ -16,8 +16,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from ftpipe.server.app import ServeSettings, create_app
+from ftpipe.server.trainers.job import run_job
+from ftpipe.server.trainers.jobfolder import JobFolder
 from tests.server.conftest import upload, wait_for
-from tests.server.trainers.tiny import rows
+from tests.server.trainers.tiny import make_job, result, rows, with_crew
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
 
@@ -80,6 +82,16 @@ def train(folder: Path, base: Path, **settings: Any) -> tuple[dict[str, Any], li
         assert client.post("/v1/chat/completions", json=chat).json()["usage"]["completion_tokens"] >= 1
     losses = [event["data"]["train_loss"] for event in told if event["type"] == "metrics"]
     return done, [event["message"].split(":")[0] for event in told], losses
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
+def test_a_cluster_that_is_not_there_fails_the_job_with_a_way_out(base: Path, tmp_path: Path, address: str) -> None:
+    """At once, and not after the minutes that Ray would try."""
+    folder = with_crew(make_job(tmp_path / "job", base), engine="ray", address=address)
+    assert run_job(JobFolder(folder)) == "failed"
+    message = result(folder)["error"]["message"]
+    assert address in message
+    assert "--ray-address" in message
 
 
 @pytest.mark.slow
