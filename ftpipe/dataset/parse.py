@@ -14,6 +14,8 @@ from ftpipe.dataset.jsonvalue import Json
 
 MAX_DEPTH = 64
 MAX_SAFE_INTEGER = 2**53
+MAX_DIGITS = 300
+"""Of a whole number; with more it is beyond every double. Source: IEEE 754."""
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
@@ -111,7 +113,10 @@ def read_tolerantly(line: Line) -> Details:
         return value
 
     def integer(word: str) -> int:
-        return int(word) if len(word) < 4000 else 0
+        if len(word) < MAX_DIGITS:
+            return int(word)
+        seen.constants.append(f"{word[:12]}… with {len(word):,} digits")
+        return 1
 
     decoder = json.JSONDecoder(
         object_pairs_hook=pairs, parse_constant=constant, parse_float=number, parse_int=integer, strict=False

@@ -120,7 +120,7 @@ def non_finite_number(line: Line) -> Iterator[Hit]:
     if not line.parsed:
         if line.text is not None:
             for word in line.details.constants:
-                yield Hit("", f"{show(word, 30)} is not a JSON number.")
+                yield Hit("", f"{show(word, 40)} is no number that JSON parsers keep.")
         return
     for path, value in numbers_of(line.record):
         if abs(value) > MAX_SAFE_INTEGER and value == int(value):
