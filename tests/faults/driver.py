@@ -18,7 +18,7 @@ from typing import Any, Self
 
 TABLE = """
 provider = "test"
-model = "gpt-4.1-mini-2025-04-14"
+model = "base-without-an-end"
 
 [providers.test]
 title = "the test endpoint"

@@ -145,7 +145,7 @@ def test_two_trains_of_the_same_data_at_once_make_one_job(endpoint: FaultEndpoin
     ends = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], ends
     assert (len(endpoint.files), len(endpoint.jobs)) == (1, 1)
-    assert all('"ft:gpt-4.1-mini-2025-04-14:org-test::0001"' in out for out, _err in ends)
+    assert all('"ft:base-without-an-end:org-test::0001"' in out for out, _err in ends)
 
 
 def test_a_kill_while_the_other_one_waits_lets_it_take_over(endpoint: FaultEndpoint, shell: Shell) -> None:
