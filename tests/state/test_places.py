@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -217,20 +216,19 @@ def test_six_processes_with_the_same_data_make_one_job(bench: Bench) -> None:
 
 def test_a_lock_whose_holder_was_killed_is_free(bench: Bench) -> None:
     """Row 23: SIGKILL leaves the lock file, and nobody waits for it."""
-    context = multiprocessing.get_context("fork")
     registry = bench.registry
-    held = context.Event()
-
-    def hold() -> None:
-        with registry.exclusive("run"):
-            held.set()
-            signal.pause()
-
-    process = context.Process(target=hold)
-    process.start()
-    assert held.wait(20)
+    script = (
+        "import signal, sys\n"
+        "from ftpipe.registry import open_registry\n"
+        "with open_registry(sys.argv[1]).exclusive('run'):\n"
+        "    print('held', flush=True)\n"
+        "    signal.pause()\n"
+    )
+    command = [sys.executable, "-c", script, str(bench.path)]
     waited: list[bool] = []
-    process.kill()
-    process.join()
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        process.kill()
     with registry.exclusive("run", on_wait=lambda: waited.append(True)):
         assert waited == []
