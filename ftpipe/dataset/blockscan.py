@@ -15,6 +15,7 @@ from ftpipe.dataset.hints import EVERY
 from ftpipe.dataset.lines import BOM, Block
 from ftpipe.dataset.parse import MAX_DEPTH, Line, count_keys, may_repeat_keys
 from ftpipe.dataset.part import Part
+from ftpipe.dataset.prefilter import DISPUTED
 from ftpipe.dataset.rows import NOT_PLAIN, Row, plain_marks
 from ftpipe.dataset.rules.rule import ANSWER_MARKS
 from ftpipe.dataset.sizes import LongRow
@@ -60,6 +61,7 @@ class BlockScan:
         self.turns = [plain_marks(record) for record in self.parsed] if scanner.facts.format == "chat" else []
         self.suspects = self._suspects()
         self.has_returns = b"\r" in block.data
+        self.has_escapes = scanner.has_prefilter and b"\\u" in block.data
         self.in_vain = 0
         """Searches for the end of a record spread over lines that found none."""
         self.kept: list[Plain | Other] = []
@@ -150,13 +152,17 @@ class BlockScan:
         hints = self.marks.get(index, ())
         if hints or self.has_returns or index in self.suspects:
             self._hidden_faults(self._line_at(index))
-        rules = scanner.rules_for("chat", marks, hints)
+        rules = scanner.rules_for("chat", marks, hints) if hints else scanner.unmarked_rules(marks)
         if rules:
             row = self._row_of(index + 1)
             row.hints = hints
             for rule in rules:
                 part.tally.add(rule, rule.check(row), index + 1, record)
-        self.kept.append(Plain(index + 1, record["messages"]))
+        if DISPUTED in hints or (self.has_escapes and b"\\u" in self.raws[index]):
+            row = self._row_of(index + 1)
+            self.kept.append(Other(row, bill_of(row, scanner.facts.model)))
+        else:
+            self.kept.append(Plain(index + 1, record["messages"]))
 
     def _too_long(self, line: Line) -> None:
         self.part.examples += 1
@@ -238,7 +244,8 @@ class BlockScan:
     def _count(self) -> None:
         """Count the tokens of all records of the block, and take their fingerprints."""
         part, counter, limit = self.part, self.scanner.counter, self.scanner.facts.limit
-        plain = counter.count_plain([item.messages for item in self.kept if isinstance(item, Plain)])
+        dialogues = [item.messages for item in self.kept if isinstance(item, Plain)]
+        plain = counter.count_plain(dialogues, undisputed=self.scanner.has_prefilter)
         others = counter.count([(item.bill, item.row.tools) for item in self.kept if isinstance(item, Other)])
         for item in self.kept:
             if isinstance(item, Plain):
@@ -265,8 +272,7 @@ class BlockScan:
 
     def _row_of(self, number: int) -> Row:
         """The row of a plain dialogue."""
-        line = self._line_at(number - 1)
-        return Row(line, line.record, "chat", self.scanner.facts)
+        return Row.of_dialogue(self._line_at(number - 1), self.scanner.facts, self.turns[number - 1])
 
     def _long(self, row: Row, total: int, limit: int) -> None:
         base, messages = row.lists[-1]

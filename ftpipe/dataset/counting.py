@@ -134,11 +134,19 @@ class BillCounter:
                 trained += tokens if is_trained else 0
             yield total, trained
 
-    def count_plain(self, dialogues: list[list[dict[str, str]]]) -> Iterator[tuple[int, int]]:
-        """The same for dialogues of messages that have a role and a text and nothing else."""
+    def count_plain(
+        self, dialogues: list[list[dict[str, str]]], *, undisputed: bool = False
+    ) -> Iterator[tuple[int, int]]:
+        """The same for dialogues of messages that have a role and a text and nothing else.
+
+        Args:
+            dialogues: The messages of each.
+            undisputed: It is known that tokenizers agree on all characters.
+        """
         one = self.one
         around = {role: PER_MESSAGE + one(role) for role in ("system", "user", "assistant")} if dialogues else {}
-        counts = iter(self._counter.count([m["content"] for d in dialogues for m in d if m["role"] != "system"]))
+        texts = [m["content"] for d in dialogues for m in d if m["role"] != "system"]
+        counts = iter(self._counter.count_undisputed(texts) if undisputed else self._counter.count(texts))
         for dialogue in dialogues:
             total, trained = PER_CONVERSATION, 0
             for message in dialogue:

@@ -12,6 +12,8 @@ from typing import Any
 
 from ftpipe.dataset.hints import ESCAPES, EVERY, Marks
 
+DISPUTED = "disputed"
+"""Mark of lines with characters that tokenizers disagree on (``tokens.patterns.DISPUTED``), unless they are escaped."""
 _PATTERNS: tuple[tuple[str, str], ...] = (
     ("special", r"<\|"),
     ("terminal", r"\x1b"),
@@ -48,6 +50,12 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     ("invisible", r"\xe2\x80[\x8b\xaa-\xae]|\xe2\x81[\xa0-\xa9]|\xef\xbb\xbf|\xe1\xa0\x8e|\xf3\xa0[\x80\x81]"),
     ("separator", r"\xe2\x80[\xa8\xa9]|\xc2\x85"),
     (EVERY, ESCAPES.decode()),
+    (
+        DISPUTED,
+        r"\xe0(?:\xa2\x8f|\xb1\x9c|\xb3\x9c)|\xe1\xab[\x8f-\xab]|\xea\x9f[\x8e-\xb1]"
+        r"|\xf0(?:\x90[\xa5\xbb]|\x91[\xad\xb6\xb7]|\x96[\xba\xbb\xbf]|\x98[\x9f\xb4\xb6\xb7]|\x9e\x9b)"
+        r"|\xf0(?:\xab\x9c|\xac\xba|\xb2[\x8e-\xbf]|\xb3[\x80-\x91])",
+    ),
 )
 
 

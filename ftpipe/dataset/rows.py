@@ -59,6 +59,17 @@ class Row:
         self.hints: Collection[str] = (EVERY,)
         self._look()
 
+    @classmethod
+    def of_dialogue(cls, line: Line, facts: FileFacts, marks: int) -> Row:
+        """The row of a record that ``plain_marks`` took, without looking at it again."""
+        row = cls.__new__(cls)
+        row.line, row.record, row.kind, row.facts = line, line.record, "chat", facts
+        messages = row.record["messages"]
+        row.lists = [("messages", messages)]
+        row.texts = [Text("messages", place, m["role"], m["content"]) for place, m in enumerate(messages)]
+        row.marks, row.tools, row.calls, row.hints = marks, None, 0, (EVERY,)
+        return row
+
     def _look(self) -> None:
         """Collect texts and set the marks in one walk."""
         source = self.record.get("input") if self.kind == "dpo" else self.record

@@ -38,8 +38,13 @@ class Scanner:
         }
         self.long_rules = [rule for rule in active if rule.scope == "long"]
         self._rules: dict[tuple[str, int, tuple[str, ...]], list[Rule]] = {}
+        self._unmarked: dict[int, list[Rule]] = {}
         self._counter: BillCounter | None = None
-        self.find_marks = marks_finder(plan.size)
+        self.has_prefilter = plan.size >= PREFILTER_BYTES and prefilter.is_possible()
+        """Hyperscan is installed, and the file large enough to be worth its patterns' compilation."""
+        self.find_marks: Callable[[bytes, list[int]], Marks] = (
+            prefilter.Prefilter().find if self.has_prefilter else find_marks
+        )
 
     def _is_off(self, rule: Rule) -> bool:
         chosen = self.plan.settings.thresholds.get(rule.code)
@@ -56,6 +61,13 @@ class Scanner:
                 if (not rule.when or rule.when & marks)
                 and (not rule.mark or EVERY in hints or any(mark in hints for mark in rule.mark.split()))
             ]
+        return known
+
+    def unmarked_rules(self, marks: int) -> list[Rule]:
+        """The same for dialogues on whose line no prefilter found anything."""
+        known = self._unmarked.get(marks)
+        if known is None:
+            known = self._unmarked[marks] = self.rules_for("chat", marks, ())
         return known
 
     @property
@@ -99,10 +111,3 @@ class Scanner:
         part.lines = part.examples = 1
         if "FT010" in self.line_rules:
             part.tally.add(self.line_rules["FT010"], self.line_rules["FT010"].check(line), 1)
-
-
-def marks_finder(size: int) -> Callable[[bytes, list[int]], Marks]:
-    """Hyperscan where it is installed and the file is large enough to be worth its patterns' compilation."""
-    if size >= PREFILTER_BYTES and prefilter.is_possible():
-        return prefilter.Prefilter().find
-    return find_marks

@@ -19,6 +19,7 @@ from ftpipe.dataset.part import ScanPlan
 from ftpipe.dataset.rows import Row
 from ftpipe.dataset.scan import Scanner
 from ftpipe.dataset.settings import CheckSettings
+from ftpipe.dataset.tokens import patterns
 
 FINDERS = [find_marks] + ([prefilter.Prefilter().find] if prefilter.is_possible() else [])
 PIECES = (
@@ -78,6 +79,19 @@ def test_every_text_that_a_rule_would_report_is_on_a_marked_line(
     marks = find(b"\n".join(raws) + b"\n", starts_of(raws))
     for index, record in enumerate(records):
         assert hits(scanner, record, marks.get(index, set())) == hits(scanner, record, {EVERY})
+
+
+@pytest.mark.skipif(not prefilter.is_possible(), reason="Hyperscan has no build for this system")
+def test_every_character_that_tokenizers_disagree_on_marks_its_line() -> None:
+    """And the usual ones of the world's scripts, and emoji, do not."""
+    find = prefilter.Prefilter().find
+    disputed = [chr(code) for code in range(0x110000) if patterns.DISPUTED.match(chr(code))]
+    lines = [f'{{"a": "x{char}y"}}'.encode() for char in disputed]
+    marks = find(b"\n".join(lines), starts_of(lines))
+    assert len(disputed) > 4_000
+    assert all(prefilter.DISPUTED in marks.get(index, ()) for index in range(len(lines)))
+    usual = ['{"a": "Grüße, café — “naïve”; 日本語, 한국어, العربية, हिन्दी, ไทย, Ελλάδα, Привет 😀🇩🇪👩‍👩‍👧"}'.encode()]
+    assert prefilter.DISPUTED not in find(usual[0], starts_of(usual)).get(0, ())
 
 
 @pytest.mark.parametrize("piece", PIECES[:25])

@@ -31,6 +31,9 @@ class Counter(Protocol):
     def count(self, texts: list[str]) -> list[int]:
         """Tokens of each text; special-token text counts as ordinary text."""
 
+    def count_undisputed(self, texts: list[str]) -> list[int]:
+        """The same for texts of which it is known that they hold no character of ``patterns.DISPUTED``."""
+
 
 class TiktokenCounter:
     """The reference: tiktoken, built from the carried rank table."""
@@ -45,6 +48,8 @@ class TiktokenCounter:
     def count(self, texts: list[str]) -> list[int]:
         """Tokens of each text."""
         return [self._count_one(text) for text in texts]
+
+    count_undisputed = count
 
     def _count_one(self, text: str) -> int:
         if len(text) >= 20_000 and LONG_BLANKS.search(text):
@@ -74,13 +79,17 @@ class GigatokenCounter:
 
     def count(self, texts: list[str]) -> list[int]:
         """Tokens of each text."""
-        # One by one: its batch calls make a Python number of every token, or import a data frame library.
-        counts = list(map(len, map(self._tokenizer.encode, texts)))
+        counts = self.count_undisputed(texts)
         for i, text in enumerate(texts):
             if not text.isascii() and DISPUTED.search(text):
                 self._reference = self._reference or TiktokenCounter(self._encoding)
                 counts[i] = self._reference.count([text])[0]
         return counts
+
+    def count_undisputed(self, texts: list[str]) -> list[int]:
+        """Tokens of each text."""
+        # One by one: its batch calls make a Python number of every token, or import a data frame library.
+        return list(map(len, map(self._tokenizer.encode, texts)))
 
 
 class SmallCounter:
@@ -96,6 +105,8 @@ class SmallCounter:
     def count(self, texts: list[str]) -> list[int]:
         """Tokens of each text."""
         return [self._reference_count(t) if is_disputed(t) else self._lean.count([t])[0] for t in texts]
+
+    count_undisputed = count
 
     def _reference_count(self, text: str) -> int:
         self._reference = self._reference or TiktokenCounter(self._encoding)
