@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -75,6 +76,8 @@ class FakeTrainer:
             return 0
         with (self.folder / "starts.log").open("a") as handle:
             handle.write(f"{os.getpid()}\n")
+        for half in (self.folder / "checkpoints").glob(".step-*"):
+            shutil.rmtree(half)
         resume = self.folder / "resume.json"
         done = json.loads(resume.read_text())["step"] if resume.exists() else 0
         self.event("message", "Fine-tuning job started" if not done else f"Goes on after step {done}")
