@@ -58,3 +58,8 @@ def _marked(mark: str) -> list[str]:
                 line = " ".join(process.cmdline())
                 found += [] if any(name in line for name in _PYTHONS_OWN) or not line else [line[:200]]
     return found
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many workers again as there are processors: a third of the time tests wait for processes and sockets."""
+    return (os.cpu_count() or 1) * 3 // 2
