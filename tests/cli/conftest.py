@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
 import pytest
+import time_machine
 
 from tests.cli.world import World
 
+WHILE_BASES_LIVE = datetime(2026, 11, 24, 12, tzinfo=UTC)
+"""A day on which OpenAI takes jobs on the bases that the tests name; what is refused later has tests of its own."""
+
 
 @pytest.fixture
-def world(capsys: pytest.CaptureFixture[str]) -> World:
-    """A command line over a mocked endpoint, in a folder of its own."""
+def world(capsys: pytest.CaptureFixture[str]) -> Iterator[World]:
+    """A command line over a mocked endpoint, in a folder of its own, on a day in 2026."""
 
     def read() -> tuple[str, str]:
         captured = capsys.readouterr()
         return captured.out, captured.err
 
-    return World(read)
+    with time_machine.travel(WHILE_BASES_LIVE, tick=True):
+        yield World(read)
