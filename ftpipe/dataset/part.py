@@ -52,6 +52,11 @@ class Part:
     prints: array[int] = field(default_factory=lambda: array("Q"))
     """For each record four numbers: line, hash of the record, of its prompt, of its answer."""
 
+    @classmethod
+    def of(cls, plan: ScanPlan) -> Part:
+        """An empty part of the file that is scanned."""
+        return cls(Tally(plan.settings, plan.target, plan.today, lines={} if plan.collect_lines else None))
+
     def merge(self, other: Part, *, keep_prints: bool = False) -> None:
         """Add the part that follows this one; its fingerprints only where they are kept here."""
         self.tally.merge(other.tally, self.lines)

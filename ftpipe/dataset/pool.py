@@ -206,7 +206,7 @@ def work(scanner: Scanner, asks: IO[bytes], answers: IO[bytes]) -> None:
 
 
 def _scan_range(scanner: Scanner, start: int, end: int) -> Part | StateError:
-    whole = scanner.new_part()
+    whole = Part.of(scanner.plan)
     try:
         for block in read_blocks(
             scanner.plan.path, start, end, max_line_bytes=scanner.plan.settings.max_line_bytes, block_bytes=READ_BYTES

@@ -14,7 +14,6 @@ from ftpipe.dataset.parse import Line
 from ftpipe.dataset.part import Part, ScanPlan
 from ftpipe.dataset.rules import all_rules
 from ftpipe.dataset.rules.rule import Rule
-from ftpipe.dataset.tally import Tally
 from ftpipe.dataset.tokens import EngineName, open_counter
 
 PREFILTER_BYTES = 2_000_000
@@ -84,15 +83,9 @@ class Scanner:
         """Build now what is otherwise built when it is needed, so that forked workers share it."""
         self.counter.one("ready")
 
-    def new_part(self) -> Part:
-        """An empty part."""
-        return Part(
-            Tally(self.plan.settings, self.plan.target, self.plan.today, lines={} if self.plan.collect_lines else None)
-        )
-
     def scan(self, block: Block) -> Part:
         """Learn everything from one block."""
-        part = self.new_part()
+        part = Part.of(self.plan)
         if block.too_long:
             self._too_long(part, block.too_long)
             return part
@@ -100,7 +93,7 @@ class Scanner:
 
     def look(self, block: Block) -> Part:
         """Run the rules on one block and leave its tokens uncounted."""
-        part = self.new_part()
+        part = Part.of(self.plan)
         if not block.too_long:
             BlockScan(self, block, part).run_rules()
         return part

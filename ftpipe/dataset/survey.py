@@ -21,7 +21,6 @@ from ftpipe.dataset.peek import Glance, glance
 from ftpipe.dataset.pool import parts_of
 from ftpipe.dataset.prints import Prints
 from ftpipe.dataset.rules import all_rules
-from ftpipe.dataset.scan import Scanner
 from ftpipe.dataset.settings import CheckSettings
 from ftpipe.dataset.spill import OnFinding, Spill
 from ftpipe.dataset.tokens import EncodingChoice, encoding_for
@@ -101,7 +100,7 @@ def scan_file(
         spill: Takes every finding, where the plan's settings ask for it.
         first: Sees the findings as they come.
     """
-    whole = Scanner(plan).new_part()
+    whole = Part.of(plan)
     for done, part in parts_of(plan):
         prints.take(part.prints, whole.lines)
         whole.merge(part)
@@ -138,7 +137,7 @@ def survey(
                 first.look()
             part = scan_file(plan, prints, on_progress, spill, first)
         else:
-            part = Scanner(plan).new_part()
+            part = Part.of(plan)
     after = path.stat()
     facts = FileFacts(
         plan.name, target, method or METHOD_OF[seen.format], model, seen.format, layout=seen.layout, role=role,
