@@ -178,16 +178,6 @@ def strings_of(value: Json, path: str = "") -> list[tuple[str, str]]:
     return found
 
 
-def parse(line: Line) -> bool:
-    """Fill ``line.record``; False where the strict parser refuses the line."""
-    try:
-        line.record = orjson.loads(line.raw)
-    except orjson.JSONDecodeError:
-        return False
-    line.parsed = True
-    return True
-
-
 def count_keys(value: Json) -> int:
     """Number of object members inside a JSON value, at any depth."""
     total = 0

@@ -43,6 +43,7 @@ _TOKENS: tuple[tuple[str, tuple[str, ...], re.Pattern[str]], ...] = tuple(
 _PLACES = tuple((sign, index) for index, (_, signs, _) in enumerate(_TOKENS) for sign in signs)
 SIGNS = tuple(sign for sign, _ in _PLACES)
 """One of them is in every text that holds a secret."""
+SECRET_PATTERNS = tuple(pattern.pattern for _, _, pattern in _TOKENS)
 _MADE_UP = re.compile(r"example|x{4,}|\*{3,}|\.{3}|1234567890|abcdef|your|placeholder|dummy|fake|test", re.IGNORECASE)
 _PASSWORD = re.compile(r":([^:@/]+)@")
 MIN_ENTROPY = 3.0

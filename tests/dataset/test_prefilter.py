@@ -28,7 +28,7 @@ PIECES = (
     "DE89 3704 0044 0532 0130 00", "GB82WEST12345698765432", "AKIAQ2W3E4R5T6Y7U2I3", "sk-proj-aB3dE5gH7jK9mN1pQ3sT5",
     "ghp_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8", "glpat-a1B2c3D4e5F6g7H8i9J0", "xoxb-1a2b3c4d5e6f7g8h9i0j1k",
     "AIzaSyA1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q", "hf_qWzXsCeRfVtGyHuJmKoLpQaZxSwEdCvF", "-----BEGIN RSA PRIVATE KEY-----",
-    "https://jo:s3cr3tPw@db.acme.org/x", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjMifQ.s5fdJ0eCbuHYgtLZfJmfwLlAzV",
+    "https://jo:s3cr3tPw@db.acme.org/x", "ftp://jo:s3cr3tPw@öst.acme.org", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjMifQ.s5fdJ0eCbuHYgtLZfJmfwLlAzV",
     "TODO", "todo", "XXXXX", "Lorem Ipsum", "{{ name }}", "[Name]", "row[name]", "<insert your city>", "[YOUR TOWN]",
     "<|endoftext|>", "<|im_start|>", "cafÃ©", "â€™", "Â«", "ï»¿", "a\u200bb", "\u202egnp", "\u2028", "\x85", "\x1b[31m",
     "“quoted”", "日本", "😀", "plain words", '"', "\\", "/",
