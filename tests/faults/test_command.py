@@ -69,16 +69,22 @@ def test_a_signal_while_waiting_leaves_the_job_running(
     end(endpoint, shell)
 
 
-def test_an_interrupt_in_the_paid_call_is_reconciled(endpoint: FaultEndpoint, shell: Shell) -> None:
-    """Row 25: Ctrl-C between the call and its answer: 130, and resume finds the job instead of paying again."""
+def hold_paid_call(endpoint: FaultEndpoint, seconds: float) -> tuple[threading.Event, threading.Event]:
+    """Let the endpoint make the job and keep its answer back; returns (the call has arrived, let the answer go)."""
     arrived, hold = threading.Event(), threading.Event()
 
     def pause(route: str) -> None:
         if route == CREATE:
             arrived.set()
-            hold.wait(10)
+            hold.wait(seconds)
 
     endpoint.after = pause
+    return arrived, hold
+
+
+def test_an_interrupt_in_the_paid_call_is_reconciled(endpoint: FaultEndpoint, shell: Shell) -> None:
+    """Row 25: Ctrl-C between the call and its answer: 130, and resume finds the job instead of paying again."""
+    arrived, hold = hold_paid_call(endpoint, 10)
     process = shell.start(*TRAIN)
     assert arrived.wait(30)
     process.send_signal(signal.SIGINT)
@@ -150,14 +156,7 @@ def test_two_trains_of_the_same_data_at_once_make_one_job(endpoint: FaultEndpoin
 
 def test_a_kill_while_the_other_one_waits_lets_it_take_over(endpoint: FaultEndpoint, shell: Shell) -> None:
     """Row 23: the first holds the lock in the paid call and is killed; the second finds its job and ends well."""
-    arrived, hold = threading.Event(), threading.Event()
-
-    def pause(route: str) -> None:
-        if route == CREATE:
-            arrived.set()
-            hold.wait(20)
-
-    endpoint.after = pause
+    arrived, hold = hold_paid_call(endpoint, 20)
     first = shell.start(*TRAIN)
     assert arrived.wait(30)
     endpoint.after = lambda _route: None
