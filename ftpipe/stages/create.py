@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from functools import partial
 
 from ftpipe.errors import ConnectionFailedError, FtpipeError, OutcomeUnknownError, ProviderError
 from ftpipe.providers.base import Provider
@@ -55,6 +56,7 @@ def create(
     known = journal.find(key)
     if known is not None and known.state == OperationState.CONFIRMED and known.remote_id:
         return _with_request(provider.jobs.get(known.remote_id), request)
+    intend = partial(_intend, request, key, run_id, provider, journal, estimated_cost)
     found: Job | None = None
     if known is not None and known.state in (OperationState.INTENDED, OperationState.UNKNOWN):
         elapsed = clock() - (known.sent_at or 0.0)
@@ -62,10 +64,10 @@ def create(
     elif provider.profile.metadata_filter:
         found = _made_elsewhere(request, key, provider, on_notice)
         if found is not None:
-            _intend(request, key, run_id, provider, journal, estimated_cost)
+            intend()
     before = () if known or found else _listed_before(request, provider, clock())
     if found is None:
-        found = _post(request, key, run_id, provider, journal, estimated_cost, before, sleep, on_notice)
+        found = _post(request, key, provider, journal, partial(intend, before), sleep, on_notice)
     journal.confirm(key, found.id)
     return _with_request(found, request)
 
@@ -108,17 +110,15 @@ def _listed_before(request: JobRequest, provider: Provider, now: float) -> tuple
 def _post(
     request: JobRequest,
     key: str,
-    run_id: str,
     provider: Provider,
     journal: JournalPort,
-    cost: float | None,
-    before: tuple[str, ...],
+    intend: Callable[[], Operation],
     sleep: Callable[[float], None],
     on_notice: Callable[[str], None],
 ) -> Job:
     """Intent, call, outcome; again only when a search says that the last call was not executed."""
     for attempt in range(POSTS):
-        operation = _intend(request, key, run_id, provider, journal, cost, before)
+        operation = intend()
         try:
             return provider.jobs.create(request, key=key)
         except OutcomeUnknownError as exc:
