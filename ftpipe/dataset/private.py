@@ -90,6 +90,8 @@ _PERSONAL = {
     "ssn": re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])"),
 }
 _DIGITS = re.compile(r"\d[\d .()/-]{7,30}\d")
+LONGEST_NUMBER = 40
+"""Characters of a number that is looked for, with what stands behind it."""
 _ACCOUNT = re.compile(r"\d\d(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?")
 _NAMES = {
     "email": "an e-mail address",
@@ -112,8 +114,8 @@ def personal_data(text: str, kinds: Iterable[str]) -> Iterator[Private]:
         yield from _mails(text)
     if "iban" in wanted:
         for shape in _ACCOUNT.finditer(text):
-            start = max(0, shape.start() - 4)
-            yield from _matches("iban", text[start : shape.end() + 4], start)
+            for found in _PERSONAL["iban"].finditer(text, max(0, shape.start() - 4), shape.end() + 4):
+                yield from _real("iban", found)
     if wanted & {"phone", "card", "ssn"}:
         yield from _numbers(text, wanted)
 
@@ -127,12 +129,13 @@ def _mails(text: str) -> Iterator[Private]:
         )
         if found and found.start() < at < found.end():
             done = found.end()
-            yield from _real("email", found, 0)
+            yield from _real("email", found)
         at = text.find("@", max(at + 1, done))
 
 
 def _numbers(text: str, wanted: frozenset[str]) -> Iterator[Private]:
     """Phone, card and social security numbers: patterns are tried only around what has the rough shape of one."""
+    done = dict.fromkeys(wanted, 0)
     for run in _DIGITS.finditer(text):
         shape, at = run.group(), run.start()
         dashes = shape.count("-")
@@ -143,19 +146,19 @@ def _numbers(text: str, wanted: frozenset[str]) -> Iterator[Private]:
         start, end = max(0, at - 3), run.end() + 2
         for kind, fits in (("phone", is_phone), ("card", is_card), ("ssn", dashes == 2)):
             if fits and kind in wanted:
-                yield from _matches(kind, text[start:end], start)
+                # The text is not cut there: what stands before and behind decides whether this is a number of its own.
+                for found in _PERSONAL[kind].finditer(text, max(start, done[kind]), end + LONGEST_NUMBER):
+                    if found.start() >= end:
+                        break
+                    done[kind] = found.end()
+                    yield from _real(kind, found)
 
 
-def _matches(kind: str, text: str, offset: int) -> Iterator[Private]:
-    for found in _PERSONAL[kind].finditer(text):
-        yield from _real(kind, found, offset)
-
-
-def _real(kind: str, found: re.Match[str], offset: int) -> Iterator[Private]:
+def _real(kind: str, found: re.Match[str]) -> Iterator[Private]:
     value = found.group()
     if _is_real(kind, value):
         masked = value[:2] + "…" + (value[value.index("@") :] if kind == "email" else value[-2:])
-        yield Private(_NAMES[kind], offset + found.start(), offset + found.end(), masked)
+        yield Private(_NAMES[kind], found.start(), found.end(), masked)
 
 
 def _is_real(kind: str, value: str) -> bool:
