@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -84,23 +87,31 @@ def bare(path: Path) -> int:
     return total + sum(counter.count(held))
 
 
-def ftpipe(path: Path, engine: str = "auto", processes: int | None = None) -> int:
-    """Every default check, duplicates and exact tokens."""
-    from ftpipe.dataset.settings import CheckSettings
-    from ftpipe.stages.validate import validate
+def ftpipe(path: Path, checks: str = "") -> int:
+    """The command as it is typed: every default check, duplicates, exact tokens, cost.
 
-    report = validate(path, model="gpt-4.1-mini", settings=CheckSettings(engine=engine, processes=processes))
-    return report.tokens.total if report.tokens else 0
+    Args:
+        path: The file.
+        checks: Lines for the table ``checks`` of the configuration.
+    """
+    from ftpipe.cli import run
+
+    said, path = io.StringIO(), path.absolute()
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), contextlib.redirect_stdout(said):
+        Path("ftpipe.toml").write_text(f"[checks]\n{checks}\n", encoding="utf-8")
+        with contextlib.suppress(SystemExit):
+            run(["prepare", str(path), "--model", "gpt-4.1-mini", "--json", "--quiet"])
+    return int(json.loads(said.getvalue())["tokens"]["total"])
 
 
 def ftpipe_tiktoken(path: Path) -> int:
     """The same without the fast tokenizer."""
-    return ftpipe(path, engine="tiktoken")
+    return ftpipe(path, checks="engine = 'tiktoken'")
 
 
 def ftpipe_one(path: Path) -> int:
     """The same in one process."""
-    return ftpipe(path, processes=1)
+    return ftpipe(path, checks="processes = 1")
 
 
 def reference() -> Any:  # noqa: ANN401  # tiktoken is imported by the dataset room only

@@ -12,10 +12,11 @@ from ftpipe.dataset.counting import Bill, bill_of
 from ftpipe.dataset.fingerprint import prints_of, prints_of_dialogue
 from ftpipe.dataset.formats import shape_of
 from ftpipe.dataset.hints import EVERY
+from ftpipe.dataset.keycount import count_keys, lines_that_may_repeat
 from ftpipe.dataset.lines import BOM, Block
-from ftpipe.dataset.parse import MAX_DEPTH, Line, count_keys, may_repeat_keys
+from ftpipe.dataset.parse import MAX_DEPTH, Line
 from ftpipe.dataset.part import Part
-from ftpipe.dataset.prefilter import DISPUTED
+from ftpipe.dataset.prefilter import DISPUTED, KEYS, take_signs
 from ftpipe.dataset.rows import NOT_PLAIN, Row, plain_marks
 from ftpipe.dataset.rules.rule import ANSWER_MARKS
 from ftpipe.dataset.sizes import LongRow
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 PRETTY_LINES, MAX_IN_VAIN = 500, 20
 """Lines looked through for the end of a record, and how often in vain before a block is taken for broken lines."""
-SOME_LINES = 16
 REFUSED = object()
 """Stands for a line that the strict parser does not take."""
 _LONG_NUMBER = re.compile(rb"[:\[,]\s*-?[\d.]{15}|\d[eE]")
@@ -57,34 +57,32 @@ class BlockScan:
             self.raws[0] = self.raws[0][len(BOM) :]
         self.starts = starts_of(self.raws)
         self.marks = scanner.find_marks(block.data, self.starts)
+        self.signs = take_signs(self.marks) if scanner.has_prefilter else None
         self.parsed = parse_all(self.raws, scanner.plan.settings.max_line_bytes)
-        self.turns = [plain_marks(record) for record in self.parsed] if scanner.facts.format == "chat" else []
+        self.turns = self._turns() if scanner.facts.format == "chat" else []
         self.suspects = self._suspects()
         self.has_returns = b"\r" in block.data
-        self.has_escapes = scanner.has_prefilter and b"\\u" in block.data
         self.in_vain = 0
         """Searches for the end of a record spread over lines that found none."""
         self.kept: list[Plain | Other] = []
         """Records whose tokens are to be counted."""
 
-    def _suspects(self) -> set[int]:
-        """Indices of the lines in which an object may hold a key twice, which the parser passes over.
+    def _turns(self) -> list[int]:
+        """The marks of each line that is a dialogue of plain messages."""
+        if self.signs is None:
+            return [plain_marks(record) for record in self.parsed]
+        signs_of = self.signs.get
+        return [plain_marks(record, signs_of(index, ())) for index, record in enumerate(self.parsed)]
 
-        All lines are looked at together; where that leaves a doubt, some at a time, then one by one.
-        """
+    def _suspects(self) -> set[int]:
+        """Indices of the lines in which an object may hold a key twice, which the parser passes over."""
         keys = [
             count_keys(record) if marks == NOT_PLAIN else 1 + 2 * len(record["messages"])
             for record, marks in zip(self.parsed, self.turns or repeat(NOT_PLAIN), strict=False)
         ]
-        good = [index for index, record in enumerate(self.parsed) if record is not REFUSED]
-        if len(good) == len(self.raws) and not may_repeat_keys(self.block.data, sum(keys)):
-            return set()
-        found: set[int] = set()
-        for at in range(0, len(good), SOME_LINES):
-            some = good[at : at + SOME_LINES]
-            if may_repeat_keys(b"\n".join([self.raws[i] for i in some]), sum([keys[i] for i in some])):
-                found.update(i for i in some if may_repeat_keys(self.raws[i], keys[i]))
-        return found
+        parsed = [index for index, record in enumerate(self.parsed) if record is not REFUSED]
+        odd = None if self.signs is None else {index for index, signs in self.signs.items() if KEYS in signs}
+        return lines_that_may_repeat(self.block.data, self.raws, keys, parsed, odd)
 
     def run(self) -> Part:
         """Scan every line, then count the tokens of all records together."""
@@ -158,7 +156,7 @@ class BlockScan:
             row.hints = hints
             for rule in rules:
                 part.tally.add(rule, rule.check(row), index + 1, record)
-        if DISPUTED in hints or (self.has_escapes and b"\\u" in self.raws[index]):
+        if DISPUTED in hints:
             row = self._row_of(index + 1)
             self.kept.append(Other(row, bill_of(row, scanner.facts.model)))
         else:

@@ -19,7 +19,6 @@ MAX_DIGITS = 300
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
-_SPACED_COLON = re.compile(rb'"[ \t\r]+:')
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -176,42 +175,6 @@ def strings_of(value: Json, path: str = "") -> list[tuple[str, str]]:
         elif isinstance(item, list):
             waiting += [(f"{where}[{i}]", inner) for i, inner in enumerate(item)]
     return found
-
-
-def count_keys(value: Json) -> int:
-    """Number of object members inside a JSON value, at any depth."""
-    total = 0
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if type(item) is dict:
-            total += len(item)
-            waiting += [inner for inner in item.values() if type(inner) is dict or type(inner) is list]
-        elif type(item) is list:
-            waiting += [inner for inner in item if type(inner) is dict or type(inner) is list]
-    return total
-
-
-def may_repeat_keys(raw: bytes, keys: int) -> bool:
-    r"""True unless it is certain that no object of a parsed line, or of many of them, holds a key twice.
-
-    Every member writes ``":`` once, with an even number of backslashes before the quote. Lines in which that stands
-    exactly ``keys`` times, with no blank before a colon, have no member that the parser dropped.
-    """
-    members, needle, sign = raw.count(b'":'), b'\\":', -1
-    while members != keys and (found := raw.count(needle)):
-        members, needle, sign = members + sign * found, b"\\" + needle, -sign
-    if members != keys:  # a text that begins with a colon
-        members -= raw.count(b'": ":') + raw.count(b'":":')
-    return members != keys or any(_is_outside(raw, match.start()) for match in _SPACED_COLON.finditer(raw))
-
-
-def _is_outside(raw: bytes, quote: int) -> bool:
-    """True for a quote that no backslash escapes."""
-    before = quote
-    while before and raw[before - 1] == 0x5C:
-        before -= 1
-    return (quote - before) % 2 == 0
 
 
 def canonical(record: Json) -> bytes:

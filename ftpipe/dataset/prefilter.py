@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -27,15 +28,22 @@ def loosened(pattern: str) -> str:
 
 
 DISPUTED = "disputed"
-"""Mark of lines with characters that tokenizers disagree on (``tokens.patterns.DISPUTED``), unless they are escaped."""
+"""Mark of lines with characters that tokenizers disagree on (``tokens.patterns.DISPUTED``)."""
+FENCE, THINK, KEYS = "fence", "think", "keys"
+SIGNS = frozenset({FENCE, THINK, KEYS})
+"""Marks that no rule asks for: a code fence, a reasoning block, and what hinders counting keys by ``":`` alone."""
+_BEFORE_DIGIT = r"(?:[^\d.\-]|\\u[0-9a-fA-F]{4})"
+_BEFORE_PHONE = r"(?:[^A-Za-z0-9_.+/=\-]|\\[nrtbf]|\\u[0-9a-fA-F]{4})"
+"""What may stand before a number in JSON, where the character itself can be written as an escape."""
 _PATTERNS: tuple[tuple[str, str], ...] = (
     ("special", r"<\|"),
     ("terminal", r"\x1b"),
     # The character before the @ must not be the letter of an escape such as \n, which decorators in code have.
     ("email", r"(?:[^\\]|\\\\)[\w.+\-\x80-\xff]@[A-Za-z0-9-]+\.[A-Za-z0-9-]"),
-    ("number", r"\+[1-9][\d .()-]{6}"),
-    ("number", r"(?:\(\d{3}\) ?|\d{3}[-.])\d{3}[-.]\d{4}"),
-    ("number", r"(?:\d[ -]?){12}\d"),
+    ("number", _BEFORE_PHONE + r"\+[1-9]\d{0,2}[ .\-]?(?:\(\d{1,4}\)[ .\-]?)?\d{1,4}(?:[ .\-]?\d{2,4}){2}"),
+    ("number", r"(?:\(\d{3}\) ?|\d{3}[\-.])\d{3}[\-.]\d{4}"),
+    ("number", _BEFORE_DIGIT + r"(?:\d{4}[ \-]?){3}\d"),
+    ("number", _BEFORE_DIGIT + r"3[47]\d{2}[ \-]?\d{6}[ \-]?\d{5}"),
     ("number", r"\d{3}-\d{2}-\d{4}"),
     ("iban", r"[A-Z]{2}\d{2} ?[A-Z0-9]{4} ?[A-Z0-9]{4}"),
     *(("secret", loosened(pattern)) for pattern in SECRET_PATTERNS),
@@ -50,11 +58,19 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     ("invisible", r"\xe2\x80[\x8b\xaa-\xae]|\xe2\x81[\xa0-\xa9]|\xef\xbb\xbf|\xe1\xa0\x8e|\xf3\xa0[\x80\x81]"),
     ("separator", r"\xe2\x80[\xa8\xa9]|\xc2\x85"),
     (EVERY, ESCAPES.decode()),
+    (FENCE, "```"),
+    (THINK, "<think"),
+    (KEYS, r'"[ \t\r]+:|\\":'),
     (
         DISPUTED,
         r"\xe0(?:\xa2\x8f|\xb1\x9c|\xb3\x9c)|\xe1\xab[\x8f-\xab]|\xea\x9f[\x8e-\xb1]"
         r"|\xf0(?:\x90[\xa5\xbb]|\x91[\xad\xb6\xb7]|\x96[\xba\xbb\xbf]|\x98[\x9f\xb4\xb6\xb7]|\x9e\x9b)"
         r"|\xf0(?:\xab\x9c|\xac\xba|\xb2[\x8e-\xbf]|\xb3[\x80-\x91])",
+    ),
+    (
+        DISPUTED,
+        r"\\u(?:088[fF]|0[cC][5dD][cC]|1[aA][c-eC-E]|[aA]7[c-fC-F]"
+        r"|[dD]8(?:0[2367]|1[bB]|2[13]|39|6[dD]|73|8[89a-dA-D]))",
     ),
 )
 
@@ -97,3 +113,21 @@ class Prefilter:
         for end, pattern in found:
             marked.setdefault(bisect_right(starts, end - 1) - 1, set()).add(names[pattern])
         return marked
+
+
+def take_signs(marks: Marks) -> Marks:
+    """Take out the marks that no rule asks for; every one of them stands for lines on which escapes may hide them."""
+    taken: Marks = {}
+    for index, found in list(marks.items()):
+        if EVERY in found:
+            taken[index] = set(SIGNS)
+        elif signs := found & SIGNS:
+            taken[index] = signs
+        found -= SIGNS
+        if not found:
+            del marks[index]
+    return taken
+
+
+compiled = lru_cache(maxsize=1)(Prefilter)
+"""The prefilter of this process."""

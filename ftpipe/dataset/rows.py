@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ftpipe.dataset.formats import CHAT_KEYS, message_lists
 from ftpipe.dataset.hints import EVERY
 from ftpipe.dataset.jsonvalue import Json
+from ftpipe.dataset.prefilter import FENCE, SIGNS, THINK
 from ftpipe.dataset.rules.rule import BLANKS, IMAGES, LOOKS_CUT, LOOPS, ODD, REASONS, REFUSES, TOOLS
 
 if TYPE_CHECKING:
@@ -152,8 +153,13 @@ class Row:
 NOT_PLAIN = -1
 
 
-def plain_marks(record: Json) -> int:
-    """The marks of a record that is a dialogue of plain messages in the usual order; ``NOT_PLAIN`` for any other."""
+def plain_marks(record: Json, signs: Collection[str] = SIGNS) -> int:
+    """The marks of a record that is a dialogue of plain messages in the usual order; ``NOT_PLAIN`` for any other.
+
+    Args:
+        record: Any value.
+        signs: What the prefilter saw on its line.
+    """
     if type(record) is not dict or len(record) != 1:
         return NOT_PLAIN
     messages = record.get("messages")
@@ -167,29 +173,39 @@ def plain_marks(record: Json) -> int:
         if type(content) is not str or not content or content.isspace():
             return NOT_PLAIN
         if role == "assistant" and previous == "user":
-            marks |= marks_of_answer(content)
+            marks |= marks_of_answer(content, signs)
         elif not (role == "user" and previous != "user") and not (role == "system" and not previous):
             return NOT_PLAIN
         previous = role
     return marks if previous == "assistant" else NOT_PLAIN
 
 
-_FINE_ENDS = frozenset(".!?…\"')]}>`:*|”’。！？0123456789")
+DANGLING = ("and", "or", "the", "a", "an", "of", "to", "with", "because", "that", "for", "in", "is")
+"""Words at which no sentence ends."""
 _MAY_REFUSE = ("As a", "As A", "I ca", "I am", "I wo", "I'm ", "I’m ", "Sorr", "sorr", "Sure")
 
 
-def marks_of_answer(answer: str) -> int:
-    """Marks that say which rules must read an answer; cheap, since every answer passes here."""
+def marks_of_answer(answer: str, signs: Collection[str] = SIGNS) -> int:
+    """Marks that say which rules must read an answer; cheap, since every answer passes here.
+
+    Args:
+        answer: Not empty.
+        signs: What the prefilter saw on its line.
+    """
     marks = 0
     first, last = answer[0], answer[-1]
     if first <= " " or last <= " " or first.isspace() or last.isspace():
-        marks |= BLANKS
-    if last not in _FINE_ENDS or "```" in answer or first in "[{" or "truncated" in answer:
+        marks |= BLANKS | LOOKS_CUT
+    elif last in ",;" or first in "[{" or (FENCE in signs and answer.count("```") % 2):
         marks |= LOOKS_CUT
+    else:
+        tail = answer[-200:].lower()
+        if tail.endswith(DANGLING) or "truncated" in tail or "finish_reason" in tail:
+            marks |= LOOKS_CUT
     if len(answer) > 400 and answer.count(answer[-40:]) > 4:
         marks |= LOOPS
     if answer[:4] in _MAY_REFUSE or " by OpenAI" in answer[:400] or "language model" in answer[:200]:
         marks |= REFUSES
-    if "<think" in answer:
+    if THINK in signs and "<think" in answer:
         marks |= REASONS
     return marks

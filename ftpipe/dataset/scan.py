@@ -14,10 +14,17 @@ from ftpipe.dataset.parse import Line
 from ftpipe.dataset.part import Part, ScanPlan
 from ftpipe.dataset.rules import all_rules
 from ftpipe.dataset.rules.rule import Rule
-from ftpipe.dataset.tokens import EngineName, open_counter
+from ftpipe.dataset.tokens import DEFAULT_ENCODING, EngineName, open_counter
 
 PREFILTER_BYTES = 2_000_000
 """Below this size the patterns of the prefilter cost more than they save."""
+
+
+def warm() -> None:
+    """Build what scanning a large file mostly needs, before the plan is known; the scanner finds it built."""
+    open_counter(DEFAULT_ENCODING, size=PREFILTER_BYTES).count(["ready"])
+    if prefilter.is_possible():
+        prefilter.compiled()
 
 
 class Scanner:
@@ -42,7 +49,7 @@ class Scanner:
         self.has_prefilter = plan.size >= PREFILTER_BYTES and prefilter.is_possible()
         """Hyperscan is installed, and the file large enough to be worth its patterns' compilation."""
         self.find_marks: Callable[[bytes, list[int]], Marks] = (
-            prefilter.Prefilter().find if self.has_prefilter else find_marks
+            prefilter.compiled().find if self.has_prefilter else find_marks
         )
 
     def _is_off(self, rule: Rule) -> bool:

@@ -6,7 +6,10 @@ from typing import NamedTuple
 
 from ftpipe.dataset.tokens.engines import Counter, EngineName, open_counter, open_tiktoken
 
-__all__ = ["Counter", "EncodingChoice", "EngineName", "base_of", "encoding_for", "open_counter", "open_tiktoken"]
+__all__ = [
+    "DEFAULT_ENCODING", "Counter", "EncodingChoice", "EngineName", "base_of", "encoding_for", "open_counter",
+    "open_tiktoken",
+]  # fmt: skip
 
 _PREFIXES = (
     ("gpt-3.5", "cl100k_base"),

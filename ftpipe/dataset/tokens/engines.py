@@ -6,12 +6,12 @@ where tiktoken itself would fail (a run of tens of thousands of blanks) the text
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ftpipe.dataset.tokens.lean import LeanCounter
 from ftpipe.dataset.tokens.patterns import DISPUTED, LONG_BLANKS, PATTERNS, SPECIAL
+from ftpipe.dataset.tokens.published import published_file
 from ftpipe.dataset.tokens.ranks import RankTable
 
 if TYPE_CHECKING:
@@ -72,9 +72,7 @@ class GigatokenCounter:
 
         self._encoding = encoding
         self._reference: TiktokenCounter | None = None
-        with tempfile.TemporaryDirectory(prefix="ftpipe-") as folder:
-            ranks = Path(folder) / f"{encoding}.tiktoken"
-            ranks.write_bytes(RankTable(encoding).published())
+        with published_file(encoding) as ranks:
             self._tokenizer = BPETokenizer.from_tiktoken(ranks, _SCHEMES[encoding], None)
 
     def count(self, texts: list[str]) -> list[int]:
@@ -90,6 +88,10 @@ class GigatokenCounter:
         """Tokens of each text."""
         # One by one: its batch calls make a Python number of every token, or import a data frame library.
         return list(map(len, map(self._tokenizer.encode, texts)))
+
+
+_gigatoken = lru_cache(maxsize=2)(GigatokenCounter)
+"""Building one takes a third of a second."""
 
 
 class SmallCounter:
@@ -161,5 +163,5 @@ def open_counter(encoding: str, *, size: int, engine: EngineName = "auto") -> Co
     if engine == "lean" or (engine == "auto" and size < SMALL_BYTES):
         return SmallCounter(encoding)
     if engine == "gigatoken" or (engine == "auto" and has_gigatoken()):
-        return GigatokenCounter(encoding)
+        return _gigatoken(encoding)
     return TiktokenCounter(encoding)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ftpipe.dataset.rows import Row, Text
+from ftpipe.dataset.rows import DANGLING, Row, Text
 from ftpipe.dataset.rules.rule import BLANKS, LOOKS_CUT, LOOPS, MESSAGE_FORMATS, REFUSES, Family, Hit, show
 
 FAMILY = Family("Quality")
@@ -21,8 +21,10 @@ VENDOR = re.compile(
     r"I(?:'m|’m| am) (?:ChatGPT|GPT-\d|Claude|Gemini|Bard|Copilot)\b"
     r"|(?:developed|trained|created|made) by (?:OpenAI|Anthropic|Google)\b"
 )
-_DANGLING = re.compile(r"(?:\b(?:and|or|the|a|an|of|to|with|because|that|for|in|is))$", re.IGNORECASE)
-_RESIDUE = re.compile(r"\bfinish_reason\b|\[truncated\]|<truncated>|\.\.\. ?\(truncated\)")
+_DANGLING = re.compile(rf"\b(?:{'|'.join(DANGLING)})$", re.IGNORECASE)
+_RESIDUE = re.compile(
+    r"\bfinish_reason\b[\"']?\s*[:=]\s*[\"']?length\b|\[truncated\]|<truncated>|\.\.\. ?\(truncated\)"
+)
 MOJIBAKE = re.compile("Ã[\u0080-\u00bf]|â€[™œ\u009d“”¦]|Â[\u00a0-\u00bf](?=\\S|$)|ï»¿")
 INVISIBLE = re.compile(
     "[\u200b\u2060-\u2064\u180e\ufeff\u202a-\u202e\u2066-\u2069]"
@@ -42,9 +44,13 @@ _PLACEHOLDERS = (
 
 
 def placeholder_in(text: str) -> re.Match[str] | None:
-    """A placeholder that a text holds."""
+    """A placeholder that a text holds; patterns are tried from the first sign on, with which every match begins."""
     for looked_at, (signs, pattern) in zip((text, text.lower()), _PLACEHOLDERS, strict=True):
-        if any(sign in looked_at for sign in signs) and (found := pattern.search(text)):
+        places = [at for at in map(looked_at.find, signs) if at >= 0]
+        if not places:
+            continue
+        # Small letters of other alphabets can be longer than capitals, so that places differ.
+        if found := pattern.search(text, min(places) if len(looked_at) == len(text) else 0):
             return found
     return None
 
