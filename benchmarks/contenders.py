@@ -94,13 +94,14 @@ def ftpipe(path: Path, checks: str = "") -> int:
         path: The file.
         checks: Lines for the table ``checks`` of the configuration.
     """
-    from ftpipe.cli import run
+    from ftpipe.__main__ import main
 
     said, path = io.StringIO(), path.absolute()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), contextlib.redirect_stdout(said):
         Path("ftpipe.toml").write_text(f"[checks]\n{checks}\n", encoding="utf-8")
+        sys.argv = ["ftpipe", "prepare", str(path), "--model", "gpt-4.1-mini", "--json", "--quiet"]
         with contextlib.suppress(SystemExit):
-            run(["prepare", str(path), "--model", "gpt-4.1-mini", "--json", "--quiet"])
+            main()
     return int(json.loads(said.getvalue())["tokens"]["total"])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from ftpipe.dataset.cost import budget_fault
+from ftpipe.dataset.quote import budget_fault
 from ftpipe.errors import CostLimitError, DatasetError, TrainingNotAvailableError, UsageError
 from ftpipe.providers.profiles import Profile
 from ftpipe.records import CostEstimate, Report, RunSpec

@@ -220,3 +220,15 @@ def test_preparing_loads_no_client_no_database_and_no_torch(tmp_path: Path) -> N
     line = '{"messages":[{"role":"user","content":"hi %d"},{"role":"assistant","content":"hello"}]}\n'
     data.write_text("".join(line % number for number in range(12)), encoding="utf-8")
     assert loaded_by(RUN.format(argv=["prepare", str(data)])) == set()
+
+
+def test_a_scanning_process_loads_no_records() -> None:
+    """Its start is waited for, and pydantic would be half of it."""
+    seen = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", "import ftpipe.dataset.pool as p; p.warm()"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "ftpipe.dataset.blockscan" in seen.stderr
+    assert "pydantic" not in seen.stderr

@@ -35,9 +35,6 @@ COMMANDS = {
     "config": ("ftpipe.cli.config:config", "The settings, and where each of them comes from."),
 }
 
-READERS = frozenset({"prepare", "validate"})
-"""Commands that read whole files, for which it pays to start processes before anything else is imported."""
-
 root = Group(
     name="ftpipe",
     help="From a chat JSONL file to a fine-tuned model that answers: on OpenAI and its kin, or on your own machine.",
@@ -53,9 +50,4 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
     if "_FTPIPE_COMPLETE" in os.environ:
         root.main(prog_name="ftpipe")
     install_signals()
-    words = sys.argv[1:] if argv is None else argv
-    if not READERS.isdisjoint(words):
-        from ftpipe.dataset.crew import start_early
-
-        start_early(words)
-    sys.exit(execute(root, words))
+    sys.exit(execute(root, sys.argv[1:] if argv is None else argv))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ftpipe.dataset.prints import BUCKETS, Prints
+from ftpipe.dataset.prints import BUCKETS, FIELDS, Prints, rows_of
 
 if TYPE_CHECKING:
     from ftpipe.dataset.facts import FileFacts
 
 KEEP, KEEP_EVERY = 1_000, 250_000
 """Places kept of each kind, and where every finding is asked for; all are counted."""
+RECORD, PROMPT = 1, 2
+"""Places of these hashes in a fingerprint."""
 _HALF = 32
 _LOW = (1 << _HALF) - 1
 
@@ -56,7 +59,13 @@ def compare(prints: Prints, *, keep: int = KEEP) -> Comparison:
         records: dict[int, int] = {}
         prompts: dict[int, tuple[int, int]] = {}
         pairs: dict[tuple[int, int], int] = {}
-        for line, record, prompt, answer in prints.bucket(number):
+        flat = prints.bucket(number)
+        times = Counter(flat[PROMPT::FIELDS])
+        if len(times) * FIELDS == len(flat):
+            continue
+        for line, record, prompt, answer in rows_of(flat):
+            if times[prompt] == 1:
+                continue
             known = records.setdefault(record, line)
             if known != line:
                 found.duplicates.add(line, known)
@@ -81,20 +90,20 @@ def overlap(train: Prints, validation: Prints) -> list[tuple[int, int, str]]:
     """Validation records that the training file has too: (validation line, training line, ``record`` or ``prompt``)."""
     found: list[tuple[int, int, str]] = []
     for number in range(BUCKETS):
-        held = list(validation.bucket(number))
+        held = validation.bucket(number)
         if not held:
             continue
-        wanted = {item.record for item in held} | {item.prompt for item in held}
+        wanted = {*held[RECORD::FIELDS], *held[PROMPT::FIELDS]}
         records: dict[int, int] = {}
         prompts: dict[int, int] = {}
-        for line, record, prompt, _ in train.bucket(number):
+        for line, record, prompt, _ in rows_of(train.bucket(number)):
             if record in wanted:
                 records.setdefault(record, line)
             if prompt in wanted:
                 prompts.setdefault(prompt, line)
-        for item in held:
-            if item.record in records:
-                found.append((item.line, records[item.record], "record"))
-            elif item.prompt in prompts:
-                found.append((item.line, prompts[item.prompt], "prompt"))
+        for line, record, prompt, _ in rows_of(held):
+            if record in records:
+                found.append((line, records[record], "record"))
+            elif prompt in prompts:
+                found.append((line, prompts[prompt], "prompt"))
     return sorted(found)

@@ -17,6 +17,7 @@ from ftpipe.dataset.lines import BOM, Block
 from ftpipe.dataset.parse import MAX_DEPTH, Line
 from ftpipe.dataset.part import Part
 from ftpipe.dataset.prefilter import DISPUTED, KEYS, take_signs
+from ftpipe.dataset.prints import put
 from ftpipe.dataset.rows import NOT_PLAIN, Row, plain_marks
 from ftpipe.dataset.rules.rule import ANSWER_MARKS
 from ftpipe.dataset.sizes import LongRow
@@ -251,7 +252,7 @@ class BlockScan:
                 number, messages = item
                 turns = len(messages)
                 part.habits.add_plain(messages, number)
-                part.prints.extend((number, *prints_of_dialogue(messages)))
+                put(part.prints, number, *prints_of_dialogue(messages))
             else:
                 total, trained = next(others)
                 number, turns = self._take(item.row, item.bill)
@@ -265,7 +266,7 @@ class BlockScan:
         part.sizes.images += bill.images
         part.with_images += bool(bill.images)
         part.habits.add(row)
-        part.prints.extend((number, *prints_of(row)))
+        put(part.prints, number, *prints_of(row))
         return number, sum(len(messages) for _, messages in row.lists if type(messages) is list)
 
     def _row_of(self, number: int) -> Row:

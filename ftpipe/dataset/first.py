@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ftpipe.dataset.finding import finding_of
 from ftpipe.dataset.lines import read_blocks
 from ftpipe.dataset.part import ScanPlan
 from ftpipe.dataset.scan import Scanner
 from ftpipe.dataset.spill import OnFinding
-from ftpipe.dataset.tally import Tally, finding_of
+from ftpipe.dataset.tally import Tally
 
 LOOK_BYTES = 256 * 1024
 """Looked at before anything is built that takes time; the rules need milliseconds for it."""

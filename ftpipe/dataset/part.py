@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from ftpipe.dataset.habits import Habits
+from ftpipe.dataset.prints import empty_buckets, moved
 from ftpipe.dataset.settings import CheckSettings
 from ftpipe.dataset.sizes import Sizes
 from ftpipe.dataset.tally import Tally
@@ -49,8 +50,8 @@ class Part:
     with_images: int = 0
     habits: Habits = field(default_factory=Habits)
     unterminated: bool = False
-    prints: array[int] = field(default_factory=lambda: array("Q"))
-    """For each record four numbers: line, hash of the record, of its prompt, of its answer."""
+    prints: list[array[int]] = field(default_factory=empty_buckets)
+    """For each record four numbers: line, hash of the record, of its prompt, of its answer; in buckets by prompt."""
 
     @classmethod
     def of(cls, plan: ScanPlan) -> Part:
@@ -63,9 +64,8 @@ class Part:
         self.sizes.merge(other.sizes, self.lines)
         self.habits.merge(other.habits, self.lines)
         if keep_prints:
-            for at in range(0, len(other.prints), 4):
-                other.prints[at] += self.lines
-            self.prints += other.prints
+            for mine, theirs in zip(self.prints, other.prints, strict=True):
+                mine += moved(theirs, self.lines)
         self.lines += other.lines
         self.examples += other.examples
         self.shapes.update(other.shapes)

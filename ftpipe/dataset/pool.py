@@ -74,7 +74,10 @@ def _serve(fds: list[int], *, early: bool) -> None:
     asks, answers = pipes.pop(0) if pipes else (sys.stdin.buffer, sys.stdout.buffer)
     if early:
         warm()
-    scanner = Scanner(pickle.load(asks))  # noqa: S301  # from our own parent
+    plan = pickle.load(asks)  # noqa: S301  # from our own parent
+    if plan.settings.engine == "auto":
+        warm(plan.encoding)
+    scanner = Scanner(plan)
     scanner.make_ready()
     gc.collect()
     gc.freeze()
@@ -99,13 +102,16 @@ def work(scanner: Scanner, asks: IO[bytes], answers: IO[bytes]) -> None:
 
 
 def _scan_range(scanner: Scanner, start: int, end: int) -> Part | StateError:
-    whole = Part.of(scanner.plan)
+    """The part of the lines that begin in a range; nearly always one block."""
+    plan, whole = scanner.plan, None
+    limit = plan.settings.max_line_bytes
     try:
-        for block in read_blocks(
-            scanner.plan.path, start, end, max_line_bytes=scanner.plan.settings.max_line_bytes, block_bytes=READ_BYTES
-        ):
+        for block in read_blocks(plan.path, start, end, max_line_bytes=limit, block_bytes=READ_BYTES):
             part = scanner.scan(block)
-            whole.merge(part, keep_prints=True)
+            if whole is None:
+                whole = part
+            else:
+                whole.merge(part, keep_prints=True)
     except StateError as exc:
         return exc
-    return whole
+    return whole or Part.of(plan)

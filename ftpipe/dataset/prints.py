@@ -1,44 +1,52 @@
-"""Fingerprints of all records, kept in bounded memory: beyond a million records they wait in temporary files."""
+"""Fingerprints of all records, kept in bounded memory: beyond a million records they wait in temporary files.
+
+A fingerprint is four numbers of 64 bits: the record's line, and the hashes of the record, of its prompt and of its
+answer. In a preference pair the answer is two halves: of the preferred one (upper) and of the other one (lower).
+"""
 
 from __future__ import annotations
 
 import tempfile
 from array import array
 from collections.abc import Iterator
-from typing import IO, NamedTuple
+from typing import IO
 
 BUCKETS = 16
 HELD_RECORDS = 1_000_000
-_FIELDS = 4
+FIELDS = 4
 _TOP = 60
 
 
-class Print(NamedTuple):
-    """One record's fingerprint."""
+def empty_buckets() -> list[array[int]]:
+    """Room for the fingerprints of a part of a file."""
+    return [array("Q") for _ in range(BUCKETS)]
 
-    line: int
-    record: int
-    """64-bit hash of the canonical record."""
-    prompt: int
-    answer: int
-    """In a preference pair the upper half is the preferred answer's hash, the lower half the other one's."""
+
+def put(buckets: list[array[int]], line: int, record: int, prompt: int, answer: int) -> None:
+    """Add a fingerprint to the bucket of its prompt: what is to be compared lies in one bucket."""
+    buckets[prompt >> _TOP].extend((line, record, prompt, answer))
+
+
+def moved(flat: array[int], lines: int) -> array[int]:
+    """Fingerprints that stand that many lines further down."""
+    if lines:
+        flat[::FIELDS] = array("Q", [line + lines for line in flat[::FIELDS]])
+    return flat
 
 
 class Prints:
-    """Fingerprints in buckets by prompt: what is to be compared lies in one bucket."""
+    """The fingerprints of a whole file."""
 
     def __init__(self) -> None:
-        self._buckets = [array("Q") for _ in range(BUCKETS)]
+        self._buckets = empty_buckets()
         self._spilled: list[IO[bytes] | None] = [None] * BUCKETS
         self._held = 0
 
-    def take(self, flat: array[int], first_line: int) -> None:
+    def take(self, buckets: list[array[int]], first_line: int) -> None:
         """Add the fingerprints of a part whose lines begin behind ``first_line``."""
-        buckets = self._buckets
-        for at in range(0, len(flat), _FIELDS):
-            prompt = flat[at + 2]
-            buckets[prompt >> _TOP].extend((flat[at] + first_line, flat[at + 1], prompt, flat[at + 3]))
-        self._held += len(flat) // _FIELDS
+        for mine, theirs in zip(self._buckets, buckets, strict=True):
+            mine += moved(theirs, first_line)
+            self._held += len(theirs) // FIELDS
         if self._held > HELD_RECORDS:
             self._spill()
 
@@ -51,17 +59,19 @@ class Prints:
             del bucket[:]
         self._held = 0
 
-    def bucket(self, number: int) -> Iterator[Print]:
-        """The fingerprints of one bucket, in order of line."""
+    def bucket(self, number: int) -> array[int]:
+        """The fingerprints of one bucket, one after the other, in order of line."""
         file = self._spilled[number]
-        if file is not None:
-            file.seek(0)
-            while piece := file.read(_FIELDS * 8 * 65_536):
-                yield from _rows(array("Q", piece))
-            file.seek(0, 2)
-        yield from _rows(self._buckets[number])
+        if file is None:
+            return self._buckets[number]
+        file.seek(0)
+        whole = array("Q", file.read())
+        file.seek(0, 2)
+        whole += self._buckets[number]
+        return whole
 
 
-def _rows(flat: array[int]) -> Iterator[Print]:
-    for at in range(0, len(flat), _FIELDS):
-        yield Print(*flat[at : at + _FIELDS])
+def rows_of(flat: array[int]) -> Iterator[tuple[int, int, int, int]]:
+    """Line, and hashes of record, prompt and answer, of each fingerprint."""
+    numbers = iter(flat)
+    return zip(numbers, numbers, numbers, numbers, strict=True)

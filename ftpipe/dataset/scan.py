@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from threading import Thread
 
 from ftpipe.dataset import prefilter
 from ftpipe.dataset.blockscan import BlockScan
@@ -20,11 +21,20 @@ PREFILTER_BYTES = 2_000_000
 """Below this size the patterns of the prefilter cost more than they save."""
 
 
-def warm() -> None:
-    """Build what scanning a large file mostly needs, before the plan is known; the scanner finds it built."""
-    open_counter(DEFAULT_ENCODING, size=PREFILTER_BYTES).count(["ready"])
-    if prefilter.is_possible():
-        prefilter.compiled()
+def warm(encoding: str = DEFAULT_ENCODING) -> None:
+    """Build what scanning a large file mostly needs, before the plan is known; the scanner finds it built.
+
+    Args:
+        encoding: Which tokens will be counted.
+    """
+    all_rules()
+    # Compiling patterns and building a tokenizer keep two cores busy.
+    beside = Thread(target=prefilter.compiled) if prefilter.is_possible() else None
+    if beside:
+        beside.start()
+    open_counter(encoding, size=PREFILTER_BYTES).count(["ready"])
+    if beside:
+        beside.join()
 
 
 class Scanner:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -33,11 +34,12 @@ class Sizes:
     longest: list[tuple[int, int]] = field(default_factory=list)
     """The longest records as (tokens, -line), a heap."""
     images: int = 0
+    fresh: array[int] = field(default_factory=lambda: array("Q"))
+    """Tokens and trained tokens of records that ``totals`` and ``answers`` do not have yet."""
 
     def add(self, tokens: int, trained: int, turns: int, line: int) -> None:
-        """Count one record."""
-        self.totals[tokens] += 1
-        self.answers[trained] += 1
+        """Count one record; the figures have it once this was merged into those of the whole file."""
+        self.fresh.extend((tokens, trained))
         self.turns[turns] += 1
         item = (tokens, -line)
         if len(self.longest) < KEEP_LONGEST:
@@ -47,8 +49,9 @@ class Sizes:
 
     def merge(self, other: Sizes, first_line: int) -> None:
         """Add another part of the file whose line numbers begin behind ``first_line``."""
-        self.totals.update(other.totals)
-        self.answers.update(other.answers)
+        for mine, theirs, at in ((self.totals, other.totals, 0), (self.answers, other.answers, 1)):
+            mine.update(theirs)
+            mine.update(other.fresh[at::2])
         self.turns.update(other.turns)
         self.images += other.images
         moved = [(tokens, line - first_line) for tokens, line in other.longest]

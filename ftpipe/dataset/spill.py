@@ -6,7 +6,8 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 
-from ftpipe.dataset.tally import Found, Tally, finding_of
+from ftpipe.dataset.finding import finding_of
+from ftpipe.dataset.tally import Found, Tally
 from ftpipe.records import Finding
 
 OnFinding = Callable[[Finding], None]

@@ -11,11 +11,8 @@ from typing import NamedTuple
 
 from ftpipe.dataset.jsonvalue import Json
 from ftpipe.dataset.parse import canonical
-from ftpipe.dataset.rules import find_rule
 from ftpipe.dataset.rules.rule import Hit, Level, Rule
 from ftpipe.dataset.settings import CheckSettings, Ignore
-from ftpipe.errors import StateError
-from ftpipe.records import Finding, Fix, Severity
 
 EXCERPT_CHARACTERS = 160
 
@@ -126,30 +123,3 @@ def record_sha256(record: Json) -> str:
         return hashlib.sha256(canonical(record)).hexdigest()
     except TypeError:
         return ""
-
-
-def finding_of(found: Found, file: str) -> Finding:
-    """The record of a finding.
-
-    Raises:
-        StateError: The rule is not in the table, which a test excludes.
-    """
-    rule = find_rule(found.code)
-    if rule is None:
-        raise StateError(f"The rule {found.code} is missing.", "Install ftpipe again.")
-    return Finding(
-        code=found.code,
-        name=rule.name,
-        severity=Severity(found.level),
-        line=found.line,
-        path=found.path,
-        message=found.message,
-        hint=found.hint,
-        excerpt=found.excerpt,
-        origin=rule.origin,
-        evidence=rule.evidence,
-        file=file,
-        record_sha256=found.record_sha256,
-        count=found.times,
-        fix=Fix(kind=rule.fix[0], note=rule.fix[1]) if rule.fix else None,
-    )

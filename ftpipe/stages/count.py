@@ -6,16 +6,18 @@ import datetime as dt
 from collections import Counter
 from collections.abc import Callable
 
-from ftpipe.dataset.cost import Quote, epochs_range, estimate
+from ftpipe.dataset.cost import epochs_range, estimate
+from ftpipe.dataset.finding import finding_of
 from ftpipe.dataset.models import example_limit
 from ftpipe.dataset.prices import PriceTable
+from ftpipe.dataset.quote import Quote
 from ftpipe.dataset.rules import all_rules
 from ftpipe.dataset.settings import CheckSettings
 from ftpipe.dataset.survey import quiet, survey
-from ftpipe.dataset.tally import Tally, finding_of
+from ftpipe.dataset.tally import Tally
 from ftpipe.dataset.tokens import encoding_for
 from ftpipe.errors import UsageError
-from ftpipe.records import Dataset, Finding, Report, Severity, TokenStats
+from ftpipe.records import Dataset, Finding, Method, Report, Severity, TokenStats
 
 
 def count(
@@ -61,7 +63,9 @@ def count(
     counted = report.model_copy(
         update={"model": model, "tokens": tokens, "validation_tokens": validation, "cost": cost}
     )
-    found = price_findings(counted, Quote(cost, report.method, max_cost), settings or CheckSettings(), day)
+    found = price_findings(
+        counted, Quote(cost, report.method is Method.REINFORCEMENT, max_cost), settings or CheckSettings(), day
+    )
     if on_finding is not None:
         for finding in found:
             on_finding(finding)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ftpipe.dataset.across import overlap
+from ftpipe.dataset.finding import finding_of
 from ftpipe.dataset.formats import METHOD_OF
 from ftpipe.dataset.near import near_duplicates, wants_near
 from ftpipe.dataset.picture import draw
@@ -18,7 +19,6 @@ from ftpipe.dataset.rules.rule import TARGETS
 from ftpipe.dataset.settings import CheckSettings, check_codes, did_you_mean
 from ftpipe.dataset.spill import OnFinding, Spill
 from ftpipe.dataset.survey import Survey, quiet, run_file_rules, survey
-from ftpipe.dataset.tally import finding_of
 from ftpipe.errors import UsageError
 from ftpipe.records import DatasetPicture, Method, Report, Summary
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator
 
-from ftpipe.dataset.cost import Quote, budget_fault
 from ftpipe.dataset.facts import FileFacts
 from ftpipe.dataset.models import find_base
+from ftpipe.dataset.quote import Quote, budget_fault
 from ftpipe.dataset.rules.rule import MESSAGE_FORMATS, Family, Hit
 from ftpipe.dataset.sizes import LongRow
-from ftpipe.records import Method
 
 FAMILY = Family("Size, split, money, deadline")
 rule = FAMILY.rule
@@ -132,7 +131,7 @@ def stale_price(quote: Quote) -> Iterator[Hit]:
     Fix: Enter today's price: [prices."MODEL"] training = …, as_of = … in ftpipe.toml.
     Source: ftpipe's price table, each row with its date.
     """
-    if quote.cost.warning and quote.method is not Method.REINFORCEMENT:
+    if quote.cost.warning and not quote.by_time:
         yield Hit("", quote.cost.warning)
 
 
