@@ -1,13 +1,15 @@
-"""What is measured against each other, each a program of its own: ``python -m benchmarks.contenders NAME FILE``."""
+"""What is measured against each other, each a program of its own: ``python -m benchmarks.contenders NAME FILE``.
+
+A contender prints the number of tokens; ftpipe prints its document, which has it.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
+import os
 import sys
-import tempfile
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -70,49 +72,56 @@ def plain(path: Path) -> int:
     return total
 
 
-def bare(path: Path) -> int:
-    """The exact tokenizer alone on the texts, on one core: the limit."""
+def bare(path: Path, part: int = 0, parts: int = 1) -> int:
+    """The exact tokenizer alone on the contents, on one core."""
     import orjson
 
     from ftpipe.dataset.tokens import open_counter
 
     counter = open_counter("o200k_base", size=path.stat().st_size)
+    size = path.stat().st_size
     total, held = 0, []
     with path.open("rb") as file:
-        for line in file:
-            held += [message["content"] for message in orjson.loads(line)["messages"]]
+        if part:
+            file.seek(size * part // parts - 1)
+            file.readline()
+        while file.tell() < size * (part + 1) // parts:
+            held += [message["content"] for message in orjson.loads(file.readline())["messages"]]
             if len(held) > 2_000:
                 total += sum(counter.count(held))
                 held = []
     return total + sum(counter.count(held))
 
 
-def ftpipe(path: Path, checks: str = "") -> int:
-    """The command as it is typed: every default check, duplicates, exact tokens, cost.
+def bare_everywhere(path: Path) -> int:
+    """The same on all cores: the limit of this machine."""
+    cores = os.cpu_count() or 1
+    with ProcessPoolExecutor(cores) as pool:
+        return sum(pool.map(bare, [path] * cores, range(cores), [cores] * cores))
+
+
+def ftpipe(path: Path, checks: str = "") -> None:
+    """The command as it is typed: every default check, duplicates, exact tokens, cost. Ends the program.
 
     Args:
         path: The file.
-        checks: Lines for the table ``checks`` of the configuration.
+        checks: Lines for the table ``checks`` of the configuration, which is written to the working folder.
     """
     from ftpipe.__main__ import main
 
-    said, path = io.StringIO(), path.absolute()
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), contextlib.redirect_stdout(said):
-        Path("ftpipe.toml").write_text(f"[checks]\n{checks}\n", encoding="utf-8")
-        sys.argv = ["ftpipe", "prepare", str(path), "--model", "gpt-4.1-mini", "--json", "--quiet"]
-        with contextlib.suppress(SystemExit):
-            main()
-    return int(json.loads(said.getvalue())["tokens"]["total"])
+    Path("ftpipe.toml").write_text(f"[checks]\n{checks}\n", encoding="utf-8")
+    sys.argv = ["ftpipe", "prepare", str(path), "--model", "gpt-4.1-mini", "--json", "--quiet"]
+    main()
 
 
-def ftpipe_tiktoken(path: Path) -> int:
+def ftpipe_tiktoken(path: Path) -> None:
     """The same without the fast tokenizer."""
-    return ftpipe(path, checks="engine = 'tiktoken'")
+    ftpipe(path, checks="engine = 'tiktoken'")
 
 
-def ftpipe_one(path: Path) -> int:
+def ftpipe_one(path: Path) -> None:
     """The same in one process."""
-    return ftpipe(path, checks="processes = 1")
+    ftpipe(path, checks="processes = 1")
 
 
 def reference() -> Any:  # noqa: ANN401  # tiktoken is imported by the dataset room only
@@ -126,6 +135,7 @@ CONTENDERS = {
     "cookbook": cookbook,
     "json+tiktoken": plain,
     "bare tokenizer (1 core)": bare,
+    "bare tokenizer (all cores)": bare_everywhere,
     "ftpipe": ftpipe,
     "ftpipe (tiktoken)": ftpipe_tiktoken,
     "ftpipe (1 process)": ftpipe_one,

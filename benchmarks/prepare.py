@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import compileall
+import contextlib
+import json
 import os
 import resource
 import subprocess
@@ -15,6 +17,7 @@ import sys
 import sysconfig
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +29,8 @@ from benchmarks.contenders import CONTENDERS
 from benchmarks.corpus import write
 
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+ROOT = Path(__file__).parent.parent
+ENVIRONMENT["PYTHONPATH"] = str(ROOT)
 
 
 class Measured(NamedTuple):
@@ -39,21 +44,23 @@ class Measured(NamedTuple):
 
 def measure(name: str, path: Path) -> Measured:
     """Run one contender in a fresh process; memory is the sum of its process tree (PSS), looked at every 50 ms."""
-    started = time.perf_counter()
-    command = [sys.executable, "-m", "benchmarks.contenders", name, str(path)]
-    process = psutil.Popen(command, stdout=subprocess.PIPE, env=ENVIRONMENT)
-    peak, cpu = 0.0, 0.0
-    while process.poll() is None:
-        try:
-            tree = [process, *process.children(recursive=True)]
-            peak = max(peak, sum(memory_of(item) for item in tree) / 1e6)
-            cpu = max(cpu, sum(sum(item.cpu_times()[:2]) for item in tree))
-        except psutil.Error:
-            continue
-        time.sleep(0.05)
-    seconds = time.perf_counter() - started
-    output = process.stdout.read() if process.stdout else b""
-    return Measured(seconds, cpu, peak, int(output or b"0"))
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        command = [sys.executable, "-m", "benchmarks.contenders", name, str(path.absolute())]
+        process = psutil.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=ENVIRONMENT, cwd=folder)
+        with ThreadPoolExecutor(1) as beside:
+            output = beside.submit(process.stdout.read)
+            peak, cpu = 0.0, 0.0
+            while not output.done():
+                with contextlib.suppress(psutil.Error):
+                    tree = [process, *process.children(recursive=True)]
+                    peak = max(peak, sum(memory_of(item) for item in tree) / 1e6)
+                    cpu = max(cpu, sum(sum(item.cpu_times()[:2]) for item in tree))
+                time.sleep(0.05)
+            process.wait()
+        seconds = time.perf_counter() - started
+    said = json.loads(output.result())
+    return Measured(seconds, cpu, peak, said if isinstance(said, int) else said["tokens"]["total"])
 
 
 def memory_of(process: psutil.Process) -> int:
@@ -100,12 +107,18 @@ def seconds_to_first_finding(path: Path) -> float:
 
 def print_starts(rows: Path, largest: Path) -> None:
     """Print what starting costs."""
+    short = rows.with_name("rows-100-short.jsonl")
+    short.write_bytes(b"".join((ROOT / "data/support_desk/train.jsonl").read_bytes().splitlines(keepends=True)[:100]))
     program = [sys.executable, "-m", "ftpipe"]
     sys.stdout.write(
         "\n| start | seconds |\n|---|---:|\n"
         f"| `ftpipe --help`, processor time | {processor_seconds(*program, '--help'):.2f} |\n"
-        f"| `ftpipe prepare` on 100 rows, processor time | {processor_seconds(*program, 'prepare', str(rows)):.2f} |\n"
-        f"| first finding of {largest.stat().st_size / 1e6:.0f} MB | {seconds_to_first_finding(largest):.2f} |\n"
+        + "".join(
+            f"| `ftpipe prepare` on 100 rows ({path.stat().st_size / 1000:.0f} kB), processor time "
+            f"| {processor_seconds(*program, 'prepare', str(path)):.2f} |\n"
+            for path in (short, rows)
+        )
+        + f"| first finding of {largest.stat().st_size / 1e6:.0f} MB | {seconds_to_first_finding(largest):.2f} |\n",
     )
 
 
@@ -124,10 +137,11 @@ def main() -> None:
     )
     for megabytes in map(int, asked.sizes.split(",")):
         path = write(asked.folder / f"chat-{megabytes}.jsonl", megabytes)
-        base = 0.0
+        base, counted = 0.0, set()
         for name in names:
             run = measure(name, path)
             base = base or run.seconds
+            counted |= set() if name.startswith("bare") else {run.tokens}  # which leaves roles out
             speed = path.stat().st_size / 1e6 / run.seconds
             sys.stdout.write(
                 f"| {megabytes:,} MB | {name} | {run.seconds:.2f} | {run.cpu_seconds:.1f} | {speed:.1f} "
@@ -135,6 +149,8 @@ def main() -> None:
                 f"| {base / run.seconds:.1f} |\n"
             )
             sys.stdout.flush()
+        if len(counted) > 1:
+            sys.exit(f"the contenders do not agree on the number of tokens: {counted}")
     rows = asked.folder / "rows-100.jsonl"
     with path.open("rb") as file:
         rows.write_bytes(b"".join(islice(file, 100)))

@@ -55,12 +55,12 @@ def clean(text: object, limit: int | None = None) -> str:
     return shown
 
 
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NOT_XML = "[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 def xml_text(text: object, limit: int | None = None) -> str:
     """One line of foreign text in characters that XML has."""
-    return _NOT_XML.sub("\ufffd", clean(text, limit))
+    return re.sub(_NOT_XML, "\ufffd", clean(text, limit))
 
 
 def clean_block(text: str) -> str:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import struct
+import sys
 import zlib
+from array import array
 from binascii import b2a_base64
-from bisect import bisect_left
-from functools import lru_cache
+from bisect import bisect_left, bisect_right
+from functools import cached_property, lru_cache
 from importlib.resources import files
 from itertools import accumulate
 from typing import overload
@@ -21,6 +23,7 @@ from typing import overload
 from ftpipe.errors import StateError
 
 MAX_TOKEN_BYTES = 128
+HEAD_BYTES = 8
 ABSENT = 1 << 30
 """Rank of bytes that are no token: larger than every rank, so that it never wins a merge."""
 
@@ -38,7 +41,14 @@ CARRIED_SHA256 = {
 
 
 class FixedWidthTokens:
-    """A view of equally long, sorted tokens that ``bisect`` can walk."""
+    """Equally long, sorted tokens, in which one is found without making objects of the others.
+
+    Args:
+        blob: Holds them one after the other.
+        start: Where the first one begins.
+        width: Bytes of each.
+        count: How many.
+    """
 
     def __init__(self, blob: bytes, start: int, width: int, count: int) -> None:
         self.blob, self.start, self.width, self.count = blob, start, width, count
@@ -56,6 +66,24 @@ class FixedWidthTokens:
             raise TypeError("a view of tokens has no slices")
         at = self.start + index * self.width
         return self.blob[at : at + self.width]
+
+    @cached_property
+    def heads(self) -> array[int]:
+        """The first eight bytes of each token as a number, shorter ones filled up with zeros."""
+        numbers = bytearray(HEAD_BYTES * self.count)
+        for place in range(min(self.width, HEAD_BYTES)):
+            byte = HEAD_BYTES - 1 - place if sys.byteorder == "little" else place
+            end = self.start + self.width * self.count
+            numbers[byte::HEAD_BYTES] = self.blob[self.start + place : end : self.width]
+        return array("Q", bytes(numbers))
+
+    def find(self, token: bytes) -> int:
+        """Place of a token of this width; -1 where there is none."""
+        head = int.from_bytes(token[:HEAD_BYTES].ljust(HEAD_BYTES, b"\0"), "big")
+        at = bisect_left(self.heads, head)
+        if self.width > HEAD_BYTES:
+            at = bisect_left(self, token, at, bisect_right(self.heads, head, at))
+        return at if at < self.count and self[at] == token else -1
 
 
 class RankTable(dict[bytes, int]):
@@ -80,9 +108,8 @@ class RankTable(dict[bytes, int]):
         rank = ABSENT
         width = len(token)
         if 0 < width <= MAX_TOKEN_BYTES:
-            view = self._views[width - 1]
-            at = bisect_left(view, token)
-            if at < view.count and view[at] == token:
+            at = self._views[width - 1].find(token)
+            if at >= 0:
                 rank = self._rank_at(self._first[width - 1] + at)
         self[token] = rank
         return rank
