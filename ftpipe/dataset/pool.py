@@ -20,6 +20,9 @@ RANGE_BYTES = 2 * 1024 * 1024
 READ_BYTES = RANGE_BYTES + 128 * 1024
 """So that the last line of a range is nearly always read with it."""
 
+SELDOM = 100_000
+"""Objects made between two searches for garbage in a worker, which makes many and leaves no cycles."""
+
 
 def parts_of(plan: ScanPlan) -> Iterator[tuple[int, Part]]:
     """Yield (byte offset behind the part, part) in the order of the file."""
@@ -81,6 +84,7 @@ def _serve(fds: list[int], *, early: bool) -> None:
     scanner.make_ready()
     gc.collect()
     gc.freeze()
+    gc.set_threshold(SELDOM, 10, 10)
     for own in pipes:
         if os.fork() == 0:
             for pipe in (asks, answers, *(pipe for other in pipes if other is not own for pipe in other)):

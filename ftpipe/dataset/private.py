@@ -89,7 +89,7 @@ _PERSONAL = {
     "iban": re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"),
     "ssn": re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])"),
 }
-_DIGITS = re.compile(r"\d[\d .()/-]{7,30}\d")
+_DIGITS = re.compile(r"[0-9][0-9 .()/-]{7,30}[0-9]")
 LONGEST_NUMBER = 40
 """Characters of a number that is looked for, with what stands behind it."""
 _ACCOUNT = re.compile(r"\d\d(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?")
