@@ -1,6 +1,6 @@
 """``python -m benchmarks.prepare [--sizes 1,20,200]``: wall time, speed and memory of checking and counting a file.
 
-Packages are compiled first, as an installation does; the fastest of three runs counts. A second table has what a start
+Packages are compiled first, as an installation does; the fastest of two runs counts. A second table has what a start
 costs: the processor time of ``ftpipe --help`` and of ``ftpipe prepare`` on 100 rows, and the seconds to the first
 finding of the largest file.
 """
@@ -35,7 +35,7 @@ ENVIRONMENT["PYTHONPATH"] = str(ROOT)
 
 
 class Measured(NamedTuple):
-    """One run."""
+    """One contender on one file."""
 
     seconds: float
     cpu_seconds: float
@@ -43,24 +43,31 @@ class Measured(NamedTuple):
     tokens: int
 
 
-def measure(name: str, path: Path) -> Measured:
-    """Run one contender in a fresh process; memory is the sum of its process tree (PSS), looked at every 50 ms."""
+def measure(name: str, path: Path, runs: int) -> Measured:
+    """Run a contender in fresh processes: the fastest run counts; memory and processor time are those of one more."""
+    timed = [run_once(name, path) for _ in range(runs)]
+    watched = run_once(name, path, is_watched=True)
+    return watched._replace(seconds=min(run.seconds for run in timed))
+
+
+def run_once(name: str, path: Path, *, is_watched: bool = False) -> Measured:
+    """One run; watched ones are looked at every 50 ms, which takes time from them on a machine with few cores."""
+    peak, cpu = 0.0, 0.0
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         command = [sys.executable, "-m", "benchmarks.contenders", name, str(path.absolute())]
         process = psutil.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=ENVIRONMENT, cwd=folder)
         with ThreadPoolExecutor(1) as beside:
             output = beside.submit(process.stdout.read)
-            peak, cpu = 0.0, 0.0
-            while not output.done():
+            while is_watched and not output.done():
                 with contextlib.suppress(psutil.Error):
                     tree = [process, *process.children(recursive=True)]
                     peak = max(peak, sum(memory_of(item) for item in tree) / 1e6)
                     cpu = max(cpu, sum(sum(item.cpu_times()[:2]) for item in tree))
                 time.sleep(0.05)
+            said = json.loads(output.result())
             process.wait()
         seconds = time.perf_counter() - started
-    said = json.loads(output.result())
     return Measured(seconds, cpu, peak, said if isinstance(said, int) else said["tokens"]["total"])
 
 
@@ -129,7 +136,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="1,20,200", help="megabytes, comma-separated")
     parser.add_argument("--only", default="", help="contenders, comma-separated")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "ftpipe-benchmark")
-    parser.add_argument("--runs", type=int, default=3, help="of each contender; the fastest counts")
+    parser.add_argument("--runs", type=int, default=2, help="of each contender; the fastest counts")
     asked = parser.parse_args()
     asked.folder.mkdir(exist_ok=True)
     compile_packages()
@@ -141,7 +148,7 @@ def main() -> None:
         path = write(asked.folder / f"chat-{megabytes}.jsonl", megabytes)
         base, counted = 0.0, set()
         for name in names:
-            run = min(measure(name, path) for _ in range(asked.runs))
+            run = measure(name, path, asked.runs)
             base = base or run.seconds
             counted |= set() if name.startswith("bare") else {run.tokens}  # which leaves roles out
             speed = path.stat().st_size / 1e6 / run.seconds
