@@ -36,6 +36,7 @@ FLOORS = {
     "records": 1,
     "errors": 1,
     "paths": 1,
+    "plain": 0,
     "similarity": 1,
 }
 """Room → floor; the watcher stands on the stairs, since it speaks of records."""

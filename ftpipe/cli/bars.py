@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ftpipe.cli.session import Session
+from ftpipe.plain import size
 from ftpipe.records import Finding
-from ftpipe.reports.plain import size
 
 Progress = Callable[[int, int], None]
 """``progress(done, total)``, in bytes."""

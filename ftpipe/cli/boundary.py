@@ -90,7 +90,7 @@ def _run(root: click.Group, argv: list[str], session: Session) -> int:
 def _trace(raised: BaseException, session: Session) -> None:
     import traceback
 
-    from ftpipe.reports.plain import clean_block
+    from ftpipe.plain import clean_block
 
     click.echo(session.hide(clean_block("".join(traceback.format_exception(raised)))), err=True)
 
@@ -126,7 +126,7 @@ def _usage(raised: click.ClickException) -> UsageError:
 
 
 def _report(error: FtpipeError, session: Session) -> None:
-    from ftpipe.reports.plain import clean
+    from ftpipe.plain import clean
 
     is_interrupt = isinstance(error, InterruptedRunError)
     label = session.paint_err("warning", "stopped:") if is_interrupt else session.paint_err("error", "error:")

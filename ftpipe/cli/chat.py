@@ -12,10 +12,10 @@ from ftpipe.cli.asked import FREE
 from ftpipe.cli.group import Command
 from ftpipe.cli.session import Session, pass_session
 from ftpipe.errors import UsageError
+from ftpipe.plain import clean_block
 from ftpipe.providers.base import Provider
 from ftpipe.records import Model
 from ftpipe.registry import Registry
-from ftpipe.reports.plain import clean_block
 
 Messages = list[dict[str, Any]]
 

@@ -12,8 +12,8 @@ from ftpipe.cli.group import Command, Group
 from ftpipe.cli.session import Session, pass_session
 from ftpipe.config import RunConfig, Settings, setting_keys
 from ftpipe.paths import home, state_dir
+from ftpipe.plain import clean, table
 from ftpipe.reports.documents import plain_data
-from ftpipe.reports.plain import clean, table
 
 config = Group(
     name="config",

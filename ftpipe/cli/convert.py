@@ -12,7 +12,7 @@ from ftpipe.cli.asked import require_file
 from ftpipe.cli.group import Command
 from ftpipe.cli.session import Session, pass_session
 from ftpipe.errors import UsageError
-from ftpipe.reports.plain import clean, plural
+from ftpipe.plain import clean, plural
 
 SHOWN = 10
 """Rows left out that are named."""

@@ -14,7 +14,7 @@ from ftpipe.cli.session import Session, pass_session
 from ftpipe.config import Settings
 from ftpipe.errors import FtpipeError, StateError, UsageError
 from ftpipe.paths import state_dir
-from ftpipe.reports.plain import clean, plural
+from ftpipe.plain import clean, plural
 
 _MARKS = {"ok": ("ok", "✓"), "warn": ("warning", "!"), "bad": ("error", "✗")}
 

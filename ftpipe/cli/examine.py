@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from ftpipe.config import Settings
 from ftpipe.errors import FtpipeError
 from ftpipe.paths import home, server_dir, state_dir
-from ftpipe.reports.plain import plural, size
+from ftpipe.plain import plural, size
 
 if TYPE_CHECKING:
     from ftpipe.providers.profiles import Profile

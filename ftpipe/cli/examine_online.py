@@ -13,10 +13,10 @@ from email.utils import parsedate_to_datetime
 from ftpipe.cli.examine import SOON_DAYS, Finding, State, guarded
 from ftpipe.config import Settings
 from ftpipe.errors import AuthenticationError, FtpipeError, TrainingNotAvailableError
+from ftpipe.plain import plural
 from ftpipe.providers.base import Provider
 from ftpipe.providers.profiles import Profile
 from ftpipe.records import Job
-from ftpipe.reports.plain import plural
 
 SKEW_SECONDS = 120.0
 """Clocks further apart than this make times in lists and logs misleading."""

@@ -13,8 +13,8 @@ from ftpipe.cli.group import Command
 from ftpipe.cli.session import Session, pass_session
 from ftpipe.config import nearest_name
 from ftpipe.errors import FtpipeError, UsageError
+from ftpipe.plain import Paint, labelled, table
 from ftpipe.reports.meanings import MEANINGS
-from ftpipe.reports.plain import Paint, labelled, table
 
 if TYPE_CHECKING:
     from ftpipe.dataset.rules.rule import Rule

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ftpipe.errors import NotFoundError, UsageError
 from ftpipe.paths import models_dir, server_dir
+from ftpipe.plain import clean
 from ftpipe.records import Model
-from ftpipe.reports.plain import clean
 
 
 def export_local(model: Model, output: Path | None, *, merged: bool, say: Callable[[str], None]) -> Path:

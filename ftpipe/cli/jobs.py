@@ -8,10 +8,10 @@ from ftpipe.cli.asked import FREE
 from ftpipe.cli.group import Command, Group
 from ftpipe.cli.session import Session, pass_session
 from ftpipe.config import Settings
+from ftpipe.plain import clean, decimal, plural, table
 from ftpipe.providers.base import Provider
 from ftpipe.records import Event, Job, Run
 from ftpipe.registry import Registry
-from ftpipe.reports.plain import clean, decimal, plural, table
 from ftpipe.reports.runs import event_line, job_table
 
 jobs = Group(

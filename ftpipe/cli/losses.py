@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ftpipe.cli.asked import require_file
 from ftpipe.cli.session import Session
 from ftpipe.errors import UsageError
-from ftpipe.reports.plain import clean, short
+from ftpipe.plain import clean, short
 
 if TYPE_CHECKING:
     from ftpipe.config import Settings

@@ -11,7 +11,7 @@ import click
 from ftpipe.cli.asked import Asked
 from ftpipe.cli.options import FILE, together
 from ftpipe.cli.session import Session
-from ftpipe.reports.plain import clean, plural, short
+from ftpipe.plain import clean, plural, short
 
 if TYPE_CHECKING:
     from ftpipe.dataset.settings import CheckSettings

@@ -9,9 +9,9 @@ import click
 from ftpipe.cli import options
 from ftpipe.cli.group import Command, Group
 from ftpipe.cli.session import Session, pass_session
+from ftpipe.plain import clean, moment, table
 from ftpipe.reports.evaluation.short import comparison_lines
 from ftpipe.reports.models import lineage_lines, model_table
-from ftpipe.reports.plain import clean, moment, table
 
 models = Group(
     name="models",

@@ -17,9 +17,9 @@ from ftpipe.cli.mending import is_wanted, mend, mending_options
 from ftpipe.cli.session import Session, pass_session
 from ftpipe.config import Settings
 from ftpipe.errors import DatasetError
+from ftpipe.plain import clean, short
 from ftpipe.records import Report
 from ftpipe.reports.overview import cost_lines, dataset_line, token_lines, verdict_line
-from ftpipe.reports.plain import clean, short
 
 VERBOSE_PER_RULE = 1000
 """Places shown of each rule under ``--verbose``, where they were kept."""

@@ -13,7 +13,7 @@ from ftpipe.cli.group import Command, Group
 from ftpipe.cli.session import Session, pass_session
 from ftpipe.errors import MissingExtraError, UsageError
 from ftpipe.paths import server_dir
-from ftpipe.reports.plain import clean, clean_block, labelled, moment
+from ftpipe.plain import clean, clean_block, labelled, moment
 
 _data_dir = click.option(
     "--data-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where its files and jobs lie."

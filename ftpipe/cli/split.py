@@ -10,7 +10,7 @@ from ftpipe.cli import options
 from ftpipe.cli.asked import require_file
 from ftpipe.cli.group import Command
 from ftpipe.cli.session import Session, pass_session
-from ftpipe.reports.plain import clean
+from ftpipe.plain import clean
 
 
 @click.command(cls=Command, example="ftpipe split data/all.jsonl --fraction 0.1 --seed 7 --output data/")

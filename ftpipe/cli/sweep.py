@@ -15,7 +15,7 @@ from ftpipe.cli.group import Command
 from ftpipe.cli.session import Session
 from ftpipe.config import Settings
 from ftpipe.errors import UsageError
-from ftpipe.reports.plain import clean, money, plural
+from ftpipe.plain import clean, money, plural
 from ftpipe.reports.runs import loss_text, step_text
 
 if TYPE_CHECKING:

@@ -91,7 +91,7 @@ def send(session: Session, exporters: dict[str, Exporter], runs: Sequence[Tracke
         ProviderError: A tool did not take it; what was sent before stays there.
     """
     from ftpipe.exporters import PROJECT
-    from ftpipe.reports.plain import clean
+    from ftpipe.plain import clean
 
     sent = []
     for name, exporter in exporters.items():

@@ -16,8 +16,8 @@ from ftpipe.cli.session import Session, pass_session
 from ftpipe.cli.sweep import SweepCommand, sweep_options
 from ftpipe.cli.sweep import carry_out as carry_out_sweep
 from ftpipe.config import Settings
+from ftpipe.plain import plural, short
 from ftpipe.records import Report, RunSpec
-from ftpipe.reports.plain import plural, short
 from ftpipe.reports.runs import plan_lines
 
 job_options = options.together(

@@ -15,9 +15,9 @@ from ftpipe.cli.checks import MACHINE_FORMATS, check_options, check_settings, sp
 from ftpipe.cli.group import Command
 from ftpipe.cli.session import Session, pass_session
 from ftpipe.errors import DatasetError
+from ftpipe.plain import plural
 from ftpipe.records import Finding, Report
 from ftpipe.reports.overview import dataset_line, verdict_line
-from ftpipe.reports.plain import plural
 
 if TYPE_CHECKING:
     from ftpipe.config import Settings

@@ -13,8 +13,8 @@ import click
 from ftpipe.cli.group import Command
 from ftpipe.cli.session import Session, pass_session
 from ftpipe.paths import server_dir
+from ftpipe.plain import clean, plural
 from ftpipe.records import Model
-from ftpipe.reports.plain import clean, plural
 
 if TYPE_CHECKING:
     from ftpipe.registry import Registry

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Self
 
 from ftpipe.cli.bars import LineProgress
 from ftpipe.cli.session import Session
+from ftpipe.plain import clean, duration, size
 from ftpipe.records import Event, Job, Metric
-from ftpipe.reports.plain import clean, duration, size
 from ftpipe.reports.runs import STATUS_STYLES, loss_chart, loss_text, step_text
 from ftpipe.watcher import Watcher
 

@@ -12,6 +12,12 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, defer_build=True, extra="forbid", ser_json_inf_nan="null")
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from ftpipe.records.notebook import html_of
+
+        return html_of(self)
+
 
 class Severity(StrEnum):
     """How bad a finding is for the chosen target."""

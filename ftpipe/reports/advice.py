@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ftpipe.reports.plain import Paint, clean, count, money, plain, plural, table
+from ftpipe.plain import Paint, clean, count, money, plain, plural, table
 
 Document = Mapping[str, Any]
 """An advice as plain data, as ``--json`` shows it."""

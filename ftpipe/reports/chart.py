@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ftpipe.reports.plain import Paint, decimal, plain
+from ftpipe.plain import Paint, decimal, plain
 
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 _BARS = "▁▂▃▄▅▆▇█"

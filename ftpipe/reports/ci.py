@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as Xml
 
+from ftpipe.plain import clean, xml_text
 from ftpipe.records import Finding, Report, Severity
 from ftpipe.reports.documents import dump
 from ftpipe.reports.findings import finding_lines, headline, markdown, place_of, worst_first
-from ftpipe.reports.plain import clean, xml_text
 
 GITHUB_PER_LEVEL = 10
 """GitHub shows ten annotations per level and step. Source: second-hand, 2026-11-24."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import groupby
 
+from ftpipe.plain import Paint, clean, plain
 from ftpipe.records import Finding, Report, Severity
-from ftpipe.reports.plain import Paint, clean, plain
 
 SHOWN_PER_RULE = 3
 TARGETS = {"openai": "OpenAI", "azure": "Azure OpenAI", "nebius": "Nebius", "local": "The embedded endpoint"}

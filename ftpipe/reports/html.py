@@ -12,9 +12,9 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
 
+from ftpipe.plain import clean, money
 from ftpipe.records import Bar, CostEstimate, DatasetPicture, Report
 from ftpipe.reports.findings import headline, worst_first
-from ftpipe.reports.plain import clean, money
 
 if TYPE_CHECKING:
     import jinja2

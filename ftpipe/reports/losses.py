@@ -12,9 +12,9 @@ from importlib import resources
 import jinja2
 from markupsafe import Markup
 
+from ftpipe.plain import Paint, clean, count, decimal, moment, plain, plural, table
 from ftpipe.records.losses import LossRanking, RankedRow
 from ftpipe.reports.evaluation.sheet import harmless_cell
-from ftpipe.reports.plain import Paint, clean, count, decimal, moment, plain, plural, table
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 640.0, 400.0, 46.0, 30.0
 MOST_DOTS = 5000

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ftpipe.plain import Paint, clean, count, decimal, moment, money, plain, table
 from ftpipe.records import Metric, Model
-from ftpipe.reports.plain import Paint, clean, count, decimal, moment, money, plain, table
 from ftpipe.reports.runs import hyperparameter_text
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ftpipe.plain import Paint, clean, count, money, plain, plural, short, size, table
 from ftpipe.records import CostEstimate, Dataset, Report, TokenStats
 from ftpipe.reports.findings import headline
-from ftpipe.reports.plain import Paint, clean, count, money, plain, plural, short, size, table
 
 
 def dataset_line(dataset: Dataset, paint: Paint = plain) -> str:

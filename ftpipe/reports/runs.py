@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ftpipe.records import CostEstimate, Event, Hyperparameters, Job, Metric, Model, Report, Run, RunSpec
-from ftpipe.reports.chart import Series, plot
-from ftpipe.reports.meanings import meaning_of
-from ftpipe.reports.plain import (
+from ftpipe.plain import (
     Paint,
     clean,
     count,
@@ -21,6 +18,9 @@ from ftpipe.reports.plain import (
     size,
     table,
 )
+from ftpipe.records import CostEstimate, Event, Hyperparameters, Job, Metric, Model, Report, Run, RunSpec
+from ftpipe.reports.chart import Series, plot
+from ftpipe.reports.meanings import meaning_of
 
 STATUS_STYLES = {"succeeded": "ok", "failed": "error", "cancelled": "warning", "running": "info"}
 _CURVES = (

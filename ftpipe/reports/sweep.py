@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ftpipe.reports.plain import Paint, clean, decimal, money, plain, table
+from ftpipe.plain import Paint, clean, decimal, money, plain, table
 
 MEASURES = {"score": "score", "valid_loss": "validation loss", "train_loss": "training loss"}
 WIDTH = 24

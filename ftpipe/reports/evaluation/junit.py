@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as Xml
 
+from ftpipe.plain import clean_block, xml_text
 from ftpipe.records.evaluation import Evaluation, Outcome
 from ftpipe.reports.evaluation.words import verdict_reason, verdict_title
-from ftpipe.reports.plain import clean_block, xml_text
 
 LONGEST = 2000
 """Characters of an answer that are quoted."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from ftpipe.plain import clean, count, money
 from ftpipe.records.evaluation import Evaluation, Outcome
 from ftpipe.reports.evaluation.words import (
     MARKS,
@@ -22,7 +23,6 @@ from ftpipe.reports.evaluation.words import (
     verdict_reason,
     verdict_title,
 )
-from ftpipe.reports.plain import clean, count, money
 
 _ACTIVE = re.compile(r"([\\`*_{}\[\]()#+!|~$^=-])")
 _BARE_LINK = re.compile(r"(?i)\b(www)\.")

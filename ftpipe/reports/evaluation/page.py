@@ -19,11 +19,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from ftpipe.plain import clean, clean_block, count, decimal, moment, money, plural
 from ftpipe.records import Metric, Model
 from ftpipe.records.evaluation import Answer, Evaluation, Outcome
 from ftpipe.reports.documents import plain_data
 from ftpipe.reports.evaluation import drawing, words
-from ftpipe.reports.plain import clean, clean_block, count, decimal, moment, money, plural
 
 MOST_SAMPLES = 1000
 """Items on the page; those that got worse or better come first, the others as far as there is room."""

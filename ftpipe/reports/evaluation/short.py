@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ftpipe.plain import Paint, clean, moment, plain, table
 from ftpipe.records.evaluation import Evaluation
 from ftpipe.reports.evaluation import words
-from ftpipe.reports.plain import Paint, clean, moment, plain, table
 
 
 def comparison_lines(evaluations: Sequence[Evaluation], models: Sequence[str] = (), paint: Paint = plain) -> list[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ftpipe.plain import Paint, clean, count, money, plain, plural, table
 from ftpipe.records.evaluation import Comparison, Evaluation
 from ftpipe.reports.evaluation import words
-from ftpipe.reports.plain import Paint, clean, count, money, plain, plural, table
 
 STYLES = {"win": "ok", "loss": "error", "not enough evidence": "warning"}
 LISTED = 5

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ftpipe.plain import clean, count, plural
 from ftpipe.records.evaluation import ArmResult, Comparison, Evaluation, JudgeResult, Score, TokenPrice
-from ftpipe.reports.plain import clean, count, plural
 
 MARKS = {"win": "▲", "loss": "▼", "not enough evidence": "="}
 """A sign beside each verdict, so that no colour is needed to read it."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftpipe.reports.plain import (
+from ftpipe.plain import (
     clean,
     clean_block,
     decimal,
