@@ -173,6 +173,8 @@ class Evaluation(Record):
     """The metric that the verdict is about."""
     confidence: float
     sampler: Sampler
+    concurrency: int | None = None
+    """Requests under way at once, at most; latencies have what an endpoint lets them wait for each other."""
     arms: tuple[ArmResult, ...]
     """The first is the baseline."""
     comparisons: tuple[Comparison, ...]

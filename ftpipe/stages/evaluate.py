@@ -125,6 +125,7 @@ def evaluate(
         primary=primary,
         confidence=spec.confidence,
         sampler=spec.sampler,
+        concurrency=asker.concurrency,
         arms=tuple(arm_result(arm, evidence, names, task, spec.confidence) for arm in spec.arms),
         comparisons=compare(evidence, spec.arms, names, primary, spec.confidence),
         outcomes=tuple(outcomes),

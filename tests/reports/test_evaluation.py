@@ -24,6 +24,7 @@ from ftpipe.reports.evaluation.markdown import harmless, markdown
 from ftpipe.reports.evaluation.page import Background, page
 from ftpipe.reports.evaluation.promptfoo import promptfoo
 from ftpipe.reports.evaluation.sheet import harmless_cell, sheet
+from ftpipe.reports.evaluation.text import evaluation_lines
 from tests.reports.hostile import PAYLOADS, hostile
 from tests.stages.test_evaluate import run
 
@@ -102,6 +103,15 @@ def test_the_page_says_what_was_found() -> None:
     assert html.count("▲ improved") == 36
     assert "✗ no" in html
     assert "0.900" in html
+
+
+def test_every_form_says_how_many_requests_the_latencies_stand_for() -> None:
+    """An endpoint that answers one by one lets the others wait, which is no property of the model."""
+    for shown in (page(WITH_EVERYTHING), markdown(WITH_EVERYTHING), "\n".join(evaluation_lines(WITH_EVERYTHING))):
+        assert "with up to 4 requests at once, their waiting for each other included" in shown
+    alone = WITH_EVERYTHING.model_copy(update={"concurrency": 1})
+    assert "one request after the other" in page(alone)
+    assert "p50 and p95:" not in page(WITH_EVERYTHING.model_copy(update={"concurrency": None}))
 
 
 def test_the_page_shows_lineage_and_curves_where_they_are_known() -> None:

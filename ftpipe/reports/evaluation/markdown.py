@@ -15,6 +15,7 @@ from ftpipe.reports.evaluation.words import (
     label,
     metric_names,
     more_items,
+    pace,
     probability,
     score_cell,
     signed,
@@ -113,6 +114,8 @@ def _costs(evaluation: Evaluation) -> Iterator[str]:
             ]
         )
     yield from _table(["arm", "p50", "p95", "tokens in", "tokens out", "per 1,000 requests"], rows)
+    if note := pace(evaluation):
+        yield f"{note}\n"
 
 
 def _worse(evaluation: Evaluation, challenger: str) -> Iterator[str]:

@@ -58,6 +58,8 @@ def _costs(evaluation: Evaluation, paint: Paint) -> Iterator[str]:
     first, *rest = table(rows, right=range(1, 7))
     yield paint("bold", first)
     yield from rest
+    if note := words.pace(evaluation):
+        yield paint("dim", note)
 
 
 def _worse(evaluation: Evaluation, name: str, paint: Paint) -> Iterator[str]:

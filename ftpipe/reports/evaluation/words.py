@@ -31,6 +31,18 @@ def label(metric: str) -> str:
     return LABELS.get(metric, metric)
 
 
+def pace(evaluation: Evaluation) -> str:
+    """Under which conditions the latencies were taken; empty where that is not known."""
+    if evaluation.concurrency is None:
+        return ""
+    if evaluation.concurrency == 1:
+        return "p50 and p95: time to the whole answer, one request after the other."
+    return (
+        f"p50 and p95: time to the whole answer with up to {evaluation.concurrency} requests at once, "
+        "their waiting for each other included."
+    )
+
+
 def share(value: float | None) -> str:
     """A score with three digits: ``0.853``; a dash where there is none."""
     return "–" if value is None else f"{value:.3f}"
