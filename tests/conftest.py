@@ -14,6 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+# Processes that tests start find compiled modules, as those that users start do; and three workers on two cores with
+# two threads each would wait for each other most of the time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 _MARK = "PYTEST_RUN_OF_FTPIPE"
 _PYTHONS_OWN = ("resource_tracker", "forkserver")
 """Helpers of ``multiprocessing``, which end with the process that started them."""
