@@ -46,14 +46,13 @@ def count_keys(value: Json) -> int:
 def may_repeat(raw: bytes, keys: int) -> bool:
     r"""True unless it is certain that the parser dropped no member of a line, or of many of them.
 
-    Every member writes ``":`` once, with an even number of backslashes before the quote. Where that stands exactly
-    ``keys`` times, with no blank before a colon, there is no other member.
+    Every member writes ``":`` once, with an even number of backslashes before the quote; so does a text that begins
+    with a colon. Where that stands exactly ``keys`` times, with no blank before a colon, there is no other member.
     """
     members, needle, sign = raw.count(b'":'), b'\\":', -1
-    while members != keys and (found := raw.count(needle)):
-        members, needle, sign = members + sign * found, b"\\" + needle, -sign
-    if members != keys:  # a text that begins with a colon
-        members -= raw.count(b'": ":') + raw.count(b'":":')
+    if members != keys:
+        while found := raw.count(needle):
+            members, needle, sign = members + sign * found, b"\\" + needle, -sign
     return members != keys or any(_is_outside(raw, match.start()) for match in _SPACED_COLON.finditer(raw))
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from ftpipe.__main__ import main
 from ftpipe.dataset import crew as crews
+from ftpipe.dataset import pool
 from ftpipe.dataset.part import Part, ScanPlan
 from ftpipe.dataset.peek import glance
 from ftpipe.dataset.settings import CheckSettings
@@ -55,3 +60,76 @@ def test_a_worker_that_is_killed_is_an_error_and_not_a_wait(plan: ScanPlan) -> N
         crew.workers[0].answer()
     crew.close()
     assert time.monotonic() - started < 30
+
+
+@pytest.fixture
+def few_bytes_are_many(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Any file is worth processes, and two of them; a crew that nobody took is closed."""
+    monkeypatch.setattr(crews, "WORTH_BYTES", 1)
+    for module in (crews, pool):
+        monkeypatch.setattr(module, "processes_for", lambda size: 2 if size else 1)
+    yield
+    while crews._early:
+        crews._early.pop().close()
+
+
+def test_a_crew_that_was_started_early_is_the_one_that_scans(plan: ScanPlan, few_bytes_are_many: None) -> None:
+    """Words that name no file are passed over; the plan comes when it is known."""
+    crews.start_early(["prepare", "--model", "no\0name", str(plan.path.parent / "none.jsonl"), str(plan.path)])
+    (waiting,) = crews._early
+    crew = crews.crew_for(plan, 2)
+    assert crew is waiting
+    assert crews._early == []
+    crew.workers[0].ask(0, plan.size)
+    part = crew.workers[0].answer()
+    crew.close()
+    assert isinstance(part, Part)
+    assert part.examples == 20
+
+
+def test_a_crew_of_another_size_is_sent_home(plan: ScanPlan, few_bytes_are_many: None) -> None:
+    """The settings may ask for more or fewer processes than the cores suggest."""
+    crews.start_early([str(plan.path)])
+    (waiting,) = crews._early
+    crew = crews.crew_for(plan, 1)
+    assert crew is not waiting
+    assert [process.poll() is not None for process in waiting.processes] == [True]
+    crew.close()
+
+
+def test_small_files_and_missing_ones_start_nothing(plan: ScanPlan) -> None:
+    """A start would cost more than it saves."""
+    crews.start_early([str(plan.path), "missing.jsonl", str(plan.path.parent)])
+    assert crews._early == []
+
+
+def test_a_crew_that_nobody_needs_ends_with_the_program(tmp_path: Path) -> None:
+    """Its pipes end; nothing is left behind and nothing is said."""
+    path = tmp_path / "large.jsonl"
+    path.write_bytes(b"x" * 2000)
+    program = (
+        "from ftpipe.dataset import crew\n"
+        "crew.WORTH_BYTES = 1000\n"
+        "crew.processes_for = lambda size: 2\n"
+        f"crew.start_early([{str(path)!r}])\n"
+        "print(crew._early[0].processes[0].pid)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    pid = int(ran.stdout)
+    assert ran.stderr == ""
+    deadline = time.monotonic() + 30
+    while psutil.pid_exists(pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not psutil.pid_exists(pid)
+
+
+def test_the_command_scans_with_the_crew_that_it_started(
+    plan: ScanPlan, few_bytes_are_many: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``ftpipe prepare FILE`` finds what one process finds."""
+    monkeypatch.setattr(sys, "argv", ["ftpipe", "validate", str(plan.path), "--json"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0
+    assert crews._early == []
+    assert '"examples": 20' in capsys.readouterr().out

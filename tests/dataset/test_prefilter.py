@@ -91,6 +91,9 @@ def test_every_character_that_tokenizers_disagree_on_marks_its_line() -> None:
     marks = find(b"\n".join(lines), starts_of(lines))
     assert len(disputed) > 4_000
     assert all(prefilter.DISPUTED in marks.get(index, ()) for index in range(len(lines)))
+    lines = [json.dumps({"a": f"x{char}y"}).encode() for char in disputed]
+    marks = find(b"\n".join(lines), starts_of(lines))
+    assert all(prefilter.DISPUTED in marks.get(index, ()) for index in range(len(lines)))
     usual = ['{"a": "Grüße, café — “naïve”; 日本語, 한국어, العربية, हिन्दी, ไทย, Ελλάδα, Привет 😀🇩🇪👩‍👩‍👧"}'.encode()]
     assert prefilter.DISPUTED not in find(usual[0], starts_of(usual)).get(0, ())
 
