@@ -29,9 +29,10 @@ def loosened(pattern: str) -> str:
 
 DISPUTED = "disputed"
 """Mark of lines with characters that tokenizers disagree on (``tokens.patterns.DISPUTED``)."""
-FENCE, THINK, KEYS = "fence", "think", "keys"
-SIGNS = frozenset({FENCE, THINK, KEYS})
-"""Marks that no rule asks for: a code fence, a reasoning block, and what hinders counting keys by ``":`` alone."""
+FENCE, THINK, VOICE, KEYS = "fence", "think", "voice", "keys"
+SIGNS = frozenset({FENCE, THINK, VOICE, KEYS})
+"""Marks that no rule asks for: a code fence, a reasoning block, words in which models refuse or name themselves, and
+what hinders counting keys by ``":`` alone."""
 _BEFORE_DIGIT = r"(?:[^\d.\-]|\\u[0-9a-fA-F]{4})"
 _BEFORE_PHONE = r"(?:[^A-Za-z0-9_.+/=\-]|\\[nrtbf]|\\u[0-9a-fA-F]{4})"
 """What may stand before a number in JSON, where the character itself can be written as an escape."""
@@ -60,6 +61,9 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     (EVERY, ESCAPES.decode()),
     (FENCE, "```"),
     (THINK, "<think"),
+    (VOICE, r"(?i)sorry|t (?:help|assist|comply|fulfill|provide)|unable to|language model"),
+    (VOICE, r"(?i)as an? (?:ai|artificial|large)"),
+    (VOICE, r"m (?:ChatGPT|GPT-|Claude|Gemini|Bard|Copilot)|by (?:OpenAI|Anthropic|Google)"),
     (KEYS, r'"[ \t\r]+:|\\":'),
     (
         DISPUTED,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ftpipe.dataset.formats import CHAT_KEYS, message_lists
 from ftpipe.dataset.hints import EVERY
 from ftpipe.dataset.jsonvalue import Json
-from ftpipe.dataset.prefilter import FENCE, SIGNS, THINK
+from ftpipe.dataset.prefilter import FENCE, SIGNS, THINK, VOICE
 from ftpipe.dataset.rules.rule import BLANKS, IMAGES, LOOKS_CUT, LOOPS, ODD, REASONS, REFUSES, TOOLS
 
 if TYPE_CHECKING:
@@ -182,7 +182,14 @@ def plain_marks(record: Json, signs: Collection[str] = SIGNS) -> int:
 
 DANGLING = ("and", "or", "the", "a", "an", "of", "to", "with", "because", "that", "for", "in", "is")
 """Words at which no sentence ends."""
-_MAY_REFUSE = ("As a", "As A", "I ca", "I am", "I wo", "I'm ", "I’m ", "Sorr", "sorr", "Sure")
+_REFUSALS = (
+    "sorry", "t help", "t assist", "t comply", "t fulfill", "t provide", "unable to", "language model",
+    "as an ai", "as a ai", "as an artificial", "as a artificial", "as a large", "as an large",
+)  # fmt: skip
+_VENDORS = (
+    "m ChatGPT", "m GPT-", "m Claude", "m Gemini", "m Bard", "m Copilot", "by OpenAI", "by Anthropic", "by Google",
+)  # fmt: skip
+"""In every answer that FT805 (in small letters) or FT816 reports; the prefilter's pattern of VOICE has them, too."""
 
 
 def marks_of_answer(answer: str, signs: Collection[str] = SIGNS) -> int:
@@ -204,8 +211,14 @@ def marks_of_answer(answer: str, signs: Collection[str] = SIGNS) -> int:
             marks |= LOOKS_CUT
     if len(answer) > 400 and answer.count(answer[-40:]) > 4:
         marks |= LOOPS
-    if answer[:4] in _MAY_REFUSE or " by OpenAI" in answer[:400] or "language model" in answer[:200]:
+    if VOICE in signs and _may_refuse(answer):
         marks |= REFUSES
     if THINK in signs and "<think" in answer:
         marks |= REASONS
     return marks
+
+
+def _may_refuse(answer: str) -> bool:
+    """True where an answer may refuse in a model's words, or name a vendor."""
+    head, small = answer[:400], answer[:200].lower()
+    return any(sign in small for sign in _REFUSALS) or any(sign in head for sign in _VENDORS)

@@ -16,7 +16,9 @@ from ftpipe.dataset.blockscan import starts_of
 from ftpipe.dataset.hints import EVERY, Marks, find_marks
 from ftpipe.dataset.parse import Line
 from ftpipe.dataset.part import ScanPlan
-from ftpipe.dataset.rows import Row
+from ftpipe.dataset.rows import Row, marks_of_answer
+from ftpipe.dataset.rules import all_rules
+from ftpipe.dataset.rules.rule import ANSWER_MARKS
 from ftpipe.dataset.scan import Scanner
 from ftpipe.dataset.settings import CheckSettings
 from ftpipe.dataset.tokens import patterns
@@ -46,16 +48,17 @@ def hits(scanner: Scanner, record: dict[str, object], marks: set[str]) -> list[t
     return [(rule.code, hit.path, hit.message) for rule in rules for hit in rule.check(row)]
 
 
+PLAN = ScanPlan(
+    path=Path("x.jsonl"), name="x.jsonl", target="openai", method=None, model="", format="chat", role="train",
+    today=dt.date(2026, 11, 24), encoding="o200k_base", limit=None, size=0, has_bom=False, reserved=(),
+    settings=CheckSettings(personal=("email", "phone", "card", "iban", "ssn")),
+)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def scanner() -> Scanner:
     """One under the strictest target."""
-    return Scanner(
-        ScanPlan(
-            path=Path("x.jsonl"), name="x.jsonl", target="openai", method=None, model="", format="chat", role="train",
-            today=dt.date(2026, 11, 24), encoding="o200k_base", limit=None, size=0, has_bom=False, reserved=(),
-            settings=CheckSettings(personal=("email", "phone", "card", "iban", "ssn")),
-        )
-    )  # fmt: skip
+    return Scanner(PLAN)
 
 
 @pytest.mark.parametrize("find", FINDERS)
@@ -96,6 +99,34 @@ def test_every_character_that_tokenizers_disagree_on_marks_its_line() -> None:
     assert all(prefilter.DISPUTED in marks.get(index, ()) for index in range(len(lines)))
     usual = ['{"a": "Grüße, café — “naïve”; 日本語, 한국어, العربية, हिन्दी, ไทย, Ελλάδα, Привет 😀🇩🇪👩‍👩‍👧"}'.encode()]
     assert prefilter.DISPUTED not in find(usual[0], starts_of(usual)).get(0, ())
+
+
+ANSWERS = (
+    "Yes.", "the", " And", "to The", "is", "it,", "a;", "```", "```py\nx\n```", "[1, 2", "{", "}", " ", "\n", "\u3000",
+    "…", "[truncated]", "... (truncated)", "finish_reason: 'length'", "FINISH_REASON=length", "<truncated>", "<think>",
+    "ok", "I'm sorry, but as an AI", "I cannot help", "Sorry, I can't assist", "As a language model", "Well,",
+    "as an AI language model", "I am ChatGPT", "trained by OpenAI", "I'm Claude", "word " * 40, "x" * 90, "</think>",
+    "same words again and again. " * 30, "I CAN’T COMPLY", "i am unable to provide", "As a large AI",
+    "as an artificial intelligence AI",
+)  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(ANSWERS), min_size=1, max_size=4), st.sampled_from(["", " ", "\n"]))
+def test_an_answer_that_a_rule_would_report_has_the_rules_mark(pieces: list[str], joint: str) -> None:
+    """The cheap look at every answer never hides one from the rules that read answers."""
+    answer = joint.join(pieces)
+    if not answer.strip():
+        return
+    marks = marks_of_answer(answer)
+    record: dict[str, object] = {
+        "messages": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": answer}]
+    }
+    line = Line(1, 0, b"")
+    line.record = record
+    row = Row(line, record, "chat", Scanner(PLAN).facts)
+    readers = [rule for rule in all_rules() if rule.when & ANSWER_MARKS and rule.scope == "row"]
+    assert len(readers) > 4
+    assert [rule.code for rule in readers if list(rule.check(row)) and not rule.when & marks] == []
 
 
 @pytest.mark.parametrize("piece", PIECES[:25])
