@@ -16,7 +16,7 @@ from ftpipe.dataset.blockscan import starts_of
 from ftpipe.dataset.hints import EVERY, Marks, find_marks
 from ftpipe.dataset.parse import Line
 from ftpipe.dataset.part import ScanPlan
-from ftpipe.dataset.rows import Row, marks_of_answer
+from ftpipe.dataset.rows import Row, marks_of_answer, plain_marks
 from ftpipe.dataset.rules import all_rules
 from ftpipe.dataset.rules.rule import ANSWER_MARKS
 from ftpipe.dataset.scan import Scanner
@@ -127,6 +127,24 @@ def test_an_answer_that_a_rule_would_report_has_the_rules_mark(pieces: list[str]
     readers = [rule for rule in all_rules() if rule.when & ANSWER_MARKS and rule.scope == "row"]
     assert len(readers) > 4
     assert [rule.code for rule in readers if list(rule.check(row)) and not rule.when & marks] == []
+
+
+@pytest.mark.skipif(not prefilter.is_possible(), reason="Hyperscan has no build for this system")
+@given(
+    st.lists(st.lists(st.sampled_from(ANSWERS), min_size=1, max_size=4), min_size=1, max_size=4),
+    st.sampled_from(["", " ", "\n"]),
+    st.booleans(),
+)
+def test_the_signs_of_a_line_leave_no_mark_out(texts: list[list[str]], joint: str, ascii_only: bool) -> None:
+    """What the prefilter saw on a line stands for searching its answers, however the JSON is escaped."""
+    records = [
+        {"messages": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": joint.join(pieces)}]}
+        for pieces in texts
+    ]
+    raws = [json.dumps(record, ensure_ascii=ascii_only).encode().replace(b"<", b"\\u003c") for record in records]
+    signs = prefilter.take_signs(prefilter.compiled().find(b"\n".join(raws), starts_of(raws)))
+    for index, record in enumerate(records):
+        assert plain_marks(record, signs.get(index, ())) == plain_marks(record)
 
 
 @pytest.mark.parametrize("piece", PIECES[:25])
