@@ -13,11 +13,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import settings
 
 # Processes that tests start find compiled modules, as those that users start do; and three workers on two cores with
 # two threads each would wait for each other most of the time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A time limit for each example would be a timed test, and machines are shared.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 _MARK = "PYTEST_RUN_OF_FTPIPE"
 _PYTHONS_OWN = ("resource_tracker", "forkserver")

@@ -368,7 +368,7 @@ JSON = st.recursive(
 FIELDS = ("id", "status", "model", "created_at", "metadata", "error", "hyperparameters", "method", "result_files")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(body=st.fixed_dictionaries({}, optional={name: JSON for name in FIELDS}))
 def test_whatever_a_host_answers_becomes_a_job_or_a_typed_error(body: dict[str, object]) -> None:
     """Row 9: bodies that Hypothesis makes never raise anything but ftpipe's own errors, and can always be stored."""
@@ -382,7 +382,7 @@ def test_whatever_a_host_answers_becomes_a_job_or_a_typed_error(body: dict[str, 
         assert Job.model_validate_json(job.model_dump_json()) == job
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, suppress_health_check=list(HealthCheck))
 @given(body=st.fixed_dictionaries({}, optional={name: JSON for name in FIELDS}))
 def test_whatever_a_host_answers_to_the_paid_call_the_job_is_one(tmp_path: Path, body: dict[str, object]) -> None:
     """Row 9: the same bodies over the wire as the answer to the paid call and to a look: one job, one model."""

@@ -101,7 +101,7 @@ VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_s
 TABLES = st.dictionaries(st.sampled_from(["training", "as_of", "source", "currency", "more"]), VALUES, max_size=5)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(model=st.text(max_size=12), value=VALUES | TABLES)
 def test_a_price_is_a_number_that_can_be_believed_or_refused(model: str, value: Any) -> None:
     """Row 49: whatever stands in the table: a finite, bounded, dated price, or an error with an example."""

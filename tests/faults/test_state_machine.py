@@ -237,7 +237,6 @@ def run_machine(kind: type[Payments], *, examples: int, phases: tuple[Phase, ...
     quick = settings(
         max_examples=examples,
         stateful_step_count=10,
-        deadline=None,
         derandomize=True,
         phases=phases,
         database=None,

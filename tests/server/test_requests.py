@@ -165,7 +165,7 @@ ROUTES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(route=ROUTES, body=st.dictionaries(NAMES, VALUE, max_size=6))
 def test_no_body_makes_the_server_stumble(client: TestClient, route: str, body: dict[str, Any]) -> None:
     """Anything may come; none of it is a 5xx."""
@@ -176,7 +176,7 @@ def test_no_body_makes_the_server_stumble(client: TestClient, route: str, body: 
     assert answer.status_code < 500, answer.text
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.text(max_size=40), value=st.text(max_size=40), route=st.sampled_from([JOBS, "/v1/files", "/v1/models"]))
 def test_no_query_makes_the_server_stumble(client: TestClient, name: str, value: str, route: str) -> None:
     """The same for queries."""
