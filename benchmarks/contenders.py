@@ -78,8 +78,8 @@ def bare(path: Path, part: int = 0, parts: int = 1) -> int:
 
     from ftpipe.dataset.tokens import open_counter
 
-    counter = open_counter("o200k_base", size=path.stat().st_size)
     size = path.stat().st_size
+    counter = open_counter("o200k_base", size=size)
     total, held = 0, []
     with path.open("rb") as file:
         if part:

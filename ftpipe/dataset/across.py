@@ -7,15 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ftpipe.dataset.prints import BUCKETS, FIELDS, Prints, rows_of
+from ftpipe.dataset.prints import BUCKETS, FIELDS, PROMPT, RECORD, Prints, rows_of
 
 if TYPE_CHECKING:
     from ftpipe.dataset.facts import FileFacts
 
 KEEP, KEEP_EVERY = 1_000, 250_000
 """Places kept of each kind, and where every finding is asked for; all are counted."""
-RECORD, PROMPT = 1, 2
-"""Places of these hashes in a fingerprint."""
 _HALF = 32
 _LOW = (1 << _HALF) - 1
 

@@ -33,6 +33,15 @@ FENCE, THINK, VOICE, KEYS = "fence", "think", "voice", "keys"
 SIGNS = frozenset({FENCE, THINK, VOICE, KEYS})
 """Marks that no rule asks for: a code fence, a reasoning block, words in which models refuse or name themselves, and
 what hinders counting keys by ``":`` alone."""
+REFUSALS = (
+    "sorry", "t help", "t assist", "t comply", "t fulfill", "t provide", "unable to", "language model",
+    "as an ai", "as a ai", "as an artificial", "as a artificial", "as a large", "as an large",
+)  # fmt: skip
+"""In every answer that FT805 reports, in small letters."""
+VENDORS = (
+    "m ChatGPT", "m GPT-", "m Claude", "m Gemini", "m Bard", "m Copilot", "by OpenAI", "by Anthropic", "by Google",
+)  # fmt: skip
+"""In every answer that FT816 reports."""
 _BEFORE_DIGIT = r"(?:[^\d.\-]|\\u[0-9a-fA-F]{4})"
 _BEFORE_PHONE = r"(?:[^A-Za-z0-9_.+/=\-]|\\[nrtbf]|\\u[0-9a-fA-F]{4})"
 """What may stand before a number in JSON, where the character itself can be written as an escape."""
@@ -61,9 +70,8 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     (EVERY, ESCAPES.decode()),
     (FENCE, "```"),
     (THINK, "<think"),
-    (VOICE, r"(?i)sorry|t (?:help|assist|comply|fulfill|provide)|unable to|language model"),
-    (VOICE, r"(?i)as an? (?:ai|artificial|large)"),
-    (VOICE, r"m (?:ChatGPT|GPT-|Claude|Gemini|Bard|Copilot)|by (?:OpenAI|Anthropic|Google)"),
+    (VOICE, "(?i)" + "|".join(REFUSALS)),
+    (VOICE, "|".join(VENDORS)),
     (KEYS, r'"[ \t\r]+:|\\":'),
     (
         DISPUTED,

@@ -14,6 +14,8 @@ from typing import IO
 BUCKETS = 16
 HELD_RECORDS = 1_000_000
 FIELDS = 4
+RECORD, PROMPT = 1, 2
+"""Places of these hashes in a fingerprint."""
 _TOP = 60
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ftpipe.dataset.formats import CHAT_KEYS, message_lists
 from ftpipe.dataset.hints import EVERY
 from ftpipe.dataset.jsonvalue import Json
-from ftpipe.dataset.prefilter import FENCE, SIGNS, THINK, VOICE
+from ftpipe.dataset.prefilter import FENCE, REFUSALS, SIGNS, THINK, VENDORS, VOICE
 from ftpipe.dataset.rules.rule import BLANKS, IMAGES, LOOKS_CUT, LOOPS, ODD, REASONS, REFUSES, TOOLS
 
 if TYPE_CHECKING:
@@ -182,14 +182,6 @@ def plain_marks(record: Json, signs: Collection[str] = SIGNS) -> int:
 
 DANGLING = ("and", "or", "the", "a", "an", "of", "to", "with", "because", "that", "for", "in", "is")
 """Words at which no sentence ends."""
-_REFUSALS = (
-    "sorry", "t help", "t assist", "t comply", "t fulfill", "t provide", "unable to", "language model",
-    "as an ai", "as a ai", "as an artificial", "as a artificial", "as a large", "as an large",
-)  # fmt: skip
-_VENDORS = (
-    "m ChatGPT", "m GPT-", "m Claude", "m Gemini", "m Bard", "m Copilot", "by OpenAI", "by Anthropic", "by Google",
-)  # fmt: skip
-"""In every answer that FT805 (in small letters) or FT816 reports; the prefilter's pattern of VOICE has them, too."""
 
 
 def marks_of_answer(answer: str, signs: Collection[str] = SIGNS) -> int:
@@ -221,4 +213,4 @@ def marks_of_answer(answer: str, signs: Collection[str] = SIGNS) -> int:
 def _may_refuse(answer: str) -> bool:
     """True where an answer may refuse in a model's words, or name a vendor."""
     head, small = answer[:400], answer[:200].lower()
-    return any(sign in small for sign in _REFUSALS) or any(sign in head for sign in _VENDORS)
+    return any(sign in small for sign in REFUSALS) or any(sign in head for sign in VENDORS)
