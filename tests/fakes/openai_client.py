@@ -7,6 +7,7 @@ its "server" is in ``stored_files`` and ``stored_jobs``, so that a test can coun
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -96,6 +97,8 @@ class MockOpenAI:
         self._lists: Counter[str] = Counter()
         self._uploads: dict[str, dict[str, Any]] = {}
         self._parts: dict[str, bytes] = {}
+        self._one_part = threading.Lock()
+        """Parts come from several threads, and each is numbered after those before it."""
         self.files = _Files(self)
         self.uploads = _Uploads(self)
         self.fine_tuning = _FineTuning(self)
@@ -256,7 +259,8 @@ class _Parts(_Part):
             self.server._parts[part_id] = data[1]
             return UploadPart(id=part_id, created_at=NOW, object="upload.part", upload_id=upload_id)
 
-        return cast(UploadPart, self.server.serve("parts.create", act))
+        with self.server._one_part:
+            return cast(UploadPart, self.server.serve("parts.create", act))
 
 
 class _FineTuning:
