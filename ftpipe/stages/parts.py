@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 AT_ONCE = 3
 """Parts in flight; each holds one part in memory."""
+UNDER_WAY_S = 2.0
+"""How long the parts that are under way are waited for when another one has failed: what arrives is not sent again."""
 TRIES = 5
 """How often one part is sent; a part that arrived twice costs nothing, its second id is used."""
 MARGIN_SECONDS = 120.0
@@ -122,8 +124,10 @@ def _send_parts(
                 sending = _in_background(provider, upload.upload_id, data, stop)
                 pending[sending] = (number, len(data), digest)
             settle(wait(pending).done)
-        except BaseException:
+        except BaseException as exc:
             stop.set()
+            if isinstance(exc, Exception):  # whoever interrupts does not wait
+                wait(pending, timeout=UNDER_WAY_S)
             settle({one for one in pending if one.done() and one.exception() is None})
             raise
     if whole.hexdigest() != dataset.sha256:
