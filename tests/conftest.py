@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import signal
 import tempfile
@@ -30,6 +31,15 @@ _PYTHONS_OWN = ("resource_tracker", "forkserver")
 _PATIENCE = 10.0
 """Seconds in which a process that was told to end has to be gone."""
 _FOREIGN = ("OPENAI_", "AZURE_OPENAI_", "NEBIUS_", "FTPIPE_")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test by the name of the package that it needs and that is not installed."""
+    for mark in item.iter_markers("needs"):
+        for package in mark.args:
+            if importlib.util.find_spec(package) is None:
+                pytest.skip(f"the package {package} is not installed")
 
 
 @pytest.fixture(autouse=True)

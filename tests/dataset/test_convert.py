@@ -147,9 +147,12 @@ def test_calls_of_a_sharegpt_dialogue_become_tool_calls(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.needs("pyarrow")
 def test_parquet_is_read_by_row(tmp_path: Path) -> None:
     """Through the extra; an empty cell is named."""
-    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    import pyarrow as arrow
+    from pyarrow import parquet
+
     path = tmp_path / "a.parquet"
     parquet.write_table(arrow.table({"question": ["Where?", "When?"], "answer": ["Here.", None]}), path)
     result = convert(path, tmp_path / "out.jsonl")

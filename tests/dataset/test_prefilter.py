@@ -85,7 +85,7 @@ def test_every_text_that_a_rule_would_report_is_on_a_marked_line(
         assert hits(scanner, record, marks.get(index, set())) == hits(scanner, record, {EVERY})
 
 
-@pytest.mark.skipif(not prefilter.is_possible(), reason="Hyperscan has no build for this system")
+@pytest.mark.skipif(not prefilter.is_possible(), reason="the package hyperscan is not installed")
 def test_every_character_that_tokenizers_disagree_on_marks_its_line() -> None:
     """And the usual ones of the world's scripts, and emoji, do not."""
     find = prefilter.Prefilter().find
@@ -129,7 +129,7 @@ def test_an_answer_that_a_rule_would_report_has_the_rules_mark(pieces: list[str]
     assert [rule.code for rule in readers if list(rule.check(row)) and not rule.when & marks] == []
 
 
-@pytest.mark.skipif(not prefilter.is_possible(), reason="Hyperscan has no build for this system")
+@pytest.mark.skipif(not prefilter.is_possible(), reason="the package hyperscan is not installed")
 @given(
     st.lists(st.lists(st.sampled_from(ANSWERS), min_size=1, max_size=4), min_size=1, max_size=4),
     st.sampled_from(["", " ", "\n"]),

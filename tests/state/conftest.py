@@ -18,7 +18,6 @@ __all__ = ["bench", "endpoint", "tmp_path"]
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """One server for all tests of a process."""
-    pytest.importorskip("psycopg")
     programs = find_programs()
     if programs is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")

@@ -16,7 +16,7 @@ from tests.faults.bench import ONE_OF_EACH, Bench, provider_at
 from tests.faults.endpoint import LOST, FaultEndpoint
 from tests.state.postgres import PostgresServer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.needs("psycopg")]
 
 
 def test_a_run_ends_on_postgresql_as_on_sqlite(pg_bench: Bench) -> None:

@@ -21,7 +21,7 @@ from ftpipe.server.trainers.jobfolder import JobFolder
 from tests.server.conftest import upload, wait_for
 from tests.server.trainers.tiny import make_job, result, rows, with_crew
 
-pytest.importorskip("ray", reason="the extra ray is not installed")
+pytestmark = pytest.mark.needs("ray")
 
 CLUSTER = """
 import sys, ray
