@@ -19,7 +19,7 @@ from ftpipe.config import Settings
 from ftpipe.errors import DatasetError
 from ftpipe.plain import clean, short
 from ftpipe.records import Report
-from ftpipe.reports.overview import cost_lines, dataset_line, token_lines, verdict_line
+from ftpipe.reports.overview import cost_lines, dataset_line, not_checked_lines, token_lines, verdict_line
 
 VERBOSE_PER_RULE = 1000
 """Places shown of each rule under ``--verbose``, where they were kept."""
@@ -112,6 +112,7 @@ def show(session: Session, report: Report, *, form: str = "text") -> None:
         method=report.method,
         findings=report.findings,
         summary=report.summary,
+        not_checked=report.not_checked,
         tokens=report.tokens,
         validation_tokens=report.validation_tokens,
         cost=report.cost,
@@ -123,7 +124,7 @@ def show(session: Session, report: Report, *, form: str = "text") -> None:
     if report.validation:
         session.out(dataset_line(report.validation, session.paint))
     found = finding_lines(report, session.paint, per_rule=VERBOSE_PER_RULE if session.verbose else SHOWN_PER_RULE)
-    sections = [found, token_lines(report, session.paint)]
+    sections = [found, not_checked_lines(report, session.paint), token_lines(report, session.paint)]
     if report.cost:
         sections.append(cost_lines(report.cost, session.paint))
     for section in filter(None, sections):

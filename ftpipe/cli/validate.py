@@ -17,7 +17,7 @@ from ftpipe.cli.session import Session, pass_session
 from ftpipe.errors import DatasetError
 from ftpipe.plain import plural
 from ftpipe.records import Finding, Report
-from ftpipe.reports.overview import dataset_line, verdict_line
+from ftpipe.reports.overview import dataset_line, not_checked_lines, verdict_line
 
 if TYPE_CHECKING:
     from ftpipe.config import Settings
@@ -84,7 +84,7 @@ def look(
             on_first=first(session, asked.data),
         )
     if form == "text":
-        found = finding_lines(report, session.paint)
+        found = finding_lines(report, session.paint) + not_checked_lines(report, session.paint)
         session.out([dataset_line(report.dataset, session.paint), *found, verdict_line(report, session.paint), ""])
     return report
 
@@ -98,4 +98,5 @@ def fields(report: Report) -> dict[str, object]:
         "dataset": report.dataset,
         "findings": report.findings,
         "summary": report.summary,
+        "not_checked": report.not_checked,
     }

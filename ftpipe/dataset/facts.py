@@ -40,5 +40,7 @@ class FileFacts:
     """Shape → records of it."""
     with_images: int = 0
     habits: Habits = field(default_factory=Habits)
+    not_checked: tuple[str, ...] = ()
+    """Checks that were left out, each with the command that installs the missing package."""
     sampled: dict[str, Any] = field(default_factory=dict)
     """Figures that file rules need, by name."""

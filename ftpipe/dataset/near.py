@@ -16,6 +16,7 @@ TEXT_CHARACTERS = 4_000
 AUTO_BYTES = 8 * 1024 * 1024
 MIN_WORDS = 12
 KEEP = 1_000
+NOT_CHECKED = "near duplicates: `pip install 'ftpipe[fast]'` adds this check and speeds up the others"
 _WORD = re.compile(r"\w+")
 _STRING = re.compile(rb'"(?:role|name|type|id)"\s*:\s*"[^"]*"')
 
@@ -34,6 +35,11 @@ def wants_near(asked: bool | None, size: int) -> bool:
     if asked and not is_possible():
         raise MissingExtraError("Near duplicates need the package rensa.", "pip install 'ftpipe[fast]'")
     return bool(asked) if asked is not None else is_possible() and size <= AUTO_BYTES
+
+
+def lacks_package(asked: bool | None, size: int) -> bool:
+    """True where near duplicates would be looked for if the library were installed."""
+    return asked is None and size <= AUTO_BYTES and not is_possible()
 
 
 def shingles(raw: bytes) -> list[str]:

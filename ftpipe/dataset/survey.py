@@ -15,7 +15,7 @@ from ftpipe.dataset.first import FirstFinding
 from ftpipe.dataset.formats import METHOD_OF
 from ftpipe.dataset.identity import sha256_of
 from ftpipe.dataset.models import example_limit
-from ftpipe.dataset.near import near_duplicates, wants_near
+from ftpipe.dataset.near import NOT_CHECKED, lacks_package, near_duplicates, wants_near
 from ftpipe.dataset.part import Part, ScanPlan
 from ftpipe.dataset.peek import Glance, glance
 from ftpipe.dataset.pool import parts_of
@@ -162,12 +162,11 @@ def _compare(facts: FileFacts, prints: Prints, path: Path) -> None:
     settings: CheckSettings = facts.settings
     found = compare(prints, keep=KEEP_EVERY if settings.every else KEEP)
     facts.sampled |= {"duplicates": found.duplicates, "conflicts": found.conflicts, "swapped": found.swapped}
-    if (
-        settings.wants("FT802")
-        and facts.examples > 1
-        and facts.format != "rft"
-        and wants_near(settings.near_duplicates, facts.bytes)
-    ):
+    if not settings.wants("FT802") or facts.examples <= 1 or facts.format == "rft":
+        return
+    if lacks_package(settings.near_duplicates, facts.bytes):
+        facts.not_checked = (NOT_CHECKED,)
+    elif wants_near(settings.near_duplicates, facts.bytes):
         near = ((line, other, alike) for _, line, other, alike in near_duplicates(path))
         facts.sampled["near_duplicates"] = list(near)
 

@@ -146,6 +146,8 @@ class Report(Record):
     findings: tuple[Finding, ...] = ()
     """The first findings of each rule, in order of line; ``summary.counts`` has the exact numbers."""
     summary: Summary = Summary()
+    not_checked: tuple[str, ...] = ()
+    """Checks that were left out, each with the command that installs the missing package."""
     tokens: TokenStats | None = None
     validation_tokens: TokenStats | None = None
     cost: CostEstimate | None = None

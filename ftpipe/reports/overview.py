@@ -59,6 +59,11 @@ def _range(cost: CostEstimate) -> str:
     return f"  (from {low} at {plural(cost.epochs_low, 'epoch')} to {high} at {cost.epochs_high})"
 
 
+def not_checked_lines(report: Report, paint: Paint = plain) -> list[str]:
+    """A line for each check that was left out because a package is not installed."""
+    return [f"{paint('dim', 'not checked')}  {clean(text, 200)}" for text in report.not_checked]
+
+
 def verdict_line(report: Report, paint: Paint = plain) -> str:
     """The one sentence that matters: whether the target takes the file."""
     mark = paint("ok", "✓") if report.ok else paint("error", "✗")

@@ -11,7 +11,7 @@ from pathlib import Path
 from ftpipe.dataset.across import overlap
 from ftpipe.dataset.finding import finding_of
 from ftpipe.dataset.formats import METHOD_OF
-from ftpipe.dataset.near import near_duplicates, wants_near
+from ftpipe.dataset.near import NOT_CHECKED, lacks_package, near_duplicates, wants_near
 from ftpipe.dataset.picture import draw
 from ftpipe.dataset.prices import PriceTable
 from ftpipe.dataset.rules import codes
@@ -124,7 +124,12 @@ def failing_lines(
 def _near(path: Path, validation: Path, found: Survey) -> list[tuple[int, int, float]]:
     """Near copies of training records in the validation file, where that is quick or asked for."""
     settings: CheckSettings = found.facts.settings
-    if not settings.wants("FT704") or not wants_near(settings.near_duplicates, found.facts.bytes):
+    if not settings.wants("FT704"):
+        return []
+    if lacks_package(settings.near_duplicates, found.facts.bytes):
+        found.facts.not_checked = (NOT_CHECKED,)
+        return []
+    if not wants_near(settings.near_duplicates, found.facts.bytes):
         return []
     return [(line, other, alike) for _, line, other, alike in near_duplicates(path, validation)]
 
@@ -161,6 +166,7 @@ def _report(found: Survey, held: Survey | None, target: str, method: str | None,
         model=model,
         findings=tuple(findings),
         summary=summary_of(files),
+        not_checked=tuple(dict.fromkeys(text for one in files for text in one.facts.not_checked)),
         tokens=found.stats(),
         validation_tokens=held.stats() if held else None,
     )

@@ -227,3 +227,37 @@ def test_a_page_to_look_at_is_written_for_bad_data_too(world: World) -> None:
     ran = world.run("prepare", str(chat_file(extra=BAD_LINE)), "--report", "report.html")
     assert ran.code == 1
     assert "<html" in Path("report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", ["prepare", "validate"])
+def test_near_duplicates_not_checked_without_the_package(
+    world: World, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """One line says what was left out and what adds it; nothing is said where the check is not wanted."""
+    data, held = str(chat_file()), str(chat_file("held.jsonl", rows=3, first=100))
+    both = [data, "--validation", held] if command == "prepare" else [data]
+
+    def lines(*argv: str) -> list[str]:
+        return [line for line in world.run(command, *argv).out.splitlines() if "not checked" in line]
+
+    def field(*argv: str) -> list[str]:
+        document = world.run(command, *argv, "--json").document
+        found: list[str] = document["not_checked"] if command == "prepare" else document["files"][0]["not_checked"]
+        return found
+
+    monkeypatch.setattr("ftpipe.dataset.near.is_possible", lambda: False)
+    assert len(lines(*both)) == 1
+    assert "near duplicates" in lines(*both)[0]
+    assert "pip install 'ftpipe[fast]'" in lines(*both)[0]
+    assert [text.partition(":")[0] for text in field(*both)] == ["near duplicates"]
+    assert (lines(data, "--ignore", "FT802,FT704"), field(data, "--ignore", "FT802,FT704")) == ([], [])
+    Path("ftpipe.toml").write_text("[checks]\nnear_duplicates = false\n", encoding="utf-8")
+    assert (lines(*both), field(*both)) == ([], [])
+
+
+def test_near_duplicates_checked_with_the_package(world: World) -> None:
+    """Nothing was left out."""
+    pytest.importorskip("rensa")
+    ran = world.run("prepare", str(chat_file()))
+    assert "not checked" not in ran.out
+    assert world.run("prepare", str(chat_file()), "--json").document["not_checked"] == []
