@@ -86,9 +86,11 @@ def test_every_path_of_the_readme_exists() -> None:
 
 
 def test_the_version_is_the_same_everywhere() -> None:
-    """Package, metadata and changelog agree."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["version"] == ftpipe.__version__
+    """The package's own ``__version__`` is the one source, and the changelog has a place for what comes next."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert settings["project"]["dynamic"] == ["version"]
+    assert settings["tool"]["hatch"]["version"] == {"path": "ftpipe/__init__.py"}
+    assert re.fullmatch(r"\d+\.\d+\.\d+(?:(?:a|b|rc)\d+)?", ftpipe.__version__)
     assert "## Unreleased" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
