@@ -1,0 +1,1 @@
+"""Tests of the documentation site, its generated pages and the workflows, and the generator of those pages."""
