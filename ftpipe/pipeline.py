@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import secrets
 import time
 from collections.abc import Callable
@@ -15,6 +13,7 @@ from ftpipe.gates import refuse_broken, refuse_over_budget, refuse_unsupported
 from ftpipe.prepare import prepare
 from ftpipe.providers.base import Provider
 from ftpipe.records import Dataset, Event, Job, JobRequest, Method, Report, Run, RunSpec, RunState, UploadedFile
+from ftpipe.records.keys import run_key
 from ftpipe.registry import Registry
 from ftpipe.registry.jobs import metrics_of
 from ftpipe.stages.create import KIND, create
@@ -85,7 +84,13 @@ class Pipeline:
         refuse_over_budget(report.cost, max_cost)
         today = datetime.fromtimestamp(self._clock(), UTC).date()
         refuse_unsupported(self.provider.profile, spec, today=today)
-        key = self._run_key(spec, report)
+        validation_sha256 = report.validation.sha256 if report.validation else None
+        key = run_key(
+            spec,
+            endpoint=self.provider.endpoint,
+            dataset_sha256=report.dataset.sha256,
+            validation_sha256=validation_sha256,
+        )
         earlier = self.registry.runs_with_key(key)
         ordinal = 0
         if earlier:
@@ -100,7 +105,7 @@ class Pipeline:
             state=RunState.PREPARED,
             created_at=int(self._clock()),
             dataset_sha256=report.dataset.sha256,
-            validation_sha256=report.validation.sha256 if report.validation else None,
+            validation_sha256=validation_sha256,
             dataset=report.dataset,
             validation=report.validation,
             cost=report.cost,
@@ -162,12 +167,6 @@ class Pipeline:
             return self._finish(run)
         except JobFailedError:
             return self.registry.run(run.id)
-
-    def _run_key(self, spec: RunSpec, report: Report) -> str:
-        asked = spec.model_dump(mode="json", exclude={"data", "validation", "provider"})
-        digests = [report.dataset.sha256, report.validation.sha256 if report.validation else None]
-        text = json.dumps([self.provider.endpoint, digests, asked], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
 
     def _taken_up(self, run: Run, spec: RunSpec, report: Report) -> Run:
         """The run that was started before; the data may lie elsewhere now."""

@@ -13,10 +13,22 @@ from ftpipe.adopt import adopt
 from ftpipe.errors import CostLimitError, DatasetError, JobFailedError, TrainingNotAvailableError, UsageError
 from ftpipe.gates import refuse_over_budget
 from ftpipe.pipeline import Pipeline, Watcher
-from ftpipe.records import Finding, Job, Method, Metric, Run, RunState, Severity, Summary
+from ftpipe.records import (
+    Finding,
+    Hyperparameters,
+    Job,
+    JobRequest,
+    Method,
+    Metric,
+    Run,
+    RunSpec,
+    RunState,
+    Severity,
+    Summary,
+)
 from ftpipe.registry import open_registry
 from tests.fakes.clock import Clock
-from tests.fakes.openai_client import MockOpenAI
+from tests.fakes.openai_client import Fault, MockOpenAI
 from tests.fakes.records import cost_of, dataset_at, provider_over, report_of, spec_of
 
 
@@ -99,6 +111,70 @@ def test_asking_for_the_same_again_gives_the_same_model_for_nothing(bench: Bench
     """Same data and parameters: same run."""
     assert bench.run().id == bench.run().id
     assert len(bench.client.stored_jobs) == 1
+
+
+class LaterHyperparameters(Hyperparameters):
+    """As a later version might have them."""
+
+    warmup_steps: int = 0
+
+
+class LaterSpec(RunSpec):
+    """As a later version might have it."""
+
+    packing: bool = False
+    hyperparameters: LaterHyperparameters = LaterHyperparameters()
+
+
+class LaterRequest(JobRequest):
+    """As a later version might have it."""
+
+    packing: bool = False
+
+
+def upgrade(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on the records have fields that they had not when the run was started."""
+    monkeypatch.setattr("ftpipe.registry.runs.RunSpec", LaterSpec)
+    monkeypatch.setattr("ftpipe.pipeline.JobRequest", LaterRequest)
+    bench.spec = LaterSpec.model_validate_json(bench.spec.model_dump_json())
+
+
+def test_an_upgrade_that_adds_fields_finds_the_run_and_pays_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same `train` after an upgrade is the same run."""
+    before = bench.run()
+    upgrade(bench, monkeypatch)
+    after = bench.run()
+    assert isinstance(after.spec, LaterSpec)
+    assert (after.id, after.state) == (before.id, RunState.REGISTERED)
+    assert bench.client.calls["jobs.create"] == 1
+
+
+@pytest.mark.parametrize("executed", [True, False])
+@pytest.mark.parametrize("command", ["train", "resume"])
+def test_an_upgrade_in_the_middle_of_a_paid_call_makes_no_second_job(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, executed: bool, command: str
+) -> None:
+    """Killed during the call, then upgraded: the job is found, or, where none was made, asked for again."""
+    bench.client.fail("jobs.create", Fault(error=KeyboardInterrupt(), executed=executed))  # type: ignore[arg-type]  # a kill
+    with pytest.raises(KeyboardInterrupt):
+        bench.run()
+    upgrade(bench, monkeypatch)
+    run = bench.run() if command == "train" else bench.pipeline().resume()
+    assert run.state == RunState.REGISTERED
+    assert len(bench.client.stored_jobs) == 1
+    assert bench.client.calls["jobs.create"] == (1 if executed else 2)
+    assert [found.id for found in bench.pipeline().registry.runs()] == [run.id]
+
+
+def test_the_key_of_a_paid_call_does_not_change(bench: Bench) -> None:
+    """It is at endpoints: with another one the same command would be paid for again."""
+    bench.run()
+    assert (
+        bench.client.bodies[0]["metadata"]["ftpipe_key"]
+        == "c7d4d464c118dc41e01aec53c6a834bcdfec3a4cd951e6abd0f133086949779e"
+    )
 
 
 def test_again_makes_a_new_job_from_the_same_files(bench: Bench) -> None:

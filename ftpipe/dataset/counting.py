@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ftpipe.canonical_json import canonical_json
 from ftpipe.dataset.images import image_tokens
 from ftpipe.dataset.jsonvalue import Json
-from ftpipe.dataset.parse import canonical
 from ftpipe.dataset.rows import Row
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class BillCounter:
 
     def of_tools(self, tools: Json) -> int:
         """Tokens of a list of tool definitions, remembered by content."""
-        key = canonical(tools)
+        key = canonical_json(tools)
         known = self._tools.get(key)
         if known is None:
             if len(self._tools) >= MEMO_TEXTS:

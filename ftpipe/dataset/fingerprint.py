@@ -6,8 +6,8 @@ from hashlib import sha256
 from struct import Struct
 from typing import Any
 
+from ftpipe.canonical_json import canonical_json
 from ftpipe.dataset.formats import DPO_KEYS
-from ftpipe.dataset.parse import canonical
 from ftpipe.dataset.rows import Row
 
 _ODD, _MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
@@ -30,20 +30,20 @@ def prints_of(row: Row) -> tuple[int, int, int]:
     if row.kind == "chat" and type(last) is dict and last.get("role") == "assistant":
         if len(row.record) == 1:
             return prints_of_dialogue(messages)
-        return hash64(canonical(row.record)), hash64(canonical(messages[:-1])), hash64(canonical(last))
-    whole = hash64(canonical(row.record))
+        return hash64(canonical_json(row.record)), hash64(canonical_json(messages[:-1])), hash64(canonical_json(last))
+    whole = hash64(canonical_json(row.record))
     if row.kind == "dpo" and type(messages) is list:
-        return whole, hash64(canonical(messages)), pair_print(row)
-    return whole, hash64(canonical(messages)), whole
+        return whole, hash64(canonical_json(messages)), pair_print(row)
+    return whole, hash64(canonical_json(messages)), whole
 
 
 def prints_of_dialogue(messages: list[Any]) -> tuple[int, int, int]:
     """The same for a record that has nothing but messages, the last one an answer; each byte is hashed once."""
-    prompt, answer = hash64(canonical(messages[:-1])), hash64(canonical(messages[-1]))
+    prompt, answer = hash64(canonical_json(messages[:-1])), hash64(canonical_json(messages[-1]))
     return (prompt * _ODD + answer) & _MASK, prompt, answer
 
 
 def pair_print(row: Row) -> int:
     """Half a hash of the preferred and half of the other answer, so that a swapped pair shows."""
-    preferred, other = (hash64(canonical(row.record.get(key))) for key in DPO_KEYS[1:])
+    preferred, other = (hash64(canonical_json(row.record.get(key))) for key in DPO_KEYS[1:])
     return preferred >> 32 << 32 | other >> 32

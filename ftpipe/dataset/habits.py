@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from ftpipe.canonical_json import canonical_json
 from ftpipe.dataset.jsonvalue import Json
-from ftpipe.dataset.parse import canonical
 
 if TYPE_CHECKING:
     from ftpipe.dataset.rows import Row
@@ -77,7 +77,7 @@ class Habits:
             function = tool.get("function") if type(tool) is dict else None
             name = function.get("name") if type(function) is dict else None
             if type(name) is str and len(self.schemas) < MAX_NAMES:
-                self._meet(name, canonical(function), line)
+                self._meet(name, canonical_json(function), line)
 
     def _meet(self, name: str, definition: bytes, line: int) -> None:
         known = self.schemas.setdefault(name, (definition, line))

@@ -8,8 +8,6 @@ from collections import Counter
 from functools import cached_property
 from typing import Any
 
-import orjson
-
 from ftpipe.dataset.jsonvalue import Json
 
 MAX_DEPTH = 64
@@ -175,12 +173,3 @@ def strings_of(value: Json, path: str = "") -> list[tuple[str, str]]:
         elif isinstance(item, list):
             waiting += [(f"{where}[{i}]", inner) for i, inner in enumerate(item)]
     return found
-
-
-def canonical(record: Json) -> bytes:
-    """The record with sorted keys and no blanks: what record hashes are made of."""
-    try:
-        return orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
-    except orjson.JSONEncodeError:
-        # Whole numbers beyond 64 bits, which only the tolerant parser lets through.
-        return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")

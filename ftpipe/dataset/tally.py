@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ftpipe.canonical_json import canonical_json
 from ftpipe.dataset.jsonvalue import Json
-from ftpipe.dataset.parse import canonical
 from ftpipe.dataset.rules.rule import Hit, Level, Rule
 from ftpipe.dataset.settings import CheckSettings, Ignore
 
@@ -120,6 +120,6 @@ class Tally:
 def record_sha256(record: Json) -> str:
     """SHA-256 of the canonical record; empty for what has no canonical form."""
     try:
-        return hashlib.sha256(canonical(record)).hexdigest()
+        return hashlib.sha256(canonical_json(record)).hexdigest()
     except TypeError:
         return ""

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from ftpipe.errors import StateError
-from ftpipe.evaluation.items import canonical
 from ftpipe.records.evaluation import Answer, Sampler
+from ftpipe.records.keys import ANSWER_SAMPLER_FIELDS, versioned_digest
 
 
 class ChatPort(Protocol):
@@ -55,9 +55,10 @@ class Request:
     def key(self) -> str:
         """Names everything that the answer depends on, the endpoint aside."""
         if not self._key:
-            parts = [self.model, list(self.messages), list(self.tools), self.sampler.temperature]
-            parts += [self.sampler.max_tokens, self.seed, self.sample]
-            self._key.append(hashlib.sha256(canonical(parts).encode("utf-8", "surrogatepass")).hexdigest())
+            asked = {"model": self.model, "messages": self.messages, "tools": self.tools}
+            sampler = ANSWER_SAMPLER_FIELDS.values(self.sampler)
+            parts = {**asked, "sampler": sampler, "seed": self.seed, "sample": self.sample}
+            self._key.append(versioned_digest("answer/1", parts))
         return self._key[0]
 
 

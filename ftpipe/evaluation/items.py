@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ftpipe.canonical_json import canonical_json
 from ftpipe.errors import DatasetError
 from ftpipe.evaluation.metrics.match import normalise
 from ftpipe.evaluation.metrics.structure import parse
@@ -60,7 +60,7 @@ def item_of(line: int, record: Mapping[str, Any], *, cluster_by: str | None = No
     places = (record, metadata if isinstance(metadata, Mapping) else {})
     cluster = next((str(place[cluster_by]) for place in places if cluster_by and cluster_by in place), "")
     return Item(
-        id=hashlib.sha256(canonical(record).encode("utf-8", "surrogatepass")).hexdigest()[:16],
+        id=hashlib.sha256(canonical_json(record)).hexdigest()[:16],
         line=line,
         messages=tuple({key: value for key, value in message.items() if key != "weight"} for message in asked),
         tools=tuple(tool for tool in tools if isinstance(tool, dict)) if isinstance(tools, list) else (),
@@ -77,7 +77,7 @@ def _wanted(record: Mapping[str, Any], last: Mapping[str, Any]) -> tuple[str | N
     for key in REFERENCES:
         if key in record:
             value = record[key]
-            return value if isinstance(value, str) else canonical(value), ()
+            return value if isinstance(value, str) else canonical_json(value).decode(), ()
     return None, ()
 
 
@@ -103,7 +103,7 @@ def calls_of(message: Mapping[str, Any]) -> tuple[ToolCall, ...]:
 
 
 def _argument_text(arguments: object) -> str:
-    return arguments if isinstance(arguments, str) else canonical(arguments or {})
+    return arguments if isinstance(arguments, str) else canonical_json(arguments or {}).decode()
 
 
 def messages_for(item: Item, arm: Arm) -> list[dict[str, Any]]:
@@ -127,8 +127,3 @@ def detect_task(items: Sequence[Item]) -> tuple[Task, str]:
     if is_short and len(labels) <= min(MOST_LABELS, max(2, len(items) // 2)):
         return Task.LABEL, f"the wanted answers are {len(labels)} short labels"
     return Task.TEXT, f"{len(labels)} different wanted answers that are neither labels nor documents"
-
-
-def canonical(value: object) -> str:
-    """One JSON text for one value."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)

@@ -8,11 +8,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from ftpipe.canonical_json import canonical_json
 from ftpipe.records import Record
 from ftpipe.registry import schema
 from ftpipe.registry.connect import reading
 from ftpipe.registry.copies import copy_of, read_copy
-from ftpipe.registry.ledger import GENESIS, Entry, canonical, entries, key_of, latest
+from ftpipe.registry.ledger import GENESIS, Entry, entries, key_of, latest
 
 
 class Tampering(Record):
@@ -105,7 +106,7 @@ def _differences(told: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """Columns that differ; of a column that holds a record, its fields."""
     changed: list[str] = []
     for name, value in told.items():
-        if canonical(value) != canonical(here.get(name)):
+        if canonical_json(value) != canonical_json(here.get(name)):
             fields = _fields(value, here.get(name))
             changed += [f"{name}.{field}" for field in fields] or [name]
     return changed

@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from ftpipe.canonical_json import canonical_json
 from ftpipe.errors import StateError
 from ftpipe.registry.connect import writing
 from ftpipe.registry.schema import ledger
@@ -72,7 +73,7 @@ def _missing(connection: sa.Connection, last: dict[str, Any] | None) -> list[sa.
 
 
 def _line(row: sa.RowMapping) -> str:
-    return json.dumps({**row, "data": json.loads(row["data"])}, sort_keys=True, separators=(",", ":")) + "\n"
+    return canonical_json({**row, "data": json.loads(row["data"])}).decode() + "\n"
 
 
 def _end_of(handle: int) -> tuple[bool, dict[str, Any] | None]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from ftpipe.canonical_json import canonical_json
 from ftpipe.records import Record
 from ftpipe.registry import schema
 
@@ -75,7 +76,7 @@ def append(connection: sa.Connection, content: dict[str, Any]) -> None:
     newest = sa.select(table.c.number, table.c.sha256).order_by(table.c.number.desc()).limit(1)
     last = connection.execute(newest).first()
     number, previous = (last[0] + 1, last[1]) if last else (1, GENESIS)
-    data = canonical(content)
+    data = canonical_json(content).decode()
     sha256 = digest(number, previous, data)
     connection.execute(table.insert().values(number=number, previous=previous, data=data, sha256=sha256))
 
@@ -84,11 +85,6 @@ def entries(connection: sa.Connection) -> Iterator[Entry]:
     """The whole ledger, oldest first."""
     for row in connection.execute(sa.select(schema.ledger).order_by(schema.ledger.c.number)).mappings():
         yield Entry(**row)
-
-
-def canonical(content: object) -> str:
-    """JSON that is the same text for the same content."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
 
 def digest(number: int, previous: str, data: str) -> str:

@@ -11,11 +11,12 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic import ValidationError
 
+from ftpipe.canonical_json import canonical_json
 from ftpipe.records import CostEstimate, Dataset, Event, Job, Model, Record, RunSpec, UploadedFile
 from ftpipe.records.evaluation import Evaluation
 from ftpipe.registry import schema
 from ftpipe.registry.copies import copy_of, read_copy
-from ftpipe.registry.ledger import Entry, canonical, latest
+from ftpipe.registry.ledger import Entry, latest
 from ftpipe.registry.runs import RunRecords
 
 RECORDS: dict[str, dict[str, type[Record]]] = {
@@ -70,7 +71,7 @@ def replay(registry: RunRecords) -> dict[str, int]:
 
 def _entry(line: dict[str, Any]) -> Entry | None:
     try:
-        return Entry(**{**line, "data": canonical(line["data"])})
+        return Entry(**{**line, "data": canonical_json(line["data"]).decode()})
     except ValidationError:
         return None
 

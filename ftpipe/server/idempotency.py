@@ -6,12 +6,12 @@ The answer is stored in the transaction of its effect, so a crash leaves both or
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from ftpipe.canonical_json import canonical_json
 from ftpipe.server.clock import now
 from ftpipe.server.store import ReplyRow, Transaction
 from ftpipe.server.wire import Answer, ApiError, Call, invalid
@@ -55,8 +55,7 @@ class InFlight:
 def fingerprint(method: str, path: str, call: Call) -> str:
     """A digest of everything that a request asks for; of a file its content and name."""
     file = None if call.file is None else [call.file.filename, call.file.sha256]
-    asked = json.dumps([method, path, dict(call.body), file], sort_keys=True, default=str)
-    return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(canonical_json([method, path, dict(call.body), file])).hexdigest()
 
 
 def replayed(tx: Transaction, owner: str, key: str, print_: str) -> Answer | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -11,6 +10,7 @@ from ftpipe.errors import ConnectionFailedError, FtpipeError, OutcomeUnknownErro
 from ftpipe.providers.base import Provider
 from ftpipe.providers.jobs import KEY_NAME
 from ftpipe.records import Job, JobRequest
+from ftpipe.records.keys import request_digest
 from ftpipe.registry.journal import Operation, OperationState
 from ftpipe.stages.memory import JournalPort
 
@@ -70,13 +70,6 @@ def create(
         found = _post(request, key, provider, journal, partial(intend, before), sleep, on_notice)
     journal.confirm(key, found.id)
     return _with_request(found, request)
-
-
-def request_digest(request: JobRequest) -> str:
-    """SHA-256 of what is asked, with files by content, so that another id for the same bytes is the same request."""
-    fields = request.model_dump(mode="json", exclude={"training_file", "validation_file"})
-    files = [request.training_file.sha256, request.validation_file.sha256 if request.validation_file else ""]
-    return hashlib.sha256(repr((sorted(fields.items()), files)).encode()).hexdigest()
 
 
 def _intend(

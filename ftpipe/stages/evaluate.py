@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ftpipe.canonical_json import canonical_json
 from ftpipe.errors import UsageError
 from ftpipe.evaluation.answers import Request
 from ftpipe.evaluation.asking import Asker, Progress, quiet
 from ftpipe.evaluation.compare import Evidence, compare
 from ftpipe.evaluation.gates import check_gates, parse_gates
-from ftpipe.evaluation.items import calls_of, canonical, detect_task, items_of, messages_for
+from ftpipe.evaluation.items import calls_of, detect_task, items_of, messages_for
 from ftpipe.evaluation.judge import judge
 from ftpipe.evaluation.metrics import MACRO_F1, Metric, choose
 from ftpipe.evaluation.summary import arm_result
@@ -30,6 +31,7 @@ from ftpipe.records.evaluation import (
     Sampler,
     Task,
 )
+from ftpipe.records.keys import EVALUATION_SAMPLER_FIELDS
 
 
 class ProviderChat:
@@ -138,8 +140,9 @@ def evaluate(
 def evaluation_id(items: Sequence[Item], spec: EvaluationSpec) -> str:
     """One name for one comparison: the same items, models, prompts and sampler."""
     arms = [[arm.model, arm.system] for arm in spec.arms]
-    parts = [[item.id for item in items], arms, spec.sampler.model_dump(mode="json")]
-    return "eval-" + hashlib.sha256(canonical(parts).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    sampler = EVALUATION_SAMPLER_FIELDS.values(spec.sampler)
+    parts = {"items": [item.id for item in items], "arms": arms, "sampler": sampler}
+    return "eval-" + hashlib.sha256(canonical_json(parts)).hexdigest()[:12]
 
 
 def _check(items: Sequence[Item], arms: Sequence[Arm]) -> None:

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import orjson
 
+from ftpipe.canonical_json import canonical_json
 from ftpipe.dataset.fingerprint import hash64
 from ftpipe.dataset.fixes.reflow import records_in
 from ftpipe.dataset.fixes.safe import SAFE
@@ -19,7 +20,7 @@ from ftpipe.dataset.fixes.unsafe import DROP, UNSAFE
 from ftpipe.dataset.formats import shape_of
 from ftpipe.dataset.identity import MAX_LINE_BYTES, sha256_of
 from ftpipe.dataset.lines import BOM, read_blocks
-from ftpipe.dataset.parse import Line, canonical
+from ftpipe.dataset.parse import Line
 from ftpipe.dataset.peek import glance
 from ftpipe.dataset.rules import codes
 from ftpipe.dataset.settings import CheckSettings, check_codes
@@ -200,7 +201,7 @@ class FixJob:
         """FT801, unsafe: True for a record that stood before."""
         if not self.unsafe or not self.wants("FT801"):
             return False
-        mark = hash64(canonical(record))
+        mark = hash64(canonical_json(record))
         if mark in self._seen:
             self.counts["FT801"] += 1
             self.dropped += 1

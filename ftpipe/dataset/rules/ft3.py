@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
+from ftpipe.canonical_json import canonical_json
 from ftpipe.dataset.facts import FileFacts
 from ftpipe.dataset.jsonvalue import Json
-from ftpipe.dataset.parse import canonical
 from ftpipe.dataset.rows import Row
 from ftpipe.dataset.rules.calling import (
     calls,
@@ -49,7 +49,7 @@ def bad_tool_schema(row: Row) -> Iterator[Hit]:
             continue
         if type(parameters) is not dict:
             yield Hit(f"{path}.parameters", f"The parameters are {show(parameters)}, not an object.")
-        elif fault := schema_fault(canonical(parameters)):
+        elif fault := schema_fault(canonical_json(parameters)):
             yield Hit(f"{path}.parameters", f"The parameters are no JSON Schema: {show(fault, 160)}")
 
 
@@ -100,9 +100,9 @@ def arguments_break_schema(row: Row) -> Iterator[Hit]:
     }
     for path, function in functions_called(row):
         schema, value = schemas.get(function.get("name", "")), read_arguments(function.get("arguments"))
-        if type(schema) is not dict or value is None or schema_fault(canonical(schema)):
+        if type(schema) is not dict or value is None or schema_fault(canonical_json(schema)):
             continue
-        fault = next(iter(validator_of(canonical(schema)).iter_errors(value)), None)
+        fault = next(iter(validator_of(canonical_json(schema)).iter_errors(value)), None)
         if fault is not None:
             where = ".".join(map(str, fault.absolute_path))
             yield Hit(f"{path}.arguments", f"{where + ': ' if where else ''}{show(fault.message, 160)}")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ftpipe.errors import UsageError
-from ftpipe.evaluation.metrics.structure import MISSING, canonical, parse
+from ftpipe.evaluation.metrics.structure import MISSING, comparable, parse
 from ftpipe.records.evaluation import Answer, Item
 from ftpipe.similarity import MEASURES
 
@@ -183,4 +183,4 @@ def _found(value: Any, steps: str) -> Any:  # noqa: ANN401  # any JSON value
 def _shown(value: Any) -> str:  # noqa: ANN401  # any JSON value
     if value is MISSING:
         return ""
-    return value if isinstance(value, str) else canonical(value)
+    return value if isinstance(value, str) else comparable(value)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ftpipe.canonical_json import canonical_json
 from ftpipe.errors import UsageError
 from ftpipe.records.evaluation import Answer, Item, ToolCall
 
@@ -16,6 +18,9 @@ class Missing:
 
 
 MISSING = Missing()
+
+BEYOND_DOUBLES = 10**400
+"""Stands for a number such as 1e999, which Python reads as infinity and which is not ``null``."""
 
 DEEPEST = 100
 """Levels of nesting that are still taken for JSON."""
@@ -57,7 +62,7 @@ def json_valid(_item: Item, answer: Answer) -> float:
 def json_match(item: Item, answer: Answer) -> float:
     """1 where the answer is the wanted document, whatever the order of keys and the spacing."""
     value = parse(answer.text)
-    return float(value is not MISSING and canonical(value) == canonical(parse(item.expected)))
+    return float(value is not MISSING and comparable(value) == comparable(parse(item.expected)))
 
 
 def json_fields(item: Item, answer: Answer) -> float:
@@ -74,7 +79,7 @@ def field_hits(item: Item, answer: Answer) -> dict[str, bool]:
     if not isinstance(wanted, dict):
         return {}
     got = got if isinstance(got, dict) else {}
-    return {name: name in got and canonical(got[name]) == canonical(value) for name, value in wanted.items()}
+    return {name: name in got and comparable(got[name]) == comparable(value) for name, value in wanted.items()}
 
 
 def schema_check(schema: dict[str, Any]) -> Any:  # noqa: ANN401  # a metric function
@@ -129,13 +134,13 @@ def _calls(calls: Sequence[ToolCall]) -> Counter[tuple[str, str]]:
     bag: Counter[tuple[str, str]] = Counter()
     for call in calls:
         value = parse(call.arguments or "{}")
-        bag[call.name, f"not json: {call.arguments}" if value is MISSING else canonical(value)] += 1
+        bag[call.name, f"not json: {call.arguments}" if value is MISSING else comparable(value)] += 1
     return bag
 
 
-def canonical(value: Any) -> str:  # noqa: ANN401  # any JSON value
+def comparable(value: Any) -> str:  # noqa: ANN401  # any JSON value
     """One text for one JSON value: sorted keys, 1.0 as 1, true unlike 1."""
-    return json.dumps(_plain(value), sort_keys=True, ensure_ascii=False) if value is not MISSING else "missing"
+    return canonical_json(_plain(value)).decode() if value is not MISSING else "missing"
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401  # any JSON value
@@ -143,6 +148,8 @@ def _plain(value: Any) -> Any:  # noqa: ANN401  # any JSON value
         return {key: _plain(part) for key, part in value.items()}
     if isinstance(value, list):
         return [_plain(part) for part in value]
+    if isinstance(value, float) and math.isinf(value):
+        return BEYOND_DOUBLES if value > 0 else -BEYOND_DOUBLES
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
@@ -156,6 +163,6 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:  # noqa: A
     elif isinstance(value, list):
         children = list(enumerate(value))
     if not children:
-        yield path, canonical(value)
+        yield path, comparable(value)
     for key, part in children:
         yield from _leaves(part, path + "/" + str(key).replace("~", "~0").replace("/", "~1"))
