@@ -95,6 +95,7 @@ def test_a_cluster_that_is_not_there_fails_the_job_with_a_way_out(base: Path, tm
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("float32")
 def test_a_job_on_two_ray_workers_is_the_job_of_one_process(cluster: str, base: Path, tmp_path: Path) -> None:
     """Fields, events, tokens and answers are the same; each step's loss agrees."""
     plain, told, losses = train(tmp_path / "plain", base)

@@ -28,6 +28,7 @@ def losses(folder: Path) -> list[float]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("float32")
 def test_two_processes_learn_what_one_learns(base: Path, tmp_path: Path) -> None:
     """Without dropout the losses of every step agree, and so do tokens; no step is told twice, nothing is left over."""
     alone, shared = (
