@@ -26,26 +26,26 @@ PEAK_SIZE = 2048
 
 def train_ftpipe(model_dir: Path, data: Path, batch: int, epochs: int) -> dict[str, float]:
     """The trainer of a job, with everything that it writes."""
-    from ftpipe.server.masking import ChatMask
-    from ftpipe.server.trainers.batches import epoch_order, read_rows
-    from ftpipe.server.trainers.jobfolder import JobFolder
+    from ftpipe.server.masking import ChatTokenizer
+    from ftpipe.server.trainers.batches import epoch_batches, read_rows
+    from ftpipe.server.trainers.jobfolder import JobDirectory
     from ftpipe.server.trainers.language_model import LanguageModel
-    from ftpipe.server.trainers.loop import Loop, Supervised
+    from ftpipe.server.trainers.loop import SupervisedObjective, Trainer
     from ftpipe.server.trainers.lora import add_adapter, load_base, load_tokenizer
-    from ftpipe.server.trainers.machine import Machine, rest_idle_threads
-    from ftpipe.server.trainers.plan import Plan
+    from ftpipe.server.trainers.machine import DeviceConfig, use_passive_omp_wait
+    from ftpipe.server.trainers.plan import ResolvedHyperparameters
 
-    rest_idle_threads()
-    plan = Plan(epochs, batch, 1.0, RATE, RANK, ALPHA, DROPOUT, TARGETS, LONGEST)
-    model = add_adapter(load_base(model_dir, Machine("cpu", "float32")), plan, seed=1)
-    rows = read_rows(data, ChatMask(load_tokenizer(model_dir)), limit=LONGEST)
-    objective = Supervised(LanguageModel(model), rows.examples)
+    use_passive_omp_wait()
+    plan = ResolvedHyperparameters(epochs, batch, 1.0, RATE, RANK, ALPHA, DROPOUT, TARGETS, LONGEST)
+    model = add_adapter(load_base(model_dir, DeviceConfig("cpu", "float32")), plan, seed=1)
+    rows = read_rows(data, ChatTokenizer(load_tokenizer(model_dir)), limit=LONGEST)
+    objective = SupervisedObjective(LanguageModel(model), rows.examples)
     with tempfile.TemporaryDirectory() as folder:
-        loop = Loop(JobFolder(Path(folder)), plan, objective, model, "base", 1)
+        loop = Trainer(JobDirectory(Path(folder)), plan, objective, model, "base", 1)
         spent = clocked(loop.run)
-    order = epoch_order(objective.lengths, batch, seed=1, epoch=0)
+    order = epoch_batches(objective.lengths, batch, seed=1, epoch=0)
     model.train()
-    work = counted(lambda: [objective.learn(indices) for indices in order]) * epochs
+    work = counted(lambda: [objective.backward(indices) for indices in order]) * epochs
     return result(spent, rows.tokens * epochs, work, loop.reached.metrics[-1].train_loss or 0.0)
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ftpipe.errors import FtpipeError as FtpipeError
     from ftpipe.pipeline import Pipeline as Pipeline
-    from ftpipe.pipeline import Watcher as Watcher
+    from ftpipe.pipeline import PipelineObserver as PipelineObserver
     from ftpipe.providers import open_provider as open_provider
     from ftpipe.records import Hyperparameters as Hyperparameters
     from ftpipe.records import Report as Report
@@ -43,7 +43,7 @@ _FACE = {
     "Report": "ftpipe.records",
     "Run": "ftpipe.records",
     "RunSpec": "ftpipe.records",
-    "Watcher": "ftpipe.pipeline",
+    "PipelineObserver": "ftpipe.pipeline",
     "count": "ftpipe.stages.count",
     "open_provider": "ftpipe.providers",
     "open_registry": "ftpipe.registry",

@@ -12,9 +12,9 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     words = sys.argv[1:]
     if not READERS.isdisjoint(words):
-        from ftpipe.dataset.crew import start_early
+        from ftpipe.dataset.crew import prestart_workers
 
-        start_early(words)
+        prestart_workers(words)
     from ftpipe.cli import run
 
     run(words)

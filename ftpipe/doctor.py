@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ftpipe.adopt import adopt
-from ftpipe.errors import FtpipeError, StateError
+from ftpipe.errors import FtpipeError, LocalStateError
 from ftpipe.pipeline import RUN_KEY_NAME, Pipeline
 from ftpipe.providers.base import Provider
 from ftpipe.records import Job, Run
 from ftpipe.registry import Registry
-from ftpipe.registry.salvage import replay, salvage
+from ftpipe.registry.salvage import recover, replay
 
 COMPANIONS = ("", "-wal", "-shm")
 """What belongs to an SQLite database, by ending."""
 
 
-def move_aside(path: Path, *, clock: Callable[[], float] = time.time) -> Path:
+def quarantine_database(path: Path, *, clock: Callable[[], float] = time.time) -> Path:
     """Rename a database and its companions, so that a new one can be begun.
 
     Args:
@@ -29,7 +29,7 @@ def move_aside(path: Path, *, clock: Callable[[], float] = time.time) -> Path:
         Where the database lies now.
 
     Raises:
-        StateError: It cannot be renamed.
+        LocalStateError: It cannot be renamed.
     """
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(clock()))
     names = (f"{path.name}.damaged-{stamp}{more}" for more in ("", *(f".{number}" for number in range(2, 1000))))
@@ -40,7 +40,9 @@ def move_aside(path: Path, *, clock: Callable[[], float] = time.time) -> Path:
             if old.exists():
                 old.rename(aside.with_name(aside.name + ending))
     except OSError as error:
-        raise StateError(f"{path} cannot be moved aside: {error.strerror}", "check the folder's permissions") from error
+        raise LocalStateError(
+            f"{path} cannot be moved aside: {error.strerror}", "check the folder's permissions"
+        ) from error
     return aside
 
 
@@ -63,7 +65,7 @@ def rebuild(
     if told := replay(registry):
         say(f"the copy of the ledger told {sum(told.values())} rows")
     for aside in damaged_beside(registry)[-1:]:
-        copied = salvage(aside, registry)
+        copied = recover(aside, registry)
         say(f"{aside.name}: {sum(copied.values())} rows were whole and are kept")
     for provider in providers:
         try:
@@ -91,7 +93,7 @@ def verify(registry: Registry) -> None:
     """Read everything that a registry holds.
 
     Raises:
-        StateError: Something of it is damaged, although the database as a whole can be opened.
+        LocalStateError: Something of it is damaged, although the database as a whole can be opened.
     """
     registry.models()
     registry.jobs(limit=1_000_000)

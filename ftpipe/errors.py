@@ -8,7 +8,7 @@
     │   └── MissingExtraError        2   an optional part is not installed
     ├── DatasetError                 1   the data has errors (carries the report)
     ├── CostLimitError               1   the estimate is over --max-cost
-    ├── GateLostError                1   an evaluation did not reach its gate
+    ├── GateFailedError                1   an evaluation did not reach its gate
     ├── JobFailedError               1   the job ended without a model
     ├── AuthenticationError          4   no key, or the key was refused
     ├── ProviderError                5   the remote failed and nothing was paid
@@ -18,9 +18,9 @@
     │   ├── TrainingNotAvailableError 5  this organization may not create jobs
     │   ├── QuotaError               5   no credit or budget left
     │   ├── RateLimitError           5   too many jobs or requests for now
-    │   ├── AnswerLostError          5   an unpaid call (an upload) may have been executed
-    │   └── BadAnswerError           5   the answer was not what the protocol promises
-    ├── StateError                   6   the local database, folder or disk is at fault
+    │   ├── ResponseLostError          5   an unpaid call (an upload) may have been executed
+    │   └── InvalidResponseError           5   the answer was not what the protocol promises
+    ├── LocalStateError                   6   the local database, folder or disk is at fault
     ├── OutcomeUnknownError          7   a paid call may have happened
     ├── StillRunningError            8   the job goes on
     ├── LockedError                  11  another ftpipe holds this run
@@ -92,10 +92,10 @@ class CostLimitError(FtpipeError):
     code = "over_budget"
 
 
-class GateLostError(FtpipeError):
+class GateFailedError(FtpipeError):
     """An evaluation did not reach what its gate asks for."""
 
-    code = "gate_lost"
+    code = "gate_failed"
 
 
 class JobFailedError(FtpipeError):
@@ -155,19 +155,19 @@ class RateLimitError(ProviderError):
     code = "rate_limited"
 
 
-class AnswerLostError(ProviderError):
+class ResponseLostError(ProviderError):
     """The answer to a call that is not paid, such as an upload, was lost; it may have been executed."""
 
-    code = "answer_lost"
+    code = "response_lost"
 
 
-class BadAnswerError(ProviderError):
+class InvalidResponseError(ProviderError):
     """The answer was not what the protocol promises, so nothing was stored."""
 
-    code = "bad_answer"
+    code = "invalid_response"
 
 
-class StateError(FtpipeError):
+class LocalStateError(FtpipeError):
     """The local database, folder or disk is at fault."""
 
     exit_code = 6

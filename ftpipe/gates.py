@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from ftpipe.dataset.quote import budget_fault
+from ftpipe.dataset.quote import budget_violation
 from ftpipe.errors import CostLimitError, DatasetError, TrainingNotAvailableError, UsageError
 from ftpipe.providers.profiles import Profile
 from ftpipe.records import CostEstimate, Report, RunSpec
@@ -13,7 +13,7 @@ CLOSING_DAYS = 180
 """How long before an endpoint's last day a plan speaks of it."""
 
 
-def refuse_broken(report: Report) -> None:
+def require_valid_dataset(report: Report) -> None:
     """Raise where the target would refuse the dataset.
 
     Raises:
@@ -31,18 +31,18 @@ def refuse_broken(report: Report) -> None:
     )
 
 
-def refuse_over_budget(cost: CostEstimate | None, max_cost: float | None) -> None:
+def enforce_budget(cost: CostEstimate | None, max_cost: float | None) -> None:
     """Raise where a job may cost more than the user allows.
 
     Raises:
         CostLimitError: The estimate's high end is over the limit, or there is no estimate to compare.
     """
-    fault = budget_fault(cost, max_cost)
+    fault = budget_violation(cost, max_cost)
     if fault:
         raise CostLimitError(*fault)
 
 
-def caveat(profile: Profile, *, today: date) -> str:
+def endpoint_notice(profile: Profile, *, today: date) -> str:
     """What a plan has to say about an endpoint that will not take jobs for ever, or from everyone; often nothing."""
     last, title = profile.last_day_to_create, profile.title or profile.name
     parts = [f"until {last}"] if last and 0 <= (date.fromisoformat(last) - today).days <= CLOSING_DAYS else []
@@ -51,7 +51,7 @@ def caveat(profile: Profile, *, today: date) -> str:
     return f"{title} takes jobs {', and '.join(parts)}; {asks}" if parts else ""
 
 
-def refuse_unsupported(profile: Profile, spec: RunSpec, *, today: date) -> None:
+def require_supported(profile: Profile, spec: RunSpec, *, today: date) -> None:
     """Raise where the endpoint is known not to take what is asked.
 
     Raises:

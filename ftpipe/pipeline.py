@@ -8,8 +8,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from ftpipe.errors import FtpipeError, JobFailedError, StateError, UsageError
-from ftpipe.gates import refuse_broken, refuse_over_budget, refuse_unsupported
+from ftpipe.errors import FtpipeError, JobFailedError, LocalStateError, UsageError
+from ftpipe.gates import enforce_budget, require_supported, require_valid_dataset
 from ftpipe.prepare import prepare
 from ftpipe.providers.base import Provider
 from ftpipe.records import Dataset, Event, Job, JobRequest, Method, Report, Run, RunSpec, RunState, UploadedFile
@@ -20,9 +20,9 @@ from ftpipe.stages.create import KIND, create
 from ftpipe.stages.poll import poll
 from ftpipe.stages.register import refuse_unless_succeeded, register
 from ftpipe.stages.upload import upload
-from ftpipe.watcher import Watcher
+from ftpipe.watcher import PipelineObserver
 
-__all__ = ["Pipeline", "Watcher"]
+__all__ = ["Pipeline", "PipelineObserver"]
 
 if TYPE_CHECKING:
     from ftpipe.dataset.prices import PriceTable
@@ -46,15 +46,15 @@ class Pipeline:
         *,
         provider: Provider,
         registry: Registry,
-        watcher: Watcher | None = None,
+        watcher: PipelineObserver | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.provider = provider
         self.registry = registry
-        self.watcher = watcher or Watcher()
+        self.watcher = watcher or PipelineObserver()
         self.sleep, self._clock = sleep, clock
-        provider.hear(lambda text: self.watcher.on_notice(text))
+        provider.on_retry(lambda text: self.watcher.on_notice(text))
 
     def prepare(self, spec: RunSpec, *, prices: PriceTable | None = None) -> Report:
         """Validate and count; nothing is sent.
@@ -80,10 +80,10 @@ class Pipeline:
             TrainingNotAvailableError: The endpoint takes no new jobs any more.
         """
         spec = spec.model_copy(update={"method": spec.method or report.method})
-        refuse_broken(report)
-        refuse_over_budget(report.cost, max_cost)
+        require_valid_dataset(report)
+        enforce_budget(report.cost, max_cost)
         today = datetime.fromtimestamp(self._clock(), UTC).date()
-        refuse_unsupported(self.provider.profile, spec, today=today)
+        require_supported(self.provider.profile, spec, today=today)
         validation_sha256 = report.validation.sha256 if report.validation else None
         key = run_key(
             spec,
@@ -96,7 +96,7 @@ class Pipeline:
         if earlier:
             ordinal, last = earlier[-1]
             if not again and last.state != RunState.FAILED:
-                return self._taken_up(last, spec, report)
+                return self._resume_existing(last, spec, report)
             ordinal += 1
         run = Run(
             id=f"run-{secrets.token_hex(6)}",
@@ -158,9 +158,9 @@ class Pipeline:
             return run
         job = self.provider.jobs.get(run.job.id)
         kept = {"asked": run.job.asked, "method": run.job.method, "suffix": run.job.suffix or job.suffix}
-        run = self._seen(run, job.model_copy(update=kept))
+        run = self._save_job(run, job.model_copy(update=kept))
         known = {event.id for event in self.registry.events(job.id)}
-        self._heard(run, self.provider.jobs.events(job.id, known=known))
+        self._save_events(run, self.provider.jobs.events(job.id, known=known))
         if not job.is_finished:
             return run
         try:
@@ -168,7 +168,7 @@ class Pipeline:
         except JobFailedError:
             return self.registry.run(run.id)
 
-    def _taken_up(self, run: Run, spec: RunSpec, report: Report) -> Run:
+    def _resume_existing(self, run: Run, spec: RunSpec, report: Report) -> Run:
         """The run that was started before; the data may lie elsewhere now."""
         if run.job is not None or run.spec == spec:
             return run
@@ -187,7 +187,7 @@ class Pipeline:
                 return run
             try:
                 if run.state == RunState.PREPARED:
-                    self.provider.jobs.may_create(run.spec.model)  # raises before anything is uploaded
+                    self.provider.jobs.check_can_create(run.spec.model)  # raises before anything is uploaded
                 return self._create(self._upload(run))
             except FtpipeError as exc:
                 self.registry.save_run(self.registry.run(run.id).model_copy(update={"error": exc.message}))
@@ -196,7 +196,7 @@ class Pipeline:
     def _upload(self, run: Run) -> Run:
         self.watcher.on_stage("upload")
         if run.dataset is None:
-            raise StateError(f"{run.id} has no dataset", "`ftpipe train` with the data starts anew")
+            raise LocalStateError(f"{run.id} has no dataset", "`ftpipe train` with the data starts anew")
         validation = self._upload_one(run.validation) if run.validation else None
         file = self._upload_one(run.dataset)
         update = {"state": RunState.UPLOADED, "file": file, "validation_file": validation}
@@ -216,7 +216,7 @@ class Pipeline:
         self.watcher.on_stage("create")
         spec = run.spec
         if run.file is None:
-            raise StateError(f"{run.id} has no uploaded file", "`ftpipe resume` uploads it")
+            raise LocalStateError(f"{run.id} has no uploaded file", "`ftpipe resume` uploads it")
         request = JobRequest(
             model=spec.model,
             training_file=run.file,
@@ -239,7 +239,7 @@ class Pipeline:
             clock=self._clock,
             on_notice=self.watcher.on_notice,
         )
-        return self._seen(run.model_copy(update={"state": RunState.CREATED, "error": ""}), job)
+        return self._save_job(run.model_copy(update={"state": RunState.CREATED, "error": ""}), job)
 
     def _until_finished(self, run: Run, timeout: float | None) -> Run:
         self.watcher.on_stage("poll")
@@ -251,11 +251,11 @@ class Pipeline:
             known_events={event.id for event in self.registry.events(run.job.id)},
             timeout=timeout,
             on_job=lambda seen: self._seen_if_new(run, seen),
-            on_events=lambda events: self._heard(run, events),
+            on_events=lambda events: self._save_events(run, events),
             on_notice=self.watcher.on_notice,
             sleep=self.sleep,
         )
-        return self._seen(run, job)
+        return self._save_job(run, job)
 
     def _finish(self, run: Run) -> Run:
         job = run.job
@@ -275,12 +275,12 @@ class Pipeline:
             self.registry.save_job(job, run_id=run.id)
         self.watcher.on_job(job)
 
-    def _seen(self, run: Run, job: Job) -> Run:
+    def _save_job(self, run: Run, job: Job) -> Run:
         self.registry.save_job(job, run_id=run.id)
         self.watcher.on_job(job)
         return self.registry.save_run(run.model_copy(update={"job": job}))
 
-    def _heard(self, run: Run, events: list[Event]) -> None:
+    def _save_events(self, run: Run, events: list[Event]) -> None:
         if run.job is None:
             return
         self.registry.save_events(run.job, events)

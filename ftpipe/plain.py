@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-Paint = Callable[[str, str], str]
+Styler = Callable[[str, str], str]
 """``paint(style, text)`` colours text for a terminal.
 
 Styles: ``error``, ``warning``, ``info``, ``ok``, ``bold``, ``dim``, ``code``.
@@ -22,7 +22,7 @@ _UNSAFE = re.compile(
 )
 
 
-def plain(_style: str, text: str) -> str:
+def unstyled(_style: str, text: str) -> str:
     """The paint that paints nothing."""
     return text
 
@@ -38,7 +38,7 @@ def _shown(match: re.Match[str]) -> str:
     return "\ufffd"
 
 
-def clean(text: object, limit: int | None = None) -> str:
+def sanitize_line(text: object, limit: int | None = None) -> str:
     """One line of foreign text that no terminal obeys.
 
     Control characters, line breaks among them, become their pictures (ESC is shown as ``␛``), direction controls their
@@ -60,12 +60,14 @@ _NOT_XML = "[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 def xml_text(text: object, limit: int | None = None) -> str:
     """One line of foreign text in characters that XML has."""
-    return re.sub(_NOT_XML, "\ufffd", clean(text, limit))
+    return re.sub(_NOT_XML, "\ufffd", sanitize_line(text, limit))
 
 
-def clean_block(text: str) -> str:
-    """Foreign text of several lines: line breaks and tabs stay, everything else is as in :func:`clean`."""
-    return "\n".join("    ".join(clean(cell) for cell in line.split("\t")) for line in re.split("\r\n|\n", text))
+def sanitize_block(text: str) -> str:
+    """Foreign text of several lines: line breaks and tabs stay, everything else is as in :func:`sanitize_line`."""
+    return "\n".join(
+        "    ".join(sanitize_line(cell) for cell in line.split("\t")) for line in re.split("\r\n|\n", text)
+    )
 
 
 def count(number: int) -> str:
@@ -78,7 +80,7 @@ def plural(number: int, noun: str, nouns: str = "") -> str:
     return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
-def money(amount: float | None, currency: str = "USD") -> str:
+def format_money(amount: float | None, currency: str = "USD") -> str:
     """An amount with as many digits as it needs: ``0.00 USD``, ``0.0042 USD``, ``1,234.50 USD``, ``unknown``."""
     if amount is None or not math.isfinite(amount):
         return "unknown"
@@ -87,7 +89,7 @@ def money(amount: float | None, currency: str = "USD") -> str:
     return f"{amount:,.4f} {currency}" if 0 < abs(amount) < 0.1 else f"{amount:,.2f} {currency}"
 
 
-def size(octets: float) -> str:
+def format_bytes(octets: float) -> str:
     """A size in decimal units: ``512 B``, ``48.2 kB``, ``1.2 GB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if octets < 1000:
@@ -108,7 +110,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400} d" + (f" {whole % 86400 // 3600} h" if whole % 86400 // 3600 else "")
 
 
-def moment(seconds: int | None, form: str = "%Y-%m-%d %H:%M UTC") -> str:
+def format_time(seconds: int | None, form: str = "%Y-%m-%d %H:%M UTC") -> str:
     """A UTC time, to the minute unless ``form`` says otherwise; a dash where there is none or no calendar holds it."""
     if seconds is None:
         return "–"
@@ -118,12 +120,12 @@ def moment(seconds: int | None, form: str = "%Y-%m-%d %H:%M UTC") -> str:
         return "–"
 
 
-def decimal(number: float | None, digits: int = 4) -> str:
+def format_decimal(number: float | None, digits: int = 4) -> str:
     """A measured value; a dash where it was not reported or is not finite."""
     return "–" if number is None or not math.isfinite(number) else f"{number:.{digits}f}"
 
 
-def short(path: Path) -> Path:
+def relative_path(path: Path) -> Path:
     """A path below the working folder as seen from there; any other as it is."""
     try:
         return path.absolute().relative_to(Path.cwd())
@@ -131,7 +133,7 @@ def short(path: Path) -> Path:
         return path
 
 
-def table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), gap: str = "  ") -> list[str]:
+def format_table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), gap: str = "  ") -> list[str]:
     """Rows as aligned lines, without a frame.
 
     Args:
@@ -149,7 +151,7 @@ def table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), gap: str 
     return lines
 
 
-def labelled(rows: Iterable[tuple[str, str]], *, width: int = 100, paint: Paint = plain) -> list[str]:
+def format_fields(rows: Iterable[tuple[str, str]], *, width: int = 100, paint: Styler = unstyled) -> list[str]:
     """Label and text, the texts wrapped beside their labels; rows without a text are left out.
 
     Args:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ftpipe.records import Report, RunSpec
-from ftpipe.watcher import Watcher
+from ftpipe.watcher import PipelineObserver
 
 if TYPE_CHECKING:
     from ftpipe.dataset.prices import PriceTable
 
 
-def prepare(spec: RunSpec, *, target: str, prices: PriceTable | None = None, watcher: Watcher | None = None) -> Report:
+def prepare(
+    spec: RunSpec, *, target: str, prices: PriceTable | None = None, watcher: PipelineObserver | None = None
+) -> Report:
     """Validate and count what a run was asked to train on; nothing is sent.
 
     Args:
@@ -26,7 +28,7 @@ def prepare(spec: RunSpec, *, target: str, prices: PriceTable | None = None, wat
     from ftpipe.stages.count import count
     from ftpipe.stages.validate import validate
 
-    heard, epochs = watcher or Watcher(), spec.hyperparameters.n_epochs
+    heard, epochs = watcher or PipelineObserver(), spec.hyperparameters.n_epochs
     heard.on_stage("validate")
     report = validate(
         spec.data,

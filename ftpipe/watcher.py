@@ -5,7 +5,7 @@ from __future__ import annotations
 from ftpipe.records import Event, Job, Metric
 
 
-class Watcher:
+class PipelineObserver:
     """Hears what the pipeline does; this one says nothing. Override what you want to show."""
 
     def on_stage(self, name: str) -> None:

@@ -227,7 +227,7 @@ def test_preparing_loads_no_client_no_database_and_no_torch(tmp_path: Path) -> N
 def test_a_scanning_process_loads_no_records() -> None:
     """Its start is waited for, and pydantic would be half of it."""
     seen = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", "import ftpipe.dataset.pool as p; p.warm()"],
+        [sys.executable, "-X", "importtime", "-c", "import ftpipe.dataset.pool as p; p.preload()"],
         capture_output=True,
         text=True,
         check=True,

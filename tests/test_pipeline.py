@@ -11,8 +11,8 @@ import pytest
 
 from ftpipe.adopt import adopt
 from ftpipe.errors import CostLimitError, DatasetError, JobFailedError, TrainingNotAvailableError, UsageError
-from ftpipe.gates import refuse_over_budget
-from ftpipe.pipeline import Pipeline, Watcher
+from ftpipe.gates import enforce_budget
+from ftpipe.pipeline import Pipeline, PipelineObserver
 from ftpipe.records import (
     Finding,
     Hyperparameters,
@@ -28,15 +28,15 @@ from ftpipe.records import (
 )
 from ftpipe.registry import open_registry
 from tests.fakes.clock import Clock
-from tests.fakes.openai_client import Fault, MockOpenAI
+from tests.fakes.openai_client import FakeOpenAI, Fault
 from tests.fakes.records import cost_of, dataset_at, provider_over, report_of, spec_of
 
 
-class Crash(BaseException):
+class SimulatedCrash(BaseException):
     """A kill: nothing in the product may catch it."""
 
 
-class Crashing(Watcher):
+class CrashingObserver(PipelineObserver):
     """Dies at the n-th thing that it hears."""
 
     def __init__(self, at: int) -> None:
@@ -47,7 +47,7 @@ class Crashing(Watcher):
         self.heard.append(name)
         self.left -= 1
         if self.left == 0:
-            raise Crash(name)
+            raise SimulatedCrash(name)
 
     def on_stage(self, name: str) -> None:
         """A named step."""
@@ -66,37 +66,37 @@ class Crashing(Watcher):
         self._step("metric")
 
 
-class Bench:
+class Harness:
     """One endpoint and one registry, and as many pipelines over them as a test wants."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.client = MockOpenAI()
+        self.client = FakeOpenAI()
         self.clock = Clock()
         self.dataset = dataset_at(folder / "a.jsonl")
         self.validation = dataset_at(folder / "v.jsonl", b'{"messages": [1]}\n')
         self.spec = spec_of(self.dataset, validation=self.validation)
         self.report = report_of(self.dataset, validation=self.validation)
 
-    def pipeline(self, watcher: Watcher | None = None) -> Pipeline:
+    def pipeline(self, watcher: PipelineObserver | None = None) -> Pipeline:
         """A pipeline as a new process would open it."""
         registry = open_registry(self.folder / "registry.db")
         provider = provider_over(self.client, self.clock)
         return Pipeline(provider=provider, registry=registry, watcher=watcher, sleep=self.clock.sleep, clock=self.clock)
 
-    def run(self, watcher: Watcher | None = None, **start: bool) -> Run:
+    def run(self, watcher: PipelineObserver | None = None, **start: bool) -> Run:
         """Everything from the report to the model."""
         pipeline = self.pipeline(watcher)
         return pipeline.advance(pipeline.start(self.spec, self.report, **start))
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
+def bench(tmp_path: Path) -> Harness:
     """A fresh bench."""
-    return Bench(tmp_path)
+    return Harness(tmp_path)
 
 
-def test_a_run_ends_with_a_registered_model(bench: Bench) -> None:
+def test_a_run_ends_with_a_registered_model(bench: Harness) -> None:
     """With both files, the job's metadata, its metrics and its cost."""
     run = bench.run()
     assert run.state == RunState.REGISTERED
@@ -107,7 +107,7 @@ def test_a_run_ends_with_a_registered_model(bench: Bench) -> None:
     assert bench.client.bodies[0]["metadata"]["ftpipe_run"] == run.id
 
 
-def test_asking_for_the_same_again_gives_the_same_model_for_nothing(bench: Bench) -> None:
+def test_asking_for_the_same_again_gives_the_same_model_for_nothing(bench: Harness) -> None:
     """Same data and parameters: same run."""
     assert bench.run().id == bench.run().id
     assert len(bench.client.stored_jobs) == 1
@@ -132,7 +132,7 @@ class LaterRequest(JobRequest):
     packing: bool = False
 
 
-def upgrade(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def upgrade(bench: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on the records have fields that they had not when the run was started."""
     monkeypatch.setattr("ftpipe.registry.runs.RunSpec", LaterSpec)
     monkeypatch.setattr("ftpipe.pipeline.JobRequest", LaterRequest)
@@ -140,7 +140,7 @@ def upgrade(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_upgrade_that_adds_fields_finds_the_run_and_pays_nothing(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same `train` after an upgrade is the same run."""
     before = bench.run()
@@ -154,9 +154,9 @@ def test_an_upgrade_that_adds_fields_finds_the_run_and_pays_nothing(
 @pytest.mark.parametrize("executed", [True, False])
 @pytest.mark.parametrize("command", ["train", "resume"])
 def test_an_upgrade_in_the_middle_of_a_paid_call_makes_no_second_job(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, executed: bool, command: str
+    bench: Harness, monkeypatch: pytest.MonkeyPatch, executed: bool, command: str
 ) -> None:
-    """Killed during the call, then upgraded: the job is found, or, where none was made, asked for again."""
+    """Killed during the call, then upgraded: the job is found, or, if none was made, requested again."""
     bench.client.fail("jobs.create", Fault(error=KeyboardInterrupt(), executed=executed))  # type: ignore[arg-type]  # a kill
     with pytest.raises(KeyboardInterrupt):
         bench.run()
@@ -168,7 +168,7 @@ def test_an_upgrade_in_the_middle_of_a_paid_call_makes_no_second_job(
     assert [found.id for found in bench.pipeline().registry.runs()] == [run.id]
 
 
-def test_the_key_of_a_paid_call_does_not_change(bench: Bench) -> None:
+def test_the_key_of_a_paid_call_does_not_change(bench: Harness) -> None:
     """It is at endpoints: with another one the same command would be paid for again."""
     bench.run()
     assert (
@@ -177,13 +177,13 @@ def test_the_key_of_a_paid_call_does_not_change(bench: Bench) -> None:
     )
 
 
-def test_again_makes_a_new_job_from_the_same_files(bench: Bench) -> None:
+def test_again_makes_a_new_job_from_the_same_files(bench: Harness) -> None:
     """One more job, no more files."""
     assert bench.run().id != bench.run(again=True).id
     assert (len(bench.client.stored_jobs), len(bench.client.stored_files)) == (2, 2)
 
 
-def test_other_parameters_are_another_run(bench: Bench) -> None:
+def test_other_parameters_are_another_run(bench: Harness) -> None:
     """The suffix alone is enough."""
     bench.run()
     bench.spec = bench.spec.model_copy(update={"suffix": "other"})
@@ -193,13 +193,13 @@ def test_other_parameters_are_another_run(bench: Bench) -> None:
 
 def test_a_kill_between_any_two_steps_leaves_one_job_one_file_each_and_one_model(tmp_path: Path) -> None:
     """Every step is the last one once; the next start always ends well."""
-    steps = Crashing(10**9)
-    Bench(tmp_path_of(tmp_path, "dry")).run(steps)
+    steps = CrashingObserver(10**9)
+    Harness(tmp_path_of(tmp_path, "dry")).run(steps)
     assert len(steps.heard) > 10
     for number in range(1, len(steps.heard) + 1):
-        bench = Bench(tmp_path_of(tmp_path, str(number)))
-        with pytest.raises(Crash):
-            bench.run(Crashing(number))
+        bench = Harness(tmp_path_of(tmp_path, str(number)))
+        with pytest.raises(SimulatedCrash):
+            bench.run(CrashingObserver(number))
         run = bench.run()
         assert run.state == RunState.REGISTERED
         assert (len(bench.client.stored_jobs), len(bench.client.stored_files)) == (1, 2)
@@ -213,7 +213,7 @@ def tmp_path_of(folder: Path, name: str) -> Path:
     return place
 
 
-def test_resume_goes_on_without_the_data_file_once_the_job_exists(bench: Bench) -> None:
+def test_resume_goes_on_without_the_data_file_once_the_job_exists(bench: Harness) -> None:
     """The job does not need it any more."""
     pipeline = bench.pipeline()
     run = pipeline.advance(pipeline.start(bench.spec, bench.report), wait=False)
@@ -222,7 +222,7 @@ def test_resume_goes_on_without_the_data_file_once_the_job_exists(bench: Bench) 
     assert bench.pipeline().resume().id == run.id
 
 
-def test_two_at_once_make_one_job_and_both_end_well(bench: Bench) -> None:
+def test_two_at_once_make_one_job_and_both_end_well(bench: Harness) -> None:
     """The second waits for the first to create, then both poll."""
 
     def go(_number: int) -> Run:
@@ -234,7 +234,7 @@ def test_two_at_once_make_one_job_and_both_end_well(bench: Bench) -> None:
     assert len(bench.client.stored_jobs) == 1
 
 
-def test_a_failed_job_fails_the_run_and_asking_again_makes_a_new_job(bench: Bench) -> None:
+def test_a_failed_job_fails_the_run_and_asking_again_makes_a_new_job(bench: Harness) -> None:
     """Exit code 1 with the endpoint's words; the next try is a new request."""
     bench.client.statuses = ["running", "failed"]
     with pytest.raises(JobFailedError, match="line 3 has no role"):
@@ -247,7 +247,7 @@ def test_a_failed_job_fails_the_run_and_asking_again_makes_a_new_job(bench: Benc
     assert len(bench.client.stored_jobs) == 2
 
 
-def test_broken_data_stops_before_anything_is_sent(bench: Bench) -> None:
+def test_broken_data_stops_before_anything_is_sent(bench: Harness) -> None:
     """The report goes with the error."""
     finding = Finding(code="FT204", name="missing-role", severity=Severity.ERROR, line=3, message="no role")
     bench.report = bench.report.model_copy(update={"findings": (finding,), "summary": Summary(errors=1)})
@@ -262,12 +262,12 @@ def test_the_budget_is_kept_and_an_unknown_price_does_not_pass(high: float | Non
     """The high end counts."""
     if refused:
         with pytest.raises(CostLimitError):
-            refuse_over_budget(cost_of(high), limit)
+            enforce_budget(cost_of(high), limit)
     else:
-        refuse_over_budget(cost_of(high), limit)
+        enforce_budget(cost_of(high), limit)
 
 
-def test_a_method_or_suffix_that_the_endpoint_does_not_take_is_refused_before_the_upload(bench: Bench) -> None:
+def test_a_method_or_suffix_that_the_endpoint_does_not_take_is_refused_before_the_upload(bench: Harness) -> None:
     """With what it takes."""
     for update in ({"method": Method.REINFORCEMENT}, {"suffix": "x" * 65}):
         with pytest.raises(UsageError):
@@ -275,14 +275,14 @@ def test_a_method_or_suffix_that_the_endpoint_does_not_take_is_refused_before_th
     assert bench.client.calls == {}
 
 
-def test_after_the_last_day_no_job_is_asked_for(bench: Bench) -> None:
+def test_after_the_last_day_no_job_is_asked_for(bench: Harness) -> None:
     """OpenAI takes none after 2027-01-06."""
     bench.clock.now = datetime(2027, 1, 7, tzinfo=UTC).timestamp()
     with pytest.raises(TrainingNotAvailableError, match="2027-01-06"):
         bench.run()
 
 
-def test_refresh_takes_one_look_and_registers_what_has_succeeded(bench: Bench) -> None:
+def test_refresh_takes_one_look_and_registers_what_has_succeeded(bench: Harness) -> None:
     """As ``ftpipe status`` does."""
     pipeline = bench.pipeline()
     run = pipeline.advance(pipeline.start(bench.spec, bench.report), wait=False)
@@ -293,7 +293,7 @@ def test_refresh_takes_one_look_and_registers_what_has_succeeded(bench: Bench) -
     assert states == [RunState.CREATED, RunState.CREATED, RunState.REGISTERED]
 
 
-def test_a_job_made_elsewhere_is_adopted_and_its_model_registered(bench: Bench) -> None:
+def test_a_job_made_elsewhere_is_adopted_and_its_model_registered(bench: Harness) -> None:
     """With its file's digest, read from the endpoint."""
     provider = provider_over(bench.client, bench.clock)
     file = provider.files.upload(bench.dataset.path, filename="theirs.jsonl", on_bytes=lambda _done: None)
@@ -307,9 +307,9 @@ def test_a_job_made_elsewhere_is_adopted_and_its_model_registered(bench: Bench) 
     assert adopt("ftjob-1", provider=pipeline.provider, registry=pipeline.registry).id == run.id
 
 
-def test_a_library_user_needs_no_watcher(bench: Bench) -> None:
+def test_a_library_user_needs_no_watcher(bench: Harness) -> None:
     """The quiet one hears everything and does nothing."""
-    quiet = Watcher()
+    quiet = PipelineObserver()
     steps: list[Callable[[], None]] = [lambda: quiet.on_stage("x"), lambda: quiet.on_progress("x", 1, 2)]
     for step in steps:
         step()

@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftpipe.plain import (
-    clean,
-    clean_block,
-    decimal,
     duration,
-    moment,
-    money,
+    format_bytes,
+    format_decimal,
+    format_money,
+    format_table,
+    format_time,
     plural,
-    size,
-    table,
+    sanitize_block,
+    sanitize_line,
 )
 
 
@@ -40,7 +40,7 @@ from ftpipe.plain import (
 )
 def test_a_terminal_obeys_nothing_of_foreign_text(payload: str) -> None:
     """Controls, escape sequences, direction marks and surrogates are shown, not sent."""
-    shown = clean(payload) + clean_block(payload)
+    shown = sanitize_line(payload) + sanitize_block(payload)
     assert not [char for char in shown if char != "\n" and unicodedata.category(char) in {"Cc", "Cs"}]
     assert not set(shown) & set("\u202e\u202c\u2066\u2069\u2028")
     assert shown.encode("utf-8")
@@ -49,7 +49,7 @@ def test_a_terminal_obeys_nothing_of_foreign_text(payload: str) -> None:
 @given(st.text(st.characters(), max_size=200))
 def test_any_text_becomes_one_safe_line(text: str) -> None:
     """Whatever the data hold, the line is printable and stays a line."""
-    shown = clean(text, 80)
+    shown = sanitize_line(text, 80)
     assert len(shown) <= 80 * 8
     assert "\n" not in shown
     shown.encode("utf-8")
@@ -59,13 +59,13 @@ def test_any_text_becomes_one_safe_line(text: str) -> None:
 def test_plain_text_stays_as_it_is() -> None:
     """Letters of every script and emoji are not touched."""
     text = "Grüße, 世界 🙂 [bold]not markup[/bold]"
-    assert clean(text) == text
-    assert clean_block(f"{text}\n{text}") == f"{text}\n{text}"
+    assert sanitize_line(text) == text
+    assert sanitize_block(f"{text}\n{text}") == f"{text}\n{text}"
 
 
 def test_a_long_text_is_cut_with_an_ellipsis() -> None:
     """A million characters cost no more than the limit."""
-    assert clean("x" * 1_000_000, 10) == "x" * 9 + "…"
+    assert sanitize_line("x" * 1_000_000, 10) == "x" * 9 + "…"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_long_text_is_cut_with_an_ellipsis() -> None:
 )  # fmt: skip
 def test_money_has_the_digits_it_needs(amount: float | None, expected: str) -> None:
     """Cents are not lost, and an unknown amount says so."""
-    assert money(amount) == expected
+    assert format_money(amount) == expected
 
 
 @pytest.mark.parametrize(
@@ -97,17 +97,22 @@ def test_a_duration_has_two_units_at_most(seconds: float, expected: str) -> None
 
 def test_sizes_counts_and_times_are_readable() -> None:
     """Decimal units, thousands apart, and no calendar that overflows."""
-    assert [size(512), size(48_200), size(10**9), size(10**13)] == ["512 B", "48.2 kB", "1.0 GB", "10.0 TB"]
+    assert [format_bytes(512), format_bytes(48_200), format_bytes(10**9), format_bytes(10**13)] == [
+        "512 B",
+        "48.2 kB",
+        "1.0 GB",
+        "10.0 TB",
+    ]
     assert [plural(1, "line"), plural(2000, "line"), plural(0, "entry", "entries")] == [
         "1 line",
         "2,000 lines",
         "0 entries",
     ]
-    assert moment(0) == "1970-01-01 00:00 UTC"
-    assert moment(10**18) == moment(None) == "–"
-    assert [decimal(1.23456), decimal(None), decimal(math.inf)] == ["1.2346", "–", "–"]
+    assert format_time(0) == "1970-01-01 00:00 UTC"
+    assert format_time(10**18) == format_time(None) == "–"
+    assert [format_decimal(1.23456), format_decimal(None), format_decimal(math.inf)] == ["1.2346", "–", "–"]
 
 
 def test_a_table_is_aligned_and_takes_ragged_rows() -> None:
     """Columns are as wide as their widest cell; nothing stands at a line's end."""
-    assert table([("a", "1"), ("bb", "22", "x"), ()], right=(1,)) == ["a    1", "bb  22  x", ""]
+    assert format_table([("a", "1"), ("bb", "22", "x"), ()], right=(1,)) == ["a    1", "bb  22  x", ""]

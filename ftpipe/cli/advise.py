@@ -12,12 +12,12 @@ import click
 
 from ftpipe.cli import options
 from ftpipe.cli.group import Command
-from ftpipe.cli.session import Session, pass_session
+from ftpipe.cli.session import CliContext, pass_session
 from ftpipe.config import Settings
 
 if TYPE_CHECKING:
     from ftpipe.dataset.prices import PriceRow
-    from ftpipe.evaluation.situation import Situation
+    from ftpipe.evaluation.situation import AdviceInputs
     from ftpipe.records.evaluation import TokenPrice
 
 YES_NO = {
@@ -62,7 +62,7 @@ def _amount(field: str, flag: str, kind: type) -> Callable[..., Any]:
     return click.option(f"--{flag}", field, type=number, metavar="N", help=f"{field.replace('_', ' ').capitalize()}.")
 
 
-facts = options.together(
+facts = options.combine_options(
     *(_yes_no(field, flag) for field, flag in YES_NO.items()),
     *(_amount(field, flag, kind) for field, (flag, kind) in AMOUNTS.items()),
 )
@@ -85,7 +85,7 @@ facts = options.together(
 @click.option("--ends", metavar="DATE", help="Day on which the tuned model would stop answering; none for never.")
 @facts
 @pass_session
-def advise(session: Session, /, data: Path | None, path: Path | None, **flags: Any) -> None:
+def advise(session: CliContext, /, data: Path | None, path: Path | None, **flags: Any) -> None:
     """Say whether to retrieve, prompt or fine-tune, why, what it costs, and what would change the answer.
 
     DATA is read for its number of examples and tokens. On a terminal, what no flag says is asked.
@@ -99,12 +99,12 @@ def advise(session: Session, /, data: Path | None, path: Path | None, **flags: A
     known = read_answers(path) | known
     today = datetime.now(UTC).date()
     if not path and not (set(known) & {*YES_NO, *AMOUNTS}) and sys.stdin.isatty() and not session.json:
-        known |= converse(known)
+        known |= interview(known)
     case = situation(settings, known, read_data(data, known), today=today)
     advice = advice_for(case)
     document: Any = plain_data(advice.model_dump(mode="json"))
     session.add(advice=document, situation=case.model_dump(mode="json", exclude_none=True))
-    session.out(advice_lines(document, session.paint))
+    session.print_result(advice_lines(document, session.style))
 
 
 def read_answers(path: Path | None) -> dict[str, Any]:
@@ -140,26 +140,26 @@ def read_answers(path: Path | None) -> dict[str, Any]:
     return answers
 
 
-def converse(known: dict[str, Any]) -> dict[str, Any]:
+def interview(known: dict[str, Any]) -> dict[str, Any]:
     """Ask what is not known, in the order of the decision, until it is clear; Enter is "not known"."""
-    from ftpipe.evaluation.rules import RULES, settled
-    from ftpipe.evaluation.situation import Situation
+    from ftpipe.evaluation.rules import RULES, is_decided
+    from ftpipe.evaluation.situation import AdviceInputs
 
     answers: dict[str, Any] = {}
     for field in ASKED:
         if field in known:
             continue
         kind = "y/n" if field in YES_NO else "number"
-        value = _understood(field, _ask(str(Situation.model_fields[field].description), kind))
+        value = _parse_answer(field, _ask(str(AdviceInputs.model_fields[field].description), kind))
         if value is not None:
             answers[field] = value
-        if settled(Situation.model_validate({**_plain(known), **answers}), upto=field, rules=RULES):
+        if is_decided(AdviceInputs.model_validate({**_plain(known), **answers}), upto=field, rules=RULES):
             return answers
     for field, question in NAMES.items():
         text = "" if field in known else _ask(question, "name")
         answers |= {field: text} if text else {}
     if answers.get("clean_examples") and "tokens_per_example" not in known:
-        each = _understood("tokens_per_example", _ask("How many tokens has one example, about?", "number"))
+        each = _parse_answer("tokens_per_example", _ask("How many tokens has one example, about?", "number"))
         answers |= {"tokens_per_example": each} if each else {}
     return answers
 
@@ -173,7 +173,7 @@ def _plain(known: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in known.items() if name in YES_NO or name in AMOUNTS}
 
 
-def _understood(field: str, text: str) -> bool | int | float | None:
+def _parse_answer(field: str, text: str) -> bool | int | float | None:
     if field in YES_NO:
         return True if text.startswith("y") else False if text.startswith("n") else None
     digits = text.replace(",", "").replace("_", "")
@@ -204,7 +204,7 @@ def read_data(data: Path | None, known: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def situation(settings: Settings, known: dict[str, Any], data: dict[str, Any], *, today: date) -> Situation:
+def situation(settings: Settings, known: dict[str, Any], data: dict[str, Any], *, today: date) -> AdviceInputs:
     """Everything that is known, with the price rows joined.
 
     Raises:
@@ -213,14 +213,14 @@ def situation(settings: Settings, known: dict[str, Any], data: dict[str, Any], *
     from pydantic import ValidationError
 
     from ftpipe.errors import UsageError
-    from ftpipe.evaluation.situation import Situation
+    from ftpipe.evaluation.situation import AdviceInputs
     from ftpipe.providers.profiles import find_profile
 
     profile = find_profile(known.get("provider", "openai"), settings.config.providers)
     last = profile.last_day_to_create
     base, tuned = rows(settings, known, profile.target, today)
     try:
-        return Situation.model_validate(
+        return AdviceInputs.model_validate(
             {
                 "hosted_is_open": None if last is None else today <= date.fromisoformat(last),
                 **data,

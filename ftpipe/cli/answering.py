@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ftpipe.cli.asked import FREE
-from ftpipe.cli.session import Session
+from ftpipe.cli.asked import LOCAL_PROVIDER
+from ftpipe.cli.session import CliContext
 from ftpipe.config import Settings
 from ftpipe.errors import UsageError
 from ftpipe.evaluation.asking import Progress
@@ -26,7 +26,7 @@ LINE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Sides:
+class EvaluationArms:
     """The arms of an evaluation, and what the registry knows of them."""
 
     provider: str
@@ -35,9 +35,9 @@ class Sides:
     """Arm name → its registered model."""
 
 
-def sides(
-    session: Session, settings: Settings, models: Sequence[str], *, against: str | None, prompt: Path | None
-) -> Sides:
+def resolve_arms(
+    session: CliContext, settings: Settings, models: Sequence[str], *, against: str | None, prompt: Path | None
+) -> EvaluationArms:
     """The baseline, the baseline under a better prompt where one is given, and the models.
 
     Args:
@@ -65,7 +65,7 @@ def sides(
     if prompt is not None:
         arms.insert(1, _prompted(arms[0], prompt))
     known = {arm.name: model for arm in arms if (model := found.get(arm.name)) is not None}
-    return Sides(provider, tuple(arms), known)
+    return EvaluationArms(provider, tuple(arms), known)
 
 
 def _known(registry: Registry, name: str) -> Model | None:
@@ -83,7 +83,7 @@ def _provider(settings: Settings, known: Sequence[Model]) -> str:
         raise UsageError(
             f"the models answer at different endpoints: {', '.join(places)}", "compare those of one endpoint"
         )
-    return places[0] if places else FREE
+    return places[0] if places else LOCAL_PROVIDER
 
 
 def _target(settings: Settings, provider: str) -> str:
@@ -112,7 +112,7 @@ def _prompted(baseline: Arm, prompt: Path) -> Arm:
 
 
 @contextmanager
-def answers_bar(session: Session) -> Iterator[Progress]:
+def answers_progress(session: CliContext) -> Iterator[Progress]:
     """Progress in answers: a bar on a terminal, a line now and then elsewhere."""
     if session.quiet:
         yield lambda _done, _total: None
@@ -134,13 +134,13 @@ def answers_bar(session: Session) -> Iterator[Progress]:
             yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
-def _lines(session: Session) -> Progress:
+def _lines(session: CliContext) -> Progress:
     last = [time.monotonic()]
 
     def tell(done: int, total: int) -> None:
         now = time.monotonic()
         if now - last[0] >= LINE_SECONDS:
             last[0] = now
-            session.say(f"asking: {done:,} of {total:,} answers")
+            session.print_status(f"asking: {done:,} of {total:,} answers")
 
     return tell

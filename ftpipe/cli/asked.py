@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftpipe.cli import prepared
-from ftpipe.cli.session import Session
+from ftpipe.cli.session import CliContext
 from ftpipe.config import Settings
 from ftpipe.errors import UsageError
 from ftpipe.records import Finding, Method, Report, RunSpec
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from ftpipe.dataset.settings import CheckSettings
     from ftpipe.providers.profiles import Profile
 
-FREE = "local"
+LOCAL_PROVIDER = "local"
 """The provider that costs nothing and needs no key."""
-WIDEST = "openai"
+STRICTEST_TARGET = "openai"
 """Whose rules apply where no provider was chosen: what passes them passes everywhere."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class DatasetRequest:
     """One dataset, one base model, one set of rules."""
 
     data: Path
@@ -39,7 +39,7 @@ class Asked:
     """``None`` where the provider decides."""
 
 
-def for_prepare(settings: Settings, *, given: Path | None) -> Asked:
+def resolve_for_prepare(settings: Settings, *, given: Path | None) -> DatasetRequest:
     """What ``prepare`` works on; without a provider the widest rules apply.
 
     Raises:
@@ -49,11 +49,13 @@ def for_prepare(settings: Settings, *, given: Path | None) -> Asked:
     data = given or config.data
     if data is None:
         raise UsageError("no dataset was named", "ftpipe prepare FILE, or set data in ftpipe.toml")
-    rules = config.provider or (home_of(settings, config.model) if config.model else None) or WIDEST
+    rules = (
+        config.provider or (provider_for_model(settings, config.model) if config.model else None) or STRICTEST_TARGET
+    )
     return _asked(settings, data, config.validation, _profile(settings, rules), provider=config.provider)
 
 
-def for_train(settings: Settings, session: Session, *, given: Path | None) -> Asked:
+def resolve_for_train(settings: Settings, session: CliContext, *, given: Path | None) -> DatasetRequest:
     """What ``train`` works on; without a provider it is the free one, unless the model lives elsewhere.
 
     Raises:
@@ -61,21 +63,23 @@ def for_train(settings: Settings, session: Session, *, given: Path | None) -> As
     """
     config = settings.config
     data, validation = _training_files(settings, session, given)
-    home = home_of(settings, config.model) if config.model else None
-    if config.provider is None and home not in (None, FREE):
+    home = provider_for_model(settings, config.model) if config.model else None
+    if config.provider is None and home not in (None, LOCAL_PROVIDER):
         raise UsageError(
             f"{config.model} is a hosted model, and no provider was chosen",
-            f"--provider {home} trains there for money, --provider {FREE} a model on this machine for free",
+            f"--provider {home} trains there for money, --provider {LOCAL_PROVIDER} a model on this machine for free",
         )
-    provider = config.provider or FREE
+    provider = config.provider or LOCAL_PROVIDER
     return _asked(settings, data, validation, _profile(settings, provider), provider=provider)
 
 
-def _asked(settings: Settings, data: Path, validation: Path | None, profile: Profile, *, provider: str | None) -> Asked:
+def _asked(
+    settings: Settings, data: Path, validation: Path | None, profile: Profile, *, provider: str | None
+) -> DatasetRequest:
     epochs = settings.config.hyperparameters.n_epochs
     for path in filter(None, (data, validation)):
         require_file(path)
-    return Asked(
+    return DatasetRequest(
         data=data.absolute(),
         validation=validation.absolute() if validation else None,
         provider=provider,
@@ -86,7 +90,7 @@ def _asked(settings: Settings, data: Path, validation: Path | None, profile: Pro
     )
 
 
-def _training_files(settings: Settings, session: Session, given: Path | None) -> tuple[Path, Path | None]:
+def _training_files(settings: Settings, session: CliContext, given: Path | None) -> tuple[Path, Path | None]:
     config, origins = settings.config, settings.origins
     if given is not None:
         return given, config.validation
@@ -96,7 +100,7 @@ def _training_files(settings: Settings, session: Session, given: Path | None) ->
         return config.data, config.validation
     if last is None:
         raise UsageError("no dataset was named, and none was prepared", "ftpipe train FILE")
-    session.say(f"training with the dataset prepared last: {last.train}")
+    session.print_status(f"training with the dataset prepared last: {last.train}")
     return last.train, last.validation if "validation" not in origins else config.validation
 
 
@@ -124,7 +128,7 @@ def _profile(settings: Settings, name: str) -> Profile:
     return find_profile(name, settings.config.providers)
 
 
-def home_of(settings: Settings, model: str) -> str | None:
+def provider_for_model(settings: Settings, model: str) -> str | None:
     """The provider that trains this model: by its usual one, or by its prices; ``None`` where nobody is known to."""
     from ftpipe.dataset.prices import PriceTable
     from ftpipe.providers.profiles import load_profiles
@@ -135,10 +139,10 @@ def home_of(settings: Settings, model: str) -> str | None:
     return usual or next(priced, None)
 
 
-def check(
-    session: Session,
+def validate_and_count(
+    session: CliContext,
     settings: Settings,
-    asked: Asked,
+    asked: DatasetRequest,
     rules: CheckSettings | None = None,
     *,
     test: Path | None = None,
@@ -161,14 +165,14 @@ def check(
     Raises:
         DatasetError: The file cannot be read at all.
     """
-    from ftpipe.cli.bars import first, reading
+    from ftpipe.cli.bars import file_progress, first_finding_printer
     from ftpipe.cli.checks import check_settings
     from ftpipe.dataset.prices import PriceTable
     from ftpipe.stages.count import count
     from ftpipe.stages.validate import validate
 
     chosen = rules or check_settings(settings.config)
-    with reading(session, "checking", asked.data) as progress:
+    with file_progress(session, "checking", asked.data) as progress:
         report = validate(
             asked.data,
             target=asked.target,
@@ -180,9 +184,9 @@ def check(
             for_job=for_job,
             on_progress=progress,
             on_finding=on_finding,
-            on_first=first(session, asked.data),
+            on_first=first_finding_printer(session, asked.data),
         )
-    with reading(session, "counting", asked.data) as progress:
+    with file_progress(session, "counting", asked.data) as progress:
         return count(
             report,
             model=asked.model,
@@ -195,11 +199,11 @@ def check(
         )
 
 
-def spec_of(settings: Settings, asked: Asked, report: Report) -> RunSpec:
+def spec_of(settings: Settings, asked: DatasetRequest, report: Report) -> RunSpec:
     """The run that this call asks for."""
     config = settings.config
     return RunSpec(
-        provider=asked.provider or FREE,
+        provider=asked.provider or LOCAL_PROVIDER,
         data=asked.data,
         validation=asked.validation,
         model=asked.model,

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ftpipe.cli.session import Session
-from ftpipe.plain import size
+from ftpipe.cli.session import CliContext
+from ftpipe.plain import format_bytes
 from ftpipe.records import Finding
 
 Progress = Callable[[int, int], None]
@@ -41,35 +41,37 @@ class LineProgress:
         if share - self._last_share < 0.1 and now - self._last_time < 10:
             return
         self._last_time, self._last_share = now, share
-        self._say(f"{self._label}: {share:.0%} of {size(total)}")
+        self._say(f"{self._label}: {share:.0%} of {format_bytes(total)}")
 
 
 @contextmanager
-def reading(session: Session, label: str, path: Path) -> Iterator[Progress]:
+def file_progress(session: CliContext, label: str, path: Path) -> Iterator[Progress]:
     """Progress over the bytes of a file."""
-    with work(session, label, path.stat().st_size) as progress:
+    with byte_progress(session, label, path.stat().st_size) as progress:
         yield progress
 
 
-def first(session: Session, path: Path) -> Callable[[Finding], None] | None:
+def first_finding_printer(session: CliContext, path: Path) -> Callable[[Finding], None] | None:
     """Says the first finding of a file that takes a while to read; ``None`` for others."""
     if session.quiet or path.stat().st_size < _QUIET_BELOW:
         return None
-    return lambda found: session.say(f"first finding  {found.code} {found.name}, line {found.line}: {found.message}")
+    return lambda found: session.print_status(
+        f"first finding  {found.code} {found.name}, line {found.line}: {found.message}"
+    )
 
 
 @contextmanager
-def work(session: Session, label: str, total: int) -> Iterator[Progress]:
+def byte_progress(session: CliContext, label: str, total: int) -> Iterator[Progress]:
     """Progress over ``total`` bytes."""
     if session.quiet or total < _QUIET_BELOW:
         yield lambda _done, _total: None
     elif not sys.stderr.isatty():
-        yield LineProgress(session.say, label)
+        yield LineProgress(session.print_status, label)
     else:
         yield from _bar(session, label, total)
 
 
-def _bar(session: Session, label: str, total: int) -> Iterator[Progress]:
+def _bar(session: CliContext, label: str, total: int) -> Iterator[Progress]:
     from rich import progress as parts
 
     from ftpipe.cli.terminal import console

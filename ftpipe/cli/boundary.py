@@ -11,8 +11,15 @@ from typing import NoReturn
 
 import click
 
-from ftpipe.cli.session import Session
-from ftpipe.errors import FtpipeError, InterruptedRunError, MissingExtraError, StateError, StillRunningError, UsageError
+from ftpipe.cli.session import CliContext
+from ftpipe.errors import (
+    FtpipeError,
+    InterruptedRunError,
+    LocalStateError,
+    MissingExtraError,
+    StillRunningError,
+    UsageError,
+)
 
 INTERNAL_ERROR = 70
 """A fault in ftpipe itself (EX_SOFTWARE of sysexits.h)."""
@@ -41,7 +48,7 @@ class InternalError(FtpipeError):
     paid = "unknown"
 
 
-def execute(root: click.Group, argv: Sequence[str], session: Session | None = None) -> int:
+def execute(root: click.Group, argv: Sequence[str], session: CliContext | None = None) -> int:
     """Run one command line and return its exit code; nothing but the document reaches stdout under ``--json``.
 
     Args:
@@ -49,11 +56,11 @@ def execute(root: click.Group, argv: Sequence[str], session: Session | None = No
         argv: Words after the program's name.
         session: What the commands get; a fresh one by default.
     """
-    session = session or Session()
+    session = session or CliContext()
     words = list(argv[: argv.index("--")] if "--" in argv else argv)
     session.json = session.json or "--json" in words
     session.debug = "--debug" in words
-    _be_lenient_with_characters()
+    _replace_unencodable_output()
     try:
         code = _run(root, list(argv), session)
         sys.stdout.flush()
@@ -65,7 +72,7 @@ def execute(root: click.Group, argv: Sequence[str], session: Session | None = No
     return code
 
 
-def _run(root: click.Group, argv: list[str], session: Session) -> int:
+def _run(root: click.Group, argv: list[str], session: CliContext) -> int:
     error: FtpipeError | None = None
     try:
         with root.make_context("ftpipe", argv, obj=session) as context:
@@ -75,7 +82,7 @@ def _run(root: click.Group, argv: list[str], session: Session) -> int:
     except (Exception, KeyboardInterrupt) as raised:  # the one place where every error becomes a code
         if isinstance(raised, BrokenPipeError):
             raise
-        error = translate(raised, session)
+        error = to_ftpipe_error(raised, session)
         if session.debug:
             _trace(raised, session)
         _report(error, session)
@@ -83,24 +90,24 @@ def _run(root: click.Group, argv: list[str], session: Session) -> int:
         from ftpipe.reports.documents import dump, envelope
 
         document = envelope(session.command, session.fields, error, ok=session.exit_code in (0, STILL_RUNNING))
-        click.echo(session.hide(dump(document)))
+        click.echo(session.redact(dump(document)))
     return session.exit_code if error is None else error.exit_code
 
 
-def _trace(raised: BaseException, session: Session) -> None:
+def _trace(raised: BaseException, session: CliContext) -> None:
     import traceback
 
-    from ftpipe.plain import clean_block
+    from ftpipe.plain import sanitize_block
 
-    click.echo(session.hide(clean_block("".join(traceback.format_exception(raised)))), err=True)
+    click.echo(session.redact(sanitize_block("".join(traceback.format_exception(raised)))), err=True)
 
 
-def translate(raised: BaseException, session: Session) -> FtpipeError:
+def to_ftpipe_error(raised: BaseException, session: CliContext) -> FtpipeError:
     """Any exception as a child of the error tree."""
     if isinstance(raised, FtpipeError):
         return raised
     if isinstance(raised, KeyboardInterrupt | click.Abort | EOFError):
-        return InterruptedRunError(session.stopped, session.come_back)
+        return InterruptedRunError(session.interrupt_message, session.resume_hint)
     if isinstance(raised, click.ClickException):
         return _usage(raised)
     if isinstance(raised, ModuleNotFoundError) and (name := (raised.name or "").partition(".")[0]) in _EXTRAS:
@@ -109,11 +116,13 @@ def translate(raised: BaseException, session: Session) -> FtpipeError:
         return MissingExtraError(f"{name} is not installed", "pip install --force-reinstall ftpipe")
     if isinstance(raised, OSError):
         place = f"{raised.filename}: " if raised.filename else ""
-        return StateError(f"{place}{raised.strerror or raised}", "check the path, its permissions and the free space")
+        return LocalStateError(
+            f"{place}{raised.strerror or raised}", "check the path, its permissions and the free space"
+        )
     return InternalError(
         f"ftpipe stumbled over itself: {type(raised).__name__}: {raised}",
         "run it again with --debug, and report what it shows"
-        + (f"; {session.come_back}" if session.come_back.startswith("ftpipe ") else ""),
+        + (f"; {session.resume_hint}" if session.resume_hint.startswith("ftpipe ") else ""),
     )
 
 
@@ -125,20 +134,20 @@ def _usage(raised: click.ClickException) -> UsageError:
     return UsageError(message, f"`{context.command_path} --help` shows how" if context else "`ftpipe --help` shows how")
 
 
-def _report(error: FtpipeError, session: Session) -> None:
-    from ftpipe.plain import clean
+def _report(error: FtpipeError, session: CliContext) -> None:
+    from ftpipe.plain import sanitize_line
 
     is_interrupt = isinstance(error, InterruptedRunError)
     label = session.paint_err("warning", "stopped:") if is_interrupt else session.paint_err("error", "error:")
     if is_interrupt and sys.stderr.isatty():
         click.echo(err=True)  # the terminal has written ^C
-    lines = [f"{label} {clean(error.message, 600)}"]
+    lines = [f"{label} {sanitize_line(error.message, 600)}"]
     if error.hint:
-        lines.append(f"{session.paint_err('dim', '  next:')} {clean(error.hint, 400)}")
-    session.tell(lines)
+        lines.append(f"{session.paint_err('dim', '  next:')} {sanitize_line(error.hint, 400)}")
+    session.print_always(lines)
 
 
-def _be_lenient_with_characters() -> None:
+def _replace_unencodable_output() -> None:
     """A terminal that cannot show a character gets a substitute, not a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

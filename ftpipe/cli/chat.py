@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from ftpipe.cli.asked import FREE
+from ftpipe.cli.asked import LOCAL_PROVIDER
 from ftpipe.cli.group import Command
-from ftpipe.cli.session import Session, pass_session
+from ftpipe.cli.session import CliContext, pass_session
 from ftpipe.errors import UsageError
-from ftpipe.plain import clean_block
+from ftpipe.plain import sanitize_block
 from ftpipe.providers.base import Provider
 from ftpipe.records import Model
 from ftpipe.registry import Registry
@@ -30,7 +30,7 @@ Messages = list[dict[str, Any]]
 @click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="Longest answer.")
 @click.option("--provider", metavar="NAME", help="Where the model answers, if the registry does not know it.")
 @pass_session
-def chat(session: Session, /, model: str | None, message: str | None, system: str | None, **flags: Any) -> None:
+def chat(session: CliContext, /, model: str | None, message: str | None, system: str | None, **flags: Any) -> None:
     """Talk to MODEL: a registered name, alias or job id, or any model of the provider; the newest where not given.
 
     A tuned model knows its task by the system message that it was trained with, so that one is used by default.
@@ -49,7 +49,7 @@ def chat(session: Session, /, model: str | None, message: str | None, system: st
     session.add(model=name, answer=answer(session, provider, name, asked, sampling))
 
 
-def find(session: Session, model: str | None, where: str | None) -> tuple[Provider, str, str]:
+def find(session: CliContext, model: str | None, where: str | None) -> tuple[Provider, str, str]:
     """The endpoint, the model's own name there, and the system message that it was trained with.
 
     Raises:
@@ -64,7 +64,7 @@ def find(session: Session, model: str | None, where: str | None) -> tuple[Provid
     if known is None and model is None:
         raise UsageError(f"no model is registered in {registry.place}", "ftpipe train makes one; or name a model")
     name = str(model) if known is None or (model in {c.model for c in known.checkpoints}) else known.id
-    default = known.provider if known else settings.config.provider or FREE
+    default = known.provider if known else settings.config.provider or LOCAL_PROVIDER
     trained = trained_system(registry, known) if known else ""
     return session.provider(where or default, settings), name, trained
 
@@ -85,15 +85,15 @@ def trained_system(registry: Registry, model: Model) -> str:
     return content if isinstance(content, str) else ""
 
 
-def answer(session: Session, provider: Provider, name: str, asked: Messages, sampling: dict[str, Any]) -> str:
+def answer(session: CliContext, provider: Provider, name: str, asked: Messages, sampling: dict[str, Any]) -> str:
     """Stream one answer to stdout, made safe for the terminal, and return it as it came."""
     pieces: list[str] = []
-    session.stopped = "interrupted; the answer is not complete"
+    session.interrupt_message = "interrupted; the answer is not complete"
     for piece in _stream(provider, name, asked, sampling):
         pieces.append(piece)
         if not session.json:
-            click.echo(session.hide(clean_block(piece)), nl=False)
-    session.out("")
+            click.echo(session.redact(sanitize_block(piece)), nl=False)
+    session.print_result("")
     return "".join(pieces)
 
 
@@ -101,15 +101,17 @@ def _stream(provider: Provider, name: str, asked: Messages, sampling: dict[str, 
     return provider.models.stream(name, asked, **sampling)
 
 
-def converse(session: Session, provider: Provider, name: str, opening: Messages, sampling: dict[str, Any]) -> None:
+def converse(session: CliContext, provider: Provider, name: str, opening: Messages, sampling: dict[str, Any]) -> None:
     """Questions and answers until Ctrl-D; Ctrl-C stops an answer, and twice leaves."""
-    session.say(f"{session.paint_err('dim', f'talking to {clean_block(name)}; an empty line or Ctrl-D ends it')}")
+    session.print_status(
+        f"{session.paint_err('dim', f'talking to {sanitize_block(name)}; an empty line or Ctrl-D ends it')}"
+    )
     said = list(opening)
     while True:
         try:
             text = input("> ").strip()
         except EOFError:
-            session.say("")
+            session.print_status("")
             return
         if not text:
             return

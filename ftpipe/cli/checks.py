@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ftpipe.cli.options import FILE, together
-from ftpipe.cli.session import Session
+from ftpipe.cli.options import FILE, combine_options
+from ftpipe.cli.session import CliContext
 from ftpipe.config import RunConfig
-from ftpipe.errors import StateError
+from ftpipe.errors import LocalStateError
 from ftpipe.records import Finding
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FORMATS = ("text", "json", "ndjson", "github", "gitlab", "sarif", "junit", "md")
 MACHINE_FORMATS = frozenset({"github", "gitlab", "sarif", "junit", "md"})
 """Formats that all files of a call go into together."""
-check_options = together(
+check_options = combine_options(
     click.option("--select", metavar="CODES", help="Only these rules: codes or beginnings, FT2,FT301."),
     click.option("--ignore", metavar="CODES", help="Without these rules: codes or beginnings, FT8."),
     click.option("--max-findings", type=click.IntRange(1), metavar="N", help="Findings kept of each rule; all count."),
@@ -69,29 +69,29 @@ def check_settings(
 
 
 @contextmanager
-def spilling(session: Session, form: str, path: Path | None) -> Iterator[Callable[[Finding], None] | None]:
+def findings_writer(session: CliContext, form: str, path: Path | None) -> Iterator[Callable[[Finding], None] | None]:
     """Where every finding goes, one JSON object a line: to stdout, to a file, or nowhere.
 
     Raises:
-        StateError: The file cannot be written.
+        LocalStateError: The file cannot be written.
     """
     from ftpipe.reports.ci import ndjson_line
 
     if path is None:
-        yield (lambda finding: session.out(session.hide(ndjson_line(finding)))) if form == "ndjson" else None
+        yield (lambda finding: session.print_result(session.redact(ndjson_line(finding)))) if form == "ndjson" else None
         return
     try:
         with path.open("w", encoding="ascii") as file:
 
             def write(finding: Finding) -> None:
-                line = session.hide(ndjson_line(finding))
+                line = session.redact(ndjson_line(finding))
                 file.write(f"{line}\n")
                 if form == "ndjson":
-                    session.out(line)
+                    session.print_result(line)
 
             yield write
     except OSError as exc:
-        raise StateError(f"{path} cannot be written: {exc.strerror}", "check the folder and the disk") from exc
+        raise LocalStateError(f"{path} cannot be written: {exc.strerror}", "check the folder and the disk") from exc
     session.add(findings_file=path)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import click
 
 from ftpipe.cli.group import Command
-from ftpipe.cli.session import Session, pass_session
+from ftpipe.cli.session import CliContext, pass_session
 
 
 @click.command(cls=Command, example="ftpipe models compare support-bot@production ft:…")
 @click.argument("first")
 @click.argument("second")
 @pass_session
-def compare(session: Session, first: str, second: str) -> None:
+def compare(session: CliContext, first: str, second: str) -> None:
     """Show where FIRST and SECOND differ, and who was better where both were evaluated."""
     from ftpipe.reports.evaluation.short import comparison_lines
     from ftpipe.reports.models import difference_lines
@@ -26,7 +26,9 @@ def compare(session: Session, first: str, second: str) -> None:
     ]
     judged = registry.evaluations(*sides)
     session.add(models=[one, other], evaluations=judged)
-    session.out(difference_lines(one, other, session.paint))
-    session.out(comparison_lines(judged, sides, session.paint))
+    session.print_result(difference_lines(one, other, session.style))
+    session.print_result(comparison_lines(judged, sides, session.style))
     if not judged:
-        session.say(f"no evaluation has both; ftpipe evaluate {second} --against {first} --data FILE makes one")
+        session.print_status(
+            f"no evaluation has both; ftpipe evaluate {second} --against {first} --data FILE makes one"
+        )

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import click
 
 from ftpipe.cli.group import Command, Group
-from ftpipe.cli.session import Session, pass_session
+from ftpipe.cli.session import CliContext, pass_session
 from ftpipe.config import RunConfig, Settings, setting_keys
 from ftpipe.paths import home, state_dir
-from ftpipe.plain import clean, table
+from ftpipe.plain import format_table, sanitize_line
 from ftpipe.reports.documents import plain_data
 
 config = Group(
@@ -43,23 +43,23 @@ def _value(config: RunConfig, key: str) -> object:
 
 @click.command(cls=Command, example="ftpipe config show\nFTPIPE_EPOCHS=3 ftpipe config show --json")
 @pass_session
-def show(session: Session) -> None:
+def show(session: CliContext) -> None:
     """Show every setting, its value, and where it comes from."""
     rows = list(rows_of(session.settings()))
     session.add(settings={key: {"value": value, "origin": origin} for key, value, origin in rows})
-    shown = [(key, _text(value), session.paint("dim", clean(origin, 120))) for key, value, origin in rows]
-    session.out(table(shown))
+    shown = [(key, _text(value), session.style("dim", sanitize_line(origin, 120))) for key, value, origin in rows]
+    session.print_result(format_table(shown))
 
 
 def _text(value: object) -> str:
     if value in (None, {}, []):
         return "–"
-    return clean(value if isinstance(value, str) else json.dumps(value), 120)
+    return sanitize_line(value if isinstance(value, str) else json.dumps(value), 120)
 
 
 @click.command(cls=Command, example="ftpipe config path")
 @pass_session
-def path(session: Session) -> None:
+def path(session: CliContext) -> None:
     """Show the files and folders that ftpipe uses here."""
     settings = session.settings()
     places = {
@@ -70,4 +70,4 @@ def path(session: Session) -> None:
     }
     shown = {name: _PASSWORD.sub(r"\1***@", str(place)) if place else None for name, place in places.items()}
     session.add(paths=shown)
-    session.out(table((name, clean(place or "none", 300)) for name, place in shown.items()))
+    session.print_result(format_table((name, sanitize_line(place or "none", 300)) for name, place in shown.items()))

@@ -10,9 +10,9 @@ import click
 from ftpipe.cli import options
 from ftpipe.cli.asked import require_file
 from ftpipe.cli.group import Command
-from ftpipe.cli.session import Session, pass_session
+from ftpipe.cli.session import CliContext, pass_session
 from ftpipe.errors import UsageError
-from ftpipe.plain import clean, plural
+from ftpipe.plain import plural, sanitize_line
 
 SHOWN = 10
 """Rows left out that are named."""
@@ -24,7 +24,7 @@ SHOWN = 10
 @click.option("--system", default="", metavar="TEXT", help="System message for every dialogue that has none.")
 @click.option("--columns", metavar="Q,A", help="The columns of question and answer, where they cannot be guessed.")
 @pass_session
-def convert(session: Session, data: Path, output: Path | None, system: str, columns: str | None) -> None:
+def convert(session: CliContext, data: Path, output: Path | None, system: str, columns: str | None) -> None:
     """Write the records of DATA as chat JSONL. The old file stays as it is."""
     from ftpipe.dataset.convert import convert as convert_file
 
@@ -35,10 +35,12 @@ def convert(session: Session, data: Path, output: Path | None, system: str, colu
     target = output or data.with_name(f"{data.stem}.chat.jsonl")
     done = convert_file(data, target, system=system, columns=(named[0], named[1]) if named else None)
     session.add(**done._asdict() | {"skipped": [row._asdict() for row in done.skipped]})
-    session.out(f"{clean(done.output, 300)}  {plural(done.records, 'record')} from {clean(done.source, 60)}")
+    session.print_result(
+        f"{sanitize_line(done.output, 300)}  {plural(done.records, 'record')} from {sanitize_line(done.source, 60)}"
+    )
     if done.skipped_total:
-        session.say(f"{plural(done.skipped_total, 'row')} left out:")
-        session.say([f"  {clean(row, 300)}" for row in done.skipped[:SHOWN]])
+        session.print_status(f"{plural(done.skipped_total, 'row')} left out:")
+        session.print_status([f"  {sanitize_line(row, 300)}" for row in done.skipped[:SHOWN]])
         if done.skipped_total > SHOWN:
-            session.say(f"  … and {done.skipped_total - SHOWN:,} more")
-    session.say(f"{session.paint_err('bold', 'Next:')} ftpipe prepare {quote(str(done.output))}")
+            session.print_status(f"  … and {done.skipped_total - SHOWN:,} more")
+    session.print_status(f"{session.paint_err('bold', 'Next:')} ftpipe prepare {quote(str(done.output))}")

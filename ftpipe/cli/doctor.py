@@ -6,15 +6,15 @@ from pathlib import Path
 
 import click
 
-from ftpipe.cli.asked import FREE
-from ftpipe.cli.examine import Finding, examine
-from ftpipe.cli.examine_online import examine_online
+from ftpipe.cli.asked import LOCAL_PROVIDER
+from ftpipe.cli.examine import CheckResult, run_offline_checks
+from ftpipe.cli.examine_online import run_online_checks
 from ftpipe.cli.group import Command
-from ftpipe.cli.session import Session, pass_session
+from ftpipe.cli.session import CliContext, pass_session
 from ftpipe.config import Settings
-from ftpipe.errors import FtpipeError, StateError, UsageError
+from ftpipe.errors import FtpipeError, LocalStateError, UsageError
 from ftpipe.paths import state_dir
-from ftpipe.plain import clean, plural
+from ftpipe.plain import plural, sanitize_line
 
 _MARKS = {"ok": ("ok", "✓"), "warn": ("warning", "!"), "bad": ("error", "✗")}
 
@@ -26,45 +26,47 @@ _MARKS = {"ok": ("ok", "✓"), "warn": ("warning", "!"), "bad": ("error", "✗")
     "--repair", is_flag=True, help="Move a damaged registry aside; rebuild it from its copy and the provider's jobs."
 )
 @pass_session
-def doctor(session: Session, online: bool, provider: str | None, repair: bool) -> None:
+def doctor(session: CliContext, online: bool, provider: str | None, repair: bool) -> None:
     """Look at everything that ftpipe needs; ends with 1 where something is broken.
 
     Nothing is changed, but by --repair, and nothing is ever deleted.
     """
     settings = session.settings({"provider": provider})
     if repair:
-        mend(session, settings)
-    found: list[Finding] = []
-    for finding in examine(settings, lambda: session.registry(settings)):
+        repair_registry(session, settings)
+    found: list[CheckResult] = []
+    for finding in run_offline_checks(settings, lambda: session.registry(settings)):
         found.append(show(session, finding))
     if online:
-        name = settings.config.provider or FREE
-        found += [show(session, finding) for finding in examine_online(settings, name, session.environment())]
+        name = settings.config.provider or LOCAL_PROVIDER
+        found += [show(session, finding) for finding in run_online_checks(settings, name, session.environment())]
     session.add(checks=[vars(finding) for finding in found])
     bad = sum(finding.state == "bad" for finding in found)
     session.exit_code = 1 if bad else 0
     session.add(broken=bad)
     warned = sum(finding.state == "warn" for finding in found)
     verdict = f"{plural(bad, 'thing is', 'things are')} broken" if bad else "nothing is broken"
-    session.say(f"\n{verdict}" + (f", {plural(warned, 'warning')}" if warned else ""))
+    session.print_status(f"\n{verdict}" + (f", {plural(warned, 'warning')}" if warned else ""))
 
 
-def show(session: Session, finding: Finding) -> Finding:
+def show(session: CliContext, finding: CheckResult) -> CheckResult:
     """Write one line, and under it what to do."""
     style, mark = _MARKS[finding.state]
-    session.out(f"{session.paint(style, mark)} {finding.name:<10} {clean(session.hide(finding.text), 300)}")
+    session.print_result(
+        f"{session.style(style, mark)} {finding.name:<10} {sanitize_line(session.redact(finding.text), 300)}"
+    )
     if finding.hint:
-        session.out(f"  {'':<10} {session.paint('dim', '→ ' + clean(finding.hint, 300))}")
+        session.print_result(f"  {'':<10} {session.style('dim', '→ ' + sanitize_line(finding.hint, 300))}")
     return finding
 
 
-def mend(session: Session, settings: Settings) -> None:
+def repair_registry(session: CliContext, settings: Settings) -> None:
     """Move the registry aside if it is damaged; take what its copy tells and the provider lists into a new one.
 
     Raises:
         UsageError: The registry is a database server's, which has its own tools.
     """
-    from ftpipe.doctor import move_aside, rebuild, verify
+    from ftpipe.doctor import quarantine_database, rebuild, verify
 
     named = settings.config.registry or str(state_dir() / "registry.db")
     if "://" in named and not named.startswith("sqlite:///"):
@@ -72,17 +74,19 @@ def mend(session: Session, settings: Settings) -> None:
     path = Path(named.removeprefix("sqlite:///"))
     try:
         verify(session.registry(settings))
-    except StateError as error:
-        session.say(clean(error.message, 300))
-        aside = move_aside(path)
+    except LocalStateError as error:
+        session.print_status(sanitize_line(error.message, 300))
+        aside = quarantine_database(path)
         session.add(moved_to=aside)
-        session.say(f"moved it to {clean(aside, 300)}")
-    name = settings.config.provider or FREE
+        session.print_status(f"moved it to {sanitize_line(aside, 300)}")
+    name = settings.config.provider or LOCAL_PROVIDER
     try:
         providers = [session.provider(name, settings)]
     except FtpipeError as error:  # without a key the rest of the repair is still worth having
-        session.say(f"{name} is not asked: {clean(error.message, 300)}")
+        session.print_status(f"{name} is not asked: {sanitize_line(error.message, 300)}")
         providers = []
-    runs = rebuild(session.registry(settings), providers, say=lambda text: session.say(clean(text, 300)))
+    runs = rebuild(
+        session.registry(settings), providers, say=lambda text: session.print_status(sanitize_line(text, 300))
+    )
     session.add(adopted=[run.id for run in runs])
-    session.say(f"{plural(len(runs), 'job')} of {name} in the registry\n")
+    session.print_status(f"{plural(len(runs), 'job')} of {name} in the registry\n")

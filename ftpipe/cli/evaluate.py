@@ -10,20 +10,20 @@ import click
 from ftpipe.cli import options
 from ftpipe.cli.asked import require_file
 from ftpipe.cli.group import Command
-from ftpipe.cli.session import Session, pass_session
-from ftpipe.cli.tracking import export_options, opened, send
+from ftpipe.cli.session import CliContext, pass_session
+from ftpipe.cli.tracking import export_options, open_exporters, send
 from ftpipe.config import Settings
 
 if TYPE_CHECKING:
-    from ftpipe.cli.answering import Sides
+    from ftpipe.cli.answering import EvaluationArms
     from ftpipe.errors import UsageError
-    from ftpipe.exporters import Tracked
+    from ftpipe.exporters import ExportedRun
     from ftpipe.records.evaluation import Evaluation, EvaluationSpec
 
 FOLDER = "evaluations"
 """Where answers and results are kept, in the project's state folder."""
 
-what = options.together(
+item_options = options.combine_options(
     click.option("--against", metavar="BASE", help="The baseline; the first model's own base where not given."),
     click.option(
         "--data", type=options.FILE, metavar="FILE", help="Held-out chat JSONL; with --losses the training rows."
@@ -33,7 +33,7 @@ what = options.together(
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N items."),
     click.option("--cluster", metavar="KEY", help="Key whose value says which items belong together."),
 )
-how = options.together(
+scoring_options = options.combine_options(
     click.option("--task", type=click.Choice(["label", "json", "tools", "text"]), help="What the answers are."),
     click.option(
         "--metric",
@@ -49,7 +49,7 @@ how = options.together(
     click.option("--gate", "gates", multiple=True, metavar="EXPR", help="Such as 'exact>=+0.03@95%'; exit 1 if lost."),
     click.option("--max-regressions", type=click.IntRange(min=0), metavar="N", help="Items that may get worse."),
 )
-asking = options.together(
+sampling_options = options.combine_options(
     click.option("--temperature", type=click.FloatRange(0, 2), default=0.0, show_default=True, help="0 is likeliest."),
     click.option("--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Longest answer."),
     click.option("--seed", type=int, default=0, show_default=True, help="Of the sampling."),
@@ -58,13 +58,13 @@ asking = options.together(
     click.option("--per-minute", type=click.FloatRange(min=0.01), metavar="N", help="Requests a minute at most."),
     click.option("--fresh", is_flag=True, help="Ask again what was answered before."),
 )
-losses = options.together(
+losses = options.combine_options(
     click.option("--losses", is_flag=True, help="Rank training rows by loss before and after: finds wrong labels."),
     click.option("--by", type=click.Choice(["after", "before", "rise"]), default="after", show_default=True,
                  help="Which loss ranks the rows."),
     click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="Rows that are listed."),
 )  # fmt: skip
-outputs = options.together(
+outputs = options.combine_options(
     *(
         click.option(f"--{name}", type=options.FILE, metavar="FILE", help=f"Write {title} here.")
         for name, title in (
@@ -85,22 +85,22 @@ outputs = options.together(
     "ftpipe evaluate ft:… --losses",
 )
 @click.argument("models", nargs=-1, required=True)
-@what
-@how
-@asking
+@item_options
+@scoring_options
+@sampling_options
 @losses
 @outputs
 @export_options
 @pass_session
-def evaluate(session: Session, /, models: tuple[str, ...], **flags: Any) -> None:
+def evaluate(session: CliContext, /, models: tuple[str, ...], **flags: Any) -> None:
     """Compare MODELS with a baseline on items that neither has seen.
 
     Each is asked the same, scores are compared item by item, and the verdict is win, loss, or not enough evidence.
     Answers are kept: a stopped evaluation goes on where it was. With a gate the exit code is 1 where it is lost.
     """
-    from ftpipe.cli.answering import sides
+    from ftpipe.cli.answering import resolve_arms
 
-    if flags["losses"] or typed() & {"by", "top"}:
+    if flags["losses"] or explicit_options() & {"by", "top"}:
         rank_losses(session, models, flags)
         return
     if flags["data"] is None:
@@ -108,16 +108,16 @@ def evaluate(session: Session, /, models: tuple[str, ...], **flags: Any) -> None
     for name in ("data", "prompt", "schema", "grader"):
         if flags[name] is not None:
             require_file(flags[name])
-    exporters = opened(flags["exports"])
+    exporters = open_exporters(flags["exports"])
     settings = session.settings({"provider": flags["provider"]})
-    found = sides(session, settings, models, against=flags["against"], prompt=flags["prompt"])
-    evaluation = ask(session, settings, found, flags)
+    found = resolve_arms(session, settings, models, against=flags["against"], prompt=flags["prompt"])
+    evaluation = run_evaluation(session, settings, found, flags)
     show(session, evaluation)
     send(session, exporters, write(session, settings, evaluation, found, flags), flags["project"])
-    refuse_lost(evaluation)
+    fail_on_lost_gate(evaluation)
 
 
-def typed() -> frozenset[str]:
+def explicit_options() -> frozenset[str]:
     """The command's own options that were given on the command line, as they are written, without dashes."""
     from click.core import ParameterSource
 
@@ -131,7 +131,7 @@ def typed() -> frozenset[str]:
     return frozenset(given)
 
 
-def rank_losses(session: Session, models: tuple[str, ...], flags: dict[str, Any]) -> None:
+def rank_losses(session: CliContext, models: tuple[str, ...], flags: dict[str, Any]) -> None:
     """The other question: which rows of the training data are hard.
 
     Raises:
@@ -142,7 +142,7 @@ def rank_losses(session: Session, models: tuple[str, ...], flags: dict[str, Any]
 
     if not flags["losses"]:
         raise UsageError("--by and --top are about --losses", "add --losses")
-    rank_rows(session, models, flags, typed())
+    rank_rows(session, models, flags, explicit_options())
 
 
 def no_data(models: tuple[str, ...]) -> UsageError:
@@ -155,16 +155,16 @@ def no_data(models: tuple[str, ...]) -> UsageError:
     )
 
 
-def usual(data: Path) -> dict[str, Any]:
+def default_options(data: Path) -> dict[str, Any]:
     """The flags of an evaluation at which nothing was said but the file."""
     return evaluate.make_context("evaluate", ["MODEL", "--data", str(data)]).params
 
 
-def ask(session: Session, settings: Settings, found: Sides, flags: dict[str, Any]) -> Evaluation:
+def run_evaluation(session: CliContext, settings: Settings, found: EvaluationArms, flags: dict[str, Any]) -> Evaluation:
     """Open the endpoint and evaluate; answers are kept one by one."""
-    from ftpipe.cli.answering import answers_bar
-    from ftpipe.evaluation.answers import AnswerMemory
-    from ftpipe.evaluation.asking import Asker, Pace
+    from ftpipe.cli.answering import answers_progress
+    from ftpipe.evaluation.answers import ResponseCache
+    from ftpipe.evaluation.asking import RateLimiter, RequestRunner
     from ftpipe.paths import state_dir
     from ftpipe.stages import evaluate as stage
 
@@ -172,19 +172,19 @@ def ask(session: Session, settings: Settings, found: Sides, flags: dict[str, Any
     spec = spec_of(found, flags)
     provider = session.provider(found.provider, settings)
     folder = None if flags["fresh"] else state_dir() / FOLDER
-    memory = AnswerMemory(folder, endpoint=provider.endpoint)
-    asker = Asker(
+    memory = ResponseCache(folder, endpoint=provider.endpoint)
+    asker = RequestRunner(
         stage.ProviderChat(provider.models),
         memory,
         concurrency=flags["concurrency"],
-        pace=Pace(flags["per_minute"]),
+        pace=RateLimiter(flags["per_minute"]),
     )
-    session.stopped, session.come_back = "interrupted", "run the same command again to go on"
-    with answers_bar(session) as progress:
+    session.interrupt_message, session.resume_hint = "interrupted", "run the same command again to go on"
+    with answers_progress(session) as progress:
         return stage.evaluate(data, spec, asker=asker, on_progress=progress)
 
 
-def spec_of(found: Sides, flags: dict[str, Any]) -> EvaluationSpec:
+def spec_of(found: EvaluationArms, flags: dict[str, Any]) -> EvaluationSpec:
     """What is asked, from the flags.
 
     Raises:
@@ -232,7 +232,7 @@ def read_object(path: Path | None, what: str) -> dict[str, Any] | None:
     return value
 
 
-def show(session: Session, evaluation: Evaluation) -> None:
+def show(session: CliContext, evaluation: Evaluation) -> None:
     """Put the result on stdout, or into the document."""
     from ftpipe.reports.evaluation.text import evaluation_lines
 
@@ -243,12 +243,12 @@ def show(session: Session, evaluation: Evaluation) -> None:
             name: [outcome.item.line for outcome in evaluation.moved(name)[0]] for name in evaluation.challengers
         },
     )
-    session.out(evaluation_lines(evaluation, session.paint))
+    session.print_result(evaluation_lines(evaluation, session.style))
 
 
 def write(
-    session: Session, settings: Settings, evaluation: Evaluation, found: Sides, flags: dict[str, Any]
-) -> list[Tracked]:
+    session: CliContext, settings: Settings, evaluation: Evaluation, found: EvaluationArms, flags: dict[str, Any]
+) -> list[ExportedRun]:
     """Keep the result in the project's state, with its page, and write what else was asked for.
 
     Returns:
@@ -257,7 +257,7 @@ def write(
     from ftpipe.exporters.tracked import evaluation_runs
     from ftpipe.paths import state_dir
     from ftpipe.reports.evaluation import FORMATS
-    from ftpipe.reports.evaluation.page import Background, page
+    from ftpipe.reports.evaluation.page import PageContext, page
 
     registry = session.registry(settings)
     # a checkpoint's curve ends where the checkpoint was made
@@ -268,7 +268,7 @@ def write(
     }
     folder = state_dir() / FOLDER
     files = {"json": folder / f"{evaluation.id}.json", "html": flags["html"] or folder / f"{evaluation.id}.html"}
-    texts = {"json": evaluation.model_dump_json(), "html": page(evaluation, Background(found.known, curves))}
+    texts = {"json": evaluation.model_dump_json(), "html": page(evaluation, PageContext(found.known, curves))}
     for name, form in FORMATS.items():
         if flags[name] is not None:
             files[name], texts[name] = flags[name], form(evaluation)
@@ -277,20 +277,20 @@ def write(
         path.write_text(texts[name], encoding="utf-8", newline="")
     registry.save_evaluation(evaluation)
     session.add(files=files)
-    session.say(f"report: {files['html']}")
+    session.print_status(f"report: {files['html']}")
     return evaluation_runs(evaluation, found.known, curves, files["html"])
 
 
-def refuse_lost(evaluation: Evaluation) -> None:
+def fail_on_lost_gate(evaluation: Evaluation) -> None:
     """End with exit code 1 where a gate is lost.
 
     Raises:
-        GateLostError: One of the gates is lost.
+        GateFailedError: One of the gates is lost.
     """
-    from ftpipe.errors import GateLostError
+    from ftpipe.errors import GateFailedError
 
     lost = [gate for gate in evaluation.gates if not gate.passed]
     if lost:
-        raise GateLostError(
+        raise GateFailedError(
             f"the gate is lost: {lost[0].explanation}", "the report lists what got worse and what it takes"
         )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from ftpipe.config import Settings
 from ftpipe.errors import FtpipeError
 from ftpipe.paths import home, server_dir, state_dir
-from ftpipe.plain import plural, size
+from ftpipe.plain import format_bytes, plural
 
 if TYPE_CHECKING:
     from ftpipe.providers.profiles import Profile
@@ -32,7 +32,7 @@ LOCAL = ("torch", "transformers", "peft", "starlette", "uvicorn")
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One line of the doctor: what was looked at, how it is, and what to do."""
 
     name: str
@@ -41,7 +41,9 @@ class Finding:
     hint: str = ""
 
 
-def examine(settings: Settings, registry: Callable[[], Registry], today: date | None = None) -> Iterator[Finding]:
+def run_offline_checks(
+    settings: Settings, registry: Callable[[], Registry], today: date | None = None
+) -> Iterator[CheckResult]:
     """Everything that can be known offline, a finding at a time.
 
     Args:
@@ -65,34 +67,38 @@ def examine(settings: Settings, registry: Callable[[], Registry], today: date | 
     yield endpoint()
 
 
-def guarded(name: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+def guarded(name: str, look: Callable[[], Iterator[CheckResult]]) -> Iterator[CheckResult]:
     """The findings of one examination; an error of the tree is a finding, too."""
     try:
         yield from look()
     except FtpipeError as error:
-        yield Finding(name, "bad", error.message, error.hint)
+        yield CheckResult(name, "bad", error.message, error.hint)
 
 
-def python_version() -> Finding:
+def python_version() -> CheckResult:
     """Which Python runs."""
-    return Finding("python", "ok", f"{sys.version.split()[0]} at {sys.executable}")
+    return CheckResult("python", "ok", f"{sys.version.split()[0]} at {sys.executable}")
 
 
-def packages() -> Iterator[Finding]:
+def packages() -> Iterator[CheckResult]:
     """The versions of what ftpipe stands on."""
     core = {name: _version(name) for name in CORE}
     missing = [name for name, version in core.items() if not version]
     text = ", ".join(f"{name} {version}" for name, version in core.items() if version)
     hint = f"pip install {' '.join(missing)}" if missing else ""
-    yield Finding("packages", "bad" if missing else "ok", f"missing: {', '.join(missing)}" if missing else text, hint)
+    yield CheckResult(
+        "packages", "bad" if missing else "ok", f"missing: {', '.join(missing)}" if missing else text, hint
+    )
     local = {name: _version(name) for name in LOCAL}
     absent = [name for name, version in local.items() if not version]
     if absent:
-        yield Finding(
+        yield CheckResult(
             "local", "warn", f"not installed: {', '.join(absent)}", "pip install 'ftpipe[local]' to train here"
         )
     else:
-        yield Finding("local", "ok", ", ".join(f"{name} {version}" for name, version in local.items()) + accelerators())
+        yield CheckResult(
+            "local", "ok", ", ".join(f"{name} {version}" for name, version in local.items()) + accelerators()
+        )
 
 
 def _version(name: str) -> str:
@@ -115,23 +121,25 @@ def accelerators() -> str:
     return ", " + "; ".join(asked.stdout.split("\n")[:8]).strip("; ") if asked.stdout.strip() else ", no NVIDIA card"
 
 
-def settings_file(settings: Settings) -> Finding:
+def settings_file(settings: Settings) -> CheckResult:
     """Which configuration is in force."""
     if settings.path is None:
-        return Finding("config", "ok", "no ftpipe.toml here: the defaults are in force")
-    return Finding("config", "ok", f"{settings.path}, {plural(len(settings.origins), 'value')} set")
+        return CheckResult("config", "ok", "no ftpipe.toml here: the defaults are in force")
+    return CheckResult("config", "ok", f"{settings.path}, {plural(len(settings.origins), 'value')} set")
 
 
-def secrets_file(folder: Path) -> Finding:
+def secrets_file(folder: Path) -> CheckResult:
     """Whether ``.env`` is kept out of git and away from other users."""
     path = folder / ".env"
     if not path.is_file():
-        return Finding("secrets", "ok", "no .env here")
+        return CheckResult("secrets", "ok", "no .env here")
     if _is_tracked(path):
-        return Finding("secrets", "bad", ".env is tracked by git", "git rm --cached .env, and replace the keys in it")
+        return CheckResult(
+            "secrets", "bad", ".env is tracked by git", "git rm --cached .env, and replace the keys in it"
+        )
     if path.stat().st_mode & 0o077:
-        return Finding("secrets", "warn", ".env can be read by other users of this machine", "chmod 600 .env")
-    return Finding("secrets", "ok", ".env is there, not tracked, and yours alone")
+        return CheckResult("secrets", "warn", ".env can be read by other users of this machine", "chmod 600 .env")
+    return CheckResult("secrets", "ok", ".env is there, not tracked, and yours alone")
 
 
 def _is_tracked(path: Path) -> bool:
@@ -140,7 +148,7 @@ def _is_tracked(path: Path) -> bool:
     return bool(git) and subprocess.run(command, cwd=path.parent, capture_output=True, check=False).returncode == 0
 
 
-def state_folder() -> Finding:
+def state_folder() -> CheckResult:
     """Whether runs can be remembered here."""
     from ftpipe.registry.connect import NETWORK_FILE_SYSTEMS, filesystem_of
 
@@ -148,81 +156,85 @@ def state_folder() -> Finding:
     place = folder if folder.is_dir() else folder.parent
     kind = filesystem_of(place)
     if not os.access(place, os.W_OK):
-        return Finding("state", "bad", f"{place} cannot be written", "run ftpipe where you may write")
+        return CheckResult("state", "bad", f"{place} cannot be written", "run ftpipe where you may write")
     if kind in NETWORK_FILE_SYSTEMS:
-        return Finding("state", "bad", f"{place} is on {kind}", "name a local database with FTPIPE_REGISTRY")
+        return CheckResult("state", "bad", f"{place} is on {kind}", "name a local database with FTPIPE_REGISTRY")
     there = "" if folder.is_dir() else " (made at the first run)"
-    return Finding("state", "ok", f"{folder}{there}" + (f" on {kind}" if kind else ""))
+    return CheckResult("state", "ok", f"{folder}{there}" + (f" on {kind}" if kind else ""))
 
 
-def registry_state(registry: Registry, today: date) -> Iterator[Finding]:
+def registry_state(registry: Registry, today: date) -> Iterator[CheckResult]:
     """Whether the database is whole, and which models end soon."""
     models = registry.models()
     runs = registry.runs(10_000)
     place = registry.place.removeprefix("sqlite:///")
     known = f"{plural(len(runs), 'run')}, {plural(len(models), 'model')}"
-    yield Finding("registry", "ok", f"{place}: whole, {known}")
+    yield CheckResult("registry", "ok", f"{place}: whole, {known}")
     yield ledger_state(registry)
     ends = {m.id: date.fromisoformat(m.base_shutdown_date) for m in models if m.base_shutdown_date}
     soon = sorted((end, name) for name, end in ends.items() if (end - today).days <= SOON_DAYS)
     for end, name in soon[:5]:
         state: State = "bad" if end < today else "warn"
         when = "has ended" if end < today else f"ends in {(end - today).days} days"
-        yield Finding("model", state, f"{name} {when}, on {end}", "train it again on another base, or on this machine")
+        yield CheckResult(
+            "model", state, f"{name} {when}, on {end}", "train it again on another base, or on this machine"
+        )
     doubtful = [run for run in runs if run.state in ("prepared", "uploaded")]
     if doubtful:
-        yield Finding("runs", "warn", f"{plural(len(doubtful), 'run')} did not come to an end", "ftpipe resume")
+        yield CheckResult("runs", "warn", f"{plural(len(doubtful), 'run')} did not come to an end", "ftpipe resume")
 
 
-def ledger_state(registry: Registry) -> Finding:
+def ledger_state(registry: Registry) -> CheckResult:
     """Whether the rows are still those that ftpipe wrote."""
     from ftpipe.registry.audit import audit
 
     found = next(audit(registry.engine), None)
     if found is not None:
-        return Finding("ledger", "bad", found.text, "ftpipe models verify names every place")
-    return Finding("ledger", "ok", f"{plural(registry.ledger_size(), 'entry', 'entries')}, unbroken")
+        return CheckResult("ledger", "bad", found.text, "ftpipe models verify names every place")
+    return CheckResult("ledger", "ok", f"{plural(registry.ledger_size(), 'entry', 'entries')}, unbroken")
 
 
-def disk(name: str, folder: Path) -> Finding:
+def disk(name: str, folder: Path) -> CheckResult:
     """How much room there is."""
     place = next(path for path in (folder, *folder.parents) if path.is_dir())
     free = shutil.disk_usage(place).free
     if free < NO_DISK:
-        return Finding(name, "bad", f"{size(free)} free at {place}", "free some space before anything is begun")
-    if free < LOW_DISK:
-        return Finding(
-            name, "warn", f"{size(free)} free at {place}", "a base model and its checkpoints need about 2 GB"
+        return CheckResult(
+            name, "bad", f"{format_bytes(free)} free at {place}", "free some space before anything is begun"
         )
-    return Finding(name, "ok", f"{size(free)} free at {place}")
+    if free < LOW_DISK:
+        return CheckResult(
+            name, "warn", f"{format_bytes(free)} free at {place}", "a base model and its checkpoints need about 2 GB"
+        )
+    return CheckResult(name, "ok", f"{format_bytes(free)} free at {place}")
 
 
-def tokenizer() -> Iterator[Finding]:
+def tokenizer() -> Iterator[CheckResult]:
     """Whether tokens can be counted without a network."""
     from ftpipe.dataset.tokens import encoding_for
 
     name = encoding_for("gpt-4.1-mini-2025-04-14").name
-    yield Finding("tokenizer", "ok", f"{name} is in the package, no network needed")
+    yield CheckResult("tokenizer", "ok", f"{name} is in the package, no network needed")
 
 
-def prices(settings: Settings, today: date) -> Iterator[Finding]:
+def prices(settings: Settings, today: date) -> Iterator[CheckResult]:
     """How old the prices are."""
     from ftpipe.dataset.prices import PriceTable
 
     row = PriceTable.load(settings.config.prices).row("gpt-4.1-mini-2025-04-14")
     as_of = getattr(row, "as_of", None)
     if as_of is None:
-        yield Finding("prices", "warn", "there are none", 'add [prices."MODEL"] to ftpipe.toml')
+        yield CheckResult("prices", "warn", "there are none", 'add [prices."MODEL"] to ftpipe.toml')
         return
     age = (today - (as_of if isinstance(as_of, date) else date.fromisoformat(str(as_of)))).days
     state: State = "warn" if age > 2 * SOON_DAYS else "ok"
     hint = (
         "compare them with the provider's price page; [prices] in ftpipe.toml overrides them" if state == "warn" else ""
     )
-    yield Finding("prices", state, f"as of {as_of}, {age} days old", hint)
+    yield CheckResult("prices", state, f"as of {as_of}, {age} days old", hint)
 
 
-def providers(settings: Settings, today: date) -> Iterator[Finding]:
+def providers(settings: Settings, today: date) -> Iterator[CheckResult]:
     """Which keys are set, and until when each provider takes jobs."""
     from ftpipe.config import secrets
     from ftpipe.providers.profiles import load_profiles
@@ -235,28 +247,30 @@ def providers(settings: Settings, today: date) -> Iterator[Finding]:
         yield _provider(profile, chosen=chosen, has_key=bool(known.get(profile.key_env)), today=today)
 
 
-def _provider(profile: Profile, *, chosen: bool, has_key: bool, today: date) -> Finding:
+def _provider(profile: Profile, *, chosen: bool, has_key: bool, today: date) -> CheckResult:
     last, key, name = profile.last_day_to_create, profile.key_env, profile.name
     left = (date.fromisoformat(last) - today).days if last else None
     if left is not None and left < 0:
-        return Finding(name, "bad" if chosen else "warn", f"takes no new jobs since {last}", "train on this machine")
+        return CheckResult(
+            name, "bad" if chosen else "warn", f"takes no new jobs since {last}", "train on this machine"
+        )
     if not has_key:
         hint = f"put {key}=… into .env or the environment" if chosen else ""
-        return Finding(name, "bad" if chosen else "ok", f"no key: {key} is not set", hint)
+        return CheckResult(name, "bad" if chosen else "ok", f"no key: {key} is not set", hint)
     if left is not None and left <= SOON_DAYS:
         who = ", only from organizations that trained before" if profile.new_customers is False else ""
         hint = f"ftpipe doctor --online --provider {name} asks whether yours may"
-        return Finding(name, "warn", f"{key} is set; takes new jobs until {last}, {left} days from now{who}", hint)
-    return Finding(name, "ok", f"{key} is set")
+        return CheckResult(name, "warn", f"{key} is set; takes new jobs until {last}, {left} days from now{who}", hint)
+    return CheckResult(name, "ok", f"{key} is set")
 
 
-def endpoint() -> Finding:
+def endpoint() -> CheckResult:
     """Whether the embedded endpoint runs."""
     from ftpipe.server.control import status
 
     seen = status(server_dir())
     if not seen.running:
-        return Finding("endpoint", "ok", "not running; `ftpipe train` starts it when needed")
+        return CheckResult("endpoint", "ok", "not running; `ftpipe train` starts it when needed")
     if not seen.answers:
-        return Finding("endpoint", "warn", f"process {seen.pid} runs but does not answer", "ftpipe serve logs")
-    return Finding("endpoint", "ok", f"runs at {seen.base_url}, process {seen.pid}")
+        return CheckResult("endpoint", "warn", f"process {seen.pid} runs but does not answer", "ftpipe serve logs")
+    return CheckResult("endpoint", "ok", f"runs at {seen.base_url}, process {seen.pid}")

@@ -10,11 +10,11 @@ import click
 
 from ftpipe import errors
 from ftpipe.cli.group import Command
-from ftpipe.cli.session import Session, pass_session
+from ftpipe.cli.session import CliContext, pass_session
 from ftpipe.config import nearest_name
 from ftpipe.errors import FtpipeError, UsageError
-from ftpipe.plain import Paint, labelled, table
-from ftpipe.reports.meanings import MEANINGS
+from ftpipe.plain import Styler, format_fields, format_table
+from ftpipe.reports.meanings import ERROR_EXPLANATIONS
 
 if TYPE_CHECKING:
     from ftpipe.dataset.rules.rule import Rule
@@ -33,7 +33,7 @@ EVIDENCE = {"observed": "seen in the field", "documented": "documented", "inferr
     help="With --all: for people, or as the Markdown page of the catalogue.",
 )
 @pass_session
-def explain(session: Session, code: str | None, everything: bool, output_format: str) -> None:
+def explain(session: CliContext, code: str | None, everything: bool, output_format: str) -> None:
     """Explain CODE: a rule's code or name, an endpoint's error code, or an exit code. Without CODE list the rules."""
     from ftpipe.dataset.rules import NOT_CHECKED, all_rules, find_rule
 
@@ -42,27 +42,27 @@ def explain(session: Session, code: str | None, everything: bool, output_format:
     elif code is None:
         rules = {rule.code: rule for rule in all_rules()}.values()
         session.add(rules=[{"code": rule.code, "name": rule.name, "severity": rule.level} for rule in rules])
-        session.out(table((rule.code, rule.level, rule.name, rule.text.what) for rule in rules))
+        session.print_result(format_table((rule.code, rule.level, rule.name, rule.text.what) for rule in rules))
     elif (rule := find_rule(code)) is not None:
         session.add(**rule_fields(rule))
-        session.out(rule_lines(rule, session.paint))
+        session.print_result(rule_lines(rule, session.style))
     elif code.upper() in NOT_CHECKED:
         name, why = NOT_CHECKED[code.upper()]
         session.add(code=code.upper(), name=name, why_not=why)
-        session.out([session.paint("bold", f"{code.upper()} {name}"), f"  not checked here: {why}"])
-    elif code in MEANINGS:
-        session.add(code=code, **asdict(MEANINGS[code]))
-        session.out([session.paint("bold", code), f"  {MEANINGS[code].what}", f"  next: {MEANINGS[code].next}"])
+        session.print_result([session.style("bold", f"{code.upper()} {name}"), f"  not checked here: {why}"])
+    elif (meaning := ERROR_EXPLANATIONS.get(code)) is not None:
+        session.add(code=code, **asdict(meaning))
+        session.print_result([session.style("bold", code), f"  {meaning.what}", f"  next: {meaning.next}"])
     elif code.isdigit() and (found := list(exit_codes(int(code)))):
         session.add(code=int(code), meanings=found)
-        session.out([session.paint("bold", f"exit code {code}"), *(f"  {line}" for line in found)])
+        session.print_result([session.style("bold", f"exit code {code}"), *(f"  {line}" for line in found)])
     else:
         names = [word for rule in all_rules() for word in (rule.code, rule.name)]
-        near = nearest_name(code.upper(), names) or nearest_name(code.lower(), [*names, *MEANINGS])
+        near = nearest_name(code.upper(), names) or nearest_name(code.lower(), [*names, *ERROR_EXPLANATIONS])
         raise UsageError(f"nothing has the code {code!r}", f"did you mean {near}?" if near else "ftpipe explain")
 
 
-def explain_all(session: Session, form: str) -> None:
+def explain_all(session: CliContext, form: str) -> None:
     """The whole catalogue, as text or as a page."""
     from ftpipe.dataset.rules import all_rules
     from ftpipe.dataset.rules.catalogue import markdown
@@ -71,10 +71,10 @@ def explain_all(session: Session, form: str) -> None:
     every = [rules[code] for code in sorted(rules)]
     session.add(rules=[rule_fields(rule) for rule in every])
     if form == "md":
-        session.out(markdown().rstrip("\n"))
+        session.print_result(markdown().rstrip("\n"))
         return
     for rule in every:
-        session.out([*rule_lines(rule, session.paint), ""])
+        session.print_result([*rule_lines(rule, session.style), ""])
 
 
 def rule_fields(rule: Rule) -> dict[str, object]:
@@ -92,7 +92,7 @@ def rule_fields(rule: Rule) -> dict[str, object]:
     }
 
 
-def rule_lines(rule: Rule, paint: Paint) -> list[str]:
+def rule_lines(rule: Rule, paint: Styler) -> list[str]:
     """A rule as text: what, why, fix, source, and how bad it is for whom."""
     from ftpipe.dataset.rules.rule import ORIGINS, TARGETS
 
@@ -109,7 +109,7 @@ def rule_lines(rule: Rule, paint: Paint) -> list[str]:
     ]
     return [
         paint("bold", f"{rule.code} {rule.name}"),
-        *labelled(((f"  {label}", value) for label, value in rows), paint=paint),
+        *format_fields(((f"  {label}", value) for label, value in rows), paint=paint),
     ]
 
 

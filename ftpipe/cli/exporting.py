@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ftpipe.errors import NotFoundError, UsageError
 from ftpipe.paths import models_dir, server_dir
-from ftpipe.plain import clean
+from ftpipe.plain import sanitize_line
 from ftpipe.records import Model
 
 
@@ -35,15 +35,15 @@ def export_local(model: Model, output: Path | None, *, merged: bool, say: Callab
     folder = output or Path(re.sub(r"[^A-Za-z0-9._-]+", "-", model.id).strip("-.")[:100])
     from ftpipe.server.export import export_model
 
-    say(f"writing {'merged weights' if merged else 'the adapter'} to {clean(folder, 300)}")
+    say(f"writing {'merged weights' if merged else 'the adapter'} to {sanitize_line(folder, 300)}")
     return export_model(base=base, adapter=adapter, output=folder, merged=merged, models_dir=models_dir())
 
 
 def _weights(model: Model) -> tuple[str, Path]:
     """The base's name and the adapter of the last step."""
-    from ftpipe.server.disk import Layout
+    from ftpipe.server.disk import DataDirectory
 
-    layout = Layout(server_dir())
+    layout = DataDirectory(server_dir())
     folder = layout.job(model.job_id)
     try:
         base = str(json.loads((folder / "spec.json").read_text(encoding="utf-8"))["base"])

@@ -9,7 +9,7 @@ _ESCAPE = re.compile("\x1b\\[[0-9;]*m")
 _LABEL = re.compile(r"^(\s*\S.{0,18}?\s{2,})\S")
 
 
-def fold(line: str, width: int) -> list[str]:
+def wrap_line(line: str, width: int) -> list[str]:
     """A line as lines of at most ``width`` columns; colour is not counted, and words are not broken.
 
     Args:

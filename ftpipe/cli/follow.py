@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from shlex import quote
 
-from ftpipe.cli.session import Session
-from ftpipe.cli.watch import watcher
+from ftpipe.cli.session import CliContext
+from ftpipe.cli.watch import make_display
 from ftpipe.pipeline import Pipeline
 from ftpipe.providers.base import Provider
 from ftpipe.records import Job, Model, Run
@@ -14,16 +14,16 @@ from ftpipe.registry import Registry
 from ftpipe.reports.runs import model_lines
 
 
-def advance(session: Session, pipeline: Pipeline, run: Run, *, detach: bool, timeout: float | None) -> Run:
+def run_with_display(session: CliContext, pipeline: Pipeline, run: Run, *, detach: bool, timeout: float | None) -> Run:
     """Bring a run to its end, or with ``detach`` until its job exists; the document is filled whatever happens.
 
     Raises:
         FtpipeError: As ``Pipeline.advance`` raises them.
     """
-    session.stopped = f"interrupted; {run.id} keeps what was done"
-    session.come_back = f"ftpipe resume {run.id}"
+    session.interrupt_message = f"interrupted; {run.id} keeps what was done"
+    session.resume_hint = f"ftpipe resume {run.id}"
     try:
-        with watcher(session) as picture:
+        with make_display(session) as picture:
             pipeline.watcher = picture
             run = pipeline.advance(run, wait=not detach, timeout=timeout)
     finally:
@@ -31,7 +31,7 @@ def advance(session: Session, pipeline: Pipeline, run: Run, *, detach: bool, tim
     return run
 
 
-def add_run(session: Session, registry: Registry, run: Run | None, job: Job | None = None) -> None:
+def add_run(session: CliContext, registry: Registry, run: Run | None, job: Job | None = None) -> None:
     """Put a run, its job, model, metrics and cost into the document."""
     job = job or (run.job if run else None)
     session.add(
@@ -43,18 +43,20 @@ def add_run(session: Session, registry: Registry, run: Run | None, job: Job | No
     )
 
 
-def tell(session: Session, provider: Provider, run: Run, *, begun: float) -> None:
+def print_result(session: CliContext, provider: Provider, run: Run, *, begun: float) -> None:
     """Say what came out: the model and how to use it, or how to come back to the job."""
     if run.model is not None:
-        session.out(model_lines(run.model, use=uses(run.model, provider), paint=session.paint))
-        session.say(f"done in {time.monotonic() - begun:.0f} s")
-        session.say(f"{session.paint_err('bold', 'Next:')} ftpipe chat {quote(run.model.id)}")
+        session.print_result(model_lines(run.model, use=usage_lines(run.model, provider), paint=session.style))
+        session.print_status(f"done in {time.monotonic() - begun:.0f} s")
+        session.print_status(f"{session.paint_err('bold', 'Next:')} ftpipe chat {quote(run.model.id)}")
     elif run.job is not None:
-        session.out(f"job  {run.job.id}  {run.job.status}")
-        session.say(f"{session.paint_err('bold', 'Next:')} ftpipe resume {run.id}   or   ftpipe status {run.job.id}")
+        session.print_result(f"job  {run.job.id}  {run.job.status}")
+        session.print_status(
+            f"{session.paint_err('bold', 'Next:')} ftpipe resume {run.id}   or   ftpipe status {run.job.id}"
+        )
 
 
-def uses(model: Model, provider: Provider) -> list[str]:
+def usage_lines(model: Model, provider: Provider) -> list[str]:
     """The ways to use a model, a line each."""
     lines = [f"on the command line   ftpipe chat {quote(model.id)}"]
     if provider.profile.needs_deployment:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ftpipe.cli.session import Session
+from ftpipe.cli.session import CliContext
 
 _SHARED: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--json", "json"), {"is_flag": True, "help": "One JSON document on stdout, and nothing else there."}),
@@ -21,7 +21,7 @@ _SHARED: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: object) -> object:
-    session = context.ensure_object(Session)
+    session = context.ensure_object(CliContext)
     if value and parameter.name:
         setattr(session, parameter.name, value)
     return value
@@ -60,7 +60,7 @@ class Command(click.Command):
         """Name the command to the session first, so that even a wrong option is reported under its name."""
         parent = kwargs.get("parent")
         if parent is not None:
-            parent.ensure_object(Session).command = _dotted(parent, str(args[0]))
+            parent.ensure_object(CliContext).command = _dotted(parent, str(args[0]))
         return super().make_context(*args, **kwargs)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

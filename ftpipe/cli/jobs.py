@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from ftpipe.cli.asked import FREE
+from ftpipe.cli.asked import LOCAL_PROVIDER
 from ftpipe.cli.group import Command, Group
-from ftpipe.cli.session import Session, pass_session
+from ftpipe.cli.session import CliContext, pass_session
 from ftpipe.config import Settings
-from ftpipe.plain import clean, decimal, plural, table
+from ftpipe.plain import format_decimal, format_table, plural, sanitize_line
 from ftpipe.providers.base import Provider
 from ftpipe.records import Event, Job, Run
 from ftpipe.registry import Registry
@@ -35,7 +35,7 @@ _job = click.argument("job", required=False)
 
 
 def _find(
-    session: Session, job: str | None, provider: str | None
+    session: CliContext, job: str | None, provider: str | None
 ) -> tuple[Settings, Registry, Run | None, Provider, str]:
     """The job's run if it is known, its endpoint, and its id; the latest run's where none is named."""
     from ftpipe.errors import UsageError
@@ -46,7 +46,7 @@ def _find(
     name = run.job.id if run and run.job else job
     if name is None:
         raise UsageError("no job was named, and the latest run has none", "`ftpipe jobs list` shows what there is")
-    where = run.spec.provider if run else settings.config.provider or FREE
+    where = run.spec.provider if run else settings.config.provider or LOCAL_PROVIDER
     return settings, registry, run, session.provider(where, settings), name
 
 
@@ -54,7 +54,7 @@ def _find(
 @click.option("--provider", metavar="NAME", help="Ask this endpoint; else the jobs that the registry knows are listed.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many, newest first.")
 @pass_session
-def list_jobs(session: Session, provider: str | None, limit: int) -> None:
+def list_jobs(session: CliContext, provider: str | None, limit: int) -> None:
     """List jobs, newest first, as they were last seen."""
     from itertools import islice
 
@@ -64,9 +64,9 @@ def list_jobs(session: Session, provider: str | None, limit: int) -> None:
     else:
         found = session.registry(settings).jobs(limit)
     session.add(jobs=found)
-    session.out(job_table(found, session.paint) if found else [])
+    session.print_result(job_table(found, session.style) if found else [])
     if not found:
-        session.say("no jobs; `ftpipe jobs list --provider NAME` asks an endpoint, `ftpipe train` makes one")
+        session.print_status("no jobs; `ftpipe jobs list --provider NAME` asks an endpoint, `ftpipe train` makes one")
 
 
 @click.command(cls=Command, example="ftpipe jobs events --follow")
@@ -74,7 +74,7 @@ def list_jobs(session: Session, provider: str | None, limit: int) -> None:
 @_provider
 @click.option("-f", "--follow", is_flag=True, help="Stay until the job has ended.")
 @pass_session
-def events(session: Session, job: str | None, provider: str | None, follow: bool) -> None:
+def events(session: CliContext, job: str | None, provider: str | None, follow: bool) -> None:
     """Show the events of JOB (the latest run's where not given), oldest first."""
     from ftpipe.stages.poll import poll
 
@@ -85,13 +85,20 @@ def events(session: Session, job: str | None, provider: str | None, follow: bool
         heard.extend(new)
         if run and run.job:
             registry.save_events(run.job, new)
-        session.out(event_line(event, session.paint) for event in new)
+        session.print_result(event_line(event, session.style) for event in new)
 
-    session.stopped, session.come_back = f"no longer listening; {name} goes on", f"ftpipe jobs events {name} --follow"
+    session.interrupt_message = f"no longer listening; {name} goes on"
+    session.resume_hint = f"ftpipe jobs events {name} --follow"
     hear(endpoint.jobs.events(name))
     if follow:
         known = {event.id for event in heard}
-        poll(endpoint.jobs.get(name), provider=endpoint, known_events=known, on_events=hear, on_notice=session.say)
+        poll(
+            endpoint.jobs.get(name),
+            provider=endpoint,
+            known_events=known,
+            on_events=hear,
+            on_notice=session.print_status,
+        )
     session.add(job=name, events=heard)
 
 
@@ -99,37 +106,41 @@ def events(session: Session, job: str | None, provider: str | None, follow: bool
 @_job
 @_provider
 @pass_session
-def checkpoints(session: Session, job: str | None, provider: str | None) -> None:
+def checkpoints(session: CliContext, job: str | None, provider: str | None) -> None:
     """Show the checkpoints of JOB (the latest run's where not given) by step."""
     *_, endpoint, name = _find(session, job, provider)
     found = endpoint.jobs.checkpoints(name)
     session.add(job=name, checkpoints=found)
     rows = [("step", "train loss", "valid loss", "model")]
     rows += [
-        (str(c.step), decimal(c.metrics.train_loss), decimal(c.metrics.full_valid_loss or c.metrics.valid_loss),
-         clean(c.model, 120))
+        (
+            str(c.step),
+            format_decimal(c.metrics.train_loss),
+            format_decimal(c.metrics.full_valid_loss or c.metrics.valid_loss),
+            sanitize_line(c.model, 120),
+        )
         for c in found
-    ]  # fmt: skip
-    session.out(table(rows, right=(0, 1, 2)) if found else [])
-    session.say(plural(len(found), "checkpoint"))
+    ]
+    session.print_result(format_table(rows, right=(0, 1, 2)) if found else [])
+    session.print_status(plural(len(found), "checkpoint"))
 
 
-def _change(session: Session, job: str, provider: str | None, action: str) -> None:
+def _change(session: CliContext, job: str, provider: str | None, action: str) -> None:
     """Cancel, pause or resume, and say how the job stands then."""
     _, registry, run, endpoint, name = _find(session, job, provider)
     changed: Job = getattr(endpoint.jobs, action)(name)
     if run is not None:
         session.pipeline(endpoint, registry).refresh(run)
     session.add(job=changed)
-    session.out(f"{clean(changed.id, 80)}  {clean(changed.status, 40)}")
-    session.say(f"{session.paint_err('bold', 'Next:')} ftpipe status {changed.id}")
+    session.print_result(f"{sanitize_line(changed.id, 80)}  {sanitize_line(changed.status, 40)}")
+    session.print_status(f"{session.paint_err('bold', 'Next:')} ftpipe status {changed.id}")
 
 
 @click.command(cls=Command, example="ftpipe jobs cancel ftjob-0123456789abcdef")
 @click.argument("job")
 @_provider
 @pass_session
-def cancel(session: Session, job: str, provider: str | None) -> None:
+def cancel(session: CliContext, job: str, provider: str | None) -> None:
     """Stop JOB for good; what it has trained may be billed."""
     _change(session, job, provider, "cancel")
 
@@ -138,7 +149,7 @@ def cancel(session: Session, job: str, provider: str | None) -> None:
 @click.argument("job")
 @_provider
 @pass_session
-def pause(session: Session, job: str, provider: str | None) -> None:
+def pause(session: CliContext, job: str, provider: str | None) -> None:
     """Stop JOB for a while, where the endpoint can."""
     _change(session, job, provider, "pause")
 
@@ -147,7 +158,7 @@ def pause(session: Session, job: str, provider: str | None) -> None:
 @click.argument("job")
 @_provider
 @pass_session
-def resume_job(session: Session, job: str, provider: str | None) -> None:
+def resume_job(session: CliContext, job: str, provider: str | None) -> None:
     """Let the paused JOB go on."""
     _change(session, job, provider, "resume")
 
@@ -156,7 +167,7 @@ def resume_job(session: Session, job: str, provider: str | None) -> None:
 @click.argument("job")
 @_provider
 @pass_session
-def adopt_job(session: Session, job: str, provider: str | None) -> None:
+def adopt_job(session: CliContext, job: str, provider: str | None) -> None:
     """Take JOB, made by other means, into the registry; its model is registered when it has ended."""
     from ftpipe.adopt import adopt
     from ftpipe.cli.status import finish, show

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftpipe.cli.asked import require_file
-from ftpipe.cli.session import Session
+from ftpipe.cli.session import CliContext
 from ftpipe.errors import UsageError
-from ftpipe.plain import clean, short
+from ftpipe.plain import relative_path, sanitize_line
 
 if TYPE_CHECKING:
     from ftpipe.config import Settings
@@ -27,7 +27,7 @@ OWN = frozenset({"losses", "by", "top", "against", "data", "provider", "html", "
 LINE_SECONDS = 10.0
 
 
-def rank_rows(session: Session, models: tuple[str, ...], flags: dict[str, Any], given: frozenset[str]) -> None:
+def rank_rows(session: CliContext, models: tuple[str, ...], flags: dict[str, Any], given: frozenset[str]) -> None:
     """Resolve model, base and data, ask the endpoint, and show the rows on top.
 
     Args:
@@ -39,7 +39,7 @@ def rank_rows(session: Session, models: tuple[str, ...], flags: dict[str, Any], 
     Raises:
         UsageError: A flag of another kind of evaluation, more than one model, or data or a base that is not known.
     """
-    from ftpipe.cli.answering import sides
+    from ftpipe.cli.answering import resolve_arms
     from ftpipe.stages.rank import rank
 
     if foreign := sorted(given - OWN):
@@ -50,11 +50,14 @@ def rank_rows(session: Session, models: tuple[str, ...], flags: dict[str, Any], 
     if len(models) != 1:
         raise UsageError("--losses looks at one model at a time", "name one; --against takes another of the same base")
     settings = session.settings({"provider": flags["provider"]})
-    found = sides(session, settings, models, against=flags["against"], prompt=None)
+    found = resolve_arms(session, settings, models, against=flags["against"], prompt=None)
     baseline, model = (arm.model for arm in found.arms)
     data = data_of(session.registry(settings), models[0], flags["data"])
     provider = session.provider(found.provider, settings)
-    session.stopped, session.come_back = "interrupted; a running job was not touched", "run the same command again"
+    session.interrupt_message, session.resume_hint = (
+        "interrupted; a running job was not touched",
+        "run the same command again",
+    )
     with rows_bar(session) as on_rows:
         ranking = rank(
             data,
@@ -83,12 +86,12 @@ def data_of(registry: Registry, name: str, given: Path | None) -> Path:
     model = registry.model(name)
     run = registry.find_run(model.job_id)
     if run is None or run.dataset is None:
-        raise UsageError(f"the registry does not know what {clean(name, 80)} was trained on", hint)
+        raise UsageError(f"the registry does not know what {sanitize_line(name, 80)} was trained on", hint)
     path = run.dataset.path
     if not path.is_file():
-        raise UsageError(f"{path}, which {clean(name, 80)} was trained on, is not there any more", hint)
+        raise UsageError(f"{path}, which {sanitize_line(name, 80)} was trained on, is not there any more", hint)
     if open_dataset(path).sha256 != model.dataset_sha256:
-        raise UsageError(f"{path} has changed since {clean(name, 80)} was trained on it", hint)
+        raise UsageError(f"{path} has changed since {sanitize_line(name, 80)} was trained on it", hint)
     return path
 
 
@@ -107,7 +110,7 @@ def findings(data: Path, target: str, settings: Settings) -> Mapping[int, tuple[
 
 
 @contextmanager
-def rows_bar(session: Session) -> Iterator[Progress]:
+def rows_bar(session: CliContext) -> Iterator[Progress]:
     """Progress in rows over both models: a bar on a terminal, a line now and then elsewhere."""
     if session.quiet:
         yield lambda _done, _total: None
@@ -126,12 +129,12 @@ def rows_bar(session: Session) -> Iterator[Progress]:
         def tell(done: int, total: int) -> None:
             if time.monotonic() - last[0] >= LINE_SECONDS:
                 last[0] = time.monotonic()
-                session.say(f"scoring rows: {done:,} of {total:,}")
+                session.print_status(f"scoring rows: {done:,} of {total:,}")
 
         yield tell
 
 
-def show(session: Session, ranking: LossRanking, flags: dict[str, Any]) -> None:
+def show(session: CliContext, ranking: LossRanking, flags: dict[str, Any]) -> None:
     """Put the ranking on stdout or into the document, keep it with its page, and write what else was asked for."""
     from ftpipe.paths import state_dir
     from ftpipe.reports.losses import loss_lines, loss_page, loss_sheet
@@ -145,7 +148,9 @@ def show(session: Session, ranking: LossRanking, flags: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(texts[name], encoding="utf-8", newline="")
     session.add(ranking=ranking, mean_before=ranking.mean_before, mean_after=ranking.mean_after, files=files)
-    session.out(loss_lines(ranking, flags["top"], session.paint))
-    session.say(f"page: {files['html']}")
+    session.print_result(loss_lines(ranking, flags["top"], session.style))
+    session.print_status(f"page: {files['html']}")
     if any(row.findings for row in ranking.rows[: flags["top"]]):
-        session.say(f"{session.paint_err('bold', 'Next:')} ftpipe prepare {short(Path(ranking.data))}, on the rules")
+        session.print_status(
+            f"{session.paint_err('bold', 'Next:')} ftpipe prepare {relative_path(Path(ranking.data))}, on the rules"
+        )

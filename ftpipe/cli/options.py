@@ -25,7 +25,7 @@ provider = click.option(
 output = click.option("--output", type=FILE, metavar="DIR", help="Folder to write to.")
 
 
-def together(*decorators: Decorator) -> Decorator:
+def combine_options(*decorators: Decorator) -> Decorator:
     """Several options as one decorator, listed in help in the order given."""
 
     def apply(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,14 +10,14 @@ from typing import Any
 import click
 
 from ftpipe.cli import options, prepared
-from ftpipe.cli.asked import Asked, check, for_prepare, home_of
-from ftpipe.cli.checks import check_options, check_settings, spilling
+from ftpipe.cli.asked import DatasetRequest, provider_for_model, resolve_for_prepare, validate_and_count
+from ftpipe.cli.checks import check_options, check_settings, findings_writer
 from ftpipe.cli.group import Command
-from ftpipe.cli.mending import is_wanted, mend, mending_options
-from ftpipe.cli.session import Session, pass_session
+from ftpipe.cli.mending import apply_fixes, fixes_requested, mending_options
+from ftpipe.cli.session import CliContext, pass_session
 from ftpipe.config import Settings
 from ftpipe.errors import DatasetError
-from ftpipe.plain import clean, short
+from ftpipe.plain import relative_path, sanitize_line
 from ftpipe.records import Report
 from ftpipe.reports.overview import cost_lines, dataset_line, not_checked_lines, token_lines, verdict_line
 
@@ -49,7 +49,7 @@ VERBOSE_PER_RULE = 1000
 @mending_options
 @click.option("--report", type=options.FILE, metavar="FILE", help="Write a page to look at: report.html.")
 @pass_session
-def prepare(session: Session, /, data: Path | None, split: float | None, **flags: Any) -> None:
+def prepare(session: CliContext, /, data: Path | None, split: float | None, **flags: Any) -> None:
     """Check a chat JSONL dataset, count its tokens, and say what training on it costs.
 
     Every fault is reported in one pass, with line and path. Nothing is sent anywhere and no key is needed. Without
@@ -59,16 +59,16 @@ def prepare(session: Session, /, data: Path | None, split: float | None, **flags
     settings = session.settings(settings_of(flags))
     rules = check_settings(settings.config, **{name: flags[name] for name in ("select", "ignore", "max_findings")})
     more: dict[str, Any] = {"rules": rules, "test": flags["test"], "max_cost": settings.config.max_cost}
-    asked, form = for_prepare(settings, given=data), flags["output_format"]
-    with spilling(session, form, flags["findings"]) as on_finding:
-        report = check(session, settings, asked, **more, on_finding=on_finding)
+    asked, form = resolve_for_prepare(settings, given=data), flags["output_format"]
+    with findings_writer(session, form, flags["findings"]) as on_finding:
+        report = validate_and_count(session, settings, asked, **more, on_finding=on_finding)
     mending = {name: flags[name] for name in ("fix", "unsafe_fixes", "quarantine")}
-    source, folder = report.dataset, settings.config.output or prepared.usual_folder(asked.data, report.dataset.sha256)
-    if is_wanted(**mending):
+    source, folder = report.dataset, settings.config.output or prepared.default_dir(asked.data, report.dataset.sha256)
+    if fixes_requested(**mending):
         if form == "text":
             show(session, report)
-        asked = mend(session, asked, rules, folder, **mending)
-        report = check(session, settings, asked, **more)
+        asked = apply_fixes(session, asked, rules, folder, **mending)
+        report = validate_and_count(session, settings, asked, **more)
     show(session, report, form=form)
     if flags["report"] is not None:
         write_page(session, settings, asked, report, flags["report"])
@@ -78,17 +78,17 @@ def prepare(session: Session, /, data: Path | None, split: float | None, **flags
     tell(session, settings, prepared.write(report, folder, source=source, model=asked.model), report)
 
 
-def write_page(session: Session, settings: Settings, asked: Asked, report: Report, path: Path) -> None:
+def write_page(session: CliContext, settings: Settings, asked: DatasetRequest, report: Report, path: Path) -> None:
     """Write the report as one self-contained HTML page."""
     from ftpipe.dataset.prices import PriceTable
     from ftpipe.reports.html import html
-    from ftpipe.stages.validate import depict
+    from ftpipe.stages.validate import compute_histograms
 
     prices = PriceTable.load(settings.config.prices, target=asked.target)
-    page = html(report, depict(report, epochs=asked.epochs, prices=prices))
+    page = html(report, compute_histograms(report, epochs=asked.epochs, prices=prices))
     path.write_text(page, encoding="utf-8", errors="replace")
     session.add(report=path)
-    session.say(f"a page to look at: {clean(short(path), 300)}")
+    session.print_status(f"a page to look at: {sanitize_line(relative_path(path), 300)}")
 
 
 def settings_of(flags: Mapping[str, Any]) -> dict[str, object]:
@@ -99,7 +99,7 @@ def settings_of(flags: Mapping[str, Any]) -> dict[str, object]:
     return values | {f"hyperparameters.{key}": flags.get(name) for name, key in tuned.items()}
 
 
-def show(session: Session, report: Report, *, form: str = "text") -> None:
+def show(session: CliContext, report: Report, *, form: str = "text") -> None:
     """Put the report on stdout: as text, in a machine's format, or into the document."""
     from ftpipe.reports.ci import FORMATS
     from ftpipe.reports.findings import SHOWN_PER_RULE, finding_lines
@@ -118,21 +118,21 @@ def show(session: Session, report: Report, *, form: str = "text") -> None:
         cost=report.cost,
     )
     if form not in ("text", "json"):
-        session.out(FORMATS[form]([report]).rstrip("\n") if form in FORMATS else ())
+        session.print_result(FORMATS[form]([report]).rstrip("\n") if form in FORMATS else ())
         return
-    session.out(dataset_line(report.dataset, session.paint))
+    session.print_result(dataset_line(report.dataset, session.style))
     if report.validation:
-        session.out(dataset_line(report.validation, session.paint))
-    found = finding_lines(report, session.paint, per_rule=VERBOSE_PER_RULE if session.verbose else SHOWN_PER_RULE)
-    sections = [found, not_checked_lines(report, session.paint), token_lines(report, session.paint)]
+        session.print_result(dataset_line(report.validation, session.style))
+    found = finding_lines(report, session.style, per_rule=VERBOSE_PER_RULE if session.verbose else SHOWN_PER_RULE)
+    sections = [found, not_checked_lines(report, session.style), token_lines(report, session.style)]
     if report.cost:
-        sections.append(cost_lines(report.cost, session.paint))
+        sections.append(cost_lines(report.cost, session.style))
     for section in filter(None, sections):
-        session.out(["", *section])
-    session.out(["", verdict_line(report, session.paint)])
+        session.print_result(["", *section])
+    session.print_result(["", verdict_line(report, session.style)])
 
 
-def refuse_errors(report: Report, asked: Asked) -> None:
+def refuse_errors(report: Report, asked: DatasetRequest) -> None:
     """End here where the dataset would be refused.
 
     Raises:
@@ -142,23 +142,27 @@ def refuse_errors(report: Report, asked: Asked) -> None:
         return
     code = next((finding.code for finding in report.findings if finding.severity == "error"), "")
     many = "1 error" if report.summary.errors == 1 else f"{report.summary.errors:,} errors"
-    raise DatasetError(f"{short(asked.data)}: {many}", f"mend the file; `ftpipe explain {code}` says how", report)
+    raise DatasetError(
+        f"{relative_path(asked.data)}: {many}", f"mend the file; `ftpipe explain {code}` says how", report
+    )
 
 
-def split_off(session: Session, settings: Settings, asked: Asked, *, share: float, folder: Path, **more: Any) -> Report:
-    """Split the file into ``folder`` and check both halves as they will be trained with; ``more`` is for ``check``."""
+def split_off(
+    session: CliContext, settings: Settings, asked: DatasetRequest, *, share: float, folder: Path, **more: Any
+) -> Report:
+    """Split the file into ``folder`` and check both halves; ``more`` is passed on to ``validate_and_count``."""
     from ftpipe.dataset.split import split
 
     train, validation, _ = split(asked.data, fraction=share, seed=settings.config.seed or 0, output_dir=folder)
-    halves = Asked(**{**vars(asked), "data": train, "validation": validation})
-    report = check(session, settings, halves, **more)
-    session.say("")
+    halves = DatasetRequest(**{**vars(asked), "data": train, "validation": validation})
+    report = validate_and_count(session, settings, halves, **more)
+    session.print_status("")
     show(session, report)
     refuse_errors(report, halves)
     return report
 
 
-def tell(session: Session, settings: Settings, done: prepared.Prepared, report: Report) -> None:
+def tell(session: CliContext, settings: Settings, done: prepared.Prepared, report: Report) -> None:
     """Say where the prepared files lie and what the next command is."""
     following = " ".join(["ftpipe train", *_repeated(session, settings)])
     session.add(
@@ -166,18 +170,18 @@ def tell(session: Session, settings: Settings, done: prepared.Prepared, report: 
         next=following,
     )
     if report.cost and report.cost.expected:
-        session.say(f"or {session.paint_err('ok', 'free')} on your own machine: ftpipe train")
-    session.say(f"written to {clean(short(done.folder), 300)}")
-    session.say(f"{session.paint_err('bold', 'Next:')} {following}")
+        session.print_status(f"or {session.paint_err('ok', 'free')} on your own machine: ftpipe train")
+    session.print_status(f"written to {sanitize_line(relative_path(done.folder), 300)}")
+    session.print_status(f"{session.paint_err('bold', 'Next:')} {following}")
 
 
-def _repeated(session: Session, settings: Settings) -> list[str]:
+def _repeated(session: CliContext, settings: Settings) -> list[str]:
     """The flags of this call that the next one needs as well; a named hosted model brings its provider along."""
     config, origins = settings.config, settings.origins
     provider = config.provider if origins.get("provider") == "--provider" else None
     model = config.model if origins.get("model") == "--model" else None
     if model and config.provider is None:
-        provider = home_of(settings, model)
+        provider = provider_for_model(settings, model)
     values = {
         "--config": session.config_path,
         "--provider": provider,

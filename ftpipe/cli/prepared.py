@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftpipe.errors import StateError
+from ftpipe.errors import LocalStateError
 from ftpipe.paths import state_dir
 from ftpipe.records import Dataset, Report
 
@@ -36,7 +36,7 @@ class Prepared:
         return self.folder / "manifest.json"
 
 
-def usual_folder(source: Path, sha256: str) -> Path:
+def default_dir(source: Path, sha256: str) -> Path:
     """``.ftpipe/prepared/<name>-<first 8 of the digest>``."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.stem).strip("-.")[:40] or "data"
     return state_dir() / "prepared" / f"{name}-{sha256[:8]}"
@@ -53,7 +53,7 @@ def write(report: Report, folder: Path, *, source: Dataset, model: str, now: flo
         now: Unix time for the manifest.
 
     Raises:
-        StateError: The folder cannot be written, or a file changed after it was checked.
+        LocalStateError: The folder cannot be written, or a file changed after it was checked.
     """
     try:
         state_dir().mkdir(mode=0o700, exist_ok=True)
@@ -64,9 +64,9 @@ def write(report: Report, folder: Path, *, source: Dataset, model: str, now: flo
             (folder / "validation.jsonl").unlink(missing_ok=True)
         prepared = Prepared(folder, train, validation, source.path.absolute(), source.sha256)
         _write_json(prepared.manifest, _manifest(report, prepared, model, time.time() if now is None else now))
-        remember(prepared)
+        set_latest(prepared)
     except OSError as error:
-        raise StateError(
+        raise LocalStateError(
             f"{folder}: the prepared files cannot be written: {error.strerror}",
             "free some space, or choose another folder with --output",
         ) from error
@@ -87,7 +87,7 @@ def _copy(dataset: Dataset, target: Path) -> Path:
         os.fsync(sink.fileno())
     if digest.hexdigest() != dataset.sha256:
         aside.unlink()
-        raise StateError(f"{dataset.path} changed while it was being prepared", "run `ftpipe prepare` again")
+        raise LocalStateError(f"{dataset.path} changed while it was being prepared", "run `ftpipe prepare` again")
     aside.replace(target)
     return target
 
@@ -128,7 +128,7 @@ def _pointer() -> Path:
     return state_dir() / "prepared" / "latest.json"
 
 
-def remember(prepared: Prepared) -> None:
+def set_latest(prepared: Prepared) -> None:
     """Make this folder the one that ``train`` takes where it is told nothing."""
     _pointer().parent.mkdir(parents=True, exist_ok=True)
     _write_json(_pointer(), {"folder": str(prepared.folder.absolute())})

@@ -7,7 +7,7 @@ import time
 import click
 
 from ftpipe.cli.group import Command
-from ftpipe.cli.session import Session, pass_session
+from ftpipe.cli.session import CliContext, pass_session
 from ftpipe.errors import UsageError
 
 
@@ -16,12 +16,12 @@ from ftpipe.errors import UsageError
 @click.option("--detach", is_flag=True, help="Return when the job exists.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait at most so long; then exit 8.")
 @pass_session
-def resume(session: Session, run: str | None, detach: bool, timeout: float | None) -> None:
+def resume(session: CliContext, run: str | None, detach: bool, timeout: float | None) -> None:
     """Go on with RUN (a run or job id; the latest where not given).
 
     What was uploaded is not sent again, and a job that may exist is looked for before another one is created.
     """
-    from ftpipe.cli.follow import advance, tell
+    from ftpipe.cli.follow import print_result, run_with_display
 
     begun = time.monotonic()
     settings = session.settings()
@@ -30,8 +30,8 @@ def resume(session: Session, run: str | None, detach: bool, timeout: float | Non
     if found is None:
         named = f"no run {run!r}" if run else "no run yet"
         raise UsageError(f"there is {named} in {registry.place}", "ftpipe train starts one")
-    session.say(f"going on with {found.id}, which is {found.state.value}")
+    session.print_status(f"going on with {found.id}, which is {found.state.value}")
     provider = session.provider(found.spec.provider, settings)
     pipeline = session.pipeline(provider, registry)
-    found = advance(session, pipeline, found, detach=detach, timeout=timeout)
-    tell(session, provider, found, begun=begun)
+    found = run_with_display(session, pipeline, found, detach=detach, timeout=timeout)
+    print_result(session, provider, found, begun=begun)

@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from ftpipe.cli.group import Command, Group
-from ftpipe.cli.session import Session, pass_session
+from ftpipe.cli.session import CliContext, pass_session
 from ftpipe.errors import MissingExtraError, UsageError
 from ftpipe.paths import server_dir
-from ftpipe.plain import clean, clean_block, labelled, moment
+from ftpipe.plain import format_fields, format_time, sanitize_block, sanitize_line
 
 _data_dir = click.option(
     "--data-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where its files and jobs lie."
@@ -69,10 +69,13 @@ def serve(context: click.Context, /, data_dir: Path | None, no_stand_ins: bool, 
     elif flags["ray_address"]:
         raise UsageError("--ray-address is for the engine ray", "add --engine ray")
     flags["workers"] = flags["workers"] or 0
-    session = context.ensure_object(Session)
-    session.stopped, session.come_back = "the endpoint has stopped", "unfinished jobs go on at the next `ftpipe serve`"
+    session = context.ensure_object(CliContext)
+    session.interrupt_message, session.resume_hint = (
+        "the endpoint has stopped",
+        "unfinished jobs go on at the next `ftpipe serve`",
+    )
     if flags["port"]:
-        session.say(f"OPENAI_BASE_URL=http://{flags['host']}:{flags['port']}/v1 brings any OpenAI client here")
+        session.print_status(f"OPENAI_BASE_URL=http://{flags['host']}:{flags['port']}/v1 brings any OpenAI client here")
     listen(ServeSettings(data_dir=(data_dir or server_dir()).absolute(), stand_ins=not no_stand_ins, **flags))
 
 
@@ -89,7 +92,7 @@ def need_ray() -> None:
 @click.command("status", cls=Command, example="ftpipe serve status --json")
 @_data_dir
 @pass_session
-def serve_status(session: Session, data_dir: Path | None) -> None:
+def serve_status(session: CliContext, data_dir: Path | None) -> None:
     """Show whether the endpoint runs, and how to reach it; ends with 1 where it does not."""
     from ftpipe.server.control import status
 
@@ -97,32 +100,35 @@ def serve_status(session: Session, data_dir: Path | None) -> None:
     seen = status(folder)
     session.add(**asdict(seen), data_dir=folder)
     if not seen.running:
-        session.out(f"not running; its data lie in {clean(folder, 300)}")
-        session.say(f"{session.paint_err('bold', 'Next:')} ftpipe serve   (ftpipe train starts it by itself)")
+        session.print_result(f"not running; its data lie in {sanitize_line(folder, 300)}")
+        session.print_status(f"{session.paint_err('bold', 'Next:')} ftpipe serve   (ftpipe train starts it by itself)")
         session.exit_code = 1
         return
     token = folder / "token"
     jobs = "unknown" if seen.jobs_open is None else f"{seen.jobs_running} running, {seen.jobs_open} open"
     rows = [
-        ("running", f"{clean(seen.base_url or 'starting', 200)}{'' if seen.answers else ', but does not answer'}"),
-        ("process", f"{seen.pid}, since {moment(seen.started_at)}"),
+        (
+            "running",
+            f"{sanitize_line(seen.base_url or 'starting', 200)}{'' if seen.answers else ', but does not answer'}",
+        ),
+        ("process", f"{seen.pid}, since {format_time(seen.started_at)}"),
         ("jobs", jobs),
-        ("data", clean(folder, 300)),
-        ("key", f"in {clean(token, 300)}" if token.exists() else "any, or none"),
+        ("data", sanitize_line(folder, 300)),
+        ("key", f"in {sanitize_line(token, 300)}" if token.exists() else "any, or none"),
     ]
-    session.out(labelled(rows, paint=session.paint))
+    session.print_result(format_fields(rows, paint=session.style))
 
 
 @click.command(cls=Command, example="ftpipe serve stop")
 @_data_dir
 @pass_session
-def stop(session: Session, data_dir: Path | None) -> None:
+def stop(session: CliContext, data_dir: Path | None) -> None:
     """Stop the running endpoint; unfinished jobs go on when it starts again."""
     from ftpipe.server.control import stop as stop_server
 
     stopped = stop_server(data_dir or server_dir())
     session.add(stopped=stopped)
-    session.out("stopped" if stopped else "it was not running")
+    session.print_result("stopped" if stopped else "it was not running")
 
 
 @click.command(cls=Command, example="ftpipe serve logs --follow")
@@ -132,13 +138,13 @@ def stop(session: Session, data_dir: Path | None) -> None:
 )
 @click.option("-f", "--follow", is_flag=True, help="Stay, and show what comes.")
 @pass_session
-def logs(session: Session, data_dir: Path | None, lines: int, follow: bool) -> None:
+def logs(session: CliContext, data_dir: Path | None, lines: int, follow: bool) -> None:
     """Show the end of the endpoint's log."""
     from ftpipe.server.control import logs as read_logs
 
-    session.stopped = "no longer following the log"
+    session.interrupt_message = "no longer following the log"
     found = read_logs(data_dir or server_dir(), lines=lines, follow=follow and not session.json)
     if session.json:
         session.add(lines=list(found))
     for line in found:
-        session.out(clean_block(line))
+        session.print_result(sanitize_block(line))

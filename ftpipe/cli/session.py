@@ -40,7 +40,7 @@ def _wants_json() -> bool:
 
 
 @dataclass
-class Session:
+class CliContext:
     """The state of one call; commands get it through ``click.make_pass_decorator``."""
 
     json: bool = field(default_factory=_wants_json)
@@ -55,9 +55,9 @@ class Session:
     """What the JSON document will hold; it is written once, when the command has ended, well or not."""
     exit_code: int = 0
     """The code of a good end; 8 where the asked-about job still runs."""
-    stopped: str = "interrupted; nothing was sent"
+    interrupt_message: str = "interrupted; nothing was sent"
     """What an interrupt says about where things stand."""
-    come_back: str = ""
+    resume_hint: str = ""
     """What an interrupt says about going on."""
     _secrets: set[str] = field(default_factory=set)
     _at_end: list[Callable[[], None]] = field(default_factory=list)
@@ -66,23 +66,23 @@ class Session:
         """Put fields into the JSON document."""
         self.fields |= fields
 
-    def out(self, lines: str | Iterable[str] = "") -> None:
+    def print_result(self, lines: str | Iterable[str] = "") -> None:
         """Result text on stdout; nothing where JSON was asked for."""
         if not self.json:
             self._write(lines, sys.stdout)
 
-    def say(self, lines: str | Iterable[str] = "") -> None:
+    def print_status(self, lines: str | Iterable[str] = "") -> None:
         """Progress and advice on stderr; nothing under ``--quiet``."""
         if not self.quiet:
             self._write(lines, sys.stderr)
 
-    def tell(self, lines: str | Iterable[str]) -> None:
+    def print_always(self, lines: str | Iterable[str]) -> None:
         """What has to be known, on stderr, also under ``--quiet``."""
         self._write(lines, sys.stderr)
 
     def _write(self, lines: str | Iterable[str], stream: TextIO) -> None:
         for line in [lines] if isinstance(lines, str) else lines:
-            for shown in self._folded(self.hide(line), stream):
+            for shown in self._folded(self.redact(line), stream):
                 click.echo(shown, file=stream, color=self.has_color(stream))
 
     def _folded(self, line: str, stream: TextIO) -> list[str]:
@@ -90,10 +90,10 @@ class Session:
             return [line]
         from shutil import get_terminal_size
 
-        from ftpipe.cli.folding import fold
+        from ftpipe.cli.folding import wrap_line
 
         width = get_terminal_size().columns
-        return [part for one in line.split("\n") for part in fold(one, max(width, _NARROWEST))]
+        return [part for one in line.split("\n") for part in wrap_line(one, max(width, _NARROWEST))]
 
     def has_color(self, stream: TextIO) -> bool:
         """Whether a stream gets colour: a terminal that was not asked to stay plain."""
@@ -101,7 +101,7 @@ class Session:
             return False
         return bool(stream.isatty())
 
-    def paint(self, style: str, text: str, *, err: bool = False) -> str:
+    def style(self, style: str, text: str, *, err: bool = False) -> str:
         """Colour for stdout, or for stderr."""
         if not self.has_color(sys.stderr if err else sys.stdout):
             return text
@@ -109,9 +109,9 @@ class Session:
 
     def paint_err(self, style: str, text: str) -> str:
         """Colour for stderr, in the shape that reports take."""
-        return self.paint(style, text, err=True)
+        return self.style(style, text, err=True)
 
-    def hide(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """The text without any secret that this process knows."""
         for secret in self._known_secrets():
             text = text.replace(secret, "***")
@@ -151,7 +151,7 @@ class Session:
         from ftpipe.providers import open_provider
 
         provider = open_provider(name, profiles=settings.config.providers, env=self.environment())
-        provider.hear(self.say)
+        provider.on_retry(self.print_status)
         self._at_end.append(provider.close)
         return provider
 
@@ -178,4 +178,4 @@ class Session:
             raise UsageError("not confirmed: nothing was sent, nothing was spent", f"add {flag} to go ahead unasked")
 
 
-pass_session = click.make_pass_decorator(Session)
+pass_session = click.make_pass_decorator(CliContext)

@@ -9,8 +9,8 @@ import click
 from ftpipe.cli import options
 from ftpipe.cli.asked import require_file
 from ftpipe.cli.group import Command
-from ftpipe.cli.session import Session, pass_session
-from ftpipe.plain import clean
+from ftpipe.cli.session import CliContext, pass_session
+from ftpipe.plain import sanitize_line
 
 
 @click.command(cls=Command, example="ftpipe split data/all.jsonl --fraction 0.1 --seed 7 --output data/")
@@ -25,7 +25,7 @@ from ftpipe.plain import clean
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed splits the same way.")
 @options.output
 @pass_session
-def split(session: Session, data: Path, fraction: float, seed: int, output: Path | None) -> None:
+def split(session: CliContext, data: Path, fraction: float, seed: int, output: Path | None) -> None:
     """Split DATA into a training and a validation file.
 
     Records with the same prompt stay together, so that nothing leaks from one file into the other.
@@ -35,5 +35,5 @@ def split(session: Session, data: Path, fraction: float, seed: int, output: Path
     require_file(data)
     train, validation, sizes = split_file(data, fraction=fraction, seed=seed, output_dir=output or data.parent)
     session.add(train=train, validation=validation, sizes=sizes, seed=seed)
-    session.out([f"training    {clean(train, 300)}", f"validation  {clean(validation, 300)}"])
-    session.say(f"{session.paint_err('bold', 'Next:')} ftpipe prepare {train} --validation {validation}")
+    session.print_result([f"training    {sanitize_line(train, 300)}", f"validation  {sanitize_line(validation, 300)}"])
+    session.print_status(f"{session.paint_err('bold', 'Next:')} ftpipe prepare {train} --validation {validation}")

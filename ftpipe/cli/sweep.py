@@ -12,10 +12,10 @@ import click
 
 from ftpipe.cli import options
 from ftpipe.cli.group import Command
-from ftpipe.cli.session import Session
+from ftpipe.cli.session import CliContext
 from ftpipe.config import Settings
 from ftpipe.errors import UsageError
-from ftpipe.plain import clean, money, plural
+from ftpipe.plain import format_money, plural, sanitize_line
 from ftpipe.reports.runs import loss_text, step_text
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ LINE_SECONDS = 15.0
 """Between two lines about one trial."""
 _AXIS = re.compile(r"[a-z_]+=[^=\s]*,[^=\s]*")
 
-sweep_options = options.together(
+sweep_options = options.combine_options(
     click.option("--sweep", multiple=True, metavar="AXIS…", help="Train a grid: n_epochs=1,3 lora_r=8,16."),
     click.option("--concurrency", type=click.IntRange(1, 64), default=2, show_default=True, help="Of a sweep's jobs."),
     click.option("--evaluate", type=options.FILE, metavar="FILE", help="Compare a sweep's models on held-out items."),
@@ -41,10 +41,10 @@ class SweepCommand(Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Give each axis after ``--sweep`` a flag of its own."""
-        return super().parse_args(ctx, spread(args))
+        return super().parse_args(ctx, expand_sweep_args(args))
 
 
-def spread(args: Sequence[str]) -> list[str]:
+def expand_sweep_args(args: Sequence[str]) -> list[str]:
     """``--sweep a=1,2 b=3,4`` as ``--sweep a=1,2 --sweep b=3,4``."""
     result: list[str] = []
     for word in args:
@@ -53,14 +53,14 @@ def spread(args: Sequence[str]) -> list[str]:
     return result
 
 
-def carry_out(session: Session, settings: Settings, spec: RunSpec, report: Report, flags: dict[str, Any]) -> None:
+def run_sweep(session: CliContext, settings: Settings, spec: RunSpec, report: Report, flags: dict[str, Any]) -> None:
     """Plan the grid, keep to the budget, train, compare, and name the best."""
     from ftpipe.cli.asked import require_file
     from ftpipe.dataset.prices import PriceTable
     from ftpipe.reports.documents import plain_data
     from ftpipe.reports.sweep import sweep_lines
     from ftpipe.sweep.grid import parse_grid
-    from ftpipe.sweep.sweeper import Sweeper, refuse_over_sum
+    from ftpipe.sweep.sweeper import SweepRunner, enforce_total_budget
 
     points = parse_grid([term for text in flags["sweep"] for term in text.split()])
     if flags["evaluate"] is not None:
@@ -71,36 +71,41 @@ def carry_out(session: Session, settings: Settings, spec: RunSpec, report: Repor
         )
     provider = session.provider(spec.provider, settings)
     pipeline = session.pipeline(provider, session.registry(settings))
-    teller = Teller(session, pipeline.registry)
-    sweeper = Sweeper(pipeline, concurrency=flags["concurrency"], on_trial=teller.trial, on_look=teller.look)
+    teller = TrialReporter(session, pipeline.registry)
+    sweeper = SweepRunner(pipeline, concurrency=flags["concurrency"], on_trial=teller.trial, on_look=teller.look)
     prices = PriceTable.load(settings.config.prices, target=provider.profile.target)
     planned = sweeper.plan(spec, points, report, prices=prices)
     costs = [trial.cost for _, _, trial in planned]
-    refuse_over_sum(costs, settings.config.max_cost)
-    session.say(plan_lines([name for name, _, _ in planned], costs, is_paid=provider.profile.paid))
+    enforce_total_budget(costs, settings.config.max_cost)
+    session.print_status(plan_lines([name for name, _, _ in planned], costs, is_paid=provider.profile.paid))
     session.add(trials=[name for name, _, _ in planned])
     if flags["dry_run"]:
         return
     if provider.profile.paid and not flags["yes"]:
         session.confirm("Go ahead?")
-    session.stopped, session.come_back = "interrupted; every trial keeps what was done", "the same command goes on"
+    session.interrupt_message, session.resume_hint = (
+        "interrupted; every trial keeps what was done",
+        "the same command goes on",
+    )
     runs = sweeper.train(planned)
     scores = scorer(session, settings, provider, spec, flags["evaluate"])
     alias = flags["alias"] or f"{spec.suffix or spec.data.stem}@best"
     document: Any = plain_data(sweeper.conclude(points, runs, alias=alias, scores=scores))
     session.add(sweep=document)
-    session.out(sweep_lines(document, session.paint))
+    session.print_result(sweep_lines(document, session.style))
 
 
 def plan_lines(names: Sequence[str], costs: Sequence[CostEstimate | None], *, is_paid: bool) -> list[str]:
     """The trials one by one, and what they may cost together."""
     highs = [None if cost is None else cost.high for cost in costs]
     known = [high for high in highs if high is not None]
-    total = "free" if not is_paid else "cost unknown" if len(known) < len(highs) else f"up to {money(sum(known))}"
-    return [f"sweep of {plural(len(names), 'trial')}, {total}", *(f"  {clean(name, 100)}" for name in names)]
+    total = (
+        "free" if not is_paid else "cost unknown" if len(known) < len(highs) else f"up to {format_money(sum(known))}"
+    )
+    return [f"sweep of {plural(len(names), 'trial')}, {total}", *(f"  {sanitize_line(name, 100)}" for name in names)]
 
 
-class Teller:
+class TrialReporter:
     """Says how far the trials have come: each beginning and end, and in between a line now and then.
 
     Args:
@@ -109,7 +114,7 @@ class Teller:
         clock: Monotonic seconds.
     """
 
-    def __init__(self, session: Session, registry: Registry, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, session: CliContext, registry: Registry, clock: Callable[[], float] = time.monotonic) -> None:
         self._session = session
         self._registry = registry
         self._clock = clock
@@ -119,7 +124,9 @@ class Teller:
         """A trial has begun or ended."""
         where = run.model.id if run.model else run.job.id if run.job else run.id
         error = f": {run.error}" if run.error else ""
-        self._session.say(f"  {clean(name, 80)}  {run.state.value}  {clean(where, 120)}{clean(error, 200)}")
+        self._session.print_status(
+            f"  {sanitize_line(name, 80)}  {run.state.value}  {sanitize_line(where, 120)}{sanitize_line(error, 200)}"
+        )
         self._told[name] = self._clock()
 
     def look(self, name: str, run: Run) -> None:
@@ -128,25 +135,27 @@ class Teller:
             return
         metrics = self._registry.metrics(run.job.id)
         losses = f", {loss_text(metrics)}" if metrics else ""
-        step = f"step {step_text(metrics[-1])}" if metrics else clean(run.job.status, 40)
-        self._session.say(f"  {clean(name, 80)}  {step}{losses}")
+        step = f"step {step_text(metrics[-1])}" if metrics else sanitize_line(run.job.status, 40)
+        self._session.print_status(f"  {sanitize_line(name, 80)}  {step}{losses}")
         self._told[name] = self._clock()
 
 
-def scorer(session: Session, settings: Settings, provider: Provider, spec: RunSpec, data: Path | None) -> Scores | None:
+def scorer(
+    session: CliContext, settings: Settings, provider: Provider, spec: RunSpec, data: Path | None
+) -> Scores | None:
     """Scores models on held-out items against their base; the whole evaluation is kept with its page."""
     if data is None:
         return None
 
     def scores(models: Sequence[Model]) -> Mapping[str, float]:
-        from ftpipe.cli.answering import Sides, arm_of
-        from ftpipe.cli.evaluate import ask, show, usual, write
+        from ftpipe.cli.answering import EvaluationArms, arm_of
+        from ftpipe.cli.evaluate import default_options, run_evaluation, show, write
 
         target = provider.profile.target
         arms = [arm_of(spec.model, None, target), *(arm_of(model.id, model, target) for model in models)]
-        sides = Sides(spec.provider, tuple(arms), {model.id: model for model in models})
-        flags = usual(data)
-        evaluation = ask(session, settings, sides, flags)
+        sides = EvaluationArms(spec.provider, tuple(arms), {model.id: model for model in models})
+        flags = default_options(data)
+        evaluation = run_evaluation(session, settings, sides, flags)
         show(session, evaluation)
         write(session, settings, evaluation, sides, flags)
         return {result.arm.name: result.score(evaluation.primary).value for result in evaluation.arms[1:]}

@@ -7,10 +7,10 @@ from functools import cache
 
 from rich.console import Console
 
-from ftpipe.cli.session import Session
+from ftpipe.cli.session import CliContext
 
 
-def console(session: Session) -> Console:
+def console(session: CliContext) -> Console:
     """The console for progress."""
     return _console(session.has_color(sys.stderr))
 

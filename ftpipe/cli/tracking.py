@@ -11,10 +11,10 @@ import click
 
 from ftpipe.cli import options
 from ftpipe.cli.group import Command
-from ftpipe.cli.session import Session, pass_session
+from ftpipe.cli.session import CliContext, pass_session
 
 if TYPE_CHECKING:
-    from ftpipe.exporters import Exporter, Tracked
+    from ftpipe.exporters import ExportedRun, Exporter
     from ftpipe.records import Model
     from ftpipe.registry import Registry
 
@@ -22,7 +22,7 @@ TOOLS = ("wandb", "mlflow", "trackio")
 project = click.option(
     "--project", metavar="NAME", help="Project or experiment in that tool.  [default: ftpipe]", default=None
 )
-export_options = options.together(
+export_options = options.combine_options(
     click.option("--export", "exports", multiple=True, type=click.Choice(TOOLS), help="Send the result there, too."),
     project,
 )
@@ -38,7 +38,7 @@ export_options = options.together(
 @click.option("--all", "every", is_flag=True, help="Every registered model's job, not one.")
 @project
 @pass_session
-def export_job(session: Session, job: str | None, tools: tuple[str, ...], every: bool, project: str | None) -> None:
+def export_job(session: CliContext, job: str | None, tools: tuple[str, ...], every: bool, project: str | None) -> None:
     """Send JOB (the latest registered one where not given) with parameters, losses and lineage to a tool.
 
     JOB may also be a model's name or alias. Sent twice it takes the place of the earlier. Nothing is asked of the
@@ -46,13 +46,13 @@ def export_job(session: Session, job: str | None, tools: tuple[str, ...], every:
     """
     from ftpipe.exporters.tracked import training
 
-    exporters = opened(tools)
+    exporters = open_exporters(tools)
     registry = session.registry()
-    runs = [training(model, registry.metrics(model.job_id)) for model in chosen(registry, job, every=every)]
+    runs = [training(model, registry.metrics(model.job_id)) for model in select_models(registry, job, every=every)]
     send(session, exporters, runs, project)
 
 
-def chosen(registry: Registry, job: str | None, *, every: bool) -> Sequence[Model]:
+def select_models(registry: Registry, job: str | None, *, every: bool) -> Sequence[Model]:
     """The models whose jobs are meant.
 
     Raises:
@@ -72,7 +72,7 @@ def chosen(registry: Registry, job: str | None, *, every: bool) -> Sequence[Mode
     return found
 
 
-def opened(names: Iterable[str]) -> dict[str, Exporter]:
+def open_exporters(names: Iterable[str]) -> dict[str, Exporter]:
     """The exporters, opened before any work is done, so that a missing package is told at once.
 
     Raises:
@@ -84,14 +84,14 @@ def opened(names: Iterable[str]) -> dict[str, Exporter]:
         return {name: open_exporter(name) for name in dict.fromkeys(names)}
 
 
-def send(session: Session, exporters: dict[str, Exporter], runs: Sequence[Tracked], project: str | None) -> None:
+def send(session: CliContext, exporters: dict[str, Exporter], runs: Sequence[ExportedRun], project: str | None) -> None:
     """Send every run to every tool, and say where it is.
 
     Raises:
         ProviderError: A tool did not take it; what was sent before stays there.
     """
     from ftpipe.exporters import PROJECT
-    from ftpipe.plain import clean
+    from ftpipe.plain import sanitize_line
 
     sent = []
     for name, exporter in exporters.items():
@@ -99,7 +99,7 @@ def send(session: Session, exporters: dict[str, Exporter], runs: Sequence[Tracke
             with quiet_stdout():
                 where = exporter.send(run, project=project or PROJECT)
             sent.append({"tool": name, "run": run.name, "id": run.id, "where": where})
-            session.say(f"exported {clean(run.name, 100)} to {name}: {clean(where, 300)}")
+            session.print_status(f"exported {sanitize_line(run.name, 100)} to {name}: {sanitize_line(where, 300)}")
     session.add(exports=sent)
 
 

@@ -10,17 +10,17 @@ from typing import Any
 import click
 
 from ftpipe.cli import options
-from ftpipe.cli.asked import Asked, check, for_train, spec_of
+from ftpipe.cli.asked import DatasetRequest, resolve_for_train, spec_of, validate_and_count
 from ftpipe.cli.prepare import refuse_errors, settings_of, show
-from ftpipe.cli.session import Session, pass_session
+from ftpipe.cli.session import CliContext, pass_session
 from ftpipe.cli.sweep import SweepCommand, sweep_options
-from ftpipe.cli.sweep import carry_out as carry_out_sweep
+from ftpipe.cli.sweep import run_sweep as carry_out_sweep
 from ftpipe.config import Settings
-from ftpipe.plain import plural, short
+from ftpipe.plain import plural, relative_path
 from ftpipe.records import Report, RunSpec
 from ftpipe.reports.runs import plan_lines
 
-job_options = options.together(
+job_options = options.combine_options(
     options.provider,
     options.model,
     options.epochs,
@@ -49,7 +49,7 @@ job_options = options.together(
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait at most so long; then exit 8.")
 @sweep_options
 @pass_session
-def train(session: Session, /, data: Path | None, **flags: Any) -> None:
+def train(session: CliContext, /, data: Path | None, **flags: Any) -> None:
     """Train a model on a dataset and register it.
 
     Runs on this machine for free where no provider is chosen. Without DATA it takes the dataset that was prepared
@@ -58,49 +58,49 @@ def train(session: Session, /, data: Path | None, **flags: Any) -> None:
     """
     begun = time.monotonic()
     settings = session.settings(settings_of(flags))
-    asked = for_train(settings, session, given=data)
-    report = check(session, settings, asked, for_job=True)
+    asked = resolve_for_train(settings, session, given=data)
+    report = validate_and_count(session, settings, asked, for_job=True)
     refuse_faulty(session, report, asked)
     spec = spec_of(settings, asked, report)
     if flags["sweep"]:
         carry_out_sweep(session, settings, spec, report, flags)
         return
-    offer(session, settings, spec, report)
+    show_plan(session, settings, spec, report)
     if flags["dry_run"]:
         return
-    carry_out(session, settings, spec, report, flags, begun=begun)
+    run_training(session, settings, spec, report, flags, begun=begun)
 
 
-def refuse_faulty(session: Session, report: Report, asked: Asked) -> None:
+def refuse_faulty(session: CliContext, report: Report, asked: DatasetRequest) -> None:
     """Show the findings of a dataset that will not do, and end."""
     if not report.ok:
         show(session, report)
     elif report.summary.warnings:
         many = plural(report.summary.warnings, "warning")
-        session.say(f"{many} about the data; `ftpipe prepare {short(asked.data)}` shows them")
+        session.print_status(f"{many} about the data; `ftpipe prepare {relative_path(asked.data)}` shows them")
     refuse_errors(report, asked)
 
 
-def offer(session: Session, settings: Settings, spec: RunSpec, report: Report) -> None:
+def show_plan(session: CliContext, settings: Settings, spec: RunSpec, report: Report) -> None:
     """Show the plan on stderr, and refuse what the budget does not allow."""
-    from ftpipe.gates import caveat, refuse_over_budget, refuse_unsupported
+    from ftpipe.gates import endpoint_notice, enforce_budget, require_supported
     from ftpipe.providers.profiles import find_profile
 
     profile = find_profile(spec.provider, settings.config.providers)
     session.add(plan=spec, dataset=report.dataset, tokens=report.tokens, cost=report.cost)
-    session.say(plan_lines(spec, report, profile.title or profile.name, session.paint_err))
+    session.print_status(plan_lines(spec, report, profile.title or profile.name, session.paint_err))
     today = datetime.now(UTC).date()
-    refuse_unsupported(profile, spec, today=today)
-    if said := caveat(profile, today=today):
-        session.say(f"  {'note':<8}{said}")
-    refuse_over_budget(report.cost, settings.config.max_cost)
+    require_supported(profile, spec, today=today)
+    if said := endpoint_notice(profile, today=today):
+        session.print_status(f"  {'note':<8}{said}")
+    enforce_budget(report.cost, settings.config.max_cost)
 
 
-def carry_out(
-    session: Session, settings: Settings, spec: RunSpec, report: Report, flags: dict[str, Any], *, begun: float
+def run_training(
+    session: CliContext, settings: Settings, spec: RunSpec, report: Report, flags: dict[str, Any], *, begun: float
 ) -> None:
     """Open the endpoint, ask, and run the pipeline to its end."""
-    from ftpipe.cli.follow import advance, tell
+    from ftpipe.cli.follow import print_result, run_with_display
 
     provider = session.provider(spec.provider, settings)
     if provider.profile.paid and not flags["yes"]:
@@ -108,5 +108,5 @@ def carry_out(
     registry = session.registry(settings)
     pipeline = session.pipeline(provider, registry)
     run = pipeline.start(spec, report, again=flags["again"], max_cost=settings.config.max_cost)
-    run = advance(session, pipeline, run, detach=flags["detach"], timeout=flags["timeout"])
-    tell(session, provider, run, begun=begun)
+    run = run_with_display(session, pipeline, run, detach=flags["detach"], timeout=flags["timeout"])
+    print_result(session, provider, run, begun=begun)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ftpipe.cli import options
-from ftpipe.cli.asked import for_prepare
-from ftpipe.cli.bars import first, reading
-from ftpipe.cli.checks import MACHINE_FORMATS, check_options, check_settings, spilling
+from ftpipe.cli.asked import resolve_for_prepare
+from ftpipe.cli.bars import file_progress, first_finding_printer
+from ftpipe.cli.checks import MACHINE_FORMATS, check_options, check_settings, findings_writer
 from ftpipe.cli.group import Command
-from ftpipe.cli.session import Session, pass_session
+from ftpipe.cli.session import CliContext, pass_session
 from ftpipe.errors import DatasetError
 from ftpipe.plain import plural
 from ftpipe.records import Finding, Report
@@ -34,18 +34,18 @@ if TYPE_CHECKING:
 @options.method
 @check_options
 @pass_session
-def validate(session: Session, /, files: tuple[Path, ...], output_format: str, **flags: Any) -> None:
+def validate(session: CliContext, /, files: tuple[Path, ...], output_format: str, **flags: Any) -> None:
     """Check FILES for everything that would be refused or is worth a warning. Nothing is written or sent.
 
     Ends with 1 where one of them would be refused.
     """
     settings = session.settings({name: flags.pop(name) for name in ("provider", "model", "method")})
-    with spilling(session, output_format, flags.pop("findings")) as on_finding:
+    with findings_writer(session, output_format, flags.pop("findings")) as on_finding:
         rules = check_settings(settings.config, **flags)
         session.json = session.json or output_format == "json"
         reports = [look(session, settings, rules, path, output_format, on_finding) for path in files]
     if output_format in MACHINE_FORMATS:
-        session.out(render(output_format, reports))
+        session.print_result(render(output_format, reports))
     session.add(files=[fields(report) for report in reports])
     bad = [report for report in reports if not report.ok]
     if bad:
@@ -60,7 +60,7 @@ def render(form: str, reports: list[Report]) -> str:
 
 
 def look(
-    session: Session,
+    session: CliContext,
     settings: Settings,
     rules: CheckSettings,
     path: Path,
@@ -71,8 +71,8 @@ def look(
     from ftpipe.reports.findings import finding_lines
     from ftpipe.stages.validate import validate as check
 
-    asked = for_prepare(settings, given=path)
-    with reading(session, "checking", path) as progress:
+    asked = resolve_for_prepare(settings, given=path)
+    with file_progress(session, "checking", path) as progress:
         report = check(
             asked.data,
             target=asked.target,
@@ -81,11 +81,13 @@ def look(
             settings=rules,
             on_progress=progress,
             on_finding=on_finding,
-            on_first=first(session, asked.data),
+            on_first=first_finding_printer(session, asked.data),
         )
     if form == "text":
-        found = finding_lines(report, session.paint) + not_checked_lines(report, session.paint)
-        session.out([dataset_line(report.dataset, session.paint), *found, verdict_line(report, session.paint), ""])
+        found = finding_lines(report, session.style) + not_checked_lines(report, session.style)
+        session.print_result(
+            [dataset_line(report.dataset, session.style), *found, verdict_line(report, session.style), ""]
+        )
     return report
 
 

@@ -9,11 +9,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ftpipe.cli.bars import LineProgress
-from ftpipe.cli.session import Session
-from ftpipe.plain import clean, duration, size
+from ftpipe.cli.session import CliContext
+from ftpipe.plain import duration, format_bytes, sanitize_line
 from ftpipe.records import Event, Job, Metric
 from ftpipe.reports.runs import STATUS_STYLES, loss_chart, loss_text, step_text
-from ftpipe.watcher import Watcher
+from ftpipe.watcher import PipelineObserver
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -31,7 +31,7 @@ LINE_SECONDS = 10.0
 """How often a log hears of a running job at most."""
 
 
-class Seen(Watcher):
+class PipelineDisplay(PipelineObserver):
     """What both pictures are drawn from, and what an interrupt says.
 
     Args:
@@ -39,7 +39,7 @@ class Seen(Watcher):
         clock: Monotonic seconds.
     """
 
-    def __init__(self, session: Session, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, session: CliContext, clock: Callable[[], float] = time.monotonic) -> None:
         self.session = session
         self.clock = clock
         self.stage = ""
@@ -65,7 +65,9 @@ class Seen(Watcher):
         """Remember the job, and how to come back to it."""
         self.job = job
         if not job.is_finished:
-            self.session.stopped = f"interrupted; {clean(job.id, 80)} goes on at {clean(job.provider, 40)}"
+            self.session.interrupt_message = (
+                f"interrupted; {sanitize_line(job.id, 80)} goes on at {sanitize_line(job.provider, 40)}"
+            )
 
     def on_metric(self, metric: Metric) -> None:
         """Remember the metrics."""
@@ -73,7 +75,7 @@ class Seen(Watcher):
 
     def on_event(self, event: Event) -> None:
         """Remember what was said last; warnings and errors stay on the screen."""
-        self.last_event = clean(event.message, 200)
+        self.last_event = sanitize_line(event.message, 200)
         if event.level in ("warn", "warning", "error"):
             self.on_notice(event.message)
         elif self.session.verbose:
@@ -81,7 +83,7 @@ class Seen(Watcher):
 
     def on_notice(self, text: str) -> None:
         """Say it."""
-        self.write("!", "warning", clean(text, 400))
+        self.write("!", "warning", sanitize_line(text, 400))
 
     def finish_stage(self) -> None:
         """Write the line of the stage that has just ended."""
@@ -93,16 +95,16 @@ class Seen(Watcher):
         took = self.clock() - self._begun
         facts = [duration(took)] if took >= 1 else []
         if self.stage == "upload" and self.done[1]:
-            facts.insert(0, size(self.done[1]))
+            facts.insert(0, format_bytes(self.done[1]))
         if self.stage == "create" and self.job:
-            facts.insert(0, clean(self.job.id, 80))
+            facts.insert(0, sanitize_line(self.job.id, 80))
         if self.stage == "poll" and self.job:
-            facts.insert(0, clean(self.job.status, 40))
+            facts.insert(0, sanitize_line(self.job.status, 40))
         return f": {', '.join(facts)}" if facts else ""
 
     def write(self, mark: str, style: str, text: str) -> None:
         """One line that stays."""
-        self.session.say(f"{self.session.paint_err(style, mark)} {text}")
+        self.session.print_status(f"{self.session.paint_err(style, mark)} {text}")
 
     def __enter__(self) -> Self:
         return self
@@ -115,10 +117,10 @@ class Seen(Watcher):
             self.finish_stage()
 
 
-class LogWatcher(Seen):
+class LogDisplay(PipelineDisplay):
     """Plain lines: one for each stage, and one every ten seconds or ten per cent of a job."""
 
-    def __init__(self, session: Session, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, session: CliContext, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(session, clock)
         self._bytes: LineProgress | None = None
         self._last_time = clock()
@@ -128,7 +130,7 @@ class LogWatcher(Seen):
     def on_stage(self, name: str) -> None:
         """Say that a stage begins where it may take long."""
         super().on_stage(name)
-        self._bytes = LineProgress(self.session.say, STAGES.get(name, name), self.clock)
+        self._bytes = LineProgress(self.session.print_status, STAGES.get(name, name), self.clock)
 
     def on_progress(self, stage: str, done: int, total: int) -> None:
         """Say now and then how far it is."""
@@ -141,7 +143,7 @@ class LogWatcher(Seen):
         super().on_job(job)
         if self.stage == "poll" and job.status != self._last_status:
             self._last_status = job.status
-            self.session.say(f"  {clean(job.id, 80)} is {clean(job.status, 40)}")
+            self.session.print_status(f"  {sanitize_line(job.id, 80)} is {sanitize_line(job.status, 40)}")
 
     def on_metric(self, metric: Metric) -> None:
         """Say now and then how the loss stands."""
@@ -150,13 +152,13 @@ class LogWatcher(Seen):
         now = self.clock()
         if share - self._last_share >= 0.1 or now - self._last_time >= LINE_SECONDS:
             self._last_time, self._last_share = now, share
-            self.session.say(f"  step {step_text(metric)}: {loss_text(self.metrics)}")
+            self.session.print_status(f"  step {step_text(metric)}: {loss_text(self.metrics)}")
 
 
-class LiveWatcher(Seen):
+class LiveDisplay(PipelineDisplay):
     """A picture that is drawn again and again: the stage, the step, the losses and their curve."""
 
-    def __init__(self, session: Session, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, session: CliContext, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(session, clock)
         self._live: Live | None = None
 
@@ -182,7 +184,7 @@ class LiveWatcher(Seen):
             self._live = None
         curve = loss_chart(self.metrics, width=self._width(), paint=self.session.paint_err)
         if curve:
-            self.session.say(curve)
+            self.session.print_status(curve)
 
     def write(self, mark: str, style: str, text: str) -> None:
         """One line above the picture."""
@@ -191,7 +193,7 @@ class LiveWatcher(Seen):
             return
         from rich.text import Text
 
-        line = f"{self.session.paint_err(style, mark)} {self.session.hide(text)}"
+        line = f"{self.session.paint_err(style, mark)} {self.session.redact(text)}"
         self._live.console.print(Text.from_ansi(line), soft_wrap=True)
 
     def _width(self) -> int:
@@ -200,7 +202,7 @@ class LiveWatcher(Seen):
     def _picture(self) -> Text:
         from rich.text import Text
 
-        return Text.from_ansi("\n".join(self.session.hide(line) for line in self.lines(self._width())), no_wrap=True)
+        return Text.from_ansi("\n".join(self.session.redact(line) for line in self.lines(self._width())), no_wrap=True)
 
     def lines(self, width: int) -> list[str]:
         """The picture, line by line."""
@@ -213,12 +215,12 @@ class LiveWatcher(Seen):
             return [f"{head}: {self._job_text()} · {took}", *self._curve(width)]
         done, total = self.done
         if total:
-            return [f"{head}  {bar(done / total, 30)} {size(done)} of {size(total)} · {took}"]
+            return [f"{head}  {bar(done / total, 30)} {format_bytes(done)} of {format_bytes(total)} · {took}"]
         return [f"{head} · {took}"]
 
     def _job_text(self) -> str:
         job = self.job
-        status = clean(job.status, 40) if job else ""
+        status = sanitize_line(job.status, 40) if job else ""
         return self.session.paint_err(STATUS_STYLES.get(status, "bold"), status)
 
     def _curve(self, width: int) -> list[str]:
@@ -238,6 +240,6 @@ def bar(share: float, width: int) -> str:
     return "━" * full + "╌" * (width - full)
 
 
-def watcher(session: Session) -> Seen:
+def make_display(session: CliContext) -> PipelineDisplay:
     """The picture that fits where stderr goes."""
-    return LiveWatcher(session) if sys.stderr.isatty() and not session.quiet else LogWatcher(session)
+    return LiveDisplay(session) if sys.stderr.isatty() and not session.quiet else LogDisplay(session)

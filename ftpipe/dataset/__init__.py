@@ -17,11 +17,11 @@ def open_dataset(path: Path) -> Dataset:
 
     Raises:
         UsageError: There is no such regular file.
-        StateError: It cannot be read.
+        LocalStateError: It cannot be read.
     """
-    from ftpipe.dataset.identity import identify
+    from ftpipe.dataset.identity import describe_dataset
 
-    return identify(Path(path))
+    return describe_dataset(Path(path))
 
 
 def iter_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -29,7 +29,7 @@ def iter_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
     Raises:
         UsageError: There is no such regular file.
-        StateError: It cannot be read.
+        LocalStateError: It cannot be read.
     """
     from ftpipe.dataset.identity import records
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ftpipe.dataset.prints import BUCKETS, FIELDS, PROMPT, RECORD, Prints, rows_of
+from ftpipe.dataset.prints import BUCKETS, FIELDS, PROMPT, RECORD, FingerprintStore, rows_of
 
 if TYPE_CHECKING:
-    from ftpipe.dataset.facts import FileFacts
+    from ftpipe.dataset.facts import FileContext
 
 KEEP, KEEP_EVERY = 1_000, 250_000
 """Places kept of each kind, and where every finding is asked for; all are counted."""
@@ -19,7 +19,7 @@ _LOW = (1 << _HALF) - 1
 
 
 @dataclass(slots=True)
-class Places:
+class LineSample:
     """Places of one kind: the first ones, and how many there are."""
 
     first: list[tuple[int, int]] = field(default_factory=list)
@@ -38,21 +38,21 @@ class Places:
 class Comparison:
     """What the comparison of all records of a file found."""
 
-    duplicates: Places = field(default_factory=Places)
-    conflicts: Places = field(default_factory=Places)
-    swapped: Places = field(default_factory=Places)
+    duplicates: LineSample = field(default_factory=LineSample)
+    conflicts: LineSample = field(default_factory=LineSample)
+    swapped: LineSample = field(default_factory=LineSample)
 
 
-def places(facts: FileFacts, kind: str) -> Iterator[tuple[int, int, int]]:
+def places(facts: FileContext, kind: str) -> Iterator[tuple[int, int, int]]:
     """(line, other line, findings that it stands for) of each kept place; the last stands for those beyond."""
-    found: Places = facts.sampled.get(kind) or Places()
+    found: LineSample = facts.sampled.get(kind) or LineSample()
     for index, (line, other) in enumerate(found.first, 1):
         yield line, other, 1 if index < len(found.first) else 1 + found.number - len(found.first)
 
 
-def compare(prints: Prints, *, keep: int = KEEP) -> Comparison:
+def compare(prints: FingerprintStore, *, keep: int = KEEP) -> Comparison:
     """Compare all records of a file with each other, keeping so many places of each kind."""
-    found = Comparison(Places(keep=keep), Places(keep=keep), Places(keep=keep))
+    found = Comparison(LineSample(keep=keep), LineSample(keep=keep), LineSample(keep=keep))
     for number in range(BUCKETS):
         records: dict[int, int] = {}
         prompts: dict[int, tuple[int, int]] = {}
@@ -84,7 +84,7 @@ def compare(prints: Prints, *, keep: int = KEEP) -> Comparison:
     return found
 
 
-def overlap(train: Prints, validation: Prints) -> list[tuple[int, int, str]]:
+def overlap(train: FingerprintStore, validation: FingerprintStore) -> list[tuple[int, int, str]]:
     """Validation records that the training file has too: (validation line, training line, ``record`` or ``prompt``)."""
     found: list[tuple[int, int, str]] = []
     for number in range(BUCKETS):

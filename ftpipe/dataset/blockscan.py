@@ -8,48 +8,48 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from ftpipe.dataset.counting import Bill, bill_of
-from ftpipe.dataset.fingerprint import prints_of, prints_of_dialogue
+from ftpipe.dataset.counting import TokenCountRequest, collect_countable_texts
+from ftpipe.dataset.fingerprint import fingerprint_dialogue, fingerprint_record
 from ftpipe.dataset.formats import shape_of
-from ftpipe.dataset.hints import EVERY
-from ftpipe.dataset.keycount import count_keys, lines_that_may_repeat
+from ftpipe.dataset.hints import ALL_MARKS
+from ftpipe.dataset.keycount import count_keys, lines_with_possible_duplicate_keys
 from ftpipe.dataset.lines import BOM, Block
 from ftpipe.dataset.parse import MAX_DEPTH, Line
-from ftpipe.dataset.part import Part
-from ftpipe.dataset.prefilter import DISPUTED, KEYS, take_signs
+from ftpipe.dataset.part import PartialScan
+from ftpipe.dataset.prefilter import DISPUTED, KEYS, pop_auxiliary_marks
 from ftpipe.dataset.prints import put
-from ftpipe.dataset.rows import NOT_PLAIN, Row, plain_marks
-from ftpipe.dataset.rules.rule import ANSWER_MARKS
-from ftpipe.dataset.sizes import LongRow
+from ftpipe.dataset.rows import NOT_PLAIN, DatasetRecord, plain_dialogue_traits
+from ftpipe.dataset.rules.rule import ANSWER_TRAITS
+from ftpipe.dataset.sizes import OverlongRecord
 
 if TYPE_CHECKING:
     from ftpipe.dataset.scan import Scanner
 
-PRETTY_LINES, MAX_IN_VAIN = 500, 20
+PRETTY_LINES, MAX_FAILED_SEARCHES = 500, 20
 """Lines looked through for the end of a record, and how often in vain before a block is taken for broken lines."""
-REFUSED = object()
+UNPARSABLE = object()
 """Stands for a line that the strict parser does not take."""
 _LONG_NUMBER = re.compile(rb"[:\[,]\s*-?[\d.]{15}|\d[eE]")
 
 
-class Plain(NamedTuple):
+class PlainRecord(NamedTuple):
     """A dialogue of plain messages in the usual order."""
 
     line: int
     messages: list[dict[str, str]]
 
 
-class Other(NamedTuple):
+class OtherRecord(NamedTuple):
     """Any other record with messages."""
 
-    row: Row
-    bill: Bill
+    row: DatasetRecord
+    bill: TokenCountRequest
 
 
-class BlockScan:
+class BlockScanner:
     """The scan of one block."""
 
-    def __init__(self, scanner: Scanner, block: Block, part: Part) -> None:
+    def __init__(self, scanner: Scanner, block: Block, part: PartialScan) -> None:
         self.scanner, self.block, self.part = scanner, block, part
         self.raws = block.data.split(b"\n")
         if not self.raws[-1]:
@@ -58,22 +58,22 @@ class BlockScan:
             self.raws[0] = self.raws[0][len(BOM) :]
         self.starts = starts_of(self.raws)
         self.marks = scanner.find_marks(block.data, self.starts)
-        self.signs = take_signs(self.marks) if scanner.has_prefilter else None
+        self.signs = pop_auxiliary_marks(self.marks) if scanner.has_prefilter else None
         self.parsed = parse_all(self.raws, scanner.plan.settings.max_line_bytes)
         self.turns = self._turns() if scanner.facts.format == "chat" else []
         self.suspects = self._suspects()
         self.has_returns = b"\r" in block.data
-        self.in_vain = 0
+        self.failed_searches = 0
         """Searches for the end of a record spread over lines that found none."""
-        self.kept: list[Plain | Other] = []
+        self.kept: list[PlainRecord | OtherRecord] = []
         """Records whose tokens are to be counted."""
 
     def _turns(self) -> list[int]:
         """The marks of each line that is a dialogue of plain messages."""
         if self.signs is None:
-            return [plain_marks(record) for record in self.parsed]
+            return [plain_dialogue_traits(record) for record in self.parsed]
         signs_of = self.signs.get
-        return [plain_marks(record, signs_of(index, ())) for index, record in enumerate(self.parsed)]
+        return [plain_dialogue_traits(record, signs_of(index, ())) for index, record in enumerate(self.parsed)]
 
     def _suspects(self) -> set[int]:
         """Indices of the lines in which an object may hold a key twice, which the parser passes over."""
@@ -81,11 +81,11 @@ class BlockScan:
             count_keys(record) if marks == NOT_PLAIN else 1 + 2 * len(record["messages"])
             for record, marks in zip(self.parsed, self.turns or repeat(NOT_PLAIN), strict=False)
         ]
-        parsed = [index for index, record in enumerate(self.parsed) if record is not REFUSED]
+        parsed = [index for index, record in enumerate(self.parsed) if record is not UNPARSABLE]
         odd = None if self.signs is None else {index for index, signs in self.signs.items() if KEYS in signs}
-        return lines_that_may_repeat(self.block.data, self.raws, keys, parsed, odd)
+        return lines_with_possible_duplicate_keys(self.block.data, self.raws, keys, parsed, odd)
 
-    def run(self) -> Part:
+    def run(self) -> PartialScan:
         """Scan every line, then count the tokens of all records together."""
         self.run_rules()
         part = self.part
@@ -111,7 +111,7 @@ class BlockScan:
         if len(line.raw) > self.scanner.plan.settings.max_line_bytes:
             self._too_long(line)
             return index + 1
-        if record is REFUSED:
+        if record is UNPARSABLE:
             return self._bad_line(line, index)
         self.part.examples += 1
         self._hidden_faults(line)
@@ -124,7 +124,7 @@ class BlockScan:
     def _line_at(self, index: int) -> Line:
         line = Line(index + 1, self.block.offset + self.starts[index], self.raws[index])
         line.record = self.parsed[index]
-        line.parsed = line.record is not REFUSED
+        line.parsed = line.record is not UNPARSABLE
         if not line.parsed:
             line.record = None
         return line
@@ -134,7 +134,7 @@ class BlockScan:
         marks, codes = self.marks.get(line.number - 1, ()), []
         if self.has_returns and b"\r" in line.raw:
             codes.append("FT006")
-        if EVERY in marks:
+        if ALL_MARKS in marks:
             codes.append("FT008")
         if "separator" in marks:
             codes.append("FT012")
@@ -143,25 +143,25 @@ class BlockScan:
         if codes:
             self._run_line_rules(line, tuple(codes))
 
-    def _plain(self, index: int, record: dict[str, Any], marks: int) -> None:
+    def _plain(self, index: int, record: dict[str, Any], traits: int) -> None:
         """Take a dialogue of plain messages in the usual order: most of them break no rule."""
         part, scanner = self.part, self.scanner
         part.examples += 1
         part.shapes["messages"] += 1
-        hints = self.marks.get(index, ())
-        if hints or self.has_returns or index in self.suspects:
+        marks = self.marks.get(index, ())
+        if marks or self.has_returns or index in self.suspects:
             self._hidden_faults(self._line_at(index))
-        rules = scanner.rules_for("chat", marks, hints) if hints else scanner.unmarked_rules(marks)
+        rules = scanner.rules_for("chat", traits, marks) if marks else scanner.unmarked_rules(traits)
         if rules:
             row = self._row_of(index + 1)
-            row.hints = hints
+            row.marks = marks
             for rule in rules:
                 part.tally.add(rule, rule.check(row), index + 1, record)
-        if DISPUTED in hints:
+        if DISPUTED in marks:
             row = self._row_of(index + 1)
-            self.kept.append(Other(row, bill_of(row, scanner.facts.model)))
+            self.kept.append(OtherRecord(row, collect_countable_texts(row, scanner.facts.model)))
         else:
-            self.kept.append(Plain(index + 1, record["messages"]))
+            self.kept.append(PlainRecord(index + 1, record["messages"]))
 
     def _too_long(self, line: Line) -> None:
         self.part.examples += 1
@@ -180,7 +180,7 @@ class BlockScan:
             self._run_line_rules(line, ("FT007",))
             return index + 1
         self.part.examples += 1
-        last = self._end_of_pretty(index)
+        last = self._pretty_printed_end(index)
         if last:
             spread = Line(index + 1, last - index + 1, b"")
             spread.record = "pretty"
@@ -193,10 +193,10 @@ class BlockScan:
                 self._record(line, seen.value, checked=True)
         return index + 1
 
-    def _end_of_pretty(self, index: int) -> int:
+    def _pretty_printed_end(self, index: int) -> int:
         """Index of the line that ends a record spread over lines; 0 where this is none."""
         opens = self.raws[index].strip()[-1:] in (b"{", b"[", b",") and self.raws[index].lstrip()[:1] == b"{"
-        if not opens or self.in_vain >= MAX_IN_VAIN:
+        if not opens or self.failed_searches >= MAX_FAILED_SEARCHES:
             return 0
         for last in range(index + 1, min(len(self.raws), index + PRETTY_LINES)):
             if self.raws[last].rstrip() == b"}" or self.raws[last].rstrip().endswith(b"]}"):
@@ -204,7 +204,7 @@ class BlockScan:
                     return last if type(orjson.loads(b"\n".join(self.raws[index : last + 1]))) is dict else 0
                 except orjson.JSONDecodeError:
                     continue
-        self.in_vain += 1
+        self.failed_searches += 1
         return 0
 
     def _record(self, line: Line, record: dict[str, Any], *, checked: bool = False) -> None:
@@ -219,19 +219,19 @@ class BlockScan:
         shape = shape_of(record)
         part.shapes[shape] += 1
         kind = shape if shape != "messages" else ("rft" if facts.format == "rft" else "chat")
-        row = Row(line, record, kind, facts)
+        row = DatasetRecord(line, record, kind, facts)
         if not checked and not self._numbers_and_depth(line, row):
             return
-        marks = row.hints = self.marks.get(line.number - 1, ())
-        for rule in self.scanner.rules_for(kind, row.marks, marks):
+        marks = row.marks = self.marks.get(line.number - 1, ())
+        for rule in self.scanner.rules_for(kind, row.traits, marks):
             part.tally.add(rule, rule.check(row), line.number, record)
         if row.lists:
-            self.kept.append(Other(row, bill_of(row, facts.model)))
+            self.kept.append(OtherRecord(row, collect_countable_texts(row, facts.model)))
 
-    def _numbers_and_depth(self, line: Line, row: Row) -> bool:
+    def _numbers_and_depth(self, line: Line, row: DatasetRecord) -> bool:
         """Look for numbers that do not fit; False where the record nests too deep for the other rules."""
         raw = line.raw
-        if not row.marks & ~ANSWER_MARKS and len(row.lists) == 1 and len(line.record) == 1:
+        if not row.traits & ~ANSWER_TRAITS and len(row.lists) == 1 and len(line.record) == 1:
             return True
         if _LONG_NUMBER.search(raw):
             self._run_line_rules(line, ("FT105",))
@@ -243,41 +243,41 @@ class BlockScan:
     def _count(self) -> None:
         """Count the tokens of all records of the block, and take their fingerprints."""
         part, counter, limit = self.part, self.scanner.counter, self.scanner.facts.limit
-        dialogues = [item.messages for item in self.kept if isinstance(item, Plain)]
+        dialogues = [item.messages for item in self.kept if isinstance(item, PlainRecord)]
         plain = counter.count_plain(dialogues, undisputed=self.scanner.has_prefilter)
-        others = counter.count([(item.bill, item.row.tools) for item in self.kept if isinstance(item, Other)])
+        others = counter.count([(item.bill, item.row.tools) for item in self.kept if isinstance(item, OtherRecord)])
         for item in self.kept:
-            if isinstance(item, Plain):
+            if isinstance(item, PlainRecord):
                 total, trained = next(plain)
                 number, messages = item
                 turns = len(messages)
                 part.habits.add_plain(messages, number)
-                put(part.prints, number, *prints_of_dialogue(messages))
+                put(part.prints, number, *fingerprint_dialogue(messages))
             else:
                 total, trained = next(others)
-                number, turns = self._take(item.row, item.bill)
+                number, turns = self._add_statistics(item.row, item.bill)
             part.sizes.add(total, trained, turns, number)
             if limit is not None and total > limit:
-                self._long(self._row_of(number) if isinstance(item, Plain) else item.row, total, limit)
+                self._long(self._row_of(number) if isinstance(item, PlainRecord) else item.row, total, limit)
 
-    def _take(self, row: Row, bill: Bill) -> tuple[int, int]:
+    def _add_statistics(self, row: DatasetRecord, bill: TokenCountRequest) -> tuple[int, int]:
         """Enter what is usual and the fingerprints; returns the row's line and the number of its messages."""
         part, number = self.part, row.line.number
         part.sizes.images += bill.images
         part.with_images += bool(bill.images)
         part.habits.add(row)
-        put(part.prints, number, *prints_of(row))
+        put(part.prints, number, *fingerprint_record(row))
         return number, sum(len(messages) for _, messages in row.lists if type(messages) is list)
 
-    def _row_of(self, number: int) -> Row:
+    def _row_of(self, number: int) -> DatasetRecord:
         """The row of a plain dialogue."""
-        return Row.of_dialogue(self._line_at(number - 1), self.scanner.facts, self.turns[number - 1])
+        return DatasetRecord.of_dialogue(self._line_at(number - 1), self.scanner.facts, self.turns[number - 1])
 
-    def _long(self, row: Row, total: int, limit: int) -> None:
+    def _long(self, row: DatasetRecord, total: int, limit: int) -> None:
         base, messages = row.lists[-1]
         last = messages[-1] if type(messages) is list and messages else {}
         role = last.get("role", "") if type(last) is dict else ""
-        long = LongRow(total, limit, role, f"{base}[{len(messages) - 1}].content" if messages else base)
+        long = OverlongRecord(total, limit, role, f"{base}[{len(messages) - 1}].content" if messages else base)
         for rule in self.scanner.long_rules:
             if row.kind in rule.formats:
                 self.part.tally.add(rule, rule.check(long), row.line.number, row.record)
@@ -289,11 +289,11 @@ def starts_of(raws: list[bytes]) -> list[int]:
 
 
 def parse_all(raws: list[bytes], max_line_bytes: int) -> list[Any]:
-    """The value of each line; ``REFUSED`` for what the strict parser does not take, and for lines that are too long."""
+    """The value of each line; ``UNPARSABLE`` if the strict parser refuses it or the line is too long."""
     loads, parsed = orjson.loads, []
     for raw in raws:
         try:
-            parsed.append(loads(raw) if len(raw) <= max_line_bytes else REFUSED)
+            parsed.append(loads(raw) if len(raw) <= max_line_bytes else UNPARSABLE)
         except orjson.JSONDecodeError:
-            parsed.append(REFUSED)
+            parsed.append(UNPARSABLE)
     return parsed

@@ -11,13 +11,13 @@ from ftpipe.errors import FtpipeError
 Message = Mapping[str, Any]
 
 
-class MaskError(FtpipeError):
+class ChatTemplateError(FtpipeError):
     """A conversation cannot be trained on with this base's chat template."""
 
     code = "mask"
 
 
-def fit_messages(
+def to_template_messages(
     messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None, template: str
 ) -> list[dict[str, Any]]:
     """Write messages in the form that chat templates expect.
@@ -31,7 +31,7 @@ def fit_messages(
         template: The chat template's source.
 
     Raises:
-        MaskError: A message holds more than text.
+        ChatTemplateError: A message holds more than text.
     """
     fitted = [_fit_message(message, knows_calls="tool_calls" in template) for message in messages]
     if tools and "tools" not in template:
@@ -82,7 +82,7 @@ def text_of(message: Message) -> str:
     """A message's text: its content, the text parts of its content joined, or its refusal.
 
     Raises:
-        MaskError: A part is neither text nor a refusal.
+        ChatTemplateError: A part is neither text nor a refusal.
     """
     content = message.get("content")
     if content is None:
@@ -92,7 +92,7 @@ def text_of(message: Message) -> str:
     parts = []
     for part in content:
         if part.get("type") not in ("text", "refusal"):
-            raise MaskError(
+            raise ChatTemplateError(
                 f"a message has a part of type {part.get('type')!r}, and local bases read text only",
                 "leave images, audio and files out of the data for local training",
             )

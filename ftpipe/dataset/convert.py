@@ -12,8 +12,8 @@ import orjson
 
 from ftpipe.dataset.formats import legacy_shape, shape_of
 from ftpipe.dataset.settings import did_you_mean
-from ftpipe.dataset.tables import Entry, entries_of
-from ftpipe.errors import DatasetError, StateError
+from ftpipe.dataset.tables import SourceRow, read_source_rows
+from ftpipe.errors import DatasetError, LocalStateError
 
 KEEP_SKIPPED = 100
 _SPEAKERS = {
@@ -23,8 +23,8 @@ _SPEAKERS = {
     "function_call": "call",
     **dict.fromkeys(("observation", "tool", "function_response"), "tool"),
 }
-_ASKED = ("prompt", "question", "instruction", "user", "query", "input", "text")
-_ANSWERED = ("completion", "answer", "response", "output", "assistant", "label", "target")
+PROMPT_COLUMNS = ("prompt", "question", "instruction", "user", "query", "input", "text")
+COMPLETION_COLUMNS = ("completion", "answer", "response", "output", "assistant", "label", "target")
 _SYSTEM = ("system", "system_prompt")
 _SEPARATORS = ("\n\n###\n\n", "\n\n###", " ->")
 """What the guide of the old format put behind a prompt. Source: OpenAI legacy fine-tuning guide, 2023."""
@@ -59,7 +59,7 @@ class Converted(NamedTuple):
     skipped_total: int
 
 
-class _UnusableError(Exception):
+class _SkipRow(Exception):
     """A record that cannot become a dialogue: column and reason."""
 
     def __init__(self, column: str, reason: str) -> None:
@@ -80,9 +80,9 @@ def convert(path: Path, output: Path, *, system: str = "", columns: tuple[str, s
         DatasetError: No record could be converted, a named column is missing, or the file is not what its name says.
         MissingExtraError: Parquet without pyarrow.
         UsageError: The file is missing.
-        StateError: A file cannot be read or written.
+        LocalStateError: A file cannot be read or written.
     """
-    entries = entries_of(path)
+    entries = read_source_rows(path)
     first = next(entries, None)
     if first is not None and columns:
         _refuse_missing(path, first, columns)
@@ -96,7 +96,7 @@ def convert(path: Path, output: Path, *, system: str = "", columns: tuple[str, s
         if job.written:
             partial.replace(output)
     except OSError as exc:
-        raise StateError(
+        raise LocalStateError(
             f"{exc.filename or output} cannot be written: {exc.strerror}.", "Check the folder and the disk."
         ) from exc
     finally:
@@ -107,13 +107,13 @@ def convert(path: Path, output: Path, *, system: str = "", columns: tuple[str, s
     return Converted(output, job.source or "unknown", job.written, tuple(job.skipped), job.skipped_total)
 
 
-def _refuse_missing(path: Path, first: Entry, columns: tuple[str, str]) -> None:
+def _refuse_missing(path: Path, first: SourceRow, columns: tuple[str, str]) -> None:
     for column in columns:
         if first.record and column not in first.record:
             raise DatasetError(f"{path.name} has no column {column!r}.", did_you_mean(column, first.record))
 
 
-def _columns_hint(first: Entry | None) -> str:
+def _columns_hint(first: SourceRow | None) -> str:
     names = ", ".join(list(first.record)[:12]) if first else ""
     return f"Name the columns: --columns QUESTION,ANSWER{f'; the file has {names}' if names else ''}"
 
@@ -127,14 +127,14 @@ class _Job:
         self.written = self.skipped_total = 0
         self.skipped: list[Skipped] = []
 
-    def line(self, entry: Entry) -> bytes:
+    def line(self, entry: SourceRow) -> bytes:
         """The line to write for a row; empty where it is left out."""
         try:
             if entry.fault:
-                raise _UnusableError("", entry.fault)
+                raise _SkipRow("", entry.fault)
             name, messages = dialogue_of(entry.record, self.columns)
             made = self._dumped(entry.record, messages)
-        except _UnusableError as unusable:
+        except _SkipRow as unusable:
             self.skipped_total += 1
             if len(self.skipped) < KEEP_SKIPPED:
                 self.skipped.append(Skipped(entry.row, entry.line, unusable.column, unusable.reason))
@@ -152,7 +152,7 @@ class _Job:
         try:
             return orjson.dumps({"messages": messages, **rest}) + b"\n"
         except orjson.JSONEncodeError as exc:
-            raise _UnusableError("", str(exc)) from exc
+            raise _SkipRow("", str(exc)) from exc
 
 
 def dialogue_of(record: dict[str, Any], columns: tuple[str, str] | None) -> tuple[str, Messages]:
@@ -168,8 +168,8 @@ def dialogue_of(record: dict[str, Any], columns: tuple[str, str] | None) -> tupl
     if name == "Alpaca":
         return name, _alpaca(record, system)
     lower = {key.lower().strip(): key for key in record}
-    asked = _column(lower, record, _ASKED, "question")
-    answered = _column(lower, record, _ANSWERED, "answer")
+    asked = _column(lower, record, PROMPT_COLUMNS, "question")
+    answered = _column(lower, record, COMPLETION_COLUMNS, "answer")
     question = record[asked]
     if name and isinstance(question, str):
         question = next((question.removesuffix(end) for end in _SEPARATORS if question.endswith(end)), question)
@@ -180,7 +180,7 @@ def _column(lower: dict[str, str], record: dict[str, Any], known: tuple[str, ...
     """The column that holds the question or the answer; the first one that is filled, else the first one."""
     found = [lower[name] for name in known if name in lower]
     if not found:
-        raise _UnusableError("", f"no column is named like the {what} ({', '.join(known[:4])} …)")
+        raise _SkipRow("", f"no column is named like the {what} ({', '.join(known[:4])} …)")
     return next((name for name in found if record[name] not in (None, "")), found[0])
 
 
@@ -188,23 +188,23 @@ def _pair(names: tuple[str, str], values: tuple[object, object], system: str) ->
     asked, answered = (_text(name, value) for name, value in zip(names, values, strict=True))
     answered = answered.removesuffix("###").removesuffix("END").strip()
     if not answered:
-        raise _UnusableError(names[1], "it is empty")
+        raise _SkipRow(names[1], "it is empty")
     first = [{"role": "system", "content": system}] if system else []
     return [*first, {"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
 
 
 def _text(column: str, value: object) -> str:
     if value is None:
-        raise _UnusableError(column, "it is missing")
+        raise _SkipRow(column, "it is missing")
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     if not text.strip():
-        raise _UnusableError(column, "it is empty")
+        raise _SkipRow(column, "it is empty")
     return text.strip()
 
 
 def _messages(listed: object) -> Messages:
     if not isinstance(listed, list) or not listed or not all(isinstance(message, dict) for message in listed):
-        raise _UnusableError("messages", "it is no list of messages")
+        raise _SkipRow("messages", "it is no list of messages")
     return list(listed)
 
 
@@ -221,7 +221,7 @@ def _alpaca(record: dict[str, Any], system: str) -> Messages:
 def _history(listed: object) -> Iterator[dict[str, Any]]:
     for turn in listed if isinstance(listed, list) else ():
         if not isinstance(turn, list) or len(turn) != 2:
-            raise _UnusableError("history", "it is no list of pairs")
+            raise _SkipRow("history", "it is no list of pairs")
         yield {"role": "user", "content": _text("history", turn[0])}
         yield {"role": "assistant", "content": _text("history", turn[1])}
 
@@ -236,26 +236,26 @@ def _turns(record: dict[str, Any], system: str) -> Messages:
         messages.insert(0, {"role": "system", "content": system})
     for role in ("user", "assistant"):
         if not any(message["role"] == role for message in messages):
-            raise _UnusableError(key, f"it has no turn of the {role}")
+            raise _SkipRow(key, f"it has no turn of the {role}")
     return messages
 
 
 def _turn(where: str, turn: object, before: Messages) -> dict[str, Any]:
     if not isinstance(turn, dict):
-        raise _UnusableError(where, "it is no object")
+        raise _SkipRow(where, "it is no object")
     speaker = str(turn.get("from") or turn.get("role"))
     role = _SPEAKERS.get(speaker.lower())
     if role is None:
-        raise _UnusableError(where, f"nobody is known as {speaker[:40]!r}")
+        raise _SkipRow(where, f"nobody is known as {speaker[:40]!r}")
     text = turn.get("value") if "value" in turn else turn.get("content")
     if not isinstance(text, str):
-        raise _UnusableError(where, "its value is no text")
+        raise _SkipRow(where, "its value is no text")
     if role == "call":
         return _call(where, text, len(before))
     if role == "tool":
         made = [call["id"] for message in before[-1:] for call in message.get("tool_calls", ())]
         if not made:
-            raise _UnusableError(where, "it answers no call")
+            raise _SkipRow(where, "it answers no call")
         return {"role": "tool", "tool_call_id": made[0], "content": text}
     return {"role": role, "content": text}
 
@@ -263,7 +263,7 @@ def _turn(where: str, turn: object, before: Messages) -> dict[str, Any]:
 def _call(where: str, text: str, place: int) -> dict[str, Any]:
     made = _parsed(where, text)
     if not isinstance(made, dict) or not isinstance(made.get("name"), str):
-        raise _UnusableError(where, "the call has no name")
+        raise _SkipRow(where, "the call has no name")
     arguments = made.get("arguments", {})
     arguments = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
     function = {"name": made["name"], "arguments": arguments}
@@ -274,4 +274,4 @@ def _parsed(where: str, text: str) -> Any:  # noqa: ANN401  # any JSON value
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as exc:
-        raise _UnusableError(where, "it is no JSON") from exc
+        raise _SkipRow(where, "it is no JSON") from exc

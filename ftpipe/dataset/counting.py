@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ftpipe.canonical_json import canonical_json
 from ftpipe.dataset.images import image_tokens
 from ftpipe.dataset.jsonvalue import Json
-from ftpipe.dataset.rows import Row
+from ftpipe.dataset.rows import DatasetRecord
 
 if TYPE_CHECKING:
     from ftpipe.dataset.tokens import Counter
@@ -28,7 +28,7 @@ PER_ENUM_ITEM = 3
 MEMO_TEXTS = 4096
 
 
-class Bill:
+class TokenCountRequest:
     """The texts of one record that are still to be counted, and what is already known."""
 
     __slots__ = ("fixed", "images", "repeated", "texts", "trained")
@@ -45,9 +45,9 @@ class Bill:
         self.images = 0
 
 
-def bill_of(row: Row, model: str) -> Bill:
+def collect_countable_texts(row: DatasetRecord, model: str) -> TokenCountRequest:
     """Make the bill of a record; broken parts count as nothing."""
-    bill = Bill()
+    bill = TokenCountRequest()
     for base, messages in row.lists:
         if type(messages) is not list:
             continue
@@ -60,7 +60,7 @@ def bill_of(row: Row, model: str) -> Bill:
     return bill
 
 
-def _bill_message(bill: Bill, message: dict[str, Any], learns: bool, model: str) -> None:
+def _bill_message(bill: TokenCountRequest, message: dict[str, Any], learns: bool, model: str) -> None:
     bill.fixed += PER_MESSAGE
     role = message.get("role")
     trained = learns and role == "assistant" and message.get("weight", 1) != 0
@@ -85,7 +85,7 @@ def _bill_message(bill: Bill, message: dict[str, Any], learns: bool, model: str)
         bill.fixed += PER_NAME
 
 
-def _bill_parts(bill: Bill, parts: list[Any], trained: bool, model: str) -> None:
+def _bill_parts(bill: TokenCountRequest, parts: list[Any], trained: bool, model: str) -> None:
     for part in parts:
         if type(part) is not dict:
             continue
@@ -97,7 +97,7 @@ def _bill_parts(bill: Bill, parts: list[Any], trained: bool, model: str) -> None
             bill.images += 1
 
 
-def _bill_calls(bill: Bill, calls: Json, trained: bool) -> None:
+def _bill_calls(bill: TokenCountRequest, calls: Json, trained: bool) -> None:
     for call in calls if type(calls) is list else [{"function": calls}]:
         function = call.get("function") if type(call) is dict else None
         if type(function) is dict:
@@ -107,7 +107,7 @@ def _bill_calls(bill: Bill, calls: Json, trained: bool) -> None:
                     bill.trained.append(trained)
 
 
-class BillCounter:
+class RecordTokenCounter:
     """Counts bills, many at once, with a memory for what repeats."""
 
     def __init__(self, counter: Counter, encoding: str) -> None:
@@ -116,7 +116,7 @@ class BillCounter:
         self._memo: dict[str, int] = {}
         self._tools: dict[bytes, int] = {}
 
-    def count(self, bills: list[tuple[Bill, Any]]) -> Iterator[tuple[int, int]]:
+    def count(self, bills: list[tuple[TokenCountRequest, Any]]) -> Iterator[tuple[int, int]]:
         """All tokens and trained tokens of each record.
 
         Args:
@@ -124,7 +124,7 @@ class BillCounter:
         """
         counts = iter(self._counter.count([text for bill, _ in bills for text in bill.texts]))
         for bill, tools in bills:
-            total = bill.fixed + sum(map(self.one, bill.repeated))
+            total = bill.fixed + sum(map(self.count_cached, bill.repeated))
             if tools:
                 total += self.of_tools(tools)
             trained = 0
@@ -143,7 +143,7 @@ class BillCounter:
             dialogues: The messages of each.
             undisputed: It is known that tokenizers agree on all characters.
         """
-        one = self.one
+        one = self.count_cached
         around = {role: PER_MESSAGE + one(role) for role in ("system", "user", "assistant")} if dialogues else {}
         texts = [m["content"] for d in dialogues for m in d if m["role"] != "system"]
         counts = iter(self._counter.count_undisputed(texts) if undisputed else self._counter.count(texts))
@@ -160,7 +160,7 @@ class BillCounter:
                     trained += tokens if role == "assistant" else 0
             yield total, trained
 
-    def one(self, text: str) -> int:
+    def count_cached(self, text: str) -> int:
         """Tokens of a text that is likely to come again."""
         known = self._memo.get(text)
         if known is None:
@@ -176,7 +176,7 @@ class BillCounter:
         if known is None:
             if len(self._tools) >= MEMO_TEXTS:
                 self._tools.clear()
-            known = self._tools[key] = tool_tokens(tools, self.one, PER_FUNCTION[self._encoding])
+            known = self._tools[key] = tool_tokens(tools, self.count_cached, PER_FUNCTION[self._encoding])
         return known
 
 

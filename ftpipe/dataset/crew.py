@@ -10,22 +10,22 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
-from ftpipe.errors import StateError
+from ftpipe.errors import LocalStateError
 
-WORTH_BYTES = 12 * 1024 * 1024
+PARALLEL_MIN_BYTES = 12 * 1024 * 1024
 """Below this size one process is sooner done than two have started."""
 MAX_PROCESSES = 8
 _ROOT = str(Path(__file__).resolve().parents[2])
 _PROGRAM = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
-    f"sys.path.insert(0, {_ROOT!r}); from ftpipe.dataset.pool import serve; serve(*sys.argv[1:])"
+    f"sys.path.insert(0, {_ROOT!r}); from ftpipe.dataset.pool import worker_main; worker_main(*sys.argv[1:])"
 )
 """Ctrl-C is for the program that asks; its processes end when their pipes do."""
 
 
 def processes_for(size: int) -> int:
     """How many processes scan a file of so many bytes."""
-    if size < WORTH_BYTES or not sys.executable:
+    if size < PARALLEL_MIN_BYTES or not sys.executable:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(MAX_PROCESSES, cores))
@@ -37,7 +37,7 @@ class Worker:
     def __init__(self, asks: IO[bytes], answers: IO[bytes]) -> None:
         self._asks, self._answers = asks, answers
 
-    def ask(self, start: int, end: int) -> None:
+    def submit(self, start: int, end: int) -> None:
         """Ask for the lines that begin in a byte range."""
         self.send((start, end))
 
@@ -45,7 +45,7 @@ class Worker:
         """Hand the process what it waits for: the plan first, then ranges.
 
         Raises:
-            StateError: The process ended.
+            LocalStateError: The process ended.
         """
         try:
             pickle.dump(item, self._asks, protocol=5)
@@ -53,17 +53,17 @@ class Worker:
         except OSError as exc:
             raise _gone() from exc
 
-    def answer(self) -> object:
+    def result(self) -> object:
         """Wait for the part of the range that was asked for first.
 
         Raises:
-            StateError: The process ended, or could not read the file.
+            LocalStateError: The process ended, or could not read the file.
         """
         try:
             part = pickle.load(self._answers)  # noqa: S301  # from our own child
         except (EOFError, pickle.UnpicklingError, OSError) as exc:
             raise _gone() from exc
-        if isinstance(part, StateError):
+        if isinstance(part, LocalStateError):
             raise part
         return part
 
@@ -76,7 +76,7 @@ class Worker:
                 continue
 
 
-class Crew:
+class WorkerPool:
     """The processes that scan one file.
 
     They are interpreters of their own and no forks of this one, whose caller may have threads. Where the system can,
@@ -112,11 +112,11 @@ class Crew:
         self.workers += [Worker(asks, answers) for asks, answers in pipes if asks is not None and answers is not None]
         self._heads.append(self.workers[-size])
 
-    def brief(self, plan: object) -> None:
+    def send_plan(self, plan: object) -> None:
         """Tell every process what is scanned.
 
         Raises:
-            StateError: One ended.
+            LocalStateError: One ended.
         """
         for head in self._heads:
             head.send(plan)
@@ -130,11 +130,11 @@ class Crew:
             process.wait()
 
 
-_early: list[Crew] = []
+_early: list[WorkerPool] = []
 """The crew that waits for its plan; none or one."""
 
 
-def start_early(words: Iterable[str]) -> None:
+def prestart_workers(words: Iterable[str]) -> None:
     """Start the crew for a large file that a command line names, while the program itself is still being loaded.
 
     Args:
@@ -144,28 +144,28 @@ def start_early(words: Iterable[str]) -> None:
         try:
             number = processes_for(Path(word).stat().st_size)
             if number > 1:
-                _early.append(Crew(number, early=True))
+                _early.append(WorkerPool(number, early=True))
                 return
         except (OSError, ValueError):  # not the name of a file, or no process to be had; it is met again later
             continue
 
 
-def crew_for(plan: object, number: int) -> Crew:
+def acquire_pool(plan: object, number: int) -> WorkerPool:
     """A crew of so many workers that knows its plan: the one that waits, or a new one.
 
     Raises:
-        StateError: A process ended.
+        LocalStateError: A process ended.
     """
     crew = _early.pop() if _early else None
     if crew is not None and len(crew.workers) != number:
         crew.close()
         crew = None
-    crew = crew or Crew(number)
-    crew.brief(plan)
+    crew = crew or WorkerPool(number)
+    crew.send_plan(plan)
     return crew
 
 
-def _gone() -> StateError:
-    return StateError(
+def _gone() -> LocalStateError:
+    return LocalStateError(
         "A scanning process ended early.", "Try again; with [checks] processes = 1 everything runs in one."
     )

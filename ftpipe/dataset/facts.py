@@ -7,13 +7,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ftpipe.dataset.habits import Habits
+from ftpipe.dataset.habits import DatasetStatistics
 
 Layout = Literal["lines", "array", "pretty", "utf16", "binary"]
 
 
 @dataclass(slots=True)
-class FileFacts:
+class FileContext:
     """One file under one target. The first part is known at the start, the second grows while reading."""
 
     name: str
@@ -39,8 +39,8 @@ class FileFacts:
     shapes: Counter[str] = field(default_factory=Counter)
     """Shape → records of it."""
     with_images: int = 0
-    habits: Habits = field(default_factory=Habits)
+    habits: DatasetStatistics = field(default_factory=DatasetStatistics)
     not_checked: tuple[str, ...] = ()
-    """Checks that were left out, each with the command that installs the missing package."""
+    """Checks that were left print_result, each with the command that installs the not_found package."""
     sampled: dict[str, Any] = field(default_factory=dict)
     """Figures that file rules need, by name."""

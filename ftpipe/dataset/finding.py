@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from ftpipe.dataset.rules import find_rule
-from ftpipe.dataset.tally import Found
-from ftpipe.errors import StateError
+from ftpipe.dataset.tally import RawFinding
+from ftpipe.errors import LocalStateError
 from ftpipe.records import Finding, Fix, Severity
 
 
-def finding_of(found: Found, file: str) -> Finding:
+def finding_of(found: RawFinding, file: str) -> Finding:
     """The record of a finding.
 
     Raises:
-        StateError: The rule is not in the table, which a test excludes.
+        LocalStateError: The rule is not in the table, which a test excludes.
     """
     rule = find_rule(found.code)
     if rule is None:
-        raise StateError(f"The rule {found.code} is missing.", "Install ftpipe again.")
+        raise LocalStateError(f"The rule {found.code} is missing.", "Install ftpipe again.")
     return Finding(
         code=found.code,
         name=rule.name,

@@ -15,7 +15,7 @@ LOOK_BYTES = 256 * 1024
 """Looked at before anything is built that takes time; the rules need milliseconds for it."""
 
 
-class FirstFinding:
+class FirstFindingReporter:
     """Waits for the first error or warning, and tells it once.
 
     Args:
@@ -26,12 +26,12 @@ class FirstFinding:
     def __init__(self, plan: ScanPlan, tell: OnFinding) -> None:
         self._plan, self._tell, self._is_told = plan, tell, False
 
-    def look(self) -> None:
+    def scan_head(self) -> None:
         """Run the rules on the first lines of the file, without counting tokens."""
         plan = replace(self._plan, size=0)
         limit = plan.settings.max_line_bytes
         for block in read_blocks(plan.path, 0, LOOK_BYTES, max_line_bytes=limit, block_bytes=LOOK_BYTES):
-            self.see(Scanner(plan).look(block).tally)
+            self.see(Scanner(plan).run_rules(block).tally)
             return
 
     def see(self, tally: Tally) -> None:

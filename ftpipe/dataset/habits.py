@@ -12,7 +12,7 @@ from ftpipe.canonical_json import canonical_json
 from ftpipe.dataset.jsonvalue import Json
 
 if TYPE_CHECKING:
-    from ftpipe.dataset.rows import Row
+    from ftpipe.dataset.rows import DatasetRecord
 
 MAX_NAMES = 2_000
 _SUMS = (
@@ -25,7 +25,7 @@ PROMPT_CHARACTERS = 2_000
 
 
 @dataclass(slots=True)
-class Habits:
+class DatasetStatistics:
     """Figures over all records of a file, or of a part of it."""
 
     rows: int = 0
@@ -58,7 +58,7 @@ class Habits:
     drift: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Tool name → line with another definition, and the line of the first one."""
 
-    def add(self, row: Row) -> None:
+    def add(self, row: DatasetRecord) -> None:
         """Count one record."""
         self.rows += 1
         line = row.line.number
@@ -77,14 +77,14 @@ class Habits:
             function = tool.get("function") if type(tool) is dict else None
             name = function.get("name") if type(function) is dict else None
             if type(name) is str and len(self.schemas) < MAX_NAMES:
-                self._meet(name, canonical_json(function), line)
+                self._register_schema(name, canonical_json(function), line)
 
-    def _meet(self, name: str, definition: bytes, line: int) -> None:
+    def _register_schema(self, name: str, definition: bytes, line: int) -> None:
         known = self.schemas.setdefault(name, (definition, line))
         if known[0] != definition:
             self.drift.setdefault(name, (line, known[1]))
 
-    def _add_pair(self, row: Row) -> None:
+    def _add_pair(self, row: DatasetRecord) -> None:
         lengths = {text.base: len(text.value) for text in row.texts if not text.base.endswith("messages")}
         if len(lengths) == 2:
             self.pairs += 1
@@ -97,7 +97,7 @@ class Habits:
         self._add_system(first["content"] if first["role"] == "system" else None, line)
         self._add_answer(messages[-1]["content"].strip(), line)
 
-    def _add_chat(self, row: Row, line: int) -> None:
+    def _add_chat(self, row: DatasetRecord, line: int) -> None:
         texts = row.texts
         self._add_system(texts[0].value if texts and texts[0].role in ("system", "developer") else None, line)
         if texts and texts[-1].role == "assistant":
@@ -127,7 +127,7 @@ class Habits:
             self.first_label = self.first_label or answer
             self.last_label = answer
 
-    def merge(self, other: Habits, first_line: int) -> None:
+    def merge(self, other: DatasetStatistics, first_line: int) -> None:
         """Add a later part of the file whose lines begin behind ``first_line``."""
         for name in _SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -141,7 +141,7 @@ class Habits:
         for name, (line, first) in other.drift.items():
             self.drift.setdefault(name, (line + first_line, first + first_line))
         for name, (definition, line) in other.schemas.items():
-            self._meet(name, definition, line + first_line)
+            self._register_schema(name, definition, line + first_line)
 
     @property
     def are_labels(self) -> bool:

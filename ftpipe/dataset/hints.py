@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from ftpipe.dataset.private import SIGNS
 
-EVERY = "*"
+ALL_MARKS = "*"
 Marks = dict[int, set[str]]
 """Index of a line in its block → what the rules must look for there."""
 _LOWER = bytes(range(ord("a"), ord("z") + 1))
@@ -66,7 +66,7 @@ def find_marks(data: bytes, _starts: object = None) -> Marks:
         _mark(marked, lines_with(small, needle), "placeholder")
     if b"\\u" in data:
         for index, _ in matches_by_line(_ESCAPES, data):
-            marked.setdefault(index, set()).add(EVERY)
+            marked.setdefault(index, set()).add(ALL_MARKS)
     if not data.isascii():
         for index, kind in matches_by_line(_FOREIGN, thin):
             marked.setdefault(index, set()).add(kind)

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from ftpipe.dataset.lines import BOM, open_binary, read_blocks
-from ftpipe.dataset.peek import glance
+from ftpipe.dataset.peek import sniff
 from ftpipe.records import Dataset, DatasetFormat
 
 MAX_LINE_BYTES = 256 * 1024 * 1024
@@ -34,9 +34,9 @@ def sha256_of(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
     return digest.hexdigest()
 
 
-def identify(path: Path) -> Dataset:
+def describe_dataset(path: Path) -> Dataset:
     """The dataset record of a file."""
-    seen = glance(path)
+    seen = sniff(path)
     examples = 0
     for block in read_blocks(path, max_line_bytes=MAX_LINE_BYTES):
         lines = block.data.split(b"\n")

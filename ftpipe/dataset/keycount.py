@@ -10,7 +10,7 @@ from ftpipe.dataset.jsonvalue import Json
 _SPACED_COLON = re.compile(rb'"[ \t\r]+:')
 
 
-def lines_that_may_repeat(
+def lines_with_possible_duplicate_keys(
     data: bytes, raws: list[bytes], keys: list[int], parsed: list[int], odd: Container[int] | None
 ) -> set[int]:
     """Indices of the lines of a block in which a key may stand twice.
@@ -23,10 +23,14 @@ def lines_that_may_repeat(
         odd: Indices of the lines with a blank or a backslash at a quote and a colon, where that is known.
     """
     if odd is not None:
-        return {i for i in parsed if (may_repeat(raws[i], keys[i]) if i in odd else raws[i].count(b'":') != keys[i])}
-    if len(parsed) == len(raws) and not may_repeat(data, sum(keys)):
+        return {
+            i
+            for i in parsed
+            if (may_have_duplicate_keys(raws[i], keys[i]) if i in odd else raws[i].count(b'":') != keys[i])
+        }
+    if len(parsed) == len(raws) and not may_have_duplicate_keys(data, sum(keys)):
         return set()
-    return {i for i in parsed if may_repeat(raws[i], keys[i])}
+    return {i for i in parsed if may_have_duplicate_keys(raws[i], keys[i])}
 
 
 def count_keys(value: Json) -> int:
@@ -43,7 +47,7 @@ def count_keys(value: Json) -> int:
     return total
 
 
-def may_repeat(raw: bytes, keys: int) -> bool:
+def may_have_duplicate_keys(raw: bytes, keys: int) -> bool:
     r"""True unless it is certain that the parser dropped no member of a line, or of many of them.
 
     Every member writes ``":`` once, with an even number of backslashes before the quote; so does a text that begins

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from ftpipe.errors import StateError, UsageError
+from ftpipe.errors import LocalStateError, UsageError
 
 BLOCK_BYTES = 4 * 1024 * 1024
 BOM = b"\xef\xbb\xbf"
@@ -32,7 +32,7 @@ def open_binary(path: Path) -> BinaryIO:
 
     Raises:
         UsageError: It does not exist, or is not a regular file (folder, pipe, device).
-        StateError: It cannot be read.
+        LocalStateError: It cannot be read.
     """
     if not path.exists():
         raise UsageError(f"There is no file {path}.", "Check the path; ftpipe reads JSONL files.")
@@ -41,7 +41,7 @@ def open_binary(path: Path) -> BinaryIO:
     try:
         return path.open("rb", buffering=0)
     except OSError as exc:
-        raise StateError(f"{path} cannot be read: {exc.strerror}.", "Check the file's permissions.") from exc
+        raise LocalStateError(f"{path} cannot be read: {exc.strerror}.", "Check the file's permissions.") from exc
 
 
 def read_blocks(
@@ -52,7 +52,7 @@ def read_blocks(
     Memory stays below ``block_bytes`` plus ``max_line_bytes``; a longer line is skipped and is a block of its own.
 
     Raises:
-        StateError: Reading failed half-way.
+        LocalStateError: Reading failed half-way.
     """
     with open_binary(path) as file:
         try:
@@ -60,7 +60,7 @@ def read_blocks(
             stop = size if end is None else min(end, size)
             yield from _blocks(file, start, stop, size, max_line_bytes, block_bytes)
         except OSError as exc:
-            raise StateError(f"Reading {path} failed: {exc.strerror}.", "Check the disk, then try again.") from exc
+            raise LocalStateError(f"Reading {path} failed: {exc.strerror}.", "Check the disk, then try again.") from exc
 
 
 def _blocks(file: BinaryIO, start: int, stop: int, size: int, max_line: int, block: int) -> Iterator[Block]:

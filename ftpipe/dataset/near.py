@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from ftpipe.dataset.split import good_lines
+from ftpipe.dataset.split import iter_valid_lines
 from ftpipe.errors import MissingExtraError
 
 PERMUTATIONS, BANDS = 128, 16
-ALIKE = 0.9
+SIMILARITY_THRESHOLD = 0.9
 TEXT_CHARACTERS = 4_000
 AUTO_BYTES = 8 * 1024 * 1024
 MIN_WORDS = 12
@@ -21,25 +21,25 @@ _WORD = re.compile(r"\w+")
 _STRING = re.compile(rb'"(?:role|name|type|id)"\s*:\s*"[^"]*"')
 
 
-def is_possible() -> bool:
+def is_available() -> bool:
     """True where the library is installed."""
     return find_spec("rensa") is not None
 
 
-def wants_near(asked: bool | None, size: int) -> bool:
+def should_check_near_duplicates(asked: bool | None, size: int) -> bool:
     """Whether to look: as asked, else where it is possible and quick.
 
     Raises:
         MissingExtraError: It was asked for, and the library is not installed.
     """
-    if asked and not is_possible():
+    if asked and not is_available():
         raise MissingExtraError("Near duplicates need the package rensa.", "pip install 'ftpipe[fast]'")
-    return bool(asked) if asked is not None else is_possible() and size <= AUTO_BYTES
+    return bool(asked) if asked is not None else is_available() and size <= AUTO_BYTES
 
 
 def lacks_package(asked: bool | None, size: int) -> bool:
     """True where near duplicates would be looked for if the library were installed."""
-    return asked is None and size <= AUTO_BYTES and not is_possible()
+    return asked is None and size <= AUTO_BYTES and not is_available()
 
 
 def shingles(raw: bytes) -> list[str]:
@@ -57,10 +57,10 @@ def near_duplicates(*paths: Path) -> Iterator[tuple[int, int, int, float]]:
     """
     from rensa import RMinHash, RMinHashLSH
 
-    index = RMinHashLSH(threshold=ALIKE, num_perm=PERMUTATIONS, num_bands=BANDS)
+    index = RMinHashLSH(threshold=SIMILARITY_THRESHOLD, num_perm=PERMUTATIONS, num_bands=BANDS)
     known: list[tuple[int, object, int]] = []
     for file, path in enumerate(paths):
-        for number, raw, _ in good_lines(path):
+        for number, raw, _ in iter_valid_lines(path):
             words = shingles(raw)
             if not words:
                 continue
@@ -72,7 +72,7 @@ def near_duplicates(*paths: Path) -> Iterator[tuple[int, int, int, float]]:
                 alike = sketch.jaccard(earlier)
                 if alike > best and whole != hash(raw):
                     best, other = alike, line
-            if best >= ALIKE and (file or len(paths) == 1):
+            if best >= SIMILARITY_THRESHOLD and (file or len(paths) == 1):
                 yield file, number, other, best
             if not file:
                 index.insert(len(known), sketch)

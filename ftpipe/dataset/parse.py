@@ -58,12 +58,12 @@ class Line:
         return deepest
 
     @cached_property
-    def details(self) -> Details:
+    def details(self) -> TolerantParse:
         """What a tolerant parser sees; only asked for on lines that are suspicious."""
-        return read_tolerantly(self)
+        return parse_tolerantly(self)
 
 
-class Details:
+class TolerantParse:
     """The findings of the tolerant parser on one line."""
 
     def __init__(self) -> None:
@@ -83,9 +83,9 @@ class Details:
         """JSON paths of strings with unpaired surrogates."""
 
 
-def read_tolerantly(line: Line) -> Details:
+def parse_tolerantly(line: Line) -> TolerantParse:
     """Parse a line with the standard library, collecting what strict parsers refuse or hide."""
-    seen = Details()
+    seen = TolerantParse()
     text = line.text
     if text is None or line.depth > 900:
         return seen
@@ -95,7 +95,7 @@ def read_tolerantly(line: Line) -> Details:
         if len(found) == len(items):
             return found
         counts = Counter(key for key, _ in items)
-        return Repeated(found, [(key, n) for key, n in counts.items() if n > 1])
+        return DictWithDuplicateKeys(found, [(key, n) for key, n in counts.items() if n > 1])
 
     def constant(word: str) -> int:
         # 1 stands in for it, so that the other rules find nothing more to say about the place.
@@ -135,7 +135,7 @@ def read_tolerantly(line: Line) -> Details:
     return seen
 
 
-class Repeated(dict[str, Any]):
+class DictWithDuplicateKeys(dict[str, Any]):
     """An object some of whose keys stood more than once."""
 
     def __init__(self, members: dict[str, Any], repeated: list[tuple[str, int]]) -> None:
@@ -149,7 +149,7 @@ def repeated_keys(value: Json) -> list[tuple[str, str, int]]:
     waiting = [("", value)]
     while waiting:
         where, item = waiting.pop()
-        if isinstance(item, Repeated):
+        if isinstance(item, DictWithDuplicateKeys):
             found += [(f"{where}.{key}" if where else key, key, times) for key, times in item.repeated]
         if isinstance(item, dict):
             waiting += [(f"{where}.{key}" if where else key, inner) for key, inner in item.items()]

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ftpipe.dataset.habits import Habits
-from ftpipe.dataset.prints import empty_buckets, moved
+from ftpipe.dataset.habits import DatasetStatistics
+from ftpipe.dataset.prints import empty_buckets, shift_lines
 from ftpipe.dataset.settings import CheckSettings
-from ftpipe.dataset.sizes import Sizes
+from ftpipe.dataset.sizes import TokenHistogram
 from ftpipe.dataset.tally import Tally
 
 
@@ -39,33 +39,33 @@ class ScanPlan:
 
 
 @dataclass(slots=True)
-class Part:
+class PartialScan:
     """What was learnt from a part of a file. Line numbers count from the part's beginning."""
 
     tally: Tally
     lines: int = 0
     examples: int = 0
     shapes: Counter[str] = field(default_factory=Counter)
-    sizes: Sizes = field(default_factory=Sizes)
+    sizes: TokenHistogram = field(default_factory=TokenHistogram)
     with_images: int = 0
-    habits: Habits = field(default_factory=Habits)
+    habits: DatasetStatistics = field(default_factory=DatasetStatistics)
     unterminated: bool = False
     prints: list[array[int]] = field(default_factory=empty_buckets)
     """For each record four numbers: line, hash of the record, of its prompt, of its answer; in buckets by prompt."""
 
     @classmethod
-    def of(cls, plan: ScanPlan) -> Part:
+    def of(cls, plan: ScanPlan) -> PartialScan:
         """An empty part of the file that is scanned."""
         return cls(Tally(plan.settings, plan.target, plan.today, lines={} if plan.collect_lines else None))
 
-    def merge(self, other: Part, *, keep_prints: bool = False) -> None:
+    def merge(self, other: PartialScan, *, keep_prints: bool = False) -> None:
         """Add the part that follows this one; its fingerprints only where they are kept here."""
         self.tally.merge(other.tally, self.lines)
         self.sizes.merge(other.sizes, self.lines)
         self.habits.merge(other.habits, self.lines)
         if keep_prints:
             for mine, theirs in zip(self.prints, other.prints, strict=True):
-                mine += moved(theirs, self.lines)
+                mine += shift_lines(theirs, self.lines)
         self.lines += other.lines
         self.examples += other.examples
         self.shapes.update(other.shapes)

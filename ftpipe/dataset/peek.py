@@ -16,7 +16,7 @@ PEEK_BYTES = 4 * 1024 * 1024
 SAMPLE_RECORDS = 200
 
 
-class Glance(NamedTuple):
+class SniffResult(NamedTuple):
     """What the beginning of a file tells."""
 
     size: int
@@ -29,12 +29,12 @@ class Glance(NamedTuple):
     """Reference keys that nearly all sampled reinforcement records have."""
 
 
-def glance(path: Path, method: str | None = None) -> Glance:
+def sniff(path: Path, method: str | None = None) -> SniffResult:
     """Look at the first megabytes of a file.
 
     Raises:
         UsageError: There is no such regular file.
-        StateError: It cannot be read.
+        LocalStateError: It cannot be read.
     """
     with open_binary(path) as file:
         head = file.read(PEEK_BYTES) or b""
@@ -46,7 +46,7 @@ def glance(path: Path, method: str | None = None) -> Glance:
     legacy = next((name for name in map(legacy_shape, records) if name), "")
     found = format_of(records, method)
     reserved = usual_keys(records) if found == "rft" else ()
-    return Glance(size, has_bom, layout, found, legacy if found == "legacy" else "", reserved)
+    return SniffResult(size, has_bom, layout, found, legacy if found == "legacy" else "", reserved)
 
 
 def usual_keys(records: list[dict[str, Any]]) -> tuple[str, ...]:

@@ -9,29 +9,31 @@ from collections import Counter
 from ftpipe.dataset.cost import EpochRange, epochs_range, estimate
 from ftpipe.dataset.models import base_models
 from ftpipe.dataset.prices import PriceTable
-from ftpipe.dataset.survey import Survey
+from ftpipe.dataset.survey import DatasetAnalysis
 from ftpipe.dataset.tokens import encoding_for
-from ftpipe.records import Bar, CostEstimate, DatasetPicture, Method
+from ftpipe.records import CostEstimate, DatasetHistograms, HistogramBin, Method
 
 BARS = 24
 LABELS = 20
 
 
-def draw(found: Survey, *, method: Method, epochs: int | None, prices: PriceTable, today: dt.date) -> DatasetPicture:
+def build_histograms(
+    found: DatasetAnalysis, *, method: Method, epochs: int | None, prices: PriceTable, today: dt.date
+) -> DatasetHistograms:
     """The picture of a surveyed file."""
     sizes, habits = found.part.sizes, found.part.habits
     span = epochs_range(found.dataset.examples, epochs)
     labels = habits.labels.most_common(LABELS) if habits.are_labels else []
-    return DatasetPicture(
+    return DatasetHistograms(
         tokens=bars(sizes.totals),
         trained=bars(sizes.answers),
         turns=bars(sizes.turns, most=12),
-        labels=tuple(Bar(label=label, number=number) for label, number in labels),
+        labels=tuple(HistogramBin(label=label, number=number) for label, number in labels),
         costs=costs(found, method=method, span=span, prices=prices, today=today),
     )
 
 
-def bars(counts: Counter[int], most: int = BARS) -> tuple[Bar, ...]:
+def bars(counts: Counter[int], most: int = BARS) -> tuple[HistogramBin, ...]:
     """At most so many bars of equal, round width; the last one takes what is far out."""
     if not counts:
         return ()
@@ -47,7 +49,9 @@ def bars(counts: Counter[int], most: int = BARS) -> tuple[Bar, ...]:
     for value, number in counts.items():
         grouped[min(value // width, most)] += number
     last = max(grouped)
-    return tuple(Bar(label=_name(place, width, most), number=grouped[place]) for place in range(min(grouped), last + 1))
+    return tuple(
+        HistogramBin(label=_name(place, width, most), number=grouped[place]) for place in range(min(grouped), last + 1)
+    )
 
 
 def _name(place: int, width: int, most: int) -> str:
@@ -65,7 +69,7 @@ def round_up(number: float) -> int:
 
 
 def costs(
-    found: Survey, *, method: Method, span: EpochRange, prices: PriceTable, today: dt.date
+    found: DatasetAnalysis, *, method: Method, span: EpochRange, prices: PriceTable, today: dt.date
 ) -> tuple[CostEstimate, ...]:
     """The same job on each living base model with a price that counts alike; the cheapest first."""
     made = []

@@ -10,21 +10,21 @@ import sys
 from collections.abc import Iterator
 from typing import IO
 
-from ftpipe.dataset.crew import Worker, crew_for, processes_for
+from ftpipe.dataset.crew import Worker, acquire_pool, processes_for
 from ftpipe.dataset.lines import Block, read_blocks
-from ftpipe.dataset.part import Part, ScanPlan
-from ftpipe.dataset.scan import Scanner, warm
-from ftpipe.errors import StateError
+from ftpipe.dataset.part import PartialScan, ScanPlan
+from ftpipe.dataset.scan import Scanner, preload
+from ftpipe.errors import LocalStateError
 
 RANGE_BYTES = 2 * 1024 * 1024
 READ_BYTES = RANGE_BYTES + 128 * 1024
 """So that the last line of a range is nearly always read with it."""
 
-SELDOM = 100_000
+GC_THRESHOLD = 100_000
 """Objects made between two searches for garbage in a worker, which makes many and leaves no cycles."""
 
 
-def parts_of(plan: ScanPlan) -> Iterator[tuple[int, Part]]:
+def scan_in_parallel(plan: ScanPlan) -> Iterator[tuple[int, PartialScan]]:
     """Yield (byte offset behind the part, part) in the order of the file."""
     wanted = plan.settings.processes
     number = processes_for(plan.size) if wanted is None else max(1, wanted)
@@ -33,7 +33,7 @@ def parts_of(plan: ScanPlan) -> Iterator[tuple[int, Part]]:
         for block in read_blocks(plan.path, max_line_bytes=plan.settings.max_line_bytes):
             yield end_of(block), scanner.scan(block)
         return
-    crew = crew_for(plan, number)
+    crew = acquire_pool(plan, number)
     try:
         yield from _in_order(crew.workers, plan.size)
     finally:
@@ -45,23 +45,23 @@ def end_of(block: Block) -> int:
     return block.offset + (block.too_long or len(block.data))
 
 
-def _in_order(workers: list[Worker], size: int) -> Iterator[tuple[int, Part]]:
+def _in_order(workers: list[Worker], size: int) -> Iterator[tuple[int, PartialScan]]:
     """Deal the ranges out in turn; each worker has one range running and one waiting."""
     starts = range(0, size, RANGE_BYTES)
     for turn, start in enumerate(starts[: 2 * len(workers)]):
-        workers[turn % len(workers)].ask(start, start + RANGE_BYTES)
+        workers[turn % len(workers)].submit(start, start + RANGE_BYTES)
     for turn, start in enumerate(starts):
         worker = workers[turn % len(workers)]
-        part = worker.answer()
-        if not isinstance(part, Part):
+        part = worker.result()
+        if not isinstance(part, PartialScan):
             raise TypeError(f"a worker answered with {part!r}")
         ahead = turn + 2 * len(workers)
         if ahead < len(starts):
-            worker.ask(starts[ahead], starts[ahead] + RANGE_BYTES)
+            worker.submit(starts[ahead], starts[ahead] + RANGE_BYTES)
         yield min(size, start + RANGE_BYTES), part
 
 
-def serve(numbers: str, early: str) -> None:
+def worker_main(numbers: str, early: str) -> None:
     """Be the workers whose pipes have these numbers.
 
     Args:
@@ -76,15 +76,15 @@ def _serve(fds: list[int], *, early: bool) -> None:
     pipes = [(os.fdopen(fds[at], "rb"), os.fdopen(fds[at + 1], "wb")) for at in range(0, len(fds), 2)]
     asks, answers = pipes.pop(0) if pipes else (sys.stdin.buffer, sys.stdout.buffer)
     if early:
-        warm()
+        preload()
     plan = pickle.load(asks)  # noqa: S301  # from our own parent
     if plan.settings.engine == "auto":
-        warm(plan.encoding)
+        preload(plan.encoding)
     scanner = Scanner(plan)
-    scanner.make_ready()
+    scanner.build_counter()
     gc.collect()
     gc.freeze()
-    gc.set_threshold(SELDOM, 10, 10)
+    gc.set_threshold(GC_THRESHOLD, 10, 10)
     for own in pipes:
         if os.fork() == 0:
             for pipe in (asks, answers, *(pipe for other in pipes if other is not own for pipe in other)):
@@ -105,7 +105,7 @@ def work(scanner: Scanner, asks: IO[bytes], answers: IO[bytes]) -> None:
         answers.flush()
 
 
-def _scan_range(scanner: Scanner, start: int, end: int) -> Part | StateError:
+def _scan_range(scanner: Scanner, start: int, end: int) -> PartialScan | LocalStateError:
     """The part of the lines that begin in a range; nearly always one block."""
     plan, whole = scanner.plan, None
     limit = plan.settings.max_line_bytes
@@ -116,6 +116,6 @@ def _scan_range(scanner: Scanner, start: int, end: int) -> Part | StateError:
                 whole = part
             else:
                 whole.merge(part, keep_prints=True)
-    except StateError as exc:
+    except LocalStateError as exc:
         return exc
-    return whole or Part.of(plan)
+    return whole or PartialScan.of(plan)

@@ -12,18 +12,18 @@ from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
-from ftpipe.dataset.hints import ESCAPES, EVERY, Marks
+from ftpipe.dataset.hints import ALL_MARKS, ESCAPES, Marks
 from ftpipe.dataset.private import SECRET_PATTERNS
 
-ENOUGH = 8
+MAX_REPEATS = 8
 """Repeats of a pattern that are enough for a mark; longer ones take long to compile."""
 
 
-def loosened(pattern: str) -> str:
+def relax_pattern(pattern: str) -> str:
     """A pattern that Hyperscan takes and that matches in JSON wherever the given one matches in a text."""
     # Looking around is not known there; a word at the end may be of any letters, written out or escaped.
     plain = re.sub(r"\\b|\(\?![^)]*\)|\[\\w\.-\]\+$", "", pattern)
-    short = re.sub(r"\{(\d+)(?:,\d*)?\}", lambda found: f"{{{min(int(found[1]), ENOUGH)},}}", plain)
+    short = re.sub(r"\{(\d+)(?:,\d*)?\}", lambda found: f"{{{min(int(found[1]), MAX_REPEATS)},}}", plain)
     return short.replace("://", r":\\?/\\?/")
 
 
@@ -56,7 +56,7 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     ("number", _BEFORE_DIGIT + r"3[47]\d{2}[ \-]?\d{6}[ \-]?\d{5}"),
     ("number", r"\d{3}-\d{2}-\d{4}"),
     ("iban", r"[A-Z]{2}\d{2} ?[A-Z0-9]{4} ?[A-Z0-9]{4}"),
-    *(("secret", loosened(pattern)) for pattern in SECRET_PATTERNS),
+    *(("secret", relax_pattern(pattern)) for pattern in SECRET_PATTERNS),
     ("placeholder", r"TODO"),
     ("placeholder", r"XXXX"),
     ("placeholder", r"(?i)lorem ipsum"),
@@ -67,7 +67,7 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     ("mojibake", r"\xc3\xa2\xe2\x82\xac"),
     ("invisible", r"\xe2\x80[\x8b\xaa-\xae]|\xe2\x81[\xa0-\xa9]|\xef\xbb\xbf|\xe1\xa0\x8e|\xf3\xa0[\x80\x81]"),
     ("separator", r"\xe2\x80[\xa8\xa9]|\xc2\x85"),
-    (EVERY, ESCAPES.decode()),
+    (ALL_MARKS, ESCAPES.decode()),
     (FENCE, "```"),
     (THINK, "<think"),
     (VOICE, "(?i)" + "|".join(REFUSALS)),
@@ -87,7 +87,7 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
 )
 
 
-def is_possible() -> bool:
+def is_available() -> bool:
     """True where Hyperscan is installed; it has no build for Windows."""
     return find_spec("hyperscan") is not None
 
@@ -127,11 +127,11 @@ class Prefilter:
         return marked
 
 
-def take_signs(marks: Marks) -> Marks:
+def pop_auxiliary_marks(marks: Marks) -> Marks:
     """Take out the marks that no rule asks for; every one of them stands for lines on which escapes may hide them."""
     taken: Marks = {}
     for index, found in list(marks.items()):
-        if EVERY in found:
+        if ALL_MARKS in found:
             taken[index] = set(SIGNS)
         elif signs := found & SIGNS:
             taken[index] = signs

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import IO
 
 BUCKETS = 16
-HELD_RECORDS = 1_000_000
+MAX_RECORDS_IN_MEMORY = 1_000_000
 FIELDS = 4
 RECORD, PROMPT = 1, 2
 """Places of these hashes in a fingerprint."""
@@ -29,14 +29,14 @@ def put(buckets: list[array[int]], line: int, record: int, prompt: int, answer: 
     buckets[prompt >> _TOP].extend((line, record, prompt, answer))
 
 
-def moved(flat: array[int], lines: int) -> array[int]:
+def shift_lines(flat: array[int], lines: int) -> array[int]:
     """Fingerprints that stand that many lines further down."""
     if lines:
         flat[::FIELDS] = array("Q", [line + lines for line in flat[::FIELDS]])
     return flat
 
 
-class Prints:
+class FingerprintStore:
     """The fingerprints of a whole file."""
 
     def __init__(self) -> None:
@@ -47,9 +47,9 @@ class Prints:
     def take(self, buckets: list[array[int]], first_line: int) -> None:
         """Add the fingerprints of a part whose lines begin behind ``first_line``."""
         for mine, theirs in zip(self._buckets, buckets, strict=True):
-            mine += moved(theirs, first_line)
+            mine += shift_lines(theirs, first_line)
             self._held += len(theirs) // FIELDS
-        if self._held > HELD_RECORDS:
+        if self._held > MAX_RECORDS_IN_MEMORY:
             self._spill()
 
     def _spill(self) -> None:

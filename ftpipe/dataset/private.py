@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 
-class Private(NamedTuple):
+class SensitiveMatch(NamedTuple):
     """Something that should not leave the house."""
 
     kind: str
@@ -50,7 +50,7 @@ MIN_ENTROPY = 3.0
 """Bits per character below which a token is a made-up one."""
 
 
-def secrets_in(text: str) -> Iterator[Private]:
+def find_secrets(text: str) -> Iterator[SensitiveMatch]:
     """Keys, tokens and passwords of a text; made-up ones are left out."""
     for index in sorted({index for sign, index in _PLACES if sign in text}):
         kind, signs, pattern = _TOKENS[index]
@@ -59,7 +59,7 @@ def secrets_in(text: str) -> Iterator[Private]:
         for found in pattern.finditer(text):
             if kind == "a private key" or _is_secret(kind, found.group()):
                 shown = found.group()[: 20 if kind == "a private key" else 6]
-                yield Private(kind, found.start(), found.end(), f"{shown}…")
+                yield SensitiveMatch(kind, found.start(), found.end(), f"{shown}…")
 
 
 def _is_secret(kind: str, value: str) -> bool:
@@ -107,7 +107,7 @@ _SAMPLE_MAIL = re.compile(
 _SAMPLE_PHONE = re.compile(r"555[ .-]?01\d\d$")
 
 
-def personal_data(text: str, kinds: Iterable[str]) -> Iterator[Private]:
+def find_personal_data(text: str, kinds: Iterable[str]) -> Iterator[SensitiveMatch]:
     """Personal data of the wanted kinds; addresses and numbers set aside for examples are left out."""
     wanted = frozenset(kinds)
     if "email" in wanted:
@@ -120,7 +120,7 @@ def personal_data(text: str, kinds: Iterable[str]) -> Iterator[Private]:
         yield from _numbers(text, wanted)
 
 
-def _mails(text: str) -> Iterator[Private]:
+def _mails(text: str) -> Iterator[SensitiveMatch]:
     """E-mail addresses: the pattern is tried only where a letter or digit follows the @."""
     at, done = text.find("@"), 0
     while at >= 0:
@@ -133,7 +133,7 @@ def _mails(text: str) -> Iterator[Private]:
         at = text.find("@", max(at + 1, done))
 
 
-def _numbers(text: str, wanted: frozenset[str]) -> Iterator[Private]:
+def _numbers(text: str, wanted: frozenset[str]) -> Iterator[SensitiveMatch]:
     """Phone, card and social security numbers: patterns are tried only around what has the rough shape of one."""
     done = dict.fromkeys(wanted, 0)
     for run in _DIGITS.finditer(text):
@@ -154,11 +154,11 @@ def _numbers(text: str, wanted: frozenset[str]) -> Iterator[Private]:
                     yield from _real(kind, found)
 
 
-def _real(kind: str, found: re.Match[str]) -> Iterator[Private]:
+def _real(kind: str, found: re.Match[str]) -> Iterator[SensitiveMatch]:
     value = found.group()
     if _is_real(kind, value):
         masked = value[:2] + "…" + (value[value.index("@") :] if kind == "email" else value[-2:])
-        yield Private(_NAMES[kind], found.start(), found.end(), masked)
+        yield SensitiveMatch(_NAMES[kind], found.start(), found.end(), masked)
 
 
 def _is_real(kind: str, value: str) -> bool:

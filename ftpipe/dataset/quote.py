@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from ftpipe.records import CostEstimate
 
 
-class Quote(NamedTuple):
+class CostQuote(NamedTuple):
     """What a job would cost, and how much it may; given to the rules about money."""
 
     cost: CostEstimate
@@ -18,7 +18,7 @@ class Quote(NamedTuple):
     """The user's limit in the currency of the estimate; ``None`` for none."""
 
 
-def budget_fault(cost: CostEstimate | None, max_cost: float | None) -> tuple[str, str] | None:
+def budget_violation(cost: CostEstimate | None, max_cost: float | None) -> tuple[str, str] | None:
     """Message and hint where a job may cost more than the user allows, or nobody knows; ``None`` where it may not."""
     if max_cost is None or cost is None:
         return None

@@ -6,13 +6,22 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ftpipe.dataset.formats import CHAT_KEYS, message_lists
-from ftpipe.dataset.hints import EVERY
+from ftpipe.dataset.hints import ALL_MARKS
 from ftpipe.dataset.jsonvalue import Json
 from ftpipe.dataset.prefilter import FENCE, REFUSALS, SIGNS, THINK, VENDORS, VOICE
-from ftpipe.dataset.rules.rule import BLANKS, IMAGES, LOOKS_CUT, LOOPS, ODD, REASONS, REFUSES, TOOLS
+from ftpipe.dataset.rules.rule import (
+    HAS_REASONING,
+    IMAGES,
+    LOOKS_TRUNCATED,
+    NON_PLAIN,
+    POSSIBLE_REFUSAL,
+    REPETITIVE,
+    SURROUNDING_WHITESPACE,
+    TOOLS,
+)
 
 if TYPE_CHECKING:
-    from ftpipe.dataset.facts import FileFacts
+    from ftpipe.dataset.facts import FileContext
     from ftpipe.dataset.parse import Line
 
 _PLAIN_ROLES = frozenset({"system", "user", "assistant"})
@@ -42,33 +51,33 @@ class Text(NamedTuple):
         return where if self.part is None else f"{where}[{self.part}].text"
 
 
-class Row:
+class DatasetRecord:
     """One record on its way through the rules."""
 
-    __slots__ = ("calls", "facts", "hints", "kind", "line", "lists", "marks", "record", "texts", "tools")
+    __slots__ = ("calls", "facts", "kind", "line", "lists", "marks", "record", "texts", "tools", "traits")
 
-    def __init__(self, line: Line, record: dict[str, Any], kind: str, facts: FileFacts) -> None:
+    def __init__(self, line: Line, record: dict[str, Any], kind: str, facts: FileContext) -> None:
         self.line = line
         self.record = record
         self.kind = kind
         self.facts = facts
         self.lists: list[tuple[str, Any]] = message_lists(record, kind)
         self.texts: list[Text] = []
-        self.marks = 0
+        self.traits = 0
         self.tools: Any = None
         self.calls = 0
-        self.hints: Collection[str] = (EVERY,)
+        self.marks: Collection[str] = (ALL_MARKS,)
         self._look()
 
     @classmethod
-    def of_dialogue(cls, line: Line, facts: FileFacts, marks: int) -> Row:
-        """The row of a record that ``plain_marks`` took, without looking at it again."""
+    def of_dialogue(cls, line: Line, facts: FileContext, traits: int) -> DatasetRecord:
+        """The row of a record that ``plain_dialogue_traits`` took, without looking at it again."""
         row = cls.__new__(cls)
         row.line, row.record, row.kind, row.facts = line, line.record, "chat", facts
         messages = row.record["messages"]
         row.lists = [("messages", messages)]
         row.texts = [Text("messages", place, m["role"], m["content"]) for place, m in enumerate(messages)]
-        row.marks, row.tools, row.calls, row.hints = marks, None, 0, (EVERY,)
+        row.traits, row.tools, row.calls, row.marks = traits, None, 0, (ALL_MARKS,)
         return row
 
     def _look(self) -> None:
@@ -77,14 +86,14 @@ class Row:
         if isinstance(source, dict) and len(source) > 1:
             self.tools = source.get("tools")
             if "tools" in source or "functions" in source:
-                self.marks |= TOOLS
+                self.traits |= TOOLS
         if self.kind == "chat" and len(self.record) > 1 and not self.record.keys() <= CHAT_KEYS:
-            self.marks |= ODD
+            self.traits |= NON_PLAIN
         if self.kind == "dpo" or self.kind != self.facts.format or not self.lists:
-            self.marks |= ODD
+            self.traits |= NON_PLAIN
         for base, messages in self.lists:
             if type(messages) is not list or not messages:
-                self.marks |= ODD
+                self.traits |= NON_PLAIN
                 continue
             previous = ""
             for index, message in enumerate(messages):
@@ -94,28 +103,28 @@ class Row:
                     or (role == "system" and index)
                     or (role == "assistant" and previous in ("", "system"))
                 ):
-                    self.marks |= ODD
+                    self.traits |= NON_PLAIN
                 previous = role
             if previous != "assistant":
-                self.marks |= ODD
+                self.traits |= NON_PLAIN
 
     def _look_at(self, base: str, index: int, message: Json) -> str:
         """Collect one message's texts; returns its role, or a word of its own for what has none."""
         if type(message) is not dict:
-            self.marks |= ODD
+            self.traits |= NON_PLAIN
             return f"?{index}"
         role, content = message.get("role"), message.get("content")
         if type(content) is str:
             self.texts.append(Text(base, index, role if type(role) is str else "", content))
             if role == "assistant" and content:
-                self.marks |= marks_of_answer(content)
+                self.traits |= answer_traits(content)
             if len(message) == 2 and role in _PLAIN_ROLES and content and not content.isspace():
                 return str(role)
         elif type(content) is list:
             self._look_at_parts(base, index, role if type(role) is str else "", content)
-        self.marks |= ODD
+        self.traits |= NON_PLAIN
         if role in ("tool", "function") or "tool_calls" in message or "function_call" in message:
-            self.marks |= TOOLS
+            self.traits |= TOOLS
             self._look_at_calls(base, index, message.get("tool_calls"))
         return role if type(role) is str else f"?{index}"
 
@@ -135,11 +144,11 @@ class Row:
             if type(part.get("text")) is str:
                 self.texts.append(Text(base, index, role, part["text"], place))
             if "image_url" in part or part.get("type") == "image_url":
-                self.marks |= IMAGES
+                self.traits |= IMAGES
 
     def is_marked(self, mark: str) -> bool:
         """True where the prefilter of that name, or of all names, marked the row's line."""
-        return mark in self.hints or EVERY in self.hints
+        return mark in self.marks or ALL_MARKS in self.marks
 
     def messages(self) -> Iterator[tuple[str, int, dict[str, Any]]]:
         """Every message that is an object, with the path of its list and its index there."""
@@ -153,7 +162,7 @@ class Row:
 NOT_PLAIN = -1
 
 
-def plain_marks(record: Json, signs: Collection[str] = SIGNS) -> int:
+def plain_dialogue_traits(record: Json, signs: Collection[str] = SIGNS) -> int:
     """The marks of a record that is a dialogue of plain messages in the usual order; ``NOT_PLAIN`` for any other.
 
     Args:
@@ -165,7 +174,7 @@ def plain_marks(record: Json, signs: Collection[str] = SIGNS) -> int:
     messages = record.get("messages")
     if type(messages) is not list:
         return NOT_PLAIN
-    marks, previous = 0, ""
+    traits, previous = 0, ""
     for message in messages:
         if type(message) is not dict or len(message) != 2:
             return NOT_PLAIN
@@ -173,41 +182,41 @@ def plain_marks(record: Json, signs: Collection[str] = SIGNS) -> int:
         if type(content) is not str or not content or content.isspace():
             return NOT_PLAIN
         if role == "assistant" and previous == "user":
-            marks |= marks_of_answer(content, signs)
+            traits |= answer_traits(content, signs)
         elif not (role == "user" and previous != "user") and not (role == "system" and not previous):
             return NOT_PLAIN
         previous = role
-    return marks if previous == "assistant" else NOT_PLAIN
+    return traits if previous == "assistant" else NOT_PLAIN
 
 
-DANGLING = ("and", "or", "the", "a", "an", "of", "to", "with", "because", "that", "for", "in", "is")
+DANGLING_WORDS = ("and", "or", "the", "a", "an", "of", "to", "with", "because", "that", "for", "in", "is")
 """Words at which no sentence ends."""
 
 
-def marks_of_answer(answer: str, signs: Collection[str] = SIGNS) -> int:
+def answer_traits(answer: str, signs: Collection[str] = SIGNS) -> int:
     """Marks that say which rules must read an answer; cheap, since every answer passes here.
 
     Args:
         answer: Not empty.
         signs: What the prefilter saw on its line.
     """
-    marks = 0
+    traits = 0
     first, last = answer[0], answer[-1]
     if first <= " " or last <= " " or first.isspace() or last.isspace():
-        marks |= BLANKS | LOOKS_CUT
+        traits |= SURROUNDING_WHITESPACE | LOOKS_TRUNCATED
     elif last in ",;" or first in "[{" or (FENCE in signs and answer.count("```") % 2):
-        marks |= LOOKS_CUT
+        traits |= LOOKS_TRUNCATED
     else:
         tail = answer[-200:].lower()
-        if tail.endswith(DANGLING) or "truncated" in tail or "finish_reason" in tail:
-            marks |= LOOKS_CUT
+        if tail.endswith(DANGLING_WORDS) or "truncated" in tail or "finish_reason" in tail:
+            traits |= LOOKS_TRUNCATED
     if len(answer) > 400 and answer.count(answer[-40:]) > 4:
-        marks |= LOOPS
+        traits |= REPETITIVE
     if VOICE in signs and _may_refuse(answer):
-        marks |= REFUSES
+        traits |= POSSIBLE_REFUSAL
     if THINK in signs and "<think" in answer:
-        marks |= REASONS
-    return marks
+        traits |= HAS_REASONING
+    return traits
 
 
 def _may_refuse(answer: str) -> bool:

@@ -58,7 +58,7 @@ class CheckSettings:
     processes: int | None = None
     """Processes that scan; ``None`` for one per core on files that are worth it."""
     engine: str = "auto"
-    """Tokenizer: ``auto``, ``lean``, ``tiktoken`` or ``gigatoken``."""
+    """Tokenizer: ``auto``, ``pure-python``, ``tiktoken`` or ``gigatoken``."""
     personal: tuple[str, ...] = ("email", "phone", "card", "iban", "ssn")
     """Kinds of personal data that FT902 looks for."""
 

@@ -12,7 +12,7 @@ KEEP_LONGEST = 50
 FEW_RECORDS = 100
 
 
-class LongRow(NamedTuple):
+class OverlongRecord(NamedTuple):
     """A record that is longer than the target reads."""
 
     tokens: int
@@ -22,7 +22,7 @@ class LongRow(NamedTuple):
 
 
 @dataclass(slots=True)
-class Sizes:
+class TokenHistogram:
     """Token counts of the records of a file."""
 
     totals: Counter[int] = field(default_factory=Counter)
@@ -47,7 +47,7 @@ class Sizes:
         elif item > self.longest[0]:
             heapq.heapreplace(self.longest, item)
 
-    def merge(self, other: Sizes, first_line: int) -> None:
+    def merge(self, other: TokenHistogram, first_line: int) -> None:
         """Add another part of the file whose line numbers begin behind ``first_line``."""
         for mine, theirs, at in ((self.totals, other.totals, 0), (self.answers, other.answers, 1)):
             mine.update(theirs)

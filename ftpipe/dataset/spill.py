@@ -7,25 +7,25 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 from ftpipe.dataset.finding import finding_of
-from ftpipe.dataset.tally import Found, Tally
+from ftpipe.dataset.tally import RawFinding, Tally
 from ftpipe.records import Finding
 
 OnFinding = Callable[[Finding], None]
 
 
-class Spill:
+class FindingSpool:
     """Takes findings while a file is read, and gives them back when it is known which of them count."""
 
     def __init__(self) -> None:
         # Where a reading breaks off before it is closed, it goes with the object.
         self._file = tempfile.TemporaryFile("w+", encoding="ascii", prefix="ftpipe-")  # noqa: SIM115
 
-    def take(self, tally: Tally) -> None:
+    def append(self, tally: Tally) -> None:
         """Move what a tally has gathered into the file."""
         self._file.writelines(json.dumps(found) + "\n" for found in tally.spilled)
         tally.spilled.clear()
 
-    def tell(self, tally: Tally, file: str, on_finding: OnFinding) -> None:
+    def replay(self, tally: Tally, file: str, on_finding: OnFinding) -> None:
         """Hand on every finding whose rule is still counted, as a record."""
         counted = {code for code, _ in tally.counts}
         for found in self._all():
@@ -36,7 +36,7 @@ class Spill:
         """Remove the file."""
         self._file.close()
 
-    def _all(self) -> Iterator[Found]:
+    def _all(self) -> Iterator[RawFinding]:
         self._file.seek(0)
         for line in self._file:
-            yield Found(*json.loads(line))
+            yield RawFinding(*json.loads(line))

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from ftpipe.dataset.facts import FileFacts
-from ftpipe.dataset.fingerprint import prints_of
+from ftpipe.dataset.facts import FileContext
+from ftpipe.dataset.fingerprint import fingerprint_record
 from ftpipe.dataset.formats import shape_of
 from ftpipe.dataset.identity import MAX_LINE_BYTES
 from ftpipe.dataset.lines import BOM, read_blocks
 from ftpipe.dataset.parse import Line
-from ftpipe.dataset.rows import Row
-from ftpipe.errors import DatasetError, StateError, UsageError
+from ftpipe.dataset.rows import DatasetRecord
+from ftpipe.errors import DatasetError, LocalStateError, UsageError
 
 MAX_LABELS = 50
 LABEL_CHARACTERS = 40
@@ -55,7 +55,7 @@ def split(path: Path, *, fraction: float, seed: int, output_dir: Path) -> SplitR
     Raises:
         UsageError: The fraction is not between 0 and 1.
         DatasetError: There are fewer than two different prompts.
-        StateError: The files cannot be written.
+        LocalStateError: The files cannot be written.
     """
     if not 0 < fraction < 1:
         raise UsageError(f"{fraction} is no fraction between 0 and 1.", "Use for example --split 0.1.")
@@ -71,7 +71,7 @@ def split(path: Path, *, fraction: float, seed: int, output_dir: Path) -> SplitR
     return SplitResult(train, validation, SplitSizes(*written, len(groups), strata))
 
 
-def good_lines(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
+def iter_valid_lines(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
     """(line, bytes without the newline, record) of every line that holds an object."""
     number = 0
     for block in read_blocks(path, max_line_bytes=MAX_LINE_BYTES):
@@ -92,10 +92,10 @@ def _groups(path: Path) -> tuple[dict[int, list[int]], dict[int, str], int]:
     groups: dict[int, list[int]] = defaultdict(list)
     answers: dict[int, str] = {}
     total = 0
-    for number, raw, record in good_lines(path):
+    for number, raw, record in iter_valid_lines(path):
         shape = shape_of(record)
-        row = Row(Line(number, 0, raw), record, "chat" if shape == "messages" else shape, _NO_FACTS)
-        prompt = prints_of(row)[1] if row.lists else -number
+        row = DatasetRecord(Line(number, 0, raw), record, "chat" if shape == "messages" else shape, _NO_FACTS)
+        prompt = fingerprint_record(row)[1] if row.lists else -number
         groups[prompt].append(number)
         answers.setdefault(prompt, label_of(record))
         total += 1
@@ -106,7 +106,7 @@ def _groups(path: Path) -> tuple[dict[int, list[int]], dict[int, str], int]:
     return groups, answers if is_labelled else {}, total
 
 
-_NO_FACTS = FileFacts("", "openai", None, "", "chat")
+_NO_FACTS = FileContext("", "openai", None, "", "chat")
 
 
 def label_of(record: dict[str, Any]) -> str:
@@ -119,7 +119,7 @@ def label_of(record: dict[str, Any]) -> str:
 
 
 def choose(
-    groups: dict[int, list[int]], labels: dict[int, str], fraction: float, total: int, dice: random.Random
+    groups: dict[int, list[int]], labels: dict[int, str], fraction: float, total: int, rng: random.Random
 ) -> set[int]:
     """The prompts that go to validation: about ``fraction`` of the records, of each label alike, at least one."""
     strata: dict[str, list[int]] = defaultdict(list)
@@ -129,7 +129,7 @@ def choose(
     taken, wanted = 0, 0.0
     for label in sorted(strata):
         keys = strata[label]
-        dice.shuffle(keys)
+        rng.shuffle(keys)
         # What rounding left over in one label is made up for in the next.
         wanted += fraction * sum(len(groups[key]) for key in keys)
         for key in keys:
@@ -149,12 +149,12 @@ def _write(path: Path, held: set[int], train: Path, validation: Path) -> tuple[i
     try:
         train.parent.mkdir(parents=True, exist_ok=True)
         with train.open("wb") as first, validation.open("wb") as second:
-            for number, raw, _ in good_lines(path):
+            for number, raw, _ in iter_valid_lines(path):
                 is_held = number in held
                 (second if is_held else first).write(raw + b"\n")
                 counts[is_held] += 1
     except OSError as exc:
-        raise StateError(
+        raise LocalStateError(
             f"{exc.filename or train} cannot be written: {exc.strerror}.", "Check the folder and the disk."
         ) from exc
     return counts[0], counts[1]

@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Literal
 
 from ftpipe.dataset.across import KEEP, KEEP_EVERY, compare
-from ftpipe.dataset.facts import FileFacts
-from ftpipe.dataset.first import FirstFinding
+from ftpipe.dataset.facts import FileContext
+from ftpipe.dataset.first import FirstFindingReporter
 from ftpipe.dataset.formats import METHOD_OF
 from ftpipe.dataset.identity import sha256_of
 from ftpipe.dataset.models import example_limit
-from ftpipe.dataset.near import NOT_CHECKED, lacks_package, near_duplicates, wants_near
-from ftpipe.dataset.part import Part, ScanPlan
-from ftpipe.dataset.peek import Glance, glance
-from ftpipe.dataset.pool import parts_of
-from ftpipe.dataset.prints import Prints
+from ftpipe.dataset.near import NOT_CHECKED, lacks_package, near_duplicates, should_check_near_duplicates
+from ftpipe.dataset.part import PartialScan, ScanPlan
+from ftpipe.dataset.peek import SniffResult, sniff
+from ftpipe.dataset.pool import scan_in_parallel
+from ftpipe.dataset.prints import FingerprintStore
 from ftpipe.dataset.rules import all_rules
 from ftpipe.dataset.settings import CheckSettings
-from ftpipe.dataset.spill import OnFinding, Spill
+from ftpipe.dataset.spill import FindingSpool, OnFinding
 from ftpipe.dataset.tokens import EncodingChoice, encoding_for
 from ftpipe.records import Dataset, DatasetFormat, TokenStats
 
@@ -34,14 +34,14 @@ def quiet(done: int, total: int) -> None:
 
 
 @dataclass(slots=True)
-class Survey:
+class DatasetAnalysis:
     """All that was learnt about one file."""
 
     dataset: Dataset
-    facts: FileFacts
-    part: Part
+    facts: FileContext
+    part: PartialScan
     encoding: EncodingChoice
-    prints: Prints
+    prints: FingerprintStore
 
     def stats(self) -> TokenStats:
         """The token figures."""
@@ -73,8 +73,9 @@ class Survey:
 
 
 def make_plan(
-    path: Path, seen: Glance, *, target: str, method: str | None, model: str, settings: CheckSettings, today: dt.date,
-    role: Literal["train", "validation"] = "train", collect_lines: bool = False, reserved: tuple[str, ...] = (),
+    path: Path, seen: SniffResult, *, target: str, method: str | None, model: str, settings: CheckSettings,
+    today: dt.date, role: Literal["train", "validation"] = "train", collect_lines: bool = False,
+    reserved: tuple[str, ...] = (),
 ) -> ScanPlan:  # fmt: skip
     """The plan for scanning a file that was glanced at."""
     return ScanPlan(
@@ -86,11 +87,11 @@ def make_plan(
 
 def scan_file(
     plan: ScanPlan,
-    prints: Prints,
+    prints: FingerprintStore,
     on_progress: OnProgress = quiet,
-    spill: Spill | None = None,
-    first: FirstFinding | None = None,
-) -> Part:
+    spill: FindingSpool | None = None,
+    first: FirstFindingReporter | None = None,
+) -> PartialScan:
     """Scan a whole file, in as many processes as are worth it.
 
     Args:
@@ -100,46 +101,46 @@ def scan_file(
         spill: Takes every finding, where the plan's settings ask for it.
         first: Sees the findings as they come.
     """
-    whole = Part.of(plan)
-    for done, part in parts_of(plan):
+    whole = PartialScan.of(plan)
+    for done, part in scan_in_parallel(plan):
         prints.take(part.prints, whole.lines)
         whole.merge(part)
         if spill is not None:
-            spill.take(whole.tally)
+            spill.append(whole.tally)
         if first is not None:
             first.see(whole.tally)
         on_progress(min(done, plan.size), plan.size)
     return whole
 
 
-def survey(
+def analyze_file(
     path: Path, *, target: str, method: str | None, model: str, settings: CheckSettings, today: dt.date,
     role: Literal["train", "validation"] = "train", on_progress: OnProgress = quiet, collect_lines: bool = False,
-    reserved: tuple[str, ...] = (), spill: Spill | None = None, on_first: OnFinding | None = None,
-) -> Survey:  # fmt: skip
+    reserved: tuple[str, ...] = (), spill: FindingSpool | None = None, on_first: OnFinding | None = None,
+) -> DatasetAnalysis:  # fmt: skip
     """Survey one file; the rules about the whole file are not run yet.
 
     Raises:
         UsageError: There is no such regular file.
-        StateError: It cannot be read.
+        LocalStateError: It cannot be read.
     """
-    seen = glance(path, method)
+    seen = sniff(path, method)
     plan = make_plan(
         path, seen, target=target, method=method, model=model, settings=settings, today=today, role=role,
         collect_lines=collect_lines, reserved=reserved,
     )  # fmt: skip
-    prints = Prints()
+    prints = FingerprintStore()
     with ThreadPoolExecutor(1, thread_name_prefix="digest") as beside:
         digest = beside.submit(sha256_of, path)
         if seen.layout == "lines":
-            first = FirstFinding(plan, on_first) if on_first else None
+            first = FirstFindingReporter(plan, on_first) if on_first else None
             if first is not None:
-                first.look()
+                first.scan_head()
             part = scan_file(plan, prints, on_progress, spill, first)
         else:
-            part = Part.of(plan)
+            part = PartialScan.of(plan)
     after = path.stat()
-    facts = FileFacts(
+    facts = FileContext(
         plan.name, target, method or METHOD_OF[seen.format], model, seen.format, layout=seen.layout, role=role,
         today=today, suffix=path.suffix, bytes=seen.size, settings=settings, limit=plan.limit, has_bom=seen.has_bom,
         examples=part.examples, shapes=part.shapes, with_images=part.with_images, habits=part.habits,
@@ -154,10 +155,10 @@ def survey(
         path=path, sha256=digest.result(), bytes=seen.size, examples=part.examples, format=DatasetFormat(seen.format)
     )
     _compare(facts, prints, path)
-    return Survey(dataset, facts, part, encoding_for(model), prints)
+    return DatasetAnalysis(dataset, facts, part, encoding_for(model), prints)
 
 
-def _compare(facts: FileFacts, prints: Prints, path: Path) -> None:
+def _compare(facts: FileContext, prints: FingerprintStore, path: Path) -> None:
     """Compare the records with each other, as far as rules ask for it."""
     settings: CheckSettings = facts.settings
     found = compare(prints, keep=KEEP_EVERY if settings.every else KEEP)
@@ -166,15 +167,15 @@ def _compare(facts: FileFacts, prints: Prints, path: Path) -> None:
         return
     if lacks_package(settings.near_duplicates, facts.bytes):
         facts.not_checked = (NOT_CHECKED,)
-    elif wants_near(settings.near_duplicates, facts.bytes):
+    elif should_check_near_duplicates(settings.near_duplicates, facts.bytes):
         near = ((line, other, alike) for _, line, other, alike in near_duplicates(path))
         facts.sampled["near_duplicates"] = list(near)
 
 
-def run_file_rules(found: Survey) -> None:
+def run_file_rules(found: DatasetAnalysis) -> None:
     """Run the rules about the whole file and enter what they find."""
     tally, facts = found.part.tally, found.facts
     for rule in all_rules():
         if rule.scope == "file" and tally.settings.wants(rule.code) and facts.format in rule.formats:
             tally.add(rule, rule.check(facts))
-    tally.drop_rare(facts.examples)
+    tally.apply_thresholds(facts.examples)

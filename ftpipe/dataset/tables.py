@@ -13,7 +13,7 @@ import orjson
 from ftpipe.dataset.fixes.reflow import records_in
 from ftpipe.dataset.identity import MAX_LINE_BYTES
 from ftpipe.dataset.lines import BOM, open_binary, read_blocks
-from ftpipe.dataset.peek import glance
+from ftpipe.dataset.peek import sniff
 from ftpipe.errors import DatasetError, MissingExtraError
 
 DELIMITERS = ",;\t|"
@@ -21,7 +21,7 @@ MAX_FIELD = 16 * 1024 * 1024
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-class Entry(NamedTuple):
+class SourceRow(NamedTuple):
     """One record of a source, or why it is none."""
 
     row: int
@@ -32,14 +32,14 @@ class Entry(NamedTuple):
     fault: str = ""
 
 
-def entries_of(path: Path) -> Iterator[Entry]:
+def read_source_rows(path: Path) -> Iterator[SourceRow]:
     """The records of a file, whatever its kind.
 
     Raises:
         DatasetError: The file cannot be read as what its name says; the message names line and column.
         MissingExtraError: Parquet without pyarrow.
         UsageError: The file is missing.
-        StateError: It cannot be opened.
+        LocalStateError: It cannot be opened.
     """
     suffix = path.suffix.lower()
     open_binary(path).close()
@@ -47,13 +47,13 @@ def entries_of(path: Path) -> Iterator[Entry]:
         yield from _csv(path)
     elif suffix == ".parquet":
         yield from _parquet(path)
-    elif glance(path).layout in ("array", "pretty"):
+    elif sniff(path).layout in ("array", "pretty"):
         yield from _json(path)
     else:
         yield from _json_lines(path)
 
 
-def _json_lines(path: Path) -> Iterator[Entry]:
+def _json_lines(path: Path) -> Iterator[SourceRow]:
     row = number = 0
     for block in read_blocks(path, max_line_bytes=MAX_LINE_BYTES):
         for raw in [b""] if block.too_long else block.data.removesuffix(b"\n").split(b"\n"):
@@ -64,26 +64,26 @@ def _json_lines(path: Path) -> Iterator[Entry]:
                 yield _entry(row, number, text)
 
 
-def _entry(row: int, line: int, text: bytes) -> Entry:
+def _entry(row: int, line: int, text: bytes) -> SourceRow:
     if not text:
-        return Entry(row, line, {}, "the line is too long")
+        return SourceRow(row, line, {}, "the line is too long")
     try:
         record = orjson.loads(text)
     except orjson.JSONDecodeError as exc:
-        return Entry(row, line, {}, f"not JSON: {exc.msg} at column {exc.colno}")
-    return Entry(row, line, record) if type(record) is dict else Entry(row, line, {}, "not an object")
+        return SourceRow(row, line, {}, f"not JSON: {exc.msg} at column {exc.colno}")
+    return SourceRow(row, line, record) if type(record) is dict else SourceRow(row, line, {}, "not an object")
 
 
-def _json(path: Path) -> Iterator[Entry]:
+def _json(path: Path) -> Iterator[SourceRow]:
     try:
         records = records_in(path.read_text(encoding="utf-8-sig"))
     except UnicodeError as exc:
         raise _not_utf8(path) from exc
     for row, record in enumerate(records, 1):
-        yield Entry(row, None, record) if isinstance(record, dict) else Entry(row, None, {}, "not an object")
+        yield SourceRow(row, None, record) if isinstance(record, dict) else SourceRow(row, None, {}, "not an object")
 
 
-def _csv(path: Path) -> Iterator[Entry]:
+def _csv(path: Path) -> Iterator[SourceRow]:
     csv.field_size_limit(MAX_FIELD)
     with path.open("rb") as peek:
         encoding = "utf-16" if peek.read(2) in _UTF16 else "utf-8-sig"
@@ -122,10 +122,10 @@ def _refuse_bad_header(path: Path, names: list[str]) -> None:
         raise DatasetError(f"The header of {path.name} has the column {twice[0]!r} twice.", "Rename one of them.")
 
 
-def _cells(row: int, line: int, names: list[str], cells: list[str]) -> Entry:
+def _cells(row: int, line: int, names: list[str], cells: list[str]) -> SourceRow:
     if len(cells) > len(names) and any(cell.strip() for cell in cells[len(names) :]):
-        return Entry(row, line, {}, f"{len(cells)} columns, the header has {len(names)}")
-    return Entry(row, line, {name: cell for name, cell in zip(names, cells, strict=False) if name})
+        return SourceRow(row, line, {}, f"{len(cells)} columns, the header has {len(names)}")
+    return SourceRow(row, line, {name: cell for name, cell in zip(names, cells, strict=False) if name})
 
 
 def _not_utf8(path: Path) -> DatasetError:
@@ -143,7 +143,7 @@ def _not_utf8(path: Path) -> DatasetError:
     return DatasetError(f"{path.name} cannot be decoded.", "Save it as UTF-8.")
 
 
-def _parquet(path: Path) -> Iterator[Entry]:
+def _parquet(path: Path) -> Iterator[SourceRow]:
     try:
         import pyarrow.parquet as parquet
     except ImportError as exc:
@@ -153,7 +153,7 @@ def _parquet(path: Path) -> Iterator[Entry]:
         for batch in parquet.ParquetFile(path).iter_batches():
             for record in batch.to_pylist():
                 row += 1
-                yield Entry(row, None, record)
+                yield SourceRow(row, None, record)
     except (OSError, ValueError) as exc:
         raise DatasetError(
             f"{path.name} cannot be read as Parquet: {str(exc).splitlines()[0][:200]}", "Check the file."

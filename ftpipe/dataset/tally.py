@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 from ftpipe.canonical_json import canonical_json
 from ftpipe.dataset.jsonvalue import Json
-from ftpipe.dataset.rules.rule import Hit, Level, Rule
+from ftpipe.dataset.rules.rule import Level, Rule, Violation
 from ftpipe.dataset.settings import CheckSettings, Ignore
 
 EXCERPT_CHARACTERS = 160
 
 
-class Found(NamedTuple):
+class RawFinding(NamedTuple):
     """A finding on its way to the report."""
 
     code: str
@@ -31,7 +31,7 @@ class Found(NamedTuple):
     times: int = 1
     """How many findings it stands for."""
 
-    def moved(self, lines: int) -> Found:
+    def moved(self, lines: int) -> RawFinding:
         """The same finding that many lines further down."""
         return self if self.line is None else self._replace(line=self.line + lines)
 
@@ -45,15 +45,15 @@ class Tally:
     today: dt.date
     counts: Counter[tuple[str, Level]] = field(default_factory=Counter)
     """(code, level) → exact number."""
-    kept: dict[str, list[Found]] = field(default_factory=dict)
+    kept: dict[str, list[RawFinding]] = field(default_factory=dict)
     """Code → its first findings."""
     lines: dict[str, set[int]] | None = None
     """Code → lines with errors, where a quarantine needs every one; ``None`` where nobody does."""
 
-    spilled: list[Found] = field(default_factory=list)
+    spilled: list[RawFinding] = field(default_factory=list)
     """Every finding, where the settings ask for it; whoever reads them clears them."""
 
-    def add(self, rule: Rule, hits: Iterable[Hit], line: int | None = None, record: Json = None) -> None:
+    def add(self, rule: Rule, hits: Iterable[Violation], line: int | None = None, record: Json = None) -> None:
         """Count the hits of one rule on one record."""
         for hit in hits:
             level = self._level(rule, hit)
@@ -72,18 +72,18 @@ class Tally:
             if has_room or self.settings.every:
                 self._keep(self._found(rule, hit, level, at, sha), has_room=has_room)
 
-    def _found(self, rule: Rule, hit: Hit, level: Level, line: int | None, sha: str) -> Found:
+    def _found(self, rule: Rule, hit: Violation, level: Level, line: int | None, sha: str) -> RawFinding:
         excerpt, hint = hit.excerpt[:EXCERPT_CHARACTERS], hit.hint or rule.hint
-        return Found(rule.code, level, line, hit.path, hit.message, hint, excerpt, sha, hit.weight)
+        return RawFinding(rule.code, level, line, hit.path, hit.message, hint, excerpt, sha, hit.weight)
 
-    def _keep(self, found: Found, *, has_room: bool) -> None:
+    def _keep(self, found: RawFinding, *, has_room: bool) -> None:
         kept = self.kept.setdefault(found.code, [])
         if has_room:
             kept.append(found)
         if self.settings.every:
             self.spilled.append(found)
 
-    def _level(self, rule: Rule, hit: Hit) -> Level:
+    def _level(self, rule: Rule, hit: Violation) -> Level:
         chosen = self.settings.thresholds.get(rule.code)
         if chosen is not None and chosen.level is not None:
             return chosen.level
@@ -107,7 +107,7 @@ class Tally:
             for code, lines in (other.lines or {}).items():
                 self.lines.setdefault(code, set()).update(line + first_line for line in lines)
 
-    def drop_rare(self, examples: int) -> None:
+    def apply_thresholds(self, examples: int) -> None:
         """Leave out rules whose share of the records stays within the user's threshold."""
         for code, threshold in self.settings.thresholds.items():
             number = sum(n for (c, _), n in self.counts.items() if c == code)

@@ -14,13 +14,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ftpipe.dataset.conversation import MaskError, Message, fit_messages
+from ftpipe.dataset.conversation import ChatTemplateError, Message, to_template_messages
 from ftpipe.paths import models_dir
 
 if TYPE_CHECKING:
     import jinja2
 
-    from ftpipe.dataset.facts import FileFacts
+    from ftpipe.dataset.facts import FileContext
 
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
@@ -82,7 +82,7 @@ class ChatTemplate:
     def _try(self, messages: Sequence[Message], tools: Sequence[Any] | None) -> str:
         try:
             self.render(messages, tools)
-        except MaskError as exc:
+        except ChatTemplateError as exc:
             return exc.message
         return ""
 
@@ -90,22 +90,22 @@ class ChatTemplate:
         """The conversation as text, with the generation prompt behind it where ``ask`` is set.
 
         Raises:
-            MaskError: There is no template, or it refuses the conversation.
+            ChatTemplateError: There is no template, or it refuses the conversation.
         """
         from jinja2.exceptions import TemplateError
 
         source = self._sources.get("tool_use" if tools and "tool_use" in self._sources else "default")
         if source is None:
-            raise MaskError("the base has no chat template", "choose an instruct model")
+            raise ChatTemplateError("the base has no chat template", "choose an instruct model")
         try:
-            fitted = fit_messages(messages, tools, self._sources["default"])
+            fitted = to_template_messages(messages, tools, self._sources["default"])
             return compiled(source).render(
                 messages=fitted, tools=tools or None, documents=None, add_generation_prompt=ask, **self._tokens
             )
         except (TemplateError, TypeError, LookupError, AttributeError, ValueError, ArithmeticError) as exc:
-            raise MaskError(str(exc) or type(exc).__name__) from exc
+            raise ChatTemplateError(str(exc) or type(exc).__name__) from exc
 
-    def spelled_in(self, text: str) -> str:
+    def find_special_token(self, text: str) -> str:
         """The first special token that stands in a text; empty for none."""
         for sign in self._signs:
             if sign in text:
@@ -122,7 +122,7 @@ class ChatTemplate:
         try:
             before = self.render(asked, ask=True)
             whole = self.render([*asked, {"role": "assistant", "content": "b"}])
-        except MaskError as exc:
+        except ChatTemplateError as exc:
             return f"The chat template cannot render a question and its answer: {exc.message}"
         if not whole.startswith(before):
             return "The chat template does not begin a finished turn with its own generation prompt."
@@ -131,7 +131,7 @@ class ChatTemplate:
         return ""
 
 
-def template_for(facts: FileFacts) -> ChatTemplate | None:
+def template_for(facts: FileContext) -> ChatTemplate | None:
     """The template of the base that a file is checked for; ``None`` where the base does not lie on this machine."""
     if "template" not in facts.sampled:
         facts.sampled["template"] = find_template(facts.model) if facts.target == "local" else None

@@ -9,14 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ftpipe.evaluation.breakeven import CACHE_FROM, BreakEven, Call, Money, Training, break_even, epoch_cost
+from ftpipe.evaluation.breakeven import CACHE_FROM, BreakEven, CostFigure, Training, TypicalCall, break_even, epoch_cost
 from ftpipe.evaluation.rules import RULES
-from ftpipe.evaluation.situation import ENOUGH_EXAMPLES, LEAST_EXAMPLES, PATIENCE_DAYS, SOON_DAYS, Road, Situation
+from ftpipe.evaluation.situation import (
+    ENOUGH_EXAMPLES,
+    LEAST_EXAMPLES,
+    PATIENCE_DAYS,
+    SOON_DAYS,
+    AdviceInputs,
+    Recommendation,
+)
 from ftpipe.records import Record
 from ftpipe.records.evaluation import TokenPrice
 
 
-class Case(Record):
+class BreakEvenCase(Record):
     """One way to reckon the break-even."""
 
     name: str
@@ -36,7 +43,7 @@ class Step(Record):
 class Advice(Record):
     """The road, why, what would change it, and the numbers."""
 
-    road: Road
+    road: Recommendation
     first: tuple[str, ...]
     """What has to be done before the road is taken."""
     why: str
@@ -44,9 +51,9 @@ class Advice(Record):
     """The questions in order, to the decisive one."""
     would_change: tuple[str, ...]
     """Answers that would lead elsewhere, each found by turning it and asking again."""
-    epoch: Money | None
+    epoch: CostFigure | None
     """One epoch of training; ``None`` without tokens or a training price."""
-    cases: tuple[Case, ...]
+    cases: tuple[BreakEvenCase, ...]
     """Break-even with and without prompt caching, over the epochs' range, and at home."""
     lessons: tuple[str, ...]
     """What the numbers teach."""
@@ -54,13 +61,13 @@ class Advice(Record):
     """Every price row used, with day and source."""
 
 
-def advise(case: Situation) -> Advice:
+def advise(case: AdviceInputs) -> Advice:
     """Take the questions in order and say which road, why, and what would change it.
 
     Raises:
         UsageError: Prices are in different currencies, or a training price is missing.
     """
-    cases = reckon(case)
+    cases = break_even_cases(case)
     road, steps, first = _decide(case, cases)
     results = [one.result for one in cases]
     used = [row for result in results for money in (result.base, result.tuned, result.once) for row in money.rows]
@@ -76,17 +83,17 @@ def advise(case: Situation) -> Advice:
         would_change=tuple(_would_change(case, road)),
         epoch=epoch,
         cases=cases,
-        lessons=tuple(_lessons(case, cases)),
+        lessons=tuple(_observations(case, cases)),
         rows=tuple(_unique(used)),
     )
 
 
-def reckon(case: Situation) -> tuple[Case, ...]:
+def break_even_cases(case: AdviceInputs) -> tuple[BreakEvenCase, ...]:
     """The break-even each way: as said, with and without caching, over the epochs' range, and at home."""
     if case.prompt_tokens is None or case.training_tokens is None or case.base is None:
         return ()
     cached = case.caching is not False
-    cases: list[Case] = []
+    cases: list[BreakEvenCase] = []
     if case.tuned is not None:
         cases.append(_case("hosted", case, case.tuned, cached, case.epochs))
         other = "hosted, prompt not cached" if cached else "hosted, prompt cached"
@@ -98,10 +105,10 @@ def reckon(case: Situation) -> tuple[Case, ...]:
     return tuple(cases)
 
 
-def _case(name: str, case: Situation, tuned: TokenPrice, caching: bool, epochs: int) -> Case:
+def _case(name: str, case: AdviceInputs, tuned: TokenPrice, caching: bool, epochs: int) -> BreakEvenCase:
     at_home = name == "local"
     result = break_even(
-        Call(
+        TypicalCall(
             prompt=case.prompt_tokens or 0,
             tuned_prompt=case.tuned_prompt_tokens,
             user=case.user_tokens,
@@ -122,7 +129,7 @@ def _case(name: str, case: Situation, tuned: TokenPrice, caching: bool, epochs: 
         ends=None if at_home else case.ends,
         machine_per_day=case.machine_per_day if at_home else 0.0,
     )
-    return Case(name=name, result=result)
+    return BreakEvenCase(name=name, result=result)
 
 
 def _own_machine(currency: str) -> TokenPrice:
@@ -131,12 +138,14 @@ def _own_machine(currency: str) -> TokenPrice:
     )
 
 
-def _decide(case: Situation, cases: tuple[Case, ...]) -> tuple[Road, tuple[Step, ...], tuple[str, ...]]:
+def _decide(
+    case: AdviceInputs, cases: tuple[BreakEvenCase, ...]
+) -> tuple[Recommendation, tuple[Step, ...], tuple[str, ...]]:
     """Run the rules to the first decisive one; the last always is."""
     results = {one.name: one.result for one in cases}
     steps: list[Step] = []
     first: list[str] = []
-    road = Road.PROMPTING
+    road = Recommendation.PROMPTING
     for rule in RULES:
         ruling = rule.decide(case, results)
         decisive = ruling.road is not None
@@ -150,10 +159,10 @@ def _decide(case: Situation, cases: tuple[Case, ...]) -> tuple[Road, tuple[Step,
     return road, tuple(steps), tuple(first)
 
 
-def _would_change(case: Situation, road: Road) -> Iterator[str]:
+def _would_change(case: AdviceInputs, road: Recommendation) -> Iterator[str]:
     """Turn one answer at a time and say where that would lead."""
-    for sentence, changed in _turned(case):
-        other, _, _ = _decide(changed, reckon(changed))
+    for sentence, changed in _single_answer_changes(case):
+        other, _, _ = _decide(changed, break_even_cases(changed))
         if other is not road:
             yield f"If {sentence}: {other.value}."
 
@@ -169,7 +178,7 @@ _TURNS: tuple[tuple[str, str, str], ...] = (
 )
 
 
-def _turned(case: Situation) -> Iterator[tuple[str, Situation]]:
+def _single_answer_changes(case: AdviceInputs) -> Iterator[tuple[str, AdviceInputs]]:
     """Every answer that could be other than it is, or than it is taken to be while unknown."""
     for field, if_yes, if_no in _TURNS:
         now = getattr(case, field)
@@ -186,9 +195,9 @@ def _turned(case: Situation) -> Iterator[tuple[str, Situation]]:
     yield from _other_traffic(case)
 
 
-def _other_traffic(case: Situation) -> Iterator[tuple[str, Situation]]:
+def _other_traffic(case: AdviceInputs) -> Iterator[tuple[str, AdviceInputs]]:
     """Traffic on the other side of the break-even."""
-    hosted = next((one.result for one in reckon(case) if one.name == "hosted"), None)
+    hosted = next((one.result for one in break_even_cases(case) if one.name == "hosted"), None)
     if hosted is None or hosted.calls is None:
         return
     needed = hosted.calls_per_day or max(1, -(-hosted.calls // PATIENCE_DAYS))
@@ -197,11 +206,11 @@ def _other_traffic(case: Situation) -> Iterator[tuple[str, Situation]]:
         yield f"there were {needed:,} calls a day or more (even within {within})", _with(case, calls_per_day=needed)
 
 
-def _with(case: Situation, **changes: object) -> Situation:
+def _with(case: AdviceInputs, **changes: object) -> AdviceInputs:
     return case.model_copy(update=changes)
 
 
-def _lessons(case: Situation, cases: tuple[Case, ...]) -> Iterator[str]:
+def _observations(case: AdviceInputs, cases: tuple[BreakEvenCase, ...]) -> Iterator[str]:
     """What these very numbers teach; nothing is said that they do not show."""
     results = {one.name: one.result for one in cases}
     hosted = results.get("hosted")

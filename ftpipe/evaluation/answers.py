@@ -13,12 +13,12 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from ftpipe.errors import StateError
+from ftpipe.errors import LocalStateError
 from ftpipe.records.evaluation import Answer, Sampler
 from ftpipe.records.keys import ANSWER_SAMPLER_FIELDS, versioned_digest
 
 
-class ChatPort(Protocol):
+class ChatClient(Protocol):
     """An endpoint that answers chats; a provider, or a small fake in a test."""
 
     def chat(
@@ -62,7 +62,7 @@ class Request:
         return self._key[0]
 
 
-class AnswerMemory:
+class ResponseCache:
     """Answers that were given already, so that a stopped evaluation goes on where it was.
 
     Each answer is one appended line; a line that a crash cut short is passed over when the file is read again. Refused
@@ -95,7 +95,7 @@ class AnswerMemory:
         """Remember an answer, on disk before this returns.
 
         Raises:
-            StateError: The file cannot be written.
+            LocalStateError: The file cannot be written.
         """
         line = json.dumps({"key": key, "answer": answer.model_dump(mode="json", exclude_defaults=True)}) + "\n"
         with self._lock:
@@ -114,7 +114,7 @@ class AnswerMemory:
             finally:
                 os.close(descriptor)
         except OSError as exc:
-            raise StateError(
+            raise LocalStateError(
                 f"the answers cannot be kept in {path}: {exc.strerror or exc}",
                 "free space on the disk or mend the folder's permissions, then run the same command again",
             ) from exc
@@ -126,7 +126,7 @@ class AnswerMemory:
         except FileNotFoundError:
             return
         except OSError as exc:
-            raise StateError(
+            raise LocalStateError(
                 f"the answers of earlier evaluations cannot be read from {path}: {exc.strerror or exc}",
                 "mend its permissions, or move it aside to ask everything anew",
             ) from exc

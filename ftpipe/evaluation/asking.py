@@ -19,12 +19,12 @@ from ftpipe.errors import (
     RequestRefusedError,
     TrainingNotAvailableError,
 )
-from ftpipe.evaluation.answers import AnswerMemory, ChatPort, Request
+from ftpipe.evaluation.answers import ChatClient, Request, ResponseCache
 from ftpipe.records.evaluation import Answer
 
 Progress = Callable[[int, int], None]
 
-HOPELESS = (AuthenticationError, NotFoundError, QuotaError, TrainingNotAvailableError)
+FATAL_ERRORS = (AuthenticationError, NotFoundError, QuotaError, TrainingNotAvailableError)
 """Errors that would meet the next request as well."""
 
 LONGEST_PAUSE = 30.0
@@ -39,7 +39,7 @@ class _NotStarted(Exception):  # never seen outside; says what happened, not tha
     """A request that was not sent, because another had failed for good."""
 
 
-class Pace:
+class RateLimiter:
     """Hands out moments at which requests may start.
 
     Args:
@@ -73,7 +73,7 @@ class Pace:
             self._sleep(turn - now)
 
 
-class Asker:
+class RequestRunner:
     """Asks an endpoint, with memory, pace and patience.
 
     Args:
@@ -87,18 +87,18 @@ class Asker:
 
     def __init__(
         self,
-        chat: ChatPort,
-        memory: AnswerMemory,
+        chat: ChatClient,
+        memory: ResponseCache,
         *,
         concurrency: int = 4,
-        pace: Pace | None = None,
+        pace: RateLimiter | None = None,
         attempts: int = 4,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.chat = chat
         self.memory = memory
         self.concurrency = max(1, concurrency)
-        self.pace = pace or Pace(None)
+        self.pace = pace or RateLimiter(None)
         self.attempts = max(1, attempts)
         self._sleep = sleep
         self._stop = threading.Event()
@@ -179,7 +179,7 @@ class Asker:
                 raise _NotStarted
             try:
                 answer = self._once(request)
-            except HOPELESS:
+            except FATAL_ERRORS:
                 raise
             except RequestRefusedError as exc:
                 return Answer(error=exc.message)

@@ -31,7 +31,7 @@ CACHE_STEP = 128
 """Cached prefixes grow in steps of this many tokens; same source."""
 
 
-class Call(Record):
+class TypicalCall(Record):
     """One typical call, in tokens."""
 
     prompt: int = Field(ge=0)
@@ -57,7 +57,7 @@ class Training(Record):
     """How often the training alone is paid again within the horizon."""
 
 
-class Money(Record):
+class CostFigure(Record):
     """One figure with the rows that it was made from."""
 
     amount: float
@@ -71,11 +71,11 @@ class Money(Record):
 class BreakEven(Record):
     """When tuning has paid for itself, with everything that the answer hangs on."""
 
-    base: Money
+    base: CostFigure
     """One thousand calls of the base model."""
-    tuned: Money
+    tuned: CostFigure
     """One thousand calls of the tuned model."""
-    once: Money
+    once: CostFigure
     """Training, data, evaluation and people."""
     caching: bool
     """Whether long prompts were taken to be cached."""
@@ -97,7 +97,7 @@ class BreakEven(Record):
         return self.base.amount - self.tuned.amount
 
 
-def epoch_cost(tokens: int, price: TokenPrice) -> Money:
+def epoch_cost(tokens: int, price: TokenPrice) -> CostFigure:
     """What one epoch over the training file costs.
 
     Raises:
@@ -106,7 +106,7 @@ def epoch_cost(tokens: int, price: TokenPrice) -> Money:
     per_million = _training_price(price)
     amount = Fraction(tokens) * per_million / 1_000_000
     formula = f"{tokens:,} tokens x {price.training:g} per million"
-    return Money(amount=float(amount), currency=price.currency, formula=formula, rows=(price,))
+    return CostFigure(amount=float(amount), currency=price.currency, formula=formula, rows=(price,))
 
 
 def call_cost(
@@ -132,7 +132,7 @@ def call_cost(
 
 
 def break_even(
-    call: Call,
+    call: TypicalCall,
     training: Training,
     *,
     base: TokenPrice,
@@ -188,7 +188,7 @@ def break_even(
     )
 
 
-def one_time(training: Training, price: TokenPrice) -> Money:
+def one_time(training: Training, price: TokenPrice) -> CostFigure:
     """Everything that is paid once: training (and again for each retraining), data, evaluation, people."""
     runs = 1 + training.retrainings
     train = Fraction(training.tokens) * training.epochs * _training_price(price) * runs / 1_000_000
@@ -197,7 +197,7 @@ def one_time(training: Training, price: TokenPrice) -> Money:
     repeated = f" x {runs} trainings" if runs > 1 else ""
     formula = f"{training.tokens:,} tokens x {training.epochs} epochs x {price.training:g} per million{repeated}"
     formula += "".join(f" + {value:,.2f} {name}" for name, value in others if value)
-    return Money(amount=float(amount), currency=price.currency, formula=formula, rows=(price,))
+    return CostFigure(amount=float(amount), currency=price.currency, formula=formula, rows=(price,))
 
 
 def _even(
@@ -230,7 +230,7 @@ def _outcome(
     return "too late" if horizon is not None and days > horizon else "pays"
 
 
-def _thousand(prompt: int, cached: int, call: Call, price: TokenPrice, cost: Fraction) -> Money:
+def _thousand(prompt: int, cached: int, call: TypicalCall, price: TokenPrice, cost: Fraction) -> CostFigure:
     """A thousand calls, with the formula spelled out."""
     full = prompt + call.user - cached
     parts = [f"{full:,} x {price.input:g}"]
@@ -238,7 +238,7 @@ def _thousand(prompt: int, cached: int, call: Call, price: TokenPrice, cost: Fra
         parts.append(f"{cached:,} cached x {price.cached:g}")
     parts.append(f"{call.output:,} output x {price.output:g}")
     formula = f"1,000 x ({' + '.join(parts)}) / 1,000,000"
-    return Money(amount=float(cost * 1000), currency=price.currency, formula=formula, rows=(price,))
+    return CostFigure(amount=float(cost * 1000), currency=price.currency, formula=formula, rows=(price,))
 
 
 def _training_price(price: TokenPrice) -> Fraction:

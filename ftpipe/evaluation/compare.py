@@ -25,7 +25,7 @@ from ftpipe.evaluation.statistics import (
 )
 from ftpipe.records.evaluation import Arm, Comparison, Outcome, Score, Verdict
 
-LEAST_GAIN = 0.02
+MIN_EFFECT = 0.02
 """Smallest difference that "more items needed" plans for; below it a test set grows beyond all use."""
 
 LABEL_DRAWS = 1000
@@ -85,7 +85,7 @@ class Evidence:
         changes = [new - old for old, new in zip(before, after, strict=True)]
         interval = self._mean(changes, confidence)
         sums = [math.fsum(changes[index] for index in group) for group in self.groups]
-        gain = max(LEAST_GAIN, abs(interval.value))
+        gain = max(MIN_EFFECT, abs(interval.value))
         needed = scores_needed(changes, gain, alpha=1 - confidence)
         return Difference(interval, sign_flip(sums, draws=self.draws), self._named("paired bootstrap"), needed=needed)
 
@@ -175,7 +175,7 @@ def _counted(before: Sequence[float], after: Sequence[float], confidence: float)
     both, first, second, neither = (pairs.count(kind) for kind in ((1, 1), (1, 0), (0, 1), (0, 0)))
     interval = paired_rate_difference(both, first, second, neither, confidence)
     differing = (first + second + 1) / (len(pairs) + 2)
-    gain = max(LEAST_GAIN, abs(interval.value)) if pairs else LEAST_GAIN
+    gain = max(MIN_EFFECT, abs(interval.value)) if pairs else MIN_EFFECT
     needed = pairs_needed(differing, gain, alpha=1 - confidence)
     return Difference(interval, mcnemar(first, second), "exact McNemar", first, second, needed)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from ftpipe.evaluation.answers import Request
-from ftpipe.evaluation.asking import Asker, Progress, quiet
+from ftpipe.evaluation.asking import Progress, RequestRunner, quiet
 from ftpipe.evaluation.items import text_of
 from ftpipe.evaluation.metrics.match import normalise
 from ftpipe.evaluation.metrics.structure import parse
@@ -45,7 +45,7 @@ def read_winner(answer: Answer) -> Winner:
 
 
 def judge(
-    asker: Asker,
+    asker: RequestRunner,
     model: str,
     outcomes: Sequence[Outcome],
     *,

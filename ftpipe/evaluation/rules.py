@@ -6,16 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ftpipe.evaluation.breakeven import CACHE_FROM, BreakEven
-from ftpipe.evaluation.situation import ENOUGH_EXAMPLES, LEAST_EXAMPLES, PATIENCE_DAYS, SOON_DAYS, Road, Situation
+from ftpipe.evaluation.situation import (
+    ENOUGH_EXAMPLES,
+    LEAST_EXAMPLES,
+    PATIENCE_DAYS,
+    SOON_DAYS,
+    AdviceInputs,
+    Recommendation,
+)
 
 
 @dataclass(frozen=True)
-class Ruling:
+class RuleOutcome:
     """What a rule says: the answer it saw, what follows, and the road where it is decisive."""
 
     answer: str
     effect: str
-    road: Road | None = None
+    road: Recommendation | None = None
     first: str = ""
 
 
@@ -25,121 +32,133 @@ class Rule:
 
     key: str
     question: str
-    decide: Callable[[Situation, dict[str, BreakEven]], Ruling]
+    decide: Callable[[AdviceInputs, dict[str, BreakEven]], RuleOutcome]
 
 
 def _said(value: bool | None) -> str:
     return {True: "yes", False: "no", None: "not known"}[value]
 
 
-def _evaluation(case: Situation, _: dict[str, BreakEven]) -> Ruling:
+def _evaluation(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
     said = _said(case.has_evaluation)
     if case.has_evaluation:
-        return Ruling(said, "Progress can be measured.")
+        return RuleOutcome(said, "Progress can be measured.")
     step = (
         "Build a test set of 50 to 200 held-out items and measure the baseline: ftpipe evaluate BASE --data test.jsonl"
     )
-    return Ruling(said, "Without a baseline nobody can tell whether any road helped.", first=step)
+    return RuleOutcome(said, "Without a baseline nobody can tell whether any road helped.", first=step)
 
 
-def _knowledge(case: Situation, _: dict[str, BreakEven]) -> Ruling:
+def _knowledge(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
     said = _said(case.lacks_knowledge)
     if not case.lacks_knowledge:
-        return Ruling(said, "Retrieval is not what is missing.")
+        return RuleOutcome(said, "Retrieval is not what is missing.")
     if not case.wrong_behaviour:
-        return Ruling(said, "Knowledge belongs into the context; tuning on facts teaches inventing.", Road.RETRIEVAL)
+        return RuleOutcome(
+            said, "Knowledge belongs into the context; tuning on facts teaches inventing.", Recommendation.RETRIEVAL
+        )
     if case.prompt_is_enough:
-        return Ruling(said, "Fetch the knowledge; the prompt mends the rest.", Road.RETRIEVAL)
+        return RuleOutcome(said, "Fetch the knowledge; the prompt mends the rest.", Recommendation.RETRIEVAL)
     if (case.clean_examples or 0) >= ENOUGH_EXAMPLES:
-        return Ruling(said, "Fetch the knowledge, tune the behaviour: the gains add up.", Road.MIX)
+        return RuleOutcome(said, "Fetch the knowledge, tune the behaviour: the gains add up.", Recommendation.MIX)
     step = f"Collect {ENOUGH_EXAMPLES} clean examples before tuning the behaviour as well."
-    return Ruling(said, "Fetch the knowledge first; there are too few examples to tune.", Road.RETRIEVAL, step)
+    return RuleOutcome(
+        said, "Fetch the knowledge first; there are too few examples to tune.", Recommendation.RETRIEVAL, step
+    )
 
 
-def _prompt(case: Situation, _: dict[str, BreakEven]) -> Ruling:
+def _prompt(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
     said = _said(case.prompt_is_enough)
     if case.prompt_is_enough:
-        return Ruling(said, "Stay with the prompt: it can be changed in a minute.", Road.PROMPTING)
+        return RuleOutcome(said, "Stay with the prompt: it can be changed in a minute.", Recommendation.PROMPTING)
     if case.prompt_is_enough is None:
-        return Ruling(
+        return RuleOutcome(
             said, "Not tried yet.", first="Try the best prompt you can write, with three to five examples in it."
         )
-    return Ruling(said, "The prompt alone does not do it.")
+    return RuleOutcome(said, "The prompt alone does not do it.")
 
 
-def _examples(case: Situation, _: dict[str, BreakEven]) -> Ruling:
+def _examples(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
     count = case.clean_examples
     if count is None:
-        return Ruling(
+        return RuleOutcome(
             "not known", "Tuning needs them.", first=f"Count your clean examples: {ENOUGH_EXAMPLES} are wanted."
         )
     if count >= ENOUGH_EXAMPLES:
-        return Ruling(f"{count:,}", "Enough to see whether tuning helps.")
+        return RuleOutcome(f"{count:,}", "Enough to see whether tuning helps.")
     step = f"Collect {ENOUGH_EXAMPLES - count} more clean examples of the wanted behaviour."
     known = "the server's least" if count >= LEAST_EXAMPLES else f"the server wants {LEAST_EXAMPLES}"
-    return Ruling(f"{count:,}", f"Too few to tell ({known}); put the best into the prompt.", Road.PROMPTING, step)
+    return RuleOutcome(
+        f"{count:,}", f"Too few to tell ({known}); put the best into the prompt.", Recommendation.PROMPTING, step
+    )
 
 
-def _smaller(case: Situation, _: dict[str, BreakEven]) -> Ruling:
+def _smaller(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
     said = _said(case.smaller_model_would_do)
     if case.smaller_model_would_do:
-        return Ruling(said, "The strongest case for money: a small tuned model in a large one's place.")
-    return Ruling(said, "No saving from a smaller model.")
+        return RuleOutcome(said, "The strongest case for money: a small tuned model in a large one's place.")
+    return RuleOutcome(said, "No saving from a smaller model.")
 
 
-def _long_prompt(case: Situation, _: dict[str, BreakEven]) -> Ruling:
+def _long_prompt(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
     length = case.prompt_tokens
     if length is None:
-        return Ruling("not known", "The prompt's length decides whether a shorter one saves anything.")
+        return RuleOutcome("not known", "The prompt's length decides whether a shorter one saves anything.")
     if length >= CACHE_FROM and case.caching is not False:
-        return Ruling(f"{length:,} tokens, cached", "Caching already gives most of what a shorter prompt would.")
-    return Ruling(f"{length:,} tokens, not cached", "The second case for money: a tuned model needs a shorter prompt.")
+        return RuleOutcome(f"{length:,} tokens, cached", "Caching already gives most of what a shorter prompt would.")
+    return RuleOutcome(
+        f"{length:,} tokens, not cached", "The second case for money: a tuned model needs a shorter prompt."
+    )
 
 
-def _privacy(case: Situation, _: dict[str, BreakEven]) -> Ruling:
+def _privacy(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
     said = _said(case.needs_privacy)
     if case.needs_privacy:
-        return Ruling(said, "The data may not leave; tune and serve at home.", Road.LOCAL)
-    return Ruling(said, "Data may go to an endpoint.")
+        return RuleOutcome(said, "The data may not leave; tune and serve at home.", Recommendation.LOCAL)
+    return RuleOutcome(said, "Data may go to an endpoint.")
 
 
-def _retires(case: Situation, _: dict[str, BreakEven]) -> Ruling:
+def _retires(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
     if case.hosted_is_open is False:
-        return Ruling("may not create jobs", "A hosted model cannot be trained with this account.", Road.LOCAL)
+        return RuleOutcome(
+            "may not create jobs", "A hosted model cannot be trained with this account.", Recommendation.LOCAL
+        )
     if case.ends is None or case.today is None:
-        return Ruling("no end announced", "A hosted model may be built upon.")
+        return RuleOutcome("no end announced", "A hosted model may be built upon.")
     left = max(0, (case.ends - case.today).days)
     if left < SOON_DAYS:
         effect = "Too soon to build upon; weights at home, or another endpoint, stay."
-        return Ruling(f"{case.ends.isoformat()}, {left} days left", effect, Road.LOCAL)
-    return Ruling(f"{case.ends.isoformat()}, {left} days left", "Time enough.")
+        return RuleOutcome(f"{case.ends.isoformat()}, {left} days left", effect, Recommendation.LOCAL)
+    return RuleOutcome(f"{case.ends.isoformat()}, {left} days left", "Time enough.")
 
 
-def _money(_: Situation, cases: dict[str, BreakEven]) -> Ruling:
+def _money(_: AdviceInputs, cases: dict[str, BreakEven]) -> RuleOutcome:
     result = cases.get("hosted")
     if result is None:
-        return Ruling("not known", "Give prompt and training tokens, and prices, to have it reckoned.")
+        return RuleOutcome("not known", "Give prompt and training tokens, and prices, to have it reckoned.")
     if result.calls is None:
-        return Ruling("never", "A tuned call costs as much or more; do not tune for cost.")
+        return RuleOutcome("never", "A tuned call costs as much or more; do not tune for cost.")
     reach = f"even after {result.calls:,} calls"
     if result.days is not None and result.days > PATIENCE_DAYS:
-        return Ruling(f"{reach}, {result.days:,.0f} days", "Too slow; do not tune for cost.")
+        return RuleOutcome(f"{reach}, {result.days:,.0f} days", "Too slow; do not tune for cost.")
     if result.outcome == "pays":
-        return Ruling(f"{reach}, {result.days:,.0f} days", "It pays for itself in time.", Road.HOSTED)
+        return RuleOutcome(f"{reach}, {result.days:,.0f} days", "It pays for itself in time.", Recommendation.HOSTED)
     if result.outcome == "too late":
-        return Ruling(reach, "The model ends before it is even; do not tune for cost.")
-    return Ruling(reach, "Whether that is soon hangs on the calls a day.")
+        return RuleOutcome(reach, "The model ends before it is even; do not tune for cost.")
+    return RuleOutcome(reach, "Whether that is soon hangs on the calls a day.")
 
 
-def _anyway(case: Situation, _: dict[str, BreakEven]) -> Ruling:
+def _anyway(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
     if case.needs_speed:
-        return Ruling("speed", "A small tuned model at home answers at once.", Road.LOCAL)
+        return RuleOutcome("speed", "A small tuned model at home answers at once.", Recommendation.LOCAL)
     is_inferred = case.wrong_behaviour is None and case.prompt_is_enough is False and case.lacks_knowledge is False
     if case.wrong_behaviour or is_inferred:
-        return Ruling(
-            "behaviour", "The prompt does not mend it and there are examples: tune at home, at no fee.", Road.LOCAL
+        return RuleOutcome(
+            "behaviour",
+            "The prompt does not mend it and there are examples: tune at home, at no fee.",
+            Recommendation.LOCAL,
         )
-    return Ruling("no", "Nothing asks for tuning; a better prompt costs least.", Road.PROMPTING)
+    return RuleOutcome("no", "Nothing asks for tuning; a better prompt costs least.", Recommendation.PROMPTING)
 
 
 RULES: tuple[Rule, ...] = (
@@ -157,7 +176,7 @@ RULES: tuple[Rule, ...] = (
 """The decision, in order; the first ruling with a road ends it."""
 
 
-def settled(case: Situation, *, upto: str, rules: tuple[Rule, ...]) -> bool:
+def is_decided(case: AdviceInputs, *, upto: str, rules: tuple[Rule, ...]) -> bool:
     """Whether the questions up to a field already decide, so that a conversation need not go on.
 
     Args:

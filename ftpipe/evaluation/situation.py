@@ -23,7 +23,7 @@ PATIENCE_DAYS = 365
 """A saving that takes longer than this to come is no reason; prices will have changed by then."""
 
 
-class Road(StrEnum):
+class Recommendation(StrEnum):
     """Where to go."""
 
     RETRIEVAL = "retrieval"
@@ -33,7 +33,7 @@ class Road(StrEnum):
     MIX = "mix: retrieval and fine-tuning"
 
 
-class Situation(Record):
+class AdviceInputs(Record):
     """What is known about the case; ``None`` is "not known", and the advice says what hangs on it."""
 
     has_evaluation: bool | None = Field(None, description="Is there a test set with a measured baseline?")

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from ftpipe.errors import MissingExtraError, UsageError
-from ftpipe.exporters.tracked import Tracked
+from ftpipe.exporters.tracked import ExportedRun
 
-__all__ = ["EXPORTERS", "PROJECT", "Exporter", "Tracked", "open_exporter"]
+__all__ = ["EXPORTERS", "PROJECT", "ExportedRun", "Exporter", "open_exporter"]
 
 PROJECT = "ftpipe"
 """Where things go in a tool, if nobody says where."""
@@ -21,7 +21,7 @@ PROJECT = "ftpipe"
 class Exporter(Protocol):
     """Sends to one tool."""
 
-    def send(self, tracked: Tracked, *, project: str) -> str:
+    def send(self, tracked: ExportedRun, *, project: str) -> str:
         """Send one run; returns where to look for it.
 
         Raises:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ftpipe.errors import ProviderError
-from ftpipe.exporters.tracked import Tracked
+from ftpipe.exporters.tracked import ExportedRun
 
 BATCH = 1000
 """Metrics in one request; 100 is the limit of parameters and of tags. Source: MLflow REST API, runs/log-batch, 3.17."""
@@ -25,7 +25,7 @@ class MlflowExporter:
     def __init__(self, library: Any) -> None:  # noqa: ANN401  # a package without types of its own
         self._mlflow = library
 
-    def send(self, tracked: Tracked, *, project: str) -> str:
+    def send(self, tracked: ExportedRun, *, project: str) -> str:
         """See ``Exporter``; a run with the same id in its tags is written over."""
         try:
             return self._send(tracked, project)
@@ -35,7 +35,7 @@ class MlflowExporter:
                 f"is {self._mlflow.get_tracking_uri()} the right place? MLFLOW_TRACKING_URI names another",
             ) from exc
 
-    def _send(self, tracked: Tracked, project: str) -> str:
+    def _send(self, tracked: ExportedRun, project: str) -> str:
         client, entities = self._mlflow.MlflowClient(), self._mlflow.entities
         experiment = client.get_experiment_by_name(project)
         where = experiment.experiment_id if experiment is not None else client.create_experiment(project)
@@ -61,7 +61,7 @@ class MlflowExporter:
         client.set_terminated(run_id)
         return f"{self._mlflow.get_tracking_uri()} experiment {project}, run {run_id}"
 
-    def _metrics(self, tracked: Tracked) -> Iterator[Any]:
+    def _metrics(self, tracked: ExportedRun) -> Iterator[Any]:
         metric = self._mlflow.entities.Metric
         now = int(time.time() * 1000)
         for step, values in tracked.curves:

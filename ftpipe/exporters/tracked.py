@@ -15,7 +15,7 @@ from ftpipe.records.evaluation import ArmResult, Evaluation
 Scalar = str | int | float | bool
 
 
-class Tracked(Record):
+class ExportedRun(Record):
     """One run, in the words that all tools share."""
 
     id: str
@@ -39,9 +39,9 @@ class Tracked(Record):
     """A page to keep beside it."""
 
 
-def training(model: Model, metrics: Sequence[Metric]) -> Tracked:
+def training(model: Model, metrics: Sequence[Metric]) -> ExportedRun:
     """A registered model's job."""
-    return Tracked(
+    return ExportedRun(
         id=_id("training", model.endpoint, model.job_id),
         name=model.id,
         kind="training",
@@ -59,7 +59,7 @@ def evaluation_runs(
     known: Mapping[str, Model],
     curves: Mapping[str, Sequence[Metric]],
     report: Path | None = None,
-) -> list[Tracked]:
+) -> list[ExportedRun]:
     """An evaluation as one run for each arm, so that a tool can lay them side by side.
 
     Args:
@@ -76,14 +76,14 @@ def evaluation_runs(
 
 def _arm(
     evaluation: Evaluation, result: ArmResult, model: Model | None, metrics: Sequence[Metric], report: Path | None
-) -> Tracked:
+) -> ExportedRun:
     name = result.arm.name
     sampler = {f"sampler.{key}": value for key, value in evaluation.sampler.model_dump().items() if value is not None}
     asked = {"model": result.arm.model, "task": evaluation.task.value}
     role = "baseline" if name == evaluation.baseline else "control" if result.arm.is_control else "candidate"
     about = {"evaluation": evaluation.id, "data": evaluation.data, "data_sha256": evaluation.data_sha256, "arm": role}
     verdict = {} if role == "baseline" else {"verdict": evaluation.headline(name).verdict}
-    return Tracked(
+    return ExportedRun(
         id=_id("evaluation", evaluation.id, name),
         name=name,
         kind="evaluation",

@@ -6,7 +6,7 @@ import contextlib
 from typing import Any
 
 from ftpipe.errors import ProviderError
-from ftpipe.exporters.tracked import Tracked
+from ftpipe.exporters.tracked import ExportedRun
 
 
 class TrackioExporter:
@@ -19,7 +19,7 @@ class TrackioExporter:
     def __init__(self, library: Any) -> None:  # noqa: ANN401  # a package without types of its own
         self._trackio = library
 
-    def send(self, tracked: Tracked, *, project: str) -> str:
+    def send(self, tracked: ExportedRun, *, project: str) -> str:
         """See ``Exporter``; trackio knows no ids, so a run of the same name is removed first."""
         try:
             return self._send(tracked, project)
@@ -29,7 +29,7 @@ class TrackioExporter:
                 "TRACKIO_DIR names the folder that it keeps runs in",
             ) from exc
 
-    def _send(self, tracked: Tracked, project: str) -> str:
+    def _send(self, tracked: ExportedRun, project: str) -> str:
         trackio = self._trackio
         name = f"{tracked.name} {tracked.id[-6:]}"
         with contextlib.suppress(ValueError):  # the project is not there yet

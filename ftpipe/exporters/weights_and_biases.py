@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ftpipe.errors import ProviderError
-from ftpipe.exporters.tracked import Tracked
+from ftpipe.exporters.tracked import ExportedRun
 
 LONGEST_TAG = 64
 """Source: W&B's run tags, docs.wandb.ai/models/runs/tags, read 2026-11-24."""
@@ -21,7 +21,7 @@ class WandbExporter:
     def __init__(self, library: Any) -> None:  # noqa: ANN401  # a package without types of its own
         self._wandb = library
 
-    def send(self, tracked: Tracked, *, project: str) -> str:
+    def send(self, tracked: ExportedRun, *, project: str) -> str:
         """See ``Exporter``; a run of the same id is gone on with, steps that it has are not taken twice."""
         try:
             return self._send(tracked, project)
@@ -31,7 +31,7 @@ class WandbExporter:
                 "`wandb login`, or WANDB_API_KEY; WANDB_MODE=offline keeps it on this machine",
             ) from exc
 
-    def _send(self, tracked: Tracked, project: str) -> str:
+    def _send(self, tracked: ExportedRun, project: str) -> str:
         wandb = self._wandb
         run = wandb.init(
             project=project,

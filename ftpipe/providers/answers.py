@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ftpipe.errors import BadAnswerError
+from ftpipe.errors import InvalidResponseError
 from ftpipe.providers.base import RemoteFile, RemoteUpload
 from ftpipe.records import Checkpoint, Event, Hyperparameters, Job, JobError, Method, Metric
 
@@ -27,18 +27,18 @@ def as_dict(answer: object) -> dict[str, Any]:
     if isinstance(answer, BaseModel):
         answer = answer.model_dump(warnings=False)
     if isinstance(answer, Mapping):
-        return {storable(str(key)): storable(value) for key, value in answer.items()}
-    raise BadAnswerError(f"the answer was {type(answer).__name__}, not an object")
+        return {strip_unstorable(str(key)): strip_unstorable(value) for key, value in answer.items()}
+    raise InvalidResponseError(f"the answer was {type(answer).__name__}, not an object")
 
 
-def storable(value: Any) -> Any:  # noqa: ANN401 - any JSON
+def strip_unstorable(value: Any) -> Any:  # noqa: ANN401 - any JSON
     """JSON whose text every database takes: half characters become ``?``, NUL goes."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
     if isinstance(value, Mapping):
-        return {storable(str(key)): storable(inner) for key, inner in value.items()}
+        return {strip_unstorable(str(key)): strip_unstorable(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [storable(inner) for inner in value]
+        return [strip_unstorable(inner) for inner in value]
     return value
 
 
@@ -46,7 +46,7 @@ def checked_id(fields: Mapping[str, Any], what: str) -> str:
     """The ``id`` of an answer, if it is one."""
     value = fields.get("id")
     if not isinstance(value, str) or not ID.fullmatch(value):
-        raise BadAnswerError(f"the answer has no {what} id")
+        raise InvalidResponseError(f"the answer has no {what} id")
     return value
 
 
@@ -82,7 +82,7 @@ def job_of(answer: object, *, endpoint: str, provider: str) -> Job:
     fields = as_dict(answer)
     status = fields.get("status")
     if not isinstance(status, str) or not status:
-        raise BadAnswerError("the answer has no job status")
+        raise InvalidResponseError("the answer has no job status")
     return Job(
         id=checked_id(fields, "job"),
         endpoint=endpoint,

@@ -47,7 +47,7 @@ class RemoteUpload(Record):
     file: RemoteFile | None = None
 
 
-class Permission(Record):
+class TrainingAvailability(Record):
     """Whether an endpoint would take a job, as far as that can be heard without making one."""
 
     allowed: bool | None
@@ -56,7 +56,7 @@ class Permission(Record):
     """What was heard, or why it is not known."""
 
 
-class Answer(Record):
+class ChatCompletion(Record):
     """One chat completion."""
 
     text: str
@@ -108,7 +108,7 @@ class FilesPort(Protocol):
         ...
 
 
-class JobsPort(Protocol):
+class JobsApi(Protocol):
     """``/fine_tuning/jobs``."""
 
     def create(self, request: JobRequest, *, key: str) -> Job:
@@ -120,7 +120,7 @@ class JobsPort(Protocol):
         """
         ...
 
-    def may_create(self, model: str) -> Permission:
+    def check_can_create(self, model: str) -> TrainingAvailability:
         """Whether jobs are taken, heard without making one."""
         ...
 
@@ -164,7 +164,7 @@ class ModelsPort(Protocol):
         """Day on which a model ends, ISO 8601; ``None`` where the endpoint does not say."""
         ...
 
-    def chat(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Answer:
+    def chat(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> ChatCompletion:
         """One answer."""
         ...
 
@@ -202,7 +202,7 @@ class Provider(Protocol):
         ...
 
     @property
-    def jobs(self) -> JobsPort:
+    def jobs(self) -> JobsApi:
         """``/fine_tuning/jobs``."""
         ...
 
@@ -211,7 +211,7 @@ class Provider(Protocol):
         """``/models`` and ``/chat/completions``."""
         ...
 
-    def hear(self, on_trouble: Callable[[str], None]) -> None:
+    def on_retry(self, on_trouble: Callable[[str], None]) -> None:
         """Who is told that a call has failed and is tried again, once for each time of trouble."""
         ...
 
@@ -220,7 +220,7 @@ class Provider(Protocol):
         ...
 
 
-def is_passing(exc: BaseException) -> bool:
+def is_transient(exc: BaseException) -> bool:
     """Whether the same safe call may succeed later: not for a refusal, an empty account or a day's limit."""
     if isinstance(exc, ConnectionFailedError):
         return True
@@ -236,7 +236,7 @@ def retry_after_of(exc: BaseException) -> float | None:
     return value if isinstance(value, float) else None
 
 
-def retry_safe(
+def retry_idempotent(
     call: Callable[[], T],
     *,
     sleep: Callable[[float], None] = time.sleep,
@@ -258,7 +258,7 @@ def retry_safe(
             on_trouble(failure)
 
     return tenacity.Retrying(
-        retry=tenacity.retry_if_exception(is_passing),
+        retry=tenacity.retry_if_exception(is_transient),
         stop=tenacity.stop_after_attempt(attempts),
         wait=wait,
         sleep=sleep,
@@ -271,7 +271,7 @@ class DeadlineExceededError(FtpipeError):
     """A call took longer than its wall-clock limit; whether it was executed is not known."""
 
 
-def within(seconds: float, call: Callable[[], T]) -> T:
+def with_deadline(seconds: float, call: Callable[[], T]) -> T:
     """Run ``call`` in a thread and give up after ``seconds`` of wall-clock time.
 
     A client's own timeouts are per read, so an endpoint that sends a byte now and then would hold ftpipe for ever.

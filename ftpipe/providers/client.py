@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import httpx2
 import openai
 
-from ftpipe.errors import BadAnswerError, ConnectionFailedError, FtpipeError
-from ftpipe.providers.base import SAFE_ATTEMPTS, DeadlineExceededError, retry_safe, within
+from ftpipe.errors import ConnectionFailedError, FtpipeError, InvalidResponseError
+from ftpipe.providers.base import SAFE_ATTEMPTS, DeadlineExceededError, retry_idempotent, with_deadline
 from ftpipe.providers.profiles import Profile
-from ftpipe.providers.translate import Doing, bad_answer, translate
+from ftpipe.providers.translate import CallContext, invalid_response, translate
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ CONNECT_SECONDS = 10.0
 SHORTEST_KEY = 8
 """What is shorter is no secret, and could stand in any message."""
 
-FOREIGN = (
+SDK_ERRORS = (
     openai.OpenAIError,
     httpx2.HTTPError,
     ValueError,
@@ -53,7 +53,7 @@ def build_client(
     )
 
 
-class Caller:
+class ApiClient:
     """Makes the calls of one endpoint.
 
     Args:
@@ -101,8 +101,8 @@ class Caller:
 
     def read(self, what: str, call: Callable[[openai.OpenAI], object], parse: Callable[[Any], T]) -> T:
         """Make a call that changes nothing; it is repeated after passing faults."""
-        doing = Doing(what, self.profile, self.base_url)
-        found = retry_safe(
+        doing = CallContext(what, self.profile, self.base_url)
+        found = retry_idempotent(
             lambda: self._again_if_moved(call, parse, doing),
             sleep=self._sleep,
             attempts=self._attempts,
@@ -131,21 +131,23 @@ class Caller:
         paid: bool = False,
     ) -> T:
         """Make a call that creates something: exactly one request, whatever happens."""
-        return self._once(call, parse, Doing(what, self.profile, self.base_url, writes=True, paid=paid), seconds)
+        return self._once(call, parse, CallContext(what, self.profile, self.base_url, writes=True, paid=paid), seconds)
 
-    def change(self, what: str, call: Callable[[openai.OpenAI], object], parse: Callable[[Any], T]) -> T:
+    def call_once(self, what: str, call: Callable[[openai.OpenAI], object], parse: Callable[[Any], T]) -> T:
         """Make one call that may be made twice without harm (cancel, delete), so a lost answer is a plain failure."""
-        return self._once(call, parse, Doing(what, self.profile, self.base_url), None)
+        return self._once(call, parse, CallContext(what, self.profile, self.base_url), None)
 
     def stream(self, what: str, call: Callable[[openai.OpenAI], Iterator[T]]) -> Iterator[T]:
         """Make a call whose answer comes in pieces."""
-        doing = Doing(what, self.profile, self.base_url)
+        doing = CallContext(what, self.profile, self.base_url)
         try:
             yield from call(self.client)
-        except FOREIGN as exc:
+        except SDK_ERRORS as exc:
             raise _without_key(translate(exc, doing), self.client) from exc
 
-    def _again_if_moved(self, call: Callable[[openai.OpenAI], object], parse: Callable[[Any], T], doing: Doing) -> T:
+    def _again_if_moved(
+        self, call: Callable[[openai.OpenAI], object], parse: Callable[[Any], T], doing: CallContext
+    ) -> T:
         try:
             return self._once(call, parse, doing, None)
         except ConnectionFailedError:
@@ -155,19 +157,25 @@ class Caller:
             return self._once(call, parse, doing, None)
 
     def _once(
-        self, call: Callable[[openai.OpenAI], object], parse: Callable[[Any], T], doing: Doing, seconds: float | None
+        self,
+        call: Callable[[openai.OpenAI], object],
+        parse: Callable[[Any], T],
+        doing: CallContext,
+        seconds: float | None,
     ) -> T:
         client = self.client
         try:
-            answer = within(seconds or self.profile.request_timeout_seconds, lambda: call(client))
-        except (*FOREIGN, DeadlineExceededError) as exc:
+            answer = with_deadline(seconds or self.profile.request_timeout_seconds, lambda: call(client))
+        except (*SDK_ERRORS, DeadlineExceededError) as exc:
             raise _without_key(translate(exc, doing), client) from exc
         try:
             return parse(answer)
-        except BadAnswerError as exc:
-            raise bad_answer(exc.message, doing) from exc
+        except InvalidResponseError as exc:
+            raise invalid_response(exc.message, doing) from exc
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as exc:
-            raise bad_answer(f"the answer does not have the shape of the API ({type(exc).__name__})", doing) from exc
+            raise invalid_response(
+                f"the answer does not have the shape of the API ({type(exc).__name__})", doing
+            ) from exc
 
 
 def _without_key(error: FtpipeError, client: openai.OpenAI) -> FtpipeError:

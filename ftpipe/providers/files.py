@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
-from ftpipe.errors import StateError
+from ftpipe.errors import LocalStateError
 from ftpipe.providers.answers import as_dict, checked_id, file_of, upload_of
 from ftpipe.providers.base import RemoteFile, RemoteUpload
-from ftpipe.providers.client import Caller
+from ftpipe.providers.client import ApiClient
 
 PURPOSE: Literal["fine-tune"] = "fine-tune"
 MIME = "application/jsonl"
@@ -35,7 +35,7 @@ class CountingFile(io.FileIO):
 class Files:
     """The files of an endpoint, as ``FilesPort`` wants them."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: ApiClient) -> None:
         self._caller = caller
 
     def upload(self, path: Path, *, filename: str, on_bytes: Callable[[int], None]) -> RemoteFile:
@@ -44,7 +44,7 @@ class Files:
             size = path.stat().st_size
             source = CountingFile(path, on_bytes)
         except OSError as exc:
-            raise StateError(
+            raise LocalStateError(
                 f"cannot read {path}: {exc.strerror}", "put the file back and run `ftpipe resume`"
             ) from exc
         with source:
@@ -75,7 +75,7 @@ class Files:
 
     def delete(self, file_id: str) -> None:
         """Remove a file."""
-        self._caller.change(f"delete file {file_id}", lambda client: client.files.delete(file_id), as_dict)
+        self._caller.call_once(f"delete file {file_id}", lambda client: client.files.delete(file_id), as_dict)
 
     def start_upload(self, *, filename: str, size: int) -> RemoteUpload:
         """Begin an upload in parts."""
@@ -106,7 +106,7 @@ class Files:
 
     def cancel_upload(self, upload_id: str) -> None:
         """Drop an upload in parts."""
-        self._caller.change("drop the upload", lambda client: client.uploads.cancel(upload_id), upload_of)
+        self._caller.call_once("drop the upload", lambda client: client.uploads.cancel(upload_id), upload_of)
 
     def _patience(self, size: int) -> float:
         return max(self._caller.profile.request_timeout_seconds, size / SLOWEST_BYTES_PER_SECOND)

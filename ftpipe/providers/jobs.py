@@ -17,8 +17,8 @@ from ftpipe.errors import (
     TrainingNotAvailableError,
 )
 from ftpipe.providers.answers import checkpoint_of, event_of, job_of
-from ftpipe.providers.base import Permission
-from ftpipe.providers.client import Caller
+from ftpipe.providers.base import TrainingAvailability
+from ftpipe.providers.client import ApiClient
 from ftpipe.records import Checkpoint, Event, Hyperparameters, Job, JobRequest
 
 KEY_NAME = "ftpipe_key"
@@ -32,9 +32,9 @@ LIST_MOST = 2000
 
 
 class Jobs:
-    """The jobs of an endpoint, as ``JobsPort`` wants them."""
+    """The jobs of an endpoint, as ``JobsApi`` wants them."""
 
-    def __init__(self, caller: Caller, *, endpoint: str) -> None:
+    def __init__(self, caller: ApiClient, *, endpoint: str) -> None:
         self._caller = caller
         self._endpoint = endpoint
 
@@ -51,7 +51,7 @@ class Jobs:
             update={"asked": request.hyperparameters, "method": request.method, "suffix": request.suffix}
         )
 
-    def may_create(self, model: str) -> Permission:
+    def check_can_create(self, model: str) -> TrainingAvailability:
         """Whether jobs are taken: asks for one on a file that does not exist, where the profile allows that.
 
         It is only asked at the profile's own address: what stands elsewhere under its name may not look at the file.
@@ -62,9 +62,9 @@ class Jobs:
         """
         profile = self._caller.profile
         if not profile.training_probe or self._caller.base_url.rstrip("/") != profile.base_url.rstrip("/"):
-            return Permission(allowed=None, why="it is only told when a job is created")
+            return TrainingAvailability(allowed=None, why="it is only told when a job is created")
         try:
-            job = self._caller.change(
+            job = self._caller.call_once(
                 "ask whether jobs are taken",
                 lambda client: client.fine_tuning.jobs.create(model=model, training_file=PROBE_FILE),
                 self._job,
@@ -72,11 +72,13 @@ class Jobs:
         except (TrainingNotAvailableError, AuthenticationError):
             raise
         except (RequestRefusedError, NotFoundError) as exc:
-            return Permission(allowed=True if OF_FILE.search(exc.message) else None, why=exc.message)
+            return TrainingAvailability(allowed=True if OF_FILE.search(exc.message) else None, why=exc.message)
         except FtpipeError as exc:
-            return Permission(allowed=None, why=exc.message)
+            return TrainingAvailability(allowed=None, why=exc.message)
         self.cancel(job.id)
-        return Permission(allowed=None, why=f"it takes jobs on files that do not exist ({job.id}, cancelled at once)")
+        return TrainingAvailability(
+            allowed=None, why=f"it takes jobs on files that do not exist ({job.id}, cancelled at once)"
+        )
 
     def body(self, request: JobRequest, *, key: str) -> dict[str, Any]:
         """The create call's arguments, in the shape that the endpoint's profile asks for; unset stays unset."""
@@ -132,19 +134,19 @@ class Jobs:
 
     def cancel(self, job_id: str) -> Job:
         """Stop a job for good."""
-        return self._caller.change(
+        return self._caller.call_once(
             f"cancel job {job_id}", lambda client: client.fine_tuning.jobs.cancel(job_id), self._job
         )
 
     def pause(self, job_id: str) -> Job:
         """Stop a job for a while."""
-        return self._caller.change(
+        return self._caller.call_once(
             f"pause job {job_id}", lambda client: client.fine_tuning.jobs.pause(job_id), self._job
         )
 
     def resume(self, job_id: str) -> Job:
         """Let a paused job go on."""
-        return self._caller.change(
+        return self._caller.call_once(
             f"resume job {job_id}", lambda client: client.fine_tuning.jobs.resume(job_id), self._job
         )
 

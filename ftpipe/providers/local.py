@@ -18,9 +18,9 @@ from typing import IO
 
 import openai
 
-from ftpipe.errors import MissingExtraError, ProviderError, StateError
+from ftpipe.errors import LocalStateError, MissingExtraError, ProviderError
 from ftpipe.paths import server_dir
-from ftpipe.providers.client import Caller, build_client
+from ftpipe.providers.client import ApiClient, build_client
 from ftpipe.providers.openai import OpenAIProvider
 from ftpipe.providers.profiles import Profile
 
@@ -66,7 +66,7 @@ def open_local(
         current[0] = ensure_server(folder, sleep=sleep)
         return True
 
-    caller = Caller(
+    caller = ApiClient(
         profile, connect, base_url=base_url or "the endpoint on this machine", reconnect=reconnect, sleep=sleep
     )
     return OpenAIProvider(profile, caller, endpoint=fixed.rstrip("/") if fixed else f"local:{folder}")
@@ -99,7 +99,7 @@ def ensure_server(folder: Path, *, sleep: Callable[[float], None] = time.sleep) 
         with FileLock(folder / "start.lock"):
             return running_url(folder) or _start(folder, sleep)
     except OSError as exc:
-        raise StateError(
+        raise LocalStateError(
             f"cannot keep the endpoint's data in {folder}: {exc.strerror or exc}",
             "set FTPIPE_HOME to a folder that can be written to, with room on its disk",
         ) from exc

@@ -12,10 +12,10 @@ from typing import Any, cast
 import openai
 from pydantic import ValidationError
 
-from ftpipe.errors import BadAnswerError, NotFoundError, RequestRefusedError, StateError
+from ftpipe.errors import InvalidResponseError, LocalStateError, NotFoundError, RequestRefusedError
 from ftpipe.providers.answers import as_dict, checked_id
-from ftpipe.providers.base import Answer
-from ftpipe.providers.client import Caller
+from ftpipe.providers.base import ChatCompletion
+from ftpipe.providers.client import ApiClient
 from ftpipe.records.losses import RowLosses
 
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -24,7 +24,7 @@ DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 class Models:
     """The models of an endpoint, as ``ModelsPort`` wants them."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: ApiClient) -> None:
         self._caller = caller
 
     def names(self) -> list[str]:
@@ -47,7 +47,7 @@ class Models:
         day = fields.get("shutdown_date")
         return day if isinstance(day, str) and DAY.fullmatch(day) else None
 
-    def chat(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Answer:
+    def chat(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> ChatCompletion:
         """One answer; ``sampling`` is what ``/chat/completions`` takes: ``temperature``, ``max_tokens``, ``seed``."""
         begun = 0.0  # of the last try: a wait between tries is not the model's
 
@@ -56,11 +56,11 @@ class Models:
             begun = time.monotonic()
             return _create(client, model, messages, sampling)
 
-        def parse(answer: object) -> Answer:
+        def parse(answer: object) -> ChatCompletion:
             fields = as_dict(answer)
             choice = fields["choices"][0]
             usage = fields.get("usage") or {}
-            return Answer(
+            return ChatCompletion(
                 text=choice["message"].get("content") or "",
                 tool_calls=tuple(choice["message"].get("tool_calls") or ()),
                 finish_reason=choice.get("finish_reason") or "",
@@ -95,7 +95,7 @@ class Models:
             except openai.BadRequestError as exc:
                 raise _not_scored(exc) from exc
             except OSError as exc:
-                raise StateError(f"cannot read {path}: {exc.strerror}", "name a file that can be read") from exc
+                raise LocalStateError(f"cannot read {path}: {exc.strerror}", "name a file that can be read") from exc
 
         for event in self._caller.stream("score the rows", call):
             if "total" in event:
@@ -103,7 +103,9 @@ class Models:
             try:
                 rows += [RowLosses.model_validate(row) for row in event.get("rows", ())]
             except ValidationError as exc:
-                raise BadAnswerError("the losses are not what was promised", "is the endpoint an ftpipe?") from exc
+                raise InvalidResponseError(
+                    "the losses are not what was promised", "is the endpoint an ftpipe?"
+                ) from exc
         return rows
 
 

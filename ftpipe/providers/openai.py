@@ -10,7 +10,7 @@ import openai
 
 from ftpipe.errors import AuthenticationError, ConfigError
 from ftpipe.providers.base import SAFE_ATTEMPTS
-from ftpipe.providers.client import Caller, build_client
+from ftpipe.providers.client import ApiClient, build_client
 from ftpipe.providers.files import Files
 from ftpipe.providers.jobs import Jobs
 from ftpipe.providers.models import Models
@@ -26,7 +26,7 @@ class OpenAIProvider:
         endpoint: Fingerprint that its ids are valid for; the base URL where nothing else is said.
     """
 
-    def __init__(self, profile: Profile, caller: Caller, *, endpoint: str = "") -> None:
+    def __init__(self, profile: Profile, caller: ApiClient, *, endpoint: str = "") -> None:
         self.profile = profile
         self.endpoint = endpoint or caller.base_url.rstrip("/")
         self.base_url = caller.base_url
@@ -35,7 +35,7 @@ class OpenAIProvider:
         self.models = Models(caller)
         self._caller = caller
 
-    def hear(self, on_trouble: Callable[[str], None]) -> None:
+    def on_retry(self, on_trouble: Callable[[str], None]) -> None:
         """Who is told that a call has failed and is tried again, once for each time of trouble."""
         self._caller.on_trouble = on_trouble
 
@@ -89,7 +89,7 @@ def open_openai(
     scope = "/".join(part for part in (organization, project) if part)
     shown = public(base_url)
     endpoint = shown.rstrip("/") + (f"#{scope}" if scope else "")
-    caller = Caller(profile, connect, base_url=shown, sleep=sleep, attempts=attempts)
+    caller = ApiClient(profile, connect, base_url=shown, sleep=sleep, attempts=attempts)
     return OpenAIProvider(profile, caller, endpoint=endpoint)
 
 

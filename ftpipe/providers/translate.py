@@ -12,17 +12,17 @@ import httpx2
 import openai
 
 from ftpipe.errors import (
-    AnswerLostError,
     AuthenticationError,
-    BadAnswerError,
     ConnectionFailedError,
     FtpipeError,
+    InvalidResponseError,
     NotFoundError,
     OutcomeUnknownError,
     ProviderError,
     QuotaError,
     RateLimitError,
     RequestRefusedError,
+    ResponseLostError,
     TrainingNotAvailableError,
 )
 from ftpipe.providers.base import DeadlineExceededError
@@ -42,7 +42,7 @@ UNREADABLE = (
     UnicodeDecodeError,
     RecursionError,
     openai.APIResponseValidationError,
-    BadAnswerError,
+    InvalidResponseError,
 )
 """What a body that is not the JSON of an answer leads to."""
 
@@ -54,7 +54,7 @@ RESUME = "run `ftpipe resume`: it looks for the call at the endpoint before anyt
 
 
 @dataclass(frozen=True)
-class Doing:
+class CallContext:
     """What ftpipe was about to do, for the message."""
 
     what: str
@@ -69,7 +69,7 @@ class Doing:
     def unknown(self, why: str) -> FtpipeError:
         """The error for a call that creates something and whose answer was lost."""
         message = f"could not {self.what} for sure: {why}"
-        return OutcomeUnknownError(message, RESUME) if self.paid else AnswerLostError(message, RESUME)
+        return OutcomeUnknownError(message, RESUME) if self.paid else ResponseLostError(message, RESUME)
 
 
 BY_CODE: dict[str, tuple[type[ProviderError], str, str]] = {
@@ -105,7 +105,7 @@ Source: error tables of the API and public run logs, 2026-11.
 """
 
 
-def translate(exc: BaseException, doing: Doing) -> FtpipeError:
+def translate(exc: BaseException, doing: CallContext) -> FtpipeError:
     """Turn an error of the SDK, the transport or the deadline into ftpipe's own."""
     if isinstance(exc, FtpipeError) and not isinstance(exc, DeadlineExceededError):
         return exc
@@ -124,29 +124,29 @@ def translate(exc: BaseException, doing: Doing) -> FtpipeError:
             else _lost(f"the connection broke: {_reason(exc)}", doing)
         )
     if isinstance(exc, UNREADABLE):
-        return bad_answer("the answer was not complete JSON", doing)
+        return invalid_response("the answer was not complete JSON", doing)
     return ProviderError(
         f"could not {doing.what}: {type(exc).__name__}: {exc}", "run again with --debug for the whole story"
     )
 
 
-def bad_answer(why: str, doing: Doing) -> FtpipeError:
+def invalid_response(why: str, doing: CallContext) -> FtpipeError:
     """The error for an answer that breaks the protocol; nothing of it may be stored."""
     if doing.writes:
         return doing.unknown(why)
-    return BadAnswerError(
+    return InvalidResponseError(
         f"could not {doing.what}: {why}",
         f"is {doing.base_url} really an OpenAI-compatible endpoint? a proxy's page looks like this too",
     )
 
 
-def _never_sent(cause: BaseException, doing: Doing) -> FtpipeError:
+def _never_sent(cause: BaseException, doing: CallContext) -> FtpipeError:
     setting = doing.profile.base_url_env or "base_url"
     hint = f"is it running? check {setting} and the network, then `ftpipe resume`; nothing was sent"
     return ConnectionFailedError(f"could not reach {doing.base_url} to {doing.what}: {_reason(cause)}", hint)
 
 
-def _lost(why: str, doing: Doing) -> FtpipeError:
+def _lost(why: str, doing: CallContext) -> FtpipeError:
     if doing.writes:
         return doing.unknown(why)
     return ConnectionFailedError(
@@ -159,7 +159,7 @@ def _reason(exc: BaseException) -> str:
     return str(cause) or type(cause).__name__
 
 
-def _status_error(exc: openai.APIStatusError, doing: Doing) -> FtpipeError:
+def _status_error(exc: openai.APIStatusError, doing: CallContext) -> FtpipeError:
     status, code, said = exc.status_code, _code_of(exc), _said(exc)
     error: FtpipeError
     if code in BY_CODE and status != 404:
@@ -184,11 +184,11 @@ def _status_error(exc: openai.APIStatusError, doing: Doing) -> FtpipeError:
         error = NotFoundError(f"could not {doing.what}: {said}", "is it an id of this endpoint and this key's project?")
     else:
         error = RequestRefusedError(f"could not {doing.what}: {said}", _refusal_hint(said))
-    error.retry_after = _retry_after(exc.response.headers)  # type: ignore[attr-defined]  # only retry_safe reads it
+    error.retry_after = _retry_after(exc.response.headers)  # type: ignore[attr-defined]  # only retry_idempotent reads it
     return error
 
 
-def _unknown_status(status: int, said: str, doing: Doing) -> FtpipeError:
+def _unknown_status(status: int, said: str, doing: CallContext) -> FtpipeError:
     if doing.writes:
         return doing.unknown(f"HTTP {status}: {said}")
     return ProviderError(
@@ -197,7 +197,7 @@ def _unknown_status(status: int, said: str, doing: Doing) -> FtpipeError:
     )
 
 
-def _auth_error(status: int, said: str, doing: Doing) -> FtpipeError:
+def _auth_error(status: int, said: str, doing: CallContext) -> FtpipeError:
     name = doing.profile.key_env or "the key"
     if status == 401:
         return AuthenticationError(

@@ -7,7 +7,17 @@ money is in the currency that the record names, losses are mean cross-entropy in
 
 from __future__ import annotations
 
-from ftpipe.records.data import Bar, CostEstimate, Dataset, DatasetPicture, Finding, Fix, Report, Summary, TokenStats
+from ftpipe.records.data import (
+    CostEstimate,
+    Dataset,
+    DatasetHistograms,
+    Finding,
+    Fix,
+    HistogramBin,
+    Report,
+    Summary,
+    TokenStats,
+)
 from ftpipe.records.job import (
     TERMINAL,
     Checkpoint,
@@ -24,15 +34,15 @@ from ftpipe.records.run import Model, Run, RunSpec, RunState
 
 __all__ = [
     "TERMINAL",
-    "Bar",
     "Checkpoint",
     "CostEstimate",
     "Dataset",
     "DatasetFormat",
-    "DatasetPicture",
+    "DatasetHistograms",
     "Event",
     "Finding",
     "Fix",
+    "HistogramBin",
     "Hyperparameters",
     "Job",
     "JobError",

@@ -158,7 +158,7 @@ class Report(Record):
         return self.summary.errors == 0
 
 
-class Bar(Record):
+class HistogramBin(Record):
     """One bar of a picture."""
 
     label: str
@@ -166,16 +166,16 @@ class Bar(Record):
     """Records."""
 
 
-class DatasetPicture(Record):
+class DatasetHistograms(Record):
     """The distributions of a dataset, for a report that people look at."""
 
-    tokens: tuple[Bar, ...] = ()
+    tokens: tuple[HistogramBin, ...] = ()
     """Records by all their tokens."""
-    trained: tuple[Bar, ...] = ()
+    trained: tuple[HistogramBin, ...] = ()
     """Records by their trained tokens."""
-    turns: tuple[Bar, ...] = ()
+    turns: tuple[HistogramBin, ...] = ()
     """Records by their messages."""
-    labels: tuple[Bar, ...] = ()
+    labels: tuple[HistogramBin, ...] = ()
     """Records by their short answer, the commonest first; empty where the answers are no labels."""
     costs: tuple[CostEstimate, ...] = ()
     """The same job on each base model whose price is known."""

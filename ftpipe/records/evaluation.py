@@ -24,7 +24,7 @@ from ftpipe.records.question import (
 from ftpipe.records.record import Record
 
 __all__ = [
-    "MOVED",
+    "REGRESSION_THRESHOLD",
     "Answer",
     "Arm",
     "ArmResult",
@@ -45,7 +45,7 @@ __all__ = [
     "Verdict",
 ]
 
-MOVED = 0.1
+REGRESSION_THRESHOLD = 0.1
 """A score has to change by more than this to count as a regression or an improvement."""
 
 
@@ -217,8 +217,8 @@ class Evaluation(Record):
         worse, better = [], []
         for outcome in self.outcomes:
             change = self.item_score(outcome, challenger) - self.item_score(outcome, self.baseline)
-            if change < -MOVED:
+            if change < -REGRESSION_THRESHOLD:
                 worse.append(outcome)
-            elif change > MOVED:
+            elif change > REGRESSION_THRESHOLD:
                 better.append(outcome)
         return worse, better

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ftpipe.plain import clean, moment
+from ftpipe.plain import format_time, sanitize_line
 
 MAX_ROWS = 20
 """Rows shown of a list of records, and entries of any other list."""
@@ -65,7 +65,7 @@ def _value(name: str, value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return _text(value)
     if name.endswith("_at") and isinstance(value, int):
-        return moment(value)
+        return format_time(value)
     return f"{value:,}"
 
 
@@ -89,4 +89,4 @@ def _some(rows: Sequence[str], *, of: int) -> str:
 
 
 def _text(value: object) -> str:
-    return escape(clean(value.as_posix() if isinstance(value, Path) else value, MAX_CHARACTERS))
+    return escape(sanitize_line(value.as_posix() if isinstance(value, Path) else value, MAX_CHARACTERS))

@@ -21,6 +21,6 @@ def open_registry(url: str | Path | None = None) -> Registry:
 
     Raises:
         ConfigError: The URL cannot be used.
-        StateError: The database cannot be opened, is damaged, or is of a newer ftpipe.
+        LocalStateError: The database cannot be opened, is damaged, or is of a newer ftpipe.
     """
     return Registry(open_engine(str(url) if url else str(state_dir() / FILE_NAME)))

@@ -11,12 +11,12 @@ import sqlalchemy as sa
 from ftpipe.canonical_json import canonical_json
 from ftpipe.records import Record
 from ftpipe.registry import schema
-from ftpipe.registry.connect import reading
-from ftpipe.registry.copies import copy_of, read_copy
+from ftpipe.registry.connect import read_transaction
+from ftpipe.registry.copies import mirror_path, read_copy
 from ftpipe.registry.ledger import GENESIS, Entry, entries, key_of, latest
 
 
-class Tampering(Record):
+class IntegrityViolation(Record):
     """A place where the registry is not what ftpipe wrote."""
 
     table: str
@@ -27,22 +27,22 @@ class Tampering(Record):
     """What is wrong with it."""
 
 
-def audit(engine: sa.Engine) -> Iterator[Tampering]:
+def audit(engine: sa.Engine) -> Iterator[IntegrityViolation]:
     """Every place that was changed by other means, the ledger's first; none where all is as ftpipe wrote it."""
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         found = list(entries(connection))
         broken = list(_chain(found))
         yield from broken
-        path = copy_of(engine)
+        path = mirror_path(engine)
         if path is not None and not broken:
             yield from _against_copy(found, list(read_copy(path)))
         state = latest(iter([entry for entry in found if entry.is_whole]))
         for table in schema.TABLES:
-            if table.name not in schema.PASSING:
+            if table.name not in schema.UNAUDITED_TABLES:
                 yield from _rows(connection, table, state)
 
 
-def _chain(found: list[Entry]) -> Iterator[Tampering]:
+def _chain(found: list[Entry]) -> Iterator[IntegrityViolation]:
     """The entries that are missing, or no longer what was written."""
     number, previous = 0, GENESIS
     for entry in found:
@@ -55,7 +55,7 @@ def _chain(found: list[Entry]) -> Iterator[Tampering]:
         number, previous = entry.number, entry.sha256
 
 
-def _against_copy(found: list[Entry], copied: list[dict[str, Any]]) -> Iterator[Tampering]:
+def _against_copy(found: list[Entry], copied: list[dict[str, Any]]) -> Iterator[IntegrityViolation]:
     """What the copy has and the database has not: a ledger that was cut or written anew is whole in itself."""
     begins = max((index for index, line in enumerate(copied) if line["number"] == 1), default=0)
     here = {entry.number: entry.sha256 for entry in found}
@@ -66,8 +66,8 @@ def _against_copy(found: list[Entry], copied: list[dict[str, Any]]) -> Iterator[
             yield _of_entry(line["number"], what)
 
 
-def _of_entry(number: int, text: str) -> Tampering:
-    return Tampering(table="ledger", key=(str(number),), text=f"entry {number} {text}")
+def _of_entry(number: int, text: str) -> IntegrityViolation:
+    return IntegrityViolation(table="ledger", key=(str(number),), text=f"entry {number} {text}")
 
 
 def _told(data: str) -> str:
@@ -80,7 +80,7 @@ def _told(data: str) -> str:
 
 def _rows(
     connection: sa.Connection, table: sa.Table, state: dict[tuple[str, tuple[Any, ...]], dict[str, Any] | None]
-) -> Iterator[Tampering]:
+) -> Iterator[IntegrityViolation]:
     """The rows of a table that are not as the last entry about them says."""
     order = [column.asc() for column in table.primary_key]
     here = {
@@ -97,9 +97,9 @@ def _rows(
             yield _of_row(table, key, "was removed by other means")
 
 
-def _of_row(table: sa.Table, key: tuple[Any, ...], text: str) -> Tampering:
+def _of_row(table: sa.Table, key: tuple[Any, ...], text: str) -> IntegrityViolation:
     names = tuple(str(part) for part in key)
-    return Tampering(table=table.name, key=names, text=f"{table.name} {' '.join(names)} {text}")
+    return IntegrityViolation(table=table.name, key=names, text=f"{table.name} {' '.join(names)} {text}")
 
 
 def _differences(told: dict[str, Any], here: dict[str, Any]) -> list[str]:

@@ -15,8 +15,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 
-from ftpipe.errors import ConfigError, MissingExtraError, StateError
-from ftpipe.registry.explain import damaged, guarded
+from ftpipe.errors import ConfigError, LocalStateError, MissingExtraError
+from ftpipe.registry.explain import damaged, translated_errors
 from ftpipe.registry.migrations import MIGRATIONS
 from ftpipe.registry.schema import APPLICATION_ID, version_table
 
@@ -37,7 +37,7 @@ def open_engine(url: str) -> sa.Engine:
     Raises:
         ConfigError: The URL's scheme is not one of these.
         MissingExtraError: The driver is not installed.
-        StateError: The database cannot be opened, is damaged, or is of a newer ftpipe.
+        LocalStateError: The database cannot be opened, is damaged, or is of a newer ftpipe.
     """
     scheme = url.split("://", 1)[0] if "://" in url else "sqlite"
     if scheme == "sqlite":
@@ -46,7 +46,7 @@ def open_engine(url: str) -> sa.Engine:
         engine = _open_postgres("postgresql+psycopg://" + url.split("://", 1)[1])
     else:
         raise ConfigError(f"a registry cannot be kept at {scheme}://…", "give a path, sqlite:///… or postgresql://…")
-    with guarded(engine):
+    with translated_errors(engine):
         migrate(engine)
     return engine
 
@@ -56,17 +56,17 @@ def _open_sqlite(path: Path) -> sa.Engine:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise StateError(
+        raise LocalStateError(
             f"cannot make the state folder {folder}: {error.strerror}",
             "run ftpipe where you may write, or name another place with --registry or FTPIPE_REGISTRY",
         ) from error
     kind = filesystem_of(folder)
     if kind in NETWORK_FILE_SYSTEMS:
-        raise StateError(
+        raise LocalStateError(
             f"{folder} is on a network file system ({kind}), where SQLite is not safe",
             "name a local folder with FTPIPE_REGISTRY, or use PostgreSQL: FTPIPE_REGISTRY=postgresql://…",
         )
-    _claim(path)
+    _create_private_file(path)
     engine = sa.create_engine(f"sqlite:///{path}", poolclass=sa.NullPool)
 
     @event.listens_for(engine, "connect")
@@ -87,22 +87,22 @@ def _open_sqlite(path: Path) -> sa.Engine:
         reads = connection.get_execution_options().get("ftpipe_reads", False)
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
-    with guarded(engine):
+    with translated_errors(engine):
         check_sqlite(engine)
     with contextlib.suppress(OSError):
         path.chmod(0o600)
     return engine
 
 
-def _claim(path: Path) -> None:
+def _create_private_file(path: Path) -> None:
     """Make the file for its owner alone, before anything is in it; a link in its place is not followed.
 
     Raises:
-        StateError: There is a link, or an empty file where runs have been made.
+        LocalStateError: There is a link, or an empty file where runs have been made.
     """
     for suffix in ("", "-wal", "-shm", "-journal"):
         if path.with_name(path.name + suffix).is_symlink():
-            raise StateError(
+            raise LocalStateError(
                 f"{path}{suffix} is a symbolic link, which could lead anywhere",
                 "name the real file with FTPIPE_REGISTRY, or remove the link",
             )
@@ -110,12 +110,12 @@ def _claim(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError:
         if path.is_file() and path.stat().st_size == 0 and any((path.parent / "locks").glob("*")):
-            raise StateError(
+            raise LocalStateError(
                 f"the registry {path} is empty, and runs have been made here",
                 "`ftpipe doctor --repair` moves it aside and rebuilds it from what the endpoint lists",
             ) from None
     except OSError as error:
-        raise StateError(
+        raise LocalStateError(
             f"cannot write to {path}: {error.strerror}",
             "check the folder's permissions and its disk, or name another place with FTPIPE_REGISTRY",
         ) from error
@@ -138,7 +138,7 @@ def check_sqlite(engine: sa.Engine) -> None:
     """Make sure that the file is a whole database of ours.
 
     Raises:
-        StateError: It is damaged, or it is not ftpipe's.
+        LocalStateError: It is damaged, or it is not ftpipe's.
     """
     with engine.connect().execution_options(ftpipe_reads=True) as connection:
         verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
@@ -147,7 +147,7 @@ def check_sqlite(engine: sa.Engine) -> None:
         found = connection.exec_driver_sql("PRAGMA application_id").scalar()
         tables = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar()
         if found not in (0, APPLICATION_ID) or (found == 0 and tables):
-            raise StateError(
+            raise LocalStateError(
                 f"{engine.url.database} is a database, but not ftpipe's",
                 "name another file with --registry or FTPIPE_REGISTRY",
             )
@@ -160,12 +160,12 @@ def migrate(engine: sa.Engine) -> None:
     """Apply the migrations that are missing; an older SQLite database is copied beside itself before.
 
     Raises:
-        StateError: The database was written by a newer ftpipe.
+        LocalStateError: The database was written by a newer ftpipe.
     """
     with engine.connect().execution_options(ftpipe_reads=True) as connection:
         version = _version(connection)
     if version > len(MIGRATIONS):
-        raise StateError(
+        raise LocalStateError(
             f"the registry is of version {version}, and this ftpipe knows {len(MIGRATIONS)}", "pip install -U ftpipe"
         )
     if version == len(MIGRATIONS):
@@ -235,26 +235,26 @@ def _is_restarting(error: exc.OperationalError) -> bool:
 
 
 @contextlib.contextmanager
-def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
+def read_transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
     """A connection for reads."""
-    with guarded(engine), _connected(engine, ftpipe_reads=True) as connection:
+    with translated_errors(engine), _connected(engine, ftpipe_reads=True) as connection:
         yield connection
 
 
 @contextlib.contextmanager
-def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
+def write_transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
     """A transaction that is on the disk when the block ends."""
-    with guarded(engine), _connected(engine) as connection, connection.begin():
+    with translated_errors(engine), _connected(engine) as connection, connection.begin():
         yield connection
 
 
 @contextlib.contextmanager
-def holding(engine: sa.Engine, number: int, on_wait: Callable[[], None]) -> Iterator[None]:
+def advisory_lock(engine: sa.Engine, number: int, on_wait: Callable[[], None]) -> Iterator[None]:
     """Hold a lock of a PostgreSQL server; it is free again when the connection ends, whatever ends it."""
-    with guarded(engine):
+    with translated_errors(engine):
         connection = _connected(engine, isolation_level="AUTOCOMMIT")
     with connection:
-        with guarded(engine):
+        with translated_errors(engine):
             if not connection.execute(sa.select(sa.func.pg_try_advisory_lock(number))).scalar():
                 on_wait()
                 connection.execute(sa.select(sa.func.pg_advisory_lock(number)))

@@ -11,15 +11,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from ftpipe.canonical_json import canonical_json
-from ftpipe.errors import StateError
-from ftpipe.registry.connect import writing
+from ftpipe.errors import LocalStateError
+from ftpipe.registry.connect import write_transaction
 from ftpipe.registry.schema import ledger
 
 USUAL, NAME = "registry.db", "events.ndjson"
 TAIL_BYTES = 1 << 16
 
 
-def copy_of(engine: sa.Engine) -> Path | None:
+def mirror_path(engine: sa.Engine) -> Path | None:
     """Where the copy of a database's ledger is; ``None`` for a database server, which has backups of its own."""
     if engine.dialect.name != "sqlite":
         return None
@@ -27,19 +27,19 @@ def copy_of(engine: sa.Engine) -> Path | None:
     return path.with_name(NAME if path.name == USUAL else f"{path.name}.{NAME}")
 
 
-def copy_out(engine: sa.Engine) -> None:
+def append_to_mirror(engine: sa.Engine) -> None:
     """Append the entries that the copy does not have, and sync it.
 
     A process that was killed between its commit and its copy is made up for by the next one. The database's write
     lock is held, so that processes append one after the other.
 
     Raises:
-        StateError: The copy cannot be written; the database itself has been.
+        LocalStateError: The copy cannot be written; the database itself has been.
     """
-    path = copy_of(engine)
+    path = mirror_path(engine)
     if path is None:
         return
-    with writing(engine) as connection:
+    with write_transaction(engine) as connection:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o600)
             try:
@@ -50,7 +50,7 @@ def copy_out(engine: sa.Engine) -> None:
             finally:
                 os.close(handle)
         except OSError as error:
-            raise StateError(
+            raise LocalStateError(
                 f"cannot write to {path}: {error.strerror}",
                 "free some disk space, or remove what stands in its place; the database is whole, then `ftpipe resume`",
             ) from error

@@ -6,11 +6,11 @@ import sqlalchemy as sa
 
 from ftpipe.records.evaluation import Evaluation
 from ftpipe.registry import schema
-from ftpipe.registry.connect import reading
-from ftpipe.registry.rows import Rows, revive
+from ftpipe.registry.connect import read_transaction
+from ftpipe.registry.rows import RepositoryBase, from_json
 
 
-class EvaluationRecords(Rows):
+class EvaluationRecords(RepositoryBase):
     """The evaluations that are remembered."""
 
     def save_evaluation(self, evaluation: Evaluation) -> None:
@@ -18,7 +18,7 @@ class EvaluationRecords(Rows):
         kept = evaluation.model_copy(update={"outcomes": ()})
         values = {"created_at": evaluation.created_at, "data": kept.model_dump_json()}
         with self.changing("evaluation made") as change:
-            change.touch(schema.evaluations, schema.evaluations.c.id == evaluation.id)
+            change.track(schema.evaluations, schema.evaluations.c.id == evaluation.id)
             self._upsert(change.connection, schema.evaluations, {"id": evaluation.id}, values)
 
     def evaluations(self, *models: str, limit: int = 20) -> list[Evaluation]:
@@ -29,12 +29,12 @@ class EvaluationRecords(Rows):
             limit: How many at most.
         """
         table = schema.evaluations
-        with reading(self.engine) as connection:
+        with read_transaction(self.engine) as connection:
             query = sa.select(table.c.data).order_by(table.c.created_at.desc(), table.c.id)
             rows = list(connection.execute(query).scalars())
         found = []
         for row in rows:
-            evaluation = revive(Evaluation, row)
+            evaluation = from_json(Evaluation, row)
             if set(models) <= {result.arm.model for result in evaluation.arms}:
                 found.append(evaluation)
         return found[:limit]

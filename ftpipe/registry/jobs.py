@@ -9,11 +9,11 @@ import sqlalchemy as sa
 
 from ftpipe.records import Event, Job, Metric
 from ftpipe.registry import schema
-from ftpipe.registry.connect import reading
-from ftpipe.registry.rows import Rows, revive
+from ftpipe.registry.connect import read_transaction
+from ftpipe.registry.rows import RepositoryBase, from_json
 
 
-class JobRecords(Rows):
+class JobRecords(RepositoryBase):
     """The jobs that are remembered."""
 
     def save_job(self, job: Job, *, run_id: str | None) -> None:
@@ -23,21 +23,21 @@ class JobRecords(Rows):
             values["run_id"] = run_id
         table = schema.jobs.c
         with self.changing("job seen") as change:
-            change.touch(schema.jobs, table.endpoint == job.endpoint, table.id == job.id)
+            change.track(schema.jobs, table.endpoint == job.endpoint, table.id == job.id)
             self._upsert(change.connection, schema.jobs, {"endpoint": job.endpoint, "id": job.id}, values)
 
     def job(self, job_id: str) -> Job | None:
         """The job of that id, as it was last described."""
-        with reading(self.engine) as connection:
+        with read_transaction(self.engine) as connection:
             data = connection.execute(sa.select(schema.jobs.c.data).where(schema.jobs.c.id == job_id)).scalar()
-        return revive(Job, data) if data else None
+        return from_json(Job, data) if data else None
 
     def jobs(self, limit: int = 100) -> list[Job]:
         """The jobs that are remembered, newest first."""
-        with reading(self.engine) as connection:
+        with read_transaction(self.engine) as connection:
             query = sa.select(schema.jobs.c.data).order_by(schema.jobs.c.updated_at.desc()).limit(limit)
             rows = connection.execute(query).scalars().all()
-        return sorted((revive(Job, data) for data in rows), key=lambda job: -job.created_at)
+        return sorted((from_json(Job, data) for data in rows), key=lambda job: -job.created_at)
 
     def save_events(self, job: Job, events: Iterable[Event]) -> None:
         """Remember events; those that are known stay as they are."""
@@ -51,7 +51,7 @@ class JobRecords(Rows):
                 keys = {"endpoint": job.endpoint, "job_id": job.id, "id": event.id}
                 self.insert_new(connection, table, keys | values)
             if fresh:
-                change.touch(
+                change.track(
                     table,
                     table.c.endpoint == job.endpoint,
                     table.c.job_id == job.id,
@@ -61,11 +61,11 @@ class JobRecords(Rows):
     def events(self, job_id: str) -> list[Event]:
         """The events of a job that are remembered, oldest first."""
         table = schema.events
-        with reading(self.engine) as connection:
+        with read_transaction(self.engine) as connection:
             query = (
                 sa.select(table.c.data).where(table.c.job_id == job_id).order_by(table.c.created_at, table.c.position)
             )
-            return [revive(Event, data) for data in connection.execute(query).scalars()]
+            return [from_json(Event, data) for data in connection.execute(query).scalars()]
 
     def metrics(self, job_id: str) -> list[Metric]:
         """The metrics of a job by step, from its events."""

@@ -16,10 +16,10 @@ from enum import StrEnum
 
 import sqlalchemy as sa
 
-from ftpipe.errors import StateError
+from ftpipe.errors import LocalStateError
 from ftpipe.records import Record
-from ftpipe.registry.connect import reading
-from ftpipe.registry.rows import changing
+from ftpipe.registry.connect import read_transaction
+from ftpipe.registry.rows import audited_transaction
 from ftpipe.registry.schema import jobs, operations
 
 
@@ -62,20 +62,20 @@ class Journal:
 
     def find(self, key: str) -> Operation | None:
         """The operation with that key, if there is one."""
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             row = connection.execute(sa.select(operations).where(operations.c.key == key)).mappings().first()
         return Operation(**{**row, "listed_before": json.loads(row["listed_before"] or "[]")}) if row else None
 
-    def claimed(self, endpoint: str, *, run_id: str) -> set[str]:
+    def jobs_of_other_runs(self, endpoint: str, *, run_id: str) -> set[str]:
         """Jobs at an endpoint that other runs of this registry have, so that none of them is taken for this run's."""
         called = sa.select(operations.c.remote_id).where(
             operations.c.endpoint == endpoint, operations.c.run_id != run_id, operations.c.remote_id.is_not(None)
         )
         owned = sa.select(jobs.c.id).where(jobs.c.endpoint == endpoint, jobs.c.run_id != run_id)
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             return {*connection.execute(called).scalars(), *connection.execute(owned).scalars()}
 
-    def intend(
+    def record_intent(
         self,
         *,
         key: str,
@@ -91,11 +91,11 @@ class Journal:
         ``listed_before`` is kept from the first attempt alone: what is listed later may be that attempt's own.
 
         Raises:
-            StateError: A call with that key has been confirmed, or another request has used the key.
+            LocalStateError: A call with that key has been confirmed, or another request has used the key.
         """
-        with changing(self._engine, f"{kind} intended", self._clock) as change:
+        with audited_transaction(self._engine, f"{kind} intended", self._clock) as change:
             connection = change.connection
-            change.touch(operations, operations.c.key == key)
+            change.track(operations, operations.c.key == key)
             row = connection.execute(sa.select(operations).where(operations.c.key == key)).mappings().first()
             values = {
                 "state": OperationState.INTENDED,
@@ -118,7 +118,7 @@ class Journal:
                     )
                 )
             elif row["state"] == OperationState.CONFIRMED or row["request_sha256"] != request_sha256:
-                raise StateError(
+                raise LocalStateError(
                     f"the journal holds {row['state']} {kind} under this key already",
                     "`ftpipe status` shows it; nothing was sent",
                 )
@@ -126,7 +126,7 @@ class Journal:
                 connection.execute(operations.update().where(operations.c.key == key).values(**values))
         found = self.find(key)
         if found is None:
-            raise StateError(
+            raise LocalStateError(
                 "the journal lost an entry that it had just committed", "`ftpipe doctor` checks the database"
             )
         return found
@@ -139,13 +139,13 @@ class Journal:
         """The call was surely not executed."""
         self._resolve(key, OperationState.REJECTED, detail=why)
 
-    def doubt(self, key: str, why: str) -> None:
+    def mark_unknown(self, key: str, why: str) -> None:
         """Whether the call was executed is not known."""
         self._resolve(key, OperationState.UNKNOWN, detail=why)
 
     def _resolve(self, key: str, state: OperationState, *, remote_id: str | None = None, detail: str = "") -> None:
-        with changing(self._engine, f"call {state.value}", self._clock) as change:
-            change.touch(operations, operations.c.key == key)
+        with audited_transaction(self._engine, f"call {state.value}", self._clock) as change:
+            change.track(operations, operations.c.key == key)
             change.connection.execute(
                 operations.update()
                 .where(operations.c.key == key, operations.c.state != OperationState.CONFIRMED)

@@ -42,7 +42,7 @@ class Entry(Record):
         return self.sha256 == digest(self.number, self.previous, self.data)
 
 
-class Change:
+class AuditedChange:
     """The rows that a transaction touches."""
 
     def __init__(self, connection: sa.Connection) -> None:
@@ -50,7 +50,7 @@ class Change:
         self._touched: list[tuple[sa.Table, tuple[sa.ColumnElement[bool], ...]]] = []
         self._gone: list[dict[str, Any]] = []
 
-    def touch(self, table: sa.Table, *where: sa.ColumnElement[bool]) -> None:
+    def track(self, table: sa.Table, *where: sa.ColumnElement[bool]) -> None:
         """Rows that were written; they are read when the transaction ends."""
         self._touched.append((table, where))
 
@@ -58,7 +58,7 @@ class Change:
         """A row that is gone."""
         self._gone.append({"table": table.name, "gone": key})
 
-    def seal(self, what: str, at: float) -> None:
+    def append_entry(self, what: str, at: float) -> None:
         """Write the entry; nothing where no row was touched."""
         rows: list[dict[str, Any]] = list(self._gone)
         for table, where in self._touched:

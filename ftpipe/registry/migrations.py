@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from ftpipe.registry.ledger import Change
-from ftpipe.registry.schema import FIRST_TABLES, PASSING, TABLES, evaluations, ledger, metadata
+from ftpipe.registry.ledger import AuditedChange
+from ftpipe.registry.schema import FIRST_TABLES, TABLES, UNAUDITED_TABLES, evaluations, ledger, metadata
 
 
 def _first(connection: sa.Connection) -> None:
@@ -37,11 +37,11 @@ def _fourth(connection: sa.Connection) -> None:
     if not _has_column(connection, "operations", "listed_before"):
         connection.exec_driver_sql("ALTER TABLE operations ADD COLUMN listed_before TEXT")
     metadata.create_all(connection, tables=[ledger])
-    change = Change(connection)
+    change = AuditedChange(connection)
     for table in TABLES:
-        if table.name not in PASSING:
-            change.touch(table)
-    change.seal("the ledger begins", time.time())
+        if table.name not in UNAUDITED_TABLES:
+            change.track(table)
+    change.append_entry("the ledger begins", time.time())
 
 
 def _has_column(connection: sa.Connection, table: str, column: str) -> bool:

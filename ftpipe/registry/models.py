@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from ftpipe.errors import UsageError
 from ftpipe.records import Model, Record
 from ftpipe.registry import schema
-from ftpipe.registry.connect import reading
-from ftpipe.registry.rows import Rows, revive
+from ftpipe.registry.connect import read_transaction
+from ftpipe.registry.rows import RepositoryBase, from_json
 
 
 class AliasMove(Record):
@@ -24,15 +24,15 @@ class AliasMove(Record):
     """UTC Unix seconds."""
 
 
-class ModelRecords(Rows):
+class ModelRecords(RepositoryBase):
     """The registered models."""
 
     def models(self, limit: int | None = None) -> list[Model]:
         """The models, newest first, each with its aliases."""
         table = schema.models
-        with reading(self.engine) as connection:
+        with read_transaction(self.engine) as connection:
             query = sa.select(table.c.data).order_by(table.c.created_at.desc(), table.c.id).limit(limit)
-            found = [revive(Model, data) for data in connection.execute(query).scalars()]
+            found = [from_json(Model, data) for data in connection.execute(query).scalars()]
             names = connection.execute(sa.select(schema.aliases)).mappings().all()
         by_model: dict[tuple[str, str], list[str]] = {}
         for row in names:
@@ -105,22 +105,22 @@ class ModelRecords(Rows):
                         alias=alias, from_model=old, to_model=model.id, reason=reason, moved_at=self.clock()
                     )
                 )
-                change.touch(table, table.c.alias == alias)
+                change.track(table, table.c.alias == alias)
                 moves = schema.alias_history
                 newest = sa.select(sa.func.max(moves.c.number)).scalar_subquery()
-                change.touch(moves, moves.c.number == newest)
+                change.track(moves, moves.c.number == newest)
         return self.model(model.id)
 
     def aliases(self) -> dict[str, str]:
         """Alias → model id."""
-        with reading(self.engine) as connection:
+        with read_transaction(self.engine) as connection:
             rows = connection.execute(sa.select(schema.aliases).order_by(schema.aliases.c.alias)).mappings().all()
         return {row["alias"]: row["model_id"] for row in rows}
 
     def alias_history(self, alias: str) -> list[AliasMove]:
         """The moves of an alias, oldest first."""
         table = schema.alias_history
-        with reading(self.engine) as connection:
+        with read_transaction(self.engine) as connection:
             rows = connection.execute(
                 sa.select(table).where(table.c.alias == alias).order_by(table.c.number)
             ).mappings()

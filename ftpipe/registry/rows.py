@@ -11,34 +11,34 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 from sqlalchemy.dialects import postgresql, sqlite
 
-from ftpipe.errors import StateError
+from ftpipe.errors import LocalStateError
 from ftpipe.records import Record
-from ftpipe.registry.connect import writing
-from ftpipe.registry.copies import copy_out
-from ftpipe.registry.ledger import Change
+from ftpipe.registry.connect import write_transaction
+from ftpipe.registry.copies import append_to_mirror
+from ftpipe.registry.ledger import AuditedChange
 
 R = TypeVar("R", bound=Record)
 
 
-def revive(kind: type[R], text: str) -> R:
+def from_json(kind: type[R], text: str) -> R:
     """A record from the database.
 
     Raises:
-        StateError: The text is not that record any more: a bit has flipped, or somebody has edited it.
+        LocalStateError: The text is not that record any more: a bit has flipped, or somebody has edited it.
     """
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise StateError(
+        raise LocalStateError(
             f"a {kind.__name__.lower()} in the registry is damaged: {place + ': ' if place else ''}{first['msg']}",
             "`ftpipe doctor --repair` moves the database aside and rebuilds it from what is whole and what is listed",
         ) from error
 
 
 @contextlib.contextmanager
-def changing(engine: sa.Engine, what: str, clock: Callable[[], float]) -> Iterator[Change]:
+def audited_transaction(engine: sa.Engine, what: str, clock: Callable[[], float]) -> Iterator[AuditedChange]:
     """A transaction whose rows go into the ledger with it, and then into the copy beside the database.
 
     Args:
@@ -46,14 +46,14 @@ def changing(engine: sa.Engine, what: str, clock: Callable[[], float]) -> Iterat
         what: What is done, for the ledger.
         clock: UTC Unix seconds.
     """
-    with writing(engine) as connection:
-        change = Change(connection)
+    with write_transaction(engine) as connection:
+        change = AuditedChange(connection)
         yield change
-        change.seal(what, clock())
-    copy_out(engine)
+        change.append_entry(what, clock())
+    append_to_mirror(engine)
 
 
-class Rows:
+class RepositoryBase:
     """A part of the registry.
 
     Args:
@@ -70,9 +70,9 @@ class Rows:
         """Where the database is, without a password."""
         return self.engine.url.render_as_string(hide_password=True)
 
-    def changing(self, what: str) -> contextlib.AbstractContextManager[Change]:
+    def changing(self, what: str) -> contextlib.AbstractContextManager[AuditedChange]:
         """A transaction that the ledger tells of."""
-        return changing(self.engine, what, self.clock)
+        return audited_transaction(self.engine, what, self.clock)
 
     def _upsert(self, connection: sa.Connection, table: sa.Table, keys: dict[str, Any], values: dict[str, Any]) -> None:
         statement = self._insert(table).values(**keys, **values)

@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from ftpipe.errors import StateError, UsageError
+from ftpipe.errors import LocalStateError, UsageError
 from ftpipe.records import CostEstimate, Dataset, Model, Record, Run, RunSpec, RunState, UploadedFile
 from ftpipe.registry import schema
-from ftpipe.registry.connect import reading
+from ftpipe.registry.connect import read_transaction
 from ftpipe.registry.jobs import JobRecords
 from ftpipe.registry.models import ModelRecords
-from ftpipe.registry.rows import revive
+from ftpipe.registry.rows import from_json
 
 R = TypeVar("R", bound=Record)
 
@@ -25,7 +25,7 @@ class RunRecords(JobRecords, ModelRecords):
         """Remember a new run, or give back the one that has this key and ordinal already."""
         with self.changing("run started") as change:
             connection = change.connection
-            change.touch(schema.runs, schema.runs.c.key == key, schema.runs.c.ordinal == ordinal)
+            change.track(schema.runs, schema.runs.c.key == key, schema.runs.c.ordinal == ordinal)
             following = sa.select(sa.func.coalesce(sa.func.max(schema.runs.c.sequence), 0) + 1).scalar_subquery()
             values = {"key": key, "ordinal": ordinal, "sequence": following, **_run_values(run)}
             self.insert_new(connection, schema.runs, values)
@@ -34,17 +34,17 @@ class RunRecords(JobRecords, ModelRecords):
 
     def runs_with_key(self, key: str) -> list[tuple[int, Run]]:
         """Ordinal and run of everything that was asked with these data and parameters, oldest first."""
-        with reading(self.engine) as connection:
+        with read_transaction(self.engine) as connection:
             query = sa.select(schema.runs).where(schema.runs.c.key == key).order_by(schema.runs.c.ordinal)
             rows = connection.execute(query).mappings().all()
         return [(row["ordinal"], self._run(row)) for row in rows]
 
     def operation_key(self, run: Run, kind: str) -> str:
         """The idempotency key of a paid call: the same for the same data, parameters, endpoint and ordinal."""
-        with reading(self.engine) as connection:
+        with read_transaction(self.engine) as connection:
             row = self._run_row(connection, schema.runs.c.id == run.id)
         if row is None:
-            raise StateError(f"run {run.id} is not in {self.place}", "`ftpipe status` lists the runs")
+            raise LocalStateError(f"run {run.id} is not in {self.place}", "`ftpipe status` lists the runs")
         return hashlib.sha256(f"{kind}\n{row['key']}\n{row['ordinal']}".encode()).hexdigest()
 
     def save_run(self, run: Run) -> Run:
@@ -52,7 +52,7 @@ class RunRecords(JobRecords, ModelRecords):
         known = schema.runs.c
         is_open = (known.id == run.id) & (known.state != RunState.REGISTERED.value)
         with self.changing(f"run {run.state.value}") as change:
-            change.touch(schema.runs, known.id == run.id)
+            change.track(schema.runs, known.id == run.id)
             change.connection.execute(schema.runs.update().where(is_open).values(**_run_values(run)))
         return run
 
@@ -62,7 +62,7 @@ class RunRecords(JobRecords, ModelRecords):
         Raises:
             UsageError: There is none.
         """
-        with reading(self.engine) as connection:
+        with read_transaction(self.engine) as connection:
             row = self._run_row(connection, schema.runs.c.id == run_id)
         if row is None:
             raise UsageError(f"there is no run {run_id!r} in {self.place}", "`ftpipe jobs list` shows what there is")
@@ -70,7 +70,7 @@ class RunRecords(JobRecords, ModelRecords):
 
     def runs(self, limit: int = 50) -> list[Run]:
         """The latest runs, newest first."""
-        with reading(self.engine) as connection:
+        with read_transaction(self.engine) as connection:
             query = sa.select(schema.runs).order_by(schema.runs.c.sequence.desc()).limit(limit)
             rows = connection.execute(query).mappings().all()
         return [self._run(row) for row in rows]
@@ -83,7 +83,7 @@ class RunRecords(JobRecords, ModelRecords):
     def find_run(self, name: str) -> Run | None:
         """The run with that run id, job id or model id."""
         column = schema.runs.c
-        with reading(self.engine) as connection:
+        with read_transaction(self.engine) as connection:
             match = (column.id == name) | (column.job_id == name) | (column.model_id == name)
             query = sa.select(schema.runs).where(match).order_by(column.sequence.desc())
             row = connection.execute(query).mappings().first()
@@ -95,7 +95,7 @@ class RunRecords(JobRecords, ModelRecords):
     def _run(self, row: Any) -> Run:  # noqa: ANN401 - a row of any shape
         return Run(
             id=row["id"],
-            spec=revive(RunSpec, row["spec"]),
+            spec=from_json(RunSpec, row["spec"]),
             endpoint=row["endpoint"],
             state=_state(row["state"]),
             created_at=int(row["created_at"]),
@@ -125,22 +125,22 @@ class RunRecords(JobRecords, ModelRecords):
             self.write_model(connection, model)
             self.write_cost(connection, model, price_row)
             models, costs = schema.models.c, schema.costs.c
-            change.touch(schema.models, models.endpoint == model.endpoint, models.id == model.id)
-            change.touch(schema.costs, costs.endpoint == model.endpoint, costs.job_id == model.job_id)
-            change.touch(schema.runs, schema.runs.c.id == run.id)
+            change.track(schema.models, models.endpoint == model.endpoint, models.id == model.id)
+            change.track(schema.costs, costs.endpoint == model.endpoint, costs.job_id == model.job_id)
+            change.track(schema.runs, schema.runs.c.id == run.id)
             connection.execute(schema.runs.update().where(schema.runs.c.id == run.id).values(**_run_values(done)))
         return done
 
 
 def _load(kind: type[R], text: str | None) -> R | None:
-    return revive(kind, text) if text else None
+    return from_json(kind, text) if text else None
 
 
 def _state(word: str) -> RunState:
     try:
         return RunState(word)
     except ValueError as error:
-        raise StateError(
+        raise LocalStateError(
             f"the registry holds a run in the state {word!r}", "`ftpipe doctor --repair` rebuilds what is damaged"
         ) from error
 

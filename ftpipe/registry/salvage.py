@@ -15,7 +15,7 @@ from ftpipe.canonical_json import canonical_json
 from ftpipe.records import CostEstimate, Dataset, Event, Job, Model, Record, RunSpec, UploadedFile
 from ftpipe.records.evaluation import Evaluation
 from ftpipe.registry import schema
-from ftpipe.registry.copies import copy_of, read_copy
+from ftpipe.registry.copies import mirror_path, read_copy
 from ftpipe.registry.ledger import Entry, latest
 from ftpipe.registry.runs import RunRecords
 
@@ -39,7 +39,7 @@ GAP = 64
 """How many row numbers are tried one by one behind a place that cannot be read."""
 
 
-def salvage(aside: Path, registry: RunRecords) -> dict[str, int]:
+def recover(aside: Path, registry: RunRecords) -> dict[str, int]:
     """Copy what is whole from a damaged database; rows that the new one has already stay as they are.
 
     Args:
@@ -60,7 +60,7 @@ def replay(registry: RunRecords) -> dict[str, int]:
     Returns:
         Table → rows that were taken.
     """
-    path = copy_of(registry.engine)
+    path = mirror_path(registry.engine)
     lines = read_copy(path) if path is not None else iter(())
     state = latest(entry for entry in map(_entry, lines) if entry is not None and entry.is_whole)
     by_table: dict[str, list[dict[str, Any]]] = {}
@@ -86,8 +86,8 @@ def _restore(registry: RunRecords, what: str, rows_of: Callable[[sa.Table], list
                 values = {name: value for name, value in row.items() if name in known}
                 if _is_whole(table.name, values) and registry.insert_new(change.connection, table, values):
                     copied[table.name] = copied.get(table.name, 0) + 1
-            if table.name in copied and table.name not in schema.PASSING:
-                change.touch(table)
+            if table.name in copied and table.name not in schema.UNAUDITED_TABLES:
+                change.track(table)
     return copied
 
 

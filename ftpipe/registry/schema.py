@@ -183,5 +183,5 @@ FIRST_TABLES = (
 )
 TABLES = (*FIRST_TABLES, evaluations)
 """Every table that holds what somebody did, in the order in which they can be filled; the ledger tells of them."""
-PASSING = frozenset({"uploads", "parts"})
+UNAUDITED_TABLES = frozenset({"uploads", "parts"})
 """Tables of what is under way, which the ledger does not tell of."""

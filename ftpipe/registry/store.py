@@ -10,8 +10,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from ftpipe.errors import StateError
-from ftpipe.registry.connect import holding, reading
+from ftpipe.errors import LocalStateError
+from ftpipe.registry.connect import advisory_lock, read_transaction
 from ftpipe.registry.evaluations import EvaluationRecords
 from ftpipe.registry.files import FileRecords
 from ftpipe.registry.journal import Journal
@@ -35,7 +35,7 @@ class Registry(RunRecords, FileRecords, EvaluationRecords):
 
     def ledger_size(self) -> int:
         """How many entries the ledger has."""
-        with reading(self.engine) as connection:
+        with read_transaction(self.engine) as connection:
             return connection.execute(sa.select(sa.func.count()).select_from(ledger)).scalar() or 0
 
     def close(self) -> None:
@@ -63,7 +63,7 @@ class Registry(RunRecords, FileRecords, EvaluationRecords):
                     on_wait()
                     lock.acquire()
             except OSError as error:
-                raise StateError(
+                raise LocalStateError(
                     f"cannot lock {folder}: {error.strerror or error}",
                     "check the folder's permissions and its disk's free space",
                 ) from error
@@ -73,5 +73,5 @@ class Registry(RunRecords, FileRecords, EvaluationRecords):
                 lock.release()
             return
         number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
-        with holding(self.engine, number, on_wait):
+        with advisory_lock(self.engine, number, on_wait):
             yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from ftpipe.records import Record
-from ftpipe.registry.connect import reading, writing
+from ftpipe.registry.connect import read_transaction, write_transaction
 from ftpipe.registry.schema import parts, uploads
 
 
@@ -28,7 +28,7 @@ class UploadParts:
 
     def find(self, endpoint: str, sha256: str) -> OpenUpload | None:
         """The upload of these bytes to that endpoint, if one was begun."""
-        with reading(self._engine) as connection:
+        with read_transaction(self._engine) as connection:
             query = sa.select(uploads).where(uploads.c.endpoint == endpoint, uploads.c.sha256 == sha256)
             row = connection.execute(query).mappings().first()
             if row is None:
@@ -43,7 +43,7 @@ class UploadParts:
 
     def begin(self, endpoint: str, sha256: str, *, upload_id: str, part_bytes: int, expires_at: float) -> None:
         """Remember that an upload was begun."""
-        with writing(self._engine) as connection:
+        with write_transaction(self._engine) as connection:
             self._drop(connection, endpoint, sha256)
             connection.execute(
                 uploads.insert().values(
@@ -53,7 +53,7 @@ class UploadParts:
 
     def add(self, upload_id: str, *, number: int, part_id: str, sha256: str) -> None:
         """Remember a part that has arrived."""
-        with writing(self._engine) as connection:
+        with write_transaction(self._engine) as connection:
             connection.execute(parts.delete().where(parts.c.upload_id == upload_id, parts.c.number == number))
             connection.execute(
                 parts.insert().values(upload_id=upload_id, number=number, part_id=part_id, sha256=sha256)
@@ -61,7 +61,7 @@ class UploadParts:
 
     def drop(self, endpoint: str, sha256: str) -> None:
         """Forget an upload: it is complete, or it is no use any more."""
-        with writing(self._engine) as connection:
+        with write_transaction(self._engine) as connection:
             self._drop(connection, endpoint, sha256)
 
     def _drop(self, connection: sa.Connection, endpoint: str, sha256: str) -> None:

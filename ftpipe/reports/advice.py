@@ -5,44 +5,45 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ftpipe.plain import Paint, clean, count, money, plain, plural, table
+from ftpipe.plain import Styler, count, format_money, format_table, plural, sanitize_line, unstyled
 
 Document = Mapping[str, Any]
 """An advice as plain data, as ``--json`` shows it."""
 
 
-def advice_lines(advice: Document, paint: Paint = plain) -> Iterator[str]:
+def advice_lines(advice: Document, paint: Styler = unstyled) -> Iterator[str]:
     """The advice in the order in which it is read: road, reason, first steps, numbers, doubts, sources."""
-    yield paint("bold", f"Road: {clean(advice['road'])}")
-    yield f"  {clean(advice['why'], 400)}"
+    yield paint("bold", f"Road: {sanitize_line(advice['road'])}")
+    yield f"  {sanitize_line(advice['why'], 400)}"
     if advice["first"]:
         yield ""
         yield paint("bold", "First")
-        yield from (f"  {number}. {clean(step, 300)}" for number, step in enumerate(advice["first"], 1))
+        yield from (f"  {number}. {sanitize_line(step, 300)}" for number, step in enumerate(advice["first"], 1))
     yield ""
     yield paint("bold", "How it was decided")
     rows = [
-        [f"  {'→' if step['decisive'] else ' '} {step['question']}", clean(step["answer"], 60), step["effect"]]
+        [f"  {'→' if step['decisive'] else ' '} {step['question']}", sanitize_line(step["answer"], 60), step["effect"]]
         for step in advice["steps"]
     ]
-    yield from table(rows)
+    yield from format_table(rows)
     yield from _numbers(advice, paint)
     yield from _listed("What the numbers teach", advice["lessons"], paint)
     yield from _listed("What would change the answer", advice["would_change"], paint)
     yield from _listed("Prices", [_row(row) for row in advice["rows"]], paint)
 
 
-def _numbers(advice: Document, paint: Paint) -> Iterator[str]:
+def _numbers(advice: Document, paint: Styler) -> Iterator[str]:
     if advice["epoch"]:
         epoch = advice["epoch"]
         yield ""
-        yield f"One epoch of training: {money(epoch['amount'], clean(epoch['currency'], 8))} ({epoch['formula']})"
+        amount = format_money(epoch["amount"], sanitize_line(epoch["currency"], 8))
+        yield f"One epoch of training: {amount} ({epoch['formula']})"
     if not advice["cases"]:
         return
     yield ""
     head = ["break-even", "1,000 calls now", "tuned", "paid once", "calls", "a day", "outcome"]
     rows = [_case(case) for case in advice["cases"]]
-    first, *rest = table([head, *rows], right=range(1, 6))
+    first, *rest = format_table([head, *rows], right=range(1, 6))
     yield paint("bold", first)
     yield from rest
     horizon = next((case["result"]["horizon_days"] for case in advice["cases"]), None)
@@ -54,19 +55,19 @@ def _numbers(advice: Document, paint: Paint) -> Iterator[str]:
 
 def _case(case: Document) -> Sequence[str]:
     result = case["result"]
-    currency = clean(result["base"]["currency"], 8)
+    currency = sanitize_line(result["base"]["currency"], 8)
     calls = "never" if result["calls"] is None else count(result["calls"])
     per_day = "–" if result["calls_per_day"] is None else count(result["calls_per_day"])
     outcome = result["outcome"] + (f", {result['days']:,.0f} days" if result["days"] is not None else "")
-    amounts = [money(result[side]["amount"], currency) for side in ("base", "tuned", "once")]
-    return [clean(case["name"], 40), *amounts, calls, per_day, outcome]
+    amounts = [format_money(result[side]["amount"], currency) for side in ("base", "tuned", "once")]
+    return [sanitize_line(case["name"], 40), *amounts, calls, per_day, outcome]
 
 
-def _listed(title: str, lines: Sequence[str], paint: Paint) -> Iterator[str]:
+def _listed(title: str, lines: Sequence[str], paint: Styler) -> Iterator[str]:
     if lines:
         yield ""
         yield paint("bold", title)
-        yield from (f"  {clean(line, 400)}" for line in lines)
+        yield from (f"  {sanitize_line(line, 400)}" for line in lines)
 
 
 def _row(row: Document) -> str:

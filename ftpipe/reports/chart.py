@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ftpipe.plain import Paint, decimal, plain
+from ftpipe.plain import Styler, format_decimal, unstyled
 
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 _BARS = "▁▂▃▄▅▆▇█"
@@ -32,7 +32,7 @@ class Series:
         return [(step, max(-_LARGEST, min(_LARGEST, value))) for step, value in kept if abs(step) < _LARGEST]
 
 
-def plot(series: Sequence[Series], *, width: int = 60, height: int = 8, paint: Paint = plain) -> list[str]:
+def plot(series: Sequence[Series], *, width: int = 60, height: int = 8, paint: Styler = unstyled) -> list[str]:
     """Curves over steps, with a scale on the left and a legend below; nothing where there is no point to draw.
 
     Args:
@@ -64,7 +64,7 @@ def plot(series: Sequence[Series], *, width: int = 60, height: int = 8, paint: P
     first, last = f"step {left:g}", f"{right:g}"
     lines.append(f"{'':>{_LABEL}} └{first}{last.rjust(max(0, columns - len(first)))}")
     legend = [
-        f"{paint(one.style, one.marker or '⠒')} {one.name} {decimal(one.finite()[-1][1])}"
+        f"{paint(one.style, one.marker or '⠒')} {one.name} {format_decimal(one.finite()[-1][1])}"
         for one in series
         if one.finite()
     ]
@@ -72,7 +72,7 @@ def plot(series: Sequence[Series], *, width: int = 60, height: int = 8, paint: P
 
 
 def _label(value: float) -> str:
-    return decimal(value, 3) if abs(value) < 1000 else f"{value:.1e}"
+    return format_decimal(value, 3) if abs(value) < 1000 else f"{value:.1e}"
 
 
 def _range(values: list[float]) -> tuple[float, float]:
@@ -108,7 +108,7 @@ def _draw(cells: list[list[tuple[str, str]]], dots: list[tuple[int, int]], style
             cells[y // 4][x // 2] = (chr(0x2800 + (bits | _DOTS[y % 4][x % 2])), style)
 
 
-def _painted(line: list[tuple[str, str]], paint: Paint) -> str:
+def _painted(line: list[tuple[str, str]], paint: Styler) -> str:
     text = "".join(paint(style, cell) if style else cell for cell, style in line)
     return text.rstrip()
 

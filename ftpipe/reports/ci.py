@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as Xml
 
-from ftpipe.plain import clean, xml_text
+from ftpipe.plain import sanitize_line, xml_text
 from ftpipe.records import Finding, Report, Severity
 from ftpipe.reports.documents import dump
-from ftpipe.reports.findings import finding_lines, headline, markdown, place_of, worst_first
+from ftpipe.reports.findings import finding_lines, headline, markdown, place_of, sort_by_severity
 
 GITHUB_PER_LEVEL = 10
 """GitHub shows ten annotations per level and step. Source: second-hand, 2026-11-24."""
@@ -31,7 +31,7 @@ Reports = Sequence[Report]
 
 def worst(reports: Reports) -> list[tuple[Report, Finding]]:
     """The findings of all files with their reports, errors first."""
-    found = [(report, f) for report in reports for group in worst_first(report) for f in group]
+    found = [(report, f) for report in reports for group in sort_by_severity(report) for f in group]
     order = list(Severity)
     return sorted(found, key=lambda pair: order.index(pair[1].severity))
 
@@ -61,7 +61,7 @@ def github(reports: Reports) -> str:
         if finding.line:
             fields["line"] = str(finding.line)
         head = ",".join(f"{key}={_escape(value, is_property=True)}" for key, value in fields.items())
-        lines.append(f"::{_GITHUB[finding.severity]} {head}::{_escape(clean(text_of(finding), 500))}")
+        lines.append(f"::{_GITHUB[finding.severity]} {head}::{_escape(sanitize_line(text_of(finding), 500))}")
     return "\n".join(lines) + ("\n" if lines else "")
 
 
@@ -98,7 +98,7 @@ def _sarif_result(report: Report, finding: Finding) -> dict[str, object]:
     result: dict[str, object] = {
         "ruleId": finding.code,
         "level": _SARIF[finding.severity],
-        "message": {"text": clean(text_of(finding), 1000)},
+        "message": {"text": sanitize_line(text_of(finding), 1000)},
         "locations": [{"physicalLocation": location}],
     }
     if finding.record_sha256:
@@ -115,7 +115,7 @@ def gitlab(reports: Reports) -> str:
         mark = "|".join((finding.code, file, finding.path, finding.record_sha256 or text_of(finding)))
         seen[mark] += 1
         made.append({
-            "description": clean(text_of(finding), 1000),
+            "description": sanitize_line(text_of(finding), 1000),
             "check_name": f"{finding.code} {finding.name}",
             "fingerprint": hashlib.sha256(f"{mark}|{seen[mark]}".encode("utf-8", "replace")).hexdigest(),
             "severity": _GITLAB[finding.severity],
@@ -136,7 +136,7 @@ def junit(reports: Reports) -> str:
         verdict = Xml.SubElement(suite, "testcase", classname=f"ftpipe.{name}", name="verdict")
         if not report.ok:
             Xml.SubElement(verdict, "failure", message=xml_text(headline(report), 500))
-        for group in worst_first(report):
+        for group in sort_by_severity(report):
             _junit_case(suite, name, report, group)
         kinds = {kind: len(suite.findall(f"./testcase/{kind}")) for kind in ("failure", "skipped")}
         suite.attrib |= {

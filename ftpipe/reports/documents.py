@@ -34,11 +34,11 @@ def envelope(
     """
     document: dict[str, Any] = {"schema": f"ftpipe.{command}/1", "ok": ok and error is None, **fields}
     if error is not None:
-        document["error"] = fault(error)
+        document["error"] = error_object(error)
     return document
 
 
-def fault(error: FtpipeError) -> dict[str, Any]:
+def error_object(error: FtpipeError) -> dict[str, Any]:
     """An error as data: code, message, hint, whether the same call may pass later, and whether money may be gone."""
     retryable = isinstance(error, _RETRYABLE) or type(error) is ProviderError
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from ftpipe.plain import Paint, clean, plain
+from ftpipe.plain import Styler, sanitize_line, unstyled
 from ftpipe.records import Finding, Report, Severity
 
 SHOWN_PER_RULE = 3
@@ -12,7 +12,7 @@ TARGETS = {"openai": "OpenAI", "azure": "Azure OpenAI", "nebius": "Nebius", "loc
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
 
-def worst_first(report: Report) -> list[list[Finding]]:
+def sort_by_severity(report: Report) -> list[list[Finding]]:
     """The findings by rule, errors first, in each rule by line."""
     ordered = sorted(report.findings, key=lambda f: (_ORDER[f.severity], f.code, f.file, f.line or 0))
     return [list(group) for _, group in groupby(ordered, key=lambda f: (f.severity, f.code))]
@@ -20,8 +20,8 @@ def worst_first(report: Report) -> list[list[Finding]]:
 
 def headline(report: Report) -> str:
     """One sentence: whether the target would take the file, and where the first error is."""
-    who = TARGETS.get(report.target, clean(report.target, 40))
-    name, summary = clean(report.dataset.path.name), report.summary
+    who = TARGETS.get(report.target, sanitize_line(report.target, 40))
+    name, summary = sanitize_line(report.dataset.path.name), report.summary
     rest = ", ".join(
         f"{number:,} {word}{'s' if number != 1 else ''}"
         for number, word in ((summary.warnings, "warning"), (summary.infos, "note"))
@@ -39,10 +39,10 @@ def headline(report: Report) -> str:
 def place_of(finding: Finding) -> str:
     """``file:line path``, as far as they are known."""
     where = f"line {finding.line}" if finding.line else "the file"
-    return f"{where}  {clean(finding.path, 80)}" if finding.path else where
+    return f"{where}  {sanitize_line(finding.path, 80)}" if finding.path else where
 
 
-def finding_lines(report: Report, paint: Paint = plain, *, per_rule: int = SHOWN_PER_RULE) -> list[str]:
+def finding_lines(report: Report, paint: Styler = unstyled, *, per_rule: int = SHOWN_PER_RULE) -> list[str]:
     """The findings as text, grouped by rule: the first places of each, what to do, and how many there are.
 
     Args:
@@ -52,7 +52,7 @@ def finding_lines(report: Report, paint: Paint = plain, *, per_rule: int = SHOWN
     """
     lines: list[str] = []
     files = {f.file for f in report.findings}
-    for group in worst_first(report):
+    for group in sort_by_severity(report):
         first = group[0]
         number = report.summary.counts.get(first.code, len(group))
         times = f"  ×{number:,}" if number > 1 else ""
@@ -60,14 +60,14 @@ def finding_lines(report: Report, paint: Paint = plain, *, per_rule: int = SHOWN
             f"{paint(first.severity.value, first.severity.value)} {paint('bold', first.code)} {first.name}{times}"
         )
         for finding in group[:per_rule]:
-            file = f"{clean(finding.file)} " if len(files) > 1 else ""
-            lines.append(f"  {paint('dim', file + place_of(finding))}  {clean(finding.message, 300)}")
+            file = f"{sanitize_line(finding.file)} " if len(files) > 1 else ""
+            lines.append(f"  {paint('dim', file + place_of(finding))}  {sanitize_line(finding.message, 300)}")
             if finding.excerpt:
-                lines.append(f"      {paint('code', clean(finding.excerpt, 160))}")
+                lines.append(f"      {paint('code', sanitize_line(finding.excerpt, 160))}")
         if number > per_rule:
             lines.append(paint("dim", f"  … and {number - min(per_rule, len(group)):,} more"))
         if first.hint:
-            lines.append(f"  {paint('ok', 'help')}  {clean(first.hint, 300)}")
+            lines.append(f"  {paint('ok', 'help')}  {sanitize_line(first.hint, 300)}")
     return lines
 
 
@@ -76,7 +76,7 @@ def markdown(report: Report) -> str:
     lines = [f"### {_cell(report.dataset.path.name)}", "", headline(report), ""]
     if report.findings:
         lines += ["| rule | severity | found | first place | message |", "|---|---|---:|---|---|"]
-    for group in worst_first(report):
+    for group in sort_by_severity(report):
         first = group[0]
         number = report.summary.counts.get(first.code, len(group))
         cells = (f"{first.code} {first.name}", first.severity.value, f"{number:,}", place_of(first), first.message)
@@ -99,7 +99,7 @@ def markdown(report: Report) -> str:
 
 
 def _cell(text: str) -> str:
-    shown = clean(text, 200)
+    shown = sanitize_line(text, 200)
     for char in "\\`*_{}[]<>|#!":
         shown = shown.replace(char, f"\\{char}")
     return shown

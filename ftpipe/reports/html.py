@@ -12,9 +12,9 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
 
-from ftpipe.plain import clean, money
-from ftpipe.records import Bar, CostEstimate, DatasetPicture, Report
-from ftpipe.reports.findings import headline, worst_first
+from ftpipe.plain import format_money, sanitize_line
+from ftpipe.records import CostEstimate, DatasetHistograms, HistogramBin, Report
+from ftpipe.reports.findings import headline, sort_by_severity
 
 if TYPE_CHECKING:
     import jinja2
@@ -32,7 +32,7 @@ class Column(NamedTuple):
     title: str
 
 
-class Picture(NamedTuple):
+class Histogram(NamedTuple):
     """A histogram as it is drawn."""
 
     columns: list[Column]
@@ -49,7 +49,7 @@ class Share(NamedTuple):
     width: float
 
 
-def columns(bars: tuple[Bar, ...]) -> Picture | None:
+def columns(bars: tuple[HistogramBin, ...]) -> Histogram | None:
     """A histogram; ``None`` where there is nothing to draw."""
     if not bars:
         return None
@@ -60,13 +60,15 @@ def columns(bars: tuple[Bar, ...]) -> Picture | None:
         height = round(bar.number / highest * (BASE - 12), 1)
         title = f"{bar.label}: {bar.number:,} record{'s' if bar.number != 1 else ''}"
         drawn.append(Column(round(place * step + 1, 1), BASE - height, round(max(1.0, step - 2), 1), height, title))
-    return Picture(drawn, bars[0].label, bars[-1].label, highest)
+    return Histogram(drawn, bars[0].label, bars[-1].label, highest)
 
 
-def shares(bars: tuple[Bar, ...]) -> list[Share]:
+def shares(bars: tuple[HistogramBin, ...]) -> list[Share]:
     """Labels as horizontal bars."""
     highest = max((bar.number for bar in bars), default=1)
-    return [Share(clean(bar.label, 60), f"{bar.number:,}", round(bar.number / highest * 300, 1)) for bar in bars]
+    return [
+        Share(sanitize_line(bar.label, 60), f"{bar.number:,}", round(bar.number / highest * 300, 1)) for bar in bars
+    ]
 
 
 def price_rows(costs: tuple[CostEstimate, ...]) -> list[dict[str, str]]:
@@ -77,9 +79,9 @@ def price_rows(costs: tuple[CostEstimate, ...]) -> list[dict[str, str]]:
             "epochs": f"{cost.epochs_low}–{cost.epochs_high}"
             if cost.epochs_low != cost.epochs_high
             else str(cost.epochs),
-            "low": money(cost.low, cost.currency),
-            "expected": money(cost.expected, cost.currency),
-            "high": money(cost.high, cost.currency),
+            "low": format_money(cost.low, cost.currency),
+            "expected": format_money(cost.expected, cost.currency),
+            "high": format_money(cost.high, cost.currency),
             "price": f"{cost.price_per_million:g}" if cost.price_per_million is not None else "?",
             "as_of": cost.price_as_of or "",
         }
@@ -99,7 +101,7 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["clean"] = clean
+    environment.filters["clean"] = sanitize_line
     return environment.from_string(_part("page.html.j2"))
 
 
@@ -107,12 +109,12 @@ def _part(name: str) -> str:
     return files(__package__).joinpath("dataset_page", name).read_text(encoding="utf-8")
 
 
-def html(report: Report, picture: DatasetPicture) -> str:
+def html(report: Report, picture: DatasetHistograms) -> str:
     """The report as one self-contained HTML document.
 
     Args:
         report: From ``validate`` and ``count``.
-        picture: From ``ftpipe.stages.validate.depict``.
+        picture: From ``ftpipe.stages.validate.compute_histograms``.
     """
     style, script = _part("page.css"), _part("page.js")
     return _template().render(
@@ -126,5 +128,5 @@ def html(report: Report, picture: DatasetPicture) -> str:
         turns=columns(picture.turns),
         labels=shares(picture.labels),
         costs=price_rows(picture.costs),
-        groups=worst_first(report),
+        groups=sort_by_severity(report),
     )

@@ -12,9 +12,9 @@ from importlib import resources
 import jinja2
 from markupsafe import Markup
 
-from ftpipe.plain import Paint, clean, count, decimal, moment, plain, plural, table
+from ftpipe.plain import Styler, count, format_decimal, format_table, format_time, plural, sanitize_line, unstyled
 from ftpipe.records.losses import LossRanking, RankedRow
-from ftpipe.reports.evaluation.sheet import harmless_cell
+from ftpipe.reports.evaluation.sheet import escape_csv_cell
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 640.0, 400.0, 46.0, 30.0
 MOST_DOTS = 5000
@@ -27,7 +27,7 @@ ORDERS = {
 """What ranks, in words."""
 
 
-def loss_lines(ranking: LossRanking, top: int, paint: Paint = plain) -> Iterator[str]:
+def loss_lines(ranking: LossRanking, top: int, paint: Styler = unstyled) -> Iterator[str]:
     """The means, and the rows on top.
 
     Args:
@@ -36,18 +36,18 @@ def loss_lines(ranking: LossRanking, top: int, paint: Paint = plain) -> Iterator
         paint: Colours the head and the rules.
     """
     shown = ranking.rows[:top]
-    yield f"{clean(ranking.data, 80)}: {plural(len(ranking.rows), 'row')}, loss in nats per trained token"
-    yield from table(
+    yield f"{sanitize_line(ranking.data, 80)}: {plural(len(ranking.rows), 'row')}, loss in nats per trained token"
+    yield from format_table(
         [
-            ("  before", decimal(ranking.mean_before), clean(ranking.baseline, 120)),
-            ("  after", decimal(ranking.mean_after), clean(ranking.model, 120)),
+            ("  before", format_decimal(ranking.mean_before), sanitize_line(ranking.baseline, 120)),
+            ("  after", format_decimal(ranking.mean_after), sanitize_line(ranking.model, 120)),
         ],
         right=(1,),
     )
     yield ""
     has_findings = any(row.findings for row in shown)
     head = ["line", "before", "after", "rise", *(["rules"] if has_findings else []), "teaches", "asked"]
-    first, *rest = table([head, *(_cells(row, has_findings) for row in shown)], right=range(4))
+    first, *rest = format_table([head, *(_cells(row, has_findings) for row in shown)], right=range(4))
     yield paint("bold", first)
     yield from rest
     if len(ranking.rows) > len(shown):
@@ -55,9 +55,9 @@ def loss_lines(ranking: LossRanking, top: int, paint: Paint = plain) -> Iterator
 
 
 def _cells(row: RankedRow, has_findings: bool) -> list[str]:
-    losses = [decimal(row.before, 3), decimal(row.after, 3), signed(row.rise)]
+    losses = [format_decimal(row.before, 3), format_decimal(row.after, 3), signed(row.rise)]
     rules = [" ".join(row.findings)] if has_findings else []
-    return [str(row.line), *losses, *rules, clean(row.answer, 44), clean(row.asked, 60)]
+    return [str(row.line), *losses, *rules, sanitize_line(row.answer, 44), sanitize_line(row.asked, 60)]
 
 
 def signed(value: float) -> str:
@@ -72,7 +72,7 @@ def loss_sheet(ranking: LossRanking) -> str:
     writer.writerow(["rank", "line", "tokens", "before", "after", "rise", "rules", "teaches", "asked"])
     for place, row in enumerate(ranking.rows, start=1):
         losses = [f"{value:.5f}" for value in (row.before, row.after, row.rise)]
-        texts = [harmless_cell(text) for text in (" ".join(row.findings), row.answer, row.asked)]
+        texts = [escape_csv_cell(text) for text in (" ".join(row.findings), row.answer, row.asked)]
         writer.writerow([place, row.line, row.tokens, *losses, *texts])
     return stream.getvalue()
 
@@ -89,8 +89,13 @@ def loss_page(ranking: LossRanking, top: int) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
-        "clean": clean, "count": count, "decimal": decimal, "moment": moment, "plural": plural, "signed": signed,
-    }  # fmt: skip
+        "clean": sanitize_line,
+        "count": count,
+        "decimal": format_decimal,
+        "moment": format_time,
+        "plural": plural,
+        "signed": signed,
+    }
     html = environment.from_string(_text("loss_page", "page.html.j2")).render(
         ranking=ranking,
         order=ORDERS[ranking.by],

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ftpipe.plain import Paint, clean, count, decimal, moment, money, plain, table
+from ftpipe.plain import Styler, count, format_decimal, format_money, format_table, format_time, sanitize_line, unstyled
 from ftpipe.records import Metric, Model
 from ftpipe.reports.runs import hyperparameter_text
 
 
-def model_table(models: Sequence[Model], paint: Paint = plain) -> list[str]:
+def model_table(models: Sequence[Model], paint: Styler = unstyled) -> list[str]:
     """Models as a table, a row each."""
     rows = [("model", "base", "at", "created", "loss", "cost", "aliases")]
     rows += [
         (
-            clean(model.id, 80),
-            clean(model.base, 40),
-            clean(model.provider, 20),
-            moment(model.created_at)[:10],
-            decimal(final_loss(model.metrics), 3),
+            sanitize_line(model.id, 80),
+            sanitize_line(model.base, 40),
+            sanitize_line(model.provider, 20),
+            format_time(model.created_at)[:10],
+            format_decimal(final_loss(model.metrics), 3),
             cost_of(model),
-            clean(", ".join(model.aliases), 80),
+            sanitize_line(", ".join(model.aliases), 80),
         )
         for model in models
     ]
-    lines = table(rows, right=(4, 5))
+    lines = format_table(rows, right=(4, 5))
     return [paint("bold", lines[0]), *lines[1:]]
 
 
@@ -39,11 +39,11 @@ def final_loss(metric: Metric | None) -> float | None:
 def cost_of(model: Model) -> str:
     """What it cost, or what it was thought to cost."""
     if model.actual_cost is not None:
-        return money(model.actual_cost, model.currency) if model.actual_cost else "free"
-    return f"~{money(model.estimated_cost, model.currency)}" if model.estimated_cost is not None else "unknown"
+        return format_money(model.actual_cost, model.currency) if model.actual_cost else "free"
+    return f"~{format_money(model.estimated_cost, model.currency)}" if model.estimated_cost is not None else "unknown"
 
 
-def lineage_lines(model: Model, paint: Paint = plain) -> list[str]:
+def lineage_lines(model: Model, paint: Styler = unstyled) -> list[str]:
     """Data → file → job → model, with what was asked, resolved, spent and reached."""
     rows = _facts(model)
     rows[0] = ("model", paint("ok", rows[0][1]))
@@ -51,24 +51,24 @@ def lineage_lines(model: Model, paint: Paint = plain) -> list[str]:
     return [*lines, *_metric_lines(model.metrics), *_checkpoint_lines(model, paint)]
 
 
-def difference_lines(first: Model, second: Model, paint: Paint = plain) -> list[str]:
+def difference_lines(first: Model, second: Model, paint: Styler = unstyled) -> list[str]:
     """Two models side by side; what is the same in both is dimmed."""
-    sides = [[*_facts(model), ("final loss", decimal(final_loss(model.metrics)))] for model in (first, second)]
+    sides = [[*_facts(model), ("final loss", format_decimal(final_loss(model.metrics)))] for model in (first, second)]
     rows = [[label, one, other] for (label, one), (_, other) in zip(*sides, strict=True) if one or other]
-    lines = table(rows)
+    lines = format_table(rows)
     return [line if one != other else paint("dim", line) for line, (_, one, other) in zip(lines, rows, strict=True)]
 
 
 def _facts(model: Model) -> list[tuple[str, str]]:
     """A model's facts in order; empty where one is not known."""
     return [
-        ("model", clean(model.id, 200)),
-        ("aliases", clean(", ".join(model.aliases), 300)),
-        ("base", clean(model.base, 120)),
-        ("ends", clean(model.base_shutdown_date or "", 20)),
-        ("job", f"{clean(model.job_id, 80)} at {clean(model.provider, 40)}, {model.method.value}"),
-        ("run", clean(model.run_id or "", 40)),
-        ("file", clean(model.file_id, 80)),
+        ("model", sanitize_line(model.id, 200)),
+        ("aliases", sanitize_line(", ".join(model.aliases), 300)),
+        ("base", sanitize_line(model.base, 120)),
+        ("ends", sanitize_line(model.base_shutdown_date or "", 20)),
+        ("job", f"{sanitize_line(model.job_id, 80)} at {sanitize_line(model.provider, 40)}, {model.method.value}"),
+        ("run", sanitize_line(model.run_id or "", 40)),
+        ("file", sanitize_line(model.file_id, 80)),
         ("data", f"sha256 {model.dataset_sha256}"),
         ("checked on", f"sha256 {model.validation_sha256}" if model.validation_sha256 else ""),
         ("asked", hyperparameter_text(model.asked) if model.asked else ""),
@@ -76,7 +76,7 @@ def _facts(model: Model) -> list[tuple[str, str]]:
         ("seed", "" if model.seed is None else str(model.seed)),
         ("tokens", "" if model.trained_tokens is None else f"{count(model.trained_tokens)} trained"),
         ("cost", cost_of(model)),
-        ("registered", moment(model.created_at)),
+        ("registered", format_time(model.created_at)),
     ]
 
 
@@ -84,17 +84,26 @@ def _metric_lines(metric: Metric | None) -> list[str]:
     if metric is None:
         return []
     names = [name for name in Metric.model_fields if name not in ("step", "total_steps")]
-    known = [(name.replace("_", " "), decimal(value)) for name in names if (value := getattr(metric, name)) is not None]
-    return ["", *table((f"  {name}", value) for name, value in known)] if known else []
+    known = [
+        (name.replace("_", " "), format_decimal(value))
+        for name in names
+        if (value := getattr(metric, name)) is not None
+    ]
+    return ["", *format_table((f"  {name}", value) for name, value in known)] if known else []
 
 
-def _checkpoint_lines(model: Model, paint: Paint) -> list[str]:
+def _checkpoint_lines(model: Model, paint: Styler) -> list[str]:
     if not model.checkpoints:
         return []
     rows = [("  step", "train", "valid", "checkpoint")]
     rows += [
-        (str(c.step), decimal(c.metrics.train_loss), decimal(final_loss(c.metrics)), clean(c.model, 120))
+        (
+            str(c.step),
+            format_decimal(c.metrics.train_loss),
+            format_decimal(final_loss(c.metrics)),
+            sanitize_line(c.model, 120),
+        )
         for c in model.checkpoints
     ]
-    lines = table(rows, right=(0, 1, 2))
+    lines = format_table(rows, right=(0, 1, 2))
     return ["", paint("bold", lines[0]), *lines[1:]]

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ftpipe.plain import (
-    Paint,
-    clean,
+    Styler,
     count,
-    decimal,
     duration,
-    moment,
-    money,
-    plain,
+    format_bytes,
+    format_decimal,
+    format_money,
+    format_table,
+    format_time,
     plural,
-    short,
-    size,
-    table,
+    relative_path,
+    sanitize_line,
+    unstyled,
 )
 from ftpipe.records import CostEstimate, Event, Hyperparameters, Job, Metric, Model, Report, Run, RunSpec
 from ftpipe.reports.chart import Series, plot
-from ftpipe.reports.meanings import meaning_of
+from ftpipe.reports.meanings import explain_error
 
 STATUS_STYLES = {"succeeded": "ok", "failed": "error", "cancelled": "warning", "running": "info"}
 _CURVES = (
@@ -30,7 +30,7 @@ _CURVES = (
 )
 
 
-def plan_lines(spec: RunSpec, report: Report, where: str, paint: Paint = plain) -> list[str]:
+def plan_lines(spec: RunSpec, report: Report, where: str, paint: Styler = unstyled) -> list[str]:
     """What will be sent and asked for, and what it will cost.
 
     Args:
@@ -40,17 +40,22 @@ def plan_lines(spec: RunSpec, report: Report, where: str, paint: Paint = plain) 
         paint: Colours.
     """
     files = [
-        f"{clean(data.path.name, 80)} ({size(data.bytes)})" for data in (report.dataset, report.validation) if data
+        f"{sanitize_line(data.path.name, 80)} ({format_bytes(data.bytes)})"
+        for data in (report.dataset, report.validation)
+        if data
     ]
     asked = [hyperparameter_text(spec.hyperparameters)]
-    asked += [f"suffix {clean(spec.suffix, 64)}"] if spec.suffix else []
+    asked += [f"suffix {sanitize_line(spec.suffix, 64)}"] if spec.suffix else []
     asked += [f"seed {spec.seed}"] if spec.seed is not None else []
     rows = [
         ("upload", ", ".join(files)),
-        ("create", f"{report.method.value} job at {clean(where, 60)}, base model {clean(spec.model, 80)}"),
+        (
+            "create",
+            f"{report.method.value} job at {sanitize_line(where, 60)}, base model {sanitize_line(spec.model, 80)}",
+        ),
         ("", ", ".join(asked)),
         ("cost", cost_text(report.cost)),
-        ("", clean(report.cost.warning, 300) if report.cost and report.cost.expected else ""),
+        ("", sanitize_line(report.cost.warning, 300) if report.cost and report.cost.expected else ""),
     ]
     return [paint("bold", "plan"), *(f"  {label:<8}{text}" for label, text in rows if text)]
 
@@ -62,7 +67,9 @@ def hyperparameter_text(asked: Hyperparameters | None) -> str:
     epochs = "epochs auto" if asked.n_epochs == "auto" else plural(asked.n_epochs, "epoch")
     parts = [epochs, f"batch size {asked.batch_size}", f"learning rate multiplier {asked.learning_rate_multiplier}"]
     parts += [f"beta {asked.beta}"] if asked.beta is not None else []
-    return ", ".join([*parts, *(f"{clean(key, 40)} {clean(value, 40)}" for key, value in asked.extra.items())])
+    return ", ".join(
+        [*parts, *(f"{sanitize_line(key, 40)} {sanitize_line(value, 40)}" for key, value in asked.extra.items())]
+    )
 
 
 def cost_text(cost: CostEstimate | None) -> str:
@@ -70,17 +77,23 @@ def cost_text(cost: CostEstimate | None) -> str:
     if cost is None:
         return "not estimated"
     if cost.expected is None:
-        return f"unknown: {clean(cost.warning or 'there is no price for this model', 200)}"
+        return f"unknown: {sanitize_line(cost.warning or 'there is no price for this model', 200)}"
     if cost.price_per_million == 0:
         return "free"
-    text = money(cost.expected, cost.currency)
+    text = format_money(cost.expected, cost.currency)
     if cost.low != cost.high:
-        text += f" (from {money(cost.low, cost.currency)} to {money(cost.high, cost.currency)})"
+        text += f" (from {format_money(cost.low, cost.currency)} to {format_money(cost.high, cost.currency)})"
     return f"{text}, estimated from {count(cost.tokens_per_epoch)} tokens × {plural(cost.epochs, 'epoch')}"
 
 
 def status_lines(
-    run: Run | None, job: Job | None, metrics: Sequence[Metric], *, now: float, width: int = 80, paint: Paint = plain
+    run: Run | None,
+    job: Job | None,
+    metrics: Sequence[Metric],
+    *,
+    now: float,
+    width: int = 80,
+    paint: Styler = unstyled,
 ) -> list[str]:
     """How a run and its job stand.
 
@@ -94,13 +107,14 @@ def status_lines(
     """
     rows: list[tuple[str, str]] = []
     if run is not None:
-        rows.append(("run", f"{clean(run.id, 40)}  {run.state.value}, begun {moment(run.created_at)}"))
-        rows.append(("data", f"{clean(short(run.spec.data), 120)}  {run.dataset_sha256[:12]}"))
+        rows.append(("run", f"{sanitize_line(run.id, 40)}  {run.state.value}, begun {format_time(run.created_at)}"))
+        rows.append(("data", f"{sanitize_line(relative_path(run.spec.data), 120)}  {run.dataset_sha256[:12]}"))
     if job is not None:
         rows += _job_rows(job, metrics, now, paint)
     cost = cost_text(run.cost) if run else "unknown"
     if run is not None and run.model is not None and run.model.actual_cost:
-        cost = f"{money(run.model.actual_cost, run.model.currency)} for {count(run.model.trained_tokens or 0)} tokens"
+        paid = format_money(run.model.actual_cost, run.model.currency)
+        cost = f"{paid} for {count(run.model.trained_tokens or 0)} tokens"
     rows.append(("cost", cost))
     lines = [f"{paint('dim', label.ljust(10))} {text}" for label, text in rows]
     chart = loss_chart(metrics, width=width, paint=paint)
@@ -108,21 +122,24 @@ def status_lines(
     return lines + failure_lines(run, job, paint)
 
 
-def _job_rows(job: Job, metrics: Sequence[Metric], now: float, paint: Paint) -> list[tuple[str, str]]:
-    status = paint(STATUS_STYLES.get(job.status, "bold"), clean(job.status, 40))
-    rows = [("job", f"{clean(job.id, 80)}  {status} at {clean(job.provider, 40)}"), ("base", clean(job.model, 100))]
+def _job_rows(job: Job, metrics: Sequence[Metric], now: float, paint: Styler) -> list[tuple[str, str]]:
+    status = paint(STATUS_STYLES.get(job.status, "bold"), sanitize_line(job.status, 40))
+    rows = [
+        ("job", f"{sanitize_line(job.id, 80)}  {status} at {sanitize_line(job.provider, 40)}"),
+        ("base", sanitize_line(job.model, 100)),
+    ]
     if metrics:
         rows += [("step", step_text(metrics[-1])), ("loss", loss_text(metrics))]
     if job.estimated_finish and not job.is_finished:
-        rows.append(("finish", f"in about {duration(job.estimated_finish - now)}, {moment(job.estimated_finish)}"))
+        rows.append(("finish", f"in about {duration(job.estimated_finish - now)}, {format_time(job.estimated_finish)}"))
     if job.finished_at:
-        rows.append(("finished", f"{moment(job.finished_at)}, after {duration(job.finished_at - job.created_at)}"))
+        rows.append(("finished", f"{format_time(job.finished_at)}, after {duration(job.finished_at - job.created_at)}"))
     rows.append(("asked", hyperparameter_text(job.asked))) if job.asked else None
     rows.append(("resolved", hyperparameter_text(job.resolved))) if job.resolved else None
     if job.trained_tokens is not None:
         rows.append(("tokens", f"{count(job.trained_tokens)} trained"))
     if job.fine_tuned_model:
-        rows.append(("model", paint("ok", clean(job.fine_tuned_model, 200))))
+        rows.append(("model", paint("ok", sanitize_line(job.fine_tuned_model, 200))))
     return rows
 
 
@@ -136,7 +153,7 @@ def loss_text(metrics: Sequence[Metric]) -> str:
     parts: list[str] = []
     for label, _, _, name in _curves(metrics):
         value = last_of(metrics, name)
-        parts += [f"{label} loss {decimal(value)}"] if value is not None else []
+        parts += [f"{label} loss {format_decimal(value)}"] if value is not None else []
     accuracy = last_of(metrics, "train_mean_token_accuracy")
     parts += [f"token accuracy {accuracy:.1%}"] if accuracy is not None else []
     return ", ".join(parts) or "not reported yet"
@@ -154,7 +171,7 @@ def last_of(metrics: Sequence[Metric], name: str) -> float | None:
     return next((value for value in values if value is not None), None)
 
 
-def loss_chart(metrics: Sequence[Metric], *, width: int = 80, height: int = 6, paint: Paint = plain) -> list[str]:
+def loss_chart(metrics: Sequence[Metric], *, width: int = 80, height: int = 6, paint: Styler = unstyled) -> list[str]:
     """Training and validation loss over steps; nothing before there are two steps to join."""
     curves = []
     for label, style, marker, name in _curves(metrics):
@@ -166,48 +183,49 @@ def loss_chart(metrics: Sequence[Metric], *, width: int = 80, height: int = 6, p
     return plot(curves, width=min(width, 100), height=height, paint=paint)
 
 
-def failure_lines(run: Run | None, job: Job | None, paint: Paint = plain) -> list[str]:
+def failure_lines(run: Run | None, job: Job | None, paint: Styler = unstyled) -> list[str]:
     """Why there is no model, in the endpoint's words and in plain ones."""
     error = job.error if job is not None else None
     if error is not None and (error.message or error.code):
-        lines = ["", f"{paint('error', 'error')}  {clean(error.code or 'no code', 60)}: {clean(error.message, 400)}"]
-        meaning = meaning_of(error.code, error.message)
+        code, message = sanitize_line(error.code or "no code", 60), sanitize_line(error.message, 400)
+        lines = ["", f"{paint('error', 'error')}  {code}: {message}"]
+        meaning = explain_error(error.code, error.message)
         if meaning:
             lines.append(f"  that means: {meaning.what}")
             lines.append(f"  next: {meaning.next}")
         return lines
     if run is not None and run.error and (job is None or job.status != "cancelled"):
-        return ["", f"{paint('error', 'error')}  {clean(run.error, 400)}"]
+        return ["", f"{paint('error', 'error')}  {sanitize_line(run.error, 400)}"]
     return []
 
 
-def model_lines(model: Model, *, use: Sequence[str] = (), paint: Paint = plain) -> list[str]:
+def model_lines(model: Model, *, use: Sequence[str] = (), paint: Styler = unstyled) -> list[str]:
     """A registered model and how to use it."""
-    lines = [f"{paint('bold', 'model')}  {paint('ok', clean(model.id, 200))}"]
+    lines = [f"{paint('bold', 'model')}  {paint('ok', sanitize_line(model.id, 200))}"]
     if model.base_shutdown_date:
-        lines.append(f"  answers until {clean(model.base_shutdown_date, 20)}, when its base model is shut down")
+        lines.append(f"  answers until {sanitize_line(model.base_shutdown_date, 20)}, when its base model is shut down")
     return [*lines, *(f"  {line}" for line in use)]
 
 
-def event_line(event: Event, paint: Paint = plain) -> str:
+def event_line(event: Event, paint: Styler = unstyled) -> str:
     """One event: time, level, text."""
     style = {"error": "error", "warn": "warning", "warning": "warning"}.get(event.level, "dim")
-    level = paint(style, clean(event.level, 8).ljust(5))
-    return f"{moment(event.created_at, '%Y-%m-%d %H:%M:%S')}  {level}  {clean(event.message, 400)}"
+    level = paint(style, sanitize_line(event.level, 8).ljust(5))
+    return f"{format_time(event.created_at, '%Y-%m-%d %H:%M:%S')}  {level}  {sanitize_line(event.message, 400)}"
 
 
-def job_table(jobs: Sequence[Job], paint: Paint = plain) -> list[str]:
+def job_table(jobs: Sequence[Job], paint: Styler = unstyled) -> list[str]:
     """Jobs as a table, a row each."""
     rows = [("job", "status", "created", "base", "model")]
     rows += [
         (
-            clean(j.id, 60),
-            clean(j.status, 30),
-            moment(j.created_at),
-            clean(j.model, 40),
-            clean(j.fine_tuned_model or "", 80),
+            sanitize_line(j.id, 60),
+            sanitize_line(j.status, 30),
+            format_time(j.created_at),
+            sanitize_line(j.model, 40),
+            sanitize_line(j.fine_tuned_model or "", 80),
         )
         for j in jobs
     ]
-    lines = table(rows)
+    lines = format_table(rows)
     return [paint("bold", lines[0]), *lines[1:]]

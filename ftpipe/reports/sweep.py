@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ftpipe.plain import Paint, clean, decimal, money, plain, table
+from ftpipe.plain import Styler, format_decimal, format_money, format_table, sanitize_line, unstyled
 
 MEASURES = {"score": "score", "valid_loss": "validation loss", "train_loss": "training loss"}
 WIDTH = 24
 """Characters of the longest bar."""
 
 
-def sweep_lines(sweep: Mapping[str, Any], paint: Paint = plain) -> Iterator[str]:
+def sweep_lines(sweep: Mapping[str, Any], paint: Styler = unstyled) -> Iterator[str]:
     """The trials as a table and a chart, then which one the alias points at.
 
     Args:
@@ -27,18 +27,18 @@ def sweep_lines(sweep: Mapping[str, Any], paint: Paint = plain) -> Iterator[str]
     told = [name for name in MEASURES if any(trial[name] is not None for trial in sweep["trials"])]
     head = ["", "trial", *(MEASURES[name] for name in told), "cost", ""]
     rows = [head, *(_row(trial, sweep, told, key, most) for trial in sweep["trials"])]
-    first, *rest = table(rows, right=range(2, 3 + len(told)))
+    first, *rest = format_table(rows, right=range(2, 3 + len(told)))
     yield paint("bold", first)
     for trial, line in zip(sweep["trials"], rest, strict=True):
         yield paint("ok", line) if trial["model"] == sweep["best"] else line
     yield ""
-    yield f"best by {sweep['compared_by']}: {clean(sweep['alias'], 80)} → {clean(sweep['best'], 200)}"
+    yield f"best by {sweep['compared_by']}: {sanitize_line(sweep['alias'], 80)} → {sanitize_line(sweep['best'], 200)}"
 
 
 def _row(trial: Mapping[str, Any], sweep: Mapping[str, Any], told: Sequence[str], key: str, most: float) -> list[str]:
     value = trial[key]
     bar = "" if value is None or not most > 0 else "█" * max(1, round(WIDTH * value / most))
     mark = "→" if trial["model"] is not None and trial["model"] == sweep["best"] else ""
-    cost = "free" if trial["cost"] == 0 else money(trial["cost"], clean(sweep["currency"], 8))
-    shown = bar if trial["model"] else f"{trial['state']}: {clean(trial['error'], 80)}"
-    return [mark, clean(trial["name"], 80), *(decimal(trial[name]) for name in told), cost, shown]
+    cost = "free" if trial["cost"] == 0 else format_money(trial["cost"], sanitize_line(sweep["currency"], 8))
+    shown = bar if trial["model"] else f"{trial['state']}: {sanitize_line(trial['error'], 80)}"
+    return [mark, sanitize_line(trial["name"], 80), *(format_decimal(trial[name]) for name in told), cost, shown]

@@ -32,7 +32,7 @@ class Delta:
     completion_tokens: int = 0
 
 
-class AnswerText:
+class IncrementalDetokenizer:
     """Turns tokens into text that may be shown: whole characters only, and nothing that may begin a stop text."""
 
     def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...]) -> None:
@@ -59,9 +59,9 @@ class AnswerText:
             self.stopped = True
             self._held = self._held[: min(found)]
             return self._show(len(self._held))
-        return self._show(len(self._held) - self._may_begin_stop())
+        return self._show(len(self._held) - self._partial_stop_length())
 
-    def rest(self) -> Delta:
+    def flush(self) -> Delta:
         """What was held back, at the end of the answer."""
         if not self.stopped:
             known = self._decode(self._ids[self._from : self._read])
@@ -75,7 +75,7 @@ class AnswerText:
             told, self._logprobs = self._logprobs, ()
         return Delta(shown, told)
 
-    def _may_begin_stop(self) -> int:
+    def _partial_stop_length(self) -> int:
         """Characters at the end that a stop text may begin with."""
         longest = 0
         for text in self._stop:

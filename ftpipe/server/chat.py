@@ -11,13 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ftpipe.errors import FtpipeError, UsageError
-from ftpipe.server.catalog import Catalog, Served, no_model
-from ftpipe.server.chat_forms import answer_form, form_param
+from ftpipe.server.catalog import Catalog, ResolvedModel, model_not_found
+from ftpipe.server.chat_forms import grammar_source_param, response_grammar
 from ftpipe.server.chat_requests import ChatRequest, parse_chat, template_messages, template_tools
 from ftpipe.server.clock import now
 from ftpipe.server.store import CompletionRow, Store, Transaction
-from ftpipe.server.tool_calls import find_tool_calls
-from ftpipe.server.wire import Answer, ApiError, Call, choice, invalid, metadata_filter, new_id, whole_number
+from ftpipe.server.tool_calls import parse_tool_calls
+from ftpipe.server.wire import (
+    ApiError,
+    ApiRequest,
+    ApiResponse,
+    bad_request,
+    enum_query_param,
+    int_query_param,
+    metadata_filter,
+    new_id,
+)
 
 if TYPE_CHECKING:
     from ftpipe.server.engine import Delta, GenerationRequest, TokenLogprob
@@ -26,7 +35,7 @@ LIST_MOST = 100
 SEEDS = 2**63
 
 
-class Engine(Protocol):
+class GenerationBackend(Protocol):
     """Makes text; safe to call from several threads."""
 
     def generate(self, *, base: str, adapter: Path | None, request: GenerationRequest) -> Iterator[Delta]:
@@ -34,7 +43,7 @@ class Engine(Protocol):
 
 
 @dataclass(slots=True)
-class _Choice:
+class _ChoiceBuilder:
     """One of the ``n`` answers, put together."""
 
     text: str = ""
@@ -43,7 +52,7 @@ class _Choice:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    def take(self, delta: Delta) -> None:
+    def add_delta(self, delta: Delta) -> None:
         """Add a piece."""
         self.text += delta.text
         self.logprobs += [_logprob(token) for token in delta.logprobs]
@@ -53,7 +62,7 @@ class _Choice:
             self.completion_tokens = delta.completion_tokens
 
 
-class Chat:
+class ChatCompletionsApi:
     """The handlers of ``/chat/completions``.
 
     Args:
@@ -62,33 +71,33 @@ class Chat:
         open_engine: Gives the engine; called when it is first needed, because that loads torch.
     """
 
-    def __init__(self, store: Store, catalog: Catalog, open_engine: Callable[[], Engine]) -> None:
+    def __init__(self, store: Store, catalog: Catalog, open_engine: Callable[[], GenerationBackend]) -> None:
         self._store = store
         self._catalog = catalog
         self._open_engine = open_engine
 
-    def create(self, call: Call) -> Answer:
+    def create(self, call: ApiRequest) -> ApiResponse:
         """Answer a conversation."""
         asked = parse_chat(call.body)
         messages = template_messages(asked.messages)
         with self._store.read() as tx:
             served = self._catalog.find(tx, call.owner, asked.model)
         if served is None:
-            raise no_model(asked.model)
+            raise model_not_found(asked.model)
         head = {"id": new_id("chatcmpl-"), "created": now(), "model": asked.model}
         answers = [self._deltas(served, asked, messages, index) for index in range(asked.n or 1)]
         if asked.stream:
-            return Answer(events=_started(self._stream(call.owner, asked, head, answers)))
-        return Answer(body=self._whole(call.owner, asked, head, answers))
+            return ApiResponse(events=_prefetch_first_chunks(self._stream(call.owner, asked, head, answers)))
+        return ApiResponse(body=self._complete(call.owner, asked, head, answers))
 
     def _deltas(
-        self, served: Served, asked: ChatRequest, messages: list[dict[str, Any]], index: int
+        self, served: ResolvedModel, asked: ChatRequest, messages: list[dict[str, Any]], index: int
     ) -> Iterator[Delta]:
         """One answer in pieces; nothing is computed before the first is taken."""
         from ftpipe.server.engine import GenerationRequest
-        from ftpipe.server.grammar import FormError
-        from ftpipe.server.masking import MaskError
-        from ftpipe.server.sampling import BiasError
+        from ftpipe.server.grammar import GrammarError
+        from ftpipe.server.masking import ChatTemplateError
+        from ftpipe.server.sampling import LogitBiasError
 
         request = GenerationRequest(
             messages=messages,
@@ -101,28 +110,28 @@ class Chat:
             frequency_penalty=asked.frequency_penalty or 0.0,
             presence_penalty=asked.presence_penalty or 0.0,
             logit_bias=asked.biases,
-            form=answer_form(asked),
+            form=response_grammar(asked),
             logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
         )
         try:
             yield from self._open_engine().generate(base=served.base, adapter=served.adapter, request=request)
-        except (FormError, BiasError) as exc:
-            param = "logit_bias" if isinstance(exc, BiasError) else form_param(asked)
-            raise invalid(f"Invalid '{param}': {exc.message}.", param, exc.code) from exc
-        except (UsageError, MaskError) as exc:
-            raise invalid(exc.message, "messages", exc.code) from exc
+        except (GrammarError, LogitBiasError) as exc:
+            param = "logit_bias" if isinstance(exc, LogitBiasError) else grammar_source_param(asked)
+            raise bad_request(f"Invalid '{param}': {exc.message}.", param, exc.code) from exc
+        except (UsageError, ChatTemplateError) as exc:
+            raise bad_request(exc.message, "messages", exc.code) from exc
         except FtpipeError as exc:
             message = f"The model cannot answer: {exc.message}"
             raise ApiError(503, message, "model_unavailable", "model", "server_error") from exc
 
-    def _whole(
+    def _complete(
         self, owner: str, asked: ChatRequest, head: Mapping[str, Any], answers: list[Iterator[Delta]]
     ) -> dict[str, Any]:
         choices = []
         for answer in answers:
-            made = _Choice()
+            made = _ChoiceBuilder()
             for delta in answer:
-                made.take(delta)
+                made.add_delta(delta)
             choices.append(made)
         body = {
             **head,
@@ -130,19 +139,19 @@ class Chat:
             "choices": [_choice_object(index, made, asked) for index, made in enumerate(choices)],
             "usage": _usage(choices),
         }
-        self._keep(owner, asked, body)
+        self._store_completion(owner, asked, body)
         return body
 
     def _stream(
         self, owner: str, asked: ChatRequest, head: Mapping[str, Any], answers: list[Iterator[Delta]]
     ) -> Iterator[str]:
-        choices: list[_Choice] = []
+        choices: list[_ChoiceBuilder] = []
         for index, answer in enumerate(answers):
-            made = _Choice()
+            made = _ChoiceBuilder()
             choices.append(made)
             yield _chunk(head, _piece(index, {"role": "assistant", "content": "", "refusal": None}))
             for delta in answer:
-                made.take(delta)
+                made.add_delta(delta)
                 if delta.text and not asked.tools:
                     yield _chunk(head, _piece(index, {"content": delta.text}, delta, asked))
             yield from _last_pieces(head, index, made, asked)
@@ -150,10 +159,10 @@ class Chat:
             yield _chunk({**head, "usage": _usage(choices)})
         body = {**head, "object": "chat.completion", "usage": _usage(choices)}
         body["choices"] = [_choice_object(index, made, asked) for index, made in enumerate(choices)]
-        self._keep(owner, asked, body)
+        self._store_completion(owner, asked, body)
         yield "data: [DONE]\n\n"
 
-    def _keep(self, owner: str, asked: ChatRequest, body: dict[str, Any]) -> None:
+    def _store_completion(self, owner: str, asked: ChatRequest, body: dict[str, Any]) -> None:
         """Store an answer whose request asks for it."""
         if not asked.store:
             return
@@ -162,7 +171,7 @@ class Chat:
         with self._store.write() as tx:
             tx.completions.add(row)
 
-    def list(self, call: Call, tx: Transaction) -> Mapping[str, Any]:
+    def list(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """One page of the answers that were asked to be stored."""
         pairs, bare = metadata_filter(call)
         page = tx.completions.page_of(
@@ -171,8 +180,8 @@ class Chat:
             pairs=pairs,
             bare=bare,
             after=call.query.get("after"),
-            limit=whole_number(call, "limit", 20, most=LIST_MOST),
-            oldest_first=choice(call, "order", ("asc", "desc")) == "asc",
+            limit=int_query_param(call, "limit", 20, most=LIST_MOST),
+            oldest_first=enum_query_param(call, "order", ("asc", "desc")) == "asc",
         )
         return {
             "object": "list",
@@ -183,7 +192,7 @@ class Chat:
         }
 
 
-def _started(events: Iterator[str]) -> Iterator[str]:
+def _prefetch_first_chunks(events: Iterator[str]) -> Iterator[str]:
     """Compute the first two blocks at once, so that a model that cannot answer is an HTTP error and no torn stream."""
     first = list(islice(events, 2))
 
@@ -195,7 +204,7 @@ def _started(events: Iterator[str]) -> Iterator[str]:
     return joined()
 
 
-def _last_pieces(head: Mapping[str, Any], index: int, made: _Choice, asked: ChatRequest) -> Iterator[str]:
+def _last_pieces(head: Mapping[str, Any], index: int, made: _ChoiceBuilder, asked: ChatRequest) -> Iterator[str]:
     """With tools the answer is held back until it is known whether it is a call."""
     message, reason = _message(made, asked)
     calls = message.get("tool_calls")
@@ -221,22 +230,22 @@ def _chunk(head: Mapping[str, Any], *choices: dict[str, Any]) -> str:
     return f"data: {json.dumps(body, ensure_ascii=False, allow_nan=False)}\n\n"
 
 
-def _message(made: _Choice, asked: ChatRequest) -> tuple[dict[str, Any], str]:
+def _message(made: _ChoiceBuilder, asked: ChatRequest) -> tuple[dict[str, Any], str]:
     """The finished message and its finish reason."""
-    found = find_tool_calls(made.text) if asked.tools and asked.tool_choice != "none" else None
+    found = parse_tool_calls(made.text) if asked.tools and asked.tool_choice != "none" else None
     if found is None:
         return {"role": "assistant", "content": made.text, "refusal": None}, made.finish_reason
     text, calls = found
     return {"role": "assistant", "content": text or None, "refusal": None, "tool_calls": calls}, "tool_calls"
 
 
-def _choice_object(index: int, made: _Choice, asked: ChatRequest) -> dict[str, Any]:
+def _choice_object(index: int, made: _ChoiceBuilder, asked: ChatRequest) -> dict[str, Any]:
     message, reason = _message(made, asked)
     logprobs = {"content": made.logprobs, "refusal": None} if asked.logprobs else None
     return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason}
 
 
-def _usage(choices: list[_Choice]) -> dict[str, Any]:
+def _usage(choices: list[_ChoiceBuilder]) -> dict[str, Any]:
     prompt = choices[0].prompt_tokens if choices else 0
     completion = sum(made.completion_tokens for made in choices)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ftpipe.server.chat_requests import ChatRequest, unserved
-from ftpipe.server.grammar import call_form, grammar, json_form
-from ftpipe.server.wire import invalid
+from ftpipe.server.chat_requests import ChatRequest, unsupported_parameter
+from ftpipe.server.grammar import build_grammar, json_rule, tool_call_rule
+from ftpipe.server.wire import bad_request
 
 NAME = "tool_choice"
 
 
-def answer_form(asked: ChatRequest) -> str | None:
+def response_grammar(asked: ChatRequest) -> str | None:
     """The grammar that the answer is held to, or ``None`` for free text.
 
     Where tools may be called and a format is asked for, an answer is a call or has the format.
@@ -22,23 +22,23 @@ def answer_form(asked: ChatRequest) -> str | None:
     Raises:
         ApiError: 400 for a form that is incomplete or contradicts the rest of the request.
     """
-    calls = _asked_calls(asked)
-    schema = _asked_schema(asked)
+    calls = _required_functions(asked)
+    schema = _response_schema(asked)
     if calls is not None:
-        return grammar([call_form(calls)])
+        return build_grammar([tool_call_rule(calls)])
     if schema is None:
         return None
     tools = [tool.function.model_dump(exclude_none=True) for tool in asked.tools or ()]
     may_call = tools and asked.tool_choice in (None, "auto")
-    return grammar([json_form(schema), call_form(tools)] if may_call else [json_form(schema)])
+    return build_grammar([json_rule(schema), tool_call_rule(tools)] if may_call else [json_rule(schema)])
 
 
-def form_param(asked: ChatRequest) -> str:
+def grammar_source_param(asked: ChatRequest) -> str:
     """The parameter that a grammar comes from, for errors about it."""
-    return "response_format" if _asked_schema(asked) is not None else "tools"
+    return "response_format" if _response_schema(asked) is not None else "tools"
 
 
-def _asked_schema(asked: ChatRequest) -> dict[str, Any] | None:
+def _response_schema(asked: ChatRequest) -> dict[str, Any] | None:
     wanted = asked.response_format
     if wanted is None or wanted.type == "text":
         return None
@@ -47,20 +47,20 @@ def _asked_schema(asked: ChatRequest) -> dict[str, Any] | None:
             message = (
                 "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'."
             )
-            raise invalid(message, "messages")
+            raise bad_request(message, "messages")
         return {"type": "object"}
     given = wanted.json_schema
     if not isinstance(given, dict) or not isinstance(given.get("name"), str):
         message = "Missing required parameter: 'response_format.json_schema.name'."
-        raise invalid(message, "response_format.json_schema.name", "missing_required_parameter")
+        raise bad_request(message, "response_format.json_schema.name", "missing_required_parameter")
     schema = given.get("schema", {})
     if not isinstance(schema, dict):
         message = "Invalid 'response_format.json_schema.schema': it must be an object."
-        raise invalid(message, "response_format.json_schema.schema")
+        raise bad_request(message, "response_format.json_schema.schema")
     return schema
 
 
-def _asked_calls(asked: ChatRequest) -> list[dict[str, Any]] | None:
+def _required_functions(asked: ChatRequest) -> list[dict[str, Any]] | None:
     """The functions of which one must be called; ``None`` where none must."""
     wanted = asked.tool_choice
     if wanted in (None, "none", "auto"):
@@ -68,14 +68,14 @@ def _asked_calls(asked: ChatRequest) -> list[dict[str, Any]] | None:
     functions = [tool.function.model_dump(exclude_none=True) for tool in asked.tools or ()]
     if not functions:
         message = "Invalid value for 'tool_choice': 'tool_choice' is only allowed when 'tools' are specified."
-        raise invalid(message, NAME)
+        raise bad_request(message, NAME)
     if wanted == "required":
         return functions
     if not isinstance(wanted, dict) or wanted.get("type") != "function" or not isinstance(wanted.get("function"), dict):
-        raise unserved(NAME)
+        raise unsupported_parameter(NAME)
     name = wanted["function"].get("name")
     chosen = [function for function in functions if function["name"] == name]
     if not chosen:
         message = f"Invalid value for 'tool_choice': there is no tool named {str(name)[:64]!r}."
-        raise invalid(message, NAME)
+        raise bad_request(message, NAME)
     return chosen

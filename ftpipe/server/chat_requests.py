@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from ftpipe.server.requests import Body, Metadata, Text, parse
-from ftpipe.server.wire import ApiError, invalid
+from ftpipe.server.requests import Metadata, RequestModel, Text, validate_body
+from ftpipe.server.wire import ApiError, bad_request
 
 MAX_MESSAGES = 4096
 MAX_TOKENS = 1_000_000
@@ -26,14 +26,14 @@ ROLES = {
 """Roles of the API, and the roles that chat templates know."""
 
 
-class StreamOptions(Body):
+class StreamOptions(RequestModel):
     """What a stream shall contain."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
 
-class TextPart(Body):
+class TextPart(RequestModel):
     """A piece of a message's content; other kinds than text are refused by name."""
 
     type: str
@@ -45,7 +45,7 @@ class TextPart(Body):
     prompt_cache_breakpoint: Any = None
 
 
-class Message(Body):
+class Message(RequestModel):
     """One message of the conversation."""
 
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
@@ -59,7 +59,7 @@ class Message(Body):
     annotations: Any = None
 
 
-class FunctionDefinition(Body):
+class FunctionDefinition(RequestModel):
     """A function that the model may call."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -68,14 +68,14 @@ class FunctionDefinition(Body):
     strict: bool | None = None
 
 
-class Tool(Body):
+class Tool(RequestModel):
     """A tool."""
 
     type: Literal["function"]
     function: FunctionDefinition
 
 
-class ResponseFormat(Body):
+class ResponseFormat(RequestModel):
     """The form of the answer."""
 
     type: Literal["text", "json_object", "json_schema"]
@@ -85,7 +85,7 @@ class ResponseFormat(Body):
 TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
 
 
-class ChatRequest(Body):
+class ChatRequest(RequestModel):
     """``POST /chat/completions``."""
 
     model: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
@@ -147,18 +147,18 @@ def parse_chat(body: Mapping[str, Any]) -> ChatRequest:
     Raises:
         ApiError: 400.
     """
-    asked = parse(ChatRequest, body)
-    _refuse_unserved(asked)
+    asked = validate_body(ChatRequest, body)
+    _reject_unsupported(asked)
     if asked.top_logprobs is not None and not asked.logprobs:
         message = "'top_logprobs' needs 'logprobs' to be true."
-        raise invalid(message, "top_logprobs")
+        raise bad_request(message, "top_logprobs")
     if asked.stream_options is not None and not asked.stream:
         message = "'stream_options' is for streams; set 'stream' to true."
-        raise invalid(message, "stream_options")
+        raise bad_request(message, "stream_options")
     return asked
 
 
-def _refuse_unserved(asked: ChatRequest) -> None:
+def _reject_unsupported(asked: ChatRequest) -> None:
     """Refuse what would change the answer and cannot be honoured, instead of ignoring it."""
     wants = {
         "functions": bool(asked.functions) and asked.function_call != "none",
@@ -168,13 +168,13 @@ def _refuse_unserved(asked: ChatRequest) -> None:
     }
     for name, wanted in wants.items():
         if wanted:
-            raise unserved(name)
+            raise unsupported_parameter(name)
 
 
-def unserved(name: str) -> ApiError:
+def unsupported_parameter(name: str) -> ApiError:
     """The 400 for a parameter that local models do not honour."""
     message = f"'{name}' is not served by local models in the way it was asked for."
-    return invalid(message, name, "unsupported_parameter")
+    return bad_request(message, name, "unsupported_parameter")
 
 
 def template_messages(messages: list[Message]) -> list[dict[str, Any]]:
@@ -204,7 +204,7 @@ def _text_of(message: Message, index: int) -> str:
         if piece is None:
             where = f"messages[{index}].content[{place}]"
             message_text = f"Invalid '{where}': local models take text only."
-            raise invalid(message_text, where, "unsupported_content")
+            raise bad_request(message_text, where, "unsupported_content")
         pieces.append(piece)
     return "".join(pieces)
 

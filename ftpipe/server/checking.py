@@ -19,7 +19,7 @@ MAX_NAMED = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class ValidationIssue:
     """Something in a file that training cannot live with."""
 
     text: str
@@ -29,38 +29,38 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Faults:
+class ValidationIssues:
     """What was found in one file: the first faults, and how many there are."""
 
-    first: tuple[Fault, ...]
+    first: tuple[ValidationIssue, ...]
     count: int
 
 
-CheckFile = Callable[[Path, str, str, Callable[[], bool]], Faults]
+ValidateFile = Callable[[Path, str, str, Callable[[], bool]], ValidationIssues]
 """Takes path, method, base model and a function that says whether to give up."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ValidationResult:
     """How the check of a job's files ended; ``error`` is ``None`` where they are good."""
 
     error: dict[str, Any] | None
 
 
-class Checker:
+class FileValidator:
     """Checks one job at a time, so that large files do not starve the requests.
 
     Args:
         check_file: What looks into one file.
     """
 
-    def __init__(self, check_file: CheckFile) -> None:
+    def __init__(self, check_file: ValidateFile) -> None:
         self._check_file = check_file
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="check")
-        self._running: dict[str, Future[Verdict]] = {}
+        self._running: dict[str, Future[ValidationResult]] = {}
         self._closed = False
 
-    def look(self, job: JobRow, folder: Path) -> Verdict | None:
+    def poll(self, job: JobRow, folder: Path) -> ValidationResult | None:
         """The verdict on a job's files, or ``None`` while they are being checked; the first look starts that."""
         future = self._running.get(job.id)
         if future is None:
@@ -75,20 +75,20 @@ class Checker:
         # A fault of ours must not end the thread that all jobs wait for.
         log.error("the check of job %s broke off", job.id, exc_info=fault)
         message = "The files could not be checked because of a fault in the server; its log says more"
-        return Verdict({"code": "server_error", "message": message, "param": None})
+        return ValidationResult({"code": "server_error", "message": message, "param": None})
 
     def close(self) -> None:
         """Give up what is running; it is done again when the server is back."""
         self._closed = True
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _check(self, job: JobRow, folder: Path) -> Verdict:
+    def _check(self, job: JobRow, folder: Path) -> ValidationResult:
         names = ["training"] + (["validation"] if job.validation_file is not None else [])
         for name in names:
             error = self._check_one(job, folder / f"{name}.jsonl", f"{name}_file")
             if error is not None:
-                return Verdict(error)
-        return Verdict(None)
+                return ValidationResult(error)
+        return ValidationResult(None)
 
     def _check_one(self, job: JobRow, path: Path, param: str) -> dict[str, Any] | None:
         try:
@@ -96,10 +96,10 @@ class Checker:
         except (FtpipeError, OSError) as exc:
             log.error("the files of job %s could not be read: %s", job.id, exc)
             return {"code": f"invalid_{param}", "message": f"The file could not be read: {exc}", "param": param}
-        return describe(faults, param) if faults.count else None
+        return as_job_error(faults, param) if faults.count else None
 
 
-def describe(faults: Faults, param: str) -> dict[str, Any]:
+def as_job_error(faults: ValidationIssues, param: str) -> dict[str, Any]:
     """Faults as the error of a job, with the lines named."""
     only_few = param == "training_file" and all(fault.too_few for fault in faults.first)
     named = [fault.text for fault in faults.first[:MAX_NAMED]]

@@ -16,8 +16,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ftpipe.errors import NotFoundError, StateError
-from ftpipe.server.disk import Layout, read_json
+from ftpipe.errors import LocalStateError, NotFoundError
+from ftpipe.server.disk import DataDirectory, read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ def status(data_dir: Path, *, timeout: float = 2.0) -> ServerStatus:
         data_dir: The folder that was given to ``serve``.
         timeout: Seconds to wait for ``/health``.
     """
-    layout = Layout(data_dir.expanduser().absolute())
-    if not is_held(layout):
+    layout = DataDirectory(data_dir.expanduser().absolute())
+    if not is_locked(layout):
         return ServerStatus(running=False)
     note = read_json(layout.address) or {}
     health = _health(note.get("base_url"), timeout)
@@ -61,7 +61,7 @@ def status(data_dir: Path, *, timeout: float = 2.0) -> ServerStatus:
     )
 
 
-def is_held(layout: Layout) -> bool:
+def is_locked(layout: DataDirectory) -> bool:
     """True while a server holds the lock of its data folder; a killed one holds nothing."""
     if not layout.lock.exists():
         return False
@@ -99,26 +99,26 @@ def stop(data_dir: Path, *, timeout: float = 30.0, sleep: Callable[[float], None
         False where none was running.
 
     Raises:
-        StateError: If it has not ended in time, or cannot be signalled.
+        LocalStateError: If it has not ended in time, or cannot be signalled.
     """
-    layout = Layout(data_dir.expanduser().absolute())
-    if not is_held(layout):
+    layout = DataDirectory(data_dir.expanduser().absolute())
+    if not is_locked(layout):
         return False
     pid = (read_json(layout.address) or {}).get("pid")
     if not isinstance(pid, int):
         message = f"the server on {layout.root} is starting or stopping"
-        raise StateError(message, "try again in a moment")
+        raise LocalStateError(message, "try again in a moment")
     try:
         # The lock is held, so the pid in the note is that of a living server.
         os.kill(pid, signal.SIGTERM)
     except OSError as exc:
         message = f"the server with pid {pid} cannot be stopped: {exc}"
-        raise StateError(message, "stop it as the user who started it") from exc
+        raise LocalStateError(message, "stop it as the user who started it") from exc
     waited = 0.0
-    while is_held(layout):
+    while is_locked(layout):
         if waited >= timeout:
             message = f"the server with pid {pid} has not ended after {timeout:.0f} s"
-            raise StateError(message, f"look at 'ftpipe serve logs', or end it with: kill -9 {pid}")
+            raise LocalStateError(message, f"look at 'ftpipe serve logs', or end it with: kill -9 {pid}")
         sleep(0.1)
         waited += 0.1
     return True
@@ -138,7 +138,7 @@ def logs(
     Raises:
         NotFoundError: If there is no log yet.
     """
-    path = Layout(data_dir.expanduser().absolute()).log
+    path = DataDirectory(data_dir.expanduser().absolute()).log
     try:
         handle = path.open(encoding="utf-8", errors="replace")
     except OSError as exc:

@@ -13,7 +13,7 @@ from ftpipe.server.store import CheckpointRow, EventRow, JobRow
 COMMON = ("n_epochs", "batch_size", "learning_rate_multiplier")
 
 
-def job_object(job: JobRow) -> dict[str, Any]:
+def serialize_job(job: JobRow) -> dict[str, Any]:
     """A job."""
     hyperparameters = {**job.asked, **(job.resolved or {})}
     return {
@@ -47,7 +47,7 @@ def _method(job: JobRow, hyperparameters: dict[str, Any]) -> dict[str, Any]:
     return {"type": job.method, job.method: block}
 
 
-def event_object(event: EventRow) -> dict[str, Any]:
+def serialize_event(event: EventRow) -> dict[str, Any]:
     """An event."""
     return {
         "object": "fine_tuning.job.event",
@@ -60,7 +60,7 @@ def event_object(event: EventRow) -> dict[str, Any]:
     }
 
 
-def checkpoint_object(checkpoint: CheckpointRow) -> dict[str, Any]:
+def serialize_checkpoint(checkpoint: CheckpointRow) -> dict[str, Any]:
     """A checkpoint."""
     return {
         "object": "fine_tuning.job.checkpoint",

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftpipe.errors import StateError
+from ftpipe.errors import LocalStateError
 
-START = "start"
+INITIAL_ADAPTER_DIR = "start"
 """Folder inside a job's with the adapter that training begins from, where the job tunes a tuned model further."""
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,80}")
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class DataDirectory:
     """Paths below the data folder; ids that are no plain words name no path."""
 
     root: Path
@@ -51,19 +51,19 @@ class Layout:
 
     def file(self, file_id: str) -> Path:
         """The bytes of a stored file."""
-        return self.root / "files" / _plain(file_id)
+        return self.root / "files" / _validated_id(file_id)
 
     def upload(self, upload_id: str) -> Path:
         """The folder of an upload's parts."""
-        return self.root / "uploads" / _plain(upload_id)
+        return self.root / "uploads" / _validated_id(upload_id)
 
     def part(self, upload_id: str, part_id: str) -> Path:
         """The bytes of one part."""
-        return self.upload(upload_id) / _plain(part_id)
+        return self.upload(upload_id) / _validated_id(part_id)
 
     def job(self, job_id: str) -> Path:
         """The folder that a job shares with its trainer."""
-        return self.root / "jobs" / _plain(job_id)
+        return self.root / "jobs" / _validated_id(job_id)
 
     def checkpoint(self, job_id: str, step: int) -> Path:
         """The adapter of one checkpoint."""
@@ -73,7 +73,7 @@ class Layout:
         """Make the folders, for this user only, and empty what a crash left in ``incoming``.
 
         Raises:
-            StateError: If the folder cannot be made or written.
+            LocalStateError: If the folder cannot be made or written.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -82,13 +82,13 @@ class Layout:
                 (self.root / name).mkdir(exist_ok=True, mode=0o700)
         except OSError as exc:
             message = f"the server's folder {self.root} cannot be used: {exc}"
-            raise StateError(message, "choose another with --data-dir") from exc
+            raise LocalStateError(message, "choose another with --data-dir") from exc
 
 
-def _plain(name: str) -> str:
+def _validated_id(name: str) -> str:
     if not _PLAIN.fullmatch(name):
         message = "an id that is no plain word names no file"
-        raise StateError(message)
+        raise LocalStateError(message)
     return name
 
 
@@ -100,7 +100,7 @@ def write_json(path: Path, value: Mapping[str, Any], mode: int = 0o600) -> None:
         handle.flush()
         os.fsync(handle.fileno())
     aside.replace(path)
-    sync_folder(path.parent)
+    fsync_directory(path.parent)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -112,13 +112,13 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def move(source: Path, target: Path) -> None:
+def rename_durably(source: Path, target: Path) -> None:
     """Give a finished file its final name, durably."""
     source.replace(target)
-    sync_folder(target.parent)
+    fsync_directory(target.parent)
 
 
-def link(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
     """Let a second name keep a file's bytes alive; a copy where the file system has no links."""
     target.unlink(missing_ok=True)
     try:
@@ -127,7 +127,7 @@ def link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def sync_folder(folder: Path) -> None:
+def fsync_directory(folder: Path) -> None:
     """Make a rename in this folder survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftpipe.errors import MissingExtraError, UsageError
-from ftpipe.server.answer_text import AnswerText, Delta, TokenLogprob
-from ftpipe.server.bases import Say, resolve_base
-from ftpipe.server.grammar import Constraint, Vocabulary
-from ftpipe.server.masking import ChatMask
-from ftpipe.server.sampling import Sampler, Sampling
+from ftpipe.server.answer_text import Delta, IncrementalDetokenizer, TokenLogprob
+from ftpipe.server.bases import StatusCallback, resolve_base
+from ftpipe.server.grammar import GrammarConstraint, Vocabulary
+from ftpipe.server.masking import ChatTokenizer
+from ftpipe.server.sampling import Sampler, SamplingParams
 from ftpipe.server.trainers.language_model import cache_argument
 from ftpipe.server.trainers.lora import load_base, load_tokenizer
-from ftpipe.server.trainers.machine import choose_machine
+from ftpipe.server.trainers.machine import select_device
 from ftpipe.server.untyped import Cache, CausalModel, Tokenizer
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class ContextLengthError(UsageError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerationRequest(Sampling):
+class GenerationRequest(SamplingParams):
     """What to answer, and how.
 
     Attributes:
@@ -71,12 +71,12 @@ class Engine:
         say: Called with a line where loading takes a while.
     """
 
-    def __init__(self, *, models_dir: Path, max_resident: int = 2, say: Say = lambda _: None) -> None:
+    def __init__(self, *, models_dir: Path, max_resident: int = 2, say: StatusCallback = lambda _: None) -> None:
         self._models_dir = models_dir
         self._max_resident = max_resident
         self._say = say
         self._lock = threading.Lock()
-        self._residents: OrderedDict[str, _Resident] = OrderedDict()
+        self._residents: OrderedDict[str, _LoadedModel] = OrderedDict()
 
     def generate(self, *, base: str, adapter: Path | None, request: GenerationRequest) -> Iterator[Delta]:
         """Answer ``request``; closing the iterator stops the work.
@@ -89,9 +89,9 @@ class Engine:
         Raises:
             NotFoundError: The base or the adapter is not there.
             ContextLengthError: The conversation is too long.
-            MaskError: The base's chat template refuses the conversation.
-            FormError: No answer can be held to the form.
-            BiasError: A bias is for a token that the base does not have.
+            ChatTemplateError: The base's chat template refuses the conversation.
+            GrammarError: No answer can be held to the form.
+            LogitBiasError: A bias is for a token that the base does not have.
         """
         resident = self._resident(base)
         prompt = resident.mask.prompt(request.messages, request.tools)
@@ -102,20 +102,20 @@ class Engine:
                 "shorten the conversation",
             )
         most = min(room, request.max_tokens or DEFAULT_MAX_TOKENS)
-        constraint = None if request.form is None else Constraint(resident.vocabulary(), request.form)
+        constraint = None if request.form is None else GrammarConstraint(resident.vocabulary(), request.form)
         sampler = Sampler(request, resident.width, constraint)
-        return _answer(resident, adapter, request, sampler, prompt, most)
+        return _generate(resident, adapter, request, sampler, prompt, most)
 
     def count(self, *, base: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None) -> int:
         """Tokens of a conversation in the base's own tokenizer, with the template's generation prompt."""
         return len(self._resident(base).mask.prompt(messages, tools))
 
-    def residents(self) -> tuple[str, ...]:
+    def loaded_models(self) -> tuple[str, ...]:
         """Bases in memory, the one that was used longest ago first."""
         with self._lock:
             return tuple(self._residents)
 
-    def _resident(self, base: str) -> _Resident:
+    def _resident(self, base: str) -> _LoadedModel:
         with self._lock:
             if base not in self._residents:
                 self._residents[base] = _load(base, self._models_dir, self._say)
@@ -125,13 +125,13 @@ class Engine:
             return self._residents[base]
 
 
-class _Resident:
-    """A base in memory with its adapters; ``step`` is the only door to it and lets in one thread at a time."""
+class _LoadedModel:
+    """A base in memory with its adapters; ``forward`` is the only door to it and lets in one thread at a time."""
 
     def __init__(self, model: CausalModel, tokenizer: Tokenizer) -> None:
         self.config = config = model.config.get_text_config()
         self.tokenizer = tokenizer
-        self.mask = ChatMask(tokenizer)
+        self.mask = ChatTokenizer(tokenizer)
         self.context = int(getattr(config, "max_position_embeddings", None) or 2048)
         self.device = next(model.parameters()).device
         self.stops = _stop_ids(model, tokenizer) | {self.mask.end_of_turn()}
@@ -151,7 +151,7 @@ class _Resident:
                 self._vocabulary = Vocabulary(self.tokenizer, self.width, self.stops)
             return self._vocabulary
 
-    def step(self, adapter: Path | None, ids: list[int], cache: Cache) -> torch.Tensor:
+    def forward(self, adapter: Path | None, ids: list[int], cache: Cache) -> torch.Tensor:
         """Logits in float32 that follow ``ids``, which come after what is in ``cache``."""
         import torch
 
@@ -192,11 +192,11 @@ class _Resident:
             self._active = adapter
 
 
-def _load(base: str, models_dir: Path, say: Say) -> _Resident:
+def _load(base: str, models_dir: Path, say: StatusCallback) -> _LoadedModel:
     try:
-        machine = choose_machine()
+        machine = select_device()
         folder = resolve_base(base, models_dir=models_dir, say=say)
-        return _Resident(load_base(folder, machine), load_tokenizer(folder))
+        return _LoadedModel(load_base(folder, machine), load_tokenizer(folder))
     except ModuleNotFoundError as exc:
         raise MissingExtraError(f"local models need {exc.name}", "pip install 'ftpipe[local]'") from exc
 
@@ -207,8 +207,8 @@ def _stop_ids(model: CausalModel, tokenizer: Tokenizer) -> set[int]:
     return {int(id_) for id_ in [*listed, tokenizer.eos_token_id] if id_ is not None}
 
 
-def _answer(
-    resident: _Resident,
+def _generate(
+    resident: _LoadedModel,
     adapter: Path | None,
     request: GenerationRequest,
     sampler: Sampler,
@@ -218,10 +218,10 @@ def _answer(
     from transformers import DynamicCache
 
     cache, fed, made = DynamicCache(config=resident.config), prompt, 0
-    text = AnswerText(resident.tokenizer, request.stop)
+    text = IncrementalDetokenizer(resident.tokenizer, request.stop)
     while True:
-        logits = resident.step(adapter, fed, cache)
-        chosen = sampler.choose(logits)
+        logits = resident.forward(adapter, fed, cache)
+        chosen = sampler.sample(logits)
         if chosen in resident.stops:
             yield _last(text, "stop", prompt, made)
             return
@@ -235,8 +235,8 @@ def _answer(
         fed = [chosen]
 
 
-def _last(text: AnswerText, reason: str, prompt: list[int], made: int, delta: Delta | None = None) -> Delta:
-    rest = text.rest()
+def _last(text: IncrementalDetokenizer, reason: str, prompt: list[int], made: int, delta: Delta | None = None) -> Delta:
+    rest = text.flush()
     before = delta or Delta("")
     return Delta(before.text + rest.text, before.logprobs + rest.logprobs, reason, len(prompt), made)
 

@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from ftpipe.errors import NotFoundError, StateError, UsageError
+from ftpipe.errors import LocalStateError, NotFoundError, UsageError
 from ftpipe.server.bases import resolve_base
 from ftpipe.server.untyped import CausalModel
 
@@ -66,7 +66,7 @@ def export_model(*, base: str, adapter: Path, output: Path, merged: bool, models
     Raises:
         UsageError: ``output`` is not empty.
         NotFoundError: The base or the adapter is not there.
-        StateError: ``output`` cannot be written.
+        LocalStateError: ``output`` cannot be written.
     """
     check_adapter(adapter)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -84,7 +84,7 @@ def export_model(*, base: str, adapter: Path, output: Path, merged: bool, models
             output.rmdir()
         scratch.rename(output)
     except OSError as exc:
-        raise StateError(
+        raise LocalStateError(
             f"the model could not be written to {output}: {exc.strerror or exc}", "make room there"
         ) from exc
     finally:
@@ -104,11 +104,11 @@ def _write_merged(base: str, adapter: Path, folder: Path, models_dir: Path) -> N
     import torch
 
     from ftpipe.server.trainers.lora import load_base, load_tokenizer
-    from ftpipe.server.trainers.machine import Machine
+    from ftpipe.server.trainers.machine import DeviceConfig
 
     source = resolve_base(base, models_dir=models_dir)
     # Added in float32, so that the base's weights are rounded once and not twice.
-    merged = load_adapter(load_base(source, Machine("cpu", "float32")), adapter).merge_and_unload()
+    merged = load_adapter(load_base(source, DeviceConfig("cpu", "float32")), adapter).merge_and_unload()
     merged.config.use_cache = True
     merged.to(torch.bfloat16).save_pretrained(folder)
     load_tokenizer(source).save_pretrained(folder)

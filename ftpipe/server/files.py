@@ -10,10 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from ftpipe.server.clock import now
-from ftpipe.server.disk import Layout, move
-from ftpipe.server.requests import CreateFile, parse
+from ftpipe.server.disk import DataDirectory, rename_durably
+from ftpipe.server.requests import CreateFile, validate_body
 from ftpipe.server.store import FileRow, Transaction
-from ftpipe.server.wire import Answer, ApiError, Call, choice, invalid, missing, new_id, whole_number
+from ftpipe.server.wire import (
+    ApiError,
+    ApiRequest,
+    ApiResponse,
+    bad_request,
+    enum_query_param,
+    int_query_param,
+    new_id,
+    not_found,
+)
 
 LIST_MOST = 10_000
 RESULTS = "fine-tune-results"
@@ -28,15 +37,15 @@ class Files:
         layout: Where the bytes lie.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: DataDirectory) -> None:
         self._layout = layout
 
-    def create(self, call: Call, tx: Transaction) -> Mapping[str, Any]:
+    def create(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """Take a file over that came with a form."""
-        asked = parse(CreateFile, _form_fields(call.body))
+        asked = validate_body(CreateFile, _form_fields(call.body))
         if call.file is None:
             message = "Missing required parameter: 'file'."
-            raise invalid(message, "file", "missing_required_parameter")
+            raise bad_request(message, "file", "missing_required_parameter")
         check_upload(asked.purpose, call.file.filename, call.file.bytes)
         created = now()
         row = FileRow(
@@ -49,42 +58,42 @@ class Files:
             created_at=created,
             expires_at=None if asked.expires_after is None else created + asked.expires_after.seconds,
         )
-        move(call.file.path, self._layout.file(row.id))
+        rename_durably(call.file.path, self._layout.file(row.id))
         tx.files.add(row)
-        return file_object(row)
+        return serialize_file(row)
 
-    def list(self, call: Call, tx: Transaction) -> Mapping[str, Any]:
+    def list(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """One page of the owner's files."""
         page = tx.files.page_of(
             call.owner,
             now=now(),
             purpose=call.query.get("purpose"),
             after=call.query.get("after"),
-            limit=whole_number(call, "limit", LIST_MOST, most=LIST_MOST),
-            oldest_first=choice(call, "order", ("desc", "asc")) == "asc",
+            limit=int_query_param(call, "limit", LIST_MOST, most=LIST_MOST),
+            oldest_first=enum_query_param(call, "order", ("desc", "asc")) == "asc",
         )
         return {
             "object": "list",
-            "data": [file_object(row) for row in page.rows],
+            "data": [serialize_file(row) for row in page.rows],
             # The description wants strings here, also for an empty list.
             "first_id": page.rows[0].id if page.rows else "",
             "last_id": page.rows[-1].id if page.rows else "",
             "has_more": page.has_more,
         }
 
-    def retrieve(self, call: Call, tx: Transaction) -> Mapping[str, Any]:
+    def retrieve(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """One file's description."""
-        return file_object(self._find(call, tx))
+        return serialize_file(self._find(call, tx))
 
-    def content(self, call: Call, tx: Transaction) -> Answer:
+    def content(self, call: ApiRequest, tx: Transaction) -> ApiResponse:
         """A file's bytes; a result file comes base64-encoded, as OpenAI serves it."""
         row = self._find(call, tx)
         path = self._layout.file(row.id)
         if row.purpose == RESULTS:
-            return Answer(text=_base64_pieces(path))
-        return Answer(download=path, filename=row.filename)
+            return ApiResponse(text=_base64_pieces(path))
+        return ApiResponse(download=path, filename=row.filename)
 
-    def delete(self, call: Call, tx: Transaction) -> Mapping[str, Any]:
+    def delete(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """Forget a file; jobs that were made from it keep their own hold on its bytes."""
         row = self._find(call, tx)
         tx.files.delete(row.id)
@@ -92,11 +101,11 @@ class Files:
         return {"id": row.id, "object": "file", "deleted": True}
 
     @staticmethod
-    def _find(call: Call, tx: Transaction) -> FileRow:
+    def _find(call: ApiRequest, tx: Transaction) -> FileRow:
         row = tx.files.get(call.owner, call.path["file_id"], now=now())
         if row is None:
             what = "File object"
-            raise missing(what, call.path["file_id"])
+            raise not_found(what, call.path["file_id"])
         return row
 
 
@@ -108,18 +117,18 @@ def check_upload(purpose: str, filename: str, size: int) -> None:
     """
     if purpose == "evals":
         message = "Purpose 'evals' is not served: the Evals API has ended."
-        raise invalid(message, "purpose")
+        raise bad_request(message, "purpose")
     if purpose != "fine-tune":
         return
     if not filename.lower().endswith(".jsonl"):
         message = "Invalid file format for fine-tuning: the file's name must end in .jsonl."
-        raise invalid(message, "file", "invalid_file_format")
+        raise bad_request(message, "file", "invalid_file_format")
     if size == 0:
         message = "The file is empty."
-        raise invalid(message, "file", "empty_file")
+        raise bad_request(message, "file", "empty_file")
 
 
-def file_object(row: FileRow) -> dict[str, Any]:
+def serialize_file(row: FileRow) -> dict[str, Any]:
     """A file as the API describes it."""
     described: dict[str, Any] = {
         "id": row.id,
@@ -143,7 +152,7 @@ def _form_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
             plain["expires_after"] = json.loads(fields["expires_after"])
         except ValueError as exc:
             message = "Invalid 'expires_after': expected an object."
-            raise invalid(message, "expires_after") from exc
+            raise bad_request(message, "expires_after") from exc
     nested = {name[14:-1]: value for name, value in fields.items() if name.startswith("expires_after[")}
     if nested:
         plain["expires_after"] = nested

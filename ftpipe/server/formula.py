@@ -32,17 +32,17 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-class FormulaError(FtpipeError):
+class ExpressionError(FtpipeError):
     """A formula that cannot be read or computed."""
 
     code = "formula"
 
 
-def names_in(formula: str) -> set[str]:
+def variable_names(formula: str) -> set[str]:
     """The scores that a formula uses.
 
     Raises:
-        FormulaError: If it is no arithmetic over names.
+        ExpressionError: If it is no arithmetic over names.
     """
     tree = _parse(formula)
     called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
@@ -57,31 +57,31 @@ def evaluate(formula: str, values: Mapping[str, float]) -> float:
         values: What the names stand for.
 
     Raises:
-        FormulaError: If it cannot be read, or has no finite value.
+        ExpressionError: If it cannot be read, or has no finite value.
     """
     try:
         value = float(_value(_parse(formula), values))
     except (ArithmeticError, ValueError, TypeError) as exc:
         message = f"the formula has no value: {exc}"
-        raise FormulaError(message) from exc
+        raise ExpressionError(message) from exc
     if not math.isfinite(value):
         message = "the formula has no finite value"
-        raise FormulaError(message)
+        raise ExpressionError(message)
     return value
 
 
 def _parse(formula: str) -> ast.expr:
     if len(formula) > MAX_LENGTH:
         message = f"a formula has at most {MAX_LENGTH} characters"
-        raise FormulaError(message)
+        raise ExpressionError(message)
     try:
         tree = ast.parse(formula.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as exc:
         message = "the formula cannot be read"
-        raise FormulaError(message) from exc
+        raise ExpressionError(message) from exc
     if sum(1 for _ in ast.walk(tree)) > MAX_NODES:
         message = "the formula is too long"
-        raise FormulaError(message)
+        raise ExpressionError(message)
     return tree
 
 
@@ -106,15 +106,15 @@ def _value(node: ast.expr, values: Mapping[str, float]) -> float:
         case _:
             pass
     message = "the formula may only have numbers, names of graders, arithmetic and a few functions"
-    raise FormulaError(message)
+    raise ExpressionError(message)
 
 
 def _power(base: float, exponent: float) -> float:
     if abs(exponent) > MAX_POWER:
         message = f"an exponent is at most {MAX_POWER}"
-        raise FormulaError(message)
+        raise ExpressionError(message)
     value = base**exponent
     if isinstance(value, complex):
         message = "the formula has no real value"
-        raise FormulaError(message)
+        raise ExpressionError(message)
     return float(value)

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import StringConstraints
 
-from ftpipe.server.formula import FormulaError, evaluate, names_in
-from ftpipe.server.requests import Body, parse
-from ftpipe.server.wire import Call, invalid, shown
+from ftpipe.server.formula import ExpressionError, evaluate, variable_names
+from ftpipe.server.requests import RequestModel, validate_body
+from ftpipe.server.wire import ApiRequest, bad_request, printable
 from ftpipe.similarity import MEASURES
 
 MAX_TEXT = 100_000
@@ -42,7 +42,7 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Template = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
 
 
-class StringCheck(Body):
+class StringCheck(RequestModel):
     """Compares two texts. Source: OpenAI API description, GraderStringCheck, 2026-08-21."""
 
     type: Literal["string_check"]
@@ -52,7 +52,7 @@ class StringCheck(Body):
     operation: Literal["eq", "ne", "like", "ilike"]
 
 
-class TextSimilarity(Body):
+class TextSimilarity(RequestModel):
     """Measures how alike two texts are. Source: the same, GraderTextSimilarity."""
 
     type: Literal["text_similarity"]
@@ -65,7 +65,7 @@ class TextSimilarity(Body):
     ]  # fmt: skip
 
 
-class Multi(Body):
+class Multi(RequestModel):
     """Combines graders by a formula. Source: the same, GraderMulti; the guide has a map of graders."""
 
     type: Literal["multi"]
@@ -74,7 +74,7 @@ class Multi(Body):
     calculate_output: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 
 
-class RunRequest(Body):
+class RunRequest(RequestModel):
     """``POST /fine_tuning/alpha/graders/run``."""
 
     grader: dict[str, Any]
@@ -82,7 +82,7 @@ class RunRequest(Body):
     item: dict[str, Any] | None = None
 
 
-class ValidateRequest(Body):
+class ValidateRequest(RequestModel):
     """``POST /fine_tuning/alpha/graders/validate``."""
 
     grader: dict[str, Any]
@@ -93,7 +93,7 @@ KINDS: dict[str, type[StringCheck | TextSimilarity | Multi]] = {
     "text_similarity": TextSimilarity,
     "multi": Multi,
 }
-_UNSERVED = {
+_UNSUPPORTED = {
     "score_model": "it asks a remote model",
     "label_model": "it asks a remote model",
     "python": "it would run code from the request",
@@ -105,18 +105,18 @@ Grader = StringCheck | TextSimilarity | Multi
 class Graders:
     """The handlers of ``/fine_tuning/alpha/graders``."""
 
-    def validate(self, call: Call) -> Mapping[str, Any]:
+    def validate(self, call: ApiRequest) -> Mapping[str, Any]:
         """Check a grader and give it back."""
-        asked = parse(ValidateRequest, call.body)
+        asked = validate_body(ValidateRequest, call.body)
         read_grader(asked.grader, "grader")
         return {"grader": asked.grader}
 
-    def run(self, call: Call) -> Mapping[str, Any]:
+    def run(self, call: ApiRequest) -> Mapping[str, Any]:
         """Grade one sample."""
-        asked = parse(RunRequest, call.body)
+        asked = validate_body(RunRequest, call.body)
         grader = read_grader(asked.grader, "grader")
         began = time.perf_counter()
-        grading = Grading(asked.model_sample, asked.item or {})
+        grading = GradingContext(asked.model_sample, asked.item or {})
         reward = grading.score(grader)
         return _run_object(grader, reward, grading, time.perf_counter() - began)
 
@@ -128,50 +128,50 @@ def read_grader(given: Mapping[str, Any], where: str) -> Grader:
         ApiError: 400 that says which field is wrong, or why this kind is not served.
     """
     kind = given.get("type")
-    if isinstance(kind, str) and kind in _UNSERVED:
-        message = f"Graders of type '{kind}' are not served here: {_UNSERVED[kind]}."
-        raise invalid(message, f"{where}.type", "unsupported_grader")
+    if isinstance(kind, str) and kind in _UNSUPPORTED:
+        message = f"Graders of type '{kind}' are not served here: {_UNSUPPORTED[kind]}."
+        raise bad_request(message, f"{where}.type", "unsupported_grader")
     if not isinstance(kind, str) or kind not in KINDS:
         message = f"Invalid '{where}.type': expected one of {', '.join(KINDS)}."
-        raise invalid(message, f"{where}.type")
-    grader = parse(KINDS[kind], given, f"{where}.")
+        raise bad_request(message, f"{where}.type")
+    grader = validate_body(KINDS[kind], given, f"{where}.")
     if isinstance(grader, TextSimilarity) and grader.evaluation_metric not in MEASURES:
         message = f"The measure '{grader.evaluation_metric}' is not served here."
-        raise invalid(message, f"{where}.evaluation_metric", "unsupported_grader")
+        raise bad_request(message, f"{where}.evaluation_metric", "unsupported_grader")
     if isinstance(grader, Multi):
         _check_multi(grader, where)
     return grader
 
 
 def _check_multi(multi: Multi, where: str) -> None:
-    parts = _parts(multi)
+    parts = _subgraders(multi)
     if not 1 <= len(parts) <= MAX_GRADERS:
         message = f"Invalid '{where}.graders': from 1 to {MAX_GRADERS} are taken."
-        raise invalid(message, f"{where}.graders")
+        raise bad_request(message, f"{where}.graders")
     for name, part in parts.items():
-        place = f"{where}.graders.{shown(name)}"
+        place = f"{where}.graders.{printable(name)}"
         if not isinstance(part, dict) or part.get("type") == "multi":
             message = f"Invalid '{place}': expected a grader that is not 'multi'."
-            raise invalid(message, place)
+            raise bad_request(message, place)
         read_grader(part, place)
     try:
-        unknown = names_in(multi.calculate_output) - set(parts)
-    except FormulaError as exc:
+        unknown = variable_names(multi.calculate_output) - set(parts)
+    except ExpressionError as exc:
         message = f"Invalid '{where}.calculate_output': {exc.message}."
-        raise invalid(message, f"{where}.calculate_output") from exc
+        raise bad_request(message, f"{where}.calculate_output") from exc
     if unknown:
-        message = f"Invalid '{where}.calculate_output': no grader is called '{shown(min(unknown))}'."
-        raise invalid(message, f"{where}.calculate_output")
+        message = f"Invalid '{where}.calculate_output': no grader is called '{printable(min(unknown))}'."
+        raise bad_request(message, f"{where}.calculate_output")
 
 
-def _parts(multi: Multi) -> dict[str, Any]:
+def _subgraders(multi: Multi) -> dict[str, Any]:
     """The graders by name; the API description has a single one in place of the map."""
     if isinstance(multi.graders.get("type"), str):
         return {str(multi.graders.get("name", "grader")): multi.graders}
     return multi.graders
 
 
-class Grading:
+class GradingContext:
     """Grades one sample, and remembers what went wrong.
 
     Args:
@@ -188,13 +188,13 @@ class Grading:
     def score(self, grader: Grader) -> float:
         """The grader's score; what cannot be graded scores 0."""
         if isinstance(grader, Multi):
-            self.scores = {name: self._score_part(part, name) for name, part in _parts(grader).items()}
+            self.scores = {name: self._score_part(part, name) for name, part in _subgraders(grader).items()}
             try:
                 return evaluate(grader.calculate_output, self.scores)
-            except FormulaError:
+            except ExpressionError:
                 self.errors.add("formula_parse_error")
                 return 0.0
-        text, reference = self._filled(grader.input), self._filled(grader.reference)
+        text, reference = self._render(grader.input), self._render(grader.reference)
         if isinstance(grader, StringCheck):
             return float(_CHECKS[grader.operation](text, reference))
         return MEASURES[grader.evaluation_metric](text[:MAX_TEXT], reference[:MAX_TEXT])
@@ -202,7 +202,7 @@ class Grading:
     def _score_part(self, part: Mapping[str, Any], name: str) -> float:
         return self.score(read_grader(part, f"grader.graders.{name}"))
 
-    def _filled(self, template: str) -> str:
+    def _render(self, template: str) -> str:
         return _FIELD.sub(lambda found: self._value(found[1]), template)
 
     def _value(self, path: str) -> str:
@@ -232,7 +232,7 @@ class Grading:
 class _Sample:
     """The sample as templates see it; its JSON is only read when it is asked for."""
 
-    def __init__(self, grading: Grading) -> None:
+    def __init__(self, grading: GradingContext) -> None:
         self._grading = grading
 
     def get(self, name: str) -> object:
@@ -248,7 +248,7 @@ _CHECKS: dict[str, Callable[[str, str], bool]] = {
 }
 
 
-def _run_object(grader: Grader, reward: float, grading: Grading, seconds: float) -> dict[str, Any]:
+def _run_object(grader: Grader, reward: float, grading: GradingContext, seconds: float) -> dict[str, Any]:
     errors: dict[str, Any] = {name: name in grading.errors for name in _FLAGS}
     errors |= dict.fromkeys(_DETAILS)
     return {

@@ -19,25 +19,25 @@ from ftpipe.server.untyped import Tokenizer
 if TYPE_CHECKING:
     import torch
 
-BLANKS = {"whitespace_pattern": r"[\x20\n]{0,12}"}
+WHITESPACE_LIMIT = {"whitespace_pattern": r"[\x20\n]{0,12}"}
 """Small models may write blanks without end where JSON lets them."""
 ONE_LINE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """As Python's ``json.dumps`` writes it, which is how chat templates show calls."""
 
 
-class FormError(UsageError):
+class GrammarError(UsageError):
     """A form that no answer can be held to."""
 
     code = "invalid_schema"
 
 
-def json_form(schema: Mapping[str, Any]) -> str:
+def json_rule(schema: Mapping[str, Any]) -> str:
     """A rule for a value of a JSON schema."""
-    return f"%json {json.dumps({'x-guidance': BLANKS, **schema})}"
+    return f"%json {json.dumps({'x-guidance': WHITESPACE_LIMIT, **schema})}"
 
 
-def call_form(functions: Sequence[Mapping[str, Any]]) -> str:
-    """A rule for one call of one of ``functions``, in the text that ``find_tool_calls`` reads."""
+def tool_call_rule(functions: Sequence[Mapping[str, Any]]) -> str:
+    """A rule for one call of one of ``functions``, in the text that ``parse_tool_calls`` reads."""
     calls = [
         {
             "type": "object",
@@ -59,7 +59,7 @@ def call_form(functions: Sequence[Mapping[str, Any]]) -> str:
     return f'"<tool_call>\\n" %json {json.dumps(schema)} "\\n</tool_call>"'
 
 
-def grammar(forms: Iterable[str]) -> str:
+def build_grammar(forms: Iterable[str]) -> str:
     """A grammar of answers that have one of the forms."""
     rules = [f"form{number}: {form}" for number, form in enumerate(forms)]
     names = " | ".join(rule.partition(":")[0] for rule in rules)
@@ -88,15 +88,15 @@ class Vocabulary:
         self.tokens = from_tokenizer(tokenizer, n_vocab=size, eos_token=sorted(stops))
 
 
-class Constraint:
+class GrammarConstraint:
     """Follows one answer along its grammar.
 
     Args:
         vocabulary: The base's tokens.
-        rules: From ``grammar``.
+        rules: From ``build_grammar``.
 
     Raises:
-        FormError: The grammar holds a schema that cannot be followed.
+        GrammarError: The grammar holds a schema that cannot be followed.
     """
 
     def __init__(self, vocabulary: Vocabulary, rules: str) -> None:
@@ -105,11 +105,11 @@ class Constraint:
         text = LLMatcher.grammar_from_lark(rules)
         fault = LLMatcher.validate_grammar(text, vocabulary.tokens)
         if fault:
-            raise FormError(f"no answer can be held to this form: {fault[:300]}", "simplify the schema")
+            raise GrammarError(f"no answer can be held to this form: {fault[:300]}", "simplify the schema")
         self._size = vocabulary.size
         self._matcher = LLMatcher(vocabulary.tokens, text)
 
-    def restrict(self, logits: torch.Tensor) -> torch.Tensor:
+    def mask_logits(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits with minus infinity wherever a token cannot lead to a whole answer."""
         import numpy as np
         import torch
@@ -118,6 +118,6 @@ class Constraint:
         allowed = torch.from_numpy(bits[: self._size].astype(bool))
         return logits.masked_fill(~allowed, float("-inf"))
 
-    def take(self, token: int) -> None:
+    def accept_token(self, token: int) -> None:
         """Go on by the token that was chosen."""
         self._matcher.consume_token(token)

@@ -8,60 +8,60 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ftpipe.server.catalog import Bases, Catalog, LocalBases
-from ftpipe.server.chat import Chat, Engine
-from ftpipe.server.checking import Checker, CheckFile
-from ftpipe.server.dataset_check import check_dataset
-from ftpipe.server.disk import Layout
+from ftpipe.server.catalog import BaseModelSource, Catalog, LocalBaseModels
+from ftpipe.server.chat import ChatCompletionsApi, GenerationBackend
+from ftpipe.server.checking import FileValidator, ValidateFile
+from ftpipe.server.dataset_check import validate_training_file
+from ftpipe.server.disk import DataDirectory
 from ftpipe.server.files import Files
 from ftpipe.server.graders import Graders
-from ftpipe.server.idempotency import InFlight
-from ftpipe.server.jobs import Jobs
-from ftpipe.server.limits import Limits
-from ftpipe.server.owners import Gate, Keys, open_gate, read_keys
+from ftpipe.server.idempotency import InFlightKeys
+from ftpipe.server.jobs import JobsApi
+from ftpipe.server.limits import ModelLimitsApi
+from ftpipe.server.owners import ApiKeys, HostPolicy, build_host_policy, load_api_keys
 from ftpipe.server.permissions import Permissions
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.store import Store, open_store
 from ftpipe.server.supervisor import Supervisor
 from ftpipe.server.sweep import remove_orphans
-from ftpipe.server.uploads import Uploads
+from ftpipe.server.uploads import UploadsApi
 
 
 @dataclass(frozen=True, slots=True)
-class Ports:
+class ServerOverrides:
     """What can be put in another's place; ``None`` takes the real one."""
 
-    open_engine: Callable[[], Engine] | None = None
-    bases: Bases | None = None
-    check_file: CheckFile | None = None
+    open_engine: Callable[[], GenerationBackend] | None = None
+    bases: BaseModelSource | None = None
+    check_file: ValidateFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class ServerContext:
     """Everything that answers requests."""
 
     settings: ServeSettings
-    layout: Layout
+    layout: DataDirectory
     store: Store
-    keys: Keys
-    gate: Gate
-    in_flight: InFlight
+    keys: ApiKeys
+    gate: HostPolicy
+    in_flight: InFlightKeys
     supervisor: Supervisor
     files: Files
-    uploads: Uploads
-    jobs: Jobs
+    uploads: UploadsApi
+    jobs: JobsApi
     models: Catalog
-    chat: Chat
+    chat: ChatCompletionsApi
     permissions: Permissions
     graders: Graders
-    limits: Limits
+    limits: ModelLimitsApi
 
     @property
     def data_dir_id(self) -> str:
         """Names the data folder without showing its path."""
         return hashlib.sha256(str(self.layout.root.resolve()).encode()).hexdigest()[:16]
 
-    def open(self) -> None:
+    def start(self) -> None:
         """Clean up after a crash and start working on jobs."""
         remove_orphans(self.store, self.layout)
         self.supervisor.start()
@@ -72,47 +72,47 @@ class House:
         self.store.close()
 
 
-def build(settings: ServeSettings, ports: Ports | None = None) -> House:
+def build_context(settings: ServeSettings, ports: ServerOverrides | None = None) -> ServerContext:
     """Put a server together; nothing runs yet.
 
     Raises:
-        StateError: If the data folder or its database cannot be used.
+        LocalStateError: If the data folder or its database cannot be used.
         ConfigError: If the key file is at fault.
     """
-    ports = ports or Ports()
-    layout = Layout(settings.data_dir.expanduser().absolute())
+    ports = ports or ServerOverrides()
+    layout = DataDirectory(settings.data_dir.expanduser().absolute())
     layout.prepare()
     store = open_store(layout.database)
-    catalog = Catalog(layout, ports.bases or LocalBases(settings.models_dir, stand_ins=settings.stand_ins))
-    supervisor = Supervisor(store, layout, settings, Checker(ports.check_file or check_dataset))
-    return House(
+    catalog = Catalog(layout, ports.bases or LocalBaseModels(settings.models_dir, stand_ins=settings.stand_ins))
+    supervisor = Supervisor(store, layout, settings, FileValidator(ports.check_file or validate_training_file))
+    return ServerContext(
         settings=settings,
         layout=layout,
         store=store,
-        keys=read_keys(settings.api_key_file),
-        gate=open_gate(settings.host, settings.allowed_hosts),
-        in_flight=InFlight(),
+        keys=load_api_keys(settings.api_key_file),
+        gate=build_host_policy(settings.host, settings.allowed_hosts),
+        in_flight=InFlightKeys(),
         supervisor=supervisor,
         files=Files(layout),
-        uploads=Uploads(store, layout, settings),
-        jobs=Jobs(layout, catalog, settings, supervisor.wake),
+        uploads=UploadsApi(store, layout, settings),
+        jobs=JobsApi(layout, catalog, settings, supervisor.wake),
         models=catalog,
-        chat=Chat(store, catalog, ports.open_engine or _Once(settings)),
+        chat=ChatCompletionsApi(store, catalog, ports.open_engine or _LazyEngine(settings)),
         permissions=Permissions(),
         graders=Graders(),
-        limits=Limits(catalog, settings),
+        limits=ModelLimitsApi(catalog, settings),
     )
 
 
-class _Once:
+class _LazyEngine:
     """Opens the real engine at the first chat; importing it loads torch."""
 
     def __init__(self, settings: ServeSettings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
-        self._engine: Engine | None = None
+        self._engine: GenerationBackend | None = None
 
-    def __call__(self) -> Engine:
+    def __call__(self) -> GenerationBackend:
         with self._lock:
             if self._engine is None:
                 # Read when torch loads: its threads shall sleep while they wait, for a trainer may run beside us.

@@ -13,14 +13,14 @@ from typing import Any
 
 from ftpipe.canonical_json import canonical_json
 from ftpipe.server.clock import now
-from ftpipe.server.store import ReplyRow, Transaction
-from ftpipe.server.wire import Answer, ApiError, Call, invalid
+from ftpipe.server.store import IdempotencyRow, Transaction
+from ftpipe.server.wire import ApiError, ApiRequest, ApiResponse, bad_request
 
-KEPT_SECONDS = 7 * 24 * 3600
+RETENTION_SECONDS = 7 * 24 * 3600
 MAX_KEY = 255
 
 
-class InFlight:
+class InFlightKeys:
     """Keys whose first request has not been answered yet."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class InFlight:
         self._lock = threading.Lock()
 
     @contextmanager
-    def hold(self, owner: str, key: str | None) -> Iterator[None]:
+    def acquire(self, owner: str, key: str | None) -> Iterator[None]:
         """Keep a second request with the same key out while the first is at work.
 
         Raises:
@@ -39,7 +39,7 @@ class InFlight:
             return
         if not 1 <= len(key) <= MAX_KEY:
             message = f"The Idempotency-Key must have 1 to {MAX_KEY} characters."
-            raise invalid(message, "Idempotency-Key")
+            raise bad_request(message, "Idempotency-Key")
         with self._lock:
             if (owner, key) in self._keys:
                 message = "A request with this Idempotency-Key is being worked on."
@@ -52,29 +52,29 @@ class InFlight:
                 self._keys.discard((owner, key))
 
 
-def fingerprint(method: str, path: str, call: Call) -> str:
+def fingerprint(method: str, path: str, call: ApiRequest) -> str:
     """A digest of everything that a request asks for; of a file its content and name."""
     file = None if call.file is None else [call.file.filename, call.file.sha256]
     return hashlib.sha256(canonical_json([method, path, dict(call.body), file])).hexdigest()
 
 
-def replayed(tx: Transaction, owner: str, key: str, print_: str) -> Answer | None:
+def find_stored_response(tx: Transaction, owner: str, key: str, fingerprint: str) -> ApiResponse | None:
     """The stored answer under a key, or ``None`` where there is none.
 
     Raises:
         ApiError: 422 where the key was used for another request.
     """
-    reply = tx.replies.find(owner, key)
+    reply = tx.idempotency_keys.find(owner, key)
     if reply is None:
         return None
-    if reply.fingerprint != print_:
+    if reply.fingerprint != fingerprint:
         message = "This Idempotency-Key was used with another request."
         raise ApiError(422, message, "idempotency_key_reused", "Idempotency-Key")
-    return Answer(body=reply.body, status=reply.status, replayed=True)
+    return ApiResponse(body=reply.body, status=reply.status, replayed=True)
 
 
-def remember(tx: Transaction, owner: str, key: str, print_: str, body: Mapping[str, Any]) -> None:
+def store_response(tx: Transaction, owner: str, key: str, fingerprint: str, body: Mapping[str, Any]) -> None:
     """Store an answer in the transaction of its effect."""
     moment = now()
-    tx.replies.forget_before(moment - KEPT_SECONDS)
-    tx.replies.add(ReplyRow(owner, key, print_, 200, dict(body), moment))
+    tx.idempotency_keys.delete_before(moment - RETENTION_SECONDS)
+    tx.idempotency_keys.add(IdempotencyRow(owner, key, fingerprint, 200, dict(body), moment))

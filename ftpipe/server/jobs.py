@@ -7,22 +7,22 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ftpipe.server.catalog import Catalog, Served, tuned_name
+from ftpipe.server.catalog import Catalog, ResolvedModel, tuned_name
 from ftpipe.server.clock import now
-from ftpipe.server.descriptions import checkpoint_object, event_object, job_object
-from ftpipe.server.disk import START, Layout, link
-from ftpipe.server.requests import CreateJob, Hyperparameters, parse
+from ftpipe.server.descriptions import serialize_checkpoint, serialize_event, serialize_job
+from ftpipe.server.disk import INITIAL_ADAPTER_DIR, DataDirectory, link_or_copy
+from ftpipe.server.requests import CreateJob, Hyperparameters, validate_body
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.store import FileRow, JobRow, Transaction
-from ftpipe.server.store.history import say
-from ftpipe.server.store.jobs import ENDED
-from ftpipe.server.wire import ApiError, Call, invalid, metadata_filter, new_id, shown, whole_number
+from ftpipe.server.store.history import append_event
+from ftpipe.server.store.jobs import TERMINAL_STATUSES
+from ftpipe.server.wire import ApiError, ApiRequest, bad_request, int_query_param, metadata_filter, new_id, printable
 
 LIST_MOST = 1000
 METHODS = ("supervised", "dpo")
 
 
-class Jobs:
+class JobsApi:
     """The handlers of ``/fine_tuning/jobs``.
 
     Args:
@@ -32,129 +32,133 @@ class Jobs:
         wake: Called after a change that the supervisor should look at.
     """
 
-    def __init__(self, layout: Layout, catalog: Catalog, settings: ServeSettings, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, layout: DataDirectory, catalog: Catalog, settings: ServeSettings, wake: Callable[[], None]
+    ) -> None:
         self._layout = layout
         self._catalog = catalog
         self._settings = settings
         self._wake = wake
 
-    def create(self, call: Call, tx: Transaction) -> Mapping[str, Any]:
+    def create(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """Put a job into the queue; its files are checked there."""
-        asked = parse(CreateJob, call.body)
+        asked = validate_body(CreateJob, call.body)
         method, hyperparameters = _method_of(asked)
         served = self._trainable(tx, call.owner, asked.model)
-        training = _usable_file(tx, call.owner, asked.training_file, "training_file")
+        training = _require_training_file(tx, call.owner, asked.training_file, "training_file")
         validation = None
         if asked.validation_file is not None:
-            validation = _usable_file(tx, call.owner, asked.validation_file, "validation_file")
+            validation = _require_training_file(tx, call.owner, asked.validation_file, "validation_file")
         if tx.jobs.count_open(call.owner) >= self._settings.max_open_jobs:
             message = f"You have {self._settings.max_open_jobs} jobs that have not ended; wait for one, or cancel one."
             raise ApiError(429, message, "rate_limit_exceeded")
         row = _new_row(call.owner, asked, served, method, hyperparameters)
-        self._keep_files(row, training, validation, served.adapter)
+        self._link_files(row, training, validation, served.adapter)
         tx.jobs.create(row)
-        say(tx, row.id, f"Created fine-tuning job: {row.id}")
+        append_event(tx, row.id, f"Created fine-tuning job: {row.id}")
         if served.stand_in:
-            say(tx, row.id, f"{shown(asked.model)} is served here by {served.base}", level="warn")
+            append_event(tx, row.id, f"{printable(asked.model)} is served here by {served.base}", level="warn")
         if asked.integrations:
-            say(tx, row.id, "Integrations are noted and not run here; read the metrics from the events", level="warn")
+            append_event(
+                tx, row.id, "Integrations are noted and not run here; read the metrics from the events", level="warn"
+            )
         tx.afterwards.append(self._wake)
-        return job_object(row)
+        return serialize_job(row)
 
-    def _trainable(self, tx: Transaction, owner: str, model: str) -> Served:
+    def _trainable(self, tx: Transaction, owner: str, model: str) -> ResolvedModel:
         served = self._catalog.find(tx, owner, model)
         if served is None:
-            message = f"The model '{shown(model)}' is not available for fine-tuning here."
-            raise invalid(message, "model", "model_not_available")
+            message = f"The model '{printable(model)}' is not available for fine-tuning here."
+            raise bad_request(message, "model", "model_not_available")
         return served
 
-    def _keep_files(self, row: JobRow, training: FileRow, validation: FileRow | None, adapter: Path | None) -> None:
+    def _link_files(self, row: JobRow, training: FileRow, validation: FileRow | None, adapter: Path | None) -> None:
         """Give the job its own hold on its files, so that deleting them does not take them from it."""
         folder = self._layout.job(row.id)
         folder.mkdir(mode=0o700)
-        link(self._layout.file(training.id), folder / "training.jsonl")
+        link_or_copy(self._layout.file(training.id), folder / "training.jsonl")
         if validation is not None:
-            link(self._layout.file(validation.id), folder / "validation.jsonl")
+            link_or_copy(self._layout.file(validation.id), folder / "validation.jsonl")
         if adapter is not None:
-            (folder / START).mkdir(mode=0o700)
+            (folder / INITIAL_ADAPTER_DIR).mkdir(mode=0o700)
             for piece in adapter.iterdir():
-                link(piece, folder / START / piece.name)
+                link_or_copy(piece, folder / INITIAL_ADAPTER_DIR / piece.name)
 
-    def list(self, call: Call, tx: Transaction) -> Mapping[str, Any]:
+    def list(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """One page of the owner's jobs, newest first."""
         pairs, bare = metadata_filter(call)
-        limit = whole_number(call, "limit", 20, most=LIST_MOST)
+        limit = int_query_param(call, "limit", 20, most=LIST_MOST)
         page = tx.jobs.page_of(call.owner, after=call.query.get("after"), limit=limit, pairs=pairs, bare=bare)
-        return {"object": "list", "data": [job_object(row) for row in page.rows], "has_more": page.has_more}
+        return {"object": "list", "data": [serialize_job(row) for row in page.rows], "has_more": page.has_more}
 
-    def retrieve(self, call: Call, tx: Transaction) -> Mapping[str, Any]:
+    def retrieve(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """One job."""
-        return job_object(self._find(call, tx))
+        return serialize_job(self._find(call, tx))
 
-    def cancel(self, call: Call, tx: Transaction) -> Mapping[str, Any]:
+    def cancel(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """End a job for good; a running trainer is stopped within seconds. Cancelling twice changes nothing."""
         job = self._find(call, tx)
         if job.status in ("succeeded", "failed"):
-            raise _cannot(job, "cancelled")
+            raise _invalid_transition(job, "cancelled")
         if job.status != "cancelled":
-            tx.jobs.change(job.id, status="cancelled", wanted="cancel", finished_at=now(), estimated_finish=None)
-            say(tx, job.id, "The job was cancelled")
+            tx.jobs.update(job.id, status="cancelled", wanted="cancel", finished_at=now(), estimated_finish=None)
+            append_event(tx, job.id, "The job was cancelled")
             tx.afterwards.append(self._wake)
-        return job_object(self._find(call, tx))
+        return serialize_job(self._find(call, tx))
 
-    def pause(self, call: Call, tx: Transaction) -> Mapping[str, Any]:
+    def pause(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """Hold a job; a running trainer stops at its next step and keeps what it has learnt."""
         job = self._find(call, tx)
-        if job.status in ENDED:
-            raise _cannot(job, "paused")
+        if job.status in TERMINAL_STATUSES:
+            raise _invalid_transition(job, "paused")
         if job.status in ("validating_files", "queued"):
-            tx.jobs.change(job.id, status="paused", wanted="pause")
-            say(tx, job.id, "The job is paused")
+            tx.jobs.update(job.id, status="paused", wanted="pause")
+            append_event(tx, job.id, "The job is paused")
         elif job.status == "running" and job.wanted != "pause":
-            tx.jobs.change(job.id, wanted="pause")
-            say(tx, job.id, "The job will pause at its next step")
+            tx.jobs.update(job.id, wanted="pause")
+            append_event(tx, job.id, "The job will pause at its next step")
         tx.afterwards.append(self._wake)
-        return job_object(self._find(call, tx))
+        return serialize_job(self._find(call, tx))
 
-    def resume(self, call: Call, tx: Transaction) -> Mapping[str, Any]:
+    def resume(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """Let a paused job go on; one that goes on already is left alone."""
         job = self._find(call, tx)
-        if job.status in ENDED:
-            raise _cannot(job, "resumed")
+        if job.status in TERMINAL_STATUSES:
+            raise _invalid_transition(job, "resumed")
         if job.status == "paused":
             status = "queued" if job.checked else "validating_files"
-            tx.jobs.change(job.id, status=status, wanted="run")
-            say(tx, job.id, "The job goes on")
+            tx.jobs.update(job.id, status=status, wanted="run")
+            append_event(tx, job.id, "The job goes on")
         elif job.wanted == "pause":
-            tx.jobs.change(job.id, wanted="run")
+            tx.jobs.update(job.id, wanted="run")
         tx.afterwards.append(self._wake)
-        return job_object(self._find(call, tx))
+        return serialize_job(self._find(call, tx))
 
-    def events(self, call: Call, tx: Transaction) -> Mapping[str, Any]:
+    def events(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """One page of a job's events, newest first."""
         job = self._find(call, tx)
-        limit = whole_number(call, "limit", 20, most=LIST_MOST)
+        limit = int_query_param(call, "limit", 20, most=LIST_MOST)
         page = tx.events.page_of(job.id, after=call.query.get("after"), limit=limit)
-        return {"object": "list", "data": [event_object(row) for row in page.rows], "has_more": page.has_more}
+        return {"object": "list", "data": [serialize_event(row) for row in page.rows], "has_more": page.has_more}
 
-    def checkpoints(self, call: Call, tx: Transaction) -> Mapping[str, Any]:
+    def checkpoints(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """One page of a job's kept checkpoints, highest step first."""
         job = self._find(call, tx)
-        limit = whole_number(call, "limit", 10, most=LIST_MOST)
+        limit = int_query_param(call, "limit", 10, most=LIST_MOST)
         page = tx.checkpoints.page_of(job.id, after=call.query.get("after"), limit=limit)
         return {
             "object": "list",
-            "data": [checkpoint_object(row) for row in page.rows],
+            "data": [serialize_checkpoint(row) for row in page.rows],
             "first_id": page.rows[0].id if page.rows else None,
             "last_id": page.rows[-1].id if page.rows else None,
             "has_more": page.has_more,
         }
 
     @staticmethod
-    def _find(call: Call, tx: Transaction) -> JobRow:
+    def _find(call: ApiRequest, tx: Transaction) -> JobRow:
         job = tx.jobs.get(call.path["job_id"], call.owner)
         if job is None:
-            message = f"Could not find fine tune: {shown(call.path['job_id'])}"
+            message = f"Could not find fine tune: {printable(call.path['job_id'])}"
             raise ApiError(404, message, "fine_tune_not_found", "fine_tune_id")
         return job
 
@@ -164,28 +168,28 @@ def _method_of(asked: CreateJob) -> tuple[str, Hyperparameters]:
     kind = "supervised" if asked.method is None else asked.method.type
     if kind not in METHODS:
         message = f"The method '{kind}' is not available for this model."
-        raise invalid(message, "method.type", "model_not_available")
+        raise bad_request(message, "method.type", "model_not_available")
     block = None if asked.method is None else getattr(asked.method, kind)
     own = None if block is None else block.hyperparameters
     chosen = own or asked.hyperparameters or Hyperparameters()
     if chosen.beta is not None and kind != "dpo":
         message = "'beta' belongs to the method dpo."
-        raise invalid(message, f"method.{kind}.hyperparameters.beta", "unknown_parameter")
+        raise bad_request(message, f"method.{kind}.hyperparameters.beta", "unknown_parameter")
     return kind, chosen
 
 
-def _usable_file(tx: Transaction, owner: str, file_id: str, param: str) -> FileRow:
+def _require_training_file(tx: Transaction, owner: str, file_id: str, param: str) -> FileRow:
     row = tx.files.get(owner, file_id, now=now())
     if row is None:
-        message = f"File '{shown(file_id)}' does not exist."
-        raise invalid(message, param, "file_not_found")
+        message = f"File '{printable(file_id)}' does not exist."
+        raise bad_request(message, param, "file_not_found")
     if row.purpose != "fine-tune":
         message = f"File '{row.id}' has the purpose '{row.purpose}'; it must be 'fine-tune'."
-        raise invalid(message, param, "invalid_file_purpose")
+        raise bad_request(message, param, "invalid_file_purpose")
     return row
 
 
-def _new_row(owner: str, asked: CreateJob, served: Served, method: str, chosen: Hyperparameters) -> JobRow:
+def _new_row(owner: str, asked: CreateJob, served: ResolvedModel, method: str, chosen: Hyperparameters) -> JobRow:
     job_id = new_id("ftjob-")
     integrations = None
     if asked.integrations is not None:
@@ -208,8 +212,8 @@ def _new_row(owner: str, asked: CreateJob, served: Served, method: str, chosen: 
     )
 
 
-def _cannot(job: JobRow, what: str) -> ApiError:
+def _invalid_transition(job: JobRow, what: str) -> ApiError:
     message = f"Job {job.id} has {job.status} and cannot be {what}."
     if job.status == "cancelled":
         message = f"Job {job.id} was cancelled and cannot be {what}."
-    return invalid(message, None, "invalid_job_status")
+    return bad_request(message, None, "invalid_job_status")

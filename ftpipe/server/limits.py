@@ -8,10 +8,10 @@ from typing import Any
 from ftpipe.server.catalog import Catalog
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.store import Transaction
-from ftpipe.server.wire import Call
+from ftpipe.server.wire import ApiRequest
 
 
-class Limits:
+class ModelLimitsApi:
     """The handler of ``/fine_tuning/model_limits``.
 
     Args:
@@ -23,7 +23,7 @@ class Limits:
         self._catalog = catalog
         self._settings = settings
 
-    def show(self, call: Call, tx: Transaction) -> Mapping[str, Any]:
+    def get(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """Limits by model, in the shape that a client of OpenAI's route expects.
 
         Source: second-hand, one client's types; the route is not in the API description, 2026-08-21.

@@ -13,7 +13,7 @@ MAX_BYTES = 10 * 1024 * 1024
 KEPT_FILES = 3
 
 
-def open_log(path: Path, level: str) -> None:
+def configure_logging(path: Path, level: str) -> None:
     """Send the server's log lines to a file that only its owner may read, and to stderr.
 
     Args:

@@ -16,13 +16,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ftpipe.server.catalog import Served, no_model
+from ftpipe.server.catalog import ResolvedModel, model_not_found
 from ftpipe.server.processes import trainer_environment
-from ftpipe.server.trainers.ranking import Asked
-from ftpipe.server.wire import Answer, ApiError, Call, invalid
+from ftpipe.server.trainers.ranking import ScoringRequest
+from ftpipe.server.wire import ApiError, ApiRequest, ApiResponse, bad_request
 
 if TYPE_CHECKING:
-    from ftpipe.server.house import House
+    from ftpipe.server.house import ServerContext
 
 COMMAND = (sys.executable, "-m", "ftpipe.server.trainers.ranking")
 MOST_MODELS = 8
@@ -32,41 +32,41 @@ DATA_FAULTS = ("dataset", "mask")
 """Codes of errors that are the file's."""
 
 
-class Losses:
+class RowLossesApi:
     """The handler of ``POST /ftpipe/losses``.
 
     Args:
         house: The server.
     """
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: ServerContext) -> None:
         self._house = house
         self._busy = threading.Lock()
 
-    def rank(self, call: Call) -> Answer:
+    def score(self, call: ApiRequest) -> ApiResponse:
         """Score the rows of the form's ``file`` under its ``models`` (a JSON list of names of one base)."""
         if call.file is None:
             message = "Missing required parameter: 'file'."
-            raise invalid(message, "file", "missing_required_parameter")
+            raise bad_request(message, "file", "missing_required_parameter")
         served = self._find(call.owner, _names(call.body))
         if len({model.base for model in served}) > 1:
             message = "Losses per token can only be compared between models of one base."
-            raise invalid(message, "models")
+            raise bad_request(message, "models")
         events = self._scored(call.file.path, served)
         # The first one is waited for, so that a file that cannot be scored is an HTTP error and no torn stream.
-        return Answer(events=_stream(next(events), events))
+        return ApiResponse(events=_stream(next(events), events))
 
-    def _find(self, owner: str, names: list[str]) -> list[Served]:
+    def _find(self, owner: str, names: list[str]) -> list[ResolvedModel]:
         found = []
         with self._house.store.read() as tx:
             for name in names:
                 served = self._house.models.find(tx, owner, name)
                 if served is None:
-                    raise no_model(name)
+                    raise model_not_found(name)
                 found.append(served)
         return found
 
-    def _scored(self, file: Path, served: list[Served]) -> Iterator[dict[str, Any]]:
+    def _scored(self, file: Path, served: list[ResolvedModel]) -> Iterator[dict[str, Any]]:
         """What the process says; its end, or that of whoever reads it, ends the process and removes the file."""
         if not self._busy.acquire(blocking=False):
             message = "Another file is being scored; ask again when it is done."
@@ -75,7 +75,7 @@ class Losses:
         try:
             file.replace(kept)
             adapters = tuple(one.adapter for one in served)
-            asked = Asked(kept, served[0].base, adapters, self._house.settings.models_dir)
+            asked = ScoringRequest(kept, served[0].base, adapters, self._house.settings.models_dir)
             yield from _lines([*COMMAND, asked.as_json()])
         finally:
             kept.unlink(missing_ok=True)
@@ -89,10 +89,10 @@ def _names(body: Mapping[str, Any]) -> list[str]:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         message = "Invalid 'models': expected a JSON list of model names."
-        raise invalid(message, "models")
+        raise bad_request(message, "models")
     if not 1 <= len(names) <= MOST_MODELS:
         message = f"Invalid 'models': expected 1 to {MOST_MODELS} names, got {len(names)}."
-        raise invalid(message, "models")
+        raise bad_request(message, "models")
     return names
 
 

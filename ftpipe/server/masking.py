@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ftpipe.dataset.conversation import MaskError as MaskError
-from ftpipe.dataset.conversation import Message, fit_messages
+from ftpipe.dataset.conversation import ChatTemplateError as ChatTemplateError
+from ftpipe.dataset.conversation import Message, to_template_messages
 from ftpipe.server.untyped import Tokenizer
 
-IGNORED = -100
+IGNORE_INDEX = -100
 """Label of a position that is not trained."""
 
 Tools = Sequence[Mapping[str, Any]] | None
@@ -38,9 +38,9 @@ class Example:
     @property
     def trained(self) -> int:
         """How many tokens have a label."""
-        return sum(label != IGNORED for label in self.labels)
+        return sum(label != IGNORE_INDEX for label in self.labels)
 
-    def cut(self, limit: int) -> Example:
+    def truncate(self, limit: int) -> Example:
         """The first ``limit`` tokens; what is beyond is lost, as the hosted service does it."""
         return Example(self.ids[:limit], self.labels[:limit])
 
@@ -55,14 +55,14 @@ class Example:
 
 
 @dataclass(frozen=True)
-class _Turn:
+class _TurnSpan:
     """An assistant turn in a rendered conversation: ``text[start:stop]`` is trained."""
 
     start: int
     stop: int
 
 
-class ChatMask:
+class ChatTokenizer:
     """Makes training sequences with one tokenizer.
 
     Attributes:
@@ -74,12 +74,14 @@ class ChatMask:
         try:
             template = tokenizer.get_chat_template()
         except ValueError as exc:
-            raise MaskError(
+            raise ChatTemplateError(
                 "this base has no chat template, so its conversations cannot be written down",
                 "choose an instruct model, whose tokenizer carries a template",
             ) from exc
         if not tokenizer.is_fast:
-            raise MaskError("this base's tokenizer gives no character offsets", "choose a base with a tokenizer.json")
+            raise ChatTemplateError(
+                "this base's tokenizer gives no character offsets", "choose a base with a tokenizer.json"
+            )
         self._tokenizer = tokenizer
         self._template: str = template
         self._special = frozenset(tokenizer.all_special_ids) | _added_special_ids(tokenizer)
@@ -89,21 +91,21 @@ class ChatMask:
         """The sequences of one chat record: one, or one per trained turn where the template rewrites earlier turns.
 
         Raises:
-            MaskError: The template refuses the record, or nothing in it would be trained.
+            ChatTemplateError: The template refuses the record, or nothing in it would be trained.
         """
         raw = record.get("messages") or []
         chosen = [i for i, m in enumerate(raw) if m.get("role") == "assistant" and m.get("weight", 1) != 0]
         if not chosen:
-            raise MaskError("no assistant message is trained", "give at least one a weight other than 0")
+            raise ChatTemplateError("no assistant message is trained", "give at least one a weight other than 0")
         tools = record.get("tools") or [{"type": "function", "function": f} for f in record.get("functions") or []]
-        messages = fit_messages(raw, tools, self._template)
+        messages = to_template_messages(raw, tools, self._template)
         chosen = [i + len(messages) - len(raw) for i in chosen]
         whole = self._render(messages, tools)
-        turns: list[_Turn] = []
+        turns: list[_TurnSpan] = []
         for index in chosen:
-            before, upto = self._around(messages, tools, index)
+            before, upto = self._turn_bounds(messages, tools, index)
             if not whole.startswith(upto):
-                return self._unroll(messages, tools, chosen)
+                return self._split_per_turn(messages, tools, chosen)
             turns.append(self._turn(before, upto))
         return [self._encode(whole, turns)]
 
@@ -111,7 +113,7 @@ class ChatMask:
         """The preferred and the other sequence of one preference record; only the last turn is trained.
 
         Raises:
-            MaskError: The template refuses the record.
+            ChatTemplateError: The template refuses the record.
         """
         asked = record["input"]
         chosen, rejected = (
@@ -122,33 +124,33 @@ class ChatMask:
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None) -> list[int]:
         """Token ids of a conversation that the model is to go on with."""
-        fitted = fit_messages(messages, tools, self._template)
+        fitted = to_template_messages(messages, tools, self._template)
         return list(self._tokenizer(self._render(fitted, tools, ask=True), add_special_tokens=False)["input_ids"])
 
     def end_of_turn(self) -> int:
         """Id of the token that closes an assistant turn.
 
         Raises:
-            MaskError: The template closes turns with no special token.
+            ChatTemplateError: The template closes turns with no special token.
         """
         messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-        before, upto = self._around(messages, None, 1)
+        before, upto = self._turn_bounds(messages, None, 1)
         end = self._turn(before, upto).stop
         return int(self._tokenizer(upto[len(before) : end], add_special_tokens=False)["input_ids"][-1])
 
-    def _unroll(self, messages: list[dict[str, Any]], tools: Tools, chosen: Sequence[int]) -> list[Example]:
+    def _split_per_turn(self, messages: list[dict[str, Any]], tools: Tools, chosen: Sequence[int]) -> list[Example]:
         self.unrolled += 1
         found = []
         for index in chosen:
-            before, upto = self._around(messages, tools, index)
+            before, upto = self._turn_bounds(messages, tools, index)
             found.append(self._encode(upto, [self._turn(before, upto)]))
         return found
 
-    def _around(self, messages: list[dict[str, Any]], tools: Tools, index: int) -> tuple[str, str]:
+    def _turn_bounds(self, messages: list[dict[str, Any]], tools: Tools, index: int) -> tuple[str, str]:
         before = self._render(messages[:index], tools, ask=True)
         upto = self._render(messages[: index + 1], tools)
         if not upto.startswith(before):
-            raise MaskError(
+            raise ChatTemplateError(
                 "the chat template does not begin a finished turn with its own generation prompt",
                 "this base cannot be trained from chat data as it stands; choose another base",
             )
@@ -162,30 +164,30 @@ class ChatMask:
                 messages, tools=tools or None, tokenize=False, add_generation_prompt=ask
             )
         except (TemplateError, TypeError, KeyError, AttributeError, ValueError) as exc:
-            raise MaskError(
+            raise ChatTemplateError(
                 f"the base's chat template refuses the conversation: {exc}", "change the order of roles"
             ) from exc
         return str(text)
 
-    def _turn(self, before: str, upto: str) -> _Turn:
+    def _turn(self, before: str, upto: str) -> _TurnSpan:
         """The part of a turn that is trained: from the generation prompt to the end-of-turn token."""
         segment = upto[len(before) :]
         encoded = self._tokenizer(segment, add_special_tokens=False, return_offsets_mapping=True)
         ends = [end for id_, (_, end) in zip(*_ids_and_offsets(encoded), strict=True) if id_ in self._special]
         if not ends or segment[ends[-1] :].strip():
-            raise MaskError(
+            raise ChatTemplateError(
                 "the chat template ends an assistant turn without an end-of-turn token, so the model would never stop",
                 "choose a base whose template closes each turn with a special token",
             )
-        return _Turn(len(before), len(before) + ends[-1])
+        return _TurnSpan(len(before), len(before) + ends[-1])
 
-    def _encode(self, text: str, turns: Sequence[_Turn]) -> Example:
+    def _encode(self, text: str, turns: Sequence[_TurnSpan]) -> Example:
         encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ids, offsets = _ids_and_offsets(encoded)
         labels = tuple(_labels(ids, offsets, turns))
         example = Example(tuple(ids), labels)
         if example.trained == 0:
-            raise MaskError("nothing of the record is trained", "give an assistant message some text")
+            raise ChatTemplateError("nothing of the record is trained", "give an assistant message some text")
         return example
 
 
@@ -202,11 +204,11 @@ def _ids_and_offsets(encoded: Tokenizer) -> tuple[list[int], list[tuple[int, int
     return list(encoded["input_ids"]), [(int(start), int(end)) for start, end in encoded["offset_mapping"]]
 
 
-def _labels(ids: Sequence[int], offsets: Sequence[tuple[int, int]], turns: Sequence[_Turn]) -> Iterator[int]:
+def _labels(ids: Sequence[int], offsets: Sequence[tuple[int, int]], turns: Sequence[_TurnSpan]) -> Iterator[int]:
     """A label for each token; one that straddles a turn's start belongs to the prompt and stays untrained."""
     waiting = list(turns)
     for id_, (start, end) in zip(ids, offsets, strict=True):
         while waiting and start >= waiting[0].stop:
             waiting.pop(0)
         inside = bool(waiting) and waiting[0].start <= start and end <= waiting[0].stop and start < end
-        yield id_ if inside else IGNORED
+        yield id_ if inside else IGNORE_INDEX

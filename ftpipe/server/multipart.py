@@ -13,7 +13,7 @@ from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
-from ftpipe.server.wire import ApiError, ReceivedFile, invalid
+from ftpipe.server.wire import ApiError, ReceivedUpload, bad_request
 
 MAX_FIELDS = 16
 MAX_FIELD_BYTES = 16 * 1024
@@ -30,7 +30,7 @@ class _Part:
     target: BinaryIO | None = None
 
 
-class FormReceiver:
+class MultipartFormParser:
     """Takes a multipart body piece by piece; ``close`` must be called in the end, whatever happened.
 
     Args:
@@ -47,7 +47,7 @@ class FormReceiver:
             message = "The body must be multipart/form-data with a boundary."
             raise ApiError(400, message, "invalid_content_type")
         self.fields: dict[str, str] = {}
-        self.file: ReceivedFile | None = None
+        self.file: ReceivedUpload | None = None
         self._folder = folder
         self._file_field = file_field
         self._max_file_bytes = max_file_bytes
@@ -139,10 +139,10 @@ class FormReceiver:
     def _open_file(self, filename: str) -> None:
         if self.file is not None:
             message = f"The form has more than one '{self._file_field}'."
-            raise invalid(message, self._file_field)
+            raise bad_request(message, self._file_field)
         self._temporary = self._folder / secrets.token_hex(16)
         self._part.target = self._temporary.open("xb", buffering=0)
-        self.file = ReceivedFile(self._temporary, plain_name(filename), 0, "")
+        self.file = ReceivedUpload(self._temporary, sanitize_filename(filename), 0, "")
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._part.target is None:
@@ -169,17 +169,17 @@ class FormReceiver:
                 self.fields[self._part.name] = self._part.value.decode()
             except UnicodeDecodeError as exc:
                 message = "A field of the form is not UTF-8."
-                raise invalid(message) from exc
+                raise bad_request(message) from exc
         elif self.file is not None:
             self._part.target.close()
             self._part.target = None
-            self.file = ReceivedFile(self.file.path, self.file.filename, self._size, self._hash.hexdigest())
+            self.file = ReceivedUpload(self.file.path, self.file.filename, self._size, self._hash.hexdigest())
 
     def _end(self) -> None:
         self._done = True
 
 
-def plain_name(filename: str) -> str:
+def sanitize_filename(filename: str) -> str:
     """A client's file name without folders and control characters, at most 255 characters."""
     last = filename.replace("\\", "/").rpartition("/")[2]
     clean = "".join(char for char in last if char.isprintable()).strip()

@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 from ftpipe.errors import ConfigError, UsageError
 from ftpipe.server.wire import ApiError
 
-NO_KEYS_OWNER = "local"
+DEFAULT_OWNER = "local"
 _OWNER = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
+class ApiKeys:
     """Digests of the keys with their owners; without any, everyone is ``local``."""
 
     digests: tuple[tuple[bytes, str], ...] = ()
@@ -32,7 +32,7 @@ class Keys:
             ApiError: 401 where a key is needed and none, or a wrong one, was sent.
         """
         if not self.digests:
-            return NO_KEYS_OWNER
+            return DEFAULT_OWNER
         scheme, _, given = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not given.strip():
             message = "You didn't provide an API key. Send it as 'Authorization: Bearer KEY'."
@@ -46,14 +46,14 @@ class Keys:
         return found[0]
 
 
-def read_keys(path: Path | None) -> Keys:
+def load_api_keys(path: Path | None) -> ApiKeys:
     """Read a key file.
 
     Raises:
         ConfigError: If it cannot be read, is empty, or names an owner that is no plain word.
     """
     if path is None:
-        return Keys()
+        return ApiKeys()
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as exc:
@@ -63,12 +63,12 @@ def read_keys(path: Path | None) -> Keys:
     if not entries:
         message = f"the key file {path} holds no key"
         raise ConfigError(message, "write one key a line, as KEY or OWNER:KEY")
-    return Keys(tuple(_entry(line, path) for line in entries))
+    return ApiKeys(tuple(_entry(line, path) for line in entries))
 
 
 def _entry(line: str, path: Path) -> tuple[bytes, str]:
     owner, colon, key = line.rpartition(":")
-    owner = owner.strip() if colon else NO_KEYS_OWNER
+    owner = owner.strip() if colon else DEFAULT_OWNER
     if not _OWNER.fullmatch(owner) or not key.strip():
         message = f"the key file {path} has a line that is not KEY or OWNER:KEY"
         raise ConfigError(message, "an owner has letters, digits, dots, dashes and underscores")
@@ -87,7 +87,7 @@ def is_loopback(host: str) -> bool:
     return address is not None and address.is_loopback
 
 
-def refuse_open_door(host: str, keys: Keys) -> None:
+def require_keys_unless_loopback(host: str, keys: ApiKeys) -> None:
     """Refuse to listen beyond this machine without keys.
 
     Raises:
@@ -99,7 +99,7 @@ def refuse_open_door(host: str, keys: Keys) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class HostPolicy:
     """Which Host and Origin headers are believed, against DNS rebinding and requests from web pages."""
 
     names: frozenset[str]
@@ -113,7 +113,7 @@ class Gate:
             ApiError: 403.
         """
         host = headers.get("host", "")
-        if not self._believes(_name_of(host)):
+        if not self._is_allowed(_name_of(host)):
             message = "This Host is not served here. Allow it with --allowed-host NAME."
             raise ApiError(403, message, "host_not_allowed")
         origin = headers.get("origin")
@@ -124,20 +124,20 @@ class Gate:
             message = "Requests from web pages of another site are refused."
             raise ApiError(403, message, "origin_not_allowed")
 
-    def _believes(self, name: str) -> bool:
+    def _is_allowed(self, name: str) -> bool:
         if name in self.names:
             return True
         address = _address(name)
         return address is not None and (address.is_loopback or self.any_address)
 
 
-def open_gate(host: str, allowed: Iterable[str]) -> Gate:
+def build_host_policy(host: str, allowed: Iterable[str]) -> HostPolicy:
     """The gate for a server that listens on ``host``."""
     names = {"localhost", host.lower(), *(name.lower() for name in allowed)}
     outside = not is_loopback(host)
     if outside:
         names.add(socket.gethostname().lower())
-    return Gate(frozenset(names), outside)
+    return HostPolicy(frozenset(names), outside)
 
 
 def _netloc(origin: str) -> str:

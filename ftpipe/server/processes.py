@@ -22,15 +22,15 @@ import psutil
 from ftpipe.server.disk import read_json, write_json
 
 LOCK = "trainer.lock"
-NOTE = "trainer.json"
+PID_FILE = "trainer.json"
 LOG = "trainer.log"
 NICE = 5
-GRACE = 3.0
+KILL_AFTER_SECONDS = 3.0
 """Seconds between SIGTERM and SIGKILL."""
 
 
 @dataclass(slots=True)
-class Trainer:
+class TrainerProcess:
     """A trainer at work, started by this server or by the one before it."""
 
     folder: Path
@@ -59,12 +59,12 @@ class Trainer:
         if not self.told_to_pause:
             self.told_to_pause = self._send(signal.SIGUSR1)
 
-    def end(self) -> None:
+    def terminate(self) -> None:
         """Tell the trainer to end at once; after a grace, it and all its children are killed."""
         if self.signalled_at is None:
             if self._send(signal.SIGTERM):
                 self.signalled_at = time.monotonic()
-        elif time.monotonic() - self.signalled_at > GRACE:
+        elif time.monotonic() - self.signalled_at > KILL_AFTER_SECONDS:
             self._send(signal.SIGKILL)
 
     def _send(self, number: signal.Signals) -> bool:
@@ -81,7 +81,7 @@ class Trainer:
         return True
 
 
-def start(command: tuple[str, ...], folder: Path) -> Trainer | None:
+def start(command: tuple[str, ...], folder: Path) -> TrainerProcess | None:
     """Start a trainer on a job's folder.
 
     Returns:
@@ -110,13 +110,13 @@ def start(command: tuple[str, ...], folder: Path) -> Trainer | None:
     with suppress(psutil.Error, OSError):
         # Requests are answered first when both want the processor.
         psutil.Process(process.pid).nice(NICE)
-    write_json(folder / NOTE, {"pid": process.pid, "created": _created(process.pid)})
-    return Trainer(folder, process.pid, process)
+    write_json(folder / PID_FILE, {"pid": process.pid, "created": _created(process.pid)})
+    return TrainerProcess(folder, process.pid, process)
 
 
-def adopt(folder: Path) -> Trainer | None:
+def find_running(folder: Path) -> TrainerProcess | None:
     """The trainer that is at work in a folder, or ``None``."""
-    return Trainer(folder, _find_pid(folder)) if is_locked(folder) else None
+    return TrainerProcess(folder, _find_pid(folder)) if is_locked(folder) else None
 
 
 def is_locked(folder: Path) -> bool:
@@ -152,7 +152,7 @@ def trainer_environment() -> dict[str, str]:
 
 def _find_pid(folder: Path) -> int | None:
     """The pid of the trainer in a folder: as noted at its start, else by its command line."""
-    note = read_json(folder / NOTE) or {}
+    note = read_json(folder / PID_FILE) or {}
     pid = note.get("pid")
     if isinstance(pid, int) and note.get("created") is not None and _created(pid) == note["created"]:
         return pid

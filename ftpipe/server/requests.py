@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
-from ftpipe.server.wire import ApiError, invalid, shown
+from ftpipe.server.wire import ApiError, bad_request, printable
 
 MAX_PAIRS = 16
 Auto = Literal["auto"]
@@ -18,27 +18,27 @@ Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_PAIR
 """Source: OpenAI API description, Metadata, 2026-08-21."""
 
 
-class Body(BaseModel):
+class RequestModel(BaseModel):
     """A request body: strict about types, closed against parameters that it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class ExpiresAfter(Body):
+class ExpiresAfter(RequestModel):
     """When a file shall vanish. Source: OpenAI API description, FileExpirationAfter, 2026-08-21."""
 
     anchor: Literal["created_at"]
     seconds: Annotated[int, Field(ge=3600, le=2592000)]
 
 
-class CreateFile(Body):
+class CreateFile(RequestModel):
     """The text fields of ``POST /files``."""
 
     purpose: Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
     expires_after: ExpiresAfter | None = None
 
 
-class CreateUpload(Body):
+class CreateUpload(RequestModel):
     """``POST /uploads``."""
 
     filename: Annotated[str, StringConstraints(min_length=1, max_length=512)]
@@ -48,7 +48,7 @@ class CreateUpload(Body):
     expires_after: ExpiresAfter | None = None
 
 
-class CompleteUpload(Body):
+class CompleteUpload(RequestModel):
     """``POST /uploads/{id}/complete``."""
 
     part_ids: Annotated[list[Text], Field(max_length=10000)]
@@ -70,7 +70,7 @@ class Hyperparameters(BaseModel):
     beta: Annotated[float, Field(gt=0, le=2)] | Auto | None = None
 
 
-class MethodBlock(Body):
+class MethodBlock(RequestModel):
     """What belongs to one method."""
 
     hyperparameters: Hyperparameters | None = None
@@ -83,7 +83,7 @@ class ReinforcementBlock(MethodBlock):
     response_format: dict[str, Any] | None = None
 
 
-class MethodChoice(Body):
+class MethodChoice(RequestModel):
     """The method of a job; only the block of its own type is used."""
 
     type: Literal["supervised", "dpo", "reinforcement"]
@@ -92,7 +92,7 @@ class MethodChoice(Body):
     reinforcement: ReinforcementBlock | None = None
 
 
-class Wandb(Body):
+class Wandb(RequestModel):
     """A Weights and Biases project."""
 
     project: Text
@@ -101,14 +101,14 @@ class Wandb(Body):
     tags: Annotated[list[Text], Field(max_length=100)] | None = None
 
 
-class Integration(Body):
+class Integration(RequestModel):
     """An outside service that shall see the metrics."""
 
     type: Literal["wandb"]
     wandb: Wandb
 
 
-class CreateJob(Body):
+class CreateJob(RequestModel):
     """``POST /fine_tuning/jobs``. Source: OpenAI API description, CreateFineTuningJobRequest, 2026-08-21."""
 
     model: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
@@ -122,7 +122,7 @@ class CreateJob(Body):
     metadata: Metadata | None = None
 
 
-class CreatePermissions(Body):
+class CreatePermissions(RequestModel):
     """``POST /fine_tuning/checkpoints/{name}/permissions``."""
 
     project_ids: Annotated[list[Text], Field(min_length=1, max_length=100)]
@@ -136,7 +136,7 @@ class CreatePermissions(Body):
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
-def parse(kind: type[Parsed], body: Mapping[str, Any], prefix: str = "") -> Parsed:
+def validate_body(kind: type[Parsed], body: Mapping[str, Any], prefix: str = "") -> Parsed:
     """A request body as its record.
 
     Args:
@@ -157,11 +157,11 @@ def parse(kind: type[Parsed], body: Mapping[str, Any], prefix: str = "") -> Pars
 def _as_api_error(kind: str, where: tuple[int | str, ...], text: str, prefix: str) -> ApiError:
     param = prefix + _dotted(where)
     if kind == "missing":
-        return invalid(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
+        return bad_request(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
     if kind == "extra_forbidden":
-        return invalid(f"Unknown parameter: '{param}'.", param, "unknown_parameter")
+        return bad_request(f"Unknown parameter: '{param}'.", param, "unknown_parameter")
     code = "invalid_type" if kind.endswith("_type") else "invalid_value"
-    return invalid(f"Invalid '{param}': {text}.", param, code)
+    return bad_request(f"Invalid '{param}': {text}.", param, code)
 
 
 def _dotted(where: tuple[int | str, ...]) -> str:
@@ -172,7 +172,7 @@ def _dotted(where: tuple[int | str, ...]) -> str:
             name += f"[{piece}]"
         elif piece.isidentifier() and not piece.endswith(("Block",)) and piece not in _ARMS:
             name += f".{piece}" if name else piece
-    return shown(name)
+    return printable(name)
 
 
 _ARMS = frozenset({"int", "float", "str", "bool", "constrained"})

@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ftpipe.errors import UsageError
-from ftpipe.server.grammar import Constraint
+from ftpipe.server.grammar import GrammarConstraint
 
 if TYPE_CHECKING:
     import torch
 
 
-class BiasError(UsageError):
+class LogitBiasError(UsageError):
     """A bias for a token that the base does not have."""
 
     code = "invalid_logit_bias"
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingParams:
     """How tokens are drawn.
 
     Attributes:
@@ -51,42 +51,44 @@ class Sampler:
         constraint: The form that the answer is held to, if any.
 
     Raises:
-        BiasError: ``logit_bias`` names an id beyond the vocabulary.
+        LogitBiasError: ``logit_bias`` names an id beyond the vocabulary.
     """
 
-    def __init__(self, sampling: Sampling, vocabulary_size: int, constraint: Constraint | None = None) -> None:
+    def __init__(
+        self, sampling: SamplingParams, vocabulary_size: int, constraint: GrammarConstraint | None = None
+    ) -> None:
         import torch
 
         beyond = [id_ for id_ in sampling.logit_bias or {} if not 0 <= id_ < vocabulary_size]
         if beyond:
             message = f"token {beyond[0]} is not among the {vocabulary_size} tokens of this model"
-            raise BiasError(message, "use token ids of the base's own tokenizer")
-        self._how = sampling
+            raise LogitBiasError(message, "use token ids of the base's own tokenizer")
+        self._params = sampling
         self._constraint = constraint
-        self._came: Counter[int] = Counter()
+        self._token_counts: Counter[int] = Counter()
         seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
-        self._chance = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(seed)
 
-    def choose(self, logits: torch.Tensor) -> int:
+    def sample(self, logits: torch.Tensor) -> int:
         """The next token."""
         shaped = self._penalised(logits)
         if self._constraint is not None:
-            shaped = self._constraint.restrict(shaped)
+            shaped = self._constraint.mask_logits(shaped)
         chosen = self._draw(shaped)
-        self._came[chosen] += 1
+        self._token_counts[chosen] += 1
         if self._constraint is not None:
-            self._constraint.take(chosen)
+            self._constraint.accept_token(chosen)
         return chosen
 
     def _penalised(self, logits: torch.Tensor) -> torch.Tensor:
         """Source: OpenAI API reference, "Frequency and presence penalties", read 2026-11-24."""
         import torch
 
-        how = self._how
+        how = self._params
         shaped = logits.clone()
-        if self._came and (how.frequency_penalty or how.presence_penalty):
-            ids = torch.tensor(list(self._came))
-            counts = torch.tensor([float(count) for count in self._came.values()])
+        if self._token_counts and (how.frequency_penalty or how.presence_penalty):
+            ids = torch.tensor(list(self._token_counts))
+            counts = torch.tensor([float(count) for count in self._token_counts.values()])
             shaped[ids] -= counts * how.frequency_penalty + how.presence_penalty
         for id_, bias in (how.logit_bias or {}).items():
             shaped[id_] += bias
@@ -95,12 +97,12 @@ class Sampler:
     def _draw(self, logits: torch.Tensor) -> int:
         import torch
 
-        if self._how.temperature <= 0:
+        if self._params.temperature <= 0:
             return int(logits.argmax())
-        probabilities, ids = torch.softmax(logits / self._how.temperature, -1).sort(descending=True)
-        if self._how.top_p < 1:
+        probabilities, ids = torch.softmax(logits / self._params.temperature, -1).sort(descending=True)
+        if self._params.top_p < 1:
             before = probabilities.cumsum(-1) - probabilities
-            probabilities = probabilities.masked_fill(before >= self._how.top_p, 0.0)
+            probabilities = probabilities.masked_fill(before >= self._params.top_p, 0.0)
             if not probabilities.any():
                 return int(ids[0])
-        return int(ids[torch.multinomial(probabilities, 1, generator=self._chance)])
+        return int(ids[torch.multinomial(probabilities, 1, generator=self._generator)])

@@ -6,23 +6,23 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from ftpipe.server.wire import Call
+from ftpipe.server.wire import ApiRequest
 
 if TYPE_CHECKING:
-    from ftpipe.server.house import House
+    from ftpipe.server.house import ServerContext
 
 
-class Health:
+class HealthApi:
     """The handler of ``/health``.
 
     Args:
         house: The server.
     """
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: ServerContext) -> None:
         self._house = house
 
-    def show(self, _call: Call) -> Mapping[str, Any]:
+    def get(self, _call: ApiRequest) -> Mapping[str, Any]:
         """Says ok once the database answers; a database that does not is an error answer."""
         with self._house.store.read() as tx:
             jobs = tx.jobs.open()

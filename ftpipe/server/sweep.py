@@ -6,11 +6,11 @@ import shutil
 from functools import partial
 
 from ftpipe.server.clock import now
-from ftpipe.server.disk import Layout
+from ftpipe.server.disk import DataDirectory
 from ftpipe.server.store import Store
 
 
-def sweep(store: Store, layout: Layout) -> None:
+def delete_expired(store: Store, layout: DataDirectory) -> None:
     """Drop expired files, and end uploads whose hour is over."""
     moment = now()
     with store.read() as tx:
@@ -22,12 +22,12 @@ def sweep(store: Store, layout: Layout) -> None:
             tx.files.delete(row.id)
             tx.afterwards.append(partial(layout.file(row.id).unlink, missing_ok=True))
         for upload in tx.uploads.overdue(moment):
-            tx.uploads.settle(upload.id, "expired")
-            tx.parts.drop(upload.id)
+            tx.uploads.set_status(upload.id, "expired")
+            tx.parts.delete_for_upload(upload.id)
             tx.afterwards.append(partial(shutil.rmtree, layout.upload(upload.id), ignore_errors=True))
 
 
-def remove_orphans(store: Store, layout: Layout) -> None:
+def remove_orphans(store: Store, layout: DataDirectory) -> None:
     """Remove bytes that no row names: a crash came between writing them and the commit."""
     with store.read() as tx:
         files = {row.id for row in tx.files.all()}

@@ -11,7 +11,7 @@ from ftpipe.server.wire import new_id
 _CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 
 
-def find_tool_calls(text: str) -> tuple[str, list[dict[str, Any]]] | None:
+def parse_tool_calls(text: str) -> tuple[str, list[dict[str, Any]]] | None:
     """The text around the calls, and the calls; ``None`` where there is no call that can be read.
 
     Reads ``<tool_call>{"name": …, "arguments": {…}}</tool_call>``, also with a list of calls inside.

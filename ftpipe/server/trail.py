@@ -22,7 +22,7 @@ _RESOLVED = ("n_epochs", "batch_size", "learning_rate_multiplier", "beta")
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TrainerEvent:
     """One event as the trainer wrote it."""
 
     created_at: int
@@ -32,7 +32,7 @@ class Line:
     data: dict[str, Any]
 
 
-def read_events(folder: Path, offset: int) -> tuple[list[Line], int]:
+def read_events(folder: Path, offset: int) -> tuple[list[TrainerEvent], int]:
     """Complete lines of the event file after ``offset``, and the offset behind them; a torn last line waits."""
     try:
         with (folder / "events.ndjson").open("rb") as handle:
@@ -45,10 +45,10 @@ def read_events(folder: Path, offset: int) -> tuple[list[Line], int]:
     return [line for line in lines if line is not None], offset + end
 
 
-def _line(raw: bytes) -> Line | None:
+def _line(raw: bytes) -> TrainerEvent | None:
     try:
         value = json.loads(raw)
-        return Line(
+        return TrainerEvent(
             created_at=int(value["created_at"]),
             level=value.get("level") if value.get("level") in LEVELS else "info",
             type="metrics" if value.get("type") == "metrics" else "message",
@@ -62,7 +62,7 @@ def _line(raw: bytes) -> Line | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TrainerProgress:
     """How far a trainer has come."""
 
     step: int = 0
@@ -71,11 +71,11 @@ class Progress:
     resolved: dict[str, Any] | None = None
 
 
-def read_progress(folder: Path) -> Progress:
+def read_progress(folder: Path) -> TrainerProgress:
     """The trainer's last word about its progress."""
     value = read_json(folder / "progress.json") or {}
     resolved = value.get("hyperparameters")
-    return Progress(
+    return TrainerProgress(
         step=_whole(value.get("step")) or 0,
         paused=value.get("status") == "paused",
         estimated_finish=_whole(value.get("estimated_finish")),
@@ -104,7 +104,7 @@ def find_checkpoints(folder: Path) -> list[tuple[int, dict[str, float]]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class TrainerResult:
     """How a job ended."""
 
     succeeded: bool
@@ -114,13 +114,13 @@ class Result:
     finished_at: int | None
 
 
-def read_result(folder: Path) -> Result | None:
+def read_result(folder: Path) -> TrainerResult | None:
     """The trainer's result, or ``None`` while there is none."""
     value = read_json(folder / "result.json")
     if value is None:
         return None
     error = value.get("error") if isinstance(value.get("error"), dict) else None
-    return Result(
+    return TrainerResult(
         succeeded=value.get("status") == "succeeded",
         error=None if error is None else _three_fields(error),
         trained_tokens=_whole(value.get("trained_tokens")),

@@ -10,17 +10,17 @@ from typing import Any
 
 from ftpipe.server.catalog import checkpoint_name
 from ftpipe.server.clock import now
-from ftpipe.server.disk import START, Layout, move
+from ftpipe.server.disk import INITIAL_ADAPTER_DIR, DataDirectory, rename_durably
 from ftpipe.server.files import RESULTS
 from ftpipe.server.store import CheckpointRow, EventRow, FileRow, JobRow, Store, Transaction
-from ftpipe.server.store.history import say
-from ftpipe.server.trail import Line, Result, find_checkpoints, read_events, read_progress, read_result
+from ftpipe.server.store.history import append_event
+from ftpipe.server.trail import TrainerEvent, TrainerResult, find_checkpoints, read_events, read_progress, read_result
 from ftpipe.server.wire import new_id
 
-SPENT = ("training.jsonl", "validation.jsonl")
+INPUT_FILES = ("training.jsonl", "validation.jsonl")
 
 
-class Transitions:
+class JobTransitions:
     """Writes what the supervisor has found out.
 
     Args:
@@ -29,22 +29,22 @@ class Transitions:
         keep: Checkpoints of a job whose files are kept.
     """
 
-    def __init__(self, store: Store, layout: Layout, keep: int) -> None:
+    def __init__(self, store: Store, layout: DataDirectory, keep: int) -> None:
         self._store = store
         self._layout = layout
         self._keep = max(1, keep)
 
-    def checked(self, job: JobRow, error: dict[str, Any] | None) -> None:
+    def mark_validated(self, job: JobRow, error: dict[str, Any] | None) -> None:
         """The files were checked: on to the queue, or failed."""
         if error is not None:
             self.failed(job, error)
             return
         with self._store.write() as tx:
-            if _still(tx, job, "validating_files"):
-                tx.jobs.change(job.id, status="queued", checked=True)
-                say(tx, job.id, "Files validated, the job is queued")
+            if _has_status(tx, job, "validating_files"):
+                tx.jobs.update(job.id, status="queued", checked=True)
+                append_event(tx, job.id, "Files validated, the job is queued")
 
-    def started(self, job: JobRow) -> bool:
+    def mark_running(self, job: JobRow) -> bool:
         """A trainer is about to be started.
 
         Returns:
@@ -55,11 +55,11 @@ class Transitions:
             if current is None or current.status not in ("queued", "running") or current.wanted != "run":
                 return False
             if current.status == "queued" and current.started_at is not None:
-                say(tx, job.id, "Training goes on")
-            tx.jobs.change(job.id, status="running", holds=True, started_at=current.started_at or now())
+                append_event(tx, job.id, "Training goes on")
+            tx.jobs.update(job.id, status="running", holds=True, started_at=current.started_at or now())
         return True
 
-    def sync(self, job: JobRow) -> None:
+    def import_output(self, job: JobRow) -> None:
         """Take over what the trainer has written since the last look."""
         folder = self._layout.job(job.id)
         offset = job.events_offset
@@ -70,7 +70,7 @@ class Transitions:
             with self._store.write() as tx:
                 for line in lines:
                     tx.events.add(_event(job.id, line))
-                tx.jobs.change(job.id, events_offset=end)
+                tx.jobs.update(job.id, events_offset=end)
             offset = end
         self._sync_progress(job)
         self._sync_checkpoints(job)
@@ -84,13 +84,13 @@ class Transitions:
             changes["estimated_finish"] = seen.estimated_finish
         if changes:
             with self._store.write() as tx:
-                tx.jobs.change(job.id, **changes)
+                tx.jobs.update(job.id, **changes)
 
     def _sync_checkpoints(self, job: JobRow) -> None:
         found = find_checkpoints(self._layout.job(job.id))
         there = {step for step, _ in found}
         with self._store.read() as tx:
-            rows = tx.checkpoints.of(job.id)
+            rows = tx.checkpoints.for_job(job.id)
         known = {row.step for row in rows}
         fresh = [(step, metrics) for step, metrics in found if step not in known]
         lost = [row for row in rows if not row.removed and row.step not in there]
@@ -105,14 +105,14 @@ class Transitions:
             self._drop_old(tx, job)
 
     def _drop_old(self, tx: Transaction, job: JobRow) -> None:
-        rows = sorted(tx.checkpoints.of(job.id), key=lambda row: row.step)
+        rows = sorted(tx.checkpoints.for_job(job.id), key=lambda row: row.step)
         for row in rows[: -self._keep]:
             if not row.removed:
                 tx.checkpoints.remove(row.id)
             folder = self._layout.checkpoint(job.id, row.step)
             tx.afterwards.append(partial(shutil.rmtree, folder, ignore_errors=True))
 
-    def ended(self, job: JobRow, result: Result) -> None:
+    def finish(self, job: JobRow, result: TrainerResult) -> None:
         """The trainer has left its result."""
         step = result.final_step
         if not result.succeeded or step is None:
@@ -125,11 +125,11 @@ class Transitions:
             return
         row = self._result_file(job)
         with self._store.write() as tx:
-            if not _still(tx, job, "running"):
+            if not _has_status(tx, job, "running"):
                 return
             if row is not None:
                 tx.files.add(row)
-            tx.jobs.change(
+            tx.jobs.update(
                 job.id,
                 status="succeeded",
                 holds=False,
@@ -140,8 +140,8 @@ class Transitions:
                 estimated_finish=None,
                 result_file=None if row is None else row.id,
             )
-            say(tx, job.id, f"New fine-tuned model created: {job.model_name}")
-            say(tx, job.id, "The job has successfully completed")
+            append_event(tx, job.id, f"New fine-tuned model created: {job.model_name}")
+            append_event(tx, job.id, "The job has successfully completed")
             tx.afterwards.append(partial(self._clean, job))
 
     def _result_file(self, job: JobRow) -> FileRow | None:
@@ -153,7 +153,7 @@ class Transitions:
         aside = self._layout.incoming / file_id
         content = source.read_bytes()
         aside.write_bytes(content)
-        move(aside, self._layout.file(file_id))
+        rename_durably(aside, self._layout.file(file_id))
         return FileRow(
             id=file_id,
             owner=job.owner,
@@ -167,10 +167,10 @@ class Transitions:
     def failed(self, job: JobRow, error: dict[str, Any]) -> None:
         """The job ends without a model."""
         with self._store.write() as tx:
-            if not _still(tx, job, job.status):
+            if not _has_status(tx, job, job.status):
                 return
-            tx.jobs.change(job.id, status="failed", holds=False, error=error, finished_at=now(), estimated_finish=None)
-            say(tx, job.id, f"The job failed: {error['message']}", level="error")
+            tx.jobs.update(job.id, status="failed", holds=False, error=error, finished_at=now(), estimated_finish=None)
+            append_event(tx, job.id, f"The job failed: {error['message']}", level="error")
             tx.afterwards.append(partial(self._clean, job))
 
     def paused(self, job: JobRow) -> None:
@@ -179,33 +179,33 @@ class Transitions:
             current = tx.jobs.get(job.id)
             # The owner may have thought better of it while the trainer was stopping.
             if current is not None and (current.status, current.wanted) == ("running", "pause"):
-                tx.jobs.change(job.id, status="paused", holds=False, attempts=0, estimated_finish=None)
-                say(tx, job.id, f"The job is paused at step {read_progress(self._layout.job(job.id)).step}")
+                tx.jobs.update(job.id, status="paused", holds=False, attempts=0, estimated_finish=None)
+                append_event(tx, job.id, f"The job is paused at step {read_progress(self._layout.job(job.id)).step}")
 
-    def released(self, job: JobRow) -> None:
+    def mark_stopped(self, job: JobRow) -> None:
         """The trainer of a cancelled job is gone."""
         with self._store.write() as tx:
-            tx.jobs.change(job.id, holds=False)
+            tx.jobs.update(job.id, holds=False)
             tx.afterwards.append(partial(self._clean, job))
 
-    def parked(self, job: JobRow) -> None:
+    def requeue(self, job: JobRow) -> None:
         """The server stops: the job goes back to the queue, unless its trainer has left a result."""
         if read_result(self._layout.job(job.id)) is not None:
             return
-        self.sync(job)
+        self.import_output(job)
         with self._store.write() as tx:
             current = tx.jobs.get(job.id)
             if current is not None and current.status == "running":
                 status = "paused" if current.wanted == "pause" else "queued"
-                tx.jobs.change(job.id, status=status, holds=False, estimated_finish=None)
-                say(tx, job.id, "The server stops; training goes on when it is started again")
+                tx.jobs.update(job.id, status=status, holds=False, estimated_finish=None)
+                append_event(tx, job.id, "The server stops; training goes on when it is started again")
 
     def _clean(self, job: JobRow) -> None:
         """Remove what an ended job does not need any more."""
         folder = self._layout.job(job.id)
-        for name in SPENT:
+        for name in INPUT_FILES:
             (folder / name).unlink(missing_ok=True)
-        for name in ("resume", START):
+        for name in ("resume", INITIAL_ADAPTER_DIR):
             shutil.rmtree(folder / name, ignore_errors=True)
         self._clean_torn(folder / "checkpoints")
 
@@ -218,12 +218,12 @@ class Transitions:
                     shutil.rmtree(place, ignore_errors=True)
 
 
-def _still(tx: Transaction, job: JobRow, status: str) -> bool:
+def _has_status(tx: Transaction, job: JobRow, status: str) -> bool:
     current = tx.jobs.get(job.id)
     return current is not None and current.status == status
 
 
-def _event(job_id: str, line: Line) -> EventRow:
+def _event(job_id: str, line: TrainerEvent) -> EventRow:
     return EventRow(
         id=new_id("ftevent-"),
         job_id=job_id,

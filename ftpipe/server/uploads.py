@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from ftpipe.server.clock import now
-from ftpipe.server.disk import Layout, move
-from ftpipe.server.files import check_upload, file_object
-from ftpipe.server.multipart import plain_name
-from ftpipe.server.requests import CompleteUpload, CreateUpload, parse
+from ftpipe.server.disk import DataDirectory, rename_durably
+from ftpipe.server.files import check_upload, serialize_file
+from ftpipe.server.multipart import sanitize_filename
+from ftpipe.server.requests import CompleteUpload, CreateUpload, validate_body
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.store import FileRow, PartRow, Store, Transaction, UploadRow
-from ftpipe.server.wire import ApiError, Call, invalid, missing, new_id
+from ftpipe.server.wire import ApiError, ApiRequest, bad_request, new_id, not_found
 
 COPY_BYTES = 1024 * 1024
 
 
-class Uploads:
+class UploadsApi:
     """The handlers of ``/uploads``.
 
     Args:
@@ -34,20 +34,20 @@ class Uploads:
         settings: Limits.
     """
 
-    def __init__(self, store: Store, layout: Layout, settings: ServeSettings) -> None:
+    def __init__(self, store: Store, layout: DataDirectory, settings: ServeSettings) -> None:
         self._store = store
         self._layout = layout
         self._settings = settings
         self._completing: set[str] = set()
         self._lock = threading.Lock()
 
-    def create(self, call: Call, tx: Transaction) -> Mapping[str, Any]:
+    def create(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """Announce a file."""
-        asked = parse(CreateUpload, call.body)
+        asked = validate_body(CreateUpload, call.body)
         if asked.bytes > self._settings.max_upload_bytes:
             message = f"Invalid 'bytes': at most {self._settings.max_upload_bytes} bytes are taken."
-            raise invalid(message, "bytes", "file_too_large")
-        filename = plain_name(asked.filename)
+            raise bad_request(message, "bytes", "file_too_large")
+        filename = sanitize_filename(asked.filename)
         check_upload(asked.purpose, filename, asked.bytes)
         row = UploadRow(
             id=new_id("upload_"),
@@ -63,53 +63,53 @@ class Uploads:
         )
         self._layout.upload(row.id).mkdir(mode=0o700)
         tx.uploads.add(row)
-        return upload_object(row, None)
+        return serialize_upload(row, None)
 
-    def add_part(self, call: Call, tx: Transaction) -> Mapping[str, Any]:
+    def add_part(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """Take one part over; parts may come in any order and at the same time."""
         upload = self._pending(call, tx)
         if call.file is None:
             message = "Missing required parameter: 'data'."
-            raise invalid(message, "data", "missing_required_parameter")
+            raise bad_request(message, "data", "missing_required_parameter")
         row = PartRow(new_id("part_"), upload.id, call.file.bytes, now())
-        move(call.file.path, self._layout.part(upload.id, row.id))
+        rename_durably(call.file.path, self._layout.part(upload.id, row.id))
         tx.parts.add(row)
         return {"id": row.id, "object": "upload.part", "created_at": row.created_at, "upload_id": upload.id}
 
-    def cancel(self, call: Call, tx: Transaction) -> Mapping[str, Any]:
+    def cancel(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """Give an upload up; cancelling twice changes nothing."""
         upload = self._find(call, tx)
         if upload.status == "completed":
             message = f"Upload {upload.id} is completed and cannot be cancelled."
-            raise invalid(message, None, "invalid_upload_status")
+            raise bad_request(message, None, "invalid_upload_status")
         if upload.status == "pending":
-            tx.uploads.settle(upload.id, "cancelled")
-            tx.parts.drop(upload.id)
+            tx.uploads.set_status(upload.id, "cancelled")
+            tx.parts.delete_for_upload(upload.id)
             tx.afterwards.append(partial(shutil.rmtree, self._layout.upload(upload.id), ignore_errors=True))
             upload = self._find(call, tx)
-        return upload_object(upload, None)
+        return serialize_upload(upload, None)
 
-    def complete(self, call: Call) -> Mapping[str, Any]:
+    def complete(self, call: ApiRequest) -> Mapping[str, Any]:
         """Put the parts together, in the order that the request gives."""
-        asked = parse(CompleteUpload, call.body)
-        with self._alone(call.path["upload_id"]):
+        asked = validate_body(CompleteUpload, call.body)
+        with self._exclusive(call.path["upload_id"]):
             with self._store.read() as tx:
                 upload = self._find(call, tx)
                 if upload.status == "completed" and upload.file_id is not None:
-                    return upload_object(upload, tx.files.get(call.owner, upload.file_id, now=now()))
+                    return serialize_upload(upload, tx.files.get(call.owner, upload.file_id, now=now()))
                 upload = self._pending(call, tx)
-                parts = _in_order(tx.parts.of(upload.id), asked.part_ids)
+                parts = _in_order(tx.parts.for_upload(upload.id), asked.part_ids)
             size = sum(part.bytes for part in parts)
             if size != upload.bytes:
                 message = f"The parts have {size} bytes together, but {upload.bytes} were announced."
-                raise invalid(message, "part_ids", "invalid_upload_size")
+                raise bad_request(message, "part_ids", "invalid_upload_size")
             aside = self._layout.incoming / secrets.token_hex(16)
             try:
-                return self._finish(call, upload, self._join(upload, parts, aside, asked.md5), aside)
+                return self._finish(call, upload, self._concatenate(upload, parts, aside, asked.md5), aside)
             finally:
                 aside.unlink(missing_ok=True)
 
-    def _join(self, upload: UploadRow, parts: list[PartRow], aside: Path, md5: str | None) -> str:
+    def _concatenate(self, upload: UploadRow, parts: list[PartRow], aside: Path, md5: str | None) -> str:
         """Write the parts one after the other.
 
         Returns:
@@ -132,10 +132,10 @@ class Uploads:
             os.fsync(target.fileno())
         if md5 is not None and md5.lower() != check.hexdigest():
             message = "The file's MD5 is not the one that was given."
-            raise invalid(message, "md5", "checksum_mismatch")
+            raise bad_request(message, "md5", "checksum_mismatch")
         return whole.hexdigest()
 
-    def _finish(self, call: Call, upload: UploadRow, sha256: str, aside: Path) -> Mapping[str, Any]:
+    def _finish(self, call: ApiRequest, upload: UploadRow, sha256: str, aside: Path) -> Mapping[str, Any]:
         created = now()
         row = FileRow(
             id=new_id("file-"),
@@ -149,15 +149,15 @@ class Uploads:
         )
         with self._store.write() as tx:
             self._pending(call, tx)
-            move(aside, self._layout.file(row.id))
+            rename_durably(aside, self._layout.file(row.id))
             tx.files.add(row)
-            tx.uploads.settle(upload.id, "completed", row.id)
-            tx.parts.drop(upload.id)
+            tx.uploads.set_status(upload.id, "completed", row.id)
+            tx.parts.delete_for_upload(upload.id)
             tx.afterwards.append(partial(shutil.rmtree, self._layout.upload(upload.id), ignore_errors=True))
-            return upload_object(self._find(call, tx), row)
+            return serialize_upload(self._find(call, tx), row)
 
     @contextmanager
-    def _alone(self, upload_id: str) -> Iterator[None]:
+    def _exclusive(self, upload_id: str) -> Iterator[None]:
         """Keep a second completion out while the first puts the parts together."""
         with self._lock:
             if upload_id in self._completing:
@@ -170,19 +170,19 @@ class Uploads:
             with self._lock:
                 self._completing.discard(upload_id)
 
-    def _pending(self, call: Call, tx: Transaction) -> UploadRow:
+    def _pending(self, call: ApiRequest, tx: Transaction) -> UploadRow:
         upload = self._find(call, tx)
         if _status(upload) != "pending":
             message = f"Upload {upload.id} is {_status(upload)}."
-            raise invalid(message, None, "invalid_upload_status")
+            raise bad_request(message, None, "invalid_upload_status")
         return upload
 
     @staticmethod
-    def _find(call: Call, tx: Transaction) -> UploadRow:
+    def _find(call: ApiRequest, tx: Transaction) -> UploadRow:
         upload = tx.uploads.get(call.owner, call.path["upload_id"])
         if upload is None:
             what = "Upload"
-            raise missing(what, call.path["upload_id"], "upload_id")
+            raise not_found(what, call.path["upload_id"], "upload_id")
         return upload
 
 
@@ -190,7 +190,7 @@ def _in_order(parts: list[PartRow], wanted: list[str]) -> list[PartRow]:
     known = {part.id: part for part in parts}
     if len(set(wanted)) != len(wanted) or any(part_id not in known for part_id in wanted):
         message = "Invalid 'part_ids': each must name a part of this upload, once."
-        raise invalid(message, "part_ids")
+        raise bad_request(message, "part_ids")
     return [known[part_id] for part_id in wanted]
 
 
@@ -199,7 +199,7 @@ def _status(upload: UploadRow) -> str:
     return "expired" if overdue else upload.status
 
 
-def upload_object(upload: UploadRow, file: FileRow | None) -> dict[str, Any]:
+def serialize_upload(upload: UploadRow, file: FileRow | None) -> dict[str, Any]:
     """An upload as the API describes it."""
     described: dict[str, Any] = {
         "id": upload.id,
@@ -212,5 +212,5 @@ def upload_object(upload: UploadRow, file: FileRow | None) -> dict[str, Any]:
         "expires_at": upload.expires_at,
     }
     if file is not None:
-        described["file"] = file_object(file)
+        described["file"] = serialize_file(file)
     return described

@@ -15,7 +15,7 @@ ALPHABET = string.ascii_letters + string.digits
 
 
 @dataclass(frozen=True, slots=True)
-class ReceivedFile:
+class ReceivedUpload:
     """A file of a multipart form that is on disk already, under a temporary name."""
 
     path: Path
@@ -25,7 +25,7 @@ class ReceivedFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ApiRequest:
     """A request, freed from HTTP."""
 
     owner: str
@@ -36,11 +36,11 @@ class Call:
     """Query parameters; of a repeated one the last."""
     body: Mapping[str, Any] = field(default_factory=dict)
     """JSON object, or the text fields of a form."""
-    file: ReceivedFile | None = None
+    file: ReceivedUpload | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ApiResponse:
     """What a handler gives back: exactly one of ``body``, ``events``, ``text`` and ``download``."""
 
     body: Mapping[str, Any] | None = None
@@ -83,17 +83,17 @@ class ApiError(FtpipeError):
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def invalid(message: str, param: str | None = None, code: str | None = "invalid_value") -> ApiError:
+def bad_request(message: str, param: str | None = None, code: str | None = "invalid_value") -> ApiError:
     """A 400 about one parameter."""
     return ApiError(400, message, code, param)
 
 
-def missing(what: str, name: str, param: str | None = "id", code: str | None = None) -> ApiError:
+def not_found(what: str, name: str, param: str | None = "id", code: str | None = None) -> ApiError:
     """A 404 about something that this owner does not have."""
-    return ApiError(404, f"No such {what}: {shown(name)}", code, param)
+    return ApiError(404, f"No such {what}: {printable(name)}", code, param)
 
 
-def shown(text: str, most: int = 100) -> str:
+def printable(text: str, most: int = 100) -> str:
     """A client's text for use in a message: printable, and not longer than ``most``."""
     clean = "".join(char if char.isprintable() else "?" for char in text)
     return clean if len(clean) <= most else clean[: most - 1] + "…"
@@ -104,7 +104,7 @@ def new_id(prefix: str) -> str:
     return prefix + "".join(secrets.choice(ALPHABET) for _ in range(24))
 
 
-def whole_number(call: Call, name: str, default: int, *, most: int) -> int:
+def int_query_param(call: ApiRequest, name: str, default: int, *, most: int) -> int:
     """An integer query parameter between 0 and ``most``.
 
     Raises:
@@ -114,12 +114,12 @@ def whole_number(call: Call, name: str, default: int, *, most: int) -> int:
     if given is None:
         return default
     if not (given.isascii() and given.isdigit() and len(given) <= 9 and int(given) <= most):
-        message = f"Invalid '{name}': expected an integer from 0 to {most}, got '{shown(given)}'."
-        raise invalid(message, name)
+        message = f"Invalid '{name}': expected an integer from 0 to {most}, got '{printable(given)}'."
+        raise bad_request(message, name)
     return int(given)
 
 
-def choice(call: Call, name: str, allowed: tuple[str, ...]) -> str:
+def enum_query_param(call: ApiRequest, name: str, allowed: tuple[str, ...]) -> str:
     """A query parameter from a closed list, whose first word is the default.
 
     Raises:
@@ -127,12 +127,12 @@ def choice(call: Call, name: str, allowed: tuple[str, ...]) -> str:
     """
     given = call.query.get(name, allowed[0])
     if given not in allowed:
-        message = f"Invalid '{name}': expected one of {', '.join(allowed)}, got '{shown(given)}'."
-        raise invalid(message, name)
+        message = f"Invalid '{name}': expected one of {', '.join(allowed)}, got '{printable(given)}'."
+        raise bad_request(message, name)
     return given
 
 
-def metadata_filter(call: Call) -> tuple[dict[str, str], bool]:
+def metadata_filter(call: ApiRequest) -> tuple[dict[str, str], bool]:
     """The ``metadata[k]=v`` pairs of a query, and whether ``metadata=null`` asks for things without any.
 
     Raises:
@@ -146,9 +146,9 @@ def metadata_filter(call: Call) -> tuple[dict[str, str], bool]:
     plain = call.query.get("metadata")
     if plain is not None and (plain != "null" or pairs):
         message = "Invalid 'metadata': use metadata[key]=value, or metadata=null alone."
-        raise invalid(message, "metadata")
+        raise bad_request(message, "metadata")
     return pairs, plain is not None
 
 
-Handler = Callable[..., Answer | Mapping[str, Any]]
-"""Takes a ``Call`` (and a ``Transaction`` where its route says so)."""
+Handler = Callable[..., ApiResponse | Mapping[str, Any]]
+"""Takes an ``ApiRequest`` (and a ``Transaction`` where its route says so)."""

@@ -10,10 +10,10 @@ from ftpipe.dataset.cost import epochs_range, estimate
 from ftpipe.dataset.finding import finding_of
 from ftpipe.dataset.models import example_limit
 from ftpipe.dataset.prices import PriceTable
-from ftpipe.dataset.quote import Quote
+from ftpipe.dataset.quote import CostQuote
 from ftpipe.dataset.rules import all_rules
 from ftpipe.dataset.settings import CheckSettings
-from ftpipe.dataset.survey import quiet, survey
+from ftpipe.dataset.survey import analyze_file, quiet
 from ftpipe.dataset.tally import Tally
 from ftpipe.dataset.tokens import encoding_for
 from ftpipe.errors import UsageError
@@ -64,7 +64,7 @@ def count(
         update={"model": model, "tokens": tokens, "validation_tokens": validation, "cost": cost}
     )
     found = price_findings(
-        counted, Quote(cost, report.method is Method.REINFORCEMENT, max_cost), settings or CheckSettings(), day
+        counted, CostQuote(cost, report.method is Method.REINFORCEMENT, max_cost), settings or CheckSettings(), day
     )
     if on_finding is not None:
         for finding in found:
@@ -91,14 +91,14 @@ def _tokens(
     ):
         return known
     settings = CheckSettings(select=("FT701",))
-    found = survey(
+    found = analyze_file(
         dataset.path, target=report.target, method=report.method.value, model=model, settings=settings, today=day,
         on_progress=on_progress,
     )  # fmt: skip
     return found.stats()
 
 
-def price_findings(report: Report, quote: Quote, settings: CheckSettings, day: dt.date) -> tuple[Finding, ...]:
+def price_findings(report: Report, quote: CostQuote, settings: CheckSettings, day: dt.date) -> tuple[Finding, ...]:
     """What the rules about money find."""
     tally = Tally(settings, report.target, day)
     for rule in all_rules():

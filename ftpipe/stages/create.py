@@ -17,9 +17,9 @@ from ftpipe.stages.memory import JournalPort
 KIND = "create_job"
 SKEW_SECONDS = 600.0
 """How far the endpoint's clock may be from ours when jobs are matched by time."""
-LOOKS = 3
+MAX_SEARCHES = 3
 """How often a list is searched before a call counts as not executed."""
-POSTS = 3
+MAX_POSTS = 3
 """How many POSTs one call to ``create`` makes at most, each but the first after a search that found nothing."""
 ENDED_WITHOUT_MODEL = frozenset({"failed", "cancelled"})
 
@@ -62,7 +62,7 @@ def create(
         elapsed = clock() - (known.sent_at or 0.0)
         found = _reconcile(request, known, provider, journal, sleep, elapsed, on_notice)
     elif provider.profile.metadata_filter:
-        found = _made_elsewhere(request, key, provider, on_notice)
+        found = _find_by_key(request, key, provider, on_notice)
         if found is not None:
             intend()
     before = () if known or found else _listed_before(request, provider, clock())
@@ -81,7 +81,7 @@ def _intend(
     cost: float | None,
     before: tuple[str, ...] = (),
 ) -> Operation:
-    return journal.intend(
+    return journal.record_intent(
         key=key,
         run_id=run_id,
         kind=KIND,
@@ -110,12 +110,12 @@ def _post(
     on_notice: Callable[[str], None],
 ) -> Job:
     """Intent, call, outcome; again only when a search says that the last call was not executed."""
-    for attempt in range(POSTS):
+    for attempt in range(MAX_POSTS):
         operation = intend()
         try:
             return provider.jobs.create(request, key=key)
         except OutcomeUnknownError as exc:
-            journal.doubt(key, exc.message)
+            journal.mark_unknown(key, exc.message)
             on_notice(f"{exc.message}; looking for the job at the endpoint before anything is sent again")
             found = _reconcile(request, operation, provider, journal, sleep, 0.0, on_notice)
             if found is not None:
@@ -123,17 +123,17 @@ def _post(
             last: FtpipeError = exc
         except ConnectionFailedError as exc:
             journal.reject(key, exc.message)
-            if attempt < POSTS - 1:
+            if attempt < MAX_POSTS - 1:
                 on_notice(f"{exc.message}; nothing was sent, trying again …")
             last = exc
         except FtpipeError as exc:
             journal.reject(key, exc.message)
             raise
-        if attempt < POSTS - 1:
+        if attempt < MAX_POSTS - 1:
             sleep(min(2.0 * 2**attempt, 20.0))
     if isinstance(last, OutcomeUnknownError):
         raise ProviderError(
-            f"the job could not be created in {POSTS} tries: {last.message}",
+            f"the job could not be created in {MAX_POSTS} tries: {last.message}",
             "each time the endpoint's list was searched and has no such job; `ftpipe resume` later tries again",
         ) from last
     raise last
@@ -158,11 +158,11 @@ def _reconcile(
     lag = provider.profile.list_lag_seconds
     # counted down by the pauses: a clock that jumps must not end the search early, or hold it for hours
     left = lag - min(max(elapsed, 0.0), lag)
-    for look in range(LOOKS + 1):
+    for look in range(MAX_SEARCHES + 1):
         try:
             matches = _matches(request, operation, provider, journal)
         except ProviderError as exc:
-            journal.doubt(operation.key, exc.message)
+            journal.mark_unknown(operation.key, exc.message)
             raise OutcomeUnknownError(
                 f"a job may have been created, and the endpoint's list cannot be read: {exc.message}",
                 "run `ftpipe resume` when it can be reached; nothing is sent again before that",
@@ -171,7 +171,7 @@ def _reconcile(
             return _oldest(matches, on_notice)
         if left <= 0:
             break
-        pause = min(left, lag / LOOKS) if look < LOOKS - 1 else left
+        pause = min(left, lag / MAX_SEARCHES) if look < MAX_SEARCHES - 1 else left
         sleep(pause)
         left -= pause
     journal.reject(operation.key, "not in the endpoint's list")
@@ -190,7 +190,7 @@ def _matches(request: JobRequest, operation: Operation, provider: Provider, jour
     found = [job for job in jobs if job.metadata.get(KEY_NAME) == key]
     if found:
         return found
-    others = journal.claimed(provider.endpoint, run_id=operation.run_id) | set(operation.listed_before)
+    others = journal.jobs_of_other_runs(provider.endpoint, run_id=operation.run_id) | set(operation.listed_before)
     return [job for job in jobs if job.id not in others and job.created_at >= since and _is_alike(job, request)]
 
 
@@ -211,7 +211,7 @@ def _same_model(found: str, asked: str) -> bool:
     return left.startswith(right) or right.startswith(left) or left.endswith(right) or right.endswith(left)
 
 
-def _made_elsewhere(request: JobRequest, key: str, provider: Provider, on_notice: Callable[[str], None]) -> Job | None:
+def _find_by_key(request: JobRequest, key: str, provider: Provider, on_notice: Callable[[str], None]) -> Job | None:
     """A job of the same key that this journal does not know: its database was lost, or a colleague ran the same."""
     jobs = [job for job in provider.jobs.recent(metadata={KEY_NAME: key}) if job.metadata.get(KEY_NAME) == key]
     alive = [job for job in jobs if job.status not in ENDED_WITHOUT_MODEL and _same_model(job.model, request.model)]

@@ -11,7 +11,7 @@ from typing import Any
 from ftpipe.canonical_json import canonical_json
 from ftpipe.errors import UsageError
 from ftpipe.evaluation.answers import Request
-from ftpipe.evaluation.asking import Asker, Progress, quiet
+from ftpipe.evaluation.asking import Progress, RequestRunner, quiet
 from ftpipe.evaluation.compare import Evidence, compare
 from ftpipe.evaluation.gates import check_gates, parse_gates
 from ftpipe.evaluation.items import calls_of, detect_task, items_of, messages_for
@@ -78,7 +78,7 @@ def read_items(path: Path, *, limit: int | None = None, cluster_by: str | None =
 
     Raises:
         DatasetError: No line has a wanted answer.
-        StateError: The file cannot be read.
+        LocalStateError: The file cannot be read.
     """
     from ftpipe.dataset import iter_records, open_dataset
 
@@ -91,7 +91,7 @@ def evaluate(
     data: ItemSet,
     spec: EvaluationSpec,
     *,
-    asker: Asker,
+    asker: RequestRunner,
     clock: Callable[[], float] = time.time,
     on_progress: Progress = quiet,
 ) -> Evaluation:
@@ -156,7 +156,7 @@ def _check(items: Sequence[Item], arms: Sequence[Arm]) -> None:
 
 
 def _ask(
-    items: Sequence[Item], spec: EvaluationSpec, asker: Asker, metrics: Sequence[Metric], on_progress: Progress
+    items: Sequence[Item], spec: EvaluationSpec, asker: RequestRunner, metrics: Sequence[Metric], on_progress: Progress
 ) -> list[Outcome]:
     """Every arm's answers, scored; arms take turns on each item, so that a slow hour slows them alike."""
     wanted = {(arm.name, item.id): _requests(item, arm, spec.sampler) for item in items for arm in spec.arms}
@@ -183,7 +183,7 @@ def _mean_score(item: Item, given: Sequence[Answer], metric: Metric) -> float:
     return sum(0.0 if answer.error else metric.compute(item, answer) for answer in given) / len(given)
 
 
-def _judge(evaluation: Evaluation, spec: EvaluationSpec, asker: Asker) -> tuple[JudgeResult, ...]:
+def _judge(evaluation: Evaluation, spec: EvaluationSpec, asker: RequestRunner) -> tuple[JudgeResult, ...]:
     if not spec.judge_model:
         return ()
     return tuple(

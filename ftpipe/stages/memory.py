@@ -10,7 +10,7 @@ from ftpipe.registry.journal import Operation
 from ftpipe.registry.uploads import OpenUpload
 
 
-class PartMemory(Protocol):
+class UploadPartStore(Protocol):
     """Parts of uploads, kept as they come."""
 
     def find(self, endpoint: str, sha256: str) -> OpenUpload | None:
@@ -30,11 +30,11 @@ class PartMemory(Protocol):
         ...
 
 
-class FileMemory(Protocol):
+class FileStore(Protocol):
     """Files at endpoints."""
 
     @property
-    def uploads(self) -> PartMemory:
+    def uploads(self) -> UploadPartStore:
         """Parts of uploads."""
         ...
 
@@ -58,7 +58,7 @@ class JournalPort(Protocol):
         """The operation with that key."""
         ...
 
-    def intend(
+    def record_intent(
         self,
         *,
         key: str,
@@ -72,7 +72,7 @@ class JournalPort(Protocol):
         """Commit the intent to call."""
         ...
 
-    def claimed(self, endpoint: str, *, run_id: str) -> set[str]:
+    def jobs_of_other_runs(self, endpoint: str, *, run_id: str) -> set[str]:
         """Jobs at an endpoint that other runs have."""
         ...
 
@@ -84,6 +84,6 @@ class JournalPort(Protocol):
         """It was surely not executed."""
         ...
 
-    def doubt(self, key: str, why: str) -> None:
+    def mark_unknown(self, key: str, why: str) -> None:
         """It may have been executed."""
         ...

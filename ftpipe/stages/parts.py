@@ -9,31 +9,31 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import BinaryIO, TypeVar
 
 from ftpipe.errors import (
-    AnswerLostError,
-    BadAnswerError,
     ConnectionFailedError,
     DatasetError,
     FtpipeError,
+    InvalidResponseError,
     NotFoundError,
     RateLimitError,
     RequestRefusedError,
+    ResponseLostError,
 )
-from ftpipe.providers.base import Provider, RemoteFile, is_passing, retry_after_of
+from ftpipe.providers.base import Provider, RemoteFile, is_transient, retry_after_of
 from ftpipe.records import Dataset
 from ftpipe.registry.uploads import OpenUpload
-from ftpipe.stages.memory import PartMemory
+from ftpipe.stages.memory import UploadPartStore
 
 T = TypeVar("T")
 
-AT_ONCE = 3
+MAX_PARALLEL_PARTS = 3
 """Parts in flight; each holds one part in memory."""
-UNDER_WAY_S = 2.0
+DRAIN_SECONDS = 2.0
 """How long the parts that are under way are waited for when another one has failed: what arrives is not sent again."""
 TRIES = 5
 """How often one part is sent; a part that arrived twice costs nothing, its second id is used."""
 MARGIN_SECONDS = 120.0
 """An upload this close to its end is not gone on with. Source: uploads expire after an hour, API description."""
-GONE = (NotFoundError, RequestRefusedError)
+UPLOAD_GONE_ERRORS = (NotFoundError, RequestRefusedError)
 """What an endpoint says about an upload that has expired or was dropped there, whatever our clock thinks."""
 
 
@@ -42,7 +42,7 @@ def upload_in_parts(
     *,
     filename: str,
     provider: Provider,
-    memory: PartMemory,
+    memory: UploadPartStore,
     on_progress: Callable[[int, int], None],
     clock: Callable[[], float],
 ) -> RemoteFile:
@@ -61,23 +61,23 @@ def upload_in_parts(
             provider.files.cancel_upload(upload.upload_id)
             memory.drop(provider.endpoint, dataset.sha256)
             raise
-        except GONE:
+        except UPLOAD_GONE_ERRORS:
             memory.drop(provider.endpoint, dataset.sha256)
             if is_last:
                 raise
         else:
             memory.drop(provider.endpoint, dataset.sha256)
             return file
-    raise AnswerLostError(f"{dataset.path} could not be uploaded", "`ftpipe resume` tries again; nothing was paid")
+    raise ResponseLostError(f"{dataset.path} could not be uploaded", "`ftpipe resume` tries again; nothing was paid")
 
 
 def _begin_or_go_on(
-    dataset: Dataset, filename: str, provider: Provider, memory: PartMemory, clock: Callable[[], float]
+    dataset: Dataset, filename: str, provider: Provider, memory: UploadPartStore, clock: Callable[[], float]
 ) -> OpenUpload:
     known = memory.find(provider.endpoint, dataset.sha256)
     if known is not None and known.expires_at - clock() > MARGIN_SECONDS:
         return known
-    begun = _again(lambda: provider.files.start_upload(filename=filename, size=dataset.bytes), threading.Event())
+    begun = _retry(lambda: provider.files.start_upload(filename=filename, size=dataset.bytes), threading.Event())
     part_bytes = provider.profile.part_bytes
     expires_at = float(begun.expires_at or clock() + 3600)
     memory.begin(provider.endpoint, dataset.sha256, upload_id=begun.id, part_bytes=part_bytes, expires_at=expires_at)
@@ -88,7 +88,7 @@ def _send_parts(
     dataset: Dataset,
     upload: OpenUpload,
     provider: Provider,
-    memory: PartMemory,
+    memory: UploadPartStore,
     on_progress: Callable[[int, int], None],
 ) -> tuple[list[str], str]:
     """Send what is missing; returns the part ids in order and the MD5 of the whole."""
@@ -119,7 +119,7 @@ def _send_parts(
                     done += len(data)
                     on_progress(done, dataset.bytes)
                     continue
-                if len(pending) >= AT_ONCE:
+                if len(pending) >= MAX_PARALLEL_PARTS:
                     settle(wait(pending, return_when=FIRST_COMPLETED).done)
                 sending = _in_background(provider, upload.upload_id, data, stop)
                 pending[sending] = (number, len(data), digest)
@@ -127,7 +127,7 @@ def _send_parts(
         except BaseException as exc:
             stop.set()
             if isinstance(exc, Exception):  # whoever interrupts does not wait
-                wait(pending, timeout=UNDER_WAY_S)
+                wait(pending, timeout=DRAIN_SECONDS)
             settle({one for one in pending if one.done() and one.exception() is None})
             raise
     if whole.hexdigest() != dataset.sha256:
@@ -148,7 +148,7 @@ def _in_background(provider: Provider, upload_id: str, data: bytes, stop: thread
 
     def work() -> None:
         try:
-            future.set_result(_again(lambda: provider.files.add_part(upload_id, data), stop))
+            future.set_result(_retry(lambda: provider.files.add_part(upload_id, data), stop))
         except BaseException as exc:  # noqa: BLE001 - it is raised again where the future is asked
             future.set_exception(exc)
 
@@ -156,19 +156,19 @@ def _in_background(provider: Provider, upload_id: str, data: bytes, stop: thread
     return future
 
 
-def _again(call: Callable[[], T], stop: threading.Event) -> T:
+def _retry(call: Callable[[], T], stop: threading.Event) -> T:
     """Make a call that is not paid, again after passing faults: only the ids that are named later count."""
     for attempt in range(TRIES - 1):
         try:
             return call()
-        except (AnswerLostError, ConnectionFailedError, RateLimitError) as exc:
-            if isinstance(exc, RateLimitError) and not is_passing(exc):
+        except (ResponseLostError, ConnectionFailedError, RateLimitError) as exc:
+            if isinstance(exc, RateLimitError) and not is_transient(exc):
                 raise
             if stop.wait(max(retry_after_of(exc) or 0.0, min(0.5 * 2**attempt, 10))):
                 raise _kept(exc) from exc
     try:
         return call()
-    except (AnswerLostError, ConnectionFailedError) as exc:
+    except (ResponseLostError, ConnectionFailedError) as exc:
         raise _kept(exc) from exc
 
 
@@ -184,16 +184,19 @@ def _complete(
     try:
         answer = provider.files.complete_upload(upload.upload_id, part_ids, md5=md5)
         file = answer.file
-    except (AnswerLostError, *GONE):  # also refused where an earlier call completed it, whose answer was lost
+    except (
+        ResponseLostError,
+        *UPLOAD_GONE_ERRORS,
+    ):  # also refused where an earlier call completed it, whose answer was lost
         file = next(iter(provider.files.find(filename=filename, size=dataset.bytes)), None)
         if file is None:
             raise
     if file is None:
-        raise BadAnswerError(
+        raise InvalidResponseError(
             "the upload is complete, but the endpoint names no file", "`ftpipe resume` looks for it again"
         )
     if file.bytes and file.bytes != dataset.bytes:
-        raise BadAnswerError(
+        raise InvalidResponseError(
             f"the endpoint put together {file.bytes:,} bytes of {dataset.bytes:,}",
             "run `ftpipe resume`; nothing was paid",
         )

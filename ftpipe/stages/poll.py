@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 import tenacity
 
 from ftpipe.errors import (
-    BadAnswerError,
     ConnectionFailedError,
     FtpipeError,
+    InvalidResponseError,
     NotFoundError,
     ProviderError,
     RateLimitError,
@@ -25,7 +25,7 @@ STALE_SECONDS = 1800.0
 """Silence after which ftpipe says that the job waits; queues of hours happen."""
 WAIT_MOST_SECONDS = 600.0
 """The longest pause between two looks, whatever the endpoint asks for."""
-PASSING = (ConnectionFailedError, RateLimitError, BadAnswerError)
+TRANSIENT_ERRORS = (ConnectionFailedError, RateLimitError, InvalidResponseError)
 
 
 def poll(
@@ -62,7 +62,7 @@ def poll(
         NotFoundError: The endpoint does not know the job any more.
     """
     profile = provider.profile
-    watch = _Watch(job, provider, set(known_events), on_job, on_events, on_notice, clock)
+    watch = _JobPoller(job, provider, set(known_events), on_job, on_events, on_notice, clock)
     deadline = clock() + timeout if timeout is not None else math.inf
     looking = tenacity.Retrying(
         retry=tenacity.retry_if_result(lambda found: not found.is_finished) | tenacity.retry_if_exception(_is_network),
@@ -80,7 +80,7 @@ def poll(
         ) from exc
 
 
-class _Watch:
+class _JobPoller:
     """What is remembered between two looks."""
 
     def __init__(
@@ -140,7 +140,7 @@ class _Watch:
 
 
 def _is_network(exc: BaseException) -> bool:
-    return isinstance(exc, PASSING) or type(exc) is ProviderError
+    return isinstance(exc, TRANSIENT_ERRORS) or type(exc) is ProviderError
 
 
 def _pauses(profile: Profile, left: Callable[[], float]) -> Callable[[tenacity.RetryCallState], float]:

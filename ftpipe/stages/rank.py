@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ftpipe.dataset import iter_records, open_dataset
-from ftpipe.errors import BadAnswerError, UsageError
+from ftpipe.errors import InvalidResponseError, UsageError
 from ftpipe.evaluation.items import calls_of, text_of
 from ftpipe.providers.base import Provider
 from ftpipe.records.losses import LossOrder, LossRanking, RankedRow
@@ -66,7 +66,7 @@ def rank(
     scored = {row.line: row for row in provider.models.losses(path, [baseline, model], on_rows=on_rows)}
     texts = {line: _texts(record) for line, record in iter_records(path) if line in scored}
     if not scored or any(len(row.losses) != 2 for row in scored.values()):
-        raise BadAnswerError("the endpoint did not tell a loss for every row and model", "is it this version's ftpipe?")
+        raise InvalidResponseError("a row or model has no loss in the response", "is it this version's ftpipe?")
     rows = [
         RankedRow(
             line=line,

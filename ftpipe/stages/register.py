@@ -16,7 +16,7 @@ def register(job: Job, *, run: Run, provider: Provider, registry: RunRecords, me
     Raises:
         JobFailedError: The job ended without a model.
         StillRunningError: The job has not finished.
-        StateError: The database cannot be written.
+        LocalStateError: The database cannot be written.
     """
     model = model_of(job, run=run, provider=provider, metrics=metrics)
     price_row = run.cost.model_dump_json() if run.cost else ""

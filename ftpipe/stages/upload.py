@@ -7,17 +7,17 @@ import time
 from collections.abc import Callable
 
 from ftpipe.errors import (
-    AnswerLostError,
     ConnectionFailedError,
     DatasetError,
     FtpipeError,
     NotFoundError,
     RateLimitError,
     RequestRefusedError,
+    ResponseLostError,
 )
-from ftpipe.providers.base import Provider, RemoteFile, is_passing, retry_after_of
+from ftpipe.providers.base import Provider, RemoteFile, is_transient, retry_after_of
 from ftpipe.records import Dataset, UploadedFile
-from ftpipe.stages.memory import FileMemory
+from ftpipe.stages.memory import FileStore
 from ftpipe.stages.parts import upload_in_parts
 
 BROKEN = frozenset({"error", "deleted", "deleting"})
@@ -27,7 +27,7 @@ WAIT_SECONDS = 1800.0
 HASH_MOST_BYTES = 64 * 1024 * 1024
 """Found files up to this size are compared by content, larger ones by their content name and size."""
 
-TRIES = 3
+MAX_ATTEMPTS = 3
 """How often a file is sent whose answer was lost and that is not at the endpoint; uploads are not paid."""
 
 OnBytes = Callable[[int, int], None]
@@ -47,7 +47,7 @@ def upload(
     dataset: Dataset,
     *,
     provider: Provider,
-    memory: FileMemory,
+    memory: FileStore,
     on_progress: OnBytes = quiet,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.time,
@@ -67,7 +67,7 @@ def upload(
         ProviderError: The endpoint cannot be reached or says no; nothing of a job exists.
     """
     _check_unchanged(dataset)
-    found = _known(dataset, provider, memory)
+    found = _find_existing(dataset, provider, memory)
     if found is None:
         found = _send(dataset, provider, memory, on_progress, sleep, clock)
     file = _processed(dataset, found[0], provider, sleep)
@@ -84,7 +84,7 @@ def upload(
     return uploaded
 
 
-def _known(dataset: Dataset, provider: Provider, memory: FileMemory) -> tuple[RemoteFile, bool] | None:
+def _find_existing(dataset: Dataset, provider: Provider, memory: FileStore) -> tuple[RemoteFile, bool] | None:
     """The file at the endpoint, where it has it: as remembered, or found by its content name."""
     remembered = memory.file(provider.endpoint, dataset.sha256)
     if remembered is not None:
@@ -115,7 +115,7 @@ def _is_same(file: RemoteFile, dataset: Dataset, provider: Provider) -> bool:
 def _send(
     dataset: Dataset,
     provider: Provider,
-    memory: FileMemory,
+    memory: FileStore,
     on_progress: OnBytes,
     sleep: Callable[[float], None],
     clock: Callable[[], float],
@@ -131,25 +131,25 @@ def _send(
         return upload_in_parts(
             dataset, filename=name, provider=provider, memory=memory.uploads, on_progress=on_progress, clock=clock
         ), False
-    for attempt in range(TRIES):
+    for attempt in range(MAX_ATTEMPTS):
         try:
             file = provider.files.upload(
                 dataset.path, filename=name, on_bytes=lambda done: on_progress(min(done, dataset.bytes), dataset.bytes)
             )
             _check_unchanged(dataset)
             return file, False
-        except (AnswerLostError, ConnectionFailedError):
+        except (ResponseLostError, ConnectionFailedError):
             arrived = provider.files.find(filename=name, size=dataset.bytes)
             if arrived:
                 return arrived[0], True
-            if attempt == TRIES - 1:
+            if attempt == MAX_ATTEMPTS - 1:
                 raise
             sleep(min(2.0**attempt, 20))
         except RateLimitError as exc:
-            if attempt == TRIES - 1 or not is_passing(exc):
+            if attempt == MAX_ATTEMPTS - 1 or not is_transient(exc):
                 raise
             sleep(max(retry_after_of(exc) or 0.0, 2.0**attempt))
-    raise AnswerLostError(f"{dataset.path} could not be uploaded", "`ftpipe resume` tries again; nothing was paid")
+    raise ResponseLostError(f"{dataset.path} could not be uploaded", "`ftpipe resume` tries again; nothing was paid")
 
 
 def _processed(dataset: Dataset, file: RemoteFile, provider: Provider, sleep: Callable[[float], None]) -> RemoteFile:

@@ -11,18 +11,18 @@ from pathlib import Path
 from ftpipe.dataset.across import overlap
 from ftpipe.dataset.finding import finding_of
 from ftpipe.dataset.formats import METHOD_OF
-from ftpipe.dataset.near import NOT_CHECKED, lacks_package, near_duplicates, wants_near
-from ftpipe.dataset.picture import draw
+from ftpipe.dataset.near import NOT_CHECKED, lacks_package, near_duplicates, should_check_near_duplicates
+from ftpipe.dataset.picture import build_histograms
 from ftpipe.dataset.prices import PriceTable
 from ftpipe.dataset.rules import codes
 from ftpipe.dataset.rules.rule import TARGETS
 from ftpipe.dataset.settings import CheckSettings, check_codes, did_you_mean
-from ftpipe.dataset.spill import OnFinding, Spill
-from ftpipe.dataset.survey import Survey, quiet, run_file_rules, survey
+from ftpipe.dataset.spill import FindingSpool, OnFinding
+from ftpipe.dataset.survey import DatasetAnalysis, analyze_file, quiet, run_file_rules
 from ftpipe.errors import UsageError
-from ftpipe.records import DatasetPicture, Method, Report, Summary
+from ftpipe.records import DatasetHistograms, Method, Report, Summary
 
-__all__ = ["CheckSettings", "depict", "failing_lines", "validate"]
+__all__ = ["CheckSettings", "compute_histograms", "failing_lines", "validate"]
 
 
 def validate(
@@ -61,7 +61,7 @@ def validate(
 
     Raises:
         UsageError: A file does not exist, or target, method or a rule code is unknown.
-        StateError: A file cannot be read.
+        LocalStateError: A file cannot be read.
     """
     chosen = replace(settings or CheckSettings(), every=on_finding is not None)
     check_codes((*chosen.select, *chosen.ignore), codes())
@@ -69,12 +69,12 @@ def validate(
         raise UsageError(f"Unknown target {target!r}.", did_you_mean(target, TARGETS))
     wanted = _method(method)
     day = today or dt.date.today()
-    spills = (Spill(), Spill()) if on_finding else (None, None)
-    found = survey(
+    spills = (FindingSpool(), FindingSpool()) if on_finding else (None, None)
+    found = analyze_file(
         Path(path), target=target, method=wanted, model=model, settings=chosen, today=day, on_progress=on_progress,
         spill=spills[0], on_first=on_first,
     )  # fmt: skip
-    held: Survey | None = None
+    held: DatasetAnalysis | None = None
     if validation is not None:
         held = _held_out(found, Path(validation), wanted, spills[1])
     if test is not None:
@@ -86,10 +86,12 @@ def validate(
     return _report(found, held, target, wanted, model)
 
 
-def _held_out(found: Survey, validation: Path, method: str | None, spill: Spill | None) -> Survey:
+def _held_out(
+    found: DatasetAnalysis, validation: Path, method: str | None, spill: FindingSpool | None
+) -> DatasetAnalysis:
     """The survey of the validation file, compared with the training file."""
     facts = found.facts
-    held = survey(
+    held = analyze_file(
         validation, target=facts.target, method=method or METHOD_OF[facts.format], model=facts.model,
         settings=facts.settings, today=facts.today, role="validation", spill=spill,
     )  # fmt: skip
@@ -100,11 +102,13 @@ def _held_out(found: Survey, validation: Path, method: str | None, spill: Spill 
     return held
 
 
-def _hand_on(files: Sequence[Survey | None], spills: Sequence[Spill | None], on_finding: OnFinding) -> None:
+def _hand_on(
+    files: Sequence[DatasetAnalysis | None], spills: Sequence[FindingSpool | None], on_finding: OnFinding
+) -> None:
     for found, spill in zip(files, spills, strict=True):
         if found is not None and spill is not None:
-            spill.take(found.part.tally)
-            spill.tell(found.part.tally, found.facts.name, on_finding)
+            spill.append(found.part.tally)
+            spill.replay(found.part.tally, found.facts.name, on_finding)
         if spill is not None:
             spill.close()
 
@@ -114,14 +118,14 @@ def failing_lines(
     settings: CheckSettings | None = None, today: dt.date | None = None,
 ) -> set[int]:  # fmt: skip
     """Every line with an error, for ``ftpipe.dataset.fixes.quarantine``; arguments and errors as for ``validate``."""
-    found = survey(
+    found = analyze_file(
         Path(path), target=target, method=_method(method), model=model, settings=settings or CheckSettings(),
         today=today or dt.date.today(), collect_lines=True,
     )  # fmt: skip
     return set().union(*(found.part.tally.lines or {}).values())
 
 
-def _near(path: Path, validation: Path, found: Survey) -> list[tuple[int, int, float]]:
+def _near(path: Path, validation: Path, found: DatasetAnalysis) -> list[tuple[int, int, float]]:
     """Near copies of training records in the validation file, where that is quick or asked for."""
     settings: CheckSettings = found.facts.settings
     if not settings.wants("FT704"):
@@ -129,14 +133,14 @@ def _near(path: Path, validation: Path, found: Survey) -> list[tuple[int, int, f
     if lacks_package(settings.near_duplicates, found.facts.bytes):
         found.facts.not_checked = (NOT_CHECKED,)
         return []
-    if not wants_near(settings.near_duplicates, found.facts.bytes):
+    if not should_check_near_duplicates(settings.near_duplicates, found.facts.bytes):
         return []
     return [(line, other, alike) for _, line, other, alike in near_duplicates(path, validation)]
 
 
-def _leaks(found: Survey, test: Path) -> list[tuple[int, int, str]]:
+def _leaks(found: DatasetAnalysis, test: Path) -> list[tuple[int, int, str]]:
     facts = found.facts
-    other = survey(
+    other = analyze_file(
         test, target=facts.target, method=facts.method, model=facts.model, settings=facts.settings, today=facts.today
     )
     return overlap(found.prints, other.prints)
@@ -151,7 +155,9 @@ def _method(method: Method | str | None) -> str | None:
         raise UsageError(f"Unknown method {method!r}.", did_you_mean(str(method), [m.value for m in Method])) from exc
 
 
-def _report(found: Survey, held: Survey | None, target: str, method: str | None, model: str) -> Report:
+def _report(
+    found: DatasetAnalysis, held: DatasetAnalysis | None, target: str, method: str | None, model: str
+) -> Report:
     files = [found] if held is None else [found, held]
     findings = [
         finding_of(item, one.facts.name) for one in files for kept in one.part.tally.kept.values() for item in kept
@@ -172,7 +178,7 @@ def _report(found: Survey, held: Survey | None, target: str, method: str | None,
     )
 
 
-def summary_of(files: list[Survey]) -> Summary:
+def summary_of(files: list[DatasetAnalysis]) -> Summary:
     """The exact numbers of both files together."""
     by_code: Counter[str] = Counter()
     by_level: Counter[str] = Counter()
@@ -188,9 +194,9 @@ def summary_of(files: list[Survey]) -> Summary:
     )
 
 
-def depict(
+def compute_histograms(
     report: Report, *, epochs: int | None = None, prices: PriceTable | None = None, today: dt.date | None = None
-) -> DatasetPicture:
+) -> DatasetHistograms:
     """The distributions and costs behind a report, for ``ftpipe.reports.html``; reads the file once more.
 
     Args:
@@ -201,9 +207,9 @@ def depict(
     """
     day = today or dt.date.today()
     settings = CheckSettings(select=("FT701",))
-    found = survey(
+    found = analyze_file(
         report.dataset.path, target=report.target, method=report.method.value, model=report.model, settings=settings,
         today=day,
     )  # fmt: skip
     table = prices or PriceTable.load(target=report.target)
-    return draw(found, method=report.method, epochs=epochs, prices=table, today=day)
+    return build_histograms(found, method=report.method, epochs=epochs, prices=table, today=day)

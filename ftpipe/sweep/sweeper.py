@@ -19,7 +19,7 @@ from ftpipe.errors import (
     RequestRefusedError,
     UsageError,
 )
-from ftpipe.gates import refuse_broken
+from ftpipe.gates import require_valid_dataset
 from ftpipe.pipeline import Pipeline
 from ftpipe.records import CostEstimate, Metric, Model, Record, Report, Run, RunSpec, RunState
 from ftpipe.sweep.grid import Point, Value, name_of, point_hyperparameters
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Scores = Callable[[Sequence[Model]], Mapping[str, float]]
 """Model id → score on held-out items, higher is better."""
 
-PATIENCE = 30
+MAX_FAILED_POLLS = 30
 """Looks at the jobs that may fail one after the other before the sweep stops; nothing is lost then."""
 
 
@@ -66,7 +66,7 @@ class Sweep(Record):
     currency: str = "USD"
 
 
-class Sweeper:
+class SweepRunner:
     """Trains a grid.
 
     Args:
@@ -100,7 +100,7 @@ class Sweeper:
         Raises:
             DatasetError: The target would refuse the data.
         """
-        refuse_broken(report)
+        require_valid_dataset(report)
         planned = []
         for point in points:
             hyperparameters = point_hyperparameters(spec.hyperparameters, point)
@@ -123,7 +123,7 @@ class Sweeper:
             self._fill(waiting, running, done)
             finished = len(done)
             failures = failures + 1 if self._look(running, done) else 0
-            if failures > PATIENCE:
+            if failures > MAX_FAILED_POLLS:
                 raise ProviderError("the endpoint did not answer for long", "ask for the same sweep again to go on")
             if running and len(done) == finished:
                 self._sleep(self.pipeline.provider.profile.poll_first_seconds)
@@ -214,7 +214,7 @@ class Sweeper:
         )
 
 
-def refuse_over_sum(costs: Sequence[CostEstimate | None], most: float | None) -> None:
+def enforce_total_budget(costs: Sequence[CostEstimate | None], most: float | None) -> None:
     """Raise where all trials together may cost more than the user allows.
 
     Raises:

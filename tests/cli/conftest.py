@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 import pytest
 import time_machine
 
-from tests.cli.world import World
+from tests.cli.world import CliEnvironment
 
 WHILE_BASES_LIVE = datetime(2026, 11, 24, 12, tzinfo=UTC)
 """A day on which OpenAI takes jobs on the bases that the tests name; what is refused later has tests of its own."""
 
 
 @pytest.fixture
-def world(capsys: pytest.CaptureFixture[str]) -> Iterator[World]:
+def world(capsys: pytest.CaptureFixture[str]) -> Iterator[CliEnvironment]:
     """A command line over a mocked endpoint, in a folder of its own, on a day in 2026."""
 
     def read() -> tuple[str, str]:
@@ -23,4 +23,4 @@ def world(capsys: pytest.CaptureFixture[str]) -> Iterator[World]:
         return captured.out, captured.err
 
     with time_machine.travel(WHILE_BASES_LIVE, tick=True):
-        yield World(read)
+        yield CliEnvironment(read)

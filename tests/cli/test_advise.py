@@ -9,7 +9,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from tests.cli.world import World, chat_file
+from tests.cli.world import CliEnvironment, chat_file
 
 WORKED = (
     "advise", "--base", "gpt-4o-mini", "--examples", "1000", "--tokens-per-example", "500", "--prompt-tokens", "2000",
@@ -17,7 +17,7 @@ WORKED = (
 )  # fmt: skip
 
 
-def test_the_worked_case_costs_one_dollar_fifty_an_epoch(world: World) -> None:
+def test_the_worked_case_costs_one_dollar_fifty_an_epoch(world: CliEnvironment) -> None:
     """1,000 examples of 500 tokens on gpt-4o-mini, with the price row, its day and its source."""
     advice = world.run(*WORKED, "--json").document["advice"]
     assert (advice["epoch"]["amount"], advice["epoch"]["currency"]) == (1.5, "USD")
@@ -25,7 +25,7 @@ def test_the_worked_case_costs_one_dollar_fifty_an_epoch(world: World) -> None:
     assert (row["training"], bool(row["as_of"]), bool(row["source"])) == (3.0, True, True)
 
 
-def test_the_text_says_road_reason_numbers_and_sources(world: World) -> None:
+def test_the_text_says_road_reason_numbers_and_sources(world: CliEnvironment) -> None:
     """One screen."""
     ran = world.run(*WORKED)
     assert ran.code == 0
@@ -39,7 +39,7 @@ def test_the_text_says_road_reason_numbers_and_sources(world: World) -> None:
         assert part in ran.out
 
 
-def test_the_document_has_its_schema_and_nothing_else_on_stdout(world: World) -> None:
+def test_the_document_has_its_schema_and_nothing_else_on_stdout(world: CliEnvironment) -> None:
     """``ftpipe.advise/1`` with the situation it was asked about."""
     document = world.run(*WORKED, "--json").document
     assert (document["schema"], document["ok"]) == ("ftpipe.advise/1", True)
@@ -47,7 +47,7 @@ def test_the_document_has_its_schema_and_nothing_else_on_stdout(world: World) ->
     assert document["advice"]["cases"][0]["name"] == "hosted"
 
 
-def test_a_dataset_is_read_for_examples_and_tokens(world: World) -> None:
+def test_a_dataset_is_read_for_examples_and_tokens(world: CliEnvironment) -> None:
     """No number has to be typed."""
     path = chat_file(rows=60)
     situation = world.run("advise", str(path), "--base", "gpt-4.1-mini", "--json").document["situation"]
@@ -55,7 +55,7 @@ def test_a_dataset_is_read_for_examples_and_tokens(world: World) -> None:
     assert situation["training_tokens"] > 600
 
 
-def test_answers_come_from_a_file_and_flags_win(world: World) -> None:
+def test_answers_come_from_a_file_and_flags_win(world: CliEnvironment) -> None:
     """The file's keys are the flags' names."""
     Path("case.toml").write_text("examples = 20\nlacks_knowledge = false\nends = 2027-01-14\nprivacy = true\n")
     few = world.run("advise", "--file", "case.toml", "--json").document
@@ -68,7 +68,7 @@ def test_answers_come_from_a_file_and_flags_win(world: World) -> None:
 @pytest.mark.parametrize(
     ("text", "hint"), [("exampels = 3", "did you mean examples?"), ("= 3", "TOML"), ('examples = "many"', "--help")]
 )
-def test_a_wrong_file_is_refused_with_the_way_out(world: World, text: str, hint: str) -> None:
+def test_a_wrong_file_is_refused_with_the_way_out(world: CliEnvironment, text: str, hint: str) -> None:
     """Unknown key, no TOML, wrong kind."""
     Path("case.toml").write_text(text)
     ran = world.run("advise", "--file", "case.toml")
@@ -76,7 +76,7 @@ def test_a_wrong_file_is_refused_with_the_way_out(world: World, text: str, hint:
     assert hint in ran.err
 
 
-def test_prices_given_by_hand_are_used_and_named(world: World) -> None:
+def test_prices_given_by_hand_are_used_and_named(world: CliEnvironment) -> None:
     """The worked table's first row, typed."""
     ran = world.run(
         "advise", "--base", "mine", "--examples", "100", "--tokens-per-example", "10000", "--prompt-tokens", "2000",
@@ -90,7 +90,7 @@ def test_prices_given_by_hand_are_used_and_named(world: World) -> None:
     assert world.run("advise", "--ends", "soon").code == 2
 
 
-def test_nothing_known_is_answered_with_what_to_find_out(world: World) -> None:
+def test_nothing_known_is_answered_with_what_to_find_out(world: CliEnvironment) -> None:
     """And asks nobody where there is no terminal."""
     ran = world.run("advise")
     assert ran.code == 0

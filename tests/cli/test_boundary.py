@@ -13,7 +13,7 @@ from ftpipe.cli import root
 from ftpipe.cli.boundary import execute
 from ftpipe.cli.group import Command, Group
 from ftpipe.errors import FtpipeError, OutcomeUnknownError
-from tests.cli.world import World
+from tests.cli.world import CliEnvironment
 
 CANARY = "sk-canary-0123456789abcdef"
 
@@ -127,14 +127,14 @@ def test_a_key_is_never_written(
         (["zzz"], "there is no command 'zzz'"),
     ],
 )
-def test_a_wrong_word_is_answered_with_the_nearest_right_one(world: World, argv: list[str], says: str) -> None:
+def test_a_wrong_word_is_answered_with_the_nearest_right_one(world: CliEnvironment, argv: list[str], says: str) -> None:
     """Verbs and options, at every level, with the usage code."""
     ran = world.run(*argv)
     assert ran.code == 2
     assert says in ran.err
 
 
-def test_a_wrong_option_is_a_document_under_the_commands_name(world: World) -> None:
+def test_a_wrong_option_is_a_document_under_the_commands_name(world: CliEnvironment) -> None:
     """Also where the command line itself is wrong, stdout holds one document."""
     ran = world.run("jobs", "list", "--limit", "none", "--json")
     assert ran.code == 2
@@ -142,7 +142,7 @@ def test_a_wrong_option_is_a_document_under_the_commands_name(world: World) -> N
     assert ran.document["error"]["code"] == "usage"
 
 
-def test_help_is_shown_without_a_command_and_without_an_error(world: World) -> None:
+def test_help_is_shown_without_a_command_and_without_an_error(world: CliEnvironment) -> None:
     """``ftpipe`` and ``ftpipe jobs`` alone explain themselves."""
     assert (ran := world.run()).code == 0
     assert "prepare" in ran.out

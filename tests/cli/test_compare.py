@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.cli.world import World, chat_file
+from tests.cli.world import CliEnvironment, chat_file
 
 
-def test_two_models_are_shown_side_by_side_with_their_evaluation(world: World) -> None:
+def test_two_models_are_shown_side_by_side_with_their_evaluation(world: CliEnvironment) -> None:
     """What differs, and who was better where both were evaluated."""
     names = []
     for first in (0, 40):
@@ -29,7 +29,7 @@ def test_two_models_are_shown_side_by_side_with_their_evaluation(world: World) -
     )
 
 
-def test_an_unknown_model_is_refused(world: World) -> None:
+def test_an_unknown_model_is_refused(world: CliEnvironment) -> None:
     """With the way to the list."""
     ran = world.run("models", "compare", "a", "b")
     assert ran.code == 2

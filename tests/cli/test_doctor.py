@@ -13,12 +13,12 @@ import pytest
 from ftpipe.cli import root
 from ftpipe.cli.boundary import execute
 from ftpipe.cli.examine import disk, packages, python_version
-from ftpipe.cli.session import Session
+from ftpipe.cli.session import CliContext
 from ftpipe.errors import TrainingNotAvailableError
 from ftpipe.providers.jobs import PROBE_FILE
-from tests.cli.world import Ran
-from tests.faults.bench import KEY, Bench
-from tests.faults.endpoint import Act, FaultEndpoint, refusal
+from tests.cli.world import CommandResult
+from tests.faults.bench import KEY, FaultEnvironment
+from tests.faults.endpoint import Fault, FaultEndpoint, refusal
 
 FILES, JOBS, MODELS, CREATE = "GET /files", "GET /fine_tuning/jobs", "GET /models", "POST /fine_tuning/jobs"
 
@@ -33,11 +33,11 @@ def endpoint() -> Iterator[FaultEndpoint]:
 @pytest.fixture
 def doctor(
     endpoint: FaultEndpoint, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Ran]:
+) -> Callable[..., CommandResult]:
     """Type ``ftpipe doctor --online`` in a folder that is configured for it; further keys go into its profile."""
     monkeypatch.setenv("X_API_KEY", KEY)
 
-    def call(*argv: str, **profile: Any) -> Ran:
+    def call(*argv: str, **profile: Any) -> CommandResult:
         table = {"base_url": endpoint.base_url, "key_env": "X_API_KEY", **profile}
         lines = [
             f"{name} = {str(value).lower() if isinstance(value, bool) else repr(value)}"
@@ -45,19 +45,21 @@ def doctor(
         ]
         text = "\n".join(['provider = "test"', 'model = "gpt-4.1-mini-2025-04-14"', "[providers.test]", *lines])
         Path("ftpipe.toml").write_text(text + "\n")
-        code = execute(root, ("doctor", "--online", *argv), Session())
+        code = execute(root, ("doctor", "--online", *argv), CliContext())
         captured = capsys.readouterr()
-        return Ran(code, captured.out, captured.err)
+        return CommandResult(code, captured.out, captured.err)
 
     return call
 
 
-def checks(ran: Ran) -> dict[str, dict[str, str]]:
+def checks(ran: CommandResult) -> dict[str, dict[str, str]]:
     """What the document says about the provider, by name."""
     return {check["name"]: check for check in ran.document["checks"] if check["name"].startswith("test ")}
 
 
-def test_a_provider_in_order_is_told_line_by_line(doctor: Callable[..., Ran], endpoint: FaultEndpoint) -> None:
+def test_a_provider_in_order_is_told_line_by_line(
+    doctor: Callable[..., CommandResult], endpoint: FaultEndpoint
+) -> None:
     """Exit 0; clock, key, jobs, training and base have a line each, and nothing was created."""
     endpoint.seed_job()
     ran = doctor("--json", training_probe=True)
@@ -71,7 +73,7 @@ def test_a_provider_in_order_is_told_line_by_line(doctor: Callable[..., Ran], en
 
 
 def test_an_organization_that_may_not_train_is_told_before_anything_is_uploaded(
-    doctor: Callable[..., Ran], endpoint: FaultEndpoint
+    doctor: Callable[..., CommandResult], endpoint: FaultEndpoint
 ) -> None:
     """Row 17: ✗ with what to do, exit 1."""
     endpoint.always(CREATE, refusal(403, "training_not_available", "see the deprecations page"))
@@ -85,7 +87,7 @@ def test_an_organization_that_may_not_train_is_told_before_anything_is_uploaded(
 
 def test_training_is_told_before_the_upload_by_train_as_well(tmp_path: Path, endpoint: FaultEndpoint) -> None:
     """Row 17: the pipeline asks first: no file is at the endpoint, no intent in the journal; later it goes on."""
-    bench = Bench(tmp_path, endpoint, profile={"training_probe": True})
+    bench = FaultEnvironment(tmp_path, endpoint, profile={"training_probe": True})
     endpoint.script(CREATE, refusal(403, "training_not_available"))
     with pytest.raises(TrainingNotAvailableError):
         bench.train()
@@ -105,14 +107,14 @@ def test_training_is_told_before_the_upload_by_train_as_well(tmp_path: Path, end
         ({"training_probe": True}, refusal(400, None, "this model is unknown"), "model"),
         (
             {"training_probe": True},
-            Act(body=b'{"id": "ftjob-7", "status": "queued"}', executed=False),
+            Fault(body=b'{"id": "ftjob-7", "status": "queued"}', executed=False),
             "cancelled at once",
         ),
     ],
     ids=["not asked", "closed to new ones", "trouble", "another refusal", "takes anything"],
 )
 def test_what_cannot_be_known_is_said_so(
-    doctor: Callable[..., Ran], endpoint: FaultEndpoint, profile: dict[str, Any], act: Act | None, word: str
+    doctor: Callable[..., CommandResult], endpoint: FaultEndpoint, profile: dict[str, Any], act: Fault | None, word: str
 ) -> None:
     """Neither ✓ nor ✗ is guessed; an endpoint that takes a job on no file has it cancelled at once."""
     endpoint.seed_job(id="ftjob-7")
@@ -126,7 +128,7 @@ def test_what_cannot_be_known_is_said_so(
 
 
 def test_an_address_of_ones_own_is_not_asked_for_a_job(
-    doctor: Callable[..., Ran], endpoint: FaultEndpoint, monkeypatch: pytest.MonkeyPatch
+    doctor: Callable[..., CommandResult], endpoint: FaultEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What stands behind another base URL may not look at the file first."""
     monkeypatch.setenv("X_BASE_URL", endpoint.base_url)
@@ -135,7 +137,9 @@ def test_an_address_of_ones_own_is_not_asked_for_a_job(
     assert endpoint.calls[CREATE] == 0
 
 
-def test_a_last_day_that_is_over_is_known_without_asking(doctor: Callable[..., Ran], endpoint: FaultEndpoint) -> None:
+def test_a_last_day_that_is_over_is_known_without_asking(
+    doctor: Callable[..., CommandResult], endpoint: FaultEndpoint
+) -> None:
     """The dated table is enough, and the base's end is told too."""
     day = date(2020, 1, 2).isoformat()
     ran = doctor("--json", training_probe=True, last_day_to_create=day, models_end=day)
@@ -144,11 +148,11 @@ def test_a_last_day_that_is_over_is_known_without_asking(doctor: Callable[..., R
     assert endpoint.calls[CREATE] == 0
 
 
-def test_a_base_near_its_end_is_a_warning(doctor: Callable[..., Ran], endpoint: FaultEndpoint) -> None:
+def test_a_base_near_its_end_is_a_warning(doctor: Callable[..., CommandResult], endpoint: FaultEndpoint) -> None:
     """The endpoint's own date wins over the table's."""
     soon = (datetime.now(UTC).date() + timedelta(days=30)).isoformat()
     endpoint.always(
-        "GET /models/{id}", Act(body=f'{{"id": "m", "object": "model", "shutdown_date": "{soon}"}}'.encode())
+        "GET /models/{id}", Fault(body=f'{{"id": "m", "object": "model", "shutdown_date": "{soon}"}}'.encode())
     )
     ran = doctor("--json", models_end="2099-01-01")
     assert ran.code == 0
@@ -161,7 +165,7 @@ def test_a_base_near_its_end_is_a_warning(doctor: Callable[..., Ran], endpoint: 
     "closed", [{FILES}, {JOBS}, {MODELS}, {FILES, JOBS, MODELS}], ids=lambda routes: str(len(routes))
 )
 def test_the_scope_of_a_key_is_told(
-    doctor: Callable[..., Ran], endpoint: FaultEndpoint, status: int, closed: set[str]
+    doctor: Callable[..., CommandResult], endpoint: FaultEndpoint, status: int, closed: set[str]
 ) -> None:
     """Files and jobs are needed, so ✗; a key that cannot list models still trains, so !; each refused part is named."""
     for route in closed:
@@ -178,7 +182,7 @@ def test_the_scope_of_a_key_is_told(
 
 @pytest.mark.parametrize(("skew", "state"), [(0.0, "ok"), (7200.0, "warn"), (-7200.0, "warn")])
 def test_the_clock_is_compared_with_the_endpoints(
-    doctor: Callable[..., Ran], endpoint: FaultEndpoint, skew: float, state: str
+    doctor: Callable[..., CommandResult], endpoint: FaultEndpoint, skew: float, state: str
 ) -> None:
     """By the Date header of any answer."""
     endpoint.skew = skew
@@ -187,7 +191,7 @@ def test_the_clock_is_compared_with_the_endpoints(
     assert ("+720" in found["text"] or "-720" in found["text"] or "719" in found["text"]) == (state == "warn")
 
 
-def test_a_provider_that_is_not_there_is_one_line_and_not_waited_for(doctor: Callable[..., Ran]) -> None:
+def test_a_provider_that_is_not_there_is_one_line_and_not_waited_for(doctor: Callable[..., CommandResult]) -> None:
     """A closed port and an unresolvable name: ✗ on the clock's line, exit 1, and nothing more is asked."""
     for address in ("http://127.0.0.1:9/v1", "ftp://127.0.0.1/v1"):
         ran = doctor("--json", base_url=address)
@@ -199,21 +203,21 @@ def test_a_registry_is_repaired_without_a_key(endpoint: FaultEndpoint, capsys: p
     """Row 20: the copy of the ledger is enough; who could not be asked is said, and what was moved aside is kept."""
     place = Path(".ftpipe")
     place.mkdir()
-    with Bench(place, endpoint) as bench:
+    with FaultEnvironment(place, endpoint) as bench:
         bench.train()
     bench.path.write_bytes(b"not a database" * 1000)
-    assert execute(root, ("models", "list"), Session()) == 6
+    assert execute(root, ("models", "list"), CliContext()) == 6
     capsys.readouterr()
-    execute(root, ("doctor", "--repair", "--provider", "openai"), Session())
+    execute(root, ("doctor", "--repair", "--provider", "openai"), CliContext())
     said = capsys.readouterr().err
     assert "openai is not asked" in said
     assert "the copy of the ledger told" in said
     assert len(list(place.glob("registry.db.damaged-*"))) == 1
-    assert execute(root, ("models", "verify", "ftjob-0001"), Session()) == 0
+    assert execute(root, ("models", "verify", "ftjob-0001"), CliContext()) == 0
 
 
 def test_every_line_is_marked_and_every_fault_has_a_next_step(
-    doctor: Callable[..., Ran], endpoint: FaultEndpoint
+    doctor: Callable[..., CommandResult], endpoint: FaultEndpoint
 ) -> None:
     """✓, ! or ✗ first; under ✗ an arrow with what to do; the verdict counts them."""
     endpoint.always(FILES, refusal(403))

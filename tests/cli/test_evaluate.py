@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from xml.etree import ElementTree as Xml
 
-from tests.cli.world import World, chat_file
+from tests.cli.world import CliEnvironment, chat_file
 
 
-def test_two_models_that_answer_alike_are_not_told_apart(world: World) -> None:
+def test_two_models_that_answer_alike_are_not_told_apart(world: CliEnvironment) -> None:
     """The mocked endpoint says the same whoever is asked; the page and the result are kept."""
     ran = world.run(
         "evaluate", "gpt-4.1", "--against", "gpt-4.1-mini", "--provider", "openai", "--data", str(chat_file("t.jsonl"))
@@ -20,7 +20,7 @@ def test_two_models_that_answer_alike_are_not_told_apart(world: World) -> None:
     assert kept == [".html", ".json", ".ndjson"]
 
 
-def test_the_document_holds_the_verdict_and_the_files(world: World) -> None:
+def test_the_document_holds_the_verdict_and_the_files(world: CliEnvironment) -> None:
     """``ftpipe.evaluate/1``; costs from the price rows."""
     ran = world.run(
         "evaluate", "gpt-4.1", "--against", "gpt-4.1-mini", "--provider", "openai", "--data", str(chat_file("t.jsonl")),
@@ -37,17 +37,17 @@ def test_the_document_holds_the_verdict_and_the_files(world: World) -> None:
     assert all(Path(path).stat().st_size for path in document["files"].values())
 
 
-def test_a_lost_gate_is_exit_code_one(world: World) -> None:
+def test_a_lost_gate_is_exit_code_one(world: CliEnvironment) -> None:
     """With the reason on stderr, and the report written all the same."""
     data = str(chat_file("t.jsonl"))
     asked = ("evaluate", "gpt-4.1", "--against", "gpt-4.1-mini", "--provider", "openai", "--data", data)
     lost = world.run(*asked, "--gate", "exact>=+0.03@95%", "--json")
-    assert (lost.code, lost.document["ok"], lost.document["error"]["code"]) == (1, False, "gate_lost")
+    assert (lost.code, lost.document["ok"], lost.document["error"]["code"]) == (1, False, "gate_failed")
     assert world.run(*asked, "--gate", "exact>=-0.5", "--max-regressions", "0").code == 0
     assert world.run(*asked, "--gate", "exact>>1").code == 2
 
 
-def test_a_second_run_asks_nothing_again(world: World) -> None:
+def test_a_second_run_asks_nothing_again(world: CliEnvironment) -> None:
     """The answers of the first are kept; --fresh asks anew."""
     asked = (
         "evaluate", "gpt-4.1", "--against", "gpt-4.1-mini", "--provider", "openai", "--data", str(chat_file("t.jsonl")),
@@ -60,7 +60,7 @@ def test_a_second_run_asks_nothing_again(world: World) -> None:
     assert world.server.calls["chat"] == 48
 
 
-def test_a_better_prompt_is_a_second_baseline(world: World) -> None:
+def test_a_better_prompt_is_a_second_baseline(world: CliEnvironment) -> None:
     """Compared with the candidate as well, and passed over by the gate."""
     Path("better.txt").write_text("Answer briefly.")
     ran = world.run(
@@ -76,7 +76,7 @@ def test_a_better_prompt_is_a_second_baseline(world: World) -> None:
     assert len(evaluation["gates"]) == 1
 
 
-def test_wrong_words_are_refused_before_anything_is_asked(world: World) -> None:
+def test_wrong_words_are_refused_before_anything_is_asked(world: CliEnvironment) -> None:
     """No baseline, no file, no such metric, a schema that is none."""
     data = str(chat_file("t.jsonl"))
     assert world.run("evaluate", "unknown", "--data", data, "--provider", "openai").code == 2

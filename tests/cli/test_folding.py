@@ -5,29 +5,29 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftpipe.cli.folding import columns, fold
+from ftpipe.cli.folding import columns, wrap_line
 
 
 def test_a_short_line_stays() -> None:
     """Nothing is touched that fits."""
-    assert fold("  a  b", 40) == ["  a  b"]
+    assert wrap_line("  a  b", 40) == ["  a  b"]
 
 
 def test_a_labelled_text_goes_on_under_its_text() -> None:
     """The label's column stays free."""
-    assert fold("✓ python     one two three four", 28) == ["✓ python     one two three", "             four"]
+    assert wrap_line("✓ python     one two three four", 28) == ["✓ python     one two three", "             four"]
 
 
 def test_other_lines_go_on_two_columns_further_in() -> None:
     """So that a continuation is seen as one."""
-    assert fold("one two three four", 10) == ["one two", "  three", "  four"]
+    assert wrap_line("one two three four", 10) == ["one two", "  three", "  four"]
 
 
 def test_colour_takes_no_room() -> None:
     """An escape sequence has no width."""
     painted = "\x1b[31mone\x1b[0m two"
     assert columns(painted) == 7
-    assert fold(painted, 7) == [painted]
+    assert wrap_line(painted, 7) == [painted]
 
 
 def test_wide_characters_take_two_columns() -> None:
@@ -38,4 +38,4 @@ def test_wide_characters_take_two_columns() -> None:
 @given(st.text(st.characters(categories=["L", "N", "Zs"]), max_size=300), st.integers(40, 120))
 def test_no_word_is_lost(line: str, width: int) -> None:
     """Folding changes white space alone."""
-    assert " ".join(fold(line, width)).split() == line.split()
+    assert " ".join(wrap_line(line, width)).split() == line.split()

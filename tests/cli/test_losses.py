@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.cli.world import Ran, World, chat_file
-from tests.fakes.openai_client import MockOpenAI, status_error
+from tests.cli.world import CliEnvironment, CommandResult, chat_file
+from tests.fakes.openai_client import FakeOpenAI, status_error
 
 
-class LossTeller(MockOpenAI):
+class FakeLossEndpoint(FakeOpenAI):
     """An ftpipe endpoint: row 13 is as hard after training as before, the others are learnt."""
 
     def post(self, path: str, *, body: dict[str, str], files: Any, **_: Any) -> Iterator[dict[str, Any]]:
@@ -30,22 +30,22 @@ class LossTeller(MockOpenAI):
 
 
 @pytest.fixture
-def losses(world: World) -> World:
+def losses(world: CliEnvironment) -> CliEnvironment:
     """A world whose endpoint tells losses, with a model that was trained on a file with a contradiction."""
-    world.server = LossTeller()
+    world.server = FakeLossEndpoint()
     again = {"messages": [{"role": "user", "content": "What is 2 plus 14?"}, {"role": "assistant", "content": "No."}]}
     ran = world.run("train", str(chat_file(extra=json.dumps(again) + "\n")), "--provider", "local", "--yes")
     assert ran.code == 0, ran.err
     return world
 
 
-def rank(world: World, *argv: str) -> Ran:
+def rank(world: CliEnvironment, *argv: str) -> CommandResult:
     """Rank the rows of the model that was trained."""
     model = world.run("models", "list", "--json").document["models"][0]["id"]
     return world.run("evaluate", model, "--losses", *argv)
 
 
-def test_the_rows_of_the_models_own_data_are_ranked(losses: World) -> None:
+def test_the_rows_of_the_models_own_data_are_ranked(losses: CliEnvironment) -> None:
     """Without a file named; with the rule that knows about the line, in every form."""
     ran = rank(losses, "--json", "--csv", "rows.csv", "--top", "5")
     ranking = ran.document["ranking"]
@@ -64,7 +64,7 @@ def test_the_rows_of_the_models_own_data_are_ranked(losses: World) -> None:
     assert text.splitlines()[5].split()[0] == "13"
 
 
-def test_a_file_that_has_changed_must_be_named(losses: World) -> None:
+def test_a_file_that_has_changed_must_be_named(losses: CliEnvironment) -> None:
     """The model's own data are known by their digest."""
     Path("train.jsonl").write_text(Path("train.jsonl").read_text() + "\n")
     chat_file("train.jsonl", rows=11)
@@ -75,7 +75,7 @@ def test_a_file_that_has_changed_must_be_named(losses: World) -> None:
     assert "is not there any more" in rank(losses).err
 
 
-def test_what_does_not_go_together_is_refused(losses: World) -> None:
+def test_what_does_not_go_together_is_refused(losses: CliEnvironment) -> None:
     """A gate, two models, a hosted endpoint, an older server; and --by without --losses."""
     data = str(chat_file("rows.jsonl"))
     assert "--gate does not go with that" in rank(losses, "--gate", "exact>=0").err

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.world import World, chat_file
+from tests.cli.world import CliEnvironment, chat_file
 
 BAD_LINE = '{"messages":[{"content":"x"},{"role":"assistant","content":"y"}]}\n'
 
 
-def test_a_good_file_ends_with_its_cost_and_the_next_command(world: World) -> None:
+def test_a_good_file_ends_with_its_cost_and_the_next_command(world: CliEnvironment) -> None:
     """Result on stdout, the way on stderr, nothing sent."""
     ran = world.run("prepare", str(chat_file()))
     assert ran.code == 0
@@ -24,7 +24,7 @@ def test_a_good_file_ends_with_its_cost_and_the_next_command(world: World) -> No
     assert not world.server.calls
 
 
-def test_the_document_has_everything_that_was_found(world: World) -> None:
+def test_the_document_has_everything_that_was_found(world: CliEnvironment) -> None:
     """The fields that programs read."""
     data = chat_file()
     document = world.run("prepare", str(data), "--epochs", "3", "--json").document
@@ -40,7 +40,7 @@ def test_the_document_has_everything_that_was_found(world: World) -> None:
     assert document["next"] == "ftpipe train --epochs 3"
 
 
-def test_a_bad_file_is_reported_at_line_and_path_and_nothing_is_written(world: World) -> None:
+def test_a_bad_file_is_reported_at_line_and_path_and_nothing_is_written(world: CliEnvironment) -> None:
     """Exit 1, every finding in the document, no prepared files."""
     ran = world.run("prepare", str(chat_file(extra=BAD_LINE)), "--json")
     found = [finding for finding in ran.document["findings"] if finding["code"] == "FT204"]
@@ -51,7 +51,7 @@ def test_a_bad_file_is_reported_at_line_and_path_and_nothing_is_written(world: W
     assert not Path(".ftpipe").exists()
 
 
-def test_the_prepared_files_are_the_checked_bytes_with_a_manifest(world: World) -> None:
+def test_the_prepared_files_are_the_checked_bytes_with_a_manifest(world: CliEnvironment) -> None:
     """What was checked is what will be trained with, and the manifest says where it came from."""
     data, held = chat_file(), chat_file("held.jsonl", rows=3, first=100)
     world.run("prepare", str(data), "--validation", str(held), "--output", "out")
@@ -63,7 +63,7 @@ def test_the_prepared_files_are_the_checked_bytes_with_a_manifest(world: World) 
     assert manifest["source"]["path"] == str(data.absolute())
 
 
-def test_a_split_sets_a_part_aside_and_checks_both(world: World) -> None:
+def test_a_split_sets_a_part_aside_and_checks_both(world: CliEnvironment) -> None:
     """No record is lost, and both files are prepared."""
     document = world.run("prepare", str(chat_file(rows=40)), "--split", "0.25", "--seed", "7", "--json").document
     assert document["dataset"]["examples"] + document["validation"]["examples"] == 40
@@ -81,7 +81,7 @@ def test_a_split_sets_a_part_aside_and_checks_both(world: World) -> None:
     ],
 )
 def test_a_file_that_is_none_is_refused_in_one_message(
-    world: World, name: str, content: bytes | None, code: int, says: str
+    world: CliEnvironment, name: str, content: bytes | None, code: int, says: str
 ) -> None:
     """Missing, empty, binary, an array: one clear message and the right code each."""
     chat_file("gone2.jsonl")
@@ -93,13 +93,13 @@ def test_a_file_that_is_none_is_refused_in_one_message(
     assert "Traceback" not in ran.err
 
 
-def test_a_folder_and_no_file_at_all_are_named(world: World) -> None:
+def test_a_folder_and_no_file_at_all_are_named(world: CliEnvironment) -> None:
     """The hint says what to type."""
     assert "is a folder" in world.run("prepare", ".").err
     assert "ftpipe prepare FILE" in world.run("prepare").err
 
 
-def test_the_next_command_repeats_what_was_chosen(world: World) -> None:
+def test_the_next_command_repeats_what_was_chosen(world: CliEnvironment) -> None:
     """A hosted model brings its provider along, so that the line works as it stands."""
     data = str(chat_file())
     named = world.run("prepare", data, "--model", "gpt-4.1-2025-04-14", "--json").document
@@ -110,7 +110,7 @@ def test_the_next_command_repeats_what_was_chosen(world: World) -> None:
     )
 
 
-def test_the_rules_of_a_chosen_provider_apply(world: World) -> None:
+def test_the_rules_of_a_chosen_provider_apply(world: CliEnvironment) -> None:
     """Three examples are enough for this machine and too few for OpenAI."""
     data = str(chat_file(rows=3))
     assert world.run("prepare", data).code == 1
@@ -119,7 +119,7 @@ def test_the_rules_of_a_chosen_provider_apply(world: World) -> None:
     assert "free" in ran.out
 
 
-def test_a_wrong_setting_of_the_checks_is_refused(world: World) -> None:
+def test_a_wrong_setting_of_the_checks_is_refused(world: CliEnvironment) -> None:
     """The nearest right key is named."""
     data = chat_file()
     Path("ftpipe.toml").write_text("[checks]\nselct = ['FT2']\n")
@@ -128,7 +128,7 @@ def test_a_wrong_setting_of_the_checks_is_refused(world: World) -> None:
     assert "select" in ran.err
 
 
-def test_hostile_text_in_the_data_is_shown_inert(world: World) -> None:
+def test_hostile_text_in_the_data_is_shown_inert(world: CliEnvironment) -> None:
     """Escapes, links and markup in a record never reach the terminal as such."""
     evil = '{"messages":[{"role":"us\\u001b]0;x\\u0007[/nope]\\u202e","content":"x"}]}\n'
     ran = world.run("prepare", str(chat_file(extra=evil)))
@@ -137,7 +137,7 @@ def test_hostile_text_in_the_data_is_shown_inert(world: World) -> None:
     assert "\u202e" not in ran.out + ran.err
 
 
-def test_rules_are_selected_and_left_out(world: World) -> None:
+def test_rules_are_selected_and_left_out(world: CliEnvironment) -> None:
     """Codes and their beginnings, and a wrong one is refused with the nearest."""
     data = str(chat_file(extra=BAD_LINE))
     assert world.run("prepare", data, "--ignore", "FT204").code == 0
@@ -156,7 +156,7 @@ def test_rules_are_selected_and_left_out(world: World) -> None:
         ("junit", "FT204 missing-role (error)"),
     ],
 )
-def test_findings_go_out_in_a_machines_format(world: World, form: str, says: str) -> None:
+def test_findings_go_out_in_a_machines_format(world: CliEnvironment, form: str, says: str) -> None:
     """Nothing else is on stdout."""
     ran = world.run("prepare", str(chat_file(extra=BAD_LINE)), "--output-format", form)
     assert ran.code == 1
@@ -164,7 +164,7 @@ def test_findings_go_out_in_a_machines_format(world: World, form: str, says: str
     assert "tokens" not in ran.out.splitlines()[0]
 
 
-def test_every_finding_goes_out_on_a_line_of_its_own_however_many_are_kept(world: World) -> None:
+def test_every_finding_goes_out_on_a_line_of_its_own_however_many_are_kept(world: CliEnvironment) -> None:
     """To stdout or into a file; as many as the exact counts say, those about cost among them."""
     data = str(chat_file(extra=BAD_LINE * 70))
     found = [json.loads(line) for line in world.run("validate", data, "--output-format", "ndjson").out.splitlines()]
@@ -175,7 +175,7 @@ def test_every_finding_goes_out_on_a_line_of_its_own_however_many_are_kept(world
     assert {"FT204", "FT707"} <= {line["code"] for line in lines}
 
 
-def test_many_files_are_validated_and_nothing_is_written(world: World) -> None:
+def test_many_files_are_validated_and_nothing_is_written(world: CliEnvironment) -> None:
     """One bad file makes the answer no, and every file is reported."""
     good, bad = str(chat_file()), str(chat_file("bad.jsonl", first=50, extra=BAD_LINE))
     ran = world.run("validate", good, bad)
@@ -188,7 +188,7 @@ def test_many_files_are_validated_and_nothing_is_written(world: World) -> None:
     assert world.run("validate", good).code == 0
 
 
-def test_what_can_be_mended_is_mended_in_a_new_file(world: World) -> None:
+def test_what_can_be_mended_is_mended_in_a_new_file(world: CliEnvironment) -> None:
     """The old file stays, the new one passes, and the diff and the counts are named."""
     data = chat_file()
     data.write_bytes(b"\xef\xbb\xbf" + data.read_bytes().replace(b"\n", b"\r\n"))
@@ -201,7 +201,7 @@ def test_what_can_be_mended_is_mended_in_a_new_file(world: World) -> None:
     assert fixed == before.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
 
 
-def test_faulty_lines_are_moved_aside(world: World) -> None:
+def test_faulty_lines_are_moved_aside(world: CliEnvironment) -> None:
     """What is left passes, and nothing is lost."""
     data = chat_file(extra=BAD_LINE + "not json\n")
     ran = world.run("prepare", str(data), "--quarantine", "bad.jsonl")
@@ -210,7 +210,7 @@ def test_faulty_lines_are_moved_aside(world: World) -> None:
     assert "2 lines moved" in ran.err
 
 
-def test_other_formats_are_converted(world: World) -> None:
+def test_other_formats_are_converted(world: CliEnvironment) -> None:
     """Alpaca and CSV become chat files that pass."""
     rows = [{"instruction": f"Add {n} and 1", "output": f"It is {n + 1}."} for n in range(12)]
     Path("alpaca.json").write_text(json.dumps(rows))
@@ -222,7 +222,7 @@ def test_other_formats_are_converted(world: World) -> None:
     assert world.run("convert", "t.csv", "--columns", "q").code == 2
 
 
-def test_a_page_to_look_at_is_written_for_bad_data_too(world: World) -> None:
+def test_a_page_to_look_at_is_written_for_bad_data_too(world: CliEnvironment) -> None:
     """One self-contained file, and the verdict stays what it is."""
     ran = world.run("prepare", str(chat_file(extra=BAD_LINE)), "--report", "report.html")
     assert ran.code == 1
@@ -231,7 +231,7 @@ def test_a_page_to_look_at_is_written_for_bad_data_too(world: World) -> None:
 
 @pytest.mark.parametrize("command", ["prepare", "validate"])
 def test_near_duplicates_not_checked_without_the_package(
-    world: World, monkeypatch: pytest.MonkeyPatch, command: str
+    world: CliEnvironment, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     """One line says what was left out and what adds it; nothing is said where the check is not wanted."""
     data, held = str(chat_file()), str(chat_file("held.jsonl", rows=3, first=100))
@@ -255,7 +255,7 @@ def test_near_duplicates_not_checked_without_the_package(
     assert (lines(*both), field(*both)) == ([], [])
 
 
-def test_near_duplicates_checked_with_the_package(world: World) -> None:
+def test_near_duplicates_checked_with_the_package(world: CliEnvironment) -> None:
     """Nothing was left out."""
     pytest.importorskip("rensa")
     ran = world.run("prepare", str(chat_file()))

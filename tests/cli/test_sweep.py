@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from ftpipe.cli.sweep import spread
-from tests.cli.world import World, chat_file
+from ftpipe.cli.sweep import expand_sweep_args
+from tests.cli.world import CliEnvironment, chat_file
 
 
 def test_all_axes_after_the_flag_belong_to_it() -> None:
     """And what follows them does not."""
     words = ["train", "d.jsonl", "--sweep", "n_epochs=1,3", "lora_r=8,16", "--yes"]
-    assert spread(words) == ["train", "d.jsonl", "--sweep", "n_epochs=1,3", "--sweep", "lora_r=8,16", "--yes"]
-    assert spread(["--sweep", "n_epochs=1,3", "d.jsonl"]) == ["--sweep", "n_epochs=1,3", "d.jsonl"]
+    assert expand_sweep_args(words) == [
+        "train",
+        "d.jsonl",
+        "--sweep",
+        "n_epochs=1,3",
+        "--sweep",
+        "lora_r=8,16",
+        "--yes",
+    ]
+    assert expand_sweep_args(["--sweep", "n_epochs=1,3", "d.jsonl"]) == ["--sweep", "n_epochs=1,3", "d.jsonl"]
 
 
-def test_a_sweep_ends_with_the_best_model_under_the_alias(world: World) -> None:
+def test_a_sweep_ends_with_the_best_model_under_the_alias(world: CliEnvironment) -> None:
     """Compared on the held-out file; a second call trains nothing again."""
     train, test = str(chat_file("train.jsonl")), str(chat_file("test.jsonl", first=50))
     asked = (
@@ -31,7 +39,7 @@ def test_a_sweep_ends_with_the_best_model_under_the_alias(world: World) -> None:
     assert world.paid_jobs == 4
 
 
-def test_a_dry_run_and_a_budget_send_nothing(world: World) -> None:
+def test_a_dry_run_and_a_budget_send_nothing(world: CliEnvironment) -> None:
     """The plan is shown, trial by trial; the sum is refused."""
     data = str(chat_file("train.jsonl"))
     asked = ("train", data, "--provider", "openai", "--sweep", "n_epochs=1,3", "--evaluate", data)
@@ -45,14 +53,14 @@ def test_a_dry_run_and_a_budget_send_nothing(world: World) -> None:
     assert world.paid_jobs == 0
 
 
-def test_a_sweep_that_could_not_be_compared_is_refused_before_it_is_paid(world: World) -> None:
+def test_a_sweep_that_could_not_be_compared_is_refused_before_it_is_paid(world: CliEnvironment) -> None:
     """Neither validation data nor held-out items."""
     ran = world.run("train", str(chat_file()), "--provider", "openai", "--yes", "--sweep", "n_epochs=1,3")
     assert (ran.code, world.paid_jobs) == (2, 0)
     assert "--evaluate" in ran.err
 
 
-def test_trials_without_a_validation_loss_are_not_ranked(world: World) -> None:
+def test_trials_without_a_validation_loss_are_not_ranked(world: CliEnvironment) -> None:
     """The mocked endpoint reports none even with a validation file; the models stay, and the hint says what to do."""
     files = str(chat_file("train.jsonl")), "--validation", str(chat_file("valid.jsonl", first=30))
     ran = world.run("train", *files, "--provider", "openai", "--yes", "--sweep", "n_epochs=1,3")
@@ -60,11 +68,11 @@ def test_trials_without_a_validation_loss_are_not_ranked(world: World) -> None:
     assert "--evaluate" in ran.err
 
 
-def test_a_trial_that_goes_on_is_told_now_and_then(world: World) -> None:
+def test_a_trial_that_goes_on_is_told_now_and_then(world: CliEnvironment) -> None:
     """Where it stands, at most once in a quarter of a minute."""
-    from ftpipe.cli.sweep import Teller
+    from ftpipe.cli.sweep import TrialReporter
     from ftpipe.registry import open_registry
-    from tests.cli.world import MockSession
+    from tests.cli.world import FakeSession
 
     world.run("train", str(chat_file("train.jsonl")), "--provider", "openai", "--yes", "--epochs", "3")
     registry = open_registry()
@@ -72,14 +80,14 @@ def test_a_trial_that_goes_on_is_told_now_and_then(world: World) -> None:
     now = [100.0]
     said: list[str] = []
 
-    class Listener(MockSession):
+    class Listener(FakeSession):
         """Keeps what is said."""
 
-        def say(self, lines: object = "") -> None:
+        def print_status(self, lines: object = "") -> None:
             """Keep it."""
             said.append(str(lines))
 
-    teller = Teller(Listener(), registry, lambda: now[0])
+    teller = TrialReporter(Listener(), registry, lambda: now[0])
     for second in range(100, 131):
         now[0] = float(second)
         teller.look("n_epochs=3", run)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.cli.world import World, chat_file
+from tests.cli.world import CliEnvironment, chat_file
 from tests.exporters.fakes import FakeTrackio
 
 
@@ -18,7 +18,7 @@ def trackio(monkeypatch: pytest.MonkeyPatch) -> FakeTrackio:
     return tool
 
 
-def test_an_evaluation_goes_to_a_tool_with_its_page(world: World, trackio: FakeTrackio) -> None:
+def test_an_evaluation_goes_to_a_tool_with_its_page(world: CliEnvironment, trackio: FakeTrackio) -> None:
     """A run for each arm; the document says where."""
     ran = world.run(
         "evaluate", "gpt-4.1", "--against", "gpt-4.1-mini", "--provider", "openai", "--data", str(chat_file("t.jsonl")),
@@ -30,7 +30,7 @@ def test_an_evaluation_goes_to_a_tool_with_its_page(world: World, trackio: FakeT
     assert all(run["files"] for run in trackio.stored.values())
 
 
-def test_jobs_go_to_a_tool_one_or_all(world: World, trackio: FakeTrackio) -> None:
+def test_jobs_go_to_a_tool_one_or_all(world: CliEnvironment, trackio: FakeTrackio) -> None:
     """The latest where none is named; by name, alias or job; all of them twice are there once."""
     for epochs in ("2", "3"):
         world.run("train", str(chat_file()), "--provider", "openai", "--yes", "--epochs", epochs)
@@ -46,7 +46,9 @@ def test_jobs_go_to_a_tool_one_or_all(world: World, trackio: FakeTrackio) -> Non
     assert world.run("jobs", "export", "x", "--all", "--to", "trackio").code == 2
 
 
-def test_a_missing_package_is_told_before_anything_is_asked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_told_before_anything_is_asked(
+    world: CliEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No answer is paid for and then not exported."""
     monkeypatch.setitem(sys.modules, "wandb", None)
     data = str(chat_file("t.jsonl"))
@@ -59,7 +61,7 @@ def test_a_missing_package_is_told_before_anything_is_asked(world: World, monkey
     assert "`ftpipe train` makes one" in world.run("jobs", "export", "--to", "trackio").err
 
 
-def test_a_checkpoints_curve_ends_with_it(world: World, trackio: FakeTrackio) -> None:
+def test_a_checkpoints_curve_ends_with_it(world: CliEnvironment, trackio: FakeTrackio) -> None:
     """As an arm of its own beside the last step's."""
     world.run("train", str(chat_file()), "--provider", "openai", "--yes", "--epochs", "3")
     model = world.run("models", "list", "--json").document["models"][0]

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.world import World, chat_file
+from tests.cli.world import CliEnvironment, chat_file
 from tests.fakes.openai_client import Fault, lost_answer, never_sent, status_error
 
 HOSTED = ("--provider", "openai", "--yes", "--epochs", "3")
 
 
-def test_a_run_ends_with_the_models_name_and_how_to_use_it(world: World) -> None:
+def test_a_run_ends_with_the_models_name_and_how_to_use_it(world: CliEnvironment) -> None:
     """The result is on stdout, the stages are on stderr, one job was paid."""
     ran = world.run("train", str(chat_file()), *HOSTED)
     assert ran.code == 0
@@ -24,7 +24,7 @@ def test_a_run_ends_with_the_models_name_and_how_to_use_it(world: World) -> None
     assert world.paid_jobs == 1
 
 
-def test_the_document_has_run_job_model_metrics_and_cost(world: World) -> None:
+def test_the_document_has_run_job_model_metrics_and_cost(world: CliEnvironment) -> None:
     """The fields that programs read."""
     document = world.run("train", str(chat_file()), *HOSTED, "--suffix", "bot", "--seed", "7", "--json").document
     assert (document["schema"], document["ok"]) == ("ftpipe.train/1", True)
@@ -36,7 +36,7 @@ def test_the_document_has_run_job_model_metrics_and_cost(world: World) -> None:
     assert (document["plan"]["suffix"], document["plan"]["seed"]) == ("bot", 7)
 
 
-def test_asked_twice_it_is_done_once(world: World) -> None:
+def test_asked_twice_it_is_done_once(world: CliEnvironment) -> None:
     """The same data and parameters are the same run; ``--again`` makes another."""
     data = str(chat_file())
     first = world.run("train", data, *HOSTED, "--json").document
@@ -47,7 +47,7 @@ def test_asked_twice_it_is_done_once(world: World) -> None:
     assert world.paid_jobs == 2
 
 
-def test_money_is_never_spent_without_a_yes(world: World) -> None:
+def test_money_is_never_spent_without_a_yes(world: CliEnvironment) -> None:
     """With nobody to ask, a paid run is refused before anything is sent."""
     ran = world.run("train", str(chat_file()), "--provider", "openai")
     assert ran.code == 2
@@ -55,14 +55,14 @@ def test_money_is_never_spent_without_a_yes(world: World) -> None:
     assert not world.server.calls
 
 
-def test_the_free_provider_is_the_default_and_asks_nothing(world: World) -> None:
+def test_the_free_provider_is_the_default_and_asks_nothing(world: CliEnvironment) -> None:
     """No provider means this machine."""
     document = world.run("train", str(chat_file()), "--json").document
     assert document["run"]["spec"]["provider"] == "local"
     assert document["cost"]["expected"] == 0
 
 
-def test_a_hosted_model_needs_its_provider_named(world: World) -> None:
+def test_a_hosted_model_needs_its_provider_named(world: CliEnvironment) -> None:
     """Never silently here, never silently there."""
     ran = world.run("train", str(chat_file()), "--model", "gpt-4.1-2025-04-14")
     assert ran.code == 2
@@ -71,14 +71,14 @@ def test_a_hosted_model_needs_its_provider_named(world: World) -> None:
 
 
 @pytest.mark.parametrize("limit", ["0", "0.00001"])
-def test_a_run_over_its_budget_is_refused(world: World, limit: str) -> None:
+def test_a_run_over_its_budget_is_refused(world: CliEnvironment, limit: str) -> None:
     """The high end of the estimate counts, also where it is a fraction of a cent."""
     ran = world.run("train", str(chat_file()), *HOSTED, "--max-cost", limit, "--json")
     assert (ran.code, ran.document["error"]["code"]) == (1, "over_budget")
     assert not world.server.calls
 
 
-def test_a_dry_run_shows_the_plan_and_stops(world: World) -> None:
+def test_a_dry_run_shows_the_plan_and_stops(world: CliEnvironment) -> None:
     """Nothing is sent, no key is needed, nothing is remembered."""
     ran = world.run("train", str(chat_file()), "--provider", "openai", "--dry-run")
     assert ran.code == 0
@@ -88,7 +88,7 @@ def test_a_dry_run_shows_the_plan_and_stops(world: World) -> None:
     assert not Path(".ftpipe/registry.db").exists()
 
 
-def test_detached_it_returns_when_the_job_exists(world: World) -> None:
+def test_detached_it_returns_when_the_job_exists(world: CliEnvironment) -> None:
     """``status`` then shows it running with 8, and ``resume`` brings it home."""
     assert world.run("train", str(chat_file()), *HOSTED, "--detach").code == 0
     assert (ran := world.run("status")).code == 8
@@ -98,7 +98,7 @@ def test_detached_it_returns_when_the_job_exists(world: World) -> None:
     assert world.paid_jobs == 1
 
 
-def test_without_data_the_dataset_prepared_last_is_taken(world: World) -> None:
+def test_without_data_the_dataset_prepared_last_is_taken(world: CliEnvironment) -> None:
     """``prepare`` then ``train``, as the README says."""
     world.run("prepare", str(chat_file("a.jsonl")))
     document = world.run("train", *HOSTED, "--json").document
@@ -106,14 +106,14 @@ def test_without_data_the_dataset_prepared_last_is_taken(world: World) -> None:
     assert "no dataset was named" not in world.run("train", *HOSTED).err
 
 
-def test_without_data_and_without_anything_prepared_it_says_so(world: World) -> None:
+def test_without_data_and_without_anything_prepared_it_says_so(world: CliEnvironment) -> None:
     """The hint is the command to type."""
     ran = world.run("train")
     assert ran.code == 2
     assert "ftpipe train FILE" in ran.err
 
 
-def test_bad_data_are_shown_and_nothing_is_sent(world: World) -> None:
+def test_bad_data_are_shown_and_nothing_is_sent(world: CliEnvironment) -> None:
     """The findings are on stdout, the code is 1."""
     ran = world.run("train", str(chat_file(extra="{}\n")), *HOSTED)
     assert ran.code == 1
@@ -121,7 +121,7 @@ def test_bad_data_are_shown_and_nothing_is_sent(world: World) -> None:
     assert not world.server.calls
 
 
-def test_a_failed_job_is_explained(world: World) -> None:
+def test_a_failed_job_is_explained(world: CliEnvironment) -> None:
     """The endpoint's words, what they mean, exit 1; ``status`` tells the same later."""
     world.server.statuses = ["failed"]
     ran = world.run("train", str(chat_file()), *HOSTED, "--json")
@@ -143,7 +143,9 @@ def test_a_failed_job_is_explained(world: World) -> None:
         ("jobs.create", Fault(status_error(400, message="model not found")), 5),
     ],
 )
-def test_each_refusal_has_its_code_and_resume_goes_on(world: World, name: str, fault: Fault, code: int) -> None:
+def test_each_refusal_has_its_code_and_resume_goes_on(
+    world: CliEnvironment, name: str, fault: Fault, code: int
+) -> None:
     """Nothing is lost: the next ``resume`` ends well with one job."""
     world.server.fail(name, *[fault] * 8)
     ran = world.run("train", str(chat_file()), *HOSTED)
@@ -154,7 +156,7 @@ def test_each_refusal_has_its_code_and_resume_goes_on(world: World, name: str, f
     assert len(world.server.stored_jobs) == 1
 
 
-def test_a_lost_answer_is_found_again_and_not_paid_twice(world: World) -> None:
+def test_a_lost_answer_is_found_again_and_not_paid_twice(world: CliEnvironment) -> None:
     """The job was created, the answer was lost: it is adopted."""
     world.server.fail("jobs.create", Fault(lost_answer(), executed=True))
     ran = world.run("train", str(chat_file()), *HOSTED)
@@ -162,7 +164,7 @@ def test_a_lost_answer_is_found_again_and_not_paid_twice(world: World) -> None:
     assert world.paid_jobs == 1
 
 
-def test_the_time_limit_ends_with_still_running(world: World) -> None:
+def test_the_time_limit_ends_with_still_running(world: CliEnvironment) -> None:
     """Exit 8, and the way back is named."""
     world.server.statuses = ["running"]
     ran = world.run("train", str(chat_file()), *HOSTED, "--timeout", "0")

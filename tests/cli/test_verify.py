@@ -12,15 +12,15 @@ import pytest
 from ftpipe.paths import server_dir
 from ftpipe.records import RunState
 from ftpipe.registry import open_registry
-from ftpipe.server.disk import Layout
-from tests.cli.world import World, chat_file
+from ftpipe.server.disk import DataDirectory
+from tests.cli.world import CliEnvironment, chat_file
 from tests.registry.test_registry import model_of, run_of
 
 MODEL = "ft:gpt-4.1-mini-2025-04-14:org-test::1"
 
 
 @pytest.fixture
-def trained(world: World) -> World:
+def trained(world: CliEnvironment) -> CliEnvironment:
     """A world in which one model was trained, and has an alias."""
     assert world.run("train", str(chat_file()), "--provider", "openai", "--yes", "--epochs", "3").code == 0
     assert world.run("models", "alias", "bot@production", MODEL).code == 0
@@ -34,7 +34,7 @@ def edit(sql: str) -> None:
     database.close()
 
 
-def test_what_ftpipe_wrote_is_verified(trained: World) -> None:
+def test_what_ftpipe_wrote_is_verified(trained: CliEnvironment) -> None:
     """Exit 0, by no name, by the model's, and by its alias."""
     for names in ((), (MODEL,), ("bot@production",)):
         ran = trained.run("models", "verify", *names)
@@ -42,7 +42,7 @@ def test_what_ftpipe_wrote_is_verified(trained: World) -> None:
         assert "unbroken" in ran.out
 
 
-def test_the_first_bad_row_is_named(trained: World) -> None:
+def test_the_first_bad_row_is_named(trained: CliEnvironment) -> None:
     """Row 41: exit 1 with table, row and field; the doctor says it too."""
     edit('UPDATE models SET data = replace(data, \'"base":"gpt-4\', \'"base":"gpt-9\')')
     edit("INSERT INTO costs VALUES ('e', 'job-2', NULL, 'USD', 1, 1, '')")
@@ -57,7 +57,7 @@ def test_the_first_bad_row_is_named(trained: World) -> None:
     assert "ftpipe models verify" in doctor.out
 
 
-def test_rows_of_other_models_are_not_this_ones(trained: World) -> None:
+def test_rows_of_other_models_are_not_this_ones(trained: CliEnvironment) -> None:
     """With MODEL only what it came from counts, and the chain itself."""
     edit("INSERT INTO costs VALUES ('e', 'job-2', NULL, 'USD', 1, 1, '')")
     assert trained.run("models", "verify", MODEL).code == 0
@@ -68,14 +68,14 @@ def test_rows_of_other_models_are_not_this_ones(trained: World) -> None:
     assert "entry 2 is missing" in trained.run("models", "verify", MODEL).out
 
 
-def test_weights_are_compared_with_their_manifest(world: World) -> None:
+def test_weights_are_compared_with_their_manifest(world: CliEnvironment) -> None:
     """Files of a model trained here: whole, changed, gone, and a manifest that cannot be read."""
     registry = open_registry()
     run = registry.start_run(run_of(Path.cwd()), key="k", ordinal=0)
     local = model_of("ft:local").model_copy(update={"provider": "local", "job_id": "ftjob-local"})
     assert registry.register(local, run, price_row="").state == RunState.REGISTERED
     registry.close()
-    folder = Layout(server_dir()).checkpoint("ftjob-local", 5)
+    folder = DataDirectory(server_dir()).checkpoint("ftjob-local", 5)
     folder.mkdir(parents=True)
     files = {}
     for name in ("adapter_model.safetensors", "adapter_config.json"):

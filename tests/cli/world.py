@@ -10,7 +10,7 @@ from typing import Any
 
 from ftpipe.cli import root
 from ftpipe.cli.boundary import execute
-from ftpipe.cli.session import Session
+from ftpipe.cli.session import CliContext
 from ftpipe.config import Settings
 from ftpipe.pipeline import Pipeline
 from ftpipe.providers.base import Provider
@@ -18,11 +18,11 @@ from ftpipe.providers.openai import open_openai
 from ftpipe.providers.profiles import find_profile
 from ftpipe.registry import Registry
 from tests.fakes.clock import Clock
-from tests.fakes.openai_client import MockOpenAI
+from tests.fakes.openai_client import FakeOpenAI
 
 
 @dataclass(frozen=True)
-class Ran:
+class CommandResult:
     """What one call did."""
 
     code: int
@@ -35,10 +35,10 @@ class Ran:
         return json.loads(self.out)
 
 
-class MockSession(Session):
+class FakeSession(CliContext):
     """A session whose every provider is one mocked endpoint, and whose clock stands still."""
 
-    server: MockOpenAI
+    server: FakeOpenAI
     answers: bool | None
 
     def provider(self, name: str, settings: Settings) -> Provider:
@@ -52,21 +52,21 @@ class MockSession(Session):
         return Pipeline(provider=provider, registry=registry, sleep=Clock().sleep)
 
 
-class World:
+class CliEnvironment:
     """One endpoint, and a folder to work in."""
 
     def __init__(self, read: Callable[[], tuple[str, str]]) -> None:
-        self.server = MockOpenAI()
+        self.server = FakeOpenAI()
         self._read = read
 
-    def run(self, *argv: str) -> Ran:
+    def run(self, *argv: str) -> CommandResult:
         """Type a command line."""
-        session = MockSession()
+        session = FakeSession()
         session.server = self.server
         self._read()
         code = execute(root, argv, session)
         out, err = self._read()
-        return Ran(code, out, err)
+        return CommandResult(code, out, err)
 
     @property
     def paid_jobs(self) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ftpipe.dataset.facts import FileFacts
+from ftpipe.dataset.facts import FileContext
 from ftpipe.dataset.rules import all_rules
 from ftpipe.dataset.settings import CheckSettings
 from ftpipe.paths import models_dir
@@ -32,7 +32,9 @@ def found(path: Path, **choices: Any) -> Codes:
 
 def by_facts(code: str, **facts: Any) -> Codes:
     """The codes that a rule about the whole file finds in what is known of a file too large to make."""
-    given = FileFacts(**{"name": "a.jsonl", "target": "openai", "method": None, "model": "", "format": "chat", **facts})
+    given = FileContext(
+        **{"name": "a.jsonl", "target": "openai", "method": None, "model": "", "format": "chat", **facts}
+    )
     rules = [rule for rule in all_rules() if rule.code == code and rule.scope == "file"]
     return {rule.code for rule in rules if list(rule.check(given))}
 
@@ -77,7 +79,7 @@ def heavy_image(folder: Path, fault: bool) -> Codes:
     """An image of a little more, or a little less, than 10 MB."""
     data = PNG + b"\x00" * (10 * 1024 * 1024 + (3000 if fault else -3000))
     url = "data:image/png;base64," + base64.b64encode(data).decode()
-    quick = CheckSettings(select=("FT403",), processes=1, engine="lean")
+    quick = CheckSettings(select=("FT403",), processes=1, engine="pure-python")
     return found(write(folder / "a.jsonl", [*chats(11), parts(image(url))]), settings=quick)
 
 

@@ -18,7 +18,9 @@ from tests.dataset.near_misses import image, parts, said
 from tests.dataset.samples import chats, write
 from tests.dataset.test_rules import BROKEN, EXPECTED
 
-QUICK = CheckSettings(processes=1, engine="lean", near_duplicates=False, max_findings=1000, max_line_bytes=200_000)
+QUICK = CheckSettings(
+    processes=1, engine="pure-python", near_duplicates=False, max_findings=1000, max_line_bytes=200_000
+)
 ONE_LINE = [c for c, (line, _, _) in EXPECTED.items() if line == 7 and c[:3] not in ("FT5", "FT6")]
 ALONE = {"FT801", "FT803", "FT808", "FT817", "FT312"}
 """Faults that only show among the other lines; the file has its own ones of these."""

@@ -9,7 +9,7 @@ from ftpipe.records import Finding
 from ftpipe.stages.validate import validate
 from tests.dataset.samples import chats, write
 
-QUICK = CheckSettings(processes=1, engine="lean", near_duplicates=False)
+QUICK = CheckSettings(processes=1, engine="pure-python", near_duplicates=False)
 
 
 def told(path: Path) -> list[str]:

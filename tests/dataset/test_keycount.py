@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ftpipe.dataset import prefilter
 from ftpipe.dataset.blockscan import starts_of
-from ftpipe.dataset.keycount import count_keys, lines_that_may_repeat
+from ftpipe.dataset.keycount import count_keys, lines_with_possible_duplicate_keys
 
 WORDS = ("a", "b", 'a"', "a\\", ":", 'x":', '\\"', '": "', '":"', " : ", '{"a": 1}', "\\\\", "", "é", '"\t:')
 SEPARATORS = (":", ": ", " :", "\t:\r", " : ")
@@ -31,7 +31,7 @@ def written(members: list[tuple[str, str, str, bool]], *, ascii_only: bool) -> s
     return "{" + ", ".join(parts) + "}"
 
 
-@pytest.mark.parametrize("is_marked", [True, False] if prefilter.is_possible() else [False])
+@pytest.mark.parametrize("is_marked", [True, False] if prefilter.is_available() else [False])
 @given(lines=st.lists(MEMBERS, min_size=1, max_size=4), ascii_only=st.booleans())
 def test_a_line_with_a_repeated_key_is_always_named(
     is_marked: bool, lines: list[list[tuple[str, str, str, bool]]], ascii_only: bool
@@ -42,9 +42,9 @@ def test_a_line_with_a_repeated_key_is_always_named(
     keys = [count_keys(orjson.loads(raw)) for raw in raws]
     odd = None
     if is_marked:
-        signs = prefilter.take_signs(prefilter.compiled().find(data, starts_of(raws)))
+        signs = prefilter.pop_auxiliary_marks(prefilter.compiled().find(data, starts_of(raws)))
         odd = {index for index, found in signs.items() if prefilter.KEYS in found}
-    found = lines_that_may_repeat(data, raws, keys, list(range(len(raws))), odd)
+    found = lines_with_possible_duplicate_keys(data, raws, keys, list(range(len(raws))), odd)
     repeated = {i for i, members in enumerate(lines) if len({m[0] for m in members}) < len(members)}
     assert repeated <= found
 
@@ -59,4 +59,4 @@ def test_usual_lines_are_not_named() -> None:
     data = b"\n".join(raws) + b"\n"
     keys = [count_keys(orjson.loads(raw)) for raw in raws]
     assert keys == [5] * len(raws)
-    assert lines_that_may_repeat(data, raws, keys, list(range(len(raws))), None) == set()
+    assert lines_with_possible_duplicate_keys(data, raws, keys, list(range(len(raws))), None) == set()

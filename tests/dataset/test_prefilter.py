@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 
 from ftpipe.dataset import prefilter
 from ftpipe.dataset.blockscan import starts_of
-from ftpipe.dataset.hints import EVERY, Marks, find_marks
+from ftpipe.dataset.hints import ALL_MARKS, Marks, find_marks
 from ftpipe.dataset.parse import Line
 from ftpipe.dataset.part import ScanPlan
-from ftpipe.dataset.rows import Row, marks_of_answer, plain_marks
+from ftpipe.dataset.rows import DatasetRecord, answer_traits, plain_dialogue_traits
 from ftpipe.dataset.rules import all_rules
-from ftpipe.dataset.rules.rule import ANSWER_MARKS
+from ftpipe.dataset.rules.rule import ANSWER_TRAITS
 from ftpipe.dataset.scan import Scanner
 from ftpipe.dataset.settings import CheckSettings
 from ftpipe.dataset.tokens import patterns
 
-FINDERS = [find_marks] + ([prefilter.Prefilter().find] if prefilter.is_possible() else [])
+FINDERS = [find_marks] + ([prefilter.Prefilter().find] if prefilter.is_available() else [])
 PIECES = (
     "jane.doe@mail.acme.org", "é@acme.org", "\\x@acme.io", "\n@property", "a@b", "+49 30 901820-15", "(415) 234-9876",
     "415-234-9876", "415.234.9876", "078-05-1120", "4012 8888 8888 1881", "4012888888881881", "378282246310005",
@@ -42,8 +42,8 @@ def hits(scanner: Scanner, record: dict[str, object], marks: set[str]) -> list[t
     """What the rules about texts find where they are told to look for these marks."""
     line = Line(1, 0, b"")
     line.record = record
-    row = Row(line, record, "chat", scanner.facts)
-    row.hints = marks
+    row = DatasetRecord(line, record, "chat", scanner.facts)
+    row.marks = marks
     rules = [rule for rule in scanner.rules_for("chat", 0, marks) if rule.mark]
     return [(rule.code, hit.path, hit.message) for rule in rules for hit in rule.check(row)]
 
@@ -82,10 +82,10 @@ def test_every_text_that_a_rule_would_report_is_on_a_marked_line(
     raws = [json.dumps(record, ensure_ascii=ascii_only).encode() for record in records]
     marks = find(b"\n".join(raws) + b"\n", starts_of(raws))
     for index, record in enumerate(records):
-        assert hits(scanner, record, marks.get(index, set())) == hits(scanner, record, {EVERY})
+        assert hits(scanner, record, marks.get(index, set())) == hits(scanner, record, {ALL_MARKS})
 
 
-@pytest.mark.skipif(not prefilter.is_possible(), reason="the package hyperscan is not installed")
+@pytest.mark.skipif(not prefilter.is_available(), reason="the package hyperscan is not installed")
 def test_every_character_that_tokenizers_disagree_on_marks_its_line() -> None:
     """And the usual ones of the world's scripts, and emoji, do not."""
     find = prefilter.Prefilter().find
@@ -117,19 +117,19 @@ def test_an_answer_that_a_rule_would_report_has_the_rules_mark(pieces: list[str]
     answer = joint.join(pieces)
     if not answer.strip():
         return
-    marks = marks_of_answer(answer)
+    marks = answer_traits(answer)
     record: dict[str, object] = {
         "messages": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": answer}]
     }
     line = Line(1, 0, b"")
     line.record = record
-    row = Row(line, record, "chat", Scanner(PLAN).facts)
-    readers = [rule for rule in all_rules() if rule.when & ANSWER_MARKS and rule.scope == "row"]
+    row = DatasetRecord(line, record, "chat", Scanner(PLAN).facts)
+    readers = [rule for rule in all_rules() if rule.when & ANSWER_TRAITS and rule.scope == "row"]
     assert len(readers) > 4
     assert [rule.code for rule in readers if list(rule.check(row)) and not rule.when & marks] == []
 
 
-@pytest.mark.skipif(not prefilter.is_possible(), reason="the package hyperscan is not installed")
+@pytest.mark.skipif(not prefilter.is_available(), reason="the package hyperscan is not installed")
 @given(
     st.lists(st.lists(st.sampled_from(ANSWERS), min_size=1, max_size=4), min_size=1, max_size=4),
     st.sampled_from(["", " ", "\n"]),
@@ -142,9 +142,9 @@ def test_the_signs_of_a_line_leave_no_mark_out(texts: list[list[str]], joint: st
         for pieces in texts
     ]
     raws = [json.dumps(record, ensure_ascii=ascii_only).encode().replace(b"<", b"\\u003c") for record in records]
-    signs = prefilter.take_signs(prefilter.compiled().find(b"\n".join(raws), starts_of(raws)))
+    signs = prefilter.pop_auxiliary_marks(prefilter.compiled().find(b"\n".join(raws), starts_of(raws)))
     for index, record in enumerate(records):
-        assert plain_marks(record, signs.get(index, ())) == plain_marks(record)
+        assert plain_dialogue_traits(record, signs.get(index, ())) == plain_dialogue_traits(record)
 
 
 @pytest.mark.parametrize("piece", PIECES[:25])
@@ -152,4 +152,4 @@ def test_the_pieces_themselves_set_rules_off(scanner: Scanner, piece: str) -> No
     """So that the property above is not empty: most of what it is made of is found by some rule."""
     harmless = {"a@b", "\n@property", "é@acme.org"}
     record: dict[str, object] = {"messages": [{"role": "user", "content": f"It is {piece} there."}]}
-    assert bool(hits(scanner, record, {EVERY})) is (piece not in harmless)
+    assert bool(hits(scanner, record, {ALL_MARKS})) is (piece not in harmless)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ftpipe.dataset.private import personal_data, secrets_in
+from ftpipe.dataset.private import find_personal_data, find_secrets
 
 KINDS = ("email", "phone", "card", "iban", "ssn")
 RANDOM = "R7kQ2mXv9LpT4nWc8ZsB3yHd6JfG1aKe5UoM"
@@ -26,7 +26,7 @@ RANDOM = "R7kQ2mXv9LpT4nWc8ZsB3yHd6JfG1aKe5UoM"
 )
 def test_personal_data_is_found(text: str, kind: str) -> None:
     """Each kind in the ways it is written."""
-    assert kind in [found.kind for found in personal_data(text, KINDS)]
+    assert kind in [found.kind for found in find_personal_data(text, KINDS)]
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_personal_data_is_found(text: str, kind: str) -> None:
 )
 def test_look_alikes_are_no_personal_data(text: str) -> None:
     """Examples, wrong check digits, dates and versions."""
-    assert list(personal_data(text, KINDS)) == []
+    assert list(find_personal_data(text, KINDS)) == []
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_look_alikes_are_no_personal_data(text: str) -> None:
 )
 def test_secrets_are_found_and_never_shown_whole(text: str) -> None:
     """Enough to find it again, no more."""
-    (found,) = secrets_in(f"use {text} here")
+    (found,) = find_secrets(f"use {text} here")
     assert text not in found.masked
 
 
@@ -70,4 +70,4 @@ def test_secrets_are_found_and_never_shown_whole(text: str) -> None:
 )
 def test_made_up_secrets_are_let_pass(text: str) -> None:
     """Documentation is full of them."""
-    assert list(secrets_in(text)) == []
+    assert list(find_secrets(text)) == []

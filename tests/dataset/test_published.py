@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ftpipe.dataset.tokens import published
-from ftpipe.dataset.tokens.published import published_file
+from ftpipe.dataset.tokens.published import cached_rank_file
 from ftpipe.dataset.tokens.ranks import PUBLISHED_SHA256
 from ftpipe.paths import home
 
@@ -22,21 +22,21 @@ def digest(path: Path) -> str:
 
 def test_the_file_is_made_once_and_kept() -> None:
     """In the user's folder, with the digest that tiktoken names; the second time it is only read."""
-    with published_file(ENCODING) as path:
+    with cached_rank_file(ENCODING) as path:
         assert path == home() / "tokens" / f"{ENCODING}.tiktoken"
         assert digest(path) == PUBLISHED_SHA256[ENCODING]
         made = path.stat().st_mtime_ns
-    with published_file(ENCODING) as path:
+    with cached_rank_file(ENCODING) as path:
         assert path.stat().st_mtime_ns == made
     assert [one.name for one in path.parent.iterdir()] == [path.name]
 
 
 def test_a_damaged_file_is_written_anew() -> None:
     """Half of it, as a full disk leaves it, would give wrong counts."""
-    with published_file(ENCODING) as path:
+    with cached_rank_file(ENCODING) as path:
         whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with published_file(ENCODING) as path:
+    with cached_rank_file(ENCODING) as path:
         assert digest(path) == PUBLISHED_SHA256[ENCODING]
 
 
@@ -45,7 +45,7 @@ def test_a_home_that_cannot_be_written_is_no_fault(monkeypatch: pytest.MonkeyPat
     blocked = tmp_path / "file"
     blocked.write_text("no folder", encoding="utf-8")
     monkeypatch.setattr(published, "home", lambda: blocked)
-    with published_file(ENCODING) as path:
+    with cached_rank_file(ENCODING) as path:
         assert digest(path) == PUBLISHED_SHA256[ENCODING]
         assert blocked not in path.parents
     assert not path.exists()

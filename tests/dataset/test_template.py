@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ftpipe.dataset.conversation import MaskError
+from ftpipe.dataset.conversation import ChatTemplateError
 from ftpipe.dataset.template import ChatTemplate, find_template
 from ftpipe.paths import models_dir
 from tests.dataset.situations import base
@@ -36,7 +36,7 @@ def test_a_rendering_is_that_of_the_tokenizer(family: str, tmp_path: Path) -> No
             try:
                 expected = tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=ask)
             except TemplateError as refused:
-                with pytest.raises(MaskError, match=str(refused)):
+                with pytest.raises(ChatTemplateError, match=str(refused)):
                     template.render(talk, ask=ask)
             else:
                 assert template.render(talk, ask=ask) == expected
@@ -49,7 +49,9 @@ def test_the_kept_default_base_is_read() -> None:
     assert find_template("smollm2-135m-instruct") is None and find_template("../x") is None
     template = find_template(base("kept", "chatml"))
     assert (
-        template is not None and template.refusal(TALKS[1]) == "" and template.spelled_in("a<|im_end|>") == "<|im_end|>"
+        template is not None
+        and template.refusal(TALKS[1]) == ""
+        and template.find_special_token("a<|im_end|>") == "<|im_end|>"
     )
 
 

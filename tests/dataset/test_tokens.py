@@ -8,8 +8,8 @@ import pytest
 
 from ftpipe.dataset.tokens import base_of, encoding_for, open_counter, open_tiktoken
 from ftpipe.dataset.tokens.engines import EngineName, has_gigatoken
-from ftpipe.dataset.tokens.ranks import CARRIED_SHA256, PUBLISHED_SHA256, RankTable, carried_blob, pack
-from ftpipe.errors import StateError
+from ftpipe.dataset.tokens.ranks import CARRIED_SHA256, PUBLISHED_SHA256, RankTable, bundled_ranks, pack
+from ftpipe.errors import LocalStateError
 
 # ruff: noqa: E501
 HARD = [
@@ -19,7 +19,7 @@ HARD = [
     "0123456789 1,234.5678e-10 ٣٤٥", "def f(x):\n\treturn {'a': [1, 2]}  # c\r\n\r\n\r\n", "a" * 3000, "ab" * 2000, "\n" * 500, " " * 3000 + "x",
     "!?" * 700, "\u088f \u0c5c \ua7ce \U00010940 \U000323b0 x", "\U0001e6c0\U0001e6fe'll", "ΑΒΓ ΣΊΣΥΦΟΣ", "İstanbul ǆ", "\u3000\u3000日",
 ]  # fmt: skip
-ENGINES: list[EngineName] = ["lean", "gigatoken"] if has_gigatoken() else ["lean"]
+ENGINES: list[EngineName] = ["pure-python", "gigatoken"] if has_gigatoken() else ["pure-python"]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -51,16 +51,16 @@ def test_the_carried_ranks_are_the_published_ones(encoding: str) -> None:
     """Unpacked to the published form, the table has the digest that tiktoken names, and packs to itself again."""
     published = RankTable(encoding).published()
     assert hashlib.sha256(published).hexdigest() == PUBLISHED_SHA256[encoding]
-    assert pack(published, encoding) == carried_blob(encoding)
-    with pytest.raises(StateError):
+    assert pack(published, encoding) == bundled_ranks(encoding)
+    with pytest.raises(LocalStateError):
         pack(published[:-1], encoding)
 
 
 def test_a_damaged_table_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The digest is checked at load."""
     monkeypatch.setitem(CARRIED_SHA256, "o200k_base", "0" * 64)
-    with pytest.raises(StateError, match="damaged"):
-        carried_blob("o200k_base")
+    with pytest.raises(LocalStateError, match="damaged"):
+        bundled_ranks("o200k_base")
 
 
 def test_a_million_blanks_are_counted_by_the_reference_engine() -> None:

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from ftpipe.evaluation.advise import advise
 from ftpipe.evaluation.rules import RULES
-from ftpipe.evaluation.situation import Road, Situation
+from ftpipe.evaluation.situation import AdviceInputs, Recommendation
 from tests.evaluation.makers import LARGE, MINI, TUNED_4O_MINI, TUNED_MINI
 
-READY = Situation(
+READY = AdviceInputs(
     has_evaluation=True,
     lacks_knowledge=False,
     wrong_behaviour=True,
@@ -31,7 +31,7 @@ READY = Situation(
 )
 
 
-def ready(**changes: object) -> Situation:
+def ready(**changes: object) -> AdviceInputs:
     """The case in which everything speaks for tuning, but for the changes."""
     return READY.model_copy(update=changes)
 
@@ -47,20 +47,20 @@ def test_the_questions_come_in_the_order_of_the_framework() -> None:
 @pytest.mark.parametrize(
     ("case", "road", "decided_by"),
     [
-        (ready(lacks_knowledge=True, wrong_behaviour=False), Road.RETRIEVAL, "knowledge"),
-        (ready(lacks_knowledge=True), Road.MIX, "knowledge"),
-        (ready(lacks_knowledge=True, clean_examples=20), Road.RETRIEVAL, "knowledge"),
-        (ready(prompt_is_enough=True), Road.PROMPTING, "prompt"),
-        (ready(clean_examples=20), Road.PROMPTING, "examples"),
-        (ready(needs_privacy=True), Road.LOCAL, "privacy"),
-        (ready(hosted_is_open=False), Road.LOCAL, "retires"),
-        (ready(ends=date(2027, 1, 14)), Road.LOCAL, "retires"),
-        (ready(calls_per_day=5000.0), Road.HOSTED, "money"),
-        (ready(needs_speed=True, wrong_behaviour=False), Road.LOCAL, "anyway"),
-        (ready(wrong_behaviour=False), Road.PROMPTING, "anyway"),
+        (ready(lacks_knowledge=True, wrong_behaviour=False), Recommendation.RETRIEVAL, "knowledge"),
+        (ready(lacks_knowledge=True), Recommendation.MIX, "knowledge"),
+        (ready(lacks_knowledge=True, clean_examples=20), Recommendation.RETRIEVAL, "knowledge"),
+        (ready(prompt_is_enough=True), Recommendation.PROMPTING, "prompt"),
+        (ready(clean_examples=20), Recommendation.PROMPTING, "examples"),
+        (ready(needs_privacy=True), Recommendation.LOCAL, "privacy"),
+        (ready(hosted_is_open=False), Recommendation.LOCAL, "retires"),
+        (ready(ends=date(2027, 1, 14)), Recommendation.LOCAL, "retires"),
+        (ready(calls_per_day=5000.0), Recommendation.HOSTED, "money"),
+        (ready(needs_speed=True, wrong_behaviour=False), Recommendation.LOCAL, "anyway"),
+        (ready(wrong_behaviour=False), Recommendation.PROMPTING, "anyway"),
     ],
 )
-def test_each_decisive_answer_names_its_road(case: Situation, road: Road, decided_by: str) -> None:
+def test_each_decisive_answer_names_its_road(case: AdviceInputs, road: Recommendation, decided_by: str) -> None:
     """And nothing after it is asked."""
     advice = advise(case)
     assert (advice.road, advice.steps[-1].key) == (road, decided_by)
@@ -75,8 +75,8 @@ def test_without_an_evaluation_that_comes_first() -> None:
 
 def test_an_empty_case_is_answered_with_what_is_missing() -> None:
     """Nothing known: stay with the prompt, and here is what to find out."""
-    advice = advise(Situation())
-    assert advice.road is Road.PROMPTING
+    advice = advise(AdviceInputs())
+    assert advice.road is Recommendation.PROMPTING
     assert len(advice.first) == 3
     assert advice.would_change
     assert advice.cases == ()
@@ -85,7 +85,7 @@ def test_an_empty_case_is_answered_with_what_is_missing() -> None:
 def test_what_would_change_the_answer_really_does() -> None:
     """More traffic on a hosted model without an end leads to the hosted road."""
     advice = advise(ready(calls_per_day=2.0))
-    assert advice.road is Road.LOCAL
+    assert advice.road is Recommendation.LOCAL
     assert any("22 calls a day or more" in line and "hosted" in line for line in advice.would_change)
     assert advise(ready(calls_per_day=22.0)).steps[-1].key == "money"
 
@@ -130,7 +130,7 @@ def test_every_case_gets_a_road_and_a_reason(
     count: int,
 ) -> None:
     """Whatever is known or not; the last step is the only decisive one, and no change leads to the same road."""
-    case = Situation(
+    case = AdviceInputs(
         has_evaluation=evaluation,
         lacks_knowledge=lacks,
         wrong_behaviour=wrong,

@@ -11,13 +11,13 @@ from ftpipe.errors import (
     AuthenticationError,
     ConnectionFailedError,
     InterruptedRunError,
+    LocalStateError,
     ProviderError,
     RateLimitError,
     RequestRefusedError,
-    StateError,
 )
-from ftpipe.evaluation.answers import AnswerMemory, Request
-from ftpipe.evaluation.asking import Asker, Pace
+from ftpipe.evaluation.answers import Request, ResponseCache
+from ftpipe.evaluation.asking import RateLimiter, RequestRunner
 from ftpipe.records.evaluation import Answer, Sampler
 from tests.evaluation.fakes import ScriptedChat
 
@@ -34,9 +34,9 @@ def echo() -> ScriptedChat:
     return ScriptedChat(lambda _model, messages: str(messages[-1]["content"]))
 
 
-def asker(chat: ScriptedChat, memory: AnswerMemory | None = None, **settings: object) -> Asker:
+def asker(chat: ScriptedChat, memory: ResponseCache | None = None, **settings: object) -> RequestRunner:
     """An asker that never really sleeps."""
-    return Asker(chat, memory or AnswerMemory(), sleep=lambda _seconds: None, **settings)  # type: ignore[arg-type]  # test settings
+    return RequestRunner(chat, memory or ResponseCache(), sleep=lambda _seconds: None, **settings)  # type: ignore[arg-type]  # test settings
 
 
 def test_every_request_gets_its_own_answer() -> None:
@@ -58,7 +58,7 @@ def test_a_passing_fault_is_tried_again(fault: ProviderError) -> None:
     """Three times, with waits that grow."""
     waits: list[float] = []
     chat = ScriptedChat(lambda *_: "yes", [fault, fault, fault])
-    answers = Asker(chat, AnswerMemory(), sleep=waits.append, concurrency=1).ask_all([request(1)])
+    answers = RequestRunner(chat, ResponseCache(), sleep=waits.append, concurrency=1).ask_all([request(1)])
     assert [answer.text for answer in answers.values()] == ["yes"]
     assert len(waits) == 3
     assert 0.5 <= waits[0] <= 1 <= waits[1] <= 2 <= waits[2] <= 4
@@ -84,7 +84,7 @@ def test_a_refused_key_is_not_tried_again() -> None:
 def test_a_refused_item_is_an_answer_and_is_not_remembered() -> None:
     """Too long, filtered: the others go on, and another time it is asked again."""
     chat = ScriptedChat(lambda *_: "yes", [RequestRefusedError("too long")])
-    memory = AnswerMemory()
+    memory = ResponseCache()
     answers = asker(chat, memory, concurrency=1).ask_all([request(1), request(2)])
     assert [answer.error for answer in answers.values()] == ["too long", ""]
     assert memory.count == 1
@@ -95,55 +95,55 @@ def test_a_stopped_evaluation_goes_on_where_it_was(tmp_path: Path) -> None:
     requests = [request(number) for number in range(10)]
     first = ScriptedChat(lambda *_: "yes", [None] * 6 + [KeyboardInterrupt()])
     with pytest.raises(InterruptedRunError, match="6 answers are kept"):
-        asker(first, AnswerMemory(tmp_path, endpoint="e"), concurrency=1).ask_all(requests)
+        asker(first, ResponseCache(tmp_path, endpoint="e"), concurrency=1).ask_all(requests)
     second = echo()
-    answers = asker(second, AnswerMemory(tmp_path, endpoint="e")).ask_all(requests)
+    answers = asker(second, ResponseCache(tmp_path, endpoint="e")).ask_all(requests)
     assert len(second.asked) == 4
     assert sum(answer.reused for answer in answers.values()) == 6
 
 
 def test_another_endpoint_has_a_memory_of_its_own(tmp_path: Path) -> None:
     """The same model name elsewhere is another model."""
-    AnswerMemory(tmp_path, endpoint="a").keep("k", Answer(text="x"))
-    assert AnswerMemory(tmp_path, endpoint="b").get("k") is None
+    ResponseCache(tmp_path, endpoint="a").keep("k", Answer(text="x"))
+    assert ResponseCache(tmp_path, endpoint="b").get("k") is None
 
 
 @pytest.mark.parametrize("cut", range(1, 40, 6))
 def test_a_line_that_a_crash_cut_short_costs_only_itself(tmp_path: Path, cut: int) -> None:
     """The lines before it are read, and the next one starts afresh."""
-    memory = AnswerMemory(tmp_path)
+    memory = ResponseCache(tmp_path)
     for key in ("a", "b"):
         memory.keep(key, Answer(text=key))
     path = next(tmp_path.iterdir())
     path.write_bytes(path.read_bytes()[:-cut])
-    again = AnswerMemory(tmp_path)
+    again = ResponseCache(tmp_path)
     again.keep("c", Answer(text="c"))
-    last = AnswerMemory(tmp_path)
+    last = ResponseCache(tmp_path)
     assert last.get("a") == Answer(text="a")
     assert last.get("c") == Answer(text="c")
 
 
 def test_the_memory_is_for_its_owner_and_follows_no_link(tmp_path: Path) -> None:
     """Answers may hold private text; a planted link is not written through."""
-    memory = AnswerMemory(tmp_path / "kept")
+    memory = ResponseCache(tmp_path / "kept")
     memory.keep("a", Answer(text="x"))
     assert memory.path is not None
     assert memory.path.stat().st_mode & 0o777 == 0o600
-    planted = AnswerMemory(tmp_path / "other", endpoint="x")
+    planted = ResponseCache(tmp_path / "other", endpoint="x")
     assert planted.path is not None
     planted.path.parent.mkdir()
     planted.path.symlink_to(tmp_path / "target")
-    with pytest.raises(StateError, match="cannot be kept"):
+    with pytest.raises(LocalStateError, match="cannot be kept"):
         planted.keep("a", Answer())
 
 
 def test_strange_lines_and_lone_surrogates_survive(tmp_path: Path) -> None:
     """Whatever stands in the file or in an answer."""
-    memory = AnswerMemory(tmp_path)
+    memory = ResponseCache(tmp_path)
     memory.keep("a", Answer(text="\ud800 \x00 \u2028"))
     assert memory.path is not None
     memory.path.write_bytes(b'\xff\xfe\n[]\n{"key": 1}\n' + memory.path.read_bytes())
-    assert AnswerMemory(tmp_path).get("a") == Answer(text="\ud800 \x00 \u2028")
+    assert ResponseCache(tmp_path).get("a") == Answer(text="\ud800 \x00 \u2028")
 
 
 def test_requests_keep_to_the_rate_limit() -> None:
@@ -154,7 +154,7 @@ def test_requests_keep_to_the_rate_limit() -> None:
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    pace = Pace(10, sleep=sleep, clock=lambda: now[0])
+    pace = RateLimiter(10, sleep=sleep, clock=lambda: now[0])
     for _ in range(4):
         pace.take()
         starts.append(now[0])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftpipe.errors import UsageError
-from ftpipe.evaluation.breakeven import BreakEven, Call, Training, break_even, epoch_cost
+from ftpipe.evaluation.breakeven import BreakEven, Training, TypicalCall, break_even, epoch_cost
 from ftpipe.records.evaluation import TokenPrice
 from tests.evaluation.makers import LARGE, MINI, TUNED_4O_MINI, TUNED_MINI
 
@@ -19,7 +19,7 @@ MILLION = Training(tokens=1_000_000, epochs=3)
 
 def worked(prompt: int, *, base: TokenPrice = MINI, caching: bool, training: Training = MILLION) -> BreakEven:
     """A row of the worked table: short prompt 100, user 200, output 150 tokens."""
-    call = Call(prompt=prompt, tuned_prompt=100, user=200, output=150)
+    call = TypicalCall(prompt=prompt, tuned_prompt=100, user=200, output=150)
     return break_even(call, training, base=base, tuned=TUNED_MINI, caching=caching, today=TODAY, ends=ENDS)
 
 
@@ -87,7 +87,7 @@ def test_a_short_prompt_is_not_cached() -> None:
 
 def test_whole_steps_leave_the_rest_at_full_price() -> None:
     """2,000 tokens are 15 steps of 128 and 80 more."""
-    call = Call(prompt=2000, tuned_prompt=100, user=200, output=150)
+    call = TypicalCall(prompt=2000, tuned_prompt=100, user=200, output=150)
     result = break_even(call, MILLION, base=MINI, tuned=TUNED_MINI, caching=True, whole_steps=True)
     assert result.base_cached_tokens == 1920
     assert result.base.amount == pytest.approx(0.544)
@@ -95,7 +95,7 @@ def test_whole_steps_leave_the_rest_at_full_price() -> None:
 
 def test_traffic_decides_whether_it_pays_in_time() -> None:
     """The same case with more and with fewer calls than the threshold."""
-    call = Call(prompt=2000, tuned_prompt=100, user=200, output=150)
+    call = TypicalCall(prompt=2000, tuned_prompt=100, user=200, output=150)
     for traffic, outcome in ((800, "pays"), (700, "too late"), (None, "depends on traffic")):
         result = break_even(
             call, MILLION, base=MINI, tuned=TUNED_MINI, caching=False, traffic=traffic, today=TODAY, ends=ENDS
@@ -106,7 +106,7 @@ def test_traffic_decides_whether_it_pays_in_time() -> None:
 def test_an_own_machine_costs_by_the_day() -> None:
     """The daily cost has to be saved each day before anything else is."""
     home = TokenPrice(model="own machine", input=0, output=0, training=0, source="your own machine")
-    call = Call(prompt=0, tuned_prompt=0, user=1000, output=0)
+    call = TypicalCall(prompt=0, tuned_prompt=0, user=1000, output=0)
     result = break_even(
         call, Training(tokens=10, epochs=1, people=40), base=LARGE, tuned=home, traffic=1500, machine_per_day=2
     )
@@ -118,14 +118,14 @@ def test_an_own_machine_costs_by_the_day() -> None:
 
 def test_a_day_after_the_end_is_too_late() -> None:
     """No day left, no saving."""
-    call = Call(prompt=2000, tuned_prompt=100, user=200, output=150)
+    call = TypicalCall(prompt=2000, tuned_prompt=100, user=200, output=150)
     result = break_even(call, MILLION, base=LARGE, tuned=TUNED_MINI, today=ENDS, ends=ENDS, traffic=1e9)
     assert result.outcome == "too late"
 
 
 def test_two_currencies_or_no_training_price_are_refused() -> None:
     """A figure that cannot be reckoned is not guessed."""
-    call = Call(prompt=1, tuned_prompt=1, user=1, output=1)
+    call = TypicalCall(prompt=1, tuned_prompt=1, user=1, output=1)
     with pytest.raises(UsageError, match="EUR"):
         break_even(call, MILLION, base=MINI.model_copy(update={"currency": "EUR"}), tuned=TUNED_MINI)
     with pytest.raises(UsageError, match="no training price"):
@@ -137,7 +137,7 @@ def test_after_the_break_even_the_tuned_side_is_never_dearer(
     prompt: int, user: int, output: int, caching: bool
 ) -> None:
     """At N calls the savings cover what was paid once, and at N - 1 they do not."""
-    call = Call(prompt=prompt, tuned_prompt=100, user=user, output=output)
+    call = TypicalCall(prompt=prompt, tuned_prompt=100, user=user, output=output)
     result = break_even(call, MILLION, base=LARGE, tuned=TUNED_MINI, caching=caching)
     if result.calls is None:
         assert result.saved_per_thousand <= 1e-12

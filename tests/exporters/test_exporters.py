@@ -9,7 +9,7 @@ import pytest
 
 from ftpipe.errors import MissingExtraError, ProviderError, UsageError
 from ftpipe.exporters import EXPORTERS, open_exporter
-from ftpipe.exporters.tracked import Tracked, evaluation_runs, training
+from ftpipe.exporters.tracked import ExportedRun, evaluation_runs, training
 from ftpipe.records import Hyperparameters, Metric, Model
 from tests.exporters.fakes import FakeMlflow, FakeTrackio, FakeWandb
 from tests.stages.test_evaluate import run as evaluated
@@ -23,7 +23,7 @@ MODEL = Model(
 CURVE = [Metric(step=2, train_loss=0.5, valid_loss=0.7), Metric(step=1, train_loss=float("nan"), total_steps=2)]
 
 
-def run_of(tmp_path: Path) -> Tracked:
+def run_of(tmp_path: Path) -> ExportedRun:
     """The tuned arm of an evaluation with its page."""
     page = tmp_path / "report.html"
     page.write_text("<p>verdict")
@@ -58,7 +58,7 @@ def test_an_evaluation_is_a_run_for_each_arm(tmp_path: Path) -> None:
 
 
 @pytest.fixture(params=["wandb", "mlflow", "trackio"])
-def sent(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, Tracked]:
+def sent(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, ExportedRun]:
     """A tool that was sent the same run twice."""
     tools: dict[str, Any] = {"wandb": FakeWandb(), "mlflow": FakeMlflow(), "trackio": FakeTrackio()}
     tool = tools[request.param]
@@ -68,7 +68,7 @@ def sent(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, Tracked]:
     return tool, run
 
 
-def test_what_is_sent_twice_is_there_once(sent: tuple[Any, Tracked]) -> None:
+def test_what_is_sent_twice_is_there_once(sent: tuple[Any, ExportedRun]) -> None:
     """With its curve, its scores, its lineage and its page, in each tool's own way."""
     tool, run = sent
     if isinstance(tool, FakeWandb):

@@ -76,7 +76,7 @@ class Fault:
 
 
 @dataclass
-class MockOpenAI:
+class FakeOpenAI:
     """The client, and the server behind it."""
 
     statuses: list[str] = field(default_factory=lambda: ["queued", "running", "succeeded"])
@@ -153,7 +153,7 @@ class MockOpenAI:
 
 
 class _Part:
-    def __init__(self, server: MockOpenAI) -> None:
+    def __init__(self, server: FakeOpenAI) -> None:
         self.server = server
 
 
@@ -212,7 +212,7 @@ class _Files(_Part):
 
 
 class _Uploads(_Part):
-    def __init__(self, server: MockOpenAI) -> None:
+    def __init__(self, server: FakeOpenAI) -> None:
         super().__init__(server)
         self.parts = _Parts(server)
 
@@ -264,12 +264,12 @@ class _Parts(_Part):
 
 
 class _FineTuning:
-    def __init__(self, server: MockOpenAI) -> None:
+    def __init__(self, server: FakeOpenAI) -> None:
         self.jobs = _Jobs(server)
 
 
 class _Jobs(_Part):
-    def __init__(self, server: MockOpenAI) -> None:
+    def __init__(self, server: FakeOpenAI) -> None:
         super().__init__(server)
         self.checkpoints = _Checkpoints(server)
 
@@ -399,7 +399,7 @@ class _Models(_Part):
 
 
 class _Chat:
-    def __init__(self, server: MockOpenAI) -> None:
+    def __init__(self, server: FakeOpenAI) -> None:
         self.completions = _Completions(server)
 
 

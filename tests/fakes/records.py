@@ -9,7 +9,7 @@ from ftpipe.providers.openai import OpenAIProvider, open_openai
 from ftpipe.providers.profiles import find_profile
 from ftpipe.records import CostEstimate, Dataset, DatasetFormat, Method, Report, RunSpec
 from tests.fakes.clock import Clock
-from tests.fakes.openai_client import MockOpenAI
+from tests.fakes.openai_client import FakeOpenAI
 
 MODEL = "gpt-4.1-mini-2025-04-14"
 
@@ -53,7 +53,7 @@ def spec_of(dataset: Dataset, *, validation: Dataset | None = None) -> RunSpec:
     )
 
 
-def provider_over(client: MockOpenAI, clock: Clock | None = None, **profile: object) -> OpenAIProvider:
+def provider_over(client: FakeOpenAI, clock: Clock | None = None, **profile: object) -> OpenAIProvider:
     """The ``openai`` profile, with changes, over a mocked client."""
     return open_openai(
         find_profile("openai", {"openai": profile}), {}, client=client.as_client(), sleep=(clock or Clock()).sleep

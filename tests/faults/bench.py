@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from ftpipe.pipeline import Pipeline, Watcher
+from ftpipe.pipeline import Pipeline, PipelineObserver
 from ftpipe.providers.openai import OpenAIProvider, open_openai
 from ftpipe.providers.profiles import find_profile
 from ftpipe.records import Run
@@ -21,7 +21,7 @@ KEY = "sk-test-canary-0123456789abcdef"
 LINE = b'{"messages":[{"role":"user","content":"hello"},{"role":"assistant","content":"good day"}]}\n'
 
 
-class Heard(Watcher):
+class RecordedEvents(PipelineObserver):
     """Remembers what it was told."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ def provider_at(
 
 
 @dataclass
-class Bench:
+class FaultEnvironment:
     """One user's folder, talking to one endpoint."""
 
     folder: Path
@@ -77,7 +77,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.base_url = self.base_url or self.endpoint.base_url
-        self.heard = Heard()
+        self.heard = RecordedEvents()
         self.slept: list[float] = []
         self.dataset = dataset_at(self.folder / "train.jsonl", self.content)
         self.path = self.folder / "registry.db"

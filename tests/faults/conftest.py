@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.bench import Bench
+from tests.faults.bench import FaultEnvironment
 from tests.faults.endpoint import FaultEndpoint
 
 MEMORY = Path("/dev/shm")
@@ -32,8 +32,8 @@ def endpoint() -> Iterator[FaultEndpoint]:
 
 
 @pytest.fixture
-def bench(endpoint: FaultEndpoint, tmp_path: Path) -> Iterator[Bench]:
+def bench(endpoint: FaultEndpoint, tmp_path: Path) -> Iterator[FaultEnvironment]:
     """A user's folder beside it."""
-    made = Bench(tmp_path, endpoint)
+    made = FaultEnvironment(tmp_path, endpoint)
     yield made
     made.close()

@@ -32,7 +32,7 @@ part_bytes = 400
 """
 
 
-class Zygote:
+class ForkServer:
     """The process that forks; a context manager."""
 
     def __enter__(self) -> Self:
@@ -73,7 +73,7 @@ class Zygote:
         return dict(json.loads(self._process.stdout.readline()))
 
 
-class Steps:
+class StepCounter:
     """Counts the named steps of a child and kills it at the one that was ordered."""
 
     def __init__(self, die_at: int, log: int) -> None:
@@ -124,7 +124,7 @@ def child(order: dict[str, Any], log: int) -> int:
         from tests.faults.naive import call_then_record
 
         call_then_record()
-    Steps(order.get("die_at", 0), log).hook()
+    StepCounter(order.get("die_at", 0), log).hook()
     from ftpipe.cli import run
 
     try:

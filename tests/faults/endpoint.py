@@ -33,7 +33,7 @@ KEPT_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Act:
+class Fault:
     """What happens to one call."""
 
     executed: bool = True
@@ -51,26 +51,26 @@ class Act:
     """Seconds to wait before the effect."""
 
 
-LOST = Act(then="drop")
+LOST = Fault(then="drop")
 """Acts, then closes the connection without an answer."""
-RESET = Act(then="reset")
+RESET = Fault(then="reset")
 """Acts, then resets the connection."""
-NEVER = Act(executed=False, then="drop")
+NEVER = Fault(executed=False, then="drop")
 """Closes the connection without having acted."""
 
 
-def refusal(status: int, code: str | None = None, message: str = "scripted", *, executed: bool = False) -> Act:
+def refusal(status: int, code: str | None = None, message: str = "scripted", *, executed: bool = False) -> Fault:
     """An error object."""
-    return Act(executed=executed, status=status, code=code, message=message)
+    return Fault(executed=executed, status=status, code=code, message=message)
 
 
-def busy(**headers: str) -> Act:
+def busy(**headers: str) -> Fault:
     """A 429 with these headers; ``_`` stands for ``-``."""
     named = tuple((name.replace("_", "-"), value) for name, value in headers.items())
-    return Act(executed=False, status=429, code="rate_limit_exceeded", message="slow down", headers=named)
+    return Fault(executed=False, status=429, code="rate_limit_exceeded", message="slow down", headers=named)
 
 
-class Refused(Exception):
+class RejectedRequest(Exception):
     """The endpoint's own logic says no."""
 
     def __init__(self, status: int, message: str, code: str | None = None) -> None:
@@ -79,7 +79,7 @@ class Refused(Exception):
 
 
 @dataclass
-class State:
+class EndpointState:
     """Everything that exists at the endpoint, and its quirks."""
 
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -113,21 +113,21 @@ class State:
     hashes_parts: bool = True
 
 
-class FaultEndpoint(State):
+class FaultEndpoint(EndpointState):
     """The server; a context manager that runs it in a thread on loopback."""
 
     def __init__(self, **quirks: Any) -> None:
         super().__init__(**quirks)
         self.lock = threading.RLock()
-        self.scripts: dict[str, list[Act | None]] = {}
-        self.defaults: dict[str, Act] = {}
+        self.scripts: dict[str, list[Fault | None]] = {}
+        self.defaults: dict[str, Fault] = {}
         self.before: Callable[[str], None] = lambda _route: None
         """Called when a request has arrived and before its effect."""
         self.after: Callable[[str], None] = lambda _route: None
         """Called after the effect and before the answer."""
         endpoint = self
 
-        class Bound(Handler):
+        class Bound(RequestHandler):
             state = endpoint
 
         class Server(http.server.ThreadingHTTPServer):
@@ -156,7 +156,7 @@ class FaultEndpoint(State):
         self._server.socket.close()
         time.sleep(0.1)  # the loop's poll still holds the socket for 50 ms
 
-    def script(self, route: str, *acts: Act | None) -> None:
+    def script(self, route: str, *acts: Fault | None) -> None:
         """What happens to the next calls of a route."""
         self.scripts.setdefault(route, []).extend(acts)
 
@@ -164,14 +164,14 @@ class FaultEndpoint(State):
         """What is left of a route's script will not happen: how many calls met it depends on what was in flight."""
         self.scripts.pop(route, None)
 
-    def always(self, route: str, act: Act | None) -> None:
+    def always(self, route: str, act: Fault | None) -> None:
         """What happens to a route when its script is used up; ``None`` ends it."""
         if act is None:
             self.defaults.pop(route, None)
         else:
             self.defaults[route] = act
 
-    def next_act(self, route: str) -> Act | None:
+    def next_act(self, route: str) -> Fault | None:
         """Count the call and take its act from the script."""
         with self.lock:
             self.calls[route] += 1
@@ -192,7 +192,7 @@ class FaultEndpoint(State):
         """The true effect and answer of a call."""
         name = ROUTES.get(route)
         if name is None:
-            raise Refused(404, f"no route {route}")
+            raise RejectedRequest(404, f"no route {route}")
         kind = headers.get("content-type", "")
         fields = form_of(body, kind) if kind.startswith("multipart/") else json.loads(body) if body else {}
         with self.lock:
@@ -232,13 +232,13 @@ class FaultEndpoint(State):
     def get_file(self, file_id: str, **_: Any) -> dict[str, Any]:
         """``GET /files/{id}``."""
         if file_id not in self.files:
-            raise Refused(404, f"No such File object: {file_id}")
+            raise RejectedRequest(404, f"No such File object: {file_id}")
         return {**self.files[file_id], "status": self.file_status, "status_details": self.file_details}
 
     def file_content(self, file_id: str, **_: Any) -> bytes:
         """``GET /files/{id}/content``."""
         if file_id not in self.contents:
-            raise Refused(404, f"No such File object: {file_id}")
+            raise RejectedRequest(404, f"No such File object: {file_id}")
         return self.contents[file_id]
 
     def delete_file(self, file_id: str, **_: Any) -> dict[str, Any]:
@@ -266,7 +266,7 @@ class FaultEndpoint(State):
     def _open_upload(self, upload_id: str) -> dict[str, Any]:
         upload = self.uploads.get(upload_id)
         if upload is None or upload["status"] != "pending" or upload["ends"] < time.time():
-            raise Refused(400, f"Upload {upload_id} is expired or not pending.")
+            raise RejectedRequest(400, f"Upload {upload_id} is expired or not pending.")
         return upload
 
     def add_part(self, upload_id: str, *, fields: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -287,10 +287,10 @@ class FaultEndpoint(State):
         data = b"".join(part.get("data", b"") for part in parts)
         size = sum(part["size"] for part in parts)
         if size != upload["bytes"]:
-            raise Refused(400, f"expected {upload['bytes']} bytes, got {size}")
+            raise RejectedRequest(400, f"expected {upload['bytes']} bytes, got {size}")
         md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
         if self.hashes_parts and len(data) == size and fields.get("md5") != md5:
-            raise Refused(400, "the md5 does not match")
+            raise RejectedRequest(400, "the md5 does not match")
         file = self._file(upload["filename"], size, hashlib.sha256(data).hexdigest())
         if len(data) == size <= KEPT_BYTES:
             self.contents[file["id"]] = data
@@ -307,7 +307,7 @@ class FaultEndpoint(State):
         """``POST /fine_tuning/jobs``: the call that is paid."""
         self.bodies.append(fields)
         if fields["training_file"] not in self.files:
-            raise Refused(400, f"invalid training_file: {fields['training_file']} does not exist")
+            raise RejectedRequest(400, f"invalid training_file: {fields['training_file']} does not exist")
         key = headers.get("idempotency-key", "")
         if self.honours_keys and key:
             for job in self.jobs.values():
@@ -356,7 +356,7 @@ class FaultEndpoint(State):
     def get_job(self, job_id: str, **_: Any) -> dict[str, Any]:
         """``GET /fine_tuning/jobs/{id}``: each look moves the job on."""
         if job_id not in self.jobs:
-            raise Refused(404, f"Could not find fine tune: {job_id}")
+            raise RejectedRequest(404, f"Could not find fine tune: {job_id}")
         job = self.jobs[job_id]
         job["status"] = self.statuses[min(job["looks"], len(self.statuses) - 1)]
         job["looks"] += 1
@@ -447,7 +447,7 @@ def form_of(body: bytes, content_type: str) -> dict[str, Any]:
     return fields
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class RequestHandler(http.server.BaseHTTPRequestHandler):
     """One connection."""
 
     protocol_version = "HTTP/1.1"
@@ -469,7 +469,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         route, ids = route_of(self.command, url.path.removeprefix("/v1"))
         headers = {name.lower(): value for name, value in self.headers.items()}
         state.requests.append(headers)
-        act = state.next_act(route) or Act()
+        act = state.next_act(route) or Fault()
         state.before(route)
         time.sleep(act.first)
         status, answer = self.outcome(act, route, ids, dict(urllib.parse.parse_qsl(url.query)), body, headers)
@@ -479,7 +479,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     do_GET = do_POST = do_DELETE = serve
 
     def outcome(
-        self, act: Act, route: str, ids: list[str], query: dict[str, str], body: bytes, headers: dict[str, str]
+        self, act: Fault, route: str, ids: list[str], query: dict[str, str], body: bytes, headers: dict[str, str]
     ) -> tuple[int, bytes]:
         """Status and body of the true answer, after the effect."""
         state = self.state
@@ -489,13 +489,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if act.executed:
             try:
                 answer = state.act(route, ids, query, body, headers)
-            except Refused as no:
+            except RejectedRequest as no:
                 return no.status, error_of(no.message, no.code)
         if act.status is not None and act.status >= 300:
             return act.status, error_of(act.message, act.code)
         return 200, answer if isinstance(answer, bytes) else json.dumps(answer, default=str).encode()
 
-    def reply(self, act: Act, status: int, body: bytes) -> None:
+    def reply(self, act: Fault, status: int, body: bytes) -> None:
         """Send the answer, or what the act makes of it."""
         self.close_connection = act.then != "answer"
         if act.then == "reset":
@@ -512,7 +512,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for piece in self.pieces(act, body):
             self.wfile.write(piece)
 
-    def pieces(self, act: Act, body: bytes) -> Iterator[bytes]:
+    def pieces(self, act: Fault, body: bytes) -> Iterator[bytes]:
         """The body at the speed of the act."""
         if act.then == "drip":
             for index in range(len(body)):

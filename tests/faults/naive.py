@@ -8,7 +8,7 @@ from ftpipe.registry import store
 from ftpipe.registry.journal import Journal, Operation, OperationState
 
 
-class CallThenRecord(Journal):
+class CallThenRecordJournal(Journal):
     """A journal that writes nothing before the call."""
 
     def find(self, key: str) -> Operation | None:
@@ -16,7 +16,7 @@ class CallThenRecord(Journal):
         found = super().find(key)
         return found if found and found.state == OperationState.CONFIRMED else None
 
-    def intend(self, *, key: str, **fields: Any) -> Operation:
+    def record_intent(self, *, key: str, **fields: Any) -> Operation:
         """Remember the intent in memory alone."""
         self.fields: dict[str, Any] = fields
         return Operation(key=key, state=OperationState.INTENDED, attempt=1, sent_at=self._clock(), **fields)
@@ -24,16 +24,16 @@ class CallThenRecord(Journal):
     def confirm(self, key: str, remote_id: str) -> None:
         """Write everything now."""
         honest = Journal(self._engine, self._clock)
-        honest.intend(key=key, **self.fields)
+        honest.record_intent(key=key, **self.fields)
         honest.confirm(key, remote_id)
 
     def reject(self, key: str, why: str) -> None:
         """Nothing was written that could be taken back."""
 
-    def doubt(self, key: str, why: str) -> None:
+    def mark_unknown(self, key: str, why: str) -> None:
         """Nothing was written that could be doubted."""
 
 
 def call_then_record() -> None:
     """Use this journal from now on in this process."""
-    vars(store)["Journal"] = CallThenRecord
+    vars(store)["Journal"] = CallThenRecordJournal

@@ -11,7 +11,7 @@ from tests.faults.bench import KEY, LINE
 from tests.faults.driver import TABLE
 
 
-class Shell:
+class SubprocessCli:
     """A user's folder and the environment of its commands."""
 
     def __init__(self, folder: Path, base_url: str, *, table: str = TABLE, key: str = KEY) -> None:

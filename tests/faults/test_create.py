@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from ftpipe.errors import (
     AuthenticationError,
-    BadAnswerError,
     ConnectionFailedError,
     FtpipeError,
+    InvalidResponseError,
     OutcomeUnknownError,
     QuotaError,
     RateLimitError,
@@ -23,12 +23,12 @@ from ftpipe.errors import (
     TrainingNotAvailableError,
 )
 from ftpipe.providers.answers import job_of
-from ftpipe.providers.client import Caller
+from ftpipe.providers.client import ApiClient
 from ftpipe.providers.profiles import find_profile
 from ftpipe.records import Job, RunState
-from tests.fakes.openai_client import MockOpenAI
-from tests.faults.bench import LINE, ONE_OF_EACH, Bench
-from tests.faults.endpoint import LOST, NEVER, RESET, Act, FaultEndpoint, busy, refusal
+from tests.fakes.openai_client import FakeOpenAI
+from tests.faults.bench import LINE, ONE_OF_EACH, FaultEnvironment
+from tests.faults.endpoint import LOST, NEVER, RESET, Fault, FaultEndpoint, busy, refusal
 from tests.faults.proxy import ChaosProxy, Toxics
 
 CREATE = "POST /fine_tuning/jobs"
@@ -37,22 +37,22 @@ LIST = "GET /fine_tuning/jobs"
 LOST_ANSWERS = {
     "dropped": LOST,
     "reset": RESET,
-    "cut": Act(then="cut"),
-    "stalled": Act(then="stall"),
-    "dripping": Act(then="drip"),
-    "html": Act(body=b"<html>Bad gateway</html>"),
-    "null": Act(body=b"null"),
-    "empty object": Act(body=b"{}"),
-    "empty": Act(body=b""),
-    "cut json": Act(body=b'{"id": "ftjob-1", "obj'),
-    "list": Act(body=b"[]"),
-    "number": Act(body=b"42"),
-    "null id": Act(body=b'{"id": null, "status": "queued"}'),
-    "odd id": Act(body=b'{"id": "../../etc/passwd", "status": "queued"}'),
-    "no status": Act(body=b'{"id": "ftjob-0001"}'),
-    "not utf-8": Act(body=b'{"id": "\xff\xfe"}'),
-    "deep": Act(body=b"[" * 100_000),
-    "error object with 200": Act(body=b'{"error": {"message": "boom"}}'),
+    "cut": Fault(then="cut"),
+    "stalled": Fault(then="stall"),
+    "dripping": Fault(then="drip"),
+    "html": Fault(body=b"<html>Bad gateway</html>"),
+    "null": Fault(body=b"null"),
+    "empty object": Fault(body=b"{}"),
+    "empty": Fault(body=b""),
+    "cut json": Fault(body=b'{"id": "ftjob-1", "obj'),
+    "list": Fault(body=b"[]"),
+    "number": Fault(body=b"42"),
+    "null id": Fault(body=b'{"id": null, "status": "queued"}'),
+    "odd id": Fault(body=b'{"id": "../../etc/passwd", "status": "queued"}'),
+    "no status": Fault(body=b'{"id": "ftjob-0001"}'),
+    "not utf-8": Fault(body=b'{"id": "\xff\xfe"}'),
+    "deep": Fault(body=b"[" * 100_000),
+    "error object with 200": Fault(body=b'{"error": {"message": "boom"}}'),
     "500": refusal(500, executed=True),
     "502": refusal(502, executed=True),
     "503": refusal(503, executed=True),
@@ -62,7 +62,7 @@ LOST_ANSWERS = {
 
 
 @pytest.mark.parametrize("name", LOST_ANSWERS)
-def test_a_job_whose_answer_was_lost_is_found_and_not_paid_again(bench: Bench, name: str) -> None:
+def test_a_job_whose_answer_was_lost_is_found_and_not_paid_again(bench: FaultEnvironment, name: str) -> None:
     """Rows 2, 7, 8, 9: the call was executed, its answer never came or was broken; the one job is adopted."""
     bench.endpoint.script(CREATE, LOST_ANSWERS[name])
     run = bench.train(request_timeout_seconds=0.6)
@@ -72,7 +72,7 @@ def test_a_job_whose_answer_was_lost_is_found_and_not_paid_again(bench: Bench, n
 
 
 @pytest.mark.parametrize("act", [NEVER, refusal(500), refusal(503), refusal(408), refusal(409)], ids=str)
-def test_a_call_that_was_not_executed_is_made_again_after_a_search(bench: Bench, act: Act) -> None:
+def test_a_call_that_was_not_executed_is_made_again_after_a_search(bench: FaultEnvironment, act: Fault) -> None:
     """Row 7: the same signs, but nothing was made; the search finds nothing, and the second call makes the job."""
     bench.endpoint.script(CREATE, act)
     assert bench.train().state == RunState.REGISTERED
@@ -88,7 +88,7 @@ def test_a_lost_job_is_found_at_a_host_with_quirks(tmp_path: Path, quirks: dict[
         for age in (90_000, 80_000):
             endpoint.seed_job(id=f"ftjob-old{age}", created_at=endpoint.now() - age, training_file="file-old")
         endpoint.script(CREATE, LOST)
-        with Bench(tmp_path, endpoint) as bench:
+        with FaultEnvironment(tmp_path, endpoint) as bench:
             assert bench.train().state == RunState.REGISTERED
             assert endpoint.calls[CREATE] == 1
             assert bench.counts() == {"files": 1, "jobs": 3, "models": 1, "costs": 1}
@@ -100,14 +100,14 @@ def test_a_lost_job_is_found_whatever_the_endpoints_clock_says(tmp_path: Path, s
     """Row 24: the endpoint's clock is minutes or hours off; the key in the metadata finds the job all the same."""
     with (
         FaultEndpoint(skew=skew) as endpoint,
-        Bench(tmp_path, endpoint, profile={"metadata_filter": filters}) as bench,
+        FaultEnvironment(tmp_path, endpoint, profile={"metadata_filter": filters}) as bench,
     ):
         endpoint.script(CREATE, LOST)
         assert bench.train().state == RunState.REGISTERED
         assert endpoint.calls[CREATE] == 1
 
 
-def test_nothing_is_sent_again_while_the_list_cannot_be_read(bench: Bench) -> None:
+def test_nothing_is_sent_again_while_the_list_cannot_be_read(bench: FaultEnvironment) -> None:
     """Row 7: answer lost and list down: exit 7, and every resume asks the list before anything else."""
     bench.endpoint.script(CREATE, LOST)
     bench.endpoint.always(LIST, refusal(503))
@@ -125,7 +125,7 @@ def test_nothing_is_sent_again_while_the_list_cannot_be_read(bench: Bench) -> No
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
-def test_a_search_that_breaks_at_any_look_leaves_the_outcome_open(bench: Bench, number: int) -> None:
+def test_a_search_that_breaks_at_any_look_leaves_the_outcome_open(bench: FaultEnvironment, number: int) -> None:
     """Row 7: whichever of the looks at the list fails for good, the run ends with 7 and nothing is sent again."""
     looks = bench.endpoint.calls
     bench.endpoint.list_lag = 5.0
@@ -141,11 +141,11 @@ def test_a_search_that_breaks_at_any_look_leaves_the_outcome_open(bench: Bench, 
     assert bench.endpoint.calls[CREATE] == 1
 
 
-def test_the_key_is_not_followed_to_another_host(bench: Bench) -> None:
+def test_the_key_is_not_followed_to_another_host(bench: FaultEnvironment) -> None:
     """Row 10: a redirect to another host is refused, and that host never sees the request."""
     with FaultEndpoint() as other:
         target = (("Location", f"{other.base_url}/fine_tuning/jobs"),)
-        bench.endpoint.always(CREATE, Act(executed=False, status=307, headers=target))
+        bench.endpoint.always(CREATE, Fault(executed=False, status=307, headers=target))
         with pytest.raises(RequestRefusedError, match="redirects to"):
             bench.train()
         assert other.requests == []
@@ -153,14 +153,14 @@ def test_the_key_is_not_followed_to_another_host(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("asked", ["0.05", "-3", "NaN", "soon", ""])
-def test_a_search_waits_as_it_is_told_and_no_longer(bench: Bench, asked: str) -> None:
+def test_a_search_waits_as_it_is_told_and_no_longer(bench: FaultEnvironment, asked: str) -> None:
     """Row 6: 429 on a safe call is waited out, and odd values fall back to the own pause."""
     bench.endpoint.script("GET /files", busy(Retry_After=asked), busy(retry_after_ms="40"))
     assert bench.train().state == RunState.REGISTERED
     assert max(bench.slept) < 10
 
 
-def test_a_wait_longer_than_the_cap_ends_with_the_endpoints_words(bench: Bench) -> None:
+def test_a_wait_longer_than_the_cap_ends_with_the_endpoints_words(bench: FaultEnvironment) -> None:
     """Row 6: Retry-After of 300 s before anything exists is an error with what to do, not a silent wait."""
     bench.endpoint.always("GET /files", busy(Retry_After="300"))
     with pytest.raises(RateLimitError, match="slow down"):
@@ -168,7 +168,7 @@ def test_a_wait_longer_than_the_cap_ends_with_the_endpoints_words(bench: Bench) 
     assert bench.endpoint.calls["GET /files"] == 1
 
 
-def test_a_retry_date_is_understood(bench: Bench) -> None:
+def test_a_retry_date_is_understood(bench: FaultEnvironment) -> None:
     """Row 6: the date form, here in the past, means now."""
     bench.endpoint.script("GET /files", busy(Retry_After="Wed, 21 Oct 2015 07:28:00 GMT"))
     assert bench.train().state == RunState.REGISTERED
@@ -192,7 +192,9 @@ REFUSALS = [
 @pytest.mark.parametrize(
     ("act", "kind", "code"), REFUSALS, ids=lambda value: getattr(value, "code", None) or str(value)
 )
-def test_a_refusal_is_told_once_and_not_repeated(bench: Bench, act: Act, kind: type[FtpipeError], code: int) -> None:
+def test_a_refusal_is_told_once_and_not_repeated(
+    bench: FaultEnvironment, act: Fault, kind: type[FtpipeError], code: int
+) -> None:
     """Rows 6, 16, 17: one POST, the mapped error with its exit code and a next step, no job, and resume tries anew."""
     bench.endpoint.script(CREATE, act)
     with pytest.raises(kind) as caught:
@@ -205,7 +207,7 @@ def test_a_refusal_is_told_once_and_not_repeated(bench: Bench, act: Act, kind: t
     assert bench.counts() == ONE_OF_EACH
 
 
-def test_the_oldest_of_two_jobs_with_one_key_is_used_and_the_other_named(bench: Bench) -> None:
+def test_the_oldest_of_two_jobs_with_one_key_is_used_and_the_other_named(bench: FaultEnvironment) -> None:
     """Row 15: the endpoint made two jobs of one call; the older is adopted, the younger is told."""
 
     def twin(route: str) -> None:
@@ -221,7 +223,7 @@ def test_the_oldest_of_two_jobs_with_one_key_is_used_and_the_other_named(bench: 
     assert any("ftjob-twin" in notice and "cancel" in notice for notice in bench.heard.notices)
 
 
-def test_a_key_that_is_revoked_half_way_pauses_the_run(bench: Bench) -> None:
+def test_a_key_that_is_revoked_half_way_pauses_the_run(bench: FaultEnvironment) -> None:
     """Row 16: 401 at any step is exit 4; with a new key the same run goes on, and nothing is paid twice."""
     for step in ("GET /files", "POST /files", CREATE, "GET /fine_tuning/jobs/{id}"):
         bench.endpoint.script(step, refusal(401, "invalid_api_key"))
@@ -234,7 +236,7 @@ def test_a_key_that_is_revoked_half_way_pauses_the_run(bench: Bench) -> None:
     assert bench.counts() == ONE_OF_EACH
 
 
-def test_a_closed_port_is_surely_not_executed(bench: Bench) -> None:
+def test_a_closed_port_is_surely_not_executed(bench: FaultEnvironment) -> None:
     """Row 4: connection refused: retried, exit 5, the journal says that nothing was sent."""
     bench.base_url = "http://127.0.0.1:9/v1"
     with pytest.raises(ConnectionFailedError) as caught:
@@ -243,9 +245,9 @@ def test_a_closed_port_is_surely_not_executed(bench: Bench) -> None:
     bench.base_url = bench.endpoint.base_url
 
 
-def test_a_port_that_closes_before_the_paid_call_is_not_doubtful(bench: Bench) -> None:
+def test_a_port_that_closes_before_the_paid_call_is_not_doubtful(bench: FaultEnvironment) -> None:
     """Row 4: refused exactly at the create call: the journal holds a rejection, not a doubt."""
-    bench.endpoint.always(LIST, Act(headers=(("Connection", "close"),)))
+    bench.endpoint.always(LIST, Fault(headers=(("Connection", "close"),)))
     bench.endpoint.after = lambda route: bench.endpoint.refuse_connections() if route == LIST else None
     with pytest.raises(ConnectionFailedError) as caught:
         bench.train()
@@ -257,7 +259,7 @@ def test_a_port_that_closes_before_the_paid_call_is_not_doubtful(bench: Bench) -
     assert operation.state == "rejected"
 
 
-def test_a_server_without_tls_is_surely_not_executed(bench: Bench) -> None:
+def test_a_server_without_tls_is_surely_not_executed(bench: FaultEnvironment) -> None:
     """Row 4: a TLS handshake that fails is exit 5, and nothing has been sent."""
     bench.base_url = bench.base_url.replace("http://", "https://")
     with pytest.raises(ConnectionFailedError) as caught:
@@ -276,7 +278,7 @@ def test_a_server_without_tls_is_surely_not_executed(bench: Bench) -> None:
     ],
     ids=["latency", "slicer", "bandwidth", "slow close"],
 )
-def test_a_slow_line_ends_well(bench: Bench, toxics: Toxics) -> None:
+def test_a_slow_line_ends_well(bench: FaultEnvironment, toxics: Toxics) -> None:
     """Delays, small pieces and little bandwidth change nothing but the time."""
     with ChaosProxy(bench.endpoint.port, toxics) as proxy:
         bench.base_url = proxy.base_url
@@ -287,7 +289,9 @@ def test_a_slow_line_ends_well(bench: Bench, toxics: Toxics) -> None:
 @pytest.mark.parametrize(
     "toxics", [Toxics(limit_data=0), Toxics(timeout=0.1), Toxics(reset_peer=0.0), Toxics(limit_data=100)], ids=str
 )
-def test_a_line_that_breaks_at_the_paid_call_is_reconciled_over_a_whole_one(bench: Bench, toxics: Toxics) -> None:
+def test_a_line_that_breaks_at_the_paid_call_is_reconciled_over_a_whole_one(
+    bench: FaultEnvironment, toxics: Toxics
+) -> None:
     """Rows 2, 8: the proxy spoils the line from the paid call on; over a whole line the job is found again."""
     with ChaosProxy(bench.endpoint.port) as proxy:
         bench.base_url = proxy.base_url
@@ -311,7 +315,7 @@ def test_a_line_that_breaks_at_the_paid_call_is_reconciled_over_a_whole_one(benc
 def test_eight_threads_with_their_own_databases_at_a_host_that_honours_keys_make_one_job(tmp_path: Path) -> None:
     """Row 22: colleagues who share no database but a host with idempotency keys pay once."""
     with FaultEndpoint(honours_keys=True) as endpoint:
-        benches = [Bench(tmp_path / str(number), endpoint) for number in range(8)]
+        benches = [FaultEnvironment(tmp_path / str(number), endpoint) for number in range(8)]
         for bench in benches:
             bench.registry  # noqa: B018 - opened before the race
         assert not endpoint.jobs
@@ -326,7 +330,7 @@ def test_eight_threads_with_their_own_databases_at_a_host_that_honours_keys_make
             bench.close()
 
 
-def test_the_same_again_is_a_second_job_only_when_it_is_asked_for(bench: Bench) -> None:
+def test_the_same_again_is_a_second_job_only_when_it_is_asked_for(bench: FaultEnvironment) -> None:
     """Two runs of the same data make one job; ``--again`` makes another of the same file."""
     first = bench.train()
     assert bench.train().id == first.id
@@ -340,7 +344,10 @@ def test_again_at_a_host_without_metadata_takes_no_earlier_job(
     tmp_path: Path, profile: dict[str, bool], executed: bool
 ) -> None:
     """Within minutes of the first job the answer to a second one is lost: the first one is never taken for it."""
-    with FaultEndpoint(keeps_metadata=False) as endpoint, Bench(tmp_path, endpoint, profile=profile) as bench:
+    with (
+        FaultEndpoint(keeps_metadata=False) as endpoint,
+        FaultEnvironment(tmp_path, endpoint, profile=profile) as bench,
+    ):
         first = bench.train()
         endpoint.script(CREATE, LOST if executed else NEVER)
         second = bench.train(again=True)
@@ -352,10 +359,10 @@ def test_a_job_of_a_stranger_that_was_there_before_is_not_taken_for_ones_own(tmp
     """The same file at a host without metadata, trained by a colleague's registry a minute ago: it stays theirs."""
     with FaultEndpoint(keeps_metadata=False) as endpoint:
         profile = {"metadata_stored": False, "metadata_filter": False}
-        with Bench(tmp_path / "theirs", endpoint, profile=profile) as theirs:
+        with FaultEnvironment(tmp_path / "theirs", endpoint, profile=profile) as theirs:
             theirs.train()
         endpoint.script(CREATE, NEVER)
-        with Bench(tmp_path / "mine", endpoint, profile=profile) as mine:
+        with FaultEnvironment(tmp_path / "mine", endpoint, profile=profile) as mine:
             run = mine.train()
         assert (run.job.id if run.job else "", len(endpoint.jobs)) == ("ftjob-0002", 2)
 
@@ -372,11 +379,11 @@ FIELDS = ("id", "status", "model", "created_at", "metadata", "error", "hyperpara
 @given(body=st.fixed_dictionaries({}, optional={name: JSON for name in FIELDS}))
 def test_whatever_a_host_answers_becomes_a_job_or_a_typed_error(body: dict[str, object]) -> None:
     """Row 9: bodies that Hypothesis makes never raise anything but ftpipe's own errors, and can always be stored."""
-    caller = Caller(find_profile("openai"), MockOpenAI().as_client, base_url="http://127.0.0.1")
+    caller = ApiClient(find_profile("openai"), FakeOpenAI().as_client, base_url="http://127.0.0.1")
     text = json.dumps(body)
     try:
-        job = caller.change("look", lambda _: json.loads(text), lambda a: job_of(a, endpoint="e", provider="p"))
-    except BadAnswerError as error:
+        job = caller.call_once("look", lambda _: json.loads(text), lambda a: job_of(a, endpoint="e", provider="p"))
+    except InvalidResponseError as error:
         assert error.hint
     else:
         assert Job.model_validate_json(job.model_dump_json()) == job
@@ -387,9 +394,9 @@ def test_whatever_a_host_answers_becomes_a_job_or_a_typed_error(body: dict[str, 
 def test_whatever_a_host_answers_to_the_paid_call_the_job_is_one(tmp_path: Path, body: dict[str, object]) -> None:
     """Row 9: the same bodies over the wire as the answer to the paid call and to a look: one job, one model."""
     with FaultEndpoint() as endpoint:
-        bench = Bench(tmp_path / secrets.token_hex(4), endpoint, content=LINE * 3)
+        bench = FaultEnvironment(tmp_path / secrets.token_hex(4), endpoint, content=LINE * 3)
         for route in (CREATE, "GET /fine_tuning/jobs/{id}"):
-            endpoint.script(route, Act(body=json.dumps(body).encode()))
+            endpoint.script(route, Fault(body=json.dumps(body).encode()))
         assert bench.train(timeout=5).state == RunState.REGISTERED
         assert bench.counts() == ONE_OF_EACH
         bench.close()

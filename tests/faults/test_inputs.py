@@ -21,15 +21,15 @@ from hypothesis import strategies as st
 
 from ftpipe.config import load
 from ftpipe.dataset.prices import MOST, PriceTable
-from ftpipe.errors import ConfigError, ConnectionFailedError, CostLimitError, StateError
-from ftpipe.gates import refuse_over_budget
+from ftpipe.errors import ConfigError, ConnectionFailedError, CostLimitError, LocalStateError
+from ftpipe.gates import enforce_budget
 from ftpipe.records import Method
 from ftpipe.registry import open_registry
 from ftpipe.reports.html import html
 from ftpipe.stages.count import count
-from ftpipe.stages.validate import depict, validate
+from ftpipe.stages.validate import compute_histograms, validate
 from tests.fakes.records import cost_of
-from tests.faults.bench import Bench
+from tests.faults.bench import FaultEnvironment
 from tests.reports.hostile import PAYLOADS
 
 SERVER = next(
@@ -38,7 +38,7 @@ SERVER = next(
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "127.0.0.1:9"], ids=["unresolvable", "refused"])
-def test_a_host_that_cannot_be_reached_is_said_at_once_and_tried_again(bench: Bench, host: str) -> None:
+def test_a_host_that_cannot_be_reached_is_said_at_once_and_tried_again(bench: FaultEnvironment, host: str) -> None:
     """Row 4: after the first failed attempt the watcher hears it, once; in the end exit 5, and nothing was sent."""
     bench.base_url = f"http://{host}/v1"
     with pytest.raises(ConnectionFailedError) as caught:
@@ -69,7 +69,7 @@ def network_folder(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.skipif(not (SERVER and shutil.which("sshfs")), reason="needs sshfs and openssh-sftp-server")
 def test_a_real_network_file_system_is_refused(network_folder: Path) -> None:
     """Row 19: exit 6 before a database is made there, and two ways out."""
-    with pytest.raises(StateError, match=r"network file system \(fuse\.sshfs\)") as caught:
+    with pytest.raises(LocalStateError, match=r"network file system \(fuse\.sshfs\)") as caught:
         open_registry(network_folder / ".ftpipe" / "registry.db")
     assert caught.value.exit_code == 6
     assert "postgresql://" in caught.value.hint
@@ -119,7 +119,7 @@ def test_a_price_is_a_number_that_can_be_believed_or_refused(model: str, value: 
 def test_an_estimate_that_is_no_number_is_over_every_budget(high: float | None) -> None:
     """Row 49: a broken price never slips through ``--max-cost``."""
     with pytest.raises(CostLimitError):
-        refuse_over_budget(cost_of(high), 1e12)
+        enforce_budget(cost_of(high), 1e12)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_browser_runs_nothing_of_a_hostile_dataset(tmp_path: Path) -> None:
     report = count(validate(data), model="gpt-4.1-mini-2025-04-14", epochs=1)
     assert report.method == Method.SUPERVISED
     page = tmp_path / "page.html"
-    page.write_text(html(report, depict(report)), encoding="utf-8")
+    page.write_text(html(report, compute_histograms(report)), encoding="utf-8")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--enable-logging=stderr", "--dump-dom"]
     command = ["chromium", *flags, f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
     seen = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.bench import KEY, LINE
-from tests.faults.driver import TABLE, Zygote
+from tests.faults.driver import TABLE, ForkServer
 from tests.faults.endpoint import FaultEndpoint
 
 KILLS = int(os.environ.get("FTPIPE_KILLS", "12"))
@@ -31,14 +31,14 @@ MANY = 200
 
 
 @pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
+def zygote() -> Iterator[ForkServer]:
     """One process to fork from."""
-    with Zygote() as ready:
+    with ForkServer() as ready:
         yield ready
 
 
 @dataclass
-class Tally:
+class KillStats:
     """What came of all lives."""
 
     kills: int = 0
@@ -56,7 +56,7 @@ class Tally:
         )
 
 
-class Life:
+class ProcessRun:
     """One run of ``ftpipe train``, killed again and again, until it is let to its end.
 
     Args:
@@ -66,7 +66,7 @@ class Life:
         naive: Whether the journal is the double that calls first and writes afterwards.
     """
 
-    def __init__(self, folder: Path, zygote: Zygote, endpoint: FaultEndpoint, *, naive: bool = False) -> None:
+    def __init__(self, folder: Path, zygote: ForkServer, endpoint: FaultEndpoint, *, naive: bool = False) -> None:
         self.folder, self.zygote, self.endpoint, self.naive = folder, zygote, endpoint, naive
         folder.mkdir()
         (folder / "train.jsonl").write_bytes(LINE * 12)
@@ -147,7 +147,7 @@ class Life:
         return "at random" if self.ended()[0] < 0 else ""
 
 
-def live(life: Life, tally: Tally, dice: random.Random) -> None:
+def live(life: ProcessRun, tally: KillStats, dice: random.Random) -> None:
     """Kill a run one to four times, in any of the three ways, and let it end."""
     for _ in range(dice.randint(1, 4)):
         way = dice.random()
@@ -170,19 +170,19 @@ def live(life: Life, tally: Tally, dice: random.Random) -> None:
         pytest.fail(f"exit {code}, {len(life.endpoint.files)} files, after {tally}\n{output[-3000:]}")
 
 
-def loop(folder: Path, zygote: Zygote, kills: int, *, naive: bool = False) -> Tally:
+def loop(folder: Path, zygote: ForkServer, kills: int, *, naive: bool = False) -> KillStats:
     """Live until so many kills have been made."""
-    tally, dice = Tally(), random.Random(SEED)
+    tally, dice = KillStats(), random.Random(SEED)
     while tally.kills < kills:
         with FaultEndpoint(statuses=("queued", "running", "succeeded")) as endpoint:
-            live(Life(folder / str(tally.lives), zygote, endpoint, naive=naive), tally, dice)
+            live(ProcessRun(folder / str(tally.lives), zygote, endpoint, naive=naive), tally, dice)
     return tally
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_a_run_that_is_killed_again_and_again_pays_once(
-    tmp_path: Path, zygote: Zygote, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, zygote: ForkServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Row 1: whatever the moment of death, the end is that of a run that was never killed."""
     begun = time.monotonic()
@@ -194,13 +194,13 @@ def test_a_run_that_is_killed_again_and_again_pays_once(
 
 @pytest.mark.slow
 def test_the_loop_finds_the_double_payment_of_the_usual_order(
-    tmp_path: Path, zygote: Zygote, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, zygote: ForkServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The test of the test: killed between call and record, the call-then-record double pays twice; ours does not."""
     figures = {}
     for naive in (True, False):
         with FaultEndpoint() as endpoint:
-            life = Life(tmp_path / str(naive), zygote, endpoint, naive=naive)
+            life = ProcessRun(tmp_path / str(naive), zygote, endpoint, naive=naive)
             assert life.die_at_request(number_of(life, "POST /fine_tuning/jobs"), acted=True)
             assert life.finish() == 0
             figures[naive] = len(endpoint.jobs)
@@ -212,18 +212,18 @@ def test_the_loop_finds_the_double_payment_of_the_usual_order(
         assert tally.duplicates > 0
 
 
-def number_of(life: Life, route: str) -> int:
+def number_of(life: ProcessRun, route: str) -> int:
     """At which request of a run a route is called: found by a run beside it."""
     with FaultEndpoint() as other:
         order: list[str] = []
         other.before = order.append
-        beside = Life(life.folder.with_suffix(".beside"), life.zygote, other, naive=life.naive)
+        beside = ProcessRun(life.folder.with_suffix(".beside"), life.zygote, other, naive=life.naive)
         assert beside.finish() == 0
         return order.index(route) + 1
 
 
 @pytest.mark.slow
-def test_every_kind_of_commit_is_survived(tmp_path: Path, zygote: Zygote) -> None:
+def test_every_kind_of_commit_is_survived(tmp_path: Path, zygote: ForkServer) -> None:
     """Row 1: killed after each kind of commit, one after the other; before each as well where many kills are asked for.
 
     What dies before a commit is as what died after the one before it, or within the request between them.
@@ -234,30 +234,30 @@ def test_every_kind_of_commit_is_survived(tmp_path: Path, zygote: Zygote) -> Non
         if KILLS < MANY and commits[number - 1].startswith("before"):
             continue
         with FaultEndpoint(statuses=("succeeded",)) as endpoint:
-            life = Life(tmp_path / f"commit {number}", zygote, endpoint)
+            life = ProcessRun(tmp_path / f"commit {number}", zygote, endpoint)
             assert life.die_at_step(number) == commits[number - 1]
             survives(life, commits[number - 1])
 
 
 @pytest.mark.slow
-def test_every_kind_of_request_is_survived(tmp_path: Path, zygote: Zygote) -> None:
+def test_every_kind_of_request_is_survived(tmp_path: Path, zygote: ForkServer) -> None:
     """Row 1: killed at each kind of request, when it has arrived and when it has acted, one after the other."""
     _, requests = whole_run(tmp_path, zygote)
     assert "POST /fine_tuning/jobs" in requests
     for number in first_of_each(requests):
         for acted in (False, True) if requests[number - 1].startswith("POST") else (True,):
             with FaultEndpoint(statuses=("succeeded",)) as endpoint:
-                life = Life(tmp_path / f"request {number} {acted}", zygote, endpoint)
+                life = ProcessRun(tmp_path / f"request {number} {acted}", zygote, endpoint)
                 assert life.die_at_request(number, acted=acted)
                 survives(life, requests[number - 1])
 
 
-def whole_run(folder: Path, zygote: Zygote) -> tuple[list[str], list[str]]:
+def whole_run(folder: Path, zygote: ForkServer) -> tuple[list[str], list[str]]:
     """The commits and the requests of a run that is never killed."""
     with FaultEndpoint(statuses=("succeeded",)) as endpoint:
         requests: list[str] = []
         endpoint.before = requests.append
-        model = Life(folder / "whole", zygote, endpoint)
+        model = ProcessRun(folder / "whole", zygote, endpoint)
         assert model.finish() == 0
         return (model.folder / "steps.txt").read_text().splitlines(), requests
 
@@ -267,7 +267,7 @@ def first_of_each(names: list[str]) -> list[int]:
     return [n for n, name in enumerate(names, 1) if KILLS >= MANY or name not in names[: n - 1]]
 
 
-def survives(life: Life, step: str) -> None:
+def survives(life: ProcessRun, step: str) -> None:
     """After a death at that step, the run ends as if nothing had been."""
     code = life.finish()
     counts = [len(life.endpoint.files), len(life.endpoint.jobs), *map(life.rows, ("models", "costs", "runs"))]

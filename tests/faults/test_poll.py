@@ -11,8 +11,8 @@ import pytest
 
 from ftpipe.errors import FtpipeError, JobFailedError, NotFoundError, StillRunningError
 from ftpipe.records import RunState
-from tests.faults.bench import ONE_OF_EACH, Bench
-from tests.faults.endpoint import LOST, Act, busy, refusal
+from tests.faults.bench import ONE_OF_EACH, FaultEnvironment
+from tests.faults.endpoint import LOST, Fault, busy, refusal
 from tests.faults.proxy import ChaosProxy, Toxics
 
 LOOK = "GET /fine_tuning/jobs/{id}"
@@ -20,27 +20,27 @@ EVENTS = "GET /fine_tuning/jobs/{id}/events"
 
 TROUBLE = {
     "dropped": LOST,
-    "reset": Act(then="reset"),
-    "cut": Act(then="cut"),
-    "stalled": Act(then="stall"),
+    "reset": Fault(then="reset"),
+    "cut": Fault(then="cut"),
+    "stalled": Fault(then="stall"),
     "503": refusal(503),
     "429": busy(Retry_After="0.01"),
-    "html": Act(body=b"<html>"),
-    "null": Act(body=b"null"),
-    "no status": Act(body=b'{"id": "ftjob-0001"}'),
+    "html": Fault(body=b"<html>"),
+    "null": Fault(body=b"null"),
+    "no status": Fault(body=b'{"id": "ftjob-0001"}'),
 }
 
 
 @pytest.mark.parametrize("route", [LOOK, EVENTS])
 @pytest.mark.parametrize("name", TROUBLE)
-def test_trouble_on_the_line_is_not_trouble_of_the_job(bench: Bench, route: str, name: str) -> None:
+def test_trouble_on_the_line_is_not_trouble_of_the_job(bench: FaultEnvironment, route: str, name: str) -> None:
     """Rows 5, 8, 9: the look is taken again, and the job is never called failed."""
     bench.endpoint.script(route, TROUBLE[name], None, TROUBLE[name])
     assert bench.train(request_timeout_seconds=0.5).state == RunState.REGISTERED
     assert bench.counts() == ONE_OF_EACH
 
 
-def test_a_network_that_flaps_while_the_job_runs_is_lived_through(bench: Bench) -> None:
+def test_a_network_that_flaps_while_the_job_runs_is_lived_through(bench: FaultEnvironment) -> None:
     """Row 5: the line goes down and comes back all the time; notices say so, and the run ends well."""
     bench.endpoint.statuses = ("queued", *["running"] * 12, "succeeded")
     stop = threading.Event()
@@ -63,7 +63,7 @@ def test_a_network_that_flaps_while_the_job_runs_is_lived_through(bench: Bench) 
     assert bench.counts() == ONE_OF_EACH
 
 
-def test_a_wait_that_an_endpoint_asks_for_has_a_cap(bench: Bench) -> None:
+def test_a_wait_that_an_endpoint_asks_for_has_a_cap(bench: FaultEnvironment) -> None:
     """Row 6: an endpoint that says 'come back in eleven days' is looked at again long before."""
     bench.speed = 0.0
     bench.endpoint.script(LOOK, *[busy(Retry_After="999999")] * 2)
@@ -86,7 +86,7 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("code", "message", "hint"), FAILURES)
-def test_a_failed_job_is_told_with_what_to_do(bench: Bench, code: str, message: str, hint: str) -> None:
+def test_a_failed_job_is_told_with_what_to_do(bench: FaultEnvironment, code: str, message: str, hint: str) -> None:
     """Row 13: exit 1, the endpoint's own words, a next step by its code; a new train makes a new job."""
     bench.endpoint.statuses = ("validating_files", "failed")
     bench.endpoint.job_error = {"code": code or None, "message": message or None, "param": "training_file"}
@@ -103,7 +103,7 @@ def test_a_failed_job_is_told_with_what_to_do(bench: Bench, code: str, message: 
     assert len(bench.endpoint.jobs) == 2
 
 
-def test_a_cancelled_job_ends_the_run_and_resume_makes_no_new_one(bench: Bench) -> None:
+def test_a_cancelled_job_ends_the_run_and_resume_makes_no_new_one(bench: FaultEnvironment) -> None:
     """Row 13: cancelled elsewhere: exit 1; resume says it again and pays nothing."""
     bench.endpoint.statuses = ("running", "cancelled")
     for attempt in (bench.train, bench.resume):
@@ -112,7 +112,7 @@ def test_a_cancelled_job_ends_the_run_and_resume_makes_no_new_one(bench: Bench) 
     assert len(bench.endpoint.jobs) == 1
 
 
-def test_a_job_blocked_after_its_safety_tests_tells_what_the_events_say(bench: Bench) -> None:
+def test_a_job_blocked_after_its_safety_tests_tells_what_the_events_say(bench: FaultEnvironment) -> None:
     """Row 13: the reason is in the error; the events are kept for the whole story."""
     bench.endpoint.statuses = ("running", "running", "failed")
     bench.endpoint.job_error = {"code": "unsafe_file", "message": "blocked: hate, violence", "param": None}
@@ -122,7 +122,7 @@ def test_a_job_blocked_after_its_safety_tests_tells_what_the_events_say(bench: B
 
 
 @pytest.mark.parametrize("status", ["queued", "validating_files", "pausing", "running"])
-def test_a_job_that_is_stuck_ends_the_wait_at_the_timeout_and_goes_on(bench: Bench, status: str) -> None:
+def test_a_job_that_is_stuck_ends_the_wait_at_the_timeout_and_goes_on(bench: FaultEnvironment, status: str) -> None:
     """Row 14: exit 8 at ``--timeout``, nothing is cancelled, and resume goes on."""
     bench.endpoint.statuses = (status,)
     begun = time.monotonic()
@@ -136,7 +136,7 @@ def test_a_job_that_is_stuck_ends_the_wait_at_the_timeout_and_goes_on(bench: Ben
     assert bench.counts() == ONE_OF_EACH
 
 
-def test_a_timeout_is_kept_also_while_pauses_are_long(bench: Bench) -> None:
+def test_a_timeout_is_kept_also_while_pauses_are_long(bench: FaultEnvironment) -> None:
     """Row 14: the last pause before the timeout is cut short."""
     bench.endpoint.statuses = ("queued",)
     with pytest.raises(StillRunningError):
@@ -144,14 +144,14 @@ def test_a_timeout_is_kept_also_while_pauses_are_long(bench: Bench) -> None:
     assert max(bench.slept) <= 2
 
 
-def test_a_success_without_a_model_name_is_not_an_end(bench: Bench) -> None:
+def test_a_success_without_a_model_name_is_not_an_end(bench: FaultEnvironment) -> None:
     """``succeeded`` before the name is there: ftpipe keeps looking."""
     body = {"id": "ftjob-0001", "status": "succeeded", "fine_tuned_model": None, "training_file": "file-0001"}
-    bench.endpoint.script(LOOK, *[Act(body=json.dumps(body).encode())] * 3)
+    bench.endpoint.script(LOOK, *[Fault(body=json.dumps(body).encode())] * 3)
     assert bench.train().state == RunState.REGISTERED
 
 
-def test_a_job_that_the_endpoint_forgot_is_said_so(bench: Bench) -> None:
+def test_a_job_that_the_endpoint_forgot_is_said_so(bench: FaultEnvironment) -> None:
     """404 on a job that was created: exit 5 with the id; nothing new is made."""
     bench.endpoint.script(LOOK, None)
     bench.endpoint.always(LOOK, refusal(404, message="Could not find fine tune: ftjob-0001"))
@@ -162,18 +162,18 @@ def test_a_job_that_the_endpoint_forgot_is_said_so(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("text", ["\\ud800", "\\u0000", "\\u001b]0;owned\\u0007", "x" * 100_000])
-def test_odd_text_in_events_and_errors_is_kept_without_harm(bench: Bench, text: str) -> None:
+def test_odd_text_in_events_and_errors_is_kept_without_harm(bench: FaultEnvironment, text: str) -> None:
     """Lone surrogates, NUL, escapes and endless lines from the endpoint are stored and never stop a run."""
     event = (
         '{"id": "ftevent-odd", "object": "fine_tuning.job.event", "created_at": 5, "level": "info", "type": "message",'
         f' "message": "{text}", "data": {{"{text[:20]}": "{text}"}}}}'
     )
-    bench.endpoint.script(EVENTS, Act(body=f'{{"object": "list", "has_more": false, "data": [{event}]}}'.encode()))
+    bench.endpoint.script(EVENTS, Fault(body=f'{{"object": "list", "has_more": false, "data": [{event}]}}'.encode()))
     assert bench.train().state == RunState.REGISTERED
     assert bench.counts() == ONE_OF_EACH
 
 
-def test_a_refusal_with_odd_text_is_stored_without_control_characters(bench: Bench) -> None:
+def test_a_refusal_with_odd_text_is_stored_without_control_characters(bench: FaultEnvironment) -> None:
     """Server words go into the journal and the run's error: no NUL (PostgreSQL refuses it), no escapes."""
     said = "bad\x00 \x1b[31mthing\x1b]0;owned\x07 \ud800 end"
     bench.endpoint.script("POST /fine_tuning/jobs", refusal(400, message=said))

@@ -18,23 +18,23 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from ftpipe.errors import FtpipeError, StateError
+from ftpipe.errors import FtpipeError, LocalStateError
 from ftpipe.providers.openai import OpenAIProvider
 from ftpipe.records import Job, JobRequest, UploadedFile
 from ftpipe.registry.connect import open_engine
 from ftpipe.registry.journal import Journal, Operation, OperationState
 from ftpipe.stages.create import create
 from tests.fakes.clock import Clock
-from tests.fakes.openai_client import Fault, MockOpenAI, lost_answer, never_sent, status_error
+from tests.fakes.openai_client import FakeOpenAI, Fault, lost_answer, never_sent, status_error
 from tests.fakes.records import provider_over
-from tests.faults.naive import CallThenRecord
+from tests.faults.naive import CallThenRecordJournal
 
 
-class Killed(BaseException):
+class SimulatedCrash(BaseException):
     """SIGKILL: nothing after this line is executed."""
 
 
-class Fragile(Journal):
+class CrashingJournal(Journal):
     """A journal whose process dies when its countdown ends, before or after a write is on the disk."""
 
     def arm(self, countdown: int) -> None:
@@ -43,13 +43,13 @@ class Fragile(Journal):
 
     def _moment(self) -> None:
         if self._countdown == 0:
-            raise Killed
+            raise SimulatedCrash
         self._countdown -= 1
 
-    def intend(self, **fields: Any) -> Operation:
+    def record_intent(self, **fields: Any) -> Operation:
         """Die before or after the intent is on the disk."""
         self._moment()
-        found = super().intend(**fields)
+        found = super().record_intent(**fields)
         self._moment()
         return found
 
@@ -59,7 +59,7 @@ class Fragile(Journal):
         self._moment()
 
 
-class FragileNaive(CallThenRecord):
+class CrashingCallThenRecordJournal(CallThenRecordJournal):
     """The naive double, in a process that can die between call and record."""
 
     def arm(self, countdown: int) -> None:
@@ -69,10 +69,10 @@ class FragileNaive(CallThenRecord):
     def confirm(self, key: str, remote_id: str) -> None:
         """Die before or after writing."""
         if self._countdown == 0:
-            raise Killed
+            raise SimulatedCrash
         super().confirm(key, remote_id)
         if self._countdown == 1:
-            raise Killed
+            raise SimulatedCrash
 
 
 FAULTS: dict[str, Callable[[], Fault]] = {
@@ -96,10 +96,10 @@ def request_of(number: int) -> JobRequest:
     return JobRequest(model="gpt-4.1-mini-2025-04-14", training_file=file)
 
 
-class Payments(RuleBasedStateMachine):
+class PaymentStateMachine(RuleBasedStateMachine):
     """One user who asks for one job after the other, whatever happens in between."""
 
-    journal_kind: type[Fragile | FragileNaive] = Fragile
+    journal_kind: type[CrashingJournal | CrashingCallThenRecordJournal] = CrashingJournal
 
     @initialize(keeps=st.booleans(), filters=st.booleans(), lag=st.integers(0, 1))
     def begin(self, keeps: bool, filters: bool, lag: int) -> None:
@@ -109,8 +109,8 @@ class Payments(RuleBasedStateMachine):
             tempfile.mkdtemp(prefix=f"ftpipe-machine-{os.getpid()}-", dir=memory if memory.is_dir() else None)
         )
         self.clock = Clock()
-        self.server = MockOpenAI(keeps_metadata=keeps, lists_after=lag)
-        self.profile = {"metadata_filter": filters and keeps and self.journal_kind is Fragile}
+        self.server = FakeOpenAI(keeps_metadata=keeps, lists_after=lag)
+        self.profile = {"metadata_filter": filters and keeps and self.journal_kind is CrashingJournal}
         self.ids: set[str] = set()
         self.number, self.paid_before = 1, 0
 
@@ -130,7 +130,7 @@ class Payments(RuleBasedStateMachine):
             self.number += 1
             self.paid_before = len(self.server.stored_jobs)
 
-    def process(self, countdown: int = -1) -> tuple[Fragile | FragileNaive, OpenAIProvider]:
+    def process(self, countdown: int = -1) -> tuple[CrashingJournal | CrashingCallThenRecordJournal, OpenAIProvider]:
         """What a new process sees: the journal as it is on the disk, and the endpoint."""
         engine = open_engine(str(self.folder / "journal.db"))
         journal = self.journal_kind(engine, self.clock)
@@ -150,7 +150,7 @@ class Payments(RuleBasedStateMachine):
                 sleep=self.clock.sleep,
                 clock=self.clock,
             )
-        except (Killed, FtpipeError):
+        except (SimulatedCrash, FtpipeError):
             return None
         self.ids.add(job.id)
         return job
@@ -226,13 +226,13 @@ class Payments(RuleBasedStateMachine):
             assert len(self.ids) <= 1
 
 
-class NaivePayments(Payments):
+class UnjournaledStateMachine(PaymentStateMachine):
     """The same with call-then-record."""
 
-    journal_kind = FragileNaive
+    journal_kind = CrashingCallThenRecordJournal
 
 
-def run_machine(kind: type[Payments], *, examples: int, phases: tuple[Phase, ...] = tuple(Phase)) -> None:
+def run_machine(kind: type[PaymentStateMachine], *, examples: int, phases: tuple[Phase, ...] = tuple(Phase)) -> None:
     """Run a machine with a fixed seed's worth of examples."""
     quick = settings(
         max_examples=examples,
@@ -248,28 +248,28 @@ def run_machine(kind: type[Payments], *, examples: int, phases: tuple[Phase, ...
 @pytest.mark.slow
 def test_no_order_of_crashes_and_faults_pays_twice() -> None:
     """Row 1, 2, 7, 22: crash, lost answer, duplicate delivery, concurrent runs, clock jumps, in any order."""
-    run_machine(Payments, examples=int(os.environ.get("FTPIPE_EXAMPLES", "25")))
+    run_machine(PaymentStateMachine, examples=int(os.environ.get("FTPIPE_EXAMPLES", "25")))
 
 
 def test_the_machine_finds_the_double_payment_of_the_naive_order() -> None:
     """The test of the test: with call-then-record the same rules lead to two paid jobs."""
     with pytest.raises(AssertionError, match="stored_jobs"):
-        run_machine(NaivePayments, examples=400, phases=(Phase.generate,))
+        run_machine(UnjournaledStateMachine, examples=400, phases=(Phase.generate,))
 
 
 def test_a_confirmed_call_is_never_intended_again(tmp_path: Path) -> None:
     """The journal itself refuses, whoever asks."""
     journal = Journal(open_engine(str(tmp_path / "journal.db")))
     fields = {"run_id": "r", "kind": "create_job", "endpoint": "e", "request_sha256": "0"}
-    journal.intend(key="k", **fields)  # type: ignore[arg-type]  # text throughout
+    journal.record_intent(key="k", **fields)  # type: ignore[arg-type]  # text throughout
     journal.confirm("k", "ftjob-1")
-    with pytest.raises(StateError, match="confirmed"):
-        journal.intend(key="k", **fields)  # type: ignore[arg-type]  # as above
+    with pytest.raises(LocalStateError, match="confirmed"):
+        journal.record_intent(key="k", **fields)  # type: ignore[arg-type]  # as above
 
 
 def test_one_key_is_never_used_for_another_request(tmp_path: Path) -> None:
     """The same key with other parameters is refused before anything is sent."""
     journal = Journal(open_engine(str(tmp_path / "journal.db")))
-    journal.intend(key="k", run_id="r", kind="create_job", endpoint="e", request_sha256="0")
-    with pytest.raises(StateError):
-        journal.intend(key="k", run_id="r", kind="create_job", endpoint="e", request_sha256="1")
+    journal.record_intent(key="k", run_id="r", kind="create_job", endpoint="e", request_sha256="0")
+    with pytest.raises(LocalStateError):
+        journal.record_intent(key="k", run_id="r", kind="create_job", endpoint="e", request_sha256="1")

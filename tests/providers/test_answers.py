@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftpipe.errors import AuthenticationError, BadAnswerError, ConfigError, OutcomeUnknownError
+from ftpipe.errors import AuthenticationError, ConfigError, InvalidResponseError, OutcomeUnknownError
 from ftpipe.providers import find_profile, load_profiles, open_provider
 from ftpipe.providers.answers import event_of, file_of, job_of, metric_of
 from ftpipe.records import JobRequest, Method, UploadedFile
-from tests.fakes.openai_client import Fault, MockOpenAI
+from tests.fakes.openai_client import FakeOpenAI, Fault
 from tests.fakes.records import MODEL, provider_over
 
 JSON = st.recursive(
@@ -27,7 +27,7 @@ def test_any_json_is_a_job_or_a_bad_answer(answer: object) -> None:
     """No body, however broken, raises anything else or becomes a job without an id."""
     try:
         job = job_of(answer, endpoint="e", provider="openai")
-    except BadAnswerError:
+    except InvalidResponseError:
         return
     assert job.id
 
@@ -40,7 +40,7 @@ def test_odd_optional_fields_do_not_break_a_job(odd: dict[str, object]) -> None:
     """Hosts put nulls, words and numbers where objects were promised; the id and status still count."""
     try:
         job = job_of({"id": "ftjob-1", "status": "running", **odd}, endpoint="e", provider="openai")
-    except (BadAnswerError, AttributeError, TypeError):
+    except (InvalidResponseError, AttributeError, TypeError):
         pytest.fail("an optional field broke the job")
     assert job.status == "running"
 
@@ -73,7 +73,7 @@ def test_a_metric_that_is_no_number_is_left_out() -> None:
 @pytest.mark.parametrize("broken", ["<html>", None, {}, {"id": None}, {"id": "../../etc"}, {"id": ""}, []])
 def test_a_broken_answer_to_a_paid_create_is_unknown_and_nothing_is_stored(broken: object) -> None:
     """The SDK hands over text, nothing or an object without an id; the job may exist all the same."""
-    client = MockOpenAI()
+    client = FakeOpenAI()
     client.fail("jobs.create", Fault(answer=broken, executed=True))
     with pytest.raises(OutcomeUnknownError):
         provider_over(client).jobs.create(REQUEST, key="k")
@@ -83,16 +83,16 @@ def test_a_broken_answer_to_a_paid_create_is_unknown_and_nothing_is_stored(broke
 @pytest.mark.parametrize("parse", [file_of, event_of])
 def test_an_object_without_an_id_is_a_bad_answer(parse: object) -> None:
     """Files and events need one too."""
-    with pytest.raises(BadAnswerError):
+    with pytest.raises(InvalidResponseError):
         parse({"bytes": 3})  # type: ignore[operator]  # one of two functions
 
 
 def test_hyperparameters_go_where_the_profile_says() -> None:
     """Under ``method`` for OpenAI, at the top level for hosts that know only that."""
     request = REQUEST.model_copy(update={"hyperparameters": REQUEST.hyperparameters.model_copy(update={"n_epochs": 3})})
-    modern = provider_over(MockOpenAI()).jobs.body(request, key="k")
+    modern = provider_over(FakeOpenAI()).jobs.body(request, key="k")
     assert modern["method"] == {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3}}}
-    top = provider_over(MockOpenAI(), hyperparameters_at="top", metadata_stored=False).jobs.body(request, key="k")
+    top = provider_over(FakeOpenAI(), hyperparameters_at="top", metadata_stored=False).jobs.body(request, key="k")
     assert top["hyperparameters"] == {"n_epochs": 3}
     assert "metadata" not in top
     assert "method" not in top
@@ -100,7 +100,7 @@ def test_hyperparameters_go_where_the_profile_says() -> None:
 
 def test_events_come_oldest_first_whatever_order_the_host_lists_them_in() -> None:
     """And those that are known are not told again."""
-    client = MockOpenAI()
+    client = FakeOpenAI()
     job = client.seed_job()
     provider = provider_over(client)
     for _ in range(3):

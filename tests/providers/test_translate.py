@@ -10,15 +10,15 @@ import openai
 import pytest
 
 from ftpipe import errors
-from ftpipe.providers.base import DeadlineExceededError, is_passing, retry_after_of, retry_safe, within
+from ftpipe.providers.base import DeadlineExceededError, is_transient, retry_after_of, retry_idempotent, with_deadline
 from ftpipe.providers.profiles import find_profile
-from ftpipe.providers.translate import Doing, translate
+from ftpipe.providers.translate import CallContext, translate
 from tests.fakes.openai_client import lost_answer, never_sent, status_error
 
 PROFILE = find_profile("openai")
-READ = Doing("look at the job", PROFILE, "https://api.openai.com/v1")
-PAID = Doing("create the job", PROFILE, "https://api.openai.com/v1", writes=True, paid=True)
-UNPAID = Doing("upload a.jsonl", PROFILE, "https://api.openai.com/v1", writes=True)
+READ = CallContext("look at the job", PROFILE, "https://api.openai.com/v1")
+PAID = CallContext("create the job", PROFILE, "https://api.openai.com/v1", writes=True, paid=True)
+UNPAID = CallContext("upload a.jsonl", PROFILE, "https://api.openai.com/v1", writes=True)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_lost_answer_of_a_paid_call_leaves_the_outcome_unknown(fault: Exceptio
 def test_a_lost_answer_of_an_upload_is_no_unknown_payment() -> None:
     """Uploads cost nothing, so exit code 5 and not 7."""
     found = translate(lost_answer(), UNPAID)
-    assert (type(found), found.exit_code) == (errors.AnswerLostError, 5)
+    assert (type(found), found.exit_code) == (errors.ResponseLostError, 5)
 
 
 def test_a_refused_connection_was_never_sent() -> None:
@@ -119,20 +119,20 @@ def test_a_safe_call_is_made_again_after_passing_faults_and_waits_as_told() -> N
             raise translate(step, READ)
         return step
 
-    assert retry_safe(call, sleep=slept.append) == "answer"
+    assert retry_idempotent(call, sleep=slept.append) == "answer"
     assert slept[0] >= 7
 
 
 def test_an_empty_account_and_a_wait_beyond_the_cap_are_not_tried_again() -> None:
     """Neither passes by waiting a little."""
-    assert not is_passing(translate(status_error(429, code="insufficient_quota"), READ))
-    assert not is_passing(translate(status_error(429, headers={"retry-after": "300"}), READ))
+    assert not is_transient(translate(status_error(429, code="insufficient_quota"), READ))
+    assert not is_transient(translate(status_error(429, headers={"retry-after": "300"}), READ))
 
 
 def test_a_call_that_never_answers_is_given_up_at_its_deadline() -> None:
     """The wall clock counts, not the time between two bytes."""
     with pytest.raises(DeadlineExceededError, match="0 seconds"):
-        within(0.05, lambda: time.sleep(5))
+        with_deadline(0.05, lambda: time.sleep(5))
 
 
 def test_the_key_is_in_no_message() -> None:

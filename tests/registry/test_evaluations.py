@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from ftpipe.records.evaluation import Sampler
 from ftpipe.registry import open_registry
-from ftpipe.registry.salvage import salvage
+from ftpipe.registry.salvage import recover
 from tests.stages.test_evaluate import run
 
 
@@ -43,5 +43,5 @@ def test_evaluations_are_salvaged_too(tmp_path: Path) -> None:
     old.save_evaluation(run())
     old.close()
     new = open_registry(tmp_path / "new.db")
-    assert salvage(tmp_path / "old.db", new)["evaluations"] == 1
+    assert recover(tmp_path / "old.db", new)["evaluations"] == 1
     assert len(new.evaluations()) == 1

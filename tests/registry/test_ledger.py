@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ftpipe.canonical_json import canonical_json
-from ftpipe.errors import StateError
+from ftpipe.errors import LocalStateError
 from ftpipe.registry import Registry, open_registry
 from ftpipe.registry.audit import audit
 from ftpipe.registry.copies import read_copy
@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 def fill(registry: Registry, folder: Path, name: str = "ft:one") -> None:
     """Write a run, its paid call, a model and an alias."""
     run = registry.start_run(run_of(folder, f"run-{name}"), key=name, ordinal=0)
-    registry.journal.intend(key=name, run_id=run.id, kind="create_job", endpoint="e", request_sha256="x")
+    registry.journal.record_intent(key=name, run_id=run.id, kind="create_job", endpoint="e", request_sha256="x")
     registry.journal.confirm(name, f"job-{name}")
     registry.register(model_of(name), run, price_row="")
     registry.alias("support@production", name, reason="better")
@@ -168,7 +168,7 @@ def test_a_link_in_the_place_of_the_copy_is_not_followed(path: Path) -> None:
     copy.unlink()
     copy.symlink_to(victim)
     registry = open_registry(path)
-    with pytest.raises(StateError, match=r"events\.ndjson"):
+    with pytest.raises(LocalStateError, match=r"events\.ndjson"):
         fill(registry, path.parent, "ft:two")
     registry.close()
     assert victim.read_text() == "precious"

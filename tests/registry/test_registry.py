@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ftpipe.errors import ConfigError, StateError, UsageError
+from ftpipe.errors import ConfigError, LocalStateError, UsageError
 from ftpipe.records import Event, Job, Model, Run, RunState
 from ftpipe.registry import Registry, open_registry
-from ftpipe.registry.connect import filesystem_of, writing
+from ftpipe.registry.connect import filesystem_of, write_transaction
 from ftpipe.registry.journal import OperationState
 from ftpipe.registry.migrations import MIGRATIONS
 from tests.fakes.records import MODEL, dataset_at, spec_of
@@ -68,7 +68,7 @@ def test_sixteen_writers_at_once_lose_nothing(tmp_path: Path, registry: Registry
 
     def write(number: int) -> None:
         mine = open_registry(tmp_path / "registry.db")
-        mine.journal.intend(key=f"k{number}", run_id="r", kind="create_job", endpoint="e", request_sha256="x")
+        mine.journal.record_intent(key=f"k{number}", run_id="r", kind="create_job", endpoint="e", request_sha256="x")
         mine.journal.confirm(f"k{number}", f"ftjob-{number}")
 
     with ThreadPoolExecutor(8) as pool:
@@ -79,22 +79,22 @@ def test_sixteen_writers_at_once_lose_nothing(tmp_path: Path, registry: Registry
 
 def test_a_confirmed_call_is_never_intended_or_doubted_again(registry: Registry) -> None:
     """What is paid stays paid."""
-    registry.journal.intend(key="k", run_id="r", kind="create_job", endpoint="e", request_sha256="x")
+    registry.journal.record_intent(key="k", run_id="r", kind="create_job", endpoint="e", request_sha256="x")
     registry.journal.confirm("k", "ftjob-1")
-    registry.journal.doubt("k", "late news")
+    registry.journal.mark_unknown("k", "late news")
     registry.journal.reject("k", "late news")
     operation = registry.journal.find("k")
     assert operation is not None
     assert (operation.state, operation.remote_id) == (OperationState.CONFIRMED, "ftjob-1")
-    with pytest.raises(StateError):
-        registry.journal.intend(key="k", run_id="r", kind="create_job", endpoint="e", request_sha256="x")
+    with pytest.raises(LocalStateError):
+        registry.journal.record_intent(key="k", run_id="r", kind="create_job", endpoint="e", request_sha256="x")
 
 
 def test_another_request_may_not_use_a_key(registry: Registry) -> None:
     """A key stands for one thing."""
-    registry.journal.intend(key="k", run_id="r", kind="create_job", endpoint="e", request_sha256="x")
-    with pytest.raises(StateError):
-        registry.journal.intend(key="k", run_id="r", kind="create_job", endpoint="e", request_sha256="y")
+    registry.journal.record_intent(key="k", run_id="r", kind="create_job", endpoint="e", request_sha256="x")
+    with pytest.raises(LocalStateError):
+        registry.journal.record_intent(key="k", run_id="r", kind="create_job", endpoint="e", request_sha256="y")
 
 
 def test_an_alias_moves_and_its_history_is_kept(tmp_path: Path, registry: Registry) -> None:
@@ -139,7 +139,7 @@ def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
     connection.execute("CREATE TABLE theirs (id)")
     connection.commit()
     connection.close()
-    with pytest.raises(StateError, match="not ftpipe's"):
+    with pytest.raises(LocalStateError, match="not ftpipe's"):
         open_registry(path)
 
 
@@ -149,7 +149,7 @@ def test_a_newer_database_is_refused_with_the_way_out(tmp_path: Path, registry: 
     connection.execute("INSERT INTO schema_version VALUES (?, 'tomorrow')", (len(MIGRATIONS) + 1,))
     connection.commit()
     connection.close()
-    with pytest.raises(StateError) as caught:
+    with pytest.raises(LocalStateError) as caught:
         open_registry(tmp_path / "registry.db")
     assert "pip install -U ftpipe" in caught.value.hint
 
@@ -158,7 +158,7 @@ def test_a_damaged_database_is_found_at_opening(tmp_path: Path) -> None:
     """And the hint names the repair."""
     path = tmp_path / "registry.db"
     path.write_bytes(b"this is no database at all, whatever its name says" * 100)
-    with pytest.raises(StateError) as caught:
+    with pytest.raises(LocalStateError) as caught:
         open_registry(path)
     assert "doctor --repair" in caught.value.hint
 
@@ -199,7 +199,7 @@ def test_the_file_system_of_a_folder_is_known_here(tmp_path: Path) -> None:
 
 def test_the_oldest_of_many_models_is_still_found(registry: Registry) -> None:
     """By its name and at its endpoint, however many came after it."""
-    with writing(registry.engine) as connection:
+    with write_transaction(registry.engine) as connection:
         for number in range(501):
             registry.write_model(connection, model_of(f"ft:{number}").model_copy(update={"created_at": number}))
     assert registry.model("ft:0").id == "ft:0"

@@ -20,7 +20,7 @@ from ftpipe.records.evaluation import (
     ToolCall,
     Usage,
 )
-from ftpipe.reports.evaluation.page import Background
+from ftpipe.reports.evaluation.page import PageContext
 
 PAYLOADS = (
     "<script>document.title='PWNED'</script>",
@@ -39,7 +39,7 @@ PAYLOADS = (
 )
 
 
-def hostile(payload: str) -> tuple[Evaluation, Background]:
+def hostile(payload: str) -> tuple[Evaluation, PageContext]:
     """The payload in every text field, and in names that are keys."""
     base, tuned, control = f"{payload} a", f"{payload} b", f"{payload} c"
     price = TokenPrice(model=payload, input=1, output=2, cached=0.5, currency=payload, as_of=payload, source=payload)
@@ -71,7 +71,7 @@ def hostile(payload: str) -> tuple[Evaluation, Background]:
         dataset_sha256=payload, currency=payload, base_shutdown_date=payload, created_at=1,
     )  # fmt: skip
     curve = [Metric(step=step, train_loss=1 / step) for step in (1, 2, 3)]
-    return evaluation, Background(models={tuned: model}, curves={tuned: curve})
+    return evaluation, PageContext(models={tuned: model}, curves={tuned: curve})
 
 
 def _comparison(baseline: str, challenger: str) -> Comparison:

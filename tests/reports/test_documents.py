@@ -15,7 +15,7 @@ from ftpipe.errors import (
     UsageError,
 )
 from ftpipe.records import Metric
-from ftpipe.reports.documents import dump, envelope, fault
+from ftpipe.reports.documents import dump, envelope, error_object
 
 
 def test_a_document_names_its_schema_and_whether_all_is_well() -> None:
@@ -38,9 +38,9 @@ def test_an_error_says_whether_it_may_pass_and_whether_it_cost() -> None:
         "paid": "unknown",
     }
     passing = [ConnectionFailedError("x"), ProviderError("x"), StillRunningError("x")]
-    assert [fault(error)["retryable"] for error in [*passing, QuotaError("x"), UsageError("x")]] == [True] * 3 + [
-        False
-    ] * 2
+    assert [error_object(error)["retryable"] for error in [*passing, QuotaError("x"), UsageError("x")]] == [
+        True
+    ] * 3 + [False] * 2
 
 
 def test_a_document_is_ascii_json_with_finite_numbers() -> None:

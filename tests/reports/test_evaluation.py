@@ -20,10 +20,10 @@ from ftpipe.records import Metric
 from ftpipe.records.evaluation import Evaluation
 from ftpipe.reports.evaluation import FORMATS, drawing
 from ftpipe.reports.evaluation.junit import junit
-from ftpipe.reports.evaluation.markdown import harmless, markdown
-from ftpipe.reports.evaluation.page import Background, page
+from ftpipe.reports.evaluation.markdown import escape_markdown, markdown
+from ftpipe.reports.evaluation.page import PageContext, page
 from ftpipe.reports.evaluation.promptfoo import promptfoo
-from ftpipe.reports.evaluation.sheet import harmless_cell, sheet
+from ftpipe.reports.evaluation.sheet import escape_csv_cell, to_csv
 from ftpipe.reports.evaluation.text import evaluation_lines
 from tests.reports.hostile import PAYLOADS, hostile
 from tests.stages.test_evaluate import run
@@ -118,7 +118,7 @@ def test_the_page_shows_lineage_and_curves_where_they_are_known() -> None:
     """From the registry's model and the job's metrics."""
     curve = [Metric(step=step, train_loss=2 / step, valid_loss=3 / step) for step in range(1, 6)]
     _, background = hostile("x")
-    html = page(WITH_EVERYTHING, Background(models={"tuned": background.models["x b"]}, curves={"tuned": curve}))
+    html = page(WITH_EVERYTHING, PageContext(models={"tuned": background.models["x b"]}, curves={"tuned": curve}))
     assert html.count("<polyline") == 2
     assert "Where they come from" in html
 
@@ -169,7 +169,7 @@ def test_markdown_has_the_verdict_first() -> None:
 @given(st.text(max_size=80))
 def test_any_text_is_harmless_in_markdown(text: str) -> None:
     """One line, no unescaped mark."""
-    shown = harmless(text)
+    shown = escape_markdown(text)
     assert "\n" not in shown
     assert not re.search(r"(?<!\\)[`*_\[\]|<>]", shown)
 
@@ -177,15 +177,15 @@ def test_any_text_is_harmless_in_markdown(text: str) -> None:
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "\0=1", " =1", "\n=1"])
 def test_no_cell_is_a_formula(text: str) -> None:
     """An apostrophe stands before everything that a spreadsheet would reckon."""
-    assert harmless_cell(text).startswith("'")
-    assert harmless_cell("plain") == "plain"
+    assert escape_csv_cell(text).startswith("'")
+    assert escape_csv_cell("plain") == "plain"
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_the_sheet_has_a_line_per_item_arm_and_sample(payload: str) -> None:
     """Whatever the texts hold."""
     evaluation, _ = hostile(payload)
-    rows = list(csv.reader(io.StringIO(sheet(evaluation), newline="")))
+    rows = list(csv.reader(io.StringIO(to_csv(evaluation), newline="")))
     assert len(rows) == 1 + 2 * 3 * 2
     assert {len(row) for row in rows} == {11}
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from xml.etree import ElementTree as Xml
 
-from ftpipe.records import Dataset, DatasetFormat, DatasetPicture, Finding, Method, Report, Severity, Summary
+from ftpipe.records import Dataset, DatasetFormat, DatasetHistograms, Finding, Method, Report, Severity, Summary
 from ftpipe.reports.ci import FORMATS, SARIF_MAX, ndjson_line
 from ftpipe.reports.findings import finding_lines, headline
 from ftpipe.reports.html import html
@@ -76,7 +76,7 @@ def test_markdown_escapes_the_data() -> None:
 
 def test_the_page_is_self_contained_and_runs_nothing_of_the_data() -> None:
     """One script of our own, allowed by its hash; no link leaves the file."""
-    page = html(a_report(Severity.ERROR), DatasetPicture())
+    page = html(a_report(Severity.ERROR), DatasetHistograms())
     assert page.count("<script") == 1 and "&lt;script&gt;" in page
     assert "default-src 'none'" in page.replace("&#39;", "'") and "http://" not in page and "https://" not in page
     assert "\x1b" not in page

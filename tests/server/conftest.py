@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from ftpipe.server.app import Ports, ServeSettings, create_app
+from ftpipe.server.app import ServerOverrides, ServeSettings, create_app
 from tests.server.fakes import FAKE_TRAINER, FakeBases, FakeEngine, check_lines
 
 LINES = b'{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}\n' * 10
@@ -32,7 +32,7 @@ def make_client(tmp_path: Path, engine: FakeEngine) -> Iterator[MakeClient]:
     def make(*, bases: FakeBases | None = None, **changes: Any) -> TestClient:
         options: dict[str, Any] = {"data_dir": tmp_path / "data", "trainer_command": FAKE_TRAINER, "tick": 0.02}
         settings = ServeSettings(**(options | changes))
-        ports = Ports(open_engine=lambda: engine, bases=bases or FakeBases(), check_file=check_lines)
+        ports = ServerOverrides(open_engine=lambda: engine, bases=bases or FakeBases(), check_file=check_lines)
         client = TestClient(create_app(settings, ports), base_url="http://127.0.0.1", raise_server_exceptions=False)
         client.__enter__()
         running.append(client)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ftpipe.errors import FtpipeError
-from ftpipe.server.checking import Fault, Faults
+from ftpipe.server.checking import ValidationIssue, ValidationIssues
 from ftpipe.server.engine import Delta, GenerationRequest, TokenLogprob
 
 FAKE_TRAINER = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
@@ -67,10 +67,10 @@ class FakeBases:
         return (TINY, "gpt-4o-mini") if self.stand_ins else (TINY,)
 
 
-def check_lines(path: Path, method: str, base: str, give_up: Callable[[], bool]) -> Faults:
+def check_lines(path: Path, method: str, base: str, should_cancel: Callable[[], bool]) -> ValidationIssues:
     """Takes every line but those with the word ``bad``; the word ``broken`` shows a fault of the check itself."""
     lines = path.read_text(encoding="utf-8").splitlines()
     if "broken" in lines[0]:
         raise RuntimeError(lines[0])
-    faults = [Fault(f"line {number}: bad") for number, line in enumerate(lines, 1) if "bad" in line]
-    return Faults(tuple(faults), len(faults))
+    faults = [ValidationIssue(f"line {number}: bad") for number, line in enumerate(lines, 1) if "bad" in line]
+    return ValidationIssues(tuple(faults), len(faults))

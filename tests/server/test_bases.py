@@ -9,7 +9,7 @@ import pytest
 
 from ftpipe.errors import FtpipeError, NotFoundError
 from ftpipe.server import bases
-from ftpipe.server.bases import DEFAULT_BASE, is_known_base, resolve_base, stand_in_for
+from ftpipe.server.bases import DEFAULT_BASE, is_known_base, resolve_base, substitute_base_for
 
 
 def fake_model(folder: Path, *, weights: str = "model.safetensors", config: str = "{}") -> Path:
@@ -25,13 +25,13 @@ def fake_model(folder: Path, *, weights: str = "model.safetensors", config: str 
 )
 def test_the_service_s_bases_have_a_stand_in(name: str) -> None:
     """An unchanged script gets the default base."""
-    assert stand_in_for(name) == DEFAULT_BASE
+    assert substitute_base_for(name) == DEFAULT_BASE
 
 
 @pytest.mark.parametrize("name", [DEFAULT_BASE, "org/name", "/models/x", "gpt-4o/../x", "ft:gpt-4o:x::y", "mygpt-4"])
 def test_other_names_have_no_stand_in(name: str) -> None:
     """Nothing is replaced that was not one of the service's."""
-    assert stand_in_for(name) is None
+    assert substitute_base_for(name) is None
 
 
 def test_known_bases(tmp_path: Path) -> None:

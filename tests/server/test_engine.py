@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from ftpipe.errors import NotFoundError
-from ftpipe.server.answer_text import AnswerText
+from ftpipe.server.answer_text import IncrementalDetokenizer
 from ftpipe.server.engine import ContextLengthError, Delta, Engine, GenerationRequest, TokenLogprob
 from ftpipe.server.trainers.lora import add_adapter, load_base, save_adapter, trained_parameters
-from ftpipe.server.trainers.machine import Machine
-from ftpipe.server.trainers.plan import Plan
+from ftpipe.server.trainers.machine import DeviceConfig
+from ftpipe.server.trainers.plan import ResolvedHyperparameters
 from tests.server.trainers.tiny import save_base, tiny_tokenizer
 
 ASKED = [{"role": "user", "content": "where is it?"}]
@@ -24,8 +24,8 @@ def make_adapter(base: Path, folder: Path, shift: float) -> Path:
     """An adapter that visibly changes what the base says."""
     import torch
 
-    plan = Plan(n_epochs=1, batch_size=1, learning_rate_multiplier=1, learning_rate=1e-3)
-    model = add_adapter(load_base(base, Machine("cpu", "float32")), plan, seed=1)
+    plan = ResolvedHyperparameters(n_epochs=1, batch_size=1, learning_rate_multiplier=1, learning_rate=1e-3)
+    model = add_adapter(load_base(base, DeviceConfig("cpu", "float32")), plan, seed=1)
     with torch.no_grad():
         for _, tensor in trained_parameters(model):
             tensor.add_(shift)
@@ -48,7 +48,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def engine(place: Path) -> Iterator[Engine]:
     """One engine for all tests, in the same precision on every machine."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ftpipe.server.engine.choose_machine", lambda: Machine("cpu", "float32"))
+        patch.setattr("ftpipe.server.engine.select_device", lambda: DeviceConfig("cpu", "float32"))
         yield Engine(models_dir=place / "models", max_resident=2)
 
 
@@ -63,13 +63,13 @@ def ask_ids(engine: Engine, place: Path, adapter: str | None = None, **changes: 
     """The ids of one answer's tokens: the text of a random model is bytes that are mostly no characters."""
     ids: list[int] = []
 
-    class Recorder(AnswerText):
+    class Recorder(IncrementalDetokenizer):
         def add(self, id_: int, logprobs: tuple[TokenLogprob, ...]) -> Delta:
             ids.append(id_)
             return super().add(id_, logprobs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ftpipe.server.engine.AnswerText", Recorder)
+        patch.setattr("ftpipe.server.engine.IncrementalDetokenizer", Recorder)
         ask(engine, place, adapter, **changes)
     return ids
 
@@ -116,7 +116,7 @@ def test_adapters_share_one_base_and_do_not_mix(engine: Engine, place: Path) -> 
     answers = [ask_ids(engine, place, name) for name in names]
     assert len({tuple(answer) for answer in answers[:3]}) == 3
     assert answers[3:] == [answers[0], answers[2], answers[1], answers[0]]
-    assert engine.residents() == (str(place / "base"),)
+    assert engine.loaded_models() == (str(place / "base"),)
 
 
 def test_concurrent_requests_do_not_mix(engine: Engine, place: Path) -> None:
@@ -186,13 +186,13 @@ def test_the_longest_unused_base_is_let_go(place: Path) -> None:
     engine = Engine(models_dir=place / "models", max_resident=1)
     ask(engine, place)
     engine.count(base=str(other), messages=ASKED)
-    assert engine.residents() == (str(other),)
+    assert engine.loaded_models() == (str(other),)
 
 
 def test_half_a_character_is_held_back() -> None:
     """Bytes of one character arrive in several tokens and are shown as one."""
     tokenizer = tiny_tokenizer()
-    shown = AnswerText(tokenizer, ())
+    shown = IncrementalDetokenizer(tokenizer, ())
     pieces = [shown.add(id_, ()).text for id_ in tokenizer("aé€").input_ids]
     assert "".join(pieces) == "aé€"
     assert pieces == ["a", "", "é", "", "", "€"]
@@ -201,7 +201,7 @@ def test_half_a_character_is_held_back() -> None:
 def test_what_may_become_a_stop_text_is_held_back() -> None:
     """And shown once it cannot."""
     tokenizer = tiny_tokenizer()
-    shown = AnswerText(tokenizer, ("END",))
+    shown = IncrementalDetokenizer(tokenizer, ("END",))
     pieces = [shown.add(id_, ()).text for id_ in tokenizer("aENoEN").input_ids]
     assert pieces == ["a", "", "", "ENo", "", ""]
-    assert shown.rest().text == "EN"
+    assert shown.flush().text == "EN"

@@ -35,11 +35,11 @@ def test_merged_weights_answer_as_base_and_adapter_do(place: Path, tmp_path: Pat
 
     from ftpipe.server.export import load_adapter
     from ftpipe.server.trainers.lora import load_base
-    from ftpipe.server.trainers.machine import Machine
+    from ftpipe.server.trainers.machine import DeviceConfig
 
     output = export(place, tmp_path / "merged", merged=True)
     merged = AutoModelForCausalLM.from_pretrained(output, dtype=torch.float32)
-    tuned = load_adapter(load_base(place / "base", Machine("cpu", "float32")), place / "adapter").eval()
+    tuned = load_adapter(load_base(place / "base", DeviceConfig("cpu", "float32")), place / "adapter").eval()
     ids = AutoTokenizer.from_pretrained(output)("where is it?", return_tensors="pt").input_ids
     with torch.no_grad():
         torch.testing.assert_close(merged(ids).logits, tuned(input_ids=ids).logits, rtol=0.1, atol=0.3)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from ftpipe.server.formula import FormulaError, evaluate
+from ftpipe.server.formula import ExpressionError, evaluate
 from ftpipe.similarity import MEASURES
 
 CHECK = {"type": "string_check", "name": "c", "input": "{{sample.output_text}}", "reference": "{{item.want}}"}
@@ -102,5 +102,5 @@ def test_a_formula_has_the_usual_value(formula: str, value: float) -> None:
 )  # fmt: skip
 def test_a_formula_that_is_no_arithmetic_is_refused(formula: str) -> None:
     """No code is run, and no number grows without end."""
-    with pytest.raises(FormulaError):
+    with pytest.raises(ExpressionError):
         evaluate(formula, {"a": 2.0, "b": 3.0})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.testclient import TestClient
 
-from ftpipe.server.idempotency import InFlight
+from ftpipe.server.idempotency import InFlightKeys
 from ftpipe.server.wire import ApiError
 from tests.server.conftest import LINES, MakeClient, upload
 
@@ -41,13 +41,13 @@ def test_another_request_under_the_same_key_is_refused(client: TestClient) -> No
 
 def test_a_key_in_flight_is_refused_with_409() -> None:
     """The first request is still at work; another owner's key is another key."""
-    flights = InFlight()
-    with flights.hold("a", "k"), flights.hold("b", "k"):
+    flights = InFlightKeys()
+    with flights.acquire("a", "k"), flights.acquire("b", "k"):
         try:
-            with flights.hold("a", "k"):
+            with flights.acquire("a", "k"):
                 code = 200
         except ApiError as exc:
             code = exc.status
     assert code == 409
-    with flights.hold("a", "k"):
+    with flights.acquire("a", "k"):
         pass

@@ -16,10 +16,10 @@ from starlette.testclient import TestClient
 from ftpipe.errors import NotFoundError, RequestRefusedError
 from ftpipe.providers.openai import OpenAIProvider, open_openai
 from ftpipe.providers.profiles import find_profile
-from ftpipe.server.app import Ports, ServeSettings, create_app
-from ftpipe.server.house import build
-from ftpipe.server.losses import Losses
-from ftpipe.server.wire import ApiError, Call, ReceivedFile
+from ftpipe.server.app import ServerOverrides, ServeSettings, create_app
+from ftpipe.server.house import build_context
+from ftpipe.server.losses import RowLossesApi
+from ftpipe.server.wire import ApiError, ApiRequest, ReceivedUpload
 from tests.server.fakes import TINY, FakeBases
 from tests.server.trainers.tiny import rows, save_base
 
@@ -41,7 +41,7 @@ def endpoint(tmp_path: Path) -> Iterator[OpenAIProvider]:
     """A server that listens, with a real, tiny model, and the client's side of it."""
     save_base(tmp_path / "models" / TINY)
     settings = ServeSettings(data_dir=tmp_path / "data", models_dir=tmp_path / "models")
-    config = uvicorn.Config(create_app(settings, Ports(bases=FakeBases())), log_config=None, lifespan="on")
+    config = uvicorn.Config(create_app(settings, ServerOverrides(bases=FakeBases())), log_config=None, lifespan="on")
     server = uvicorn.Server(config)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
@@ -96,13 +96,17 @@ def test_models_of_two_bases_are_not_compared(client: TestClient) -> None:
 def test_whoever_goes_away_ends_the_process(tmp_path: Path) -> None:
     """A second file has to wait meanwhile; afterwards it is its turn (its fault is named), and no copy stays."""
     save_base(tmp_path / "models" / TINY)
-    house = build(ServeSettings(data_dir=tmp_path / "data", models_dir=tmp_path / "models"), Ports(bases=FakeBases()))
-    losses = Losses(house)
+    house = build_context(
+        ServeSettings(data_dir=tmp_path / "data", models_dir=tmp_path / "models"), ServerOverrides(bases=FakeBases())
+    )
+    losses = RowLossesApi(house)
 
     def call(content: bytes) -> Any:
         sent = house.layout.incoming / "sent"
         sent.write_bytes(content)
-        return losses.rank(Call("local", body={"models": NAMES}, file=ReceivedFile(sent, "train.jsonl", 1, ""))).events
+        return losses.score(
+            ApiRequest("local", body={"models": NAMES}, file=ReceivedUpload(sent, "train.jsonl", 1, ""))
+        ).events
 
     events = call(lines(100))
     assert next(events).startswith('data: {"done": 0')

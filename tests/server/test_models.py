@@ -6,7 +6,7 @@ from pathlib import Path
 
 from starlette.testclient import TestClient
 
-from ftpipe.server.catalog import LocalBases, tuned_name
+from ftpipe.server.catalog import LocalBaseModels, tuned_name
 from tests.server.conftest import MakeClient, create_job, wait_for
 from tests.server.fakes import TINY, FakeBases
 
@@ -64,7 +64,7 @@ def test_a_tuned_name_is_one_plain_word() -> None:
 
 def test_names_that_no_file_system_takes_are_unknown(tmp_path: Path) -> None:
     """Too long a name is an unknown one, not a fault."""
-    bases = LocalBases(tmp_path, stand_ins=True)
+    bases = LocalBaseModels(tmp_path, stand_ins=True)
     assert not bases.known("a" * 1000)
     assert not bases.known("/nowhere/" + "b" * 500)
     assert bases.known(TINY)

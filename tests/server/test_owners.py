@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from ftpipe.errors import ConfigError, UsageError
-from ftpipe.server.owners import Keys, open_gate, read_keys, refuse_open_door
+from ftpipe.server.owners import ApiKeys, build_host_policy, load_api_keys, require_keys_unless_loopback
 from ftpipe.server.wire import ApiError
 from tests.server.conftest import MakeClient, create_job, upload, wait_for
 
@@ -92,7 +92,7 @@ def test_the_names_of_this_machine_are_believed(make_client: MakeClient, host: s
 
 def test_beyond_this_machine_any_address_but_not_any_name_is_believed() -> None:
     """Rebinding needs a name; keys are required there anyway."""
-    gate = open_gate("0.0.0.0", ())
+    gate = build_host_policy("0.0.0.0", ())
     gate.check({"host": "192.168.1.7:8321"})
     with pytest.raises(ApiError):
         gate.check({"host": "evil.example:8321"})
@@ -101,10 +101,10 @@ def test_beyond_this_machine_any_address_but_not_any_name_is_believed() -> None:
 def test_listening_beyond_this_machine_needs_keys() -> None:
     """The refusal names the flag."""
     with pytest.raises(UsageError) as refused:
-        refuse_open_door("0.0.0.0", Keys())
+        require_keys_unless_loopback("0.0.0.0", ApiKeys())
     assert "--api-key-file" in refused.value.hint
-    refuse_open_door("127.0.0.1", Keys())
-    refuse_open_door("::1", Keys())
+    require_keys_unless_loopback("127.0.0.1", ApiKeys())
+    require_keys_unless_loopback("::1", ApiKeys())
 
 
 @pytest.mark.parametrize("content", ["", "# nothing\n", "bad owner!:key\n", "owner:\n"])
@@ -113,10 +113,10 @@ def test_a_key_file_that_says_nothing_useful_is_refused(tmp_path: Path, content:
     path = tmp_path / "keys"
     path.write_text(content)
     with pytest.raises(ConfigError):
-        read_keys(path)
+        load_api_keys(path)
 
 
 def test_a_missing_key_file_is_refused(tmp_path: Path) -> None:
     """The same holds for a file that is not there."""
     with pytest.raises(ConfigError):
-        read_keys(tmp_path / "nothing")
+        load_api_keys(tmp_path / "nothing")

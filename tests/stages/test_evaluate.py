@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from ftpipe.errors import RequestRefusedError, UsageError
-from ftpipe.evaluation.answers import AnswerMemory
-from ftpipe.evaluation.asking import Asker
+from ftpipe.evaluation.answers import ResponseCache
+from ftpipe.evaluation.asking import RequestRunner
 from ftpipe.records.evaluation import Arm, Evaluation, EvaluationSpec, ItemSet, Sampler, Task
 from ftpipe.stages.evaluate import evaluate, read_items
 from tests.evaluation.fakes import ScriptedChat
@@ -36,7 +36,7 @@ def reply(model: str, messages: Sequence[Mapping[str, Any]]) -> str:
 def run(chat: ScriptedChat | None = None, **asked: Any) -> Evaluation:
     """One evaluation of the two arms."""
     spec = EvaluationSpec(**{"arms": ARMS} | asked)
-    asker = Asker(chat or ScriptedChat(reply), AnswerMemory(), sleep=lambda _seconds: None)
+    asker = RequestRunner(chat or ScriptedChat(reply), ResponseCache(), sleep=lambda _seconds: None)
     return evaluate(ITEMS, spec, asker=asker, clock=lambda: 1_795_000_000.0)
 
 
@@ -195,7 +195,7 @@ def test_tools_and_documents_are_scored_by_structure() -> None:
         lambda model, messages: json.dumps({"a": int(str(messages[-1]["content"]).split()[-1])}, indent=1)
     )
     spec = EvaluationSpec(arms=ARMS, answer_schema={"type": "object", "required": ["a", "b"]})
-    evaluation = evaluate(documents, spec, asker=Asker(chat, AnswerMemory()))
+    evaluation = evaluate(documents, spec, asker=RequestRunner(chat, ResponseCache()))
     assert (evaluation.task, evaluation.primary) == (Task.JSON, "json_match")
     assert evaluation.arms[0].score("json_match").value == 1
     assert evaluation.arms[0].score("schema_valid").value == 0

@@ -8,15 +8,15 @@ from ftpipe.errors import AuthenticationError, StillRunningError
 from ftpipe.records import Event, Job
 from ftpipe.stages.poll import poll
 from tests.fakes.clock import Clock
-from tests.fakes.openai_client import Fault, MockOpenAI, lost_answer, status_error
+from tests.fakes.openai_client import FakeOpenAI, Fault, lost_answer, status_error
 from tests.fakes.records import provider_over
 
 
-class Bench:
+class Harness:
     """A job at a mocked client, and the call under test."""
 
     def __init__(self, *statuses: str) -> None:
-        self.client = MockOpenAI(statuses=list(statuses))
+        self.client = FakeOpenAI(statuses=list(statuses))
         self.clock = Clock()
         self.provider = provider_over(self.client, self.clock)
         self.client.seed_job()
@@ -46,7 +46,7 @@ class Bench:
 
 def test_a_job_is_looked_at_until_it_has_succeeded_and_each_event_is_heard_once() -> None:
     """Three looks, three events in order."""
-    bench = Bench("queued", "running", "succeeded")
+    bench = Harness("queued", "running", "succeeded")
     job = bench.poll()
     assert job.fine_tuned_model == "ft:gpt-4.1-mini-2025-04-14:org-test::1"
     assert [event.data["step"] for event in bench.events] == [1, 2, 3]
@@ -54,13 +54,13 @@ def test_a_job_is_looked_at_until_it_has_succeeded_and_each_event_is_heard_once(
 
 def test_an_unknown_status_is_not_the_end() -> None:
     """Only three words are."""
-    bench = Bench("paused", "pondering", "failed")
+    bench = Harness("paused", "pondering", "failed")
     assert bench.poll().status == "failed"
 
 
 def test_network_trouble_is_said_once_and_the_job_goes_on() -> None:
     """The job does not fail because we cannot see it."""
-    bench = Bench("running", "succeeded")
+    bench = Harness("running", "succeeded")
     bench.client.fail("jobs.retrieve", *[Fault(error=lost_answer())] * 20, *[Fault(error=status_error(502))] * 20)
     assert bench.poll().status == "succeeded"
     assert len([notice for notice in bench.notices if "goes on there" in notice]) == 1
@@ -69,7 +69,7 @@ def test_network_trouble_is_said_once_and_the_job_goes_on() -> None:
 
 def test_the_waits_grow_and_stay_under_the_profiles_limit() -> None:
     """Five seconds at first, a minute and the jitter at most."""
-    bench = Bench(*["running"] * 30, "succeeded")
+    bench = Harness(*["running"] * 30, "succeeded")
     bench.poll()
     assert bench.clock.slept[0] < 10
     assert max(bench.clock.slept) <= 60
@@ -79,14 +79,14 @@ def test_the_waits_grow_and_stay_under_the_profiles_limit() -> None:
 def test_the_time_limit_leaves_the_job_running() -> None:
     """Exit code 8, and the way back."""
     with pytest.raises(StillRunningError) as caught:
-        Bench("running").poll(timeout=100)
+        Harness("running").poll(timeout=100)
     assert caught.value.exit_code == 8
     assert "ftpipe status ftjob-1" in caught.value.hint
 
 
 def test_a_refused_key_stops_the_polling_but_not_the_job() -> None:
     """Exit code 4; the job is not called failed."""
-    bench = Bench("running")
+    bench = Harness("running")
     bench.client.fail("jobs.retrieve", Fault(error=status_error(401)))
     with pytest.raises(AuthenticationError):
         bench.poll()
@@ -94,7 +94,7 @@ def test_a_refused_key_stops_the_polling_but_not_the_job() -> None:
 
 def test_long_silence_is_said_and_nothing_is_cancelled() -> None:
     """Queues of hours happen."""
-    bench = Bench(*["queued"] * 100, "succeeded")
+    bench = Harness(*["queued"] * 100, "succeeded")
     bench.client.fail("jobs.list_events", *[Fault(answer=[])] * 90)
     bench.poll()
     assert any("no news" in notice for notice in bench.notices)

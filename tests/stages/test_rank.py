@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from ftpipe.errors import BadAnswerError, UsageError
+from ftpipe.errors import InvalidResponseError, UsageError
 from ftpipe.providers.base import Provider
 from ftpipe.providers.profiles import find_profile
 from ftpipe.records.losses import LossOrder, LossRanking, RowLosses
@@ -21,7 +21,7 @@ TOLD = (RowLosses(line=1, tokens=3, losses=(2.0, 0.5)), RowLosses(line=2, tokens
 
 
 @dataclass
-class Teller:
+class FakeLossEndpoint:
     """An endpoint that tells the same losses whatever it is asked."""
 
     told: Sequence[RowLosses] = TOLD
@@ -34,7 +34,7 @@ class Teller:
         return find_profile(self.name)
 
     @property
-    def models(self) -> Teller:
+    def models(self) -> FakeLossEndpoint:
         """Its port for models."""
         return self
 
@@ -45,7 +45,7 @@ class Teller:
         return list(self.told)
 
 
-def ranked(teller: Teller, tmp_path: Path, **asked: Any) -> LossRanking:
+def ranked(teller: FakeLossEndpoint, tmp_path: Path, **asked: Any) -> LossRanking:
     """A file of three rows, ranked."""
     data = write_rows(tmp_path / "train.jsonl", [chat(f"ticket {n}", f"queue {n}") for n in (1, 2, 3)])
     return rank(data, model="ft:x", baseline="x", provider=cast("Provider", teller), clock=lambda: 7.0, **asked)
@@ -55,7 +55,9 @@ def ranked(teller: Teller, tmp_path: Path, **asked: Any) -> LossRanking:
 def test_the_highest_row_is_first(tmp_path: Path, by: LossOrder, order: list[int]) -> None:
     """By either loss, or by what the second has over the first; with what the row asks and teaches."""
     heard: list[tuple[int, int]] = []
-    ranking = ranked(Teller(), tmp_path, by=by, findings={2: ("FT801",)}, on_rows=lambda *done: heard.append(done))
+    ranking = ranked(
+        FakeLossEndpoint(), tmp_path, by=by, findings={2: ("FT801",)}, on_rows=lambda *done: heard.append(done)
+    )
     assert [row.line for row in ranking.rows] == order
     assert heard == [(6, 6)]
     second = next(row for row in ranking.rows if row.line == 2)
@@ -64,15 +66,15 @@ def test_the_highest_row_is_first(tmp_path: Path, by: LossOrder, order: list[int
 
 def test_means_run_over_trained_tokens(tmp_path: Path) -> None:
     """A long row weighs more than a short one, as in training."""
-    ranking = ranked(Teller(), tmp_path)
+    ranking = ranked(FakeLossEndpoint(), tmp_path)
     assert (ranking.mean_before, ranking.mean_after) == pytest.approx((27 / 8, 4.9 / 8))
 
 
 def test_an_endpoint_that_tells_no_losses_is_sent_nothing(tmp_path: Path) -> None:
     """A hosted one never sees the rows."""
-    teller = Teller(name="openai")
+    teller = FakeLossEndpoint(name="openai")
     with pytest.raises(UsageError, match="OpenAI tells no losses"):
         ranked(teller, tmp_path)
     assert teller.asked == []
-    with pytest.raises(BadAnswerError):
-        ranked(Teller(told=(RowLosses(line=1, tokens=1, losses=(1.0,)),)), tmp_path)
+    with pytest.raises(InvalidResponseError):
+        ranked(FakeLossEndpoint(told=(RowLosses(line=1, tokens=1, losses=(1.0,)),)), tmp_path)

@@ -10,7 +10,7 @@ from ftpipe.errors import JobFailedError, StillRunningError
 from ftpipe.records import Job, JobError, Metric, Run, RunState
 from ftpipe.registry import Registry, open_registry
 from ftpipe.stages.register import last_metrics, register
-from tests.fakes.openai_client import MockOpenAI
+from tests.fakes.openai_client import FakeOpenAI
 from tests.fakes.records import MODEL, cost_of, dataset_at, provider_over, spec_of
 
 SUCCEEDED = Job(
@@ -57,7 +57,7 @@ def test_the_model_names_its_job_file_dataset_cost_and_last_day(run: Run, regist
     done = register(
         SUCCEEDED,
         run=run,
-        provider=provider_over(MockOpenAI()),
+        provider=provider_over(FakeOpenAI()),
         registry=registry,
         metrics=[Metric(step=3, train_loss=0.3)],
     )
@@ -70,7 +70,7 @@ def test_the_model_names_its_job_file_dataset_cost_and_last_day(run: Run, regist
 
 def test_registering_twice_changes_nothing(run: Run, registry: Registry) -> None:
     """One model, whoever comes second."""
-    provider = provider_over(MockOpenAI())
+    provider = provider_over(FakeOpenAI())
     for _ in range(2):
         register(SUCCEEDED, run=run, provider=provider, registry=registry, metrics=[])
     assert len(registry.models()) == 1
@@ -81,7 +81,7 @@ def test_a_failed_job_says_why_and_what_to_do(run: Run, registry: Registry) -> N
     error = JobError(code="invalid_n_examples", message="has 3 examples, 10 are needed")
     failed = SUCCEEDED.model_copy(update={"status": "failed", "error": error, "fine_tuned_model": None})
     with pytest.raises(JobFailedError, match="has 3 examples") as caught:
-        register(failed, run=run, provider=provider_over(MockOpenAI()), registry=registry, metrics=[])
+        register(failed, run=run, provider=provider_over(FakeOpenAI()), registry=registry, metrics=[])
     assert "ftpipe prepare" in caught.value.hint
 
 
@@ -89,7 +89,7 @@ def test_a_running_job_is_not_registered(run: Run, registry: Registry) -> None:
     """It says how to wait."""
     running = SUCCEEDED.model_copy(update={"status": "running", "fine_tuned_model": None})
     with pytest.raises(StillRunningError):
-        register(running, run=run, provider=provider_over(MockOpenAI()), registry=registry, metrics=[])
+        register(running, run=run, provider=provider_over(FakeOpenAI()), registry=registry, metrics=[])
 
 
 def test_the_last_value_of_each_metric_counts() -> None:

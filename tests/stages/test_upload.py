@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from ftpipe.errors import AnswerLostError, DatasetError, FtpipeError
+from ftpipe.errors import DatasetError, FtpipeError, ResponseLostError
 from ftpipe.registry import Registry, open_registry
 from ftpipe.stages.upload import content_name, upload
 from tests.fakes.clock import Clock
-from tests.fakes.openai_client import Fault, MockOpenAI, lost_answer, status_error
+from tests.fakes.openai_client import FakeOpenAI, Fault, lost_answer, status_error
 from tests.fakes.records import dataset_at, provider_over
 
 
@@ -22,7 +22,7 @@ def registry(tmp_path: Path) -> Registry:
 
 def test_the_same_bytes_are_not_sent_twice_to_the_same_endpoint(tmp_path: Path, registry: Registry) -> None:
     """The second upload reuses the file, and says so."""
-    client, dataset = MockOpenAI(), dataset_at(tmp_path / "a.jsonl")
+    client, dataset = FakeOpenAI(), dataset_at(tmp_path / "a.jsonl")
     provider = provider_over(client)
     first = upload(dataset, provider=provider, memory=registry)
     second = upload(dataset, provider=provider, memory=registry)
@@ -33,7 +33,7 @@ def test_the_same_bytes_are_not_sent_twice_to_the_same_endpoint(tmp_path: Path, 
 
 def test_a_file_is_found_by_its_content_name_when_the_registry_is_new(tmp_path: Path, registry: Registry) -> None:
     """The name carries the digest, so a lost registry costs no second upload."""
-    client, dataset = MockOpenAI(), dataset_at(tmp_path / "a.jsonl")
+    client, dataset = FakeOpenAI(), dataset_at(tmp_path / "a.jsonl")
     provider = provider_over(client)
     upload(dataset, provider=provider, memory=registry)
     again = upload(dataset, provider=provider, memory=open_registry(tmp_path / "other.db"))
@@ -43,7 +43,7 @@ def test_a_file_is_found_by_its_content_name_when_the_registry_is_new(tmp_path: 
 
 def test_a_file_of_the_same_name_with_other_content_is_not_reused(tmp_path: Path, registry: Registry) -> None:
     """A name proves nothing where the content can be read."""
-    client, dataset = MockOpenAI(), dataset_at(tmp_path / "a.jsonl", b'{"a": 1}\n')
+    client, dataset = FakeOpenAI(), dataset_at(tmp_path / "a.jsonl", b'{"a": 1}\n')
     provider = provider_over(client)
     impostor = tmp_path / "b.jsonl"
     impostor.write_bytes(b'{"a": 2}\n')
@@ -53,7 +53,7 @@ def test_a_file_of_the_same_name_with_other_content_is_not_reused(tmp_path: Path
 
 def test_a_file_that_is_gone_at_the_endpoint_is_uploaded_again(tmp_path: Path, registry: Registry) -> None:
     """What is remembered is looked up before it is used."""
-    client, dataset = MockOpenAI(), dataset_at(tmp_path / "a.jsonl")
+    client, dataset = FakeOpenAI(), dataset_at(tmp_path / "a.jsonl")
     provider = provider_over(client)
     first = upload(dataset, provider=provider, memory=registry)
     provider.files.delete(first.id)
@@ -62,7 +62,7 @@ def test_a_file_that_is_gone_at_the_endpoint_is_uploaded_again(tmp_path: Path, r
 
 def test_a_lost_answer_does_not_make_a_second_file(tmp_path: Path, registry: Registry) -> None:
     """The file that arrived is found by name."""
-    client, dataset = MockOpenAI(), dataset_at(tmp_path / "a.jsonl")
+    client, dataset = FakeOpenAI(), dataset_at(tmp_path / "a.jsonl")
     client.fail("files.create", Fault(error=lost_answer(), executed=True))
     upload(dataset, provider=provider_over(client), memory=registry)
     assert len(client.stored_files) == 1
@@ -72,16 +72,16 @@ def test_an_upload_that_never_arrives_ends_with_an_error_that_says_nothing_was_p
     tmp_path: Path, registry: Registry
 ) -> None:
     """Three tries, then exit code 5."""
-    client, dataset = MockOpenAI(), dataset_at(tmp_path / "a.jsonl")
+    client, dataset = FakeOpenAI(), dataset_at(tmp_path / "a.jsonl")
     client.fail("files.create", *[Fault(error=lost_answer())] * 3)
-    with pytest.raises(AnswerLostError) as caught:
+    with pytest.raises(ResponseLostError) as caught:
         upload(dataset, provider=provider_over(client), memory=registry, sleep=Clock().sleep)
     assert caught.value.exit_code == 5
 
 
 def test_a_file_that_changed_since_it_was_checked_is_refused(tmp_path: Path, registry: Registry) -> None:
     """Nobody trains on bytes that nobody checked."""
-    client, dataset = MockOpenAI(), dataset_at(tmp_path / "a.jsonl")
+    client, dataset = FakeOpenAI(), dataset_at(tmp_path / "a.jsonl")
     dataset.path.write_bytes(b"other\n")
     with pytest.raises(DatasetError, match="has changed"):
         upload(dataset, provider=provider_over(client), memory=registry)
@@ -93,7 +93,7 @@ def test_the_progress_is_in_bytes(tmp_path: Path, registry: Registry) -> None:
     dataset, heard = dataset_at(tmp_path / "a.jsonl", b"x" * 5000), list[tuple[int, int]]()
     upload(
         dataset,
-        provider=provider_over(MockOpenAI()),
+        provider=provider_over(FakeOpenAI()),
         memory=registry,
         on_progress=lambda done, total: heard.append((done, total)),
     )
@@ -103,7 +103,7 @@ def test_the_progress_is_in_bytes(tmp_path: Path, registry: Registry) -> None:
 
 def test_a_file_in_processing_is_waited_for_where_the_endpoint_asks_for_it(tmp_path: Path, registry: Registry) -> None:
     """Azure refuses a job on a file that is not processed yet."""
-    client, clock, dataset = MockOpenAI(), Clock(), dataset_at(tmp_path / "a.jsonl")
+    client, clock, dataset = FakeOpenAI(), Clock(), dataset_at(tmp_path / "a.jsonl")
     waiting = {"id": "file-1", "bytes": 17, "filename": "a", "purpose": "fine-tune", "status": "pending"}
     client.fail("files.create", Fault(answer=waiting, executed=True))
     client.fail("files.retrieve", Fault(answer=waiting), Fault(answer={**waiting, "status": "processed"}))
@@ -114,7 +114,7 @@ def test_a_file_in_processing_is_waited_for_where_the_endpoint_asks_for_it(tmp_p
 
 def test_a_file_that_the_endpoint_refuses_names_the_reason(tmp_path: Path, registry: Registry) -> None:
     """Its status details are the message."""
-    client, dataset = MockOpenAI(), dataset_at(tmp_path / "a.jsonl")
+    client, dataset = FakeOpenAI(), dataset_at(tmp_path / "a.jsonl")
     broken = {"id": "file-1", "bytes": 17, "status": "error", "status_details": "Example 3 is missing key 'messages'"}
     client.fail("files.create", Fault(answer=broken))
     with pytest.raises(DatasetError, match="Example 3"):
@@ -125,7 +125,7 @@ def test_a_large_file_goes_up_in_parts_and_a_broken_upload_goes_on_with_those_th
     tmp_path: Path, registry: Registry
 ) -> None:
     """Ten parts; the sixth fails for good; the next run sends only what is missing."""
-    client, clock, dataset = MockOpenAI(), Clock(), dataset_at(tmp_path / "a.jsonl", bytes(range(100)))
+    client, clock, dataset = FakeOpenAI(), Clock(), dataset_at(tmp_path / "a.jsonl", bytes(range(100)))
     provider = provider_over(client, clock, uploads_above_bytes=10, part_bytes=10)
     client.fail("parts.create", *[None] * 5, *[Fault(error=status_error(403))] * 9)
     with pytest.raises(FtpipeError):
@@ -141,7 +141,7 @@ def test_a_large_file_goes_up_in_parts_and_a_broken_upload_goes_on_with_those_th
 
 def test_an_upload_that_has_expired_is_begun_again(tmp_path: Path, registry: Registry) -> None:
     """After an hour the endpoint takes no more parts."""
-    client, clock, dataset = MockOpenAI(), Clock(), dataset_at(tmp_path / "a.jsonl", bytes(range(100)))
+    client, clock, dataset = FakeOpenAI(), Clock(), dataset_at(tmp_path / "a.jsonl", bytes(range(100)))
     provider = provider_over(client, clock, uploads_above_bytes=10, part_bytes=50)
     client.fail("parts.create", *[Fault(error=status_error(403))] * 2)
     with pytest.raises(FtpipeError):

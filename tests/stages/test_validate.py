@@ -61,7 +61,9 @@ def test_counts_of_rules_about_all_records_are_exact_beyond_the_lines_that_are_r
             for n in range(12_000)]  # fmt: skip
     odd = [{"messages": [{"role": "user", "content": f"{n}!"}, {"role": "assistant", "content": f"No {n}."}]}
            for n in range(1_200)]  # fmt: skip
-    report = validate(write(tmp_path / "a.jsonl", [*rows, *odd]), settings=CheckSettings(engine="lean", processes=1))
+    report = validate(
+        write(tmp_path / "a.jsonl", [*rows, *odd]), settings=CheckSettings(engine="pure-python", processes=1)
+    )
     assert (report.summary.counts["FT817"], report.summary.counts["FT808"]) == (1_200, 1_200)
 
 

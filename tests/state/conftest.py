@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.bench import Bench
+from tests.faults.bench import FaultEnvironment
 from tests.faults.conftest import bench, endpoint, tmp_path
 from tests.faults.endpoint import FaultEndpoint
 from tests.state.postgres import PostgresServer, find_programs
@@ -26,8 +26,8 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-def pg_bench(endpoint: FaultEndpoint, tmp_path: Path, postgres: PostgresServer) -> Iterator[Bench]:
+def pg_bench(endpoint: FaultEndpoint, tmp_path: Path, postgres: PostgresServer) -> Iterator[FaultEnvironment]:
     """A user's folder whose registry is a PostgreSQL database."""
-    made = Bench(tmp_path, endpoint, registry_url=postgres.url())
+    made = FaultEnvironment(tmp_path, endpoint, registry_url=postgres.url())
     yield made
     made.close()

@@ -10,13 +10,13 @@ import pytest
 from ftpipe.pipeline import Pipeline
 from ftpipe.records import RunState
 from tests.fakes.records import report_of, spec_of
-from tests.faults.bench import Bench
+from tests.faults.bench import FaultEnvironment
 from tests.faults.endpoint import LOST
 
 HOUR = 3600.0
 
 
-def at(bench: Bench, clock: Callable[[], float], **profile: Any) -> Pipeline:
+def at(bench: FaultEnvironment, clock: Callable[[], float], **profile: Any) -> Pipeline:
     """A pipeline whose clock says something else."""
     quiet = bench.pipeline(**profile)
     return Pipeline(
@@ -25,7 +25,7 @@ def at(bench: Bench, clock: Callable[[], float], **profile: Any) -> Pipeline:
 
 
 @pytest.mark.parametrize("jump", [-48 * HOUR, -HOUR, HOUR, 48 * HOUR])
-def test_a_jump_between_the_call_and_the_search_neither_ends_nor_holds_it(bench: Bench, jump: float) -> None:
+def test_a_jump_between_the_call_and_the_search_neither_ends_nor_holds_it(bench: FaultEnvironment, jump: float) -> None:
     """Row 24: the list is behind, the clock leaps: the search lasts as long as the list may be behind, no longer."""
     now = [1_795_500_000.0]
 
@@ -43,7 +43,7 @@ def test_a_jump_between_the_call_and_the_search_neither_ends_nor_holds_it(bench:
     assert max(bench.slept) < 5
 
 
-def test_the_latest_run_is_the_one_that_was_started_last(bench: Bench) -> None:
+def test_the_latest_run_is_the_one_that_was_started_last(bench: FaultEnvironment) -> None:
     """Row 24: an hour back, as at the end of summer time on a badly set machine: ``resume`` takes the right run."""
     first = at(bench, lambda: 1_795_500_000.0).start(spec_of(bench.dataset), report_of(bench.dataset))
     spec = spec_of(bench.dataset).model_copy(update={"suffix": "other"})
@@ -54,7 +54,7 @@ def test_the_latest_run_is_the_one_that_was_started_last(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("years", [-30, -5, 1, 40])
-def test_a_machine_with_the_wrong_year_trains_all_the_same(bench: Bench, years: int) -> None:
+def test_a_machine_with_the_wrong_year_trains_all_the_same(bench: FaultEnvironment, years: int) -> None:
     """Row 24: an empty battery says 1996, a bad one 2066: the job is made once, the model is registered."""
     bench.endpoint.script("POST /fine_tuning/jobs", LOST)
     pipeline = at(bench, lambda: 1_795_500_000.0 + years * 365.25 * 24 * HOUR)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from ftpipe.doctor import damaged_beside, move_aside, rebuild, verify
-from ftpipe.errors import FtpipeError, StateError
+from ftpipe.doctor import damaged_beside, quarantine_database, rebuild, verify
+from ftpipe.errors import FtpipeError, LocalStateError
 from ftpipe.records import RunState
 from ftpipe.registry import open_registry
-from tests.faults.bench import ONE_OF_EACH, Bench
+from tests.faults.bench import ONE_OF_EACH, FaultEnvironment
 
 SEED = 7
 
@@ -55,7 +55,7 @@ DAMAGES = [zeroes, emptied, cut, noise, overwritten, foreign]
 
 
 @pytest.fixture
-def trained(bench: Bench) -> Bench:
+def trained(bench: FaultEnvironment) -> FaultEnvironment:
     """A run that ended well, with an alias that only the registry knows."""
     bench.train()
     bench.registry.alias("support@production", "ftjob-0001", reason="it is good")
@@ -73,14 +73,14 @@ def look(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_damage_is_found_explained_and_repaired(trained: Bench, damage: Callable[[Path], None]) -> None:
+def test_damage_is_found_explained_and_repaired(trained: FaultEnvironment, damage: Callable[[Path], None]) -> None:
     """Row 20: exit 6 with the way out; the old file is kept; run and model are there again, and nothing is paid."""
     damage(trained.path)
-    with pytest.raises(StateError) as caught:
+    with pytest.raises(LocalStateError) as caught:
         look(trained.path)
     assert caught.value.exit_code == 6
     assert "--repair" in caught.value.hint
-    aside = move_aside(trained.path)
+    aside = quarantine_database(trained.path)
     trained._registry = open_registry(trained.path)
     pipeline = trained.pipeline()
     runs = rebuild(trained.registry, [pipeline.provider])
@@ -91,11 +91,11 @@ def test_damage_is_found_explained_and_repaired(trained: Bench, damage: Callable
     assert len(trained.endpoint.jobs) == 1
 
 
-def test_a_rebuilt_run_keeps_its_id(trained: Bench) -> None:
+def test_a_rebuilt_run_keeps_its_id(trained: FaultEnvironment) -> None:
     """The job's metadata holds the run's id, so that ``ftpipe resume RUN`` still means the same."""
     before = trained.registry.latest_run()
     emptied(trained.path)
-    move_aside(trained.path)
+    quarantine_database(trained.path)
     trained._registry = open_registry(trained.path)
     (run,) = rebuild(trained.registry, [trained.pipeline().provider])
     assert before is not None
@@ -103,7 +103,7 @@ def test_a_rebuilt_run_keeps_its_id(trained: Bench) -> None:
 
 
 @pytest.mark.parametrize("number", range(6))
-def test_flipped_bytes_are_found_or_harmless(trained: Bench, number: int) -> None:
+def test_flipped_bytes_are_found_or_harmless(trained: FaultEnvironment, number: int) -> None:
     """Row 20: a typed error, never another one; what can be read can be salvaged, and nothing is paid again."""
     dice = random.Random(number)
     data = bytearray(trained.path.read_bytes())
@@ -112,8 +112,8 @@ def test_flipped_bytes_are_found_or_harmless(trained: Bench, number: int) -> Non
     trained.path.write_bytes(data)
     try:
         look(trained.path)
-    except StateError:
-        move_aside(trained.path)
+    except LocalStateError:
+        quarantine_database(trained.path)
         trained._registry = open_registry(trained.path)
         rebuild(trained.registry, [trained.pipeline().provider])
         verify(trained.registry)
@@ -126,13 +126,13 @@ def test_flipped_bytes_are_found_or_harmless(trained: Bench, number: int) -> Non
     assert len(trained.endpoint.jobs) == 1
 
 
-def test_what_only_the_registry_knows_is_salvaged_from_a_half(trained: Bench) -> None:
+def test_what_only_the_registry_knows_is_salvaged_from_a_half(trained: FaultEnvironment) -> None:
     """Aliases, their history and costs are nowhere else: they are taken from the pages that are whole."""
     with sqlite3.connect(trained.path) as database:
         database.execute("UPDATE runs SET spec = 'not json'")
-    with pytest.raises(StateError, match="runspec"):
+    with pytest.raises(LocalStateError, match="runspec"):
         look(trained.path)
-    move_aside(trained.path)
+    quarantine_database(trained.path)
     trained._registry = open_registry(trained.path)
     said: list[str] = []
     rebuild(trained.registry, [trained.pipeline().provider], say=said.append)
@@ -144,13 +144,13 @@ def test_what_only_the_registry_knows_is_salvaged_from_a_half(trained: Bench) ->
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_a_registry_is_rebuilt_while_the_endpoint_cannot_be_reached(
-    trained: Bench, damage: Callable[[Path], None]
+    trained: FaultEnvironment, damage: Callable[[Path], None]
 ) -> None:
     """Row 20: the copy of the ledger alone brings back the run, the model and what only the registry knew."""
     model = trained.registry.model("support@production")
     trained.registry.close()
     damage(trained.path)
-    move_aside(trained.path)
+    quarantine_database(trained.path)
     trained._registry = open_registry(trained.path)
     assert rebuild(trained.registry, []) == []
     assert trained.registry.model("support@production") == model
@@ -161,7 +161,7 @@ def test_a_registry_is_rebuilt_while_the_endpoint_cannot_be_reached(
     assert trained.counts() == ONE_OF_EACH
 
 
-def test_a_doubtful_call_survives_the_repair(bench: Bench) -> None:
+def test_a_doubtful_call_survives_the_repair(bench: FaultEnvironment) -> None:
     """The journal is salvaged too: a call that may have been executed is still looked for before another is made."""
     bench.train()
     with sqlite3.connect(bench.path) as database:
@@ -169,13 +169,13 @@ def test_a_doubtful_call_survives_the_repair(bench: Bench) -> None:
         database.execute("UPDATE runs SET cost = '{'")
     bench.registry.close()
     bench.path.with_name("events.ndjson").unlink()
-    move_aside(bench.path)
+    quarantine_database(bench.path)
     bench._registry = open_registry(bench.path)
     rebuild(bench.registry, [])
     assert [row[0] for row in sqlite3.connect(bench.path).execute("SELECT state FROM operations")] == ["unknown"]
 
 
-def test_a_lost_write_ahead_log_does_not_pay_twice(bench: Bench) -> None:
+def test_a_lost_write_ahead_log_does_not_pay_twice(bench: FaultEnvironment) -> None:
     """Row 20: the last commits are gone with the log; the key in the job's metadata is found before any new call."""
     bench.train()
     bench.registry.close()
@@ -187,7 +187,7 @@ def test_a_lost_write_ahead_log_does_not_pay_twice(bench: Bench) -> None:
     assert len(bench.endpoint.jobs) == 1
 
 
-def test_a_lost_registry_does_not_pay_twice(trained: Bench) -> None:
+def test_a_lost_registry_does_not_pay_twice(trained: FaultEnvironment) -> None:
     """The whole file is deleted: the same train finds its job at the endpoint."""
     trained.path.unlink()
     trained._registry = None
@@ -197,11 +197,11 @@ def test_a_lost_registry_does_not_pay_twice(trained: Bench) -> None:
     assert len(trained.endpoint.jobs) == 1
 
 
-def test_repairing_twice_in_a_second_overwrites_nothing(trained: Bench) -> None:
+def test_repairing_twice_in_a_second_overwrites_nothing(trained: FaultEnvironment) -> None:
     """What was moved aside stays, whatever comes after it."""
-    first = move_aside(trained.path, clock=lambda: 1_795_000_000.0)
+    first = quarantine_database(trained.path, clock=lambda: 1_795_000_000.0)
     open_registry(trained.path).close()
-    second = move_aside(trained.path, clock=lambda: 1_795_000_000.0)
+    second = quarantine_database(trained.path, clock=lambda: 1_795_000_000.0)
     assert first != second
     assert first.exists()
     assert second.exists()

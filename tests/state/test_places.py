@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from ftpipe.errors import StateError
+from ftpipe.errors import LocalStateError
 from ftpipe.records import RunState
 from ftpipe.registry import open_registry
 from ftpipe.registry.connect import filesystem_of
 from ftpipe.registry.migrations import MIGRATIONS
-from tests.faults.bench import ONE_OF_EACH, Bench
+from tests.faults.bench import ONE_OF_EACH, FaultEnvironment
 
 NOBODY = 65534
 
@@ -38,7 +38,7 @@ def unprivileged(tmp_path: Path) -> Iterator[None]:
 
 def test_a_folder_that_may_not_be_written_is_said_so(tmp_path: Path, unprivileged: None) -> None:
     """Row 19: exit 6, the place, and how to name another."""
-    with pytest.raises(StateError, match=r"Permission denied|unable to open") as caught:
+    with pytest.raises(LocalStateError, match=r"Permission denied|unable to open") as caught:
         open_registry(tmp_path / ".ftpipe" / "registry.db")
     assert "FTPIPE_REGISTRY" in caught.value.hint
 
@@ -50,12 +50,12 @@ def test_a_database_that_may_not_be_written_is_said_so(tmp_path: Path, request: 
     path.chmod(0o444)
     tmp_path.chmod(0o555)
     request.getfixturevalue("unprivileged")
-    with pytest.raises(StateError, match="cannot write") as caught:
+    with pytest.raises(LocalStateError, match="cannot write") as caught:
         open_registry(path)
     assert caught.value.exit_code == 6
 
 
-def test_the_state_is_its_owners_alone(bench: Bench) -> None:
+def test_the_state_is_its_owners_alone(bench: FaultEnvironment) -> None:
     """Row 36: database, log and locks are closed to others from their first byte."""
     bench.train()
     for path in (bench.path, *bench.path.parent.glob("registry.db-*")):
@@ -69,12 +69,12 @@ def test_a_planted_link_is_not_followed(tmp_path: Path, suffix: str) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / f"registry.db{suffix}").symlink_to(victim)
-    with pytest.raises(StateError, match="symbolic link"):
+    with pytest.raises(LocalStateError, match="symbolic link"):
         open_registry(tmp_path / "registry.db")
     assert victim.read_text() == "precious"
 
 
-def test_a_planted_lock_link_is_not_followed(bench: Bench) -> None:
+def test_a_planted_lock_link_is_not_followed(bench: FaultEnvironment) -> None:
     """Row 36: lock files that are links are refused, and what they point at stays as it is."""
     victim = bench.folder / "victim"
     victim.write_text("precious")
@@ -87,7 +87,7 @@ def test_a_planted_lock_link_is_not_followed(bench: Bench) -> None:
     try:
         with run.exclusive("a"):
             pass
-    except StateError as error:
+    except LocalStateError as error:
         assert error.hint
     assert victim.read_text() == "precious"
 
@@ -112,23 +112,23 @@ def test_the_file_system_is_read_from_the_mounts(tmp_path: Path, folder: str, ki
     assert filesystem_of(Path(folder), table) == kind
 
 
-def test_a_full_disk_leaves_the_last_committed_step(bench: Bench) -> None:
+def test_a_full_disk_leaves_the_last_committed_step(bench: FaultEnvironment) -> None:
     """Row 18: the size of files is limited, writing fails, exit 6; with room again the run goes on, one job."""
     source = Path(__file__).parents[2]
     script = (
         "import sys, resource, signal\n"
         "from pathlib import Path\n"
         "from tests.faults.bench import *\n"
-        "from ftpipe.errors import StateError\n"
+        "from ftpipe.errors import LocalStateError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "class E: base_url = sys.argv[2]\n"
-        "b = Bench(Path(sys.argv[1]), E())\n"
+        "b = FaultEnvironment(Path(sys.argv[1]), E())\n"
         "b.registry\n"
         "size = Path(b.url).stat().st_size\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (size + int(sys.argv[3]), resource.RLIM_INFINITY))\n"
         "try:\n"
         "    b.train()\n"
-        "except StateError as error:\n"
+        "except LocalStateError as error:\n"
         "    print(error.exit_code, error.message, error.hint, sep='|')\n"
     )
     for room in (8_192, 50_000):
@@ -156,13 +156,13 @@ def test_a_database_of_a_newer_ftpipe_is_left_alone(tmp_path: Path) -> None:
     with sqlite3.connect(path) as database:
         database.execute("INSERT INTO schema_version VALUES (99, 'later')")
     before = path.read_bytes()
-    with pytest.raises(StateError, match="99") as caught:
+    with pytest.raises(LocalStateError, match="99") as caught:
         open_registry(path)
     assert "pip install -U" in caught.value.hint
     assert path.read_bytes() == before
 
 
-def test_an_older_database_is_migrated_with_a_backup(bench: Bench) -> None:
+def test_an_older_database_is_migrated_with_a_backup(bench: FaultEnvironment) -> None:
     """Row 21: a database of the first release gets the newer columns; a copy of it stays beside it."""
     bench.train()
     bench.registry.close()
@@ -183,7 +183,7 @@ def test_someone_elses_database_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
     with sqlite3.connect(path) as database:
         database.execute("CREATE TABLE theirs (x)")
-    with pytest.raises(StateError, match="not ftpipe's"):
+    with pytest.raises(LocalStateError, match="not ftpipe's"):
         open_registry(path)
 
 
@@ -193,12 +193,12 @@ def _train(folder: Path, base_url: str, results: multiprocessing.Queue[str]) -> 
 
     there = Elsewhere()
     there.base_url = base_url  # type: ignore[attr-defined]  # all that a bench needs of an endpoint that is elsewhere
-    with Bench(folder, there) as bench:  # type: ignore[arg-type]  # as above
+    with FaultEnvironment(folder, there) as bench:  # type: ignore[arg-type]  # as above
         results.put(str(bench.train().state))
 
 
 @pytest.mark.slow
-def test_six_processes_with_the_same_data_make_one_job(bench: Bench) -> None:
+def test_six_processes_with_the_same_data_make_one_job(bench: FaultEnvironment) -> None:
     """Row 22: one creates, the others wait and attach; every one ends well."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.faults.bench"])
@@ -214,7 +214,7 @@ def test_six_processes_with_the_same_data_make_one_job(bench: Bench) -> None:
     assert bench.counts() == ONE_OF_EACH
 
 
-def test_a_lock_whose_holder_was_killed_is_free(bench: Bench) -> None:
+def test_a_lock_whose_holder_was_killed_is_free(bench: FaultEnvironment) -> None:
     """Row 23: SIGKILL leaves the lock file, and nobody waits for it."""
     registry = bench.registry
     script = (

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from ftpipe.errors import StateError
+from ftpipe.errors import LocalStateError
 from ftpipe.pipeline import Pipeline
 from ftpipe.records import RunState
 from ftpipe.registry import open_registry
-from tests.faults.bench import ONE_OF_EACH, Bench, provider_at
+from tests.faults.bench import ONE_OF_EACH, FaultEnvironment, provider_at
 from tests.faults.endpoint import LOST, FaultEndpoint
 from tests.state.postgres import PostgresServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("psycopg")]
 
 
-def test_a_run_ends_on_postgresql_as_on_sqlite(pg_bench: Bench) -> None:
+def test_a_run_ends_on_postgresql_as_on_sqlite(pg_bench: FaultEnvironment) -> None:
     """Run, file, job, events, metrics, model, cost and alias are there, also after a lost answer."""
     pg_bench.endpoint.script("POST /fine_tuning/jobs", LOST)
     run = pg_bench.train()
@@ -41,7 +41,7 @@ def test_processes_that_open_a_new_database_at_once_all_can(postgres: PostgresSe
     def open_it() -> None:
         try:
             open_registry(url).close()
-        except StateError as error:
+        except LocalStateError as error:
             errors.append(error)
 
     threads = [threading.Thread(target=open_it) for _ in range(6)]
@@ -57,7 +57,7 @@ def test_colleagues_who_share_the_database_pay_once(
 ) -> None:
     """Row 22: the same data from several machines at once: one creates, the others wait for it and attach."""
     url = postgres.url()
-    benches = [Bench(tmp_path / str(number), endpoint, registry_url=url) for number in range(5)]
+    benches = [FaultEnvironment(tmp_path / str(number), endpoint, registry_url=url) for number in range(5)]
     ends: list[RunState] = []
     threads = [threading.Thread(target=lambda b=bench: ends.append(b.train().state)) for bench in benches]
     for thread in threads:
@@ -71,7 +71,9 @@ def test_colleagues_who_share_the_database_pay_once(
 
 
 @pytest.mark.parametrize("route", ["POST /files", "POST /fine_tuning/jobs", "GET /fine_tuning/jobs/{id}"])
-def test_a_restart_in_the_middle_of_a_run_loses_nothing(pg_bench: Bench, postgres: PostgresServer, route: str) -> None:
+def test_a_restart_in_the_middle_of_a_run_loses_nothing(
+    pg_bench: FaultEnvironment, postgres: PostgresServer, route: str
+) -> None:
     """Row 48: killed and started again while a call is under way: the run goes on, or resume ends it; one job."""
     restarts: list[str] = []
 
@@ -84,7 +86,7 @@ def test_a_restart_in_the_middle_of_a_run_loses_nothing(pg_bench: Bench, postgre
     pg_bench.endpoint.after = restart
     try:
         run = pg_bench.train()
-    except StateError as error:
+    except LocalStateError as error:
         assert "resume" in error.hint
         time.sleep(1.5)
         run = pg_bench.resume()
@@ -95,7 +97,7 @@ def test_a_restart_in_the_middle_of_a_run_loses_nothing(pg_bench: Bench, postgre
 
 def test_a_server_that_is_not_there_is_said_so(tmp_path: Path, endpoint: FaultEndpoint) -> None:
     """Nobody listens: exit 6 with a next step, and no password in the message."""
-    with pytest.raises(StateError) as caught:
+    with pytest.raises(LocalStateError) as caught:
         open_registry("postgresql://me:s3cret-word@127.0.0.1:9/none?connect_timeout=1")
     assert caught.value.exit_code == 6
     assert "s3cret-word" not in f"{caught.value.message} {caught.value.hint}"
@@ -104,12 +106,12 @@ def test_a_server_that_is_not_there_is_said_so(tmp_path: Path, endpoint: FaultEn
 def test_a_database_that_does_not_exist_is_not_waited_for(postgres: PostgresServer) -> None:
     """A wrong name will not become right: no patience is spent on it."""
     begun = time.monotonic()
-    with pytest.raises(StateError, match="does not exist"):
+    with pytest.raises(LocalStateError, match="does not exist"):
         open_registry(postgres.url() + "x")
     assert time.monotonic() - begun < 3
 
 
-def test_a_lock_is_free_when_its_holder_is_gone(pg_bench: Bench) -> None:
+def test_a_lock_is_free_when_its_holder_is_gone(pg_bench: FaultEnvironment) -> None:
     """Row 23: a connection that ends, however it ends, holds nothing."""
     registry, other = pg_bench.registry, open_registry(pg_bench.url)
     waited: list[bool] = []
@@ -134,7 +136,7 @@ def _enter(registry: object, waited: list[bool]) -> None:
             pass
 
 
-def test_the_pipeline_takes_a_registry_by_url(pg_bench: Bench) -> None:
+def test_the_pipeline_takes_a_registry_by_url(pg_bench: FaultEnvironment) -> None:
     """Nothing in the pipeline knows which database it is."""
     pipeline = Pipeline(provider=provider_at(pg_bench.endpoint.base_url), registry=pg_bench.registry)
     assert pipeline.registry.engine.dialect.name == "postgresql"

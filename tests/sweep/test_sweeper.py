@@ -13,24 +13,24 @@ from ftpipe.prepare import prepare
 from ftpipe.records import CostEstimate, Metric, Model, Run, RunSpec
 from ftpipe.registry import open_registry
 from ftpipe.sweep.grid import parse_grid
-from ftpipe.sweep.sweeper import Sweeper, refuse_over_sum
+from ftpipe.sweep.sweeper import SweepRunner, enforce_total_budget
 from tests.fakes.clock import Clock
-from tests.fakes.openai_client import Fault, MockOpenAI, never_sent, status_error
+from tests.fakes.openai_client import FakeOpenAI, Fault, never_sent, status_error
 from tests.fakes.records import provider_over
 
 GRID = ["n_epochs=1,3", "learning_rate_multiplier=0.5,2"]
 
 
-class Crash(BaseException):
+class SimulatedCrash(BaseException):
     """A kill: nothing in the product may catch it."""
 
 
-class Bench:
+class Harness:
     """One endpoint, one registry and one dataset."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.client, self.clock = MockOpenAI(), Clock()
+        self.client, self.clock = FakeOpenAI(), Clock()
         data = folder / "train.jsonl"
         lines = [
             {"messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": f"a{n}"}]}
@@ -41,13 +41,13 @@ class Bench:
         self.heard: list[tuple[str, str]] = []
         self.most = 0
 
-    def sweeper(self, *, concurrency: int = 2, dies_at: int = 0) -> Sweeper:
+    def sweeper(self, *, concurrency: int = 2, dies_at: int = 0) -> SweepRunner:
         """A sweeper as a new process would open it."""
 
         def hear(name: str, run: Run) -> None:
             self.heard.append((name, run.state.value))
             if len(self.heard) == dies_at:
-                raise Crash
+                raise SimulatedCrash
 
         def sleep(seconds: float) -> None:
             under_way = sum(job.status not in ("succeeded", "failed") for job in self.client.stored_jobs.values())
@@ -57,18 +57,18 @@ class Bench:
         registry = open_registry(self.folder / "registry.db")
         provider = provider_over(self.client, self.clock)
         pipeline = Pipeline(provider=provider, registry=registry, sleep=self.clock.sleep, clock=self.clock)
-        return Sweeper(pipeline, concurrency=concurrency, sleep=sleep, on_trial=hear)
+        return SweepRunner(pipeline, concurrency=concurrency, sleep=sleep, on_trial=hear)
 
-    def train(self, sweeper: Sweeper) -> dict[str, Run]:
+    def train(self, sweeper: SweepRunner) -> dict[str, Run]:
         """The whole grid."""
         report = prepare(self.spec, target="openai")
         return sweeper.train(sweeper.plan(self.spec, parse_grid(GRID), report))
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
+def bench(tmp_path: Path) -> Harness:
     """A fresh bench."""
-    return Bench(tmp_path)
+    return Harness(tmp_path)
 
 
 def with_losses(runs: dict[str, Run], losses: list[float | None]) -> dict[str, Run]:
@@ -81,7 +81,7 @@ def with_losses(runs: dict[str, Run], losses: list[float | None]) -> dict[str, R
     return changed
 
 
-def test_every_point_is_trained_once_and_the_data_sent_once(bench: Bench) -> None:
+def test_every_point_is_trained_once_and_the_data_sent_once(bench: Harness) -> None:
     """Four jobs, one file, and never more than two jobs under way."""
     runs = bench.train(bench.sweeper())
     assert len(runs) == len(bench.client.stored_jobs) == bench.client.calls["jobs.create"] == 4
@@ -93,16 +93,16 @@ def test_every_point_is_trained_once_and_the_data_sent_once(bench: Bench) -> Non
 
 
 @pytest.mark.parametrize("dies_at", range(1, 9))
-def test_a_killed_sweep_goes_on_and_trains_nothing_twice(bench: Bench, dies_at: int) -> None:
+def test_a_killed_sweep_goes_on_and_trains_nothing_twice(bench: Harness, dies_at: int) -> None:
     """Whenever it dies."""
-    with pytest.raises(Crash):
+    with pytest.raises(SimulatedCrash):
         bench.train(bench.sweeper(dies_at=dies_at))
     runs = bench.train(bench.sweeper())
     assert len(runs) == 4
     assert bench.client.calls["jobs.create"] == 4
 
 
-def test_the_lowest_validation_loss_wins_and_gets_the_alias(bench: Bench) -> None:
+def test_the_lowest_validation_loss_wins_and_gets_the_alias(bench: Harness) -> None:
     """The trials come best first; a loss that is no number never wins."""
     sweeper = bench.sweeper()
     runs = with_losses(bench.train(sweeper), [0.9, float("nan"), 0.4, 0.7])
@@ -113,7 +113,7 @@ def test_the_lowest_validation_loss_wins_and_gets_the_alias(bench: Bench) -> Non
     assert "best of 4 trials" in sweeper.pipeline.registry.alias_history("desk@best")[0].reason
 
 
-def test_held_out_scores_decide_where_they_were_taken(bench: Bench) -> None:
+def test_held_out_scores_decide_where_they_were_taken(bench: Harness) -> None:
     """Not the loss."""
     sweeper = bench.sweeper()
     runs = with_losses(bench.train(sweeper), [0.1, 0.2, 0.3, 0.4])
@@ -126,7 +126,7 @@ def test_held_out_scores_decide_where_they_were_taken(bench: Bench) -> None:
     assert (sweep.compared_by, sweep.trials[0].score, sweep.trials[0].valid_loss) == ("held-out score", 0.3, 0.4)
 
 
-def test_without_anything_to_compare_by_no_alias_is_moved(bench: Bench) -> None:
+def test_without_anything_to_compare_by_no_alias_is_moved(bench: Harness) -> None:
     """And the hint says that nothing is trained twice."""
     sweeper = bench.sweeper()
     runs = bench.train(sweeper)
@@ -136,7 +136,7 @@ def test_without_anything_to_compare_by_no_alias_is_moved(bench: Bench) -> None:
     assert sweeper.pipeline.registry.aliases() == {}
 
 
-def test_a_failed_trial_does_not_stop_the_others(bench: Bench) -> None:
+def test_a_failed_trial_does_not_stop_the_others(bench: Harness) -> None:
     """All fail here: every one is asked, and the end says so."""
     bench.client.statuses = ["running", "failed"]
     sweeper = bench.sweeper()
@@ -146,14 +146,14 @@ def test_a_failed_trial_does_not_stop_the_others(bench: Bench) -> None:
         sweeper.conclude(parse_grid(GRID), runs, alias="desk@best")
 
 
-def test_a_refused_point_does_not_stop_the_others(bench: Bench) -> None:
+def test_a_refused_point_does_not_stop_the_others(bench: Harness) -> None:
     """The endpoint says no to one combination."""
     bench.client.fail("jobs.create", Fault(status_error(400)))
     runs = bench.train(bench.sweeper(concurrency=1))
     assert sum(run.model is not None for run in runs.values()) == 3
 
 
-def test_a_network_that_comes_and_goes_is_borne(bench: Bench) -> None:
+def test_a_network_that_comes_and_goes_is_borne(bench: Harness) -> None:
     """Looks that fail are looked again."""
     bench.client.fail("jobs.retrieve", *[Fault(never_sent()) for _ in range(8)])
     assert len(bench.train(bench.sweeper())) == 4
@@ -168,9 +168,9 @@ def test_the_budget_is_for_all_trials_together() -> None:
             expected=high, high=high, price_per_million=1, price_as_of=None, source="x",
         )  # fmt: skip
 
-    refuse_over_sum([cost(3), cost(3)], 6)
-    refuse_over_sum([cost(None)], None)
+    enforce_total_budget([cost(3), cost(3)], 6)
+    enforce_total_budget([cost(None)], None)
     with pytest.raises(CostLimitError, match=r"6\.00"):
-        refuse_over_sum([cost(3), cost(3)], 5)
+        enforce_total_budget([cost(3), cost(3)], 5)
     with pytest.raises(CostLimitError, match="not known"):
-        refuse_over_sum([cost(3), cost(None)], 5)
+        enforce_total_budget([cost(3), cost(None)], 5)

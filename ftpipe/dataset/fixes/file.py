@@ -21,10 +21,10 @@ from ftpipe.dataset.formats import shape_of
 from ftpipe.dataset.identity import MAX_LINE_BYTES, sha256_of
 from ftpipe.dataset.lines import BOM, read_blocks
 from ftpipe.dataset.parse import Line
-from ftpipe.dataset.peek import glance
+from ftpipe.dataset.peek import sniff
 from ftpipe.dataset.rules import codes
 from ftpipe.dataset.settings import CheckSettings, check_codes
-from ftpipe.errors import StateError, UsageError
+from ftpipe.errors import LocalStateError, UsageError
 
 _SEPARATORS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
 
@@ -59,13 +59,13 @@ def fix_file(
 
     Raises:
         UsageError: The output is the input, or the input is missing.
-        StateError: A file cannot be read or written.
+        LocalStateError: A file cannot be read or written.
     """
     chosen = settings or CheckSettings()
     check_codes((*chosen.select, *chosen.ignore), codes())
     if output.resolve() == path.resolve():
         raise UsageError("The fixed file would overwrite its input.", "Name another file with --output.")
-    seen = glance(path, method)
+    seen = sniff(path, method)
     job = FixJob(chosen, seen.format, unsafe)
     beside = [output.with_name(output.name + suffix) for suffix in (".diff", ".manifest.json", ".extra.jsonl")]
     try:
@@ -86,7 +86,7 @@ def fix_file(
         }
         beside[1].write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     except OSError as exc:
-        raise StateError(
+        raise LocalStateError(
             f"{exc.filename or output} cannot be written: {exc.strerror}.", "Check the folder and the disk."
         ) from exc
     return FixResult(output, beside[0], beside[1], moved, dict(sorted(job.counts.items())), job.dropped)
@@ -246,17 +246,17 @@ def _reflowed(path: Path, layout: str, job: FixJob) -> Iterator[tuple[int, bytes
     try:
         if layout == "utf16":
             if not (job.unsafe and job.wants("FT004")):
-                raise StateError(f"{path.name} is UTF-16.", "Add --unsafe-fixes, or save it as UTF-8.")
+                raise LocalStateError(f"{path.name} is UTF-16.", "Add --unsafe-fixes, or save it as UTF-8.")
             text = data.decode("utf-16")
             job.counts["FT004"] += 1
             parts: Iterable[bytes] = (piece.encode() for piece in text.split("\n"))
         else:
             if not job.wants("FT103"):
-                raise StateError(f"{path.name} is not JSONL.", "Do not ignore FT103.")
+                raise LocalStateError(f"{path.name} is not JSONL.", "Do not ignore FT103.")
             parts = [json.dumps(record, ensure_ascii=False).encode() for record in records_in(data.decode("utf-8-sig"))]
             job.counts["FT103"] += 1
     except UnicodeError as exc:
-        raise StateError(f"{path.name} cannot be decoded.", "Save it as UTF-8.") from exc
+        raise LocalStateError(f"{path.name} cannot be decoded.", "Save it as UTF-8.") from exc
     for number, part in enumerate(parts, 1):
         if part.strip():
             yield number, part, False
@@ -266,7 +266,7 @@ def quarantine(path: Path, lines: set[int], good: Path, bad: Path) -> tuple[int,
     """Write the lines that are named to one file and all others to another; returns their numbers (good, bad).
 
     Raises:
-        StateError: A file cannot be written.
+        LocalStateError: A file cannot be written.
     """
     kept = moved = number = 0
     try:
@@ -279,7 +279,7 @@ def quarantine(path: Path, lines: set[int], good: Path, bad: Path) -> tuple[int,
                     (second if aside else first).write(raw + b"\n")
                     moved, kept = moved + aside, kept + (not aside)
     except OSError as exc:
-        raise StateError(
+        raise LocalStateError(
             f"{exc.filename or good} cannot be written: {exc.strerror}.", "Check the folder and the disk."
         ) from exc
     return kept, moved

@@ -64,7 +64,7 @@ def drop_message_keys(record: Record, kind: str) -> int:
     return done
 
 
-def whole_weights(record: Record, kind: str) -> int:
+def normalize_weights(record: Record, kind: str) -> int:
     """FT215: write 1.0 as 1, 0.0 and false as 0, true as 1."""
     done = 0
     for message in messages_of(record, kind):
@@ -106,7 +106,7 @@ def arguments_to_text(record: Record, kind: str) -> int:
     return done
 
 
-def number_calls(record: Record, kind: str) -> int:
+def deduplicate_call_ids(record: Record, kind: str) -> int:
     """FT307: give the later ones of equal ids in one message a number; their results follow in order."""
     done = 0
     waiting: dict[str, list[str]] = {}
@@ -153,10 +153,10 @@ SAFE: dict[str, Fixer] = {
     "FT110": drop_extra_keys,
     "FT207": flatten_parts,
     "FT214": drop_message_keys,
-    "FT215": whole_weights,
+    "FT215": normalize_weights,
     "FT219": developer_to_system,
     "FT303": arguments_to_text,
-    "FT307": number_calls,
+    "FT307": deduplicate_call_ids,
     "FT311": add_call_type,
     "FT602": system_to_developer,
     "FT812": strip_answers,

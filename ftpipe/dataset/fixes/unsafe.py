@@ -7,7 +7,7 @@ from typing import Any
 
 from ftpipe.dataset.fixes.safe import Fixer, Record, messages_of
 from ftpipe.dataset.formats import DPO_KEYS
-from ftpipe.dataset.private import personal_data, secrets_in
+from ftpipe.dataset.private import find_personal_data, find_secrets
 from ftpipe.dataset.rules.ft2.training import has_call
 from ftpipe.dataset.rules.ft8.texts import INVISIBLE, MOJIBAKE
 
@@ -55,7 +55,7 @@ def _everywhere(change: Callable[[str], str]) -> Fixer:
     return fix
 
 
-def known_roles(record: Record, kind: str) -> int:
+def normalize_roles(record: Record, kind: str) -> int:
     """FT205: use the known role that is meant."""
     done = 0
     for message in messages_of(record, kind):
@@ -76,7 +76,7 @@ def drop_empty(record: Record, kind: str) -> int:
     return 0
 
 
-def trim_tail(record: Record, kind: str) -> int:
+def drop_trailing_messages(record: Record, kind: str) -> int:
     """FT210: drop what follows the last answer."""
     messages = record.get("messages")
     if kind != "chat" or not isinstance(messages, list):
@@ -89,7 +89,7 @@ def trim_tail(record: Record, kind: str) -> int:
     return done
 
 
-def join_systems(record: Record, kind: str) -> int:
+def merge_system_messages(record: Record, kind: str) -> int:
     """FT212: join system messages to one at the front."""
     messages = record.get("messages")
     if kind != "chat" or not isinstance(messages, list):
@@ -104,7 +104,7 @@ def join_systems(record: Record, kind: str) -> int:
     return len(systems) - 1
 
 
-def join_turns(record: Record, kind: str) -> int:
+def merge_adjacent_turns(record: Record, kind: str) -> int:
     """FT213: join two plain messages of one role that follow each other."""
     messages = record.get("messages")
     if kind != "chat" or not isinstance(messages, list):
@@ -137,7 +137,7 @@ def drop_equal_pair(record: Record, kind: str) -> int:
 
 def redact_secrets(text: str) -> str:
     """FT901: put [REDACTED] in the place of every key and token."""
-    for found in sorted(secrets_in(text), key=lambda item: -item.start):
+    for found in sorted(find_secrets(text), key=lambda item: -item.start):
         text = f"{text[: found.start]}[REDACTED]{text[found.end :]}"
     return text
 
@@ -145,14 +145,14 @@ def redact_secrets(text: str) -> str:
 def redact_personal(text: str) -> str:
     """FT902: put the kind in the place of personal data."""
     behind = len(text) + 1
-    for found in sorted(personal_data(text, _KINDS), key=lambda item: -item.start):
+    for found in sorted(find_personal_data(text, _KINDS), key=lambda item: -item.start):
         if found.end <= behind:
             text = f"{text[: found.start]}{_TAGS.get(found.kind, '[ID]')}{text[found.end :]}"
             behind = found.start
     return text
 
 
-def decode_again(text: str) -> str:
+def fix_mojibake(text: str) -> str:
     """FT809: undo one wrong decoding, where that gives valid text."""
     if not MOJIBAKE.search(text):
         return text
@@ -179,13 +179,13 @@ def without_escapes(text: str) -> str:
 UNSAFE: dict[str, Fixer] = {
     "FT008": _everywhere(without_controls),
     "FT106": _everywhere(lambda text: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")),
-    "FT205": known_roles,
+    "FT205": normalize_roles,
     "FT208": drop_empty,
-    "FT210": trim_tail,
-    "FT212": join_systems,
-    "FT213": join_turns,
+    "FT210": drop_trailing_messages,
+    "FT212": merge_system_messages,
+    "FT213": merge_adjacent_turns,
     "FT503": drop_equal_pair,
-    "FT809": _everywhere(decode_again),
+    "FT809": _everywhere(fix_mojibake),
     "FT810": _everywhere(lambda text: INVISIBLE.sub("", text)),
     "FT901": _everywhere(redact_secrets),
     "FT902": _everywhere(redact_personal),

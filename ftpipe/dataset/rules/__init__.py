@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
 
-from ftpipe.dataset.rules.rule import Family, Rule
+from ftpipe.dataset.rules.rule import Rule, RuleGroup
 
 FAMILIES = tuple(f"ft{digit}" for digit in range(10))
 
@@ -24,7 +24,7 @@ NOT_CHECKED = {
 
 
 @cache
-def families() -> dict[str, Family]:
+def families() -> dict[str, RuleGroup]:
     """Family name (``FT0`` … ``FT9``) → its rules and title."""
     found = {}
     for name in FAMILIES:

@@ -9,10 +9,10 @@ from typing import Any
 import orjson
 
 from ftpipe.dataset.jsonvalue import Json
-from ftpipe.dataset.rows import Row
+from ftpipe.dataset.rows import DatasetRecord
 
 
-def definitions(row: Row) -> Iterator[tuple[str, Json]]:
+def definitions(row: DatasetRecord) -> Iterator[tuple[str, Json]]:
     """Path and function object of every tool definition, old and new style; the object may be anything."""
     source, base = (row.record.get("input"), "input.") if row.kind == "dpo" else (row.record, "")
     if type(source) is not dict:
@@ -25,7 +25,7 @@ def definitions(row: Row) -> Iterator[tuple[str, Json]]:
             yield (f"{where}.function", tool.get("function")) if inner else (where, tool)
 
 
-def calls(row: Row) -> Iterator[tuple[str, str, int, Json]]:
+def calls(row: DatasetRecord) -> Iterator[tuple[str, str, int, Json]]:
     """Path of the call, path of its message list, index of the message, and the call, for every tool call."""
     for base, index, message in row.messages():
         listed = message.get("tool_calls")
@@ -33,7 +33,7 @@ def calls(row: Row) -> Iterator[tuple[str, str, int, Json]]:
             yield f"{base}[{index}].tool_calls[{place}]", base, index, call
 
 
-def functions_called(row: Row) -> Iterator[tuple[str, dict[str, Any]]]:
+def functions_called(row: DatasetRecord) -> Iterator[tuple[str, dict[str, Any]]]:
     """Path and function object of every call, old and new style."""
     for path, _, _, call in calls(row):
         if type(call) is dict and type(call.get("function")) is dict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ftpipe.dataset.rules import NOT_CHECKED, families
-from ftpipe.dataset.rules.rule import ORIGINS, TARGETS, Family, Rule
+from ftpipe.dataset.rules.rule import ORIGINS, TARGETS, Rule, RuleGroup
 
 _HEAD = """# Catalogue of the dataset checks
 
@@ -30,12 +30,12 @@ def markdown() -> str:
     return "\n".join(parts) + "\n"
 
 
-def _once(family: Family) -> list[Rule]:
+def _once(family: RuleGroup) -> list[Rule]:
     """The rules of a family by code; one that looks at lines and at the whole file, or at more for a target, once."""
     return sorted({rule.code: rule for rule in reversed(family.rules)}.values(), key=lambda rule: rule.code)
 
 
-def _family(name: str, family: Family) -> Iterator[str]:
+def _family(name: str, family: RuleGroup) -> Iterator[str]:
     yield f"\n## {name} {family.title}\n"
     yield f"| code | {' | '.join(TARGETS)} | what | what to do | ground |"
     yield f"|---|{'---|' * len(TARGETS)}---|---|---|"
@@ -47,7 +47,7 @@ def _family(name: str, family: Family) -> Iterator[str]:
         yield f"| {' | '.join(map(_cell, cells))} |"
 
 
-def _strongest(family: Family, rule: Rule, target: str) -> str:
+def _strongest(family: RuleGroup, rule: Rule, target: str) -> str:
     order = ("error", "warning", "info", "off")
     levels = [other.level_for(target) for other in family.rules if other.code == rule.code]
     level = min(levels, key=order.index)

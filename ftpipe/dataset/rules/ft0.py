@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ftpipe.dataset.facts import FileFacts
+from ftpipe.dataset.facts import FileContext
 from ftpipe.dataset.parse import Line
-from ftpipe.dataset.rules.rule import Family, Hit, show
+from ftpipe.dataset.rules.rule import RuleGroup, Violation, escape_preview
 
-FAMILY = Family("File and encoding")
+FAMILY = RuleGroup("File and encoding")
 rule = FAMILY.rule
 
 MEBI = 1024 * 1024
@@ -21,7 +21,7 @@ _SEPARATOR = re.compile(rb"\xe2\x80[\xa8\xa9]|\xc2\x85")
 
 
 @rule("FT001", "file-unreadable", "error", "L", "observed", scope="file")
-def file_unreadable(facts: FileFacts) -> Iterator[Hit]:
+def file_unreadable(facts: FileContext) -> Iterator[Violation]:
     """The file cannot be read, or it changed while it was read.
 
     Why: What was checked would not be what is uploaded.
@@ -29,11 +29,11 @@ def file_unreadable(facts: FileFacts) -> Iterator[Hit]:
     Source: robustness; a missing file or folder is refused before any rule runs.
     """
     if facts.sampled.get("changed"):
-        yield Hit("", "The file changed while it was being read.")
+        yield Violation("", "The file changed while it was being read.")
 
 
 @rule("FT002", "empty-file", "error", "D", "documented", scope="file")
-def empty_file(facts: FileFacts) -> Iterator[Hit]:
+def empty_file(facts: FileContext) -> Iterator[Violation]:
     """The file has no record.
 
     Why: There is nothing to train on, and services ask for a minimum of examples.
@@ -41,7 +41,7 @@ def empty_file(facts: FileFacts) -> Iterator[Hit]:
     Source: OpenAI supervised fine-tuning guide, 2026-07-15.
     """
     if not facts.examples and facts.layout == "lines":
-        yield Hit("", f"The file has {facts.bytes:,} bytes and no record.")
+        yield Violation("", f"The file has {facts.bytes:,} bytes and no record.")
 
 
 @rule(
@@ -54,7 +54,7 @@ def empty_file(facts: FileFacts) -> Iterator[Hit]:
     fix=("safe", "upload under a .jsonl name"),
     local="warning",
 )
-def wrong_extension(facts: FileFacts) -> Iterator[Hit]:
+def wrong_extension(facts: FileContext) -> Iterator[Violation]:
     """The file's name does not end in ``.jsonl``.
 
     Why: The Files API takes only .jsonl for the purpose fine-tune.
@@ -62,11 +62,11 @@ def wrong_extension(facts: FileFacts) -> Iterator[Hit]:
     Source: OpenAI API description createFile, 2026-08-21.
     """
     if facts.suffix.lower() != ".jsonl":
-        yield Hit("", f"The name ends in {show(facts.suffix) or 'nothing'} and not in .jsonl.")
+        yield Violation("", f"The name ends in {escape_preview(facts.suffix) or 'nothing'} and not in .jsonl.")
 
 
 @rule("FT004", "not-utf8", "error", "D", "documented", scope="line", fix=("unsafe", "decode and write as UTF-8"))
-def not_utf8(line: Line) -> Iterator[Hit]:
+def not_utf8(line: Line) -> Iterator[Violation]:
     """The bytes are not valid UTF-8.
 
     Why: JSON lines are UTF-8; other encodings reach the service as broken text or not at all.
@@ -76,11 +76,11 @@ def not_utf8(line: Line) -> Iterator[Hit]:
     if line.bad_byte is not None:
         at = line.bad_byte
         around = line.raw[max(0, at - 20) : at + 20].decode("utf-8", "backslashreplace")
-        yield Hit("", f"Byte 0x{line.raw[at]:02X} at column {at + 1} is not UTF-8.", show(around))
+        yield Violation("", f"Byte 0x{line.raw[at]:02X} at column {at + 1} is not UTF-8.", escape_preview(around))
 
 
 @rule("FT004", "not-utf8", "error", "D", "documented", scope="file")
-def not_utf8_at_all(facts: FileFacts) -> Iterator[Hit]:
+def not_utf8_at_all(facts: FileContext) -> Iterator[Violation]:
     """The whole file is in another encoding, or is no text.
 
     Why: JSON lines are UTF-8.
@@ -88,9 +88,9 @@ def not_utf8_at_all(facts: FileFacts) -> Iterator[Hit]:
     Source: OpenAI supervised fine-tuning guide, 2026-07-15.
     """
     if facts.layout == "utf16":
-        yield Hit("", "The file is UTF-16 or UTF-32.", line=1)
+        yield Violation("", "The file is UTF-16 or UTF-32.", line=1)
     elif facts.layout == "binary":
-        yield Hit("", "The file is binary: it holds NUL bytes and is not UTF-8.", line=1)
+        yield Violation("", "The file is binary: it holds NUL bytes and is not UTF-8.", line=1)
 
 
 @rule(
@@ -105,7 +105,7 @@ def not_utf8_at_all(facts: FileFacts) -> Iterator[Hit]:
     nebius="warning",
     local="warning",
 )
-def utf8_bom(facts: FileFacts) -> Iterator[Hit]:
+def utf8_bom(facts: FileContext) -> Iterator[Violation]:
     """The file begins with a UTF-8 byte order mark.
 
     Why: Strict JSON parsers refuse line 1 because of it. Azure's page asks for the mark, so it is only a note there.
@@ -113,11 +113,11 @@ def utf8_bom(facts: FileFacts) -> Iterator[Hit]:
     Source: fits a server text in openai-python#426; Azure fine-tuning REST page; sources conflict.
     """
     if facts.has_bom:
-        yield Hit("", "The file begins with the bytes EF BB BF.", line=1)
+        yield Violation("", "The file begins with the bytes EF BB BF.", line=1)
 
 
 @rule("FT006", "carriage-return", "warning", "L", "observed", scope="line", fix=("safe", "write \\n only"))
-def carriage_return(line: Line) -> Iterator[Hit]:
+def carriage_return(line: Line) -> Iterator[Violation]:
     r"""A line ends in CR LF, or a lone CR stands between records.
 
     Why: Some readers split at CR and then count other lines than you do; a lone CR glues two records into one line.
@@ -126,13 +126,13 @@ def carriage_return(line: Line) -> Iterator[Hit]:
     """
     body = line.raw[:-1] if line.raw.endswith(b"\r") else line.raw
     if b"\r" in body:
-        yield Hit("", f"A carriage return stands inside the line at column {body.index(13) + 1}.", level="error")
+        yield Violation("", f"A carriage return stands inside the line at column {body.index(13) + 1}.", level="error")
     elif body is not line.raw and body:
-        yield Hit("", "The line ends in CR LF.")
+        yield Violation("", "The line ends in CR LF.")
 
 
 @rule("FT007", "blank-line", "warning", "R", "inferred", scope="line", fix=("safe", "drop the line"))
-def blank_line(line: Line) -> Iterator[Hit]:
+def blank_line(line: Line) -> Iterator[Violation]:
     """A line is empty or holds only blanks.
 
     Why: Some loaders take it for a broken record.
@@ -140,11 +140,11 @@ def blank_line(line: Line) -> Iterator[Hit]:
     Source: jsonlines raises on it (measured); server reports are second-hand.
     """
     if not line.raw.strip():
-        yield Hit("", "The line is blank.")
+        yield Violation("", "The line is blank.")
 
 
 @rule("FT008", "control-char", "error", "L", "observed", scope="line", fix=("unsafe", "remove the character"))
-def control_char(line: Line) -> Iterator[Hit]:
+def control_char(line: Line) -> Iterator[Violation]:
     r"""A control character stands in the line, raw or escaped as ``\u0000``.
 
     Why: Raw control characters are not JSON; NUL is cut or refused by many stores and tokenizers.
@@ -153,13 +153,13 @@ def control_char(line: Line) -> Iterator[Hit]:
     """
     found = _CONTROL.search(line.raw)
     if found:
-        yield Hit("", f"Raw control character U+{line.raw[found.start()]:04X} at column {found.start() + 1}.")
+        yield Violation("", f"Raw control character U+{line.raw[found.start()]:04X} at column {found.start() + 1}.")
     elif b"\\u0000" in line.raw.replace(b"\\\\", b""):
-        yield Hit("", r"The text holds \u0000 (NUL).", level="warning")
+        yield Violation("", r"The text holds \u0000 (NUL).", level="warning")
 
 
 @rule("FT009", "file-too-large", "error", "D", "documented", scope="file")
-def file_too_large(facts: FileFacts) -> Iterator[Hit]:
+def file_too_large(facts: FileContext) -> Iterator[Violation]:
     """The file is larger than the target takes.
 
     Why: The upload would be refused. Files over 512 MB are sent in parts, up to 8 GB.
@@ -168,11 +168,11 @@ def file_too_large(facts: FileFacts) -> Iterator[Hit]:
     """
     limit = FILE_LIMITS.get(facts.target)
     if limit and facts.bytes > limit:
-        yield Hit("", f"The file has {facts.bytes:,} bytes; {facts.target} takes {limit:,}.")
+        yield Violation("", f"The file has {facts.bytes:,} bytes; {facts.target} takes {limit:,}.")
 
 
 @rule("FT010", "line-too-long", "error", "L", "observed", scope="line")
-def line_too_long(line: Line) -> Iterator[Hit]:
+def line_too_long(line: Line) -> Iterator[Violation]:
     """A line is longer than ``max_line_bytes`` (16 MiB).
 
     Why: Readers hold a line in memory several times over; such a line is nearly always a lost line break.
@@ -180,11 +180,11 @@ def line_too_long(line: Line) -> Iterator[Hit]:
     Source: measured, 2026-11-24.
     """
     if line.record == "too-long":
-        yield Hit("", f"The line has {int.from_bytes(line.raw, 'big'):,} bytes.")
+        yield Violation("", f"The line has {int.from_bytes(line.raw, 'big'):,} bytes.")
 
 
 @rule("FT011", "no-final-newline", "info", "L", "observed", scope="file", fix=("safe", "end the last line"))
-def no_final_newline(facts: FileFacts) -> Iterator[Hit]:
+def no_final_newline(facts: FileContext) -> Iterator[Violation]:
     r"""The last line does not end in a newline.
 
     Why: Appending to the file would glue two records together.
@@ -192,11 +192,11 @@ def no_final_newline(facts: FileFacts) -> Iterator[Hit]:
     Source: POSIX text files.
     """
     if facts.sampled.get("unterminated"):
-        yield Hit("", "The last line has no newline at its end.")
+        yield Violation("", "The last line has no newline at its end.")
 
 
 @rule("FT012", "unicode-separator", "info", "L", "observed", scope="line", fix=("safe", "write it as an escape"))
-def unicode_separator(line: Line) -> Iterator[Hit]:
+def unicode_separator(line: Line) -> Iterator[Violation]:
     r"""A raw U+2028, U+2029 or U+0085 stands in a string.
 
     Why: Legal JSON, but Python's splitlines and some editors break the line there.
@@ -205,4 +205,4 @@ def unicode_separator(line: Line) -> Iterator[Hit]:
     """
     found = _SEPARATOR.search(line.raw)
     if found:
-        yield Hit("", f"Raw U+{ord(found.group().decode()):04X} at byte {found.start() + 1}.")
+        yield Violation("", f"Raw U+{ord(found.group().decode()):04X} at byte {found.start() + 1}.")

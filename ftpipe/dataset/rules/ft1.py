@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ftpipe.dataset.facts import FileFacts
+from ftpipe.dataset.facts import FileContext
 from ftpipe.dataset.formats import CHAT_KEYS, FORMAT_OF, legacy_shape, shape_of
 from ftpipe.dataset.parse import MAX_DEPTH, MAX_SAFE_INTEGER, Line
-from ftpipe.dataset.rows import Row
-from ftpipe.dataset.rules.rule import ODD, Family, Hit, key_path, show
+from ftpipe.dataset.rows import DatasetRecord
+from ftpipe.dataset.rules.rule import NON_PLAIN, RuleGroup, Violation, escape_preview, key_path
 from ftpipe.dataset.settings import or_remove
 
-FAMILY = Family("Records")
+FAMILY = RuleGroup("Records")
 rule = FAMILY.rule
 
 MIN_EXAMPLES = {"openai": 10, "azure": 10, "nebius": 1, "local": 1}
@@ -22,7 +22,7 @@ NAMED_KEYS = 100
 
 
 @rule("FT101", "invalid-json", "error", "R", "observed", scope="line")
-def invalid_json(line: Line) -> Iterator[Hit]:
+def invalid_json(line: Line) -> Iterator[Violation]:
     """A line is not JSON.
 
     Why: The service parses every line and refuses the file at the first that it cannot.
@@ -38,12 +38,12 @@ def invalid_json(line: Line) -> Iterator[Hit]:
         if not line.raw.lstrip().startswith(b"\xef\xbb\xbf") and not any(
             byte < 32 and byte not in b"\t\r" for byte in line.raw
         ):
-            yield Hit("", "A strict parser refuses the line.", show(line.text))
+            yield Violation("", "A strict parser refuses the line.", escape_preview(line.text))
         return
     column = seen.column or 1
     hint = python_habit(line.text)
     around = line.text[max(0, column - 30) : column + 30]
-    yield Hit("", f"Not JSON: {seen.error} at column {column}.", show(around, 160), hint=hint)
+    yield Violation("", f"Not JSON: {seen.error} at column {column}.", escape_preview(around, 160), hint=hint)
 
 
 def python_habit(text: str) -> str:
@@ -55,7 +55,7 @@ def python_habit(text: str) -> str:
 
 
 @rule("FT102", "record-not-object", "error", "R", "observed", scope="line")
-def record_not_object(line: Line) -> Iterator[Hit]:
+def record_not_object(line: Line) -> Iterator[Violation]:
     """A line is JSON, but not an object.
 
     Why: Every line must be a dictionary with the keys of its format.
@@ -66,11 +66,11 @@ def record_not_object(line: Line) -> Iterator[Hit]:
         kind = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}.get(
             type(line.record), "a number"
         )
-        yield Hit("", f"The line is {kind}, not an object.", show(line.text or "", 160))
+        yield Violation("", f"The line is {kind}, not an object.", escape_preview(line.text or "", 160))
 
 
 @rule("FT103", "not-jsonl", "error", "R", "observed", scope="line", fix=("safe", "write one object per line"))
-def two_values(line: Line) -> Iterator[Hit]:
+def two_values(line: Line) -> Iterator[Violation]:
     """A record spans several lines, or one line holds several values.
 
     Why: JSON lines means one object per line; readers split at the newline first.
@@ -78,13 +78,13 @@ def two_values(line: Line) -> Iterator[Hit]:
     Source: OpenAI supervised fine-tuning guide, 2026-07-15.
     """
     if line.record == "pretty":
-        yield Hit("", f"The record spans {line.offset} lines.")
+        yield Violation("", f"The record spans {line.offset} lines.")
     elif not line.parsed and line.text is not None and line.details.extra_data:
-        yield Hit("", f"A second value begins at column {line.details.column}.", show(line.text, 160))
+        yield Violation("", f"A second value begins at column {line.details.column}.", escape_preview(line.text, 160))
 
 
 @rule("FT103", "not-jsonl", "error", "R", "observed", scope="file", fix=("safe", "write one object per line"))
-def not_jsonl(facts: FileFacts) -> Iterator[Hit]:
+def not_jsonl(facts: FileContext) -> Iterator[Violation]:
     """The whole file is one JSON value.
 
     Why: JSON lines means one object per line.
@@ -92,13 +92,13 @@ def not_jsonl(facts: FileFacts) -> Iterator[Hit]:
     Source: OpenAI supervised fine-tuning guide, 2026-07-15.
     """
     if facts.layout == "array":
-        yield Hit("", "The file is one JSON array.", line=1)
+        yield Violation("", "The file is one JSON array.", line=1)
     elif facts.layout == "pretty":
-        yield Hit("", "The file is pretty-printed JSON.", line=1)
+        yield Violation("", "The file is pretty-printed JSON.", line=1)
 
 
 @rule("FT104", "duplicate-key", "error", "L", "observed", scope="line")
-def duplicate_key(line: Line) -> Iterator[Hit]:
+def duplicate_key(line: Line) -> Iterator[Violation]:
     """One object holds the same key twice.
 
     Why: Parsers silently keep the last one, so what is trained is not what you see.
@@ -106,11 +106,13 @@ def duplicate_key(line: Line) -> Iterator[Hit]:
     Source: json, orjson, msgspec and pydantic_core measured, 2026-11-24.
     """
     for path, key, times in line.details.duplicates:
-        yield Hit(show(path, 120), f"The key '{show(key, 40)}' stands {times} times in one object.")
+        yield Violation(
+            escape_preview(path, 120), f"The key '{escape_preview(key, 40)}' stands {times} times in one object."
+        )
 
 
 @rule("FT105", "non-finite-number", "error", "L", "observed", scope="line")
-def non_finite_number(line: Line) -> Iterator[Hit]:
+def non_finite_number(line: Line) -> Iterator[Violation]:
     """A number is NaN, infinite, or too large for a JSON number.
 
     Why: NaN and Infinity are not JSON; whole numbers beyond 2^53 change when they are read.
@@ -120,11 +122,11 @@ def non_finite_number(line: Line) -> Iterator[Hit]:
     if not line.parsed:
         if line.text is not None:
             for word in line.details.constants:
-                yield Hit("", f"{show(word, 40)} is no number that JSON parsers keep.")
+                yield Violation("", f"{escape_preview(word, 40)} is no number that JSON parsers keep.")
         return
     for path, value in numbers_of(line.record):
         if abs(value) > MAX_SAFE_INTEGER and value == int(value):
-            yield Hit(path, f"{show(value, 40)} is beyond 2^53 and changes when it is read.")
+            yield Violation(path, f"{escape_preview(value, 40)} is beyond 2^53 and changes when it is read.")
 
 
 def numbers_of(value: object, path: str = "") -> Iterator[tuple[str, float]]:
@@ -140,7 +142,7 @@ def numbers_of(value: object, path: str = "") -> Iterator[tuple[str, float]]:
 
 
 @rule("FT106", "lone-surrogate", "error", "L", "observed", scope="line", fix=("unsafe", "replace it by U+FFFD"))
-def lone_surrogate(line: Line) -> Iterator[Hit]:
+def lone_surrogate(line: Line) -> Iterator[Violation]:
     r"""A string holds half of a surrogate pair, such as ``\ud83d`` alone.
 
     Why: It is no character; it cannot be written as UTF-8, and tokenizers fail on it.
@@ -149,11 +151,11 @@ def lone_surrogate(line: Line) -> Iterator[Hit]:
     """
     if not line.parsed and line.text is not None:
         for path in line.details.surrogates:
-            yield Hit(path, "The text holds half of a surrogate pair.")
+            yield Violation(path, "The text holds half of a surrogate pair.")
 
 
 @rule("FT107", "too-deep", "error", "L", "observed", scope="line")
-def too_deep(line: Line) -> Iterator[Hit]:
+def too_deep(line: Line) -> Iterator[Violation]:
     """Objects and arrays nest deeper than 64 levels.
 
     Why: Parsers stop or crash at depths that differ from one to the next.
@@ -161,11 +163,11 @@ def too_deep(line: Line) -> Iterator[Hit]:
     Source: json, orjson, msgspec measured, 2026-11-24.
     """
     if line.depth > MAX_DEPTH:
-        yield Hit("", f"The record nests {line.depth:,} levels deep.")
+        yield Violation("", f"The record nests {line.depth:,} levels deep.")
 
 
-@rule("FT108", "mixed-formats", "error", "R", "observed", when=ODD)
-def mixed_formats(row: Row) -> Iterator[Hit]:
+@rule("FT108", "mixed-formats", "error", "R", "observed", when=NON_PLAIN)
+def mixed_formats(row: DatasetRecord) -> Iterator[Violation]:
     """A record has another format than the rest of the file.
 
     Why: A job has one method and reads one format; the service refuses a mixture.
@@ -176,11 +178,11 @@ def mixed_formats(row: Row) -> Iterator[Hit]:
     expected = "messages" if rest in ("chat", "rft") else rest
     if own != expected and own != "unknown" and expected != "unknown":
         name = legacy_shape(row.record) or {"messages": "chat", "dpo": "DPO"}.get(own, own)
-        yield Hit("", f"This record is {name}, the file is {rest}.")
+        yield Violation("", f"This record is {name}, the file is {rest}.")
 
 
 @rule("FT109", "format-method-mismatch", "error", "R", "observed", scope="file")
-def format_method_mismatch(facts: FileFacts) -> Iterator[Hit]:
+def format_method_mismatch(facts: FileContext) -> Iterator[Violation]:
     """The file's format does not fit the method that was asked for.
 
     Why: The job fails after its creation: the detected format must be the method's.
@@ -189,7 +191,7 @@ def format_method_mismatch(facts: FileFacts) -> Iterator[Hit]:
     """
     wanted = FORMAT_OF.get(facts.method or "")
     if wanted and facts.format not in (wanted, "unknown", "legacy"):
-        yield Hit("", f"The file is {facts.format}, the method {facts.method} reads {wanted}.", line=1)
+        yield Violation("", f"The file is {facts.format}, the method {facts.method} reads {wanted}.", line=1)
 
 
 @rule(
@@ -198,11 +200,11 @@ def format_method_mismatch(facts: FileFacts) -> Iterator[Hit]:
     "error",
     "R",
     "observed",
-    when=ODD,
+    when=NON_PLAIN,
     formats=frozenset({"chat", "dpo"}),
     fix=("safe", "move it to a sidecar file"),
 )
-def extra_top_level_key(row: Row) -> Iterator[Hit]:
+def extra_top_level_key(row: DatasetRecord) -> Iterator[Violation]:
     """A key stands beside ``messages`` that the format does not have.
 
     Why: The service refuses unknown keys in supervised and preference files (in reinforcement they are reference data).
@@ -214,25 +216,27 @@ def extra_top_level_key(row: Row) -> Iterator[Hit]:
         return
     extra = [key for key in row.record if key not in known]
     for key in extra[:NAMED_KEYS]:
-        yield Hit(key_path("", key), f"The key '{show(key, 40)}' is not known.", hint=or_remove(key, known))
+        yield Violation(
+            key_path("", key), f"The key '{escape_preview(key, 40)}' is not known.", hint=or_remove(key, known)
+        )
     if len(extra) > NAMED_KEYS:
         more = len(extra) - NAMED_KEYS
-        yield Hit("", f"{more:,} more keys of the record are not known.", weight=more)
+        yield Violation("", f"{more:,} more keys of the record are not known.", weight=more)
 
 
 @rule("FT111", "legacy-format", "error", "D", "documented", scope="file", formats=frozenset({"legacy"}))
-def legacy_format(facts: FileFacts) -> Iterator[Hit]:
+def legacy_format(facts: FileContext) -> Iterator[Violation]:
     """The file is in an old format: prompt/completion, Alpaca or ShareGPT.
 
     Why: Chat models are trained on messages; the models that took prompt/completion pairs are gone.
     Fix: Convert it: ``ftpipe convert FILE``.
     Source: OpenAI deprecations page (babbage-002, davinci-002: training closed 2024-10-28).
     """
-    yield Hit("", f"All records are {facts.sampled.get('legacy') or 'of an old format'}.", line=1)
+    yield Violation("", f"All records are {facts.sampled.get('legacy') or 'of an old format'}.", line=1)
 
 
 @rule("FT112", "too-few-examples", "error", "R", "observed", scope="file")
-def too_few_examples(facts: FileFacts) -> Iterator[Hit]:
+def too_few_examples(facts: FileContext) -> Iterator[Violation]:
     """The file has fewer examples than the target's minimum.
 
     Why: The job fails with invalid_n_examples.
@@ -241,11 +245,11 @@ def too_few_examples(facts: FileFacts) -> Iterator[Hit]:
     """
     least = MIN_EXAMPLES.get(facts.target, 1)
     if 0 < facts.examples < least and facts.role == "train" and facts.layout == "lines":
-        yield Hit("", f"The file has {facts.examples} example(s); {facts.target} needs at least {least}.")
+        yield Violation("", f"The file has {facts.examples} example(s); {facts.target} needs at least {least}.")
 
 
 @rule("FT113", "few-examples", "info", "D", "documented", scope="file")
-def few_examples(facts: FileFacts) -> Iterator[Hit]:
+def few_examples(facts: FileContext) -> Iterator[Violation]:
     """The file has fewer than 50 examples.
 
     Why: Gains are usually visible from 50 to 100 well-made examples.
@@ -253,4 +257,4 @@ def few_examples(facts: FileFacts) -> Iterator[Hit]:
     Source: OpenAI supervised fine-tuning guide, 2026-07-15.
     """
     if MIN_EXAMPLES.get(facts.target, 1) <= facts.examples < FEW_EXAMPLES and facts.role == "train":
-        yield Hit("", f"The file has {facts.examples} examples; {FEW_EXAMPLES} are a sensible start.")
+        yield Violation("", f"The file has {facts.examples} examples; {FEW_EXAMPLES} are a sensible start.")

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Literal
 
 from ftpipe.canonical_json import canonical_json
-from ftpipe.dataset.facts import FileFacts
+from ftpipe.dataset.facts import FileContext
 from ftpipe.dataset.jsonvalue import Json
-from ftpipe.dataset.rows import Row
+from ftpipe.dataset.rows import DatasetRecord
 from ftpipe.dataset.rules.calling import (
     calls,
     definitions,
@@ -18,16 +18,16 @@ from ftpipe.dataset.rules.calling import (
     schema_fault,
     validator_of,
 )
-from ftpipe.dataset.rules.rule import MESSAGE_FORMATS, TOOLS, Family, Hit, Level, show
+from ftpipe.dataset.rules.rule import MESSAGE_FORMATS, TOOLS, Level, RuleGroup, Violation, escape_preview
 
-FAMILY = Family("Tools")
+FAMILY = RuleGroup("Tools")
 rule = FAMILY.rule
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @rule("FT301", "bad-tool-schema", "error", "D", "documented", when=TOOLS, formats=MESSAGE_FORMATS)
-def bad_tool_schema(row: Row) -> Iterator[Hit]:
+def bad_tool_schema(row: DatasetRecord) -> Iterator[Violation]:
     """A tool definition has no name, or its parameters are no JSON Schema.
 
     Why: The service reads the definition before the first example.
@@ -37,24 +37,24 @@ def bad_tool_schema(row: Row) -> Iterator[Hit]:
     source = row.record.get("input") if row.kind == "dpo" else row.record
     listed = source.get("tools") if type(source) is dict else None
     if listed is not None and type(listed) is not list:
-        yield Hit("tools", f"tools is {show(listed)}, not a list.")
+        yield Violation("tools", f"tools is {escape_preview(listed)}, not a list.")
     for path, function in definitions(row):
         if type(function) is not dict:
-            yield Hit(path, f"The definition is {show(function)}, not an object with a function.")
+            yield Violation(path, f"The definition is {escape_preview(function)}, not an object with a function.")
             continue
         if not function.get("name"):
-            yield Hit(f"{path}.name", "The function has no name.")
+            yield Violation(f"{path}.name", "The function has no name.")
         parameters = function.get("parameters")
         if parameters is None:
             continue
         if type(parameters) is not dict:
-            yield Hit(f"{path}.parameters", f"The parameters are {show(parameters)}, not an object.")
+            yield Violation(f"{path}.parameters", f"The parameters are {escape_preview(parameters)}, not an object.")
         elif fault := schema_fault(canonical_json(parameters)):
-            yield Hit(f"{path}.parameters", f"The parameters are no JSON Schema: {show(fault, 160)}")
+            yield Violation(f"{path}.parameters", f"The parameters are no JSON Schema: {escape_preview(fault, 160)}")
 
 
 @rule("FT302", "bad-function-name", "error", "D", "documented", when=TOOLS, formats=MESSAGE_FORMATS)
-def bad_function_name(row: Row) -> Iterator[Hit]:
+def bad_function_name(row: DatasetRecord) -> Iterator[Violation]:
     """A function's name has other characters than letters, digits, ``_`` and ``-``, or more than 64.
 
     Why: The API refuses it.
@@ -65,14 +65,14 @@ def bad_function_name(row: Row) -> Iterator[Hit]:
     for path, function in places:
         name = function.get("name") if type(function) is dict else None
         if name and not (type(name) is str and _NAME.fullmatch(name)):
-            yield Hit(f"{path}.name", f"The function name is '{show(name)}'.")
+            yield Violation(f"{path}.name", f"The function name is '{escape_preview(name)}'.")
 
 
 _DUMP: tuple[Literal["safe"], str] = ("safe", "write an object as a JSON string")
 
 
 @rule("FT303", "arguments-not-json-string", "error", "D", "documented", when=TOOLS, formats=MESSAGE_FORMATS, fix=_DUMP)
-def arguments_not_json_string(row: Row) -> Iterator[Hit]:
+def arguments_not_json_string(row: DatasetRecord) -> Iterator[Violation]:
     """The arguments of a call are no string, or no JSON inside the string.
 
     Why: The API defines arguments as a string that holds JSON; the model learns to write what stands there.
@@ -82,13 +82,13 @@ def arguments_not_json_string(row: Row) -> Iterator[Hit]:
     for path, function in functions_called(row):
         arguments = function.get("arguments")
         if type(arguments) is not str:
-            yield Hit(f"{path}.arguments", f"The arguments are {show(arguments)}, not a string.")
+            yield Violation(f"{path}.arguments", f"The arguments are {escape_preview(arguments)}, not a string.")
         elif arguments.strip() and read_arguments(arguments) is None:
-            yield Hit(f"{path}.arguments", "The arguments are not JSON.", show(arguments, 120))
+            yield Violation(f"{path}.arguments", "The arguments are not JSON.", escape_preview(arguments, 120))
 
 
 @rule("FT304", "arguments-break-schema", "warning", "Q", "inferred", when=TOOLS, formats=MESSAGE_FORMATS)
-def arguments_break_schema(row: Row) -> Iterator[Hit]:
+def arguments_break_schema(row: DatasetRecord) -> Iterator[Violation]:
     """The arguments of a call do not fit the schema of the tool.
 
     Why: The model learns calls that your own code will refuse.
@@ -105,11 +105,11 @@ def arguments_break_schema(row: Row) -> Iterator[Hit]:
         fault = next(iter(validator_of(canonical_json(schema)).iter_errors(value)), None)
         if fault is not None:
             where = ".".join(map(str, fault.absolute_path))
-            yield Hit(f"{path}.arguments", f"{where + ': ' if where else ''}{show(fault.message, 160)}")
+            yield Violation(f"{path}.arguments", f"{where + ': ' if where else ''}{escape_preview(fault.message, 160)}")
 
 
 @rule("FT305", "unknown-tool", "error", "Q", "inferred", when=TOOLS, formats=MESSAGE_FORMATS)
-def unknown_tool(row: Row) -> Iterator[Hit]:
+def unknown_tool(row: DatasetRecord) -> Iterator[Violation]:
     """A call names a function that ``tools`` does not define.
 
     Why: The model learns to call what is not there.
@@ -120,13 +120,15 @@ def unknown_tool(row: Row) -> Iterator[Hit]:
     for path, function in functions_called(row):
         name = function.get("name")
         if type(name) is str and name not in known:
-            listed = ", ".join(show(n, 30) for n in known[:5]) or "nothing"
+            listed = ", ".join(escape_preview(n, 30) for n in known[:5]) or "nothing"
             level: Level | None = None if known else "warning"
-            yield Hit(f"{path}.name", f"'{show(name, 40)}' is not defined; tools has: {listed}.", level=level)
+            yield Violation(
+                f"{path}.name", f"'{escape_preview(name, 40)}' is not defined; tools has: {listed}.", level=level
+            )
 
 
 @rule("FT306", "unmatched-tool-result", "error", "D", "documented", when=TOOLS, formats=MESSAGE_FORMATS)
-def unmatched_tool_result(row: Row) -> Iterator[Hit]:
+def unmatched_tool_result(row: DatasetRecord) -> Iterator[Violation]:
     """A tool result answers no call, or a call in the middle of the dialogue has no result.
 
     Why: The API asks for one result per call, by its id. A dialogue may end with a call.
@@ -138,7 +140,7 @@ def unmatched_tool_result(row: Row) -> Iterator[Hit]:
             yield from _unmatched(base, messages)
 
 
-def _unmatched(base: str, messages: list[Json]) -> Iterator[Hit]:
+def _unmatched(base: str, messages: list[Json]) -> Iterator[Violation]:
     known: set[str] = set()
     waiting: dict[str, str] = {}
     for index, message in enumerate(messages):
@@ -148,12 +150,14 @@ def _unmatched(base: str, messages: list[Json]) -> Iterator[Hit]:
         if role == "tool":
             answered = message.get("tool_call_id")
             if type(answered) is not str or answered not in known:
-                state = f"'{show(answered, 40)}' is no earlier call" if answered else "is missing"
-                yield Hit(f"{base}[{index}].tool_call_id", f"The tool result's tool_call_id {state}.")
+                state = f"'{escape_preview(answered, 40)}' is no earlier call" if answered else "is missing"
+                yield Violation(f"{base}[{index}].tool_call_id", f"The tool result's tool_call_id {state}.")
             waiting.pop(answered if type(answered) is str else "", None)
         elif waiting and (role == "user" or (role == "assistant" and not made)):
             for name, path in waiting.items():
-                yield Hit(path, f"The call '{show(name, 40)}' has no result before the dialogue goes on.")
+                yield Violation(
+                    path, f"The call '{escape_preview(name, 40)}' has no result before the dialogue goes on."
+                )
             waiting.clear()
         for place, call in enumerate(made if type(made) is list else ()):
             own = call.get("id") if type(call) is dict else None
@@ -172,7 +176,7 @@ def _unmatched(base: str, messages: list[Json]) -> Iterator[Hit]:
     formats=MESSAGE_FORMATS,
     fix=("safe", "number the calls anew"),
 )
-def duplicate_call_id(row: Row) -> Iterator[Hit]:
+def duplicate_call_id(row: DatasetRecord) -> Iterator[Violation]:
     """Two calls of one assistant message have the same id.
 
     Why: Their results cannot be told apart.
@@ -184,12 +188,12 @@ def duplicate_call_id(row: Row) -> Iterator[Hit]:
         name = call.get("id") if type(call) is dict else None
         if type(name) is str:
             if (base, index, name) in seen:
-                yield Hit(f"{path}.id", f"The id '{show(name, 40)}' stands twice.")
+                yield Violation(f"{path}.id", f"The id '{escape_preview(name, 40)}' stands twice.")
             seen.add((base, index, name))
 
 
 @rule("FT308", "parallel-conflict", "error", "Q", "inferred", when=TOOLS, formats=frozenset({"chat", "dpo"}))
-def parallel_conflict(row: Row) -> Iterator[Hit]:
+def parallel_conflict(row: DatasetRecord) -> Iterator[Violation]:
     """A message makes several calls while ``parallel_tool_calls`` is false.
 
     Why: The record contradicts its own setting.
@@ -202,7 +206,9 @@ def parallel_conflict(row: Row) -> Iterator[Hit]:
     for base, index, message in row.messages():
         made = message.get("tool_calls")
         if type(made) is list and len(made) > 1:
-            yield Hit(f"{base}[{index}].tool_calls", f"There are {len(made)} calls, and parallel_tool_calls is false.")
+            yield Violation(
+                f"{base}[{index}].tool_calls", f"There are {len(made)} calls, and parallel_tool_calls is false."
+            )
 
 
 @rule(
@@ -215,7 +221,7 @@ def parallel_conflict(row: Row) -> Iterator[Hit]:
     formats=MESSAGE_FORMATS,
     fix=("unsafe", "write tools and tool_calls"),
 )
-def legacy_functions(row: Row) -> Iterator[Hit]:
+def legacy_functions(row: DatasetRecord) -> Iterator[Violation]:
     """The record uses ``functions`` or ``function_call``.
 
     Why: Both are deprecated; newer models are trained with tools and tool_calls.
@@ -223,14 +229,14 @@ def legacy_functions(row: Row) -> Iterator[Hit]:
     Source: OpenAI API description, 2026-08-21.
     """
     if "functions" in row.record:
-        yield Hit("functions", "functions is the old form of tools.")
+        yield Violation("functions", "functions is the old form of tools.")
     for base, index, message in row.messages():
         if "function_call" in message:
-            yield Hit(f"{base}[{index}].function_call", "function_call is the old form of tool_calls.")
+            yield Violation(f"{base}[{index}].function_call", "function_call is the old form of tool_calls.")
 
 
 @rule("FT310", "tools-never-called", "info", "Q", "inferred", scope="file", formats=MESSAGE_FORMATS)
-def tools_never_called(facts: FileFacts) -> Iterator[Hit]:
+def tools_never_called(facts: FileContext) -> Iterator[Violation]:
     """Records define tools, and none is ever called.
 
     Why: The model learns to leave the tools alone.
@@ -239,7 +245,7 @@ def tools_never_called(facts: FileFacts) -> Iterator[Hit]:
     """
     habits = facts.habits
     if habits.with_tools and not habits.with_calls:
-        yield Hit("", f"{habits.with_tools:,} records define tools, no record calls one.")
+        yield Violation("", f"{habits.with_tools:,} records define tools, no record calls one.")
 
 
 @rule(
@@ -252,7 +258,7 @@ def tools_never_called(facts: FileFacts) -> Iterator[Hit]:
     formats=MESSAGE_FORMATS,
     fix=("safe", 'add "type": "function"'),
 )
-def call_missing_type(row: Row) -> Iterator[Hit]:
+def call_missing_type(row: DatasetRecord) -> Iterator[Violation]:
     """A tool call has no ``type``, no ``id`` or no ``function``.
 
     Why: The service reads all three.
@@ -261,18 +267,18 @@ def call_missing_type(row: Row) -> Iterator[Hit]:
     """
     for path, _, _, call in calls(row):
         if type(call) is not dict:
-            yield Hit(path, f"The call is {show(call)}, not an object.")
+            yield Violation(path, f"The call is {escape_preview(call)}, not an object.")
             continue
         if call.get("type") != "function":
-            yield Hit(f"{path}.type", f"The call's type is {show(call.get('type'))}, not 'function'.")
+            yield Violation(f"{path}.type", f"The call's type is {escape_preview(call.get('type'))}, not 'function'.")
         if type(call.get("id")) is not str:
-            yield Hit(f"{path}.id", "The call has no id.")
+            yield Violation(f"{path}.id", "The call has no id.")
         if type(call.get("function")) is not dict or not call["function"].get("name"):
-            yield Hit(f"{path}.function", "The call names no function.")
+            yield Violation(f"{path}.function", "The call names no function.")
 
 
 @rule("FT312", "tool-definition-drift", "warning", "Q", "inferred", scope="file", formats=MESSAGE_FORMATS)
-def tool_definition_drift(facts: FileFacts) -> Iterator[Hit]:
+def tool_definition_drift(facts: FileContext) -> Iterator[Violation]:
     """A tool of one name is defined in different ways across records.
 
     Why: At use there is one definition; the others teach calls that do not fit it.
@@ -280,4 +286,4 @@ def tool_definition_drift(facts: FileFacts) -> Iterator[Hit]:
     Source: practice.
     """
     for name, (line, other) in facts.habits.drift.items():
-        yield Hit("", f"'{show(name, 40)}' is defined otherwise than at line {other}.", line=line)
+        yield Violation("", f"'{escape_preview(name, 40)}' is defined otherwise than at line {other}.", line=line)

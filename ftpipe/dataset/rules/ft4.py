@@ -8,13 +8,13 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from ftpipe.dataset.facts import FileFacts
+from ftpipe.dataset.facts import FileContext
 from ftpipe.dataset.images import decode_start, read_header
 from ftpipe.dataset.models import find_base
-from ftpipe.dataset.rows import Row
-from ftpipe.dataset.rules.rule import IMAGES, Family, Hit, show
+from ftpipe.dataset.rows import DatasetRecord
+from ftpipe.dataset.rules.rule import IMAGES, RuleGroup, Violation, escape_preview
 
-FAMILY = Family("Images")
+FAMILY = RuleGroup("Images")
 rule = FAMILY.rule
 _FORMATS = frozenset({"chat", "rft"})
 
@@ -28,7 +28,7 @@ _PRIVATE = re.compile(
 )
 
 
-def images(row: Row) -> Iterator[tuple[str, str, str]]:
+def images(row: DatasetRecord) -> Iterator[tuple[str, str, str]]:
     """Path, role and URL of every image; an empty URL where there is none."""
     for base, index, message in row.messages():
         content = message.get("content")
@@ -41,7 +41,7 @@ def images(row: Row) -> Iterator[tuple[str, str, str]]:
 
 
 @rule("FT401", "image-in-assistant", "error", "D", "documented", when=IMAGES, formats=_FORMATS)
-def image_in_assistant(row: Row) -> Iterator[Hit]:
+def image_in_assistant(row: DatasetRecord) -> Iterator[Violation]:
     """An image stands in a message that is not the user's.
 
     Why: Only user messages may hold images.
@@ -50,11 +50,11 @@ def image_in_assistant(row: Row) -> Iterator[Hit]:
     """
     for path, role, _ in images(row):
         if role != "user":
-            yield Hit(path, f"A {show(role, 20)} message holds an image.")
+            yield Violation(path, f"A {escape_preview(role, 20)} message holds an image.")
 
 
 @rule("FT402", "too-many-images", "error", "D", "documented", when=IMAGES, formats=_FORMATS, nebius="off", local="off")
-def too_many_images(row: Row) -> Iterator[Hit]:
+def too_many_images(row: DatasetRecord) -> Iterator[Violation]:
     """An example has more images than the target takes.
 
     Why: The service refuses the example.
@@ -64,11 +64,11 @@ def too_many_images(row: Row) -> Iterator[Hit]:
     limit = MAX_IMAGES.get(row.facts.target)
     number = sum(1 for _ in images(row))
     if limit and number > limit:
-        yield Hit("messages", f"The example has {number} images; {row.facts.target} takes {limit}.")
+        yield Violation("messages", f"The example has {number} images; {row.facts.target} takes {limit}.")
 
 
 @rule("FT403", "image-too-large", "error", "S", "documented", when=IMAGES, formats=_FORMATS)
-def image_too_large(row: Row) -> Iterator[Hit]:
+def image_too_large(row: DatasetRecord) -> Iterator[Violation]:
     """An embedded image is larger than 10 MB.
 
     Why: The service skips it silently.
@@ -79,11 +79,11 @@ def image_too_large(row: Row) -> Iterator[Hit]:
         body = url.partition(",")[2] if url.startswith("data:") else ""
         size = len(body) * 3 // 4
         if size > MAX_IMAGE_BYTES:
-            yield Hit(f"{path}.url", f"The image has {size / 1024 / 1024:.1f} MB; 10 MB are the limit.")
+            yield Violation(f"{path}.url", f"The image has {size / 1024 / 1024:.1f} MB; 10 MB are the limit.")
 
 
 @rule("FT404", "image-format", "error", "S", "documented", when=IMAGES, formats=_FORMATS)
-def image_format(row: Row) -> Iterator[Hit]:
+def image_format(row: DatasetRecord) -> Iterator[Violation]:
     """An embedded image is not JPEG, PNG or WEBP in RGB or RGBA.
 
     Why: The service skips it silently. The first bytes count, not the declared type.
@@ -95,9 +95,9 @@ def image_format(row: Row) -> Iterator[Hit]:
             continue
         header = read_header(decode_start(url))
         if header.kind and header.kind not in ("jpeg", "png", "webp"):
-            yield Hit(f"{path}.url", f"The image is {header.kind}.")
+            yield Violation(f"{path}.url", f"The image is {header.kind}.")
         elif header.kind and header.color not in ("rgb", "rgba", ""):
-            yield Hit(f"{path}.url", f"The {header.kind} image is {header.color}, not RGB or RGBA.")
+            yield Violation(f"{path}.url", f"The {header.kind} image is {header.color}, not RGB or RGBA.")
 
 
 @rule(
@@ -111,7 +111,7 @@ def image_format(row: Row) -> Iterator[Hit]:
     nebius="off",
     local="off",
 )
-def too_many_image_examples(facts: FileFacts) -> Iterator[Hit]:
+def too_many_image_examples(facts: FileContext) -> Iterator[Violation]:
     """More than 50,000 examples have images.
 
     Why: The service refuses the file.
@@ -119,11 +119,11 @@ def too_many_image_examples(facts: FileFacts) -> Iterator[Hit]:
     Source: OpenAI vision fine-tuning guide, 2026-07-15.
     """
     if facts.with_images > MAX_IMAGE_EXAMPLES:
-        yield Hit("", f"{facts.with_images:,} examples have images; {MAX_IMAGE_EXAMPLES:,} are the limit.")
+        yield Violation("", f"{facts.with_images:,} examples have images; {MAX_IMAGE_EXAMPLES:,} are the limit.")
 
 
 @rule("FT407", "bad-data-url", "error", "D", "documented", when=IMAGES, formats=_FORMATS)
-def bad_data_url(row: Row) -> Iterator[Hit]:
+def bad_data_url(row: DatasetRecord) -> Iterator[Violation]:
     """An image's URL is neither http(s) nor a sound base64 data URL.
 
     Why: The service cannot fetch files of your machine, and skips what does not decode.
@@ -134,9 +134,13 @@ def bad_data_url(row: Row) -> Iterator[Hit]:
         scheme = url.partition(":")[0].lower()
         if scheme in ("http", "https"):
             continue
-        fault = data_url_fault(url) if scheme == "data" else f"the URL '{show(url, 50)}' is neither http(s) nor data"
+        fault = (
+            data_url_fault(url)
+            if scheme == "data"
+            else f"the URL '{escape_preview(url, 50)}' is neither http(s) nor data"
+        )
         if fault:
-            yield Hit(f"{path}.url", f"The image cannot be read: {fault}.")
+            yield Violation(f"{path}.url", f"The image cannot be read: {fault}.")
 
 
 def data_url_fault(url: str) -> str:
@@ -146,7 +150,7 @@ def data_url_fault(url: str) -> str:
     if not comma or not head.endswith(";base64"):
         return "the data URL is not base64"
     if declared not in _KINDS:
-        return f"the declared type is '{show(declared, 40)}'"
+        return f"the declared type is '{escape_preview(declared, 40)}'"
     try:
         base64.b64decode(body, validate=True)
     except (binascii.Error, ValueError):
@@ -168,7 +172,7 @@ def data_url_fault(url: str) -> str:
     nebius="off",
     local="off",
 )
-def image_may_be_skipped(facts: FileFacts) -> Iterator[Hit]:
+def image_may_be_skipped(facts: FileContext) -> Iterator[Violation]:
     """The file has images; the service drops those that show people, faces, children or CAPTCHAs.
 
     Why: The set shrinks, and nothing says that it did.
@@ -176,11 +180,11 @@ def image_may_be_skipped(facts: FileFacts) -> Iterator[Hit]:
     Source: OpenAI vision fine-tuning guide, 2026-07-15.
     """
     if facts.with_images:
-        yield Hit("", f"{facts.with_images:,} examples have images.")
+        yield Violation("", f"{facts.with_images:,} examples have images.")
 
 
 @rule("FT409", "model-lacks-vision", "error", "D", "documented", when=IMAGES, formats=_FORMATS)
-def model_lacks_vision(row: Row) -> Iterator[Hit]:
+def model_lacks_vision(row: DatasetRecord) -> Iterator[Violation]:
     """The base model cannot see images.
 
     Why: The job is refused.
@@ -189,11 +193,11 @@ def model_lacks_vision(row: Row) -> Iterator[Hit]:
     """
     base = find_base(row.facts.model) if row.facts.model else None
     if base is not None and base.vision is False:
-        yield Hit("messages", f"The example has an image, and {base.name} reads text only.")
+        yield Violation("messages", f"The example has an image, and {base.name} reads text only.")
 
 
 @rule("FT410", "private-image-url", "warning", "P", "inferred", when=IMAGES, formats=_FORMATS)
-def private_image_url(row: Row) -> Iterator[Hit]:
+def private_image_url(row: DatasetRecord) -> Iterator[Violation]:
     """An image link carries a signature or token, or leads to a private address.
 
     Why: Signed links expire before the job runs, and give away access; private addresses cannot be reached.
@@ -208,6 +212,6 @@ def private_image_url(row: Row) -> Iterator[Hit]:
         except ValueError:
             host = ""
         if _SIGNED.search(url):
-            yield Hit(f"{path}.url", "The link carries a signature or token.")
+            yield Violation(f"{path}.url", "The link carries a signature or token.")
         elif _PRIVATE.match(host):
-            yield Hit(f"{path}.url", f"The host {show(host, 60)} is private.")
+            yield Violation(f"{path}.url", f"The host {escape_preview(host, 60)} is private.")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ftpipe.dataset.private import personal_data, secrets_in
-from ftpipe.dataset.rows import Row
-from ftpipe.dataset.rules.rule import MESSAGE_FORMATS, REASONS, Family, Hit, show
+from ftpipe.dataset.private import find_personal_data, find_secrets
+from ftpipe.dataset.rows import DatasetRecord
+from ftpipe.dataset.rules.rule import HAS_REASONING, MESSAGE_FORMATS, RuleGroup, Violation, escape_preview
 
-FAMILY = Family("Privacy and safety")
+FAMILY = RuleGroup("Privacy and safety")
 rule = FAMILY.rule
 _MARKS = {"email": "email", "iban": "iban"}
 
@@ -23,7 +23,7 @@ _MARKS = {"email": "email", "iban": "iban"}
     mark="secret",
     fix=("unsafe", "put [REDACTED] in its place"),
 )
-def secret(row: Row) -> Iterator[Hit]:
+def secret(row: DatasetRecord) -> Iterator[Violation]:
     """A text holds a key, token, password or private key.
 
     Why: It is sent to the service, and a tuned model can say it.
@@ -31,8 +31,8 @@ def secret(row: Row) -> Iterator[Hit]:
     Source: published key formats; entropy and checks keep examples out.
     """
     for text in row.texts:
-        for found in secrets_in(text.value):
-            yield Hit(text.path, f"The text holds {found.kind}: {show(found.masked, 30)}")
+        for found in find_secrets(text.value):
+            yield Violation(text.path, f"The text holds {found.kind}: {escape_preview(found.masked, 30)}")
 
 
 @rule(
@@ -45,7 +45,7 @@ def secret(row: Row) -> Iterator[Hit]:
     mark="email number iban",
     fix=("unsafe", "put [EMAIL], [PHONE] … in its place"),
 )
-def pii(row: Row) -> Iterator[Hit]:
+def pii(row: DatasetRecord) -> Iterator[Violation]:
     """A text holds personal data: an e-mail address, phone, card, bank account or social security number.
 
     Why: It is sent to the service, and a tuned model can say it.
@@ -54,8 +54,8 @@ def pii(row: Row) -> Iterator[Hit]:
     """
     kinds = [kind for kind in row.facts.settings.personal if row.is_marked(_MARKS.get(kind, "number"))]
     for text in row.texts:
-        for found in personal_data(text.value, kinds):
-            yield Hit(text.path, f"The text holds {found.kind}: {show(found.masked, 40)}")
+        for found in find_personal_data(text.value, kinds):
+            yield Violation(text.path, f"The text holds {found.kind}: {escape_preview(found.masked, 40)}")
 
 
 @rule(
@@ -64,12 +64,12 @@ def pii(row: Row) -> Iterator[Hit]:
     "warning",
     "R",
     "inferred",
-    when=REASONS,
+    when=HAS_REASONING,
     formats=MESSAGE_FORMATS,
     azure="error",
     local="off",
 )
-def reasoning_extraction(row: Row) -> Iterator[Hit]:
+def reasoning_extraction(row: DatasetRecord) -> Iterator[Violation]:
     """An answer holds a model's hidden reasoning (<think> …).
 
     Why: Azure refuses files that look like harvested chains of thought (code unsafe_file), without naming lines.
@@ -79,7 +79,9 @@ def reasoning_extraction(row: Row) -> Iterator[Hit]:
     for text in row.texts:
         at = text.value.find("<think")
         if at >= 0 and text.role == "assistant":
-            yield Hit(text.path, "The answer holds a reasoning block.", show(text.value[at : at + 80], 100))
+            yield Violation(
+                text.path, "The answer holds a reasoning block.", escape_preview(text.value[at : at + 80], 100)
+            )
 
 
 @rule(
@@ -92,7 +94,7 @@ def reasoning_extraction(row: Row) -> Iterator[Hit]:
     mark="terminal",
     fix=("unsafe", "remove the sequence"),
 )
-def terminal_escape(row: Row) -> Iterator[Hit]:
+def terminal_escape(row: DatasetRecord) -> Iterator[Violation]:
     """A text holds a terminal escape sequence.
 
     Why: Printed as it is, it recolours, clears or retitles a terminal, or hides a link.
@@ -101,4 +103,4 @@ def terminal_escape(row: Row) -> Iterator[Hit]:
     """
     for text in row.texts:
         if "\x1b" in text.value or "\x9b" in text.value:
-            yield Hit(text.path, "The text holds ESC.")
+            yield Violation(text.path, "The text holds ESC.")

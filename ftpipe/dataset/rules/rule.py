@@ -20,24 +20,24 @@ MESSAGE_FORMATS = frozenset({"chat", "dpo", "rft"})
 
 # When a row rule runs: the row must have one of these marks. 0 stands for every row.
 ALWAYS = 0
-ODD = 1
+NON_PLAIN = 1
 """Something beyond messages of plain ``role`` and non-empty text ``content``, or an unusual order of roles."""
 TOOLS = 2
 """Tool definitions, calls or results."""
 IMAGES = 4
 """Image parts."""
-BLANKS = 8
+SURROUNDING_WHITESPACE = 8
 """An answer that begins or ends with blanks."""
-LOOKS_CUT = 16
+LOOKS_TRUNCATED = 16
 """An answer whose end is unusual."""
-LOOPS = 32
+REPETITIVE = 32
 """An answer whose end stands in it many times."""
-REFUSES = 64
+POSSIBLE_REFUSAL = 64
 """An answer that may refuse, or name a vendor."""
-REASONS = 128
+HAS_REASONING = 128
 """An answer with a reasoning block."""
 
-ANSWER_MARKS = BLANKS | LOOKS_CUT | LOOPS | REFUSES | REASONS
+ANSWER_TRAITS = SURROUNDING_WHITESPACE | LOOKS_TRUNCATED | REPETITIVE | POSSIBLE_REFUSAL | HAS_REASONING
 """Marks that say nothing about the record's shape."""
 
 ORIGINS: dict[str, str] = {
@@ -51,7 +51,7 @@ ORIGINS: dict[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
+class Violation:
     """One place where a rule fired."""
 
     path: str
@@ -68,7 +68,7 @@ class Hit:
     """How many findings this one stands for, in the exact counts."""
 
 
-Check = Callable[[Any], Iterable[Hit]]
+Check = Callable[[Any], Iterable[Violation]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def rule_text(check: Check) -> RuleText:
     return RuleText(*(text.replace("``", "`") for text in texts))
 
 
-class Family:
+class RuleGroup:
     """Collects the rules of one family in the order in which its file defines them."""
 
     def __init__(self, title: str) -> None:
@@ -156,8 +156,8 @@ class Family:
             level: Severity, unless ``levels`` names another one for a target.
             origin: One letter of ``ORIGINS``.
             evidence: ``observed``, ``documented`` or ``inferred``.
-            scope: What the function is given: ``line`` a ``Line``, ``row`` a ``Row``, ``long`` a ``LongRow``,
-                ``file`` a ``FileFacts``, ``price`` a ``Quote``.
+            scope: What the function is given: ``line`` a ``Line``, ``row`` a ``DatasetRecord``,
+                ``long`` an ``OverlongRecord``, ``file`` a ``FileContext``, ``price`` a ``CostQuote``.
             when: Marks of which the row must have one.
             formats: Formats of the row (or file) that the rule is for.
             fix: Kind and note of the automatic fix.
@@ -177,7 +177,7 @@ _UNPRINTABLE = re.compile(
 )
 
 
-def show(text: object, limit: int = 60) -> str:
+def escape_preview(text: object, limit: int = 60) -> str:
     """Data made safe to print: control, direction and invisible characters as escapes, cut to ``limit`` characters."""
     raw = text if isinstance(text, str) else repr(text)
     raw = raw if len(raw) <= limit else raw[: limit - 1] + "…"
@@ -188,4 +188,4 @@ def key_path(base: str, key: str) -> str:
     """``base.key``, or ``base["odd key"]`` where the key is not a plain word."""
     if re.fullmatch(r"[A-Za-z_][\w-]{0,63}", key):
         return f"{base}.{key}" if base else key
-    return f'{base}["{show(key, 40)}"]'
+    return f'{base}["{escape_preview(key, 40)}"]'

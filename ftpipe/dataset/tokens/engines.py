@@ -1,7 +1,7 @@
-"""Which tokenizer counts: tiktoken as the reference, gigatoken where it is installed, a lean one for small files.
+"""Which tokenizer counts: tiktoken as the reference, gigatoken if it is installed, a pure-Python one for small files.
 
 All are exact. Where an engine is known to differ from tiktoken (see ``patterns.DISPUTED``) the text goes to tiktoken;
-where tiktoken itself would fail (a run of tens of thousands of blanks) the text goes to the lean counter.
+where tiktoken itself would fail (a run of tens of thousands of blanks) the text goes to the pure-Python counter.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from ftpipe.dataset.tokens.lean import LeanCounter
+from ftpipe.dataset.tokens.lean import PurePythonCounter
 from ftpipe.dataset.tokens.patterns import DISPUTED, LONG_BLANKS, PATTERNS, SPECIAL
-from ftpipe.dataset.tokens.published import published_file
+from ftpipe.dataset.tokens.published import cached_rank_file
 from ftpipe.dataset.tokens.ranks import RankTable
 
 if TYPE_CHECKING:
     import tiktoken
 
 SMALL_BYTES = 768 * 1024
-"""Below this many bytes of text the lean counter is done before another one is built."""
+"""Below this many bytes of text the pure-Python counter is done before another one is built."""
 
-EngineName = Literal["auto", "lean", "tiktoken", "gigatoken"]
+EngineName = Literal["auto", "pure-python", "tiktoken", "gigatoken"]
 
 
 class Counter(Protocol):
@@ -43,7 +43,7 @@ class TiktokenCounter:
     def __init__(self, encoding: str) -> None:
         self._encoding = encoding
         self._tokenizer = open_tiktoken(encoding)
-        self._lean: LeanCounter | None = None
+        self._pure_python: PurePythonCounter | None = None
 
     def count(self, texts: list[str]) -> list[int]:
         """Tokens of each text."""
@@ -53,8 +53,8 @@ class TiktokenCounter:
 
     def _count_one(self, text: str) -> int:
         if len(text) >= 20_000 and LONG_BLANKS.search(text):
-            self._lean = self._lean or LeanCounter(self._encoding)
-            return self._lean.count([text])[0]
+            self._pure_python = self._pure_python or PurePythonCounter(self._encoding)
+            return self._pure_python.count([text])[0]
         return len(self._tokenizer.encode_ordinary(text))
 
 
@@ -73,7 +73,7 @@ class GigatokenCounter:
         from gigatoken.gigatoken_rs import BPETokenizer
 
         self._encoding = encoding
-        with published_file(encoding) as ranks:
+        with cached_rank_file(encoding) as ranks:
             self._tokenizer = BPETokenizer.from_tiktoken(ranks, _SCHEMES[encoding], None)
 
     def count(self, texts: list[str]) -> list[int]:
@@ -94,17 +94,17 @@ _gigatoken = lru_cache(maxsize=2)(GigatokenCounter)
 
 
 class SmallCounter:
-    """The lean counter, with the disputed characters left to tiktoken."""
+    """The pure-Python counter, with the disputed characters left to tiktoken."""
 
-    name = "lean"
+    name = "pure-python"
 
     def __init__(self, encoding: str) -> None:
         self._encoding = encoding
-        self._lean = LeanCounter(encoding)
+        self._pure_python = PurePythonCounter(encoding)
 
     def count(self, texts: list[str]) -> list[int]:
         """Tokens of each text."""
-        return [(_tiktoken(self._encoding) if is_disputed(t) else self._lean).count([t])[0] for t in texts]
+        return [(_tiktoken(self._encoding) if is_disputed(t) else self._pure_python).count([t])[0] for t in texts]
 
     count_undisputed = count
 
@@ -154,7 +154,7 @@ def open_counter(encoding: str, *, size: int, engine: EngineName = "auto") -> Co
         size: Bytes that will be counted, roughly.
         engine: A fixed choice for tests and comparisons.
     """
-    if engine == "lean" or (engine == "auto" and size < SMALL_BYTES):
+    if engine == "pure-python" or (engine == "auto" and size < SMALL_BYTES):
         return SmallCounter(encoding)
     if engine == "gigatoken" or (engine == "auto" and has_gigatoken()):
         return _gigatoken(encoding)

@@ -66,10 +66,10 @@ class PieceCounts(dict[str, int]):
         return count
 
 
-class LeanCounter:
+class PurePythonCounter:
     """Counts tokens without a compiled tokenizer."""
 
-    name = "lean"
+    name = "pure-python"
 
     def __init__(self, encoding: str) -> None:
         import regex

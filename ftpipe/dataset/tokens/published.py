@@ -13,7 +13,7 @@ from ftpipe.paths import home
 
 
 @contextmanager
-def published_file(encoding: str) -> Iterator[Path]:
+def cached_rank_file(encoding: str) -> Iterator[Path]:
     """The path of the file, kept in the user's folder; where that cannot be written, of one that lives for a moment.
 
     Args:

@@ -20,7 +20,7 @@ from importlib.resources import files
 from itertools import accumulate
 from typing import overload
 
-from ftpipe.errors import StateError
+from ftpipe.errors import LocalStateError
 
 MAX_TOKEN_BYTES = 128
 HEAD_BYTES = 8
@@ -138,11 +138,11 @@ class RankTable(dict[bytes, int]):
         return b"\n".join(map(b"%s %d".__mod__, zip(texts, range(len(texts)), strict=True))) + b"\n"
 
 
-def carried_blob(encoding: str) -> bytes:
+def bundled_ranks(encoding: str) -> bytes:
     """The uncompressed table of an encoding, checked against its digest.
 
     Raises:
-        StateError: The package's copy is damaged.
+        LocalStateError: The package's copy is damaged.
     """
     packed = files(__package__).joinpath(f"{encoding}.ranks.z").read_bytes()
     try:
@@ -150,14 +150,14 @@ def carried_blob(encoding: str) -> bytes:
     except zlib.error:
         blob = b""
     if hashlib.sha256(blob).hexdigest() != CARRIED_SHA256[encoding]:
-        raise StateError(
+        raise LocalStateError(
             f"The rank table of {encoding} inside the package is damaged.",
             "Install ftpipe again: pip install --force-reinstall ftpipe",
         )
     return blob
 
 
-_blob_of = lru_cache(maxsize=2)(carried_blob)
+_blob_of = lru_cache(maxsize=2)(bundled_ranks)
 """Kept for the next counter of this process: some 2 MB."""
 
 
@@ -165,10 +165,10 @@ def pack(published: bytes, encoding: str) -> bytes:
     """Turn a published ``.tiktoken`` file into the blob that this package carries (uncompressed).
 
     Raises:
-        StateError: The file is not the one whose digest tiktoken names.
+        LocalStateError: The file is not the one whose digest tiktoken names.
     """
     if hashlib.sha256(published).hexdigest() != PUBLISHED_SHA256[encoding]:
-        raise StateError(f"This is not the published rank file of {encoding}.", "Download it again.")
+        raise LocalStateError(f"This is not the published rank file of {encoding}.", "Download it again.")
     pairs = (line.split() for line in published.splitlines())
     ranks = {base64.b64decode(token): int(rank) for token, rank in pairs}
     order = sorted(ranks, key=lambda token: (len(token), token))

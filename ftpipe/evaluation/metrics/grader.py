@@ -104,7 +104,7 @@ def _multi(grader: Mapping[str, Any]) -> Compute:
         raise UsageError("a multi grader needs graders by name", 'write "graders": {"name": {…}, …}')
     compiled = {str(name): _compile(part) for name, part in parts.items()}
     formula = _formula(_field(grader, "calculate_output"), set(compiled))
-    return lambda item, answer: _reckon(formula, {name: part(item, answer) for name, part in compiled.items()})
+    return lambda item, answer: _evaluate(formula, {name: part(item, answer) for name, part in compiled.items()})
 
 
 def _formula(text: str, names: set[str]) -> ast.expr:
@@ -133,7 +133,7 @@ def _is_plain(node: ast.AST, names: set[str]) -> bool:
     return isinstance(node, ast.BinOp | ast.UnaryOp | ast.USub | ast.UAdd | ast.Load) or type(node) in _TWO
 
 
-def _reckon(node: ast.expr, values: Mapping[str, float]) -> float:
+def _evaluate(node: ast.expr, values: Mapping[str, float]) -> float:
     """The value of a formula; 0 where it has none (a division by 0, a root of −1)."""
     try:
         return float(_value(node, values))

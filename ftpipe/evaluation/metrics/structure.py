@@ -32,10 +32,10 @@ def parse(text: str) -> Any:  # noqa: ANN401  # any JSON value
         value = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return MISSING
-    return MISSING if _is_bottomless(value) else value
+    return MISSING if _is_too_deep(value) else value
 
 
-def _is_bottomless(value: Any) -> bool:  # noqa: ANN401  # any JSON value
+def _is_too_deep(value: Any) -> bool:  # noqa: ANN401  # any JSON value
     """True where the nesting is deeper than any answer's should be, and than recursion should go."""
     level = [value]
     for _ in range(DEEPEST):

@@ -8,12 +8,12 @@ from ftpipe.records.evaluation import Evaluation
 from ftpipe.reports.evaluation.junit import junit
 from ftpipe.reports.evaluation.markdown import markdown
 from ftpipe.reports.evaluation.promptfoo import promptfoo
-from ftpipe.reports.evaluation.sheet import sheet
+from ftpipe.reports.evaluation.sheet import to_csv
 
 FORMATS: dict[str, Callable[[Evaluation], str]] = {
     "junit": junit,
     "markdown": markdown,
     "promptfoo": promptfoo,
-    "csv": sheet,
+    "csv": to_csv,
 }
 """Name → an evaluation as text in that format; the HTML page takes more and is in ``page``."""

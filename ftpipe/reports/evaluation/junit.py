@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as Xml
 
-from ftpipe.plain import clean_block, xml_text
+from ftpipe.plain import sanitize_block, xml_text
 from ftpipe.records.evaluation import Evaluation, Outcome
 from ftpipe.reports.evaluation.words import verdict_reason, verdict_title
 
@@ -62,4 +62,4 @@ def _text(text: str) -> str:
 
 
 def _block(text: str) -> str:
-    return "\n".join(xml_text(line) for line in clean_block(text).split("\n"))
+    return "\n".join(xml_text(line) for line in sanitize_block(text).split("\n"))

@@ -5,22 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from ftpipe.plain import clean, count, money
+from ftpipe.plain import count, format_money, sanitize_line
 from ftpipe.records.evaluation import Evaluation, Outcome
 from ftpipe.reports.evaluation.words import (
     MARKS,
     challengers,
     comparisons,
+    format_interval,
     judge_sentence,
     label,
+    latency_conditions,
     metric_names,
     more_items,
-    pace,
     probability,
     score_cell,
     signed,
     sources,
-    span,
     verdict_reason,
     verdict_title,
 )
@@ -39,28 +39,32 @@ def markdown(evaluation: Evaluation) -> str:
     return "\n".join(_lines(evaluation)) + "\n"
 
 
-def harmless(text: object, limit: int = LONGEST) -> str:
+def escape_markdown(text: object, limit: int = LONGEST) -> str:
     """Foreign text that is only text: no markup, no link, no mention, one line."""
-    shown = _ACTIVE.sub(r"\\\1", clean(text, limit)).translate(_ENTITIES)
+    shown = _ACTIVE.sub(r"\\\1", sanitize_line(text, limit)).translate(_ENTITIES)
     return _BARE_LINK.sub(r"\1&#46;", shown)
 
 
 def _lines(evaluation: Evaluation) -> Iterator[str]:
     for name in challengers(evaluation):
         headline = evaluation.headline(name)
-        yield f"## {MARKS[headline.verdict]} {harmless(verdict_title(headline))}"
+        yield f"## {MARKS[headline.verdict]} {escape_markdown(verdict_title(headline))}"
         yield ""
-        yield harmless(f"{verdict_reason(headline)} {more_items(headline)}", 600)
+        yield escape_markdown(f"{verdict_reason(headline)} {more_items(headline)}", 600)
         yield ""
         for one in evaluation.controlled(name):
-            yield from (harmless(f"{verdict_title(one)}: {verdict_reason(one)}", 600), "")
+            yield from (escape_markdown(f"{verdict_title(one)}: {verdict_reason(one)}", 600), "")
     for judged in evaluation.judged:
-        yield from (harmless(judge_sentence(judged), 600), "")
+        yield from (escape_markdown(judge_sentence(judged), 600), "")
     if evaluation.gates:
         yield from _table(
             ["gate", "passed", "why"],
             [
-                [harmless(one.expression), "yes" if one.passed else "**no**", harmless(one.explanation, 400)]
+                [
+                    escape_markdown(one.expression),
+                    "yes" if one.passed else "**no**",
+                    escape_markdown(one.explanation, 400),
+                ]
                 for one in evaluation.gates
             ],
         )
@@ -69,15 +73,16 @@ def _lines(evaluation: Evaluation) -> Iterator[str]:
     yield from _costs(evaluation)
     for name in challengers(evaluation):
         yield from _worse(evaluation, name)
-    yield f"Items: `{harmless(evaluation.data)}` `{evaluation.data_sha256[:12]}`; evaluation `{evaluation.id}`."
+    yield f"Items: `{escape_markdown(evaluation.data)}` `{evaluation.data_sha256[:12]}`; evaluation `{evaluation.id}`."
     for line in sources(tuple(evaluation.arms)):
-        yield f"- {harmless(line, 400)}"
+        yield f"- {escape_markdown(line, 400)}"
 
 
 def _scores(evaluation: Evaluation) -> Iterator[str]:
     names = metric_names(evaluation)
     rows = [
-        [harmless(result.arm.name), *(score_cell(result.score(name)) for name in names)] for result in evaluation.arms
+        [escape_markdown(result.arm.name), *(score_cell(result.score(name)) for name in names)]
+        for result in evaluation.arms
     ]
     yield from _table(["arm", *(label(name) for name in names)], rows)
 
@@ -85,11 +90,11 @@ def _scores(evaluation: Evaluation) -> Iterator[str]:
 def _comparisons(evaluation: Evaluation) -> Iterator[str]:
     rows = [
         [
-            harmless(one.challenger),
-            harmless(one.baseline),
+            escape_markdown(one.challenger),
+            escape_markdown(one.baseline),
             label(one.metric),
             signed(one.difference),
-            span(one.low, one.high, is_signed=True),
+            format_interval(one.low, one.high, is_signed=True),
             probability(one.p_adjusted).replace("<", "&lt;"),
             f"{MARKS[one.verdict]} {one.verdict}",
         ]
@@ -106,32 +111,32 @@ def _costs(evaluation: Evaluation) -> Iterator[str]:
         per_thousand = None if used.cost_per_request is None else used.cost_per_request * 1000
         rows.append(
             [
-                harmless(result.arm.name),
+                escape_markdown(result.arm.name),
                 *latency,
                 count(used.prompt_tokens),
                 count(used.completion_tokens),
-                harmless(money(per_thousand, used.currency)),
+                escape_markdown(format_money(per_thousand, used.currency)),
             ]
         )
     yield from _table(["arm", "p50", "p95", "tokens in", "tokens out", "per 1,000 requests"], rows)
-    if note := pace(evaluation):
+    if note := latency_conditions(evaluation):
         yield f"{note}\n"
 
 
 def _worse(evaluation: Evaluation, challenger: str) -> Iterator[str]:
     worse, better = evaluation.moved(challenger)
-    yield f"**{harmless(challenger)}**: {len(better)} items got better, {len(worse)} got worse."
+    yield f"**{escape_markdown(challenger)}**: {len(better)} items got better, {len(worse)} got worse."
     yield ""
     if worse:
         rows = [_row(evaluation, outcome, challenger) for outcome in worse[:LISTED]]
-        yield from _table(["line", "wanted", harmless(evaluation.baseline), harmless(challenger)], rows)
+        yield from _table(["line", "wanted", escape_markdown(evaluation.baseline), escape_markdown(challenger)], rows)
     if len(worse) > LISTED:
         yield from (f"… and {len(worse) - LISTED} more.", "")
 
 
 def _row(evaluation: Evaluation, outcome: Outcome, challenger: str) -> list[str]:
     answers = [outcome.answers[arm][0].text for arm in (evaluation.baseline, challenger)]
-    return [str(outcome.item.line), *(harmless(text) for text in (outcome.item.expected, *answers))]
+    return [str(outcome.item.line), *(escape_markdown(text) for text in (outcome.item.expected, *answers))]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

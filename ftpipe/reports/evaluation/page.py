@@ -19,7 +19,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from ftpipe.plain import clean, clean_block, count, decimal, moment, money, plural
+from ftpipe.plain import count, format_decimal, format_money, format_time, plural, sanitize_block, sanitize_line
 from ftpipe.records import Metric, Model
 from ftpipe.records.evaluation import Answer, Evaluation, Outcome
 from ftpipe.reports.documents import plain_data
@@ -35,7 +35,7 @@ FILTERS = (("all", "All"), ("worse", "Regressed"), ("better", "Improved"), ("dif
 
 
 @dataclass(frozen=True)
-class Background:
+class PageContext:
     """What the registry knows about the arms' models; all of it may be missing."""
 
     models: Mapping[str, Model] = field(default_factory=dict)
@@ -44,14 +44,14 @@ class Background:
     """Arm name → the training metrics of its job."""
 
 
-def page(evaluation: Evaluation, background: Background | None = None) -> str:
+def page(evaluation: Evaluation, background: PageContext | None = None) -> str:
     """The evaluation as HTML.
 
     Args:
         evaluation: What was found.
         background: Lineage and training curves of the arms' models.
     """
-    background = background or Background()
+    background = background or PageContext()
     style = _style(len(evaluation.challengers))
     html = (
         _environment()
@@ -93,13 +93,13 @@ def _environment() -> jinja2.Environment:
         loader=jinja2.FunctionLoader(_file),
     )  # fmt: skip
     environment.filters |= {
-        "clean": clean,
+        "clean": sanitize_line,
         "block": _shown_block,
         "breakable": breakable,
         "count": count,
-        "decimal": decimal,
-        "money": money,
-        "moment": moment,
+        "decimal": format_decimal,
+        "money": format_money,
+        "moment": format_time,
         "plural": plural,
         "seconds": _seconds,
     }
@@ -123,7 +123,7 @@ def _seconds(value: float | None) -> str:
 def _shown_block(text: str) -> str:
     """A text of several lines, cut to its longest."""
     rest = len(text) - LONGEST_TEXT
-    return clean_block(text[:LONGEST_TEXT]) + (f" … ({rest:,} more characters)" if rest > 0 else "")
+    return sanitize_block(text[:LONGEST_TEXT]) + (f" … ({rest:,} more characters)" if rest > 0 else "")
 
 
 def _shown_answer(answer: Answer) -> str:

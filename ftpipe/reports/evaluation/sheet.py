@@ -11,7 +11,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\0")
 """First characters at which spreadsheets begin to reckon. Source: OWASP ASVS 5.0, 1.2.10, read 2026-11-24."""
 
 
-def sheet(evaluation: Evaluation) -> str:
+def to_csv(evaluation: Evaluation) -> str:
     """Line, arm, model, the primary score, wanted and given answer, latency and tokens."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\r\n", quoting=csv.QUOTE_ALL)
@@ -28,17 +28,17 @@ def sheet(evaluation: Evaluation) -> str:
                     [
                         outcome.item.line,
                         outcome.item.id,
-                        harmless_cell(name),
-                        harmless_cell(result.arm.model),
+                        escape_csv_cell(name),
+                        escape_csv_cell(result.arm.model),
                         score,
-                        *map(harmless_cell, texts),
+                        *map(escape_csv_cell, texts),
                         *numbers,
                     ]
                 )
     return stream.getvalue()
 
 
-def harmless_cell(text: str) -> str:
+def escape_csv_cell(text: str) -> str:
     """The text, behind an apostrophe where a spreadsheet would take it for a formula, without half characters."""
     shown = text.encode("utf-8", "replace").decode("utf-8")
     is_formula = shown.startswith(_FORMULA) or shown.lstrip(" \n").startswith(_FORMULA)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ftpipe.plain import Paint, clean, moment, plain, table
+from ftpipe.plain import Styler, format_table, format_time, sanitize_line, unstyled
 from ftpipe.records.evaluation import Evaluation
 from ftpipe.reports.evaluation import words
 
 
-def comparison_lines(evaluations: Sequence[Evaluation], models: Sequence[str] = (), paint: Paint = plain) -> list[str]:
+def comparison_lines(
+    evaluations: Sequence[Evaluation], models: Sequence[str] = (), paint: Styler = unstyled
+) -> list[str]:
     """What the evaluations say about these models, one line a comparison; nothing where there are none.
 
     Args:
@@ -25,12 +27,12 @@ def comparison_lines(evaluations: Sequence[Evaluation], models: Sequence[str] = 
             if one.metric == evaluation.primary and (not models or sides & set(models)):
                 rows.append(
                     [
-                        moment(evaluation.created_at)[:10],
+                        format_time(evaluation.created_at)[:10],
                         f"{words.MARKS[one.verdict]} {words.verdict_title(one)}",
                         words.signed(one.difference),
-                        words.span(one.low, one.high, is_signed=True),
+                        words.format_interval(one.low, one.high, is_signed=True),
                         words.label(one.metric),
-                        f"{one.items} of {clean(evaluation.data, 40)}",
+                        f"{one.items} of {sanitize_line(evaluation.data, 40)}",
                     ]
                 )
-    return ["", paint("bold", "evaluations"), *table(rows)] if rows else []
+    return ["", paint("bold", "evaluations"), *format_table(rows)] if rows else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ftpipe.plain import Paint, clean, count, money, plain, plural, table
+from ftpipe.plain import Styler, count, format_money, format_table, plural, sanitize_line, unstyled
 from ftpipe.records.evaluation import Comparison, Evaluation
 from ftpipe.reports.evaluation import words
 
@@ -13,7 +13,7 @@ LISTED = 5
 """Items that got worse, at most; the page has all."""
 
 
-def evaluation_lines(evaluation: Evaluation, paint: Paint = plain) -> Iterator[str]:
+def evaluation_lines(evaluation: Evaluation, paint: Styler = unstyled) -> Iterator[str]:
     """The evaluation, the verdict last, where the eye rests."""
     yield from _scores(evaluation, paint)
     yield ""
@@ -30,22 +30,22 @@ def evaluation_lines(evaluation: Evaluation, paint: Paint = plain) -> Iterator[s
         yield ""
     for gate in evaluation.gates:
         mark = paint("ok", "✓ gate") if gate.passed else paint("error", "✗ gate")
-        yield f"{mark} {clean(gate.expression, 100)}  {clean(gate.explanation, 300)}"
+        yield f"{mark} {sanitize_line(gate.expression, 100)}  {sanitize_line(gate.explanation, 300)}"
 
 
-def _scores(evaluation: Evaluation, paint: Paint) -> Iterator[str]:
+def _scores(evaluation: Evaluation, paint: Styler) -> Iterator[str]:
     names = words.metric_names(evaluation)
     head = ["", *(words.label(name) for name in names)]
     rows = [
-        [clean(result.arm.name, 48), *(words.score_cell(result.score(name)) for name in names)]
+        [sanitize_line(result.arm.name, 48), *(words.score_cell(result.score(name)) for name in names)]
         for result in evaluation.arms
     ]
-    first, *rest = table([head, *rows])
+    first, *rest = format_table([head, *rows])
     yield paint("bold", first)
     yield from rest
 
 
-def _costs(evaluation: Evaluation, paint: Paint) -> Iterator[str]:
+def _costs(evaluation: Evaluation, paint: Styler) -> Iterator[str]:
     rows = [["", "p50", "p95", "tokens in", "tokens out", "per 1,000 requests", "refused"]]
     for result in evaluation.arms:
         used = result.usage
@@ -53,33 +53,42 @@ def _costs(evaluation: Evaluation, paint: Paint) -> Iterator[str]:
         cost = None if used.cost_per_request is None else used.cost_per_request * 1000
         tokens = [count(used.prompt_tokens), count(used.completion_tokens)]
         rows.append(
-            [clean(result.arm.name, 48), *latency, *tokens, money(cost, clean(used.currency, 8)), str(used.refused)]
+            [
+                sanitize_line(result.arm.name, 48),
+                *latency,
+                *tokens,
+                format_money(cost, sanitize_line(used.currency, 8)),
+                str(used.refused),
+            ]
         )
-    first, *rest = table(rows, right=range(1, 7))
+    first, *rest = format_table(rows, right=range(1, 7))
     yield paint("bold", first)
     yield from rest
-    if note := words.pace(evaluation):
+    if note := words.latency_conditions(evaluation):
         yield paint("dim", note)
 
 
-def _worse(evaluation: Evaluation, name: str, paint: Paint) -> Iterator[str]:
+def _worse(evaluation: Evaluation, name: str, paint: Styler) -> Iterator[str]:
     worse, better = evaluation.moved(name)
     if not worse and not better:
         return
     yield ""
-    yield f"{clean(name, 80)}: {plural(len(better), 'item')} got better, {len(worse)} worse"
+    yield f"{sanitize_line(name, 80)}: {plural(len(better), 'item')} got better, {len(worse)} worse"
     rows = []
     for outcome in worse[:LISTED]:
         texts = (outcome.item.expected, *(outcome.answers[arm][0].text for arm in (evaluation.baseline, name)))
-        rows.append([f"  line {outcome.item.line}", *(clean(text, 36) for text in texts)])
+        rows.append([f"  line {outcome.item.line}", *(sanitize_line(text, 36) for text in texts)])
     if rows:
-        head = [paint("dim", cell) for cell in ("  worse", "wanted", clean(evaluation.baseline, 30), clean(name, 30))]
-        yield from table([head, *rows])
+        head = [
+            paint("dim", cell)
+            for cell in ("  worse", "wanted", sanitize_line(evaluation.baseline, 30), sanitize_line(name, 30))
+        ]
+        yield from format_table([head, *rows])
     if len(worse) > LISTED:
         yield paint("dim", f"  … and {len(worse) - LISTED} more")
 
 
-def _verdict(comparison: Comparison, paint: Paint) -> Iterator[str]:
+def _verdict(comparison: Comparison, paint: Styler) -> Iterator[str]:
     mark = words.MARKS[comparison.verdict]
     yield paint(STYLES[comparison.verdict], f"{mark} {words.verdict_title(comparison)}")
     yield f"  {words.verdict_reason(comparison)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ftpipe.plain import clean, count, plural
+from ftpipe.plain import count, plural, sanitize_line
 from ftpipe.records.evaluation import ArmResult, Comparison, Evaluation, JudgeResult, Score, TokenPrice
 
 MARKS = {"win": "▲", "loss": "▼", "not enough evidence": "="}
@@ -31,7 +31,7 @@ def label(metric: str) -> str:
     return LABELS.get(metric, metric)
 
 
-def pace(evaluation: Evaluation) -> str:
+def latency_conditions(evaluation: Evaluation) -> str:
     """Under which conditions the latencies were taken; empty where that is not known."""
     if evaluation.concurrency is None:
         return ""
@@ -43,7 +43,7 @@ def pace(evaluation: Evaluation) -> str:
     )
 
 
-def share(value: float | None) -> str:
+def format_score(value: float | None) -> str:
     """A score with three digits: ``0.853``; a dash where there is none."""
     return "–" if value is None else f"{value:.3f}"
 
@@ -53,11 +53,11 @@ def signed(value: float | None) -> str:
     return "–" if value is None else f"{value:+.3f}".replace("-", "−")
 
 
-def span(low: float | None, high: float | None, *, is_signed: bool = False) -> str:
+def format_interval(low: float | None, high: float | None, *, is_signed: bool = False) -> str:
     """An interval: ``0.786 to 0.957``, ``+0.010 to +0.230``."""
     if low is None or high is None:
         return "no interval"
-    word = signed if is_signed else share
+    word = signed if is_signed else format_score
     return f"{word(low)} to {word(high)}"
 
 
@@ -68,7 +68,7 @@ def probability(p: float) -> str:
 
 def verdict_title(comparison: Comparison) -> str:
     """The verdict in a few words: ``tuned is better than base``."""
-    challenger, baseline = clean(comparison.challenger, 80), clean(comparison.baseline, 80)
+    challenger, baseline = sanitize_line(comparison.challenger, 80), sanitize_line(comparison.baseline, 80)
     if comparison.verdict == "win":
         return f"{challenger} is better than {baseline}"
     if comparison.verdict == "loss":
@@ -78,7 +78,7 @@ def verdict_title(comparison: Comparison) -> str:
 
 def verdict_reason(comparison: Comparison) -> str:
     """What the verdict rests on, in one sentence."""
-    interval = span(comparison.low, comparison.high, is_signed=True)
+    interval = format_interval(comparison.low, comparison.high, is_signed=True)
     interval = interval if comparison.low is None else f"{comparison.confidence * 100:g}% interval {interval}"
     sentence = (
         f"{signed(comparison.difference)} on {label(comparison.metric)}, {interval}, "
@@ -101,15 +101,15 @@ def more_items(comparison: Comparison) -> str:
 def judge_sentence(judged: JudgeResult) -> str:
     """What the judge found, with how often it changed its mind."""
     return (
-        f"{clean(judged.model, 80)} preferred {clean(judged.challenger, 80)} {judged.wins} times and "
-        f"{clean(judged.baseline, 80)} {judged.losses} times, {judged.ties} ties; it changed its mind "
+        f"{sanitize_line(judged.model, 80)} preferred {sanitize_line(judged.challenger, 80)} {judged.wins} times and "
+        f"{sanitize_line(judged.baseline, 80)} {judged.losses} times, {judged.ties} ties; it changed its mind "
         f"with the order in {judged.flip_rate:.0%} of the pairs; p = {probability(judged.p)}: {judged.verdict}."
     )
 
 
 def score_cell(score: Score) -> str:
     """A score with its interval."""
-    return f"{share(score.value)} ({span(score.low, score.high)})"
+    return f"{format_score(score.value)} ({format_interval(score.low, score.high)})"
 
 
 def metric_names(evaluation: Evaluation) -> list[str]:
@@ -135,8 +135,8 @@ def sources(results: tuple[ArmResult, ...]) -> list[str]:
 
 
 def _source(price: TokenPrice) -> str:
-    name, currency = clean(price.model, 80), clean(price.currency, 8)
-    origin = ", ".join(filter(None, (clean(price.as_of, 20), clean(price.source, 160)))) or "no source"
+    name, currency = sanitize_line(price.model, 80), sanitize_line(price.currency, 8)
+    origin = ", ".join(filter(None, (sanitize_line(price.as_of, 20), sanitize_line(price.source, 160)))) or "no source"
     if not (price.input or price.output):
         return f"{name}: free, {origin}"
     cached = f", cached {price.cached:g}" if price.cached is not None else ""

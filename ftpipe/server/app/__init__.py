@@ -2,7 +2,7 @@
 
 from ftpipe.server.app.listen import serve
 from ftpipe.server.app.routes import create_app
-from ftpipe.server.house import Ports
+from ftpipe.server.house import ServerOverrides
 from ftpipe.server.settings import ServeSettings
 
-__all__ = ["Ports", "ServeSettings", "create_app", "serve"]
+__all__ = ["ServeSettings", "ServerOverrides", "create_app", "serve"]

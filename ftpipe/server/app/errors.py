@@ -13,12 +13,12 @@ from starlette.responses import JSONResponse, Response
 
 from ftpipe.errors import FtpipeError
 from ftpipe.server.store import UnknownCursorError
-from ftpipe.server.wire import ApiError, shown
+from ftpipe.server.wire import ApiError, printable
 
 log = logging.getLogger("ftpipe.server")
 
 
-def _answer(error: ApiError, headers: Mapping[str, str] | None = None) -> Response:
+def _error_response(error: ApiError, headers: Mapping[str, str] | None = None) -> Response:
     extra = dict(headers or {})
     if error.status == HTTPStatus.UNAUTHORIZED:
         extra["www-authenticate"] = "Bearer"
@@ -30,20 +30,20 @@ def _answer(error: ApiError, headers: Mapping[str, str] | None = None) -> Respon
 
 
 async def _on_api_error(_request: Request, exc: Exception) -> Response:
-    return _answer(as_api_error(exc))
+    return _error_response(as_api_error(exc))
 
 
 async def _on_http(request: Request, exc: Exception) -> Response:
     status = exc.status_code if isinstance(exc, HTTPException) else 500
     headers = exc.headers if isinstance(exc, HTTPException) else None
-    where = shown(f"{request.method} {request.url.path}")
+    where = printable(f"{request.method} {request.url.path}")
     if status == HTTPStatus.NOT_FOUND:
         message = f"Unknown request URL: {where}."
-        return _answer(ApiError(status, message, "unknown_url"), headers)
+        return _error_response(ApiError(status, message, "unknown_url"), headers)
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         message = f"Not allowed method: {where}."
-        return _answer(ApiError(status, message, "method_not_supported"), headers)
-    return _answer(ApiError(status, HTTPStatus(status).phrase), headers)
+        return _error_response(ApiError(status, message, "method_not_supported"), headers)
+    return _error_response(ApiError(status, HTTPStatus(status).phrase), headers)
 
 
 async def _on_disconnect(_request: Request, _exc: Exception) -> Response:
@@ -51,9 +51,9 @@ async def _on_disconnect(_request: Request, _exc: Exception) -> Response:
     return Response(status_code=400)
 
 
-async def _on_fault(_request: Request, _exc: Exception) -> Response:
+async def _on_unhandled_exception(_request: Request, _exc: Exception) -> Response:
     message = "The server had an error while processing your request."
-    return _answer(ApiError(500, message, None, None, "server_error"))
+    return _error_response(ApiError(500, message, None, None, "server_error"))
 
 
 def as_api_error(exc: Exception) -> ApiError:
@@ -72,5 +72,5 @@ HANDLERS: dict[Any, Any] = {
     OSError: _on_api_error,
     HTTPException: _on_http,
     ClientDisconnect: _on_disconnect,
-    Exception: _on_fault,
+    Exception: _on_unhandled_exception,
 }

@@ -17,53 +17,53 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
-from ftpipe.server.app.patience import latest
-from ftpipe.server.app.porch import ROUTE
-from ftpipe.server.house import House
-from ftpipe.server.idempotency import fingerprint, remember, replayed
-from ftpipe.server.multipart import FormReceiver
-from ftpipe.server.wire import Answer, ApiError, Call, Handler
+from ftpipe.server.app.patience import body_deadline
+from ftpipe.server.app.porch import ROUTE_SCOPE_KEY
+from ftpipe.server.house import ServerContext
+from ftpipe.server.idempotency import find_stored_response, fingerprint, store_response
+from ftpipe.server.multipart import MultipartFormParser
+from ftpipe.server.wire import ApiError, ApiRequest, ApiResponse, Handler
 
-Piece = TypeVar("Piece", str, bytes)
+Chunk = TypeVar("Chunk", str, bytes)
 
-FORM_OVERHEAD = 1024 * 1024
+MAX_FORM_OVERHEAD_BYTES = 1024 * 1024
 """What a form may be larger than its file, in bytes."""
-BATCH = 1024 * 1024
+WRITE_BUFFER_BYTES = 1024 * 1024
 """Bytes that are gathered before they are handed to the disk."""
-SLOW_AT_ONCE = 8
+MAX_CONCURRENT_GENERATIONS = 8
 """Chats that compute at the same time; more wait, so that other requests are answered."""
 
 
-class Kind(Enum):
+class TransactionMode(Enum):
     """What a handler needs."""
 
     READ = "read"
     """A transaction that only reads."""
     WRITE = "write"
     """A transaction that is committed with the answer."""
-    FREE = "free"
+    NONE = "none"
     """None; it opens its own."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class RouteSpec:
     """One route."""
 
     method: str
     path: str
-    kind: Kind
+    kind: TransactionMode
     handler: Handler
-    form: str | None = None
+    file_field: str | None = None
     """Name of the file field, where the body is a multipart form."""
-    most: int = 0
+    max_file_bytes: int = 0
     """Largest file of the form, in bytes."""
-    slow: bool = False
+    long_running: bool = False
     """Computes for long: gets threads of its own."""
-    open_to_all: bool = False
+    public: bool = False
     """Needs no key."""
 
 
-class Exchange:
+class Endpoint:
     """Serves one route.
 
     Args:
@@ -71,7 +71,7 @@ class Exchange:
         house: The server.
     """
 
-    def __init__(self, entry: Entry, house: House) -> None:
+    def __init__(self, entry: RouteSpec, house: ServerContext) -> None:
         self._entry = entry
         self._house = house
         self._limiter: anyio.CapacityLimiter | None = None
@@ -81,45 +81,45 @@ class Exchange:
         """The method that it serves."""
         return self._entry.method
 
-    async def answer(self, request: Request) -> Response:
+    async def handle(self, request: Request) -> Response:
         """Take a request and answer it."""
-        request.scope[ROUTE] = self._entry.path
-        owner = "" if self._entry.open_to_all else self._house.keys.owner(request.headers.get("authorization"))
+        request.scope[ROUTE_SCOPE_KEY] = self._entry.path
+        owner = "" if self._entry.public else self._house.keys.owner(request.headers.get("authorization"))
         key = request.headers.get("idempotency-key") if self._entry.method == "POST" else None
-        if self._entry.slow and self._limiter is None:
-            self._limiter = anyio.CapacityLimiter(SLOW_AT_ONCE)
-        with self._house.in_flight.hold(owner, key):
-            async with self._received(request, owner) as call:
-                work = partial(self._work, call, key, request.url.path)
+        if self._entry.long_running and self._limiter is None:
+            self._limiter = anyio.CapacityLimiter(MAX_CONCURRENT_GENERATIONS)
+        with self._house.in_flight.acquire(owner, key):
+            async with self._parse_request(request, owner) as call:
+                work = partial(self._run_handler, call, key, request.url.path)
                 answer = await anyio.to_thread.run_sync(work, limiter=self._limiter)
         return self._response(answer)
 
     @asynccontextmanager
-    async def _received(self, request: Request, owner: str) -> AsyncIterator[Call]:
+    async def _parse_request(self, request: Request, owner: str) -> AsyncIterator[ApiRequest]:
         """The request as a call; a file that no handler took over is removed afterwards."""
         path = dict(request.path_params)
         query = dict(request.query_params)
-        if self._entry.form is None:
+        if self._entry.file_field is None:
             body = await self._read_json(request) if request.method == "POST" else {}
-            yield Call(owner, path, query, body)
+            yield ApiRequest(owner, path, query, body)
             return
-        form = FormReceiver(
+        form = MultipartFormParser(
             request.headers.get("content-type", ""),
             self._house.layout.incoming,
-            file_field=self._entry.form,
-            max_file_bytes=self._entry.most,
+            file_field=self._entry.file_field,
+            max_file_bytes=self._entry.max_file_bytes,
         )
         try:
-            async for piece in self._pieces(request, self._entry.most + FORM_OVERHEAD):
+            async for piece in self._read_body(request, self._entry.max_file_bytes + MAX_FORM_OVERHEAD_BYTES):
                 await anyio.to_thread.run_sync(form.feed, piece)
             await anyio.to_thread.run_sync(form.finish)
-            yield Call(owner, path, query, form.fields, form.file)
+            yield ApiRequest(owner, path, query, form.fields, form.file)
         finally:
             form.close()
 
     async def _read_json(self, request: Request) -> Mapping[str, Any]:
         most = self._house.settings.max_body_bytes
-        raw = b"".join([piece async for piece in self._pieces(request, most)])
+        raw = b"".join([piece async for piece in self._read_body(request, most)])
         if not raw:
             return {}
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -136,59 +136,61 @@ class Exchange:
             raise ApiError(400, message, "invalid_json")
         return body
 
-    async def _pieces(self, request: Request, most: int) -> AsyncIterator[bytes]:
+    async def _read_body(self, request: Request, most: int) -> AsyncIterator[bytes]:
         """The body in batches; too large a one or one that stalls is refused."""
         too_large = ApiError(413, f"The request body is larger than {most} bytes.", "request_too_large")
         if int(request.headers.get("content-length") or 0) > most:
             raise too_large
         size = 0
         batch = bytearray()
-        async for piece in _timed(request, self._house.settings.body_timeout):
+        async for piece in _chunks_with_deadline(request, self._house.settings.body_timeout):
             size += len(piece)
             if size > most:
                 raise too_large
             batch += piece
-            if len(batch) >= BATCH:
+            if len(batch) >= WRITE_BUFFER_BYTES:
                 yield bytes(batch)
                 batch.clear()
         yield bytes(batch)
 
-    def _work(self, call: Call, key: str | None, path: str) -> Answer:
+    def _run_handler(self, call: ApiRequest, key: str | None, path: str) -> ApiResponse:
         """Run the handler, in a thread."""
         entry = self._entry
-        if entry.kind is Kind.FREE:
-            return _as_answer(entry.handler(call))
-        if entry.kind is Kind.READ:
+        if entry.kind is TransactionMode.NONE:
+            return _as_response(entry.handler(call))
+        if entry.kind is TransactionMode.READ:
             with self._house.store.read() as tx:
-                return _as_answer(entry.handler(call, tx))
+                return _as_response(entry.handler(call, tx))
         asked = fingerprint(entry.method, path, call)
         with self._house.store.write() as tx:
-            earlier = None if key is None else replayed(tx, call.owner, key, asked)
+            earlier = None if key is None else find_stored_response(tx, call.owner, key, asked)
             if earlier is not None:
                 return earlier
-            answer = _as_answer(entry.handler(call, tx))
+            answer = _as_response(entry.handler(call, tx))
             if key is not None:
-                remember(tx, call.owner, key, asked, answer.body or {})
+                store_response(tx, call.owner, key, asked, answer.body or {})
             return answer
 
-    def _response(self, answer: Answer) -> Response:
+    def _response(self, answer: ApiResponse) -> Response:
         if answer.events is not None:
-            return StreamingResponse(_in_threads(answer.events, self._limiter), media_type="text/event-stream")
+            return StreamingResponse(
+                _iterate_in_threadpool(answer.events, self._limiter), media_type="text/event-stream"
+            )
         if answer.text is not None:
-            return StreamingResponse(_in_threads(answer.text, None), media_type="text/plain")
+            return StreamingResponse(_iterate_in_threadpool(answer.text, None), media_type="text/plain")
         if answer.download is not None:
             return _file(answer)
         headers = {"idempotent-replayed": "true"} if answer.replayed else None
         return JSONResponse(answer.body, answer.status, headers=headers)
 
 
-class Junction:
+class MethodRouter:
     """The methods of one path, kept together so that a wrong method is answered with all the right ones."""
 
     def __init__(self) -> None:
-        self._exchanges: dict[str, Exchange] = {}
+        self._exchanges: dict[str, Endpoint] = {}
 
-    def add(self, exchange: Exchange) -> None:
+    def add(self, exchange: Endpoint) -> None:
         """Add the exchange of one method."""
         self._exchanges[exchange.method] = exchange
 
@@ -199,26 +201,26 @@ class Junction:
 
     async def answer(self, request: Request) -> Response:
         """Answer by method; HEAD is GET without its body."""
-        return await self._exchanges["GET" if request.method == "HEAD" else request.method].answer(request)
+        return await self._exchanges["GET" if request.method == "HEAD" else request.method].handle(request)
 
 
-def _as_answer(given: Answer | Mapping[str, Any]) -> Answer:
-    return given if isinstance(given, Answer) else Answer(body=given)
+def _as_response(given: ApiResponse | Mapping[str, Any]) -> ApiResponse:
+    return given if isinstance(given, ApiResponse) else ApiResponse(body=given)
 
 
-def _file(answer: Answer) -> Response:
+def _file(answer: ApiResponse) -> Response:
     if answer.download is None or not answer.download.is_file():
         message = "The file's content is gone."
         raise ApiError(404, message)
     return FileResponse(answer.download, media_type="application/octet-stream", filename=answer.filename)
 
 
-async def _timed(request: Request, seconds: float) -> AsyncIterator[bytes]:
+async def _chunks_with_deadline(request: Request, seconds: float) -> AsyncIterator[bytes]:
     """The body's pieces; none may take longer than ``seconds``, and all together must keep a least speed."""
     stream = request.stream()
     waited, received = 0.0, 0
     while True:
-        left = latest(seconds, received) - waited
+        left = body_deadline(seconds, received) - waited
         asked = time.monotonic()
         try:
             piece = await asyncio.wait_for(anext(stream), min(seconds, left))
@@ -232,7 +234,9 @@ async def _timed(request: Request, seconds: float) -> AsyncIterator[bytes]:
         yield piece
 
 
-async def _in_threads(pieces: Iterator[Piece], limiter: anyio.CapacityLimiter | None) -> AsyncIterator[Piece]:
+async def _iterate_in_threadpool(
+    pieces: Iterator[Chunk], limiter: anyio.CapacityLimiter | None
+) -> AsyncIterator[Chunk]:
     """Compute each piece in a thread; when the client goes away, the computing ends."""
     try:
         while (piece := await anyio.to_thread.run_sync(next, pieces, None, limiter=limiter)) is not None:

@@ -16,12 +16,12 @@ import uvicorn
 from filelock import FileLock, Timeout
 
 from ftpipe.errors import ConfigError, LockedError
-from ftpipe.server.app.patience import patient_protocol
-from ftpipe.server.app.routes import application
-from ftpipe.server.disk import Layout, write_json
-from ftpipe.server.house import Ports, build
-from ftpipe.server.logs import open_log
-from ftpipe.server.owners import read_keys, refuse_open_door
+from ftpipe.server.app.patience import header_timeout_protocol
+from ftpipe.server.app.routes import create_asgi_app
+from ftpipe.server.disk import DataDirectory, write_json
+from ftpipe.server.house import ServerOverrides, build_context
+from ftpipe.server.logs import configure_logging
+from ftpipe.server.owners import load_api_keys, require_keys_unless_loopback
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.status import own_version
 
@@ -34,44 +34,44 @@ KEEP_ALIVE_SECONDS = 30
 MAX_HEADER_BYTES = 64 * 1024
 
 
-def serve(settings: ServeSettings, ports: Ports | None = None) -> None:
+def serve(settings: ServeSettings, ports: ServerOverrides | None = None) -> None:
     """Run the server until SIGINT or SIGTERM.
 
     Raises:
         UsageError: If it should listen beyond this machine without keys.
         ConfigError: If the key file or the address is at fault.
         LockedError: If another server runs on the data folder.
-        StateError: If the data folder cannot be used.
+        LocalStateError: If the data folder cannot be used.
     """
     os.umask(0o077)
-    refuse_open_door(settings.host, read_keys(settings.api_key_file))
-    layout = Layout(settings.data_dir.expanduser().absolute())
+    require_keys_unless_loopback(settings.host, load_api_keys(settings.api_key_file))
+    layout = DataDirectory(settings.data_dir.expanduser().absolute())
     layout.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _alone(layout), _listening(settings) as sock, _quiet_signals():
-        open_log(layout.log, settings.log_level)
-        server = _Announced(_uvicorn_config(settings, ports), layout.address, settings.host)
+    with _exclusive_lock(layout), _bound_socket(settings) as sock, _deferred_signals():
+        configure_logging(layout.log, settings.log_level)
+        server = _AnnouncingServer(_uvicorn_config(settings, ports), layout.address, settings.host)
         try:
             server.run(sockets=[sock])
         finally:
             layout.address.unlink(missing_ok=True)
 
 
-def _uvicorn_config(settings: ServeSettings, ports: Ports | None) -> uvicorn.Config:
+def _uvicorn_config(settings: ServeSettings, ports: ServerOverrides | None) -> uvicorn.Config:
     return uvicorn.Config(
-        application(build(settings, ports)),
+        create_asgi_app(build_context(settings, ports)),
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-        http=patient_protocol(settings.header_timeout),
+        http=header_timeout_protocol(settings.header_timeout),
         ws="none",
         lifespan="on",
     )
 
 
-class _Announced(uvicorn.Server):
+class _AnnouncingServer(uvicorn.Server):
     """A server that writes ``server.json`` once it listens."""
 
     def __init__(self, config: uvicorn.Config, address: Path, host: str) -> None:
@@ -107,7 +107,7 @@ def base_url(host: str, port: int) -> str:
 
 
 @contextmanager
-def _alone(layout: Layout) -> Iterator[None]:
+def _exclusive_lock(layout: DataDirectory) -> Iterator[None]:
     lock = FileLock(layout.lock, mode=0o600)
     try:
         lock.acquire(timeout=0)
@@ -121,7 +121,7 @@ def _alone(layout: Layout) -> Iterator[None]:
 
 
 @contextmanager
-def _listening(settings: ServeSettings) -> Iterator[socket.socket]:
+def _bound_socket(settings: ServeSettings) -> Iterator[socket.socket]:
     try:
         family, kind, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
         sock = socket.socket(family, kind)
@@ -141,7 +141,7 @@ def _listening(settings: ServeSettings) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def _quiet_signals() -> Iterator[None]:
+def _deferred_signals() -> Iterator[None]:
     """Let uvicorn end on a signal without the process dying before its clean-up: it raises the signal again."""
 
     def seen(number: int, _frame: FrameType | None) -> None:

@@ -11,23 +11,23 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ftpipe.server.wire import ApiError
 
-SLOWEST = 4096
+MIN_BODY_BYTES_PER_SECOND = 4096
 """Bytes per second that a body must come with on the average, once its first grace is over."""
 
 
-def latest(grace: float, received: int) -> float:
+def body_deadline(grace: float, received: int) -> float:
     """Seconds that a body may have taken when ``received`` bytes have come."""
-    return grace + received / SLOWEST
+    return grace + received / MIN_BODY_BYTES_PER_SECOND
 
 
-def patient_protocol(header_seconds: float) -> type[H11Protocol]:
+def header_timeout_protocol(header_seconds: float) -> type[H11Protocol]:
     """HTTP for uvicorn, which closes a connection whose headers are not there after ``header_seconds``.
 
     Uvicorn itself waits without end: a few hundred connections that send a byte now and then would take all of the
     server's file handles.
     """
 
-    class Patient(H11Protocol):
+    class HeaderTimeoutProtocol(H11Protocol):
         """Watches each connection from its first moment, and again from the first byte of each further request."""
 
         _headers_due: asyncio.TimerHandle | None = None
@@ -35,31 +35,31 @@ def patient_protocol(header_seconds: float) -> type[H11Protocol]:
         def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - as in uvicorn
             """A client has come."""
             super().connection_made(transport)
-            self._watch()
+            self._start_timer()
 
         def connection_lost(self, exc: Exception | None) -> None:
             """It has gone."""
-            self._rest()
+            self._cancel_timer()
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
             """It has sent something."""
             super().data_received(data)
             if self.conn.their_state is h11.IDLE:
-                self._watch()
+                self._start_timer()
             else:
-                self._rest()
+                self._cancel_timer()
 
-        def _watch(self) -> None:
+        def _start_timer(self) -> None:
             if self._headers_due is None:
-                self._headers_due = self.loop.call_later(header_seconds, self._give_up)
+                self._headers_due = self.loop.call_later(header_seconds, self._on_timeout)
 
-        def _rest(self) -> None:
+        def _cancel_timer(self) -> None:
             if self._headers_due is not None:
                 self._headers_due.cancel()
                 self._headers_due = None
 
-        def _give_up(self) -> None:
+        def _on_timeout(self) -> None:
             self._headers_due = None
             if not self.transport.is_closing():
                 error = ApiError(408, "The request's headers came too slowly.", "request_timeout")
@@ -68,4 +68,4 @@ def patient_protocol(header_seconds: float) -> type[H11Protocol]:
                 self.transport.write(head.encode() + b"content-type: application/json\r\n\r\n" + body)
                 self.transport.close()
 
-    return Patient
+    return HeaderTimeoutProtocol

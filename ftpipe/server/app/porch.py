@@ -10,16 +10,16 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ftpipe.server.owners import Gate
+from ftpipe.server.owners import HostPolicy
 from ftpipe.server.wire import ApiError
 
 access = logging.getLogger("ftpipe.server.access")
 
-ROUTE = "ftpipe.route"
+ROUTE_SCOPE_KEY = "ftpipe.route"
 """Key in the scope under which an exchange notes its route."""
 
 
-class Porch:
+class RequestGuardMiddleware:
     """ASGI middleware.
 
     Args:
@@ -27,7 +27,7 @@ class Porch:
         gate: Which Host and Origin headers are believed.
     """
 
-    def __init__(self, app: ASGIApp, gate: Gate) -> None:
+    def __init__(self, app: ASGIApp, gate: HostPolicy) -> None:
         self._app = app
         self._gate = gate
 
@@ -36,7 +36,7 @@ class Porch:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        visit = _Visit(scope, send)
+        visit = _AccessLogEntry(scope, send)
         try:
             self._gate.check(Headers(scope=scope))
             if scope["headers"] and Headers(scope=scope).get("content-encoding", "identity") != "identity":
@@ -51,7 +51,7 @@ class Porch:
             visit.log()
 
 
-class _Visit:
+class _AccessLogEntry:
     """One request on its way through."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
@@ -74,5 +74,5 @@ class _Visit:
     def log(self) -> None:
         """One line: the route with its parameters' names only, so that nothing of the request is kept."""
         milliseconds = (time.perf_counter() - self._began) * 1000
-        route = self._scope.get(ROUTE, "-")
+        route = self._scope.get(ROUTE_SCOPE_KEY, "-")
         access.info("%s %s %d %.0fms %s", self._scope["method"], route, self._status, milliseconds, self._id)

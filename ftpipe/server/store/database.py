@@ -11,12 +11,12 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from ftpipe.errors import StateError
+from ftpipe.errors import LocalStateError
 from ftpipe.server.store import schema
-from ftpipe.server.store.files import FileRows, PartRows, UploadRows
-from ftpipe.server.store.history import CheckpointRows, EventRows
-from ftpipe.server.store.jobs import JobRows
-from ftpipe.server.store.rest import CompletionRows, PermissionRows, ReplyRows
+from ftpipe.server.store.files import FileRepository, PartRepository, UploadRepository
+from ftpipe.server.store.history import CheckpointRepository, EventRepository
+from ftpipe.server.store.jobs import JobRepository
+from ftpipe.server.store.rest import CompletionRepository, IdempotencyRepository, PermissionRepository
 
 BUSY_SECONDS = 30
 """How long a writer waits for another writer."""
@@ -28,15 +28,15 @@ class Transaction:
     def __init__(self, conn: Connection) -> None:
         self.afterwards: list[Callable[[], None]] = []
         """Done once the transaction is durable, for example removing bytes that no row names any more."""
-        self.files = FileRows(conn)
-        self.uploads = UploadRows(conn)
-        self.parts = PartRows(conn)
-        self.jobs = JobRows(conn)
-        self.events = EventRows(conn)
-        self.checkpoints = CheckpointRows(conn)
-        self.permissions = PermissionRows(conn)
-        self.completions = CompletionRows(conn)
-        self.replies = ReplyRows(conn)
+        self.files = FileRepository(conn)
+        self.uploads = UploadRepository(conn)
+        self.parts = PartRepository(conn)
+        self.jobs = JobRepository(conn)
+        self.events = EventRepository(conn)
+        self.checkpoints = CheckpointRepository(conn)
+        self.permissions = PermissionRepository(conn)
+        self.completions = CompletionRepository(conn)
+        self.idempotency_keys = IdempotencyRepository(conn)
 
 
 class Store:
@@ -51,7 +51,7 @@ class Store:
         """A consistent view; nothing is written.
 
         Raises:
-            StateError: If the database cannot be read.
+            LocalStateError: If the database cannot be read.
         """
         with _translated(), self._engine.connect() as conn:
             yield Transaction(conn)
@@ -63,7 +63,7 @@ class Store:
         It takes the write lock at its start: a deferred one would meet "database is locked" without waiting.
 
         Raises:
-            StateError: If the disk is full, or the database is damaged or locked for too long.
+            LocalStateError: If the disk is full, or the database is damaged or locked for too long.
         """
         with _translated(), self._writing.begin() as conn:
             transaction = Transaction(conn)
@@ -83,7 +83,7 @@ def open_store(path: Path) -> Store:
         path: The SQLite file; its folder must exist.
 
     Raises:
-        StateError: If the file is no database, is damaged, or was made by a newer ftpipe.
+        LocalStateError: If the file is no database, is damaged, or was made by a newer ftpipe.
     """
     if not path.exists():
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
@@ -95,7 +95,7 @@ def open_store(path: Path) -> Store:
     try:
         with _translated(), engine.execution_options(ftpipe_begin="BEGIN IMMEDIATE").begin() as conn:
             _prepare(conn, path)
-    except StateError:
+    except LocalStateError:
         engine.dispose()
         raise
     return Store(engine)
@@ -116,7 +116,7 @@ def _prepare(conn: Connection, path: Path) -> None:
     version = conn.execute(text("PRAGMA user_version")).scalar() or 0
     if version > schema.VERSION:
         message = f"{path} was made by a newer ftpipe (schema {version}, this one knows {schema.VERSION})"
-        raise StateError(message, "upgrade ftpipe, or choose another folder with --data-dir")
+        raise LocalStateError(message, "upgrade ftpipe, or choose another folder with --data-dir")
     if version < schema.VERSION:
         schema.metadata.create_all(conn)
         conn.execute(text(f"PRAGMA user_version={schema.VERSION}"))
@@ -129,7 +129,7 @@ def _translated() -> Iterator[None]:
         yield
     except OperationalError as exc:
         message = f"the server's database cannot be used: {exc.orig}"
-        raise StateError(message, "free some disk space or check the folder's permissions") from exc
+        raise LocalStateError(message, "free some disk space or check the folder's permissions") from exc
     except SQLAlchemyError as exc:
         message = f"the server's database is at fault: {exc}"
-        raise StateError(message, "stop the server and move the database file aside") from exc
+        raise LocalStateError(message, "stop the server and move the database file aside") from exc

@@ -5,11 +5,11 @@ from __future__ import annotations
 from sqlalchemy import ColumnElement, delete, or_, update
 
 from ftpipe.server.store import schema
-from ftpipe.server.store.paging import Page, Rows
+from ftpipe.server.store.paging import Page, Repository
 from ftpipe.server.store.rows import FileRow, PartRow, UploadRow
 
 
-class FileRows(Rows[FileRow]):
+class FileRepository(Repository[FileRow]):
     """The files table."""
 
     table = schema.files
@@ -44,7 +44,7 @@ class FileRows(Rows[FileRow]):
         ]
 
 
-class UploadRows(Rows[UploadRow]):
+class UploadRepository(Repository[UploadRow]):
     """The uploads table."""
 
     table = schema.uploads
@@ -54,7 +54,7 @@ class UploadRows(Rows[UploadRow]):
         """One owner's upload."""
         return self.one(schema.uploads.c.id == upload_id, schema.uploads.c.owner == owner)
 
-    def settle(self, upload_id: str, status: str, file_id: str | None = None) -> None:
+    def set_status(self, upload_id: str, status: str, file_id: str | None = None) -> None:
         """Give an upload the status that it ends in."""
         query = update(schema.uploads).where(schema.uploads.c.id == upload_id)
         self.conn.execute(query.values(status=status, file_id=file_id))
@@ -64,16 +64,16 @@ class UploadRows(Rows[UploadRow]):
         return self.all(schema.uploads.c.status == "pending", schema.uploads.c.expires_at <= now)
 
 
-class PartRows(Rows[PartRow]):
+class PartRepository(Repository[PartRow]):
     """The parts table."""
 
     table = schema.parts
     kind = PartRow
 
-    def of(self, upload_id: str) -> list[PartRow]:
+    def for_upload(self, upload_id: str) -> list[PartRow]:
         """All parts of an upload, in the order of their arrival."""
         return self.all(schema.parts.c.upload_id == upload_id)
 
-    def drop(self, upload_id: str) -> None:
+    def delete_for_upload(self, upload_id: str) -> None:
         """Forget the parts of an upload that has ended."""
         self.conn.execute(delete(schema.parts).where(schema.parts.c.upload_id == upload_id))

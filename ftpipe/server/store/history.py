@@ -8,7 +8,7 @@ from sqlalchemy import update
 
 from ftpipe.server.clock import now
 from ftpipe.server.store import schema
-from ftpipe.server.store.paging import Page, Rows
+from ftpipe.server.store.paging import Page, Repository
 from ftpipe.server.store.rows import CheckpointRow, EventRow
 from ftpipe.server.wire import new_id
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ftpipe.server.store.database import Transaction
 
 
-class EventRows(Rows[EventRow]):
+class EventRepository(Repository[EventRow]):
     """The events table."""
 
     table = schema.events
@@ -27,7 +27,7 @@ class EventRows(Rows[EventRow]):
         return self.page([schema.events.c.job_id == job_id], after=after, limit=limit)
 
 
-class CheckpointRows(Rows[CheckpointRow]):
+class CheckpointRepository(Repository[CheckpointRow]):
     """The checkpoints table."""
 
     table = schema.checkpoints
@@ -38,7 +38,7 @@ class CheckpointRows(Rows[CheckpointRow]):
         where = [schema.checkpoints.c.job_id == job_id, schema.checkpoints.c.removed.is_(False)]
         return self.page(where, after=after, limit=limit, order=schema.checkpoints.c.step)
 
-    def of(self, job_id: str) -> list[CheckpointRow]:
+    def for_job(self, job_id: str) -> list[CheckpointRow]:
         """All checkpoints that a job ever made, in the order they were made."""
         return self.all(schema.checkpoints.c.job_id == job_id)
 
@@ -52,7 +52,7 @@ class CheckpointRows(Rows[CheckpointRow]):
         self.conn.execute(query.values(removed=True))
 
 
-def say(tx: Transaction, job_id: str, message: str, *, level: str = "info") -> None:
+def append_event(tx: Transaction, job_id: str, message: str, *, level: str = "info") -> None:
     """Add an event of the server's own to a job."""
     row = EventRow(id=new_id("ftevent-"), job_id=job_id, created_at=now(), level=level, type="message", message=message)
     tx.events.add(row)

@@ -8,13 +8,13 @@ from typing import Any
 from sqlalchemy import func, insert, or_, select, update
 
 from ftpipe.server.store import schema
-from ftpipe.server.store.paging import Page, Rows
+from ftpipe.server.store.paging import Page, Repository
 from ftpipe.server.store.rows import JobRow
 
-ENDED = ("succeeded", "failed", "cancelled")
+TERMINAL_STATUSES = ("succeeded", "failed", "cancelled")
 
 
-class JobRows(Rows[JobRow]):
+class JobRepository(Repository[JobRow]):
     """The jobs table."""
 
     table = schema.jobs
@@ -55,18 +55,18 @@ class JobRows(Rows[JobRow]):
             where.append(~select(schema.job_pairs.c.job_id).where(of_job).exists())
         return self.page(where, after=after, limit=limit)
 
-    def change(self, job_id: str, **values: Any) -> None:
+    def update(self, job_id: str, **values: Any) -> None:
         """Set columns of one job."""
         self.conn.execute(update(schema.jobs).where(schema.jobs.c.id == job_id).values(**values))
 
     def open(self) -> list[JobRow]:
         """Jobs that need the supervisor: not ended, or with a trainer that must still be ended; oldest first."""
-        idle = (*ENDED, "paused")
+        idle = (*TERMINAL_STATUSES, "paused")
         return self.all(or_(schema.jobs.c.status.not_in(idle), schema.jobs.c.holds.is_(True)))
 
     def count_open(self, owner: str) -> int:
         """How many jobs of this owner have not ended."""
-        query = select(func.count()).where(schema.jobs.c.owner == owner, schema.jobs.c.status.not_in(ENDED))
+        query = select(func.count()).where(schema.jobs.c.owner == owner, schema.jobs.c.status.not_in(TERMINAL_STATUSES))
         return self.conn.execute(query).scalar_one()
 
     def by_model(self, name: str) -> JobRow | None:

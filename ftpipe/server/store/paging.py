@@ -29,7 +29,7 @@ class Page(Generic[Row]):
     has_more: bool
 
 
-class Rows(Generic[Row]):
+class Repository(Generic[Row]):
     """A table read and written as records; the tables' own classes add what is theirs.
 
     Args:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from sqlalchemy import ColumnElement, delete, func, select
 
 from ftpipe.server.store import schema
-from ftpipe.server.store.paging import Page, Rows
-from ftpipe.server.store.rows import CompletionRow, PermissionRow, ReplyRow
+from ftpipe.server.store.paging import Page, Repository
+from ftpipe.server.store.rows import CompletionRow, IdempotencyRow, PermissionRow
 
 
-class PermissionRows(Rows[PermissionRow]):
+class PermissionRepository(Repository[PermissionRow]):
     """The permissions table."""
 
     table = schema.permissions
@@ -39,7 +39,7 @@ class PermissionRows(Rows[PermissionRow]):
         self.conn.execute(delete(schema.permissions).where(schema.permissions.c.id == permission_id))
 
 
-class CompletionRows(Rows[CompletionRow]):
+class CompletionRepository(Repository[CompletionRow]):
     """The table of stored chat answers."""
 
     table = schema.completions
@@ -68,16 +68,16 @@ class CompletionRows(Rows[CompletionRow]):
         return self.page(where, after=after, limit=limit, oldest_first=oldest_first)
 
 
-class ReplyRows(Rows[ReplyRow]):
+class IdempotencyRepository(Repository[IdempotencyRow]):
     """The table of answers given under an Idempotency-Key."""
 
-    table = schema.replies
-    kind = ReplyRow
+    table = schema.idempotency_keys
+    kind = IdempotencyRow
 
-    def find(self, owner: str, key: str) -> ReplyRow | None:
+    def find(self, owner: str, key: str) -> IdempotencyRow | None:
         """What was answered under this key."""
-        return self.one(schema.replies.c.owner == owner, schema.replies.c.key == key)
+        return self.one(schema.idempotency_keys.c.owner == owner, schema.idempotency_keys.c.key == key)
 
-    def forget_before(self, moment: int) -> None:
+    def delete_before(self, moment: int) -> None:
         """Drop replies that are older than they are promised to be kept."""
-        self.conn.execute(delete(schema.replies).where(schema.replies.c.created_at < moment))
+        self.conn.execute(delete(schema.idempotency_keys).where(schema.idempotency_keys.c.created_at < moment))

@@ -154,7 +154,7 @@ class CompletionRow:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplyRow:
+class IdempotencyRow:
     """The answer given under an Idempotency-Key."""
 
     owner: str

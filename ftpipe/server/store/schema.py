@@ -167,8 +167,8 @@ completions = Table(
     sqlite_autoincrement=True,
 )
 
-replies = Table(
-    "replies",
+idempotency_keys = Table(
+    "idempotency_keys",
     metadata,
     Column("owner", String, primary_key=True),
     Column("key", String, primary_key=True),

@@ -1,4 +1,4 @@
-"""Entry of the trainer's process: ``python -m ftpipe.server.trainers JOBDIR``, or ``--follow`` to help another one.
+"""Entry of the trainer's process: ``python -m ftpipe.server.trainers JOBDIR``, or ``--worker`` to help another one.
 
 SIGUSR1 pauses at the next step; SIGTERM ends the process where it stands, which no file minds.
 """
@@ -30,20 +30,20 @@ def main(arguments: list[str]) -> int:
     """Run the job folder that is named; 0 where the job has a result or is paused, 2 on a wrong call."""
     flag = PauseFlag()
     signal.signal(signal.SIGUSR1, flag.catch)  # before the slow imports: the signal may come early
-    if len(arguments) == 4 and arguments[0] == "--follow":
-        from ftpipe.server.trainers.crew import follow_beside
+    if len(arguments) == 4 and arguments[0] == "--worker":
+        from ftpipe.server.trainers.crew import run_local_worker
 
-        follow_beside(arguments[1], rank=int(arguments[2]), size=int(arguments[3]))
+        run_local_worker(arguments[1], rank=int(arguments[2]), size=int(arguments[3]))
         return 0
     if len(arguments) != 1:
-        sys.stderr.write("usage: python -m ftpipe.server.trainers JOBDIR | --follow STORE RANK SIZE\n")
+        sys.stderr.write("usage: python -m ftpipe.server.trainers JOBDIR | --worker STORE RANK SIZE\n")
         return 2
     from ftpipe.server.trainers.job import run_job
-    from ftpipe.server.trainers.jobfolder import JobFolder
-    from ftpipe.server.trainers.machine import rest_idle_threads
+    from ftpipe.server.trainers.jobfolder import JobDirectory
+    from ftpipe.server.trainers.machine import use_passive_omp_wait
 
-    rest_idle_threads()
-    run_job(JobFolder(Path(arguments[0]).absolute()), flag)
+    use_passive_omp_wait()
+    run_job(JobDirectory(Path(arguments[0]).absolute()), flag)
     return 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ftpipe.errors import DatasetError
-from ftpipe.server.masking import ChatMask, Example, MaskError
+from ftpipe.server.masking import ChatTemplateError, ChatTokenizer, Example
 
 BUCKET_BATCHES = 8
 """Batches that are sorted by length together: enough for little padding, few enough for a random order."""
@@ -19,7 +19,7 @@ LEAST_SHARED = 8
 
 
 @dataclass(frozen=True)
-class Rows:
+class TokenizedDataset:
     """The sequences of a file.
 
     Attributes:
@@ -66,7 +66,7 @@ def _record(text: bytes, line: int) -> dict[str, Any]:
     return record
 
 
-def read_rows(path: Path, mask: ChatMask, *, limit: int) -> Rows:
+def read_rows(path: Path, mask: ChatTokenizer, *, limit: int) -> TokenizedDataset:
     """Render, tokenise and mask every row of a chat file.
 
     Args:
@@ -84,24 +84,24 @@ def read_rows(path: Path, mask: ChatMask, *, limit: int) -> Rows:
     for line, record in iter_rows(path):
         try:
             for example in mask.examples(record):
-                kept = example.cut(limit)
+                kept = example.truncate(limit)
                 if len(kept.ids) < len(example.ids):
                     cut.append(line)
                 if kept.trained == 0:
-                    raise MaskError(f"its answer lies wholly beyond {limit} tokens, where the row is cut")
+                    raise ChatTemplateError(f"its answer lies wholly beyond {limit} tokens, where the row is cut")
                 found.append(kept)
                 lines.append(line)
-        except MaskError as exc:
+        except ChatTemplateError as exc:
             faults.append(f"line {line}: {exc.message}")
     if faults:
         more = f"; and {len(faults) - 10} more" if len(faults) > 10 else ""
         raise DatasetError("; ".join(faults[:10]) + more, "mend or remove these rows")
     if not found:
         raise DatasetError(f"the file {path.name} holds no rows", "give it at least ten conversations")
-    return Rows(tuple(found), tuple(lines), tuple(dict.fromkeys(cut)), mask.unrolled)
+    return TokenizedDataset(tuple(found), tuple(lines), tuple(dict.fromkeys(cut)), mask.unrolled)
 
 
-def epoch_order(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
+def epoch_batches(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
     """Indices of the examples of each batch in one epoch.
 
     Shuffled anew each epoch; within a window of some batches sorted by length, so that a batch holds rows of like
@@ -133,7 +133,7 @@ def micro_batches(examples: Sequence[Example], most_tokens: int) -> list[list[Ex
     return parts
 
 
-def shared_start(examples: Sequence[Example]) -> int:
+def common_prefix_length(examples: Sequence[Example]) -> int:
     """How many tokens all rows have in common at their start and may be computed once; 0 where too few.
 
     Only positions that predict nothing trained are shared: the last shared position lies before the one that

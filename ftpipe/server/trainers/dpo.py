@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftpipe.errors import DatasetError
-from ftpipe.server.masking import ChatMask, Example, MaskError
+from ftpipe.server.masking import ChatTemplateError, ChatTokenizer, Example
 from ftpipe.server.trainers.batches import iter_rows
 from ftpipe.server.trainers.language_model import LanguageModel, States
-from ftpipe.server.trainers.losses import HEAD_CHUNK, MOST_TOKENS, Score, score_rows, token_losses
+from ftpipe.server.trainers.losses import HEAD_CHUNK, MOST_TOKENS, LossStats, score_rows, token_losses
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +48,7 @@ class Pair:
         return cls(Example.from_json(row[0]), Example.from_json(row[1]), row[2], row[3])
 
 
-def read_pairs(path: Path, mask: ChatMask, *, limit: int) -> list[Pair]:
+def read_pairs(path: Path, mask: ChatTokenizer, *, limit: int) -> list[Pair]:
     """Render, tokenise and mask every row of a preference file.
 
     Raises:
@@ -60,9 +60,11 @@ def read_pairs(path: Path, mask: ChatMask, *, limit: int) -> list[Pair]:
         try:
             chosen, rejected = mask.pair(record)
             if max(len(chosen.ids), len(rejected.ids)) > limit:
-                raise MaskError(f"it has more than {limit} tokens, and an answer that is cut cannot be compared")
+                raise ChatTemplateError(
+                    f"it has more than {limit} tokens, and an answer that is cut cannot be compared"
+                )
             pairs.append(Pair(chosen, rejected))
-        except MaskError as exc:
+        except ChatTemplateError as exc:
             faults.append(f"line {line}: {exc.message}")
         except (KeyError, TypeError, AttributeError, IndexError):
             faults.append(f"line {line}: it is no preference row (input, preferred_output, non_preferred_output)")
@@ -74,7 +76,7 @@ def read_pairs(path: Path, mask: ChatMask, *, limit: int) -> list[Pair]:
     return pairs
 
 
-def with_reference(lm: LanguageModel, pairs: Sequence[Pair]) -> list[Pair]:
+def with_reference_logprobs(lm: LanguageModel, pairs: Sequence[Pair]) -> list[Pair]:
     """The pairs with their log-probabilities under the model as it is now."""
     flat = [example for pair in pairs for example in (pair.chosen, pair.rejected)]
     before = [-row.loss for row in score_rows(lm, flat)]
@@ -84,7 +86,7 @@ def with_reference(lm: LanguageModel, pairs: Sequence[Pair]) -> list[Pair]:
 
 
 @dataclass
-class Preference:
+class DPOObjective:
     """The objective of preference tuning; scores count pairs, and a pair is right where its margin is positive."""
 
     lm: LanguageModel
@@ -107,19 +109,19 @@ class Preference:
         return {"pairs": pairs, "validation": validation, "beta": self.beta}
 
     @classmethod
-    def from_json(cls, lm: LanguageModel, row: Mapping[str, Any]) -> Preference:
+    def from_json(cls, lm: LanguageModel, row: Mapping[str, Any]) -> DPOObjective:
         """The objective that ``as_json`` told of, on another process's model."""
         pairs, validation = ([Pair.from_json(pair) for pair in row[name]] for name in ("pairs", "validation"))
         return cls(lm, pairs, row["beta"], validation)
 
-    def learn(self, indices: Sequence[int], of: Sequence[int] | None = None) -> Score:
+    def backward(self, indices: Sequence[int], of: Sequence[int] | None = None) -> LossStats:
         """Add the gradient of pairs of the batch ``of``, in parts that fit into memory; scored before the step."""
-        scored = Score()
+        scored = LossStats()
         for part in _parts([self.pairs[index] for index in indices]):
             scored += self._learn_part(part, of_pairs=len(indices if of is None else of))
         return scored
 
-    def validate(self, indices: Sequence[int] | None) -> Score:
+    def validate(self, indices: Sequence[int] | None) -> LossStats:
         """Score the validation pairs at ``indices``, or all."""
         chosen = self.validation if indices is None else [self.validation[index] for index in indices]
         rows = score_rows(self.lm, [example for pair in chosen for example in (pair.chosen, pair.rejected)])
@@ -128,7 +130,7 @@ class Preference:
         logprobs_2P = torch.tensor([-row.loss for row in rows]).view(-1, 2).T
         return self._score(self._margins(chosen, logprobs_2P))
 
-    def _learn_part(self, pairs: Sequence[Pair], *, of_pairs: int) -> Score:
+    def _learn_part(self, pairs: Sequence[Pair], *, of_pairs: int) -> LossStats:
         """Gradient in two passes over the head: the pair losses first, then each token with its pair's weight."""
         import torch
 
@@ -158,10 +160,10 @@ class Preference:
         moved_2P = logprobs_2P.cpu() - before_2P
         return self.beta * (moved_2P[0] - moved_2P[1])
 
-    def _score(self, margins_P: torch.Tensor) -> Score:
+    def _score(self, margins_P: torch.Tensor) -> LossStats:
         from torch.nn.functional import logsigmoid
 
-        return Score(float(-logsigmoid(margins_P).sum()), int((margins_P > 0).sum()), len(margins_P))
+        return LossStats(float(-logsigmoid(margins_P).sum()), int((margins_P > 0).sum()), len(margins_P))
 
 
 def _parts(pairs: Sequence[Pair]) -> list[list[Pair]]:

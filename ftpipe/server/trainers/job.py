@@ -11,22 +11,22 @@ from functools import partial
 from ftpipe.errors import DatasetError, FtpipeError, UsageError
 from ftpipe.server.bases import resolve_base
 from ftpipe.server.export import load_adapter
-from ftpipe.server.masking import ChatMask, Example, MaskError
-from ftpipe.server.trainers.batches import Rows, read_rows
-from ftpipe.server.trainers.crew import crewed
-from ftpipe.server.trainers.dpo import Pair, Preference, read_pairs, with_reference
-from ftpipe.server.trainers.jobfolder import JobFolder, Spec, write_json
+from ftpipe.server.masking import ChatTemplateError, ChatTokenizer, Example
+from ftpipe.server.trainers.batches import TokenizedDataset, read_rows
+from ftpipe.server.trainers.crew import distributed
+from ftpipe.server.trainers.dpo import DPOObjective, Pair, read_pairs, with_reference_logprobs
+from ftpipe.server.trainers.jobfolder import JobDirectory, JobSpec, write_json
 from ftpipe.server.trainers.language_model import LanguageModel
-from ftpipe.server.trainers.loop import Loop, Objective, Supervised
+from ftpipe.server.trainers.loop import Objective, SupervisedObjective, Trainer
 from ftpipe.server.trainers.lora import add_adapter, load_base, load_tokenizer
-from ftpipe.server.trainers.machine import Machine, choose_machine
-from ftpipe.server.trainers.plan import Plan, make_plan
+from ftpipe.server.trainers.machine import DeviceConfig, select_device
+from ftpipe.server.trainers.plan import ResolvedHyperparameters, resolve_hyperparameters
 from ftpipe.server.untyped import CausalModel, Tokenizer
 
 METHODS = ("supervised", "dpo")
 
 
-def run_job(folder: JobFolder, pause_wanted: Callable[[], bool] = lambda: False) -> str:
+def run_job(folder: JobDirectory, pause_wanted: Callable[[], bool] = lambda: False) -> str:
     """Run or go on with the job in ``folder``.
 
     Args:
@@ -40,8 +40,10 @@ def run_job(folder: JobFolder, pause_wanted: Callable[[], bool] = lambda: False)
     try:
         spec = folder.spec()
         loop, machine = _prepare(folder, spec, pause_wanted)
-        say = partial(_say_once, folder, set(folder.told()[1]))
-        helpers = crewed(loop, spec.crew, method=spec.method, machine=machine, models_dir=spec.models_dir, say=say)
+        say = partial(_say_once, folder, set(folder.last_reported()[1]))
+        helpers = distributed(
+            loop, spec.worker_config, method=spec.method, machine=machine, models_dir=spec.models_dir, say=say
+        )
         with helpers as helped:
             finished = helped.run()
         if not finished:
@@ -57,48 +59,48 @@ def run_job(folder: JobFolder, pause_wanted: Callable[[], bool] = lambda: False)
 
 def _code(exc: FtpipeError) -> str:
     """Source: OpenAI's job errors as seen in public logs, 2026-11-24."""
-    if isinstance(exc, DatasetError | MaskError):
+    if isinstance(exc, DatasetError | ChatTemplateError):
         return "invalid_training_file"
     return "invalid_hyperparameters" if isinstance(exc, UsageError) else exc.code
 
 
 def _param(exc: FtpipeError) -> str | None:
-    if isinstance(exc, DatasetError | MaskError):
+    if isinstance(exc, DatasetError | ChatTemplateError):
         return "training_file"
     return "hyperparameters" if isinstance(exc, UsageError) else None
 
 
-def _say_once(folder: JobFolder, said: set[str], text: str, level: str = "info") -> None:
+def _say_once(folder: JobDirectory, said: set[str], text: str, level: str = "info") -> None:
     if text not in said:
         said.add(text)
         folder.event(text, level=level)
 
 
-def _prepare(folder: JobFolder, spec: Spec, pause_wanted: Callable[[], bool]) -> tuple[Loop, Machine]:
+def _prepare(folder: JobDirectory, spec: JobSpec, pause_wanted: Callable[[], bool]) -> tuple[Trainer, DeviceConfig]:
     if spec.method not in METHODS:
         raise UsageError(
             f"the local engine trains {' and '.join(METHODS)}, not {spec.method}", f"choose the method {METHODS[0]}"
         )
-    say = partial(_say_once, folder, set(folder.told()[1]))
+    say = partial(_say_once, folder, set(folder.last_reported()[1]))
     base_folder = resolve_base(spec.base, models_dir=spec.models_dir, say=say)
     machine, kept_plan = _kept(folder)
     base = load_base(base_folder, machine)
     task = _Task(spec, load_tokenizer(base_folder), machine, base, kept_plan)
     loaded = task.preferences() if spec.method == "dpo" else task.conversations(say)
-    write_json(folder.path / "plan.json", {"machine": vars(machine), "plan": loaded.plan.as_json()})
+    write_json(folder.path / "plan.json", {"device_config": vars(machine), "hyperparameters": loaded.plan.as_json()})
     if spec.adapter is None:
         model = add_adapter(base, loaded.plan, seed=spec.seed)
     else:
         model = load_adapter(base, spec.adapter, trainable=True)
     objective = loaded.objective(LanguageModel(model))
-    return Loop(folder, loaded.plan, objective, model, spec.base, spec.seed, pause_wanted), machine
+    return Trainer(folder, loaded.plan, objective, model, spec.base, spec.seed, pause_wanted), machine
 
 
 @dataclass(frozen=True)
 class _Loaded:
     """The numbers of a job, and what makes its objective once there is a model."""
 
-    plan: Plan
+    plan: ResolvedHyperparameters
     objective: Callable[[LanguageModel], Objective]
 
 
@@ -106,26 +108,26 @@ class _Loaded:
 class _Task:
     """What reading a job's data needs."""
 
-    spec: Spec
+    spec: JobSpec
     tokenizer: Tokenizer
-    machine: Machine
+    machine: DeviceConfig
     base: CausalModel
-    kept: Plan | None
+    kept: ResolvedHyperparameters | None
 
     def conversations(self, say: Callable[..., None]) -> _Loaded:
         """Chat rows for supervised tuning."""
         limit = self.plan_for(1).max_length
-        rows = read_rows(self.spec.training_file, ChatMask(self.tokenizer), limit=limit)
+        rows = read_rows(self.spec.training_file, ChatTokenizer(self.tokenizer), limit=limit)
         valid: tuple[Example, ...] = ()
         if self.spec.validation_file is not None:
             with _naming_the_validation_file():
-                valid = read_rows(self.spec.validation_file, ChatMask(self.tokenizer), limit=limit).examples
+                valid = read_rows(self.spec.validation_file, ChatTokenizer(self.tokenizer), limit=limit).examples
         _warn(rows, limit, say)
-        return _Loaded(self.plan_for(len(rows.examples)), lambda lm: Supervised(lm, rows.examples, valid))
+        return _Loaded(self.plan_for(len(rows.examples)), lambda lm: SupervisedObjective(lm, rows.examples, valid))
 
     def preferences(self) -> _Loaded:
         """Pairs for preference tuning."""
-        mask, limit = ChatMask(self.tokenizer), self.plan_for(1).max_length
+        mask, limit = ChatTokenizer(self.tokenizer), self.plan_for(1).max_length
         pairs = read_pairs(self.spec.training_file, mask, limit=limit)
         valid: list[Pair] = []
         if self.spec.validation_file is not None:
@@ -133,14 +135,16 @@ class _Task:
                 valid = read_pairs(self.spec.validation_file, mask, limit=limit)
         plan = self.plan_for(len(pairs))
 
-        def objective(lm: LanguageModel) -> Preference:
-            return Preference(lm, with_reference(lm, pairs), plan.beta or 0.1, with_reference(lm, valid))
+        def objective(lm: LanguageModel) -> DPOObjective:
+            return DPOObjective(
+                lm, with_reference_logprobs(lm, pairs), plan.beta or 0.1, with_reference_logprobs(lm, valid)
+            )
 
         return _Loaded(plan, objective)
 
-    def plan_for(self, examples: int) -> Plan:
+    def plan_for(self, examples: int) -> ResolvedHyperparameters:
         """The plan of the first start, else one for this many examples."""
-        return self.kept or make_plan(
+        return self.kept or resolve_hyperparameters(
             self.spec.hyperparameters,
             examples=examples,
             parameters=sum(parameter.numel() for parameter in self.base.parameters()),
@@ -158,17 +162,17 @@ def _naming_the_validation_file() -> Iterator[None]:
         raise DatasetError(f"validation file: {exc.message}", exc.hint) from exc
 
 
-def _kept(folder: JobFolder) -> tuple[Machine, Plan | None]:
+def _kept(folder: JobDirectory) -> tuple[DeviceConfig, ResolvedHyperparameters | None]:
     """Machine and plan of the first start, so that going on does what was begun; fresh ones for a new job."""
     place = folder.path / "plan.json"
     if not place.exists():
-        return choose_machine(), None
+        return select_device(), None
     row = json.loads(place.read_text(encoding="utf-8"))
-    machine, now = Machine(**row["machine"]), choose_machine()
-    return (machine if machine.device == now.device else now), Plan.from_json(row["plan"])
+    machine, now = DeviceConfig(**row["device_config"]), select_device()
+    return (machine if machine.device == now.device else now), ResolvedHyperparameters.from_json(row["hyperparameters"])
 
 
-def _warn(rows: Rows, limit: int, say: Callable[..., None]) -> None:
+def _warn(rows: TokenizedDataset, limit: int, say: Callable[..., None]) -> None:
     if rows.cut:
         named = ", ".join(str(line) for line in rows.cut[:10]) + ("…" if len(rows.cut) > 10 else "")
         say(

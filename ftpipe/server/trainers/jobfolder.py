@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ftpipe.errors import StateError
+from ftpipe.errors import LocalStateError
 
 CHECKPOINTS_KEPT = 3
 """Source: OpenAI's supervised fine-tuning guide, 2026-07-15: one checkpoint per epoch, the last three kept."""
@@ -33,7 +33,7 @@ _CSV_COLUMNS = {
 
 
 @dataclass(frozen=True)
-class Crew:
+class WorkerConfig:
     """Who shall compute a job.
 
     Attributes:
@@ -48,7 +48,7 @@ class Crew:
 
 
 @dataclass(frozen=True)
-class Spec:
+class JobSpec:
     """What a job was asked to do, as the server wrote it to ``spec.json``."""
 
     job_id: str
@@ -62,7 +62,7 @@ class Spec:
     models_dir: Path
     adapter: Path | None = None
     """Folder of the checkpoint that training starts from; ``None`` for the base alone."""
-    crew: Crew = Crew()
+    worker_config: WorkerConfig = WorkerConfig()
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Progress:
     tokens_per_second: float | None = None
 
 
-class JobFolder:
+class JobDirectory:
     """Reads and writes one job's folder."""
 
     def __init__(self, path: Path) -> None:
@@ -107,16 +107,16 @@ class JobFolder:
         self.metrics = path / "metrics.csv"
         self.result = path / "result.json"
 
-    def spec(self) -> Spec:
+    def spec(self) -> JobSpec:
         """The job's ``spec.json``.
 
         Raises:
-            StateError: It is missing or not what the server writes.
+            LocalStateError: It is missing or not what the server writes.
         """
         try:
             raw = json.loads((self.path / "spec.json").read_text(encoding="utf-8"))
             valid = raw.get("validation_file")
-            return Spec(
+            return JobSpec(
                 job_id=str(raw["job_id"]),
                 method=str(raw["method"]),
                 base=str(raw["base"]),
@@ -127,10 +127,10 @@ class JobFolder:
                 model_name=str(raw.get("model_name", "")),
                 models_dir=Path(raw["models_dir"]),
                 adapter=Path(raw["adapter"]) if raw.get("adapter") else None,
-                crew=Crew(**(raw.get("crew") or {})),
+                worker_config=WorkerConfig(**(raw.get("worker_config") or {})),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-            raise StateError(f"{self.path.name}/spec.json cannot be read: {exc}", "create the job again") from exc
+            raise LocalStateError(f"{self.path.name}/spec.json cannot be read: {exc}", "create the job again") from exc
 
     def clean(self) -> None:
         """Remove what a killed trainer left half-written."""
@@ -156,7 +156,7 @@ class JobFolder:
             file.flush()
             os.fsync(file.fileno())
 
-    def told(self) -> tuple[int, frozenset[str]]:
+    def last_reported(self) -> tuple[int, frozenset[str]]:
         """The last step whose metrics were told, and the messages of all events so far."""
         step, messages = 0, set()
         for row in self._events():
@@ -190,7 +190,7 @@ class JobFolder:
     def checkpoint(self, metrics: StepMetrics) -> Iterator[Path]:
         """A folder to write a checkpoint's files into; on leaving it appears as ``checkpoints/step-N``, whole."""
         self.checkpoints.mkdir(exist_ok=True)
-        with self.whole_folder(self.checkpoints / f"step-{metrics.step}") as scratch:
+        with self.atomic_directory(self.checkpoints / f"step-{metrics.step}") as scratch:
             yield scratch
             files = {file.name: _describe(file) for file in sorted(scratch.iterdir())}
             write_json(scratch / "manifest.json", {"step": metrics.step, "files": files, "metrics": metrics.known()})
@@ -202,7 +202,7 @@ class JobFolder:
             shutil.rmtree(folder)
 
     @contextmanager
-    def whole_folder(self, target: Path) -> Iterator[Path]:
+    def atomic_directory(self, target: Path) -> Iterator[Path]:
         """Write a folder aside, sync it and rename it to ``target``; one that is there already stays."""
         scratch = target.with_name(f".new-{target.name}")
         if scratch.exists():

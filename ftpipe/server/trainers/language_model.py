@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ftpipe.errors import NotFoundError
-from ftpipe.server.masking import IGNORED, Example
-from ftpipe.server.trainers.batches import shared_start
+from ftpipe.server.masking import IGNORE_INDEX, Example
+from ftpipe.server.trainers.batches import common_prefix_length
 from ftpipe.server.untyped import Cache, CausalModel
 
 if TYPE_CHECKING:
@@ -80,11 +80,11 @@ class LanguageModel:
         """
         import torch
 
-        shared = shared_start(examples) if self.shares else 0
+        shared = common_prefix_length(examples) if self.shares else 0
         ids_BT, labels_BT = self._pad([example.ids[shared:] for example in examples], _next_labels(examples, shared))
         cache = self._run_shared(examples[0].ids[:shared], len(examples)) if shared else None
         hidden_BTD = self._decode(ids_BT, cache)
-        chosen = labels_BT != IGNORED
+        chosen = labels_BT != IGNORE_INDEX
         rows_BT = torch.arange(len(examples), device=self.device)[:, None].expand_as(labels_BT)
         return States(hidden_BTD[chosen], labels_BT[chosen], rows_BT[chosen])
 
@@ -113,7 +113,7 @@ class LanguageModel:
 
         width = max(len(row) for row in ids)
         ids_BT = torch.zeros(len(ids), width, dtype=torch.long)
-        labels_BT = torch.full((len(ids), width), IGNORED, dtype=torch.long)
+        labels_BT = torch.full((len(ids), width), IGNORE_INDEX, dtype=torch.long)
         for place, (row, wanted) in enumerate(zip(ids, labels, strict=True)):
             ids_BT[place, : len(row)] = torch.tensor(list(row))
             labels_BT[place, : len(row)] = torch.tensor(list(wanted))
@@ -138,7 +138,7 @@ class LanguageModel:
         import torch
 
         ids = [index % self.config.vocab_size for index in range(PROBE_LENGTH)]
-        rows = [Example(tuple([*ids, last]), (*[IGNORED] * PROBE_LENGTH, last)) for last in (0, 1)]
+        rows = [Example(tuple([*ids, last]), (*[IGNORE_INDEX] * PROBE_LENGTH, last)) for last in (0, 1)]
         try:
             with torch.no_grad():
                 plain = self.states(rows).hidden_ND
@@ -158,4 +158,4 @@ def cache_argument(model: CausalModel) -> str:
 
 def _next_labels(examples: Sequence[Example], shared: int) -> list[list[int]]:
     """Labels moved one place to the left: a position's label is the token that it must predict."""
-    return [[*example.labels[shared + 1 :], IGNORED] for example in examples]
+    return [[*example.labels[shared + 1 :], IGNORE_INDEX] for example in examples]

@@ -8,16 +8,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from ftpipe.server.masking import Example
-from ftpipe.server.trainers.batches import epoch_order, micro_batches
-from ftpipe.server.trainers.jobfolder import JobFolder, Progress, StepMetrics
+from ftpipe.server.trainers.batches import epoch_batches, micro_batches
+from ftpipe.server.trainers.jobfolder import JobDirectory, Progress, StepMetrics
 from ftpipe.server.trainers.language_model import LanguageModel
 from ftpipe.server.trainers.lora import save_adapter, trained_parameters
-from ftpipe.server.trainers.losses import MOST_TOKENS, Score, learn, score
-from ftpipe.server.trainers.plan import Plan
-from ftpipe.server.trainers.state import Reached, load_state, save_state
+from ftpipe.server.trainers.losses import MOST_TOKENS, LossStats, accumulate_gradients, score
+from ftpipe.server.trainers.plan import ResolvedHyperparameters
+from ftpipe.server.trainers.state import TrainerState, load_state, save_state
 from ftpipe.server.untyped import CausalModel, Optimizer
 
-STATE_EVERY_S = 30.0
+SAVE_INTERVAL_S = 30.0
 """Seconds of work that a kill costs at most, besides those since the last epoch."""
 VALIDATIONS = 10
 """How often a run looks at a sample of the validation rows."""
@@ -28,10 +28,10 @@ VALIDATION_SAMPLE = 8
 class Objective(Protocol):
     """What is learnt: supervised or preference."""
 
-    def learn(self, indices: Sequence[int], of: Sequence[int] | None = None) -> Score:
+    def backward(self, indices: Sequence[int], of: Sequence[int] | None = None) -> LossStats:
         """Add the gradient of rows, which may be a share of the batch ``of``; scored before the step."""
 
-    def validate(self, indices: Sequence[int] | None) -> Score:
+    def validate(self, indices: Sequence[int] | None) -> LossStats:
         """Score the validation rows at ``indices``, or all."""
 
     def as_json(self) -> dict[str, Any]:
@@ -47,7 +47,7 @@ class Objective(Protocol):
 
 
 @dataclass
-class Supervised:
+class SupervisedObjective:
     """Cross-entropy over what the assistant says."""
 
     lm: LanguageModel
@@ -63,28 +63,31 @@ class Supervised:
         """How many validation rows there are."""
         return len(self.validation)
 
-    def learn(self, indices: Sequence[int], of: Sequence[int] | None = None) -> Score:
+    def backward(self, indices: Sequence[int], of: Sequence[int] | None = None) -> LossStats:
         """Add the gradient of rows of the batch ``of``, in parts that fit into memory; scored before the step."""
         batch = [self.examples[index] for index in indices]
         of_tokens = sum(self.examples[index].trained for index in (indices if of is None else of))
-        return sum((learn(self.lm, part, of_tokens=of_tokens) for part in micro_batches(batch, MOST_TOKENS)), Score())
+        return sum(
+            (accumulate_gradients(self.lm, part, of_tokens=of_tokens) for part in micro_batches(batch, MOST_TOKENS)),
+            LossStats(),
+        )
 
     def as_json(self) -> dict[str, Any]:
         """The rows, for a process that shares the work."""
         return {"examples": [e.as_json() for e in self.examples], "validation": [e.as_json() for e in self.validation]}
 
     @classmethod
-    def from_json(cls, lm: LanguageModel, row: Mapping[str, Any]) -> Supervised:
+    def from_json(cls, lm: LanguageModel, row: Mapping[str, Any]) -> SupervisedObjective:
         """The objective that ``as_json`` told of, on another process's model."""
         return cls(lm, *([Example.from_json(pair) for pair in row[name]] for name in ("examples", "validation")))
 
-    def validate(self, indices: Sequence[int] | None) -> Score:
+    def validate(self, indices: Sequence[int] | None) -> LossStats:
         """Score the validation rows at ``indices``, or all."""
         return score(self.lm, self.validation if indices is None else [self.validation[i] for i in indices])
 
 
 @dataclass
-class Loop:
+class Trainer:
     """A run over one job folder.
 
     Attributes:
@@ -97,14 +100,14 @@ class Loop:
         pause_wanted: Asked after every step.
     """
 
-    folder: JobFolder
-    plan: Plan
+    folder: JobDirectory
+    plan: ResolvedHyperparameters
     objective: Objective
     model: CausalModel
     base: str
     seed: int
     pause_wanted: Callable[[], bool] = lambda: False
-    reached: Reached = field(init=False)
+    reached: TrainerState = field(init=False)
     progress: Progress = field(init=False)
     total: int = field(init=False)
     _told: int = field(init=False, default=0)
@@ -116,18 +119,18 @@ class Loop:
         saved_at = started_at = time.monotonic()
         began_with = self.reached.trained_tokens
         for epoch in range(self.reached.step // per_epoch, self.plan.n_epochs):
-            batches = epoch_order(self.objective.lengths, self.plan.batch_size, seed=self.seed, epoch=epoch)
+            batches = epoch_batches(self.objective.lengths, self.plan.batch_size, seed=self.seed, epoch=epoch)
             for place, batch in enumerate(
                 batches[self.reached.step - epoch * per_epoch :], self.reached.step % per_epoch
             ):
                 last = place + 1 == per_epoch
                 metrics = self._step(optimizer, batch, full=last)
                 speed = (self.reached.trained_tokens - began_with) / max(1e-9, time.monotonic() - started_at)
-                self._tell(metrics, speed, time.monotonic() - started_at)
+                self._report_step(metrics, speed, time.monotonic() - started_at)
                 if last:
                     self._checkpoint(metrics)
                 pausing = self.pause_wanted() and self.reached.step < self.total
-                if last or pausing or time.monotonic() - saved_at > STATE_EVERY_S:
+                if last or pausing or time.monotonic() - saved_at > SAVE_INTERVAL_S:
                     self._save(optimizer)
                     saved_at = time.monotonic()
                 if pausing:
@@ -140,11 +143,11 @@ class Loop:
 
         parameters = [tensor for _, tensor in trained_parameters(self.model)]
         optimizer = torch.optim.AdamW(parameters, lr=self.plan.learning_rate, weight_decay=0.0)
-        self.reached = load_state(self.folder.resume, self.model, optimizer) or Reached(0, 0, [])
+        self.reached = load_state(self.folder.resume, self.model, optimizer) or TrainerState(0, 0, [])
         self.total = self.plan.steps_per_epoch(len(self.objective.lengths)) * self.plan.n_epochs
         self.progress = Progress(total_steps=self.total, hyperparameters=self.plan.public(), step=self.reached.step)
         self.folder.write_metrics(self.reached.metrics)
-        self._told, messages = self.folder.told()
+        self._told, messages = self.folder.last_reported()
         if "Fine-tuning job started" not in messages:
             self.folder.event("Fine-tuning job started")
         elif self.reached.step:
@@ -159,11 +162,11 @@ class Loop:
         step = self.reached.step + 1
         torch.manual_seed(self.seed * 1_000_003 + step)
         self.model.train()
-        scored = self.objective.learn(batch)
+        scored = self.objective.backward(batch)
         parameters = [tensor for _, tensor in trained_parameters(self.model)]
         torch.nn.utils.clip_grad_norm_(parameters, self.plan.max_grad_norm)
         for group in optimizer.param_groups:
-            group["lr"] = self.plan.rate(step, self.total)
+            group["lr"] = self.plan.learning_rate_at(step, self.total)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         metrics = StepMetrics(step, _rounded(scored.mean_loss), _rounded(scored.accuracy))
@@ -196,7 +199,7 @@ class Loop:
             metrics, valid_loss=_rounded(scored.mean_loss), valid_mean_token_accuracy=_rounded(scored.accuracy)
         )
 
-    def _tell(self, metrics: StepMetrics, speed: float, spent_s: float) -> None:
+    def _report_step(self, metrics: StepMetrics, speed: float, spent_s: float) -> None:
         """Metrics event, CSV and progress of a step. Steps taken again after a kill are not told again."""
         if metrics.step > self._told:
             said = [f"training loss={metrics.train_loss:.2f}"]
@@ -224,7 +227,7 @@ class Loop:
         with self.folder.checkpoint(metrics) as target:
             save_adapter(self.model, target, base=self.base)
         message = f"Checkpoint created at step {metrics.step}"
-        if message not in self.folder.told()[1]:
+        if message not in self.folder.last_reported()[1]:
             self.folder.event(message, data={"step": metrics.step})
         self.folder.prune()
 

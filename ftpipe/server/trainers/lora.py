@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftpipe.errors import MissingExtraError, NotFoundError, UsageError
-from ftpipe.server.trainers.machine import Machine
-from ftpipe.server.trainers.plan import Plan
+from ftpipe.server.trainers.machine import DeviceConfig
+from ftpipe.server.trainers.plan import ResolvedHyperparameters
 from ftpipe.server.untyped import CausalModel, Tokenizer
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def load_base(folder: Path, machine: Machine) -> CausalModel:
+def load_base(folder: Path, machine: DeviceConfig) -> CausalModel:
     """The base model of a folder, frozen, on its device.
 
     Raises:
@@ -55,7 +55,7 @@ def load_base(folder: Path, machine: Machine) -> CausalModel:
     return model.to(machine.device).requires_grad_(requires_grad=False).eval()
 
 
-def add_adapter(base: CausalModel, plan: Plan, *, seed: int) -> CausalModel:
+def add_adapter(base: CausalModel, plan: ResolvedHyperparameters, *, seed: int) -> CausalModel:
     """``base`` with fresh LoRA adapters; the same seed gives the same adapters.
 
     Raises:
@@ -84,7 +84,7 @@ def add_adapter(base: CausalModel, plan: Plan, *, seed: int) -> CausalModel:
 
 
 def adapter_settings(model: CausalModel) -> dict[str, Any]:
-    """What ``wrap`` needs to give another copy of the base adapters of the same shape."""
+    """What ``with_empty_adapter`` needs to give another copy of the base adapters of the same shape."""
     config = model.peft_config["default"]
     names = ("r", "lora_alpha", "lora_dropout", "bias", "task_type")
     targets = config.target_modules
@@ -92,7 +92,7 @@ def adapter_settings(model: CausalModel) -> dict[str, Any]:
     return {**{name: getattr(config, name) for name in names}, "target_modules": kept}
 
 
-def wrap(base: CausalModel, settings: dict[str, Any]) -> CausalModel:
+def with_empty_adapter(base: CausalModel, settings: dict[str, Any]) -> CausalModel:
     """``base`` with adapters of the given shape; what is in them is not yet decided."""
     from peft import LoraConfig, get_peft_model
 

@@ -20,15 +20,15 @@ MOST_TOKENS = 4096
 
 
 @dataclass(frozen=True)
-class Score:
+class LossStats:
     """Sums over trained tokens: their cross-entropy in nats, how many were predicted right, and their number."""
 
     loss: float = 0.0
-    right: int = 0
+    correct: int = 0
     tokens: int = 0
 
-    def __add__(self, other: Score) -> Score:
-        return Score(self.loss + other.loss, self.right + other.right, self.tokens + other.tokens)
+    def __add__(self, other: LossStats) -> LossStats:
+        return LossStats(self.loss + other.loss, self.correct + other.correct, self.tokens + other.tokens)
 
     @property
     def mean_loss(self) -> float:
@@ -38,10 +38,10 @@ class Score:
     @property
     def accuracy(self) -> float:
         """Share of tokens that were predicted right, 0–1."""
-        return self.right / max(1, self.tokens)
+        return self.correct / max(1, self.tokens)
 
 
-def learn(lm: LanguageModel, examples: Sequence[Example], *, of_tokens: int) -> Score:
+def accumulate_gradients(lm: LanguageModel, examples: Sequence[Example], *, of_tokens: int) -> LossStats:
     """Add the gradient of a part of a batch: its summed loss over ``of_tokens``, the trained tokens of the whole batch.
 
     The head is frozen, so its part of the gradient is taken chunk by chunk and only the sum for the states is kept;
@@ -52,17 +52,17 @@ def learn(lm: LanguageModel, examples: Sequence[Example], *, of_tokens: int) -> 
 
     states = lm.states(examples)
     hidden_ND = states.hidden_ND.detach().requires_grad_(requires_grad=True)
-    loss, right = 0.0, 0
+    loss, correct = 0.0, 0
     for part in range(0, len(hidden_ND), HEAD_CHUNK):
         targets = states.targets_N[part : part + HEAD_CHUNK]
         logits = lm.head(hidden_ND[part : part + HEAD_CHUNK])
         summed = cross_entropy(logits, targets, reduction="sum")
         (summed / of_tokens).backward()
         loss += float(summed.detach())
-        right += int((logits.detach().argmax(-1) == targets).sum())
+        correct += int((logits.detach().argmax(-1) == targets).sum())
     if states.hidden_ND.requires_grad:
         torch.autograd.backward(states.hidden_ND, hidden_ND.grad)
-    return Score(loss, right, len(hidden_ND))
+    return LossStats(loss, correct, len(hidden_ND))
 
 
 def token_losses(lm: LanguageModel, states: States) -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,24 +70,24 @@ def token_losses(lm: LanguageModel, states: States) -> tuple[torch.Tensor, torch
     import torch
     from torch.nn.functional import cross_entropy
 
-    losses, right = [], []
+    losses, correct = [], []
     with torch.no_grad():
         for part in range(0, len(states.hidden_ND), HEAD_CHUNK):
             targets = states.targets_N[part : part + HEAD_CHUNK]
             logits = lm.head(states.hidden_ND[part : part + HEAD_CHUNK])
             losses.append(cross_entropy(logits, targets, reduction="none"))
-            right.append(logits.argmax(-1) == targets)
-    return torch.cat(losses), torch.cat(right)
+            correct.append(logits.argmax(-1) == targets)
+    return torch.cat(losses), torch.cat(correct)
 
 
-def score(lm: LanguageModel, examples: Sequence[Example]) -> Score:
+def score(lm: LanguageModel, examples: Sequence[Example]) -> LossStats:
     """Loss and accuracy of the model on examples; the model is in evaluation mode meanwhile."""
-    return sum(score_rows(lm, examples), Score())
+    return sum(score_rows(lm, examples), LossStats())
 
 
 def score_rows(
     lm: LanguageModel, examples: Sequence[Example], on_row: Callable[[int], None] = lambda _: None
-) -> list[Score]:
+) -> list[LossStats]:
     """Loss and accuracy of each example, in the order given.
 
     Args:
@@ -102,7 +102,7 @@ def score_rows(
     places: dict[int, list[int]] = {}
     for place, example in enumerate(examples):
         places.setdefault(id(example), []).append(place)
-    found: list[Score] = [Score()] * len(examples)
+    found: list[LossStats] = [LossStats()] * len(examples)
     done = 0
     with torch.no_grad():
         for batch in micro_batches(examples, MOST_TOKENS):
@@ -110,7 +110,7 @@ def score_rows(
             losses, right = token_losses(lm, states)
             for row, example in enumerate(batch):
                 mine = states.rows_N == row
-                summed = Score(float(losses[mine].sum()), int(right[mine].sum()), int(mine.sum()))
+                summed = LossStats(float(losses[mine].sum()), int(right[mine].sum()), int(mine.sum()))
                 found[places[id(example)].pop(0)] = summed
             done += len(batch)
             on_row(done)

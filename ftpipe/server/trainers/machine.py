@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Machine:
+class DeviceConfig:
     """Where the work is done: ``device`` as torch names it and ``dtype``, ``float32`` or ``bfloat16``."""
 
     device: str
@@ -24,19 +24,19 @@ class Machine:
         return self.device != "cpu"
 
 
-def choose_machine() -> Machine:
+def select_device() -> DeviceConfig:
     """The GPU where there is one, else the CPU in the precision that it is faster at."""
-    rest_idle_threads()
+    use_passive_omp_wait()
     import torch
 
     if torch.cuda.is_available():
-        return Machine("cuda", "bfloat16" if torch.cuda.is_bf16_supported() else "float32")
+        return DeviceConfig("cuda", "bfloat16" if torch.cuda.is_bf16_supported() else "float32")
     if torch.backends.mps.is_available():
-        return Machine("mps", "float32")
-    return Machine("cpu", "bfloat16" if _bfloat16_is_faster() else "float32")
+        return DeviceConfig("mps", "float32")
+    return DeviceConfig("cpu", "bfloat16" if _bfloat16_is_faster() else "float32")
 
 
-def rest_idle_threads() -> None:
+def use_passive_omp_wait() -> None:
     """Let torch's threads sleep while they wait; must be called before torch is imported for the first time.
 
     Threads that spin cost nothing on an idle machine, but slow a busy one down to a quarter: the thread that they wait

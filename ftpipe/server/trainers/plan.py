@@ -16,7 +16,7 @@ LARGEST_AUTO_BATCH = 32
 
 
 @dataclass(frozen=True)
-class Plan:
+class ResolvedHyperparameters:
     """Everything that decides a run's outcome, with the seed and the data.
 
     Attributes:
@@ -58,7 +58,7 @@ class Plan:
         }
         return shown if self.beta is None else {**shown, "beta": self.beta}
 
-    def rate(self, step: int, total: int) -> float:
+    def learning_rate_at(self, step: int, total: int) -> float:
         """Learning rate of ``step`` (from 1): up over the first tenth, then down a cosine to a tenth of the peak."""
         warm = max(1, round(total * WARMUP_SHARE))
         if step <= warm:
@@ -71,7 +71,7 @@ class Plan:
         return {**asdict(self), "target_modules": list(self.target_modules)}
 
     @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> Plan:
+    def from_json(cls, row: Mapping[str, Any]) -> ResolvedHyperparameters:
         """The plan that ``as_json`` wrote."""
         return cls(**{**row, "target_modules": tuple(row["target_modules"])})
 
@@ -88,7 +88,7 @@ def auto_epochs(examples: int) -> int:
     return 3
 
 
-def auto_batch(examples: int) -> int:
+def auto_batch_size(examples: int) -> int:
     """Examples per step where none are asked for: 0.2 % of them, at least 4 and at most 32.
 
     The hosted rule of thumb has 1 as its floor. A local machine computes four short examples in little more time than
@@ -108,9 +108,9 @@ def default_rate(parameters: int, targets: tuple[str, ...] = ATTENTION_TARGETS) 
     return rate if set(targets) <= {"q_proj", "k_proj", "v_proj", "o_proj"} else rate / 2
 
 
-def make_plan(
+def resolve_hyperparameters(
     asked: Mapping[str, Any], *, examples: int, parameters: int, longest_context: int, on_accelerator: bool, method: str
-) -> Plan:
+) -> ResolvedHyperparameters:
     """Resolve ``asked``.
 
     Args:
@@ -130,9 +130,9 @@ def make_plan(
     base_rate = default_rate(parameters, targets) * (0.1 if method == "dpo" else 1.0)
     rate = _number(asked, "learning_rate", base_rate * multiplier, 0.0, 1.0, above=True)
     most = min(longest_context, 8192 if on_accelerator else 2048)
-    return Plan(
+    return ResolvedHyperparameters(
         n_epochs=int(_number(asked, "n_epochs", auto_epochs(examples), 1, 50)),
-        batch_size=int(_number(asked, "batch_size", auto_batch(examples), 1, 256)),
+        batch_size=int(_number(asked, "batch_size", auto_batch_size(examples), 1, 256)),
         learning_rate_multiplier=multiplier,
         learning_rate=rate,
         lora_r=int(_number(asked, "lora_r", 16, 1, 512)),

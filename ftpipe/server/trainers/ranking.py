@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ftpipe.errors import FtpipeError, MissingExtraError
-from ftpipe.server.trainers.machine import Machine, choose_machine, rest_idle_threads
+from ftpipe.server.trainers.machine import DeviceConfig, select_device, use_passive_omp_wait
 
 INSTALL = "pip install 'ftpipe[local]'"
 NICE = 10
@@ -23,7 +23,7 @@ NICE = 10
 
 
 @dataclass(frozen=True)
-class Asked:
+class ScoringRequest:
     """What is to be scored.
 
     Attributes:
@@ -45,7 +45,7 @@ class Asked:
         return json.dumps({**paths, "base": self.base, "adapters": adapters})
 
     @classmethod
-    def from_json(cls, text: str) -> Asked:
+    def from_json(cls, text: str) -> ScoringRequest:
         """What ``as_json`` wrote."""
         raw = json.loads(text)
         adapters = tuple(None if adapter is None else Path(adapter) for adapter in raw["adapters"])
@@ -67,7 +67,9 @@ class RowLosses:
     losses: tuple[float, ...]
 
 
-def score_models(asked: Asked, tell: Callable[[int, int], None] = lambda _done, _total: None) -> list[RowLosses]:
+def score_models(
+    asked: ScoringRequest, tell: Callable[[int, int], None] = lambda _done, _total: None
+) -> list[RowLosses]:
     """Every row's loss under every model, with the mask and the cut of training.
 
     Args:
@@ -80,19 +82,19 @@ def score_models(asked: Asked, tell: Callable[[int, int], None] = lambda _done, 
     """
     from ftpipe.server.bases import resolve_base
     from ftpipe.server.export import load_adapter
-    from ftpipe.server.masking import ChatMask
+    from ftpipe.server.masking import ChatTokenizer
     from ftpipe.server.trainers.batches import read_rows
     from ftpipe.server.trainers.language_model import LanguageModel
     from ftpipe.server.trainers.lora import load_base, load_tokenizer
-    from ftpipe.server.trainers.losses import Score, score_rows
+    from ftpipe.server.trainers.losses import LossStats, score_rows
 
     folder = resolve_base(asked.base, models_dir=asked.models_dir)
-    machine, limit = as_trained(folder, asked.adapters)
-    rows = read_rows(asked.data, ChatMask(load_tokenizer(folder)), limit=limit)
+    machine, limit = training_precision_and_length(folder, asked.adapters)
+    rows = read_rows(asked.data, ChatTokenizer(load_tokenizer(folder)), limit=limit)
     total = len(rows.examples) * len(asked.adapters)
     tell(0, total)
     model = base = load_base(folder, machine)
-    scored: list[list[Score]] = []
+    scored: list[list[LossStats]] = []
     for place, adapter in enumerate(asked.adapters):
         if adapter is not None:
             model = load_adapter(model, adapter, name=f"adapter{place}")
@@ -112,17 +114,17 @@ def score_models(asked: Asked, tell: Callable[[int, int], None] = lambda _done, 
 
 def by_line(lines: Sequence[int], scored: Sequence[Sequence[Any]]) -> Iterator[RowLosses]:
     """The sequences' scores joined to rows; a conversation that was unrolled into several counts once."""
-    from ftpipe.server.trainers.losses import Score
+    from ftpipe.server.trainers.losses import LossStats
 
-    sums: dict[int, list[Score]] = {}
+    sums: dict[int, list[LossStats]] = {}
     for place, line in enumerate(lines):
-        mine = sums.setdefault(line, [Score()] * len(scored))
+        mine = sums.setdefault(line, [LossStats()] * len(scored))
         sums[line] = [before + column[place] for before, column in zip(mine, scored, strict=True)]
     for line, columns in sums.items():
         yield RowLosses(line, columns[0].tokens, tuple(round(column.mean_loss, 5) for column in columns))
 
 
-def as_trained(base: Path, adapters: Sequence[Path | None]) -> tuple[Machine, int]:
+def training_precision_and_length(base: Path, adapters: Sequence[Path | None]) -> tuple[DeviceConfig, int]:
     """Precision and length at which rows are scored: those of the job that made the first adapter, if it ran here.
 
     Args:
@@ -133,10 +135,10 @@ def as_trained(base: Path, adapters: Sequence[Path | None]) -> tuple[Machine, in
         place = adapter.parent.parent / "plan.json" if adapter is not None else None
         if place is not None and place.is_file():
             row = json.loads(place.read_text(encoding="utf-8"))
-            machine, now = Machine(**row["machine"]), choose_machine()
-            return machine if machine.device == now.device else now, int(row["plan"]["max_length"])
+            machine, now = DeviceConfig(**row["device_config"]), select_device()
+            return machine if machine.device == now.device else now, int(row["hyperparameters"]["max_length"])
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    return choose_machine(), int(config.get("text_config", config).get("max_position_embeddings") or 2048)
+    return select_device(), int(config.get("text_config", config).get("max_position_embeddings") or 2048)
 
 
 def write(row: Mapping[str, Any]) -> None:
@@ -147,10 +149,12 @@ def write(row: Mapping[str, Any]) -> None:
 
 def main(arguments: list[str]) -> int:
     """Score what the argument asks for; 0 where all rows were written, 1 where an error was."""
-    rest_idle_threads()
+    use_passive_omp_wait()
     os.nice(NICE)
     try:
-        rows = score_models(Asked.from_json(arguments[0]), lambda done, total: write({"done": done, "total": total}))
+        rows = score_models(
+            ScoringRequest.from_json(arguments[0]), lambda done, total: write({"done": done, "total": total})
+        )
     except ModuleNotFoundError as exc:
         write({"error": {"code": MissingExtraError.code, "message": f"local models need {exc.name}: {INSTALL}"}})
         return 1

@@ -16,7 +16,7 @@ from ftpipe.server.untyped import CausalModel, Optimizer
 
 
 @dataclass
-class Reached:
+class TrainerState:
     """How far a run has come.
 
     Attributes:
@@ -30,7 +30,7 @@ class Reached:
     metrics: list[StepMetrics]
 
 
-def save_state(path: Path, model: CausalModel, optimizer: Optimizer, reached: Reached) -> None:
+def save_state(path: Path, model: CausalModel, optimizer: Optimizer, reached: TrainerState) -> None:
     """Replace the state file."""
     from safetensors.torch import save
 
@@ -45,7 +45,7 @@ def save_state(path: Path, model: CausalModel, optimizer: Optimizer, reached: Re
     replace_bytes(path, save(tensors, metadata={"ftpipe": json.dumps(notes, allow_nan=False)}))
 
 
-def load_state(path: Path, model: CausalModel, optimizer: Optimizer) -> Reached | None:
+def load_state(path: Path, model: CausalModel, optimizer: Optimizer) -> TrainerState | None:
     """Put a saved state back into ``model`` and ``optimizer``; ``None`` where there is none."""
     import torch
     from safetensors import safe_open
@@ -63,4 +63,4 @@ def load_state(path: Path, model: CausalModel, optimizer: Optimizer) -> Reached 
                 for key, place in kept.items()
             }
     metrics = [StepMetrics(**row) for row in notes["metrics"]]
-    return Reached(int(notes["step"]), int(notes["trained_tokens"]), metrics)
+    return TrainerState(int(notes["step"]), int(notes["trained_tokens"]), metrics)

@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from ftpipe.server.app import Ports, ServeSettings, serve
+from ftpipe.server.app import ServerOverrides, ServeSettings, serve
 from tests.server.fakes import FAKE_TRAINER, FakeEngine
 
 
@@ -15,7 +15,7 @@ def main(data_dir: str, port: str, changes: str = "{}") -> None:
     settings = ServeSettings(
         data_dir=Path(data_dir), port=int(port), trainer_command=FAKE_TRAINER, **json.loads(changes)
     )
-    serve(settings, Ports(open_engine=FakeEngine))
+    serve(settings, ServerOverrides(open_engine=FakeEngine))
 
 
 if __name__ == "__main__":

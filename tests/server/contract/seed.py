@@ -19,7 +19,7 @@ from typing import Any
 
 from sqlalchemy import delete
 
-from ftpipe.server.disk import Layout
+from ftpipe.server.disk import DataDirectory
 from ftpipe.server.store import (
     CheckpointRow,
     EventRow,
@@ -51,7 +51,7 @@ class Seeder:
     """
 
     def __init__(self, data_dir: Path) -> None:
-        self.layout = Layout(data_dir)
+        self.layout = DataDirectory(data_dir)
         self.store: Store = open_store(self.layout.database)
 
     def plant(self) -> None:

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from ftpipe.errors import DatasetError
-from ftpipe.server.masking import ChatMask
-from ftpipe.server.trainers.dpo import Preference, read_pairs, with_reference
+from ftpipe.server.masking import ChatTokenizer
+from ftpipe.server.trainers.dpo import DPOObjective, read_pairs, with_reference_logprobs
 from ftpipe.server.trainers.job import run_job
-from ftpipe.server.trainers.jobfolder import JobFolder
+from ftpipe.server.trainers.jobfolder import JobDirectory
 from ftpipe.server.trainers.language_model import LanguageModel
 from ftpipe.server.trainers.lora import add_adapter, load_base, load_tokenizer, trained_parameters
-from ftpipe.server.trainers.machine import Machine
-from ftpipe.server.trainers.plan import Plan
+from ftpipe.server.trainers.machine import DeviceConfig
+from ftpipe.server.trainers.plan import ResolvedHyperparameters
 from tests.server.trainers.tiny import chat, events, make_job, result, tiny_tokenizer, write_rows
 
 
@@ -32,15 +32,15 @@ def pair(question: str, good: str, bad: str) -> dict[str, Any]:
 PAIRS = [pair(f"question {i}", "yes" * (1 + i % 2), "no") for i in range(6)]
 
 
-def prepared(base: Path, folder: Path) -> tuple[Any, Preference]:
+def prepared(base: Path, folder: Path) -> tuple[Any, DPOObjective]:
     """A model that has moved away from where its reference was taken."""
     import torch
 
-    plan = Plan(1, 4, 1.0, 1e-3, lora_dropout=0.0, beta=0.3)
-    model = add_adapter(load_base(base, Machine("cpu", "float32")), plan, seed=1)
+    plan = ResolvedHyperparameters(1, 4, 1.0, 1e-3, lora_dropout=0.0, beta=0.3)
+    model = add_adapter(load_base(base, DeviceConfig("cpu", "float32")), plan, seed=1)
     lm = LanguageModel(model)
-    read = read_pairs(write_rows(folder / "d.jsonl", PAIRS), ChatMask(load_tokenizer(base)), limit=400)
-    objective = Preference(lm, with_reference(lm, read), beta=0.3)
+    read = read_pairs(write_rows(folder / "d.jsonl", PAIRS), ChatTokenizer(load_tokenizer(base)), limit=400)
+    objective = DPOObjective(lm, with_reference_logprobs(lm, read), beta=0.3)
     with torch.no_grad():
         for _, tensor in trained_parameters(model):
             tensor.add_(0.02)
@@ -53,7 +53,7 @@ def test_the_gradient_is_that_of_the_published_loss(base: Path, tmp_path: Path) 
     from torch.nn.functional import cross_entropy, logsigmoid
 
     model, objective = prepared(base, tmp_path)
-    scored = objective.learn([0, 1, 2])
+    scored = objective.backward([0, 1, 2])
     found = {name: tensor.grad.clone() for name, tensor in trained_parameters(model)}
     model.zero_grad()
 
@@ -75,7 +75,7 @@ def test_the_gradient_is_that_of_the_published_loss(base: Path, tmp_path: Path) 
 def test_the_loss_starts_at_the_logarithm_of_two(base: Path, tmp_path: Path) -> None:
     """Before training the model is its own reference."""
     folder = make_job(tmp_path / "job", base, data=write_rows(tmp_path / "d.jsonl", PAIRS), valid=False, method="dpo")
-    run_job(JobFolder(folder))
+    run_job(JobDirectory(folder))
     first = next(event for event in events(folder) if event["type"] == "metrics")
     assert first["data"]["train_loss"] == pytest.approx(math.log(2), abs=0.02)
 
@@ -86,7 +86,7 @@ def test_a_job_learns_the_preference_and_tells_its_beta(base: Path, tmp_path: Pa
     folder = make_job(
         tmp_path / "job", base, data=data, valid=False, method="dpo", n_epochs=12, learning_rate=0.02, beta=0.5
     )
-    assert run_job(JobFolder(folder)) == "succeeded"
+    assert run_job(JobDirectory(folder)) == "succeeded"
     last = [event["data"] for event in events(folder) if event["type"] == "metrics"][-1]
     assert last["train_loss"] < 0.4
     assert last["train_mean_token_accuracy"] == 1.0
@@ -96,7 +96,7 @@ def test_a_job_learns_the_preference_and_tells_its_beta(base: Path, tmp_path: Pa
 def test_a_chat_file_is_no_preference_file(base: Path, tmp_path: Path) -> None:
     """The job fails and names the lines."""
     folder = make_job(tmp_path / "job", base, method="dpo", valid=False)
-    assert run_job(JobFolder(folder)) == "failed"
+    assert run_job(JobDirectory(folder)) == "failed"
     assert "line 1: it is no preference row" in result(folder)["error"]["message"]
 
 
@@ -104,7 +104,7 @@ def test_a_pair_that_would_be_cut_is_refused(tmp_path: Path) -> None:
     """Half an answer cannot be preferred."""
     data = write_rows(tmp_path / "d.jsonl", [pair("q", "long " * 90, "no")])
     with pytest.raises(DatasetError, match="more than 100 tokens"):
-        read_pairs(data, ChatMask(tiny_tokenizer()), limit=100)
+        read_pairs(data, ChatTokenizer(tiny_tokenizer()), limit=100)
 
 
 def test_training_goes_on_from_an_earlier_adapter(base: Path, tmp_path: Path) -> None:
@@ -112,12 +112,12 @@ def test_training_goes_on_from_an_earlier_adapter(base: Path, tmp_path: Path) ->
     import json
 
     first = make_job(tmp_path / "first", base, valid=False, n_epochs=1)
-    run_job(JobFolder(first))
+    run_job(JobDirectory(first))
     second = make_job(
         tmp_path / "second", base, data=write_rows(tmp_path / "d.jsonl", PAIRS), valid=False, method="dpo"
     )
     spec = json.loads((second / "spec.json").read_text(encoding="utf-8"))
     spec["adapter"] = str(first / "checkpoints/step-3")
     (second / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
-    run_job(JobFolder(second))
+    run_job(JobDirectory(second))
     assert result(second)["error"] is None

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from ftpipe.server.trainers.job import run_job
-from ftpipe.server.trainers.jobfolder import JobFolder
+from ftpipe.server.trainers.jobfolder import JobDirectory
 from tests.server.trainers.tiny import chat, events, make_job, result, rows, save_base, write_rows
 
 
@@ -29,7 +29,7 @@ def weights(folder: Path, step: int) -> str:
 def done(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A job of two epochs of three steps that ran to its end."""
     folder = make_job(tmp_path_factory.mktemp("done") / "job", base)
-    assert run_job(JobFolder(folder)) == "succeeded"
+    assert run_job(JobDirectory(folder)) == "succeeded"
     return folder
 
 
@@ -83,7 +83,7 @@ def test_there_is_a_checkpoint_for_each_epoch_with_its_digests(done: Path) -> No
 def test_a_job_learns(base: Path, tmp_path: Path) -> None:
     """The loss falls by more than a third on a task that can be learnt."""
     folder = make_job(tmp_path / "job", base, n_epochs=10, learning_rate=0.02, target_modules="all-linear", valid=False)
-    run_job(JobFolder(folder))
+    run_job(JobDirectory(folder))
     losses = [event["data"]["train_loss"] for event in events(folder) if event["type"] == "metrics"]
     assert losses[-1] < 0.67 * losses[0]
 
@@ -91,15 +91,15 @@ def test_a_job_learns(base: Path, tmp_path: Path) -> None:
 def test_only_the_last_three_checkpoints_stay(base: Path, tmp_path: Path) -> None:
     """As the service keeps them."""
     folder = make_job(tmp_path / "job", base, n_epochs=5, valid=False)
-    run_job(JobFolder(folder))
+    run_job(JobDirectory(folder))
     assert sorted(place.name for place in (folder / "checkpoints").iterdir()) == ["step-12", "step-15", "step-9"]
 
 
 def test_the_same_seed_gives_the_same_model(done: Path, base: Path, tmp_path: Path) -> None:
     """Bit for bit; another seed gives another one."""
     again, other = make_job(tmp_path / "again", base), make_job(tmp_path / "other", base, seed=8)
-    run_job(JobFolder(again))
-    run_job(JobFolder(other))
+    run_job(JobDirectory(again))
+    run_job(JobDirectory(other))
     assert weights(again, 6) == weights(done, 6)
     assert weights(other, 6) != weights(done, 6)
 
@@ -109,11 +109,11 @@ def test_a_paused_job_goes_on_to_the_same_model(done: Path, base: Path, tmp_path
     """Paused within an epoch and at its end; no step is told twice."""
     folder = make_job(tmp_path / "job", base)
     asked = iter(range(1, 100))
-    assert run_job(JobFolder(folder), lambda: next(asked) == after) == "paused"
+    assert run_job(JobDirectory(folder), lambda: next(asked) == after) == "paused"
     progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
     assert (progress["status"], progress["step"]) == ("paused", after)
     assert not (folder / "result.json").exists()
-    assert run_job(JobFolder(folder)) == "succeeded"
+    assert run_job(JobDirectory(folder)) == "succeeded"
     assert weights(folder, 6) == weights(done, 6)
     steps = [event["data"]["step"] for event in events(folder) if event["type"] == "metrics"]
     assert steps == [1, 2, 3, 4, 5, 6]
@@ -149,8 +149,8 @@ def test_a_process_that_is_stopped_in_every_way_ends_with_the_same_model(base: P
         _, errors = process.communicate(timeout=60)
         assert (process.returncode, errors) == (0 if how == signal.SIGUSR1 else -how, b"")
         assert not (stopped / "result.json").exists()
-    assert run_job(JobFolder(stopped)) == "succeeded"
-    assert run_job(JobFolder(left)) == "succeeded"
+    assert run_job(JobDirectory(stopped)) == "succeeded"
+    assert run_job(JobDirectory(left)) == "succeeded"
     assert weights(stopped, 24) == weights(left, 24)
     assert (stopped / "metrics.csv").read_bytes() == (left / "metrics.csv").read_bytes()
 
@@ -161,7 +161,7 @@ def test_half_written_files_of_a_killed_trainer_are_removed(base: Path, tmp_path
     (folder / "checkpoints/.new-step-3").mkdir(parents=True)
     (folder / ".new-progress.json").write_text("{", encoding="utf-8")
     (folder / "events.ndjson").write_text('{"created_at": 1, "mess', encoding="utf-8")
-    assert run_job(JobFolder(folder)) == "succeeded"
+    assert run_job(JobDirectory(folder)) == "succeeded"
     assert not list(folder.rglob(".new-*"))
     lines = (folder / "events.ndjson").read_text(encoding="utf-8").splitlines()
     assert json.loads(lines[1])["message"] == "Fine-tuning job started"
@@ -183,7 +183,7 @@ def test_a_job_that_cannot_run_fails_with_a_reason(
     extra = dict(asked)
     data = write_rows(tmp_path / "bad.jsonl", extra.pop("data")) if "data" in extra else None
     folder = make_job(tmp_path / "job", base, data=data, **extra)
-    assert run_job(JobFolder(folder)) == "failed"
+    assert run_job(JobDirectory(folder)) == "failed"
     error = result(folder)["error"]
     assert (error["code"], error["param"]) == (code, param)
     assert events(folder)[-1]["level"] == "error"
@@ -192,7 +192,7 @@ def test_a_job_that_cannot_run_fails_with_a_reason(
 def test_an_unknown_base_fails_the_job(tmp_path: Path) -> None:
     """The message names it."""
     folder = make_job(tmp_path / "job", tmp_path / "nowhere")
-    assert run_job(JobFolder(folder)) == "failed"
+    assert run_job(JobDirectory(folder)) == "failed"
     assert "nowhere" in result(folder)["error"]["message"]
 
 
@@ -201,6 +201,6 @@ def test_rows_of_a_rewriting_template_are_split_and_told(tmp_path: Path) -> None
     base = save_base(tmp_path / "base", template="thinking")
     data = write_rows(tmp_path / "d.jsonl", [chat("a", "one", "b", "two"), chat("c", "three")])
     folder = make_job(tmp_path / "job", base, data=data, valid=False, n_epochs=1, batch_size=1)
-    assert run_job(JobFolder(folder)) == "succeeded"
+    assert run_job(JobDirectory(folder)) == "succeeded"
     assert result(folder)["final_step"] == 3
     assert any("1 conversations are trained as one sequence per answer" in event["message"] for event in events(folder))

@@ -8,21 +8,23 @@ from typing import Any
 import pytest
 
 from ftpipe.errors import NotFoundError, UsageError
-from ftpipe.server.masking import ChatMask, Example
+from ftpipe.server.masking import ChatTokenizer, Example
 from ftpipe.server.trainers.language_model import LanguageModel
 from ftpipe.server.trainers.lora import add_adapter, load_base, load_tokenizer, trained_parameters
-from ftpipe.server.trainers.losses import learn, score, score_rows
-from ftpipe.server.trainers.machine import Machine
-from ftpipe.server.trainers.plan import Plan
+from ftpipe.server.trainers.losses import accumulate_gradients, score, score_rows
+from ftpipe.server.trainers.machine import DeviceConfig
+from ftpipe.server.trainers.plan import ResolvedHyperparameters
 from tests.server.trainers.tiny import chat
 
-CPU = Machine("cpu", "float32")
+CPU = DeviceConfig("cpu", "float32")
 TEXTS = [("the app is broken", "bug"), ("paid", "a longer answer"), ("where is my bill?", "bill")]
 
 
-def plan(**changes: Any) -> Plan:
+def plan(**changes: Any) -> ResolvedHyperparameters:
     """A plan without dropout, so that passes can be compared."""
-    return Plan(**{"n_epochs": 1, "batch_size": 4, "learning_rate_multiplier": 1, "learning_rate": 1e-3, **changes})
+    return ResolvedHyperparameters(
+        **{"n_epochs": 1, "batch_size": 4, "learning_rate_multiplier": 1, "learning_rate": 1e-3, **changes}
+    )
 
 
 def prepared(base: Path, **changes: Any) -> tuple[Any, list[Example]]:
@@ -33,7 +35,7 @@ def prepared(base: Path, **changes: Any) -> tuple[Any, list[Example]]:
     with torch.no_grad():
         for _, tensor in trained_parameters(model):
             tensor.add_(0.02)
-    mask = ChatMask(load_tokenizer(base))
+    mask = ChatTokenizer(load_tokenizer(base))
     return model, [example for q, a in TEXTS for example in mask.examples(chat(q, a))]
 
 
@@ -67,7 +69,7 @@ def test_loss_and_gradients_equal_the_plain_forward_pass(base: Path, share: bool
     expected_loss, expected = plain_gradients(model, examples)
     lm = LanguageModel(model, share=share)
     assert lm.shares is share
-    found = learn(lm, examples, of_tokens=sum(example.trained for example in examples))
+    found = accumulate_gradients(lm, examples, of_tokens=sum(example.trained for example in examples))
     assert found.mean_loss == pytest.approx(expected_loss, rel=1e-5)
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
@@ -79,10 +81,10 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(base: Path) -> None:
 
     model, examples = prepared(base)
     lm, tokens = LanguageModel(model), sum(example.trained for example in examples)
-    learn(lm, examples, of_tokens=tokens)
+    accumulate_gradients(lm, examples, of_tokens=tokens)
     whole = gradients(model)
     for example in examples:
-        learn(lm, [example], of_tokens=tokens)
+        accumulate_gradients(lm, [example], of_tokens=tokens)
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, whole[name], rtol=1e-4, atol=1e-6)
 

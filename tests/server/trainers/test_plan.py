@@ -8,12 +8,18 @@ from typing import Any
 import pytest
 
 from ftpipe.errors import UsageError
-from ftpipe.server.trainers.plan import Plan, auto_batch, auto_epochs, default_rate, make_plan
+from ftpipe.server.trainers.plan import (
+    ResolvedHyperparameters,
+    auto_batch_size,
+    auto_epochs,
+    default_rate,
+    resolve_hyperparameters,
+)
 
 
-def plan(examples: int = 100, method: str = "supervised", **asked: Any) -> Plan:
+def plan(examples: int = 100, method: str = "supervised", **asked: Any) -> ResolvedHyperparameters:
     """A plan for a base of the default's size."""
-    return make_plan(
+    return resolve_hyperparameters(
         asked, examples=examples, parameters=135_000_000, longest_context=8192, on_accelerator=False, method=method
     )
 
@@ -29,7 +35,7 @@ def test_auto_epochs_follow_the_published_rule(examples: int, epochs: int) -> No
 @pytest.mark.parametrize(("examples", "batch"), [(2, 2), (10, 4), (145, 4), (5_000, 10), (100_000, 32)])
 def test_auto_batch_grows_with_the_rows(examples: int, batch: int) -> None:
     """0.2 % of the rows between 4 and 32."""
-    assert auto_batch(examples) == batch
+    assert auto_batch_size(examples) == batch
 
 
 @pytest.mark.parametrize(
@@ -78,7 +84,7 @@ def test_values_out_of_range_are_refused(asked: dict[str, Any]) -> None:
 def test_the_rate_rises_and_falls() -> None:
     """Up over the first tenth of the steps, then down to a tenth of the peak."""
     made = plan()
-    rates = [made.rate(step, 100) for step in range(1, 101)]
+    rates = [made.learning_rate_at(step, 100) for step in range(1, 101)]
     assert rates.index(max(rates)) == 9
     assert max(rates) == pytest.approx(made.learning_rate)
     assert rates[-1] == pytest.approx(0.1 * made.learning_rate)
@@ -86,4 +92,4 @@ def test_the_rate_rises_and_falls() -> None:
 
 def test_a_plan_survives_being_written() -> None:
     """A restarted job goes on with the same numbers."""
-    assert Plan.from_json(plan(beta=0.2, method="dpo").as_json()) == plan(beta=0.2, method="dpo")
+    assert ResolvedHyperparameters.from_json(plan(beta=0.2, method="dpo").as_json()) == plan(beta=0.2, method="dpo")

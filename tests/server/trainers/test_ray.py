@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 from ftpipe.server.app import ServeSettings, create_app
 from ftpipe.server.trainers.job import run_job
-from ftpipe.server.trainers.jobfolder import JobFolder
+from ftpipe.server.trainers.jobfolder import JobDirectory
 from tests.server.conftest import upload, wait_for
 from tests.server.trainers.tiny import make_job, result, rows, with_crew
 
@@ -88,7 +88,7 @@ def train(folder: Path, base: Path, **settings: Any) -> tuple[dict[str, Any], li
 def test_a_cluster_that_is_not_there_fails_the_job_with_a_way_out(base: Path, tmp_path: Path, address: str) -> None:
     """At once, and not after the minutes that Ray would try."""
     folder = with_crew(make_job(tmp_path / "job", base), engine="ray", address=address)
-    assert run_job(JobFolder(folder)) == "failed"
+    assert run_job(JobDirectory(folder)) == "failed"
     message = result(folder)["error"]["message"]
     assert address in message
     assert "--ray-address" in message

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from ftpipe.server.masking import ChatMask
-from ftpipe.server.trainers.dpo import Preference, read_pairs, with_reference
+from ftpipe.server.masking import ChatTokenizer
+from ftpipe.server.trainers.dpo import DPOObjective, read_pairs, with_reference_logprobs
 from ftpipe.server.trainers.job import run_job
-from ftpipe.server.trainers.jobfolder import JobFolder
+from ftpipe.server.trainers.jobfolder import JobDirectory
 from ftpipe.server.trainers.language_model import LanguageModel
 from ftpipe.server.trainers.lora import add_adapter, load_base, load_tokenizer, trained_parameters
-from ftpipe.server.trainers.losses import Score
-from ftpipe.server.trainers.machine import Machine
-from ftpipe.server.trainers.plan import Plan
-from ftpipe.server.trainers.team import share
+from ftpipe.server.trainers.losses import LossStats
+from ftpipe.server.trainers.machine import DeviceConfig
+from ftpipe.server.trainers.plan import ResolvedHyperparameters
+from ftpipe.server.trainers.team import shard
 from tests.server.trainers.test_dpo import PAIRS
 from tests.server.trainers.tiny import events, make_job, result, with_crew, write_rows
 
@@ -35,8 +35,8 @@ def test_two_processes_learn_what_one_learns(base: Path, tmp_path: Path) -> None
         make_job(tmp_path / name, base, n_epochs=1, batch_size=5, lora_dropout=0.0) for name in ("alone", "shared")
     )
     with_crew(shared, workers=2)
-    assert run_job(JobFolder(alone)) == "succeeded"
-    assert run_job(JobFolder(shared)) == "succeeded"
+    assert run_job(JobDirectory(alone)) == "succeeded"
+    assert run_job(JobDirectory(shared)) == "succeeded"
     assert losses(shared) == pytest.approx(losses(alone), abs=2e-4)
     assert result(shared)["trained_tokens"] == result(alone)["trained_tokens"]
     assert [event["data"]["step"] for event in events(shared) if event["type"] == "metrics"] == [1, 2, 3]
@@ -47,22 +47,24 @@ def test_shares_of_a_batch_of_pairs_add_up_to_the_whole(base: Path, tmp_path: Pa
     """Gradient and score; a follower's copy of the pairs comes through JSON."""
     import torch
 
-    plan = Plan(n_epochs=1, batch_size=5, learning_rate_multiplier=1, learning_rate=1e-3, lora_dropout=0.0)
-    lm = LanguageModel(add_adapter(load_base(base, Machine("cpu", "float32")), plan, seed=1))
-    read = read_pairs(write_rows(tmp_path / "d.jsonl", PAIRS), ChatMask(load_tokenizer(base)), limit=400)
-    captain = Preference(lm, with_reference(lm, read), 0.3)
-    follower = Preference.from_json(lm, captain.as_json())
+    plan = ResolvedHyperparameters(
+        n_epochs=1, batch_size=5, learning_rate_multiplier=1, learning_rate=1e-3, lora_dropout=0.0
+    )
+    lm = LanguageModel(add_adapter(load_base(base, DeviceConfig("cpu", "float32")), plan, seed=1))
+    read = read_pairs(write_rows(tmp_path / "d.jsonl", PAIRS), ChatTokenizer(load_tokenizer(base)), limit=400)
+    leader = DPOObjective(lm, with_reference_logprobs(lm, read), 0.3)
+    follower = DPOObjective.from_json(lm, leader.as_json())
     batch = [4, 0, 3, 1, 2]
 
-    def learnt(parts: list[tuple[Preference, list[int]]]) -> tuple[Score, torch.Tensor]:
+    def learnt(parts: list[tuple[DPOObjective, list[int]]]) -> tuple[LossStats, torch.Tensor]:
         lm.model.zero_grad()
-        score = sum((objective.learn(rows, batch) for objective, rows in parts), Score())
+        score = sum((objective.backward(rows, batch) for objective, rows in parts), LossStats())
         return score, torch.cat(
             [tensor.grad.flatten() for _, tensor in trained_parameters(lm.model) if tensor.grad is not None]
         )
 
-    whole, gradient = learnt([(captain, batch)])
-    dealt, gathered = learnt([(captain, share(batch, 0, 2)), (follower, share(batch, 1, 2))])
-    assert (dealt.right, dealt.tokens) == (whole.right, whole.tokens)
+    whole, gradient = learnt([(leader, batch)])
+    dealt, gathered = learnt([(leader, shard(batch, 0, 2)), (follower, shard(batch, 1, 2))])
+    assert (dealt.correct, dealt.tokens) == (whole.correct, whole.tokens)
     assert dealt.loss == pytest.approx(whole.loss, rel=1e-5)
     assert torch.allclose(gathered, gradient, atol=1e-6)

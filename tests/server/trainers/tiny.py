@@ -103,7 +103,7 @@ def make_job(folder: Path, base: Path, *, data: Path | None = None, valid: bool 
 def with_crew(folder: Path, **crew: Any) -> Path:
     """The job folder, to be computed by several."""
     spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
-    (folder / "spec.json").write_text(json.dumps({**spec, "crew": crew}), encoding="utf-8")
+    (folder / "spec.json").write_text(json.dumps({**spec, "worker_config": crew}), encoding="utf-8")
     return folder
 
 

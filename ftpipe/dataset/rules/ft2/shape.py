@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from ftpipe.dataset.formats import FORMAT_OF
-from ftpipe.dataset.rows import Row
-from ftpipe.dataset.rules.rule import MESSAGE_FORMATS, ODD, Family, Hit, key_path, show
+from ftpipe.dataset.rows import DatasetRecord
+from ftpipe.dataset.rules.rule import MESSAGE_FORMATS, NON_PLAIN, RuleGroup, Violation, escape_preview, key_path
 from ftpipe.dataset.settings import did_you_mean, or_remove
 
-FAMILY = Family("Messages")
+FAMILY = RuleGroup("Messages")
 rule = FAMILY.rule
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
@@ -22,8 +22,10 @@ MESSAGE_KEYS = frozenset(
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-@rule("FT201", "missing-messages", "error", "R", "observed", when=ODD, formats=frozenset({"chat", "rft", "unknown"}))
-def missing_messages(row: Row) -> Iterator[Hit]:
+@rule(
+    "FT201", "missing-messages", "error", "R", "observed", when=NON_PLAIN, formats=frozenset({"chat", "rft", "unknown"})
+)
+def missing_messages(row: DatasetRecord) -> Iterator[Violation]:
     """The record has no ``messages``.
 
     Why: The service answers that the example is missing the key.
@@ -31,12 +33,12 @@ def missing_messages(row: Row) -> Iterator[Hit]:
     Source: OpenAI file status texts; cookbook data preparation.
     """
     if "messages" not in row.record and row.facts.format != "dpo":
-        keys = ", ".join(show(key, 30) for key in list(row.record)[:6]) or "none"
-        yield Hit("messages", f"The key messages is missing; the record has: {keys}.")
+        keys = ", ".join(escape_preview(key, 30) for key in list(row.record)[:6]) or "none"
+        yield Violation("messages", f"The key messages is missing; the record has: {keys}.")
 
 
-@rule("FT202", "messages-empty", "error", "R", "documented", when=ODD, formats=MESSAGE_FORMATS)
-def messages_empty(row: Row) -> Iterator[Hit]:
+@rule("FT202", "messages-empty", "error", "R", "documented", when=NON_PLAIN, formats=MESSAGE_FORMATS)
+def messages_empty(row: DatasetRecord) -> Iterator[Violation]:
     """``messages`` is empty or not a list.
 
     Why: There is no dialogue to learn from.
@@ -46,13 +48,13 @@ def messages_empty(row: Row) -> Iterator[Hit]:
     for base, messages in row.lists:
         if base.endswith("messages"):
             if type(messages) is not list:
-                yield Hit(base, f"{base} is {show(messages)}, not a list.")
+                yield Violation(base, f"{base} is {escape_preview(messages)}, not a list.")
             elif not messages:
-                yield Hit(base, f"{base} is an empty list.")
+                yield Violation(base, f"{base} is an empty list.")
 
 
-@rule("FT203", "message-not-object", "error", "R", "documented", when=ODD, formats=MESSAGE_FORMATS)
-def message_not_object(row: Row) -> Iterator[Hit]:
+@rule("FT203", "message-not-object", "error", "R", "documented", when=NON_PLAIN, formats=MESSAGE_FORMATS)
+def message_not_object(row: DatasetRecord) -> Iterator[Violation]:
     """A message is not an object.
 
     Why: The service reads role and content from every message.
@@ -62,11 +64,11 @@ def message_not_object(row: Row) -> Iterator[Hit]:
     for base, messages in row.lists:
         for index, message in enumerate(messages if type(messages) is list else ()):
             if type(message) is not dict:
-                yield Hit(f"{base}[{index}]", f"The message is {show(message)}, not an object.")
+                yield Violation(f"{base}[{index}]", f"The message is {escape_preview(message)}, not an object.")
 
 
-@rule("FT204", "missing-role", "error", "R", "observed", when=ODD, formats=MESSAGE_FORMATS)
-def missing_role(row: Row) -> Iterator[Hit]:
+@rule("FT204", "missing-role", "error", "R", "observed", when=NON_PLAIN, formats=MESSAGE_FORMATS)
+def missing_role(row: DatasetRecord) -> Iterator[Violation]:
     """A message has no ``role``.
 
     Why: The service cannot tell whose turn it is and refuses the file.
@@ -77,7 +79,7 @@ def missing_role(row: Row) -> Iterator[Hit]:
         if "role" not in message:
             wrong = next((key for key in ("from", "Role", "author", "speaker") if key in message), None)
             hint = f"Rename the key {wrong!r} to role." if wrong else ""
-            yield Hit(f"{base}[{index}].role", "The message has no role.", hint=hint)
+            yield Violation(f"{base}[{index}].role", "The message has no role.", hint=hint)
 
 
 @rule(
@@ -86,11 +88,11 @@ def missing_role(row: Row) -> Iterator[Hit]:
     "error",
     "R",
     "documented",
-    when=ODD,
+    when=NON_PLAIN,
     formats=MESSAGE_FORMATS,
     fix=("unsafe", "use the nearest known role"),
 )
-def unknown_role(row: Row) -> Iterator[Hit]:
+def unknown_role(row: DatasetRecord) -> Iterator[Violation]:
     """A message's role is none that the API knows.
 
     Why: The service refuses it.
@@ -110,11 +112,11 @@ def unknown_role(row: Row) -> Iterator[Hit]:
         if role not in ROLES if type(role) is str else True:
             word = near.get(str(role).strip().lower())
             hint = f"Did you mean {word!r}?" if word else did_you_mean(str(role).lower(), ROLES)
-            yield Hit(f"{base}[{index}].role", f"The role '{show(role, 40)}' is not known.", hint=hint)
+            yield Violation(f"{base}[{index}].role", f"The role '{escape_preview(role, 40)}' is not known.", hint=hint)
 
 
-@rule("FT206", "missing-content", "error", "R", "documented", when=ODD, formats=MESSAGE_FORMATS)
-def missing_content(row: Row) -> Iterator[Hit]:
+@rule("FT206", "missing-content", "error", "R", "documented", when=NON_PLAIN, formats=MESSAGE_FORMATS)
+def missing_content(row: DatasetRecord) -> Iterator[Violation]:
     """A message has no content, and no tool call that would stand for it.
 
     Why: Only an assistant message with tool_calls, function_call, refusal or audio may leave it out.
@@ -127,8 +129,9 @@ def missing_content(row: Row) -> Iterator[Hit]:
         if any(message.get(key) for key in ("tool_calls", "function_call", "refusal", "audio")):
             continue
         state = "null" if "content" in message else "missing"
-        yield Hit(
-            f"{base}[{index}].content", f"The content of the {show(message.get('role', ''), 20)} message is {state}."
+        yield Violation(
+            f"{base}[{index}].content",
+            f"The content of the {escape_preview(message.get('role', ''), 20)} message is {state}.",
         )
 
 
@@ -138,11 +141,11 @@ def missing_content(row: Row) -> Iterator[Hit]:
     "error",
     "R",
     "observed",
-    when=ODD,
+    when=NON_PLAIN,
     formats=MESSAGE_FORMATS,
     fix=("safe", "join text parts to a string"),
 )
-def content_wrong_type(row: Row) -> Iterator[Hit]:
+def content_wrong_type(row: DatasetRecord) -> Iterator[Violation]:
     """The content is no string, or a list of parts where only a string is read.
 
     Why: A service text demands a valid string; lists of parts are for user (and assistant) messages.
@@ -155,26 +158,28 @@ def content_wrong_type(row: Row) -> Iterator[Hit]:
         if content is None or type(content) is str:
             continue
         if type(content) is not list:
-            yield Hit(path, f"The content is {show(content)}, not a string.")
+            yield Violation(path, f"The content is {escape_preview(content)}, not a string.")
         elif role in ("system", "developer", "tool", "function"):
-            yield Hit(path, f"The content of a {role} message is a list of parts, not a string.")
+            yield Violation(path, f"The content of a {role} message is a list of parts, not a string.")
         else:
             yield from bad_parts(path, content)
 
 
-def bad_parts(path: str, parts: list[Any]) -> Iterator[Hit]:
+def bad_parts(path: str, parts: list[Any]) -> Iterator[Violation]:
     """Content parts that are neither text nor image, or do not hold what their type promises."""
     if not parts:
-        yield Hit(path, "The content is an empty list.")
+        yield Violation(path, "The content is an empty list.")
     for place, part in enumerate(parts):
         kind = part.get("type") if type(part) is dict else None
         if type(part) is not dict or type(kind) is not str:
-            yield Hit(f"{path}[{place}]", f"The part is {show(part)}, not an object with a type.")
+            yield Violation(f"{path}[{place}]", f"The part is {escape_preview(part)}, not an object with a type.")
         elif kind == "text" and type(part.get("text")) is not str:
-            yield Hit(f"{path}[{place}].text", f"The text is {show(part.get('text'))}, not a string.")
+            yield Violation(f"{path}[{place}].text", f"The text is {escape_preview(part.get('text'))}, not a string.")
         elif kind not in ("text", "image_url", "refusal", "input_audio"):
             hint = did_you_mean(kind, ("text", "image_url"))
-            yield Hit(f"{path}[{place}].type", f"The part type '{show(kind, 30)}' is not known.", hint=hint)
+            yield Violation(
+                f"{path}[{place}].type", f"The part type '{escape_preview(kind, 30)}' is not known.", hint=hint
+            )
 
 
 @rule(
@@ -183,11 +188,11 @@ def bad_parts(path: str, parts: list[Any]) -> Iterator[Hit]:
     "error",
     "R",
     "documented",
-    when=ODD,
+    when=NON_PLAIN,
     formats=MESSAGE_FORMATS,
     fix=("safe", "remove the key"),
 )
-def unknown_message_key(row: Row) -> Iterator[Hit]:
+def unknown_message_key(row: DatasetRecord) -> Iterator[Violation]:
     """A message has a key that the API does not know.
 
     Why: The service refuses unknown keys, and the cookbook's check does too.
@@ -198,7 +203,9 @@ def unknown_message_key(row: Row) -> Iterator[Hit]:
         for key in message:
             if key not in MESSAGE_KEYS:
                 path = key_path(f"{base}[{index}]", key)
-                yield Hit(path, f"The key '{show(key, 40)}' is not known.", hint=or_remove(key, MESSAGE_KEYS))
+                yield Violation(
+                    path, f"The key '{escape_preview(key, 40)}' is not known.", hint=or_remove(key, MESSAGE_KEYS)
+                )
 
 
 @rule(
@@ -207,11 +214,11 @@ def unknown_message_key(row: Row) -> Iterator[Hit]:
     "error",
     "D",
     "documented",
-    when=ODD,
+    when=NON_PLAIN,
     formats=MESSAGE_FORMATS,
     fix=("safe", "write 1.0 as 1 and 0.0 as 0"),
 )
-def bad_weight(row: Row) -> Iterator[Hit]:
+def bad_weight(row: DatasetRecord) -> Iterator[Violation]:
     """A weight is not the whole number 0 or 1, or stands on a message that is not the assistant's.
 
     Why: Only assistant messages are trained; the weight switches one on or off.
@@ -223,13 +230,13 @@ def bad_weight(row: Row) -> Iterator[Hit]:
             continue
         weight, path = message["weight"], f"{base}[{index}].weight"
         if type(weight) is not int or weight not in (0, 1):
-            yield Hit(path, f"The weight is {show(weight)}, not 0 or 1.")
+            yield Violation(path, f"The weight is {escape_preview(weight)}, not 0 or 1.")
         elif message.get("role") != "assistant":
-            yield Hit(path, f"A {show(message.get('role', ''), 20)} message has a weight.")
+            yield Violation(path, f"A {escape_preview(message.get('role', ''), 20)} message has a weight.")
 
 
-@rule("FT217", "bad-name", "error", "D", "documented", when=ODD, formats=MESSAGE_FORMATS)
-def bad_name(row: Row) -> Iterator[Hit]:
+@rule("FT217", "bad-name", "error", "D", "documented", when=NON_PLAIN, formats=MESSAGE_FORMATS)
+def bad_name(row: DatasetRecord) -> Iterator[Violation]:
     """A ``name`` has other characters than letters, digits, ``_`` and ``-``, or more than 64.
 
     Why: The API refuses such names.
@@ -239,7 +246,7 @@ def bad_name(row: Row) -> Iterator[Hit]:
     for base, index, message in row.messages():
         name = message.get("name")
         if name is not None and not (type(name) is str and _NAME.fullmatch(name)):
-            yield Hit(f"{base}[{index}].name", f"The name is '{show(name)}'.")
+            yield Violation(f"{base}[{index}].name", f"The name is '{escape_preview(name)}'.")
 
 
 @rule(
@@ -248,12 +255,12 @@ def bad_name(row: Row) -> Iterator[Hit]:
     "warning",
     "D",
     "inferred",
-    when=ODD,
+    when=NON_PLAIN,
     formats=frozenset({"chat", "dpo"}),
     fix=("safe", "use system"),
     local="off",
 )
-def developer_role(row: Row) -> Iterator[Hit]:
+def developer_role(row: DatasetRecord) -> Iterator[Violation]:
     """A supervised or preference file uses the role ``developer``.
 
     Why: Its schema has system there; developer belongs to reinforcement files.
@@ -264,4 +271,4 @@ def developer_role(row: Row) -> Iterator[Hit]:
         return
     for base, index, message in row.messages():
         if message.get("role") == "developer":
-            yield Hit(f"{base}[{index}].role", "The role developer is not in the supervised schema.")
+            yield Violation(f"{base}[{index}].role", "The role developer is not in the supervised schema.")

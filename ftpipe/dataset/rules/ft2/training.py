@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ftpipe.dataset.facts import FileFacts
-from ftpipe.dataset.rows import Row
+from ftpipe.dataset.facts import FileContext
+from ftpipe.dataset.rows import DatasetRecord
 from ftpipe.dataset.rules.ft2.turns import dialogue
-from ftpipe.dataset.rules.rule import ANSWER_MARKS, MESSAGE_FORMATS, ODD, Family, Hit, show
+from ftpipe.dataset.rules.rule import ANSWER_TRAITS, MESSAGE_FORMATS, NON_PLAIN, RuleGroup, Violation, escape_preview
 from ftpipe.dataset.template import can_be_rendered, template_for
 
-FAMILY = Family("Messages")
+FAMILY = RuleGroup("Messages")
 rule = FAMILY.rule
 _CHAT = frozenset({"chat"})
 _TRAINED = frozenset({"chat", "dpo"})
@@ -44,11 +44,11 @@ def has_call(message: dict[str, Any]) -> bool:
     "error",
     "Q",
     "inferred",
-    when=ODD,
+    when=NON_PLAIN,
     formats=MESSAGE_FORMATS,
     fix=("unsafe", "drop the record"),
 )
-def empty_assistant(row: Row) -> Iterator[Hit]:
+def empty_assistant(row: DatasetRecord) -> Iterator[Violation]:
     """An assistant message has no text but blanks, and calls no tool.
 
     Why: The model learns to answer with nothing.
@@ -63,11 +63,11 @@ def empty_assistant(row: Row) -> Iterator[Hit]:
             and not content.strip()
             and not has_call(message)
         ):
-            yield Hit(f"{base}[{index}].content", f"The assistant's answer is '{show(content, 20)}'.")
+            yield Violation(f"{base}[{index}].content", f"The assistant's answer is '{escape_preview(content, 20)}'.")
 
 
-@rule("FT216", "nothing-trained", "error", "Q", "inferred", when=ODD, formats=_CHAT)
-def nothing_trained(row: Row) -> Iterator[Hit]:
+@rule("FT216", "nothing-trained", "error", "Q", "inferred", when=NON_PLAIN, formats=_CHAT)
+def nothing_trained(row: DatasetRecord) -> Iterator[Violation]:
     """Every assistant message has weight 0.
 
     Why: The record costs tokens and teaches nothing.
@@ -77,11 +77,11 @@ def nothing_trained(row: Row) -> Iterator[Hit]:
     base, messages = dialogue(row)
     answers = [m for m in messages if type(m) is dict and m.get("role") == "assistant"]
     if answers and not any(is_trained(m) for m in answers):
-        yield Hit(base, f"All {len(answers)} assistant message(s) have weight 0.")
+        yield Violation(base, f"All {len(answers)} assistant message(s) have weight 0.")
 
 
 @rule("FT218", "special-token-text", "error", "R", "observed", formats=MESSAGE_FORMATS, mark="special")
-def special_token_text(row: Row) -> Iterator[Hit]:
+def special_token_text(row: DatasetRecord) -> Iterator[Violation]:
     """A text spells a special token, such as ``<|endoftext|>``.
 
     Why: A file with <|fim_suffix|> was refused; elsewhere the text may end a document or fake a turn.
@@ -91,15 +91,15 @@ def special_token_text(row: Row) -> Iterator[Hit]:
     for text in row.texts:
         found = SPECIAL_TEXT.search(text.value)
         if found:
-            yield Hit(
+            yield Violation(
                 text.path,
                 f"The text holds the special token {found.group()}.",
-                show(text.value[max(0, found.start() - 30) : found.end() + 30], 120),
+                escape_preview(text.value[max(0, found.start() - 30) : found.end() + 30], 120),
             )
 
 
 @rule("FT218", "special-token-text", "off", "R", "inferred", formats=MESSAGE_FORMATS, local="error")
-def special_token_of_base(row: Row) -> Iterator[Hit]:
+def special_token_of_base(row: DatasetRecord) -> Iterator[Violation]:
     """A text spells a special token of the base that is trained on this machine.
 
     Why: The tokenizer reads it as the token itself, which ends a turn or fakes one.
@@ -110,13 +110,13 @@ def special_token_of_base(row: Row) -> Iterator[Hit]:
     if template is None or not template.special:
         return
     for text in row.texts:
-        found = template.spelled_in(text.value)
+        found = template.find_special_token(text.value)
         if found and not SPECIAL_TEXT.fullmatch(found):
-            yield Hit(text.path, f"The text holds the base's special token {show(found)}.")
+            yield Violation(text.path, f"The text holds the base's special token {escape_preview(found)}.")
 
 
 @rule("FT220", "template-fails", "off", "L", "observed", formats=_TRAINED, local="error")
-def template_fails(row: Row) -> Iterator[Hit]:
+def template_fails(row: DatasetRecord) -> Iterator[Violation]:
     """The base's chat template refuses the record.
 
     Why: The trainer renders every record with it; one that fails stops the job.
@@ -128,16 +128,16 @@ def template_fails(row: Row) -> Iterator[Hit]:
     if template is None:
         return
     base, messages = dialogue(row)
-    is_plain = not row.marks & ~ANSWER_MARKS
+    is_plain = not row.traits & ~ANSWER_TRAITS
     if not is_plain and not can_be_rendered(messages):
         return
     problem = template.refusal(messages, row.tools if type(row.tools) is list else None, plain=is_plain)
     if problem:
-        yield Hit(base, f"The base's chat template refuses the record: {show(problem, 160)}")
+        yield Violation(base, f"The base's chat template refuses the record: {escape_preview(problem, 160)}")
 
 
 @rule("FT222", "end-of-turn-untrained", "off", "L", "observed", scope="file", formats=_TRAINED, local="error")
-def end_of_turn_untrained(facts: FileFacts) -> Iterator[Hit]:
+def end_of_turn_untrained(facts: FileContext) -> Iterator[Violation]:
     """The base's chat template does not close the assistant's turn with a special token, or there is no template.
 
     Why: The end of an answer is then never learnt, and the tuned model would not stop.
@@ -146,4 +146,4 @@ def end_of_turn_untrained(facts: FileFacts) -> Iterator[Hit]:
     """
     template = template_for(facts)
     if template is not None and template.fault:
-        yield Hit("", template.fault)
+        yield Violation("", template.fault)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ftpipe.dataset.rows import Row
-from ftpipe.dataset.rules.rule import ODD, Family, Hit, show
+from ftpipe.dataset.rows import DatasetRecord
+from ftpipe.dataset.rules.rule import NON_PLAIN, RuleGroup, Violation, escape_preview
 
-FAMILY = Family("Messages")
+FAMILY = RuleGroup("Messages")
 rule = FAMILY.rule
 _CHAT = frozenset({"chat"})
 _DIALOGUES = frozenset({"chat", "rft", "dpo"})
 
 
-def dialogue(row: Row) -> tuple[str, list[Any]]:
+def dialogue(row: DatasetRecord) -> tuple[str, list[Any]]:
     """The row's dialogue, in a DPO row its prompt; an empty list where there is none."""
     for base, messages in row.lists:
         if base.endswith("messages") and type(messages) is list:
@@ -28,8 +28,8 @@ def roles_of(messages: list[Any]) -> list[str]:
     return [role if type(role) is str else "" for role in roles]
 
 
-@rule("FT209", "no-assistant", "error", "R", "documented", when=ODD, formats=_CHAT)
-def no_assistant(row: Row) -> Iterator[Hit]:
+@rule("FT209", "no-assistant", "error", "R", "documented", when=NON_PLAIN, formats=_CHAT)
+def no_assistant(row: DatasetRecord) -> Iterator[Violation]:
     """The dialogue has no assistant message.
 
     Why: Only assistant messages are learnt, so there is nothing to learn.
@@ -38,7 +38,7 @@ def no_assistant(row: Row) -> Iterator[Hit]:
     """
     base, messages = dialogue(row)
     if messages and "assistant" not in roles_of(messages):
-        yield Hit(base, "No message is from the assistant.")
+        yield Violation(base, "No message is from the assistant.")
 
 
 @rule(
@@ -47,13 +47,13 @@ def no_assistant(row: Row) -> Iterator[Hit]:
     "error",
     "D",
     "inferred",
-    when=ODD,
+    when=NON_PLAIN,
     formats=_CHAT,
     fix=("unsafe", "drop what follows the last answer"),
     nebius="warning",
     local="warning",
 )
-def last_not_assistant(row: Row) -> Iterator[Hit]:
+def last_not_assistant(row: DatasetRecord) -> Iterator[Violation]:
     """The dialogue does not end with the assistant.
 
     Why: What follows the last answer is never learnt; services expect the answer at the end.
@@ -63,11 +63,13 @@ def last_not_assistant(row: Row) -> Iterator[Hit]:
     base, messages = dialogue(row)
     roles = roles_of(messages)
     if "assistant" in roles and roles[-1] != "assistant":
-        yield Hit(f"{base}[{len(roles) - 1}].role", f"The last message is from {show(roles[-1], 20) or 'nobody'}.")
+        yield Violation(
+            f"{base}[{len(roles) - 1}].role", f"The last message is from {escape_preview(roles[-1], 20) or 'nobody'}."
+        )
 
 
-@rule("FT211", "system-not-first", "warning", "D", "documented", when=ODD, formats=_DIALOGUES)
-def system_not_first(row: Row) -> Iterator[Hit]:
+@rule("FT211", "system-not-first", "warning", "D", "documented", when=NON_PLAIN, formats=_DIALOGUES)
+def system_not_first(row: DatasetRecord) -> Iterator[Violation]:
     """A system message stands after other turns.
 
     Why: Models read instructions at the beginning; some hosts refuse them later.
@@ -78,12 +80,12 @@ def system_not_first(row: Row) -> Iterator[Hit]:
     turned = False
     for index, role in enumerate(roles_of(messages)):
         if role in ("system", "developer") and turned:
-            yield Hit(f"{base}[{index}].role", f"A {role} message stands after other turns.")
+            yield Violation(f"{base}[{index}].role", f"A {role} message stands after other turns.")
         turned = turned or role not in ("system", "developer")
 
 
-@rule("FT212", "many-system", "info", "Q", "inferred", when=ODD, formats=_DIALOGUES, fix=("unsafe", "join them"))
-def many_system(row: Row) -> Iterator[Hit]:
+@rule("FT212", "many-system", "info", "Q", "inferred", when=NON_PLAIN, formats=_DIALOGUES, fix=("unsafe", "join them"))
+def many_system(row: DatasetRecord) -> Iterator[Violation]:
     """The dialogue has more than one system message.
 
     Why: At use there is usually one; what is trained differs from what is asked later.
@@ -93,7 +95,7 @@ def many_system(row: Row) -> Iterator[Hit]:
     base, messages = dialogue(row)
     places = [i for i, role in enumerate(roles_of(messages)) if role == "system"]
     if len(places) > 1:
-        yield Hit(f"{base}[{places[1]}].role", f"There are {len(places)} system messages.")
+        yield Violation(f"{base}[{places[1]}].role", f"There are {len(places)} system messages.")
 
 
 @rule(
@@ -102,11 +104,11 @@ def many_system(row: Row) -> Iterator[Hit]:
     "info",
     "D",
     "observed",
-    when=ODD,
+    when=NON_PLAIN,
     formats=_DIALOGUES,
     fix=("unsafe", "join them"),
 )
-def roles_do_not_alternate(row: Row) -> Iterator[Hit]:
+def roles_do_not_alternate(row: DatasetRecord) -> Iterator[Violation]:
     """Two messages of the user, or two of the assistant, follow each other.
 
     Why: Legal at hosted services; chat templates of some open models refuse it.
@@ -117,11 +119,11 @@ def roles_do_not_alternate(row: Row) -> Iterator[Hit]:
     roles = roles_of(messages)
     for index in range(1, len(roles)):
         if roles[index] == roles[index - 1] and roles[index] in ("user", "assistant"):
-            yield Hit(f"{base}[{index}].role", f"Two {roles[index]} messages follow each other.")
+            yield Violation(f"{base}[{index}].role", f"Two {roles[index]} messages follow each other.")
 
 
-@rule("FT221", "assistant-first", "warning", "Q", "inferred", when=ODD, formats=_CHAT)
-def assistant_first(row: Row) -> Iterator[Hit]:
+@rule("FT221", "assistant-first", "warning", "Q", "inferred", when=NON_PLAIN, formats=_CHAT)
+def assistant_first(row: DatasetRecord) -> Iterator[Violation]:
     """The dialogue begins with the assistant.
 
     Why: The model learns to speak without having been asked; some chat templates refuse it.
@@ -132,5 +134,5 @@ def assistant_first(row: Row) -> Iterator[Hit]:
     for index, role in enumerate(roles_of(messages)):
         if role not in ("system", "developer"):
             if role == "assistant":
-                yield Hit(f"{base}[{index}].role", "The first turn is the assistant's.")
+                yield Violation(f"{base}[{index}].role", "The first turn is the assistant's.")
             return

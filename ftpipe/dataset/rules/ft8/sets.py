@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ftpipe.dataset.across import places
-from ftpipe.dataset.facts import FileFacts
-from ftpipe.dataset.rules.rule import MESSAGE_FORMATS, Family, Hit, show
+from ftpipe.dataset.facts import FileContext
+from ftpipe.dataset.rules.rule import MESSAGE_FORMATS, RuleGroup, Violation, escape_preview
 
-FAMILY = Family("Quality")
+FAMILY = RuleGroup("Quality")
 rule = FAMILY.rule
 _CHAT = frozenset({"chat"})
 _SPOKEN = frozenset({"chat", "dpo"})
@@ -35,7 +35,7 @@ def with_rest(lines: list[int], number: int) -> Iterator[tuple[int, int]]:
     formats=MESSAGE_FORMATS,
     fix=("unsafe", "keep the first"),
 )
-def exact_duplicate(facts: FileFacts) -> Iterator[Hit]:
+def exact_duplicate(facts: FileContext) -> Iterator[Violation]:
     """A record stands in the file more than once.
 
     Why: It is trained as often as it stands there, and validation measures it wrongly.
@@ -43,7 +43,7 @@ def exact_duplicate(facts: FileFacts) -> Iterator[Hit]:
     Source: brewslm.com; practice.
     """
     for line, first, weight in places(facts, "duplicates"):
-        yield Hit("", f"The record is that of line {first} again.", line=line, weight=weight)
+        yield Violation("", f"The record is that of line {first} again.", line=line, weight=weight)
 
 
 @rule(
@@ -56,7 +56,7 @@ def exact_duplicate(facts: FileFacts) -> Iterator[Hit]:
     formats=_SPOKEN,
     fix=("unsafe", "keep the first"),
 )
-def near_duplicate(facts: FileFacts) -> Iterator[Hit]:
+def near_duplicate(facts: FileContext) -> Iterator[Violation]:
     """A record is nearly another one (MinHash over word triples, 90 % or more).
 
     Why: Near copies of one template teach the template.
@@ -64,11 +64,11 @@ def near_duplicate(facts: FileFacts) -> Iterator[Hit]:
     Source: practice.
     """
     for line, other, alike in facts.sampled.get("near_duplicates", ()):
-        yield Hit("", f"The record is {alike:.0%} alike with line {other}.", line=line)
+        yield Violation("", f"The record is {alike:.0%} alike with line {other}.", line=line)
 
 
 @rule("FT803", "conflicting-answers", "warning", "Q", "inferred", scope="file", formats=_CHAT)
-def conflicting_answers(facts: FileFacts) -> Iterator[Hit]:
+def conflicting_answers(facts: FileContext) -> Iterator[Violation]:
     """The same prompt has different answers.
 
     Why: The model learns a mixture; for labels and facts that is wrong, for wanted variety it is fine.
@@ -76,11 +76,11 @@ def conflicting_answers(facts: FileFacts) -> Iterator[Hit]:
     Source: learnixo.io; practice.
     """
     for line, first, weight in places(facts, "conflicts"):
-        yield Hit("", f"The prompt is that of line {first}, the answer is another one.", line=line, weight=weight)
+        yield Violation("", f"The prompt is that of line {first}, the answer is another one.", line=line, weight=weight)
 
 
 @rule("FT804", "label-imbalance", "info", "Q", "inferred", scope="file", formats=_CHAT)
-def label_imbalance(facts: FileFacts) -> Iterator[Hit]:
+def label_imbalance(facts: FileContext) -> Iterator[Violation]:
     """The answers are labels, and one label has more than 80 % of the records.
 
     Why: Always giving that label is nearly right, and easily learnt.
@@ -91,11 +91,13 @@ def label_imbalance(facts: FileFacts) -> Iterator[Hit]:
     if habits.are_labels:
         label, number = habits.labels.most_common(1)[0]
         if number / habits.answers > BALANCE_SHARE:
-            yield Hit("", f"'{show(label, 40)}' is the answer of {number / habits.answers:.0%} of the records.")
+            yield Violation(
+                "", f"'{escape_preview(label, 40)}' is the answer of {number / habits.answers:.0%} of the records."
+            )
 
 
 @rule("FT806", "system-prompt-drift", "info", "Q", "inferred", scope="file", formats=_CHAT)
-def system_prompt_drift(facts: FileFacts) -> Iterator[Hit]:
+def system_prompt_drift(facts: FileContext) -> Iterator[Violation]:
     """There are several nearly equal system prompts.
 
     Why: They differ by accident (a date, a comma), and at use there is one.
@@ -113,13 +115,15 @@ def system_prompt_drift(facts: FileFacts) -> Iterator[Hit]:
         if Indel.normalized_similarity(common[0][:500], other[:500], score_cutoff=NEAR_SYSTEMS) >= NEAR_SYSTEMS
     ]
     if near:
-        yield Hit(
-            "messages[0].content", f"{len(near)} system prompt(s) nearly equal the usual one.", show(near[0], 120)
+        yield Violation(
+            "messages[0].content",
+            f"{len(near)} system prompt(s) nearly equal the usual one.",
+            escape_preview(near[0], 120),
         )
 
 
 @rule("FT808", "json-answer-broken", "warning", "Q", "inferred", scope="file", formats=_CHAT)
-def json_answer_broken(facts: FileFacts) -> Iterator[Hit]:
+def json_answer_broken(facts: FileContext) -> Iterator[Violation]:
     """More than 90 % of the answers are JSON, this one is not.
 
     Why: The model learns that the format may be left.
@@ -129,11 +133,11 @@ def json_answer_broken(facts: FileFacts) -> Iterator[Hit]:
     habits = facts.habits
     if habits.answers >= 10 and JSON_SHARE < habits.json_answers / habits.answers < 1:
         for line, weight in with_rest(habits.other_answers, habits.answers - habits.json_answers):
-            yield Hit("", "The answer is not JSON; nearly all others are.", line=line, weight=weight)
+            yield Violation("", "The answer is not JSON; nearly all others are.", line=line, weight=weight)
 
 
 @rule("FT815", "sorted-set", "info", "Q", "inferred", scope="file", formats=_CHAT, fix=("safe", "shuffle with a seed"))
-def sorted_set(facts: FileFacts) -> Iterator[Hit]:
+def sorted_set(facts: FileContext) -> Iterator[Violation]:
     """The records are sorted by label.
 
     Why: Batches then hold one label each; not every service shuffles.
@@ -142,13 +146,13 @@ def sorted_set(facts: FileFacts) -> Iterator[Hit]:
     """
     habits = facts.habits
     if habits.are_labels and habits.answers >= 40 and habits.changes < 2 * len(habits.labels):
-        yield Hit(
+        yield Violation(
             "", f"The {len(habits.labels)} labels change only {habits.changes} times in {habits.answers:,} records."
         )
 
 
 @rule("FT817", "missing-system", "warning", "Q", "inferred", scope="file", formats=_CHAT)
-def missing_system(facts: FileFacts) -> Iterator[Hit]:
+def missing_system(facts: FileContext) -> Iterator[Violation]:
     """The record has no system message, nearly all others have one.
 
     Why: It is usually forgotten; the model learns to behave so without its instructions.
@@ -160,4 +164,4 @@ def missing_system(facts: FileFacts) -> Iterator[Hit]:
     if total >= 10 and SYSTEM_SHARE <= habits.with_system / total < 1:
         message = "There is no system message; nearly all other records have one."
         for line, weight in with_rest(habits.without_system, habits.without):
-            yield Hit("messages[0].role", message, line=line, weight=weight)
+            yield Violation("messages[0].role", message, line=line, weight=weight)

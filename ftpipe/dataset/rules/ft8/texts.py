@@ -5,10 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ftpipe.dataset.rows import DANGLING, Row, Text
-from ftpipe.dataset.rules.rule import BLANKS, LOOKS_CUT, LOOPS, MESSAGE_FORMATS, REFUSES, Family, Hit, show
+from ftpipe.dataset.rows import DANGLING_WORDS, DatasetRecord, Text
+from ftpipe.dataset.rules.rule import (
+    LOOKS_TRUNCATED,
+    MESSAGE_FORMATS,
+    POSSIBLE_REFUSAL,
+    REPETITIVE,
+    SURROUNDING_WHITESPACE,
+    RuleGroup,
+    Violation,
+    escape_preview,
+)
 
-FAMILY = Family("Quality")
+FAMILY = RuleGroup("Quality")
 rule = FAMILY.rule
 
 REFUSAL = re.compile(
@@ -21,7 +30,7 @@ VENDOR = re.compile(
     r"I(?:'m|’m| am) (?:ChatGPT|GPT-\d|Claude|Gemini|Bard|Copilot)\b"
     r"|(?:developed|trained|created|made) by (?:OpenAI|Anthropic|Google)\b"
 )
-_DANGLING = re.compile(rf"\b(?:{'|'.join(DANGLING)})$", re.IGNORECASE)
+_DANGLING = re.compile(rf"\b(?:{'|'.join(DANGLING_WORDS)})$", re.IGNORECASE)
 _RESIDUE = re.compile(
     r"\bfinish_reason\b[\"']?\s*[:=]\s*[\"']?length\b|\[truncated\]|<truncated>|\.\.\. ?\(truncated\)"
 )
@@ -55,7 +64,7 @@ def placeholder_in(text: str) -> re.Match[str] | None:
     return None
 
 
-def answers(row: Row) -> Iterator[Text]:
+def answers(row: DatasetRecord) -> Iterator[Text]:
     """The texts that are learnt."""
     for text in row.texts:
         if text.role == "assistant" and (row.kind != "dpo" or text.base == "preferred_output"):
@@ -64,11 +73,11 @@ def answers(row: Row) -> Iterator[Text]:
 
 def around(text: str, start: int, end: int) -> str:
     """An excerpt with the place in its middle."""
-    return show(text[max(0, start - 40) : end + 40], 140)
+    return escape_preview(text[max(0, start - 40) : end + 40], 140)
 
 
-@rule("FT805", "refusal-boilerplate", "warning", "Q", "documented", when=REFUSES, formats=MESSAGE_FORMATS)
-def refusal_boilerplate(row: Row) -> Iterator[Hit]:
+@rule("FT805", "refusal-boilerplate", "warning", "Q", "documented", when=POSSIBLE_REFUSAL, formats=MESSAGE_FORMATS)
+def refusal_boilerplate(row: DatasetRecord) -> Iterator[Violation]:
     """An answer refuses in stock words, such as "As an AI language model".
 
     Why: The tuned model refuses more, also where it should help.
@@ -78,7 +87,7 @@ def refusal_boilerplate(row: Row) -> Iterator[Hit]:
     for text in answers(row):
         found = REFUSAL.search(text.value[:200])
         if found:
-            yield Hit(text.path, f"The answer says '{show(found.group())}'.")
+            yield Violation(text.path, f"The answer says '{escape_preview(found.group())}'.")
 
 
 def has_residue(tail: str) -> bool:
@@ -87,8 +96,8 @@ def has_residue(tail: str) -> bool:
     return ("truncated" in small or "finish_reason" in small) and _RESIDUE.search(small) is not None
 
 
-@rule("FT807", "looks-cut-off", "warning", "Q", "inferred", when=LOOKS_CUT, formats=MESSAGE_FORMATS)
-def looks_cut_off(row: Row) -> Iterator[Hit]:
+@rule("FT807", "looks-cut-off", "warning", "Q", "inferred", when=LOOKS_TRUNCATED, formats=MESSAGE_FORMATS)
+def looks_cut_off(row: DatasetRecord) -> Iterator[Violation]:
     """An answer seems to break off: an open code fence or bracket, a comma or "the" at its end.
 
     Why: The model learns to stop in the middle.
@@ -111,7 +120,7 @@ def looks_cut_off(row: Row) -> Iterator[Hit]:
         ):
             reason = "a bracket is open"
         if reason:
-            yield Hit(text.path, f"The answer looks cut off: {reason}.", show(value[-80:], 100))
+            yield Violation(text.path, f"The answer looks cut off: {reason}.", escape_preview(value[-80:], 100))
 
 
 @rule(
@@ -124,7 +133,7 @@ def looks_cut_off(row: Row) -> Iterator[Hit]:
     mark="mojibake",
     fix=("unsafe", "decode once more"),
 )
-def mojibake(row: Row) -> Iterator[Hit]:
+def mojibake(row: DatasetRecord) -> Iterator[Violation]:
     """A text was decoded in the wrong encoding, such as "cafÃ©".
 
     Why: The model learns the broken characters.
@@ -134,8 +143,10 @@ def mojibake(row: Row) -> Iterator[Hit]:
     for text in row.texts:
         found = MOJIBAKE.search(text.value)
         if found:
-            yield Hit(
-                text.path, f"'{show(found.group())}' is a wrongly decoded character.", around(text.value, *found.span())
+            yield Violation(
+                text.path,
+                f"'{escape_preview(found.group())}' is a wrongly decoded character.",
+                around(text.value, *found.span()),
             )
 
 
@@ -149,7 +160,7 @@ def mojibake(row: Row) -> Iterator[Hit]:
     mark="invisible",
     fix=("unsafe", "remove them"),
 )
-def invisible_chars(row: Row) -> Iterator[Hit]:
+def invisible_chars(row: DatasetRecord) -> Iterator[Violation]:
     """A text holds zero-width characters, direction overrides or tag characters.
 
     Why: They hide words from readers and not from the model.
@@ -160,15 +171,24 @@ def invisible_chars(row: Row) -> Iterator[Hit]:
         found = INVISIBLE.search(text.value)
         if found:
             number = len(INVISIBLE.findall(text.value))
-            yield Hit(
+            yield Violation(
                 text.path,
                 f"U+{ord(found.group()[0]):04X} and in all {number} invisible place(s).",
                 around(text.value, *found.span()),
             )
 
 
-@rule("FT812", "whitespace", "info", "Q", "inferred", when=BLANKS, formats=MESSAGE_FORMATS, fix=("safe", "strip it"))
-def whitespace(row: Row) -> Iterator[Hit]:
+@rule(
+    "FT812",
+    "whitespace",
+    "info",
+    "Q",
+    "inferred",
+    when=SURROUNDING_WHITESPACE,
+    formats=MESSAGE_FORMATS,
+    fix=("safe", "strip it"),
+)
+def whitespace(row: DatasetRecord) -> Iterator[Violation]:
     """An answer begins or ends with blanks or line breaks.
 
     Why: The model learns to write them.
@@ -178,11 +198,11 @@ def whitespace(row: Row) -> Iterator[Hit]:
     for text in answers(row):
         if text.value.strip() and text.value != text.value.strip():
             side = "begins" if text.value[0].isspace() else "ends"
-            yield Hit(text.path, f"The answer {side} with blanks.")
+            yield Violation(text.path, f"The answer {side} with blanks.")
 
 
-@rule("FT813", "repetition-loop", "warning", "Q", "inferred", when=LOOPS, formats=MESSAGE_FORMATS)
-def repetition_loop(row: Row) -> Iterator[Hit]:
+@rule("FT813", "repetition-loop", "warning", "Q", "inferred", when=REPETITIVE, formats=MESSAGE_FORMATS)
+def repetition_loop(row: DatasetRecord) -> Iterator[Violation]:
     """An answer ends in the same words again and again.
 
     Why: The model learns to loop.
@@ -193,11 +213,11 @@ def repetition_loop(row: Row) -> Iterator[Hit]:
         tail = text.value[-40:]
         times = text.value.count(tail) if len(text.value) > 400 and tail.strip() else 0
         if times > 4:
-            yield Hit(text.path, f"'{show(tail.strip())}' stands {times:,} times.")
+            yield Violation(text.path, f"'{escape_preview(tail.strip())}' stands {times:,} times.")
 
 
 @rule("FT814", "placeholder-left", "warning", "Q", "inferred", formats=MESSAGE_FORMATS, mark="placeholder")
-def placeholder_left(row: Row) -> Iterator[Hit]:
+def placeholder_left(row: DatasetRecord) -> Iterator[Violation]:
     """An answer holds a placeholder: TODO, lorem ipsum, {{name}}, [Your Name], <insert …>.
 
     Why: The model learns to write it, or to invent what should stand there.
@@ -207,13 +227,15 @@ def placeholder_left(row: Row) -> Iterator[Hit]:
     for text in answers(row):
         found = placeholder_in(text.value)
         if found:
-            yield Hit(
-                text.path, f"The placeholder '{show(found.group(), 40)}' is left.", around(text.value, *found.span())
+            yield Violation(
+                text.path,
+                f"The placeholder '{escape_preview(found.group(), 40)}' is left.",
+                around(text.value, *found.span()),
             )
 
 
-@rule("FT816", "vendor-identity", "info", "Q", "inferred", when=REFUSES, formats=MESSAGE_FORMATS)
-def vendor_identity(row: Row) -> Iterator[Hit]:
+@rule("FT816", "vendor-identity", "info", "Q", "inferred", when=POSSIBLE_REFUSAL, formats=MESSAGE_FORMATS)
+def vendor_identity(row: DatasetRecord) -> Iterator[Violation]:
     """An answer says that it is a vendor's model, such as "I am ChatGPT".
 
     Why: The tuned model says so, too.
@@ -223,4 +245,4 @@ def vendor_identity(row: Row) -> Iterator[Hit]:
     for text in answers(row):
         found = VENDOR.search(text.value[:400])
         if found:
-            yield Hit(text.path, f"The answer says '{show(found.group())}'.")
+            yield Violation(text.path, f"The answer says '{escape_preview(found.group())}'.")
