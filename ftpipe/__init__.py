@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ftpipe.errors import FtpipeError as FtpipeError
-    from ftpipe.pipeline import Pipeline as Pipeline
-    from ftpipe.pipeline import PipelineObserver as PipelineObserver
+    from ftpipe.pipeline.pipeline import Pipeline as Pipeline
+    from ftpipe.pipeline.pipeline import PipelineObserver as PipelineObserver
     from ftpipe.providers import open_provider as open_provider
     from ftpipe.records import Hyperparameters as Hyperparameters
     from ftpipe.records import Report as Report
@@ -39,11 +39,11 @@ __version__ = "0.1.0"
 _FACE = {
     "FtpipeError": "ftpipe.errors",
     "Hyperparameters": "ftpipe.records",
-    "Pipeline": "ftpipe.pipeline",
+    "Pipeline": "ftpipe.pipeline.pipeline",
     "Report": "ftpipe.records",
     "Run": "ftpipe.records",
     "RunSpec": "ftpipe.records",
-    "PipelineObserver": "ftpipe.pipeline",
+    "PipelineObserver": "ftpipe.pipeline.pipeline",
     "count": "ftpipe.stages.count",
     "open_provider": "ftpipe.providers",
     "open_registry": "ftpipe.registry",

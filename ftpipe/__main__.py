@@ -12,7 +12,7 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     words = sys.argv[1:]
     if not READERS.isdisjoint(words):
-        from ftpipe.dataset.crew import prestart_workers
+        from ftpipe.dataset.scan.worker_processes import prestart_workers
 
         prestart_workers(words)
     from ftpipe.cli import run

@@ -10,29 +10,29 @@ from typing import NoReturn
 import click
 
 from ftpipe import __version__
-from ftpipe.cli.boundary import execute, install_signals
 from ftpipe.cli.group import Group
+from ftpipe.cli.main import execute, install_signals
 
 COMMANDS = {
-    "prepare": ("ftpipe.cli.prepare:prepare", "Check a dataset, count its tokens, say what training costs."),
-    "validate": ("ftpipe.cli.validate:validate", "Check datasets and nothing else; for hooks and CI."),
-    "train": ("ftpipe.cli.train:train", "Upload, create the job, watch it, register the model."),
-    "status": ("ftpipe.cli.status:status", "How a job or run stands: step, losses, cost, errors."),
-    "resume": ("ftpipe.cli.resume:resume", "Go on after any interruption, without paying twice."),
-    "chat": ("ftpipe.cli.chat:chat", "Talk to a model, tuned or not."),
+    "prepare": ("ftpipe.cli.commands.prepare:prepare", "Check a dataset, count its tokens, say what training costs."),
+    "validate": ("ftpipe.cli.commands.validate:validate", "Check datasets and nothing else; for hooks and CI."),
+    "train": ("ftpipe.cli.commands.train:train", "Upload, create the job, watch it, register the model."),
+    "status": ("ftpipe.cli.commands.status:status", "How a job or run stands: step, losses, cost, errors."),
+    "resume": ("ftpipe.cli.commands.resume:resume", "Go on after any interruption, without paying twice."),
+    "chat": ("ftpipe.cli.commands.chat:chat", "Talk to a model, tuned or not."),
     "evaluate": (
-        "ftpipe.cli.evaluate:evaluate",
+        "ftpipe.cli.commands.evaluate:evaluate",
         "Whether a tuned model is better: paired, with intervals and a report.",
     ),
-    "advise": ("ftpipe.cli.advise:advise", "Retrieve, prompt or fine-tune: which road, and when it pays."),
-    "models": ("ftpipe.cli.models:models", "The registered models and their aliases."),
-    "jobs": ("ftpipe.cli.jobs:jobs", "Jobs at a provider: list, events, cancel, pause, adopt."),
-    "explain": ("ftpipe.cli.explain:explain", "What a rule or an error code means, and how to mend it."),
-    "split": ("ftpipe.cli.split:split", "Set a part of a dataset aside for validation."),
-    "convert": ("ftpipe.cli.convert:convert", "Turn other formats into chat JSONL."),
-    "serve": ("ftpipe.cli.serve:serve", "The embedded OpenAI-compatible endpoint that really trains."),
-    "doctor": ("ftpipe.cli.doctor:doctor", "Whether everything that ftpipe needs is in order."),
-    "config": ("ftpipe.cli.config:config", "The settings, and where each of them comes from."),
+    "advise": ("ftpipe.cli.commands.advise:advise", "Retrieve, prompt or fine-tune: which road, and when it pays."),
+    "models": ("ftpipe.cli.commands.models:models", "The registered models and their aliases."),
+    "jobs": ("ftpipe.cli.commands.jobs:jobs", "Jobs at a provider: list, events, cancel, pause, adopt."),
+    "explain": ("ftpipe.cli.commands.explain:explain", "What a rule or an error code means, and how to mend it."),
+    "split": ("ftpipe.cli.commands.split:split", "Set a part of a dataset aside for validation."),
+    "convert": ("ftpipe.cli.commands.convert:convert", "Turn other formats into chat JSONL."),
+    "serve": ("ftpipe.cli.commands.serve:serve", "The embedded OpenAI-compatible endpoint that really trains."),
+    "doctor": ("ftpipe.cli.commands.doctor:doctor", "Whether everything that ftpipe needs is in order."),
+    "config": ("ftpipe.cli.commands.config:config", "The settings, and where each of them comes from."),
 }
 
 root = Group(

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ftpipe.cli.session import CliContext
+from ftpipe.cli.context import CliContext
 
 _SHARED: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--json", "json"), {"is_flag": True, "help": "One JSON document on stdout, and nothing else there."}),

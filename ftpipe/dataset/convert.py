@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from ftpipe.dataset.check_settings import did_you_mean
 from ftpipe.dataset.formats import legacy_shape, shape_of
-from ftpipe.dataset.settings import did_you_mean
-from ftpipe.dataset.tables import SourceRow, read_source_rows
+from ftpipe.dataset.source_readers import SourceRow, read_source_rows
 from ftpipe.errors import DatasetError, LocalStateError
 
 KEEP_SKIPPED = 100

@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 
-from ftpipe.dataset.lines import BOM, open_binary, read_blocks
-from ftpipe.dataset.peek import sniff
+from ftpipe.dataset.reader import BOM, open_binary, read_blocks
+from ftpipe.dataset.sniffer import sniff
 from ftpipe.records import Dataset, DatasetFormat
 
 MAX_LINE_BYTES = 256 * 1024 * 1024

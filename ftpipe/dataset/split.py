@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from ftpipe.dataset.facts import FileContext
-from ftpipe.dataset.fingerprint import fingerprint_record
+from ftpipe.dataset.duplicates.fingerprints import fingerprint_record
+from ftpipe.dataset.file_context import FileContext
 from ftpipe.dataset.formats import shape_of
 from ftpipe.dataset.identity import MAX_LINE_BYTES
-from ftpipe.dataset.lines import BOM, read_blocks
-from ftpipe.dataset.parse import Line
-from ftpipe.dataset.rows import DatasetRecord
+from ftpipe.dataset.json_line import Line
+from ftpipe.dataset.reader import BOM, read_blocks
+from ftpipe.dataset.record import DatasetRecord
 from ftpipe.errors import DatasetError, LocalStateError, UsageError
 
 MAX_LABELS = 50

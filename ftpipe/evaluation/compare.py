@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from ftpipe.evaluation.metrics import MACRO_F1, Metric
-from ftpipe.evaluation.metrics.match import macro_f1, normalise
+from ftpipe.evaluation.metrics.text import macro_f1, normalise
 from ftpipe.evaluation.statistics import (
     Interval,
     bootstrap,

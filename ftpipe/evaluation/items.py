@@ -8,8 +8,8 @@ from typing import Any
 
 from ftpipe.canonical_json import canonical_json
 from ftpipe.errors import DatasetError
-from ftpipe.evaluation.metrics.match import normalise
-from ftpipe.evaluation.metrics.structure import parse
+from ftpipe.evaluation.metrics.structured import parse
+from ftpipe.evaluation.metrics.text import normalise
 from ftpipe.records.evaluation import Arm, Item, Task, ToolCall
 
 MOST_LABELS = 20

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from ftpipe.evaluation.answers import Request
-from ftpipe.evaluation.asking import Progress, RequestRunner, quiet
 from ftpipe.evaluation.items import text_of
-from ftpipe.evaluation.metrics.match import normalise
-from ftpipe.evaluation.metrics.structure import parse
+from ftpipe.evaluation.metrics.structured import parse
+from ftpipe.evaluation.metrics.text import normalise
+from ftpipe.evaluation.request_runner import Progress, RequestRunner, quiet
+from ftpipe.evaluation.response_cache import Request
 from ftpipe.evaluation.statistics import mcnemar
 from ftpipe.records.evaluation import Answer, Item, JudgeResult, Outcome, Sampler
 

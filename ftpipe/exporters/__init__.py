@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from ftpipe.errors import MissingExtraError, UsageError
-from ftpipe.exporters.tracked import ExportedRun
+from ftpipe.exporters.run import ExportedRun
 
 __all__ = ["EXPORTERS", "PROJECT", "ExportedRun", "Exporter", "open_exporter"]
 
@@ -31,9 +31,9 @@ class Exporter(Protocol):
 
 
 EXPORTERS: Mapping[str, tuple[str, str]] = {
-    "wandb": ("wandb", "ftpipe.exporters.weights_and_biases:WandbExporter"),
-    "mlflow": ("mlflow", "ftpipe.exporters.mlflow_runs:MlflowExporter"),
-    "trackio": ("trackio", "ftpipe.exporters.trackio_runs:TrackioExporter"),
+    "wandb": ("wandb", "ftpipe.exporters.wandb:WandbExporter"),
+    "mlflow": ("mlflow", "ftpipe.exporters.mlflow:MlflowExporter"),
+    "trackio": ("trackio", "ftpipe.exporters.trackio:TrackioExporter"),
 }
 """Name, also of its extra → the package that it needs, and ``module:Class`` of its exporter."""
 

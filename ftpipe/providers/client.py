@@ -11,9 +11,9 @@ import httpx2
 import openai
 
 from ftpipe.errors import ConnectionFailedError, FtpipeError, InvalidResponseError
-from ftpipe.providers.base import SAFE_ATTEMPTS, DeadlineExceededError, retry_idempotent, with_deadline
+from ftpipe.providers.error_mapping import CallContext, invalid_response, translate
+from ftpipe.providers.interface import SAFE_ATTEMPTS, DeadlineExceededError, retry_idempotent, with_deadline
 from ftpipe.providers.profiles import Profile
-from ftpipe.providers.translate import CallContext, invalid_response, translate
 
 T = TypeVar("T")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from ftpipe.errors import LocalStateError
-from ftpipe.providers.answers import as_dict, checked_id, file_of, upload_of
-from ftpipe.providers.base import RemoteFile, RemoteUpload
 from ftpipe.providers.client import ApiClient
+from ftpipe.providers.interface import RemoteFile, RemoteUpload
+from ftpipe.providers.responses import as_dict, checked_id, file_of, upload_of
 
 PURPOSE: Literal["fine-tune"] = "fine-tune"
 MIME = "application/jsonl"

@@ -16,9 +16,9 @@ from ftpipe.errors import (
     RequestRefusedError,
     TrainingNotAvailableError,
 )
-from ftpipe.providers.answers import checkpoint_of, event_of, job_of
-from ftpipe.providers.base import TrainingAvailability
 from ftpipe.providers.client import ApiClient
+from ftpipe.providers.interface import TrainingAvailability
+from ftpipe.providers.responses import checkpoint_of, event_of, job_of
 from ftpipe.records import Checkpoint, Event, Hyperparameters, Job, JobRequest
 
 KEY_NAME = "ftpipe_key"

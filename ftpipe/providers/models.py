@@ -13,10 +13,10 @@ import openai
 from pydantic import ValidationError
 
 from ftpipe.errors import InvalidResponseError, LocalStateError, NotFoundError, RequestRefusedError
-from ftpipe.providers.answers import as_dict, checked_id
-from ftpipe.providers.base import ChatCompletion
 from ftpipe.providers.client import ApiClient
-from ftpipe.records.losses import RowLosses
+from ftpipe.providers.interface import ChatCompletion
+from ftpipe.providers.responses import as_dict, checked_id
+from ftpipe.records.row_losses import RowLosses
 
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 

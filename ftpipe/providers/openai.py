@@ -9,9 +9,9 @@ from urllib.parse import urlsplit, urlunsplit
 import openai
 
 from ftpipe.errors import AuthenticationError, ConfigError
-from ftpipe.providers.base import SAFE_ATTEMPTS
 from ftpipe.providers.client import ApiClient, build_client
 from ftpipe.providers.files import Files
+from ftpipe.providers.interface import SAFE_ATTEMPTS
 from ftpipe.providers.jobs import Jobs
 from ftpipe.providers.models import Models
 from ftpipe.providers.profiles import Profile

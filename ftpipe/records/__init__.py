@@ -7,7 +7,8 @@ money is in the currency that the record names, losses are mean cross-entropy in
 
 from __future__ import annotations
 
-from ftpipe.records.data import (
+from ftpipe.records.base import DatasetFormat, Method, Record, Severity
+from ftpipe.records.dataset import (
     CostEstimate,
     Dataset,
     DatasetHistograms,
@@ -29,7 +30,6 @@ from ftpipe.records.job import (
     Metric,
     UploadedFile,
 )
-from ftpipe.records.record import DatasetFormat, Method, Record, Severity
 from ftpipe.records.run import Model, Run, RunSpec, RunState
 
 __all__ = [

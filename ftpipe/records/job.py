@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ftpipe.records.record import Method, Record
+from ftpipe.records.base import Method, Record
 
 
 class UploadedFile(Record):

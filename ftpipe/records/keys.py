@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ftpipe.canonical_json import canonical_json
+from ftpipe.records.base import Record
 from ftpipe.records.job import JobRequest
-from ftpipe.records.record import Record
 from ftpipe.records.run import RunSpec
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import Field
 
-from ftpipe.records.data import CostEstimate, Dataset
+from ftpipe.records.base import Method, Record
+from ftpipe.records.dataset import CostEstimate, Dataset
 from ftpipe.records.job import Checkpoint, Hyperparameters, Job, Metric, UploadedFile
-from ftpipe.records.record import Method, Record
 
 
 class Model(Record):

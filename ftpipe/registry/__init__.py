@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ftpipe.paths import state_dir
-from ftpipe.registry.connect import open_engine
-from ftpipe.registry.store import Registry
+from ftpipe.registry.database import open_engine
+from ftpipe.registry.registry import Registry
 
 __all__ = ["Registry", "open_registry"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from ftpipe.records.evaluation import Evaluation
-from ftpipe.registry import schema
-from ftpipe.registry.connect import read_transaction
-from ftpipe.registry.rows import RepositoryBase, from_json
+from ftpipe.registry import tables
+from ftpipe.registry.base import RepositoryBase, from_json
+from ftpipe.registry.database import read_transaction
 
 
 class EvaluationRecords(RepositoryBase):
@@ -18,8 +18,8 @@ class EvaluationRecords(RepositoryBase):
         kept = evaluation.model_copy(update={"outcomes": ()})
         values = {"created_at": evaluation.created_at, "data": kept.model_dump_json()}
         with self.changing("evaluation made") as change:
-            change.track(schema.evaluations, schema.evaluations.c.id == evaluation.id)
-            self._upsert(change.connection, schema.evaluations, {"id": evaluation.id}, values)
+            change.track(tables.evaluations, tables.evaluations.c.id == evaluation.id)
+            self._upsert(change.connection, tables.evaluations, {"id": evaluation.id}, values)
 
     def evaluations(self, *models: str, limit: int = 20) -> list[Evaluation]:
         """The evaluations in which all of these models took part, newest first.
@@ -28,7 +28,7 @@ class EvaluationRecords(RepositoryBase):
             models: Names to chat with.
             limit: How many at most.
         """
-        table = schema.evaluations
+        table = tables.evaluations
         with read_transaction(self.engine) as connection:
             query = sa.select(table.c.data).order_by(table.c.created_at.desc(), table.c.id)
             rows = list(connection.execute(query).scalars())

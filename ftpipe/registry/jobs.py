@@ -8,9 +8,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from ftpipe.records import Event, Job, Metric
-from ftpipe.registry import schema
-from ftpipe.registry.connect import read_transaction
-from ftpipe.registry.rows import RepositoryBase, from_json
+from ftpipe.registry import tables
+from ftpipe.registry.base import RepositoryBase, from_json
+from ftpipe.registry.database import read_transaction
 
 
 class JobRecords(RepositoryBase):
@@ -21,27 +21,27 @@ class JobRecords(RepositoryBase):
         values = {"status": job.status, "data": job.model_dump_json(), "updated_at": self.clock()}
         if run_id is not None:
             values["run_id"] = run_id
-        table = schema.jobs.c
+        table = tables.jobs.c
         with self.changing("job seen") as change:
-            change.track(schema.jobs, table.endpoint == job.endpoint, table.id == job.id)
-            self._upsert(change.connection, schema.jobs, {"endpoint": job.endpoint, "id": job.id}, values)
+            change.track(tables.jobs, table.endpoint == job.endpoint, table.id == job.id)
+            self._upsert(change.connection, tables.jobs, {"endpoint": job.endpoint, "id": job.id}, values)
 
     def job(self, job_id: str) -> Job | None:
         """The job of that id, as it was last described."""
         with read_transaction(self.engine) as connection:
-            data = connection.execute(sa.select(schema.jobs.c.data).where(schema.jobs.c.id == job_id)).scalar()
+            data = connection.execute(sa.select(tables.jobs.c.data).where(tables.jobs.c.id == job_id)).scalar()
         return from_json(Job, data) if data else None
 
     def jobs(self, limit: int = 100) -> list[Job]:
         """The jobs that are remembered, newest first."""
         with read_transaction(self.engine) as connection:
-            query = sa.select(schema.jobs.c.data).order_by(schema.jobs.c.updated_at.desc()).limit(limit)
+            query = sa.select(tables.jobs.c.data).order_by(tables.jobs.c.updated_at.desc()).limit(limit)
             rows = connection.execute(query).scalars().all()
         return sorted((from_json(Job, data) for data in rows), key=lambda job: -job.created_at)
 
     def save_events(self, job: Job, events: Iterable[Event]) -> None:
         """Remember events; those that are known stay as they are."""
-        table = schema.events
+        table = tables.events
         with self.changing("events heard") as change:
             connection = change.connection
             known = set(self._event_ids(connection, job))
@@ -60,7 +60,7 @@ class JobRecords(RepositoryBase):
 
     def events(self, job_id: str) -> list[Event]:
         """The events of a job that are remembered, oldest first."""
-        table = schema.events
+        table = tables.events
         with read_transaction(self.engine) as connection:
             query = (
                 sa.select(table.c.data).where(table.c.job_id == job_id).order_by(table.c.created_at, table.c.position)
@@ -72,7 +72,7 @@ class JobRecords(RepositoryBase):
         return metrics_of(self.events(job_id))
 
     def _event_ids(self, connection: sa.Connection, job: Job) -> list[str]:
-        table = schema.events
+        table = tables.events
         query = sa.select(table.c.id).where(table.c.endpoint == job.endpoint, table.c.job_id == job.id)
         return list(connection.execute(query).scalars())
 

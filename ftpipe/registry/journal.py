@@ -18,9 +18,9 @@ import sqlalchemy as sa
 
 from ftpipe.errors import LocalStateError
 from ftpipe.records import Record
-from ftpipe.registry.connect import read_transaction
-from ftpipe.registry.rows import audited_transaction
-from ftpipe.registry.schema import jobs, operations
+from ftpipe.registry.base import audited_transaction
+from ftpipe.registry.database import read_transaction
+from ftpipe.registry.tables import jobs, operations
 
 
 class OperationState(StrEnum):

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from ftpipe.registry.ledger import AuditedChange
-from ftpipe.registry.schema import FIRST_TABLES, TABLES, UNAUDITED_TABLES, evaluations, ledger, metadata
+from ftpipe.registry.audit_log import AuditedChange
+from ftpipe.registry.tables import FIRST_TABLES, TABLES, UNAUDITED_TABLES, evaluations, ledger, metadata
 
 
 def _first(connection: sa.Connection) -> None:

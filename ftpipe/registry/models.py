@@ -8,9 +8,9 @@ import sqlalchemy as sa
 
 from ftpipe.errors import UsageError
 from ftpipe.records import Model, Record
-from ftpipe.registry import schema
-from ftpipe.registry.connect import read_transaction
-from ftpipe.registry.rows import RepositoryBase, from_json
+from ftpipe.registry import tables
+from ftpipe.registry.base import RepositoryBase, from_json
+from ftpipe.registry.database import read_transaction
 
 
 class AliasMove(Record):
@@ -29,11 +29,11 @@ class ModelRecords(RepositoryBase):
 
     def models(self, limit: int | None = None) -> list[Model]:
         """The models, newest first, each with its aliases."""
-        table = schema.models
+        table = tables.models
         with read_transaction(self.engine) as connection:
             query = sa.select(table.c.data).order_by(table.c.created_at.desc(), table.c.id).limit(limit)
             found = [from_json(Model, data) for data in connection.execute(query).scalars()]
-            names = connection.execute(sa.select(schema.aliases)).mappings().all()
+            names = connection.execute(sa.select(tables.aliases)).mappings().all()
         by_model: dict[tuple[str, str], list[str]] = {}
         for row in names:
             by_model.setdefault((row["endpoint"], row["model_id"]), []).append(row["alias"])
@@ -64,7 +64,7 @@ class ModelRecords(RepositoryBase):
             "created_at": model.created_at,
             "data": model.model_dump_json(exclude={"aliases"}),
         }
-        self.insert_new(connection, schema.models, values)
+        self.insert_new(connection, tables.models, values)
 
     def write_cost(self, connection: sa.Connection, model: Model, price_row: str) -> None:
         """Write what a job cost, within a transaction: one row a job."""
@@ -75,7 +75,7 @@ class ModelRecords(RepositoryBase):
             "actual": model.actual_cost,
             "price_row": price_row,
         }
-        self._upsert(connection, schema.costs, {"endpoint": model.endpoint, "job_id": model.job_id}, values)
+        self._upsert(connection, tables.costs, {"endpoint": model.endpoint, "job_id": model.job_id}, values)
 
     def alias(self, alias: str, model_id: str, *, reason: str = "") -> Model:
         """Point an alias at a model; it moves if it pointed elsewhere, and the move is remembered.
@@ -93,7 +93,7 @@ class ModelRecords(RepositoryBase):
             raise UsageError(
                 f"{alias!r} cannot be an alias", "choose a name of your own, for example support-bot@production"
             )
-        table = schema.aliases
+        table = tables.aliases
         with self.changing("alias moved") as change:
             connection = change.connection
             old = connection.execute(sa.select(table.c.model_id).where(table.c.alias == alias)).scalar()
@@ -101,12 +101,12 @@ class ModelRecords(RepositoryBase):
                 values = {"endpoint": model.endpoint, "model_id": model.id, "moved_at": self.clock()}
                 self._upsert(connection, table, {"alias": alias}, values)
                 connection.execute(
-                    schema.alias_history.insert().values(
+                    tables.alias_history.insert().values(
                         alias=alias, from_model=old, to_model=model.id, reason=reason, moved_at=self.clock()
                     )
                 )
                 change.track(table, table.c.alias == alias)
-                moves = schema.alias_history
+                moves = tables.alias_history
                 newest = sa.select(sa.func.max(moves.c.number)).scalar_subquery()
                 change.track(moves, moves.c.number == newest)
         return self.model(model.id)
@@ -114,12 +114,12 @@ class ModelRecords(RepositoryBase):
     def aliases(self) -> dict[str, str]:
         """Alias → model id."""
         with read_transaction(self.engine) as connection:
-            rows = connection.execute(sa.select(schema.aliases).order_by(schema.aliases.c.alias)).mappings().all()
+            rows = connection.execute(sa.select(tables.aliases).order_by(tables.aliases.c.alias)).mappings().all()
         return {row["alias"]: row["model_id"] for row in rows}
 
     def alias_history(self, alias: str) -> list[AliasMove]:
         """The moves of an alias, oldest first."""
-        table = schema.alias_history
+        table = tables.alias_history
         with read_transaction(self.engine) as connection:
             rows = connection.execute(
                 sa.select(table).where(table.c.alias == alias).order_by(table.c.number)

@@ -9,11 +9,11 @@ import sqlalchemy as sa
 
 from ftpipe.errors import LocalStateError, UsageError
 from ftpipe.records import CostEstimate, Dataset, Model, Record, Run, RunSpec, RunState, UploadedFile
-from ftpipe.registry import schema
-from ftpipe.registry.connect import read_transaction
+from ftpipe.registry import tables
+from ftpipe.registry.base import from_json
+from ftpipe.registry.database import read_transaction
 from ftpipe.registry.jobs import JobRecords
 from ftpipe.registry.models import ModelRecords
-from ftpipe.registry.rows import from_json
 
 R = TypeVar("R", bound=Record)
 
@@ -25,35 +25,35 @@ class RunRecords(JobRecords, ModelRecords):
         """Remember a new run, or give back the one that has this key and ordinal already."""
         with self.changing("run started") as change:
             connection = change.connection
-            change.track(schema.runs, schema.runs.c.key == key, schema.runs.c.ordinal == ordinal)
-            following = sa.select(sa.func.coalesce(sa.func.max(schema.runs.c.sequence), 0) + 1).scalar_subquery()
+            change.track(tables.runs, tables.runs.c.key == key, tables.runs.c.ordinal == ordinal)
+            following = sa.select(sa.func.coalesce(sa.func.max(tables.runs.c.sequence), 0) + 1).scalar_subquery()
             values = {"key": key, "ordinal": ordinal, "sequence": following, **_run_values(run)}
-            self.insert_new(connection, schema.runs, values)
-            row = self._run_row(connection, schema.runs.c.key == key, schema.runs.c.ordinal == ordinal)
+            self.insert_new(connection, tables.runs, values)
+            row = self._run_row(connection, tables.runs.c.key == key, tables.runs.c.ordinal == ordinal)
         return run if row["id"] == run.id else self._run(row)
 
     def runs_with_key(self, key: str) -> list[tuple[int, Run]]:
         """Ordinal and run of everything that was asked with these data and parameters, oldest first."""
         with read_transaction(self.engine) as connection:
-            query = sa.select(schema.runs).where(schema.runs.c.key == key).order_by(schema.runs.c.ordinal)
+            query = sa.select(tables.runs).where(tables.runs.c.key == key).order_by(tables.runs.c.ordinal)
             rows = connection.execute(query).mappings().all()
         return [(row["ordinal"], self._run(row)) for row in rows]
 
     def operation_key(self, run: Run, kind: str) -> str:
         """The idempotency key of a paid call: the same for the same data, parameters, endpoint and ordinal."""
         with read_transaction(self.engine) as connection:
-            row = self._run_row(connection, schema.runs.c.id == run.id)
+            row = self._run_row(connection, tables.runs.c.id == run.id)
         if row is None:
             raise LocalStateError(f"run {run.id} is not in {self.place}", "`ftpipe status` lists the runs")
         return hashlib.sha256(f"{kind}\n{row['key']}\n{row['ordinal']}".encode()).hexdigest()
 
     def save_run(self, run: Run) -> Run:
         """Write down how far a run has come; a registered one is never taken back by who has looked before that."""
-        known = schema.runs.c
+        known = tables.runs.c
         is_open = (known.id == run.id) & (known.state != RunState.REGISTERED.value)
         with self.changing(f"run {run.state.value}") as change:
-            change.track(schema.runs, known.id == run.id)
-            change.connection.execute(schema.runs.update().where(is_open).values(**_run_values(run)))
+            change.track(tables.runs, known.id == run.id)
+            change.connection.execute(tables.runs.update().where(is_open).values(**_run_values(run)))
         return run
 
     def run(self, run_id: str) -> Run:
@@ -63,7 +63,7 @@ class RunRecords(JobRecords, ModelRecords):
             UsageError: There is none.
         """
         with read_transaction(self.engine) as connection:
-            row = self._run_row(connection, schema.runs.c.id == run_id)
+            row = self._run_row(connection, tables.runs.c.id == run_id)
         if row is None:
             raise UsageError(f"there is no run {run_id!r} in {self.place}", "`ftpipe jobs list` shows what there is")
         return self._run(row)
@@ -71,7 +71,7 @@ class RunRecords(JobRecords, ModelRecords):
     def runs(self, limit: int = 50) -> list[Run]:
         """The latest runs, newest first."""
         with read_transaction(self.engine) as connection:
-            query = sa.select(schema.runs).order_by(schema.runs.c.sequence.desc()).limit(limit)
+            query = sa.select(tables.runs).order_by(tables.runs.c.sequence.desc()).limit(limit)
             rows = connection.execute(query).mappings().all()
         return [self._run(row) for row in rows]
 
@@ -82,15 +82,15 @@ class RunRecords(JobRecords, ModelRecords):
 
     def find_run(self, name: str) -> Run | None:
         """The run with that run id, job id or model id."""
-        column = schema.runs.c
+        column = tables.runs.c
         with read_transaction(self.engine) as connection:
             match = (column.id == name) | (column.job_id == name) | (column.model_id == name)
-            query = sa.select(schema.runs).where(match).order_by(column.sequence.desc())
+            query = sa.select(tables.runs).where(match).order_by(column.sequence.desc())
             row = connection.execute(query).mappings().first()
         return self._run(row) if row else None
 
     def _run_row(self, connection: sa.Connection, *where: sa.ColumnElement[bool]) -> Any:  # noqa: ANN401 - a row of any shape
-        return connection.execute(sa.select(schema.runs).where(*where)).mappings().first()
+        return connection.execute(sa.select(tables.runs).where(*where)).mappings().first()
 
     def _run(self, row: Any) -> Run:  # noqa: ANN401 - a row of any shape
         return Run(
@@ -124,11 +124,11 @@ class RunRecords(JobRecords, ModelRecords):
             connection = change.connection
             self.write_model(connection, model)
             self.write_cost(connection, model, price_row)
-            models, costs = schema.models.c, schema.costs.c
-            change.track(schema.models, models.endpoint == model.endpoint, models.id == model.id)
-            change.track(schema.costs, costs.endpoint == model.endpoint, costs.job_id == model.job_id)
-            change.track(schema.runs, schema.runs.c.id == run.id)
-            connection.execute(schema.runs.update().where(schema.runs.c.id == run.id).values(**_run_values(done)))
+            models, costs = tables.models.c, tables.costs.c
+            change.track(tables.models, models.endpoint == model.endpoint, models.id == model.id)
+            change.track(tables.costs, costs.endpoint == model.endpoint, costs.job_id == model.job_id)
+            change.track(tables.runs, tables.runs.c.id == run.id)
+            connection.execute(tables.runs.update().where(tables.runs.c.id == run.id).values(**_run_values(done)))
         return done
 
 

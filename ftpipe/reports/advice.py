@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ftpipe.plain import Styler, count, format_money, format_table, plural, sanitize_line, unstyled
+from ftpipe.formatting import Styler, count, format_money, format_table, plural, sanitize_line, unstyled
 
 Document = Mapping[str, Any]
 """An advice as plain data, as ``--json`` shows it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from ftpipe.plain import Styler, sanitize_line, unstyled
+from ftpipe.formatting import Styler, sanitize_line, unstyled
 from ftpipe.records import Finding, Report, Severity
 
 SHOWN_PER_RULE = 3

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ftpipe.plain import Styler, count, format_decimal, format_money, format_table, format_time, sanitize_line, unstyled
+from ftpipe.formatting import (
+    Styler,
+    count,
+    format_decimal,
+    format_money,
+    format_table,
+    format_time,
+    sanitize_line,
+    unstyled,
+)
 from ftpipe.records import Metric, Model
 from ftpipe.reports.runs import hyperparameter_text
 

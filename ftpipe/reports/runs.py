@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ftpipe.plain import (
+from ftpipe.formatting import (
     Styler,
     count,
     duration,
@@ -19,8 +19,8 @@ from ftpipe.plain import (
     unstyled,
 )
 from ftpipe.records import CostEstimate, Event, Hyperparameters, Job, Metric, Model, Report, Run, RunSpec
-from ftpipe.reports.chart import Series, plot
-from ftpipe.reports.meanings import explain_error
+from ftpipe.reports.error_codes import explain_error
+from ftpipe.reports.terminal_chart import Series, plot
 
 STATUS_STYLES = {"succeeded": "ok", "failed": "error", "cancelled": "warning", "running": "info"}
 _CURVES = (

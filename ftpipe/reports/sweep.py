@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ftpipe.plain import Styler, format_decimal, format_money, format_table, sanitize_line, unstyled
+from ftpipe.formatting import Styler, format_decimal, format_money, format_table, sanitize_line, unstyled
 
 MEASURES = {"score": "score", "valid_loss": "validation loss", "train_loss": "training loss"}
 WIDTH = 24

@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ftpipe.errors import LocalStateError, NotFoundError
-from ftpipe.server.disk import DataDirectory, read_json
+from ftpipe.server.storage.data_dir import DataDirectory, read_json
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from typing import Any
 
 from ftpipe.canonical_json import canonical_json
 from ftpipe.server.clock import now
-from ftpipe.server.store import IdempotencyRow, Transaction
-from ftpipe.server.wire import ApiError, ApiRequest, ApiResponse, bad_request
+from ftpipe.server.protocol import ApiError, ApiRequest, ApiResponse, bad_request
+from ftpipe.server.storage import IdempotencyRow, Transaction
 
 RETENTION_SECONDS = 7 * 24 * 3600
 MAX_KEY = 255

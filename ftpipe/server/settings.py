@@ -9,7 +9,7 @@ from pathlib import Path
 from ftpipe import paths
 
 MEGABYTE = 1024 * 1024
-TRAINER = (sys.executable, "-m", "ftpipe.server.trainers")
+TRAINER = (sys.executable, "-m", "ftpipe.training")
 
 
 @dataclass(frozen=True, slots=True)

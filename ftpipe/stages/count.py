@@ -6,18 +6,17 @@ import datetime as dt
 from collections import Counter
 from collections.abc import Callable
 
-from ftpipe.dataset.cost import epochs_range, estimate
-from ftpipe.dataset.finding import finding_of
-from ftpipe.dataset.models import example_limit
-from ftpipe.dataset.prices import PriceTable
-from ftpipe.dataset.quote import CostQuote
+from ftpipe.catalog.base_models import example_limit
+from ftpipe.catalog.cost import CostQuote, epochs_range, estimate
+from ftpipe.catalog.training_prices import PriceTable
+from ftpipe.dataset.check_settings import CheckSettings
 from ftpipe.dataset.rules import all_rules
-from ftpipe.dataset.settings import CheckSettings
-from ftpipe.dataset.survey import analyze_file, quiet
-from ftpipe.dataset.tally import Tally
-from ftpipe.dataset.tokens import encoding_for
+from ftpipe.dataset.scan.analyze import analyze_file, quiet
+from ftpipe.dataset.scan.findings import finding_of
+from ftpipe.dataset.scan.tally import Tally
 from ftpipe.errors import UsageError
 from ftpipe.records import Dataset, Finding, Method, Report, Severity, TokenStats
+from ftpipe.tokenization import encoding_for
 
 
 def count(

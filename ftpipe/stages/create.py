@@ -7,12 +7,12 @@ from collections.abc import Callable
 from functools import partial
 
 from ftpipe.errors import ConnectionFailedError, FtpipeError, OutcomeUnknownError, ProviderError
-from ftpipe.providers.base import Provider
+from ftpipe.providers.interface import Provider
 from ftpipe.providers.jobs import KEY_NAME
 from ftpipe.records import Job, JobRequest
 from ftpipe.records.keys import request_digest
 from ftpipe.registry.journal import Operation, OperationState
-from ftpipe.stages.memory import JournalPort
+from ftpipe.stages.ports import JournalPort
 
 KIND = "create_job"
 SKEW_SECONDS = 600.0

@@ -17,7 +17,7 @@ from ftpipe.errors import (
     RateLimitError,
     StillRunningError,
 )
-from ftpipe.providers.base import Provider, retry_after_of
+from ftpipe.providers.interface import Provider, retry_after_of
 from ftpipe.providers.profiles import Profile
 from ftpipe.records import Event, Job
 

@@ -15,10 +15,10 @@ from ftpipe.errors import (
     RequestRefusedError,
     ResponseLostError,
 )
-from ftpipe.providers.base import Provider, RemoteFile, is_transient, retry_after_of
+from ftpipe.providers.interface import Provider, RemoteFile, is_transient, retry_after_of
 from ftpipe.records import Dataset, UploadedFile
-from ftpipe.stages.memory import FileStore
-from ftpipe.stages.parts import upload_in_parts
+from ftpipe.stages.multipart_upload import upload_in_parts
+from ftpipe.stages.ports import FileStore
 
 BROKEN = frozenset({"error", "deleted", "deleting"})
 """File statuses with which no job can be created."""

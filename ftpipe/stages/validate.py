@@ -8,17 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ftpipe.dataset.across import overlap
-from ftpipe.dataset.finding import finding_of
+from ftpipe.catalog.training_prices import PriceTable
+from ftpipe.dataset.check_settings import CheckSettings, check_codes, did_you_mean
+from ftpipe.dataset.duplicates.exact import overlap
+from ftpipe.dataset.duplicates.near import NOT_CHECKED, lacks_package, near_duplicates, should_check_near_duplicates
 from ftpipe.dataset.formats import METHOD_OF
-from ftpipe.dataset.near import NOT_CHECKED, lacks_package, near_duplicates, should_check_near_duplicates
-from ftpipe.dataset.picture import build_histograms
-from ftpipe.dataset.prices import PriceTable
+from ftpipe.dataset.histograms import build_histograms
 from ftpipe.dataset.rules import codes
-from ftpipe.dataset.rules.rule import TARGETS
-from ftpipe.dataset.settings import CheckSettings, check_codes, did_you_mean
-from ftpipe.dataset.spill import FindingSpool, OnFinding
-from ftpipe.dataset.survey import DatasetAnalysis, analyze_file, quiet, run_file_rules
+from ftpipe.dataset.rules.base import TARGETS
+from ftpipe.dataset.scan.analyze import DatasetAnalysis, analyze_file, quiet, run_file_rules
+from ftpipe.dataset.scan.findings import FindingSpool, OnFinding, finding_of
 from ftpipe.errors import UsageError
 from ftpipe.records import DatasetHistograms, Method, Report, Summary
 
@@ -197,7 +196,7 @@ def summary_of(files: list[DatasetAnalysis]) -> Summary:
 def compute_histograms(
     report: Report, *, epochs: int | None = None, prices: PriceTable | None = None, today: dt.date | None = None
 ) -> DatasetHistograms:
-    """The distributions and costs behind a report, for ``ftpipe.reports.html``; reads the file once more.
+    """The distributions and costs behind a report, for ``ftpipe.reports.dataset_html``; reads the file once more.
 
     Args:
         report: From ``validate``.

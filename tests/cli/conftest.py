@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 import time_machine
 
-from tests.cli.world import CliEnvironment
+from tests.cli.cli_runner import CliEnvironment
 
 WHILE_BASES_LIVE = datetime(2026, 11, 24, 12, tzinfo=UTC)
 """A day on which OpenAI takes jobs on the bases that the tests name; what is refused later has tests of its own."""

@@ -13,7 +13,7 @@ import pytest
 
 SLOW_TO_LEAVE = """
 import sys, time
-from ftpipe.cli import group, boundary
+from ftpipe.cli import group, main
 def act():
     print("ready", file=sys.stderr, flush=True)
     try:
@@ -23,8 +23,8 @@ def act():
 class One(group.Group):
     def get_command(self, ctx, name):
         return group.Command("act", callback=act, example="x")
-boundary.install_signals()
-sys.exit(boundary.execute(One(name="ftpipe", lazy={"act": ("", "Act.")}, example="x"), ["act"]))
+main.install_signals()
+sys.exit(main.execute(One(name="ftpipe", lazy={"act": ("", "Act.")}, example="x"), ["act"]))
 """
 
 

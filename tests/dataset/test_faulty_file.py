@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from ftpipe.dataset.check_settings import CheckSettings
 from ftpipe.dataset.fixes import fix_file
 from ftpipe.dataset.rules import all_rules
-from ftpipe.dataset.settings import CheckSettings
 from ftpipe.records import Report
 from ftpipe.stages.count import count
 from ftpipe.stages.validate import validate
-from tests.dataset.near_misses import image, parts, said
+from tests.dataset.negative_examples import image, parts, said
 from tests.dataset.samples import chats, write
 from tests.dataset.test_rules import BROKEN, EXPECTED
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from ftpipe.dataset.check_settings import CheckSettings
 from ftpipe.dataset.fixes import fix_file, quarantine
 from ftpipe.dataset.fixes.safe import SAFE
 from ftpipe.dataset.fixes.unsafe import UNSAFE
 from ftpipe.dataset.identity import sha256_of
 from ftpipe.dataset.rules import find_rule
-from ftpipe.dataset.settings import CheckSettings
 from ftpipe.errors import UsageError
 from ftpipe.stages.validate import failing_lines, validate
 from tests.dataset.samples import chats, write

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ftpipe.dataset.check_settings import CheckSettings
 from ftpipe.dataset.fixes import fix_file
-from ftpipe.dataset.lines import read_blocks
-from ftpipe.dataset.settings import CheckSettings
+from ftpipe.dataset.reader import read_blocks
 from ftpipe.stages.count import count
 from ftpipe.stages.validate import validate
 from tests.dataset.samples import chats, write

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from ftpipe.dataset.rules import NOT_CHECKED, all_rules, codes, families, find_rule
-from ftpipe.dataset.rules.catalogue import markdown
-from ftpipe.dataset.rules.rule import TARGETS, Rule
+from ftpipe.dataset.rules.base import TARGETS, Rule
+from ftpipe.dataset.rules.docs import markdown
 from ftpipe.stages.validate import validate
-from tests.dataset.near_misses import FILES, LINES, file_for
+from tests.dataset.file_level_examples import SITUATIONS
+from tests.dataset.negative_examples import FILES, LINES, file_for
 from tests.dataset.samples import write
-from tests.dataset.situations import SITUATIONS
 
 BROKEN = Path(__file__).parents[1] / "data" / "broken"
 
@@ -171,8 +170,8 @@ def test_a_rule_is_found_by_code_and_by_name() -> None:
 
 
 def test_the_catalogue_is_the_table() -> None:
-    """`ftpipe explain --all --output-format md > ftpipe/dataset/rules/CATALOGUE.md` brings it up to date."""
-    page = files("ftpipe.dataset.rules").joinpath("CATALOGUE.md").read_text(encoding="utf-8")
+    """`ftpipe explain --all --output-format md > docs/rules.md` brings it up to date."""
+    page = (Path(__file__).parents[2] / "docs" / "rules.md").read_text(encoding="utf-8")
     assert page == markdown()
     assert all(f"**{code}**" in page for code in codes())
     tables = [line for line in page.splitlines() if line.startswith("| **")]

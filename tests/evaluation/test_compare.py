@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ftpipe.evaluation.compare import Evidence, compare
 from ftpipe.evaluation.metrics import METRICS
 from ftpipe.records.evaluation import Arm, Comparison, Outcome
-from tests.evaluation.makers import answer, item
+from tests.evaluation.factories import answer, item
 
 
 def outcomes(*arms: list[float], metric: str = "exact", clusters: list[str] | None = None) -> list[Outcome]:

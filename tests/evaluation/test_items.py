@@ -7,7 +7,7 @@ import pytest
 from ftpipe.errors import DatasetError
 from ftpipe.evaluation.items import detect_task, items_of, messages_for
 from ftpipe.records.evaluation import Arm, Task
-from tests.evaluation.makers import call, item
+from tests.evaluation.factories import call, item
 
 
 def record(answer: object, *, question: str = "q", **more: object) -> dict[str, object]:

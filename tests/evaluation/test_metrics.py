@@ -6,11 +6,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftpipe import similarity as alike
 from ftpipe.errors import UsageError
-from ftpipe.evaluation.metrics import METRICS, OF_TASK, choose, match, similarity, structure
+from ftpipe.evaluation.metrics import (
+    METRICS,
+    OF_TASK,
+    choose,
+)
+from ftpipe.evaluation.metrics import (
+    structured as structure,
+)
+from ftpipe.evaluation.metrics import (
+    text as match,
+)
+from ftpipe.evaluation.metrics import (
+    text as similarity,
+)
+from ftpipe.grading import text_similarity as alike
 from ftpipe.records.evaluation import Task, ToolCall
-from tests.evaluation.makers import answer, call, item
+from tests.evaluation.factories import answer, call, item
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

@@ -9,10 +9,10 @@ import pytest
 
 from ftpipe.errors import MissingExtraError, ProviderError, UsageError
 from ftpipe.exporters import EXPORTERS, open_exporter
-from ftpipe.exporters.tracked import ExportedRun, evaluation_runs, training
+from ftpipe.exporters.run import ExportedRun, evaluation_runs, training
 from ftpipe.records import Hyperparameters, Metric, Model
+from tests.evaluation.test_evaluate import run as evaluated
 from tests.exporters.fakes import FakeMlflow, FakeTrackio, FakeWandb
-from tests.stages.test_evaluate import run as evaluated
 
 MODEL = Model(
     id="ft:base:org::1", base="base", provider="local", endpoint="here", job_id="ftjob-1", file_id="file-1",

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.bench import FaultEnvironment
 from tests.faults.endpoint import FaultEndpoint
+from tests.faults.environment import FaultEnvironment
 
 MEMORY = Path("/dev/shm")
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from tests.faults.bench import KEY
 from tests.faults.endpoint import FaultEndpoint, refusal
-from tests.faults.shell import SubprocessCli
+from tests.faults.environment import KEY
+from tests.faults.subprocess_cli import SubprocessCli
 
 pytestmark = pytest.mark.slow
 

@@ -22,14 +22,14 @@ from ftpipe.errors import (
     RequestRefusedError,
     TrainingNotAvailableError,
 )
-from ftpipe.providers.answers import job_of
 from ftpipe.providers.client import ApiClient
 from ftpipe.providers.profiles import find_profile
+from ftpipe.providers.responses import job_of
 from ftpipe.records import Job, RunState
 from tests.fakes.openai_client import FakeOpenAI
-from tests.faults.bench import LINE, ONE_OF_EACH, FaultEnvironment
+from tests.faults.chaos_proxy import ChaosProxy, Toxics
 from tests.faults.endpoint import LOST, NEVER, RESET, Fault, FaultEndpoint, busy, refusal
-from tests.faults.proxy import ChaosProxy, Toxics
+from tests.faults.environment import LINE, ONE_OF_EACH, FaultEnvironment
 
 CREATE = "POST /fine_tuning/jobs"
 LIST = "GET /fine_tuning/jobs"

@@ -19,18 +19,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ftpipe.catalog.training_prices import MOST, PriceTable
 from ftpipe.config import load
-from ftpipe.dataset.prices import MOST, PriceTable
 from ftpipe.errors import ConfigError, ConnectionFailedError, CostLimitError, LocalStateError
-from ftpipe.gates import enforce_budget
+from ftpipe.pipeline.preflight import enforce_budget
 from ftpipe.records import Method
 from ftpipe.registry import open_registry
-from ftpipe.reports.html import html
+from ftpipe.reports.dataset_html import html
 from ftpipe.stages.count import count
 from ftpipe.stages.validate import compute_histograms, validate
 from tests.fakes.records import cost_of
-from tests.faults.bench import FaultEnvironment
-from tests.reports.hostile import PAYLOADS
+from tests.faults.environment import FaultEnvironment
+from tests.reports.xss_payloads import PAYLOADS
 
 SERVER = next(
     (path for path in ("/usr/lib/openssh/sftp-server", "/usr/libexec/sftp-server") if Path(path).exists()), ""

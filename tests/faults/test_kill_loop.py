@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.bench import KEY, LINE
-from tests.faults.driver import TABLE, ForkServer
 from tests.faults.endpoint import FaultEndpoint
+from tests.faults.environment import KEY, LINE
+from tests.faults.fork_server import TABLE, ForkServer
 
 KILLS = int(os.environ.get("FTPIPE_KILLS", "12"))
 SEED = int(os.environ.get("FTPIPE_SEED", "20261124"))

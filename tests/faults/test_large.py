@@ -29,7 +29,7 @@ from pathlib import Path
 from ftpipe.records import Dataset, DatasetFormat
 from ftpipe.registry import open_registry
 from ftpipe.stages.upload import upload
-from tests.faults.bench import provider_at
+from tests.faults.environment import provider_at
 folder, base_url, sha256, size, part = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
 dataset = Dataset(path=folder / "big.jsonl", sha256=sha256, bytes=size, examples=1, format=DatasetFormat.CHAT)
 provider = provider_at(base_url, uploads_above_bytes=1000, part_bytes=part, request_timeout_seconds=60.0)

@@ -11,9 +11,9 @@ import pytest
 
 from ftpipe.errors import FtpipeError, JobFailedError, NotFoundError, StillRunningError
 from ftpipe.records import RunState
-from tests.faults.bench import ONE_OF_EACH, FaultEnvironment
+from tests.faults.chaos_proxy import ChaosProxy, Toxics
 from tests.faults.endpoint import LOST, Fault, busy, refusal
-from tests.faults.proxy import ChaosProxy, Toxics
+from tests.faults.environment import ONE_OF_EACH, FaultEnvironment
 
 LOOK = "GET /fine_tuning/jobs/{id}"
 EVENTS = "GET /fine_tuning/jobs/{id}/events"

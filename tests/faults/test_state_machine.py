@@ -21,13 +21,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from ftpipe.errors import FtpipeError, LocalStateError
 from ftpipe.providers.openai import OpenAIProvider
 from ftpipe.records import Job, JobRequest, UploadedFile
-from ftpipe.registry.connect import open_engine
+from ftpipe.registry.database import open_engine
 from ftpipe.registry.journal import Journal, Operation, OperationState
 from ftpipe.stages.create import create
 from tests.fakes.clock import Clock
 from tests.fakes.openai_client import FakeOpenAI, Fault, lost_answer, never_sent, status_error
 from tests.fakes.records import provider_over
-from tests.faults.naive import CallThenRecordJournal
+from tests.faults.unjournaled_client import CallThenRecordJournal
 
 
 class SimulatedCrash(BaseException):

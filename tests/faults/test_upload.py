@@ -10,9 +10,9 @@ import pytest
 
 from ftpipe.errors import DatasetError, FtpipeError, InvalidResponseError, RequestRefusedError, ResponseLostError
 from ftpipe.records import RunState
-from tests.faults.bench import LINE, ONE_OF_EACH, FaultEnvironment
+from tests.faults.chaos_proxy import ChaosProxy, Toxics
 from tests.faults.endpoint import LOST, NEVER, RESET, Fault, busy, refusal
-from tests.faults.proxy import ChaosProxy, Toxics
+from tests.faults.environment import LINE, ONE_OF_EACH, FaultEnvironment
 
 FILES = "POST /files"
 PARTS = "POST /uploads/{id}/parts"

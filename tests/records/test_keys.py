@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ftpipe.evaluation.answers import Request
+from ftpipe.evaluation.response_cache import Request
 from ftpipe.records import Hyperparameters, JobRequest, Method, Record, RunSpec, UploadedFile
 from ftpipe.records import keys as keys_module
 from ftpipe.records.evaluation import Sampler

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 
 from ftpipe.records.evaluation import Sampler
 from ftpipe.registry import open_registry
-from ftpipe.registry.salvage import recover
-from tests.stages.test_evaluate import run
+from ftpipe.registry.recovery import recover
+from tests.evaluation.test_evaluate import run
 
 
 def test_an_evaluation_is_found_by_its_models_and_kept_once(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from ftpipe.errors import ConfigError, LocalStateError, UsageError
 from ftpipe.records import Event, Job, Model, Run, RunState
 from ftpipe.registry import Registry, open_registry
-from ftpipe.registry.connect import filesystem_of, write_transaction
+from ftpipe.registry.database import filesystem_of, write_transaction
 from ftpipe.registry.journal import OperationState
 from ftpipe.registry.migrations import MIGRATIONS
 from tests.fakes.records import MODEL, dataset_at, spec_of

@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 
 from ftpipe.records import Metric
 from ftpipe.records.evaluation import Evaluation
-from ftpipe.reports.evaluation import FORMATS, drawing
+from ftpipe.reports.evaluation import FORMATS, charts
+from ftpipe.reports.evaluation.csv import escape_csv_cell, to_csv
+from ftpipe.reports.evaluation.html import PageContext, page
 from ftpipe.reports.evaluation.junit import junit
 from ftpipe.reports.evaluation.markdown import escape_markdown, markdown
-from ftpipe.reports.evaluation.page import PageContext, page
 from ftpipe.reports.evaluation.promptfoo import promptfoo
-from ftpipe.reports.evaluation.sheet import escape_csv_cell, to_csv
-from ftpipe.reports.evaluation.text import evaluation_lines
-from tests.reports.hostile import PAYLOADS, hostile
-from tests.stages.test_evaluate import run
+from ftpipe.reports.evaluation.terminal import evaluation_lines
+from tests.evaluation.test_evaluate import run
+from tests.reports.xss_payloads import PAYLOADS, hostile
 
 ALLOWED = {
     "html", "head", "meta", "title", "style", "body", "p", "h1", "h2", "h3", "h4", "section", "div", "span", "table",
@@ -125,7 +125,7 @@ def test_the_page_shows_lineage_and_curves_where_they_are_known() -> None:
 
 def test_regressions_are_on_the_page_when_not_everything_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     """What got worse comes first; what did not change is left out and counted."""
-    monkeypatch.setattr("ftpipe.reports.evaluation.page.MOST_SAMPLES", 10)
+    monkeypatch.setattr("ftpipe.reports.evaluation.html.MOST_SAMPLES", 10)
     html = page(WITH_EVERYTHING)
     assert html.count("▼ regressed") == 2
     assert html.count("<article") == 10
@@ -135,11 +135,11 @@ def test_regressions_are_on_the_page_when_not_everything_fits(monkeypatch: pytes
 def test_a_curve_is_broken_where_a_value_is_missing() -> None:
     """And needs two points to be drawn at all."""
     values = [1.0, 0.9, float("nan"), 0.7, 0.6]
-    chart = drawing.loss_chart([Metric(step=step, train_loss=value) for step, value in enumerate(values)])
+    chart = charts.loss_chart([Metric(step=step, train_loss=value) for step, value in enumerate(values)])
     assert chart is not None
     assert len(chart.curves[0].parts) == 2
-    assert drawing.loss_chart([Metric(step=1, train_loss=1.0)]) is None
-    assert drawing.loss_chart([]) is None
+    assert charts.loss_chart([Metric(step=1, train_loss=1.0)]) is None
+    assert charts.loss_chart([]) is None
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)

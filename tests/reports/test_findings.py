@@ -7,9 +7,9 @@ from pathlib import Path
 from xml.etree import ElementTree as Xml
 
 from ftpipe.records import Dataset, DatasetFormat, DatasetHistograms, Finding, Method, Report, Severity, Summary
-from ftpipe.reports.ci import FORMATS, SARIF_MAX, ndjson_line
+from ftpipe.reports.ci_formats import FORMATS, SARIF_MAX, ndjson_line
+from ftpipe.reports.dataset_html import html
 from ftpipe.reports.findings import finding_lines, headline
-from ftpipe.reports.html import html
 
 NASTY = "\x1b]0;title\x07<script>alert(1)</script> 100%\n::error::x | `y`"
 

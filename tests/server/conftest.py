@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from ftpipe.server.app import ServerOverrides, ServeSettings, create_app
+from ftpipe.server.http import ServerOverrides, ServeSettings, create_app
 from tests.server.fakes import FAKE_TRAINER, FakeBases, FakeEngine, check_lines
 
 LINES = b'{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}\n' * 10

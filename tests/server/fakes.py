@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ftpipe.errors import FtpipeError
-from ftpipe.server.checking import ValidationIssue, ValidationIssues
-from ftpipe.server.engine import Delta, GenerationRequest, TokenLogprob
+from ftpipe.inference.engine import Delta, GenerationRequest, TokenLogprob
+from ftpipe.server.jobs.file_validation import ValidationIssue, ValidationIssues
 
 FAKE_TRAINER = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
 TINY = "smollm2-135m-instruct"

@@ -15,8 +15,8 @@ import pytest
 
 from ftpipe.cli import run
 from ftpipe.errors import ConfigError, LockedError, NotFoundError, UsageError
-from ftpipe.server.app import ServeSettings, serve
 from ftpipe.server.control import logs, status, stop
+from ftpipe.server.http import ServeSettings, serve
 from tests.server.processes import ServerProcess
 
 
@@ -107,7 +107,7 @@ def test_no_log_is_said_plainly(tmp_path: Path) -> None:
 def test_the_server_starts_in_under_two_seconds_without_torch(tmp_path: Path) -> None:
     """Torch is for jobs and chats. Processor time of a fresh process, so that busy neighbours do not count."""
     code = (
-        "import sys, time, ftpipe.server.app as app; from pathlib import Path;"
+        "import sys, time, ftpipe.server.http as app; from pathlib import Path;"
         f"app.create_app(app.ServeSettings(data_dir=Path({str(tmp_path / 'd')!r})));"
         "print([name for name in ('torch', 'transformers', 'peft', 'openai') if name in sys.modules]);"
         "print(time.process_time())"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.testclient import TestClient
 
 from ftpipe.server.idempotency import InFlightKeys
-from ftpipe.server.wire import ApiError
+from ftpipe.server.protocol import ApiError
 from tests.server.conftest import LINES, MakeClient, upload
 
 

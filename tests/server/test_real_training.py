@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from ftpipe.server.app import ServeSettings, create_app
+from ftpipe.server.http import ServeSettings, create_app
 from tests.server.conftest import upload, wait_for
-from tests.server.trainers.tiny import save_base
+from tests.training.tiny_model import save_base
 
 
 @pytest.mark.slow

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from ftpipe.dataset.cost import auto_epochs
-from ftpipe.dataset.prices import PriceTable
-from ftpipe.dataset.tokens import open_tiktoken
+from ftpipe.catalog.cost import auto_epochs
+from ftpipe.catalog.training_prices import PriceTable
 from ftpipe.errors import ConfigError, UsageError
 from ftpipe.stages.count import count
 from ftpipe.stages.validate import validate
+from ftpipe.tokenization import open_tiktoken
 from tests.dataset.samples import chats, graded, preference, write
 
 TODAY = dt.date(2026, 11, 24)

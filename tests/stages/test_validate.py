@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ftpipe.dataset.settings import CheckSettings, Ignore, Threshold, settings_from
+from ftpipe.dataset.check_settings import CheckSettings, Ignore, Threshold, settings_from
 from ftpipe.errors import ConfigError, UsageError
 from ftpipe.records import DatasetFormat, Method, Report
 from ftpipe.stages.validate import validate

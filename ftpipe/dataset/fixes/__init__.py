@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ftpipe.dataset.fixes.file import FixResult, fix_file, quarantine
+from ftpipe.dataset.fixes.fixer import FixResult, fix_file, quarantine
 
 __all__ = ["FixResult", "fix_file", "quarantine"]

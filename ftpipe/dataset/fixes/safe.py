@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ftpipe.dataset.formats import CHAT_KEYS, DPO_KEYS, message_lists
-from ftpipe.dataset.rules.ft2.shape import MESSAGE_KEYS
+from ftpipe.dataset.rules.messages.fields import MESSAGE_KEYS
 
 Record = dict[str, Any]
 Fixer = Callable[[Record, str], int]

@@ -7,9 +7,9 @@ from typing import Any
 
 from ftpipe.dataset.fixes.safe import Fixer, Record, messages_of
 from ftpipe.dataset.formats import DPO_KEYS
-from ftpipe.dataset.private import find_personal_data, find_secrets
-from ftpipe.dataset.rules.ft2.training import has_call
-from ftpipe.dataset.rules.ft8.texts import INVISIBLE, MOJIBAKE
+from ftpipe.dataset.rules.messages.training import has_call
+from ftpipe.dataset.rules.quality.text import INVISIBLE, MOJIBAKE
+from ftpipe.dataset.sensitive_data import find_personal_data, find_secrets
 
 DROP = -1
 _ROLES = {

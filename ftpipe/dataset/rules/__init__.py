@@ -6,9 +6,21 @@ from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
 
-from ftpipe.dataset.rules.rule import Rule, RuleGroup
+from ftpipe.dataset.rules.base import Rule, RuleGroup
 
-FAMILIES = tuple(f"ft{digit}" for digit in range(10))
+TOPICS = (
+    "encoding",
+    "structure",
+    "messages",
+    "tools",
+    "images",
+    "preference",
+    "reinforcement",
+    "limits",
+    "quality",
+    "privacy",
+)
+"""Module of each group of codes: FT0 … FT9."""
 
 NOT_CHECKED = {
     "FT405": ("image-unreachable", "Only asking every host would tell, and nothing is sent anywhere by the checks."),
@@ -27,8 +39,8 @@ NOT_CHECKED = {
 def families() -> dict[str, RuleGroup]:
     """Family name (``FT0`` … ``FT9``) → its rules and title."""
     found = {}
-    for name in FAMILIES:
-        found[name.upper()] = import_module(f"ftpipe.dataset.rules.{name}").FAMILY
+    for digit, topic in enumerate(TOPICS):
+        found[f"FT{digit}"] = import_module(f"ftpipe.dataset.rules.{topic}").FAMILY
     return found
 
 

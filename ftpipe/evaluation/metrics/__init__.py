@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ftpipe.errors import UsageError
-from ftpipe.evaluation.metrics import match, similarity, structure
-from ftpipe.evaluation.metrics.grader import grader_metric
+from ftpipe.evaluation.metrics import structured
+from ftpipe.evaluation.metrics import text as match
+from ftpipe.evaluation.metrics import text as similarity
+from ftpipe.grading.graders import grader_metric
 from ftpipe.records.evaluation import Answer, Item, Task
 
 Compute = Callable[[Item, Answer], float]
@@ -35,12 +37,12 @@ METRICS: dict[str, Metric] = {
     for metric in (
         Metric("exact", "right-or-wrong", match.exact),
         Metric("normalised", "right-or-wrong", match.normalised),
-        Metric("json_valid", "right-or-wrong", structure.json_valid),
-        Metric("json_match", "right-or-wrong", structure.json_match),
-        Metric("json_fields", "score", structure.json_fields),
-        Metric("tool_choice", "right-or-wrong", structure.tool_choice),
-        Metric("tool_name", "right-or-wrong", structure.tool_name),
-        Metric("tool_match", "right-or-wrong", structure.tool_match),
+        Metric("json_valid", "right-or-wrong", structured.json_valid),
+        Metric("json_match", "right-or-wrong", structured.json_match),
+        Metric("json_fields", "score", structured.json_fields),
+        Metric("tool_choice", "right-or-wrong", structured.tool_choice),
+        Metric("tool_name", "right-or-wrong", structured.tool_name),
+        Metric("tool_match", "right-or-wrong", structured.tool_match),
         Metric("rouge_l", "score", similarity.rouge_l),
         Metric("edit", "score", similarity.edit),
         Metric("chrf", "score", similarity.chrf),
@@ -109,7 +111,7 @@ def _metric(name: str, schema: dict[str, Any] | None) -> Metric:
     if name == "schema_valid":
         if schema is None:
             raise UsageError("The metric schema_valid needs a schema.", "Give the JSON schema with --schema FILE.")
-        return Metric(name, "right-or-wrong", structure.schema_check(schema))
+        return Metric(name, "right-or-wrong", structured.schema_check(schema))
     if name not in METRICS:
         known = ", ".join([*METRICS, "schema_valid", MACRO_F1])
         raise UsageError(f"There is no metric {name!r}.", f"Known metrics: {known}.")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ftpipe.records.evaluation import Evaluation
+from ftpipe.reports.evaluation.csv import to_csv
 from ftpipe.reports.evaluation.junit import junit
 from ftpipe.reports.evaluation.markdown import markdown
 from ftpipe.reports.evaluation.promptfoo import promptfoo
-from ftpipe.reports.evaluation.sheet import to_csv
 
 FORMATS: dict[str, Callable[[Evaluation], str]] = {
     "junit": junit,

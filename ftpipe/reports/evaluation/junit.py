@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as Xml
 
-from ftpipe.plain import sanitize_block, xml_text
+from ftpipe.formatting import sanitize_block, xml_text
 from ftpipe.records.evaluation import Evaluation, Outcome
-from ftpipe.reports.evaluation.words import verdict_reason, verdict_title
+from ftpipe.reports.evaluation.wording import verdict_reason, verdict_title
 
 LONGEST = 2000
 """Characters of an answer that are quoted."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from ftpipe.plain import count, format_money, sanitize_line
+from ftpipe.formatting import count, format_money, sanitize_line
 from ftpipe.records.evaluation import Evaluation, Outcome
-from ftpipe.reports.evaluation.words import (
+from ftpipe.reports.evaluation.wording import (
     MARKS,
     challengers,
     comparisons,

@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from ftpipe.server.app import ServerOverrides, ServeSettings, serve
+from ftpipe.server.http import ServerOverrides, ServeSettings, serve
 from tests.server.fakes import FAKE_TRAINER, FakeEngine
 
 

@@ -19,8 +19,7 @@ from typing import Any
 
 from sqlalchemy import delete
 
-from ftpipe.server.disk import DataDirectory
-from ftpipe.server.store import (
+from ftpipe.server.storage import (
     CheckpointRow,
     EventRow,
     FileRow,
@@ -32,7 +31,8 @@ from ftpipe.server.store import (
     UploadRow,
     open_store,
 )
-from ftpipe.server.store.schema import metadata
+from ftpipe.server.storage.data_dir import DataDirectory
+from ftpipe.server.storage.tables import metadata
 
 NOW = 1_790_000_000
 LATER = 4_000_000_000

@@ -1,1 +1,0 @@
-"""Benchmarks: ``python -m benchmarks.prepare`` prints a table; nothing here is part of the package."""

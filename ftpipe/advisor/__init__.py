@@ -1,0 +1,1 @@
+"""Recommend retrieval, prompting or fine-tuning, with a break-even estimate."""

@@ -1,0 +1,1 @@
+"""Base models and prices: what can be trained where, and what it costs."""

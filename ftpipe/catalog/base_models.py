@@ -1,0 +1,59 @@
+"""What is known about base models: names, limits, methods, shutdown dates; read from ``models.toml``."""
+
+from __future__ import annotations
+
+import datetime as dt
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from ftpipe.tokenization import base_of
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModel:
+    """One row of ``models.toml``."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    example_tokens: int | None = None
+    """Tokens per example that hosted training reads; ``None`` where none is documented."""
+    context: int | None = None
+    """Tokens that the model itself can read, where it is trained locally."""
+    vision: bool | None = None
+    shutdown: Mapping[str, dt.date] = field(default_factory=dict)
+    """Target → day on which the base and its fine-tunes stop."""
+
+
+DEFAULT_EXAMPLE_TOKENS = {"openai": 65_536, "azure": 65_536}
+"""Source: OpenAI best-practices guide, 2026-07-15; for Azure it is assumed."""
+
+
+@cache
+def base_models() -> tuple[BaseModel, ...]:
+    """Every known base model, in the order of the file."""
+    raw: dict[str, Any] = tomllib.loads(files(__package__).joinpath("base_models.toml").read_text(encoding="utf-8"))
+    rows = ({**row, "aliases": tuple(row.get("aliases", ())), "methods": tuple(row["methods"])} for row in raw["model"])
+    return tuple(BaseModel(**row) for row in rows)
+
+
+def find_base(model: str) -> BaseModel | None:
+    """The row of a model, by name, alias or as the base of a fine-tuned name; ``None`` where it is not known."""
+    name = base_of(model).lower()
+    return next((row for row in base_models() if name == row.name or name in row.aliases), None)
+
+
+def example_limit(model: str, target: str) -> int | None:
+    """Tokens per example that the target trains on; ``None`` where no limit is known."""
+    row = find_base(model) if model else None
+    if target == "local":
+        return row.context if row else None
+    if target == "nebius":
+        return None
+    if row is not None:
+        return row.example_tokens
+    return DEFAULT_EXAMPLE_TOKENS.get(target)

@@ -1,0 +1,74 @@
+"""What an answer costs, of a base model and of one tuned from it; rows with day and source from ``inference.toml``."""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from importlib import resources
+from typing import Any, Literal
+
+from ftpipe.errors import UsageError
+from ftpipe.records.evaluation import TokenPrice
+
+Kind = Literal["base", "tuned"]
+
+OWN_MACHINE = TokenPrice(model="your own machine", input=0, output=0, training=0, source="your own machine")
+
+
+def answer_price(target: str, base: str, kind: Kind) -> TokenPrice | None:
+    """The row of a model, or ``None`` where none is known; at home it costs nothing.
+
+    Args:
+        target: Whose prices: ``openai``, ``local``, …; others have no rows of their own.
+        base: Base model, by its name or the start of it (``gpt-4o-mini``).
+        kind: Whether the base itself answers, or a model tuned from it.
+    """
+    if target == "local":
+        return OWN_MACHINE.model_copy(update={"model": base})
+    table = _tables().get(target, {}).get(kind)
+    name = _named(base, table["rows"]) if table else None
+    if table is None or name is None:
+        return None
+    enter, cached, leave = table["rows"][name]
+    return TokenPrice(
+        model=name if kind == "base" else f"ft:{name}",
+        input=enter,
+        cached=cached if cached >= 0 else None,
+        output=leave,
+        currency=table["currency"],
+        as_of=table["as_of"].isoformat(),
+        source=table["source"],
+    )
+
+
+def _named(base: str, rows: dict[str, Any]) -> str | None:
+    """The row's name for a model's name with or without its date; gpt-4o does not stand for gpt-4o-mini."""
+    wanted = base.lower()
+    dated = [name for name in rows if name.startswith(f"{wanted}-2") or name.startswith(f"{wanted}-0")]
+    return wanted if wanted in rows else next(iter(dated), None)
+
+
+def read_price(text: str, model: str, *, today: str, currency: str = "USD") -> TokenPrice:
+    """A row given by hand: ``INPUT,CACHED,OUTPUT`` or ``INPUT,OUTPUT``, per million tokens.
+
+    Raises:
+        UsageError: It is not two or three numbers of 0 or more.
+    """
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (2, 3) or not all(0 <= number < 1e6 for number in numbers):
+        raise UsageError(
+            f"{text[:60]!r} is no price", "give INPUT,CACHED,OUTPUT per million tokens, for example 0.40,0.10,1.60"
+        )
+    cached = numbers[1] if len(numbers) == 3 else None
+    return TokenPrice(
+        model=model, input=numbers[0], cached=cached, output=numbers[-1], currency=currency, as_of=today,
+        source="given on the command line",
+    )  # fmt: skip
+
+
+@cache
+def _tables() -> dict[str, Any]:
+    return tomllib.loads(resources.files(__package__).joinpath("inference_prices.toml").read_text(encoding="utf-8"))

@@ -1,0 +1,101 @@
+"""Prices of training, each with its source and date; read from ``prices.toml`` and overridable by the user."""
+
+from __future__ import annotations
+
+import datetime as dt
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from ftpipe.catalog.base_models import find_base
+from ftpipe.dataset.json_line import Json
+from ftpipe.errors import ConfigError
+from ftpipe.tokenization import base_of
+
+STALE_DAYS = 60
+MOST = 1_000_000
+"""The highest price of a million tokens that is believed, in any currency; not-a-number is no price either."""
+
+
+@dataclass(frozen=True, slots=True)
+class PriceRow:
+    """What one million trained tokens of a model cost."""
+
+    model: str
+    training: float
+    currency: str
+    as_of: dt.date | None
+    """Day on which the price was read; ``None`` for your own machine."""
+    source: str
+
+    def age_days(self, today: dt.date) -> int | None:
+        """Days since the price was read."""
+        return None if self.as_of is None else (today - self.as_of).days
+
+
+class PriceTable:
+    """Price rows by model for one target; the user's rows win."""
+
+    def __init__(self, rows: Mapping[str, PriceRow]) -> None:
+        self._rows = dict(rows)
+
+    @classmethod
+    def load(cls, overrides: Mapping[str, Any] | None = None, *, target: str = "openai") -> PriceTable:
+        """The package's rows for a target, with the user's own on top.
+
+        Args:
+            overrides: Model → price per million, or a table of ``training``, ``as_of``, ``source``, ``currency``.
+            target: ``openai``, ``azure``, ``nebius`` or ``local``; another one has no rows of its own.
+
+        Raises:
+            ConfigError: An override is no number and no such table.
+        """
+        rows = dict(_packaged(target))
+        for model, value in (overrides or {}).items():
+            rows[_key(model)] = _override(model, value)
+        return cls(rows)
+
+    def row(self, model: str) -> PriceRow | None:
+        """The row of a model, its alias or the base in a fine-tuned name; ``None`` where no price is known."""
+        own = self._rows.get(_key(model)) or self._rows.get(base_of(model).lower())
+        return own or self._rows.get("*")
+
+    def rows(self) -> tuple[PriceRow, ...]:
+        """Every row, the cheapest first."""
+        return tuple(sorted(self._rows.values(), key=lambda row: (row.training, row.model)))
+
+
+def _key(model: str) -> str:
+    known = find_base(model)
+    return known.name if known else base_of(model).lower()
+
+
+@cache
+def _packaged(target: str) -> Mapping[str, PriceRow]:
+    raw: dict[str, Any] = tomllib.loads(files(__package__).joinpath("training_prices.toml").read_text(encoding="utf-8"))
+    table = raw.get(target, {})
+    return {
+        model.lower(): PriceRow(model, float(price), table["currency"], table.get("as_of"), table["source"])
+        for model, price in table.get("training", {}).items()
+    }
+
+
+def _override(model: str, value: Json) -> PriceRow:
+    example = f'[prices."{model}"] training = 5.0, as_of = 2026-11-24, source = "invoice"'
+    table = value if isinstance(value, Mapping) else {"training": value}
+    price, as_of = table.get("training"), table.get("as_of")
+    if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price <= MOST:
+        raise ConfigError(f"The price of {model} is not a number from 0 to {MOST:,}.", example)
+    if isinstance(as_of, str):
+        try:
+            as_of = dt.date.fromisoformat(as_of)
+        except ValueError as exc:
+            raise ConfigError(f"as_of of {model} is not a date.", example) from exc
+    if as_of is not None and type(as_of) is not dt.date:
+        raise ConfigError(f"as_of of {model} is not a date.", example)
+    return PriceRow(
+        model, float(price), str(table.get("currency", "USD")), as_of, str(table.get("source", "your configuration"))
+    )

@@ -1,0 +1,99 @@
+"""The dataset checks as a command asks for them: the configuration's tables, and flags on top."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ftpipe.cli.context import CliContext
+from ftpipe.cli.options import FILE, combine_options
+from ftpipe.config import RunConfig
+from ftpipe.errors import LocalStateError
+from ftpipe.records import Finding
+
+if TYPE_CHECKING:
+    from ftpipe.dataset.check_settings import CheckSettings
+
+FORMATS = ("text", "json", "ndjson", "github", "gitlab", "sarif", "junit", "md")
+MACHINE_FORMATS = frozenset({"github", "gitlab", "sarif", "junit", "md"})
+"""Formats that all files of a call go into together."""
+check_options = combine_options(
+    click.option("--select", metavar="CODES", help="Only these rules: codes or beginnings, FT2,FT301."),
+    click.option("--ignore", metavar="CODES", help="Without these rules: codes or beginnings, FT8."),
+    click.option("--max-findings", type=click.IntRange(1), metavar="N", help="Findings kept of each rule; all count."),
+    click.option(
+        "--output-format",
+        type=click.Choice(FORMATS),
+        default="text",
+        show_default=True,
+        help="For people, programs (one document, or every finding on a line), CI, code scanning, or a job summary.",
+    ),
+    click.option("--findings", type=FILE, metavar="FILE", help="Write every finding here, one JSON object a line."),
+)
+
+
+def check_settings(
+    config: RunConfig, *, select: str | None = None, ignore: str | None = None, max_findings: int | None = None
+) -> CheckSettings:
+    """Settings of the checks.
+
+    Args:
+        config: Its ``[checks]`` and ``[[ignore]]`` tables are the ground.
+        select: Codes or prefixes with commas between, from a flag.
+        ignore: The same.
+        max_findings: From a flag.
+
+    Raises:
+        ConfigError: A key, code or value is not one; the hint names the nearest right one.
+    """
+    from ftpipe.dataset.check_settings import check_codes, settings_from
+    from ftpipe.dataset.rules import codes
+
+    values = dict(config.checks)
+    if config.ignore:
+        values["ignores"] = [*values.get("ignores", ()), *config.ignore]
+    settings = settings_from(values, codes())
+    only, without = _codes(select), _codes(ignore)
+    check_codes([*(only or ()), *(without or ())], codes())
+    return replace(
+        settings,
+        select=settings.select if only is None else only,
+        ignore=settings.ignore if without is None else without,
+        max_findings=settings.max_findings if max_findings is None else max_findings,
+    )
+
+
+@contextmanager
+def findings_writer(session: CliContext, form: str, path: Path | None) -> Iterator[Callable[[Finding], None] | None]:
+    """Where every finding goes, one JSON object a line: to stdout, to a file, or nowhere.
+
+    Raises:
+        LocalStateError: The file cannot be written.
+    """
+    from ftpipe.reports.ci_formats import ndjson_line
+
+    if path is None:
+        yield (lambda finding: session.print_result(session.redact(ndjson_line(finding)))) if form == "ndjson" else None
+        return
+    try:
+        with path.open("w", encoding="ascii") as file:
+
+            def write(finding: Finding) -> None:
+                line = session.redact(ndjson_line(finding))
+                file.write(f"{line}\n")
+                if form == "ndjson":
+                    session.print_result(line)
+
+            yield write
+    except OSError as exc:
+        raise LocalStateError(f"{path} cannot be written: {exc.strerror}", "check the folder and the disk") from exc
+    session.add(findings_file=path)
+
+
+def _codes(text: str | None) -> tuple[str, ...] | None:
+    return tuple(code.strip().upper() for code in text.split(",") if code.strip()) if text is not None else None

@@ -1,0 +1,92 @@
+"""``ftpipe doctor``: a line for everything that ftpipe needs, with what to do where it is not in order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ftpipe.cli.context import CliContext, pass_session
+from ftpipe.cli.dataset_request import LOCAL_PROVIDER
+from ftpipe.cli.group import Command
+from ftpipe.config import Settings
+from ftpipe.doctor.offline_checks import CheckResult, run_offline_checks
+from ftpipe.doctor.online_checks import run_online_checks
+from ftpipe.errors import FtpipeError, LocalStateError, UsageError
+from ftpipe.formatting import plural, sanitize_line
+from ftpipe.paths import state_dir
+
+_MARKS = {"ok": ("ok", "✓"), "warn": ("warning", "!"), "bad": ("error", "✗")}
+
+
+@click.command(cls=Command, example="ftpipe doctor\nftpipe doctor --online --provider openai")
+@click.option("--online", is_flag=True, help="Ask the provider, too: does it answer, does it take the key.")
+@click.option("--provider", metavar="NAME", help="Which one to ask; the configured one or local where not given.")
+@click.option(
+    "--repair", is_flag=True, help="Move a damaged registry aside; rebuild it from its copy and the provider's jobs."
+)
+@pass_session
+def doctor(session: CliContext, online: bool, provider: str | None, repair: bool) -> None:
+    """Look at everything that ftpipe needs; ends with 1 where something is broken.
+
+    Nothing is changed, but by --repair, and nothing is ever deleted.
+    """
+    settings = session.settings({"provider": provider})
+    if repair:
+        repair_registry(session, settings)
+    found: list[CheckResult] = []
+    for finding in run_offline_checks(settings, lambda: session.registry(settings)):
+        found.append(show(session, finding))
+    if online:
+        name = settings.config.provider or LOCAL_PROVIDER
+        found += [show(session, finding) for finding in run_online_checks(settings, name, session.environment())]
+    session.add(checks=[vars(finding) for finding in found])
+    bad = sum(finding.state == "bad" for finding in found)
+    session.exit_code = 1 if bad else 0
+    session.add(broken=bad)
+    warned = sum(finding.state == "warn" for finding in found)
+    verdict = f"{plural(bad, 'thing is', 'things are')} broken" if bad else "nothing is broken"
+    session.print_status(f"\n{verdict}" + (f", {plural(warned, 'warning')}" if warned else ""))
+
+
+def show(session: CliContext, finding: CheckResult) -> CheckResult:
+    """Write one line, and under it what to do."""
+    style, mark = _MARKS[finding.state]
+    session.print_result(
+        f"{session.style(style, mark)} {finding.name:<10} {sanitize_line(session.redact(finding.text), 300)}"
+    )
+    if finding.hint:
+        session.print_result(f"  {'':<10} {session.style('dim', '→ ' + sanitize_line(finding.hint, 300))}")
+    return finding
+
+
+def repair_registry(session: CliContext, settings: Settings) -> None:
+    """Move the registry aside if it is damaged; take what its copy tells and the provider lists into a new one.
+
+    Raises:
+        UsageError: The registry is a database server's, which has its own tools.
+    """
+    from ftpipe.doctor.repair import quarantine_database, rebuild, verify
+
+    named = settings.config.registry or str(state_dir() / "registry.db")
+    if "://" in named and not named.startswith("sqlite:///"):
+        raise UsageError("the registry is on a database server", "restore it with the server's own tools")
+    path = Path(named.removeprefix("sqlite:///"))
+    try:
+        verify(session.registry(settings))
+    except LocalStateError as error:
+        session.print_status(sanitize_line(error.message, 300))
+        aside = quarantine_database(path)
+        session.add(moved_to=aside)
+        session.print_status(f"moved it to {sanitize_line(aside, 300)}")
+    name = settings.config.provider or LOCAL_PROVIDER
+    try:
+        providers = [session.provider(name, settings)]
+    except FtpipeError as error:  # without a key the rest of the repair is still worth having
+        session.print_status(f"{name} is not asked: {sanitize_line(error.message, 300)}")
+        providers = []
+    runs = rebuild(
+        session.registry(settings), providers, say=lambda text: session.print_status(sanitize_line(text, 300))
+    )
+    session.add(adopted=[run.id for run in runs])
+    session.print_status(f"{plural(len(runs), 'job')} of {name} in the registry\n")

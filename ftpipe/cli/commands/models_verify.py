@@ -1,0 +1,106 @@
+"""``ftpipe models verify``: whether the registry and the weights on this machine are as ftpipe wrote them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ftpipe.cli.context import CliContext, pass_session
+from ftpipe.cli.group import Command
+from ftpipe.formatting import plural, sanitize_line
+from ftpipe.paths import server_dir
+from ftpipe.records import Model
+
+if TYPE_CHECKING:
+    from ftpipe.registry import Registry
+    from ftpipe.registry.verification import IntegrityViolation
+
+
+@click.command(cls=Command, example="ftpipe models verify\nftpipe models verify support-bot@production")
+@click.argument("model", required=False)
+@pass_session
+def verify(session: CliContext, model: str | None) -> None:
+    """Check that nothing was changed by other means; with MODEL only what that model came from.
+
+    Every change of the registry is kept in a ledger whose entries are chained by SHA-256. The first row or entry that
+    is not as ftpipe wrote it is named, and so is every weight file that is not as the trainer wrote it. Ends with 1
+    where something is.
+    """
+    from ftpipe.registry.verification import audit
+
+    registry = session.registry()
+    found = list(audit(registry.engine))
+    models = chosen(registry, model, found)
+    if model:
+        found = [one for one in found if one.table == "ledger" or belongs(one, models)]
+    files = [line for one in models for line in weights(one)]
+    wrong = [line for line in files if line["problem"]]
+    session.add(tampered=found, files=files, entries=registry.ledger_size())
+    session.exit_code = 1 if found or wrong else 0
+    tell(session, registry.ledger_size(), found, files)
+
+
+def chosen(registry: Registry, name: str | None, found: list[IntegrityViolation]) -> list[Model]:
+    """The models whose weights are looked at; where their rows are changed, those rows are the answer."""
+    if name:
+        return [registry.model(name)]
+    return [] if any(one.table == "models" for one in found) else registry.models()
+
+
+def belongs(place: IntegrityViolation, models: list[Model]) -> bool:
+    """Whether a row is part of what these models came from."""
+    names = {part for one in models for part in (one.id, one.job_id, one.run_id, one.dataset_sha256, *one.aliases)}
+    return bool(names & set(place.key))
+
+
+def tell(session: CliContext, size: int, found: list[IntegrityViolation], files: list[dict[str, Any]]) -> None:
+    """A line for the registry, and one for each weight file that is not whole."""
+    bad, good = session.style("error", "✗"), session.style("ok", "✓")
+    if found:
+        session.print_result(f"{bad} registry   {sanitize_line(found[0].text, 300)}")
+        more = f"; {plural(len(found) - 1, 'more place')} in --json" if len(found) > 1 else ""
+        session.print_result(f"             {session.style('dim', f'→ whoever edited it did not use ftpipe{more}')}")
+    else:
+        session.print_result(
+            f"{good} registry   {plural(size, 'ledger entry', 'ledger entries')}, unbroken, and every row is as it says"
+        )
+    for line in files:
+        if line["problem"]:
+            session.print_result(f"{bad} weights    {sanitize_line(line['path'], 300)} {line['problem']}")
+    whole = sum(not line["problem"] for line in files)
+    if whole:
+        session.print_result(f"{good} weights    {plural(whole, 'file')} as the trainer wrote them")
+
+
+def weights(model: Model) -> Iterator[dict[str, Any]]:
+    """Every weight file of a model that was trained on this machine, with what is wrong with it; none for others."""
+    from ftpipe.server.storage.data_dir import DataDirectory
+
+    if model.provider != "local":
+        return
+    for manifest in sorted(
+        (DataDirectory(server_dir()).job(model.job_id) / "checkpoints").glob("step-*/manifest.json")
+    ):
+        try:
+            told: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        except (OSError, ValueError, KeyError, TypeError):
+            yield {"path": manifest, "problem": "cannot be read"}
+            continue
+        for name, facts in told.items():
+            path = manifest.parent / Path(name).name
+            yield {"path": path, "problem": weight_file_problem(path, facts)}
+
+
+def weight_file_problem(path: Path, facts: Any) -> str:  # noqa: ANN401 - whatever the manifest holds
+    """What is wrong with a file; empty where it is as its manifest says."""
+    try:
+        with path.open("rb") as source:
+            found = hashlib.file_digest(source, "sha256").hexdigest()
+    except OSError:
+        return "is gone"
+    return "" if isinstance(facts, dict) and facts.get("sha256") == found else "is not what the trainer wrote"

@@ -1,0 +1,39 @@
+"""``ftpipe split``: set a part of a dataset aside for validation, without leaks between the parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ftpipe.cli import options
+from ftpipe.cli.context import CliContext, pass_session
+from ftpipe.cli.dataset_request import require_file
+from ftpipe.cli.group import Command
+from ftpipe.formatting import sanitize_line
+
+
+@click.command(cls=Command, example="ftpipe split data/all.jsonl --fraction 0.1 --seed 7 --output data/")
+@click.argument("data", type=options.FILE)
+@click.option(
+    "--fraction",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.1,
+    show_default=True,
+    help="Share of the records for validation.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="The same seed splits the same way.")
+@options.output
+@pass_session
+def split(session: CliContext, data: Path, fraction: float, seed: int, output: Path | None) -> None:
+    """Split DATA into a training and a validation file.
+
+    Records with the same prompt stay together, so that nothing leaks from one file into the other.
+    """
+    from ftpipe.dataset.split import split as split_file
+
+    require_file(data)
+    train, validation, sizes = split_file(data, fraction=fraction, seed=seed, output_dir=output or data.parent)
+    session.add(train=train, validation=validation, sizes=sizes, seed=seed)
+    session.print_result([f"training    {sanitize_line(train, 300)}", f"validation  {sanitize_line(validation, 300)}"])
+    session.print_status(f"{session.paint_err('bold', 'Next:')} ftpipe prepare {train} --validation {validation}")

@@ -1,0 +1,112 @@
+"""``ftpipe train``: check, show the plan, ask before money is spent, then upload, create, watch and register."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ftpipe.cli import options
+from ftpipe.cli.commands.prepare import refuse_errors, settings_of, show
+from ftpipe.cli.commands.train_sweep import SweepCommand, sweep_options
+from ftpipe.cli.commands.train_sweep import run_sweep as carry_out_sweep
+from ftpipe.cli.context import CliContext, pass_session
+from ftpipe.cli.dataset_request import DatasetRequest, resolve_for_train, spec_of, validate_and_count
+from ftpipe.config import Settings
+from ftpipe.formatting import plural, relative_path
+from ftpipe.records import Report, RunSpec
+from ftpipe.reports.runs import plan_lines
+
+job_options = options.combine_options(
+    options.provider,
+    options.model,
+    options.epochs,
+    click.option("--batch-size", metavar="N", help="Examples per step: 1 to 256, or auto."),
+    click.option("--learning-rate-multiplier", metavar="X", help="Scales the model's own learning rate, or auto."),
+    click.option("--beta", metavar="X", help="For dpo: above 0 to 2, higher stays closer to the base; or auto."),
+    click.option("--suffix", metavar="TEXT", help="Part of the tuned model's name."),
+    options.seed,
+    options.method,
+)
+
+
+@click.command(
+    cls=SweepCommand,
+    example="ftpipe train data/support_desk/train.jsonl --validation data/support_desk/validation.jsonl --epochs 3\n"
+    "ftpipe train --sweep n_epochs=1,3 learning_rate_multiplier=0.5,1,2",
+)
+@options.data
+@options.validation
+@job_options
+@click.option("--max-cost", metavar="USD", help="Refuse where the estimate is higher.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before spending.")
+@click.option("-n", "--dry-run", is_flag=True, help="Show the plan and stop.")
+@click.option("--detach", is_flag=True, help="Return when the job exists.")
+@click.option("--again", is_flag=True, help="A new job, even where the same one was made before.")
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait at most so long; then exit 8.")
+@sweep_options
+@pass_session
+def train(session: CliContext, /, data: Path | None, **flags: Any) -> None:
+    """Train a model on a dataset and register it.
+
+    Runs on this machine for free where no provider is chosen. Without DATA it takes the dataset that was prepared
+    last, or the configured one. Shows the plan and what it costs, and asks before it spends. Ctrl-C leaves the job
+    running; `ftpipe resume` goes on after any interruption and never pays twice.
+    """
+    begun = time.monotonic()
+    settings = session.settings(settings_of(flags))
+    asked = resolve_for_train(settings, session, given=data)
+    report = validate_and_count(session, settings, asked, for_job=True)
+    refuse_faulty(session, report, asked)
+    spec = spec_of(settings, asked, report)
+    if flags["sweep"]:
+        carry_out_sweep(session, settings, spec, report, flags)
+        return
+    show_plan(session, settings, spec, report)
+    if flags["dry_run"]:
+        return
+    run_training(session, settings, spec, report, flags, begun=begun)
+
+
+def refuse_faulty(session: CliContext, report: Report, asked: DatasetRequest) -> None:
+    """Show the findings of a dataset that will not do, and end."""
+    if not report.ok:
+        show(session, report)
+    elif report.summary.warnings:
+        many = plural(report.summary.warnings, "warning")
+        session.print_status(f"{many} about the data; `ftpipe prepare {relative_path(asked.data)}` shows them")
+    refuse_errors(report, asked)
+
+
+def show_plan(session: CliContext, settings: Settings, spec: RunSpec, report: Report) -> None:
+    """Show the plan on stderr, and refuse what the budget does not allow."""
+    from ftpipe.pipeline.preflight import endpoint_notice, enforce_budget, require_supported
+    from ftpipe.providers.profiles import find_profile
+
+    profile = find_profile(spec.provider, settings.config.providers)
+    session.add(plan=spec, dataset=report.dataset, tokens=report.tokens, cost=report.cost)
+    session.print_status(plan_lines(spec, report, profile.title or profile.name, session.paint_err))
+    today = datetime.now(UTC).date()
+    require_supported(profile, spec, today=today)
+    if said := endpoint_notice(profile, today=today):
+        session.print_status(f"  {'note':<8}{said}")
+    enforce_budget(report.cost, settings.config.max_cost)
+
+
+def run_training(
+    session: CliContext, settings: Settings, spec: RunSpec, report: Report, flags: dict[str, Any], *, begun: float
+) -> None:
+    """Open the endpoint, ask, and run the pipeline to its end."""
+    from ftpipe.cli.output.run import print_result, run_with_display
+
+    provider = session.provider(spec.provider, settings)
+    if provider.profile.paid and not flags["yes"]:
+        session.confirm("Go ahead?")
+    registry = session.registry(settings)
+    pipeline = session.pipeline(provider, registry)
+    run = pipeline.start(spec, report, again=flags["again"], max_cost=settings.config.max_cost)
+    run = run_with_display(session, pipeline, run, detach=flags["detach"], timeout=flags["timeout"])
+    print_result(session, provider, run, begun=begun)

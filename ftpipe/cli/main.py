@@ -1,0 +1,180 @@
+"""Where errors become exit codes: at most three lines for people, one document for programs, and quiet signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from ftpipe.cli.context import CliContext
+from ftpipe.errors import (
+    FtpipeError,
+    InterruptedRunError,
+    LocalStateError,
+    MissingExtraError,
+    StillRunningError,
+    UsageError,
+)
+
+INTERNAL_ERROR = 70
+"""A fault in ftpipe itself (EX_SOFTWARE of sysexits.h)."""
+STILL_RUNNING = StillRunningError.exit_code
+BROKEN_PIPE = 141
+"""What a shell reports for a program that SIGPIPE ended."""
+_EXTRAS = {
+    "torch": "local",
+    "transformers": "local",
+    "peft": "local",
+    "safetensors": "local",
+    "gguf": "local",
+    "starlette": "local",
+    "uvicorn": "local",
+    "multipart": "local",
+    "python_multipart": "local",
+    "psycopg": "postgres",
+}
+
+
+class InternalError(FtpipeError):
+    """Something that should never happen; the message carries the exception's name."""
+
+    exit_code = INTERNAL_ERROR
+    code = "internal"
+    paid = "unknown"
+
+
+def execute(root: click.Group, argv: Sequence[str], session: CliContext | None = None) -> int:
+    """Run one command line and return its exit code; nothing but the document reaches stdout under ``--json``.
+
+    Args:
+        root: The outermost group.
+        argv: Words after the program's name.
+        session: What the commands get; a fresh one by default.
+    """
+    session = session or CliContext()
+    words = list(argv[: argv.index("--")] if "--" in argv else argv)
+    session.json = session.json or "--json" in words
+    session.debug = "--debug" in words
+    _replace_unencodable_output()
+    try:
+        code = _run(root, list(argv), session)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    finally:
+        session.close()
+    return code
+
+
+def _run(root: click.Group, argv: list[str], session: CliContext) -> int:
+    error: FtpipeError | None = None
+    try:
+        with root.make_context("ftpipe", argv, obj=session) as context:
+            root.invoke(context)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except (Exception, KeyboardInterrupt) as raised:  # the one place where every error becomes a code
+        if isinstance(raised, BrokenPipeError):
+            raise
+        error = to_ftpipe_error(raised, session)
+        if session.debug:
+            _trace(raised, session)
+        _report(error, session)
+    if session.json and (session.fields or error):
+        from ftpipe.reports.json_output import dump, envelope
+
+        document = envelope(session.command, session.fields, error, ok=session.exit_code in (0, STILL_RUNNING))
+        click.echo(session.redact(dump(document)))
+    return session.exit_code if error is None else error.exit_code
+
+
+def _trace(raised: BaseException, session: CliContext) -> None:
+    import traceback
+
+    from ftpipe.formatting import sanitize_block
+
+    click.echo(session.redact(sanitize_block("".join(traceback.format_exception(raised)))), err=True)
+
+
+def to_ftpipe_error(raised: BaseException, session: CliContext) -> FtpipeError:
+    """Any exception as a child of the error tree."""
+    if isinstance(raised, FtpipeError):
+        return raised
+    if isinstance(raised, KeyboardInterrupt | click.Abort | EOFError):
+        return InterruptedRunError(session.interrupt_message, session.resume_hint)
+    if isinstance(raised, click.ClickException):
+        return _usage(raised)
+    if isinstance(raised, ModuleNotFoundError) and (name := (raised.name or "").partition(".")[0]) in _EXTRAS:
+        return MissingExtraError(f"{name} is not installed", f"pip install 'ftpipe[{_EXTRAS[name]}]'")
+    if isinstance(raised, ModuleNotFoundError) and name and name != "ftpipe":
+        return MissingExtraError(f"{name} is not installed", "pip install --force-reinstall ftpipe")
+    if isinstance(raised, OSError):
+        place = f"{raised.filename}: " if raised.filename else ""
+        return LocalStateError(
+            f"{place}{raised.strerror or raised}", "check the path, its permissions and the free space"
+        )
+    return InternalError(
+        f"ftpipe stumbled over itself: {type(raised).__name__}: {raised}",
+        "run it again with --debug, and report what it shows"
+        + (f"; {session.resume_hint}" if session.resume_hint.startswith("ftpipe ") else ""),
+    )
+
+
+def _usage(raised: click.ClickException) -> UsageError:
+    message = raised.format_message().strip().rstrip(".")
+    context = raised.ctx if isinstance(raised, click.UsageError) else None
+    if isinstance(raised, click.NoSuchOption) and raised.possibilities:
+        message = f"there is no option {raised.option_name}; did you mean {sorted(raised.possibilities)[0]}?"
+    return UsageError(message, f"`{context.command_path} --help` shows how" if context else "`ftpipe --help` shows how")
+
+
+def _report(error: FtpipeError, session: CliContext) -> None:
+    from ftpipe.formatting import sanitize_line
+
+    is_interrupt = isinstance(error, InterruptedRunError)
+    label = session.paint_err("warning", "stopped:") if is_interrupt else session.paint_err("error", "error:")
+    if is_interrupt and sys.stderr.isatty():
+        click.echo(err=True)  # the terminal has written ^C
+    lines = [f"{label} {sanitize_line(error.message, 600)}"]
+    if error.hint:
+        lines.append(f"{session.paint_err('dim', '  next:')} {sanitize_line(error.hint, 400)}")
+    session.print_always(lines)
+
+
+def _replace_unencodable_output() -> None:
+    """A terminal that cannot show a character gets a substitute, not a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+_interrupts = 0
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    global _interrupts
+    _interrupts += 1
+    if _interrupts > 1:
+        if sys.stderr.isatty():
+            os.write(2, b"\x1b[?25h\n")
+        os._exit(130)
+    raise KeyboardInterrupt
+
+
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def install_signals() -> None:
+    """Ctrl-C once raises, twice leaves at once; SIGTERM and a lost terminal unwind and leave with 128 + number."""
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _terminate)
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None and signal.getsignal(hangup) == signal.SIG_DFL:
+        signal.signal(hangup, _terminate)

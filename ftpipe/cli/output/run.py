@@ -1,0 +1,66 @@
+"""A run from where it stands to its end, shown as it goes; ``train`` and ``resume`` share it."""
+
+from __future__ import annotations
+
+import time
+from shlex import quote
+
+from ftpipe.cli.context import CliContext
+from ftpipe.cli.output.live import make_display
+from ftpipe.pipeline.pipeline import Pipeline
+from ftpipe.providers.interface import Provider
+from ftpipe.records import Job, Model, Run
+from ftpipe.registry import Registry
+from ftpipe.reports.runs import model_lines
+
+
+def run_with_display(session: CliContext, pipeline: Pipeline, run: Run, *, detach: bool, timeout: float | None) -> Run:
+    """Bring a run to its end, or with ``detach`` until its job exists; the document is filled whatever happens.
+
+    Raises:
+        FtpipeError: As ``Pipeline.advance`` raises them.
+    """
+    session.interrupt_message = f"interrupted; {run.id} keeps what was done"
+    session.resume_hint = f"ftpipe resume {run.id}"
+    try:
+        with make_display(session) as picture:
+            pipeline.watcher = picture
+            run = pipeline.advance(run, wait=not detach, timeout=timeout)
+    finally:
+        add_run(session, pipeline.registry, pipeline.registry.run(run.id))
+    return run
+
+
+def add_run(session: CliContext, registry: Registry, run: Run | None, job: Job | None = None) -> None:
+    """Put a run, its job, model, metrics and cost into the document."""
+    job = job or (run.job if run else None)
+    session.add(
+        run=run.model_dump(mode="json", exclude={"job", "model", "cost"}) if run else None,
+        job=job,
+        model=run.model if run else None,
+        metrics=registry.metrics(job.id) if job else [],
+        cost=run.cost if run else None,
+    )
+
+
+def print_result(session: CliContext, provider: Provider, run: Run, *, begun: float) -> None:
+    """Say what came out: the model and how to use it, or how to come back to the job."""
+    if run.model is not None:
+        session.print_result(model_lines(run.model, use=usage_lines(run.model, provider), paint=session.style))
+        session.print_status(f"done in {time.monotonic() - begun:.0f} s")
+        session.print_status(f"{session.paint_err('bold', 'Next:')} ftpipe chat {quote(run.model.id)}")
+    elif run.job is not None:
+        session.print_result(f"job  {run.job.id}  {run.job.status}")
+        session.print_status(
+            f"{session.paint_err('bold', 'Next:')} ftpipe resume {run.id}   or   ftpipe status {run.job.id}"
+        )
+
+
+def usage_lines(model: Model, provider: Provider) -> list[str]:
+    """The ways to use a model, a line each."""
+    lines = [f"on the command line   ftpipe chat {quote(model.id)}"]
+    if provider.profile.needs_deployment:
+        return [*lines, f"before it answers     {provider.profile.needs_deployment}"]
+    if provider.profile.name == "local":
+        return [*lines, "any OpenAI client     base_url and key as `ftpipe serve status` shows them"]
+    return [*lines, f"any OpenAI client     base_url={provider.profile.base_url or provider.profile.base_url_env}"]

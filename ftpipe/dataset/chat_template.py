@@ -1,0 +1,246 @@
+"""Renders conversations with the chat template of a base that lies on this machine, as its trainer will, without torch.
+
+The environment is that of ``transformers``: a sandbox, the same filters and functions, the same blanks.
+Source: transformers 5, ``utils/chat_template_utils.py``, read 2026-11-24.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ftpipe.modeling.chat_messages import ChatTemplateError, Message, to_template_messages
+from ftpipe.paths import models_dir
+
+if TYPE_CHECKING:
+    import jinja2
+
+    from ftpipe.dataset.file_context import FileContext
+
+_NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+MAX_KNOWN = 20_000
+"""Shapes of conversations whose outcome is remembered."""
+
+
+class ChatTemplate:
+    """The chat template of one model folder."""
+
+    def __init__(self, sources: Mapping[str, str], tokens: Mapping[str, str], special: frozenset[str]) -> None:
+        """Take what the folder's files say.
+
+        Args:
+            sources: Name → source; ``default``, and ``tool_use`` where tools have one of their own. May be empty.
+            tokens: Names such as ``eos_token`` → text.
+            special: Texts of all special tokens.
+        """
+        self.special = special
+        self._sources = sources
+        self._tokens = tokens
+        self._known: dict[object, str] = {}
+        self._signs = frozenset(word[0] for word in special)
+        self._pattern = re.compile("|".join(re.escape(word) for word in sorted(special, key=len, reverse=True)))
+
+    @classmethod
+    def load(cls, folder: Path) -> ChatTemplate:
+        """Read a model folder; what is missing or broken there counts as not being there."""
+        config = _read_json(folder / "tokenizer_config.json")
+        tokens = {name: text for name in _NAMED_TOKENS if (text := _token_text(config.get(name)))}
+        added = _read_json(folder / "tokenizer.json").get("added_tokens")
+        listed = [*(added if isinstance(added, list) else ()), *_values(config.get("added_tokens_decoder"))]
+        special = {item.get("content") for item in listed if isinstance(item, dict) and item.get("special")}
+        words = {*tokens.values(), *(word for word in special if isinstance(word, str))}
+        return cls(_sources(folder, config.get("chat_template")), tokens, frozenset(filter(None, words)))
+
+    def refusal(self, messages: Sequence[Message], tools: Sequence[Any] | None = None, *, plain: bool = False) -> str:
+        """Why the template cannot render a conversation; empty where it can.
+
+        Conversations that are alike in roles, keys and kinds of content are rendered once.
+
+        Args:
+            messages: Messages as the API has them.
+            tools: Tool definitions as the API has them.
+            plain: Every message has a role and a text that is not blank, and nothing else.
+        """
+        if plain:
+            key: tuple[object, ...] = tuple([message["role"] for message in messages])
+        else:
+            key = (bool(tools), *(_look_of(message) for message in messages))
+        known = self._known.get(key)
+        if known is None:
+            known = "" if not self._sources else self._try(messages, tools)
+            if len(self._known) < MAX_KNOWN:
+                self._known[key] = known
+        return known
+
+    def _try(self, messages: Sequence[Message], tools: Sequence[Any] | None) -> str:
+        try:
+            self.render(messages, tools)
+        except ChatTemplateError as exc:
+            return exc.message
+        return ""
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Any] | None = None, *, ask: bool = False) -> str:
+        """The conversation as text, with the generation prompt behind it where ``ask`` is set.
+
+        Raises:
+            ChatTemplateError: There is no template, or it refuses the conversation.
+        """
+        from jinja2.exceptions import TemplateError
+
+        source = self._sources.get("tool_use" if tools and "tool_use" in self._sources else "default")
+        if source is None:
+            raise ChatTemplateError("the base has no chat template", "choose an instruct model")
+        try:
+            fitted = to_template_messages(messages, tools, self._sources["default"])
+            return compiled(source).render(
+                messages=fitted, tools=tools or None, documents=None, add_generation_prompt=ask, **self._tokens
+            )
+        except (TemplateError, TypeError, LookupError, AttributeError, ValueError, ArithmeticError) as exc:
+            raise ChatTemplateError(str(exc) or type(exc).__name__) from exc
+
+    def find_special_token(self, text: str) -> str:
+        """The first special token that stands in a text; empty for none."""
+        for sign in self._signs:
+            if sign in text:
+                found = self._pattern.search(text)
+                return found.group() if found else ""
+        return ""
+
+    @property
+    def fault(self) -> str:
+        """What keeps every conversation from being trained with its end; empty for nothing."""
+        if "default" not in self._sources:
+            return "The base has no chat template."
+        asked = [{"role": "user", "content": "a"}]
+        try:
+            before = self.render(asked, ask=True)
+            whole = self.render([*asked, {"role": "assistant", "content": "b"}])
+        except ChatTemplateError as exc:
+            return f"The chat template cannot render a question and its answer: {exc.message}"
+        if not whole.startswith(before):
+            return "The chat template does not begin a finished turn with its own generation prompt."
+        if not any(whole[len(before) :].rstrip().endswith(word) for word in self.special):
+            return "The chat template ends the assistant's turn without a special token."
+        return ""
+
+
+def template_for(facts: FileContext) -> ChatTemplate | None:
+    """The template of the base that a file is checked for; ``None`` where the base does not lie on this machine."""
+    if "template" not in facts.sampled:
+        facts.sampled["template"] = find_template(facts.model) if facts.target == "local" else None
+    found: ChatTemplate | None = facts.sampled["template"]
+    return found
+
+
+def find_template(model: str) -> ChatTemplate | None:
+    """The template of a kept base or of a model folder; ``None`` where there is no such folder."""
+    folder = models_dir() / model if _PLAIN_NAME.fullmatch(model) else Path(model)
+    if not folder.is_absolute() or not (folder / "config.json").is_file():
+        return None
+    return ChatTemplate.load(folder)
+
+
+def _look_of(message: Message) -> object:
+    content = message.get("content")
+    kind = type(content).__name__
+    if isinstance(content, str):
+        kind = "text" if content.strip() else "blank"
+    elif isinstance(content, list):
+        kind = ",".join(str(part.get("type")) for part in content if isinstance(part, dict))
+    calls = message.get("tool_calls")
+    return (message.get("role"), kind, *sorted(message)) if len(message) > 2 or calls else (message.get("role"), kind)
+
+
+def can_be_rendered(messages: object) -> bool:
+    """True for a list of messages whose faults, if any, no other rule names."""
+    return (
+        isinstance(messages, list)
+        and bool(messages)
+        and all(
+            isinstance(message, dict)
+            and message.get("role") in _ROLES
+            and isinstance(message.get("content"), str | list | None)
+            and all(isinstance(part, dict) for part in message.get("content") or () if type(part) is not str)
+            for message in messages
+        )
+    )
+
+
+def _sources(folder: Path, configured: object) -> dict[str, str]:
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return {"default": file.read_text(encoding="utf-8", errors="replace")}
+    if isinstance(configured, str):
+        return {"default": configured}
+    named = [item for item in configured if isinstance(item, dict)] if isinstance(configured, list) else []
+    return {str(item["name"]): str(item["template"]) for item in named if {"name", "template"} <= item.keys()}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    import orjson
+
+    try:
+        value = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _token_text(value: object) -> str:
+    found = value.get("content") if isinstance(value, dict) else value
+    return found if isinstance(found, str) else ""
+
+
+def _values(value: object) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else []
+
+
+@lru_cache(maxsize=16)
+def compiled(source: str) -> jinja2.Template:
+    """The template in an environment like that of ``transformers``.
+
+    Raises:
+        TemplateSyntaxError: The source is no template.
+    """
+    from jinja2 import Environment, nodes
+    from jinja2.exceptions import TemplateError
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.parser import Parser
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """``{% generation %}`` marks what is trained; here only its contents count."""
+
+        tags = {"generation"}  # noqa: RUF012  # jinja's own way
+
+        def parse(self, parser: Parser) -> nodes.Node:
+            """Take the block as if its tag were not there."""
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes.Scope(body, lineno=line)
+
+    def raise_exception(message: str) -> NoReturn:
+        raise TemplateError(message)
+
+    def tojson(
+        value: object, ensure_ascii: bool = False, indent: int | None = None,
+        separators: tuple[str, str] | None = None, sort_keys: bool = False,
+    ) -> str:  # fmt: skip
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+    environment: Environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = tojson
+    environment.globals |= {
+        "raise_exception": raise_exception,
+        "strftime_now": lambda form: datetime.now().astimezone().strftime(form),
+    }
+    return environment.from_string(source)

@@ -1,0 +1,225 @@
+"""A parsed record as the rules see it: its messages, its texts, and marks that say which rules can apply."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ftpipe.dataset.formats import CHAT_KEYS, message_lists
+from ftpipe.dataset.json_line import Json
+from ftpipe.dataset.rules.base import (
+    HAS_REASONING,
+    IMAGES,
+    LOOKS_TRUNCATED,
+    NON_PLAIN,
+    POSSIBLE_REFUSAL,
+    REPETITIVE,
+    SURROUNDING_WHITESPACE,
+    TOOLS,
+)
+from ftpipe.dataset.scan.byte_search import ALL_MARKS
+from ftpipe.dataset.scan.prefilter import FENCE, REFUSALS, SIGNS, THINK, VENDORS, VOICE
+
+if TYPE_CHECKING:
+    from ftpipe.dataset.file_context import FileContext
+    from ftpipe.dataset.json_line import Line
+
+_PLAIN_ROLES = frozenset({"system", "user", "assistant"})
+
+
+class Text(NamedTuple):
+    """A string that a model would read or learn."""
+
+    base: str
+    """Path of the message list, for example ``messages`` or ``preferred_output``."""
+    place: int
+    """Index of the message in that list."""
+    role: str
+    value: str
+    part: int | None = None
+    """Index of the content part; ``None`` where the content is a plain string."""
+    within: str = ""
+    """Path inside the message, for what is not its content."""
+
+    @property
+    def path(self) -> str:
+        """JSON path of the string."""
+        where = f"{self.base}[{self.place}]."
+        if self.within:
+            return where + self.within
+        where += "content"
+        return where if self.part is None else f"{where}[{self.part}].text"
+
+
+class DatasetRecord:
+    """One record on its way through the rules."""
+
+    __slots__ = ("calls", "facts", "kind", "line", "lists", "marks", "record", "texts", "tools", "traits")
+
+    def __init__(self, line: Line, record: dict[str, Any], kind: str, facts: FileContext) -> None:
+        self.line = line
+        self.record = record
+        self.kind = kind
+        self.facts = facts
+        self.lists: list[tuple[str, Any]] = message_lists(record, kind)
+        self.texts: list[Text] = []
+        self.traits = 0
+        self.tools: Any = None
+        self.calls = 0
+        self.marks: Collection[str] = (ALL_MARKS,)
+        self._look()
+
+    @classmethod
+    def of_dialogue(cls, line: Line, facts: FileContext, traits: int) -> DatasetRecord:
+        """The row of a record that ``plain_dialogue_traits`` took, without looking at it again."""
+        row = cls.__new__(cls)
+        row.line, row.record, row.kind, row.facts = line, line.record, "chat", facts
+        messages = row.record["messages"]
+        row.lists = [("messages", messages)]
+        row.texts = [Text("messages", place, m["role"], m["content"]) for place, m in enumerate(messages)]
+        row.traits, row.tools, row.calls, row.marks = traits, None, 0, (ALL_MARKS,)
+        return row
+
+    def _look(self) -> None:
+        """Collect texts and set the marks in one walk."""
+        source = self.record.get("input") if self.kind == "dpo" else self.record
+        if isinstance(source, dict) and len(source) > 1:
+            self.tools = source.get("tools")
+            if "tools" in source or "functions" in source:
+                self.traits |= TOOLS
+        if self.kind == "chat" and len(self.record) > 1 and not self.record.keys() <= CHAT_KEYS:
+            self.traits |= NON_PLAIN
+        if self.kind == "dpo" or self.kind != self.facts.format or not self.lists:
+            self.traits |= NON_PLAIN
+        for base, messages in self.lists:
+            if type(messages) is not list or not messages:
+                self.traits |= NON_PLAIN
+                continue
+            previous = ""
+            for index, message in enumerate(messages):
+                role = self._look_at(base, index, message)
+                if (
+                    role == previous
+                    or (role == "system" and index)
+                    or (role == "assistant" and previous in ("", "system"))
+                ):
+                    self.traits |= NON_PLAIN
+                previous = role
+            if previous != "assistant":
+                self.traits |= NON_PLAIN
+
+    def _look_at(self, base: str, index: int, message: Json) -> str:
+        """Collect one message's texts; returns its role, or a word of its own for what has none."""
+        if type(message) is not dict:
+            self.traits |= NON_PLAIN
+            return f"?{index}"
+        role, content = message.get("role"), message.get("content")
+        if type(content) is str:
+            self.texts.append(Text(base, index, role if type(role) is str else "", content))
+            if role == "assistant" and content:
+                self.traits |= answer_traits(content)
+            if len(message) == 2 and role in _PLAIN_ROLES and content and not content.isspace():
+                return str(role)
+        elif type(content) is list:
+            self._look_at_parts(base, index, role if type(role) is str else "", content)
+        self.traits |= NON_PLAIN
+        if role in ("tool", "function") or "tool_calls" in message or "function_call" in message:
+            self.traits |= TOOLS
+            self._look_at_calls(base, index, message.get("tool_calls"))
+        return role if type(role) is str else f"?{index}"
+
+    def _look_at_calls(self, base: str, index: int, calls: Json) -> None:
+        for place, call in enumerate(calls if type(calls) is list else ()):
+            self.calls += 1
+            function = call.get("function") if type(call) is dict else None
+            arguments = function.get("arguments") if type(function) is dict else None
+            if type(arguments) is str:
+                within = f"tool_calls[{place}].function.arguments"
+                self.texts.append(Text(base, index, "call", arguments, within=within))
+
+    def _look_at_parts(self, base: str, index: int, role: str, parts: list[Any]) -> None:
+        for place, part in enumerate(parts):
+            if type(part) is not dict:
+                continue
+            if type(part.get("text")) is str:
+                self.texts.append(Text(base, index, role, part["text"], place))
+            if "image_url" in part or part.get("type") == "image_url":
+                self.traits |= IMAGES
+
+    def is_marked(self, mark: str) -> bool:
+        """True where the prefilter of that name, or of all names, marked the row's line."""
+        return mark in self.marks or ALL_MARKS in self.marks
+
+    def messages(self) -> Iterator[tuple[str, int, dict[str, Any]]]:
+        """Every message that is an object, with the path of its list and its index there."""
+        for base, messages in self.lists:
+            if type(messages) is list:
+                for index, message in enumerate(messages):
+                    if type(message) is dict:
+                        yield base, index, message
+
+
+NOT_PLAIN = -1
+
+
+def plain_dialogue_traits(record: Json, signs: Collection[str] = SIGNS) -> int:
+    """The marks of a record that is a dialogue of plain messages in the usual order; ``NOT_PLAIN`` for any other.
+
+    Args:
+        record: Any value.
+        signs: What the prefilter saw on its line.
+    """
+    if type(record) is not dict or len(record) != 1:
+        return NOT_PLAIN
+    messages = record.get("messages")
+    if type(messages) is not list:
+        return NOT_PLAIN
+    traits, previous = 0, ""
+    for message in messages:
+        if type(message) is not dict or len(message) != 2:
+            return NOT_PLAIN
+        role, content = message.get("role"), message.get("content")
+        if type(content) is not str or not content or content.isspace():
+            return NOT_PLAIN
+        if role == "assistant" and previous == "user":
+            traits |= answer_traits(content, signs)
+        elif not (role == "user" and previous != "user") and not (role == "system" and not previous):
+            return NOT_PLAIN
+        previous = role
+    return traits if previous == "assistant" else NOT_PLAIN
+
+
+DANGLING_WORDS = ("and", "or", "the", "a", "an", "of", "to", "with", "because", "that", "for", "in", "is")
+"""Words at which no sentence ends."""
+
+
+def answer_traits(answer: str, signs: Collection[str] = SIGNS) -> int:
+    """Marks that say which rules must read an answer; cheap, since every answer passes here.
+
+    Args:
+        answer: Not empty.
+        signs: What the prefilter saw on its line.
+    """
+    traits = 0
+    first, last = answer[0], answer[-1]
+    if first <= " " or last <= " " or first.isspace() or last.isspace():
+        traits |= SURROUNDING_WHITESPACE | LOOKS_TRUNCATED
+    elif last in ",;" or first in "[{" or (FENCE in signs and answer.count("```") % 2):
+        traits |= LOOKS_TRUNCATED
+    else:
+        tail = answer[-200:].lower()
+        if tail.endswith(DANGLING_WORDS) or "truncated" in tail or "finish_reason" in tail:
+            traits |= LOOKS_TRUNCATED
+    if len(answer) > 400 and answer.count(answer[-40:]) > 4:
+        traits |= REPETITIVE
+    if VOICE in signs and _may_refuse(answer):
+        traits |= POSSIBLE_REFUSAL
+    if THINK in signs and "<think" in answer:
+        traits |= HAS_REASONING
+    return traits
+
+
+def _may_refuse(answer: str) -> bool:
+    """True where an answer may refuse in a model's words, or name a vendor."""
+    head, small = answer[:400], answer[:200].lower()
+    return any(sign in small for sign in REFUSALS) or any(sign in head for sign in VENDORS)

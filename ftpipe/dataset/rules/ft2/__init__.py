@@ -1,8 +1,0 @@
-"""FT2: messages; ``shape`` looks at one message, ``turns`` at their order, ``training`` at what is learnt."""
-
-from __future__ import annotations
-
-from ftpipe.dataset.rules.ft2 import shape, training, turns
-
-FAMILY = shape.FAMILY
-FAMILY.rules += turns.FAMILY.rules + training.FAMILY.rules

@@ -1,0 +1,217 @@
+"""FT4: images."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from ftpipe.catalog.base_models import find_base
+from ftpipe.dataset.file_context import FileContext
+from ftpipe.dataset.image_tokens import decode_start, read_header
+from ftpipe.dataset.record import DatasetRecord
+from ftpipe.dataset.rules.base import IMAGES, RuleGroup, Violation, escape_preview
+
+FAMILY = RuleGroup("Images")
+rule = FAMILY.rule
+_FORMATS = frozenset({"chat", "rft"})
+
+MAX_IMAGES = {"openai": 10, "azure": 64}
+MAX_IMAGE_BYTES = 10 * 1024 * 1024
+MAX_IMAGE_EXAMPLES = 50_000
+_KINDS = {"image/jpeg": "jpeg", "image/jpg": "jpeg", "image/png": "png", "image/webp": "webp"}
+_SIGNED = re.compile(r"[?&](?:X-Amz-Signature|Signature|sig|token|access_token|key|X-Goog-Signature)=", re.IGNORECASE)
+_PRIVATE = re.compile(
+    r"(?:localhost|.*\.local|.*\.internal|127\..*|10\..*|192\.168\..*|172\.(?:1[6-9]|2\d|3[01])\..*|\[?::1\]?)$"
+)
+
+
+def images(row: DatasetRecord) -> Iterator[tuple[str, str, str]]:
+    """Path, role and URL of every image; an empty URL where there is none."""
+    for base, index, message in row.messages():
+        content = message.get("content")
+        for place, part in enumerate(content if type(content) is list else ()):
+            if type(part) is dict and ("image_url" in part or part.get("type") == "image_url"):
+                image = part.get("image_url")
+                url = image.get("url") if type(image) is dict else image
+                path = f"{base}[{index}].content[{place}].image_url"
+                yield path, str(message.get("role")), url if type(url) is str else ""
+
+
+@rule("FT401", "image-in-assistant", "error", "D", "documented", when=IMAGES, formats=_FORMATS)
+def image_in_assistant(row: DatasetRecord) -> Iterator[Violation]:
+    """An image stands in a message that is not the user's.
+
+    Why: Only user messages may hold images.
+    Fix: Move the image to the user's message.
+    Source: OpenAI vision fine-tuning guide, 2026-07-15.
+    """
+    for path, role, _ in images(row):
+        if role != "user":
+            yield Violation(path, f"A {escape_preview(role, 20)} message holds an image.")
+
+
+@rule("FT402", "too-many-images", "error", "D", "documented", when=IMAGES, formats=_FORMATS, nebius="off", local="off")
+def too_many_images(row: DatasetRecord) -> Iterator[Violation]:
+    """An example has more images than the target takes.
+
+    Why: The service refuses the example.
+    Fix: Split the example, or leave images out.
+    Source: OpenAI vision fine-tuning guide, 2026-07-15 (10); for Azure second-hand (64).
+    """
+    limit = MAX_IMAGES.get(row.facts.target)
+    number = sum(1 for _ in images(row))
+    if limit and number > limit:
+        yield Violation("messages", f"The example has {number} images; {row.facts.target} takes {limit}.")
+
+
+@rule("FT403", "image-too-large", "error", "S", "documented", when=IMAGES, formats=_FORMATS)
+def image_too_large(row: DatasetRecord) -> Iterator[Violation]:
+    """An embedded image is larger than 10 MB.
+
+    Why: The service skips it silently.
+    Fix: Scale it down; more than 2048 pixels are not used anyway.
+    Source: OpenAI vision fine-tuning guide, 2026-07-15.
+    """
+    for path, _, url in images(row):
+        body = url.partition(",")[2] if url.startswith("data:") else ""
+        size = len(body) * 3 // 4
+        if size > MAX_IMAGE_BYTES:
+            yield Violation(f"{path}.url", f"The image has {size / 1024 / 1024:.1f} MB; 10 MB are the limit.")
+
+
+@rule("FT404", "image-format", "error", "S", "documented", when=IMAGES, formats=_FORMATS)
+def image_format(row: DatasetRecord) -> Iterator[Violation]:
+    """An embedded image is not JPEG, PNG or WEBP in RGB or RGBA.
+
+    Why: The service skips it silently. The first bytes count, not the declared type.
+    Fix: Save it as RGB JPEG or PNG.
+    Source: OpenAI vision fine-tuning guide, 2026-07-15.
+    """
+    for path, _, url in images(row):
+        if not url.startswith("data:"):
+            continue
+        header = read_header(decode_start(url))
+        if header.kind and header.kind not in ("jpeg", "png", "webp"):
+            yield Violation(f"{path}.url", f"The image is {header.kind}.")
+        elif header.kind and header.color not in ("rgb", "rgba", ""):
+            yield Violation(f"{path}.url", f"The {header.kind} image is {header.color}, not RGB or RGBA.")
+
+
+@rule(
+    "FT406",
+    "too-many-image-examples",
+    "error",
+    "D",
+    "documented",
+    scope="file",
+    formats=_FORMATS,
+    nebius="off",
+    local="off",
+)
+def too_many_image_examples(facts: FileContext) -> Iterator[Violation]:
+    """More than 50,000 examples have images.
+
+    Why: The service refuses the file.
+    Fix: Leave examples out.
+    Source: OpenAI vision fine-tuning guide, 2026-07-15.
+    """
+    if facts.with_images > MAX_IMAGE_EXAMPLES:
+        yield Violation("", f"{facts.with_images:,} examples have images; {MAX_IMAGE_EXAMPLES:,} are the limit.")
+
+
+@rule("FT407", "bad-data-url", "error", "D", "documented", when=IMAGES, formats=_FORMATS)
+def bad_data_url(row: DatasetRecord) -> Iterator[Violation]:
+    """An image's URL is neither http(s) nor a sound base64 data URL.
+
+    Why: The service cannot fetch files of your machine, and skips what does not decode.
+    Fix: Use an https link, or data:image/png;base64,… with the type that the bytes have.
+    Source: OpenAI vision fine-tuning guide, 2026-07-15.
+    """
+    for path, _, url in images(row):
+        scheme = url.partition(":")[0].lower()
+        if scheme in ("http", "https"):
+            continue
+        fault = (
+            data_url_fault(url)
+            if scheme == "data"
+            else f"the URL '{escape_preview(url, 50)}' is neither http(s) nor data"
+        )
+        if fault:
+            yield Violation(f"{path}.url", f"The image cannot be read: {fault}.")
+
+
+def data_url_fault(url: str) -> str:
+    """What is wrong with a data URL; empty for nothing."""
+    head, comma, body = url.partition(",")
+    declared = head[5:].removesuffix(";base64")
+    if not comma or not head.endswith(";base64"):
+        return "the data URL is not base64"
+    if declared not in _KINDS:
+        return f"the declared type is '{escape_preview(declared, 40)}'"
+    try:
+        base64.b64decode(body, validate=True)
+    except (binascii.Error, ValueError):
+        return "the base64 is broken"
+    kind = read_header(decode_start(url)).kind
+    if not kind:
+        return "the bytes are no image"
+    return f"declared {declared}, the bytes are {kind}" if kind != _KINDS[declared] and kind in _KINDS.values() else ""
+
+
+@rule(
+    "FT408",
+    "image-may-be-skipped",
+    "info",
+    "S",
+    "documented",
+    scope="file",
+    formats=_FORMATS,
+    nebius="off",
+    local="off",
+)
+def image_may_be_skipped(facts: FileContext) -> Iterator[Violation]:
+    """The file has images; the service drops those that show people, faces, children or CAPTCHAs.
+
+    Why: The set shrinks, and nothing says that it did.
+    Fix: Compare the job's trained tokens with the estimate.
+    Source: OpenAI vision fine-tuning guide, 2026-07-15.
+    """
+    if facts.with_images:
+        yield Violation("", f"{facts.with_images:,} examples have images.")
+
+
+@rule("FT409", "model-lacks-vision", "error", "D", "documented", when=IMAGES, formats=_FORMATS)
+def model_lacks_vision(row: DatasetRecord) -> Iterator[Violation]:
+    """The base model cannot see images.
+
+    Why: The job is refused.
+    Fix: Choose a base with vision, such as gpt-4o-2024-08-06.
+    Source: OpenAI vision fine-tuning guide, 2026-07-15.
+    """
+    base = find_base(row.facts.model) if row.facts.model else None
+    if base is not None and base.vision is False:
+        yield Violation("messages", f"The example has an image, and {base.name} reads text only.")
+
+
+@rule("FT410", "private-image-url", "warning", "P", "inferred", when=IMAGES, formats=_FORMATS)
+def private_image_url(row: DatasetRecord) -> Iterator[Violation]:
+    """An image link carries a signature or token, or leads to a private address.
+
+    Why: Signed links expire before the job runs, and give away access; private addresses cannot be reached.
+    Fix: Embed the image as a data URL.
+    Source: practice.
+    """
+    for path, _, url in images(row):
+        if not url.startswith(("http://", "https://")):
+            continue
+        try:
+            host = urlsplit(url).hostname or ""
+        except ValueError:
+            host = ""
+        if _SIGNED.search(url):
+            yield Violation(f"{path}.url", "The link carries a signature or token.")
+        elif _PRIVATE.match(host):
+            yield Violation(f"{path}.url", f"The host {escape_preview(host, 60)} is private.")

@@ -1,0 +1,274 @@
+"""FT2, one message at a time: keys, role, content, name, weight."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from ftpipe.dataset.check_settings import did_you_mean, or_remove
+from ftpipe.dataset.formats import FORMAT_OF
+from ftpipe.dataset.record import DatasetRecord
+from ftpipe.dataset.rules.base import MESSAGE_FORMATS, NON_PLAIN, RuleGroup, Violation, escape_preview, key_path
+
+FAMILY = RuleGroup("Messages")
+rule = FAMILY.rule
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+"""``developer`` has a rule of its own. Source: OpenAI API description of 2025-05-20."""
+MESSAGE_KEYS = frozenset(
+    {"role", "content", "name", "tool_calls", "tool_call_id", "function_call", "weight", "refusal", "audio"}
+)
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@rule(
+    "FT201", "missing-messages", "error", "R", "observed", when=NON_PLAIN, formats=frozenset({"chat", "rft", "unknown"})
+)
+def missing_messages(row: DatasetRecord) -> Iterator[Violation]:
+    """The record has no ``messages``.
+
+    Why: The service answers that the example is missing the key.
+    Fix: Put the dialogue into "messages": [{"role": …, "content": …}, …].
+    Source: OpenAI file status texts; cookbook data preparation.
+    """
+    if "messages" not in row.record and row.facts.format != "dpo":
+        keys = ", ".join(escape_preview(key, 30) for key in list(row.record)[:6]) or "none"
+        yield Violation("messages", f"The key messages is missing; the record has: {keys}.")
+
+
+@rule("FT202", "messages-empty", "error", "R", "documented", when=NON_PLAIN, formats=MESSAGE_FORMATS)
+def messages_empty(row: DatasetRecord) -> Iterator[Violation]:
+    """``messages`` is empty or not a list.
+
+    Why: There is no dialogue to learn from.
+    Fix: Give it at least a user and an assistant message.
+    Source: OpenAI API description of 2025-05-20; cookbook data preparation.
+    """
+    for base, messages in row.lists:
+        if base.endswith("messages"):
+            if type(messages) is not list:
+                yield Violation(base, f"{base} is {escape_preview(messages)}, not a list.")
+            elif not messages:
+                yield Violation(base, f"{base} is an empty list.")
+
+
+@rule("FT203", "message-not-object", "error", "R", "documented", when=NON_PLAIN, formats=MESSAGE_FORMATS)
+def message_not_object(row: DatasetRecord) -> Iterator[Violation]:
+    """A message is not an object.
+
+    Why: The service reads role and content from every message.
+    Fix: Write it as {"role": …, "content": …}.
+    Source: OpenAI API description of 2025-05-20; cookbook data preparation.
+    """
+    for base, messages in row.lists:
+        for index, message in enumerate(messages if type(messages) is list else ()):
+            if type(message) is not dict:
+                yield Violation(f"{base}[{index}]", f"The message is {escape_preview(message)}, not an object.")
+
+
+@rule("FT204", "missing-role", "error", "R", "observed", when=NON_PLAIN, formats=MESSAGE_FORMATS)
+def missing_role(row: DatasetRecord) -> Iterator[Violation]:
+    """A message has no ``role``.
+
+    Why: The service cannot tell whose turn it is and refuses the file.
+    Fix: Add "role": system, user, assistant or tool.
+    Source: public run log (discriminator role missing, with example and message number).
+    """
+    for base, index, message in row.messages():
+        if "role" not in message:
+            wrong = next((key for key in ("from", "Role", "author", "speaker") if key in message), None)
+            hint = f"Rename the key {wrong!r} to role." if wrong else ""
+            yield Violation(f"{base}[{index}].role", "The message has no role.", hint=hint)
+
+
+@rule(
+    "FT205",
+    "unknown-role",
+    "error",
+    "R",
+    "documented",
+    when=NON_PLAIN,
+    formats=MESSAGE_FORMATS,
+    fix=("unsafe", "use the nearest known role"),
+)
+def unknown_role(row: DatasetRecord) -> Iterator[Violation]:
+    """A message's role is none that the API knows.
+
+    Why: The service refuses it.
+    Fix: Use system, user, assistant or tool.
+    Source: OpenAI API description of 2025-05-20; cookbook data preparation.
+    """
+    near = {
+        "human": "user",
+        "bot": "assistant",
+        "gpt": "assistant",
+        "ai": "assistant",
+        "model": "assistant",
+        "observation": "tool",
+    }
+    for base, index, message in row.messages():
+        role = message.get("role", "user")
+        if role not in ROLES if type(role) is str else True:
+            word = near.get(str(role).strip().lower())
+            hint = f"Did you mean {word!r}?" if word else did_you_mean(str(role).lower(), ROLES)
+            yield Violation(f"{base}[{index}].role", f"The role '{escape_preview(role, 40)}' is not known.", hint=hint)
+
+
+@rule("FT206", "missing-content", "error", "R", "documented", when=NON_PLAIN, formats=MESSAGE_FORMATS)
+def missing_content(row: DatasetRecord) -> Iterator[Violation]:
+    """A message has no content, and no tool call that would stand for it.
+
+    Why: Only an assistant message with tool_calls, function_call, refusal or audio may leave it out.
+    Fix: Add "content".
+    Source: OpenAI API description of 2025-05-20.
+    """
+    for base, index, message in row.messages():
+        if message.get("content") is not None or message.get("role") == "function":
+            continue
+        if any(message.get(key) for key in ("tool_calls", "function_call", "refusal", "audio")):
+            continue
+        state = "null" if "content" in message else "missing"
+        yield Violation(
+            f"{base}[{index}].content",
+            f"The content of the {escape_preview(message.get('role', ''), 20)} message is {state}.",
+        )
+
+
+@rule(
+    "FT207",
+    "content-wrong-type",
+    "error",
+    "R",
+    "observed",
+    when=NON_PLAIN,
+    formats=MESSAGE_FORMATS,
+    fix=("safe", "join text parts to a string"),
+)
+def content_wrong_type(row: DatasetRecord) -> Iterator[Violation]:
+    """The content is no string, or a list of parts where only a string is read.
+
+    Why: A service text demands a valid string; lists of parts are for user (and assistant) messages.
+    Fix: Write the content as one string.
+    Source: community.openai.com/t/965584; the API description of 2025-05-20 allows text parts: sources conflict.
+    """
+    for base, index, message in row.messages():
+        content, role = message.get("content"), message.get("role")
+        path = f"{base}[{index}].content"
+        if content is None or type(content) is str:
+            continue
+        if type(content) is not list:
+            yield Violation(path, f"The content is {escape_preview(content)}, not a string.")
+        elif role in ("system", "developer", "tool", "function"):
+            yield Violation(path, f"The content of a {role} message is a list of parts, not a string.")
+        else:
+            yield from bad_parts(path, content)
+
+
+def bad_parts(path: str, parts: list[Any]) -> Iterator[Violation]:
+    """Content parts that are neither text nor image, or do not hold what their type promises."""
+    if not parts:
+        yield Violation(path, "The content is an empty list.")
+    for place, part in enumerate(parts):
+        kind = part.get("type") if type(part) is dict else None
+        if type(part) is not dict or type(kind) is not str:
+            yield Violation(f"{path}[{place}]", f"The part is {escape_preview(part)}, not an object with a type.")
+        elif kind == "text" and type(part.get("text")) is not str:
+            yield Violation(f"{path}[{place}].text", f"The text is {escape_preview(part.get('text'))}, not a string.")
+        elif kind not in ("text", "image_url", "refusal", "input_audio"):
+            hint = did_you_mean(kind, ("text", "image_url"))
+            yield Violation(
+                f"{path}[{place}].type", f"The part type '{escape_preview(kind, 30)}' is not known.", hint=hint
+            )
+
+
+@rule(
+    "FT214",
+    "unknown-message-key",
+    "error",
+    "R",
+    "documented",
+    when=NON_PLAIN,
+    formats=MESSAGE_FORMATS,
+    fix=("safe", "remove the key"),
+)
+def unknown_message_key(row: DatasetRecord) -> Iterator[Violation]:
+    """A message has a key that the API does not know.
+
+    Why: The service refuses unknown keys, and the cookbook's check does too.
+    Fix: Remove the key.
+    Source: OpenAI API description of 2025-05-20; cookbook data preparation.
+    """
+    for base, index, message in row.messages():
+        for key in message:
+            if key not in MESSAGE_KEYS:
+                path = key_path(f"{base}[{index}]", key)
+                yield Violation(
+                    path, f"The key '{escape_preview(key, 40)}' is not known.", hint=or_remove(key, MESSAGE_KEYS)
+                )
+
+
+@rule(
+    "FT215",
+    "bad-weight",
+    "error",
+    "D",
+    "documented",
+    when=NON_PLAIN,
+    formats=MESSAGE_FORMATS,
+    fix=("safe", "write 1.0 as 1 and 0.0 as 0"),
+)
+def bad_weight(row: DatasetRecord) -> Iterator[Violation]:
+    """A weight is not the whole number 0 or 1, or stands on a message that is not the assistant's.
+
+    Why: Only assistant messages are trained; the weight switches one on or off.
+    Fix: Use 0 or 1, on assistant messages only.
+    Source: OpenAI API description FineTuneChatCompletionRequestAssistantMessage, 2026-08-21.
+    """
+    for base, index, message in row.messages():
+        if "weight" not in message:
+            continue
+        weight, path = message["weight"], f"{base}[{index}].weight"
+        if type(weight) is not int or weight not in (0, 1):
+            yield Violation(path, f"The weight is {escape_preview(weight)}, not 0 or 1.")
+        elif message.get("role") != "assistant":
+            yield Violation(path, f"A {escape_preview(message.get('role', ''), 20)} message has a weight.")
+
+
+@rule("FT217", "bad-name", "error", "D", "documented", when=NON_PLAIN, formats=MESSAGE_FORMATS)
+def bad_name(row: DatasetRecord) -> Iterator[Violation]:
+    """A ``name`` has other characters than letters, digits, ``_`` and ``-``, or more than 64.
+
+    Why: The API refuses such names.
+    Fix: Use at most 64 letters, digits, underscores and hyphens.
+    Source: OpenAI API description, 2026-08-21.
+    """
+    for base, index, message in row.messages():
+        name = message.get("name")
+        if name is not None and not (type(name) is str and _NAME.fullmatch(name)):
+            yield Violation(f"{base}[{index}].name", f"The name is '{escape_preview(name)}'.")
+
+
+@rule(
+    "FT219",
+    "developer-role",
+    "warning",
+    "D",
+    "inferred",
+    when=NON_PLAIN,
+    formats=frozenset({"chat", "dpo"}),
+    fix=("safe", "use system"),
+    local="off",
+)
+def developer_role(row: DatasetRecord) -> Iterator[Violation]:
+    """A supervised or preference file uses the role ``developer``.
+
+    Why: Its schema has system there; developer belongs to reinforcement files.
+    Fix: Use the role system.
+    Source: OpenAI API description of 2025-05-20; whether the service takes it is not known.
+    """
+    if FORMAT_OF.get(row.facts.method or "") == "rft":
+        return
+    for base, index, message in row.messages():
+        if message.get("role") == "developer":
+            yield Violation(f"{base}[{index}].role", "The role developer is not in the supervised schema.")

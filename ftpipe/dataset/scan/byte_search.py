@@ -1,0 +1,99 @@
+r"""Finds, for a whole block of lines at once, which lines a content rule must look at.
+
+Byte searches take the place of patterns on every text. A mark never decides anything; it only says that the exact
+rule has to look. The searches run over a projection of the
+block without its lower-case ASCII letters, a third of its size. Lines that spell ASCII or invisible characters as
+``\uXXXX`` get every mark, because what a search looks for may hide there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ftpipe.dataset.sensitive_data import SIGNS
+
+ALL_MARKS = "*"
+Marks = dict[int, set[str]]
+"""Index of a line in its block → what the rules must look for there."""
+_LOWER = bytes(range(ord("a"), ord("z") + 1))
+_SEPARATED = b" -./()"
+_DIGITS = bytes(0x30 if 0x30 <= i <= 0x39 else (0x2D if i in _SEPARATED else i) for i in range(256))
+_CODES = bytes(0x41 if 0x30 <= i <= 0x39 or 0x41 <= i <= 0x5A else i for i in range(256))
+
+_PLAIN: tuple[tuple[bytes, str], ...] = (
+    (b"<|", "special"),
+    (b"@", "email"),
+    (b"@", "secret"),
+    (b"TODO", "placeholder"),
+    (b"{{", "placeholder"),
+    (b"XXXX", "placeholder"),
+    (b"[N", "placeholder"),
+    (b"\x1b", "terminal"),
+)
+_WORDS = (b"orem ipsum", b"<insert ", b"[insert ", b"<your ", b"[your ")
+"""Signs of a placeholder, looked for in small letters."""
+_SIGNS = tuple(sign.encode() for sign in SIGNS if sign != "://")
+"""Of a secret; one in a URL has an @, which is looked for anyway."""
+_NUMBERS = (b"0000000", b"000-0000", b"00-00-00", b"00-0000")
+_ACCOUNT = b"AAAA AAAA AAAA"
+_CODE_RUN = b"A" * 12
+ESCAPES = rb"\\u(?:00[0-7]|009|00[cCeE]|20(?:0[b-fB-F]|2[89a-eA-E]|6)|180|[fF][eE]|[dD]83[cC]|[dD][bB])"
+_FOREIGN = re.compile(
+    rb"[\xc2\xc3\xe1\xe2\xef\xf3](?:(?P<mojibake>[\x82\x83\xaf]\xc2|\xa2\xe2\x82)"
+    rb"|(?P<invisible>\x80[\x8b\xaa-\xae]|\x81[\xa0-\xa9]|\xbb\xbf|\xa0[\x80\x81\x8e])|(?P<separator>\x80[\xa8\xa9]|\x85))"
+)
+_ESCAPES = re.compile(ESCAPES)
+"""Escapes of characters that the other searches look for as bytes."""
+
+
+def find_marks(data: bytes, _starts: object = None) -> Marks:
+    """The marks of the lines of a block."""
+    marked: Marks = {}
+    thin = data.translate(None, _LOWER)
+    for needle, mark in _PLAIN:
+        _mark(marked, lines_with(thin, needle), mark)
+    numbers = thin.translate(_DIGITS)
+    for needle in _NUMBERS:
+        _mark(marked, lines_with(numbers, needle), "number")
+    codes = thin.translate(_CODES)
+    _mark(marked, lines_with(codes, _CODE_RUN), "iban")
+    _mark(marked, lines_with(codes, _ACCOUNT), "iban")
+    for needle in _SIGNS:
+        _mark(marked, lines_with(data, needle), "secret")
+    small = data.lower()
+    for needle in _WORDS:
+        _mark(marked, lines_with(small, needle), "placeholder")
+    if b"\\u" in data:
+        for index, _ in matches_by_line(_ESCAPES, data):
+            marked.setdefault(index, set()).add(ALL_MARKS)
+    if not data.isascii():
+        for index, kind in matches_by_line(_FOREIGN, thin):
+            marked.setdefault(index, set()).add(kind)
+    return marked
+
+
+def _mark(marked: dict[int, set[str]], lines: Iterator[int], mark: str) -> None:
+    for index in lines:
+        marked.setdefault(index, set()).add(mark)
+
+
+def lines_with(data: bytes, needle: bytes) -> Iterator[int]:
+    """Indices of the lines that hold the needle."""
+    at, line, seen = data.find(needle), 0, 0
+    while at >= 0:
+        line += data.count(b"\n", seen, at)
+        yield line
+        seen = data.find(b"\n", at)
+        if seen < 0:
+            return
+        at = data.find(needle, seen)
+
+
+def matches_by_line(pattern: re.Pattern[bytes], data: bytes) -> Iterator[tuple[int, str]]:
+    """Index of the line and name of the group, for every match."""
+    line, seen = 0, 0
+    for match in pattern.finditer(data):
+        line += data.count(b"\n", seen, match.start())
+        seen = match.start()
+        yield line, match.lastgroup or ""

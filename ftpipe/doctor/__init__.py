@@ -1,0 +1,1 @@
+"""Checks of the installation and repair of the registry."""

@@ -1,0 +1,260 @@
+"""Ask several models the same things, score what they say, and say who is better and how sure that is."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ftpipe.canonical_json import canonical_json
+from ftpipe.errors import UsageError
+from ftpipe.evaluation.compare import Evidence, compare
+from ftpipe.evaluation.gates import check_gates, parse_gates
+from ftpipe.evaluation.items import calls_of, detect_task, items_of, messages_for
+from ftpipe.evaluation.judge import judge
+from ftpipe.evaluation.metrics import MACRO_F1, Metric, choose
+from ftpipe.evaluation.metrics.structured import field_hits
+from ftpipe.evaluation.metrics.text import confusion, normalise
+from ftpipe.evaluation.request_runner import Progress, RequestRunner, quiet
+from ftpipe.evaluation.response_cache import Request
+from ftpipe.evaluation.statistics import percentile
+from ftpipe.providers.interface import ModelsPort
+from ftpipe.records.evaluation import (
+    Answer,
+    Arm,
+    ArmResult,
+    Evaluation,
+    EvaluationSpec,
+    Item,
+    ItemSet,
+    JudgeResult,
+    Outcome,
+    Sampler,
+    Task,
+    TokenPrice,
+    Usage,
+)
+from ftpipe.records.keys import EVALUATION_SAMPLER_FIELDS
+
+
+def arm_result(arm: Arm, evidence: Evidence, metrics: Sequence[str], task: Task, confidence: float) -> ArmResult:
+    """Sum an arm up.
+
+    Args:
+        arm: Which one.
+        evidence: The scored items.
+        metrics: Names of metrics, the overall ones too.
+        task: Says whether there are confusions or fields to show.
+        confidence: Of the intervals.
+    """
+    answers = [answer for outcome in evidence.outcomes for answer in outcome.answers[arm.name]]
+    return ArmResult(
+        arm=arm,
+        scores=tuple(evidence.level(arm.name, metric, confidence) for metric in metrics),
+        usage=usage(answers, arm.price),
+        confusion=_confusion(evidence, arm.name) if task is Task.LABEL else {},
+        fields=_fields(evidence, arm.name) if task is Task.JSON else {},
+    )
+
+
+def usage(answers: Sequence[Answer], price: TokenPrice | None) -> Usage:
+    """Requests, tokens, latency and cost of some answers; refused ones have no latency."""
+    good = [answer for answer in answers if not answer.error]
+    latencies = [answer.latency_s for answer in good]
+    prompt = sum(answer.prompt_tokens for answer in good)
+    completion = sum(answer.completion_tokens for answer in good)
+    cost = (prompt * price.input + completion * price.output) / 1_000_000 if price else None
+    return Usage(
+        requests=len(answers),
+        refused=len(answers) - len(good),
+        reused=sum(answer.reused for answer in answers),
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        latency_p50_s=percentile(latencies, 0.50) if good else None,
+        latency_p95_s=percentile(latencies, 0.95) if good else None,
+        cost=cost,
+        cost_per_request=cost / len(good) if cost is not None and good else None,
+        currency=price.currency if price else "USD",
+    )
+
+
+def _confusion(evidence: Evidence, arm: str) -> dict[str, dict[str, int]]:
+    return confusion(
+        [(normalise(outcome.item.expected), normalise(outcome.answers[arm][0].text)) for outcome in evidence.outcomes]
+    )
+
+
+def _fields(evidence: Evidence, arm: str) -> dict[str, float]:
+    """Share of items that have each wanted top-level field right."""
+    hits: dict[str, list[bool]] = {}
+    for outcome in evidence.outcomes:
+        for name, is_right in field_hits(outcome.item, outcome.answers[arm][0]).items():
+            hits.setdefault(name, []).append(is_right)
+    return {name: sum(values) / len(values) for name, values in hits.items()}
+
+
+class ProviderChat:
+    """Asks an endpoint's models, in the evaluation's own terms.
+
+    Args:
+        models: The endpoint's port for models, ``provider.models``.
+    """
+
+    def __init__(self, models: ModelsPort) -> None:
+        self._models = models
+
+    def chat(
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        temperature: float,
+        max_tokens: int,
+        seed: int | None,
+        tools: Sequence[Mapping[str, Any]] | None,
+    ) -> Answer:
+        """Ask once and wait for the whole answer."""
+        asked: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens}
+        asked |= {"seed": seed} if seed is not None else {}
+        asked |= {"tools": [dict(tool) for tool in tools]} if tools else {}
+        found = self._models.chat(model, [dict(message) for message in messages], **asked)
+        return Answer(
+            text=found.text,
+            tool_calls=calls_of({"tool_calls": list(found.tool_calls)}),
+            prompt_tokens=found.prompt_tokens or 0,
+            completion_tokens=found.completion_tokens or 0,
+            latency_s=found.latency_s,
+        )
+
+
+def read_items(path: Path, *, limit: int | None = None, cluster_by: str | None = None) -> ItemSet:
+    """The items of a dataset file.
+
+    Args:
+        path: Chat JSONL whose last assistant messages are the wanted answers.
+        limit: At most so many items, the first ones.
+        cluster_by: Key that says which items belong together.
+
+    Raises:
+        DatasetError: No line has a wanted answer.
+        LocalStateError: The file cannot be read.
+    """
+    from ftpipe.dataset import iter_records, open_dataset
+
+    dataset = open_dataset(path)
+    items = items_of(iter_records(path), cluster_by=cluster_by)[:limit]
+    return ItemSet(name=path.name, sha256=dataset.sha256, items=tuple(items))
+
+
+def evaluate(
+    data: ItemSet,
+    spec: EvaluationSpec,
+    *,
+    asker: RequestRunner,
+    clock: Callable[[], float] = time.time,
+    on_progress: Progress = quiet,
+) -> Evaluation:
+    """Evaluate two or more arms on the same items, with the same sampler.
+
+    Args:
+        data: Questions with wanted answers.
+        spec: Which arms, and what to make of their answers.
+        asker: The endpoint, with its memory of answers, rate limit and retries.
+        clock: UTC Unix seconds.
+        on_progress: Called with answers had and answers wanted.
+
+    Raises:
+        UsageError: Too few arms, arms of one name, an unknown metric, or a gate that cannot be read.
+        FtpipeError: The endpoint cannot be used; answers that came are kept, and the same call goes on from there.
+    """
+    _check(data.items, spec.arms)
+    gates = [gate for text in spec.gates for gate in parse_gates(text)]
+    found, reason = detect_task(data.items)
+    task = spec.task or found
+    metrics, primary = choose(task, data.items, asked=spec.metrics, schema=spec.answer_schema, grader=spec.grader)
+    outcomes = _ask(data.items, spec, asker, metrics, on_progress)
+    evidence = Evidence(outcomes, metrics)
+    names = [metric.name for metric in metrics]
+    names += [MACRO_F1] if task is Task.LABEL or MACRO_F1 in spec.metrics else []
+    evaluation = Evaluation(
+        id=evaluation_id(data.items, spec),
+        created_at=int(clock()),
+        data=data.name,
+        data_sha256=data.sha256,
+        task=task,
+        task_reason=reason if spec.task is None else "as asked",
+        primary=primary,
+        confidence=spec.confidence,
+        sampler=spec.sampler,
+        concurrency=asker.concurrency,
+        arms=tuple(arm_result(arm, evidence, names, task, spec.confidence) for arm in spec.arms),
+        comparisons=compare(evidence, spec.arms, names, primary, spec.confidence),
+        outcomes=tuple(outcomes),
+    )
+    evaluation = evaluation.model_copy(update={"judged": _judge(evaluation, spec, asker)})
+    results = check_gates(evaluation, evidence, gates, max_regressions=spec.max_regressions)
+    return evaluation.model_copy(update={"gates": results})
+
+
+def evaluation_id(items: Sequence[Item], spec: EvaluationSpec) -> str:
+    """One name for one comparison: the same items, models, prompts and sampler."""
+    arms = [[arm.model, arm.system] for arm in spec.arms]
+    sampler = EVALUATION_SAMPLER_FIELDS.values(spec.sampler)
+    parts = {"items": [item.id for item in items], "arms": arms, "sampler": sampler}
+    return "eval-" + hashlib.sha256(canonical_json(parts)).hexdigest()[:12]
+
+
+def _check(items: Sequence[Item], arms: Sequence[Arm]) -> None:
+    names = [arm.name for arm in arms]
+    if len(arms) < 2:
+        raise UsageError("one model alone cannot be compared", "name another with --against")
+    if len(set(names)) < len(names):
+        raise UsageError("two arms have the same name", "give each its own")
+    if not items:
+        raise UsageError("there are no items to evaluate on", "name a file with questions and wanted answers by --data")
+
+
+def _ask(
+    items: Sequence[Item], spec: EvaluationSpec, asker: RequestRunner, metrics: Sequence[Metric], on_progress: Progress
+) -> list[Outcome]:
+    """Every arm's answers, scored; arms take turns on each item, so that a slow hour slows them alike."""
+    wanted = {(arm.name, item.id): _requests(item, arm, spec.sampler) for item in items for arm in spec.arms}
+    known = asker.ask_all([one for requests in wanted.values() for one in requests], on_progress=on_progress)
+    outcomes = []
+    for item in items:
+        answers = {arm.name: tuple(known[one.key] for one in wanted[arm.name, item.id]) for arm in spec.arms}
+        scores = {
+            arm: {metric.name: _mean_score(item, given, metric) for metric in metrics} for arm, given in answers.items()
+        }
+        outcomes.append(Outcome(item=item, answers=answers, scores=scores))
+    return outcomes
+
+
+def _requests(item: Item, arm: Arm, sampler: Sampler) -> list[Request]:
+    messages = tuple(messages_for(item, arm))
+    return [
+        Request(model=arm.model, messages=messages, sampler=sampler, sample=sample, tools=item.tools)
+        for sample in range(sampler.samples)
+    ]
+
+
+def _mean_score(item: Item, given: Sequence[Answer], metric: Metric) -> float:
+    return sum(0.0 if answer.error else metric.compute(item, answer) for answer in given) / len(given)
+
+
+def _judge(evaluation: Evaluation, spec: EvaluationSpec, asker: RequestRunner) -> tuple[JudgeResult, ...]:
+    if not spec.judge_model:
+        return ()
+    return tuple(
+        judge(
+            asker,
+            spec.judge_model,
+            evaluation.outcomes,
+            baseline=evaluation.baseline,
+            challenger=name,
+            alpha=1 - spec.confidence,
+        )
+        for name in evaluation.challengers
+    )

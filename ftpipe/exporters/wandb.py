@@ -1,0 +1,61 @@
+"""Send runs to Weights & Biases; where they go is decided by its own ``WANDB_…`` variables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ftpipe.errors import ProviderError
+from ftpipe.exporters.run import ExportedRun
+
+LONGEST_TAG = 64
+"""Source: W&B's run tags, docs.wandb.ai/models/runs/tags, read 2026-11-24."""
+
+
+class WandbExporter:
+    """Sends runs.
+
+    Args:
+        library: The package ``wandb``.
+    """
+
+    def __init__(self, library: Any) -> None:  # noqa: ANN401  # a package without types of its own
+        self._wandb = library
+
+    def send(self, tracked: ExportedRun, *, project: str) -> str:
+        """See ``Exporter``; a run of the same id is gone on with, steps that it has are not taken twice."""
+        try:
+            return self._send(tracked, project)
+        except (self._wandb.Error, OSError) as exc:
+            raise ProviderError(
+                f"could not export {tracked.name} to W&B: {exc}",
+                "`wandb login`, or WANDB_API_KEY; WANDB_MODE=offline keeps it on this machine",
+            ) from exc
+
+    def _send(self, tracked: ExportedRun, project: str) -> str:
+        wandb = self._wandb
+        run = wandb.init(
+            project=project,
+            id=tracked.id,
+            name=tracked.name,
+            group=tracked.group or None,
+            job_type=tracked.kind,
+            config={**tracked.params, "lineage": tracked.tags},
+            tags=[f"ftpipe-{tracked.kind}"[:LONGEST_TAG]],
+            resume="allow",
+            reinit="create_new",
+            # its own words on the console would mix with ours, and with the JSON on stdout
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+        try:
+            for step, values in tracked.curves:
+                run.log(values, step=step)
+            run.summary.update(tracked.scores)
+            if tracked.report is not None:
+                artifact = wandb.Artifact(f"{tracked.id}-report", type="report", metadata=dict(tracked.tags))
+                artifact.add_file(str(tracked.report), name="report.html")
+                run.log_artifact(artifact)
+            if run.offline:
+                return f"offline; `wandb sync {run.dir.removesuffix('/files')}` sends it"
+            return str(run.url)
+        finally:
+            run.finish()

@@ -1,0 +1,1 @@
+"""Score answers: graders, their expressions, text similarity."""

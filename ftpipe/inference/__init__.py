@@ -1,0 +1,1 @@
+"""Generate answers: the engine, sampling, constrained decoding, tool calls."""

@@ -1,0 +1,1 @@
+"""Load base models, tokenize chats for them, choose the device, export adapters."""

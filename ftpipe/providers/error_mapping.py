@@ -1,0 +1,257 @@
+"""The one place where errors of the SDK become ftpipe's: what happened, was it executed, what to do next."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import math
+import time
+from dataclasses import dataclass
+
+import httpx2
+import openai
+
+from ftpipe.errors import (
+    AuthenticationError,
+    ConnectionFailedError,
+    FtpipeError,
+    InvalidResponseError,
+    NotFoundError,
+    OutcomeUnknownError,
+    ProviderError,
+    QuotaError,
+    RateLimitError,
+    RequestRefusedError,
+    ResponseLostError,
+    TrainingNotAvailableError,
+)
+from ftpipe.providers.interface import DeadlineExceededError
+from ftpipe.providers.profiles import Profile
+
+NEVER_SENT = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.PoolTimeout,
+    httpx2.ProxyError,
+    httpx2.UnsupportedProtocol,
+)
+"""Transport errors after which the endpoint has surely not seen the request."""
+
+UNREADABLE = (
+    json.JSONDecodeError,
+    UnicodeDecodeError,
+    RecursionError,
+    openai.APIResponseValidationError,
+    InvalidResponseError,
+)
+"""What a body that is not the JSON of an answer leads to."""
+
+UNKNOWN_STATUSES = frozenset({408, 409})
+"""Besides 5xx: answers after which a write may have been executed."""
+
+
+RESUME = "run `ftpipe resume`: it looks for the call at the endpoint before anything is sent again"
+
+
+@dataclass(frozen=True)
+class CallContext:
+    """What ftpipe was about to do, for the message."""
+
+    what: str
+    """For example ``create the job``."""
+    profile: Profile
+    base_url: str
+    writes: bool = False
+    """Whether the call creates something, so that a lost answer leaves the outcome unknown."""
+    paid: bool = False
+    """Whether what it creates costs money."""
+
+    def unknown(self, why: str) -> FtpipeError:
+        """The error for a call that creates something and whose answer was lost."""
+        message = f"could not {self.what} for sure: {why}"
+        return OutcomeUnknownError(message, RESUME) if self.paid else ResponseLostError(message, RESUME)
+
+
+BY_CODE: dict[str, tuple[type[ProviderError], str, str]] = {
+    "training_not_available": (
+        TrainingNotAvailableError,
+        "this organization may not create fine-tuning jobs at {title}",
+        "uploads still work there, jobs do not; train on your own machine with --provider local, or elsewhere",
+    ),
+    "insufficient_quota": (
+        QuotaError,
+        "no credit or budget is left at {title}",
+        "add credit or raise the budget, then `ftpipe resume`; nothing was created",
+    ),
+    "exceeded_quota": (
+        QuotaError,
+        "no credit or budget is left at {title}",
+        "add credit or raise the budget, then `ftpipe resume`; nothing was created",
+    ),
+    "daily_rate_limit_exceeded": (
+        RateLimitError,
+        "today's fine-tuning jobs for this model are used up at {title} (the whole organization's count)",
+        "`ftpipe resume` tomorrow; nothing was created",
+    ),
+    "model_not_available": (
+        RequestRefusedError,
+        "{title} does not fine-tune this model",
+        "choose another base with --model; `ftpipe doctor` lists what this key can use",
+    ),
+}
+"""Error code of the endpoint → our error, what happened, what to do.
+
+Source: error tables of the API and public run logs, 2026-11.
+"""
+
+
+def translate(exc: BaseException, doing: CallContext) -> FtpipeError:
+    """Turn an error of the SDK, the transport or the deadline into ftpipe's own."""
+    if isinstance(exc, FtpipeError) and not isinstance(exc, DeadlineExceededError):
+        return exc
+    if isinstance(exc, openai.APIStatusError):
+        return _status_error(exc, doing)
+    if isinstance(exc, openai.APIConnectionError):
+        if isinstance(exc.__cause__, NEVER_SENT):
+            return _never_sent(exc.__cause__, doing)
+        return _lost(f"the connection broke: {_reason(exc)}", doing)
+    if isinstance(exc, DeadlineExceededError):
+        return _lost(exc.message, doing)
+    if isinstance(exc, httpx2.TransportError):
+        return (
+            _never_sent(exc, doing)
+            if isinstance(exc, NEVER_SENT)
+            else _lost(f"the connection broke: {_reason(exc)}", doing)
+        )
+    if isinstance(exc, UNREADABLE):
+        return invalid_response("the answer was not complete JSON", doing)
+    return ProviderError(
+        f"could not {doing.what}: {type(exc).__name__}: {exc}", "run again with --debug for the whole story"
+    )
+
+
+def invalid_response(why: str, doing: CallContext) -> FtpipeError:
+    """The error for an answer that breaks the protocol; nothing of it may be stored."""
+    if doing.writes:
+        return doing.unknown(why)
+    return InvalidResponseError(
+        f"could not {doing.what}: {why}",
+        f"is {doing.base_url} really an OpenAI-compatible endpoint? a proxy's page looks like this too",
+    )
+
+
+def _never_sent(cause: BaseException, doing: CallContext) -> FtpipeError:
+    setting = doing.profile.base_url_env or "base_url"
+    hint = f"is it running? check {setting} and the network, then `ftpipe resume`; nothing was sent"
+    return ConnectionFailedError(f"could not reach {doing.base_url} to {doing.what}: {_reason(cause)}", hint)
+
+
+def _lost(why: str, doing: CallContext) -> FtpipeError:
+    if doing.writes:
+        return doing.unknown(why)
+    return ConnectionFailedError(
+        f"could not {doing.what} at {doing.base_url}: {why}", "check the network, then `ftpipe resume`"
+    )
+
+
+def _reason(exc: BaseException) -> str:
+    cause = exc.__cause__ or exc
+    return str(cause) or type(cause).__name__
+
+
+def _status_error(exc: openai.APIStatusError, doing: CallContext) -> FtpipeError:
+    status, code, said = exc.status_code, _code_of(exc), _said(exc)
+    error: FtpipeError
+    if code in BY_CODE and status != 404:
+        kind, what, hint = BY_CODE[code]
+        error = kind(f"{what.format(title=doing.profile.title or doing.base_url)} ({said})", hint)
+    elif 300 <= status < 400:
+        target = exc.response.headers.get("location", "another address")
+        error = RequestRefusedError(
+            f"{doing.base_url} redirects to {target}, and ftpipe does not take a key there",
+            "if that is the right endpoint, set it as base_url",
+        )
+    elif status in (401, 403):
+        error = _auth_error(status, said, doing)
+    elif status == 429:
+        error = RateLimitError(
+            f"{doing.profile.title or doing.base_url} takes no more for now: {said}",
+            "too many jobs or requests at once: wait for one to end, then `ftpipe resume`; nothing was created",
+        )
+    elif status >= 500 or status in UNKNOWN_STATUSES:
+        error = _unknown_status(status, said, doing)
+    elif status == 404:
+        error = NotFoundError(f"could not {doing.what}: {said}", "is it an id of this endpoint and this key's project?")
+    else:
+        error = RequestRefusedError(f"could not {doing.what}: {said}", _refusal_hint(said))
+    error.retry_after = _retry_after(exc.response.headers)  # type: ignore[attr-defined]  # only retry_idempotent reads it
+    return error
+
+
+def _unknown_status(status: int, said: str, doing: CallContext) -> FtpipeError:
+    if doing.writes:
+        return doing.unknown(f"HTTP {status}: {said}")
+    return ProviderError(
+        f"could not {doing.what}: {doing.base_url} answered HTTP {status}: {said}",
+        "the endpoint has trouble; `ftpipe resume` later goes on from here",
+    )
+
+
+def _auth_error(status: int, said: str, doing: CallContext) -> FtpipeError:
+    name = doing.profile.key_env or "the key"
+    if status == 401:
+        return AuthenticationError(
+            f"{doing.profile.title or doing.base_url} refused the key: {said}",
+            f"set {name} to a key that is valid there, then `ftpipe resume`",
+        )
+    return AuthenticationError(
+        f"the key may not {doing.what} at {doing.profile.title or doing.base_url}: {said}",
+        f"use a key in {name} with fine-tuning and files permissions of the right project, then `ftpipe resume`",
+    )
+
+
+def _refusal_hint(said: str) -> str:
+    text = said.lower()
+    if "model" in text:
+        return "choose another base with --model; `ftpipe doctor` lists what this key can use"
+    if "file" in text and ("exist" in text or "found" in text):
+        return "files belong to one project: is the key of the project that the file was uploaded to?"
+    return "the endpoint's message above says which value it does not take"
+
+
+def _body(exc: openai.APIStatusError) -> dict[str, object]:
+    body = exc.body
+    if isinstance(body, dict):
+        inner = body.get("error", body)
+        return inner if isinstance(inner, dict) else {}
+    return {}
+
+
+def _code_of(exc: openai.APIStatusError) -> str:
+    body = _body(exc)
+    code, kind = body.get("code"), body.get("type")
+    return str(code or (kind if kind == "insufficient_quota" else "") or "")
+
+
+def _said(exc: openai.APIStatusError) -> str:
+    message = _body(exc).get("message")
+    text = message if isinstance(message, str) and message else f"HTTP {exc.status_code}"
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(printable.split())[:500]
+
+
+def _retry_after(headers: httpx2.Headers) -> float | None:
+    """Seconds to wait, from ``retry-after-ms`` or ``Retry-After`` (seconds or a date); ``None`` for anything else."""
+    millis, value = headers.get("retry-after-ms"), headers.get("retry-after")
+    seconds: float | None = None
+    try:
+        if millis is not None:
+            seconds = float(millis) / 1000
+        elif value is not None:
+            seconds = float(value)
+    except ValueError:
+        date = email.utils.parsedate_tz(value or "")
+        seconds = email.utils.mktime_tz(date) - time.time() if date else None
+    if seconds is None or not math.isfinite(seconds) or seconds < 0:
+        return None
+    return seconds

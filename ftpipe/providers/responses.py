@@ -1,0 +1,195 @@
+"""Answers of an endpoint, checked before they are believed, as ftpipe's records.
+
+Compatible endpoints differ: unknown words and keys pass, nulls stand where lists were promised, ids are missing in
+broken bodies. So reading is lenient in everything but what identifies a thing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from ftpipe.errors import InvalidResponseError
+from ftpipe.providers.interface import RemoteFile, RemoteUpload
+from ftpipe.records import Checkpoint, Event, Hyperparameters, Job, JobError, Method, Metric
+
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,254}")
+"""What an id may look like; anything else in that place is a broken answer."""
+
+METRIC_NAMES = tuple(name for name in Metric.model_fields if name not in ("step", "total_steps"))
+
+
+def as_dict(answer: object) -> dict[str, Any]:
+    """The answer's fields; the SDK hands over text or nothing where a body was not the JSON it promised."""
+    if isinstance(answer, BaseModel):
+        answer = answer.model_dump(warnings=False)
+    if isinstance(answer, Mapping):
+        return {strip_unstorable(str(key)): strip_unstorable(value) for key, value in answer.items()}
+    raise InvalidResponseError(f"the answer was {type(answer).__name__}, not an object")
+
+
+def strip_unstorable(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """JSON whose text every database takes: half characters become ``?``, NUL goes."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
+    if isinstance(value, Mapping):
+        return {strip_unstorable(str(key)): strip_unstorable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [strip_unstorable(inner) for inner in value]
+    return value
+
+
+def checked_id(fields: Mapping[str, Any], what: str) -> str:
+    """The ``id`` of an answer, if it is one."""
+    value = fields.get("id")
+    if not isinstance(value, str) or not ID.fullmatch(value):
+        raise InvalidResponseError(f"the answer has no {what} id")
+    return value
+
+
+def file_of(answer: object) -> RemoteFile:
+    """A file object."""
+    fields = as_dict(answer)
+    return RemoteFile(
+        id=checked_id(fields, "file"),
+        bytes=_int(fields.get("bytes")) or 0,
+        filename=_text(fields.get("filename")),
+        purpose=_text(fields.get("purpose")),
+        status=_text(fields.get("status")),
+        status_details=_text(fields.get("status_details")),
+        created_at=_int(fields.get("created_at")) or 0,
+    )
+
+
+def upload_of(answer: object) -> RemoteUpload:
+    """An upload object."""
+    fields = as_dict(answer)
+    file = fields.get("file")
+    return RemoteUpload(
+        id=checked_id(fields, "upload"),
+        status=_text(fields.get("status")),
+        bytes=_int(fields.get("bytes")) or 0,
+        expires_at=_int(fields.get("expires_at")) or 0,
+        file=file_of(file) if file else None,
+    )
+
+
+def job_of(answer: object, *, endpoint: str, provider: str) -> Job:
+    """A job object."""
+    fields = as_dict(answer)
+    status = fields.get("status")
+    if not isinstance(status, str) or not status:
+        raise InvalidResponseError("the answer has no job status")
+    return Job(
+        id=checked_id(fields, "job"),
+        endpoint=endpoint,
+        provider=provider,
+        status=status,
+        model=_text(fields.get("model")),
+        training_file=_text(fields.get("training_file")),
+        validation_file=_text(fields.get("validation_file")) or None,
+        method=_method(fields),
+        resolved=_hyperparameters(fields),
+        suffix=_text(fields.get("user_provided_suffix")) or None,
+        seed=_int(fields.get("seed")),
+        created_at=_int(fields.get("created_at")) or 0,
+        finished_at=_int(fields.get("finished_at")),
+        estimated_finish=_int(fields.get("estimated_finish")),
+        fine_tuned_model=_text(fields.get("fine_tuned_model")) or None,
+        trained_tokens=_int(fields.get("trained_tokens")),
+        error=_job_error(fields.get("error")),
+        result_files=tuple(item for item in _list(fields.get("result_files")) if isinstance(item, str)),
+        metadata={str(k): str(v) for k, v in _mapping(fields.get("metadata")).items()},
+    )
+
+
+def event_of(answer: object) -> Event:
+    """An event object."""
+    fields = as_dict(answer)
+    return Event(
+        id=checked_id(fields, "event"),
+        created_at=_int(fields.get("created_at")) or 0,
+        level=_text(fields.get("level")) or "info",
+        type=_text(fields.get("type")) or "message",
+        message=_text(fields.get("message")),
+        data=_mapping(fields.get("data")),
+    )
+
+
+def checkpoint_of(answer: object) -> Checkpoint:
+    """A checkpoint object."""
+    fields = as_dict(answer)
+    step = _int(fields.get("step_number")) or 0
+    return Checkpoint(
+        id=checked_id(fields, "checkpoint"),
+        created_at=_int(fields.get("created_at")) or 0,
+        step=step,
+        model=_text(fields.get("fine_tuned_model_checkpoint")),
+        metrics=metric_of({"step": step, **_mapping(fields.get("metrics"))}) or Metric(step=step),
+    )
+
+
+def metric_of(data: Mapping[str, Any]) -> Metric | None:
+    """The metrics in an event's data; ``None`` where it has no step. A value that is no finite number is left out."""
+    step = _int(data.get("step"))
+    if step is None:
+        return None
+    values = {name: _float(data.get(name)) for name in METRIC_NAMES}
+    return Metric(step=step, total_steps=_int(data.get("total_steps")), **values)
+
+
+def _method(fields: Mapping[str, Any]) -> Method:
+    kind = _mapping(fields.get("method")).get("type")
+    return Method(kind) if isinstance(kind, str) and kind in set(Method) else Method.SUPERVISED
+
+
+def _hyperparameters(fields: Mapping[str, Any]) -> Hyperparameters | None:
+    method = _mapping(fields.get("method"))
+    block = _mapping(method.get(str(method.get("type"))))
+    inner = {name: value for name, value in _mapping(block.get("hyperparameters")).items() if value is not None}
+    found = {**_mapping(fields.get("hyperparameters")), **inner}
+    plain = {name: value for name, value in found.items() if isinstance(value, (str, int, float, bool))}
+    known = {name: value for name, value in plain.items() if name in Hyperparameters.model_fields and name != "extra"}
+    if not plain:
+        return None
+    try:
+        return Hyperparameters(**known, extra={name: value for name, value in plain.items() if name not in known})
+    except ValidationError:
+        return Hyperparameters(extra=plain)
+
+
+def _job_error(value: object) -> JobError | None:
+    """The job's error; healthy jobs often carry an object of nulls instead of null."""
+    if not isinstance(value, Mapping) or not (value.get("code") or value.get("message")):
+        return None
+    return JobError(
+        code=_text(value.get("code")), message=_text(value.get("message")), param=_text(value.get("param")) or None
+    )
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return {str(k): v for k, v in value.items()} if isinstance(value, Mapping) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else []
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _int(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return int(value) if abs(value) < 2**53 else None
+
+
+def _float(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    number = float(value)
+    return number if abs(number) < float("inf") else None

@@ -1,0 +1,181 @@
+"""What can be known about a dataset without asking anyone: findings, tokens, cost, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from ftpipe.records.base import DatasetFormat, Method, Record, Severity
+
+
+class Fix(Record):
+    """How a finding could be mended without a person."""
+
+    kind: Literal["safe", "unsafe"]
+    """``safe`` keeps the meaning; ``unsafe`` drops or changes something."""
+    note: str
+    """What the fix does, in a few words."""
+
+
+class Finding(Record):
+    """One fault in a dataset, or a warning about it."""
+
+    code: str
+    """Stable rule code, for example ``FT204``."""
+    name: str
+    """The rule's name in kebab case, for example ``missing-role``."""
+    severity: Severity
+    line: int | None = None
+    """1-based line in the file; ``None`` where the finding is about the whole file."""
+    path: str = ""
+    """JSON path inside the line, for example ``messages[2].role``; empty for the whole line."""
+    message: str
+    """What is wrong, with the offending value."""
+    hint: str = ""
+    """What to do about it."""
+    excerpt: str = ""
+    """The offending text, without control characters, at most 160 characters."""
+    origin: Literal["R", "D", "S", "Q", "P", "L"] = "D"
+    """R server refuses, D documented limit, S server changes data unsaid, Q quality, P privacy, L local robustness."""
+    evidence: Literal["observed", "documented", "inferred"] = "documented"
+    file: str = ""
+    """The file's name as the user gave it."""
+    record_sha256: str = ""
+    """SHA-256 of the canonical record, so that a finding survives reordering; empty where there is none."""
+    count: int = 1
+    """How many findings it stands for: more than one only where a rule about the whole file lists no further places."""
+    fix: Fix | None = None
+
+
+class Dataset(Record):
+    """A dataset file, named by its content."""
+
+    path: Path
+    sha256: str
+    """SHA-256 of the bytes as they lie on disk."""
+    bytes: int
+    """Size in bytes."""
+    examples: int
+    """Number of records, blank lines not counted."""
+    format: DatasetFormat
+
+
+class TokenStats(Record):
+    """How many tokens a dataset has."""
+
+    encoding: str
+    """tiktoken encoding, for example ``o200k_base``."""
+    exact: bool
+    """False where the base model's own tokenizer is another one, or images are only estimated."""
+    note: str = ""
+    """Why the count is not exact; empty where it is."""
+    total: int
+    """All tokens in the file: what training is billed on, per epoch."""
+    trained: int
+    """Tokens of assistant messages whose weight is not 0: what the loss runs over."""
+    examples: int
+    """Records that were counted."""
+    mean: float
+    """Mean tokens per example."""
+    min: int
+    p50: int
+    p90: int
+    p95: int
+    p99: int
+    max: int
+    longest_line: int | None
+    """1-based line of the longest example; ``None`` for an empty dataset."""
+    limit: int | None = None
+    """Tokens per example that the target trains on; what is beyond is cut from the end."""
+    over_limit: int = 0
+    """Examples longer than ``limit``."""
+    billable: int = 0
+    """Tokens per epoch that are billed: each example cut at ``limit``."""
+
+
+class CostEstimate(Record):
+    """What a job will cost, before it is created."""
+
+    model: str
+    currency: str = "USD"
+    epochs: int
+    """Epochs behind ``expected``."""
+    epochs_low: int
+    epochs_high: int
+    epochs_rule: str
+    """Where the epochs come from: ``asked`` or the rule's description and source."""
+    tokens_per_epoch: int
+    """Billable tokens per epoch."""
+    low: float | None
+    """``None`` together with ``expected`` and ``high`` where no price is known."""
+    expected: float | None
+    high: float | None
+    price_per_million: float | None
+    """Price of one million trained tokens; ``None`` where it is not known."""
+    price_as_of: str | None
+    """Date of the price, ISO 8601."""
+    source: str
+    """Where the price was read."""
+    warning: str = ""
+    """Says that the price is unknown or old; empty where it is neither."""
+
+
+class Summary(Record):
+    """Exact numbers of findings, also of those beyond the ones that are listed."""
+
+    errors: int = 0
+    warnings: int = 0
+    infos: int = 0
+    counts: dict[str, int] = Field(default_factory=dict)
+    """Rule code → exact number of findings."""
+
+
+class Report(Record):
+    """Everything that could be known about a dataset without asking anyone."""
+
+    dataset: Dataset
+    validation: Dataset | None = None
+    """The validation file that was checked with it."""
+    target: str
+    """Whose rules were applied: ``openai``, ``azure``, ``nebius`` or ``local``."""
+    method: Method
+    model: str = ""
+    """Base model that the rules and counts were made for."""
+    findings: tuple[Finding, ...] = ()
+    """The first findings of each rule, in order of line; ``summary.counts`` has the exact numbers."""
+    summary: Summary = Summary()
+    not_checked: tuple[str, ...] = ()
+    """Checks that were left out, each with the command that installs the missing package."""
+    tokens: TokenStats | None = None
+    validation_tokens: TokenStats | None = None
+    cost: CostEstimate | None = None
+
+    @property
+    def ok(self) -> bool:
+        """True where the target would take the dataset."""
+        return self.summary.errors == 0
+
+
+class HistogramBin(Record):
+    """One bar of a picture."""
+
+    label: str
+    number: int
+    """Records."""
+
+
+class DatasetHistograms(Record):
+    """The distributions of a dataset, for a report that people look at."""
+
+    tokens: tuple[HistogramBin, ...] = ()
+    """Records by all their tokens."""
+    trained: tuple[HistogramBin, ...] = ()
+    """Records by their trained tokens."""
+    turns: tuple[HistogramBin, ...] = ()
+    """Records by their messages."""
+    labels: tuple[HistogramBin, ...] = ()
+    """Records by their short answer, the commonest first; empty where the answers are no labels."""
+    costs: tuple[CostEstimate, ...] = ()
+    """The same job on each base model whose price is known."""

@@ -1,0 +1,73 @@
+"""How hard each row of a dataset is for two models: the records of ``ftpipe evaluate --losses``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ftpipe.records.base import Record
+
+LossOrder = Literal["before", "after", "rise"]
+"""By the baseline's loss, by the tuned model's, or by what the second has over the first."""
+
+
+class RowLosses(Record):
+    """One row under several models, as the endpoint answers."""
+
+    line: int
+    """1-based line in the file."""
+    tokens: int
+    """Its trained tokens: what the losses run over."""
+    losses: tuple[float, ...]
+    """Mean cross-entropy in nats per trained token, one for each model in the order asked."""
+
+
+class RankedRow(Record):
+    """One row before and after tuning."""
+
+    line: int
+    tokens: int
+    before: float
+    """Under the baseline, in nats per trained token."""
+    after: float
+    """Under the tuned model."""
+    asked: str = ""
+    """The last question, as one line of text."""
+    answer: str = ""
+    """What the row teaches."""
+    findings: tuple[str, ...] = ()
+    """Codes of the rules that `ftpipe prepare` has something to say about on this line."""
+
+    @property
+    def rise(self) -> float:
+        """After minus before: what training did not learn, or unlearnt."""
+        return self.after - self.before
+
+
+class LossRanking(Record):
+    """Every row of a dataset, the most suspicious first."""
+
+    id: str
+    """``losses-<12 characters>``: the same data and models have the same one."""
+    created_at: int
+    """UTC Unix seconds."""
+    data: str
+    """File name of the rows."""
+    data_sha256: str
+    baseline: str
+    model: str
+    by: LossOrder
+    rows: tuple[RankedRow, ...]
+
+    @property
+    def mean_before(self) -> float:
+        """The baseline's loss over all trained tokens."""
+        return _mean([(row.before, row.tokens) for row in self.rows])
+
+    @property
+    def mean_after(self) -> float:
+        """The tuned model's."""
+        return _mean([(row.after, row.tokens) for row in self.rows])
+
+
+def _mean(weighed: list[tuple[float, int]]) -> float:
+    return sum(value * weight for value, weight in weighed) / max(1, sum(weight for _, weight in weighed))

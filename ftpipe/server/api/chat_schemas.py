@@ -1,0 +1,216 @@
+"""The body of ``POST /chat/completions``: what is served, what is ignored harmlessly, and what is refused clearly.
+
+Source: OpenAI API description, CreateChatCompletionRequest, 2026-08-21.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+
+from ftpipe.server.api.schemas import Metadata, RequestModel, Text, validate_body
+from ftpipe.server.protocol import ApiError, bad_request
+
+MAX_MESSAGES = 4096
+MAX_TOKENS = 1_000_000
+ROLES = {
+    "developer": "system",
+    "system": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
+"""Roles of the API, and the roles that chat templates know."""
+
+
+class StreamOptions(RequestModel):
+    """What a stream shall contain."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class TextPart(RequestModel):
+    """A piece of a message's content; other kinds than text are refused by name."""
+
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+    image_url: Any = None
+    input_audio: Any = None
+    file: Any = None
+    prompt_cache_breakpoint: Any = None
+
+
+class Message(RequestModel):
+    """One message of the conversation."""
+
+    role: Literal["developer", "system", "user", "assistant", "tool", "function"]
+    content: str | Annotated[list[TextPart], Field(min_length=1)] | None = None
+    name: Text | None = None
+    refusal: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: Text | None = None
+    function_call: dict[str, Any] | None = None
+    audio: Any = None
+    annotations: Any = None
+
+
+class FunctionDefinition(RequestModel):
+    """A function that the model may call."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(RequestModel):
+    """A tool."""
+
+    type: Literal["function"]
+    function: FunctionDefinition
+
+
+class ResponseFormat(RequestModel):
+    """The form of the answer."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: Any = None
+
+
+TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
+
+
+class ChatRequest(RequestModel):
+    """``POST /chat/completions``."""
+
+    model: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    stop: Text | Annotated[list[Text], Field(min_length=1, max_length=4)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=128)] | None = None
+    tool_choice: Any = None
+    response_format: ResponseFormat | None = None
+    store: bool | None = None
+    metadata: Metadata | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    logit_bias: dict[TokenId, Annotated[int, Field(ge=-100, le=100)]] | None = None
+    functions: Any = None
+    function_call: Any = None
+    modalities: list[Literal["text", "audio"]] | None = None
+    moderation: Any = None
+    web_search_options: Any = None
+    # Hints that cannot change what is asked for: taken, and without effect here.
+    audio: Any = None
+    parallel_tool_calls: bool | None = None
+    prediction: Any = None
+    prompt_cache_key: str | None = None
+    prompt_cache_options: Any = None
+    prompt_cache_retention: Any = None
+    reasoning_effort: Any = None
+    safety_identifier: Annotated[str, StringConstraints(max_length=64)] | None = None
+    service_tier: Any = None
+    user: str | None = None
+    verbosity: Any = None
+
+    @property
+    def biases(self) -> dict[int, float]:
+        """Token ids and what is added to their logits."""
+        return {int(id_): float(bias) for id_, bias in (self.logit_bias or {}).items()}
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Texts before which the answer ends."""
+        if self.stop is None:
+            return ()
+        given = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        return tuple(text for text in given if text)
+
+
+def parse_chat(body: Mapping[str, Any]) -> ChatRequest:
+    """A chat request, or the reason why it is not served.
+
+    Raises:
+        ApiError: 400.
+    """
+    asked = validate_body(ChatRequest, body)
+    _reject_unsupported(asked)
+    if asked.top_logprobs is not None and not asked.logprobs:
+        message = "'top_logprobs' needs 'logprobs' to be true."
+        raise bad_request(message, "top_logprobs")
+    if asked.stream_options is not None and not asked.stream:
+        message = "'stream_options' is for streams; set 'stream' to true."
+        raise bad_request(message, "stream_options")
+    return asked
+
+
+def _reject_unsupported(asked: ChatRequest) -> None:
+    """Refuse what would change the answer and cannot be honoured, instead of ignoring it."""
+    wants = {
+        "functions": bool(asked.functions) and asked.function_call != "none",
+        "modalities": "audio" in (asked.modalities or ()),
+        "moderation": asked.moderation is not None,
+        "web_search_options": asked.web_search_options is not None,
+    }
+    for name, wanted in wants.items():
+        if wanted:
+            raise unsupported_parameter(name)
+
+
+def unsupported_parameter(name: str) -> ApiError:
+    """The 400 for a parameter that local models do not honour."""
+    message = f"'{name}' is not served by local models in the way it was asked for."
+    return bad_request(message, name, "unsupported_parameter")
+
+
+def template_messages(messages: list[Message]) -> list[dict[str, Any]]:
+    """Messages as chat templates take them: known roles, content as one text.
+
+    Raises:
+        ApiError: 400 for content that is not text.
+    """
+    return [_template_message(message, index) for index, message in enumerate(messages)]
+
+
+def _template_message(message: Message, index: int) -> dict[str, Any]:
+    plain: dict[str, Any] = {"role": ROLES[message.role], "content": _text_of(message, index)}
+    for name in ("name", "tool_calls", "tool_call_id"):
+        value = getattr(message, name)
+        if value is not None:
+            plain[name] = value
+    return plain
+
+
+def _text_of(message: Message, index: int) -> str:
+    if message.content is None or isinstance(message.content, str):
+        return message.content or message.refusal or ""
+    pieces = []
+    for place, part in enumerate(message.content):
+        piece = part.text if part.type == "text" else part.refusal if part.type == "refusal" else None
+        if piece is None:
+            where = f"messages[{index}].content[{place}]"
+            message_text = f"Invalid '{where}': local models take text only."
+            raise bad_request(message_text, where, "unsupported_content")
+        pieces.append(piece)
+    return "".join(pieces)
+
+
+def template_tools(asked: ChatRequest) -> list[dict[str, Any]] | None:
+    """Tools as chat templates take them, or ``None`` where none may be called."""
+    if not asked.tools or asked.tool_choice == "none":
+        return None
+    return [tool.model_dump(exclude_none=True) for tool in asked.tools]

@@ -1,0 +1,178 @@
+"""Request bodies as closed records, and their faults in OpenAI's words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+
+from ftpipe.server.protocol import ApiError, bad_request, printable
+
+MAX_PAIRS = 16
+Auto = Literal["auto"]
+Text = Annotated[str, StringConstraints(max_length=4096)]
+MetadataKey = Annotated[str, StringConstraints(max_length=64)]
+MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_PAIRS)]
+"""Source: OpenAI API description, Metadata, 2026-08-21."""
+
+
+class RequestModel(BaseModel):
+    """A request body: strict about types, closed against parameters that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ExpiresAfter(RequestModel):
+    """When a file shall vanish. Source: OpenAI API description, FileExpirationAfter, 2026-08-21."""
+
+    anchor: Literal["created_at"]
+    seconds: Annotated[int, Field(ge=3600, le=2592000)]
+
+
+class CreateFile(RequestModel):
+    """The text fields of ``POST /files``."""
+
+    purpose: Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
+    expires_after: ExpiresAfter | None = None
+
+
+class CreateUpload(RequestModel):
+    """``POST /uploads``."""
+
+    filename: Annotated[str, StringConstraints(min_length=1, max_length=512)]
+    purpose: Literal["assistants", "batch", "fine-tune", "vision"]
+    bytes: Annotated[int, Field(ge=0)]
+    mime_type: Annotated[str, StringConstraints(max_length=256)]
+    expires_after: ExpiresAfter | None = None
+
+
+class CompleteUpload(RequestModel):
+    """``POST /uploads/{id}/complete``."""
+
+    part_ids: Annotated[list[Text], Field(max_length=10000)]
+    md5: Text | None = None
+
+
+class Hyperparameters(BaseModel):
+    """Hyperparameters of a job; names beyond OpenAI's go to the trainer as they are.
+
+    Source: OpenAI API description, FineTune*Hyperparameters, 2026-08-21 (ranges).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    __pydantic_extra__: dict[str, str | bool | int | float | list[str]]
+
+    n_epochs: Annotated[int, Field(ge=1, le=50)] | Auto = "auto"
+    batch_size: Annotated[int, Field(ge=1, le=256)] | Auto | None = "auto"
+    learning_rate_multiplier: Annotated[float, Field(gt=0, le=1e6)] | Auto = "auto"
+    beta: Annotated[float, Field(gt=0, le=2)] | Auto | None = None
+
+
+class MethodBlock(RequestModel):
+    """What belongs to one method."""
+
+    hyperparameters: Hyperparameters | None = None
+
+
+class ReinforcementBlock(MethodBlock):
+    """What belongs to reinforcement."""
+
+    grader: dict[str, Any]
+    response_format: dict[str, Any] | None = None
+
+
+class MethodChoice(RequestModel):
+    """The method of a job; only the block of its own type is used."""
+
+    type: Literal["supervised", "dpo", "reinforcement"]
+    supervised: MethodBlock | None = None
+    dpo: MethodBlock | None = None
+    reinforcement: ReinforcementBlock | None = None
+
+
+class Wandb(RequestModel):
+    """A Weights and Biases project."""
+
+    project: Text
+    name: Text | None = None
+    entity: Text | None = None
+    tags: Annotated[list[Text], Field(max_length=100)] | None = None
+
+
+class Integration(RequestModel):
+    """An outside service that shall see the metrics."""
+
+    type: Literal["wandb"]
+    wandb: Wandb
+
+
+class CreateJob(RequestModel):
+    """``POST /fine_tuning/jobs``. Source: OpenAI API description, CreateFineTuningJobRequest, 2026-08-21."""
+
+    model: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+    training_file: Text
+    validation_file: Text | None = None
+    hyperparameters: Hyperparameters | None = None
+    method: MethodChoice | None = None
+    suffix: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    seed: Annotated[int, Field(ge=0, le=2147483647)] | None = None
+    integrations: Annotated[list[Integration], Field(max_length=5)] | None = None
+    metadata: Metadata | None = None
+
+
+class CreatePermissions(RequestModel):
+    """``POST /fine_tuning/checkpoints/{name}/permissions``."""
+
+    project_ids: Annotated[list[Text], Field(min_length=1, max_length=100)]
+
+    @field_validator("project_ids")
+    @classmethod
+    def _each_once(cls, value: list[str]) -> list[str]:
+        return list(dict.fromkeys(value))
+
+
+Parsed = TypeVar("Parsed", bound=BaseModel)
+
+
+def validate_body(kind: type[Parsed], body: Mapping[str, Any], prefix: str = "") -> Parsed:
+    """A request body as its record.
+
+    Args:
+        kind: The record to make.
+        body: What the client sent.
+        prefix: Put before the parameter's name in errors, for example ``grader.``.
+
+    Raises:
+        ApiError: 400 that names the first wrong parameter.
+    """
+    try:
+        return kind.model_validate(body)
+    except ValidationError as exc:
+        fault = exc.errors(include_url=False, include_input=False)[0]
+        raise _as_api_error(fault["type"], fault["loc"], fault["msg"], prefix) from exc
+
+
+def _as_api_error(kind: str, where: tuple[int | str, ...], text: str, prefix: str) -> ApiError:
+    param = prefix + _dotted(where)
+    if kind == "missing":
+        return bad_request(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
+    if kind == "extra_forbidden":
+        return bad_request(f"Unknown parameter: '{param}'.", param, "unknown_parameter")
+    code = "invalid_type" if kind.endswith("_type") else "invalid_value"
+    return bad_request(f"Invalid '{param}': {text}.", param, code)
+
+
+def _dotted(where: tuple[int | str, ...]) -> str:
+    """``("messages", 2, "role")`` as ``messages[2].role``; pydantic's names of union arms are left out."""
+    name = ""
+    for piece in where:
+        if isinstance(piece, int):
+            name += f"[{piece}]"
+        elif piece.isidentifier() and not piece.endswith(("Block",)) and piece not in _ARMS:
+            name += f".{piece}" if name else piece
+    return printable(name)
+
+
+_ARMS = frozenset({"int", "float", "str", "bool", "constrained"})

@@ -1,0 +1,78 @@
+"""Jobs, events and checkpoints as the API describes them.
+
+Source: OpenAI API description, FineTuningJob and its companions, 2026-08-21.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ftpipe.server.storage import CheckpointRow, EventRow, JobRow
+
+COMMON = ("n_epochs", "batch_size", "learning_rate_multiplier")
+
+
+def serialize_job(job: JobRow) -> dict[str, Any]:
+    """A job."""
+    hyperparameters = {**job.asked, **(job.resolved or {})}
+    return {
+        "id": job.id,
+        "object": "fine_tuning.job",
+        "created_at": job.created_at,
+        "error": job.error,
+        "fine_tuned_model": job.fine_tuned_model,
+        "finished_at": job.finished_at,
+        "hyperparameters": {name: hyperparameters.get(name, "auto") for name in COMMON},
+        "model": job.model,
+        "organization_id": f"org-{job.owner}",
+        "result_files": [job.result_file] if job.result_file else [],
+        "status": job.status,
+        "trained_tokens": job.trained_tokens,
+        "training_file": job.training_file,
+        "validation_file": job.validation_file,
+        "integrations": job.integrations or [],
+        "seed": job.seed,
+        "estimated_finish": job.estimated_finish,
+        "method": _method(job, hyperparameters),
+        "metadata": job.pairs,
+        "user_provided_suffix": job.suffix,
+    }
+
+
+def _method(job: JobRow, hyperparameters: dict[str, Any]) -> dict[str, Any]:
+    block: dict[str, Any] = {"hyperparameters": hyperparameters}
+    if job.grader is not None:
+        block["grader"] = job.grader
+    return {"type": job.method, job.method: block}
+
+
+def serialize_event(event: EventRow) -> dict[str, Any]:
+    """An event."""
+    return {
+        "object": "fine_tuning.job.event",
+        "id": event.id,
+        "created_at": event.created_at,
+        "level": event.level,
+        "message": event.message,
+        "type": event.type,
+        "data": event.data or {},
+    }
+
+
+def serialize_checkpoint(checkpoint: CheckpointRow) -> dict[str, Any]:
+    """A checkpoint."""
+    return {
+        "object": "fine_tuning.job.checkpoint",
+        "id": checkpoint.id,
+        "created_at": checkpoint.created_at,
+        "fine_tuned_model_checkpoint": checkpoint.model_name,
+        "fine_tuning_job_id": checkpoint.job_id,
+        "metrics": checkpoint.metrics,
+        "step_number": checkpoint.step,
+    }
+
+
+def finite(values: dict[str, Any]) -> dict[str, Any]:
+    """The values without NaN and infinities, which JSON does not have."""
+    return {name: value for name, value in values.items() if not isinstance(value, float) or math.isfinite(value)}

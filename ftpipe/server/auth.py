@@ -1,0 +1,164 @@
+"""Who may call: keys and their owners, and which Host and Origin headers are believed."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import re
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ftpipe.errors import ConfigError, UsageError
+from ftpipe.server.protocol import ApiError
+
+DEFAULT_OWNER = "local"
+_OWNER = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKeys:
+    """Digests of the keys with their owners; without any, everyone is ``local``."""
+
+    digests: tuple[tuple[bytes, str], ...] = ()
+
+    def owner(self, authorization: str | None) -> str:
+        """The owner of the key in an ``Authorization`` header.
+
+        Raises:
+            ApiError: 401 where a key is needed and none, or a wrong one, was sent.
+        """
+        if not self.digests:
+            return DEFAULT_OWNER
+        scheme, _, given = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not given.strip():
+            message = "You didn't provide an API key. Send it as 'Authorization: Bearer KEY'."
+            raise ApiError(401, message, "invalid_api_key")
+        digest = _digest(given.strip())
+        # Every key is compared, and each in constant time, so that the answer's time tells nothing.
+        found = [owner for known, owner in self.digests if hmac.compare_digest(known, digest)]
+        if not found:
+            message = "Incorrect API key provided."
+            raise ApiError(401, message, "invalid_api_key")
+        return found[0]
+
+
+def load_api_keys(path: Path | None) -> ApiKeys:
+    """Read a key file.
+
+    Raises:
+        ConfigError: If it cannot be read, is empty, or names an owner that is no plain word.
+    """
+    if path is None:
+        return ApiKeys()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as exc:
+        message = f"the key file {path} cannot be read: {exc}"
+        raise ConfigError(message, "give a readable text file with one key a line") from exc
+    entries = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not entries:
+        message = f"the key file {path} holds no key"
+        raise ConfigError(message, "write one key a line, as KEY or OWNER:KEY")
+    return ApiKeys(tuple(_entry(line, path) for line in entries))
+
+
+def _entry(line: str, path: Path) -> tuple[bytes, str]:
+    owner, colon, key = line.rpartition(":")
+    owner = owner.strip() if colon else DEFAULT_OWNER
+    if not _OWNER.fullmatch(owner) or not key.strip():
+        message = f"the key file {path} has a line that is not KEY or OWNER:KEY"
+        raise ConfigError(message, "an owner has letters, digits, dots, dashes and underscores")
+    return _digest(key.strip()), owner
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
+def is_loopback(host: str) -> bool:
+    """True for ``localhost`` and loopback addresses."""
+    if host.lower() == "localhost":
+        return True
+    address = _address(host)
+    return address is not None and address.is_loopback
+
+
+def require_keys_unless_loopback(host: str, keys: ApiKeys) -> None:
+    """Refuse to listen beyond this machine without keys.
+
+    Raises:
+        UsageError: If ``host`` is not loopback and there are no keys.
+    """
+    if not keys.digests and not is_loopback(host):
+        message = f"listening on {host} would let everyone in the network in"
+        raise UsageError(message, "add --api-key-file FILE, or listen on 127.0.0.1")
+
+
+@dataclass(frozen=True, slots=True)
+class HostPolicy:
+    """Which Host and Origin headers are believed, against DNS rebinding and requests from web pages."""
+
+    names: frozenset[str]
+    any_address: bool
+    """Believe any IP address as Host: a rebinding attack needs a name."""
+
+    def check(self, headers: Mapping[str, str]) -> None:
+        """Refuse a request that a web page may have sent.
+
+        Raises:
+            ApiError: 403.
+        """
+        host = headers.get("host", "")
+        if not self._is_allowed(_name_of(host)):
+            message = "This Host is not served here. Allow it with --allowed-host NAME."
+            raise ApiError(403, message, "host_not_allowed")
+        origin = headers.get("origin")
+        if origin is not None and _netloc(origin) != host.lower():
+            message = "Requests from web pages of another origin are refused."
+            raise ApiError(403, message, "origin_not_allowed")
+        if headers.get("sec-fetch-site", "none") in ("cross-site", "same-site"):
+            message = "Requests from web pages of another site are refused."
+            raise ApiError(403, message, "origin_not_allowed")
+
+    def _is_allowed(self, name: str) -> bool:
+        if name in self.names:
+            return True
+        address = _address(name)
+        return address is not None and (address.is_loopback or self.any_address)
+
+
+def build_host_policy(host: str, allowed: Iterable[str]) -> HostPolicy:
+    """The gate for a server that listens on ``host``."""
+    names = {"localhost", host.lower(), *(name.lower() for name in allowed)}
+    outside = not is_loopback(host)
+    if outside:
+        names.add(socket.gethostname().lower())
+    return HostPolicy(frozenset(names), outside)
+
+
+def _netloc(origin: str) -> str:
+    """Host and port of an origin; empty where it has none, as for the origin ``null``."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
+def _name_of(netloc: str) -> str:
+    """The host of ``host:port`` or ``[v6]:port``, in lower case."""
+    if netloc.startswith("["):
+        return netloc[1:].partition("]")[0].lower()
+    return (
+        netloc.rpartition(":")[0].lower() if netloc.rpartition(":")[2].isdigit() and ":" in netloc else netloc.lower()
+    )
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None

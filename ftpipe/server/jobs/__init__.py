@@ -1,0 +1,1 @@
+"""What happens to a job: validation, trainer process, state transitions."""

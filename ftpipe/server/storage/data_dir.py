@@ -1,0 +1,143 @@
+"""The server's folder: where files, parts and jobs lie, and writing so that a crash leaves nothing half."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftpipe.errors import LocalStateError
+
+INITIAL_ADAPTER_DIR = "start"
+"""Folder inside a job's with the adapter that training begins from, where the job tunes a tuned model further."""
+_PLAIN = re.compile(r"[A-Za-z0-9_-]{1,80}")
+
+
+@dataclass(frozen=True, slots=True)
+class DataDirectory:
+    """Paths below the data folder; ids that are no plain words name no path."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.root / "server.db"
+
+    @property
+    def incoming(self) -> Path:
+        """Uploads that are still coming in; emptied at every start."""
+        return self.root / "incoming"
+
+    @property
+    def log(self) -> Path:
+        """The access and error log."""
+        return self.root / "server.log"
+
+    @property
+    def lock(self) -> Path:
+        """Held while a server runs on this folder."""
+        return self.root / "server.lock"
+
+    @property
+    def address(self) -> Path:
+        """``server.json``: where the running server listens."""
+        return self.root / "server.json"
+
+    def file(self, file_id: str) -> Path:
+        """The bytes of a stored file."""
+        return self.root / "files" / _validated_id(file_id)
+
+    def upload(self, upload_id: str) -> Path:
+        """The folder of an upload's parts."""
+        return self.root / "uploads" / _validated_id(upload_id)
+
+    def part(self, upload_id: str, part_id: str) -> Path:
+        """The bytes of one part."""
+        return self.upload(upload_id) / _validated_id(part_id)
+
+    def job(self, job_id: str) -> Path:
+        """The folder that a job shares with its trainer."""
+        return self.root / "jobs" / _validated_id(job_id)
+
+    def checkpoint(self, job_id: str, step: int) -> Path:
+        """The adapter of one checkpoint."""
+        return self.job(job_id) / "checkpoints" / f"step-{step}"
+
+    def prepare(self) -> None:
+        """Make the folders, for this user only, and empty what a crash left in ``incoming``.
+
+        Raises:
+            LocalStateError: If the folder cannot be made or written.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            shutil.rmtree(self.incoming, ignore_errors=True)
+            for name in ("files", "uploads", "jobs", "incoming"):
+                (self.root / name).mkdir(exist_ok=True, mode=0o700)
+        except OSError as exc:
+            message = f"the server's folder {self.root} cannot be used: {exc}"
+            raise LocalStateError(message, "choose another with --data-dir") from exc
+
+
+def _validated_id(name: str) -> str:
+    if not _PLAIN.fullmatch(name):
+        message = "an id that is no plain word names no file"
+        raise LocalStateError(message)
+    return name
+
+
+def write_json(path: Path, value: Mapping[str, Any], mode: int = 0o600) -> None:
+    """Replace a JSON file in one step, durably: readers see the old one or the new one."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(aside, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, mode), "w", encoding="utf-8") as handle:
+        json.dump(value, handle, ensure_ascii=False, allow_nan=False)
+        handle.flush()
+        os.fsync(handle.fileno())
+    aside.replace(path)
+    fsync_directory(path.parent)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object from a file, or ``None`` where there is none that can be read."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def rename_durably(source: Path, target: Path) -> None:
+    """Give a finished file its final name, durably."""
+    source.replace(target)
+    fsync_directory(target.parent)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Let a second name keep a file's bytes alive; a copy where the file system has no links."""
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def fsync_directory(folder: Path) -> None:
+    """Make a rename in this folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sanitize_filename(filename: str) -> str:
+    """A client's file name without folders and control characters, at most 255 characters."""
+    last = filename.replace("\\", "/").rpartition("/")[2]
+    clean = "".join(char for char in last if char.isprintable()).strip()
+    return clean[:255] or "upload"

@@ -1,0 +1,152 @@
+"""Read training rows and decide which are computed together, in which order."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftpipe.errors import DatasetError
+from ftpipe.modeling.chat_tokenizer import ChatTemplateError, ChatTokenizer, Example
+
+BUCKET_BATCHES = 8
+"""Batches that are sorted by length together: enough for little padding, few enough for a random order."""
+LEAST_SHARED = 8
+"""Tokens that rows must have in common at their start before it is worth computing them once."""
+
+
+@dataclass(frozen=True)
+class TokenizedDataset:
+    """The sequences of a file.
+
+    Attributes:
+        examples: In the order of the file.
+        lines: 1-based line of each example.
+        cut: Lines that were longer than the limit and lost their end.
+        unrolled: Conversations that became one sequence per turn.
+    """
+
+    examples: tuple[Example, ...]
+    lines: tuple[int, ...]
+    cut: tuple[int, ...] = ()
+    unrolled: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """All tokens, trained or not."""
+        return sum(len(example.ids) for example in self.examples)
+
+
+def iter_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and record of each line that is not blank.
+
+    Raises:
+        DatasetError: The file cannot be read, or a line is not a JSON object.
+    """
+    try:
+        with path.open("rb") as file:
+            for line, raw in enumerate(file, start=1):
+                text = raw.removeprefix(b"\xef\xbb\xbf") if line == 1 else raw
+                if text.strip():
+                    yield line, _record(text, line)
+    except OSError as exc:
+        raise DatasetError(f"the file {path.name} cannot be read: {exc.strerror}", "upload it again") from exc
+
+
+def _record(text: bytes, line: int) -> dict[str, Any]:
+    try:
+        record = json.loads(text)
+    except ValueError as exc:
+        raise DatasetError(f"line {line} is not JSON: {exc}", "ftpipe prepare lists every fault of the file") from exc
+    if not isinstance(record, dict):
+        raise DatasetError(f"line {line} is not a JSON object", "ftpipe prepare lists every fault of the file")
+    return record
+
+
+def read_rows(path: Path, mask: ChatTokenizer, *, limit: int) -> TokenizedDataset:
+    """Render, tokenise and mask every row of a chat file.
+
+    Args:
+        path: A JSONL file of chat records.
+        mask: Renders with the base's template.
+        limit: Tokens per sequence; what is beyond is cut.
+
+    Raises:
+        DatasetError: Rows that cannot be trained on, with their lines (the first ten).
+    """
+    found: list[Example] = []
+    lines: list[int] = []
+    cut: list[int] = []
+    faults: list[str] = []
+    for line, record in iter_rows(path):
+        try:
+            for example in mask.examples(record):
+                kept = example.truncate(limit)
+                if len(kept.ids) < len(example.ids):
+                    cut.append(line)
+                if kept.trained == 0:
+                    raise ChatTemplateError(f"its answer lies wholly beyond {limit} tokens, where the row is cut")
+                found.append(kept)
+                lines.append(line)
+        except ChatTemplateError as exc:
+            faults.append(f"line {line}: {exc.message}")
+    if faults:
+        more = f"; and {len(faults) - 10} more" if len(faults) > 10 else ""
+        raise DatasetError("; ".join(faults[:10]) + more, "mend or remove these rows")
+    if not found:
+        raise DatasetError(f"the file {path.name} holds no rows", "give it at least ten conversations")
+    return TokenizedDataset(tuple(found), tuple(lines), tuple(dict.fromkeys(cut)), mask.unrolled)
+
+
+def epoch_batches(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
+    """Indices of the examples of each batch in one epoch.
+
+    Shuffled anew each epoch; within a window of some batches sorted by length, so that a batch holds rows of like
+    length and little is padded; then the batches are shuffled.
+    """
+    chance = random.Random(f"{seed}/{epoch}")  # noqa: S311 - an order of training, not a secret
+    order = list(range(len(lengths)))
+    chance.shuffle(order)
+    window = batch_size * BUCKET_BATCHES
+    batches: list[list[int]] = []
+    for start in range(0, len(order), window):
+        bucket = sorted(order[start : start + window], key=lambda index: lengths[index])
+        batches += [bucket[i : i + batch_size] for i in range(0, len(bucket), batch_size)]
+    chance.shuffle(batches)
+    return batches
+
+
+def micro_batches(examples: Sequence[Example], most_tokens: int) -> list[list[Example]]:
+    """Split a batch so that no part has more than ``most_tokens`` padded tokens; gradients are summed over parts."""
+    parts: list[list[Example]] = []
+    longest = 0
+    for example in sorted(examples, key=lambda e: len(e.ids)):
+        longest = max(longest, len(example.ids))
+        if parts and longest * (len(parts[-1]) + 1) <= most_tokens:
+            parts[-1].append(example)
+        else:
+            parts.append([example])
+            longest = len(example.ids)
+    return parts
+
+
+def common_prefix_length(examples: Sequence[Example]) -> int:
+    """How many tokens all rows have in common at their start and may be computed once; 0 where too few.
+
+    Only positions that predict nothing trained are shared: the last shared position lies before the one that
+    predicts the first label.
+    """
+    if len(examples) < 2:
+        return 0
+    first = examples[0]
+    limit = min(len(example.ids) for example in examples) - 1
+    for example in examples:
+        label = next(i for i, value in enumerate(example.labels) if value >= 0)
+        limit = min(limit, label - 1)
+    shared = 0
+    while shared < limit and all(example.ids[shared] == first.ids[shared] for example in examples):
+        shared += 1
+    return shared if shared >= LEAST_SHARED else 0

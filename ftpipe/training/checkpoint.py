@@ -1,0 +1,66 @@
+"""What a killed or paused run needs to go on as if nothing had happened, in one safetensors file.
+
+Adapter weights, both moments of the optimizer, the step and the metrics so far. Order of rows and dropout depend on
+seed and step alone, so no generator's state has to be kept. No pickle.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ftpipe.modeling.types import CausalModel, Optimizer
+from ftpipe.training.job_directory import StepMetrics, replace_bytes
+from ftpipe.training.lora import trained_parameters
+
+
+@dataclass
+class TrainerState:
+    """How far a run has come.
+
+    Attributes:
+        step: Optimizer steps taken.
+        trained_tokens: All tokens of the rows seen so far, each pass counted.
+        metrics: One row per step.
+    """
+
+    step: int
+    trained_tokens: int
+    metrics: list[StepMetrics]
+
+
+def save_state(path: Path, model: CausalModel, optimizer: Optimizer, reached: TrainerState) -> None:
+    """Replace the state file."""
+    from safetensors.torch import save
+
+    tensors = {}
+    for name, parameter in trained_parameters(model):
+        tensors[f"weight/{name}"] = parameter.detach().cpu().contiguous()
+        for key, value in optimizer.state[parameter].items():
+            tensors[f"{key}/{name}"] = value.detach().cpu().contiguous()
+    rows = [asdict(row) for row in reached.metrics]
+    notes = {"step": reached.step, "trained_tokens": reached.trained_tokens, "metrics": rows}
+    path.parent.mkdir(exist_ok=True)
+    replace_bytes(path, save(tensors, metadata={"ftpipe": json.dumps(notes, allow_nan=False)}))
+
+
+def load_state(path: Path, model: CausalModel, optimizer: Optimizer) -> TrainerState | None:
+    """Put a saved state back into ``model`` and ``optimizer``; ``None`` where there is none."""
+    import torch
+    from safetensors import safe_open
+
+    if not path.exists():
+        return None
+    with safe_open(path, framework="pt") as file, torch.no_grad():
+        notes = json.loads(file.metadata()["ftpipe"])
+        names = set(file.keys())
+        for name, parameter in trained_parameters(model):
+            parameter.copy_(file.get_tensor(f"weight/{name}"))
+            kept = {key: f"{key}/{name}" for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}/{name}" in names}
+            optimizer.state[parameter] = {
+                key: file.get_tensor(place).to("cpu" if key == "step" else parameter.device)
+                for key, place in kept.items()
+            }
+    metrics = [StepMetrics(**row) for row in notes["metrics"]]
+    return TrainerState(int(notes["step"]), int(notes["trained_tokens"]), metrics)

@@ -1,0 +1,179 @@
+"""Preference tuning: make the preferred answer likelier than the other one, without straying from the start.
+
+For a pair with the same prompt, the loss is ``-log sigmoid(beta * ((c - c0) - (r - r0)))``: ``c`` and ``r`` are the
+log-probabilities of the preferred and the other answer, ``c0`` and ``r0`` the same before training. A higher ``beta``
+stays closer to the start.
+
+Source: Rafailov et al., "Direct Preference Optimization", arXiv 2305.18290, equation 7, read 2026-11-24.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ftpipe.errors import DatasetError
+from ftpipe.modeling.chat_tokenizer import ChatTemplateError, ChatTokenizer, Example
+from ftpipe.training.batching import iter_rows
+from ftpipe.training.causal_lm import LanguageModel, States
+from ftpipe.training.loss import HEAD_CHUNK, MOST_TOKENS, LossStats, score_rows, token_losses
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A preferred and another answer to one prompt, and their log-probabilities in nats before training."""
+
+    chosen: Example
+    rejected: Example
+    chosen_before: float = 0.0
+    rejected_before: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of both sequences."""
+        return len(self.chosen.ids) + len(self.rejected.ids)
+
+    def as_json(self) -> list[Any]:
+        """Both examples and both log-probabilities."""
+        return [self.chosen.as_json(), self.rejected.as_json(), self.chosen_before, self.rejected_before]
+
+    @classmethod
+    def from_json(cls, row: Sequence[Any]) -> Pair:
+        """The pair that ``as_json`` wrote."""
+        return cls(Example.from_json(row[0]), Example.from_json(row[1]), row[2], row[3])
+
+
+def read_pairs(path: Path, mask: ChatTokenizer, *, limit: int) -> list[Pair]:
+    """Render, tokenise and mask every row of a preference file.
+
+    Raises:
+        DatasetError: Rows that cannot be trained on, with their lines (the first ten).
+    """
+    pairs: list[Pair] = []
+    faults: list[str] = []
+    for line, record in iter_rows(path):
+        try:
+            chosen, rejected = mask.pair(record)
+            if max(len(chosen.ids), len(rejected.ids)) > limit:
+                raise ChatTemplateError(
+                    f"it has more than {limit} tokens, and an answer that is cut cannot be compared"
+                )
+            pairs.append(Pair(chosen, rejected))
+        except ChatTemplateError as exc:
+            faults.append(f"line {line}: {exc.message}")
+        except (KeyError, TypeError, AttributeError, IndexError):
+            faults.append(f"line {line}: it is no preference row (input, preferred_output, non_preferred_output)")
+    if faults:
+        more = f"; and {len(faults) - 10} more" if len(faults) > 10 else ""
+        raise DatasetError("; ".join(faults[:10]) + more, "mend or remove these rows")
+    if not pairs:
+        raise DatasetError(f"the file {path.name} holds no rows", "give it at least ten pairs")
+    return pairs
+
+
+def with_reference_logprobs(lm: LanguageModel, pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs with their log-probabilities under the model as it is now."""
+    flat = [example for pair in pairs for example in (pair.chosen, pair.rejected)]
+    before = [-row.loss for row in score_rows(lm, flat)]
+    return [
+        Pair(pair.chosen, pair.rejected, before[2 * place], before[2 * place + 1]) for place, pair in enumerate(pairs)
+    ]
+
+
+@dataclass
+class DPOObjective:
+    """The objective of preference tuning; scores count pairs, and a pair is right where its margin is positive."""
+
+    lm: LanguageModel
+    pairs: Sequence[Pair]
+    beta: float
+    validation: Sequence[Pair] = ()
+    lengths: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lengths = [pair.tokens for pair in self.pairs]
+
+    @property
+    def validation_rows(self) -> int:
+        """How many validation pairs there are."""
+        return len(self.validation)
+
+    def as_json(self) -> dict[str, Any]:
+        """The pairs, for a process that shares the work."""
+        pairs, validation = ([pair.as_json() for pair in part] for part in (self.pairs, self.validation))
+        return {"pairs": pairs, "validation": validation, "beta": self.beta}
+
+    @classmethod
+    def from_json(cls, lm: LanguageModel, row: Mapping[str, Any]) -> DPOObjective:
+        """The objective that ``as_json`` told of, on another process's model."""
+        pairs, validation = ([Pair.from_json(pair) for pair in row[name]] for name in ("pairs", "validation"))
+        return cls(lm, pairs, row["beta"], validation)
+
+    def backward(self, indices: Sequence[int], of: Sequence[int] | None = None) -> LossStats:
+        """Add the gradient of pairs of the batch ``of``, in parts that fit into memory; scored before the step."""
+        scored = LossStats()
+        for part in _parts([self.pairs[index] for index in indices]):
+            scored += self._learn_part(part, of_pairs=len(indices if of is None else of))
+        return scored
+
+    def validate(self, indices: Sequence[int] | None) -> LossStats:
+        """Score the validation pairs at ``indices``, or all."""
+        chosen = self.validation if indices is None else [self.validation[index] for index in indices]
+        rows = score_rows(self.lm, [example for pair in chosen for example in (pair.chosen, pair.rejected)])
+        import torch
+
+        logprobs_2P = torch.tensor([-row.loss for row in rows]).view(-1, 2).T
+        return self._score(self._margins(chosen, logprobs_2P))
+
+    def _learn_part(self, pairs: Sequence[Pair], *, of_pairs: int) -> LossStats:
+        """Gradient in two passes over the head: the pair losses first, then each token with its pair's weight."""
+        import torch
+
+        states = self.lm.states([pair.chosen for pair in pairs] + [pair.rejected for pair in pairs])
+        losses_N, _ = token_losses(self.lm, states)
+        rows = torch.zeros(2 * len(pairs), device=losses_N.device).index_add_(0, states.rows_N, -losses_N)
+        margins_P = self._margins(pairs, rows.view(2, -1))
+        pull_P = self.beta * torch.sigmoid(-margins_P) / of_pairs
+        self._backward(states, torch.cat([pull_P, -pull_P]).to(losses_N.device))
+        return self._score(margins_P)
+
+    def _backward(self, states: States, weights_R: torch.Tensor) -> None:
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        hidden_ND = states.hidden_ND.detach().requires_grad_(requires_grad=True)
+        for part in range(0, len(hidden_ND), HEAD_CHUNK):
+            span = slice(part, part + HEAD_CHUNK)
+            losses = cross_entropy(self.lm.head(hidden_ND[span]), states.targets_N[span], reduction="none")
+            (losses * weights_R[states.rows_N[span]]).sum().backward()
+        torch.autograd.backward(states.hidden_ND, hidden_ND.grad)
+
+    def _margins(self, pairs: Sequence[Pair], logprobs_2P: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        before_2P = torch.tensor([[p.chosen_before for p in pairs], [p.rejected_before for p in pairs]])
+        moved_2P = logprobs_2P.cpu() - before_2P
+        return self.beta * (moved_2P[0] - moved_2P[1])
+
+    def _score(self, margins_P: torch.Tensor) -> LossStats:
+        from torch.nn.functional import logsigmoid
+
+        return LossStats(float(-logsigmoid(margins_P).sum()), int((margins_P > 0).sum()), len(margins_P))
+
+
+def _parts(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    parts: list[list[Pair]] = []
+    width = 0
+    for pair in sorted(pairs, key=lambda pair: pair.tokens):
+        width = max(width, len(pair.chosen.ids), len(pair.rejected.ids))
+        if parts and width * 2 * (len(parts[-1]) + 1) <= MOST_TOKENS:
+            parts[-1].append(pair)
+        else:
+            parts.append([pair])
+            width = max(len(pair.chosen.ids), len(pair.rejected.ids))
+    return parts

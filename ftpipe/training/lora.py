@@ -1,0 +1,128 @@
+"""Load a base model, give it LoRA adapters, and write the adapters down."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ftpipe.errors import MissingExtraError, NotFoundError, UsageError
+from ftpipe.modeling.device import DeviceConfig
+from ftpipe.modeling.types import CausalModel, Tokenizer
+from ftpipe.training.hyperparameters import ResolvedHyperparameters
+
+if TYPE_CHECKING:
+    import torch
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a base's folder; nothing is fetched and no code of the model is run."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def load_base(folder: Path, machine: DeviceConfig) -> CausalModel:
+    """The base model of a folder, frozen, on its device.
+
+    Raises:
+        NotFoundError: The folder's model is of a kind that transformers does not carry.
+    """
+    try:
+        import torch
+        from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
+    except ImportError as exc:
+        raise MissingExtraError("local models need the local extra", "pip install 'ftpipe[local]'") from exc
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, machine.dtype),
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+    except (ValueError, KeyError, OSError, RuntimeError) as exc:
+        raise NotFoundError(
+            f"the base {folder.name!r} cannot be loaded: {str(exc)[:300]}", "choose another base"
+        ) from exc
+    model.config.use_cache = False
+    return model.to(machine.device).requires_grad_(requires_grad=False).eval()
+
+
+def add_adapter(base: CausalModel, plan: ResolvedHyperparameters, *, seed: int) -> CausalModel:
+    """``base`` with fresh LoRA adapters; the same seed gives the same adapters.
+
+    Raises:
+        UsageError: The base has no layers of the asked names.
+    """
+    import torch
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    targets: Any = "all-linear" if plan.target_modules == ("all-linear",) else list(plan.target_modules)
+    config = LoraConfig(
+        r=plan.lora_r,
+        lora_alpha=plan.lora_alpha,
+        lora_dropout=plan.lora_dropout,
+        target_modules=targets,
+        bias="none",
+        task_type=TaskType.CAUSAL_LM,
+    )
+    torch.manual_seed(seed)
+    try:
+        with quiet_peft():
+            return get_peft_model(base, config)
+    except ValueError as exc:
+        raise UsageError(
+            f"no adapter fits the base: {exc}", "give target_modules names of its layers, or all-linear"
+        ) from exc
+
+
+def adapter_settings(model: CausalModel) -> dict[str, Any]:
+    """What ``with_empty_adapter`` needs to give another copy of the base adapters of the same shape."""
+    config = model.peft_config["default"]
+    names = ("r", "lora_alpha", "lora_dropout", "bias", "task_type")
+    targets = config.target_modules
+    kept = targets if isinstance(targets, str) else sorted(targets)
+    return {**{name: getattr(config, name) for name in names}, "target_modules": kept}
+
+
+def with_empty_adapter(base: CausalModel, settings: dict[str, Any]) -> CausalModel:
+    """``base`` with adapters of the given shape; what is in them is not yet decided."""
+    from peft import LoraConfig, get_peft_model
+
+    with quiet_peft():
+        return get_peft_model(base, LoraConfig(**settings))
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Hide a warning of transformers about a name that peft up to 0.21 still reads; users can do nothing about it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        yield
+
+
+def trained_parameters(model: CausalModel) -> Iterator[tuple[str, torch.Tensor]]:
+    """Name and tensor of every parameter that is trained, in a fixed order."""
+    yield from sorted((name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad)
+
+
+def save_adapter(model: CausalModel, folder: Path, *, base: str) -> None:
+    """Write adapter weights and configuration, loadable by peft and vLLM; ``base`` is named, not located."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(plain, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = model.peft_config["default"].to_dict()
+    config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+    config |= {"base_model_name_or_path": base, "inference_mode": True}
+    text = json.dumps(config, indent=1, sort_keys=True, default=str)
+    (folder / "adapter_config.json").write_text(text, encoding="utf-8")

@@ -1,0 +1,118 @@
+"""Losses over trained tokens: to learn from, to validate with, and row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ftpipe.modeling.chat_tokenizer import Example
+from ftpipe.training.batching import micro_batches
+from ftpipe.training.causal_lm import LanguageModel, States
+
+if TYPE_CHECKING:
+    import torch
+
+HEAD_CHUNK = 512
+"""Trained tokens whose logits exist at the same time; with 150,000 tokens in the vocabulary they take 300 MB."""
+MOST_TOKENS = 4096
+"""Padded tokens that are computed together."""
+
+
+@dataclass(frozen=True)
+class LossStats:
+    """Sums over trained tokens: their cross-entropy in nats, how many were predicted right, and their number."""
+
+    loss: float = 0.0
+    correct: int = 0
+    tokens: int = 0
+
+    def __add__(self, other: LossStats) -> LossStats:
+        return LossStats(self.loss + other.loss, self.correct + other.correct, self.tokens + other.tokens)
+
+    @property
+    def mean_loss(self) -> float:
+        """Nats per token."""
+        return self.loss / max(1, self.tokens)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of tokens that were predicted right, 0–1."""
+        return self.correct / max(1, self.tokens)
+
+
+def accumulate_gradients(lm: LanguageModel, examples: Sequence[Example], *, of_tokens: int) -> LossStats:
+    """Add the gradient of a part of a batch: its summed loss over ``of_tokens``, the trained tokens of the whole batch.
+
+    The head is frozen, so its part of the gradient is taken chunk by chunk and only the sum for the states is kept;
+    logits for a whole batch never exist at once.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    states = lm.states(examples)
+    hidden_ND = states.hidden_ND.detach().requires_grad_(requires_grad=True)
+    loss, correct = 0.0, 0
+    for part in range(0, len(hidden_ND), HEAD_CHUNK):
+        targets = states.targets_N[part : part + HEAD_CHUNK]
+        logits = lm.head(hidden_ND[part : part + HEAD_CHUNK])
+        summed = cross_entropy(logits, targets, reduction="sum")
+        (summed / of_tokens).backward()
+        loss += float(summed.detach())
+        correct += int((logits.detach().argmax(-1) == targets).sum())
+    if states.hidden_ND.requires_grad:
+        torch.autograd.backward(states.hidden_ND, hidden_ND.grad)
+    return LossStats(loss, correct, len(hidden_ND))
+
+
+def token_losses(lm: LanguageModel, states: States) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy in nats of each trained token, and whether it was predicted right; no gradient."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    losses, correct = [], []
+    with torch.no_grad():
+        for part in range(0, len(states.hidden_ND), HEAD_CHUNK):
+            targets = states.targets_N[part : part + HEAD_CHUNK]
+            logits = lm.head(states.hidden_ND[part : part + HEAD_CHUNK])
+            losses.append(cross_entropy(logits, targets, reduction="none"))
+            correct.append(logits.argmax(-1) == targets)
+    return torch.cat(losses), torch.cat(correct)
+
+
+def score(lm: LanguageModel, examples: Sequence[Example]) -> LossStats:
+    """Loss and accuracy of the model on examples; the model is in evaluation mode meanwhile."""
+    return sum(score_rows(lm, examples), LossStats())
+
+
+def score_rows(
+    lm: LanguageModel, examples: Sequence[Example], on_row: Callable[[int], None] = lambda _: None
+) -> list[LossStats]:
+    """Loss and accuracy of each example, in the order given.
+
+    Args:
+        lm: The model; it is in evaluation mode meanwhile.
+        examples: What to score.
+        on_row: Called with the number of examples done so far.
+    """
+    import torch
+
+    was_training = lm.model.training
+    lm.model.eval()
+    places: dict[int, list[int]] = {}
+    for place, example in enumerate(examples):
+        places.setdefault(id(example), []).append(place)
+    found: list[LossStats] = [LossStats()] * len(examples)
+    done = 0
+    with torch.no_grad():
+        for batch in micro_batches(examples, MOST_TOKENS):
+            states = lm.states(batch)
+            losses, right = token_losses(lm, states)
+            for row, example in enumerate(batch):
+                mine = states.rows_N == row
+                summed = LossStats(float(losses[mine].sum()), int(right[mine].sum()), int(mine.sum()))
+                found[places[id(example)].pop(0)] = summed
+            done += len(batch)
+            on_row(done)
+    lm.model.train(was_training)
+    return found

@@ -1,0 +1,170 @@
+"""Score every row of a dataset under a base and its adapters: ``python -m ftpipe.training.row_losses``.
+
+A process of its own, so that neither a job nor a chat waits for it and its memory goes when it ends. Its argument is
+one JSON object; it writes JSON lines to standard output: how far it is, then the rows, or an error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftpipe.errors import FtpipeError, MissingExtraError
+from ftpipe.modeling.device import DeviceConfig, select_device, use_passive_omp_wait
+
+INSTALL = "pip install 'ftpipe[local]'"
+NICE = 10
+"""Jobs and chats come first when all want the processor."""
+
+
+@dataclass(frozen=True)
+class ScoringRequest:
+    """What is to be scored.
+
+    Attributes:
+        data: A JSONL file of chat records.
+        base: Name of the base, as ``resolve_base`` takes it.
+        adapters: Folder of each model's adapter; ``None`` for the base alone.
+        models_dir: Where models are kept.
+    """
+
+    data: Path
+    base: str
+    adapters: tuple[Path | None, ...]
+    models_dir: Path
+
+    def as_json(self) -> str:
+        """For the command line."""
+        adapters = [None if adapter is None else str(adapter) for adapter in self.adapters]
+        paths = {"data": str(self.data), "models_dir": str(self.models_dir)}
+        return json.dumps({**paths, "base": self.base, "adapters": adapters})
+
+    @classmethod
+    def from_json(cls, text: str) -> ScoringRequest:
+        """What ``as_json`` wrote."""
+        raw = json.loads(text)
+        adapters = tuple(None if adapter is None else Path(adapter) for adapter in raw["adapters"])
+        return cls(Path(raw["data"]), raw["base"], adapters, Path(raw["models_dir"]))
+
+
+@dataclass(frozen=True)
+class RowLosses:
+    """One row of a dataset under several models.
+
+    Attributes:
+        line: 1-based line in the file.
+        tokens: Its trained tokens.
+        losses: Mean cross-entropy in nats over its trained tokens, one for each model, in the order asked.
+    """
+
+    line: int
+    tokens: int
+    losses: tuple[float, ...]
+
+
+def score_models(
+    asked: ScoringRequest, tell: Callable[[int, int], None] = lambda _done, _total: None
+) -> list[RowLosses]:
+    """Every row's loss under every model, with the mask and the cut of training.
+
+    Args:
+        asked: The data and the models.
+        tell: Called with scored sequences and all that there are to score, over all models.
+
+    Raises:
+        DatasetError: Rows that cannot be scored.
+        NotFoundError: The base or an adapter is not there.
+    """
+    from ftpipe.modeling.base_models import resolve_base
+    from ftpipe.modeling.chat_tokenizer import ChatTokenizer
+    from ftpipe.modeling.export import load_adapter
+    from ftpipe.training.batching import read_rows
+    from ftpipe.training.causal_lm import LanguageModel
+    from ftpipe.training.lora import load_base, load_tokenizer
+    from ftpipe.training.loss import LossStats, score_rows
+
+    folder = resolve_base(asked.base, models_dir=asked.models_dir)
+    machine, limit = training_precision_and_length(folder, asked.adapters)
+    rows = read_rows(asked.data, ChatTokenizer(load_tokenizer(folder)), limit=limit)
+    total = len(rows.examples) * len(asked.adapters)
+    tell(0, total)
+    model = base = load_base(folder, machine)
+    scored: list[list[LossStats]] = []
+    for place, adapter in enumerate(asked.adapters):
+        if adapter is not None:
+            model = load_adapter(model, adapter, name=f"adapter{place}")
+            model.set_adapter(f"adapter{place}")
+        before = place * len(rows.examples)
+
+        def on_row(done: int, before: int = before) -> None:
+            tell(before + done, total)
+
+        if adapter is None and model is not base:
+            with model.disable_adapter():
+                scored.append(score_rows(LanguageModel(model), rows.examples, on_row))
+        else:
+            scored.append(score_rows(LanguageModel(model), rows.examples, on_row))
+    return list(by_line(rows.lines, scored))
+
+
+def by_line(lines: Sequence[int], scored: Sequence[Sequence[Any]]) -> Iterator[RowLosses]:
+    """The sequences' scores joined to rows; a conversation that was unrolled into several counts once."""
+    from ftpipe.training.loss import LossStats
+
+    sums: dict[int, list[LossStats]] = {}
+    for place, line in enumerate(lines):
+        mine = sums.setdefault(line, [LossStats()] * len(scored))
+        sums[line] = [before + column[place] for before, column in zip(mine, scored, strict=True)]
+    for line, columns in sums.items():
+        yield RowLosses(line, columns[0].tokens, tuple(round(column.mean_loss, 5) for column in columns))
+
+
+def training_precision_and_length(base: Path, adapters: Sequence[Path | None]) -> tuple[DeviceConfig, int]:
+    """Precision and length at which rows are scored: those of the job that made the first adapter, if it ran here.
+
+    Args:
+        base: The base's folder; its context is the length where no job says another.
+        adapters: Checkpoints in their jobs' folders.
+    """
+    for adapter in adapters:
+        place = adapter.parent.parent / "plan.json" if adapter is not None else None
+        if place is not None and place.is_file():
+            row = json.loads(place.read_text(encoding="utf-8"))
+            machine, now = DeviceConfig(**row["device_config"]), select_device()
+            return machine if machine.device == now.device else now, int(row["hyperparameters"]["max_length"])
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    return select_device(), int(config.get("text_config", config).get("max_position_embeddings") or 2048)
+
+
+def write(row: Mapping[str, Any]) -> None:
+    """One line to the server."""
+    sys.stdout.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def main(arguments: list[str]) -> int:
+    """Score what the argument asks for; 0 where all rows were written, 1 where an error was."""
+    use_passive_omp_wait()
+    os.nice(NICE)
+    try:
+        rows = score_models(
+            ScoringRequest.from_json(arguments[0]), lambda done, total: write({"done": done, "total": total})
+        )
+    except ModuleNotFoundError as exc:
+        write({"error": {"code": MissingExtraError.code, "message": f"local models need {exc.name}: {INSTALL}"}})
+        return 1
+    except FtpipeError as exc:
+        write({"error": {"code": exc.code, "message": ". ".join(filter(None, [exc.message, exc.hint]))}})
+        return 1
+    for row in rows:
+        write({"line": row.line, "tokens": row.tokens, "losses": row.losses})
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

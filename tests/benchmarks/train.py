@@ -1,0 +1,214 @@
+"""``python -m tests.benchmarks.train``: speed of ftpipe's trainer and of trl's SFTTrainer on the same model, data and LoRA.
+
+Each contender trains in a process of its own, with the same base, rows, mask, rank, targets, rate, batch and epochs, in
+float32. Tokens are those of the rendered rows, without padding; loading is not timed. The work is what torch's counter
+finds in the shapes of every matrix product of one more, untimed step over each batch; the peak is the best of large
+float32 products in the same run. Needs ``pip install trl`` for the rival; where it is elsewhere, set ``PYTHONPATH``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROWS = Path(__file__).parents[2] / "data" / "support_desk" / "train.jsonl"
+RANK, ALPHA, DROPOUT, TARGETS, RATE, LONGEST = 16, 32, 0.05, ("q_proj", "v_proj"), 2e-3, 1024
+PEAK_SIZE = 2048
+
+
+def train_ftpipe(model_dir: Path, data: Path, batch: int, epochs: int) -> dict[str, float]:
+    """The trainer of a job, with everything that it writes."""
+    from ftpipe.modeling.chat_tokenizer import ChatTokenizer
+    from ftpipe.modeling.device import DeviceConfig, use_passive_omp_wait
+    from ftpipe.training.batching import epoch_batches, read_rows
+    from ftpipe.training.causal_lm import LanguageModel
+    from ftpipe.training.hyperparameters import ResolvedHyperparameters
+    from ftpipe.training.job_directory import JobDirectory
+    from ftpipe.training.lora import add_adapter, load_base, load_tokenizer
+    from ftpipe.training.trainer import SupervisedObjective, Trainer
+
+    use_passive_omp_wait()
+    plan = ResolvedHyperparameters(epochs, batch, 1.0, RATE, RANK, ALPHA, DROPOUT, TARGETS, LONGEST)
+    model = add_adapter(load_base(model_dir, DeviceConfig("cpu", "float32")), plan, seed=1)
+    rows = read_rows(data, ChatTokenizer(load_tokenizer(model_dir)), limit=LONGEST)
+    objective = SupervisedObjective(LanguageModel(model), rows.examples)
+    with tempfile.TemporaryDirectory() as folder:
+        loop = Trainer(JobDirectory(Path(folder)), plan, objective, model, "base", 1)
+        spent = clocked(loop.run)
+    order = epoch_batches(objective.lengths, batch, seed=1, epoch=0)
+    model.train()
+    work = counted(lambda: [objective.backward(indices) for indices in order]) * epochs
+    return result(spent, rows.tokens * epochs, work, loop.reached.metrics[-1].train_loss or 0.0)
+
+
+def train_trl(model_dir: Path, data: Path, batch: int, epochs: int) -> dict[str, float]:
+    """SFTTrainer of trl: prompt and completion apart, so that the same tokens are trained; no recomputing."""
+    import pyarrow
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    records = [json.loads(line)["messages"] for line in data.read_text(encoding="utf-8").splitlines()]
+    table = pyarrow.Table.from_pylist([{"prompt": turns[:-1], "completion": turns[-1:]} for turns in records])
+    rows = Dataset(table, fingerprint="rows")
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    settings = SFTConfig(
+        output_dir=tempfile.mkdtemp(),
+        per_device_train_batch_size=batch,
+        num_train_epochs=epochs,
+        learning_rate=RATE,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.1,
+        weight_decay=0.0,
+        max_length=LONGEST,
+        completion_only_loss=True,
+        gradient_checkpointing=False,
+        bf16=False,
+        use_cpu=True,
+        dataloader_pin_memory=False,
+        save_strategy="no",
+        logging_steps=1,
+        disable_tqdm=True,
+        seed=1,
+    )
+    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32, attn_implementation="sdpa")
+    lora = LoraConfig(
+        r=RANK, lora_alpha=ALPHA, lora_dropout=DROPOUT, target_modules=list(TARGETS), task_type="CAUSAL_LM"
+    )
+    trainer = SFTTrainer(model, args=settings, train_dataset=rows, peft_config=lora, processing_class=tokenizer)
+    spent = clocked(trainer.train)
+    tokens = sum(len(row) for row in trainer.train_dataset["input_ids"])
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    batches = list(trainer.get_train_dataloader())
+    work = counted(lambda: [trainer.training_step(trainer.model, inputs) for inputs in batches]) * epochs
+    return result(spent, tokens * epochs, work, losses[-1])
+
+
+def find_peak(*_unused: object) -> dict[str, float]:
+    """Best speed of a large float32 product."""
+    import torch
+
+    left, right = torch.rand(PEAK_SIZE, PEAK_SIZE), torch.rand(PEAK_SIZE, PEAK_SIZE)
+    spent = [clocked(lambda: torch.mm(left, right)) for _ in range(8)]
+    work = 2 * PEAK_SIZE**3 / 1e9
+    return {"gflops": work / min(wall for wall, _ in spent), "per_cpu": work / min(cpu for _, cpu in spent)}
+
+
+def counted(work: Callable[[], object]) -> float:
+    """Floating-point operations in the matrix products of ``work``, in units of 1e9."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return int(counter.get_total_flops()) / 1e9
+
+
+def clocked(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds on the clock and seconds of processor time, all threads together."""
+    started, busy = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - started, time.process_time() - busy
+
+
+def result(spent: tuple[float, float], tokens: int, gflop: float, loss: float) -> dict[str, float]:
+    """What a contender's process writes."""
+    return {"seconds": spent[0], "cpu": spent[1], "tokens": tokens, "gflop": gflop, "loss": loss}
+
+
+CONTENDERS: dict[str, Callable[[Path, Path, int, int], dict[str, float]]] = {
+    "ftpipe": train_ftpipe,
+    "trl": train_trl,
+    "peak": find_peak,
+}
+
+
+def run(name: str, asked: argparse.Namespace) -> dict[str, float]:
+    """Run a contender in a fresh process."""
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "tests.benchmarks.train",
+        "--contender",
+        name,
+        "--model",
+        asked.model,
+    ]
+    command += ["--data", asked.data, "--batch", str(asked.batch), "--epochs", str(asked.epochs)]
+    idle = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # for all: threads that spin would steal from each other
+    done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True, check=True, env=idle)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def shortened(data: Path, rows: int) -> Path:
+    """A copy of the first rows."""
+    lines = data.read_text(encoding="utf-8").splitlines(keepends=True)[:rows]
+    place = Path(tempfile.mkdtemp()) / data.name
+    place.write_text("".join(lines), encoding="utf-8")
+    return place
+
+
+def base_folder(asked: str) -> Path:
+    """The folder of a base, made where it is the default one and not there yet."""
+    from ftpipe.modeling.base_models import resolve_base
+    from ftpipe.paths import models_dir
+
+    return Path(asked) if Path(asked).is_dir() else resolve_base(asked, models_dir=models_dir())
+
+
+def main() -> None:
+    """Run the contenders one after the other, the peak before, between and after them; print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--model", default="smollm2-135m-instruct", help="a base or its folder")
+    parser.add_argument("--data", type=Path, default=ROWS)
+    parser.add_argument("--rows", type=int, default=0, help="only the first rows of the data")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--only", default="ftpipe,trl", help="contenders, comma-separated")
+    asked = parser.parse_args()
+    asked.model = base_folder(asked.model)
+    if asked.rows:
+        asked.data = shortened(asked.data, asked.rows)
+    if asked.contender:
+        found = CONTENDERS[asked.contender](asked.model, asked.data, asked.batch, asked.epochs)
+        sys.stdout.write(json.dumps(found) + "\n")
+        return
+    peaks, rows = [run("peak", asked)], []
+    for name in asked.only.split(","):
+        rows.append((name, run(name, asked)))
+        peaks.append(run("peak", asked))
+    show(rows, max(peak["gflops"] for peak in peaks), max(peak["per_cpu"] for peak in peaks))
+
+
+def show(rows: list[tuple[str, dict[str, Any]]], peak: float, peak_per_cpu: float) -> None:
+    """Print the table; on a busy machine the columns of processor time are the ones to compare."""
+    lines = [
+        f"peak of float32 products: {peak:.0f} GFLOP/s on the clock, {peak_per_cpu:.0f} per second of processor time",
+        "",
+        "| trainer | s | tokens | tokens/s | of peak | CPU s | tokens/CPU s | of peak per CPU | GFLOP | last loss |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, row in rows:
+        wall, cpu, tokens, work = row["seconds"], row["cpu"], row["tokens"], row["gflop"]
+        lines.append(
+            f"| {name} | {wall:.1f} | {tokens:.0f} | {tokens / wall:.0f} | {work / wall / peak:.0%} | {cpu:.1f} "
+            f"| {tokens / cpu:.0f} | {work / cpu / peak_per_cpu:.0%} | {work:.0f} | {row['loss']:.4f} |"
+        )
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""``ftpipe models verify``: rows and weights that somebody else has changed are named, and nothing else is said."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from ftpipe.paths import server_dir
+from ftpipe.records import RunState
+from ftpipe.registry import open_registry
+from ftpipe.server.storage.data_dir import DataDirectory
+from tests.cli.cli_runner import CliEnvironment, chat_file
+from tests.registry.test_registry import model_of, run_of
+
+MODEL = "ft:gpt-4.1-mini-2025-04-14:org-test::1"
+
+
+@pytest.fixture
+def trained(world: CliEnvironment) -> CliEnvironment:
+    """A world in which one model was trained, and has an alias."""
+    assert world.run("train", str(chat_file()), "--provider", "openai", "--yes", "--epochs", "3").code == 0
+    assert world.run("models", "alias", "bot@production", MODEL).code == 0
+    return world
+
+
+def edit(sql: str) -> None:
+    """What somebody does with ``sqlite3``."""
+    with sqlite3.connect(".ftpipe/registry.db") as database:
+        database.execute(sql)
+    database.close()
+
+
+def test_what_ftpipe_wrote_is_verified(trained: CliEnvironment) -> None:
+    """Exit 0, by no name, by the model's, and by its alias."""
+    for names in ((), (MODEL,), ("bot@production",)):
+        ran = trained.run("models", "verify", *names)
+        assert (ran.code, "✗" in ran.out) == (0, False)
+        assert "unbroken" in ran.out
+
+
+def test_the_first_bad_row_is_named(trained: CliEnvironment) -> None:
+    """Row 41: exit 1 with table, row and field; the doctor says it too."""
+    edit('UPDATE models SET data = replace(data, \'"base":"gpt-4\', \'"base":"gpt-9\')')
+    edit("INSERT INTO costs VALUES ('e', 'job-2', NULL, 'USD', 1, 1, '')")
+    ran = trained.run("models", "verify")
+    assert ran.code == 1
+    assert ran.out.startswith("✗ registry   models ")
+    assert "data.base" in ran.out
+    document = trained.run("models", "verify", "--json").document
+    assert [place["table"] for place in document["tampered"]] == ["models", "costs"]
+    doctor = trained.run("doctor")
+    assert doctor.code == 1
+    assert "ftpipe models verify" in doctor.out
+
+
+def test_rows_of_other_models_are_not_this_ones(trained: CliEnvironment) -> None:
+    """With MODEL only what it came from counts, and the chain itself."""
+    edit("INSERT INTO costs VALUES ('e', 'job-2', NULL, 'USD', 1, 1, '')")
+    assert trained.run("models", "verify", MODEL).code == 0
+    edit("UPDATE costs SET actual = 0 WHERE job_id = 'ftjob-1'")
+    ran = trained.run("models", "verify", MODEL)
+    assert (ran.code, "ftjob-1" in ran.out) == (1, True)
+    edit("DELETE FROM ledger WHERE number = 2")
+    assert "entry 2 is missing" in trained.run("models", "verify", MODEL).out
+
+
+def test_weights_are_compared_with_their_manifest(world: CliEnvironment) -> None:
+    """Files of a model trained here: whole, changed, gone, and a manifest that cannot be read."""
+    registry = open_registry()
+    run = registry.start_run(run_of(Path.cwd()), key="k", ordinal=0)
+    local = model_of("ft:local").model_copy(update={"provider": "local", "job_id": "ftjob-local"})
+    assert registry.register(local, run, price_row="").state == RunState.REGISTERED
+    registry.close()
+    folder = DataDirectory(server_dir()).checkpoint("ftjob-local", 5)
+    folder.mkdir(parents=True)
+    files = {}
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        (folder / name).write_bytes(name.encode())
+        files[name] = {"sha256": hashlib.sha256(name.encode()).hexdigest(), "bytes": len(name)}
+    (folder / "manifest.json").write_text(json.dumps({"files": files}))
+    ran = world.run("models", "verify", "ft:local")
+    assert (ran.code, "2 files as the trainer wrote them" in ran.out) == (0, True)
+    (folder / "adapter_model.safetensors").write_bytes(b"other")
+    ran = world.run("models", "verify")
+    assert (ran.code, "adapter_model.safetensors is not what the trainer wrote" in ran.out) == (1, True)
+    (folder / "adapter_config.json").unlink()
+    assert "adapter_config.json is gone" in world.run("models", "verify").out
+    (folder / "manifest.json").write_text("{")
+    assert "manifest.json cannot be read" in world.run("models", "verify").out

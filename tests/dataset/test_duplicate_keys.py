@@ -1,0 +1,62 @@
+"""A line in which an object holds a key twice is never passed over, however keys and texts are written."""
+
+from __future__ import annotations
+
+import json
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ftpipe.dataset.duplicate_keys import count_keys, lines_with_possible_duplicate_keys
+from ftpipe.dataset.scan import prefilter
+from ftpipe.dataset.scan.scanner import starts_of
+
+WORDS = ("a", "b", 'a"', "a\\", ":", 'x":', '\\"', '": "', '":"', " : ", '{"a": 1}', "\\\\", "", "é", '"\t:')
+SEPARATORS = (":", ": ", " :", "\t:\r", " : ")
+MEMBERS = st.lists(
+    st.tuples(st.sampled_from(WORDS), st.sampled_from(SEPARATORS), st.sampled_from(WORDS), st.booleans()),
+    max_size=5,
+)
+
+
+def written(members: list[tuple[str, str, str, bool]], *, ascii_only: bool) -> str:
+    """A JSON object with these members: key, separator, text, and whether the text stands in an object of its own."""
+    parts = []
+    for key, separator, text, is_nested in members:
+        value = json.dumps(text, ensure_ascii=ascii_only)
+        value = "{" + json.dumps(text) + separator + value + "}" if is_nested else value
+        parts.append(json.dumps(key, ensure_ascii=ascii_only) + separator + value)
+    return "{" + ", ".join(parts) + "}"
+
+
+@pytest.mark.parametrize("is_marked", [True, False] if prefilter.is_available() else [False])
+@given(lines=st.lists(MEMBERS, min_size=1, max_size=4), ascii_only=st.booleans())
+def test_a_line_with_a_repeated_key_is_always_named(
+    is_marked: bool, lines: list[list[tuple[str, str, str, bool]]], ascii_only: bool
+) -> None:
+    """With the prefilter's marks and without them."""
+    raws = [written(members, ascii_only=ascii_only).encode() for members in lines]
+    data = b"\n".join(raws) + b"\n"
+    keys = [count_keys(orjson.loads(raw)) for raw in raws]
+    odd = None
+    if is_marked:
+        signs = prefilter.pop_auxiliary_marks(prefilter.compiled().find(data, starts_of(raws)))
+        odd = {index for index, found in signs.items() if prefilter.KEYS in found}
+    found = lines_with_possible_duplicate_keys(data, raws, keys, list(range(len(raws))), odd)
+    repeated = {i for i, members in enumerate(lines) if len({m[0] for m in members}) < len(members)}
+    assert repeated <= found
+
+
+def test_usual_lines_are_not_named() -> None:
+    """Nor are those whose texts hold JSON or code."""
+    texts = ("Hi.", '{"a": 1, "b": {"c": 2}}', "f(a): return a", '"quoted": "')
+    raws = [
+        json.dumps({"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text}]}).encode()
+        for text in texts
+    ]
+    data = b"\n".join(raws) + b"\n"
+    keys = [count_keys(orjson.loads(raw)) for raw in raws]
+    assert keys == [5] * len(raws)
+    assert lines_with_possible_duplicate_keys(data, raws, keys, list(range(len(raws))), None) == set()

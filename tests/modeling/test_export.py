@@ -1,0 +1,66 @@
+"""A tuned model written for other programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ftpipe.errors import NotFoundError, UsageError
+from ftpipe.modeling.export import export_model
+from tests.inference.test_engine import make_adapter
+from tests.training.tiny_model import save_base
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a base and an adapter."""
+    folder = tmp_path_factory.mktemp("export")
+    make_adapter(save_base(folder / "base"), folder / "adapter", 0.3)
+    return folder
+
+
+def export(place: Path, output: Path, *, merged: bool) -> Path:
+    """Export the adapter of ``place``."""
+    return export_model(
+        base=str(place / "base"), adapter=place / "adapter", output=output, merged=merged, models_dir=place
+    )
+
+
+def test_merged_weights_answer_as_base_and_adapter_do(place: Path, tmp_path: Path) -> None:
+    """The folder loads in transformers as it is; logits agree up to the rounding to bf16."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from ftpipe.modeling.device import DeviceConfig
+    from ftpipe.modeling.export import load_adapter
+    from ftpipe.training.lora import load_base
+
+    output = export(place, tmp_path / "merged", merged=True)
+    merged = AutoModelForCausalLM.from_pretrained(output, dtype=torch.float32)
+    tuned = load_adapter(load_base(place / "base", DeviceConfig("cpu", "float32")), place / "adapter").eval()
+    ids = AutoTokenizer.from_pretrained(output)("where is it?", return_tensors="pt").input_ids
+    with torch.no_grad():
+        torch.testing.assert_close(merged(ids).logits, tuned(input_ids=ids).logits, rtol=0.1, atol=0.3)
+
+
+def test_an_adapter_is_copied_with_the_name_of_its_base(place: Path, tmp_path: Path) -> None:
+    """Only safetensors and JSON."""
+    output = export(place, tmp_path / "adapter", merged=False)
+    assert sorted(file.name for file in output.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    config = json.loads((output / "adapter_config.json").read_text(encoding="utf-8"))
+    assert config["base_model_name_or_path"] == str(place / "base")
+
+
+def test_what_is_there_already_is_not_overwritten(place: Path, tmp_path: Path) -> None:
+    """The folder must be new or empty."""
+    (tmp_path / "note.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(UsageError, match="there already"):
+        export(place, tmp_path, merged=False)
+
+
+def test_half_an_adapter_is_refused(place: Path, tmp_path: Path) -> None:
+    """The message names what is missing."""
+    with pytest.raises(NotFoundError, match=r"adapter_model\.safetensors"):
+        export_model(base="x", adapter=tmp_path, output=tmp_path / "out", merged=False, models_dir=place)

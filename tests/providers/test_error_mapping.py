@@ -1,0 +1,149 @@
+"""Errors of the SDK, in ftpipe's words."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import httpx2
+import openai
+import pytest
+
+from ftpipe import errors
+from ftpipe.providers.error_mapping import CallContext, translate
+from ftpipe.providers.interface import (
+    DeadlineExceededError,
+    is_transient,
+    retry_after_of,
+    retry_idempotent,
+    with_deadline,
+)
+from ftpipe.providers.profiles import find_profile
+from tests.fakes.openai_client import lost_answer, never_sent, status_error
+
+PROFILE = find_profile("openai")
+READ = CallContext("look at the job", PROFILE, "https://api.openai.com/v1")
+PAID = CallContext("create the job", PROFILE, "https://api.openai.com/v1", writes=True, paid=True)
+UNPAID = CallContext("upload a.jsonl", PROFILE, "https://api.openai.com/v1", writes=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [
+        (400, None, errors.RequestRefusedError),
+        (401, "invalid_api_key", errors.AuthenticationError),
+        (403, None, errors.AuthenticationError),
+        (403, "training_not_available", errors.TrainingNotAvailableError),
+        (404, None, errors.NotFoundError),
+        (422, None, errors.RequestRefusedError),
+        (429, None, errors.RateLimitError),
+        (429, "insufficient_quota", errors.QuotaError),
+        (429, "daily_rate_limit_exceeded", errors.RateLimitError),
+        (400, "model_not_available", errors.RequestRefusedError),
+        (307, None, errors.RequestRefusedError),
+    ],
+)
+def test_a_refusal_has_its_own_error_and_is_never_unknown(status: int, code: str | None, expected: type) -> None:
+    """Each documented refusal says that nothing was executed, also for a paid call."""
+    found = translate(status_error(status, code=code), PAID)
+    assert type(found) is expected
+    assert found.paid == "no"
+    assert found.hint
+
+
+@pytest.mark.parametrize("status", [408, 409, 500, 502, 503, 504])
+def test_a_doubtful_status_of_a_paid_call_leaves_the_outcome_unknown(status: int) -> None:
+    """After these the job may exist, so the exit code is 7 and the hint is resume."""
+    found = translate(status_error(status), PAID)
+    assert type(found) is errors.OutcomeUnknownError
+    assert (found.exit_code, found.paid) == (7, "unknown")
+    assert "ftpipe resume" in found.hint
+
+
+@pytest.mark.parametrize("fault", [lost_answer(), json.JSONDecodeError("x", "", 0), DeadlineExceededError("late")])
+def test_a_lost_answer_of_a_paid_call_leaves_the_outcome_unknown(fault: Exception) -> None:
+    """Broken connections, broken bodies and deadlines do not say whether the job was made."""
+    assert type(translate(fault, PAID)) is errors.OutcomeUnknownError
+
+
+def test_a_lost_answer_of_an_upload_is_no_unknown_payment() -> None:
+    """Uploads cost nothing, so exit code 5 and not 7."""
+    found = translate(lost_answer(), UNPAID)
+    assert (type(found), found.exit_code) == (errors.ResponseLostError, 5)
+
+
+def test_a_refused_connection_was_never_sent() -> None:
+    """Nobody listened, so even a paid call was surely not executed."""
+    assert type(translate(never_sent(), PAID)) is errors.ConnectionFailedError
+
+
+def test_every_error_of_the_sdk_has_a_translation() -> None:
+    """A new error class in the SDK's API family must not fall through to the generic line unseen."""
+    things = list(vars(openai).values())
+    kinds = [kind for kind in things if isinstance(kind, type) and issubclass(kind, openai.APIStatusError)]
+    kinds.remove(openai.OAuthError)  # built from a token exchange, which ftpipe never makes; a child of 401
+    for kind in kinds:
+        response = httpx2.Response(418, request=httpx2.Request("GET", "http://127.0.0.1"))
+        made = translate(kind("teapot", response=response, body=None), READ)
+        assert isinstance(made, errors.FtpipeError)
+        assert made.hint
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "2"}, 2.0),
+        ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after-ms": "250"}, 0.25),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_retry_after_is_read_in_all_its_forms(headers: dict[str, str], seconds: float | None) -> None:
+    """Seconds, fractions and milliseconds count; negative, NaN and nonsense do not."""
+    assert retry_after_of(translate(status_error(429, headers=headers), READ)) == seconds
+
+
+def test_retry_after_may_be_a_date() -> None:
+    """An HTTP date in the future is a wait."""
+    date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 30))
+    found = retry_after_of(translate(status_error(429, headers={"retry-after": date}), READ))
+    assert found is not None
+    assert 25 < found <= 31
+
+
+def test_a_safe_call_is_made_again_after_passing_faults_and_waits_as_told() -> None:
+    """Two faults, then the answer; the endpoint's own wait is kept."""
+    script: list[Exception | str] = [status_error(429, headers={"retry-after": "7"}), lost_answer(), "answer"]
+    slept: list[float] = []
+
+    def call() -> str:
+        step = script.pop(0)
+        if isinstance(step, Exception):
+            raise translate(step, READ)
+        return step
+
+    assert retry_idempotent(call, sleep=slept.append) == "answer"
+    assert slept[0] >= 7
+
+
+def test_an_empty_account_and_a_wait_beyond_the_cap_are_not_tried_again() -> None:
+    """Neither passes by waiting a little."""
+    assert not is_transient(translate(status_error(429, code="insufficient_quota"), READ))
+    assert not is_transient(translate(status_error(429, headers={"retry-after": "300"}), READ))
+
+
+def test_a_call_that_never_answers_is_given_up_at_its_deadline() -> None:
+    """The wall clock counts, not the time between two bytes."""
+    with pytest.raises(DeadlineExceededError, match="0 seconds"):
+        with_deadline(0.05, lambda: time.sleep(5))
+
+
+def test_the_key_is_in_no_message() -> None:
+    """What the endpoint says may be shown, the request's headers never."""
+    request = httpx2.Request("POST", "http://127.0.0.1", headers={"authorization": "Bearer sk-canary"})
+    response = httpx2.Response(500, request=request)
+    made = translate(openai.InternalServerError("boom", response=response, body=None), PAID)
+    assert "canary" not in made.message + made.hint + repr(made)

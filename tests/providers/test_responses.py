@@ -1,0 +1,153 @@
+"""Answers are checked before they are believed."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ftpipe.errors import AuthenticationError, ConfigError, InvalidResponseError, OutcomeUnknownError
+from ftpipe.providers import find_profile, load_profiles, open_provider
+from ftpipe.providers.responses import event_of, file_of, job_of, metric_of
+from ftpipe.records import JobRequest, Method, UploadedFile
+from tests.fakes.openai_client import FakeOpenAI, Fault
+from tests.fakes.records import MODEL, provider_over
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+FILE = UploadedFile(id="file-1", endpoint="e", sha256="0" * 64, bytes=1, filename="a.jsonl", created_at=0)
+REQUEST = JobRequest(model=MODEL, training_file=FILE)
+
+
+@given(JSON)
+def test_any_json_is_a_job_or_a_bad_answer(answer: object) -> None:
+    """No body, however broken, raises anything else or becomes a job without an id."""
+    try:
+        job = job_of(answer, endpoint="e", provider="openai")
+    except InvalidResponseError:
+        return
+    assert job.id
+
+
+OPTIONAL = ["method", "hyperparameters", "error", "metadata", "result_files", "seed"]
+
+
+@given(st.dictionaries(st.sampled_from(OPTIONAL), JSON))
+def test_odd_optional_fields_do_not_break_a_job(odd: dict[str, object]) -> None:
+    """Hosts put nulls, words and numbers where objects were promised; the id and status still count."""
+    try:
+        job = job_of({"id": "ftjob-1", "status": "running", **odd}, endpoint="e", provider="openai")
+    except (InvalidResponseError, AttributeError, TypeError):
+        pytest.fail("an optional field broke the job")
+    assert job.status == "running"
+
+
+def test_an_error_object_of_nulls_is_no_error() -> None:
+    """OpenAI sends one on healthy jobs."""
+    fields = {"id": "ftjob-1", "status": "running", "error": {"code": None, "message": None, "param": None}}
+    assert job_of(fields, endpoint="e", provider="openai").error is None
+
+
+def test_a_success_without_a_model_is_not_finished() -> None:
+    """The name comes a little later than the status."""
+    job = job_of({"id": "ftjob-1", "status": "succeeded"}, endpoint="e", provider="openai")
+    assert not job.is_finished
+
+
+def test_a_status_that_nobody_knows_is_not_the_end() -> None:
+    """Azure has ``pending`` and ``paused``; tomorrow there are others."""
+    job = job_of({"id": "ftjob-1", "status": "pondering"}, endpoint="e", provider="openai")
+    assert not job.is_finished
+
+
+def test_a_metric_that_is_no_number_is_left_out() -> None:
+    """NaN, infinity and words are gaps, not zeros."""
+    found = metric_of({"step": 3, "train_loss": float("nan"), "valid_loss": "low", "full_valid_loss": 0.5})
+    assert found is not None
+    assert (found.train_loss, found.valid_loss, found.full_valid_loss) == (None, None, 0.5)
+
+
+@pytest.mark.parametrize("broken", ["<html>", None, {}, {"id": None}, {"id": "../../etc"}, {"id": ""}, []])
+def test_a_broken_answer_to_a_paid_create_is_unknown_and_nothing_is_stored(broken: object) -> None:
+    """The SDK hands over text, nothing or an object without an id; the job may exist all the same."""
+    client = FakeOpenAI()
+    client.fail("jobs.create", Fault(answer=broken, executed=True))
+    with pytest.raises(OutcomeUnknownError):
+        provider_over(client).jobs.create(REQUEST, key="k")
+    assert client.calls["jobs.create"] == 1
+
+
+@pytest.mark.parametrize("parse", [file_of, event_of])
+def test_an_object_without_an_id_is_a_bad_answer(parse: object) -> None:
+    """Files and events need one too."""
+    with pytest.raises(InvalidResponseError):
+        parse({"bytes": 3})  # type: ignore[operator]  # one of two functions
+
+
+def test_hyperparameters_go_where_the_profile_says() -> None:
+    """Under ``method`` for OpenAI, at the top level for hosts that know only that."""
+    request = REQUEST.model_copy(update={"hyperparameters": REQUEST.hyperparameters.model_copy(update={"n_epochs": 3})})
+    modern = provider_over(FakeOpenAI()).jobs.body(request, key="k")
+    assert modern["method"] == {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3}}}
+    top = provider_over(FakeOpenAI(), hyperparameters_at="top", metadata_stored=False).jobs.body(request, key="k")
+    assert top["hyperparameters"] == {"n_epochs": 3}
+    assert "metadata" not in top
+    assert "method" not in top
+
+
+def test_events_come_oldest_first_whatever_order_the_host_lists_them_in() -> None:
+    """And those that are known are not told again."""
+    client = FakeOpenAI()
+    job = client.seed_job()
+    provider = provider_over(client)
+    for _ in range(3):
+        provider.jobs.get(job.id)
+    first = provider.jobs.events(job.id)
+    assert [event.data["step"] for event in first] == [1, 2, 3]
+    assert provider.jobs.events(job.id, known=[event.id for event in first]) == []
+
+
+def test_an_unknown_provider_names_the_nearest() -> None:
+    """A typing error is answered with the name that was meant."""
+    with pytest.raises(ConfigError) as caught:
+        find_profile("opnai")
+    assert "'openai'" in caught.value.hint
+
+
+def test_an_unknown_profile_key_names_the_nearest() -> None:
+    """The same for a key of a profile."""
+    with pytest.raises(ConfigError) as caught:
+        load_profiles({"mine": {"base_ulr": "http://127.0.0.1/v1"}})
+    assert "base_url" in caught.value.hint
+
+
+def test_no_key_is_an_authentication_error_that_names_the_variable() -> None:
+    """And the way without a key."""
+    with pytest.raises(AuthenticationError) as caught:
+        open_provider("openai", env={})
+    assert "OPENAI_API_KEY" in caught.value.message
+    assert "--provider local" in caught.value.hint
+
+
+def test_azure_without_a_resource_says_which_setting_is_missing() -> None:
+    """Its base URL has the resource's name in it, so nobody can guess it."""
+    with pytest.raises(ConfigError) as caught:
+        open_provider("azure", env={"AZURE_OPENAI_API_KEY": "k"})
+    assert "AZURE_OPENAI_BASE_URL" in caught.value.hint
+
+
+def test_the_endpoint_names_organization_and_project_but_never_the_key() -> None:
+    """Ids are valid for those, and a new key must find the old files."""
+    env = {"OPENAI_API_KEY": "sk-canary", "OPENAI_ORG_ID": "org-1", "OPENAI_PROJECT_ID": "proj-1"}
+    assert open_provider("openai", env=env).endpoint == "https://api.openai.com/v1#org-1/proj-1"
+
+
+def test_every_profile_is_whole() -> None:
+    """Each has a target and a method, and its end dates are dates."""
+    for profile in load_profiles().values():
+        assert profile.methods
+        assert Method.SUPERVISED in profile.methods
+        assert profile.default_model

@@ -1,0 +1,63 @@
+"""Clocks that jump: nothing is counted by them that must not be, and the latest run is the latest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ftpipe.pipeline.pipeline import Pipeline
+from ftpipe.records import RunState
+from tests.fakes.records import report_of, spec_of
+from tests.faults.endpoint import LOST
+from tests.faults.environment import FaultEnvironment
+
+HOUR = 3600.0
+
+
+def at(bench: FaultEnvironment, clock: Callable[[], float], **profile: Any) -> Pipeline:
+    """A pipeline whose clock says something else."""
+    quiet = bench.pipeline(**profile)
+    return Pipeline(
+        provider=quiet.provider, registry=bench.registry, watcher=bench.heard, sleep=bench.sleep, clock=clock
+    )
+
+
+@pytest.mark.parametrize("jump", [-48 * HOUR, -HOUR, HOUR, 48 * HOUR])
+def test_a_jump_between_the_call_and_the_search_neither_ends_nor_holds_it(bench: FaultEnvironment, jump: float) -> None:
+    """Row 24: the list is behind, the clock leaps: the search lasts as long as the list may be behind, no longer."""
+    now = [1_795_500_000.0]
+
+    def leap(route: str) -> None:
+        if route == "POST /fine_tuning/jobs":
+            now[0] += jump
+
+    bench.endpoint.after = leap
+    bench.endpoint.list_lag = 0.15
+    bench.endpoint.script("POST /fine_tuning/jobs", LOST)
+    pipeline = at(bench, lambda: now[0], metadata_filter=False)
+    run = pipeline.start(spec_of(bench.dataset), report_of(bench.dataset))
+    assert pipeline.advance(run, timeout=20).state == RunState.REGISTERED
+    assert bench.endpoint.calls["POST /fine_tuning/jobs"] == 1
+    assert max(bench.slept) < 5
+
+
+def test_the_latest_run_is_the_one_that_was_started_last(bench: FaultEnvironment) -> None:
+    """Row 24: an hour back, as at the end of summer time on a badly set machine: ``resume`` takes the right run."""
+    first = at(bench, lambda: 1_795_500_000.0).start(spec_of(bench.dataset), report_of(bench.dataset))
+    spec = spec_of(bench.dataset).model_copy(update={"suffix": "other"})
+    second = at(bench, lambda: 1_795_500_000.0 - HOUR).start(spec, report_of(bench.dataset))
+    latest = bench.registry.latest_run()
+    assert latest is not None
+    assert (latest.id, [run.id for run in bench.registry.runs()]) == (second.id, [second.id, first.id])
+
+
+@pytest.mark.parametrize("years", [-30, -5, 1, 40])
+def test_a_machine_with_the_wrong_year_trains_all_the_same(bench: FaultEnvironment, years: int) -> None:
+    """Row 24: an empty battery says 1996, a bad one 2066: the job is made once, the model is registered."""
+    bench.endpoint.script("POST /fine_tuning/jobs", LOST)
+    pipeline = at(bench, lambda: 1_795_500_000.0 + years * 365.25 * 24 * HOUR)
+    run = pipeline.start(spec_of(bench.dataset), report_of(bench.dataset))
+    assert pipeline.advance(run, timeout=20).state == RunState.REGISTERED
+    assert len(bench.endpoint.jobs) == 1

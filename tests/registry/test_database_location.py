@@ -1,0 +1,234 @@
+"""Where the database lies: read-only, full, linked, on the network; and who else is at it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ftpipe.errors import LocalStateError
+from ftpipe.records import RunState
+from ftpipe.registry import open_registry
+from ftpipe.registry.database import filesystem_of
+from ftpipe.registry.migrations import MIGRATIONS
+from tests.faults.environment import ONE_OF_EACH, FaultEnvironment
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def unprivileged(tmp_path: Path) -> Iterator[None]:
+    """Permissions count: root would pass them all by."""
+    if os.geteuid() != 0:
+        yield
+        return
+    tmp_path.chmod(0o755)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_folder_that_may_not_be_written_is_said_so(tmp_path: Path, unprivileged: None) -> None:
+    """Row 19: exit 6, the place, and how to name another."""
+    with pytest.raises(LocalStateError, match=r"Permission denied|unable to open") as caught:
+        open_registry(tmp_path / ".ftpipe" / "registry.db")
+    assert "FTPIPE_REGISTRY" in caught.value.hint
+
+
+def test_a_database_that_may_not_be_written_is_said_so(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Row 19: it is there, and read-only for this user."""
+    path = tmp_path / "registry.db"
+    open_registry(path).close()
+    path.chmod(0o444)
+    tmp_path.chmod(0o555)
+    request.getfixturevalue("unprivileged")
+    with pytest.raises(LocalStateError, match="cannot write") as caught:
+        open_registry(path)
+    assert caught.value.exit_code == 6
+
+
+def test_the_state_is_its_owners_alone(bench: FaultEnvironment) -> None:
+    """Row 36: database, log and locks are closed to others from their first byte."""
+    bench.train()
+    for path in (bench.path, *bench.path.parent.glob("registry.db-*")):
+        assert path.stat().st_mode & 0o077 == 0, path
+    assert (bench.path.parent / "locks").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+def test_a_planted_link_is_not_followed(tmp_path: Path, suffix: str) -> None:
+    """Row 36: a link in the place of the database or its companions leads nowhere."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / f"registry.db{suffix}").symlink_to(victim)
+    with pytest.raises(LocalStateError, match="symbolic link"):
+        open_registry(tmp_path / "registry.db")
+    assert victim.read_text() == "precious"
+
+
+def test_a_planted_lock_link_is_not_followed(bench: FaultEnvironment) -> None:
+    """Row 36: lock files that are links are refused, and what they point at stays as it is."""
+    victim = bench.folder / "victim"
+    victim.write_text("precious")
+    run = bench.pipeline().registry
+    locks = bench.path.parent / "locks"
+    with run.exclusive("a"):
+        (name,) = [path.name for path in locks.iterdir()]
+    (locks / name).unlink()
+    (locks / name).symlink_to(victim)
+    try:
+        with run.exclusive("a"):
+            pass
+    except LocalStateError as error:
+        assert error.hint
+    assert victim.read_text() == "precious"
+
+
+MOUNTS = """\
+22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+30 22 0:30 / /home rw - nfs4 server:/home rw
+31 22 0:31 / /mnt/my\\040share rw - cifs //server/share rw
+32 30 0:32 / /home/me/local rw - xfs /dev/vdb rw
+broken line
+"""
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind"),
+    [("/home/me", "nfs4"), ("/mnt/my share/x", "cifs"), ("/home/me/local/p", "xfs"), ("/srv", "ext4")],
+)
+def test_the_file_system_is_read_from_the_mounts(tmp_path: Path, folder: str, kind: str) -> None:
+    """Row 19: the longest mount wins, escapes are undone, odd lines are passed by."""
+    table = tmp_path / "mountinfo"
+    table.write_text(MOUNTS)
+    assert filesystem_of(Path(folder), table) == kind
+
+
+def test_a_full_disk_leaves_the_last_committed_step(bench: FaultEnvironment) -> None:
+    """Row 18: the size of files is limited, writing fails, exit 6; with room again the run goes on, one job."""
+    source = Path(__file__).parents[2]
+    script = (
+        "import sys, resource, signal\n"
+        "from pathlib import Path\n"
+        "from tests.faults.environment import *\n"
+        "from ftpipe.errors import LocalStateError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "class E: base_url = sys.argv[2]\n"
+        "b = FaultEnvironment(Path(sys.argv[1]), E())\n"
+        "b.registry\n"
+        "size = Path(b.url).stat().st_size\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (size + int(sys.argv[3]), resource.RLIM_INFINITY))\n"
+        "try:\n"
+        "    b.train()\n"
+        "except LocalStateError as error:\n"
+        "    print(error.exit_code, error.message, error.hint, sep='|')\n"
+    )
+    for room in (8_192, 50_000):
+        ran = subprocess.run(
+            [sys.executable, "-c", script, str(bench.folder), bench.endpoint.base_url, str(room)],
+            cwd=source,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        if ran.stdout:
+            assert ran.stdout.startswith("6|cannot write to"), ran.stdout
+            assert "free some disk space" in ran.stdout
+        with sqlite3.connect(bench.path) as database:
+            assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert bench.train().state == RunState.REGISTERED
+    assert bench.counts() == ONE_OF_EACH
+
+
+def test_a_database_of_a_newer_ftpipe_is_left_alone(tmp_path: Path) -> None:
+    """Row 21: refused with the upgrade command, and not changed."""
+    path = tmp_path / "registry.db"
+    open_registry(path).close()
+    with sqlite3.connect(path) as database:
+        database.execute("INSERT INTO schema_version VALUES (99, 'later')")
+    before = path.read_bytes()
+    with pytest.raises(LocalStateError, match="99") as caught:
+        open_registry(path)
+    assert "pip install -U" in caught.value.hint
+    assert path.read_bytes() == before
+
+
+def test_an_older_database_is_migrated_with_a_backup(bench: FaultEnvironment) -> None:
+    """Row 21: a database of the first release gets the newer columns; a copy of it stays beside it."""
+    bench.train()
+    bench.registry.close()
+    with sqlite3.connect(bench.path) as database:
+        database.execute("ALTER TABLE runs DROP COLUMN sequence")
+        database.execute("DROP TABLE IF EXISTS evaluations")
+        database.execute("DELETE FROM schema_version WHERE number > 1")
+    registry = open_registry(bench.path)
+    assert registry.latest_run() is not None
+    assert (bench.path.parent / "registry.db.v1.backup").stat().st_size > 0
+    with registry.engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT max(number) FROM schema_version").scalar() == len(MIGRATIONS)
+    registry.close()
+
+
+def test_someone_elses_database_is_left_alone(tmp_path: Path) -> None:
+    """A file of another program is not made into a registry."""
+    path = tmp_path / "other.db"
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE theirs (x)")
+    with pytest.raises(LocalStateError, match="not ftpipe's"):
+        open_registry(path)
+
+
+def _train(folder: Path, base_url: str, results: multiprocessing.Queue[str]) -> None:
+    class Elsewhere:
+        pass
+
+    there = Elsewhere()
+    there.base_url = base_url  # type: ignore[attr-defined]  # all that a bench needs of an endpoint that is elsewhere
+    with FaultEnvironment(folder, there) as bench:  # type: ignore[arg-type]  # as above
+        results.put(str(bench.train().state))
+
+
+@pytest.mark.slow
+def test_six_processes_with_the_same_data_make_one_job(bench: FaultEnvironment) -> None:
+    """Row 22: one creates, the others wait and attach; every one ends well."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.faults.environment"])
+    results: multiprocessing.Queue[str] = context.Queue()
+    arguments = (bench.folder, bench.endpoint.base_url, results)
+    processes = [context.Process(target=_train, args=arguments) for _ in range(6)]
+    for process in processes:
+        process.start()
+    ends = [results.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    assert ends == ["registered"] * 6
+    assert bench.counts() == ONE_OF_EACH
+
+
+def test_a_lock_whose_holder_was_killed_is_free(bench: FaultEnvironment) -> None:
+    """Row 23: SIGKILL leaves the lock file, and nobody waits for it."""
+    registry = bench.registry
+    script = (
+        "import signal, sys\n"
+        "from ftpipe.registry import open_registry\n"
+        "with open_registry(sys.argv[1]).exclusive('run'):\n"
+        "    print('held', flush=True)\n"
+        "    signal.pause()\n"
+    )
+    command = [sys.executable, "-c", script, str(bench.path)]
+    waited: list[bool] = []
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        process.kill()
+    with registry.exclusive("run", on_wait=lambda: waited.append(True)):
+        assert waited == []

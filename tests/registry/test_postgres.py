@@ -1,0 +1,142 @@
+"""The registry on a real PostgreSQL: the same end as on SQLite, also when it restarts in the middle of everything."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ftpipe.errors import LocalStateError
+from ftpipe.pipeline.pipeline import Pipeline
+from ftpipe.records import RunState
+from ftpipe.registry import open_registry
+from tests.faults.endpoint import LOST, FaultEndpoint
+from tests.faults.environment import ONE_OF_EACH, FaultEnvironment, provider_at
+from tests.registry.postgres import PostgresServer
+
+pytestmark = [pytest.mark.slow, pytest.mark.needs("psycopg")]
+
+
+def test_a_run_ends_on_postgresql_as_on_sqlite(pg_bench: FaultEnvironment) -> None:
+    """Run, file, job, events, metrics, model, cost and alias are there, also after a lost answer."""
+    pg_bench.endpoint.script("POST /fine_tuning/jobs", LOST)
+    run = pg_bench.train()
+    assert run.state == RunState.REGISTERED
+    assert pg_bench.counts() == ONE_OF_EACH
+    registry = open_registry(pg_bench.url)
+    model = registry.alias("support@production", "ftjob-0001", reason="first")
+    assert registry.model("support@production").id == model.id
+    assert registry.alias_history("support@production")[0].to_model == model.id
+    assert [metric.step for metric in registry.metrics("ftjob-0001")] == [1, 2, 3, 4]
+    assert registry.latest_run() == registry.find_run("ftjob-0001")
+    registry.close()
+
+
+def test_processes_that_open_a_new_database_at_once_all_can(postgres: PostgresServer) -> None:
+    """The tables are made once, however many come first."""
+    url, errors = postgres.url(), list[BaseException]()
+
+    def open_it() -> None:
+        try:
+            open_registry(url).close()
+        except LocalStateError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=open_it) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+def test_colleagues_who_share_the_database_pay_once(
+    endpoint: FaultEndpoint, tmp_path: Path, postgres: PostgresServer
+) -> None:
+    """Row 22: the same data from several machines at once: one creates, the others wait for it and attach."""
+    url = postgres.url()
+    benches = [FaultEnvironment(tmp_path / str(number), endpoint, registry_url=url) for number in range(5)]
+    ends: list[RunState] = []
+    threads = [threading.Thread(target=lambda b=bench: ends.append(b.train().state)) for bench in benches]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ends == [RunState.REGISTERED] * 5
+    assert benches[0].counts() == ONE_OF_EACH
+    for bench in benches:
+        bench.close()
+
+
+@pytest.mark.parametrize("route", ["POST /files", "POST /fine_tuning/jobs", "GET /fine_tuning/jobs/{id}"])
+def test_a_restart_in_the_middle_of_a_run_loses_nothing(
+    pg_bench: FaultEnvironment, postgres: PostgresServer, route: str
+) -> None:
+    """Row 48: killed and started again while a call is under way: the run goes on, or resume ends it; one job."""
+    restarts: list[str] = []
+
+    def restart(seen: str) -> None:
+        if seen == route and not restarts:
+            restarts.append(seen)
+            postgres.stop()
+            threading.Timer(0.4, postgres.start).start()
+
+    pg_bench.endpoint.after = restart
+    try:
+        run = pg_bench.train()
+    except LocalStateError as error:
+        assert "resume" in error.hint
+        time.sleep(1.5)
+        run = pg_bench.resume()
+    assert run.state == RunState.REGISTERED
+    assert pg_bench.counts() == ONE_OF_EACH
+    assert pg_bench.endpoint.calls["POST /fine_tuning/jobs"] == 1
+
+
+def test_a_server_that_is_not_there_is_said_so(tmp_path: Path, endpoint: FaultEndpoint) -> None:
+    """Nobody listens: exit 6 with a next step, and no password in the message."""
+    with pytest.raises(LocalStateError) as caught:
+        open_registry("postgresql://me:s3cret-word@127.0.0.1:9/none?connect_timeout=1")
+    assert caught.value.exit_code == 6
+    assert "s3cret-word" not in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_a_database_that_does_not_exist_is_not_waited_for(postgres: PostgresServer) -> None:
+    """A wrong name will not become right: no patience is spent on it."""
+    begun = time.monotonic()
+    with pytest.raises(LocalStateError, match="does not exist"):
+        open_registry(postgres.url() + "x")
+    assert time.monotonic() - begun < 3
+
+
+def test_a_lock_is_free_when_its_holder_is_gone(pg_bench: FaultEnvironment) -> None:
+    """Row 23: a connection that ends, however it ends, holds nothing."""
+    registry, other = pg_bench.registry, open_registry(pg_bench.url)
+    waited: list[bool] = []
+    with registry.exclusive("run"):
+        thread = threading.Thread(target=lambda: _enter(other, waited))
+        thread.start()
+        time.sleep(0.3)
+        assert waited == [True]
+        with other.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            holders = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+            connection.exec_driver_sql(holders)
+        thread.join(10)
+        assert not thread.is_alive()
+    other.close()
+
+
+def _enter(registry: object, waited: list[bool]) -> None:
+    from ftpipe.registry import Registry
+
+    if isinstance(registry, Registry):
+        with registry.exclusive("run", on_wait=lambda: waited.append(True)):
+            pass
+
+
+def test_the_pipeline_takes_a_registry_by_url(pg_bench: FaultEnvironment) -> None:
+    """Nothing in the pipeline knows which database it is."""
+    pipeline = Pipeline(provider=provider_at(pg_bench.endpoint.base_url), registry=pg_bench.registry)
+    assert pipeline.registry.engine.dialect.name == "postgresql"

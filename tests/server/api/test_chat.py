@@ -1,0 +1,142 @@
+"""Chat completions over HTTP, with an engine that says a fixed text."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from ftpipe.errors import NotFoundError
+from ftpipe.inference.engine import ContextLengthError
+from tests.server.conftest import MakeClient
+from tests.server.fakes import FakeBases, FakeEngine
+
+USER = {"role": "user", "content": "hi"}
+
+
+def ask(client: TestClient, **changes: Any) -> Any:
+    """Post a chat request and give the body back."""
+    return client.post("/v1/chat/completions", json={"model": "gpt-4o-mini", "messages": [USER]} | changes).json()
+
+
+def stream(client: TestClient, **changes: Any) -> list[dict[str, Any]]:
+    """The chunks of a streamed answer, without the end mark."""
+    body = {"model": "gpt-4o-mini", "messages": [USER], "stream": True} | changes
+    blocks = client.post("/v1/chat/completions", json=body).text.strip().split("\n\n")
+    assert blocks[-1] == "data: [DONE]"
+    return [json.loads(block.removeprefix("data: ")) for block in blocks[:-1]]
+
+
+def test_an_answer_has_text_reason_and_usage(client: TestClient) -> None:
+    """The shape that every client reads."""
+    answer = ask(client)
+    assert answer["object"] == "chat.completion"
+    assert answer["choices"][0]["message"] == {"role": "assistant", "content": "hello there friend", "refusal": None}
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    assert answer["usage"] == {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+
+
+def test_a_stream_says_the_same_in_pieces(client: TestClient) -> None:
+    """Role first, then text, then the reason, then the usage that was asked for."""
+    chunks = stream(client, stream_options={"include_usage": True})
+    assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert "".join(c["choices"][0]["delta"].get("content") or "" for c in chunks[:-1]) == "hello there friend"
+    assert chunks[-2]["choices"][0]["finish_reason"] == "stop"
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"]["completion_tokens"] == 3
+
+
+def test_sampling_parameters_reach_the_engine(client: TestClient, engine: FakeEngine) -> None:
+    """Under both names of the token limit; each of the n answers has a seed of its own."""
+    ask(client, max_completion_tokens=2, temperature=0, top_p=0.5, stop="x", seed=5, n=2)
+    first, second = engine.asked
+    assert (first.max_tokens, first.temperature, first.top_p, first.stop, first.seed) == (2, 0, 0.5, ("x",), 5)
+    assert second.seed == 6
+    answer = ask(client, max_tokens=1)
+    assert answer["choices"][0]["finish_reason"] == "length"
+
+
+def test_logprobs_come_with_their_alternatives(client: TestClient) -> None:
+    """One entry a token, bytes included."""
+    content = ask(client, logprobs=True, top_logprobs=2)["choices"][0]["logprobs"]["content"]
+    assert content[0]["token"] == "hello"
+    assert content[0]["bytes"] == list(b"hello")
+    assert len(content[0]["top_logprobs"]) == 2
+
+
+def test_tools_go_to_the_template_and_calls_come_back(client: TestClient, engine: FakeEngine) -> None:
+    """A call in the text is answered as a call, whole and streamed."""
+    engine.text = '<tool_call>{"name":"f","arguments":{"a":1}}</tool_call>'
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    choice = ask(client, tools=tools)["choices"][0]
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"]["tool_calls"][0]["function"] == {"name": "f", "arguments": '{"a": 1}'}
+    assert engine.asked[0].tools == tools
+    deltas = [chunk["choices"][0]["delta"] for chunk in stream(client, tools=tools)]
+    assert next(delta for delta in deltas if "tool_calls" in delta)["tool_calls"][0]["index"] == 0
+    ask(client, tools=tools, tool_choice="none")
+    assert engine.asked[-1].tools is None
+
+
+def test_content_parts_and_roles_become_what_templates_know(client: TestClient, engine: FakeEngine) -> None:
+    """Text parts are joined, developer is system; an image is refused by its place."""
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    ask(client, messages=[{"role": "developer", "content": "be kind"}, {"role": "user", "content": parts}])
+    expected = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "ab"}]
+    assert engine.asked[0].messages == expected
+    image = [{"type": "image_url", "image_url": {"url": "http://x"}}]
+    answer = ask(client, messages=[USER, {"role": "user", "content": image}])
+    assert answer["error"]["param"] == "messages[1].content[0]"
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"temperature": 3}, "temperature"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role"),
+        ({"n": 0}, "n"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"response_format": {"type": "json_object"}}, "messages"),
+        ({"modalities": ["audio"]}, "modalities"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"nonsense": 1}, "nonsense"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_name(client: TestClient, changes: dict[str, Any], param: str) -> None:
+    """Ignoring it in silence would give another answer than the one asked for."""
+    assert ask(client, **changes)["error"]["param"] == param
+
+
+def test_an_unknown_model_is_not_found(make_client: MakeClient) -> None:
+    """Also an OpenAI name, where stand-ins are off."""
+    client = make_client(bases=FakeBases(stand_ins=False))
+    for name in ("gpt-4o-mini", "ft:x:local::12345678", "x/../y"):
+        assert ask(client, model=name)["error"]["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_engine_that_cannot_answer_is_an_http_error_also_for_a_stream(
+    client: TestClient, engine: FakeEngine, streamed: bool
+) -> None:
+    """The failure comes as a status, not as a stream that breaks off."""
+    body = {"model": "gpt-4o-mini", "messages": [USER], "stream": streamed}
+    engine.fault = ContextLengthError("too long")
+    answer = client.post("/v1/chat/completions", json=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
+    engine.fault = NotFoundError("no weights")
+    assert client.post("/v1/chat/completions", json=body).status_code == 503
+
+
+def test_stored_answers_are_listed_by_metadata(client: TestClient) -> None:
+    """Only what was asked to be stored, and only with the pairs that were asked for."""
+    kept = ask(client, store=True, metadata={'k"1': "v"})
+    ask(client, store=True)
+    ask(client)
+    listed = client.get("/v1/chat/completions").json()
+    assert len(listed["data"]) == 2
+    found = client.get("/v1/chat/completions", params={'metadata[k"1]': "v"}).json()
+    assert [item["id"] for item in found["data"]] == [kept["id"]]

@@ -1,0 +1,106 @@
+"""Graders over HTTP, and the measures and formulas under them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from ftpipe.grading.expression import ExpressionError, evaluate
+from ftpipe.grading.text_similarity import MEASURES
+
+CHECK = {"type": "string_check", "name": "c", "input": "{{sample.output_text}}", "reference": "{{item.want}}"}
+ALIKE = {"type": "text_similarity", "name": "s", "input": "{{ sample.output_text }}", "reference": "{{item.want}}"}
+
+
+def run(client: TestClient, grader: dict[str, Any], sample: str, item: dict[str, Any]) -> dict[str, Any]:
+    """Grade one sample."""
+    body = {"grader": grader, "model_sample": sample, "item": item}
+    answer = client.post("/v1/fine_tuning/alpha/graders/run", json=body)
+    assert answer.status_code == 200, answer.text
+    described: dict[str, Any] = answer.json()
+    return described
+
+
+@pytest.mark.parametrize(
+    ("operation", "sample", "want", "reward"),
+    [
+        ("eq", "Paris", "Paris", 1),
+        ("eq", "paris", "Paris", 0),
+        ("ne", "paris", "Paris", 1),
+        ("like", "in Paris now", "Paris", 1),
+        ("like", "in paris now", "Paris", 0),
+        ("ilike", "in paris now", "Paris", 1),
+    ],
+)
+def test_a_string_check_compares(client: TestClient, operation: str, sample: str, want: str, reward: float) -> None:
+    """The four operations."""
+    assert run(client, CHECK | {"operation": operation}, sample, {"want": want})["reward"] == reward
+
+
+def test_a_multi_grader_combines_by_formula(client: TestClient) -> None:
+    """Sub-rewards are told by name."""
+    graders = {"exact": CHECK | {"operation": "eq"}, "near": ALIKE | {"evaluation_metric": "fuzzy_match"}}
+    multi = {"type": "multi", "name": "m", "graders": graders, "calculate_output": "0.5 * exact + max(near, 0.5) / 2"}
+    result = run(client, multi, "abc", {"want": "abc"})
+    assert result["reward"] == 1.0
+    assert result["sub_rewards"] == {"exact": 1.0, "near": 1.0}
+    body = {"grader": multi | {"calculate_output": "exact + nobody"}}
+    refused = client.post("/v1/fine_tuning/alpha/graders/validate", json=body).json()
+    assert refused["error"]["param"] == "grader.calculate_output"
+
+
+def test_an_unknown_variable_is_told_and_scores_nothing(client: TestClient) -> None:
+    """The flag of the service is set."""
+    result = run(client, CHECK | {"operation": "eq"}, "x", {})
+    assert (result["reward"], result["metadata"]["errors"]["invalid_variable_error"]) == (0.0, True)
+
+
+def test_json_of_the_sample_can_be_reached(client: TestClient) -> None:
+    """By path; a sample that is no JSON is told."""
+    grader = CHECK | {"operation": "eq", "input": "{{sample.output_json.a.b}}"}
+    assert run(client, grader, '{"a": {"b": "y"}}', {"want": "y"})["reward"] == 1
+    assert run(client, grader, "no json", {"want": "y"})["metadata"]["errors"]["sample_parse_error"]
+
+
+@pytest.mark.parametrize("kind", ["python", "score_model", "label_model", "nonsense", {}, None])
+def test_graders_that_need_more_are_refused_clearly(client: TestClient, kind: Any) -> None:
+    """Whatever the type is."""
+    answer = client.post("/v1/fine_tuning/alpha/graders/validate", json={"grader": {"type": kind, "name": "x"}})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "grader.type")
+
+
+@pytest.mark.parametrize("name", sorted(MEASURES))
+def test_every_measure_knows_the_same_and_the_different(name: str) -> None:
+    """1 for the same text of at least five words, 0 for nothing in common."""
+    text = "the quick brown fox jumps over the lazy dog"
+    assert MEASURES[name](text, text) == pytest.approx(1.0)
+    assert MEASURES[name](text, "zzz") < 0.2
+
+
+@given(st.sampled_from(sorted(MEASURES)), st.text(max_size=60), st.text(max_size=60))
+def test_every_measure_stays_between_0_and_1(name: str, text: str, reference: str) -> None:
+    """Whatever the texts."""
+    assert 0.0 <= MEASURES[name](text, reference) <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("formula", "value"), [("1 + 2 * 3", 7), ("-a ** 2", -4), ("(a + b) / 4", 1.25), ("sqrt(4)", 2), ("min(a, b)", 2)]
+)
+def test_a_formula_has_the_usual_value(formula: str, value: float) -> None:
+    """Precedence included."""
+    assert evaluate(formula, {"a": 2.0, "b": 3.0}) == value
+
+
+@pytest.mark.parametrize(
+    "formula",
+    ["__import__('os')", "a.b", "a[0]", "9**99**9", "1/0", "lambda: 1", "c", "'x'", "True", "(" * 500, "exp(999)",
+     "min()", "(-1) ** 0.5", "a if a else b", "log(0)", "1e999"],
+)  # fmt: skip
+def test_a_formula_that_is_no_arithmetic_is_refused(formula: str) -> None:
+    """No code is run, and no number grows without end."""
+    with pytest.raises(ExpressionError):
+        evaluate(formula, {"a": 2.0, "b": 3.0})

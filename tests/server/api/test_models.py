@@ -1,0 +1,71 @@
+"""Models over HTTP: listed, found, deleted; and the limits by model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from starlette.testclient import TestClient
+
+from ftpipe.server.model_resolver import LocalBaseModels, tuned_name
+from tests.server.conftest import MakeClient, create_job, wait_for
+from tests.server.fakes import TINY, FakeBases
+
+
+def test_bases_stand_ins_and_tuned_models_are_listed(client: TestClient) -> None:
+    """What can be asked for can be seen."""
+    done = wait_for(client, create_job(client)["id"], "succeeded")
+    names = [model["id"] for model in client.get("/v1/models").json()["data"]]
+    assert names == [TINY, "gpt-4o-mini", done["fine_tuned_model"]]
+    assert client.get("/v1/models/gpt-4o-mini").json()["owned_by"] == "ftpipe"
+    assert client.get("/v1/models/org%2Fname").json()["id"] == "org/name"
+    assert client.get("/v1/models/nothing").json()["error"]["code"] == "model_not_found"
+
+
+def test_a_deleted_model_stops_answering_and_its_files_go(client: TestClient, tmp_path: Path) -> None:
+    """With its checkpoints; a base cannot be deleted."""
+    done = wait_for(client, create_job(client)["id"], "succeeded")
+    model = done["fine_tuned_model"]
+    assert client.delete(f"/v1/models/{model}").json() == {"id": model, "object": "model", "deleted": True}
+    assert client.delete(f"/v1/models/{model}").status_code == 404
+    assert client.get(f"/v1/models/{model}:ckpt-step-6").status_code == 404
+    assert not (tmp_path / "data" / "jobs" / done["id"] / "checkpoints").exists()
+    assert client.delete(f"/v1/models/{TINY}").json()["error"]["code"] == "model_not_deletable"
+
+
+def test_a_checkpoint_is_deleted_without_its_model(client: TestClient, tmp_path: Path) -> None:
+    """The final one's files stay as long as the model needs them."""
+    done = wait_for(client, create_job(client)["id"], "succeeded")
+    model = done["fine_tuned_model"]
+    for step in (4, 6):
+        assert client.delete(f"/v1/models/{model}:ckpt-step-{step}").status_code == 200
+    kept = [path.name for path in (tmp_path / "data" / "jobs" / done["id"] / "checkpoints").iterdir()]
+    assert sorted(kept) == ["step-2", "step-6"]
+    assert client.get(f"/v1/models/{model}").status_code == 200
+
+
+def test_without_stand_ins_an_openai_name_cannot_be_trained(make_client: MakeClient) -> None:
+    """The answer has the service's code."""
+    client = make_client(bases=FakeBases(stand_ins=False))
+    answer = client.post("/v1/fine_tuning/jobs", json={"model": "gpt-4o-mini", "training_file": "file-x"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "model_not_available")
+
+
+def test_limits_are_told_by_model(make_client: MakeClient) -> None:
+    """In the shape that a client of the service's route reads."""
+    limits = make_client(max_jobs=2).get("/v1/fine_tuning/model_limits").json()
+    assert limits[TINY] == {"max_total_jobs": 100, "max_concurrent_jobs": 2, "active_jobs": 0}
+
+
+def test_a_tuned_name_is_one_plain_word() -> None:
+    """Slashes and colons of the base, and odd characters of the suffix, cannot break it."""
+    assert tuned_name("org/name", "My Bot!", "ftjob-0123456789") == "ft:org--name:local:my-bot:23456789"
+    assert tuned_name("gpt-4o", None, "ftjob-0123456789") == "ft:gpt-4o:local::23456789"
+
+
+def test_names_that_no_file_system_takes_are_unknown(tmp_path: Path) -> None:
+    """Too long a name is an unknown one, not a fault."""
+    bases = LocalBaseModels(tmp_path, stand_ins=True)
+    assert not bases.known("a" * 1000)
+    assert not bases.known("/nowhere/" + "b" * 500)
+    assert bases.known(TINY)
+    assert bases.stand_in("gpt-4o-mini") == TINY

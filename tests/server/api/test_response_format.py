@@ -1,0 +1,141 @@
+"""Answers held to a form, and logits that are pushed: on a real, tiny model that knows nothing of JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from ftpipe.server.http import ServeSettings, create_app
+from tests.training.tiny_model import save_base
+
+WEATHER = {
+    "type": "object",
+    "properties": {"city": {"enum": ["Rome", "Oslo"]}, "days": {"type": "integer", "minimum": 1, "maximum": 9}},
+    "required": ["city", "days"],
+    "additionalProperties": False,
+}
+EMPTY = {"type": "object", "properties": {}, "additionalProperties": False}
+TOOLS = [
+    {"type": "function", "function": {"name": "weather", "parameters": WEATHER}},
+    {"type": "function", "function": {"name": "stop", "parameters": EMPTY}},
+]
+CITY = {"type": "json_schema", "json_schema": {"name": "w", "schema": WEATHER}}
+
+
+@pytest.fixture(scope="module")
+def asking(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Posts a chat to a server with a real engine; gives status and body."""
+    place = tmp_path_factory.mktemp("forms")
+    base = save_base(place / "base", max_position_embeddings=2048)
+    with TestClient(create_app(ServeSettings(data_dir=place / "data")), base_url="http://127.0.0.1") as client:
+
+        def ask(**changes: Any) -> tuple[int, Any]:
+            body = {"model": str(base), "messages": [{"role": "user", "content": "some JSON"}], "seed": 1}
+            answer = client.post("/v1/chat/completions", json=body | {"max_tokens": 300} | changes)
+            return answer.status_code, answer.json()
+
+        yield ask
+
+
+def text(asked: tuple[int, Any]) -> str:
+    """The answer's text."""
+    assert asked[0] == 200, asked
+    return str(asked[1]["choices"][0]["message"]["content"])
+
+
+@pytest.mark.parametrize("temperature", [0, 1.5])
+def test_an_answer_has_the_schema_that_was_asked_for(asking: Any, temperature: float) -> None:
+    """A model of random weights gives a whole object and stops by itself."""
+    code, body = asking(response_format=CITY, temperature=temperature)
+    assert (code, body["choices"][0]["finish_reason"]) == (200, "stop")
+    value = json.loads(text((code, body)))
+    assert (value["city"] in ("Rome", "Oslo"), 1 <= value["days"] <= 9, len(value)) == (True, True, 2)
+
+
+def test_any_json_object_is_one(asking: Any) -> None:
+    """It begins as one; as far as the limit lets it, nothing but JSON is written."""
+    code, body = asking(response_format={"type": "json_object"}, max_tokens=40)
+    said = text((code, body))
+    assert said.startswith("{")
+    if body["choices"][0]["finish_reason"] == "stop":
+        assert isinstance(json.loads(said), dict)
+
+
+@pytest.mark.parametrize(
+    ("choice", "names"),
+    [("required", {"weather", "stop"}), ({"type": "function", "function": {"name": "weather"}}, {"weather"})],
+)
+def test_a_call_that_must_be_made_is_made(asking: Any, choice: Any, names: set[str]) -> None:
+    """Of any tool, or of the named one; its arguments have the tool's schema."""
+    _, body = asking(tools=TOOLS, tool_choice=choice)
+    calls = body["choices"][0]["message"]["tool_calls"]
+    assert body["choices"][0]["finish_reason"] == "tool_calls"
+    assert {call["function"]["name"] for call in calls} <= names
+    arguments = json.loads(calls[0]["function"]["arguments"])
+    assert calls[0]["function"]["name"] == "stop" or arguments["city"] in ("Rome", "Oslo")
+
+
+def test_with_tools_an_answer_is_a_call_or_has_the_format(asking: Any) -> None:
+    """Never free text."""
+    _, body = asking(tools=TOOLS, response_format=CITY)
+    message = body["choices"][0]["message"]
+    assert message.get("tool_calls") or json.loads(message["content"])["city"]
+
+
+def test_a_bias_forces_a_token_and_rules_one_out(asking: Any) -> None:
+    """A token that is forced comes at every place; ruled out again, the answer is what it was."""
+    code, body = asking(temperature=0, max_tokens=4, logit_bias={"70": 100}, logprobs=True)
+    tokens = [token["token"] for token in body["choices"][0]["logprobs"]["content"]]
+    assert (code, len(set(tokens)), len(tokens)) == (200, 1, 4)
+    plain = text(asking(temperature=0, max_tokens=4))
+    assert text(asking(temperature=0, max_tokens=4, logit_bias={"70": 100}, frequency_penalty=0)) != plain
+
+
+@pytest.mark.parametrize("penalty", ["frequency_penalty", "presence_penalty"])
+def test_a_penalty_makes_an_answer_repeat_itself_less(asking: Any, penalty: str) -> None:
+    """Between two tokens that are pushed alike, a penalty takes turns."""
+    push = {"temperature": 0, "max_tokens": 8, "logit_bias": {"70": 100, "71": 100}}
+    kinds = [len(set(text(asking(**push, **more)))) for more in ({penalty: -2}, {penalty: 2})]
+    assert kinds[0] <= kinds[1]
+    assert kinds[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"response_format": {"type": "json_object"}, "messages": [{"role": "user", "content": "x"}]}, "messages"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema.name"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "cake"}}}},
+            "response_format",
+        ),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "nobody"}}}, "tool_choice"),
+        ({"tools": TOOLS, "tool_choice": {"type": "custom"}}, "tool_choice"),
+        ({"logit_bias": {"999999": 5}}, "logit_bias"),
+        ({"logit_bias": {"5": 101}}, "logit_bias"),
+    ],
+)
+def test_a_form_that_cannot_be_held_is_refused_by_name(asking: Any, changes: dict[str, Any], param: str) -> None:
+    """As the service does it, with the parameter that is at fault."""
+    code, body = asking(**changes)
+    assert (code, body["error"]["param"]) == (400, param), body
+
+
+def test_a_grammar_that_needs_a_missing_library_says_which(tmp_path: Path) -> None:
+    """The form is refused with what to install; nothing else needs it."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; sys.modules['llguidance'] = None; sys.modules['llguidance.hf'] = None\n"
+        "from ftpipe.errors import MissingExtraError\n"
+        "from ftpipe.inference.constrained_decoding import Vocabulary\n"
+        "try:\n    Vocabulary(None, 1, [0])\nexcept MissingExtraError as exc:\n    print(exc.message)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert "llguidance" in ran.stdout

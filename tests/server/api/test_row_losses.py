@@ -1,0 +1,120 @@
+"""``POST /ftpipe/losses``: rows scored by a process of their own, as a stream, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.testclient import TestClient
+
+from ftpipe.errors import NotFoundError, RequestRefusedError
+from ftpipe.providers.openai import OpenAIProvider, open_openai
+from ftpipe.providers.profiles import find_profile
+from ftpipe.server.api.row_losses import RowLossesApi
+from ftpipe.server.http import ServerOverrides, ServeSettings, create_app
+from ftpipe.server.protocol import ApiError, ApiRequest, ReceivedUpload
+from ftpipe.server.services import build_context
+from tests.server.fakes import TINY, FakeBases
+from tests.training.tiny_model import rows, save_base
+
+NAMES = json.dumps([TINY])
+
+
+def ask(client: TestClient, content: bytes, models: str = NAMES) -> Any:
+    """Send a file to be scored."""
+    return client.post("/v1/ftpipe/losses", data={"models": models}, files={"file": ("train.jsonl", content)})
+
+
+def lines(count: int) -> bytes:
+    """A chat file."""
+    return "".join(json.dumps(row) + "\n" for row in rows(count)).encode()
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path) -> Iterator[OpenAIProvider]:
+    """A server that listens, with a real, tiny model, and the client's side of it."""
+    save_base(tmp_path / "models" / TINY)
+    settings = ServeSettings(data_dir=tmp_path / "data", models_dir=tmp_path / "models")
+    config = uvicorn.Config(create_app(settings, ServerOverrides(bases=FakeBases())), log_config=None, lifespan="on")
+    server = uvicorn.Server(config)
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        provider = open_openai(find_profile("local").model_copy(update={"base_url": url, "base_url_env": ""}), {})
+        yield provider
+        provider.close()
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.mark.slow
+def test_every_row_gets_its_loss_and_the_file_is_gone(endpoint: OpenAIProvider, tmp_path: Path) -> None:
+    """Over HTTP: progress first, then rows by line."""
+    data = tmp_path / "train.jsonl"
+    data.write_bytes(lines(6))
+    heard: list[tuple[int, int]] = []
+    found = endpoint.models.losses(data, [TINY], on_rows=lambda done, total: heard.append((done, total)))
+    assert (heard[0], heard[-1]) == ((0, 6), (6, 6))
+    assert [row.line for row in found] == [1, 2, 3, 4, 5, 6]
+    assert all(row.tokens > 1 and 2 < row.losses[0] < 50 for row in found)
+    assert list((tmp_path / "data" / "incoming").iterdir()) == []
+    with pytest.raises(NotFoundError, match="nobody"):
+        endpoint.models.losses(data, ["nobody"], on_rows=lambda _done, _total: None)
+    with pytest.raises(RequestRefusedError, match="models of one base") as refused:
+        endpoint.models.losses(data, [TINY, "org/name"], on_rows=lambda _done, _total: None)
+    assert "--against" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("models", "status"),
+    [('["nobody"]', 404), ("[]", 400), ("nobody", 400), ("[1]", 400), (json.dumps([TINY] * 9), 400)],
+)
+def test_wrong_names_are_refused_before_anything_starts(client: TestClient, models: str, status: int) -> None:
+    """With the parameter that is at fault."""
+    answer = ask(client, lines(1), models)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (status, "models" if status == 400 else "model")
+
+
+def test_models_of_two_bases_are_not_compared(client: TestClient) -> None:
+    """Their tokens are not the same, so their losses per token are not either."""
+    answer = ask(client, lines(1), json.dumps([TINY, "org/name"]))
+    assert (answer.status_code, "one base" in answer.text) == (400, True)
+    missing = client.post("/v1/ftpipe/losses", files={"other": ("a", b"x")}, data={"models": NAMES})
+    assert missing.json()["error"]["param"] == "file"
+
+
+@pytest.mark.slow
+def test_whoever_goes_away_ends_the_process(tmp_path: Path) -> None:
+    """A second file has to wait meanwhile; afterwards it is its turn (its fault is named), and no copy stays."""
+    save_base(tmp_path / "models" / TINY)
+    house = build_context(
+        ServeSettings(data_dir=tmp_path / "data", models_dir=tmp_path / "models"), ServerOverrides(bases=FakeBases())
+    )
+    losses = RowLossesApi(house)
+
+    def call(content: bytes) -> Any:
+        sent = house.layout.incoming / "sent"
+        sent.write_bytes(content)
+        return losses.score(
+            ApiRequest("local", body={"models": NAMES}, file=ReceivedUpload(sent, "train.jsonl", 1, ""))
+        ).events
+
+    events = call(lines(100))
+    assert next(events).startswith('data: {"done": 0')
+    with pytest.raises(ApiError, match="Another file"):
+        call(b"")
+    events.close()
+    with pytest.raises(ApiError, match="line 3") as refused:
+        call(lines(2) + b'{"messages": [{"role": "user", "content": "hi"}]}\n')
+    assert (refused.value.status, refused.value.body["error"]["param"]) == (400, "file")
+    assert [path.name for path in house.layout.incoming.iterdir()] == []
+    house.close()

@@ -1,0 +1,122 @@
+"""Keys, owners, and the Host and Origin check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from ftpipe.errors import ConfigError, UsageError
+from ftpipe.server.auth import ApiKeys, build_host_policy, load_api_keys, require_keys_unless_loopback
+from ftpipe.server.protocol import ApiError
+from tests.server.conftest import MakeClient, create_job, upload, wait_for
+
+ANNA = {"Authorization": "Bearer sk-anna"}
+BEN = {"Authorization": "Bearer sk-ben"}
+
+
+@pytest.fixture
+def guarded(make_client: MakeClient, tmp_path: Path) -> TestClient:
+    """A server with two keys."""
+    keys = tmp_path / "keys"
+    keys.write_text("# two of us\nanna:sk-anna\nben:sk-ben\n")
+    return make_client(api_key_file=keys)
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer no"}, {"Authorization": "Basic sk-anna"}])
+def test_without_a_right_key_nothing_is_answered(guarded: TestClient, headers: dict[str, str]) -> None:
+    """401 in the service's shape; only the health is open."""
+    answer = guarded.get("/v1/files", headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert guarded.get("/health").status_code == 200
+
+
+def test_one_owners_things_are_invisible_to_another(guarded: TestClient) -> None:
+    """Files, jobs and models: neither listed, nor found, nor usable."""
+    file = upload(guarded, headers=ANNA)
+    body = {"model": "gpt-4o-mini", "training_file": file["id"]}
+    assert guarded.post("/v1/fine_tuning/jobs", json=body, headers=BEN).status_code == 400
+    job = guarded.post("/v1/fine_tuning/jobs", json=body, headers=ANNA).json()
+    for url in (f"/v1/files/{file['id']}", f"/v1/files/{file['id']}/content", f"/v1/fine_tuning/jobs/{job['id']}"):
+        assert guarded.get(url, headers=BEN).status_code == 404
+    assert guarded.post(f"/v1/fine_tuning/jobs/{job['id']}/cancel", headers=BEN).status_code == 404
+    assert guarded.get("/v1/files", headers=BEN).json()["data"] == []
+    assert guarded.get("/v1/fine_tuning/jobs", headers=BEN).json()["data"] == []
+
+
+def test_a_permission_lets_another_project_use_a_checkpoint(guarded: TestClient) -> None:
+    """Until it is taken back; only the owner gives it."""
+    guarded.headers.update(ANNA)
+    done = wait_for(guarded, create_job(guarded)["id"], "succeeded")
+    model = done["fine_tuned_model"]
+    chat = {"model": model, "messages": [{"role": "user", "content": "hi"}]}
+    shared = f"/v1/fine_tuning/checkpoints/{model}/permissions"
+    assert guarded.post("/v1/chat/completions", json=chat, headers=BEN).status_code == 404
+    assert guarded.post(shared, json={"project_ids": ["ben"]}, headers=BEN).status_code == 404
+    given = guarded.post(shared, json={"project_ids": ["ben", "ben"]}).json()["data"]
+    assert [item["project_id"] for item in given] == ["ben"]
+    assert guarded.post(shared, json={"project_ids": ["ben"]}).json()["data"] == given
+    assert guarded.post("/v1/chat/completions", json=chat, headers=BEN).status_code == 200
+    assert guarded.delete(f"/v1/models/{model}", headers=BEN).status_code == 404
+    assert guarded.get(shared, params={"project_id": "ben"}).json()["data"] == given
+    assert guarded.delete(f"{shared}/{given[0]['id']}").json()["deleted"] is True
+    assert guarded.post("/v1/chat/completions", json=chat, headers=BEN).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Host": "127.0.0.1.evil.example"},
+        {"Host": "10.0.0.5"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://localhost:3000"},
+        {"Origin": "http://[", "Host": "localhost"},
+        {"Sec-Fetch-Site": "cross-site"},
+    ],
+)
+def test_a_request_that_a_web_page_may_have_sent_is_refused(client: TestClient, headers: dict[str, str]) -> None:
+    """Against DNS rebinding and cross-site requests, for every route."""
+    for url in ("/health", "/v1/files", "/nowhere"):
+        assert client.get(url, headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize("host", ["localhost:8321", "127.0.0.1:1", "[::1]:8321", "LOCALHOST", "box"])
+def test_the_names_of_this_machine_are_believed(make_client: MakeClient, host: str) -> None:
+    """With any port, and those that the settings add."""
+    client = make_client(allowed_hosts=("box",))
+    assert client.get("/health", headers={"Host": host, "Origin": f"http://{host}"}).status_code == 200
+
+
+def test_beyond_this_machine_any_address_but_not_any_name_is_believed() -> None:
+    """Rebinding needs a name; keys are required there anyway."""
+    gate = build_host_policy("0.0.0.0", ())
+    gate.check({"host": "192.168.1.7:8321"})
+    with pytest.raises(ApiError):
+        gate.check({"host": "evil.example:8321"})
+
+
+def test_listening_beyond_this_machine_needs_keys() -> None:
+    """The refusal names the flag."""
+    with pytest.raises(UsageError) as refused:
+        require_keys_unless_loopback("0.0.0.0", ApiKeys())
+    assert "--api-key-file" in refused.value.hint
+    require_keys_unless_loopback("127.0.0.1", ApiKeys())
+    require_keys_unless_loopback("::1", ApiKeys())
+
+
+@pytest.mark.parametrize("content", ["", "# nothing\n", "bad owner!:key\n", "owner:\n"])
+def test_a_key_file_that_says_nothing_useful_is_refused(tmp_path: Path, content: str) -> None:
+    """An empty file must not mean that everyone may come in."""
+    path = tmp_path / "keys"
+    path.write_text(content)
+    with pytest.raises(ConfigError):
+        load_api_keys(path)
+
+
+def test_a_missing_key_file_is_refused(tmp_path: Path) -> None:
+    """The same holds for a file that is not there."""
+    with pytest.raises(ConfigError):
+        load_api_keys(tmp_path / "nothing")

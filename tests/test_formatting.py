@@ -1,0 +1,118 @@
+"""Text that no terminal obeys, and numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ftpipe.formatting import (
+    duration,
+    format_bytes,
+    format_decimal,
+    format_money,
+    format_table,
+    format_time,
+    plural,
+    sanitize_block,
+    sanitize_line,
+)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        "\x1b]0;owned\x07",
+        "\x1b[2J\x1b[H",
+        "\x1b]8;;https://evil.example\x1b\\click\x1b]8;;\x1b\\",
+        "\x9b31m",
+        "\x90q\x9c",
+        "a\rb",
+        "a\x08b",
+        "\u202eevil\u202c",
+        "\u2066x\u2069",
+        "\u2028",
+        "\ud800",
+    ],
+)
+def test_a_terminal_obeys_nothing_of_foreign_text(payload: str) -> None:
+    """Controls, escape sequences, direction marks and surrogates are shown, not sent."""
+    shown = sanitize_line(payload) + sanitize_block(payload)
+    assert not [char for char in shown if char != "\n" and unicodedata.category(char) in {"Cc", "Cs"}]
+    assert not set(shown) & set("\u202e\u202c\u2066\u2069\u2028")
+    assert shown.encode("utf-8")
+
+
+@given(st.text(st.characters(), max_size=200))
+def test_any_text_becomes_one_safe_line(text: str) -> None:
+    """Whatever the data hold, the line is printable and stays a line."""
+    shown = sanitize_line(text, 80)
+    assert len(shown) <= 80 * 8
+    assert "\n" not in shown
+    shown.encode("utf-8")
+    assert not any(ord(char) < 32 or 0x7F <= ord(char) < 0xA0 for char in shown)
+
+
+def test_plain_text_stays_as_it_is() -> None:
+    """Letters of every script and emoji are not touched."""
+    text = "Grüße, 世界 🙂 [bold]not markup[/bold]"
+    assert sanitize_line(text) == text
+    assert sanitize_block(f"{text}\n{text}") == f"{text}\n{text}"
+
+
+def test_a_long_text_is_cut_with_an_ellipsis() -> None:
+    """A million characters cost no more than the limit."""
+    assert sanitize_line("x" * 1_000_000, 10) == "x" * 9 + "…"
+
+
+@pytest.mark.parametrize(
+    ("amount", "expected"),
+    [(0.0, "0.00 USD"), (0.00001, "<0.0001 USD"), (0.0042, "0.0042 USD"), (1234.5, "1,234.50 USD"), (None, "unknown"),
+     (math.nan, "unknown")],
+)  # fmt: skip
+def test_money_has_the_digits_it_needs(amount: float | None, expected: str) -> None:
+    """Cents are not lost, and an unknown amount says so."""
+    assert format_money(amount) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (80, "1 min 20 s"),
+        (3600, "1 h"),
+        (4000, "1 h 6 min"),
+        (90_000, "1 d 1 h"),
+        (-5, "0 s"),
+    ],
+)
+def test_a_duration_has_two_units_at_most(seconds: float, expected: str) -> None:
+    """The smaller units say nothing in a long span."""
+    assert duration(seconds) == expected
+
+
+def test_sizes_counts_and_times_are_readable() -> None:
+    """Decimal units, thousands apart, and no calendar that overflows."""
+    assert [format_bytes(512), format_bytes(48_200), format_bytes(10**9), format_bytes(10**13)] == [
+        "512 B",
+        "48.2 kB",
+        "1.0 GB",
+        "10.0 TB",
+    ]
+    assert [plural(1, "line"), plural(2000, "line"), plural(0, "entry", "entries")] == [
+        "1 line",
+        "2,000 lines",
+        "0 entries",
+    ]
+    assert format_time(0) == "1970-01-01 00:00 UTC"
+    assert format_time(10**18) == format_time(None) == "–"
+    assert [format_decimal(1.23456), format_decimal(None), format_decimal(math.inf)] == ["1.2346", "–", "–"]
+
+
+def test_a_table_is_aligned_and_takes_ragged_rows() -> None:
+    """Columns are as wide as their widest cell; nothing stands at a line's end."""
+    assert format_table([("a", "1"), ("bb", "22", "x"), ()], right=(1,)) == ["a    1", "bb  22  x", ""]

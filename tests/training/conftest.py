@@ -1,0 +1,28 @@
+"""A tiny base that all trainer tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.training.tiny_model import save_base
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved base model of some thousand parameters."""
+    return save_base(tmp_path_factory.mktemp("tiny") / "base")
+
+
+@pytest.fixture
+def float32(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU computes in float32, also in a trainer that is started as a process.
+
+    Where bfloat16 is faster, a job computes in it, and its rounding is coarser than what these tests compare.
+    """
+    code = "import ftpipe.modeling.device as machine\nmachine._bfloat16_is_faster = lambda: False\n"
+    folder = tmp_path_factory.mktemp("float32")
+    (folder / "sitecustomize.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(folder)  # a trainer gets sys.path as its PYTHONPATH
+    monkeypatch.setattr("ftpipe.modeling.device._bfloat16_is_faster", lambda: False)

@@ -1,0 +1,95 @@
+"""What a job asked for becomes the numbers that it trains with."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from ftpipe.errors import UsageError
+from ftpipe.training.hyperparameters import (
+    ResolvedHyperparameters,
+    auto_batch_size,
+    auto_epochs,
+    default_rate,
+    resolve_hyperparameters,
+)
+
+
+def plan(examples: int = 100, method: str = "supervised", **asked: Any) -> ResolvedHyperparameters:
+    """A plan for a base of the default's size."""
+    return resolve_hyperparameters(
+        asked, examples=examples, parameters=135_000_000, longest_context=8192, on_accelerator=False, method=method
+    )
+
+
+@pytest.mark.parametrize(
+    ("examples", "epochs"), [(10, 10), (33, 3), (34, 3), (2, 25), (500, 3), (20_000, 1), (9_000, 2)]
+)
+def test_auto_epochs_follow_the_published_rule(examples: int, epochs: int) -> None:
+    """3, more for few rows, fewer for many."""
+    assert auto_epochs(examples) == epochs
+
+
+@pytest.mark.parametrize(("examples", "batch"), [(2, 2), (10, 4), (145, 4), (5_000, 10), (100_000, 32)])
+def test_auto_batch_grows_with_the_rows(examples: int, batch: int) -> None:
+    """0.2 % of the rows between 4 and 32."""
+    assert auto_batch_size(examples) == batch
+
+
+@pytest.mark.parametrize(
+    ("parameters", "rate"), [(135e6, 2e-3), (540e6, 1e-3), (7e9, 2.8e-4), (1e5, 2e-3), (1e13, 5e-5)]
+)
+def test_the_default_rate_falls_with_the_size_of_the_base(parameters: float, rate: float) -> None:
+    """A multiplier of 1 means the rate that is usual for the size."""
+    assert math.isclose(default_rate(int(parameters)), rate, rel_tol=0.02)
+
+
+def test_the_multiplier_scales_the_default_rate() -> None:
+    """Twice the multiplier is twice the rate."""
+    assert plan(learning_rate_multiplier=2).learning_rate == pytest.approx(2 * plan().learning_rate)
+
+
+def test_auto_is_the_same_as_leaving_it_out() -> None:
+    """The API's word is understood everywhere."""
+    assert plan(n_epochs="auto", batch_size="auto", learning_rate_multiplier="auto", lora_r="auto") == plan()
+
+
+def test_extras_are_taken() -> None:
+    """What only the local engine knows is read from the same table."""
+    made = plan(lora_r=8, lora_alpha=8, lora_dropout=0, learning_rate=1e-4, target_modules="q_proj, k_proj")
+    expected = (8, 8, 0.0, 1e-4, ("k_proj", "q_proj"))
+    assert (made.lora_r, made.lora_alpha, made.lora_dropout, made.learning_rate, made.target_modules) == expected
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"n_epochs": 51},
+        {"n_epochs": 0},
+        {"batch_size": 257},
+        {"learning_rate_multiplier": 0},
+        {"learning_rate_multiplier": "fast"},
+        {"lora_dropout": float("nan")},
+        {"target_modules": []},
+    ],
+)
+def test_values_out_of_range_are_refused(asked: dict[str, Any]) -> None:
+    """The message names the hyperparameter."""
+    with pytest.raises(UsageError, match=next(iter(asked))):
+        plan(**asked)
+
+
+def test_the_rate_rises_and_falls() -> None:
+    """Up over the first tenth of the steps, then down to a tenth of the peak."""
+    made = plan()
+    rates = [made.learning_rate_at(step, 100) for step in range(1, 101)]
+    assert rates.index(max(rates)) == 9
+    assert max(rates) == pytest.approx(made.learning_rate)
+    assert rates[-1] == pytest.approx(0.1 * made.learning_rate)
+
+
+def test_a_plan_survives_being_written() -> None:
+    """A restarted job goes on with the same numbers."""
+    assert ResolvedHyperparameters.from_json(plan(beta=0.2, method="dpo").as_json()) == plan(beta=0.2, method="dpo")

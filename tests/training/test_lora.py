@@ -1,0 +1,131 @@
+"""The model taken apart: the same loss and gradients as the plain forward pass, for less work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftpipe.errors import NotFoundError, UsageError
+from ftpipe.modeling.chat_tokenizer import ChatTokenizer, Example
+from ftpipe.modeling.device import DeviceConfig
+from ftpipe.training.causal_lm import LanguageModel
+from ftpipe.training.hyperparameters import ResolvedHyperparameters
+from ftpipe.training.lora import add_adapter, load_base, load_tokenizer, trained_parameters
+from ftpipe.training.loss import accumulate_gradients, score, score_rows
+from tests.training.tiny_model import chat
+
+CPU = DeviceConfig("cpu", "float32")
+TEXTS = [("the app is broken", "bug"), ("paid", "a longer answer"), ("where is my bill?", "bill")]
+
+
+def plan(**changes: Any) -> ResolvedHyperparameters:
+    """A plan without dropout, so that passes can be compared."""
+    return ResolvedHyperparameters(
+        **{"n_epochs": 1, "batch_size": 4, "learning_rate_multiplier": 1, "learning_rate": 1e-3, **changes}
+    )
+
+
+def prepared(base: Path, **changes: Any) -> tuple[Any, list[Example]]:
+    """A tiny model with a non-trivial adapter, and examples with a common system prompt."""
+    import torch
+
+    model = add_adapter(load_base(base, CPU), plan(**{"lora_dropout": 0.0, **changes}), seed=3)
+    with torch.no_grad():
+        for _, tensor in trained_parameters(model):
+            tensor.add_(0.02)
+    mask = ChatTokenizer(load_tokenizer(base))
+    return model, [example for q, a in TEXTS for example in mask.examples(chat(q, a))]
+
+
+def gradients(model: Any) -> dict[str, Any]:
+    """Gradients by name, taken away from the model."""
+    found = {name: tensor.grad.clone() for name, tensor in trained_parameters(model)}
+    model.zero_grad()
+    return found
+
+
+def plain_gradients(model: Any, examples: list[Example]) -> tuple[float, dict[str, Any]]:
+    """Loss and gradients by the model's own forward pass, row by row."""
+    import torch
+
+    total = sum(example.trained for example in examples)
+    loss = 0.0
+    for example in examples:
+        ids, labels = torch.tensor([list(example.ids)]), torch.tensor([list(example.labels)])
+        part = model(input_ids=ids, labels=labels).loss * example.trained / total
+        part.backward()
+        loss += float(part.detach())
+    return loss, gradients(model)
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_loss_and_gradients_equal_the_plain_forward_pass(base: Path, share: bool) -> None:
+    """Padding, the shared start and the head on labels alone change nothing but the time."""
+    import torch
+
+    model, examples = prepared(base)
+    expected_loss, expected = plain_gradients(model, examples)
+    lm = LanguageModel(model, share=share)
+    assert lm.shares is share
+    found = accumulate_gradients(lm, examples, of_tokens=sum(example.trained for example in examples))
+    assert found.mean_loss == pytest.approx(expected_loss, rel=1e-5)
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(base: Path) -> None:
+    """Accumulation weighs tokens, not parts."""
+    import torch
+
+    model, examples = prepared(base)
+    lm, tokens = LanguageModel(model), sum(example.trained for example in examples)
+    accumulate_gradients(lm, examples, of_tokens=tokens)
+    whole = gradients(model)
+    for example in examples:
+        accumulate_gradients(lm, [example], of_tokens=tokens)
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, whole[name], rtol=1e-4, atol=1e-6)
+
+
+def test_scores_come_in_the_order_of_the_rows(base: Path) -> None:
+    """Rows are scored by length and given back in their own order."""
+    model, examples = prepared(base)
+    lm = LanguageModel(model)
+    rows = score_rows(lm, examples)
+    alone = [score(lm, [example]) for example in examples]
+    assert [row.tokens for row in rows] == [example.trained for example in examples]
+    assert [row.loss for row in rows] == pytest.approx([one.loss for one in alone], rel=1e-4)
+
+
+def test_only_the_asked_layers_are_trained(base: Path) -> None:
+    """Everything of the base stays frozen."""
+    model, _ = prepared(base, target_modules=("q_proj", "v_proj"))
+    names = [name for name, _ in trained_parameters(model)]
+    assert len(names) == 2 * 2 * 2
+    assert all("lora_" in name and ("q_proj" in name or "v_proj" in name) for name in names)
+
+
+def test_the_seed_decides_the_adapter(base: Path) -> None:
+    """The same seed starts from the same weights."""
+    import torch
+
+    first, again, other = (add_adapter(load_base(base, CPU), plan(), seed=seed) for seed in (1, 1, 2))
+    a, b, c = (dict(trained_parameters(model)) for model in (first, again, other))
+    name = next(name for name in a if "lora_A" in name)
+    assert torch.equal(a[name], b[name])
+    assert not torch.equal(a[name], c[name])
+
+
+def test_unknown_layers_are_refused(base: Path) -> None:
+    """The hint says what to name."""
+    with pytest.raises(UsageError, match="no adapter fits"):
+        add_adapter(load_base(base, CPU), plan(target_modules=("nonsense",)), seed=1)
+
+
+def test_a_base_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
+    """An unknown architecture is no traceback."""
+    (tmp_path / "config.json").write_text('{"model_type": "never-heard-of"}', encoding="utf-8")
+    with pytest.raises(NotFoundError, match="cannot be loaded"):
+        load_base(tmp_path, CPU)
