@@ -50,7 +50,7 @@ class GenerationRequest(SamplingParams):
         tools: Tool definitions as the API has them.
         max_tokens: Most tokens of the answer; ``None`` for the engine's limit.
         stop: Texts that end the answer; they are not part of it.
-        form: Grammar that the answer is held to, from ``ftpipe.inference.constrained_decoding``; ``None`` for free text.
+        form: Grammar that the answer must follow, from ``constrained_decoding``; ``None`` for free text.
         logprobs: Number of alternatives told with each token's log-probability; ``None`` for no log-probabilities.
     """
 

@@ -39,7 +39,7 @@ def cookbook(path: Path) -> int:
     return sum(min(MAX_TOKENS, length) for length in lengths)
 
 
-def format_errors(record: Any) -> list[str]:  # noqa: ANN401
+def format_errors(record: Any) -> list[str]:
     """Names of the cookbook's format checks that a record fails."""
     if not isinstance(record, dict):
         return ["data_type"]
@@ -125,7 +125,7 @@ def ftpipe_one(path: Path) -> None:
     ftpipe(path, checks="processes = 1")
 
 
-def reference() -> Any:  # noqa: ANN401  # tiktoken is imported by the dataset room only
+def reference() -> Any:  # tiktoken is imported by the dataset room only
     """The reference tokenizer o200k_base, built without a network."""
     from ftpipe.tokenization import open_tiktoken
 

@@ -31,7 +31,7 @@ def texts(seed: int) -> Iterator[str]:
     """Text files of the standard library and the installed packages, in a fixed shuffled order."""
     roots = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib")]
     files = sorted({path for root in roots for path in root.rglob("*") if path.suffix in SUFFIXES and path.is_file()})
-    random.Random(seed).shuffle(files)  # noqa: S311  # reproducible, not secret
+    random.Random(seed).shuffle(files)  # reproducible, not secret
     for path in files:
         text = path.read_text(encoding="utf-8", errors="replace")
         if len(text) > 500:
@@ -40,7 +40,7 @@ def texts(seed: int) -> Iterator[str]:
 
 def rows(seed: int = 7) -> Iterator[dict[str, object]]:
     """Chat records without end; the same seed and machine give the same ones."""
-    dice = random.Random(seed)  # noqa: S311
+    dice = random.Random(seed)
     turn = 0
     while True:
         turn += 1

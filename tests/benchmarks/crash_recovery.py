@@ -1,4 +1,6 @@
-"""``python -m tests.benchmarks.crash_recovery``: kill -9 the server or the trainer, twenty times, while three real jobs are queued.
+"""Kill -9 the server or the trainer, twenty times, while three real jobs are queued.
+
+Usage: ``python -m tests.benchmarks.crash_recovery``
 
 The server and the trainer are the real ones, on the default base. In the end every job must have succeeded, each of its
 steps told once, every kept checkpoint whole by its digests, and nothing half-written left over. Takes some minutes.
@@ -49,8 +51,8 @@ class Endpoint:
         url = json.loads((self.data / "server.json").read_text())["base_url"] + path
         data = json.dumps(body).encode() if isinstance(body, dict) else body
         headers = {"Content-Type": kind, "Authorization": f"Bearer {self.token}"}
-        request = urllib.request.Request(url, data, headers)  # noqa: S310 - our own server's address
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+        request = urllib.request.Request(url, data, headers)
+        with urllib.request.urlopen(request, timeout=60) as answer:
             found: dict[str, Any] = json.load(answer)
         return found
 
@@ -107,7 +109,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    chance, began = random.Random(asked.seed), time.monotonic()  # noqa: S311 - moments, not secrets
+    chance, began = random.Random(asked.seed), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         endpoint = Endpoint(Path(folder))
         endpoint.start()

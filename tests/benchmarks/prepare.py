@@ -1,4 +1,6 @@
-"""``python -m tests.benchmarks.prepare [--sizes 1,20,200]``: wall time, speed and memory of checking and counting a file.
+"""Wall time, speed and memory of checking and counting a file.
+
+Usage: ``python -m tests.benchmarks.prepare [--sizes 1,20,200]``
 
 Packages are compiled first, as an installation does; the fastest of two runs counts. A second table has what a start
 costs: the processor time of ``ftpipe --help`` and of ``ftpipe prepare`` on 100 rows, and the seconds to the first

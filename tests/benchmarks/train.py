@@ -1,4 +1,6 @@
-"""``python -m tests.benchmarks.train``: speed of ftpipe's trainer and of trl's SFTTrainer on the same model, data and LoRA.
+"""Speed of ftpipe's trainer and of trl's SFTTrainer on the same model, data and LoRA.
+
+Usage: ``python -m tests.benchmarks.train``
 
 Each contender trains in a process of its own, with the same base, rows, mask, rank, targets, rate, batch and epochs, in
 float32. Tokens are those of the rendered rows, without padding; loading is not timed. The work is what torch's counter

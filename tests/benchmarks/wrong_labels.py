@@ -1,8 +1,8 @@
 """How many wrong labels ``ftpipe evaluate --losses`` brings to the top: 12 answers exchanged among 200 rows.
 
-``python tests/benchmarks/wrong_labels.py FOLDER`` writes the spoilt file, trains the default model on it for three epochs at
-the embedded endpoint, ranks the rows in each way, and tells how many of the 12 are among the 20 highest. It takes some
-ten minutes on two cores without a GPU.
+``python -m tests.benchmarks.wrong_labels FOLDER`` writes the spoilt file, trains the default model on it for three
+epochs at the embedded endpoint, ranks the rows in each way, and prints how many of the 12 are among the 20 highest.
+It takes some ten minutes on two cores without a GPU.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def spoilt_rows(seed: int = SEED) -> tuple[list[dict[str, Any]], set[int]]:
     texts = [text for name in names for text in (DATA / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
     rows: list[dict[str, Any]] = [json.loads(text) for text in texts[:ROWS]]
     order = list(range(ROWS))
-    random.Random(seed).shuffle(order)  # noqa: S311 - which rows are spoilt is no secret
+    random.Random(seed).shuffle(order)
     lines: set[int] = set()
     while len(lines) < SPOILT:
         one = order.pop(0)
