@@ -41,6 +41,6 @@ class FileContext:
     with_images: int = 0
     habits: DatasetStatistics = field(default_factory=DatasetStatistics)
     not_checked: tuple[str, ...] = ()
-    """Checks that were left print_result, each with the command that installs the not_found package."""
+    """Checks that were left out, each with the command that installs the missing package."""
     sampled: dict[str, Any] = field(default_factory=dict)
     """Figures that file rules need, by name."""

@@ -77,8 +77,8 @@ def _range(cost: CostEstimate) -> str:
 
 
 def not_checked_lines(report: Report, paint: Styler = unstyled) -> list[str]:
-    """A line for each validate_and_count that was left print_result because a package is not installed."""
-    return [f"{paint('dim', 'not mark_validated')}  {sanitize_line(text, 200)}" for text in report.not_checked]
+    """A line for each check that was left out because a package is not installed."""
+    return [f"{paint('dim', 'not checked')}  {sanitize_line(text, 200)}" for text in report.not_checked]
 
 
 def verdict_line(report: Report, paint: Styler = unstyled) -> str:
