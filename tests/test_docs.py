@@ -11,12 +11,20 @@ import click
 import pytest
 
 import ftpipe
-from ftpipe import errors
 from ftpipe.cli import COMMANDS, root
 from ftpipe.cli.group import Group
+from ftpipe.registry import open_registry
+from tests.fakes.openai_client import MockOpenAI
+from tests.fakes.records import provider_over
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+GENERATED = {"commands.md", "errors.md", "rules.md"}
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")] + sorted(
+    page for page in (ROOT / "docs").glob("*.md") if page.name not in GENERATED
+)
+FOREIGN_OPTIONS = {"--strict", "--config-file", "--check", "--help", "--version"}
+"""Options of other programs that the pages name."""
 
 
 def commands(group: Group = root, path: str = "ftpipe") -> Iterator[tuple[str, click.Command, str]]:
@@ -55,34 +63,82 @@ def test_every_option_of_an_example_exists(name: str, command: click.Command, li
         assert word in known
 
 
-def test_the_readme_names_every_command() -> None:
-    """What can be typed can be found."""
-    assert [name for name in COMMANDS if f"ftpipe {name}" not in README] == []
+def examples(page: Path) -> Iterator[list[str]]:
+    """The ``ftpipe`` commands in a page's blocks of shell lines, as words after ``ftpipe``."""
+    text = page.read_text(encoding="utf-8")
+    for block in re.findall(r"```(?:sh|console|yaml)\n(.*?)```", text, flags=re.DOTALL):
+        for line in block.splitlines():
+            words = re.split(r" #|&&|\|\||[|>]", line)
+            for part in words:
+                called = re.search(r"(?:^|[\s/])ftpipe ((?![=:])\S.*)", part)
+                if called and (line.startswith("$ ") or not block.startswith("$ ")):
+                    yield called[1].split()
 
 
-def test_the_readme_names_every_exit_code() -> None:
-    """The table of codes is the table of the errors."""
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
-    codes = {kind.exit_code for kind in kinds if issubclass(kind, errors.FtpipeError)}
-    table = {int(code) for code in re.findall(r"^\| *(\d+) *\|", README, flags=re.MULTILINE)}
-    assert codes | {0} <= table
+def called_command(words: list[str]) -> tuple[str, set[str], list[str]]:
+    """The command that words call, the options that it has, and the words after its name."""
+    command: click.Command = root
+    name = "ftpipe"
+    while isinstance(command, Group) and words and words[0] in command.lazy:
+        found = command.get_command(click.Context(command), words[0])
+        assert found is not None
+        command, name, words = found, f"{name} {words[0]}", words[1:]
+    return (
+        name,
+        {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)},
+        words,
+    )
 
 
-def test_every_flag_of_the_readme_exists() -> None:
-    """No line of the README has become wrong."""
-    known = {word for _, command, _ in ALL for option in command.params for word in [*option.opts]} | {
-        "--version",
-        "--help",
-    }
-    lines = [line for line in README.splitlines() if "ftpipe " in line]
-    for word in {word for line in lines for word in re.findall(r"(?<![\w-])--[a-z][a-z-]+", line)}:
-        assert word in known, word
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_docs_call_only_commands_and_options_that_exist(page: Path) -> None:
+    """No line of a page has become wrong."""
+    for words in examples(page):
+        name, options, rest = called_command(words)
+        if name == "ftpipe":
+            assert rest[0] in {"--help", "--version", *COMMANDS}, words
+            continue
+        given = {word.partition("=")[0] for word in rest if re.match(r"-{1,2}[a-z]", word)}
+        assert given <= options | {"--help"}, words
 
 
-def test_every_path_of_the_readme_exists() -> None:
+def test_docs_name_every_command() -> None:
+    """What can be typed is shown on a page that somebody wrote, not in the reference alone."""
+    written = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert [name for name in COMMANDS if f"ftpipe {name}" not in written] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_docs_name_only_options_that_exist(page: Path) -> None:
+    """Those of the text, too."""
+    parameters = [parameter for _, command, _ in ALL for parameter in command.params]
+    known = {word for one in parameters for word in (*one.opts, *one.secondary_opts)} | FOREIGN_OPTIONS
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    spans = "\n".join(re.findall(r"`([^`\n]+)`", text))
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", spans)) <= known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_docs_name_only_paths_that_exist(page: Path) -> None:
     """The map of the code is the code."""
-    named = set(re.findall(r"`((?:ftpipe|tests|configs|data)/[\w./-]*)`", README))
+    named = set(re.findall(r"`((?:ftpipe|tests|configs|data|docs|\.github|\.ci)/[\w./-]*)`", page.read_text("utf-8")))
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_readme_library_example_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The ten lines work as they stand, against an endpoint and a registry in memory; the docs show the same lines."""
+    block = re.search(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert block is not None
+    assert block[0] in (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(ROOT)
+    registry = open_registry(tmp_path / "registry.db")
+    provider = provider_over(MockOpenAI(statuses=["succeeded"]), last_day_to_create=None)
+    monkeypatch.setattr(ftpipe, "open_registry", lambda: registry, raising=False)
+    monkeypatch.setattr(ftpipe, "open_provider", {"local": provider}.__getitem__, raising=False)
+    printed: list[str] = []
+    exec(compile(block[1], "README.md", "exec"), {"print": printed.append})
+    assert len(printed) == 1
+    assert printed[0].startswith("ft:")
 
 
 def test_the_version_is_the_same_everywhere() -> None:
