@@ -14,7 +14,7 @@ import ftpipe
 from ftpipe.cli import COMMANDS, root
 from ftpipe.cli.group import Group
 from ftpipe.registry import open_registry
-from tests.fakes.openai_client import MockOpenAI
+from tests.fakes.openai_client import FakeOpenAI
 from tests.fakes.records import provider_over
 
 ROOT = Path(__file__).parent.parent
@@ -132,7 +132,7 @@ def test_readme_library_example_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert block[0] in (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
     monkeypatch.chdir(ROOT)
     registry = open_registry(tmp_path / "registry.db")
-    provider = provider_over(MockOpenAI(statuses=["succeeded"]), last_day_to_create=None)
+    provider = provider_over(FakeOpenAI(statuses=["succeeded"]), last_day_to_create=None)
     monkeypatch.setattr(ftpipe, "open_registry", lambda: registry, raising=False)
     monkeypatch.setattr(ftpipe, "open_provider", {"local": provider}.__getitem__, raising=False)
     printed: list[str] = []

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from ftpipe import errors
 from ftpipe.cli import root
 from ftpipe.cli.group import Group
-from ftpipe.reports.meanings import MEANINGS
+from ftpipe.reports.error_codes import ERROR_EXPLANATIONS
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -155,7 +155,7 @@ def errors_page() -> str:
         parts.append(f"| `{kind.code}` | {kind.exit_code} | {kind.paid} | `{kind.__name__}` | {_escape(text)} |\n")
     parts.append("\n## Codes of endpoints\n\nWhat a failed job or a refused request means, and what to do next.\n\n")
     parts.append("| code | means | next | checks that find it before |\n|---|---|---|---|\n")
-    for code, meaning in MEANINGS.items():
+    for code, meaning in ERROR_EXPLANATIONS.items():
         rules = ", ".join(f"[{rule}](rules.md)" for rule in meaning.rules) or "–"
         parts.append(f"| `{code}` | {_escape(meaning.what)} | {_escape(meaning.next)} | {rules} |\n")
     return "".join(parts)
