@@ -69,7 +69,7 @@ def check_settings(
 
 
 @contextmanager
-def findings_writer(session: CliContext, form: str, path: Path | None) -> Iterator[Callable[[Finding], None] | None]:
+def findings_writer(context: CliContext, form: str, path: Path | None) -> Iterator[Callable[[Finding], None] | None]:
     """Where every finding goes, one JSON object a line: to stdout, to a file, or nowhere.
 
     Raises:
@@ -78,21 +78,21 @@ def findings_writer(session: CliContext, form: str, path: Path | None) -> Iterat
     from ftpipe.reports.ci_formats import ndjson_line
 
     if path is None:
-        yield (lambda finding: session.print_result(session.redact(ndjson_line(finding)))) if form == "ndjson" else None
+        yield (lambda finding: context.print_result(context.redact(ndjson_line(finding)))) if form == "ndjson" else None
         return
     try:
         with path.open("w", encoding="ascii") as file:
 
             def write(finding: Finding) -> None:
-                line = session.redact(ndjson_line(finding))
+                line = context.redact(ndjson_line(finding))
                 file.write(f"{line}\n")
                 if form == "ndjson":
-                    session.print_result(line)
+                    context.print_result(line)
 
             yield write
     except OSError as exc:
         raise LocalStateError(f"{path} cannot be written: {exc.strerror}", "check the folder and the disk") from exc
-    session.add(findings_file=path)
+    context.add(findings_file=path)
 
 
 def _codes(text: str | None) -> tuple[str, ...] | None:

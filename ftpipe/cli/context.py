@@ -107,7 +107,7 @@ class CliContext:
             return text
         return click.style(text, **_STYLES[style])
 
-    def paint_err(self, style: str, text: str) -> str:
+    def style_err(self, style: str, text: str) -> str:
         """Colour for stderr, in the shape that reports take."""
         return self.style(style, text, err=True)
 
@@ -178,4 +178,4 @@ class CliContext:
             raise UsageError("not confirmed: nothing was sent, nothing was spent", f"add {flag} to go ahead unasked")
 
 
-pass_session = click.make_pass_decorator(CliContext)
+pass_cli_context = click.make_pass_decorator(CliContext)

@@ -52,17 +52,17 @@ def resolve_for_prepare(settings: Settings, *, given: Path | None) -> DatasetReq
     rules = (
         config.provider or (provider_for_model(settings, config.model) if config.model else None) or STRICTEST_TARGET
     )
-    return _asked(settings, data, config.validation, _profile(settings, rules), provider=config.provider)
+    return _request(settings, data, config.validation, _profile(settings, rules), provider=config.provider)
 
 
-def resolve_for_train(settings: Settings, session: CliContext, *, given: Path | None) -> DatasetRequest:
+def resolve_for_train(settings: Settings, context: CliContext, *, given: Path | None) -> DatasetRequest:
     """What ``train`` works on; without a provider it is the free one, unless the model lives elsewhere.
 
     Raises:
         UsageError: There is no dataset, no file under its name, or a hosted model without a provider.
     """
     config = settings.config
-    data, validation = _training_files(settings, session, given)
+    data, validation = _training_files(settings, context, given)
     home = provider_for_model(settings, config.model) if config.model else None
     if config.provider is None and home not in (None, LOCAL_PROVIDER):
         raise UsageError(
@@ -70,10 +70,10 @@ def resolve_for_train(settings: Settings, session: CliContext, *, given: Path | 
             f"--provider {home} trains there for money, --provider {LOCAL_PROVIDER} a model on this machine for free",
         )
     provider = config.provider or LOCAL_PROVIDER
-    return _asked(settings, data, validation, _profile(settings, provider), provider=provider)
+    return _request(settings, data, validation, _profile(settings, provider), provider=provider)
 
 
-def _asked(
+def _request(
     settings: Settings, data: Path, validation: Path | None, profile: Profile, *, provider: str | None
 ) -> DatasetRequest:
     epochs = settings.config.hyperparameters.n_epochs
@@ -90,17 +90,17 @@ def _asked(
     )
 
 
-def _training_files(settings: Settings, session: CliContext, given: Path | None) -> tuple[Path, Path | None]:
+def _training_files(settings: Settings, context: CliContext, given: Path | None) -> tuple[Path, Path | None]:
     config, origins = settings.config, settings.origins
     if given is not None:
         return given, config.validation
-    is_named = session.config_path is not None or origins.get("data") == "FTPIPE_DATA"
+    is_named = context.config_path is not None or origins.get("data") == "FTPIPE_DATA"
     last = prepared.latest()
     if config.data is not None and (is_named or last is None):
         return config.data, config.validation
     if last is None:
         raise UsageError("no dataset was named, and none was prepared", "ftpipe train FILE")
-    session.print_status(f"training with the dataset prepared last: {last.train}")
+    context.print_status(f"training with the dataset prepared last: {last.train}")
     return last.train, last.validation if "validation" not in origins else config.validation
 
 
@@ -140,9 +140,9 @@ def provider_for_model(settings: Settings, model: str) -> str | None:
 
 
 def validate_and_count(
-    session: CliContext,
+    context: CliContext,
     settings: Settings,
-    asked: DatasetRequest,
+    request: DatasetRequest,
     rules: CheckSettings | None = None,
     *,
     test: Path | None = None,
@@ -153,9 +153,9 @@ def validate_and_count(
     """Validate and count, with a progress bar on a terminal; nothing is sent anywhere.
 
     Args:
-        session: Where progress goes.
+        context: Where progress goes.
         settings: The configuration.
-        asked: What is looked at.
+        request: The dataset to check.
         rules: Which rules, how strict; those of the configuration by default.
         test: A held-out file that must not leak into the training file.
         max_cost: More than this is a finding.
@@ -172,26 +172,26 @@ def validate_and_count(
     from ftpipe.stages.validate import validate
 
     chosen = rules or check_settings(settings.config)
-    with file_progress(session, "checking", asked.data) as progress:
+    with file_progress(context, "checking", request.data) as progress:
         report = validate(
-            asked.data,
-            target=asked.target,
-            method=asked.method,
-            model=asked.model,
-            validation=asked.validation,
+            request.data,
+            target=request.target,
+            method=request.method,
+            model=request.model,
+            validation=request.validation,
             test=test,
             settings=chosen,
             for_job=for_job,
             on_progress=progress,
             on_finding=on_finding,
-            on_first=first_finding_printer(session, asked.data),
+            on_first=first_finding_printer(context, request.data),
         )
-    with file_progress(session, "counting", asked.data) as progress:
+    with file_progress(context, "counting", request.data) as progress:
         return count(
             report,
-            model=asked.model,
-            epochs=asked.epochs,
-            prices=PriceTable.load(settings.config.prices, target=asked.target),
+            model=request.model,
+            epochs=request.epochs,
+            prices=PriceTable.load(settings.config.prices, target=request.target),
             max_cost=max_cost,
             settings=chosen,
             on_progress=progress,
@@ -199,14 +199,14 @@ def validate_and_count(
         )
 
 
-def spec_of(settings: Settings, asked: DatasetRequest, report: Report) -> RunSpec:
+def spec_of(settings: Settings, request: DatasetRequest, report: Report) -> RunSpec:
     """The run that this call asks for."""
     config = settings.config
     return RunSpec(
-        provider=asked.provider or LOCAL_PROVIDER,
-        data=asked.data,
-        validation=asked.validation,
-        model=asked.model,
+        provider=request.provider or LOCAL_PROVIDER,
+        data=request.data,
+        validation=request.validation,
+        model=request.model,
         method=report.method,
         hyperparameters=config.hyperparameters,
         suffix=config.suffix,

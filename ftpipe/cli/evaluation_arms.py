@@ -36,12 +36,12 @@ class EvaluationArms:
 
 
 def resolve_arms(
-    session: CliContext, settings: Settings, models: Sequence[str], *, against: str | None, prompt: Path | None
+    context: CliContext, settings: Settings, models: Sequence[str], *, against: str | None, prompt: Path | None
 ) -> EvaluationArms:
     """The baseline, the baseline under a better prompt where one is given, and the models.
 
     Args:
-        session: Opens the registry.
+        context: Opens the registry.
         settings: The configuration.
         models: Names, aliases or job ids.
         against: The baseline; the first model's own base where it is ``None``.
@@ -50,7 +50,7 @@ def resolve_arms(
     Raises:
         UsageError: A baseline is missing, or the models answer at different endpoints.
     """
-    registry = session.registry(settings)
+    registry = context.registry(settings)
     found = {name: _known(registry, name) for name in [*models, *([against] if against else [])]}
     first = found[models[0]]
     if against is None and first is None:
@@ -112,12 +112,12 @@ def _prompted(baseline: Arm, prompt: Path) -> Arm:
 
 
 @contextmanager
-def answers_progress(session: CliContext) -> Iterator[Progress]:
+def answers_progress(context: CliContext) -> Iterator[Progress]:
     """Progress in answers: a bar on a terminal, a line now and then elsewhere."""
-    if session.quiet:
+    if context.quiet:
         yield lambda _done, _total: None
     elif not sys.stderr.isatty():
-        yield _lines(session)
+        yield _lines(context)
     else:
         from rich import progress as parts
 
@@ -129,18 +129,18 @@ def answers_progress(session: CliContext) -> Iterator[Progress]:
             parts.MofNCompleteColumn(),
             parts.TimeRemainingColumn(),
         )
-        with parts.Progress(*columns, console=console(session), transient=True) as bars:
+        with parts.Progress(*columns, console=console(context), transient=True) as bars:
             task = bars.add_task("asking", total=None)
             yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
-def _lines(session: CliContext) -> Progress:
+def _lines(context: CliContext) -> Progress:
     last = [time.monotonic()]
 
     def tell(done: int, total: int) -> None:
         now = time.monotonic()
         if now - last[0] >= LINE_SECONDS:
             last[0] = now
-            session.print_status(f"asking: {done:,} of {total:,} answers")
+            context.print_status(f"asking: {done:,} of {total:,} answers")
 
     return tell

@@ -20,10 +20,10 @@ _SHARED: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
 )
 
 
-def _remember(context: click.Context, parameter: click.Parameter, value: object) -> object:
-    session = context.ensure_object(CliContext)
+def _remember(ctx: click.Context, parameter: click.Parameter, value: object) -> object:
+    context = ctx.ensure_object(CliContext)
     if value and parameter.name:
-        setattr(session, parameter.name, value)
+        setattr(context, parameter.name, value)
     return value
 
 
@@ -57,7 +57,7 @@ class Command(click.Command):
         self.params = [*self.params, *shared_options()]
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """Name the command to the session first, so that even a wrong option is reported under its name."""
+        """Name the command to the context first, so that even a wrong option is reported under its name."""
         parent = kwargs.get("parent")
         if parent is not None:
             parent.ensure_object(CliContext).command = _dotted(parent, str(args[0]))
@@ -73,9 +73,9 @@ def _dotted(parent: click.Context, name: str) -> str:
 
 
 @click.pass_context
-def _help_when_alone(context: click.Context) -> None:
-    if context.invoked_subcommand is None:
-        click.echo(context.get_help())
+def _help_when_alone(ctx: click.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 class Group(click.Group):

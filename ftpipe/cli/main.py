@@ -48,66 +48,66 @@ class InternalError(FtpipeError):
     paid = "unknown"
 
 
-def execute(root: click.Group, argv: Sequence[str], session: CliContext | None = None) -> int:
+def execute(root: click.Group, argv: Sequence[str], context: CliContext | None = None) -> int:
     """Run one command line and return its exit code; nothing but the document reaches stdout under ``--json``.
 
     Args:
         root: The outermost group.
         argv: Words after the program's name.
-        session: What the commands get; a fresh one by default.
+        context: What the commands get; a fresh one by default.
     """
-    session = session or CliContext()
+    context = context or CliContext()
     words = list(argv[: argv.index("--")] if "--" in argv else argv)
-    session.json = session.json or "--json" in words
-    session.debug = "--debug" in words
+    context.json = context.json or "--json" in words
+    context.debug = "--debug" in words
     _replace_unencodable_output()
     try:
-        code = _run(root, list(argv), session)
+        code = _run(root, list(argv), context)
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     finally:
-        session.close()
+        context.close()
     return code
 
 
-def _run(root: click.Group, argv: list[str], session: CliContext) -> int:
+def _run(root: click.Group, argv: list[str], context: CliContext) -> int:
     error: FtpipeError | None = None
     try:
-        with root.make_context("ftpipe", argv, obj=session) as context:
-            root.invoke(context)
+        with root.make_context("ftpipe", argv, obj=context) as ctx:
+            root.invoke(ctx)
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except (Exception, KeyboardInterrupt) as raised:  # the one place where every error becomes a code
         if isinstance(raised, BrokenPipeError):
             raise
-        error = to_ftpipe_error(raised, session)
-        if session.debug:
-            _trace(raised, session)
-        _report(error, session)
-    if session.json and (session.fields or error):
+        error = to_ftpipe_error(raised, context)
+        if context.debug:
+            _trace(raised, context)
+        _report(error, context)
+    if context.json and (context.fields or error):
         from ftpipe.reports.json_output import dump, envelope
 
-        document = envelope(session.command, session.fields, error, ok=session.exit_code in (0, STILL_RUNNING))
-        click.echo(session.redact(dump(document)))
-    return session.exit_code if error is None else error.exit_code
+        document = envelope(context.command, context.fields, error, ok=context.exit_code in (0, STILL_RUNNING))
+        click.echo(context.redact(dump(document)))
+    return context.exit_code if error is None else error.exit_code
 
 
-def _trace(raised: BaseException, session: CliContext) -> None:
+def _trace(raised: BaseException, context: CliContext) -> None:
     import traceback
 
     from ftpipe.formatting import sanitize_block
 
-    click.echo(session.redact(sanitize_block("".join(traceback.format_exception(raised)))), err=True)
+    click.echo(context.redact(sanitize_block("".join(traceback.format_exception(raised)))), err=True)
 
 
-def to_ftpipe_error(raised: BaseException, session: CliContext) -> FtpipeError:
+def to_ftpipe_error(raised: BaseException, context: CliContext) -> FtpipeError:
     """Any exception as a child of the error tree."""
     if isinstance(raised, FtpipeError):
         return raised
     if isinstance(raised, KeyboardInterrupt | click.Abort | EOFError):
-        return InterruptedRunError(session.interrupt_message, session.resume_hint)
+        return InterruptedRunError(context.interrupt_message, context.resume_hint)
     if isinstance(raised, click.ClickException):
         return _usage(raised)
     if isinstance(raised, ModuleNotFoundError) and (name := (raised.name or "").partition(".")[0]) in _EXTRAS:
@@ -122,29 +122,29 @@ def to_ftpipe_error(raised: BaseException, session: CliContext) -> FtpipeError:
     return InternalError(
         f"ftpipe stumbled over itself: {type(raised).__name__}: {raised}",
         "run it again with --debug, and report what it shows"
-        + (f"; {session.resume_hint}" if session.resume_hint.startswith("ftpipe ") else ""),
+        + (f"; {context.resume_hint}" if context.resume_hint.startswith("ftpipe ") else ""),
     )
 
 
 def _usage(raised: click.ClickException) -> UsageError:
     message = raised.format_message().strip().rstrip(".")
-    context = raised.ctx if isinstance(raised, click.UsageError) else None
+    ctx = raised.ctx if isinstance(raised, click.UsageError) else None
     if isinstance(raised, click.NoSuchOption) and raised.possibilities:
         message = f"there is no option {raised.option_name}; did you mean {sorted(raised.possibilities)[0]}?"
-    return UsageError(message, f"`{context.command_path} --help` shows how" if context else "`ftpipe --help` shows how")
+    return UsageError(message, f"`{ctx.command_path} --help` shows how" if ctx else "`ftpipe --help` shows how")
 
 
-def _report(error: FtpipeError, session: CliContext) -> None:
+def _report(error: FtpipeError, context: CliContext) -> None:
     from ftpipe.formatting import sanitize_line
 
     is_interrupt = isinstance(error, InterruptedRunError)
-    label = session.paint_err("warning", "stopped:") if is_interrupt else session.paint_err("error", "error:")
+    label = context.style_err("warning", "stopped:") if is_interrupt else context.style_err("error", "error:")
     if is_interrupt and sys.stderr.isatty():
         click.echo(err=True)  # the terminal has written ^C
     lines = [f"{label} {sanitize_line(error.message, 600)}"]
     if error.hint:
-        lines.append(f"{session.paint_err('dim', '  next:')} {sanitize_line(error.hint, 400)}")
-    session.print_always(lines)
+        lines.append(f"{context.style_err('dim', '  next:')} {sanitize_line(error.hint, 400)}")
+    context.print_always(lines)
 
 
 def _replace_unencodable_output() -> None:

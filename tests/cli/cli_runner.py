@@ -35,8 +35,8 @@ class CommandResult:
         return json.loads(self.out)
 
 
-class FakeSession(CliContext):
-    """A session whose every provider is one mocked endpoint, and whose clock stands still."""
+class FakeCliContext(CliContext):
+    """A context whose every provider is one mocked endpoint, and whose clock stands still."""
 
     server: FakeOpenAI
     answers: bool | None
@@ -61,10 +61,10 @@ class CliEnvironment:
 
     def run(self, *argv: str) -> CommandResult:
         """Type a command line."""
-        session = FakeSession()
-        session.server = self.server
+        context = FakeCliContext()
+        context.server = self.server
         self._read()
-        code = execute(root, argv, session)
+        code = execute(root, argv, context)
         out, err = self._read()
         return CommandResult(code, out, err)
 

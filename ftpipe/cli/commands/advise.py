@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ftpipe.cli import options
-from ftpipe.cli.context import CliContext, pass_session
+from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command
 from ftpipe.config import Settings
 
@@ -84,8 +84,8 @@ facts = options.combine_options(
 @click.option("--train-price", type=click.FloatRange(min=0), metavar="X", help="Per million trained tokens and epoch.")
 @click.option("--ends", metavar="DATE", help="Day on which the tuned model would stop answering; none for never.")
 @facts
-@pass_session
-def advise(session: CliContext, /, data: Path | None, path: Path | None, **flags: Any) -> None:
+@pass_cli_context
+def advise(context: CliContext, /, data: Path | None, path: Path | None, **flags: Any) -> None:
     """Say whether to retrieve, prompt or fine-tune, why, what it costs, and what would change the answer.
 
     DATA is read for its number of examples and tokens. On a terminal, what no flag says is asked.
@@ -94,17 +94,17 @@ def advise(session: CliContext, /, data: Path | None, path: Path | None, **flags
     from ftpipe.reports.advice import advice_lines
     from ftpipe.reports.json_output import plain_data
 
-    settings = session.settings()
+    settings = context.settings()
     known = {name: value for name, value in flags.items() if value is not None}
     known = read_answers(path) | known
     today = datetime.now(UTC).date()
-    if not path and not (set(known) & {*YES_NO, *AMOUNTS}) and sys.stdin.isatty() and not session.json:
+    if not path and not (set(known) & {*YES_NO, *AMOUNTS}) and sys.stdin.isatty() and not context.json:
         known |= interview(known)
     case = situation(settings, known, read_data(data, known), today=today)
     advice = advice_for(case)
     document: Any = plain_data(advice.model_dump(mode="json"))
-    session.add(advice=document, situation=case.model_dump(mode="json", exclude_none=True))
-    session.print_result(advice_lines(document, session.style))
+    context.add(advice=document, situation=case.model_dump(mode="json", exclude_none=True))
+    context.print_result(advice_lines(document, context.style))
 
 
 def read_answers(path: Path | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ftpipe.cli.context import CliContext, pass_session
+from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.dataset_request import LOCAL_PROVIDER
 from ftpipe.cli.group import Command
 from ftpipe.errors import UsageError
@@ -29,34 +29,34 @@ Messages = list[dict[str, Any]]
 @click.option("--temperature", type=click.FloatRange(0, 2), default=0.0, show_default=True, help="0 is the likeliest.")
 @click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="Longest answer.")
 @click.option("--provider", metavar="NAME", help="Where the model answers, if the registry does not know it.")
-@pass_session
-def chat(session: CliContext, /, model: str | None, message: str | None, system: str | None, **flags: Any) -> None:
+@pass_cli_context
+def chat(context: CliContext, /, model: str | None, message: str | None, system: str | None, **flags: Any) -> None:
     """Talk to MODEL: a registered name, alias or job id, or any model of the provider; the newest where not given.
 
     A tuned model knows its task by the system message that it was trained with, so that one is used by default.
     """
-    provider, name, trained = find(session, model, flags.pop("provider"))
+    provider, name, trained = find(context, model, flags.pop("provider"))
     sampling = {key: value for key, value in flags.items() if value is not None}
     system = trained if system is None else system
     opening: Messages = [{"role": "system", "content": system}] if system else []
-    if message is None and sys.stdin.isatty() and not session.json:
-        converse(session, provider, name, opening, sampling)
+    if message is None and sys.stdin.isatty() and not context.json:
+        converse(context, provider, name, opening, sampling)
         return
     text = message if message is not None else sys.stdin.read().strip()
     if not text:
         raise UsageError("there is no message to send", "ftpipe chat MODEL -m TEXT")
     asked = [*opening, {"role": "user", "content": text}]
-    session.add(model=name, answer=answer(session, provider, name, asked, sampling))
+    context.add(model=name, answer=answer(context, provider, name, asked, sampling))
 
 
-def find(session: CliContext, model: str | None, where: str | None) -> tuple[Provider, str, str]:
+def find(context: CliContext, model: str | None, where: str | None) -> tuple[Provider, str, str]:
     """The endpoint, the model's own name there, and the system message that it was trained with.
 
     Raises:
         UsageError: No model was named, and none is registered.
     """
-    settings = session.settings({"provider": where})
-    registry = session.registry(settings)
+    settings = context.settings({"provider": where})
+    registry = context.registry(settings)
     try:
         known = registry.model(model) if model else next(iter(registry.models(1)), None)
     except UsageError:
@@ -66,7 +66,7 @@ def find(session: CliContext, model: str | None, where: str | None) -> tuple[Pro
     name = str(model) if known is None or (model in {c.model for c in known.checkpoints}) else known.id
     default = known.provider if known else settings.config.provider or LOCAL_PROVIDER
     trained = trained_system(registry, known) if known else ""
-    return session.provider(where or default, settings), name, trained
+    return context.provider(where or default, settings), name, trained
 
 
 def trained_system(registry: Registry, model: Model) -> str:
@@ -85,15 +85,15 @@ def trained_system(registry: Registry, model: Model) -> str:
     return content if isinstance(content, str) else ""
 
 
-def answer(session: CliContext, provider: Provider, name: str, asked: Messages, sampling: dict[str, Any]) -> str:
+def answer(context: CliContext, provider: Provider, name: str, asked: Messages, sampling: dict[str, Any]) -> str:
     """Stream one answer to stdout, made safe for the terminal, and return it as it came."""
     pieces: list[str] = []
-    session.interrupt_message = "interrupted; the answer is not complete"
+    context.interrupt_message = "interrupted; the answer is not complete"
     for piece in _stream(provider, name, asked, sampling):
         pieces.append(piece)
-        if not session.json:
-            click.echo(session.redact(sanitize_block(piece)), nl=False)
-    session.print_result("")
+        if not context.json:
+            click.echo(context.redact(sanitize_block(piece)), nl=False)
+    context.print_result("")
     return "".join(pieces)
 
 
@@ -101,19 +101,19 @@ def _stream(provider: Provider, name: str, asked: Messages, sampling: dict[str, 
     return provider.models.stream(name, asked, **sampling)
 
 
-def converse(session: CliContext, provider: Provider, name: str, opening: Messages, sampling: dict[str, Any]) -> None:
+def converse(context: CliContext, provider: Provider, name: str, opening: Messages, sampling: dict[str, Any]) -> None:
     """Questions and answers until Ctrl-D; Ctrl-C stops an answer, and twice leaves."""
-    session.print_status(
-        f"{session.paint_err('dim', f'talking to {sanitize_block(name)}; an empty line or Ctrl-D ends it')}"
+    context.print_status(
+        f"{context.style_err('dim', f'talking to {sanitize_block(name)}; an empty line or Ctrl-D ends it')}"
     )
     said = list(opening)
     while True:
         try:
             text = input("> ").strip()
         except EOFError:
-            session.print_status("")
+            context.print_status("")
             return
         if not text:
             return
         said.append({"role": "user", "content": text})
-        said.append({"role": "assistant", "content": answer(session, provider, name, said, sampling)})
+        said.append({"role": "assistant", "content": answer(context, provider, name, said, sampling)})

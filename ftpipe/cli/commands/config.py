@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import click
 
-from ftpipe.cli.context import CliContext, pass_session
+from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command, Group
 from ftpipe.config import RunConfig, Settings, setting_keys
 from ftpipe.formatting import format_table, sanitize_line
@@ -42,13 +42,13 @@ def _value(config: RunConfig, key: str) -> object:
 
 
 @click.command(cls=Command, example="ftpipe config show\nFTPIPE_EPOCHS=3 ftpipe config show --json")
-@pass_session
-def show(session: CliContext) -> None:
+@pass_cli_context
+def show(context: CliContext) -> None:
     """Show every setting, its value, and where it comes from."""
-    rows = list(rows_of(session.settings()))
-    session.add(settings={key: {"value": value, "origin": origin} for key, value, origin in rows})
-    shown = [(key, _text(value), session.style("dim", sanitize_line(origin, 120))) for key, value, origin in rows]
-    session.print_result(format_table(shown))
+    rows = list(rows_of(context.settings()))
+    context.add(settings={key: {"value": value, "origin": origin} for key, value, origin in rows})
+    shown = [(key, _text(value), context.style("dim", sanitize_line(origin, 120))) for key, value, origin in rows]
+    context.print_result(format_table(shown))
 
 
 def _text(value: object) -> str:
@@ -58,10 +58,10 @@ def _text(value: object) -> str:
 
 
 @click.command(cls=Command, example="ftpipe config path")
-@pass_session
-def path(session: CliContext) -> None:
+@pass_cli_context
+def path(context: CliContext) -> None:
     """Show the files and folders that ftpipe uses here."""
-    settings = session.settings()
+    settings = context.settings()
     places = {
         "config": settings.path,
         "state": state_dir(),
@@ -69,5 +69,5 @@ def path(session: CliContext) -> None:
         "home": home(),
     }
     shown = {name: _PASSWORD.sub(r"\1***@", str(place)) if place else None for name, place in places.items()}
-    session.add(paths=shown)
-    session.print_result(format_table((name, sanitize_line(place or "none", 300)) for name, place in shown.items()))
+    context.add(paths=shown)
+    context.print_result(format_table((name, sanitize_line(place or "none", 300)) for name, place in shown.items()))

@@ -8,7 +8,7 @@ from shlex import quote
 import click
 
 from ftpipe.cli import options
-from ftpipe.cli.context import CliContext, pass_session
+from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.dataset_request import require_file
 from ftpipe.cli.group import Command
 from ftpipe.errors import UsageError
@@ -23,8 +23,8 @@ SHOWN = 10
 @click.option("-o", "--output", type=options.FILE, metavar="FILE", help="The new file; beside DATA where not given.")
 @click.option("--system", default="", metavar="TEXT", help="System message for every dialogue that has none.")
 @click.option("--columns", metavar="Q,A", help="The columns of question and answer, where they cannot be guessed.")
-@pass_session
-def convert(session: CliContext, data: Path, output: Path | None, system: str, columns: str | None) -> None:
+@pass_cli_context
+def convert(context: CliContext, data: Path, output: Path | None, system: str, columns: str | None) -> None:
     """Write the records of DATA as chat JSONL. The old file stays as it is."""
     from ftpipe.dataset.convert import convert as convert_file
 
@@ -34,13 +34,13 @@ def convert(session: CliContext, data: Path, output: Path | None, system: str, c
         raise UsageError(f"--columns names {plural(len(named), 'column')}, not two", "--columns question,answer")
     target = output or data.with_name(f"{data.stem}.chat.jsonl")
     done = convert_file(data, target, system=system, columns=(named[0], named[1]) if named else None)
-    session.add(**done._asdict() | {"skipped": [row._asdict() for row in done.skipped]})
-    session.print_result(
+    context.add(**done._asdict() | {"skipped": [row._asdict() for row in done.skipped]})
+    context.print_result(
         f"{sanitize_line(done.output, 300)}  {plural(done.records, 'record')} from {sanitize_line(done.source, 60)}"
     )
     if done.skipped_total:
-        session.print_status(f"{plural(done.skipped_total, 'row')} left out:")
-        session.print_status([f"  {sanitize_line(row, 300)}" for row in done.skipped[:SHOWN]])
+        context.print_status(f"{plural(done.skipped_total, 'row')} left out:")
+        context.print_status([f"  {sanitize_line(row, 300)}" for row in done.skipped[:SHOWN]])
         if done.skipped_total > SHOWN:
-            session.print_status(f"  … and {done.skipped_total - SHOWN:,} more")
-    session.print_status(f"{session.paint_err('bold', 'Next:')} ftpipe prepare {quote(str(done.output))}")
+            context.print_status(f"  … and {done.skipped_total - SHOWN:,} more")
+    context.print_status(f"{context.style_err('bold', 'Next:')} ftpipe prepare {quote(str(done.output))}")

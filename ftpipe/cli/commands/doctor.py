@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ftpipe.cli.context import CliContext, pass_session
+from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.dataset_request import LOCAL_PROVIDER
 from ftpipe.cli.group import Command
 from ftpipe.config import Settings
@@ -25,42 +25,42 @@ _MARKS = {"ok": ("ok", "✓"), "warn": ("warning", "!"), "bad": ("error", "✗")
 @click.option(
     "--repair", is_flag=True, help="Move a damaged registry aside; rebuild it from its copy and the provider's jobs."
 )
-@pass_session
-def doctor(session: CliContext, online: bool, provider: str | None, repair: bool) -> None:
+@pass_cli_context
+def doctor(context: CliContext, online: bool, provider: str | None, repair: bool) -> None:
     """Look at everything that ftpipe needs; ends with 1 where something is broken.
 
     Nothing is changed, but by --repair, and nothing is ever deleted.
     """
-    settings = session.settings({"provider": provider})
+    settings = context.settings({"provider": provider})
     if repair:
-        repair_registry(session, settings)
+        repair_registry(context, settings)
     found: list[CheckResult] = []
-    for finding in run_offline_checks(settings, lambda: session.registry(settings)):
-        found.append(show(session, finding))
+    for finding in run_offline_checks(settings, lambda: context.registry(settings)):
+        found.append(show(context, finding))
     if online:
         name = settings.config.provider or LOCAL_PROVIDER
-        found += [show(session, finding) for finding in run_online_checks(settings, name, session.environment())]
-    session.add(checks=[vars(finding) for finding in found])
+        found += [show(context, finding) for finding in run_online_checks(settings, name, context.environment())]
+    context.add(checks=[vars(finding) for finding in found])
     bad = sum(finding.state == "bad" for finding in found)
-    session.exit_code = 1 if bad else 0
-    session.add(broken=bad)
+    context.exit_code = 1 if bad else 0
+    context.add(broken=bad)
     warned = sum(finding.state == "warn" for finding in found)
     verdict = f"{plural(bad, 'thing is', 'things are')} broken" if bad else "nothing is broken"
-    session.print_status(f"\n{verdict}" + (f", {plural(warned, 'warning')}" if warned else ""))
+    context.print_status(f"\n{verdict}" + (f", {plural(warned, 'warning')}" if warned else ""))
 
 
-def show(session: CliContext, finding: CheckResult) -> CheckResult:
+def show(context: CliContext, finding: CheckResult) -> CheckResult:
     """Write one line, and under it what to do."""
     style, mark = _MARKS[finding.state]
-    session.print_result(
-        f"{session.style(style, mark)} {finding.name:<10} {sanitize_line(session.redact(finding.text), 300)}"
+    context.print_result(
+        f"{context.style(style, mark)} {finding.name:<10} {sanitize_line(context.redact(finding.text), 300)}"
     )
     if finding.hint:
-        session.print_result(f"  {'':<10} {session.style('dim', '→ ' + sanitize_line(finding.hint, 300))}")
+        context.print_result(f"  {'':<10} {context.style('dim', '→ ' + sanitize_line(finding.hint, 300))}")
     return finding
 
 
-def repair_registry(session: CliContext, settings: Settings) -> None:
+def repair_registry(context: CliContext, settings: Settings) -> None:
     """Move the registry aside if it is damaged; take what its copy tells and the provider lists into a new one.
 
     Raises:
@@ -73,20 +73,20 @@ def repair_registry(session: CliContext, settings: Settings) -> None:
         raise UsageError("the registry is on a database server", "restore it with the server's own tools")
     path = Path(named.removeprefix("sqlite:///"))
     try:
-        verify(session.registry(settings))
+        verify(context.registry(settings))
     except LocalStateError as error:
-        session.print_status(sanitize_line(error.message, 300))
+        context.print_status(sanitize_line(error.message, 300))
         aside = quarantine_database(path)
-        session.add(moved_to=aside)
-        session.print_status(f"moved it to {sanitize_line(aside, 300)}")
+        context.add(moved_to=aside)
+        context.print_status(f"moved it to {sanitize_line(aside, 300)}")
     name = settings.config.provider or LOCAL_PROVIDER
     try:
-        providers = [session.provider(name, settings)]
+        providers = [context.provider(name, settings)]
     except FtpipeError as error:  # without a key the rest of the repair is still worth having
-        session.print_status(f"{name} is not asked: {sanitize_line(error.message, 300)}")
+        context.print_status(f"{name} is not asked: {sanitize_line(error.message, 300)}")
         providers = []
     runs = rebuild(
-        session.registry(settings), providers, say=lambda text: session.print_status(sanitize_line(text, 300))
+        context.registry(settings), providers, say=lambda text: context.print_status(sanitize_line(text, 300))
     )
-    session.add(adopted=[run.id for run in runs])
-    session.print_status(f"{plural(len(runs), 'job')} of {name} in the registry\n")
+    context.add(adopted=[run.id for run in runs])
+    context.print_status(f"{plural(len(runs), 'job')} of {name} in the registry\n")

@@ -9,7 +9,7 @@ import click
 
 from ftpipe.cli import options
 from ftpipe.cli.commands.jobs_export import export_options, open_exporters, send
-from ftpipe.cli.context import CliContext, pass_session
+from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.dataset_request import require_file
 from ftpipe.cli.group import Command
 from ftpipe.config import Settings
@@ -91,8 +91,8 @@ outputs = options.combine_options(
 @losses
 @outputs
 @export_options
-@pass_session
-def evaluate(session: CliContext, /, models: tuple[str, ...], **flags: Any) -> None:
+@pass_cli_context
+def evaluate(context: CliContext, /, models: tuple[str, ...], **flags: Any) -> None:
     """Compare MODELS with a baseline on items that neither has seen.
 
     Each is asked the same, scores are compared item by item, and the verdict is win, loss, or not enough evidence.
@@ -101,7 +101,7 @@ def evaluate(session: CliContext, /, models: tuple[str, ...], **flags: Any) -> N
     from ftpipe.cli.evaluation_arms import resolve_arms
 
     if flags["losses"] or explicit_options() & {"by", "top"}:
-        rank_losses(session, models, flags)
+        rank_losses(context, models, flags)
         return
     if flags["data"] is None:
         raise no_data(models)
@@ -109,11 +109,11 @@ def evaluate(session: CliContext, /, models: tuple[str, ...], **flags: Any) -> N
         if flags[name] is not None:
             require_file(flags[name])
     exporters = open_exporters(flags["exports"])
-    settings = session.settings({"provider": flags["provider"]})
-    found = resolve_arms(session, settings, models, against=flags["against"], prompt=flags["prompt"])
-    evaluation = run_evaluation(session, settings, found, flags)
-    show(session, evaluation)
-    send(session, exporters, write(session, settings, evaluation, found, flags), flags["project"])
+    settings = context.settings({"provider": flags["provider"]})
+    found = resolve_arms(context, settings, models, against=flags["against"], prompt=flags["prompt"])
+    evaluation = run_evaluation(context, settings, found, flags)
+    show(context, evaluation)
+    send(context, exporters, write(context, settings, evaluation, found, flags), flags["project"])
     fail_on_lost_gate(evaluation)
 
 
@@ -121,17 +121,17 @@ def explicit_options() -> frozenset[str]:
     """The command's own options that were given on the command line, as they are written, without dashes."""
     from click.core import ParameterSource
 
-    context = click.get_current_context()
+    ctx = click.get_current_context()
     given = {
         max(option.opts, key=len).lstrip("-")
-        for option in context.command.params
-        if option.name in context.params and isinstance(option, click.Option)
-        if context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+        for option in ctx.command.params
+        if option.name in ctx.params and isinstance(option, click.Option)
+        if ctx.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
     }
     return frozenset(given)
 
 
-def rank_losses(session: CliContext, models: tuple[str, ...], flags: dict[str, Any]) -> None:
+def rank_losses(context: CliContext, models: tuple[str, ...], flags: dict[str, Any]) -> None:
     """The other question: which rows of the training data are hard.
 
     Raises:
@@ -142,7 +142,7 @@ def rank_losses(session: CliContext, models: tuple[str, ...], flags: dict[str, A
 
     if not flags["losses"]:
         raise UsageError("--by and --top are about --losses", "add --losses")
-    rank_rows(session, models, flags, explicit_options())
+    rank_rows(context, models, flags, explicit_options())
 
 
 def no_data(models: tuple[str, ...]) -> UsageError:
@@ -160,7 +160,7 @@ def default_options(data: Path) -> dict[str, Any]:
     return evaluate.make_context("evaluate", ["MODEL", "--data", str(data)]).params
 
 
-def run_evaluation(session: CliContext, settings: Settings, found: EvaluationArms, flags: dict[str, Any]) -> Evaluation:
+def run_evaluation(context: CliContext, settings: Settings, found: EvaluationArms, flags: dict[str, Any]) -> Evaluation:
     """Open the endpoint and evaluate; answers are kept one by one."""
     from ftpipe.cli.evaluation_arms import answers_progress
     from ftpipe.evaluation import evaluate as stage
@@ -170,7 +170,7 @@ def run_evaluation(session: CliContext, settings: Settings, found: EvaluationArm
 
     data = stage.read_items(flags["data"], limit=flags["limit"], cluster_by=flags["cluster"])
     spec = spec_of(found, flags)
-    provider = session.provider(found.provider, settings)
+    provider = context.provider(found.provider, settings)
     folder = None if flags["fresh"] else state_dir() / FOLDER
     memory = ResponseCache(folder, endpoint=provider.endpoint)
     asker = RequestRunner(
@@ -179,8 +179,8 @@ def run_evaluation(session: CliContext, settings: Settings, found: EvaluationArm
         concurrency=flags["concurrency"],
         pace=RateLimiter(flags["per_minute"]),
     )
-    session.interrupt_message, session.resume_hint = "interrupted", "run the same command again to go on"
-    with answers_progress(session) as progress:
+    context.interrupt_message, context.resume_hint = "interrupted", "run the same command again to go on"
+    with answers_progress(context) as progress:
         return stage.evaluate(data, spec, asker=asker, on_progress=progress)
 
 
@@ -232,22 +232,22 @@ def read_object(path: Path | None, what: str) -> dict[str, Any] | None:
     return value
 
 
-def show(session: CliContext, evaluation: Evaluation) -> None:
+def show(context: CliContext, evaluation: Evaluation) -> None:
     """Put the result on stdout, or into the document."""
     from ftpipe.reports.evaluation.terminal import evaluation_lines
 
-    session.add(
+    context.add(
         evaluation=evaluation.model_dump(mode="json", exclude={"outcomes"}),
         items=len(evaluation.outcomes),
         regressions={
             name: [outcome.item.line for outcome in evaluation.moved(name)[0]] for name in evaluation.challengers
         },
     )
-    session.print_result(evaluation_lines(evaluation, session.style))
+    context.print_result(evaluation_lines(evaluation, context.style))
 
 
 def write(
-    session: CliContext, settings: Settings, evaluation: Evaluation, found: EvaluationArms, flags: dict[str, Any]
+    context: CliContext, settings: Settings, evaluation: Evaluation, found: EvaluationArms, flags: dict[str, Any]
 ) -> list[ExportedRun]:
     """Keep the result in the project's state, with its page, and write what else was asked for.
 
@@ -259,7 +259,7 @@ def write(
     from ftpipe.reports.evaluation import FORMATS
     from ftpipe.reports.evaluation.html import PageContext, page
 
-    registry = session.registry(settings)
+    registry = context.registry(settings)
     # a checkpoint's curve ends where the checkpoint was made
     ends = {name: {one.model: one.step for one in model.checkpoints}.get(name) for name, model in found.known.items()}
     curves = {
@@ -276,8 +276,8 @@ def write(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(texts[name], encoding="utf-8", newline="")
     registry.save_evaluation(evaluation)
-    session.add(files=files)
-    session.print_status(f"report: {files['html']}")
+    context.add(files=files)
+    context.print_status(f"report: {files['html']}")
     return evaluation_runs(evaluation, found.known, curves, files["html"])
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ftpipe import errors
-from ftpipe.cli.context import CliContext, pass_session
+from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command
 from ftpipe.config import nearest_name
 from ftpipe.errors import FtpipeError, UsageError
@@ -32,49 +32,49 @@ EVIDENCE = {"observed": "seen in the field", "documented": "documented", "inferr
     show_default=True,
     help="With --all: for people, or as the Markdown page of the catalogue.",
 )
-@pass_session
-def explain(session: CliContext, code: str | None, everything: bool, output_format: str) -> None:
+@pass_cli_context
+def explain(context: CliContext, code: str | None, everything: bool, output_format: str) -> None:
     """Explain CODE: a rule's code or name, an endpoint's error code, or an exit code. Without CODE list the rules."""
     from ftpipe.dataset.rules import NOT_CHECKED, all_rules, find_rule
 
     if everything or output_format == "md":
-        explain_all(session, output_format)
+        explain_all(context, output_format)
     elif code is None:
         rules = {rule.code: rule for rule in all_rules()}.values()
-        session.add(rules=[{"code": rule.code, "name": rule.name, "severity": rule.level} for rule in rules])
-        session.print_result(format_table((rule.code, rule.level, rule.name, rule.text.what) for rule in rules))
+        context.add(rules=[{"code": rule.code, "name": rule.name, "severity": rule.level} for rule in rules])
+        context.print_result(format_table((rule.code, rule.level, rule.name, rule.text.what) for rule in rules))
     elif (rule := find_rule(code)) is not None:
-        session.add(**rule_fields(rule))
-        session.print_result(rule_lines(rule, session.style))
+        context.add(**rule_fields(rule))
+        context.print_result(rule_lines(rule, context.style))
     elif code.upper() in NOT_CHECKED:
         name, why = NOT_CHECKED[code.upper()]
-        session.add(code=code.upper(), name=name, why_not=why)
-        session.print_result([session.style("bold", f"{code.upper()} {name}"), f"  not checked here: {why}"])
+        context.add(code=code.upper(), name=name, why_not=why)
+        context.print_result([context.style("bold", f"{code.upper()} {name}"), f"  not checked here: {why}"])
     elif (meaning := ERROR_EXPLANATIONS.get(code)) is not None:
-        session.add(code=code, **asdict(meaning))
-        session.print_result([session.style("bold", code), f"  {meaning.what}", f"  next: {meaning.next}"])
+        context.add(code=code, **asdict(meaning))
+        context.print_result([context.style("bold", code), f"  {meaning.what}", f"  next: {meaning.next}"])
     elif code.isdigit() and (found := list(exit_codes(int(code)))):
-        session.add(code=int(code), meanings=found)
-        session.print_result([session.style("bold", f"exit code {code}"), *(f"  {line}" for line in found)])
+        context.add(code=int(code), meanings=found)
+        context.print_result([context.style("bold", f"exit code {code}"), *(f"  {line}" for line in found)])
     else:
         names = [word for rule in all_rules() for word in (rule.code, rule.name)]
         near = nearest_name(code.upper(), names) or nearest_name(code.lower(), [*names, *ERROR_EXPLANATIONS])
         raise UsageError(f"nothing has the code {code!r}", f"did you mean {near}?" if near else "ftpipe explain")
 
 
-def explain_all(session: CliContext, form: str) -> None:
+def explain_all(context: CliContext, form: str) -> None:
     """The whole catalogue, as text or as a page."""
     from ftpipe.dataset.rules import all_rules
     from ftpipe.dataset.rules.docs import markdown
 
     rules = {rule.code: rule for rule in reversed(all_rules())}
     every = [rules[code] for code in sorted(rules)]
-    session.add(rules=[rule_fields(rule) for rule in every])
+    context.add(rules=[rule_fields(rule) for rule in every])
     if form == "md":
-        session.print_result(markdown().rstrip("\n"))
+        context.print_result(markdown().rstrip("\n"))
         return
     for rule in every:
-        session.print_result([*rule_lines(rule, session.style), ""])
+        context.print_result([*rule_lines(rule, context.style), ""])
 
 
 def rule_fields(rule: Rule) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ftpipe.cli.context import CliContext, pass_session
+from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.dataset_request import LOCAL_PROVIDER
 from ftpipe.cli.group import Command, Group
 from ftpipe.config import Settings
@@ -35,60 +35,60 @@ _job = click.argument("job", required=False)
 
 
 def _find(
-    session: CliContext, job: str | None, provider: str | None
+    context: CliContext, job: str | None, provider: str | None
 ) -> tuple[Settings, Registry, Run | None, Provider, str]:
     """The job's run if it is known, its endpoint, and its id; the latest run's where none is named."""
     from ftpipe.errors import UsageError
 
-    settings = session.settings({"provider": provider})
-    registry = session.registry(settings)
+    settings = context.settings({"provider": provider})
+    registry = context.registry(settings)
     run = registry.find_run(job) if job else registry.latest_run()
     name = run.job.id if run and run.job else job
     if name is None:
         raise UsageError("no job was named, and the latest run has none", "`ftpipe jobs list` shows what there is")
     where = run.spec.provider if run else settings.config.provider or LOCAL_PROVIDER
-    return settings, registry, run, session.provider(where, settings), name
+    return settings, registry, run, context.provider(where, settings), name
 
 
 @click.command("list", cls=Command, example="ftpipe jobs list --provider openai --limit 20")
 @click.option("--provider", metavar="NAME", help="Ask this endpoint; else the jobs that the registry knows are listed.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many, newest first.")
-@pass_session
-def list_jobs(session: CliContext, provider: str | None, limit: int) -> None:
+@pass_cli_context
+def list_jobs(context: CliContext, provider: str | None, limit: int) -> None:
     """List jobs, newest first, as they were last seen."""
     from itertools import islice
 
-    settings = session.settings()
+    settings = context.settings()
     if provider:
-        found = list(islice(session.provider(provider, settings).jobs.recent(), limit))
+        found = list(islice(context.provider(provider, settings).jobs.recent(), limit))
     else:
-        found = session.registry(settings).jobs(limit)
-    session.add(jobs=found)
-    session.print_result(job_table(found, session.style) if found else [])
+        found = context.registry(settings).jobs(limit)
+    context.add(jobs=found)
+    context.print_result(job_table(found, context.style) if found else [])
     if not found:
-        session.print_status("no jobs; `ftpipe jobs list --provider NAME` asks an endpoint, `ftpipe train` makes one")
+        context.print_status("no jobs; `ftpipe jobs list --provider NAME` asks an endpoint, `ftpipe train` makes one")
 
 
 @click.command(cls=Command, example="ftpipe jobs events --follow")
 @_job
 @_provider
 @click.option("-f", "--follow", is_flag=True, help="Stay until the job has ended.")
-@pass_session
-def events(session: CliContext, job: str | None, provider: str | None, follow: bool) -> None:
+@pass_cli_context
+def events(context: CliContext, job: str | None, provider: str | None, follow: bool) -> None:
     """Show the events of JOB (the latest run's where not given), oldest first."""
     from ftpipe.stages.poll import poll
 
-    _, registry, run, endpoint, name = _find(session, job, provider)
+    _, registry, run, endpoint, name = _find(context, job, provider)
     heard: list[Event] = []
 
     def hear(new: list[Event]) -> None:
         heard.extend(new)
         if run and run.job:
             registry.save_events(run.job, new)
-        session.print_result(event_line(event, session.style) for event in new)
+        context.print_result(event_line(event, context.style) for event in new)
 
-    session.interrupt_message = f"no longer listening; {name} goes on"
-    session.resume_hint = f"ftpipe jobs events {name} --follow"
+    context.interrupt_message = f"no longer listening; {name} goes on"
+    context.resume_hint = f"ftpipe jobs events {name} --follow"
     hear(endpoint.jobs.events(name))
     if follow:
         known = {event.id for event in heard}
@@ -97,20 +97,20 @@ def events(session: CliContext, job: str | None, provider: str | None, follow: b
             provider=endpoint,
             known_events=known,
             on_events=hear,
-            on_notice=session.print_status,
+            on_notice=context.print_status,
         )
-    session.add(job=name, events=heard)
+    context.add(job=name, events=heard)
 
 
 @click.command(cls=Command, example="ftpipe jobs checkpoints ftjob-0123456789abcdef")
 @_job
 @_provider
-@pass_session
-def checkpoints(session: CliContext, job: str | None, provider: str | None) -> None:
+@pass_cli_context
+def checkpoints(context: CliContext, job: str | None, provider: str | None) -> None:
     """Show the checkpoints of JOB (the latest run's where not given) by step."""
-    *_, endpoint, name = _find(session, job, provider)
+    *_, endpoint, name = _find(context, job, provider)
     found = endpoint.jobs.checkpoints(name)
-    session.add(job=name, checkpoints=found)
+    context.add(job=name, checkpoints=found)
     rows = [("step", "train loss", "valid loss", "model")]
     rows += [
         (
@@ -121,59 +121,59 @@ def checkpoints(session: CliContext, job: str | None, provider: str | None) -> N
         )
         for c in found
     ]
-    session.print_result(format_table(rows, right=(0, 1, 2)) if found else [])
-    session.print_status(plural(len(found), "checkpoint"))
+    context.print_result(format_table(rows, right=(0, 1, 2)) if found else [])
+    context.print_status(plural(len(found), "checkpoint"))
 
 
-def _change(session: CliContext, job: str, provider: str | None, action: str) -> None:
+def _change(context: CliContext, job: str, provider: str | None, action: str) -> None:
     """Cancel, pause or resume, and say how the job stands then."""
-    _, registry, run, endpoint, name = _find(session, job, provider)
+    _, registry, run, endpoint, name = _find(context, job, provider)
     changed: Job = getattr(endpoint.jobs, action)(name)
     if run is not None:
-        session.pipeline(endpoint, registry).refresh(run)
-    session.add(job=changed)
-    session.print_result(f"{sanitize_line(changed.id, 80)}  {sanitize_line(changed.status, 40)}")
-    session.print_status(f"{session.paint_err('bold', 'Next:')} ftpipe status {changed.id}")
+        context.pipeline(endpoint, registry).refresh(run)
+    context.add(job=changed)
+    context.print_result(f"{sanitize_line(changed.id, 80)}  {sanitize_line(changed.status, 40)}")
+    context.print_status(f"{context.style_err('bold', 'Next:')} ftpipe status {changed.id}")
 
 
 @click.command(cls=Command, example="ftpipe jobs cancel ftjob-0123456789abcdef")
 @click.argument("job")
 @_provider
-@pass_session
-def cancel(session: CliContext, job: str, provider: str | None) -> None:
+@pass_cli_context
+def cancel(context: CliContext, job: str, provider: str | None) -> None:
     """Stop JOB for good; what it has trained may be billed."""
-    _change(session, job, provider, "cancel")
+    _change(context, job, provider, "cancel")
 
 
 @click.command(cls=Command, example="ftpipe jobs pause ftjob-0123456789abcdef")
 @click.argument("job")
 @_provider
-@pass_session
-def pause(session: CliContext, job: str, provider: str | None) -> None:
+@pass_cli_context
+def pause(context: CliContext, job: str, provider: str | None) -> None:
     """Stop JOB for a while, where the endpoint can."""
-    _change(session, job, provider, "pause")
+    _change(context, job, provider, "pause")
 
 
 @click.command("resume", cls=Command, example="ftpipe jobs resume ftjob-0123456789abcdef")
 @click.argument("job")
 @_provider
-@pass_session
-def resume_job(session: CliContext, job: str, provider: str | None) -> None:
+@pass_cli_context
+def resume_job(context: CliContext, job: str, provider: str | None) -> None:
     """Let the paused JOB go on."""
-    _change(session, job, provider, "resume")
+    _change(context, job, provider, "resume")
 
 
 @click.command("adopt", cls=Command, example="ftpipe jobs adopt ftjob-0123456789abcdef --provider openai")
 @click.argument("job")
 @_provider
-@pass_session
-def adopt_job(session: CliContext, job: str, provider: str | None) -> None:
+@pass_cli_context
+def adopt_job(context: CliContext, job: str, provider: str | None) -> None:
     """Take JOB, made by other means, into the registry; its model is registered when it has ended."""
     from ftpipe.cli.commands.status import finish, show
     from ftpipe.pipeline.adopt import adopt
 
-    *_, registry, _run, endpoint, name = _find(session, job, provider)
+    *_, registry, _run, endpoint, name = _find(context, job, provider)
     run = adopt(name, provider=endpoint, registry=registry)
-    run = session.pipeline(endpoint, registry).refresh(run)
-    show(session, registry, run, run.job)
-    finish(session, run, run.job)
+    run = context.pipeline(endpoint, registry).refresh(run)
+    show(context, registry, run, run.job)
+    finish(context, run, run.job)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ftpipe.cli import options
-from ftpipe.cli.context import CliContext, pass_session
+from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ export_options = options.combine_options(
 @click.option("--to", "tools", multiple=True, required=True, type=click.Choice(TOOLS), help="The tool; may come again.")
 @click.option("--all", "every", is_flag=True, help="Every registered model's job, not one.")
 @project
-@pass_session
-def export_job(session: CliContext, job: str | None, tools: tuple[str, ...], every: bool, project: str | None) -> None:
+@pass_cli_context
+def export_job(context: CliContext, job: str | None, tools: tuple[str, ...], every: bool, project: str | None) -> None:
     """Send JOB (the latest registered one where not given) with parameters, losses and lineage to a tool.
 
     JOB may also be a model's name or alias. Sent twice it takes the place of the earlier. Nothing is asked of the
@@ -47,9 +47,9 @@ def export_job(session: CliContext, job: str | None, tools: tuple[str, ...], eve
     from ftpipe.exporters.run import training
 
     exporters = open_exporters(tools)
-    registry = session.registry()
+    registry = context.registry()
     runs = [training(model, registry.metrics(model.job_id)) for model in select_models(registry, job, every=every)]
-    send(session, exporters, runs, project)
+    send(context, exporters, runs, project)
 
 
 def select_models(registry: Registry, job: str | None, *, every: bool) -> Sequence[Model]:
@@ -84,7 +84,7 @@ def open_exporters(names: Iterable[str]) -> dict[str, Exporter]:
         return {name: open_exporter(name) for name in dict.fromkeys(names)}
 
 
-def send(session: CliContext, exporters: dict[str, Exporter], runs: Sequence[ExportedRun], project: str | None) -> None:
+def send(context: CliContext, exporters: dict[str, Exporter], runs: Sequence[ExportedRun], project: str | None) -> None:
     """Send every run to every tool, and say where it is.
 
     Raises:
@@ -99,8 +99,8 @@ def send(session: CliContext, exporters: dict[str, Exporter], runs: Sequence[Exp
             with quiet_stdout():
                 where = exporter.send(run, project=project or PROJECT)
             sent.append({"tool": name, "run": run.name, "id": run.id, "where": where})
-            session.print_status(f"exported {sanitize_line(run.name, 100)} to {name}: {sanitize_line(where, 300)}")
-    session.add(exports=sent)
+            context.print_status(f"exported {sanitize_line(run.name, 100)} to {name}: {sanitize_line(where, 300)}")
+    context.add(exports=sent)
 
 
 @contextlib.contextmanager

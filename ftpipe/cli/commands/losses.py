@@ -27,11 +27,11 @@ OWN = frozenset({"losses", "by", "top", "against", "data", "provider", "html", "
 LINE_SECONDS = 10.0
 
 
-def rank_rows(session: CliContext, models: tuple[str, ...], flags: dict[str, Any], given: frozenset[str]) -> None:
+def rank_rows(context: CliContext, models: tuple[str, ...], flags: dict[str, Any], given: frozenset[str]) -> None:
     """Resolve model, base and data, ask the endpoint, and show the rows on top.
 
     Args:
-        session: The call.
+        context: The call.
         models: What was named; one model.
         flags: Of ``evaluate``.
         given: Names of the flags that were typed.
@@ -49,16 +49,16 @@ def rank_rows(session: CliContext, models: tuple[str, ...], flags: dict[str, Any
         )
     if len(models) != 1:
         raise UsageError("--losses looks at one model at a time", "name one; --against takes another of the same base")
-    settings = session.settings({"provider": flags["provider"]})
-    found = resolve_arms(session, settings, models, against=flags["against"], prompt=None)
+    settings = context.settings({"provider": flags["provider"]})
+    found = resolve_arms(context, settings, models, against=flags["against"], prompt=None)
     baseline, model = (arm.model for arm in found.arms)
-    data = data_of(session.registry(settings), models[0], flags["data"])
-    provider = session.provider(found.provider, settings)
-    session.interrupt_message, session.resume_hint = (
+    data = data_of(context.registry(settings), models[0], flags["data"])
+    provider = context.provider(found.provider, settings)
+    context.interrupt_message, context.resume_hint = (
         "interrupted; a running job was not touched",
         "run the same command again",
     )
-    with rows_bar(session) as on_rows:
+    with rows_bar(context) as on_rows:
         ranking = rank(
             data,
             model=model,
@@ -68,7 +68,7 @@ def rank_rows(session: CliContext, models: tuple[str, ...], flags: dict[str, Any
             findings=findings(data, provider.profile.target, settings),
             on_rows=on_rows,
         )
-    show(session, ranking, flags)
+    show(context, ranking, flags)
 
 
 def data_of(registry: Registry, name: str, given: Path | None) -> Path:
@@ -110,9 +110,9 @@ def findings(data: Path, target: str, settings: Settings) -> Mapping[int, tuple[
 
 
 @contextmanager
-def rows_bar(session: CliContext) -> Iterator[Progress]:
+def rows_bar(context: CliContext) -> Iterator[Progress]:
     """Progress in rows over both models: a bar on a terminal, a line now and then elsewhere."""
-    if session.quiet:
+    if context.quiet:
         yield lambda _done, _total: None
     elif sys.stderr.isatty():
         from rich import progress as parts
@@ -120,7 +120,7 @@ def rows_bar(session: CliContext) -> Iterator[Progress]:
         from ftpipe.cli.output.progress import console
 
         columns = (parts.TextColumn("scoring rows"), parts.BarColumn(), parts.MofNCompleteColumn())
-        with parts.Progress(*columns, parts.TimeRemainingColumn(), console=console(session), transient=True) as bars:
+        with parts.Progress(*columns, parts.TimeRemainingColumn(), console=console(context), transient=True) as bars:
             task = bars.add_task("rows", total=None)
             yield lambda done, total: bars.update(task, completed=done, total=total)
     else:
@@ -129,12 +129,12 @@ def rows_bar(session: CliContext) -> Iterator[Progress]:
         def tell(done: int, total: int) -> None:
             if time.monotonic() - last[0] >= LINE_SECONDS:
                 last[0] = time.monotonic()
-                session.print_status(f"scoring rows: {done:,} of {total:,}")
+                context.print_status(f"scoring rows: {done:,} of {total:,}")
 
         yield tell
 
 
-def show(session: CliContext, ranking: LossRanking, flags: dict[str, Any]) -> None:
+def show(context: CliContext, ranking: LossRanking, flags: dict[str, Any]) -> None:
     """Put the ranking on stdout or into the document, keep it with its page, and write what else was asked for."""
     from ftpipe.paths import state_dir
     from ftpipe.reports.row_losses import loss_lines, loss_page, loss_sheet
@@ -147,10 +147,10 @@ def show(session: CliContext, ranking: LossRanking, flags: dict[str, Any]) -> No
     for name, path in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(texts[name], encoding="utf-8", newline="")
-    session.add(ranking=ranking, mean_before=ranking.mean_before, mean_after=ranking.mean_after, files=files)
-    session.print_result(loss_lines(ranking, flags["top"], session.style))
-    session.print_status(f"page: {files['html']}")
+    context.add(ranking=ranking, mean_before=ranking.mean_before, mean_after=ranking.mean_after, files=files)
+    context.print_result(loss_lines(ranking, flags["top"], context.style))
+    context.print_status(f"page: {files['html']}")
     if any(row.findings for row in ranking.rows[: flags["top"]]):
-        session.print_status(
-            f"{session.paint_err('bold', 'Next:')} ftpipe prepare {relative_path(Path(ranking.data))}, on the rules"
+        context.print_status(
+            f"{context.style_err('bold', 'Next:')} ftpipe prepare {relative_path(Path(ranking.data))}, on the rules"
         )

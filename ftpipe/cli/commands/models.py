@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from ftpipe.cli import options
-from ftpipe.cli.context import CliContext, pass_session
+from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command, Group
 from ftpipe.errors import NotFoundError, UsageError
 from ftpipe.formatting import format_table, format_time, sanitize_line
@@ -85,45 +85,45 @@ models = Group(
 
 @click.command("list", cls=Command, example="ftpipe models list --json")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="How many, newest first.")
-@pass_session
-def list_models(session: CliContext, limit: int) -> None:
+@pass_cli_context
+def list_models(context: CliContext, limit: int) -> None:
     """List the registered models, newest first."""
-    registry = session.registry()
+    registry = context.registry()
     found = registry.models(limit)
-    session.add(models=found)
-    session.print_result(model_table(found, session.style) if found else [])
+    context.add(models=found)
+    context.print_result(model_table(found, context.style) if found else [])
     if not found:
-        session.print_status(f"no model is registered in {registry.place}; `ftpipe train` makes one")
+        context.print_status(f"no model is registered in {registry.place}; `ftpipe train` makes one")
 
 
 @click.command("show", cls=Command, example="ftpipe models show support-bot@production")
 @click.argument("model")
-@pass_session
-def show_model(session: CliContext, model: str) -> None:
+@pass_cli_context
+def show_model(context: CliContext, model: str) -> None:
     """Show MODEL (its name, an alias or its job id) and everything that it came from."""
-    registry = session.registry()
+    registry = context.registry()
     found = registry.model(model)
     judged = registry.evaluations(found.id)
-    session.add(model=found, evaluations=judged)
-    session.print_result([*lineage_lines(found, session.style), *comparison_lines(judged, [found.id], session.style)])
+    context.add(model=found, evaluations=judged)
+    context.print_result([*lineage_lines(found, context.style), *comparison_lines(judged, [found.id], context.style)])
 
 
 @click.command(cls=Command, example="ftpipe models alias support-bot@production ft:… --reason 'fewer wrong labels'")
 @click.argument("name", required=False)
 @click.argument("model", required=False)
 @click.option("--reason", default="", metavar="TEXT", help="Why it is moved, for the history.")
-@pass_session
-def alias(session: CliContext, name: str | None, model: str | None, reason: str) -> None:
+@pass_cli_context
+def alias(context: CliContext, name: str | None, model: str | None, reason: str) -> None:
     """Point NAME at MODEL. Without MODEL show where NAME has pointed; without NAME list all aliases."""
-    registry = session.registry()
+    registry = context.registry()
     if name and model:
         found = registry.alias(name, model, reason=reason)
-        session.add(alias=name, model=found)
-        session.print_result(f"{sanitize_line(name, 100)} → {sanitize_line(found.id, 200)}")
+        context.add(alias=name, model=found)
+        context.print_result(f"{sanitize_line(name, 100)} → {sanitize_line(found.id, 200)}")
     elif name:
         moves = registry.alias_history(name)
-        session.add(alias=name, history=moves)
-        session.print_result(
+        context.add(alias=name, history=moves)
+        context.print_result(
             format_table(
                 (format_time(int(m.moved_at)), sanitize_line(m.to_model, 120), sanitize_line(m.reason, 200))
                 for m in moves
@@ -131,8 +131,8 @@ def alias(session: CliContext, name: str | None, model: str | None, reason: str)
         )
     else:
         names = registry.aliases()
-        session.add(aliases=names)
-        session.print_result(
+        context.add(aliases=names)
+        context.print_result(
             format_table((sanitize_line(key, 100), "→", sanitize_line(value, 200)) for key, value in names.items())
         )
 
@@ -141,27 +141,27 @@ def alias(session: CliContext, name: str | None, model: str | None, reason: str)
 @click.argument("model")
 @options.output
 @click.option("--merged", is_flag=True, help="Whole weights for vLLM, Ollama or transformers, not the adapter alone.")
-@pass_session
-def export(session: CliContext, model: str, output: Path | None, merged: bool) -> None:
+@pass_cli_context
+def export(context: CliContext, model: str, output: Path | None, merged: bool) -> None:
     """Write MODEL, trained on this machine, as safetensors into a folder."""
     pass
 
-    found = session.registry().model(model)
-    folder = export_local(found, output, merged=merged, say=session.print_status)
-    session.add(model=found.id, folder=folder, merged=merged)
-    session.print_result(str(folder))
+    found = context.registry().model(model)
+    folder = export_local(found, output, merged=merged, say=context.print_status)
+    context.add(model=found.id, folder=folder, merged=merged)
+    context.print_result(str(folder))
 
 
 @click.command(cls=Command, example="ftpipe models compare support-bot@production ft:…")
 @click.argument("first")
 @click.argument("second")
-@pass_session
-def compare(session: CliContext, first: str, second: str) -> None:
+@pass_cli_context
+def compare(context: CliContext, first: str, second: str) -> None:
     """Show where FIRST and SECOND differ, and who was better where both were evaluated."""
     from ftpipe.reports.evaluation.terminal import comparison_lines
     from ftpipe.reports.models import difference_lines
 
-    registry = session.registry()
+    registry = context.registry()
     one, other = registry.model(first), registry.model(second)
     # a checkpoint answers under its own name, and is judged under it
     sides = [
@@ -169,10 +169,10 @@ def compare(session: CliContext, first: str, second: str) -> None:
         for name, model in ((first, one), (second, other))
     ]
     judged = registry.evaluations(*sides)
-    session.add(models=[one, other], evaluations=judged)
-    session.print_result(difference_lines(one, other, session.style))
-    session.print_result(comparison_lines(judged, sides, session.style))
+    context.add(models=[one, other], evaluations=judged)
+    context.print_result(difference_lines(one, other, context.style))
+    context.print_result(comparison_lines(judged, sides, context.style))
     if not judged:
-        session.print_status(
+        context.print_status(
             f"no evaluation has both; ftpipe evaluate {second} --against {first} --data FILE makes one"
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ftpipe.cli.context import CliContext, pass_session
+from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command
 from ftpipe.formatting import plural, sanitize_line
 from ftpipe.paths import server_dir
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command, example="ftpipe models verify\nftpipe models verify support-bot@production")
 @click.argument("model", required=False)
-@pass_session
-def verify(session: CliContext, model: str | None) -> None:
+@pass_cli_context
+def verify(context: CliContext, model: str | None) -> None:
     """Check that nothing was changed by other means; with MODEL only what that model came from.
 
     Every change of the registry is kept in a ledger whose entries are chained by SHA-256. The first row or entry that
@@ -33,16 +33,16 @@ def verify(session: CliContext, model: str | None) -> None:
     """
     from ftpipe.registry.verification import audit
 
-    registry = session.registry()
+    registry = context.registry()
     found = list(audit(registry.engine))
     models = chosen(registry, model, found)
     if model:
         found = [one for one in found if one.table == "ledger" or belongs(one, models)]
     files = [line for one in models for line in weights(one)]
     wrong = [line for line in files if line["problem"]]
-    session.add(tampered=found, files=files, entries=registry.ledger_size())
-    session.exit_code = 1 if found or wrong else 0
-    tell(session, registry.ledger_size(), found, files)
+    context.add(tampered=found, files=files, entries=registry.ledger_size())
+    context.exit_code = 1 if found or wrong else 0
+    tell(context, registry.ledger_size(), found, files)
 
 
 def chosen(registry: Registry, name: str | None, found: list[IntegrityViolation]) -> list[Model]:
@@ -58,23 +58,23 @@ def belongs(place: IntegrityViolation, models: list[Model]) -> bool:
     return bool(names & set(place.key))
 
 
-def tell(session: CliContext, size: int, found: list[IntegrityViolation], files: list[dict[str, Any]]) -> None:
+def tell(context: CliContext, size: int, found: list[IntegrityViolation], files: list[dict[str, Any]]) -> None:
     """A line for the registry, and one for each weight file that is not whole."""
-    bad, good = session.style("error", "✗"), session.style("ok", "✓")
+    bad, good = context.style("error", "✗"), context.style("ok", "✓")
     if found:
-        session.print_result(f"{bad} registry   {sanitize_line(found[0].text, 300)}")
+        context.print_result(f"{bad} registry   {sanitize_line(found[0].text, 300)}")
         more = f"; {plural(len(found) - 1, 'more place')} in --json" if len(found) > 1 else ""
-        session.print_result(f"             {session.style('dim', f'→ whoever edited it did not use ftpipe{more}')}")
+        context.print_result(f"             {context.style('dim', f'→ whoever edited it did not use ftpipe{more}')}")
     else:
-        session.print_result(
+        context.print_result(
             f"{good} registry   {plural(size, 'ledger entry', 'ledger entries')}, unbroken, and every row is as it says"
         )
     for line in files:
         if line["problem"]:
-            session.print_result(f"{bad} weights    {sanitize_line(line['path'], 300)} {line['problem']}")
+            context.print_result(f"{bad} weights    {sanitize_line(line['path'], 300)} {line['problem']}")
     whole = sum(not line["problem"] for line in files)
     if whole:
-        session.print_result(f"{good} weights    {plural(whole, 'file')} as the trainer wrote them")
+        context.print_result(f"{good} weights    {plural(whole, 'file')} as the trainer wrote them")
 
 
 def weights(model: Model) -> Iterator[dict[str, Any]]:

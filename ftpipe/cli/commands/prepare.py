@@ -12,7 +12,7 @@ import click
 
 from ftpipe.cli import options
 from ftpipe.cli.check_options import check_options, check_settings, findings_writer
-from ftpipe.cli.context import CliContext, pass_session
+from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.dataset_request import DatasetRequest, provider_for_model, resolve_for_prepare, validate_and_count
 from ftpipe.cli.group import Command
 from ftpipe.cli.options import FILE, combine_options
@@ -39,8 +39,8 @@ def fixes_requested(fix: bool, unsafe_fixes: bool, quarantine: Path | None) -> b
 
 
 def apply_fixes(
-    session: CliContext,
-    asked: DatasetRequest,
+    context: CliContext,
+    request: DatasetRequest,
     rules: CheckSettings,
     folder: Path,
     *,
@@ -48,48 +48,50 @@ def apply_fixes(
     unsafe_fixes: bool,
     quarantine: Path | None,
 ) -> DatasetRequest:
-    """Write the mended dataset into ``folder`` and return what is asked with it in place of the old one.
+    """Write the mended dataset into ``folder`` and return what is request with it in place of the old one.
 
     Raises:
         UsageError: The new file would overwrite the old one.
         LocalStateError: A file cannot be written.
     """
     if fix or unsafe_fixes:
-        asked = _fixed(session, asked, rules, folder, unsafe=unsafe_fixes)
+        request = _fixed(context, request, rules, folder, unsafe=unsafe_fixes)
     if quarantine is not None:
-        asked = _quarantine(session, asked, rules, folder, quarantine)
-    return asked
+        request = _quarantine(context, request, rules, folder, quarantine)
+    return request
 
 
 def _fixed(
-    session: CliContext, asked: DatasetRequest, rules: CheckSettings, folder: Path, *, unsafe: bool
+    context: CliContext, request: DatasetRequest, rules: CheckSettings, folder: Path, *, unsafe: bool
 ) -> DatasetRequest:
     from ftpipe.dataset.fixes import fix_file
 
-    method = asked.method.value if asked.method else None
-    done = fix_file(asked.data, folder / "fixed.jsonl", unsafe=unsafe, settings=rules, method=method)
-    session.add(fixes=done.counts, dropped=done.dropped, fixed={"file": done.output, "diff": done.diff})
+    method = request.method.value if request.method else None
+    done = fix_file(request.data, folder / "fixed.jsonl", unsafe=unsafe, settings=rules, method=method)
+    context.add(fixes=done.counts, dropped=done.dropped, fixed={"file": done.output, "diff": done.diff})
     counts = ", ".join(f"{code} ×{number:,}" for code, number in done.counts.items()) or "nothing to mend by itself"
-    session.print_status(
+    context.print_status(
         f"\nfixed: {counts}" + (f"; {plural(done.dropped, 'record')} left out" if done.dropped else "")
     )
-    session.print_status(f"changes are in {sanitize_line(relative_path(done.diff), 300)}")
-    return replace(asked, data=done.output.absolute())
+    context.print_status(f"changes are in {sanitize_line(relative_path(done.diff), 300)}")
+    return replace(request, data=done.output.absolute())
 
 
 def _quarantine(
-    session: CliContext, asked: DatasetRequest, rules: CheckSettings, folder: Path, bad: Path
+    context: CliContext, request: DatasetRequest, rules: CheckSettings, folder: Path, bad: Path
 ) -> DatasetRequest:
     from ftpipe.dataset.fixes import quarantine
     from ftpipe.stages.validate import failing_lines
 
-    lines = failing_lines(asked.data, target=asked.target, method=asked.method, model=asked.model, settings=rules)
+    lines = failing_lines(
+        request.data, target=request.target, method=request.method, model=request.model, settings=rules
+    )
     folder.mkdir(parents=True, exist_ok=True)
     good = folder / "kept.jsonl"
-    kept, moved = quarantine(asked.data, lines, good, bad)
-    session.add(quarantined={"file": bad, "lines": moved, "kept": kept})
-    session.print_status(f"\n{plural(moved, 'line')} moved to {sanitize_line(relative_path(bad), 300)}, {kept:,} kept")
-    return replace(asked, data=good.absolute())
+    kept, moved = quarantine(request.data, lines, good, bad)
+    context.add(quarantined={"file": bad, "lines": moved, "kept": kept})
+    context.print_status(f"\n{plural(moved, 'line')} moved to {sanitize_line(relative_path(bad), 300)}, {kept:,} kept")
+    return replace(request, data=good.absolute())
 
 
 VERBOSE_PER_RULE = 1000
@@ -119,47 +121,47 @@ VERBOSE_PER_RULE = 1000
 @check_options
 @mending_options
 @click.option("--report", type=options.FILE, metavar="FILE", help="Write a page to look at: report.html.")
-@pass_session
-def prepare(session: CliContext, /, data: Path | None, split: float | None, **flags: Any) -> None:
+@pass_cli_context
+def prepare(context: CliContext, /, data: Path | None, split: float | None, **flags: Any) -> None:
     """Check a chat JSONL dataset, count its tokens, and say what training on it costs.
 
     Every fault is reported in one pass, with line and path. Nothing is sent anywhere and no key is needed. Without
     a provider the rules of OpenAI apply, so that what passes can be trained everywhere. Ends with 1 where the
     dataset would be refused.
     """
-    settings = session.settings(settings_of(flags))
+    settings = context.settings(settings_of(flags))
     rules = check_settings(settings.config, **{name: flags[name] for name in ("select", "ignore", "max_findings")})
     more: dict[str, Any] = {"rules": rules, "test": flags["test"], "max_cost": settings.config.max_cost}
-    asked, form = resolve_for_prepare(settings, given=data), flags["output_format"]
-    with findings_writer(session, form, flags["findings"]) as on_finding:
-        report = validate_and_count(session, settings, asked, **more, on_finding=on_finding)
+    request, form = resolve_for_prepare(settings, given=data), flags["output_format"]
+    with findings_writer(context, form, flags["findings"]) as on_finding:
+        report = validate_and_count(context, settings, request, **more, on_finding=on_finding)
     mending = {name: flags[name] for name in ("fix", "unsafe_fixes", "quarantine")}
-    source, folder = report.dataset, settings.config.output or prepared.default_dir(asked.data, report.dataset.sha256)
+    source, folder = report.dataset, settings.config.output or prepared.default_dir(request.data, report.dataset.sha256)
     if fixes_requested(**mending):
         if form == "text":
-            show(session, report)
-        asked = apply_fixes(session, asked, rules, folder, **mending)
-        report = validate_and_count(session, settings, asked, **more)
-    show(session, report, form=form)
+            show(context, report)
+        request = apply_fixes(context, request, rules, folder, **mending)
+        report = validate_and_count(context, settings, request, **more)
+    show(context, report, form=form)
     if flags["report"] is not None:
-        write_page(session, settings, asked, report, flags["report"])
-    refuse_errors(report, asked)
+        write_page(context, settings, request, report, flags["report"])
+    refuse_errors(report, request)
     if split is not None:
-        report = split_off(session, settings, asked, share=split, folder=folder, **more)
-    tell(session, settings, prepared.write(report, folder, source=source, model=asked.model), report)
+        report = split_off(context, settings, request, share=split, folder=folder, **more)
+    tell(context, settings, prepared.write(report, folder, source=source, model=request.model), report)
 
 
-def write_page(session: CliContext, settings: Settings, asked: DatasetRequest, report: Report, path: Path) -> None:
+def write_page(context: CliContext, settings: Settings, request: DatasetRequest, report: Report, path: Path) -> None:
     """Write the report as one self-contained HTML page."""
     from ftpipe.catalog.training_prices import PriceTable
     from ftpipe.reports.dataset_html import html
     from ftpipe.stages.validate import compute_histograms
 
-    prices = PriceTable.load(settings.config.prices, target=asked.target)
-    page = html(report, compute_histograms(report, epochs=asked.epochs, prices=prices))
+    prices = PriceTable.load(settings.config.prices, target=request.target)
+    page = html(report, compute_histograms(report, epochs=request.epochs, prices=prices))
     path.write_text(page, encoding="utf-8", errors="replace")
-    session.add(report=path)
-    session.print_status(f"a page to look at: {sanitize_line(relative_path(path), 300)}")
+    context.add(report=path)
+    context.print_status(f"a page to look at: {sanitize_line(relative_path(path), 300)}")
 
 
 def settings_of(flags: Mapping[str, Any]) -> dict[str, object]:
@@ -170,13 +172,13 @@ def settings_of(flags: Mapping[str, Any]) -> dict[str, object]:
     return values | {f"hyperparameters.{key}": flags.get(name) for name, key in tuned.items()}
 
 
-def show(session: CliContext, report: Report, *, form: str = "text") -> None:
+def show(context: CliContext, report: Report, *, form: str = "text") -> None:
     """Put the report on stdout: as text, in a machine's format, or into the document."""
     from ftpipe.reports.ci_formats import FORMATS
     from ftpipe.reports.findings import SHOWN_PER_RULE, finding_lines
 
-    session.json = session.json or form == "json"
-    session.add(
+    context.json = context.json or form == "json"
+    context.add(
         dataset=report.dataset,
         validation=report.validation,
         target=report.target,
@@ -189,21 +191,21 @@ def show(session: CliContext, report: Report, *, form: str = "text") -> None:
         cost=report.cost,
     )
     if form not in ("text", "json"):
-        session.print_result(FORMATS[form]([report]).rstrip("\n") if form in FORMATS else ())
+        context.print_result(FORMATS[form]([report]).rstrip("\n") if form in FORMATS else ())
         return
-    session.print_result(dataset_line(report.dataset, session.style))
+    context.print_result(dataset_line(report.dataset, context.style))
     if report.validation:
-        session.print_result(dataset_line(report.validation, session.style))
-    found = finding_lines(report, session.style, per_rule=VERBOSE_PER_RULE if session.verbose else SHOWN_PER_RULE)
-    sections = [found, not_checked_lines(report, session.style), token_lines(report, session.style)]
+        context.print_result(dataset_line(report.validation, context.style))
+    found = finding_lines(report, context.style, per_rule=VERBOSE_PER_RULE if context.verbose else SHOWN_PER_RULE)
+    sections = [found, not_checked_lines(report, context.style), token_lines(report, context.style)]
     if report.cost:
-        sections.append(cost_lines(report.cost, session.style))
+        sections.append(cost_lines(report.cost, context.style))
     for section in filter(None, sections):
-        session.print_result(["", *section])
-    session.print_result(["", verdict_line(report, session.style)])
+        context.print_result(["", *section])
+    context.print_result(["", verdict_line(report, context.style)])
 
 
-def refuse_errors(report: Report, asked: DatasetRequest) -> None:
+def refuse_errors(report: Report, request: DatasetRequest) -> None:
     """End here where the dataset would be refused.
 
     Raises:
@@ -214,39 +216,39 @@ def refuse_errors(report: Report, asked: DatasetRequest) -> None:
     code = next((finding.code for finding in report.findings if finding.severity == "error"), "")
     many = "1 error" if report.summary.errors == 1 else f"{report.summary.errors:,} errors"
     raise DatasetError(
-        f"{relative_path(asked.data)}: {many}", f"mend the file; `ftpipe explain {code}` says how", report
+        f"{relative_path(request.data)}: {many}", f"mend the file; `ftpipe explain {code}` says how", report
     )
 
 
 def split_off(
-    session: CliContext, settings: Settings, asked: DatasetRequest, *, share: float, folder: Path, **more: Any
+    context: CliContext, settings: Settings, request: DatasetRequest, *, share: float, folder: Path, **more: Any
 ) -> Report:
     """Split the file into ``folder`` and check both halves; ``more`` is passed on to ``validate_and_count``."""
     from ftpipe.dataset.split import split
 
-    train, validation, _ = split(asked.data, fraction=share, seed=settings.config.seed or 0, output_dir=folder)
-    halves = DatasetRequest(**{**vars(asked), "data": train, "validation": validation})
-    report = validate_and_count(session, settings, halves, **more)
-    session.print_status("")
-    show(session, report)
+    train, validation, _ = split(request.data, fraction=share, seed=settings.config.seed or 0, output_dir=folder)
+    halves = DatasetRequest(**{**vars(request), "data": train, "validation": validation})
+    report = validate_and_count(context, settings, halves, **more)
+    context.print_status("")
+    show(context, report)
     refuse_errors(report, halves)
     return report
 
 
-def tell(session: CliContext, settings: Settings, done: prepared.Prepared, report: Report) -> None:
+def tell(context: CliContext, settings: Settings, done: prepared.Prepared, report: Report) -> None:
     """Say where the prepared files lie and what the next command is."""
-    following = " ".join(["ftpipe train", *_repeated(session, settings)])
-    session.add(
+    following = " ".join(["ftpipe train", *_repeated(context, settings)])
+    context.add(
         prepared={"folder": done.folder, "train": done.train, "validation": done.validation, "manifest": done.manifest},
         next=following,
     )
     if report.cost and report.cost.expected:
-        session.print_status(f"or {session.paint_err('ok', 'free')} on your own machine: ftpipe train")
-    session.print_status(f"written to {sanitize_line(relative_path(done.folder), 300)}")
-    session.print_status(f"{session.paint_err('bold', 'Next:')} {following}")
+        context.print_status(f"or {context.style_err('ok', 'free')} on your own machine: ftpipe train")
+    context.print_status(f"written to {sanitize_line(relative_path(done.folder), 300)}")
+    context.print_status(f"{context.style_err('bold', 'Next:')} {following}")
 
 
-def _repeated(session: CliContext, settings: Settings) -> list[str]:
+def _repeated(context: CliContext, settings: Settings) -> list[str]:
     """The flags of this call that the next one needs as well; a named hosted model brings its provider along."""
     config, origins = settings.config, settings.origins
     provider = config.provider if origins.get("provider") == "--provider" else None
@@ -254,7 +256,7 @@ def _repeated(session: CliContext, settings: Settings) -> list[str]:
     if model and config.provider is None:
         provider = provider_for_model(settings, model)
     values = {
-        "--config": session.config_path,
+        "--config": context.config_path,
         "--provider": provider,
         "--model": model,
         "--epochs": config.hyperparameters.n_epochs if "hyperparameters.n_epochs" in origins else None,

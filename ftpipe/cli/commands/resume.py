@@ -6,7 +6,7 @@ import time
 
 import click
 
-from ftpipe.cli.context import CliContext, pass_session
+from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command
 from ftpipe.errors import UsageError
 
@@ -15,8 +15,8 @@ from ftpipe.errors import UsageError
 @click.argument("run", required=False)
 @click.option("--detach", is_flag=True, help="Return when the job exists.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait at most so long; then exit 8.")
-@pass_session
-def resume(session: CliContext, run: str | None, detach: bool, timeout: float | None) -> None:
+@pass_cli_context
+def resume(context: CliContext, run: str | None, detach: bool, timeout: float | None) -> None:
     """Go on with RUN (a run or job id; the latest where not given).
 
     What was uploaded is not sent again, and a job that may exist is looked for before another one is created.
@@ -24,14 +24,14 @@ def resume(session: CliContext, run: str | None, detach: bool, timeout: float | 
     from ftpipe.cli.output.run import print_result, run_with_display
 
     begun = time.monotonic()
-    settings = session.settings()
-    registry = session.registry(settings)
+    settings = context.settings()
+    registry = context.registry(settings)
     found = registry.find_run(run) if run else registry.latest_run()
     if found is None:
         named = f"no run {run!r}" if run else "no run yet"
         raise UsageError(f"there is {named} in {registry.place}", "ftpipe train starts one")
-    session.print_status(f"going on with {found.id}, which is {found.state.value}")
-    provider = session.provider(found.spec.provider, settings)
-    pipeline = session.pipeline(provider, registry)
-    found = run_with_display(session, pipeline, found, detach=detach, timeout=timeout)
-    print_result(session, provider, found, begun=begun)
+    context.print_status(f"going on with {found.id}, which is {found.state.value}")
+    provider = context.provider(found.spec.provider, settings)
+    pipeline = context.pipeline(provider, registry)
+    found = run_with_display(context, pipeline, found, detach=detach, timeout=timeout)
+    print_result(context, provider, found, begun=begun)

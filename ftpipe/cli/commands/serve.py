@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ftpipe.cli.context import CliContext, pass_session
+from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command, Group
 from ftpipe.errors import MissingExtraError, UsageError
 from ftpipe.formatting import format_fields, format_time, sanitize_block, sanitize_line
@@ -51,7 +51,7 @@ _data_dir = click.option(
 )
 @click.option("--no-stand-ins", is_flag=True, help="Refuse OpenAI's base names instead of serving the default base.")
 @click.pass_context
-def serve(context: click.Context, /, data_dir: Path | None, no_stand_ins: bool, **flags: Any) -> None:
+def serve(ctx: click.Context, /, data_dir: Path | None, no_stand_ins: bool, **flags: Any) -> None:
     """Run the embedded endpoint: files, fine-tuning jobs, models and chat, in the shape of the OpenAI API.
 
     It listens on loopback and needs no key there. Jobs and files survive a restart. Ctrl-C stops it.
@@ -59,7 +59,7 @@ def serve(context: click.Context, /, data_dir: Path | None, no_stand_ins: bool, 
     With --engine ray the workers of a Ray cluster compute each job; queue, files and models stay here. Every machine of
     the cluster needs ftpipe[local,ray] and reaches this one; the base is loaded there by its name.
     """
-    if context.invoked_subcommand is not None:
+    if ctx.invoked_subcommand is not None:
         return
     from ftpipe.server.http import serve as listen
     from ftpipe.server.settings import ServeSettings
@@ -69,13 +69,13 @@ def serve(context: click.Context, /, data_dir: Path | None, no_stand_ins: bool, 
     elif flags["ray_address"]:
         raise UsageError("--ray-address is for the engine ray", "add --engine ray")
     flags["workers"] = flags["workers"] or 0
-    session = context.ensure_object(CliContext)
-    session.interrupt_message, session.resume_hint = (
+    context = ctx.ensure_object(CliContext)
+    context.interrupt_message, context.resume_hint = (
         "the endpoint has stopped",
         "unfinished jobs go on at the next `ftpipe serve`",
     )
     if flags["port"]:
-        session.print_status(f"OPENAI_BASE_URL=http://{flags['host']}:{flags['port']}/v1 brings any OpenAI client here")
+        context.print_status(f"OPENAI_BASE_URL=http://{flags['host']}:{flags['port']}/v1 brings any OpenAI client here")
     listen(ServeSettings(data_dir=(data_dir or server_dir()).absolute(), stand_ins=not no_stand_ins, **flags))
 
 
@@ -91,18 +91,18 @@ def need_ray() -> None:
 
 @click.command("status", cls=Command, example="ftpipe serve status --json")
 @_data_dir
-@pass_session
-def serve_status(session: CliContext, data_dir: Path | None) -> None:
+@pass_cli_context
+def serve_status(context: CliContext, data_dir: Path | None) -> None:
     """Show whether the endpoint runs, and how to reach it; ends with 1 where it does not."""
     from ftpipe.server.control import status
 
     folder = data_dir or server_dir()
     seen = status(folder)
-    session.add(**asdict(seen), data_dir=folder)
+    context.add(**asdict(seen), data_dir=folder)
     if not seen.running:
-        session.print_result(f"not running; its data lie in {sanitize_line(folder, 300)}")
-        session.print_status(f"{session.paint_err('bold', 'Next:')} ftpipe serve   (ftpipe train starts it by itself)")
-        session.exit_code = 1
+        context.print_result(f"not running; its data lie in {sanitize_line(folder, 300)}")
+        context.print_status(f"{context.style_err('bold', 'Next:')} ftpipe serve   (ftpipe train starts it by itself)")
+        context.exit_code = 1
         return
     token = folder / "token"
     jobs = "unknown" if seen.jobs_open is None else f"{seen.jobs_running} running, {seen.jobs_open} open"
@@ -116,19 +116,19 @@ def serve_status(session: CliContext, data_dir: Path | None) -> None:
         ("data", sanitize_line(folder, 300)),
         ("key", f"in {sanitize_line(token, 300)}" if token.exists() else "any, or none"),
     ]
-    session.print_result(format_fields(rows, paint=session.style))
+    context.print_result(format_fields(rows, paint=context.style))
 
 
 @click.command(cls=Command, example="ftpipe serve stop")
 @_data_dir
-@pass_session
-def stop(session: CliContext, data_dir: Path | None) -> None:
+@pass_cli_context
+def stop(context: CliContext, data_dir: Path | None) -> None:
     """Stop the running endpoint; unfinished jobs go on when it starts again."""
     from ftpipe.server.control import stop as stop_server
 
     stopped = stop_server(data_dir or server_dir())
-    session.add(stopped=stopped)
-    session.print_result("stopped" if stopped else "it was not running")
+    context.add(stopped=stopped)
+    context.print_result("stopped" if stopped else "it was not running")
 
 
 @click.command(cls=Command, example="ftpipe serve logs --follow")
@@ -137,14 +137,14 @@ def stop(session: CliContext, data_dir: Path | None) -> None:
     "-n", "--lines", type=click.IntRange(1, 100_000), default=50, show_default=True, help="How many, from the end."
 )
 @click.option("-f", "--follow", is_flag=True, help="Stay, and show what comes.")
-@pass_session
-def logs(session: CliContext, data_dir: Path | None, lines: int, follow: bool) -> None:
+@pass_cli_context
+def logs(context: CliContext, data_dir: Path | None, lines: int, follow: bool) -> None:
     """Show the end of the endpoint's log."""
     from ftpipe.server.control import logs as read_logs
 
-    session.interrupt_message = "no longer following the log"
-    found = read_logs(data_dir or server_dir(), lines=lines, follow=follow and not session.json)
-    if session.json:
-        session.add(lines=list(found))
+    context.interrupt_message = "no longer following the log"
+    found = read_logs(data_dir or server_dir(), lines=lines, follow=follow and not context.json)
+    if context.json:
+        context.add(lines=list(found))
     for line in found:
-        session.print_result(sanitize_block(line))
+        context.print_result(sanitize_block(line))

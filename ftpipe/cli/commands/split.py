@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ftpipe.cli import options
-from ftpipe.cli.context import CliContext, pass_session
+from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.dataset_request import require_file
 from ftpipe.cli.group import Command
 from ftpipe.formatting import sanitize_line
@@ -24,8 +24,8 @@ from ftpipe.formatting import sanitize_line
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed splits the same way.")
 @options.output
-@pass_session
-def split(session: CliContext, data: Path, fraction: float, seed: int, output: Path | None) -> None:
+@pass_cli_context
+def split(context: CliContext, data: Path, fraction: float, seed: int, output: Path | None) -> None:
     """Split DATA into a training and a validation file.
 
     Records with the same prompt stay together, so that nothing leaks from one file into the other.
@@ -34,6 +34,6 @@ def split(session: CliContext, data: Path, fraction: float, seed: int, output: P
 
     require_file(data)
     train, validation, sizes = split_file(data, fraction=fraction, seed=seed, output_dir=output or data.parent)
-    session.add(train=train, validation=validation, sizes=sizes, seed=seed)
-    session.print_result([f"training    {sanitize_line(train, 300)}", f"validation  {sanitize_line(validation, 300)}"])
-    session.print_status(f"{session.paint_err('bold', 'Next:')} ftpipe prepare {train} --validation {validation}")
+    context.add(train=train, validation=validation, sizes=sizes, seed=seed)
+    context.print_result([f"training    {sanitize_line(train, 300)}", f"validation  {sanitize_line(validation, 300)}"])
+    context.print_status(f"{context.style_err('bold', 'Next:')} ftpipe prepare {train} --validation {validation}")

@@ -8,7 +8,7 @@ import time
 
 import click
 
-from ftpipe.cli.context import CliContext, pass_session
+from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.dataset_request import LOCAL_PROVIDER
 from ftpipe.cli.group import Command
 from ftpipe.config import Settings
@@ -22,36 +22,36 @@ from ftpipe.reports.runs import status_lines
 @click.argument("job", required=False)
 @click.option("-w", "--watch", is_flag=True, help="Stay until the job has ended.")
 @click.option("--provider", metavar="NAME", help="Where a job lives that was made elsewhere.")
-@pass_session
-def status(session: CliContext, job: str | None, watch: bool, provider: str | None) -> None:
+@pass_cli_context
+def status(context: CliContext, job: str | None, watch: bool, provider: str | None) -> None:
     """Show how JOB (a job, run or model id; the latest run where not given) stands.
 
     Ends with 0 where there is a model, 8 while the job runs, 1 where it failed, was cancelled or does not exist yet.
     """
-    settings = session.settings({"provider": provider})
-    registry = session.registry(settings)
+    settings = context.settings({"provider": provider})
+    registry = context.registry(settings)
     run = registry.find_run(job) if job else registry.latest_run()
     if run is None and job is None:
         raise UsageError(f"there is no run yet in {registry.place}", "ftpipe train starts one")
     if watch and run is not None and run.job is not None:
-        run = watch_until_done(session, settings, registry, run)
-    seen = fetch_and_show(session, settings, registry, run, job)
-    finish(session, *seen)
+        run = watch_until_done(context, settings, registry, run)
+    seen = fetch_and_show(context, settings, registry, run, job)
+    finish(context, *seen)
 
 
-def watch_until_done(session: CliContext, settings: Settings, registry: Registry, run: Run) -> Run:
+def watch_until_done(context: CliContext, settings: Settings, registry: Registry, run: Run) -> Run:
     """Watch until the job has ended; Ctrl-C detaches."""
     from ftpipe.cli.output.run import run_with_display
 
-    pipeline = session.pipeline(session.provider(run.spec.provider, settings), registry)
+    pipeline = context.pipeline(context.provider(run.spec.provider, settings), registry)
     try:
-        return run_with_display(session, pipeline, run, detach=False, timeout=None)
+        return run_with_display(context, pipeline, run, detach=False, timeout=None)
     except JobFailedError:
         return registry.run(run.id)
 
 
 def fetch_and_show(
-    session: CliContext, settings: Settings, registry: Registry, run: Run | None, name: str | None
+    context: CliContext, settings: Settings, registry: Registry, run: Run | None, name: str | None
 ) -> tuple[Run | None, Job | None]:
     """One look at the endpoint, and what it shows; what was last seen where the endpoint does not answer.
 
@@ -62,35 +62,35 @@ def fetch_and_show(
     job = run.job if run else None
     if run is not None and job is not None and run.state == RunState.CREATED:
         try:
-            run = refresh(session, settings, registry, run)
+            run = refresh(context, settings, registry, run)
         except ProviderError as error:
             trouble = error
-            session.print_always("the endpoint was not reached; this is what was seen last")
+            context.print_always("the endpoint was not reached; this is what was seen last")
         job = run.job
     elif run is None and name is not None:
-        job = session.provider(settings.config.provider or LOCAL_PROVIDER, settings).jobs.get(name)
-    show(session, registry, run, job)
+        job = context.provider(settings.config.provider or LOCAL_PROVIDER, settings).jobs.get(name)
+    show(context, registry, run, job)
     if trouble is not None:
         raise trouble
     return run, job
 
 
-def refresh(session: CliContext, settings: Settings, registry: Registry, run: Run) -> Run:
+def refresh(context: CliContext, settings: Settings, registry: Registry, run: Run) -> Run:
     """Ask the endpoint once; a job that has succeeded is registered."""
-    return session.pipeline(session.provider(run.spec.provider, settings), registry).refresh(run)
+    return context.pipeline(context.provider(run.spec.provider, settings), registry).refresh(run)
 
 
-def show(session: CliContext, registry: Registry, run: Run | None, job: Job | None) -> None:
+def show(context: CliContext, registry: Registry, run: Run | None, job: Job | None) -> None:
     """Put a run and its job on stdout, as text or into the document."""
     from ftpipe.cli.output.run import add_run
 
-    add_run(session, registry, run, job)
+    add_run(context, registry, run, job)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 80
     metrics = registry.metrics(job.id) if job else []
-    session.print_result(status_lines(run, job, metrics, now=time.time(), width=width, paint=session.style))
+    context.print_result(status_lines(run, job, metrics, now=time.time(), width=width, paint=context.style))
 
 
-def finish(session: CliContext, run: Run | None, job: Job | None) -> None:
+def finish(context: CliContext, run: Run | None, job: Job | None) -> None:
     """The exit code of what was seen, and the next command.
 
     Raises:
@@ -98,14 +98,14 @@ def finish(session: CliContext, run: Run | None, job: Job | None) -> None:
     """
     name = job.id if job else run.id if run else ""
     if job is not None and job.status in ("failed", "cancelled"):
-        session.print_status("")
+        context.print_status("")
         ended = "was cancelled" if job.status == "cancelled" else "failed"
         raise JobFailedError(f"{name} {ended}", "`ftpipe train` makes a new job; `ftpipe jobs events` tells the story")
     if job is None or not job.is_finished:
-        session.exit_code = StillRunningError.exit_code if job else 1
+        context.exit_code = StillRunningError.exit_code if job else 1
         resume = run.id if run else ""
-        session.print_status(f"\n{session.paint_err('bold', 'Next:')} ftpipe resume {resume}".rstrip())
+        context.print_status(f"\n{context.style_err('bold', 'Next:')} ftpipe resume {resume}".rstrip())
     elif run is not None and run.model is not None:
-        session.print_status(f"\n{session.paint_err('bold', 'Next:')} ftpipe chat {run.model.id}")
+        context.print_status(f"\n{context.style_err('bold', 'Next:')} ftpipe chat {run.model.id}")
     else:
-        session.print_status(f"\n{session.paint_err('bold', 'Next:')} ftpipe jobs adopt {name}")
+        context.print_status(f"\n{context.style_err('bold', 'Next:')} ftpipe jobs adopt {name}")

@@ -13,7 +13,7 @@ from ftpipe.cli import options
 from ftpipe.cli.commands.prepare import refuse_errors, settings_of, show
 from ftpipe.cli.commands.train_sweep import SweepCommand, sweep_options
 from ftpipe.cli.commands.train_sweep import run_sweep as carry_out_sweep
-from ftpipe.cli.context import CliContext, pass_session
+from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.dataset_request import DatasetRequest, resolve_for_train, spec_of, validate_and_count
 from ftpipe.config import Settings
 from ftpipe.formatting import plural, relative_path
@@ -48,8 +48,8 @@ job_options = options.combine_options(
 @click.option("--again", is_flag=True, help="A new job, even where the same one was made before.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait at most so long; then exit 8.")
 @sweep_options
-@pass_session
-def train(session: CliContext, /, data: Path | None, **flags: Any) -> None:
+@pass_cli_context
+def train(context: CliContext, /, data: Path | None, **flags: Any) -> None:
     """Train a model on a dataset and register it.
 
     Runs on this machine for free where no provider is chosen. Without DATA it takes the dataset that was prepared
@@ -57,56 +57,56 @@ def train(session: CliContext, /, data: Path | None, **flags: Any) -> None:
     running; `ftpipe resume` goes on after any interruption and never pays twice.
     """
     begun = time.monotonic()
-    settings = session.settings(settings_of(flags))
-    asked = resolve_for_train(settings, session, given=data)
-    report = validate_and_count(session, settings, asked, for_job=True)
-    refuse_faulty(session, report, asked)
-    spec = spec_of(settings, asked, report)
+    settings = context.settings(settings_of(flags))
+    request = resolve_for_train(settings, context, given=data)
+    report = validate_and_count(context, settings, request, for_job=True)
+    refuse_faulty(context, report, request)
+    spec = spec_of(settings, request, report)
     if flags["sweep"]:
-        carry_out_sweep(session, settings, spec, report, flags)
+        carry_out_sweep(context, settings, spec, report, flags)
         return
-    show_plan(session, settings, spec, report)
+    show_plan(context, settings, spec, report)
     if flags["dry_run"]:
         return
-    run_training(session, settings, spec, report, flags, begun=begun)
+    run_training(context, settings, spec, report, flags, begun=begun)
 
 
-def refuse_faulty(session: CliContext, report: Report, asked: DatasetRequest) -> None:
+def refuse_faulty(context: CliContext, report: Report, request: DatasetRequest) -> None:
     """Show the findings of a dataset that will not do, and end."""
     if not report.ok:
-        show(session, report)
+        show(context, report)
     elif report.summary.warnings:
         many = plural(report.summary.warnings, "warning")
-        session.print_status(f"{many} about the data; `ftpipe prepare {relative_path(asked.data)}` shows them")
-    refuse_errors(report, asked)
+        context.print_status(f"{many} about the data; `ftpipe prepare {relative_path(request.data)}` shows them")
+    refuse_errors(report, request)
 
 
-def show_plan(session: CliContext, settings: Settings, spec: RunSpec, report: Report) -> None:
+def show_plan(context: CliContext, settings: Settings, spec: RunSpec, report: Report) -> None:
     """Show the plan on stderr, and refuse what the budget does not allow."""
     from ftpipe.pipeline.preflight import endpoint_notice, enforce_budget, require_supported
     from ftpipe.providers.profiles import find_profile
 
     profile = find_profile(spec.provider, settings.config.providers)
-    session.add(plan=spec, dataset=report.dataset, tokens=report.tokens, cost=report.cost)
-    session.print_status(plan_lines(spec, report, profile.title or profile.name, session.paint_err))
+    context.add(plan=spec, dataset=report.dataset, tokens=report.tokens, cost=report.cost)
+    context.print_status(plan_lines(spec, report, profile.title or profile.name, context.style_err))
     today = datetime.now(UTC).date()
     require_supported(profile, spec, today=today)
     if said := endpoint_notice(profile, today=today):
-        session.print_status(f"  {'note':<8}{said}")
+        context.print_status(f"  {'note':<8}{said}")
     enforce_budget(report.cost, settings.config.max_cost)
 
 
 def run_training(
-    session: CliContext, settings: Settings, spec: RunSpec, report: Report, flags: dict[str, Any], *, begun: float
+    context: CliContext, settings: Settings, spec: RunSpec, report: Report, flags: dict[str, Any], *, begun: float
 ) -> None:
     """Open the endpoint, ask, and run the pipeline to its end."""
     from ftpipe.cli.output.run import print_result, run_with_display
 
-    provider = session.provider(spec.provider, settings)
+    provider = context.provider(spec.provider, settings)
     if provider.profile.paid and not flags["yes"]:
-        session.confirm("Go ahead?")
-    registry = session.registry(settings)
-    pipeline = session.pipeline(provider, registry)
+        context.confirm("Go ahead?")
+    registry = context.registry(settings)
+    pipeline = context.pipeline(provider, registry)
     run = pipeline.start(spec, report, again=flags["again"], max_cost=settings.config.max_cost)
-    run = run_with_display(session, pipeline, run, detach=flags["detach"], timeout=flags["timeout"])
-    print_result(session, provider, run, begun=begun)
+    run = run_with_display(context, pipeline, run, detach=flags["detach"], timeout=flags["timeout"])
+    print_result(context, provider, run, begun=begun)

@@ -53,7 +53,7 @@ def expand_sweep_args(args: Sequence[str]) -> list[str]:
     return result
 
 
-def run_sweep(session: CliContext, settings: Settings, spec: RunSpec, report: Report, flags: dict[str, Any]) -> None:
+def run_sweep(context: CliContext, settings: Settings, spec: RunSpec, report: Report, flags: dict[str, Any]) -> None:
     """Plan the grid, keep to the budget, train, compare, and name the best."""
     from ftpipe.catalog.training_prices import PriceTable
     from ftpipe.cli.dataset_request import require_file
@@ -69,30 +69,30 @@ def run_sweep(session: CliContext, settings: Settings, spec: RunSpec, report: Re
         raise UsageError(
             "without validation data the trials cannot be compared", "add --validation FILE or --evaluate FILE"
         )
-    provider = session.provider(spec.provider, settings)
-    pipeline = session.pipeline(provider, session.registry(settings))
-    teller = TrialReporter(session, pipeline.registry)
+    provider = context.provider(spec.provider, settings)
+    pipeline = context.pipeline(provider, context.registry(settings))
+    teller = TrialReporter(context, pipeline.registry)
     sweeper = SweepRunner(pipeline, concurrency=flags["concurrency"], on_trial=teller.trial, on_look=teller.look)
     prices = PriceTable.load(settings.config.prices, target=provider.profile.target)
     planned = sweeper.plan(spec, points, report, prices=prices)
     costs = [trial.cost for _, _, trial in planned]
     enforce_total_budget(costs, settings.config.max_cost)
-    session.print_status(plan_lines([name for name, _, _ in planned], costs, is_paid=provider.profile.paid))
-    session.add(trials=[name for name, _, _ in planned])
+    context.print_status(plan_lines([name for name, _, _ in planned], costs, is_paid=provider.profile.paid))
+    context.add(trials=[name for name, _, _ in planned])
     if flags["dry_run"]:
         return
     if provider.profile.paid and not flags["yes"]:
-        session.confirm("Go ahead?")
-    session.interrupt_message, session.resume_hint = (
+        context.confirm("Go ahead?")
+    context.interrupt_message, context.resume_hint = (
         "interrupted; every trial keeps what was done",
         "the same command goes on",
     )
     runs = sweeper.train(planned)
-    scores = scorer(session, settings, provider, spec, flags["evaluate"])
+    scores = scorer(context, settings, provider, spec, flags["evaluate"])
     alias = flags["alias"] or f"{spec.suffix or spec.data.stem}@best"
     document: Any = plain_data(sweeper.conclude(points, runs, alias=alias, scores=scores))
-    session.add(sweep=document)
-    session.print_result(sweep_lines(document, session.style))
+    context.add(sweep=document)
+    context.print_result(sweep_lines(document, context.style))
 
 
 def plan_lines(names: Sequence[str], costs: Sequence[CostEstimate | None], *, is_paid: bool) -> list[str]:
@@ -109,13 +109,13 @@ class TrialReporter:
     """Says how far the trials have come: each beginning and end, and in between a line now and then.
 
     Args:
-        session: Takes the lines.
+        context: Takes the lines.
         registry: Has the jobs' losses.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, session: CliContext, registry: Registry, clock: Callable[[], float] = time.monotonic) -> None:
-        self._session = session
+    def __init__(self, context: CliContext, registry: Registry, clock: Callable[[], float] = time.monotonic) -> None:
+        self._context = context
         self._registry = registry
         self._clock = clock
         self._told: dict[str, float] = {}
@@ -124,7 +124,7 @@ class TrialReporter:
         """A trial has begun or ended."""
         where = run.model.id if run.model else run.job.id if run.job else run.id
         error = f": {run.error}" if run.error else ""
-        self._session.print_status(
+        self._context.print_status(
             f"  {sanitize_line(name, 80)}  {run.state.value}  {sanitize_line(where, 120)}{sanitize_line(error, 200)}"
         )
         self._told[name] = self._clock()
@@ -136,12 +136,12 @@ class TrialReporter:
         metrics = self._registry.metrics(run.job.id)
         losses = f", {loss_text(metrics)}" if metrics else ""
         step = f"step {step_text(metrics[-1])}" if metrics else sanitize_line(run.job.status, 40)
-        self._session.print_status(f"  {sanitize_line(name, 80)}  {step}{losses}")
+        self._context.print_status(f"  {sanitize_line(name, 80)}  {step}{losses}")
         self._told[name] = self._clock()
 
 
 def scorer(
-    session: CliContext, settings: Settings, provider: Provider, spec: RunSpec, data: Path | None
+    context: CliContext, settings: Settings, provider: Provider, spec: RunSpec, data: Path | None
 ) -> Scores | None:
     """Scores models on held-out items against their base; the whole evaluation is kept with its page."""
     if data is None:
@@ -155,9 +155,9 @@ def scorer(
         arms = [arm_of(spec.model, None, target), *(arm_of(model.id, model, target) for model in models)]
         sides = EvaluationArms(spec.provider, tuple(arms), {model.id: model for model in models})
         flags = default_options(data)
-        evaluation = run_evaluation(session, settings, sides, flags)
-        show(session, evaluation)
-        write(session, settings, evaluation, sides, flags)
+        evaluation = run_evaluation(context, settings, sides, flags)
+        show(context, evaluation)
+        write(context, settings, evaluation, sides, flags)
         return {result.arm.name: result.score(evaluation.primary).value for result in evaluation.arms[1:]}
 
     return scores

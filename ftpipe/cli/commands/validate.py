@@ -10,7 +10,7 @@ import click
 
 from ftpipe.cli import options
 from ftpipe.cli.check_options import MACHINE_FORMATS, check_options, check_settings, findings_writer
-from ftpipe.cli.context import CliContext, pass_session
+from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.dataset_request import resolve_for_prepare
 from ftpipe.cli.group import Command
 from ftpipe.cli.output.progress import file_progress, first_finding_printer
@@ -33,20 +33,20 @@ if TYPE_CHECKING:
 @options.model
 @options.method
 @check_options
-@pass_session
-def validate(session: CliContext, /, files: tuple[Path, ...], output_format: str, **flags: Any) -> None:
+@pass_cli_context
+def validate(context: CliContext, /, files: tuple[Path, ...], output_format: str, **flags: Any) -> None:
     """Check FILES for everything that would be refused or is worth a warning. Nothing is written or sent.
 
     Ends with 1 where one of them would be refused.
     """
-    settings = session.settings({name: flags.pop(name) for name in ("provider", "model", "method")})
-    with findings_writer(session, output_format, flags.pop("findings")) as on_finding:
+    settings = context.settings({name: flags.pop(name) for name in ("provider", "model", "method")})
+    with findings_writer(context, output_format, flags.pop("findings")) as on_finding:
         rules = check_settings(settings.config, **flags)
-        session.json = session.json or output_format == "json"
-        reports = [look(session, settings, rules, path, output_format, on_finding) for path in files]
+        context.json = context.json or output_format == "json"
+        reports = [look(context, settings, rules, path, output_format, on_finding) for path in files]
     if output_format in MACHINE_FORMATS:
-        session.print_result(render(output_format, reports))
-    session.add(files=[fields(report) for report in reports])
+        context.print_result(render(output_format, reports))
+    context.add(files=[fields(report) for report in reports])
     bad = [report for report in reports if not report.ok]
     if bad:
         raise DatasetError(f"{plural(len(bad), 'file')} would be refused", "`ftpipe explain CODE` says how to mend it")
@@ -60,7 +60,7 @@ def render(form: str, reports: list[Report]) -> str:
 
 
 def look(
-    session: CliContext,
+    context: CliContext,
     settings: Settings,
     rules: CheckSettings,
     path: Path,
@@ -71,22 +71,22 @@ def look(
     from ftpipe.reports.findings import finding_lines
     from ftpipe.stages.validate import validate as check
 
-    asked = resolve_for_prepare(settings, given=path)
-    with file_progress(session, "checking", path) as progress:
+    request = resolve_for_prepare(settings, given=path)
+    with file_progress(context, "checking", path) as progress:
         report = check(
-            asked.data,
-            target=asked.target,
-            method=asked.method,
-            model=asked.model,
+            request.data,
+            target=request.target,
+            method=request.method,
+            model=request.model,
             settings=rules,
             on_progress=progress,
             on_finding=on_finding,
-            on_first=first_finding_printer(session, asked.data),
+            on_first=first_finding_printer(context, request.data),
         )
     if form == "text":
-        found = finding_lines(report, session.style) + not_checked_lines(report, session.style)
-        session.print_result(
-            [dataset_line(report.dataset, session.style), *found, verdict_line(report, session.style), ""]
+        found = finding_lines(report, context.style) + not_checked_lines(report, context.style)
+        context.print_result(
+            [dataset_line(report.dataset, context.style), *found, verdict_line(report, context.style), ""]
         )
     return report
 

@@ -35,12 +35,12 @@ class PipelineDisplay(PipelineObserver):
     """What both pictures are drawn from, and what an interrupt says.
 
     Args:
-        session: Where lines go.
+        context: Where lines go.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, session: CliContext, clock: Callable[[], float] = time.monotonic) -> None:
-        self.session = session
+    def __init__(self, context: CliContext, clock: Callable[[], float] = time.monotonic) -> None:
+        self.context = context
         self.clock = clock
         self.stage = ""
         self.done = (0, 0)
@@ -65,7 +65,7 @@ class PipelineDisplay(PipelineObserver):
         """Remember the job, and how to come back to it."""
         self.job = job
         if not job.is_finished:
-            self.session.interrupt_message = (
+            self.context.interrupt_message = (
                 f"interrupted; {sanitize_line(job.id, 80)} goes on at {sanitize_line(job.provider, 40)}"
             )
 
@@ -78,7 +78,7 @@ class PipelineDisplay(PipelineObserver):
         self.last_event = sanitize_line(event.message, 200)
         if event.level in ("warn", "warning", "error"):
             self.on_notice(event.message)
-        elif self.session.verbose:
+        elif self.context.verbose:
             self.write("·", "dim", self.last_event)
 
     def on_notice(self, text: str) -> None:
@@ -104,7 +104,7 @@ class PipelineDisplay(PipelineObserver):
 
     def write(self, mark: str, style: str, text: str) -> None:
         """One line that stays."""
-        self.session.print_status(f"{self.session.paint_err(style, mark)} {text}")
+        self.context.print_status(f"{self.context.style_err(style, mark)} {text}")
 
     def __enter__(self) -> Self:
         return self
@@ -120,8 +120,8 @@ class PipelineDisplay(PipelineObserver):
 class LogDisplay(PipelineDisplay):
     """Plain lines: one for each stage, and one every ten seconds or ten per cent of a job."""
 
-    def __init__(self, session: CliContext, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(session, clock)
+    def __init__(self, context: CliContext, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(context, clock)
         self._bytes: LineProgress | None = None
         self._last_time = clock()
         self._last_share = 0.0
@@ -130,7 +130,7 @@ class LogDisplay(PipelineDisplay):
     def on_stage(self, name: str) -> None:
         """Say that a stage begins where it may take long."""
         super().on_stage(name)
-        self._bytes = LineProgress(self.session.print_status, STAGES.get(name, name), self.clock)
+        self._bytes = LineProgress(self.context.print_status, STAGES.get(name, name), self.clock)
 
     def on_progress(self, stage: str, done: int, total: int) -> None:
         """Say now and then how far it is."""
@@ -143,7 +143,7 @@ class LogDisplay(PipelineDisplay):
         super().on_job(job)
         if self.stage == "poll" and job.status != self._last_status:
             self._last_status = job.status
-            self.session.print_status(f"  {sanitize_line(job.id, 80)} is {sanitize_line(job.status, 40)}")
+            self.context.print_status(f"  {sanitize_line(job.id, 80)} is {sanitize_line(job.status, 40)}")
 
     def on_metric(self, metric: Metric) -> None:
         """Say now and then how the loss stands."""
@@ -152,14 +152,14 @@ class LogDisplay(PipelineDisplay):
         now = self.clock()
         if share - self._last_share >= 0.1 or now - self._last_time >= LINE_SECONDS:
             self._last_time, self._last_share = now, share
-            self.session.print_status(f"  step {step_text(metric)}: {loss_text(self.metrics)}")
+            self.context.print_status(f"  step {step_text(metric)}: {loss_text(self.metrics)}")
 
 
 class LiveDisplay(PipelineDisplay):
     """A picture that is drawn again and again: the stage, the step, the losses and their curve."""
 
-    def __init__(self, session: CliContext, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(session, clock)
+    def __init__(self, context: CliContext, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(context, clock)
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
@@ -169,7 +169,7 @@ class LiveDisplay(PipelineDisplay):
         from ftpipe.cli.output.progress import console
 
         self._live = Live(
-            console=console(self.session), transient=True, refresh_per_second=4, get_renderable=self._picture
+            console=console(self.context), transient=True, refresh_per_second=4, get_renderable=self._picture
         )
         self._live.start()
         return self
@@ -182,9 +182,9 @@ class LiveDisplay(PipelineDisplay):
         if self._live:
             self._live.stop()
             self._live = None
-        curve = loss_chart(self.metrics, width=self._width(), paint=self.session.paint_err)
+        curve = loss_chart(self.metrics, width=self._width(), paint=self.context.style_err)
         if curve:
-            self.session.print_status(curve)
+            self.context.print_status(curve)
 
     def write(self, mark: str, style: str, text: str) -> None:
         """One line above the picture."""
@@ -193,7 +193,7 @@ class LiveDisplay(PipelineDisplay):
             return
         from rich.text import Text
 
-        line = f"{self.session.paint_err(style, mark)} {self.session.redact(text)}"
+        line = f"{self.context.style_err(style, mark)} {self.context.redact(text)}"
         self._live.console.print(Text.from_ansi(line), soft_wrap=True)
 
     def _width(self) -> int:
@@ -202,13 +202,13 @@ class LiveDisplay(PipelineDisplay):
     def _picture(self) -> Text:
         from rich.text import Text
 
-        return Text.from_ansi("\n".join(self.session.redact(line) for line in self.lines(self._width())), no_wrap=True)
+        return Text.from_ansi("\n".join(self.context.redact(line) for line in self.lines(self._width())), no_wrap=True)
 
     def lines(self, width: int) -> list[str]:
         """The picture, line by line."""
         if not self.stage:
             return []
-        paint = self.session.paint_err
+        paint = self.context.style_err
         took = duration(self.clock() - self._begun)
         head = f"{paint('info', '●')} {STAGES.get(self.stage, self.stage)}"
         if self.stage == "poll" and self.job is not None:
@@ -221,17 +221,17 @@ class LiveDisplay(PipelineDisplay):
     def _job_text(self) -> str:
         job = self.job
         status = sanitize_line(job.status, 40) if job else ""
-        return self.session.paint_err(STATUS_STYLES.get(status, "bold"), status)
+        return self.context.style_err(STATUS_STYLES.get(status, "bold"), status)
 
     def _curve(self, width: int) -> list[str]:
         if not self.metrics:
-            return [self.session.paint_err("dim", f"  {self.last_event}")] if self.last_event else []
+            return [self.context.style_err("dim", f"  {self.last_event}")] if self.last_event else []
         last = self.metrics[-1]
         share = f"{bar(last.step / last.total_steps, 30)} " if last.total_steps else ""
         left = self.job.estimated_finish - time.time() if self.job and self.job.estimated_finish else 0
         finish = f" · about {duration(left)} left" if left > 0 else ""
         lines = [f"  {share}step {step_text(last)}{finish}", f"  {loss_text(self.metrics)}"]
-        return [*lines, *loss_chart(self.metrics, width=width, paint=self.session.paint_err)]
+        return [*lines, *loss_chart(self.metrics, width=width, paint=self.context.style_err)]
 
 
 def bar(share: float, width: int) -> str:
@@ -240,6 +240,6 @@ def bar(share: float, width: int) -> str:
     return "━" * full + "╌" * (width - full)
 
 
-def make_display(session: CliContext) -> PipelineDisplay:
+def make_display(context: CliContext) -> PipelineDisplay:
     """The picture that fits where stderr goes."""
-    return LiveDisplay(session) if sys.stderr.isatty() and not session.quiet else LogDisplay(session)
+    return LiveDisplay(context) if sys.stderr.isatty() and not context.quiet else LogDisplay(context)

@@ -16,9 +16,9 @@ from ftpipe.formatting import format_bytes
 from ftpipe.records import Finding
 
 
-def console(session: CliContext) -> Console:
+def console(context: CliContext) -> Console:
     """The console for progress."""
-    return _console(session.has_color(sys.stderr))
+    return _console(context.has_color(sys.stderr))
 
 
 @cache
@@ -59,39 +59,39 @@ class LineProgress:
 
 
 @contextmanager
-def file_progress(session: CliContext, label: str, path: Path) -> Iterator[Progress]:
+def file_progress(context: CliContext, label: str, path: Path) -> Iterator[Progress]:
     """Progress over the bytes of a file."""
-    with byte_progress(session, label, path.stat().st_size) as progress:
+    with byte_progress(context, label, path.stat().st_size) as progress:
         yield progress
 
 
-def first_finding_printer(session: CliContext, path: Path) -> Callable[[Finding], None] | None:
+def first_finding_printer(context: CliContext, path: Path) -> Callable[[Finding], None] | None:
     """Says the first finding of a file that takes a while to read; ``None`` for others."""
-    if session.quiet or path.stat().st_size < _QUIET_BELOW:
+    if context.quiet or path.stat().st_size < _QUIET_BELOW:
         return None
-    return lambda found: session.print_status(
+    return lambda found: context.print_status(
         f"first finding  {found.code} {found.name}, line {found.line}: {found.message}"
     )
 
 
 @contextmanager
-def byte_progress(session: CliContext, label: str, total: int) -> Iterator[Progress]:
+def byte_progress(context: CliContext, label: str, total: int) -> Iterator[Progress]:
     """Progress over ``total`` bytes."""
-    if session.quiet or total < _QUIET_BELOW:
+    if context.quiet or total < _QUIET_BELOW:
         yield lambda _done, _total: None
     elif not sys.stderr.isatty():
-        yield LineProgress(session.print_status, label)
+        yield LineProgress(context.print_status, label)
     else:
-        yield from _bar(session, label, total)
+        yield from _bar(context, label, total)
 
 
-def _bar(session: CliContext, label: str, total: int) -> Iterator[Progress]:
+def _bar(context: CliContext, label: str, total: int) -> Iterator[Progress]:
     from rich import progress as parts
 
     pass
 
     columns = (parts.TextColumn("{task.description}"), parts.BarColumn(), parts.DownloadColumn())
     rates = (parts.TransferSpeedColumn(), parts.TimeRemainingColumn())
-    with parts.Progress(*columns, *rates, console=console(session), transient=True) as bars:
+    with parts.Progress(*columns, *rates, console=console(context), transient=True) as bars:
         task = bars.add_task(label, total=total)
         yield lambda done, whole: bars.update(task, completed=done, total=whole)

@@ -14,27 +14,27 @@ from ftpipe.registry import Registry
 from ftpipe.reports.runs import model_lines
 
 
-def run_with_display(session: CliContext, pipeline: Pipeline, run: Run, *, detach: bool, timeout: float | None) -> Run:
+def run_with_display(context: CliContext, pipeline: Pipeline, run: Run, *, detach: bool, timeout: float | None) -> Run:
     """Bring a run to its end, or with ``detach`` until its job exists; the document is filled whatever happens.
 
     Raises:
         FtpipeError: As ``Pipeline.advance`` raises them.
     """
-    session.interrupt_message = f"interrupted; {run.id} keeps what was done"
-    session.resume_hint = f"ftpipe resume {run.id}"
+    context.interrupt_message = f"interrupted; {run.id} keeps what was done"
+    context.resume_hint = f"ftpipe resume {run.id}"
     try:
-        with make_display(session) as picture:
+        with make_display(context) as picture:
             pipeline.watcher = picture
             run = pipeline.advance(run, wait=not detach, timeout=timeout)
     finally:
-        add_run(session, pipeline.registry, pipeline.registry.run(run.id))
+        add_run(context, pipeline.registry, pipeline.registry.run(run.id))
     return run
 
 
-def add_run(session: CliContext, registry: Registry, run: Run | None, job: Job | None = None) -> None:
+def add_run(context: CliContext, registry: Registry, run: Run | None, job: Job | None = None) -> None:
     """Put a run, its job, model, metrics and cost into the document."""
     job = job or (run.job if run else None)
-    session.add(
+    context.add(
         run=run.model_dump(mode="json", exclude={"job", "model", "cost"}) if run else None,
         job=job,
         model=run.model if run else None,
@@ -43,16 +43,16 @@ def add_run(session: CliContext, registry: Registry, run: Run | None, job: Job |
     )
 
 
-def print_result(session: CliContext, provider: Provider, run: Run, *, begun: float) -> None:
+def print_result(context: CliContext, provider: Provider, run: Run, *, begun: float) -> None:
     """Say what came out: the model and how to use it, or how to come back to the job."""
     if run.model is not None:
-        session.print_result(model_lines(run.model, use=usage_lines(run.model, provider), paint=session.style))
-        session.print_status(f"done in {time.monotonic() - begun:.0f} s")
-        session.print_status(f"{session.paint_err('bold', 'Next:')} ftpipe chat {quote(run.model.id)}")
+        context.print_result(model_lines(run.model, use=usage_lines(run.model, provider), paint=context.style))
+        context.print_status(f"done in {time.monotonic() - begun:.0f} s")
+        context.print_status(f"{context.style_err('bold', 'Next:')} ftpipe chat {quote(run.model.id)}")
     elif run.job is not None:
-        session.print_result(f"job  {run.job.id}  {run.job.status}")
-        session.print_status(
-            f"{session.paint_err('bold', 'Next:')} ftpipe resume {run.id}   or   ftpipe status {run.job.id}"
+        context.print_result(f"job  {run.job.id}  {run.job.status}")
+        context.print_status(
+            f"{context.style_err('bold', 'Next:')} ftpipe resume {run.id}   or   ftpipe status {run.job.id}"
         )
 
 

@@ -72,7 +72,7 @@ def test_a_trial_that_goes_on_is_told_now_and_then(world: CliEnvironment) -> Non
     """Where it stands, at most once in a quarter of a minute."""
     from ftpipe.cli.commands.train_sweep import TrialReporter
     from ftpipe.registry import open_registry
-    from tests.cli.cli_runner import FakeSession
+    from tests.cli.cli_runner import FakeCliContext
 
     world.run("train", str(chat_file("train.jsonl")), "--provider", "openai", "--yes", "--epochs", "3")
     registry = open_registry()
@@ -80,7 +80,7 @@ def test_a_trial_that_goes_on_is_told_now_and_then(world: CliEnvironment) -> Non
     now = [100.0]
     said: list[str] = []
 
-    class Listener(FakeSession):
+    class Listener(FakeCliContext):
         """Keeps what is said."""
 
         def print_status(self, lines: object = "") -> None:
