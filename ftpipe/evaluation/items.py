@@ -8,8 +8,8 @@ from typing import Any
 
 from ftpipe.canonical_json import canonical_json
 from ftpipe.errors import DatasetError
-from ftpipe.evaluation.metrics.structured import parse
 from ftpipe.evaluation.metrics.text import normalise
+from ftpipe.grading.json_values import parse_json
 from ftpipe.records.evaluation import Arm, Item, Task, ToolCall
 
 MOST_LABELS = 20
@@ -119,7 +119,7 @@ def detect_task(items: Sequence[Item]) -> tuple[Task, str]:
     """What the wanted answers are, and the reason in words."""
     if any(item.expected_calls for item in items):
         return Task.TOOLS, f"{sum(bool(item.expected_calls) for item in items)} wanted answers call tools"
-    documents = [parse(item.expected) for item in items]
+    documents = [parse_json(item.expected) for item in items]
     if all(isinstance(value, dict | list) for value in documents):
         return Task.JSON, "every wanted answer is a JSON document"
     labels = {normalise(item.expected) for item in items}

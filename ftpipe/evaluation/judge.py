@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from ftpipe.evaluation.items import text_of
-from ftpipe.evaluation.metrics.structured import parse
 from ftpipe.evaluation.metrics.text import normalise
 from ftpipe.evaluation.request_runner import Progress, RequestRunner, quiet
 from ftpipe.evaluation.response_cache import Request
 from ftpipe.evaluation.statistics import mcnemar
+from ftpipe.grading.json_values import parse_json
 from ftpipe.records.evaluation import Answer, Item, JudgeResult, Outcome, Sampler
 
 Winner = Literal["first", "second", "tie"]
@@ -38,7 +38,7 @@ def judge_request(model: str, item: Item, first: str, second: str) -> Request:
 
 def read_winner(answer: Answer) -> Winner:
     """What the judge said; anything that cannot be read is a tie."""
-    value = parse(answer.text.strip().removeprefix("```json").removeprefix("```").removesuffix("```"))
+    value = parse_json(answer.text.strip().removeprefix("```json").removeprefix("```").removesuffix("```"))
     said = value.get("winner") if isinstance(value, dict) else answer.text
     choices: dict[str, Winner] = {"a": "first", "b": "second"}
     return choices.get(normalise(str(said)), "tie")

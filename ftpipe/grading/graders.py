@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ftpipe.errors import UsageError
-from ftpipe.evaluation.metrics.structured import MISSING, comparable, parse
+from ftpipe.grading.json_values import MISSING, comparable, parse_json
 from ftpipe.grading.text_similarity import MEASURES
 from ftpipe.records.evaluation import Answer, Item
 
@@ -160,7 +160,7 @@ def fill(template: str, item: Item, answer: Answer) -> str:
     """A template with its slots filled; a slot that names nothing is empty. Filled text is not looked at again."""
     places: dict[str, Any] = {
         "item": {**item.fields, "messages": list(item.messages), "expected": item.expected},
-        "sample": {"output_text": answer.text, "output_json": parse(answer.text), "output_tools": _tools(answer)},
+        "sample": {"output_text": answer.text, "output_json": parse_json(answer.text), "output_tools": _tools(answer)},
     }
     return _SLOT.sub(lambda slot: _shown(_found(places[slot[1]], slot[2])), template)
 

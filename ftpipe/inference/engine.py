@@ -20,9 +20,8 @@ from ftpipe.inference.sampling import Sampler, SamplingParams
 from ftpipe.modeling.base_models import StatusCallback, resolve_base
 from ftpipe.modeling.chat_tokenizer import ChatTokenizer
 from ftpipe.modeling.device import select_device
+from ftpipe.modeling.loading import cache_argument, load_base, load_tokenizer
 from ftpipe.modeling.types import Cache, CausalModel, Tokenizer
-from ftpipe.training.causal_lm import cache_argument
-from ftpipe.training.lora import load_base, load_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -177,7 +176,7 @@ class _LoadedModel:
         self._active = adapter
 
     def _add(self, adapter: Path) -> None:
-        from ftpipe.modeling.export import load_adapter
+        from ftpipe.modeling.loading import load_adapter
 
         self._names += 1
         name = f"adapter{self._names}"

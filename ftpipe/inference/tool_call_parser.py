@@ -1,4 +1,4 @@
-"""Finding tool calls in a model's text, in the form that most open chat templates teach."""
+"""Parse tool calls from a model's text, in the format of most open chat templates."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import json
 import re
 from typing import Any
 
-from ftpipe.server.protocol import new_id
-
 _CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 
 
 def parse_tool_calls(text: str) -> tuple[str, list[dict[str, Any]]] | None:
-    """The text around the calls, and the calls; ``None`` where there is no call that can be read.
+    """The text around the calls, and the calls without ids; ``None`` if no call can be parsed.
 
-    Reads ``<tool_call>{"name": …, "arguments": {…}}</tool_call>``, also with a list of calls inside.
+    Parses ``<tool_call>{"name": …, "arguments": {…}}</tool_call>``, also with a list of calls inside.
     """
     calls = [call for block in _CALL.findall(text) for call in _calls_in(block)]
     if not calls:
@@ -27,8 +25,8 @@ def _calls_in(block: str) -> list[dict[str, Any]]:
         value = json.loads(block)
     except (ValueError, RecursionError):
         return []
-    made = [_call(item) for item in (value if isinstance(value, list) else [value])]
-    return [call for call in made if call is not None]
+    calls = [_call(item) for item in (value if isinstance(value, list) else [value])]
+    return [call for call in calls if call is not None]
 
 
 def _call(item: object) -> dict[str, Any] | None:
@@ -36,4 +34,4 @@ def _call(item: object) -> dict[str, Any] | None:
         return None
     arguments = item.get("arguments", item.get("parameters", {}))
     text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    return {"id": new_id("call_"), "type": "function", "function": {"name": item["name"], "arguments": text}}
+    return {"type": "function", "function": {"name": item["name"], "arguments": text}}

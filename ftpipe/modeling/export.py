@@ -6,47 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
-from ftpipe.errors import LocalStateError, NotFoundError, UsageError
+from ftpipe.errors import LocalStateError, UsageError
 from ftpipe.modeling.base_models import resolve_base
-from ftpipe.modeling.types import CausalModel
-
-ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
-
-
-def load_adapter(model: CausalModel, adapter: Path, *, name: str = "default", trainable: bool = False) -> CausalModel:
-    """``model`` with the adapter of a folder; only safetensors are read.
-
-    Raises:
-        NotFoundError: The folder holds no adapter, or one for another base.
-    """
-    from peft import PeftModel
-
-    from ftpipe.training.lora import quiet_peft
-
-    check_adapter(adapter)
-    try:
-        if isinstance(model, PeftModel):
-            model.load_adapter(str(adapter), adapter_name=name, is_trainable=trainable, local_files_only=True)
-            return model
-        with quiet_peft():
-            return PeftModel.from_pretrained(
-                model, str(adapter), adapter_name=name, is_trainable=trainable, local_files_only=True
-            )
-    except (RuntimeError, ValueError, KeyError, TypeError) as exc:
-        raise NotFoundError(
-            f"the adapter {adapter.name} does not fit its base: {str(exc)[:200]}", "train it again"
-        ) from exc
-
-
-def check_adapter(adapter: Path) -> None:
-    """Refuse a folder that is no whole adapter.
-
-    Raises:
-        NotFoundError: A file is missing.
-    """
-    missing = [name for name in ADAPTER_FILES if not (adapter / name).is_file()]
-    if missing:
-        raise NotFoundError(f"the adapter {adapter.name} lacks {' and '.join(missing)}", "train it again")
+from ftpipe.modeling.device import DeviceConfig
+from ftpipe.modeling.loading import ADAPTER_FILES, check_adapter, load_adapter, load_base, load_tokenizer
 
 
 def export_model(*, base: str, adapter: Path, output: Path, merged: bool, models_dir: Path) -> Path:
@@ -102,9 +65,6 @@ def _note_base(folder: Path, base: str) -> None:
 
 def _write_merged(base: str, adapter: Path, folder: Path, models_dir: Path) -> None:
     import torch
-
-    from ftpipe.modeling.device import DeviceConfig
-    from ftpipe.training.lora import load_base, load_tokenizer
 
     source = resolve_base(base, models_dir=models_dir)
     # Added in float32, so that the base's weights are rounded once and not twice.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ftpipe.errors import NotFoundError
 from ftpipe.modeling.chat_tokenizer import IGNORE_INDEX, Example
+from ftpipe.modeling.loading import cache_argument
 from ftpipe.modeling.types import Cache, CausalModel
 from ftpipe.training.batching import common_prefix_length
 
@@ -149,11 +149,6 @@ class LanguageModel:
         finally:
             self.shares = False
         return bool(torch.allclose(plain.float(), shared.float(), rtol=2e-2, atol=2e-2))
-
-
-def cache_argument(model: CausalModel) -> str:
-    """How a model's forward pass calls its cache; transformers renamed it on the way from 5.0 to 5.24."""
-    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def _next_labels(examples: Sequence[Example], shared: int) -> list[list[int]]:

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from ftpipe.modeling.base_models import resolve_base
 from ftpipe.modeling.device import DeviceConfig, select_device
+from ftpipe.modeling.loading import load_base
 from ftpipe.modeling.types import CausalModel
 from ftpipe.training.causal_lm import LanguageModel
 from ftpipe.training.dpo import DPOObjective
-from ftpipe.training.lora import load_base, trained_parameters, with_empty_adapter
+from ftpipe.training.lora import trained_parameters, with_empty_adapter
 from ftpipe.training.loss import LossStats
 from ftpipe.training.trainer import Objective, SupervisedObjective
 

@@ -1,58 +1,19 @@
-"""Load a base model, give it LoRA adapters, and write the adapters down."""
+"""Add LoRA adapters to a base model, and save them."""
 
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ftpipe.errors import MissingExtraError, NotFoundError, UsageError
-from ftpipe.modeling.device import DeviceConfig
-from ftpipe.modeling.types import CausalModel, Tokenizer
+from ftpipe.errors import UsageError
+from ftpipe.modeling.loading import quiet_peft
+from ftpipe.modeling.types import CausalModel
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
 
 if TYPE_CHECKING:
     import torch
-
-
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a base's folder; nothing is fetched and no code of the model is run."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-
-
-def load_base(folder: Path, machine: DeviceConfig) -> CausalModel:
-    """The base model of a folder, frozen, on its device.
-
-    Raises:
-        NotFoundError: The folder's model is of a kind that transformers does not carry.
-    """
-    try:
-        import torch
-        from transformers import AutoModelForCausalLM
-        from transformers.utils import logging
-    except ImportError as exc:
-        raise MissingExtraError("local models need the local extra", "pip install 'ftpipe[local]'") from exc
-    logging.disable_progress_bar()
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=getattr(torch, machine.dtype),
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-        )
-    except (ValueError, KeyError, OSError, RuntimeError) as exc:
-        raise NotFoundError(
-            f"the base {folder.name!r} cannot be loaded: {str(exc)[:300]}", "choose another base"
-        ) from exc
-    model.config.use_cache = False
-    return model.to(machine.device).requires_grad_(requires_grad=False).eval()
 
 
 def add_adapter(base: CausalModel, plan: ResolvedHyperparameters, *, seed: int) -> CausalModel:
@@ -98,14 +59,6 @@ def with_empty_adapter(base: CausalModel, settings: dict[str, Any]) -> CausalMod
 
     with quiet_peft():
         return get_peft_model(base, LoraConfig(**settings))
-
-
-@contextmanager
-def quiet_peft() -> Iterator[None]:
-    """Hide a warning of transformers about a name that peft up to 0.21 still reads; users can do nothing about it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-        yield
 
 
 def trained_parameters(model: CausalModel) -> Iterator[tuple[str, torch.Tensor]]:

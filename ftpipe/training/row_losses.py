@@ -82,10 +82,9 @@ def score_models(
     """
     from ftpipe.modeling.base_models import resolve_base
     from ftpipe.modeling.chat_tokenizer import ChatTokenizer
-    from ftpipe.modeling.export import load_adapter
+    from ftpipe.modeling.loading import load_adapter, load_base, load_tokenizer
     from ftpipe.training.batching import read_rows
     from ftpipe.training.causal_lm import LanguageModel
-    from ftpipe.training.lora import load_base, load_tokenizer
     from ftpipe.training.loss import LossStats, score_rows
 
     folder = resolve_base(asked.base, models_dir=asked.models_dir)

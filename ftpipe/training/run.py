@@ -12,7 +12,7 @@ from ftpipe.errors import DatasetError, FtpipeError, UsageError
 from ftpipe.modeling.base_models import resolve_base
 from ftpipe.modeling.chat_tokenizer import ChatTemplateError, ChatTokenizer, Example
 from ftpipe.modeling.device import DeviceConfig, select_device
-from ftpipe.modeling.export import load_adapter
+from ftpipe.modeling.loading import load_adapter, load_base, load_tokenizer
 from ftpipe.modeling.types import CausalModel, Tokenizer
 from ftpipe.training.batching import TokenizedDataset, read_rows
 from ftpipe.training.causal_lm import LanguageModel
@@ -20,7 +20,7 @@ from ftpipe.training.dpo import DPOObjective, Pair, read_pairs, with_reference_l
 from ftpipe.training.hyperparameters import ResolvedHyperparameters, resolve_hyperparameters
 from ftpipe.training.job_directory import JobDirectory, JobSpec, write_json
 from ftpipe.training.launcher import distributed
-from ftpipe.training.lora import add_adapter, load_base, load_tokenizer
+from ftpipe.training.lora import add_adapter
 from ftpipe.training.trainer import Objective, SupervisedObjective, Trainer
 
 METHODS = ("supervised", "dpo")

@@ -30,11 +30,12 @@ def train_ftpipe(model_dir: Path, data: Path, batch: int, epochs: int) -> dict[s
     """The trainer of a job, with everything that it writes."""
     from ftpipe.modeling.chat_tokenizer import ChatTokenizer
     from ftpipe.modeling.device import DeviceConfig, use_passive_omp_wait
+    from ftpipe.modeling.loading import load_base, load_tokenizer
     from ftpipe.training.batching import epoch_batches, read_rows
     from ftpipe.training.causal_lm import LanguageModel
     from ftpipe.training.hyperparameters import ResolvedHyperparameters
     from ftpipe.training.job_directory import JobDirectory
-    from ftpipe.training.lora import add_adapter, load_base, load_tokenizer
+    from ftpipe.training.lora import add_adapter
     from ftpipe.training.trainer import SupervisedObjective, Trainer
 
     use_passive_omp_wait()

@@ -13,8 +13,9 @@ from ftpipe.errors import NotFoundError
 from ftpipe.inference.detokenizer import IncrementalDetokenizer
 from ftpipe.inference.engine import ContextLengthError, Delta, Engine, GenerationRequest, TokenLogprob
 from ftpipe.modeling.device import DeviceConfig
+from ftpipe.modeling.loading import load_base
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
-from ftpipe.training.lora import add_adapter, load_base, save_adapter, trained_parameters
+from ftpipe.training.lora import add_adapter, save_adapter, trained_parameters
 from tests.training.tiny_model import save_base, tiny_tokenizer
 
 ASKED = [{"role": "user", "content": "where is it?"}]

@@ -34,8 +34,7 @@ def test_merged_weights_answer_as_base_and_adapter_do(place: Path, tmp_path: Pat
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from ftpipe.modeling.device import DeviceConfig
-    from ftpipe.modeling.export import load_adapter
-    from ftpipe.training.lora import load_base
+    from ftpipe.modeling.loading import load_adapter, load_base
 
     output = export(place, tmp_path / "merged", merged=True)
     merged = AutoModelForCausalLM.from_pretrained(output, dtype=torch.float32)

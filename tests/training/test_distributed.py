@@ -9,12 +9,13 @@ import pytest
 
 from ftpipe.modeling.chat_tokenizer import ChatTokenizer
 from ftpipe.modeling.device import DeviceConfig
+from ftpipe.modeling.loading import load_base, load_tokenizer
 from ftpipe.training.causal_lm import LanguageModel
 from ftpipe.training.distributed import shard
 from ftpipe.training.dpo import DPOObjective, read_pairs, with_reference_logprobs
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
 from ftpipe.training.job_directory import JobDirectory
-from ftpipe.training.lora import add_adapter, load_base, load_tokenizer, trained_parameters
+from ftpipe.training.lora import add_adapter, trained_parameters
 from ftpipe.training.loss import LossStats
 from ftpipe.training.run import run_job
 from tests.training.test_dpo import PAIRS

@@ -10,9 +10,10 @@ import pytest
 from ftpipe.errors import NotFoundError, UsageError
 from ftpipe.modeling.chat_tokenizer import ChatTokenizer, Example
 from ftpipe.modeling.device import DeviceConfig
+from ftpipe.modeling.loading import load_base, load_tokenizer
 from ftpipe.training.causal_lm import LanguageModel
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
-from ftpipe.training.lora import add_adapter, load_base, load_tokenizer, trained_parameters
+from ftpipe.training.lora import add_adapter, trained_parameters
 from ftpipe.training.loss import accumulate_gradients, score, score_rows
 from tests.training.tiny_model import chat
 

@@ -10,11 +10,11 @@ import pytest
 from ftpipe.errors import DatasetError
 from ftpipe.modeling.chat_tokenizer import ChatTokenizer
 from ftpipe.modeling.device import DeviceConfig
-from ftpipe.modeling.export import load_adapter
+from ftpipe.modeling.loading import load_adapter, load_base, load_tokenizer
 from ftpipe.training.batching import read_rows
 from ftpipe.training.causal_lm import LanguageModel
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
-from ftpipe.training.lora import add_adapter, load_base, load_tokenizer, save_adapter, trained_parameters
+from ftpipe.training.lora import add_adapter, save_adapter, trained_parameters
 from ftpipe.training.loss import LossStats, score_rows
 from ftpipe.training.row_losses import ScoringRequest, by_line, score_models
 from tests.training.tiny_model import chat, rows, write_rows

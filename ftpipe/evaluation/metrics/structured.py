@@ -2,80 +2,37 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ftpipe.canonical_json import canonical_json
 from ftpipe.errors import UsageError
+from ftpipe.grading.json_values import MISSING, comparable, parse_json
 from ftpipe.records.evaluation import Answer, Item, ToolCall
-
-
-class Missing:
-    """Stands for "no JSON here", which is not the same as ``null``."""
-
-
-MISSING = Missing()
-
-BEYOND_DOUBLES = 10**400
-"""Stands for a number such as 1e999, which Python reads as infinity and which is not ``null``."""
-
-DEEPEST = 100
-"""Levels of nesting that are still taken for JSON."""
-
-
-def parse(text: str) -> Any:  # noqa: ANN401  # any JSON value
-    """The JSON value of a text, or ``MISSING``; NaN, Infinity and bottomless nesting are no JSON."""
-    try:
-        value = json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return MISSING
-    return MISSING if _is_too_deep(value) else value
-
-
-def _is_too_deep(value: Any) -> bool:  # noqa: ANN401  # any JSON value
-    """True where the nesting is deeper than any answer's should be, and than recursion should go."""
-    level = [value]
-    for _ in range(DEEPEST):
-        level = [
-            part
-            for one in level
-            if isinstance(one, (dict, list))
-            for part in (one.values() if isinstance(one, dict) else one)
-        ]
-        if not level:
-            return False
-    return True
-
-
-def _refuse(name: str) -> Any:  # noqa: ANN401  # json's own signature
-    raise ValueError(name)
 
 
 def json_valid(_item: Item, answer: Answer) -> float:
     """1 where the answer is JSON and nothing else."""
-    return float(parse(answer.text) is not MISSING)
+    return float(parse_json(answer.text) is not MISSING)
 
 
 def json_match(item: Item, answer: Answer) -> float:
     """1 where the answer is the wanted document, whatever the order of keys and the spacing."""
-    value = parse(answer.text)
-    return float(value is not MISSING and comparable(value) == comparable(parse(item.expected)))
+    value = parse_json(answer.text)
+    return float(value is not MISSING and comparable(value) == comparable(parse_json(item.expected)))
 
 
 def json_fields(item: Item, answer: Answer) -> float:
     """Share of all leaves, wanted or answered, that both documents have alike; a made-up field counts against it."""
-    wanted = dict(_leaves(parse(item.expected)))
-    got = dict(_leaves(parse(answer.text)))
+    wanted = dict(_leaves(parse_json(item.expected)))
+    got = dict(_leaves(parse_json(answer.text)))
     every = wanted.keys() | got.keys()
     return sum(path in wanted and path in got and wanted[path] == got[path] for path in every) / len(every)
 
 
 def field_hits(item: Item, answer: Answer) -> dict[str, bool]:
     """Wanted top-level field → whether the answer has it right."""
-    wanted, got = parse(item.expected), parse(answer.text)
+    wanted, got = parse_json(item.expected), parse_json(answer.text)
     if not isinstance(wanted, dict):
         return {}
     got = got if isinstance(got, dict) else {}
@@ -102,7 +59,7 @@ def schema_check(schema: dict[str, Any]) -> Any:  # noqa: ANN401  # a metric fun
 
     def schema_valid(_item: Item, answer: Answer) -> float:
         """1 where the answer is JSON that the schema allows."""
-        value = parse(answer.text)
+        value = parse_json(answer.text)
         try:
             return float(value is not MISSING and validator.is_valid(value))
         except (referencing.exceptions.Unresolvable, RecursionError) as exc:
@@ -133,26 +90,9 @@ def _calls(calls: Sequence[ToolCall]) -> Counter[tuple[str, str]]:
     """The calls as a bag; arguments that are no JSON stay what they are, and so match nothing that is."""
     bag: Counter[tuple[str, str]] = Counter()
     for call in calls:
-        value = parse(call.arguments or "{}")
+        value = parse_json(call.arguments or "{}")
         bag[call.name, f"not json: {call.arguments}" if value is MISSING else comparable(value)] += 1
     return bag
-
-
-def comparable(value: Any) -> str:  # noqa: ANN401  # any JSON value
-    """One text for one JSON value: sorted keys, 1.0 as 1, true unlike 1."""
-    return canonical_json(_plain(value)).decode() if value is not MISSING else "missing"
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401  # any JSON value
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_plain(part) for part in value]
-    if isinstance(value, float) and math.isinf(value):
-        return BEYOND_DOUBLES if value > 0 else -BEYOND_DOUBLES
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:  # noqa: ANN401  # any JSON value

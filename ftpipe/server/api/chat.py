@@ -235,7 +235,8 @@ def _message(made: _ChoiceBuilder, asked: ChatRequest) -> tuple[dict[str, Any], 
     found = parse_tool_calls(made.text) if asked.tools and asked.tool_choice != "none" else None
     if found is None:
         return {"role": "assistant", "content": made.text, "refusal": None}, made.finish_reason
-    text, calls = found
+    text, parsed = found
+    calls = [{"id": new_id("call_"), **call} for call in parsed]
     return {"role": "assistant", "content": text or None, "refusal": None, "tool_calls": calls}, "tool_calls"
 
 
