@@ -46,6 +46,8 @@ class FtpipeError(Exception):
     exit_code: ClassVar[int] = 1
     code: ClassVar[str] = "error"
     paid: ClassVar[str] = "no"
+    retry_after: float | None = None
+    """Seconds that the endpoint asked to wait before the next attempt."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message, hint)

@@ -17,7 +17,7 @@ from ftpipe.errors import UsageError
 if TYPE_CHECKING:
     from ftpipe.config import Settings
     from ftpipe.pipeline.pipeline import Pipeline
-    from ftpipe.providers.interface import Provider
+    from ftpipe.providers.provider import Provider
     from ftpipe.registry import Registry
 
 _STYLES: dict[str, dict[str, Any]] = {

@@ -9,14 +9,17 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
 
 from ftpipe.config import Settings
 from ftpipe.doctor.offline_checks import SOON_DAYS, CheckResult, State, guarded
 from ftpipe.errors import AuthenticationError, FtpipeError, TrainingNotAvailableError
 from ftpipe.formatting import plural
-from ftpipe.providers.interface import Provider
 from ftpipe.providers.profiles import Profile
 from ftpipe.records import Job
+
+if TYPE_CHECKING:
+    from ftpipe.providers.provider import Provider
 
 SKEW_SECONDS = 120.0
 """Clocks further apart than this make times in lists and logs misleading."""

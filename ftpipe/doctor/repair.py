@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ftpipe.errors import FtpipeError, LocalStateError
 from ftpipe.pipeline.adopt import adopt
 from ftpipe.pipeline.pipeline import RUN_KEY_NAME, Pipeline
-from ftpipe.providers.interface import Provider
 from ftpipe.records import Job, Run
 from ftpipe.registry import Registry
 from ftpipe.registry.recovery import recover, replay
+
+if TYPE_CHECKING:
+    from ftpipe.providers.provider import Provider
 
 COMPANIONS = ("", "-wal", "-shm")
 """What belongs to an SQLite database, by ending."""

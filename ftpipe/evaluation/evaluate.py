@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftpipe.canonical_json import canonical_json
 from ftpipe.errors import UsageError
@@ -20,7 +20,6 @@ from ftpipe.evaluation.metrics.text import confusion, normalise
 from ftpipe.evaluation.request_runner import Progress, RequestRunner, quiet
 from ftpipe.evaluation.response_cache import Request
 from ftpipe.evaluation.statistics import percentile
-from ftpipe.providers.interface import ModelsPort
 from ftpipe.records.evaluation import (
     Answer,
     Arm,
@@ -37,6 +36,9 @@ from ftpipe.records.evaluation import (
     Usage,
 )
 from ftpipe.records.keys import EVALUATION_SAMPLER_FIELDS
+
+if TYPE_CHECKING:
+    from ftpipe.providers.models import ModelsClient
 
 
 def arm_result(arm: Arm, evidence: Evidence, metrics: Sequence[str], task: Task, confidence: float) -> ArmResult:
@@ -102,7 +104,7 @@ class ProviderChat:
         models: The endpoint's port for models, ``provider.models``.
     """
 
-    def __init__(self, models: ModelsPort) -> None:
+    def __init__(self, models: ModelsClient) -> None:
         self._models = models
 
     def chat(

@@ -12,13 +12,15 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftpipe.dataset import iter_records, open_dataset
 from ftpipe.errors import InvalidResponseError, UsageError
 from ftpipe.evaluation.items import calls_of, text_of
-from ftpipe.providers.interface import Provider
 from ftpipe.records.row_losses import LossOrder, LossRanking, RankedRow
+
+if TYPE_CHECKING:
+    from ftpipe.providers.provider import Provider
 
 KEYS: dict[LossOrder, Callable[[RankedRow], float]] = {
     "after": lambda row: row.after,

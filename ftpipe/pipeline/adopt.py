@@ -8,7 +8,7 @@ import secrets
 from pathlib import Path
 
 from ftpipe.errors import ProviderError
-from ftpipe.providers.interface import Provider
+from ftpipe.providers.provider import Provider
 from ftpipe.records import Hyperparameters, Job, Run, RunSpec, RunState, UploadedFile
 from ftpipe.registry import Registry
 from ftpipe.stages.upload import HASH_MOST_BYTES

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ftpipe.errors import FtpipeError, JobFailedError, LocalStateError, UsageError
 from ftpipe.pipeline.observer import PipelineObserver
 from ftpipe.pipeline.preflight import enforce_budget, require_supported, require_valid_dataset
-from ftpipe.providers.interface import Provider
+from ftpipe.providers.provider import Provider
 from ftpipe.records import Dataset, Event, Job, JobRequest, Method, Report, Run, RunSpec, RunState, UploadedFile
 from ftpipe.records.keys import run_key
 from ftpipe.registry import Registry

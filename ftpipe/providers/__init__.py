@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ftpipe.providers.profiles import Profile, find_profile, load_profiles
 
 if TYPE_CHECKING:
-    from ftpipe.providers.interface import Provider
+    from ftpipe.providers.provider import Provider
 
 __all__ = ["Profile", "find_profile", "load_profiles", "open_provider"]
 
@@ -42,7 +42,7 @@ def open_provider(
         from ftpipe.providers.local import open_local
 
         return open_local(profile, variables, start=start)
-    from ftpipe.providers.interface import SAFE_ATTEMPTS
     from ftpipe.providers.openai import open_openai
+    from ftpipe.providers.retry import SAFE_ATTEMPTS
 
     return open_openai(profile, variables, attempts=attempts or SAFE_ATTEMPTS)

@@ -12,8 +12,8 @@ import openai
 
 from ftpipe.errors import ConnectionFailedError, FtpipeError, InvalidResponseError
 from ftpipe.providers.error_mapping import CallContext, invalid_response, translate
-from ftpipe.providers.interface import SAFE_ATTEMPTS, DeadlineExceededError, retry_idempotent, with_deadline
 from ftpipe.providers.profiles import Profile
+from ftpipe.providers.retry import SAFE_ATTEMPTS, DeadlineExceededError, retry_idempotent, with_deadline
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ class ApiClient:
         sleep: Callable[[float], None] = time.sleep,
         attempts: int = SAFE_ATTEMPTS,
     ) -> None:
-        self.on_trouble: Callable[[str], None] = lambda _text: None
+        self.on_retry: Callable[[str], None] = lambda _text: None
         """Hears once in each time of trouble that a call has failed and is tried again."""
         self.profile = profile
         self.base_url = base_url
@@ -106,20 +106,20 @@ class ApiClient:
             lambda: self._again_if_moved(call, parse, doing),
             sleep=self._sleep,
             attempts=self._attempts,
-            on_trouble=self._tell,
+            on_retry=self._report_retry,
         )
         self._in_trouble = False
         return found
 
-    def _tell(self, failure: BaseException) -> None:
+    def _report_retry(self, failure: BaseException) -> None:
         if self._in_trouble:
             return
         self._in_trouble = True
         host = urlsplit(self.base_url).netloc or self.base_url
         if isinstance(failure, ConnectionFailedError):
-            self.on_trouble(f"cannot reach {host}, trying again …")
+            self.on_retry(f"cannot reach {host}, trying again …")
         else:
-            self.on_trouble(f"{host} has trouble ({failure}), trying again …")
+            self.on_retry(f"{host} has trouble ({failure}), trying again …")
 
     def write(
         self,

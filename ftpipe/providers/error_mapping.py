@@ -25,8 +25,8 @@ from ftpipe.errors import (
     ResponseLostError,
     TrainingNotAvailableError,
 )
-from ftpipe.providers.interface import DeadlineExceededError
 from ftpipe.providers.profiles import Profile
+from ftpipe.providers.retry import DeadlineExceededError
 
 NEVER_SENT = (
     httpx2.ConnectError,
@@ -184,7 +184,7 @@ def _status_error(exc: openai.APIStatusError, doing: CallContext) -> FtpipeError
         error = NotFoundError(f"could not {doing.what}: {said}", "is it an id of this endpoint and this key's project?")
     else:
         error = RequestRefusedError(f"could not {doing.what}: {said}", _refusal_hint(said))
-    error.retry_after = _retry_after(exc.response.headers)  # type: ignore[attr-defined]  # only retry_idempotent reads it
+    error.retry_after = _retry_after(exc.response.headers)
     return error
 
 

@@ -9,8 +9,7 @@ from typing import Literal
 
 from ftpipe.errors import LocalStateError
 from ftpipe.providers.client import ApiClient
-from ftpipe.providers.interface import RemoteFile, RemoteUpload
-from ftpipe.providers.responses import as_dict, checked_id, file_of, upload_of
+from ftpipe.providers.responses import RemoteFile, RemoteUpload, as_dict, checked_id, file_of, upload_of
 
 PURPOSE: Literal["fine-tune"] = "fine-tune"
 MIME = "application/jsonl"
@@ -32,8 +31,8 @@ class CountingFile(io.FileIO):
         return data
 
 
-class Files:
-    """The files of an endpoint, as ``FilesPort`` wants them."""
+class FilesClient:
+    """The files of an endpoint."""
 
     def __init__(self, caller: ApiClient) -> None:
         self._caller = caller

@@ -17,8 +17,7 @@ from ftpipe.errors import (
     TrainingNotAvailableError,
 )
 from ftpipe.providers.client import ApiClient
-from ftpipe.providers.interface import TrainingAvailability
-from ftpipe.providers.responses import checkpoint_of, event_of, job_of
+from ftpipe.providers.responses import TrainingAvailability, checkpoint_of, event_of, job_of
 from ftpipe.records import Checkpoint, Event, Hyperparameters, Job, JobRequest
 
 KEY_NAME = "ftpipe_key"
@@ -31,8 +30,8 @@ LIST_MOST = 2000
 """How far back a list is read."""
 
 
-class Jobs:
-    """The jobs of an endpoint, as ``JobsApi`` wants them."""
+class JobsClient:
+    """The jobs of an endpoint."""
 
     def __init__(self, caller: ApiClient, *, endpoint: str) -> None:
         self._caller = caller

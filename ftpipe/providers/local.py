@@ -21,8 +21,8 @@ import openai
 from ftpipe.errors import LocalStateError, MissingExtraError, ProviderError
 from ftpipe.paths import server_dir
 from ftpipe.providers.client import ApiClient, build_client
-from ftpipe.providers.openai import OpenAIProvider
 from ftpipe.providers.profiles import Profile
+from ftpipe.providers.provider import Provider
 
 START_SECONDS = 60.0
 """How long the server may take to answer; usually it is about a second."""
@@ -33,7 +33,7 @@ INSTALL = "pip install 'ftpipe[local]'"
 
 def open_local(
     profile: Profile, env: Mapping[str, str], *, start: bool = True, sleep: Callable[[float], None] = time.sleep
-) -> OpenAIProvider:
+) -> Provider:
     """Open the endpoint on this machine.
 
     Args:
@@ -69,7 +69,7 @@ def open_local(
     caller = ApiClient(
         profile, connect, base_url=base_url or "the endpoint on this machine", reconnect=reconnect, sleep=sleep
     )
-    return OpenAIProvider(profile, caller, endpoint=fixed.rstrip("/") if fixed else f"local:{folder}")
+    return Provider(profile, caller, endpoint=fixed.rstrip("/") if fixed else f"local:{folder}")
 
 
 def running_url(folder: Path) -> str | None:

@@ -14,15 +14,14 @@ from pydantic import ValidationError
 
 from ftpipe.errors import InvalidResponseError, LocalStateError, NotFoundError, RequestRefusedError
 from ftpipe.providers.client import ApiClient
-from ftpipe.providers.interface import ChatCompletion
-from ftpipe.providers.responses import as_dict, checked_id
+from ftpipe.providers.responses import ChatCompletion, as_dict, checked_id
 from ftpipe.records.row_losses import RowLosses
 
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
-class Models:
-    """The models of an endpoint, as ``ModelsPort`` wants them."""
+class ModelsClient:
+    """The models of an endpoint."""
 
     def __init__(self, caller: ApiClient) -> None:
         self._caller = caller
@@ -82,7 +81,13 @@ class Models:
         return self._caller.stream(f"ask {model}", call)
 
     def losses(self, path: Path, models: Sequence[str], *, on_rows: Callable[[int, int], None]) -> list[RowLosses]:
-        """Every row's loss under each of the models; see ``ModelsPort``."""
+        """Loss of every row of a chat file under each of some models of one base; only ftpipe's own server computes it.
+
+        ``on_rows`` is called with the number of rows that are done and the number of all rows.
+
+        Raises:
+            RequestRefusedError: The endpoint does not compute it, or cannot use the file or the models.
+        """
         rows: list[RowLosses] = []
 
         def call(client: openai.OpenAI) -> Iterator[dict[str, Any]]:

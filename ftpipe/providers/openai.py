@@ -10,38 +10,9 @@ import openai
 
 from ftpipe.errors import AuthenticationError, ConfigError
 from ftpipe.providers.client import ApiClient, build_client
-from ftpipe.providers.files import Files
-from ftpipe.providers.interface import SAFE_ATTEMPTS
-from ftpipe.providers.jobs import Jobs
-from ftpipe.providers.models import Models
 from ftpipe.providers.profiles import Profile
-
-
-class OpenAIProvider:
-    """An endpoint, ready to be called.
-
-    Args:
-        profile: What is different about it.
-        caller: Makes its calls.
-        endpoint: Fingerprint that its ids are valid for; the base URL where nothing else is said.
-    """
-
-    def __init__(self, profile: Profile, caller: ApiClient, *, endpoint: str = "") -> None:
-        self.profile = profile
-        self.endpoint = endpoint or caller.base_url.rstrip("/")
-        self.base_url = caller.base_url
-        self.files = Files(caller)
-        self.jobs = Jobs(caller, endpoint=self.endpoint)
-        self.models = Models(caller)
-        self._caller = caller
-
-    def on_retry(self, on_trouble: Callable[[str], None]) -> None:
-        """Who is told that a call has failed and is tried again, once for each time of trouble."""
-        self._caller.on_trouble = on_trouble
-
-    def close(self) -> None:
-        """Let go of the connections; the next call makes new ones."""
-        self._caller.close()
+from ftpipe.providers.provider import Provider
+from ftpipe.providers.retry import SAFE_ATTEMPTS
 
 
 def open_openai(
@@ -51,7 +22,7 @@ def open_openai(
     client: openai.OpenAI | None = None,
     sleep: Callable[[float], None] = time.sleep,
     attempts: int = SAFE_ATTEMPTS,
-) -> OpenAIProvider:
+) -> Provider:
     """Open an endpoint with its key from the environment.
 
     Args:
@@ -90,7 +61,7 @@ def open_openai(
     shown = public(base_url)
     endpoint = shown.rstrip("/") + (f"#{scope}" if scope else "")
     caller = ApiClient(profile, connect, base_url=shown, sleep=sleep, attempts=attempts)
-    return OpenAIProvider(profile, caller, endpoint=endpoint)
+    return Provider(profile, caller, endpoint=endpoint)
 
 
 def public(base_url: str) -> str:

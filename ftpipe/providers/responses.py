@@ -13,13 +13,57 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ftpipe.errors import InvalidResponseError
-from ftpipe.providers.interface import RemoteFile, RemoteUpload
-from ftpipe.records import Checkpoint, Event, Hyperparameters, Job, JobError, Method, Metric
+from ftpipe.records import Checkpoint, Event, Hyperparameters, Job, JobError, Method, Metric, Record
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,254}")
 """What an id may look like; anything else in that place is a broken answer."""
 
 METRIC_NAMES = tuple(name for name in Metric.model_fields if name not in ("step", "total_steps"))
+
+
+class RemoteFile(Record):
+    """A file as its endpoint describes it."""
+
+    id: str
+    bytes: int
+    filename: str
+    purpose: str
+    status: str
+    """``uploaded``, ``processed``, ``error``, or another word; empty where the endpoint gives none."""
+    status_details: str = ""
+    created_at: int = 0
+
+
+class RemoteUpload(Record):
+    """An upload in parts as its endpoint describes it."""
+
+    id: str
+    status: str
+    bytes: int
+    expires_at: int
+    """UTC Unix seconds after which parts are refused."""
+    file: RemoteFile | None = None
+
+
+class TrainingAvailability(Record):
+    """Whether an endpoint would take a job, as far as that can be heard without making one."""
+
+    allowed: bool | None
+    """``None`` where it is not known."""
+    why: str
+    """What was heard, or why it is not known."""
+
+
+class ChatCompletion(Record):
+    """One chat completion."""
+
+    text: str
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    finish_reason: str = ""
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    latency_s: float = 0.0
+    """Wall-clock seconds from request to the complete answer."""
 
 
 def as_dict(answer: object) -> dict[str, Any]:

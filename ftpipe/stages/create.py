@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import partial
 
 from ftpipe.errors import ConnectionFailedError, FtpipeError, OutcomeUnknownError, ProviderError
-from ftpipe.providers.interface import Provider
 from ftpipe.providers.jobs import KEY_NAME
+from ftpipe.providers.provider import Provider
 from ftpipe.records import Job, JobRequest
 from ftpipe.records.keys import request_digest
 from ftpipe.registry.journal import Operation, OperationState

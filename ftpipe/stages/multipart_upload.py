@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import BinaryIO, TypeVar
@@ -14,11 +15,13 @@ from ftpipe.errors import (
     FtpipeError,
     InvalidResponseError,
     NotFoundError,
-    RateLimitError,
+    ProviderError,
     RequestRefusedError,
     ResponseLostError,
 )
-from ftpipe.providers.interface import Provider, RemoteFile, is_transient, retry_after_of
+from ftpipe.providers.provider import Provider
+from ftpipe.providers.responses import RemoteFile
+from ftpipe.providers.retry import is_transient, retry
 from ftpipe.records import Dataset
 from ftpipe.registry.files import OpenUpload
 from ftpipe.stages.ports import UploadPartStore
@@ -29,7 +32,7 @@ MAX_PARALLEL_PARTS = 3
 """Parts in flight; each holds one part in memory."""
 DRAIN_SECONDS = 2.0
 """How long the parts that are under way are waited for when another one has failed: what arrives is not sent again."""
-TRIES = 5
+MAX_ATTEMPTS = 5
 """How often one part is sent; a part that arrived twice costs nothing, its second id is used."""
 MARGIN_SECONDS = 120.0
 """An upload this close to its end is not gone on with. Source: uploads expire after an hour, API description."""
@@ -77,7 +80,7 @@ def _begin_or_go_on(
     known = memory.find(provider.endpoint, dataset.sha256)
     if known is not None and known.expires_at - clock() > MARGIN_SECONDS:
         return known
-    begun = _retry(lambda: provider.files.start_upload(filename=filename, size=dataset.bytes), threading.Event())
+    begun = _send(lambda: provider.files.start_upload(filename=filename, size=dataset.bytes), time.sleep)
     part_bytes = provider.profile.part_bytes
     expires_at = float(begun.expires_at or clock() + 3600)
     memory.begin(provider.endpoint, dataset.sha256, upload_id=begun.id, part_bytes=part_bytes, expires_at=expires_at)
@@ -146,30 +149,33 @@ def _in_background(provider: Provider, upload_id: str, data: bytes, stop: thread
     """Send one part in a thread that does not hold up the end of the program."""
     future: Future[str] = Future()
 
+    def sleep(seconds: float) -> None:
+        if stop.wait(seconds):
+            raise ConnectionFailedError("another part failed")
+
     def work() -> None:
         try:
-            future.set_result(_retry(lambda: provider.files.add_part(upload_id, data), stop))
-        except BaseException as exc:  # noqa: BLE001 - it is raised again where the future is asked
+            future.set_result(_send(lambda: provider.files.add_part(upload_id, data), sleep))
+        except BaseException as exc:  # noqa: BLE001 - it is raised again by future.result()
             future.set_exception(exc)
 
     threading.Thread(target=work, daemon=True, name="ftpipe-part").start()
     return future
 
 
-def _retry(call: Callable[[], T], stop: threading.Event) -> T:
-    """Make a call that is not paid, again after passing faults: only the ids that are named later count."""
-    for attempt in range(TRIES - 1):
-        try:
-            return call()
-        except (ResponseLostError, ConnectionFailedError, RateLimitError) as exc:
-            if isinstance(exc, RateLimitError) and not is_transient(exc):
-                raise
-            if stop.wait(max(retry_after_of(exc) or 0.0, min(0.5 * 2**attempt, 10))):
-                raise _kept(exc) from exc
+def _send(call: Callable[[], T], sleep: Callable[[float], None]) -> T:
+    """Make a call that is not paid, again after transient errors: only the ids that are named later count."""
     try:
-        return call()
+        return retry(call, retry_on=_may_repeat, attempts=MAX_ATTEMPTS, first_wait=0.5, max_wait=10, sleep=sleep)
     except (ResponseLostError, ConnectionFailedError) as exc:
         raise _kept(exc) from exc
+
+
+def _may_repeat(exc: BaseException) -> bool:
+    """Whether a part may be sent again: also if its response was lost, since a second copy of a part does no harm."""
+    if type(exc) is ProviderError:
+        return False
+    return is_transient(exc) or isinstance(exc, ResponseLostError)
 
 
 def _kept(exc: FtpipeError) -> ConnectionFailedError:

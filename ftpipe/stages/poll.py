@@ -6,8 +6,6 @@ import math
 import time
 from collections.abc import Callable, Iterable
 
-import tenacity
-
 from ftpipe.errors import (
     ConnectionFailedError,
     FtpipeError,
@@ -17,13 +15,13 @@ from ftpipe.errors import (
     RateLimitError,
     StillRunningError,
 )
-from ftpipe.providers.interface import Provider, retry_after_of
-from ftpipe.providers.profiles import Profile
+from ftpipe.providers.provider import Provider
+from ftpipe.providers.retry import poll_until
 from ftpipe.records import Event, Job
 
 STALE_SECONDS = 1800.0
 """Silence after which ftpipe says that the job waits; queues of hours happen."""
-WAIT_MOST_SECONDS = 600.0
+MAX_PAUSE_SECONDS = 600.0
 """The longest pause between two looks, whatever the endpoint asks for."""
 TRANSIENT_ERRORS = (ConnectionFailedError, RateLimitError, InvalidResponseError)
 
@@ -64,20 +62,23 @@ def poll(
     profile = provider.profile
     watch = _JobPoller(job, provider, set(known_events), on_job, on_events, on_notice, clock)
     deadline = clock() + timeout if timeout is not None else math.inf
-    looking = tenacity.Retrying(
-        retry=tenacity.retry_if_result(lambda found: not found.is_finished) | tenacity.retry_if_exception(_is_network),
-        wait=_pauses(profile, lambda: deadline - clock()),
-        stop=lambda _state: clock() >= deadline,
+    finished = poll_until(
+        watch.look,
+        is_done=lambda job: job.is_finished,
+        retry_on=_is_network,
+        seconds_left=lambda: deadline - clock(),
+        first_wait=profile.poll_first_seconds,
+        max_wait=profile.poll_most_seconds,
+        max_pause=MAX_PAUSE_SECONDS,
         sleep=sleep,
-        before_sleep=watch.say_trouble,
+        on_retry=watch.report_error,
     )
-    try:
-        return looking(watch.look)
-    except tenacity.RetryError as exc:
+    if finished is None:
         raise StillRunningError(
             f"{job.id} is {watch.job.status} after {timeout:.0f} seconds of waiting",
             f"it goes on: `ftpipe status {job.id}` looks again, `ftpipe resume` waits on",
-        ) from exc
+        )
+    return finished
 
 
 class _JobPoller:
@@ -131,30 +132,12 @@ class _JobPoller:
         except NotFoundError:
             return []  # some hosts have jobs without an event list
 
-    def say_trouble(self, state: tenacity.RetryCallState) -> None:
-        """Say once that the network has trouble, and what that means."""
-        failure = state.outcome.exception() if state.outcome and state.outcome.failed else None
-        if isinstance(failure, FtpipeError) and not self._trouble:
-            self._trouble = failure.message
-            self._on_notice(f"{failure.message}; the job goes on there, and ftpipe keeps looking")
+    def report_error(self, error: BaseException) -> None:
+        """Report an error once, and what it means for the job."""
+        if isinstance(error, FtpipeError) and not self._trouble:
+            self._trouble = error.message
+            self._on_notice(f"{error.message}; the job goes on there, and ftpipe keeps looking")
 
 
 def _is_network(exc: BaseException) -> bool:
     return isinstance(exc, TRANSIENT_ERRORS) or type(exc) is ProviderError
-
-
-def _pauses(profile: Profile, left: Callable[[], float]) -> Callable[[tenacity.RetryCallState], float]:
-    """Pauses between looks: growing, jittered, longer where the endpoint asks for it, never beyond the time left."""
-    jitter = tenacity.wait_exponential_jitter(
-        multiplier=profile.poll_first_seconds,
-        max=profile.poll_most_seconds,
-        jitter=profile.poll_first_seconds / 2,
-        exp_base=1.3,
-    )
-
-    def wait(state: tenacity.RetryCallState) -> float:
-        failure = state.outcome.exception() if state.outcome and state.outcome.failed else None
-        pause = max(jitter(state), (retry_after_of(failure) or 0.0) if failure else 0.0)
-        return min(pause, WAIT_MOST_SECONDS, max(left(), 0.0))
-
-    return wait

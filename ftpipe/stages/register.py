@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ftpipe.errors import JobFailedError, ProviderError, StillRunningError
-from ftpipe.providers.interface import Provider
+from ftpipe.providers.provider import Provider
 from ftpipe.records import Checkpoint, CostEstimate, Job, Metric, Model, Run
 from ftpipe.registry.runs import RunRecords
 

@@ -15,7 +15,9 @@ from ftpipe.errors import (
     RequestRefusedError,
     ResponseLostError,
 )
-from ftpipe.providers.interface import Provider, RemoteFile, is_transient, retry_after_of
+from ftpipe.providers.provider import Provider
+from ftpipe.providers.responses import RemoteFile
+from ftpipe.providers.retry import is_transient, retry
 from ftpipe.records import Dataset, UploadedFile
 from ftpipe.stages.multipart_upload import upload_in_parts
 from ftpipe.stages.ports import FileStore
@@ -131,25 +133,33 @@ def _send(
         return upload_in_parts(
             dataset, filename=name, provider=provider, memory=memory.uploads, on_progress=on_progress, clock=clock
         ), False
-    for attempt in range(MAX_ATTEMPTS):
+
+    failed_uploads: list[FtpipeError] = []
+
+    def send() -> tuple[RemoteFile, bool]:
         try:
             file = provider.files.upload(
                 dataset.path, filename=name, on_bytes=lambda done: on_progress(min(done, dataset.bytes), dataset.bytes)
             )
-            _check_unchanged(dataset)
-            return file, False
-        except (ResponseLostError, ConnectionFailedError):
-            arrived = provider.files.find(filename=name, size=dataset.bytes)
-            if arrived:
-                return arrived[0], True
-            if attempt == MAX_ATTEMPTS - 1:
-                raise
-            sleep(min(2.0**attempt, 20))
-        except RateLimitError as exc:
-            if attempt == MAX_ATTEMPTS - 1 or not is_transient(exc):
-                raise
-            sleep(max(retry_after_of(exc) or 0.0, 2.0**attempt))
-    raise ResponseLostError(f"{dataset.path} could not be uploaded", "`ftpipe resume` tries again; nothing was paid")
+        except (ResponseLostError, ConnectionFailedError, RateLimitError) as exc:
+            if not isinstance(exc, RateLimitError):
+                received = provider.files.find(filename=name, size=dataset.bytes)
+                if received:
+                    return received[0], True
+            failed_uploads.append(exc)
+            raise
+        _check_unchanged(dataset)
+        return file, False
+
+    return retry(
+        send,
+        # an error of the search is not retried here: the search has its own retries
+        retry_on=lambda exc: exc in failed_uploads and (is_transient(exc) or isinstance(exc, ResponseLostError)),
+        attempts=MAX_ATTEMPTS,
+        first_wait=1,
+        max_wait=20,
+        sleep=sleep,
+    )
 
 
 def _processed(dataset: Dataset, file: RemoteFile, provider: Provider, sleep: Callable[[float], None]) -> RemoteFile:

@@ -13,9 +13,9 @@ from ftpipe.cli.context import CliContext
 from ftpipe.cli.main import execute
 from ftpipe.config import Settings
 from ftpipe.pipeline.pipeline import Pipeline
-from ftpipe.providers.interface import Provider
 from ftpipe.providers.openai import open_openai
 from ftpipe.providers.profiles import find_profile
+from ftpipe.providers.provider import Provider
 from ftpipe.registry import Registry
 from tests.fakes.clock import Clock
 from tests.fakes.openai_client import FakeOpenAI

@@ -11,8 +11,8 @@ import pytest
 
 from ftpipe.errors import InvalidResponseError, UsageError
 from ftpipe.evaluation.row_losses import rank
-from ftpipe.providers.interface import Provider
 from ftpipe.providers.profiles import find_profile
+from ftpipe.providers.provider import Provider
 from ftpipe.records.row_losses import LossOrder, LossRanking, RowLosses
 from tests.training.tiny_model import chat, write_rows
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from ftpipe.providers.openai import OpenAIProvider, open_openai
+from ftpipe.providers.openai import open_openai
 from ftpipe.providers.profiles import find_profile
+from ftpipe.providers.provider import Provider
 from ftpipe.records import CostEstimate, Dataset, DatasetFormat, Method, Report, RunSpec
 from tests.fakes.clock import Clock
 from tests.fakes.openai_client import FakeOpenAI
@@ -53,7 +54,7 @@ def spec_of(dataset: Dataset, *, validation: Dataset | None = None) -> RunSpec:
     )
 
 
-def provider_over(client: FakeOpenAI, clock: Clock | None = None, **profile: object) -> OpenAIProvider:
+def provider_over(client: FakeOpenAI, clock: Clock | None = None, **profile: object) -> Provider:
     """The ``openai`` profile, with changes, over a mocked client."""
     return open_openai(
         find_profile("openai", {"openai": profile}), {}, client=client.as_client(), sleep=(clock or Clock()).sleep

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from ftpipe.pipeline.pipeline import Pipeline, PipelineObserver
-from ftpipe.providers.openai import OpenAIProvider, open_openai
+from ftpipe.providers.openai import open_openai
 from ftpipe.providers.profiles import find_profile
+from ftpipe.providers.provider import Provider
 from ftpipe.records import Run
 from ftpipe.registry import Registry, open_registry
 from tests.fakes.records import dataset_at, report_of, spec_of
@@ -44,7 +45,7 @@ class RecordedEvents(PipelineObserver):
 
 def provider_at(
     base_url: str, *, key: str = KEY, sleep: Callable[[float], None] = time.sleep, **profile: Any
-) -> OpenAIProvider:
+) -> Provider:
     """The endpoint at ``base_url`` as a provider whose waits are short."""
     table = {
         "title": "the test endpoint",
@@ -83,7 +84,7 @@ class FaultEnvironment:
         self.path = self.folder / "registry.db"
         self.url = self.registry_url or str(self.path)
         self._registry: Registry | None = None
-        self._providers: list[OpenAIProvider] = []
+        self._providers: list[Provider] = []
 
     def __enter__(self) -> Self:
         return self

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from ftpipe.errors import FtpipeError, LocalStateError
-from ftpipe.providers.openai import OpenAIProvider
+from ftpipe.providers.provider import Provider
 from ftpipe.records import Job, JobRequest, UploadedFile
 from ftpipe.registry.database import open_engine
 from ftpipe.registry.journal import Journal, Operation, OperationState
@@ -130,7 +130,7 @@ class PaymentStateMachine(RuleBasedStateMachine):
             self.number += 1
             self.paid_before = len(self.server.stored_jobs)
 
-    def process(self, countdown: int = -1) -> tuple[CrashingJournal | CrashingCallThenRecordJournal, OpenAIProvider]:
+    def process(self, countdown: int = -1) -> tuple[CrashingJournal | CrashingCallThenRecordJournal, Provider]:
         """What a new process sees: the journal as it is on the disk, and the endpoint."""
         engine = open_engine(str(self.folder / "journal.db"))
         journal = self.journal_kind(engine, self.clock)

@@ -11,14 +11,14 @@ import pytest
 
 from ftpipe import errors
 from ftpipe.providers.error_mapping import CallContext, translate
-from ftpipe.providers.interface import (
+from ftpipe.providers.profiles import find_profile
+from ftpipe.providers.retry import (
     DeadlineExceededError,
     is_transient,
     retry_after_of,
     retry_idempotent,
     with_deadline,
 )
-from ftpipe.providers.profiles import find_profile
 from tests.fakes.openai_client import lost_answer, never_sent, status_error
 
 PROFILE = find_profile("openai")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,9 +13,11 @@ from ftpipe.cli.dataset_request import LOCAL_PROVIDER
 from ftpipe.cli.group import Command
 from ftpipe.errors import UsageError
 from ftpipe.formatting import sanitize_block
-from ftpipe.providers.interface import Provider
 from ftpipe.records import Model
 from ftpipe.registry import Registry
+
+if TYPE_CHECKING:
+    from ftpipe.providers.provider import Provider
 
 Messages = list[dict[str, Any]]
 

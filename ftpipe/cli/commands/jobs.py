@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from ftpipe.cli.context import CliContext, pass_cli_context
@@ -9,10 +11,12 @@ from ftpipe.cli.dataset_request import LOCAL_PROVIDER
 from ftpipe.cli.group import Command, Group
 from ftpipe.config import Settings
 from ftpipe.formatting import format_decimal, format_table, plural, sanitize_line
-from ftpipe.providers.interface import Provider
 from ftpipe.records import Event, Job, Run
 from ftpipe.registry import Registry
 from ftpipe.reports.runs import event_line, job_table
+
+if TYPE_CHECKING:
+    from ftpipe.providers.provider import Provider
 
 jobs = Group(
     name="jobs",

@@ -19,7 +19,7 @@ from ftpipe.formatting import format_money, plural, sanitize_line
 from ftpipe.reports.runs import loss_text, step_text
 
 if TYPE_CHECKING:
-    from ftpipe.providers.interface import Provider
+    from ftpipe.providers.provider import Provider
     from ftpipe.records import CostEstimate, Model, Report, Run, RunSpec
     from ftpipe.registry import Registry
     from ftpipe.sweep.runner import Scores

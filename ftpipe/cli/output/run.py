@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from shlex import quote
+from typing import TYPE_CHECKING
 
 from ftpipe.cli.context import CliContext
 from ftpipe.cli.output.live import make_display
 from ftpipe.pipeline.pipeline import Pipeline
-from ftpipe.providers.interface import Provider
 from ftpipe.records import Job, Model, Run
 from ftpipe.registry import Registry
 from ftpipe.reports.runs import model_lines
+
+if TYPE_CHECKING:
+    from ftpipe.providers.provider import Provider
 
 
 def run_with_display(context: CliContext, pipeline: Pipeline, run: Run, *, detach: bool, timeout: float | None) -> Run:

@@ -14,8 +14,9 @@ import uvicorn
 from starlette.testclient import TestClient
 
 from ftpipe.errors import NotFoundError, RequestRefusedError
-from ftpipe.providers.openai import OpenAIProvider, open_openai
+from ftpipe.providers.openai import open_openai
 from ftpipe.providers.profiles import find_profile
+from ftpipe.providers.provider import Provider
 from ftpipe.server.api.row_losses import RowLossesApi
 from ftpipe.server.http import ServerOverrides, ServeSettings, create_app
 from ftpipe.server.protocol import ApiError, ApiRequest, ReceivedUpload
@@ -37,7 +38,7 @@ def lines(count: int) -> bytes:
 
 
 @pytest.fixture
-def endpoint(tmp_path: Path) -> Iterator[OpenAIProvider]:
+def endpoint(tmp_path: Path) -> Iterator[Provider]:
     """A server that listens, with a real, tiny model, and the client's side of it."""
     save_base(tmp_path / "models" / TINY)
     settings = ServeSettings(data_dir=tmp_path / "data", models_dir=tmp_path / "models")
@@ -57,7 +58,7 @@ def endpoint(tmp_path: Path) -> Iterator[OpenAIProvider]:
 
 
 @pytest.mark.slow
-def test_every_row_gets_its_loss_and_the_file_is_gone(endpoint: OpenAIProvider, tmp_path: Path) -> None:
+def test_every_row_gets_its_loss_and_the_file_is_gone(endpoint: Provider, tmp_path: Path) -> None:
     """Over HTTP: progress first, then rows by line."""
     data = tmp_path / "train.jsonl"
     data.write_bytes(lines(6))

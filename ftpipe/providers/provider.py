@@ -1,0 +1,44 @@
+"""An endpoint, ready to be called: its files, jobs and models over one client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ftpipe.providers.client import ApiClient
+from ftpipe.providers.files import FilesClient
+from ftpipe.providers.jobs import JobsClient
+from ftpipe.providers.models import ModelsClient
+from ftpipe.providers.profiles import Profile
+
+
+class Provider:
+    """An endpoint that speaks the OpenAI fine-tuning API.
+
+    Args:
+        profile: How it differs from others.
+        client: Makes its calls.
+        endpoint: Fingerprint for which ids are valid: base URL, organization and project, never the key. The default
+            is the base URL.
+
+    Attributes:
+        files: ``/files`` and ``/uploads``.
+        jobs: ``/fine_tuning/jobs``.
+        models: ``/models`` and ``/chat/completions``.
+    """
+
+    def __init__(self, profile: Profile, client: ApiClient, *, endpoint: str = "") -> None:
+        self.profile = profile
+        self.endpoint = endpoint or client.base_url.rstrip("/")
+        self.base_url = client.base_url
+        self.files = FilesClient(client)
+        self.jobs = JobsClient(client, endpoint=self.endpoint)
+        self.models = ModelsClient(client)
+        self._client = client
+
+    def on_retry(self, callback: Callable[[str], None]) -> None:
+        """Set what is called when a call has failed and is tried again: once until a call succeeds again."""
+        self._client.on_retry = callback
+
+    def close(self) -> None:
+        """Let go of the connections; the next call makes new ones."""
+        self._client.close()
