@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ftpipe.catalog.training_prices import STALE_DAYS, PriceRow
 from ftpipe.records import CostEstimate, Method, TokenStats
@@ -90,34 +90,3 @@ def price_warning(model: str, method: Method, row: PriceRow | None, today: dt.da
     if age is None and row.training:
         return f"The price of {row.model} has no date ({row.source})."
     return ""
-
-
-if TYPE_CHECKING:
-    from ftpipe.records import CostEstimate
-
-
-class CostQuote(NamedTuple):
-    """What a job would cost, and how much it may; given to the rules about money."""
-
-    cost: CostEstimate
-    by_time: bool
-    """The price is one of hours, as for reinforcement, so that tokens say nothing."""
-    max_cost: float | None
-    """The user's limit in the currency of the estimate; ``None`` for none."""
-
-
-def budget_violation(cost: CostEstimate | None, max_cost: float | None) -> tuple[str, str] | None:
-    """Message and hint where a job may cost more than the user allows, or nobody knows; ``None`` where it may not."""
-    if max_cost is None or cost is None:
-        return None
-    if cost.high is None:
-        return (
-            f"no training price is known for {cost.model}, so --max-cost cannot be kept",
-            f'add it to ftpipe.toml: [prices."{cost.model}"] training_per_million = …',
-        )
-    if cost.high <= max_cost:
-        return None
-    return (
-        f"the job may cost up to {cost.high:.2f} {cost.currency}, over the limit of {max_cost:.2f}",
-        f"train on fewer than {cost.epochs_high} epochs, choose a smaller model, or raise --max-cost",
-    )

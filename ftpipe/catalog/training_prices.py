@@ -1,4 +1,4 @@
-"""Prices of training, each with its source and date; read from ``prices.toml`` and overridable by the user."""
+"""Prices of training, each with its source and date; read from ``training_prices.toml`` and overridable by the user."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from importlib.resources import files
 from typing import Any
 
 from ftpipe.catalog.base_models import find_base
-from ftpipe.dataset.json_line import Json
 from ftpipe.errors import ConfigError
 from ftpipe.tokenization import base_of
 
@@ -83,7 +82,7 @@ def _packaged(target: str) -> Mapping[str, PriceRow]:
     }
 
 
-def _override(model: str, value: Json) -> PriceRow:
+def _override(model: str, value: object) -> PriceRow:
     example = f'[prices."{model}"] training = 5.0, as_of = 2026-11-24, source = "invoice"'
     table = value if isinstance(value, Mapping) else {"training": value}
     price, as_of = table.get("training"), table.get("as_of")

@@ -31,6 +31,7 @@ def iter_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         UsageError: There is no such regular file.
         LocalStateError: It cannot be read.
     """
-    from ftpipe.dataset.identity import records
+    from ftpipe.dataset.reader import iter_valid_lines
 
-    return records(Path(path))
+    for number, _, record in iter_valid_lines(Path(path)):
+        yield number, record

@@ -20,8 +20,6 @@ from ftpipe.paths import models_dir
 if TYPE_CHECKING:
     import jinja2
 
-    from ftpipe.dataset.file_context import FileContext
-
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
@@ -129,14 +127,6 @@ class ChatTemplate:
         if not any(whole[len(before) :].rstrip().endswith(word) for word in self.special):
             return "The chat template ends the assistant's turn without a special token."
         return ""
-
-
-def template_for(facts: FileContext) -> ChatTemplate | None:
-    """The template of the base that a file is checked for; ``None`` where the base does not lie on this machine."""
-    if "template" not in facts.sampled:
-        facts.sampled["template"] = find_template(facts.model) if facts.target == "local" else None
-    found: ChatTemplate | None = facts.sampled["template"]
-    return found
 
 
 def find_template(model: str) -> ChatTemplate | None:

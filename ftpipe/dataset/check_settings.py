@@ -7,12 +7,12 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from ftpipe.dataset.json_line import Json
-from ftpipe.dataset.rules.base import Level
 from ftpipe.errors import ConfigError
 
+Level = Literal["error", "warning", "info", "off"]
 _LEVELS = {"error": "error", "warn": "warning", "warning": "warning", "info": "info", "off": "off"}
 
 

@@ -1,25 +1,25 @@
-"""What is known about a file and its target before and after its lines were read; given to the rules."""
+"""What is known about a file before its records are read; rules about single records read it."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import cached_property
+from typing import Literal
 
-from ftpipe.dataset.scan.statistics import DatasetStatistics
+from ftpipe.dataset.chat_template import ChatTemplate, find_template
+from ftpipe.dataset.check_settings import CheckSettings
+from ftpipe.dataset.formats import Layout
 
-Layout = Literal["lines", "array", "pretty", "utf16", "binary"]
 
-
-@dataclass(slots=True)
+@dataclass(frozen=True)
 class FileContext:
-    """One file under one target. The first part is known at the start, the second grows while reading."""
+    """One file and what it is checked for."""
 
     name: str
     target: str
     method: str | None
-    """As asked; ``None`` where the format decides."""
+    """As requested; ``None`` if the format decides."""
     model: str
     format: str
     layout: Layout = "lines"
@@ -27,20 +27,20 @@ class FileContext:
     today: dt.date = dt.date.min
     suffix: str = ".jsonl"
     bytes: int = 0
-    settings: Any = None
-    limit: int | None = None
+    settings: CheckSettings = field(default_factory=CheckSettings)
+    token_limit: int | None = None
     """Tokens per example that the target trains on."""
     has_bom: bool = False
-    reserved: tuple[str, ...] = ()
-    """Grader fields ``{{item.x}}`` that reinforcement rows must have."""
+    legacy_shape: str = ""
+    """Name of the old format; empty for the current ones."""
+    grader_fields: tuple[str, ...] = ()
+    """Fields ``{{item.x}}`` that graders read and reinforcement records must have."""
+    for_job: bool = False
+    """A job will be created from the file, so what only a job needs is checked, too."""
+    has_validation: bool = False
+    """A validation file goes with it."""
 
-    examples: int = 0
-    """Lines that are not blank."""
-    shapes: Counter[str] = field(default_factory=Counter)
-    """Shape → records of it."""
-    with_images: int = 0
-    habits: DatasetStatistics = field(default_factory=DatasetStatistics)
-    not_checked: tuple[str, ...] = ()
-    """Checks that were left out, each with the command that installs the missing package."""
-    sampled: dict[str, Any] = field(default_factory=dict)
-    """Figures that file rules need, by name."""
+    @cached_property
+    def chat_template(self) -> ChatTemplate | None:
+        """The template of the base model; ``None`` if the base model is not on this machine."""
+        return find_template(self.model) if self.target == "local" else None

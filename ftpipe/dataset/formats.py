@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
+
+Layout = Literal["lines", "array", "pretty", "utf16", "binary"]
 
 CHAT_KEYS = frozenset({"messages", "tools", "parallel_tool_calls", "functions"})
 """Top-level keys of a supervised line. Source: OpenAI API description of 2025-05-20, FineTuneChatRequestInput."""

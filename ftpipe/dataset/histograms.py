@@ -21,13 +21,13 @@ def build_histograms(
     found: DatasetAnalysis, *, method: Method, epochs: int | None, prices: PriceTable, today: dt.date
 ) -> DatasetHistograms:
     """The picture of a surveyed file."""
-    sizes, habits = found.part.sizes, found.part.habits
+    histogram, content = found.part.tokens, found.part.content
     span = epochs_range(found.dataset.examples, epochs)
-    labels = habits.labels.most_common(LABELS) if habits.are_labels else []
+    labels = content.labels.most_common(LABELS) if content.are_labels else []
     return DatasetHistograms(
-        tokens=bars(sizes.totals),
-        trained=bars(sizes.answers),
-        turns=bars(sizes.turns, most=12),
+        tokens=bars(histogram.totals),
+        trained=bars(histogram.answers),
+        turns=bars(histogram.turns, most=12),
         labels=tuple(HistogramBin(label=label, number=number) for label, number in labels),
         costs=costs(found, method=method, span=span, prices=prices, today=today),
     )
@@ -73,7 +73,7 @@ def costs(
 ) -> tuple[CostEstimate, ...]:
     """The same job on each living base model with a price that counts alike; the cheapest first."""
     made = []
-    target = found.facts.target
+    target = found.statistics.file.target
     for base in base_models():
         row, day = prices.row(base.name), base.shutdown.get(target)
         gone = day is not None and day < today
@@ -84,6 +84,6 @@ def costs(
             or encoding_for(base.name).name != found.encoding.name
         ):
             continue
-        tokens = found.stats().model_copy(update={"billable": found.part.sizes.billable(base.example_tokens)})
+        tokens = found.stats().model_copy(update={"billable": found.part.tokens.billable(base.example_tokens)})
         made.append(estimate(tokens, method=method, model=base.name, span=span, row=row, today=today))
     return tuple(sorted(made, key=lambda cost: (cost.expected or 0.0, cost.model)))

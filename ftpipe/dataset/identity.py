@@ -1,19 +1,14 @@
-"""Names a dataset file by its content, and yields its records."""
+"""Describes a dataset file: digest, size, number of records and format."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import orjson
-
-from ftpipe.dataset.reader import BOM, open_binary, read_blocks
+from ftpipe.dataset.reader import MAX_LINE_BYTES, open_binary, read_blocks
 from ftpipe.dataset.sniffer import sniff
 from ftpipe.records import Dataset, DatasetFormat
-
-MAX_LINE_BYTES = 256 * 1024 * 1024
 
 
 def sha256_of(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
@@ -48,23 +43,3 @@ def describe_dataset(path: Path) -> Dataset:
         examples=examples if seen.layout == "lines" else 0,
         format=DatasetFormat(seen.format),
     )
-
-
-def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line, record) of every good line."""
-    number = 0
-    for block in read_blocks(path, max_line_bytes=MAX_LINE_BYTES):
-        if block.too_long:
-            number += 1
-            continue
-        raws = block.data.split(b"\n")
-        if not raws[-1]:
-            raws.pop()
-        for raw in raws:
-            number += 1
-            try:
-                record = orjson.loads(raw.removeprefix(BOM) if number == 1 else raw)
-            except orjson.JSONDecodeError:
-                continue
-            if type(record) is dict:
-                yield number, record

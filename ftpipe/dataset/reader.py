@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import orjson
 
 from ftpipe.errors import LocalStateError, UsageError
 
 BLOCK_BYTES = 4 * 1024 * 1024
 BOM = b"\xef\xbb\xbf"
+MAX_LINE_BYTES = 256 * 1024 * 1024
+"""Longest line that is read when a file is copied, split or converted; longer ones are skipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +102,19 @@ def _skip_to_newline(file: BinaryIO, at: int) -> int:
             return at + found + 1
         at += len(piece)
     return at
+
+
+def iter_valid_lines(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
+    """Yield (line number, bytes without the newline, record) of every line that holds an object."""
+    number = 0
+    for block in read_blocks(path, max_line_bytes=MAX_LINE_BYTES):
+        raws = [b""] if block.too_long else block.data.removesuffix(b"\n").split(b"\n")
+        for raw in raws:
+            number += 1
+            clean = (raw.removeprefix(BOM) if number == 1 else raw).rstrip(b"\r")
+            try:
+                record = orjson.loads(clean)
+            except orjson.JSONDecodeError:
+                continue
+            if type(record) is dict:
+                yield number, clean, record

@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from ftpipe.dataset.file_context import FileContext
 from ftpipe.dataset.formats import CHAT_KEYS, message_lists
-from ftpipe.dataset.json_line import Json
-from ftpipe.dataset.rules.base import (
-    HAS_REASONING,
-    IMAGES,
-    LOOKS_TRUNCATED,
-    NON_PLAIN,
-    POSSIBLE_REFUSAL,
-    REPETITIVE,
-    SURROUNDING_WHITESPACE,
-    TOOLS,
-)
-from ftpipe.dataset.scan.byte_search import ALL_MARKS
-from ftpipe.dataset.scan.prefilter import FENCE, REFUSALS, SIGNS, THINK, VENDORS, VOICE
-
-if TYPE_CHECKING:
-    from ftpipe.dataset.file_context import FileContext
-    from ftpipe.dataset.json_line import Line
+from ftpipe.dataset.json_line import Json, Line
+from ftpipe.dataset.record_traits import ALL_MARKS, IMAGES, NON_PLAIN, TOOLS, answer_traits
 
 _PLAIN_ROLES = frozenset({"system", "user", "assistant"})
 
@@ -54,13 +40,13 @@ class Text(NamedTuple):
 class DatasetRecord:
     """One record on its way through the rules."""
 
-    __slots__ = ("calls", "facts", "kind", "line", "lists", "marks", "record", "texts", "tools", "traits")
+    __slots__ = ("calls", "file", "kind", "line", "lists", "marks", "record", "texts", "tools", "traits")
 
-    def __init__(self, line: Line, record: dict[str, Any], kind: str, facts: FileContext) -> None:
+    def __init__(self, line: Line, record: dict[str, Any], kind: str, file: FileContext) -> None:
         self.line = line
         self.record = record
         self.kind = kind
-        self.facts = facts
+        self.file = file
         self.lists: list[tuple[str, Any]] = message_lists(record, kind)
         self.texts: list[Text] = []
         self.traits = 0
@@ -70,10 +56,10 @@ class DatasetRecord:
         self._look()
 
     @classmethod
-    def of_dialogue(cls, line: Line, facts: FileContext, traits: int) -> DatasetRecord:
+    def of_dialogue(cls, line: Line, file: FileContext, traits: int) -> DatasetRecord:
         """The row of a record that ``plain_dialogue_traits`` took, without looking at it again."""
         row = cls.__new__(cls)
-        row.line, row.record, row.kind, row.facts = line, line.record, "chat", facts
+        row.line, row.record, row.kind, row.file = line, line.record, "chat", file
         messages = row.record["messages"]
         row.lists = [("messages", messages)]
         row.texts = [Text("messages", place, m["role"], m["content"]) for place, m in enumerate(messages)]
@@ -89,7 +75,7 @@ class DatasetRecord:
                 self.traits |= TOOLS
         if self.kind == "chat" and len(self.record) > 1 and not self.record.keys() <= CHAT_KEYS:
             self.traits |= NON_PLAIN
-        if self.kind == "dpo" or self.kind != self.facts.format or not self.lists:
+        if self.kind == "dpo" or self.kind != self.file.format or not self.lists:
             self.traits |= NON_PLAIN
         for base, messages in self.lists:
             if type(messages) is not list or not messages:
@@ -157,69 +143,3 @@ class DatasetRecord:
                 for index, message in enumerate(messages):
                     if type(message) is dict:
                         yield base, index, message
-
-
-NOT_PLAIN = -1
-
-
-def plain_dialogue_traits(record: Json, signs: Collection[str] = SIGNS) -> int:
-    """The marks of a record that is a dialogue of plain messages in the usual order; ``NOT_PLAIN`` for any other.
-
-    Args:
-        record: Any value.
-        signs: What the prefilter saw on its line.
-    """
-    if type(record) is not dict or len(record) != 1:
-        return NOT_PLAIN
-    messages = record.get("messages")
-    if type(messages) is not list:
-        return NOT_PLAIN
-    traits, previous = 0, ""
-    for message in messages:
-        if type(message) is not dict or len(message) != 2:
-            return NOT_PLAIN
-        role, content = message.get("role"), message.get("content")
-        if type(content) is not str or not content or content.isspace():
-            return NOT_PLAIN
-        if role == "assistant" and previous == "user":
-            traits |= answer_traits(content, signs)
-        elif not (role == "user" and previous != "user") and not (role == "system" and not previous):
-            return NOT_PLAIN
-        previous = role
-    return traits if previous == "assistant" else NOT_PLAIN
-
-
-DANGLING_WORDS = ("and", "or", "the", "a", "an", "of", "to", "with", "because", "that", "for", "in", "is")
-"""Words at which no sentence ends."""
-
-
-def answer_traits(answer: str, signs: Collection[str] = SIGNS) -> int:
-    """Marks that say which rules must read an answer; cheap, since every answer passes here.
-
-    Args:
-        answer: Not empty.
-        signs: What the prefilter saw on its line.
-    """
-    traits = 0
-    first, last = answer[0], answer[-1]
-    if first <= " " or last <= " " or first.isspace() or last.isspace():
-        traits |= SURROUNDING_WHITESPACE | LOOKS_TRUNCATED
-    elif last in ",;" or first in "[{" or (FENCE in signs and answer.count("```") % 2):
-        traits |= LOOKS_TRUNCATED
-    else:
-        tail = answer[-200:].lower()
-        if tail.endswith(DANGLING_WORDS) or "truncated" in tail or "finish_reason" in tail:
-            traits |= LOOKS_TRUNCATED
-    if len(answer) > 400 and answer.count(answer[-40:]) > 4:
-        traits |= REPETITIVE
-    if VOICE in signs and _may_refuse(answer):
-        traits |= POSSIBLE_REFUSAL
-    if THINK in signs and "<think" in answer:
-        traits |= HAS_REASONING
-    return traits
-
-
-def _may_refuse(answer: str) -> bool:
-    """True where an answer may refuse in a model's words, or name a vendor."""
-    head, small = answer[:400], answer[:200].lower()
-    return any(sign in small for sign in REFUSALS) or any(sign in head for sign in VENDORS)

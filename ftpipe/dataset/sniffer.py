@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from ftpipe.dataset.file_context import Layout
-from ftpipe.dataset.formats import RFT_RESERVED, format_of, legacy_shape
+from ftpipe.dataset.formats import RFT_RESERVED, Layout, format_of, legacy_shape
 from ftpipe.dataset.reader import BOM, open_binary
 
 PEEK_BYTES = 4 * 1024 * 1024

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple, TextIO
 import orjson
 
 from ftpipe.dataset.fixes.fixer import records_in
-from ftpipe.dataset.identity import MAX_LINE_BYTES
-from ftpipe.dataset.reader import BOM, open_binary, read_blocks
+from ftpipe.dataset.reader import BOM, MAX_LINE_BYTES, open_binary, read_blocks
 from ftpipe.dataset.sniffer import sniff
 from ftpipe.errors import DatasetError, MissingExtraError
 

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import orjson
 
 from ftpipe.dataset.duplicates.fingerprints import fingerprint_record
 from ftpipe.dataset.file_context import FileContext
 from ftpipe.dataset.formats import shape_of
-from ftpipe.dataset.identity import MAX_LINE_BYTES
 from ftpipe.dataset.json_line import Line
-from ftpipe.dataset.reader import BOM, read_blocks
+from ftpipe.dataset.reader import iter_valid_lines
 from ftpipe.dataset.record import DatasetRecord
 from ftpipe.errors import DatasetError, LocalStateError, UsageError
 
@@ -71,22 +67,6 @@ def split(path: Path, *, fraction: float, seed: int, output_dir: Path) -> SplitR
     return SplitResult(train, validation, SplitSizes(*written, len(groups), strata))
 
 
-def iter_valid_lines(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
-    """(line, bytes without the newline, record) of every line that holds an object."""
-    number = 0
-    for block in read_blocks(path, max_line_bytes=MAX_LINE_BYTES):
-        raws = [b""] if block.too_long else block.data.removesuffix(b"\n").split(b"\n")
-        for raw in raws:
-            number += 1
-            clean = (raw.removeprefix(BOM) if number == 1 else raw).rstrip(b"\r")
-            try:
-                record = orjson.loads(clean)
-            except orjson.JSONDecodeError:
-                continue
-            if type(record) is dict:
-                yield number, clean, record
-
-
 def _groups(path: Path) -> tuple[dict[int, list[int]], dict[int, str], int]:
     """Prompt → its lines, and prompt → label where the answers are labels; and the number of records."""
     groups: dict[int, list[int]] = defaultdict(list)
@@ -94,7 +74,7 @@ def _groups(path: Path) -> tuple[dict[int, list[int]], dict[int, str], int]:
     total = 0
     for number, raw, record in iter_valid_lines(path):
         shape = shape_of(record)
-        row = DatasetRecord(Line(number, 0, raw), record, "chat" if shape == "messages" else shape, _NO_FACTS)
+        row = DatasetRecord(Line(number, 0, raw), record, "chat" if shape == "messages" else shape, _NO_CONTEXT)
         prompt = fingerprint_record(row)[1] if row.lists else -number
         groups[prompt].append(number)
         answers.setdefault(prompt, label_of(record))
@@ -106,7 +86,7 @@ def _groups(path: Path) -> tuple[dict[int, list[int]], dict[int, str], int]:
     return groups, answers if is_labelled else {}, total
 
 
-_NO_FACTS = FileContext("", "openai", None, "", "chat")
+_NO_CONTEXT = FileContext("", "openai", None, "", "chat")
 
 
 def label_of(record: dict[str, Any]) -> str:

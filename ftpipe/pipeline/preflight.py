@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from ftpipe.catalog.cost import budget_violation
+from ftpipe.catalog.budget import budget_violation
 from ftpipe.errors import CostLimitError, DatasetError, TrainingNotAvailableError, UsageError
 from ftpipe.providers.profiles import Profile
 from ftpipe.records import CostEstimate, Report, RunSpec

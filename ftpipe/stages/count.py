@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Callable
 
 from ftpipe.catalog.base_models import example_limit
-from ftpipe.catalog.cost import CostQuote, epochs_range, estimate
+from ftpipe.catalog.budget import CostQuote
+from ftpipe.catalog.cost import epochs_range, estimate
 from ftpipe.catalog.training_prices import PriceTable
 from ftpipe.dataset.check_settings import CheckSettings
 from ftpipe.dataset.rules import all_rules

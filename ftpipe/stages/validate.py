@@ -71,14 +71,13 @@ def validate(
     spills = (FindingSpool(), FindingSpool()) if on_finding else (None, None)
     found = analyze_file(
         Path(path), target=target, method=wanted, model=model, settings=chosen, today=day, on_progress=on_progress,
-        spill=spills[0], on_first=on_first,
+        spill=spills[0], on_first=on_first, for_job=for_job, has_validation=validation is not None,
     )  # fmt: skip
     held: DatasetAnalysis | None = None
     if validation is not None:
         held = _held_out(found, Path(validation), wanted, spills[1])
     if test is not None:
-        found.facts.sampled["leaks"] = _leaks(found, Path(test))
-    found.facts.sampled |= {"for_job": for_job, "has_validation": held is not None}
+        found.statistics.leaks = _leaks(found, Path(test))
     run_file_rules(found)
     if on_finding is not None:
         _hand_on([found, held], spills, on_finding)
@@ -89,14 +88,14 @@ def _held_out(
     found: DatasetAnalysis, validation: Path, method: str | None, spill: FindingSpool | None
 ) -> DatasetAnalysis:
     """The survey of the validation file, compared with the training file."""
-    facts = found.facts
+    file = found.statistics.file
     held = analyze_file(
-        validation, target=facts.target, method=method or METHOD_OF[facts.format], model=facts.model,
-        settings=facts.settings, today=facts.today, role="validation", spill=spill,
+        validation, target=file.target, method=method or METHOD_OF[file.format], model=file.model,
+        settings=file.settings, today=file.today, role="validation", spill=spill,
     )  # fmt: skip
-    held.facts.sampled["overlap"] = overlap(found.prints, held.prints)
-    held.facts.sampled["train_examples"] = facts.examples
-    held.facts.sampled["near_overlap"] = _near(found.dataset.path, validation, found)
+    held.statistics.overlap = overlap(found.prints, held.prints)
+    held.statistics.train_examples = found.statistics.examples
+    held.statistics.near_overlap = _near(found.dataset.path, validation, found)
     run_file_rules(held)
     return held
 
@@ -107,7 +106,7 @@ def _hand_on(
     for found, spill in zip(files, spills, strict=True):
         if found is not None and spill is not None:
             spill.append(found.part.tally)
-            spill.replay(found.part.tally, found.facts.name, on_finding)
+            spill.replay(found.part.tally, found.statistics.file.name, on_finding)
         if spill is not None:
             spill.close()
 
@@ -126,21 +125,21 @@ def failing_lines(
 
 def _near(path: Path, validation: Path, found: DatasetAnalysis) -> list[tuple[int, int, float]]:
     """Near copies of training records in the validation file, where that is quick or asked for."""
-    settings: CheckSettings = found.facts.settings
+    file, settings = found.statistics.file, found.statistics.file.settings
     if not settings.wants("FT704"):
         return []
-    if lacks_package(settings.near_duplicates, found.facts.bytes):
-        found.facts.not_checked = (NOT_CHECKED,)
+    if lacks_package(settings.near_duplicates, file.bytes):
+        found.statistics.not_checked = (NOT_CHECKED,)
         return []
-    if not should_check_near_duplicates(settings.near_duplicates, found.facts.bytes):
+    if not should_check_near_duplicates(settings.near_duplicates, file.bytes):
         return []
     return [(line, other, alike) for _, line, other, alike in near_duplicates(path, validation)]
 
 
 def _leaks(found: DatasetAnalysis, test: Path) -> list[tuple[int, int, str]]:
-    facts = found.facts
+    file = found.statistics.file
     other = analyze_file(
-        test, target=facts.target, method=facts.method, model=facts.model, settings=facts.settings, today=facts.today
+        test, target=file.target, method=file.method, model=file.model, settings=file.settings, today=file.today
     )
     return overlap(found.prints, other.prints)
 
@@ -159,19 +158,22 @@ def _report(
 ) -> Report:
     files = [found] if held is None else [found, held]
     findings = [
-        finding_of(item, one.facts.name) for one in files for kept in one.part.tally.kept.values() for item in kept
+        finding_of(item, one.statistics.file.name)
+        for one in files
+        for kept in one.part.tally.kept.values()
+        for item in kept
     ]
-    order = {one.facts.name: place for place, one in enumerate(files)}
+    order = {one.statistics.file.name: place for place, one in enumerate(files)}
     findings.sort(key=lambda f: (order[f.file], f.line or 0, f.code))
     return Report(
         dataset=found.dataset,
         validation=held.dataset if held else None,
         target=target,
-        method=Method(method or METHOD_OF[found.facts.format]),
+        method=Method(method or METHOD_OF[found.statistics.file.format]),
         model=model,
         findings=tuple(findings),
         summary=summary_of(files),
-        not_checked=tuple(dict.fromkeys(text for one in files for text in one.facts.not_checked)),
+        not_checked=tuple(dict.fromkeys(text for one in files for text in one.statistics.not_checked)),
         tokens=found.stats(),
         validation_tokens=held.stats() if held else None,
     )

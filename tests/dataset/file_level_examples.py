@@ -12,6 +12,7 @@ from typing import Any
 from ftpipe.dataset.check_settings import CheckSettings
 from ftpipe.dataset.file_context import FileContext
 from ftpipe.dataset.rules import all_rules
+from ftpipe.dataset.scan.statistics import ScanStatistics
 from ftpipe.paths import models_dir
 from ftpipe.stages.count import count
 from ftpipe.stages.validate import validate
@@ -30,13 +31,11 @@ def found(path: Path, **choices: Any) -> Codes:
     return set(validate(path, **{"today": DAY, **choices}).summary.counts)
 
 
-def by_facts(code: str, **facts: Any) -> Codes:
-    """The codes that a rule about the whole file finds in what is known of a file too large to make."""
-    given = FileContext(
-        **{"name": "a.jsonl", "target": "openai", "method": None, "model": "", "format": "chat", **facts}
-    )
+def by_statistics(code: str, *, size: int = 0, **figures: Any) -> Codes:
+    """The codes that a rule about the whole file reports for the figures of a file too large to make."""
+    statistics = ScanStatistics(FileContext("a.jsonl", "openai", None, "", "chat", bytes=size), **figures)
     rules = [rule for rule in all_rules() if rule.code == code and rule.scope == "file"]
-    return {rule.code for rule in rules if list(rule.check(given))}
+    return {rule.code for rule in rules if list(rule.check(statistics))}
 
 
 def base(name: str, template: str | None) -> str:
@@ -176,14 +175,14 @@ SITUATIONS: dict[str, Situation] = {
     "FT001": changed,
     "FT003": lambda f, fault: found(write(f / f"a.{'txt' if fault else 'JSONL'}", [*chats()])),
     "FT005": lambda f, fault: found(_marked(f, b"\xef\xbb\xbf" if fault else b"")),
-    "FT009": lambda f, fault: by_facts("FT009", bytes=8 * 1024**3 + fault),
+    "FT009": lambda f, fault: by_statistics("FT009", size=8 * 1024**3 + fault),
     "FT010": long_line,
     "FT109": lambda f, fault: found(write(f / "a.jsonl", [*chats()]), method="dpo" if fault else "supervised"),
     "FT218": lambda f, fault: on_base(f, said("[INST] a" if fault else "[INSTALL] < s >"), "mistral"),
     "FT220": lambda f, fault: on_base(f, told(*["user"] * fault), "mistral"),
     "FT222": lambda f, fault: on_base(f, said(), "endless" if fault else "gemma"),
     "FT403": heavy_image,
-    "FT406": lambda f, fault: by_facts("FT406", with_images=50_000 + fault),
+    "FT406": lambda f, fault: by_statistics("FT406", with_images=50_000 + fault),
     "FT409": seen,
     "FT604": graded_job,
     "FT607": many_graded,

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftpipe.dataset.duplicate_keys import count_keys, lines_with_possible_duplicate_keys
+from ftpipe.dataset.record_traits import UNUSUAL_KEYS
 from ftpipe.dataset.scan import prefilter
 from ftpipe.dataset.scan.scanner import starts_of
 
@@ -43,7 +44,7 @@ def test_a_line_with_a_repeated_key_is_always_named(
     odd = None
     if is_marked:
         signs = prefilter.pop_auxiliary_marks(prefilter.compiled().find(data, starts_of(raws)))
-        odd = {index for index, found in signs.items() if prefilter.KEYS in found}
+        odd = {index for index, found in signs.items() if UNUSUAL_KEYS in found}
     found = lines_with_possible_duplicate_keys(data, raws, keys, list(range(len(raws))), odd)
     repeated = {i for i, members in enumerate(lines) if len({m[0] for m in members}) < len(members)}
     assert repeated <= found

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from ftpipe.dataset.duplicates.fingerprint_store import BUCKETS, FIELDS, PROMPT, RECORD, FingerprintStore, rows_of
-
-if TYPE_CHECKING:
-    from ftpipe.dataset.file_context import FileContext
 
 KEEP, KEEP_EVERY = 1_000, 250_000
 """Places kept of each kind, and where every finding is asked for; all are counted."""
@@ -33,6 +29,11 @@ class LineSample:
         if len(self.first) < self.keep:
             self.first.append((line, other))
 
+    def with_weights(self) -> Iterator[tuple[int, int, int]]:
+        """(line, other line, number of findings it stands for); the last one stands for those that were not kept."""
+        for index, (line, other) in enumerate(self.first, 1):
+            yield line, other, 1 if index < len(self.first) else 1 + self.number - len(self.first)
+
 
 @dataclass(slots=True)
 class Comparison:
@@ -41,13 +42,6 @@ class Comparison:
     duplicates: LineSample = field(default_factory=LineSample)
     conflicts: LineSample = field(default_factory=LineSample)
     swapped: LineSample = field(default_factory=LineSample)
-
-
-def places(facts: FileContext, kind: str) -> Iterator[tuple[int, int, int]]:
-    """(line, other line, findings that it stands for) of each kept place; the last stands for those beyond."""
-    found: LineSample = facts.sampled.get(kind) or LineSample()
-    for index, (line, other) in enumerate(found.first, 1):
-        yield line, other, 1 if index < len(found.first) else 1 + found.number - len(found.first)
 
 
 def compare(prints: FingerprintStore, *, keep: int = KEEP) -> Comparison:

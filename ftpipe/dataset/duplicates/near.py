@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from ftpipe.dataset.split import iter_valid_lines
+from ftpipe.dataset.reader import iter_valid_lines
 from ftpipe.errors import MissingExtraError
 
 PERMUTATIONS, BANDS = 128, 16

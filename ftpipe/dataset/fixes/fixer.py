@@ -18,9 +18,9 @@ from ftpipe.dataset.duplicates.fingerprints import hash64
 from ftpipe.dataset.fixes.safe import SAFE
 from ftpipe.dataset.fixes.unsafe import DROP, UNSAFE
 from ftpipe.dataset.formats import shape_of
-from ftpipe.dataset.identity import MAX_LINE_BYTES, sha256_of
+from ftpipe.dataset.identity import sha256_of
 from ftpipe.dataset.json_line import Line
-from ftpipe.dataset.reader import BOM, read_blocks
+from ftpipe.dataset.reader import BOM, MAX_LINE_BYTES, read_blocks
 from ftpipe.dataset.rules import codes
 from ftpipe.dataset.sniffer import sniff
 from ftpipe.errors import LocalStateError, UsageError

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-Level = Literal["error", "warning", "info", "off"]
+from ftpipe.dataset.check_settings import Level
+from ftpipe.dataset.record_traits import ALWAYS
+
 Origin = Literal["R", "D", "S", "Q", "P", "L"]
 Evidence = Literal["observed", "documented", "inferred"]
 Scope = Literal["line", "row", "long", "file", "price"]
@@ -17,28 +19,6 @@ Scope = Literal["line", "row", "long", "file", "price"]
 TARGETS = ("openai", "azure", "nebius", "local")
 ALL_FORMATS = frozenset({"chat", "dpo", "rft", "legacy", "unknown"})
 MESSAGE_FORMATS = frozenset({"chat", "dpo", "rft"})
-
-# When a row rule runs: the row must have one of these marks. 0 stands for every row.
-ALWAYS = 0
-NON_PLAIN = 1
-"""Something beyond messages of plain ``role`` and non-empty text ``content``, or an unusual order of roles."""
-TOOLS = 2
-"""Tool definitions, calls or results."""
-IMAGES = 4
-"""Image parts."""
-SURROUNDING_WHITESPACE = 8
-"""An answer that begins or ends with blanks."""
-LOOKS_TRUNCATED = 16
-"""An answer whose end is unusual."""
-REPETITIVE = 32
-"""An answer whose end stands in it many times."""
-POSSIBLE_REFUSAL = 64
-"""An answer that may refuse, or name a vendor."""
-HAS_REASONING = 128
-"""An answer with a reasoning block."""
-
-ANSWER_TRAITS = SURROUNDING_WHITESPACE | LOOKS_TRUNCATED | REPETITIVE | POSSIBLE_REFUSAL | HAS_REASONING
-"""Marks that say nothing about the record's shape."""
 
 ORIGINS: dict[str, str] = {
     "R": "the server refuses it",
@@ -157,7 +137,7 @@ class RuleGroup:
             origin: One letter of ``ORIGINS``.
             evidence: ``observed``, ``documented`` or ``inferred``.
             scope: What the function is given: ``line`` a ``Line``, ``row`` a ``DatasetRecord``,
-                ``long`` an ``OverlongRecord``, ``file`` a ``FileContext``, ``price`` a ``CostQuote``.
+                ``long`` an ``OverlongRecord``, ``file`` a ``ScanStatistics``, ``price`` a ``CostQuote``.
             when: Marks of which the row must have one.
             formats: Formats of the row (or file) that the rule is for.
             fix: Kind and note of the automatic fix.

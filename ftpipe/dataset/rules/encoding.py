@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ftpipe.dataset.file_context import FileContext
 from ftpipe.dataset.json_line import Line
 from ftpipe.dataset.rules.base import RuleGroup, Violation, escape_preview
+from ftpipe.dataset.scan.statistics import ScanStatistics
 
 FAMILY = RuleGroup("File and encoding")
 rule = FAMILY.rule
@@ -21,27 +21,27 @@ _SEPARATOR = re.compile(rb"\xe2\x80[\xa8\xa9]|\xc2\x85")
 
 
 @rule("FT001", "file-unreadable", "error", "L", "observed", scope="file")
-def file_unreadable(facts: FileContext) -> Iterator[Violation]:
+def file_unreadable(stats: ScanStatistics) -> Iterator[Violation]:
     """The file cannot be read, or it changed while it was read.
 
     Why: What was checked would not be what is uploaded.
     Fix: Close the program that writes it, check path and permissions, and run again.
     Source: robustness; a missing file or folder is refused before any rule runs.
     """
-    if facts.sampled.get("changed"):
+    if stats.has_changed:
         yield Violation("", "The file changed while it was being read.")
 
 
 @rule("FT002", "empty-file", "error", "D", "documented", scope="file")
-def empty_file(facts: FileContext) -> Iterator[Violation]:
+def empty_file(stats: ScanStatistics) -> Iterator[Violation]:
     """The file has no record.
 
     Why: There is nothing to train on, and services ask for a minimum of examples.
     Fix: Write one JSON object per line.
     Source: OpenAI supervised fine-tuning guide, 2026-07-15.
     """
-    if not facts.examples and facts.layout == "lines":
-        yield Violation("", f"The file has {facts.bytes:,} bytes and no record.")
+    if not stats.examples and stats.file.layout == "lines":
+        yield Violation("", f"The file has {stats.file.bytes:,} bytes and no record.")
 
 
 @rule(
@@ -54,15 +54,15 @@ def empty_file(facts: FileContext) -> Iterator[Violation]:
     fix=("safe", "upload under a .jsonl name"),
     local="warning",
 )
-def wrong_extension(facts: FileContext) -> Iterator[Violation]:
+def wrong_extension(stats: ScanStatistics) -> Iterator[Violation]:
     """The file's name does not end in ``.jsonl``.
 
     Why: The Files API takes only .jsonl for the purpose fine-tune.
     Fix: Rename the file to end in .jsonl.
     Source: OpenAI API description createFile, 2026-08-21.
     """
-    if facts.suffix.lower() != ".jsonl":
-        yield Violation("", f"The name ends in {escape_preview(facts.suffix) or 'nothing'} and not in .jsonl.")
+    if stats.file.suffix.lower() != ".jsonl":
+        yield Violation("", f"The name ends in {escape_preview(stats.file.suffix) or 'nothing'} and not in .jsonl.")
 
 
 @rule("FT004", "not-utf8", "error", "D", "documented", scope="line", fix=("unsafe", "decode and write as UTF-8"))
@@ -80,16 +80,16 @@ def not_utf8(line: Line) -> Iterator[Violation]:
 
 
 @rule("FT004", "not-utf8", "error", "D", "documented", scope="file")
-def not_utf8_at_all(facts: FileContext) -> Iterator[Violation]:
+def not_utf8_at_all(stats: ScanStatistics) -> Iterator[Violation]:
     """The whole file is in another encoding, or is no text.
 
     Why: JSON lines are UTF-8.
     Fix: Save the file as UTF-8 without a byte order mark.
     Source: OpenAI supervised fine-tuning guide, 2026-07-15.
     """
-    if facts.layout == "utf16":
+    if stats.file.layout == "utf16":
         yield Violation("", "The file is UTF-16 or UTF-32.", line=1)
-    elif facts.layout == "binary":
+    elif stats.file.layout == "binary":
         yield Violation("", "The file is binary: it holds NUL bytes and is not UTF-8.", line=1)
 
 
@@ -105,14 +105,14 @@ def not_utf8_at_all(facts: FileContext) -> Iterator[Violation]:
     nebius="warning",
     local="warning",
 )
-def utf8_bom(facts: FileContext) -> Iterator[Violation]:
+def utf8_bom(stats: ScanStatistics) -> Iterator[Violation]:
     """The file begins with a UTF-8 byte order mark.
 
     Why: Strict JSON parsers refuse line 1 because of it. Azure's page asks for the mark, so it is only a note there.
     Fix: Save the file as UTF-8 without BOM.
     Source: fits a server text in openai-python#426; Azure fine-tuning REST page; sources conflict.
     """
-    if facts.has_bom:
+    if stats.file.has_bom:
         yield Violation("", "The file begins with the bytes EF BB BF.", line=1)
 
 
@@ -159,16 +159,16 @@ def control_char(line: Line) -> Iterator[Violation]:
 
 
 @rule("FT009", "file-too-large", "error", "D", "documented", scope="file")
-def file_too_large(facts: FileContext) -> Iterator[Violation]:
+def file_too_large(stats: ScanStatistics) -> Iterator[Violation]:
     """The file is larger than the target takes.
 
     Why: The upload would be refused. Files over 512 MB are sent in parts, up to 8 GB.
     Fix: Drop or shorten examples, or split the training in two jobs.
     Source: OpenAI API description createFile and createUpload, 2026-08-21; Nebius documentation.
     """
-    limit = FILE_LIMITS.get(facts.target)
-    if limit and facts.bytes > limit:
-        yield Violation("", f"The file has {facts.bytes:,} bytes; {facts.target} takes {limit:,}.")
+    limit = FILE_LIMITS.get(stats.file.target)
+    if limit and stats.file.bytes > limit:
+        yield Violation("", f"The file has {stats.file.bytes:,} bytes; {stats.file.target} takes {limit:,}.")
 
 
 @rule("FT010", "line-too-long", "error", "L", "observed", scope="line")
@@ -184,14 +184,14 @@ def line_too_long(line: Line) -> Iterator[Violation]:
 
 
 @rule("FT011", "no-final-newline", "info", "L", "observed", scope="file", fix=("safe", "end the last line"))
-def no_final_newline(facts: FileContext) -> Iterator[Violation]:
+def no_final_newline(stats: ScanStatistics) -> Iterator[Violation]:
     r"""The last line does not end in a newline.
 
     Why: Appending to the file would glue two records together.
     Fix: End the file with \n.
     Source: POSIX text files.
     """
-    if facts.sampled.get("unterminated"):
+    if stats.is_unterminated:
         yield Violation("", "The last line has no newline at its end.")
 
 

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from ftpipe.catalog.base_models import find_base
-from ftpipe.dataset.file_context import FileContext
 from ftpipe.dataset.image_tokens import decode_start, read_header
 from ftpipe.dataset.record import DatasetRecord
-from ftpipe.dataset.rules.base import IMAGES, RuleGroup, Violation, escape_preview
+from ftpipe.dataset.record_traits import IMAGES
+from ftpipe.dataset.rules.base import RuleGroup, Violation, escape_preview
+from ftpipe.dataset.scan.statistics import ScanStatistics
 
 FAMILY = RuleGroup("Images")
 rule = FAMILY.rule
@@ -61,10 +62,10 @@ def too_many_images(row: DatasetRecord) -> Iterator[Violation]:
     Fix: Split the example, or leave images out.
     Source: OpenAI vision fine-tuning guide, 2026-07-15 (10); for Azure second-hand (64).
     """
-    limit = MAX_IMAGES.get(row.facts.target)
+    limit = MAX_IMAGES.get(row.file.target)
     number = sum(1 for _ in images(row))
     if limit and number > limit:
-        yield Violation("messages", f"The example has {number} images; {row.facts.target} takes {limit}.")
+        yield Violation("messages", f"The example has {number} images; {row.file.target} takes {limit}.")
 
 
 @rule("FT403", "image-too-large", "error", "S", "documented", when=IMAGES, formats=_FORMATS)
@@ -111,15 +112,15 @@ def image_format(row: DatasetRecord) -> Iterator[Violation]:
     nebius="off",
     local="off",
 )
-def too_many_image_examples(facts: FileContext) -> Iterator[Violation]:
+def too_many_image_examples(stats: ScanStatistics) -> Iterator[Violation]:
     """More than 50,000 examples have images.
 
     Why: The service refuses the file.
     Fix: Leave examples out.
     Source: OpenAI vision fine-tuning guide, 2026-07-15.
     """
-    if facts.with_images > MAX_IMAGE_EXAMPLES:
-        yield Violation("", f"{facts.with_images:,} examples have images; {MAX_IMAGE_EXAMPLES:,} are the limit.")
+    if stats.with_images > MAX_IMAGE_EXAMPLES:
+        yield Violation("", f"{stats.with_images:,} examples have images; {MAX_IMAGE_EXAMPLES:,} are the limit.")
 
 
 @rule("FT407", "bad-data-url", "error", "D", "documented", when=IMAGES, formats=_FORMATS)
@@ -172,15 +173,15 @@ def data_url_fault(url: str) -> str:
     nebius="off",
     local="off",
 )
-def image_may_be_skipped(facts: FileContext) -> Iterator[Violation]:
+def image_may_be_skipped(stats: ScanStatistics) -> Iterator[Violation]:
     """The file has images; the service drops those that show people, faces, children or CAPTCHAs.
 
     Why: The set shrinks, and nothing says that it did.
     Fix: Compare the job's trained tokens with the estimate.
     Source: OpenAI vision fine-tuning guide, 2026-07-15.
     """
-    if facts.with_images:
-        yield Violation("", f"{facts.with_images:,} examples have images.")
+    if stats.with_images:
+        yield Violation("", f"{stats.with_images:,} examples have images.")
 
 
 @rule("FT409", "model-lacks-vision", "error", "D", "documented", when=IMAGES, formats=_FORMATS)
@@ -191,7 +192,7 @@ def model_lacks_vision(row: DatasetRecord) -> Iterator[Violation]:
     Fix: Choose a base with vision, such as gpt-4o-2024-08-06.
     Source: OpenAI vision fine-tuning guide, 2026-07-15.
     """
-    base = find_base(row.facts.model) if row.facts.model else None
+    base = find_base(row.file.model) if row.file.model else None
     if base is not None and base.vision is False:
         yield Violation("messages", f"The example has an image, and {base.name} reads text only.")
 

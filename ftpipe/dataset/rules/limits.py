@@ -6,10 +6,9 @@ import datetime as dt
 from collections.abc import Iterator
 
 from ftpipe.catalog.base_models import find_base
-from ftpipe.catalog.cost import CostQuote, budget_violation
-from ftpipe.dataset.file_context import FileContext
+from ftpipe.catalog.budget import CostQuote, budget_violation
 from ftpipe.dataset.rules.base import MESSAGE_FORMATS, RuleGroup, Violation
-from ftpipe.dataset.scan.statistics import OverlongRecord
+from ftpipe.dataset.scan.statistics import OverlongRecord, ScanStatistics
 
 FAMILY = RuleGroup("Size, split, money, deadline")
 rule = FAMILY.rule
@@ -61,52 +60,52 @@ def answer_truncated(row: OverlongRecord) -> Iterator[Violation]:
     scope="file",
     fix=("unsafe", "drop it from the validation file"),
 )
-def train_valid_overlap(facts: FileContext) -> Iterator[Violation]:
+def train_valid_overlap(stats: ScanStatistics) -> Iterator[Violation]:
     """A record, or its prompt, stands in the training file and in the validation file.
 
     Why: The validation loss then measures memory, and the API says that the two must not share data.
     Fix: Drop it from one of the files, or split anew: ``ftpipe prepare FILE --split 0.1`` keeps equal prompts together.
     Source: OpenAI API description, validation_file, 2026-08-21.
     """
-    for line, other, what in facts.sampled.get("overlap", ()):
+    for line, other, what in stats.overlap:
         yield Violation("", f"The same {what} stands in the training file at line {other}.", line=line)
 
 
 @rule("FT704", "train-valid-near-dup", "warning", "Q", "inferred", scope="file")
-def train_valid_near_dup(facts: FileContext) -> Iterator[Violation]:
+def train_valid_near_dup(stats: ScanStatistics) -> Iterator[Violation]:
     """A validation record is nearly a training record (MinHash, 90 % or more).
 
     Why: The validation loss then measures memory.
     Fix: Drop it from one of the files.
     Source: brewslm.com; practice.
     """
-    for line, other, alike in facts.sampled.get("near_overlap", ()):
+    for line, other, alike in stats.near_overlap:
         yield Violation("", f"The record is {alike:.0%} alike with line {other} of the training file.", line=line)
 
 
 @rule("FT705", "eval-leak", "error", "Q", "inferred", scope="file")
-def eval_leak(facts: FileContext) -> Iterator[Violation]:
+def eval_leak(stats: ScanStatistics) -> Iterator[Violation]:
     """A record, or its prompt, of the held-out test file stands in the training file.
 
     Why: The score of the tuned model is then worth nothing.
     Fix: Drop it from the training file.
     Source: practice.
     """
-    for line, other, what in facts.sampled.get("leaks", ()):
+    for line, other, what in stats.leaks:
         yield Violation("", f"The same {what} stands in the test file at line {line}.", line=other)
 
 
 @rule("FT706", "token-outlier", "info", "Q", "inferred", scope="file")
-def token_outlier(facts: FileContext) -> Iterator[Violation]:
+def token_outlier(stats: ScanStatistics) -> Iterator[Violation]:
     """An example is far longer than the others: three times the 99th percentile, in small files ten times the median.
 
     Why: It is often an accident (a pasted page, a loop), and it decides the memory that training needs.
     Fix: Look at it; shorten or drop it.
     Source: practice.
     """
-    bound, rule_name = facts.sampled.get("outlier", (0, ""))
-    for tokens, line in facts.sampled.get("longest", ()):
-        if bound and tokens > bound and not facts.with_images:
+    bound, rule_name = stats.tokens.outlier_bound()
+    for tokens, line in stats.tokens.longest_first():
+        if bound and tokens > bound and not stats.with_images:
             yield Violation("", f"The example has {tokens:,} tokens, more than {bound:,} ({rule_name}).", line=line)
 
 
@@ -131,40 +130,40 @@ def stale_price(quote: CostQuote) -> Iterator[Violation]:
     Fix: Enter today's price: [prices."MODEL"] training = …, as_of = … in ftpipe.toml.
     Source: ftpipe's price table, each row with its date.
     """
-    if quote.cost.warning and not quote.by_time:
+    if quote.cost.warning and not quote.billed_by_hour:
         yield Violation("", quote.cost.warning)
 
 
 @rule("FT709", "validation-size", "info", "Q", "inferred", scope="file")
-def validation_size(facts: FileContext) -> Iterator[Violation]:
+def validation_size(stats: ScanStatistics) -> Iterator[Violation]:
     """The validation file has fewer than 10 examples, or more than 30 % of the training file's.
 
     Why: Too few make its loss jump about; too many are missing in training.
     Fix: Use 10 to 20 % of the data.
     Source: practice.
     """
-    train = facts.sampled.get("train_examples")
-    if facts.role == "validation" and train and facts.examples:
-        share = facts.examples / train
-        if facts.examples < 10 or share > 0.3:
+    train = stats.train_examples
+    if stats.file.role == "validation" and train and stats.examples:
+        share = stats.examples / train
+        if stats.examples < 10 or share > 0.3:
             yield Violation(
-                "", f"The validation file has {facts.examples} examples ({share:.0%} of the training file's {train})."
+                "", f"The validation file has {stats.examples} examples ({share:.0%} of the training file's {train})."
             )
 
 
 @rule("FT710", "base-sunset", "warning", "D", "documented", scope="file")
-def base_sunset(facts: FileContext) -> Iterator[Violation]:
+def base_sunset(stats: ScanStatistics) -> Iterator[Violation]:
     """The base model is shut down soon, or already is.
 
     Why: A fine-tuned model ends with its base.
     Fix: Choose a base that lives longer, or another provider.
     Source: OpenAI deprecations page (entries up to 2026-11-05); Azure retirement page, 2026-07-07.
     """
-    base = find_base(facts.model) if facts.model else None
-    day: dt.date | None = base.shutdown.get(facts.target) if base else None
-    if base is None or day is None or facts.role != "train":
+    base = find_base(stats.file.model) if stats.file.model else None
+    day: dt.date | None = base.shutdown.get(stats.file.target) if base else None
+    if base is None or day is None or stats.file.role != "train":
         return
-    left = (day - facts.today).days
+    left = (day - stats.file.today).days
     if left < 0:
         yield Violation("", f"{base.name} was shut down on {day}.", level="error")
     elif left < NEAR_DAYS:
@@ -176,14 +175,14 @@ def base_sunset(facts: FileContext) -> Iterator[Violation]:
 
 
 @rule("FT711", "prompt-heavy", "info", "Q", "inferred", scope="file", formats=frozenset({"chat"}))
-def prompt_heavy(facts: FileContext) -> Iterator[Violation]:
+def prompt_heavy(stats: ScanStatistics) -> Iterator[Violation]:
     """More than 70 % of the tokens are never trained, in a file whose examples have 300 tokens or more.
 
     Why: You pay for the prompt tokens of every epoch; a long fixed system prompt is the usual reason.
     Fix: Shorten the system prompt; the tuned model needs less of it.
     Source: OpenAI best-practices guide, 2026-07-15 (shorter prompts).
     """
-    total, trained = facts.sampled.get("tokens", (0, 0))
-    is_heavy = facts.examples > 0 and total >= HEAVY_TOKENS * facts.examples and not facts.with_images
-    if facts.role == "train" and is_heavy and trained / total < 0.3:
+    total, trained = stats.tokens.total, stats.tokens.trained
+    is_heavy = stats.examples > 0 and total >= HEAVY_TOKENS * stats.examples and not stats.with_images
+    if stats.file.role == "train" and is_heavy and trained / total < 0.3:
         yield Violation("", f"{1 - trained / total:.0%} of the {total:,} tokens are prompt.")

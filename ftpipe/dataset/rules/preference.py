@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ftpipe.dataset.duplicates.exact import places
-from ftpipe.dataset.file_context import FileContext
 from ftpipe.dataset.formats import DPO_ALIASES, DPO_KEYS
 from ftpipe.dataset.json_line import Json
 from ftpipe.dataset.record import DatasetRecord
-from ftpipe.dataset.rules.base import IMAGES, RuleGroup, Violation, escape_preview
+from ftpipe.dataset.record_traits import IMAGES
+from ftpipe.dataset.rules.base import RuleGroup, Violation, escape_preview
+from ftpipe.dataset.scan.statistics import ScanStatistics
 
 FAMILY = RuleGroup("Preference pairs")
 rule = FAMILY.rule
@@ -39,7 +39,7 @@ def dpo_missing_key(row: DatasetRecord) -> Iterator[Violation]:
     Fix: Write {"input": {"messages": […]}, "preferred_output": […], "non_preferred_output": […]}.
     Source: OpenAI file status texts; DPO guide, 2026-07-15.
     """
-    if row.facts.format != "dpo":
+    if row.file.format != "dpo":
         return
     renamed = {new: old for old, new in DPO_ALIASES.items() if old in row.record}
     for key in DPO_KEYS:
@@ -104,27 +104,27 @@ def dpo_near_identical(row: DatasetRecord) -> Iterator[Violation]:
 
 
 @rule("FT505", "dpo-length-bias", "warning", "Q", "inferred", scope="file", formats=_DPO)
-def dpo_length_bias(facts: FileContext) -> Iterator[Violation]:
+def dpo_length_bias(stats: ScanStatistics) -> Iterator[Violation]:
     """The preferred answer is the longer one in more than 75 % of the pairs.
 
     Why: The model may learn length instead of quality.
     Fix: Add pairs whose better answer is the shorter one.
     Source: practice.
     """
-    longer, pairs = facts.habits.preferred_longer, facts.habits.pairs
+    longer, pairs = stats.content.preferred_longer, stats.content.pairs
     if pairs >= MIN_PAIRS and longer / pairs > LONGER_SHARE:
         yield Violation("", f"The preferred answer is longer in {longer / pairs:.0%} of {pairs:,} pairs.")
 
 
 @rule("FT506", "dpo-contradiction", "error", "Q", "inferred", scope="file", formats=_DPO)
-def dpo_contradiction(facts: FileContext) -> Iterator[Violation]:
+def dpo_contradiction(stats: ScanStatistics) -> Iterator[Violation]:
     """Two records have one prompt, and prefer each the answer that the other rejects.
 
     Why: They cancel each other out.
     Fix: Keep one of them.
     Source: practice.
     """
-    for line, other, weight in places(facts, "swapped"):
+    for line, other, weight in stats.swapped.with_weights():
         yield Violation("", f"The pair is the swapped pair of line {other}.", line=line, weight=weight)
 
 

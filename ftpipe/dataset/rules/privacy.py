@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ftpipe.dataset.record import DatasetRecord
-from ftpipe.dataset.rules.base import HAS_REASONING, MESSAGE_FORMATS, RuleGroup, Violation, escape_preview
+from ftpipe.dataset.record_traits import HAS_REASONING
+from ftpipe.dataset.rules.base import MESSAGE_FORMATS, RuleGroup, Violation, escape_preview
 from ftpipe.dataset.sensitive_data import find_personal_data, find_secrets
 
 FAMILY = RuleGroup("Privacy and safety")
@@ -52,7 +53,7 @@ def pii(row: DatasetRecord) -> Iterator[Violation]:
     Fix: Put made-up values in their place; choose kinds with checks.personal.
     Source: formats with their check digits (Luhn, ISO 7064 mod 97).
     """
-    kinds = [kind for kind in row.facts.settings.personal if row.is_marked(_MARKS.get(kind, "number"))]
+    kinds = [kind for kind in row.file.settings.personal if row.is_marked(_MARKS.get(kind, "number"))]
     for text in row.texts:
         for found in find_personal_data(text.value, kinds):
             yield Violation(text.path, f"The text holds {found.kind}: {escape_preview(found.masked, 40)}")

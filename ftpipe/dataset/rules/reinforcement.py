@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ftpipe.dataset.file_context import FileContext
 from ftpipe.dataset.formats import RFT_RESERVED
 from ftpipe.dataset.record import DatasetRecord
 from ftpipe.dataset.rules.base import RuleGroup, Violation, escape_preview
+from ftpipe.dataset.scan.statistics import ScanStatistics
 
 FAMILY = RuleGroup("Reinforcement")
 rule = FAMILY.rule
@@ -56,20 +56,20 @@ def rft_missing_reference(row: DatasetRecord) -> Iterator[Violation]:
     Fix: Add the key.
     Source: Azure reinforcement fine-tuning page, 2026-07 ({{item.KEY}}).
     """
-    for key in row.facts.reserved:
+    for key in row.file.grader_fields:
         if key not in row.record:
             yield Violation(key, f"The reference key '{escape_preview(key, 40)}' is missing.")
 
 
 @rule("FT604", "rft-no-validation", "error", "D", "documented", scope="file", formats=_RFT, local="off")
-def rft_no_validation(facts: FileContext) -> Iterator[Violation]:
+def rft_no_validation(stats: ScanStatistics) -> Iterator[Violation]:
     """A reinforcement job has no validation file.
 
     Why: Both files are required. Raised for a job, not for the file alone.
     Fix: Split one off: ``ftpipe split FILE``.
     Source: Azure reinforcement fine-tuning page, 2026-07.
     """
-    if facts.sampled.get("for_job") and not facts.sampled.get("has_validation") and facts.role == "train":
+    if stats.file.for_job and not stats.file.has_validation and stats.file.role == "train":
         yield Violation("", "There is no validation file.")
 
 
@@ -90,13 +90,13 @@ def rft_answer_in_prompt(row: DatasetRecord) -> Iterator[Violation]:
 
 
 @rule("FT607", "rft-too-many", "error", "D", "documented", scope="file", formats=_RFT, local="off")
-def rft_too_many(facts: FileContext) -> Iterator[Violation]:
+def rft_too_many(stats: ScanStatistics) -> Iterator[Violation]:
     """A reinforcement file has more than 50,000 training or 1,000 validation examples.
 
     Why: The service refuses it.
     Fix: Leave examples out.
     Source: OpenAI reinforcement guide, 2026-07-15.
     """
-    limit = MAX_EXAMPLES[facts.role]
-    if facts.examples > limit:
-        yield Violation("", f"The file has {facts.examples:,} examples; {limit:,} are the limit.")
+    limit = MAX_EXAMPLES[stats.file.role]
+    if stats.examples > limit:
+        yield Violation("", f"The file has {stats.examples:,} examples; {limit:,} are the limit.")

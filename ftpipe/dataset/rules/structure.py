@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ftpipe.dataset.check_settings import or_remove
-from ftpipe.dataset.file_context import FileContext
 from ftpipe.dataset.formats import CHAT_KEYS, FORMAT_OF, legacy_shape, shape_of
 from ftpipe.dataset.json_line import MAX_DEPTH, MAX_SAFE_INTEGER, Line
 from ftpipe.dataset.record import DatasetRecord
-from ftpipe.dataset.rules.base import NON_PLAIN, RuleGroup, Violation, escape_preview, key_path
+from ftpipe.dataset.record_traits import NON_PLAIN
+from ftpipe.dataset.rules.base import RuleGroup, Violation, escape_preview, key_path
+from ftpipe.dataset.scan.statistics import ScanStatistics
 
 FAMILY = RuleGroup("Records")
 rule = FAMILY.rule
@@ -84,16 +85,16 @@ def two_values(line: Line) -> Iterator[Violation]:
 
 
 @rule("FT103", "not-jsonl", "error", "R", "observed", scope="file", fix=("safe", "write one object per line"))
-def not_jsonl(facts: FileContext) -> Iterator[Violation]:
+def not_jsonl(stats: ScanStatistics) -> Iterator[Violation]:
     """The whole file is one JSON value.
 
     Why: JSON lines means one object per line.
     Fix: Write each record on a line of its own: ``ftpipe convert`` does it.
     Source: OpenAI supervised fine-tuning guide, 2026-07-15.
     """
-    if facts.layout == "array":
+    if stats.file.layout == "array":
         yield Violation("", "The file is one JSON array.", line=1)
-    elif facts.layout == "pretty":
+    elif stats.file.layout == "pretty":
         yield Violation("", "The file is pretty-printed JSON.", line=1)
 
 
@@ -174,7 +175,7 @@ def mixed_formats(row: DatasetRecord) -> Iterator[Violation]:
     Fix: Put the formats into files of their own.
     Source: server text, public code.
     """
-    own, rest = shape_of(row.record), row.facts.format
+    own, rest = shape_of(row.record), row.file.format
     expected = "messages" if rest in ("chat", "rft") else rest
     if own != expected and own != "unknown" and expected != "unknown":
         name = legacy_shape(row.record) or {"messages": "chat", "dpo": "DPO"}.get(own, own)
@@ -182,16 +183,16 @@ def mixed_formats(row: DatasetRecord) -> Iterator[Violation]:
 
 
 @rule("FT109", "format-method-mismatch", "error", "R", "observed", scope="file")
-def format_method_mismatch(facts: FileContext) -> Iterator[Violation]:
+def format_method_mismatch(stats: ScanStatistics) -> Iterator[Violation]:
     """The file's format does not fit the method that was asked for.
 
     Why: The job fails after its creation: the detected format must be the method's.
     Fix: Ask for the method that the file is made for, or convert the file.
     Source: public run log, 2024-12.
     """
-    wanted = FORMAT_OF.get(facts.method or "")
-    if wanted and facts.format not in (wanted, "unknown", "legacy"):
-        yield Violation("", f"The file is {facts.format}, the method {facts.method} reads {wanted}.", line=1)
+    wanted = FORMAT_OF.get(stats.file.method or "")
+    if wanted and stats.file.format not in (wanted, "unknown", "legacy"):
+        yield Violation("", f"The file is {stats.file.format}, the method {stats.file.method} reads {wanted}.", line=1)
 
 
 @rule(
@@ -225,36 +226,36 @@ def extra_top_level_key(row: DatasetRecord) -> Iterator[Violation]:
 
 
 @rule("FT111", "legacy-format", "error", "D", "documented", scope="file", formats=frozenset({"legacy"}))
-def legacy_format(facts: FileContext) -> Iterator[Violation]:
+def legacy_format(stats: ScanStatistics) -> Iterator[Violation]:
     """The file is in an old format: prompt/completion, Alpaca or ShareGPT.
 
     Why: Chat models are trained on messages; the models that took prompt/completion pairs are gone.
     Fix: Convert it: ``ftpipe convert FILE``.
     Source: OpenAI deprecations page (babbage-002, davinci-002: training closed 2024-10-28).
     """
-    yield Violation("", f"All records are {facts.sampled.get('legacy') or 'of an old format'}.", line=1)
+    yield Violation("", f"All records are {stats.file.legacy_shape or 'of an old format'}.", line=1)
 
 
 @rule("FT112", "too-few-examples", "error", "R", "observed", scope="file")
-def too_few_examples(facts: FileContext) -> Iterator[Violation]:
+def too_few_examples(stats: ScanStatistics) -> Iterator[Violation]:
     """The file has fewer examples than the target's minimum.
 
     Why: The job fails with invalid_n_examples.
     Fix: Add examples; quality starts at about 50.
     Source: OpenAI supervised fine-tuning guide, 2026-07-15; several public fixtures.
     """
-    least = MIN_EXAMPLES.get(facts.target, 1)
-    if 0 < facts.examples < least and facts.role == "train" and facts.layout == "lines":
-        yield Violation("", f"The file has {facts.examples} example(s); {facts.target} needs at least {least}.")
+    least = MIN_EXAMPLES.get(stats.file.target, 1)
+    if 0 < stats.examples < least and stats.file.role == "train" and stats.file.layout == "lines":
+        yield Violation("", f"The file has {stats.examples} example(s); {stats.file.target} needs at least {least}.")
 
 
 @rule("FT113", "few-examples", "info", "D", "documented", scope="file")
-def few_examples(facts: FileContext) -> Iterator[Violation]:
+def few_examples(stats: ScanStatistics) -> Iterator[Violation]:
     """The file has fewer than 50 examples.
 
     Why: Gains are usually visible from 50 to 100 well-made examples.
     Fix: Add examples where the model still fails.
     Source: OpenAI supervised fine-tuning guide, 2026-07-15.
     """
-    if MIN_EXAMPLES.get(facts.target, 1) <= facts.examples < FEW_EXAMPLES and facts.role == "train":
-        yield Violation("", f"The file has {facts.examples} examples; {FEW_EXAMPLES} are a sensible start.")
+    if MIN_EXAMPLES.get(stats.file.target, 1) <= stats.examples < FEW_EXAMPLES and stats.file.role == "train":
+        yield Violation("", f"The file has {stats.examples} examples; {FEW_EXAMPLES} are a sensible start.")

@@ -10,10 +10,12 @@ from typing import Any, Literal
 import orjson
 
 from ftpipe.canonical_json import canonical_json
-from ftpipe.dataset.file_context import FileContext
+from ftpipe.dataset.check_settings import Level
 from ftpipe.dataset.json_line import Json
 from ftpipe.dataset.record import DatasetRecord
-from ftpipe.dataset.rules.base import MESSAGE_FORMATS, TOOLS, Level, RuleGroup, Violation, escape_preview
+from ftpipe.dataset.record_traits import TOOLS
+from ftpipe.dataset.rules.base import MESSAGE_FORMATS, RuleGroup, Violation, escape_preview
+from ftpipe.dataset.scan.statistics import ScanStatistics
 
 
 def definitions(row: DatasetRecord) -> Iterator[tuple[str, Json]]:
@@ -292,16 +294,16 @@ def legacy_functions(row: DatasetRecord) -> Iterator[Violation]:
 
 
 @rule("FT310", "tools-never-called", "info", "Q", "inferred", scope="file", formats=MESSAGE_FORMATS)
-def tools_never_called(facts: FileContext) -> Iterator[Violation]:
+def tools_never_called(stats: ScanStatistics) -> Iterator[Violation]:
     """Records define tools, and none is ever called.
 
     Why: The model learns to leave the tools alone.
     Fix: Add examples with calls, or drop the definitions.
     Source: practice.
     """
-    habits = facts.habits
-    if habits.with_tools and not habits.with_calls:
-        yield Violation("", f"{habits.with_tools:,} records define tools, no record calls one.")
+    content = stats.content
+    if content.with_tools and not content.with_calls:
+        yield Violation("", f"{content.with_tools:,} records define tools, no record calls one.")
 
 
 @rule(
@@ -334,12 +336,12 @@ def call_missing_type(row: DatasetRecord) -> Iterator[Violation]:
 
 
 @rule("FT312", "tool-definition-drift", "warning", "Q", "inferred", scope="file", formats=MESSAGE_FORMATS)
-def tool_definition_drift(facts: FileContext) -> Iterator[Violation]:
+def tool_definition_drift(stats: ScanStatistics) -> Iterator[Violation]:
     """A tool of one name is defined in different ways across records.
 
     Why: At use there is one definition; the others teach calls that do not fit it.
     Fix: Use one definition, or different names.
     Source: practice.
     """
-    for name, (line, other) in facts.habits.drift.items():
+    for name, (line, other) in stats.content.drift.items():
         yield Violation("", f"'{escape_preview(name, 40)}' is defined otherwise than at line {other}.", line=line)

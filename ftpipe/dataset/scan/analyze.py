@@ -23,6 +23,7 @@ from ftpipe.dataset.scan.findings import FindingSpool, OnFinding, finding_of
 from ftpipe.dataset.scan.parallel import scan_in_parallel
 from ftpipe.dataset.scan.plan import PartialScan, ScanPlan
 from ftpipe.dataset.scan.scanner import Scanner
+from ftpipe.dataset.scan.statistics import ScanStatistics
 from ftpipe.dataset.scan.tally import Tally
 from ftpipe.dataset.sniffer import SniffResult, sniff
 from ftpipe.records import Dataset, DatasetFormat, TokenStats
@@ -73,50 +74,51 @@ class DatasetAnalysis:
     """All that was learnt about one file."""
 
     dataset: Dataset
-    facts: FileContext
+    statistics: ScanStatistics
     part: PartialScan
     encoding: EncodingChoice
     prints: FingerprintStore
 
     def stats(self) -> TokenStats:
         """The token figures."""
-        sizes = self.part.sizes
+        tokens = self.part.tokens
         note = self.encoding.note
-        if sizes.images:
-            note = f"{note} {sizes.images:,} image(s) are estimated.".strip()
-        longest = sizes.longest_first()
-        totals = sizes.totals or {0: 0}
+        if tokens.images:
+            note = f"{note} {tokens.images:,} image(s) are estimated.".strip()
+        longest = tokens.longest_first()
+        totals = tokens.totals or {0: 0}
         return TokenStats(
             encoding=self.encoding.name,
-            exact=self.encoding.exact and not sizes.images,
+            exact=self.encoding.exact and not tokens.images,
             note=note,
-            total=sizes.total,
-            trained=sizes.trained,
-            examples=sizes.examples,
-            mean=round(sizes.total / sizes.examples, 2) if sizes.examples else 0.0,
+            total=tokens.total,
+            trained=tokens.trained,
+            examples=tokens.examples,
+            mean=round(tokens.total / tokens.examples, 2) if tokens.examples else 0.0,
             min=min(totals),
-            p50=sizes.percentile(0.5),
-            p90=sizes.percentile(0.9),
-            p95=sizes.percentile(0.95),
-            p99=sizes.percentile(0.99),
+            p50=tokens.percentile(0.5),
+            p90=tokens.percentile(0.9),
+            p95=tokens.percentile(0.95),
+            p99=tokens.percentile(0.99),
             max=max(totals),
             longest_line=longest[0][1] if longest else None,
-            limit=self.facts.limit,
-            over_limit=sizes.over(self.facts.limit),
-            billable=sizes.billable(self.facts.limit),
+            limit=self.statistics.file.token_limit,
+            over_limit=tokens.over(self.statistics.file.token_limit),
+            billable=tokens.billable(self.statistics.file.token_limit),
         )
 
 
 def make_plan(
     path: Path, seen: SniffResult, *, target: str, method: str | None, model: str, settings: CheckSettings,
     today: dt.date, role: Literal["train", "validation"] = "train", collect_lines: bool = False,
-    reserved: tuple[str, ...] = (),
+    grader_fields: tuple[str, ...] = (),
 ) -> ScanPlan:  # fmt: skip
     """The plan for scanning a file that was glanced at."""
     return ScanPlan(
         path=path, name=path.name, target=target, method=method, model=model, format=seen.format, role=role,
-        today=today, encoding=encoding_for(model).name, limit=example_limit(model, target), size=seen.size,
-        has_bom=seen.has_bom, reserved=reserved or seen.reserved, settings=settings, collect_lines=collect_lines,
+        today=today, encoding=encoding_for(model).name, token_limit=example_limit(model, target), size=seen.size,
+        has_bom=seen.has_bom, grader_fields=grader_fields or seen.reserved, settings=settings,
+        collect_lines=collect_lines,
     )  # fmt: skip
 
 
@@ -151,7 +153,8 @@ def scan_file(
 def analyze_file(
     path: Path, *, target: str, method: str | None, model: str, settings: CheckSettings, today: dt.date,
     role: Literal["train", "validation"] = "train", on_progress: OnProgress = quiet, collect_lines: bool = False,
-    reserved: tuple[str, ...] = (), spill: FindingSpool | None = None, on_first: OnFinding | None = None,
+    grader_fields: tuple[str, ...] = (), for_job: bool = False, has_validation: bool = False,
+    spill: FindingSpool | None = None, on_first: OnFinding | None = None,
 ) -> DatasetAnalysis:  # fmt: skip
     """Survey one file; the rules about the whole file are not run yet.
 
@@ -162,7 +165,7 @@ def analyze_file(
     seen = sniff(path, method)
     plan = make_plan(
         path, seen, target=target, method=method, model=model, settings=settings, today=today, role=role,
-        collect_lines=collect_lines, reserved=reserved,
+        collect_lines=collect_lines, grader_fields=grader_fields,
     )  # fmt: skip
     prints = FingerprintStore()
     with ThreadPoolExecutor(1, thread_name_prefix="digest") as beside:
@@ -174,43 +177,40 @@ def analyze_file(
             part = scan_file(plan, prints, on_progress, spill, first)
         else:
             part = PartialScan.of(plan)
-    after = path.stat()
-    facts = FileContext(
+    file = FileContext(
         plan.name, target, method or METHOD_OF[seen.format], model, seen.format, layout=seen.layout, role=role,
-        today=today, suffix=path.suffix, bytes=seen.size, settings=settings, limit=plan.limit, has_bom=seen.has_bom,
-        examples=part.examples, shapes=part.shapes, with_images=part.with_images, habits=part.habits,
+        today=today, suffix=path.suffix, bytes=seen.size, settings=settings, token_limit=plan.token_limit,
+        has_bom=seen.has_bom, legacy_shape=seen.legacy, for_job=for_job, has_validation=has_validation,
     )  # fmt: skip
-    facts.sampled["legacy"] = seen.legacy
-    facts.sampled["unterminated"] = part.unterminated and part.examples > 0
-    facts.sampled["changed"] = after.st_size != seen.size
-    facts.sampled["longest"] = part.sizes.longest_first()
-    facts.sampled["outlier"] = part.sizes.outlier_bound()
-    facts.sampled["tokens"] = (part.sizes.total, part.sizes.trained)
+    statistics = ScanStatistics(
+        file, examples=part.examples, shapes=part.shapes, with_images=part.with_images, tokens=part.tokens,
+        content=part.content, is_unterminated=part.unterminated and part.examples > 0,
+        has_changed=path.stat().st_size != seen.size,
+    )  # fmt: skip
     dataset = Dataset(
         path=path, sha256=digest.result(), bytes=seen.size, examples=part.examples, format=DatasetFormat(seen.format)
     )
-    _compare(facts, prints, path)
-    return DatasetAnalysis(dataset, facts, part, encoding_for(model), prints)
+    _compare(statistics, prints, path)
+    return DatasetAnalysis(dataset, statistics, part, encoding_for(model), prints)
 
 
-def _compare(facts: FileContext, prints: FingerprintStore, path: Path) -> None:
+def _compare(statistics: ScanStatistics, prints: FingerprintStore, path: Path) -> None:
     """Compare the records with each other, as far as rules ask for it."""
-    settings: CheckSettings = facts.settings
+    file, settings = statistics.file, statistics.file.settings
     found = compare(prints, keep=KEEP_EVERY if settings.every else KEEP)
-    facts.sampled |= {"duplicates": found.duplicates, "conflicts": found.conflicts, "swapped": found.swapped}
-    if not settings.wants("FT802") or facts.examples <= 1 or facts.format == "rft":
+    statistics.duplicates, statistics.conflicts, statistics.swapped = found.duplicates, found.conflicts, found.swapped
+    if not settings.wants("FT802") or statistics.examples <= 1 or file.format == "rft":
         return
-    if lacks_package(settings.near_duplicates, facts.bytes):
-        facts.not_checked = (NOT_CHECKED,)
-    elif should_check_near_duplicates(settings.near_duplicates, facts.bytes):
-        near = ((line, other, alike) for _, line, other, alike in near_duplicates(path))
-        facts.sampled["near_duplicates"] = list(near)
+    if lacks_package(settings.near_duplicates, file.bytes):
+        statistics.not_checked = (NOT_CHECKED,)
+    elif should_check_near_duplicates(settings.near_duplicates, file.bytes):
+        statistics.near_duplicates = [(line, other, alike) for _, line, other, alike in near_duplicates(path)]
 
 
 def run_file_rules(found: DatasetAnalysis) -> None:
     """Run the rules about the whole file and enter what they find."""
-    tally, facts = found.part.tally, found.facts
+    tally, statistics = found.part.tally, found.statistics
     for rule in all_rules():
-        if rule.scope == "file" and tally.settings.wants(rule.code) and facts.format in rule.formats:
-            tally.add(rule, rule.check(facts))
-    tally.apply_thresholds(facts.examples)
+        if rule.scope == "file" and tally.settings.wants(rule.code) and statistics.file.format in rule.formats:
+            tally.add(rule, rule.check(statistics))
+    tally.apply_thresholds(statistics.examples)

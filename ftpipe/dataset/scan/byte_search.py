@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from ftpipe.dataset.record_traits import ALL_MARKS
 from ftpipe.dataset.sensitive_data import SIGNS
 
-ALL_MARKS = "*"
 Marks = dict[int, set[str]]
 """Index of a line in its block → what the rules must look for there."""
 _LOWER = bytes(range(ord("a"), ord("z") + 1))

@@ -28,10 +28,10 @@ class ScanPlan:
     role: Literal["train", "validation"]
     today: dt.date
     encoding: str
-    limit: int | None
+    token_limit: int | None
     size: int
     has_bom: bool
-    reserved: tuple[str, ...]
+    grader_fields: tuple[str, ...]
     settings: CheckSettings
     collect_lines: bool = False
     """Remember every line of every rule, for fixes and quarantine."""
@@ -45,9 +45,9 @@ class PartialScan:
     lines: int = 0
     examples: int = 0
     shapes: Counter[str] = field(default_factory=Counter)
-    sizes: TokenHistogram = field(default_factory=TokenHistogram)
+    tokens: TokenHistogram = field(default_factory=TokenHistogram)
     with_images: int = 0
-    habits: DatasetStatistics = field(default_factory=DatasetStatistics)
+    content: DatasetStatistics = field(default_factory=DatasetStatistics)
     unterminated: bool = False
     prints: list[array[int]] = field(default_factory=empty_buckets)
     """For each record four numbers: line, hash of the record, of its prompt, of its answer; in buckets by prompt."""
@@ -60,8 +60,8 @@ class PartialScan:
     def merge(self, other: PartialScan, *, keep_prints: bool = False) -> None:
         """Add the part that follows this one; its fingerprints only where they are kept here."""
         self.tally.merge(other.tally, self.lines)
-        self.sizes.merge(other.sizes, self.lines)
-        self.habits.merge(other.habits, self.lines)
+        self.tokens.merge(other.tokens, self.lines)
+        self.content.merge(other.content, self.lines)
         if keep_prints:
             for mine, theirs in zip(self.prints, other.prints, strict=True):
                 mine += shift_lines(theirs, self.lines)

@@ -12,7 +12,18 @@ from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
-from ftpipe.dataset.scan.byte_search import ALL_MARKS, ESCAPES, Marks
+from ftpipe.dataset.record_traits import (
+    ALL_MARKS,
+    AUXILIARY_MARKS,
+    CODE_FENCE,
+    DISPUTED_CHARACTERS,
+    REASONING_BLOCK,
+    REFUSAL_WORDING,
+    REFUSAL_WORDS,
+    UNUSUAL_KEYS,
+    VENDOR_WORDS,
+)
+from ftpipe.dataset.scan.byte_search import ESCAPES, Marks
 from ftpipe.dataset.sensitive_data import SECRET_PATTERNS
 
 MAX_REPEATS = 8
@@ -27,21 +38,6 @@ def relax_pattern(pattern: str) -> str:
     return short.replace("://", r":\\?/\\?/")
 
 
-DISPUTED = "disputed"
-"""Mark of lines with characters that tokenizers disagree on (``tokens.patterns.DISPUTED``)."""
-FENCE, THINK, VOICE, KEYS = "fence", "think", "voice", "keys"
-SIGNS = frozenset({FENCE, THINK, VOICE, KEYS})
-"""Marks that no rule asks for: a code fence, a reasoning block, words in which models refuse or name themselves, and
-what hinders counting keys by ``":`` alone."""
-REFUSALS = (
-    "sorry", "t help", "t assist", "t comply", "t fulfill", "t provide", "unable to", "language model",
-    "as an ai", "as a ai", "as an artificial", "as a artificial", "as a large", "as an large",
-)  # fmt: skip
-"""In every answer that FT805 reports, in small letters."""
-VENDORS = (
-    "m ChatGPT", "m GPT-", "m Claude", "m Gemini", "m Bard", "m Copilot", "by OpenAI", "by Anthropic", "by Google",
-)  # fmt: skip
-"""In every answer that FT816 reports."""
 _BEFORE_DIGIT = r"(?:[^\d.\-]|\\u[0-9a-fA-F]{4})"
 _BEFORE_PHONE = r"(?:[^A-Za-z0-9_.+/=\-]|\\[nrtbf]|\\u[0-9a-fA-F]{4})"
 """What may stand before a number in JSON, where the character itself can be written as an escape."""
@@ -68,19 +64,19 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     ("invisible", r"\xe2\x80[\x8b\xaa-\xae]|\xe2\x81[\xa0-\xa9]|\xef\xbb\xbf|\xe1\xa0\x8e|\xf3\xa0[\x80\x81]"),
     ("separator", r"\xe2\x80[\xa8\xa9]|\xc2\x85"),
     (ALL_MARKS, ESCAPES.decode()),
-    (FENCE, "```"),
-    (THINK, "<think"),
-    (VOICE, "(?i)" + "|".join(REFUSALS)),
-    (VOICE, "|".join(VENDORS)),
-    (KEYS, r'"[ \t\r]+:|\\":'),
+    (CODE_FENCE, "```"),
+    (REASONING_BLOCK, "<think"),
+    (REFUSAL_WORDING, "(?i)" + "|".join(REFUSAL_WORDS)),
+    (REFUSAL_WORDING, "|".join(VENDOR_WORDS)),
+    (UNUSUAL_KEYS, r'"[ \t\r]+:|\\":'),
     (
-        DISPUTED,
+        DISPUTED_CHARACTERS,
         r"\xe0(?:\xa2\x8f|\xb1\x9c|\xb3\x9c)|\xe1\xab[\x8f-\xab]|\xea\x9f[\x8e-\xb1]"
         r"|\xf0(?:\x90[\xa5\xbb]|\x91[\xad\xb6\xb7]|\x96[\xba\xbb\xbf]|\x98[\x9f\xb4\xb6\xb7]|\x9e\x9b)"
         r"|\xf0(?:\xab\x9c|\xac\xba|\xb2[\x8e-\xbf]|\xb3[\x80-\x91])",
     ),
     (
-        DISPUTED,
+        DISPUTED_CHARACTERS,
         r"\\u(?:088[fF]|0[cC][5dD][cC]|1[aA][c-eC-E]|[aA]7[c-fC-F]"
         r"|[dD]8(?:0[2367]|1[bB]|2[13]|39|6[dD]|73|8[89a-dA-D]))",
     ),
@@ -132,10 +128,10 @@ def pop_auxiliary_marks(marks: Marks) -> Marks:
     taken: Marks = {}
     for index, found in list(marks.items()):
         if ALL_MARKS in found:
-            taken[index] = set(SIGNS)
-        elif signs := found & SIGNS:
+            taken[index] = set(AUXILIARY_MARKS)
+        elif signs := found & AUXILIARY_MARKS:
             taken[index] = signs
-        found -= SIGNS
+        found -= AUXILIARY_MARKS
         if not found:
             del marks[index]
     return taken

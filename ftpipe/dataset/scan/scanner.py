@@ -17,13 +17,20 @@ from ftpipe.dataset.file_context import FileContext
 from ftpipe.dataset.formats import shape_of
 from ftpipe.dataset.json_line import MAX_DEPTH, Line
 from ftpipe.dataset.reader import BOM, Block
-from ftpipe.dataset.record import NOT_PLAIN, DatasetRecord, plain_dialogue_traits
+from ftpipe.dataset.record import DatasetRecord
+from ftpipe.dataset.record_traits import (
+    ALL_MARKS,
+    ANSWER_TRAITS,
+    DISPUTED_CHARACTERS,
+    UNUSUAL_KEYS,
+    plain_dialogue_traits,
+)
 from ftpipe.dataset.rules import all_rules
-from ftpipe.dataset.rules.base import ANSWER_TRAITS, Rule
+from ftpipe.dataset.rules.base import Rule
 from ftpipe.dataset.scan import prefilter
-from ftpipe.dataset.scan.byte_search import ALL_MARKS, Marks, find_marks
+from ftpipe.dataset.scan.byte_search import Marks, find_marks
 from ftpipe.dataset.scan.plan import PartialScan, ScanPlan
-from ftpipe.dataset.scan.prefilter import DISPUTED, KEYS, pop_auxiliary_marks
+from ftpipe.dataset.scan.prefilter import pop_auxiliary_marks
 from ftpipe.dataset.scan.statistics import OverlongRecord
 from ftpipe.dataset.scan.token_count import RecordTokenCounter, TokenCountRequest, collect_countable_texts
 from ftpipe.tokenization import DEFAULT_ENCODING, EngineName, open_counter
@@ -63,7 +70,7 @@ class BlockScanner:
         self.marks = scanner.find_marks(block.data, self.starts)
         self.signs = pop_auxiliary_marks(self.marks) if scanner.has_prefilter else None
         self.parsed = parse_all(self.raws, scanner.plan.settings.max_line_bytes)
-        self.turns = self._turns() if scanner.facts.format == "chat" else []
+        self.turns = self._turns() if scanner.file.format == "chat" else []
         self.suspects = self._suspects()
         self.has_returns = b"\r" in block.data
         self.failed_searches = 0
@@ -71,7 +78,7 @@ class BlockScanner:
         self.kept: list[PlainRecord | OtherRecord] = []
         """Records whose tokens are to be counted."""
 
-    def _turns(self) -> list[int]:
+    def _turns(self) -> list[int | None]:
         """The marks of each line that is a dialogue of plain messages."""
         if self.signs is None:
             return [plain_dialogue_traits(record) for record in self.parsed]
@@ -81,11 +88,11 @@ class BlockScanner:
     def _suspects(self) -> set[int]:
         """Indices of the lines in which an object may hold a key twice, which the parser passes over."""
         keys = [
-            count_keys(record) if marks == NOT_PLAIN else 1 + 2 * len(record["messages"])
-            for record, marks in zip(self.parsed, self.turns or repeat(NOT_PLAIN), strict=False)
+            count_keys(record) if marks is None else 1 + 2 * len(record["messages"])
+            for record, marks in zip(self.parsed, self.turns or repeat(None), strict=False)
         ]
         parsed = [index for index, record in enumerate(self.parsed) if record is not UNPARSABLE]
-        odd = None if self.signs is None else {index for index, signs in self.signs.items() if KEYS in signs}
+        odd = None if self.signs is None else {index for index, signs in self.signs.items() if UNUSUAL_KEYS in signs}
         return lines_with_possible_duplicate_keys(self.block.data, self.raws, keys, parsed, odd)
 
     def run(self) -> PartialScan:
@@ -106,8 +113,8 @@ class BlockScanner:
     def _line(self, index: int) -> int:
         """Scan one line; returns the index of the next one."""
         record = self.parsed[index]
-        marks = self.turns[index] if self.turns else NOT_PLAIN
-        if marks != NOT_PLAIN:
+        marks = self.turns[index] if self.turns else None
+        if marks is not None:
             self._plain(index, record, marks)
             return index + 1
         line = self._line_at(index)
@@ -160,9 +167,9 @@ class BlockScanner:
             row.marks = marks
             for rule in rules:
                 part.tally.add(rule, rule.check(row), index + 1, record)
-        if DISPUTED in marks:
+        if DISPUTED_CHARACTERS in marks:
             row = self._row_of(index + 1)
-            self.kept.append(OtherRecord(row, collect_countable_texts(row, scanner.facts.model)))
+            self.kept.append(OtherRecord(row, collect_countable_texts(row, scanner.file.model)))
         else:
             self.kept.append(PlainRecord(index + 1, record["messages"]))
 
@@ -218,18 +225,18 @@ class BlockScanner:
             record: The parsed object.
             checked: True where the line rules have run on the line already.
         """
-        part, facts = self.part, self.scanner.facts
+        part, file = self.part, self.scanner.file
         shape = shape_of(record)
         part.shapes[shape] += 1
-        kind = shape if shape != "messages" else ("rft" if facts.format == "rft" else "chat")
-        row = DatasetRecord(line, record, kind, facts)
+        kind = shape if shape != "messages" else ("rft" if file.format == "rft" else "chat")
+        row = DatasetRecord(line, record, kind, file)
         if not checked and not self._numbers_and_depth(line, row):
             return
         marks = row.marks = self.marks.get(line.number - 1, ())
         for rule in self.scanner.rules_for(kind, row.traits, marks):
             part.tally.add(rule, rule.check(row), line.number, record)
         if row.lists:
-            self.kept.append(OtherRecord(row, collect_countable_texts(row, facts.model)))
+            self.kept.append(OtherRecord(row, collect_countable_texts(row, file.model)))
 
     def _numbers_and_depth(self, line: Line, row: DatasetRecord) -> bool:
         """Look for numbers that do not fit; False where the record nests too deep for the other rules."""
@@ -245,7 +252,7 @@ class BlockScanner:
 
     def _count(self) -> None:
         """Count the tokens of all records of the block, and take their fingerprints."""
-        part, counter, limit = self.part, self.scanner.counter, self.scanner.facts.limit
+        part, counter, limit = self.part, self.scanner.counter, self.scanner.file.token_limit
         dialogues = [item.messages for item in self.kept if isinstance(item, PlainRecord)]
         plain = counter.count_plain(dialogues, undisputed=self.scanner.has_prefilter)
         others = counter.count([(item.bill, item.row.tools) for item in self.kept if isinstance(item, OtherRecord)])
@@ -254,27 +261,27 @@ class BlockScanner:
                 total, trained = next(plain)
                 number, messages = item
                 turns = len(messages)
-                part.habits.add_plain(messages, number)
+                part.content.add_plain(messages, number)
                 put(part.prints, number, *fingerprint_dialogue(messages))
             else:
                 total, trained = next(others)
                 number, turns = self._add_statistics(item.row, item.bill)
-            part.sizes.add(total, trained, turns, number)
+            part.tokens.add(total, trained, turns, number)
             if limit is not None and total > limit:
                 self._long(self._row_of(number) if isinstance(item, PlainRecord) else item.row, total, limit)
 
     def _add_statistics(self, row: DatasetRecord, bill: TokenCountRequest) -> tuple[int, int]:
         """Enter what is usual and the fingerprints; returns the row's line and the number of its messages."""
         part, number = self.part, row.line.number
-        part.sizes.images += bill.images
+        part.tokens.images += bill.images
         part.with_images += bool(bill.images)
-        part.habits.add(row)
+        part.content.add(row)
         put(part.prints, number, *fingerprint_record(row))
         return number, sum(len(messages) for _, messages in row.lists if type(messages) is list)
 
     def _row_of(self, number: int) -> DatasetRecord:
         """The row of a plain dialogue."""
-        return DatasetRecord.of_dialogue(self._line_at(number - 1), self.scanner.facts, self.turns[number - 1])
+        return DatasetRecord.of_dialogue(self._line_at(number - 1), self.scanner.file, self.turns[number - 1] or 0)
 
     def _long(self, row: DatasetRecord, total: int, limit: int) -> None:
         base, messages = row.lists[-1]
@@ -327,9 +334,10 @@ class Scanner:
 
     def __init__(self, plan: ScanPlan) -> None:
         self.plan = plan
-        self.facts = FileContext(
+        self.file = FileContext(
             plan.name, plan.target, plan.method, plan.model, plan.format, role=plan.role, today=plan.today,
-            settings=plan.settings, limit=plan.limit, has_bom=plan.has_bom, reserved=plan.reserved,
+            settings=plan.settings, token_limit=plan.token_limit, has_bom=plan.has_bom,
+            grader_fields=plan.grader_fields,
         )  # fmt: skip
         active = [r for r in all_rules() if plan.settings.wants(r.code) and not self._is_off(r)]
         self.line_rules = {rule.code: rule for rule in active if rule.scope == "line"}

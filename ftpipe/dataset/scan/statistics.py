@@ -6,15 +6,15 @@ import heapq
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import orjson
 
 from ftpipe.canonical_json import canonical_json
+from ftpipe.dataset.duplicates.exact import LineSample
+from ftpipe.dataset.file_context import FileContext
 from ftpipe.dataset.json_line import Json
-
-if TYPE_CHECKING:
-    from ftpipe.dataset.record import DatasetRecord
+from ftpipe.dataset.record import DatasetRecord
 
 MAX_NAMES = 2_000
 _SUMS = (
@@ -259,3 +259,40 @@ class TokenHistogram:
         if self.examples >= FEW_RECORDS:
             return self.percentile(0.99) * 3, "three times the 99th percentile"
         return self.percentile(0.5) * 10, "ten times the median"
+
+
+@dataclass(slots=True)
+class ScanStatistics:
+    """What was learnt from the records of a file; rules about the whole file read it."""
+
+    file: FileContext
+    examples: int = 0
+    """Lines that are not blank."""
+    shapes: Counter[str] = field(default_factory=Counter)
+    """Shape → records of it."""
+    with_images: int = 0
+    """Records with images."""
+    tokens: TokenHistogram = field(default_factory=TokenHistogram)
+    content: DatasetStatistics = field(default_factory=DatasetStatistics)
+    is_unterminated: bool = False
+    """The last line has no newline."""
+    has_changed: bool = False
+    """The file changed while it was read."""
+    duplicates: LineSample = field(default_factory=LineSample)
+    conflicts: LineSample = field(default_factory=LineSample)
+    """Records with the prompt of an earlier one and another answer."""
+    swapped: LineSample = field(default_factory=LineSample)
+    """Preference pairs that are an earlier one with preferred and other answer exchanged."""
+    near_duplicates: list[tuple[int, int, float]] = field(default_factory=list)
+    """(line, earlier line, similarity from 0 to 1)."""
+    not_checked: tuple[str, ...] = ()
+    """Checks that were left out, each with the command that installs the missing package."""
+
+    train_examples: int = 0
+    """Examples of the training file, if this is the validation file."""
+    overlap: list[tuple[int, int, str]] = field(default_factory=list)
+    """(line, line in the training file, ``record`` or ``prompt``) of what both files have."""
+    near_overlap: list[tuple[int, int, float]] = field(default_factory=list)
+    """(line, line in the training file, similarity from 0 to 1)."""
+    leaks: list[tuple[int, int, str]] = field(default_factory=list)
+    """(line in the test file, line, ``record`` or ``prompt``) of what the training file and the test file have."""

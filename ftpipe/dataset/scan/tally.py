@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ftpipe.canonical_json import canonical_json
-from ftpipe.dataset.check_settings import CheckSettings, Ignore
+from ftpipe.dataset.check_settings import CheckSettings, Ignore, Level
 from ftpipe.dataset.json_line import Json
-from ftpipe.dataset.rules.base import Level, Rule, Violation
+from ftpipe.dataset.rules.base import Rule, Violation
 
 EXCERPT_CHARACTERS = 160
 

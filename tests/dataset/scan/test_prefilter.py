@@ -13,11 +13,17 @@ from hypothesis import strategies as st
 
 from ftpipe.dataset.check_settings import CheckSettings
 from ftpipe.dataset.json_line import Line
-from ftpipe.dataset.record import DatasetRecord, answer_traits, plain_dialogue_traits
+from ftpipe.dataset.record import DatasetRecord
+from ftpipe.dataset.record_traits import (
+    ALL_MARKS,
+    ANSWER_TRAITS,
+    DISPUTED_CHARACTERS,
+    answer_traits,
+    plain_dialogue_traits,
+)
 from ftpipe.dataset.rules import all_rules
-from ftpipe.dataset.rules.base import ANSWER_TRAITS
 from ftpipe.dataset.scan import prefilter
-from ftpipe.dataset.scan.byte_search import ALL_MARKS, Marks, find_marks
+from ftpipe.dataset.scan.byte_search import Marks, find_marks
 from ftpipe.dataset.scan.plan import ScanPlan
 from ftpipe.dataset.scan.scanner import Scanner, starts_of
 from ftpipe.tokenization import patterns
@@ -41,7 +47,7 @@ def hits(scanner: Scanner, record: dict[str, object], marks: set[str]) -> list[t
     """What the rules about texts find where they are told to look for these marks."""
     line = Line(1, 0, b"")
     line.record = record
-    row = DatasetRecord(line, record, "chat", scanner.facts)
+    row = DatasetRecord(line, record, "chat", scanner.file)
     row.marks = marks
     rules = [rule for rule in scanner.rules_for("chat", 0, marks) if rule.mark]
     return [(rule.code, hit.path, hit.message) for rule in rules for hit in rule.check(row)]
@@ -49,7 +55,7 @@ def hits(scanner: Scanner, record: dict[str, object], marks: set[str]) -> list[t
 
 PLAN = ScanPlan(
     path=Path("x.jsonl"), name="x.jsonl", target="openai", method=None, model="", format="chat", role="train",
-    today=dt.date(2026, 11, 24), encoding="o200k_base", limit=None, size=0, has_bom=False, reserved=(),
+    today=dt.date(2026, 11, 24), encoding="o200k_base", token_limit=None, size=0, has_bom=False, grader_fields=(),
     settings=CheckSettings(personal=("email", "phone", "card", "iban", "ssn")),
 )  # fmt: skip
 
@@ -92,12 +98,12 @@ def test_every_character_that_tokenizers_disagree_on_marks_its_line() -> None:
     lines = [f'{{"a": "x{char}y"}}'.encode() for char in disputed]
     marks = find(b"\n".join(lines), starts_of(lines))
     assert len(disputed) > 4_000
-    assert all(prefilter.DISPUTED in marks.get(index, ()) for index in range(len(lines)))
+    assert all(DISPUTED_CHARACTERS in marks.get(index, ()) for index in range(len(lines)))
     lines = [json.dumps({"a": f"x{char}y"}).encode() for char in disputed]
     marks = find(b"\n".join(lines), starts_of(lines))
-    assert all(prefilter.DISPUTED in marks.get(index, ()) for index in range(len(lines)))
+    assert all(DISPUTED_CHARACTERS in marks.get(index, ()) for index in range(len(lines)))
     usual = ['{"a": "Grüße, café — “naïve”; 日本語, 한국어, العربية, हिन्दी, ไทย, Ελλάδα, Привет 😀🇩🇪👩‍👩‍👧"}'.encode()]
-    assert prefilter.DISPUTED not in find(usual[0], starts_of(usual)).get(0, ())
+    assert DISPUTED_CHARACTERS not in find(usual[0], starts_of(usual)).get(0, ())
 
 
 ANSWERS = (
@@ -122,7 +128,7 @@ def test_an_answer_that_a_rule_would_report_has_the_rules_mark(pieces: list[str]
     }
     line = Line(1, 0, b"")
     line.record = record
-    row = DatasetRecord(line, record, "chat", Scanner(PLAN).facts)
+    row = DatasetRecord(line, record, "chat", Scanner(PLAN).file)
     readers = [rule for rule in all_rules() if rule.when & ANSWER_TRAITS and rule.scope == "row"]
     assert len(readers) > 4
     assert [rule.code for rule in readers if list(rule.check(row)) and not rule.when & marks] == []

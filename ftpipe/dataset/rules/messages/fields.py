@@ -9,7 +9,8 @@ from typing import Any
 from ftpipe.dataset.check_settings import did_you_mean, or_remove
 from ftpipe.dataset.formats import FORMAT_OF
 from ftpipe.dataset.record import DatasetRecord
-from ftpipe.dataset.rules.base import MESSAGE_FORMATS, NON_PLAIN, RuleGroup, Violation, escape_preview, key_path
+from ftpipe.dataset.record_traits import NON_PLAIN
+from ftpipe.dataset.rules.base import MESSAGE_FORMATS, RuleGroup, Violation, escape_preview, key_path
 
 FAMILY = RuleGroup("Messages")
 rule = FAMILY.rule
@@ -32,7 +33,7 @@ def missing_messages(row: DatasetRecord) -> Iterator[Violation]:
     Fix: Put the dialogue into "messages": [{"role": …, "content": …}, …].
     Source: OpenAI file status texts; cookbook data preparation.
     """
-    if "messages" not in row.record and row.facts.format != "dpo":
+    if "messages" not in row.record and row.file.format != "dpo":
         keys = ", ".join(escape_preview(key, 30) for key in list(row.record)[:6]) or "none"
         yield Violation("messages", f"The key messages is missing; the record has: {keys}.")
 
@@ -267,7 +268,7 @@ def developer_role(row: DatasetRecord) -> Iterator[Violation]:
     Fix: Use the role system.
     Source: OpenAI API description of 2025-05-20; whether the service takes it is not known.
     """
-    if FORMAT_OF.get(row.facts.method or "") == "rft":
+    if FORMAT_OF.get(row.file.method or "") == "rft":
         return
     for base, index, message in row.messages():
         if message.get("role") == "developer":

@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ftpipe.dataset.chat_template import can_be_rendered, template_for
-from ftpipe.dataset.file_context import FileContext
+from ftpipe.dataset.chat_template import can_be_rendered
 from ftpipe.dataset.record import DatasetRecord
-from ftpipe.dataset.rules.base import ANSWER_TRAITS, MESSAGE_FORMATS, NON_PLAIN, RuleGroup, Violation, escape_preview
+from ftpipe.dataset.record_traits import ANSWER_TRAITS, NON_PLAIN
+from ftpipe.dataset.rules.base import MESSAGE_FORMATS, RuleGroup, Violation, escape_preview
 from ftpipe.dataset.rules.messages.turns import dialogue
+from ftpipe.dataset.scan.statistics import ScanStatistics
 
 FAMILY = RuleGroup("Messages")
 rule = FAMILY.rule
@@ -106,7 +107,7 @@ def special_token_of_base(row: DatasetRecord) -> Iterator[Violation]:
     Fix: Remove it, or write it in another way (for example with a space after <).
     Source: the tokenizer files in the base's folder; without the folder only the common tokens are known.
     """
-    template = template_for(row.facts)
+    template = row.file.chat_template
     if template is None or not template.special:
         return
     for text in row.texts:
@@ -124,7 +125,7 @@ def template_fails(row: DatasetRecord) -> Iterator[Violation]:
     Source: rendered with the template in the base's folder, once for records of one shape; without the folder,
         which the first training makes, nothing is said.
     """
-    template = template_for(row.facts)
+    template = row.file.chat_template
     if template is None:
         return
     base, messages = dialogue(row)
@@ -137,13 +138,13 @@ def template_fails(row: DatasetRecord) -> Iterator[Violation]:
 
 
 @rule("FT222", "end-of-turn-untrained", "off", "L", "observed", scope="file", formats=_TRAINED, local="error")
-def end_of_turn_untrained(facts: FileContext) -> Iterator[Violation]:
+def end_of_turn_untrained(stats: ScanStatistics) -> Iterator[Violation]:
     """The base's chat template does not close the assistant's turn with a special token, or there is no template.
 
     Why: The end of an answer is then never learnt, and the tuned model would not stop.
     Fix: Choose an instruct base, whose chat template closes the assistant's turn.
     Source: marin #7237, trl #3751; read from the base's folder, and nothing is said where it is not on this machine.
     """
-    template = template_for(facts)
+    template = stats.file.chat_template
     if template is not None and template.fault:
         yield Violation("", template.fault)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ftpipe.dataset.record import DatasetRecord
-from ftpipe.dataset.rules.base import NON_PLAIN, RuleGroup, Violation, escape_preview
+from ftpipe.dataset.record_traits import NON_PLAIN
+from ftpipe.dataset.rules.base import RuleGroup, Violation, escape_preview
 
 FAMILY = RuleGroup("Messages")
 rule = FAMILY.rule

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ftpipe.dataset.duplicates.exact import places
-from ftpipe.dataset.file_context import FileContext
 from ftpipe.dataset.rules.base import MESSAGE_FORMATS, RuleGroup, Violation, escape_preview
+from ftpipe.dataset.scan.statistics import ScanStatistics
 
 FAMILY = RuleGroup("Quality")
 rule = FAMILY.rule
@@ -35,14 +34,14 @@ def with_rest(lines: list[int], number: int) -> Iterator[tuple[int, int]]:
     formats=MESSAGE_FORMATS,
     fix=("unsafe", "keep the first"),
 )
-def exact_duplicate(facts: FileContext) -> Iterator[Violation]:
+def exact_duplicate(stats: ScanStatistics) -> Iterator[Violation]:
     """A record stands in the file more than once.
 
     Why: It is trained as often as it stands there, and validation measures it wrongly.
     Fix: Keep one.
     Source: brewslm.com; practice.
     """
-    for line, first, weight in places(facts, "duplicates"):
+    for line, first, weight in stats.duplicates.with_weights():
         yield Violation("", f"The record is that of line {first} again.", line=line, weight=weight)
 
 
@@ -56,55 +55,55 @@ def exact_duplicate(facts: FileContext) -> Iterator[Violation]:
     formats=_SPOKEN,
     fix=("unsafe", "keep the first"),
 )
-def near_duplicate(facts: FileContext) -> Iterator[Violation]:
+def near_duplicate(stats: ScanStatistics) -> Iterator[Violation]:
     """A record is nearly another one (MinHash over word triples, 90 % or more).
 
     Why: Near copies of one template teach the template.
     Fix: Keep the best one, or vary what they say.
     Source: practice.
     """
-    for line, other, alike in facts.sampled.get("near_duplicates", ()):
+    for line, other, alike in stats.near_duplicates:
         yield Violation("", f"The record is {alike:.0%} alike with line {other}.", line=line)
 
 
 @rule("FT803", "conflicting-answers", "warning", "Q", "inferred", scope="file", formats=_CHAT)
-def conflicting_answers(facts: FileContext) -> Iterator[Violation]:
+def conflicting_answers(stats: ScanStatistics) -> Iterator[Violation]:
     """The same prompt has different answers.
 
     Why: The model learns a mixture; for labels and facts that is wrong, for wanted variety it is fine.
     Fix: Settle on one answer, or ignore the finding with a reason.
     Source: learnixo.io; practice.
     """
-    for line, first, weight in places(facts, "conflicts"):
+    for line, first, weight in stats.conflicts.with_weights():
         yield Violation("", f"The prompt is that of line {first}, the answer is another one.", line=line, weight=weight)
 
 
 @rule("FT804", "label-imbalance", "info", "Q", "inferred", scope="file", formats=_CHAT)
-def label_imbalance(facts: FileContext) -> Iterator[Violation]:
+def label_imbalance(stats: ScanStatistics) -> Iterator[Violation]:
     """The answers are labels, and one label has more than 80 % of the records.
 
     Why: Always giving that label is nearly right, and easily learnt.
     Fix: Add records of the other labels.
     Source: practice.
     """
-    habits = facts.habits
-    if habits.are_labels:
-        label, number = habits.labels.most_common(1)[0]
-        if number / habits.answers > BALANCE_SHARE:
+    content = stats.content
+    if content.are_labels:
+        label, number = content.labels.most_common(1)[0]
+        if number / content.answers > BALANCE_SHARE:
             yield Violation(
-                "", f"'{escape_preview(label, 40)}' is the answer of {number / habits.answers:.0%} of the records."
+                "", f"'{escape_preview(label, 40)}' is the answer of {number / content.answers:.0%} of the records."
             )
 
 
 @rule("FT806", "system-prompt-drift", "info", "Q", "inferred", scope="file", formats=_CHAT)
-def system_prompt_drift(facts: FileContext) -> Iterator[Violation]:
+def system_prompt_drift(stats: ScanStatistics) -> Iterator[Violation]:
     """There are several nearly equal system prompts.
 
     Why: They differ by accident (a date, a comma), and at use there is one.
     Fix: Use one text.
     Source: practice.
     """
-    common = [text for text, _ in facts.habits.systems.most_common(30)]
+    common = [text for text, _ in stats.content.systems.most_common(30)]
     if len(common) < 2:
         return
     from rapidfuzz.distance import Indel
@@ -123,45 +122,45 @@ def system_prompt_drift(facts: FileContext) -> Iterator[Violation]:
 
 
 @rule("FT808", "json-answer-broken", "warning", "Q", "inferred", scope="file", formats=_CHAT)
-def json_answer_broken(facts: FileContext) -> Iterator[Violation]:
+def json_answer_broken(stats: ScanStatistics) -> Iterator[Violation]:
     """More than 90 % of the answers are JSON, this one is not.
 
     Why: The model learns that the format may be left.
     Fix: Repair the answer.
     Source: practice.
     """
-    habits = facts.habits
-    if habits.answers >= 10 and JSON_SHARE < habits.json_answers / habits.answers < 1:
-        for line, weight in with_rest(habits.other_answers, habits.answers - habits.json_answers):
+    content = stats.content
+    if content.answers >= 10 and JSON_SHARE < content.json_answers / content.answers < 1:
+        for line, weight in with_rest(content.other_answers, content.answers - content.json_answers):
             yield Violation("", "The answer is not JSON; nearly all others are.", line=line, weight=weight)
 
 
 @rule("FT815", "sorted-set", "info", "Q", "inferred", scope="file", formats=_CHAT, fix=("safe", "shuffle with a seed"))
-def sorted_set(facts: FileContext) -> Iterator[Violation]:
+def sorted_set(stats: ScanStatistics) -> Iterator[Violation]:
     """The records are sorted by label.
 
     Why: Batches then hold one label each; not every service shuffles.
     Fix: Shuffle the file.
     Source: practice.
     """
-    habits = facts.habits
-    if habits.are_labels and habits.answers >= 40 and habits.changes < 2 * len(habits.labels):
+    content = stats.content
+    if content.are_labels and content.answers >= 40 and content.changes < 2 * len(content.labels):
         yield Violation(
-            "", f"The {len(habits.labels)} labels change only {habits.changes} times in {habits.answers:,} records."
+            "", f"The {len(content.labels)} labels change only {content.changes} times in {content.answers:,} records."
         )
 
 
 @rule("FT817", "missing-system", "warning", "Q", "inferred", scope="file", formats=_CHAT)
-def missing_system(facts: FileContext) -> Iterator[Violation]:
+def missing_system(stats: ScanStatistics) -> Iterator[Violation]:
     """The record has no system message, nearly all others have one.
 
     Why: It is usually forgotten; the model learns to behave so without its instructions.
     Fix: Add the system message.
     Source: practice; also best-practices guide, 2026-07-15 (train as you will prompt).
     """
-    habits = facts.habits
-    total = habits.with_system + habits.without
-    if total >= 10 and SYSTEM_SHARE <= habits.with_system / total < 1:
+    content = stats.content
+    total = content.with_system + content.without
+    if total >= 10 and SYSTEM_SHARE <= content.with_system / total < 1:
         message = "There is no system message; nearly all other records have one."
-        for line, weight in with_rest(habits.without_system, habits.without):
+        for line, weight in with_rest(content.without_system, content.without):
             yield Violation("messages[0].role", message, line=line, weight=weight)

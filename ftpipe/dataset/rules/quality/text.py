@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ftpipe.dataset.record import DANGLING_WORDS, DatasetRecord, Text
-from ftpipe.dataset.rules.base import (
+from ftpipe.dataset.record import DatasetRecord, Text
+from ftpipe.dataset.record_traits import (
+    DANGLING_WORDS,
     LOOKS_TRUNCATED,
-    MESSAGE_FORMATS,
     POSSIBLE_REFUSAL,
     REPETITIVE,
     SURROUNDING_WHITESPACE,
-    RuleGroup,
-    Violation,
-    escape_preview,
 )
+from ftpipe.dataset.rules.base import MESSAGE_FORMATS, RuleGroup, Violation, escape_preview
 
 FAMILY = RuleGroup("Quality")
 rule = FAMILY.rule
