@@ -66,13 +66,13 @@ class Engine:
 
     Args:
         models_dir: Where bases are kept.
-        max_resident: Bases that are in memory at the same time.
+        max_loaded_models: Bases that are in memory at the same time.
         say: Called with a line where loading takes a while.
     """
 
-    def __init__(self, *, models_dir: Path, max_resident: int = 2, say: StatusCallback = lambda _: None) -> None:
+    def __init__(self, *, models_dir: Path, max_loaded_models: int = 2, say: StatusCallback = lambda _: None) -> None:
         self._models_dir = models_dir
-        self._max_resident = max_resident
+        self._max_loaded_models = max_loaded_models
         self._say = say
         self._lock = threading.Lock()
         self._residents: OrderedDict[str, _LoadedModel] = OrderedDict()
@@ -118,7 +118,7 @@ class Engine:
         with self._lock:
             if base not in self._residents:
                 self._residents[base] = _load(base, self._models_dir, self._say)
-                while len(self._residents) > self._max_resident:
+                while len(self._residents) > self._max_loaded_models:
                     self._residents.popitem(last=False)
             self._residents.move_to_end(base)
             return self._residents[base]

@@ -1,4 +1,4 @@
-"""Which model names are served, and by what: bases, stand-ins, tuned models and checkpoints."""
+"""Which model names are served, and by what: base models, their OpenAI names, tuned models and checkpoints."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _SUFFIX = re.compile(r"[^a-z0-9_-]+")
 class BaseModelSource(Protocol):
     """What is known about base models without loading one."""
 
-    def known(self, name: str) -> bool:
+    def is_known(self, name: str) -> bool:
         """True where a base of this name can be had."""
 
-    def stand_in(self, name: str) -> str | None:
+    def substitute_for(self, name: str) -> str | None:
         """The base that serves an OpenAI name, or ``None``."""
 
     def names(self) -> tuple[str, ...]:
@@ -38,14 +38,14 @@ class LocalBaseModels:
 
     Args:
         models_dir: Where bases are kept.
-        stand_ins: Serve OpenAI's names too.
+        substitutes: Serve OpenAI's names too.
     """
 
-    def __init__(self, models_dir: Path, *, stand_ins: bool) -> None:
+    def __init__(self, models_dir: Path, *, substitutes: bool) -> None:
         self._models_dir = models_dir
-        self._stand_ins = stand_ins
+        self._substitutes = substitutes
 
-    def known(self, name: str) -> bool:
+    def is_known(self, name: str) -> bool:
         """See ``BaseModelSource``."""
         from ftpipe.modeling import base_models
 
@@ -55,17 +55,17 @@ class LocalBaseModels:
             # A name that no file system takes, for example one that is too long.
             return False
 
-    def stand_in(self, name: str) -> str | None:
+    def substitute_for(self, name: str) -> str | None:
         """See ``BaseModelSource``."""
         from ftpipe.modeling import base_models
 
-        return base_models.substitute_base_for(name) if self._stand_ins else None
+        return base_models.substitute_base_for(name) if self._substitutes else None
 
     def names(self) -> tuple[str, ...]:
         """See ``BaseModelSource``."""
         from ftpipe.modeling import base_models
 
-        return (base_models.DEFAULT_BASE, *(LISTED_SUBSTITUTED_MODELS if self._stand_ins else ()))
+        return (base_models.DEFAULT_BASE, *(LISTED_SUBSTITUTED_MODELS if self._substitutes else ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,32 +74,32 @@ class ResolvedModel:
 
     base: str
     adapter: Path | None = None
-    stand_in: bool = False
+    is_substitute: bool = False
     """True where another model answers under an OpenAI name."""
 
 
-class Catalog:
+class ModelResolver:
     """The handlers of ``/models``, and the look-up that jobs and chat use.
 
     Args:
-        layout: Where adapters lie.
-        bases: What is known about base models.
+        data_dir: Where adapters lie.
+        base_models: What is known about base models.
     """
 
-    def __init__(self, layout: DataDirectory, bases: BaseModelSource) -> None:
-        self._layout = layout
-        self._bases = bases
+    def __init__(self, data_dir: DataDirectory, base_models: BaseModelSource) -> None:
+        self._data_dir = data_dir
+        self._base_models = base_models
 
-    def find(self, tx: Transaction, owner: str, name: str) -> ResolvedModel | None:
+    def resolve(self, tx: Transaction, owner: str, name: str) -> ResolvedModel | None:
         """What answers for ``name`` when this owner asks, or ``None``."""
         if name.startswith("ft:"):
-            return self._find_tuned(tx, owner, name)
-        if self._bases.known(name):
+            return self._resolve_tuned(tx, owner, name)
+        if self._base_models.is_known(name):
             return ResolvedModel(name)
-        base = self._bases.stand_in(name)
-        return None if base is None else ResolvedModel(base, stand_in=True)
+        base = self._base_models.substitute_for(name)
+        return None if base is None else ResolvedModel(base, is_substitute=True)
 
-    def _find_tuned(self, tx: Transaction, owner: str, name: str) -> ResolvedModel | None:
+    def _resolve_tuned(self, tx: Transaction, owner: str, name: str) -> ResolvedModel | None:
         job = tx.jobs.by_model(name)
         step = None if job is None else job.final_step
         if job is None:
@@ -110,11 +110,11 @@ class Catalog:
             return None
         if job.owner != owner and tx.permissions.find(name, owner) is None:
             return None
-        return ResolvedModel(job.base, self._layout.checkpoint(job.id, step))
+        return ResolvedModel(job.base, self._data_dir.checkpoint(job.id, step))
 
     def base_names(self) -> tuple[str, ...]:
         """Names of bases, and of those that others stand in for."""
-        return self._bases.names()
+        return self._base_models.names()
 
     def list(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """Bases, and the owner's tuned models."""
@@ -125,7 +125,7 @@ class Catalog:
     def retrieve(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """One model."""
         name = call.path["model"]
-        if self.find(tx, call.owner, name) is None:
+        if self.resolve(tx, call.owner, name) is None:
             raise model_not_found(name)
         job = tx.jobs.by_model(name)
         if job is not None:
@@ -144,7 +144,7 @@ class Catalog:
             self._delete_model(tx, job)
         elif checkpoint is not None and self._owns(tx, call.owner, checkpoint):
             self._delete_checkpoint(tx, checkpoint)
-        elif not name.startswith("ft:") and self.find(tx, call.owner, name) is not None:
+        elif not name.startswith("ft:") and self.resolve(tx, call.owner, name) is not None:
             message = f"The model '{name}' is a base model and cannot be deleted."
             raise ApiError(403, message, "model_not_deletable", "model")
         else:
@@ -159,23 +159,23 @@ class Catalog:
         tx.jobs.update(job.id, deleted=True)
         for checkpoint in tx.checkpoints.for_job(job.id):
             tx.checkpoints.remove(checkpoint.id)
-        folder = self._layout.job(job.id) / "checkpoints"
-        tx.afterwards.append(partial(rmtree, folder, ignore_errors=True))
+        folder = self._data_dir.job(job.id) / "checkpoints"
+        tx.after_commit.append(partial(rmtree, folder, ignore_errors=True))
 
     def _delete_checkpoint(self, tx: Transaction, checkpoint: CheckpointRow) -> None:
         tx.checkpoints.remove(checkpoint.id)
         job = tx.jobs.get(checkpoint.job_id)
         if job is None or job.deleted or job.final_step != checkpoint.step:
-            folder = self._layout.checkpoint(checkpoint.job_id, checkpoint.step)
-            tx.afterwards.append(partial(rmtree, folder, ignore_errors=True))
+            folder = self._data_dir.checkpoint(checkpoint.job_id, checkpoint.step)
+            tx.after_commit.append(partial(rmtree, folder, ignore_errors=True))
 
 
-def tuned_name(asked: str, suffix: str | None, job_id: str) -> str:
+def tuned_model_name(model: str, suffix: str | None, job_id: str) -> str:
     """The name of a job's model: ``ft:<base>:local:<suffix>:<8 characters>``."""
-    if asked.startswith("ft:"):
+    if model.startswith("ft:"):
         # A model that is tuned further is named after its base, not after the model before it.
-        asked = asked.split(":")[1]
-    base = asked.replace("/", "--").replace("\\", "--").replace(":", "-")
+        model = model.split(":")[1]
+    base = model.replace("/", "--").replace("\\", "--").replace(":", "-")
     slug = _SUFFIX.sub("-", (suffix or "").lower()).strip("-")
     return f"ft:{base}:local:{slug}:{job_id[-8:]}"
 

@@ -93,10 +93,10 @@ def not_found(what: str, name: str, param: str | None = "id", code: str | None =
     return ApiError(404, f"No such {what}: {printable(name)}", code, param)
 
 
-def printable(text: str, most: int = 100) -> str:
-    """A client's text for use in a message: printable, and not longer than ``most``."""
+def printable(text: str, max_length: int = 100) -> str:
+    """A client's text for use in a message: printable, and not longer than ``max_length``."""
     clean = "".join(char if char.isprintable() else "?" for char in text)
-    return clean if len(clean) <= most else clean[: most - 1] + "…"
+    return clean if len(clean) <= max_length else clean[: max_length - 1] + "…"
 
 
 def new_id(prefix: str) -> str:
@@ -104,50 +104,50 @@ def new_id(prefix: str) -> str:
     return prefix + "".join(secrets.choice(ALPHABET) for _ in range(24))
 
 
-def int_query_param(call: ApiRequest, name: str, default: int, *, most: int) -> int:
-    """An integer query parameter between 0 and ``most``.
+def int_query_param(request: ApiRequest, name: str, default: int, *, maximum: int) -> int:
+    """An integer query parameter between 0 and ``maximum``.
 
     Raises:
         ApiError: 400 where it is no such number.
     """
-    given = call.query.get(name)
-    if given is None:
+    value = request.query.get(name)
+    if value is None:
         return default
-    if not (given.isascii() and given.isdigit() and len(given) <= 9 and int(given) <= most):
-        message = f"Invalid '{name}': expected an integer from 0 to {most}, got '{printable(given)}'."
+    if not (value.isascii() and value.isdigit() and len(value) <= 9 and int(value) <= maximum):
+        message = f"Invalid '{name}': expected an integer from 0 to {maximum}, got '{printable(value)}'."
         raise bad_request(message, name)
-    return int(given)
+    return int(value)
 
 
-def enum_query_param(call: ApiRequest, name: str, allowed: tuple[str, ...]) -> str:
+def enum_query_param(request: ApiRequest, name: str, allowed: tuple[str, ...]) -> str:
     """A query parameter from a closed list, whose first word is the default.
 
     Raises:
         ApiError: 400 for another word.
     """
-    given = call.query.get(name, allowed[0])
-    if given not in allowed:
-        message = f"Invalid '{name}': expected one of {', '.join(allowed)}, got '{printable(given)}'."
+    value = request.query.get(name, allowed[0])
+    if value not in allowed:
+        message = f"Invalid '{name}': expected one of {', '.join(allowed)}, got '{printable(value)}'."
         raise bad_request(message, name)
-    return given
+    return value
 
 
-def metadata_filter(call: ApiRequest) -> tuple[dict[str, str], bool]:
+def metadata_filter(request: ApiRequest) -> tuple[dict[str, str], bool]:
     """The ``metadata[k]=v`` pairs of a query, and whether ``metadata=null`` asks for things without any.
 
     Raises:
         ApiError: 400 for both at once, or another form.
     """
-    pairs = {
+    metadata = {
         name[len("metadata[") : -1]: value
-        for name, value in call.query.items()
+        for name, value in request.query.items()
         if name.startswith("metadata[") and name.endswith("]")
     }
-    plain = call.query.get("metadata")
-    if plain is not None and (plain != "null" or pairs):
+    plain = request.query.get("metadata")
+    if plain is not None and (plain != "null" or metadata):
         message = "Invalid 'metadata': use metadata[key]=value, or metadata=null alone."
         raise bad_request(message, "metadata")
-    return pairs, plain is not None
+    return metadata, plain is not None
 
 
 Handler = Callable[..., ApiResponse | Mapping[str, Any]]

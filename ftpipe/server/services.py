@@ -9,17 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ftpipe.server.api.chat import ChatCompletionsApi, GenerationBackend
-from ftpipe.server.api.files import Files
-from ftpipe.server.api.graders import Graders
+from ftpipe.server.api.files import FilesApi
+from ftpipe.server.api.graders import GradersApi
 from ftpipe.server.api.jobs import JobsApi
 from ftpipe.server.api.models import ModelLimitsApi
-from ftpipe.server.api.permissions import Permissions
+from ftpipe.server.api.permissions import PermissionsApi
 from ftpipe.server.api.uploads import UploadsApi
 from ftpipe.server.auth import ApiKeys, HostPolicy, build_host_policy, load_api_keys
 from ftpipe.server.idempotency import InFlightKeys
 from ftpipe.server.jobs.file_validation import FileValidator, ValidateFile, validate_training_file
 from ftpipe.server.jobs.supervisor import Supervisor
-from ftpipe.server.model_resolver import BaseModelSource, Catalog, LocalBaseModels
+from ftpipe.server.model_resolver import BaseModelSource, LocalBaseModels, ModelResolver
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.storage import Store, open_store
 from ftpipe.server.storage.cleanup import remove_orphans
@@ -31,8 +31,8 @@ class ServerOverrides:
     """What can be put in another's place; ``None`` takes the real one."""
 
     open_engine: Callable[[], GenerationBackend] | None = None
-    bases: BaseModelSource | None = None
-    check_file: ValidateFile | None = None
+    base_models: BaseModelSource | None = None
+    validate_file: ValidateFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,29 +40,29 @@ class ServerContext:
     """Everything that answers requests."""
 
     settings: ServeSettings
-    layout: DataDirectory
+    data_dir: DataDirectory
     store: Store
-    keys: ApiKeys
-    gate: HostPolicy
+    api_keys: ApiKeys
+    host_policy: HostPolicy
     in_flight: InFlightKeys
     supervisor: Supervisor
-    files: Files
+    files: FilesApi
     uploads: UploadsApi
     jobs: JobsApi
-    models: Catalog
+    models: ModelResolver
     chat: ChatCompletionsApi
-    permissions: Permissions
-    graders: Graders
+    permissions: PermissionsApi
+    graders: GradersApi
     limits: ModelLimitsApi
 
     @property
     def data_dir_id(self) -> str:
         """Names the data folder without showing its path."""
-        return hashlib.sha256(str(self.layout.root.resolve()).encode()).hexdigest()[:16]
+        return hashlib.sha256(str(self.data_dir.root.resolve()).encode()).hexdigest()[:16]
 
     def start(self) -> None:
         """Clean up after a crash and start working on jobs."""
-        remove_orphans(self.store, self.layout)
+        remove_orphans(self.store, self.data_dir)
         self.supervisor.start()
 
     def close(self) -> None:
@@ -71,34 +71,35 @@ class ServerContext:
         self.store.close()
 
 
-def build_context(settings: ServeSettings, ports: ServerOverrides | None = None) -> ServerContext:
+def build_context(settings: ServeSettings, overrides: ServerOverrides | None = None) -> ServerContext:
     """Put a server together; nothing runs yet.
 
     Raises:
         LocalStateError: If the data folder or its database cannot be used.
         ConfigError: If the key file is at fault.
     """
-    ports = ports or ServerOverrides()
+    overrides = overrides or ServerOverrides()
     layout = DataDirectory(settings.data_dir.expanduser().absolute())
     layout.prepare()
     store = open_store(layout.database)
-    catalog = Catalog(layout, ports.bases or LocalBaseModels(settings.models_dir, stand_ins=settings.stand_ins))
-    supervisor = Supervisor(store, layout, settings, FileValidator(ports.check_file or validate_training_file))
+    base_models = overrides.base_models or LocalBaseModels(settings.models_dir, substitutes=settings.substitute_models)
+    catalog = ModelResolver(layout, base_models)
+    supervisor = Supervisor(store, layout, settings, FileValidator(overrides.validate_file or validate_training_file))
     return ServerContext(
         settings=settings,
-        layout=layout,
+        data_dir=layout,
         store=store,
-        keys=load_api_keys(settings.api_key_file),
-        gate=build_host_policy(settings.host, settings.allowed_hosts),
+        api_keys=load_api_keys(settings.api_key_file),
+        host_policy=build_host_policy(settings.host, settings.allowed_hosts),
         in_flight=InFlightKeys(),
         supervisor=supervisor,
-        files=Files(layout),
+        files=FilesApi(layout),
         uploads=UploadsApi(store, layout, settings),
         jobs=JobsApi(layout, catalog, settings, supervisor.wake),
         models=catalog,
-        chat=ChatCompletionsApi(store, catalog, ports.open_engine or _LazyEngine(settings)),
-        permissions=Permissions(),
-        graders=Graders(),
+        chat=ChatCompletionsApi(store, catalog, overrides.open_engine or _LazyEngine(settings)),
+        permissions=PermissionsApi(),
+        graders=GradersApi(),
         limits=ModelLimitsApi(catalog, settings),
     )
 
@@ -120,5 +121,5 @@ class _LazyEngine:
                 from ftpipe.inference.engine import Engine as RealEngine
 
                 settings = self._settings
-                self._engine = RealEngine(models_dir=settings.models_dir, max_resident=settings.max_resident)
+                self._engine = RealEngine(models_dir=settings.models_dir, max_loaded_models=settings.max_loaded_models)
         return self._engine

@@ -33,9 +33,9 @@ class ServeSettings:
     """Jobs of one owner that have not ended; beyond it creating answers 429."""
     keep_checkpoints: int = 3
     """Checkpoints of a job whose files are kept, the newest ones; at least 1."""
-    stand_ins: bool = True
+    substitute_models: bool = True
     """Serve OpenAI's base names by the default base; False refuses them."""
-    max_resident: int = 2
+    max_loaded_models: int = 2
     """Base models that are kept in memory for chat."""
     allowed_hosts: tuple[str, ...] = ()
     """Further names that a request's Host header may have, without port."""
@@ -53,7 +53,7 @@ class ServeSettings:
     """Longest wait for the next piece of a request's body; as long may a body be slower than the least speed."""
     header_timeout: float = 20.0
     """Longest wait for the whole headers of a request."""
-    tick: float = 0.25
+    poll_interval: float = 0.25
     """How often the supervisor looks at running trainers."""
     log_level: str = "info"
     engine: str = "process"

@@ -50,7 +50,7 @@ def engine(place: Path) -> Iterator[Engine]:
     """One engine for all tests, in the same precision on every machine."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ftpipe.inference.engine.select_device", lambda: DeviceConfig("cpu", "float32"))
-        yield Engine(models_dir=place / "models", max_resident=2)
+        yield Engine(models_dir=place / "models", max_loaded_models=2)
 
 
 def ask(engine: Engine, place: Path, adapter: str | None = None, **changes: Any) -> list[Delta]:
@@ -184,7 +184,7 @@ def test_a_missing_adapter_is_told(engine: Engine, place: Path) -> None:
 def test_the_longest_unused_base_is_let_go(place: Path) -> None:
     """With room for one, a second base takes the place of the first."""
     other = save_base(place / "other")
-    engine = Engine(models_dir=place / "models", max_resident=1)
+    engine = Engine(models_dir=place / "models", max_loaded_models=1)
     ask(engine, place)
     engine.count(base=str(other), messages=ASKED)
     assert engine.loaded_models() == (str(other),)

@@ -23,13 +23,13 @@ def fake_model(folder: Path, *, weights: str = "model.safetensors", config: str 
 @pytest.mark.parametrize(
     "name", ["gpt-4o-mini-2024-07-18", "gpt-4.1", "gpt-3.5-turbo", "o4-mini-2025-04-16", "davinci-002"]
 )
-def test_the_service_s_bases_have_a_stand_in(name: str) -> None:
+def test_substitute_base_for_openai_names(name: str) -> None:
     """An unchanged script gets the default base."""
     assert substitute_base_for(name) == DEFAULT_BASE
 
 
 @pytest.mark.parametrize("name", [DEFAULT_BASE, "org/name", "/models/x", "gpt-4o/../x", "ft:gpt-4o:x::y", "mygpt-4"])
-def test_other_names_have_no_stand_in(name: str) -> None:
+def test_substitute_base_for_other_names_is_none(name: str) -> None:
     """Nothing is replaced that was not one of the service's."""
     assert substitute_base_for(name) is None
 

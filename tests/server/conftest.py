@@ -30,9 +30,13 @@ def make_client(tmp_path: Path, engine: FakeEngine) -> Iterator[MakeClient]:
     running: list[TestClient] = []
 
     def make(*, bases: FakeBases | None = None, **changes: Any) -> TestClient:
-        options: dict[str, Any] = {"data_dir": tmp_path / "data", "trainer_command": FAKE_TRAINER, "tick": 0.02}
+        options: dict[str, Any] = {
+            "data_dir": tmp_path / "data",
+            "trainer_command": FAKE_TRAINER,
+            "poll_interval": 0.02,
+        }
         settings = ServeSettings(**(options | changes))
-        ports = ServerOverrides(open_engine=lambda: engine, bases=bases or FakeBases(), check_file=check_lines)
+        ports = ServerOverrides(open_engine=lambda: engine, base_models=bases or FakeBases(), validate_file=check_lines)
         client = TestClient(create_app(settings, ports), base_url="http://127.0.0.1", raise_server_exceptions=False)
         client.__enter__()
         running.append(client)

@@ -1,4 +1,4 @@
-"""Small real stand-ins for what the server leaves to others: the engine, the bases, the check of a file."""
+"""Small real substitutes for what the server leaves to others: the engine, the bases, the check of a file."""
 
 from __future__ import annotations
 
@@ -50,21 +50,21 @@ class FakeEngine:
 
 @dataclass(frozen=True)
 class FakeBases:
-    """Knows one base, and stands in for names that start with ``gpt-``."""
+    """Knows one base, and serves names that start with ``gpt-``."""
 
-    stand_ins: bool = True
+    substitutes: bool = True
 
-    def known(self, name: str) -> bool:
+    def is_known(self, name: str) -> bool:
         """True for the one base, and hub ids."""
         return name in (TINY, "org/name")
 
-    def stand_in(self, name: str) -> str | None:
+    def substitute_for(self, name: str) -> str | None:
         """The base for an OpenAI name."""
-        return TINY if self.stand_ins and name.startswith("gpt-") else None
+        return TINY if self.substitutes and name.startswith("gpt-") else None
 
     def names(self) -> tuple[str, ...]:
         """What a list shows."""
-        return (TINY, "gpt-4o-mini") if self.stand_ins else (TINY,)
+        return (TINY, "gpt-4o-mini") if self.substitutes else (TINY,)
 
 
 def check_lines(path: Path, method: str, base: str, should_cancel: Callable[[], bool]) -> ValidationIssues:

@@ -49,9 +49,11 @@ _data_dir = click.option(
     metavar="N",
     help="Processes that share a job.  [default: one per GPU; on a cluster without, one per machine]",
 )
-@click.option("--no-stand-ins", is_flag=True, help="Refuse OpenAI's base names instead of serving the default base.")
+@click.option(
+    "--no-substitute-models", is_flag=True, help="Refuse OpenAI's base names instead of serving the default base."
+)
 @click.pass_context
-def serve(ctx: click.Context, /, data_dir: Path | None, no_stand_ins: bool, **flags: Any) -> None:
+def serve(ctx: click.Context, /, data_dir: Path | None, no_substitute_models: bool, **flags: Any) -> None:
     """Run the embedded endpoint: files, fine-tuning jobs, models and chat, in the shape of the OpenAI API.
 
     It listens on loopback and needs no key there. Jobs and files survive a restart. Ctrl-C stops it.
@@ -76,7 +78,8 @@ def serve(ctx: click.Context, /, data_dir: Path | None, no_stand_ins: bool, **fl
     )
     if flags["port"]:
         context.print_status(f"OPENAI_BASE_URL=http://{flags['host']}:{flags['port']}/v1 brings any OpenAI client here")
-    listen(ServeSettings(data_dir=(data_dir or server_dir()).absolute(), stand_ins=not no_stand_ins, **flags))
+    data_dir = (data_dir or server_dir()).absolute()
+    listen(ServeSettings(data_dir=data_dir, substitute_models=not no_substitute_models, **flags))
 
 
 def need_ray() -> None:

@@ -15,7 +15,7 @@ from ftpipe.inference.tool_call_parser import parse_tool_calls
 from ftpipe.server.api.chat_schemas import ChatRequest, parse_chat, template_messages, template_tools
 from ftpipe.server.api.response_format import grammar_source_param, response_grammar
 from ftpipe.server.clock import now
-from ftpipe.server.model_resolver import Catalog, ResolvedModel, model_not_found
+from ftpipe.server.model_resolver import ModelResolver, ResolvedModel, model_not_found
 from ftpipe.server.protocol import (
     ApiError,
     ApiRequest,
@@ -31,7 +31,7 @@ from ftpipe.server.storage import CompletionRow, Store, Transaction
 if TYPE_CHECKING:
     from ftpipe.inference.engine import Delta, GenerationRequest, TokenLogprob
 
-LIST_MOST = 100
+MAX_LIMIT = 100
 SEEDS = 2**63
 
 
@@ -67,13 +67,13 @@ class ChatCompletionsApi:
 
     Args:
         store: The server's memory.
-        catalog: Which models answer.
+        models: Which models answer.
         open_engine: Gives the engine; called when it is first needed, because that loads torch.
     """
 
-    def __init__(self, store: Store, catalog: Catalog, open_engine: Callable[[], GenerationBackend]) -> None:
+    def __init__(self, store: Store, models: ModelResolver, open_engine: Callable[[], GenerationBackend]) -> None:
         self._store = store
-        self._catalog = catalog
+        self._models = models
         self._open_engine = open_engine
 
     def create(self, call: ApiRequest) -> ApiResponse:
@@ -81,7 +81,7 @@ class ChatCompletionsApi:
         asked = parse_chat(call.body)
         messages = template_messages(asked.messages)
         with self._store.read() as tx:
-            served = self._catalog.find(tx, call.owner, asked.model)
+            served = self._models.resolve(tx, call.owner, asked.model)
         if served is None:
             raise model_not_found(asked.model)
         head = {"id": new_id("chatcmpl-"), "created": now(), "model": asked.model}
@@ -166,21 +166,21 @@ class ChatCompletionsApi:
         """Store an answer whose request asks for it."""
         if not asked.store:
             return
-        pairs = asked.metadata or {}
-        row = CompletionRow(body["id"], owner, asked.model, body["created"], pairs, {**body, "metadata": pairs})
+        metadata = asked.metadata or {}
+        row = CompletionRow(body["id"], owner, asked.model, body["created"], metadata, {**body, "metadata": metadata})
         with self._store.write() as tx:
             tx.completions.add(row)
 
     def list(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """One page of the answers that were asked to be stored."""
-        pairs, bare = metadata_filter(call)
+        metadata, without_metadata = metadata_filter(call)
         page = tx.completions.page_of(
             call.owner,
             model=call.query.get("model"),
-            pairs=pairs,
-            bare=bare,
+            metadata=metadata,
+            without_metadata=without_metadata,
             after=call.query.get("after"),
-            limit=int_query_param(call, "limit", 20, most=LIST_MOST),
+            limit=int_query_param(call, "limit", 20, maximum=MAX_LIMIT),
             oldest_first=enum_query_param(call, "order", ("asc", "desc")) == "asc",
         )
         return {

@@ -24,21 +24,21 @@ from ftpipe.server.protocol import (
 from ftpipe.server.storage import FileRow, Transaction
 from ftpipe.server.storage.data_dir import DataDirectory, rename_durably
 
-LIST_MOST = 10_000
+MAX_LIMIT = 10_000
 RESULTS = "fine-tune-results"
 _ENCODE_BYTES = 57 * 1024
 """A multiple of three, so that the pieces' base64 can be joined."""
 
 
-class Files:
+class FilesApi:
     """The handlers of ``/files``.
 
     Args:
-        layout: Where the bytes lie.
+        data_dir: Where the bytes lie.
     """
 
-    def __init__(self, layout: DataDirectory) -> None:
-        self._layout = layout
+    def __init__(self, data_dir: DataDirectory) -> None:
+        self._data_dir = data_dir
 
     def create(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """Take a file over that came with a form."""
@@ -58,7 +58,7 @@ class Files:
             created_at=created,
             expires_at=None if asked.expires_after is None else created + asked.expires_after.seconds,
         )
-        rename_durably(call.file.path, self._layout.file(row.id))
+        rename_durably(call.file.path, self._data_dir.file(row.id))
         tx.files.add(row)
         return serialize_file(row)
 
@@ -69,7 +69,7 @@ class Files:
             now=now(),
             purpose=call.query.get("purpose"),
             after=call.query.get("after"),
-            limit=int_query_param(call, "limit", LIST_MOST, most=LIST_MOST),
+            limit=int_query_param(call, "limit", MAX_LIMIT, maximum=MAX_LIMIT),
             oldest_first=enum_query_param(call, "order", ("desc", "asc")) == "asc",
         )
         return {
@@ -88,7 +88,7 @@ class Files:
     def content(self, call: ApiRequest, tx: Transaction) -> ApiResponse:
         """A file's bytes; a result file comes base64-encoded, as OpenAI serves it."""
         row = self._find(call, tx)
-        path = self._layout.file(row.id)
+        path = self._data_dir.file(row.id)
         if row.purpose == RESULTS:
             return ApiResponse(text=_base64_pieces(path))
         return ApiResponse(download=path, filename=row.filename)
@@ -97,7 +97,7 @@ class Files:
         """Forget a file; jobs that were made from it keep their own hold on its bytes."""
         row = self._find(call, tx)
         tx.files.delete(row.id)
-        tx.afterwards.append(partial(self._layout.file(row.id).unlink, missing_ok=True))
+        tx.after_commit.append(partial(self._data_dir.file(row.id).unlink, missing_ok=True))
         return {"id": row.id, "object": "file", "deleted": True}
 
     @staticmethod

@@ -102,7 +102,7 @@ _UNSUPPORTED = {
 Grader = StringCheck | TextSimilarity | Multi
 
 
-class Graders:
+class GradersApi:
     """The handlers of ``/fine_tuning/alpha/graders``."""
 
     def validate(self, call: ApiRequest) -> Mapping[str, Any]:

@@ -30,7 +30,7 @@ class HealthApi:
             "status": "ok",
             "version": own_version(),
             "data_dir_id": self._house.data_dir_id,
-            "jobs": {"running": sum(job.holds for job in jobs), "open": len(jobs)},
+            "jobs": {"running": sum(job.has_trainer for job in jobs), "open": len(jobs)},
         }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from ftpipe.server.api.schemas import CreateJob, Hyperparameters, validate_body
 from ftpipe.server.api.serializers import serialize_checkpoint, serialize_event, serialize_job
 from ftpipe.server.clock import now
-from ftpipe.server.model_resolver import Catalog, ResolvedModel, tuned_name
+from ftpipe.server.model_resolver import ModelResolver, ResolvedModel, tuned_model_name
 from ftpipe.server.protocol import (
     ApiError,
     ApiRequest,
@@ -23,9 +23,9 @@ from ftpipe.server.protocol import (
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.storage import FileRow, JobRow, Transaction
 from ftpipe.server.storage.data_dir import INITIAL_ADAPTER_DIR, DataDirectory, link_or_copy
-from ftpipe.server.storage.repositories import TERMINAL_STATUSES, append_event
+from ftpipe.server.storage.repositories import TERMINAL_STATUSES
 
-LIST_MOST = 1000
+MAX_LIMIT = 1000
 METHODS = ("supervised", "dpo")
 
 
@@ -33,17 +33,17 @@ class JobsApi:
     """The handlers of ``/fine_tuning/jobs``.
 
     Args:
-        layout: Where jobs' folders lie.
-        catalog: Which models can be trained.
+        data_dir: Where jobs' folders lie.
+        models: Which models can be trained.
         settings: Limits.
         wake: Called after a change that the supervisor should look at.
     """
 
     def __init__(
-        self, layout: DataDirectory, catalog: Catalog, settings: ServeSettings, wake: Callable[[], None]
+        self, data_dir: DataDirectory, models: ModelResolver, settings: ServeSettings, wake: Callable[[], None]
     ) -> None:
-        self._layout = layout
-        self._catalog = catalog
+        self._data_dir = data_dir
+        self._models = models
         self._settings = settings
         self._wake = wake
 
@@ -62,18 +62,18 @@ class JobsApi:
         row = _new_row(call.owner, asked, served, method, hyperparameters)
         self._link_files(row, training, validation, served.adapter)
         tx.jobs.create(row)
-        append_event(tx, row.id, f"Created fine-tuning job: {row.id}")
-        if served.stand_in:
-            append_event(tx, row.id, f"{printable(asked.model)} is served here by {served.base}", level="warn")
+        tx.events.append_message(row.id, f"Created fine-tuning job: {row.id}")
+        if served.is_substitute:
+            tx.events.append_message(row.id, f"{printable(asked.model)} is served here by {served.base}", level="warn")
         if asked.integrations:
-            append_event(
-                tx, row.id, "Integrations are noted and not run here; read the metrics from the events", level="warn"
+            tx.events.append_message(
+                row.id, "Integrations are noted and not run here; read the metrics from the events", level="warn"
             )
-        tx.afterwards.append(self._wake)
+        tx.after_commit.append(self._wake)
         return serialize_job(row)
 
     def _trainable(self, tx: Transaction, owner: str, model: str) -> ResolvedModel:
-        served = self._catalog.find(tx, owner, model)
+        served = self._models.resolve(tx, owner, model)
         if served is None:
             message = f"The model '{printable(model)}' is not available for fine-tuning here."
             raise bad_request(message, "model", "model_not_available")
@@ -81,11 +81,11 @@ class JobsApi:
 
     def _link_files(self, row: JobRow, training: FileRow, validation: FileRow | None, adapter: Path | None) -> None:
         """Give the job its own hold on its files, so that deleting them does not take them from it."""
-        folder = self._layout.job(row.id)
+        folder = self._data_dir.job(row.id)
         folder.mkdir(mode=0o700)
-        link_or_copy(self._layout.file(training.id), folder / "training.jsonl")
+        link_or_copy(self._data_dir.file(training.id), folder / "training.jsonl")
         if validation is not None:
-            link_or_copy(self._layout.file(validation.id), folder / "validation.jsonl")
+            link_or_copy(self._data_dir.file(validation.id), folder / "validation.jsonl")
         if adapter is not None:
             (folder / INITIAL_ADAPTER_DIR).mkdir(mode=0o700)
             for piece in adapter.iterdir():
@@ -93,9 +93,12 @@ class JobsApi:
 
     def list(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """One page of the owner's jobs, newest first."""
-        pairs, bare = metadata_filter(call)
-        limit = int_query_param(call, "limit", 20, most=LIST_MOST)
-        page = tx.jobs.page_of(call.owner, after=call.query.get("after"), limit=limit, pairs=pairs, bare=bare)
+        metadata, without_metadata = metadata_filter(call)
+        limit = int_query_param(call, "limit", 20, maximum=MAX_LIMIT)
+        after = call.query.get("after")
+        page = tx.jobs.page_of(
+            call.owner, after=after, limit=limit, metadata=metadata, without_metadata=without_metadata
+        )
         return {"object": "list", "data": [serialize_job(row) for row in page.rows], "has_more": page.has_more}
 
     def retrieve(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
@@ -108,9 +111,9 @@ class JobsApi:
         if job.status in ("succeeded", "failed"):
             raise _invalid_transition(job, "cancelled")
         if job.status != "cancelled":
-            tx.jobs.update(job.id, status="cancelled", wanted="cancel", finished_at=now(), estimated_finish=None)
-            append_event(tx, job.id, "The job was cancelled")
-            tx.afterwards.append(self._wake)
+            tx.jobs.update(job.id, status="cancelled", desired_state="cancel", finished_at=now(), estimated_finish=None)
+            tx.events.append_message(job.id, "The job was cancelled")
+            tx.after_commit.append(self._wake)
         return serialize_job(self._find(call, tx))
 
     def pause(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
@@ -119,12 +122,12 @@ class JobsApi:
         if job.status in TERMINAL_STATUSES:
             raise _invalid_transition(job, "paused")
         if job.status in ("validating_files", "queued"):
-            tx.jobs.update(job.id, status="paused", wanted="pause")
-            append_event(tx, job.id, "The job is paused")
-        elif job.status == "running" and job.wanted != "pause":
-            tx.jobs.update(job.id, wanted="pause")
-            append_event(tx, job.id, "The job will pause at its next step")
-        tx.afterwards.append(self._wake)
+            tx.jobs.update(job.id, status="paused", desired_state="pause")
+            tx.events.append_message(job.id, "The job is paused")
+        elif job.status == "running" and job.desired_state != "pause":
+            tx.jobs.update(job.id, desired_state="pause")
+            tx.events.append_message(job.id, "The job will pause at its next step")
+        tx.after_commit.append(self._wake)
         return serialize_job(self._find(call, tx))
 
     def resume(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
@@ -133,25 +136,25 @@ class JobsApi:
         if job.status in TERMINAL_STATUSES:
             raise _invalid_transition(job, "resumed")
         if job.status == "paused":
-            status = "queued" if job.checked else "validating_files"
-            tx.jobs.update(job.id, status=status, wanted="run")
-            append_event(tx, job.id, "The job goes on")
-        elif job.wanted == "pause":
-            tx.jobs.update(job.id, wanted="run")
-        tx.afterwards.append(self._wake)
+            status = "queued" if job.validated else "validating_files"
+            tx.jobs.update(job.id, status=status, desired_state="run")
+            tx.events.append_message(job.id, "The job goes on")
+        elif job.desired_state == "pause":
+            tx.jobs.update(job.id, desired_state="run")
+        tx.after_commit.append(self._wake)
         return serialize_job(self._find(call, tx))
 
     def events(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """One page of a job's events, newest first."""
         job = self._find(call, tx)
-        limit = int_query_param(call, "limit", 20, most=LIST_MOST)
+        limit = int_query_param(call, "limit", 20, maximum=MAX_LIMIT)
         page = tx.events.page_of(job.id, after=call.query.get("after"), limit=limit)
         return {"object": "list", "data": [serialize_event(row) for row in page.rows], "has_more": page.has_more}
 
     def checkpoints(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """One page of a job's kept checkpoints, highest step first."""
         job = self._find(call, tx)
-        limit = int_query_param(call, "limit", 10, most=LIST_MOST)
+        limit = int_query_param(call, "limit", 10, maximum=MAX_LIMIT)
         page = tx.checkpoints.page_of(job.id, after=call.query.get("after"), limit=limit)
         return {
             "object": "list",
@@ -207,15 +210,15 @@ def _new_row(owner: str, asked: CreateJob, served: ResolvedModel, method: str, c
         created_at=now(),
         model=asked.model,
         base=served.base,
-        model_name=tuned_name(asked.model, asked.suffix, job_id),
+        model_name=tuned_model_name(asked.model, asked.suffix, job_id),
         method=method,
         training_file=asked.training_file,
         validation_file=asked.validation_file,
         suffix=asked.suffix,
         seed=secrets.randbelow(2**31) if asked.seed is None else asked.seed,
-        asked=chosen.model_dump(exclude_none=True),
+        requested_hyperparameters=chosen.model_dump(exclude_none=True),
         integrations=integrations,
-        pairs=asked.metadata,
+        user_metadata=asked.metadata,
     )
 
 

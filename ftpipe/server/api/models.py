@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ftpipe.server.model_resolver import Catalog
+from ftpipe.server.model_resolver import ModelResolver
 from ftpipe.server.protocol import ApiRequest
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.storage import Transaction
@@ -15,12 +15,12 @@ class ModelLimitsApi:
     """The handler of ``/fine_tuning/model_limits``.
 
     Args:
-        catalog: Which models can be trained.
+        models: Which models can be trained.
         settings: The limits.
     """
 
-    def __init__(self, catalog: Catalog, settings: ServeSettings) -> None:
-        self._catalog = catalog
+    def __init__(self, models: ModelResolver, settings: ServeSettings) -> None:
+        self._models = models
         self._settings = settings
 
     def get(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
@@ -34,4 +34,4 @@ class ModelLimitsApi:
             "max_concurrent_jobs": self._settings.max_jobs,
             "active_jobs": active,
         }
-        return dict.fromkeys(self._catalog.base_names(), limits)
+        return dict.fromkeys(self._models.base_names(), limits)

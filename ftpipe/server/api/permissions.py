@@ -11,10 +11,10 @@ from ftpipe.server.model_resolver import model_not_found
 from ftpipe.server.protocol import ApiRequest, enum_query_param, int_query_param, new_id, not_found
 from ftpipe.server.storage import PermissionRow, Transaction
 
-LIST_MOST = 1000
+MAX_LIMIT = 1000
 
 
-class Permissions:
+class PermissionsApi:
     """The handlers of ``/fine_tuning/checkpoints/{checkpoint}/permissions``, for the checkpoint's owner only."""
 
     def create(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
@@ -31,7 +31,7 @@ class Permissions:
             checkpoint,
             project_id=call.query.get("project_id"),
             after=call.query.get("after"),
-            limit=int_query_param(call, "limit", 10, most=LIST_MOST),
+            limit=int_query_param(call, "limit", 10, maximum=MAX_LIMIT),
             oldest_first=enum_query_param(call, "order", ("descending", "ascending")) == "ascending",
         )
         return _list_object(list(page.rows), has_more=page.has_more)

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from ftpipe.server.services import ServerContext
 
 COMMAND = (sys.executable, "-m", "ftpipe.training.row_losses")
-MOST_MODELS = 8
-BATCH = 500
+MAX_MODELS = 8
+ROWS_PER_EVENT = 500
 """Rows in one event."""
-DATA_FAULTS = ("dataset", "mask")
+DATASET_ERROR_CODES = ("dataset", "mask")
 """Codes of errors that are the file's."""
 
 
@@ -60,7 +60,7 @@ class RowLossesApi:
         found = []
         with self._house.store.read() as tx:
             for name in names:
-                served = self._house.models.find(tx, owner, name)
+                served = self._house.models.resolve(tx, owner, name)
                 if served is None:
                     raise model_not_found(name)
                 found.append(served)
@@ -71,7 +71,7 @@ class RowLossesApi:
         if not self._busy.acquire(blocking=False):
             message = "Another file is being scored; ask again when it is done."
             raise ApiError(429, message, "rate_limit_exceeded", None, "requests")
-        kept = self._house.layout.incoming / f"losses-{secrets.token_hex(8)}"
+        kept = self._house.data_dir.incoming / f"losses-{secrets.token_hex(8)}"
         try:
             file.replace(kept)
             adapters = tuple(one.adapter for one in served)
@@ -90,8 +90,8 @@ def _names(body: Mapping[str, Any]) -> list[str]:
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         message = "Invalid 'models': expected a JSON list of model names."
         raise bad_request(message, "models")
-    if not 1 <= len(names) <= MOST_MODELS:
-        message = f"Invalid 'models': expected 1 to {MOST_MODELS} names, got {len(names)}."
+    if not 1 <= len(names) <= MAX_MODELS:
+        message = f"Invalid 'models': expected 1 to {MAX_MODELS} names, got {len(names)}."
         raise bad_request(message, "models")
     return names
 
@@ -114,7 +114,7 @@ def _lines(command: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _as_api_error(error: Mapping[str, str]) -> ApiError:
-    if error["code"] in DATA_FAULTS:
+    if error["code"] in DATASET_ERROR_CODES:
         return ApiError(400, error["message"], "invalid_file", "file")
     return ApiError(503, error["message"], "model_unavailable", "models", "server_error")
 
@@ -130,7 +130,7 @@ def _stream(first: dict[str, Any], rest: Iterator[dict[str, Any]]) -> Iterator[s
                     yield _event(row)
                     continue
                 rows.append(row)
-                if len(rows) == BATCH:
+                if len(rows) == ROWS_PER_EVENT:
                     yield _event({"rows": rows})
                     rows = []
             yield _event({"rows": rows})

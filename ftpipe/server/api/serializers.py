@@ -15,7 +15,7 @@ COMMON = ("n_epochs", "batch_size", "learning_rate_multiplier")
 
 def serialize_job(job: JobRow) -> dict[str, Any]:
     """A job."""
-    hyperparameters = {**job.asked, **(job.resolved or {})}
+    hyperparameters = {**job.requested_hyperparameters, **(job.resolved_hyperparameters or {})}
     return {
         "id": job.id,
         "object": "fine_tuning.job",
@@ -35,15 +35,13 @@ def serialize_job(job: JobRow) -> dict[str, Any]:
         "seed": job.seed,
         "estimated_finish": job.estimated_finish,
         "method": _method(job, hyperparameters),
-        "metadata": job.pairs,
+        "metadata": job.user_metadata,
         "user_provided_suffix": job.suffix,
     }
 
 
 def _method(job: JobRow, hyperparameters: dict[str, Any]) -> dict[str, Any]:
     block: dict[str, Any] = {"hyperparameters": hyperparameters}
-    if job.grader is not None:
-        block["grader"] = job.grader
     return {"type": job.method, job.method: block}
 
 

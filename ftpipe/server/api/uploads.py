@@ -29,13 +29,13 @@ class UploadsApi:
 
     Args:
         store: The server's memory.
-        layout: Where parts and files lie.
+        data_dir: Where parts and files lie.
         settings: Limits.
     """
 
-    def __init__(self, store: Store, layout: DataDirectory, settings: ServeSettings) -> None:
+    def __init__(self, store: Store, data_dir: DataDirectory, settings: ServeSettings) -> None:
         self._store = store
-        self._layout = layout
+        self._data_dir = data_dir
         self._settings = settings
         self._completing: set[str] = set()
         self._lock = threading.Lock()
@@ -58,9 +58,9 @@ class UploadsApi:
             status="pending",
             created_at=now(),
             expires_at=now() + self._settings.upload_seconds,
-            file_seconds=None if asked.expires_after is None else asked.expires_after.seconds,
+            file_expires_after=None if asked.expires_after is None else asked.expires_after.seconds,
         )
-        self._layout.upload(row.id).mkdir(mode=0o700)
+        self._data_dir.upload(row.id).mkdir(mode=0o700)
         tx.uploads.add(row)
         return serialize_upload(row, None)
 
@@ -71,7 +71,7 @@ class UploadsApi:
             message = "Missing required parameter: 'data'."
             raise bad_request(message, "data", "missing_required_parameter")
         row = PartRow(new_id("part_"), upload.id, call.file.bytes, now())
-        rename_durably(call.file.path, self._layout.part(upload.id, row.id))
+        rename_durably(call.file.path, self._data_dir.part(upload.id, row.id))
         tx.parts.add(row)
         return {"id": row.id, "object": "upload.part", "created_at": row.created_at, "upload_id": upload.id}
 
@@ -84,7 +84,7 @@ class UploadsApi:
         if upload.status == "pending":
             tx.uploads.set_status(upload.id, "cancelled")
             tx.parts.delete_for_upload(upload.id)
-            tx.afterwards.append(partial(shutil.rmtree, self._layout.upload(upload.id), ignore_errors=True))
+            tx.after_commit.append(partial(shutil.rmtree, self._data_dir.upload(upload.id), ignore_errors=True))
             upload = self._find(call, tx)
         return serialize_upload(upload, None)
 
@@ -102,7 +102,7 @@ class UploadsApi:
             if size != upload.bytes:
                 message = f"The parts have {size} bytes together, but {upload.bytes} were announced."
                 raise bad_request(message, "part_ids", "invalid_upload_size")
-            aside = self._layout.incoming / secrets.token_hex(16)
+            aside = self._data_dir.incoming / secrets.token_hex(16)
             try:
                 return self._finish(call, upload, self._concatenate(upload, parts, aside, asked.md5), aside)
             finally:
@@ -122,7 +122,7 @@ class UploadsApi:
         check = hashlib.md5(usedforsecurity=False)
         with aside.open("xb") as target:
             for part in parts:
-                with self._layout.part(upload.id, part.id).open("rb") as source:
+                with self._data_dir.part(upload.id, part.id).open("rb") as source:
                     while piece := source.read(COPY_BYTES):
                         whole.update(piece)
                         check.update(piece)
@@ -144,15 +144,15 @@ class UploadsApi:
             bytes=upload.bytes,
             sha256=sha256,
             created_at=created,
-            expires_at=None if upload.file_seconds is None else created + upload.file_seconds,
+            expires_at=None if upload.file_expires_after is None else created + upload.file_expires_after,
         )
         with self._store.write() as tx:
             self._pending(call, tx)
-            rename_durably(aside, self._layout.file(row.id))
+            rename_durably(aside, self._data_dir.file(row.id))
             tx.files.add(row)
             tx.uploads.set_status(upload.id, "completed", row.id)
             tx.parts.delete_for_upload(upload.id)
-            tx.afterwards.append(partial(shutil.rmtree, self._layout.upload(upload.id), ignore_errors=True))
+            tx.after_commit.append(partial(shutil.rmtree, self._data_dir.upload(upload.id), ignore_errors=True))
             return serialize_upload(self._find(call, tx), row)
 
     @contextmanager

@@ -84,7 +84,7 @@ class Endpoint:
     async def handle(self, request: Request) -> Response:
         """Take a request and answer it."""
         request.scope[ROUTE_SCOPE_KEY] = self._entry.path
-        owner = "" if self._entry.public else self._house.keys.owner(request.headers.get("authorization"))
+        owner = "" if self._entry.public else self._house.api_keys.owner(request.headers.get("authorization"))
         key = request.headers.get("idempotency-key") if self._entry.method == "POST" else None
         if self._entry.long_running and self._limiter is None:
             self._limiter = anyio.CapacityLimiter(MAX_CONCURRENT_GENERATIONS)
@@ -105,7 +105,7 @@ class Endpoint:
             return
         form = MultipartFormParser(
             request.headers.get("content-type", ""),
-            self._house.layout.incoming,
+            self._house.data_dir.incoming,
             file_field=self._entry.file_field,
             max_file_bytes=self._entry.max_file_bytes,
         )

@@ -71,7 +71,7 @@ KEEP_ALIVE_SECONDS = 30
 MAX_HEADER_BYTES = 64 * 1024
 
 
-def serve(settings: ServeSettings, ports: ServerOverrides | None = None) -> None:
+def serve(settings: ServeSettings, overrides: ServerOverrides | None = None) -> None:
     """Run the server until SIGINT or SIGTERM.
 
     Raises:
@@ -86,16 +86,16 @@ def serve(settings: ServeSettings, ports: ServerOverrides | None = None) -> None
     layout.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _exclusive_lock(layout), _bound_socket(settings) as sock, _deferred_signals():
         configure_logging(layout.log, settings.log_level)
-        server = _AnnouncingServer(_uvicorn_config(settings, ports), layout.address, settings.host)
+        server = _AnnouncingServer(_uvicorn_config(settings, overrides), layout.address, settings.host)
         try:
             server.run(sockets=[sock])
         finally:
             layout.address.unlink(missing_ok=True)
 
 
-def _uvicorn_config(settings: ServeSettings, ports: ServerOverrides | None) -> uvicorn.Config:
+def _uvicorn_config(settings: ServeSettings, overrides: ServerOverrides | None) -> uvicorn.Config:
     return uvicorn.Config(
-        create_asgi_app(build_context(settings, ports)),
+        create_asgi_app(build_context(settings, overrides)),
         log_config=None,
         access_log=False,
         server_header=False,

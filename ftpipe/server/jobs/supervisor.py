@@ -40,18 +40,18 @@ class Supervisor(threading.Thread):
 
     Args:
         store: The server's memory.
-        layout: The server's folder.
+        data_dir: The server's folder.
         settings: Limits, and what starts a trainer.
         checker: Checks the files of jobs.
     """
 
-    def __init__(self, store: Store, layout: DataDirectory, settings: ServeSettings, checker: FileValidator) -> None:
+    def __init__(self, store: Store, data_dir: DataDirectory, settings: ServeSettings, checker: FileValidator) -> None:
         super().__init__(name="supervisor", daemon=True)
         self._store = store
-        self._layout = layout
+        self._data_dir = data_dir
         self._settings = settings
         self._checker = checker
-        self._moves = JobTransitions(store, layout, settings.keep_checkpoints)
+        self._moves = JobTransitions(store, data_dir, settings.keep_checkpoints)
         self._trainers: dict[str, TrainerProcess] = {}
         self._not_before: dict[str, float] = {}
         self._resting: dict[str, float] = {}
@@ -60,16 +60,16 @@ class Supervisor(threading.Thread):
         self._swept = 0.0
 
     def wake(self) -> None:
-        """Look at the jobs now instead of at the next tick."""
+        """Look at the jobs now instead of at the next poll."""
         self._woken.set()
 
     def run(self) -> None:
         """Look, act, wait, until ``stop``."""
         while not self._stopping:
             self._woken.clear()
-            busy = self._guarded_tick()
+            busy = self._guarded_poll()
             # With nothing open there is nothing to watch: only a wake or the sweep is waited for.
-            self._woken.wait(self._settings.tick if busy else CLEANUP_INTERVAL_SECONDS)
+            self._woken.wait(self._settings.poll_interval if busy else CLEANUP_INTERVAL_SECONDS)
 
     def stop(self) -> None:
         """End the thread; running trainers keep their state and end, and their jobs go on at the next start."""
@@ -79,18 +79,18 @@ class Supervisor(threading.Thread):
             self.join()
         self._checker.close()
         with self._store.read() as tx:
-            running = [job for job in tx.jobs.open() if job.holds]
+            running = [job for job in tx.jobs.open() if job.has_trainer]
         self._pause_all(running)
 
-    def _guarded_tick(self) -> bool:
+    def _guarded_poll(self) -> bool:
         try:
-            return self.tick()
+            return self.poll()
         except FtpipeError as exc:
             # A full disk is waited out; the jobs are as they were.
             log.error("the supervisor could not go on and tries again: %s", exc)
             return True
 
-    def tick(self) -> bool:
+    def poll(self) -> bool:
         """One look at everything.
 
         Returns:
@@ -98,7 +98,7 @@ class Supervisor(threading.Thread):
         """
         if time.monotonic() - self._swept > CLEANUP_INTERVAL_SECONDS:
             self._swept = time.monotonic()
-            delete_expired(self._store, self._layout)
+            delete_expired(self._store, self._data_dir)
         with self._store.read() as tx:
             jobs = tx.jobs.open()
         for job in jobs:
@@ -116,7 +116,7 @@ class Supervisor(threading.Thread):
             log.error("job %s could not go on and is tried again: %s", job.id, exc)
 
     def _step(self, job: JobRow) -> None:
-        if job.status not in TERMINAL_STATUSES and not self._layout.job(job.id).is_dir():
+        if job.status not in TERMINAL_STATUSES and not self._data_dir.job(job.id).is_dir():
             self._moves.failed(job, {"code": "server_error", "message": "The job's folder is gone", "param": None})
         elif job.status in TERMINAL_STATUSES:
             self._stop_cancelled(job)
@@ -126,7 +126,7 @@ class Supervisor(threading.Thread):
             self._watch(job)
 
     def _check(self, job: JobRow) -> None:
-        verdict = self._checker.poll(job, self._layout.job(job.id))
+        verdict = self._checker.poll(job, self._data_dir.job(job.id))
         if verdict is not None:
             self._moves.mark_validated(job, verdict.error)
 
@@ -146,14 +146,14 @@ class Supervisor(threading.Thread):
         # Read after the look at the process: a dead one has written all that it will.
         self._moves.import_output(job)
         if alive and trainer is not None:
-            if job.wanted == "pause":
+            if job.desired_state == "pause":
                 trainer.pause()
             return
         self._forget(job)
-        result = read_result(self._layout.job(job.id))
+        result = read_result(self._data_dir.job(job.id))
         if result is not None:
             self._moves.finish(job, result)
-        elif job.wanted == "pause":
+        elif job.desired_state == "pause":
             self._moves.paused(job)
         else:
             self._restart(job, trainer)
@@ -165,7 +165,7 @@ class Supervisor(threading.Thread):
         if last is not None and not last.told_to_pause:
             attempts = self._record_failed_start(job, last)
         if attempts >= MAX_FAILED_STARTS:
-            step = read_progress(self._layout.job(job.id)).step
+            step = read_progress(self._data_dir.job(job.id)).step
             message = f"The trainer stopped {self._exit_description(last)} at step {step}"
             self._moves.failed(job, {"code": "server_error", "message": message, "param": None})
             return
@@ -181,7 +181,7 @@ class Supervisor(threading.Thread):
 
     def _record_failed_start(self, job: JobRow, last: TrainerProcess) -> int:
         """How often the trainer has ended in a row without a new step; kept in the store."""
-        step = read_progress(self._layout.job(job.id)).step
+        step = read_progress(self._data_dir.job(job.id)).step
         before = 0 if step > job.attempt_step else job.attempts
         attempts = before + (EXCEPTION_PENALTY if (last.exit_code or 0) > 0 else 1)
         log.warning("the trainer of job %s ended without a result at step %d", job.id, step)
@@ -193,12 +193,12 @@ class Supervisor(threading.Thread):
         """Start queued jobs, oldest first, while there is room."""
         with self._store.read() as tx:
             jobs = tx.jobs.open()
-        room = self._settings.max_jobs - sum(job.holds or job.status == "running" for job in jobs)
-        for job in [job for job in jobs if job.status == "queued" and not job.holds][: max(0, room)]:
+        room = self._settings.max_jobs - sum(job.has_trainer or job.status == "running" for job in jobs)
+        for job in [job for job in jobs if job.status == "queued" and not job.has_trainer][: max(0, room)]:
             self._start(job)
 
     def _start(self, job: JobRow) -> None:
-        folder = self._layout.job(job.id)
+        folder = self._data_dir.job(job.id)
         write_json(folder / "spec.json", self._spec(job))
         if not self._moves.mark_running(job):
             return
@@ -213,7 +213,7 @@ class Supervisor(threading.Thread):
             self._trainers[job.id] = trainer
 
     def _spec(self, job: JobRow) -> dict[str, object]:
-        folder = self._layout.job(job.id)
+        folder = self._data_dir.job(job.id)
         return {
             "job_id": job.id,
             "method": job.method,
@@ -221,7 +221,7 @@ class Supervisor(threading.Thread):
             "training_file": str(folder / "training.jsonl"),
             "validation_file": str(folder / "validation.jsonl") if job.validation_file else None,
             "adapter": str(folder / INITIAL_ADAPTER_DIR) if (folder / INITIAL_ADAPTER_DIR).is_dir() else None,
-            "hyperparameters": job.asked,
+            "hyperparameters": job.requested_hyperparameters,
             "seed": job.seed,
             "model_name": job.model_name,
             "models_dir": str(self._settings.models_dir),
@@ -235,7 +235,7 @@ class Supervisor(threading.Thread):
     def _trainer(self, job: JobRow) -> TrainerProcess | None:
         known = self._trainers.get(job.id)
         if known is None:
-            known = find_running(self._layout.job(job.id))
+            known = find_running(self._data_dir.job(job.id))
             if known is not None:
                 log.info("job %s: its trainer is still at work and is taken over", job.id)
                 self._trainers[job.id] = known

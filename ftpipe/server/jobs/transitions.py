@@ -22,7 +22,6 @@ from ftpipe.server.model_resolver import checkpoint_name
 from ftpipe.server.protocol import new_id
 from ftpipe.server.storage import CheckpointRow, EventRow, FileRow, JobRow, Store, Transaction
 from ftpipe.server.storage.data_dir import INITIAL_ADAPTER_DIR, DataDirectory, rename_durably
-from ftpipe.server.storage.repositories import append_event
 
 INPUT_FILES = ("training.jsonl", "validation.jsonl")
 
@@ -32,13 +31,13 @@ class JobTransitions:
 
     Args:
         store: The server's memory.
-        layout: The server's folder.
+        data_dir: The server's folder.
         keep: Checkpoints of a job whose files are kept.
     """
 
-    def __init__(self, store: Store, layout: DataDirectory, keep: int) -> None:
+    def __init__(self, store: Store, data_dir: DataDirectory, keep: int) -> None:
         self._store = store
-        self._layout = layout
+        self._data_dir = data_dir
         self._keep = max(1, keep)
 
     def mark_validated(self, job: JobRow, error: dict[str, Any] | None) -> None:
@@ -48,8 +47,8 @@ class JobTransitions:
             return
         with self._store.write() as tx:
             if _has_status(tx, job, "validating_files"):
-                tx.jobs.update(job.id, status="queued", checked=True)
-                append_event(tx, job.id, "Files validated, the job is queued")
+                tx.jobs.update(job.id, status="queued", validated=True)
+                tx.events.append_message(job.id, "Files validated, the job is queued")
 
     def mark_running(self, job: JobRow) -> bool:
         """A trainer is about to be started.
@@ -59,16 +58,16 @@ class JobTransitions:
         """
         with self._store.write() as tx:
             current = tx.jobs.get(job.id)
-            if current is None or current.status not in ("queued", "running") or current.wanted != "run":
+            if current is None or current.status not in ("queued", "running") or current.desired_state != "run":
                 return False
             if current.status == "queued" and current.started_at is not None:
-                append_event(tx, job.id, "Training goes on")
-            tx.jobs.update(job.id, status="running", holds=True, started_at=current.started_at or now())
+                tx.events.append_message(job.id, "Training goes on")
+            tx.jobs.update(job.id, status="running", has_trainer=True, started_at=current.started_at or now())
         return True
 
     def import_output(self, job: JobRow) -> None:
         """Take over what the trainer has written since the last look."""
-        folder = self._layout.job(job.id)
+        folder = self._data_dir.job(job.id)
         offset = job.events_offset
         while True:
             lines, end = read_events(folder, offset)
@@ -83,10 +82,10 @@ class JobTransitions:
         self._sync_checkpoints(job)
 
     def _sync_progress(self, job: JobRow) -> None:
-        seen = read_progress(self._layout.job(job.id))
+        seen = read_progress(self._data_dir.job(job.id))
         changes: dict[str, Any] = {}
-        if seen.resolved is not None and seen.resolved != job.resolved:
-            changes["resolved"] = seen.resolved
+        if seen.resolved is not None and seen.resolved != job.resolved_hyperparameters:
+            changes["resolved_hyperparameters"] = seen.resolved
         if seen.estimated_finish != job.estimated_finish and job.status == "running":
             changes["estimated_finish"] = seen.estimated_finish
         if changes:
@@ -94,7 +93,7 @@ class JobTransitions:
                 tx.jobs.update(job.id, **changes)
 
     def _sync_checkpoints(self, job: JobRow) -> None:
-        found = find_checkpoints(self._layout.job(job.id))
+        found = find_checkpoints(self._data_dir.job(job.id))
         there = {step for step, _ in found}
         with self._store.read() as tx:
             rows = tx.checkpoints.for_job(job.id)
@@ -116,8 +115,8 @@ class JobTransitions:
         for row in rows[: -self._keep]:
             if not row.removed:
                 tx.checkpoints.remove(row.id)
-            folder = self._layout.checkpoint(job.id, row.step)
-            tx.afterwards.append(partial(shutil.rmtree, folder, ignore_errors=True))
+            folder = self._data_dir.checkpoint(job.id, row.step)
+            tx.after_commit.append(partial(shutil.rmtree, folder, ignore_errors=True))
 
     def finish(self, job: JobRow, result: TrainerResult) -> None:
         """The trainer has left its result."""
@@ -126,7 +125,7 @@ class JobTransitions:
             nothing = {"code": "server_error", "message": "The trainer ended without a model", "param": None}
             self.failed(job, result.error or nothing)
             return
-        if not (self._layout.checkpoint(job.id, step) / "manifest.json").is_file():
+        if not (self._data_dir.checkpoint(job.id, step) / "manifest.json").is_file():
             lost = {"code": "server_error", "message": "The model's files are missing", "param": None}
             self.failed(job, lost)
             return
@@ -139,7 +138,7 @@ class JobTransitions:
             tx.jobs.update(
                 job.id,
                 status="succeeded",
-                holds=False,
+                has_trainer=False,
                 fine_tuned_model=job.model_name,
                 final_step=step,
                 trained_tokens=result.trained_tokens,
@@ -147,20 +146,20 @@ class JobTransitions:
                 estimated_finish=None,
                 result_file=None if row is None else row.id,
             )
-            append_event(tx, job.id, f"New fine-tuned model created: {job.model_name}")
-            append_event(tx, job.id, "The job has successfully completed")
-            tx.afterwards.append(partial(self._clean, job))
+            tx.events.append_message(job.id, f"New fine-tuned model created: {job.model_name}")
+            tx.events.append_message(job.id, "The job has successfully completed")
+            tx.after_commit.append(partial(self._clean, job))
 
     def _result_file(self, job: JobRow) -> FileRow | None:
         """The metrics as a stored file; its id follows from the job's, so that doing it again changes nothing."""
-        source = self._layout.job(job.id) / "metrics.csv"
+        source = self._data_dir.job(job.id) / "metrics.csv"
         if not source.is_file():
             return None
         file_id = "file-" + job.id.removeprefix("ftjob-")
-        aside = self._layout.incoming / file_id
+        aside = self._data_dir.incoming / file_id
         content = source.read_bytes()
         aside.write_bytes(content)
-        rename_durably(aside, self._layout.file(file_id))
+        rename_durably(aside, self._data_dir.file(file_id))
         return FileRow(
             id=file_id,
             owner=job.owner,
@@ -176,40 +175,44 @@ class JobTransitions:
         with self._store.write() as tx:
             if not _has_status(tx, job, job.status):
                 return
-            tx.jobs.update(job.id, status="failed", holds=False, error=error, finished_at=now(), estimated_finish=None)
-            append_event(tx, job.id, f"The job failed: {error['message']}", level="error")
-            tx.afterwards.append(partial(self._clean, job))
+            tx.jobs.update(
+                job.id, status="failed", has_trainer=False, error=error, finished_at=now(), estimated_finish=None
+            )
+            tx.events.append_message(job.id, f"The job failed: {error['message']}", level="error")
+            tx.after_commit.append(partial(self._clean, job))
 
     def paused(self, job: JobRow) -> None:
         """The trainer has stopped because its owner wanted a pause."""
         with self._store.write() as tx:
             current = tx.jobs.get(job.id)
             # The owner may have thought better of it while the trainer was stopping.
-            if current is not None and (current.status, current.wanted) == ("running", "pause"):
-                tx.jobs.update(job.id, status="paused", holds=False, attempts=0, estimated_finish=None)
-                append_event(tx, job.id, f"The job is paused at step {read_progress(self._layout.job(job.id)).step}")
+            if current is not None and (current.status, current.desired_state) == ("running", "pause"):
+                tx.jobs.update(job.id, status="paused", has_trainer=False, attempts=0, estimated_finish=None)
+                tx.events.append_message(
+                    job.id, f"The job is paused at step {read_progress(self._data_dir.job(job.id)).step}"
+                )
 
     def mark_stopped(self, job: JobRow) -> None:
         """The trainer of a cancelled job is gone."""
         with self._store.write() as tx:
-            tx.jobs.update(job.id, holds=False)
-            tx.afterwards.append(partial(self._clean, job))
+            tx.jobs.update(job.id, has_trainer=False)
+            tx.after_commit.append(partial(self._clean, job))
 
     def requeue(self, job: JobRow) -> None:
         """The server stops: the job goes back to the queue, unless its trainer has left a result."""
-        if read_result(self._layout.job(job.id)) is not None:
+        if read_result(self._data_dir.job(job.id)) is not None:
             return
         self.import_output(job)
         with self._store.write() as tx:
             current = tx.jobs.get(job.id)
             if current is not None and current.status == "running":
-                status = "paused" if current.wanted == "pause" else "queued"
-                tx.jobs.update(job.id, status=status, holds=False, estimated_finish=None)
-                append_event(tx, job.id, "The server stops; training goes on when it is started again")
+                status = "paused" if current.desired_state == "pause" else "queued"
+                tx.jobs.update(job.id, status=status, has_trainer=False, estimated_finish=None)
+                tx.events.append_message(job.id, "The server stops; training goes on when it is started again")
 
     def _clean(self, job: JobRow) -> None:
         """Remove what an ended job does not need any more."""
-        folder = self._layout.job(job.id)
+        folder = self._data_dir.job(job.id)
         for name in INPUT_FILES:
             (folder / name).unlink(missing_ok=True)
         for name in ("resume", INITIAL_ADAPTER_DIR):

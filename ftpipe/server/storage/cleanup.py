@@ -10,7 +10,7 @@ from ftpipe.server.storage import Store
 from ftpipe.server.storage.data_dir import DataDirectory
 
 
-def delete_expired(store: Store, layout: DataDirectory) -> None:
+def delete_expired(store: Store, data_dir: DataDirectory) -> None:
     """Drop expired files, and end uploads whose hour is over."""
     moment = now()
     with store.read() as tx:
@@ -20,21 +20,21 @@ def delete_expired(store: Store, layout: DataDirectory) -> None:
     with store.write() as tx:
         for row in tx.files.expired(moment):
             tx.files.delete(row.id)
-            tx.afterwards.append(partial(layout.file(row.id).unlink, missing_ok=True))
+            tx.after_commit.append(partial(data_dir.file(row.id).unlink, missing_ok=True))
         for upload in tx.uploads.overdue(moment):
             tx.uploads.set_status(upload.id, "expired")
             tx.parts.delete_for_upload(upload.id)
-            tx.afterwards.append(partial(shutil.rmtree, layout.upload(upload.id), ignore_errors=True))
+            tx.after_commit.append(partial(shutil.rmtree, data_dir.upload(upload.id), ignore_errors=True))
 
 
-def remove_orphans(store: Store, layout: DataDirectory) -> None:
+def remove_orphans(store: Store, data_dir: DataDirectory) -> None:
     """Remove bytes that no row names: a crash came between writing them and the commit."""
     with store.read() as tx:
         files = {row.id for row in tx.files.all()}
         jobs = {row.id for row in tx.jobs.all()}
         uploads = {row.id for row in tx.uploads.all() if row.status == "pending"}
     for name, known in (("files", files), ("jobs", jobs), ("uploads", uploads)):
-        for place in (layout.root / name).iterdir():
+        for place in (data_dir.root / name).iterdir():
             if place.name in known:
                 continue
             if place.is_dir():

@@ -11,8 +11,8 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+import ftpipe.server.storage.tables as tables
 from ftpipe.errors import LocalStateError
-from ftpipe.server.storage import tables
 from ftpipe.server.storage.repositories import (
     CheckpointRepository,
     CompletionRepository,
@@ -33,7 +33,7 @@ class Transaction:
     """The tables, seen through one transaction."""
 
     def __init__(self, conn: Connection) -> None:
-        self.afterwards: list[Callable[[], None]] = []
+        self.after_commit: list[Callable[[], None]] = []
         """Done once the transaction is durable, for example removing bytes that no row names any more."""
         self.files = FileRepository(conn)
         self.uploads = UploadRepository(conn)
@@ -75,7 +75,7 @@ class Store:
         with _translated(), self._writing.begin() as conn:
             transaction = Transaction(conn)
             yield transaction
-        for action in transaction.afterwards:
+        for action in transaction.after_commit:
             action()
 
     def close(self) -> None:

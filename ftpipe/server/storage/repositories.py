@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sqlalchemy import Column, ColumnElement, Connection, RowMapping, Table, delete, func, insert, or_, select, update
 
+import ftpipe.server.storage.tables as tables
 from ftpipe.errors import NotFoundError
 from ftpipe.server.clock import now
 from ftpipe.server.protocol import new_id
-from ftpipe.server.storage import tables
 from ftpipe.server.storage.rows import (
     CheckpointRow,
     CompletionRow,
@@ -50,14 +50,14 @@ class Repository(Generic[Row]):
     """
 
     table: Table
-    kind: type[Row]
+    record_type: type[Row]
 
     def __init__(self, conn: Connection) -> None:
         self.conn = conn
 
-    def record(self, mapping: RowMapping) -> Row:
+    def to_record(self, mapping: RowMapping) -> Row:
         """A database row as its record."""
-        return self.kind(**{field.name: mapping[field.name] for field in fields(self.kind)})
+        return self.record_type(**{field.name: mapping[field.name] for field in fields(self.record_type)})
 
     def add(self, row: Row) -> None:
         """Insert one record; the database gives it its place in the order."""
@@ -65,19 +65,19 @@ class Repository(Generic[Row]):
         values.pop("seq", None)
         self.conn.execute(insert(self.table).values(**values))
 
-    def one(self, *where: ColumnElement[bool]) -> Row | None:
+    def first(self, *conditions: ColumnElement[bool]) -> Row | None:
         """The first record that fits, or ``None``."""
-        found = self.conn.execute(select(self.table).where(*where).limit(1)).mappings().first()
-        return None if found is None else self.record(found)
+        found = self.conn.execute(select(self.table).where(*conditions).limit(1)).mappings().first()
+        return None if found is None else self.to_record(found)
 
-    def all(self, *where: ColumnElement[bool]) -> list[Row]:
+    def all(self, *conditions: ColumnElement[bool]) -> list[Row]:
         """All records that fit, oldest first."""
-        rows = self.conn.execute(select(self.table).where(*where).order_by(self.table.c.seq)).mappings()
-        return [self.record(row) for row in rows]
+        rows = self.conn.execute(select(self.table).where(*conditions).order_by(self.table.c.seq)).mappings()
+        return [self.to_record(row) for row in rows]
 
     def page(
         self,
-        where: Sequence[ColumnElement[bool]],
+        conditions: Sequence[ColumnElement[bool]],
         *,
         after: str | None,
         limit: int,
@@ -87,7 +87,7 @@ class Repository(Generic[Row]):
         """The ``limit`` records that follow the one named by ``after``.
 
         Args:
-            where: What a record must be like; the first clause says whose list it is, and ``after`` must belong there.
+            conditions: What a record must meet; the first one says whose list it is, and ``after`` must be in it.
             after: Id of the last record of the page before; it need not fit the further clauses.
             limit: Most records to return.
             order: Column to go by; the order of arrival if ``None``.
@@ -97,15 +97,15 @@ class Repository(Generic[Row]):
             UnknownCursorError: If ``after`` is not in the list.
         """
         by = self.table.c.seq if order is None else order
-        clauses = list(where)
+        clauses = list(conditions)
         if after is not None:
-            edge = self.conn.execute(select(by).where(self.table.c.id == after, where[0])).scalar()
+            edge = self.conn.execute(select(by).where(self.table.c.id == after, conditions[0])).scalar()
             if edge is None:
                 message = f"No item with id '{after}' is in this list."
                 raise UnknownCursorError(message)
             clauses.append(by > edge if oldest_first else by < edge)
         query = select(self.table).where(*clauses).order_by(by if oldest_first else by.desc()).limit(limit + 1)
-        rows = [self.record(row) for row in self.conn.execute(query).mappings()]
+        rows = [self.to_record(row) for row in self.conn.execute(query).mappings()]
         return Page(tuple(rows[:limit]), len(rows) > limit)
 
 
@@ -113,15 +113,15 @@ class PermissionRepository(Repository[PermissionRow]):
     """The permissions table."""
 
     table = tables.permissions
-    kind = PermissionRow
+    record_type = PermissionRow
 
     def find(self, checkpoint: str, project_id: str) -> PermissionRow | None:
         """A project's leave for a checkpoint."""
-        return self.one(tables.permissions.c.checkpoint == checkpoint, tables.permissions.c.project_id == project_id)
+        return self.first(tables.permissions.c.checkpoint == checkpoint, tables.permissions.c.project_id == project_id)
 
     def get(self, checkpoint: str, permission_id: str) -> PermissionRow | None:
         """A permission by its id."""
-        return self.one(tables.permissions.c.checkpoint == checkpoint, tables.permissions.c.id == permission_id)
+        return self.first(tables.permissions.c.checkpoint == checkpoint, tables.permissions.c.id == permission_id)
 
     def page_of(
         self, checkpoint: str, *, project_id: str | None, after: str | None, limit: int, oldest_first: bool
@@ -141,15 +141,15 @@ class CompletionRepository(Repository[CompletionRow]):
     """The table of stored chat answers."""
 
     table = tables.completions
-    kind = CompletionRow
+    record_type = CompletionRow
 
     def page_of(
         self,
         owner: str,
         *,
         model: str | None,
-        pairs: Mapping[str, str],
-        bare: bool,
+        metadata: Mapping[str, str],
+        without_metadata: bool,
         after: str | None,
         limit: int,
         oldest_first: bool,
@@ -158,10 +158,10 @@ class CompletionRepository(Repository[CompletionRow]):
         where: list[ColumnElement[bool]] = [tables.completions.c.owner == owner]
         if model is not None:
             where.append(tables.completions.c.model == model)
-        if bare:
-            where.append(func.json(tables.completions.c.pairs) == "{}")
-        for key, value in pairs.items():
-            each = func.json_each(tables.completions.c.pairs).table_valued("key", "value")
+        if without_metadata:
+            where.append(func.json(tables.completions.c.user_metadata) == "{}")
+        for key, value in metadata.items():
+            each = func.json_each(tables.completions.c.user_metadata).table_valued("key", "value")
             where.append(select(each.c.key).where(each.c.key == key, each.c.value == value).exists())
         return self.page(where, after=after, limit=limit, oldest_first=oldest_first)
 
@@ -170,11 +170,11 @@ class IdempotencyRepository(Repository[IdempotencyRow]):
     """The table of answers given under an Idempotency-Key."""
 
     table = tables.idempotency_keys
-    kind = IdempotencyRow
+    record_type = IdempotencyRow
 
     def find(self, owner: str, key: str) -> IdempotencyRow | None:
         """What was answered under this key."""
-        return self.one(tables.idempotency_keys.c.owner == owner, tables.idempotency_keys.c.key == key)
+        return self.first(tables.idempotency_keys.c.owner == owner, tables.idempotency_keys.c.key == key)
 
     def delete_before(self, moment: int) -> None:
         """Drop replies that are older than they are promised to be kept."""
@@ -188,24 +188,24 @@ class JobRepository(Repository[JobRow]):
     """The jobs table."""
 
     table = tables.jobs
-    kind = JobRow
+    record_type = JobRow
 
     def create(self, row: JobRow) -> None:
-        """Insert a job together with its metadata pairs, so that it can be found by them."""
+        """Insert a job and its metadata, so that it can be found by them."""
         self.add(row)
-        pairs = [{"job_id": row.id, "key": key, "value": value} for key, value in (row.pairs or {}).items()]
-        if pairs:
-            self.conn.execute(insert(tables.job_pairs), pairs)
+        metadata = [{"job_id": row.id, "key": key, "value": value} for key, value in (row.user_metadata or {}).items()]
+        if metadata:
+            self.conn.execute(insert(tables.job_metadata), metadata)
 
     def get(self, job_id: str, owner: str | None = None) -> JobRow | None:
         """A job by id; with ``owner`` only that owner's."""
         where = [tables.jobs.c.id == job_id]
         if owner is not None:
             where.append(tables.jobs.c.owner == owner)
-        return self.one(*where)
+        return self.first(*where)
 
     def page_of(
-        self, owner: str, *, after: str | None, limit: int, pairs: Mapping[str, str] | None, bare: bool
+        self, owner: str, *, after: str | None, limit: int, metadata: Mapping[str, str] | None, without_metadata: bool
     ) -> Page[JobRow]:
         """One page of an owner's jobs, newest first.
 
@@ -213,16 +213,16 @@ class JobRepository(Repository[JobRow]):
             owner: Whose jobs.
             after: Id of the last job of the page before.
             limit: Most jobs to return.
-            pairs: Metadata that a job must have, all of it.
-            bare: Only jobs without any metadata.
+            metadata: Metadata that a job must have, all of it.
+            without_metadata: Only jobs without any metadata.
         """
         where = [tables.jobs.c.owner == owner]
-        of_job = tables.job_pairs.c.job_id == tables.jobs.c.id
-        for key, value in (pairs or {}).items():
-            same = (tables.job_pairs.c.key == key, tables.job_pairs.c.value == value)
-            where.append(select(tables.job_pairs.c.job_id).where(of_job, *same).exists())
-        if bare:
-            where.append(~select(tables.job_pairs.c.job_id).where(of_job).exists())
+        of_job = tables.job_metadata.c.job_id == tables.jobs.c.id
+        for key, value in (metadata or {}).items():
+            same = (tables.job_metadata.c.key == key, tables.job_metadata.c.value == value)
+            where.append(select(tables.job_metadata.c.job_id).where(of_job, *same).exists())
+        if without_metadata:
+            where.append(~select(tables.job_metadata.c.job_id).where(of_job).exists())
         return self.page(where, after=after, limit=limit)
 
     def update(self, job_id: str, **values: Any) -> None:
@@ -232,7 +232,7 @@ class JobRepository(Repository[JobRow]):
     def open(self) -> list[JobRow]:
         """Jobs that need the supervisor: not ended, or with a trainer that must still be ended; oldest first."""
         idle = (*TERMINAL_STATUSES, "paused")
-        return self.all(or_(tables.jobs.c.status.not_in(idle), tables.jobs.c.holds.is_(True)))
+        return self.all(or_(tables.jobs.c.status.not_in(idle), tables.jobs.c.has_trainer.is_(True)))
 
     def count_open(self, owner: str) -> int:
         """How many jobs of this owner have not ended."""
@@ -241,7 +241,7 @@ class JobRepository(Repository[JobRow]):
 
     def by_model(self, name: str) -> JobRow | None:
         """The job that made a model that was not deleted."""
-        return self.one(tables.jobs.c.fine_tuned_model == name, tables.jobs.c.deleted.is_(False))
+        return self.first(tables.jobs.c.fine_tuned_model == name, tables.jobs.c.deleted.is_(False))
 
     def models(self, owner: str) -> list[JobRow]:
         """The jobs of an owner whose models answer, oldest first."""
@@ -253,11 +253,11 @@ class FileRepository(Repository[FileRow]):
     """The files table."""
 
     table = tables.files
-    kind = FileRow
+    record_type = FileRow
 
     def get(self, owner: str, file_id: str, *, now: int) -> FileRow | None:
         """One owner's file that has not expired."""
-        return self.one(tables.files.c.id == file_id, *self._visible(owner, now))
+        return self.first(tables.files.c.id == file_id, *self._visible(owner, now))
 
     def page_of(
         self, owner: str, *, now: int, purpose: str | None, after: str | None, limit: int, oldest_first: bool
@@ -288,11 +288,11 @@ class UploadRepository(Repository[UploadRow]):
     """The uploads table."""
 
     table = tables.uploads
-    kind = UploadRow
+    record_type = UploadRow
 
     def get(self, owner: str, upload_id: str) -> UploadRow | None:
         """One owner's upload."""
-        return self.one(tables.uploads.c.id == upload_id, tables.uploads.c.owner == owner)
+        return self.first(tables.uploads.c.id == upload_id, tables.uploads.c.owner == owner)
 
     def set_status(self, upload_id: str, status: str, file_id: str | None = None) -> None:
         """Give an upload the status that it ends in."""
@@ -308,7 +308,7 @@ class PartRepository(Repository[PartRow]):
     """The parts table."""
 
     table = tables.parts
-    kind = PartRow
+    record_type = PartRow
 
     def for_upload(self, upload_id: str) -> list[PartRow]:
         """All parts of an upload, in the order of their arrival."""
@@ -319,26 +319,30 @@ class PartRepository(Repository[PartRow]):
         self.conn.execute(delete(tables.parts).where(tables.parts.c.upload_id == upload_id))
 
 
-if TYPE_CHECKING:
-    from ftpipe.server.storage.database import Transaction
-
-
 class EventRepository(Repository[EventRow]):
     """The events table."""
 
     table = tables.events
-    kind = EventRow
+    record_type = EventRow
 
     def page_of(self, job_id: str, *, after: str | None, limit: int) -> Page[EventRow]:
         """One page of a job's events, newest first."""
         return self.page([tables.events.c.job_id == job_id], after=after, limit=limit)
+
+    def append_message(self, job_id: str, message: str, *, level: str = "info") -> None:
+        """Add an event of the server itself to a job."""
+        self.add(
+            EventRow(
+                id=new_id("ftevent-"), job_id=job_id, created_at=now(), level=level, type="message", message=message
+            )
+        )
 
 
 class CheckpointRepository(Repository[CheckpointRow]):
     """The checkpoints table."""
 
     table = tables.checkpoints
-    kind = CheckpointRow
+    record_type = CheckpointRow
 
     def page_of(self, job_id: str, *, after: str | None, limit: int) -> Page[CheckpointRow]:
         """One page of a job's kept checkpoints, highest step first."""
@@ -351,15 +355,9 @@ class CheckpointRepository(Repository[CheckpointRow]):
 
     def by_model(self, name: str) -> CheckpointRow | None:
         """A kept checkpoint by the name that it answers to."""
-        return self.one(tables.checkpoints.c.model_name == name, tables.checkpoints.c.removed.is_(False))
+        return self.first(tables.checkpoints.c.model_name == name, tables.checkpoints.c.removed.is_(False))
 
     def remove(self, checkpoint_id: str) -> None:
         """Note that a checkpoint's files are not kept any more."""
         query = update(tables.checkpoints).where(tables.checkpoints.c.id == checkpoint_id)
         self.conn.execute(query.values(removed=True))
-
-
-def append_event(tx: Transaction, job_id: str, message: str, *, level: str = "info") -> None:
-    """Add an event of the server's own to a job."""
-    row = EventRow(id=new_id("ftevent-"), job_id=job_id, created_at=now(), level=level, type="message", message=message)
-    tx.events.add(row)

@@ -35,7 +35,7 @@ class UploadRow:
     status: str
     created_at: int
     expires_at: int
-    file_seconds: int | None = None
+    file_expires_after: int | None = None
     """How long the finished file shall live, in seconds; ``None`` for ever."""
     file_id: str | None = None
     seq: int = 0
@@ -70,18 +70,16 @@ class JobRow:
     validation_file: str | None
     suffix: str | None
     seed: int
-    asked: dict[str, Any]
-    resolved: dict[str, Any] | None = None
+    requested_hyperparameters: dict[str, Any]
+    resolved_hyperparameters: dict[str, Any] | None = None
     integrations: list[dict[str, Any]] | None = None
-    pairs: dict[str, str] | None = None
-    """The job's metadata."""
-    grader: dict[str, Any] | None = None
+    user_metadata: dict[str, str] | None = None
     status: str = "validating_files"
-    wanted: str = "run"
+    desired_state: str = "run"
     """``run``, ``pause`` or ``cancel``: what the owner asked for last."""
-    checked: bool = False
+    validated: bool = False
     """True once the files have passed."""
-    holds: bool = False
+    has_trainer: bool = False
     """True from before a trainer is started until it is known to be gone."""
     attempts: int = 0
     """Starts in a row that ended without a new step."""
@@ -148,7 +146,7 @@ class CompletionRow:
     owner: str
     model: str
     created_at: int
-    pairs: dict[str, str]
+    user_metadata: dict[str, str]
     body: dict[str, Any]
     seq: int = 0
 

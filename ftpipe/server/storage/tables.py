@@ -49,7 +49,7 @@ uploads = Table(
     Column("status", String, nullable=False),
     Column("created_at", Integer, nullable=False),
     Column("expires_at", Integer, nullable=False),
-    Column("file_seconds", Integer),
+    Column("file_expires_after", Integer),
     Column("file_id", String),
     sqlite_autoincrement=True,
 )
@@ -80,15 +80,14 @@ jobs = Table(
     Column("validation_file", String),
     Column("suffix", Text),
     Column("seed", Integer, nullable=False),
-    Column("asked", JSON, nullable=False),
-    Column("resolved", JSON),
+    Column("requested_hyperparameters", JSON, nullable=False),
+    Column("resolved_hyperparameters", JSON),
     Column("integrations", JSON),
-    Column("pairs", JSON),
-    Column("grader", JSON),
+    Column("user_metadata", JSON),
     Column("status", String, nullable=False, index=True),
-    Column("wanted", String, nullable=False),
-    Column("checked", Boolean, nullable=False),
-    Column("holds", Boolean, nullable=False),
+    Column("desired_state", String, nullable=False),
+    Column("validated", Boolean, nullable=False),
+    Column("has_trainer", Boolean, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("attempt_step", Integer, nullable=False),
     Column("events_offset", Integer, nullable=False),
@@ -104,13 +103,13 @@ jobs = Table(
     sqlite_autoincrement=True,
 )
 
-job_pairs = Table(
-    "job_pairs",
+job_metadata = Table(
+    "job_metadata",
     metadata,
     Column("job_id", String, ForeignKey("jobs.id"), primary_key=True),
     Column("key", String, primary_key=True),
     Column("value", Text, nullable=False),
-    Index("job_pairs_by_value", "key", "value"),
+    Index("job_metadata_by_value", "key", "value"),
 )
 
 events = Table(
@@ -162,7 +161,7 @@ completions = Table(
     Column("owner", String, nullable=False),
     Column("model", Text, nullable=False),
     Column("created_at", Integer, nullable=False),
-    Column("pairs", JSON, nullable=False),
+    Column("user_metadata", JSON, nullable=False),
     Column("body", JSON, nullable=False),
     sqlite_autoincrement=True,
 )

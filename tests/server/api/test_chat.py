@@ -112,8 +112,8 @@ def test_what_cannot_be_honoured_is_refused_by_name(client: TestClient, changes:
 
 
 def test_an_unknown_model_is_not_found(make_client: MakeClient) -> None:
-    """Also an OpenAI name, where stand-ins are off."""
-    client = make_client(bases=FakeBases(stand_ins=False))
+    """Also an OpenAI name, where substitute models are off."""
+    client = make_client(bases=FakeBases(substitutes=False))
     for name in ("gpt-4o-mini", "ft:x:local::12345678", "x/../y"):
         assert ask(client, model=name)["error"]["code"] == "model_not_found"
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from starlette.testclient import TestClient
 
-from ftpipe.server.model_resolver import LocalBaseModels, tuned_name
+from ftpipe.server.model_resolver import LocalBaseModels, tuned_model_name
 from tests.server.conftest import MakeClient, create_job, wait_for
 from tests.server.fakes import TINY, FakeBases
 
 
-def test_bases_stand_ins_and_tuned_models_are_listed(client: TestClient) -> None:
+def test_models_list_has_bases_substitutes_and_tuned(client: TestClient) -> None:
     """What can be asked for can be seen."""
     done = wait_for(client, create_job(client)["id"], "succeeded")
     names = [model["id"] for model in client.get("/v1/models").json()["data"]]
@@ -43,9 +43,9 @@ def test_a_checkpoint_is_deleted_without_its_model(client: TestClient, tmp_path:
     assert client.get(f"/v1/models/{model}").status_code == 200
 
 
-def test_without_stand_ins_an_openai_name_cannot_be_trained(make_client: MakeClient) -> None:
+def test_job_without_substitutes_refuses_openai_name(make_client: MakeClient) -> None:
     """The answer has the service's code."""
-    client = make_client(bases=FakeBases(stand_ins=False))
+    client = make_client(bases=FakeBases(substitutes=False))
     answer = client.post("/v1/fine_tuning/jobs", json={"model": "gpt-4o-mini", "training_file": "file-x"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "model_not_available")
 
@@ -58,14 +58,14 @@ def test_limits_are_told_by_model(make_client: MakeClient) -> None:
 
 def test_a_tuned_name_is_one_plain_word() -> None:
     """Slashes and colons of the base, and odd characters of the suffix, cannot break it."""
-    assert tuned_name("org/name", "My Bot!", "ftjob-0123456789") == "ft:org--name:local:my-bot:23456789"
-    assert tuned_name("gpt-4o", None, "ftjob-0123456789") == "ft:gpt-4o:local::23456789"
+    assert tuned_model_name("org/name", "My Bot!", "ftjob-0123456789") == "ft:org--name:local:my-bot:23456789"
+    assert tuned_model_name("gpt-4o", None, "ftjob-0123456789") == "ft:gpt-4o:local::23456789"
 
 
 def test_names_that_no_file_system_takes_are_unknown(tmp_path: Path) -> None:
     """Too long a name is an unknown one, not a fault."""
-    bases = LocalBaseModels(tmp_path, stand_ins=True)
-    assert not bases.known("a" * 1000)
-    assert not bases.known("/nowhere/" + "b" * 500)
-    assert bases.known(TINY)
-    assert bases.stand_in("gpt-4o-mini") == TINY
+    bases = LocalBaseModels(tmp_path, substitutes=True)
+    assert not bases.is_known("a" * 1000)
+    assert not bases.is_known("/nowhere/" + "b" * 500)
+    assert bases.is_known(TINY)
+    assert bases.substitute_for("gpt-4o-mini") == TINY

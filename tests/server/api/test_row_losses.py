@@ -42,7 +42,9 @@ def endpoint(tmp_path: Path) -> Iterator[Provider]:
     """A server that listens, with a real, tiny model, and the client's side of it."""
     save_base(tmp_path / "models" / TINY)
     settings = ServeSettings(data_dir=tmp_path / "data", models_dir=tmp_path / "models")
-    config = uvicorn.Config(create_app(settings, ServerOverrides(bases=FakeBases())), log_config=None, lifespan="on")
+    config = uvicorn.Config(
+        create_app(settings, ServerOverrides(base_models=FakeBases())), log_config=None, lifespan="on"
+    )
     server = uvicorn.Server(config)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
@@ -98,12 +100,13 @@ def test_whoever_goes_away_ends_the_process(tmp_path: Path) -> None:
     """A second file has to wait meanwhile; afterwards it is its turn (its fault is named), and no copy stays."""
     save_base(tmp_path / "models" / TINY)
     house = build_context(
-        ServeSettings(data_dir=tmp_path / "data", models_dir=tmp_path / "models"), ServerOverrides(bases=FakeBases())
+        ServeSettings(data_dir=tmp_path / "data", models_dir=tmp_path / "models"),
+        ServerOverrides(base_models=FakeBases()),
     )
     losses = RowLossesApi(house)
 
     def call(content: bytes) -> Any:
-        sent = house.layout.incoming / "sent"
+        sent = house.data_dir.incoming / "sent"
         sent.write_bytes(content)
         return losses.score(
             ApiRequest("local", body={"models": NAMES}, file=ReceivedUpload(sent, "train.jsonl", 1, ""))
@@ -117,5 +120,5 @@ def test_whoever_goes_away_ends_the_process(tmp_path: Path) -> None:
     with pytest.raises(ApiError, match="line 3") as refused:
         call(lines(2) + b'{"messages": [{"role": "user", "content": "hi"}]}\n')
     assert (refused.value.status, refused.value.body["error"]["param"]) == (400, "file")
-    assert [path.name for path in house.layout.incoming.iterdir()] == []
+    assert [path.name for path in house.data_dir.incoming.iterdir()] == []
     house.close()

@@ -70,16 +70,16 @@ class Seeder:
 
     def _jobs(self, tx: Transaction) -> None:
         # Its trainer takes an hour for the first step, so the job stays running through all tests.
-        running = replace(_job(JOB), asked={"n_epochs": 1, "fake_seconds": 3600})
+        running = replace(_job(JOB), requested_hyperparameters={"n_epochs": 1, "fake_seconds": 3600})
         self.layout.job(JOB).mkdir(exist_ok=True)
         done: dict[str, Any] = {
             "status": "succeeded",
-            "wanted": "run",
-            "holds": False,
+            "desired_state": "run",
+            "has_trainer": False,
             "final_step": 1,
             "finished_at": NOW,
         }
-        tx.jobs.create(replace(running, id=CURSOR, model_name="ft:x", status="failed", holds=False))
+        tx.jobs.create(replace(running, id=CURSOR, model_name="ft:x", status="failed", has_trainer=False))
         tx.jobs.create(running)
         for place, name in enumerate((JOB, SHARED, DELETED)):
             tx.jobs.create(replace(_job(f"done{place}"), model_name=name, fine_tuned_model=name, **done))
@@ -110,10 +110,10 @@ def _job(job_id: str) -> JobRow:
         validation_file=None,
         suffix=None,
         seed=1,
-        asked={"n_epochs": "auto", "batch_size": "auto", "learning_rate_multiplier": "auto"},
+        requested_hyperparameters={"n_epochs": "auto", "batch_size": "auto", "learning_rate_multiplier": "auto"},
         status="running",
-        checked=True,
-        holds=True,
+        validated=True,
+        has_trainer=True,
     )
 
 
