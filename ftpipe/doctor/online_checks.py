@@ -137,7 +137,7 @@ def base(provider: Provider, model: str, today: date) -> CheckResult:
         told = provider.models.shutdown_date(model)
     except FtpipeError:
         told = None
-    day = told or provider.profile.models_end
+    day = told or provider.profile.models_shutdown_date
     if not day:
         return CheckResult(name, "ok", f"{model}: no last day is known")
     left = (date.fromisoformat(day) - today).days

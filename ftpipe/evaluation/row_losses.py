@@ -59,7 +59,7 @@ def rank(
         RequestRefusedError: The rows or the models will not do.
     """
     profile = provider.profile
-    if not profile.tells_losses:
+    if not profile.has_row_losses:
         raise UsageError(
             f"{profile.title or profile.name} tells no losses row by row",
             "only ftpipe's own endpoint does: train the same data with --provider local and rank with that model",

@@ -23,5 +23,5 @@ class PipelineObserver:
     def on_metric(self, metric: Metric) -> None:
         """New metrics of the job."""
 
-    def on_notice(self, text: str) -> None:
+    def on_status(self, text: str) -> None:
         """Something that a person should know."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def prepare(
-    spec: RunSpec, *, target: str, prices: PriceTable | None = None, watcher: PipelineObserver | None = None
+    spec: RunSpec, *, target: str, prices: PriceTable | None = None, observer: PipelineObserver | None = None
 ) -> Report:
     """Validate and count what a run was asked to train on; nothing is sent.
 
@@ -34,7 +34,7 @@ def prepare(
         spec: What is asked for.
         target: Whose rules apply: ``openai``, ``azure``, ``nebius`` or ``local``.
         prices: The price table; the package's own where not given.
-        watcher: Hears the progress in bytes.
+        observer: Hears the progress in bytes.
 
     Raises:
         DatasetError: The file cannot be read as a dataset at all; findings are in the report, not raised.
@@ -42,7 +42,7 @@ def prepare(
     from ftpipe.stages.count import count
     from ftpipe.stages.validate import validate
 
-    heard, epochs = watcher or PipelineObserver(), spec.hyperparameters.n_epochs
+    heard, epochs = observer or PipelineObserver(), spec.hyperparameters.n_epochs
     heard.on_stage("validate")
     report = validate(
         spec.data,
@@ -77,7 +77,7 @@ class Pipeline:
     Args:
         provider: The endpoint, from ``open_provider``.
         registry: The memory, from ``open_registry``.
-        watcher: Hears what happens.
+        observer: Hears what happens.
         sleep: Waits.
         clock: UTC Unix seconds.
     """
@@ -87,15 +87,15 @@ class Pipeline:
         *,
         provider: Provider,
         registry: Registry,
-        watcher: PipelineObserver | None = None,
+        observer: PipelineObserver | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.provider = provider
         self.registry = registry
-        self.watcher = watcher or PipelineObserver()
+        self.observer = observer or PipelineObserver()
         self.sleep, self._clock = sleep, clock
-        provider.on_retry(lambda text: self.watcher.on_notice(text))
+        provider.on_retry(lambda text: self.observer.on_status(text))
 
     def prepare(self, spec: RunSpec, *, prices: PriceTable | None = None) -> Report:
         """Validate and count; nothing is sent.
@@ -103,7 +103,7 @@ class Pipeline:
         Raises:
             DatasetError: The file cannot be read as a dataset at all; findings are in the report, not raised.
         """
-        return prepare(spec, target=self.provider.profile.target, prices=prices, watcher=self.watcher)
+        return prepare(spec, target=self.provider.profile.target, prices=prices, observer=self.observer)
 
     def start(self, spec: RunSpec, report: Report, *, again: bool = False, max_cost: float | None = None) -> Run:
         """Remember a run; the same data and parameters at the same endpoint are the same run.
@@ -173,7 +173,7 @@ class Pipeline:
         if not wait:
             return run
         run = self._until_finished(run, timeout)
-        self.watcher.on_stage("register")
+        self.observer.on_stage("register")
         return self._finish(run)
 
     def resume(self, run_id: str | None = None, *, wait: bool = True, timeout: float | None = None) -> Run:
@@ -219,7 +219,7 @@ class Pipeline:
     def _until_created(self, run: Run) -> Run:
         if run.job is not None:
             return run
-        notice = self.watcher.on_notice
+        notice = self.observer.on_status
         with self.registry.exclusive(
             run.id, on_wait=lambda: notice(f"another ftpipe is starting {run.id}; waiting for it")
         ):
@@ -235,7 +235,7 @@ class Pipeline:
                 raise
 
     def _upload(self, run: Run) -> Run:
-        self.watcher.on_stage("upload")
+        self.observer.on_stage("upload")
         if run.dataset is None:
             raise LocalStateError(f"{run.id} has no dataset", "`ftpipe train` with the data starts anew")
         validation = self._upload_one(run.validation) if run.validation else None
@@ -248,13 +248,13 @@ class Pipeline:
             dataset,
             provider=self.provider,
             memory=self.registry,
-            on_progress=lambda done, total: self.watcher.on_progress("upload", done, total),
+            on_progress=lambda done, total: self.observer.on_progress("upload", done, total),
             sleep=self.sleep,
             clock=self._clock,
         )
 
     def _create(self, run: Run) -> Run:
-        self.watcher.on_stage("create")
+        self.observer.on_stage("create")
         spec = run.spec
         if run.file is None:
             raise LocalStateError(f"{run.id} has no uploaded file", "`ftpipe resume` uploads it")
@@ -278,12 +278,12 @@ class Pipeline:
             estimated_cost=run.cost.expected if run.cost else None,
             sleep=self.sleep,
             clock=self._clock,
-            on_notice=self.watcher.on_notice,
+            on_status=self.observer.on_status,
         )
         return self._save_job(run.model_copy(update={"state": RunState.CREATED, "error": ""}), job)
 
     def _until_finished(self, run: Run, timeout: float | None) -> Run:
-        self.watcher.on_stage("poll")
+        self.observer.on_stage("poll")
         if run.job is None:
             raise UsageError(f"{run.id} has no job yet", "`ftpipe resume` creates it")
         job = poll(
@@ -293,7 +293,7 @@ class Pipeline:
             timeout=timeout,
             on_job=lambda seen: self._seen_if_new(run, seen),
             on_events=lambda events: self._save_events(run, events),
-            on_notice=self.watcher.on_notice,
+            on_status=self.observer.on_status,
             sleep=self.sleep,
         )
         return self._save_job(run, job)
@@ -314,11 +314,11 @@ class Pipeline:
     def _seen_if_new(self, run: Run, job: Job) -> None:
         if job != self.registry.job(job.id):
             self.registry.save_job(job, run_id=run.id)
-        self.watcher.on_job(job)
+        self.observer.on_job(job)
 
     def _save_job(self, run: Run, job: Job) -> Run:
         self.registry.save_job(job, run_id=run.id)
-        self.watcher.on_job(job)
+        self.observer.on_job(job)
         return self.registry.save_run(run.model_copy(update={"job": job}))
 
     def _save_events(self, run: Run, events: list[Event]) -> None:
@@ -326,6 +326,6 @@ class Pipeline:
             return
         self.registry.save_events(run.job, events)
         for event in events:
-            self.watcher.on_event(event)
+            self.observer.on_event(event)
         for metric in metrics_of(events):
-            self.watcher.on_metric(metric)
+            self.observer.on_metric(metric)

@@ -47,7 +47,7 @@ def endpoint_notice(profile: Profile, *, today: date) -> str:
     last, title = profile.last_day_to_create, profile.title or profile.name
     parts = [f"until {last}"] if last and 0 <= (date.fromisoformat(last) - today).days <= CLOSING_DAYS else []
     parts += ["only from organizations that trained there before"] if profile.new_customers is False else []
-    asks = "this is asked before anything is uploaded" if profile.training_probe else "a refusal costs nothing"
+    asks = "this is asked before anything is uploaded" if profile.probe_training else "a refusal costs nothing"
     return f"{title} takes jobs {', and '.join(parts)}; {asks}" if parts else ""
 
 
@@ -61,9 +61,9 @@ def require_supported(profile: Profile, spec: RunSpec, *, today: date) -> None:
     title = profile.title or profile.name
     if spec.method and spec.method not in profile.methods:
         raise UsageError(f"{title} does not train with {spec.method.value}", f"it knows: {', '.join(profile.methods)}")
-    if spec.suffix and len(spec.suffix) > profile.suffix_max:
+    if spec.suffix and len(spec.suffix) > profile.max_suffix_chars:
         raise UsageError(
-            f"the suffix has {len(spec.suffix)} characters; {title} takes {profile.suffix_max}",
+            f"the suffix has {len(spec.suffix)} characters; {title} takes {profile.max_suffix_chars}",
             "choose a shorter --suffix",
         )
     last = profile.last_day_to_create

@@ -101,9 +101,9 @@ class ApiClient:
 
     def read(self, what: str, call: Callable[[openai.OpenAI], object], parse: Callable[[Any], T]) -> T:
         """Make a call that changes nothing; it is repeated after passing faults."""
-        doing = CallContext(what, self.profile, self.base_url)
+        context = CallContext(what, self.profile, self.base_url)
         found = retry_idempotent(
-            lambda: self._again_if_moved(call, parse, doing),
+            lambda: self._again_if_moved(call, parse, context),
             sleep=self._sleep,
             attempts=self._attempts,
             on_retry=self._report_retry,
@@ -139,42 +139,42 @@ class ApiClient:
 
     def stream(self, what: str, call: Callable[[openai.OpenAI], Iterator[T]]) -> Iterator[T]:
         """Make a call whose answer comes in pieces."""
-        doing = CallContext(what, self.profile, self.base_url)
+        context = CallContext(what, self.profile, self.base_url)
         try:
             yield from call(self.client)
         except SDK_ERRORS as exc:
-            raise _without_key(translate(exc, doing), self.client) from exc
+            raise _without_key(translate(exc, context), self.client) from exc
 
     def _again_if_moved(
-        self, call: Callable[[openai.OpenAI], object], parse: Callable[[Any], T], doing: CallContext
+        self, call: Callable[[openai.OpenAI], object], parse: Callable[[Any], T], context: CallContext
     ) -> T:
         try:
-            return self._once(call, parse, doing, None)
+            return self._once(call, parse, context, None)
         except ConnectionFailedError:
             if not self._reconnect():
                 raise
             self._client = None
-            return self._once(call, parse, doing, None)
+            return self._once(call, parse, context, None)
 
     def _once(
         self,
         call: Callable[[openai.OpenAI], object],
         parse: Callable[[Any], T],
-        doing: CallContext,
+        context: CallContext,
         seconds: float | None,
     ) -> T:
         client = self.client
         try:
             answer = with_deadline(seconds or self.profile.request_timeout_seconds, lambda: call(client))
         except (*SDK_ERRORS, DeadlineExceededError) as exc:
-            raise _without_key(translate(exc, doing), client) from exc
+            raise _without_key(translate(exc, context), client) from exc
         try:
             return parse(answer)
         except InvalidResponseError as exc:
-            raise invalid_response(exc.message, doing) from exc
+            raise invalid_response(exc.message, context) from exc
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as exc:
             raise invalid_response(
-                f"the answer does not have the shape of the API ({type(exc).__name__})", doing
+                f"the answer does not have the shape of the API ({type(exc).__name__})", context
             ) from exc
 
 

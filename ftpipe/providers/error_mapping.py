@@ -105,52 +105,52 @@ Source: error tables of the API and public run logs, 2026-11.
 """
 
 
-def translate(exc: BaseException, doing: CallContext) -> FtpipeError:
+def translate(exc: BaseException, context: CallContext) -> FtpipeError:
     """Turn an error of the SDK, the transport or the deadline into ftpipe's own."""
     if isinstance(exc, FtpipeError) and not isinstance(exc, DeadlineExceededError):
         return exc
     if isinstance(exc, openai.APIStatusError):
-        return _status_error(exc, doing)
+        return _status_error(exc, context)
     if isinstance(exc, openai.APIConnectionError):
         if isinstance(exc.__cause__, NEVER_SENT):
-            return _never_sent(exc.__cause__, doing)
-        return _lost(f"the connection broke: {_reason(exc)}", doing)
+            return _never_sent(exc.__cause__, context)
+        return _lost(f"the connection broke: {_reason(exc)}", context)
     if isinstance(exc, DeadlineExceededError):
-        return _lost(exc.message, doing)
+        return _lost(exc.message, context)
     if isinstance(exc, httpx2.TransportError):
         return (
-            _never_sent(exc, doing)
+            _never_sent(exc, context)
             if isinstance(exc, NEVER_SENT)
-            else _lost(f"the connection broke: {_reason(exc)}", doing)
+            else _lost(f"the connection broke: {_reason(exc)}", context)
         )
     if isinstance(exc, UNREADABLE):
-        return invalid_response("the answer was not complete JSON", doing)
+        return invalid_response("the answer was not complete JSON", context)
     return ProviderError(
-        f"could not {doing.what}: {type(exc).__name__}: {exc}", "run again with --debug for the whole story"
+        f"could not {context.what}: {type(exc).__name__}: {exc}", "run again with --debug for the whole story"
     )
 
 
-def invalid_response(why: str, doing: CallContext) -> FtpipeError:
+def invalid_response(why: str, context: CallContext) -> FtpipeError:
     """The error for an answer that breaks the protocol; nothing of it may be stored."""
-    if doing.writes:
-        return doing.unknown(why)
+    if context.writes:
+        return context.unknown(why)
     return InvalidResponseError(
-        f"could not {doing.what}: {why}",
-        f"is {doing.base_url} really an OpenAI-compatible endpoint? a proxy's page looks like this too",
+        f"could not {context.what}: {why}",
+        f"is {context.base_url} really an OpenAI-compatible endpoint? a proxy's page looks like this too",
     )
 
 
-def _never_sent(cause: BaseException, doing: CallContext) -> FtpipeError:
-    setting = doing.profile.base_url_env or "base_url"
+def _never_sent(cause: BaseException, context: CallContext) -> FtpipeError:
+    setting = context.profile.base_url_env or "base_url"
     hint = f"is it running? check {setting} and the network, then `ftpipe resume`; nothing was sent"
-    return ConnectionFailedError(f"could not reach {doing.base_url} to {doing.what}: {_reason(cause)}", hint)
+    return ConnectionFailedError(f"could not reach {context.base_url} to {context.what}: {_reason(cause)}", hint)
 
 
-def _lost(why: str, doing: CallContext) -> FtpipeError:
-    if doing.writes:
-        return doing.unknown(why)
+def _lost(why: str, context: CallContext) -> FtpipeError:
+    if context.writes:
+        return context.unknown(why)
     return ConnectionFailedError(
-        f"could not {doing.what} at {doing.base_url}: {why}", "check the network, then `ftpipe resume`"
+        f"could not {context.what} at {context.base_url}: {why}", "check the network, then `ftpipe resume`"
     )
 
 
@@ -159,53 +159,55 @@ def _reason(exc: BaseException) -> str:
     return str(cause) or type(cause).__name__
 
 
-def _status_error(exc: openai.APIStatusError, doing: CallContext) -> FtpipeError:
+def _status_error(exc: openai.APIStatusError, context: CallContext) -> FtpipeError:
     status, code, said = exc.status_code, _code_of(exc), _said(exc)
     error: FtpipeError
     if code in BY_CODE and status != 404:
         kind, what, hint = BY_CODE[code]
-        error = kind(f"{what.format(title=doing.profile.title or doing.base_url)} ({said})", hint)
+        error = kind(f"{what.format(title=context.profile.title or context.base_url)} ({said})", hint)
     elif 300 <= status < 400:
         target = exc.response.headers.get("location", "another address")
         error = RequestRefusedError(
-            f"{doing.base_url} redirects to {target}, and ftpipe does not take a key there",
+            f"{context.base_url} redirects to {target}, and ftpipe does not take a key there",
             "if that is the right endpoint, set it as base_url",
         )
     elif status in (401, 403):
-        error = _auth_error(status, said, doing)
+        error = _auth_error(status, said, context)
     elif status == 429:
         error = RateLimitError(
-            f"{doing.profile.title or doing.base_url} takes no more for now: {said}",
+            f"{context.profile.title or context.base_url} takes no more for now: {said}",
             "too many jobs or requests at once: wait for one to end, then `ftpipe resume`; nothing was created",
         )
     elif status >= 500 or status in UNKNOWN_STATUSES:
-        error = _unknown_status(status, said, doing)
+        error = _unknown_status(status, said, context)
     elif status == 404:
-        error = NotFoundError(f"could not {doing.what}: {said}", "is it an id of this endpoint and this key's project?")
+        error = NotFoundError(
+            f"could not {context.what}: {said}", "is it an id of this endpoint and this key's project?"
+        )
     else:
-        error = RequestRefusedError(f"could not {doing.what}: {said}", _refusal_hint(said))
+        error = RequestRefusedError(f"could not {context.what}: {said}", _refusal_hint(said))
     error.retry_after = _retry_after(exc.response.headers)
     return error
 
 
-def _unknown_status(status: int, said: str, doing: CallContext) -> FtpipeError:
-    if doing.writes:
-        return doing.unknown(f"HTTP {status}: {said}")
+def _unknown_status(status: int, said: str, context: CallContext) -> FtpipeError:
+    if context.writes:
+        return context.unknown(f"HTTP {status}: {said}")
     return ProviderError(
-        f"could not {doing.what}: {doing.base_url} answered HTTP {status}: {said}",
+        f"could not {context.what}: {context.base_url} answered HTTP {status}: {said}",
         "the endpoint has trouble; `ftpipe resume` later goes on from here",
     )
 
 
-def _auth_error(status: int, said: str, doing: CallContext) -> FtpipeError:
-    name = doing.profile.key_env or "the key"
+def _auth_error(status: int, said: str, context: CallContext) -> FtpipeError:
+    name = context.profile.key_env or "the key"
     if status == 401:
         return AuthenticationError(
-            f"{doing.profile.title or doing.base_url} refused the key: {said}",
+            f"{context.profile.title or context.base_url} refused the key: {said}",
             f"set {name} to a key that is valid there, then `ftpipe resume`",
         )
     return AuthenticationError(
-        f"the key may not {doing.what} at {doing.profile.title or doing.base_url}: {said}",
+        f"the key may not {context.what} at {context.profile.title or context.base_url}: {said}",
         f"use a key in {name} with fine-tuning and files permissions of the right project, then `ftpipe resume`",
     )
 

@@ -34,8 +34,8 @@ class CountingFile(io.FileIO):
 class FilesClient:
     """The files of an endpoint."""
 
-    def __init__(self, caller: ApiClient) -> None:
-        self._caller = caller
+    def __init__(self, api: ApiClient) -> None:
+        self._api = api
 
     def upload(self, path: Path, *, filename: str, on_bytes: Callable[[int], None]) -> RemoteFile:
         """Send a whole file in one request."""
@@ -47,7 +47,7 @@ class FilesClient:
                 f"cannot read {path}: {exc.strerror}", "put the file back and run `ftpipe resume`"
             ) from exc
         with source:
-            return self._caller.write(
+            return self._api.write(
                 f"upload {path.name}",
                 lambda client: client.files.create(file=(filename, source, MIME), purpose=PURPOSE),
                 file_of,
@@ -56,7 +56,7 @@ class FilesClient:
 
     def find(self, *, filename: str, size: int) -> list[RemoteFile]:
         """Files of that name and size, oldest first."""
-        found = self._caller.read(
+        found = self._api.read(
             "list the files",
             lambda client: [file_of(item) for item in client.files.list(purpose=PURPOSE, order="desc", limit=10_000)],
             list,
@@ -66,19 +66,19 @@ class FilesClient:
 
     def get(self, file_id: str) -> RemoteFile:
         """Look at one file."""
-        return self._caller.read(f"look at file {file_id}", lambda client: client.files.retrieve(file_id), file_of)
+        return self._api.read(f"look at file {file_id}", lambda client: client.files.retrieve(file_id), file_of)
 
     def content(self, file_id: str) -> bytes:
         """Read a whole file."""
-        return self._caller.read(f"read file {file_id}", lambda client: client.files.content(file_id).read(), bytes)
+        return self._api.read(f"read file {file_id}", lambda client: client.files.content(file_id).read(), bytes)
 
     def delete(self, file_id: str) -> None:
         """Remove a file."""
-        self._caller.call_once(f"delete file {file_id}", lambda client: client.files.delete(file_id), as_dict)
+        self._api.call_once(f"delete file {file_id}", lambda client: client.files.delete(file_id), as_dict)
 
     def start_upload(self, *, filename: str, size: int) -> RemoteUpload:
         """Begin an upload in parts."""
-        return self._caller.write(
+        return self._api.write(
             f"begin the upload of {filename}",
             lambda client: client.uploads.create(filename=filename, bytes=size, purpose=PURPOSE, mime_type=MIME),
             upload_of,
@@ -86,7 +86,7 @@ class FilesClient:
 
     def add_part(self, upload_id: str, data: bytes) -> str:
         """Send one part; returns its id."""
-        return self._caller.write(
+        return self._api.write(
             "upload a part",
             lambda client: client.uploads.parts.create(upload_id, data=("part", data, "application/octet-stream")),
             lambda answer: checked_id(as_dict(answer), "part"),
@@ -96,7 +96,7 @@ class FilesClient:
     def complete_upload(self, upload_id: str, part_ids: Iterable[str], *, md5: str) -> RemoteUpload:
         """Put the parts together in the order given; ``md5`` is the hexadecimal digest of the whole."""
         ids = list(part_ids)
-        return self._caller.write(
+        return self._api.write(
             "put the parts together",
             lambda client: client.uploads.complete(upload_id, part_ids=ids, md5=md5),
             upload_of,
@@ -105,7 +105,7 @@ class FilesClient:
 
     def cancel_upload(self, upload_id: str) -> None:
         """Drop an upload in parts."""
-        self._caller.call_once("drop the upload", lambda client: client.uploads.cancel(upload_id), upload_of)
+        self._api.call_once("drop the upload", lambda client: client.uploads.cancel(upload_id), upload_of)
 
     def _patience(self, size: int) -> float:
-        return max(self._caller.profile.request_timeout_seconds, size / SLOWEST_BYTES_PER_SECOND)
+        return max(self._api.profile.request_timeout_seconds, size / SLOWEST_BYTES_PER_SECOND)

@@ -33,14 +33,14 @@ LIST_MOST = 2000
 class JobsClient:
     """The jobs of an endpoint."""
 
-    def __init__(self, caller: ApiClient, *, endpoint: str) -> None:
-        self._caller = caller
+    def __init__(self, api: ApiClient, *, endpoint: str) -> None:
+        self._api = api
         self._endpoint = endpoint
 
     def create(self, request: JobRequest, *, key: str) -> Job:
         """Create a job: one POST. ``key`` goes into the metadata and the Idempotency-Key header."""
         body = self.body(request, key=key)
-        job = self._caller.write(
+        job = self._api.write(
             "create the job",
             lambda client: client.fine_tuning.jobs.create(**body, extra_headers={"Idempotency-Key": key}),
             self._job,
@@ -59,11 +59,11 @@ class JobsClient:
             TrainingNotAvailableError: This organization may not create jobs.
             AuthenticationError: The key was refused, or may not create jobs.
         """
-        profile = self._caller.profile
-        if not profile.training_probe or self._caller.base_url.rstrip("/") != profile.base_url.rstrip("/"):
+        profile = self._api.profile
+        if not profile.probe_training or self._api.base_url.rstrip("/") != profile.base_url.rstrip("/"):
             return TrainingAvailability(allowed=None, why="it is only told when a job is created")
         try:
-            job = self._caller.call_once(
+            job = self._api.call_once(
                 "ask whether jobs are taken",
                 lambda client: client.fine_tuning.jobs.create(model=model, training_file=PROBE_FILE),
                 self._job,
@@ -81,7 +81,7 @@ class JobsClient:
 
     def body(self, request: JobRequest, *, key: str) -> dict[str, Any]:
         """The create call's arguments, in the shape that the endpoint's profile asks for; unset stays unset."""
-        profile = self._caller.profile
+        profile = self._api.profile
         body: dict[str, Any] = {"model": request.model, "training_file": request.training_file.id}
         if request.validation_file:
             body["validation_file"] = request.validation_file.id
@@ -104,7 +104,7 @@ class JobsClient:
 
     def recent(self, *, metadata: Mapping[str, str] | None = None, since: int = 0) -> Iterator[Job]:
         """Jobs, newest first, down to ``since``; unfiltered where the endpoint's profile says it cannot filter."""
-        wanted = dict(metadata or {}) if self._caller.profile.metadata_filter else {}
+        wanted = dict(metadata or {}) if self._api.profile.metadata_filter else {}
 
         def call(client: openai.OpenAI) -> list[Job]:
             page = (
@@ -123,29 +123,29 @@ class JobsClient:
                     break  # the list does run backwards in time, which not every host's does
             return found
 
-        return iter(self._caller.read("list the jobs", call, list))
+        return iter(self._api.read("list the jobs", call, list))
 
     def get(self, job_id: str) -> Job:
         """Look at one job."""
-        return self._caller.read(
+        return self._api.read(
             f"look at job {job_id}", lambda client: client.fine_tuning.jobs.retrieve(job_id), self._job
         )
 
     def cancel(self, job_id: str) -> Job:
         """Stop a job for good."""
-        return self._caller.call_once(
+        return self._api.call_once(
             f"cancel job {job_id}", lambda client: client.fine_tuning.jobs.cancel(job_id), self._job
         )
 
     def pause(self, job_id: str) -> Job:
         """Stop a job for a while."""
-        return self._caller.call_once(
+        return self._api.call_once(
             f"pause job {job_id}", lambda client: client.fine_tuning.jobs.pause(job_id), self._job
         )
 
     def resume(self, job_id: str) -> Job:
         """Let a paused job go on."""
-        return self._caller.call_once(
+        return self._api.call_once(
             f"resume job {job_id}", lambda client: client.fine_tuning.jobs.resume(job_id), self._job
         )
 
@@ -165,7 +165,7 @@ class JobsClient:
                 found.append(event)
             return found
 
-        found = self._caller.read(f"read the events of job {job_id}", call, list)
+        found = self._api.read(f"read the events of job {job_id}", call, list)
         fresh = {event.id: event for event in found if event.id not in seen}
         ordered = list(fresh.values())
         if ordered and ordered[0].created_at >= ordered[-1].created_at:
@@ -174,7 +174,7 @@ class JobsClient:
 
     def checkpoints(self, job_id: str) -> list[Checkpoint]:
         """Checkpoints by step."""
-        found = self._caller.read(
+        found = self._api.read(
             f"read the checkpoints of job {job_id}",
             lambda client: [
                 checkpoint_of(item) for item in client.fine_tuning.jobs.checkpoints.list(job_id, limit=100)
@@ -184,7 +184,7 @@ class JobsClient:
         return sorted(found, key=lambda checkpoint: checkpoint.step)
 
     def _job(self, answer: object) -> Job:
-        return job_of(answer, endpoint=self._endpoint, provider=self._caller.profile.name)
+        return job_of(answer, endpoint=self._endpoint, provider=self._api.profile.name)
 
 
 def _newest_first(found: list[Event], event: Event) -> bool:

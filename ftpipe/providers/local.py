@@ -66,10 +66,10 @@ def open_local(
         current[0] = ensure_server(folder, sleep=sleep)
         return True
 
-    caller = ApiClient(
+    api = ApiClient(
         profile, connect, base_url=base_url or "the endpoint on this machine", reconnect=reconnect, sleep=sleep
     )
-    return Provider(profile, caller, endpoint=fixed.rstrip("/") if fixed else f"local:{folder}")
+    return Provider(profile, api, endpoint=fixed.rstrip("/") if fixed else f"local:{folder}")
 
 
 def running_url(folder: Path) -> str | None:

@@ -23,12 +23,12 @@ DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 class ModelsClient:
     """The models of an endpoint."""
 
-    def __init__(self, caller: ApiClient) -> None:
-        self._caller = caller
+    def __init__(self, api: ApiClient) -> None:
+        self._api = api
 
     def names(self) -> list[str]:
         """The models that the key can use, sorted."""
-        return self._caller.read(
+        return self._api.read(
             "list the models",
             lambda client: sorted(checked_id(as_dict(item), "model") for item in client.models.list()),
             list,
@@ -40,7 +40,7 @@ class ModelsClient:
         Source: OpenAI API description, Model.shutdown_date, 2026-08-21.
         """
         try:
-            fields = self._caller.read(f"look at model {model}", lambda client: client.models.retrieve(model), as_dict)
+            fields = self._api.read(f"look at model {model}", lambda client: client.models.retrieve(model), as_dict)
         except NotFoundError:
             return None
         day = fields.get("shutdown_date")
@@ -68,7 +68,7 @@ class ModelsClient:
                 latency_s=time.monotonic() - begun,
             )
 
-        return self._caller.read(f"ask {model}", call, parse)
+        return self._api.read(f"ask {model}", call, parse)
 
     def stream(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[str]:
         """One answer, piece by piece."""
@@ -78,7 +78,7 @@ class ModelsClient:
                 if chunk.choices and chunk.choices[0].delta.content:
                     yield chunk.choices[0].delta.content
 
-        return self._caller.stream(f"ask {model}", call)
+        return self._api.stream(f"ask {model}", call)
 
     def losses(self, path: Path, models: Sequence[str], *, on_rows: Callable[[int, int], None]) -> list[RowLosses]:
         """Loss of every row of a chat file under each of some models of one base; only ftpipe's own server computes it.
@@ -96,13 +96,13 @@ class ModelsClient:
             except openai.NotFoundError as exc:
                 if exc.code != "unknown_url":
                     raise
-                raise _no_losses(self._caller.profile.title or self._caller.base_url) from exc
+                raise _no_losses(self._api.profile.title or self._api.base_url) from exc
             except openai.BadRequestError as exc:
                 raise _not_scored(exc) from exc
             except OSError as exc:
                 raise LocalStateError(f"cannot read {path}: {exc.strerror}", "name a file that can be read") from exc
 
-        for event in self._caller.stream("score the rows", call):
+        for event in self._api.stream("score the rows", call):
             if "total" in event:
                 on_rows(int(event["done"]), int(event["total"]))
             try:

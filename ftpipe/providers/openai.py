@@ -60,8 +60,8 @@ def open_openai(
     scope = "/".join(part for part in (organization, project) if part)
     shown = public(base_url)
     endpoint = shown.rstrip("/") + (f"#{scope}" if scope else "")
-    caller = ApiClient(profile, connect, base_url=shown, sleep=sleep, attempts=attempts)
-    return Provider(profile, caller, endpoint=endpoint)
+    api = ApiClient(profile, connect, base_url=shown, sleep=sleep, attempts=attempts)
+    return Provider(profile, api, endpoint=endpoint)
 
 
 def public(base_url: str) -> str:

@@ -31,11 +31,11 @@ class Profile(Record):
     default_model: str = ""
     last_day_to_create: str | None = None
     """Last day on which jobs can be created, ISO 8601; ``None`` where none is announced."""
-    models_end: str | None = None
+    models_shutdown_date: str | None = None
     """Day on which the tuned models stop answering, ISO 8601, where the endpoint does not say so itself."""
     new_customers: bool | None = None
     """Whether an organization that never trained there may begin; ``None`` where that is not known."""
-    training_probe: bool = False
+    probe_training: bool = False
     """Whether its own ``base_url`` may be asked for a job on a file that does not exist, to hear if jobs are taken."""
     uploads_api: bool = True
     """Whether ``/uploads`` exists for files that are too large for ``/files``."""
@@ -50,17 +50,17 @@ class Profile(Record):
     metadata_stored: bool = True
     metadata_filter: bool = True
     """Whether ``GET /fine_tuning/jobs?metadata[k]=v`` filters."""
-    suffix_max: int = 64
+    max_suffix_chars: int = 64
     list_lag_seconds: float = 90.0
     """How long a job may take to show up in lists; no second POST is made before that has passed."""
     poll_first_seconds: float = 5.0
-    poll_most_seconds: float = 60.0
+    poll_max_seconds: float = 60.0
     request_timeout_seconds: float = 120.0
     """Wall-clock limit of one call; uploads get more, by their size."""
     paid: bool = True
-    tells_losses: bool = False
+    has_row_losses: bool = False
     """Whether it is an ftpipe, which tells the loss of every row."""
-    needs_deployment: str = ""
+    deployment_hint: str = ""
     """What is to be done before the tuned model answers; empty where nothing is."""
 
 

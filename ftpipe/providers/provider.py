@@ -16,7 +16,7 @@ class Provider:
 
     Args:
         profile: How it differs from others.
-        client: Makes its calls.
+        api: Makes its calls.
         endpoint: Fingerprint for which ids are valid: base URL, organization and project, never the key. The default
             is the base URL.
 
@@ -26,19 +26,19 @@ class Provider:
         models: ``/models`` and ``/chat/completions``.
     """
 
-    def __init__(self, profile: Profile, client: ApiClient, *, endpoint: str = "") -> None:
+    def __init__(self, profile: Profile, api: ApiClient, *, endpoint: str = "") -> None:
         self.profile = profile
-        self.endpoint = endpoint or client.base_url.rstrip("/")
-        self.base_url = client.base_url
-        self.files = FilesClient(client)
-        self.jobs = JobsClient(client, endpoint=self.endpoint)
-        self.models = ModelsClient(client)
-        self._client = client
+        self.endpoint = endpoint or api.base_url.rstrip("/")
+        self.base_url = api.base_url
+        self.files = FilesClient(api)
+        self.jobs = JobsClient(api, endpoint=self.endpoint)
+        self.models = ModelsClient(api)
+        self._api = api
 
     def on_retry(self, callback: Callable[[str], None]) -> None:
         """Set what is called when a call has failed and is tried again: once until a call succeeds again."""
-        self._client.on_retry = callback
+        self._api.on_retry = callback
 
     def close(self) -> None:
         """Let go of the connections; the next call makes new ones."""
-        self._client.close()
+        self._api.close()

@@ -34,7 +34,7 @@ def create(
     estimated_cost: float | None = None,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.time,
-    on_notice: Callable[[str], None] = lambda _text: None,
+    on_status: Callable[[str], None] = lambda _text: None,
 ) -> Job:
     """Create a job, or find the one that this key has made before.
 
@@ -47,7 +47,7 @@ def create(
         estimated_cost: For the journal, in the currency of the estimate.
         sleep: Waits between searches.
         clock: UTC Unix seconds.
-        on_notice: Hears what a person should know, for example that an older job was adopted.
+        on_status: Hears what a person should know, for example that an older job was adopted.
 
     Raises:
         OutcomeUnknownError: The call may have been executed and the endpoint's list cannot be read.
@@ -60,14 +60,14 @@ def create(
     found: Job | None = None
     if known is not None and known.state in (OperationState.INTENDED, OperationState.UNKNOWN):
         elapsed = clock() - (known.sent_at or 0.0)
-        found = _reconcile(request, known, provider, journal, sleep, elapsed, on_notice)
+        found = _reconcile(request, known, provider, journal, sleep, elapsed, on_status)
     elif provider.profile.metadata_filter:
-        found = _find_by_key(request, key, provider, on_notice)
+        found = _find_by_key(request, key, provider, on_status)
         if found is not None:
             intend()
     before = () if known or found else _listed_before(request, provider, clock())
     if found is None:
-        found = _post(request, key, provider, journal, partial(intend, before), sleep, on_notice)
+        found = _post(request, key, provider, journal, partial(intend, before), sleep, on_status)
     journal.confirm(key, found.id)
     return _with_request(found, request)
 
@@ -107,7 +107,7 @@ def _post(
     journal: JournalPort,
     intend: Callable[[], Operation],
     sleep: Callable[[float], None],
-    on_notice: Callable[[str], None],
+    on_status: Callable[[str], None],
 ) -> Job:
     """Intent, call, outcome; again only when a search says that the last call was not executed."""
     for attempt in range(MAX_POSTS):
@@ -116,15 +116,15 @@ def _post(
             return provider.jobs.create(request, key=key)
         except OutcomeUnknownError as exc:
             journal.mark_unknown(key, exc.message)
-            on_notice(f"{exc.message}; looking for the job at the endpoint before anything is sent again")
-            found = _reconcile(request, operation, provider, journal, sleep, 0.0, on_notice)
+            on_status(f"{exc.message}; looking for the job at the endpoint before anything is sent again")
+            found = _reconcile(request, operation, provider, journal, sleep, 0.0, on_status)
             if found is not None:
                 return found
             last: FtpipeError = exc
         except ConnectionFailedError as exc:
             journal.reject(key, exc.message)
             if attempt < MAX_POSTS - 1:
-                on_notice(f"{exc.message}; nothing was sent, trying again …")
+                on_status(f"{exc.message}; nothing was sent, trying again …")
             last = exc
         except FtpipeError as exc:
             journal.reject(key, exc.message)
@@ -146,7 +146,7 @@ def _reconcile(
     journal: JournalPort,
     sleep: Callable[[float], None],
     elapsed: float,
-    on_notice: Callable[[str], None],
+    on_status: Callable[[str], None],
 ) -> Job | None:
     """Search the endpoint for the job of an operation until its lists must show it; ``None`` where it is not there.
 
@@ -168,7 +168,7 @@ def _reconcile(
                 "run `ftpipe resume` when it can be reached; nothing is sent again before that",
             ) from exc
         if matches:
-            return _oldest(matches, on_notice)
+            return _oldest(matches, on_status)
         if left <= 0:
             break
         pause = min(left, lag / MAX_SEARCHES) if look < MAX_SEARCHES - 1 else left
@@ -211,22 +211,22 @@ def _same_model(found: str, asked: str) -> bool:
     return left.startswith(right) or right.startswith(left) or left.endswith(right) or right.endswith(left)
 
 
-def _find_by_key(request: JobRequest, key: str, provider: Provider, on_notice: Callable[[str], None]) -> Job | None:
+def _find_by_key(request: JobRequest, key: str, provider: Provider, on_status: Callable[[str], None]) -> Job | None:
     """A job of the same key that this journal does not know: its database was lost, or a colleague ran the same."""
     jobs = [job for job in provider.jobs.recent(metadata={KEY_NAME: key}) if job.metadata.get(KEY_NAME) == key]
     alive = [job for job in jobs if job.status not in ENDED_WITHOUT_MODEL and _same_model(job.model, request.model)]
     if not alive:
         return None
-    job = _oldest(alive, on_notice)
-    on_notice(f"{job.id} was created from the same data with the same parameters; it is used, and nothing new is paid")
+    job = _oldest(alive, on_status)
+    on_status(f"{job.id} was created from the same data with the same parameters; it is used, and nothing new is paid")
     return job
 
 
-def _oldest(jobs: list[Job], on_notice: Callable[[str], None]) -> Job:
+def _oldest(jobs: list[Job], on_status: Callable[[str], None]) -> Job:
     """The oldest of several; the rest is named, since each of them is paid."""
     ordered = sorted(jobs, key=lambda job: (job.created_at, job.id))
     for job in ordered[1:]:
-        on_notice(f"{job.id} is a second job of the same request: `ftpipe jobs cancel {job.id}` stops it")
+        on_status(f"{job.id} is a second job of the same request: `ftpipe jobs cancel {job.id}` stops it")
     return ordered[0]
 
 

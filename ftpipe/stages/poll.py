@@ -34,7 +34,7 @@ def poll(
     timeout: float | None = None,
     on_job: Callable[[Job], None] = lambda _job: None,
     on_events: Callable[[list[Event]], None] = lambda _events: None,
-    on_notice: Callable[[str], None] = lambda _text: None,
+    on_status: Callable[[str], None] = lambda _text: None,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Job:
@@ -47,7 +47,7 @@ def poll(
         timeout: Seconds of wall-clock time to wait at most; ``None`` waits until the end.
         on_job: Hears the job after each look.
         on_events: Hears new events, oldest first.
-        on_notice: Hears what a person should know.
+        on_status: Hears what a person should know.
         sleep: Waits.
         clock: Monotonic seconds.
 
@@ -60,7 +60,7 @@ def poll(
         NotFoundError: The endpoint does not know the job any more.
     """
     profile = provider.profile
-    watch = _JobPoller(job, provider, set(known_events), on_job, on_events, on_notice, clock)
+    watch = _JobPoller(job, provider, set(known_events), on_job, on_events, on_status, clock)
     deadline = clock() + timeout if timeout is not None else math.inf
     finished = poll_until(
         watch.look,
@@ -68,7 +68,7 @@ def poll(
         retry_on=_is_network,
         seconds_left=lambda: deadline - clock(),
         first_wait=profile.poll_first_seconds,
-        max_wait=profile.poll_most_seconds,
+        max_wait=profile.poll_max_seconds,
         max_pause=MAX_PAUSE_SECONDS,
         sleep=sleep,
         on_retry=watch.report_error,
@@ -91,7 +91,7 @@ class _JobPoller:
         known: set[str],
         on_job: Callable[[Job], None],
         on_events: Callable[[list[Event]], None],
-        on_notice: Callable[[str], None],
+        on_status: Callable[[str], None],
         clock: Callable[[], float],
     ) -> None:
         self.job = job
@@ -99,7 +99,7 @@ class _JobPoller:
         self._known = known
         self._on_job = on_job
         self._on_events = on_events
-        self._on_notice = on_notice
+        self._on_notice = on_status
         self._clock = clock
         self._heard_at = clock()
         self._trouble = ""

@@ -129,4 +129,4 @@ def _shutdown_date(job: Job, provider: Provider) -> str | None:
         told = provider.models.shutdown_date(job.model)
     except ProviderError:
         told = None
-    return told or provider.profile.models_end
+    return told or provider.profile.models_shutdown_date

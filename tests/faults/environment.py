@@ -34,7 +34,7 @@ class RecordedEvents(PipelineObserver):
         """A stage began."""
         self.stages.append(name)
 
-    def on_notice(self, text: str) -> None:
+    def on_status(self, text: str) -> None:
         """Something to know."""
         self.notices.append(text)
 
@@ -53,7 +53,7 @@ def provider_at(
         "key_env": "X_API_KEY",
         "list_lag_seconds": 0.2,
         "poll_first_seconds": 0.01,
-        "poll_most_seconds": 0.05,
+        "poll_max_seconds": 0.05,
         "request_timeout_seconds": 5.0,
         **profile,
     }
@@ -109,7 +109,7 @@ class FaultEnvironment:
         quick = sleep or self.sleep
         provider = provider_at(self.base_url, key=self.key, sleep=quick, **{**self.profile, **profile})
         self._providers.append(provider)
-        return Pipeline(provider=provider, registry=self.registry, watcher=self.heard, sleep=quick)
+        return Pipeline(provider=provider, registry=self.registry, observer=self.heard, sleep=quick)
 
     def train(self, *, again: bool = False, timeout: float | None = 20, **profile: Any) -> Run:
         """What ``ftpipe train`` does."""

@@ -26,7 +26,7 @@ base_url = "{base_url}"
 key_env = "X_API_KEY"
 list_lag_seconds = 0.1
 poll_first_seconds = 0.01
-poll_most_seconds = 0.02
+poll_max_seconds = 0.02
 uploads_above_bytes = 1000
 part_bytes = 400
 """

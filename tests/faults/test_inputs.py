@@ -39,7 +39,7 @@ SERVER = next(
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "127.0.0.1:9"], ids=["unresolvable", "refused"])
 def test_a_host_that_cannot_be_reached_is_said_at_once_and_tried_again(bench: FaultEnvironment, host: str) -> None:
-    """Row 4: after the first failed attempt the watcher hears it, once; in the end exit 5, and nothing was sent."""
+    """Row 4: after the first failed attempt the observer hears it, once; in the end exit 5, and nothing was sent."""
     bench.base_url = f"http://{host}/v1"
     with pytest.raises(ConnectionFailedError) as caught:
         bench.train()

@@ -140,7 +140,7 @@ def test_a_timeout_is_kept_also_while_pauses_are_long(bench: FaultEnvironment) -
     """Row 14: the last pause before the timeout is cut short."""
     bench.endpoint.statuses = ("queued",)
     with pytest.raises(StillRunningError):
-        bench.train(timeout=2, poll_first_seconds=60.0, poll_most_seconds=60.0)
+        bench.train(timeout=2, poll_first_seconds=60.0, poll_max_seconds=60.0)
     assert max(bench.slept) <= 2
 
 

@@ -78,15 +78,17 @@ class Harness:
         self.spec = spec_of(self.dataset, validation=self.validation)
         self.report = report_of(self.dataset, validation=self.validation)
 
-    def pipeline(self, watcher: PipelineObserver | None = None) -> Pipeline:
+    def pipeline(self, observer: PipelineObserver | None = None) -> Pipeline:
         """A pipeline as a new process would open it."""
         registry = open_registry(self.folder / "registry.db")
         provider = provider_over(self.client, self.clock)
-        return Pipeline(provider=provider, registry=registry, watcher=watcher, sleep=self.clock.sleep, clock=self.clock)
+        return Pipeline(
+            provider=provider, registry=registry, observer=observer, sleep=self.clock.sleep, clock=self.clock
+        )
 
-    def run(self, watcher: PipelineObserver | None = None, **start: bool) -> Run:
+    def run(self, observer: PipelineObserver | None = None, **start: bool) -> Run:
         """Everything from the report to the model."""
-        pipeline = self.pipeline(watcher)
+        pipeline = self.pipeline(observer)
         return pipeline.advance(pipeline.start(self.spec, self.report, **start))
 
 

@@ -49,7 +49,7 @@ class Harness:
             journal=self.registry.journal,
             sleep=self.clock.sleep,
             clock=self.clock,
-            on_notice=self.notices.append,
+            on_status=self.notices.append,
         )
 
     def state(self, key: str = "key-1") -> str:

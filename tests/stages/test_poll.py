@@ -38,7 +38,7 @@ class Harness:
             provider=self.provider,
             timeout=timeout,
             on_events=self.events.extend,
-            on_notice=self.notices.append,
+            on_status=self.notices.append,
             sleep=self.clock.sleep,
             clock=self.clock,
         )

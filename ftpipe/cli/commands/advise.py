@@ -228,7 +228,7 @@ def situation(settings: Settings, known: dict[str, Any], data: dict[str, Any], *
                 "base": base,
                 "tuned": tuned,
                 "today": today,
-                "ends": _end(known.get("ends", profile.models_end)),
+                "ends": _end(known.get("ends", profile.models_shutdown_date)),
             }
         )
     except ValidationError as exc:

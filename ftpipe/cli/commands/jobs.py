@@ -101,7 +101,7 @@ def events(context: CliContext, job: str | None, provider: str | None, follow: b
             provider=endpoint,
             known_events=known,
             on_events=hear,
-            on_notice=context.print_status,
+            on_status=context.print_status,
         )
     context.add(job=name, events=heard)
 

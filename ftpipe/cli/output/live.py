@@ -77,11 +77,11 @@ class PipelineDisplay(PipelineObserver):
         """Remember what was said last; warnings and errors stay on the screen."""
         self.last_event = sanitize_line(event.message, 200)
         if event.level in ("warn", "warning", "error"):
-            self.on_notice(event.message)
+            self.on_status(event.message)
         elif self.context.verbose:
             self.write("·", "dim", self.last_event)
 
-    def on_notice(self, text: str) -> None:
+    def on_status(self, text: str) -> None:
         """Say it."""
         self.write("!", "warning", sanitize_line(text, 400))
 

@@ -27,7 +27,7 @@ def run_with_display(context: CliContext, pipeline: Pipeline, run: Run, *, detac
     context.resume_hint = f"ftpipe resume {run.id}"
     try:
         with make_display(context) as picture:
-            pipeline.watcher = picture
+            pipeline.observer = picture
             run = pipeline.advance(run, wait=not detach, timeout=timeout)
     finally:
         add_run(context, pipeline.registry, pipeline.registry.run(run.id))
@@ -62,8 +62,8 @@ def print_result(context: CliContext, provider: Provider, run: Run, *, begun: fl
 def usage_lines(model: Model, provider: Provider) -> list[str]:
     """The ways to use a model, a line each."""
     lines = [f"on the command line   ftpipe chat {quote(model.id)}"]
-    if provider.profile.needs_deployment:
-        return [*lines, f"before it answers     {provider.profile.needs_deployment}"]
+    if provider.profile.deployment_hint:
+        return [*lines, f"before it answers     {provider.profile.deployment_hint}"]
     if provider.profile.name == "local":
         return [*lines, "any OpenAI client     base_url and key as `ftpipe serve status` shows them"]
     return [*lines, f"any OpenAI client     base_url={provider.profile.base_url or provider.profile.base_url_env}"]

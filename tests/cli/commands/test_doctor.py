@@ -62,7 +62,7 @@ def test_a_provider_in_order_is_told_line_by_line(
 ) -> None:
     """Exit 0; clock, key, jobs, training and base have a line each, and nothing was created."""
     endpoint.seed_job()
-    ran = doctor("--json", training_probe=True)
+    ran = doctor("--json", probe_training=True)
     assert ran.code == 0, ran.err
     found = checks(ran)
     assert set(found) == {"test clock", "test key", "test jobs", "test training", "test base"}
@@ -77,7 +77,7 @@ def test_an_organization_that_may_not_train_is_told_before_anything_is_uploaded(
 ) -> None:
     """Row 17: ✗ with what to do, exit 1."""
     endpoint.always(CREATE, refusal(403, "training_not_available", "see the deprecations page"))
-    ran = doctor(training_probe=True)
+    ran = doctor(probe_training=True)
     assert ran.code == 1
     (line,) = [line for line in ran.out.splitlines() if "test training" in line]
     assert line.startswith("✗")
@@ -87,7 +87,7 @@ def test_an_organization_that_may_not_train_is_told_before_anything_is_uploaded(
 
 def test_training_is_told_before_the_upload_by_train_as_well(tmp_path: Path, endpoint: FaultEndpoint) -> None:
     """Row 17: the pipeline asks first: no file is at the endpoint, no intent in the journal; later it goes on."""
-    bench = FaultEnvironment(tmp_path, endpoint, profile={"training_probe": True})
+    bench = FaultEnvironment(tmp_path, endpoint, profile={"probe_training": True})
     endpoint.script(CREATE, refusal(403, "training_not_available"))
     with pytest.raises(TrainingNotAvailableError):
         bench.train()
@@ -103,10 +103,10 @@ def test_training_is_told_before_the_upload_by_train_as_well(tmp_path: Path, end
     [
         ({}, None, "only told when a job is created"),
         ({"new_customers": False}, None, "only organizations that trained before"),
-        ({"training_probe": True}, refusal(503), "503"),
-        ({"training_probe": True}, refusal(400, None, "this model is unknown"), "model"),
+        ({"probe_training": True}, refusal(503), "503"),
+        ({"probe_training": True}, refusal(400, None, "this model is unknown"), "model"),
         (
-            {"training_probe": True},
+            {"probe_training": True},
             Fault(body=b'{"id": "ftjob-7", "status": "queued"}', executed=False),
             "cancelled at once",
         ),
@@ -124,7 +124,7 @@ def test_what_cannot_be_known_is_said_so(
     assert (found["state"], "not known" in found["text"]) == ("warn", True)
     assert word in found["text"]
     assert endpoint.calls["POST /fine_tuning/jobs/{id}/cancel"] == (word == "cancelled at once")
-    assert endpoint.calls[CREATE] == bool(profile.get("training_probe"))
+    assert endpoint.calls[CREATE] == bool(profile.get("probe_training"))
 
 
 def test_an_address_of_ones_own_is_not_asked_for_a_job(
@@ -132,7 +132,7 @@ def test_an_address_of_ones_own_is_not_asked_for_a_job(
 ) -> None:
     """What stands behind another base URL may not look at the file first."""
     monkeypatch.setenv("X_BASE_URL", endpoint.base_url)
-    ran = doctor("--json", training_probe=True, base_url="https://api.example.com/v1", base_url_env="X_BASE_URL")
+    ran = doctor("--json", probe_training=True, base_url="https://api.example.com/v1", base_url_env="X_BASE_URL")
     assert checks(ran)["test training"]["state"] == "warn"
     assert endpoint.calls[CREATE] == 0
 
@@ -142,7 +142,7 @@ def test_a_last_day_that_is_over_is_known_without_asking(
 ) -> None:
     """The dated table is enough, and the base's end is told too."""
     day = date(2020, 1, 2).isoformat()
-    ran = doctor("--json", training_probe=True, last_day_to_create=day, models_end=day)
+    ran = doctor("--json", probe_training=True, last_day_to_create=day, models_shutdown_date=day)
     assert ran.code == 1
     assert [checks(ran)[f"test {what}"]["state"] for what in ("training", "base")] == ["bad", "bad"]
     assert endpoint.calls[CREATE] == 0
@@ -154,7 +154,7 @@ def test_a_base_near_its_end_is_a_warning(doctor: Callable[..., CommandResult], 
     endpoint.always(
         "GET /models/{id}", Fault(body=f'{{"id": "m", "object": "model", "shutdown_date": "{soon}"}}'.encode())
     )
-    ran = doctor("--json", models_end="2099-01-01")
+    ran = doctor("--json", models_shutdown_date="2099-01-01")
     assert ran.code == 0
     found = checks(ran)["test base"]
     assert (found["state"], soon in found["text"], "the endpoint says" in found["text"]) == ("warn", True, True)
