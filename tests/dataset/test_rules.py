@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpipe.dataset.rules import NOT_CHECKED, all_rules, codes, families, find_rule
+from ftpipe.dataset.rules import NOT_CHECKED, all_rules, codes, find_rule, rule_groups
 from ftpipe.dataset.rules.base import TARGETS, Rule
 from ftpipe.dataset.rules.docs import markdown
 from ftpipe.stages.validate import validate
@@ -156,8 +156,8 @@ def test_every_rule_says_what_why_how_to_mend_it_and_where_it_is_from(rule: Rule
 
 def test_codes_lie_in_their_family_and_have_one_name_each() -> None:
     """The hundreds digit is the family, and no code is used for two rules."""
-    for name, family in families().items():
-        assert all(rule.code.startswith(name) for rule in family.rules)
+    for name, group in rule_groups().items():
+        assert all(rule.code.startswith(name) for rule in group.rules)
     names = {rule.code: rule.name for rule in all_rules()}
     assert all(names[rule.code] == rule.name for rule in all_rules())
     assert len(set(names.values())) == len(codes())

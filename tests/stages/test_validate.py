@@ -104,8 +104,8 @@ def test_records_and_prompts_of_the_validation_file_may_not_stand_in_the_trainin
     report = validate(train, validation=held)
     overlaps = [(f.file, f.line, f.message) for f in report.findings if f.code == "FT703"]
     assert overlaps == [
-        ("held.jsonl", 1, "The same record stands in the training file at line 4."),
-        ("held.jsonl", 2, "The same prompt stands in the training file at line 6."),
+        ("held.jsonl", 1, "The same record is at line 4 of the training file."),
+        ("held.jsonl", 2, "The same prompt is at line 6 of the training file."),
     ]
 
 

@@ -1,4 +1,4 @@
-"""The rule table: every rule of every family, by code."""
+"""The rule table: every rule of every group, by code."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ TOPICS = (
 """Module of each group of codes: FT0 … FT9."""
 
 NOT_CHECKED = {
-    "FT405": ("image-unreachable", "Only asking every host would tell, and nothing is sent anywhere by the checks."),
-    "FT605": ("rft-constant-grader", "A grader belongs to a job and not to a file; the job's own rewards show it."),
+    "FT405": ("image-unreachable", "Only a request to every host could show it, and the checks send nothing anywhere."),
+    "FT605": ("rft-constant-grader", "A grader belongs to a job and not to a file; the rewards of the job show it."),
     "FT811": (
         "language-mix",
-        "Telling languages apart needs a detector of a hundred megabytes, and translations differ.",
+        "Detecting languages needs a model of about 100 MB, and translation datasets mix languages on purpose.",
     ),
-    "FT903": ("moderation", "Only the provider's own moderation decides; its refusal names the lines, or none."),
-    "FT905": ("safety-erosion", "What is harmful is a judgement; lists of words cry wolf and miss what matters."),
+    "FT903": ("moderation", "Only the provider's moderation decides; its error message names the lines, or none."),
+    "FT905": (
+        "safety-erosion",
+        "What is harmful is a matter of judgment; word lists raise false alarms and miss cases.",
+    ),
 }
-"""Codes that other tools or services speak of, and why there is no rule here: code → name and reason."""
+"""Codes that other tools or services use and that have no rule here: code → name and reason."""
 
 
 @cache
-def families() -> dict[str, RuleGroup]:
-    """Family name (``FT0`` … ``FT9``) → its rules and title."""
-    found = {}
-    for digit, topic in enumerate(TOPICS):
-        found[f"FT{digit}"] = import_module(f"ftpipe.dataset.rules.{topic}").FAMILY
-    return found
+def rule_groups() -> dict[str, RuleGroup]:
+    """Prefix of the codes (``FT0`` … ``FT9``) → rules and title of the group."""
+    return {f"FT{digit}": import_module(f"ftpipe.dataset.rules.{topic}").GROUP for digit, topic in enumerate(TOPICS)}
 
 
 @cache
 def all_rules() -> tuple[Rule, ...]:
-    """Every rule, ordered by code; a code that looks at lines and at the whole file stands twice."""
-    rules: Iterable[Rule] = (rule for family in families().values() for rule in family.rules)
+    """Every rule, ordered by code; a code that checks both lines and the whole file is listed twice."""
+    rules: Iterable[Rule] = (rule for group in rule_groups().values() for rule in group.rules)
     return tuple(sorted(rules, key=lambda rule: rule.code))
 
 
@@ -59,6 +59,6 @@ def codes() -> tuple[str, ...]:
 
 @cache
 def find_rule(code: str) -> Rule | None:
-    """The rule of a code or of a name, upper or lower case; ``None`` where there is none."""
+    """The rule with a code or name, in upper or lower case; ``None`` if there is none."""
     word = code.strip()
     return next((rule for rule in all_rules() if word.upper() == rule.code or word.lower() == rule.name), None)

@@ -1,4 +1,4 @@
-"""What a rule is: a small function with a code, a name, a severity for each target, an origin and its evidence."""
+"""The types of a rule: a check function with a code, a name, and a severity for each target."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALL_FORMATS = frozenset({"chat", "dpo", "rft", "legacy", "unknown"})
 MESSAGE_FORMATS = frozenset({"chat", "dpo", "rft"})
 
 ORIGINS: dict[str, str] = {
-    "R": "the server refuses it",
+    "R": "the server rejects it",
     "D": "outside a documented limit",
     "S": "the server changes the data silently",
     "Q": "quality",
@@ -32,20 +32,20 @@ ORIGINS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One place where a rule fired."""
+    """One fault that a rule reports."""
 
     path: str
-    """JSON path inside the line, empty for the whole line."""
+    """JSON path in the record; empty for the whole line."""
     message: str
     excerpt: str = ""
     line: int | None = None
-    """Only for rules about the whole file that point at a line."""
+    """Only for rules about the whole file that report a line."""
     hint: str = ""
-    """Instead of the rule's own hint."""
+    """Replaces the hint of the rule."""
     level: Level | None = None
-    """Instead of the rule's own severity."""
+    """Replaces the severity of the rule."""
     weight: int = 1
-    """How many findings this one stands for, in the exact counts."""
+    """Number of findings that this one counts for."""
 
 
 Check = Callable[[Any], Iterable[Violation]]
@@ -59,7 +59,7 @@ class Rule:
     name: str
     level: Level
     levels: dict[str, Level]
-    """Targets whose severity is another one."""
+    """Severity for targets that differ from ``level``."""
     origin: Origin
     evidence: Evidence
     scope: Scope
@@ -68,7 +68,7 @@ class Rule:
     formats: frozenset[str] = ALL_FORMATS
     fix: tuple[Literal["safe", "unsafe"], str] | None = None
     mark: str = ""
-    """Names of the prefilters of which one must have marked the row; empty for none."""
+    """Names of prefilters, separated by spaces; one of them must have marked the record. Empty if none is needed."""
 
     def level_for(self, target: str) -> Level:
         """The severity for a target."""
@@ -76,18 +76,18 @@ class Rule:
 
     @property
     def text(self) -> RuleText:
-        """What, why, fix and source, from the docstring of the rule's function."""
+        """Description, reason, fix and source, from the docstring of the check function."""
         return rule_text(self.check)
 
     @property
     def hint(self) -> str:
-        """What to do about a finding."""
+        """How to fix a finding."""
         return self.text.fix
 
 
 @dataclass(frozen=True, slots=True)
 class RuleText:
-    """The words about a rule."""
+    """The documentation of a rule."""
 
     what: str
     why: str
@@ -107,7 +107,7 @@ def rule_text(check: Check) -> RuleText:
 
 
 class RuleGroup:
-    """Collects the rules of one family in the order in which its file defines them."""
+    """Collects the rules of one topic in the order of their definition."""
 
     def __init__(self, title: str) -> None:
         self.title = title
@@ -128,28 +128,28 @@ class RuleGroup:
         mark: str = "",
         **levels: Level,
     ) -> Callable[[Check], Check]:
-        """Enter the decorated function into the table.
+        """Register the decorated check function.
 
         Args:
-            code: ``FTnnn``; never used again for another rule.
-            name: Kebab case.
-            level: Severity, unless ``levels`` names another one for a target.
-            origin: One letter of ``ORIGINS``.
+            code: ``FTnnn``; never reused for another rule.
+            name: In kebab case.
+            level: Severity, unless ``levels`` has another one for the target.
+            origin: A key of ``ORIGINS``.
             evidence: ``observed``, ``documented`` or ``inferred``.
-            scope: What the function is given: ``line`` a ``Line``, ``row`` a ``DatasetRecord``,
+            scope: What the function checks: ``line`` a ``Line``, ``row`` a ``DatasetRecord``,
                 ``long`` an ``OverlongRecord``, ``file`` a ``ScanStatistics``, ``price`` a ``CostQuote``.
-            when: Marks of which the row must have one.
-            formats: Formats of the row (or file) that the rule is for.
-            fix: Kind and note of the automatic fix.
-            mark: Prefilter that must have marked the row.
+            when: Traits of which the record must have one.
+            formats: Formats of the record (or file) to which the rule applies.
+            fix: Kind and description of the automatic fix.
+            mark: Prefilters, separated by spaces, of which one must have marked the record.
             **levels: Severity by target.
         """
 
-        def enter(check: Check) -> Check:
+        def register(check: Check) -> Check:
             self.rules.append(Rule(code, name, level, levels, origin, evidence, scope, check, when, formats, fix, mark))
             return check
 
-        return enter
+        return register
 
 
 _UNPRINTABLE = re.compile(
@@ -158,14 +158,14 @@ _UNPRINTABLE = re.compile(
 
 
 def escape_preview(text: object, limit: int = 60) -> str:
-    """Data made safe to print: control, direction and invisible characters as escapes, cut to ``limit`` characters."""
+    """Data that is safe to print: control, direction and invisible characters are escaped; at most ``limit`` long."""
     raw = text if isinstance(text, str) else repr(text)
     raw = raw if len(raw) <= limit else raw[: limit - 1] + "…"
     return _UNPRINTABLE.sub(lambda m: m.group().encode("unicode_escape", "surrogatepass").decode(), raw)
 
 
 def key_path(base: str, key: str) -> str:
-    """``base.key``, or ``base["odd key"]`` where the key is not a plain word."""
+    """``base.key``, or ``base["odd key"]`` if the key is not a plain word."""
     if re.fullmatch(r"[A-Za-z_][\w-]{0,63}", key):
         return f"{base}.{key}" if base else key
     return f'{base}["{escape_preview(key, 40)}"]'

@@ -15,8 +15,8 @@ from ftpipe.dataset.record_traits import IMAGES
 from ftpipe.dataset.rules.base import RuleGroup, Violation, escape_preview
 from ftpipe.dataset.scan.statistics import ScanStatistics
 
-FAMILY = RuleGroup("Images")
-rule = FAMILY.rule
+GROUP = RuleGroup("Images")
+rule = GROUP.rule
 _FORMATS = frozenset({"chat", "rft"})
 
 MAX_IMAGES = {"openai": 10, "azure": 64}
@@ -30,7 +30,7 @@ _PRIVATE = re.compile(
 
 
 def images(row: DatasetRecord) -> Iterator[tuple[str, str, str]]:
-    """Path, role and URL of every image; an empty URL where there is none."""
+    """Path, role and URL of every image; the URL is empty if there is none."""
     for base, index, message in row.messages():
         content = message.get("content")
         for place, part in enumerate(content if type(content) is list else ()):
@@ -41,54 +41,54 @@ def images(row: DatasetRecord) -> Iterator[tuple[str, str, str]]:
                 yield path, str(message.get("role")), url if type(url) is str else ""
 
 
-@rule("FT401", "image-in-assistant", "error", "D", "documented", when=IMAGES, formats=_FORMATS)
-def image_in_assistant(row: DatasetRecord) -> Iterator[Violation]:
-    """An image stands in a message that is not the user's.
+@rule("FT401", "image-outside-user-message", "error", "D", "documented", when=IMAGES, formats=_FORMATS)
+def image_outside_user_message(row: DatasetRecord) -> Iterator[Violation]:
+    """An image is in a message that is not from the user.
 
-    Why: Only user messages may hold images.
+    Why: Only user messages can contain images.
     Fix: Move the image to the user's message.
     Source: OpenAI vision fine-tuning guide, 2026-07-15.
     """
     for path, role, _ in images(row):
         if role != "user":
-            yield Violation(path, f"A {escape_preview(role, 20)} message holds an image.")
+            yield Violation(path, f"A {escape_preview(role, 20)} message contains an image.")
 
 
 @rule("FT402", "too-many-images", "error", "D", "documented", when=IMAGES, formats=_FORMATS, nebius="off", local="off")
 def too_many_images(row: DatasetRecord) -> Iterator[Violation]:
-    """An example has more images than the target takes.
+    """An example has more images than the target accepts.
 
-    Why: The service refuses the example.
-    Fix: Split the example, or leave images out.
-    Source: OpenAI vision fine-tuning guide, 2026-07-15 (10); for Azure second-hand (64).
+    Why: The service rejects the example.
+    Fix: Split the example, or remove images.
+    Source: OpenAI vision fine-tuning guide, 2026-07-15 (10); the Azure limit (64) is second-hand.
     """
     limit = MAX_IMAGES.get(row.file.target)
     number = sum(1 for _ in images(row))
     if limit and number > limit:
-        yield Violation("messages", f"The example has {number} images; {row.file.target} takes {limit}.")
+        yield Violation("messages", f"The example has {number} images; {row.file.target} accepts at most {limit}.")
 
 
 @rule("FT403", "image-too-large", "error", "S", "documented", when=IMAGES, formats=_FORMATS)
 def image_too_large(row: DatasetRecord) -> Iterator[Violation]:
     """An embedded image is larger than 10 MB.
 
-    Why: The service skips it silently.
-    Fix: Scale it down; more than 2048 pixels are not used anyway.
+    Why: The service skips it without an error.
+    Fix: Scale it down; the service uses at most 2048 pixels anyway.
     Source: OpenAI vision fine-tuning guide, 2026-07-15.
     """
     for path, _, url in images(row):
         body = url.partition(",")[2] if url.startswith("data:") else ""
         size = len(body) * 3 // 4
         if size > MAX_IMAGE_BYTES:
-            yield Violation(f"{path}.url", f"The image has {size / 1024 / 1024:.1f} MB; 10 MB are the limit.")
+            yield Violation(f"{path}.url", f"The image has {size / 1024 / 1024:.1f} MB; the limit is 10 MB.")
 
 
-@rule("FT404", "image-format", "error", "S", "documented", when=IMAGES, formats=_FORMATS)
-def image_format(row: DatasetRecord) -> Iterator[Violation]:
+@rule("FT404", "unsupported-image-format", "error", "S", "documented", when=IMAGES, formats=_FORMATS)
+def unsupported_image_format(row: DatasetRecord) -> Iterator[Violation]:
     """An embedded image is not JPEG, PNG or WEBP in RGB or RGBA.
 
-    Why: The service skips it silently. The first bytes count, not the declared type.
-    Fix: Save it as RGB JPEG or PNG.
+    Why: The service skips it without an error. The first bytes count, not the declared type.
+    Fix: Save it as an RGB JPEG or PNG.
     Source: OpenAI vision fine-tuning guide, 2026-07-15.
     """
     for path, _, url in images(row):
@@ -115,20 +115,20 @@ def image_format(row: DatasetRecord) -> Iterator[Violation]:
 def too_many_image_examples(stats: ScanStatistics) -> Iterator[Violation]:
     """More than 50,000 examples have images.
 
-    Why: The service refuses the file.
-    Fix: Leave examples out.
+    Why: The service rejects the file.
+    Fix: Remove examples.
     Source: OpenAI vision fine-tuning guide, 2026-07-15.
     """
     if stats.with_images > MAX_IMAGE_EXAMPLES:
-        yield Violation("", f"{stats.with_images:,} examples have images; {MAX_IMAGE_EXAMPLES:,} are the limit.")
+        yield Violation("", f"{stats.with_images:,} examples have images; the limit is {MAX_IMAGE_EXAMPLES:,}.")
 
 
-@rule("FT407", "bad-data-url", "error", "D", "documented", when=IMAGES, formats=_FORMATS)
-def bad_data_url(row: DatasetRecord) -> Iterator[Violation]:
-    """An image's URL is neither http(s) nor a sound base64 data URL.
+@rule("FT407", "invalid-image-url", "error", "D", "documented", when=IMAGES, formats=_FORMATS)
+def invalid_image_url(row: DatasetRecord) -> Iterator[Violation]:
+    """An image URL is neither an http(s) URL nor a valid base64 data URL.
 
-    Why: The service cannot fetch files of your machine, and skips what does not decode.
-    Fix: Use an https link, or data:image/png;base64,… with the type that the bytes have.
+    Why: The service cannot read files on your machine, and skips images that it cannot decode.
+    Fix: Use an https URL, or data:image/png;base64,… with the type that the bytes have.
     Source: OpenAI vision fine-tuning guide, 2026-07-15.
     """
     for path, _, url in images(row):
@@ -136,7 +136,7 @@ def bad_data_url(row: DatasetRecord) -> Iterator[Violation]:
         if scheme in ("http", "https"):
             continue
         fault = (
-            data_url_fault(url)
+            data_url_error(url)
             if scheme == "data"
             else f"the URL '{escape_preview(url, 50)}' is neither http(s) nor data"
         )
@@ -144,8 +144,8 @@ def bad_data_url(row: DatasetRecord) -> Iterator[Violation]:
             yield Violation(f"{path}.url", f"The image cannot be read: {fault}.")
 
 
-def data_url_fault(url: str) -> str:
-    """What is wrong with a data URL; empty for nothing."""
+def data_url_error(url: str) -> str:
+    """What is wrong with a data URL; empty if it is valid."""
     head, comma, body = url.partition(",")
     declared = head[5:].removesuffix(";base64")
     if not comma or not head.endswith(";base64"):
@@ -155,11 +155,15 @@ def data_url_fault(url: str) -> str:
     try:
         base64.b64decode(body, validate=True)
     except (binascii.Error, ValueError):
-        return "the base64 is broken"
+        return "the base64 is invalid"
     kind = read_header(decode_start(url)).kind
     if not kind:
-        return "the bytes are no image"
-    return f"declared {declared}, the bytes are {kind}" if kind != _KINDS[declared] and kind in _KINDS.values() else ""
+        return "the bytes are not an image"
+    return (
+        f"the declared type is {declared}, but the bytes are {kind}"
+        if kind != _KINDS[declared] and kind in _KINDS.values()
+        else ""
+    )
 
 
 @rule(
@@ -174,9 +178,9 @@ def data_url_fault(url: str) -> str:
     local="off",
 )
 def image_may_be_skipped(stats: ScanStatistics) -> Iterator[Violation]:
-    """The file has images; the service drops those that show people, faces, children or CAPTCHAs.
+    """The file has images; the service removes those that show people, faces, children or CAPTCHAs.
 
-    Why: The set shrinks, and nothing says that it did.
+    Why: The training set becomes smaller, and no message says so.
     Fix: Compare the job's trained tokens with the estimate.
     Source: OpenAI vision fine-tuning guide, 2026-07-15.
     """
@@ -186,22 +190,22 @@ def image_may_be_skipped(stats: ScanStatistics) -> Iterator[Violation]:
 
 @rule("FT409", "model-lacks-vision", "error", "D", "documented", when=IMAGES, formats=_FORMATS)
 def model_lacks_vision(row: DatasetRecord) -> Iterator[Violation]:
-    """The base model cannot see images.
+    """The base model does not support images.
 
-    Why: The job is refused.
-    Fix: Choose a base with vision, such as gpt-4o-2024-08-06.
+    Why: The job is rejected.
+    Fix: Choose a base model with vision, such as gpt-4o-2024-08-06.
     Source: OpenAI vision fine-tuning guide, 2026-07-15.
     """
     base = find_base(row.file.model) if row.file.model else None
     if base is not None and base.vision is False:
-        yield Violation("messages", f"The example has an image, and {base.name} reads text only.")
+        yield Violation("messages", f"The example has an image, but {base.name} accepts text only.")
 
 
 @rule("FT410", "private-image-url", "warning", "P", "inferred", when=IMAGES, formats=_FORMATS)
 def private_image_url(row: DatasetRecord) -> Iterator[Violation]:
-    """An image link carries a signature or token, or leads to a private address.
+    """An image URL contains a signature or token, or points to a private address.
 
-    Why: Signed links expire before the job runs, and give away access; private addresses cannot be reached.
+    Why: Signed URLs expire before the job runs, and give others access. Private addresses cannot be reached.
     Fix: Embed the image as a data URL.
     Source: practice.
     """
@@ -213,6 +217,6 @@ def private_image_url(row: DatasetRecord) -> Iterator[Violation]:
         except ValueError:
             host = ""
         if _SIGNED.search(url):
-            yield Violation(f"{path}.url", "The link carries a signature or token.")
+            yield Violation(f"{path}.url", "The URL contains a signature or token.")
         elif _PRIVATE.match(host):
             yield Violation(f"{path}.url", f"The host {escape_preview(host, 60)} is private.")

@@ -11,21 +11,21 @@ from ftpipe.dataset.record_traits import IMAGES
 from ftpipe.dataset.rules.base import RuleGroup, Violation, escape_preview
 from ftpipe.dataset.scan.statistics import ScanStatistics
 
-FAMILY = RuleGroup("Preference pairs")
-rule = FAMILY.rule
+GROUP = RuleGroup("Preference pairs")
+rule = GROUP.rule
 _DPO = frozenset({"dpo"})
 NEAR_IDENTICAL = 0.97
 MIN_PAIRS, LONGER_SHARE = 20, 0.75
 
 
-def pair_of(row: DatasetRecord) -> tuple[str, str] | None:
-    """The texts of the preferred and the other answer; ``None`` where one of them is none."""
-    texts = [answer_text(row.record.get(key)) for key in DPO_KEYS[1:]]
+def output_texts(row: DatasetRecord) -> tuple[str, str] | None:
+    """The texts of the preferred and the other output; ``None`` if one of them has no text."""
+    texts = [output_text(row.record.get(key)) for key in DPO_KEYS[1:]]
     return (texts[0], texts[1]) if texts[0] is not None and texts[1] is not None else None
 
 
-def answer_text(output: Json) -> str | None:
-    """The text of an output list; ``None`` where it has none."""
+def output_text(output: Json) -> str | None:
+    """The text of an output list; ``None`` if it has none."""
     message = output[0] if type(output) is list and output else None
     content = message.get("content") if type(message) is dict else None
     return content if type(content) is str else None
@@ -35,9 +35,9 @@ def answer_text(output: Json) -> str | None:
 def dpo_missing_key(row: DatasetRecord) -> Iterator[Violation]:
     """A preference record lacks ``input``, ``preferred_output`` or ``non_preferred_output``.
 
-    Why: The service answers that the example is missing the key.
+    Why: The service reports that the key is missing from the example.
     Fix: Write {"input": {"messages": […]}, "preferred_output": […], "non_preferred_output": […]}.
-    Source: OpenAI file status texts; DPO guide, 2026-07-15.
+    Source: OpenAI file status messages; DPO guide, 2026-07-15.
     """
     if row.file.format != "dpo":
         return
@@ -45,18 +45,18 @@ def dpo_missing_key(row: DatasetRecord) -> Iterator[Violation]:
     for key in DPO_KEYS:
         if key not in row.record:
             hint = f"Rename {renamed[key]} to {key}." if key in renamed else ""
-            yield Violation(key, f"The key {key} is missing.", hint=hint)
+            yield Violation(key, f"The key '{key}' is missing.", hint=hint)
     source = row.record.get("input")
     if source is not None and (type(source) is not dict or "messages" not in source):
-        yield Violation("input.messages", f"input is {escape_preview(source)}, without messages.")
+        yield Violation("input.messages", f"input is {escape_preview(source)}; it has no messages.")
 
 
 @rule("FT502", "dpo-output-shape", "error", "D", "documented", formats=_DPO)
 def dpo_output_shape(row: DatasetRecord) -> Iterator[Violation]:
     """An output is not exactly one assistant message.
 
-    Why: One turn is compared; the service refuses other shapes.
-    Fix: Put the rest of the dialogue into input, and one assistant message into each output.
+    Why: Only one turn is compared; the service rejects other shapes.
+    Fix: Put the rest of the conversation into input, and one assistant message into each output.
     Source: OpenAI DPO guide, 2026-07-15.
     """
     for key in DPO_KEYS[1:]:
@@ -65,33 +65,37 @@ def dpo_output_shape(row: DatasetRecord) -> Iterator[Violation]:
             continue
         if type(output) is not list or len(output) != 1:
             shape = f"a list of {len(output)} messages" if type(output) is list else escape_preview(output)
-            yield Violation(key, f"{key} is {shape}, not a list of one.")
+            yield Violation(key, f"{key} is {shape}, not a list of one message.")
         elif type(output[0]) is dict and output[0].get("role", "assistant") != "assistant":
-            yield Violation(f"{key}[0].role", f"The output is from '{escape_preview(output[0].get('role'), 20)}'.")
+            yield Violation(
+                f"{key}[0].role", f"The role is '{escape_preview(output[0].get('role'), 20)}', not 'assistant'."
+            )
 
 
-@rule("FT503", "dpo-identical-pair", "error", "Q", "inferred", formats=_DPO, fix=("unsafe", "drop the record"))
+@rule("FT503", "dpo-identical-pair", "error", "Q", "inferred", formats=_DPO, fix=("unsafe", "remove the record"))
 def dpo_identical_pair(row: DatasetRecord) -> Iterator[Violation]:
-    """Both outputs are the same text.
+    """Both outputs have the same text.
 
-    Why: There is nothing to prefer.
-    Fix: Drop the record, or write the worse answer.
+    Why: There is no preference to learn.
+    Fix: Remove the record, or change the output that is not preferred.
     Source: practice.
     """
-    pair = pair_of(row)
+    pair = output_texts(row)
     if pair and pair[0].strip() == pair[1].strip():
-        yield Violation("non_preferred_output[0].content", "Both outputs are equal.", escape_preview(pair[0], 100))
+        yield Violation(
+            "non_preferred_output[0].content", "Both outputs have the same text.", escape_preview(pair[0], 100)
+        )
 
 
-@rule("FT504", "dpo-near-identical", "warning", "Q", "inferred", formats=_DPO)
-def dpo_near_identical(row: DatasetRecord) -> Iterator[Violation]:
-    """Both outputs are more than 97 % alike.
+@rule("FT504", "dpo-near-identical-pair", "warning", "Q", "inferred", formats=_DPO)
+def dpo_near_identical_pair(row: DatasetRecord) -> Iterator[Violation]:
+    """The two outputs are more than 97 % similar.
 
-    Why: The difference is hardly learnt, and length or spelling may be what is.
+    Why: The model hardly learns the difference, or learns only length or spelling.
     Fix: Make the difference that you want to teach clear.
     Source: practice.
     """
-    pair = pair_of(row)
+    pair = output_texts(row)
     if not pair or pair[0].strip() == pair[1].strip():
         return
     shorter, longer = sorted(map(len, pair))
@@ -100,15 +104,15 @@ def dpo_near_identical(row: DatasetRecord) -> Iterator[Violation]:
 
         alike = Indel.normalized_similarity(*pair, score_cutoff=NEAR_IDENTICAL)
         if alike > NEAR_IDENTICAL:
-            yield Violation("non_preferred_output[0].content", f"The outputs are {alike:.1%} alike.")
+            yield Violation("non_preferred_output[0].content", f"The outputs are {alike:.1%} similar.")
 
 
 @rule("FT505", "dpo-length-bias", "warning", "Q", "inferred", scope="file", formats=_DPO)
 def dpo_length_bias(stats: ScanStatistics) -> Iterator[Violation]:
     """The preferred answer is the longer one in more than 75 % of the pairs.
 
-    Why: The model may learn length instead of quality.
-    Fix: Add pairs whose better answer is the shorter one.
+    Why: The model can learn length instead of quality.
+    Fix: Add pairs in which the better answer is the shorter one.
     Source: practice.
     """
     longer, pairs = stats.content.preferred_longer, stats.content.pairs
@@ -118,32 +122,32 @@ def dpo_length_bias(stats: ScanStatistics) -> Iterator[Violation]:
 
 @rule("FT506", "dpo-contradiction", "error", "Q", "inferred", scope="file", formats=_DPO)
 def dpo_contradiction(stats: ScanStatistics) -> Iterator[Violation]:
-    """Two records have one prompt, and prefer each the answer that the other rejects.
+    """Two records have the same prompt, and each prefers the answer that the other rejects.
 
     Why: They cancel each other out.
     Fix: Keep one of them.
     Source: practice.
     """
     for line, other, weight in stats.swapped.with_weights():
-        yield Violation("", f"The pair is the swapped pair of line {other}.", line=line, weight=weight)
+        yield Violation("", f"The pair is the reverse of the pair at line {other}.", line=line, weight=weight)
 
 
 @rule("FT507", "dpo-image", "error", "D", "documented", when=IMAGES, formats=_DPO)
 def dpo_image(_row: DatasetRecord) -> Iterator[Violation]:
-    """A preference record holds an image.
+    """A preference record contains an image.
 
-    Why: DPO is for text only.
-    Fix: Leave the record out.
+    Why: DPO supports text only.
+    Fix: Remove the record.
     Source: OpenAI DPO guide, 2026-07-15.
     """
-    yield Violation("input.messages", "The record holds an image.")
+    yield Violation("input.messages", "The record contains an image.")
 
 
-@rule("FT508", "dpo-prompt-ends-assistant", "warning", "D", "documented", formats=_DPO)
-def dpo_prompt_ends_assistant(row: DatasetRecord) -> Iterator[Violation]:
+@rule("FT508", "dpo-prompt-ends-with-assistant", "warning", "D", "documented", formats=_DPO)
+def dpo_prompt_ends_with_assistant(row: DatasetRecord) -> Iterator[Violation]:
     """The input ends with an assistant message.
 
-    Why: The outputs are the next turn, so the input should end with the user or a tool.
+    Why: The outputs are the next turn, so the input should end with a user or tool message.
     Fix: End the input with the user's message.
     Source: OpenAI DPO guide, 2026-07-15.
     """
@@ -151,4 +155,4 @@ def dpo_prompt_ends_assistant(row: DatasetRecord) -> Iterator[Violation]:
         if base == "input.messages" and type(messages) is list and messages:
             last = messages[-1]
             if type(last) is dict and last.get("role") == "assistant":
-                yield Violation(f"{base}[{len(messages) - 1}].role", "The input ends with the assistant.")
+                yield Violation(f"{base}[{len(messages) - 1}].role", "The input ends with an assistant message.")

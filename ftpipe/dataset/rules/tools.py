@@ -1,4 +1,4 @@
-"""FT3: tools, their definitions, calls and results."""
+"""FT3: tool definitions, tool calls and their results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ftpipe.dataset.scan.statistics import ScanStatistics
 
 
 def definitions(row: DatasetRecord) -> Iterator[tuple[str, Json]]:
-    """Path and function object of every tool definition, old and new style; the object may be anything."""
+    """Path and function object of every tool definition, old and new style; the object can be any JSON value."""
     source, base = (row.record.get("input"), "input.") if row.kind == "dpo" else (row.record, "")
     if type(source) is not dict:
         return
@@ -39,7 +39,7 @@ def calls(row: DatasetRecord) -> Iterator[tuple[str, str, int, Json]]:
             yield f"{base}[{index}].tool_calls[{place}]", base, index, call
 
 
-def functions_called(row: DatasetRecord) -> Iterator[tuple[str, dict[str, Any]]]:
+def called_functions(row: DatasetRecord) -> Iterator[tuple[str, dict[str, Any]]]:
     """Path and function object of every call, old and new style."""
     for path, _, _, call in calls(row):
         if type(call) is dict and type(call.get("function")) is dict:
@@ -50,8 +50,8 @@ def functions_called(row: DatasetRecord) -> Iterator[tuple[str, dict[str, Any]]]
 
 
 @lru_cache(maxsize=512)
-def schema_fault(schema: bytes) -> str:
-    """What is wrong with a JSON Schema, empty for nothing."""
+def schema_error(schema: bytes) -> str:
+    """What is wrong with a JSON Schema; empty if it is valid."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
 
@@ -63,32 +63,32 @@ def schema_fault(schema: bytes) -> str:
 
 
 @lru_cache(maxsize=512)
-def validator_of(schema: bytes) -> Any:  # noqa: ANN401  # jsonschema's validators have no common public type
-    """A validator for a schema that has no fault."""
+def schema_validator(schema: bytes) -> Any:  # noqa: ANN401  # jsonschema's validators have no common public type
+    """A validator for a valid schema."""
     from jsonschema import Draft202012Validator
 
     return Draft202012Validator(orjson.loads(schema))
 
 
-def read_arguments(text: object) -> Json:
-    """The arguments of a call, parsed; ``None`` for what is no JSON."""
+def parse_arguments(text: object) -> Json:
+    """The parsed arguments of a call; ``None`` if they are not JSON."""
     try:
         return orjson.loads(text) if type(text) is str else None
     except orjson.JSONDecodeError:
         return None
 
 
-FAMILY = RuleGroup("Tools")
-rule = FAMILY.rule
+GROUP = RuleGroup("Tools")
+rule = GROUP.rule
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-@rule("FT301", "bad-tool-schema", "error", "D", "documented", when=TOOLS, formats=MESSAGE_FORMATS)
-def bad_tool_schema(row: DatasetRecord) -> Iterator[Violation]:
-    """A tool definition has no name, or its parameters are no JSON Schema.
+@rule("FT301", "invalid-tool-schema", "error", "D", "documented", when=TOOLS, formats=MESSAGE_FORMATS)
+def invalid_tool_schema(row: DatasetRecord) -> Iterator[Violation]:
+    """A tool definition has no name, or its parameters are not a valid JSON Schema.
 
-    Why: The service reads the definition before the first example.
+    Why: The service reads the definitions before the first example.
     Fix: Write {"type": "function", "function": {"name": …, "parameters": {"type": "object", "properties": {…}}}}.
     Source: OpenAI API description FunctionObject, 2026-08-21.
     """
@@ -107,60 +107,71 @@ def bad_tool_schema(row: DatasetRecord) -> Iterator[Violation]:
             continue
         if type(parameters) is not dict:
             yield Violation(f"{path}.parameters", f"The parameters are {escape_preview(parameters)}, not an object.")
-        elif fault := schema_fault(canonical_json(parameters)):
-            yield Violation(f"{path}.parameters", f"The parameters are no JSON Schema: {escape_preview(fault, 160)}")
+        elif fault := schema_error(canonical_json(parameters)):
+            yield Violation(
+                f"{path}.parameters", f"The parameters are not a valid JSON Schema: {escape_preview(fault, 160)}"
+            )
 
 
-@rule("FT302", "bad-function-name", "error", "D", "documented", when=TOOLS, formats=MESSAGE_FORMATS)
-def bad_function_name(row: DatasetRecord) -> Iterator[Violation]:
-    """A function's name has other characters than letters, digits, ``_`` and ``-``, or more than 64.
+@rule("FT302", "invalid-function-name", "error", "D", "documented", when=TOOLS, formats=MESSAGE_FORMATS)
+def invalid_function_name(row: DatasetRecord) -> Iterator[Violation]:
+    """A function name is longer than 64 characters, or has characters other than letters, digits, ``_`` and ``-``.
 
-    Why: The API refuses it.
+    Why: The API rejects it.
     Fix: Rename the function, in its definition and in every call.
     Source: OpenAI API description FunctionObject, 2026-08-21.
     """
-    places = [*definitions(row), *functions_called(row)]
+    places = [*definitions(row), *called_functions(row)]
     for path, function in places:
         name = function.get("name") if type(function) is dict else None
         if name and not (type(name) is str and _NAME.fullmatch(name)):
-            yield Violation(f"{path}.name", f"The function name is '{escape_preview(name)}'.")
+            yield Violation(f"{path}.name", f"The function name '{escape_preview(name)}' is not allowed.")
 
 
-_DUMP: tuple[Literal["safe"], str] = ("safe", "write an object as a JSON string")
+_DUMP_ARGUMENTS: tuple[Literal["safe"], str] = ("safe", "write an object as a JSON string")
 
 
-@rule("FT303", "arguments-not-json-string", "error", "D", "documented", when=TOOLS, formats=MESSAGE_FORMATS, fix=_DUMP)
+@rule(
+    "FT303",
+    "arguments-not-json-string",
+    "error",
+    "D",
+    "documented",
+    when=TOOLS,
+    formats=MESSAGE_FORMATS,
+    fix=_DUMP_ARGUMENTS,
+)
 def arguments_not_json_string(row: DatasetRecord) -> Iterator[Violation]:
-    """The arguments of a call are no string, or no JSON inside the string.
+    """The arguments of a call are not a string, or the string is not JSON.
 
-    Why: The API defines arguments as a string that holds JSON; the model learns to write what stands there.
+    Why: The API defines arguments as a string that contains JSON. The model learns to write what is in the data.
     Fix: Write json.dumps(arguments).
     Source: OpenAI API description ChatCompletionMessageToolCall, 2026-08-21.
     """
-    for path, function in functions_called(row):
+    for path, function in called_functions(row):
         arguments = function.get("arguments")
         if type(arguments) is not str:
             yield Violation(f"{path}.arguments", f"The arguments are {escape_preview(arguments)}, not a string.")
-        elif arguments.strip() and read_arguments(arguments) is None:
+        elif arguments.strip() and parse_arguments(arguments) is None:
             yield Violation(f"{path}.arguments", "The arguments are not JSON.", escape_preview(arguments, 120))
 
 
-@rule("FT304", "arguments-break-schema", "warning", "Q", "inferred", when=TOOLS, formats=MESSAGE_FORMATS)
-def arguments_break_schema(row: DatasetRecord) -> Iterator[Violation]:
-    """The arguments of a call do not fit the schema of the tool.
+@rule("FT304", "arguments-violate-schema", "warning", "Q", "inferred", when=TOOLS, formats=MESSAGE_FORMATS)
+def arguments_violate_schema(row: DatasetRecord) -> Iterator[Violation]:
+    """The arguments of a call do not match the schema of the tool.
 
-    Why: The model learns calls that your own code will refuse.
-    Fix: Correct the arguments, or the schema.
+    Why: The model learns calls that your own code will reject.
+    Fix: Correct the arguments or the schema.
     Source: practice.
     """
     schemas = {
         f["name"]: f.get("parameters") for _, f in definitions(row) if type(f) is dict and type(f.get("name")) is str
     }
-    for path, function in functions_called(row):
-        schema, value = schemas.get(function.get("name", "")), read_arguments(function.get("arguments"))
-        if type(schema) is not dict or value is None or schema_fault(canonical_json(schema)):
+    for path, function in called_functions(row):
+        schema, value = schemas.get(function.get("name", "")), parse_arguments(function.get("arguments"))
+        if type(schema) is not dict or value is None or schema_error(canonical_json(schema)):
             continue
-        fault = next(iter(validator_of(canonical_json(schema)).iter_errors(value)), None)
+        fault = next(iter(schema_validator(canonical_json(schema)).iter_errors(value)), None)
         if fault is not None:
             where = ".".join(map(str, fault.absolute_path))
             yield Violation(f"{path}.arguments", f"{where + ': ' if where else ''}{escape_preview(fault.message, 160)}")
@@ -168,29 +179,29 @@ def arguments_break_schema(row: DatasetRecord) -> Iterator[Violation]:
 
 @rule("FT305", "unknown-tool", "error", "Q", "inferred", when=TOOLS, formats=MESSAGE_FORMATS)
 def unknown_tool(row: DatasetRecord) -> Iterator[Violation]:
-    """A call names a function that ``tools`` does not define.
+    """A call uses a function that ``tools`` does not define.
 
-    Why: The model learns to call what is not there.
+    Why: The model learns to call functions that do not exist.
     Fix: Add the definition, or correct the name.
     Source: practice.
     """
     known = [f.get("name") for _, f in definitions(row) if type(f) is dict]
-    for path, function in functions_called(row):
+    for path, function in called_functions(row):
         name = function.get("name")
         if type(name) is str and name not in known:
             listed = ", ".join(escape_preview(n, 30) for n in known[:5]) or "nothing"
             level: Level | None = None if known else "warning"
             yield Violation(
-                f"{path}.name", f"'{escape_preview(name, 40)}' is not defined; tools has: {listed}.", level=level
+                f"{path}.name", f"'{escape_preview(name, 40)}' is not defined; tools contains: {listed}.", level=level
             )
 
 
 @rule("FT306", "unmatched-tool-result", "error", "D", "documented", when=TOOLS, formats=MESSAGE_FORMATS)
 def unmatched_tool_result(row: DatasetRecord) -> Iterator[Violation]:
-    """A tool result answers no call, or a call in the middle of the dialogue has no result.
+    """A tool result belongs to no call, or a call in the middle of the conversation has no result.
 
-    Why: The API asks for one result per call, by its id. A dialogue may end with a call.
-    Fix: Give the result the call's id, or add the missing one.
+    Why: The API requires one result per call, matched by id. A conversation can end with a call.
+    Fix: Give the result the id of its call, or add the missing result.
     Source: Portkey error library 10553.
     """
     for base, messages in row.lists:
@@ -208,13 +219,13 @@ def _unmatched(base: str, messages: list[Json]) -> Iterator[Violation]:
         if role == "tool":
             answered = message.get("tool_call_id")
             if type(answered) is not str or answered not in known:
-                state = f"'{escape_preview(answered, 40)}' is no earlier call" if answered else "is missing"
+                state = f"'{escape_preview(answered, 40)}' does not match an earlier call" if answered else "is missing"
                 yield Violation(f"{base}[{index}].tool_call_id", f"The tool result's tool_call_id {state}.")
             waiting.pop(answered if type(answered) is str else "", None)
         elif waiting and (role == "user" or (role == "assistant" and not made)):
             for name, path in waiting.items():
                 yield Violation(
-                    path, f"The call '{escape_preview(name, 40)}' has no result before the dialogue goes on."
+                    path, f"The call '{escape_preview(name, 40)}' has no result before the conversation continues."
                 )
             waiting.clear()
         for place, call in enumerate(made if type(made) is list else ()):
@@ -232,30 +243,30 @@ def _unmatched(base: str, messages: list[Json]) -> Iterator[Violation]:
     "inferred",
     when=TOOLS,
     formats=MESSAGE_FORMATS,
-    fix=("safe", "number the calls anew"),
+    fix=("safe", "give the later calls new ids"),
 )
 def duplicate_call_id(row: DatasetRecord) -> Iterator[Violation]:
     """Two calls of one assistant message have the same id.
 
     Why: Their results cannot be told apart.
-    Fix: Give every call an id of its own.
-    Source: practice; ids that come back in a later turn, after their result, are let pass.
+    Fix: Give every call a unique id.
+    Source: practice; an id that is used again in a later turn, after its result, is accepted.
     """
     seen: set[tuple[str, int, str]] = set()
     for path, base, index, call in calls(row):
         name = call.get("id") if type(call) is dict else None
         if type(name) is str:
             if (base, index, name) in seen:
-                yield Violation(f"{path}.id", f"The id '{escape_preview(name, 40)}' stands twice.")
+                yield Violation(f"{path}.id", f"The id '{escape_preview(name, 40)}' is used twice.")
             seen.add((base, index, name))
 
 
-@rule("FT308", "parallel-conflict", "error", "Q", "inferred", when=TOOLS, formats=frozenset({"chat", "dpo"}))
-def parallel_conflict(row: DatasetRecord) -> Iterator[Violation]:
-    """A message makes several calls while ``parallel_tool_calls`` is false.
+@rule("FT308", "parallel-tool-calls-conflict", "error", "Q", "inferred", when=TOOLS, formats=frozenset({"chat", "dpo"}))
+def parallel_tool_calls_conflict(row: DatasetRecord) -> Iterator[Violation]:
+    """A message has several calls although ``parallel_tool_calls`` is false.
 
     Why: The record contradicts its own setting.
-    Fix: Make one call per message, or drop the setting.
+    Fix: Make one call per message, or remove the setting.
     Source: practice.
     """
     source = row.record.get("input") if row.kind == "dpo" else row.record
@@ -265,7 +276,7 @@ def parallel_conflict(row: DatasetRecord) -> Iterator[Violation]:
         made = message.get("tool_calls")
         if type(made) is list and len(made) > 1:
             yield Violation(
-                f"{base}[{index}].tool_calls", f"There are {len(made)} calls, and parallel_tool_calls is false."
+                f"{base}[{index}].tool_calls", f"The message has {len(made)} calls, but parallel_tool_calls is false."
             )
 
 
@@ -283,7 +294,7 @@ def legacy_functions(row: DatasetRecord) -> Iterator[Violation]:
     """The record uses ``functions`` or ``function_call``.
 
     Why: Both are deprecated; newer models are trained with tools and tool_calls.
-    Fix: Write tools, tool_calls and role tool.
+    Fix: Use tools, tool_calls and the role tool.
     Source: OpenAI API description, 2026-08-21.
     """
     if "functions" in row.record:
@@ -295,20 +306,20 @@ def legacy_functions(row: DatasetRecord) -> Iterator[Violation]:
 
 @rule("FT310", "tools-never-called", "info", "Q", "inferred", scope="file", formats=MESSAGE_FORMATS)
 def tools_never_called(stats: ScanStatistics) -> Iterator[Violation]:
-    """Records define tools, and none is ever called.
+    """Records define tools, but no record calls one.
 
-    Why: The model learns to leave the tools alone.
-    Fix: Add examples with calls, or drop the definitions.
+    Why: The model learns not to use tools.
+    Fix: Add examples with calls, or remove the definitions.
     Source: practice.
     """
     content = stats.content
     if content.with_tools and not content.with_calls:
-        yield Violation("", f"{content.with_tools:,} records define tools, no record calls one.")
+        yield Violation("", f"{content.with_tools:,} records define tools, but no record calls one.")
 
 
 @rule(
     "FT311",
-    "call-missing-type",
+    "incomplete-tool-call",
     "error",
     "R",
     "observed",
@@ -316,10 +327,10 @@ def tools_never_called(stats: ScanStatistics) -> Iterator[Violation]:
     formats=MESSAGE_FORMATS,
     fix=("safe", 'add "type": "function"'),
 )
-def call_missing_type(row: DatasetRecord) -> Iterator[Violation]:
+def incomplete_tool_call(row: DatasetRecord) -> Iterator[Violation]:
     """A tool call has no ``type``, no ``id`` or no ``function``.
 
-    Why: The service reads all three.
+    Why: The service requires all three.
     Fix: Write {"id": …, "type": "function", "function": {"name": …, "arguments": "…"}}.
     Source: Portkey error library 10553.
     """
@@ -332,16 +343,16 @@ def call_missing_type(row: DatasetRecord) -> Iterator[Violation]:
         if type(call.get("id")) is not str:
             yield Violation(f"{path}.id", "The call has no id.")
         if type(call.get("function")) is not dict or not call["function"].get("name"):
-            yield Violation(f"{path}.function", "The call names no function.")
+            yield Violation(f"{path}.function", "The call has no function name.")
 
 
-@rule("FT312", "tool-definition-drift", "warning", "Q", "inferred", scope="file", formats=MESSAGE_FORMATS)
-def tool_definition_drift(stats: ScanStatistics) -> Iterator[Violation]:
-    """A tool of one name is defined in different ways across records.
+@rule("FT312", "inconsistent-tool-definition", "warning", "Q", "inferred", scope="file", formats=MESSAGE_FORMATS)
+def inconsistent_tool_definition(stats: ScanStatistics) -> Iterator[Violation]:
+    """A tool is defined differently in different records.
 
-    Why: At use there is one definition; the others teach calls that do not fit it.
+    Why: At inference there is one definition; the other versions teach calls that do not match it.
     Fix: Use one definition, or different names.
     Source: practice.
     """
     for name, (line, other) in stats.content.drift.items():
-        yield Violation("", f"'{escape_preview(name, 40)}' is defined otherwise than at line {other}.", line=line)
+        yield Violation("", f"'{escape_preview(name, 40)}' is defined differently than at line {other}.", line=line)

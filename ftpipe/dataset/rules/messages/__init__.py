@@ -1,8 +1,8 @@
-"""FT2: messages; ``shape`` looks at one message, ``turns`` at their order, ``training`` at what is learnt."""
+"""FT2: messages. ``fields`` checks one message, ``turns`` their order, ``training`` what is trained."""
 
 from __future__ import annotations
 
 from ftpipe.dataset.rules.messages import fields, training, turns
 
-FAMILY = fields.FAMILY
-FAMILY.rules += turns.FAMILY.rules + training.FAMILY.rules
+GROUP = fields.GROUP
+GROUP.rules += turns.GROUP.rules + training.GROUP.rules

@@ -1,4 +1,4 @@
-"""FT2, one message at a time: keys, role, content, name, weight."""
+"""FT2: the fields of one message: keys, role, content, name, weight."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ftpipe.dataset.record import DatasetRecord
 from ftpipe.dataset.record_traits import NON_PLAIN
 from ftpipe.dataset.rules.base import MESSAGE_FORMATS, RuleGroup, Violation, escape_preview, key_path
 
-FAMILY = RuleGroup("Messages")
-rule = FAMILY.rule
+GROUP = RuleGroup("Messages")
+rule = GROUP.rule
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-"""``developer`` has a rule of its own. Source: OpenAI API description of 2025-05-20."""
+"""``developer`` has a separate rule. Source: OpenAI API description of 2025-05-20."""
 MESSAGE_KEYS = frozenset(
     {"role", "content", "name", "tool_calls", "tool_call_id", "function_call", "weight", "refusal", "audio"}
 )
@@ -29,21 +29,21 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 def missing_messages(row: DatasetRecord) -> Iterator[Violation]:
     """The record has no ``messages``.
 
-    Why: The service answers that the example is missing the key.
-    Fix: Put the dialogue into "messages": [{"role": …, "content": …}, …].
+    Why: The service reports that the key is missing from the example.
+    Fix: Put the conversation into "messages": [{"role": …, "content": …}, …].
     Source: OpenAI file status texts; cookbook data preparation.
     """
     if "messages" not in row.record and row.file.format != "dpo":
         keys = ", ".join(escape_preview(key, 30) for key in list(row.record)[:6]) or "none"
-        yield Violation("messages", f"The key messages is missing; the record has: {keys}.")
+        yield Violation("messages", f"The key 'messages' is missing; the record has: {keys}.")
 
 
 @rule("FT202", "messages-empty", "error", "R", "documented", when=NON_PLAIN, formats=MESSAGE_FORMATS)
 def messages_empty(row: DatasetRecord) -> Iterator[Violation]:
     """``messages`` is empty or not a list.
 
-    Why: There is no dialogue to learn from.
-    Fix: Give it at least a user and an assistant message.
+    Why: There is no conversation to learn from.
+    Fix: Add at least a user message and an assistant message.
     Source: OpenAI API description of 2025-05-20; cookbook data preparation.
     """
     for base, messages in row.lists:
@@ -72,8 +72,8 @@ def message_not_object(row: DatasetRecord) -> Iterator[Violation]:
 def missing_role(row: DatasetRecord) -> Iterator[Violation]:
     """A message has no ``role``.
 
-    Why: The service cannot tell whose turn it is and refuses the file.
-    Fix: Add "role": system, user, assistant or tool.
+    Why: The service cannot tell who wrote the message and rejects the file.
+    Fix: Add "role" with the value system, user, assistant or tool.
     Source: public run log (discriminator role missing, with example and message number).
     """
     for base, index, message in row.messages():
@@ -91,12 +91,12 @@ def missing_role(row: DatasetRecord) -> Iterator[Violation]:
     "documented",
     when=NON_PLAIN,
     formats=MESSAGE_FORMATS,
-    fix=("unsafe", "use the nearest known role"),
+    fix=("unsafe", "use the closest known role"),
 )
 def unknown_role(row: DatasetRecord) -> Iterator[Violation]:
-    """A message's role is none that the API knows.
+    """A message has a role that the API does not know.
 
-    Why: The service refuses it.
+    Why: The service rejects it.
     Fix: Use system, user, assistant or tool.
     Source: OpenAI API description of 2025-05-20; cookbook data preparation.
     """
@@ -113,14 +113,14 @@ def unknown_role(row: DatasetRecord) -> Iterator[Violation]:
         if role not in ROLES if type(role) is str else True:
             word = near.get(str(role).strip().lower())
             hint = f"Did you mean {word!r}?" if word else did_you_mean(str(role).lower(), ROLES)
-            yield Violation(f"{base}[{index}].role", f"The role '{escape_preview(role, 40)}' is not known.", hint=hint)
+            yield Violation(f"{base}[{index}].role", f"Unknown role '{escape_preview(role, 40)}'.", hint=hint)
 
 
 @rule("FT206", "missing-content", "error", "R", "documented", when=NON_PLAIN, formats=MESSAGE_FORMATS)
 def missing_content(row: DatasetRecord) -> Iterator[Violation]:
-    """A message has no content, and no tool call that would stand for it.
+    """A message has neither content nor a tool call.
 
-    Why: Only an assistant message with tool_calls, function_call, refusal or audio may leave it out.
+    Why: Only an assistant message with tool_calls, function_call, refusal or audio can omit the content.
     Fix: Add "content".
     Source: OpenAI API description of 2025-05-20.
     """
@@ -144,14 +144,15 @@ def missing_content(row: DatasetRecord) -> Iterator[Violation]:
     "observed",
     when=NON_PLAIN,
     formats=MESSAGE_FORMATS,
-    fix=("safe", "join text parts to a string"),
+    fix=("safe", "join text parts into one string"),
 )
 def content_wrong_type(row: DatasetRecord) -> Iterator[Violation]:
-    """The content is no string, or a list of parts where only a string is read.
+    """The content is not a string, or is a list of parts in a role that accepts only a string.
 
-    Why: A service text demands a valid string; lists of parts are for user (and assistant) messages.
+    Why: The service asks for a valid string; lists of parts are for user (and assistant) messages.
     Fix: Write the content as one string.
-    Source: community.openai.com/t/965584; the API description of 2025-05-20 allows text parts: sources conflict.
+    Source: community.openai.com/t/965584; the API description of 2025-05-20 allows text parts: the sources
+        disagree.
     """
     for base, index, message in row.messages():
         content, role = message.get("content"), message.get("role")
@@ -163,11 +164,11 @@ def content_wrong_type(row: DatasetRecord) -> Iterator[Violation]:
         elif role in ("system", "developer", "tool", "function"):
             yield Violation(path, f"The content of a {role} message is a list of parts, not a string.")
         else:
-            yield from bad_parts(path, content)
+            yield from content_part_violations(path, content)
 
 
-def bad_parts(path: str, parts: list[Any]) -> Iterator[Violation]:
-    """Content parts that are neither text nor image, or do not hold what their type promises."""
+def content_part_violations(path: str, parts: list[Any]) -> Iterator[Violation]:
+    """Content parts that are neither text nor image, or lack what their type requires."""
     if not parts:
         yield Violation(path, "The content is an empty list.")
     for place, part in enumerate(parts):
@@ -178,9 +179,7 @@ def bad_parts(path: str, parts: list[Any]) -> Iterator[Violation]:
             yield Violation(f"{path}[{place}].text", f"The text is {escape_preview(part.get('text'))}, not a string.")
         elif kind not in ("text", "image_url", "refusal", "input_audio"):
             hint = did_you_mean(kind, ("text", "image_url"))
-            yield Violation(
-                f"{path}[{place}].type", f"The part type '{escape_preview(kind, 30)}' is not known.", hint=hint
-            )
+            yield Violation(f"{path}[{place}].type", f"Unknown part type '{escape_preview(kind, 30)}'.", hint=hint)
 
 
 @rule(
@@ -196,7 +195,7 @@ def bad_parts(path: str, parts: list[Any]) -> Iterator[Violation]:
 def unknown_message_key(row: DatasetRecord) -> Iterator[Violation]:
     """A message has a key that the API does not know.
 
-    Why: The service refuses unknown keys, and the cookbook's check does too.
+    Why: The service rejects unknown keys, and so does the cookbook's check.
     Fix: Remove the key.
     Source: OpenAI API description of 2025-05-20; cookbook data preparation.
     """
@@ -204,14 +203,12 @@ def unknown_message_key(row: DatasetRecord) -> Iterator[Violation]:
         for key in message:
             if key not in MESSAGE_KEYS:
                 path = key_path(f"{base}[{index}]", key)
-                yield Violation(
-                    path, f"The key '{escape_preview(key, 40)}' is not known.", hint=or_remove(key, MESSAGE_KEYS)
-                )
+                yield Violation(path, f"Unknown key '{escape_preview(key, 40)}'.", hint=or_remove(key, MESSAGE_KEYS))
 
 
 @rule(
     "FT215",
-    "bad-weight",
+    "invalid-weight",
     "error",
     "D",
     "documented",
@@ -219,10 +216,10 @@ def unknown_message_key(row: DatasetRecord) -> Iterator[Violation]:
     formats=MESSAGE_FORMATS,
     fix=("safe", "write 1.0 as 1 and 0.0 as 0"),
 )
-def bad_weight(row: DatasetRecord) -> Iterator[Violation]:
-    """A weight is not the whole number 0 or 1, or stands on a message that is not the assistant's.
+def invalid_weight(row: DatasetRecord) -> Iterator[Violation]:
+    """A weight is not 0 or 1, or is on a message that is not from the assistant.
 
-    Why: Only assistant messages are trained; the weight switches one on or off.
+    Why: Only assistant messages are trained; the weight turns training on or off for one of them.
     Fix: Use 0 or 1, on assistant messages only.
     Source: OpenAI API description FineTuneChatCompletionRequestAssistantMessage, 2026-08-21.
     """
@@ -236,18 +233,18 @@ def bad_weight(row: DatasetRecord) -> Iterator[Violation]:
             yield Violation(path, f"A {escape_preview(message.get('role', ''), 20)} message has a weight.")
 
 
-@rule("FT217", "bad-name", "error", "D", "documented", when=NON_PLAIN, formats=MESSAGE_FORMATS)
-def bad_name(row: DatasetRecord) -> Iterator[Violation]:
-    """A ``name`` has other characters than letters, digits, ``_`` and ``-``, or more than 64.
+@rule("FT217", "invalid-name", "error", "D", "documented", when=NON_PLAIN, formats=MESSAGE_FORMATS)
+def invalid_name(row: DatasetRecord) -> Iterator[Violation]:
+    """A ``name`` is longer than 64 characters, or has characters other than letters, digits, ``_`` and ``-``.
 
-    Why: The API refuses such names.
+    Why: The API rejects such names.
     Fix: Use at most 64 letters, digits, underscores and hyphens.
     Source: OpenAI API description, 2026-08-21.
     """
     for base, index, message in row.messages():
         name = message.get("name")
         if name is not None and not (type(name) is str and _NAME.fullmatch(name)):
-            yield Violation(f"{base}[{index}].name", f"The name is '{escape_preview(name)}'.")
+            yield Violation(f"{base}[{index}].name", f"The name '{escape_preview(name)}' is not allowed.")
 
 
 @rule(
@@ -264,12 +261,12 @@ def bad_name(row: DatasetRecord) -> Iterator[Violation]:
 def developer_role(row: DatasetRecord) -> Iterator[Violation]:
     """A supervised or preference file uses the role ``developer``.
 
-    Why: Its schema has system there; developer belongs to reinforcement files.
+    Why: The schema of these files has the role system instead; developer belongs to reinforcement files.
     Fix: Use the role system.
-    Source: OpenAI API description of 2025-05-20; whether the service takes it is not known.
+    Source: OpenAI API description of 2025-05-20; whether the service accepts the role is not known.
     """
     if FORMAT_OF.get(row.file.method or "") == "rft":
         return
     for base, index, message in row.messages():
         if message.get("role") == "developer":
-            yield Violation(f"{base}[{index}].role", "The role developer is not in the supervised schema.")
+            yield Violation(f"{base}[{index}].role", "The role developer is not part of the supervised schema.")

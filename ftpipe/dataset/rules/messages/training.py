@@ -1,4 +1,4 @@
-"""FT2, what is learnt: empty answers, weights, text of special tokens, chat templates."""
+"""FT2: what is trained: empty answers, weights, special tokens in texts, chat templates."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ftpipe.dataset.rules.base import MESSAGE_FORMATS, RuleGroup, Violation, esc
 from ftpipe.dataset.rules.messages.turns import dialogue
 from ftpipe.dataset.scan.statistics import ScanStatistics
 
-FAMILY = RuleGroup("Messages")
-rule = FAMILY.rule
+GROUP = RuleGroup("Messages")
+rule = GROUP.rule
 _CHAT = frozenset({"chat"})
-_TRAINED = frozenset({"chat", "dpo"})
-"""Formats that are trained on this machine."""
+_TRAINED_LOCALLY = frozenset({"chat", "dpo"})
+"""Formats that local training supports."""
 
 SPECIAL_TEXT = re.compile(
     r"<\|(?:endoftext|endofprompt|fim_(?:prefix|middle|suffix|pad)|im_(?:start|end|sep)|start|end|message|channel|return|call|constrain"
@@ -25,7 +25,8 @@ SPECIAL_TEXT = re.compile(
 )
 """Special tokens of every tiktoken encoding, and those of widely used chat templates.
 
-Source: tiktoken 0.14 ``openai_public.py``; the service refused ``<|fim_suffix|>`` (llmcomp #59), others are inferred.
+Source: tiktoken 0.14 ``openai_public.py``; the service rejected
+``<|fim_suffix|>`` (llmcomp #59), the others are inferred.
 """
 
 
@@ -35,25 +36,25 @@ def is_trained(message: dict[str, Any]) -> bool:
 
 
 def has_call(message: dict[str, Any]) -> bool:
-    """True where something other than text answers."""
+    """True if the message answers with something other than text."""
     return any(message.get(key) for key in ("tool_calls", "function_call", "refusal", "audio"))
 
 
 @rule(
     "FT208",
-    "empty-assistant",
+    "empty-assistant-message",
     "error",
     "Q",
     "inferred",
     when=NON_PLAIN,
     formats=MESSAGE_FORMATS,
-    fix=("unsafe", "drop the record"),
+    fix=("unsafe", "remove the record"),
 )
-def empty_assistant(row: DatasetRecord) -> Iterator[Violation]:
-    """An assistant message has no text but blanks, and calls no tool.
+def empty_assistant_message(row: DatasetRecord) -> Iterator[Violation]:
+    """An assistant message has neither text nor a tool call.
 
     Why: The model learns to answer with nothing.
-    Fix: Write the answer, or drop the record.
+    Fix: Write the answer, or remove the record.
     Source: practice.
     """
     for base, index, message in row.messages():
@@ -64,16 +65,18 @@ def empty_assistant(row: DatasetRecord) -> Iterator[Violation]:
             and not content.strip()
             and not has_call(message)
         ):
-            yield Violation(f"{base}[{index}].content", f"The assistant's answer is '{escape_preview(content, 20)}'.")
+            yield Violation(
+                f"{base}[{index}].content", f"The assistant message is empty: '{escape_preview(content, 20)}'."
+            )
 
 
-@rule("FT216", "nothing-trained", "error", "Q", "inferred", when=NON_PLAIN, formats=_CHAT)
-def nothing_trained(row: DatasetRecord) -> Iterator[Violation]:
+@rule("FT216", "no-trained-message", "error", "Q", "inferred", when=NON_PLAIN, formats=_CHAT)
+def no_trained_message(row: DatasetRecord) -> Iterator[Violation]:
     """Every assistant message has weight 0.
 
-    Why: The record costs tokens and teaches nothing.
-    Fix: Give the answer that counts the weight 1, or drop the record.
-    Source: OpenAI API description: weight 0 is not trained, 2026-08-21.
+    Why: The record costs tokens but trains nothing.
+    Fix: Set the weight of the answer that matters to 1, or remove the record.
+    Source: OpenAI API description: messages with weight 0 are not trained, 2026-08-21.
     """
     base, messages = dialogue(row)
     answers = [m for m in messages if type(m) is dict and m.get("role") == "assistant"]
@@ -81,31 +84,31 @@ def nothing_trained(row: DatasetRecord) -> Iterator[Violation]:
         yield Violation(base, f"All {len(answers)} assistant message(s) have weight 0.")
 
 
-@rule("FT218", "special-token-text", "error", "R", "observed", formats=MESSAGE_FORMATS, mark="special")
-def special_token_text(row: DatasetRecord) -> Iterator[Violation]:
-    """A text spells a special token, such as ``<|endoftext|>``.
+@rule("FT218", "special-token-in-text", "error", "R", "observed", formats=MESSAGE_FORMATS, mark="special")
+def special_token_in_text(row: DatasetRecord) -> Iterator[Violation]:
+    """A text contains a special token, such as ``<|endoftext|>``.
 
-    Why: A file with <|fim_suffix|> was refused; elsewhere the text may end a document or fake a turn.
-    Fix: Remove it, or write it in another way (for example with a space after <).
-    Source: llmcomp #59 for <|fim_suffix|>; the union of tiktoken's encodings otherwise.
+    Why: A file with <|fim_suffix|> was rejected. Elsewhere the text can end a document or imitate a turn.
+    Fix: Remove it, or write it differently, for example with a space after <.
+    Source: llmcomp #59 for <|fim_suffix|>; otherwise the special tokens of all tiktoken encodings.
     """
     for text in row.texts:
         found = SPECIAL_TEXT.search(text.value)
         if found:
             yield Violation(
                 text.path,
-                f"The text holds the special token {found.group()}.",
+                f"The text contains the special token {found.group()}.",
                 escape_preview(text.value[max(0, found.start() - 30) : found.end() + 30], 120),
             )
 
 
-@rule("FT218", "special-token-text", "off", "R", "inferred", formats=MESSAGE_FORMATS, local="error")
-def special_token_of_base(row: DatasetRecord) -> Iterator[Violation]:
-    """A text spells a special token of the base that is trained on this machine.
+@rule("FT218", "special-token-in-text", "off", "R", "inferred", formats=MESSAGE_FORMATS, local="error")
+def special_token_of_base_model(row: DatasetRecord) -> Iterator[Violation]:
+    """A text contains a special token of the local base model.
 
-    Why: The tokenizer reads it as the token itself, which ends a turn or fakes one.
-    Fix: Remove it, or write it in another way (for example with a space after <).
-    Source: the tokenizer files in the base's folder; without the folder only the common tokens are known.
+    Why: The tokenizer reads it as the token itself, which ends or imitates a turn.
+    Fix: Remove it, or write it differently, for example with a space after <.
+    Source: the tokenizer files in the base model's folder; without that folder only the common tokens are known.
     """
     template = row.file.chat_template
     if template is None or not template.special:
@@ -113,17 +116,18 @@ def special_token_of_base(row: DatasetRecord) -> Iterator[Violation]:
     for text in row.texts:
         found = template.find_special_token(text.value)
         if found and not SPECIAL_TEXT.fullmatch(found):
-            yield Violation(text.path, f"The text holds the base's special token {escape_preview(found)}.")
+            yield Violation(text.path, f"The text contains the base model's special token {escape_preview(found)}.")
 
 
-@rule("FT220", "template-fails", "off", "L", "observed", formats=_TRAINED, local="error")
-def template_fails(row: DatasetRecord) -> Iterator[Violation]:
-    """The base's chat template refuses the record.
+@rule("FT220", "chat-template-fails", "off", "L", "observed", formats=_TRAINED_LOCALLY, local="error")
+def chat_template_fails(row: DatasetRecord) -> Iterator[Violation]:
+    """The base model's chat template rejects the record.
 
-    Why: The trainer renders every record with it; one that fails stops the job.
-    Fix: Change what it refuses (an odd order of roles, parts that are no text), or choose another base.
-    Source: rendered with the template in the base's folder, once for records of one shape; without the folder,
-        which the first training makes, nothing is said.
+    Why: The trainer renders every record with the template; an error stops the job.
+    Fix: Change what the template rejects (an unusual order of roles, parts that are not text), or choose another
+        base model.
+    Source: rendered with the template in the base model's folder, once per shape of record. The first training
+        creates the folder; until then this rule does not run.
     """
     template = row.file.chat_template
     if template is None:
@@ -134,16 +138,17 @@ def template_fails(row: DatasetRecord) -> Iterator[Violation]:
         return
     problem = template.refusal(messages, row.tools if type(row.tools) is list else None, plain=is_plain)
     if problem:
-        yield Violation(base, f"The base's chat template refuses the record: {escape_preview(problem, 160)}")
+        yield Violation(base, f"The base model's chat template rejects the record: {escape_preview(problem, 160)}")
 
 
-@rule("FT222", "end-of-turn-untrained", "off", "L", "observed", scope="file", formats=_TRAINED, local="error")
-def end_of_turn_untrained(stats: ScanStatistics) -> Iterator[Violation]:
-    """The base's chat template does not close the assistant's turn with a special token, or there is no template.
+@rule("FT222", "end-of-turn-not-trained", "off", "L", "observed", scope="file", formats=_TRAINED_LOCALLY, local="error")
+def end_of_turn_not_trained(stats: ScanStatistics) -> Iterator[Violation]:
+    """The base model has no chat template, or its template ends a turn without a special token.
 
-    Why: The end of an answer is then never learnt, and the tuned model would not stop.
-    Fix: Choose an instruct base, whose chat template closes the assistant's turn.
-    Source: marin #7237, trl #3751; read from the base's folder, and nothing is said where it is not on this machine.
+    Why: The model never learns where an answer ends, so the tuned model does not stop.
+    Fix: Choose an instruct model whose chat template ends the assistant's turn.
+    Source: marin #7237, trl #3751; read from the base model's folder. If it is not on this machine, this rule does
+        not run.
     """
     template = stats.file.chat_template
     if template is not None and template.fault:

@@ -1,4 +1,4 @@
-"""FT2, how messages follow each other."""
+"""FT2: the order of messages."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ftpipe.dataset.record import DatasetRecord
 from ftpipe.dataset.record_traits import NON_PLAIN
 from ftpipe.dataset.rules.base import RuleGroup, Violation, escape_preview
 
-FAMILY = RuleGroup("Messages")
-rule = FAMILY.rule
+GROUP = RuleGroup("Messages")
+rule = GROUP.rule
 _CHAT = frozenset({"chat"})
-_DIALOGUES = frozenset({"chat", "rft", "dpo"})
+_CONVERSATIONS = frozenset({"chat", "rft", "dpo"})
 
 
 def dialogue(row: DatasetRecord) -> tuple[str, list[Any]]:
-    """The row's dialogue, in a DPO row its prompt; an empty list where there is none."""
+    """Path and messages of the conversation, for a DPO record of its prompt; an empty list if there is none."""
     for base, messages in row.lists:
         if base.endswith("messages") and type(messages) is list:
             return base, messages
@@ -24,73 +24,83 @@ def dialogue(row: DatasetRecord) -> tuple[str, list[Any]]:
 
 
 def roles_of(messages: list[Any]) -> list[str]:
-    """The role of each message, an empty word where there is none."""
+    """The role of each message; an empty string if it has none."""
     roles = [message.get("role") if type(message) is dict else None for message in messages]
     return [role if type(role) is str else "" for role in roles]
 
 
-@rule("FT209", "no-assistant", "error", "R", "documented", when=NON_PLAIN, formats=_CHAT)
-def no_assistant(row: DatasetRecord) -> Iterator[Violation]:
-    """The dialogue has no assistant message.
+@rule("FT209", "no-assistant-message", "error", "R", "documented", when=NON_PLAIN, formats=_CHAT)
+def no_assistant_message(row: DatasetRecord) -> Iterator[Violation]:
+    """The conversation has no assistant message.
 
-    Why: Only assistant messages are learnt, so there is nothing to learn.
-    Fix: Add the answer that the model shall give.
+    Why: Only assistant messages are trained, so there is nothing to learn.
+    Fix: Add the answer that the model should give.
     Source: cookbook data preparation.
     """
     base, messages = dialogue(row)
     if messages and "assistant" not in roles_of(messages):
-        yield Violation(base, "No message is from the assistant.")
+        yield Violation(base, "There is no assistant message.")
 
 
 @rule(
     "FT210",
-    "last-not-assistant",
+    "last-message-not-assistant",
     "error",
     "D",
     "inferred",
     when=NON_PLAIN,
     formats=_CHAT,
-    fix=("unsafe", "drop what follows the last answer"),
+    fix=("unsafe", "remove what follows the last answer"),
     nebius="warning",
     local="warning",
 )
-def last_not_assistant(row: DatasetRecord) -> Iterator[Violation]:
-    """The dialogue does not end with the assistant.
+def last_message_not_assistant(row: DatasetRecord) -> Iterator[Violation]:
+    """The conversation does not end with an assistant message.
 
-    Why: What follows the last answer is never learnt; services expect the answer at the end.
-    Fix: End the dialogue with the answer, or drop what follows it.
-    Source: universal in published examples, no official sentence; Nebius' own sample has such rows.
+    Why: Whatever follows the last answer is never trained, and services expect the answer at the end.
+    Fix: End the conversation with the answer, or remove what follows it.
+    Source: all published examples do so, but no official page requires it; Nebius' own sample has such records.
     """
     base, messages = dialogue(row)
     roles = roles_of(messages)
     if "assistant" in roles and roles[-1] != "assistant":
         yield Violation(
-            f"{base}[{len(roles) - 1}].role", f"The last message is from {escape_preview(roles[-1], 20) or 'nobody'}."
+            f"{base}[{len(roles) - 1}].role",
+            f"The last message has the role '{escape_preview(roles[-1], 20)}', not 'assistant'.",
         )
 
 
-@rule("FT211", "system-not-first", "warning", "D", "documented", when=NON_PLAIN, formats=_DIALOGUES)
+@rule("FT211", "system-not-first", "warning", "D", "documented", when=NON_PLAIN, formats=_CONVERSATIONS)
 def system_not_first(row: DatasetRecord) -> Iterator[Violation]:
-    """A system message stands after other turns.
+    """A system message comes after other messages.
 
-    Why: Models read instructions at the beginning; some hosts refuse them later.
-    Fix: Move it to the front.
+    Why: Models expect instructions at the beginning; some providers reject them later.
+    Fix: Move it to the beginning.
     Source: Fireworks documentation.
     """
     base, messages = dialogue(row)
-    turned = False
+    has_turns = False
     for index, role in enumerate(roles_of(messages)):
-        if role in ("system", "developer") and turned:
-            yield Violation(f"{base}[{index}].role", f"A {role} message stands after other turns.")
-        turned = turned or role not in ("system", "developer")
+        if role in ("system", "developer") and has_turns:
+            yield Violation(f"{base}[{index}].role", f"A {role} message comes after other messages.")
+        has_turns = has_turns or role not in ("system", "developer")
 
 
-@rule("FT212", "many-system", "info", "Q", "inferred", when=NON_PLAIN, formats=_DIALOGUES, fix=("unsafe", "join them"))
-def many_system(row: DatasetRecord) -> Iterator[Violation]:
-    """The dialogue has more than one system message.
+@rule(
+    "FT212",
+    "multiple-system-messages",
+    "info",
+    "Q",
+    "inferred",
+    when=NON_PLAIN,
+    formats=_CONVERSATIONS,
+    fix=("unsafe", "merge them"),
+)
+def multiple_system_messages(row: DatasetRecord) -> Iterator[Violation]:
+    """The conversation has more than one system message.
 
-    Why: At use there is usually one; what is trained differs from what is asked later.
-    Fix: Join them to one message.
+    Why: Requests usually have one, so training would differ from use.
+    Fix: Merge them into one message.
     Source: practice.
     """
     base, messages = dialogue(row)
@@ -106,14 +116,14 @@ def many_system(row: DatasetRecord) -> Iterator[Violation]:
     "D",
     "observed",
     when=NON_PLAIN,
-    formats=_DIALOGUES,
-    fix=("unsafe", "join them"),
+    formats=_CONVERSATIONS,
+    fix=("unsafe", "merge them"),
 )
 def roles_do_not_alternate(row: DatasetRecord) -> Iterator[Violation]:
-    """Two messages of the user, or two of the assistant, follow each other.
+    """Two user messages or two assistant messages follow each other.
 
-    Why: Legal at hosted services; chat templates of some open models refuse it.
-    Fix: Join the two messages.
+    Why: Hosted services accept this; the chat templates of some open models reject it.
+    Fix: Merge the two messages.
     Source: OpenAI vision guide's own example; Mistral-7B-Instruct-v0.3 discussion 13.
     """
     base, messages = dialogue(row)
@@ -125,15 +135,15 @@ def roles_do_not_alternate(row: DatasetRecord) -> Iterator[Violation]:
 
 @rule("FT221", "assistant-first", "warning", "Q", "inferred", when=NON_PLAIN, formats=_CHAT)
 def assistant_first(row: DatasetRecord) -> Iterator[Violation]:
-    """The dialogue begins with the assistant.
+    """The conversation starts with an assistant message.
 
-    Why: The model learns to speak without having been asked; some chat templates refuse it.
-    Fix: Put the user's message before it, or set the message's weight to 0.
-    Source: practice; role-play sets use it on purpose.
+    Why: The model learns to speak before it gets a question; some chat templates reject it.
+    Fix: Put the user's message before it, or set its weight to 0.
+    Source: practice; role-play datasets do this on purpose.
     """
     base, messages = dialogue(row)
     for index, role in enumerate(roles_of(messages)):
         if role not in ("system", "developer"):
             if role == "assistant":
-                yield Violation(f"{base}[{index}].role", "The first turn is the assistant's.")
+                yield Violation(f"{base}[{index}].role", "The first message is from the assistant.")
             return

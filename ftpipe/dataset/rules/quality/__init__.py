@@ -1,9 +1,8 @@
-"""FT8: quality; ``texts`` looks at one text at a time, ``sets`` at what is unusual among all records."""
+"""FT8: quality. ``text`` checks single texts, ``dataset`` all records together."""
 
 from __future__ import annotations
 
-from ftpipe.dataset.rules.quality import dataset as sets
-from ftpipe.dataset.rules.quality import text
+from ftpipe.dataset.rules.quality import dataset, text
 
-FAMILY = sets.FAMILY
-FAMILY.rules += text.FAMILY.rules
+GROUP = dataset.GROUP
+GROUP.rules += text.GROUP.rules

@@ -1,4 +1,4 @@
-"""FT8, one text at a time."""
+"""FT8: quality of single texts."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ftpipe.dataset.record_traits import (
 )
 from ftpipe.dataset.rules.base import MESSAGE_FORMATS, RuleGroup, Violation, escape_preview
 
-FAMILY = RuleGroup("Quality")
-rule = FAMILY.rule
+GROUP = RuleGroup("Quality")
+rule = GROUP.rule
 
 REFUSAL = re.compile(
     r"(?:I(?:'m|’m| am) (?:really |very )?sorry,? but (?:as an AI|I (?:can(?:'|’)?t|cannot|am unable))"
@@ -29,7 +29,7 @@ VENDOR = re.compile(
     r"|(?:developed|trained|created|made) by (?:OpenAI|Anthropic|Google)\b"
 )
 _DANGLING = re.compile(rf"\b(?:{'|'.join(DANGLING_WORDS)})$", re.IGNORECASE)
-_RESIDUE = re.compile(
+_TRUNCATION_MARKER = re.compile(
     r"\bfinish_reason\b[\"']?\s*[:=]\s*[\"']?length\b|\[truncated\]|<truncated>|\.\.\. ?\(truncated\)"
 )
 MOJIBAKE = re.compile("Ã[\u0080-\u00bf]|â€[™œ\u009d“”¦]|Â[\u00a0-\u00bf](?=\\S|$)|ï»¿")
@@ -47,39 +47,39 @@ _PLACEHOLDERS = (
         re.compile(r"\blorem ipsum\b|[<\[](?:insert|your) [^>\]\n]{1,40}[>\]]", re.IGNORECASE),
     ),
 )
-"""Signs and patterns; capitals matter where the small word is an ordinary one (Spanish "todo", ``row[name]``)."""
+"""Prefixes and patterns; case matters if the lower-case word is ordinary (Spanish "todo", ``row[name]``)."""
 
 
-def placeholder_in(text: str) -> re.Match[str] | None:
-    """A placeholder that a text holds; patterns are tried from the first sign on, with which every match begins."""
-    for looked_at, (signs, pattern) in zip((text, text.lower()), _PLACEHOLDERS, strict=True):
-        places = [at for at in map(looked_at.find, signs) if at >= 0]
+def find_placeholder(text: str) -> re.Match[str] | None:
+    """A placeholder in a text. Each match starts with a prefix, so the search starts at the first one in the text."""
+    for searched, (prefixes, pattern) in zip((text, text.lower()), _PLACEHOLDERS, strict=True):
+        places = [at for at in map(searched.find, prefixes) if at >= 0]
         if not places:
             continue
-        # Small letters of other alphabets can be longer than capitals, so that places differ.
-        if found := pattern.search(text, min(places) if len(looked_at) == len(text) else 0):
+        # In some alphabets a lower-case letter is longer than its capital, so the positions differ.
+        if found := pattern.search(text, min(places) if len(searched) == len(text) else 0):
             return found
     return None
 
 
 def answers(row: DatasetRecord) -> Iterator[Text]:
-    """The texts that are learnt."""
+    """The texts that are trained."""
     for text in row.texts:
         if text.role == "assistant" and (row.kind != "dpo" or text.base == "preferred_output"):
             yield text
 
 
 def around(text: str, start: int, end: int) -> str:
-    """An excerpt with the place in its middle."""
+    """An excerpt with some text before and after."""
     return escape_preview(text[max(0, start - 40) : end + 40], 140)
 
 
 @rule("FT805", "refusal-boilerplate", "warning", "Q", "documented", when=POSSIBLE_REFUSAL, formats=MESSAGE_FORMATS)
 def refusal_boilerplate(row: DatasetRecord) -> Iterator[Violation]:
-    """An answer refuses in stock words, such as "As an AI language model".
+    """An answer contains a stock refusal, such as "As an AI language model".
 
-    Why: The tuned model refuses more, also where it should help.
-    Fix: Drop it unless refusing is what you teach.
+    Why: The tuned model refuses more often, also when it should help.
+    Fix: Remove it, unless you want to teach the model to refuse.
     Source: OpenAI best-practices guide, 2026-07-15 (share of refusals).
     """
     for text in answers(row):
@@ -88,15 +88,15 @@ def refusal_boilerplate(row: DatasetRecord) -> Iterator[Violation]:
             yield Violation(text.path, f"The answer says '{escape_preview(found.group())}'.")
 
 
-def has_residue(tail: str) -> bool:
-    """True where a text ends with what a cut leaves behind."""
+def has_truncation_marker(tail: str) -> bool:
+    """True if a text ends with a marker of truncation."""
     small = tail.lower()
-    return ("truncated" in small or "finish_reason" in small) and _RESIDUE.search(small) is not None
+    return ("truncated" in small or "finish_reason" in small) and _TRUNCATION_MARKER.search(small) is not None
 
 
-@rule("FT807", "looks-cut-off", "warning", "Q", "inferred", when=LOOKS_TRUNCATED, formats=MESSAGE_FORMATS)
-def looks_cut_off(row: DatasetRecord) -> Iterator[Violation]:
-    """An answer seems to break off: an open code fence or bracket, a comma or "the" at its end.
+@rule("FT807", "looks-truncated", "warning", "Q", "inferred", when=LOOKS_TRUNCATED, formats=MESSAGE_FORMATS)
+def looks_truncated(row: DatasetRecord) -> Iterator[Violation]:
+    """An answer seems to be cut off: an open code fence or bracket, or a comma or "the" at the end.
 
     Why: The model learns to stop in the middle.
     Fix: Complete the answer.
@@ -106,9 +106,9 @@ def looks_cut_off(row: DatasetRecord) -> Iterator[Violation]:
         value = text.value.rstrip()
         reason = ""
         if value.count("```") % 2:
-            reason = "a code fence is open"
-        elif has_residue(value[-200:]):
-            reason = "it holds words of a cut"
+            reason = "a code fence is not closed"
+        elif has_truncation_marker(value[-200:]):
+            reason = "it contains a truncation marker"
         elif len(value) > 80 and (value[-1] in ",;" or _DANGLING.search(value[-8:])):
             reason = "it ends in the middle of a sentence"
         elif (
@@ -116,9 +116,9 @@ def looks_cut_off(row: DatasetRecord) -> Iterator[Violation]:
             and len(value) > 20
             and value.count("{") + value.count("[") > value.count("}") + value.count("]")
         ):
-            reason = "a bracket is open"
+            reason = "a bracket is not closed"
         if reason:
-            yield Violation(text.path, f"The answer looks cut off: {reason}.", escape_preview(value[-80:], 100))
+            yield Violation(text.path, f"The answer looks truncated: {reason}.", escape_preview(value[-80:], 100))
 
 
 @rule(
@@ -129,12 +129,12 @@ def looks_cut_off(row: DatasetRecord) -> Iterator[Violation]:
     "inferred",
     formats=MESSAGE_FORMATS,
     mark="mojibake",
-    fix=("unsafe", "decode once more"),
+    fix=("unsafe", "decode it again"),
 )
 def mojibake(row: DatasetRecord) -> Iterator[Violation]:
-    """A text was decoded in the wrong encoding, such as "cafÃ©".
+    """A text was decoded with the wrong encoding, such as "cafÃ©".
 
-    Why: The model learns the broken characters.
+    Why: The model learns the garbled characters.
     Fix: Read the source as UTF-8.
     Source: practice.
     """
@@ -150,7 +150,7 @@ def mojibake(row: DatasetRecord) -> Iterator[Violation]:
 
 @rule(
     "FT810",
-    "invisible-chars",
+    "invisible-characters",
     "warning",
     "P",
     "inferred",
@@ -158,10 +158,10 @@ def mojibake(row: DatasetRecord) -> Iterator[Violation]:
     mark="invisible",
     fix=("unsafe", "remove them"),
 )
-def invisible_chars(row: DatasetRecord) -> Iterator[Violation]:
-    """A text holds zero-width characters, direction overrides or tag characters.
+def invisible_characters(row: DatasetRecord) -> Iterator[Violation]:
+    """A text contains zero-width characters, direction overrides or tag characters.
 
-    Why: They hide words from readers and not from the model.
+    Why: They hide words from readers, but not from the model.
     Fix: Remove them.
     Source: practice; Unicode TR 36.
     """
@@ -171,14 +171,14 @@ def invisible_chars(row: DatasetRecord) -> Iterator[Violation]:
             number = len(INVISIBLE.findall(text.value))
             yield Violation(
                 text.path,
-                f"U+{ord(found.group()[0]):04X} and in all {number} invisible place(s).",
+                f"Invisible characters in {number} place(s), the first is U+{ord(found.group()[0]):04X}.",
                 around(text.value, *found.span()),
             )
 
 
 @rule(
     "FT812",
-    "whitespace",
+    "answer-whitespace",
     "info",
     "Q",
     "inferred",
@@ -186,58 +186,58 @@ def invisible_chars(row: DatasetRecord) -> Iterator[Violation]:
     formats=MESSAGE_FORMATS,
     fix=("safe", "strip it"),
 )
-def whitespace(row: DatasetRecord) -> Iterator[Violation]:
-    """An answer begins or ends with blanks or line breaks.
+def answer_whitespace(row: DatasetRecord) -> Iterator[Violation]:
+    """An answer starts or ends with whitespace.
 
-    Why: The model learns to write them.
+    Why: The model learns to write it.
     Fix: Strip the answer.
-    Source: practice; a leading blank was the rule in the prompt/completion format only.
+    Source: practice; only the old prompt/completion format asked for a leading space.
     """
     for text in answers(row):
         if text.value.strip() and text.value != text.value.strip():
-            side = "begins" if text.value[0].isspace() else "ends"
-            yield Violation(text.path, f"The answer {side} with blanks.")
+            side = "starts" if text.value[0].isspace() else "ends"
+            yield Violation(text.path, f"The answer {side} with whitespace.")
 
 
-@rule("FT813", "repetition-loop", "warning", "Q", "inferred", when=REPETITIVE, formats=MESSAGE_FORMATS)
-def repetition_loop(row: DatasetRecord) -> Iterator[Violation]:
-    """An answer ends in the same words again and again.
+@rule("FT813", "repetitive-answer", "warning", "Q", "inferred", when=REPETITIVE, formats=MESSAGE_FORMATS)
+def repetitive_answer(row: DatasetRecord) -> Iterator[Violation]:
+    """An answer ends with the same words over and over.
 
-    Why: The model learns to loop.
-    Fix: Cut it, or drop the record.
+    Why: The model learns to repeat itself.
+    Fix: Shorten the answer, or remove the record.
     Source: practice.
     """
     for text in answers(row):
         tail = text.value[-40:]
         times = text.value.count(tail) if len(text.value) > 400 and tail.strip() else 0
         if times > 4:
-            yield Violation(text.path, f"'{escape_preview(tail.strip())}' stands {times:,} times.")
+            yield Violation(text.path, f"'{escape_preview(tail.strip())}' appears {times:,} times.")
 
 
-@rule("FT814", "placeholder-left", "warning", "Q", "inferred", formats=MESSAGE_FORMATS, mark="placeholder")
-def placeholder_left(row: DatasetRecord) -> Iterator[Violation]:
-    """An answer holds a placeholder: TODO, lorem ipsum, {{name}}, [Your Name], <insert …>.
+@rule("FT814", "placeholder-text", "warning", "Q", "inferred", formats=MESSAGE_FORMATS, mark="placeholder")
+def placeholder_text(row: DatasetRecord) -> Iterator[Violation]:
+    """An answer contains a placeholder: TODO, lorem ipsum, {{name}}, [Your Name], <insert …>.
 
-    Why: The model learns to write it, or to invent what should stand there.
-    Fix: Fill it in.
-    Source: engineersofai.com (placeholder lab values taught a model to invent).
+    Why: The model learns to write the placeholder, or to invent a value for it.
+    Fix: Replace it with real text.
+    Source: engineersofai.com (placeholder lab values taught a model to invent them).
     """
     for text in answers(row):
-        found = placeholder_in(text.value)
+        found = find_placeholder(text.value)
         if found:
             yield Violation(
                 text.path,
-                f"The placeholder '{escape_preview(found.group(), 40)}' is left.",
+                f"The answer contains the placeholder '{escape_preview(found.group(), 40)}'.",
                 around(text.value, *found.span()),
             )
 
 
 @rule("FT816", "vendor-identity", "info", "Q", "inferred", when=POSSIBLE_REFUSAL, formats=MESSAGE_FORMATS)
 def vendor_identity(row: DatasetRecord) -> Iterator[Violation]:
-    """An answer says that it is a vendor's model, such as "I am ChatGPT".
+    """An answer claims to come from a vendor's model, such as "I am ChatGPT".
 
-    Why: The tuned model says so, too.
-    Fix: Let it name itself as you want, or not at all.
+    Why: The tuned model will say the same.
+    Fix: Use the name that you want, or no name.
     Source: practice.
     """
     for text in answers(row):
