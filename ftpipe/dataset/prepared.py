@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ftpipe.atomic_files import fsync, rename_durably, write_json
 from ftpipe.errors import LocalStateError
 from ftpipe.paths import state_dir
 from ftpipe.records import Dataset, Report
@@ -63,7 +63,7 @@ def write(report: Report, folder: Path, *, source: Dataset, model: str, now: flo
         if validation is None:
             (folder / "validation.jsonl").unlink(missing_ok=True)
         prepared = Prepared(folder, train, validation, source.path.absolute(), source.sha256)
-        _write_json(prepared.manifest, _manifest(report, prepared, model, time.time() if now is None else now))
+        write_json(prepared.manifest, _manifest(report, prepared, model, time.time() if now is None else now), indent=2)
         set_latest(prepared)
     except OSError as error:
         raise LocalStateError(
@@ -83,12 +83,11 @@ def _copy(dataset: Dataset, target: Path) -> Path:
         while chunk := source.read(_CHUNK):
             digest.update(chunk)
             sink.write(chunk)
-        sink.flush()
-        os.fsync(sink.fileno())
+    fsync(aside)
     if digest.hexdigest() != dataset.sha256:
         aside.unlink()
         raise LocalStateError(f"{dataset.path} changed while it was being prepared", "run `ftpipe prepare` again")
-    aside.replace(target)
+    rename_durably(aside, target)
     return target
 
 
@@ -114,16 +113,6 @@ def _manifest(report: Report, prepared: Prepared, model: str, now: float) -> dic
     }  # fmt: skip
 
 
-def _write_json(path: Path, document: dict[str, Any]) -> None:
-    aside = path.with_suffix(".part")
-    with aside.open("w", encoding="utf-8") as sink:
-        json.dump(document, sink, indent=2)
-        sink.write("\n")
-        sink.flush()
-        os.fsync(sink.fileno())
-    aside.replace(path)
-
-
 def _pointer() -> Path:
     return state_dir() / "prepared" / "latest.json"
 
@@ -131,7 +120,7 @@ def _pointer() -> Path:
 def set_latest(prepared: Prepared) -> None:
     """Make this folder the one that ``train`` takes where it is told nothing."""
     _pointer().parent.mkdir(parents=True, exist_ok=True)
-    _write_json(_pointer(), {"folder": str(prepared.folder.absolute())})
+    write_json(_pointer(), {"folder": str(prepared.folder.absolute())}, indent=2)
 
 
 def latest() -> Prepared | None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -22,6 +21,7 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
+from ftpipe.atomic_files import fsync
 from ftpipe.errors import LocalStateError, MissingExtraError, NotFoundError
 
 DEFAULT_BASE = "smollm2-135m-instruct"
@@ -213,8 +213,7 @@ def _dequantize(weights: Path, target: Path) -> None:
     model.to(torch.bfloat16).save_pretrained(target)
     tokenizer.save_pretrained(target)
     for file in target.iterdir():
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
+        fsync(file)
 
 
 def _clear_quantization_metadata(model: object) -> None:

@@ -16,8 +16,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ftpipe.atomic_files import read_json
 from ftpipe.errors import LocalStateError, NotFoundError
-from ftpipe.server.storage.data_dir import DataDirectory, read_json
+from ftpipe.server.storage.data_dir import DataDirectory
 
 
 @dataclass(frozen=True, slots=True)

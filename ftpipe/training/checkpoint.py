@@ -10,8 +10,9 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ftpipe.atomic_files import write_bytes
 from ftpipe.modeling.types import CausalModel, Optimizer
-from ftpipe.training.job_directory import StepMetrics, replace_bytes
+from ftpipe.training.job_directory import StepMetrics
 from ftpipe.training.lora import trained_parameters
 
 
@@ -42,7 +43,7 @@ def save_state(path: Path, model: CausalModel, optimizer: Optimizer, reached: Tr
     rows = [asdict(row) for row in reached.metrics]
     notes = {"step": reached.step, "trained_tokens": reached.trained_tokens, "metrics": rows}
     path.parent.mkdir(exist_ok=True)
-    replace_bytes(path, save(tensors, metadata={"ftpipe": json.dumps(notes, allow_nan=False)}))
+    write_bytes(path, save(tensors, metadata={"ftpipe": json.dumps(notes, allow_nan=False)}))
 
 
 def load_state(path: Path, model: CausalModel, optimizer: Optimizer) -> TrainerState | None:

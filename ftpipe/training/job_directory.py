@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ftpipe.atomic_files import fsync, write_bytes, write_json
 from ftpipe.errors import LocalStateError
 
 CHECKPOINTS_KEPT = 3
@@ -177,7 +178,7 @@ class JobDirectory:
         for row in rows:
             known = row.known()
             writer.writerow([known.get(name, "") for name in _CSV_COLUMNS.values()])
-        replace_bytes(self.metrics, text.getvalue().encode())
+        write_bytes(self.metrics, text.getvalue().encode())
 
     def write_result(
         self, status: str, *, trained_tokens: int, step: int, error: Mapping[str, Any] | None = None
@@ -193,7 +194,8 @@ class JobDirectory:
         with self.atomic_directory(self.checkpoints / f"step-{metrics.step}") as scratch:
             yield scratch
             files = {file.name: _describe(file) for file in sorted(scratch.iterdir())}
-            write_json(scratch / "manifest.json", {"step": metrics.step, "files": files, "metrics": metrics.known()})
+            manifest = {"step": metrics.step, "files": files, "metrics": metrics.known()}
+            write_json(scratch / "manifest.json", manifest, indent=1)
 
     def prune(self) -> None:
         """Remove all checkpoints but the last ones."""
@@ -210,14 +212,14 @@ class JobDirectory:
         scratch.mkdir(parents=True)
         yield scratch
         for file in scratch.iterdir():
-            _sync(file)
-        _sync(scratch)
+            fsync(file)
+        fsync(scratch)
         if target.exists():
             # Told by a trainer that was killed before it could note that it had: the same steps, the same files.
             shutil.rmtree(scratch)
         else:
             scratch.rename(target)
-        _sync(target.parent)
+        fsync(target.parent)
 
     def _ends_with_newline(self) -> bool:
         with self.events.open("rb") as file:
@@ -236,29 +238,6 @@ class JobDirectory:
                 yield row
 
 
-def write_json(path: Path, value: object) -> None:
-    """Replace a JSON file as a whole; NaN and infinity are refused."""
-    replace_bytes(path, json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1).encode())
-
-
-def replace_bytes(path: Path, content: bytes) -> None:
-    """Replace a file as a whole: written aside, synced, renamed."""
-    scratch = path.with_name(f".new-{path.name}")
-    with scratch.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
-
-
 def _describe(file: Path) -> dict[str, Any]:
     with file.open("rb") as handle:
         return {"sha256": hashlib.file_digest(handle, "sha256").hexdigest(), "bytes": file.stat().st_size}
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

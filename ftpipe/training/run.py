@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from ftpipe.atomic_files import write_json
 from ftpipe.errors import DatasetError, FtpipeError, UsageError
 from ftpipe.modeling.base_models import resolve_base
 from ftpipe.modeling.chat_tokenizer import ChatTemplateError, ChatTokenizer, Example
@@ -18,7 +19,7 @@ from ftpipe.training.batching import TokenizedDataset, read_rows
 from ftpipe.training.causal_lm import LanguageModel
 from ftpipe.training.dpo import DPOObjective, Pair, read_pairs, with_reference_logprobs
 from ftpipe.training.hyperparameters import ResolvedHyperparameters, resolve_hyperparameters
-from ftpipe.training.job_directory import JobDirectory, JobSpec, write_json
+from ftpipe.training.job_directory import JobDirectory, JobSpec
 from ftpipe.training.launcher import distributed
 from ftpipe.training.lora import add_adapter
 from ftpipe.training.trainer import Objective, SupervisedObjective, Trainer

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ftpipe.atomic_files import rename_durably
 from ftpipe.server.api.schemas import CreateFile, validate_body
 from ftpipe.server.clock import now
 from ftpipe.server.protocol import (
@@ -22,7 +23,7 @@ from ftpipe.server.protocol import (
     not_found,
 )
 from ftpipe.server.storage import FileRow, Transaction
-from ftpipe.server.storage.data_dir import DataDirectory, rename_durably
+from ftpipe.server.storage.data_dir import DataDirectory
 
 MAX_LIMIT = 10_000
 RESULTS = "fine-tune-results"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ftpipe.atomic_files import link_or_copy
 from ftpipe.server.api.schemas import CreateJob, Hyperparameters, validate_body
 from ftpipe.server.api.serializers import serialize_checkpoint, serialize_event, serialize_job
 from ftpipe.server.clock import now
@@ -22,7 +23,7 @@ from ftpipe.server.protocol import (
 )
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.storage import FileRow, JobRow, Transaction
-from ftpipe.server.storage.data_dir import INITIAL_ADAPTER_DIR, DataDirectory, link_or_copy
+from ftpipe.server.storage.data_dir import INITIAL_ADAPTER_DIR, DataDirectory
 from ftpipe.server.storage.repositories import TERMINAL_STATUSES
 
 MAX_LIMIT = 1000

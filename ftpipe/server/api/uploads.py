@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 import shutil
 import threading
@@ -13,13 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ftpipe.atomic_files import fsync, rename_durably
 from ftpipe.server.api.files import check_upload, serialize_file
 from ftpipe.server.api.schemas import CompleteUpload, CreateUpload, validate_body
 from ftpipe.server.clock import now
 from ftpipe.server.protocol import ApiError, ApiRequest, bad_request, new_id, not_found
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.storage import FileRow, PartRow, Store, Transaction, UploadRow
-from ftpipe.server.storage.data_dir import DataDirectory, rename_durably, sanitize_filename
+from ftpipe.server.storage.data_dir import DataDirectory, sanitize_filename
 
 COPY_BYTES = 1024 * 1024
 
@@ -127,8 +127,7 @@ class UploadsApi:
                         whole.update(piece)
                         check.update(piece)
                         target.write(piece)
-            target.flush()
-            os.fsync(target.fileno())
+        fsync(aside)
         if md5 is not None and md5.lower() != check.hexdigest():
             message = "The file's MD5 is not the one that was given."
             raise bad_request(message, "md5", "checksum_mismatch")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
+from ftpipe.atomic_files import fsync
 from ftpipe.server.protocol import ApiError, ReceivedUpload, bad_request
 from ftpipe.server.storage.data_dir import sanitize_filename
 
@@ -95,8 +95,7 @@ class MultipartFormParser:
             message = "The multipart body ends before its last boundary."
             raise ApiError(400, message, "invalid_body")
         if self._temporary is not None:
-            with self._temporary.open("rb") as handle:
-                os.fsync(handle.fileno())
+            fsync(self._temporary)
 
     def close(self) -> None:
         """Close what is open, and remove the temporary file unless it was taken over."""

@@ -17,6 +17,7 @@ from types import FrameType
 import uvicorn
 from filelock import FileLock, Timeout
 
+from ftpipe.atomic_files import write_json
 from ftpipe.errors import ConfigError, LockedError
 from ftpipe.server.api.health import own_version
 from ftpipe.server.auth import load_api_keys, require_keys_unless_loopback
@@ -24,7 +25,7 @@ from ftpipe.server.http.app import create_asgi_app
 from ftpipe.server.http.timeouts import header_timeout_protocol
 from ftpipe.server.services import ServerOverrides, build_context
 from ftpipe.server.settings import ServeSettings
-from ftpipe.server.storage.data_dir import DataDirectory, write_json
+from ftpipe.server.storage.data_dir import DataDirectory
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 MAX_BYTES = 10 * 1024 * 1024
@@ -133,6 +134,7 @@ class _AnnouncingServer(uvicorn.Server):
                 "version": own_version(),
                 "started_at": int(time.time()),
             },
+            mode=0o600,
         )
         log.info("listening on %s", url)
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ftpipe.atomic_files import read_json
 from ftpipe.server.api.serializers import finite
-from ftpipe.server.storage.data_dir import read_json
 
 log = logging.getLogger("ftpipe.server.jobs")
 

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 
+from ftpipe.atomic_files import write_json
 from ftpipe.errors import FtpipeError
 from ftpipe.server.jobs.file_validation import FileValidator
 from ftpipe.server.jobs.job_output import read_progress, read_result
@@ -19,7 +20,7 @@ from ftpipe.server.jobs.transitions import JobTransitions
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.storage import JobRow, Store
 from ftpipe.server.storage.cleanup import delete_expired
-from ftpipe.server.storage.data_dir import INITIAL_ADAPTER_DIR, DataDirectory, write_json
+from ftpipe.server.storage.data_dir import INITIAL_ADAPTER_DIR, DataDirectory
 from ftpipe.server.storage.repositories import TERMINAL_STATUSES
 
 log = logging.getLogger("ftpipe.server.jobs")
@@ -199,7 +200,7 @@ class Supervisor(threading.Thread):
 
     def _start(self, job: JobRow) -> None:
         folder = self._data_dir.job(job.id)
-        write_json(folder / "spec.json", self._spec(job))
+        write_json(folder / "spec.json", self._spec(job), mode=0o600)
         if not self._moves.mark_running(job):
             return
         try:

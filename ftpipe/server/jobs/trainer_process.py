@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from ftpipe.server.storage.data_dir import read_json, write_json
+from ftpipe.atomic_files import read_json, write_json
 
 LOCK = "trainer.lock"
 PID_FILE = "trainer.json"
@@ -110,7 +110,7 @@ def start(command: tuple[str, ...], folder: Path) -> TrainerProcess | None:
     with suppress(psutil.Error, OSError):
         # Requests are answered first when both want the processor.
         psutil.Process(process.pid).nice(NICE)
-    write_json(folder / PID_FILE, {"pid": process.pid, "created": _created(process.pid)})
+    write_json(folder / PID_FILE, {"pid": process.pid, "created": _created(process.pid)}, mode=0o600)
     return TrainerProcess(folder, process.pid, process)
 
 

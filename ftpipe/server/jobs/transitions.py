@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ftpipe.atomic_files import rename_durably
 from ftpipe.server.api.files import RESULTS
 from ftpipe.server.clock import now
 from ftpipe.server.jobs.job_output import (
@@ -21,7 +22,7 @@ from ftpipe.server.jobs.job_output import (
 from ftpipe.server.model_resolver import checkpoint_name
 from ftpipe.server.protocol import new_id
 from ftpipe.server.storage import CheckpointRow, EventRow, FileRow, JobRow, Store, Transaction
-from ftpipe.server.storage.data_dir import INITIAL_ADAPTER_DIR, DataDirectory, rename_durably
+from ftpipe.server.storage.data_dir import INITIAL_ADAPTER_DIR, DataDirectory
 
 INPUT_FILES = ("training.jsonl", "validation.jsonl")
 

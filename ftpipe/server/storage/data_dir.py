@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ftpipe.errors import LocalStateError
 
@@ -90,50 +86,6 @@ def _validated_id(name: str) -> str:
         message = "an id that is no plain word names no file"
         raise LocalStateError(message)
     return name
-
-
-def write_json(path: Path, value: Mapping[str, Any], mode: int = 0o600) -> None:
-    """Replace a JSON file in one step, durably: readers see the old one or the new one."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(aside, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, mode), "w", encoding="utf-8") as handle:
-        json.dump(value, handle, ensure_ascii=False, allow_nan=False)
-        handle.flush()
-        os.fsync(handle.fileno())
-    aside.replace(path)
-    fsync_directory(path.parent)
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object from a file, or ``None`` where there is none that can be read."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def rename_durably(source: Path, target: Path) -> None:
-    """Give a finished file its final name, durably."""
-    source.replace(target)
-    fsync_directory(target.parent)
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Let a second name keep a file's bytes alive; a copy where the file system has no links."""
-    target.unlink(missing_ok=True)
-    try:
-        target.hardlink_to(source)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-def fsync_directory(folder: Path) -> None:
-    """Make a rename in this folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def sanitize_filename(filename: str) -> str:

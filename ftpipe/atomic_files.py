@@ -1,0 +1,73 @@
+"""Write files so that a reader, and a crash, sees the old content or the new, and nothing in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+
+def write_bytes(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Replace a file in one step, and return when the new content is on the disk.
+
+    Args:
+        path: The file; its folder must exist.
+        content: The new content.
+        mode: Permissions of the new file, less the umask.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, mode), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    rename_durably(temporary, path)
+
+
+def write_json(path: Path, value: object, *, indent: int | None = None, mode: int = 0o666) -> None:
+    """Replace a JSON file as :func:`write_bytes` does; NaN and infinities are refused.
+
+    Raises:
+        ValueError: The value contains NaN or an infinity.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    write_bytes(path, f"{text}\n".encode(), mode=mode)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object from a file, or ``None`` if there is no readable one."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def rename_durably(source: Path, target: Path) -> None:
+    """Give a finished file or folder its final name, so that the name survives a power cut."""
+    source.replace(target)
+    fsync(target.parent)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file's bytes a second name that keeps them alive; copy if the file system has no links."""
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def fsync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk.
+
+    Windows cannot do that for a folder, and for a file only through a writable handle.
+    """
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
