@@ -44,7 +44,7 @@ _FACE = {
     "Run": "ftpipe.records",
     "RunSpec": "ftpipe.records",
     "PipelineObserver": "ftpipe.pipeline.pipeline",
-    "count": "ftpipe.stages.count",
+    "size": "ftpipe.stages.count",
     "open_provider": "ftpipe.providers",
     "open_registry": "ftpipe.registry",
     "validate": "ftpipe.stages.validate",

@@ -21,7 +21,7 @@ from ftpipe.errors import ConfigError
 from ftpipe.records import Hyperparameters, Method, Record
 
 CONFIG_FILE = "ftpipe.toml"
-MAX_BYTES = 1_000_000
+MAX_CONFIG_BYTES = 1_000_000
 """Largest configuration file that is read; nobody writes a bigger one by hand."""
 
 
@@ -155,10 +155,10 @@ def _find(path: Path | None, env: Mapping[str, str], folder: Path) -> Path | Non
 def _read(path: Path) -> dict[str, object]:
     try:
         with path.open("rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)
+            raw = stream.read(MAX_CONFIG_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", "check the file's permissions") from error
-    if len(raw) > MAX_BYTES:
+    if len(raw) > MAX_CONFIG_BYTES:
         raise ConfigError(f"{path} is larger than 1 MB", "a configuration is a few lines of TOML; see configs/")
     try:
         tree = tomllib.loads(raw.decode("utf-8-sig"))
@@ -175,24 +175,24 @@ def _flat(tree: Mapping[str, Any], path: Path) -> dict[str, object]:
             values |= {f"hyperparameters.{inner}": leaf for inner, leaf in value.items()}
         else:
             values[key] = value
-    _refuse_unknown(values, str(path))
-    _refuse_secrets(values, path)
+    _reject_unknown(values, str(path))
+    _reject_secrets(values, path)
     base = path.absolute().parent
     for key in _PATHS:
         if isinstance(text := values.get(key), str):
-            values[key] = _beside(base, text)
+            values[key] = _relative_to(base, text)
     registry = values.get("registry")
     if isinstance(registry, str) and "://" not in registry:
-        values["registry"] = str(_beside(base, registry))
+        values["registry"] = str(_relative_to(base, registry))
     return values
 
 
-def _beside(folder: Path, text: str) -> Path:
+def _relative_to(folder: Path, text: str) -> Path:
     """A path of a file, which is relative to the file's folder."""
     return Path(os.path.normpath(folder / Path(text).expanduser()))
 
 
-def _refuse_unknown(keys: Iterable[str], place: str) -> None:
+def _reject_unknown(keys: Iterable[str], place: str) -> None:
     known = setting_keys()
     for key in keys:
         if key in known:
@@ -218,7 +218,7 @@ def nearest_name(name: str, known: Iterable[str]) -> str:
     return leaves[leaf[0]] if leaf else ""
 
 
-def _refuse_secrets(values: Mapping[str, object], path: Path) -> None:
+def _reject_secrets(values: Mapping[str, object], path: Path) -> None:
     providers = values.get("providers")
     for name, table in providers.items() if isinstance(providers, dict) else ():
         for key in table if isinstance(table, dict) else ():
@@ -247,22 +247,22 @@ def _build(values: Mapping[str, object], origins: Mapping[str, str]) -> RunConfi
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        raise _explain(error.errors(include_url=False)[0], origins) from error
+        raise _to_config_error(error.errors(include_url=False)[0], origins) from error
 
 
-def _explain(fault: ErrorDetails, origins: Mapping[str, str]) -> ConfigError:
+def _to_config_error(fault: ErrorDetails, origins: Mapping[str, str]) -> ConfigError:
     place = [str(part) for part in fault["loc"]]
     key = ".".join(place[:2]) if place[0] == "hyperparameters" else place[0]
     origin = origins.get(key, "the configuration")
     shown = f"{origin}: {key}" if not origin.startswith("--") and not origin.isupper() else origin
     text = repr(fault["input"])
-    reason = _RANGES.get(key) or fault["msg"].removeprefix("Input ")
+    reason = _VALUE_RANGES.get(key) or fault["msg"].removeprefix("Input ")
     return ConfigError(
         f"{shown}: {text[:80]} will not do: {reason}", "`ftpipe config show` lists every setting and its value"
     )
 
 
-_RANGES = {
+_VALUE_RANGES = {
     "hyperparameters.n_epochs": "epochs are a whole number from 1 to 50, or auto",
     "hyperparameters.batch_size": "the batch size is a whole number from 1 to 256, or auto",
     "hyperparameters.learning_rate_multiplier": "the multiplier is a number above 0, or auto",

@@ -24,21 +24,21 @@ from ftpipe.errors import UsageError
 from ftpipe.records import Record
 from ftpipe.records.evaluation import TokenPrice
 
-CACHE_FROM = 1024
+MIN_CACHED_PROMPT_TOKENS = 1024
 """Prompt tokens from which OpenAI caches. Source: openai-cookbook, Prompt_Caching_201, read 2026-11-24."""
 
-CACHE_STEP = 128
+CACHE_STEP_TOKENS = 128
 """Cached prefixes grow in steps of this many tokens; same source."""
 
 
 class TypicalCall(Record):
     """One typical call, in tokens."""
 
-    prompt: int = Field(ge=0)
+    fixed_prompt: int = Field(ge=0)
     """The part that is the same in every call: instructions and examples."""
-    tuned_prompt: int = Field(ge=0)
+    tuned_fixed_prompt: int = Field(ge=0)
     """What is left of it once the model is tuned."""
-    user: int = Field(ge=0)
+    variable: int = Field(ge=0)
     """The part that differs from call to call."""
     output: int = Field(ge=0)
 
@@ -51,7 +51,7 @@ class Training(Record):
     epochs: int = Field(ge=1)
     data: float = Field(default=0.0, ge=0)
     evaluation: float = Field(default=0.0, ge=0)
-    people: float = Field(default=0.0, ge=0)
+    labor: float = Field(default=0.0, ge=0)
     """Hours of people times their rate; usually the largest part."""
     retrainings: int = Field(default=0, ge=0)
     """How often the training alone is paid again within the horizon."""
@@ -75,9 +75,9 @@ class BreakEven(Record):
     """One thousand calls of the base model."""
     tuned: CostFigure
     """One thousand calls of the tuned model."""
-    once: CostFigure
+    one_time: CostFigure
     """Training, data, evaluation and people."""
-    caching: bool
+    prompt_caching: bool
     """Whether long prompts were taken to be cached."""
     base_cached_tokens: int
     tuned_cached_tokens: int
@@ -124,8 +124,8 @@ def call_cost(
             taken as cached too, which makes the base look better than it is by a percent or so.
     """
     cached = 0
-    if caching and price.cached is not None and prompt >= CACHE_FROM:
-        cached = prompt // CACHE_STEP * CACHE_STEP if whole_steps else prompt
+    if caching and price.cached is not None and prompt >= MIN_CACHED_PROMPT_TOKENS:
+        cached = prompt // CACHE_STEP_TOKENS * CACHE_STEP_TOKENS if whole_steps else prompt
     full = prompt + user - cached
     cost = full * _exact(price.input) + cached * _exact(price.cached or 0.0) + output * _exact(price.output)
     return cost / 1_000_000, cached
@@ -138,10 +138,10 @@ def break_even(
     base: TokenPrice,
     tuned: TokenPrice,
     caching: bool = True,
-    traffic: float | None = None,
+    calls_per_day: float | None = None,
     today: date | None = None,
-    ends: date | None = None,
-    machine_per_day: float = 0.0,
+    shutdown_date: date | None = None,
+    hosting_per_day: float = 0.0,
     whole_steps: bool = False,
 ) -> BreakEven:
     """Reckon when tuning has paid for itself.
@@ -152,10 +152,10 @@ def break_even(
         base: Price row of what answers now.
         tuned: Price row of the tuned model, with its training price.
         caching: Whether long prompts are cached; ask for both, the answer often turns on it.
-        traffic: Calls a day, where known.
-        today: Day from which the horizon counts; needed together with ``ends``.
-        ends: Day on which the tuned model stops answering.
-        machine_per_day: Own machine's cost a day, for a model served at home.
+        calls_per_day: Calls a day, where known.
+        today: Day from which the horizon counts; needed together with ``shutdown_date``.
+        shutdown_date: Day on which the tuned model stops answering.
+        hosting_per_day: Own machine's cost a day, for a model served at home.
         whole_steps: See ``call_cost``.
 
     Raises:
@@ -165,34 +165,38 @@ def break_even(
         raise UsageError(
             f"Prices in {base.currency} and {tuned.currency} cannot be compared.", "Give both rows in one currency."
         )
-    before, base_cached = call_cost(call.prompt, call.user, call.output, base, caching=caching, whole_steps=whole_steps)
-    after, tuned_cached = call_cost(
-        call.tuned_prompt, call.user, call.output, tuned, caching=caching, whole_steps=whole_steps
+    before, base_cached = call_cost(
+        call.fixed_prompt, call.variable, call.output, base, caching=caching, whole_steps=whole_steps
     )
-    once = one_time(training, tuned)
-    horizon = max(0, (ends - today).days) if ends and today else None
+    after, tuned_cached = call_cost(
+        call.tuned_fixed_prompt, call.variable, call.output, tuned, caching=caching, whole_steps=whole_steps
+    )
+    once = one_time_cost(training, tuned)
+    horizon = max(0, (shutdown_date - today).days) if shutdown_date and today else None
     saved = before - after
-    calls, per_day, days = _even(_exact(once.amount), saved, horizon, _exact(machine_per_day), traffic)
+    calls, per_day, days = _break_even_point(
+        _exact(once.amount), saved, horizon, _exact(hosting_per_day), calls_per_day
+    )
     return BreakEven(
-        base=_thousand(call.prompt, base_cached, call, base, before),
-        tuned=_thousand(call.tuned_prompt, tuned_cached, call, tuned, after),
-        once=once,
-        caching=caching,
+        base=_cost_of_1000_calls(call.fixed_prompt, base_cached, call, base, before),
+        tuned=_cost_of_1000_calls(call.tuned_fixed_prompt, tuned_cached, call, tuned, after),
+        one_time=once,
+        prompt_caching=caching,
         base_cached_tokens=base_cached,
         tuned_cached_tokens=tuned_cached,
         calls=calls,
         horizon_days=horizon,
         calls_per_day=per_day,
         days=days,
-        outcome=_outcome(calls, traffic, days, horizon),
+        outcome=_outcome(calls, calls_per_day, days, horizon),
     )
 
 
-def one_time(training: Training, price: TokenPrice) -> CostFigure:
+def one_time_cost(training: Training, price: TokenPrice) -> CostFigure:
     """Everything that is paid once: training (and again for each retraining), data, evaluation, people."""
     runs = 1 + training.retrainings
     train = Fraction(training.tokens) * training.epochs * _training_price(price) * runs / 1_000_000
-    others = [("data", training.data), ("evaluation", training.evaluation), ("people", training.people)]
+    others = [("data", training.data), ("evaluation", training.evaluation), ("people", training.labor)]
     amount = train + sum((_exact(value) for _, value in others), Fraction(0))
     repeated = f" x {runs} trainings" if runs > 1 else ""
     formula = f"{training.tokens:,} tokens x {training.epochs} epochs x {price.training:g} per million{repeated}"
@@ -200,7 +204,7 @@ def one_time(training: Training, price: TokenPrice) -> CostFigure:
     return CostFigure(amount=float(amount), currency=price.currency, formula=formula, rows=(price,))
 
 
-def _even(
+def _break_even_point(
     once: Fraction, saved: Fraction, horizon: int | None, machine: Fraction, traffic: float | None
 ) -> tuple[int | None, int | None, float | None]:
     """Calls until even, calls a day within the horizon, days at the traffic given; ``None`` each for never."""
@@ -230,9 +234,9 @@ def _outcome(
     return "too late" if horizon is not None and days > horizon else "pays"
 
 
-def _thousand(prompt: int, cached: int, call: TypicalCall, price: TokenPrice, cost: Fraction) -> CostFigure:
+def _cost_of_1000_calls(prompt: int, cached: int, call: TypicalCall, price: TokenPrice, cost: Fraction) -> CostFigure:
     """A thousand calls, with the formula spelled out."""
-    full = prompt + call.user - cached
+    full = prompt + call.variable - cached
     parts = [f"{full:,} x {price.input:g}"]
     if cached:
         parts.append(f"{cached:,} cached x {price.cached:g}")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ftpipe.advisor.break_even import CACHE_FROM, BreakEven
+from ftpipe.advisor.break_even import MIN_CACHED_PROMPT_TOKENS, BreakEven
 from ftpipe.advisor.inputs import (
-    ENOUGH_EXAMPLES,
-    LEAST_EXAMPLES,
-    PATIENCE_DAYS,
-    SOON_DAYS,
+    MAX_BREAK_EVEN_DAYS,
+    MIN_DAYS_TO_SHUTDOWN,
+    MIN_EXAMPLES,
+    RECOMMENDED_EXAMPLES,
     AdviceInputs,
     Recommendation,
 )
@@ -22,8 +22,8 @@ class RuleOutcome:
 
     answer: str
     effect: str
-    road: Recommendation | None = None
-    first: str = ""
+    recommendation: Recommendation | None = None
+    first_step: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,45 +35,45 @@ class Rule:
     decide: Callable[[AdviceInputs, dict[str, BreakEven]], RuleOutcome]
 
 
-def _said(value: bool | None) -> str:
+def _yes_no(value: bool | None) -> str:
     return {True: "yes", False: "no", None: "not known"}[value]
 
 
 def _evaluation(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
-    said = _said(case.has_evaluation)
+    said = _yes_no(case.has_evaluation)
     if case.has_evaluation:
         return RuleOutcome(said, "Progress can be measured.")
     step = (
         "Build a test set of 50 to 200 held-out items and measure the baseline: ftpipe evaluate BASE --data test.jsonl"
     )
-    return RuleOutcome(said, "Without a baseline nobody can tell whether any road helped.", first=step)
+    return RuleOutcome(said, "Without a baseline nobody can tell whether any road helped.", first_step=step)
 
 
 def _knowledge(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
-    said = _said(case.lacks_knowledge)
+    said = _yes_no(case.lacks_knowledge)
     if not case.lacks_knowledge:
         return RuleOutcome(said, "Retrieval is not what is missing.")
-    if not case.wrong_behaviour:
+    if not case.wrong_behavior:
         return RuleOutcome(
             said, "Knowledge belongs into the context; tuning on facts teaches inventing.", Recommendation.RETRIEVAL
         )
-    if case.prompt_is_enough:
+    if case.better_prompt_is_enough:
         return RuleOutcome(said, "Fetch the knowledge; the prompt mends the rest.", Recommendation.RETRIEVAL)
-    if (case.clean_examples or 0) >= ENOUGH_EXAMPLES:
+    if (case.clean_examples or 0) >= RECOMMENDED_EXAMPLES:
         return RuleOutcome(said, "Fetch the knowledge, tune the behaviour: the gains add up.", Recommendation.MIX)
-    step = f"Collect {ENOUGH_EXAMPLES} clean examples before tuning the behaviour as well."
+    step = f"Collect {RECOMMENDED_EXAMPLES} clean examples before tuning the behaviour as well."
     return RuleOutcome(
         said, "Fetch the knowledge first; there are too few examples to tune.", Recommendation.RETRIEVAL, step
     )
 
 
 def _prompt(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
-    said = _said(case.prompt_is_enough)
-    if case.prompt_is_enough:
+    said = _yes_no(case.better_prompt_is_enough)
+    if case.better_prompt_is_enough:
         return RuleOutcome(said, "Stay with the prompt: it can be changed in a minute.", Recommendation.PROMPTING)
-    if case.prompt_is_enough is None:
+    if case.better_prompt_is_enough is None:
         return RuleOutcome(
-            said, "Not tried yet.", first="Try the best prompt you can write, with three to five examples in it."
+            said, "Not tried yet.", first_step="Try the best prompt you can write, with three to five examples in it."
         )
     return RuleOutcome(said, "The prompt alone does not do it.")
 
@@ -82,20 +82,22 @@ def _examples(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
     count = case.clean_examples
     if count is None:
         return RuleOutcome(
-            "not known", "Tuning needs them.", first=f"Count your clean examples: {ENOUGH_EXAMPLES} are wanted."
+            "not known",
+            "Tuning needs them.",
+            first_step=f"Count your clean examples: {RECOMMENDED_EXAMPLES} are wanted.",
         )
-    if count >= ENOUGH_EXAMPLES:
+    if count >= RECOMMENDED_EXAMPLES:
         return RuleOutcome(f"{count:,}", "Enough to see whether tuning helps.")
-    step = f"Collect {ENOUGH_EXAMPLES - count} more clean examples of the wanted behaviour."
-    known = "the server's least" if count >= LEAST_EXAMPLES else f"the server wants {LEAST_EXAMPLES}"
+    step = f"Collect {RECOMMENDED_EXAMPLES - count} more clean examples of the wanted behaviour."
+    known = "the server's least" if count >= MIN_EXAMPLES else f"the server wants {MIN_EXAMPLES}"
     return RuleOutcome(
         f"{count:,}", f"Too few to tell ({known}); put the best into the prompt.", Recommendation.PROMPTING, step
     )
 
 
 def _smaller(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
-    said = _said(case.smaller_model_would_do)
-    if case.smaller_model_would_do:
+    said = _yes_no(case.smaller_model_is_enough)
+    if case.smaller_model_is_enough:
         return RuleOutcome(said, "The strongest case for money: a small tuned model in a large one's place.")
     return RuleOutcome(said, "No saving from a smaller model.")
 
@@ -104,7 +106,7 @@ def _long_prompt(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
     length = case.prompt_tokens
     if length is None:
         return RuleOutcome("not known", "The prompt's length decides whether a shorter one saves anything.")
-    if length >= CACHE_FROM and case.caching is not False:
+    if length >= MIN_CACHED_PROMPT_TOKENS and case.prompt_caching is not False:
         return RuleOutcome(f"{length:,} tokens, cached", "Caching already gives most of what a shorter prompt would.")
     return RuleOutcome(
         f"{length:,} tokens, not cached", "The second case for money: a tuned model needs a shorter prompt."
@@ -112,24 +114,24 @@ def _long_prompt(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
 
 
 def _privacy(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
-    said = _said(case.needs_privacy)
+    said = _yes_no(case.needs_privacy)
     if case.needs_privacy:
         return RuleOutcome(said, "The data may not leave; tune and serve at home.", Recommendation.LOCAL)
     return RuleOutcome(said, "Data may go to an endpoint.")
 
 
-def _retires(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
-    if case.hosted_is_open is False:
+def _shutdown(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
+    if case.hosted_training_available is False:
         return RuleOutcome(
             "may not create jobs", "A hosted model cannot be trained with this account.", Recommendation.LOCAL
         )
-    if case.ends is None or case.today is None:
+    if case.shutdown_date is None or case.today is None:
         return RuleOutcome("no end announced", "A hosted model may be built upon.")
-    left = max(0, (case.ends - case.today).days)
-    if left < SOON_DAYS:
+    left = max(0, (case.shutdown_date - case.today).days)
+    if left < MIN_DAYS_TO_SHUTDOWN:
         effect = "Too soon to build upon; weights at home, or another endpoint, stay."
-        return RuleOutcome(f"{case.ends.isoformat()}, {left} days left", effect, Recommendation.LOCAL)
-    return RuleOutcome(f"{case.ends.isoformat()}, {left} days left", "Time enough.")
+        return RuleOutcome(f"{case.shutdown_date.isoformat()}, {left} days left", effect, Recommendation.LOCAL)
+    return RuleOutcome(f"{case.shutdown_date.isoformat()}, {left} days left", "Time enough.")
 
 
 def _money(_: AdviceInputs, cases: dict[str, BreakEven]) -> RuleOutcome:
@@ -139,7 +141,7 @@ def _money(_: AdviceInputs, cases: dict[str, BreakEven]) -> RuleOutcome:
     if result.calls is None:
         return RuleOutcome("never", "A tuned call costs as much or more; do not tune for cost.")
     reach = f"even after {result.calls:,} calls"
-    if result.days is not None and result.days > PATIENCE_DAYS:
+    if result.days is not None and result.days > MAX_BREAK_EVEN_DAYS:
         return RuleOutcome(f"{reach}, {result.days:,.0f} days", "Too slow; do not tune for cost.")
     if result.outcome == "pays":
         return RuleOutcome(f"{reach}, {result.days:,.0f} days", "It pays for itself in time.", Recommendation.HOSTED)
@@ -148,11 +150,13 @@ def _money(_: AdviceInputs, cases: dict[str, BreakEven]) -> RuleOutcome:
     return RuleOutcome(reach, "Whether that is soon hangs on the calls a day.")
 
 
-def _anyway(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
+def _speed_or_behavior(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
     if case.needs_speed:
         return RuleOutcome("speed", "A small tuned model at home answers at once.", Recommendation.LOCAL)
-    is_inferred = case.wrong_behaviour is None and case.prompt_is_enough is False and case.lacks_knowledge is False
-    if case.wrong_behaviour or is_inferred:
+    is_inferred = (
+        case.wrong_behavior is None and case.better_prompt_is_enough is False and case.lacks_knowledge is False
+    )
+    if case.wrong_behavior or is_inferred:
         return RuleOutcome(
             "behaviour",
             "The prompt does not mend it and there are examples: tune at home, at no fee.",
@@ -165,26 +169,26 @@ RULES: tuple[Rule, ...] = (
     Rule("evaluation", "Is there an evaluation with a baseline?", _evaluation),
     Rule("knowledge", "Is the failure missing knowledge?", _knowledge),
     Rule("prompt", "Does a better prompt or few-shot fix it?", _prompt),
-    Rule("examples", f"Are there {ENOUGH_EXAMPLES} clean examples of the wanted behaviour?", _examples),
+    Rule("examples", f"Are there {RECOMMENDED_EXAMPLES} clean examples of the wanted behaviour?", _examples),
     Rule("privacy", "Must the data stay at home?", _privacy),
     Rule("smaller", "Would a smaller tuned model do?", _smaller),
     Rule("long-prompt", "Is the prompt long, and caching unusable?", _long_prompt),
-    Rule("retires", "When does the base retire?", _retires),
+    Rule("retires", "When does the base retire?", _shutdown),
     Rule("money", "Do the calls that are left pay for it?", _money),
-    Rule("anyway", "Do speed or behaviour ask for it anyway?", _anyway),
+    Rule("anyway", "Do speed or behaviour ask for it anyway?", _speed_or_behavior),
 )
 """The decision, in order; the first ruling with a road ends it."""
 
 
-def is_decided(case: AdviceInputs, *, upto: str, rules: tuple[Rule, ...]) -> bool:
+def is_decided(inputs: AdviceInputs, *, last_field: str, rules: tuple[Rule, ...]) -> bool:
     """Whether the questions up to a field already decide, so that a conversation need not go on.
 
     Args:
-        case: What is known so far.
-        upto: Field that was asked last.
+        inputs: What is known so far.
+        last_field: Field that was asked last.
         rules: The decision.
     """
-    order = ("has_evaluation", "wrong_behaviour", "prompt_is_enough", "clean_examples")
-    if upto not in order:
-        return case.needs_privacy is True
-    return any(rule.decide(case, {}).road is not None for rule in rules[: order.index(upto) + 1])
+    order = ("has_evaluation", "wrong_behavior", "better_prompt_is_enough", "clean_examples")
+    if last_field not in order:
+        return inputs.needs_privacy is True
+    return any(rule.decide(inputs, {}).recommendation is not None for rule in rules[: order.index(last_field) + 1])

@@ -10,16 +10,16 @@ from pydantic import Field
 from ftpipe.records import Record
 from ftpipe.records.evaluation import TokenPrice
 
-ENOUGH_EXAMPLES = 50
+RECOMMENDED_EXAMPLES = 50
 """Clean examples from which tuning usually shows. Source: OpenAI's supervised fine-tuning guide, read 2026-11-24."""
 
-LEAST_EXAMPLES = 10
+MIN_EXAMPLES = 10
 """Examples below which OpenAI's server refuses a file; same source."""
 
-SOON_DAYS = 180
+MIN_DAYS_TO_SHUTDOWN = 180
 """A tuned model that ends sooner than this is not built upon."""
 
-PATIENCE_DAYS = 365
+MAX_BREAK_EVEN_DAYS = 365
 """A saving that takes longer than this to come is no reason; prices will have changed by then."""
 
 
@@ -40,27 +40,29 @@ class AdviceInputs(Record):
     lacks_knowledge: bool | None = Field(
         None, description="Does it fail because it does not know something (facts, documents, current information)?"
     )
-    wrong_behaviour: bool | None = Field(
+    wrong_behavior: bool | None = Field(
         None, description="Does it fail in how it answers (format, labels, tone, steps), although it knows enough?"
     )
-    prompt_is_enough: bool | None = Field(None, description="Does a better prompt, or a few examples in it, fix it?")
+    better_prompt_is_enough: bool | None = Field(
+        None, description="Does a better prompt, or a few examples in it, fix it?"
+    )
     clean_examples: int | None = Field(
         None, ge=0, description="How many clean, labelled examples of the wanted behaviour are there?"
     )
-    smaller_model_would_do: bool | None = Field(
+    smaller_model_is_enough: bool | None = Field(
         None, description="Would a smaller model do, if it were tuned for this one task?"
     )
     needs_privacy: bool | None = Field(None, description="Must the data stay on your own machines?")
     needs_speed: bool | None = Field(None, description="Must answers come faster than the large model gives them?")
-    caching: bool | None = Field(
+    prompt_caching: bool | None = Field(
         None, description="Do calls come steadily enough for the endpoint to cache the prompt?"
     )
-    hosted_is_open: bool | None = Field(None, description="May your account still create fine-tuning jobs?")
+    hosted_training_available: bool | None = Field(None, description="May your account still create fine-tuning jobs?")
     prompt_tokens: int | None = Field(
         None, ge=0, description="How many tokens of the prompt are the same in every call?"
     )
     tuned_prompt_tokens: int = Field(100, ge=0, description="How many of them would be left after tuning?")
-    user_tokens: int = Field(200, ge=0, description="How many tokens of a call are different each time?")
+    variable_tokens: int = Field(200, ge=0, description="How many tokens of a call are different each time?")
     output_tokens: int = Field(150, ge=0, description="How many tokens does an answer have?")
     calls_per_day: float | None = Field(None, ge=0, description="How many calls are there a day?")
     training_tokens: int | None = Field(None, ge=0, description="How many tokens does the training file have?")
@@ -69,13 +71,13 @@ class AdviceInputs(Record):
     epochs_high: int | None = Field(None, ge=1, le=50)
     data_cost: float = Field(0.0, ge=0)
     evaluation_cost: float = Field(0.0, ge=0)
-    people_hours: float = Field(0.0, ge=0, description="Hours of people's work (data, evaluation, upkeep)")
-    people_rate: float = Field(0.0, ge=0, description="Cost of one such hour")
-    machine_per_day: float = Field(0.0, ge=0, description="Cost of your own machine a day, for the local road")
+    labor_hours: float = Field(0.0, ge=0, description="Hours of people's work (data, evaluation, upkeep)")
+    hourly_rate: float = Field(0.0, ge=0, description="Cost of one such hour")
+    hosting_per_day: float = Field(0.0, ge=0, description="Cost of your own machine a day, for the local road")
     base: TokenPrice | None = None
     """Row of the model that answers now."""
     tuned: TokenPrice | None = None
     """Row of the model that would be tuned, at its tuned prices."""
     today: date | None = None
-    ends: date | None = None
+    shutdown_date: date | None = None
     """Day on which the tuned model would stop answering."""

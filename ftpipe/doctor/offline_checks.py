@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from ftpipe.providers.profiles import Profile
     from ftpipe.registry import Registry
 
-State = Literal["ok", "warn", "bad"]
-LOW_DISK, NO_DISK = 2_000_000_000, 200_000_000
+CheckStatus = Literal["ok", "warn", "bad"]
+LOW_DISK_BYTES, MIN_DISK_BYTES = 2_000_000_000, 200_000_000
 """Free bytes below which a base model may not fit, and below which nothing should be begun."""
-SOON_DAYS = 90
-CORE = ("openai", "SQLAlchemy", "tiktoken", "pydantic", "click", "rich", "tenacity", "orjson")
-LOCAL = ("torch", "transformers", "peft", "starlette", "uvicorn")
+DATE_WARNING_DAYS = 90
+CORE_PACKAGES = ("openai", "SQLAlchemy", "tiktoken", "pydantic", "click", "rich", "tenacity", "orjson")
+LOCAL_PACKAGES = ("torch", "transformers", "peft", "starlette", "uvicorn")
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class CheckResult:
     """One line of the doctor: what was looked at, how it is, and what to do."""
 
     name: str
-    state: State
-    text: str
+    status: CheckStatus
+    message: str
     hint: str = ""
 
 
@@ -52,22 +52,22 @@ def run_offline_checks(
         today: UTC date.
     """
     day = today or datetime.now(UTC).date()
-    yield python_version()
-    yield from packages()
-    yield settings_file(settings)
-    yield secrets_file(Path.cwd())
-    yield state_folder()
+    yield check_python()
+    yield from check_packages()
+    yield check_config(settings)
+    yield check_secrets_file(Path.cwd())
+    yield check_state_folder()
     if settings.config.registry or (state_dir() / "registry.db").exists():
-        yield from guarded("registry", lambda: registry_state(registry(), day))
-    yield disk("disk", state_dir())
-    yield disk("home", home())
-    yield from guarded("tokenizer", tokenizer)
-    yield from guarded("prices", lambda: prices(settings, day))
-    yield from guarded("providers", lambda: providers(settings, day))
-    yield endpoint()
+        yield from errors_as_results("registry", lambda: check_registry(registry(), day))
+    yield check_disk("disk", state_dir())
+    yield check_disk("home", home())
+    yield from errors_as_results("tokenizer", check_tokenizer)
+    yield from errors_as_results("prices", lambda: check_prices(settings, day))
+    yield from errors_as_results("providers", lambda: check_providers(settings, day))
+    yield check_local_server()
 
 
-def guarded(name: str, look: Callable[[], Iterator[CheckResult]]) -> Iterator[CheckResult]:
+def errors_as_results(name: str, look: Callable[[], Iterator[CheckResult]]) -> Iterator[CheckResult]:
     """The findings of one examination; an error of the tree is a finding, too."""
     try:
         yield from look()
@@ -75,21 +75,21 @@ def guarded(name: str, look: Callable[[], Iterator[CheckResult]]) -> Iterator[Ch
         yield CheckResult(name, "bad", error.message, error.hint)
 
 
-def python_version() -> CheckResult:
+def check_python() -> CheckResult:
     """Which Python runs."""
     return CheckResult("python", "ok", f"{sys.version.split()[0]} at {sys.executable}")
 
 
-def packages() -> Iterator[CheckResult]:
+def check_packages() -> Iterator[CheckResult]:
     """The versions of what ftpipe stands on."""
-    core = {name: _version(name) for name in CORE}
+    core = {name: _version(name) for name in CORE_PACKAGES}
     missing = [name for name, version in core.items() if not version]
     text = ", ".join(f"{name} {version}" for name, version in core.items() if version)
     hint = f"pip install {' '.join(missing)}" if missing else ""
     yield CheckResult(
         "packages", "bad" if missing else "ok", f"missing: {', '.join(missing)}" if missing else text, hint
     )
-    local = {name: _version(name) for name in LOCAL}
+    local = {name: _version(name) for name in LOCAL_PACKAGES}
     absent = [name for name, version in local.items() if not version]
     if absent:
         yield CheckResult(
@@ -97,7 +97,7 @@ def packages() -> Iterator[CheckResult]:
         )
     else:
         yield CheckResult(
-            "local", "ok", ", ".join(f"{name} {version}" for name, version in local.items()) + accelerators()
+            "local", "ok", ", ".join(f"{name} {version}" for name, version in local.items()) + describe_gpus()
         )
 
 
@@ -108,7 +108,7 @@ def _version(name: str) -> str:
         return ""
 
 
-def accelerators() -> str:
+def describe_gpus() -> str:
     """The graphics cards that the system reports, for the line about torch."""
     program = shutil.which("nvidia-smi")
     if program is None:
@@ -121,14 +121,14 @@ def accelerators() -> str:
     return ", " + "; ".join(asked.stdout.split("\n")[:8]).strip("; ") if asked.stdout.strip() else ", no NVIDIA card"
 
 
-def settings_file(settings: Settings) -> CheckResult:
+def check_config(settings: Settings) -> CheckResult:
     """Which configuration is in force."""
     if settings.path is None:
         return CheckResult("config", "ok", "no ftpipe.toml here: the defaults are in force")
     return CheckResult("config", "ok", f"{settings.path}, {plural(len(settings.origins), 'value')} set")
 
 
-def secrets_file(folder: Path) -> CheckResult:
+def check_secrets_file(folder: Path) -> CheckResult:
     """Whether ``.env`` is kept out of git and away from other users."""
     path = folder / ".env"
     if not path.is_file():
@@ -148,7 +148,7 @@ def _is_tracked(path: Path) -> bool:
     return bool(git) and subprocess.run(command, cwd=path.parent, capture_output=True, check=False).returncode == 0
 
 
-def state_folder() -> CheckResult:
+def check_state_folder() -> CheckResult:
     """Whether runs can be remembered here."""
     from ftpipe.registry.database import NETWORK_FILE_SYSTEMS, filesystem_of
 
@@ -163,18 +163,18 @@ def state_folder() -> CheckResult:
     return CheckResult("state", "ok", f"{folder}{there}" + (f" on {kind}" if kind else ""))
 
 
-def registry_state(registry: Registry, today: date) -> Iterator[CheckResult]:
+def check_registry(registry: Registry, today: date) -> Iterator[CheckResult]:
     """Whether the database is whole, and which models end soon."""
     models = registry.models()
     runs = registry.runs(10_000)
     place = registry.place.removeprefix("sqlite:///")
     known = f"{plural(len(runs), 'run')}, {plural(len(models), 'model')}"
     yield CheckResult("registry", "ok", f"{place}: whole, {known}")
-    yield ledger_state(registry)
+    yield check_audit_log(registry)
     ends = {m.id: date.fromisoformat(m.base_shutdown_date) for m in models if m.base_shutdown_date}
-    soon = sorted((end, name) for name, end in ends.items() if (end - today).days <= SOON_DAYS)
+    soon = sorted((end, name) for name, end in ends.items() if (end - today).days <= DATE_WARNING_DAYS)
     for end, name in soon[:5]:
-        state: State = "bad" if end < today else "warn"
+        state: CheckStatus = "bad" if end < today else "warn"
         when = "has ended" if end < today else f"ends in {(end - today).days} days"
         yield CheckResult(
             "model", state, f"{name} {when}, on {end}", "train it again on another base, or on this machine"
@@ -184,7 +184,7 @@ def registry_state(registry: Registry, today: date) -> Iterator[CheckResult]:
         yield CheckResult("runs", "warn", f"{plural(len(doubtful), 'run')} did not come to an end", "ftpipe resume")
 
 
-def ledger_state(registry: Registry) -> CheckResult:
+def check_audit_log(registry: Registry) -> CheckResult:
     """Whether the rows are still those that ftpipe wrote."""
     from ftpipe.registry.verification import audit
 
@@ -194,22 +194,22 @@ def ledger_state(registry: Registry) -> CheckResult:
     return CheckResult("ledger", "ok", f"{plural(registry.ledger_size(), 'entry', 'entries')}, unbroken")
 
 
-def disk(name: str, folder: Path) -> CheckResult:
+def check_disk(name: str, folder: Path) -> CheckResult:
     """How much room there is."""
     place = next(path for path in (folder, *folder.parents) if path.is_dir())
     free = shutil.disk_usage(place).free
-    if free < NO_DISK:
+    if free < MIN_DISK_BYTES:
         return CheckResult(
             name, "bad", f"{format_bytes(free)} free at {place}", "free some space before anything is begun"
         )
-    if free < LOW_DISK:
+    if free < LOW_DISK_BYTES:
         return CheckResult(
             name, "warn", f"{format_bytes(free)} free at {place}", "a base model and its checkpoints need about 2 GB"
         )
     return CheckResult(name, "ok", f"{format_bytes(free)} free at {place}")
 
 
-def tokenizer() -> Iterator[CheckResult]:
+def check_tokenizer() -> Iterator[CheckResult]:
     """Whether tokens can be counted without a network."""
     from ftpipe.tokenization import encoding_for
 
@@ -217,7 +217,7 @@ def tokenizer() -> Iterator[CheckResult]:
     yield CheckResult("tokenizer", "ok", f"{name} is in the package, no network needed")
 
 
-def prices(settings: Settings, today: date) -> Iterator[CheckResult]:
+def check_prices(settings: Settings, today: date) -> Iterator[CheckResult]:
     """How old the prices are."""
     from ftpipe.catalog.training_prices import PriceTable
 
@@ -227,14 +227,14 @@ def prices(settings: Settings, today: date) -> Iterator[CheckResult]:
         yield CheckResult("prices", "warn", "there are none", 'add [prices."MODEL"] to ftpipe.toml')
         return
     age = (today - (as_of if isinstance(as_of, date) else date.fromisoformat(str(as_of)))).days
-    state: State = "warn" if age > 2 * SOON_DAYS else "ok"
+    state: CheckStatus = "warn" if age > 2 * DATE_WARNING_DAYS else "ok"
     hint = (
         "compare them with the provider's price page; [prices] in ftpipe.toml overrides them" if state == "warn" else ""
     )
     yield CheckResult("prices", state, f"as of {as_of}, {age} days old", hint)
 
 
-def providers(settings: Settings, today: date) -> Iterator[CheckResult]:
+def check_providers(settings: Settings, today: date) -> Iterator[CheckResult]:
     """Which keys are set, and until when each provider takes jobs."""
     from ftpipe.config import secrets
     from ftpipe.providers.profiles import load_profiles
@@ -244,10 +244,10 @@ def providers(settings: Settings, today: date) -> Iterator[CheckResult]:
         if not profile.paid:
             continue
         chosen = settings.config.provider == name
-        yield _provider(profile, chosen=chosen, has_key=bool(known.get(profile.key_env)), today=today)
+        yield _check_provider(profile, chosen=chosen, has_key=bool(known.get(profile.key_env)), today=today)
 
 
-def _provider(profile: Profile, *, chosen: bool, has_key: bool, today: date) -> CheckResult:
+def _check_provider(profile: Profile, *, chosen: bool, has_key: bool, today: date) -> CheckResult:
     last, key, name = profile.last_day_to_create, profile.key_env, profile.name
     left = (date.fromisoformat(last) - today).days if last else None
     if left is not None and left < 0:
@@ -257,14 +257,14 @@ def _provider(profile: Profile, *, chosen: bool, has_key: bool, today: date) -> 
     if not has_key:
         hint = f"put {key}=… into .env or the environment" if chosen else ""
         return CheckResult(name, "bad" if chosen else "ok", f"no key: {key} is not set", hint)
-    if left is not None and left <= SOON_DAYS:
+    if left is not None and left <= DATE_WARNING_DAYS:
         who = ", only from organizations that trained before" if profile.new_customers is False else ""
         hint = f"ftpipe doctor --online --provider {name} asks whether yours may"
         return CheckResult(name, "warn", f"{key} is set; takes new jobs until {last}, {left} days from now{who}", hint)
     return CheckResult(name, "ok", f"{key} is set")
 
 
-def endpoint() -> CheckResult:
+def check_local_server() -> CheckResult:
     """Whether the embedded endpoint runs."""
     from ftpipe.server.control import status
 

@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from ftpipe.config import Settings
-from ftpipe.doctor.offline_checks import SOON_DAYS, CheckResult, State, guarded
+from ftpipe.doctor.offline_checks import DATE_WARNING_DAYS, CheckResult, CheckStatus, errors_as_results
 from ftpipe.errors import AuthenticationError, FtpipeError, TrainingNotAvailableError
 from ftpipe.formatting import plural
 from ftpipe.providers.profiles import Profile
@@ -21,9 +21,9 @@ from ftpipe.records import Job
 if TYPE_CHECKING:
     from ftpipe.providers.provider import Provider
 
-SKEW_SECONDS = 120.0
+MAX_CLOCK_SKEW_SECONDS = 120.0
 """Clocks further apart than this make times in lists and logs misleading."""
-ATTEMPTS = 2
+MAX_ATTEMPTS = 2
 """A doctor looks; it does not wait for an endpoint to get well."""
 
 
@@ -43,18 +43,18 @@ def run_online_checks(
     profile = find_profile(name, settings.config.providers)
     base_url = env.get(profile.base_url_env) or profile.base_url
     if base_url:
-        clock = clock_of(name, base_url)
+        clock = check_clock(name, base_url)
         yield clock
-        if clock.state == "bad":
+        if clock.status == "bad":
             return
 
     def look() -> Iterator[CheckResult]:
-        provider = open_provider(name, profiles=settings.config.providers, env=env, attempts=ATTEMPTS)
+        provider = open_provider(name, profiles=settings.config.providers, env=env, attempts=MAX_ATTEMPTS)
         with contextlib.closing(provider):
             model = settings.config.model or profile.default_model
             yield from authenticated_checks(provider, model, today or datetime.now(UTC).date())
 
-    yield from guarded(name, look)
+    yield from errors_as_results(name, look)
 
 
 def authenticated_checks(provider: Provider, model: str, today: date) -> Iterator[CheckResult]:
@@ -67,7 +67,7 @@ def authenticated_checks(provider: Provider, model: str, today: date) -> Iterato
         "models": provider.models.names,
     }
     refused = {what: error for what, call in calls.items() if (error := _refusal(call))}
-    yield scope(name, provider.profile.key_env, refused)
+    yield check_key_permissions(name, provider.profile.key_env, refused)
     if len(refused) == len(calls):
         return
     if "jobs" not in refused:
@@ -75,8 +75,8 @@ def authenticated_checks(provider: Provider, model: str, today: date) -> Iterato
         seen = f"{plural(len(jobs), 'job')}, the latest is {latest.id}, {latest.status}" if latest else "no job yet"
         yield CheckResult(f"{name} jobs", "ok", seen)
     if provider.profile.paid:
-        yield training(provider, model, jobs, today)
-        yield base(provider, model, today)
+        yield check_training(provider, model, jobs, today)
+        yield check_base_model(provider, model, today)
 
 
 def _refusal(call: Callable[[], object]) -> FtpipeError | None:
@@ -87,23 +87,23 @@ def _refusal(call: Callable[[], object]) -> FtpipeError | None:
     return None
 
 
-def scope(name: str, key_env: str, refused: dict[str, FtpipeError]) -> CheckResult:
+def check_key_permissions(name: str, key_env: str, refused: dict[str, FtpipeError]) -> CheckResult:
     """What the key may see: files and jobs are needed, models only for chat and last days."""
     if not refused:
         return CheckResult(f"{name} key", "ok", "accepted; files, jobs and models can be read")
     said = "; ".join(f"{what}: {error.message}" for what, error in refused.items())
     allowed = [what for what in ("files", "jobs", "models") if what not in refused]
     text = f"{', '.join(allowed)} can be read, but {said}" if allowed else next(iter(refused.values())).message
-    state: State = "warn" if set(refused) == {"models"} else "bad"
+    state: CheckStatus = "warn" if set(refused) == {"models"} else "bad"
     is_key = all(isinstance(error, AuthenticationError) for error in refused.values())
     hint = f"give the key in {key_env} permission for files, fine-tuning and models" if is_key and allowed else ""
     return CheckResult(f"{name} key", state, text, hint or next(iter(refused.values())).hint)
 
 
-def training(provider: Provider, model: str, jobs: list[Job], today: date) -> CheckResult:
+def check_training(provider: Provider, model: str, jobs: list[Job], today: date) -> CheckResult:
     """Whether a job would be taken, as far as that can be known before one is created and paid."""
     profile, name = provider.profile, f"{provider.profile.name} training"
-    if (closed := past(profile, today)) is not None:
+    if (closed := training_closed(profile, today)) is not None:
         return closed
     until = f", until {profile.last_day_to_create}" if profile.last_day_to_create else ""
     try:
@@ -121,7 +121,7 @@ def training(provider: Provider, model: str, jobs: list[Job], today: date) -> Ch
     return CheckResult(name, "warn", f"not known ({heard.why}){until}: {seen}{who}", hint)
 
 
-def past(profile: Profile, today: date) -> CheckResult | None:
+def training_closed(profile: Profile, today: date) -> CheckResult | None:
     """The finding where a profile's last day is over."""
     last = profile.last_day_to_create
     if not last or today <= date.fromisoformat(last):
@@ -130,7 +130,7 @@ def past(profile: Profile, today: date) -> CheckResult | None:
     return CheckResult(f"{profile.name} training", "bad", f"no new jobs are taken since {last}", hint)
 
 
-def base(provider: Provider, model: str, today: date) -> CheckResult:
+def check_base_model(provider: Provider, model: str, today: date) -> CheckResult:
     """When the base that would be trained ends, and everything made of it."""
     name = f"{provider.profile.name} base"
     try:
@@ -144,7 +144,7 @@ def base(provider: Provider, model: str, today: date) -> CheckResult:
     source = "the endpoint says" if told else "as this ftpipe knows"
     if left < 0:
         return CheckResult(name, "bad", f"{model} has ended on {day}, {source}", "choose another base with --model")
-    hint = "what is trained on it ends the same day" if left <= SOON_DAYS else ""
+    hint = "what is trained on it ends the same day" if left <= DATE_WARNING_DAYS else ""
     return CheckResult(name, "warn" if hint else "ok", f"{model} answers until {day}, {left} days, {source}", hint)
 
 
@@ -152,7 +152,7 @@ def _day(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).date().isoformat()
 
 
-def clock_of(name: str, base_url: str, *, now: Callable[[], float] = time.time) -> CheckResult:
+def check_clock(name: str, base_url: str, *, now: Callable[[], float] = time.time) -> CheckResult:
     """How far this machine's clock is from the endpoint's, by the Date header of any answer."""
     address = base_url.rstrip("/") + "/models"
     if not address.startswith(("https://", "http://")):
@@ -171,6 +171,6 @@ def clock_of(name: str, base_url: str, *, now: Callable[[], float] = time.time) 
         skew = now() - parsedate_to_datetime(stamp or "").timestamp()
     except ValueError:
         return CheckResult(f"{name} clock", "warn", "the endpoint does not tell its time")
-    if abs(skew) > SKEW_SECONDS:
+    if abs(skew) > MAX_CLOCK_SKEW_SECONDS:
         return CheckResult(f"{name} clock", "warn", f"this machine's clock is {skew:+.0f} s off", "set the clock (NTP)")
     return CheckResult(f"{name} clock", "ok", "this machine and the endpoint agree on the time")

@@ -17,7 +17,7 @@ from ftpipe.registry.recovery import recover, replay
 if TYPE_CHECKING:
     from ftpipe.providers.provider import Provider
 
-COMPANIONS = ("", "-wal", "-shm")
+SQLITE_SUFFIXES = ("", "-wal", "-shm")
 """What belongs to an SQLite database, by ending."""
 
 
@@ -38,7 +38,7 @@ def quarantine_database(path: Path, *, clock: Callable[[], float] = time.time) -
     names = (f"{path.name}.damaged-{stamp}{more}" for more in ("", *(f".{number}" for number in range(2, 1000))))
     aside = next(place for name in names if not (place := path.with_name(name)).exists())
     try:
-        for ending in COMPANIONS:
+        for ending in SQLITE_SUFFIXES:
             old = path.with_name(path.name + ending)
             if old.exists():
                 old.rename(aside.with_name(aside.name + ending))
@@ -50,7 +50,7 @@ def quarantine_database(path: Path, *, clock: Callable[[], float] = time.time) -
 
 
 def rebuild(
-    registry: Registry, providers: Iterable[Provider], *, say: Callable[[str], None] = lambda _text: None
+    registry: Registry, providers: Iterable[Provider], *, on_status: Callable[[str], None] = lambda _text: None
 ) -> list[Run]:
     """Take every job of ours that the endpoints list into a registry; finished ones get their model registered.
 
@@ -62,37 +62,37 @@ def rebuild(
     Args:
         registry: An empty one, or one that lacks some.
         providers: The endpoints to ask.
-        say: Hears what could not be taken.
+        on_status: Hears what could not be taken.
     """
     runs: list[Run] = []
     if told := replay(registry):
-        say(f"the copy of the ledger told {sum(told.values())} rows")
-    for aside in damaged_beside(registry)[-1:]:
+        on_status(f"the copy of the ledger told {sum(told.values())} rows")
+    for aside in damaged_databases(registry)[-1:]:
         copied = recover(aside, registry)
-        say(f"{aside.name}: {sum(copied.values())} rows were whole and are kept")
+        on_status(f"{aside.name}: {sum(copied.values())} rows were whole and are kept")
     for provider in providers:
         try:
-            jobs = [job for job in provider.jobs.recent() if is_ours(job, provider)]
+            jobs = [job for job in provider.jobs.recent() if is_ftpipe_job(job, provider)]
         except FtpipeError as error:
-            say(f"{provider.profile.name}: {error.message}")
+            on_status(f"{provider.profile.name}: {error.message}")
             continue
         for job in jobs:
             try:
                 run = adopt(job.id, provider=provider, registry=registry)
                 runs.append(Pipeline(provider=provider, registry=registry).refresh(run))
             except FtpipeError as error:
-                say(f"{job.id}: {error.message}")
+                on_status(f"{job.id}: {error.message}")
     return runs
 
 
-def damaged_beside(registry: Registry) -> list[Path]:
+def damaged_databases(registry: Registry) -> list[Path]:
     """The databases that were moved aside here, oldest first."""
     place = Path(str(registry.engine.url.database))
     found = place.parent.glob(f"{place.name}.damaged-*") if registry.engine.dialect.name == "sqlite" else ()
     return sorted(path for path in found if not path.name.endswith(("-wal", "-shm")))
 
 
-def verify(registry: Registry) -> None:
+def read_everything(registry: Registry) -> None:
     """Read everything that a registry holds.
 
     Raises:
@@ -105,6 +105,6 @@ def verify(registry: Registry) -> None:
             registry.events(run.job.id)
 
 
-def is_ours(job: Job, provider: Provider) -> bool:
+def is_ftpipe_job(job: Job, provider: Provider) -> bool:
     """Whether ftpipe made a job, as far as its endpoint can tell."""
     return not provider.profile.metadata_stored or RUN_KEY_NAME in job.metadata

@@ -11,15 +11,15 @@ from ftpipe.evaluation.metrics import MACRO_F1, Metric
 from ftpipe.evaluation.metrics.text import macro_f1, normalise
 from ftpipe.evaluation.statistics import (
     Interval,
+    binary_items_needed,
     bootstrap,
-    draws_for,
     holm,
     mcnemar,
     mean_bootstrap,
     paired_rate_difference,
-    pairs_needed,
     permutation,
-    scores_needed,
+    resamples_for,
+    score_items_needed,
     sign_flip,
     wilson,
 )
@@ -28,11 +28,11 @@ from ftpipe.records.evaluation import Arm, Comparison, Outcome, Score, Verdict
 MIN_EFFECT = 0.02
 """Smallest difference that "more items needed" plans for; below it a test set grows beyond all use."""
 
-LABEL_DRAWS = 1000
+LABEL_RESAMPLES = 1000
 """Resamples where each costs a pass over all items."""
 
 Labels = tuple[str, str]
-Pairing = tuple[str, str, str]
+ComparisonKey = tuple[str, str, str]
 """Metric, baseline, challenger."""
 
 
@@ -45,7 +45,7 @@ class Difference:
     method: str
     only_baseline: int | None = None
     only_challenger: int | None = None
-    needed: int = 0
+    items_needed: int = 0
     """Items for 80 % power at this difference."""
 
 
@@ -59,19 +59,19 @@ class Evidence:
 
     def __init__(self, outcomes: Sequence[Outcome], metrics: Sequence[Metric]) -> None:
         self.outcomes = list(outcomes)
-        self.is_right_or_wrong = {metric.name: metric.kind == "right-or-wrong" for metric in metrics}
-        self.groups = _groups(self.outcomes)
-        self.is_clustered = len(self.groups) < len(self.outcomes)
-        self.draws = draws_for(len(self.outcomes))
+        self.is_binary = {metric.name: metric.kind == "right-or-wrong" for metric in metrics}
+        self.clusters = _cluster_indices(self.outcomes)
+        self.is_clustered = len(self.clusters) < len(self.outcomes)
+        self.resamples = resamples_for(len(self.outcomes))
 
-    def level(self, arm: str, metric: str, confidence: float = 0.95) -> Score:
+    def arm_score(self, arm: str, metric: str, confidence: float = 0.95) -> Score:
         """One arm's score with its interval."""
         if metric == MACRO_F1:
-            grouped = [[self._labels(index, arm) for index in group] for group in self.groups]
-            interval = bootstrap(grouped, macro_f1, confidence=confidence, draws=LABEL_DRAWS)
+            grouped = [[self._labels(index, arm) for index in group] for group in self.clusters]
+            interval = bootstrap(grouped, macro_f1, confidence=confidence, resamples=LABEL_RESAMPLES)
             return _score(metric, interval, len(self.outcomes), "bootstrap")
         values = self._values(arm, metric)
-        if self._is_counted(metric, values):
+        if self._is_binary_metric(metric, values):
             return _score(metric, wilson(round(sum(values)), len(values), confidence), len(values), "wilson")
         return _score(metric, self._mean(values, confidence), len(values), "bootstrap")
 
@@ -80,25 +80,30 @@ class Evidence:
         if metric == MACRO_F1:
             return self._label_difference(baseline, challenger, confidence)
         before, after = self._values(baseline, metric), self._values(challenger, metric)
-        if self._is_counted(metric, before + after):
-            return _counted(before, after, confidence)
+        if self._is_binary_metric(metric, before + after):
+            return _binary_difference(before, after, confidence)
         changes = [new - old for old, new in zip(before, after, strict=True)]
         interval = self._mean(changes, confidence)
-        sums = [math.fsum(changes[index] for index in group) for group in self.groups]
+        sums = [math.fsum(changes[index] for index in group) for group in self.clusters]
         gain = max(MIN_EFFECT, abs(interval.value))
-        needed = scores_needed(changes, gain, alpha=1 - confidence)
-        return Difference(interval, sign_flip(sums, draws=self.draws), self._named("paired bootstrap"), needed=needed)
+        needed = score_items_needed(changes, gain, alpha=1 - confidence)
+        return Difference(
+            interval,
+            sign_flip(sums, resamples=self.resamples),
+            self._method_name("paired bootstrap"),
+            items_needed=needed,
+        )
 
     def _label_difference(self, baseline: str, challenger: str, confidence: float) -> Difference:
         grouped = [
             [(self._labels(index, baseline), self._labels(index, challenger)) for index in group]
-            for group in self.groups
+            for group in self.clusters
         ]
-        interval = bootstrap(grouped, _macro_gain, confidence=confidence, draws=LABEL_DRAWS)
-        p = permutation(grouped, _macro_gain, draws=LABEL_DRAWS)
-        return Difference(interval, p, self._named("paired bootstrap of macro-F1"))
+        interval = bootstrap(grouped, _macro_f1_difference, confidence=confidence, resamples=LABEL_RESAMPLES)
+        p = permutation(grouped, _macro_f1_difference, resamples=LABEL_RESAMPLES)
+        return Difference(interval, p, self._method_name("paired bootstrap of macro-F1"))
 
-    def _named(self, method: str) -> str:
+    def _method_name(self, method: str) -> str:
         return f"{method} by cluster" if self.is_clustered else method
 
     def _values(self, arm: str, metric: str) -> list[float]:
@@ -108,16 +113,16 @@ class Evidence:
         outcome = self.outcomes[index]
         return normalise(outcome.item.expected), normalise(outcome.answers[arm][0].text)
 
-    def _is_counted(self, metric: str, values: Sequence[float]) -> bool:
+    def _is_binary_metric(self, metric: str, values: Sequence[float]) -> bool:
         """True where every value is plainly right or wrong, each from an item of its own."""
-        is_binary = self.is_right_or_wrong.get(metric, False) and all(value in (0.0, 1.0) for value in values)
+        is_binary = self.is_binary.get(metric, False) and all(value in (0.0, 1.0) for value in values)
         return is_binary and not self.is_clustered
 
     def _mean(self, values: Sequence[float], confidence: float) -> Interval:
         if not self.is_clustered:
-            return mean_bootstrap(values, confidence=confidence, draws=self.draws)
-        grouped = [[values[index] for index in group] for group in self.groups]
-        return bootstrap(grouped, fmean, confidence=confidence, draws=self.draws)
+            return mean_bootstrap(values, confidence=confidence, resamples=self.resamples)
+        grouped = [[values[index] for index in group] for group in self.clusters]
+        return bootstrap(grouped, fmean, confidence=confidence, resamples=self.resamples)
 
 
 def compare(
@@ -133,16 +138,18 @@ def compare(
     pairs += [(control, candidate) for control in controls for candidate in candidates]
     wanted = [(metric, *pair) for metric in metrics for pair in pairs]
     found = {one: evidence.difference(one[1], one[2], one[0], confidence) for one in wanted}
-    adjusted: dict[Pairing, float] = {}
+    adjusted: dict[ComparisonKey, float] = {}
     for is_primary in (True, False):
         family = [one for one in wanted if (one[0] == primary) is is_primary]
         adjusted |= dict(zip(family, holm([found[one].p for one in family]), strict=True))
     return tuple(_comparison(found[one], one, adjusted[one], confidence, len(evidence.outcomes)) for one in wanted)
 
 
-def _comparison(found: Difference, pairing: Pairing, adjusted: float, confidence: float, items: int) -> Comparison:
-    verdict = judge_difference(found.interval, adjusted, confidence)
-    is_open = verdict == "not enough evidence"
+def _comparison(
+    found: Difference, pairing: ComparisonKey, adjusted: float, confidence: float, items: int
+) -> Comparison:
+    verdict = decide_verdict(found.interval, adjusted, confidence)
+    is_open = verdict == "inconclusive"
     return Comparison(
         metric=pairing[0],
         baseline=pairing[1],
@@ -158,33 +165,33 @@ def _comparison(found: Difference, pairing: Pairing, adjusted: float, confidence
         only_baseline=found.only_baseline,
         only_challenger=found.only_challenger,
         verdict=verdict,
-        more_items=max(0, found.needed - items) if is_open and found.needed else None,
+        more_items=max(0, found.items_needed - items) if is_open and found.items_needed else None,
     )
 
 
-def judge_difference(interval: Interval, p: float, confidence: float) -> Verdict:
+def decide_verdict(interval: Interval, p: float, confidence: float) -> Verdict:
     """Win or loss only where the corrected test and the interval both say so."""
     if p > 1 - confidence + 1e-12 or not interval.excludes_zero:
-        return "not enough evidence"
+        return "inconclusive"
     return "win" if interval.value > 0 else "loss"
 
 
-def _counted(before: Sequence[float], after: Sequence[float], confidence: float) -> Difference:
+def _binary_difference(before: Sequence[float], after: Sequence[float], confidence: float) -> Difference:
     """Right and wrong, counted: exact McNemar with Newcombe's interval."""
     pairs = list(zip(before, after, strict=True))
     both, first, second, neither = (pairs.count(kind) for kind in ((1, 1), (1, 0), (0, 1), (0, 0)))
     interval = paired_rate_difference(both, first, second, neither, confidence)
     differing = (first + second + 1) / (len(pairs) + 2)
     gain = max(MIN_EFFECT, abs(interval.value)) if pairs else MIN_EFFECT
-    needed = pairs_needed(differing, gain, alpha=1 - confidence)
+    needed = binary_items_needed(differing, gain, alpha=1 - confidence)
     return Difference(interval, mcnemar(first, second), "exact McNemar", first, second, needed)
 
 
-def _macro_gain(pairs: list[tuple[Labels, Labels]]) -> float:
+def _macro_f1_difference(pairs: list[tuple[Labels, Labels]]) -> float:
     return macro_f1([after for _, after in pairs]) - macro_f1([before for before, _ in pairs])
 
 
-def _groups(outcomes: Sequence[Outcome]) -> list[list[int]]:
+def _cluster_indices(outcomes: Sequence[Outcome]) -> list[list[int]]:
     """Indexes that belong together; an item without a cluster is a group of its own."""
     groups: dict[str, list[int]] = {}
     for index, outcome in enumerate(outcomes):

@@ -12,12 +12,12 @@ from ftpipe.canonical_json import canonical_json
 from ftpipe.errors import UsageError
 from ftpipe.evaluation.compare import Evidence, compare
 from ftpipe.evaluation.gates import check_gates, parse_gates
-from ftpipe.evaluation.items import calls_of, detect_task, items_of, messages_for
-from ftpipe.evaluation.judge import judge
-from ftpipe.evaluation.metrics import MACRO_F1, Metric, choose
+from ftpipe.evaluation.items import detect_task, items_from_records, messages_for_arm, tool_calls_of
+from ftpipe.evaluation.judge import run_judge
+from ftpipe.evaluation.metrics import MACRO_F1, Metric, select_metrics
 from ftpipe.evaluation.metrics.structured import field_hits
 from ftpipe.evaluation.metrics.text import confusion, normalise
-from ftpipe.evaluation.request_runner import Progress, RequestRunner, quiet
+from ftpipe.evaluation.request_runner import Progress, RequestRunner, ignore_progress
 from ftpipe.evaluation.response_cache import Request
 from ftpipe.evaluation.statistics import percentile
 from ftpipe.records.evaluation import (
@@ -30,18 +30,18 @@ from ftpipe.records.evaluation import (
     ItemSet,
     JudgeResult,
     Outcome,
-    Sampler,
+    SamplingParams,
     Task,
     TokenPrice,
     Usage,
 )
-from ftpipe.records.keys import EVALUATION_SAMPLER_FIELDS
+from ftpipe.records.keys import EVALUATION_SAMPLING_FIELDS
 
 if TYPE_CHECKING:
     from ftpipe.providers.models import ModelsClient
 
 
-def arm_result(arm: Arm, evidence: Evidence, metrics: Sequence[str], task: Task, confidence: float) -> ArmResult:
+def summarize_arm(arm: Arm, evidence: Evidence, metrics: Sequence[str], task: Task, confidence: float) -> ArmResult:
     """Sum an arm up.
 
     Args:
@@ -54,14 +54,14 @@ def arm_result(arm: Arm, evidence: Evidence, metrics: Sequence[str], task: Task,
     answers = [answer for outcome in evidence.outcomes for answer in outcome.answers[arm.name]]
     return ArmResult(
         arm=arm,
-        scores=tuple(evidence.level(arm.name, metric, confidence) for metric in metrics),
-        usage=usage(answers, arm.price),
+        scores=tuple(evidence.arm_score(arm.name, metric, confidence) for metric in metrics),
+        usage=summarize_usage(answers, arm.price),
         confusion=_confusion(evidence, arm.name) if task is Task.LABEL else {},
         fields=_fields(evidence, arm.name) if task is Task.JSON else {},
     )
 
 
-def usage(answers: Sequence[Answer], price: TokenPrice | None) -> Usage:
+def summarize_usage(answers: Sequence[Answer], price: TokenPrice | None) -> Usage:
     """Requests, tokens, latency and cost of some answers; refused ones have no latency."""
     good = [answer for answer in answers if not answer.error]
     latencies = [answer.latency_s for answer in good]
@@ -71,7 +71,7 @@ def usage(answers: Sequence[Answer], price: TokenPrice | None) -> Usage:
     return Usage(
         requests=len(answers),
         refused=len(answers) - len(good),
-        reused=sum(answer.reused for answer in answers),
+        cached=sum(answer.from_cache for answer in answers),
         prompt_tokens=prompt,
         completion_tokens=completion,
         latency_p50_s=percentile(latencies, 0.50) if good else None,
@@ -124,7 +124,7 @@ class ProviderChat:
         found = self._models.chat(model, [dict(message) for message in messages], **asked)
         return Answer(
             text=found.text,
-            tool_calls=calls_of({"tool_calls": list(found.tool_calls)}),
+            tool_calls=tool_calls_of({"tool_calls": list(found.tool_calls)}),
             prompt_tokens=found.prompt_tokens or 0,
             completion_tokens=found.completion_tokens or 0,
             latency_s=found.latency_s,
@@ -146,24 +146,24 @@ def read_items(path: Path, *, limit: int | None = None, cluster_by: str | None =
     from ftpipe.dataset import iter_records, open_dataset
 
     dataset = open_dataset(path)
-    items = items_of(iter_records(path), cluster_by=cluster_by)[:limit]
+    items = items_from_records(iter_records(path), cluster_by=cluster_by)[:limit]
     return ItemSet(name=path.name, sha256=dataset.sha256, items=tuple(items))
 
 
 def evaluate(
-    data: ItemSet,
+    item_set: ItemSet,
     spec: EvaluationSpec,
     *,
-    asker: RequestRunner,
+    runner: RequestRunner,
     clock: Callable[[], float] = time.time,
-    on_progress: Progress = quiet,
+    on_progress: Progress = ignore_progress,
 ) -> Evaluation:
-    """Evaluate two or more arms on the same items, with the same sampler.
+    """Evaluate two or more arms on the same items, with the same sampling.
 
     Args:
-        data: Questions with wanted answers.
+        item_set: Questions with wanted answers.
         spec: Which arms, and what to make of their answers.
-        asker: The endpoint, with its memory of answers, rate limit and retries.
+        runner: The endpoint, with its memory of answers, rate limit and retries.
         clock: UTC Unix seconds.
         on_progress: Called with answers had and answers wanted.
 
@@ -171,44 +171,46 @@ def evaluate(
         UsageError: Too few arms, arms of one name, an unknown metric, or a gate that cannot be read.
         FtpipeError: The endpoint cannot be used; answers that came are kept, and the same call goes on from there.
     """
-    _check(data.items, spec.arms)
+    _require_comparable(item_set.items, spec.arms)
     gates = [gate for text in spec.gates for gate in parse_gates(text)]
-    found, reason = detect_task(data.items)
+    found, reason = detect_task(item_set.items)
     task = spec.task or found
-    metrics, primary = choose(task, data.items, asked=spec.metrics, schema=spec.answer_schema, grader=spec.grader)
-    outcomes = _ask(data.items, spec, asker, metrics, on_progress)
+    metrics, primary = select_metrics(
+        task, item_set.items, requested=spec.metrics, schema=spec.answer_schema, grader=spec.grader
+    )
+    outcomes = _score_items(item_set.items, spec, runner, metrics, on_progress)
     evidence = Evidence(outcomes, metrics)
     names = [metric.name for metric in metrics]
     names += [MACRO_F1] if task is Task.LABEL or MACRO_F1 in spec.metrics else []
     evaluation = Evaluation(
-        id=evaluation_id(data.items, spec),
+        id=evaluation_id(item_set.items, spec),
         created_at=int(clock()),
-        data=data.name,
-        data_sha256=data.sha256,
+        data=item_set.name,
+        data_sha256=item_set.sha256,
         task=task,
         task_reason=reason if spec.task is None else "as asked",
         primary=primary,
         confidence=spec.confidence,
-        sampler=spec.sampler,
-        concurrency=asker.concurrency,
-        arms=tuple(arm_result(arm, evidence, names, task, spec.confidence) for arm in spec.arms),
+        sampling=spec.sampling,
+        concurrency=runner.concurrency,
+        arms=tuple(summarize_arm(arm, evidence, names, task, spec.confidence) for arm in spec.arms),
         comparisons=compare(evidence, spec.arms, names, primary, spec.confidence),
         outcomes=tuple(outcomes),
     )
-    evaluation = evaluation.model_copy(update={"judged": _judge(evaluation, spec, asker)})
+    evaluation = evaluation.model_copy(update={"judgments": _run_judge(evaluation, spec, runner)})
     results = check_gates(evaluation, evidence, gates, max_regressions=spec.max_regressions)
     return evaluation.model_copy(update={"gates": results})
 
 
 def evaluation_id(items: Sequence[Item], spec: EvaluationSpec) -> str:
-    """One name for one comparison: the same items, models, prompts and sampler."""
+    """One name for one comparison: the same items, models, prompts and sampling."""
     arms = [[arm.model, arm.system] for arm in spec.arms]
-    sampler = EVALUATION_SAMPLER_FIELDS.values(spec.sampler)
-    parts = {"items": [item.id for item in items], "arms": arms, "sampler": sampler}
+    sampling = EVALUATION_SAMPLING_FIELDS.values(spec.sampling)
+    parts = {"items": [item.id for item in items], "arms": arms, "sampling": sampling}
     return "eval-" + hashlib.sha256(canonical_json(parts)).hexdigest()[:12]
 
 
-def _check(items: Sequence[Item], arms: Sequence[Arm]) -> None:
+def _require_comparable(items: Sequence[Item], arms: Sequence[Arm]) -> None:
     names = [arm.name for arm in arms]
     if len(arms) < 2:
         raise UsageError("one model alone cannot be compared", "name another with --against")
@@ -218,12 +220,12 @@ def _check(items: Sequence[Item], arms: Sequence[Arm]) -> None:
         raise UsageError("there are no items to evaluate on", "name a file with questions and wanted answers by --data")
 
 
-def _ask(
-    items: Sequence[Item], spec: EvaluationSpec, asker: RequestRunner, metrics: Sequence[Metric], on_progress: Progress
+def _score_items(
+    items: Sequence[Item], spec: EvaluationSpec, runner: RequestRunner, metrics: Sequence[Metric], on_progress: Progress
 ) -> list[Outcome]:
     """Every arm's answers, scored; arms take turns on each item, so that a slow hour slows them alike."""
-    wanted = {(arm.name, item.id): _requests(item, arm, spec.sampler) for item in items for arm in spec.arms}
-    known = asker.ask_all([one for requests in wanted.values() for one in requests], on_progress=on_progress)
+    wanted = {(arm.name, item.id): _requests(item, arm, spec.sampling) for item in items for arm in spec.arms}
+    known = runner.run([one for requests in wanted.values() for one in requests], on_progress=on_progress)
     outcomes = []
     for item in items:
         answers = {arm.name: tuple(known[one.key] for one in wanted[arm.name, item.id]) for arm in spec.arms}
@@ -234,11 +236,11 @@ def _ask(
     return outcomes
 
 
-def _requests(item: Item, arm: Arm, sampler: Sampler) -> list[Request]:
-    messages = tuple(messages_for(item, arm))
+def _requests(item: Item, arm: Arm, sampling: SamplingParams) -> list[Request]:
+    messages = tuple(messages_for_arm(item, arm))
     return [
-        Request(model=arm.model, messages=messages, sampler=sampler, sample=sample, tools=item.tools)
-        for sample in range(sampler.samples)
+        Request(model=arm.model, messages=messages, sampling=sampling, sample=sample, tools=item.tools)
+        for sample in range(sampling.samples)
     ]
 
 
@@ -246,12 +248,12 @@ def _mean_score(item: Item, given: Sequence[Answer], metric: Metric) -> float:
     return sum(0.0 if answer.error else metric.compute(item, answer) for answer in given) / len(given)
 
 
-def _judge(evaluation: Evaluation, spec: EvaluationSpec, asker: RequestRunner) -> tuple[JudgeResult, ...]:
+def _run_judge(evaluation: Evaluation, spec: EvaluationSpec, runner: RequestRunner) -> tuple[JudgeResult, ...]:
     if not spec.judge_model:
         return ()
     return tuple(
-        judge(
-            asker,
+        run_judge(
+            runner,
             spec.judge_model,
             evaluation.outcomes,
             baseline=evaluation.baseline,

@@ -20,7 +20,7 @@ _CONDITION = re.compile(
     rf"\s*(?:@\s*(?P<confidence>{_NUMBER})\s*%?\s*)?",
     re.ASCII,
 )
-USUAL_CONFIDENCE = 0.95
+DEFAULT_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def _parse(text: str) -> Gate:
             "write it as METRIC>=+GAIN@CONFIDENCE%, for example exact>=+0.03@95%, or METRIC>=SCORE",
         )
     threshold = float(found["number"]) / (100 if found["percent"] else 1)
-    confidence = float(found["confidence"]) if found["confidence"] else USUAL_CONFIDENCE
+    confidence = float(found["confidence"]) if found["confidence"] else DEFAULT_CONFIDENCE
     confidence = confidence / 100 if confidence > 1 else confidence
     if threshold > 1 or not 0.5 <= confidence < 1:
         raise UsageError(
@@ -84,7 +84,7 @@ def check_gates(
 
 
 def _check(evaluation: Evaluation, evidence: Evidence, gate: Gate, challenger: str) -> GateResult:
-    taken = set(evidence.is_right_or_wrong) | ({MACRO_F1} if evaluation.task is Task.LABEL else set())
+    taken = set(evidence.is_binary) | ({MACRO_F1} if evaluation.task is Task.LABEL else set())
     if gate.metric not in taken:
         raise UsageError(
             f"the gate {gate.text!r} asks for {gate.metric}, which was not measured",
@@ -94,7 +94,7 @@ def _check(evaluation: Evaluation, evidence: Evidence, gate: Gate, challenger: s
         interval = evidence.difference(evaluation.baseline, challenger, gate.metric, gate.confidence).interval
         low, value, word = interval.low, interval.value, f"gain over {evaluation.baseline}"
     else:
-        score = evidence.level(challenger, gate.metric, gate.confidence)
+        score = evidence.arm_score(challenger, gate.metric, gate.confidence)
         low, value, word = score.low, score.value, "score"
     # One part in a billion is for the sums of floating point; no condition is met by it that is not met on paper.
     passed = low > gate.threshold + 1e-9 if gate.is_strict else low >= gate.threshold - 1e-9
@@ -106,7 +106,7 @@ def _check(evaluation: Evaluation, evidence: Evidence, gate: Gate, challenger: s
     return GateResult(expression=gate.text, passed=passed, explanation=explanation)
 
 
-def _regressions(evaluation: Evaluation, challenger: str, most: int) -> GateResult:
-    worse, _ = evaluation.moved(challenger)
-    explanation = f"{challenger}: {len(worse)} items got worse on {evaluation.primary}; {most} are allowed"
-    return GateResult(expression=f"regressions<={most}", passed=len(worse) <= most, explanation=explanation)
+def _regressions(evaluation: Evaluation, challenger: str, limit: int) -> GateResult:
+    worse, _ = evaluation.changed_items(challenger)
+    explanation = f"{challenger}: {len(worse)} items got worse on {evaluation.primary}; {limit} are allowed"
+    return GateResult(expression=f"regressions<={limit}", passed=len(worse) <= limit, explanation=explanation)

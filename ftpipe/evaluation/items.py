@@ -12,17 +12,19 @@ from ftpipe.evaluation.metrics.text import normalise
 from ftpipe.grading.json_values import parse_json
 from ftpipe.records.evaluation import Arm, Item, Task, ToolCall
 
-MOST_LABELS = 20
+MAX_LABELS = 20
 """Different answers up to which they are taken for labels."""
 
-LONGEST_LABEL = 5
+MAX_LABEL_WORDS = 5
 """Words that a label has at most."""
 
-REFERENCES = ("expected", "reference_answer", "reference", "label")
+REFERENCE_KEYS = ("expected", "reference_answer", "reference", "label")
 """Keys that may hold the wanted answer where a record's messages end with the user."""
 
 
-def items_of(records: Iterable[tuple[int, Mapping[str, Any]]], *, cluster_by: str | None = None) -> list[Item]:
+def items_from_records(
+    records: Iterable[tuple[int, Mapping[str, Any]]], *, cluster_by: str | None = None
+) -> list[Item]:
     """Every record that asks something and says what is wanted; a record that comes again counts once.
 
     Args:
@@ -34,7 +36,7 @@ def items_of(records: Iterable[tuple[int, Mapping[str, Any]]], *, cluster_by: st
     """
     items: dict[str, Item] = {}
     for line, record in records:
-        item = item_of(line, record, cluster_by=cluster_by)
+        item = item_from_record(line, record, cluster_by=cluster_by)
         if item is not None:
             items.setdefault(item.id, item)
     if not items:
@@ -45,14 +47,14 @@ def items_of(records: Iterable[tuple[int, Mapping[str, Any]]], *, cluster_by: st
     return list(items.values())
 
 
-def item_of(line: int, record: Mapping[str, Any], *, cluster_by: str | None = None) -> Item | None:
+def item_from_record(line: int, record: Mapping[str, Any], *, cluster_by: str | None = None) -> Item | None:
     """The question and wanted answer of one record; ``None`` where it has not both."""
     messages = record.get("messages")
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         return None
     last = messages[-1] if messages else {}
     asked = messages[:-1] if last.get("role") == "assistant" else messages
-    expected, calls = _wanted(record, last)
+    expected, calls = _expected_answer(record, last)
     if expected is None or not any(message.get("role") == "user" for message in asked):
         return None
     tools = record.get("tools")
@@ -71,17 +73,17 @@ def item_of(line: int, record: Mapping[str, Any], *, cluster_by: str | None = No
     )
 
 
-def _wanted(record: Mapping[str, Any], last: Mapping[str, Any]) -> tuple[str | None, tuple[ToolCall, ...]]:
+def _expected_answer(record: Mapping[str, Any], last: Mapping[str, Any]) -> tuple[str | None, tuple[ToolCall, ...]]:
     if last.get("role") == "assistant":
-        return text_of(last.get("content")), calls_of(last)
-    for key in REFERENCES:
+        return content_text(last.get("content")), tool_calls_of(last)
+    for key in REFERENCE_KEYS:
         if key in record:
             value = record[key]
             return value if isinstance(value, str) else canonical_json(value).decode(), ()
     return None, ()
 
 
-def text_of(content: object) -> str:
+def content_text(content: object) -> str:
     """The text of a message's content, whether it is text, parts or nothing."""
     if isinstance(content, str):
         return content
@@ -90,7 +92,7 @@ def text_of(content: object) -> str:
     return ""
 
 
-def calls_of(message: Mapping[str, Any]) -> tuple[ToolCall, ...]:
+def tool_calls_of(message: Mapping[str, Any]) -> tuple[ToolCall, ...]:
     """The tool calls of an assistant message, also of the old single ``function_call``."""
     listed = message.get("tool_calls")
     functions = [call.get("function") for call in listed if isinstance(call, dict)] if isinstance(listed, list) else []
@@ -106,7 +108,7 @@ def _argument_text(arguments: object) -> str:
     return arguments if isinstance(arguments, str) else canonical_json(arguments or {}).decode()
 
 
-def messages_for(item: Item, arm: Arm) -> list[dict[str, Any]]:
+def messages_for_arm(item: Item, arm: Arm) -> list[dict[str, Any]]:
     """What an arm is asked: the item's messages, under the arm's own system prompt where it has one."""
     messages = [dict(message) for message in item.messages]
     if arm.system is None:
@@ -123,7 +125,7 @@ def detect_task(items: Sequence[Item]) -> tuple[Task, str]:
     if all(isinstance(value, dict | list) for value in documents):
         return Task.JSON, "every wanted answer is a JSON document"
     labels = {normalise(item.expected) for item in items}
-    is_short = all(len(label.split()) <= LONGEST_LABEL for label in labels)
-    if is_short and len(labels) <= min(MOST_LABELS, max(2, len(items) // 2)):
+    is_short = all(len(label.split()) <= MAX_LABEL_WORDS for label in labels)
+    if is_short and len(labels) <= min(MAX_LABELS, max(2, len(items) // 2)):
         return Task.LABEL, f"the wanted answers are {len(labels)} short labels"
     return Task.TEXT, f"{len(labels)} different wanted answers that are neither labels nor documents"

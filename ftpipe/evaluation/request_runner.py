@@ -27,15 +27,15 @@ Progress = Callable[[int, int], None]
 FATAL_ERRORS = (AuthenticationError, NotFoundError, QuotaError, TrainingNotAvailableError)
 """Errors that would meet the next request as well."""
 
-LONGEST_PAUSE = 30.0
+MAX_DELAY_SECONDS = 30.0
 """Seconds between two tries at most."""
 
 
-def quiet(_done: int, _total: int) -> None:
+def ignore_progress(_done: int, _total: int) -> None:
     """Progress that nobody looks at."""
 
 
-class _NotStarted(Exception):  # never seen outside; says what happened, not that it is a fault
+class _RequestCancelled(Exception):  # never seen outside; says what happened, not that it is a fault
     """A request that was not sent, because another had failed for good."""
 
 
@@ -61,7 +61,7 @@ class RateLimiter:
         self._next = float("-inf")
         self._lock = threading.Lock()
 
-    def take(self) -> None:
+    def acquire(self) -> None:
         """Wait until it is this request's turn."""
         if not self._gap:
             return
@@ -78,33 +78,33 @@ class RequestRunner:
 
     Args:
         chat: The endpoint.
-        memory: What was answered before.
+        cache: What was answered before.
         concurrency: Requests under way at once.
-        pace: When they may start.
-        attempts: Tries of one request, the first counted.
+        rate_limiter: When they may start.
+        max_attempts: Tries of one request, the first counted.
         sleep: Waits between tries.
     """
 
     def __init__(
         self,
         chat: ChatClient,
-        memory: ResponseCache,
+        cache: ResponseCache,
         *,
         concurrency: int = 4,
-        pace: RateLimiter | None = None,
-        attempts: int = 4,
+        rate_limiter: RateLimiter | None = None,
+        max_attempts: int = 4,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.chat = chat
-        self.memory = memory
+        self.cache = cache
         self.concurrency = max(1, concurrency)
-        self.pace = pace or RateLimiter(None)
-        self.attempts = max(1, attempts)
+        self.rate_limiter = rate_limiter or RateLimiter(None)
+        self.max_attempts = max(1, max_attempts)
         self._sleep = sleep
         self._stop = threading.Event()
         self._jitter = random.Random()  # noqa: S311  # spreads retries, keeps no secret
 
-    def ask_all(self, requests: Sequence[Request], *, on_progress: Progress = quiet) -> dict[str, Answer]:
+    def run(self, requests: Sequence[Request], *, on_progress: Progress = ignore_progress) -> dict[str, Answer]:
         """Ask everything that is not known yet; equal requests are asked once.
 
         Returns:
@@ -116,9 +116,9 @@ class RequestRunner:
         """
         wanted = {request.key: request for request in requests}
         known = {
-            key: answer.model_copy(update={"reused": True})
+            key: answer.model_copy(update={"from_cache": True})
             for key in wanted
-            if (answer := self.memory.get(key)) is not None
+            if (answer := self.cache.get(key)) is not None
         }
         missing = [request for key, request in wanted.items() if key not in known]
         on_progress(len(known), len(wanted))
@@ -129,7 +129,7 @@ class RequestRunner:
         return known
 
     def _kept(self) -> str:
-        return f"{self.memory.count:,} answers are kept"
+        return f"{self.cache.size:,} answers are kept"
 
     def _ask_missing(
         self, missing: Sequence[Request], done: int, total: int, on_progress: Progress
@@ -143,7 +143,7 @@ class RequestRunner:
                     finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
                     for future in finished:
                         request = waiting.pop(future)
-                        if not isinstance(future.exception(), _NotStarted):
+                        if not isinstance(future.exception(), _RequestCancelled):
                             answers[request.key] = self._result(future)
                     on_progress(done + len(answers), total)
             except BaseException:
@@ -174,9 +174,9 @@ class RequestRunner:
         while True:
             attempt += 1
             if not self._stop.is_set():
-                self.pace.take()
+                self.rate_limiter.acquire()
             if self._stop.is_set():
-                raise _NotStarted
+                raise _RequestCancelled
             try:
                 answer = self._once(request)
             except FATAL_ERRORS:
@@ -184,19 +184,19 @@ class RequestRunner:
             except RequestRefusedError as exc:
                 return Answer(error=exc.message)
             except (ProviderError, OutcomeUnknownError):
-                if attempt >= self.attempts:
+                if attempt >= self.max_attempts:
                     raise
-                self._sleep(min(LONGEST_PAUSE, 2.0**attempt * self._jitter.uniform(0.25, 0.5)))
+                self._sleep(min(MAX_DELAY_SECONDS, 2.0**attempt * self._jitter.uniform(0.25, 0.5)))
             else:
-                self.memory.keep(request.key, answer)
+                self.cache.put(request.key, answer)
                 return answer
 
     def _once(self, request: Request) -> Answer:
         return self.chat.chat(
             request.model,
             request.messages,
-            temperature=request.sampler.temperature,
-            max_tokens=request.sampler.max_tokens,
+            temperature=request.sampling.temperature,
+            max_tokens=request.sampling.max_tokens,
             seed=request.seed,
             tools=request.tools or None,
         )

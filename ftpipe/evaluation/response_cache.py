@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from ftpipe.errors import LocalStateError
-from ftpipe.records.evaluation import Answer, Sampler
-from ftpipe.records.keys import ANSWER_SAMPLER_FIELDS, versioned_digest
+from ftpipe.records.evaluation import Answer, SamplingParams
+from ftpipe.records.keys import ANSWER_SAMPLING_FIELDS, versioned_digest
 
 
 class ChatClient(Protocol):
@@ -41,7 +41,7 @@ class Request:
 
     model: str
     messages: tuple[Mapping[str, Any], ...]
-    sampler: Sampler
+    sampling: SamplingParams
     sample: int = 0
     tools: tuple[Mapping[str, Any], ...] = ()
     _key: list[str] = field(default_factory=list, compare=False, repr=False)
@@ -49,15 +49,15 @@ class Request:
     @property
     def seed(self) -> int | None:
         """The seed of this sample, so that samples differ and repeat."""
-        return None if self.sampler.seed is None else self.sampler.seed + self.sample
+        return None if self.sampling.seed is None else self.sampling.seed + self.sample
 
     @property
     def key(self) -> str:
         """Names everything that the answer depends on, the endpoint aside."""
         if not self._key:
             asked = {"model": self.model, "messages": self.messages, "tools": self.tools}
-            sampler = ANSWER_SAMPLER_FIELDS.values(self.sampler)
-            parts = {**asked, "sampler": sampler, "seed": self.seed, "sample": self.sample}
+            sampling = ANSWER_SAMPLING_FIELDS.values(self.sampling)
+            parts = {**asked, "sampler": sampling, "seed": self.seed, "sample": self.sample}
             self._key.append(versioned_digest("answer/1", parts))
         return self._key[0]
 
@@ -83,7 +83,7 @@ class ResponseCache:
             self._load(self.path)
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """Answers that are known."""
         return len(self._answers)
 
@@ -91,7 +91,7 @@ class ResponseCache:
         """What was answered before, if anything."""
         return self._answers.get(key)
 
-    def keep(self, key: str, answer: Answer) -> None:
+    def put(self, key: str, answer: Answer) -> None:
         """Remember an answer, on disk before this returns.
 
         Raises:

@@ -16,31 +16,31 @@ from typing import TYPE_CHECKING, Any
 
 from ftpipe.dataset import iter_records, open_dataset
 from ftpipe.errors import InvalidResponseError, UsageError
-from ftpipe.evaluation.items import calls_of, text_of
-from ftpipe.records.row_losses import LossOrder, LossRanking, RankedRow
+from ftpipe.evaluation.items import content_text, tool_calls_of
+from ftpipe.records.row_losses import LossRanking, RankBy, RankedRow
 
 if TYPE_CHECKING:
     from ftpipe.providers.provider import Provider
 
-KEYS: dict[LossOrder, Callable[[RankedRow], float]] = {
-    "after": lambda row: row.after,
-    "before": lambda row: row.before,
-    "rise": lambda row: row.rise,
+RANKING_KEYS: dict[RankBy, Callable[[RankedRow], float]] = {
+    "tuned": lambda row: row.tuned_loss,
+    "base": lambda row: row.base_loss,
+    "delta": lambda row: row.delta,
 }
-LONGEST = 2000
+MAX_TEXT_CHARACTERS = 2000
 """Characters of a text that are kept with its row."""
 
 
-def rank(
+def rank_rows(
     path: Path,
     *,
     model: str,
     baseline: str,
     provider: Provider,
-    by: LossOrder = "after",
-    findings: Mapping[int, Sequence[str]] | None = None,
+    rank_by: RankBy = "tuned",
+    rule_codes: Mapping[int, Sequence[str]] | None = None,
     clock: Callable[[], float] = time.time,
-    on_rows: Callable[[int, int], None] = lambda _done, _total: None,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> LossRanking:
     """Ask the endpoint for every row's loss under two models of one base.
 
@@ -49,10 +49,10 @@ def rank(
         model: The tuned model, or one of its checkpoints, as the endpoint names it.
         baseline: Its base, or another model of the same base.
         provider: The endpoint; only ftpipe's own tells losses row by row.
-        by: What ranks.
-        findings: Line → codes of the rules that have something to say about it.
+        rank_by: What ranks.
+        rule_codes: Line → codes of the rules that have something to say about it.
         clock: UTC Unix seconds.
-        on_rows: Hears the rows that are done and all that there are to do, over both models.
+        on_progress: Hears the rows that are done and all that there are to do, over both models.
 
     Raises:
         UsageError: The endpoint tells no losses; nothing was sent to it.
@@ -65,7 +65,7 @@ def rank(
             "only ftpipe's own endpoint does: train the same data with --provider local and rank with that model",
         )
     dataset = open_dataset(path)
-    scored = {row.line: row for row in provider.models.losses(path, [baseline, model], on_rows=on_rows)}
+    scored = {row.line: row for row in provider.models.losses(path, [baseline, model], on_rows=on_progress)}
     texts = {line: _texts(record) for line, record in iter_records(path) if line in scored}
     if not scored or any(len(row.losses) != 2 for row in scored.values()):
         raise InvalidResponseError("a row or model has no loss in the response", "is it this version's ftpipe?")
@@ -73,11 +73,11 @@ def rank(
         RankedRow(
             line=line,
             tokens=row.tokens,
-            before=row.losses[0],
-            after=row.losses[1],
-            asked=texts.get(line, ("", ""))[0],
-            answer=texts.get(line, ("", ""))[1],
-            findings=tuple((findings or {}).get(line, ())),
+            base_loss=row.losses[0],
+            tuned_loss=row.losses[1],
+            prompt=texts.get(line, ("", ""))[0],
+            completion=texts.get(line, ("", ""))[1],
+            rule_codes=tuple((rule_codes or {}).get(line, ())),
         )
         for line, row in scored.items()
     ]
@@ -88,8 +88,8 @@ def rank(
         data_sha256=dataset.sha256,
         baseline=baseline,
         model=model,
-        by=by,
-        rows=tuple(sorted(rows, key=lambda row: (-KEYS[by](row), row.line))),
+        rank_by=rank_by,
+        rows=tuple(sorted(rows, key=lambda row: (-RANKING_KEYS[rank_by](row), row.line))),
     )
 
 
@@ -102,5 +102,7 @@ def _texts(record: Mapping[str, Any]) -> tuple[str, str]:
     messages = [one for one in record.get("messages") or () if isinstance(one, Mapping)]
     asked = next((one for one in reversed(messages) if one.get("role") == "user"), {})
     answer = next((one for one in reversed(messages) if one.get("role") == "assistant"), {})
-    calls = "".join(f" → {call.name}({call.arguments})" for call in calls_of(answer))
-    return text_of(asked.get("content"))[:LONGEST], (text_of(answer.get("content")) + calls)[:LONGEST].strip()
+    calls = "".join(f" → {call.name}({call.arguments})" for call in tool_calls_of(answer))
+    return content_text(asked.get("content"))[:MAX_TEXT_CHARACTERS], (content_text(answer.get("content")) + calls)[
+        :MAX_TEXT_CHARACTERS
+    ].strip()

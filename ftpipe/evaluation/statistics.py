@@ -16,17 +16,17 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _NORMAL = NormalDist()
-DRAWS = 4000
+DEFAULT_RESAMPLES = 4000
 """Resamples of a bootstrap or permutation: the interval's ends move by about a hundredth of its width."""
 
 
-FEWEST_DRAWS = 1000
+MIN_RESAMPLES = 1000
 """Resamples that are made of however many items."""
 
 
-def draws_for(items: int) -> int:
+def resamples_for(items: int) -> int:
     """Resamples for so many items: fewer where each costs more, since more items need them less."""
-    return max(FEWEST_DRAWS, min(DRAWS, 2_000_000 // max(1, items)))
+    return max(MIN_RESAMPLES, min(DEFAULT_RESAMPLES, 2_000_000 // max(1, items)))
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,16 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return min(1.0, 2 * tail / (1 << differing))
 
 
-def wilson(right: int, total: int, confidence: float = 0.95) -> Interval:
+def wilson(correct: int, total: int, confidence: float = 0.95) -> Interval:
     """Wilson score interval of one rate; 0 to 1 where nothing was counted."""
     if total == 0:
         return Interval(0.0, math.nan, 1.0)
-    z = critical(confidence)
-    rate = right / total
+    z = z_value(confidence)
+    rate = correct / total
     centre = (rate + z * z / (2 * total)) / (1 + z * z / total)
     half = z * math.sqrt(rate * (1 - rate) / total + z * z / (4 * total * total)) / (1 + z * z / total)
-    low = 0.0 if right == 0 else max(0.0, centre - half)
-    high = 1.0 if right == total else min(1.0, centre + half)
+    low = 0.0 if correct == 0 else max(0.0, centre - half)
+    high = 1.0 if correct == total else min(1.0, centre + half)
     return Interval(low, rate, high)
 
 
@@ -124,7 +124,7 @@ def bootstrap(
     statistic: Callable[[list[T]], float],
     *,
     confidence: float = 0.95,
-    draws: int = DRAWS,
+    resamples: int = DEFAULT_RESAMPLES,
     seed: int = 0,
 ) -> Interval:
     """Percentile bootstrap of any statistic, resampling whole groups.
@@ -133,7 +133,7 @@ def bootstrap(
         groups: Items that belong together (one document, one dialogue); a group of one each where all stand alone.
         statistic: Of the items of all the groups that were drawn.
         confidence: Share that the interval covers.
-        draws: Number of resamples.
+        resamples: Number of resamples.
         seed: Makes the interval repeatable.
     """
     value = statistic([item for group in groups for item in group])
@@ -141,21 +141,22 @@ def bootstrap(
         return Interval(-math.inf, value, math.inf)
     generator = random.Random(seed)  # noqa: S311  # resampling, not secrecy
     drawn = sorted(
-        statistic([item for group in generator.choices(groups, k=len(groups)) for item in group]) for _ in range(draws)
+        statistic([item for group in generator.choices(groups, k=len(groups)) for item in group])
+        for _ in range(resamples)
     )
     tail = (1 - confidence) / 2
     return Interval(_quantile(drawn, tail), value, _quantile(drawn, 1 - tail))
 
 
 def mean_bootstrap(
-    differences: Sequence[float], *, confidence: float = 0.95, draws: int = DRAWS, seed: int = 0
+    differences: Sequence[float], *, confidence: float = 0.95, resamples: int = DEFAULT_RESAMPLES, seed: int = 0
 ) -> Interval:
     """Bootstrap interval of a mean: the paired one, where the values are differences item by item."""
     if len(differences) < 2:
         return Interval(-math.inf, fmean(differences) if differences else math.nan, math.inf)
     generator = random.Random(seed)  # noqa: S311  # resampling, not secrecy
     count = len(differences)
-    drawn = sorted(sum(generator.choices(differences, k=count)) / count for _ in range(draws))
+    drawn = sorted(sum(generator.choices(differences, k=count)) / count for _ in range(resamples))
     tail = (1 - confidence) / 2
     return Interval(_quantile(drawn, tail), fmean(differences), _quantile(drawn, 1 - tail))
 
@@ -164,7 +165,7 @@ def permutation(
     pairs: Sequence[Sequence[tuple[T, T]]],
     difference: Callable[[list[tuple[T, T]]], float],
     *,
-    draws: int = DRAWS,
+    resamples: int = DEFAULT_RESAMPLES,
     seed: int = 0,
 ) -> float:
     """Two-sided p of a paired difference, by swapping the arms of whole groups at random.
@@ -176,14 +177,14 @@ def permutation(
     generator = random.Random(seed)  # noqa: S311  # resampling, not secrecy
     swapped = [[(second, first) for first, second in group] for group in pairs]
     reached = 0
-    for _ in range(draws):
+    for _ in range(resamples):
         bits = generator.getrandbits(max(1, len(pairs)))
         drawn = [pair for index, group in enumerate(pairs) for pair in (swapped[index] if bits >> index & 1 else group)]
         reached += abs(difference(drawn)) >= observed - 1e-12
-    return (reached + 1) / (draws + 1)
+    return (reached + 1) / (resamples + 1)
 
 
-def sign_flip(differences: Sequence[float], *, draws: int = DRAWS, seed: int = 0) -> float:
+def sign_flip(differences: Sequence[float], *, resamples: int = DEFAULT_RESAMPLES, seed: int = 0) -> float:
     """Two-sided p that a mean difference is 0, by turning the signs of the differences at random."""
     moved = [value for value in differences if value]
     if not moved:
@@ -192,32 +193,32 @@ def sign_flip(differences: Sequence[float], *, draws: int = DRAWS, seed: int = 0
     generator = random.Random(seed)  # noqa: S311  # resampling, not secrecy
     total = math.fsum(moved)
     reached = 0
-    for _ in range(draws):
+    for _ in range(resamples):
         bits = generator.getrandbits(len(moved))
         turned = sum(value for index, value in enumerate(moved) if bits >> index & 1)
         reached += abs(total - 2 * turned) >= observed - 1e-9
-    return (reached + 1) / (draws + 1)
+    return (reached + 1) / (resamples + 1)
 
 
-def pairs_needed(differing: float, gain: float, *, power: float = 0.8, alpha: float = 0.05) -> int:
+def binary_items_needed(discordant: float, gain: float, *, power: float = 0.8, alpha: float = 0.05) -> int:
     """Items that a paired comparison of right and wrong needs.
 
     Args:
-        differing: Share of items whose outcome differs between the arms.
+        discordant: Share of items whose outcome differs between the arms.
         gain: Difference of the rates to be found; its sign does not matter.
         power: Chance of finding it.
         alpha: Two-sided error that is accepted.
     """
     effect = abs(gain)
-    spread = max(differing, effect)
-    wanted = critical(1 - alpha) * math.sqrt(spread) + _NORMAL.inv_cdf(power) * math.sqrt(spread - effect * effect)
+    spread = max(discordant, effect)
+    wanted = z_value(1 - alpha) * math.sqrt(spread) + _NORMAL.inv_cdf(power) * math.sqrt(spread - effect * effect)
     return math.ceil((wanted / effect) ** 2 - 1e-9)
 
 
-def scores_needed(differences: Sequence[float], gain: float, *, power: float = 0.8, alpha: float = 0.05) -> int:
+def score_items_needed(differences: Sequence[float], gain: float, *, power: float = 0.8, alpha: float = 0.05) -> int:
     """Items that a paired comparison of scores needs to find ``gain``, with the spread that was seen."""
     spread = stdev(differences) if len(differences) > 1 else 1.0
-    reach = critical(1 - alpha) + _NORMAL.inv_cdf(power)
+    reach = z_value(1 - alpha) + _NORMAL.inv_cdf(power)
     return max(2, math.ceil((reach * spread / abs(gain)) ** 2 - 1e-9))
 
 
@@ -226,7 +227,7 @@ def percentile(values: Sequence[float], share: float) -> float:
     return _quantile(sorted(values), share) if values else math.nan
 
 
-def critical(confidence: float) -> float:
+def z_value(confidence: float) -> float:
     """Standard normal deviations that a two-sided interval reaches to each side, 1.96 for 0.95."""
     return _NORMAL.inv_cdf((1 + confidence) / 2)
 

@@ -12,16 +12,16 @@ from typing import Any, Protocol
 from ftpipe.errors import MissingExtraError, UsageError
 from ftpipe.exporters.run import ExportedRun
 
-__all__ = ["EXPORTERS", "PROJECT", "ExportedRun", "Exporter", "open_exporter"]
+__all__ = ["DEFAULT_PROJECT", "EXPORTERS", "ExportedRun", "Exporter", "open_exporter"]
 
-PROJECT = "ftpipe"
+DEFAULT_PROJECT = "ftpipe"
 """Where things go in a tool, if nobody says where."""
 
 
 class Exporter(Protocol):
     """Sends to one tool."""
 
-    def send(self, tracked: ExportedRun, *, project: str) -> str:
+    def send(self, run: ExportedRun, *, project: str) -> str:
         """Send one run; returns where to look for it.
 
         Raises:

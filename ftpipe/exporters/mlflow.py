@@ -9,9 +9,9 @@ from typing import Any
 from ftpipe.errors import ProviderError
 from ftpipe.exporters.run import ExportedRun
 
-BATCH = 1000
+MAX_METRICS_PER_BATCH = 1000
 """Metrics in one request; 100 is the limit of parameters and of tags. Source: MLflow REST API, runs/log-batch, 3.17."""
-LONGEST_PARAM = 500
+MAX_PARAM_CHARACTERS = 500
 ID_TAG = "ftpipe.id"
 
 
@@ -25,13 +25,13 @@ class MlflowExporter:
     def __init__(self, library: Any) -> None:  # noqa: ANN401  # a package without types of its own
         self._mlflow = library
 
-    def send(self, tracked: ExportedRun, *, project: str) -> str:
+    def send(self, run: ExportedRun, *, project: str) -> str:
         """See ``Exporter``; a run with the same id in its tags is written over."""
         try:
-            return self._send(tracked, project)
+            return self._send(run, project)
         except (self._mlflow.exceptions.MlflowException, OSError) as exc:
             raise ProviderError(
-                f"could not export {tracked.name} to MLflow: {' '.join(str(exc).split())[:300]}",
+                f"could not export {run.name} to MLflow: {' '.join(str(exc).split())[:300]}",
                 f"is {self._mlflow.get_tracking_uri()} the right place? MLFLOW_TRACKING_URI names another",
             ) from exc
 
@@ -46,7 +46,7 @@ class MlflowExporter:
         run_id = run.info.run_id
         known = run.data.params
         params = [
-            entities.Param(name, str(value)[:LONGEST_PARAM])
+            entities.Param(name, str(value)[:MAX_PARAM_CHARACTERS])
             for name, value in tracked.params.items()
             if name not in known  # MLflow never changes a parameter
         ]
@@ -54,8 +54,8 @@ class MlflowExporter:
         client.log_batch(run_id, params=params, tags=new_tags)
         metrics = [] if found else list(self._metrics(tracked))
         metrics += [] if not found else [m for m in self._metrics(tracked) if m.key in tracked.scores]
-        for start in range(0, len(metrics), BATCH):
-            client.log_batch(run_id, metrics=metrics[start : start + BATCH])
+        for start in range(0, len(metrics), MAX_METRICS_PER_BATCH):
+            client.log_batch(run_id, metrics=metrics[start : start + MAX_METRICS_PER_BATCH])
         if tracked.report is not None:
             client.log_artifact(run_id, str(tracked.report))
         client.set_terminated(run_id)

@@ -39,7 +39,7 @@ class ExportedRun(Record):
     """A page to keep beside it."""
 
 
-def training(model: Model, metrics: Sequence[Metric]) -> ExportedRun:
+def training_run(model: Model, metrics: Sequence[Metric]) -> ExportedRun:
     """A registered model's job."""
     return ExportedRun(
         id=_id("training", model.endpoint, model.job_id),
@@ -56,7 +56,7 @@ def training(model: Model, metrics: Sequence[Metric]) -> ExportedRun:
 
 def evaluation_runs(
     evaluation: Evaluation,
-    known: Mapping[str, Model],
+    models: Mapping[str, Model],
     curves: Mapping[str, Sequence[Metric]],
     report: Path | None = None,
 ) -> list[ExportedRun]:
@@ -64,12 +64,12 @@ def evaluation_runs(
 
     Args:
         evaluation: What was found.
-        known: Arm name → its registered model.
+        models: Arm name → its registered model.
         curves: Arm name → its job's metrics.
         report: The evaluation's page.
     """
     return [
-        _arm(evaluation, result, known.get(result.arm.name), curves.get(result.arm.name, ()), report)
+        _arm(evaluation, result, models.get(result.arm.name), curves.get(result.arm.name, ()), report)
         for result in evaluation.arms
     ]
 
@@ -78,18 +78,24 @@ def _arm(
     evaluation: Evaluation, result: ArmResult, model: Model | None, metrics: Sequence[Metric], report: Path | None
 ) -> ExportedRun:
     name = result.arm.name
-    sampler = {f"sampler.{key}": value for key, value in evaluation.sampler.model_dump().items() if value is not None}
+    sampling = {
+        f"sampling.{key}": value for key, value in evaluation.sampling.model_dump().items() if value is not None
+    }
     asked = {"model": result.arm.model, "task": evaluation.task.value}
     role = "baseline" if name == evaluation.baseline else "control" if result.arm.is_control else "candidate"
     about = {"evaluation": evaluation.id, "data": evaluation.data, "data_sha256": evaluation.data_sha256, "arm": role}
-    verdict = {} if role == "baseline" else {"verdict": evaluation.headline(name).verdict}
+    verdict = {} if role == "baseline" else {"verdict": evaluation.primary_comparison(name).verdict}
     return ExportedRun(
         id=_id("evaluation", evaluation.id, name),
         name=name,
         kind="evaluation",
         group=evaluation.id,
         started_at=evaluation.created_at,
-        params={**(_parameters(model) if model else {}), **sampler, **asked},
+        params={
+            **(_parameters(model) if model else {}),
+            **sampling,
+            **asked,
+        },
         curves=tuple(_curve(metrics)),
         scores=_scores(evaluation, result),
         tags={**(_lineage(model) if model else {"model": result.arm.model}), **about, **verdict},

@@ -19,13 +19,13 @@ class TrackioExporter:
     def __init__(self, library: Any) -> None:  # noqa: ANN401  # a package without types of its own
         self._trackio = library
 
-    def send(self, tracked: ExportedRun, *, project: str) -> str:
+    def send(self, run: ExportedRun, *, project: str) -> str:
         """See ``Exporter``; trackio knows no ids, so a run of the same name is removed first."""
         try:
-            return self._send(tracked, project)
+            return self._send(run, project)
         except (OSError, ValueError, RuntimeError) as exc:
             raise ProviderError(
-                f"could not export {tracked.name} to trackio: {' '.join(str(exc).split())[:300]}",
+                f"could not export {run.name} to trackio: {' '.join(str(exc).split())[:300]}",
                 "TRACKIO_DIR names the folder that it keeps runs in",
             ) from exc
 

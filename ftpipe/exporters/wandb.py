@@ -7,7 +7,7 @@ from typing import Any
 from ftpipe.errors import ProviderError
 from ftpipe.exporters.run import ExportedRun
 
-LONGEST_TAG = 64
+MAX_TAG_CHARACTERS = 64
 """Source: W&B's run tags, docs.wandb.ai/models/runs/tags, read 2026-11-24."""
 
 
@@ -21,13 +21,13 @@ class WandbExporter:
     def __init__(self, library: Any) -> None:  # noqa: ANN401  # a package without types of its own
         self._wandb = library
 
-    def send(self, tracked: ExportedRun, *, project: str) -> str:
+    def send(self, run: ExportedRun, *, project: str) -> str:
         """See ``Exporter``; a run of the same id is gone on with, steps that it has are not taken twice."""
         try:
-            return self._send(tracked, project)
+            return self._send(run, project)
         except (self._wandb.Error, OSError) as exc:
             raise ProviderError(
-                f"could not export {tracked.name} to W&B: {exc}",
+                f"could not export {run.name} to W&B: {exc}",
                 "`wandb login`, or WANDB_API_KEY; WANDB_MODE=offline keeps it on this machine",
             ) from exc
 
@@ -40,7 +40,7 @@ class WandbExporter:
             group=tracked.group or None,
             job_type=tracked.kind,
             config={**tracked.params, "lineage": tracked.tags},
-            tags=[f"ftpipe-{tracked.kind}"[:LONGEST_TAG]],
+            tags=[f"ftpipe-{tracked.kind}"[:MAX_TAG_CHARACTERS]],
             resume="allow",
             reinit="create_new",
             # its own words on the console would mix with ours, and with the JSON on stdout

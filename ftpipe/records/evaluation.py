@@ -85,7 +85,7 @@ class Arm(Record):
     """A second baseline (the base with a better prompt): candidates are compared with it too, gates pass it over."""
 
 
-class Sampler(Record):
+class SamplingParams(Record):
     """How every arm is asked; one for all of them, or the comparison is not one."""
 
     temperature: float = Field(default=0.0, ge=0, le=2)
@@ -106,7 +106,7 @@ class Answer(Record):
     """Seconds from request to whole answer, without waiting for the rate limit."""
     error: str = ""
     """Why the endpoint refused this item; such an answer scores 0."""
-    reused: bool = False
+    from_cache: bool = False
     """True where an earlier evaluation had asked already."""
 
 
@@ -123,7 +123,7 @@ class EvaluationSpec(Record):
 
     arms: tuple[Arm, ...]
     """The first is the baseline; every arm gets every item."""
-    sampler: Sampler = Sampler()
+    sampling: SamplingParams = SamplingParams()
     task: Task | None = None
     """``None`` is found out from the wanted answers."""
     metrics: tuple[str, ...] = ()
@@ -153,7 +153,7 @@ __all__ = [
     "ItemSet",
     "JudgeResult",
     "Outcome",
-    "Sampler",
+    "SamplingParams",
     "Score",
     "Task",
     "TokenPrice",
@@ -194,7 +194,7 @@ class Usage(Record):
     requests: int
     refused: int = 0
     """Requests that the endpoint refused for the item's sake."""
-    reused: int = 0
+    cached: int = 0
     """Answers that an earlier, stopped evaluation already had."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -222,7 +222,7 @@ class ArmResult(Record):
         return next(score for score in self.scores if score.metric == metric)
 
 
-Verdict = Literal["win", "loss", "not enough evidence"]
+Verdict = Literal["win", "loss", "inconclusive"]
 
 
 class Comparison(Record):
@@ -278,7 +278,7 @@ class Evaluation(Record):
     """The whole answer: who was better at what, and how sure that is."""
 
     id: str
-    """``eval-<12 characters>``: the same items, arms and sampler have the same one."""
+    """``eval-<12 characters>``: the same items, arms and sampling parameters have the same one."""
     created_at: int
     data: str
     """File name of the items."""
@@ -289,13 +289,13 @@ class Evaluation(Record):
     primary: str
     """The metric that the verdict is about."""
     confidence: float
-    sampler: Sampler
+    sampling: SamplingParams
     concurrency: int | None = None
     """Requests under way at once, at most; latencies have what an endpoint lets them wait for each other."""
     arms: tuple[ArmResult, ...]
     """The first is the baseline."""
     comparisons: tuple[Comparison, ...]
-    judged: tuple[JudgeResult, ...] = ()
+    judgments: tuple[JudgeResult, ...] = ()
     outcomes: tuple[Outcome, ...]
     gates: tuple[GateResult, ...] = ()
 
@@ -314,12 +314,12 @@ class Evaluation(Record):
         """Names of the challengers that are no controls."""
         return tuple(result.arm.name for result in self.arms[1:] if not result.arm.is_control)
 
-    def headline(self, challenger: str, baseline: str | None = None) -> Comparison:
+    def primary_comparison(self, challenger: str, baseline: str | None = None) -> Comparison:
         """The comparison on the primary metric, with the baseline or with a control."""
         wanted = (self.primary, challenger, baseline or self.baseline)
         return next(one for one in self.comparisons if (one.metric, one.challenger, one.baseline) == wanted)
 
-    def controlled(self, challenger: str) -> list[Comparison]:
+    def control_comparisons(self, challenger: str) -> list[Comparison]:
         """A candidate's comparisons with the controls, on the primary metric."""
         headlines = [one for one in self.comparisons if (one.metric, one.challenger) == (self.primary, challenger)]
         return [one for one in headlines if one.baseline != self.baseline]
@@ -329,7 +329,7 @@ class Evaluation(Record):
         scores = outcome.scores[arm]
         return scores.get(self.primary, next(iter(scores.values()), 0.0))
 
-    def moved(self, challenger: str) -> tuple[list[Outcome], list[Outcome]]:
+    def changed_items(self, challenger: str) -> tuple[list[Outcome], list[Outcome]]:
         """Items that got worse and that got better against the baseline, on the primary metric."""
         worse, better = [], []
         for outcome in self.outcomes:

@@ -67,10 +67,10 @@ REQUEST_FIELDS = KeyFields(
 HYPERPARAMETER_FIELDS = KeyFields(
     always=("n_epochs", "batch_size", "learning_rate_multiplier", "beta", "extra"),
 )
-EVALUATION_SAMPLER_FIELDS = KeyFields(
+EVALUATION_SAMPLING_FIELDS = KeyFields(
     always=("temperature", "max_tokens", "seed", "samples"),
 )
-ANSWER_SAMPLER_FIELDS = KeyFields(
+ANSWER_SAMPLING_FIELDS = KeyFields(
     always=("temperature", "max_tokens"),
     separate=("seed",),  # each sample has its own
     ignored=("samples",),

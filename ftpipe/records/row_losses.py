@@ -6,7 +6,7 @@ from typing import Literal
 
 from ftpipe.records.base import Record
 
-LossOrder = Literal["before", "after", "rise"]
+RankBy = Literal["tuned", "base", "delta"]
 """By the baseline's loss, by the tuned model's, or by what the second has over the first."""
 
 
@@ -26,21 +26,21 @@ class RankedRow(Record):
 
     line: int
     tokens: int
-    before: float
+    base_loss: float
     """Under the baseline, in nats per trained token."""
-    after: float
+    tuned_loss: float
     """Under the tuned model."""
-    asked: str = ""
+    prompt: str = ""
     """The last question, as one line of text."""
-    answer: str = ""
+    completion: str = ""
     """What the row teaches."""
-    findings: tuple[str, ...] = ()
+    rule_codes: tuple[str, ...] = ()
     """Codes of the rules that `ftpipe prepare` has something to say about on this line."""
 
     @property
-    def rise(self) -> float:
+    def delta(self) -> float:
         """After minus before: what training did not learn, or unlearnt."""
-        return self.after - self.before
+        return self.tuned_loss - self.base_loss
 
 
 class LossRanking(Record):
@@ -55,18 +55,18 @@ class LossRanking(Record):
     data_sha256: str
     baseline: str
     model: str
-    by: LossOrder
+    rank_by: RankBy
     rows: tuple[RankedRow, ...]
 
     @property
-    def mean_before(self) -> float:
+    def mean_base_loss(self) -> float:
         """The baseline's loss over all trained tokens."""
-        return _mean([(row.before, row.tokens) for row in self.rows])
+        return _mean([(row.base_loss, row.tokens) for row in self.rows])
 
     @property
-    def mean_after(self) -> float:
+    def mean_tuned_loss(self) -> float:
         """The tuned model's."""
-        return _mean([(row.after, row.tokens) for row in self.rows])
+        return _mean([(row.tuned_loss, row.tokens) for row in self.rows])
 
 
 def _mean(weighed: list[tuple[float, int]]) -> float:

@@ -11,44 +11,48 @@ Document = Mapping[str, Any]
 """An advice as plain data, as ``--json`` shows it."""
 
 
-def advice_lines(advice: Document, paint: Styler = unstyled) -> Iterator[str]:
+def advice_lines(advice: Document, style: Styler = unstyled) -> Iterator[str]:
     """The advice in the order in which it is read: road, reason, first steps, numbers, doubts, sources."""
-    yield paint("bold", f"Road: {sanitize_line(advice['road'])}")
-    yield f"  {sanitize_line(advice['why'], 400)}"
-    if advice["first"]:
+    yield style("bold", f"Road: {sanitize_line(advice['recommendation'])}")
+    yield f"  {sanitize_line(advice['reason'], 400)}"
+    if advice["first_steps"]:
         yield ""
-        yield paint("bold", "First")
-        yield from (f"  {number}. {sanitize_line(step, 300)}" for number, step in enumerate(advice["first"], 1))
+        yield style("bold", "First")
+        yield from (f"  {number}. {sanitize_line(step, 300)}" for number, step in enumerate(advice["first_steps"], 1))
     yield ""
-    yield paint("bold", "How it was decided")
+    yield style("bold", "How it was decided")
     rows = [
-        [f"  {'→' if step['decisive'] else ' '} {step['question']}", sanitize_line(step["answer"], 60), step["effect"]]
+        [
+            f"  {'→' if step['is_decisive'] else ' '} {step['question']}",
+            sanitize_line(step["answer"], 60),
+            step["effect"],
+        ]
         for step in advice["steps"]
     ]
     yield from format_table(rows)
-    yield from _numbers(advice, paint)
-    yield from _listed("What the numbers teach", advice["lessons"], paint)
-    yield from _listed("What would change the answer", advice["would_change"], paint)
-    yield from _listed("Prices", [_row(row) for row in advice["rows"]], paint)
+    yield from _numbers(advice, style)
+    yield from _listed("What the numbers teach", advice["observations"], style)
+    yield from _listed("What would change the answer", advice["would_change"], style)
+    yield from _listed("Prices", [_row(row) for row in advice["prices"]], style)
 
 
-def _numbers(advice: Document, paint: Styler) -> Iterator[str]:
-    if advice["epoch"]:
-        epoch = advice["epoch"]
+def _numbers(advice: Document, style: Styler) -> Iterator[str]:
+    if advice["epoch_cost"]:
+        epoch = advice["epoch_cost"]
         yield ""
         amount = format_money(epoch["amount"], sanitize_line(epoch["currency"], 8))
         yield f"One epoch of training: {amount} ({epoch['formula']})"
-    if not advice["cases"]:
+    if not advice["break_even"]:
         return
     yield ""
     head = ["break-even", "1,000 calls now", "tuned", "paid once", "calls", "a day", "outcome"]
-    rows = [_case(case) for case in advice["cases"]]
+    rows = [_case(case) for case in advice["break_even"]]
     first, *rest = format_table([head, *rows], right=range(1, 6))
-    yield paint("bold", first)
+    yield style("bold", first)
     yield from rest
-    horizon = next((case["result"]["horizon_days"] for case in advice["cases"]), None)
+    horizon = next((case["result"]["horizon_days"] for case in advice["break_even"]), None)
     if horizon is not None:
-        yield paint(
+        yield style(
             "dim", f"a day: calls a day that make it even within the {plural(horizon, 'day')} the model has left"
         )
 
@@ -59,14 +63,14 @@ def _case(case: Document) -> Sequence[str]:
     calls = "never" if result["calls"] is None else count(result["calls"])
     per_day = "–" if result["calls_per_day"] is None else count(result["calls_per_day"])
     outcome = result["outcome"] + (f", {result['days']:,.0f} days" if result["days"] is not None else "")
-    amounts = [format_money(result[side]["amount"], currency) for side in ("base", "tuned", "once")]
+    amounts = [format_money(result[side]["amount"], currency) for side in ("base", "tuned", "one_time")]
     return [sanitize_line(case["name"], 40), *amounts, calls, per_day, outcome]
 
 
-def _listed(title: str, lines: Sequence[str], paint: Styler) -> Iterator[str]:
+def _listed(title: str, lines: Sequence[str], style: Styler) -> Iterator[str]:
     if lines:
         yield ""
-        yield paint("bold", title)
+        yield style("bold", title)
         yield from (f"  {sanitize_line(line, 400)}" for line in lines)
 
 

@@ -18,7 +18,7 @@ from ftpipe.records import Metric, Model
 from ftpipe.reports.runs import hyperparameter_text
 
 
-def model_table(models: Sequence[Model], paint: Styler = unstyled) -> list[str]:
+def model_table(models: Sequence[Model], style: Styler = unstyled) -> list[str]:
     """Models as a table, a row each."""
     rows = [("model", "base", "at", "created", "loss", "cost", "aliases")]
     rows += [
@@ -34,7 +34,7 @@ def model_table(models: Sequence[Model], paint: Styler = unstyled) -> list[str]:
         for model in models
     ]
     lines = format_table(rows, right=(4, 5))
-    return [paint("bold", lines[0]), *lines[1:]]
+    return [style("bold", lines[0]), *lines[1:]]
 
 
 def final_loss(metric: Metric | None) -> float | None:
@@ -52,23 +52,25 @@ def cost_of(model: Model) -> str:
     return f"~{format_money(model.estimated_cost, model.currency)}" if model.estimated_cost is not None else "unknown"
 
 
-def lineage_lines(model: Model, paint: Styler = unstyled) -> list[str]:
+def lineage_lines(model: Model, style: Styler = unstyled) -> list[str]:
     """Data → file → job → model, with what was asked, resolved, spent and reached."""
-    rows = _facts(model)
-    rows[0] = ("model", paint("ok", rows[0][1]))
-    lines = [f"{paint('dim', label.ljust(10))}  {text}" for label, text in rows if text]
-    return [*lines, *_metric_lines(model.metrics), *_checkpoint_lines(model, paint)]
+    rows = _model_fields(model)
+    rows[0] = ("model", style("ok", rows[0][1]))
+    lines = [f"{style('dim', label.ljust(10))}  {text}" for label, text in rows if text]
+    return [*lines, *_metric_lines(model.metrics), *_checkpoint_lines(model, style)]
 
 
-def difference_lines(first: Model, second: Model, paint: Styler = unstyled) -> list[str]:
+def difference_lines(first: Model, second: Model, style: Styler = unstyled) -> list[str]:
     """Two models side by side; what is the same in both is dimmed."""
-    sides = [[*_facts(model), ("final loss", format_decimal(final_loss(model.metrics)))] for model in (first, second)]
+    sides = [
+        [*_model_fields(model), ("final loss", format_decimal(final_loss(model.metrics)))] for model in (first, second)
+    ]
     rows = [[label, one, other] for (label, one), (_, other) in zip(*sides, strict=True) if one or other]
     lines = format_table(rows)
-    return [line if one != other else paint("dim", line) for line, (_, one, other) in zip(lines, rows, strict=True)]
+    return [line if one != other else style("dim", line) for line, (_, one, other) in zip(lines, rows, strict=True)]
 
 
-def _facts(model: Model) -> list[tuple[str, str]]:
+def _model_fields(model: Model) -> list[tuple[str, str]]:
     """A model's facts in order; empty where one is not known."""
     return [
         ("model", sanitize_line(model.id, 200)),
@@ -101,7 +103,7 @@ def _metric_lines(metric: Metric | None) -> list[str]:
     return ["", *format_table((f"  {name}", value) for name, value in known)] if known else []
 
 
-def _checkpoint_lines(model: Model, paint: Styler) -> list[str]:
+def _checkpoint_lines(model: Model, style: Styler) -> list[str]:
     if not model.checkpoints:
         return []
     rows = [("  step", "train", "valid", "checkpoint")]
@@ -115,4 +117,4 @@ def _checkpoint_lines(model: Model, paint: Styler) -> list[str]:
         for c in model.checkpoints
     ]
     lines = format_table(rows, right=(0, 1, 2))
-    return ["", paint("bold", lines[0]), *lines[1:]]
+    return ["", style("bold", lines[0]), *lines[1:]]

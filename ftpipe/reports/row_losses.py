@@ -26,67 +26,67 @@ from ftpipe.records.row_losses import LossRanking, RankedRow
 from ftpipe.reports.evaluation.csv import escape_csv_cell
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 640.0, 400.0, 46.0, 30.0
-MOST_DOTS = 5000
+MAX_DOTS = 5000
 """Dots of the picture: the highest rows come first."""
 ORDERS = {
-    "after": "the tuned model's loss",
-    "before": "the baseline's loss",
-    "rise": "what the loss is higher after training than before",
+    "tuned": "the tuned model's loss",
+    "base": "the baseline's loss",
+    "delta": "what the loss is higher after training than before",
 }
 """What ranks, in words."""
 
 
-def loss_lines(ranking: LossRanking, top: int, paint: Styler = unstyled) -> Iterator[str]:
+def loss_lines(ranking: LossRanking, top: int, style: Styler = unstyled) -> Iterator[str]:
     """The means, and the rows on top.
 
     Args:
         ranking: The rows.
         top: How many to show.
-        paint: Colours the head and the rules.
+        style: Colours the head and the rules.
     """
     shown = ranking.rows[:top]
     yield f"{sanitize_line(ranking.data, 80)}: {plural(len(ranking.rows), 'row')}, loss in nats per trained token"
     yield from format_table(
         [
-            ("  before", format_decimal(ranking.mean_before), sanitize_line(ranking.baseline, 120)),
-            ("  after", format_decimal(ranking.mean_after), sanitize_line(ranking.model, 120)),
+            ("  before", format_decimal(ranking.mean_base_loss), sanitize_line(ranking.baseline, 120)),
+            ("  after", format_decimal(ranking.mean_tuned_loss), sanitize_line(ranking.model, 120)),
         ],
         right=(1,),
     )
     yield ""
-    has_findings = any(row.findings for row in shown)
+    has_findings = any(row.rule_codes for row in shown)
     head = ["line", "before", "after", "rise", *(["rules"] if has_findings else []), "teaches", "asked"]
     first, *rest = format_table([head, *(_cells(row, has_findings) for row in shown)], right=range(4))
-    yield paint("bold", first)
+    yield style("bold", first)
     yield from rest
     if len(ranking.rows) > len(shown):
-        yield paint("dim", f"… and {plural(len(ranking.rows) - len(shown), 'row')} below, ranked by {ranking.by}")
+        yield style("dim", f"… and {plural(len(ranking.rows) - len(shown), 'row')} below, ranked by {ranking.rank_by}")
 
 
 def _cells(row: RankedRow, has_findings: bool) -> list[str]:
-    losses = [format_decimal(row.before, 3), format_decimal(row.after, 3), signed(row.rise)]
-    rules = [" ".join(row.findings)] if has_findings else []
-    return [str(row.line), *losses, *rules, sanitize_line(row.answer, 44), sanitize_line(row.asked, 60)]
+    losses = [format_decimal(row.base_loss, 3), format_decimal(row.tuned_loss, 3), format_delta(row.delta)]
+    rules = [" ".join(row.rule_codes)] if has_findings else []
+    return [str(row.line), *losses, *rules, sanitize_line(row.completion, 44), sanitize_line(row.prompt, 60)]
 
 
-def signed(value: float) -> str:
+def format_delta(value: float) -> str:
     """A change of loss with its sign: ``+0.512``, ``−2.034``."""
     return f"{value:+.3f}".replace("-", "−")
 
 
-def loss_sheet(ranking: LossRanking) -> str:
+def loss_csv(ranking: LossRanking) -> str:
     """Every row as CSV, in its rank, with no cell that a spreadsheet would run."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\r\n", quoting=csv.QUOTE_ALL)
     writer.writerow(["rank", "line", "tokens", "before", "after", "rise", "rules", "teaches", "asked"])
     for place, row in enumerate(ranking.rows, start=1):
-        losses = [f"{value:.5f}" for value in (row.before, row.after, row.rise)]
-        texts = [escape_csv_cell(text) for text in (" ".join(row.findings), row.answer, row.asked)]
+        losses = [f"{value:.5f}" for value in (row.base_loss, row.tuned_loss, row.delta)]
+        texts = [escape_csv_cell(text) for text in (" ".join(row.rule_codes), row.completion, row.prompt)]
         writer.writerow([place, row.line, row.tokens, *losses, *texts])
     return stream.getvalue()
 
 
-def loss_page(ranking: LossRanking, top: int) -> str:
+def loss_html(ranking: LossRanking, top: int) -> str:
     """The ranking as HTML: a picture of all rows, and the highest ones to read.
 
     Args:
@@ -103,14 +103,14 @@ def loss_page(ranking: LossRanking, top: int) -> str:
         "decimal": format_decimal,
         "moment": format_time,
         "plural": plural,
-        "signed": signed,
+        "signed": format_delta,
     }
     html = environment.from_string(_text("row_losses", "page.html.j2")).render(
         ranking=ranking,
-        order=ORDERS[ranking.by],
+        order=ORDERS[ranking.rank_by],
         shown=ranking.rows[:top],
         dots=_dots(ranking, top),
-        most=_most(ranking),
+        most=_axis_limits(ranking),
         size=(WIDTH, HEIGHT, LEFT, BOTTOM),
         style=Markup(style),  # noqa: S704  # our own files, no data
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
@@ -122,20 +122,20 @@ def _text(folder: str, name: str) -> str:
     return resources.files("ftpipe.reports").joinpath("templates", folder, name).read_text(encoding="utf-8")
 
 
-def _most(ranking: LossRanking) -> tuple[float, float]:
+def _axis_limits(ranking: LossRanking) -> tuple[float, float]:
     """Where the axes end: the largest losses before and after."""
     return (
-        max([0.01, *(row.before for row in ranking.rows)]),
-        max([0.01, *(row.after for row in ranking.rows)]),
+        max([0.01, *(row.base_loss for row in ranking.rows)]),
+        max([0.01, *(row.tuned_loss for row in ranking.rows)]),
     )
 
 
 def _dots(ranking: LossRanking, top: int) -> list[tuple[float, float, str]]:
     """Place and kind of each row's dot; the marked ones last, so that they lie above the others."""
-    across, up = _most(ranking)
+    across, up = _axis_limits(ranking)
     dots = []
-    for place, row in enumerate(ranking.rows[:MOST_DOTS]):
-        x = LEFT + (WIDTH - LEFT - 12) * row.before / across
-        y = 12 + (HEIGHT - BOTTOM - 12) * (1 - row.after / up)
+    for place, row in enumerate(ranking.rows[:MAX_DOTS]):
+        x = LEFT + (WIDTH - LEFT - 12) * row.base_loss / across
+        y = 12 + (HEIGHT - BOTTOM - 12) * (1 - row.tuned_loss / up)
         dots.append((x, y, "marked" if place < top else "other"))
     return dots[::-1]

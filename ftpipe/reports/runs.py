@@ -30,14 +30,14 @@ _CURVES = (
 )
 
 
-def plan_lines(spec: RunSpec, report: Report, where: str, paint: Styler = unstyled) -> list[str]:
+def plan_lines(spec: RunSpec, report: Report, provider_title: str, style: Styler = unstyled) -> list[str]:
     """What will be sent and asked for, and what it will cost.
 
     Args:
         spec: The run that is asked for.
         report: Its data, checked and counted.
-        where: The endpoint's title.
-        paint: Colours.
+        provider_title: The endpoint's title.
+        style: Colours.
     """
     files = [
         f"{sanitize_line(data.path.name, 80)} ({format_bytes(data.bytes)})"
@@ -51,24 +51,32 @@ def plan_lines(spec: RunSpec, report: Report, where: str, paint: Styler = unstyl
         ("upload", ", ".join(files)),
         (
             "create",
-            f"{report.method.value} job at {sanitize_line(where, 60)}, base model {sanitize_line(spec.model, 80)}",
+            f"{report.method.value} job at {sanitize_line(provider_title, 60)}, "
+            f"base model {sanitize_line(spec.model, 80)}",
         ),
         ("", ", ".join(asked)),
         ("cost", cost_text(report.cost)),
         ("", sanitize_line(report.cost.warning, 300) if report.cost and report.cost.expected else ""),
     ]
-    return [paint("bold", "plan"), *(f"  {label:<8}{text}" for label, text in rows if text)]
+    return [style("bold", "plan"), *(f"  {label:<8}{text}" for label, text in rows if text)]
 
 
-def hyperparameter_text(asked: Hyperparameters | None) -> str:
+def hyperparameter_text(hyperparameters: Hyperparameters | None) -> str:
     """Hyperparameters in a line: ``3 epochs, batch size auto, …``."""
-    if asked is None:
+    if hyperparameters is None:
         return "unknown"
-    epochs = "epochs auto" if asked.n_epochs == "auto" else plural(asked.n_epochs, "epoch")
-    parts = [epochs, f"batch size {asked.batch_size}", f"learning rate multiplier {asked.learning_rate_multiplier}"]
-    parts += [f"beta {asked.beta}"] if asked.beta is not None else []
+    epochs = "epochs auto" if hyperparameters.n_epochs == "auto" else plural(hyperparameters.n_epochs, "epoch")
+    parts = [
+        epochs,
+        f"batch size {hyperparameters.batch_size}",
+        f"learning rate multiplier {hyperparameters.learning_rate_multiplier}",
+    ]
+    parts += [f"beta {hyperparameters.beta}"] if hyperparameters.beta is not None else []
     return ", ".join(
-        [*parts, *(f"{sanitize_line(key, 40)} {sanitize_line(value, 40)}" for key, value in asked.extra.items())]
+        [
+            *parts,
+            *(f"{sanitize_line(key, 40)} {sanitize_line(value, 40)}" for key, value in hyperparameters.extra.items()),
+        ]
     )
 
 
@@ -93,7 +101,7 @@ def status_lines(
     *,
     now: float,
     width: int = 80,
-    paint: Styler = unstyled,
+    style: Styler = unstyled,
 ) -> list[str]:
     """How a run and its job stand.
 
@@ -103,27 +111,27 @@ def status_lines(
         metrics: In order of steps.
         now: UTC Unix seconds.
         width: Columns of the terminal.
-        paint: Colours.
+        style: Colours.
     """
     rows: list[tuple[str, str]] = []
     if run is not None:
         rows.append(("run", f"{sanitize_line(run.id, 40)}  {run.state.value}, begun {format_time(run.created_at)}"))
         rows.append(("data", f"{sanitize_line(relative_path(run.spec.data), 120)}  {run.dataset_sha256[:12]}"))
     if job is not None:
-        rows += _job_rows(job, metrics, now, paint)
+        rows += _job_rows(job, metrics, now, style)
     cost = cost_text(run.cost) if run else "unknown"
     if run is not None and run.model is not None and run.model.actual_cost:
         paid = format_money(run.model.actual_cost, run.model.currency)
         cost = f"{paid} for {count(run.model.trained_tokens or 0)} tokens"
     rows.append(("cost", cost))
-    lines = [f"{paint('dim', label.ljust(10))} {text}" for label, text in rows]
-    chart = loss_chart(metrics, width=width, paint=paint)
+    lines = [f"{style('dim', label.ljust(10))} {text}" for label, text in rows]
+    chart = loss_chart(metrics, width=width, style=style)
     lines += ["", *chart] if chart else []
-    return lines + failure_lines(run, job, paint)
+    return lines + failure_lines(run, job, style)
 
 
-def _job_rows(job: Job, metrics: Sequence[Metric], now: float, paint: Styler) -> list[tuple[str, str]]:
-    status = paint(STATUS_STYLES.get(job.status, "bold"), sanitize_line(job.status, 40))
+def _job_rows(job: Job, metrics: Sequence[Metric], now: float, style: Styler) -> list[tuple[str, str]]:
+    status = style(STATUS_STYLES.get(job.status, "bold"), sanitize_line(job.status, 40))
     rows = [
         ("job", f"{sanitize_line(job.id, 80)}  {status} at {sanitize_line(job.provider, 40)}"),
         ("base", sanitize_line(job.model, 100)),
@@ -139,7 +147,7 @@ def _job_rows(job: Job, metrics: Sequence[Metric], now: float, paint: Styler) ->
     if job.trained_tokens is not None:
         rows.append(("tokens", f"{count(job.trained_tokens)} trained"))
     if job.fine_tuned_model:
-        rows.append(("model", paint("ok", sanitize_line(job.fine_tuned_model, 200))))
+        rows.append(("model", style("ok", sanitize_line(job.fine_tuned_model, 200))))
     return rows
 
 
@@ -152,9 +160,9 @@ def loss_text(metrics: Sequence[Metric]) -> str:
     """The latest losses and token accuracy, each the last that was reported."""
     parts: list[str] = []
     for label, _, _, name in _curves(metrics):
-        value = last_of(metrics, name)
+        value = last_value(metrics, name)
         parts += [f"{label} loss {format_decimal(value)}"] if value is not None else []
-    accuracy = last_of(metrics, "train_mean_token_accuracy")
+    accuracy = last_value(metrics, "train_mean_token_accuracy")
     parts += [f"token accuracy {accuracy:.1%}"] if accuracy is not None else []
     return ", ".join(parts) or "not reported yet"
 
@@ -165,56 +173,56 @@ def _curves(metrics: Sequence[Metric]) -> tuple[tuple[str, str, str, str], ...]:
     return _CURVES[:2] if is_same else _CURVES
 
 
-def last_of(metrics: Sequence[Metric], name: str) -> float | None:
+def last_value(metrics: Sequence[Metric], name: str) -> float | None:
     """The last value of a metric that was reported."""
     values = (getattr(metric, name) for metric in reversed(metrics))
     return next((value for value in values if value is not None), None)
 
 
-def loss_chart(metrics: Sequence[Metric], *, width: int = 80, height: int = 6, paint: Styler = unstyled) -> list[str]:
+def loss_chart(metrics: Sequence[Metric], *, width: int = 80, height: int = 6, style: Styler = unstyled) -> list[str]:
     """Training and validation loss over steps; nothing before there are two steps to join."""
     curves = []
-    for label, style, marker, name in _curves(metrics):
+    for label, style_name, marker, name in _curves(metrics):
         points = [(m.step, value) for m in metrics if (value := getattr(m, name)) is not None]
         if points:
-            curves.append(Series(label, points, style, marker))
+            curves.append(Series(label, points, style_name, marker))
     if not curves or len(curves[0].points) < 2:
         return []
-    return plot(curves, width=min(width, 100), height=height, paint=paint)
+    return plot(curves, width=min(width, 100), height=height, paint=style)
 
 
-def failure_lines(run: Run | None, job: Job | None, paint: Styler = unstyled) -> list[str]:
+def failure_lines(run: Run | None, job: Job | None, style: Styler = unstyled) -> list[str]:
     """Why there is no model, in the endpoint's words and in plain ones."""
     error = job.error if job is not None else None
     if error is not None and (error.message or error.code):
         code, message = sanitize_line(error.code or "no code", 60), sanitize_line(error.message, 400)
-        lines = ["", f"{paint('error', 'error')}  {code}: {message}"]
+        lines = ["", f"{style('error', 'error')}  {code}: {message}"]
         meaning = explain_error(error.code, error.message)
         if meaning:
             lines.append(f"  that means: {meaning.what}")
             lines.append(f"  next: {meaning.next}")
         return lines
     if run is not None and run.error and (job is None or job.status != "cancelled"):
-        return ["", f"{paint('error', 'error')}  {sanitize_line(run.error, 400)}"]
+        return ["", f"{style('error', 'error')}  {sanitize_line(run.error, 400)}"]
     return []
 
 
-def model_lines(model: Model, *, use: Sequence[str] = (), paint: Styler = unstyled) -> list[str]:
+def model_lines(model: Model, *, usage_lines: Sequence[str] = (), style: Styler = unstyled) -> list[str]:
     """A registered model and how to use it."""
-    lines = [f"{paint('bold', 'model')}  {paint('ok', sanitize_line(model.id, 200))}"]
+    lines = [f"{style('bold', 'model')}  {style('ok', sanitize_line(model.id, 200))}"]
     if model.base_shutdown_date:
         lines.append(f"  answers until {sanitize_line(model.base_shutdown_date, 20)}, when its base model is shut down")
-    return [*lines, *(f"  {line}" for line in use)]
+    return [*lines, *(f"  {line}" for line in usage_lines)]
 
 
-def event_line(event: Event, paint: Styler = unstyled) -> str:
+def event_line(event: Event, style: Styler = unstyled) -> str:
     """One event: time, level, text."""
-    style = {"error": "error", "warn": "warning", "warning": "warning"}.get(event.level, "dim")
-    level = paint(style, sanitize_line(event.level, 8).ljust(5))
+    style_name = {"error": "error", "warn": "warning", "warning": "warning"}.get(event.level, "dim")
+    level = style(style_name, sanitize_line(event.level, 8).ljust(5))
     return f"{format_time(event.created_at, '%Y-%m-%d %H:%M:%S')}  {level}  {sanitize_line(event.message, 400)}"
 
 
-def job_table(jobs: Sequence[Job], paint: Styler = unstyled) -> list[str]:
+def job_table(jobs: Sequence[Job], style: Styler = unstyled) -> list[str]:
     """Jobs as a table, a row each."""
     rows = [("job", "status", "created", "base", "model")]
     rows += [
@@ -228,4 +236,4 @@ def job_table(jobs: Sequence[Job], paint: Styler = unstyled) -> list[str]:
         for j in jobs
     ]
     lines = format_table(rows)
-    return [paint("bold", lines[0]), *lines[1:]]
+    return [style("bold", lines[0]), *lines[1:]]

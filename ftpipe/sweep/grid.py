@@ -13,16 +13,16 @@ from ftpipe.errors import UsageError
 from ftpipe.records import Hyperparameters
 
 Value = int | float | str
-Point = dict[str, Value]
+GridPoint = dict[str, Value]
 
-MOST_TRIALS = 64
-EXTRAS = ("lora_r", "lora_alpha", "lora_dropout", "learning_rate")
+MAX_TRIALS = 64
+LOCAL_HYPERPARAMETERS = ("lora_r", "lora_alpha", "lora_dropout", "learning_rate")
 """Hyperparameters that the embedded endpoint knows besides the API's own."""
 
 _TERM = re.compile(r"(?P<name>[a-z_][a-z0-9_]*)=(?P<values>[^\s=]+)")
 
 
-def parse_grid(terms: Sequence[str]) -> list[Point]:
+def parse_grid(terms: Sequence[str]) -> list[GridPoint]:
     """Every combination of the values in ``name=value,value`` terms, in the order in which they were written.
 
     Raises:
@@ -34,24 +34,24 @@ def parse_grid(terms: Sequence[str]) -> list[Point]:
         if found is None:
             raise UsageError(f"{term[:60]!r} is no axis of a sweep", "write it as name=value,value: n_epochs=1,3")
         name = found["name"]
-        if name not in (*_own_names(), *EXTRAS) or name in axes:
-            known = ", ".join((*_own_names(), *EXTRAS))
+        if name not in (*_api_hyperparameters(), *LOCAL_HYPERPARAMETERS) or name in axes:
+            known = ", ".join((*_api_hyperparameters(), *LOCAL_HYPERPARAMETERS))
             raise UsageError(f"{name!r} cannot be swept{' twice' if name in axes else ''}", f"known: {known}")
         axes[name] = [_value(name, text) for text in found["values"].split(",")]
     points = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-    if not 2 <= len(points) <= MOST_TRIALS:
-        raise UsageError(f"a sweep of {len(points)} trials", f"give 2 to {MOST_TRIALS} combinations")
+    if not 2 <= len(points) <= MAX_TRIALS:
+        raise UsageError(f"a sweep of {len(points)} trials", f"give 2 to {MAX_TRIALS} combinations")
     for point in points:
-        point_hyperparameters(Hyperparameters(), point)
+        hyperparameters_at(Hyperparameters(), point)
     return points
 
 
-def _own_names() -> list[str]:
+def _api_hyperparameters() -> list[str]:
     return [name for name in Hyperparameters.model_fields if name != "extra"]
 
 
 def _value(name: str, text: str) -> Value:
-    if text == "auto" and name not in EXTRAS:
+    if text == "auto" and name not in LOCAL_HYPERPARAMETERS:
         return text
     try:
         number = float(text)
@@ -62,22 +62,22 @@ def _value(name: str, text: str) -> Value:
     return int(number) if number.is_integer() and name != "learning_rate_multiplier" else number
 
 
-def point_hyperparameters(asked: Hyperparameters, point: Point) -> Hyperparameters:
+def hyperparameters_at(base: Hyperparameters, point: GridPoint) -> Hyperparameters:
     """The asked hyperparameters with a point's values over them.
 
     Raises:
         UsageError: A value is out of its range.
     """
-    own = {name: value for name, value in point.items() if name not in EXTRAS}
-    extra = {**asked.extra, **{name: value for name, value in point.items() if name in EXTRAS}}
+    own = {name: value for name, value in point.items() if name not in LOCAL_HYPERPARAMETERS}
+    extra = {**base.extra, **{name: value for name, value in point.items() if name in LOCAL_HYPERPARAMETERS}}
     try:
-        return Hyperparameters.model_validate({**asked.model_dump(), **own, "extra": extra})
+        return Hyperparameters.model_validate({**base.model_dump(), **own, "extra": extra})
     except ValidationError as exc:
         first = exc.errors()[0]
         raise UsageError(f"{first['loc'][0]}: {first['msg']}", "choose values within the API's range") from exc
 
 
-def name_of(point: Point) -> str:
+def trial_name(point: GridPoint) -> str:
     """A point in words."""
     return " ".join(
         f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in point.items()

@@ -22,7 +22,7 @@ from ftpipe.errors import (
 from ftpipe.pipeline.pipeline import Pipeline
 from ftpipe.pipeline.preflight import require_valid_dataset
 from ftpipe.records import CostEstimate, Metric, Model, Record, Report, Run, RunSpec, RunState
-from ftpipe.sweep.grid import Point, Value, name_of, point_hyperparameters
+from ftpipe.sweep.grid import GridPoint, Value, hyperparameters_at, trial_name
 
 if TYPE_CHECKING:
     from ftpipe.catalog.training_prices import PriceTable
@@ -59,7 +59,7 @@ class Sweep(Record):
     trials: tuple[Trial, ...]
     compared_by: str
     """``held-out score`` or ``validation loss``."""
-    best: str
+    best_model: str
     """The best trial's model."""
     alias: str
     """What points at it now."""
@@ -74,7 +74,7 @@ class SweepRunner:
         concurrency: Jobs under way at once.
         sleep: Waits between looks; as the pipeline waits where not given.
         on_trial: Hears each time a trial has begun or ended.
-        on_look: Hears of each trial that was looked at and goes on.
+        on_progress: Hears of each trial that was looked at and goes on.
     """
 
     def __init__(
@@ -84,16 +84,16 @@ class SweepRunner:
         concurrency: int = 2,
         sleep: Callable[[float], None] | None = None,
         on_trial: Callable[[str, Run], None] = lambda _name, _run: None,
-        on_look: Callable[[str, Run], None] = lambda _name, _run: None,
+        on_progress: Callable[[str, Run], None] = lambda _name, _run: None,
     ) -> None:
         self.pipeline = pipeline
         self.concurrency = max(1, concurrency)
         self._sleep = sleep or pipeline.sleep
         self._on_trial = on_trial
-        self._on_look = on_look
+        self._on_progress = on_progress
 
     def plan(
-        self, spec: RunSpec, points: Sequence[Point], report: Report, *, prices: PriceTable | None = None
+        self, spec: RunSpec, points: Sequence[GridPoint], report: Report, *, prices: PriceTable | None = None
     ) -> list[tuple[str, RunSpec, Report]]:
         """Each trial's name, spec and report with its own cost; nothing is sent.
 
@@ -103,9 +103,9 @@ class SweepRunner:
         require_valid_dataset(report)
         planned = []
         for point in points:
-            hyperparameters = point_hyperparameters(spec.hyperparameters, point)
+            hyperparameters = hyperparameters_at(spec.hyperparameters, point)
             trial = spec.model_copy(update={"hyperparameters": hyperparameters})
-            planned.append((name_of(point), trial, _costed(report, trial, prices)))
+            planned.append((trial_name(point), trial, _with_cost(report, trial, prices)))
         return planned
 
     def train(self, planned: Sequence[tuple[str, RunSpec, Report]]) -> dict[str, Run]:
@@ -122,7 +122,7 @@ class SweepRunner:
         while waiting or running:
             self._fill(waiting, running, done)
             finished = len(done)
-            failures = failures + 1 if self._look(running, done) else 0
+            failures = failures + 1 if self._poll(running, done) else 0
             if failures > MAX_FAILED_POLLS:
                 raise ProviderError("the endpoint did not answer for long", "ask for the same sweep again to go on")
             if running and len(done) == finished:
@@ -144,7 +144,7 @@ class SweepRunner:
             waiting.pop(0)
             self._on_trial(name, running.get(name) or done[name])
 
-    def _look(self, running: dict[str, Run], done: dict[str, Run]) -> bool:
+    def _poll(self, running: dict[str, Run], done: dict[str, Run]) -> bool:
         """Look at every job once; True where the endpoint could not be asked."""
         failed = False
         for name, before in list(running.items()):
@@ -160,11 +160,11 @@ class SweepRunner:
                 done[name] = running.pop(name)
                 self._on_trial(name, run)
             else:
-                self._on_look(name, run)
+                self._on_progress(name, run)
         return failed
 
-    def conclude(
-        self, points: Sequence[Point], runs: Mapping[str, Run], *, alias: str, scores: Scores | None = None
+    def rank_trials(
+        self, points: Sequence[GridPoint], runs: Mapping[str, Run], *, alias: str, scores: Scores | None = None
     ) -> Sweep:
         """Compare the trials and point an alias at the best one.
 
@@ -182,7 +182,7 @@ class SweepRunner:
         if not models:
             raise JobFailedError("not one trial of the sweep ended with a model", "`ftpipe status` says why")
         found = scores(models) if scores else {}
-        trials = [self._trial(point, runs[name_of(point)], found) for point in points]
+        trials = [self._trial(point, runs[trial_name(point)], found) for point in points]
         key = _by_score if scores else _by_loss
         ranked = sorted(trials, key=key)
         best = ranked[0]
@@ -194,14 +194,14 @@ class SweepRunner:
         word = "held-out score" if scores else "validation loss"
         self.pipeline.registry.alias(alias, best.model, reason=f"best of {len(trials)} trials by {word}: {best.name}")
         currency = models[0].currency
-        return Sweep(trials=tuple(ranked), compared_by=word, best=best.model, alias=alias, currency=currency)
+        return Sweep(trials=tuple(ranked), compared_by=word, best_model=best.model, alias=alias, currency=currency)
 
-    def _trial(self, point: Point, run: Run, scores: Mapping[str, float]) -> Trial:
+    def _trial(self, point: GridPoint, run: Run, scores: Mapping[str, float]) -> Trial:
         model = run.model
         metrics = model.metrics if model and model.metrics else None
         cost = run.cost.expected if run.cost else None
         return Trial(
-            name=name_of(point),
+            name=trial_name(point),
             point=point,
             run_id=run.id,
             state=run.state,
@@ -214,25 +214,25 @@ class SweepRunner:
         )
 
 
-def enforce_total_budget(costs: Sequence[CostEstimate | None], most: float | None) -> None:
+def enforce_total_budget(costs: Sequence[CostEstimate | None], max_cost: float | None) -> None:
     """Raise where all trials together may cost more than the user allows.
 
     Raises:
         CostLimitError: The high ends together are over the limit, or one is not known.
     """
-    if most is None:
+    if max_cost is None:
         return
     known = [cost.high for cost in costs if cost is not None and cost.high is not None]
     if len(known) < len(costs):
         raise CostLimitError("the cost of a trial is not known, so --max-cost cannot be kept", "add its price first")
-    if sum(known) > most:
+    if sum(known) > max_cost:
         raise CostLimitError(
-            f"the {len(costs)} trials may cost up to {sum(known):.2f} together, over the limit of {most:.2f}",
+            f"the {len(costs)} trials may cost up to {sum(known):.2f} together, over the limit of {max_cost:.2f}",
             "try fewer values, or raise --max-cost",
         )
 
 
-def _costed(report: Report, spec: RunSpec, prices: PriceTable | None) -> Report:
+def _with_cost(report: Report, spec: RunSpec, prices: PriceTable | None) -> Report:
     from ftpipe.stages.count import count
 
     epochs = spec.hyperparameters.n_epochs

@@ -19,8 +19,8 @@ MILLION = Training(tokens=1_000_000, epochs=3)
 
 def worked(prompt: int, *, base: TokenPrice = MINI, caching: bool, training: Training = MILLION) -> BreakEven:
     """A row of the worked table: short prompt 100, user 200, output 150 tokens."""
-    call = TypicalCall(prompt=prompt, tuned_prompt=100, user=200, output=150)
-    return break_even(call, training, base=base, tuned=TUNED_MINI, caching=caching, today=TODAY, ends=ENDS)
+    call = TypicalCall(fixed_prompt=prompt, tuned_fixed_prompt=100, variable=200, output=150)
+    return break_even(call, training, base=base, tuned=TUNED_MINI, caching=caching, today=TODAY, shutdown_date=ENDS)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def worked(prompt: int, *, base: TokenPrice = MINI, caching: bool, training: Tra
         (worked(8000, caching=True), 1.12, 37_500, 735),
         (worked(2000, base=LARGE, caching=True), 2.60, 7_980, 156),
         (
-            worked(2000, base=LARGE, caching=True, training=MILLION.model_copy(update={"people": 2000.0})),
+            worked(2000, base=LARGE, caching=True, training=MILLION.model_copy(update={"labor": 2000.0})),
             2.60,
             1_072_000,
             21_000,
@@ -60,7 +60,7 @@ def test_the_exact_figures_behind_the_rounded_ones() -> None:
     assert worked(2000, caching=False).calls == 37_500
     assert worked(2000, caching=False).calls_per_day == 736
     assert worked(2000, base=LARGE, caching=True).calls == 7_979
-    assert worked(2000, caching=False).once.amount == 15.0
+    assert worked(2000, caching=False).one_time.amount == 15.0
 
 
 def test_the_worked_case_of_one_epoch_costs_one_dollar_fifty() -> None:
@@ -74,7 +74,7 @@ def test_the_worked_case_of_one_epoch_costs_one_dollar_fifty() -> None:
 def test_every_figure_names_its_rows_with_day_and_source() -> None:
     """No number without where it comes from."""
     result = worked(2000, caching=True)
-    for money in (result.base, result.tuned, result.once):
+    for money in (result.base, result.tuned, result.one_time):
         assert all(row.as_of and row.source for row in money.rows)
         assert money.formula
 
@@ -87,7 +87,7 @@ def test_a_short_prompt_is_not_cached() -> None:
 
 def test_whole_steps_leave_the_rest_at_full_price() -> None:
     """2,000 tokens are 15 steps of 128 and 80 more."""
-    call = TypicalCall(prompt=2000, tuned_prompt=100, user=200, output=150)
+    call = TypicalCall(fixed_prompt=2000, tuned_fixed_prompt=100, variable=200, output=150)
     result = break_even(call, MILLION, base=MINI, tuned=TUNED_MINI, caching=True, whole_steps=True)
     assert result.base_cached_tokens == 1920
     assert result.base.amount == pytest.approx(0.544)
@@ -95,10 +95,17 @@ def test_whole_steps_leave_the_rest_at_full_price() -> None:
 
 def test_traffic_decides_whether_it_pays_in_time() -> None:
     """The same case with more and with fewer calls than the threshold."""
-    call = TypicalCall(prompt=2000, tuned_prompt=100, user=200, output=150)
+    call = TypicalCall(fixed_prompt=2000, tuned_fixed_prompt=100, variable=200, output=150)
     for traffic, outcome in ((800, "pays"), (700, "too late"), (None, "depends on traffic")):
         result = break_even(
-            call, MILLION, base=MINI, tuned=TUNED_MINI, caching=False, traffic=traffic, today=TODAY, ends=ENDS
+            call,
+            MILLION,
+            base=MINI,
+            tuned=TUNED_MINI,
+            caching=False,
+            calls_per_day=traffic,
+            today=TODAY,
+            shutdown_date=ENDS,
         )
         assert result.outcome == outcome
 
@@ -106,26 +113,28 @@ def test_traffic_decides_whether_it_pays_in_time() -> None:
 def test_an_own_machine_costs_by_the_day() -> None:
     """The daily cost has to be saved each day before anything else is."""
     home = TokenPrice(model="own machine", input=0, output=0, training=0, source="your own machine")
-    call = TypicalCall(prompt=0, tuned_prompt=0, user=1000, output=0)
+    call = TypicalCall(fixed_prompt=0, tuned_fixed_prompt=0, variable=1000, output=0)
     result = break_even(
-        call, Training(tokens=10, epochs=1, people=40), base=LARGE, tuned=home, traffic=1500, machine_per_day=2
+        call, Training(tokens=10, epochs=1, labor=40), base=LARGE, tuned=home, calls_per_day=1500, hosting_per_day=2
     )
     assert result.days == pytest.approx(40)
     assert result.calls_per_day == 1000
-    never = break_even(call, Training(tokens=10, epochs=1), base=LARGE, tuned=home, traffic=900, machine_per_day=2)
+    never = break_even(
+        call, Training(tokens=10, epochs=1), base=LARGE, tuned=home, calls_per_day=900, hosting_per_day=2
+    )
     assert never.outcome == "never"
 
 
 def test_a_day_after_the_end_is_too_late() -> None:
     """No day left, no saving."""
-    call = TypicalCall(prompt=2000, tuned_prompt=100, user=200, output=150)
-    result = break_even(call, MILLION, base=LARGE, tuned=TUNED_MINI, today=ENDS, ends=ENDS, traffic=1e9)
+    call = TypicalCall(fixed_prompt=2000, tuned_fixed_prompt=100, variable=200, output=150)
+    result = break_even(call, MILLION, base=LARGE, tuned=TUNED_MINI, today=ENDS, shutdown_date=ENDS, calls_per_day=1e9)
     assert result.outcome == "too late"
 
 
 def test_two_currencies_or_no_training_price_are_refused() -> None:
     """A figure that cannot be reckoned is not guessed."""
-    call = TypicalCall(prompt=1, tuned_prompt=1, user=1, output=1)
+    call = TypicalCall(fixed_prompt=1, tuned_fixed_prompt=1, variable=1, output=1)
     with pytest.raises(UsageError, match="EUR"):
         break_even(call, MILLION, base=MINI.model_copy(update={"currency": "EUR"}), tuned=TUNED_MINI)
     with pytest.raises(UsageError, match="no training price"):
@@ -137,10 +146,10 @@ def test_after_the_break_even_the_tuned_side_is_never_dearer(
     prompt: int, user: int, output: int, caching: bool
 ) -> None:
     """At N calls the savings cover what was paid once, and at N - 1 they do not."""
-    call = TypicalCall(prompt=prompt, tuned_prompt=100, user=user, output=output)
+    call = TypicalCall(fixed_prompt=prompt, tuned_fixed_prompt=100, variable=user, output=output)
     result = break_even(call, MILLION, base=LARGE, tuned=TUNED_MINI, caching=caching)
     if result.calls is None:
         assert result.saved_per_thousand <= 1e-12
         return
-    assert result.calls * result.saved_per_thousand / 1000 >= result.once.amount * (1 - 1e-9)
-    assert (result.calls - 1) * result.saved_per_thousand / 1000 < result.once.amount * (1 + 1e-9)
+    assert result.calls * result.saved_per_thousand / 1000 >= result.one_time.amount * (1 - 1e-9)
+    assert (result.calls - 1) * result.saved_per_thousand / 1000 < result.one_time.amount * (1 + 1e-9)

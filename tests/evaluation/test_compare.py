@@ -49,7 +49,7 @@ def test_a_small_gain_says_how_many_items_are_missing() -> None:
     before = [0.0, 0.0, 1.0] + [1.0] * 27
     after = [1.0, 1.0, 0.0] + [1.0] * 27
     [found] = verdict(before, after)
-    assert found.verdict == "not enough evidence"
+    assert found.verdict == "inconclusive"
     assert found.more_items is not None
     assert found.more_items > 500
 
@@ -58,7 +58,7 @@ def test_a_small_gain_says_how_many_items_are_missing() -> None:
 def test_identical_arms_give_no_verdict(values: list[float]) -> None:
     """Whatever the scores are."""
     [found] = verdict(values, list(values))
-    assert (found.verdict, found.p, found.difference) == ("not enough evidence", 1, 0)
+    assert (found.verdict, found.p, found.difference) == ("inconclusive", 1, 0)
 
 
 @settings(max_examples=30)
@@ -78,7 +78,7 @@ def test_a_coin_flip_pair_is_left_undecided_in_at_least_95_of_100_repeats() -> N
     undecided = 0
     for _ in range(100):
         arms = [[float(generator.getrandbits(1)) for _ in range(100)] for _ in range(2)]
-        undecided += verdict(*arms)[0].verdict == "not enough evidence"
+        undecided += verdict(*arms)[0].verdict == "inconclusive"
     assert undecided >= 95
 
 
@@ -88,7 +88,7 @@ def test_guessed_scores_are_told_apart_no_more_often_than_the_error_allows() -> 
     undecided = 0
     for _ in range(100):
         arms = [[generator.getrandbits(1) / 2 + generator.random() / 2 for _ in range(30)] for _ in range(2)]
-        undecided += verdict(*arms, metric="rouge_l")[0].verdict == "not enough evidence"
+        undecided += verdict(*arms, metric="rouge_l")[0].verdict == "inconclusive"
     assert undecided >= 89
 
 
@@ -112,7 +112,7 @@ def test_several_challengers_are_corrected_together() -> None:
     assert alone.verdict == "win"
     assert among[0].p == alone.p
     assert among[0].p_adjusted == pytest.approx(alone.p * 5)
-    assert among[0].verdict == "not enough evidence"
+    assert among[0].verdict == "inconclusive"
 
 
 def test_items_of_one_cluster_count_as_one_piece_of_evidence() -> None:
@@ -121,11 +121,11 @@ def test_items_of_one_cluster_count_as_one_piece_of_evidence() -> None:
     clusters = ["one"] * 10 + [f"c{index}" for index in range(10)]
     assert verdict(before, after)[0].verdict == "win"
     [clustered] = verdict(before, after, clusters=clusters)
-    assert clustered.verdict == "not enough evidence"
+    assert clustered.verdict == "inconclusive"
     assert clustered.method == "paired bootstrap by cluster"
 
 
 def test_one_item_alone_has_no_interval_of_scores() -> None:
     """Infinite ends become nothing in the record."""
     [found] = verdict([0.2], [0.9], metric="rouge_l")
-    assert (found.low, found.high, found.verdict) == (None, None, "not enough evidence")
+    assert (found.low, found.high, found.verdict) == (None, None, "inconclusive")

@@ -14,7 +14,7 @@ from ftpipe.errors import RequestRefusedError, UsageError
 from ftpipe.evaluation.evaluate import evaluate, read_items
 from ftpipe.evaluation.request_runner import RequestRunner
 from ftpipe.evaluation.response_cache import ResponseCache
-from ftpipe.records.evaluation import Arm, Evaluation, EvaluationSpec, ItemSet, Sampler, Task
+from ftpipe.records.evaluation import Arm, Evaluation, EvaluationSpec, ItemSet, SamplingParams, Task
 from tests.evaluation.factories import MINI, item
 from tests.evaluation.fakes import ScriptedChat
 
@@ -37,17 +37,17 @@ def run(chat: ScriptedChat | None = None, **asked: Any) -> Evaluation:
     """One evaluation of the two arms."""
     spec = EvaluationSpec(**{"arms": ARMS} | asked)
     asker = RequestRunner(chat or ScriptedChat(reply), ResponseCache(), sleep=lambda _seconds: None)
-    return evaluate(ITEMS, spec, asker=asker, clock=lambda: 1_795_000_000.0)
+    return evaluate(ITEMS, spec, runner=asker, clock=lambda: 1_795_000_000.0)
 
 
 def test_a_better_model_wins_with_interval_and_regressions() -> None:
     """54 of 60 against 20 of 60, and the two items that only the base had right."""
     evaluation = run()
-    headline = evaluation.headline("tuned")
+    headline = evaluation.primary_comparison("tuned")
     assert (evaluation.task, evaluation.primary, headline.verdict) == (Task.LABEL, "normalised", "win")
     assert evaluation.arms[0].score("normalised").value == pytest.approx(20 / 60)
     assert headline.difference == pytest.approx(34 / 60)
-    worse, better = evaluation.moved("tuned")
+    worse, better = evaluation.changed_items("tuned")
     assert (len(worse), len(better)) == (2, 36)
     assert headline.only_baseline == 2
 
@@ -74,7 +74,7 @@ def test_usage_is_counted_with_latency_and_cost() -> None:
 def test_every_arm_is_asked_the_same_way() -> None:
     """One sampler for all of them."""
     chat = ScriptedChat(reply)
-    run(chat, sampler=Sampler(temperature=0.2, max_tokens=9, seed=5))
+    run(chat, sampling=SamplingParams(temperature=0.2, max_tokens=9, seed=5))
     assert set(chat.settings) == {(0.2, 9, 5, None)}
     asked = {model: sorted(text for other, text in chat.asked if other == model) for model in ("base", "ft:base")}
     assert asked["base"] == asked["ft:base"]
@@ -85,17 +85,19 @@ def test_a_third_arm_with_a_better_prompt_is_corrected_for() -> None:
     prompted = Arm(name="base + prompt", model="base", system="Answer with one word.", is_control=True)
     evaluation = run(arms=(ARMS[0], prompted, ARMS[1]), gates=("normalised>=+0.03",))
     assert evaluation.challengers == ("base + prompt", "tuned")
-    assert evaluation.headline("base + prompt").verdict == "not enough evidence"
-    assert evaluation.headline("tuned").p_adjusted == pytest.approx(3 * evaluation.headline("tuned").p)
-    assert [one.baseline for one in evaluation.controlled("tuned")] == ["base + prompt"]
+    assert evaluation.primary_comparison("base + prompt").verdict == "inconclusive"
+    assert evaluation.primary_comparison("tuned").p_adjusted == pytest.approx(
+        3 * evaluation.primary_comparison("tuned").p
+    )
+    assert [one.baseline for one in evaluation.control_comparisons("tuned")] == ["base + prompt"]
     assert [gate.passed for gate in evaluation.gates] == [True]
 
 
 def test_samples_are_averaged_before_they_are_paired() -> None:
     """Three answers an item are still sixty items."""
-    evaluation = run(sampler=Sampler(temperature=0.7, samples=3))
+    evaluation = run(sampling=SamplingParams(temperature=0.7, samples=3))
     assert evaluation.arms[0].usage.requests == 180
-    assert evaluation.headline("tuned").items == 60
+    assert evaluation.primary_comparison("tuned").items == 60
     assert len(evaluation.outcomes[0].answers["base"]) == 3
 
 
@@ -125,7 +127,7 @@ def judging(prefers: str) -> ScriptedChat:
 
 def test_a_judge_is_asked_in_both_orders() -> None:
     """A fair one finds the better arm, and flips only where neither is right."""
-    [judged] = run(judging("right"), judge_model="judge").judged
+    [judged] = run(judging("right"), judge_model="judge").judgments
     assert judged.verdict == "win"
     assert judged.flip_rate == pytest.approx(6 / 60)
     assert judged.wins + judged.losses + judged.ties == 60
@@ -133,9 +135,9 @@ def test_a_judge_is_asked_in_both_orders() -> None:
 
 def test_a_judge_who_likes_the_first_place_decides_nothing() -> None:
     """Every pair flips, so every pair is a tie, and the flip rate says so."""
-    [judged] = run(judging("first"), judge_model="judge").judged
+    [judged] = run(judging("first"), judge_model="judge").judgments
     assert (judged.wins, judged.losses, judged.flip_rate) == (0, 0, 1.0)
-    assert judged.verdict == "not enough evidence"
+    assert judged.verdict == "inconclusive"
 
 
 @pytest.mark.parametrize(
@@ -182,7 +184,7 @@ def test_too_few_arms_or_one_name_twice_are_refused_before_anything_is_asked() -
 def test_the_same_question_has_the_same_name_and_survives_json() -> None:
     """An evaluation can be stored and read again as it was."""
     evaluation = run()
-    assert evaluation.id == run().id != run(sampler=Sampler(seed=1)).id
+    assert evaluation.id == run().id != run(sampling=SamplingParams(seed=1)).id
     assert Evaluation.model_validate_json(evaluation.model_dump_json()) == evaluation
 
 
@@ -195,7 +197,7 @@ def test_tools_and_documents_are_scored_by_structure() -> None:
         lambda model, messages: json.dumps({"a": int(str(messages[-1]["content"]).split()[-1])}, indent=1)
     )
     spec = EvaluationSpec(arms=ARMS, answer_schema={"type": "object", "required": ["a", "b"]})
-    evaluation = evaluate(documents, spec, asker=RequestRunner(chat, ResponseCache()))
+    evaluation = evaluate(documents, spec, runner=RequestRunner(chat, ResponseCache()))
     assert (evaluation.task, evaluation.primary) == (Task.JSON, "json_match")
     assert evaluation.arms[0].score("json_match").value == 1
     assert evaluation.arms[0].score("schema_valid").value == 0

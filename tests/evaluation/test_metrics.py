@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from ftpipe.errors import UsageError
 from ftpipe.evaluation.metrics import (
     METRICS,
-    OF_TASK,
-    choose,
+    TASK_METRICS,
+    select_metrics,
 )
 from ftpipe.evaluation.metrics import (
     structured as structure,
@@ -149,22 +149,25 @@ def test_chrf_agrees_with_its_library() -> None:
 @pytest.mark.parametrize("task", list(Task))
 def test_every_task_has_metrics_that_exist(task: Task) -> None:
     """The table names nothing that is not there."""
-    metrics, primary = choose(task, [item("x")])
-    assert set(OF_TASK[task]) <= {metric.name for metric in metrics}
+    metrics, primary = select_metrics(task, [item("x")])
+    assert set(TASK_METRICS[task]) <= {metric.name for metric in metrics}
     assert primary in {metric.name for metric in metrics}
     assert all(metric.about for metric in metrics)
 
 
 def test_long_texts_are_judged_by_likeness_and_short_ones_as_a_whole() -> None:
     """Nobody expects a paragraph word for word."""
-    assert choose(Task.TEXT, [item("yes")])[1] == "normalised"
-    assert choose(Task.TEXT, [item("a long answer of many words that nobody repeats word for word")])[1] == "rouge_l"
+    assert select_metrics(Task.TEXT, [item("yes")])[1] == "normalised"
+    assert (
+        select_metrics(Task.TEXT, [item("a long answer of many words that nobody repeats word for word")])[1]
+        == "rouge_l"
+    )
 
 
 def test_an_unknown_metric_is_refused_with_the_known_ones() -> None:
     """The hint lists them."""
     with pytest.raises(UsageError) as caught:
-        choose(Task.LABEL, [], asked=["exakt"])
+        select_metrics(Task.LABEL, [], requested=["exakt"])
     assert "normalised" in caught.value.hint
     with pytest.raises(UsageError, match="needs a schema"):
-        choose(Task.JSON, [], asked=["schema_valid"])
+        select_metrics(Task.JSON, [], requested=["schema_valid"])

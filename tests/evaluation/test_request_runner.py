@@ -18,14 +18,14 @@ from ftpipe.errors import (
 )
 from ftpipe.evaluation.request_runner import RateLimiter, RequestRunner
 from ftpipe.evaluation.response_cache import Request, ResponseCache
-from ftpipe.records.evaluation import Answer, Sampler
+from ftpipe.records.evaluation import Answer, SamplingParams
 from tests.evaluation.fakes import ScriptedChat
 
 
 def request(number: int, *, sample: int = 0) -> Request:
     """A question of its own."""
     return Request(
-        model="m", messages=({"role": "user", "content": f"q{number}"},), sampler=Sampler(seed=7), sample=sample
+        model="m", messages=({"role": "user", "content": f"q{number}"},), sampling=SamplingParams(seed=7), sample=sample
     )
 
 
@@ -42,14 +42,14 @@ def asker(chat: ScriptedChat, memory: ResponseCache | None = None, **settings: o
 def test_every_request_gets_its_own_answer() -> None:
     """Also when many are under way at once."""
     requests = [request(number) for number in range(40)]
-    answers = asker(echo(), concurrency=8).ask_all(requests)
+    answers = asker(echo(), concurrency=8).run(requests)
     assert [answers[one.key].text for one in requests] == [f"q{number}" for number in range(40)]
 
 
 def test_equal_requests_are_asked_once_and_samples_apart() -> None:
     """Samples have seeds of their own."""
     chat = echo()
-    asker(chat).ask_all([request(1), request(1), request(1, sample=1)])
+    asker(chat).run([request(1), request(1), request(1, sample=1)])
     assert sorted(setting[2] or 0 for setting in chat.settings) == [7, 8]
 
 
@@ -58,7 +58,7 @@ def test_a_passing_fault_is_tried_again(fault: ProviderError) -> None:
     """Three times, with waits that grow."""
     waits: list[float] = []
     chat = ScriptedChat(lambda *_: "yes", [fault, fault, fault])
-    answers = RequestRunner(chat, ResponseCache(), sleep=waits.append, concurrency=1).ask_all([request(1)])
+    answers = RequestRunner(chat, ResponseCache(), sleep=waits.append, concurrency=1).run([request(1)])
     assert [answer.text for answer in answers.values()] == ["yes"]
     assert len(waits) == 3
     assert 0.5 <= waits[0] <= 1 <= waits[1] <= 2 <= waits[2] <= 4
@@ -68,7 +68,7 @@ def test_a_fault_that_stays_stops_with_the_way_to_go_on() -> None:
     """What was answered before is kept and said."""
     chat = ScriptedChat(lambda *_: "yes", [None, *[ConnectionFailedError("down", "check the network")] * 4])
     with pytest.raises(ConnectionFailedError) as caught:
-        asker(chat, concurrency=1).ask_all([request(1), request(2), request(3)])
+        asker(chat, concurrency=1).run([request(1), request(2), request(3)])
     assert "1 answers are kept" in caught.value.hint
     assert "check the network" in caught.value.hint
 
@@ -77,7 +77,7 @@ def test_a_refused_key_is_not_tried_again() -> None:
     """The next request would meet the same."""
     chat = ScriptedChat(lambda *_: "yes", [AuthenticationError("no key")] * 9)
     with pytest.raises(AuthenticationError):
-        asker(chat, concurrency=1).ask_all([request(number) for number in range(9)])
+        asker(chat, concurrency=1).run([request(number) for number in range(9)])
     assert len(chat.asked) == 1
 
 
@@ -85,9 +85,9 @@ def test_a_refused_item_is_an_answer_and_is_not_remembered() -> None:
     """Too long, filtered: the others go on, and another time it is asked again."""
     chat = ScriptedChat(lambda *_: "yes", [RequestRefusedError("too long")])
     memory = ResponseCache()
-    answers = asker(chat, memory, concurrency=1).ask_all([request(1), request(2)])
+    answers = asker(chat, memory, concurrency=1).run([request(1), request(2)])
     assert [answer.error for answer in answers.values()] == ["too long", ""]
-    assert memory.count == 1
+    assert memory.size == 1
 
 
 def test_a_stopped_evaluation_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -95,16 +95,16 @@ def test_a_stopped_evaluation_goes_on_where_it_was(tmp_path: Path) -> None:
     requests = [request(number) for number in range(10)]
     first = ScriptedChat(lambda *_: "yes", [None] * 6 + [KeyboardInterrupt()])
     with pytest.raises(InterruptedRunError, match="6 answers are kept"):
-        asker(first, ResponseCache(tmp_path, endpoint="e"), concurrency=1).ask_all(requests)
+        asker(first, ResponseCache(tmp_path, endpoint="e"), concurrency=1).run(requests)
     second = echo()
-    answers = asker(second, ResponseCache(tmp_path, endpoint="e")).ask_all(requests)
+    answers = asker(second, ResponseCache(tmp_path, endpoint="e")).run(requests)
     assert len(second.asked) == 4
-    assert sum(answer.reused for answer in answers.values()) == 6
+    assert sum(answer.from_cache for answer in answers.values()) == 6
 
 
 def test_another_endpoint_has_a_memory_of_its_own(tmp_path: Path) -> None:
     """The same model name elsewhere is another model."""
-    ResponseCache(tmp_path, endpoint="a").keep("k", Answer(text="x"))
+    ResponseCache(tmp_path, endpoint="a").put("k", Answer(text="x"))
     assert ResponseCache(tmp_path, endpoint="b").get("k") is None
 
 
@@ -113,11 +113,11 @@ def test_a_line_that_a_crash_cut_short_costs_only_itself(tmp_path: Path, cut: in
     """The lines before it are read, and the next one starts afresh."""
     memory = ResponseCache(tmp_path)
     for key in ("a", "b"):
-        memory.keep(key, Answer(text=key))
+        memory.put(key, Answer(text=key))
     path = next(tmp_path.iterdir())
     path.write_bytes(path.read_bytes()[:-cut])
     again = ResponseCache(tmp_path)
-    again.keep("c", Answer(text="c"))
+    again.put("c", Answer(text="c"))
     last = ResponseCache(tmp_path)
     assert last.get("a") == Answer(text="a")
     assert last.get("c") == Answer(text="c")
@@ -126,7 +126,7 @@ def test_a_line_that_a_crash_cut_short_costs_only_itself(tmp_path: Path, cut: in
 def test_the_memory_is_for_its_owner_and_follows_no_link(tmp_path: Path) -> None:
     """Answers may hold private text; a planted link is not written through."""
     memory = ResponseCache(tmp_path / "kept")
-    memory.keep("a", Answer(text="x"))
+    memory.put("a", Answer(text="x"))
     assert memory.path is not None
     assert memory.path.stat().st_mode & 0o777 == 0o600
     planted = ResponseCache(tmp_path / "other", endpoint="x")
@@ -134,13 +134,13 @@ def test_the_memory_is_for_its_owner_and_follows_no_link(tmp_path: Path) -> None
     planted.path.parent.mkdir()
     planted.path.symlink_to(tmp_path / "target")
     with pytest.raises(LocalStateError, match="cannot be kept"):
-        planted.keep("a", Answer())
+        planted.put("a", Answer())
 
 
 def test_strange_lines_and_lone_surrogates_survive(tmp_path: Path) -> None:
     """Whatever stands in the file or in an answer."""
     memory = ResponseCache(tmp_path)
-    memory.keep("a", Answer(text="\ud800 \x00 \u2028"))
+    memory.put("a", Answer(text="\ud800 \x00 \u2028"))
     assert memory.path is not None
     memory.path.write_bytes(b'\xff\xfe\n[]\n{"key": 1}\n' + memory.path.read_bytes())
     assert ResponseCache(tmp_path).get("a") == Answer(text="\ud800 \x00 \u2028")
@@ -156,7 +156,7 @@ def test_requests_keep_to_the_rate_limit() -> None:
 
     pace = RateLimiter(10, sleep=sleep, clock=lambda: now[0])
     for _ in range(4):
-        pace.take()
+        pace.acquire()
         starts.append(now[0])
     assert starts == [100, 106, 112, 118]
 
@@ -174,5 +174,5 @@ def test_no_more_requests_are_under_way_than_allowed() -> None:
             under_way[0] -= 1
         return "yes"
 
-    asker(ScriptedChat(reply), concurrency=3).ask_all([request(number) for number in range(30)])
+    asker(ScriptedChat(reply), concurrency=3).run([request(number) for number in range(30)])
     assert most[0] == 3

@@ -10,10 +10,10 @@ from typing import Any, cast
 import pytest
 
 from ftpipe.errors import InvalidResponseError, UsageError
-from ftpipe.evaluation.row_losses import rank
+from ftpipe.evaluation.row_losses import rank_rows
 from ftpipe.providers.profiles import find_profile
 from ftpipe.providers.provider import Provider
-from ftpipe.records.row_losses import LossOrder, LossRanking, RowLosses
+from ftpipe.records.row_losses import LossRanking, RankBy, RowLosses
 from tests.training.tiny_model import chat, write_rows
 
 TOLD = (RowLosses(line=1, tokens=3, losses=(2.0, 0.5)), RowLosses(line=2, tokens=1, losses=(1.0, 3.0)),
@@ -48,26 +48,35 @@ class FakeLossEndpoint:
 def ranked(teller: FakeLossEndpoint, tmp_path: Path, **asked: Any) -> LossRanking:
     """A file of three rows, ranked."""
     data = write_rows(tmp_path / "train.jsonl", [chat(f"ticket {n}", f"queue {n}") for n in (1, 2, 3)])
-    return rank(data, model="ft:x", baseline="x", provider=cast("Provider", teller), clock=lambda: 7.0, **asked)
+    return rank_rows(data, model="ft:x", baseline="x", provider=cast("Provider", teller), clock=lambda: 7.0, **asked)
 
 
-@pytest.mark.parametrize(("by", "order"), [("after", [2, 1, 3]), ("before", [3, 1, 2]), ("rise", [2, 1, 3])])
-def test_the_highest_row_is_first(tmp_path: Path, by: LossOrder, order: list[int]) -> None:
+@pytest.mark.parametrize(("by", "order"), [("tuned", [2, 1, 3]), ("base", [3, 1, 2]), ("delta", [2, 1, 3])])
+def test_the_highest_row_is_first(tmp_path: Path, by: RankBy, order: list[int]) -> None:
     """By either loss, or by what the second has over the first; with what the row asks and teaches."""
     heard: list[tuple[int, int]] = []
     ranking = ranked(
-        FakeLossEndpoint(), tmp_path, by=by, findings={2: ("FT801",)}, on_rows=lambda *done: heard.append(done)
+        FakeLossEndpoint(),
+        tmp_path,
+        rank_by=by,
+        rule_codes={2: ("FT801",)},
+        on_progress=lambda *done: heard.append(done),
     )
     assert [row.line for row in ranking.rows] == order
     assert heard == [(6, 6)]
     second = next(row for row in ranking.rows if row.line == 2)
-    assert (second.asked, second.answer, second.findings, second.rise) == ("ticket 2", "queue 2", ("FT801",), 2.0)
+    assert (second.prompt, second.completion, second.rule_codes, second.delta) == (
+        "ticket 2",
+        "queue 2",
+        ("FT801",),
+        2.0,
+    )
 
 
 def test_means_run_over_trained_tokens(tmp_path: Path) -> None:
     """A long row weighs more than a short one, as in training."""
     ranking = ranked(FakeLossEndpoint(), tmp_path)
-    assert (ranking.mean_before, ranking.mean_after) == pytest.approx((27 / 8, 4.9 / 8))
+    assert (ranking.mean_base_loss, ranking.mean_tuned_loss) == pytest.approx((27 / 8, 4.9 / 8))
 
 
 def test_an_endpoint_that_tells_no_losses_is_sent_nothing(tmp_path: Path) -> None:

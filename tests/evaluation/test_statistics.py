@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftpipe.evaluation.statistics import (
+    binary_items_needed,
     bootstrap,
     holm,
     mcnemar,
     mean_bootstrap,
     paired_rate_difference,
-    pairs_needed,
     percentile,
     permutation,
-    scores_needed,
+    score_items_needed,
     sign_flip,
     wilson,
 )
@@ -105,13 +105,13 @@ def test_holm_never_lowers_and_keeps_the_order(values: list[float]) -> None:
 )  # fmt: skip
 def test_the_items_needed_are_those_of_the_table(gain: float, differing: float, needed: int) -> None:
     """Eighty percent power at five percent error; rounding up may add one."""
-    assert pairs_needed(differing, gain) - needed in (0, 1)
+    assert binary_items_needed(differing, gain) - needed in (0, 1)
 
 
 def test_a_smaller_gain_needs_more_items() -> None:
     """Also with scores, where the spread comes from the data."""
     differences = [0.1, -0.2, 0.3, 0.05, -0.1, 0.2]
-    assert scores_needed(differences, 0.02) > scores_needed(differences, 0.1) >= 2
+    assert score_items_needed(differences, 0.02) > score_items_needed(differences, 0.1) >= 2
 
 
 def test_newcombe_covers_the_true_difference_nineteen_times_in_twenty() -> None:
@@ -150,9 +150,11 @@ def test_one_value_has_no_interval() -> None:
 def test_clusters_widen_the_interval() -> None:
     """Ten dialogues of ten alike turns are ten pieces of evidence, not a hundred."""
     values = [float(index % 2) for index in range(10) for _ in range(10)]
-    alone = bootstrap([[value] for value in values], lambda drawn: sum(drawn) / len(drawn), draws=500)
+    alone = bootstrap([[value] for value in values], lambda drawn: sum(drawn) / len(drawn), resamples=500)
     together = bootstrap(
-        [values[start : start + 10] for start in range(0, 100, 10)], lambda drawn: sum(drawn) / len(drawn), draws=500
+        [values[start : start + 10] for start in range(0, 100, 10)],
+        lambda drawn: sum(drawn) / len(drawn),
+        resamples=500,
     )
     assert together.high - together.low > 2 * (alone.high - alone.low)
 
@@ -160,20 +162,20 @@ def test_clusters_widen_the_interval() -> None:
 @given(st.permutations([0.4, -0.1, 0.2, 0.3, 0.0, -0.3]))
 def test_the_order_of_items_does_not_matter_to_the_sum(order: list[float]) -> None:
     """Only the values count."""
-    assert sign_flip(order, draws=400) == pytest.approx(sign_flip(sorted(order), draws=400), abs=0.12)
+    assert sign_flip(order, resamples=400) == pytest.approx(sign_flip(sorted(order), resamples=400), abs=0.12)
 
 
 def test_equal_arms_are_never_told_apart() -> None:
     """No difference anywhere is p = 1."""
     assert sign_flip([0.0] * 50) == 1
-    assert permutation([[(1.0, 1.0)]] * 20, lambda pairs: sum(b - a for a, b in pairs), draws=100) == 1
+    assert permutation([[(1.0, 1.0)]] * 20, lambda pairs: sum(b - a for a, b in pairs), resamples=100) == 1
 
 
 def test_a_clear_difference_is_found_by_every_test() -> None:
     """Twenty items, all better."""
     assert sign_flip([0.5] * 20) < 0.001
     pairs = [[(0.0, 1.0)]] * 20
-    assert permutation(pairs, lambda drawn: sum(b - a for a, b in drawn) / len(drawn), draws=999) < 0.01
+    assert permutation(pairs, lambda drawn: sum(b - a for a, b in drawn) / len(drawn), resamples=999) < 0.01
 
 
 def test_percentiles_lie_between_their_neighbours() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from ftpipe.errors import MissingExtraError, ProviderError, UsageError
 from ftpipe.exporters import EXPORTERS, open_exporter
-from ftpipe.exporters.run import ExportedRun, evaluation_runs, training
+from ftpipe.exporters.run import ExportedRun, evaluation_runs, training_run
 from ftpipe.records import Hyperparameters, Metric, Model
 from tests.evaluation.test_evaluate import run as evaluated
 from tests.exporters.fakes import FakeMlflow, FakeTrackio, FakeWandb
@@ -32,13 +32,13 @@ def run_of(tmp_path: Path) -> ExportedRun:
 
 def test_a_job_is_told_with_what_was_asked_and_what_came_of_it() -> None:
     """Resolved hyperparameters over asked ones; steps in order; a loss that is no number is left out."""
-    told = training(MODEL, CURVE)
+    told = training_run(MODEL, CURVE)
     assert told.params["batch_size"] == 4
     assert (told.params["lora_r"], told.params["base"], told.params["seed"]) == (8, "base", 7)
     assert told.curves == ((2, {"train_loss": 0.5, "valid_loss": 0.7}),)
     assert told.scores == {"trained_tokens": 1200}
     assert (told.tags["job"], told.tags["dataset_sha256"], told.tags["aliases"]) == ("ftjob-1", "d" * 64, "bot@best")
-    assert told.id == training(MODEL, ()).id != training(MODEL.model_copy(update={"job_id": "ftjob-2"}), ()).id
+    assert told.id == training_run(MODEL, ()).id != training_run(MODEL.model_copy(update={"job_id": "ftjob-2"}), ()).id
 
 
 def test_an_evaluation_is_a_run_for_each_arm(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_an_evaluation_is_a_run_for_each_arm(tmp_path: Path) -> None:
     assert tuned.scores["difference/normalised"] == pytest.approx(34 / 60)
     assert tuned.scores["difference/normalised_low"] > 0 > tuned.scores["difference/normalised_p"] - 0.05
     assert not any(name.startswith("difference/") for name in base.scores)
-    assert tuned.params["sampler.temperature"] == 0
+    assert tuned.params["sampling.temperature"] == 0
 
 
 @pytest.fixture(params=["wandb", "mlflow", "trackio"])
@@ -98,7 +98,7 @@ def test_what_is_sent_twice_is_there_once(sent: tuple[Any, ExportedRun]) -> None
 def test_long_curves_go_in_batches_that_mlflow_takes() -> None:
     """A thousand metrics in one request at most."""
     tool = FakeMlflow()
-    long = training(MODEL, [Metric(step=step, train_loss=1.0, valid_loss=1.0) for step in range(1200)])
+    long = training_run(MODEL, [Metric(step=step, train_loss=1.0, valid_loss=1.0) for step in range(1200)])
     open_exporter("mlflow", load=lambda _: tool).send(long, project="p")
     assert tool.batches == [0, 1000, 1000, 401]
 

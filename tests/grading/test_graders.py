@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftpipe.errors import UsageError
-from ftpipe.evaluation.metrics import choose
+from ftpipe.evaluation.metrics import select_metrics
 from ftpipe.grading.graders import fill, grader_metric
 from ftpipe.records.evaluation import Item, Task
 from tests.evaluation.factories import answer, item
@@ -115,8 +115,8 @@ def test_what_is_not_run_here_is_refused_with_a_hint(grader: dict[str, Any]) -> 
 
 def test_a_grader_decides_unless_another_metric_is_asked() -> None:
     """It comes first among the metrics."""
-    metrics, primary = choose(Task.LABEL, [item("a")], grader=check())
+    metrics, primary = select_metrics(Task.LABEL, [item("a")], grader=check())
     assert (metrics[0].name, primary) == ("grader", "grader")
-    assert choose(Task.LABEL, [item("a")], asked=["exact"], grader=check())[1] == "exact"
+    assert select_metrics(Task.LABEL, [item("a")], requested=["exact"], grader=check())[1] == "exact"
     with pytest.raises(UsageError, match="needs a grader"):
-        choose(Task.LABEL, [item("a")], asked=["grader"])
+        select_metrics(Task.LABEL, [item("a")], requested=["grader"])

@@ -10,10 +10,10 @@ import pytest
 from ftpipe.evaluation.response_cache import Request
 from ftpipe.records import Hyperparameters, JobRequest, Method, Record, RunSpec, UploadedFile
 from ftpipe.records import keys as keys_module
-from ftpipe.records.evaluation import Sampler
+from ftpipe.records.evaluation import SamplingParams
 from ftpipe.records.keys import (
-    ANSWER_SAMPLER_FIELDS,
-    EVALUATION_SAMPLER_FIELDS,
+    ANSWER_SAMPLING_FIELDS,
+    EVALUATION_SAMPLING_FIELDS,
     HYPERPARAMETER_FIELDS,
     REQUEST_FIELDS,
     RUN_FIELDS,
@@ -67,8 +67,8 @@ def key_of(spec: RunSpec, **changes: Any) -> str:
         (RunSpec, RUN_FIELDS),
         (JobRequest, REQUEST_FIELDS),
         (Hyperparameters, HYPERPARAMETER_FIELDS),
-        (Sampler, EVALUATION_SAMPLER_FIELDS),
-        (Sampler, ANSWER_SAMPLER_FIELDS),
+        (SamplingParams, EVALUATION_SAMPLING_FIELDS),
+        (SamplingParams, ANSWER_SAMPLING_FIELDS),
     ],
 )
 def test_every_field_is_decided_on(record: type[Record], fields: KeyFields) -> None:
@@ -89,7 +89,7 @@ def test_keys_of_this_version_do_not_change() -> None:
     )
     assert request_digest(REQUEST) == "request/1:d1b35aa344a754ac3a93e367c6db1301b9ad0703421ddba99f91a05cf5a7a777"
     assert request_digest(request) == "request/1:533b174d4e40ed229f5d49cf0e2b6dcef31286b13af89c3666353cd70ba239b2"
-    answer = Request(model="m", messages=({"role": "user", "content": "é"},), sampler=Sampler())
+    answer = Request(model="m", messages=({"role": "user", "content": "é"},), sampling=SamplingParams())
     assert answer.key == "answer/1:5e6bf8cba933472f8fe7b977b7e918a0624c0a295f58ec36d09c1a8a0c51c967"
 
 

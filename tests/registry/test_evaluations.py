@@ -6,7 +6,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from ftpipe.records.evaluation import Sampler
+from ftpipe.records.evaluation import SamplingParams
 from ftpipe.registry import open_registry
 from ftpipe.registry.recovery import recover
 from tests.evaluation.test_evaluate import run
@@ -15,13 +15,13 @@ from tests.evaluation.test_evaluate import run
 def test_an_evaluation_is_found_by_its_models_and_kept_once(tmp_path: Path) -> None:
     """Made again it takes the earlier one's place; the items stay out."""
     registry = open_registry(tmp_path / "registry.db")
-    first, second = run(), run(sampler=Sampler(seed=1))
+    first, second = run(), run(sampling=SamplingParams(seed=1))
     for evaluation in (first, first, second):
         registry.save_evaluation(evaluation)
     assert {found.id for found in registry.evaluations("ft:base", "base")} == {first.id, second.id}
     assert registry.evaluations("unknown") == []
     assert registry.evaluations(limit=1)[0].outcomes == ()
-    assert registry.evaluations("ft:base")[0].headline("tuned").verdict == "win"
+    assert registry.evaluations("ft:base")[0].primary_comparison("tuned").verdict == "win"
 
 
 def test_an_older_database_gets_the_table(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpipe.doctor.repair import damaged_beside, quarantine_database, rebuild, verify
+from ftpipe.doctor.repair import damaged_databases, quarantine_database, read_everything, rebuild
 from ftpipe.errors import FtpipeError, LocalStateError
 from ftpipe.records import RunState
 from ftpipe.registry import open_registry
@@ -67,7 +67,7 @@ def look(path: Path) -> None:
     """Open a registry and read all of it."""
     registry = open_registry(path)
     try:
-        verify(registry)
+        read_everything(registry)
     finally:
         registry.close()
 
@@ -116,7 +116,7 @@ def test_flipped_bytes_are_found_or_harmless(trained: FaultEnvironment, number: 
         quarantine_database(trained.path)
         trained._registry = open_registry(trained.path)
         rebuild(trained.registry, [trained.pipeline().provider])
-        verify(trained.registry)
+        read_everything(trained.registry)
     else:
         trained._registry = open_registry(trained.path)
     try:
@@ -135,11 +135,11 @@ def test_what_only_the_registry_knows_is_salvaged_from_a_half(trained: FaultEnvi
     quarantine_database(trained.path)
     trained._registry = open_registry(trained.path)
     said: list[str] = []
-    rebuild(trained.registry, [trained.pipeline().provider], say=said.append)
+    rebuild(trained.registry, [trained.pipeline().provider], on_status=said.append)
     assert trained.registry.aliases() == {"support@production": "ft:gpt-4.1-mini-2025-04-14:org-test::0001"}
     assert trained.registry.alias_history("support@production")[0].reason == "it is good"
     assert any("rows were whole" in line for line in said)
-    verify(trained.registry)
+    read_everything(trained.registry)
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
@@ -205,4 +205,4 @@ def test_repairing_twice_in_a_second_overwrites_nothing(trained: FaultEnvironmen
     assert first != second
     assert first.exists()
     assert second.exists()
-    assert len(damaged_beside(open_registry(trained.path))) == 2
+    assert len(damaged_databases(open_registry(trained.path))) == 2

@@ -20,10 +20,10 @@ from ftpipe.records import Metric
 from ftpipe.records.evaluation import Evaluation
 from ftpipe.reports.evaluation import FORMATS, charts
 from ftpipe.reports.evaluation.csv import escape_csv_cell, to_csv
-from ftpipe.reports.evaluation.html import PageContext, page
-from ftpipe.reports.evaluation.junit import junit
-from ftpipe.reports.evaluation.markdown import escape_markdown, markdown
-from ftpipe.reports.evaluation.promptfoo import promptfoo
+from ftpipe.reports.evaluation.html import PageContext, to_html
+from ftpipe.reports.evaluation.junit import to_junit
+from ftpipe.reports.evaluation.markdown import escape_markdown, to_markdown
+from ftpipe.reports.evaluation.promptfoo import to_promptfoo
 from ftpipe.reports.evaluation.terminal import evaluation_lines
 from tests.evaluation.test_evaluate import run
 from tests.reports.xss_payloads import PAYLOADS, hostile
@@ -52,7 +52,7 @@ class Tags(HTMLParser):
 def test_no_text_of_the_data_becomes_markup(payload: str) -> None:
     """Only the template's own tags, no handler, no link, no style of an element, no script."""
     tags = Tags()
-    tags.feed(page(*hostile(payload)))
+    tags.feed(to_html(*hostile(payload)))
     assert {tag for tag, _ in tags.found} <= ALLOWED
     names = {name for _, attributes in tags.found for name in attributes}
     assert not names & {"href", "src", "style", "srcdoc", "action", "formaction"}
@@ -67,7 +67,7 @@ def test_the_policy_forbids_everything_but_the_pages_own_style(payload: str) -> 
     import base64
     import hashlib
 
-    html = page(*hostile(payload))
+    html = to_html(*hostile(payload))
     [style] = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     assert f"default-src 'none'; style-src 'sha256-{digest}'" in html
@@ -85,7 +85,7 @@ def test_a_real_browser_runs_nothing_of_the_data(tmp_path: Path) -> None:
     ]  # fmt: skip
     for number, payload in enumerate(PAYLOADS):
         path = tmp_path / f"{number}.html"
-        path.write_text(page(*hostile(payload)), encoding="utf-8")
+        path.write_text(to_html(*hostile(payload)), encoding="utf-8")
         command = ["chromium", *flags, f"--user-data-dir={tmp_path / f'profile-{number}'}", path.as_uri()]
         seen = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
         [title] = re.findall(r"<title>(.*?)</title>", seen.stdout, re.DOTALL)
@@ -96,7 +96,7 @@ def test_a_real_browser_runs_nothing_of_the_data(tmp_path: Path) -> None:
 
 def test_the_page_says_what_was_found() -> None:
     """Verdict, scores with intervals, gates, samples with their marks."""
-    html = page(WITH_EVERYTHING)
+    html = to_html(WITH_EVERYTHING)
     assert "▲ tuned is better than base" in html
     assert "exact McNemar p &lt; 0.0001" in html
     assert html.count("▼ regressed") == 2
@@ -107,26 +107,26 @@ def test_the_page_says_what_was_found() -> None:
 
 def test_every_form_says_how_many_requests_the_latencies_stand_for() -> None:
     """An endpoint that answers one by one lets the others wait, which is no property of the model."""
-    for shown in (page(WITH_EVERYTHING), markdown(WITH_EVERYTHING), "\n".join(evaluation_lines(WITH_EVERYTHING))):
+    for shown in (to_html(WITH_EVERYTHING), to_markdown(WITH_EVERYTHING), "\n".join(evaluation_lines(WITH_EVERYTHING))):
         assert "with up to 4 requests at once, their waiting for each other included" in shown
     alone = WITH_EVERYTHING.model_copy(update={"concurrency": 1})
-    assert "one request after the other" in page(alone)
-    assert "p50 and p95:" not in page(WITH_EVERYTHING.model_copy(update={"concurrency": None}))
+    assert "one request after the other" in to_html(alone)
+    assert "p50 and p95:" not in to_html(WITH_EVERYTHING.model_copy(update={"concurrency": None}))
 
 
 def test_the_page_shows_lineage_and_curves_where_they_are_known() -> None:
     """From the registry's model and the job's metrics."""
     curve = [Metric(step=step, train_loss=2 / step, valid_loss=3 / step) for step in range(1, 6)]
     _, background = hostile("x")
-    html = page(WITH_EVERYTHING, PageContext(models={"tuned": background.models["x b"]}, curves={"tuned": curve}))
+    html = to_html(WITH_EVERYTHING, PageContext(models={"tuned": background.models["x b"]}, curves={"tuned": curve}))
     assert html.count("<polyline") == 2
     assert "Where they come from" in html
 
 
 def test_regressions_are_on_the_page_when_not_everything_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     """What got worse comes first; what did not change is left out and counted."""
-    monkeypatch.setattr("ftpipe.reports.evaluation.html.MOST_SAMPLES", 10)
-    html = page(WITH_EVERYTHING)
+    monkeypatch.setattr("ftpipe.reports.evaluation.html.MAX_SAMPLES", 10)
+    html = to_html(WITH_EVERYTHING)
     assert html.count("▼ regressed") == 2
     assert html.count("<article") == 10
     assert "50 items" in html
@@ -146,8 +146,8 @@ def test_a_curve_is_broken_where_a_value_is_missing() -> None:
 def test_junit_stays_xml_and_markdown_stays_text(payload: str) -> None:
     """XML parses; Markdown has no tag, link, image, mention or cell of the data."""
     evaluation, _ = hostile(payload)
-    assert Xml.fromstring(junit(evaluation)).tag == "testsuites"
-    text = markdown(evaluation)
+    assert Xml.fromstring(to_junit(evaluation)).tag == "testsuites"
+    text = to_markdown(evaluation)
     assert not re.search(r"(?<!\\)\]\(|(?<!\\)!\[|<[a-z/!]|@\w|https?:|javascript:|www\.", text)
     widths = {line.count(" | ") for line in text.splitlines() if line.startswith("| ")}
     assert len(widths) <= 5
@@ -155,13 +155,13 @@ def test_junit_stays_xml_and_markdown_stays_text(payload: str) -> None:
 
 def test_junit_counts_gates_verdicts_and_regressions() -> None:
     """One gate fails; two items got worse and are shown without failing."""
-    suite = Xml.fromstring(junit(WITH_EVERYTHING))[0]
+    suite = Xml.fromstring(to_junit(WITH_EVERYTHING))[0]
     assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("6", "1", "2")
 
 
 def test_markdown_has_the_verdict_first() -> None:
     """And the items that got worse."""
-    text = markdown(WITH_EVERYTHING)
+    text = to_markdown(WITH_EVERYTHING)
     assert text.startswith("## ▲ tuned is better than base")
     assert "36 items got better, 2 got worse" in text
 
@@ -194,7 +194,7 @@ def test_the_sheet_has_a_line_per_item_arm_and_sample(payload: str) -> None:
 def test_promptfoo_gets_the_data_and_no_template(payload: str) -> None:
     """Nothing in a variable opens a template, and the texts come back whole."""
     evaluation, _ = hostile(payload)
-    document = json.loads(promptfoo(evaluation))
+    document = json.loads(to_promptfoo(evaluation))
     test = document["tests"][0]
     for value in test["vars"].values():
         assert not re.search(r"\{\{|\{%|\{#|#\}", value)

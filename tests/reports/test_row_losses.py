@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ftpipe.records.row_losses import LossRanking, RankedRow
-from ftpipe.reports.row_losses import loss_lines, loss_page, loss_sheet
+from ftpipe.reports.row_losses import loss_csv, loss_html, loss_lines
 from tests.reports.test_evaluation import ALLOWED, Tags
 from tests.reports.xss_payloads import PAYLOADS
 
@@ -17,10 +17,24 @@ from tests.reports.xss_payloads import PAYLOADS
 def ranking(payload: str = "ticket", **changes: Any) -> LossRanking:
     """Three rows with the payload wherever text can be."""
     rows = tuple(
-        RankedRow(line=line, tokens=4, before=2.0, after=3.5 - line, asked=payload, answer=payload, findings=codes)
+        RankedRow(
+            line=line,
+            tokens=4,
+            base_loss=2.0,
+            tuned_loss=3.5 - line,
+            prompt=payload,
+            completion=payload,
+            rule_codes=codes,
+        )
         for line, codes in ((1, ("FT803",)), (2, ()), (3, ()))
     )
-    values = {"id": "losses-1", "created_at": 1_795_000_000, "data": payload, "data_sha256": "a" * 64, "by": "after"}
+    values = {
+        "id": "losses-1",
+        "created_at": 1_795_000_000,
+        "data": payload,
+        "data_sha256": "a" * 64,
+        "rank_by": "tuned",
+    }
     return LossRanking.model_validate({**values, "baseline": payload, "model": payload, "rows": rows, **changes})
 
 
@@ -28,11 +42,11 @@ def ranking(payload: str = "ticket", **changes: Any) -> LossRanking:
 def test_no_text_of_a_row_becomes_markup_or_a_formula(payload: str) -> None:
     """Only the template's own tags; no cell that a spreadsheet would run; one line a row on the terminal."""
     tags = Tags()
-    tags.feed(loss_page(ranking(payload), 2))
+    tags.feed(loss_html(ranking(payload), 2))
     assert {tag for tag, _ in tags.found} <= ALLOWED | {"circle"}
     names = {name for _, attributes in tags.found for name in attributes}
     assert not [name for name in names if name in ("href", "src", "style") or name.startswith("on")]
-    cells = [cell for row in csv.reader(io.StringIO(loss_sheet(ranking(payload)), newline="")) for cell in row]
+    cells = [cell for row in csv.reader(io.StringIO(loss_csv(ranking(payload)), newline="")) for cell in row]
     assert not [cell for cell in cells if cell.startswith(("=", "+", "@"))]
     lines = list(loss_lines(ranking(payload), 20))
     assert len(lines) == 8
@@ -45,9 +59,9 @@ def test_the_rank_the_means_and_the_rest_are_told() -> None:
     assert "before  2.0000" in text
     assert "after   1.5000" in text
     assert "+0.500  FT803" in text
-    assert "… and 1 row below, ranked by after" in text
-    plain = ranking(rows=(RankedRow(line=9, tokens=1, before=1.0, after=0.25),))
+    assert "… and 1 row below, ranked by tuned" in text
+    plain = ranking(rows=(RankedRow(line=9, tokens=1, base_loss=1.0, tuned_loss=0.25),))
     assert "rules" not in "\n".join(loss_lines(plain, 5))
     assert "−0.750" in "\n".join(loss_lines(plain, 5))
-    page = loss_page(ranking(), 2)
+    page = loss_html(ranking(), 2)
     assert (page.count('class="marked"'), page.count('class="other"')) == (2, 1)

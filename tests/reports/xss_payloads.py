@@ -13,7 +13,7 @@ from ftpipe.records.evaluation import (
     Item,
     JudgeResult,
     Outcome,
-    Sampler,
+    SamplingParams,
     Score,
     Task,
     TokenPrice,
@@ -61,9 +61,9 @@ def hostile(payload: str) -> tuple[Evaluation, PageContext]:
     comparisons = tuple(_comparison(*pair) for pair in ((base, tuned), (base, control), (control, tuned)))
     evaluation = Evaluation(
         id="eval-0123456789ab", created_at=1_795_000_000, data=payload, data_sha256="0" * 64, task=Task.LABEL,
-        task_reason=payload, primary="exact", confidence=0.95, sampler=Sampler(), arms=results,
+        task_reason=payload, primary="exact", confidence=0.95, sampling=SamplingParams(), arms=results,
         comparisons=comparisons, outcomes=tuple(_outcome(payload, arms, number) for number in (1, 2)),
-        judged=(_judged(payload, base, tuned),),
+        judgments=(_judged(payload, base, tuned),),
         gates=(GateResult(expression=payload, passed=False, explanation=payload),),
     )  # fmt: skip
     model = Model(
@@ -78,14 +78,14 @@ def _comparison(baseline: str, challenger: str) -> Comparison:
     return Comparison(
         metric="exact", baseline=baseline, challenger=challenger, items=2, difference=0.5, low=None, high=None,
         confidence=0.95, p=0.5, p_adjusted=0.5, method="exact McNemar", only_baseline=0, only_challenger=1,
-        verdict="not enough evidence", more_items=1000,
+        verdict="inconclusive", more_items=1000,
     )  # fmt: skip
 
 
 def _judged(payload: str, baseline: str, challenger: str) -> JudgeResult:
     return JudgeResult(
         model=payload, baseline=baseline, challenger=challenger, wins=1, losses=0, ties=1, flip_rate=0.5, p=1.0,
-        verdict="not enough evidence",
+        verdict="inconclusive",
     )  # fmt: skip
 
 

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from ftpipe.errors import UsageError
 from ftpipe.records import Hyperparameters
-from ftpipe.sweep.grid import name_of, parse_grid, point_hyperparameters
+from ftpipe.sweep.grid import hyperparameters_at, parse_grid, trial_name
 
 
 def test_every_combination_comes_once_in_the_order_written() -> None:
     """Two by three."""
     points = parse_grid(["n_epochs=1,3", "learning_rate_multiplier=0.5,1,2"])
-    assert [name_of(point) for point in points][:2] == [
+    assert [trial_name(point) for point in points][:2] == [
         "n_epochs=1 learning_rate_multiplier=0.5",
         "n_epochs=1 learning_rate_multiplier=1",
     ]
@@ -25,7 +25,7 @@ def test_values_go_over_what_was_asked_and_extras_beside_it() -> None:
     """What is not swept stays."""
     asked = Hyperparameters(batch_size=4, extra={"lora_dropout": 0.1})
     [point, _] = parse_grid(["lora_r=8,16"])
-    made = point_hyperparameters(asked, point)
+    made = hyperparameters_at(asked, point)
     assert (made.batch_size, made.extra) == (4, {"lora_dropout": 0.1, "lora_r": 8})
     assert parse_grid(["batch_size=auto,8"])[0] == {"batch_size": "auto"}
 

@@ -105,10 +105,10 @@ def test_the_lowest_validation_loss_wins_and_gets_the_alias(bench: Harness) -> N
     """The trials come best first; a loss that is no number never wins."""
     sweeper = bench.sweeper()
     runs = with_losses(bench.train(sweeper), [0.9, float("nan"), 0.4, 0.7])
-    sweep = sweeper.conclude(parse_grid(GRID), runs, alias="desk@best")
+    sweep = sweeper.rank_trials(parse_grid(GRID), runs, alias="desk@best")
     assert [trial.valid_loss for trial in sweep.trials][:3] == [0.4, 0.7, 0.9]
     assert sweep.trials[0].name == "n_epochs=3 learning_rate_multiplier=0.5"
-    assert sweeper.pipeline.registry.model("desk@best").id == sweep.best
+    assert sweeper.pipeline.registry.model("desk@best").id == sweep.best_model
     assert "best of 4 trials" in sweeper.pipeline.registry.alias_history("desk@best")[0].reason
 
 
@@ -121,7 +121,7 @@ def test_held_out_scores_decide_where_they_were_taken(bench: Harness) -> None:
         assert isinstance(models, list)
         return {model.id: index / 10 for index, model in enumerate(models) if isinstance(model, Model)}
 
-    sweep = sweeper.conclude(parse_grid(GRID), runs, alias="desk@best", scores=scores)
+    sweep = sweeper.rank_trials(parse_grid(GRID), runs, alias="desk@best", scores=scores)
     assert (sweep.compared_by, sweep.trials[0].score, sweep.trials[0].valid_loss) == ("held-out score", 0.3, 0.4)
 
 
@@ -130,7 +130,7 @@ def test_without_anything_to_compare_by_no_alias_is_moved(bench: Harness) -> Non
     sweeper = bench.sweeper()
     runs = bench.train(sweeper)
     with pytest.raises(UsageError, match="no validation loss") as caught:
-        sweeper.conclude(parse_grid(GRID), runs, alias="desk@best")
+        sweeper.rank_trials(parse_grid(GRID), runs, alias="desk@best")
     assert "--validation" in caught.value.hint
     assert sweeper.pipeline.registry.aliases() == {}
 
@@ -142,7 +142,7 @@ def test_a_failed_trial_does_not_stop_the_others(bench: Harness) -> None:
     runs = bench.train(sweeper)
     assert {run.state.value for run in runs.values()} == {"failed"}
     with pytest.raises(JobFailedError, match="not one trial"):
-        sweeper.conclude(parse_grid(GRID), runs, alias="desk@best")
+        sweeper.rank_trials(parse_grid(GRID), runs, alias="desk@best")
 
 
 def test_a_refused_point_does_not_stop_the_others(bench: Harness) -> None:

@@ -23,26 +23,26 @@ if TYPE_CHECKING:
 YES_NO = {
     "has_evaluation": "evaluation",
     "lacks_knowledge": "lacks-knowledge",
-    "wrong_behaviour": "wrong-behaviour",
-    "prompt_is_enough": "prompt-is-enough",
-    "smaller_model_would_do": "smaller-model",
+    "wrong_behavior": "wrong-behaviour",
+    "better_prompt_is_enough": "prompt-is-enough",
+    "smaller_model_is_enough": "smaller-model",
     "needs_privacy": "privacy",
     "needs_speed": "speed",
-    "caching": "caching",
+    "prompt_caching": "caching",
 }
 """Field → flag; each also as ``--no-…``."""
 AMOUNTS = {
     "clean_examples": ("examples", int),
     "prompt_tokens": ("prompt-tokens", int),
     "tuned_prompt_tokens": ("tuned-prompt-tokens", int),
-    "user_tokens": ("user-tokens", int),
+    "variable_tokens": ("user-tokens", int),
     "output_tokens": ("output-tokens", int),
     "calls_per_day": ("calls-per-day", float),
     "epochs": ("epochs", int),
     "data_cost": ("data-cost", float),
-    "people_hours": ("people-hours", float),
-    "people_rate": ("people-rate", float),
-    "machine_per_day": ("machine-per-day", float),
+    "labor_hours": ("people-hours", float),
+    "hourly_rate": ("people-rate", float),
+    "hosting_per_day": ("machine-per-day", float),
 }
 """Field → flag and type."""
 ASKED = (*list(YES_NO)[:4], "clean_examples", *list(YES_NO)[4:], "prompt_tokens", "calls_per_day")
@@ -153,7 +153,7 @@ def interview(known: dict[str, Any]) -> dict[str, Any]:
         value = _parse_answer(field, _ask(str(AdviceInputs.model_fields[field].description), kind))
         if value is not None:
             answers[field] = value
-        if is_decided(AdviceInputs.model_validate({**_plain(known), **answers}), upto=field, rules=RULES):
+        if is_decided(AdviceInputs.model_validate({**_plain(known), **answers}), last_field=field, rules=RULES):
             return answers
     for field, question in NAMES.items():
         text = "" if field in known else _ask(question, "name")
@@ -222,13 +222,13 @@ def situation(settings: Settings, known: dict[str, Any], data: dict[str, Any], *
     try:
         return AdviceInputs.model_validate(
             {
-                "hosted_is_open": None if last is None else today <= date.fromisoformat(last),
+                "hosted_training_available": None if last is None else today <= date.fromisoformat(last),
                 **data,
                 **{name: value for name, value in known.items() if name in YES_NO or name in AMOUNTS},
                 "base": base,
                 "tuned": tuned,
                 "today": today,
-                "ends": _end(known.get("ends", profile.models_shutdown_date)),
+                "shutdown_date": _end(known.get("ends", profile.models_shutdown_date)),
             }
         )
     except ValidationError as exc:

@@ -41,19 +41,19 @@ def doctor(context: CliContext, online: bool, provider: str | None, repair: bool
         name = settings.config.provider or LOCAL_PROVIDER
         found += [show(context, finding) for finding in run_online_checks(settings, name, context.environment())]
     context.add(checks=[vars(finding) for finding in found])
-    bad = sum(finding.state == "bad" for finding in found)
+    bad = sum(finding.status == "bad" for finding in found)
     context.exit_code = 1 if bad else 0
     context.add(broken=bad)
-    warned = sum(finding.state == "warn" for finding in found)
+    warned = sum(finding.status == "warn" for finding in found)
     verdict = f"{plural(bad, 'thing is', 'things are')} broken" if bad else "nothing is broken"
     context.print_status(f"\n{verdict}" + (f", {plural(warned, 'warning')}" if warned else ""))
 
 
 def show(context: CliContext, finding: CheckResult) -> CheckResult:
     """Write one line, and under it what to do."""
-    style, mark = _MARKS[finding.state]
+    style, mark = _MARKS[finding.status]
     context.print_result(
-        f"{context.style(style, mark)} {finding.name:<10} {sanitize_line(context.redact(finding.text), 300)}"
+        f"{context.style(style, mark)} {finding.name:<10} {sanitize_line(context.redact(finding.message), 300)}"
     )
     if finding.hint:
         context.print_result(f"  {'':<10} {context.style('dim', '→ ' + sanitize_line(finding.hint, 300))}")
@@ -66,14 +66,14 @@ def repair_registry(context: CliContext, settings: Settings) -> None:
     Raises:
         UsageError: The registry is a database server's, which has its own tools.
     """
-    from ftpipe.doctor.repair import quarantine_database, rebuild, verify
+    from ftpipe.doctor.repair import quarantine_database, read_everything, rebuild
 
     named = settings.config.registry or str(state_dir() / "registry.db")
     if "://" in named and not named.startswith("sqlite:///"):
         raise UsageError("the registry is on a database server", "restore it with the server's own tools")
     path = Path(named.removeprefix("sqlite:///"))
     try:
-        verify(context.registry(settings))
+        read_everything(context.registry(settings))
     except LocalStateError as error:
         context.print_status(sanitize_line(error.message, 300))
         aside = quarantine_database(path)
@@ -86,7 +86,7 @@ def repair_registry(context: CliContext, settings: Settings) -> None:
         context.print_status(f"{name} is not asked: {sanitize_line(error.message, 300)}")
         providers = []
     runs = rebuild(
-        context.registry(settings), providers, say=lambda text: context.print_status(sanitize_line(text, 300))
+        context.registry(settings), providers, on_status=lambda text: context.print_status(sanitize_line(text, 300))
     )
     context.add(adopted=[run.id for run in runs])
     context.print_status(f"{plural(len(runs), 'job')} of {name} in the registry\n")

@@ -60,7 +60,7 @@ sampling_options = options.combine_options(
 )
 losses = options.combine_options(
     click.option("--losses", is_flag=True, help="Rank training rows by loss before and after: finds wrong labels."),
-    click.option("--by", type=click.Choice(["after", "before", "rise"]), default="after", show_default=True,
+    click.option("--by", type=click.Choice(["tuned", "base", "delta"]), default="tuned", show_default=True,
                  help="Which loss ranks the rows."),
     click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="Rows that are listed."),
 )  # fmt: skip
@@ -177,11 +177,11 @@ def run_evaluation(context: CliContext, settings: Settings, found: EvaluationArm
         stage.ProviderChat(provider.models),
         memory,
         concurrency=flags["concurrency"],
-        pace=RateLimiter(flags["per_minute"]),
+        rate_limiter=RateLimiter(flags["per_minute"]),
     )
     context.interrupt_message, context.resume_hint = "interrupted", "run the same command again to go on"
     with answers_progress(context) as progress:
-        return stage.evaluate(data, spec, asker=asker, on_progress=progress)
+        return stage.evaluate(data, spec, runner=asker, on_progress=progress)
 
 
 def spec_of(found: EvaluationArms, flags: dict[str, Any]) -> EvaluationSpec:
@@ -190,11 +190,11 @@ def spec_of(found: EvaluationArms, flags: dict[str, Any]) -> EvaluationSpec:
     Raises:
         UsageError: The schema or the grader is no JSON object.
     """
-    from ftpipe.records.evaluation import EvaluationSpec, Sampler, Task
+    from ftpipe.records.evaluation import EvaluationSpec, SamplingParams, Task
 
     return EvaluationSpec(
         arms=found.arms,
-        sampler=Sampler(
+        sampling=SamplingParams(
             temperature=flags["temperature"],
             max_tokens=flags["max_tokens"],
             seed=flags["seed"],
@@ -240,7 +240,8 @@ def show(context: CliContext, evaluation: Evaluation) -> None:
         evaluation=evaluation.model_dump(mode="json", exclude={"outcomes"}),
         items=len(evaluation.outcomes),
         regressions={
-            name: [outcome.item.line for outcome in evaluation.moved(name)[0]] for name in evaluation.challengers
+            name: [outcome.item.line for outcome in evaluation.changed_items(name)[0]]
+            for name in evaluation.challengers
         },
     )
     context.print_result(evaluation_lines(evaluation, context.style))
@@ -257,7 +258,7 @@ def write(
     from ftpipe.exporters.run import evaluation_runs
     from ftpipe.paths import state_dir
     from ftpipe.reports.evaluation import FORMATS
-    from ftpipe.reports.evaluation.html import PageContext, page
+    from ftpipe.reports.evaluation.html import PageContext, to_html
 
     registry = context.registry(settings)
     # a checkpoint's curve ends where the checkpoint was made
@@ -268,7 +269,7 @@ def write(
     }
     folder = state_dir() / FOLDER
     files = {"json": folder / f"{evaluation.id}.json", "html": flags["html"] or folder / f"{evaluation.id}.html"}
-    texts = {"json": evaluation.model_dump_json(), "html": page(evaluation, PageContext(found.known, curves))}
+    texts = {"json": evaluation.model_dump_json(), "html": to_html(evaluation, PageContext(found.known, curves))}
     for name, form in FORMATS.items():
         if flags[name] is not None:
             files[name], texts[name] = flags[name], form(evaluation)

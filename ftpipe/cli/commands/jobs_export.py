@@ -44,11 +44,11 @@ def export_job(context: CliContext, job: str | None, tools: tuple[str, ...], eve
     JOB may also be a model's name or alias. Sent twice it takes the place of the earlier. Nothing is asked of the
     endpoint that trained: what the registry knows is sent.
     """
-    from ftpipe.exporters.run import training
+    from ftpipe.exporters.run import training_run
 
     exporters = open_exporters(tools)
     registry = context.registry()
-    runs = [training(model, registry.metrics(model.job_id)) for model in select_models(registry, job, every=every)]
+    runs = [training_run(model, registry.metrics(model.job_id)) for model in select_models(registry, job, every=every)]
     send(context, exporters, runs, project)
 
 
@@ -90,14 +90,14 @@ def send(context: CliContext, exporters: dict[str, Exporter], runs: Sequence[Exp
     Raises:
         ProviderError: A tool did not take it; what was sent before stays there.
     """
-    from ftpipe.exporters import PROJECT
+    from ftpipe.exporters import DEFAULT_PROJECT
     from ftpipe.formatting import sanitize_line
 
     sent = []
     for name, exporter in exporters.items():
         for run in runs:
             with quiet_stdout():
-                where = exporter.send(run, project=project or PROJECT)
+                where = exporter.send(run, project=project or DEFAULT_PROJECT)
             sent.append({"tool": name, "run": run.name, "id": run.id, "where": where})
             context.print_status(f"exported {sanitize_line(run.name, 100)} to {name}: {sanitize_line(where, 300)}")
     context.add(exports=sent)

@@ -40,7 +40,7 @@ def rank_rows(context: CliContext, models: tuple[str, ...], flags: dict[str, Any
         UsageError: A flag of another kind of evaluation, more than one model, or data or a base that is not known.
     """
     from ftpipe.cli.evaluation_arms import resolve_arms
-    from ftpipe.evaluation.row_losses import rank
+    from ftpipe.evaluation.row_losses import rank_rows
 
     if foreign := sorted(given - OWN):
         raise UsageError(
@@ -59,14 +59,14 @@ def rank_rows(context: CliContext, models: tuple[str, ...], flags: dict[str, Any
         "run the same command again",
     )
     with rows_bar(context) as on_rows:
-        ranking = rank(
+        ranking = rank_rows(
             data,
             model=model,
             baseline=baseline,
             provider=provider,
-            by=flags["by"],
-            findings=findings(data, provider.profile.target, settings),
-            on_rows=on_rows,
+            rank_by=flags["by"],
+            rule_codes=findings(data, provider.profile.target, settings),
+            on_progress=on_rows,
         )
     show(context, ranking, flags)
 
@@ -137,20 +137,22 @@ def rows_bar(context: CliContext) -> Iterator[Progress]:
 def show(context: CliContext, ranking: LossRanking, flags: dict[str, Any]) -> None:
     """Put the ranking on stdout or into the document, keep it with its page, and write what else was asked for."""
     from ftpipe.paths import state_dir
-    from ftpipe.reports.row_losses import loss_lines, loss_page, loss_sheet
+    from ftpipe.reports.row_losses import loss_csv, loss_html, loss_lines
 
     folder = state_dir() / FOLDER
     files = {"json": folder / f"{ranking.id}.json", "html": flags["html"] or folder / f"{ranking.id}.html"}
-    texts = {"json": ranking.model_dump_json(), "html": loss_page(ranking, flags["top"])}
+    texts = {"json": ranking.model_dump_json(), "html": loss_html(ranking, flags["top"])}
     if flags["csv"] is not None:
-        files["csv"], texts["csv"] = flags["csv"], loss_sheet(ranking)
+        files["csv"], texts["csv"] = flags["csv"], loss_csv(ranking)
     for name, path in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(texts[name], encoding="utf-8", newline="")
-    context.add(ranking=ranking, mean_before=ranking.mean_before, mean_after=ranking.mean_after, files=files)
+    context.add(
+        ranking=ranking, mean_base_loss=ranking.mean_base_loss, mean_tuned_loss=ranking.mean_tuned_loss, files=files
+    )
     context.print_result(loss_lines(ranking, flags["top"], context.style))
     context.print_status(f"page: {files['html']}")
-    if any(row.findings for row in ranking.rows[: flags["top"]]):
+    if any(row.rule_codes for row in ranking.rows[: flags["top"]]):
         context.print_status(
             f"{context.style_err('bold', 'Next:')} ftpipe prepare {relative_path(Path(ranking.data))}, on the rules"
         )

@@ -87,7 +87,7 @@ def show(context: CliContext, registry: Registry, run: Run | None, job: Job | No
     add_run(context, registry, run, job)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 80
     metrics = registry.metrics(job.id) if job else []
-    context.print_result(status_lines(run, job, metrics, now=time.time(), width=width, paint=context.style))
+    context.print_result(status_lines(run, job, metrics, now=time.time(), width=width, style=context.style))
 
 
 def finish(context: CliContext, run: Run | None, job: Job | None) -> None:

@@ -72,7 +72,7 @@ def run_sweep(context: CliContext, settings: Settings, spec: RunSpec, report: Re
     provider = context.provider(spec.provider, settings)
     pipeline = context.pipeline(provider, context.registry(settings))
     teller = TrialReporter(context, pipeline.registry)
-    sweeper = SweepRunner(pipeline, concurrency=flags["concurrency"], on_trial=teller.trial, on_look=teller.look)
+    sweeper = SweepRunner(pipeline, concurrency=flags["concurrency"], on_trial=teller.trial, on_progress=teller.look)
     prices = PriceTable.load(settings.config.prices, target=provider.profile.target)
     planned = sweeper.plan(spec, points, report, prices=prices)
     costs = [trial.cost for _, _, trial in planned]
@@ -90,7 +90,7 @@ def run_sweep(context: CliContext, settings: Settings, spec: RunSpec, report: Re
     runs = sweeper.train(planned)
     scores = scorer(context, settings, provider, spec, flags["evaluate"])
     alias = flags["alias"] or f"{spec.suffix or spec.data.stem}@best"
-    document: Any = plain_data(sweeper.conclude(points, runs, alias=alias, scores=scores))
+    document: Any = plain_data(sweeper.rank_trials(points, runs, alias=alias, scores=scores))
     context.add(sweep=document)
     context.print_result(sweep_lines(document, context.style))
 

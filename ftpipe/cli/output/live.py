@@ -182,7 +182,7 @@ class LiveDisplay(PipelineDisplay):
         if self._live:
             self._live.stop()
             self._live = None
-        curve = loss_chart(self.metrics, width=self._width(), paint=self.context.style_err)
+        curve = loss_chart(self.metrics, width=self._width(), style=self.context.style_err)
         if curve:
             self.context.print_status(curve)
 
@@ -231,7 +231,7 @@ class LiveDisplay(PipelineDisplay):
         left = self.job.estimated_finish - time.time() if self.job and self.job.estimated_finish else 0
         finish = f" · about {duration(left)} left" if left > 0 else ""
         lines = [f"  {share}step {step_text(last)}{finish}", f"  {loss_text(self.metrics)}"]
-        return [*lines, *loss_chart(self.metrics, width=width, paint=self.context.style_err)]
+        return [*lines, *loss_chart(self.metrics, width=width, style=self.context.style_err)]
 
 
 def bar(share: float, width: int) -> str:

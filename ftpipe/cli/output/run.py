@@ -49,7 +49,7 @@ def add_run(context: CliContext, registry: Registry, run: Run | None, job: Job |
 def print_result(context: CliContext, provider: Provider, run: Run, *, begun: float) -> None:
     """Say what came out: the model and how to use it, or how to come back to the job."""
     if run.model is not None:
-        context.print_result(model_lines(run.model, use=usage_lines(run.model, provider), paint=context.style))
+        context.print_result(model_lines(run.model, usage_lines=usage_lines(run.model, provider), style=context.style))
         context.print_status(f"done in {time.monotonic() - begun:.0f} s")
         context.print_status(f"{context.style_err('bold', 'Next:')} ftpipe chat {quote(run.model.id)}")
     elif run.job is not None:

@@ -49,13 +49,13 @@ METRICS: dict[str, Metric] = {
     )
 }
 
-OF_TASK: dict[Task, tuple[str, ...]] = {
+TASK_METRICS: dict[Task, tuple[str, ...]] = {
     Task.LABEL: ("exact", "normalised"),
     Task.JSON: ("json_match", "json_valid", "json_fields", "exact"),
     Task.TOOLS: ("tool_match", "tool_name", "tool_choice"),
     Task.TEXT: ("exact", "normalised", "rouge_l", "edit"),
 }
-"""The first of a task is what its verdict is about, text aside (see ``choose``)."""
+"""The first of a task is what its verdict is about, text aside (see ``select_metrics``)."""
 
 MACRO_F1 = "macro_f1"
 """Taken over all items of a label task, not item by item."""
@@ -63,15 +63,15 @@ MACRO_F1 = "macro_f1"
 GRADER = "grader"
 """The score of a grader in OpenAI's JSON."""
 
-SHORT_ANSWER = 8
+MAX_SHORT_ANSWER_WORDS = 8
 """Words up to which a free text can sensibly be asked to match as a whole."""
 
 
-def choose(
+def select_metrics(
     task: Task,
     items: Sequence[Item],
     *,
-    asked: Sequence[str] = (),
+    requested: Sequence[str] = (),
     schema: dict[str, Any] | None = None,
     grader: dict[str, Any] | None = None,
 ) -> tuple[list[Metric], str]:
@@ -80,28 +80,28 @@ def choose(
     Args:
         task: What the answers are.
         items: The questions; long free texts are compared by likeness, short ones as a whole.
-        asked: Names given by the user: these and no others, the first being the verdict's.
+        requested: Names given by the user: these and no others, the first being the verdict's.
         schema: JSON schema that answers are checked against as well.
         grader: Grader in OpenAI's JSON; it decides unless others are asked.
 
     Raises:
         UsageError: A name is not known.
     """
-    names = list(asked) or list(OF_TASK[task])
+    names = list(requested) or list(TASK_METRICS[task])
     primary = names[0]
-    if not asked and task is Task.TEXT:
+    if not requested and task is Task.TEXT:
         longest = sorted(len(item.expected.split()) for item in items)[len(items) // 2] if items else 0
-        primary = "normalised" if longest <= SHORT_ANSWER else "rouge_l"
+        primary = "normalised" if longest <= MAX_SHORT_ANSWER_WORDS else "rouge_l"
         names += ["chrf"] if similarity.has_chrf() else []
-    elif not asked and task is Task.LABEL:
+    elif not requested and task is Task.LABEL:
         primary = "normalised"
-    if not asked and schema is not None:
+    if not requested and schema is not None:
         names.append("schema_valid")
     single = [name for name in names if name not in (MACRO_F1, GRADER)] or ["normalised"]
     metrics = [_metric(name, schema) for name in single]
     if grader is not None:
         metrics.insert(0, Metric(GRADER, "score", grader_metric(grader)))
-        primary = primary if asked else GRADER
+        primary = primary if requested else GRADER
     elif GRADER in names:
         raise UsageError("the metric grader needs a grader", "give one in OpenAI's JSON with --grader FILE")
     return metrics, primary

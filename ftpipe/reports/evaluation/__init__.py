@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from ftpipe.records.evaluation import Evaluation
 from ftpipe.reports.evaluation.csv import to_csv
-from ftpipe.reports.evaluation.junit import junit
-from ftpipe.reports.evaluation.markdown import markdown
-from ftpipe.reports.evaluation.promptfoo import promptfoo
+from ftpipe.reports.evaluation.junit import to_junit
+from ftpipe.reports.evaluation.markdown import to_markdown
+from ftpipe.reports.evaluation.promptfoo import to_promptfoo
 
 FORMATS: dict[str, Callable[[Evaluation], str]] = {
-    "junit": junit,
-    "markdown": markdown,
-    "promptfoo": promptfoo,
+    "junit": to_junit,
+    "markdown": to_markdown,
+    "promptfoo": to_promptfoo,
     "csv": to_csv,
 }
 """Name → an evaluation as text in that format; the HTML page takes more and is in ``page``."""

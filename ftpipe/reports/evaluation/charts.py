@@ -50,7 +50,7 @@ def score_bar(low: float, value: float, high: float) -> Bar:
     return Bar(low * 100, value * 100, high * 100)
 
 
-def difference_reach(evaluation: Evaluation) -> float:
+def difference_scale(evaluation: Evaluation) -> float:
     """The largest end of any interval, so that all differences share one scale around zero."""
     ends = [
         abs(end) for one in evaluation.comparisons for end in (one.low, one.high, one.difference) if end is not None

@@ -25,10 +25,10 @@ from ftpipe.records.evaluation import Answer, Evaluation, Outcome
 from ftpipe.reports.evaluation import charts, wording
 from ftpipe.reports.json_output import plain_data
 
-MOST_SAMPLES = 1000
+MAX_SAMPLES = 1000
 """Items on the page; those that got worse or better come first, the others as far as there is room."""
 
-LONGEST_TEXT = 4000
+MAX_TEXT_CHARACTERS = 4000
 """Characters of one text."""
 
 FILTERS = (("all", "All"), ("worse", "Regressed"), ("better", "Improved"), ("different", "Different"))
@@ -44,28 +44,28 @@ class PageContext:
     """Arm name → the training metrics of its job."""
 
 
-def page(evaluation: Evaluation, background: PageContext | None = None) -> str:
+def to_html(evaluation: Evaluation, context: PageContext | None = None) -> str:
     """The evaluation as HTML.
 
     Args:
         evaluation: What was found.
-        background: Lineage and training curves of the arms' models.
+        context: Lineage and training curves of the arms' models.
     """
-    background = background or PageContext()
+    context = context or PageContext()
     style = _style(len(evaluation.challengers))
     html = (
         _environment()
         .get_template("page.html.j2")
         .render(
             evaluation=evaluation,
-            background=background,
+            context=context,
             style=Markup(style),  # noqa: S704  # our own file and integers, no data
             style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-            ordered=wording.challengers(evaluation),
-            metrics=wording.metric_names(evaluation),
-            comparisons=wording.comparisons(evaluation),
-            reach=charts.difference_reach(evaluation),
-            charts={name: charts.loss_chart(metrics) for name, metrics in background.curves.items()},
+            ordered=wording.ordered_challengers(evaluation),
+            metrics=wording.ordered_metrics(evaluation),
+            comparisons=wording.ordered_comparisons(evaluation),
+            reach=charts.difference_scale(evaluation),
+            charts={name: charts.loss_chart(metrics) for name, metrics in context.curves.items()},
             samples=_samples(evaluation),
             filters=FILTERS,
             raw=_raw(evaluation),
@@ -122,8 +122,8 @@ def _seconds(value: float | None) -> str:
 
 def _shown_block(text: str) -> str:
     """A text of several lines, cut to its longest."""
-    rest = len(text) - LONGEST_TEXT
-    return sanitize_block(text[:LONGEST_TEXT]) + (f" … ({rest:,} more characters)" if rest > 0 else "")
+    rest = len(text) - MAX_TEXT_CHARACTERS
+    return sanitize_block(text[:MAX_TEXT_CHARACTERS]) + (f" … ({rest:,} more characters)" if rest > 0 else "")
 
 
 def _shown_answer(answer: Answer) -> str:
@@ -149,10 +149,10 @@ def _samples(evaluation: Evaluation) -> list[Sample]:
     """The items, those that moved first within the limit, in order of line."""
     moved: dict[str, dict[str, str]] = {}
     for name in evaluation.challengers:
-        for kind, outcomes in zip(("worse", "better"), evaluation.moved(name), strict=True):
+        for kind, outcomes in zip(("worse", "better"), evaluation.changed_items(name), strict=True):
             for outcome in outcomes:
                 moved.setdefault(outcome.item.id, {})[name] = kind
-    ranked = sorted(evaluation.outcomes, key=lambda outcome: _rank(moved.get(outcome.item.id, {})))[:MOST_SAMPLES]
+    ranked = sorted(evaluation.outcomes, key=lambda outcome: _rank(moved.get(outcome.item.id, {})))[:MAX_SAMPLES]
     return [
         _sample(evaluation, one, moved.get(one.item.id, {})) for one in sorted(ranked, key=lambda one: one.item.line)
     ]

@@ -8,11 +8,11 @@ from ftpipe.formatting import sanitize_block, xml_text
 from ftpipe.records.evaluation import Evaluation, Outcome
 from ftpipe.reports.evaluation.wording import verdict_reason, verdict_title
 
-LONGEST = 2000
+MAX_ANSWER_CHARACTERS = 2000
 """Characters of an answer that are quoted."""
 
 
-def junit(evaluation: Evaluation) -> str:
+def to_junit(evaluation: Evaluation) -> str:
     """The evaluation for a continuous-integration server.
 
     Gates fail as gates do; without gates a verdict of ``loss`` fails. Items that got worse are listed as skipped, with
@@ -24,12 +24,12 @@ def junit(evaluation: Evaluation) -> str:
         if not gate.passed:
             _note(case, "failure", gate.explanation, gate.explanation)
     for name in evaluation.challengers:
-        headline = evaluation.headline(name)
+        headline = evaluation.primary_comparison(name)
         case = _case(suite, "verdict", f"{name} against {evaluation.baseline}")
         Xml.SubElement(case, "system-out").text = _text(verdict_reason(headline))
         if headline.verdict == "loss" and not evaluation.gates and name in evaluation.candidates:
             _note(case, "failure", verdict_title(headline), verdict_reason(headline))
-        for outcome in evaluation.moved(name)[0]:
+        for outcome in evaluation.changed_items(name)[0]:
             case = _case(suite, f"regressions.{name}", f"line {outcome.item.line}")
             _note(case, "skipped", "got worse", _quote(evaluation, outcome, name))
     kinds = {kind: len(suite.findall(f"./testcase/{kind}")) for kind in ("failure", "skipped")}
@@ -51,14 +51,14 @@ def _note(case: Xml.Element, kind: str, message: str, text: str) -> None:
 
 
 def _quote(evaluation: Evaluation, outcome: Outcome, challenger: str) -> str:
-    lines = [f"wanted: {outcome.item.expected[:LONGEST]}"]
+    lines = [f"wanted: {outcome.item.expected[:MAX_ANSWER_CHARACTERS]}"]
     for arm in (evaluation.baseline, challenger):
-        lines.append(f"{arm}: {outcome.answers[arm][0].text[:LONGEST]}")
+        lines.append(f"{arm}: {outcome.answers[arm][0].text[:MAX_ANSWER_CHARACTERS]}")
     return "\n".join(lines)
 
 
 def _text(text: str) -> str:
-    return xml_text(text, LONGEST)
+    return xml_text(text, MAX_ANSWER_CHARACTERS)
 
 
 def _block(text: str) -> str:

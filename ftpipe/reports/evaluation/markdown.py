@@ -8,19 +8,19 @@ from collections.abc import Iterator, Sequence
 from ftpipe.formatting import count, format_money, sanitize_line
 from ftpipe.records.evaluation import Evaluation, Outcome
 from ftpipe.reports.evaluation.wording import (
-    MARKS,
-    challengers,
-    comparisons,
+    VERDICT_SYMBOLS,
+    format_difference,
     format_interval,
+    format_p,
     judge_sentence,
-    label,
     latency_conditions,
-    metric_names,
+    metric_label,
     more_items,
-    probability,
+    ordered_challengers,
+    ordered_comparisons,
+    ordered_metrics,
+    price_sources,
     score_cell,
-    signed,
-    sources,
     verdict_reason,
     verdict_title,
 )
@@ -28,33 +28,33 @@ from ftpipe.reports.evaluation.wording import (
 _ACTIVE = re.compile(r"([\\`*_{}\[\]()#+!|~$^=-])")
 _BARE_LINK = re.compile(r"(?i)\b(www)\.")
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", ":": "&#58;"})
-LISTED = 20
+MAX_REGRESSIONS = 20
 """Items that got worse, at most."""
-LONGEST = 160
+MAX_TEXT_CHARACTERS = 160
 """Characters of a quoted text."""
 
 
-def markdown(evaluation: Evaluation) -> str:
+def to_markdown(evaluation: Evaluation) -> str:
     """The evaluation with its verdicts, scores, costs and the items that got worse."""
     return "\n".join(_lines(evaluation)) + "\n"
 
 
-def escape_markdown(text: object, limit: int = LONGEST) -> str:
+def escape_markdown(text: object, limit: int = MAX_TEXT_CHARACTERS) -> str:
     """Foreign text that is only text: no markup, no link, no mention, one line."""
     shown = _ACTIVE.sub(r"\\\1", sanitize_line(text, limit)).translate(_ENTITIES)
     return _BARE_LINK.sub(r"\1&#46;", shown)
 
 
 def _lines(evaluation: Evaluation) -> Iterator[str]:
-    for name in challengers(evaluation):
-        headline = evaluation.headline(name)
-        yield f"## {MARKS[headline.verdict]} {escape_markdown(verdict_title(headline))}"
+    for name in ordered_challengers(evaluation):
+        headline = evaluation.primary_comparison(name)
+        yield f"## {VERDICT_SYMBOLS[headline.verdict]} {escape_markdown(verdict_title(headline))}"
         yield ""
         yield escape_markdown(f"{verdict_reason(headline)} {more_items(headline)}", 600)
         yield ""
-        for one in evaluation.controlled(name):
+        for one in evaluation.control_comparisons(name):
             yield from (escape_markdown(f"{verdict_title(one)}: {verdict_reason(one)}", 600), "")
-    for judged in evaluation.judged:
+    for judged in evaluation.judgments:
         yield from (escape_markdown(judge_sentence(judged), 600), "")
     if evaluation.gates:
         yield from _table(
@@ -71,20 +71,20 @@ def _lines(evaluation: Evaluation) -> Iterator[str]:
     yield from _scores(evaluation)
     yield from _comparisons(evaluation)
     yield from _costs(evaluation)
-    for name in challengers(evaluation):
+    for name in ordered_challengers(evaluation):
         yield from _worse(evaluation, name)
     yield f"Items: `{escape_markdown(evaluation.data)}` `{evaluation.data_sha256[:12]}`; evaluation `{evaluation.id}`."
-    for line in sources(tuple(evaluation.arms)):
+    for line in price_sources(tuple(evaluation.arms)):
         yield f"- {escape_markdown(line, 400)}"
 
 
 def _scores(evaluation: Evaluation) -> Iterator[str]:
-    names = metric_names(evaluation)
+    names = ordered_metrics(evaluation)
     rows = [
         [escape_markdown(result.arm.name), *(score_cell(result.score(name)) for name in names)]
         for result in evaluation.arms
     ]
-    yield from _table(["arm", *(label(name) for name in names)], rows)
+    yield from _table(["arm", *(metric_label(name) for name in names)], rows)
 
 
 def _comparisons(evaluation: Evaluation) -> Iterator[str]:
@@ -92,13 +92,13 @@ def _comparisons(evaluation: Evaluation) -> Iterator[str]:
         [
             escape_markdown(one.challenger),
             escape_markdown(one.baseline),
-            label(one.metric),
-            signed(one.difference),
+            metric_label(one.metric),
+            format_difference(one.difference),
             format_interval(one.low, one.high, is_signed=True),
-            probability(one.p_adjusted).replace("<", "&lt;"),
-            f"{MARKS[one.verdict]} {one.verdict}",
+            format_p(one.p_adjusted).replace("<", "&lt;"),
+            f"{VERDICT_SYMBOLS[one.verdict]} {one.verdict}",
         ]
-        for one in comparisons(evaluation)
+        for one in ordered_comparisons(evaluation)
     ]
     yield from _table(["arm", "against", "metric", "difference", "interval", "p (Holm)", ""], rows)
 
@@ -124,14 +124,14 @@ def _costs(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _worse(evaluation: Evaluation, challenger: str) -> Iterator[str]:
-    worse, better = evaluation.moved(challenger)
+    worse, better = evaluation.changed_items(challenger)
     yield f"**{escape_markdown(challenger)}**: {len(better)} items got better, {len(worse)} got worse."
     yield ""
     if worse:
-        rows = [_row(evaluation, outcome, challenger) for outcome in worse[:LISTED]]
+        rows = [_row(evaluation, outcome, challenger) for outcome in worse[:MAX_REGRESSIONS]]
         yield from _table(["line", "wanted", escape_markdown(evaluation.baseline), escape_markdown(challenger)], rows)
-    if len(worse) > LISTED:
-        yield from (f"… and {len(worse) - LISTED} more.", "")
+    if len(worse) > MAX_REGRESSIONS:
+        yield from (f"… and {len(worse) - MAX_REGRESSIONS} more.", "")
 
 
 def _row(evaluation: Evaluation, outcome: Outcome, challenger: str) -> list[str]:

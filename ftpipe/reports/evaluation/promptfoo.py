@@ -23,7 +23,7 @@ _CHECKS = {
 }
 
 
-def promptfoo(evaluation: Evaluation) -> str:
+def to_promptfoo(evaluation: Evaluation) -> str:
     """The items as tests, the arms as providers, each with the messages that it was asked.
 
     Messages and wanted answers travel as JSON text in variables, so that neither a template in the data nor a
@@ -43,10 +43,10 @@ def promptfoo(evaluation: Evaluation) -> str:
 
 
 def _provider(arm: Arm, number: int, evaluation: Evaluation) -> dict[str, Any]:
-    sampler = evaluation.sampler
-    settings: dict[str, Any] = {"temperature": sampler.temperature, "max_tokens": sampler.max_tokens}
-    if sampler.seed is not None:
-        settings["seed"] = sampler.seed
+    sampling = evaluation.sampling
+    settings: dict[str, Any] = {"temperature": sampling.temperature, "max_tokens": sampling.max_tokens}
+    if sampling.seed is not None:
+        settings["seed"] = sampling.seed
     tools = next((outcome.item.tools for outcome in evaluation.outcomes if outcome.item.tools), ())
     if tools:
         settings["tools"] = _still_inside([*tools])

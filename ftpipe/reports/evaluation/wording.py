@@ -5,10 +5,10 @@ from __future__ import annotations
 from ftpipe.formatting import count, plural, sanitize_line
 from ftpipe.records.evaluation import ArmResult, Comparison, Evaluation, JudgeResult, Score, TokenPrice
 
-MARKS = {"win": "▲", "loss": "▼", "not enough evidence": "="}
+VERDICT_SYMBOLS = {"win": "▲", "loss": "▼", "inconclusive": "="}
 """A sign beside each verdict, so that no colour is needed to read it."""
 
-LABELS = {
+METRIC_LABELS = {
     "exact": "exact match",
     "normalised": "normalised match",
     "macro_f1": "macro-F1",
@@ -26,9 +26,9 @@ LABELS = {
 }
 
 
-def label(metric: str) -> str:
+def metric_label(metric: str) -> str:
     """A metric's name for people."""
-    return LABELS.get(metric, metric)
+    return METRIC_LABELS.get(metric, metric)
 
 
 def latency_conditions(evaluation: Evaluation) -> str:
@@ -48,7 +48,7 @@ def format_score(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def signed(value: float | None) -> str:
+def format_difference(value: float | None) -> str:
     """A difference with its sign: ``+0.120``, ``−0.034``; a dash where there is none."""
     return "–" if value is None else f"{value:+.3f}".replace("-", "−")
 
@@ -57,11 +57,11 @@ def format_interval(low: float | None, high: float | None, *, is_signed: bool = 
     """An interval: ``0.786 to 0.957``, ``+0.010 to +0.230``."""
     if low is None or high is None:
         return "no interval"
-    word = signed if is_signed else format_score
+    word = format_difference if is_signed else format_score
     return f"{word(low)} to {word(high)}"
 
 
-def probability(p: float) -> str:
+def format_p(p: float) -> str:
     """A p value: ``0.0386``, ``< 0.0001``."""
     return "< 0.0001" if p < 0.0001 else f"{p:.4f}".rstrip("0").rstrip(".") if p < 1 else "1"
 
@@ -81,8 +81,8 @@ def verdict_reason(comparison: Comparison) -> str:
     interval = format_interval(comparison.low, comparison.high, is_signed=True)
     interval = interval if comparison.low is None else f"{comparison.confidence * 100:g}% interval {interval}"
     sentence = (
-        f"{signed(comparison.difference)} on {label(comparison.metric)}, {interval}, "
-        f"{comparison.method} p = {probability(comparison.p_adjusted)}, {plural(comparison.items, 'item')}."
+        f"{format_difference(comparison.difference)} on {metric_label(comparison.metric)}, {interval}, "
+        f"{comparison.method} p = {format_p(comparison.p_adjusted)}, {plural(comparison.items, 'item')}."
     )
     return sentence.replace("p = <", "p <")
 
@@ -103,7 +103,7 @@ def judge_sentence(judged: JudgeResult) -> str:
     return (
         f"{sanitize_line(judged.model, 80)} preferred {sanitize_line(judged.challenger, 80)} {judged.wins} times and "
         f"{sanitize_line(judged.baseline, 80)} {judged.losses} times, {judged.ties} ties; it changed its mind "
-        f"with the order in {judged.flip_rate:.0%} of the pairs; p = {probability(judged.p)}: {judged.verdict}."
+        f"with the order in {judged.flip_rate:.0%} of the pairs; p = {format_p(judged.p)}: {judged.verdict}."
     )
 
 
@@ -112,23 +112,23 @@ def score_cell(score: Score) -> str:
     return f"{format_score(score.value)} ({format_interval(score.low, score.high)})"
 
 
-def metric_names(evaluation: Evaluation) -> list[str]:
+def ordered_metrics(evaluation: Evaluation) -> list[str]:
     """The metrics in order, the verdict's first."""
     names = [score.metric for score in evaluation.arms[0].scores]
     return sorted(names, key=lambda name: name != evaluation.primary)
 
 
-def challengers(evaluation: Evaluation) -> list[str]:
+def ordered_challengers(evaluation: Evaluation) -> list[str]:
     """The challengers, candidates before controls."""
     return sorted(evaluation.challengers, key=lambda name: name not in evaluation.candidates)
 
 
-def comparisons(evaluation: Evaluation) -> list[Comparison]:
+def ordered_comparisons(evaluation: Evaluation) -> list[Comparison]:
     """All comparisons, those on the verdict's metric first."""
     return sorted(evaluation.comparisons, key=lambda one: one.metric != evaluation.primary)
 
 
-def sources(results: tuple[ArmResult, ...]) -> list[str]:
+def price_sources(results: tuple[ArmResult, ...]) -> list[str]:
     """Every price row that a cost was reckoned from, once, with day and source."""
     prices = [result.arm.price for result in results if result.arm.price is not None]
     return list(dict.fromkeys(_source(price) for price in prices))

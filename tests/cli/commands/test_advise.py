@@ -20,8 +20,8 @@ WORKED = (
 def test_the_worked_case_costs_one_dollar_fifty_an_epoch(world: CliEnvironment) -> None:
     """1,000 examples of 500 tokens on gpt-4o-mini, with the price row, its day and its source."""
     advice = world.run(*WORKED, "--json").document["advice"]
-    assert (advice["epoch"]["amount"], advice["epoch"]["currency"]) == (1.5, "USD")
-    [row] = [row for row in advice["epoch"]["rows"]]
+    assert (advice["epoch_cost"]["amount"], advice["epoch_cost"]["currency"]) == (1.5, "USD")
+    [row] = [row for row in advice["epoch_cost"]["rows"]]
     assert (row["training"], bool(row["as_of"]), bool(row["source"])) == (3.0, True, True)
 
 
@@ -44,7 +44,7 @@ def test_the_document_has_its_schema_and_nothing_else_on_stdout(world: CliEnviro
     document = world.run(*WORKED, "--json").document
     assert (document["schema"], document["ok"]) == ("ftpipe.advise/1", True)
     assert document["situation"]["clean_examples"] == 1000
-    assert document["advice"]["cases"][0]["name"] == "hosted"
+    assert document["advice"]["break_even"][0]["name"] == "hosted"
 
 
 def test_a_dataset_is_read_for_examples_and_tokens(world: CliEnvironment) -> None:
@@ -59,10 +59,10 @@ def test_answers_come_from_a_file_and_flags_win(world: CliEnvironment) -> None:
     """The file's keys are the flags' names."""
     Path("case.toml").write_text("examples = 20\nlacks_knowledge = false\nends = 2027-01-14\nprivacy = true\n")
     few = world.run("advise", "--file", "case.toml", "--json").document
-    assert few["advice"]["road"] == "prompting"
-    assert few["situation"]["ends"] == "2027-01-14"
+    assert few["advice"]["recommendation"] == "prompting"
+    assert few["situation"]["shutdown_date"] == "2027-01-14"
     many = world.run("advise", "--file", "case.toml", "--examples", "800", "--json").document
-    assert many["advice"]["road"] == "fine-tune, local LoRA"
+    assert many["advice"]["recommendation"] == "fine-tune, local LoRA"
 
 
 @pytest.mark.parametrize(
@@ -84,8 +84,8 @@ def test_prices_given_by_hand_are_used_and_named(world: CliEnvironment) -> None:
         "--json",
     )  # fmt: skip
     advice = ran.document["advice"]
-    assert advice["cases"][0]["result"]["calls"] == 37_500
-    assert {row["source"] for row in advice["rows"]} == {"given on the command line", "your own machine"}
+    assert advice["break_even"][0]["result"]["calls"] == 37_500
+    assert {row["source"] for row in advice["prices"]} == {"given on the command line", "your own machine"}
     assert world.run("advise", "--base", "x", "--base-price", "1").code == 2
     assert world.run("advise", "--ends", "soon").code == 2
 

@@ -13,7 +13,7 @@ import pytest
 from ftpipe.cli import root
 from ftpipe.cli.context import CliContext
 from ftpipe.cli.main import execute
-from ftpipe.doctor.offline_checks import disk, packages, python_version
+from ftpipe.doctor.offline_checks import check_disk, check_packages, check_python
 from ftpipe.errors import TrainingNotAvailableError
 from ftpipe.providers.jobs import PROBE_FILE
 from tests.cli.cli_runner import CommandResult
@@ -66,8 +66,8 @@ def test_a_provider_in_order_is_told_line_by_line(
     assert ran.code == 0, ran.err
     found = checks(ran)
     assert set(found) == {"test clock", "test key", "test jobs", "test training", "test base"}
-    assert {check["state"] for check in found.values()} == {"ok"}
-    assert "allowed" in found["test training"]["text"]
+    assert {check["status"] for check in found.values()} == {"ok"}
+    assert "allowed" in found["test training"]["message"]
     assert len(endpoint.jobs) == 1
     assert endpoint.bodies == [{"model": "gpt-4.1-mini-2025-04-14", "training_file": PROBE_FILE}]
 
@@ -121,8 +121,8 @@ def test_what_cannot_be_known_is_said_so(
     if act:
         endpoint.always(CREATE, act)
     found = checks(doctor("--json", **profile))["test training"]
-    assert (found["state"], "not known" in found["text"]) == ("warn", True)
-    assert word in found["text"]
+    assert (found["status"], "not known" in found["message"]) == ("warn", True)
+    assert word in found["message"]
     assert endpoint.calls["POST /fine_tuning/jobs/{id}/cancel"] == (word == "cancelled at once")
     assert endpoint.calls[CREATE] == bool(profile.get("probe_training"))
 
@@ -133,7 +133,7 @@ def test_an_address_of_ones_own_is_not_asked_for_a_job(
     """What stands behind another base URL may not look at the file first."""
     monkeypatch.setenv("X_BASE_URL", endpoint.base_url)
     ran = doctor("--json", probe_training=True, base_url="https://api.example.com/v1", base_url_env="X_BASE_URL")
-    assert checks(ran)["test training"]["state"] == "warn"
+    assert checks(ran)["test training"]["status"] == "warn"
     assert endpoint.calls[CREATE] == 0
 
 
@@ -144,7 +144,7 @@ def test_a_last_day_that_is_over_is_known_without_asking(
     day = date(2020, 1, 2).isoformat()
     ran = doctor("--json", probe_training=True, last_day_to_create=day, models_shutdown_date=day)
     assert ran.code == 1
-    assert [checks(ran)[f"test {what}"]["state"] for what in ("training", "base")] == ["bad", "bad"]
+    assert [checks(ran)[f"test {what}"]["status"] for what in ("training", "base")] == ["bad", "bad"]
     assert endpoint.calls[CREATE] == 0
 
 
@@ -157,7 +157,7 @@ def test_a_base_near_its_end_is_a_warning(doctor: Callable[..., CommandResult], 
     ran = doctor("--json", models_shutdown_date="2099-01-01")
     assert ran.code == 0
     found = checks(ran)["test base"]
-    assert (found["state"], soon in found["text"], "the endpoint says" in found["text"]) == ("warn", True, True)
+    assert (found["status"], soon in found["message"], "the endpoint says" in found["message"]) == ("warn", True, True)
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -172,11 +172,11 @@ def test_the_scope_of_a_key_is_told(
         endpoint.always(route, refusal(status, None, "missing scopes"))
     ran = doctor("--json")
     key = checks(ran)["test key"]
-    assert key["state"] == ("warn" if closed == {MODELS} else "bad")
+    assert key["status"] == ("warn" if closed == {MODELS} else "bad")
     assert ran.code == (0 if closed == {MODELS} else 1)
     assert key["hint"]
     if len(closed) == 1:
-        assert f"{next(iter(closed)).rsplit('/', 1)[-1]}: " in key["text"]
+        assert f"{next(iter(closed)).rsplit('/', 1)[-1]}: " in key["message"]
     assert KEY not in ran.out + ran.err
 
 
@@ -187,8 +187,8 @@ def test_the_clock_is_compared_with_the_endpoints(
     """By the Date header of any answer."""
     endpoint.skew = skew
     found = checks(doctor("--json"))["test clock"]
-    assert found["state"] == state
-    assert ("+720" in found["text"] or "-720" in found["text"] or "719" in found["text"]) == (state == "warn")
+    assert found["status"] == state
+    assert ("+720" in found["message"] or "-720" in found["message"] or "719" in found["message"]) == (state == "warn")
 
 
 def test_a_provider_that_is_not_there_is_one_line_and_not_waited_for(doctor: Callable[..., CommandResult]) -> None:
@@ -231,6 +231,6 @@ def test_every_line_is_marked_and_every_fault_has_a_next_step(
 
 def test_what_is_missing_or_full_is_named(tmp_path: Path) -> None:
     """Versions, and the room at a place that does not exist yet."""
-    assert python_version().state == "ok"
-    assert {finding.name for finding in packages()} == {"packages", "local"}
-    assert "free" in disk("disk", tmp_path / "later" / "still").text
+    assert check_python().status == "ok"
+    assert {finding.name for finding in check_packages()} == {"packages", "local"}
+    assert "free" in check_disk("disk", tmp_path / "later" / "still").message

@@ -30,7 +30,7 @@ def test_the_document_holds_the_verdict_and_the_files(world: CliEnvironment) -> 
     document = ran.document
     assert (document["schema"], document["ok"], document["items"]) == ("ftpipe.evaluate/1", True, 12)
     evaluation = document["evaluation"]
-    assert evaluation["comparisons"][0]["verdict"] == "not enough evidence"
+    assert evaluation["comparisons"][0]["verdict"] == "inconclusive"
     assert evaluation["arms"][1]["usage"]["cost_per_request"] > evaluation["arms"][0]["usage"]["cost_per_request"] > 0
     assert Xml.parse(document["files"]["junit"]).getroot().tag == "testsuites"
     assert len(json.loads(Path(document["files"]["promptfoo"]).read_text())["tests"]) == 12

@@ -50,17 +50,17 @@ def test_the_rows_of_the_models_own_data_are_ranked(losses: CliEnvironment) -> N
     ran = rank(losses, "--json", "--csv", "rows.csv", "--top", "5")
     ranking = ran.document["ranking"]
     assert [row["line"] for row in ranking["rows"][:2]] == [13, 1]
-    assert (ranking["rows"][0]["asked"], ranking["by"]) == ("What is 2 plus 14?", "after")
-    assert "FT803" in ranking["rows"][0]["findings"]
-    assert ran.document["mean_after"] < ran.document["mean_before"]
+    assert (ranking["rows"][0]["prompt"], ranking["rank_by"]) == ("What is 2 plus 14?", "tuned")
+    assert "FT803" in ranking["rows"][0]["rule_codes"]
+    assert ran.document["mean_tuned_loss"] < ran.document["mean_base_loss"]
     with Path("rows.csv").open(newline="") as file:
         assert [row["line"] for row in csv.DictReader(file)][:2] == ["13", "1"]
     page = Path(ran.document["files"]["html"]).read_text(encoding="utf-8")
     assert page.count('class="marked"') == 5
     assert page.count("<circle") == 13
     assert "What is 2 plus 14?" in page
-    text = rank(losses, "--by", "before", "--top", "2").out
-    assert "… and 11 rows below, ranked by before" in text
+    text = rank(losses, "--by", "base", "--top", "2").out
+    assert "… and 11 rows below, ranked by base" in text
     assert text.splitlines()[5].split()[0] == "13"
 
 
@@ -80,7 +80,7 @@ def test_what_does_not_go_together_is_refused(losses: CliEnvironment) -> None:
     data = str(chat_file("rows.jsonl"))
     assert "--gate does not go with that" in rank(losses, "--gate", "exact>=0").err
     assert losses.run("evaluate", "a", "b", "--losses", "--data", data, "--against", "c").code == 2
-    assert "add --losses" in losses.run("evaluate", "a", "--by", "rise", "--data", data).err
+    assert "add --losses" in losses.run("evaluate", "a", "--by", "delta", "--data", data).err
     hosted = losses.run("evaluate", "a", "--against", "b", "--losses", "--data", data, "--provider", "openai")
     assert (hosted.code, "OpenAI tells no losses" in hosted.err) == (2, True)
     assert losses.server.calls["/ftpipe/losses"] == 0

@@ -32,9 +32,9 @@ def test_a_sweep_ends_with_the_best_model_under_the_alias(world: CliEnvironment)
     assert ran.code == 0, ran.err
     sweep = ran.document["sweep"]
     assert (len(sweep["trials"]), sweep["compared_by"], sweep["alias"]) == (4, "held-out score", "desk@best")
-    assert world.run("models", "show", "desk@best", "--json").document["model"]["id"] == sweep["best"]
+    assert world.run("models", "show", "desk@best", "--json").document["model"]["id"] == sweep["best_model"]
     again = world.run(*asked[:-1])
-    assert f"best by held-out score: desk@best → {sweep['best']}" in again.out
+    assert f"best by held-out score: desk@best → {sweep['best_model']}" in again.out
     assert "validation loss" not in again.out
     assert world.paid_jobs == 4
 
