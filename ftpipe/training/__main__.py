@@ -1,6 +1,6 @@
-"""Entry of the trainer's process: ``python -m ftpipe.training JOBDIR``, or ``--worker`` to help another one.
+"""Entry point of a trainer process, ``python -m ftpipe.training JOBDIR``, and with ``--worker`` of its workers.
 
-SIGUSR1 pauses at the next step; SIGTERM ends the process where it stands, which no file minds.
+SIGUSR1 pauses the job at the next step. SIGTERM terminates immediately; all files are written atomically.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from types import FrameType
 
 
 class PauseFlag:
-    """Remembers that SIGUSR1 came."""
+    """Set by SIGUSR1."""
 
     def __init__(self) -> None:
-        self.raised = False
+        self.is_set = False
 
     def __call__(self) -> bool:
-        """Whether it came."""
-        return self.raised
+        """Whether the signal was received."""
+        return self.is_set
 
-    def catch(self, _number: int, _frame: FrameType | None) -> None:
-        """The signal's handler."""
-        self.raised = True
+    def handle_signal(self, _number: int, _frame: FrameType | None) -> None:
+        """Handle the signal."""
+        self.is_set = True
 
 
 def main(arguments: list[str]) -> int:
-    """Run the job folder that is named; 0 where the job has a result or is paused, 2 on a wrong call."""
+    """Run the job in the given directory; 0 if it has a result or is paused, 2 on wrong arguments."""
     flag = PauseFlag()
-    signal.signal(signal.SIGUSR1, flag.catch)  # before the slow imports: the signal may come early
+    signal.signal(signal.SIGUSR1, flag.handle_signal)  # before the slow imports: the signal may come early
     if len(arguments) == 4 and arguments[0] == "--worker":
         from ftpipe.training.launcher import run_local_worker
 
-        run_local_worker(arguments[1], rank=int(arguments[2]), size=int(arguments[3]))
+        run_local_worker(arguments[1], rank=int(arguments[2]), world_size=int(arguments[3]))
         return 0
     if len(arguments) != 1:
-        sys.stderr.write("usage: python -m ftpipe.training JOBDIR | --worker STORE RANK SIZE\n")
+        sys.stderr.write("usage: python -m ftpipe.training JOBDIR | --worker STORE RANK WORLD_SIZE\n")
         return 2
     from ftpipe.modeling.device import use_passive_omp_wait
     from ftpipe.training.job_directory import JobDirectory

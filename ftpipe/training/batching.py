@@ -14,7 +14,7 @@ from ftpipe.modeling.chat_tokenizer import ChatTemplateError, ChatTokenizer, Exa
 
 BUCKET_BATCHES = 8
 """Batches that are sorted by length together: enough for little padding, few enough for a random order."""
-LEAST_SHARED = 8
+MIN_SHARED_TOKENS = 8
 """Tokens that rows must have in common at their start before it is worth computing them once."""
 
 
@@ -25,14 +25,14 @@ class TokenizedDataset:
     Attributes:
         examples: In the order of the file.
         lines: 1-based line of each example.
-        cut: Lines that were longer than the limit and lost their end.
-        unrolled: Conversations that became one sequence per turn.
+        truncated_lines: Lines that were longer than the limit and lost their end.
+        split_conversations: Conversations that became one sequence per turn.
     """
 
     examples: tuple[Example, ...]
     lines: tuple[int, ...]
-    cut: tuple[int, ...] = ()
-    unrolled: int = 0
+    truncated_lines: tuple[int, ...] = ()
+    split_conversations: int = 0
 
     @property
     def tokens(self) -> int:
@@ -66,39 +66,41 @@ def _record(text: bytes, line: int) -> dict[str, Any]:
     return record
 
 
-def read_rows(path: Path, mask: ChatTokenizer, *, limit: int) -> TokenizedDataset:
+def read_rows(path: Path, chat_tokenizer: ChatTokenizer, *, limit: int) -> TokenizedDataset:
     """Render, tokenise and mask every row of a chat file.
 
     Args:
         path: A JSONL file of chat records.
-        mask: Renders with the base's template.
+        chat_tokenizer: Renders with the base's template.
         limit: Tokens per sequence; what is beyond is cut.
 
     Raises:
         DatasetError: Rows that cannot be trained on, with their lines (the first ten).
     """
-    found: list[Example] = []
+    examples: list[Example] = []
     lines: list[int] = []
-    cut: list[int] = []
+    truncated_lines: list[int] = []
     faults: list[str] = []
     for line, record in iter_rows(path):
         try:
-            for example in mask.examples(record):
-                kept = example.truncate(limit)
-                if len(kept.ids) < len(example.ids):
-                    cut.append(line)
-                if kept.trained == 0:
+            for example in chat_tokenizer.examples(record):
+                truncated = example.truncate(limit)
+                if len(truncated.ids) < len(example.ids):
+                    truncated_lines.append(line)
+                if truncated.trained == 0:
                     raise ChatTemplateError(f"its answer lies wholly beyond {limit} tokens, where the row is cut")
-                found.append(kept)
+                examples.append(truncated)
                 lines.append(line)
         except ChatTemplateError as exc:
             faults.append(f"line {line}: {exc.message}")
     if faults:
         more = f"; and {len(faults) - 10} more" if len(faults) > 10 else ""
         raise DatasetError("; ".join(faults[:10]) + more, "mend or remove these rows")
-    if not found:
+    if not examples:
         raise DatasetError(f"the file {path.name} holds no rows", "give it at least ten conversations")
-    return TokenizedDataset(tuple(found), tuple(lines), tuple(dict.fromkeys(cut)), mask.unrolled)
+    return TokenizedDataset(
+        tuple(examples), tuple(lines), tuple(dict.fromkeys(truncated_lines)), chat_tokenizer.unrolled
+    )
 
 
 def epoch_batches(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
@@ -107,25 +109,25 @@ def epoch_batches(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: 
     Shuffled anew each epoch; within a window of some batches sorted by length, so that a batch holds rows of like
     length and little is padded; then the batches are shuffled.
     """
-    chance = random.Random(f"{seed}/{epoch}")  # noqa: S311 - an order of training, not a secret
+    rng = random.Random(f"{seed}/{epoch}")  # noqa: S311 - an order of training, not a secret
     order = list(range(len(lengths)))
-    chance.shuffle(order)
+    rng.shuffle(order)
     window = batch_size * BUCKET_BATCHES
     batches: list[list[int]] = []
     for start in range(0, len(order), window):
         bucket = sorted(order[start : start + window], key=lambda index: lengths[index])
         batches += [bucket[i : i + batch_size] for i in range(0, len(bucket), batch_size)]
-    chance.shuffle(batches)
+    rng.shuffle(batches)
     return batches
 
 
-def micro_batches(examples: Sequence[Example], most_tokens: int) -> list[list[Example]]:
-    """Split a batch so that no part has more than ``most_tokens`` padded tokens; gradients are summed over parts."""
+def micro_batches(examples: Sequence[Example], max_tokens: int) -> list[list[Example]]:
+    """Split a batch so that no part has more than ``max_tokens`` padded tokens; gradients are summed over parts."""
     parts: list[list[Example]] = []
     longest = 0
     for example in sorted(examples, key=lambda e: len(e.ids)):
         longest = max(longest, len(example.ids))
-        if parts and longest * (len(parts[-1]) + 1) <= most_tokens:
+        if parts and longest * (len(parts[-1]) + 1) <= max_tokens:
             parts[-1].append(example)
         else:
             parts.append([example])
@@ -149,4 +151,4 @@ def common_prefix_length(examples: Sequence[Example]) -> int:
     shared = 0
     while shared < limit and all(example.ids[shared] == first.ids[shared] for example in examples):
         shared += 1
-    return shared if shared >= LEAST_SHARED else 0
+    return shared if shared >= MIN_SHARED_TOKENS else 0

@@ -20,7 +20,7 @@ PROBE_LENGTH = 12
 
 
 @dataclass(frozen=True)
-class States:
+class HiddenStates:
     """Hidden states that predict a trained token.
 
     Attributes:
@@ -41,10 +41,10 @@ class LanguageModel:
     positions of a conversation (system, user) predict nothing that is trained.
 
     Attributes:
-        shares: Whether rows that begin alike have their common start computed once.
+        shares_prefix: Whether rows that begin alike have their common start computed once.
     """
 
-    def __init__(self, model: CausalModel, *, share: bool = True) -> None:
+    def __init__(self, model: CausalModel, *, share_prefix: bool = True) -> None:
         causal = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.model = model
         self.decoder = causal.get_decoder()
@@ -52,11 +52,13 @@ class LanguageModel:
         self._head = causal.get_output_embeddings()
         self._cache_name = cache_argument(self.decoder)
         self.device = next(causal.parameters()).device
-        self.shares = False
+        self.shares_prefix = False
         was_training = model.training
         model.eval()  # dropout would make two passes differ
         self._check_head(causal)
-        self.shares = share and not getattr(self.config, "sliding_window", None) and self._can_share()
+        self.shares_prefix = (
+            share_prefix and not getattr(self.config, "sliding_window", None) and self._can_share_prefix()
+        )
         model.train(was_training)
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -73,29 +75,29 @@ class LanguageModel:
             logits = torch.tanh(logits / cap) * cap
         return logits.float()
 
-    def states(self, examples: Sequence[Example]) -> States:
+    def hidden_states(self, examples: Sequence[Example]) -> HiddenStates:
         """Run the decoder over a batch and pick the states that predict a label.
 
         Rows are padded on the right without an attention mask: what comes later is invisible to what is real.
         """
         import torch
 
-        shared = common_prefix_length(examples) if self.shares else 0
-        ids_BT, labels_BT = self._pad([example.ids[shared:] for example in examples], _next_labels(examples, shared))
-        cache = self._run_shared(examples[0].ids[:shared], len(examples)) if shared else None
+        prefix = common_prefix_length(examples) if self.shares_prefix else 0
+        ids_BT, labels_BT = self._pad([example.ids[prefix:] for example in examples], _next_labels(examples, prefix))
+        cache = self._run_prefix(examples[0].ids[:prefix], len(examples)) if prefix else None
         hidden_BTD = self._decode(ids_BT, cache)
-        chosen = labels_BT != IGNORE_INDEX
+        mask_BT = labels_BT != IGNORE_INDEX
         rows_BT = torch.arange(len(examples), device=self.device)[:, None].expand_as(labels_BT)
-        return States(hidden_BTD[chosen], labels_BT[chosen], rows_BT[chosen])
+        return HiddenStates(hidden_BTD[mask_BT], labels_BT[mask_BT], rows_BT[mask_BT])
 
     def _decode(self, ids_BT: torch.Tensor, cache: Cache = None) -> torch.Tensor:
-        passed = {} if cache is None else {self._cache_name: cache}
+        extra = {} if cache is None else {self._cache_name: cache}
         hidden_BTD: torch.Tensor = self.decoder(
-            input_ids=ids_BT, use_cache=cache is not None, **passed
+            input_ids=ids_BT, use_cache=cache is not None, **extra
         ).last_hidden_state
         return hidden_BTD
 
-    def _run_shared(self, ids: Sequence[int], rows: int) -> Cache:
+    def _run_prefix(self, ids: Sequence[int], rows: int) -> Cache:
         """Keys and values of the common start, computed once; the gradients of all rows meet in them."""
         import torch
         from transformers import DynamicCache
@@ -114,9 +116,9 @@ class LanguageModel:
         width = max(len(row) for row in ids)
         ids_BT = torch.zeros(len(ids), width, dtype=torch.long)
         labels_BT = torch.full((len(ids), width), IGNORE_INDEX, dtype=torch.long)
-        for place, (row, wanted) in enumerate(zip(ids, labels, strict=True)):
-            ids_BT[place, : len(row)] = torch.tensor(list(row))
-            labels_BT[place, : len(row)] = torch.tensor(list(wanted))
+        for index, (row, targets) in enumerate(zip(ids, labels, strict=True)):
+            ids_BT[index, : len(row)] = torch.tensor(list(row))
+            labels_BT[index, : len(row)] = torch.tensor(list(targets))
         return ids_BT.to(self.device), labels_BT.to(self.device)
 
     def _check_head(self, causal: CausalModel) -> None:
@@ -125,15 +127,15 @@ class LanguageModel:
 
         probe = torch.arange(PROBE_LENGTH, device=self.device)[None] % self.config.vocab_size
         with torch.no_grad():
-            own = causal(input_ids=probe, use_cache=False).logits.float()
-            ours = self.head(self._decode(probe))
-        if not torch.allclose(own, ours, rtol=1e-2, atol=1e-2):
+            expected = causal(input_ids=probe, use_cache=False).logits.float()
+            actual = self.head(self._decode(probe))
+        if not torch.allclose(expected, actual, rtol=1e-2, atol=1e-2):
             raise NotFoundError(
                 f"models of type {self.config.model_type!r} make their logits in a way that the trainer does not know",
                 "choose a base of another family, for example Llama, Qwen, Gemma, Mistral or SmolLM",
             )
 
-    def _can_share(self) -> bool:
+    def _can_share_prefix(self) -> bool:
         """Try it: not every architecture's cache can be given to several rows (sliding windows, recurrent states)."""
         import torch
 
@@ -141,16 +143,16 @@ class LanguageModel:
         rows = [Example(tuple([*ids, last]), (*[IGNORE_INDEX] * PROBE_LENGTH, last)) for last in (0, 1)]
         try:
             with torch.no_grad():
-                plain = self.states(rows).hidden_ND
-                self.shares = True
-                shared = self.states(rows).hidden_ND
+                plain = self.hidden_states(rows).hidden_ND
+                self.shares_prefix = True
+                shared = self.hidden_states(rows).hidden_ND
         except (TypeError, AttributeError, RuntimeError, ValueError):
             return False
         finally:
-            self.shares = False
+            self.shares_prefix = False
         return bool(torch.allclose(plain.float(), shared.float(), rtol=2e-2, atol=2e-2))
 
 
-def _next_labels(examples: Sequence[Example], shared: int) -> list[list[int]]:
+def _next_labels(examples: Sequence[Example], prefix: int) -> list[list[int]]:
     """Labels moved one place to the left: a position's label is the token that it must predict."""
-    return [[*example.labels[shared + 1 :], IGNORE_INDEX] for example in examples]
+    return [[*example.labels[prefix + 1 :], IGNORE_INDEX] for example in examples]

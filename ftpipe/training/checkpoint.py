@@ -13,7 +13,7 @@ from pathlib import Path
 from ftpipe.atomic_files import write_bytes
 from ftpipe.modeling.types import CausalModel, Optimizer
 from ftpipe.training.job_directory import StepMetrics
-from ftpipe.training.lora import trained_parameters
+from ftpipe.training.lora import trainable_parameters
 
 
 @dataclass
@@ -31,19 +31,19 @@ class TrainerState:
     metrics: list[StepMetrics]
 
 
-def save_state(path: Path, model: CausalModel, optimizer: Optimizer, reached: TrainerState) -> None:
+def save_state(path: Path, model: CausalModel, optimizer: Optimizer, state: TrainerState) -> None:
     """Replace the state file."""
     from safetensors.torch import save
 
     tensors = {}
-    for name, parameter in trained_parameters(model):
+    for name, parameter in trainable_parameters(model):
         tensors[f"weight/{name}"] = parameter.detach().cpu().contiguous()
         for key, value in optimizer.state[parameter].items():
             tensors[f"{key}/{name}"] = value.detach().cpu().contiguous()
-    rows = [asdict(row) for row in reached.metrics]
-    notes = {"step": reached.step, "trained_tokens": reached.trained_tokens, "metrics": rows}
+    rows = [asdict(row) for row in state.metrics]
+    metadata = {"step": state.step, "trained_tokens": state.trained_tokens, "metrics": rows}
     path.parent.mkdir(exist_ok=True)
-    write_bytes(path, save(tensors, metadata={"ftpipe": json.dumps(notes, allow_nan=False)}))
+    write_bytes(path, save(tensors, metadata={"ftpipe": json.dumps(metadata, allow_nan=False)}))
 
 
 def load_state(path: Path, model: CausalModel, optimizer: Optimizer) -> TrainerState | None:
@@ -54,14 +54,14 @@ def load_state(path: Path, model: CausalModel, optimizer: Optimizer) -> TrainerS
     if not path.exists():
         return None
     with safe_open(path, framework="pt") as file, torch.no_grad():
-        notes = json.loads(file.metadata()["ftpipe"])
+        metadata = json.loads(file.metadata()["ftpipe"])
         names = set(file.keys())
-        for name, parameter in trained_parameters(model):
+        for name, parameter in trainable_parameters(model):
             parameter.copy_(file.get_tensor(f"weight/{name}"))
-            kept = {key: f"{key}/{name}" for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}/{name}" in names}
+            saved = {key: f"{key}/{name}" for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}/{name}" in names}
             optimizer.state[parameter] = {
-                key: file.get_tensor(place).to("cpu" if key == "step" else parameter.device)
-                for key, place in kept.items()
+                key: file.get_tensor(tensor_name).to("cpu" if key == "step" else parameter.device)
+                for key, tensor_name in saved.items()
             }
-    metrics = [StepMetrics(**row) for row in notes["metrics"]]
-    return TrainerState(int(notes["step"]), int(notes["trained_tokens"]), metrics)
+    metrics = [StepMetrics(**row) for row in metadata["metrics"]]
+    return TrainerState(int(metadata["step"]), int(metadata["trained_tokens"]), metrics)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from ftpipe.errors import DatasetError
 from ftpipe.modeling.chat_tokenizer import ChatTemplateError, ChatTokenizer, Example
 from ftpipe.training.batching import iter_rows
-from ftpipe.training.causal_lm import LanguageModel, States
-from ftpipe.training.loss import HEAD_CHUNK, MOST_TOKENS, LossStats, score_rows, token_losses
+from ftpipe.training.causal_lm import HiddenStates, LanguageModel
+from ftpipe.training.loss import HEAD_CHUNK_TOKENS, MAX_FORWARD_TOKENS, LossStats, evaluate_rows, token_losses
 
 if TYPE_CHECKING:
     import torch
@@ -30,8 +30,8 @@ class Pair:
 
     chosen: Example
     rejected: Example
-    chosen_before: float = 0.0
-    rejected_before: float = 0.0
+    chosen_reference: float = 0.0
+    rejected_reference: float = 0.0
 
     @property
     def tokens(self) -> int:
@@ -40,7 +40,7 @@ class Pair:
 
     def as_json(self) -> list[Any]:
         """Both examples and both log-probabilities."""
-        return [self.chosen.as_json(), self.rejected.as_json(), self.chosen_before, self.rejected_before]
+        return [self.chosen.as_json(), self.rejected.as_json(), self.chosen_reference, self.rejected_reference]
 
     @classmethod
     def from_json(cls, row: Sequence[Any]) -> Pair:
@@ -48,7 +48,7 @@ class Pair:
         return cls(Example.from_json(row[0]), Example.from_json(row[1]), row[2], row[3])
 
 
-def read_pairs(path: Path, mask: ChatTokenizer, *, limit: int) -> list[Pair]:
+def read_pairs(path: Path, chat_tokenizer: ChatTokenizer, *, limit: int) -> list[Pair]:
     """Render, tokenise and mask every row of a preference file.
 
     Raises:
@@ -58,7 +58,7 @@ def read_pairs(path: Path, mask: ChatTokenizer, *, limit: int) -> list[Pair]:
     faults: list[str] = []
     for line, record in iter_rows(path):
         try:
-            chosen, rejected = mask.pair(record)
+            chosen, rejected = chat_tokenizer.pair(record)
             if max(len(chosen.ids), len(rejected.ids)) > limit:
                 raise ChatTemplateError(
                     f"it has more than {limit} tokens, and an answer that is cut cannot be compared"
@@ -79,9 +79,10 @@ def read_pairs(path: Path, mask: ChatTokenizer, *, limit: int) -> list[Pair]:
 def with_reference_logprobs(lm: LanguageModel, pairs: Sequence[Pair]) -> list[Pair]:
     """The pairs with their log-probabilities under the model as it is now."""
     flat = [example for pair in pairs for example in (pair.chosen, pair.rejected)]
-    before = [-row.loss for row in score_rows(lm, flat)]
+    logprobs = [-row.loss for row in evaluate_rows(lm, flat)]
     return [
-        Pair(pair.chosen, pair.rejected, before[2 * place], before[2 * place + 1]) for place, pair in enumerate(pairs)
+        Pair(pair.chosen, pair.rejected, logprobs[2 * index], logprobs[2 * index + 1])
+        for index, pair in enumerate(pairs)
     ]
 
 
@@ -109,46 +110,46 @@ class DPOObjective:
         return {"pairs": pairs, "validation": validation, "beta": self.beta}
 
     @classmethod
-    def from_json(cls, lm: LanguageModel, row: Mapping[str, Any]) -> DPOObjective:
+    def from_json(cls, lm: LanguageModel, data: Mapping[str, Any]) -> DPOObjective:
         """The objective that ``as_json`` told of, on another process's model."""
-        pairs, validation = ([Pair.from_json(pair) for pair in row[name]] for name in ("pairs", "validation"))
-        return cls(lm, pairs, row["beta"], validation)
+        pairs, validation = ([Pair.from_json(pair) for pair in data[name]] for name in ("pairs", "validation"))
+        return cls(lm, pairs, data["beta"], validation)
 
-    def backward(self, indices: Sequence[int], of: Sequence[int] | None = None) -> LossStats:
-        """Add the gradient of pairs of the batch ``of``, in parts that fit into memory; scored before the step."""
-        scored = LossStats()
-        for part in _parts([self.pairs[index] for index in indices]):
-            scored += self._learn_part(part, of_pairs=len(indices if of is None else of))
-        return scored
+    def backward(self, indices: Sequence[int], batch_indices: Sequence[int] | None = None) -> LossStats:
+        """Accumulate the gradient of the pairs at ``indices``, a shard of ``batch_indices``, in micro-batches."""
+        stats = LossStats()
+        for part in _micro_batches([self.pairs[index] for index in indices]):
+            stats += self._backward_part(part, batch_pairs=len(indices if batch_indices is None else batch_indices))
+        return stats
 
     def validate(self, indices: Sequence[int] | None) -> LossStats:
         """Score the validation pairs at ``indices``, or all."""
-        chosen = self.validation if indices is None else [self.validation[index] for index in indices]
-        rows = score_rows(self.lm, [example for pair in chosen for example in (pair.chosen, pair.rejected)])
+        selected = self.validation if indices is None else [self.validation[index] for index in indices]
+        rows = evaluate_rows(self.lm, [example for pair in selected for example in (pair.chosen, pair.rejected)])
         import torch
 
         logprobs_2P = torch.tensor([-row.loss for row in rows]).view(-1, 2).T
-        return self._score(self._margins(chosen, logprobs_2P))
+        return self._stats(self._margins(selected, logprobs_2P))
 
-    def _learn_part(self, pairs: Sequence[Pair], *, of_pairs: int) -> LossStats:
+    def _backward_part(self, pairs: Sequence[Pair], *, batch_pairs: int) -> LossStats:
         """Gradient in two passes over the head: the pair losses first, then each token with its pair's weight."""
         import torch
 
-        states = self.lm.states([pair.chosen for pair in pairs] + [pair.rejected for pair in pairs])
+        states = self.lm.hidden_states([pair.chosen for pair in pairs] + [pair.rejected for pair in pairs])
         losses_N, _ = token_losses(self.lm, states)
         rows = torch.zeros(2 * len(pairs), device=losses_N.device).index_add_(0, states.rows_N, -losses_N)
         margins_P = self._margins(pairs, rows.view(2, -1))
-        pull_P = self.beta * torch.sigmoid(-margins_P) / of_pairs
-        self._backward(states, torch.cat([pull_P, -pull_P]).to(losses_N.device))
-        return self._score(margins_P)
+        weights_P = self.beta * torch.sigmoid(-margins_P) / batch_pairs
+        self._backward(states, torch.cat([weights_P, -weights_P]).to(losses_N.device))
+        return self._stats(margins_P)
 
-    def _backward(self, states: States, weights_R: torch.Tensor) -> None:
+    def _backward(self, states: HiddenStates, weights_R: torch.Tensor) -> None:
         import torch
         from torch.nn.functional import cross_entropy
 
         hidden_ND = states.hidden_ND.detach().requires_grad_(requires_grad=True)
-        for part in range(0, len(hidden_ND), HEAD_CHUNK):
-            span = slice(part, part + HEAD_CHUNK)
+        for part in range(0, len(hidden_ND), HEAD_CHUNK_TOKENS):
+            span = slice(part, part + HEAD_CHUNK_TOKENS)
             losses = cross_entropy(self.lm.head(hidden_ND[span]), states.targets_N[span], reduction="none")
             (losses * weights_R[states.rows_N[span]]).sum().backward()
         torch.autograd.backward(states.hidden_ND, hidden_ND.grad)
@@ -156,22 +157,22 @@ class DPOObjective:
     def _margins(self, pairs: Sequence[Pair], logprobs_2P: torch.Tensor) -> torch.Tensor:
         import torch
 
-        before_2P = torch.tensor([[p.chosen_before for p in pairs], [p.rejected_before for p in pairs]])
-        moved_2P = logprobs_2P.cpu() - before_2P
-        return self.beta * (moved_2P[0] - moved_2P[1])
+        reference_2P = torch.tensor([[p.chosen_reference for p in pairs], [p.rejected_reference for p in pairs]])
+        shift_2P = logprobs_2P.cpu() - reference_2P
+        return self.beta * (shift_2P[0] - shift_2P[1])
 
-    def _score(self, margins_P: torch.Tensor) -> LossStats:
+    def _stats(self, margins_P: torch.Tensor) -> LossStats:
         from torch.nn.functional import logsigmoid
 
         return LossStats(float(-logsigmoid(margins_P).sum()), int((margins_P > 0).sum()), len(margins_P))
 
 
-def _parts(pairs: Sequence[Pair]) -> list[list[Pair]]:
+def _micro_batches(pairs: Sequence[Pair]) -> list[list[Pair]]:
     parts: list[list[Pair]] = []
     width = 0
     for pair in sorted(pairs, key=lambda pair: pair.tokens):
         width = max(width, len(pair.chosen.ids), len(pair.rejected.ids))
-        if parts and width * 2 * (len(parts[-1]) + 1) <= MOST_TOKENS:
+        if parts and width * 2 * (len(parts[-1]) + 1) <= MAX_FORWARD_TOKENS:
             parts[-1].append(pair)
         else:
             parts.append([pair])

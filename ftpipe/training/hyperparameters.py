@@ -10,9 +10,9 @@ from typing import Any
 from ftpipe.errors import UsageError
 
 ATTENTION_TARGETS = ("q_proj", "v_proj")
-WARMUP_SHARE = 0.1
+WARMUP_FRACTION = 0.1
 """Share of the steps over which the learning rate rises."""
-LARGEST_AUTO_BATCH = 32
+MAX_AUTO_BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -49,21 +49,21 @@ class ResolvedHyperparameters:
         """Optimizer steps in one pass over ``examples`` examples."""
         return math.ceil(examples / self.batch_size)
 
-    def public(self) -> dict[str, Any]:
+    def as_api(self) -> dict[str, Any]:
         """The resolved hyperparameters in the words of the API."""
-        shown: dict[str, Any] = {
+        values: dict[str, Any] = {
             "n_epochs": self.n_epochs,
             "batch_size": self.batch_size,
             "learning_rate_multiplier": self.learning_rate_multiplier,
         }
-        return shown if self.beta is None else {**shown, "beta": self.beta}
+        return values if self.beta is None else {**values, "beta": self.beta}
 
-    def learning_rate_at(self, step: int, total: int) -> float:
+    def learning_rate_at(self, step: int, total_steps: int) -> float:
         """Learning rate of ``step`` (from 1): up over the first tenth, then down a cosine to a tenth of the peak."""
-        warm = max(1, round(total * WARMUP_SHARE))
-        if step <= warm:
-            return self.learning_rate * step / warm
-        done = (step - warm) / max(1, total - warm)
+        warmup_steps = max(1, round(total_steps * WARMUP_FRACTION))
+        if step <= warmup_steps:
+            return self.learning_rate * step / warmup_steps
+        done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
         return self.learning_rate * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * done)))
 
     def as_json(self) -> dict[str, Any]:
@@ -94,10 +94,10 @@ def auto_batch_size(examples: int) -> int:
     The hosted rule of thumb has 1 as its floor. A local machine computes four short examples in little more time than
     one, and a mean over four is a steadier gradient, so the floor is 4.
     """
-    return max(1, min(examples, max(4, min(LARGEST_AUTO_BATCH, round(0.002 * examples)))))
+    return max(1, min(examples, max(4, min(MAX_AUTO_BATCH_SIZE, round(0.002 * examples)))))
 
 
-def default_rate(parameters: int, targets: tuple[str, ...] = ATTENTION_TARGETS) -> float:
+def default_learning_rate(parameters: int, targets: tuple[str, ...] = ATTENTION_TARGETS) -> float:
     """Peak LoRA learning rate for a base of ``parameters`` parameters at multiplier 1.
 
     Small bases want high rates: 2e-3 at 135 million parameters, falling with the square root of the size (1e-3 at
@@ -109,62 +109,67 @@ def default_rate(parameters: int, targets: tuple[str, ...] = ATTENTION_TARGETS) 
 
 
 def resolve_hyperparameters(
-    asked: Mapping[str, Any], *, examples: int, parameters: int, longest_context: int, on_accelerator: bool, method: str
+    requested: Mapping[str, Any], *, examples: int, parameters: int, max_context: int, on_accelerator: bool, method: str
 ) -> ResolvedHyperparameters:
-    """Resolve ``asked``.
+    """Resolve ``requested``.
 
     Args:
-        asked: Hyperparameters as asked, numbers or ``auto``, with extras like ``lora_r``.
+        requested: Hyperparameters as asked, numbers or ``default``, with extras like ``lora_r``.
         examples: Training sequences.
         parameters: Size of the base.
-        longest_context: Positions that the base was made for.
+        max_context: Positions that the base was made for.
         on_accelerator: Whether a GPU does the work; a CPU gets shorter sequences by default.
         method: ``supervised`` or ``dpo``.
 
     Raises:
         UsageError: A value is out of range.
     """
-    targets = _targets(asked.get("target_modules"))
-    multiplier = _number(asked, "learning_rate_multiplier", 1.0, 0.0, 1e4, above=True)
+    targets = _target_modules(requested.get("target_modules"))
+    multiplier = _number(requested, "learning_rate_multiplier", 1.0, 0.0, 1e4, exclusive=True)
     # Preference tuning starts from a model that answers already; its usual rates are a tenth of supervised ones.
-    base_rate = default_rate(parameters, targets) * (0.1 if method == "dpo" else 1.0)
-    rate = _number(asked, "learning_rate", base_rate * multiplier, 0.0, 1.0, above=True)
-    most = min(longest_context, 8192 if on_accelerator else 2048)
+    base_rate = default_learning_rate(parameters, targets) * (0.1 if method == "dpo" else 1.0)
+    rate = _number(requested, "learning_rate", base_rate * multiplier, 0.0, 1.0, exclusive=True)
+    max_length = min(max_context, 8192 if on_accelerator else 2048)
     return ResolvedHyperparameters(
-        n_epochs=int(_number(asked, "n_epochs", auto_epochs(examples), 1, 50)),
-        batch_size=int(_number(asked, "batch_size", auto_batch_size(examples), 1, 256)),
+        n_epochs=int(_number(requested, "n_epochs", auto_epochs(examples), 1, 50)),
+        batch_size=int(_number(requested, "batch_size", auto_batch_size(examples), 1, 256)),
         learning_rate_multiplier=multiplier,
         learning_rate=rate,
-        lora_r=int(_number(asked, "lora_r", 16, 1, 512)),
-        lora_alpha=int(_number(asked, "lora_alpha", 32, 1, 4096)),
-        lora_dropout=_number(asked, "lora_dropout", 0.05, 0.0, 0.9),
+        lora_r=int(_number(requested, "lora_r", 16, 1, 512)),
+        lora_alpha=int(_number(requested, "lora_alpha", 32, 1, 4096)),
+        lora_dropout=_number(requested, "lora_dropout", 0.05, 0.0, 0.9),
         target_modules=targets,
-        max_length=int(_number(asked, "max_length", most, 8, longest_context)),
-        max_grad_norm=_number(asked, "max_grad_norm", 1.0, 0.0, 1e6, above=True),
-        beta=_number(asked, "beta", 0.1, 0.0, 2.0, above=True) if method == "dpo" else None,
+        max_length=int(_number(requested, "max_length", max_length, 8, max_context)),
+        max_grad_norm=_number(requested, "max_grad_norm", 1.0, 0.0, 1e6, exclusive=True),
+        beta=_number(requested, "beta", 0.1, 0.0, 2.0, exclusive=True) if method == "dpo" else None,
     )
 
 
-def _number(asked: Mapping[str, Any], name: str, auto: float, low: float, high: float, *, above: bool = False) -> float:
-    value = asked.get(name)
+def _number(
+    requested: Mapping[str, Any], name: str, default: float, low: float, high: float, *, exclusive: bool = False
+) -> float:
+    value = requested.get(name)
     if value is None or value == "auto":
-        return float(auto)
+        return float(default)
     try:
         number = float(value)
     except (TypeError, ValueError):
         raise UsageError(f"{name} is {value!r}, which is no number", f"give {name} a number, or leave it out") from None
-    if not (low < number if above else low <= number) or not number <= high:
+    if not (low < number if exclusive else low <= number) or not number <= high:
         raise UsageError(
-            f"{name} is {value}, outside {'above ' if above else ''}{low:g} to {high:g}", f"choose {name} in that range"
+            f"{name} is {value}, outside {'above ' if exclusive else ''}{low:g} to {high:g}",
+            f"choose {name} in that range",
         )
     return number
 
 
-def _targets(asked: object) -> tuple[str, ...]:
-    if asked in (None, "auto"):
+def _target_modules(requested: object) -> tuple[str, ...]:
+    if requested in (None, "auto"):
         return ATTENTION_TARGETS
-    names = asked.split(",") if isinstance(asked, str) else asked if isinstance(asked, list | tuple) else []
-    found = tuple(sorted({str(name).strip() for name in names} - {""}))
-    if not found:
+    names = (
+        requested.split(",") if isinstance(requested, str) else requested if isinstance(requested, list | tuple) else []
+    )
+    targets = tuple(sorted({str(name).strip() for name in names} - {""}))
+    if not targets:
         raise UsageError("target_modules is empty", "name linear layers, for example q_proj,v_proj, or all-linear")
-    return found
+    return targets

@@ -54,14 +54,14 @@ class JobSpec:
 
     job_id: str
     method: str
-    base: str
+    base_model: str
     training_file: Path
     validation_file: Path | None
     hyperparameters: Mapping[str, Any]
     seed: int
     model_name: str
     models_dir: Path
-    adapter: Path | None = None
+    initial_adapter: Path | None = None
     """Folder of the checkpoint that training starts from; ``None`` for the base alone."""
     worker_config: WorkerConfig = WorkerConfig()
 
@@ -78,7 +78,7 @@ class StepMetrics:
     full_valid_loss: float | None = None
     full_valid_mean_token_accuracy: float | None = None
 
-    def known(self) -> dict[str, float | int]:
+    def measured(self) -> dict[str, float | int]:
         """The values that were measured, by name."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
@@ -107,6 +107,8 @@ class JobDirectory:
         self.resume = path / "resume" / "state.safetensors"
         self.metrics = path / "metrics.csv"
         self.result = path / "result.json"
+        self.rendezvous_dir = path / ".new-rendezvous"
+        """Where the processes of one machine meet; removed at a start like everything half-written."""
 
     def spec(self) -> JobSpec:
         """The job's ``spec.json``.
@@ -120,14 +122,14 @@ class JobDirectory:
             return JobSpec(
                 job_id=str(raw["job_id"]),
                 method=str(raw["method"]),
-                base=str(raw["base"]),
+                base_model=str(raw["base_model"]),
                 training_file=Path(raw["training_file"]),
                 validation_file=Path(valid) if valid else None,
                 hyperparameters=dict(raw.get("hyperparameters") or {}),
                 seed=int(raw.get("seed") or 0),
                 model_name=str(raw.get("model_name", "")),
                 models_dir=Path(raw["models_dir"]),
-                adapter=Path(raw["adapter"]) if raw.get("adapter") else None,
+                initial_adapter=Path(raw["initial_adapter"]) if raw.get("initial_adapter") else None,
                 worker_config=WorkerConfig(**(raw.get("worker_config") or {})),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
@@ -139,14 +141,14 @@ class JobDirectory:
             for left in folder.glob(".new-*"):
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
 
-    def event(
-        self, message: str, *, level: str = "info", kind: str = "message", data: Mapping[str, Any] | None = None
+    def append_event(
+        self, message: str, *, level: str = "info", event_type: str = "message", data: Mapping[str, Any] | None = None
     ) -> None:
         """Append one event and sync it."""
         row = {
             "created_at": int(time.time()),
             "level": level,
-            "type": kind,
+            "type": event_type,
             "message": message,
             "data": dict(data or {}),
         }
@@ -176,7 +178,7 @@ class JobDirectory:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(_CSV_COLUMNS)
         for row in rows:
-            known = row.known()
+            known = row.measured()
             writer.writerow([known.get(name, "") for name in _CSV_COLUMNS.values()])
         write_bytes(self.metrics, text.getvalue().encode())
 
@@ -194,7 +196,7 @@ class JobDirectory:
         with self.atomic_directory(self.checkpoints / f"step-{metrics.step}") as scratch:
             yield scratch
             files = {file.name: _describe(file) for file in sorted(scratch.iterdir())}
-            manifest = {"step": metrics.step, "files": files, "metrics": metrics.known()}
+            manifest = {"step": metrics.step, "files": files, "metrics": metrics.measured()}
             write_json(scratch / "manifest.json", manifest, indent=1)
 
     def prune(self) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def add_adapter(base: CausalModel, plan: ResolvedHyperparameters, *, seed: int) -> CausalModel:
+def add_adapter(base: CausalModel, hyperparameters: ResolvedHyperparameters, *, seed: int) -> CausalModel:
     """``base`` with fresh LoRA adapters; the same seed gives the same adapters.
 
     Raises:
@@ -25,11 +25,13 @@ def add_adapter(base: CausalModel, plan: ResolvedHyperparameters, *, seed: int) 
     import torch
     from peft import LoraConfig, TaskType, get_peft_model
 
-    targets: Any = "all-linear" if plan.target_modules == ("all-linear",) else list(plan.target_modules)
+    targets: Any = (
+        "all-linear" if hyperparameters.target_modules == ("all-linear",) else list(hyperparameters.target_modules)
+    )
     config = LoraConfig(
-        r=plan.lora_r,
-        lora_alpha=plan.lora_alpha,
-        lora_dropout=plan.lora_dropout,
+        r=hyperparameters.lora_r,
+        lora_alpha=hyperparameters.lora_alpha,
+        lora_dropout=hyperparameters.lora_dropout,
         target_modules=targets,
         bias="none",
         task_type=TaskType.CAUSAL_LM,
@@ -44,30 +46,30 @@ def add_adapter(base: CausalModel, plan: ResolvedHyperparameters, *, seed: int) 
         ) from exc
 
 
-def adapter_settings(model: CausalModel) -> dict[str, Any]:
-    """What ``with_empty_adapter`` needs to give another copy of the base adapters of the same shape."""
+def adapter_config(model: CausalModel) -> dict[str, Any]:
+    """What ``add_uninitialized_adapter`` needs to give another copy of the base adapters of the same shape."""
     config = model.peft_config["default"]
     names = ("r", "lora_alpha", "lora_dropout", "bias", "task_type")
     targets = config.target_modules
-    kept = targets if isinstance(targets, str) else sorted(targets)
-    return {**{name: getattr(config, name) for name in names}, "target_modules": kept}
+    target_modules = targets if isinstance(targets, str) else sorted(targets)
+    return {**{name: getattr(config, name) for name in names}, "target_modules": target_modules}
 
 
-def with_empty_adapter(base: CausalModel, settings: dict[str, Any]) -> CausalModel:
+def add_uninitialized_adapter(base: CausalModel, config: dict[str, Any]) -> CausalModel:
     """``base`` with adapters of the given shape; what is in them is not yet decided."""
     from peft import LoraConfig, get_peft_model
 
     with quiet_peft():
-        return get_peft_model(base, LoraConfig(**settings))
+        return get_peft_model(base, LoraConfig(**config))
 
 
-def trained_parameters(model: CausalModel) -> Iterator[tuple[str, torch.Tensor]]:
+def trainable_parameters(model: CausalModel) -> Iterator[tuple[str, torch.Tensor]]:
     """Name and tensor of every parameter that is trained, in a fixed order."""
     yield from sorted((name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad)
 
 
-def save_adapter(model: CausalModel, folder: Path, *, base: str) -> None:
-    """Write adapter weights and configuration, loadable by peft and vLLM; ``base`` is named, not located."""
+def save_adapter(model: CausalModel, folder: Path, *, base_model: str) -> None:
+    """Write adapter weights and configuration, loadable by peft and vLLM; ``base_model`` is named, not located."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
@@ -76,6 +78,6 @@ def save_adapter(model: CausalModel, folder: Path, *, base: str) -> None:
     save_file(plain, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = model.peft_config["default"].to_dict()
     config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
-    config |= {"base_model_name_or_path": base, "inference_mode": True}
+    config |= {"base_model_name_or_path": base_model, "inference_mode": True}
     text = json.dumps(config, indent=1, sort_keys=True, default=str)
     (folder / "adapter_config.json").write_text(text, encoding="utf-8")

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from ftpipe.modeling.chat_tokenizer import Example
 from ftpipe.training.batching import micro_batches
-from ftpipe.training.causal_lm import LanguageModel, States
+from ftpipe.training.causal_lm import HiddenStates, LanguageModel
 
 if TYPE_CHECKING:
     import torch
 
-HEAD_CHUNK = 512
+HEAD_CHUNK_TOKENS = 512
 """Trained tokens whose logits exist at the same time; with 150,000 tokens in the vocabulary they take 300 MB."""
-MOST_TOKENS = 4096
+MAX_FORWARD_TOKENS = 4096
 """Padded tokens that are computed together."""
 
 
@@ -41,8 +41,8 @@ class LossStats:
         return self.correct / max(1, self.tokens)
 
 
-def accumulate_gradients(lm: LanguageModel, examples: Sequence[Example], *, of_tokens: int) -> LossStats:
-    """Add the gradient of a part of a batch: its summed loss over ``of_tokens``, the trained tokens of the whole batch.
+def accumulate_gradients(lm: LanguageModel, examples: Sequence[Example], *, batch_tokens: int) -> LossStats:
+    """Accumulate the gradient of a micro-batch: its summed loss divided by the whole batch's ``batch_tokens``.
 
     The head is frozen, so its part of the gradient is taken chunk by chunk and only the sum for the states is kept;
     logits for a whole batch never exist at once.
@@ -50,14 +50,14 @@ def accumulate_gradients(lm: LanguageModel, examples: Sequence[Example], *, of_t
     import torch
     from torch.nn.functional import cross_entropy
 
-    states = lm.states(examples)
+    states = lm.hidden_states(examples)
     hidden_ND = states.hidden_ND.detach().requires_grad_(requires_grad=True)
     loss, correct = 0.0, 0
-    for part in range(0, len(hidden_ND), HEAD_CHUNK):
-        targets = states.targets_N[part : part + HEAD_CHUNK]
-        logits = lm.head(hidden_ND[part : part + HEAD_CHUNK])
+    for part in range(0, len(hidden_ND), HEAD_CHUNK_TOKENS):
+        targets = states.targets_N[part : part + HEAD_CHUNK_TOKENS]
+        logits = lm.head(hidden_ND[part : part + HEAD_CHUNK_TOKENS])
         summed = cross_entropy(logits, targets, reduction="sum")
-        (summed / of_tokens).backward()
+        (summed / batch_tokens).backward()
         loss += float(summed.detach())
         correct += int((logits.detach().argmax(-1) == targets).sum())
     if states.hidden_ND.requires_grad:
@@ -65,27 +65,27 @@ def accumulate_gradients(lm: LanguageModel, examples: Sequence[Example], *, of_t
     return LossStats(loss, correct, len(hidden_ND))
 
 
-def token_losses(lm: LanguageModel, states: States) -> tuple[torch.Tensor, torch.Tensor]:
+def token_losses(lm: LanguageModel, states: HiddenStates) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy in nats of each trained token, and whether it was predicted right; no gradient."""
     import torch
     from torch.nn.functional import cross_entropy
 
     losses, correct = [], []
     with torch.no_grad():
-        for part in range(0, len(states.hidden_ND), HEAD_CHUNK):
-            targets = states.targets_N[part : part + HEAD_CHUNK]
-            logits = lm.head(states.hidden_ND[part : part + HEAD_CHUNK])
+        for part in range(0, len(states.hidden_ND), HEAD_CHUNK_TOKENS):
+            targets = states.targets_N[part : part + HEAD_CHUNK_TOKENS]
+            logits = lm.head(states.hidden_ND[part : part + HEAD_CHUNK_TOKENS])
             losses.append(cross_entropy(logits, targets, reduction="none"))
             correct.append(logits.argmax(-1) == targets)
     return torch.cat(losses), torch.cat(correct)
 
 
-def score(lm: LanguageModel, examples: Sequence[Example]) -> LossStats:
+def evaluate(lm: LanguageModel, examples: Sequence[Example]) -> LossStats:
     """Loss and accuracy of the model on examples; the model is in evaluation mode meanwhile."""
-    return sum(score_rows(lm, examples), LossStats())
+    return sum(evaluate_rows(lm, examples), LossStats())
 
 
-def score_rows(
+def evaluate_rows(
     lm: LanguageModel, examples: Sequence[Example], on_row: Callable[[int], None] = lambda _: None
 ) -> list[LossStats]:
     """Loss and accuracy of each example, in the order given.
@@ -99,20 +99,20 @@ def score_rows(
 
     was_training = lm.model.training
     lm.model.eval()
-    places: dict[int, list[int]] = {}
-    for place, example in enumerate(examples):
-        places.setdefault(id(example), []).append(place)
-    found: list[LossStats] = [LossStats()] * len(examples)
+    indices: dict[int, list[int]] = {}
+    for index, example in enumerate(examples):
+        indices.setdefault(id(example), []).append(index)
+    stats: list[LossStats] = [LossStats()] * len(examples)
     done = 0
     with torch.no_grad():
-        for batch in micro_batches(examples, MOST_TOKENS):
-            states = lm.states(batch)
-            losses, right = token_losses(lm, states)
+        for batch in micro_batches(examples, MAX_FORWARD_TOKENS):
+            states = lm.hidden_states(batch)
+            losses, correct = token_losses(lm, states)
             for row, example in enumerate(batch):
-                mine = states.rows_N == row
-                summed = LossStats(float(losses[mine].sum()), int(right[mine].sum()), int(mine.sum()))
-                found[places[id(example)].pop(0)] = summed
+                selected = states.rows_N == row
+                summed = LossStats(float(losses[selected].sum()), int(correct[selected].sum()), int(selected.sum()))
+                stats[indices[id(example)].pop(0)] = summed
             done += len(batch)
             on_row(done)
     lm.model.train(was_training)
-    return found
+    return stats

@@ -68,13 +68,13 @@ class RowLosses:
 
 
 def score_models(
-    asked: ScoringRequest, tell: Callable[[int, int], None] = lambda _done, _total: None
+    request: ScoringRequest, on_progress: Callable[[int, int], None] = lambda _done, _total: None
 ) -> list[RowLosses]:
     """Every row's loss under every model, with the mask and the cut of training.
 
     Args:
-        asked: The data and the models.
-        tell: Called with scored sequences and all that there are to score, over all models.
+        request: The data and the models.
+        on_progress: Called with scored sequences and all that there are to score, over all models.
 
     Raises:
         DatasetError: Rows that cannot be scored.
@@ -85,29 +85,29 @@ def score_models(
     from ftpipe.modeling.loading import load_adapter, load_base, load_tokenizer
     from ftpipe.training.batching import read_rows
     from ftpipe.training.causal_lm import LanguageModel
-    from ftpipe.training.loss import LossStats, score_rows
+    from ftpipe.training.loss import LossStats, evaluate_rows
 
-    folder = resolve_base(asked.base, models_dir=asked.models_dir)
-    machine, limit = training_precision_and_length(folder, asked.adapters)
-    rows = read_rows(asked.data, ChatTokenizer(load_tokenizer(folder)), limit=limit)
-    total = len(rows.examples) * len(asked.adapters)
-    tell(0, total)
+    folder = resolve_base(request.base, models_dir=request.models_dir)
+    machine, limit = training_device_and_length(folder, request.adapters)
+    rows = read_rows(request.data, ChatTokenizer(load_tokenizer(folder)), limit=limit)
+    total = len(rows.examples) * len(request.adapters)
+    on_progress(0, total)
     model = base = load_base(folder, machine)
     scored: list[list[LossStats]] = []
-    for place, adapter in enumerate(asked.adapters):
+    for place, adapter in enumerate(request.adapters):
         if adapter is not None:
             model = load_adapter(model, adapter, name=f"adapter{place}")
             model.set_adapter(f"adapter{place}")
         before = place * len(rows.examples)
 
         def on_row(done: int, before: int = before) -> None:
-            tell(before + done, total)
+            on_progress(before + done, total)
 
         if adapter is None and model is not base:
             with model.disable_adapter():
-                scored.append(score_rows(LanguageModel(model), rows.examples, on_row))
+                scored.append(evaluate_rows(LanguageModel(model), rows.examples, on_row))
         else:
-            scored.append(score_rows(LanguageModel(model), rows.examples, on_row))
+            scored.append(evaluate_rows(LanguageModel(model), rows.examples, on_row))
     return list(by_line(rows.lines, scored))
 
 
@@ -123,7 +123,7 @@ def by_line(lines: Sequence[int], scored: Sequence[Sequence[Any]]) -> Iterator[R
         yield RowLosses(line, columns[0].tokens, tuple(round(column.mean_loss, 5) for column in columns))
 
 
-def training_precision_and_length(base: Path, adapters: Sequence[Path | None]) -> tuple[DeviceConfig, int]:
+def training_device_and_length(base: Path, adapters: Sequence[Path | None]) -> tuple[DeviceConfig, int]:
     """Precision and length at which rows are scored: those of the job that made the first adapter, if it ran here.
 
     Args:

@@ -27,34 +27,38 @@ from ftpipe.training.trainer import Objective, SupervisedObjective, Trainer
 METHODS = ("supervised", "dpo")
 
 
-def run_job(folder: JobDirectory, pause_wanted: Callable[[], bool] = lambda: False) -> str:
-    """Run or go on with the job in ``folder``.
+def run_job(directory: JobDirectory, should_pause: Callable[[], bool] = lambda: False) -> str:
+    """Run or go on with the job in ``directory``.
 
     Args:
-        folder: A folder with ``spec.json``.
-        pause_wanted: Asked after every step; true makes the run save its state and end.
+        directory: A folder with ``spec.json``.
+        should_pause: Asked after every step; true makes the run save its state and end.
 
     Returns:
         ``succeeded``, ``failed`` or ``paused``.
     """
-    folder.clean()
+    directory.clean()
     try:
-        spec = folder.spec()
-        loop, machine = _prepare(folder, spec, pause_wanted)
-        say = partial(_say_once, folder, set(folder.last_reported()[1]))
-        helpers = distributed(
-            loop, spec.worker_config, method=spec.method, machine=machine, models_dir=spec.models_dir, say=say
-        )
-        with helpers as helped:
-            finished = helped.run()
+        spec = directory.spec()
+        trainer, device_config = _build_trainer(directory, spec, should_pause)
+        on_status = partial(_append_event_once, directory, set(directory.last_reported()[1]))
+        with distributed(
+            trainer,
+            spec.worker_config,
+            method=spec.method,
+            device_config=device_config,
+            models_dir=spec.models_dir,
+            on_status=on_status,
+        ):
+            finished = trainer.run()
         if not finished:
             return "paused"
     except FtpipeError as exc:
         error = {"code": _code(exc), "message": " ".join(filter(None, [exc.message, exc.hint])), "param": _param(exc)}
-        folder.event(f"The job failed: {exc.message}", level="error")
-        folder.write_result("failed", trained_tokens=0, step=0, error=error)
+        directory.append_event(f"The job failed: {exc.message}", level="error")
+        directory.write_result("failed", trained_tokens=0, step=0, error=error)
         return "failed"
-    folder.write_result("succeeded", trained_tokens=loop.reached.trained_tokens, step=loop.reached.step)
+    directory.write_result("succeeded", trained_tokens=trainer.state.trained_tokens, step=trainer.state.step)
     return "succeeded"
 
 
@@ -71,30 +75,32 @@ def _param(exc: FtpipeError) -> str | None:
     return "hyperparameters" if isinstance(exc, UsageError) else None
 
 
-def _say_once(folder: JobDirectory, said: set[str], text: str, level: str = "info") -> None:
+def _append_event_once(folder: JobDirectory, said: set[str], text: str, level: str = "info") -> None:
     if text not in said:
         said.add(text)
-        folder.event(text, level=level)
+        folder.append_event(text, level=level)
 
 
-def _prepare(folder: JobDirectory, spec: JobSpec, pause_wanted: Callable[[], bool]) -> tuple[Trainer, DeviceConfig]:
+def _build_trainer(
+    folder: JobDirectory, spec: JobSpec, pause_wanted: Callable[[], bool]
+) -> tuple[Trainer, DeviceConfig]:
     if spec.method not in METHODS:
         raise UsageError(
             f"the local engine trains {' and '.join(METHODS)}, not {spec.method}", f"choose the method {METHODS[0]}"
         )
-    say = partial(_say_once, folder, set(folder.last_reported()[1]))
-    base_folder = resolve_base(spec.base, models_dir=spec.models_dir, say=say)
-    machine, kept_plan = _kept(folder)
+    say = partial(_append_event_once, folder, set(folder.last_reported()[1]))
+    base_folder = resolve_base(spec.base_model, models_dir=spec.models_dir, say=say)
+    machine, kept_plan = _load_plan(folder)
     base = load_base(base_folder, machine)
     task = _Task(spec, load_tokenizer(base_folder), machine, base, kept_plan)
     loaded = task.preferences() if spec.method == "dpo" else task.conversations(say)
     write_json(folder.path / "plan.json", {"device_config": vars(machine), "hyperparameters": loaded.plan.as_json()})
-    if spec.adapter is None:
+    if spec.initial_adapter is None:
         model = add_adapter(base, loaded.plan, seed=spec.seed)
     else:
-        model = load_adapter(base, spec.adapter, trainable=True)
+        model = load_adapter(base, spec.initial_adapter, trainable=True)
     objective = loaded.objective(LanguageModel(model))
-    return Trainer(folder, loaded.plan, objective, model, spec.base, spec.seed, pause_wanted), machine
+    return Trainer(folder, loaded.plan, objective, model, spec.base_model, spec.seed, pause_wanted), machine
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,7 @@ class _Task:
         if self.spec.validation_file is not None:
             with _naming_the_validation_file():
                 valid = read_rows(self.spec.validation_file, ChatTokenizer(self.tokenizer), limit=limit).examples
-        _warn(rows, limit, say)
+        _warn_about_rows(rows, limit, say)
         return _Loaded(self.plan_for(len(rows.examples)), lambda lm: SupervisedObjective(lm, rows.examples, valid))
 
     def preferences(self) -> _Loaded:
@@ -149,7 +155,7 @@ class _Task:
             self.spec.hyperparameters,
             examples=examples,
             parameters=sum(parameter.numel() for parameter in self.base.parameters()),
-            longest_context=int(getattr(self.base.config.get_text_config(), "max_position_embeddings", None) or 2048),
+            max_context=int(getattr(self.base.config.get_text_config(), "max_position_embeddings", None) or 2048),
             on_accelerator=self.machine.on_accelerator,
             method=self.spec.method,
         )
@@ -163,7 +169,7 @@ def _naming_the_validation_file() -> Iterator[None]:
         raise DatasetError(f"validation file: {exc.message}", exc.hint) from exc
 
 
-def _kept(folder: JobDirectory) -> tuple[DeviceConfig, ResolvedHyperparameters | None]:
+def _load_plan(folder: JobDirectory) -> tuple[DeviceConfig, ResolvedHyperparameters | None]:
     """Machine and plan of the first start, so that going on does what was begun; fresh ones for a new job."""
     place = folder.path / "plan.json"
     if not place.exists():
@@ -173,16 +179,18 @@ def _kept(folder: JobDirectory) -> tuple[DeviceConfig, ResolvedHyperparameters |
     return (machine if machine.device == now.device else now), ResolvedHyperparameters.from_json(row["hyperparameters"])
 
 
-def _warn(rows: TokenizedDataset, limit: int, say: Callable[..., None]) -> None:
-    if rows.cut:
-        named = ", ".join(str(line) for line in rows.cut[:10]) + ("…" if len(rows.cut) > 10 else "")
+def _warn_about_rows(rows: TokenizedDataset, limit: int, say: Callable[..., None]) -> None:
+    if rows.truncated_lines:
+        named = ", ".join(str(line) for line in rows.truncated_lines[:10]) + (
+            "…" if len(rows.truncated_lines) > 10 else ""
+        )
         say(
-            f"{len(rows.cut)} rows are longer than {limit} tokens and were cut at their end: lines {named}",
+            f"{len(rows.truncated_lines)} rows are longer than {limit} tokens and were cut at their end: lines {named}",
             "warn",
         )
-    if rows.unrolled:
+    if rows.split_conversations:
         say(
             "The base's chat template writes earlier turns differently from the last one: "
-            f"{rows.unrolled} conversations are trained as one sequence per answer",
+            f"{rows.split_conversations} conversations are trained as one sequence per answer",
             "warn",
         )

@@ -14,22 +14,22 @@ from ftpipe.training.causal_lm import LanguageModel
 from ftpipe.training.checkpoint import TrainerState, load_state, save_state
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
 from ftpipe.training.job_directory import JobDirectory, Progress, StepMetrics
-from ftpipe.training.lora import save_adapter, trained_parameters
-from ftpipe.training.loss import MOST_TOKENS, LossStats, accumulate_gradients, score
+from ftpipe.training.lora import save_adapter, trainable_parameters
+from ftpipe.training.loss import MAX_FORWARD_TOKENS, LossStats, accumulate_gradients, evaluate
 
-SAVE_INTERVAL_S = 30.0
+SAVE_INTERVAL_SECONDS = 30.0
 """Seconds of work that a kill costs at most, besides those since the last epoch."""
-VALIDATIONS = 10
+VALIDATIONS_PER_RUN = 10
 """How often a run looks at a sample of the validation rows."""
-VALIDATION_SAMPLE = 8
+VALIDATION_SAMPLE_ROWS = 8
 """Rows of that sample."""
 
 
 class Objective(Protocol):
     """What is learnt: supervised or preference."""
 
-    def backward(self, indices: Sequence[int], of: Sequence[int] | None = None) -> LossStats:
-        """Add the gradient of rows, which may be a share of the batch ``of``; scored before the step."""
+    def backward(self, indices: Sequence[int], batch_indices: Sequence[int] | None = None) -> LossStats:
+        """Add the gradient of rows, which may be a share of the batch ``batch_indices``; scored before the step."""
 
     def validate(self, indices: Sequence[int] | None) -> LossStats:
         """Score the validation rows at ``indices``, or all."""
@@ -63,12 +63,15 @@ class SupervisedObjective:
         """How many validation rows there are."""
         return len(self.validation)
 
-    def backward(self, indices: Sequence[int], of: Sequence[int] | None = None) -> LossStats:
-        """Add the gradient of rows of the batch ``of``, in parts that fit into memory; scored before the step."""
+    def backward(self, indices: Sequence[int], batch_indices: Sequence[int] | None = None) -> LossStats:
+        """Accumulate the gradient of the rows at ``indices``, a shard of ``batch_indices``, in micro-batches."""
         batch = [self.examples[index] for index in indices]
-        of_tokens = sum(self.examples[index].trained for index in (indices if of is None else of))
+        of_tokens = sum(self.examples[index].trained for index in (indices if batch_indices is None else batch_indices))
         return sum(
-            (accumulate_gradients(self.lm, part, of_tokens=of_tokens) for part in micro_batches(batch, MOST_TOKENS)),
+            (
+                accumulate_gradients(self.lm, part, batch_tokens=of_tokens)
+                for part in micro_batches(batch, MAX_FORWARD_TOKENS)
+            ),
             LossStats(),
         )
 
@@ -77,13 +80,13 @@ class SupervisedObjective:
         return {"examples": [e.as_json() for e in self.examples], "validation": [e.as_json() for e in self.validation]}
 
     @classmethod
-    def from_json(cls, lm: LanguageModel, row: Mapping[str, Any]) -> SupervisedObjective:
+    def from_json(cls, lm: LanguageModel, data: Mapping[str, Any]) -> SupervisedObjective:
         """The objective that ``as_json`` told of, on another process's model."""
-        return cls(lm, *([Example.from_json(pair) for pair in row[name]] for name in ("examples", "validation")))
+        return cls(lm, *([Example.from_json(pair) for pair in data[name]] for name in ("examples", "validation")))
 
     def validate(self, indices: Sequence[int] | None) -> LossStats:
         """Score the validation rows at ``indices``, or all."""
-        return score(self.lm, self.validation if indices is None else [self.validation[i] for i in indices])
+        return evaluate(self.lm, self.validation if indices is None else [self.validation[i] for i in indices])
 
 
 @dataclass
@@ -91,98 +94,102 @@ class Trainer:
     """A run over one job folder.
 
     Attributes:
-        folder: Where everything is written.
-        plan: The numbers.
+        directory: Where everything is written.
+        hyperparameters: The numbers.
         objective: What is learnt.
         model: The model with its adapters.
-        base: Name of the base, for the adapter's configuration.
+        base_model: Name of the base, for the adapter's configuration.
         seed: Decides order and dropout.
-        pause_wanted: Asked after every step.
+        should_pause: Asked after every step.
     """
 
-    folder: JobDirectory
-    plan: ResolvedHyperparameters
+    directory: JobDirectory
+    hyperparameters: ResolvedHyperparameters
     objective: Objective
     model: CausalModel
-    base: str
+    base_model: str
     seed: int
-    pause_wanted: Callable[[], bool] = lambda: False
-    reached: TrainerState = field(init=False)
+    should_pause: Callable[[], bool] = lambda: False
+    state: TrainerState = field(init=False)
     progress: Progress = field(init=False)
-    total: int = field(init=False)
-    _told: int = field(init=False, default=0)
+    total_steps: int = field(init=False)
+    _last_reported_step: int = field(init=False, default=0)
 
     def run(self) -> bool:
         """Train to the end; ``False`` where the run was paused on the way."""
-        optimizer = self._start()
-        per_epoch = self.plan.steps_per_epoch(len(self.objective.lengths))
+        optimizer = self._restore()
+        per_epoch = self.hyperparameters.steps_per_epoch(len(self.objective.lengths))
         saved_at = started_at = time.monotonic()
-        began_with = self.reached.trained_tokens
-        for epoch in range(self.reached.step // per_epoch, self.plan.n_epochs):
-            batches = epoch_batches(self.objective.lengths, self.plan.batch_size, seed=self.seed, epoch=epoch)
-            for place, batch in enumerate(
-                batches[self.reached.step - epoch * per_epoch :], self.reached.step % per_epoch
-            ):
-                last = place + 1 == per_epoch
-                metrics = self._step(optimizer, batch, full=last)
-                speed = (self.reached.trained_tokens - began_with) / max(1e-9, time.monotonic() - started_at)
+        initial_tokens = self.state.trained_tokens
+        for epoch in range(self.state.step // per_epoch, self.hyperparameters.n_epochs):
+            batches = epoch_batches(
+                self.objective.lengths, self.hyperparameters.batch_size, seed=self.seed, epoch=epoch
+            )
+            for index, batch in enumerate(batches[self.state.step - epoch * per_epoch :], self.state.step % per_epoch):
+                is_epoch_end = index + 1 == per_epoch
+                metrics = self._train_step(optimizer, batch, full=is_epoch_end)
+                speed = (self.state.trained_tokens - initial_tokens) / max(1e-9, time.monotonic() - started_at)
                 self._report_step(metrics, speed, time.monotonic() - started_at)
-                if last:
-                    self._checkpoint(metrics)
-                pausing = self.pause_wanted() and self.reached.step < self.total
-                if last or pausing or time.monotonic() - saved_at > SAVE_INTERVAL_S:
-                    self._save(optimizer)
+                if is_epoch_end:
+                    self._save_checkpoint(metrics)
+                pausing = self.should_pause() and self.state.step < self.total_steps
+                if is_epoch_end or pausing or time.monotonic() - saved_at > SAVE_INTERVAL_SECONDS:
+                    self._save_state(optimizer)
                     saved_at = time.monotonic()
                 if pausing:
                     self._write_progress("paused")
                     return False
         return True
 
-    def _start(self) -> Optimizer:
+    def _restore(self) -> Optimizer:
         import torch
 
-        parameters = [tensor for _, tensor in trained_parameters(self.model)]
-        optimizer = torch.optim.AdamW(parameters, lr=self.plan.learning_rate, weight_decay=0.0)
-        self.reached = load_state(self.folder.resume, self.model, optimizer) or TrainerState(0, 0, [])
-        self.total = self.plan.steps_per_epoch(len(self.objective.lengths)) * self.plan.n_epochs
-        self.progress = Progress(total_steps=self.total, hyperparameters=self.plan.public(), step=self.reached.step)
-        self.folder.write_metrics(self.reached.metrics)
-        self._told, messages = self.folder.last_reported()
+        parameters = [tensor for _, tensor in trainable_parameters(self.model)]
+        optimizer = torch.optim.AdamW(parameters, lr=self.hyperparameters.learning_rate, weight_decay=0.0)
+        self.state = load_state(self.directory.resume, self.model, optimizer) or TrainerState(0, 0, [])
+        self.total_steps = (
+            self.hyperparameters.steps_per_epoch(len(self.objective.lengths)) * self.hyperparameters.n_epochs
+        )
+        self.progress = Progress(
+            total_steps=self.total_steps, hyperparameters=self.hyperparameters.as_api(), step=self.state.step
+        )
+        self.directory.write_metrics(self.state.metrics)
+        self._last_reported_step, messages = self.directory.last_reported()
         if "Fine-tuning job started" not in messages:
-            self.folder.event("Fine-tuning job started")
-        elif self.reached.step:
-            self.folder.event(f"Training goes on after step {self.reached.step}/{self.total}")
+            self.directory.append_event("Fine-tuning job started")
+        elif self.state.step:
+            self.directory.append_event(f"Training goes on after step {self.state.step}/{self.total_steps}")
         self._write_progress("running")
         return optimizer
 
-    def _step(self, optimizer: Optimizer, batch: list[int], *, full: bool) -> StepMetrics:
+    def _train_step(self, optimizer: Optimizer, batch: list[int], *, full: bool) -> StepMetrics:
         """One optimizer step; dropout is seeded by the step, so that going on later changes nothing."""
         import torch
 
-        step = self.reached.step + 1
+        step = self.state.step + 1
         torch.manual_seed(self.seed * 1_000_003 + step)
         self.model.train()
-        scored = self.objective.backward(batch)
-        parameters = [tensor for _, tensor in trained_parameters(self.model)]
-        torch.nn.utils.clip_grad_norm_(parameters, self.plan.max_grad_norm)
+        stats = self.objective.backward(batch)
+        parameters = [tensor for _, tensor in trainable_parameters(self.model)]
+        torch.nn.utils.clip_grad_norm_(parameters, self.hyperparameters.max_grad_norm)
         for group in optimizer.param_groups:
-            group["lr"] = self.plan.learning_rate_at(step, self.total)
+            group["lr"] = self.hyperparameters.learning_rate_at(step, self.total_steps)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        metrics = StepMetrics(step, _rounded(scored.mean_loss), _rounded(scored.accuracy))
-        metrics = self._validated(metrics, full=full)
-        self.reached.step = step
-        self.reached.trained_tokens += sum(self.objective.lengths[index] for index in batch)
-        self.reached.metrics.append(metrics)
+        metrics = StepMetrics(step, _round(stats.mean_loss), _round(stats.accuracy))
+        metrics = self._validate(metrics, full=full)
+        self.state.step = step
+        self.state.trained_tokens += sum(self.objective.lengths[index] for index in batch)
+        self.state.metrics.append(metrics)
         return metrics
 
-    def _validated(self, metrics: StepMetrics, *, full: bool) -> StepMetrics:
+    def _validate(self, metrics: StepMetrics, *, full: bool) -> StepMetrics:
         rows = self.objective.validation_rows
         if not rows:
             return metrics
         if full:
-            scored = self.objective.validate(None)
-            loss, accuracy = _rounded(scored.mean_loss), _rounded(scored.accuracy)
+            stats = self.objective.validate(None)
+            loss, accuracy = _round(stats.mean_loss), _round(stats.accuracy)
             return replace(
                 metrics,
                 valid_loss=loss,
@@ -190,50 +197,50 @@ class Trainer:
                 full_valid_loss=loss,
                 full_valid_mean_token_accuracy=accuracy,
             )
-        every = max(5, self.total // VALIDATIONS)
+        every = max(5, self.total_steps // VALIDATIONS_PER_RUN)
         if metrics.step % every and metrics.step != 1:
             return metrics
-        first = metrics.step // every * VALIDATION_SAMPLE
-        scored = self.objective.validate(sorted({(first + i) % rows for i in range(min(rows, VALIDATION_SAMPLE))}))
-        return replace(
-            metrics, valid_loss=_rounded(scored.mean_loss), valid_mean_token_accuracy=_rounded(scored.accuracy)
-        )
+        first = metrics.step // every * VALIDATION_SAMPLE_ROWS
+        stats = self.objective.validate(sorted({(first + i) % rows for i in range(min(rows, VALIDATION_SAMPLE_ROWS))}))
+        return replace(metrics, valid_loss=_round(stats.mean_loss), valid_mean_token_accuracy=_round(stats.accuracy))
 
-    def _report_step(self, metrics: StepMetrics, speed: float, spent_s: float) -> None:
+    def _report_step(self, metrics: StepMetrics, speed: float, elapsed_seconds: float) -> None:
         """Metrics event, CSV and progress of a step. Steps taken again after a kill are not told again."""
-        if metrics.step > self._told:
-            said = [f"training loss={metrics.train_loss:.2f}"]
+        if metrics.step > self._last_reported_step:
+            parts = [f"training loss={metrics.train_loss:.2f}"]
             if metrics.valid_loss is not None:
-                said.append(f"validation loss={metrics.valid_loss:.2f}")
+                parts.append(f"validation loss={metrics.valid_loss:.2f}")
             if metrics.full_valid_loss is not None:
-                said.append(f"full validation loss={metrics.full_valid_loss:.2f}")
-            data = {**metrics.known(), "total_steps": self.total, "tokens_per_second": round(speed, 1)}
-            self.folder.event(f"Step {metrics.step}/{self.total}: {', '.join(said)}", kind="metrics", data=data)
-            self._told = metrics.step
-        self.folder.write_metrics(self.reached.metrics)
-        all_tokens = sum(self.objective.lengths) * self.plan.n_epochs
-        left = (all_tokens - self.reached.trained_tokens) / max(1e-9, speed)
+                parts.append(f"full validation loss={metrics.full_valid_loss:.2f}")
+            data = {**metrics.measured(), "total_steps": self.total_steps, "tokens_per_second": round(speed, 1)}
+            self.directory.append_event(
+                f"Step {metrics.step}/{self.total_steps}: {', '.join(parts)}", event_type="metrics", data=data
+            )
+            self._last_reported_step = metrics.step
+        self.directory.write_metrics(self.state.metrics)
+        all_tokens = sum(self.objective.lengths) * self.hyperparameters.n_epochs
+        seconds_left = (all_tokens - self.state.trained_tokens) / max(1e-9, speed)
         self.progress.tokens_per_second = round(speed, 1)
-        self.progress.estimated_finish = int(time.time() + left) if spent_s > 1 else None
+        self.progress.estimated_finish = int(time.time() + seconds_left) if elapsed_seconds > 1 else None
         self._write_progress("running")
 
     def _write_progress(self, status: str) -> None:
         self.progress.status = status
-        self.progress.step = self.reached.step
-        self.progress.trained_tokens = self.reached.trained_tokens
-        self.folder.write_progress(self.progress)
+        self.progress.step = self.state.step
+        self.progress.trained_tokens = self.state.trained_tokens
+        self.directory.write_progress(self.progress)
 
-    def _checkpoint(self, metrics: StepMetrics) -> None:
-        with self.folder.checkpoint(metrics) as target:
-            save_adapter(self.model, target, base=self.base)
+    def _save_checkpoint(self, metrics: StepMetrics) -> None:
+        with self.directory.checkpoint(metrics) as target:
+            save_adapter(self.model, target, base_model=self.base_model)
         message = f"Checkpoint created at step {metrics.step}"
-        if message not in self.folder.last_reported()[1]:
-            self.folder.event(message, data={"step": metrics.step})
-        self.folder.prune()
+        if message not in self.directory.last_reported()[1]:
+            self.directory.append_event(message, data={"step": metrics.step})
+        self.directory.prune()
 
-    def _save(self, optimizer: Optimizer) -> None:
-        save_state(self.folder.resume, self.model, optimizer, self.reached)
+    def _save_state(self, optimizer: Optimizer) -> None:
+        save_state(self.directory.resume, self.model, optimizer, self.state)
 
 
-def _rounded(value: float) -> float:
+def _round(value: float) -> float:
     return round(value, 5)

@@ -49,7 +49,7 @@ def train_ftpipe(model_dir: Path, data: Path, batch: int, epochs: int) -> dict[s
     order = epoch_batches(objective.lengths, batch, seed=1, epoch=0)
     model.train()
     work = counted(lambda: [objective.backward(indices) for indices in order]) * epochs
-    return result(spent, rows.tokens * epochs, work, loop.reached.metrics[-1].train_loss or 0.0)
+    return result(spent, rows.tokens * epochs, work, loop.state.metrics[-1].train_loss or 0.0)
 
 
 def train_trl(model_dir: Path, data: Path, batch: int, epochs: int) -> dict[str, float]:

@@ -15,7 +15,7 @@ from ftpipe.inference.engine import ContextLengthError, Delta, Engine, Generatio
 from ftpipe.modeling.device import DeviceConfig
 from ftpipe.modeling.loading import load_base
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
-from ftpipe.training.lora import add_adapter, save_adapter, trained_parameters
+from ftpipe.training.lora import add_adapter, save_adapter, trainable_parameters
 from tests.training.tiny_model import save_base, tiny_tokenizer
 
 ASKED = [{"role": "user", "content": "where is it?"}]
@@ -28,10 +28,10 @@ def make_adapter(base: Path, folder: Path, shift: float) -> Path:
     plan = ResolvedHyperparameters(n_epochs=1, batch_size=1, learning_rate_multiplier=1, learning_rate=1e-3)
     model = add_adapter(load_base(base, DeviceConfig("cpu", "float32")), plan, seed=1)
     with torch.no_grad():
-        for _, tensor in trained_parameters(model):
+        for _, tensor in trainable_parameters(model):
             tensor.add_(shift)
     folder.mkdir(parents=True)
-    save_adapter(model, folder, base="tiny")
+    save_adapter(model, folder, base_model="tiny")
     return folder
 
 

@@ -78,7 +78,7 @@ def test_long_rows_are_cut_and_told(tmp_path: Path) -> None:
     """The end of a long row is lost, as the hosted service does it."""
     data = write_rows(tmp_path / "d.jsonl", [chat("a", "b"), chat("a", "long " * 50)])
     found = read_rows(data, ChatTokenizer(tiny_tokenizer()), limit=100)
-    assert found.cut == (2,)
+    assert found.truncated_lines == (2,)
     assert len(found.examples[1].ids) == 100
 
 

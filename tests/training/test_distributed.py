@@ -15,11 +15,11 @@ from ftpipe.training.distributed import shard
 from ftpipe.training.dpo import DPOObjective, read_pairs, with_reference_logprobs
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
 from ftpipe.training.job_directory import JobDirectory
-from ftpipe.training.lora import add_adapter, trained_parameters
+from ftpipe.training.lora import add_adapter, trainable_parameters
 from ftpipe.training.loss import LossStats
 from ftpipe.training.run import run_job
 from tests.training.test_dpo import PAIRS
-from tests.training.tiny_model import events, make_job, result, with_crew, write_rows
+from tests.training.tiny_model import events, make_job, result, with_workers, write_rows
 
 
 def losses(folder: Path) -> list[float]:
@@ -35,7 +35,7 @@ def test_two_processes_learn_what_one_learns(base: Path, tmp_path: Path) -> None
     alone, shared = (
         make_job(tmp_path / name, base, n_epochs=1, batch_size=5, lora_dropout=0.0) for name in ("alone", "shared")
     )
-    with_crew(shared, workers=2)
+    with_workers(shared, workers=2)
     assert run_job(JobDirectory(alone)) == "succeeded"
     assert run_job(JobDirectory(shared)) == "succeeded"
     assert losses(shared) == pytest.approx(losses(alone), abs=2e-4)
@@ -61,7 +61,7 @@ def test_shares_of_a_batch_of_pairs_add_up_to_the_whole(base: Path, tmp_path: Pa
         lm.model.zero_grad()
         score = sum((objective.backward(rows, batch) for objective, rows in parts), LossStats())
         return score, torch.cat(
-            [tensor.grad.flatten() for _, tensor in trained_parameters(lm.model) if tensor.grad is not None]
+            [tensor.grad.flatten() for _, tensor in trainable_parameters(lm.model) if tensor.grad is not None]
         )
 
     whole, gradient = learnt([(leader, batch)])

@@ -16,7 +16,7 @@ from ftpipe.training.causal_lm import LanguageModel
 from ftpipe.training.dpo import DPOObjective, read_pairs, with_reference_logprobs
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
 from ftpipe.training.job_directory import JobDirectory
-from ftpipe.training.lora import add_adapter, trained_parameters
+from ftpipe.training.lora import add_adapter, trainable_parameters
 from ftpipe.training.run import run_job
 from tests.training.tiny_model import chat, events, make_job, result, tiny_tokenizer, write_rows
 
@@ -43,7 +43,7 @@ def prepared(base: Path, folder: Path) -> tuple[Any, DPOObjective]:
     read = read_pairs(write_rows(folder / "d.jsonl", PAIRS), ChatTokenizer(load_tokenizer(base)), limit=400)
     objective = DPOObjective(lm, with_reference_logprobs(lm, read), beta=0.3)
     with torch.no_grad():
-        for _, tensor in trained_parameters(model):
+        for _, tensor in trainable_parameters(model):
             tensor.add_(0.02)
     return model, objective
 
@@ -55,7 +55,7 @@ def test_the_gradient_is_that_of_the_published_loss(base: Path, tmp_path: Path) 
 
     model, objective = prepared(base, tmp_path)
     scored = objective.backward([0, 1, 2])
-    found = {name: tensor.grad.clone() for name, tensor in trained_parameters(model)}
+    found = {name: tensor.grad.clone() for name, tensor in trainable_parameters(model)}
     model.zero_grad()
 
     def logprob(example: Any) -> torch.Tensor:
@@ -64,12 +64,12 @@ def test_the_gradient_is_that_of_the_published_loss(base: Path, tmp_path: Path) 
 
     losses = []
     for row in objective.pairs[:3]:
-        moved = (logprob(row.chosen) - row.chosen_before) - (logprob(row.rejected) - row.rejected_before)
+        moved = (logprob(row.chosen) - row.chosen_reference) - (logprob(row.rejected) - row.rejected_reference)
         losses.append(-logsigmoid(0.3 * moved))
     loss = torch.stack(losses).mean()
     loss.backward()
     assert scored.mean_loss == pytest.approx(float(loss.detach()), rel=1e-4)
-    for name, tensor in trained_parameters(model):
+    for name, tensor in trainable_parameters(model):
         torch.testing.assert_close(found[name], tensor.grad, rtol=1e-3, atol=1e-6)
 
 
@@ -118,7 +118,7 @@ def test_training_goes_on_from_an_earlier_adapter(base: Path, tmp_path: Path) ->
         tmp_path / "second", base, data=write_rows(tmp_path / "d.jsonl", PAIRS), valid=False, method="dpo"
     )
     spec = json.loads((second / "spec.json").read_text(encoding="utf-8"))
-    spec["adapter"] = str(first / "checkpoints/step-3")
+    spec["initial_adapter"] = str(first / "checkpoints/step-3")
     (second / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
     run_job(JobDirectory(second))
     assert result(second)["error"] is None

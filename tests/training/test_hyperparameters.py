@@ -12,7 +12,7 @@ from ftpipe.training.hyperparameters import (
     ResolvedHyperparameters,
     auto_batch_size,
     auto_epochs,
-    default_rate,
+    default_learning_rate,
     resolve_hyperparameters,
 )
 
@@ -20,7 +20,7 @@ from ftpipe.training.hyperparameters import (
 def plan(examples: int = 100, method: str = "supervised", **asked: Any) -> ResolvedHyperparameters:
     """A plan for a base of the default's size."""
     return resolve_hyperparameters(
-        asked, examples=examples, parameters=135_000_000, longest_context=8192, on_accelerator=False, method=method
+        asked, examples=examples, parameters=135_000_000, max_context=8192, on_accelerator=False, method=method
     )
 
 
@@ -43,7 +43,7 @@ def test_auto_batch_grows_with_the_rows(examples: int, batch: int) -> None:
 )
 def test_the_default_rate_falls_with_the_size_of_the_base(parameters: float, rate: float) -> None:
     """A multiplier of 1 means the rate that is usual for the size."""
-    assert math.isclose(default_rate(int(parameters)), rate, rel_tol=0.02)
+    assert math.isclose(default_learning_rate(int(parameters)), rate, rel_tol=0.02)
 
 
 def test_the_multiplier_scales_the_default_rate() -> None:

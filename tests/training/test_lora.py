@@ -13,8 +13,8 @@ from ftpipe.modeling.device import DeviceConfig
 from ftpipe.modeling.loading import load_base, load_tokenizer
 from ftpipe.training.causal_lm import LanguageModel
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
-from ftpipe.training.lora import add_adapter, trained_parameters
-from ftpipe.training.loss import accumulate_gradients, score, score_rows
+from ftpipe.training.lora import add_adapter, trainable_parameters
+from ftpipe.training.loss import accumulate_gradients, evaluate, evaluate_rows
 from tests.training.tiny_model import chat
 
 CPU = DeviceConfig("cpu", "float32")
@@ -34,7 +34,7 @@ def prepared(base: Path, **changes: Any) -> tuple[Any, list[Example]]:
 
     model = add_adapter(load_base(base, CPU), plan(**{"lora_dropout": 0.0, **changes}), seed=3)
     with torch.no_grad():
-        for _, tensor in trained_parameters(model):
+        for _, tensor in trainable_parameters(model):
             tensor.add_(0.02)
     mask = ChatTokenizer(load_tokenizer(base))
     return model, [example for q, a in TEXTS for example in mask.examples(chat(q, a))]
@@ -42,7 +42,7 @@ def prepared(base: Path, **changes: Any) -> tuple[Any, list[Example]]:
 
 def gradients(model: Any) -> dict[str, Any]:
     """Gradients by name, taken away from the model."""
-    found = {name: tensor.grad.clone() for name, tensor in trained_parameters(model)}
+    found = {name: tensor.grad.clone() for name, tensor in trainable_parameters(model)}
     model.zero_grad()
     return found
 
@@ -68,9 +68,9 @@ def test_loss_and_gradients_equal_the_plain_forward_pass(base: Path, share: bool
 
     model, examples = prepared(base)
     expected_loss, expected = plain_gradients(model, examples)
-    lm = LanguageModel(model, share=share)
-    assert lm.shares is share
-    found = accumulate_gradients(lm, examples, of_tokens=sum(example.trained for example in examples))
+    lm = LanguageModel(model, share_prefix=share)
+    assert lm.shares_prefix is share
+    found = accumulate_gradients(lm, examples, batch_tokens=sum(example.trained for example in examples))
     assert found.mean_loss == pytest.approx(expected_loss, rel=1e-5)
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
@@ -82,10 +82,10 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(base: Path) -> None:
 
     model, examples = prepared(base)
     lm, tokens = LanguageModel(model), sum(example.trained for example in examples)
-    accumulate_gradients(lm, examples, of_tokens=tokens)
+    accumulate_gradients(lm, examples, batch_tokens=tokens)
     whole = gradients(model)
     for example in examples:
-        accumulate_gradients(lm, [example], of_tokens=tokens)
+        accumulate_gradients(lm, [example], batch_tokens=tokens)
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, whole[name], rtol=1e-4, atol=1e-6)
 
@@ -94,8 +94,8 @@ def test_scores_come_in_the_order_of_the_rows(base: Path) -> None:
     """Rows are scored by length and given back in their own order."""
     model, examples = prepared(base)
     lm = LanguageModel(model)
-    rows = score_rows(lm, examples)
-    alone = [score(lm, [example]) for example in examples]
+    rows = evaluate_rows(lm, examples)
+    alone = [evaluate(lm, [example]) for example in examples]
     assert [row.tokens for row in rows] == [example.trained for example in examples]
     assert [row.loss for row in rows] == pytest.approx([one.loss for one in alone], rel=1e-4)
 
@@ -103,7 +103,7 @@ def test_scores_come_in_the_order_of_the_rows(base: Path) -> None:
 def test_only_the_asked_layers_are_trained(base: Path) -> None:
     """Everything of the base stays frozen."""
     model, _ = prepared(base, target_modules=("q_proj", "v_proj"))
-    names = [name for name, _ in trained_parameters(model)]
+    names = [name for name, _ in trainable_parameters(model)]
     assert len(names) == 2 * 2 * 2
     assert all("lora_" in name and ("q_proj" in name or "v_proj" in name) for name in names)
 
@@ -113,7 +113,7 @@ def test_the_seed_decides_the_adapter(base: Path) -> None:
     import torch
 
     first, again, other = (add_adapter(load_base(base, CPU), plan(), seed=seed) for seed in (1, 1, 2))
-    a, b, c = (dict(trained_parameters(model)) for model in (first, again, other))
+    a, b, c = (dict(trainable_parameters(model)) for model in (first, again, other))
     name = next(name for name in a if "lora_A" in name)
     assert torch.equal(a[name], b[name])
     assert not torch.equal(a[name], c[name])

@@ -19,7 +19,7 @@ from ftpipe.server.http import ServeSettings, create_app
 from ftpipe.training.job_directory import JobDirectory
 from ftpipe.training.run import run_job
 from tests.server.conftest import upload, wait_for
-from tests.training.tiny_model import make_job, result, rows, with_crew
+from tests.training.tiny_model import make_job, result, rows, with_workers
 
 pytestmark = pytest.mark.needs("ray")
 
@@ -87,7 +87,7 @@ def train(folder: Path, base: Path, **settings: Any) -> tuple[dict[str, Any], li
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
 def test_a_cluster_that_is_not_there_fails_the_job_with_a_way_out(base: Path, tmp_path: Path, address: str) -> None:
     """At once, and not after the minutes that Ray would try."""
-    folder = with_crew(make_job(tmp_path / "job", base), engine="ray", address=address)
+    folder = with_workers(make_job(tmp_path / "job", base), engine="ray", address=address)
     assert run_job(JobDirectory(folder)) == "failed"
     message = result(folder)["error"]["message"]
     assert address in message

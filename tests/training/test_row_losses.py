@@ -14,8 +14,8 @@ from ftpipe.modeling.loading import load_adapter, load_base, load_tokenizer
 from ftpipe.training.batching import read_rows
 from ftpipe.training.causal_lm import LanguageModel
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
-from ftpipe.training.lora import add_adapter, save_adapter, trained_parameters
-from ftpipe.training.loss import LossStats, score_rows
+from ftpipe.training.lora import add_adapter, save_adapter, trainable_parameters
+from ftpipe.training.loss import LossStats, evaluate_rows
 from ftpipe.training.row_losses import ScoringRequest, by_line, score_models
 from tests.training.tiny_model import chat, rows, write_rows
 
@@ -29,11 +29,11 @@ def adapter(base: Path, folder: Path, shift: float) -> Path:
 
     model = add_adapter(load_base(base, CPU), PLAN, seed=3)
     with torch.no_grad():
-        for _, tensor in trained_parameters(model):
+        for _, tensor in trainable_parameters(model):
             tensor.add_(shift)
     place = folder / "checkpoints" / "step-1"
     place.mkdir(parents=True)
-    save_adapter(model, place, base=str(base))
+    save_adapter(model, place, base_model=str(base))
     (folder / "plan.json").write_text(json.dumps({"device_config": vars(CPU), "hyperparameters": {"max_length": 120}}))
     return place
 
@@ -43,7 +43,7 @@ def alone(base: Path, place: Path | None, data: Path, limit: int) -> list[float]
     model = load_base(base, CPU)
     model = model if place is None else load_adapter(model, place)
     found = read_rows(data, ChatTokenizer(load_tokenizer(base)), limit=limit).examples
-    return [one.mean_loss for one in score_rows(LanguageModel(model), found)]
+    return [one.mean_loss for one in evaluate_rows(LanguageModel(model), found)]
 
 
 def test_every_model_is_scored_as_if_it_were_alone(base: Path, tmp_path: Path) -> None:

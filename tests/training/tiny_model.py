@@ -88,7 +88,7 @@ def make_job(folder: Path, base: Path, *, data: Path | None = None, valid: bool 
     spec = {
         "job_id": "ftjob-test",
         "method": asked.pop("method", "supervised"),
-        "base": str(base),
+        "base_model": str(base),
         "training_file": str(train),
         "validation_file": str(write_rows(folder / "valid.jsonl", rows(3))) if valid else None,
         "seed": asked.pop("seed", 7),
@@ -100,10 +100,10 @@ def make_job(folder: Path, base: Path, *, data: Path | None = None, valid: bool 
     return folder
 
 
-def with_crew(folder: Path, **crew: Any) -> Path:
-    """The job folder, to be computed by several."""
+def with_workers(folder: Path, **config: Any) -> Path:
+    """Set the worker configuration of a job."""
     spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
-    (folder / "spec.json").write_text(json.dumps({**spec, "worker_config": crew}), encoding="utf-8")
+    (folder / "spec.json").write_text(json.dumps({**spec, "worker_config": config}), encoding="utf-8")
     return folder
 
 

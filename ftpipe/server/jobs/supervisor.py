@@ -52,7 +52,7 @@ class Supervisor(threading.Thread):
         self._data_dir = data_dir
         self._settings = settings
         self._checker = checker
-        self._moves = JobTransitions(store, data_dir, settings.keep_checkpoints)
+        self._transitions = JobTransitions(store, data_dir, settings.keep_checkpoints)
         self._trainers: dict[str, TrainerProcess] = {}
         self._not_before: dict[str, float] = {}
         self._resting: dict[str, float] = {}
@@ -118,7 +118,9 @@ class Supervisor(threading.Thread):
 
     def _step(self, job: JobRow) -> None:
         if job.status not in TERMINAL_STATUSES and not self._data_dir.job(job.id).is_dir():
-            self._moves.failed(job, {"code": "server_error", "message": "The job's folder is gone", "param": None})
+            self._transitions.failed(
+                job, {"code": "server_error", "message": "The job directory is missing", "param": None}
+            )
         elif job.status in TERMINAL_STATUSES:
             self._stop_cancelled(job)
         elif job.status == "validating_files":
@@ -129,7 +131,7 @@ class Supervisor(threading.Thread):
     def _check(self, job: JobRow) -> None:
         verdict = self._checker.poll(job, self._data_dir.job(job.id))
         if verdict is not None:
-            self._moves.mark_validated(job, verdict.error)
+            self._transitions.mark_validated(job, verdict.error)
 
     def _stop_cancelled(self, job: JobRow) -> None:
         """See that the trainer of a cancelled job ends."""
@@ -137,15 +139,15 @@ class Supervisor(threading.Thread):
         if trainer is not None and trainer.is_alive():
             trainer.terminate()
             return
-        self._moves.import_output(job)
+        self._transitions.import_output(job)
         self._forget(job)
-        self._moves.mark_stopped(job)
+        self._transitions.mark_stopped(job)
 
     def _watch(self, job: JobRow) -> None:
         trainer = self._trainer(job)
         alive = trainer is not None and trainer.is_alive()
         # Read after the look at the process: a dead one has written all that it will.
-        self._moves.import_output(job)
+        self._transitions.import_output(job)
         if alive and trainer is not None:
             if job.desired_state == "pause":
                 trainer.pause()
@@ -153,9 +155,9 @@ class Supervisor(threading.Thread):
         self._forget(job)
         result = read_result(self._data_dir.job(job.id))
         if result is not None:
-            self._moves.finish(job, result)
+            self._transitions.finish(job, result)
         elif job.desired_state == "pause":
-            self._moves.paused(job)
+            self._transitions.paused(job)
         else:
             self._restart(job, trainer)
 
@@ -163,12 +165,12 @@ class Supervisor(threading.Thread):
         if time.monotonic() < self._not_before.get(job.id, 0.0):
             return
         attempts = job.attempts
-        if last is not None and not last.told_to_pause:
+        if last is not None and not last.pause_sent:
             attempts = self._record_failed_start(job, last)
         if attempts >= MAX_FAILED_STARTS:
             step = read_progress(self._data_dir.job(job.id)).step
             message = f"The trainer stopped {self._exit_description(last)} at step {step}"
-            self._moves.failed(job, {"code": "server_error", "message": message, "param": None})
+            self._transitions.failed(job, {"code": "server_error", "message": message, "param": None})
             return
         if last is not None and attempts:
             self._not_before[job.id] = time.monotonic() + min(10.0, 0.25 * attempts)
@@ -201,7 +203,7 @@ class Supervisor(threading.Thread):
     def _start(self, job: JobRow) -> None:
         folder = self._data_dir.job(job.id)
         write_json(folder / "spec.json", self._spec(job), mode=0o600)
-        if not self._moves.mark_running(job):
+        if not self._transitions.mark_running(job):
             return
         try:
             trainer = start(self._settings.trainer_command, folder)
@@ -218,10 +220,10 @@ class Supervisor(threading.Thread):
         return {
             "job_id": job.id,
             "method": job.method,
-            "base": job.base,
+            "base_model": job.base,
             "training_file": str(folder / "training.jsonl"),
             "validation_file": str(folder / "validation.jsonl") if job.validation_file else None,
-            "adapter": str(folder / INITIAL_ADAPTER_DIR) if (folder / INITIAL_ADAPTER_DIR).is_dir() else None,
+            "initial_adapter": str(folder / INITIAL_ADAPTER_DIR) if (folder / INITIAL_ADAPTER_DIR).is_dir() else None,
             "hyperparameters": job.requested_hyperparameters,
             "seed": job.seed,
             "model_name": job.model_name,
@@ -257,4 +259,4 @@ class Supervisor(threading.Thread):
                     trainer.pause()
             time.sleep(0.05)
         for job, _ in at_work:
-            self._moves.requeue(job)
+            self._transitions.requeue(job)

@@ -40,7 +40,7 @@ class TrainerProcess:
     """Only for our own child."""
     signalled_at: float | None = None
     """When it was told to end, on the monotonic clock."""
-    told_to_pause: bool = False
+    pause_sent: bool = False
 
     def is_alive(self) -> bool:
         """True while the trainer, or anything that it started, works in the folder."""
@@ -56,8 +56,8 @@ class TrainerProcess:
 
     def pause(self) -> None:
         """Ask the trainer to keep its state at the next step and to end."""
-        if not self.told_to_pause:
-            self.told_to_pause = self._send(signal.SIGUSR1)
+        if not self.pause_sent:
+            self.pause_sent = self._send(signal.SIGUSR1)
 
     def terminate(self) -> None:
         """Tell the trainer to end at once; after a grace, it and all its children are killed."""

@@ -167,7 +167,7 @@ def test_a_tuned_model_is_tuned_further_from_its_adapter(client: TestClient, tmp
     wait_for(client, second["id"], "running")
     folder = tmp_path / "data" / "jobs" / second["id"]
     spec = json.loads((folder / "spec.json").read_text())
-    assert (spec["base"], spec["adapter"]) == ("smollm2-135m-instruct", str(folder / "start"))
+    assert (spec["base_model"], spec["initial_adapter"]) == ("smollm2-135m-instruct", str(folder / "start"))
     assert (folder / "start" / "adapter_model.safetensors").is_file()
     done = wait_for(client, second["id"], "succeeded")
     assert done["fine_tuned_model"].startswith("ft:gpt-4o-mini:local:more:")
