@@ -137,11 +137,7 @@ def test_server_imports_only_shared_packages(path: Path) -> None:
 @pytest.mark.parametrize("path", [path for path in MODULES if subpackage_of(path) == "stages"], ids=str)
 def test_stages_do_not_import_each_other(path: Path) -> None:
     """Stages are joined by the pipeline and by commands."""
-    stages = {each.stem for each in MODULES if subpackage_of(each) == "stages"} - {
-        "__init__",
-        "ports",
-        "multipart_upload",
-    }
+    stages = {each.stem for each in MODULES if subpackage_of(each) == "stages"} - {"__init__", "multipart_upload"}
     named = {name for name, _ in imports(path)}
     assert {name for name in named if subpackage(name) in STAGES_MAY_NOT_IMPORT} == set()
     others = {f"ftpipe.stages.{stage}" for stage in stages - {path.stem}}

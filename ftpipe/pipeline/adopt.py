@@ -11,7 +11,7 @@ from ftpipe.errors import ProviderError
 from ftpipe.providers.provider import Provider
 from ftpipe.records import Hyperparameters, Job, Run, RunSpec, RunState, UploadedFile
 from ftpipe.registry import Registry
-from ftpipe.stages.upload import HASH_MOST_BYTES
+from ftpipe.stages.upload import MAX_HASHED_BYTES
 
 RUN_ID = re.compile(r"run-[0-9a-f]{12}")
 
@@ -62,7 +62,7 @@ def _file_of(job: Job, provider: Provider) -> UploadedFile | None:
     """The training file of a job made elsewhere, hashed where the endpoint serves it; ``None`` where it is gone."""
     try:
         file = provider.files.get(job.training_file)
-        content = provider.files.content(file.id) if file.bytes <= HASH_MOST_BYTES else b""
+        content = provider.files.content(file.id) if file.bytes <= MAX_HASHED_BYTES else b""
     except ProviderError:
         return None
     return UploadedFile(

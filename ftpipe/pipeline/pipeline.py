@@ -16,10 +16,10 @@ from ftpipe.records import Dataset, Event, Job, JobRequest, Method, Report, Run,
 from ftpipe.records.keys import run_key
 from ftpipe.registry import Registry
 from ftpipe.registry.jobs import metrics_of
-from ftpipe.stages.create import KIND, create
-from ftpipe.stages.poll import poll
+from ftpipe.stages.create import KIND, CreateJob
+from ftpipe.stages.poll import PollJob
 from ftpipe.stages.register import refuse_unless_succeeded, register
-from ftpipe.stages.upload import upload
+from ftpipe.stages.upload import UploadDataset
 
 if TYPE_CHECKING:
     from ftpipe.catalog.training_prices import PriceTable
@@ -94,7 +94,7 @@ class Pipeline:
         self.provider = provider
         self.registry = registry
         self.observer = observer or PipelineObserver()
-        self.sleep, self._clock = sleep, clock
+        self.sleep, self.clock = sleep, clock
         provider.on_retry(lambda text: self.observer.on_status(text))
 
     def prepare(self, spec: RunSpec, *, prices: PriceTable | None = None) -> Report:
@@ -123,7 +123,7 @@ class Pipeline:
         spec = spec.model_copy(update={"method": spec.method or report.method})
         require_valid_dataset(report)
         enforce_budget(report.cost, max_cost)
-        today = datetime.fromtimestamp(self._clock(), UTC).date()
+        today = datetime.fromtimestamp(self.clock(), UTC).date()
         require_supported(self.provider.profile, spec, today=today)
         validation_sha256 = report.validation.sha256 if report.validation else None
         key = run_key(
@@ -144,7 +144,7 @@ class Pipeline:
             spec=spec,
             endpoint=self.provider.endpoint,
             state=RunState.PREPARED,
-            created_at=int(self._clock()),
+            created_at=int(self.clock()),
             dataset_sha256=report.dataset.sha256,
             validation_sha256=validation_sha256,
             dataset=report.dataset,
@@ -244,14 +244,14 @@ class Pipeline:
         return self.registry.save_run(run.model_copy(update=update))
 
     def _upload_one(self, dataset: Dataset) -> UploadedFile:
-        return upload(
+        return UploadDataset(
             dataset,
-            provider=self.provider,
-            memory=self.registry,
+            self.provider,
+            self.registry,
             on_progress=lambda done, total: self.observer.on_progress("upload", done, total),
             sleep=self.sleep,
-            clock=self._clock,
-        )
+            clock=self.clock,
+        ).run()
 
     def _create(self, run: Run) -> Run:
         self.observer.on_stage("create")
@@ -269,33 +269,33 @@ class Pipeline:
             integrations=spec.integrations,
             metadata={**spec.metadata, RUN_KEY_NAME: run.id},
         )
-        job = create(
+        job = CreateJob(
             request,
             key=self.registry.operation_key(run, KIND),
             run_id=run.id,
             provider=self.provider,
             journal=self.registry.journal,
             estimated_cost=run.cost.expected if run.cost else None,
-            sleep=self.sleep,
-            clock=self._clock,
             on_status=self.observer.on_status,
-        )
+            sleep=self.sleep,
+            clock=self.clock,
+        ).run()
         return self._save_job(run.model_copy(update={"state": RunState.CREATED, "error": ""}), job)
 
     def _until_finished(self, run: Run, timeout: float | None) -> Run:
         self.observer.on_stage("poll")
         if run.job is None:
             raise UsageError(f"{run.id} has no job yet", "`ftpipe resume` creates it")
-        job = poll(
+        job = PollJob(
             run.job,
-            provider=self.provider,
+            self.provider,
             known_events={event.id for event in self.registry.events(run.job.id)},
             timeout=timeout,
             on_job=lambda seen: self._seen_if_new(run, seen),
             on_events=lambda events: self._save_events(run, events),
             on_status=self.observer.on_status,
             sleep=self.sleep,
-        )
+        ).run()
         return self._save_job(run, job)
 
     def _finish(self, run: Run) -> Run:

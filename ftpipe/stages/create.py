@@ -1,242 +1,220 @@
-"""Create: from uploaded files to a job, once; after a doubtful answer the endpoint is searched before any new POST."""
+"""Create a fine-tuning job exactly once: the endpoint is searched before a call with an unknown outcome is repeated."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from ftpipe.errors import ConnectionFailedError, FtpipeError, OutcomeUnknownError, ProviderError
 from ftpipe.providers.jobs import KEY_NAME
 from ftpipe.providers.provider import Provider
 from ftpipe.records import Job, JobRequest
 from ftpipe.records.keys import request_digest
-from ftpipe.registry.journal import Operation, OperationState
-from ftpipe.stages.ports import JournalPort
+from ftpipe.registry.journal import Journal, Operation, OperationState
 
 KIND = "create_job"
-SKEW_SECONDS = 600.0
+MAX_CLOCK_SKEW_SECONDS = 600.0
 """How far the endpoint's clock may be from ours when jobs are matched by time."""
 MAX_SEARCHES = 3
 """How often a list is searched before a call counts as not executed."""
 MAX_POSTS = 3
-"""How many POSTs one call to ``create`` makes at most, each but the first after a search that found nothing."""
+"""How many POSTs one ``run`` makes at most; each but the first follows a search that found nothing."""
 ENDED_WITHOUT_MODEL = frozenset({"failed", "cancelled"})
 
 
-def create(
-    request: JobRequest,
-    *,
-    key: str,
-    run_id: str,
-    provider: Provider,
-    journal: JournalPort,
-    estimated_cost: float | None = None,
-    sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.time,
-    on_status: Callable[[str], None] = lambda _text: None,
-) -> Job:
-    """Create a job, or find the one that this key has made before.
+@dataclass
+class CreateJob:
+    """Creates a job, or finds the job that was created with the same key before.
 
-    Args:
-        request: What is asked for.
-        key: Idempotency key: the same data and parameters have the same key.
-        run_id: The run that asks, for the journal.
-        provider: The endpoint.
-        journal: Where the intent is on the disk before the call.
-        estimated_cost: For the journal, in the currency of the estimate.
-        sleep: Waits between searches.
-        clock: UTC Unix seconds.
-        on_status: Hears what a person should know, for example that an older job was adopted.
-
-    Raises:
-        OutcomeUnknownError: The call may have been executed and the endpoint's list cannot be read.
-        ProviderError: The job surely does not exist.
+    The journal has the intent on the disk before the call, and its outcome afterwards. If the outcome is unknown, the
+    endpoint's lists are searched for the job; a second POST follows only if they must show it and do not.
     """
-    known = journal.find(key)
-    if known is not None and known.state == OperationState.CONFIRMED and known.remote_id:
-        return _with_request(provider.jobs.get(known.remote_id), request)
-    intend = partial(_intend, request, key, run_id, provider, journal, estimated_cost)
-    found: Job | None = None
-    if known is not None and known.state in (OperationState.INTENDED, OperationState.UNKNOWN):
-        elapsed = clock() - (known.sent_at or 0.0)
-        found = _reconcile(request, known, provider, journal, sleep, elapsed, on_status)
-    elif provider.profile.metadata_filter:
-        found = _find_by_key(request, key, provider, on_status)
-        if found is not None:
-            intend()
-    before = () if known or found else _listed_before(request, provider, clock())
-    if found is None:
-        found = _post(request, key, provider, journal, partial(intend, before), sleep, on_status)
-    journal.confirm(key, found.id)
-    return _with_request(found, request)
 
+    request: JobRequest
+    key: str
+    """Idempotency key: the same data and parameters have the same key."""
+    run_id: str
+    """The run that needs the job, for the journal."""
+    provider: Provider
+    journal: Journal
+    estimated_cost: float | None = None
+    """For the journal, in the currency of the estimate."""
+    on_status: Callable[[str], None] = lambda _text: None
+    """Is called with what the user should know, for example that an existing job is used."""
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.time
+    """UTC Unix seconds."""
 
-def _intend(
-    request: JobRequest,
-    key: str,
-    run_id: str,
-    provider: Provider,
-    journal: JournalPort,
-    cost: float | None,
-    before: tuple[str, ...] = (),
-) -> Operation:
-    return journal.record_intent(
-        key=key,
-        run_id=run_id,
-        kind=KIND,
-        endpoint=provider.endpoint,
-        request_sha256=request_digest(request),
-        estimated_cost=cost,
-        listed_before=before,
-    )
+    def run(self) -> Job:
+        """Create or find the job.
 
+        Raises:
+            OutcomeUnknownError: The call may have been executed, and the endpoint's list cannot be read.
+            ProviderError: The job surely does not exist.
+        """
+        known = self.journal.find(self.key)
+        if known is not None and known.state == OperationState.CONFIRMED and known.remote_id:
+            return self._with_request(self.provider.jobs.get(known.remote_id))
+        job: Job | None = None
+        if known is not None and known.state in (OperationState.INTENDED, OperationState.UNKNOWN):
+            job = self._reconcile(known, elapsed=self.clock() - (known.sent_at or 0.0))
+        elif self.provider.profile.metadata_filter:
+            job = self._find_by_key()
+            if job is not None:
+                self._record_intent()
+        if job is None:
+            job = self._post(listed_before=() if known else self._list_similar_jobs())
+        self.journal.confirm(self.key, job.id)
+        return self._with_request(job)
 
-def _listed_before(request: JobRequest, provider: Provider, now: float) -> tuple[str, ...]:
-    """Jobs that look like the one that will be asked for, at a host whose jobs do not say which key made them."""
-    if provider.profile.metadata_stored:
-        return ()
-    since = int(now - 2 * SKEW_SECONDS)
-    return tuple(job.id for job in provider.jobs.recent(since=since) if _is_alike(job, request))
+    def _record_intent(self, listed_before: tuple[str, ...] = ()) -> Operation:
+        return self.journal.record_intent(
+            key=self.key,
+            run_id=self.run_id,
+            kind=KIND,
+            endpoint=self.provider.endpoint,
+            request_sha256=request_digest(self.request),
+            estimated_cost=self.estimated_cost,
+            listed_before=listed_before,
+        )
 
+    def _list_similar_jobs(self) -> tuple[str, ...]:
+        """Jobs that exist before the call and look like the new one, at hosts whose jobs do not carry the key."""
+        if self.provider.profile.metadata_stored:
+            return ()
+        since = int(self.clock() - 2 * MAX_CLOCK_SKEW_SECONDS)
+        return tuple(job.id for job in self.provider.jobs.recent(since=since) if self._is_similar(job))
 
-def _post(
-    request: JobRequest,
-    key: str,
-    provider: Provider,
-    journal: JournalPort,
-    intend: Callable[[], Operation],
-    sleep: Callable[[float], None],
-    on_status: Callable[[str], None],
-) -> Job:
-    """Intent, call, outcome; again only when a search says that the last call was not executed."""
-    for attempt in range(MAX_POSTS):
-        operation = intend()
-        try:
-            return provider.jobs.create(request, key=key)
-        except OutcomeUnknownError as exc:
-            journal.mark_unknown(key, exc.message)
-            on_status(f"{exc.message}; looking for the job at the endpoint before anything is sent again")
-            found = _reconcile(request, operation, provider, journal, sleep, 0.0, on_status)
-            if found is not None:
-                return found
-            last: FtpipeError = exc
-        except ConnectionFailedError as exc:
-            journal.reject(key, exc.message)
+    def _post(self, listed_before: tuple[str, ...]) -> Job:
+        """Intent, call, outcome; again only if a search says that the last call was not executed."""
+        for attempt in range(MAX_POSTS):
+            operation = self._record_intent(listed_before)
+            try:
+                return self.provider.jobs.create(self.request, key=self.key)
+            except OutcomeUnknownError as exc:
+                self.journal.mark_unknown(self.key, exc.message)
+                self.on_status(f"{exc.message}; searching the endpoint for the job before anything is sent again")
+                job = self._reconcile(operation, elapsed=0.0)
+                if job is not None:
+                    return job
+                last: FtpipeError = exc
+            except ConnectionFailedError as exc:
+                self.journal.reject(self.key, exc.message)
+                if attempt < MAX_POSTS - 1:
+                    self.on_status(f"{exc.message}; nothing was sent, trying again …")
+                last = exc
+            except FtpipeError as exc:
+                self.journal.reject(self.key, exc.message)
+                raise
             if attempt < MAX_POSTS - 1:
-                on_status(f"{exc.message}; nothing was sent, trying again …")
-            last = exc
-        except FtpipeError as exc:
-            journal.reject(key, exc.message)
-            raise
-        if attempt < MAX_POSTS - 1:
-            sleep(min(2.0 * 2**attempt, 20.0))
-    if isinstance(last, OutcomeUnknownError):
-        raise ProviderError(
-            f"the job could not be created in {MAX_POSTS} tries: {last.message}",
-            "each time the endpoint's list was searched and has no such job; `ftpipe resume` later tries again",
-        ) from last
-    raise last
+                self.sleep(min(2.0 * 2**attempt, 20.0))
+        if isinstance(last, OutcomeUnknownError):
+            raise ProviderError(
+                f"the job could not be created in {MAX_POSTS} attempts: {last.message}",
+                "the endpoint's list was searched each time and does not have the job; "
+                "try again later with `ftpipe resume`",
+            ) from last
+        raise last
 
+    def _reconcile(self, operation: Operation, *, elapsed: float) -> Job | None:
+        """Search the endpoint for the job of an operation until its lists must show it; ``None`` if it is not there.
 
-def _reconcile(
-    request: JobRequest,
-    operation: Operation,
-    provider: Provider,
-    journal: JournalPort,
-    sleep: Callable[[float], None],
-    elapsed: float,
-    on_status: Callable[[str], None],
-) -> Job | None:
-    """Search the endpoint for the job of an operation until its lists must show it; ``None`` where it is not there.
+        ``elapsed`` is how many seconds ago the call was sent, as far as that is known.
 
-    ``elapsed`` is how many seconds ago it was sent, as far as that is known.
-
-    Raises:
-        OutcomeUnknownError: The list cannot be read, so nothing may be sent again.
-    """
-    lag = provider.profile.list_lag_seconds
-    # counted down by the pauses: a clock that jumps must not end the search early, or hold it for hours
-    left = lag - min(max(elapsed, 0.0), lag)
-    for look in range(MAX_SEARCHES + 1):
-        try:
-            matches = _matches(request, operation, provider, journal)
-        except ProviderError as exc:
-            journal.mark_unknown(operation.key, exc.message)
-            raise OutcomeUnknownError(
-                f"a job may have been created, and the endpoint's list cannot be read: {exc.message}",
-                "run `ftpipe resume` when it can be reached; nothing is sent again before that",
-            ) from exc
-        if matches:
-            return _oldest(matches, on_status)
-        if left <= 0:
-            break
-        pause = min(left, lag / MAX_SEARCHES) if look < MAX_SEARCHES - 1 else left
-        sleep(pause)
-        left -= pause
-    journal.reject(operation.key, "not in the endpoint's list")
-    return None
-
-
-def _matches(request: JobRequest, operation: Operation, provider: Provider, journal: JournalPort) -> list[Job]:
-    """Jobs that this key has made: by metadata where the endpoint keeps it, else by files, model and time."""
-    key, since = operation.key, int((operation.sent_at or 0.0) - SKEW_SECONDS)
-    by_filter = list(provider.jobs.recent(metadata={KEY_NAME: key})) if provider.profile.metadata_filter else []
-    found = [job for job in by_filter if job.metadata.get(KEY_NAME) == key]
-    if found:
-        return found
-    # a key is matched whatever the clocks say: ours may be hours ahead of the endpoint's
-    jobs = list(provider.jobs.recent(since=since if not provider.profile.metadata_stored else 0))
-    found = [job for job in jobs if job.metadata.get(KEY_NAME) == key]
-    if found:
-        return found
-    others = journal.jobs_of_other_runs(provider.endpoint, run_id=operation.run_id) | set(operation.listed_before)
-    return [job for job in jobs if job.id not in others and job.created_at >= since and _is_alike(job, request)]
-
-
-def _is_alike(job: Job, request: JobRequest) -> bool:
-    """Whether a job that names no key is of the same files, model and name."""
-    return (
-        KEY_NAME not in job.metadata
-        and job.training_file == request.training_file.id
-        and job.validation_file == (request.validation_file.id if request.validation_file else None)
-        and _same_model(job.model, request.model)
-        and (job.suffix is None or job.suffix == request.suffix)
-    )
-
-
-def _same_model(found: str, asked: str) -> bool:
-    """Hosts spell a base out (``gpt-4o-mini`` → ``gpt-4o-mini-2024-07-18``) or drop its owner's name."""
-    left, right = found.rsplit("/", 1)[-1].lower(), asked.rsplit("/", 1)[-1].lower()
-    return left.startswith(right) or right.startswith(left) or left.endswith(right) or right.endswith(left)
-
-
-def _find_by_key(request: JobRequest, key: str, provider: Provider, on_status: Callable[[str], None]) -> Job | None:
-    """A job of the same key that this journal does not know: its database was lost, or a colleague ran the same."""
-    jobs = [job for job in provider.jobs.recent(metadata={KEY_NAME: key}) if job.metadata.get(KEY_NAME) == key]
-    alive = [job for job in jobs if job.status not in ENDED_WITHOUT_MODEL and _same_model(job.model, request.model)]
-    if not alive:
+        Raises:
+            OutcomeUnknownError: The list cannot be read, so nothing may be sent again.
+        """
+        lag = self.provider.profile.list_lag_seconds
+        # counted down by the pauses: a clock that jumps must not end the search early, or make it last for hours
+        left = lag - min(max(elapsed, 0.0), lag)
+        for search in range(MAX_SEARCHES + 1):
+            try:
+                jobs = self._matching_jobs(operation)
+            except ProviderError as exc:
+                self.journal.mark_unknown(operation.key, exc.message)
+                raise OutcomeUnknownError(
+                    f"the job may have been created, and the endpoint's list cannot be read: {exc.message}",
+                    "run `ftpipe resume` when the endpoint can be reached; nothing is sent again before that",
+                ) from exc
+            if jobs:
+                return self._oldest(jobs)
+            if left <= 0:
+                break
+            pause = min(left, lag / MAX_SEARCHES) if search < MAX_SEARCHES - 1 else left
+            self.sleep(pause)
+            left -= pause
+        self.journal.reject(operation.key, "not in the endpoint's list")
         return None
-    job = _oldest(alive, on_status)
-    on_status(f"{job.id} was created from the same data with the same parameters; it is used, and nothing new is paid")
-    return job
+
+    def _matching_jobs(self, operation: Operation) -> list[Job]:
+        """Jobs created with this key: by metadata if the endpoint stores it, otherwise by files, model and time."""
+        list_jobs, profile = self.provider.jobs.recent, self.provider.profile
+        since = int((operation.sent_at or 0.0) - MAX_CLOCK_SKEW_SECONDS)
+        if profile.metadata_filter and (jobs := self._with_key(list_jobs(metadata={KEY_NAME: self.key}))):
+            return jobs
+        # a key is matched whatever the clocks say: ours may be hours ahead of the endpoint's
+        listed = list(list_jobs(since=since if not profile.metadata_stored else 0))
+        if jobs := self._with_key(listed):
+            return jobs
+        others = self.journal.jobs_of_other_runs(self.provider.endpoint, run_id=operation.run_id)
+        others |= set(operation.listed_before)
+        return [job for job in listed if job.id not in others and job.created_at >= since and self._is_similar(job)]
+
+    def _find_by_key(self) -> Job | None:
+        """A job of the same key that is not in this journal: its database was lost, or a colleague created it."""
+        jobs = self._with_key(self.provider.jobs.recent(metadata={KEY_NAME: self.key}))
+        usable = [
+            job
+            for job in jobs
+            if job.status not in ENDED_WITHOUT_MODEL and _is_same_model(job.model, self.request.model)
+        ]
+        if not usable:
+            return None
+        job = self._oldest(usable)
+        self.on_status(
+            f"{job.id} was created before from the same data with the same parameters; "
+            "it is used, and nothing new is paid"
+        )
+        return job
+
+    def _with_key(self, jobs: Iterable[Job]) -> list[Job]:
+        return [job for job in jobs if job.metadata.get(KEY_NAME) == self.key]
+
+    def _is_similar(self, job: Job) -> bool:
+        """Whether a job that carries no key has the same files, model and name."""
+        request = self.request
+        return (
+            KEY_NAME not in job.metadata
+            and job.training_file == request.training_file.id
+            and job.validation_file == (request.validation_file.id if request.validation_file else None)
+            and _is_same_model(job.model, request.model)
+            and (job.suffix is None or job.suffix == request.suffix)
+        )
+
+    def _oldest(self, jobs: list[Job]) -> Job:
+        """The oldest of several; the user hears of the others, since each of them is paid."""
+        oldest, *others = sorted(jobs, key=lambda job: (job.created_at, job.id))
+        for job in others:
+            self.on_status(
+                f"{job.id} is a second job for the same request and is paid, too: cancel it with "
+                f"`ftpipe jobs cancel {job.id}`"
+            )
+        return oldest
+
+    def _with_request(self, job: Job) -> Job:
+        """The job with what was requested, which its endpoint does not return."""
+        return job.model_copy(
+            update={
+                "asked": self.request.hyperparameters,
+                "method": self.request.method,
+                "suffix": job.suffix or self.request.suffix,
+                "training_file": job.training_file or self.request.training_file.id,
+            }
+        )
 
 
-def _oldest(jobs: list[Job], on_status: Callable[[str], None]) -> Job:
-    """The oldest of several; the rest is named, since each of them is paid."""
-    ordered = sorted(jobs, key=lambda job: (job.created_at, job.id))
-    for job in ordered[1:]:
-        on_status(f"{job.id} is a second job of the same request: `ftpipe jobs cancel {job.id}` stops it")
-    return ordered[0]
-
-
-def _with_request(job: Job, request: JobRequest) -> Job:
-    """The job with what was asked, which its endpoint does not tell."""
-    return job.model_copy(
-        update={
-            "asked": request.hyperparameters,
-            "method": request.method,
-            "suffix": job.suffix or request.suffix,
-            "training_file": job.training_file or request.training_file.id,
-        }
-    )
+def _is_same_model(name: str, requested: str) -> bool:
+    """Hosts spell a base out (``gpt-4o-mini`` → ``gpt-4o-mini-2024-07-18``) or drop its owner's name."""
+    left, right = name.rsplit("/", 1)[-1].lower(), requested.rsplit("/", 1)[-1].lower()
+    return left.startswith(right) or right.startswith(left) or left.endswith(right) or right.endswith(left)

@@ -1,10 +1,11 @@
-"""Upload: from a dataset to a file at the endpoint; bytes that are there already are not sent again."""
+"""Upload a dataset to an endpoint; bytes that are already there are not sent again."""
 
 from __future__ import annotations
 
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ftpipe.errors import (
     ConnectionFailedError,
@@ -19,25 +20,17 @@ from ftpipe.providers.provider import Provider
 from ftpipe.providers.responses import RemoteFile
 from ftpipe.providers.retry import is_transient, retry
 from ftpipe.records import Dataset, UploadedFile
-from ftpipe.stages.multipart_upload import upload_in_parts
-from ftpipe.stages.ports import FileStore
+from ftpipe.registry import Registry
+from ftpipe.stages.multipart_upload import MultipartUpload
 
-BROKEN = frozenset({"error", "deleted", "deleting"})
+UNUSABLE_STATUSES = frozenset({"error", "deleted", "deleting"})
 """File statuses with which no job can be created."""
-WAIT_SECONDS = 1800.0
+MAX_PROCESSING_SECONDS = 1800.0
 """How long a file may be in processing."""
-HASH_MOST_BYTES = 64 * 1024 * 1024
-"""Found files up to this size are compared by content, larger ones by their content name and size."""
-
+MAX_HASHED_BYTES = 64 * 1024 * 1024
+"""Files at the endpoint up to this size are compared by content, larger ones by their content name and size."""
 MAX_ATTEMPTS = 3
-"""How often a file is sent whose answer was lost and that is not at the endpoint; uploads are not paid."""
-
-OnBytes = Callable[[int, int], None]
-"""Hears bytes done and bytes in all."""
-
-
-def quiet(_done: int, _total: int) -> None:
-    """Say nothing of the progress."""
+"""How often a file is sent if the response is lost and the file is not at the endpoint; uploads are not paid."""
 
 
 def content_name(dataset: Dataset) -> str:
@@ -45,155 +38,155 @@ def content_name(dataset: Dataset) -> str:
     return f"ftpipe-{dataset.sha256[:16]}.jsonl"
 
 
-def upload(
-    dataset: Dataset,
-    *,
-    provider: Provider,
-    memory: FileStore,
-    on_progress: OnBytes = quiet,
-    sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.time,
-) -> UploadedFile:
-    """Bring a dataset to an endpoint, once.
+@dataclass
+class UploadDataset:
+    """Uploads a dataset, or finds the same bytes at the endpoint."""
 
-    Args:
-        dataset: What to upload; its digest is checked against the bytes that are sent.
-        provider: The endpoint.
-        memory: Remembers files and parts, so that an upload goes on after a crash.
-        on_progress: Hears bytes done and bytes in all.
-        sleep: Waits.
-        clock: UTC Unix seconds.
+    dataset: Dataset
+    """Its digest is checked against the bytes that are sent."""
+    provider: Provider
+    registry: Registry
+    """Remembers files and parts, so that an upload continues after a crash."""
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None
+    """Is called with the bytes that are done and all bytes."""
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.time
+    """UTC Unix seconds."""
 
-    Raises:
-        DatasetError: The file on disk is not the dataset any more, or the endpoint refuses its content.
-        ProviderError: The endpoint cannot be reached or says no; nothing of a job exists.
-    """
-    _check_unchanged(dataset)
-    found = _find_existing(dataset, provider, memory)
-    if found is None:
-        found = _send(dataset, provider, memory, on_progress, sleep, clock)
-    file = _processed(dataset, found[0], provider, sleep)
-    uploaded = UploadedFile(
-        id=file.id,
-        endpoint=provider.endpoint,
-        sha256=dataset.sha256,
-        bytes=dataset.bytes,
-        filename=file.filename or content_name(dataset),
-        created_at=file.created_at,
-        reused=found[1],
-    )
-    memory.save_file(uploaded)
-    return uploaded
+    def run(self) -> UploadedFile:
+        """Bring the dataset to the endpoint.
 
+        Raises:
+            DatasetError: The file on disk has changed, or the endpoint refuses its content.
+            ProviderError: The endpoint cannot be reached or refuses the upload; no job exists.
+        """
+        self._check_unchanged()
+        file, reused = self._find_existing() or self._send()
+        file = self._wait_until_processed(file)
+        uploaded = UploadedFile(
+            id=file.id,
+            endpoint=self.provider.endpoint,
+            sha256=self.dataset.sha256,
+            bytes=self.dataset.bytes,
+            filename=file.filename or content_name(self.dataset),
+            created_at=file.created_at,
+            reused=reused,
+        )
+        self.registry.save_file(uploaded)
+        return uploaded
 
-def _find_existing(dataset: Dataset, provider: Provider, memory: FileStore) -> tuple[RemoteFile, bool] | None:
-    """The file at the endpoint, where it has it: as remembered, or found by its content name."""
-    remembered = memory.file(provider.endpoint, dataset.sha256)
-    if remembered is not None:
-        try:
-            file = provider.files.get(remembered.id)
-            if file.status not in BROKEN:
+    def _find_existing(self) -> tuple[RemoteFile, bool] | None:
+        """The file at the endpoint, if it is there: as remembered, or found by its content name."""
+        files, endpoint, sha256 = self.provider.files, self.provider.endpoint, self.dataset.sha256
+        remembered = self.registry.file(endpoint, sha256)
+        if remembered is not None:
+            try:
+                file = files.get(remembered.id)
+                if file.status not in UNUSABLE_STATUSES:
+                    return file, True
+            except NotFoundError:
+                pass
+            self.registry.forget_file(endpoint, sha256)
+        for file in files.find(filename=content_name(self.dataset), size=self.dataset.bytes):
+            if file.status not in UNUSABLE_STATUSES and self._is_same(file):
                 return file, True
-        except NotFoundError:
-            pass
-        memory.forget_file(provider.endpoint, dataset.sha256)
-    for file in provider.files.find(filename=content_name(dataset), size=dataset.bytes):
-        if file.status not in BROKEN and _is_same(file, dataset, provider):
-            return file, True
-    return None
+        return None
 
-
-def _is_same(file: RemoteFile, dataset: Dataset, provider: Provider) -> bool:
-    """Whether a found file holds the dataset's bytes, as far as the endpoint lets us see."""
-    if dataset.bytes > HASH_MOST_BYTES:
-        return True
-    try:
-        content = provider.files.content(file.id)
-    except FtpipeError:
-        return True  # not every endpoint serves the content; name and size carry the digest already
-    return hashlib.sha256(content).hexdigest() == dataset.sha256
-
-
-def _send(
-    dataset: Dataset,
-    provider: Provider,
-    memory: FileStore,
-    on_progress: OnBytes,
-    sleep: Callable[[float], None],
-    clock: Callable[[], float],
-) -> tuple[RemoteFile, bool]:
-    profile = provider.profile
-    if dataset.bytes > profile.max_file_bytes:
-        raise RequestRefusedError(
-            f"{dataset.path} has {dataset.bytes:,} bytes; {profile.name} takes {profile.max_file_bytes:,}",
-            "train on fewer examples: `ftpipe prepare` shows the longest ones",
-        )
-    name = content_name(dataset)
-    if dataset.bytes > profile.uploads_above_bytes and profile.uploads_api:
-        return upload_in_parts(
-            dataset, filename=name, provider=provider, memory=memory.uploads, on_progress=on_progress, clock=clock
-        ), False
-
-    failed_uploads: list[FtpipeError] = []
-
-    def send() -> tuple[RemoteFile, bool]:
+    def _is_same(self, file: RemoteFile) -> bool:
+        """Whether a file at the endpoint holds the dataset's bytes, as far as the endpoint lets us see."""
+        if self.dataset.bytes > MAX_HASHED_BYTES:
+            return True
         try:
-            file = provider.files.upload(
-                dataset.path, filename=name, on_bytes=lambda done: on_progress(min(done, dataset.bytes), dataset.bytes)
-            )
-        except (ResponseLostError, ConnectionFailedError, RateLimitError) as exc:
-            if not isinstance(exc, RateLimitError):
-                received = provider.files.find(filename=name, size=dataset.bytes)
-                if received:
-                    return received[0], True
-            failed_uploads.append(exc)
-            raise
-        _check_unchanged(dataset)
-        return file, False
+            content = self.provider.files.content(file.id)
+        except FtpipeError:
+            return True  # not every endpoint serves the content; name and size carry the digest already
+        return hashlib.sha256(content).hexdigest() == self.dataset.sha256
 
-    return retry(
-        send,
-        # an error of the search is not retried here: the search has its own retries
-        retry_on=lambda exc: exc in failed_uploads and (is_transient(exc) or isinstance(exc, ResponseLostError)),
-        attempts=MAX_ATTEMPTS,
-        first_wait=1,
-        max_wait=20,
-        sleep=sleep,
-    )
-
-
-def _processed(dataset: Dataset, file: RemoteFile, provider: Provider, sleep: Callable[[float], None]) -> RemoteFile:
-    """Wait until the endpoint has processed the file, where it says so and asks for it."""
-    waited, pause = 0.0, 1.0
-    while provider.profile.wait_file_processed and file.status not in BROKEN | {"processed"}:
-        if waited >= WAIT_SECONDS:
+    def _send(self) -> tuple[RemoteFile, bool]:
+        dataset, profile = self.dataset, self.provider.profile
+        if dataset.bytes > profile.max_file_bytes:
             raise RequestRefusedError(
-                f"file {file.id} is still {file.status!r} after {WAIT_SECONDS / 60:.0f} minutes",
-                "the endpoint is slow or stuck: `ftpipe resume` later goes on from here; nothing was paid",
+                f"{dataset.path} has {dataset.bytes:,} bytes; {profile.name} accepts at most "
+                f"{profile.max_file_bytes:,}",
+                "train on fewer examples: `ftpipe prepare` shows the longest ones",
             )
-        sleep(pause)
-        waited, pause = waited + pause, min(pause * 1.5, 30.0)
-        file = provider.files.get(file.id)
-    if file.status in BROKEN:
-        why = file.status_details or f"its status is {file.status!r}"
-        raise DatasetError(
-            f"{provider.profile.title or provider.profile.name} refused {dataset.path.name}: {why}",
-            "mend the lines that it names, then `ftpipe train` again; nothing was paid",
-        )
-    return file
+        if dataset.bytes > profile.uploads_above_bytes and profile.uploads_api:
+            upload = MultipartUpload(
+                dataset,
+                filename=content_name(dataset),
+                provider=self.provider,
+                uploads=self.registry.uploads,
+                on_progress=self.on_progress,
+                clock=self.clock,
+            )
+            return upload.run(), False
+        return self._send_whole()
 
+    def _send_whole(self) -> tuple[RemoteFile, bool]:
+        dataset, files, name = self.dataset, self.provider.files, content_name(self.dataset)
+        failed_uploads: list[FtpipeError] = []
 
-def _check_unchanged(dataset: Dataset) -> None:
-    """Make sure that the bytes on disk are those that were checked and counted."""
-    try:
-        with dataset.path.open("rb") as source:
-            digest = hashlib.file_digest(source, "sha256").hexdigest()
-    except OSError as exc:
-        raise DatasetError(
-            f"cannot read {dataset.path}: {exc.strerror}", "put the file back, then `ftpipe resume`; nothing was paid"
-        ) from exc
-    if digest != dataset.sha256:
-        raise DatasetError(
-            f"{dataset.path} has changed since it was checked",
-            "run `ftpipe train` again: the new content is checked and counted first; nothing was paid",
+        def send() -> tuple[RemoteFile, bool]:
+            try:
+                file = files.upload(
+                    dataset.path,
+                    filename=name,
+                    on_bytes=lambda done: self.on_progress(min(done, dataset.bytes), dataset.bytes),
+                )
+            except (ResponseLostError, ConnectionFailedError, RateLimitError) as exc:
+                if not isinstance(exc, RateLimitError):
+                    received = files.find(filename=name, size=dataset.bytes)
+                    if received:
+                        return received[0], True
+                failed_uploads.append(exc)
+                raise
+            self._check_unchanged()
+            return file, False
+
+        return retry(
+            send,
+            # an error of the search is not retried here: the search has its own retries
+            retry_on=lambda exc: exc in failed_uploads and (is_transient(exc) or isinstance(exc, ResponseLostError)),
+            attempts=MAX_ATTEMPTS,
+            first_wait=1,
+            max_wait=20,
+            sleep=self.sleep,
         )
+
+    def _wait_until_processed(self, file: RemoteFile) -> RemoteFile:
+        """Wait until the endpoint has processed the file, if it needs that before a job can use it."""
+        profile = self.provider.profile
+        waited, pause = 0.0, 1.0
+        while profile.wait_file_processed and file.status not in UNUSABLE_STATUSES | {"processed"}:
+            if waited >= MAX_PROCESSING_SECONDS:
+                raise RequestRefusedError(
+                    f"file {file.id} is still {file.status!r} after {MAX_PROCESSING_SECONDS / 60:.0f} minutes",
+                    "the endpoint is slow or stuck; run `ftpipe resume` later to continue from here; nothing was paid",
+                )
+            self.sleep(pause)
+            waited, pause = waited + pause, min(pause * 1.5, 30.0)
+            file = self.provider.files.get(file.id)
+        if file.status in UNUSABLE_STATUSES:
+            why = file.status_details or f"its status is {file.status!r}"
+            raise DatasetError(
+                f"{profile.title or profile.name} refused {self.dataset.path.name}: {why}",
+                "fix the lines that the message names, then run `ftpipe train` again; nothing was paid",
+            )
+        return file
+
+    def _check_unchanged(self) -> None:
+        """Make sure that the bytes on disk are those that were checked and counted."""
+        path = self.dataset.path
+        try:
+            with path.open("rb") as source:
+                digest = hashlib.file_digest(source, "sha256").hexdigest()
+        except OSError as exc:
+            raise DatasetError(
+                f"cannot read {path}: {exc.strerror}",
+                "restore the file, then run `ftpipe resume`; nothing was paid",
+            ) from exc
+        if digest != self.dataset.sha256:
+            raise DatasetError(
+                f"{path} has changed since it was checked",
+                "run `ftpipe train` again: the new content is checked and counted first; nothing was paid",
+            )

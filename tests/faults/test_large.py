@@ -28,14 +28,14 @@ import json, resource, sys
 from pathlib import Path
 from ftpipe.records import Dataset, DatasetFormat
 from ftpipe.registry import open_registry
-from ftpipe.stages.upload import upload
+from ftpipe.stages.upload import UploadDataset
 from tests.faults.environment import provider_at
 folder, base_url, sha256, size, part = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
 dataset = Dataset(path=folder / "big.jsonl", sha256=sha256, bytes=size, examples=1, format=DatasetFormat.CHAT)
 provider = provider_at(base_url, uploads_above_bytes=1000, part_bytes=part, request_timeout_seconds=60.0)
 progress = []
-file = upload(dataset, provider=provider, memory=open_registry(folder / "registry.db"),
-              on_progress=lambda done, total: progress.append(done))
+file = UploadDataset(dataset, provider, open_registry(folder / "registry.db"),
+                     on_progress=lambda done, total: progress.append(done)).run()
 try:  # the kernel's ru_maxrss also counts the process that started this one
     peak = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 except OSError:

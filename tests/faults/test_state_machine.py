@@ -23,7 +23,7 @@ from ftpipe.providers.provider import Provider
 from ftpipe.records import Job, JobRequest, UploadedFile
 from ftpipe.registry.database import open_engine
 from ftpipe.registry.journal import Journal, Operation, OperationState
-from ftpipe.stages.create import create
+from ftpipe.stages.create import CreateJob
 from tests.fakes.clock import Clock
 from tests.fakes.openai_client import FakeOpenAI, Fault, lost_answer, never_sent, status_error
 from tests.fakes.records import provider_over
@@ -141,7 +141,7 @@ class PaymentStateMachine(RuleBasedStateMachine):
         """One call of ``ftpipe train`` or ``resume``, which may die or fail."""
         journal, provider = self.process(countdown)
         try:
-            job = create(
+            job = CreateJob(
                 request_of(self.number),
                 key=self.key,
                 run_id="run-1",
@@ -149,7 +149,7 @@ class PaymentStateMachine(RuleBasedStateMachine):
                 journal=journal,
                 sleep=self.clock.sleep,
                 clock=self.clock,
-            )
+            ).run()
         except (SimulatedCrash, FtpipeError):
             return None
         self.ids.add(job.id)

@@ -201,7 +201,7 @@ def test_an_endpoint_that_puts_together_other_bytes_is_not_believed(parted: Faul
     """A 200 whose file has another size is an error, and no job is created."""
     body = b'{"id": "upload_0001", "status": "completed", "file": {"id": "file-9", "bytes": 5, "status": "processed"}}'
     parted.endpoint.always(COMPLETE, Fault(body=body))
-    with pytest.raises(InvalidResponseError, match="put together 5 bytes"):
+    with pytest.raises(InvalidResponseError, match="assembled 5 bytes"):
         parted.train()
     assert not parted.endpoint.jobs
 

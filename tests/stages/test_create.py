@@ -19,7 +19,7 @@ from ftpipe.errors import (
 from ftpipe.records import Job, JobRequest, UploadedFile
 from ftpipe.registry import Registry, open_registry
 from ftpipe.registry.journal import OperationState
-from ftpipe.stages.create import create
+from ftpipe.stages.create import CreateJob
 from tests.fakes.clock import Clock
 from tests.fakes.openai_client import FakeOpenAI, Fault, lost_answer, never_sent, status_error
 from tests.fakes.records import MODEL, provider_over
@@ -41,7 +41,7 @@ class Harness:
 
     def create(self, key: str = "key-1") -> Job:
         """Call ``create`` as the pipeline does."""
-        return create(
+        return CreateJob(
             REQUEST,
             key=key,
             run_id="run-1",
@@ -50,7 +50,7 @@ class Harness:
             sleep=self.clock.sleep,
             clock=self.clock,
             on_status=self.notices.append,
-        )
+        ).run()
 
     def state(self, key: str = "key-1") -> str:
         """What the journal says."""

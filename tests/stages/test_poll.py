@@ -6,7 +6,7 @@ import pytest
 
 from ftpipe.errors import AuthenticationError, StillRunningError
 from ftpipe.records import Event, Job
-from ftpipe.stages.poll import poll
+from ftpipe.stages.poll import PollJob
 from tests.fakes.clock import Clock
 from tests.fakes.openai_client import FakeOpenAI, Fault, lost_answer, status_error
 from tests.fakes.records import provider_over
@@ -25,7 +25,7 @@ class Harness:
 
     def poll(self, timeout: float | None = None) -> Job:
         """Call ``poll`` as the pipeline does."""
-        return poll(
+        return PollJob(
             Job(
                 id="ftjob-1",
                 endpoint="e",
@@ -35,13 +35,13 @@ class Harness:
                 training_file="f",
                 created_at=0,
             ),
-            provider=self.provider,
+            self.provider,
             timeout=timeout,
             on_events=self.events.extend,
             on_status=self.notices.append,
             sleep=self.clock.sleep,
             clock=self.clock,
-        )
+        ).run()
 
 
 def test_a_job_is_looked_at_until_it_has_succeeded_and_each_event_is_heard_once() -> None:
@@ -63,7 +63,7 @@ def test_network_trouble_is_said_once_and_the_job_goes_on() -> None:
     bench = Harness("running", "succeeded")
     bench.client.fail("jobs.retrieve", *[Fault(error=lost_answer())] * 20, *[Fault(error=status_error(502))] * 20)
     assert bench.poll().status == "succeeded"
-    assert len([notice for notice in bench.notices if "goes on there" in notice]) == 1
+    assert len([notice for notice in bench.notices if "continues there" in notice]) == 1
     assert any("answers again" in notice for notice in bench.notices)
 
 

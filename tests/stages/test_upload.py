@@ -8,7 +8,7 @@ import pytest
 
 from ftpipe.errors import DatasetError, FtpipeError, ResponseLostError
 from ftpipe.registry import Registry, open_registry
-from ftpipe.stages.upload import content_name, upload
+from ftpipe.stages.upload import UploadDataset, content_name
 from tests.fakes.clock import Clock
 from tests.fakes.openai_client import FakeOpenAI, Fault, lost_answer, status_error
 from tests.fakes.records import dataset_at, provider_over
@@ -24,8 +24,8 @@ def test_the_same_bytes_are_not_sent_twice_to_the_same_endpoint(tmp_path: Path, 
     """The second upload reuses the file, and says so."""
     client, dataset = FakeOpenAI(), dataset_at(tmp_path / "a.jsonl")
     provider = provider_over(client)
-    first = upload(dataset, provider=provider, memory=registry)
-    second = upload(dataset, provider=provider, memory=registry)
+    first = UploadDataset(dataset, provider, registry).run()
+    second = UploadDataset(dataset, provider, registry).run()
     assert (first.id, first.reused) == (second.id, False)
     assert second.reused
     assert client.calls["files.create"] == 1
@@ -35,8 +35,8 @@ def test_a_file_is_found_by_its_content_name_when_the_registry_is_new(tmp_path: 
     """The name carries the digest, so a lost registry costs no second upload."""
     client, dataset = FakeOpenAI(), dataset_at(tmp_path / "a.jsonl")
     provider = provider_over(client)
-    upload(dataset, provider=provider, memory=registry)
-    again = upload(dataset, provider=provider, memory=open_registry(tmp_path / "other.db"))
+    UploadDataset(dataset, provider, registry).run()
+    again = UploadDataset(dataset, provider, open_registry(tmp_path / "other.db")).run()
     assert again.reused
     assert client.calls["files.create"] == 1
 
@@ -48,23 +48,23 @@ def test_a_file_of_the_same_name_with_other_content_is_not_reused(tmp_path: Path
     impostor = tmp_path / "b.jsonl"
     impostor.write_bytes(b'{"a": 2}\n')
     provider.files.upload(impostor, filename=content_name(dataset), on_bytes=lambda _done: None)
-    assert not upload(dataset, provider=provider, memory=registry).reused
+    assert not UploadDataset(dataset, provider, registry).run().reused
 
 
 def test_a_file_that_is_gone_at_the_endpoint_is_uploaded_again(tmp_path: Path, registry: Registry) -> None:
     """What is remembered is looked up before it is used."""
     client, dataset = FakeOpenAI(), dataset_at(tmp_path / "a.jsonl")
     provider = provider_over(client)
-    first = upload(dataset, provider=provider, memory=registry)
+    first = UploadDataset(dataset, provider, registry).run()
     provider.files.delete(first.id)
-    assert not upload(dataset, provider=provider, memory=registry).reused
+    assert not UploadDataset(dataset, provider, registry).run().reused
 
 
 def test_a_lost_answer_does_not_make_a_second_file(tmp_path: Path, registry: Registry) -> None:
     """The file that arrived is found by name."""
     client, dataset = FakeOpenAI(), dataset_at(tmp_path / "a.jsonl")
     client.fail("files.create", Fault(error=lost_answer(), executed=True))
-    upload(dataset, provider=provider_over(client), memory=registry)
+    UploadDataset(dataset, provider_over(client), registry).run()
     assert len(client.stored_files) == 1
 
 
@@ -75,7 +75,7 @@ def test_an_upload_that_never_arrives_ends_with_an_error_that_says_nothing_was_p
     client, dataset = FakeOpenAI(), dataset_at(tmp_path / "a.jsonl")
     client.fail("files.create", *[Fault(error=lost_answer())] * 3)
     with pytest.raises(ResponseLostError) as caught:
-        upload(dataset, provider=provider_over(client), memory=registry, sleep=Clock().sleep)
+        UploadDataset(dataset, provider_over(client), registry, sleep=Clock().sleep).run()
     assert caught.value.exit_code == 5
 
 
@@ -84,19 +84,19 @@ def test_a_file_that_changed_since_it_was_checked_is_refused(tmp_path: Path, reg
     client, dataset = FakeOpenAI(), dataset_at(tmp_path / "a.jsonl")
     dataset.path.write_bytes(b"other\n")
     with pytest.raises(DatasetError, match="has changed"):
-        upload(dataset, provider=provider_over(client), memory=registry)
+        UploadDataset(dataset, provider_over(client), registry).run()
     assert client.calls["files.create"] == 0
 
 
 def test_the_progress_is_in_bytes(tmp_path: Path, registry: Registry) -> None:
     """It ends at the file's size."""
     dataset, heard = dataset_at(tmp_path / "a.jsonl", b"x" * 5000), list[tuple[int, int]]()
-    upload(
+    UploadDataset(
         dataset,
-        provider=provider_over(FakeOpenAI()),
-        memory=registry,
+        provider_over(FakeOpenAI()),
+        registry,
         on_progress=lambda done, total: heard.append((done, total)),
-    )
+    ).run()
     assert heard[-1] == (5000, 5000)
     assert len(heard) > 2
 
@@ -108,7 +108,7 @@ def test_a_file_in_processing_is_waited_for_where_the_endpoint_asks_for_it(tmp_p
     client.fail("files.create", Fault(answer=waiting, executed=True))
     client.fail("files.retrieve", Fault(answer=waiting), Fault(answer={**waiting, "status": "processed"}))
     provider = provider_over(client, wait_file_processed=True)
-    assert upload(dataset, provider=provider, memory=registry, sleep=clock.sleep).id == "file-1"
+    assert UploadDataset(dataset, provider, registry, sleep=clock.sleep).run().id == "file-1"
     assert len(clock.slept) == 2
 
 
@@ -118,7 +118,7 @@ def test_a_file_that_the_endpoint_refuses_names_the_reason(tmp_path: Path, regis
     broken = {"id": "file-1", "bytes": 17, "status": "error", "status_details": "Example 3 is missing key 'messages'"}
     client.fail("files.create", Fault(answer=broken))
     with pytest.raises(DatasetError, match="Example 3"):
-        upload(dataset, provider=provider_over(client), memory=registry)
+        UploadDataset(dataset, provider_over(client), registry).run()
 
 
 def test_a_large_file_goes_up_in_parts_and_a_broken_upload_goes_on_with_those_that_arrived(
@@ -129,11 +129,11 @@ def test_a_large_file_goes_up_in_parts_and_a_broken_upload_goes_on_with_those_th
     provider = provider_over(client, clock, uploads_above_bytes=10, part_bytes=10)
     client.fail("parts.create", *[None] * 5, *[Fault(error=status_error(403))] * 9)
     with pytest.raises(FtpipeError):
-        upload(dataset, provider=provider, memory=registry, clock=clock)
+        UploadDataset(dataset, provider, registry, clock=clock).run()
     client._faults.clear()
     sent = len(client._parts)
     assert sent >= 5
-    file = upload(dataset, provider=provider, memory=registry, clock=clock)
+    file = UploadDataset(dataset, provider, registry, clock=clock).run()
     assert client.contents[file.id] == bytes(range(100))
     assert client.calls["uploads.create"] == 1
     assert len(client._parts) <= 10 + 1
@@ -145,7 +145,7 @@ def test_an_upload_that_has_expired_is_begun_again(tmp_path: Path, registry: Reg
     provider = provider_over(client, clock, uploads_above_bytes=10, part_bytes=50)
     client.fail("parts.create", *[Fault(error=status_error(403))] * 2)
     with pytest.raises(FtpipeError):
-        upload(dataset, provider=provider, memory=registry, clock=clock)
+        UploadDataset(dataset, provider, registry, clock=clock).run()
     clock.sleep(3600)
-    upload(dataset, provider=provider, memory=registry, clock=clock)
+    UploadDataset(dataset, provider, registry, clock=clock).run()
     assert client.calls["uploads.create"] == 2

@@ -80,7 +80,7 @@ def list_jobs(context: CliContext, provider: str | None, limit: int) -> None:
 @pass_cli_context
 def events(context: CliContext, job: str | None, provider: str | None, follow: bool) -> None:
     """Show the events of JOB (the latest run's where not given), oldest first."""
-    from ftpipe.stages.poll import poll
+    from ftpipe.stages.poll import PollJob
 
     _, registry, run, endpoint, name = _find(context, job, provider)
     heard: list[Event] = []
@@ -96,13 +96,13 @@ def events(context: CliContext, job: str | None, provider: str | None, follow: b
     hear(endpoint.jobs.events(name))
     if follow:
         known = {event.id for event in heard}
-        poll(
+        PollJob(
             endpoint.jobs.get(name),
-            provider=endpoint,
+            endpoint,
             known_events=known,
             on_events=hear,
             on_status=context.print_status,
-        )
+        ).run()
     context.add(job=name, events=heard)
 
 
