@@ -41,7 +41,7 @@ def auto_epochs(examples: int) -> int:
 def epochs_range(examples: int, asked: int | None) -> EpochRange:
     """The epochs of a job: exact where they were asked for."""
     if asked is not None:
-        return EpochRange(asked, asked, asked, "asked")
+        return EpochRange(asked, asked, asked, "requested")
     expected = auto_epochs(examples)
     return EpochRange(max(1, (expected + 1) // 2), expected, min(50, expected + max(1, expected // 4)), AUTO_RULE)
 

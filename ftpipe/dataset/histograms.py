@@ -28,7 +28,7 @@ def build_histograms(
         tokens=bars(histogram.totals),
         trained=bars(histogram.answers),
         turns=bars(histogram.turns, most=12),
-        labels=tuple(HistogramBin(label=label, number=number) for label, number in labels),
+        labels=tuple(HistogramBin(label=label, count=number) for label, number in labels),
         costs=costs(found, method=method, span=span, prices=prices, today=today),
     )
 
@@ -50,7 +50,7 @@ def bars(counts: Counter[int], most: int = BARS) -> tuple[HistogramBin, ...]:
         grouped[min(value // width, most)] += number
     last = max(grouped)
     return tuple(
-        HistogramBin(label=_name(place, width, most), number=grouped[place]) for place in range(min(grouped), last + 1)
+        HistogramBin(label=_name(place, width, most), count=grouped[place]) for place in range(min(grouped), last + 1)
     )
 
 

@@ -159,13 +159,13 @@ def _comparison(
         low=_finite(found.interval.low),
         high=_finite(found.interval.high),
         confidence=confidence,
-        p=found.p,
-        p_adjusted=adjusted,
+        p_value=found.p,
+        p_value_adjusted=adjusted,
         method=found.method,
         only_baseline=found.only_baseline,
         only_challenger=found.only_challenger,
         verdict=verdict,
-        more_items=max(0, found.items_needed - items) if is_open and found.items_needed else None,
+        additional_items=max(0, found.items_needed - items) if is_open and found.items_needed else None,
     )
 
 

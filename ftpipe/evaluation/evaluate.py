@@ -70,7 +70,7 @@ def summarize_usage(answers: Sequence[Answer], price: TokenPrice | None) -> Usag
     cost = (prompt * price.input + completion * price.output) / 1_000_000 if price else None
     return Usage(
         requests=len(answers),
-        refused=len(answers) - len(good),
+        rejected=len(answers) - len(good),
         cached=sum(answer.from_cache for answer in answers),
         prompt_tokens=prompt,
         completion_tokens=completion,
@@ -189,7 +189,7 @@ def evaluate(
         data_sha256=item_set.sha256,
         task=task,
         task_reason=reason if spec.task is None else "as asked",
-        primary=primary,
+        primary_metric=primary,
         confidence=spec.confidence,
         sampling=spec.sampling,
         concurrency=runner.concurrency,

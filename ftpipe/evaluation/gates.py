@@ -108,5 +108,5 @@ def _check(evaluation: Evaluation, evidence: Evidence, gate: Gate, challenger: s
 
 def _regressions(evaluation: Evaluation, challenger: str, limit: int) -> GateResult:
     worse, _ = evaluation.changed_items(challenger)
-    explanation = f"{challenger}: {len(worse)} items got worse on {evaluation.primary}; {limit} are allowed"
+    explanation = f"{challenger}: {len(worse)} items got worse on {evaluation.primary_metric}; {limit} are allowed"
     return GateResult(expression=f"regressions<={limit}", passed=len(worse) <= limit, explanation=explanation)

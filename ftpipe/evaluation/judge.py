@@ -84,7 +84,7 @@ def run_judge(
         losses=losses,
         ties=len(pairs) - wins - losses,
         flip_rate=flips / len(asked) if asked else 0.0,
-        p=p,
+        p_value=p,
         verdict=verdict,
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from ftpipe.records import Metric, Model, Record
+from ftpipe.records import Model, Record, TrainingMetrics
 from ftpipe.records.evaluation import ArmResult, Evaluation
 
 Scalar = str | int | float | bool
@@ -39,7 +39,7 @@ class ExportedRun(Record):
     """A page to keep beside it."""
 
 
-def training_run(model: Model, metrics: Sequence[Metric]) -> ExportedRun:
+def training_run(model: Model, metrics: Sequence[TrainingMetrics]) -> ExportedRun:
     """A registered model's job."""
     return ExportedRun(
         id=_id("training", model.endpoint, model.job_id),
@@ -57,7 +57,7 @@ def training_run(model: Model, metrics: Sequence[Metric]) -> ExportedRun:
 def evaluation_runs(
     evaluation: Evaluation,
     models: Mapping[str, Model],
-    curves: Mapping[str, Sequence[Metric]],
+    curves: Mapping[str, Sequence[TrainingMetrics]],
     report: Path | None = None,
 ) -> list[ExportedRun]:
     """An evaluation as one run for each arm, so that a tool can lay them side by side.
@@ -75,7 +75,11 @@ def evaluation_runs(
 
 
 def _arm(
-    evaluation: Evaluation, result: ArmResult, model: Model | None, metrics: Sequence[Metric], report: Path | None
+    evaluation: Evaluation,
+    result: ArmResult,
+    model: Model | None,
+    metrics: Sequence[TrainingMetrics],
+    report: Path | None,
 ) -> ExportedRun:
     name = result.arm.name
     sampling = {
@@ -111,7 +115,7 @@ def _scores(evaluation: Evaluation, result: ArmResult) -> dict[str, float]:
     for one in evaluation.comparisons:
         if (one.challenger, one.baseline) == (result.arm.name, evaluation.baseline):
             found |= _interval(f"difference/{one.metric}", one.difference, one.low, one.high)
-            found[f"difference/{one.metric}_p"] = one.p_adjusted
+            found[f"difference/{one.metric}_p"] = one.p_value_adjusted
     usage = result.usage
     found |= {"latency_p50_s": usage.latency_p50_s, "latency_p95_s": usage.latency_p95_s}
     found["cost_per_request"] = usage.cost_per_request
@@ -125,7 +129,7 @@ def _interval(name: str, value: float, low: float | None, high: float | None) ->
 def _parameters(model: Model) -> dict[str, Scalar]:
     """What was asked, what the endpoint made of it, and what it ran on."""
     found: dict[str, Scalar] = {"base": model.base, "provider": model.provider, "method": model.method.value}
-    for hyperparameters in (model.asked, model.resolved):
+    for hyperparameters in (model.requested, model.resolved):
         if hyperparameters is not None:
             named = hyperparameters.model_dump(exclude={"extra"}, exclude_none=True)
             found |= {**named, **hyperparameters.extra}
@@ -147,7 +151,7 @@ def _lineage(model: Model) -> dict[str, str]:
     return {name: value for name, value in tags.items() if value}
 
 
-def _curve(metrics: Iterable[Metric]) -> Iterable[tuple[int, dict[str, float]]]:
+def _curve(metrics: Iterable[TrainingMetrics]) -> Iterable[tuple[int, dict[str, float]]]:
     for metric in sorted(metrics, key=lambda one: one.step):
         values = _finite(metric.model_dump(exclude={"step", "total_steps"}))
         if values:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ftpipe.records import Event, Job, Metric
+from ftpipe.records import Event, Job, TrainingMetrics
 
 
 class PipelineObserver:
@@ -20,7 +20,7 @@ class PipelineObserver:
     def on_event(self, event: Event) -> None:
         """A new event of the job."""
 
-    def on_metric(self, metric: Metric) -> None:
+    def on_metric(self, metric: TrainingMetrics) -> None:
         """New metrics of the job."""
 
     def on_status(self, text: str) -> None:

@@ -198,7 +198,7 @@ class Pipeline:
         if run.job is None or run.state in (RunState.REGISTERED, RunState.FAILED):
             return run
         job = self.provider.jobs.get(run.job.id)
-        kept = {"asked": run.job.asked, "method": run.job.method, "suffix": run.job.suffix or job.suffix}
+        kept = {"requested": run.job.requested, "method": run.job.method, "suffix": run.job.suffix or job.suffix}
         run = self._save_job(run, job.model_copy(update=kept))
         known = {event.id for event in self.registry.events(job.id)}
         self._save_events(run, self.provider.jobs.events(job.id, known=known))

@@ -47,7 +47,7 @@ class JobsClient:
             paid=True,
         )
         return job.model_copy(
-            update={"asked": request.hyperparameters, "method": request.method, "suffix": request.suffix}
+            update={"requested": request.hyperparameters, "method": request.method, "suffix": request.suffix}
         )
 
     def check_can_create(self, model: str) -> TrainingAvailability:

@@ -13,12 +13,12 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ftpipe.errors import InvalidResponseError
-from ftpipe.records import Checkpoint, Event, Hyperparameters, Job, JobError, Method, Metric, Record
+from ftpipe.records import Checkpoint, Event, Hyperparameters, Job, JobError, Method, Record, TrainingMetrics
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,254}")
 """What an id may look like; anything else in that place is a broken answer."""
 
-METRIC_NAMES = tuple(name for name in Metric.model_fields if name not in ("step", "total_steps"))
+METRIC_NAMES = tuple(name for name in TrainingMetrics.model_fields if name not in ("step", "total_steps"))
 
 
 class RemoteFile(Record):
@@ -172,17 +172,17 @@ def checkpoint_of(answer: object) -> Checkpoint:
         created_at=_int(fields.get("created_at")) or 0,
         step=step,
         model=_text(fields.get("fine_tuned_model_checkpoint")),
-        metrics=metric_of({"step": step, **_mapping(fields.get("metrics"))}) or Metric(step=step),
+        metrics=metric_of({"step": step, **_mapping(fields.get("metrics"))}) or TrainingMetrics(step=step),
     )
 
 
-def metric_of(data: Mapping[str, Any]) -> Metric | None:
+def metric_of(data: Mapping[str, Any]) -> TrainingMetrics | None:
     """The metrics in an event's data; ``None`` where it has no step. A value that is no finite number is left out."""
     step = _int(data.get("step"))
     if step is None:
         return None
     values = {name: _float(data.get(name)) for name in METRIC_NAMES}
-    return Metric(step=step, total_steps=_int(data.get("total_steps")), **values)
+    return TrainingMetrics(step=step, total_steps=_int(data.get("total_steps")), **values)
 
 
 def _method(fields: Mapping[str, Any]) -> Method:

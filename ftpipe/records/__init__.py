@@ -20,20 +20,20 @@ from ftpipe.records.dataset import (
     TokenStats,
 )
 from ftpipe.records.job import (
-    TERMINAL,
+    TERMINAL_STATUSES,
     Checkpoint,
     Event,
     Hyperparameters,
     Job,
     JobError,
     JobRequest,
-    Metric,
+    TrainingMetrics,
     UploadedFile,
 )
 from ftpipe.records.run import Model, Run, RunSpec, RunState
 
 __all__ = [
-    "TERMINAL",
+    "TERMINAL_STATUSES",
     "Checkpoint",
     "CostEstimate",
     "Dataset",
@@ -48,7 +48,6 @@ __all__ = [
     "JobError",
     "JobRequest",
     "Method",
-    "Metric",
     "Model",
     "Record",
     "Report",
@@ -58,5 +57,6 @@ __all__ = [
     "Severity",
     "Summary",
     "TokenStats",
+    "TrainingMetrics",
     "UploadedFile",
 ]

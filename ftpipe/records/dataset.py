@@ -105,7 +105,7 @@ class CostEstimate(Record):
     epochs_low: int
     epochs_high: int
     epochs_rule: str
-    """Where the epochs come from: ``asked`` or the rule's description and source."""
+    """Where the epochs come from: ``requested`` or the rule's description and source."""
     tokens_per_epoch: int
     """Billable tokens per epoch."""
     low: float | None
@@ -162,7 +162,7 @@ class HistogramBin(Record):
     """One bar of a picture."""
 
     label: str
-    number: int
+    count: int
     """Records."""
 
 

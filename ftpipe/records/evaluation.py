@@ -192,7 +192,7 @@ class Usage(Record):
     """What one arm took."""
 
     requests: int
-    refused: int = 0
+    rejected: int = 0
     """Requests that the endpoint refused for the item's sake."""
     cached: int = 0
     """Answers that an earlier, stopped evaluation already had."""
@@ -237,8 +237,8 @@ class Comparison(Record):
     """``None`` together with ``high`` where there are too few items for an interval."""
     high: float | None
     confidence: float
-    p: float
-    p_adjusted: float
+    p_value: float
+    p_value_adjusted: float
     """After Holm's correction over the comparisons that are read together."""
     method: str
     """``exact McNemar``, ``paired bootstrap``, …"""
@@ -246,7 +246,7 @@ class Comparison(Record):
     """Items that only the baseline had right; ``None`` for a metric that is not right or wrong."""
     only_challenger: int | None = None
     verdict: Verdict
-    more_items: int | None = None
+    additional_items: int | None = None
     """Further items for 80 % power at the difference seen (2 points at least); ``None`` where the verdict stands."""
 
 
@@ -262,7 +262,7 @@ class JudgeResult(Record):
     """Also the pairs whose winner changed with the order."""
     flip_rate: float
     """Share of pairs whose winner changed with the order: the judge's own unreliability."""
-    p: float
+    p_value: float
     verdict: Verdict
 
 
@@ -286,7 +286,7 @@ class Evaluation(Record):
     task: Task
     task_reason: str = ""
     """Why it is taken to be this one."""
-    primary: str
+    primary_metric: str
     """The metric that the verdict is about."""
     confidence: float
     sampling: SamplingParams
@@ -316,18 +316,20 @@ class Evaluation(Record):
 
     def primary_comparison(self, challenger: str, baseline: str | None = None) -> Comparison:
         """The comparison on the primary metric, with the baseline or with a control."""
-        wanted = (self.primary, challenger, baseline or self.baseline)
+        wanted = (self.primary_metric, challenger, baseline or self.baseline)
         return next(one for one in self.comparisons if (one.metric, one.challenger, one.baseline) == wanted)
 
     def control_comparisons(self, challenger: str) -> list[Comparison]:
         """A candidate's comparisons with the controls, on the primary metric."""
-        headlines = [one for one in self.comparisons if (one.metric, one.challenger) == (self.primary, challenger)]
+        headlines = [
+            one for one in self.comparisons if (one.metric, one.challenger) == (self.primary_metric, challenger)
+        ]
         return [one for one in headlines if one.baseline != self.baseline]
 
     def item_score(self, outcome: Outcome, arm: str) -> float:
         """One item's score on the primary metric, or on the first one where the primary is taken over all items."""
         scores = outcome.scores[arm]
-        return scores.get(self.primary, next(iter(scores.values()), 0.0))
+        return scores.get(self.primary_metric, next(iter(scores.values()), 0.0))
 
     def changed_items(self, challenger: str) -> tuple[list[Outcome], list[Outcome]]:
         """Items that got worse and that got better against the baseline, on the primary metric."""

@@ -68,7 +68,7 @@ class JobError(Record):
     param: str | None = None
 
 
-TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
+TERMINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled"})
 """Statuses after which a job does not change. A word that is not here is not terminal."""
 
 
@@ -86,7 +86,7 @@ class Job(Record):
     """File id: the job's predecessor."""
     validation_file: str | None = None
     method: Method = Method.SUPERVISED
-    asked: Hyperparameters | None = None
+    requested: Hyperparameters | None = None
     """As requested; ``None`` for a job that was made elsewhere."""
     resolved: Hyperparameters | None = None
     """As the endpoint answered; ``None`` before it does."""
@@ -107,7 +107,7 @@ class Job(Record):
         """True where the job will not change any more; a success without a model's name is not finished yet."""
         if self.status == "succeeded":
             return self.fine_tuned_model is not None
-        return self.status in TERMINAL
+        return self.status in TERMINAL_STATUSES
 
 
 class Event(Record):
@@ -123,7 +123,7 @@ class Event(Record):
     data: dict[str, Any] = Field(default_factory=dict)
 
 
-class Metric(Record):
+class TrainingMetrics(Record):
     """Training metrics at one step; a value that was not reported is ``None``, not 0."""
 
     step: int
@@ -144,4 +144,4 @@ class Checkpoint(Record):
     step: int
     model: str
     """Name to chat with, for example ``ft:…:ckpt-step-20``."""
-    metrics: Metric
+    metrics: TrainingMetrics

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ftpipe.records.base import Method, Record
 from ftpipe.records.dataset import CostEstimate, Dataset
-from ftpipe.records.job import Checkpoint, Hyperparameters, Job, Metric, UploadedFile
+from ftpipe.records.job import Checkpoint, Hyperparameters, Job, TrainingMetrics, UploadedFile
 
 
 class Model(Record):
@@ -28,7 +28,7 @@ class Model(Record):
     dataset_sha256: str
     validation_sha256: str | None = None
     run_id: str | None = None
-    asked: Hyperparameters | None = None
+    requested: Hyperparameters | None = None
     resolved: Hyperparameters | None = None
     seed: int | None = None
     trained_tokens: int | None = None
@@ -36,7 +36,7 @@ class Model(Record):
     estimated_cost: float | None = None
     actual_cost: float | None = None
     """``trained_tokens`` times the price row that the estimate used; ``None`` where either is not known."""
-    metrics: Metric | None = None
+    metrics: TrainingMetrics | None = None
     """The last metrics of the job, each value the last that was reported."""
     checkpoints: tuple[Checkpoint, ...] = ()
     base_shutdown_date: str | None = None

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ftpipe.records import Event, Job, Metric
+from ftpipe.records import Event, Job, TrainingMetrics
 from ftpipe.registry import tables
 from ftpipe.registry.base import RepositoryBase, from_json
 from ftpipe.registry.database import read_transaction
@@ -67,7 +67,7 @@ class JobRecords(RepositoryBase):
             )
             return [from_json(Event, data) for data in connection.execute(query).scalars()]
 
-    def metrics(self, job_id: str) -> list[Metric]:
+    def metrics(self, job_id: str) -> list[TrainingMetrics]:
         """The metrics of a job by step, from its events."""
         return metrics_of(self.events(job_id))
 
@@ -77,7 +77,7 @@ class JobRecords(RepositoryBase):
         return list(connection.execute(query).scalars())
 
 
-def metrics_of(events: Iterable[Event]) -> list[Metric]:
+def metrics_of(events: Iterable[Event]) -> list[TrainingMetrics]:
     """The metrics that events carry, one per step, later values of a step laid over earlier ones."""
     by_step: dict[int, dict[str, Any]] = {}
     for event in events:
@@ -85,8 +85,8 @@ def metrics_of(events: Iterable[Event]) -> list[Metric]:
         if event.type != "metrics" or not isinstance(step, (int, float)) or isinstance(step, bool):
             continue
         row = by_step.setdefault(int(step), {})
-        for name in Metric.model_fields:
+        for name in TrainingMetrics.model_fields:
             value = event.data.get(name)
             if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf"):
                 row[name] = value
-    return [Metric(**{**row, "step": step}) for step, row in sorted(by_step.items())]
+    return [TrainingMetrics(**{**row, "step": step}) for step, row in sorted(by_step.items())]

@@ -53,22 +53,20 @@ def columns(bars: tuple[HistogramBin, ...]) -> Histogram | None:
     """A histogram; ``None`` where there is nothing to draw."""
     if not bars:
         return None
-    highest = max(bar.number for bar in bars) or 1
+    highest = max(bar.count for bar in bars) or 1
     step = min(WIDTH / len(bars), MAX_STEP)
     drawn = []
     for place, bar in enumerate(bars):
-        height = round(bar.number / highest * (BASE - 12), 1)
-        title = f"{bar.label}: {bar.number:,} record{'s' if bar.number != 1 else ''}"
+        height = round(bar.count / highest * (BASE - 12), 1)
+        title = f"{bar.label}: {bar.count:,} record{'s' if bar.count != 1 else ''}"
         drawn.append(Column(round(place * step + 1, 1), BASE - height, round(max(1.0, step - 2), 1), height, title))
     return Histogram(drawn, bars[0].label, bars[-1].label, highest)
 
 
 def shares(bars: tuple[HistogramBin, ...]) -> list[Share]:
     """Labels as horizontal bars."""
-    highest = max((bar.number for bar in bars), default=1)
-    return [
-        Share(sanitize_line(bar.label, 60), f"{bar.number:,}", round(bar.number / highest * 300, 1)) for bar in bars
-    ]
+    highest = max((bar.count for bar in bars), default=1)
+    return [Share(sanitize_line(bar.label, 60), f"{bar.count:,}", round(bar.count / highest * 300, 1)) for bar in bars]
 
 
 def price_rows(costs: tuple[CostEstimate, ...]) -> list[dict[str, str]]:

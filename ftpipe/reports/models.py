@@ -14,7 +14,7 @@ from ftpipe.formatting import (
     sanitize_line,
     unstyled,
 )
-from ftpipe.records import Metric, Model
+from ftpipe.records import Model, TrainingMetrics
 from ftpipe.reports.runs import hyperparameter_text
 
 
@@ -37,7 +37,7 @@ def model_table(models: Sequence[Model], style: Styler = unstyled) -> list[str]:
     return [style("bold", lines[0]), *lines[1:]]
 
 
-def final_loss(metric: Metric | None) -> float | None:
+def final_loss(metric: TrainingMetrics | None) -> float | None:
     """The loss that says most: on all validation data, on some, or in training."""
     if metric is None:
         return None
@@ -82,7 +82,7 @@ def _model_fields(model: Model) -> list[tuple[str, str]]:
         ("file", sanitize_line(model.file_id, 80)),
         ("data", f"sha256 {model.dataset_sha256}"),
         ("checked on", f"sha256 {model.validation_sha256}" if model.validation_sha256 else ""),
-        ("asked", hyperparameter_text(model.asked) if model.asked else ""),
+        ("requested", hyperparameter_text(model.requested) if model.requested else ""),
         ("resolved", hyperparameter_text(model.resolved) if model.resolved else ""),
         ("seed", "" if model.seed is None else str(model.seed)),
         ("tokens", "" if model.trained_tokens is None else f"{count(model.trained_tokens)} trained"),
@@ -91,10 +91,10 @@ def _model_fields(model: Model) -> list[tuple[str, str]]:
     ]
 
 
-def _metric_lines(metric: Metric | None) -> list[str]:
+def _metric_lines(metric: TrainingMetrics | None) -> list[str]:
     if metric is None:
         return []
-    names = [name for name in Metric.model_fields if name not in ("step", "total_steps")]
+    names = [name for name in TrainingMetrics.model_fields if name not in ("step", "total_steps")]
     known = [
         (name.replace("_", " "), format_decimal(value))
         for name in names

@@ -18,7 +18,7 @@ from ftpipe.formatting import (
     sanitize_line,
     unstyled,
 )
-from ftpipe.records import CostEstimate, Event, Hyperparameters, Job, Metric, Model, Report, Run, RunSpec
+from ftpipe.records import CostEstimate, Event, Hyperparameters, Job, Model, Report, Run, RunSpec, TrainingMetrics
 from ftpipe.reports.error_codes import explain_error
 from ftpipe.reports.terminal_chart import Series, plot
 
@@ -97,7 +97,7 @@ def cost_text(cost: CostEstimate | None) -> str:
 def status_lines(
     run: Run | None,
     job: Job | None,
-    metrics: Sequence[Metric],
+    metrics: Sequence[TrainingMetrics],
     *,
     now: float,
     width: int = 80,
@@ -130,7 +130,7 @@ def status_lines(
     return lines + failure_lines(run, job, style)
 
 
-def _job_rows(job: Job, metrics: Sequence[Metric], now: float, style: Styler) -> list[tuple[str, str]]:
+def _job_rows(job: Job, metrics: Sequence[TrainingMetrics], now: float, style: Styler) -> list[tuple[str, str]]:
     status = style(STATUS_STYLES.get(job.status, "bold"), sanitize_line(job.status, 40))
     rows = [
         ("job", f"{sanitize_line(job.id, 80)}  {status} at {sanitize_line(job.provider, 40)}"),
@@ -142,7 +142,7 @@ def _job_rows(job: Job, metrics: Sequence[Metric], now: float, style: Styler) ->
         rows.append(("finish", f"in about {duration(job.estimated_finish - now)}, {format_time(job.estimated_finish)}"))
     if job.finished_at:
         rows.append(("finished", f"{format_time(job.finished_at)}, after {duration(job.finished_at - job.created_at)}"))
-    rows.append(("asked", hyperparameter_text(job.asked))) if job.asked else None
+    rows.append(("requested", hyperparameter_text(job.requested))) if job.requested else None
     rows.append(("resolved", hyperparameter_text(job.resolved))) if job.resolved else None
     if job.trained_tokens is not None:
         rows.append(("tokens", f"{count(job.trained_tokens)} trained"))
@@ -151,12 +151,12 @@ def _job_rows(job: Job, metrics: Sequence[Metric], now: float, style: Styler) ->
     return rows
 
 
-def step_text(metric: Metric) -> str:
+def step_text(metric: TrainingMetrics) -> str:
     """``34 of 90``, or ``34`` where the end is not known."""
     return f"{metric.step:,} of {metric.total_steps:,}" if metric.total_steps else f"{metric.step:,}"
 
 
-def loss_text(metrics: Sequence[Metric]) -> str:
+def loss_text(metrics: Sequence[TrainingMetrics]) -> str:
     """The latest losses and token accuracy, each the last that was reported."""
     parts: list[str] = []
     for label, _, _, name in _curves(metrics):
@@ -167,19 +167,21 @@ def loss_text(metrics: Sequence[Metric]) -> str:
     return ", ".join(parts) or "not reported yet"
 
 
-def _curves(metrics: Sequence[Metric]) -> tuple[tuple[str, str, str, str], ...]:
+def _curves(metrics: Sequence[TrainingMetrics]) -> tuple[tuple[str, str, str, str], ...]:
     """The curves to tell; one on all validation data says nothing where it is the same as that on some."""
     is_same = all(m.full_valid_loss is None or m.full_valid_loss == m.valid_loss for m in metrics)
     return _CURVES[:2] if is_same else _CURVES
 
 
-def last_value(metrics: Sequence[Metric], name: str) -> float | None:
+def last_value(metrics: Sequence[TrainingMetrics], name: str) -> float | None:
     """The last value of a metric that was reported."""
     values = (getattr(metric, name) for metric in reversed(metrics))
     return next((value for value in values if value is not None), None)
 
 
-def loss_chart(metrics: Sequence[Metric], *, width: int = 80, height: int = 6, style: Styler = unstyled) -> list[str]:
+def loss_chart(
+    metrics: Sequence[TrainingMetrics], *, width: int = 80, height: int = 6, style: Styler = unstyled
+) -> list[str]:
     """Training and validation loss over steps; nothing before there are two steps to join."""
     curves = []
     for label, style_name, marker, name in _curves(metrics):

@@ -206,7 +206,7 @@ class CreateJob:
         """The job with what was requested, which its endpoint does not return."""
         return job.model_copy(
             update={
-                "asked": self.request.hyperparameters,
+                "requested": self.request.hyperparameters,
                 "method": self.request.method,
                 "suffix": job.suffix or self.request.suffix,
                 "training_file": job.training_file or self.request.training_file.id,

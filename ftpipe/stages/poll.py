@@ -84,7 +84,11 @@ class PollJob:
     def _poll_once(self) -> Job:
         current = self.provider.jobs.get(self.job.id)
         self.job = current.model_copy(
-            update={"asked": self.job.asked, "method": self.job.method, "suffix": current.suffix or self.job.suffix}
+            update={
+                "requested": self.job.requested,
+                "method": self.job.method,
+                "suffix": current.suffix or self.job.suffix,
+            }
         )
         events = self._new_events()
         self._known.update(event.id for event in events)

@@ -6,11 +6,13 @@ from collections.abc import Iterable
 
 from ftpipe.errors import JobFailedError, ProviderError, StillRunningError
 from ftpipe.providers.provider import Provider
-from ftpipe.records import Checkpoint, CostEstimate, Job, Metric, Model, Run
+from ftpipe.records import Checkpoint, CostEstimate, Job, Model, Run, TrainingMetrics
 from ftpipe.registry.runs import RunRecords
 
 
-def register(job: Job, *, run: Run, provider: Provider, registry: RunRecords, metrics: Iterable[Metric]) -> Run:
+def register(
+    job: Job, *, run: Run, provider: Provider, registry: RunRecords, metrics: Iterable[TrainingMetrics]
+) -> Run:
     """Put the model of a succeeded job into the registry, with its cost, in one transaction; twice changes nothing.
 
     Raises:
@@ -23,7 +25,7 @@ def register(job: Job, *, run: Run, provider: Provider, registry: RunRecords, me
     return registry.register(model, run.model_copy(update={"job": job}), price_row=price_row)
 
 
-def model_of(job: Job, *, run: Run, provider: Provider, metrics: Iterable[Metric]) -> Model:
+def model_of(job: Job, *, run: Run, provider: Provider, metrics: Iterable[TrainingMetrics]) -> Model:
     """Make the model's record; nothing is written.
 
     Args:
@@ -48,7 +50,7 @@ def model_of(job: Job, *, run: Run, provider: Provider, metrics: Iterable[Metric
         dataset_sha256=run.dataset_sha256,
         validation_sha256=run.validation_sha256,
         run_id=run.id,
-        asked=job.asked or run.spec.hyperparameters,
+        requested=job.requested or run.spec.hyperparameters,
         resolved=job.resolved,
         seed=job.seed if job.seed is not None else run.spec.seed,
         trained_tokens=job.trained_tokens,
@@ -109,12 +111,12 @@ def actual_cost(job: Job, cost: CostEstimate | None) -> float | None:
     return round(job.trained_tokens * cost.price_per_million / 1_000_000, 6)
 
 
-def last_metrics(metrics: Iterable[Metric]) -> Metric | None:
+def last_metrics(metrics: Iterable[TrainingMetrics]) -> TrainingMetrics | None:
     """The last value of each metric, at the last step; ``None`` where nothing was reported."""
     last: dict[str, float | int] = {}
     for metric in metrics:
         last.update({name: value for name, value in metric.model_dump().items() if value is not None})
-    return Metric.model_validate(last) if "step" in last else None
+    return TrainingMetrics.model_validate(last) if "step" in last else None
 
 
 def _checkpoints(job: Job, provider: Provider) -> tuple[Checkpoint, ...]:

@@ -21,7 +21,7 @@ from ftpipe.errors import (
 )
 from ftpipe.pipeline.pipeline import Pipeline
 from ftpipe.pipeline.preflight import require_valid_dataset
-from ftpipe.records import CostEstimate, Metric, Model, Record, Report, Run, RunSpec, RunState
+from ftpipe.records import CostEstimate, Model, Record, Report, Run, RunSpec, RunState, TrainingMetrics
 from ftpipe.sweep.grid import GridPoint, Value, hyperparameters_at, trial_name
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def _with_cost(report: Report, spec: RunSpec, prices: PriceTable | None) -> Repo
     return count(report, model=spec.model, epochs=epochs if isinstance(epochs, int) else None, prices=prices)
 
 
-def _valid_loss(metrics: Metric | None) -> float | None:
+def _valid_loss(metrics: TrainingMetrics | None) -> float | None:
     if metrics is None:
         return None
     return metrics.full_valid_loss if metrics.full_valid_loss is not None else metrics.valid_loss

@@ -38,10 +38,10 @@ def test_a_clear_gain_is_a_win_and_turned_round_a_loss() -> None:
     worse, better = [0.0] * 10 + [1.0] * 40, [1.0] * 50
     [win], [loss] = verdict(worse, better), verdict(better, worse)
     assert (win.verdict, loss.verdict) == ("win", "loss")
-    assert win.p == loss.p == pytest.approx(2 / 2**10)
+    assert win.p_value == loss.p_value == pytest.approx(2 / 2**10)
     assert win.difference == -loss.difference == 0.2
     assert (win.only_baseline, win.only_challenger) == (0, 10)
-    assert win.more_items is None
+    assert win.additional_items is None
 
 
 def test_a_small_gain_says_how_many_items_are_missing() -> None:
@@ -50,15 +50,15 @@ def test_a_small_gain_says_how_many_items_are_missing() -> None:
     after = [1.0, 1.0, 0.0] + [1.0] * 27
     [found] = verdict(before, after)
     assert found.verdict == "inconclusive"
-    assert found.more_items is not None
-    assert found.more_items > 500
+    assert found.additional_items is not None
+    assert found.additional_items > 500
 
 
 @given(st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=60))
 def test_identical_arms_give_no_verdict(values: list[float]) -> None:
     """Whatever the scores are."""
     [found] = verdict(values, list(values))
-    assert (found.verdict, found.p, found.difference) == ("inconclusive", 1, 0)
+    assert (found.verdict, found.p_value, found.difference) == ("inconclusive", 1, 0)
 
 
 @settings(max_examples=30)
@@ -110,8 +110,8 @@ def test_several_challengers_are_corrected_together() -> None:
     [alone] = verdict(before, better)
     among = verdict(before, better, before, before, before, before)
     assert alone.verdict == "win"
-    assert among[0].p == alone.p
-    assert among[0].p_adjusted == pytest.approx(alone.p * 5)
+    assert among[0].p_value == alone.p_value
+    assert among[0].p_value_adjusted == pytest.approx(alone.p_value * 5)
     assert among[0].verdict == "inconclusive"
 
 

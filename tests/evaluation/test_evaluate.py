@@ -44,7 +44,7 @@ def test_a_better_model_wins_with_interval_and_regressions() -> None:
     """54 of 60 against 20 of 60, and the two items that only the base had right."""
     evaluation = run()
     headline = evaluation.primary_comparison("tuned")
-    assert (evaluation.task, evaluation.primary, headline.verdict) == (Task.LABEL, "normalised", "win")
+    assert (evaluation.task, evaluation.primary_metric, headline.verdict) == (Task.LABEL, "normalised", "win")
     assert evaluation.arms[0].score("normalised").value == pytest.approx(20 / 60)
     assert headline.difference == pytest.approx(34 / 60)
     worse, better = evaluation.changed_items("tuned")
@@ -86,8 +86,8 @@ def test_a_third_arm_with_a_better_prompt_is_corrected_for() -> None:
     evaluation = run(arms=(ARMS[0], prompted, ARMS[1]), gates=("normalised>=+0.03",))
     assert evaluation.challengers == ("base + prompt", "tuned")
     assert evaluation.primary_comparison("base + prompt").verdict == "inconclusive"
-    assert evaluation.primary_comparison("tuned").p_adjusted == pytest.approx(
-        3 * evaluation.primary_comparison("tuned").p
+    assert evaluation.primary_comparison("tuned").p_value_adjusted == pytest.approx(
+        3 * evaluation.primary_comparison("tuned").p_value
     )
     assert [one.baseline for one in evaluation.control_comparisons("tuned")] == ["base + prompt"]
     assert [gate.passed for gate in evaluation.gates] == [True]
@@ -106,7 +106,7 @@ def test_a_refused_item_counts_as_wrong_and_is_counted() -> None:
     chat = ScriptedChat(lambda _model, messages: LABELS[int(str(messages[-1]["content"]).split()[-1]) % 3])
     chat.faults = [RequestRefusedError("content filter")]
     evaluation = run(chat)
-    assert sum(arm.usage.refused for arm in evaluation.arms) == 1
+    assert sum(arm.usage.rejected for arm in evaluation.arms) == 1
     assert sum(arm.score("exact").value for arm in evaluation.arms) == pytest.approx(2 - 1 / 60)
 
 
@@ -198,7 +198,7 @@ def test_tools_and_documents_are_scored_by_structure() -> None:
     )
     spec = EvaluationSpec(arms=ARMS, answer_schema={"type": "object", "required": ["a", "b"]})
     evaluation = evaluate(documents, spec, runner=RequestRunner(chat, ResponseCache()))
-    assert (evaluation.task, evaluation.primary) == (Task.JSON, "json_match")
+    assert (evaluation.task, evaluation.primary_metric) == (Task.JSON, "json_match")
     assert evaluation.arms[0].score("json_match").value == 1
     assert evaluation.arms[0].score("schema_valid").value == 0
     assert evaluation.arms[0].fields == {"a": 1.0}

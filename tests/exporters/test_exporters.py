@@ -10,17 +10,20 @@ import pytest
 from ftpipe.errors import MissingExtraError, ProviderError, UsageError
 from ftpipe.exporters import EXPORTERS, open_exporter
 from ftpipe.exporters.run import ExportedRun, evaluation_runs, training_run
-from ftpipe.records import Hyperparameters, Metric, Model
+from ftpipe.records import Hyperparameters, Model, TrainingMetrics
 from tests.evaluation.test_evaluate import run as evaluated
 from tests.exporters.fakes import FakeMlflow, FakeTrackio, FakeWandb
 
 MODEL = Model(
     id="ft:base:org::1", base="base", provider="local", endpoint="here", job_id="ftjob-1", file_id="file-1",
-    dataset_sha256="d" * 64, run_id="run-1", asked=Hyperparameters(n_epochs=3), seed=7, trained_tokens=1200,
+    dataset_sha256="d" * 64, run_id="run-1", requested=Hyperparameters(n_epochs=3), seed=7, trained_tokens=1200,
     resolved=Hyperparameters(n_epochs=3, batch_size=4, extra={"lora_r": 8}), created_at=1_795_000_000,
     aliases=("bot@best",),
 )  # fmt: skip
-CURVE = [Metric(step=2, train_loss=0.5, valid_loss=0.7), Metric(step=1, train_loss=float("nan"), total_steps=2)]
+CURVE = [
+    TrainingMetrics(step=2, train_loss=0.5, valid_loss=0.7),
+    TrainingMetrics(step=1, train_loss=float("nan"), total_steps=2),
+]
 
 
 def run_of(tmp_path: Path) -> ExportedRun:
@@ -98,7 +101,7 @@ def test_what_is_sent_twice_is_there_once(sent: tuple[Any, ExportedRun]) -> None
 def test_long_curves_go_in_batches_that_mlflow_takes() -> None:
     """A thousand metrics in one request at most."""
     tool = FakeMlflow()
-    long = training_run(MODEL, [Metric(step=step, train_loss=1.0, valid_loss=1.0) for step in range(1200)])
+    long = training_run(MODEL, [TrainingMetrics(step=step, train_loss=1.0, valid_loss=1.0) for step in range(1200)])
     open_exporter("mlflow", load=lambda _: tool).send(long, project="p")
     assert tool.batches == [0, 1000, 1000, 401]
 

@@ -19,12 +19,12 @@ from ftpipe.records import (
     Job,
     JobRequest,
     Method,
-    Metric,
     Run,
     RunSpec,
     RunState,
     Severity,
     Summary,
+    TrainingMetrics,
 )
 from ftpipe.registry import open_registry
 from tests.fakes.clock import Clock
@@ -61,7 +61,7 @@ class CrashingObserver(PipelineObserver):
         """A named step."""
         self._step(f"job {job.status}")
 
-    def on_metric(self, metric: Metric) -> None:
+    def on_metric(self, metric: TrainingMetrics) -> None:
         """A named step."""
         self._step("metric")
 

@@ -16,8 +16,6 @@ from ftpipe.registry.recovery import replay
 from ftpipe.registry.verification import audit
 from tests.registry.test_registry import model_of, run_of
 
-OLD = Path(__file__).parent.parent / "data" / "registry-v3.sql"
-
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -172,20 +170,3 @@ def test_a_link_in_the_place_of_the_copy_is_not_followed(path: Path) -> None:
         fill(registry, path.parent, "ft:two")
     registry.close()
     assert victim.read_text() == "precious"
-
-
-def test_a_database_from_before_the_ledger_gets_one_with_a_backup(tmp_path: Path) -> None:
-    """Row 21: what an older ftpipe wrote is taken over as the first entry; from then on edits are found."""
-    path = tmp_path / "registry.db"
-    with sqlite3.connect(path) as database:
-        database.executescript(OLD.read_text())
-    database.close()
-    registry = open_registry(path)
-    assert [model.id for model in registry.models()] == ["ft:gpt-4.1-mini-2025-04-14:org-test::0001"]
-    assert registry.aliases() == {"support@production": "ft:gpt-4.1-mini-2025-04-14:org-test::0001"}
-    assert registry.ledger_size() == 1
-    registry.close()
-    assert (tmp_path / "registry.db.v3.backup").stat().st_size > 0
-    assert wrong(path) == []
-    edit(path, "UPDATE runs SET state = 'failed'")
-    assert wrong(path)[0].endswith("was changed by other means: state")

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftpipe.records import Metric
+from ftpipe.records import TrainingMetrics
 from ftpipe.records.evaluation import Evaluation
 from ftpipe.reports.evaluation import FORMATS, charts
 from ftpipe.reports.evaluation.csv import escape_csv_cell, to_csv
@@ -116,7 +116,7 @@ def test_every_form_says_how_many_requests_the_latencies_stand_for() -> None:
 
 def test_the_page_shows_lineage_and_curves_where_they_are_known() -> None:
     """From the registry's model and the job's metrics."""
-    curve = [Metric(step=step, train_loss=2 / step, valid_loss=3 / step) for step in range(1, 6)]
+    curve = [TrainingMetrics(step=step, train_loss=2 / step, valid_loss=3 / step) for step in range(1, 6)]
     _, background = hostile("x")
     html = to_html(WITH_EVERYTHING, PageContext(models={"tuned": background.models["x b"]}, curves={"tuned": curve}))
     assert html.count("<polyline") == 2
@@ -135,10 +135,10 @@ def test_regressions_are_on_the_page_when_not_everything_fits(monkeypatch: pytes
 def test_a_curve_is_broken_where_a_value_is_missing() -> None:
     """And needs two points to be drawn at all."""
     values = [1.0, 0.9, float("nan"), 0.7, 0.6]
-    chart = charts.loss_chart([Metric(step=step, train_loss=value) for step, value in enumerate(values)])
+    chart = charts.loss_chart([TrainingMetrics(step=step, train_loss=value) for step, value in enumerate(values)])
     assert chart is not None
     assert len(chart.curves[0].parts) == 2
-    assert charts.loss_chart([Metric(step=1, train_loss=1.0)]) is None
+    assert charts.loss_chart([TrainingMetrics(step=1, train_loss=1.0)]) is None
     assert charts.loss_chart([]) is None
 
 

@@ -14,7 +14,7 @@ from ftpipe.errors import (
     StillRunningError,
     UsageError,
 )
-from ftpipe.records import Metric
+from ftpipe.records import TrainingMetrics
 from ftpipe.reports.json_output import dump, envelope, error_object
 
 
@@ -49,7 +49,7 @@ def test_a_document_is_ascii_json_with_finite_numbers() -> None:
         {
             "a": math.nan,
             "b": [math.inf, 1.5],
-            "c": Metric(step=1, train_loss=math.nan),
+            "c": TrainingMetrics(step=1, train_loss=math.nan),
             "d": Path("x"),
             "e": "\x1b\u202e",
         }

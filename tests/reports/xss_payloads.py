@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ftpipe.records import Metric, Model
+from ftpipe.records import Model, TrainingMetrics
 from ftpipe.records.evaluation import (
     Answer,
     Arm,
@@ -61,7 +61,7 @@ def hostile(payload: str) -> tuple[Evaluation, PageContext]:
     comparisons = tuple(_comparison(*pair) for pair in ((base, tuned), (base, control), (control, tuned)))
     evaluation = Evaluation(
         id="eval-0123456789ab", created_at=1_795_000_000, data=payload, data_sha256="0" * 64, task=Task.LABEL,
-        task_reason=payload, primary="exact", confidence=0.95, sampling=SamplingParams(), arms=results,
+        task_reason=payload, primary_metric="exact", confidence=0.95, sampling=SamplingParams(), arms=results,
         comparisons=comparisons, outcomes=tuple(_outcome(payload, arms, number) for number in (1, 2)),
         judgments=(_judged(payload, base, tuned),),
         gates=(GateResult(expression=payload, passed=False, explanation=payload),),
@@ -70,21 +70,21 @@ def hostile(payload: str) -> tuple[Evaluation, PageContext]:
         id=payload, base=payload, provider=payload, endpoint=payload, job_id=payload, file_id=payload,
         dataset_sha256=payload, currency=payload, base_shutdown_date=payload, created_at=1,
     )  # fmt: skip
-    curve = [Metric(step=step, train_loss=1 / step) for step in (1, 2, 3)]
+    curve = [TrainingMetrics(step=step, train_loss=1 / step) for step in (1, 2, 3)]
     return evaluation, PageContext(models={tuned: model}, curves={tuned: curve})
 
 
 def _comparison(baseline: str, challenger: str) -> Comparison:
     return Comparison(
         metric="exact", baseline=baseline, challenger=challenger, items=2, difference=0.5, low=None, high=None,
-        confidence=0.95, p=0.5, p_adjusted=0.5, method="exact McNemar", only_baseline=0, only_challenger=1,
-        verdict="inconclusive", more_items=1000,
+        confidence=0.95, p_value=0.5, p_value_adjusted=0.5, method="exact McNemar", only_baseline=0, only_challenger=1,
+        verdict="inconclusive", additional_items=1000,
     )  # fmt: skip
 
 
 def _judged(payload: str, baseline: str, challenger: str) -> JudgeResult:
     return JudgeResult(
-        model=payload, baseline=baseline, challenger=challenger, wins=1, losses=0, ties=1, flip_rate=0.5, p=1.0,
+        model=payload, baseline=baseline, challenger=challenger, wins=1, losses=0, ties=1, flip_rate=0.5, p_value=1.0,
         verdict="inconclusive",
     )  # fmt: skip
 

@@ -86,7 +86,7 @@ def test_asked_epochs_cost_exactly_that(tmp_path: Path) -> None:
     cost, tokens = report.cost, report.tokens
     assert cost is not None and tokens is not None
     assert cost.low == cost.expected == cost.high == pytest.approx(tokens.total * 3 * 5.0 / 1e6)
-    assert cost.epochs_rule == "asked"
+    assert cost.epochs_rule == "requested"
 
 
 @pytest.mark.parametrize(("examples", "epochs"), [(10, 10), (1, 25), (34, 3), (101, 3), (8_334, 2), (30_000, 1)])

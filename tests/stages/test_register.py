@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ftpipe.errors import JobFailedError, StillRunningError
-from ftpipe.records import Job, JobError, Metric, Run, RunState
+from ftpipe.records import Job, JobError, Run, RunState, TrainingMetrics
 from ftpipe.registry import Registry, open_registry
 from ftpipe.stages.register import last_metrics, register
 from tests.fakes.openai_client import FakeOpenAI
@@ -59,7 +59,7 @@ def test_the_model_names_its_job_file_dataset_cost_and_last_day(run: Run, regist
         run=run,
         provider=provider_over(FakeOpenAI()),
         registry=registry,
-        metrics=[Metric(step=3, train_loss=0.3)],
+        metrics=[TrainingMetrics(step=3, train_loss=0.3)],
     )
     model = registry.model("ft:x")
     assert (model.job_id, model.file_id, model.dataset_sha256) == ("ftjob-1", "file-1", run.dataset_sha256)
@@ -94,6 +94,8 @@ def test_a_running_job_is_not_registered(run: Run, registry: Registry) -> None:
 
 def test_the_last_value_of_each_metric_counts() -> None:
     """Validation is measured less often than training."""
-    found = last_metrics([Metric(step=1, train_loss=2.0, valid_loss=1.5), Metric(step=2, train_loss=1.0)])
-    assert found == Metric(step=2, train_loss=1.0, valid_loss=1.5)
+    found = last_metrics(
+        [TrainingMetrics(step=1, train_loss=2.0, valid_loss=1.5), TrainingMetrics(step=2, train_loss=1.0)]
+    )
+    assert found == TrainingMetrics(step=2, train_loss=1.0, valid_loss=1.5)
     assert last_metrics([]) is None

@@ -9,7 +9,7 @@ import pytest
 
 from ftpipe.errors import CostLimitError, JobFailedError, UsageError
 from ftpipe.pipeline.pipeline import Pipeline, prepare
-from ftpipe.records import CostEstimate, Metric, Model, Run, RunSpec
+from ftpipe.records import CostEstimate, Model, Run, RunSpec, TrainingMetrics
 from ftpipe.registry import open_registry
 from ftpipe.sweep.grid import parse_grid
 from ftpipe.sweep.runner import SweepRunner, enforce_total_budget
@@ -75,7 +75,7 @@ def with_losses(runs: dict[str, Run], losses: list[float | None]) -> dict[str, R
     changed = {}
     for (name, run), loss in zip(runs.items(), losses, strict=True):
         assert run.model is not None
-        model = run.model.model_copy(update={"metrics": Metric(step=3, valid_loss=loss)})
+        model = run.model.model_copy(update={"metrics": TrainingMetrics(step=3, valid_loss=loss)})
         changed[name] = run.model_copy(update={"model": model})
     return changed
 
@@ -163,7 +163,7 @@ def test_the_budget_is_for_all_trials_together() -> None:
 
     def cost(high: float | None) -> CostEstimate:
         return CostEstimate(
-            model="m", epochs=1, epochs_low=1, epochs_high=1, epochs_rule="asked", tokens_per_epoch=1, low=high,
+            model="m", epochs=1, epochs_low=1, epochs_high=1, epochs_rule="requested", tokens_per_epoch=1, low=high,
             expected=high, high=high, price_per_million=1, price_as_of=None, source="x",
         )  # fmt: skip
 

@@ -158,6 +158,6 @@ def scorer(
         evaluation = run_evaluation(context, settings, sides, flags)
         show(context, evaluation)
         write(context, settings, evaluation, sides, flags)
-        return {result.arm.name: result.score(evaluation.primary).value for result in evaluation.arms[1:]}
+        return {result.arm.name: result.score(evaluation.primary_metric).value for result in evaluation.arms[1:]}
 
     return scores

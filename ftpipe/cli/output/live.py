@@ -12,7 +12,7 @@ from ftpipe.cli.context import CliContext
 from ftpipe.cli.output.progress import LineProgress
 from ftpipe.formatting import duration, format_bytes, sanitize_line
 from ftpipe.pipeline.observer import PipelineObserver
-from ftpipe.records import Event, Job, Metric
+from ftpipe.records import Event, Job, TrainingMetrics
 from ftpipe.reports.runs import STATUS_STYLES, loss_chart, loss_text, step_text
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class PipelineDisplay(PipelineObserver):
         self.stage = ""
         self.done = (0, 0)
         self.job: Job | None = None
-        self.metrics: list[Metric] = []
+        self.metrics: list[TrainingMetrics] = []
         self.last_event = ""
         self._begun = clock()
 
@@ -69,7 +69,7 @@ class PipelineDisplay(PipelineObserver):
                 f"interrupted; {sanitize_line(job.id, 80)} goes on at {sanitize_line(job.provider, 40)}"
             )
 
-    def on_metric(self, metric: Metric) -> None:
+    def on_metric(self, metric: TrainingMetrics) -> None:
         """Remember the metrics."""
         self.metrics.append(metric)
 
@@ -145,7 +145,7 @@ class LogDisplay(PipelineDisplay):
             self._last_status = job.status
             self.context.print_status(f"  {sanitize_line(job.id, 80)} is {sanitize_line(job.status, 40)}")
 
-    def on_metric(self, metric: Metric) -> None:
+    def on_metric(self, metric: TrainingMetrics) -> None:
         """Say now and then how the loss stands."""
         super().on_metric(metric)
         share = metric.step / metric.total_steps if metric.total_steps else 0.0

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ftpipe.records import Metric
+from ftpipe.records import TrainingMetrics
 from ftpipe.records.evaluation import Evaluation
 
 WIDTH, HEIGHT = 640.0, 240.0
@@ -64,7 +64,7 @@ def difference_bar(low: float | None, value: float, high: float | None, reach: f
     return Bar(*(50 + 50 * max(-1.0, min(1.0, end / reach)) for end in place))
 
 
-def loss_chart(metrics: Sequence[Metric]) -> Chart | None:
+def loss_chart(metrics: Sequence[TrainingMetrics]) -> Chart | None:
     """Training and validation loss over steps; ``None`` where there are fewer than two points."""
     series: Mapping[str, list[tuple[int, float | None]]] = {
         "train": [(one.step, one.train_loss) for one in metrics if one.train_loss is not None],
@@ -86,7 +86,7 @@ def loss_chart(metrics: Sequence[Metric]) -> Chart | None:
     return Chart(tuple(curves), low, high, first, final)
 
 
-def _valid(metric: Metric) -> float | None:
+def _valid(metric: TrainingMetrics) -> float | None:
     return metric.full_valid_loss if metric.full_valid_loss is not None else metric.valid_loss
 
 

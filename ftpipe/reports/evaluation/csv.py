@@ -15,7 +15,7 @@ def to_csv(evaluation: Evaluation) -> str:
     """Line, arm, model, the primary score, wanted and given answer, latency and tokens."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\r\n", quoting=csv.QUOTE_ALL)
-    head = ["line", "item", "arm", "model", evaluation.primary, "wanted", "answer", "refused", "latency_s"]
+    head = ["line", "item", "arm", "model", evaluation.primary_metric, "wanted", "answer", "refused", "latency_s"]
     writer.writerow([*head, "prompt_tokens", "completion_tokens"])
     for outcome in evaluation.outcomes:
         for result in evaluation.arms:

@@ -20,7 +20,7 @@ import jinja2
 from markupsafe import Markup
 
 from ftpipe.formatting import count, format_decimal, format_money, format_time, plural, sanitize_block, sanitize_line
-from ftpipe.records import Metric, Model
+from ftpipe.records import Model, TrainingMetrics
 from ftpipe.records.evaluation import Answer, Evaluation, Outcome
 from ftpipe.reports.evaluation import charts, wording
 from ftpipe.reports.json_output import plain_data
@@ -40,7 +40,7 @@ class PageContext:
 
     models: Mapping[str, Model] = field(default_factory=dict)
     """Arm name → its registered model."""
-    curves: Mapping[str, Sequence[Metric]] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[TrainingMetrics]] = field(default_factory=dict)
     """Arm name → the training metrics of its job."""
 
 

@@ -95,7 +95,7 @@ def _comparisons(evaluation: Evaluation) -> Iterator[str]:
             metric_label(one.metric),
             format_difference(one.difference),
             format_interval(one.low, one.high, is_signed=True),
-            format_p(one.p_adjusted).replace("<", "&lt;"),
+            format_p(one.p_value_adjusted).replace("<", "&lt;"),
             f"{VERDICT_SYMBOLS[one.verdict]} {one.verdict}",
         ]
         for one in ordered_comparisons(evaluation)

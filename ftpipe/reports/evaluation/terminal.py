@@ -58,7 +58,7 @@ def _costs(evaluation: Evaluation, style: Styler) -> Iterator[str]:
                 *latency,
                 *tokens,
                 format_money(cost, sanitize_line(used.currency, 8)),
-                str(used.refused),
+                str(used.rejected),
             ]
         )
     first, *rest = format_table(rows, right=range(1, 7))
@@ -111,7 +111,7 @@ def comparison_lines(
         names = {result.arm.name: result.arm.model for result in evaluation.arms}
         for one in evaluation.comparisons:
             sides = {names[one.baseline], names[one.challenger]}
-            if one.metric == evaluation.primary and (not models or sides & set(models)):
+            if one.metric == evaluation.primary_metric and (not models or sides & set(models)):
                 rows.append(
                     [
                         format_time(evaluation.created_at)[:10],

@@ -82,20 +82,21 @@ def verdict_reason(comparison: Comparison) -> str:
     interval = interval if comparison.low is None else f"{comparison.confidence * 100:g}% interval {interval}"
     sentence = (
         f"{format_difference(comparison.difference)} on {metric_label(comparison.metric)}, {interval}, "
-        f"{comparison.method} p = {format_p(comparison.p_adjusted)}, {plural(comparison.items, 'item')}."
+        f"{comparison.method} p = {format_p(comparison.p_value_adjusted)}, {plural(comparison.items, 'item')}."
     )
     return sentence.replace("p = <", "p <")
 
 
 def more_items(comparison: Comparison) -> str:
     """What it would take to decide, where it is undecided."""
-    if comparison.more_items is None:
+    if comparison.additional_items is None:
         return ""
-    if comparison.more_items == 0:
+    if comparison.additional_items == 0:
         return "The test is large enough to have found a difference of two points; the two are about equal."
     if abs(comparison.difference) < 0.02:
-        return f"About {count(comparison.more_items)} more items would show a difference of two points if it is there."
-    return f"About {count(comparison.more_items)} more items would decide it, if the difference stays as it is."
+        needed = count(comparison.additional_items)
+        return f"About {needed} more items would show a difference of two points if it is there."
+    return f"About {count(comparison.additional_items)} more items would decide it, if the difference stays as it is."
 
 
 def judge_sentence(judged: JudgeResult) -> str:
@@ -103,7 +104,7 @@ def judge_sentence(judged: JudgeResult) -> str:
     return (
         f"{sanitize_line(judged.model, 80)} preferred {sanitize_line(judged.challenger, 80)} {judged.wins} times and "
         f"{sanitize_line(judged.baseline, 80)} {judged.losses} times, {judged.ties} ties; it changed its mind "
-        f"with the order in {judged.flip_rate:.0%} of the pairs; p = {format_p(judged.p)}: {judged.verdict}."
+        f"with the order in {judged.flip_rate:.0%} of the pairs; p = {format_p(judged.p_value)}: {judged.verdict}."
     )
 
 
@@ -115,7 +116,7 @@ def score_cell(score: Score) -> str:
 def ordered_metrics(evaluation: Evaluation) -> list[str]:
     """The metrics in order, the verdict's first."""
     names = [score.metric for score in evaluation.arms[0].scores]
-    return sorted(names, key=lambda name: name != evaluation.primary)
+    return sorted(names, key=lambda name: name != evaluation.primary_metric)
 
 
 def ordered_challengers(evaluation: Evaluation) -> list[str]:
@@ -125,7 +126,7 @@ def ordered_challengers(evaluation: Evaluation) -> list[str]:
 
 def ordered_comparisons(evaluation: Evaluation) -> list[Comparison]:
     """All comparisons, those on the verdict's metric first."""
-    return sorted(evaluation.comparisons, key=lambda one: one.metric != evaluation.primary)
+    return sorted(evaluation.comparisons, key=lambda one: one.metric != evaluation.primary_metric)
 
 
 def price_sources(results: tuple[ArmResult, ...]) -> list[str]:
