@@ -1,4 +1,4 @@
-"""What is known about a dataset, as text: its size, its tokens, what training on it costs, and the verdict."""
+"""A summary of a dataset as text: size, tokens, the cost of training, and the verdict."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from ftpipe.records import CostEstimate, Dataset, Report, TokenStats
 from ftpipe.reports.findings import headline
 
 
-def dataset_line(dataset: Dataset, paint: Styler = unstyled) -> str:
+def dataset_line(dataset: Dataset, style: Styler = unstyled) -> str:
     """One line: path, examples, size, format and the start of the digest."""
-    facts = [
+    parts = [
         plural(dataset.examples, "example"),
         format_bytes(dataset.bytes),
         dataset.format.value,
         dataset.sha256[:12],
     ]
-    return f"{paint('bold', sanitize_line(relative_path(dataset.path), 200))}  {paint('dim', ' · '.join(facts))}"
+    return f"{style('bold', sanitize_line(relative_path(dataset.path), 200))}  {style('dim', ' · '.join(parts))}"
 
 
-def token_lines(report: Report, paint: Styler = unstyled) -> list[str]:
-    """The table of tokens, a row for each file; nothing where they were not counted."""
+def token_lines(report: Report, style: Styler = unstyled) -> list[str]:
+    """The table of tokens, with a row for each file; empty if they were not counted."""
     counted = [("training", report.tokens), ("validation", report.validation_tokens)]
     rows = [_token_row(name, stats) for name, stats in counted if stats is not None]
     if not rows or report.tokens is None:
@@ -37,36 +37,38 @@ def token_lines(report: Report, paint: Styler = unstyled) -> list[str]:
     header = ["tokens", "all", "trained", "mean", "median", "p95", "longest", ""]
     lines = format_table([header, *rows], right=range(1, 7))
     notes = (
-        [] if report.tokens.exact else [f"  not exact: {sanitize_line(report.tokens.note or 'another tokenizer', 200)}"]
+        []
+        if report.tokens.exact
+        else [f"  not exact: {sanitize_line(report.tokens.note or 'counted with another tokenizer', 200)}"]
     )
     if report.tokens.over_limit and report.tokens.limit:
         over = plural(report.tokens.over_limit, "example is", "examples are")
         notes.append(f"  {over} longer than {count(report.tokens.limit)} tokens: the rest is cut from the end")
-    return [paint("bold", lines[0]), *lines[1:], *(paint("dim", note) for note in notes)]
+    return [style("bold", lines[0]), *lines[1:], *(style("dim", note) for note in notes)]
 
 
 def _token_row(name: str, stats: TokenStats) -> list[str]:
-    place = f"at line {stats.longest_line}" if stats.longest_line is not None else ""
+    location = f"at line {stats.longest_line}" if stats.longest_line is not None else ""
     numbers = [stats.total, stats.trained, round(stats.mean), stats.p50, stats.p95, stats.max]
-    return [f"  {name}", *(count(number) for number in numbers), place]
+    return [f"  {name}", *(count(number) for number in numbers), location]
 
 
-def cost_lines(cost: CostEstimate, paint: Styler = unstyled) -> list[str]:
-    """The estimate: the range, what it rests on, and how sure it is."""
-    title = paint("bold", "cost")
+def cost_lines(cost: CostEstimate, style: Styler = unstyled) -> list[str]:
+    """The cost estimate: its range, its price, and how the epochs were determined."""
+    title = style("bold", "cost")
     lines = [f"{title}  {sanitize_line(cost.model, 80)}, {plural(cost.epochs, 'epoch')}"]
     if cost.expected is None:
-        return [*lines, f"  {paint('warning', 'unknown')}: {sanitize_line(cost.warning or cost.source, 200)}"]
+        return [*lines, f"  {style('warning', 'unknown')}: {sanitize_line(cost.warning or cost.source, 200)}"]
     if cost.price_per_million == 0:
-        return [*lines, f"  {paint('ok', 'free')}: {sanitize_line(cost.source, 120)}"]
+        return [*lines, f"  {style('ok', 'free')}: {sanitize_line(cost.source, 120)}"]
     if not cost.tokens_per_epoch:
         return [*lines, "  there are no tokens to train on"]
-    lines.append(f"  {paint('bold', format_money(cost.expected, cost.currency))}{_range(cost)}")
+    lines.append(f"  {style('bold', format_money(cost.expected, cost.currency))}{_range(cost)}")
     price = format_money(cost.price_per_million, cost.currency)
     notes = [f"{price} per million tokens trained, as of {cost.price_as_of}, {sanitize_line(cost.source, 120)}"]
     if cost.epochs_low != cost.epochs_high:
         notes.append(f"epochs: {sanitize_line(cost.epochs_rule, 400)}")
-    return lines + [paint("dim", f"  {note}") for note in notes]
+    return lines + [style("dim", f"  {note}") for note in notes]
 
 
 def _range(cost: CostEstimate) -> str:
@@ -76,12 +78,12 @@ def _range(cost: CostEstimate) -> str:
     return f"  (from {low} at {plural(cost.epochs_low, 'epoch')} to {high} at {cost.epochs_high})"
 
 
-def not_checked_lines(report: Report, paint: Styler = unstyled) -> list[str]:
+def not_checked_lines(report: Report, style: Styler = unstyled) -> list[str]:
     """A line for each check that was left out because a package is not installed."""
-    return [f"{paint('dim', 'not checked')}  {sanitize_line(text, 200)}" for text in report.not_checked]
+    return [f"{style('dim', 'not checked')}  {sanitize_line(text, 200)}" for text in report.not_checked]
 
 
-def verdict_line(report: Report, paint: Styler = unstyled) -> str:
-    """The one sentence that matters: whether the target takes the file."""
-    mark = paint("ok", "✓") if report.ok else paint("error", "✗")
+def verdict_line(report: Report, style: Styler = unstyled) -> str:
+    """The headline of the report, with a mark."""
+    mark = style("ok", "✓") if report.ok else style("error", "✗")
     return f"{mark} {headline(report)}"

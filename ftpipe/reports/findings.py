@@ -1,4 +1,4 @@
-"""The findings of a report for people: text and Markdown."""
+"""The findings of a report as text and as Markdown."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from itertools import groupby
 from ftpipe.formatting import Styler, sanitize_line, unstyled
 from ftpipe.records import Finding, Report, Severity
 
-SHOWN_PER_RULE = 3
+MAX_SHOWN_PER_RULE = 3
 TARGETS = {"openai": "OpenAI", "azure": "Azure OpenAI", "nebius": "Nebius", "local": "The embedded endpoint"}
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
 
 def sort_by_severity(report: Report) -> list[list[Finding]]:
-    """The findings by rule, errors first, in each rule by line."""
+    """The findings grouped by rule: errors first, and by line within a rule."""
     ordered = sorted(report.findings, key=lambda f: (_ORDER[f.severity], f.code, f.file, f.line or 0))
     return [list(group) for _, group in groupby(ordered, key=lambda f: (f.severity, f.code))]
 
 
 def headline(report: Report) -> str:
-    """One sentence: whether the target would take the file, and where the first error is."""
-    who = TARGETS.get(report.target, sanitize_line(report.target, 40))
+    """One sentence: whether the target would accept the file, and where the first error is."""
+    target = TARGETS.get(report.target, sanitize_line(report.target, 40))
     name, summary = sanitize_line(report.dataset.path.name), report.summary
     rest = ", ".join(
         f"{number:,} {word}{'s' if number != 1 else ''}"
@@ -29,26 +29,26 @@ def headline(report: Report) -> str:
     )
     after = f" {rest}." if rest else ""
     if not summary.errors:
-        return f"{who} would take {name}.{after}"
+        return f"{target} would accept {name}.{after}"
     first = next((f for f in report.findings if f.severity is Severity.ERROR and f.line), None)
-    place = f", first at line {first.line}" if first else ""
+    first_line = f", first at line {first.line}" if first else ""
     count = f"{summary.errors:,} error{'s' if summary.errors != 1 else ''}"
-    return f"{who} would not take {name}: {count}{place}.{after}"
+    return f"{target} would reject {name}: {count}{first_line}.{after}"
 
 
-def place_of(finding: Finding) -> str:
-    """``file:line path``, as far as they are known."""
-    where = f"line {finding.line}" if finding.line else "the file"
-    return f"{where}  {sanitize_line(finding.path, 80)}" if finding.path else where
+def format_location(finding: Finding) -> str:
+    """``line 4  messages[1].role``, or ``the file`` if the finding has no line."""
+    location = f"line {finding.line}" if finding.line else "the file"
+    return f"{location}  {sanitize_line(finding.path, 80)}" if finding.path else location
 
 
-def finding_lines(report: Report, paint: Styler = unstyled, *, per_rule: int = SHOWN_PER_RULE) -> list[str]:
-    """The findings as text, grouped by rule: the first places of each, what to do, and how many there are.
+def finding_lines(report: Report, style: Styler = unstyled, *, per_rule: int = MAX_SHOWN_PER_RULE) -> list[str]:
+    """The findings as text, grouped by rule: the first ones of each rule, their number, and how to fix them.
 
     Args:
         report: The report.
-        paint: Colours for a terminal.
-        per_rule: Places shown of each rule.
+        style: Colors for a terminal.
+        per_rule: Findings shown for each rule.
     """
     lines: list[str] = []
     files = {f.file for f in report.findings}
@@ -57,17 +57,17 @@ def finding_lines(report: Report, paint: Styler = unstyled, *, per_rule: int = S
         number = report.summary.counts.get(first.code, len(group))
         times = f"  ×{number:,}" if number > 1 else ""
         lines.append(
-            f"{paint(first.severity.value, first.severity.value)} {paint('bold', first.code)} {first.name}{times}"
+            f"{style(first.severity.value, first.severity.value)} {style('bold', first.code)} {first.name}{times}"
         )
         for finding in group[:per_rule]:
             file = f"{sanitize_line(finding.file)} " if len(files) > 1 else ""
-            lines.append(f"  {paint('dim', file + place_of(finding))}  {sanitize_line(finding.message, 300)}")
+            lines.append(f"  {style('dim', file + format_location(finding))}  {sanitize_line(finding.message, 300)}")
             if finding.excerpt:
-                lines.append(f"      {paint('code', sanitize_line(finding.excerpt, 160))}")
+                lines.append(f"      {style('code', sanitize_line(finding.excerpt, 160))}")
         if number > per_rule:
-            lines.append(paint("dim", f"  … and {number - min(per_rule, len(group)):,} more"))
+            lines.append(style("dim", f"  … and {number - min(per_rule, len(group)):,} more"))
         if first.hint:
-            lines.append(f"  {paint('ok', 'help')}  {sanitize_line(first.hint, 300)}")
+            lines.append(f"  {style('ok', 'help')}  {sanitize_line(first.hint, 300)}")
     return lines
 
 
@@ -75,11 +75,17 @@ def markdown(report: Report) -> str:
     """A Markdown section, for a job summary."""
     lines = [f"### {_cell(report.dataset.path.name)}", "", headline(report), ""]
     if report.findings:
-        lines += ["| rule | severity | found | first place | message |", "|---|---|---:|---|---|"]
+        lines += ["| rule | severity | count | first location | message |", "|---|---|---:|---|---|"]
     for group in sort_by_severity(report):
         first = group[0]
         number = report.summary.counts.get(first.code, len(group))
-        cells = (f"{first.code} {first.name}", first.severity.value, f"{number:,}", place_of(first), first.message)
+        cells = (
+            f"{first.code} {first.name}",
+            first.severity.value,
+            f"{number:,}",
+            format_location(first),
+            first.message,
+        )
         lines.append(f"| {' | '.join(map(_cell, cells))} |")
     if report.tokens:
         tokens = report.tokens

@@ -1,4 +1,4 @@
-"""The JSON documents of the command line: one versioned envelope, finite numbers, nothing that a terminal obeys."""
+"""The JSON output of the command line: a versioned envelope, finite numbers, no control characters."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _RETRYABLE = (ConnectionFailedError, RateLimitError, LockedError, StillRunningEr
 def envelope(
     command: str, fields: Mapping[str, Any], error: FtpipeError | None = None, *, ok: bool = True
 ) -> dict[str, Any]:
-    """One document: schema, whether all is well, what was found, and the error if there is one.
+    """One document: schema, ``ok``, the fields of the command, and the error if there is one.
 
     Args:
-        command: Name with dots, for example ``models.list``.
-        fields: What the command found, also where it ended in an error.
-        error: Why it did not end well.
-        ok: False where the answer is no without being an error.
+        command: Dotted name, for example ``models.list``.
+        fields: Results of the command, also if it failed.
+        error: Why the command failed.
+        ok: False for a negative result that is not an error.
     """
     document: dict[str, Any] = {"schema": f"ftpipe.{command}/1", "ok": ok and error is None, **fields}
     if error is not None:
@@ -39,7 +39,7 @@ def envelope(
 
 
 def error_object(error: FtpipeError) -> dict[str, Any]:
-    """An error as data: code, message, hint, whether the same call may pass later, and whether money may be gone."""
+    """An error as data: code, message, hint, whether a retry can succeed, and whether money was spent."""
     retryable = isinstance(error, _RETRYABLE) or type(error) is ProviderError
     return {
         "code": error.code,
@@ -51,12 +51,12 @@ def error_object(error: FtpipeError) -> dict[str, Any]:
 
 
 def dump(document: Mapping[str, Any], *, indent: int | None = 2) -> str:
-    """The document as ASCII JSON; numbers that are not finite become null."""
+    """The document as ASCII JSON; non-finite numbers become null."""
     return json.dumps(plain_data(document), indent=indent, ensure_ascii=True, allow_nan=False)
 
 
 def plain_data(value: object) -> object:
-    """Records, paths and tuples as what JSON has."""
+    """Convert records, paths, tuples and non-finite numbers to JSON values."""
     if isinstance(value, Mapping):
         return {str(key): plain_data(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

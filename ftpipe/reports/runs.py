@@ -190,7 +190,7 @@ def loss_chart(
             curves.append(Series(label, points, style_name, marker))
     if not curves or len(curves[0].points) < 2:
         return []
-    return plot(curves, width=min(width, 100), height=height, paint=style)
+    return plot(curves, width=min(width, 100), height=height, style=style)
 
 
 def failure_lines(run: Run | None, job: Job | None, style: Styler = unstyled) -> list[str]:

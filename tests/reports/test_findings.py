@@ -41,9 +41,9 @@ def a_report(*severities: Severity) -> Report:
 def test_the_headline_says_whether_the_target_would_take_the_file() -> None:
     """Errors first, with the first line."""
     assert headline(a_report(Severity.ERROR, Severity.WARNING)) == (
-        "OpenAI would not take a.jsonl: 1 error, first at line 1. 1 warning."
+        "OpenAI would reject a.jsonl: 1 error, first at line 1. 1 warning."
     )
-    assert headline(a_report()) == "OpenAI would take a.jsonl."
+    assert headline(a_report()) == "OpenAI would accept a.jsonl."
 
 
 def test_text_groups_by_rule_errors_first_and_hides_controls() -> None:

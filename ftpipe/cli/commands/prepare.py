@@ -175,7 +175,7 @@ def settings_of(flags: Mapping[str, Any]) -> dict[str, object]:
 def show(context: CliContext, report: Report, *, form: str = "text") -> None:
     """Put the report on stdout: as text, in a machine's format, or into the document."""
     from ftpipe.reports.ci_formats import FORMATS
-    from ftpipe.reports.findings import SHOWN_PER_RULE, finding_lines
+    from ftpipe.reports.findings import MAX_SHOWN_PER_RULE, finding_lines
 
     context.json = context.json or form == "json"
     context.add(
@@ -196,7 +196,7 @@ def show(context: CliContext, report: Report, *, form: str = "text") -> None:
     context.print_result(dataset_line(report.dataset, context.style))
     if report.validation:
         context.print_result(dataset_line(report.validation, context.style))
-    found = finding_lines(report, context.style, per_rule=VERBOSE_PER_RULE if context.verbose else SHOWN_PER_RULE)
+    found = finding_lines(report, context.style, per_rule=VERBOSE_PER_RULE if context.verbose else MAX_SHOWN_PER_RULE)
     sections = [found, not_checked_lines(report, context.style), token_lines(report, context.style)]
     if report.cost:
         sections.append(cost_lines(report.cost, context.style))

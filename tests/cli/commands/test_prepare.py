@@ -17,7 +17,7 @@ def test_a_good_file_ends_with_its_cost_and_the_next_command(world: CliEnvironme
     """Result on stdout, the way on stderr, nothing sent."""
     ran = world.run("prepare", str(chat_file()))
     assert ran.code == 0
-    assert "OpenAI would take train.jsonl" in ran.out
+    assert "OpenAI would accept train.jsonl" in ran.out
     assert "gpt-4.1-mini-2025-04-14" in ran.out
     assert "free on your own machine" in ran.err
     assert ran.err.splitlines()[-1] == "Next: ftpipe train"
@@ -180,8 +180,8 @@ def test_many_files_are_validated_and_nothing_is_written(world: CliEnvironment) 
     good, bad = str(chat_file()), str(chat_file("bad.jsonl", first=50, extra=BAD_LINE))
     ran = world.run("validate", good, bad)
     assert ran.code == 1
-    assert "would take train.jsonl" in ran.out
-    assert "would not take bad.jsonl" in ran.out
+    assert "would accept train.jsonl" in ran.out
+    assert "would reject bad.jsonl" in ran.out
     document = world.run("validate", good, bad, "--json").document
     assert [file["ok"] for file in document["files"]] == [True, False]
     assert not Path(".ftpipe").exists()

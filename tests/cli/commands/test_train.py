@@ -117,7 +117,7 @@ def test_bad_data_are_shown_and_nothing_is_sent(world: CliEnvironment) -> None:
     """The findings are on stdout, the code is 1."""
     ran = world.run("train", str(chat_file(extra="{}\n")), *HOSTED)
     assert ran.code == 1
-    assert "would not take" in ran.out
+    assert "would reject" in ran.out
     assert not world.server.calls
 
 
