@@ -1,4 +1,4 @@
-"""Findings for continuous integration: GitHub annotations, SARIF, GitLab code quality, JUnit, and one JSON a line."""
+"""Findings in the formats of CI systems: GitHub annotations, SARIF, GitLab code quality, JUnit, and JSON lines."""
 
 from __future__ import annotations
 
@@ -8,41 +8,41 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree as Xml
 
-from ftpipe.formatting import sanitize_line, xml_text
+from ftpipe.formatting import sanitize_line
 from ftpipe.records import Finding, Report, Severity
-from ftpipe.reports.findings import finding_lines, headline, markdown, place_of, sort_by_severity
+from ftpipe.reports.findings import finding_lines, format_location, headline, markdown, sort_by_severity
 from ftpipe.reports.json_output import dump
+from ftpipe.reports.junit import JUnitCase, JUnitSuite, junit_xml
 
-GITHUB_PER_LEVEL = 10
-"""GitHub shows ten annotations per level and step. Source: second-hand, 2026-11-24."""
-SARIF_MAX = 5_000
-"""Results that GitHub keeps of a run. Source: GitHub SARIF documentation, 2026-11-24."""
-SARIF_PER_RULE = 1_000
-"""Results of one rule, so that one rule does not leave the others out."""
-JUNIT_PLACES = 20
-"""Places named in one case."""
+MAX_GITHUB_PER_LEVEL = 10
+"""Annotations that GitHub shows per level and step. Source: second-hand, 2026-11-24."""
+MAX_SARIF_RESULTS = 5_000
+"""Results per run that GitHub accepts. Source: GitHub SARIF documentation, 2026-11-24."""
+MAX_SARIF_PER_RULE = 1_000
+"""Results of one rule, so that one rule cannot displace the others."""
+MAX_JUNIT_LOCATIONS = 20
+"""Locations listed in one case."""
 _GITHUB = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "notice"}
 _SARIF = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
 _GITLAB = {Severity.ERROR: "critical", Severity.WARNING: "minor", Severity.INFO: "info"}
 Reports = Sequence[Report]
 
 
-def worst(reports: Reports) -> list[tuple[Report, Finding]]:
-    """The findings of all files with their reports, errors first."""
-    found = [(report, f) for report in reports for group in sort_by_severity(report) for f in group]
+def findings_by_severity(reports: Reports) -> list[tuple[Report, Finding]]:
+    """The findings of all files, each with its report, errors first."""
+    findings = [(report, f) for report in reports for group in sort_by_severity(report) for f in group]
     order = list(Severity)
-    return sorted(found, key=lambda pair: order.index(pair[1].severity))
+    return sorted(findings, key=lambda pair: order.index(pair[1].severity))
 
 
-def text_of(finding: Finding) -> str:
-    """``path: message``, as far as there is a path."""
+def full_message(finding: Finding) -> str:
+    """``path: message``, or the message alone if there is no path."""
     return f"{finding.path}: {finding.message}" if finding.path else finding.message
 
 
-def file_of(report: Report, finding: Finding) -> str:
-    """The path of the file that a finding is about, relative to the working folder where it lies below it."""
+def file_path(report: Report, finding: Finding) -> str:
+    """The path of the file with the finding, relative to the working directory if it is inside."""
     for dataset in (report.dataset, report.validation):
         if dataset is not None and dataset.path.name == finding.file:
             path, here = dataset.path, Path.cwd()
@@ -51,17 +51,17 @@ def file_of(report: Report, finding: Finding) -> str:
 
 
 def github(reports: Reports) -> str:
-    """Workflow commands for GitHub Actions, at most ten of each level, the worst first."""
+    """Workflow commands for GitHub Actions: errors first, at most ten of each level."""
     lines, shown = [], Counter[Severity]()
-    for report, finding in worst(reports):
+    for report, finding in findings_by_severity(reports):
         shown[finding.severity] += 1
-        if shown[finding.severity] > GITHUB_PER_LEVEL:
+        if shown[finding.severity] > MAX_GITHUB_PER_LEVEL:
             continue
-        fields = {"title": f"ftpipe ({finding.code} {finding.name})", "file": file_of(report, finding)}
+        fields = {"title": f"ftpipe ({finding.code} {finding.name})", "file": file_path(report, finding)}
         if finding.line:
             fields["line"] = str(finding.line)
         head = ",".join(f"{key}={_escape(value, is_property=True)}" for key, value in fields.items())
-        lines.append(f"::{_GITHUB[finding.severity]} {head}::{_escape(sanitize_line(text_of(finding), 500))}")
+        lines.append(f"::{_GITHUB[finding.severity]} {head}::{_escape(sanitize_line(full_message(finding), 500))}")
     return "\n".join(lines) + ("\n" if lines else "")
 
 
@@ -71,17 +71,17 @@ def _escape(text: str, *, is_property: bool = False) -> str:
 
 
 def sarif(reports: Reports) -> str:
-    """A SARIF 2.1.0 document, for code scanning; the exact counts are in the run's properties."""
-    of_rule = Counter[str]()
-    kept: list[tuple[Report, Finding]] = []
-    for report, finding in worst(reports):
-        of_rule[finding.code] += 1
-        if of_rule[finding.code] <= SARIF_PER_RULE and len(kept) < SARIF_MAX:
-            kept.append((report, finding))
-    rules = {f.code: {"id": f.code, "name": f.name, "help": {"text": f.hint or f.name}} for _, f in kept}
+    """A SARIF 2.1.0 document, for code scanning; the exact counts are in the properties of the run."""
+    per_rule = Counter[str]()
+    reported: list[tuple[Report, Finding]] = []
+    for report, finding in findings_by_severity(reports):
+        per_rule[finding.code] += 1
+        if per_rule[finding.code] <= MAX_SARIF_PER_RULE and len(reported) < MAX_SARIF_RESULTS:
+            reported.append((report, finding))
+    rules = {f.code: {"id": f.code, "name": f.name, "help": {"text": f.hint or f.name}} for _, f in reported}
     run = {
         "tool": {"driver": {"name": "ftpipe", "rules": list(rules.values())}},
-        "results": [_sarif_result(report, finding) for report, finding in kept],
+        "results": [_sarif_result(report, finding) for report, finding in reported],
         "properties": {
             "counts": dict(sum((Counter(report.summary.counts) for report in reports), Counter[str]())),
             "datasets": [report.dataset.sha256 for report in reports],
@@ -92,13 +92,13 @@ def sarif(reports: Reports) -> str:
 
 
 def _sarif_result(report: Report, finding: Finding) -> dict[str, object]:
-    location: dict[str, object] = {"artifactLocation": {"uri": file_of(report, finding)}}
+    location: dict[str, object] = {"artifactLocation": {"uri": file_path(report, finding)}}
     if finding.line:
         location["region"] = {"startLine": finding.line}
     result: dict[str, object] = {
         "ruleId": finding.code,
         "level": _SARIF[finding.severity],
-        "message": {"text": sanitize_line(text_of(finding), 1000)},
+        "message": {"text": sanitize_line(full_message(finding), 1000)},
         "locations": [{"physicalLocation": location}],
     }
     if finding.record_sha256:
@@ -107,60 +107,53 @@ def _sarif_result(report: Report, finding: Finding) -> dict[str, object]:
 
 
 def gitlab(reports: Reports) -> str:
-    """A GitLab code quality report: one array, fingerprints that survive reordering."""
-    seen = Counter[str]()
-    made = []
-    for report, finding in worst(reports):
-        file = file_of(report, finding)
-        mark = "|".join((finding.code, file, finding.path, finding.record_sha256 or text_of(finding)))
-        seen[mark] += 1
-        made.append({
-            "description": sanitize_line(text_of(finding), 1000),
+    """A GitLab code quality report: one array, with fingerprints that do not depend on the order of the lines."""
+    occurrences = Counter[str]()
+    issues = []
+    for report, finding in findings_by_severity(reports):
+        file = file_path(report, finding)
+        identity = "|".join((finding.code, file, finding.path, finding.record_sha256 or full_message(finding)))
+        occurrences[identity] += 1
+        issues.append({
+            "description": sanitize_line(full_message(finding), 1000),
             "check_name": f"{finding.code} {finding.name}",
-            "fingerprint": hashlib.sha256(f"{mark}|{seen[mark]}".encode("utf-8", "replace")).hexdigest(),
+            "fingerprint": hashlib.sha256(f"{identity}|{occurrences[identity]}".encode("utf-8", "replace")).hexdigest(),
             "severity": _GITLAB[finding.severity],
             "location": {"path": file, "lines": {"begin": finding.line or 1}},
         })  # fmt: skip
-    return json.dumps(made, indent=2) + "\n"
+    return json.dumps(issues, indent=2) + "\n"
 
 
 def junit(reports: Reports) -> str:
-    """JUnit XML: a suite for each file, a case for its verdict and one for each rule that found something.
+    """JUnit XML: a suite for each file, with a case for its verdict and one for each rule that has findings.
 
-    Rules with errors fail; those with warnings and notes are listed as skipped, so that they are seen and fail nothing.
+    Rules with errors are failures. Rules with warnings and notes are listed as skipped: visible, without failing.
     """
-    root = Xml.Element("testsuites")
-    for report in reports:
-        name = xml_text(report.dataset.path.name, 200)
-        suite = Xml.SubElement(root, "testsuite", name=f"ftpipe {name}")
-        verdict = Xml.SubElement(suite, "testcase", classname=f"ftpipe.{name}", name="verdict")
-        if not report.ok:
-            Xml.SubElement(verdict, "failure", message=xml_text(headline(report), 500))
-        for group in sort_by_severity(report):
-            _junit_case(suite, name, report, group)
-        kinds = {kind: len(suite.findall(f"./testcase/{kind}")) for kind in ("failure", "skipped")}
-        suite.attrib |= {
-            "tests": str(len(suite)), "failures": str(kinds["failure"]), "skipped": str(kinds["skipped"]),
-            "errors": "0",
-        }  # fmt: skip
-    Xml.indent(root)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + Xml.tostring(root, encoding="unicode") + "\n"
+    return junit_xml([_junit_suite(report) for report in reports])
 
 
-def _junit_case(suite: Xml.Element, file: str, report: Report, group: list[Finding]) -> None:
+def _junit_suite(report: Report) -> JUnitSuite:
+    name = sanitize_line(report.dataset.path.name, 200)
+    verdict = JUnitCase(name, "verdict", "passed" if report.ok else "failure", message=headline(report))
+    return JUnitSuite(name, [verdict, *(_junit_case(name, report, group) for group in sort_by_severity(report))])
+
+
+def _junit_case(file: str, report: Report, group: list[Finding]) -> JUnitCase:
     first = group[0]
     number = report.summary.counts.get(first.code, len(group))
-    title = f"{first.code} {first.name}"
-    case = Xml.SubElement(suite, "testcase", classname=f"ftpipe.{file}", name=f"{title} ({first.severity.value})")
-    kind = "failure" if first.severity is Severity.ERROR else "skipped"
-    places = [f"{place_of(f)}: {f.message}" for f in group[:JUNIT_PLACES]]
-    places += [f"… {number:,} in all"] if number > len(places) else []
-    note = Xml.SubElement(case, kind, message=xml_text(f"{number:,} × {first.hint or first.name}", 500))
-    note.text = "\n".join(xml_text(place, 500) for place in places)
+    lines = [sanitize_line(f"{format_location(f)}: {f.message}", 500) for f in group[:MAX_JUNIT_LOCATIONS]]
+    lines += [f"… {number:,} in total"] if number > len(lines) else []
+    return JUnitCase(
+        file,
+        f"{first.code} {first.name} ({first.severity.value})",
+        "failure" if first.severity is Severity.ERROR else "skipped",
+        message=sanitize_line(f"{number:,} × {first.hint or first.name}", 500),
+        details="\n".join(lines),
+    )
 
 
 def ndjson_line(finding: Finding) -> str:
-    """One finding as one line of ASCII JSON, without its line end."""
+    """One finding as one line of ASCII JSON, without the newline."""
     fields: dict[str, Any] = finding.model_dump(mode="json")
     return dump(fields, indent=None)
 
@@ -173,4 +166,4 @@ FORMATS: dict[str, Callable[[Reports], str]] = {
     "junit": junit,
     "md": lambda reports: "\n".join(markdown(report) for report in reports),
 }
-"""Output format → renderer of all files of a call. ``json`` is the command's document, ``ndjson`` goes out by line."""
+"""Output format → function that renders all reports. ``json`` and ``ndjson`` are written by the command."""

@@ -1,7 +1,7 @@
-"""The dataset report as one HTML file: inline pictures, no network, and nothing in the data can run.
+"""The dataset report as one HTML file: inline SVG charts, no network requests, and no script from the data.
 
-The page's policy allows exactly the style and the script that stand here, by their hashes; data goes through Jinja2's
-autoescape after control and direction characters were made visible.
+The content security policy allows only the style and the script of the template, by their hashes. Data is escaped by
+Jinja2 after its control and direction characters are made visible.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
 
-from ftpipe.formatting import format_money, sanitize_line
+from ftpipe.formatting import format_money, plural, sanitize_line
 from ftpipe.records import CostEstimate, DatasetHistograms, HistogramBin, Report
 from ftpipe.reports.findings import headline, sort_by_severity
 
 if TYPE_CHECKING:
     import jinja2
 
-WIDTH, BASE, MAX_STEP = 640, 172, 107
+CHART_WIDTH, BASELINE, MAX_BAR_WIDTH = 640, 172, 107
+"""Pixels."""
 
 
 class Column(NamedTuple):
-    """One bar as it is drawn, in pixels of the picture."""
+    """One bar of a histogram, in pixels."""
 
     x: float
     y: float
@@ -33,7 +34,7 @@ class Column(NamedTuple):
 
 
 class Histogram(NamedTuple):
-    """A histogram as it is drawn."""
+    """A histogram, ready to draw."""
 
     columns: list[Column]
     first: str
@@ -41,36 +42,41 @@ class Histogram(NamedTuple):
     highest: int
 
 
-class Share(NamedTuple):
-    """One row of a bar list."""
+class LabelBar(NamedTuple):
+    """One horizontal bar."""
 
     label: str
     number: str
     width: float
 
 
-def columns(bars: tuple[HistogramBin, ...]) -> Histogram | None:
-    """A histogram; ``None`` where there is nothing to draw."""
-    if not bars:
+def to_histogram(bins: tuple[HistogramBin, ...]) -> Histogram | None:
+    """The histogram of some bins; ``None`` if there are none."""
+    if not bins:
         return None
-    highest = max(bar.count for bar in bars) or 1
-    step = min(WIDTH / len(bars), MAX_STEP)
-    drawn = []
-    for place, bar in enumerate(bars):
-        height = round(bar.count / highest * (BASE - 12), 1)
-        title = f"{bar.label}: {bar.count:,} record{'s' if bar.count != 1 else ''}"
-        drawn.append(Column(round(place * step + 1, 1), BASE - height, round(max(1.0, step - 2), 1), height, title))
-    return Histogram(drawn, bars[0].label, bars[-1].label, highest)
+    highest = max(item.count for item in bins) or 1
+    step = min(CHART_WIDTH / len(bins), MAX_BAR_WIDTH)
+    columns = []
+    for index, item in enumerate(bins):
+        height = round(item.count / highest * (BASELINE - 12), 1)
+        title = f"{item.label}: {plural(item.count, 'record')}"
+        columns.append(
+            Column(round(index * step + 1, 1), BASELINE - height, round(max(1.0, step - 2), 1), height, title)
+        )
+    return Histogram(columns, bins[0].label, bins[-1].label, highest)
 
 
-def shares(bars: tuple[HistogramBin, ...]) -> list[Share]:
-    """Labels as horizontal bars."""
-    highest = max((bar.count for bar in bars), default=1)
-    return [Share(sanitize_line(bar.label, 60), f"{bar.count:,}", round(bar.count / highest * 300, 1)) for bar in bars]
+def label_bars(bins: tuple[HistogramBin, ...]) -> list[LabelBar]:
+    """The most frequent answers as horizontal bars."""
+    highest = max((item.count for item in bins), default=1)
+    return [
+        LabelBar(sanitize_line(item.label, 60), f"{item.count:,}", round(item.count / highest * 300, 1))
+        for item in bins
+    ]
 
 
-def price_rows(costs: tuple[CostEstimate, ...]) -> list[dict[str, str]]:
-    """The cost table."""
+def cost_rows(costs: tuple[CostEstimate, ...]) -> list[dict[str, str]]:
+    """The rows of the cost table."""
     return [
         {
             "model": cost.model,
@@ -87,8 +93,8 @@ def price_rows(costs: tuple[CostEstimate, ...]) -> list[dict[str, str]]:
     ]
 
 
-def _allowed(text: str) -> str:
-    """The source expression of the policy for an inline style or script."""
+def _csp_hash(text: str) -> str:
+    """The source expression that allows an inline style or script."""
     return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
 
 
@@ -107,12 +113,12 @@ def _part(name: str) -> str:
     return files("ftpipe.reports").joinpath("templates", "dataset", name).read_text(encoding="utf-8")
 
 
-def html(report: Report, picture: DatasetHistograms) -> str:
-    """The report as one self-contained HTML document.
+def html(report: Report, histograms: DatasetHistograms) -> str:
+    """The report as one HTML document without external files.
 
     Args:
         report: From ``validate`` and ``count``.
-        picture: From ``ftpipe.stages.validate.compute_histograms``.
+        histograms: From ``ftpipe.stages.validate.compute_histograms``.
     """
     style, script = _part("page.css"), _part("page.js")
     return _template().render(
@@ -120,11 +126,11 @@ def html(report: Report, picture: DatasetHistograms) -> str:
         headline=headline(report),
         style=style,
         script=script,
-        policy=f"default-src 'none'; style-src {_allowed(style)}; script-src {_allowed(script)}; base-uri 'none'",
-        tokens=columns(picture.tokens),
-        trained=columns(picture.trained),
-        turns=columns(picture.turns),
-        labels=shares(picture.labels),
-        costs=price_rows(picture.costs),
+        policy=f"default-src 'none'; style-src {_csp_hash(style)}; script-src {_csp_hash(script)}; base-uri 'none'",
+        tokens=to_histogram(histograms.tokens),
+        trained=to_histogram(histograms.trained),
+        turns=to_histogram(histograms.turns),
+        labels=label_bars(histograms.labels),
+        costs=cost_rows(histograms.costs),
         groups=sort_by_severity(report),
     )

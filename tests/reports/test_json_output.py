@@ -1,4 +1,4 @@
-"""The JSON documents: one envelope, finite numbers, errors as data."""
+"""The JSON output of the command line."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from ftpipe.records import TrainingMetrics
 from ftpipe.reports.json_output import dump, envelope, error_object
 
 
-def test_a_document_names_its_schema_and_whether_all_is_well() -> None:
-    """The first two fields are the same for every command."""
+def test_envelope_starts_with_schema_and_ok() -> None:
     document = envelope("models.list", {"models": []})
     assert list(document.items())[:2] == [("schema", "ftpipe.models.list/1"), ("ok", True)]
     assert envelope("doctor", {}, ok=False)["ok"] is False
 
 
-def test_an_error_says_whether_it_may_pass_and_whether_it_cost() -> None:
+def test_error_object_states_retryable_and_paid() -> None:
     """A program can decide by the document alone."""
     document = envelope("train", {"run": 1}, OutcomeUnknownError("lost", "ftpipe resume"))
     assert document["ok"] is False
@@ -37,14 +36,13 @@ def test_an_error_says_whether_it_may_pass_and_whether_it_cost() -> None:
         "retryable": False,
         "paid": "unknown",
     }
-    passing = [ConnectionFailedError("x"), ProviderError("x"), StillRunningError("x")]
-    assert [error_object(error)["retryable"] for error in [*passing, QuotaError("x"), UsageError("x")]] == [
+    retryable = [ConnectionFailedError("x"), ProviderError("x"), StillRunningError("x")]
+    assert [error_object(error)["retryable"] for error in [*retryable, QuotaError("x"), UsageError("x")]] == [
         True
     ] * 3 + [False] * 2
 
 
-def test_a_document_is_ascii_json_with_finite_numbers() -> None:
-    """NaN becomes null, records and paths become plain data, and no control reaches a terminal."""
+def test_dump_writes_ascii_json_with_finite_numbers() -> None:
     text = dump(
         {
             "a": math.nan,

@@ -1,20 +1,20 @@
 "use strict";
 const box = document.getElementById("search");
 const rules = [...document.querySelectorAll("details")];
-const none = document.getElementById("none");
+const noFindings = document.getElementById("none");
 box.addEventListener("input", () => {
-  const wanted = box.value.trim().toLowerCase();
-  let any = false;
+  const query = box.value.trim().toLowerCase();
+  let hasMatch = false;
   for (const rule of rules) {
-    const inHead = rule.querySelector("summary").textContent.toLowerCase().includes(wanted);
+    const inSummary = rule.querySelector("summary").textContent.toLowerCase().includes(query);
     let shown = 0;
     for (const row of rule.querySelectorAll(".row")) {
-      row.hidden = !(inHead || row.textContent.toLowerCase().includes(wanted));
+      row.hidden = !(inSummary || row.textContent.toLowerCase().includes(query));
       shown += row.hidden ? 0 : 1;
     }
     rule.hidden = !shown;
-    if (wanted && shown) rule.open = true;
-    any = any || shown > 0;
+    if (query && shown) rule.open = true;
+    hasMatch = hasMatch || shown > 0;
   }
-  none.hidden = any;
+  noFindings.hidden = hasMatch;
 });
