@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ftpipe.atomic_files import link_or_copy
+from ftpipe.records.job import TERMINAL
 from ftpipe.server.api.schemas import CreateJob, Hyperparameters, validate_body
 from ftpipe.server.api.serializers import serialize_checkpoint, serialize_event, serialize_job
 from ftpipe.server.clock import now
@@ -24,7 +25,6 @@ from ftpipe.server.protocol import (
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.storage import FileRow, JobRow, Transaction
 from ftpipe.server.storage.data_dir import INITIAL_ADAPTER_DIR, DataDirectory
-from ftpipe.server.storage.repositories import TERMINAL_STATUSES
 
 MAX_LIMIT = 1000
 METHODS = ("supervised", "dpo")
@@ -62,7 +62,7 @@ class JobsApi:
             raise ApiError(429, message, "rate_limit_exceeded")
         row = _new_row(call.owner, asked, served, method, hyperparameters)
         self._link_files(row, training, validation, served.adapter)
-        tx.jobs.create(row)
+        tx.jobs.add(row)
         tx.events.append_message(row.id, f"Created fine-tuning job: {row.id}")
         if served.is_substitute:
             tx.events.append_message(row.id, f"{printable(asked.model)} is served here by {served.base}", level="warn")
@@ -120,7 +120,7 @@ class JobsApi:
     def pause(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """Hold a job; a running trainer stops at its next step and keeps what it has learnt."""
         job = self._find(call, tx)
-        if job.status in TERMINAL_STATUSES:
+        if job.status in TERMINAL:
             raise _invalid_transition(job, "paused")
         if job.status in ("validating_files", "queued"):
             tx.jobs.update(job.id, status="paused", desired_state="pause")
@@ -134,7 +134,7 @@ class JobsApi:
     def resume(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """Let a paused job go on; one that goes on already is left alone."""
         job = self._find(call, tx)
-        if job.status in TERMINAL_STATUSES:
+        if job.status in TERMINAL:
             raise _invalid_transition(job, "resumed")
         if job.status == "paused":
             status = "queued" if job.validated else "validating_files"

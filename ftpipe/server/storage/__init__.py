@@ -1,8 +1,8 @@
-"""The server's memory: one SQLite database that keeps every committed step through a crash."""
+"""The server's SQLite database: open, read, write."""
 
 from ftpipe.server.storage.database import Store, Transaction, open_store
 from ftpipe.server.storage.repositories import Page, UnknownCursorError
-from ftpipe.server.storage.rows import (
+from ftpipe.server.storage.tables import (
     CheckpointRow,
     CompletionRow,
     EventRow,

@@ -1,178 +1,186 @@
-"""The server's own tables: files, uploads, jobs and what belongs to them."""
+"""The server's tables, each declared once, as the record that a row is read into."""
 
 from __future__ import annotations
 
-from sqlalchemy import (
-    JSON,
-    Boolean,
-    Column,
-    ForeignKey,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    UniqueConstraint,
-)
+from typing import Any, ClassVar
 
-VERSION = 1
-"""Written to ``user_version``; a database with a higher number was made by a newer ftpipe and is refused."""
+from sqlalchemy import JSON, ForeignKey, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
-metadata = MetaData()
+_JSON = JSON(none_as_null=True)
+_AUTOINCREMENT: Any = {"sqlite_autoincrement": True}
+"""A number is never given again, not even after the last row was deleted: pages are read by it."""
 
-files = Table(
-    "files",
-    metadata,
-    Column("seq", Integer, primary_key=True, autoincrement=True),
-    Column("id", String, nullable=False, unique=True),
-    Column("owner", String, nullable=False),
-    Column("filename", Text, nullable=False),
-    Column("purpose", String, nullable=False),
-    Column("bytes", Integer, nullable=False),
-    Column("sha256", String, nullable=False),
-    Column("created_at", Integer, nullable=False),
-    Column("expires_at", Integer),
-    sqlite_autoincrement=True,
-)
 
-uploads = Table(
-    "uploads",
-    metadata,
-    Column("seq", Integer, primary_key=True, autoincrement=True),
-    Column("id", String, nullable=False, unique=True),
-    Column("owner", String, nullable=False),
-    Column("filename", Text, nullable=False),
-    Column("purpose", String, nullable=False),
-    Column("bytes", Integer, nullable=False),
-    Column("mime_type", Text, nullable=False),
-    Column("status", String, nullable=False),
-    Column("created_at", Integer, nullable=False),
-    Column("expires_at", Integer, nullable=False),
-    Column("file_expires_after", Integer),
-    Column("file_id", String),
-    sqlite_autoincrement=True,
-)
+class Base(MappedAsDataclass, DeclarativeBase):
+    """Parent of all tables."""
 
-parts = Table(
-    "parts",
-    metadata,
-    Column("seq", Integer, primary_key=True, autoincrement=True),
-    Column("id", String, nullable=False, unique=True),
-    Column("upload_id", String, ForeignKey("uploads.id"), nullable=False, index=True),
-    Column("bytes", Integer, nullable=False),
-    Column("created_at", Integer, nullable=False),
-    sqlite_autoincrement=True,
-)
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        dict[str, Any]: _JSON,
+        dict[str, str]: _JSON,
+        dict[str, float]: _JSON,
+        list[dict[str, Any]]: _JSON,
+    }
 
-jobs = Table(
-    "jobs",
-    metadata,
-    Column("seq", Integer, primary_key=True, autoincrement=True),
-    Column("id", String, nullable=False, unique=True),
-    Column("owner", String, nullable=False),
-    Column("created_at", Integer, nullable=False),
-    Column("model", Text, nullable=False),
-    Column("base", Text, nullable=False),
-    Column("model_name", Text, nullable=False),
-    Column("method", String, nullable=False),
-    Column("training_file", String, nullable=False),
-    Column("validation_file", String),
-    Column("suffix", Text),
-    Column("seed", Integer, nullable=False),
-    Column("requested_hyperparameters", JSON, nullable=False),
-    Column("resolved_hyperparameters", JSON),
-    Column("integrations", JSON),
-    Column("user_metadata", JSON),
-    Column("status", String, nullable=False, index=True),
-    Column("desired_state", String, nullable=False),
-    Column("validated", Boolean, nullable=False),
-    Column("has_trainer", Boolean, nullable=False),
-    Column("attempts", Integer, nullable=False),
-    Column("attempt_step", Integer, nullable=False),
-    Column("events_offset", Integer, nullable=False),
-    Column("started_at", Integer),
-    Column("finished_at", Integer),
-    Column("estimated_finish", Integer),
-    Column("trained_tokens", Integer),
-    Column("fine_tuned_model", Text, unique=True),
-    Column("final_step", Integer),
-    Column("error", JSON),
-    Column("result_file", String),
-    Column("deleted", Boolean, nullable=False),
-    sqlite_autoincrement=True,
-)
 
-job_metadata = Table(
-    "job_metadata",
-    metadata,
-    Column("job_id", String, ForeignKey("jobs.id"), primary_key=True),
-    Column("key", String, primary_key=True),
-    Column("value", Text, nullable=False),
-    Index("job_metadata_by_value", "key", "value"),
-)
+class Row(Base):
+    """Parent of the tables whose rows have an id and can be listed."""
 
-events = Table(
-    "events",
-    metadata,
-    Column("seq", Integer, primary_key=True, autoincrement=True),
-    Column("id", String, nullable=False, unique=True),
-    Column("job_id", String, ForeignKey("jobs.id"), nullable=False, index=True),
-    Column("created_at", Integer, nullable=False),
-    Column("level", String, nullable=False),
-    Column("type", String, nullable=False),
-    Column("message", Text, nullable=False),
-    Column("data", JSON),
-    sqlite_autoincrement=True,
-)
+    __abstract__ = True
+    __table_args__ = _AUTOINCREMENT
 
-checkpoints = Table(
-    "checkpoints",
-    metadata,
-    Column("seq", Integer, primary_key=True, autoincrement=True),
-    Column("id", String, nullable=False, unique=True),
-    Column("job_id", String, ForeignKey("jobs.id"), nullable=False, index=True),
-    Column("created_at", Integer, nullable=False),
-    Column("step", Integer, nullable=False),
-    Column("model_name", Text, nullable=False, unique=True),
-    Column("metrics", JSON, nullable=False),
-    Column("removed", Boolean, nullable=False),
-    UniqueConstraint("job_id", "step"),
-    sqlite_autoincrement=True,
-)
+    seq: Mapped[int] = mapped_column(init=False, primary_key=True, sort_order=-2)
+    """Order of arrival."""
+    id: Mapped[str] = mapped_column(unique=True, sort_order=-1)
 
-permissions = Table(
-    "permissions",
-    metadata,
-    Column("seq", Integer, primary_key=True, autoincrement=True),
-    Column("id", String, nullable=False, unique=True),
-    Column("checkpoint", Text, nullable=False, index=True),
-    Column("project_id", String, nullable=False),
-    Column("created_at", Integer, nullable=False),
-    UniqueConstraint("checkpoint", "project_id"),
-    sqlite_autoincrement=True,
-)
 
-completions = Table(
-    "completions",
-    metadata,
-    Column("seq", Integer, primary_key=True, autoincrement=True),
-    Column("id", String, nullable=False, unique=True),
-    Column("owner", String, nullable=False),
-    Column("model", Text, nullable=False),
-    Column("created_at", Integer, nullable=False),
-    Column("user_metadata", JSON, nullable=False),
-    Column("body", JSON, nullable=False),
-    sqlite_autoincrement=True,
-)
+class FileRow(Row):
+    """A stored file; its bytes are in the data folder under its id."""
 
-idempotency_keys = Table(
-    "idempotency_keys",
-    metadata,
-    Column("owner", String, primary_key=True),
-    Column("key", String, primary_key=True),
-    Column("fingerprint", String, nullable=False),
-    Column("status", Integer, nullable=False),
-    Column("body", JSON, nullable=False),
-    Column("created_at", Integer, nullable=False),
-)
+    __tablename__ = "files"
+
+    owner: Mapped[str]
+    filename: Mapped[str]
+    purpose: Mapped[str]
+    bytes: Mapped[int]
+    sha256: Mapped[str]
+    created_at: Mapped[int]
+    expires_at: Mapped[int | None] = mapped_column(default=None)
+
+
+class UploadRow(Row):
+    """An upload that is put together from parts."""
+
+    __tablename__ = "uploads"
+
+    owner: Mapped[str]
+    filename: Mapped[str]
+    purpose: Mapped[str]
+    bytes: Mapped[int]
+    """The size that was announced."""
+    mime_type: Mapped[str]
+    status: Mapped[str]
+    created_at: Mapped[int]
+    expires_at: Mapped[int]
+    file_expires_after: Mapped[int | None] = mapped_column(default=None)
+    """Seconds that the finished file is kept; ``None`` for ever."""
+    file_id: Mapped[str | None] = mapped_column(default=None)
+
+
+class PartRow(Row):
+    """One part of an upload."""
+
+    __tablename__ = "parts"
+
+    upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id"), index=True)
+    bytes: Mapped[int]
+    created_at: Mapped[int]
+
+
+class JobRow(Row):
+    """A fine-tuning job, with what the supervisor needs to carry it through a crash."""
+
+    __tablename__ = "jobs"
+
+    owner: Mapped[str]
+    created_at: Mapped[int]
+    model: Mapped[str]
+    """As requested."""
+    base: Mapped[str]
+    """The base model that is trained: the default one, a hub id or a folder."""
+    model_name: Mapped[str]
+    """The name that the tuned model will have."""
+    method: Mapped[str]
+    training_file: Mapped[str]
+    validation_file: Mapped[str | None]
+    suffix: Mapped[str | None]
+    seed: Mapped[int]
+    requested_hyperparameters: Mapped[dict[str, Any]]
+    resolved_hyperparameters: Mapped[dict[str, Any] | None] = mapped_column(default=None)
+    integrations: Mapped[list[dict[str, Any]] | None] = mapped_column(default=None)
+    user_metadata: Mapped[dict[str, str] | None] = mapped_column(default=None)
+    status: Mapped[str] = mapped_column(default="validating_files", index=True)
+    desired_state: Mapped[str] = mapped_column(default="run")
+    """``run``, ``pause`` or ``cancel``: the owner's last request."""
+    validated: Mapped[bool] = mapped_column(default=False)
+    """True once the files have passed validation."""
+    has_trainer: Mapped[bool] = mapped_column(default=False)
+    """True from before a trainer is started until it is known to be gone."""
+    attempts: Mapped[int] = mapped_column(default=0)
+    """Starts in a row that ended without a new step."""
+    attempt_step: Mapped[int] = mapped_column(default=0)
+    events_offset: Mapped[int] = mapped_column(default=0)
+    """Bytes of the trainer's event file that are already in the events table."""
+    started_at: Mapped[int | None] = mapped_column(default=None)
+    finished_at: Mapped[int | None] = mapped_column(default=None)
+    estimated_finish: Mapped[int | None] = mapped_column(default=None)
+    trained_tokens: Mapped[int | None] = mapped_column(default=None)
+    fine_tuned_model: Mapped[str | None] = mapped_column(default=None, unique=True)
+    final_step: Mapped[int | None] = mapped_column(default=None)
+    error: Mapped[dict[str, Any] | None] = mapped_column(default=None)
+    result_file: Mapped[str | None] = mapped_column(default=None)
+    deleted: Mapped[bool] = mapped_column(default=False)
+    """True once its model was deleted."""
+
+
+class EventRow(Row):
+    """One event of a job."""
+
+    __tablename__ = "events"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    created_at: Mapped[int]
+    level: Mapped[str]
+    type: Mapped[str]
+    message: Mapped[str]
+    data: Mapped[dict[str, Any] | None] = mapped_column(default=None)
+
+
+class CheckpointRow(Row):
+    """A checkpoint that can be used as a model as long as its files are kept."""
+
+    __tablename__ = "checkpoints"
+    __table_args__ = (UniqueConstraint("job_id", "step"), _AUTOINCREMENT)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    created_at: Mapped[int]
+    step: Mapped[int]
+    model_name: Mapped[str] = mapped_column(unique=True)
+    metrics: Mapped[dict[str, float]]
+    removed: Mapped[bool] = mapped_column(default=False)
+
+
+class PermissionRow(Row):
+    """Permission of another project to use a checkpoint."""
+
+    __tablename__ = "permissions"
+    __table_args__ = (UniqueConstraint("checkpoint", "project_id"), _AUTOINCREMENT)
+
+    checkpoint: Mapped[str] = mapped_column(index=True)
+    project_id: Mapped[str]
+    created_at: Mapped[int]
+
+
+class CompletionRow(Row):
+    """A chat completion whose request had ``store``."""
+
+    __tablename__ = "completions"
+
+    owner: Mapped[str]
+    model: Mapped[str]
+    created_at: Mapped[int]
+    user_metadata: Mapped[dict[str, str]]
+    body: Mapped[dict[str, Any]]
+
+
+class IdempotencyRow(Base):
+    """The response given under an Idempotency-Key."""
+
+    __tablename__ = "idempotency_keys"
+
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str]
+    status: Mapped[int]
+    body: Mapped[dict[str, Any]]
+    created_at: Mapped[int]

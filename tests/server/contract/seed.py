@@ -32,7 +32,7 @@ from ftpipe.server.storage import (
     open_store,
 )
 from ftpipe.server.storage.data_dir import DataDirectory
-from ftpipe.server.storage.tables import metadata
+from ftpipe.server.storage.tables import Base
 
 NOW = 1_790_000_000
 LATER = 4_000_000_000
@@ -57,8 +57,8 @@ class Seeder:
     def plant(self) -> None:
         """Empty every table and fill it with what the tests name."""
         with self.store.write() as tx:
-            for table in reversed(metadata.sorted_tables):
-                tx.files.conn.execute(delete(table))
+            for table in reversed(Base.metadata.sorted_tables):
+                tx.session.execute(delete(table))
             self._files(tx)
             self._jobs(tx)
             self._uploads(tx)
@@ -79,10 +79,10 @@ class Seeder:
             "final_step": 1,
             "finished_at": NOW,
         }
-        tx.jobs.create(replace(running, id=CURSOR, model_name="ft:x", status="failed", has_trainer=False))
-        tx.jobs.create(running)
+        tx.jobs.add(replace(running, id=CURSOR, model_name="ft:x", status="failed", has_trainer=False))
+        tx.jobs.add(running)
         for place, name in enumerate((JOB, SHARED, DELETED)):
-            tx.jobs.create(replace(_job(f"done{place}"), model_name=name, fine_tuned_model=name, **done))
+            tx.jobs.add(replace(_job(f"done{place}"), model_name=name, fine_tuned_model=name, **done))
         tx.events.add(EventRow(CURSOR, JOB, NOW, "info", "message", "hello"))
         tx.checkpoints.add(CheckpointRow(CURSOR, JOB, NOW, 1, "ft:x:ckpt-step-1", {"step": 1, "train_loss": 0.5}))
         tx.permissions.add(PermissionRow("cp_zc4Q7MP6XxulcVzj4MZdwsAB", SHARED, "one", NOW))
