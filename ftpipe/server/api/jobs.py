@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ftpipe.atomic_files import link_or_copy
-from ftpipe.records.job import TERMINAL
+from ftpipe.records.job import TERMINAL_STATUSES
 from ftpipe.server.api.schemas import CreateJob, Hyperparameters, validate_body
 from ftpipe.server.api.serializers import serialize_checkpoint, serialize_event, serialize_job
 from ftpipe.server.clock import now
@@ -120,7 +120,7 @@ class JobsApi:
     def pause(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """Hold a job; a running trainer stops at its next step and keeps what it has learnt."""
         job = self._find(call, tx)
-        if job.status in TERMINAL:
+        if job.status in TERMINAL_STATUSES:
             raise _invalid_transition(job, "paused")
         if job.status in ("validating_files", "queued"):
             tx.jobs.update(job.id, status="paused", desired_state="pause")
@@ -134,7 +134,7 @@ class JobsApi:
     def resume(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """Let a paused job go on; one that goes on already is left alone."""
         job = self._find(call, tx)
-        if job.status in TERMINAL:
+        if job.status in TERMINAL_STATUSES:
             raise _invalid_transition(job, "resumed")
         if job.status == "paused":
             status = "queued" if job.validated else "validating_files"

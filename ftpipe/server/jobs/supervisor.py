@@ -13,7 +13,7 @@ import time
 
 from ftpipe.atomic_files import write_json
 from ftpipe.errors import FtpipeError
-from ftpipe.records.job import TERMINAL
+from ftpipe.records.job import TERMINAL_STATUSES
 from ftpipe.server.jobs.file_validation import FileValidator
 from ftpipe.server.jobs.job_output import read_progress, read_result
 from ftpipe.server.jobs.trainer_process import TrainerProcess, find_running, start
@@ -117,11 +117,11 @@ class Supervisor(threading.Thread):
             log.error("job %s could not go on and is tried again: %s", job.id, exc)
 
     def _step(self, job: JobRow) -> None:
-        if job.status not in TERMINAL and not self._data_dir.job(job.id).is_dir():
+        if job.status not in TERMINAL_STATUSES and not self._data_dir.job(job.id).is_dir():
             self._transitions.failed(
                 job, {"code": "server_error", "message": "The job directory is missing", "param": None}
             )
-        elif job.status in TERMINAL:
+        elif job.status in TERMINAL_STATUSES:
             self._stop_cancelled(job)
         elif job.status == "validating_files":
             self._check(job)
@@ -253,7 +253,7 @@ class Supervisor(threading.Thread):
         deadline = time.monotonic() + PAUSE_SECONDS
         while any(trainer.is_alive() for _, trainer in at_work):
             for job, trainer in at_work:
-                if job.status in TERMINAL or time.monotonic() > deadline:
+                if job.status in TERMINAL_STATUSES or time.monotonic() > deadline:
                     trainer.terminate()
                 else:
                     trainer.pause()

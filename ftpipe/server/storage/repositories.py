@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Mapped, Session
 
 from ftpipe.errors import NotFoundError
-from ftpipe.records.job import TERMINAL
+from ftpipe.records.job import TERMINAL_STATUSES
 from ftpipe.server.clock import now
 from ftpipe.server.protocol import new_id
 from ftpipe.server.storage.tables import (
@@ -210,11 +210,11 @@ class JobRepository(Repository[JobRow]):
 
     def open(self) -> list[JobRow]:
         """Jobs that need the supervisor: not ended, or with a trainer that must still be stopped; oldest first."""
-        return self.all(or_(JobRow.status.not_in({*TERMINAL, "paused"}), JobRow.has_trainer))
+        return self.all(or_(JobRow.status.not_in({*TERMINAL_STATUSES, "paused"}), JobRow.has_trainer))
 
     def count_open(self, owner: str) -> int:
         """How many jobs of this owner have not ended."""
-        query = select(func.count()).where(JobRow.owner == owner, JobRow.status.not_in(TERMINAL))
+        query = select(func.count()).where(JobRow.owner == owner, JobRow.status.not_in(TERMINAL_STATUSES))
         return self.session.execute(query).scalar_one()
 
     def by_model(self, name: str) -> JobRow | None:
