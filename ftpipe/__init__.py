@@ -11,8 +11,9 @@
         model="smollm2-135m-instruct",
         hyperparameters=Hyperparameters(n_epochs=3),
     )
-    pipeline = Pipeline(provider=open_provider(spec.provider), registry=open_registry(None))
-    run = pipeline.advance(pipeline.start(spec, pipeline.prepare(spec)))
+    pipeline = Pipeline(provider=open_provider(spec.provider), registry=open_registry())
+    plan = pipeline.plan(spec)  # checks and counts; nothing is sent
+    run = pipeline.advance(pipeline.start(plan))
     print(run.model.id)
 """
 
@@ -23,8 +24,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ftpipe.errors import FtpipeError as FtpipeError
+    from ftpipe.pipeline.observer import PipelineObserver as PipelineObserver
     from ftpipe.pipeline.pipeline import Pipeline as Pipeline
-    from ftpipe.pipeline.pipeline import PipelineObserver as PipelineObserver
+    from ftpipe.pipeline.preflight import Plan as Plan
     from ftpipe.providers import open_provider as open_provider
     from ftpipe.records import Hyperparameters as Hyperparameters
     from ftpipe.records import Report as Report
@@ -43,8 +45,9 @@ _FACE = {
     "Report": "ftpipe.records",
     "Run": "ftpipe.records",
     "RunSpec": "ftpipe.records",
-    "PipelineObserver": "ftpipe.pipeline.pipeline",
-    "size": "ftpipe.stages.count",
+    "PipelineObserver": "ftpipe.pipeline.observer",
+    "Plan": "ftpipe.pipeline.preflight",
+    "count": "ftpipe.stages.count",
     "open_provider": "ftpipe.providers",
     "open_registry": "ftpipe.registry",
     "validate": "ftpipe.stages.validate",

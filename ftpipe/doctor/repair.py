@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ftpipe.errors import FtpipeError, LocalStateError
 from ftpipe.pipeline.adopt import adopt
-from ftpipe.pipeline.pipeline import RUN_KEY_NAME, Pipeline
+from ftpipe.pipeline.pipeline import RUN_ID_KEY, Pipeline
 from ftpipe.records import Job, Run
 from ftpipe.registry import Registry
 from ftpipe.registry.recovery import recover, replay
@@ -107,4 +107,4 @@ def read_everything(registry: Registry) -> None:
 
 def is_ftpipe_job(job: Job, provider: Provider) -> bool:
     """Whether ftpipe made a job, as far as its endpoint can tell."""
-    return not provider.profile.metadata_stored or RUN_KEY_NAME in job.metadata
+    return not provider.profile.metadata_stored or RUN_ID_KEY in job.metadata

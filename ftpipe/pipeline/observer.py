@@ -1,4 +1,4 @@
-"""What the pipeline tells while it works; whoever shows progress overrides what it wants to show."""
+"""What the pipeline reports while it works; override the methods for what you want to show."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from ftpipe.records import Event, Job, TrainingMetrics
 
 
 class PipelineObserver:
-    """Hears what the pipeline does; this one says nothing. Override what you want to show."""
+    """Is called while the pipeline works; this base class ignores everything."""
 
     def on_stage(self, name: str) -> None:
-        """A stage begins: ``validate``, ``count``, ``upload``, ``create``, ``poll`` or ``register``."""
+        """A stage starts: ``validate``, ``count``, ``upload``, ``create``, ``poll`` or ``register``."""
 
     def on_progress(self, stage: str, done: int, total: int) -> None:
-        """Bytes done and bytes in all of ``validate``, ``count`` or ``upload``."""
+        """Bytes that are done and all bytes of ``validate``, ``count`` or ``upload``."""
 
     def on_job(self, job: Job) -> None:
-        """The job as it was just seen."""
+        """The job as it was just read."""
 
     def on_event(self, event: Event) -> None:
         """A new event of the job."""
@@ -24,4 +24,4 @@ class PipelineObserver:
         """New metrics of the job."""
 
     def on_status(self, text: str) -> None:
-        """Something that a person should know."""
+        """Something that the user should know."""

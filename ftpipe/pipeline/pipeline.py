@@ -1,4 +1,4 @@
-"""The pipeline: ``prepare`` (validate, count) → ``start`` (remember) → ``advance`` (upload, create, poll, register)."""
+"""The pipeline: ``plan`` checks and counts, ``start`` saves a run, ``advance`` uploads, trains and registers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ftpipe.errors import FtpipeError, JobFailedError, LocalStateError, UsageError
 from ftpipe.pipeline.observer import PipelineObserver
-from ftpipe.pipeline.preflight import enforce_budget, require_supported, require_valid_dataset
+from ftpipe.pipeline.preflight import Plan, make_plan
 from ftpipe.providers.provider import Provider
 from ftpipe.records import Dataset, Event, Job, JobRequest, Method, Report, Run, RunSpec, RunState, UploadedFile
 from ftpipe.records.keys import run_key
@@ -24,51 +24,8 @@ from ftpipe.stages.upload import UploadDataset
 if TYPE_CHECKING:
     from ftpipe.catalog.training_prices import PriceTable
 
-
-def prepare(
-    spec: RunSpec, *, target: str, prices: PriceTable | None = None, observer: PipelineObserver | None = None
-) -> Report:
-    """Validate and count what a run was asked to train on; nothing is sent.
-
-    Args:
-        spec: What is asked for.
-        target: Whose rules apply: ``openai``, ``azure``, ``nebius`` or ``local``.
-        prices: The price table; the package's own where not given.
-        observer: Hears the progress in bytes.
-
-    Raises:
-        DatasetError: The file cannot be read as a dataset at all; findings are in the report, not raised.
-    """
-    from ftpipe.stages.count import count
-    from ftpipe.stages.validate import validate
-
-    heard, epochs = observer or PipelineObserver(), spec.hyperparameters.n_epochs
-    heard.on_stage("validate")
-    report = validate(
-        spec.data,
-        target=target,
-        method=spec.method,
-        model=spec.model,
-        validation=spec.validation,
-        for_job=True,
-        on_progress=lambda done, total: heard.on_progress("validate", done, total),
-    )
-    heard.on_stage("count")
-    return count(
-        report,
-        model=spec.model,
-        epochs=None if epochs == "auto" else epochs,
-        prices=prices,
-        on_progress=lambda done, total: heard.on_progress("count", done, total),
-    )
-
-
-__all__ = ["Pipeline", "PipelineObserver"]
-
-if TYPE_CHECKING:
-    from ftpipe.catalog.training_prices import PriceTable
-
-RUN_KEY_NAME = "ftpipe_run"  # metadata key that carries the run's id
+RUN_ID_KEY = "ftpipe_run"
+"""Metadata key of a job that carries the run's id."""
 
 
 class Pipeline:
@@ -76,8 +33,8 @@ class Pipeline:
 
     Args:
         provider: The endpoint, from ``open_provider``.
-        registry: The memory, from ``open_registry``.
-        observer: Hears what happens.
+        registry: Where runs, files, jobs and models are saved, from ``open_registry``.
+        observer: Is called with what happens.
         sleep: Waits.
         clock: UTC Unix seconds.
     """
@@ -97,34 +54,39 @@ class Pipeline:
         self.sleep, self.clock = sleep, clock
         provider.on_retry(lambda text: self.observer.on_status(text))
 
-    def prepare(self, spec: RunSpec, *, prices: PriceTable | None = None) -> Report:
-        """Validate and count; nothing is sent.
-
-        Raises:
-            DatasetError: The file cannot be read as a dataset at all; findings are in the report, not raised.
-        """
-        return prepare(spec, target=self.provider.profile.target, prices=prices, observer=self.observer)
-
-    def start(self, spec: RunSpec, report: Report, *, again: bool = False, max_cost: float | None = None) -> Run:
-        """Remember a run; the same data and parameters at the same endpoint are the same run.
+    def plan(self, spec: RunSpec, *, max_cost: float | None = None, prices: PriceTable | None = None) -> Plan:
+        """Validate the dataset, count its tokens, and check whether the run can start; nothing is sent.
 
         Args:
-            spec: What is asked for.
-            report: From ``prepare``.
-            again: Make a new job even where one was made from the same data with the same parameters.
-            max_cost: The most that the job may cost, in the currency of the estimate.
+            spec: What is requested.
+            max_cost: What the job may cost at most, in the currency of the estimate; ``None`` for no limit.
+            prices: The price table; the default is the package's own.
 
         Raises:
-            DatasetError: The report has errors.
-            CostLimitError: The estimate is over ``max_cost``, or not known.
-            UsageError: The endpoint does not take what is asked.
-            TrainingNotAvailableError: The endpoint takes no new jobs any more.
+            DatasetError: The file cannot be read as a dataset at all. Anything else is in the plan.
         """
-        spec = spec.model_copy(update={"method": spec.method or report.method})
-        require_valid_dataset(report)
-        enforce_budget(report.cost, max_cost)
+        return self.plan_for(spec, self._validate_and_count(spec, prices), max_cost=max_cost)
+
+    def plan_for(self, spec: RunSpec, report: Report, *, max_cost: float | None = None) -> Plan:
+        """The plan for a dataset that was validated and counted before."""
         today = datetime.fromtimestamp(self.clock(), UTC).date()
-        require_supported(self.provider.profile, spec, today=today)
+        return make_plan(spec, report, profile=self.provider.profile, today=today, max_cost=max_cost)
+
+    def start(self, plan: Plan, *, force_new: bool = False) -> Run:
+        """Save a run; the same data and parameters at the same endpoint are the same run.
+
+        Args:
+            plan: From ``plan``.
+            force_new: Create a new job even if the same data and parameters have one.
+
+        Raises:
+            DatasetError: The endpoint would refuse the dataset.
+            CostLimitError: The estimate is over the limit, or the price is unknown.
+            UsageError: The endpoint does not support what is requested.
+            TrainingNotAvailableError: The endpoint accepts no new jobs any more.
+        """
+        plan.raise_blocker()
+        spec, report = plan.spec, plan.report
         validation_sha256 = report.validation.sha256 if report.validation else None
         key = run_key(
             spec,
@@ -136,7 +98,7 @@ class Pipeline:
         ordinal = 0
         if earlier:
             ordinal, last = earlier[-1]
-            if not again and last.state != RunState.FAILED:
+            if not force_new and last.state != RunState.FAILED:
                 return self._resume_existing(last, spec, report)
             ordinal += 1
         run = Run(
@@ -154,18 +116,18 @@ class Pipeline:
         return self.registry.start_run(run, key=key, ordinal=ordinal)
 
     def advance(self, run: Run, *, wait: bool = True, timeout: float | None = None) -> Run:
-        """Upload, create, poll and register, from where the run stands.
+        """Upload, create, poll and register, continuing after the last step that was saved.
 
         Args:
             run: From ``start`` or the registry.
-            wait: Whether to wait for the end of the job; False returns when it exists.
+            wait: Whether to wait for the end of the job; False returns as soon as the job exists.
             timeout: Seconds to wait at most; ``None`` waits until the end.
 
         Raises:
             JobFailedError: The job ended without a model.
-            StillRunningError: The time is up; the job goes on.
+            StillRunningError: The time is up; the job continues.
             OutcomeUnknownError: The paid call may have been executed.
-            FtpipeError: Anything else, with a hint; ``advance`` again goes on from the last committed step.
+            FtpipeError: Anything else, with a hint; calling ``advance`` again continues after the last saved step.
         """
         if run.state == RunState.REGISTERED:
             return run
@@ -177,10 +139,10 @@ class Pipeline:
         return self._finish(run)
 
     def resume(self, run_id: str | None = None, *, wait: bool = True, timeout: float | None = None) -> Run:
-        """Go on with a run after any interruption.
+        """Continue a run after any interruption.
 
         Args:
-            run_id: A run's id, or its job's; ``None`` takes the latest.
+            run_id: Id of a run or of its job; ``None`` takes the latest run.
             wait: As for ``advance``.
             timeout: As for ``advance``.
 
@@ -189,17 +151,17 @@ class Pipeline:
         """
         run = self.registry.find_run(run_id) if run_id else self.registry.latest_run()
         if run is None:
-            named = f"no run {run_id!r}" if run_id else "no run yet"
-            raise UsageError(f"there is {named} in {self.registry.place}", "`ftpipe train` starts one")
+            missing = f"no run {run_id!r}" if run_id else "no run yet"
+            raise UsageError(f"there is {missing} in {self.registry.place}", "`ftpipe train` starts one")
         return self.advance(run, wait=wait, timeout=timeout)
 
     def refresh(self, run: Run) -> Run:
-        """Take one look at the run's job; a job that has succeeded is registered."""
+        """Read the run's job once; if it has succeeded, its model is registered."""
         if run.job is None or run.state in (RunState.REGISTERED, RunState.FAILED):
             return run
         job = self.provider.jobs.get(run.job.id)
-        kept = {"requested": run.job.requested, "method": run.job.method, "suffix": run.job.suffix or job.suffix}
-        run = self._save_job(run, job.model_copy(update=kept))
+        update = {"requested": run.job.requested, "method": run.job.method, "suffix": run.job.suffix or job.suffix}
+        run = self._save_job(run, job.model_copy(update=update))
         known = {event.id for event in self.registry.events(job.id)}
         self._save_events(run, self.provider.jobs.events(job.id, known=known))
         if not job.is_finished:
@@ -209,20 +171,42 @@ class Pipeline:
         except JobFailedError:
             return self.registry.run(run.id)
 
+    def _validate_and_count(self, spec: RunSpec, prices: PriceTable | None) -> Report:
+        from ftpipe.stages.count import count
+        from ftpipe.stages.validate import validate
+
+        observer, epochs = self.observer, spec.hyperparameters.n_epochs
+        observer.on_stage("validate")
+        report = validate(
+            spec.data,
+            target=self.provider.profile.target,
+            method=spec.method,
+            model=spec.model,
+            validation=spec.validation,
+            for_job=True,
+            on_progress=lambda done, total: observer.on_progress("validate", done, total),
+        )
+        observer.on_stage("count")
+        return count(
+            report,
+            model=spec.model,
+            epochs=None if epochs == "auto" else epochs,
+            prices=prices,
+            on_progress=lambda done, total: observer.on_progress("count", done, total),
+        )
+
     def _resume_existing(self, run: Run, spec: RunSpec, report: Report) -> Run:
-        """The run that was started before; the data may lie elsewhere now."""
+        """The run that was started before; the data may be in another file now."""
         if run.job is not None or run.spec == spec:
             return run
-        moved = {"spec": spec, "dataset": report.dataset, "validation": report.validation}
-        return self.registry.save_run(run.model_copy(update=moved))
+        update = {"spec": spec, "dataset": report.dataset, "validation": report.validation}
+        return self.registry.save_run(run.model_copy(update=update))
 
     def _until_created(self, run: Run) -> Run:
         if run.job is not None:
             return run
-        notice = self.observer.on_status
-        with self.registry.exclusive(
-            run.id, on_wait=lambda: notice(f"another ftpipe is starting {run.id}; waiting for it")
-        ):
+        waiting = f"another ftpipe is starting {run.id}; waiting for it"
+        with self.registry.exclusive(run.id, on_wait=lambda: self.observer.on_status(waiting)):
             run = self.registry.run(run.id)
             if run.job is not None:
                 return run
@@ -237,7 +221,7 @@ class Pipeline:
     def _upload(self, run: Run) -> Run:
         self.observer.on_stage("upload")
         if run.dataset is None:
-            raise LocalStateError(f"{run.id} has no dataset", "`ftpipe train` with the data starts anew")
+            raise LocalStateError(f"{run.id} has no dataset", "run `ftpipe train` with the dataset again")
         validation = self._upload_one(run.validation) if run.validation else None
         file = self._upload_one(run.dataset)
         update = {"state": RunState.UPLOADED, "file": file, "validation_file": validation}
@@ -257,7 +241,7 @@ class Pipeline:
         self.observer.on_stage("create")
         spec = run.spec
         if run.file is None:
-            raise LocalStateError(f"{run.id} has no uploaded file", "`ftpipe resume` uploads it")
+            raise LocalStateError(f"{run.id} has no uploaded file", "run `ftpipe resume` to upload it")
         request = JobRequest(
             model=spec.model,
             training_file=run.file,
@@ -267,7 +251,7 @@ class Pipeline:
             suffix=spec.suffix,
             seed=spec.seed,
             integrations=spec.integrations,
-            metadata={**spec.metadata, RUN_KEY_NAME: run.id},
+            metadata={**spec.metadata, RUN_ID_KEY: run.id},
         )
         job = CreateJob(
             request,
@@ -285,13 +269,13 @@ class Pipeline:
     def _until_finished(self, run: Run, timeout: float | None) -> Run:
         self.observer.on_stage("poll")
         if run.job is None:
-            raise UsageError(f"{run.id} has no job yet", "`ftpipe resume` creates it")
+            raise UsageError(f"{run.id} has no job yet", "run `ftpipe resume` to create it")
         job = PollJob(
             run.job,
             self.provider,
             known_events={event.id for event in self.registry.events(run.job.id)},
             timeout=timeout,
-            on_job=lambda seen: self._seen_if_new(run, seen),
+            on_job=lambda job: self._save_if_changed(run, job),
             on_events=lambda events: self._save_events(run, events),
             on_status=self.observer.on_status,
             sleep=self.sleep,
@@ -311,7 +295,7 @@ class Pipeline:
             job, run=run, provider=self.provider, registry=self.registry, metrics=self.registry.metrics(job.id)
         )
 
-    def _seen_if_new(self, run: Run, job: Job) -> None:
+    def _save_if_changed(self, run: Run, job: Job) -> None:
         if job != self.registry.job(job.id):
             self.registry.save_job(job, run_id=run.id)
         self.observer.on_job(job)

@@ -1,74 +1,117 @@
-"""The gates before anything is sent or spent: broken data, a cost over the limit, what an endpoint does not take."""
+"""Checks before anything is sent or spent: broken data, a cost over the limit, what an endpoint does not accept."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date
 
 from ftpipe.catalog.budget import budget_violation
-from ftpipe.errors import CostLimitError, DatasetError, TrainingNotAvailableError, UsageError
+from ftpipe.errors import CostLimitError, DatasetError, FtpipeError, TrainingNotAvailableError, UsageError
 from ftpipe.providers.profiles import Profile
 from ftpipe.records import CostEstimate, Report, RunSpec
 
-CLOSING_DAYS = 180
-"""How long before an endpoint's last day a plan speaks of it."""
+NOTICE_DAYS = 180
+"""How many days before an endpoint's last day a plan mentions that day."""
 
 
-def require_valid_dataset(report: Report) -> None:
-    """Raise where the target would refuse the dataset.
+@dataclass(frozen=True)
+class Plan:
+    """What a run will train on, what it will cost, and why it cannot start; nothing has been sent."""
 
-    Raises:
-        DatasetError: With the report.
+    spec: RunSpec
+    report: Report
+    blockers: tuple[FtpipeError, ...]
+    """Why the run cannot start; empty if it can."""
+    notice: str = ""
+    """What the user should know about the endpoint; often empty."""
+
+    @property
+    def cost(self) -> CostEstimate | None:
+        """The cost estimate; ``None`` if nothing was counted."""
+        return self.report.cost
+
+    def raise_blocker(self) -> None:
+        """Raise the first reason why the run cannot start, if there is one.
+
+        Raises:
+            DatasetError: The endpoint would refuse the dataset; the report is in the error.
+            UsageError: The endpoint does not support the method or the suffix.
+            TrainingNotAvailableError: The endpoint accepts no new jobs any more.
+            CostLimitError: The estimate is over the limit, or the price is unknown.
+        """
+        if self.blockers:
+            raise self.blockers[0]
+
+
+def make_plan(spec: RunSpec, report: Report, *, profile: Profile, today: date, max_cost: float | None = None) -> Plan:
+    """Check a validated and counted dataset against an endpoint and a budget.
+
+    Args:
+        spec: What is requested.
+        report: From ``validate`` and ``count``.
+        profile: The endpoint's profile.
+        today: The current day in UTC.
+        max_cost: What the job may cost at most, in the currency of the estimate; ``None`` for no limit.
     """
+    spec = spec.model_copy(update={"method": spec.method or report.method})
+    blockers = (
+        dataset_blocker(report),
+        endpoint_blocker(profile, spec, today=today),
+        budget_blocker(report.cost, max_cost),
+    )
+    return Plan(
+        spec=spec,
+        report=report,
+        blockers=tuple(blocker for blocker in blockers if blocker is not None),
+        notice=endpoint_notice(profile, today=today),
+    )
+
+
+def dataset_blocker(report: Report) -> DatasetError | None:
+    """The error for a dataset that the target would refuse."""
     if report.ok:
-        return
+        return None
     first = next((finding for finding in report.findings if finding.severity == "error"), None)
-    place = f", first at line {first.line}" if first and first.line else ""
+    position = f", first at line {first.line}" if first and first.line else ""
     count = report.summary.errors
-    raise DatasetError(
-        f"{report.target} would refuse {report.dataset.path.name}: {count} error{'s' if count != 1 else ''}{place}",
-        f"`ftpipe prepare {report.dataset.path}` lists them all with what to do",
+    return DatasetError(
+        f"{report.target} would refuse {report.dataset.path.name}: {count} error{'s' if count != 1 else ''}{position}",
+        f"`ftpipe prepare {report.dataset.path}` lists them and says how to fix them",
         report,
     )
 
 
-def enforce_budget(cost: CostEstimate | None, max_cost: float | None) -> None:
-    """Raise where a job may cost more than the user allows.
-
-    Raises:
-        CostLimitError: The estimate's high end is over the limit, or there is no estimate to compare.
-    """
-    fault = budget_violation(cost, max_cost)
-    if fault:
-        raise CostLimitError(*fault)
+def budget_blocker(cost: CostEstimate | None, max_cost: float | None) -> CostLimitError | None:
+    """The error for an estimate whose high end is over the limit, or whose price is unknown."""
+    violation = budget_violation(cost, max_cost)
+    return CostLimitError(*violation) if violation else None
 
 
-def endpoint_notice(profile: Profile, *, today: date) -> str:
-    """What a plan has to say about an endpoint that will not take jobs for ever, or from everyone; often nothing."""
-    last, title = profile.last_day_to_create, profile.title or profile.name
-    parts = [f"until {last}"] if last and 0 <= (date.fromisoformat(last) - today).days <= CLOSING_DAYS else []
-    parts += ["only from organizations that trained there before"] if profile.new_customers is False else []
-    asks = "this is asked before anything is uploaded" if profile.probe_training else "a refusal costs nothing"
-    return f"{title} takes jobs {', and '.join(parts)}; {asks}" if parts else ""
-
-
-def require_supported(profile: Profile, spec: RunSpec, *, today: date) -> None:
-    """Raise where the endpoint is known not to take what is asked.
-
-    Raises:
-        UsageError: The method or the suffix.
-        TrainingNotAvailableError: The endpoint takes no new jobs since a day that has passed.
-    """
+def endpoint_blocker(profile: Profile, spec: RunSpec, *, today: date) -> UsageError | TrainingNotAvailableError | None:
+    """The error for a request that the endpoint is known not to accept: its method, its suffix, or any new job."""
     title = profile.title or profile.name
     if spec.method and spec.method not in profile.methods:
-        raise UsageError(f"{title} does not train with {spec.method.value}", f"it knows: {', '.join(profile.methods)}")
+        return UsageError(
+            f"{title} does not support the method {spec.method.value}", f"it supports: {', '.join(profile.methods)}"
+        )
     if spec.suffix and len(spec.suffix) > profile.max_suffix_chars:
-        raise UsageError(
-            f"the suffix has {len(spec.suffix)} characters; {title} takes {profile.max_suffix_chars}",
+        return UsageError(
+            f"the suffix has {len(spec.suffix)} characters; {title} accepts at most {profile.max_suffix_chars}",
             "choose a shorter --suffix",
         )
     last = profile.last_day_to_create
     if last and today > date.fromisoformat(last):
-        raise TrainingNotAvailableError(
-            f"{title} takes no new fine-tuning jobs since {last}",
-            "train on your own machine with --provider local, or at another endpoint",
+        return TrainingNotAvailableError(
+            f"{title} has accepted no new fine-tuning jobs since {last}",
+            "train on your own machine with --provider local, or at another provider",
         )
+    return None
+
+
+def endpoint_notice(profile: Profile, *, today: date) -> str:
+    """What a plan says about an endpoint that will soon accept no jobs, or not from everyone; often nothing."""
+    last, title = profile.last_day_to_create, profile.title or profile.name
+    parts = [f"until {last}"] if last and 0 <= (date.fromisoformat(last) - today).days <= NOTICE_DAYS else []
+    parts += ["only from organizations that trained there before"] if profile.new_customers is False else []
+    check = "this is checked before anything is uploaded" if profile.probe_training else "a refusal costs nothing"
+    return f"{title} accepts jobs {', and '.join(parts)}; {check}" if parts else ""

@@ -20,7 +20,7 @@ from ftpipe.errors import (
     UsageError,
 )
 from ftpipe.pipeline.pipeline import Pipeline
-from ftpipe.pipeline.preflight import require_valid_dataset
+from ftpipe.pipeline.preflight import Plan
 from ftpipe.records import CostEstimate, Model, Record, Report, Run, RunSpec, RunState, TrainingMetrics
 from ftpipe.sweep.grid import GridPoint, Value, hyperparameters_at, trial_name
 
@@ -94,28 +94,31 @@ class SweepRunner:
 
     def plan(
         self, spec: RunSpec, points: Sequence[GridPoint], report: Report, *, prices: PriceTable | None = None
-    ) -> list[tuple[str, RunSpec, Report]]:
-        """Each trial's name, spec and report with its own cost; nothing is sent.
+    ) -> list[tuple[str, Plan]]:
+        """Each trial's name and plan with its own cost; nothing is sent.
 
         Raises:
             DatasetError: The target would refuse the data.
+            UsageError: The endpoint does not support the method or the suffix.
+            TrainingNotAvailableError: The endpoint accepts no new jobs any more.
         """
-        require_valid_dataset(report)
         planned = []
         for point in points:
             hyperparameters = hyperparameters_at(spec.hyperparameters, point)
             trial = spec.model_copy(update={"hyperparameters": hyperparameters})
-            planned.append((trial_name(point), trial, _with_cost(report, trial, prices)))
+            plan = self.pipeline.plan_for(trial, _with_cost(report, trial, prices))
+            plan.raise_blocker()
+            planned.append((trial_name(point), plan))
         return planned
 
-    def train(self, planned: Sequence[tuple[str, RunSpec, Report]]) -> dict[str, Run]:
+    def train(self, planned: Sequence[tuple[str, Plan]]) -> dict[str, Run]:
         """Bring every trial to its end; a failed one does not stop the others.
 
         Raises:
             OutcomeUnknownError: A paid call may have happened; the same sweep again finds out.
             ProviderError: The endpoint could not be asked for too long; the same sweep again goes on.
         """
-        waiting = [(name, self.pipeline.start(spec, report)) for name, spec, report in planned]
+        waiting = [(name, self.pipeline.start(plan)) for name, plan in planned]
         running: dict[str, Run] = {}
         done: dict[str, Run] = {}
         failures = 0

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from ftpipe.pipeline.pipeline import Pipeline, PipelineObserver
+from ftpipe.pipeline.observer import PipelineObserver
+from ftpipe.pipeline.pipeline import Pipeline
 from ftpipe.providers.openai import open_openai
 from ftpipe.providers.profiles import find_profile
 from ftpipe.providers.provider import Provider
@@ -111,11 +112,12 @@ class FaultEnvironment:
         self._providers.append(provider)
         return Pipeline(provider=provider, registry=self.registry, observer=self.heard, sleep=quick)
 
-    def train(self, *, again: bool = False, timeout: float | None = 20, **profile: Any) -> Run:
+    def train(self, *, force_new: bool = False, timeout: float | None = 20, **profile: Any) -> Run:
         """What ``ftpipe train`` does."""
         pipeline = self.pipeline(**profile)
         spec = spec_of(self.dataset).model_copy(update={"provider": "test"})
-        return pipeline.advance(pipeline.start(spec, report_of(self.dataset), again=again), timeout=timeout)
+        plan = pipeline.plan_for(spec, report_of(self.dataset))
+        return pipeline.advance(pipeline.start(plan, force_new=force_new), timeout=timeout)
 
     def resume(self, **profile: Any) -> Run:
         """What ``ftpipe resume`` does."""

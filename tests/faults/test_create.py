@@ -334,7 +334,7 @@ def test_the_same_again_is_a_second_job_only_when_it_is_asked_for(bench: FaultEn
     """Two runs of the same data make one job; ``--again`` makes another of the same file."""
     first = bench.train()
     assert bench.train().id == first.id
-    bench.train(again=True)
+    bench.train(force_new=True)
     assert bench.counts() == {"files": 1, "jobs": 2, "models": 2, "costs": 2}
 
 
@@ -350,7 +350,7 @@ def test_again_at_a_host_without_metadata_takes_no_earlier_job(
     ):
         first = bench.train()
         endpoint.script(CREATE, LOST if executed else NEVER)
-        second = bench.train(again=True)
+        second = bench.train(force_new=True)
         assert (second.job.id if second.job else "") == "ftjob-0002" != (first.job.id if first.job else "")
         assert bench.counts() == {"files": 1, "jobs": 2, "models": 2, "costs": 2}
 

@@ -69,7 +69,7 @@ def test_a_file_that_was_deleted_at_the_endpoint_is_uploaded_again(bench: FaultE
     """Row 11: a remembered file that is gone is not used for a job."""
     bench.train()
     bench.endpoint.files.clear()
-    run = bench.train(again=True)
+    run = bench.train(force_new=True)
     assert run.file is not None
     assert run.file.id in bench.endpoint.files
 

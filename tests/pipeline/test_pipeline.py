@@ -11,8 +11,9 @@ import pytest
 
 from ftpipe.errors import CostLimitError, DatasetError, JobFailedError, TrainingNotAvailableError, UsageError
 from ftpipe.pipeline.adopt import adopt
-from ftpipe.pipeline.pipeline import Pipeline, PipelineObserver
-from ftpipe.pipeline.preflight import enforce_budget
+from ftpipe.pipeline.observer import PipelineObserver
+from ftpipe.pipeline.pipeline import Pipeline
+from ftpipe.pipeline.preflight import budget_blocker
 from ftpipe.records import (
     Finding,
     Hyperparameters,
@@ -89,7 +90,11 @@ class Harness:
     def run(self, observer: PipelineObserver | None = None, **start: bool) -> Run:
         """Everything from the report to the model."""
         pipeline = self.pipeline(observer)
-        return pipeline.advance(pipeline.start(self.spec, self.report, **start))
+        return pipeline.advance(self.start(pipeline, **start))
+
+    def start(self, pipeline: Pipeline, **start: bool) -> Run:
+        """The run that the pipeline advances."""
+        return pipeline.start(pipeline.plan_for(self.spec, self.report), **start)
 
 
 @pytest.fixture
@@ -181,7 +186,7 @@ def test_the_key_of_a_paid_call_does_not_change(bench: Harness) -> None:
 
 def test_again_makes_a_new_job_from_the_same_files(bench: Harness) -> None:
     """One more job, no more files."""
-    assert bench.run().id != bench.run(again=True).id
+    assert bench.run().id != bench.run(force_new=True).id
     assert (len(bench.client.stored_jobs), len(bench.client.stored_files)) == (2, 2)
 
 
@@ -218,7 +223,7 @@ def tmp_path_of(folder: Path, name: str) -> Path:
 def test_resume_goes_on_without_the_data_file_once_the_job_exists(bench: Harness) -> None:
     """The job does not need it any more."""
     pipeline = bench.pipeline()
-    run = pipeline.advance(pipeline.start(bench.spec, bench.report), wait=False)
+    run = pipeline.advance(bench.start(pipeline), wait=False)
     bench.dataset.path.unlink()
     assert bench.pipeline().resume(run.id).state == RunState.REGISTERED
     assert bench.pipeline().resume().id == run.id
@@ -262,18 +267,15 @@ def test_broken_data_stops_before_anything_is_sent(bench: Harness) -> None:
 @pytest.mark.parametrize(("high", "limit", "refused"), [(0.02, 0.01, True), (0.02, 0.02, False), (None, 5.0, True)])
 def test_the_budget_is_kept_and_an_unknown_price_does_not_pass(high: float | None, limit: float, refused: bool) -> None:
     """The high end counts."""
-    if refused:
-        with pytest.raises(CostLimitError):
-            enforce_budget(cost_of(high), limit)
-    else:
-        enforce_budget(cost_of(high), limit)
+    assert isinstance(budget_blocker(cost_of(high), limit), CostLimitError) == refused
 
 
 def test_a_method_or_suffix_that_the_endpoint_does_not_take_is_refused_before_the_upload(bench: Harness) -> None:
     """With what it takes."""
     for update in ({"method": Method.REINFORCEMENT}, {"suffix": "x" * 65}):
         with pytest.raises(UsageError):
-            bench.pipeline().start(bench.spec.model_copy(update=update), bench.report)
+            pipeline = bench.pipeline()
+            pipeline.start(pipeline.plan_for(bench.spec.model_copy(update=update), bench.report))
     assert bench.client.calls == {}
 
 
@@ -287,7 +289,7 @@ def test_after_the_last_day_no_job_is_asked_for(bench: Harness) -> None:
 def test_refresh_takes_one_look_and_registers_what_has_succeeded(bench: Harness) -> None:
     """As ``ftpipe status`` does."""
     pipeline = bench.pipeline()
-    run = pipeline.advance(pipeline.start(bench.spec, bench.report), wait=False)
+    run = pipeline.advance(bench.start(pipeline), wait=False)
     states: list[RunState] = []
     for _ in range(3):
         run = pipeline.refresh(run)

@@ -37,7 +37,7 @@ def test_a_jump_between_the_call_and_the_search_neither_ends_nor_holds_it(bench:
     bench.endpoint.list_lag = 0.15
     bench.endpoint.script("POST /fine_tuning/jobs", LOST)
     pipeline = at(bench, lambda: now[0], metadata_filter=False)
-    run = pipeline.start(spec_of(bench.dataset), report_of(bench.dataset))
+    run = pipeline.start(pipeline.plan_for(spec_of(bench.dataset), report_of(bench.dataset)))
     assert pipeline.advance(run, timeout=20).state == RunState.REGISTERED
     assert bench.endpoint.calls["POST /fine_tuning/jobs"] == 1
     assert max(bench.slept) < 5
@@ -45,9 +45,10 @@ def test_a_jump_between_the_call_and_the_search_neither_ends_nor_holds_it(bench:
 
 def test_the_latest_run_is_the_one_that_was_started_last(bench: FaultEnvironment) -> None:
     """Row 24: an hour back, as at the end of summer time on a badly set machine: ``resume`` takes the right run."""
-    first = at(bench, lambda: 1_795_500_000.0).start(spec_of(bench.dataset), report_of(bench.dataset))
+    before, after = at(bench, lambda: 1_795_500_000.0), at(bench, lambda: 1_795_500_000.0 - HOUR)
+    first = before.start(before.plan_for(spec_of(bench.dataset), report_of(bench.dataset)))
     spec = spec_of(bench.dataset).model_copy(update={"suffix": "other"})
-    second = at(bench, lambda: 1_795_500_000.0 - HOUR).start(spec, report_of(bench.dataset))
+    second = after.start(after.plan_for(spec, report_of(bench.dataset)))
     latest = bench.registry.latest_run()
     assert latest is not None
     assert (latest.id, [run.id for run in bench.registry.runs()]) == (second.id, [second.id, first.id])
@@ -58,6 +59,6 @@ def test_a_machine_with_the_wrong_year_trains_all_the_same(bench: FaultEnvironme
     """Row 24: an empty battery says 1996, a bad one 2066: the job is made once, the model is registered."""
     bench.endpoint.script("POST /fine_tuning/jobs", LOST)
     pipeline = at(bench, lambda: 1_795_500_000.0 + years * 365.25 * 24 * HOUR)
-    run = pipeline.start(spec_of(bench.dataset), report_of(bench.dataset))
+    run = pipeline.start(pipeline.plan_for(spec_of(bench.dataset), report_of(bench.dataset)))
     assert pipeline.advance(run, timeout=20).state == RunState.REGISTERED
     assert len(bench.endpoint.jobs) == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ftpipe.errors import CostLimitError, JobFailedError, UsageError
-from ftpipe.pipeline.pipeline import Pipeline, prepare
+from ftpipe.pipeline.pipeline import Pipeline
 from ftpipe.records import CostEstimate, Model, Run, RunSpec, TrainingMetrics
 from ftpipe.registry import open_registry
 from ftpipe.sweep.grid import parse_grid
@@ -60,7 +60,7 @@ class Harness:
 
     def train(self, sweeper: SweepRunner) -> dict[str, Run]:
         """The whole grid."""
-        report = prepare(self.spec, target="openai")
+        report = sweeper.pipeline.plan(self.spec).report
         return sweeper.train(sweeper.plan(self.spec, parse_grid(GRID), report))
 
 

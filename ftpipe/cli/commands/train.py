@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,9 @@ from ftpipe.config import Settings
 from ftpipe.formatting import plural, relative_path
 from ftpipe.records import Report, RunSpec
 from ftpipe.reports.runs import plan_lines
+
+if TYPE_CHECKING:
+    from ftpipe.pipeline.preflight import Plan
 
 job_options = options.combine_options(
     options.provider,
@@ -65,10 +68,10 @@ def train(context: CliContext, /, data: Path | None, **flags: Any) -> None:
     if flags["sweep"]:
         carry_out_sweep(context, settings, spec, report, flags)
         return
-    show_plan(context, settings, spec, report)
+    plan = show_plan(context, settings, spec, report)
     if flags["dry_run"]:
         return
-    run_training(context, settings, spec, report, flags, begun=begun)
+    run_training(context, settings, plan, flags, begun=begun)
 
 
 def refuse_faulty(context: CliContext, report: Report, request: DatasetRequest) -> None:
@@ -81,32 +84,31 @@ def refuse_faulty(context: CliContext, report: Report, request: DatasetRequest) 
     refuse_errors(report, request)
 
 
-def show_plan(context: CliContext, settings: Settings, spec: RunSpec, report: Report) -> None:
+def show_plan(context: CliContext, settings: Settings, spec: RunSpec, report: Report) -> Plan:
     """Show the plan on stderr, and refuse what the budget does not allow."""
-    from ftpipe.pipeline.preflight import endpoint_notice, enforce_budget, require_supported
+    from ftpipe.pipeline.preflight import make_plan
     from ftpipe.providers.profiles import find_profile
 
     profile = find_profile(spec.provider, settings.config.providers)
     context.add(plan=spec, dataset=report.dataset, tokens=report.tokens, cost=report.cost)
     context.print_status(plan_lines(spec, report, profile.title or profile.name, context.style_err))
     today = datetime.now(UTC).date()
-    require_supported(profile, spec, today=today)
-    if said := endpoint_notice(profile, today=today):
-        context.print_status(f"  {'note':<8}{said}")
-    enforce_budget(report.cost, settings.config.max_cost)
+    plan = make_plan(spec, report, profile=profile, today=today, max_cost=settings.config.max_cost)
+    if plan.notice:
+        context.print_status(f"  {'note':<8}{plan.notice}")
+    plan.raise_blocker()
+    return plan
 
 
-def run_training(
-    context: CliContext, settings: Settings, spec: RunSpec, report: Report, flags: dict[str, Any], *, begun: float
-) -> None:
+def run_training(context: CliContext, settings: Settings, plan: Plan, flags: dict[str, Any], *, begun: float) -> None:
     """Open the endpoint, ask, and run the pipeline to its end."""
     from ftpipe.cli.output.run import print_result, run_with_display
 
-    provider = context.provider(spec.provider, settings)
+    provider = context.provider(plan.spec.provider, settings)
     if provider.profile.paid and not flags["yes"]:
         context.confirm("Go ahead?")
     registry = context.registry(settings)
     pipeline = context.pipeline(provider, registry)
-    run = pipeline.start(spec, report, again=flags["again"], max_cost=settings.config.max_cost)
+    run = pipeline.start(plan, force_new=flags["again"])
     run = run_with_display(context, pipeline, run, detach=flags["detach"], timeout=flags["timeout"])
     print_result(context, provider, run, begun=begun)

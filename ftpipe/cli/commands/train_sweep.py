@@ -75,10 +75,10 @@ def run_sweep(context: CliContext, settings: Settings, spec: RunSpec, report: Re
     sweeper = SweepRunner(pipeline, concurrency=flags["concurrency"], on_trial=teller.trial, on_progress=teller.look)
     prices = PriceTable.load(settings.config.prices, target=provider.profile.target)
     planned = sweeper.plan(spec, points, report, prices=prices)
-    costs = [trial.cost for _, _, trial in planned]
+    costs = [plan.cost for _, plan in planned]
     enforce_total_budget(costs, settings.config.max_cost)
-    context.print_status(plan_lines([name for name, _, _ in planned], costs, is_paid=provider.profile.paid))
-    context.add(trials=[name for name, _, _ in planned])
+    context.print_status(plan_lines([name for name, _ in planned], costs, is_paid=provider.profile.paid))
+    context.add(trials=[name for name, _ in planned])
     if flags["dry_run"]:
         return
     if provider.profile.paid and not flags["yes"]:
