@@ -1,24 +1,24 @@
-"""The decision between the roads, as a table of questions in the order in which they are asked."""
+"""The decision between retrieval, prompting and fine-tuning, as an ordered table of questions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ftpipe.advisor.break_even import MIN_CACHED_PROMPT_TOKENS, BreakEven
+from ftpipe.advisor.break_even import MIN_CACHED_PROMPT_TOKENS
 from ftpipe.advisor.inputs import (
     MAX_BREAK_EVEN_DAYS,
     MIN_DAYS_TO_SHUTDOWN,
     MIN_EXAMPLES,
     RECOMMENDED_EXAMPLES,
     AdviceInputs,
-    Recommendation,
 )
+from ftpipe.records.advice import BreakEven, Recommendation
 
 
 @dataclass(frozen=True)
 class RuleOutcome:
-    """What a rule says: the answer it saw, what follows, and the road where it is decisive."""
+    """The answer to a rule's question, what follows, and the recommendation if the answer is decisive."""
 
     answer: str
     effect: str
@@ -39,149 +39,159 @@ def _yes_no(value: bool | None) -> str:
     return {True: "yes", False: "no", None: "not known"}[value]
 
 
-def _evaluation(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
-    said = _yes_no(case.has_evaluation)
-    if case.has_evaluation:
-        return RuleOutcome(said, "Progress can be measured.")
+def _evaluation(inputs: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
+    answer = _yes_no(inputs.has_evaluation)
+    if inputs.has_evaluation:
+        return RuleOutcome(answer, "Progress can be measured.")
     step = (
         "Build a test set of 50 to 200 held-out items and measure the baseline: ftpipe evaluate BASE --data test.jsonl"
     )
-    return RuleOutcome(said, "Without a baseline nobody can tell whether any road helped.", first_step=step)
+    return RuleOutcome(answer, "Without a baseline there is no way to tell whether a change helped.", first_step=step)
 
 
-def _knowledge(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
-    said = _yes_no(case.lacks_knowledge)
-    if not case.lacks_knowledge:
-        return RuleOutcome(said, "Retrieval is not what is missing.")
-    if not case.wrong_behavior:
+def _knowledge(inputs: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
+    answer = _yes_no(inputs.lacks_knowledge)
+    if not inputs.lacks_knowledge:
+        return RuleOutcome(answer, "Retrieval would not help.")
+    if not inputs.wrong_behavior:
         return RuleOutcome(
-            said, "Knowledge belongs into the context; tuning on facts teaches inventing.", Recommendation.RETRIEVAL
+            answer,
+            "Put the knowledge into the context; tuning on facts teaches the model to make facts up.",
+            Recommendation.RETRIEVAL,
         )
-    if case.better_prompt_is_enough:
-        return RuleOutcome(said, "Fetch the knowledge; the prompt mends the rest.", Recommendation.RETRIEVAL)
-    if (case.clean_examples or 0) >= RECOMMENDED_EXAMPLES:
-        return RuleOutcome(said, "Fetch the knowledge, tune the behaviour: the gains add up.", Recommendation.MIX)
-    step = f"Collect {RECOMMENDED_EXAMPLES} clean examples before tuning the behaviour as well."
+    if inputs.better_prompt_is_enough:
+        return RuleOutcome(answer, "Retrieve the knowledge; the prompt fixes the rest.", Recommendation.RETRIEVAL)
+    if (inputs.clean_examples or 0) >= RECOMMENDED_EXAMPLES:
+        return RuleOutcome(
+            answer, "Retrieve the knowledge and tune the behavior; the gains add up.", Recommendation.MIX
+        )
+    step = f"Collect {RECOMMENDED_EXAMPLES} clean examples before you tune the behavior as well."
     return RuleOutcome(
-        said, "Fetch the knowledge first; there are too few examples to tune.", Recommendation.RETRIEVAL, step
+        answer, "Retrieve the knowledge first; there are too few examples to tune.", Recommendation.RETRIEVAL, step
     )
 
 
-def _prompt(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
-    said = _yes_no(case.better_prompt_is_enough)
-    if case.better_prompt_is_enough:
-        return RuleOutcome(said, "Stay with the prompt: it can be changed in a minute.", Recommendation.PROMPTING)
-    if case.better_prompt_is_enough is None:
+def _prompt(inputs: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
+    answer = _yes_no(inputs.better_prompt_is_enough)
+    if inputs.better_prompt_is_enough:
+        return RuleOutcome(answer, "Keep prompting: a prompt can be changed in a minute.", Recommendation.PROMPTING)
+    if inputs.better_prompt_is_enough is None:
         return RuleOutcome(
-            said, "Not tried yet.", first_step="Try the best prompt you can write, with three to five examples in it."
+            answer,
+            "This has not been tried yet.",
+            first_step="Try the best prompt you can write, with three to five examples in it.",
         )
-    return RuleOutcome(said, "The prompt alone does not do it.")
+    return RuleOutcome(answer, "Prompting alone is not enough.")
 
 
-def _examples(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
-    count = case.clean_examples
+def _examples(inputs: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
+    count = inputs.clean_examples
     if count is None:
         return RuleOutcome(
             "not known",
-            "Tuning needs them.",
-            first_step=f"Count your clean examples: {RECOMMENDED_EXAMPLES} are wanted.",
+            "Tuning needs examples.",
+            first_step=f"Count your clean examples: {RECOMMENDED_EXAMPLES} are needed.",
         )
     if count >= RECOMMENDED_EXAMPLES:
         return RuleOutcome(f"{count:,}", "Enough to see whether tuning helps.")
-    step = f"Collect {RECOMMENDED_EXAMPLES - count} more clean examples of the wanted behaviour."
-    known = "the server's least" if count >= MIN_EXAMPLES else f"the server wants {MIN_EXAMPLES}"
-    return RuleOutcome(
-        f"{count:,}", f"Too few to tell ({known}); put the best into the prompt.", Recommendation.PROMPTING, step
+    step = f"Collect {RECOMMENDED_EXAMPLES - count} more clean examples of the desired behavior."
+    limit = (
+        f"enough to start a job, which needs {MIN_EXAMPLES}"
+        if count >= MIN_EXAMPLES
+        else (f"a job needs at least {MIN_EXAMPLES}")
     )
+    effect = f"Too few to see an effect ({limit}); put the best ones into the prompt."
+    return RuleOutcome(f"{count:,}", effect, Recommendation.PROMPTING, step)
 
 
-def _smaller(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
-    said = _yes_no(case.smaller_model_is_enough)
-    if case.smaller_model_is_enough:
-        return RuleOutcome(said, "The strongest case for money: a small tuned model in a large one's place.")
-    return RuleOutcome(said, "No saving from a smaller model.")
+def _smaller_model(inputs: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
+    answer = _yes_no(inputs.smaller_model_is_enough)
+    if inputs.smaller_model_is_enough:
+        return RuleOutcome(answer, "This saves the most money: a small tuned model replaces a large one.")
+    return RuleOutcome(answer, "A smaller model saves nothing here.")
 
 
-def _long_prompt(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
-    length = case.prompt_tokens
+def _long_prompt(inputs: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
+    length = inputs.prompt_tokens
     if length is None:
-        return RuleOutcome("not known", "The prompt's length decides whether a shorter one saves anything.")
-    if length >= MIN_CACHED_PROMPT_TOKENS and case.prompt_caching is not False:
-        return RuleOutcome(f"{length:,} tokens, cached", "Caching already gives most of what a shorter prompt would.")
+        return RuleOutcome("not known", "Whether a shorter prompt saves money depends on the prompt's length.")
+    if length >= MIN_CACHED_PROMPT_TOKENS and inputs.prompt_caching is not False:
+        return RuleOutcome(f"{length:,} tokens, cached", "Caching already saves most of what a shorter prompt would.")
     return RuleOutcome(
-        f"{length:,} tokens, not cached", "The second case for money: a tuned model needs a shorter prompt."
+        f"{length:,} tokens, not cached", "A tuned model needs a shorter prompt, which saves money in each call."
     )
 
 
-def _privacy(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
-    said = _yes_no(case.needs_privacy)
-    if case.needs_privacy:
-        return RuleOutcome(said, "The data may not leave; tune and serve at home.", Recommendation.LOCAL)
-    return RuleOutcome(said, "Data may go to an endpoint.")
-
-
-def _shutdown(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
-    if case.hosted_training_available is False:
+def _privacy(inputs: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
+    answer = _yes_no(inputs.needs_privacy)
+    if inputs.needs_privacy:
         return RuleOutcome(
-            "may not create jobs", "A hosted model cannot be trained with this account.", Recommendation.LOCAL
+            answer, "The data cannot be sent to a provider; train and serve locally.", Recommendation.LOCAL
         )
-    if case.shutdown_date is None or case.today is None:
-        return RuleOutcome("no end announced", "A hosted model may be built upon.")
-    left = max(0, (case.shutdown_date - case.today).days)
+    return RuleOutcome(answer, "The data can be sent to a provider.")
+
+
+def _shutdown(inputs: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
+    if inputs.hosted_training_available is False:
+        return RuleOutcome("no new jobs", "A hosted model cannot be trained with this account.", Recommendation.LOCAL)
+    if inputs.shutdown_date is None or inputs.today is None:
+        return RuleOutcome("no shutdown announced", "A hosted model is safe to depend on.")
+    left = max(0, (inputs.shutdown_date - inputs.today).days)
+    answer = f"{inputs.shutdown_date.isoformat()}, {left} days left"
     if left < MIN_DAYS_TO_SHUTDOWN:
-        effect = "Too soon to build upon; weights at home, or another endpoint, stay."
-        return RuleOutcome(f"{case.shutdown_date.isoformat()}, {left} days left", effect, Recommendation.LOCAL)
-    return RuleOutcome(f"{case.shutdown_date.isoformat()}, {left} days left", "Time enough.")
+        effect = "Too soon to depend on it; local weights, or another provider, are not affected."
+        return RuleOutcome(answer, effect, Recommendation.LOCAL)
+    return RuleOutcome(answer, "There is enough time left.")
 
 
-def _money(_: AdviceInputs, cases: dict[str, BreakEven]) -> RuleOutcome:
-    result = cases.get("hosted")
+def _break_even(_: AdviceInputs, results: dict[str, BreakEven]) -> RuleOutcome:
+    result = results.get("hosted")
     if result is None:
-        return RuleOutcome("not known", "Give prompt and training tokens, and prices, to have it reckoned.")
+        return RuleOutcome("not known", "Give prompt tokens, training tokens and prices to compute it.")
     if result.calls is None:
-        return RuleOutcome("never", "A tuned call costs as much or more; do not tune for cost.")
-    reach = f"even after {result.calls:,} calls"
+        return RuleOutcome("never", "A tuned call costs as much or more; do not tune to save money.")
+    answer = f"break-even after {result.calls:,} calls"
     if result.days is not None and result.days > MAX_BREAK_EVEN_DAYS:
-        return RuleOutcome(f"{reach}, {result.days:,.0f} days", "Too slow; do not tune for cost.")
-    if result.outcome == "pays":
-        return RuleOutcome(f"{reach}, {result.days:,.0f} days", "It pays for itself in time.", Recommendation.HOSTED)
+        return RuleOutcome(f"{answer}, {result.days:,.0f} days", "Too slow; do not tune to save money.")
+    if result.days is not None and result.outcome == "pays off":
+        return RuleOutcome(f"{answer}, {result.days:,.0f} days", "It pays for itself in time.", Recommendation.HOSTED)
     if result.outcome == "too late":
-        return RuleOutcome(reach, "The model ends before it is even; do not tune for cost.")
-    return RuleOutcome(reach, "Whether that is soon hangs on the calls a day.")
+        return RuleOutcome(answer, "The model is shut down before the break-even; do not tune to save money.")
+    return RuleOutcome(answer, "How soon that is depends on the calls per day.")
 
 
-def _speed_or_behavior(case: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
-    if case.needs_speed:
-        return RuleOutcome("speed", "A small tuned model at home answers at once.", Recommendation.LOCAL)
+def _speed_or_behavior(inputs: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
+    if inputs.needs_speed:
+        return RuleOutcome("speed", "A small tuned model on your own machine answers faster.", Recommendation.LOCAL)
     is_inferred = (
-        case.wrong_behavior is None and case.better_prompt_is_enough is False and case.lacks_knowledge is False
+        inputs.wrong_behavior is None and inputs.better_prompt_is_enough is False and inputs.lacks_knowledge is False
     )
-    if case.wrong_behavior or is_inferred:
+    if inputs.wrong_behavior or is_inferred:
         return RuleOutcome(
-            "behaviour",
-            "The prompt does not mend it and there are examples: tune at home, at no fee.",
+            "behavior",
+            "A prompt does not fix it and there are examples: train locally, which costs no fee.",
             Recommendation.LOCAL,
         )
-    return RuleOutcome("no", "Nothing asks for tuning; a better prompt costs least.", Recommendation.PROMPTING)
+    return RuleOutcome("no", "There is no reason to tune; a better prompt costs least.", Recommendation.PROMPTING)
 
 
 RULES: tuple[Rule, ...] = (
     Rule("evaluation", "Is there an evaluation with a baseline?", _evaluation),
-    Rule("knowledge", "Is the failure missing knowledge?", _knowledge),
-    Rule("prompt", "Does a better prompt or few-shot fix it?", _prompt),
-    Rule("examples", f"Are there {RECOMMENDED_EXAMPLES} clean examples of the wanted behaviour?", _examples),
-    Rule("privacy", "Must the data stay at home?", _privacy),
-    Rule("smaller", "Would a smaller tuned model do?", _smaller),
-    Rule("long-prompt", "Is the prompt long, and caching unusable?", _long_prompt),
-    Rule("retires", "When does the base retire?", _shutdown),
-    Rule("money", "Do the calls that are left pay for it?", _money),
-    Rule("anyway", "Do speed or behaviour ask for it anyway?", _speed_or_behavior),
+    Rule("knowledge", "Does the model fail for lack of knowledge?", _knowledge),
+    Rule("prompt", "Does a better prompt or few-shot examples fix it?", _prompt),
+    Rule("examples", f"Are there {RECOMMENDED_EXAMPLES} clean examples of the desired behavior?", _examples),
+    Rule("privacy", "Must the data stay on your own machines?", _privacy),
+    Rule("smaller-model", "Would a smaller tuned model be enough?", _smaller_model),
+    Rule("long-prompt", "Is the prompt long and not cached?", _long_prompt),
+    Rule("shutdown", "When is the hosted model shut down?", _shutdown),
+    Rule("break-even", "Does the expected traffic pay for the training?", _break_even),
+    Rule("speed-or-behavior", "Is speed or behavior a reason to tune anyway?", _speed_or_behavior),
 )
-"""The decision, in order; the first ruling with a road ends it."""
+"""The rules in order; the first outcome with a recommendation ends the decision."""
 
 
 def is_decided(inputs: AdviceInputs, *, last_field: str, rules: tuple[Rule, ...]) -> bool:
-    """Whether the questions up to a field already decide, so that a conversation need not go on.
+    """Whether the answers so far already decide, so that an interview can stop.
 
     Args:
         inputs: What is known so far.

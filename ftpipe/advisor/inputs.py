@@ -1,9 +1,8 @@
-"""What is known about a case before a road is chosen; its descriptions are the questions that the user is asked."""
+"""What is known about a case before a recommendation; the field descriptions are the questions asked of the user."""
 
 from __future__ import annotations
 
 from datetime import date
-from enum import StrEnum
 
 from pydantic import Field
 
@@ -17,24 +16,14 @@ MIN_EXAMPLES = 10
 """Examples below which OpenAI's server refuses a file; same source."""
 
 MIN_DAYS_TO_SHUTDOWN = 180
-"""A tuned model that ends sooner than this is not built upon."""
+"""A hosted model that is shut down sooner than this is not recommended."""
 
 MAX_BREAK_EVEN_DAYS = 365
-"""A saving that takes longer than this to come is no reason; prices will have changed by then."""
-
-
-class Recommendation(StrEnum):
-    """Where to go."""
-
-    RETRIEVAL = "retrieval"
-    PROMPTING = "prompting"
-    HOSTED = "fine-tune, hosted"
-    LOCAL = "fine-tune, local LoRA"
-    MIX = "mix: retrieval and fine-tuning"
+"""A break-even later than this is not a reason to tune: prices will have changed by then."""
 
 
 class AdviceInputs(Record):
-    """What is known about the case; ``None`` is "not known", and the advice says what hangs on it."""
+    """The known facts of a case; ``None`` means "not known"."""
 
     has_evaluation: bool | None = Field(None, description="Is there a test set with a measured baseline?")
     lacks_knowledge: bool | None = Field(
@@ -44,40 +33,40 @@ class AdviceInputs(Record):
         None, description="Does it fail in how it answers (format, labels, tone, steps), although it knows enough?"
     )
     better_prompt_is_enough: bool | None = Field(
-        None, description="Does a better prompt, or a few examples in it, fix it?"
+        None, description="Does a better prompt, or a few examples in the prompt, fix it?"
     )
     clean_examples: int | None = Field(
-        None, ge=0, description="How many clean, labelled examples of the wanted behaviour are there?"
+        None, ge=0, description="How many clean, labelled examples of the desired behavior are there?"
     )
     smaller_model_is_enough: bool | None = Field(
-        None, description="Would a smaller model do, if it were tuned for this one task?"
+        None, description="Would a smaller model be enough if it were tuned for this one task?"
     )
     needs_privacy: bool | None = Field(None, description="Must the data stay on your own machines?")
-    needs_speed: bool | None = Field(None, description="Must answers come faster than the large model gives them?")
+    needs_speed: bool | None = Field(None, description="Must answers come faster than the current model gives them?")
     prompt_caching: bool | None = Field(
-        None, description="Do calls come steadily enough for the endpoint to cache the prompt?"
+        None, description="Do calls come often enough for the endpoint to cache the prompt?"
     )
-    hosted_training_available: bool | None = Field(None, description="May your account still create fine-tuning jobs?")
+    hosted_training_available: bool | None = Field(None, description="Can your account still create fine-tuning jobs?")
     prompt_tokens: int | None = Field(
         None, ge=0, description="How many tokens of the prompt are the same in every call?"
     )
-    tuned_prompt_tokens: int = Field(100, ge=0, description="How many of them would be left after tuning?")
-    variable_tokens: int = Field(200, ge=0, description="How many tokens of a call are different each time?")
+    tuned_prompt_tokens: int = Field(100, ge=0, description="How many of these tokens would remain after tuning?")
+    variable_tokens: int = Field(200, ge=0, description="How many tokens of a call differ from call to call?")
     output_tokens: int = Field(150, ge=0, description="How many tokens does an answer have?")
-    calls_per_day: float | None = Field(None, ge=0, description="How many calls are there a day?")
+    calls_per_day: float | None = Field(None, ge=0, description="How many calls are there per day?")
     training_tokens: int | None = Field(None, ge=0, description="How many tokens does the training file have?")
     epochs: int = Field(3, ge=1, le=50)
     epochs_low: int | None = Field(None, ge=1, le=50)
     epochs_high: int | None = Field(None, ge=1, le=50)
     data_cost: float = Field(0.0, ge=0)
     evaluation_cost: float = Field(0.0, ge=0)
-    labor_hours: float = Field(0.0, ge=0, description="Hours of people's work (data, evaluation, upkeep)")
-    hourly_rate: float = Field(0.0, ge=0, description="Cost of one such hour")
-    hosting_per_day: float = Field(0.0, ge=0, description="Cost of your own machine a day, for the local road")
+    labor_hours: float = Field(0.0, ge=0, description="Hours of work (data, evaluation, maintenance)")
+    hourly_rate: float = Field(0.0, ge=0, description="Cost of one hour of work")
+    hosting_per_day: float = Field(0.0, ge=0, description="Cost per day of your own machine, for local serving")
     base: TokenPrice | None = None
-    """Row of the model that answers now."""
+    """Prices of the model that answers today."""
     tuned: TokenPrice | None = None
-    """Row of the model that would be tuned, at its tuned prices."""
+    """Prices of the tuned model, with its training price."""
     today: date | None = None
     shutdown_date: date | None = None
-    """Day on which the tuned model would stop answering."""
+    """Day on which the tuned model is shut down."""

@@ -1,8 +1,9 @@
-"""Runs, jobs and models as text: the plan before, the progress during, the result after."""
+"""Runs, jobs and sweeps as text: the plan before, the progress during, the result after."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 from ftpipe.formatting import (
     Styler,
@@ -19,6 +20,7 @@ from ftpipe.formatting import (
     unstyled,
 )
 from ftpipe.records import CostEstimate, Event, Hyperparameters, Job, Model, Report, Run, RunSpec, TrainingMetrics
+from ftpipe.records.sweep import Sweep, Trial
 from ftpipe.reports.error_codes import explain_error
 from ftpipe.reports.terminal_chart import Series, plot
 
@@ -28,6 +30,9 @@ _CURVES = (
     ("validation", "warning", "◆", "valid_loss"),
     ("full validation", "ok", "●", "full_valid_loss"),
 )
+SWEEP_COLUMNS = {"score": "score", "valid_loss": "validation loss", "train_loss": "training loss"}
+BAR_WIDTH = 24
+"""Characters of the longest bar."""
 
 
 def plan_lines(spec: RunSpec, report: Report, provider_title: str, style: Styler = unstyled) -> list[str]:
@@ -239,3 +244,39 @@ def job_table(jobs: Sequence[Job], style: Styler = unstyled) -> list[str]:
     ]
     lines = format_table(rows)
     return [style("bold", lines[0]), *lines[1:]]
+
+
+def sweep_lines(sweep: Sweep, style: Styler = unstyled) -> Iterator[str]:
+    """The trials as a table with bars, then the model that the alias points to."""
+    key = "score" if sweep.compared_by == "held-out score" else "valid_loss"
+    values = [_trial_value(trial, key) for trial in sweep.trials]
+    largest = max((value for value in values if value is not None and math.isfinite(value)), default=0.0)
+    columns = [name for name in SWEEP_COLUMNS if any(_trial_value(trial, name) is not None for trial in sweep.trials)]
+    header = ["", "trial", *(SWEEP_COLUMNS[name] for name in columns), "cost", ""]
+    rows = [_trial_row(trial, sweep, columns, _sweep_bar(_trial_value(trial, key), largest)) for trial in sweep.trials]
+    first, *rest = format_table([header, *rows], right=range(2, 3 + len(columns)))
+    yield style("bold", first)
+    for trial, line in zip(sweep.trials, rest, strict=True):
+        yield style("ok", line) if trial.model == sweep.best_model else line
+    yield ""
+    best = sanitize_line(sweep.best_model, 200)
+    yield f"best by {sweep.compared_by}: {sanitize_line(sweep.alias, 80)} → {best}"
+
+
+def _trial_value(trial: Trial, name: str) -> float | None:
+    value: float | None = getattr(trial, name)
+    return value
+
+
+def _sweep_bar(value: float | None, largest: float) -> str:
+    if value is None or not math.isfinite(value) or largest <= 0:
+        return ""
+    return "█" * max(1, round(BAR_WIDTH * value / largest))
+
+
+def _trial_row(trial: Trial, sweep: Sweep, columns: Sequence[str], bar: str) -> list[str]:
+    marker = "→" if trial.model is not None and trial.model == sweep.best_model else ""
+    cost = "free" if trial.cost == 0 else format_money(trial.cost, sanitize_line(sweep.currency, 8))
+    last = bar if trial.model else f"{trial.state}: {sanitize_line(trial.error, 80)}"
+    numbers = (format_decimal(_trial_value(trial, name)) for name in columns)
+    return [marker, sanitize_line(trial.name, 80), *numbers, cost, last]

@@ -1,1 +1,1 @@
-"""Sweeps: one dataset trained over a grid of hyperparameters, compared, and the best one named."""
+"""Sweeps: train one dataset over a grid of hyperparameters and find the best model."""

@@ -1,14 +1,14 @@
-"""A sweep: one dataset trained over a grid of hyperparameters, within a budget, a few jobs at a time.
+"""Train one dataset over a grid of hyperparameters, within a budget and with a limited number of concurrent jobs.
 
-Every trial is an ordinary run with its own journal, so a sweep that was stopped is gone on with by asking for the same
-sweep again: trials that have a job keep it, and nothing is trained twice.
+Every trial is an ordinary run with its own journal. To continue a stopped sweep, run the same sweep again: trials that
+have a job keep it, and nothing is trained twice.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ftpipe.errors import (
     ConnectionFailedError,
@@ -21,8 +21,10 @@ from ftpipe.errors import (
 )
 from ftpipe.pipeline.pipeline import Pipeline
 from ftpipe.pipeline.preflight import Plan
-from ftpipe.records import CostEstimate, Model, Record, Report, Run, RunSpec, RunState, TrainingMetrics
-from ftpipe.sweep.grid import GridPoint, Value, hyperparameters_at, trial_name
+from ftpipe.providers.retry import retry
+from ftpipe.records import CostEstimate, Model, Report, Run, RunSpec, RunState, TrainingMetrics
+from ftpipe.records.sweep import GridPoint, Sweep, Trial
+from ftpipe.sweep.grid import hyperparameters_at, trial_name
 
 if TYPE_CHECKING:
     from ftpipe.catalog.training_prices import PriceTable
@@ -30,51 +32,22 @@ if TYPE_CHECKING:
 Scores = Callable[[Sequence[Model]], Mapping[str, float]]
 """Model id → score on held-out items, higher is better."""
 
+TRANSIENT_ERRORS = (ConnectionFailedError, RateLimitError)
+"""Errors of a poll after which the job is polled again."""
+
 MAX_FAILED_POLLS = 30
-"""Looks at the jobs that may fail one after the other before the sweep stops; nothing is lost then."""
-
-
-class Trial(Record):
-    """One point of the grid, and what became of it."""
-
-    name: str
-    """Its hyperparameters, for example ``n_epochs=3 learning_rate_multiplier=0.5``."""
-    point: dict[str, Value]
-    run_id: str
-    state: RunState
-    model: str | None = None
-    valid_loss: float | None = None
-    """The last validation loss, over the whole file where the endpoint gives it."""
-    train_loss: float | None = None
-    score: float | None = None
-    """On the held-out items; ``None`` where the sweep was not evaluated."""
-    cost: float | None = None
-    """As estimated, or as billed once that is known."""
-    error: str = ""
-
-
-class Sweep(Record):
-    """All trials, best first."""
-
-    trials: tuple[Trial, ...]
-    compared_by: str
-    """``held-out score`` or ``validation loss``."""
-    best_model: str
-    """The best trial's model."""
-    alias: str
-    """What points at it now."""
-    currency: str = "USD"
+"""Failed polls of a job in a row after which the sweep stops; the same sweep again continues."""
 
 
 class SweepRunner:
-    """Trains a grid.
+    """Trains the points of a grid.
 
     Args:
-        pipeline: Over the endpoint and the registry.
-        concurrency: Jobs under way at once.
-        sleep: Waits between looks; as the pipeline waits where not given.
-        on_trial: Hears each time a trial has begun or ended.
-        on_progress: Hears of each trial that was looked at and goes on.
+        pipeline: Connects the endpoint and the registry.
+        concurrency: Maximum number of concurrent jobs.
+        sleep: Waits between polls; by default what the pipeline uses.
+        on_trial: Called when a trial starts or ends.
+        on_progress: Called when a trial was polled and is still running.
     """
 
     def __init__(
@@ -98,7 +71,7 @@ class SweepRunner:
         """Each trial's name and plan with its own cost; nothing is sent.
 
         Raises:
-            DatasetError: The target would refuse the data.
+            DatasetError: The target would reject the data.
             UsageError: The endpoint does not support the method or the suffix.
             TrainingNotAvailableError: The endpoint accepts no new jobs any more.
         """
@@ -112,28 +85,29 @@ class SweepRunner:
         return planned
 
     def train(self, planned: Sequence[tuple[str, Plan]]) -> dict[str, Run]:
-        """Bring every trial to its end; a failed one does not stop the others.
+        """Run every trial to its end; a failed trial does not stop the others.
 
         Raises:
-            OutcomeUnknownError: A paid call may have happened; the same sweep again finds out.
-            ProviderError: The endpoint could not be asked for too long; the same sweep again goes on.
+            OutcomeUnknownError: A paid call may have happened; running the same sweep again finds out.
+            ProviderError: The endpoint did not answer for too long; running the same sweep again continues.
         """
         waiting = [(name, self.pipeline.start(plan)) for name, plan in planned]
         running: dict[str, Run] = {}
         done: dict[str, Run] = {}
-        failures = 0
         while waiting or running:
-            self._fill(waiting, running, done)
+            self._start_trials(waiting, running, done)
             finished = len(done)
-            failures = failures + 1 if self._poll(running, done) else 0
-            if failures > MAX_FAILED_POLLS:
-                raise ProviderError("the endpoint did not answer for long", "ask for the same sweep again to go on")
+            self._poll_all(running, done)
             if running and len(done) == finished:
-                self._sleep(self.pipeline.provider.profile.poll_first_seconds)
+                self._sleep(self._poll_seconds)
         return done
 
-    def _fill(self, waiting: list[tuple[str, Run]], running: dict[str, Run], done: dict[str, Run]) -> None:
-        """Create jobs while there is room; an endpoint that takes no more for now is asked again later."""
+    @property
+    def _poll_seconds(self) -> float:
+        return self.pipeline.provider.profile.poll_first_seconds
+
+    def _start_trials(self, waiting: list[tuple[str, Run]], running: dict[str, Run], done: dict[str, Run]) -> None:
+        """Create jobs up to the concurrency limit; if the endpoint takes no more for now, later rounds try again."""
         while waiting and len(running) < self.concurrency:
             name, run = waiting[0]
             try:
@@ -147,15 +121,11 @@ class SweepRunner:
             waiting.pop(0)
             self._on_trial(name, running.get(name) or done[name])
 
-    def _poll(self, running: dict[str, Run], done: dict[str, Run]) -> bool:
-        """Look at every job once; True where the endpoint could not be asked."""
-        failed = False
+    def _poll_all(self, running: dict[str, Run], done: dict[str, Run]) -> None:
+        """Poll every running job once; those that ended move to ``done``."""
         for name, before in list(running.items()):
             try:
-                run = self.pipeline.refresh(before)
-            except (ConnectionFailedError, RateLimitError):
-                failed = True
-                continue
+                run = self._poll(before)
             except JobFailedError:
                 run = self.pipeline.registry.run(before.id)
             running[name] = run
@@ -164,70 +134,91 @@ class SweepRunner:
                 self._on_trial(name, run)
             else:
                 self._on_progress(name, run)
-        return failed
+
+    def _poll(self, run: Run) -> Run:
+        try:
+            return retry(
+                lambda: self.pipeline.refresh(run),
+                retry_on=lambda exc: isinstance(exc, TRANSIENT_ERRORS),
+                attempts=MAX_FAILED_POLLS,
+                first_wait=self._poll_seconds,
+                max_wait=self._poll_seconds,
+                sleep=self._sleep,
+            )
+        except TRANSIENT_ERRORS as exc:
+            raise ProviderError(
+                f"the endpoint did not answer {MAX_FAILED_POLLS} polls in a row: {exc.message}",
+                "run the same sweep again to continue",
+            ) from exc
 
     def rank_trials(
         self, points: Sequence[GridPoint], runs: Mapping[str, Run], *, alias: str, scores: Scores | None = None
     ) -> Sweep:
-        """Compare the trials and point an alias at the best one.
+        """Compare the trials and point an alias to the best model.
 
         Args:
             points: The grid.
             runs: From ``train``.
-            alias: Name that will point at the best model.
+            alias: Name that will point to the best model.
             scores: Scores models on held-out items; without it the validation loss decides.
 
         Raises:
-            JobFailedError: Not one trial has a model.
-            UsageError: There is nothing to compare by.
+            JobFailedError: No trial has a model.
+            UsageError: The trials have nothing to be compared by.
         """
         models = [run.model for run in runs.values() if run.model is not None]
         if not models:
-            raise JobFailedError("not one trial of the sweep ended with a model", "`ftpipe status` says why")
-        found = scores(models) if scores else {}
-        trials = [self._trial(point, runs[trial_name(point)], found) for point in points]
+            raise JobFailedError("no trial of the sweep produced a model", "run `ftpipe status` for the reason")
+        held_out = scores(models) if scores else {}
+        trials = [_trial(point, runs[trial_name(point)], held_out) for point in points]
         key = _by_score if scores else _by_loss
         ranked = sorted(trials, key=key)
         best = ranked[0]
         if best.model is None or key(best) == (math.inf, math.inf):
             raise UsageError(
-                "the trials have no validation loss, so none can be called the best",
-                "add --validation FILE or --evaluate FILE and ask for the same sweep again; nothing is trained twice",
+                "the trials have no validation loss, so they cannot be compared",
+                "add --validation FILE or --evaluate FILE and run the same sweep again; nothing is trained twice",
             )
-        word = "held-out score" if scores else "validation loss"
-        self.pipeline.registry.alias(alias, best.model, reason=f"best of {len(trials)} trials by {word}: {best.name}")
+        compared_by: Literal["held-out score", "validation loss"] = "held-out score" if scores else "validation loss"
+        reason = f"best of {len(trials)} trials by {compared_by}: {best.name}"
+        self.pipeline.registry.alias(alias, best.model, reason=reason)
         currency = models[0].currency
-        return Sweep(trials=tuple(ranked), compared_by=word, best_model=best.model, alias=alias, currency=currency)
-
-    def _trial(self, point: GridPoint, run: Run, scores: Mapping[str, float]) -> Trial:
-        model = run.model
-        metrics = model.metrics if model and model.metrics else None
-        cost = run.cost.expected if run.cost else None
-        return Trial(
-            name=trial_name(point),
-            point=point,
-            run_id=run.id,
-            state=run.state,
-            model=model.id if model else None,
-            valid_loss=_valid_loss(metrics),
-            train_loss=metrics.train_loss if metrics else None,
-            score=scores.get(model.id) if model else None,
-            cost=model.actual_cost if model and model.actual_cost is not None else cost,
-            error=run.error,
+        return Sweep(
+            trials=tuple(ranked), compared_by=compared_by, best_model=best.model, alias=alias, currency=currency
         )
 
 
+def _trial(point: GridPoint, run: Run, scores: Mapping[str, float]) -> Trial:
+    model = run.model
+    metrics = model.metrics if model and model.metrics else None
+    cost = run.cost.expected if run.cost else None
+    return Trial(
+        name=trial_name(point),
+        point=point,
+        run_id=run.id,
+        state=run.state,
+        model=model.id if model else None,
+        valid_loss=_valid_loss(metrics),
+        train_loss=metrics.train_loss if metrics else None,
+        score=scores.get(model.id) if model else None,
+        cost=model.actual_cost if model and model.actual_cost is not None else cost,
+        error=run.error,
+    )
+
+
 def enforce_total_budget(costs: Sequence[CostEstimate | None], max_cost: float | None) -> None:
-    """Raise where all trials together may cost more than the user allows.
+    """Raise if all trials together may cost more than the limit.
 
     Raises:
-        CostLimitError: The high ends together are over the limit, or one is not known.
+        CostLimitError: The sum of the high estimates is over the limit, or one estimate is unknown.
     """
     if max_cost is None:
         return
     known = [cost.high for cost in costs if cost is not None and cost.high is not None]
     if len(known) < len(costs):
-        raise CostLimitError("the cost of a trial is not known, so --max-cost cannot be kept", "add its price first")
+        raise CostLimitError(
+            "the cost of a trial is not known, so --max-cost cannot be checked", "add a price for the model first"
+        )
     if sum(known) > max_cost:
         raise CostLimitError(
             f"the {len(costs)} trials may cost up to {sum(known):.2f} together, over the limit of {max_cost:.2f}",

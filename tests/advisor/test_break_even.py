@@ -1,4 +1,4 @@
-"""The break-even reproduces the worked figures to the digit, and says never where it never comes."""
+"""The break-even reproduces the worked figures to the digit, and is ``never`` when tuning saves nothing."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftpipe.advisor.break_even import BreakEven, Training, TypicalCall, break_even, epoch_cost
+from ftpipe.advisor.break_even import Training, TypicalCall, break_even, epoch_cost
 from ftpipe.errors import UsageError
+from ftpipe.records.advice import BreakEven
 from ftpipe.records.evaluation import TokenPrice
 from tests.evaluation.factories import LARGE, MINI, TUNED_4O_MINI, TUNED_MINI
 
@@ -39,7 +40,7 @@ def worked(prompt: int, *, base: TokenPrice = MINI, caching: bool, training: Tra
     ],
     ids=["mini", "mini cached", "mini long cached", "large to mini", "with people"],
 )
-def test_the_worked_table_comes_out_to_its_digits(
+def test_break_even_matches_worked_table(
     result: BreakEven, base: float, calls: int | None, per_day: int | None
 ) -> None:
     """Cost of a thousand calls each way, calls until even and calls a day for 51 days."""
@@ -55,15 +56,14 @@ def test_the_worked_table_comes_out_to_its_digits(
     assert per_day <= result.calls_per_day * 1.001
 
 
-def test_the_exact_figures_behind_the_rounded_ones() -> None:
-    """Reckoned in fractions and rounded up only at the end."""
+def test_break_even_rounds_up_at_the_end() -> None:
     assert worked(2000, caching=False).calls == 37_500
     assert worked(2000, caching=False).calls_per_day == 736
     assert worked(2000, base=LARGE, caching=True).calls == 7_979
     assert worked(2000, caching=False).one_time.amount == 15.0
 
 
-def test_the_worked_case_of_one_epoch_costs_one_dollar_fifty() -> None:
+def test_epoch_cost_matches_worked_case() -> None:
     """1,000 examples of 500 tokens on gpt-4o-mini at 3.00 USD a million."""
     money = epoch_cost(1_000 * 500, TUNED_4O_MINI)
     assert (money.amount, money.currency) == (1.5, "USD")
@@ -71,21 +71,21 @@ def test_the_worked_case_of_one_epoch_costs_one_dollar_fifty() -> None:
     assert money.formula == "500,000 tokens x 3 per million"
 
 
-def test_every_figure_names_its_rows_with_day_and_source() -> None:
-    """No number without where it comes from."""
+def test_break_even_figures_name_price_rows() -> None:
+    """With date and source."""
     result = worked(2000, caching=True)
     for money in (result.base, result.tuned, result.one_time):
         assert all(row.as_of and row.source for row in money.rows)
         assert money.formula
 
 
-def test_a_short_prompt_is_not_cached() -> None:
-    """Caching starts at 1,024 tokens; below it the full price is due."""
+def test_call_cost_does_not_cache_a_short_prompt() -> None:
+    """Caching starts at 1,024 tokens; below that the full price applies."""
     result = worked(2000, caching=True)
     assert (result.base_cached_tokens, result.tuned_cached_tokens) == (2000, 0)
 
 
-def test_whole_steps_leave_the_rest_at_full_price() -> None:
+def test_call_cost_caches_whole_steps() -> None:
     """2,000 tokens are 15 steps of 128 and 80 more."""
     call = TypicalCall(fixed_prompt=2000, tuned_fixed_prompt=100, variable=200, output=150)
     result = break_even(call, MILLION, base=MINI, tuned=TUNED_MINI, caching=True, whole_steps=True)
@@ -93,10 +93,10 @@ def test_whole_steps_leave_the_rest_at_full_price() -> None:
     assert result.base.amount == pytest.approx(0.544)
 
 
-def test_traffic_decides_whether_it_pays_in_time() -> None:
+def test_break_even_outcome_depends_on_traffic() -> None:
     """The same case with more and with fewer calls than the threshold."""
     call = TypicalCall(fixed_prompt=2000, tuned_fixed_prompt=100, variable=200, output=150)
-    for traffic, outcome in ((800, "pays"), (700, "too late"), (None, "depends on traffic")):
+    for traffic, outcome in ((800, "pays off"), (700, "too late"), (None, "depends on traffic")):
         result = break_even(
             call,
             MILLION,
@@ -110,30 +110,28 @@ def test_traffic_decides_whether_it_pays_in_time() -> None:
         assert result.outcome == outcome
 
 
-def test_an_own_machine_costs_by_the_day() -> None:
+def test_break_even_includes_hosting_per_day() -> None:
     """The daily cost has to be saved each day before anything else is."""
-    home = TokenPrice(model="own machine", input=0, output=0, training=0, source="your own machine")
+    local = TokenPrice(model="own machine", input=0, output=0, training=0, source="your own machine")
     call = TypicalCall(fixed_prompt=0, tuned_fixed_prompt=0, variable=1000, output=0)
     result = break_even(
-        call, Training(tokens=10, epochs=1, labor=40), base=LARGE, tuned=home, calls_per_day=1500, hosting_per_day=2
+        call, Training(tokens=10, epochs=1, labor=40), base=LARGE, tuned=local, calls_per_day=1500, hosting_per_day=2
     )
     assert result.days == pytest.approx(40)
     assert result.calls_per_day == 1000
     never = break_even(
-        call, Training(tokens=10, epochs=1), base=LARGE, tuned=home, calls_per_day=900, hosting_per_day=2
+        call, Training(tokens=10, epochs=1), base=LARGE, tuned=local, calls_per_day=900, hosting_per_day=2
     )
     assert never.outcome == "never"
 
 
-def test_a_day_after_the_end_is_too_late() -> None:
-    """No day left, no saving."""
+def test_break_even_on_the_shutdown_day_is_too_late() -> None:
     call = TypicalCall(fixed_prompt=2000, tuned_fixed_prompt=100, variable=200, output=150)
     result = break_even(call, MILLION, base=LARGE, tuned=TUNED_MINI, today=ENDS, shutdown_date=ENDS, calls_per_day=1e9)
     assert result.outcome == "too late"
 
 
-def test_two_currencies_or_no_training_price_are_refused() -> None:
-    """A figure that cannot be reckoned is not guessed."""
+def test_break_even_rejects_mixed_currencies_and_missing_price() -> None:
     call = TypicalCall(fixed_prompt=1, tuned_fixed_prompt=1, variable=1, output=1)
     with pytest.raises(UsageError, match="EUR"):
         break_even(call, MILLION, base=MINI.model_copy(update={"currency": "EUR"}), tuned=TUNED_MINI)
@@ -142,14 +140,13 @@ def test_two_currencies_or_no_training_price_are_refused() -> None:
 
 
 @given(st.integers(0, 20_000), st.integers(0, 2_000), st.integers(0, 2_000), st.booleans())
-def test_after_the_break_even_the_tuned_side_is_never_dearer(
-    prompt: int, user: int, output: int, caching: bool
-) -> None:
-    """At N calls the savings cover what was paid once, and at N - 1 they do not."""
+def test_break_even_calls_cover_the_one_time_cost(prompt: int, user: int, output: int, caching: bool) -> None:
+    """N calls save the one-time cost, and N - 1 calls do not."""
     call = TypicalCall(fixed_prompt=prompt, tuned_fixed_prompt=100, variable=user, output=output)
     result = break_even(call, MILLION, base=LARGE, tuned=TUNED_MINI, caching=caching)
+    saved_per_1000 = result.base.amount - result.tuned.amount
     if result.calls is None:
-        assert result.saved_per_thousand <= 1e-12
+        assert saved_per_1000 <= 1e-12
         return
-    assert result.calls * result.saved_per_thousand / 1000 >= result.one_time.amount * (1 - 1e-9)
-    assert (result.calls - 1) * result.saved_per_thousand / 1000 < result.one_time.amount * (1 + 1e-9)
+    assert result.calls * saved_per_1000 / 1000 >= result.one_time.amount * (1 - 1e-9)
+    assert (result.calls - 1) * saved_per_1000 / 1000 < result.one_time.amount * (1 + 1e-9)

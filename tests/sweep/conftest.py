@@ -1,4 +1,4 @@
-"""The day on which the sweeps of these tests are trained."""
+"""The date on which the sweeps of these tests are trained."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from tests.cli.conftest import WHILE_BASES_LIVE
 
 @pytest.fixture(autouse=True)
 def day() -> Iterator[None]:
-    """A day in 2026: the base that the sweeps name has an end."""
+    """A day in 2026, before the shutdown of the base model that these sweeps train."""
     with time_machine.travel(WHILE_BASES_LIVE, tick=True):
         yield

@@ -1,4 +1,4 @@
-"""A grid is read as it is typed, and refused before anything is sent."""
+"""A grid is parsed, or rejected before anything is sent."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from ftpipe.records import Hyperparameters
 from ftpipe.sweep.grid import hyperparameters_at, parse_grid, trial_name
 
 
-def test_every_combination_comes_once_in_the_order_written() -> None:
-    """Two by three."""
+def test_grid_lists_each_combination_in_order() -> None:
     points = parse_grid(["n_epochs=1,3", "learning_rate_multiplier=0.5,1,2"])
     assert [trial_name(point) for point in points][:2] == [
         "n_epochs=1 learning_rate_multiplier=0.5",
@@ -21,34 +20,32 @@ def test_every_combination_comes_once_in_the_order_written() -> None:
     assert len(points) == 6
 
 
-def test_values_go_over_what_was_asked_and_extras_beside_it() -> None:
-    """What is not swept stays."""
-    asked = Hyperparameters(batch_size=4, extra={"lora_dropout": 0.1})
+def test_hyperparameters_at_point_keep_the_base_values() -> None:
+    base = Hyperparameters(batch_size=4, extra={"lora_dropout": 0.1})
     [point, _] = parse_grid(["lora_r=8,16"])
-    made = hyperparameters_at(asked, point)
-    assert (made.batch_size, made.extra) == (4, {"lora_dropout": 0.1, "lora_r": 8})
+    merged = hyperparameters_at(base, point)
+    assert (merged.batch_size, merged.extra) == (4, {"lora_dropout": 0.1, "lora_r": 8})
     assert parse_grid(["batch_size=auto,8"])[0] == {"batch_size": "auto"}
 
 
 @pytest.mark.parametrize(
-    "terms",
+    "axes",
     [
         ["n_epochs"], ["n_epochs=1"], ["n_epochs=1,99"], ["n_epochs=a,b"], ["epochs=1,2"],
         ["n_epochs=1,2", "n_epochs=3,4"],
         ["n_epochs=nan,1"], ["n_epochs=1.5,2"], ["extra=1,2"], ["n_epochs=" + ",".join("1" * 65)], ["x=1,2;rm"], [""],
     ],
 )  # fmt: skip
-def test_what_cannot_be_swept_is_refused_with_a_hint(terms: list[str]) -> None:
+def test_grid_rejects_invalid_axes_with_a_hint(axes: list[str]) -> None:
     """Unknown names, values out of range, one combination, too many."""
     with pytest.raises(UsageError) as caught:
-        parse_grid(terms)
+        parse_grid(axes)
     assert caught.value.hint
 
 
 @given(st.lists(st.text(max_size=30), max_size=3))
-def test_any_terms_are_a_grid_or_a_usage_error(terms: list[str]) -> None:
-    """Never another error."""
+def test_grid_raises_only_usage_errors(axes: list[str]) -> None:
     try:
-        assert parse_grid(terms)
+        assert parse_grid(axes)
     except UsageError as error:
         assert error.message

@@ -92,7 +92,6 @@ def advise(context: CliContext, /, data: Path | None, path: Path | None, **flags
     """
     from ftpipe.advisor.advise import advise as advice_for
     from ftpipe.reports.advice import advice_lines
-    from ftpipe.reports.json_output import plain_data
 
     settings = context.settings()
     known = {name: value for name, value in flags.items() if value is not None}
@@ -102,9 +101,8 @@ def advise(context: CliContext, /, data: Path | None, path: Path | None, **flags
         known |= interview(known)
     case = situation(settings, known, read_data(data, known), today=today)
     advice = advice_for(case)
-    document: Any = plain_data(advice.model_dump(mode="json"))
-    context.add(advice=document, situation=case.model_dump(mode="json", exclude_none=True))
-    context.print_result(advice_lines(document, context.style))
+    context.add(advice=advice, situation=case.model_dump(mode="json", exclude_none=True))
+    context.print_result(advice_lines(advice, context.style))
 
 
 def read_answers(path: Path | None) -> dict[str, Any]:

@@ -57,8 +57,7 @@ def run_sweep(context: CliContext, settings: Settings, spec: RunSpec, report: Re
     """Plan the grid, keep to the budget, train, compare, and name the best."""
     from ftpipe.catalog.training_prices import PriceTable
     from ftpipe.cli.dataset_request import require_file
-    from ftpipe.reports.json_output import plain_data
-    from ftpipe.reports.sweep import sweep_lines
+    from ftpipe.reports.runs import sweep_lines
     from ftpipe.sweep.grid import parse_grid
     from ftpipe.sweep.runner import SweepRunner, enforce_total_budget
 
@@ -90,9 +89,9 @@ def run_sweep(context: CliContext, settings: Settings, spec: RunSpec, report: Re
     runs = sweeper.train(planned)
     scores = scorer(context, settings, provider, spec, flags["evaluate"])
     alias = flags["alias"] or f"{spec.suffix or spec.data.stem}@best"
-    document: Any = plain_data(sweeper.rank_trials(points, runs, alias=alias, scores=scores))
-    context.add(sweep=document)
-    context.print_result(sweep_lines(document, context.style))
+    sweep = sweeper.rank_trials(points, runs, alias=alias, scores=scores)
+    context.add(sweep=sweep)
+    context.print_result(sweep_lines(sweep, context.style))
 
 
 def plan_lines(names: Sequence[str], costs: Sequence[CostEstimate | None], *, is_paid: bool) -> list[str]:

@@ -30,7 +30,7 @@ def test_the_text_says_road_reason_numbers_and_sources(world: CliEnvironment) ->
     ran = world.run(*WORKED)
     assert ran.code == 0
     for part in (
-        "Road: fine-tune, local LoRA",
+        "Recommendation: local LoRA fine-tuning",
         "One epoch of training: 1.50 USD",
         "never",
         "What would change",
@@ -62,7 +62,7 @@ def test_answers_come_from_a_file_and_flags_win(world: CliEnvironment) -> None:
     assert few["advice"]["recommendation"] == "prompting"
     assert few["situation"]["shutdown_date"] == "2027-01-14"
     many = world.run("advise", "--file", "case.toml", "--examples", "800", "--json").document
-    assert many["advice"]["recommendation"] == "fine-tune, local LoRA"
+    assert many["advice"]["recommendation"] == "local LoRA fine-tuning"
 
 
 @pytest.mark.parametrize(
@@ -100,10 +100,10 @@ def test_nothing_known_is_answered_with_what_to_find_out(world: CliEnvironment) 
 def test_a_conversation_asks_until_the_answer_is_clear(tmp_path: Path) -> None:
     """On a terminal: four answers lead to retrieval without another question; a long talk ends in numbers."""
     short = talk(["y", "y", "n"])
-    assert "Road: retrieval" in short
+    assert "Recommendation: retrieval" in short
     assert "Must the data stay" not in short
     long = talk(["y", "n", "y", "n", "1000", "y", "n", "n", "y", "2000", "", "gpt-4.1", "gpt-4o-mini", "500"])
-    assert "Road: fine-tune, local LoRA" in long
+    assert "Recommendation: local LoRA fine-tuning" in long
     assert "One epoch of training: 1.50 USD" in long
 
 
