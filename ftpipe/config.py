@@ -5,7 +5,6 @@ Secrets never stand in a configuration file: :func:`secrets` reads them from the
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import tomllib
@@ -19,6 +18,7 @@ from pydantic_core import ErrorDetails
 
 from ftpipe.errors import ConfigError
 from ftpipe.records import Hyperparameters, Method, Record
+from ftpipe.suggestions import nearest_dotted_name
 
 CONFIG_FILE = "ftpipe.toml"
 MAX_CONFIG_BYTES = 1_000_000
@@ -197,25 +197,11 @@ def _reject_unknown(keys: Iterable[str], place: str) -> None:
     for key in keys:
         if key in known:
             continue
-        nearest = nearest_name(key, known)
+        nearest = nearest_dotted_name(key, known)
         hint = f"did you mean {nearest}?" if nearest else "`ftpipe config show` lists every setting"
         if key.startswith("hyperparameters.") and not nearest:
             hint = "what only some endpoints know goes under [hyperparameters.extra]"
         raise ConfigError(f"{place}: there is no setting {key!r}", hint)
-
-
-def nearest_name(name: str, known: Iterable[str]) -> str:
-    """The known name that a wrong one most likely stands for; empty where none is near.
-
-    A dotted name is also compared by its last part, so that ``epochs`` finds ``hyperparameters.n_epochs``.
-    """
-    choices = list(known)
-    whole = difflib.get_close_matches(name, choices, n=1, cutoff=0.7)
-    if whole:
-        return whole[0]
-    leaves = {choice.rsplit(".", 1)[-1]: choice for choice in choices}
-    leaf = difflib.get_close_matches(name.rsplit(".", 1)[-1], leaves, n=1, cutoff=0.7)
-    return leaves[leaf[0]] if leaf else ""
 
 
 def _reject_secrets(values: Mapping[str, object], path: Path) -> None:
@@ -233,7 +219,7 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, str]:
     named = {name: text for name, text in env.items() if name.startswith("FTPIPE_") and text}
     for name in named:
         if name not in _VARIABLES and name not in PROCESS_VARIABLES:
-            nearest = nearest_name(name, [*_VARIABLES, *PROCESS_VARIABLES])
+            nearest = nearest_dotted_name(name, [*_VARIABLES, *PROCESS_VARIABLES])
             hint = f"did you mean {nearest}?" if nearest else f"unset {name}"
             raise ConfigError(f"the environment holds {name}, which is no setting", hint)
     return {name: text for name, text in named.items() if name in _VARIABLES}

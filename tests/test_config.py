@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpipe.config import FLAGS, PROCESS_VARIABLES, RunConfig, load, nearest_name, secrets, setting_keys
+from ftpipe.config import FLAGS, PROCESS_VARIABLES, RunConfig, load, secrets, setting_keys
 from ftpipe.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
@@ -174,7 +174,5 @@ def test_every_variable_in_the_code_is_a_setting_or_known() -> None:
         load(env={name: "1"}) if name not in {"FTPIPE_METHOD"} else load(env={name: "dpo"})
 
 
-def test_the_nearest_name_is_empty_where_nothing_is_near() -> None:
-    """A hint is only given where it helps."""
-    assert nearest_name("zzzzzz", setting_keys()) == ""
+def test_config_flags_are_settings() -> None:
     assert set(FLAGS) <= set(setting_keys())

@@ -16,7 +16,7 @@ MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "ftpipe").rglob("*.p
 MAX_MODULE_LINES, MAX_FUNCTION_LINES = 500, 60
 
 LAYERS = (
-    ("formatting", "canonical_json", "atomic_files"),
+    ("formatting", "canonical_json", "atomic_files", "file_hash", "suggestions", "auto_epochs"),
     ("records",),
     ("errors",),
     ("paths",),
@@ -32,7 +32,7 @@ LAYERS = (
 """Subpackages from the bottom up. Each imports from layers below its own only; neighbours do not import each other."""
 SERVER_MAY_IMPORT = {
     *("server", "dataset", "training", "inference", "modeling", "grading", "records", "errors"),
-    *("paths", "canonical_json", "atomic_files"),
+    *("paths", "canonical_json", "atomic_files", "file_hash", "suggestions", "auto_epochs"),
 }
 """The server is a program of its own: it shares these packages with the client and meets it over HTTP otherwise."""
 STAGES_MAY_NOT_IMPORT = {"config", "reports", "cli", "server"}

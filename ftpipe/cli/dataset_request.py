@@ -114,11 +114,11 @@ def require_file(path: Path) -> None:
         raise UsageError(f"{path} is a folder, not a dataset", "name a .jsonl file in it")
     if path.exists():
         return
-    import difflib
+    from ftpipe.suggestions import nearest_name
 
     names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, names, n=1)
-    hint = f"did you mean {path.parent / near[0]}?" if near else "check the path"
+    nearest = nearest_name(path.name, names)
+    hint = f"did you mean {path.parent / nearest}?" if nearest else "check the path"
     raise UsageError(f"there is no file {path}", hint)
 
 
@@ -169,7 +169,7 @@ def validate_and_count(
     from ftpipe.cli.check_options import check_settings
     from ftpipe.cli.output.progress import file_progress, first_finding_printer
     from ftpipe.stages.count import count
-    from ftpipe.stages.validate import validate
+    from ftpipe.stages.validate import ScanObserver, validate
 
     chosen = rules or check_settings(settings.config)
     with file_progress(context, "checking", request.data) as progress:
@@ -182,9 +182,7 @@ def validate_and_count(
             test=test,
             settings=chosen,
             for_job=for_job,
-            on_progress=progress,
-            on_finding=on_finding,
-            on_first=first_finding_printer(context, request.data),
+            observer=ScanObserver(progress, first_finding_printer(context, request.data), on_finding),
         )
     with file_progress(context, "counting", request.data) as progress:
         return count(
@@ -194,8 +192,7 @@ def validate_and_count(
             prices=PriceTable.load(settings.config.prices, target=request.target),
             max_cost=max_cost,
             settings=chosen,
-            on_progress=progress,
-            on_finding=on_finding,
+            observer=ScanObserver(progress, on_finding=on_finding),
         )
 
 

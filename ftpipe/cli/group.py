@@ -113,11 +113,13 @@ class Group(click.Group):
         """Find the command; where there is none, name the nearest one."""
         name = args[0] if args else ""
         if name not in self.lazy and not name.startswith("-"):
-            import difflib
+            from ftpipe.suggestions import nearest_name
 
-            near = difflib.get_close_matches(name, self.lazy, n=1, cutoff=0.6)
+            nearest = nearest_name(name, self.lazy)
             hint = (
-                f"did you mean `{ctx.command_path} {near[0]}`?" if near else f"`{ctx.command_path} --help` lists them"
+                f"did you mean `{ctx.command_path} {nearest}`?"
+                if nearest
+                else f"`{ctx.command_path} --help` lists them"
             )
             raise click.UsageError(f"there is no command {name!r}; {hint}", ctx)
         return super().resolve_command(ctx, args)

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from ftpipe.dataset.check_settings import did_you_mean
 from ftpipe.dataset.formats import legacy_shape, shape_of
 from ftpipe.dataset.source_readers import SourceRow, read_source_rows
 from ftpipe.errors import DatasetError, LocalStateError
+from ftpipe.suggestions import did_you_mean
 
 KEEP_SKIPPED = 100
 _SPEAKERS = {

@@ -9,7 +9,7 @@ from typing import Literal
 
 from ftpipe.dataset.chat_template import ChatTemplate, find_template
 from ftpipe.dataset.check_settings import CheckSettings
-from ftpipe.dataset.formats import Layout
+from ftpipe.dataset.formats import METHOD_OF, Layout
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,14 @@ class FileContext:
     name: str
     target: str
     method: str | None
-    """As requested; ``None`` if the format decides."""
+    """As requested; ``None`` if the format decides, see ``resolved_method``."""
     model: str
     format: str
     layout: Layout = "lines"
     role: Literal["train", "validation"] = "train"
     today: dt.date = dt.date.min
     suffix: str = ".jsonl"
-    bytes: int = 0
+    size_bytes: int = 0
     settings: CheckSettings = field(default_factory=CheckSettings)
     token_limit: int | None = None
     """Tokens per example that the target trains on."""
@@ -39,6 +39,11 @@ class FileContext:
     """A job will be created from the file, so what only a job needs is checked, too."""
     has_validation: bool = False
     """A validation file goes with it."""
+
+    @property
+    def resolved_method(self) -> str:
+        """The method that was requested, or the one that the format is for."""
+        return self.method or METHOD_OF[self.format]
 
     @cached_property
     def chat_template(self) -> ChatTemplate | None:

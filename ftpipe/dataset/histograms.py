@@ -1,63 +1,57 @@
-"""The distributions of a dataset and the cost on every base model, for the report that people look at."""
+"""Distributions of tokens, turns and labels, made from the statistics of a scan for the HTML report."""
 
 from __future__ import annotations
 
-import datetime as dt
 import math
 from collections import Counter
 
 from ftpipe.catalog.base_models import base_models
-from ftpipe.catalog.cost import EpochRange, epochs_range, estimate
-from ftpipe.catalog.training_prices import PriceTable
-from ftpipe.dataset.scan.analyze import DatasetAnalysis
-from ftpipe.records import CostEstimate, DatasetHistograms, HistogramBin, Method
-from ftpipe.tokenization import encoding_for
+from ftpipe.dataset.scan.statistics import ScanStatistics
+from ftpipe.records import DatasetHistograms, HistogramBin
 
-BARS = 24
-LABELS = 20
+MAX_BINS = 24
+MAX_TURN_BINS = 12
+MAX_LABELS = 20
 
 
-def build_histograms(
-    found: DatasetAnalysis, *, method: Method, epochs: int | None, prices: PriceTable, today: dt.date
-) -> DatasetHistograms:
-    """The picture of a surveyed file."""
-    histogram, content = found.part.tokens, found.part.content
-    span = epochs_range(found.dataset.examples, epochs)
-    labels = content.labels.most_common(LABELS) if content.are_labels else []
+def build_histograms(statistics: ScanStatistics) -> DatasetHistograms:
+    """The histograms of a file."""
+    tokens, content = statistics.tokens, statistics.content
+    labels = content.labels.most_common(MAX_LABELS) if content.are_labels else []
+    limits = {base.example_tokens for base in base_models()} - {None}
     return DatasetHistograms(
-        tokens=bars(histogram.totals),
-        trained=bars(histogram.answers),
-        turns=bars(histogram.turns, most=12),
+        tokens=bins(tokens.totals),
+        trained=bins(tokens.trained_totals),
+        turns=bins(tokens.turns, max_bins=MAX_TURN_BINS),
         labels=tuple(HistogramBin(label=label, count=number) for label, number in labels),
-        costs=costs(found, method=method, span=span, prices=prices, today=today),
+        billable={limit: tokens.billable(limit) for limit in limits if limit is not None},
     )
 
 
-def bars(counts: Counter[int], most: int = BARS) -> tuple[HistogramBin, ...]:
-    """At most so many bars of equal, round width; the last one takes what is far out."""
+def bins(counts: Counter[int], max_bins: int = MAX_BINS) -> tuple[HistogramBin, ...]:
+    """At most ``max_bins`` bins of equal, round width; one more takes the values above the 99th percentile."""
     if not counts:
         return ()
-    ordered = sorted(counts)
-    total, seen, top = counts.total(), 0, ordered[-1]
-    for value in ordered:
-        seen += counts[value]
-        if seen >= 0.99 * total:
+    total, counted, top = counts.total(), 0, max(counts)
+    for value in sorted(counts):
+        counted += counts[value]
+        if counted >= 0.99 * total:
             top = value
             break
-    width = round_up(max(1, top + 1) / most)
+    width = round_up(max(1, top + 1) / max_bins)
     grouped: Counter[int] = Counter()
     for value, number in counts.items():
-        grouped[min(value // width, most)] += number
-    last = max(grouped)
+        grouped[min(value // width, max_bins)] += number
     return tuple(
-        HistogramBin(label=_name(place, width, most), count=grouped[place]) for place in range(min(grouped), last + 1)
+        HistogramBin(label=_label(index, width, max_bins), count=grouped[index])
+        for index in range(min(grouped), max(grouped) + 1)
     )
 
 
-def _name(place: int, width: int, most: int) -> str:
-    if place >= most:
-        return f"{place * width:,} and more"
-    return f"{place * width:,}" if width == 1 else f"{place * width:,} to {(place + 1) * width - 1:,}"
+def _label(index: int, width: int, max_bins: int) -> str:
+    if index >= max_bins:
+        return f"{index * width:,} and more"
+    return f"{index * width:,}" if width == 1 else f"{index * width:,} to {(index + 1) * width - 1:,}"
 
 
 def round_up(number: float) -> int:
@@ -66,24 +60,3 @@ def round_up(number: float) -> int:
         return 1
     power = 10 ** math.floor(math.log10(number))
     return int(next(step * power for step in (1, 2, 5, 10) if step * power >= number))
-
-
-def costs(
-    found: DatasetAnalysis, *, method: Method, span: EpochRange, prices: PriceTable, today: dt.date
-) -> tuple[CostEstimate, ...]:
-    """The same job on each living base model with a price that counts alike; the cheapest first."""
-    made = []
-    target = found.statistics.file.target
-    for base in base_models():
-        row, day = prices.row(base.name), base.shutdown.get(target)
-        gone = day is not None and day < today
-        if (
-            row is None
-            or gone
-            or method.value not in base.methods
-            or encoding_for(base.name).name != found.encoding.name
-        ):
-            continue
-        tokens = found.stats().model_copy(update={"billable": found.part.tokens.billable(base.example_tokens)})
-        made.append(estimate(tokens, method=method, model=base.name, span=span, row=row, today=today))
-    return tuple(sorted(made, key=lambda cost: (cost.expected or 0.0, cost.model)))

@@ -1,4 +1,4 @@
-"""Turns one line into a record: fast where it is clean, and with every fault named where it is not."""
+"""One line of a dataset, and a tolerant parser that names every fault in it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Json: TypeAlias = Any
 MAX_DEPTH = 64
 MAX_SAFE_INTEGER = 2**53
 MAX_DIGITS = 300
-"""Of a whole number; with more it is beyond every double. Source: IEEE 754."""
+"""Digits of an integer; with more it is larger than every double. Source: IEEE 754."""
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
@@ -23,7 +23,7 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Line:
-    """One line of a dataset: its bytes, the record in it, and on request everything that is wrong with it."""
+    """One line of a dataset: its bytes, its record, and on demand everything that is wrong with it."""
 
     def __init__(self, number: int, offset: int, raw: bytes) -> None:
         self.number = number
@@ -31,11 +31,11 @@ class Line:
         self.raw = raw
         self.record: Any = None
         self.parsed = False
-        """True where the strict parser took the line."""
+        """True if the strict parser accepted the line."""
 
     @cached_property
     def text(self) -> str | None:
-        """The line as text; ``None`` where it is not UTF-8."""
+        """The line as text; ``None`` if it is not UTF-8."""
         try:
             return self.raw.decode("utf-8")
         except UnicodeDecodeError:
@@ -43,7 +43,7 @@ class Line:
 
     @cached_property
     def bad_byte(self) -> int | None:
-        """Place of the first byte that is not UTF-8."""
+        """Index of the first byte that is not UTF-8."""
         try:
             self.raw.decode("utf-8")
         except UnicodeDecodeError as exc:
@@ -60,25 +60,25 @@ class Line:
         return deepest
 
     @cached_property
-    def details(self) -> TolerantParse:
-        """What a tolerant parser sees; only asked for on lines that are suspicious."""
+    def tolerant_parse(self) -> TolerantParse:
+        """Result of the tolerant parser; only computed for suspicious lines."""
         return parse_tolerantly(self)
 
 
 class TolerantParse:
-    """The findings of the tolerant parser on one line."""
+    """Result of the tolerant parser for one line."""
 
     def __init__(self) -> None:
         self.value: Any = None
         self.ok = False
-        """True where even the tolerant parser took the line."""
+        """True if the tolerant parser accepted the line."""
         self.error = ""
         self.column: int | None = None
         """1-based column of the first fault."""
         self.extra_data = False
-        """True where a second value follows the first."""
+        """True if a second value follows the first."""
         self.duplicates: list[tuple[str, str, int]] = []
-        """Path, key and number of times of each key that stands more than once in one object."""
+        """Path, key and number of occurrences of each key that an object has more than once."""
         self.constants: list[str] = []
         """NaN, Infinity and numbers that overflow, as written."""
         self.surrogates: list[str] = []
@@ -86,92 +86,96 @@ class TolerantParse:
 
 
 def parse_tolerantly(line: Line) -> TolerantParse:
-    """Parse a line with the standard library, collecting what strict parsers refuse or hide."""
-    seen = TolerantParse()
+    """Parse a line with the standard library, and collect what strict parsers reject or hide."""
+    result = TolerantParse()
     text = line.text
     if text is None or line.depth > 900:
-        return seen
+        return result
 
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(items)
-        if len(found) == len(items):
-            return found
-        counts = Counter(key for key, _ in items)
-        return DictWithDuplicateKeys(found, [(key, n) for key, n in counts.items() if n > 1])
+    def build_object(members: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(members)
+        if len(value) == len(members):
+            return value
+        counts = Counter(key for key, _ in members)
+        return DictWithDuplicateKeys(value, [(key, n) for key, n in counts.items() if n > 1])
 
-    def constant(word: str) -> int:
-        # 1 stands in for it, so that the other rules find nothing more to say about the place.
-        seen.constants.append(word)
+    def replace_constant(word: str) -> int:
+        # 1 takes its place, so that other rules do not report the same value again.
+        result.constants.append(word)
         return 1
 
-    def number(word: str) -> float:
+    def parse_float(word: str) -> float:
         value = float(word)
         if value in (float("inf"), float("-inf")):
-            seen.constants.append(word)
+            result.constants.append(word)
             return 1
         return value
 
-    def integer(word: str) -> int:
+    def parse_integer(word: str) -> int:
         if len(word) < MAX_DIGITS:
             return int(word)
-        seen.constants.append(f"{word[:12]}… with {len(word):,} digits")
+        result.constants.append(f"{word[:12]}… with {len(word):,} digits")
         return 1
 
     decoder = json.JSONDecoder(
-        object_pairs_hook=pairs, parse_constant=constant, parse_float=number, parse_int=integer, strict=False
+        object_pairs_hook=build_object,
+        parse_constant=replace_constant,
+        parse_float=parse_float,
+        parse_int=parse_integer,
+        strict=False,
     )
     try:
-        seen.value, end = decoder.raw_decode(text.lstrip(" \t\r\n\ufeff"))
+        result.value, end = decoder.raw_decode(text.lstrip(" \t\r\n\ufeff"))
     except json.JSONDecodeError as exc:
         skipped = len(text) - len(text.lstrip(" \t\r\n\ufeff"))
-        seen.error, seen.column = exc.msg, exc.pos + skipped + 1
-        return seen
+        result.error, result.column = exc.msg, exc.pos + skipped + 1
+        return result
     rest = text.lstrip(" \t\r\n\ufeff")[end:].strip()
     if rest:
-        seen.error, seen.extra_data = "a second value follows the first", True
-        seen.column = len(text) - len(rest) + 1
-        return seen
-    seen.ok = True
-    seen.surrogates = [path for path, value in strings_of(seen.value) if _LONE_SURROGATE.search(value)]
-    seen.duplicates = repeated_keys(seen.value)
-    return seen
+        result.error, result.extra_data = "a second value follows the first", True
+        result.column = len(text) - len(rest) + 1
+        return result
+    result.ok = True
+    result.surrogates = [path for path, value in strings_of(result.value) if _LONE_SURROGATE.search(value)]
+    result.duplicates = duplicate_keys(result.value)
+    return result
 
 
 class DictWithDuplicateKeys(dict[str, Any]):
-    """An object some of whose keys stood more than once."""
+    """An object in which some keys occurred more than once."""
 
-    def __init__(self, members: dict[str, Any], repeated: list[tuple[str, int]]) -> None:
+    def __init__(self, members: dict[str, Any], duplicates: list[tuple[str, int]]) -> None:
         super().__init__(members)
-        self.repeated = repeated
+        self.duplicates = duplicates
 
 
-def repeated_keys(value: Json) -> list[tuple[str, str, int]]:
-    """Path, key and times of every repeated key inside a value."""
-    found: list[tuple[str, str, int]] = []
-    waiting = [("", value)]
-    while waiting:
-        where, item = waiting.pop()
+def duplicate_keys(value: Json) -> list[tuple[str, str, int]]:
+    """Path, key and number of occurrences of every duplicate key inside a value."""
+    keys: list[tuple[str, str, int]] = []
+    stack = [("", value)]
+    while stack:
+        item_path, item = stack.pop()
         if isinstance(item, DictWithDuplicateKeys):
-            found += [(f"{where}.{key}" if where else key, key, times) for key, times in item.repeated]
+            keys += [(f"{item_path}.{key}" if item_path else key, key, count) for key, count in item.duplicates]
         if isinstance(item, dict):
-            waiting += [(f"{where}.{key}" if where else key, inner) for key, inner in item.items()]
+            stack += [(f"{item_path}.{key}" if item_path else key, inner) for key, inner in item.items()]
         elif isinstance(item, list):
-            waiting += [(f"{where}[{i}]", inner) for i, inner in enumerate(item)]
-    return found
+            stack += [(f"{item_path}[{i}]", inner) for i, inner in enumerate(item)]
+    return keys
 
 
 def strings_of(value: Json, path: str = "") -> list[tuple[str, str]]:
     """Every string inside a JSON value with its path, keys included."""
-    found: list[tuple[str, str]] = []
-    waiting = [(path, value)]
-    while waiting:
-        where, item = waiting.pop()
+    strings: list[tuple[str, str]] = []
+    stack = [(path, value)]
+    while stack:
+        item_path, item = stack.pop()
         if isinstance(item, str):
-            found.append((where, item))
+            strings.append((item_path, item))
         elif isinstance(item, dict):
             for key, inner in item.items():
-                found.append((where, key))
-                waiting.append((f"{where}.{key}" if where else key, inner))
+                strings.append((item_path, key))
+                stack.append((f"{item_path}.{key}" if item_path else key, inner))
         elif isinstance(item, list):
-            waiting += [(f"{where}[{i}]", inner) for i, inner in enumerate(item)]
-    return found
+            stack += [(f"{item_path}[{i}]", inner) for i, inner in enumerate(item)]
+    return strings

@@ -1,4 +1,4 @@
-r"""Reads a file as lines of bytes, split on ``\n`` only, in blocks of bounded size, whatever the file holds."""
+r"""Reads any file as lines of bytes, split on ``\n`` only, in blocks of bounded size."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_LINE_BYTES = 256 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Whole lines, or the stand-in for one line that is too long to hold."""
+    """Whole lines, or a placeholder for one line that is too long to read."""
 
     offset: int
     """Byte offset of the first line in the file."""
@@ -28,7 +28,7 @@ class Block:
     too_long: int = 0
     """Length in bytes of the line that was skipped; 0 for ordinary blocks."""
     ends_file: bool = False
-    """True where the file's last line is in here without a newline."""
+    """True if the block contains the last line of the file and that line has no newline."""
 
 
 def open_binary(path: Path) -> BinaryIO:
@@ -53,7 +53,7 @@ def read_blocks(
 ) -> Iterator[Block]:
     """Yield the lines that begin in ``[start, end)``, in blocks of about ``block_bytes``.
 
-    Memory stays below ``block_bytes`` plus ``max_line_bytes``; a longer line is skipped and is a block of its own.
+    Memory stays below ``block_bytes`` plus ``max_line_bytes``; a longer line is skipped and becomes a separate block.
 
     Raises:
         LocalStateError: Reading failed half-way.
@@ -70,36 +70,36 @@ def read_blocks(
 def _blocks(file: BinaryIO, start: int, stop: int, size: int, max_line: int, block: int) -> Iterator[Block]:
     at = _skip_to_newline(file, start - 1) if start else 0
     file.seek(at)
-    held = b""
+    buffer = b""
     while at < stop:
-        more = file.read(block)
-        held += more
-        whole = at + len(held) >= size or not more
-        cut = len(held) if whole else held.rfind(b"\n") + 1
+        data = file.read(block)
+        buffer += data
+        is_last = at + len(buffer) >= size or not data
+        cut = len(buffer) if is_last else buffer.rfind(b"\n") + 1
         if at + cut > stop:
-            # The line that begins before ``stop`` is still ours, the next one is not.
-            cut = held.find(b"\n", stop - at - 1) + 1 or (len(held) if whole else 0)
+            # The line that begins before ``stop`` belongs to this range, the next one does not.
+            cut = buffer.find(b"\n", stop - at - 1) + 1 or (len(buffer) if is_last else 0)
         if cut:
-            yield Block(at, held[:cut], ends_file=whole and cut == len(held) and not held.endswith(b"\n"))
-            at, held = at + cut, held[cut:]
-            if whole and not held:
+            yield Block(at, buffer[:cut], ends_file=is_last and cut == len(buffer) and not buffer.endswith(b"\n"))
+            at, buffer = at + cut, buffer[cut:]
+            if is_last and not buffer:
                 return
-        elif len(held) > max_line:
-            after = _skip_to_newline(file, at + len(held))
+        elif len(buffer) > max_line:
+            after = _skip_to_newline(file, at + len(buffer))
             yield Block(at, b"", too_long=after - at)
-            at, held = after, b""
+            at, buffer = after, b""
             file.seek(at)
-        elif not more:
+        elif not data:
             return
 
 
 def _skip_to_newline(file: BinaryIO, at: int) -> int:
-    """Offset just behind the next newline at or after ``at``; the file's end where there is none."""
+    """Offset after the next newline at or after ``at``; the end of the file if there is none."""
     file.seek(at)
     while piece := file.read(1 << 20):
-        found = piece.find(b"\n")
-        if found >= 0:
-            return at + found + 1
+        newline = piece.find(b"\n")
+        if newline >= 0:
+            return at + newline + 1
         at += len(piece)
     return at
 

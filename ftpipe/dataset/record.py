@@ -1,4 +1,4 @@
-"""A parsed record as the rules see it: its messages, its texts, and marks that say which rules can apply."""
+"""A parsed record as the rules see it: its messages, its texts, and the traits that say which rules can apply."""
 
 from __future__ import annotations
 
@@ -16,29 +16,28 @@ _PLAIN_ROLES = frozenset({"system", "user", "assistant"})
 class Text(NamedTuple):
     """A string that a model would read or learn."""
 
-    base: str
+    list_path: str
     """Path of the message list, for example ``messages`` or ``preferred_output``."""
-    place: int
+    message_index: int
     """Index of the message in that list."""
     role: str
     value: str
     part: int | None = None
-    """Index of the content part; ``None`` where the content is a plain string."""
-    within: str = ""
-    """Path inside the message, for what is not its content."""
+    """Index of the content part; ``None`` if the content is a plain string."""
+    inner_path: str = ""
+    """Path inside the message, for a text that is not its content."""
 
     @property
     def path(self) -> str:
         """JSON path of the string."""
-        where = f"{self.base}[{self.place}]."
-        if self.within:
-            return where + self.within
-        where += "content"
-        return where if self.part is None else f"{where}[{self.part}].text"
+        message = f"{self.list_path}[{self.message_index}]."
+        if self.inner_path:
+            return message + self.inner_path
+        return f"{message}content" if self.part is None else f"{message}content[{self.part}].text"
 
 
 class DatasetRecord:
-    """One record on its way through the rules."""
+    """One record as rules about records read it."""
 
     __slots__ = ("calls", "file", "kind", "line", "lists", "marks", "record", "texts", "tools", "traits")
 
@@ -53,21 +52,21 @@ class DatasetRecord:
         self.tools: Any = None
         self.calls = 0
         self.marks: Collection[str] = (ALL_MARKS,)
-        self._look()
+        self._collect()
 
     @classmethod
     def of_dialogue(cls, line: Line, file: FileContext, traits: int) -> DatasetRecord:
-        """The row of a record that ``plain_dialogue_traits`` took, without looking at it again."""
-        row = cls.__new__(cls)
-        row.line, row.record, row.kind, row.file = line, line.record, "chat", file
-        messages = row.record["messages"]
-        row.lists = [("messages", messages)]
-        row.texts = [Text("messages", place, m["role"], m["content"]) for place, m in enumerate(messages)]
-        row.traits, row.tools, row.calls, row.marks = traits, None, 0, (ALL_MARKS,)
-        return row
+        """The record of a plain dialogue whose traits ``plain_dialogue_traits`` computed."""
+        self = cls.__new__(cls)
+        self.line, self.record, self.kind, self.file = line, line.record, "chat", file
+        messages = self.record["messages"]
+        self.lists = [("messages", messages)]
+        self.texts = [Text("messages", index, m["role"], m["content"]) for index, m in enumerate(messages)]
+        self.traits, self.tools, self.calls, self.marks = traits, None, 0, (ALL_MARKS,)
+        return self
 
-    def _look(self) -> None:
-        """Collect texts and set the marks in one walk."""
+    def _collect(self) -> None:
+        """Collect texts and set the traits in one walk."""
         source = self.record.get("input") if self.kind == "dpo" else self.record
         if isinstance(source, dict) and len(source) > 1:
             self.tools = source.get("tools")
@@ -77,13 +76,13 @@ class DatasetRecord:
             self.traits |= NON_PLAIN
         if self.kind == "dpo" or self.kind != self.file.format or not self.lists:
             self.traits |= NON_PLAIN
-        for base, messages in self.lists:
+        for list_path, messages in self.lists:
             if type(messages) is not list or not messages:
                 self.traits |= NON_PLAIN
                 continue
             previous = ""
             for index, message in enumerate(messages):
-                role = self._look_at(base, index, message)
+                role = self._collect_message(list_path, index, message)
                 if (
                     role == previous
                     or (role == "system" and index)
@@ -94,52 +93,52 @@ class DatasetRecord:
             if previous != "assistant":
                 self.traits |= NON_PLAIN
 
-    def _look_at(self, base: str, index: int, message: Json) -> str:
-        """Collect one message's texts; returns its role, or a word of its own for what has none."""
+    def _collect_message(self, list_path: str, index: int, message: Json) -> str:
+        """Collect one message's texts; returns its role, or a unique word if it has none."""
         if type(message) is not dict:
             self.traits |= NON_PLAIN
             return f"?{index}"
         role, content = message.get("role"), message.get("content")
         if type(content) is str:
-            self.texts.append(Text(base, index, role if type(role) is str else "", content))
+            self.texts.append(Text(list_path, index, role if type(role) is str else "", content))
             if role == "assistant" and content:
                 self.traits |= answer_traits(content)
             if len(message) == 2 and role in _PLAIN_ROLES and content and not content.isspace():
                 return str(role)
         elif type(content) is list:
-            self._look_at_parts(base, index, role if type(role) is str else "", content)
+            self._collect_parts(list_path, index, role if type(role) is str else "", content)
         self.traits |= NON_PLAIN
         if role in ("tool", "function") or "tool_calls" in message or "function_call" in message:
             self.traits |= TOOLS
-            self._look_at_calls(base, index, message.get("tool_calls"))
+            self._collect_calls(list_path, index, message.get("tool_calls"))
         return role if type(role) is str else f"?{index}"
 
-    def _look_at_calls(self, base: str, index: int, calls: Json) -> None:
-        for place, call in enumerate(calls if type(calls) is list else ()):
+    def _collect_calls(self, list_path: str, index: int, calls: Json) -> None:
+        for number, call in enumerate(calls if type(calls) is list else ()):
             self.calls += 1
             function = call.get("function") if type(call) is dict else None
             arguments = function.get("arguments") if type(function) is dict else None
             if type(arguments) is str:
-                within = f"tool_calls[{place}].function.arguments"
-                self.texts.append(Text(base, index, "call", arguments, within=within))
+                inner_path = f"tool_calls[{number}].function.arguments"
+                self.texts.append(Text(list_path, index, "call", arguments, inner_path=inner_path))
 
-    def _look_at_parts(self, base: str, index: int, role: str, parts: list[Any]) -> None:
-        for place, part in enumerate(parts):
+    def _collect_parts(self, list_path: str, index: int, role: str, parts: list[Any]) -> None:
+        for number, part in enumerate(parts):
             if type(part) is not dict:
                 continue
             if type(part.get("text")) is str:
-                self.texts.append(Text(base, index, role, part["text"], place))
+                self.texts.append(Text(list_path, index, role, part["text"], number))
             if "image_url" in part or part.get("type") == "image_url":
                 self.traits |= IMAGES
 
     def is_marked(self, mark: str) -> bool:
-        """True where the prefilter of that name, or of all names, marked the row's line."""
+        """True if the record's line has this mark, or all marks."""
         return mark in self.marks or ALL_MARKS in self.marks
 
     def messages(self) -> Iterator[tuple[str, int, dict[str, Any]]]:
         """Every message that is an object, with the path of its list and its index there."""
-        for base, messages in self.lists:
+        for list_path, messages in self.lists:
             if type(messages) is list:
                 for index, message in enumerate(messages):
                     if type(message) is dict:
-                        yield base, index, message
+                        yield list_path, index, message

@@ -1,4 +1,8 @@
-"""Finds secrets and personal data in a text, with the checks that keep look-alikes out."""
+"""Finds secrets and personal data in a text, with checks that exclude similar-looking texts.
+
+detect-secrets works on files, and presidio needs a language model; a scan of 100 MB needs a function that costs
+microseconds per text.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +14,18 @@ from typing import NamedTuple
 
 
 class SensitiveMatch(NamedTuple):
-    """Something that should not leave the house."""
+    """A secret or personal datum in a text."""
 
     kind: str
     start: int
     end: int
     masked: str
-    """Enough of it to find it again, and no more."""
+    """Enough of it to recognize it, and no more."""
 
 
 _TOKENS: tuple[tuple[str, tuple[str, ...], re.Pattern[str]], ...] = tuple(
-    (kind, signs, re.compile(pattern))
-    for kind, signs, pattern in (
+    (kind, prefixes, re.compile(pattern))
+    for kind, prefixes, pattern in (
         ("an AWS access key", ("AKIA", "ASIA"), r"\b(?:AKIA|ASIA)[A-Z2-7]{16}\b"),
         ("an API key", ("sk-",), r"\bsk-(?:proj-|svcacct-|admin-|ant-)?[A-Za-z0-9_-]{20,}"),
         ("a GitHub token", ("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"\bgh[pousr]_[A-Za-z0-9]{36,}\b"),
@@ -39,31 +43,33 @@ _TOKENS: tuple[tuple[str, tuple[str, ...], re.Pattern[str]], ...] = tuple(
         ("a password in a URL", ("://",), r"://[^\s:/@]{1,64}:[^\s:/@]{4,64}@[\w.-]+"),
     )
 )
-"""Kind, texts of which every such token holds one, and its pattern."""
-_PLACES = tuple((sign, index) for index, (_, signs, _) in enumerate(_TOKENS) for sign in signs)
-SIGNS = tuple(sign for sign, _ in _PLACES)
-"""One of them is in every text that holds a secret."""
+"""Kind, prefixes of which every such token contains one, and its pattern."""
+_INDEX_BY_PREFIX = tuple((prefix, index) for index, (_, prefixes, _) in enumerate(_TOKENS) for prefix in prefixes)
+SECRET_PREFIXES = tuple(prefix for prefix, _ in _INDEX_BY_PREFIX)
+"""Every text with a secret contains one of these."""
 SECRET_PATTERNS = tuple(pattern.pattern for _, _, pattern in _TOKENS)
-_MADE_UP = re.compile(r"example|x{4,}|\*{3,}|\.{3}|1234567890|abcdef|your|placeholder|dummy|fake|test", re.IGNORECASE)
+_FICTITIOUS = re.compile(
+    r"example|x{4,}|\*{3,}|\.{3}|1234567890|abcdef|your|placeholder|dummy|fake|test", re.IGNORECASE
+)
 _PASSWORD = re.compile(r":([^:@/]+)@")
 MIN_ENTROPY = 3.0
-"""Bits per character below which a token is a made-up one."""
+"""Bits per character; a token with fewer is taken for a fictitious one."""
 
 
 def find_secrets(text: str) -> Iterator[SensitiveMatch]:
-    """Keys, tokens and passwords of a text; made-up ones are left out."""
-    for index in sorted({index for sign, index in _PLACES if sign in text}):
-        kind, signs, pattern = _TOKENS[index]
-        if signs == ("://",) and "@" not in text:
+    """Keys, tokens and passwords in a text; fictitious ones are left out."""
+    for index in sorted({index for prefix, index in _INDEX_BY_PREFIX if prefix in text}):
+        kind, prefixes, pattern = _TOKENS[index]
+        if prefixes == ("://",) and "@" not in text:
             continue
-        for found in pattern.finditer(text):
-            if kind == "a private key" or _is_secret(kind, found.group()):
-                shown = found.group()[: 20 if kind == "a private key" else 6]
-                yield SensitiveMatch(kind, found.start(), found.end(), f"{shown}…")
+        for match in pattern.finditer(text):
+            if kind == "a private key" or _is_secret(kind, match.group()):
+                shown = match.group()[: 20 if kind == "a private key" else 6]
+                yield SensitiveMatch(kind, match.start(), match.end(), f"{shown}…")
 
 
 def _is_secret(kind: str, value: str) -> bool:
-    if _MADE_UP.search(value):
+    if _FICTITIOUS.search(value):
         return False
     if kind == "a password in a URL":
         password = _PASSWORD.search(value)
@@ -90,8 +96,8 @@ _PERSONAL = {
     "ssn": re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])"),
 }
 _DIGITS = re.compile(r"[0-9][0-9 .()/-]{7,30}[0-9]")
-LONGEST_NUMBER = 40
-"""Characters of a number that is looked for, with what stands behind it."""
+MAX_NUMBER_CHARACTERS = 40
+"""Of a number, with the character after it."""
 _ACCOUNT = re.compile(r"\d\d(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?")
 _NAMES = {
     "email": "an e-mail address",
@@ -108,34 +114,34 @@ _SAMPLE_PHONE = re.compile(r"555[ .-]?01\d\d$")
 
 
 def find_personal_data(text: str, kinds: Iterable[str]) -> Iterator[SensitiveMatch]:
-    """Personal data of the wanted kinds; addresses and numbers set aside for examples are left out."""
-    wanted = frozenset(kinds)
-    if "email" in wanted:
-        yield from _mails(text)
-    if "iban" in wanted:
-        for shape in _ACCOUNT.finditer(text):
-            for found in _PERSONAL["iban"].finditer(text, max(0, shape.start() - 4), shape.end() + 4):
-                yield from _real("iban", found)
-    if wanted & {"phone", "card", "ssn"}:
-        yield from _numbers(text, wanted)
+    """Personal data of these kinds; addresses and numbers reserved for examples are left out."""
+    requested = frozenset(kinds)
+    if "email" in requested:
+        yield from _emails(text)
+    if "iban" in requested:
+        for candidate in _ACCOUNT.finditer(text):
+            for match in _PERSONAL["iban"].finditer(text, max(0, candidate.start() - 4), candidate.end() + 4):
+                yield from _if_real("iban", match)
+    if requested & {"phone", "card", "ssn"}:
+        yield from _numbers(text, requested)
 
 
-def _mails(text: str) -> Iterator[SensitiveMatch]:
-    """E-mail addresses: the pattern is tried only where a letter or digit follows the @."""
+def _emails(text: str) -> Iterator[SensitiveMatch]:
+    """E-mail addresses: the pattern is only tried if a letter or digit follows the @."""
     at, done = text.find("@"), 0
     while at >= 0:
-        found = (
+        match = (
             _PERSONAL["email"].search(text, max(done, at - 64), at + 320) if text[at + 1 : at + 2].isalnum() else None
         )
-        if found and found.start() < at < found.end():
-            done = found.end()
-            yield from _real("email", found)
+        if match and match.start() < at < match.end():
+            done = match.end()
+            yield from _if_real("email", match)
         at = text.find("@", max(at + 1, done))
 
 
-def _numbers(text: str, wanted: frozenset[str]) -> Iterator[SensitiveMatch]:
-    """Phone, card and social security numbers: patterns are tried only around what has the rough shape of one."""
-    done = dict.fromkeys(wanted, 0)
+def _numbers(text: str, requested: frozenset[str]) -> Iterator[SensitiveMatch]:
+    """Phone, card and social security numbers: patterns are only tried around runs of digits and separators."""
+    done = dict.fromkeys(requested, 0)
     for run in _DIGITS.finditer(text):
         shape, at = run.group(), run.start()
         dashes = shape.count("-")
@@ -145,20 +151,20 @@ def _numbers(text: str, wanted: frozenset[str]) -> Iterator[SensitiveMatch]:
             continue
         start, end = max(0, at - 3), run.end() + 2
         for kind, fits in (("phone", is_phone), ("card", is_card), ("ssn", dashes == 2)):
-            if fits and kind in wanted:
-                # The text is not cut there: what stands before and behind decides whether this is a number of its own.
-                for found in _PERSONAL[kind].finditer(text, max(start, done[kind]), end + LONGEST_NUMBER):
-                    if found.start() >= end:
+            if fits and kind in requested:
+                # The text is not cut here: the characters around it decide whether this is a separate number.
+                for match in _PERSONAL[kind].finditer(text, max(start, done[kind]), end + MAX_NUMBER_CHARACTERS):
+                    if match.start() >= end:
                         break
-                    done[kind] = found.end()
-                    yield from _real(kind, found)
+                    done[kind] = match.end()
+                    yield from _if_real(kind, match)
 
 
-def _real(kind: str, found: re.Match[str]) -> Iterator[SensitiveMatch]:
-    value = found.group()
+def _if_real(kind: str, match: re.Match[str]) -> Iterator[SensitiveMatch]:
+    value = match.group()
     if _is_real(kind, value):
         masked = value[:2] + "…" + (value[value.index("@") :] if kind == "email" else value[-2:])
-        yield SensitiveMatch(_NAMES[kind], found.start(), found.end(), masked)
+        yield SensitiveMatch(_NAMES[kind], match.start(), match.end(), masked)
 
 
 def _is_real(kind: str, value: str) -> bool:
@@ -173,7 +179,7 @@ def _is_real(kind: str, value: str) -> bool:
 
 
 def luhn(number: str) -> bool:
-    """True where the check digit of a card number is right (13 to 19 digits)."""
+    """True if the check digit of a card number is correct (13 to 19 digits)."""
     digits = [int(char) for char in number if char.isdigit()]
     if not 13 <= len(digits) <= 19 or digits[0] == 0:
         return False
@@ -182,7 +188,7 @@ def luhn(number: str) -> bool:
 
 
 def mod97(account: str) -> bool:
-    """True where the check digits of an IBAN are right. Source: ISO 13616."""
+    """True if the check digits of an IBAN are correct. Source: ISO 13616."""
     flat = account.replace(" ", "")
     if not 15 <= len(flat) <= 34:
         return False

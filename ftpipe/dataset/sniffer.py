@@ -1,4 +1,4 @@
-"""Looks at the beginning of a file: byte order mark, layout and format."""
+"""Detects byte order mark, layout and format from the beginning of a file."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ SAMPLE_RECORDS = 200
 
 
 class SniffResult(NamedTuple):
-    """What the beginning of a file tells."""
+    """What the beginning of a file shows."""
 
     size: int
     has_bom: bool
     layout: Layout
     format: str
-    legacy: str
+    legacy_shape: str
     """Name of the old format; empty for the current ones."""
-    reserved: tuple[str, ...]
-    """Reference keys that nearly all sampled reinforcement records have."""
+    grader_fields: tuple[str, ...]
+    """Keys that nearly all sampled reinforcement records have, so graders are taken to read them."""
 
 
 def sniff(path: Path, method: str | None = None) -> SniffResult:
-    """Look at the first megabytes of a file.
+    """Read the first megabytes of a file.
 
     Raises:
         UsageError: There is no such regular file.
@@ -43,20 +43,20 @@ def sniff(path: Path, method: str | None = None) -> SniffResult:
     records = sample(head)
     layout = layout_of(head, len(head) >= size - len(BOM), bool(records))
     legacy = next((name for name in map(legacy_shape, records) if name), "")
-    found = format_of(records, method)
-    reserved = usual_keys(records) if found == "rft" else ()
-    return SniffResult(size, has_bom, layout, found, legacy if found == "legacy" else "", reserved)
+    detected = format_of(records, method)
+    fields = usual_keys(records) if detected == "rft" else ()
+    return SniffResult(size, has_bom, layout, detected, legacy if detected == "legacy" else "", fields)
 
 
 def usual_keys(records: list[dict[str, Any]]) -> tuple[str, ...]:
-    """Keys beside the reserved ones that all records have, but one or 2 %: graders read them."""
+    """Keys, other than the reserved ones, that all records have except one or 2 %."""
     counts = Counter(key for record in records for key in record if key not in RFT_RESERVED)
     missing = max(1, len(records) // 50)
     return tuple(key for key, number in counts.items() if len(records) >= 5 and number >= len(records) - missing)
 
 
 def sample(head: bytes) -> list[dict[str, Any]]:
-    """The first records that can be read."""
+    """The first records that can be parsed."""
     records = []
     for raw in head.split(b"\n", 4 * SAMPLE_RECORDS)[: 4 * SAMPLE_RECORDS]:
         try:
@@ -90,7 +90,7 @@ def layout_of(head: bytes, whole: bool, has_records: bool) -> Layout:
 
 
 def is_json(raw: bytes) -> bool:
-    """True where the strict parser takes the bytes."""
+    """True if the strict parser accepts the bytes."""
     try:
         orjson.loads(raw)
     except orjson.JSONDecodeError:
@@ -99,7 +99,7 @@ def is_json(raw: bytes) -> bool:
 
 
 def looks_like_json(start: bytes, whole: bool) -> bool:
-    """True for one JSON value; of a file too large to hold only the beginning is looked at."""
+    """True for one JSON value; of a large file only the beginning is looked at."""
     if not whole:
         return start[1:].lstrip()[:1] in (b"{", b'"', b"[")
     if start[:1] == b"[" and start.rstrip()[-1:] != b"]":

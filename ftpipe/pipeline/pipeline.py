@@ -173,7 +173,7 @@ class Pipeline:
 
     def _validate_and_count(self, spec: RunSpec, prices: PriceTable | None) -> Report:
         from ftpipe.stages.count import count
-        from ftpipe.stages.validate import validate
+        from ftpipe.stages.validate import ScanObserver, validate
 
         observer, epochs = self.observer, spec.hyperparameters.n_epochs
         observer.on_stage("validate")
@@ -184,7 +184,7 @@ class Pipeline:
             model=spec.model,
             validation=spec.validation,
             for_job=True,
-            on_progress=lambda done, total: observer.on_progress("validate", done, total),
+            observer=ScanObserver(on_progress=lambda done, total: observer.on_progress("validate", done, total)),
         )
         observer.on_stage("count")
         return count(
@@ -192,7 +192,7 @@ class Pipeline:
             model=spec.model,
             epochs=None if epochs == "auto" else epochs,
             prices=prices,
-            on_progress=lambda done, total: observer.on_progress("count", done, total),
+            observer=ScanObserver(on_progress=lambda done, total: observer.on_progress("count", done, total)),
         )
 
     def _resume_existing(self, run: Run, spec: RunSpec, report: Report) -> Run:

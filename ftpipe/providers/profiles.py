@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 
 from ftpipe.errors import ConfigError
 from ftpipe.records import Method, Record
+from ftpipe.suggestions import nearest_name
 
 
 class Profile(Record):
@@ -89,12 +89,12 @@ def find_profile(name: str, overrides: Mapping[str, Mapping[str, Any]] | None = 
     profiles = load_profiles(overrides)
     if name in profiles:
         return profiles[name]
-    near = difflib.get_close_matches(name, profiles, n=1)
+    nearest = nearest_name(name, profiles)
     known = ", ".join(sorted(profiles))
     raise ConfigError(
         f"there is no provider {name!r}",
-        f"did you mean {near[0]!r}? known: {known}"
-        if near
+        f"did you mean {nearest!r}? known: {known}"
+        if nearest
         else f"known: {known}; add [providers.{name}] with a base_url to ftpipe.toml",
     )
 
@@ -105,6 +105,6 @@ def _profile(name: str, table: Mapping[str, Any]) -> Profile:
     except ValidationError as exc:
         first = exc.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        near = difflib.get_close_matches(key, Profile.model_fields, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "known keys: " + ", ".join(sorted(Profile.model_fields))
+        nearest = nearest_name(key, Profile.model_fields)
+        hint = f"did you mean {nearest!r}?" if nearest else "known keys: " + ", ".join(sorted(Profile.model_fields))
         raise ConfigError(f"[providers.{name}] {key}: {first['msg']}", hint) from exc

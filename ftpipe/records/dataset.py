@@ -132,6 +132,29 @@ class Summary(Record):
     """Rule code → exact number of findings."""
 
 
+class HistogramBin(Record):
+    """One bar of a histogram."""
+
+    label: str
+    count: int
+    """Records."""
+
+
+class DatasetHistograms(Record):
+    """The distributions of a dataset, for the HTML report."""
+
+    tokens: tuple[HistogramBin, ...] = ()
+    """Records by all their tokens."""
+    trained: tuple[HistogramBin, ...] = ()
+    """Records by their trained tokens."""
+    turns: tuple[HistogramBin, ...] = ()
+    """Records by their messages."""
+    labels: tuple[HistogramBin, ...] = ()
+    """Records by their short answer, the commonest first; empty where the answers are no labels."""
+    billable: dict[int, int] = Field(default_factory=dict)
+    """Limit in tokens per example → tokens per epoch that are billed, each example cut at the limit."""
+
+
 class Report(Record):
     """Everything that could be known about a dataset without asking anyone."""
 
@@ -151,31 +174,10 @@ class Report(Record):
     tokens: TokenStats | None = None
     validation_tokens: TokenStats | None = None
     cost: CostEstimate | None = None
+    histograms: DatasetHistograms | None = None
+    """Of the training file."""
 
     @property
     def ok(self) -> bool:
         """True where the target would take the dataset."""
         return self.summary.errors == 0
-
-
-class HistogramBin(Record):
-    """One bar of a picture."""
-
-    label: str
-    count: int
-    """Records."""
-
-
-class DatasetHistograms(Record):
-    """The distributions of a dataset, for a report that people look at."""
-
-    tokens: tuple[HistogramBin, ...] = ()
-    """Records by all their tokens."""
-    trained: tuple[HistogramBin, ...] = ()
-    """Records by their trained tokens."""
-    turns: tuple[HistogramBin, ...] = ()
-    """Records by their messages."""
-    labels: tuple[HistogramBin, ...] = ()
-    """Records by their short answer, the commonest first; empty where the answers are no labels."""
-    costs: tuple[CostEstimate, ...] = ()
-    """The same job on each base model whose price is known."""

@@ -113,13 +113,14 @@ def _part(name: str) -> str:
     return files("ftpipe.reports").joinpath("templates", "dataset", name).read_text(encoding="utf-8")
 
 
-def html(report: Report, histograms: DatasetHistograms) -> str:
+def html(report: Report, costs: tuple[CostEstimate, ...] = ()) -> str:
     """The report as one HTML document without external files.
 
     Args:
         report: From ``validate`` and ``count``.
-        histograms: From ``ftpipe.stages.validate.compute_histograms``.
+        costs: From ``ftpipe.stages.count.cost_by_model``.
     """
+    histograms = report.histograms or DatasetHistograms()
     style, script = _part("page.css"), _part("page.js")
     return _template().render(
         report=report,
@@ -131,6 +132,6 @@ def html(report: Report, histograms: DatasetHistograms) -> str:
         trained=to_histogram(histograms.trained),
         turns=to_histogram(histograms.turns),
         labels=label_bars(histograms.labels),
-        costs=cost_rows(histograms.costs),
+        costs=cost_rows(costs),
         groups=sort_by_severity(report),
     )

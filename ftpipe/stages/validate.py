@@ -1,27 +1,26 @@
-"""Stage 1: check a dataset against everything that its target asks for, and count its tokens on the way."""
+"""Stage 1: check a dataset against everything that its target requires, and count its tokens in the same reading."""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ftpipe.catalog.training_prices import PriceTable
-from ftpipe.dataset.check_settings import CheckSettings, check_codes, did_you_mean
+from ftpipe.dataset.check_settings import CheckSettings, check_codes
 from ftpipe.dataset.duplicates.exact import overlap
 from ftpipe.dataset.duplicates.near import NOT_CHECKED, lacks_package, near_duplicates, should_check_near_duplicates
-from ftpipe.dataset.formats import METHOD_OF
 from ftpipe.dataset.histograms import build_histograms
 from ftpipe.dataset.rules import codes
 from ftpipe.dataset.rules.base import TARGETS
-from ftpipe.dataset.scan.analyze import DatasetAnalysis, analyze_file, quiet, run_file_rules
-from ftpipe.dataset.scan.findings import FindingSpool, OnFinding, finding_of
+from ftpipe.dataset.scan.analyze import DatasetAnalysis, analyze_file
+from ftpipe.dataset.scan.context import ScanContext, ScanObserver
+from ftpipe.dataset.scan.findings import finding_of
 from ftpipe.errors import UsageError
-from ftpipe.records import DatasetHistograms, Method, Report, Summary
+from ftpipe.records import Method, Report, Summary
+from ftpipe.suggestions import did_you_mean
 
-__all__ = ["CheckSettings", "compute_histograms", "failing_lines", "validate"]
+__all__ = ["CheckSettings", "ScanObserver", "failing_lines", "validate"]
 
 
 def validate(
@@ -35,25 +34,21 @@ def validate(
     settings: CheckSettings | None = None,
     today: dt.date | None = None,
     for_job: bool = False,
-    on_progress: Callable[[int, int], None] = quiet,
-    on_finding: OnFinding | None = None,
-    on_first: OnFinding | None = None,
+    observer: ScanObserver | None = None,
 ) -> Report:
     """Check a dataset, and the validation file that goes with it.
 
     Args:
         path: The training file.
         target: Whose rules: ``openai``, ``azure``, ``nebius`` or ``local``.
-        method: ``supervised``, ``dpo`` or ``reinforcement``; ``None`` takes what the file's format is made for.
+        method: ``supervised``, ``dpo`` or ``reinforcement``; ``None`` takes the method that the file's format is for.
         model: Base model; decides encoding, token limit and shutdown date.
         validation: The validation file.
         test: A held-out test file that must not leak into the training file.
-        settings: What to select, ignore and weigh.
+        settings: Which rules to run, what to ignore, and thresholds.
         today: For shutdown dates; ``None`` for the current day.
-        for_job: Also ask for what only a job needs, such as a validation file in reinforcement.
-        on_progress: Told bytes done and bytes in all.
-        on_finding: Told every finding, also those beyond the ones that the report keeps, when all were found.
-        on_first: Told the first error or warning of the training file as soon as it is seen.
+        for_job: Check also what only a job needs, such as a validation file in reinforcement.
+        observer: Called with progress and findings; progress and first finding are those of the training file.
 
     Returns:
         The report, with the token figures of both files; ``count`` adds the cost.
@@ -62,53 +57,23 @@ def validate(
         UsageError: A file does not exist, or target, method or a rule code is unknown.
         LocalStateError: A file cannot be read.
     """
-    chosen = replace(settings or CheckSettings(), every=on_finding is not None)
-    check_codes((*chosen.select, *chosen.ignore), codes())
+    settings, observer = settings or CheckSettings(), observer or ScanObserver()
+    check_codes((*settings.select, *settings.ignore), codes())
     if target not in TARGETS:
         raise UsageError(f"Unknown target {target!r}.", did_you_mean(target, TARGETS))
-    wanted = _method(method)
-    day = today or dt.date.today()
-    spills = (FindingSpool(), FindingSpool()) if on_finding else (None, None)
-    found = analyze_file(
-        Path(path), target=target, method=wanted, model=model, settings=chosen, today=day, on_progress=on_progress,
-        spill=spills[0], on_first=on_first, for_job=for_job, has_validation=validation is not None,
-    )  # fmt: skip
-    held: DatasetAnalysis | None = None
+    context = ScanContext(target, _method_name(method), model, settings, today or dt.date.today(), observer)
+    train = analyze_file(Path(path), context, for_job=for_job, has_validation=validation is not None)
+    analyses = [train]
     if validation is not None:
-        held = _held_out(found, Path(validation), wanted, spills[1])
+        analyses.append(_analyze_validation(train, Path(validation), context))
     if test is not None:
-        found.statistics.leaks = _leaks(found, Path(test))
-    run_file_rules(found)
-    if on_finding is not None:
-        _hand_on([found, held], spills, on_finding)
-    return _report(found, held, target, wanted, model)
-
-
-def _held_out(
-    found: DatasetAnalysis, validation: Path, method: str | None, spill: FindingSpool | None
-) -> DatasetAnalysis:
-    """The survey of the validation file, compared with the training file."""
-    file = found.statistics.file
-    held = analyze_file(
-        validation, target=file.target, method=method or METHOD_OF[file.format], model=file.model,
-        settings=file.settings, today=file.today, role="validation", spill=spill,
-    )  # fmt: skip
-    held.statistics.overlap = overlap(found.prints, held.prints)
-    held.statistics.train_examples = found.statistics.examples
-    held.statistics.near_overlap = _near(found.dataset.path, validation, found)
-    run_file_rules(held)
-    return held
-
-
-def _hand_on(
-    files: Sequence[DatasetAnalysis | None], spills: Sequence[FindingSpool | None], on_finding: OnFinding
-) -> None:
-    for found, spill in zip(files, spills, strict=True):
-        if found is not None and spill is not None:
-            spill.append(found.part.tally)
-            spill.replay(found.part.tally, found.statistics.file.name, on_finding)
-        if spill is not None:
-            spill.close()
+        other = analyze_file(Path(test), replace(context, method=train.file.resolved_method, observer=ScanObserver()))
+        train.statistics.leaks = overlap(train.fingerprints, other.fingerprints)
+    train.run_file_rules()
+    if observer.on_finding is not None:
+        for analysis in analyses:
+            analysis.replay_findings(observer.on_finding)
+    return _report(analyses, context)
 
 
 def failing_lines(
@@ -116,35 +81,41 @@ def failing_lines(
     settings: CheckSettings | None = None, today: dt.date | None = None,
 ) -> set[int]:  # fmt: skip
     """Every line with an error, for ``ftpipe.dataset.fixes.quarantine``; arguments and errors as for ``validate``."""
-    found = analyze_file(
-        Path(path), target=target, method=_method(method), model=model, settings=settings or CheckSettings(),
-        today=today or dt.date.today(), collect_lines=True,
+    context = ScanContext(
+        target, _method_name(method), model, settings or CheckSettings(), today or dt.date.today()
     )  # fmt: skip
-    return set().union(*(found.part.tally.lines or {}).values())
+    analysis = analyze_file(Path(path), context, collect_lines=True)
+    return set().union(*(analysis.tally.error_lines or {}).values())
 
 
-def _near(path: Path, validation: Path, found: DatasetAnalysis) -> list[tuple[int, int, float]]:
-    """Near copies of training records in the validation file, where that is quick or asked for."""
-    file, settings = found.statistics.file, found.statistics.file.settings
+def _analyze_validation(train: DatasetAnalysis, path: Path, context: ScanContext) -> DatasetAnalysis:
+    """Analyze the validation file and compare it with the training file."""
+    observer = ScanObserver(on_finding=context.observer.on_finding)
+    validation = analyze_file(
+        path, replace(context, method=train.file.resolved_method, observer=observer), role="validation"
+    )
+    statistics = validation.statistics
+    statistics.overlap = overlap(train.fingerprints, validation.fingerprints)
+    statistics.train_examples = train.statistics.examples
+    statistics.near_overlap = _near_overlap(train, path)
+    validation.run_file_rules()
+    return validation
+
+
+def _near_overlap(train: DatasetAnalysis, validation: Path) -> list[tuple[int, int, float]]:
+    """Near duplicates of training records in the validation file, if that is quick or requested."""
+    settings, size = train.file.settings, train.file.size_bytes
     if not settings.wants("FT704"):
         return []
-    if lacks_package(settings.near_duplicates, file.bytes):
-        found.statistics.not_checked = (NOT_CHECKED,)
+    if lacks_package(settings.near_duplicates, size):
+        train.statistics.not_checked = (NOT_CHECKED,)
         return []
-    if not should_check_near_duplicates(settings.near_duplicates, file.bytes):
+    if not should_check_near_duplicates(settings.near_duplicates, size):
         return []
-    return [(line, other, alike) for _, line, other, alike in near_duplicates(path, validation)]
+    return [near[1:] for near in near_duplicates(train.dataset.path, validation)]
 
 
-def _leaks(found: DatasetAnalysis, test: Path) -> list[tuple[int, int, str]]:
-    file = found.statistics.file
-    other = analyze_file(
-        test, target=file.target, method=file.method, model=file.model, settings=file.settings, today=file.today
-    )
-    return overlap(found.prints, other.prints)
-
-
-def _method(method: Method | str | None) -> str | None:
+def _method_name(method: Method | str | None) -> str | None:
     if method is None:
         return None
     try:
@@ -153,38 +124,33 @@ def _method(method: Method | str | None) -> str | None:
         raise UsageError(f"Unknown method {method!r}.", did_you_mean(str(method), [m.value for m in Method])) from exc
 
 
-def _report(
-    found: DatasetAnalysis, held: DatasetAnalysis | None, target: str, method: str | None, model: str
-) -> Report:
-    files = [found] if held is None else [found, held]
-    findings = [
-        finding_of(item, one.statistics.file.name)
-        for one in files
-        for kept in one.part.tally.kept.values()
-        for item in kept
-    ]
-    order = {one.statistics.file.name: place for place, one in enumerate(files)}
-    findings.sort(key=lambda f: (order[f.file], f.line or 0, f.code))
+def _report(analyses: list[DatasetAnalysis], context: ScanContext) -> Report:
+    train, validation = analyses[0], analyses[1] if len(analyses) > 1 else None
+    findings = []
+    for number, analysis in enumerate(analyses):
+        findings += [(number, finding_of(raw, analysis.file.name)) for raw in analysis.tally.all_retained()]
+    findings.sort(key=lambda item: (item[0], item[1].line or 0, item[1].code))
     return Report(
-        dataset=found.dataset,
-        validation=held.dataset if held else None,
-        target=target,
-        method=Method(method or METHOD_OF[found.statistics.file.format]),
-        model=model,
-        findings=tuple(findings),
-        summary=summary_of(files),
-        not_checked=tuple(dict.fromkeys(text for one in files for text in one.statistics.not_checked)),
-        tokens=found.stats(),
-        validation_tokens=held.stats() if held else None,
+        dataset=train.dataset,
+        validation=validation.dataset if validation else None,
+        target=context.target,
+        method=Method(train.file.resolved_method),
+        model=context.model,
+        findings=tuple(finding for _, finding in findings),
+        summary=_summary(analyses),
+        not_checked=tuple(dict.fromkeys(text for analysis in analyses for text in analysis.statistics.not_checked)),
+        tokens=train.token_stats(),
+        validation_tokens=validation.token_stats() if validation else None,
+        histograms=build_histograms(train.statistics),
     )
 
 
-def summary_of(files: list[DatasetAnalysis]) -> Summary:
-    """The exact numbers of both files together."""
+def _summary(analyses: list[DatasetAnalysis]) -> Summary:
+    """The exact numbers of all files together."""
     by_code: Counter[str] = Counter()
     by_level: Counter[str] = Counter()
-    for one in files:
-        for (code, level), number in one.part.tally.counts.items():
+    for analysis in analyses:
+        for (code, level), number in analysis.tally.counts.items():
             by_code[code] += number
             by_level[level] += number
     return Summary(
@@ -193,24 +159,3 @@ def summary_of(files: list[DatasetAnalysis]) -> Summary:
         infos=by_level["info"],
         counts=dict(sorted(by_code.items())),
     )
-
-
-def compute_histograms(
-    report: Report, *, epochs: int | None = None, prices: PriceTable | None = None, today: dt.date | None = None
-) -> DatasetHistograms:
-    """The distributions and costs behind a report, for ``ftpipe.reports.dataset_html``; reads the file once more.
-
-    Args:
-        report: From ``validate``.
-        epochs: As asked for the job; ``None`` leaves it to the service.
-        prices: Price rows; ``None`` for the package's rows of the report's target.
-        today: For shutdown dates and the age of prices; ``None`` for the current day.
-    """
-    day = today or dt.date.today()
-    settings = CheckSettings(select=("FT701",))
-    found = analyze_file(
-        report.dataset.path, target=report.target, method=report.method.value, model=report.model, settings=settings,
-        today=day,
-    )  # fmt: skip
-    table = prices or PriceTable.load(target=report.target)
-    return build_histograms(found, method=report.method, epochs=epochs, prices=table, today=day)

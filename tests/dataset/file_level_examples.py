@@ -15,7 +15,7 @@ from ftpipe.dataset.rules import all_rules
 from ftpipe.dataset.scan.statistics import ScanStatistics
 from ftpipe.paths import models_dir
 from ftpipe.stages.count import count
-from ftpipe.stages.validate import validate
+from ftpipe.stages.validate import ScanObserver, validate
 from tests.dataset.negative_examples import PNG, Lines, image, parts, said, told
 from tests.dataset.samples import chat, chats, graded, preference, write
 from tests.training.templates import SPECIAL
@@ -33,7 +33,7 @@ def found(path: Path, **choices: Any) -> Codes:
 
 def by_statistics(code: str, *, size: int = 0, **figures: Any) -> Codes:
     """The codes that a rule about the whole file reports for the figures of a file too large to make."""
-    statistics = ScanStatistics(FileContext("a.jsonl", "openai", None, "", "chat", bytes=size), **figures)
+    statistics = ScanStatistics(FileContext("a.jsonl", "openai", None, "", "chat", size_bytes=size), **figures)
     rules = [rule for rule in all_rules() if rule.code == code and rule.scope == "file"]
     return {rule.code for rule in rules if list(rule.check(statistics))}
 
@@ -64,7 +64,7 @@ def changed(folder: Path, fault: bool) -> Codes:
         with path.open("ab") as file:
             file.write(b"\n")
 
-    return found(path, **({"on_progress": meddle} if fault else {}))
+    return found(path, **({"observer": ScanObserver(on_progress=meddle)} if fault else {}))
 
 
 def long_line(folder: Path, fault: bool) -> Codes:

@@ -26,8 +26,8 @@ from ftpipe.pipeline.preflight import budget_blocker
 from ftpipe.records import Method
 from ftpipe.registry import open_registry
 from ftpipe.reports.dataset_html import html
-from ftpipe.stages.count import count
-from ftpipe.stages.validate import compute_histograms, validate
+from ftpipe.stages.count import cost_by_model, count
+from ftpipe.stages.validate import validate
 from tests.fakes.records import cost_of
 from tests.faults.environment import FaultEnvironment
 from tests.reports.xss_payloads import PAYLOADS
@@ -170,7 +170,7 @@ def test_a_browser_runs_nothing_of_a_hostile_dataset(tmp_path: Path) -> None:
     report = count(validate(data), model="gpt-4.1-mini-2025-04-14", epochs=1)
     assert report.method == Method.SUPERVISED
     page = tmp_path / "page.html"
-    page.write_text(html(report, compute_histograms(report)), encoding="utf-8")
+    page.write_text(html(report, cost_by_model(report)), encoding="utf-8")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--enable-logging=stderr", "--dump-dom"]
     command = ["chromium", *flags, f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
     seen = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)

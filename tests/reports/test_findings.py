@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from xml.etree import ElementTree as Xml
 
-from ftpipe.records import Dataset, DatasetFormat, DatasetHistograms, Finding, Method, Report, Severity, Summary
+from ftpipe.records import Dataset, DatasetFormat, Finding, Method, Report, Severity, Summary
 from ftpipe.reports.ci_formats import FORMATS, MAX_SARIF_RESULTS, ndjson_line
 from ftpipe.reports.dataset_html import html
 from ftpipe.reports.findings import finding_lines, headline
@@ -73,7 +73,7 @@ def test_markdown_escapes_data() -> None:
 
 def test_html_is_self_contained_and_runs_no_data() -> None:
     """The only script is allowed by its hash, and no link leaves the file."""
-    page = html(hostile_report(Severity.ERROR), DatasetHistograms())
+    page = html(hostile_report(Severity.ERROR))
     assert page.count("<script") == 1 and "&lt;script&gt;" in page
     assert "default-src 'none'" in page.replace("&#39;", "'") and "http://" not in page and "https://" not in page
     assert "\x1b" not in page

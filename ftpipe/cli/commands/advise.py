@@ -111,10 +111,10 @@ def read_answers(path: Path | None) -> dict[str, Any]:
     Raises:
         UsageError: The file is no TOML, or has a key that is not one.
     """
-    import difflib
     import tomllib
 
     from ftpipe.errors import UsageError
+    from ftpipe.suggestions import nearest_name
 
     if path is None:
         return {}
@@ -129,9 +129,9 @@ def read_answers(path: Path | None) -> dict[str, Any]:
     for key, value in table.items():
         name = key.replace("_", "-")
         if name not in fields:
-            near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
+            nearest = nearest_name(name, fields, min_similarity=0.5)
             raise UsageError(
-                f"{path}: there is no {key!r}", f"did you mean {near[0]}?" if near else "see ftpipe advise -h"
+                f"{path}: there is no {key!r}", f"did you mean {nearest}?" if nearest else "see ftpipe advise -h"
             )
         is_text = name in others and name not in ("tokens-per-example", "train-price")
         answers[fields[name]] = str(value) if is_text else value

@@ -11,10 +11,10 @@ import click
 from ftpipe import errors
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command
-from ftpipe.config import nearest_name
 from ftpipe.errors import FtpipeError, UsageError
 from ftpipe.formatting import Styler, format_fields, format_table
 from ftpipe.reports.error_codes import ERROR_EXPLANATIONS
+from ftpipe.suggestions import nearest_dotted_name
 
 if TYPE_CHECKING:
     from ftpipe.dataset.rules.base import Rule
@@ -58,7 +58,9 @@ def explain(context: CliContext, code: str | None, everything: bool, output_form
         context.print_result([context.style("bold", f"exit code {code}"), *(f"  {line}" for line in found)])
     else:
         names = [word for rule in all_rules() for word in (rule.code, rule.name)]
-        near = nearest_name(code.upper(), names) or nearest_name(code.lower(), [*names, *ERROR_EXPLANATIONS])
+        near = nearest_dotted_name(code.upper(), names) or nearest_dotted_name(
+            code.lower(), [*names, *ERROR_EXPLANATIONS]
+        )
         raise UsageError(f"nothing has the code {code!r}", f"did you mean {near}?" if near else "ftpipe explain")
 
 

@@ -155,10 +155,10 @@ def write_page(context: CliContext, settings: Settings, request: DatasetRequest,
     """Write the report as one self-contained HTML page."""
     from ftpipe.catalog.training_prices import PriceTable
     from ftpipe.reports.dataset_html import html
-    from ftpipe.stages.validate import compute_histograms
+    from ftpipe.stages.count import cost_by_model
 
     prices = PriceTable.load(settings.config.prices, target=request.target)
-    page = html(report, compute_histograms(report, epochs=request.epochs, prices=prices))
+    page = html(report, cost_by_model(report, epochs=request.epochs, prices=prices))
     path.write_text(page, encoding="utf-8", errors="replace")
     context.add(report=path)
     context.print_status(f"a page to look at: {sanitize_line(relative_path(path), 300)}")

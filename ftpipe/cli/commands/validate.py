@@ -69,6 +69,7 @@ def look(
 ) -> Report:
     """Check one file; as text, put what was found on stdout."""
     from ftpipe.reports.findings import finding_lines
+    from ftpipe.stages.validate import ScanObserver
     from ftpipe.stages.validate import validate as check
 
     request = resolve_for_prepare(settings, given=path)
@@ -79,9 +80,7 @@ def look(
             method=request.method,
             model=request.model,
             settings=rules,
-            on_progress=progress,
-            on_finding=on_finding,
-            on_first=first_finding_printer(context, request.data),
+            observer=ScanObserver(progress, first_finding_printer(context, request.data), on_finding),
         )
     if form == "text":
         found = finding_lines(report, context.style) + not_checked_lines(report, context.style)

@@ -1,4 +1,4 @@
-"""What only shows when records are compared with each other: duplicates, contradictions, overlap of two files."""
+"""Compares records by their fingerprints: duplicates and contradictions in a file, overlap of two files."""
 
 from __future__ import annotations
 
@@ -8,94 +8,94 @@ from dataclasses import dataclass, field
 
 from ftpipe.dataset.duplicates.fingerprint_store import BUCKETS, FIELDS, PROMPT, RECORD, FingerprintStore, rows_of
 
-KEEP, KEEP_EVERY = 1_000, 250_000
-"""Places kept of each kind, and where every finding is asked for; all are counted."""
+MAX_SAMPLES, MAX_SAMPLES_IF_ALL = 1_000, 250_000
+"""Lines retained of each kind, and if every finding is requested; all are counted."""
 _HALF = 32
 _LOW = (1 << _HALF) - 1
 
 
 @dataclass(slots=True)
 class LineSample:
-    """Places of one kind: the first ones, and how many there are."""
+    """Lines of one kind: the first ones, and how many there are."""
 
     first: list[tuple[int, int]] = field(default_factory=list)
     """(line, line of the record that it is compared with)."""
     number: int = 0
-    keep: int = KEEP
+    max_samples: int = MAX_SAMPLES
 
     def add(self, line: int, other: int) -> None:
-        """Count a place, and keep it while there is room."""
+        """Count a line, and retain it if there are few yet."""
         self.number += 1
-        if len(self.first) < self.keep:
+        if len(self.first) < self.max_samples:
             self.first.append((line, other))
 
     def with_weights(self) -> Iterator[tuple[int, int, int]]:
-        """(line, other line, number of findings it stands for); the last one stands for those that were not kept."""
+        """(line, other line, number of findings it stands for); the last one includes those not retained."""
         for index, (line, other) in enumerate(self.first, 1):
             yield line, other, 1 if index < len(self.first) else 1 + self.number - len(self.first)
 
 
 @dataclass(slots=True)
 class Comparison:
-    """What the comparison of all records of a file found."""
+    """Result of comparing all records of a file."""
 
     duplicates: LineSample = field(default_factory=LineSample)
     conflicts: LineSample = field(default_factory=LineSample)
     swapped: LineSample = field(default_factory=LineSample)
 
 
-def compare(prints: FingerprintStore, *, keep: int = KEEP) -> Comparison:
-    """Compare all records of a file with each other, keeping so many places of each kind."""
-    found = Comparison(LineSample(keep=keep), LineSample(keep=keep), LineSample(keep=keep))
+def compare(fingerprints: FingerprintStore, *, max_samples: int = MAX_SAMPLES) -> Comparison:
+    """Compare all records of a file with each other."""
+    result = Comparison(*(LineSample(max_samples=max_samples) for _ in range(3)))
     for number in range(BUCKETS):
         records: dict[int, int] = {}
         prompts: dict[int, tuple[int, int]] = {}
         pairs: dict[tuple[int, int], int] = {}
-        flat = prints.bucket(number)
+        flat = fingerprints.bucket(number)
         times = Counter(flat[PROMPT::FIELDS])
         if len(times) * FIELDS == len(flat):
             continue
         for line, record, prompt, answer in rows_of(flat):
             if times[prompt] == 1:
                 continue
-            known = records.setdefault(record, line)
-            if known != line:
-                found.duplicates.add(line, known)
+            first_record = records.setdefault(record, line)
+            if first_record != line:
+                result.duplicates.add(line, first_record)
                 continue
-            first, given = prompts.setdefault(prompt, (line, answer))
+            first, first_answer = prompts.setdefault(prompt, (line, answer))
             if first == line:
                 continue
-            if answer != given:
-                found.conflicts.add(line, first)
-            pairs.setdefault((prompt, given), first)
-            turned = (answer & _LOW) << _HALF | answer >> _HALF
-            other = pairs.get((prompt, turned))
-            if other is not None and turned != answer:
-                found.swapped.add(line, other)
+            if answer != first_answer:
+                result.conflicts.add(line, first)
+            pairs.setdefault((prompt, first_answer), first)
+            swapped = (answer & _LOW) << _HALF | answer >> _HALF
+            other = pairs.get((prompt, swapped))
+            if other is not None and swapped != answer:
+                result.swapped.add(line, other)
             pairs.setdefault((prompt, answer), line)
-    for places in (found.duplicates, found.conflicts, found.swapped):
-        places.first.sort()
-    return found
+    for sample in (result.duplicates, result.conflicts, result.swapped):
+        sample.first.sort()
+    return result
 
 
 def overlap(train: FingerprintStore, validation: FingerprintStore) -> list[tuple[int, int, str]]:
     """Validation records that the training file has too: (validation line, training line, ``record`` or ``prompt``)."""
-    found: list[tuple[int, int, str]] = []
+    result: list[tuple[int, int, str]] = []
     for number in range(BUCKETS):
-        held = validation.bucket(number)
-        if not held:
+        bucket = validation.bucket(number)
+        if not bucket:
             continue
-        wanted = {*held[RECORD::FIELDS], *held[PROMPT::FIELDS]}
+        hashes = {*bucket[RECORD::FIELDS], *bucket[PROMPT::FIELDS]}
         records: dict[int, int] = {}
         prompts: dict[int, int] = {}
         for line, record, prompt, _ in rows_of(train.bucket(number)):
-            if record in wanted:
+            if record in hashes:
                 records.setdefault(record, line)
-            if prompt in wanted:
+            if prompt in hashes:
                 prompts.setdefault(prompt, line)
-        for line, record, prompt, _ in rows_of(held):
+        for line, record, prompt, _ in rows_of(bucket):
             if record in records:
-                found.append((line, records[record], "record"))
+                result.append((line, records[record], "record"))
             elif prompt in prompts:
-                found.append((line, prompts[prompt], "prompt"))
-    return sorted(found)
+                result.append((line, prompts[prompt], "prompt"))
+    return sorted(result)

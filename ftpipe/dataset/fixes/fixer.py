@@ -187,13 +187,13 @@ class FixJob:
                 return None
             self.counts["FT004"] += 1
             return records
-        if line.text is not None and line.details.extra_data and self.wants("FT103"):
+        if line.text is not None and line.tolerant_parse.extra_data and self.wants("FT103"):
             records = records_in(line.text)
             if records:
                 self.counts["FT103"] += 1
                 return records
-        if self.unsafe and line.text is not None and line.details.ok and not line.details.duplicates:
-            return [line.details.value]
+        if self.unsafe and line.text is not None and line.tolerant_parse.ok and not line.tolerant_parse.duplicates:
+            return [line.tolerant_parse.value]
         return None
 
     def _record(self, record: Any, body: bytes, always: bool, moved: dict[str, Any]) -> bytes | None:  # noqa: ANN401

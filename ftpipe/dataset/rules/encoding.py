@@ -41,7 +41,7 @@ def empty_file(stats: ScanStatistics) -> Iterator[Violation]:
     Source: OpenAI supervised fine-tuning guide, 2026-07-15.
     """
     if not stats.examples and stats.file.layout == "lines":
-        yield Violation("", f"The file has {stats.file.bytes:,} bytes but no records.")
+        yield Violation("", f"The file has {stats.file.size_bytes:,} bytes but no records.")
 
 
 @rule(
@@ -169,8 +169,10 @@ def file_too_large(stats: ScanStatistics) -> Iterator[Violation]:
     Source: OpenAI API description createFile and createUpload, 2026-08-21; Nebius documentation.
     """
     limit = FILE_LIMITS.get(stats.file.target)
-    if limit and stats.file.bytes > limit:
-        yield Violation("", f"The file has {stats.file.bytes:,} bytes; {stats.file.target} accepts at most {limit:,}.")
+    if limit and stats.file.size_bytes > limit:
+        yield Violation(
+            "", f"The file has {stats.file.size_bytes:,} bytes; {stats.file.target} accepts at most {limit:,}."
+        )
 
 
 @rule("FT010", "line-too-long", "error", "L", "observed", scope="line")

@@ -115,7 +115,7 @@ def dpo_length_bias(stats: ScanStatistics) -> Iterator[Violation]:
     Fix: Add pairs in which the better answer is the shorter one.
     Source: practice.
     """
-    longer, pairs = stats.content.preferred_longer, stats.content.pairs
+    longer, pairs = stats.content.preferred_longer, stats.content.preference_pairs
     if pairs >= MIN_PAIRS and longer / pairs > LONGER_SHARE:
         yield Violation("", f"The preferred answer is longer in {longer / pairs:.0%} of {pairs:,} pairs.")
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ftpipe.dataset.check_settings import or_remove
 from ftpipe.dataset.formats import CHAT_KEYS, FORMAT_OF, legacy_shape, shape_of
 from ftpipe.dataset.json_line import MAX_DEPTH, MAX_SAFE_INTEGER, Line
 from ftpipe.dataset.record import DatasetRecord
 from ftpipe.dataset.record_traits import NON_PLAIN
 from ftpipe.dataset.rules.base import RuleGroup, Violation, escape_preview, key_path
 from ftpipe.dataset.scan.statistics import ScanStatistics
+from ftpipe.suggestions import did_you_mean_or_remove
 
 GROUP = RuleGroup("Records")
 rule = GROUP.rule
@@ -32,7 +32,7 @@ def invalid_json(line: Line) -> Iterator[Violation]:
     """
     if line.parsed or line.text is None or not line.raw.strip():
         return
-    details = line.details
+    details = line.tolerant_parse
     if line.depth > MAX_DEPTH or details.extra_data or details.duplicates or details.constants or details.surrogates:
         return
     if details.ok:
@@ -80,8 +80,10 @@ def several_values(line: Line) -> Iterator[Violation]:
     """
     if line.record == "pretty":
         yield Violation("", f"The record spans {line.offset} lines.")
-    elif not line.parsed and line.text is not None and line.details.extra_data:
-        yield Violation("", f"A second value starts at column {line.details.column}.", escape_preview(line.text, 160))
+    elif not line.parsed and line.text is not None and line.tolerant_parse.extra_data:
+        yield Violation(
+            "", f"A second value starts at column {line.tolerant_parse.column}.", escape_preview(line.text, 160)
+        )
 
 
 @rule("FT103", "not-jsonl", "error", "R", "observed", scope="file", fix=("safe", "write one object per line"))
@@ -106,7 +108,7 @@ def duplicate_key(line: Line) -> Iterator[Violation]:
     Fix: Keep one of them.
     Source: json, orjson, msgspec and pydantic_core measured, 2026-11-24.
     """
-    for path, key, times in line.details.duplicates:
+    for path, key, times in line.tolerant_parse.duplicates:
         yield Violation(
             escape_preview(path, 120), f"The key '{escape_preview(key, 40)}' appears {times} times in one object."
         )
@@ -122,7 +124,7 @@ def non_finite_number(line: Line) -> Iterator[Violation]:
     """
     if not line.parsed:
         if line.text is not None:
-            for word in line.details.constants:
+            for word in line.tolerant_parse.constants:
                 yield Violation("", f"{escape_preview(word, 40)} is not a number that JSON parsers can represent.")
         return
     for path, value in numbers_of(line.record):
@@ -151,7 +153,7 @@ def lone_surrogate(line: Line) -> Iterator[Violation]:
     Source: RFC 8259 §8.2; parsers measured, 2026-11-24.
     """
     if not line.parsed and line.text is not None:
-        for path in line.details.surrogates:
+        for path in line.tolerant_parse.surrogates:
             yield Violation(path, "The text contains half of a surrogate pair.")
 
 
@@ -220,7 +222,9 @@ def unknown_top_level_key(row: DatasetRecord) -> Iterator[Violation]:
         return
     extra = [key for key in row.record if key not in known]
     for key in extra[:MAX_LISTED_KEYS]:
-        yield Violation(key_path("", key), f"Unknown key '{escape_preview(key, 40)}'.", hint=or_remove(key, known))
+        yield Violation(
+            key_path("", key), f"Unknown key '{escape_preview(key, 40)}'.", hint=did_you_mean_or_remove(key, known)
+        )
     if len(extra) > MAX_LISTED_KEYS:
         more = len(extra) - MAX_LISTED_KEYS
         yield Violation("", f"The record has {more:,} more unknown keys.", weight=more)

@@ -1,9 +1,8 @@
-r"""Finds, for a whole block of lines at once, which lines a content rule must look at.
+r"""Finds the lines that content rules must read, for a whole block of lines at once, without Hyperscan.
 
-Byte searches take the place of patterns on every text. A mark never decides anything; it only says that the exact
-rule has to look. The searches run over a projection of the
-block without its lower-case ASCII letters, a third of its size. Lines that spell ASCII or invisible characters as
-``\uXXXX`` get every mark, because what a search looks for may hide there.
+Byte searches replace patterns on every text; see ``record_traits`` for what a mark means. Most searches run over the
+block without its lower-case ASCII letters, a third of its size. Lines that write ASCII or invisible characters as
+``\uXXXX`` get every mark, because such an escape may hide what a search looks for.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ import re
 from collections.abc import Iterator
 
 from ftpipe.dataset.record_traits import ALL_MARKS
-from ftpipe.dataset.sensitive_data import SIGNS
+from ftpipe.dataset.sensitive_data import SECRET_PREFIXES
 
 Marks = dict[int, set[str]]
-"""Index of a line in its block → what the rules must look for there."""
+"""Index of a line in its block → its marks."""
 _LOWER = bytes(range(ord("a"), ord("z") + 1))
 _SEPARATED = b" -./()"
 _DIGITS = bytes(0x30 if 0x30 <= i <= 0x39 else (0x2D if i in _SEPARATED else i) for i in range(256))
@@ -31,10 +30,10 @@ _PLAIN: tuple[tuple[bytes, str], ...] = (
     (b"[N", "placeholder"),
     (b"\x1b", "terminal"),
 )
-_WORDS = (b"orem ipsum", b"<insert ", b"[insert ", b"<your ", b"[your ")
-"""Signs of a placeholder, looked for in small letters."""
-_SIGNS = tuple(sign.encode() for sign in SIGNS if sign != "://")
-"""Of a secret; one in a URL has an @, which is looked for anyway."""
+_PLACEHOLDERS = (b"orem ipsum", b"<insert ", b"[insert ", b"<your ", b"[your ")
+"""Beginnings of placeholders, searched in lower case."""
+_SECRETS = tuple(prefix.encode() for prefix in SECRET_PREFIXES if prefix != "://")
+"""A secret in a URL has an @, which is searched anyway."""
 _NUMBERS = (b"0000000", b"000-0000", b"00-00-00", b"00-0000")
 _ACCOUNT = b"AAAA AAAA AAAA"
 _CODE_RUN = b"A" * 12
@@ -49,51 +48,51 @@ _ESCAPES = re.compile(ESCAPES)
 
 def find_marks(data: bytes, _starts: object = None) -> Marks:
     """The marks of the lines of a block."""
-    marked: Marks = {}
-    thin = data.translate(None, _LOWER)
+    marks: Marks = {}
+    reduced = data.translate(None, _LOWER)
     for needle, mark in _PLAIN:
-        _mark(marked, lines_with(thin, needle), mark)
-    numbers = thin.translate(_DIGITS)
+        _mark(marks, lines_with(reduced, needle), mark)
+    numbers = reduced.translate(_DIGITS)
     for needle in _NUMBERS:
-        _mark(marked, lines_with(numbers, needle), "number")
-    codes = thin.translate(_CODES)
-    _mark(marked, lines_with(codes, _CODE_RUN), "iban")
-    _mark(marked, lines_with(codes, _ACCOUNT), "iban")
-    for needle in _SIGNS:
-        _mark(marked, lines_with(data, needle), "secret")
-    small = data.lower()
-    for needle in _WORDS:
-        _mark(marked, lines_with(small, needle), "placeholder")
+        _mark(marks, lines_with(numbers, needle), "number")
+    codes = reduced.translate(_CODES)
+    _mark(marks, lines_with(codes, _CODE_RUN), "iban")
+    _mark(marks, lines_with(codes, _ACCOUNT), "iban")
+    for needle in _SECRETS:
+        _mark(marks, lines_with(data, needle), "secret")
+    lowered = data.lower()
+    for needle in _PLACEHOLDERS:
+        _mark(marks, lines_with(lowered, needle), "placeholder")
     if b"\\u" in data:
         for index, _ in matches_by_line(_ESCAPES, data):
-            marked.setdefault(index, set()).add(ALL_MARKS)
+            marks.setdefault(index, set()).add(ALL_MARKS)
     if not data.isascii():
-        for index, kind in matches_by_line(_FOREIGN, thin):
-            marked.setdefault(index, set()).add(kind)
-    return marked
+        for index, kind in matches_by_line(_FOREIGN, reduced):
+            marks.setdefault(index, set()).add(kind)
+    return marks
 
 
-def _mark(marked: dict[int, set[str]], lines: Iterator[int], mark: str) -> None:
+def _mark(marks: dict[int, set[str]], lines: Iterator[int], mark: str) -> None:
     for index in lines:
-        marked.setdefault(index, set()).add(mark)
+        marks.setdefault(index, set()).add(mark)
 
 
 def lines_with(data: bytes, needle: bytes) -> Iterator[int]:
-    """Indices of the lines that hold the needle."""
-    at, line, seen = data.find(needle), 0, 0
+    """Indices of the lines that contain the needle."""
+    at, line, counted = data.find(needle), 0, 0
     while at >= 0:
-        line += data.count(b"\n", seen, at)
+        line += data.count(b"\n", counted, at)
         yield line
-        seen = data.find(b"\n", at)
-        if seen < 0:
+        counted = data.find(b"\n", at)
+        if counted < 0:
             return
-        at = data.find(needle, seen)
+        at = data.find(needle, counted)
 
 
 def matches_by_line(pattern: re.Pattern[bytes], data: bytes) -> Iterator[tuple[int, str]]:
     """Index of the line and name of the group, for every match."""
-    line, seen = 0, 0
+    line, counted = 0, 0
     for match in pattern.finditer(data):
-        line += data.count(b"\n", seen, match.start())
-        seen = match.start()
+        line += data.count(b"\n", counted, match.start())
+        counted = match.start()
         yield line, match.lastgroup or ""

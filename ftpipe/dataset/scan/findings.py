@@ -1,65 +1,63 @@
-"""Every finding of a file on its way out, in a temporary file, so that memory stays bounded however many there are."""
+"""Turns raw findings into records of the report, and spools them in a temporary file so that memory stays bounded."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from ftpipe.dataset.rules import find_rule
+from ftpipe.dataset.scan.context import OnFinding
 from ftpipe.dataset.scan.tally import RawFinding, Tally
 from ftpipe.errors import LocalStateError
 from ftpipe.records import Finding, Fix, Severity
 
 
-def finding_of(found: RawFinding, file: str) -> Finding:
+def finding_of(raw: RawFinding, file: str) -> Finding:
     """The record of a finding.
 
     Raises:
-        LocalStateError: The rule is not in the table, which a test excludes.
+        LocalStateError: The rule is not in the table; a test excludes this.
     """
-    rule = find_rule(found.code)
+    rule = find_rule(raw.code)
     if rule is None:
-        raise LocalStateError(f"The rule {found.code} is missing.", "Install ftpipe again.")
+        raise LocalStateError(f"The rule {raw.code} is missing.", "Install ftpipe again.")
     return Finding(
-        code=found.code,
+        code=raw.code,
         name=rule.name,
-        severity=Severity(found.level),
-        line=found.line,
-        path=found.path,
-        message=found.message,
-        hint=found.hint,
-        excerpt=found.excerpt,
+        severity=Severity(raw.level),
+        line=raw.line,
+        path=raw.path,
+        message=raw.message,
+        hint=raw.hint,
+        excerpt=raw.excerpt,
         origin=rule.origin,
         evidence=rule.evidence,
         file=file,
-        record_sha256=found.record_sha256,
-        count=found.times,
+        record_sha256=raw.record_sha256,
+        count=raw.number,
         fix=Fix(kind=rule.fix[0], note=rule.fix[1]) if rule.fix else None,
     )
 
 
-OnFinding = Callable[[Finding], None]
-
-
 class FindingSpool:
-    """Takes findings while a file is read, and gives them back when it is known which of them count."""
+    """Holds findings while a file is read, and replays them once it is known which rules count."""
 
     def __init__(self) -> None:
-        # Where a reading breaks off before it is closed, it goes with the object.
+        # It is removed with the object if the scan is interrupted before it is closed.
         self._file = tempfile.TemporaryFile("w+", encoding="ascii", prefix="ftpipe-")  # noqa: SIM115
 
     def append(self, tally: Tally) -> None:
-        """Move what a tally has gathered into the file."""
-        self._file.writelines(json.dumps(found) + "\n" for found in tally.spilled)
-        tally.spilled.clear()
+        """Move what a tally has collected into the file."""
+        self._file.writelines(json.dumps(finding) + "\n" for finding in tally.collected)
+        tally.collected.clear()
 
     def replay(self, tally: Tally, file: str, on_finding: OnFinding) -> None:
-        """Hand on every finding whose rule is still counted, as a record."""
-        counted = {code for code, _ in tally.counts}
-        for found in self._all():
-            if found.code in counted:
-                on_finding(finding_of(found, file))
+        """Pass on every finding whose rule is still counted, as a record."""
+        codes = {code for code, _ in tally.counts}
+        for finding in self._all():
+            if finding.code in codes:
+                on_finding(finding_of(finding, file))
 
     def close(self) -> None:
         """Remove the file."""

@@ -1,7 +1,7 @@
-"""Finds the lines that content rules must look at, with one pass of Hyperscan over a whole block of lines.
+"""Finds the lines that content rules must read, with one pass of Hyperscan over a whole block of lines.
 
-The patterns are those of the rules, shortened and without what Hyperscan lacks (looking around, check digits): every
-line on which a rule can fire is marked, and few others. Without the package ``hints.find_marks`` does it, slower.
+The patterns are those of the rules, shortened and without what Hyperscan lacks (lookaround, check digits): every line
+on which a rule can fire is marked, and few others. Without the package ``byte_search.find_marks`` does it, slower.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from ftpipe.dataset.scan.byte_search import ESCAPES, Marks
 from ftpipe.dataset.sensitive_data import SECRET_PATTERNS
 
 MAX_REPEATS = 8
-"""Repeats of a pattern that are enough for a mark; longer ones take long to compile."""
+"""Repetitions that are enough for a mark; more of them take long to compile."""
 
 
 def relax_pattern(pattern: str) -> str:
-    """A pattern that Hyperscan takes and that matches in JSON wherever the given one matches in a text."""
-    # Looking around is not known there; a word at the end may be of any letters, written out or escaped.
-    plain = re.sub(r"\\b|\(\?![^)]*\)|\[\\w\.-\]\+$", "", pattern)
-    short = re.sub(r"\{(\d+)(?:,\d*)?\}", lambda found: f"{{{min(int(found[1]), MAX_REPEATS)},}}", plain)
+    """A pattern that Hyperscan accepts and that matches in JSON wherever ``pattern`` matches in a text."""
+    # There is no lookaround, and a word at the end may have any letters, literal or escaped.
+    simple = re.sub(r"\\b|\(\?![^)]*\)|\[\\w\.-\]\+$", "", pattern)
+    short = re.sub(r"\{(\d+)(?:,\d*)?\}", lambda match: f"{{{min(int(match[1]), MAX_REPEATS)},}}", simple)
     return short.replace("://", r":\\?/\\?/")
 
 
 _BEFORE_DIGIT = r"(?:[^\d.\-]|\\u[0-9a-fA-F]{4})"
 _BEFORE_PHONE = r"(?:[^A-Za-z0-9_.+/=\-]|\\[nrtbf]|\\u[0-9a-fA-F]{4})"
-"""What may stand before a number in JSON, where the character itself can be written as an escape."""
+"""What can precede a number in JSON, where the character itself can be written as an escape."""
 _PATTERNS: tuple[tuple[str, str], ...] = (
     ("special", r"<\|"),
     ("terminal", r"\x1b"),
@@ -84,7 +84,7 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
 
 
 def is_available() -> bool:
-    """True where Hyperscan is installed; it has no build for Windows."""
+    """True if Hyperscan is installed; it has no build for Windows."""
     return find_spec("hyperscan") is not None
 
 
@@ -110,31 +110,31 @@ class Prefilter:
             data: Whole lines.
             starts: Offset of each line in ``data``.
         """
-        found: set[tuple[int, int]] = set()
+        matches: set[tuple[int, int]] = set()
         names = self._names
 
         def on_match(pattern: int, _start: int, end: int, _flags: int, _context: Any) -> None:  # noqa: ANN401
-            found.add((end, pattern))
+            matches.add((end, pattern))
 
         self._database.scan(data, match_event_handler=on_match)
-        marked: Marks = {}
-        for end, pattern in found:
-            marked.setdefault(bisect_right(starts, end - 1) - 1, set()).add(names[pattern])
-        return marked
+        marks: Marks = {}
+        for end, pattern in matches:
+            marks.setdefault(bisect_right(starts, end - 1) - 1, set()).add(names[pattern])
+        return marks
 
 
 def pop_auxiliary_marks(marks: Marks) -> Marks:
-    """Take out the marks that no rule asks for; every one of them stands for lines on which escapes may hide them."""
-    taken: Marks = {}
-    for index, found in list(marks.items()):
-        if ALL_MARKS in found:
-            taken[index] = set(AUXILIARY_MARKS)
-        elif signs := found & AUXILIARY_MARKS:
-            taken[index] = signs
-        found -= AUXILIARY_MARKS
-        if not found:
+    """Remove the marks that no rule names and return them; lines with ``ALL_MARKS`` get all of them."""
+    auxiliary: Marks = {}
+    for index, line_marks in list(marks.items()):
+        if ALL_MARKS in line_marks:
+            auxiliary[index] = set(AUXILIARY_MARKS)
+        elif present := line_marks & AUXILIARY_MARKS:
+            auxiliary[index] = present
+        line_marks -= AUXILIARY_MARKS
+        if not line_marks:
             del marks[index]
-    return taken
+    return auxiliary
 
 
 compiled = lru_cache(maxsize=1)(Prefilter)

@@ -1,4 +1,4 @@
-"""What is usual in a file: figures over all records that tell which records are unusual, in bounded memory."""
+"""Figures over all records of a file, in bounded memory: what is usual in it, and which records are not."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ftpipe.dataset.record import DatasetRecord
 
 MAX_NAMES = 2_000
 _SUMS = (
-    "rows", "with_tools", "with_calls", "pairs", "preferred_longer", "answers", "short", "changes", "json_answers",
-    "with_system", "without",
+    "records", "with_tools", "with_calls", "preference_pairs", "preferred_longer", "answers", "short_answers",
+    "label_changes", "json_answers", "with_system", "without_system",
 )  # fmt: skip
 MAX_LINES = 1_000
 LABEL_CHARACTERS = 40
@@ -28,31 +28,31 @@ PROMPT_CHARACTERS = 2_000
 
 @dataclass(slots=True)
 class DatasetStatistics:
-    """Figures over all records of a file, or of a part of it."""
+    """Figures about the content of the records of a file, or of a part of it."""
 
-    rows: int = 0
+    records: int = 0
     with_tools: int = 0
     with_calls: int = 0
-    pairs: int = 0
+    preference_pairs: int = 0
     """DPO records with two texts."""
     preferred_longer: int = 0
     answers: int = 0
     """Chat records that end with a text of the assistant."""
     labels: Counter[str] = field(default_factory=Counter)
     """Short last answers → number."""
-    short: int = 0
+    short_answers: int = 0
     """Last answers that are short."""
-    changes: int = 0
-    """How often one short answer is followed by another one."""
+    label_changes: int = 0
+    """How often a short answer is followed by a different one."""
     last_label: str = ""
     first_label: str = ""
     json_answers: int = 0
-    other_answers: list[int] = field(default_factory=list)
-    """Lines of the first answers that are no JSON."""
+    lines_without_json: list[int] = field(default_factory=list)
+    """Lines of the first answers that are not JSON."""
     with_system: int = 0
-    without: int = 0
+    without_system: int = 0
     """Chat records without a system message."""
-    without_system: list[int] = field(default_factory=list)
+    lines_without_system: list[int] = field(default_factory=list)
     systems: Counter[str] = field(default_factory=Counter)
     """System prompts, cut → number."""
     schemas: dict[str, tuple[bytes, int]] = field(default_factory=dict)
@@ -60,19 +60,19 @@ class DatasetStatistics:
     drift: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Tool name → line with another definition, and the line of the first one."""
 
-    def add(self, row: DatasetRecord) -> None:
+    def add(self, record: DatasetRecord) -> None:
         """Count one record."""
-        self.rows += 1
-        line = row.line.number
-        if row.tools:
+        self.records += 1
+        line = record.line.number
+        if record.tools:
             self.with_tools += 1
-            self._add_tools(row.tools, line)
-        if row.calls:
+            self._add_tools(record.tools, line)
+        if record.calls:
             self.with_calls += 1
-        if row.kind == "dpo":
-            self._add_pair(row)
-        elif row.kind == "chat":
-            self._add_chat(row, line)
+        if record.kind == "dpo":
+            self._add_pair(record)
+        elif record.kind == "chat":
+            self._add_chat(record, line)
 
     def _add_tools(self, tools: Json, line: int) -> None:
         for tool in tools if type(tools) is list else ():
@@ -86,21 +86,21 @@ class DatasetStatistics:
         if known[0] != definition:
             self.drift.setdefault(name, (line, known[1]))
 
-    def _add_pair(self, row: DatasetRecord) -> None:
-        lengths = {text.base: len(text.value) for text in row.texts if not text.base.endswith("messages")}
+    def _add_pair(self, record: DatasetRecord) -> None:
+        lengths = {text.list_path: len(text.value) for text in record.texts if not text.list_path.endswith("messages")}
         if len(lengths) == 2:
-            self.pairs += 1
+            self.preference_pairs += 1
             self.preferred_longer += lengths.get("preferred_output", 0) > lengths.get("non_preferred_output", 0)
 
     def add_plain(self, messages: list[dict[str, str]], line: int) -> None:
         """Count one record of plain messages, the last one an answer."""
-        self.rows += 1
+        self.records += 1
         first = messages[0]
         self._add_system(first["content"] if first["role"] == "system" else None, line)
         self._add_answer(messages[-1]["content"].strip(), line)
 
-    def _add_chat(self, row: DatasetRecord, line: int) -> None:
-        texts = row.texts
+    def _add_chat(self, record: DatasetRecord, line: int) -> None:
+        texts = record.texts
         self._add_system(texts[0].value if texts and texts[0].role in ("system", "developer") else None, line)
         if texts and texts[-1].role == "assistant":
             self._add_answer(texts[-1].value.strip(), line)
@@ -111,35 +111,39 @@ class DatasetStatistics:
             if len(self.systems) < MAX_NAMES or prompt in self.systems:
                 self.systems[prompt[:PROMPT_CHARACTERS]] += 1
             return
-        self.without += 1
-        if len(self.without_system) < MAX_LINES:
-            self.without_system.append(line)
+        self.without_system += 1
+        if len(self.lines_without_system) < MAX_LINES:
+            self.lines_without_system.append(line)
 
     def _add_answer(self, answer: str, line: int) -> None:
         self.answers += 1
         if is_json_object(answer):
             self.json_answers += 1
-        elif len(self.other_answers) < MAX_LINES:
-            self.other_answers.append(line)
+        elif len(self.lines_without_json) < MAX_LINES:
+            self.lines_without_json.append(line)
         if len(answer) <= LABEL_CHARACTERS and "\n" not in answer:
-            self.short += 1
+            self.short_answers += 1
             if len(self.labels) < MAX_NAMES or answer in self.labels:
                 self.labels[answer] += 1
-            self.changes += bool(self.last_label) and answer != self.last_label
+            self.label_changes += bool(self.last_label) and answer != self.last_label
             self.first_label = self.first_label or answer
             self.last_label = answer
 
     def merge(self, other: DatasetStatistics, first_line: int) -> None:
-        """Add a later part of the file whose lines begin behind ``first_line``."""
+        """Add a later part of the file, which begins after line ``first_line``."""
         for name in _SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.changes += bool(self.last_label and other.first_label) and self.last_label != other.first_label
+        self.label_changes += bool(self.last_label and other.first_label) and self.last_label != other.first_label
         self.first_label = self.first_label or other.first_label
         self.last_label = other.last_label or self.last_label
-        for mine, theirs in ((self.labels, other.labels), (self.systems, other.systems)):
-            mine.update({key: n for key, n in theirs.items() if key in mine or len(mine) < MAX_NAMES})
-        self.other_answers += [n + first_line for n in other.other_answers[: MAX_LINES - len(self.other_answers)]]
-        self.without_system += [n + first_line for n in other.without_system[: MAX_LINES - len(self.without_system)]]
+        for own, others in ((self.labels, other.labels), (self.systems, other.systems)):
+            own.update({key: n for key, n in others.items() if key in own or len(own) < MAX_NAMES})
+        self.lines_without_json += [
+            n + first_line for n in other.lines_without_json[: MAX_LINES - len(self.lines_without_json)]
+        ]
+        self.lines_without_system += [
+            n + first_line for n in other.lines_without_system[: MAX_LINES - len(self.lines_without_system)]
+        ]
         for name, (line, first) in other.drift.items():
             self.drift.setdefault(name, (line + first_line, first + first_line))
         for name, (definition, line) in other.schemas.items():
@@ -147,8 +151,8 @@ class DatasetStatistics:
 
     @property
     def are_labels(self) -> bool:
-        """True where the answers are a small set of short words."""
-        return self.answers >= 20 and self.short == self.answers and 1 < len(self.labels) <= self.answers / 4
+        """True if the answers are a small set of short texts."""
+        return self.answers >= 20 and self.short_answers == self.answers and 1 < len(self.labels) <= self.answers / 4
 
 
 def is_json_object(text: str) -> bool:
@@ -167,7 +171,7 @@ FEW_RECORDS = 100
 
 
 class OverlongRecord(NamedTuple):
-    """A record that is longer than the target reads."""
+    """A record with more tokens than the target trains on."""
 
     tokens: int
     limit: int
@@ -181,19 +185,19 @@ class TokenHistogram:
 
     totals: Counter[int] = field(default_factory=Counter)
     """Tokens of a record → number of such records."""
-    answers: Counter[int] = field(default_factory=Counter)
+    trained_totals: Counter[int] = field(default_factory=Counter)
     """Trained tokens of a record → number of such records."""
     turns: Counter[int] = field(default_factory=Counter)
     """Messages of a record → number of such records."""
     longest: list[tuple[int, int]] = field(default_factory=list)
     """The longest records as (tokens, -line), a heap."""
     images: int = 0
-    fresh: array[int] = field(default_factory=lambda: array("Q"))
-    """Tokens and trained tokens of records that ``totals`` and ``answers`` do not have yet."""
+    pending: array[int] = field(default_factory=lambda: array("Q"))
+    """Tokens and trained tokens of records that are not in ``totals`` and ``trained_totals`` yet."""
 
     def add(self, tokens: int, trained: int, turns: int, line: int) -> None:
-        """Count one record; the figures have it once this was merged into those of the whole file."""
-        self.fresh.extend((tokens, trained))
+        """Count one record; ``totals`` includes it once this histogram is merged into that of the whole file."""
+        self.pending.extend((tokens, trained))
         self.turns[turns] += 1
         item = (tokens, -line)
         if len(self.longest) < KEEP_LONGEST:
@@ -202,14 +206,17 @@ class TokenHistogram:
             heapq.heapreplace(self.longest, item)
 
     def merge(self, other: TokenHistogram, first_line: int) -> None:
-        """Add another part of the file whose line numbers begin behind ``first_line``."""
-        for mine, theirs, at in ((self.totals, other.totals, 0), (self.answers, other.answers, 1)):
-            mine.update(theirs)
-            mine.update(other.fresh[at::2])
+        """Add another part of the file, which begins after line ``first_line``."""
+        for own, others, index in (
+            (self.totals, other.totals, 0),
+            (self.trained_totals, other.trained_totals, 1),
+        ):
+            own.update(others)
+            own.update(other.pending[index::2])
         self.turns.update(other.turns)
         self.images += other.images
-        moved = [(tokens, line - first_line) for tokens, line in other.longest]
-        self.longest = heapq.nlargest(KEEP_LONGEST, [*self.longest, *moved])
+        shifted = [(tokens, line - first_line) for tokens, line in other.longest]
+        self.longest = heapq.nlargest(KEEP_LONGEST, [*self.longest, *shifted])
         heapq.heapify(self.longest)
 
     @property
@@ -225,7 +232,7 @@ class TokenHistogram:
     @property
     def trained(self) -> int:
         """All trained tokens."""
-        return sum(tokens * n for tokens, n in self.answers.items())
+        return sum(tokens * n for tokens, n in self.trained_totals.items())
 
     def billable(self, limit: int | None) -> int:
         """All tokens, each record cut at the limit."""
@@ -237,11 +244,11 @@ class TokenHistogram:
 
     def percentile(self, share: float) -> int:
         """The smallest count that at least ``share`` (0 to 1) of the records do not exceed (nearest rank)."""
-        wanted = max(1, -int(-share * self.examples // 1))
-        seen = 0
+        rank = max(1, -int(-share * self.examples // 1))
+        counted = 0
         for tokens in sorted(self.totals):
-            seen += self.totals[tokens]
-            if seen >= wanted:
+            counted += self.totals[tokens]
+            if counted >= rank:
                 return tokens
         return 0
 
@@ -250,9 +257,9 @@ class TokenHistogram:
         return [(tokens, -line) for tokens, line in sorted(self.longest, reverse=True)]
 
     def outlier_bound(self) -> tuple[int, str]:
-        """Above how many tokens a record stands out, and the rule's words.
+        """Number of tokens above which a record is an outlier, and how it was computed.
 
-        In fewer than 100 records the 99th percentile is the longest record itself, so the median decides there.
+        With fewer than 100 records the 99th percentile is the longest record itself, so the median is used.
         """
         if self.examples < 4:
             return 0, ""

@@ -131,26 +131,20 @@ def validate_training_file(path: Path, method: str, base: str, should_cancel: Ca
         LocalStateError: The file cannot be read.
     """
     from ftpipe.dataset.check_settings import CheckSettings
-    from ftpipe.dataset.scan.analyze import analyze_file, run_file_rules
+    from ftpipe.dataset.scan.analyze import analyze_file
+    from ftpipe.dataset.scan.context import ScanContext, ScanObserver
 
-    def look_up(_done: int, _total: int) -> None:
+    def stop_if_cancelled(_done: int, _total: int) -> None:
         if should_cancel():
             message = "the server stops"
             raise InterruptedRunError(message)
 
-    found = analyze_file(
-        path,
-        target="local",
-        method=method,
-        model=base,
-        settings=CheckSettings(ignore=IGNORED_RULE_FAMILIES, near_duplicates=False, processes=1),
-        today=today(),
-        role="validation" if path.stem == VALIDATION else "train",
-        on_progress=look_up,
-    )
-    run_file_rules(found)
-    tally = found.part.tally
-    errors = [item for kept in tally.kept.values() for item in kept if item.level == "error"]
+    settings = CheckSettings(ignore=IGNORED_RULE_FAMILIES, near_duplicates=False, processes=1)
+    context = ScanContext("local", method, base, settings, today(), ScanObserver(on_progress=stop_if_cancelled))
+    analysis = analyze_file(path, context, role="validation" if path.stem == VALIDATION else "train")
+    analysis.run_file_rules()
+    tally = analysis.tally
+    errors = [finding for finding in tally.all_retained() if finding.level == "error"]
     errors.sort(key=lambda item: (item.line or 0, item.code))
     counts = Counter({code: number for (code, level), number in tally.counts.items() if level == "error"})
     faults = tuple(ValidationIssue(_text(item.line, item.path, item.message), item.code == TOO_FEW) for item in errors)

@@ -1,4 +1,4 @@
-"""The first finding: told once, before the file is read through."""
+"""The first finding is reported once, before the file is read to its end."""
 
 from __future__ import annotations
 
@@ -6,41 +6,42 @@ from pathlib import Path
 
 from ftpipe.dataset.check_settings import CheckSettings
 from ftpipe.records import Finding
-from ftpipe.stages.validate import validate
+from ftpipe.stages.validate import ScanObserver, validate
 from tests.dataset.samples import chats, write
 
 QUICK = CheckSettings(processes=1, engine="pure-python", near_duplicates=False)
 
 
-def told(path: Path) -> list[str]:
-    """What is told while the file is checked, in order: codes of findings, and a word for progress."""
-    heard: list[str] = []
+def events_of(path: Path) -> list[str]:
+    """The calls of an observer in order: codes of findings, and a word for progress."""
+    events: list[str] = []
 
-    def on_first(finding: Finding) -> None:
-        heard.append(f"{finding.code} line {finding.line}")
+    def on_first_finding(finding: Finding) -> None:
+        events.append(f"{finding.code} line {finding.line}")
 
-    validate(path, settings=QUICK, on_first=on_first, on_progress=lambda _done, _total: heard.append("progress"))
-    return heard
+    observer = ScanObserver(lambda _done, _total: events.append("progress"), on_first_finding)
+    validate(path, settings=QUICK, observer=observer)
+    return events
 
 
-def test_a_fault_among_the_first_lines_is_told_before_any_progress(tmp_path: Path) -> None:
-    """An error goes before a warning that stands earlier."""
+def test_first_finding_in_head_is_reported_before_progress(tmp_path: Path) -> None:
+    """An error precedes a warning on an earlier line."""
     bad = {"messages": [{"role": "costumer", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]}
     warned = {"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ask [Name]."}]}
-    heard = told(write(tmp_path / "chat.jsonl", [warned, *chats(12), bad, bad]))
-    assert heard == ["FT205 line 14", "progress"]
+    events = events_of(write(tmp_path / "chat.jsonl", [warned, *chats(12), bad, bad]))
+    assert events == ["FT205 line 14", "progress"]
 
 
-def test_a_fault_far_behind_is_told_when_its_part_is_read(tmp_path: Path) -> None:
-    """The first look reaches a quarter of a megabyte."""
+def test_first_finding_after_head_is_reported_when_read(tmp_path: Path) -> None:
+    """The head is a quarter of a megabyte."""
     long = [
         {"messages": [{"role": "user", "content": f"{i} " + "word " * 2_000}, {"role": "assistant", "content": "Yes."}]}
         for i in range(60)
     ]
-    heard = told(write(tmp_path / "chat.jsonl", [*long, {"messages": []}]))
-    assert heard == ["FT202 line 61", "progress"]
+    events = events_of(write(tmp_path / "chat.jsonl", [*long, {"messages": []}]))
+    assert events == ["FT202 line 61", "progress"]
 
 
-def test_a_clean_file_has_no_first_finding(tmp_path: Path) -> None:
-    """And what only the whole file shows, such as its end, is left to the report."""
-    assert told(write(tmp_path / "chat.jsonl", [*chats(12)])) == ["progress"]
+def test_first_finding_is_absent_in_clean_file(tmp_path: Path) -> None:
+    """Findings about the whole file, such as its end, are only in the report."""
+    assert events_of(write(tmp_path / "chat.jsonl", [*chats(12)])) == ["progress"]

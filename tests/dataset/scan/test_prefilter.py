@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftpipe.dataset.check_settings import CheckSettings
+from ftpipe.dataset.file_context import FileContext
 from ftpipe.dataset.json_line import Line
 from ftpipe.dataset.record import DatasetRecord
 from ftpipe.dataset.record_traits import (
@@ -54,10 +54,10 @@ def hits(scanner: Scanner, record: dict[str, object], marks: set[str]) -> list[t
 
 
 PLAN = ScanPlan(
-    path=Path("x.jsonl"), name="x.jsonl", target="openai", method=None, model="", format="chat", role="train",
-    today=dt.date(2026, 11, 24), encoding="o200k_base", token_limit=None, size=0, has_bom=False, grader_fields=(),
-    settings=CheckSettings(personal=("email", "phone", "card", "iban", "ssn")),
-)  # fmt: skip
+    Path("x.jsonl"),
+    FileContext("x.jsonl", "openai", None, "", "chat", today=dt.date(2026, 11, 24)),
+    encoding="o200k_base",
+)
 
 
 @pytest.fixture(scope="module")

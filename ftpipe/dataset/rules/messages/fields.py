@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ftpipe.dataset.check_settings import did_you_mean, or_remove
 from ftpipe.dataset.formats import FORMAT_OF
 from ftpipe.dataset.record import DatasetRecord
 from ftpipe.dataset.record_traits import NON_PLAIN
 from ftpipe.dataset.rules.base import MESSAGE_FORMATS, RuleGroup, Violation, escape_preview, key_path
+from ftpipe.suggestions import did_you_mean, did_you_mean_or_remove
 
 GROUP = RuleGroup("Messages")
 rule = GROUP.rule
@@ -203,7 +203,9 @@ def unknown_message_key(row: DatasetRecord) -> Iterator[Violation]:
         for key in message:
             if key not in MESSAGE_KEYS:
                 path = key_path(f"{base}[{index}]", key)
-                yield Violation(path, f"Unknown key '{escape_preview(key, 40)}'.", hint=or_remove(key, MESSAGE_KEYS))
+                yield Violation(
+                    path, f"Unknown key '{escape_preview(key, 40)}'.", hint=did_you_mean_or_remove(key, MESSAGE_KEYS)
+                )
 
 
 @rule(

@@ -134,7 +134,7 @@ def answer_not_json(stats: ScanStatistics) -> Iterator[Violation]:
     """
     content = stats.content
     if content.answers >= 10 and MIN_JSON_SHARE < content.json_answers / content.answers < 1:
-        for line, weight in with_rest(content.other_answers, content.answers - content.json_answers):
+        for line, weight in with_rest(content.lines_without_json, content.answers - content.json_answers):
             yield Violation("", "The answer is not JSON, but nearly all others are.", line=line, weight=weight)
 
 
@@ -156,10 +156,9 @@ def sorted_by_label(stats: ScanStatistics) -> Iterator[Violation]:
     Source: practice.
     """
     content = stats.content
-    if content.are_labels and content.answers >= 40 and content.changes < 2 * len(content.labels):
-        yield Violation(
-            "", f"The {len(content.labels)} labels change only {content.changes} times in {content.answers:,} records."
-        )
+    if content.are_labels and content.answers >= 40 and content.label_changes < 2 * len(content.labels):
+        labels, changes = len(content.labels), content.label_changes
+        yield Violation("", f"The {labels} labels change only {changes} times in {content.answers:,} records.")
 
 
 @rule("FT817", "missing-system-message", "warning", "Q", "inferred", scope="file", formats=_CHAT)
@@ -171,8 +170,8 @@ def missing_system_message(stats: ScanStatistics) -> Iterator[Violation]:
     Source: practice; also the best-practices guide, 2026-07-15 (train with the prompts that you will use).
     """
     content = stats.content
-    total = content.with_system + content.without
+    total = content.with_system + content.without_system
     if total >= 10 and MIN_SYSTEM_SHARE <= content.with_system / total < 1:
         message = "There is no system message, but nearly all other records have one."
-        for line, weight in with_rest(content.without_system, content.without):
+        for line, weight in with_rest(content.lines_without_system, content.without_system):
             yield Violation("messages[0].role", message, line=line, weight=weight)

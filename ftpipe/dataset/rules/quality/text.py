@@ -65,7 +65,7 @@ def find_placeholder(text: str) -> re.Match[str] | None:
 def answers(row: DatasetRecord) -> Iterator[Text]:
     """The texts that are trained."""
     for text in row.texts:
-        if text.role == "assistant" and (row.kind != "dpo" or text.base == "preferred_output"):
+        if text.role == "assistant" and (row.kind != "dpo" or text.list_path == "preferred_output"):
             yield text
 
 

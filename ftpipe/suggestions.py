@@ -1,0 +1,40 @@
+"""Suggests the name that a mistyped one most likely stands for."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from functools import lru_cache
+
+MAX_LISTED_NAMES = 40
+MIN_SIMILARITY = 0.6
+"""Ratio of ``difflib`` from 0 to 1 below which a name is not suggested."""
+
+
+def nearest_name(name: str, known: Iterable[str], *, min_similarity: float = MIN_SIMILARITY) -> str:
+    """The known name that is most similar; empty if none is similar enough."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=min_similarity)), "")
+
+
+def nearest_dotted_name(name: str, known: Iterable[str], *, min_similarity: float = 0.7) -> str:
+    """The same for dotted names, compared also by their last part: ``epochs`` finds ``hyperparameters.n_epochs``."""
+    names = list(known)
+    if nearest := nearest_name(name, names, min_similarity=min_similarity):
+        return nearest
+    by_last_part = {dotted.rsplit(".", 1)[-1]: dotted for dotted in names}
+    nearest = nearest_name(name.rsplit(".", 1)[-1], by_last_part, min_similarity=min_similarity)
+    return by_last_part.get(nearest, "")
+
+
+def did_you_mean(name: str, known: Iterable[str], *, min_similarity: float = 0.5) -> str:
+    """A hint with the most similar name, or with all of them if none is similar."""
+    names = sorted(known)
+    nearest = nearest_name(name, names, min_similarity=min_similarity)
+    return f"Did you mean {nearest!r}?" if nearest else f"Known: {', '.join(names[:MAX_LISTED_NAMES])}"
+
+
+@lru_cache(maxsize=4096)
+def did_you_mean_or_remove(name: str, known: frozenset[str]) -> str:
+    """A hint for a key that must not be there; cached, because the same keys recur record after record."""
+    nearest = nearest_name(name, sorted(known), min_similarity=0.5)
+    return f"Did you mean {nearest!r}?" if nearest else f"Remove it. {did_you_mean(name, known)}."
