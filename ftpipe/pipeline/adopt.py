@@ -1,4 +1,4 @@
-"""Adopt: a job that was made elsewhere, or that a lost registry had known, becomes a run of this registry."""
+"""Adopt a job that was created elsewhere, or before the registry was lost, as a run of this registry."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RUN_ID = re.compile(r"run-[0-9a-f]{12}")
 
 
 def adopt(job_id: str, *, provider: Provider, registry: Registry) -> Run:
-    """Take a job that was made elsewhere into the registry; ``Pipeline.advance`` then waits for it and its model.
+    """Save a job that was created elsewhere as a run; ``Pipeline.advance`` then waits for its end and its model.
 
     Raises:
         NotFoundError: The endpoint does not know the job.
@@ -51,15 +51,15 @@ def adopt(job_id: str, *, provider: Provider, registry: Registry) -> Run:
 
 
 def _run_id(job: Job, registry: Registry) -> str:
-    """The id that the job says its run had, where this registry has no other run of that name."""
-    named = job.metadata.get("ftpipe_run", "")
-    if RUN_ID.fullmatch(named) and registry.find_run(named) is None:
-        return named
+    """The id that the job's metadata give its run, unless this registry has another run of that id."""
+    run_id = job.metadata.get("ftpipe_run", "")
+    if RUN_ID.fullmatch(run_id) and registry.find_run(run_id) is None:
+        return run_id
     return f"run-{secrets.token_hex(6)}"
 
 
 def _file_of(job: Job, provider: Provider) -> UploadedFile | None:
-    """The training file of a job made elsewhere, hashed where the endpoint serves it; ``None`` where it is gone."""
+    """The training file of a job, hashed if the endpoint serves its content; ``None`` if it is gone."""
     try:
         file = provider.files.get(job.training_file)
         content = provider.files.content(file.id) if file.bytes <= MAX_HASHED_BYTES else b""

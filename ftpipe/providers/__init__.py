@@ -1,4 +1,4 @@
-"""Endpoints that speak the OpenAI fine-tuning API, and the one way to open them."""
+"""Endpoints that speak the OpenAI fine-tuning API; ``open_provider`` opens one by its name."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def open_provider(
     Args:
         name: ``local``, ``openai``, ``azure``, ``nebius``, or a name that ``profiles`` adds.
         profiles: The configuration's ``[providers.*]`` tables.
-        env: Environment variables, ``os.environ`` where not given; the only place that keys come from.
-        start: Whether the embedded endpoint is started where it does not run.
-        attempts: How often a call that changes nothing is tried at a hosted endpoint; six times where not given.
+        env: Environment variables, by default ``os.environ``; keys come from nowhere else.
+        start: Whether to start the embedded endpoint if it does not run.
+        attempts: How often a call that changes nothing is tried at a hosted endpoint, by default six times.
 
     Raises:
         ConfigError: There is no such provider, or no base URL for it.

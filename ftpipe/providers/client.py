@@ -1,4 +1,4 @@
-"""The door to the openai SDK: a client without retries and redirects, calls with deadlines and checked answers."""
+"""Makes the calls of the openai SDK: without its own retries and redirects, with deadlines and checked responses."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ftpipe.providers.retry import SAFE_ATTEMPTS, DeadlineExceededError, retry_i
 T = TypeVar("T")
 
 CONNECT_SECONDS = 10.0
-SHORTEST_KEY = 8
-"""What is shorter is no secret, and could stand in any message."""
+MIN_KEY_CHARS = 8
+"""A shorter key is not a secret, and its characters could occur in any message."""
 
 SDK_ERRORS = (
     openai.OpenAIError,
@@ -31,15 +31,15 @@ SDK_ERRORS = (
     OSError,
     RecursionError,  # a body of nothing but opening brackets
 )
-"""What the SDK and a broken body can raise; everything else is a fault of ours and stays one."""
+"""What the SDK and a broken body can raise; any other exception is a bug in ftpipe and is not translated."""
 
 
 def build_client(
     *, base_url: str, api_key: str, organization: str | None, project: str | None, timeout: float
 ) -> openai.OpenAI:
-    """A client that never repeats a call by itself and never follows a redirect with the key in hand."""
+    """Build a client that never repeats a call by itself and never sends the key to another host after a redirect."""
     limits = httpx2.Timeout(timeout, connect=CONNECT_SECONDS)
-    # reading the machine's trust store takes 0.2 s, and a plain connection, as to this machine, never needs it
+    # reading the trust store takes 0.2 s, and a connection without TLS, as to this machine, does not need it
     is_plain = base_url.startswith("http://")
     transport = openai.DefaultHttpx2Client(follow_redirects=False, timeout=limits, verify=not is_plain)
     return openai.OpenAI(
@@ -58,11 +58,11 @@ class ApiClient:
 
     Args:
         profile: The endpoint's profile.
-        connect: Makes the client; called again when ``reconnect`` says that the endpoint has moved.
+        connect: Builds the SDK's client; called again after ``reconnect`` has returned True.
         base_url: For messages.
-        reconnect: Brings the endpoint back (the embedded server is started again); False where it cannot.
-        sleep: Waits between tries of safe calls.
-        attempts: How often a safe call is tried.
+        reconnect: Restarts the endpoint if it is the embedded one; returns whether it runs again.
+        sleep: Waits between attempts.
+        attempts: How often a call that changes nothing is tried.
     """
 
     def __init__(
@@ -76,50 +76,50 @@ class ApiClient:
         attempts: int = SAFE_ATTEMPTS,
     ) -> None:
         self.on_retry: Callable[[str], None] = lambda _text: None
-        """Hears once in each time of trouble that a call has failed and is tried again."""
+        """Is called when a call has failed and is tried again: once until a call succeeds again."""
         self.profile = profile
         self.base_url = base_url
         self._connect = connect
         self._reconnect = reconnect
         self._sleep = sleep
         self._attempts = attempts
-        self._in_trouble = False
+        self._has_reported = False
         self._client: openai.OpenAI | None = None
 
     @property
     def client(self) -> openai.OpenAI:
-        """The SDK's client, made at the first call."""
+        """The SDK's client, built at the first call."""
         if self._client is None:
             self._client = self._connect()
         return self._client
 
     def close(self) -> None:
-        """Let go of the connections; the next call makes new ones."""
+        """Close the connections; the next call opens new ones."""
         if self._client is not None:
             self._client.close()
             self._client = None
 
     def read(self, what: str, call: Callable[[openai.OpenAI], object], parse: Callable[[Any], T]) -> T:
-        """Make a call that changes nothing; it is repeated after passing faults."""
+        """Make a call that changes nothing; it is repeated after transient errors."""
         context = CallContext(what, self.profile, self.base_url)
-        found = retry_idempotent(
-            lambda: self._again_if_moved(call, parse, context),
+        result = retry_idempotent(
+            lambda: self._call_and_reconnect(call, parse, context),
             sleep=self._sleep,
             attempts=self._attempts,
             on_retry=self._report_retry,
         )
-        self._in_trouble = False
-        return found
+        self._has_reported = False
+        return result
 
-    def _report_retry(self, failure: BaseException) -> None:
-        if self._in_trouble:
+    def _report_retry(self, error: BaseException) -> None:
+        if self._has_reported:
             return
-        self._in_trouble = True
+        self._has_reported = True
         host = urlsplit(self.base_url).netloc or self.base_url
-        if isinstance(failure, ConnectionFailedError):
+        if isinstance(error, ConnectionFailedError):
             self.on_retry(f"cannot reach {host}, trying again …")
         else:
-            self.on_retry(f"{host} has trouble ({failure}), trying again …")
+            self.on_retry(f"{host} has a problem ({error}), trying again …")
 
     def write(
         self,
@@ -130,22 +130,22 @@ class ApiClient:
         seconds: float | None = None,
         paid: bool = False,
     ) -> T:
-        """Make a call that creates something: exactly one request, whatever happens."""
+        """Make a call that creates something: exactly one request is sent, whatever happens."""
         return self._once(call, parse, CallContext(what, self.profile, self.base_url, writes=True, paid=paid), seconds)
 
     def call_once(self, what: str, call: Callable[[openai.OpenAI], object], parse: Callable[[Any], T]) -> T:
-        """Make one call that may be made twice without harm (cancel, delete), so a lost answer is a plain failure."""
+        """Make a call once that does no harm if made twice (cancel, delete): a lost response is an ordinary error."""
         return self._once(call, parse, CallContext(what, self.profile, self.base_url), None)
 
     def stream(self, what: str, call: Callable[[openai.OpenAI], Iterator[T]]) -> Iterator[T]:
-        """Make a call whose answer comes in pieces."""
+        """Make a call whose response is a stream."""
         context = CallContext(what, self.profile, self.base_url)
         try:
             yield from call(self.client)
         except SDK_ERRORS as exc:
             raise _without_key(translate(exc, context), self.client) from exc
 
-    def _again_if_moved(
+    def _call_and_reconnect(
         self, call: Callable[[openai.OpenAI], object], parse: Callable[[Any], T], context: CallContext
     ) -> T:
         try:
@@ -165,23 +165,23 @@ class ApiClient:
     ) -> T:
         client = self.client
         try:
-            answer = with_deadline(seconds or self.profile.request_timeout_seconds, lambda: call(client))
+            response = with_deadline(seconds or self.profile.request_timeout_seconds, lambda: call(client))
         except (*SDK_ERRORS, DeadlineExceededError) as exc:
             raise _without_key(translate(exc, context), client) from exc
         try:
-            return parse(answer)
+            return parse(response)
         except InvalidResponseError as exc:
             raise invalid_response(exc.message, context) from exc
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as exc:
             raise invalid_response(
-                f"the answer does not have the shape of the API ({type(exc).__name__})", context
+                f"the response does not have the form that the API promises ({type(exc).__name__})", context
             ) from exc
 
 
 def _without_key(error: FtpipeError, client: openai.OpenAI) -> FtpipeError:
-    """The same error without the key: some endpoints repeat it in refusals, and errors are kept in the registry."""
+    """The same error without the key: some endpoints repeat it in error messages, and the registry stores those."""
     key = getattr(client, "api_key", "")
-    if len(key) >= SHORTEST_KEY and key in error.message:
+    if len(key) >= MIN_KEY_CHARS and key in error.message:
         error.message = error.message.replace(key, "***")
         error.args = (error.message, *error.args[1:])
     return error

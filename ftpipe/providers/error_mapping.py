@@ -1,4 +1,4 @@
-"""The one place where errors of the SDK become ftpipe's: what happened, was it executed, what to do next."""
+"""Turns errors of the SDK into ftpipe's: what happened, whether the call was executed, and what to do next."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NEVER_SENT = (
     httpx2.ProxyError,
     httpx2.UnsupportedProtocol,
 )
-"""Transport errors after which the endpoint has surely not seen the request."""
+"""Transport errors after which the endpoint has surely not received the request."""
 
 UNREADABLE = (
     json.JSONDecodeError,
@@ -44,39 +44,38 @@ UNREADABLE = (
     openai.APIResponseValidationError,
     InvalidResponseError,
 )
-"""What a body that is not the JSON of an answer leads to."""
+"""Errors for a body that is not valid JSON."""
 
 UNKNOWN_STATUSES = frozenset({408, 409})
-"""Besides 5xx: answers after which a write may have been executed."""
+"""Besides 5xx: statuses after which a write may have been executed."""
 
-
-RESUME = "run `ftpipe resume`: it looks for the call at the endpoint before anything is sent again"
+RESUME = "run `ftpipe resume`: it searches the endpoint for the result before anything is sent again"
 
 
 @dataclass(frozen=True)
 class CallContext:
-    """What ftpipe was about to do, for the message."""
+    """Which call was made, for the message."""
 
     what: str
     """For example ``create the job``."""
     profile: Profile
     base_url: str
     writes: bool = False
-    """Whether the call creates something, so that a lost answer leaves the outcome unknown."""
+    """Whether the call creates something, so that a lost response leaves the outcome unknown."""
     paid: bool = False
     """Whether what it creates costs money."""
 
     def unknown(self, why: str) -> FtpipeError:
-        """The error for a call that creates something and whose answer was lost."""
-        message = f"could not {self.what} for sure: {why}"
+        """The error for a call that creates something and whose response was lost."""
+        message = f"it is not known whether the attempt to {self.what} succeeded: {why}"
         return OutcomeUnknownError(message, RESUME) if self.paid else ResponseLostError(message, RESUME)
 
 
 BY_CODE: dict[str, tuple[type[ProviderError], str, str]] = {
     "training_not_available": (
         TrainingNotAvailableError,
-        "this organization may not create fine-tuning jobs at {title}",
-        "uploads still work there, jobs do not; train on your own machine with --provider local, or elsewhere",
+        "this organization is not allowed to create fine-tuning jobs at {title}",
+        "train on your own machine with --provider local, or at another provider",
     ),
     "insufficient_quota": (
         QuotaError,
@@ -90,23 +89,23 @@ BY_CODE: dict[str, tuple[type[ProviderError], str, str]] = {
     ),
     "daily_rate_limit_exceeded": (
         RateLimitError,
-        "today's fine-tuning jobs for this model are used up at {title} (the whole organization's count)",
-        "`ftpipe resume` tomorrow; nothing was created",
+        "the daily limit of fine-tuning jobs for this model is reached at {title} (it counts the whole organization)",
+        "run `ftpipe resume` tomorrow; nothing was created",
     ),
     "model_not_available": (
         RequestRefusedError,
-        "{title} does not fine-tune this model",
-        "choose another base with --model; `ftpipe doctor` lists what this key can use",
+        "{title} does not offer fine-tuning of this model",
+        "choose another base model with --model; `ftpipe doctor` lists the models that this key can use",
     ),
 }
-"""Error code of the endpoint → our error, what happened, what to do.
+"""Error code of the endpoint → ftpipe's error, what happened, what to do.
 
 Source: error tables of the API and public run logs, 2026-11.
 """
 
 
 def translate(exc: BaseException, context: CallContext) -> FtpipeError:
-    """Turn an error of the SDK, the transport or the deadline into ftpipe's own."""
+    """Turn an error of the SDK, the transport or the deadline into one of ftpipe's."""
     if isinstance(exc, FtpipeError) and not isinstance(exc, DeadlineExceededError):
         return exc
     if isinstance(exc, openai.APIStatusError):
@@ -124,25 +123,25 @@ def translate(exc: BaseException, context: CallContext) -> FtpipeError:
             else _lost(f"the connection broke: {_reason(exc)}", context)
         )
     if isinstance(exc, UNREADABLE):
-        return invalid_response("the answer was not complete JSON", context)
+        return invalid_response("the response was not complete JSON", context)
     return ProviderError(
-        f"could not {context.what}: {type(exc).__name__}: {exc}", "run again with --debug for the whole story"
+        f"could not {context.what}: {type(exc).__name__}: {exc}", "run the command again with --debug for details"
     )
 
 
 def invalid_response(why: str, context: CallContext) -> FtpipeError:
-    """The error for an answer that breaks the protocol; nothing of it may be stored."""
+    """The error for a response that breaks the protocol; nothing of it may be stored."""
     if context.writes:
         return context.unknown(why)
     return InvalidResponseError(
         f"could not {context.what}: {why}",
-        f"is {context.base_url} really an OpenAI-compatible endpoint? a proxy's page looks like this too",
+        f"check that {context.base_url} is an OpenAI-compatible endpoint and not the page of a proxy",
     )
 
 
 def _never_sent(cause: BaseException, context: CallContext) -> FtpipeError:
     setting = context.profile.base_url_env or "base_url"
-    hint = f"is it running? check {setting} and the network, then `ftpipe resume`; nothing was sent"
+    hint = f"check that it is running, {setting} and the network, then run `ftpipe resume`; nothing was sent"
     return ConnectionFailedError(f"could not reach {context.base_url} to {context.what}: {_reason(cause)}", hint)
 
 
@@ -150,7 +149,7 @@ def _lost(why: str, context: CallContext) -> FtpipeError:
     if context.writes:
         return context.unknown(why)
     return ConnectionFailedError(
-        f"could not {context.what} at {context.base_url}: {why}", "check the network, then `ftpipe resume`"
+        f"could not {context.what} at {context.base_url}: {why}", "check the network, then run `ftpipe resume`"
     )
 
 
@@ -160,65 +159,66 @@ def _reason(exc: BaseException) -> str:
 
 
 def _status_error(exc: openai.APIStatusError, context: CallContext) -> FtpipeError:
-    status, code, said = exc.status_code, _code_of(exc), _said(exc)
+    status, code, message = exc.status_code, _code_of(exc), _message_of(exc)
     error: FtpipeError
     if code in BY_CODE and status != 404:
         kind, what, hint = BY_CODE[code]
-        error = kind(f"{what.format(title=context.profile.title or context.base_url)} ({said})", hint)
+        error = kind(f"{what.format(title=context.profile.title or context.base_url)} ({message})", hint)
     elif 300 <= status < 400:
         target = exc.response.headers.get("location", "another address")
         error = RequestRefusedError(
-            f"{context.base_url} redirects to {target}, and ftpipe does not take a key there",
+            f"{context.base_url} redirects to {target}, and ftpipe does not send the key to another host",
             "if that is the right endpoint, set it as base_url",
         )
     elif status in (401, 403):
-        error = _auth_error(status, said, context)
+        error = _auth_error(status, message, context)
     elif status == 429:
         error = RateLimitError(
-            f"{context.profile.title or context.base_url} takes no more for now: {said}",
-            "too many jobs or requests at once: wait for one to end, then `ftpipe resume`; nothing was created",
+            f"{context.profile.title or context.base_url} accepts no more requests for now: {message}",
+            "there are too many jobs or requests: wait for one to end, then run `ftpipe resume`; nothing was created",
         )
     elif status >= 500 or status in UNKNOWN_STATUSES:
-        error = _unknown_status(status, said, context)
+        error = _unknown_status(status, message, context)
     elif status == 404:
         error = NotFoundError(
-            f"could not {context.what}: {said}", "is it an id of this endpoint and this key's project?"
+            f"could not {context.what}: {message}",
+            "check that the id is of this endpoint and of this key's project",
         )
     else:
-        error = RequestRefusedError(f"could not {context.what}: {said}", _refusal_hint(said))
+        error = RequestRefusedError(f"could not {context.what}: {message}", _refusal_hint(message))
     error.retry_after = _retry_after(exc.response.headers)
     return error
 
 
-def _unknown_status(status: int, said: str, context: CallContext) -> FtpipeError:
+def _unknown_status(status: int, message: str, context: CallContext) -> FtpipeError:
     if context.writes:
-        return context.unknown(f"HTTP {status}: {said}")
+        return context.unknown(f"HTTP {status}: {message}")
     return ProviderError(
-        f"could not {context.what}: {context.base_url} answered HTTP {status}: {said}",
-        "the endpoint has trouble; `ftpipe resume` later goes on from here",
+        f"could not {context.what}: {context.base_url} answered HTTP {status}: {message}",
+        "the endpoint has a problem; run `ftpipe resume` later to continue from here",
     )
 
 
-def _auth_error(status: int, said: str, context: CallContext) -> FtpipeError:
+def _auth_error(status: int, message: str, context: CallContext) -> FtpipeError:
     name = context.profile.key_env or "the key"
     if status == 401:
         return AuthenticationError(
-            f"{context.profile.title or context.base_url} refused the key: {said}",
-            f"set {name} to a key that is valid there, then `ftpipe resume`",
+            f"{context.profile.title or context.base_url} refused the key: {message}",
+            f"set {name} to a key that is valid there, then run `ftpipe resume`",
         )
     return AuthenticationError(
-        f"the key may not {context.what} at {context.profile.title or context.base_url}: {said}",
-        f"use a key in {name} with fine-tuning and files permissions of the right project, then `ftpipe resume`",
+        f"the key is not allowed to {context.what} at {context.profile.title or context.base_url}: {message}",
+        f"set {name} to a key of the project that has permissions for fine-tuning and files, then `ftpipe resume`",
     )
 
 
-def _refusal_hint(said: str) -> str:
-    text = said.lower()
+def _refusal_hint(message: str) -> str:
+    text = message.lower()
     if "model" in text:
-        return "choose another base with --model; `ftpipe doctor` lists what this key can use"
+        return "choose another base model with --model; `ftpipe doctor` lists the models that this key can use"
     if "file" in text and ("exist" in text or "found" in text):
-        return "files belong to one project: is the key of the project that the file was uploaded to?"
-    return "the endpoint's message above says which value it does not take"
+        return "files belong to one project: use a key of the project that the file was uploaded to"
+    return "the endpoint's message above says which value it does not accept"
 
 
 def _body(exc: openai.APIStatusError) -> dict[str, object]:
@@ -235,7 +235,7 @@ def _code_of(exc: openai.APIStatusError) -> str:
     return str(code or (kind if kind == "insufficient_quota" else "") or "")
 
 
-def _said(exc: openai.APIStatusError) -> str:
+def _message_of(exc: openai.APIStatusError) -> str:
     message = _body(exc).get("message")
     text = message if isinstance(message, str) and message else f"HTTP {exc.status_code}"
     printable = "".join(character if character.isprintable() else " " for character in text)

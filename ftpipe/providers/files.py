@@ -13,19 +13,19 @@ from ftpipe.providers.responses import RemoteFile, RemoteUpload, as_dict, checke
 
 PURPOSE: Literal["fine-tune"] = "fine-tune"
 MIME = "application/jsonl"
-SLOWEST_BYTES_PER_SECOND = 20_000
-"""An upload slower than this is given up."""
+MIN_BYTES_PER_SECOND = 20_000
+"""A slower upload is stopped."""
 
 
 class CountingFile(io.FileIO):
-    """A file that tells how many of its bytes have been read."""
+    """A file that reports how many of its bytes have been read."""
 
     def __init__(self, path: Path, on_bytes: Callable[[int], None]) -> None:
         super().__init__(path, "rb")
         self._on_bytes = on_bytes
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read, and tell how far the reader has come."""
+        """Read, and report the position."""
         data = super().read(-1 if size is None else size) or b""
         self._on_bytes(self.tell())
         return data
@@ -44,42 +44,42 @@ class FilesClient:
             source = CountingFile(path, on_bytes)
         except OSError as exc:
             raise LocalStateError(
-                f"cannot read {path}: {exc.strerror}", "put the file back and run `ftpipe resume`"
+                f"cannot read {path}: {exc.strerror}", "restore the file, then run `ftpipe resume`"
             ) from exc
         with source:
             return self._api.write(
                 f"upload {path.name}",
                 lambda client: client.files.create(file=(filename, source, MIME), purpose=PURPOSE),
                 file_of,
-                seconds=self._patience(size),
+                seconds=self._timeout_for(size),
             )
 
     def find(self, *, filename: str, size: int) -> list[RemoteFile]:
         """Files of that name and size, oldest first."""
-        found = self._api.read(
+        listed = self._api.read(
             "list the files",
             lambda client: [file_of(item) for item in client.files.list(purpose=PURPOSE, order="desc", limit=10_000)],
             list,
         )
-        same = [file for file in found if file.filename == filename and file.bytes == size]
+        same = [file for file in listed if file.filename == filename and file.bytes == size]
         return sorted(same, key=lambda file: file.created_at)
 
     def get(self, file_id: str) -> RemoteFile:
-        """Look at one file."""
-        return self._api.read(f"look at file {file_id}", lambda client: client.files.retrieve(file_id), file_of)
+        """Get one file."""
+        return self._api.read(f"get file {file_id}", lambda client: client.files.retrieve(file_id), file_of)
 
     def content(self, file_id: str) -> bytes:
-        """Read a whole file."""
-        return self._api.read(f"read file {file_id}", lambda client: client.files.content(file_id).read(), bytes)
+        """Download a whole file."""
+        return self._api.read(f"download file {file_id}", lambda client: client.files.content(file_id).read(), bytes)
 
     def delete(self, file_id: str) -> None:
-        """Remove a file."""
+        """Delete a file."""
         self._api.call_once(f"delete file {file_id}", lambda client: client.files.delete(file_id), as_dict)
 
     def start_upload(self, *, filename: str, size: int) -> RemoteUpload:
-        """Begin an upload in parts."""
+        """Start an upload in parts."""
         return self._api.write(
-            f"begin the upload of {filename}",
+            f"start the upload of {filename}",
             lambda client: client.uploads.create(filename=filename, bytes=size, purpose=PURPOSE, mime_type=MIME),
             upload_of,
         )
@@ -89,23 +89,23 @@ class FilesClient:
         return self._api.write(
             "upload a part",
             lambda client: client.uploads.parts.create(upload_id, data=("part", data, "application/octet-stream")),
-            lambda answer: checked_id(as_dict(answer), "part"),
-            seconds=self._patience(len(data)),
+            lambda response: checked_id(as_dict(response), "part"),
+            seconds=self._timeout_for(len(data)),
         )
 
     def complete_upload(self, upload_id: str, part_ids: Iterable[str], *, md5: str) -> RemoteUpload:
-        """Put the parts together in the order given; ``md5`` is the hexadecimal digest of the whole."""
+        """Assemble the parts in the given order; ``md5`` is the hexadecimal digest of the whole."""
         ids = list(part_ids)
         return self._api.write(
-            "put the parts together",
+            "assemble the parts",
             lambda client: client.uploads.complete(upload_id, part_ids=ids, md5=md5),
             upload_of,
             seconds=600,
         )
 
     def cancel_upload(self, upload_id: str) -> None:
-        """Drop an upload in parts."""
-        self._api.call_once("drop the upload", lambda client: client.uploads.cancel(upload_id), upload_of)
+        """Cancel an upload in parts."""
+        self._api.call_once("cancel the upload", lambda client: client.uploads.cancel(upload_id), upload_of)
 
-    def _patience(self, size: int) -> float:
-        return max(self._api.profile.request_timeout_seconds, size / SLOWEST_BYTES_PER_SECOND)
+    def _timeout_for(self, size: int) -> float:
+        return max(self._api.profile.request_timeout_seconds, size / MIN_BYTES_PER_SECOND)

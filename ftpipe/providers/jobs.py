@@ -22,12 +22,12 @@ from ftpipe.records import Checkpoint, Event, Hyperparameters, Job, JobRequest
 
 KEY_NAME = "ftpipe_key"
 """Metadata key that carries the journal's key."""
-PROBE_FILE = "file-ftpipe-asks-and-has-no-such-file"
-"""A training file that exists nowhere, since endpoints give the ids: a job on it can neither train nor cost."""
-OF_FILE = re.compile(rf"{PROBE_FILE}|training_file|\bfile\b", re.IGNORECASE)
-"""What a refusal says that has come as far as looking for the file."""
-LIST_MOST = 2000
-"""How far back a list is read."""
+PROBE_FILE = "file-ftpipe-probe-does-not-exist"
+"""A training file that cannot exist, since endpoints assign the ids: a job on it can neither train nor cost."""
+ABOUT_FILE = re.compile(rf"{PROBE_FILE}|training_file|\bfile\b", re.IGNORECASE)
+"""Matches a refusal of an endpoint that had no other objection than the missing file."""
+MAX_LISTED_JOBS = 2000
+"""How many jobs of a list are read."""
 
 
 class JobsClient:
@@ -38,7 +38,16 @@ class JobsClient:
         self._endpoint = endpoint
 
     def create(self, request: JobRequest, *, key: str) -> Job:
-        """Create a job: one POST. ``key`` goes into the metadata and the Idempotency-Key header."""
+        """Create a job: one POST, never repeated here.
+
+        Args:
+            request: What is requested.
+            key: Goes into the metadata and the Idempotency-Key header.
+
+        Raises:
+            OutcomeUnknownError: The job may exist.
+            ProviderError: The job surely does not exist.
+        """
         body = self.body(request, key=key)
         job = self._api.write(
             "create the job",
@@ -51,41 +60,41 @@ class JobsClient:
         )
 
     def check_can_create(self, model: str) -> TrainingAvailability:
-        """Whether jobs are taken: asks for one on a file that does not exist, where the profile allows that.
+        """Check whether jobs are accepted, by requesting one on a file that does not exist, if the profile allows that.
 
-        It is only asked at the profile's own address: what stands elsewhere under its name may not look at the file.
+        The check is made at the profile's own address only: another host of that name might accept the job.
 
         Raises:
-            TrainingNotAvailableError: This organization may not create jobs.
-            AuthenticationError: The key was refused, or may not create jobs.
+            TrainingNotAvailableError: This organization is not allowed to create jobs.
+            AuthenticationError: The key was refused, or is not allowed to create jobs.
         """
         profile = self._api.profile
         if not profile.probe_training or self._api.base_url.rstrip("/") != profile.base_url.rstrip("/"):
-            return TrainingAvailability(allowed=None, why="it is only told when a job is created")
+            return TrainingAvailability(allowed=None, why="it is only known when a job is created")
         try:
             job = self._api.call_once(
-                "ask whether jobs are taken",
+                "check whether jobs are accepted",
                 lambda client: client.fine_tuning.jobs.create(model=model, training_file=PROBE_FILE),
                 self._job,
             )
         except (TrainingNotAvailableError, AuthenticationError):
             raise
         except (RequestRefusedError, NotFoundError) as exc:
-            return TrainingAvailability(allowed=True if OF_FILE.search(exc.message) else None, why=exc.message)
+            return TrainingAvailability(allowed=True if ABOUT_FILE.search(exc.message) else None, why=exc.message)
         except FtpipeError as exc:
             return TrainingAvailability(allowed=None, why=exc.message)
         self.cancel(job.id)
         return TrainingAvailability(
-            allowed=None, why=f"it takes jobs on files that do not exist ({job.id}, cancelled at once)"
+            allowed=None, why=f"it accepts jobs on files that do not exist ({job.id}, cancelled at once)"
         )
 
     def body(self, request: JobRequest, *, key: str) -> dict[str, Any]:
-        """The create call's arguments, in the shape that the endpoint's profile asks for; unset stays unset."""
+        """The arguments of the create call, in the form that the endpoint's profile needs; unset stays unset."""
         profile = self._api.profile
         body: dict[str, Any] = {"model": request.model, "training_file": request.training_file.id}
         if request.validation_file:
             body["validation_file"] = request.validation_file.id
-        hyperparameters = _given(request.hyperparameters)
+        hyperparameters = _explicit_hyperparameters(request.hyperparameters)
         if profile.hyperparameters_at == "top":
             if hyperparameters:
                 body["hyperparameters"] = hyperparameters
@@ -103,70 +112,68 @@ class JobsClient:
         return body
 
     def recent(self, *, metadata: Mapping[str, str] | None = None, since: int = 0) -> Iterator[Job]:
-        """Jobs, newest first, down to ``since``; unfiltered where the endpoint's profile says it cannot filter."""
-        wanted = dict(metadata or {}) if self._api.profile.metadata_filter else {}
+        """Jobs, newest first, down to ``since`` (UTC Unix seconds); not filtered if the profile says so."""
+        filters = dict(metadata or {}) if self._api.profile.metadata_filter else {}
 
         def call(client: openai.OpenAI) -> list[Job]:
             page = (
-                client.fine_tuning.jobs.list(limit=100, metadata=wanted)
-                if wanted
+                client.fine_tuning.jobs.list(limit=100, metadata=filters)
+                if filters
                 else client.fine_tuning.jobs.list(limit=100)
             )
-            found: list[Job] = []
+            jobs: list[Job] = []
             first: int | None = None
-            for item in islice(page, LIST_MOST):
+            for item in islice(page, MAX_LISTED_JOBS):
                 job = self._job(item)
                 first = job.created_at if first is None else first
                 if job.created_at >= since:
-                    found.append(job)
+                    jobs.append(job)
                 elif first > job.created_at:
-                    break  # the list does run backwards in time, which not every host's does
-            return found
+                    break  # only if the list runs backwards in time: not every host's does
+            return jobs
 
         return iter(self._api.read("list the jobs", call, list))
 
     def get(self, job_id: str) -> Job:
-        """Look at one job."""
-        return self._api.read(
-            f"look at job {job_id}", lambda client: client.fine_tuning.jobs.retrieve(job_id), self._job
-        )
+        """Get one job."""
+        return self._api.read(f"get job {job_id}", lambda client: client.fine_tuning.jobs.retrieve(job_id), self._job)
 
     def cancel(self, job_id: str) -> Job:
-        """Stop a job for good."""
+        """Cancel a job."""
         return self._api.call_once(
             f"cancel job {job_id}", lambda client: client.fine_tuning.jobs.cancel(job_id), self._job
         )
 
     def pause(self, job_id: str) -> Job:
-        """Stop a job for a while."""
+        """Pause a job."""
         return self._api.call_once(
             f"pause job {job_id}", lambda client: client.fine_tuning.jobs.pause(job_id), self._job
         )
 
     def resume(self, job_id: str) -> Job:
-        """Let a paused job go on."""
+        """Continue a paused job."""
         return self._api.call_once(
             f"resume job {job_id}", lambda client: client.fine_tuning.jobs.resume(job_id), self._job
         )
 
     def events(self, job_id: str, *, known: Iterable[str] = ()) -> list[Event]:
-        """Events that are not in ``known``, oldest first.
+        """Events whose ids are not in ``known``, oldest first.
 
-        Endpoints list newest first or oldest first, so the order of the answer is only used to break ties of time.
+        Endpoints list newest first or oldest first, so the order of the list only decides between equal times.
         """
-        seen = frozenset(known)
+        known_ids = frozenset(known)
 
         def call(client: openai.OpenAI) -> list[Event]:
-            found: list[Event] = []
+            events: list[Event] = []
             for item in client.fine_tuning.jobs.list_events(job_id, limit=100):
                 event = event_of(item)
-                if event.id in seen and _newest_first(found, event):
+                if event.id in known_ids and _is_newest_first(events, event):
                     break
-                found.append(event)
-            return found
+                events.append(event)
+            return events
 
-        found = self._api.read(f"read the events of job {job_id}", call, list)
-        fresh = {event.id: event for event in found if event.id not in seen}
+        listed = self._api.read(f"list the events of job {job_id}", call, list)
+        fresh = {event.id: event for event in listed if event.id not in known_ids}
         ordered = list(fresh.values())
         if ordered and ordered[0].created_at >= ordered[-1].created_at:
             ordered.reverse()
@@ -174,24 +181,24 @@ class JobsClient:
 
     def checkpoints(self, job_id: str) -> list[Checkpoint]:
         """Checkpoints by step."""
-        found = self._api.read(
-            f"read the checkpoints of job {job_id}",
+        checkpoints = self._api.read(
+            f"list the checkpoints of job {job_id}",
             lambda client: [
                 checkpoint_of(item) for item in client.fine_tuning.jobs.checkpoints.list(job_id, limit=100)
             ],
             list,
         )
-        return sorted(found, key=lambda checkpoint: checkpoint.step)
+        return sorted(checkpoints, key=lambda checkpoint: checkpoint.step)
 
-    def _job(self, answer: object) -> Job:
-        return job_of(answer, endpoint=self._endpoint, provider=self._api.profile.name)
-
-
-def _newest_first(found: list[Event], event: Event) -> bool:
-    """Whether the list runs backwards in time, so that everything behind a known event is known too."""
-    return bool(found) and found[0].created_at >= event.created_at
+    def _job(self, response: object) -> Job:
+        return job_of(response, endpoint=self._endpoint, provider=self._api.profile.name)
 
 
-def _given(hyperparameters: Hyperparameters) -> dict[str, Any]:
+def _is_newest_first(events: list[Event], event: Event) -> bool:
+    """Whether the list runs backwards in time, so that everything after a known event is known, too."""
+    return bool(events) and events[0].created_at >= event.created_at
+
+
+def _explicit_hyperparameters(hyperparameters: Hyperparameters) -> dict[str, Any]:
     named = hyperparameters.model_dump(exclude={"extra"}, exclude_none=True)
     return {**{name: value for name, value in named.items() if value != "auto"}, **hyperparameters.extra}

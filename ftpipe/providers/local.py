@@ -1,4 +1,4 @@
-"""The embedded endpoint from the client's side: found when it runs, started in the background when it does not."""
+"""Finds the embedded endpoint on this machine, and starts it in the background if it does not run."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from ftpipe.providers.client import ApiClient, build_client
 from ftpipe.providers.profiles import Profile
 from ftpipe.providers.provider import Provider
 
-START_SECONDS = 60.0
-"""How long the server may take to answer; usually it is about a second."""
-NEEDED = ("starlette", "uvicorn", "multipart")
-"""What the server cannot start without; torch and its companions are asked for when a job runs."""
+MAX_START_SECONDS = 60.0
+"""How long the server may take to start; usually it needs about a second."""
+SERVER_PACKAGES = ("starlette", "uvicorn", "multipart")
+"""What the server needs to start; torch and what belongs to it are only needed when a job runs."""
 INSTALL = "pip install 'ftpipe[local]'"
 
 
@@ -38,9 +38,9 @@ def open_local(
 
     Args:
         profile: The ``local`` profile.
-        env: Environment variables; ``FTPIPE_LOCAL_BASE_URL`` names a server that is run by hand.
-        start: Whether to start a server where none answers.
-        sleep: Waits between tries.
+        env: Environment variables; ``FTPIPE_LOCAL_BASE_URL`` names a server that was started separately.
+        start: Whether to start a server if none answers.
+        sleep: Waits between attempts.
 
     Raises:
         MissingExtraError: The ``local`` extra is not installed.
@@ -73,24 +73,25 @@ def open_local(
 
 
 def running_url(folder: Path) -> str | None:
-    """Base URL of the server that runs on ``folder``; ``None`` where none answers."""
+    """Base URL of the server that runs on ``folder``; ``None`` if none answers."""
     try:
-        card = json.loads((folder / "server.json").read_text(encoding="utf-8"))
-        base_url = str(card["base_url"])
-        pid = int(card["pid"])
+        info = json.loads((folder / "server.json").read_text(encoding="utf-8"))
+        base_url = str(info["base_url"])
+        pid = int(info["pid"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return base_url if _is_alive(pid) and _answers(base_url) else None
 
 
 def ensure_server(folder: Path, *, sleep: Callable[[float], None] = time.sleep) -> str:
-    """Base URL of the server on ``folder``, which is started in the background where none answers."""
-    found = running_url(folder)
-    if found:
-        return found
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    """Base URL of the server on ``folder``; it is started in the background if none answers."""
+    if url := running_url(folder):
+        return url
+    missing = [name for name in SERVER_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise MissingExtraError(f"the endpoint on this machine needs {', '.join(missing)}, not installed here", INSTALL)
+        raise MissingExtraError(
+            f"the endpoint on this machine needs packages that are not installed: {', '.join(missing)}", INSTALL
+        )
     from filelock import FileLock
 
     try:
@@ -100,8 +101,8 @@ def ensure_server(folder: Path, *, sleep: Callable[[float], None] = time.sleep) 
             return running_url(folder) or _start(folder, sleep)
     except OSError as exc:
         raise LocalStateError(
-            f"cannot keep the endpoint's data in {folder}: {exc.strerror or exc}",
-            "set FTPIPE_HOME to a folder that can be written to, with room on its disk",
+            f"cannot write the endpoint's data to {folder}: {exc.strerror or exc}",
+            "set FTPIPE_HOME to a folder that you can write to, on a disk with free space",
         ) from exc
 
 
@@ -119,7 +120,7 @@ def _start(folder: Path, sleep: Callable[[float], None]) -> str:
             cwd=folder,
             env=_environment(),
         )
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + MAX_START_SECONDS
     while time.monotonic() < deadline:
         url = running_url(folder)
         if url:
@@ -129,22 +130,22 @@ def _start(folder: Path, sleep: Callable[[float], None]) -> str:
         sleep(0.1)
     raise ProviderError(
         f"the endpoint on this machine did not start: {_last_line(log_path)}",
-        f"the whole story is in {log_path}; `ftpipe serve` in a terminal shows it too",
+        f"see {log_path} for details, or run `ftpipe serve` in the foreground",
     )
 
 
 def _environment() -> dict[str, str]:
-    """The child's environment: it needs no keys of hosted endpoints, so it gets none."""
+    """The server's environment, without the keys of hosted endpoints, which it does not need."""
     return {name: value for name, value in os.environ.items() if not name.endswith(("_API_KEY", "_TOKEN", "_SECRET"))}
 
 
 def _token(folder: Path) -> str:
-    """The key that client and background server share, made at first use and readable by its owner only."""
+    """The key that client and background server share: created at first use, readable by its owner only."""
     path = folder / "token"
     with contextlib.suppress(OSError):
-        found = path.read_text(encoding="ascii").strip()
-        if found:
-            return found
+        token = path.read_text(encoding="ascii").strip()
+        if token:
+            return token
     with contextlib.suppress(FileExistsError):
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "w", encoding="ascii") as file:
@@ -166,9 +167,9 @@ def _answers(base_url: str) -> bool:
     health = base_url.removesuffix("/").removesuffix("/v1") + "/health"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        answer: IO[bytes]
-        with opener.open(health, timeout=5) as answer:
-            return bool(json.loads(answer.read()).get("status") == "ok")
+        response: IO[bytes]
+        with opener.open(health, timeout=5) as response:
+            return bool(json.loads(response.read()).get("status") == "ok")
     except (OSError, ValueError, AttributeError, urllib.error.URLError):
         return False
 
@@ -178,4 +179,4 @@ def _last_line(path: Path) -> str:
         lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         if lines:
             return lines[-1][:300]
-    return "it said nothing"
+    return "its log is empty"

@@ -1,4 +1,4 @@
-"""``/models`` and ``/chat/completions`` of an endpoint, and the losses that only ftpipe's own endpoint tells."""
+"""``/models`` and ``/chat/completions`` of an endpoint, and the row losses that only ftpipe's own server computes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ftpipe.providers.client import ApiClient
 from ftpipe.providers.responses import ChatCompletion, as_dict, checked_id
 from ftpipe.records.row_losses import RowLosses
 
-DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 class ModelsClient:
@@ -35,28 +35,28 @@ class ModelsClient:
         )
 
     def shutdown_date(self, model: str) -> str | None:
-        """Day on which a model ends; ``None`` where the endpoint does not say or does not know the model.
+        """Day on which a model is shut down; ``None`` if the endpoint does not say or does not know the model.
 
         Source: OpenAI API description, Model.shutdown_date, 2026-08-21.
         """
         try:
-            fields = self._api.read(f"look at model {model}", lambda client: client.models.retrieve(model), as_dict)
+            fields = self._api.read(f"get model {model}", lambda client: client.models.retrieve(model), as_dict)
         except NotFoundError:
             return None
         day = fields.get("shutdown_date")
-        return day if isinstance(day, str) and DAY.fullmatch(day) else None
+        return day if isinstance(day, str) and ISO_DATE.fullmatch(day) else None
 
     def chat(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> ChatCompletion:
-        """One answer; ``sampling`` is what ``/chat/completions`` takes: ``temperature``, ``max_tokens``, ``seed``."""
-        begun = 0.0  # of the last try: a wait between tries is not the model's
+        """One chat completion; ``sampling`` is passed on, for example ``temperature``, ``max_tokens`` and ``seed``."""
+        started_at = 0.0  # of the last attempt: a wait between attempts is not the model's
 
         def call(client: openai.OpenAI) -> object:
-            nonlocal begun
-            begun = time.monotonic()
+            nonlocal started_at
+            started_at = time.monotonic()
             return _create(client, model, messages, sampling)
 
-        def parse(answer: object) -> ChatCompletion:
-            fields = as_dict(answer)
+        def parse(response: object) -> ChatCompletion:
+            fields = as_dict(response)
             choice = fields["choices"][0]
             usage = fields.get("usage") or {}
             return ChatCompletion(
@@ -65,20 +65,20 @@ class ModelsClient:
                 finish_reason=choice.get("finish_reason") or "",
                 prompt_tokens=usage.get("prompt_tokens"),
                 completion_tokens=usage.get("completion_tokens"),
-                latency_s=time.monotonic() - begun,
+                latency_s=time.monotonic() - started_at,
             )
 
-        return self._api.read(f"ask {model}", call, parse)
+        return self._api.read(f"get a completion of {model}", call, parse)
 
     def stream(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[str]:
-        """One answer, piece by piece."""
+        """One chat completion, piece by piece."""
 
         def call(client: openai.OpenAI) -> Iterator[str]:
             for chunk in _create(client, model, messages, {**sampling, "stream": True}):
                 if chunk.choices and chunk.choices[0].delta.content:
                     yield chunk.choices[0].delta.content
 
-        return self._api.stream(f"ask {model}", call)
+        return self._api.stream(f"get a completion of {model}", call)
 
     def losses(self, path: Path, models: Sequence[str], *, on_rows: Callable[[int, int], None]) -> list[RowLosses]:
         """Loss of every row of a chat file under each of some models of one base; only ftpipe's own server computes it.
@@ -96,35 +96,35 @@ class ModelsClient:
             except openai.NotFoundError as exc:
                 if exc.code != "unknown_url":
                     raise
-                raise _no_losses(self._api.profile.title or self._api.base_url) from exc
+                raise _losses_not_supported(self._api.profile.title or self._api.base_url) from exc
             except openai.BadRequestError as exc:
-                raise _not_scored(exc) from exc
+                raise _scoring_refused(exc) from exc
             except OSError as exc:
                 raise LocalStateError(f"cannot read {path}: {exc.strerror}", "name a file that can be read") from exc
 
-        for event in self._api.stream("score the rows", call):
+        for event in self._api.stream("compute the losses of the rows", call):
             if "total" in event:
                 on_rows(int(event["done"]), int(event["total"]))
             try:
                 rows += [RowLosses.model_validate(row) for row in event.get("rows", ())]
             except ValidationError as exc:
                 raise InvalidResponseError(
-                    "the losses are not what was promised", "is the endpoint an ftpipe?"
+                    "the losses do not have the promised form", "check that the endpoint is a server of ftpipe"
                 ) from exc
         return rows
 
 
-def _no_losses(where: str) -> RequestRefusedError:
+def _losses_not_supported(endpoint: str) -> RequestRefusedError:
     return RequestRefusedError(
-        f"{where} tells no losses row by row",
-        "an older server? `ftpipe serve stop`, and the next command starts this version's",
+        f"{endpoint} does not compute the loss of single rows",
+        "if it is an older server, run `ftpipe serve stop`; the next command starts this version",
     )
 
 
-def _not_scored(exc: openai.BadRequestError) -> RequestRefusedError:
-    said = exc.body.get("message") if isinstance(exc.body, dict) else None
-    hint = "`ftpipe prepare` lists every fault of the file" if exc.param == "file" else "name another with --against"
-    return RequestRefusedError(f"could not score the rows: {said or exc.message}", hint)
+def _scoring_refused(exc: openai.BadRequestError) -> RequestRefusedError:
+    message = exc.body.get("message") if isinstance(exc.body, dict) else None
+    hint = "`ftpipe prepare` lists every error of the file" if exc.param == "file" else "name another with --against"
+    return RequestRefusedError(f"could not compute the losses of the rows: {message or exc.message}", hint)
 
 
 def _post_rows(client: openai.OpenAI, path: Path, models: Sequence[str]) -> openai.Stream[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""An endpoint that speaks OpenAI's protocol, put together from its profile and the environment."""
+"""Opens an endpoint that speaks OpenAI's protocol, from its profile and the environment."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def open_openai(
 
     Args:
         profile: The endpoint's profile.
-        env: Environment variables; the only place that a key comes from.
+        env: Environment variables; a key comes from nowhere else.
         client: A client to use instead of a new one, for tests.
-        sleep: Waits between tries.
+        sleep: Waits between attempts.
         attempts: How often a call that changes nothing is tried.
 
     Raises:
@@ -45,11 +45,11 @@ def open_openai(
     key = env.get(profile.key_env, "") if profile.key_env else "none"
     if not key and client is None:
         raise AuthenticationError(
-            f"no key for {profile.title or profile.name}: {profile.key_env} is not set",
+            f"no API key for {profile.title or profile.name}: {profile.key_env} is not set",
             f"export {profile.key_env}=… (or put it into .env), or train without a key: --provider local",
         )
-    own = profile.key_env == "OPENAI_API_KEY"
-    organization, project = (env.get("OPENAI_ORG_ID"), env.get("OPENAI_PROJECT_ID")) if own else (None, None)
+    is_openai = profile.key_env == "OPENAI_API_KEY"
+    organization, project = (env.get("OPENAI_ORG_ID"), env.get("OPENAI_PROJECT_ID")) if is_openai else (None, None)
     timeout = profile.request_timeout_seconds
 
     def connect() -> openai.OpenAI:
@@ -58,13 +58,13 @@ def open_openai(
         )
 
     scope = "/".join(part for part in (organization, project) if part)
-    shown = public(base_url)
-    endpoint = shown.rstrip("/") + (f"#{scope}" if scope else "")
-    api = ApiClient(profile, connect, base_url=shown, sleep=sleep, attempts=attempts)
+    public_url = without_credentials(base_url)
+    endpoint = public_url.rstrip("/") + (f"#{scope}" if scope else "")
+    api = ApiClient(profile, connect, base_url=public_url, sleep=sleep, attempts=attempts)
     return Provider(profile, api, endpoint=endpoint)
 
 
-def public(base_url: str) -> str:
-    """A base URL without user, password and query, as it may be stored and shown."""
+def without_credentials(base_url: str) -> str:
+    """A base URL without user, password and query, so that it can be stored and shown."""
     parts = urlsplit(base_url)
     return urlunsplit((parts.scheme, parts.netloc.rsplit("@", 1)[-1], parts.path, "", ""))

@@ -1,4 +1,4 @@
-"""What is different from endpoint to endpoint, as data."""
+"""How endpoints differ, as data: addresses, limits and quirks."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ class Profile(Record):
     name: str
     title: str = ""
     base_url: str = ""
-    """Root of the API, for example ``https://api.openai.com/v1``; empty where the user has to name it."""
+    """Root of the API, for example ``https://api.openai.com/v1``; empty if the user has to name it."""
     base_url_env: str = ""
     """Environment variable that overrides ``base_url``."""
     key_env: str = ""
-    """Environment variable that holds the key; empty where none is needed."""
+    """Environment variable that holds the key; empty if none is needed."""
     target: Literal["openai", "azure", "nebius", "local"] = "openai"
     """Whose dataset rules apply."""
     methods: tuple[Method, ...] = (Method.SUPERVISED,)
     default_model: str = ""
     last_day_to_create: str | None = None
-    """Last day on which jobs can be created, ISO 8601; ``None`` where none is announced."""
+    """Last day on which jobs can be created, ISO 8601; ``None`` if none is announced."""
     models_shutdown_date: str | None = None
-    """Day on which the tuned models stop answering, ISO 8601, where the endpoint does not say so itself."""
+    """Day on which the tuned models are shut down, ISO 8601, if the endpoint does not say so itself."""
     new_customers: bool | None = None
-    """Whether an organization that never trained there may begin; ``None`` where that is not known."""
+    """Whether an organization that never trained there can start to; ``None`` if that is not known."""
     probe_training: bool = False
-    """Whether its own ``base_url`` may be asked for a job on a file that does not exist, to hear if jobs are taken."""
+    """Whether a job on a file that does not exist can be requested at its ``base_url`` to see if jobs are accepted."""
     uploads_api: bool = True
     """Whether ``/uploads`` exists for files that are too large for ``/files``."""
     uploads_above_bytes: int = 512 * 1024 * 1024
@@ -45,33 +45,33 @@ class Profile(Record):
     """Size of a part in bytes, at most 64 MB. Source: OpenAI API description, addUploadPart, 2026-08-21."""
     max_file_bytes: int = 8 * 1024**3
     wait_file_processed: bool = False
-    """Whether a job can only be created once the file says ``processed``."""
+    """Whether a job can only be created once the file's status is ``processed``."""
     hyperparameters_at: Literal["method", "top"] = "method"
     metadata_stored: bool = True
     metadata_filter: bool = True
     """Whether ``GET /fine_tuning/jobs?metadata[k]=v`` filters."""
     max_suffix_chars: int = 64
     list_lag_seconds: float = 90.0
-    """How long a job may take to show up in lists; no second POST is made before that has passed."""
+    """How long a job may take to appear in lists; no second POST is sent before that."""
     poll_first_seconds: float = 5.0
     poll_max_seconds: float = 60.0
     request_timeout_seconds: float = 120.0
     """Wall-clock limit of one call; uploads get more, by their size."""
     paid: bool = True
     has_row_losses: bool = False
-    """Whether it is an ftpipe, which tells the loss of every row."""
+    """Whether it is a server of ftpipe, which computes the loss of every row."""
     deployment_hint: str = ""
-    """What is to be done before the tuned model answers; empty where nothing is."""
+    """What the user has to do before the tuned model answers; empty if nothing."""
 
 
 def load_profiles(overrides: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Profile]:
-    """Read the profiles of the package and lay the user's over them.
+    """Read the profiles of the package, and apply the user's changes.
 
     Args:
         overrides: Tables by profile name; a new name makes a new profile, which needs a ``base_url``.
 
     Raises:
-        ConfigError: A table has an unknown or a wrong key.
+        ConfigError: A table has an unknown key or an invalid value.
     """
     text = resources.files("ftpipe.providers").joinpath("profiles.toml").read_text(encoding="utf-8")
     tables: dict[str, dict[str, Any]] = tomllib.loads(text)
@@ -84,7 +84,7 @@ def find_profile(name: str, overrides: Mapping[str, Mapping[str, Any]] | None = 
     """The profile of that name.
 
     Raises:
-        ConfigError: There is none; the hint names the nearest.
+        ConfigError: There is none; the hint suggests the closest name.
     """
     profiles = load_profiles(overrides)
     if name in profiles:

@@ -1,7 +1,7 @@
-"""Answers of an endpoint, checked before they are believed, as ftpipe's records.
+"""Checks the responses of an endpoint and turns them into ftpipe's records.
 
-Compatible endpoints differ: unknown words and keys pass, nulls stand where lists were promised, ids are missing in
-broken bodies. So reading is lenient in everything but what identifies a thing.
+Compatible endpoints differ: unknown values and keys are accepted, and so is null instead of a list. Only the ids that
+identify something are checked strictly.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ftpipe.errors import InvalidResponseError
 from ftpipe.records import Checkpoint, Event, Hyperparameters, Job, JobError, Method, Record, TrainingMetrics
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,254}")
-"""What an id may look like; anything else in that place is a broken answer."""
+"""The form of an id; a response with any other id is broken."""
 
 METRIC_NAMES = tuple(name for name in TrainingMetrics.model_fields if name not in ("step", "total_steps"))
 
@@ -29,7 +29,7 @@ class RemoteFile(Record):
     filename: str
     purpose: str
     status: str
-    """``uploaded``, ``processed``, ``error``, or another word; empty where the endpoint gives none."""
+    """``uploaded``, ``processed``, ``error``, or another word; empty if the endpoint gives none."""
     status_details: str = ""
     created_at: int = 0
 
@@ -46,12 +46,12 @@ class RemoteUpload(Record):
 
 
 class TrainingAvailability(Record):
-    """Whether an endpoint would take a job, as far as that can be heard without making one."""
+    """Whether an endpoint would accept a job, as far as that can be known without creating one."""
 
     allowed: bool | None
-    """``None`` where it is not known."""
+    """``None`` if it is not known."""
     why: str
-    """What was heard, or why it is not known."""
+    """What the endpoint answered, or why it is not known."""
 
 
 class ChatCompletion(Record):
@@ -63,20 +63,20 @@ class ChatCompletion(Record):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     latency_s: float = 0.0
-    """Wall-clock seconds from request to the complete answer."""
+    """Wall-clock seconds from the request to the complete response."""
 
 
-def as_dict(answer: object) -> dict[str, Any]:
-    """The answer's fields; the SDK hands over text or nothing where a body was not the JSON it promised."""
-    if isinstance(answer, BaseModel):
-        answer = answer.model_dump(warnings=False)
-    if isinstance(answer, Mapping):
-        return {strip_unstorable(str(key)): strip_unstorable(value) for key, value in answer.items()}
-    raise InvalidResponseError(f"the answer was {type(answer).__name__}, not an object")
+def as_dict(response: object) -> dict[str, Any]:
+    """The fields of a response; the SDK returns text or nothing if a body is not the promised JSON."""
+    if isinstance(response, BaseModel):
+        response = response.model_dump(warnings=False)
+    if isinstance(response, Mapping):
+        return {strip_unstorable(str(key)): strip_unstorable(value) for key, value in response.items()}
+    raise InvalidResponseError(f"the response was {type(response).__name__}, not an object")
 
 
 def strip_unstorable(value: Any) -> Any:  # noqa: ANN401 - any JSON
-    """JSON whose text every database takes: half characters become ``?``, NUL goes."""
+    """JSON with text that every database accepts: lone surrogates become ``?``, NUL is removed."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
     if isinstance(value, Mapping):
@@ -87,16 +87,16 @@ def strip_unstorable(value: Any) -> Any:  # noqa: ANN401 - any JSON
 
 
 def checked_id(fields: Mapping[str, Any], what: str) -> str:
-    """The ``id`` of an answer, if it is one."""
+    """The ``id`` of a response, if it has the form of an id."""
     value = fields.get("id")
     if not isinstance(value, str) or not ID.fullmatch(value):
-        raise InvalidResponseError(f"the answer has no {what} id")
+        raise InvalidResponseError(f"the response has no {what} id")
     return value
 
 
-def file_of(answer: object) -> RemoteFile:
+def file_of(response: object) -> RemoteFile:
     """A file object."""
-    fields = as_dict(answer)
+    fields = as_dict(response)
     return RemoteFile(
         id=checked_id(fields, "file"),
         bytes=_int(fields.get("bytes")) or 0,
@@ -108,9 +108,9 @@ def file_of(answer: object) -> RemoteFile:
     )
 
 
-def upload_of(answer: object) -> RemoteUpload:
+def upload_of(response: object) -> RemoteUpload:
     """An upload object."""
-    fields = as_dict(answer)
+    fields = as_dict(response)
     file = fields.get("file")
     return RemoteUpload(
         id=checked_id(fields, "upload"),
@@ -121,12 +121,12 @@ def upload_of(answer: object) -> RemoteUpload:
     )
 
 
-def job_of(answer: object, *, endpoint: str, provider: str) -> Job:
+def job_of(response: object, *, endpoint: str, provider: str) -> Job:
     """A job object."""
-    fields = as_dict(answer)
+    fields = as_dict(response)
     status = fields.get("status")
     if not isinstance(status, str) or not status:
-        raise InvalidResponseError("the answer has no job status")
+        raise InvalidResponseError("the response has no job status")
     return Job(
         id=checked_id(fields, "job"),
         endpoint=endpoint,
@@ -150,9 +150,9 @@ def job_of(answer: object, *, endpoint: str, provider: str) -> Job:
     )
 
 
-def event_of(answer: object) -> Event:
+def event_of(response: object) -> Event:
     """An event object."""
-    fields = as_dict(answer)
+    fields = as_dict(response)
     return Event(
         id=checked_id(fields, "event"),
         created_at=_int(fields.get("created_at")) or 0,
@@ -163,9 +163,9 @@ def event_of(answer: object) -> Event:
     )
 
 
-def checkpoint_of(answer: object) -> Checkpoint:
+def checkpoint_of(response: object) -> Checkpoint:
     """A checkpoint object."""
-    fields = as_dict(answer)
+    fields = as_dict(response)
     step = _int(fields.get("step_number")) or 0
     return Checkpoint(
         id=checked_id(fields, "checkpoint"),
@@ -177,7 +177,7 @@ def checkpoint_of(answer: object) -> Checkpoint:
 
 
 def metric_of(data: Mapping[str, Any]) -> TrainingMetrics | None:
-    """The metrics in an event's data; ``None`` where it has no step. A value that is no finite number is left out."""
+    """The metrics in an event's data; ``None`` if it has no step. A value that is not a finite number is left out."""
     step = _int(data.get("step"))
     if step is None:
         return None
@@ -194,8 +194,8 @@ def _hyperparameters(fields: Mapping[str, Any]) -> Hyperparameters | None:
     method = _mapping(fields.get("method"))
     block = _mapping(method.get(str(method.get("type"))))
     inner = {name: value for name, value in _mapping(block.get("hyperparameters")).items() if value is not None}
-    found = {**_mapping(fields.get("hyperparameters")), **inner}
-    plain = {name: value for name, value in found.items() if isinstance(value, (str, int, float, bool))}
+    values = {**_mapping(fields.get("hyperparameters")), **inner}
+    plain = {name: value for name, value in values.items() if isinstance(value, (str, int, float, bool))}
     known = {name: value for name, value in plain.items() if name in Hyperparameters.model_fields and name != "extra"}
     if not plain:
         return None

@@ -1,4 +1,4 @@
-"""Register: from a succeeded job to a model with its lineage, cost and last metrics."""
+"""Register the model of a succeeded job with its lineage, cost and last metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ftpipe.registry.runs import RunRecords
 def register(
     job: Job, *, run: Run, provider: Provider, registry: RunRecords, metrics: Iterable[TrainingMetrics]
 ) -> Run:
-    """Put the model of a succeeded job into the registry, with its cost, in one transaction; twice changes nothing.
+    """Save the model of a succeeded job with its cost, in one transaction; doing it again changes nothing.
 
     Raises:
         JobFailedError: The job ended without a model.
@@ -26,12 +26,12 @@ def register(
 
 
 def model_of(job: Job, *, run: Run, provider: Provider, metrics: Iterable[TrainingMetrics]) -> Model:
-    """Make the model's record; nothing is written.
+    """Build the model's record; nothing is written.
 
     Args:
         job: A job that has succeeded.
         run: The run that it belongs to.
-        provider: Its endpoint, asked for checkpoints and the base's last day.
+        provider: Its endpoint, which lists checkpoints and knows when the base model is shut down.
         metrics: What the job reported, by step.
 
     Raises:
@@ -65,7 +65,7 @@ def model_of(job: Job, *, run: Run, provider: Provider, metrics: Iterable[Traini
 
 
 def refuse_unless_succeeded(job: Job) -> None:
-    """Raise unless the job has made a model.
+    """Raise unless the job has ended with a model.
 
     Raises:
         JobFailedError: It ended without one.
@@ -77,42 +77,42 @@ def refuse_unless_succeeded(job: Job) -> None:
         raise JobFailedError(f"{job.id} {job.status}{code}{why}", failure_hint(job))
     if not job.is_finished:
         raise StillRunningError(
-            f"{job.id} is {job.status}", f"`ftpipe status {job.id}` looks again, `ftpipe resume` waits for it"
+            f"{job.id} is {job.status}", f"`ftpipe status {job.id}` shows it, `ftpipe resume` waits for its end"
         )
 
 
-REPORT = "`ftpipe prepare` names the lines; if it finds nothing wrong, please report the text above"
+CHECK_DATASET = "run `ftpipe prepare` to see the lines; if it finds nothing wrong, please report the message above"
 
 HINTS: dict[str, str] = {
-    "invalid_n_examples": "add examples until there are enough; `ftpipe prepare` counts them as the endpoint does",
-    "invalid_training_file": REPORT,
-    "invalid_validation_file": "`ftpipe prepare --validation …` names the lines of the validation file",
-    "invalid_file_format": REPORT,
-    "unsafe_file": "the endpoint's safety checks refused the data; take the flagged examples out, then train again",
-    "exceeded_quota": "add credit or raise the budget at the endpoint, then `ftpipe train` again",
-    "insufficient_quota": "add credit or raise the budget at the endpoint, then `ftpipe train` again",
-    "server_error": "the endpoint had trouble of its own; `ftpipe train` again makes a new job",
+    "invalid_n_examples": "add examples; `ftpipe prepare` counts them as the endpoint does",
+    "invalid_training_file": CHECK_DATASET,
+    "invalid_validation_file": "run `ftpipe prepare --validation …` to see the lines of the validation file",
+    "invalid_file_format": CHECK_DATASET,
+    "unsafe_file": "the endpoint's safety checks refused the data; remove the flagged examples, then train again",
+    "exceeded_quota": "add credit or raise the budget at the endpoint, then run `ftpipe train` again",
+    "insufficient_quota": "add credit or raise the budget at the endpoint, then run `ftpipe train` again",
+    "server_error": "the endpoint had an internal error; run `ftpipe train` again to create a new job",
 }
 """Error code of a job → what to do. Source: public run logs, 2024-12 to 2026-09."""
 
 
 def failure_hint(job: Job) -> str:
-    """What to do about a job that ended without a model."""
+    """What to do after a job has ended without a model."""
     if job.status == "cancelled":
-        return "`ftpipe train` again makes a new job"
+        return "run `ftpipe train` again to create a new job"
     code = job.error.code if job.error else ""
-    return HINTS.get(code, f"`ftpipe jobs events {job.id}` tells the whole story; `ftpipe train` again makes a new job")
+    return HINTS.get(code, f"see `ftpipe jobs events {job.id}`; run `ftpipe train` again to create a new job")
 
 
 def actual_cost(job: Job, cost: CostEstimate | None) -> float | None:
-    """What the job costs by its trained tokens and the estimate's price; ``None`` where either is not known."""
+    """The cost by the job's trained tokens and the estimate's price; ``None`` if either is not known."""
     if cost is None or cost.price_per_million is None or job.trained_tokens is None:
         return None
     return round(job.trained_tokens * cost.price_per_million / 1_000_000, 6)
 
 
 def last_metrics(metrics: Iterable[TrainingMetrics]) -> TrainingMetrics | None:
-    """The last value of each metric, at the last step; ``None`` where nothing was reported."""
+    """The last value of each metric, at the last step; ``None`` if nothing was reported."""
     last: dict[str, float | int] = {}
     for metric in metrics:
         last.update({name: value for name, value in metric.model_dump().items() if value is not None})
@@ -128,7 +128,7 @@ def _checkpoints(job: Job, provider: Provider) -> tuple[Checkpoint, ...]:
 
 def _shutdown_date(job: Job, provider: Provider) -> str | None:
     try:
-        told = provider.models.shutdown_date(job.model)
+        date = provider.models.shutdown_date(job.model)
     except ProviderError:
-        told = None
-    return told or provider.profile.models_shutdown_date
+        date = None
+    return date or provider.profile.models_shutdown_date

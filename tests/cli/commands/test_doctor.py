@@ -101,7 +101,7 @@ def test_training_is_told_before_the_upload_by_train_as_well(tmp_path: Path, end
 @pytest.mark.parametrize(
     ("profile", "act", "word"),
     [
-        ({}, None, "only told when a job is created"),
+        ({}, None, "only known when a job is created"),
         ({"new_customers": False}, None, "only organizations that trained before"),
         ({"probe_training": True}, refusal(503), "503"),
         ({"probe_training": True}, refusal(400, None, "this model is unknown"), "model"),
