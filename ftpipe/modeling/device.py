@@ -24,16 +24,22 @@ class DeviceConfig:
         return self.device != "cpu"
 
 
-def select_device() -> DeviceConfig:
-    """The GPU where there is one, else the CPU in the precision that it is faster at."""
+def select_device(preferred: DeviceConfig | None = None) -> DeviceConfig:
+    """The GPU if there is one, else the CPU, each in the precision that suits it.
+
+    Args:
+        preferred: What an earlier run used; returned if this machine has the same device, so that results agree.
+    """
     use_passive_omp_wait()
     import torch
 
     if torch.cuda.is_available():
-        return DeviceConfig("cuda", "bfloat16" if torch.cuda.is_bf16_supported() else "float32")
-    if torch.backends.mps.is_available():
-        return DeviceConfig("mps", "float32")
-    return DeviceConfig("cpu", "bfloat16" if _bfloat16_is_faster() else "float32")
+        selected = DeviceConfig("cuda", "bfloat16" if torch.cuda.is_bf16_supported() else "float32")
+    elif torch.backends.mps.is_available():
+        selected = DeviceConfig("mps", "float32")
+    else:
+        selected = DeviceConfig("cpu", "bfloat16" if _bfloat16_is_faster() else "float32")
+    return preferred if preferred is not None and preferred.device == selected.device else selected
 
 
 def use_passive_omp_wait() -> None:

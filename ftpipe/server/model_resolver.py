@@ -110,7 +110,7 @@ class ModelResolver:
             return None
         if job.owner != owner and tx.permissions.find(name, owner) is None:
             return None
-        return ResolvedModel(job.base, self._data_dir.checkpoint(job.id, step))
+        return ResolvedModel(job.base, self._data_dir.job(job.id).checkpoint_dir(step))
 
     def base_names(self) -> tuple[str, ...]:
         """Names of bases, and of those that others stand in for."""
@@ -159,14 +159,14 @@ class ModelResolver:
         tx.jobs.update(job.id, deleted=True)
         for checkpoint in tx.checkpoints.for_job(job.id):
             tx.checkpoints.remove(checkpoint.id)
-        folder = self._data_dir.job(job.id) / "checkpoints"
+        folder = self._data_dir.job(job.id).checkpoints_dir
         tx.after_commit.append(partial(rmtree, folder, ignore_errors=True))
 
     def _delete_checkpoint(self, tx: Transaction, checkpoint: CheckpointRow) -> None:
         tx.checkpoints.remove(checkpoint.id)
         job = tx.jobs.get(checkpoint.job_id)
         if job is None or job.deleted or job.final_step != checkpoint.step:
-            folder = self._data_dir.checkpoint(checkpoint.job_id, checkpoint.step)
+            folder = self._data_dir.job(checkpoint.job_id).checkpoint_dir(checkpoint.step)
             tx.after_commit.append(partial(rmtree, folder, ignore_errors=True))
 
 

@@ -158,8 +158,7 @@ def run_worker(store: Any, *, rank: int, world_size: int, models_dir: Path | Non
 
 
 def _load_replica(task: dict[str, Any], models_dir: Path | None) -> tuple[CausalModel, Objective]:
-    device_config, leader_config = select_device(), DeviceConfig(**task["device_config"])
-    device_config = leader_config if device_config.device == leader_config.device else device_config
+    device_config = select_device(DeviceConfig(**task["device_config"]))
     base_dir = resolve_base(task["base_model"], models_dir=models_dir or Path(task["models_dir"]))
     model = add_uninitialized_adapter(load_base(base_dir, device_config), task["adapter_config"])
     return model, OBJECTIVES[task["method"]].from_json(LanguageModel(model), task["objective"])

@@ -1,7 +1,21 @@
-"""The job folder: what the server asks of a trainer and what the trainer answers, file by file.
+"""The job directory: every file that the server and a trainer exchange, with its name and format, written and read.
 
-Every file is either appended line by line and synced (``events.ndjson``), or replaced as a whole, so that a reader
-and a restarted trainer never see half of anything. Folders are written aside, synced and renamed.
+| File | Written by | Content |
+|---|---|---|
+| ``spec.json`` | server | the job as requested, written anew before each start of a trainer |
+| ``training.jsonl``, ``validation.jsonl`` | server | the data |
+| ``initial_adapter/`` | server | the adapter that training starts from, if the job tunes a tuned model further |
+| ``trainer.lock``, ``trainer.json``, ``trainer.log`` | server | the trainer's process: lock, pid, output |
+| ``plan.json`` | trainer | device and resolved hyperparameters of the first start |
+| ``events.ndjson`` | trainer | events, one JSON object per line |
+| ``progress.json`` | trainer | step, speed and estimated end |
+| ``metrics.csv`` | trainer | losses and accuracies of every step |
+| ``checkpoints/step-N/`` | trainer | an adapter, and ``manifest.json`` with the SHA-256 of its files |
+| ``resume/state.safetensors`` | trainer | what a killed or paused run needs to resume |
+| ``result.json`` | trainer | how the job ended; its last file |
+
+Events are appended and synced line by line. Every other file is replaced in one step, so neither a reader nor a
+restarted trainer sees half of it. Readers accept anything: a kill can leave a torn line, and an operator can edit.
 """
 
 from __future__ import annotations
@@ -10,7 +24,10 @@ import csv
 import hashlib
 import io
 import json
+import logging
+import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -19,11 +36,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ftpipe.atomic_files import fsync, write_bytes, write_json
+from ftpipe.atomic_files import fsync, read_json, write_bytes, write_json
 from ftpipe.errors import LocalStateError
+from ftpipe.modeling.device import DeviceConfig
+from ftpipe.training.hyperparameters import ResolvedHyperparameters
 
-CHECKPOINTS_KEPT = 3
-"""Source: OpenAI's supervised fine-tuning guide, 2026-07-15: one checkpoint per epoch, the last three kept."""
+log = logging.getLogger("ftpipe.training")
+
+MAX_EVENT_BYTES_PER_READ = 4 * 1024 * 1024
+MAX_MESSAGE_LENGTH = 4000
+EVENT_LEVELS = ("info", "warn", "error")
+API_HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier", "beta")
+"""Resolved hyperparameters that the API shows."""
+_CHECKPOINT_NAME = re.compile(r"step-(\d{1,12})")
 _CSV_COLUMNS = {
     "step": "step",
     "train_loss": "train_loss",
@@ -35,12 +60,12 @@ _CSV_COLUMNS = {
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """Who shall compute a job.
+    """Which processes compute a job.
 
     Attributes:
         engine: ``process`` for this machine, ``ray`` for a cluster.
-        workers: How many; 0 for one per graphics card, or on a cluster without any one per machine.
-        address: Where the cluster is; ``None`` for the one that this machine belongs to.
+        workers: How many; 0 for one per GPU, or on a cluster without GPUs one per machine.
+        address: Address of the cluster; ``None`` for the one that this machine belongs to.
     """
 
     engine: str = "process"
@@ -50,7 +75,12 @@ class WorkerConfig:
 
 @dataclass(frozen=True)
 class JobSpec:
-    """What a job was asked to do, as the server wrote it to ``spec.json``."""
+    """A job as requested: ``spec.json``.
+
+    Attributes:
+        initial_adapter: Directory of the adapter that training starts from; ``None`` for a new one.
+        keep_checkpoints: How many checkpoints the trainer keeps, the newest.
+    """
 
     job_id: str
     method: str
@@ -61,14 +91,45 @@ class JobSpec:
     seed: int
     model_name: str
     models_dir: Path
+    keep_checkpoints: int
     initial_adapter: Path | None = None
-    """Folder of the checkpoint that training starts from; ``None`` for the base alone."""
     worker_config: WorkerConfig = WorkerConfig()
+
+    def as_json(self) -> dict[str, Any]:
+        """All fields, for ``spec.json``."""
+        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> JobSpec:
+        """The spec that ``as_json`` wrote."""
+        validation_file, initial_adapter = data.get("validation_file"), data.get("initial_adapter")
+        return cls(
+            job_id=str(data["job_id"]),
+            method=str(data["method"]),
+            base_model=str(data["base_model"]),
+            training_file=Path(data["training_file"]),
+            validation_file=Path(validation_file) if validation_file else None,
+            hyperparameters=dict(data.get("hyperparameters") or {}),
+            seed=int(data.get("seed") or 0),
+            model_name=str(data.get("model_name", "")),
+            models_dir=Path(data["models_dir"]),
+            keep_checkpoints=max(1, int(data["keep_checkpoints"])),
+            initial_adapter=Path(initial_adapter) if initial_adapter else None,
+            worker_config=WorkerConfig(**(data.get("worker_config") or {})),
+        )
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Device and resolved hyperparameters of a job's first start, which later starts use again: ``plan.json``."""
+
+    device_config: DeviceConfig
+    hyperparameters: ResolvedHyperparameters
 
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """Losses in nats per trained token and accuracies (0–1) at one step; ``None`` where not measured."""
+    """Losses in nats per trained token and accuracies (0–1) at one step; ``None`` if not measured."""
 
     step: int
     train_loss: float | None = None
@@ -83,12 +144,23 @@ class StepMetrics:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
+@dataclass(frozen=True, slots=True)
+class TrainerEvent:
+    """One line of ``events.ndjson``."""
+
+    created_at: int
+    level: str
+    type: str
+    message: str
+    data: dict[str, Any]
+
+
 @dataclass
 class Progress:
-    """How far a job is, for ``progress.json``; times in Unix seconds."""
+    """How far a job is: ``progress.json``; times in Unix seconds."""
 
     status: str = "running"
-    pid: int = field(default_factory=os.getpid)
+    """``running`` or ``paused``."""
     step: int = 0
     total_steps: int = 0
     trained_tokens: int = 0
@@ -97,80 +169,159 @@ class Progress:
     tokens_per_second: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """How a job ended: ``result.json``."""
+
+    succeeded: bool
+    error: dict[str, Any] | None
+    trained_tokens: int | None
+    final_step: int | None
+    finished_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A complete checkpoint."""
+
+    step: int
+    metrics: dict[str, float]
+
+
 class JobDirectory:
-    """Reads and writes one job's folder."""
+    """Reads and writes one job's directory."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.events = path / "events.ndjson"
-        self.checkpoints = path / "checkpoints"
-        self.resume = path / "resume" / "state.safetensors"
-        self.metrics = path / "metrics.csv"
-        self.result = path / "result.json"
-        self.rendezvous_dir = path / ".new-rendezvous"
-        """Where the processes of one machine meet; removed at a start like everything half-written."""
+        self.spec_file = path / "spec.json"
+        self.training_file = path / "training.jsonl"
+        self.validation_file = path / "validation.jsonl"
+        self.initial_adapter = path / "initial_adapter"
+        self.lock_file = path / "trainer.lock"
+        self.process_file = path / "trainer.json"
+        self.log_file = path / "trainer.log"
+        self.plan_file = path / "plan.json"
+        self.events_file = path / "events.ndjson"
+        self.progress_file = path / "progress.json"
+        self.metrics_file = path / "metrics.csv"
+        self.checkpoints_dir = path / "checkpoints"
+        self.state_file = path / "resume" / "state.safetensors"
+        self.result_file = path / "result.json"
+        self.rendezvous_dir = path / ".rendezvous"
+        """Where the processes of one machine meet."""
 
-    def spec(self) -> JobSpec:
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Path) -> JobDirectory:
+        """The directory of the job that wrote a checkpoint."""
+        return cls(checkpoint.parent.parent)
+
+    def checkpoint_dir(self, step: int) -> Path:
+        """Directory of the checkpoint at ``step``."""
+        return self.checkpoints_dir / f"step-{step}"
+
+    # Spec and plan
+
+    def write_spec(self, spec: JobSpec) -> None:
+        """Replace ``spec.json``."""
+        write_json(self.spec_file, spec.as_json(), mode=0o600)
+
+    def read_spec(self) -> JobSpec:
         """The job's ``spec.json``.
 
         Raises:
             LocalStateError: It is missing or not what the server writes.
         """
         try:
-            raw = json.loads((self.path / "spec.json").read_text(encoding="utf-8"))
-            valid = raw.get("validation_file")
-            return JobSpec(
-                job_id=str(raw["job_id"]),
-                method=str(raw["method"]),
-                base_model=str(raw["base_model"]),
-                training_file=Path(raw["training_file"]),
-                validation_file=Path(valid) if valid else None,
-                hyperparameters=dict(raw.get("hyperparameters") or {}),
-                seed=int(raw.get("seed") or 0),
-                model_name=str(raw.get("model_name", "")),
-                models_dir=Path(raw["models_dir"]),
-                initial_adapter=Path(raw["initial_adapter"]) if raw.get("initial_adapter") else None,
-                worker_config=WorkerConfig(**(raw.get("worker_config") or {})),
-            )
+            return JobSpec.from_json(json.loads(self.spec_file.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
             raise LocalStateError(f"{self.path.name}/spec.json cannot be read: {exc}", "create the job again") from exc
 
-    def clean(self) -> None:
-        """Remove what a killed trainer left half-written."""
-        for folder in (self.path, self.checkpoints, self.resume.parent):
-            for left in folder.glob(".new-*"):
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+    def write_plan(self, plan: TrainingPlan) -> None:
+        """Replace ``plan.json``."""
+        data = {"device_config": asdict(plan.device_config), "hyperparameters": plan.hyperparameters.as_json()}
+        write_json(self.plan_file, data, indent=1)
+
+    def read_plan(self) -> TrainingPlan | None:
+        """The plan of the job's first start; ``None`` before it."""
+        if not self.plan_file.is_file():
+            return None
+        data = json.loads(self.plan_file.read_text(encoding="utf-8"))
+        hyperparameters = ResolvedHyperparameters.from_json(data["hyperparameters"])
+        return TrainingPlan(DeviceConfig(**data["device_config"]), hyperparameters)
+
+    # Events
 
     def append_event(
         self, message: str, *, level: str = "info", event_type: str = "message", data: Mapping[str, Any] | None = None
     ) -> None:
         """Append one event and sync it."""
-        row = {
+        event = {
             "created_at": int(time.time()),
             "level": level,
             "type": event_type,
             "message": message,
             "data": dict(data or {}),
         }
-        line = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
-        torn = self.events.exists() and self.events.stat().st_size > 0 and not self._ends_with_newline()
-        with self.events.open("a", encoding="utf-8") as file:
-            file.write(("\n" if torn else "") + line)
+        line = json.dumps(event, ensure_ascii=False, allow_nan=False) + "\n"
+        with self.events_file.open("ab") as file:
+            # A kill can leave half a line; without a newline the new event would be lost with it.
+            file.write(("\n" if self._has_torn_event() else "").encode() + line.encode())
             file.flush()
             os.fsync(file.fileno())
 
-    def last_reported(self) -> tuple[int, frozenset[str]]:
-        """The last step whose metrics were told, and the messages of all events so far."""
-        step, messages = 0, set()
-        for row in self._events():
-            messages.add(str(row.get("message", "")))
-            if row.get("type") == "metrics":
-                step = max(step, int(row.get("data", {}).get("step", 0)))
-        return step, frozenset(messages)
+    def read_events(self, offset: int) -> tuple[list[TrainerEvent], int]:
+        """The events of complete lines after byte ``offset``, and the offset behind them."""
+        try:
+            with self.events_file.open("rb") as file:
+                file.seek(offset)
+                content = file.read(MAX_EVENT_BYTES_PER_READ)
+        except FileNotFoundError:
+            return [], offset
+        end = content.rfind(b"\n") + 1
+        events = [_parse_event(line) for line in content[:end].splitlines() if line.strip()]
+        return [event for event in events if event is not None], offset + end
+
+    def reported_events(self) -> tuple[int, frozenset[str]]:
+        """The last step whose metrics were reported, and the messages of all events so far."""
+        step, offset = 0, 0
+        messages: set[str] = set()
+        while True:
+            events, end = self.read_events(offset)
+            if end == offset:
+                return step, frozenset(messages)
+            offset = end
+            for event in events:
+                messages.add(event.message)
+                if event.type == "metrics":
+                    step = max(step, _integer(event.data.get("step")) or 0)
+
+    def _has_torn_event(self) -> bool:
+        try:
+            with self.events_file.open("rb") as file:
+                file.seek(-1, os.SEEK_END)
+                return file.read(1) != b"\n"
+        except OSError:
+            return False
+
+    # Progress, metrics and result
 
     def write_progress(self, progress: Progress) -> None:
         """Replace ``progress.json``."""
-        write_json(self.path / "progress.json", asdict(progress))
+        write_json(self.progress_file, asdict(progress), indent=1)
+
+    def read_progress(self) -> Progress:
+        """The trainer's last progress; that of a new job if there is none."""
+        data = read_json(self.progress_file) or {}
+        resolved = data.get("hyperparameters")
+        resolved = resolved if isinstance(resolved, dict) else {}
+        return Progress(
+            status="paused" if data.get("status") == "paused" else "running",
+            step=_integer(data.get("step")) or 0,
+            total_steps=_integer(data.get("total_steps")) or 0,
+            trained_tokens=_integer(data.get("trained_tokens")) or 0,
+            estimated_finish=_integer(data.get("estimated_finish")),
+            hyperparameters={name: resolved[name] for name in API_HYPERPARAMETERS if resolved.get(name) is not None},
+        )
 
     def write_metrics(self, rows: list[StepMetrics]) -> None:
         """Replace ``metrics.csv``."""
@@ -178,68 +329,157 @@ class JobDirectory:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(_CSV_COLUMNS)
         for row in rows:
-            known = row.measured()
-            writer.writerow([known.get(name, "") for name in _CSV_COLUMNS.values()])
-        write_bytes(self.metrics, text.getvalue().encode())
+            values = row.measured()
+            writer.writerow([values.get(name, "") for name in _CSV_COLUMNS.values()])
+        write_bytes(self.metrics_file, text.getvalue().encode())
 
     def write_result(
         self, status: str, *, trained_tokens: int, step: int, error: Mapping[str, Any] | None = None
     ) -> None:
         """Write ``result.json``, the last file of a job."""
-        row = {"status": status, "error": error, "trained_tokens": trained_tokens, "final_step": step}
-        write_json(self.result, {**row, "finished_at": int(time.time())})
+        data = {"status": status, "error": error, "trained_tokens": trained_tokens, "final_step": step}
+        write_json(self.result_file, {**data, "finished_at": int(time.time())}, indent=1)
+
+    def read_result(self) -> JobResult | None:
+        """How the job ended; ``None`` if it has not."""
+        data = read_json(self.result_file)
+        if data is None:
+            return None
+        error = data.get("error")
+        return JobResult(
+            succeeded=data.get("status") == "succeeded",
+            error=_parse_error(error) if isinstance(error, dict) else None,
+            trained_tokens=_integer(data.get("trained_tokens")),
+            final_step=_integer(data.get("final_step")),
+            finished_at=_integer(data.get("finished_at")),
+        )
+
+    # Checkpoints
 
     @contextmanager
-    def checkpoint(self, metrics: StepMetrics) -> Iterator[Path]:
-        """A folder to write a checkpoint's files into; on leaving it appears as ``checkpoints/step-N``, whole."""
-        self.checkpoints.mkdir(exist_ok=True)
-        with self.atomic_directory(self.checkpoints / f"step-{metrics.step}") as scratch:
-            yield scratch
-            files = {file.name: _describe(file) for file in sorted(scratch.iterdir())}
-            manifest = {"step": metrics.step, "files": files, "metrics": metrics.measured()}
-            write_json(scratch / "manifest.json", manifest, indent=1)
-
-    def prune(self) -> None:
-        """Remove all checkpoints but the last ones."""
-        steps = sorted(self.checkpoints.glob("step-*"), key=lambda folder: int(folder.name.removeprefix("step-")))
-        for folder in steps[:-CHECKPOINTS_KEPT]:
-            shutil.rmtree(folder)
-
-    @contextmanager
-    def atomic_directory(self, target: Path) -> Iterator[Path]:
-        """Write a folder aside, sync it and rename it to ``target``; one that is there already stays."""
-        scratch = target.with_name(f".new-{target.name}")
-        if scratch.exists():
-            shutil.rmtree(scratch)
+    def new_checkpoint(self, metrics: StepMetrics) -> Iterator[Path]:
+        """A directory to write an adapter into; on leaving, it becomes ``checkpoints/step-N`` in one step."""
+        target = self.checkpoint_dir(metrics.step)
+        scratch = target.with_name(f".{target.name}")
+        shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
         yield scratch
+        files = {file.name: _file_facts(file) for file in sorted(scratch.iterdir())}
+        manifest = {"step": metrics.step, "files": files, "metrics": metrics.measured()}
+        write_json(scratch / "manifest.json", manifest, indent=1)
         for file in scratch.iterdir():
             fsync(file)
         fsync(scratch)
         if target.exists():
-            # Told by a trainer that was killed before it could note that it had: the same steps, the same files.
+            # A trainer that was killed before it saved its state has written the same files at the same step.
             shutil.rmtree(scratch)
         else:
             scratch.rename(target)
         fsync(target.parent)
 
-    def _ends_with_newline(self) -> bool:
-        with self.events.open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) == b"\n"
+    def checkpoints(self) -> list[Checkpoint]:
+        """The complete checkpoints, lowest step first."""
+        found = []
+        for directory in self.checkpoints_dir.glob("step-*"):
+            name = _CHECKPOINT_NAME.fullmatch(directory.name)
+            manifest = read_json(directory / "manifest.json") if name else None
+            if name and manifest is not None:
+                metrics = _finite(dict(manifest.get("metrics") or {}))
+                measured = {key: value for key, value in metrics.items() if value is not None}
+                found.append(Checkpoint(int(name[1]), measured))
+        return sorted(found, key=lambda checkpoint: checkpoint.step)
 
-    def _events(self) -> Iterator[dict[str, Any]]:
-        if not self.events.exists():
-            return
-        for line in self.events.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue  # torn by a kill; the event is told again
-            if isinstance(row, dict):
-                yield row
+    def has_checkpoint(self, step: int) -> bool:
+        """Whether the checkpoint at ``step`` is complete."""
+        return (self.checkpoint_dir(step) / "manifest.json").is_file()
+
+    def prune_checkpoints(self, keep: int) -> None:
+        """Remove all but the newest ``keep`` checkpoints."""
+        steps = sorted(self.checkpoints_dir.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+        for directory in steps[:-keep]:
+            shutil.rmtree(directory)
+
+    def verify_checkpoints(self) -> Iterator[tuple[Path, str]]:
+        """Every file of every checkpoint, with what is wrong with it; an empty text if it is as it was written."""
+        for manifest in sorted(self.checkpoints_dir.glob("step-*/manifest.json")):
+            files = (read_json(manifest) or {}).get("files")
+            if not isinstance(files, dict):
+                yield manifest, "cannot be read"
+                continue
+            for name, facts in files.items():
+                path = manifest.parent / Path(name).name
+                yield path, _file_problem(path, facts)
+
+    # Cleaning
+
+    def remove_partial_files(self) -> None:
+        """Remove what a killed trainer left half-written."""
+        shutil.rmtree(self.rendezvous_dir, ignore_errors=True)
+        for directory in self.checkpoints_dir.glob(".step-*"):
+            shutil.rmtree(directory, ignore_errors=True)
+        for file in (self.plan_file, self.progress_file, self.metrics_file, self.state_file, self.result_file):
+            for temporary in file.parent.glob(f".{file.name}.*"):
+                temporary.unlink(missing_ok=True)
+
+    def remove_inputs(self) -> None:
+        """Remove what an ended job no longer needs: its data, its resume state, and what kills left half-written."""
+        self.remove_partial_files()
+        for file in (self.training_file, self.validation_file, *self.path.glob(".*.json.*")):
+            file.unlink(missing_ok=True)
+        for directory in (self.state_file.parent, self.initial_adapter):
+            shutil.rmtree(directory, ignore_errors=True)
+        for directory in self.checkpoints_dir.glob("*"):
+            if not (directory / "manifest.json").is_file():
+                shutil.rmtree(directory, ignore_errors=True)
 
 
-def _describe(file: Path) -> dict[str, Any]:
-    with file.open("rb") as handle:
-        return {"sha256": hashlib.file_digest(handle, "sha256").hexdigest(), "bytes": file.stat().st_size}
+def _parse_event(line: bytes) -> TrainerEvent | None:
+    try:
+        value = json.loads(line)
+        return TrainerEvent(
+            created_at=int(value["created_at"]),
+            level=value.get("level") if value.get("level") in EVENT_LEVELS else "info",
+            type="metrics" if value.get("type") == "metrics" else "message",
+            message=str(value["message"])[:MAX_MESSAGE_LENGTH],
+            data=_finite(dict(value.get("data") or {})),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # A kill can tear a line in the middle of the file, if the next trainer appends behind it.
+        log.warning("skipped a line of a trainer's events that could not be read")
+        return None
+
+
+def _parse_error(error: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "code": str(error.get("code") or "server_error"),
+        "message": str(error.get("message") or "")[:MAX_MESSAGE_LENGTH],
+        "param": error.get("param") if isinstance(error.get("param"), str) else None,
+    }
+
+
+def _integer(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return int(value)
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """The values without NaN and infinities, which JSON does not have."""
+    return {name: value for name, value in values.items() if not isinstance(value, float) or math.isfinite(value)}
+
+
+def _file_facts(path: Path) -> dict[str, Any]:
+    return {"sha256": _sha256(path), "bytes": path.stat().st_size}
+
+
+def _file_problem(path: Path, facts: object) -> str:
+    try:
+        digest = _sha256(path)
+    except OSError:
+        return "is missing"
+    return "" if isinstance(facts, dict) and facts.get("sha256") == digest else "is not what the trainer wrote"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

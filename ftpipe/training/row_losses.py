@@ -1,7 +1,7 @@
-"""Score every row of a dataset under a base and its adapters: ``python -m ftpipe.training.row_losses``.
+"""Compute the loss of every row under a base model and its adapters: ``python -m ftpipe.training.row_losses``.
 
-A process of its own, so that neither a job nor a chat waits for it and its memory goes when it ends. Its argument is
-one JSON object; it writes JSON lines to standard output: how far it is, then the rows, or an error.
+It runs as a process, so that neither a job nor a chat waits for it and its memory is freed when it ends. Its argument
+is one JSON object. It writes JSON lines to standard output: progress, then the rows, or an error.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from typing import Any
 
 from ftpipe.errors import FtpipeError, MissingExtraError
 from ftpipe.modeling.device import DeviceConfig, select_device, use_passive_omp_wait
+from ftpipe.training.job_directory import JobDirectory
 
 INSTALL = "pip install 'ftpipe[local]'"
 NICE = 10
-"""Jobs and chats come first when all want the processor."""
+"""Jobs and chats come first if all need the processor."""
 
 
 @dataclass(frozen=True)
 class ScoringRequest:
-    """What is to be scored.
+    """The data and the models to compute losses for.
 
     Attributes:
         data: A JSONL file of chat records.
         base: Name of the base, as ``resolve_base`` takes it.
         adapters: Folder of each model's adapter; ``None`` for the base alone.
-        models_dir: Where models are kept.
+        models_dir: The models directory.
     """
 
     data: Path
@@ -46,7 +47,7 @@ class ScoringRequest:
 
     @classmethod
     def from_json(cls, text: str) -> ScoringRequest:
-        """What ``as_json`` wrote."""
+        """The request that ``as_json`` wrote."""
         raw = json.loads(text)
         adapters = tuple(None if adapter is None else Path(adapter) for adapter in raw["adapters"])
         return cls(Path(raw["data"]), raw["base"], adapters, Path(raw["models_dir"]))
@@ -59,7 +60,7 @@ class RowLosses:
     Attributes:
         line: 1-based line in the file.
         tokens: Its trained tokens.
-        losses: Mean cross-entropy in nats over its trained tokens, one for each model, in the order asked.
+        losses: Mean cross-entropy in nats over its trained tokens, one for each model, in the order of the request.
     """
 
     line: int
@@ -70,15 +71,15 @@ class RowLosses:
 def score_models(
     request: ScoringRequest, on_progress: Callable[[int, int], None] = lambda _done, _total: None
 ) -> list[RowLosses]:
-    """Every row's loss under every model, with the mask and the cut of training.
+    """Every row's loss under every model, with the loss mask and the truncation of training.
 
     Args:
         request: The data and the models.
-        on_progress: Called with scored sequences and all that there are to score, over all models.
+        on_progress: Called with the number of sequences done and in total, over all models.
 
     Raises:
         DatasetError: Rows that cannot be scored.
-        NotFoundError: The base or an adapter is not there.
+        NotFoundError: The base or an adapter is missing.
     """
     from ftpipe.modeling.base_models import resolve_base
     from ftpipe.modeling.chat_tokenizer import ChatTokenizer
@@ -124,18 +125,16 @@ def by_line(lines: Sequence[int], scored: Sequence[Sequence[Any]]) -> Iterator[R
 
 
 def training_device_and_length(base: Path, adapters: Sequence[Path | None]) -> tuple[DeviceConfig, int]:
-    """Precision and length at which rows are scored: those of the job that made the first adapter, if it ran here.
+    """Device and sequence length of the job that trained the first adapter, so that its losses are those of training.
 
     Args:
-        base: The base's folder; its context is the length where no job says another.
-        adapters: Checkpoints in their jobs' folders.
+        base: The base model's directory; its context is the length if no adapter has a job.
+        adapters: Checkpoints in their job directories.
     """
     for adapter in adapters:
-        place = adapter.parent.parent / "plan.json" if adapter is not None else None
-        if place is not None and place.is_file():
-            row = json.loads(place.read_text(encoding="utf-8"))
-            machine, now = DeviceConfig(**row["device_config"]), select_device()
-            return machine if machine.device == now.device else now, int(row["hyperparameters"]["max_length"])
+        plan = None if adapter is None else JobDirectory.of_checkpoint(adapter).read_plan()
+        if plan is not None:
+            return select_device(plan.device_config), plan.hyperparameters.max_length
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     return select_device(), int(config.get("text_config", config).get("max_position_embeddings") or 2048)
 

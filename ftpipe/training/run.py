@@ -1,14 +1,12 @@
-"""One job from its spec to its result: read, resolve, train, and say how it ended."""
+"""Run one job from its spec to its result: read the data, resolve the hyperparameters, train, write the result."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from ftpipe.atomic_files import write_json
 from ftpipe.errors import DatasetError, FtpipeError, UsageError
 from ftpipe.modeling.base_models import resolve_base
 from ftpipe.modeling.chat_tokenizer import ChatTemplateError, ChatTokenizer, Example
@@ -19,29 +17,34 @@ from ftpipe.training.batching import TokenizedDataset, read_rows
 from ftpipe.training.causal_lm import LanguageModel
 from ftpipe.training.dpo import DPOObjective, Pair, read_pairs, with_reference_logprobs
 from ftpipe.training.hyperparameters import ResolvedHyperparameters, resolve_hyperparameters
-from ftpipe.training.job_directory import JobDirectory, JobSpec
+from ftpipe.training.job_directory import JobDirectory, JobSpec, TrainingPlan
 from ftpipe.training.launcher import distributed
 from ftpipe.training.lora import add_adapter
 from ftpipe.training.trainer import Objective, SupervisedObjective, Trainer
 
 METHODS = ("supervised", "dpo")
+DEFAULT_MAX_CONTEXT = 2048
+"""Context length of a base model whose configuration names none."""
+MAX_NAMED_LINES = 10
+
+StatusCallback = Callable[..., None]
 
 
 def run_job(directory: JobDirectory, should_pause: Callable[[], bool] = lambda: False) -> str:
-    """Run or go on with the job in ``directory``.
+    """Run or resume the job in ``directory``.
 
     Args:
-        directory: A folder with ``spec.json``.
-        should_pause: Asked after every step; true makes the run save its state and end.
+        directory: A directory with ``spec.json``.
+        should_pause: Called after every step; true makes the run save its state and end.
 
     Returns:
         ``succeeded``, ``failed`` or ``paused``.
     """
-    directory.clean()
+    directory.remove_partial_files()
     try:
-        spec = directory.spec()
-        trainer, device_config = _build_trainer(directory, spec, should_pause)
-        on_status = partial(_append_event_once, directory, set(directory.last_reported()[1]))
+        spec = directory.read_spec()
+        on_status = partial(_append_event_once, directory, set(directory.reported_events()[1]))
+        trainer, device_config = _build_trainer(directory, spec, should_pause, on_status)
         with distributed(
             trainer,
             spec.worker_config,
@@ -75,122 +78,128 @@ def _param(exc: FtpipeError) -> str | None:
     return "hyperparameters" if isinstance(exc, UsageError) else None
 
 
-def _append_event_once(folder: JobDirectory, said: set[str], text: str, level: str = "info") -> None:
-    if text not in said:
-        said.add(text)
-        folder.append_event(text, level=level)
+def _append_event_once(directory: JobDirectory, messages: set[str], message: str, level: str = "info") -> None:
+    """Append an event unless it is in ``messages``, those of earlier starts included."""
+    if message not in messages:
+        messages.add(message)
+        directory.append_event(message, level=level)
 
 
 def _build_trainer(
-    folder: JobDirectory, spec: JobSpec, pause_wanted: Callable[[], bool]
+    directory: JobDirectory, spec: JobSpec, should_pause: Callable[[], bool], on_status: StatusCallback
 ) -> tuple[Trainer, DeviceConfig]:
     if spec.method not in METHODS:
         raise UsageError(
             f"the local engine trains {' and '.join(METHODS)}, not {spec.method}", f"choose the method {METHODS[0]}"
         )
-    say = partial(_append_event_once, folder, set(folder.last_reported()[1]))
-    base_folder = resolve_base(spec.base_model, models_dir=spec.models_dir, say=say)
-    machine, kept_plan = _load_plan(folder)
-    base = load_base(base_folder, machine)
-    task = _Task(spec, load_tokenizer(base_folder), machine, base, kept_plan)
-    loaded = task.preferences() if spec.method == "dpo" else task.conversations(say)
-    write_json(folder.path / "plan.json", {"device_config": vars(machine), "hyperparameters": loaded.plan.as_json()})
+    base_dir = resolve_base(spec.base_model, models_dir=spec.models_dir, say=on_status)
+    plan = directory.read_plan()
+    device_config = select_device(None if plan is None else plan.device_config)
+    base = load_base(base_dir, device_config)
+    loader = _DataLoader(spec, load_tokenizer(base_dir), device_config, base, plan)
+    loaded = loader.load_pairs() if spec.method == "dpo" else loader.load_conversations(on_status)
+    directory.write_plan(TrainingPlan(device_config, loaded.hyperparameters))
     if spec.initial_adapter is None:
-        model = add_adapter(base, loaded.plan, seed=spec.seed)
+        model = add_adapter(base, loaded.hyperparameters, seed=spec.seed)
     else:
         model = load_adapter(base, spec.initial_adapter, trainable=True)
-    objective = loaded.objective(LanguageModel(model))
-    return Trainer(folder, loaded.plan, objective, model, spec.base_model, spec.seed, pause_wanted), machine
+    trainer = Trainer(
+        directory,
+        loaded.hyperparameters,
+        loaded.make_objective(LanguageModel(model)),
+        model,
+        base_model=spec.base_model,
+        seed=spec.seed,
+        keep_checkpoints=spec.keep_checkpoints,
+        should_pause=should_pause,
+    )
+    return trainer, device_config
 
 
 @dataclass(frozen=True)
-class _Loaded:
-    """The numbers of a job, and what makes its objective once there is a model."""
+class _LoadedData:
+    """A job's hyperparameters, and a function that makes its objective for a model."""
 
-    plan: ResolvedHyperparameters
-    objective: Callable[[LanguageModel], Objective]
+    hyperparameters: ResolvedHyperparameters
+    make_objective: Callable[[LanguageModel], Objective]
 
 
 @dataclass(frozen=True)
-class _Task:
-    """What reading a job's data needs."""
+class _DataLoader:
+    """Reads a job's files and resolves its hyperparameters, which depend on the number of examples."""
 
     spec: JobSpec
     tokenizer: Tokenizer
-    machine: DeviceConfig
+    device_config: DeviceConfig
     base: CausalModel
-    kept: ResolvedHyperparameters | None
+    plan: TrainingPlan | None
 
-    def conversations(self, say: Callable[..., None]) -> _Loaded:
-        """Chat rows for supervised tuning."""
-        limit = self.plan_for(1).max_length
+    def load_conversations(self, on_status: StatusCallback) -> _LoadedData:
+        """Chat rows for supervised fine-tuning."""
+        limit = self._resolve(1).max_length
         rows = read_rows(self.spec.training_file, ChatTokenizer(self.tokenizer), limit=limit)
-        valid: tuple[Example, ...] = ()
+        validation: tuple[Example, ...] = ()
         if self.spec.validation_file is not None:
-            with _naming_the_validation_file():
-                valid = read_rows(self.spec.validation_file, ChatTokenizer(self.tokenizer), limit=limit).examples
-        _warn_about_rows(rows, limit, say)
-        return _Loaded(self.plan_for(len(rows.examples)), lambda lm: SupervisedObjective(lm, rows.examples, valid))
+            with _validation_file_errors():
+                validation = read_rows(self.spec.validation_file, ChatTokenizer(self.tokenizer), limit=limit).examples
+        _warn_about_rows(rows, limit, on_status)
+        return _LoadedData(
+            self._resolve(len(rows.examples)), lambda lm: SupervisedObjective(lm, rows.examples, validation)
+        )
 
-    def preferences(self) -> _Loaded:
-        """Pairs for preference tuning."""
-        mask, limit = ChatTokenizer(self.tokenizer), self.plan_for(1).max_length
-        pairs = read_pairs(self.spec.training_file, mask, limit=limit)
-        valid: list[Pair] = []
+    def load_pairs(self) -> _LoadedData:
+        """Preference pairs for DPO."""
+        chat_tokenizer, limit = ChatTokenizer(self.tokenizer), self._resolve(1).max_length
+        pairs = read_pairs(self.spec.training_file, chat_tokenizer, limit=limit)
+        validation: list[Pair] = []
         if self.spec.validation_file is not None:
-            with _naming_the_validation_file():
-                valid = read_pairs(self.spec.validation_file, mask, limit=limit)
-        plan = self.plan_for(len(pairs))
+            with _validation_file_errors():
+                validation = read_pairs(self.spec.validation_file, chat_tokenizer, limit=limit)
+        hyperparameters = self._resolve(len(pairs))
 
-        def objective(lm: LanguageModel) -> DPOObjective:
+        def make_objective(lm: LanguageModel) -> DPOObjective:
             return DPOObjective(
-                lm, with_reference_logprobs(lm, pairs), plan.beta or 0.1, with_reference_logprobs(lm, valid)
+                lm,
+                with_reference_logprobs(lm, pairs),
+                hyperparameters.beta or 0.1,
+                with_reference_logprobs(lm, validation),
             )
 
-        return _Loaded(plan, objective)
+        return _LoadedData(hyperparameters, make_objective)
 
-    def plan_for(self, examples: int) -> ResolvedHyperparameters:
-        """The plan of the first start, else one for this many examples."""
-        return self.kept or resolve_hyperparameters(
+    def _resolve(self, examples: int) -> ResolvedHyperparameters:
+        """Those of the first start, else new ones for this many examples."""
+        if self.plan is not None:
+            return self.plan.hyperparameters
+        config = self.base.config.get_text_config()
+        return resolve_hyperparameters(
             self.spec.hyperparameters,
             examples=examples,
             parameters=sum(parameter.numel() for parameter in self.base.parameters()),
-            max_context=int(getattr(self.base.config.get_text_config(), "max_position_embeddings", None) or 2048),
-            on_accelerator=self.machine.on_accelerator,
+            max_context=int(getattr(config, "max_position_embeddings", None) or DEFAULT_MAX_CONTEXT),
+            on_accelerator=self.device_config.on_accelerator,
             method=self.spec.method,
         )
 
 
 @contextmanager
-def _naming_the_validation_file() -> Iterator[None]:
+def _validation_file_errors() -> Iterator[None]:
     try:
         yield
     except DatasetError as exc:
         raise DatasetError(f"validation file: {exc.message}", exc.hint) from exc
 
 
-def _load_plan(folder: JobDirectory) -> tuple[DeviceConfig, ResolvedHyperparameters | None]:
-    """Machine and plan of the first start, so that going on does what was begun; fresh ones for a new job."""
-    place = folder.path / "plan.json"
-    if not place.exists():
-        return select_device(), None
-    row = json.loads(place.read_text(encoding="utf-8"))
-    machine, now = DeviceConfig(**row["device_config"]), select_device()
-    return (machine if machine.device == now.device else now), ResolvedHyperparameters.from_json(row["hyperparameters"])
-
-
-def _warn_about_rows(rows: TokenizedDataset, limit: int, say: Callable[..., None]) -> None:
-    if rows.truncated_lines:
-        named = ", ".join(str(line) for line in rows.truncated_lines[:10]) + (
-            "…" if len(rows.truncated_lines) > 10 else ""
-        )
-        say(
-            f"{len(rows.truncated_lines)} rows are longer than {limit} tokens and were cut at their end: lines {named}",
-            "warn",
-        )
+def _warn_about_rows(rows: TokenizedDataset, limit: int, on_status: StatusCallback) -> None:
+    truncated = rows.truncated_lines
+    if truncated:
+        lines = ", ".join(str(line) for line in truncated[:MAX_NAMED_LINES])
+        more = "…" if len(truncated) > MAX_NAMED_LINES else ""
+        message = f"{len(truncated)} rows are longer than {limit} tokens and were truncated: lines {lines}{more}"
+        on_status(message, "warn")
     if rows.split_conversations:
-        say(
-            "The base's chat template writes earlier turns differently from the last one: "
+        on_status(
+            "The base model's chat template renders earlier turns differently from the last one: "
             f"{rows.split_conversations} conversations are trained as one sequence per answer",
             "warn",
         )

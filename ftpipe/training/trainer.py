@@ -1,4 +1,4 @@
-"""Take the steps of a job: learn, validate, tell, checkpoint, and be stoppable at any moment."""
+"""The training loop of a job: step, validate, report, save checkpoints, and resume from any moment."""
 
 from __future__ import annotations
 
@@ -18,24 +18,33 @@ from ftpipe.training.lora import save_adapter, trainable_parameters
 from ftpipe.training.loss import MAX_FORWARD_TOKENS, LossStats, accumulate_gradients, evaluate
 
 SAVE_INTERVAL_SECONDS = 30.0
-"""Seconds of work that a kill costs at most, besides those since the last epoch."""
+"""Work that a kill costs at most; the state is also saved at the end of each epoch."""
 VALIDATIONS_PER_RUN = 10
-"""How often a run looks at a sample of the validation rows."""
+"""How often a run evaluates a sample of the validation rows."""
+MIN_STEPS_BETWEEN_VALIDATIONS = 5
 VALIDATION_SAMPLE_ROWS = 8
-"""Rows of that sample."""
+STARTED = "Fine-tuning job started"
 
 
 class Objective(Protocol):
-    """What is learnt: supervised or preference."""
+    """What is minimized: the supervised loss or a preference loss."""
 
     def backward(self, indices: Sequence[int], batch_indices: Sequence[int] | None = None) -> LossStats:
-        """Add the gradient of rows, which may be a share of the batch ``batch_indices``; scored before the step."""
+        """Accumulate the gradient of some rows.
+
+        Args:
+            indices: The rows to compute.
+            batch_indices: The whole batch, if ``indices`` are a shard of it; the loss is averaged over the batch.
+
+        Returns:
+            The statistics of these rows before the step.
+        """
 
     def validate(self, indices: Sequence[int] | None) -> LossStats:
-        """Score the validation rows at ``indices``, or all."""
+        """Evaluate the validation rows at ``indices``, or all."""
 
     def as_json(self) -> dict[str, Any]:
-        """The rows, for a process that shares the work."""
+        """The rows, for a worker process."""
 
     @property
     def lengths(self) -> list[int]:
@@ -43,12 +52,12 @@ class Objective(Protocol):
 
     @property
     def validation_rows(self) -> int:
-        """How many validation rows there are."""
+        """Number of validation rows."""
 
 
 @dataclass
 class SupervisedObjective:
-    """Cross-entropy over what the assistant says."""
+    """Mean cross-entropy over the trained tokens of a batch."""
 
     lm: LanguageModel
     examples: Sequence[Example]
@@ -60,47 +69,44 @@ class SupervisedObjective:
 
     @property
     def validation_rows(self) -> int:
-        """How many validation rows there are."""
+        """Number of validation rows."""
         return len(self.validation)
 
     def backward(self, indices: Sequence[int], batch_indices: Sequence[int] | None = None) -> LossStats:
         """Accumulate the gradient of the rows at ``indices``, a shard of ``batch_indices``, in micro-batches."""
-        batch = [self.examples[index] for index in indices]
-        of_tokens = sum(self.examples[index].trained for index in (indices if batch_indices is None else batch_indices))
-        return sum(
-            (
-                accumulate_gradients(self.lm, part, batch_tokens=of_tokens)
-                for part in micro_batches(batch, MAX_FORWARD_TOKENS)
-            ),
-            LossStats(),
-        )
+        rows = [self.examples[index] for index in indices]
+        batch = indices if batch_indices is None else batch_indices
+        batch_tokens = sum(self.examples[index].trained for index in batch)
+        parts = micro_batches(rows, MAX_FORWARD_TOKENS)
+        return sum((accumulate_gradients(self.lm, part, batch_tokens=batch_tokens) for part in parts), LossStats())
+
+    def validate(self, indices: Sequence[int] | None) -> LossStats:
+        """Evaluate the validation rows at ``indices``, or all."""
+        return evaluate(self.lm, self.validation if indices is None else [self.validation[i] for i in indices])
 
     def as_json(self) -> dict[str, Any]:
-        """The rows, for a process that shares the work."""
+        """The rows, for a worker process."""
         return {"examples": [e.as_json() for e in self.examples], "validation": [e.as_json() for e in self.validation]}
 
     @classmethod
     def from_json(cls, lm: LanguageModel, data: Mapping[str, Any]) -> SupervisedObjective:
-        """The objective that ``as_json`` told of, on another process's model."""
-        return cls(lm, *([Example.from_json(pair) for pair in data[name]] for name in ("examples", "validation")))
-
-    def validate(self, indices: Sequence[int] | None) -> LossStats:
-        """Score the validation rows at ``indices``, or all."""
-        return evaluate(self.lm, self.validation if indices is None else [self.validation[i] for i in indices])
+        """The objective that ``as_json`` described, on a worker's model."""
+        return cls(lm, *([Example.from_json(row) for row in data[name]] for name in ("examples", "validation")))
 
 
 @dataclass
 class Trainer:
-    """A run over one job folder.
+    """One run of a job.
 
     Attributes:
-        directory: Where everything is written.
-        hyperparameters: The numbers.
-        objective: What is learnt.
-        model: The model with its adapters.
-        base_model: Name of the base, for the adapter's configuration.
-        seed: Decides order and dropout.
-        should_pause: Asked after every step.
+        directory: The job directory.
+        hyperparameters: The resolved hyperparameters.
+        objective: What is minimized.
+        model: The model with its adapter.
+        base_model: Name of the base model, for the adapter's configuration.
+        seed: Decides the order of rows and dropout.
+        keep_checkpoints: How many checkpoints stay on disk, the newest.
+        should_pause: Called after every step.
     """
 
     directory: JobDirectory
@@ -109,6 +115,7 @@ class Trainer:
     model: CausalModel
     base_model: str
     seed: int
+    keep_checkpoints: int
     should_pause: Callable[[], bool] = lambda: False
     state: TrainerState = field(init=False)
     progress: Progress = field(init=False)
@@ -116,15 +123,14 @@ class Trainer:
     _last_reported_step: int = field(init=False, default=0)
 
     def run(self) -> bool:
-        """Train to the end; ``False`` where the run was paused on the way."""
+        """Train to the end; ``False`` if the run was paused before it."""
         optimizer = self._restore()
-        per_epoch = self.hyperparameters.steps_per_epoch(len(self.objective.lengths))
+        lengths, batch_size = self.objective.lengths, self.hyperparameters.batch_size
+        per_epoch = self.hyperparameters.steps_per_epoch(len(lengths))
         saved_at = started_at = time.monotonic()
         initial_tokens = self.state.trained_tokens
         for epoch in range(self.state.step // per_epoch, self.hyperparameters.n_epochs):
-            batches = epoch_batches(
-                self.objective.lengths, self.hyperparameters.batch_size, seed=self.seed, epoch=epoch
-            )
+            batches = epoch_batches(lengths, batch_size, seed=self.seed, epoch=epoch)
             for index, batch in enumerate(batches[self.state.step - epoch * per_epoch :], self.state.step % per_epoch):
                 is_epoch_end = index + 1 == per_epoch
                 metrics = self._train_step(optimizer, batch, full=is_epoch_end)
@@ -146,24 +152,23 @@ class Trainer:
 
         parameters = [tensor for _, tensor in trainable_parameters(self.model)]
         optimizer = torch.optim.AdamW(parameters, lr=self.hyperparameters.learning_rate, weight_decay=0.0)
-        self.state = load_state(self.directory.resume, self.model, optimizer) or TrainerState(0, 0, [])
-        self.total_steps = (
-            self.hyperparameters.steps_per_epoch(len(self.objective.lengths)) * self.hyperparameters.n_epochs
-        )
+        self.state = load_state(self.directory.state_file, self.model, optimizer) or TrainerState(0, 0, [])
+        per_epoch = self.hyperparameters.steps_per_epoch(len(self.objective.lengths))
+        self.total_steps = per_epoch * self.hyperparameters.n_epochs
         self.progress = Progress(
             total_steps=self.total_steps, hyperparameters=self.hyperparameters.as_api(), step=self.state.step
         )
         self.directory.write_metrics(self.state.metrics)
-        self._last_reported_step, messages = self.directory.last_reported()
-        if "Fine-tuning job started" not in messages:
-            self.directory.append_event("Fine-tuning job started")
+        self._last_reported_step, messages = self.directory.reported_events()
+        if STARTED not in messages:
+            self.directory.append_event(STARTED)
         elif self.state.step:
-            self.directory.append_event(f"Training goes on after step {self.state.step}/{self.total_steps}")
+            self.directory.append_event(f"Training resumed after step {self.state.step}/{self.total_steps}")
         self._write_progress("running")
         return optimizer
 
     def _train_step(self, optimizer: Optimizer, batch: list[int], *, full: bool) -> StepMetrics:
-        """One optimizer step; dropout is seeded by the step, so that going on later changes nothing."""
+        """One optimizer step; dropout is seeded by the step, so that a resumed run takes the same steps."""
         import torch
 
         step = self.state.step + 1
@@ -197,7 +202,7 @@ class Trainer:
                 full_valid_loss=loss,
                 full_valid_mean_token_accuracy=accuracy,
             )
-        every = max(5, self.total_steps // VALIDATIONS_PER_RUN)
+        every = max(MIN_STEPS_BETWEEN_VALIDATIONS, self.total_steps // VALIDATIONS_PER_RUN)
         if metrics.step % every and metrics.step != 1:
             return metrics
         first = metrics.step // every * VALIDATION_SAMPLE_ROWS
@@ -205,7 +210,7 @@ class Trainer:
         return replace(metrics, valid_loss=_round(stats.mean_loss), valid_mean_token_accuracy=_round(stats.accuracy))
 
     def _report_step(self, metrics: StepMetrics, speed: float, elapsed_seconds: float) -> None:
-        """Metrics event, CSV and progress of a step. Steps taken again after a kill are not told again."""
+        """Write metrics event, CSV and progress; a step that is taken again after a kill has no second event."""
         if metrics.step > self._last_reported_step:
             parts = [f"training loss={metrics.train_loss:.2f}"]
             if metrics.valid_loss is not None:
@@ -231,15 +236,15 @@ class Trainer:
         self.directory.write_progress(self.progress)
 
     def _save_checkpoint(self, metrics: StepMetrics) -> None:
-        with self.directory.checkpoint(metrics) as target:
+        with self.directory.new_checkpoint(metrics) as target:
             save_adapter(self.model, target, base_model=self.base_model)
         message = f"Checkpoint created at step {metrics.step}"
-        if message not in self.directory.last_reported()[1]:
+        if message not in self.directory.reported_events()[1]:
             self.directory.append_event(message, data={"step": metrics.step})
-        self.directory.prune()
+        self.directory.prune_checkpoints(self.keep_checkpoints)
 
     def _save_state(self, optimizer: Optimizer) -> None:
-        save_state(self.directory.resume, self.model, optimizer, self.state)
+        save_state(self.directory.state_file, self.model, optimizer, self.state)
 
 
 def _round(value: float) -> float:

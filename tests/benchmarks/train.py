@@ -39,17 +39,18 @@ def train_ftpipe(model_dir: Path, data: Path, batch: int, epochs: int) -> dict[s
     from ftpipe.training.trainer import SupervisedObjective, Trainer
 
     use_passive_omp_wait()
-    plan = ResolvedHyperparameters(epochs, batch, 1.0, RATE, RANK, ALPHA, DROPOUT, TARGETS, LONGEST)
-    model = add_adapter(load_base(model_dir, DeviceConfig("cpu", "float32")), plan, seed=1)
+    hyperparameters = ResolvedHyperparameters(epochs, batch, 1.0, RATE, RANK, ALPHA, DROPOUT, TARGETS, LONGEST)
+    model = add_adapter(load_base(model_dir, DeviceConfig("cpu", "float32")), hyperparameters, seed=1)
     rows = read_rows(data, ChatTokenizer(load_tokenizer(model_dir)), limit=LONGEST)
     objective = SupervisedObjective(LanguageModel(model), rows.examples)
     with tempfile.TemporaryDirectory() as folder:
-        loop = Trainer(JobDirectory(Path(folder)), plan, objective, model, "base", 1)
-        spent = clocked(loop.run)
+        directory = JobDirectory(Path(folder))
+        trainer = Trainer(directory, hyperparameters, objective, model, "base", seed=1, keep_checkpoints=3)
+        spent = clocked(trainer.run)
     order = epoch_batches(objective.lengths, batch, seed=1, epoch=0)
     model.train()
     work = counted(lambda: [objective.backward(indices) for indices in order]) * epochs
-    return result(spent, rows.tokens * epochs, work, loop.state.metrics[-1].train_loss or 0.0)
+    return result(spent, rows.tokens * epochs, work, trainer.state.metrics[-1].train_loss or 0.0)
 
 
 def train_trl(model_dir: Path, data: Path, batch: int, epochs: int) -> dict[str, float]:

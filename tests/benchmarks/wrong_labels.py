@@ -1,6 +1,6 @@
-"""How many wrong labels ``ftpipe evaluate --losses`` brings to the top: 12 answers exchanged among 200 rows.
+"""How many wrong labels ``ftpipe evaluate --losses`` ranks highest: 12 answers are swapped among 200 rows.
 
-``python -m tests.benchmarks.wrong_labels FOLDER`` writes the spoilt file, trains the default model on it for three
+``python -m tests.benchmarks.wrong_labels FOLDER`` writes the changed file, trains the default model on it for three
 epochs at the embedded endpoint, ranks the rows in each way, and prints how many of the 12 are among the 20 highest.
 It takes some ten minutes on two cores without a GPU.
 """
@@ -15,20 +15,20 @@ from pathlib import Path
 from typing import Any
 
 DATA = Path(__file__).parents[2] / "data" / "support_desk"
-ROWS, SPOILT, TOP, SEED = 200, 12, 20, 7
+ROWS, SWAPPED, TOP, SEED = 200, 12, 20, 7
 
 
-def spoilt_rows(seed: int = SEED) -> tuple[list[dict[str, Any]], set[int]]:
-    """The rows, and the lines whose answers were exchanged with one of another queue."""
+def swap_labels(seed: int = SEED) -> tuple[list[dict[str, Any]], set[int]]:
+    """The rows, and the lines whose answers were swapped with one of another queue."""
     names = ("train", "validation", "test")
     texts = [text for name in names for text in (DATA / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
     rows: list[dict[str, Any]] = [json.loads(text) for text in texts[:ROWS]]
     order = list(range(ROWS))
     random.Random(seed).shuffle(order)
     lines: set[int] = set()
-    while len(lines) < SPOILT:
+    while len(lines) < SWAPPED:
         one = order.pop(0)
-        other = next(place for place in order if queue(rows[place]) != queue(rows[one]))
+        other = next(index for index in order if queue(rows[index]) != queue(rows[one]))
         order.remove(other)
         first, second = rows[one]["messages"][-1], rows[other]["messages"][-1]
         first["content"], second["content"] = second["content"], first["content"]
@@ -42,27 +42,27 @@ def queue(row: dict[str, Any]) -> str:
 
 
 def ftpipe(*argv: str, folder: Path) -> dict[str, Any]:
-    """What a command says for machines."""
+    """The JSON document of a command."""
     command = [sys.executable, "-m", "ftpipe", *argv, "--json"]
-    ran = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
-    document: dict[str, Any] = json.loads(ran.stdout)
+    completed = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
+    document: dict[str, Any] = json.loads(completed.stdout)
     return document
 
 
 def main(folder: Path) -> None:
-    """Spoil, train, rank, tell."""
+    """Swap labels, train, rank, and print how many were found."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows, spoilt = spoilt_rows()
+    rows, swapped = swap_labels()
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    (folder / "spoilt.jsonl").write_text(text, encoding="utf-8")
-    trained = ftpipe("train", "spoilt.jsonl", "--epochs", "3", "--seed", str(SEED), folder=folder)
+    (folder / "swapped.jsonl").write_text(text, encoding="utf-8")
+    trained = ftpipe("train", "swapped.jsonl", "--epochs", "3", "--seed", str(SEED), folder=folder)
     ranked = ftpipe("evaluate", trained["model"]["id"], "--losses", folder=folder)["ranking"]["rows"]
     keys = {"before": lambda row: row["before"], "after": lambda row: row["after"]}
     keys["rise"] = lambda row: row["after"] - row["before"]
     for name, key in keys.items():
         highest = sorted(ranked, key=key, reverse=True)[:TOP]
-        found = sum(row["line"] in spoilt for row in highest)
-        sys.stdout.write(f"{name}: {found} of {SPOILT} spoilt rows are among the {TOP} highest of {ROWS}\n")
+        found = sum(row["line"] in swapped for row in highest)
+        sys.stdout.write(f"{name}: {found} of {SWAPPED} swapped rows are among the {TOP} highest of {ROWS}\n")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,9 @@ class FakeBases:
         return (TINY, "gpt-4o-mini") if self.substitutes else (TINY,)
 
 
-def check_lines(path: Path, method: str, base: str, should_cancel: Callable[[], bool]) -> ValidationIssues:
+def check_lines(
+    path: Path, method: str, base_model: str, should_cancel: Callable[[], bool], role: str
+) -> ValidationIssues:
     """Takes every line but those with the word ``bad``; the word ``broken`` shows a fault of the check itself."""
     lines = path.read_text(encoding="utf-8").splitlines()
     if "broken" in lines[0]:

@@ -88,11 +88,13 @@ def test_a_job_learns(base: Path, tmp_path: Path) -> None:
     assert losses[-1] < 0.67 * losses[0]
 
 
-def test_only_the_last_three_checkpoints_stay(base: Path, tmp_path: Path) -> None:
-    """As the service keeps them."""
-    folder = make_job(tmp_path / "job", base, n_epochs=5, valid=False)
+@pytest.mark.parametrize("keep", [1, 3, 5])
+def test_run_job_keeps_the_newest_checkpoints(base: Path, tmp_path: Path, keep: int) -> None:
+    """As many as the spec says."""
+    folder = make_job(tmp_path / "job", base, n_epochs=6, valid=False, keep_checkpoints=keep)
     run_job(JobDirectory(folder))
-    assert sorted(place.name for place in (folder / "checkpoints").iterdir()) == ["step-12", "step-15", "step-9"]
+    steps = [checkpoint.step for checkpoint in JobDirectory(folder).checkpoints()]
+    assert steps == [3, 6, 9, 12, 15, 18][-keep:]
 
 
 def test_the_same_seed_gives_the_same_model(done: Path, base: Path, tmp_path: Path) -> None:
@@ -158,11 +160,12 @@ def test_a_process_that_is_stopped_in_every_way_ends_with_the_same_model(base: P
 def test_half_written_files_of_a_killed_trainer_are_removed(base: Path, tmp_path: Path) -> None:
     """A torn last event does not swallow the next one."""
     folder = make_job(tmp_path / "job", base, n_epochs=1, valid=False)
-    (folder / "checkpoints/.new-step-3").mkdir(parents=True)
-    (folder / ".new-progress.json").write_text("{", encoding="utf-8")
+    (folder / "checkpoints/.step-3").mkdir(parents=True)
+    (folder / ".rendezvous").mkdir()
+    (folder / ".progress.json.4711").write_text("{", encoding="utf-8")
     (folder / "events.ndjson").write_text('{"created_at": 1, "mess', encoding="utf-8")
     assert run_job(JobDirectory(folder)) == "succeeded"
-    assert not list(folder.rglob(".new-*"))
+    assert not list(folder.rglob(".*"))
     lines = (folder / "events.ndjson").read_text(encoding="utf-8").splitlines()
     assert json.loads(lines[1])["message"] == "Fine-tuning job started"
 

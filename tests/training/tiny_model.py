@@ -62,10 +62,10 @@ def save_base(folder: Path, *, template: str = "chatml", **sizes: int) -> Path:
 def chat(*texts: str, system: str = "Route the ticket.", weights: Sequence[int | None] = ()) -> dict[str, Any]:
     """A chat record of alternating user and assistant messages."""
     messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
-    for place, text in enumerate(texts):
-        message: dict[str, Any] = {"role": "assistant" if place % 2 else "user", "content": text}
-        if place % 2 and place // 2 < len(weights) and weights[place // 2] is not None:
-            message["weight"] = weights[place // 2]
+    for index, text in enumerate(texts):
+        message: dict[str, Any] = {"role": "assistant" if index % 2 else "user", "content": text}
+        if index % 2 and index // 2 < len(weights) and weights[index // 2] is not None:
+            message["weight"] = weights[index // 2]
         messages.append(message)
     return {"messages": messages}
 
@@ -81,18 +81,19 @@ def rows(count: int) -> list[dict[str, Any]]:
     return [chat(f"{WORDS[i % 8]} {i}", ("bug", "bill")[i % 2]) for i in range(count)]
 
 
-def make_job(folder: Path, base: Path, *, data: Path | None = None, valid: bool = True, **asked: Any) -> Path:
-    """A job folder with its spec, for ``run_job``; ``method`` and ``seed`` may be among what is asked."""
+def make_job(folder: Path, base: Path, *, data: Path | None = None, valid: bool = True, **requested: Any) -> Path:
+    """A job directory with its spec, for ``run_job``; ``method``, ``seed`` and ``keep_checkpoints`` go to the spec."""
     folder.mkdir(parents=True)
     train = data or write_rows(folder / "train.jsonl", rows(12))
     spec = {
         "job_id": "ftjob-test",
-        "method": asked.pop("method", "supervised"),
+        "method": requested.pop("method", "supervised"),
         "base_model": str(base),
         "training_file": str(train),
         "validation_file": str(write_rows(folder / "valid.jsonl", rows(3))) if valid else None,
-        "seed": asked.pop("seed", 7),
-        "hyperparameters": {"n_epochs": 2, "batch_size": 4, **asked},
+        "seed": requested.pop("seed", 7),
+        "keep_checkpoints": requested.pop("keep_checkpoints", 3),
+        "hyperparameters": {"n_epochs": 2, "batch_size": 4, **requested},
         "model_name": "ft:tiny:local:test:abcdefgh",
         "models_dir": str(folder / "models"),
     }
@@ -114,5 +115,5 @@ def events(folder: Path) -> list[dict[str, Any]]:
 
 def result(folder: Path) -> dict[str, Any]:
     """The job's result."""
-    found: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    return found
+    value: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    return value

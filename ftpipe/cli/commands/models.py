@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ import click
 from ftpipe.cli import options
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command, Group
-from ftpipe.errors import NotFoundError, UsageError
+from ftpipe.errors import LocalStateError, NotFoundError, UsageError
 from ftpipe.formatting import format_table, format_time, sanitize_line
 from ftpipe.paths import models_dir, server_dir
 from ftpipe.records import Model
@@ -50,16 +49,21 @@ def _weights(model: Model) -> tuple[str, Path]:
     """The base's name and the adapter of the last step."""
     from ftpipe.server.storage.data_dir import DataDirectory
 
-    layout = DataDirectory(server_dir())
-    folder = layout.job(model.job_id)
+    directory = DataDirectory(server_dir()).job(model.job_id)
     try:
-        base = str(json.loads((folder / "spec.json").read_text(encoding="utf-8"))["base"])
-        step = int(json.loads((folder / "result.json").read_text(encoding="utf-8"))["final_step"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise NotFoundError(
-            f"the weights of {model.id} are not in {folder}", "set FTPIPE_HOME to where it was trained, or train again"
-        ) from error
-    return base, layout.checkpoint(model.job_id, step)
+        base_model = directory.read_spec().base_model
+    except LocalStateError as error:
+        raise _weights_not_found(model, directory.path) from error
+    result = directory.read_result()
+    if result is None or result.final_step is None:
+        raise _weights_not_found(model, directory.path)
+    return base_model, directory.checkpoint_dir(result.final_step)
+
+
+def _weights_not_found(model: Model, path: Path) -> NotFoundError:
+    return NotFoundError(
+        f"the weights of {model.id} are not in {path}", "set FTPIPE_HOME to where it was trained, or train again"
+    )
 
 
 models = Group(

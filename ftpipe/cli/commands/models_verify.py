@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -83,24 +80,5 @@ def weights(model: Model) -> Iterator[dict[str, Any]]:
 
     if model.provider != "local":
         return
-    for manifest in sorted(
-        (DataDirectory(server_dir()).job(model.job_id) / "checkpoints").glob("step-*/manifest.json")
-    ):
-        try:
-            told: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-        except (OSError, ValueError, KeyError, TypeError):
-            yield {"path": manifest, "problem": "cannot be read"}
-            continue
-        for name, facts in told.items():
-            path = manifest.parent / Path(name).name
-            yield {"path": path, "problem": weight_file_problem(path, facts)}
-
-
-def weight_file_problem(path: Path, facts: Any) -> str:  # noqa: ANN401 - whatever the manifest holds
-    """What is wrong with a file; empty where it is as its manifest says."""
-    try:
-        with path.open("rb") as source:
-            found = hashlib.file_digest(source, "sha256").hexdigest()
-    except OSError:
-        return "is gone"
-    return "" if isinstance(facts, dict) and facts.get("sha256") == found else "is not what the trainer wrote"
+    for path, problem in DataDirectory(server_dir()).job(model.job_id).verify_checkpoints():
+        yield {"path": path, "problem": problem}

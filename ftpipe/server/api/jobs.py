@@ -24,7 +24,7 @@ from ftpipe.server.protocol import (
 )
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.storage import FileRow, JobRow, Transaction
-from ftpipe.server.storage.data_dir import INITIAL_ADAPTER_DIR, DataDirectory
+from ftpipe.server.storage.data_dir import DataDirectory
 
 MAX_LIMIT = 1000
 METHODS = ("supervised", "dpo")
@@ -82,15 +82,15 @@ class JobsApi:
 
     def _link_files(self, row: JobRow, training: FileRow, validation: FileRow | None, adapter: Path | None) -> None:
         """Give the job its own hold on its files, so that deleting them does not take them from it."""
-        folder = self._data_dir.job(row.id)
-        folder.mkdir(mode=0o700)
-        link_or_copy(self._data_dir.file(training.id), folder / "training.jsonl")
+        directory = self._data_dir.job(row.id)
+        directory.path.mkdir(mode=0o700)
+        link_or_copy(self._data_dir.file(training.id), directory.training_file)
         if validation is not None:
-            link_or_copy(self._data_dir.file(validation.id), folder / "validation.jsonl")
+            link_or_copy(self._data_dir.file(validation.id), directory.validation_file)
         if adapter is not None:
-            (folder / INITIAL_ADAPTER_DIR).mkdir(mode=0o700)
-            for piece in adapter.iterdir():
-                link_or_copy(piece, folder / INITIAL_ADAPTER_DIR / piece.name)
+            directory.initial_adapter.mkdir(mode=0o700)
+            for file in adapter.iterdir():
+                link_or_copy(file, directory.initial_adapter / file.name)
 
     def list(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """One page of the owner's jobs, newest first."""

@@ -5,7 +5,6 @@ Source: OpenAI API description, FineTuningJob and its companions, 2026-08-21.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from ftpipe.server.storage import CheckpointRow, EventRow, JobRow
@@ -69,8 +68,3 @@ def serialize_checkpoint(checkpoint: CheckpointRow) -> dict[str, Any]:
         "metrics": checkpoint.metrics,
         "step_number": checkpoint.step,
     }
-
-
-def finite(values: dict[str, Any]) -> dict[str, Any]:
-    """The values without NaN and infinities, which JSON does not have."""
-    return {name: value for name, value in values.items() if not isinstance(value, float) or math.isfinite(value)}

@@ -1,137 +1,84 @@
-"""Reading what a trainer writes into its job's folder: events, progress, checkpoints, result."""
+"""Copy what a trainer has written to its job directory into the store: events, progress and checkpoints."""
 
 from __future__ import annotations
 
-import json
-import logging
-import re
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from ftpipe.atomic_files import read_json
-from ftpipe.server.api.serializers import finite
-
-log = logging.getLogger("ftpipe.server.jobs")
-
-MAX_READ = 4 * 1024 * 1024
-MAX_MESSAGE = 4000
-LEVELS = ("info", "warn", "error")
-_STEP = re.compile(r"step-(\d{1,12})")
-_RESOLVED = ("n_epochs", "batch_size", "learning_rate_multiplier", "beta")
+from ftpipe.server.clock import now
+from ftpipe.server.model_resolver import checkpoint_name
+from ftpipe.server.protocol import new_id
+from ftpipe.server.storage import CheckpointRow, EventRow, JobRow, Store
+from ftpipe.training.job_directory import Checkpoint, JobDirectory, TrainerEvent
 
 
-@dataclass(frozen=True, slots=True)
-class TrainerEvent:
-    """One event as the trainer wrote it."""
-
-    created_at: int
-    level: str
-    type: str
-    message: str
-    data: dict[str, Any]
+def import_output(store: Store, job: JobRow, directory: JobDirectory) -> None:
+    """Copy what is new since the last call; each event is copied exactly once, also across a crash."""
+    _import_events(store, job, directory)
+    _import_progress(store, job, directory)
+    _import_checkpoints(store, job, directory)
 
 
-def read_events(folder: Path, offset: int) -> tuple[list[TrainerEvent], int]:
-    """Complete lines of the event file after ``offset``, and the offset behind them; a torn last line waits."""
-    try:
-        with (folder / "events.ndjson").open("rb") as handle:
-            handle.seek(offset)
-            piece = handle.read(MAX_READ)
-    except FileNotFoundError:
-        return [], offset
-    end = piece.rfind(b"\n") + 1
-    lines = [_line(raw) for raw in piece[:end].splitlines() if raw.strip()]
-    return [line for line in lines if line is not None], offset + end
+def _import_events(store: Store, job: JobRow, directory: JobDirectory) -> None:
+    offset = job.events_offset
+    while True:
+        events, end = directory.read_events(offset)
+        if end == offset:
+            return
+        with store.write() as tx:
+            for event in events:
+                tx.events.add(_event_row(job.id, event))
+            tx.jobs.update(job.id, events_offset=end)
+        offset = end
 
 
-def _line(raw: bytes) -> TrainerEvent | None:
-    try:
-        value = json.loads(raw)
-        return TrainerEvent(
-            created_at=int(value["created_at"]),
-            level=value.get("level") if value.get("level") in LEVELS else "info",
-            type="metrics" if value.get("type") == "metrics" else "message",
-            message=str(value["message"])[:MAX_MESSAGE],
-            data=finite(dict(value.get("data") or {})),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError):
-        # A kill can tear a line in the middle of the file, when the next trainer appends behind it.
-        log.warning("an event line of a trainer could not be read")
-        return None
+def _import_progress(store: Store, job: JobRow, directory: JobDirectory) -> None:
+    progress = directory.read_progress()
+    changes: dict[str, Any] = {}
+    if progress.hyperparameters and progress.hyperparameters != job.resolved_hyperparameters:
+        changes["resolved_hyperparameters"] = progress.hyperparameters
+    if progress.estimated_finish != job.estimated_finish and job.status == "running":
+        changes["estimated_finish"] = progress.estimated_finish
+    if changes:
+        with store.write() as tx:
+            tx.jobs.update(job.id, **changes)
 
 
-@dataclass(frozen=True, slots=True)
-class TrainerProgress:
-    """How far a trainer has come."""
+def _import_checkpoints(store: Store, job: JobRow, directory: JobDirectory) -> None:
+    checkpoints = directory.checkpoints()
+    steps = {checkpoint.step for checkpoint in checkpoints}
+    with store.read() as tx:
+        rows = tx.checkpoints.for_job(job.id)
+    known = {row.step for row in rows}
+    new = [checkpoint for checkpoint in checkpoints if checkpoint.step not in known]
+    pruned = [row for row in rows if not row.removed and row.step not in steps]
+    if not new and not pruned:
+        return
+    with store.write() as tx:
+        for row in pruned:
+            # The trainer keeps only the newest checkpoints.
+            tx.checkpoints.remove(row.id)
+        for checkpoint in new:
+            tx.checkpoints.add(_checkpoint_row(job, checkpoint))
 
-    step: int = 0
-    paused: bool = False
-    estimated_finish: int | None = None
-    resolved: dict[str, Any] | None = None
 
-
-def read_progress(folder: Path) -> TrainerProgress:
-    """The trainer's last word about its progress."""
-    value = read_json(folder / "progress.json") or {}
-    resolved = value.get("hyperparameters")
-    return TrainerProgress(
-        step=_whole(value.get("step")) or 0,
-        paused=value.get("status") == "paused",
-        estimated_finish=_whole(value.get("estimated_finish")),
-        resolved=_known(resolved) if isinstance(resolved, dict) else None,
+def _event_row(job_id: str, event: TrainerEvent) -> EventRow:
+    return EventRow(
+        id=new_id("ftevent-"),
+        job_id=job_id,
+        created_at=event.created_at,
+        level=event.level,
+        type=event.type,
+        message=event.message,
+        data=event.data,
     )
 
 
-def _known(resolved: dict[str, Any]) -> dict[str, Any]:
-    return {name: resolved[name] for name in _RESOLVED if resolved.get(name) is not None}
-
-
-def _whole(value: object) -> int | None:
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def find_checkpoints(folder: Path) -> list[tuple[int, dict[str, float]]]:
-    """Step and metrics of every complete checkpoint in the folder, lowest step first."""
-    found = []
-    for place in (folder / "checkpoints").glob("step-*"):
-        name = _STEP.fullmatch(place.name)
-        manifest = read_json(place / "manifest.json") if name else None
-        if name and manifest is not None:
-            metrics = finite(dict(manifest.get("metrics") or {}))
-            found.append((int(name[1]), {key: value for key, value in metrics.items() if value is not None}))
-    return sorted(found)
-
-
-@dataclass(frozen=True, slots=True)
-class TrainerResult:
-    """How a job ended."""
-
-    succeeded: bool
-    error: dict[str, Any] | None
-    trained_tokens: int | None
-    final_step: int | None
-    finished_at: int | None
-
-
-def read_result(folder: Path) -> TrainerResult | None:
-    """The trainer's result, or ``None`` while there is none."""
-    value = read_json(folder / "result.json")
-    if value is None:
-        return None
-    error = value.get("error") if isinstance(value.get("error"), dict) else None
-    return TrainerResult(
-        succeeded=value.get("status") == "succeeded",
-        error=None if error is None else _three_fields(error),
-        trained_tokens=_whole(value.get("trained_tokens")),
-        final_step=_whole(value.get("final_step")),
-        finished_at=_whole(value.get("finished_at")),
+def _checkpoint_row(job: JobRow, checkpoint: Checkpoint) -> CheckpointRow:
+    return CheckpointRow(
+        id=new_id("ftckpt_"),
+        job_id=job.id,
+        created_at=now(),
+        step=checkpoint.step,
+        model_name=checkpoint_name(job.model_name, checkpoint.step),
+        metrics=checkpoint.metrics,
     )
-
-
-def _three_fields(error: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "code": str(error.get("code") or "server_error"),
-        "message": str(error.get("message") or "")[:MAX_MESSAGE],
-        "param": error.get("param") if isinstance(error.get("param"), str) else None,
-    }

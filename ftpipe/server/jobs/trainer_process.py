@@ -1,8 +1,8 @@
-"""Trainer processes: started in their own session, found again after a restart, ended for sure.
+"""Trainer processes: start them in a session of their own, find them after a restart, and make sure that they end.
 
-A lock file in the job's folder is locked by the server and handed to the trainer as an open file. The system drops
-that lock when the last holder dies, however it dies, so "is a trainer at work in this folder" has one true answer
-that needs neither a pid nor a heartbeat.
+The server locks a file in the job directory and hands the open file to the trainer. The system releases that lock when
+the last process that holds it dies, in whatever way. So "is a trainer running on this directory" has one reliable
+answer, without a pid and without a heartbeat.
 """
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ from pathlib import Path
 import psutil
 
 from ftpipe.atomic_files import read_json, write_json
+from ftpipe.training.job_directory import JobDirectory
 
-LOCK = "trainer.lock"
-PID_FILE = "trainer.json"
-LOG = "trainer.log"
 NICE = 5
 KILL_AFTER_SECONDS = 3.0
 """Seconds between SIGTERM and SIGKILL."""
@@ -31,98 +29,98 @@ KILL_AFTER_SECONDS = 3.0
 
 @dataclass(slots=True)
 class TrainerProcess:
-    """A trainer at work, started by this server or by the one before it."""
+    """A running trainer, started by this server or by an earlier one."""
 
-    folder: Path
+    directory: JobDirectory
     pid: int | None
-    """``None`` where the process cannot be named yet, though the folder is locked."""
+    """``None`` while the process is not known yet, though the directory is locked."""
     process: subprocess.Popen[bytes] | None = None
-    """Only for our own child."""
-    signalled_at: float | None = None
-    """When it was told to end, on the monotonic clock."""
+    """Only for a child of this server."""
+    terminate_sent_at: float | None = None
+    """When SIGTERM was sent, on the monotonic clock."""
     pause_sent: bool = False
 
     def is_alive(self) -> bool:
-        """True while the trainer, or anything that it started, works in the folder."""
+        """True while the trainer, or any process that it started, holds the lock."""
         if self.process is not None:
             # Reaps the child, so that no zombie is left behind.
             self.process.poll()
-        return is_locked(self.folder)
+        return is_locked(self.directory)
 
     @property
     def exit_code(self) -> int | None:
-        """How our own child ended; ``None`` for another's, or while it runs."""
+        """How the child ended; ``None`` while it runs, or if an earlier server started it."""
         return None if self.process is None else self.process.returncode
 
     def pause(self) -> None:
-        """Ask the trainer to keep its state at the next step and to end."""
+        """Ask the trainer to save its state after the current step and to end."""
         if not self.pause_sent:
             self.pause_sent = self._send(signal.SIGUSR1)
 
     def terminate(self) -> None:
-        """Tell the trainer to end at once; after a grace, it and all its children are killed."""
-        if self.signalled_at is None:
+        """Send SIGTERM; called again some seconds later, kill the trainer and all its children."""
+        if self.terminate_sent_at is None:
             if self._send(signal.SIGTERM):
-                self.signalled_at = time.monotonic()
-        elif time.monotonic() - self.signalled_at > KILL_AFTER_SECONDS:
+                self.terminate_sent_at = time.monotonic()
+        elif time.monotonic() - self.terminate_sent_at > KILL_AFTER_SECONDS:
             self._send(signal.SIGKILL)
 
     def _send(self, number: signal.Signals) -> bool:
         if self.pid is None:
-            self.pid = _find_pid(self.folder)
+            self.pid = _find_pid(self.directory)
         if self.pid is None:
             return False
         with suppress(ProcessLookupError):
             if number == signal.SIGKILL:
-                # The trainer leads its own session, so its group is it and its helpers.
+                # The trainer leads its own session, so its group is the trainer and its workers.
                 os.killpg(self.pid, number)
             else:
                 os.kill(self.pid, number)
         return True
 
 
-def start(command: tuple[str, ...], folder: Path) -> TrainerProcess | None:
-    """Start a trainer on a job's folder.
+def start(command: tuple[str, ...], directory: JobDirectory) -> TrainerProcess | None:
+    """Start a trainer on a job directory.
 
     Returns:
-        The trainer, or ``None`` where one is at work in the folder already.
+        The trainer, or ``None`` if one is running on the directory already.
 
     Raises:
         OSError: If the process cannot be started.
     """
-    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    handle = os.open(directory.lock_file, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         if not _lock(handle):
             return None
-        with (folder / LOG).open("ab") as log:
+        with directory.log_file.open("ab") as log:
             process = subprocess.Popen(
-                [*command, str(folder)],
+                [*command, str(directory.path)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=(handle,),
                 start_new_session=True,
-                cwd=folder,
+                cwd=directory.path,
                 env=trainer_environment(),
             )
     finally:
         os.close(handle)
     with suppress(psutil.Error, OSError):
-        # Requests are answered first when both want the processor.
+        # Requests come first if both need the processor.
         psutil.Process(process.pid).nice(NICE)
-    write_json(folder / PID_FILE, {"pid": process.pid, "created": _created(process.pid)}, mode=0o600)
-    return TrainerProcess(folder, process.pid, process)
+    write_json(directory.process_file, {"pid": process.pid, "created": _created(process.pid)}, mode=0o600)
+    return TrainerProcess(directory, process.pid, process)
 
 
-def find_running(folder: Path) -> TrainerProcess | None:
-    """The trainer that is at work in a folder, or ``None``."""
-    return TrainerProcess(folder, _find_pid(folder)) if is_locked(folder) else None
+def find_running(directory: JobDirectory) -> TrainerProcess | None:
+    """The trainer that is running on a directory, or ``None``."""
+    return TrainerProcess(directory, _find_pid(directory)) if is_locked(directory) else None
 
 
-def is_locked(folder: Path) -> bool:
-    """True while a trainer holds the folder's lock."""
+def is_locked(directory: JobDirectory) -> bool:
+    """True while a trainer holds the directory's lock."""
     try:
-        handle = os.open(folder / LOCK, os.O_RDWR)
+        handle = os.open(directory.lock_file, os.O_RDWR)
     except FileNotFoundError:
         return False
     try:
@@ -140,30 +138,30 @@ def _lock(handle: int) -> bool:
 
 
 def trainer_environment() -> dict[str, str]:
-    """The environment for a trainer: ours without keys, and with this very ftpipe to import."""
-    kept = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
-    # The trainer runs in the job's folder, where a path relative to ours would lead nowhere.
-    # Its threads shall sleep instead of spinning while they wait, for the server works beside them.
-    kept.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    kept.setdefault("KMP_BLOCKTIME", "0")
-    kept["PYTHONPATH"] = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path if entry)
-    return kept
+    """The server's environment without API keys, for a process that imports this same ftpipe."""
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
+    # Its threads sleep instead of spinning while they wait, because the server runs beside them.
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    environment.setdefault("KMP_BLOCKTIME", "0")
+    # The trainer runs in the job directory, from where relative paths of the server would lead nowhere.
+    environment["PYTHONPATH"] = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path if entry)
+    return environment
 
 
-def _find_pid(folder: Path) -> int | None:
-    """The pid of the trainer in a folder: as noted at its start, else by its command line."""
-    note = read_json(folder / PID_FILE) or {}
-    pid = note.get("pid")
-    if isinstance(pid, int) and note.get("created") is not None and _created(pid) == note["created"]:
+def _find_pid(directory: JobDirectory) -> int | None:
+    """The pid of the directory's trainer: as recorded at its start, else by its command line."""
+    record = read_json(directory.process_file) or {}
+    pid = record.get("pid")
+    if isinstance(pid, int) and record.get("created") is not None and _created(pid) == record["created"]:
         return pid
     for process in psutil.process_iter(["pid", "cmdline"]):
-        if str(folder) in (process.info["cmdline"] or ()):
+        if str(directory.path) in (process.info["cmdline"] or ()):
             return int(process.info["pid"])
     return None
 
 
 def _created(pid: int) -> float | None:
-    """When a process was made, so that a pid that was given out again is not mistaken."""
+    """When a process was created, to recognize a pid that the system has used again."""
     try:
         return float(psutil.Process(pid).create_time())
     except psutil.Error:

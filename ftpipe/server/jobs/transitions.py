@@ -1,166 +1,279 @@
-"""The moves between a job's states; each is one transaction that looks first whether the move still applies."""
+"""How a job's state changes: ``decide`` is a pure function of a job's row and an observation, ``apply`` writes it.
+
+The supervisor observes each open job, asks ``decide`` for the transition, and applies it. As the decision depends on
+nothing else, a server that was killed at any moment continues from what is stored and what is on disk.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import shutil
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ftpipe.atomic_files import rename_durably
+from ftpipe.records.job import TERMINAL_STATUSES
 from ftpipe.server.api.files import RESULTS
 from ftpipe.server.clock import now
-from ftpipe.server.jobs.job_output import (
-    TrainerEvent,
-    TrainerResult,
-    find_checkpoints,
-    read_events,
-    read_progress,
-    read_result,
+from ftpipe.server.jobs.file_validation import ValidationResult
+from ftpipe.server.jobs.job_output import import_output
+from ftpipe.server.storage import FileRow, JobRow, Store, Transaction
+from ftpipe.server.storage.data_dir import DataDirectory
+from ftpipe.training.job_directory import JobResult
+
+MAX_FAILED_STARTS = 10
+"""Starts in a row without a new step, after which a job fails."""
+EXCEPTION_PENALTY = 4
+"""What a start counts that ended with an exception instead of a kill: three of those are enough."""
+RESTART_DELAY_SECONDS = 0.25
+"""Delay after a failed start, for each failed start in a row."""
+MAX_RESTART_DELAY_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerExit:
+    """How a trainer that this server watched has ended."""
+
+    exit_code: int | None = None
+    """``None`` if it was started by an earlier server."""
+    pause_sent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the supervisor sees of one job, besides its row."""
+
+    directory_exists: bool = True
+    validation: ValidationResult | None = None
+    """``None`` while the files are being validated."""
+    trainer_alive: bool = False
+    trainer_exit: TrainerExit | None = None
+    """How the trainer ended, if this server was watching it; ``None`` while it runs."""
+    step: int = 0
+    result: JobResult | None = None
+    model_saved: bool = False
+    """Whether the checkpoint of the result's final step is complete."""
+    slot_available: bool = False
+    """Whether another trainer may be started."""
+    restart_delayed: bool = False
+    """Whether the delay after a failed start is not over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """The files are valid."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartTrainer:
+    """Start a trainer process."""
+
+
+@dataclass(frozen=True, slots=True)
+class PauseTrainer:
+    """Ask the trainer to save its state and end."""
+
+
+@dataclass(frozen=True, slots=True)
+class TerminateTrainer:
+    """End the trainer of a cancelled job."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseTrainer:
+    """The trainer of a cancelled job has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class MarkPaused:
+    """The trainer has ended because the job's owner requested a pause."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class DelayRestart:
+    """The trainer has ended without a result; it is started again after a delay."""
+
+    attempts: int
+    attempt_step: int
+    delay_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Succeed:
+    """The job ends with a model."""
+
+    step: int
+    trained_tokens: int | None
+    finished_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """The job ends without a model."""
+
+    error: dict[str, Any]
+
+
+Transition = (
+    Wait
+    | Queue
+    | StartTrainer
+    | PauseTrainer
+    | TerminateTrainer
+    | ReleaseTrainer
+    | MarkPaused
+    | DelayRestart
+    | Succeed
+    | Fail
 )
-from ftpipe.server.model_resolver import checkpoint_name
-from ftpipe.server.protocol import new_id
-from ftpipe.server.storage import CheckpointRow, EventRow, FileRow, JobRow, Store, Transaction
-from ftpipe.server.storage.data_dir import INITIAL_ADAPTER_DIR, DataDirectory
-
-INPUT_FILES = ("training.jsonl", "validation.jsonl")
 
 
-class JobTransitions:
-    """Writes what the supervisor has found out.
+def decide(job: JobRow, observed: Observation) -> Transition:
+    """The next transition of a job."""
+    if job.status in TERMINAL_STATUSES:
+        return TerminateTrainer() if observed.trainer_alive else ReleaseTrainer()
+    if not observed.directory_exists:
+        return Fail(_server_error("The job directory is missing"))
+    if job.status == "validating_files":
+        if observed.validation is None:
+            return Wait()
+        return Queue() if observed.validation.error is None else Fail(observed.validation.error)
+    if job.status == "queued":
+        return StartTrainer() if observed.slot_available and not job.has_trainer else Wait()
+    return _decide_running(job, observed) if job.status == "running" else Wait()
+
+
+def _decide_running(job: JobRow, observed: Observation) -> Transition:
+    if observed.trainer_alive:
+        return PauseTrainer() if job.desired_state == "pause" else Wait()
+    if observed.result is not None:
+        return _decide_ended(observed.result, observed)
+    if job.desired_state == "pause":
+        return MarkPaused(observed.step)
+    attempts, attempt_step = _count_failed_starts(job, observed)
+    if attempts >= MAX_FAILED_STARTS:
+        return Fail(_server_error(f"The trainer stopped {_describe_exit(observed)} at step {observed.step}"))
+    if observed.trainer_exit is not None and attempts:
+        delay = min(MAX_RESTART_DELAY_SECONDS, RESTART_DELAY_SECONDS * attempts)
+        return DelayRestart(attempts, attempt_step, delay)
+    return Wait() if observed.restart_delayed else StartTrainer()
+
+
+def _decide_ended(result: JobResult, observed: Observation) -> Transition:
+    if not result.succeeded or result.final_step is None:
+        return Fail(result.error or _server_error("The trainer ended without a model"))
+    if not observed.model_saved:
+        return Fail(_server_error("The model's files are missing"))
+    return Succeed(result.final_step, result.trained_tokens, result.finished_at)
+
+
+def _count_failed_starts(job: JobRow, observed: Observation) -> tuple[int, int]:
+    """How often in a row the trainer has ended without a new step, and the last step that counted as new."""
+    ended = observed.trainer_exit
+    if ended is None or ended.pause_sent:
+        return job.attempts, job.attempt_step
+    before = 0 if observed.step > job.attempt_step else job.attempts
+    attempts = before + (EXCEPTION_PENALTY if (ended.exit_code or 0) > 0 else 1)
+    return attempts, max(observed.step, job.attempt_step)
+
+
+def _describe_exit(observed: Observation) -> str:
+    code = None if observed.trainer_exit is None else observed.trainer_exit.exit_code
+    return "repeatedly" if code is None or code < 0 else f"with exit code {code} each time it was started"
+
+
+def _server_error(message: str) -> dict[str, Any]:
+    return {"code": "server_error", "message": message, "param": None}
+
+
+class TransitionWriter:
+    """Writes transitions to the store, each in one transaction.
 
     Args:
-        store: The server's memory.
-        data_dir: The server's folder.
-        keep: Checkpoints of a job whose files are kept.
+        store: The server's database.
+        data_dir: The server's directory.
     """
 
-    def __init__(self, store: Store, data_dir: DataDirectory, keep: int) -> None:
+    def __init__(self, store: Store, data_dir: DataDirectory) -> None:
         self._store = store
         self._data_dir = data_dir
-        self._keep = max(1, keep)
 
-    def mark_validated(self, job: JobRow, error: dict[str, Any] | None) -> None:
-        """The files were checked: on to the queue, or failed."""
-        if error is not None:
-            self.failed(job, error)
-            return
-        with self._store.write() as tx:
-            if _has_status(tx, job, "validating_files"):
-                tx.jobs.update(job.id, status="queued", validated=True)
-                tx.events.append_message(job.id, "Files validated, the job is queued")
-
-    def mark_running(self, job: JobRow) -> bool:
-        """A trainer is about to be started.
+    def apply(self, job: JobRow, transition: Transition) -> bool:
+        """Write a transition.
 
         Returns:
-            False where the job must not run any more.
+            False if the job has changed since it was observed; nothing is written then.
         """
+        # Its id follows from the job's, so doing it again after a crash changes nothing.
+        result_file = self._store_metrics(job) if isinstance(transition, Succeed) else None
         with self._store.write() as tx:
             current = tx.jobs.get(job.id)
-            if current is None or current.status not in ("queued", "running") or current.desired_state != "run":
+            if current is None or (current.status, current.desired_state) != (job.status, job.desired_state):
                 return False
-            if current.status == "queued" and current.started_at is not None:
-                tx.events.append_message(job.id, "Training goes on")
-            tx.jobs.update(job.id, status="running", has_trainer=True, started_at=current.started_at or now())
+            self._write(tx, current, transition, result_file)
+            if isinstance(transition, Succeed | Fail | ReleaseTrainer):
+                tx.after_commit.append(partial(self._data_dir.job(job.id).remove_inputs))
         return True
 
-    def import_output(self, job: JobRow) -> None:
-        """Take over what the trainer has written since the last look."""
-        folder = self._data_dir.job(job.id)
-        offset = job.events_offset
-        while True:
-            lines, end = read_events(folder, offset)
-            if end == offset:
-                break
-            with self._store.write() as tx:
-                for line in lines:
-                    tx.events.add(_event(job.id, line))
-                tx.jobs.update(job.id, events_offset=end)
-            offset = end
-        self._sync_progress(job)
-        self._sync_checkpoints(job)
+    def _write(self, tx: Transaction, job: JobRow, transition: Transition, result_file: FileRow | None) -> None:
+        match transition:
+            case Queue():
+                tx.jobs.update(job.id, status="queued", validated=True)
+                tx.events.append_message(job.id, "Files validated, job queued")
+            case StartTrainer():
+                if job.status == "queued" and job.started_at is not None:
+                    tx.events.append_message(job.id, "Training resumed")
+                tx.jobs.update(job.id, status="running", has_trainer=True, started_at=job.started_at or now())
+            case ReleaseTrainer():
+                tx.jobs.update(job.id, has_trainer=False)
+            case MarkPaused(step):
+                tx.jobs.update(job.id, status="paused", has_trainer=False, attempts=0, estimated_finish=None)
+                tx.events.append_message(job.id, f"The job is paused at step {step}")
+            case DelayRestart(attempts, attempt_step):
+                tx.jobs.update(job.id, attempts=attempts, attempt_step=attempt_step)
+            case Fail(error):
+                ended = {"status": "failed", "has_trainer": False, "finished_at": now(), "estimated_finish": None}
+                tx.jobs.update(job.id, error=error, **ended)
+                tx.events.append_message(job.id, f"The job failed: {error['message']}", level="error")
+            case Succeed():
+                self._write_success(tx, job, transition, result_file)
+            case Wait() | PauseTrainer() | TerminateTrainer():
+                pass
 
-    def _sync_progress(self, job: JobRow) -> None:
-        seen = read_progress(self._data_dir.job(job.id))
-        changes: dict[str, Any] = {}
-        if seen.resolved is not None and seen.resolved != job.resolved_hyperparameters:
-            changes["resolved_hyperparameters"] = seen.resolved
-        if seen.estimated_finish != job.estimated_finish and job.status == "running":
-            changes["estimated_finish"] = seen.estimated_finish
-        if changes:
-            with self._store.write() as tx:
-                tx.jobs.update(job.id, **changes)
+    def _write_success(self, tx: Transaction, job: JobRow, success: Succeed, result_file: FileRow | None) -> None:
+        if result_file is not None:
+            tx.files.add(result_file)
+        tx.jobs.update(
+            job.id,
+            status="succeeded",
+            has_trainer=False,
+            fine_tuned_model=job.model_name,
+            final_step=success.step,
+            trained_tokens=success.trained_tokens,
+            finished_at=success.finished_at or now(),
+            estimated_finish=None,
+            result_file=None if result_file is None else result_file.id,
+        )
+        tx.events.append_message(job.id, f"New fine-tuned model created: {job.model_name}")
+        tx.events.append_message(job.id, "The job has successfully completed")
 
-    def _sync_checkpoints(self, job: JobRow) -> None:
-        found = find_checkpoints(self._data_dir.job(job.id))
-        there = {step for step, _ in found}
-        with self._store.read() as tx:
-            rows = tx.checkpoints.for_job(job.id)
-        known = {row.step for row in rows}
-        fresh = [(step, metrics) for step, metrics in found if step not in known]
-        lost = [row for row in rows if not row.removed and row.step not in there]
-        if not fresh and not lost:
-            return
-        with self._store.write() as tx:
-            for row in lost:
-                # The trainer keeps only its last ones.
-                tx.checkpoints.remove(row.id)
-            for step, metrics in fresh:
-                tx.checkpoints.add(_checkpoint(job, step, metrics))
-            self._drop_old(tx, job)
-
-    def _drop_old(self, tx: Transaction, job: JobRow) -> None:
-        rows = sorted(tx.checkpoints.for_job(job.id), key=lambda row: row.step)
-        for row in rows[: -self._keep]:
-            if not row.removed:
-                tx.checkpoints.remove(row.id)
-            folder = self._data_dir.checkpoint(job.id, row.step)
-            tx.after_commit.append(partial(shutil.rmtree, folder, ignore_errors=True))
-
-    def finish(self, job: JobRow, result: TrainerResult) -> None:
-        """The trainer has left its result."""
-        step = result.final_step
-        if not result.succeeded or step is None:
-            nothing = {"code": "server_error", "message": "The trainer ended without a model", "param": None}
-            self.failed(job, result.error or nothing)
-            return
-        if not (self._data_dir.checkpoint(job.id, step) / "manifest.json").is_file():
-            lost = {"code": "server_error", "message": "The model's files are missing", "param": None}
-            self.failed(job, lost)
-            return
-        row = self._result_file(job)
-        with self._store.write() as tx:
-            if not _has_status(tx, job, "running"):
-                return
-            if row is not None:
-                tx.files.add(row)
-            tx.jobs.update(
-                job.id,
-                status="succeeded",
-                has_trainer=False,
-                fine_tuned_model=job.model_name,
-                final_step=step,
-                trained_tokens=result.trained_tokens,
-                finished_at=result.finished_at or now(),
-                estimated_finish=None,
-                result_file=None if row is None else row.id,
-            )
-            tx.events.append_message(job.id, f"New fine-tuned model created: {job.model_name}")
-            tx.events.append_message(job.id, "The job has successfully completed")
-            tx.after_commit.append(partial(self._clean, job))
-
-    def _result_file(self, job: JobRow) -> FileRow | None:
-        """The metrics as a stored file; its id follows from the job's, so that doing it again changes nothing."""
-        source = self._data_dir.job(job.id) / "metrics.csv"
+    def _store_metrics(self, job: JobRow) -> FileRow | None:
+        """The job's metrics as a stored file."""
+        source = self._data_dir.job(job.id).metrics_file
         if not source.is_file():
             return None
         file_id = "file-" + job.id.removeprefix("ftjob-")
-        aside = self._data_dir.incoming / file_id
+        incoming = self._data_dir.incoming / file_id
         content = source.read_bytes()
-        aside.write_bytes(content)
-        rename_durably(aside, self._data_dir.file(file_id))
+        incoming.write_bytes(content)
+        rename_durably(incoming, self._data_dir.file(file_id))
         return FileRow(
             id=file_id,
             owner=job.owner,
@@ -171,87 +284,15 @@ class JobTransitions:
             created_at=now(),
         )
 
-    def failed(self, job: JobRow, error: dict[str, Any]) -> None:
-        """The job ends without a model."""
-        with self._store.write() as tx:
-            if not _has_status(tx, job, job.status):
-                return
-            tx.jobs.update(
-                job.id, status="failed", has_trainer=False, error=error, finished_at=now(), estimated_finish=None
-            )
-            tx.events.append_message(job.id, f"The job failed: {error['message']}", level="error")
-            tx.after_commit.append(partial(self._clean, job))
-
-    def paused(self, job: JobRow) -> None:
-        """The trainer has stopped because its owner wanted a pause."""
-        with self._store.write() as tx:
-            current = tx.jobs.get(job.id)
-            # The owner may have thought better of it while the trainer was stopping.
-            if current is not None and (current.status, current.desired_state) == ("running", "pause"):
-                tx.jobs.update(job.id, status="paused", has_trainer=False, attempts=0, estimated_finish=None)
-                tx.events.append_message(
-                    job.id, f"The job is paused at step {read_progress(self._data_dir.job(job.id)).step}"
-                )
-
-    def mark_stopped(self, job: JobRow) -> None:
-        """The trainer of a cancelled job is gone."""
-        with self._store.write() as tx:
-            tx.jobs.update(job.id, has_trainer=False)
-            tx.after_commit.append(partial(self._clean, job))
-
     def requeue(self, job: JobRow) -> None:
-        """The server stops: the job goes back to the queue, unless its trainer has left a result."""
-        if read_result(self._data_dir.job(job.id)) is not None:
+        """Put the job of a trainer that the stopping server has paused back into the queue, unless it has a result."""
+        directory = self._data_dir.job(job.id)
+        if directory.read_result() is not None:
             return
-        self.import_output(job)
+        import_output(self._store, job, directory)
         with self._store.write() as tx:
             current = tx.jobs.get(job.id)
             if current is not None and current.status == "running":
                 status = "paused" if current.desired_state == "pause" else "queued"
                 tx.jobs.update(job.id, status=status, has_trainer=False, estimated_finish=None)
-                tx.events.append_message(job.id, "The server stops; training goes on when it is started again")
-
-    def _clean(self, job: JobRow) -> None:
-        """Remove what an ended job does not need any more."""
-        folder = self._data_dir.job(job.id)
-        for name in INPUT_FILES:
-            (folder / name).unlink(missing_ok=True)
-        for name in ("resume", INITIAL_ADAPTER_DIR):
-            shutil.rmtree(folder / name, ignore_errors=True)
-        self._clean_torn(folder / "checkpoints")
-
-    @staticmethod
-    def _clean_torn(folder: Path) -> None:
-        """Remove checkpoints that a killed trainer left half written under a name aside."""
-        if folder.is_dir():
-            for place in folder.iterdir():
-                if not (place / "manifest.json").is_file():
-                    shutil.rmtree(place, ignore_errors=True)
-
-
-def _has_status(tx: Transaction, job: JobRow, status: str) -> bool:
-    current = tx.jobs.get(job.id)
-    return current is not None and current.status == status
-
-
-def _event(job_id: str, line: TrainerEvent) -> EventRow:
-    return EventRow(
-        id=new_id("ftevent-"),
-        job_id=job_id,
-        created_at=line.created_at,
-        level=line.level,
-        type=line.type,
-        message=line.message,
-        data=line.data,
-    )
-
-
-def _checkpoint(job: JobRow, step: int, metrics: dict[str, float]) -> CheckpointRow:
-    return CheckpointRow(
-        id=new_id("ftckpt_"),
-        job_id=job.id,
-        created_at=now(),
-        step=step,
-        model_name=checkpoint_name(job.model_name, step),
-        metrics=metrics,
-    )
+                tx.events.append_message(job.id, "The server is stopping; training resumes when it starts again")

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftpipe.errors import LocalStateError
+from ftpipe.training.job_directory import JobDirectory
 
-INITIAL_ADAPTER_DIR = "start"
-"""Folder inside a job's with the adapter that training begins from, where the job tunes a tuned model further."""
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,80}")
 
 
@@ -57,13 +56,9 @@ class DataDirectory:
         """The bytes of one part."""
         return self.upload(upload_id) / _validated_id(part_id)
 
-    def job(self, job_id: str) -> Path:
-        """The folder that a job shares with its trainer."""
-        return self.root / "jobs" / _validated_id(job_id)
-
-    def checkpoint(self, job_id: str, step: int) -> Path:
-        """The adapter of one checkpoint."""
-        return self.job(job_id) / "checkpoints" / f"step-{step}"
+    def job(self, job_id: str) -> JobDirectory:
+        """The directory that a job shares with its trainer."""
+        return JobDirectory(self.root / "jobs" / _validated_id(job_id))
 
     def prepare(self) -> None:
         """Make the folders, for this user only, and empty what a crash left in ``incoming``.

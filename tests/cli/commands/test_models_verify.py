@@ -75,7 +75,7 @@ def test_weights_are_compared_with_their_manifest(world: CliEnvironment) -> None
     local = model_of("ft:local").model_copy(update={"provider": "local", "job_id": "ftjob-local"})
     assert registry.register(local, run, price_row="").state == RunState.REGISTERED
     registry.close()
-    folder = DataDirectory(server_dir()).checkpoint("ftjob-local", 5)
+    folder = DataDirectory(server_dir()).job("ftjob-local").checkpoint_dir(5)
     folder.mkdir(parents=True)
     files = {}
     for name in ("adapter_model.safetensors", "adapter_config.json"):
@@ -88,6 +88,6 @@ def test_weights_are_compared_with_their_manifest(world: CliEnvironment) -> None
     ran = world.run("models", "verify")
     assert (ran.code, "adapter_model.safetensors is not what the trainer wrote" in ran.out) == (1, True)
     (folder / "adapter_config.json").unlink()
-    assert "adapter_config.json is gone" in world.run("models", "verify").out
+    assert "adapter_config.json is missing" in world.run("models", "verify").out
     (folder / "manifest.json").write_text("{")
     assert "manifest.json cannot be read" in world.run("models", "verify").out

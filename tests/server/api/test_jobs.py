@@ -8,6 +8,7 @@ from pathlib import Path
 
 from starlette.testclient import TestClient
 
+from ftpipe.training.job_directory import JobDirectory
 from tests.server.conftest import LINES, MakeClient, create_job, upload, wait_for
 from tests.server.fakes import FakeEngine
 
@@ -59,6 +60,15 @@ def test_the_first_event_says_what_serves_an_openai_name(client: TestClient) -> 
     job = create_job(client)
     events = client.get(f"/v1/fine_tuning/jobs/{job['id']}/events").json()["data"]
     assert "gpt-4o-mini is served here by smollm2-135m-instruct" in [event["message"] for event in events]
+
+
+def test_keep_checkpoints_is_the_number_on_disk_and_in_the_api(make_client: MakeClient, tmp_path: Path) -> None:
+    client = make_client(keep_checkpoints=5)
+    done = wait_for(client, create_job(client, extras={"n_epochs": 7})["id"], "succeeded")
+    page = client.get(f"/v1/fine_tuning/jobs/{done['id']}/checkpoints").json()
+    assert [item["step_number"] for item in page["data"]] == [14, 12, 10, 8, 6]
+    directory = JobDirectory(tmp_path / "data" / "jobs" / done["id"])
+    assert [checkpoint.step for checkpoint in directory.checkpoints()] == [6, 8, 10, 12, 14]
 
 
 def test_the_last_three_checkpoints_are_kept_and_answer(client: TestClient, engine: FakeEngine) -> None:
@@ -167,7 +177,7 @@ def test_a_tuned_model_is_tuned_further_from_its_adapter(client: TestClient, tmp
     wait_for(client, second["id"], "running")
     folder = tmp_path / "data" / "jobs" / second["id"]
     spec = json.loads((folder / "spec.json").read_text())
-    assert (spec["base_model"], spec["initial_adapter"]) == ("smollm2-135m-instruct", str(folder / "start"))
-    assert (folder / "start" / "adapter_model.safetensors").is_file()
+    assert (spec["base_model"], spec["initial_adapter"]) == ("smollm2-135m-instruct", str(folder / "initial_adapter"))
+    assert (folder / "initial_adapter" / "adapter_model.safetensors").is_file()
     done = wait_for(client, second["id"], "succeeded")
     assert done["fine_tuned_model"].startswith("ft:gpt-4o-mini:local:more:")

@@ -71,7 +71,7 @@ class Seeder:
     def _jobs(self, tx: Transaction) -> None:
         # Its trainer takes an hour for the first step, so the job stays running through all tests.
         running = replace(_job(JOB), requested_hyperparameters={"n_epochs": 1, "fake_seconds": 3600})
-        self.layout.job(JOB).mkdir(exist_ok=True)
+        self.layout.job(JOB).path.mkdir(exist_ok=True)
         done: dict[str, Any] = {
             "status": "succeeded",
             "desired_state": "run",
