@@ -101,8 +101,8 @@ def rule_text(check: Check) -> RuleText:
     doc = inspect.getdoc(check) or ""
     what, *rest = re.split(r"\n\s*\n", doc, maxsplit=1)
     parts = re.split(r"^(Why|Fix|Source): ", rest[0] if rest else "", flags=re.MULTILINE)
-    found = dict(zip(parts[1::2], (re.sub(r"\s+", " ", part).strip() for part in parts[2::2]), strict=True))
-    texts = (what.strip(), found.get("Why", ""), found.get("Fix", ""), found.get("Source", ""))
+    sections = dict(zip(parts[1::2], (re.sub(r"\s+", " ", part).strip() for part in parts[2::2]), strict=True))
+    texts = (what.strip(), sections.get("Why", ""), sections.get("Fix", ""), sections.get("Source", ""))
     return RuleText(*(text.replace("``", "`") for text in texts))
 
 

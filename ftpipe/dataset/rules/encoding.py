@@ -153,9 +153,9 @@ def control_character(line: Line) -> Iterator[Violation]:
     Fix: Remove it from the text.
     Source: RFC 8259; parsers measured, 2026-11-24.
     """
-    found = _CONTROL.search(line.raw)
-    if found:
-        yield Violation("", f"Raw control character U+{line.raw[found.start()]:04X} at column {found.start() + 1}.")
+    match = _CONTROL.search(line.raw)
+    if match:
+        yield Violation("", f"Raw control character U+{line.raw[match.start()]:04X} at column {match.start() + 1}.")
     elif b"\\u0000" in line.raw.replace(b"\\\\", b""):
         yield Violation("", r"The text contains \u0000 (NUL).", level="warning")
 
@@ -208,6 +208,6 @@ def unicode_line_separator(line: Line) -> Iterator[Violation]:
     Fix: Write it as \u2028, \u2029 or \u0085.
     Source: measured with str.splitlines, 2026-11-24.
     """
-    found = _SEPARATOR.search(line.raw)
-    if found:
-        yield Violation("", f"Raw U+{ord(found.group().decode()):04X} at byte {found.start() + 1}.")
+    match = _SEPARATOR.search(line.raw)
+    if match:
+        yield Violation("", f"Raw U+{ord(match.group().decode()):04X} at byte {match.start() + 1}.")

@@ -33,11 +33,11 @@ def images(row: DatasetRecord) -> Iterator[tuple[str, str, str]]:
     """Path, role and URL of every image; the URL is empty if there is none."""
     for base, index, message in row.messages():
         content = message.get("content")
-        for place, part in enumerate(content if type(content) is list else ()):
+        for part_index, part in enumerate(content if type(content) is list else ()):
             if type(part) is dict and ("image_url" in part or part.get("type") == "image_url"):
                 image = part.get("image_url")
                 url = image.get("url") if type(image) is dict else image
-                path = f"{base}[{index}].content[{place}].image_url"
+                path = f"{base}[{index}].content[{part_index}].image_url"
                 yield path, str(message.get("role")), url if type(url) is str else ""
 
 

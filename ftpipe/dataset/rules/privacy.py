@@ -32,8 +32,8 @@ def secret(row: DatasetRecord) -> Iterator[Violation]:
     Source: published key formats; entropy and other checks exclude examples.
     """
     for text in row.texts:
-        for found in find_secrets(text.value):
-            yield Violation(text.path, f"The text contains {found.kind}: {escape_preview(found.masked, 30)}")
+        for match in find_secrets(text.value):
+            yield Violation(text.path, f"The text contains {match.kind}: {escape_preview(match.masked, 30)}")
 
 
 @rule(
@@ -55,8 +55,8 @@ def personal_data(row: DatasetRecord) -> Iterator[Violation]:
     """
     kinds = [kind for kind in row.file.settings.personal if row.is_marked(_MARKS.get(kind, "number"))]
     for text in row.texts:
-        for found in find_personal_data(text.value, kinds):
-            yield Violation(text.path, f"The text contains {found.kind}: {escape_preview(found.masked, 40)}")
+        for match in find_personal_data(text.value, kinds):
+            yield Violation(text.path, f"The text contains {match.kind}: {escape_preview(match.masked, 40)}")
 
 
 @rule(

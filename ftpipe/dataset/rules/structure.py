@@ -177,11 +177,11 @@ def mixed_formats(row: DatasetRecord) -> Iterator[Violation]:
     Fix: Put each format into its own file.
     Source: server message, public code.
     """
-    own, rest = shape_of(row.record), row.file.format
-    expected = "messages" if rest in ("chat", "rft") else rest
-    if own != expected and own != "unknown" and expected != "unknown":
-        name = legacy_shape(row.record) or {"messages": "chat", "dpo": "DPO"}.get(own, own)
-        yield Violation("", f"This record is {name}; the file is {rest}.")
+    shape, file_format = shape_of(row.record), row.file.format
+    expected = "messages" if file_format in ("chat", "rft") else file_format
+    if shape != expected and shape != "unknown" and expected != "unknown":
+        name = legacy_shape(row.record) or {"messages": "chat", "dpo": "DPO"}.get(shape, shape)
+        yield Violation("", f"This record is {name}; the file is {file_format}.")
 
 
 @rule("FT109", "format-method-mismatch", "error", "R", "observed", scope="file")

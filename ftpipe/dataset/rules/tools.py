@@ -27,16 +27,16 @@ def definitions(row: DatasetRecord) -> Iterator[tuple[str, Json]]:
         listed = source.get(key)
         for index, tool in enumerate(listed if type(listed) is list else ()):
             inner = key == "tools" and type(tool) is dict
-            where = f"{base}{key}[{index}]"
-            yield (f"{where}.function", tool.get("function")) if inner else (where, tool)
+            path = f"{base}{key}[{index}]"
+            yield (f"{path}.function", tool.get("function")) if inner else (path, tool)
 
 
 def calls(row: DatasetRecord) -> Iterator[tuple[str, str, int, Json]]:
     """Path of the call, path of its message list, index of the message, and the call, for every tool call."""
     for base, index, message in row.messages():
         listed = message.get("tool_calls")
-        for place, call in enumerate(listed if type(listed) is list else ()):
-            yield f"{base}[{index}].tool_calls[{place}]", base, index, call
+        for call_index, call in enumerate(listed if type(listed) is list else ()):
+            yield f"{base}[{index}].tool_calls[{call_index}]", base, index, call
 
 
 def called_functions(row: DatasetRecord) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -121,8 +121,8 @@ def invalid_function_name(row: DatasetRecord) -> Iterator[Violation]:
     Fix: Rename the function, in its definition and in every call.
     Source: OpenAI API description FunctionObject, 2026-08-21.
     """
-    places = [*definitions(row), *called_functions(row)]
-    for path, function in places:
+    functions = [*definitions(row), *called_functions(row)]
+    for path, function in functions:
         name = function.get("name") if type(function) is dict else None
         if name and not (type(name) is str and _NAME.fullmatch(name)):
             yield Violation(f"{path}.name", f"The function name '{escape_preview(name)}' is not allowed.")
@@ -173,8 +173,10 @@ def arguments_violate_schema(row: DatasetRecord) -> Iterator[Violation]:
             continue
         fault = next(iter(schema_validator(canonical_json(schema)).iter_errors(value)), None)
         if fault is not None:
-            where = ".".join(map(str, fault.absolute_path))
-            yield Violation(f"{path}.arguments", f"{where + ': ' if where else ''}{escape_preview(fault.message, 160)}")
+            location = ".".join(map(str, fault.absolute_path))
+            yield Violation(
+                f"{path}.arguments", f"{location + ': ' if location else ''}{escape_preview(fault.message, 160)}"
+            )
 
 
 @rule("FT305", "unknown-tool", "error", "Q", "inferred", when=TOOLS, formats=MESSAGE_FORMATS)
@@ -211,28 +213,28 @@ def unmatched_tool_result(row: DatasetRecord) -> Iterator[Violation]:
 
 def _unmatched(base: str, messages: list[Json]) -> Iterator[Violation]:
     known: set[str] = set()
-    waiting: dict[str, str] = {}
+    unanswered: dict[str, str] = {}
     for index, message in enumerate(messages):
         if type(message) is not dict:
             continue
-        role, made = message.get("role"), message.get("tool_calls")
+        role, tool_calls = message.get("role"), message.get("tool_calls")
         if role == "tool":
-            answered = message.get("tool_call_id")
-            if type(answered) is not str or answered not in known:
-                state = f"'{escape_preview(answered, 40)}' does not match an earlier call" if answered else "is missing"
+            call_id = message.get("tool_call_id")
+            if type(call_id) is not str or call_id not in known:
+                state = f"'{escape_preview(call_id, 40)}' does not match an earlier call" if call_id else "is missing"
                 yield Violation(f"{base}[{index}].tool_call_id", f"The tool result's tool_call_id {state}.")
-            waiting.pop(answered if type(answered) is str else "", None)
-        elif waiting and (role == "user" or (role == "assistant" and not made)):
-            for name, path in waiting.items():
+            unanswered.pop(call_id if type(call_id) is str else "", None)
+        elif unanswered and (role == "user" or (role == "assistant" and not tool_calls)):
+            for name, path in unanswered.items():
                 yield Violation(
                     path, f"The call '{escape_preview(name, 40)}' has no result before the conversation continues."
                 )
-            waiting.clear()
-        for place, call in enumerate(made if type(made) is list else ()):
-            own = call.get("id") if type(call) is dict else None
-            if type(own) is str:
-                known.add(own)
-                waiting[own] = f"{base}[{index}].tool_calls[{place}].id"
+            unanswered.clear()
+        for call_index, call in enumerate(tool_calls if type(tool_calls) is list else ()):
+            new_id = call.get("id") if type(call) is dict else None
+            if type(new_id) is str:
+                known.add(new_id)
+                unanswered[new_id] = f"{base}[{index}].tool_calls[{call_index}].id"
 
 
 @rule(
@@ -252,13 +254,13 @@ def duplicate_call_id(row: DatasetRecord) -> Iterator[Violation]:
     Fix: Give every call a unique id.
     Source: practice; an id that is used again in a later turn, after its result, is accepted.
     """
-    seen: set[tuple[str, int, str]] = set()
+    known: set[tuple[str, int, str]] = set()
     for path, base, index, call in calls(row):
         name = call.get("id") if type(call) is dict else None
         if type(name) is str:
-            if (base, index, name) in seen:
+            if (base, index, name) in known:
                 yield Violation(f"{path}.id", f"The id '{escape_preview(name, 40)}' is used twice.")
-            seen.add((base, index, name))
+            known.add((base, index, name))
 
 
 @rule("FT308", "parallel-tool-calls-conflict", "error", "Q", "inferred", when=TOOLS, formats=frozenset({"chat", "dpo"}))
@@ -273,10 +275,11 @@ def parallel_tool_calls_conflict(row: DatasetRecord) -> Iterator[Violation]:
     if type(source) is not dict or source.get("parallel_tool_calls") is not False:
         return
     for base, index, message in row.messages():
-        made = message.get("tool_calls")
-        if type(made) is list and len(made) > 1:
+        tool_calls = message.get("tool_calls")
+        if type(tool_calls) is list and len(tool_calls) > 1:
             yield Violation(
-                f"{base}[{index}].tool_calls", f"The message has {len(made)} calls, but parallel_tool_calls is false."
+                f"{base}[{index}].tool_calls",
+                f"The message has {len(tool_calls)} calls, but parallel_tool_calls is false.",
             )
 
 

@@ -100,7 +100,7 @@ def unknown_role(row: DatasetRecord) -> Iterator[Violation]:
     Fix: Use system, user, assistant or tool.
     Source: OpenAI API description of 2025-05-20; cookbook data preparation.
     """
-    near = {
+    synonyms = {
         "human": "user",
         "bot": "assistant",
         "gpt": "assistant",
@@ -111,7 +111,7 @@ def unknown_role(row: DatasetRecord) -> Iterator[Violation]:
     for base, index, message in row.messages():
         role = message.get("role", "user")
         if role not in ROLES if type(role) is str else True:
-            word = near.get(str(role).strip().lower())
+            word = synonyms.get(str(role).strip().lower())
             hint = f"Did you mean {word!r}?" if word else did_you_mean(str(role).lower(), ROLES)
             yield Violation(f"{base}[{index}].role", f"Unknown role '{escape_preview(role, 40)}'.", hint=hint)
 
@@ -171,15 +171,15 @@ def content_part_violations(path: str, parts: list[Any]) -> Iterator[Violation]:
     """Content parts that are neither text nor image, or lack what their type requires."""
     if not parts:
         yield Violation(path, "The content is an empty list.")
-    for place, part in enumerate(parts):
+    for index, part in enumerate(parts):
         kind = part.get("type") if type(part) is dict else None
         if type(part) is not dict or type(kind) is not str:
-            yield Violation(f"{path}[{place}]", f"The part is {escape_preview(part)}, not an object with a type.")
+            yield Violation(f"{path}[{index}]", f"The part is {escape_preview(part)}, not an object with a type.")
         elif kind == "text" and type(part.get("text")) is not str:
-            yield Violation(f"{path}[{place}].text", f"The text is {escape_preview(part.get('text'))}, not a string.")
+            yield Violation(f"{path}[{index}].text", f"The text is {escape_preview(part.get('text'))}, not a string.")
         elif kind not in ("text", "image_url", "refusal", "input_audio"):
             hint = did_you_mean(kind, ("text", "image_url"))
-            yield Violation(f"{path}[{place}].type", f"Unknown part type '{escape_preview(kind, 30)}'.", hint=hint)
+            yield Violation(f"{path}[{index}].type", f"Unknown part type '{escape_preview(kind, 30)}'.", hint=hint)
 
 
 @rule(

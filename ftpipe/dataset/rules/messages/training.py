@@ -93,12 +93,12 @@ def special_token_in_text(row: DatasetRecord) -> Iterator[Violation]:
     Source: llmcomp #59 for <|fim_suffix|>; otherwise the special tokens of all tiktoken encodings.
     """
     for text in row.texts:
-        found = SPECIAL_TEXT.search(text.value)
-        if found:
+        match = SPECIAL_TEXT.search(text.value)
+        if match:
             yield Violation(
                 text.path,
-                f"The text contains the special token {found.group()}.",
-                escape_preview(text.value[max(0, found.start() - 30) : found.end() + 30], 120),
+                f"The text contains the special token {match.group()}.",
+                escape_preview(text.value[max(0, match.start() - 30) : match.end() + 30], 120),
             )
 
 
@@ -114,9 +114,9 @@ def special_token_of_base_model(row: DatasetRecord) -> Iterator[Violation]:
     if template is None or not template.special:
         return
     for text in row.texts:
-        found = template.find_special_token(text.value)
-        if found and not SPECIAL_TEXT.fullmatch(found):
-            yield Violation(text.path, f"The text contains the base model's special token {escape_preview(found)}.")
+        token = template.find_special_token(text.value)
+        if token and not SPECIAL_TEXT.fullmatch(token):
+            yield Violation(text.path, f"The text contains the base model's special token {escape_preview(token)}.")
 
 
 @rule("FT220", "chat-template-fails", "off", "L", "observed", formats=_TRAINED_LOCALLY, local="error")

@@ -104,9 +104,9 @@ def multiple_system_messages(row: DatasetRecord) -> Iterator[Violation]:
     Source: practice.
     """
     base, messages = dialogue(row)
-    places = [i for i, role in enumerate(roles_of(messages)) if role == "system"]
-    if len(places) > 1:
-        yield Violation(f"{base}[{places[1]}].role", f"There are {len(places)} system messages.")
+    indices = [i for i, role in enumerate(roles_of(messages)) if role == "system"]
+    if len(indices) > 1:
+        yield Violation(f"{base}[{indices[1]}].role", f"There are {len(indices)} system messages.")
 
 
 @rule(

@@ -18,7 +18,7 @@ MIN_SYSTEM_SHARE = 0.9
 MIN_SYSTEM_SIMILARITY = 0.9
 
 
-def with_rest(lines: list[int], number: int) -> Iterator[tuple[int, int]]:
+def with_weights(lines: list[int], number: int) -> Iterator[tuple[int, int]]:
     """(line, findings that it counts for) of the stored lines; the last one also counts for those not stored."""
     for index, line in enumerate(lines, 1):
         yield line, 1 if index < len(lines) else 1 + number - len(lines)
@@ -110,17 +110,17 @@ def similar_system_prompts(stats: ScanStatistics) -> Iterator[Violation]:
         return
     from rapidfuzz.distance import Indel
 
-    near = [
+    similar = [
         other
         for other in common[1:]
         if Indel.normalized_similarity(common[0][:500], other[:500], score_cutoff=MIN_SYSTEM_SIMILARITY)
         >= MIN_SYSTEM_SIMILARITY
     ]
-    if near:
+    if similar:
         yield Violation(
             "messages[0].content",
-            f"{len(near)} system prompt(s) are nearly identical to the most common one.",
-            escape_preview(near[0], 120),
+            f"{len(similar)} system prompt(s) are nearly identical to the most common one.",
+            escape_preview(similar[0], 120),
         )
 
 
@@ -134,7 +134,7 @@ def answer_not_json(stats: ScanStatistics) -> Iterator[Violation]:
     """
     content = stats.content
     if content.answers >= 10 and MIN_JSON_SHARE < content.json_answers / content.answers < 1:
-        for line, weight in with_rest(content.lines_without_json, content.answers - content.json_answers):
+        for line, weight in with_weights(content.lines_without_json, content.answers - content.json_answers):
             yield Violation("", "The answer is not JSON, but nearly all others are.", line=line, weight=weight)
 
 
@@ -173,5 +173,5 @@ def missing_system_message(stats: ScanStatistics) -> Iterator[Violation]:
     total = content.with_system + content.without_system
     if total >= 10 and MIN_SYSTEM_SHARE <= content.with_system / total < 1:
         message = "There is no system message, but nearly all other records have one."
-        for line, weight in with_rest(content.lines_without_system, content.without_system):
+        for line, weight in with_weights(content.lines_without_system, content.without_system):
             yield Violation("messages[0].role", message, line=line, weight=weight)

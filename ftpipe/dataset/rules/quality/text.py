@@ -53,12 +53,12 @@ _PLACEHOLDERS = (
 def find_placeholder(text: str) -> re.Match[str] | None:
     """A placeholder in a text. Each match starts with a prefix, so the search starts at the first one in the text."""
     for searched, (prefixes, pattern) in zip((text, text.lower()), _PLACEHOLDERS, strict=True):
-        places = [at for at in map(searched.find, prefixes) if at >= 0]
-        if not places:
+        starts = [at for at in map(searched.find, prefixes) if at >= 0]
+        if not starts:
             continue
         # In some alphabets a lower-case letter is longer than its capital, so the positions differ.
-        if found := pattern.search(text, min(places) if len(searched) == len(text) else 0):
-            return found
+        if match := pattern.search(text, min(starts) if len(searched) == len(text) else 0):
+            return match
     return None
 
 
@@ -69,7 +69,7 @@ def answers(row: DatasetRecord) -> Iterator[Text]:
             yield text
 
 
-def around(text: str, start: int, end: int) -> str:
+def excerpt_around(text: str, start: int, end: int) -> str:
     """An excerpt with some text before and after."""
     return escape_preview(text[max(0, start - 40) : end + 40], 140)
 
@@ -83,9 +83,9 @@ def refusal_boilerplate(row: DatasetRecord) -> Iterator[Violation]:
     Source: OpenAI best-practices guide, 2026-07-15 (share of refusals).
     """
     for text in answers(row):
-        found = REFUSAL.search(text.value[:200])
-        if found:
-            yield Violation(text.path, f"The answer says '{escape_preview(found.group())}'.")
+        match = REFUSAL.search(text.value[:200])
+        if match:
+            yield Violation(text.path, f"The answer says '{escape_preview(match.group())}'.")
 
 
 def has_truncation_marker(tail: str) -> bool:
@@ -139,12 +139,12 @@ def mojibake(row: DatasetRecord) -> Iterator[Violation]:
     Source: practice.
     """
     for text in row.texts:
-        found = MOJIBAKE.search(text.value)
-        if found:
+        match = MOJIBAKE.search(text.value)
+        if match:
             yield Violation(
                 text.path,
-                f"'{escape_preview(found.group())}' is a wrongly decoded character.",
-                around(text.value, *found.span()),
+                f"'{escape_preview(match.group())}' is a wrongly decoded character.",
+                excerpt_around(text.value, *match.span()),
             )
 
 
@@ -166,13 +166,13 @@ def invisible_characters(row: DatasetRecord) -> Iterator[Violation]:
     Source: practice; Unicode TR 36.
     """
     for text in row.texts:
-        found = INVISIBLE.search(text.value)
-        if found:
+        match = INVISIBLE.search(text.value)
+        if match:
             number = len(INVISIBLE.findall(text.value))
             yield Violation(
                 text.path,
-                f"Invisible characters in {number} place(s), the first is U+{ord(found.group()[0]):04X}.",
-                around(text.value, *found.span()),
+                f"Invisible characters in {number} place(s), the first is U+{ord(match.group()[0]):04X}.",
+                excerpt_around(text.value, *match.span()),
             )
 
 
@@ -223,12 +223,12 @@ def placeholder_text(row: DatasetRecord) -> Iterator[Violation]:
     Source: engineersofai.com (placeholder lab values taught a model to invent them).
     """
     for text in answers(row):
-        found = find_placeholder(text.value)
-        if found:
+        match = find_placeholder(text.value)
+        if match:
             yield Violation(
                 text.path,
-                f"The answer contains the placeholder '{escape_preview(found.group(), 40)}'.",
-                around(text.value, *found.span()),
+                f"The answer contains the placeholder '{escape_preview(match.group(), 40)}'.",
+                excerpt_around(text.value, *match.span()),
             )
 
 
@@ -241,6 +241,6 @@ def vendor_identity(row: DatasetRecord) -> Iterator[Violation]:
     Source: practice.
     """
     for text in answers(row):
-        found = VENDOR.search(text.value[:400])
-        if found:
-            yield Violation(text.path, f"The answer says '{escape_preview(found.group())}'.")
+        match = VENDOR.search(text.value[:400])
+        if match:
+            yield Violation(text.path, f"The answer says '{escape_preview(match.group())}'.")
