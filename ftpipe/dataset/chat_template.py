@@ -1,6 +1,6 @@
-"""Renders conversations with the chat template of a base that lies on this machine, as its trainer will, without torch.
+"""Renders conversations with the chat template of a local base model, exactly like the trainer but without torch.
 
-The environment is that of ``transformers``: a sandbox, the same filters and functions, the same blanks.
+The environment is that of ``transformers``: a sandbox with the same filters, functions and whitespace rules.
 Source: transformers 5, ``utils/chat_template_utils.py``, read 2026-11-24.
 """
 
@@ -23,31 +23,31 @@ if TYPE_CHECKING:
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
-MAX_KNOWN = 20_000
-"""Shapes of conversations whose outcome is remembered."""
+MAX_CACHED_SHAPES = 20_000
+"""Shapes of conversations whose result is cached."""
 
 
 class ChatTemplate:
     """The chat template of one model folder."""
 
     def __init__(self, sources: Mapping[str, str], tokens: Mapping[str, str], special: frozenset[str]) -> None:
-        """Take what the folder's files say.
+        """Use the contents of the folder's files.
 
         Args:
-            sources: Name → source; ``default``, and ``tool_use`` where tools have one of their own. May be empty.
+            sources: Name → source: ``default``, and ``tool_use`` if tools have a separate template. Can be empty.
             tokens: Names such as ``eos_token`` → text.
             special: Texts of all special tokens.
         """
         self.special = special
         self._sources = sources
         self._tokens = tokens
-        self._known: dict[object, str] = {}
-        self._signs = frozenset(word[0] for word in special)
+        self._errors: dict[object, str] = {}
+        self._first_characters = frozenset(word[0] for word in special)
         self._pattern = re.compile("|".join(re.escape(word) for word in sorted(special, key=len, reverse=True)))
 
     @classmethod
     def load(cls, folder: Path) -> ChatTemplate:
-        """Read a model folder; what is missing or broken there counts as not being there."""
+        """Read a model folder; a broken file counts as missing."""
         config = _read_json(folder / "tokenizer_config.json")
         tokens = {name: text for name in _NAMED_TOKENS if (text := _token_text(config.get(name)))}
         added = _read_json(folder / "tokenizer.json").get("added_tokens")
@@ -56,88 +56,96 @@ class ChatTemplate:
         words = {*tokens.values(), *(word for word in special if isinstance(word, str))}
         return cls(_sources(folder, config.get("chat_template")), tokens, frozenset(filter(None, words)))
 
-    def refusal(self, messages: Sequence[Message], tools: Sequence[Any] | None = None, *, plain: bool = False) -> str:
-        """Why the template cannot render a conversation; empty where it can.
+    def render_error(
+        self, messages: Sequence[Message], tools: Sequence[Any] | None = None, *, plain: bool = False
+    ) -> str:
+        """Why the template cannot render a conversation; empty if it can.
 
-        Conversations that are alike in roles, keys and kinds of content are rendered once.
+        Of conversations with the same roles, keys and kinds of content only the first one is rendered.
 
         Args:
-            messages: Messages as the API has them.
-            tools: Tool definitions as the API has them.
-            plain: Every message has a role and a text that is not blank, and nothing else.
+            messages: Messages in the format of the API.
+            tools: Tool definitions in the format of the API.
+            plain: True if every message has only a role and a text that is not blank.
         """
         if plain:
             key: tuple[object, ...] = tuple([message["role"] for message in messages])
         else:
-            key = (bool(tools), *(_look_of(message) for message in messages))
-        known = self._known.get(key)
-        if known is None:
-            known = "" if not self._sources else self._try(messages, tools)
-            if len(self._known) < MAX_KNOWN:
-                self._known[key] = known
-        return known
+            key = (bool(tools), *(_message_shape(message) for message in messages))
+        error = self._errors.get(key)
+        if error is None:
+            error = "" if not self._sources else self._render_error(messages, tools)
+            if len(self._errors) < MAX_CACHED_SHAPES:
+                self._errors[key] = error
+        return error
 
-    def _try(self, messages: Sequence[Message], tools: Sequence[Any] | None) -> str:
+    def _render_error(self, messages: Sequence[Message], tools: Sequence[Any] | None) -> str:
         try:
             self.render(messages, tools)
         except ChatTemplateError as exc:
             return exc.message
         return ""
 
-    def render(self, messages: Sequence[Message], tools: Sequence[Any] | None = None, *, ask: bool = False) -> str:
-        """The conversation as text, with the generation prompt behind it where ``ask`` is set.
+    def render(
+        self, messages: Sequence[Message], tools: Sequence[Any] | None = None, *, add_generation_prompt: bool = False
+    ) -> str:
+        """The conversation as text, followed by the generation prompt if ``add_generation_prompt`` is set.
 
         Raises:
-            ChatTemplateError: There is no template, or it refuses the conversation.
+            ChatTemplateError: There is no template, or it rejects the conversation.
         """
         from jinja2.exceptions import TemplateError
 
         source = self._sources.get("tool_use" if tools and "tool_use" in self._sources else "default")
         if source is None:
-            raise ChatTemplateError("the base has no chat template", "choose an instruct model")
+            raise ChatTemplateError("the base model has no chat template", "choose an instruct model")
         try:
-            fitted = to_template_messages(messages, tools, self._sources["default"])
+            converted = to_template_messages(messages, tools, self._sources["default"])
             return compiled(source).render(
-                messages=fitted, tools=tools or None, documents=None, add_generation_prompt=ask, **self._tokens
+                messages=converted,
+                tools=tools or None,
+                documents=None,
+                add_generation_prompt=add_generation_prompt,
+                **self._tokens,
             )
         except (TemplateError, TypeError, LookupError, AttributeError, ValueError, ArithmeticError) as exc:
             raise ChatTemplateError(str(exc) or type(exc).__name__) from exc
 
     def find_special_token(self, text: str) -> str:
-        """The first special token that stands in a text; empty for none."""
-        for sign in self._signs:
-            if sign in text:
-                found = self._pattern.search(text)
-                return found.group() if found else ""
+        """The first special token in a text; empty if there is none."""
+        for character in self._first_characters:
+            if character in text:
+                match = self._pattern.search(text)
+                return match.group() if match else ""
         return ""
 
     @property
-    def fault(self) -> str:
-        """What keeps every conversation from being trained with its end; empty for nothing."""
+    def training_error(self) -> str:
+        """Why the end of an answer cannot be trained with this template; empty if it can."""
         if "default" not in self._sources:
-            return "The base has no chat template."
-        asked = [{"role": "user", "content": "a"}]
+            return "The base model has no chat template."
+        question = [{"role": "user", "content": "a"}]
         try:
-            before = self.render(asked, ask=True)
-            whole = self.render([*asked, {"role": "assistant", "content": "b"}])
+            prompt = self.render(question, add_generation_prompt=True)
+            text = self.render([*question, {"role": "assistant", "content": "b"}])
         except ChatTemplateError as exc:
             return f"The chat template cannot render a question and its answer: {exc.message}"
-        if not whole.startswith(before):
-            return "The chat template does not begin a finished turn with its own generation prompt."
-        if not any(whole[len(before) :].rstrip().endswith(word) for word in self.special):
+        if not text.startswith(prompt):
+            return "The chat template does not start the assistant's turn with its generation prompt."
+        if not any(text[len(prompt) :].rstrip().endswith(word) for word in self.special):
             return "The chat template ends the assistant's turn without a special token."
         return ""
 
 
 def find_template(model: str) -> ChatTemplate | None:
-    """The template of a kept base or of a model folder; ``None`` where there is no such folder."""
+    """The template of a downloaded base model or of a model folder; ``None`` if there is no such folder."""
     folder = models_dir() / model if _PLAIN_NAME.fullmatch(model) else Path(model)
     if not folder.is_absolute() or not (folder / "config.json").is_file():
         return None
     return ChatTemplate.load(folder)
 
 
-def _look_of(message: Message) -> object:
+def _message_shape(message: Message) -> object:
     content = message.get("content")
     kind = type(content).__name__
     if isinstance(content, str):
@@ -149,7 +157,7 @@ def _look_of(message: Message) -> object:
 
 
 def can_be_rendered(messages: object) -> bool:
-    """True for a list of messages whose faults, if any, no other rule names."""
+    """True for a list of messages without faults that other rules report."""
     return (
         isinstance(messages, list)
         and bool(messages)
@@ -184,8 +192,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _token_text(value: object) -> str:
-    found = value.get("content") if isinstance(value, dict) else value
-    return found if isinstance(found, str) else ""
+    text = value.get("content") if isinstance(value, dict) else value
+    return text if isinstance(text, str) else ""
 
 
 def _values(value: object) -> list[Any]:
@@ -197,7 +205,7 @@ def compiled(source: str) -> jinja2.Template:
     """The template in an environment like that of ``transformers``.
 
     Raises:
-        TemplateSyntaxError: The source is no template.
+        TemplateSyntaxError: The source is not a valid template.
     """
     from jinja2 import Environment, nodes
     from jinja2.exceptions import TemplateError
@@ -206,12 +214,12 @@ def compiled(source: str) -> jinja2.Template:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
-        """``{% generation %}`` marks what is trained; here only its contents count."""
+        """``{% generation %}`` marks the trained part; only its contents are rendered here."""
 
-        tags = {"generation"}  # noqa: RUF012  # jinja's own way
+        tags = {"generation"}  # noqa: RUF012  # required by jinja
 
         def parse(self, parser: Parser) -> nodes.Node:
-            """Take the block as if its tag were not there."""
+            """Parse the block as if the tag were absent."""
             line = next(parser.stream).lineno
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
             return nodes.Scope(body, lineno=line)
@@ -231,6 +239,6 @@ def compiled(source: str) -> jinja2.Template:
     environment.filters["tojson"] = tojson
     environment.globals |= {
         "raise_exception": raise_exception,
-        "strftime_now": lambda form: datetime.now().astimezone().strftime(form),
+        "strftime_now": lambda pattern: datetime.now().astimezone().strftime(pattern),
     }
     return environment.from_string(source)

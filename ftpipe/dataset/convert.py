@@ -1,4 +1,4 @@
-"""Writes chat records from prompt/completion, Alpaca, ShareGPT and tables, and says why it leaves a row out."""
+"""Converts prompt/completion, Alpaca and ShareGPT records and tables to chat JSONL, and reports the rows it skips."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jsonlines
 import orjson
 
 from ftpipe.dataset.formats import legacy_shape, shape_of
@@ -15,29 +16,29 @@ from ftpipe.dataset.source_readers import SourceRow, read_source_rows
 from ftpipe.errors import DatasetError, LocalStateError
 from ftpipe.suggestions import did_you_mean
 
-KEEP_SKIPPED = 100
-_SPEAKERS = {
+MAX_REPORTED_ROWS = 100
+PROMPT_COLUMNS = ("prompt", "question", "instruction", "user", "query", "input", "text")
+COMPLETION_COLUMNS = ("completion", "answer", "response", "output", "assistant", "label", "target")
+SYSTEM_COLUMNS = ("system", "system_prompt")
+_ROLE_OF_SPEAKER = {
     **dict.fromkeys(("human", "user"), "user"),
     **dict.fromkeys(("gpt", "assistant", "chatgpt", "bing", "bard", "model", "bot"), "assistant"),
     "system": "system",
     "function_call": "call",
     **dict.fromkeys(("observation", "tool", "function_response"), "tool"),
 }
-PROMPT_COLUMNS = ("prompt", "question", "instruction", "user", "query", "input", "text")
-COMPLETION_COLUMNS = ("completion", "answer", "response", "output", "assistant", "label", "target")
-_SYSTEM = ("system", "system_prompt")
-_SEPARATORS = ("\n\n###\n\n", "\n\n###", " ->")
-"""What the guide of the old format put behind a prompt. Source: OpenAI legacy fine-tuning guide, 2023."""
+_PROMPT_SUFFIXES = ("\n\n###\n\n", "\n\n###", " ->")
+"""Separators that the guide of the old format put after a prompt. Source: OpenAI legacy fine-tuning guide, 2023."""
 Messages = list[dict[str, Any]]
 
 
-class Skipped(NamedTuple):
-    """A row that became no record."""
+class SkippedRow(NamedTuple):
+    """A row that could not be converted."""
 
     row: int
     line: int | None
     column: str
-    """Empty where the fault is not one column's."""
+    """Empty if the reason does not concern one column."""
     reason: str
 
     def __str__(self) -> str:
@@ -47,53 +48,52 @@ class Skipped(NamedTuple):
         return f"row {self.row}{line}{column}: {self.reason}"
 
 
-class Converted(NamedTuple):
-    """What was converted."""
+class ConversionResult(NamedTuple):
+    """The output file and the rows that are missing from it."""
 
     output: Path
-    source: str
-    """Name of the format that was read."""
+    source_format: str
+    """Name of the format of the first converted record."""
     records: int
-    skipped: tuple[Skipped, ...]
-    """The first hundred rows that were left out."""
+    skipped: tuple[SkippedRow, ...]
+    """The first hundred rows that were skipped."""
     skipped_total: int
 
 
 class _SkipRow(Exception):
-    """A record that cannot become a dialogue: column and reason."""
+    """A record cannot become a conversation: column and reason."""
 
     def __init__(self, column: str, reason: str) -> None:
         super().__init__(reason)
         self.column, self.reason = column, reason
 
 
-def convert(path: Path, output: Path, *, system: str = "", columns: tuple[str, str] | None = None) -> Converted:
+def convert(path: Path, output: Path, *, system: str = "", columns: tuple[str, str] | None = None) -> ConversionResult:
     """Convert a file to chat JSONL.
 
     Args:
         path: ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` or ``.parquet``.
         output: The new file.
-        system: System message to put before each dialogue that has none.
-        columns: Names of the question's and the answer's column, where they cannot be guessed.
+        system: System message to put before each conversation that has none.
+        columns: Names of the columns of question and answer, if they cannot be guessed.
 
     Raises:
-        DatasetError: No record could be converted, a named column is missing, or the file is not what its name says.
+        DatasetError: No record could be converted, a named column is missing, or the file does not match its suffix.
         MissingExtraError: Parquet without pyarrow.
         UsageError: The file is missing.
         LocalStateError: A file cannot be read or written.
     """
-    entries = read_source_rows(path)
-    first = next(entries, None)
+    rows = read_source_rows(path)
+    first = next(rows, None)
     if first is not None and columns:
-        _refuse_missing(path, first, columns)
-    job = _Job(system, columns)
+        _require_columns(path, first, columns)
+    converter = _Converter(system, columns)
     partial = output.with_name(f".{output.name}.part")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
-            for entry in chain([first] if first else [], entries):
-                file.write(job.line(entry))
-        if job.written:
+            converter.run(chain([first] if first else [], rows), jsonlines.Writer(file, dumps=orjson.dumps))
+        if converter.records:
             partial.replace(output)
     except OSError as exc:
         raise LocalStateError(
@@ -101,13 +101,19 @@ def convert(path: Path, output: Path, *, system: str = "", columns: tuple[str, s
         ) from exc
     finally:
         partial.unlink(missing_ok=True)
-    if not job.written:
-        why = f": {job.skipped[0]}" if job.skipped else ", for it has no rows"
-        raise DatasetError(f"No record of {path.name} could be converted{why}.", _columns_hint(first))
-    return Converted(output, job.source or "unknown", job.written, tuple(job.skipped), job.skipped_total)
+    if not converter.records:
+        reason = str(converter.skipped[0]) if converter.skipped else "it has no rows"
+        raise DatasetError(f"No record of {path.name} could be converted: {reason}.", _columns_hint(first))
+    return ConversionResult(
+        output,
+        converter.source_format or "unknown",
+        converter.records,
+        tuple(converter.skipped),
+        converter.skipped_total,
+    )
 
 
-def _refuse_missing(path: Path, first: SourceRow, columns: tuple[str, str]) -> None:
+def _require_columns(path: Path, first: SourceRow, columns: tuple[str, str]) -> None:
     for column in columns:
         if first.record and column not in first.record:
             raise DatasetError(f"{path.name} has no column {column!r}.", did_you_mean(column, first.record))
@@ -118,79 +124,79 @@ def _columns_hint(first: SourceRow | None) -> str:
     return f"Name the columns: --columns QUESTION,ANSWER{f'; the file has {names}' if names else ''}"
 
 
-class _Job:
+class _Converter:
     """The conversion of one file."""
 
     def __init__(self, system: str, columns: tuple[str, str] | None) -> None:
         self.system, self.columns = system, columns
-        self.source = ""
-        self.written = self.skipped_total = 0
-        self.skipped: list[Skipped] = []
+        self.source_format = ""
+        self.records = self.skipped_total = 0
+        self.skipped: list[SkippedRow] = []
 
-    def line(self, entry: SourceRow) -> bytes:
-        """The line to write for a row; empty where it is left out."""
-        try:
-            if entry.fault:
-                raise _SkipRow("", entry.fault)
-            name, messages = dialogue_of(entry.record, self.columns)
-            made = self._dumped(entry.record, messages)
-        except _SkipRow as unusable:
-            self.skipped_total += 1
-            if len(self.skipped) < KEEP_SKIPPED:
-                self.skipped.append(Skipped(entry.row, entry.line, unusable.column, unusable.reason))
-            return b""
-        self.source = self.source or name
-        self.written += 1
-        return made
+    def run(self, rows: Iterator[SourceRow], writer: jsonlines.Writer) -> None:
+        """Write a chat record for each row, or remember why there is none."""
+        for row in rows:
+            try:
+                if row.error:
+                    raise _SkipRow("", row.error)
+                name, messages = conversation_of(row.record, self.columns)
+                self._write(writer, row.record, messages)
+            except _SkipRow as skip:
+                self.skipped_total += 1
+                if len(self.skipped) < MAX_REPORTED_ROWS:
+                    self.skipped.append(SkippedRow(row.row, row.line, skip.column, skip.reason))
+            else:
+                self.source_format = self.source_format or name
+                self.records += 1
 
-    def _dumped(self, record: dict[str, Any], messages: Messages) -> bytes:
+    def _write(self, writer: jsonlines.Writer, record: dict[str, Any], messages: Messages) -> None:
         if self.system and messages[0].get("role") != "system":
             messages.insert(0, {"role": "system", "content": self.system})
-        rest = {key: record[key] for key in ("tools", "parallel_tool_calls") if record.get(key) is not None}
-        if isinstance(rest.get("tools"), str):
-            rest["tools"] = _parsed("tools", rest["tools"])
+        more = {key: record[key] for key in ("tools", "parallel_tool_calls") if record.get(key) is not None}
+        if isinstance(more.get("tools"), str):
+            more["tools"] = _parse_json("tools", more["tools"])
         try:
-            return orjson.dumps({"messages": messages, **rest}) + b"\n"
+            writer.write({"messages": messages, **more})
         except orjson.JSONEncodeError as exc:
             raise _SkipRow("", str(exc)) from exc
 
 
-def dialogue_of(record: dict[str, Any], columns: tuple[str, str] | None) -> tuple[str, Messages]:
+def conversation_of(record: dict[str, Any], columns: tuple[str, str] | None) -> tuple[str, Messages]:
     """Name of the record's format, and its messages."""
     if columns:
-        return "table", _pair(columns, (record.get(columns[0]), record.get(columns[1])), "")
+        return "table", _exchange(columns, (record.get(columns[0]), record.get(columns[1])), "")
     if shape_of(record) == "messages":
         return "chat", _messages(record["messages"])
     name = legacy_shape(record)
-    system = next((record[key] for key in _SYSTEM if isinstance(record.get(key), str)), "")
+    system = next((record[key] for key in SYSTEM_COLUMNS if isinstance(record.get(key), str)), "")
     if name == "ShareGPT":
-        return name, _turns(record, system)
+        return name, _sharegpt(record, system)
     if name == "Alpaca":
         return name, _alpaca(record, system)
-    lower = {key.lower().strip(): key for key in record}
-    asked = _column(lower, record, PROMPT_COLUMNS, "question")
-    answered = _column(lower, record, COMPLETION_COLUMNS, "answer")
-    question = record[asked]
+    names = {key.lower().strip(): key for key in record}
+    question_column = _guess_column(names, record, PROMPT_COLUMNS, "question")
+    answer_column = _guess_column(names, record, COMPLETION_COLUMNS, "answer")
+    question = record[question_column]
     if name and isinstance(question, str):
-        question = next((question.removesuffix(end) for end in _SEPARATORS if question.endswith(end)), question)
-    return name or "table", _pair((asked, answered), (question, record[answered]), system)
+        question = next((question.removesuffix(end) for end in _PROMPT_SUFFIXES if question.endswith(end)), question)
+    return name or "table", _exchange((question_column, answer_column), (question, record[answer_column]), system)
 
 
-def _column(lower: dict[str, str], record: dict[str, Any], known: tuple[str, ...], what: str) -> str:
-    """The column that holds the question or the answer; the first one that is filled, else the first one."""
-    found = [lower[name] for name in known if name in lower]
-    if not found:
-        raise _SkipRow("", f"no column is named like the {what} ({', '.join(known[:4])} …)")
-    return next((name for name in found if record[name] not in (None, "")), found[0])
+def _guess_column(names: dict[str, str], record: dict[str, Any], known: tuple[str, ...], what: str) -> str:
+    """The first known column that is filled, or else the first known column."""
+    columns = [names[name] for name in known if name in names]
+    if not columns:
+        raise _SkipRow("", f"no column has a usual name for the {what} ({', '.join(known[:4])} …)")
+    return next((column for column in columns if record[column] not in (None, "")), columns[0])
 
 
-def _pair(names: tuple[str, str], values: tuple[object, object], system: str) -> Messages:
-    asked, answered = (_text(name, value) for name, value in zip(names, values, strict=True))
-    answered = answered.removesuffix("###").removesuffix("END").strip()
-    if not answered:
-        raise _SkipRow(names[1], "it is empty")
+def _exchange(columns: tuple[str, str], values: tuple[object, object], system: str) -> Messages:
+    question, answer = (_text(column, value) for column, value in zip(columns, values, strict=True))
+    answer = answer.removesuffix("###").removesuffix("END").strip()
+    if not answer:
+        raise _SkipRow(columns[1], "it is empty")
     first = [{"role": "system", "content": system}] if system else []
-    return [*first, {"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+    return [*first, {"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
 def _text(column: str, value: object) -> str:
@@ -202,36 +208,35 @@ def _text(column: str, value: object) -> str:
     return text.strip()
 
 
-def _messages(listed: object) -> Messages:
-    if not isinstance(listed, list) or not listed or not all(isinstance(message, dict) for message in listed):
-        raise _SkipRow("messages", "it is no list of messages")
-    return list(listed)
+def _messages(messages: object) -> Messages:
+    if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
+        raise _SkipRow("messages", "it is not a list of messages")
+    return list(messages)
 
 
 def _alpaca(record: dict[str, Any], system: str) -> Messages:
-    answer = "output" if "output" in record else "response"
-    asked, more = record.get("instruction"), record.get("input")
-    if isinstance(asked, str) and more:
-        asked = f"{asked}\n\n{more}"
-    pair = _pair(("instruction", answer), (asked, record.get(answer)), system)
-    earlier = list(_history(record.get("history")))
-    return [*pair[:-2], *earlier, *pair[-2:]]
+    answer_column = "output" if "output" in record else "response"
+    question, context = record.get("instruction"), record.get("input")
+    if isinstance(question, str) and context:
+        question = f"{question}\n\n{context}"
+    exchange = _exchange(("instruction", answer_column), (question, record.get(answer_column)), system)
+    return [*exchange[:-2], *_alpaca_history(record.get("history")), *exchange[-2:]]
 
 
-def _history(listed: object) -> Iterator[dict[str, Any]]:
-    for turn in listed if isinstance(listed, list) else ():
+def _alpaca_history(history: object) -> Iterator[dict[str, Any]]:
+    for turn in history if isinstance(history, list) else ():
         if not isinstance(turn, list) or len(turn) != 2:
-            raise _SkipRow("history", "it is no list of pairs")
+            raise _SkipRow("history", "it is not a list of pairs")
         yield {"role": "user", "content": _text("history", turn[0])}
         yield {"role": "assistant", "content": _text("history", turn[1])}
 
 
-def _turns(record: dict[str, Any], system: str) -> Messages:
+def _sharegpt(record: dict[str, Any], system: str) -> Messages:
     key = "conversations" if "conversations" in record else "conversation"
-    listed = record[key]
+    turns = record[key]
     messages: Messages = []
-    for place, turn in enumerate(listed if isinstance(listed, list) else ()):
-        messages.append(_turn(f"{key}[{place}]", turn, messages))
+    for index, turn in enumerate(turns if isinstance(turns, list) else ()):
+        messages.append(_sharegpt_message(f"{key}[{index}]", turn, messages))
     if system and messages and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": system})
     for role in ("user", "assistant"):
@@ -240,38 +245,38 @@ def _turns(record: dict[str, Any], system: str) -> Messages:
     return messages
 
 
-def _turn(where: str, turn: object, before: Messages) -> dict[str, Any]:
+def _sharegpt_message(path: str, turn: object, earlier: Messages) -> dict[str, Any]:
     if not isinstance(turn, dict):
-        raise _SkipRow(where, "it is no object")
+        raise _SkipRow(path, "it is not an object")
     speaker = str(turn.get("from") or turn.get("role"))
-    role = _SPEAKERS.get(speaker.lower())
+    role = _ROLE_OF_SPEAKER.get(speaker.lower())
     if role is None:
-        raise _SkipRow(where, f"nobody is known as {speaker[:40]!r}")
+        raise _SkipRow(path, f"unknown speaker {speaker[:40]!r}")
     text = turn.get("value") if "value" in turn else turn.get("content")
     if not isinstance(text, str):
-        raise _SkipRow(where, "its value is no text")
+        raise _SkipRow(path, "its value is not a text")
     if role == "call":
-        return _call(where, text, len(before))
+        return _tool_call_message(path, text, len(earlier))
     if role == "tool":
-        made = [call["id"] for message in before[-1:] for call in message.get("tool_calls", ())]
-        if not made:
-            raise _SkipRow(where, "it answers no call")
-        return {"role": "tool", "tool_call_id": made[0], "content": text}
+        call_ids = [call["id"] for message in earlier[-1:] for call in message.get("tool_calls", ())]
+        if not call_ids:
+            raise _SkipRow(path, "there is no call before this result")
+        return {"role": "tool", "tool_call_id": call_ids[0], "content": text}
     return {"role": role, "content": text}
 
 
-def _call(where: str, text: str, place: int) -> dict[str, Any]:
-    made = _parsed(where, text)
-    if not isinstance(made, dict) or not isinstance(made.get("name"), str):
-        raise _SkipRow(where, "the call has no name")
-    arguments = made.get("arguments", {})
+def _tool_call_message(path: str, text: str, index: int) -> dict[str, Any]:
+    call = _parse_json(path, text)
+    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+        raise _SkipRow(path, "the call has no name")
+    arguments = call.get("arguments", {})
     arguments = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    function = {"name": made["name"], "arguments": arguments}
-    return {"role": "assistant", "tool_calls": [{"id": f"call_{place}", "type": "function", "function": function}]}
+    function = {"name": call["name"], "arguments": arguments}
+    return {"role": "assistant", "tool_calls": [{"id": f"call_{index}", "type": "function", "function": function}]}
 
 
-def _parsed(where: str, text: str) -> Any:  # noqa: ANN401  # any JSON value
+def _parse_json(path: str, text: str) -> Any:  # noqa: ANN401  # any JSON value
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as exc:
-        raise _SkipRow(where, "it is no JSON") from exc
+        raise _SkipRow(path, "it is not JSON") from exc

@@ -1,4 +1,4 @@
-"""Prepared datasets on disk: the files to train with, and a manifest that says what they were made from."""
+"""Prepared datasets on disk: the files to train with, and a manifest that records their origin."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A folder that ``train`` can take up."""
+class PreparedDataset:
+    """A folder with files that ``train`` can use."""
 
     folder: Path
     train: Path
     validation: Path | None
     source: Path
-    """The file that ``train`` was made from."""
+    """The file from which ``train`` was made."""
     source_sha256: str
 
     @property
@@ -42,15 +42,15 @@ def default_dir(source: Path, sha256: str) -> Path:
     return state_dir() / "prepared" / f"{name}-{sha256[:8]}"
 
 
-def write(report: Report, folder: Path, *, source: Dataset, model: str, now: float | None = None) -> Prepared:
-    """Copy the checked files into ``folder``, write the manifest, and remember the folder as the latest.
+def write(report: Report, folder: Path, *, source: Dataset, model: str, now: float | None = None) -> PreparedDataset:
+    """Copy the checked files into ``folder``, write the manifest, and set the folder as the latest.
 
     Args:
-        report: Of the files as they will be trained with.
-        folder: Made where it is missing; files of an earlier run are replaced.
-        source: The file that the user named; another one than ``report.dataset`` where it was split.
-        model: Base model that the counts were made for.
-        now: Unix time for the manifest.
+        report: Report of the files that will be used for training.
+        folder: Created if missing; files of an earlier run are replaced.
+        source: The file that the user named; it differs from ``report.dataset`` after a split.
+        model: Base model for which the tokens were counted.
+        now: Unix time for the manifest; ``None`` for the current time.
 
     Raises:
         LocalStateError: The folder cannot be written, or a file changed after it was checked.
@@ -62,7 +62,7 @@ def write(report: Report, folder: Path, *, source: Dataset, model: str, now: flo
         validation = _copy(report.validation, folder / "validation.jsonl") if report.validation else None
         if validation is None:
             (folder / "validation.jsonl").unlink(missing_ok=True)
-        prepared = Prepared(folder, train, validation, source.path.absolute(), source.sha256)
+        prepared = PreparedDataset(folder, train, validation, source.path.absolute(), source.sha256)
         write_json(prepared.manifest, _manifest(report, prepared, model, time.time() if now is None else now), indent=2)
         set_latest(prepared)
     except OSError as error:
@@ -74,24 +74,24 @@ def write(report: Report, folder: Path, *, source: Dataset, model: str, now: flo
 
 
 def _copy(dataset: Dataset, target: Path) -> Path:
-    """Copy while hashing; a file that is there with the same content is left alone."""
+    """Copy and hash; the file itself is not copied onto itself."""
     if target.exists() and target.samefile(dataset.path):
         return target
     digest = hashlib.sha256()
-    aside = target.with_suffix(".part")
-    with dataset.path.open("rb") as source, aside.open("wb") as sink:
+    partial = target.with_suffix(".part")
+    with dataset.path.open("rb") as source, partial.open("wb") as sink:
         while chunk := source.read(_CHUNK):
             digest.update(chunk)
             sink.write(chunk)
-    fsync(aside)
+    fsync(partial)
     if digest.hexdigest() != dataset.sha256:
-        aside.unlink()
+        partial.unlink()
         raise LocalStateError(f"{dataset.path} changed while it was being prepared", "run `ftpipe prepare` again")
-    rename_durably(aside, target)
+    rename_durably(partial, target)
     return target
 
 
-def _manifest(report: Report, prepared: Prepared, model: str, now: float) -> dict[str, Any]:
+def _manifest(report: Report, prepared: PreparedDataset, model: str, now: float) -> dict[str, Any]:
     outputs = [(prepared.train, report.dataset)]
     if prepared.validation and report.validation:
         outputs.append((prepared.validation, report.validation))
@@ -117,14 +117,14 @@ def _pointer() -> Path:
     return state_dir() / "prepared" / "latest.json"
 
 
-def set_latest(prepared: Prepared) -> None:
-    """Make this folder the one that ``train`` takes where it is told nothing."""
+def set_latest(prepared: PreparedDataset) -> None:
+    """Make this folder the one that ``train`` uses if no data is named."""
     _pointer().parent.mkdir(parents=True, exist_ok=True)
     write_json(_pointer(), {"folder": str(prepared.folder.absolute())}, indent=2)
 
 
-def latest() -> Prepared | None:
-    """The folder that was prepared last; ``None`` where there is none any more."""
+def latest() -> PreparedDataset | None:
+    """The folder that was prepared last; ``None`` if it does not exist any more."""
     try:
         folder = Path(json.loads(_pointer().read_text(encoding="utf-8"))["folder"])
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -134,4 +134,4 @@ def latest() -> Prepared | None:
     train, validation = folder / "train.jsonl", folder / "validation.jsonl"
     if not train.is_file():
         return None
-    return Prepared(folder, train, validation if validation.is_file() else None, source, sha256)
+    return PreparedDataset(folder, train, validation if validation.is_file() else None, source, sha256)

@@ -1,4 +1,4 @@
-"""Splits a dataset in two: by a seed, with equal prompts kept together, and with short labels in equal shares."""
+"""Splits a dataset into training and validation: reproducible, without equal prompts on both sides, label by label."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ftpipe.dataset.record import DatasetRecord
 from ftpipe.errors import DatasetError, LocalStateError, UsageError
 
 MAX_LABELS = 50
-LABEL_CHARACTERS = 40
-MIN_PER_LABEL = 2.0
+MAX_LABEL_CHARACTERS = 40
+MIN_PROMPTS_PER_LABEL = 2
 
 
 class SplitSizes(NamedTuple):
-    """How many records went where."""
+    """Numbers of records, prompts and labels."""
 
     train: int
     validation: int
     groups: int
     """Different prompts."""
     labels: int
-    """Labels whose shares were kept; 0 where the answers are no labels."""
+    """Labels with equal shares in both files; 0 if the answers are not labels."""
 
 
 class SplitResult(NamedTuple):
@@ -40,13 +40,13 @@ class SplitResult(NamedTuple):
 
 
 def split(path: Path, *, fraction: float, seed: int, output_dir: Path) -> SplitResult:
-    """Write ``<name>.train.jsonl`` and ``<name>.validation.jsonl``; lines are copied as they are, in their order.
+    """Write ``<name>.train.jsonl`` and ``<name>.validation.jsonl``; the lines and their order do not change.
 
     Args:
         path: The dataset.
         fraction: Share of the records for validation, between 0 and 1.
         seed: The same seed and file give the same split.
-        output_dir: Folder for the two files; made where it does not exist.
+        output_dir: Folder for the two files; created if it does not exist.
 
     Raises:
         UsageError: The fraction is not between 0 and 1.
@@ -54,21 +54,21 @@ def split(path: Path, *, fraction: float, seed: int, output_dir: Path) -> SplitR
         LocalStateError: The files cannot be written.
     """
     if not 0 < fraction < 1:
-        raise UsageError(f"{fraction} is no fraction between 0 and 1.", "Use for example --split 0.1.")
+        raise UsageError(f"{fraction} is not a fraction between 0 and 1.", "Use for example --split 0.1.")
     groups, labels, total = _groups(path)
     if len(groups) < 2:
         raise DatasetError(f"{path.name} has {len(groups)} different prompt(s): nothing to split.", "Add examples.")
-    chosen = choose(groups, labels, fraction, total, random.Random(seed))  # noqa: S311  # reproducible, not secret
-    held = {line for key in chosen for line in groups[key]}
+    chosen = choose_validation(groups, labels, fraction, total, random.Random(seed))  # noqa: S311  # reproducible, not secret
+    validation_lines = {line for key in chosen for line in groups[key]}
     stem = path.name.removesuffix(".jsonl")
     train, validation = output_dir / f"{stem}.train.jsonl", output_dir / f"{stem}.validation.jsonl"
-    written = _write(path, held, train, validation)
-    strata = len(set(labels.values())) if labels else 0
-    return SplitResult(train, validation, SplitSizes(*written, len(groups), strata))
+    written = _write(path, validation_lines, train, validation)
+    label_count = len(set(labels.values()))
+    return SplitResult(train, validation, SplitSizes(*written, len(groups), label_count))
 
 
 def _groups(path: Path) -> tuple[dict[int, list[int]], dict[int, str], int]:
-    """Prompt → its lines, and prompt → label where the answers are labels; and the number of records."""
+    """Prompt → its lines; prompt → label if the answers are labels; and the number of records."""
     groups: dict[int, list[int]] = defaultdict(list)
     answers: dict[int, str] = {}
     total = 0
@@ -81,7 +81,7 @@ def _groups(path: Path) -> tuple[dict[int, list[int]], dict[int, str], int]:
         total += 1
     distinct = set(answers.values())
     is_labelled = (
-        "" not in distinct and 1 < len(distinct) <= MAX_LABELS and len(distinct) * MIN_PER_LABEL <= len(groups)
+        "" not in distinct and 1 < len(distinct) <= MAX_LABELS and len(distinct) * MIN_PROMPTS_PER_LABEL <= len(groups)
     )
     return groups, answers if is_labelled else {}, total
 
@@ -90,49 +90,49 @@ _NO_CONTEXT = FileContext("", "openai", None, "", "chat")
 
 
 def label_of(record: dict[str, Any]) -> str:
-    """The last answer where it is short enough for a label; empty otherwise."""
+    """The last answer if it is short enough for a label; otherwise empty."""
     messages = record.get("messages")
     last = messages[-1] if isinstance(messages, list) and messages else None
     content = last.get("content") if isinstance(last, dict) and last.get("role") == "assistant" else None
     text = content.strip() if isinstance(content, str) else ""
-    return text if 0 < len(text) <= LABEL_CHARACTERS and "\n" not in text else ""
+    return text if 0 < len(text) <= MAX_LABEL_CHARACTERS and "\n" not in text else ""
 
 
-def choose(
+def choose_validation(
     groups: dict[int, list[int]], labels: dict[int, str], fraction: float, total: int, rng: random.Random
 ) -> set[int]:
-    """The prompts that go to validation: about ``fraction`` of the records, of each label alike, at least one."""
+    """The prompts for validation: about ``fraction`` of the records of each label, and at least one prompt."""
     strata: dict[str, list[int]] = defaultdict(list)
     for key in groups:
         strata[labels.get(key, "")].append(key)
     chosen: set[int] = set()
-    taken, wanted = 0, 0.0
+    size, target_size = 0, 0.0
     for label in sorted(strata):
         keys = strata[label]
         rng.shuffle(keys)
-        # What rounding left over in one label is made up for in the next.
-        wanted += fraction * sum(len(groups[key]) for key in keys)
+        # The rounding error of one label is carried over to the next.
+        target_size += fraction * sum(len(groups[key]) for key in keys)
         for key in keys:
-            if taken + len(groups[key]) / 2 > wanted:
+            if size + len(groups[key]) / 2 > target_size:
                 continue
             chosen.add(key)
-            taken += len(groups[key])
+            size += len(groups[key])
     if not chosen:
         chosen.add(min(groups, key=lambda key: (len(groups[key]), groups[key])))
-    if taken >= total:
+    if size >= total:
         chosen.discard(max(chosen, key=lambda key: (len(groups[key]), groups[key])))
     return chosen
 
 
-def _write(path: Path, held: set[int], train: Path, validation: Path) -> tuple[int, int]:
+def _write(path: Path, validation_lines: set[int], train: Path, validation: Path) -> tuple[int, int]:
     counts = [0, 0]
     try:
         train.parent.mkdir(parents=True, exist_ok=True)
-        with train.open("wb") as first, validation.open("wb") as second:
+        with train.open("wb") as train_file, validation.open("wb") as validation_file:
             for number, raw, _ in iter_valid_lines(path):
-                is_held = number in held
-                (second if is_held else first).write(raw + b"\n")
-                counts[is_held] += 1
+                is_validation = number in validation_lines
+                (validation_file if is_validation else train_file).write(raw + b"\n")
+                counts[is_validation] += 1
     except OSError as exc:
         raise LocalStateError(
             f"{exc.filename or train} cannot be written: {exc.strerror}.", "Check the folder and the disk."

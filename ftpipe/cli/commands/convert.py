@@ -35,11 +35,10 @@ def convert(context: CliContext, data: Path, output: Path | None, system: str, c
     target = output or data.with_name(f"{data.stem}.chat.jsonl")
     done = convert_file(data, target, system=system, columns=(named[0], named[1]) if named else None)
     context.add(**done._asdict() | {"skipped": [row._asdict() for row in done.skipped]})
-    context.print_result(
-        f"{sanitize_line(done.output, 300)}  {plural(done.records, 'record')} from {sanitize_line(done.source, 60)}"
-    )
+    source_format = sanitize_line(done.source_format, 60)
+    context.print_result(f"{sanitize_line(done.output, 300)}  {plural(done.records, 'record')} from {source_format}")
     if done.skipped_total:
-        context.print_status(f"{plural(done.skipped_total, 'row')} left out:")
+        context.print_status(f"{plural(done.skipped_total, 'row')} skipped:")
         context.print_status([f"  {sanitize_line(row, 300)}" for row in done.skipped[:SHOWN]])
         if done.skipped_total > SHOWN:
             context.print_status(f"  … and {done.skipped_total - SHOWN:,} more")

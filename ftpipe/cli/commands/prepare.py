@@ -235,7 +235,7 @@ def split_off(
     return report
 
 
-def tell(context: CliContext, settings: Settings, done: prepared.Prepared, report: Report) -> None:
+def tell(context: CliContext, settings: Settings, done: prepared.PreparedDataset, report: Report) -> None:
     """Say where the prepared files lie and what the next command is."""
     following = " ".join(["ftpipe train", *_repeated(context, settings)])
     context.add(

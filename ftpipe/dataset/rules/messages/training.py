@@ -136,7 +136,7 @@ def chat_template_fails(row: DatasetRecord) -> Iterator[Violation]:
     is_plain = not row.traits & ~ANSWER_TRAITS
     if not is_plain and not can_be_rendered(messages):
         return
-    problem = template.refusal(messages, row.tools if type(row.tools) is list else None, plain=is_plain)
+    problem = template.render_error(messages, row.tools if type(row.tools) is list else None, plain=is_plain)
     if problem:
         yield Violation(base, f"The base model's chat template rejects the record: {escape_preview(problem, 160)}")
 
@@ -151,5 +151,5 @@ def end_of_turn_not_trained(stats: ScanStatistics) -> Iterator[Violation]:
         not run.
     """
     template = stats.file.chat_template
-    if template is not None and template.fault:
-        yield Violation("", template.fault)
+    if template is not None and template.training_error:
+        yield Violation("", template.training_error)
