@@ -179,3 +179,23 @@ def strings_of(value: Json, path: str = "") -> list[tuple[str, str]]:
         elif isinstance(item, list):
             stack += [(f"{item_path}[{i}]", inner) for i, inner in enumerate(item)]
     return strings
+
+
+def parse_json_values(text: str) -> list[Any]:
+    """The records of a JSON array, of pretty-printed JSON or of several values on a line; empty if it is not JSON."""
+    decoder = json.JSONDecoder()
+    values: list[Any] = []
+    position = 0
+    while True:
+        while position < len(text) and text[position] in " \t\r\n,":
+            position += 1
+        if position >= len(text):
+            break
+        try:
+            value, position = decoder.raw_decode(text, position)
+        except (json.JSONDecodeError, RecursionError):
+            return []
+        values.append(value)
+    if len(values) == 1 and isinstance(values[0], list):
+        return values[0]
+    return values

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TextIO
 import jsonlines
 import orjson
 
-from ftpipe.dataset.fixes.fixer import records_in
+from ftpipe.dataset.json_line import parse_json_values
 from ftpipe.dataset.reader import MAX_LINE_BYTES, open_binary, read_blocks
 from ftpipe.dataset.sniffer import sniff
 from ftpipe.errors import DatasetError, MissingExtraError
@@ -94,7 +94,7 @@ def _json_error(cause: BaseException | None) -> str:
 
 def _json(path: Path) -> Iterator[SourceRow]:
     try:
-        records = records_in(path.read_text(encoding="utf-8-sig"))
+        records = parse_json_values(path.read_text(encoding="utf-8-sig"))
     except UnicodeError as exc:
         raise _not_utf8(path) from exc
     for row, record in enumerate(records, 1):

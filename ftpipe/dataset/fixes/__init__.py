@@ -1,4 +1,4 @@
-"""Mends what can be mended without a person: a new file, a diff, a manifest, and a check of the result."""
+"""Fixes faults automatically: writes a new file, a diff and a manifest."""
 
 from __future__ import annotations
 

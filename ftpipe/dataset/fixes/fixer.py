@@ -1,4 +1,4 @@
-"""Fixes a whole file: never in place, line by line, what needs no fix copied byte for byte."""
+"""Fixes a file line by line into a new file; lines that need no fix are copied byte for byte."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+import jsonlines
 import orjson
 
 from ftpipe.canonical_json import canonical_json
@@ -19,101 +20,83 @@ from ftpipe.dataset.fixes.safe import SAFE
 from ftpipe.dataset.fixes.unsafe import DROP, UNSAFE
 from ftpipe.dataset.formats import shape_of
 from ftpipe.dataset.identity import sha256_of
-from ftpipe.dataset.json_line import Line
+from ftpipe.dataset.json_line import Line, parse_json_values
 from ftpipe.dataset.reader import BOM, MAX_LINE_BYTES, read_blocks
 from ftpipe.dataset.rules import codes
 from ftpipe.dataset.sniffer import sniff
 from ftpipe.errors import LocalStateError, UsageError
 
-
-def records_in(text: str) -> list[Any]:
-    """The records of a JSON array, of pretty-printed JSON, or of several values on a line; maybe none."""
-    decoder = json.JSONDecoder()
-    found: list[Any] = []
-    at = 0
-    while True:
-        while at < len(text) and text[at] in " \t\r\n,":
-            at += 1
-        if at >= len(text):
-            break
-        try:
-            value, at = decoder.raw_decode(text, at)
-        except (json.JSONDecodeError, RecursionError):
-            return []
-        found.append(value)
-    if len(found) == 1 and isinstance(found[0], list):
-        return found[0]
-    return found
-
-
 _SEPARATORS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
 
 
 class FixResult(NamedTuple):
-    """What was done."""
+    """The files that were written, and the number of fixes."""
 
     output: Path
     diff: Path
-    """Changed lines, old and new, in the manner of ``diff -U0``."""
+    """Changed lines, old and new, like ``diff -U0``."""
     manifest: Path
-    """Input hash, output hash, and how often each rule's fix was applied."""
+    """Hashes of input and output, and the number of fixes per rule."""
     sidecar: Path | None
-    """Keys that were moved out of the records (FT110); ``None`` where there were none."""
+    """Keys that were moved out of the records (FT110); ``None`` if there were none."""
     counts: dict[str, int]
-    """Rule code → places mended."""
+    """Rule code → number of fixes."""
     dropped: int
-    """Records left out (unsafe fixes only)."""
+    """Removed records (unsafe fixes only)."""
 
 
 def fix_file(
     path: Path, output: Path, *, unsafe: bool = False, settings: CheckSettings | None = None, method: str | None = None
 ) -> FixResult:
-    """Write a new file with the fixes applied; the old one stays as it is. Validate the new one afterwards.
+    """Write a new file with the fixes applied; the old one does not change. Validate the new one afterwards.
 
     Args:
         path: The dataset.
-        output: The new file; beside it lie ``.diff``, ``.manifest.json`` and, for moved keys, ``.extra.jsonl``.
-        unsafe: Also apply fixes that drop or change something.
-        settings: Rules that are not wanted are not mended either.
+        output: The new file; ``.diff``, ``.manifest.json`` and, for moved keys, ``.extra.jsonl`` are written beside it.
+        unsafe: Also apply fixes that remove or change something.
+        settings: Faults of rules that are off are not fixed.
         method: As for ``validate``.
 
     Raises:
         UsageError: The output is the input, or the input is missing.
         LocalStateError: A file cannot be read or written.
     """
-    chosen = settings or CheckSettings()
-    check_codes((*chosen.select, *chosen.ignore), codes())
+    selected = settings or CheckSettings()
+    check_codes((*selected.select, *selected.ignore), codes())
     if output.resolve() == path.resolve():
         raise UsageError("The fixed file would overwrite its input.", "Name another file with --output.")
-    seen = sniff(path, method)
-    job = FixJob(chosen, seen.format, unsafe)
-    beside = [output.with_name(output.name + suffix) for suffix in (".diff", ".manifest.json", ".extra.jsonl")]
+    sniffed = sniff(path, method)
+    fixer = FileFixer(selected, sniffed.format, unsafe)
+    diff_file, manifest_file, sidecar = (
+        output.with_name(output.name + suffix) for suffix in (".diff", ".manifest.json", ".extra.jsonl")
+    )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            out, diff, extra = (stack.enter_context(place.open("wb")) for place in (output, beside[0], beside[2]))
-            job.run(path, seen.layout, out, diff, extra)
-        moved = beside[2] if beside[2].stat().st_size else None
-        if moved is None:
-            beside[2].unlink()
+            out, diff, extra = (stack.enter_context(file.open("wb")) for file in (output, diff_file, sidecar))
+            fixer.run(path, sniffed.layout, out, diff, extra)
+        has_moved_keys = sidecar.stat().st_size > 0
+        if not has_moved_keys:
+            sidecar.unlink()
         manifest = {
             "schema": "ftpipe.fix/1",
             "input": {"path": str(path), "sha256": sha256_of(path)},
             "output": {"path": str(output), "sha256": sha256_of(output)},
             "unsafe": unsafe,
-            "fixes": dict(sorted(job.counts.items())),
-            "dropped": job.dropped,
+            "fixes": dict(sorted(fixer.counts.items())),
+            "dropped": fixer.dropped,
         }
-        beside[1].write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        manifest_file.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     except OSError as exc:
         raise LocalStateError(
             f"{exc.filename or output} cannot be written: {exc.strerror}.", "Check the folder and the disk."
         ) from exc
-    return FixResult(output, beside[0], beside[1], moved, dict(sorted(job.counts.items())), job.dropped)
+    counts = dict(sorted(fixer.counts.items()))
+    return FixResult(output, diff_file, manifest_file, sidecar if has_moved_keys else None, counts, fixer.dropped)
 
 
-class FixJob:
-    """The fixing of one file."""
+class FileFixer:
+    """Applies the fixes to the lines of one file."""
 
     def __init__(self, settings: CheckSettings, kind: str, unsafe: bool) -> None:
         table = {**SAFE, **UNSAFE} if unsafe else SAFE
@@ -123,42 +106,43 @@ class FixJob:
         self.unsafe = unsafe
         self.counts: Counter[str] = Counter()
         self.dropped = 0
-        self._seen: set[int] = set()
+        self._fingerprints: set[int] = set()
 
     def run(self, path: Path, layout: str, out: BinaryIO, diff: BinaryIO, extra: BinaryIO) -> None:
-        """Write every line, mended where it needs it, and every change to the diff."""
+        """Write every line with its fixes, and every change to the diff."""
+        sidecar = jsonlines.Writer(extra, dumps=orjson.dumps)
         for number, raw, is_last in _lines(path, layout, self):
-            mended, moved = self.line(number, raw)
+            fixed, moved = self.line(number, raw)
             if moved:
-                extra.write(orjson.dumps({"line": number, **moved}) + b"\n")
-            for piece in mended:
-                out.write(piece + b"\n")
+                sidecar.write({"line": number, **moved})
+            for new_line in fixed:
+                out.write(new_line + b"\n")
             if is_last and self.wants("FT011"):
                 self.counts["FT011"] += 1
-            if mended != [raw]:
-                new = b"".join(b"+" + piece + b"\n" for piece in mended)
-                diff.write(b"@@ line %d @@\n-%s\n%s" % (number, raw, new))
+            if fixed != [raw]:
+                added = b"".join(b"+" + new_line + b"\n" for new_line in fixed)
+                diff.write(b"@@ line %d @@\n-%s\n%s" % (number, raw, added))
 
     def line(self, number: int, raw: bytes) -> tuple[list[bytes], dict[str, Any]]:
-        """The line or lines that stand for one line, and the keys that were moved out of it."""
+        """The lines that replace one line, and the keys that were moved out of it."""
         body = self._bytes(number, raw)
         if body is None:
             return [], {}
         try:
             records = [orjson.loads(body)]
         except orjson.JSONDecodeError:
-            mended = self._broken(number, body)
-            if mended is None:
+            repaired = self._repair(number, body)
+            if repaired is None:
                 return [body], {}
-            records = mended
+            records = repaired
         moved: dict[str, Any] = {}
-        pieces = [
-            piece for record in records if (piece := self._record(record, body, len(records) > 1, moved)) is not None
+        lines = [
+            line for record in records if (line := self._record(record, body, len(records) > 1, moved)) is not None
         ]
-        return pieces, moved
+        return lines, moved
 
     def _bytes(self, number: int, raw: bytes) -> bytes | None:
-        """The line with its bytes mended; ``None`` for a blank one that is dropped."""
+        """The line with fixed bytes; ``None`` for a blank one, which is removed."""
         body = raw
         if number == 1 and body.startswith(BOM) and self.wants("FT005"):
             body = self._count("FT005", body[len(BOM) :])
@@ -177,8 +161,8 @@ class FixJob:
         self.counts[code] += 1
         return value
 
-    def _broken(self, number: int, body: bytes) -> list[Any] | None:
-        """The records of a line that does not parse; ``None`` where it stays as it is."""
+    def _repair(self, number: int, body: bytes) -> list[Any] | None:
+        """The records of a line that is not valid JSON; ``None`` if it cannot be repaired."""
         line = Line(number, 0, body)
         if self.unsafe and line.text is None and self.wants("FT004"):
             try:
@@ -188,7 +172,7 @@ class FixJob:
             self.counts["FT004"] += 1
             return records
         if line.text is not None and line.tolerant_parse.extra_data and self.wants("FT103"):
-            records = records_in(line.text)
+            records = parse_json_values(line.text)
             if records:
                 self.counts["FT103"] += 1
                 return records
@@ -202,7 +186,7 @@ class FixJob:
         shape = shape_of(record)
         kind = shape if shape != "messages" else ("rft" if self.kind == "rft" else "chat")
         new = copy.deepcopy(record)
-        done: Counter[str] = Counter()
+        fixes: Counter[str] = Counter()
         for code, fixer in self.fixers.items():
             number = fixer(new, kind)
             if number == DROP:
@@ -210,23 +194,23 @@ class FixJob:
                 self.dropped += 1
                 return None
             if number:
-                done[code] += number
+                fixes[code] += number
         if self._is_repeated(new):
             return None
         moved |= {key: value for key, value in record.items() if key not in new}
-        self.counts.update(done)
-        return dump_like(new, body) if done or always or not _parses(body) else body
+        self.counts.update(fixes)
+        return dump_like(new, body) if fixes or always or not _parses(body) else body
 
     def _is_repeated(self, record: dict[str, Any]) -> bool:
-        """FT801, unsafe: True for a record that stood before."""
+        """FT801, unsafe: True for a record that appeared before."""
         if not self.unsafe or not self.wants("FT801"):
             return False
-        mark = hash64(canonical_json(record))
-        if mark in self._seen:
+        fingerprint = hash64(canonical_json(record))
+        if fingerprint in self._fingerprints:
             self.counts["FT801"] += 1
             self.dropped += 1
             return True
-        self._seen.add(mark)
+        self._fingerprints.add(fingerprint)
         return False
 
 
@@ -239,17 +223,17 @@ def _parses(body: bytes) -> bool:
 
 
 def dump_like(record: Any, body: bytes) -> bytes:  # noqa: ANN401  # any JSON value
-    """The record as JSON in the style of the line it came from: blanks after colons, escapes for what is not ASCII."""
-    spaced = b'": ' in body
-    escaped = body.isascii() and b"\\u" in body
-    separators = (", ", ": ") if spaced else (",", ":")
-    return json.dumps(record, ensure_ascii=escaped, separators=separators).encode("utf-8", "replace")
+    """The record as JSON in the style of its line: spaces after colons, and escapes for non-ASCII characters."""
+    has_spaces = b'": ' in body
+    is_escaped = body.isascii() and b"\\u" in body
+    separators = (", ", ": ") if has_spaces else (",", ":")
+    return json.dumps(record, ensure_ascii=is_escaped, separators=separators).encode("utf-8", "replace")
 
 
-def _lines(path: Path, layout: str, job: FixJob) -> Iterator[tuple[int, bytes, bool]]:
-    """(line, bytes, whether it is the last and lacks its newline); one JSON value is given a record at a time."""
+def _lines(path: Path, layout: str, fixer: FileFixer) -> Iterator[tuple[int, bytes, bool]]:
+    """(line, bytes, whether it is the last line without a newline); one JSON value is split into its records."""
     if layout in ("array", "pretty", "utf16"):
-        yield from _reflowed(path, layout, job)
+        yield from _reformat(path, layout, fixer)
         return
     number = 0
     for block in read_blocks(path, max_line_bytes=MAX_LINE_BYTES):
@@ -261,20 +245,23 @@ def _lines(path: Path, layout: str, job: FixJob) -> Iterator[tuple[int, bytes, b
             yield number, raw, block.ends_file and index == len(raws) - 1
 
 
-def _reflowed(path: Path, layout: str, job: FixJob) -> Iterator[tuple[int, bytes, bool]]:
+def _reformat(path: Path, layout: str, fixer: FileFixer) -> Iterator[tuple[int, bytes, bool]]:
     data = path.read_bytes()
     try:
         if layout == "utf16":
-            if not (job.unsafe and job.wants("FT004")):
+            if not (fixer.unsafe and fixer.wants("FT004")):
                 raise LocalStateError(f"{path.name} is UTF-16.", "Add --unsafe-fixes, or save it as UTF-8.")
             text = data.decode("utf-16")
-            job.counts["FT004"] += 1
-            parts: Iterable[bytes] = (piece.encode() for piece in text.split("\n"))
+            fixer.counts["FT004"] += 1
+            parts: Iterable[bytes] = (line.encode() for line in text.split("\n"))
         else:
-            if not job.wants("FT103"):
+            if not fixer.wants("FT103"):
                 raise LocalStateError(f"{path.name} is not JSONL.", "Do not ignore FT103.")
-            parts = [json.dumps(record, ensure_ascii=False).encode() for record in records_in(data.decode("utf-8-sig"))]
-            job.counts["FT103"] += 1
+            parts = [
+                json.dumps(record, ensure_ascii=False).encode()
+                for record in parse_json_values(data.decode("utf-8-sig"))
+            ]
+            fixer.counts["FT103"] += 1
     except UnicodeError as exc:
         raise LocalStateError(f"{path.name} cannot be decoded.", "Save it as UTF-8.") from exc
     for number, part in enumerate(parts, 1):
@@ -283,23 +270,23 @@ def _reflowed(path: Path, layout: str, job: FixJob) -> Iterator[tuple[int, bytes
 
 
 def quarantine(path: Path, lines: set[int], good: Path, bad: Path) -> tuple[int, int]:
-    """Write the lines that are named to one file and all others to another; returns their numbers (good, bad).
+    """Write the given lines to ``bad`` and all others to ``good``; returns the numbers of lines (good, bad).
 
     Raises:
         LocalStateError: A file cannot be written.
     """
-    kept = moved = number = 0
+    good_count = bad_count = number = 0
     try:
-        with good.open("wb") as first, bad.open("wb") as second:
+        with good.open("wb") as good_file, bad.open("wb") as bad_file:
             for block in read_blocks(path, max_line_bytes=MAX_LINE_BYTES):
                 raws = [b""] if block.too_long else block.data.removesuffix(b"\n").split(b"\n")
                 for raw in raws:
                     number += 1
-                    aside = number in lines
-                    (second if aside else first).write(raw + b"\n")
-                    moved, kept = moved + aside, kept + (not aside)
+                    is_bad = number in lines
+                    (bad_file if is_bad else good_file).write(raw + b"\n")
+                    bad_count, good_count = bad_count + is_bad, good_count + (not is_bad)
     except OSError as exc:
         raise LocalStateError(
             f"{exc.filename or good} cannot be written: {exc.strerror}.", "Check the folder and the disk."
         ) from exc
-    return kept, moved
+    return good_count, bad_count

@@ -1,4 +1,4 @@
-"""Safe fixes of one record: they keep its meaning. Each changes it in place and says how many places it mended."""
+"""Safe fixes of one record, which keep its meaning: each changes the record in place and returns how much it fixed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def calls_of(record: Record, kind: str) -> Iterator[Record]:
 
 
 def drop_extra_keys(record: Record, kind: str) -> int:
-    """FT110: remove the top-level keys that the format does not have; the caller keeps them in the sidecar."""
+    """FT110: remove top-level keys that the format does not define; the caller saves them in a separate file."""
     known = frozenset(DPO_KEYS) if kind == "dpo" else CHAT_KEYS
     extra = (
         [key for key in record if key not in known]
@@ -41,8 +41,8 @@ def drop_extra_keys(record: Record, kind: str) -> int:
 
 
 def flatten_parts(record: Record, kind: str) -> int:
-    """FT207: join text parts to one string where only a string is read."""
-    done = 0
+    """FT207: join text parts into one string in roles that accept only a string."""
+    fixed = 0
     for message in messages_of(record, kind):
         content = message.get("content")
         if message.get("role") not in ("system", "developer", "tool", "function") or not isinstance(content, list):
@@ -50,103 +50,103 @@ def flatten_parts(record: Record, kind: str) -> int:
         texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
         if content and len(texts) == len(content) and all(isinstance(text, str) for text in texts):
             message["content"] = "".join(text for text in texts if isinstance(text, str))
-            done += 1
-    return done
+            fixed += 1
+    return fixed
 
 
 def drop_message_keys(record: Record, kind: str) -> int:
-    """FT214: remove the keys of messages that the API does not know."""
-    done = 0
+    """FT214: remove message keys that the API does not know."""
+    fixed = 0
     for message in messages_of(record, kind):
         for key in [key for key in message if key not in MESSAGE_KEYS]:
             del message[key]
-            done += 1
-    return done
+            fixed += 1
+    return fixed
 
 
 def normalize_weights(record: Record, kind: str) -> int:
     """FT215: write 1.0 as 1, 0.0 and false as 0, true as 1."""
-    done = 0
+    fixed = 0
     for message in messages_of(record, kind):
         weight = message.get("weight")
         if isinstance(weight, float | bool) and weight in (0, 1):
             message["weight"] = int(weight)
-            done += 1
-    return done
+            fixed += 1
+    return fixed
 
 
 def developer_to_system(record: Record, kind: str) -> int:
-    """FT219: the supervised schema has system."""
+    """FT219: use system, the role of the supervised schema."""
     return _rename_role(record, kind, "developer", "system") if kind in ("chat", "dpo") else 0
 
 
 def system_to_developer(record: Record, kind: str) -> int:
-    """FT602: the reinforcement schema has developer."""
+    """FT602: use developer, the role of the reinforcement schema."""
     return _rename_role(record, kind, "system", "developer") if kind == "rft" else 0
 
 
 def _rename_role(record: Record, kind: str, old: str, new: str) -> int:
-    done = 0
+    fixed = 0
     for message in messages_of(record, kind):
         if message.get("role") == old:
             message["role"] = new
-            done += 1
-    return done
+            fixed += 1
+    return fixed
 
 
 def arguments_to_text(record: Record, kind: str) -> int:
-    """FT303: write an object of arguments as the JSON string that the API defines."""
-    done = 0
+    """FT303: write arguments that are an object as a JSON string, as the API defines."""
+    fixed = 0
     functions = [call.get("function") for call in calls_of(record, kind)]
     functions += [message.get("function_call") for message in messages_of(record, kind)]
     for function in functions:
         if isinstance(function, dict) and isinstance(function.get("arguments"), dict | list):
             function["arguments"] = json.dumps(function["arguments"], ensure_ascii=False)
-            done += 1
-    return done
+            fixed += 1
+    return fixed
 
 
 def deduplicate_call_ids(record: Record, kind: str) -> int:
-    """FT307: give the later ones of equal ids in one message a number; their results follow in order."""
-    done = 0
-    waiting: dict[str, list[str]] = {}
+    """FT307: number equal call ids in one message from the second on; their results get the new ids in order."""
+    fixed = 0
+    unanswered: dict[str, list[str]] = {}
     for message in messages_of(record, kind):
         listed = message.get("tool_calls")
-        seen: set[str] = set()
-        for place, call in enumerate(listed if isinstance(listed, list) else ()):
+        known: set[str] = set()
+        for index, call in enumerate(listed if isinstance(listed, list) else ()):
             name = call.get("id") if isinstance(call, dict) else None
             if not isinstance(name, str):
                 continue
-            if name in seen:
-                call["id"] = f"{name}-{place + 1}"
-                done += 1
-            seen.add(name)
-            waiting.setdefault(name, []).append(call["id"])
-        answered = message.get("tool_call_id")
-        if message.get("role") == "tool" and isinstance(answered, str) and len(waiting.get(answered, ())) > 0:
-            message["tool_call_id"] = waiting[answered].pop(0)
-    return done
+            if name in known:
+                call["id"] = f"{name}-{index + 1}"
+                fixed += 1
+            known.add(name)
+            unanswered.setdefault(name, []).append(call["id"])
+        call_id = message.get("tool_call_id")
+        if message.get("role") == "tool" and isinstance(call_id, str) and len(unanswered.get(call_id, ())) > 0:
+            message["tool_call_id"] = unanswered[call_id].pop(0)
+    return fixed
 
 
 def add_call_type(record: Record, kind: str) -> int:
     """FT311: add ``"type": "function"``."""
-    done = 0
+    fixed = 0
     for call in calls_of(record, kind):
         if "type" not in call and isinstance(call.get("function"), dict):
             call["type"] = "function"
-            done += 1
-    return done
+            fixed += 1
+    return fixed
 
 
 def strip_answers(record: Record, kind: str) -> int:
-    """FT812: strip blanks around answers."""
-    done = 0
+    """FT812: strip whitespace around answers."""
+    fixed = 0
     for message in messages_of(record, kind):
         content = message.get("content")
         if message.get("role") == "assistant" and isinstance(content, str) and content.strip() not in ("", content):
             message["content"] = content.strip()
-            done += 1
-    return done
+            fixed += 1
+    return fixed
 
 
 SAFE: dict[str, Fixer] = {

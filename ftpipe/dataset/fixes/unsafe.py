@@ -1,4 +1,4 @@
-"""Unsafe fixes of one record: they drop or change something. ``DROP`` stands for a record that is left out."""
+"""Unsafe fixes of one record, which remove or change something. They return ``DROP`` to remove the record."""
 
 from __future__ import annotations
 
@@ -7,21 +7,14 @@ from typing import Any
 
 from ftpipe.dataset.fixes.safe import Fixer, Record, messages_of
 from ftpipe.dataset.formats import DPO_KEYS
+from ftpipe.dataset.rules.messages.fields import ROLE_SYNONYMS
 from ftpipe.dataset.rules.messages.training import has_call
 from ftpipe.dataset.rules.quality.text import INVISIBLE, MOJIBAKE
 from ftpipe.dataset.sensitive_data import find_personal_data, find_secrets
 
 DROP = -1
-_ROLES = {
-    "human": "user",
-    "bot": "assistant",
-    "gpt": "assistant",
-    "ai": "assistant",
-    "model": "assistant",
-    "observation": "tool",
-}
-_KINDS = ("email", "phone", "card", "iban", "ssn")
-_TAGS = {
+_PERSONAL_KINDS = ("email", "phone", "card", "iban", "ssn")
+_REPLACEMENTS = {
     "an e-mail address": "[EMAIL]",
     "a phone number": "[PHONE]",
     "a card number": "[CARD]",
@@ -30,44 +23,45 @@ _TAGS = {
 
 
 def change_texts(value: Any, change: Callable[[str], str]) -> tuple[Any, int]:  # noqa: ANN401  # any JSON value
-    """A JSON value with every string changed, keys left alone, and the number of strings that differ."""
+    """A JSON value with ``change`` applied to every string except keys, and the number of changed strings."""
     if isinstance(value, str):
         new = change(value)
         return new, int(new != value)
     if isinstance(value, list):
-        pairs = [change_texts(item, change) for item in value]
-        return [item for item, _ in pairs], sum(done for _, done in pairs)
+        results = [change_texts(item, change) for item in value]
+        return [item for item, _ in results], sum(count for _, count in results)
     if isinstance(value, dict):
-        changed = {key: change_texts(item, change) for key, item in value.items()}
-        return {key: item for key, (item, _) in changed.items()}, sum(done for _, done in changed.values())
+        members = {key: change_texts(item, change) for key, item in value.items()}
+        return {key: item for key, (item, _) in members.items()}, sum(count for _, count in members.values())
     return value, 0
 
 
-def _everywhere(change: Callable[[str], str]) -> Fixer:
+def _for_all_texts(change: Callable[[str], str]) -> Fixer:
     def fix(record: Record, kind: str) -> int:
-        done = 0
+        fixed = 0
         for message in messages_of(record, kind):
             new, changed = change_texts(message, change)
             message.update(new)
-            done += changed
-        return done
+            fixed += changed
+        return fixed
 
     return fix
 
 
 def normalize_roles(record: Record, kind: str) -> int:
-    """FT205: use the known role that is meant."""
-    done = 0
+    """FT205: replace a synonym by the known role."""
+    fixed = 0
     for message in messages_of(record, kind):
-        meant = _ROLES.get(str(message.get("role")).strip().lower()) or str(message.get("role")).strip().lower()
-        if message.get("role") != meant and meant in ("system", "user", "assistant", "tool"):
-            message["role"] = meant
-            done += 1
-    return done
+        role = str(message.get("role")).strip().lower()
+        known = ROLE_SYNONYMS.get(role, role)
+        if message.get("role") != known and known in ("system", "user", "assistant", "tool"):
+            message["role"] = known
+            fixed += 1
+    return fixed
 
 
-def drop_empty(record: Record, kind: str) -> int:
-    """FT208: leave out a record with an empty answer."""
+def drop_empty_answer(record: Record, kind: str) -> int:
+    """FT208: remove a record with an empty answer."""
     for message in messages_of(record, kind):
         content = message.get("content")
         is_empty = message.get("role") == "assistant" and isinstance(content, str) and not content.strip()
@@ -77,20 +71,20 @@ def drop_empty(record: Record, kind: str) -> int:
 
 
 def drop_trailing_messages(record: Record, kind: str) -> int:
-    """FT210: drop what follows the last answer."""
+    """FT210: remove the messages after the last answer."""
     messages = record.get("messages")
     if kind != "chat" or not isinstance(messages, list):
         return 0
-    places = [i for i, m in enumerate(messages) if isinstance(m, dict) and m.get("role") == "assistant"]
-    if not places or places[-1] == len(messages) - 1:
+    answers = [i for i, m in enumerate(messages) if isinstance(m, dict) and m.get("role") == "assistant"]
+    if not answers or answers[-1] == len(messages) - 1:
         return 0
-    done = len(messages) - 1 - places[-1]
-    del messages[places[-1] + 1 :]
-    return done
+    fixed = len(messages) - 1 - answers[-1]
+    del messages[answers[-1] + 1 :]
+    return fixed
 
 
 def merge_system_messages(record: Record, kind: str) -> int:
-    """FT212: join system messages to one at the front."""
+    """FT212: merge system messages into one at the beginning."""
     messages = record.get("messages")
     if kind != "chat" or not isinstance(messages, list):
         return 0
@@ -105,20 +99,20 @@ def merge_system_messages(record: Record, kind: str) -> int:
 
 
 def merge_adjacent_turns(record: Record, kind: str) -> int:
-    """FT213: join two plain messages of one role that follow each other."""
+    """FT213: merge consecutive plain messages of the same role."""
     messages = record.get("messages")
     if kind != "chat" or not isinstance(messages, list):
         return 0
-    joined: list[Any] = []
+    merged: list[Any] = []
     for message in messages:
-        last: Any = joined[-1] if joined else None
+        last: Any = merged[-1] if merged else None
         if _is_plain(message) and _is_plain(last) and message["role"] == last["role"] in ("user", "assistant"):
             last["content"] += "\n\n" + message["content"]
         else:
-            joined.append(message)
-    done = len(messages) - len(joined)
-    record["messages"] = joined
-    return done
+            merged.append(message)
+    fixed = len(messages) - len(merged)
+    record["messages"] = merged
+    return fixed
 
 
 def _is_plain(message: Any) -> bool:  # noqa: ANN401  # any JSON value
@@ -126,7 +120,7 @@ def _is_plain(message: Any) -> bool:  # noqa: ANN401  # any JSON value
 
 
 def drop_equal_pair(record: Record, kind: str) -> int:
-    """FT503: leave out a preference pair of equal texts."""
+    """FT503: remove a preference pair with equal texts."""
     if kind != "dpo":
         return 0
     outputs = (record.get(key) for key in DPO_KEYS[1:])
@@ -136,24 +130,24 @@ def drop_equal_pair(record: Record, kind: str) -> int:
 
 
 def redact_secrets(text: str) -> str:
-    """FT901: put [REDACTED] in the place of every key and token."""
-    for found in sorted(find_secrets(text), key=lambda item: -item.start):
-        text = f"{text[: found.start]}[REDACTED]{text[found.end :]}"
+    """FT901: replace every secret with [REDACTED]."""
+    for match in sorted(find_secrets(text), key=lambda item: -item.start):
+        text = f"{text[: match.start]}[REDACTED]{text[match.end :]}"
     return text
 
 
 def redact_personal(text: str) -> str:
-    """FT902: put the kind in the place of personal data."""
-    behind = len(text) + 1
-    for found in sorted(find_personal_data(text, _KINDS), key=lambda item: -item.start):
-        if found.end <= behind:
-            text = f"{text[: found.start]}{_TAGS.get(found.kind, '[ID]')}{text[found.end :]}"
-            behind = found.start
+    """FT902: replace personal data with its kind."""
+    next_start = len(text) + 1
+    for match in sorted(find_personal_data(text, _PERSONAL_KINDS), key=lambda item: -item.start):
+        if match.end <= next_start:
+            text = f"{text[: match.start]}{_REPLACEMENTS.get(match.kind, '[ID]')}{text[match.end :]}"
+            next_start = match.start
     return text
 
 
 def fix_mojibake(text: str) -> str:
-    """FT809: undo one wrong decoding, where that gives valid text."""
+    """FT809: undo one wrong decoding if the result is valid text."""
     if not MOJIBAKE.search(text):
         return text
     for encoding in ("cp1252", "latin-1"):
@@ -164,12 +158,12 @@ def fix_mojibake(text: str) -> str:
     return text
 
 
-def without_controls(text: str) -> str:
-    """FT008: remove control characters except tab, line breaks, and ESC, which is FT906's."""
+def remove_control_characters(text: str) -> str:
+    """FT008: remove control characters except tab, line breaks, and ESC, which FT906 removes."""
     return "".join(char for char in text if char >= " " or char in "\t\n\r\x1b")
 
 
-def without_escapes(text: str) -> str:
+def remove_terminal_sequences(text: str) -> str:
     """FT906: remove terminal sequences."""
     import re
 
@@ -177,17 +171,17 @@ def without_escapes(text: str) -> str:
 
 
 UNSAFE: dict[str, Fixer] = {
-    "FT008": _everywhere(without_controls),
-    "FT106": _everywhere(lambda text: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")),
+    "FT008": _for_all_texts(remove_control_characters),
+    "FT106": _for_all_texts(lambda text: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")),
     "FT205": normalize_roles,
-    "FT208": drop_empty,
+    "FT208": drop_empty_answer,
     "FT210": drop_trailing_messages,
     "FT212": merge_system_messages,
     "FT213": merge_adjacent_turns,
     "FT503": drop_equal_pair,
-    "FT809": _everywhere(fix_mojibake),
-    "FT810": _everywhere(lambda text: INVISIBLE.sub("", text)),
-    "FT901": _everywhere(redact_secrets),
-    "FT902": _everywhere(redact_personal),
-    "FT906": _everywhere(without_escapes),
+    "FT809": _for_all_texts(fix_mojibake),
+    "FT810": _for_all_texts(lambda text: INVISIBLE.sub("", text)),
+    "FT901": _for_all_texts(redact_secrets),
+    "FT902": _for_all_texts(redact_personal),
+    "FT906": _for_all_texts(remove_terminal_sequences),
 }

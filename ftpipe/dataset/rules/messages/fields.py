@@ -17,6 +17,15 @@ rule = GROUP.rule
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 """``developer`` has a separate rule. Source: OpenAI API description of 2025-05-20."""
+ROLE_SYNONYMS = {
+    "human": "user",
+    "bot": "assistant",
+    "gpt": "assistant",
+    "ai": "assistant",
+    "model": "assistant",
+    "observation": "tool",
+}
+"""Roles of other formats → role of the API."""
 MESSAGE_KEYS = frozenset(
     {"role", "content", "name", "tool_calls", "tool_call_id", "function_call", "weight", "refusal", "audio"}
 )
@@ -100,18 +109,10 @@ def unknown_role(row: DatasetRecord) -> Iterator[Violation]:
     Fix: Use system, user, assistant or tool.
     Source: OpenAI API description of 2025-05-20; cookbook data preparation.
     """
-    synonyms = {
-        "human": "user",
-        "bot": "assistant",
-        "gpt": "assistant",
-        "ai": "assistant",
-        "model": "assistant",
-        "observation": "tool",
-    }
     for base, index, message in row.messages():
         role = message.get("role", "user")
         if role not in ROLES if type(role) is str else True:
-            word = synonyms.get(str(role).strip().lower())
+            word = ROLE_SYNONYMS.get(str(role).strip().lower())
             hint = f"Did you mean {word!r}?" if word else did_you_mean(str(role).lower(), ROLES)
             yield Violation(f"{base}[{index}].role", f"Unknown role '{escape_preview(role, 40)}'.", hint=hint)
 
