@@ -42,7 +42,7 @@ IMPORTERS = {
     "rich": ("ftpipe/cli/",),
     "dotenv": ("ftpipe/config.py",),
     "tiktoken": ("ftpipe/tokenization",),
-    "jsonlines": ("ftpipe/dataset/",),
+    "jsonlines": ("ftpipe/dataset/", "ftpipe/evaluation/response_cache.py"),
     "orjson": ("ftpipe/canonical_json.py", "ftpipe/dataset/", "ftpipe/server/", "ftpipe/registry/"),
     "tenacity": ("ftpipe/providers/retry.py",),
     "sqlalchemy": ("ftpipe/registry/", "ftpipe/server/storage"),

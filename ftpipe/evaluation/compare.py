@@ -1,4 +1,4 @@
-"""From scores to evidence: each arm's intervals, the challengers against the baseline, the verdicts."""
+"""Compare scored arms: intervals of each score, differences from the baseline, and verdicts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from ftpipe.evaluation.metrics import MACRO_F1, Metric
-from ftpipe.evaluation.metrics.text import macro_f1, normalise
+from ftpipe.evaluation.metrics.text import macro_f1, normalize
 from ftpipe.evaluation.statistics import (
     Interval,
     binary_items_needed,
@@ -26,19 +26,20 @@ from ftpipe.evaluation.statistics import (
 from ftpipe.records.evaluation import Arm, Comparison, Outcome, Score, Verdict
 
 MIN_EFFECT = 0.02
-"""Smallest difference that "more items needed" plans for; below it a test set grows beyond all use."""
+"""Smallest difference for which needed items are estimated; smaller ones need unrealistically large test sets."""
 
 LABEL_RESAMPLES = 1000
-"""Resamples where each costs a pass over all items."""
+"""Resamples for macro-F1, where each one is a pass over all items."""
 
 Labels = tuple[str, str]
+"""Expected and answered label."""
 ComparisonKey = tuple[str, str, str]
 """Metric, baseline, challenger."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What the data say about a challenger on one metric."""
+    """A challenger minus the baseline on one metric."""
 
     interval: Interval
     p: float
@@ -46,20 +47,20 @@ class Difference:
     only_baseline: int | None = None
     only_challenger: int | None = None
     items_needed: int = 0
-    """Items for 80 % power at this difference."""
+    """Items for 80% power at this difference; 0 if not estimated."""
 
 
 class Evidence:
-    """Answers questions about scored items; everything is paired by item and grouped by cluster.
+    """Scored items, from which scores and differences are estimated; paired by item and grouped by cluster.
 
     Args:
         outcomes: Items with every arm's scores.
-        metrics: The metrics that were taken item by item.
+        metrics: The metrics that score item by item.
     """
 
     def __init__(self, outcomes: Sequence[Outcome], metrics: Sequence[Metric]) -> None:
         self.outcomes = list(outcomes)
-        self.is_binary = {metric.name: metric.kind == "right-or-wrong" for metric in metrics}
+        self.is_binary = {metric.name: metric.kind == "binary" for metric in metrics}
         self.clusters = _cluster_indices(self.outcomes)
         self.is_clustered = len(self.clusters) < len(self.outcomes)
         self.resamples = resamples_for(len(self.outcomes))
@@ -79,14 +80,14 @@ class Evidence:
         """The challenger against the baseline on one metric."""
         if metric == MACRO_F1:
             return self._label_difference(baseline, challenger, confidence)
-        before, after = self._values(baseline, metric), self._values(challenger, metric)
-        if self._is_binary_metric(metric, before + after):
-            return _binary_difference(before, after, confidence)
-        changes = [new - old for old, new in zip(before, after, strict=True)]
-        interval = self._mean(changes, confidence)
-        sums = [math.fsum(changes[index] for index in group) for group in self.clusters]
-        gain = max(MIN_EFFECT, abs(interval.value))
-        needed = score_items_needed(changes, gain, alpha=1 - confidence)
+        base_scores, new_scores = self._values(baseline, metric), self._values(challenger, metric)
+        if self._is_binary_metric(metric, base_scores + new_scores):
+            return _binary_difference(base_scores, new_scores, confidence)
+        differences = [new - base for base, new in zip(base_scores, new_scores, strict=True)]
+        interval = self._mean(differences, confidence)
+        sums = [math.fsum(differences[index] for index in group) for group in self.clusters]
+        effect = max(MIN_EFFECT, abs(interval.value))
+        needed = score_items_needed(differences, effect, alpha=1 - confidence)
         return Difference(
             interval,
             sign_flip(sums, resamples=self.resamples),
@@ -111,10 +112,10 @@ class Evidence:
 
     def _labels(self, index: int, arm: str) -> Labels:
         outcome = self.outcomes[index]
-        return normalise(outcome.item.expected), normalise(outcome.answers[arm][0].text)
+        return normalize(outcome.item.expected), normalize(outcome.answers[arm][0].text)
 
     def _is_binary_metric(self, metric: str, values: Sequence[float]) -> bool:
-        """True where every value is plainly right or wrong, each from an item of its own."""
+        """Whether every value is 0 or 1, and no two items share a cluster."""
         is_binary = self.is_binary.get(metric, False) and all(value in (0.0, 1.0) for value in values)
         return is_binary and not self.is_clustered
 
@@ -128,71 +129,73 @@ class Evidence:
 def compare(
     evidence: Evidence, arms: Sequence[Arm], metrics: Sequence[str], primary: str, confidence: float = 0.95
 ) -> tuple[Comparison, ...]:
-    """Every challenger against the first arm, and every candidate against every control, on every metric.
+    """Compare every challenger with the first arm, and every candidate with every control, on every metric.
 
-    Holm's correction runs over what is read together: the primary metric over the challengers, which is where the
-    verdict lies, and apart from it all the others, which only colour it.
+    Holm's correction is applied to the comparisons that are read together: those on the primary metric, which decide,
+    and separately all others.
     """
     pairs = [(arms[0].name, arm.name) for arm in arms[1:]]
     controls, candidates = ([arm.name for arm in arms[1:] if arm.is_control is kind] for kind in (True, False))
     pairs += [(control, candidate) for control in controls for candidate in candidates]
-    wanted = [(metric, *pair) for metric in metrics for pair in pairs]
-    found = {one: evidence.difference(one[1], one[2], one[0], confidence) for one in wanted}
+    keys: list[ComparisonKey] = [(metric, *pair) for metric in metrics for pair in pairs]
+    differences = {key: evidence.difference(key[1], key[2], key[0], confidence) for key in keys}
     adjusted: dict[ComparisonKey, float] = {}
     for is_primary in (True, False):
-        family = [one for one in wanted if (one[0] == primary) is is_primary]
-        adjusted |= dict(zip(family, holm([found[one].p for one in family]), strict=True))
-    return tuple(_comparison(found[one], one, adjusted[one], confidence, len(evidence.outcomes)) for one in wanted)
+        family = [key for key in keys if (key[0] == primary) is is_primary]
+        adjusted |= dict(zip(family, holm([differences[key].p for key in family]), strict=True))
+    items = len(evidence.outcomes)
+    return tuple(_comparison(key, differences[key], adjusted[key], confidence, items) for key in keys)
 
 
 def _comparison(
-    found: Difference, pairing: ComparisonKey, adjusted: float, confidence: float, items: int
+    key: ComparisonKey, difference: Difference, adjusted: float, confidence: float, items: int
 ) -> Comparison:
-    verdict = decide_verdict(found.interval, adjusted, confidence)
-    is_open = verdict == "inconclusive"
+    metric, baseline, challenger = key
+    verdict = decide_verdict(difference.interval, adjusted, confidence)
+    needed = difference.items_needed if verdict == "inconclusive" else 0
     return Comparison(
-        metric=pairing[0],
-        baseline=pairing[1],
-        challenger=pairing[2],
+        metric=metric,
+        baseline=baseline,
+        challenger=challenger,
         items=items,
-        difference=found.interval.value,
-        low=_finite(found.interval.low),
-        high=_finite(found.interval.high),
+        difference=difference.interval.value,
+        low=_finite(difference.interval.low),
+        high=_finite(difference.interval.high),
         confidence=confidence,
-        p_value=found.p,
+        p_value=difference.p,
         p_value_adjusted=adjusted,
-        method=found.method,
-        only_baseline=found.only_baseline,
-        only_challenger=found.only_challenger,
+        method=difference.method,
+        only_baseline=difference.only_baseline,
+        only_challenger=difference.only_challenger,
         verdict=verdict,
-        additional_items=max(0, found.items_needed - items) if is_open and found.items_needed else None,
+        additional_items=max(0, needed - items) if needed else None,
     )
 
 
 def decide_verdict(interval: Interval, p: float, confidence: float) -> Verdict:
-    """Win or loss only where the corrected test and the interval both say so."""
+    """Win or loss only if the corrected test and the interval agree."""
     if p > 1 - confidence + 1e-12 or not interval.excludes_zero:
         return "inconclusive"
     return "win" if interval.value > 0 else "loss"
 
 
-def _binary_difference(before: Sequence[float], after: Sequence[float], confidence: float) -> Difference:
-    """Right and wrong, counted: exact McNemar with Newcombe's interval."""
-    pairs = list(zip(before, after, strict=True))
+def _binary_difference(base_scores: Sequence[float], new_scores: Sequence[float], confidence: float) -> Difference:
+    """Exact McNemar test with Newcombe's interval."""
+    pairs = list(zip(base_scores, new_scores, strict=True))
     both, first, second, neither = (pairs.count(kind) for kind in ((1, 1), (1, 0), (0, 1), (0, 0)))
     interval = paired_rate_difference(both, first, second, neither, confidence)
-    differing = (first + second + 1) / (len(pairs) + 2)
-    gain = max(MIN_EFFECT, abs(interval.value)) if pairs else MIN_EFFECT
-    needed = binary_items_needed(differing, gain, alpha=1 - confidence)
+    discordant = (first + second + 1) / (len(pairs) + 2)
+    effect = max(MIN_EFFECT, abs(interval.value)) if pairs else MIN_EFFECT
+    needed = binary_items_needed(discordant, effect, alpha=1 - confidence)
     return Difference(interval, mcnemar(first, second), "exact McNemar", first, second, needed)
 
 
 def _macro_f1_difference(pairs: list[tuple[Labels, Labels]]) -> float:
-    return macro_f1([after for _, after in pairs]) - macro_f1([before for before, _ in pairs])
+    return macro_f1([new for _, new in pairs]) - macro_f1([base for base, _ in pairs])
 
 
 def _cluster_indices(outcomes: Sequence[Outcome]) -> list[list[int]]:
-    """Indexes that belong together; an item without a cluster is a group of its own."""
+    """The indices of each cluster's items; an item without a cluster is a cluster by itself."""
     groups: dict[str, list[int]] = {}
     for index, outcome in enumerate(outcomes):
         groups.setdefault(f"cluster {outcome.item.cluster}" if outcome.item.cluster else f"item {index}", []).append(

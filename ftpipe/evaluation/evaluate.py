@@ -1,4 +1,4 @@
-"""Ask several models the same things, score what they say, and say who is better and how sure that is."""
+"""Evaluate models on the same items: send the requests, score the answers, compare the arms, check the gates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ftpipe.evaluation.items import detect_task, items_from_records, messages_fo
 from ftpipe.evaluation.judge import run_judge
 from ftpipe.evaluation.metrics import MACRO_F1, Metric, select_metrics
 from ftpipe.evaluation.metrics.structured import field_hits
-from ftpipe.evaluation.metrics.text import confusion, normalise
+from ftpipe.evaluation.metrics.text import confusion, normalize
 from ftpipe.evaluation.request_runner import Progress, RequestRunner, ignore_progress
 from ftpipe.evaluation.response_cache import Request
 from ftpipe.evaluation.statistics import percentile
@@ -41,67 +41,11 @@ if TYPE_CHECKING:
     from ftpipe.providers.models import ModelsClient
 
 
-def summarize_arm(arm: Arm, evidence: Evidence, metrics: Sequence[str], task: Task, confidence: float) -> ArmResult:
-    """Sum an arm up.
-
-    Args:
-        arm: Which one.
-        evidence: The scored items.
-        metrics: Names of metrics, the overall ones too.
-        task: Says whether there are confusions or fields to show.
-        confidence: Of the intervals.
-    """
-    answers = [answer for outcome in evidence.outcomes for answer in outcome.answers[arm.name]]
-    return ArmResult(
-        arm=arm,
-        scores=tuple(evidence.arm_score(arm.name, metric, confidence) for metric in metrics),
-        usage=summarize_usage(answers, arm.price),
-        confusion=_confusion(evidence, arm.name) if task is Task.LABEL else {},
-        fields=_fields(evidence, arm.name) if task is Task.JSON else {},
-    )
-
-
-def summarize_usage(answers: Sequence[Answer], price: TokenPrice | None) -> Usage:
-    """Requests, tokens, latency and cost of some answers; refused ones have no latency."""
-    good = [answer for answer in answers if not answer.error]
-    latencies = [answer.latency_s for answer in good]
-    prompt = sum(answer.prompt_tokens for answer in good)
-    completion = sum(answer.completion_tokens for answer in good)
-    cost = (prompt * price.input + completion * price.output) / 1_000_000 if price else None
-    return Usage(
-        requests=len(answers),
-        rejected=len(answers) - len(good),
-        cached=sum(answer.from_cache for answer in answers),
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        latency_p50_s=percentile(latencies, 0.50) if good else None,
-        latency_p95_s=percentile(latencies, 0.95) if good else None,
-        cost=cost,
-        cost_per_request=cost / len(good) if cost is not None and good else None,
-        currency=price.currency if price else "USD",
-    )
-
-
-def _confusion(evidence: Evidence, arm: str) -> dict[str, dict[str, int]]:
-    return confusion(
-        [(normalise(outcome.item.expected), normalise(outcome.answers[arm][0].text)) for outcome in evidence.outcomes]
-    )
-
-
-def _fields(evidence: Evidence, arm: str) -> dict[str, float]:
-    """Share of items that have each wanted top-level field right."""
-    hits: dict[str, list[bool]] = {}
-    for outcome in evidence.outcomes:
-        for name, is_right in field_hits(outcome.item, outcome.answers[arm][0]).items():
-            hits.setdefault(name, []).append(is_right)
-    return {name: sum(values) / len(values) for name, values in hits.items()}
-
-
 class ProviderChat:
-    """Asks an endpoint's models, in the evaluation's own terms.
+    """Sends an evaluation's requests to the models of a provider.
 
     Args:
-        models: The endpoint's port for models, ``provider.models``.
+        models: ``provider.models``.
     """
 
     def __init__(self, models: ModelsClient) -> None:
@@ -117,17 +61,17 @@ class ProviderChat:
         seed: int | None,
         tools: Sequence[Mapping[str, Any]] | None,
     ) -> Answer:
-        """Ask once and wait for the whole answer."""
-        asked: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens}
-        asked |= {"seed": seed} if seed is not None else {}
-        asked |= {"tools": [dict(tool) for tool in tools]} if tools else {}
-        found = self._models.chat(model, [dict(message) for message in messages], **asked)
+        """Send one request and wait for the whole answer."""
+        options: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens}
+        options |= {"seed": seed} if seed is not None else {}
+        options |= {"tools": [dict(tool) for tool in tools]} if tools else {}
+        completion = self._models.chat(model, [dict(message) for message in messages], **options)
         return Answer(
-            text=found.text,
-            tool_calls=tool_calls_of({"tool_calls": list(found.tool_calls)}),
-            prompt_tokens=found.prompt_tokens or 0,
-            completion_tokens=found.completion_tokens or 0,
-            latency_s=found.latency_s,
+            text=completion.text,
+            tool_calls=tool_calls_of({"tool_calls": list(completion.tool_calls)}),
+            prompt_tokens=completion.prompt_tokens or 0,
+            completion_tokens=completion.completion_tokens or 0,
+            latency_s=completion.latency_s,
         )
 
 
@@ -135,12 +79,12 @@ def read_items(path: Path, *, limit: int | None = None, cluster_by: str | None =
     """The items of a dataset file.
 
     Args:
-        path: Chat JSONL whose last assistant messages are the wanted answers.
-        limit: At most so many items, the first ones.
-        cluster_by: Key that says which items belong together.
+        path: Chat JSONL whose last assistant messages are the expected answers.
+        limit: Only the first so many items.
+        cluster_by: Key whose value names an item's cluster.
 
     Raises:
-        DatasetError: No line has a wanted answer.
+        DatasetError: No line has an expected answer.
         LocalStateError: The file cannot be read.
     """
     from ftpipe.dataset import iter_records, open_dataset
@@ -158,37 +102,38 @@ def evaluate(
     clock: Callable[[], float] = time.time,
     on_progress: Progress = ignore_progress,
 ) -> Evaluation:
-    """Evaluate two or more arms on the same items, with the same sampling.
+    """Evaluate two or more arms on the same items with the same sampling parameters.
 
     Args:
-        item_set: Questions with wanted answers.
-        spec: Which arms, and what to make of their answers.
-        runner: The endpoint, with its memory of answers, rate limit and retries.
+        item_set: Prompts with expected answers.
+        spec: The arms, and how their answers are scored.
+        runner: Sends the requests.
         clock: UTC Unix seconds.
-        on_progress: Called with answers had and answers wanted.
+        on_progress: Called with the number of answers so far and the number of all requests.
 
     Raises:
-        UsageError: Too few arms, arms of one name, an unknown metric, or a gate that cannot be read.
-        FtpipeError: The endpoint cannot be used; answers that came are kept, and the same call goes on from there.
+        UsageError: There are too few arms, two of one name, an unknown metric, or a gate that cannot be parsed.
+        FtpipeError: The endpoint cannot be used; answers so far are cached, and the same call continues from there.
     """
-    _require_comparable(item_set.items, spec.arms)
+    items = item_set.items
+    _require_comparable(items, spec.arms)
     gates = [gate for text in spec.gates for gate in parse_gates(text)]
-    found, reason = detect_task(item_set.items)
-    task = spec.task or found
+    detected, reason = detect_task(items)
+    task = spec.task or detected
     metrics, primary = select_metrics(
-        task, item_set.items, requested=spec.metrics, schema=spec.answer_schema, grader=spec.grader
+        task, items, requested=spec.metrics, schema=spec.answer_schema, grader=spec.grader
     )
-    outcomes = _score_items(item_set.items, spec, runner, metrics, on_progress)
+    outcomes = _score_items(items, spec, runner, metrics, on_progress)
     evidence = Evidence(outcomes, metrics)
     names = [metric.name for metric in metrics]
     names += [MACRO_F1] if task is Task.LABEL or MACRO_F1 in spec.metrics else []
     evaluation = Evaluation(
-        id=evaluation_id(item_set.items, spec),
+        id=evaluation_id(items, spec),
         created_at=int(clock()),
         data=item_set.name,
         data_sha256=item_set.sha256,
         task=task,
-        task_reason=reason if spec.task is None else "as asked",
+        task_reason=reason if spec.task is None else "as requested",
         primary_metric=primary,
         confidence=spec.confidence,
         sampling=spec.sampling,
@@ -203,7 +148,7 @@ def evaluate(
 
 
 def evaluation_id(items: Sequence[Item], spec: EvaluationSpec) -> str:
-    """One name for one comparison: the same items, models, prompts and sampling."""
+    """The same id for the same items, models, prompts and sampling parameters."""
     arms = [[arm.model, arm.system] for arm in spec.arms]
     sampling = EVALUATION_SAMPLING_FIELDS.values(spec.sampling)
     parts = {"items": [item.id for item in items], "arms": arms, "sampling": sampling}
@@ -213,26 +158,29 @@ def evaluation_id(items: Sequence[Item], spec: EvaluationSpec) -> str:
 def _require_comparable(items: Sequence[Item], arms: Sequence[Arm]) -> None:
     names = [arm.name for arm in arms]
     if len(arms) < 2:
-        raise UsageError("one model alone cannot be compared", "name another with --against")
+        raise UsageError("a comparison needs two models", "name the baseline with --baseline")
     if len(set(names)) < len(names):
-        raise UsageError("two arms have the same name", "give each its own")
+        raise UsageError("two arms have the same name", "give each arm its own name")
     if not items:
-        raise UsageError("there are no items to evaluate on", "name a file with questions and wanted answers by --data")
+        raise UsageError("there are no items", "name a file with prompts and expected answers with --data")
 
 
 def _score_items(
     items: Sequence[Item], spec: EvaluationSpec, runner: RequestRunner, metrics: Sequence[Metric], on_progress: Progress
 ) -> list[Outcome]:
-    """Every arm's answers, scored; arms take turns on each item, so that a slow hour slows them alike."""
-    wanted = {(arm.name, item.id): _requests(item, arm, spec.sampling) for item in items for arm in spec.arms}
-    known = runner.run([one for requests in wanted.values() for one in requests], on_progress=on_progress)
+    """Every arm's answers with scores. The arms take turns on each item, so that a slow period slows all of them."""
+    requests = {(arm.name, item.id): _requests(item, arm, spec.sampling) for item in items for arm in spec.arms}
+    answers = runner.run([request for group in requests.values() for request in group], on_progress=on_progress)
     outcomes = []
     for item in items:
-        answers = {arm.name: tuple(known[one.key] for one in wanted[arm.name, item.id]) for arm in spec.arms}
-        scores = {
-            arm: {metric.name: _mean_score(item, given, metric) for metric in metrics} for arm, given in answers.items()
+        item_answers = {
+            arm.name: tuple(answers[request.key] for request in requests[arm.name, item.id]) for arm in spec.arms
         }
-        outcomes.append(Outcome(item=item, answers=answers, scores=scores))
+        scores = {
+            arm: {metric.name: _mean_score(item, samples, metric) for metric in metrics}
+            for arm, samples in item_answers.items()
+        }
+        outcomes.append(Outcome(item=item, answers=item_answers, scores=scores))
     return outcomes
 
 
@@ -244,8 +192,64 @@ def _requests(item: Item, arm: Arm, sampling: SamplingParams) -> list[Request]:
     ]
 
 
-def _mean_score(item: Item, given: Sequence[Answer], metric: Metric) -> float:
-    return sum(0.0 if answer.error else metric.compute(item, answer) for answer in given) / len(given)
+def _mean_score(item: Item, samples: Sequence[Answer], metric: Metric) -> float:
+    return sum(0.0 if answer.error else metric.compute(item, answer) for answer in samples) / len(samples)
+
+
+def summarize_arm(arm: Arm, evidence: Evidence, metrics: Sequence[str], task: Task, confidence: float) -> ArmResult:
+    """One arm's scores, usage, and confusion table or field accuracy.
+
+    Args:
+        arm: The arm.
+        evidence: The scored items.
+        metrics: Names of all metrics.
+        task: Decides whether there is a confusion table or a field accuracy.
+        confidence: Of the intervals.
+    """
+    answers = [answer for outcome in evidence.outcomes for answer in outcome.answers[arm.name]]
+    return ArmResult(
+        arm=arm,
+        scores=tuple(evidence.arm_score(arm.name, metric, confidence) for metric in metrics),
+        usage=summarize_usage(answers, arm.price),
+        confusion=_confusion(evidence, arm.name) if task is Task.LABEL else {},
+        fields=_field_accuracy(evidence, arm.name) if task is Task.JSON else {},
+    )
+
+
+def summarize_usage(answers: Sequence[Answer], price: TokenPrice | None) -> Usage:
+    """Requests, tokens, latency and cost of answers; refused requests have no latency."""
+    answered = [answer for answer in answers if not answer.error]
+    latencies = [answer.latency_s for answer in answered]
+    prompt_tokens = sum(answer.prompt_tokens for answer in answered)
+    completion_tokens = sum(answer.completion_tokens for answer in answered)
+    cost = (prompt_tokens * price.input + completion_tokens * price.output) / 1_000_000 if price else None
+    return Usage(
+        requests=len(answers),
+        rejected=len(answers) - len(answered),
+        cached=sum(answer.from_cache for answer in answers),
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        latency_p50_s=percentile(latencies, 0.50) if answered else None,
+        latency_p95_s=percentile(latencies, 0.95) if answered else None,
+        cost=cost,
+        cost_per_request=cost / len(answered) if cost is not None and answered else None,
+        currency=price.currency if price else "USD",
+    )
+
+
+def _confusion(evidence: Evidence, arm: str) -> dict[str, dict[str, int]]:
+    return confusion(
+        [(normalize(outcome.item.expected), normalize(outcome.answers[arm][0].text)) for outcome in evidence.outcomes]
+    )
+
+
+def _field_accuracy(evidence: Evidence, arm: str) -> dict[str, float]:
+    """Top-level field → share of items where it is correct."""
+    hits: dict[str, list[bool]] = {}
+    for outcome in evidence.outcomes:
+        for name, is_correct in field_hits(outcome.item, outcome.answers[arm][0]).items():
+            hits.setdefault(name, []).append(is_correct)
+    return {name: sum(values) / len(values) for name, values in hits.items()}
 
 
 def _run_judge(evaluation: Evaluation, spec: EvaluationSpec, runner: RequestRunner) -> tuple[JudgeResult, ...]:

@@ -1,7 +1,7 @@
-"""Conditions for continuous integration, such as ``exact>=+0.03@95%``, read without evaluating anything.
+"""Gates: conditions for continuous integration such as ``exact>=+0.03@95%``, parsed without evaluating code.
 
-``METRIC >= [+|-]NUMBER[%] [@ CONFIDENCE%]``: with a sign the *gain* over the baseline has to reach the number, without
-one the challenger's own *score*. It is the lower end of the interval that has to reach it, not the mean.
+``METRIC >= [+|-]NUMBER[%] [@ CONFIDENCE%]``: with a sign, the *gain* over the baseline must reach the number; without
+a sign, the challenger's *score*. The lower end of the confidence interval must reach it, not the mean.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DEFAULT_CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Gate:
-    """One condition."""
+    """One parsed condition."""
 
     text: str
     metric: str
@@ -36,35 +36,35 @@ class Gate:
 
 
 def parse_gates(text: str) -> list[Gate]:
-    """The conditions of one text, separated by commas.
+    """Parse conditions that are separated by commas.
 
     Raises:
-        UsageError: A condition is not of the form, or its numbers are out of range.
+        UsageError: A condition has another form, or its numbers are out of range.
     """
     return [_parse(part) for part in text.split(",")]
 
 
 def _parse(text: str) -> Gate:
-    found = _CONDITION.fullmatch(text)
-    if found is None:
+    match = _CONDITION.fullmatch(text)
+    if match is None:
         raise UsageError(
-            f"the gate {text.strip()[:80]!r} cannot be read",
+            f"the gate {text.strip()[:80]!r} cannot be parsed",
             "write it as METRIC>=+GAIN@CONFIDENCE%, for example exact>=+0.03@95%, or METRIC>=SCORE",
         )
-    threshold = float(found["number"]) / (100 if found["percent"] else 1)
-    confidence = float(found["confidence"]) if found["confidence"] else DEFAULT_CONFIDENCE
+    threshold = float(match["number"]) / (100 if match["percent"] else 1)
+    confidence = float(match["confidence"]) if match["confidence"] else DEFAULT_CONFIDENCE
     confidence = confidence / 100 if confidence > 1 else confidence
     if threshold > 1 or not 0.5 <= confidence < 1:
         raise UsageError(
             f"the gate {text.strip()!r} is out of range",
-            "scores and gains are shares from 0 to 1 (or percent with %), confidences from 50% to below 100%",
+            "scores and gains are from 0 to 1 (or percent with %), confidences from 50% to below 100%",
         )
     return Gate(
         text=text.strip(),
-        metric=found["metric"],
-        threshold=-threshold if found["sign"] == "-" else threshold,
-        is_gain=bool(found["sign"]),
-        is_strict=found["relation"] == ">",
+        metric=match["metric"],
+        threshold=-threshold if match["sign"] == "-" else threshold,
+        is_gain=bool(match["sign"]),
+        is_strict=match["relation"] == ">",
         confidence=confidence,
     )
 
@@ -75,7 +75,7 @@ def check_gates(
     """Check every condition for every candidate.
 
     Raises:
-        UsageError: A condition names a metric that was not taken.
+        UsageError: A condition names a metric that was not computed.
     """
     results = [_check(evaluation, evidence, gate, name) for gate in gates for name in evaluation.candidates]
     if max_regressions is not None:
@@ -84,29 +84,30 @@ def check_gates(
 
 
 def _check(evaluation: Evaluation, evidence: Evidence, gate: Gate, challenger: str) -> GateResult:
-    taken = set(evidence.is_binary) | ({MACRO_F1} if evaluation.task is Task.LABEL else set())
-    if gate.metric not in taken:
+    computed = set(evidence.is_binary) | ({MACRO_F1} if evaluation.task is Task.LABEL else set())
+    if gate.metric not in computed:
         raise UsageError(
-            f"the gate {gate.text!r} asks for {gate.metric}, which was not measured",
-            f"measured were {', '.join(sorted(taken))}; --metric adds others",
+            f"the gate {gate.text!r} needs the metric {gate.metric}, which was not computed",
+            f"computed metrics: {', '.join(sorted(computed))}; add others with --metric",
         )
     if gate.is_gain:
         interval = evidence.difference(evaluation.baseline, challenger, gate.metric, gate.confidence).interval
-        low, value, word = interval.low, interval.value, f"gain over {evaluation.baseline}"
+        low, value, quantity = interval.low, interval.value, f"gain over {evaluation.baseline}"
     else:
         score = evidence.arm_score(challenger, gate.metric, gate.confidence)
-        low, value, word = score.low, score.value, "score"
-    # One part in a billion is for the sums of floating point; no condition is met by it that is not met on paper.
+        low, value, quantity = score.low, score.value, "score"
+    # The tolerance of 1e-9 is for floating point sums; it decides no condition that exact arithmetic would not.
     passed = low > gate.threshold + 1e-9 if gate.is_strict else low >= gate.threshold - 1e-9
     sign = "+" if gate.is_gain else ""
+    relation = "more than " if gate.is_strict else ""
     explanation = (
-        f"{challenger}: {word} on {gate.metric} is {value:{sign}.4f}, and at least {low:{sign}.4f} "
-        f"with {gate.confidence * 100:g}% confidence; {gate.threshold:{sign}.4f} is asked for"
+        f"{challenger}: the {quantity} on {gate.metric} is {value:{sign}.4f}, and at least {low:{sign}.4f} "
+        f"with {gate.confidence * 100:g}% confidence; required: {relation}{gate.threshold:{sign}.4f}"
     )
     return GateResult(expression=gate.text, passed=passed, explanation=explanation)
 
 
 def _regressions(evaluation: Evaluation, challenger: str, limit: int) -> GateResult:
-    worse, _ = evaluation.changed_items(challenger)
-    explanation = f"{challenger}: {len(worse)} items got worse on {evaluation.primary_metric}; {limit} are allowed"
-    return GateResult(expression=f"regressions<={limit}", passed=len(worse) <= limit, explanation=explanation)
+    regressed, _ = evaluation.changed_items(challenger)
+    explanation = f"{challenger}: {len(regressed)} items regressed on {evaluation.primary_metric}; allowed: {limit}"
+    return GateResult(expression=f"regressions<={limit}", passed=len(regressed) <= limit, explanation=explanation)

@@ -1,4 +1,4 @@
-"""From lines of a dataset to questions with wanted answers, and what kind of answers they are."""
+"""Evaluation items: dataset records as prompts with expected answers, and the task that they represent."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import Any
 
 from ftpipe.canonical_json import canonical_json
 from ftpipe.errors import DatasetError
-from ftpipe.evaluation.metrics.text import normalise
+from ftpipe.evaluation.metrics.text import normalize
 from ftpipe.grading.json_values import parse_json
 from ftpipe.records.evaluation import Arm, Item, Task, ToolCall
 
 MAX_LABELS = 20
-"""Different answers up to which they are taken for labels."""
+"""Number of different answers up to which a dataset can be a label task."""
 
 MAX_LABEL_WORDS = 5
-"""Words that a label has at most."""
+"""Words of the longest label."""
 
 REFERENCE_KEYS = ("expected", "reference_answer", "reference", "label")
-"""Keys that may hold the wanted answer where a record's messages end with the user."""
+"""Keys that can hold the expected answer if a record's messages end with the user."""
 
 
 def items_from_records(
     records: Iterable[tuple[int, Mapping[str, Any]]], *, cluster_by: str | None = None
 ) -> list[Item]:
-    """Every record that asks something and says what is wanted; a record that comes again counts once.
+    """The items of all records that have a prompt and an expected answer; a repeated record counts once.
 
     Args:
         records: 1-based line and record.
-        cluster_by: Key, in the record or its ``metadata``, whose value says which items belong together.
+        cluster_by: Key, in the record or its ``metadata``, whose value names the item's cluster.
 
     Raises:
-        DatasetError: No record has a wanted answer.
+        DatasetError: No record has an expected answer.
     """
     items: dict[str, Item] = {}
     for line, record in records:
@@ -41,30 +41,30 @@ def items_from_records(
             items.setdefault(item.id, item)
     if not items:
         raise DatasetError(
-            "no line has both a question and a wanted answer",
-            "each line needs messages that end with the assistant's right answer",
+            "no line has both a prompt and an expected answer",
+            "each line needs messages that end with the assistant's correct answer",
         )
     return list(items.values())
 
 
 def item_from_record(line: int, record: Mapping[str, Any], *, cluster_by: str | None = None) -> Item | None:
-    """The question and wanted answer of one record; ``None`` where it has not both."""
+    """The prompt and expected answer of one record; ``None`` if it does not have both."""
     messages = record.get("messages")
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         return None
     last = messages[-1] if messages else {}
-    asked = messages[:-1] if last.get("role") == "assistant" else messages
+    prompt = messages[:-1] if last.get("role") == "assistant" else messages
     expected, calls = _expected_answer(record, last)
-    if expected is None or not any(message.get("role") == "user" for message in asked):
+    if expected is None or not any(message.get("role") == "user" for message in prompt):
         return None
     tools = record.get("tools")
     metadata = record.get("metadata")
-    places = (record, metadata if isinstance(metadata, Mapping) else {})
-    cluster = next((str(place[cluster_by]) for place in places if cluster_by and cluster_by in place), "")
+    sources = (record, metadata if isinstance(metadata, Mapping) else {})
+    cluster = next((str(source[cluster_by]) for source in sources if cluster_by and cluster_by in source), "")
     return Item(
         id=hashlib.sha256(canonical_json(record)).hexdigest()[:16],
         line=line,
-        messages=tuple({key: value for key, value in message.items() if key != "weight"} for message in asked),
+        messages=tuple({key: value for key, value in message.items() if key != "weight"} for message in prompt),
         tools=tuple(tool for tool in tools if isinstance(tool, dict)) if isinstance(tools, list) else (),
         expected=expected,
         expected_calls=calls,
@@ -84,7 +84,7 @@ def _expected_answer(record: Mapping[str, Any], last: Mapping[str, Any]) -> tupl
 
 
 def content_text(content: object) -> str:
-    """The text of a message's content, whether it is text, parts or nothing."""
+    """The text of a message's content, which is a string, a list of parts, or missing."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
@@ -93,7 +93,7 @@ def content_text(content: object) -> str:
 
 
 def tool_calls_of(message: Mapping[str, Any]) -> tuple[ToolCall, ...]:
-    """The tool calls of an assistant message, also of the old single ``function_call``."""
+    """The tool calls of an assistant message, including the deprecated ``function_call``."""
     listed = message.get("tool_calls")
     functions = [call.get("function") for call in listed if isinstance(call, dict)] if isinstance(listed, list) else []
     functions += [message["function_call"]] if message.get("function_call") else []
@@ -109,7 +109,7 @@ def _argument_text(arguments: object) -> str:
 
 
 def messages_for_arm(item: Item, arm: Arm) -> list[dict[str, Any]]:
-    """What an arm is asked: the item's messages, under the arm's own system prompt where it has one."""
+    """The messages sent to an arm: the item's, with the arm's system prompt if it has one."""
     messages = [dict(message) for message in item.messages]
     if arm.system is None:
         return messages
@@ -118,14 +118,14 @@ def messages_for_arm(item: Item, arm: Arm) -> list[dict[str, Any]]:
 
 
 def detect_task(items: Sequence[Item]) -> tuple[Task, str]:
-    """What the wanted answers are, and the reason in words."""
+    """The task that the expected answers suggest, and the reason as text."""
     if any(item.expected_calls for item in items):
-        return Task.TOOLS, f"{sum(bool(item.expected_calls) for item in items)} wanted answers call tools"
+        return Task.TOOLS, f"{sum(bool(item.expected_calls) for item in items)} expected answers call tools"
     documents = [parse_json(item.expected) for item in items]
     if all(isinstance(value, dict | list) for value in documents):
-        return Task.JSON, "every wanted answer is a JSON document"
-    labels = {normalise(item.expected) for item in items}
+        return Task.JSON, "every expected answer is a JSON document"
+    labels = {normalize(item.expected) for item in items}
     is_short = all(len(label.split()) <= MAX_LABEL_WORDS for label in labels)
     if is_short and len(labels) <= min(MAX_LABELS, max(2, len(items) // 2)):
-        return Task.LABEL, f"the wanted answers are {len(labels)} short labels"
-    return Task.TEXT, f"{len(labels)} different wanted answers that are neither labels nor documents"
+        return Task.LABEL, f"the expected answers are {len(labels)} short labels"
+    return Task.TEXT, f"the expected answers are {len(labels)} different texts"

@@ -1,8 +1,7 @@
-"""Asks many things at once: within a rate limit, retried where that is safe, remembered one by one."""
+"""Send many chat requests concurrently: rate limited, retried if that is safe, and cached one by one."""
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,32 +19,34 @@ from ftpipe.errors import (
     TrainingNotAvailableError,
 )
 from ftpipe.evaluation.response_cache import ChatClient, Request, ResponseCache
+from ftpipe.providers.retry import retry
 from ftpipe.records.evaluation import Answer
 
 Progress = Callable[[int, int], None]
+"""Called with the number of answers so far and the number of all requests."""
 
 FATAL_ERRORS = (AuthenticationError, NotFoundError, QuotaError, TrainingNotAvailableError)
-"""Errors that would meet the next request as well."""
+"""Errors that the next request would meet as well."""
 
 MAX_DELAY_SECONDS = 30.0
-"""Seconds between two tries at most."""
+"""The longest wait between two attempts of a request."""
 
 
 def ignore_progress(_done: int, _total: int) -> None:
-    """Progress that nobody looks at."""
+    """A progress callback that does nothing."""
 
 
-class _RequestCancelled(Exception):  # never seen outside; says what happened, not that it is a fault
-    """A request that was not sent, because another had failed for good."""
+class _RequestCancelled(Exception):
+    """A request was not sent, because another one had failed for good."""
 
 
 class RateLimiter:
-    """Hands out moments at which requests may start.
+    """Spreads requests evenly over time.
 
     Args:
-        per_minute: Requests a minute; ``None`` for no limit.
+        per_minute: Requests per minute; ``None`` for no limit.
         sleep: Waits for seconds.
-        clock: Seconds that never run backwards.
+        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -55,34 +56,34 @@ class RateLimiter:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._gap = 60.0 / per_minute if per_minute else 0.0
+        self._interval = 60.0 / per_minute if per_minute else 0.0
         self._sleep = sleep
         self._clock = clock
-        self._next = float("-inf")
+        self._next_start = float("-inf")
         self._lock = threading.Lock()
 
     def acquire(self) -> None:
-        """Wait until it is this request's turn."""
-        if not self._gap:
+        """Wait until the next request can start."""
+        if not self._interval:
             return
         with self._lock:
             now = self._clock()
-            turn = max(now, self._next)
-            self._next = turn + self._gap
-        if turn > now:
-            self._sleep(turn - now)
+            start = max(now, self._next_start)
+            self._next_start = start + self._interval
+        if start > now:
+            self._sleep(start - now)
 
 
 class RequestRunner:
-    """Asks an endpoint, with memory, pace and patience.
+    """Sends requests to an endpoint, and returns cached answers without sending.
 
     Args:
         chat: The endpoint.
-        cache: What was answered before.
-        concurrency: Requests under way at once.
-        rate_limiter: When they may start.
-        max_attempts: Tries of one request, the first counted.
-        sleep: Waits between tries.
+        cache: Answers of earlier requests.
+        concurrency: Maximum number of concurrent requests.
+        rate_limiter: Delays the start of requests.
+        max_attempts: Attempts per request, the first included.
+        sleep: Waits between attempts.
     """
 
     def __init__(
@@ -102,47 +103,46 @@ class RequestRunner:
         self.max_attempts = max(1, max_attempts)
         self._sleep = sleep
         self._stop = threading.Event()
-        self._jitter = random.Random()  # noqa: S311  # spreads retries, keeps no secret
 
     def run(self, requests: Sequence[Request], *, on_progress: Progress = ignore_progress) -> dict[str, Answer]:
-        """Ask everything that is not known yet; equal requests are asked once.
+        """Answer every request; equal requests are sent once, cached ones not at all.
 
         Returns:
             Answer by ``Request.key``.
 
         Raises:
-            FtpipeError: The endpoint cannot be used, or a request failed after all tries; what was answered is kept.
-            InterruptedRunError: Ctrl-C; what was answered is kept.
+            FtpipeError: The endpoint cannot be used, or a request failed in all attempts; earlier answers are cached.
+            InterruptedRunError: Ctrl-C; the answers so far are cached.
         """
-        wanted = {request.key: request for request in requests}
-        known = {
+        unique = {request.key: request for request in requests}
+        answers = {
             key: answer.model_copy(update={"from_cache": True})
-            for key in wanted
+            for key in unique
             if (answer := self.cache.get(key)) is not None
         }
-        missing = [request for key, request in wanted.items() if key not in known]
-        on_progress(len(known), len(wanted))
+        missing = [request for key, request in unique.items() if key not in answers]
+        on_progress(len(answers), len(unique))
         try:
-            known |= self._ask_missing(missing, len(known), len(wanted), on_progress)
+            answers |= self._send_all(missing, len(answers), len(unique), on_progress)
         except KeyboardInterrupt as exc:
-            raise InterruptedRunError(f"stopped; {self._kept()}", "run the same command again to go on") from exc
-        return known
+            raise InterruptedRunError(
+                f"interrupted; {self._cached_answers()}", "run the same command again to continue"
+            ) from exc
+        return answers
 
-    def _kept(self) -> str:
-        return f"{self.cache.size:,} answers are kept"
+    def _cached_answers(self) -> str:
+        return f"{self.cache.size:,} answers are cached"
 
-    def _ask_missing(
-        self, missing: Sequence[Request], done: int, total: int, on_progress: Progress
-    ) -> dict[str, Answer]:
+    def _send_all(self, requests: Sequence[Request], done: int, total: int, on_progress: Progress) -> dict[str, Answer]:
         answers: dict[str, Answer] = {}
         self._stop.clear()
-        with ThreadPoolExecutor(max_workers=self.concurrency, thread_name_prefix="ask") as pool:
-            waiting = {pool.submit(self._ask_or_stop, request): request for request in missing}
+        with ThreadPoolExecutor(max_workers=self.concurrency, thread_name_prefix="chat-request") as pool:
+            pending = {pool.submit(self._send_or_stop, request): request for request in requests}
             try:
-                while waiting:
-                    finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                while pending:
+                    finished, _ = wait(pending, return_when=FIRST_COMPLETED)
                     for future in finished:
-                        request = waiting.pop(future)
+                        request = pending.pop(future)
                         if not isinstance(future.exception(), _RequestCancelled):
                             answers[request.key] = self._result(future)
                     on_progress(done + len(answers), total)
@@ -153,45 +153,43 @@ class RequestRunner:
         return answers
 
     def _result(self, future: Future[Answer]) -> Answer:
-        """The answer, or the error with the way to go on."""
+        """The answer, or the error with a hint on how to continue."""
         try:
             return future.result()
         except FtpipeError as exc:
-            again = f"{self._kept()}; run the same command again to go on"
-            raise type(exc)(exc.message, f"{exc.hint} ({again})" if exc.hint else again) from exc
+            how = f"{self._cached_answers()}; run the same command again to continue"
+            raise type(exc)(exc.message, f"{exc.hint} ({how})" if exc.hint else how) from exc
 
-    def _ask_or_stop(self, request: Request) -> Answer:
-        """Ask one thing; where that fails for good, nobody starts another."""
+    def _send_or_stop(self, request: Request) -> Answer:
+        """Send a request; if it fails for good, no other one is started."""
         try:
-            return self._ask(request)
+            return self._send(request)
         except BaseException:
             self._stop.set()
             raise
 
-    def _ask(self, request: Request) -> Answer:
-        """Ask one thing, again after passing faults; a refusal of this very item is an answer too."""
-        attempt = 0
-        while True:
-            attempt += 1
-            if not self._stop.is_set():
-                self.rate_limiter.acquire()
-            if self._stop.is_set():
-                raise _RequestCancelled
-            try:
-                answer = self._once(request)
-            except FATAL_ERRORS:
-                raise
-            except RequestRefusedError as exc:
-                return Answer(error=exc.message)
-            except (ProviderError, OutcomeUnknownError):
-                if attempt >= self.max_attempts:
-                    raise
-                self._sleep(min(MAX_DELAY_SECONDS, 2.0**attempt * self._jitter.uniform(0.25, 0.5)))
-            else:
-                self.cache.put(request.key, answer)
-                return answer
+    def _send(self, request: Request) -> Answer:
+        """Send a request, again after transient errors; if the endpoint refuses this very item, that is the answer."""
+        try:
+            answer = retry(
+                lambda: self._send_once(request),
+                retry_on=_is_retryable,
+                attempts=self.max_attempts,
+                first_wait=0.5,
+                max_wait=MAX_DELAY_SECONDS,
+                jitter=0.5,
+                sleep=self._sleep,
+            )
+        except RequestRefusedError as exc:
+            return Answer(error=exc.message)
+        self.cache.put(request.key, answer)
+        return answer
 
-    def _once(self, request: Request) -> Answer:
+    def _send_once(self, request: Request) -> Answer:
+        if not self._stop.is_set():
+            self.rate_limiter.acquire()
+        if self._stop.is_set():
+            raise _RequestCancelled
         return self.chat.chat(
             request.model,
             request.messages,
@@ -200,3 +198,10 @@ class RequestRunner:
             seed=request.seed,
             tools=request.tools or None,
         )
+
+
+def _is_retryable(exc: BaseException) -> bool:
+    """Whether the same request may succeed later. A chat changes nothing, so an unknown outcome is retried as well."""
+    if isinstance(exc, (*FATAL_ERRORS, RequestRefusedError)):
+        return False
+    return isinstance(exc, (ProviderError, OutcomeUnknownError))

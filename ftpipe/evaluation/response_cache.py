@@ -1,4 +1,4 @@
-"""The port through which models are asked, and the memory of what they answered."""
+"""Chat requests of an evaluation, the client that sends them, and the cache of their answers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import json
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
+import jsonlines
 from pydantic import ValidationError
 
 from ftpipe.errors import LocalStateError
@@ -19,7 +21,7 @@ from ftpipe.records.keys import ANSWER_SAMPLING_FIELDS, versioned_digest
 
 
 class ChatClient(Protocol):
-    """An endpoint that answers chats; a provider, or a small fake in a test."""
+    """An endpoint that answers chats: a provider, or a fake in a test."""
 
     def chat(
         self,
@@ -31,46 +33,49 @@ class ChatClient(Protocol):
         seed: int | None,
         tools: Sequence[Mapping[str, Any]] | None,
     ) -> Answer:
-        """Ask once and wait for the whole answer; raises only children of ``FtpipeError``."""
+        """Send one request and wait for the whole answer; raises only subclasses of ``FtpipeError``."""
         ...
 
 
 @dataclass(frozen=True)
 class Request:
-    """One thing to ask a model."""
+    """One chat request."""
 
     model: str
     messages: tuple[Mapping[str, Any], ...]
     sampling: SamplingParams
     sample: int = 0
+    """Number of this request among those that sample the same item."""
     tools: tuple[Mapping[str, Any], ...] = ()
-    _key: list[str] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def seed(self) -> int | None:
-        """The seed of this sample, so that samples differ and repeat."""
+        """The seed of this sample, so that samples differ and are repeatable."""
         return None if self.sampling.seed is None else self.sampling.seed + self.sample
 
-    @property
+    @cached_property
     def key(self) -> str:
-        """Names everything that the answer depends on, the endpoint aside."""
-        if not self._key:
-            asked = {"model": self.model, "messages": self.messages, "tools": self.tools}
-            sampling = ANSWER_SAMPLING_FIELDS.values(self.sampling)
-            parts = {**asked, "sampler": sampling, "seed": self.seed, "sample": self.sample}
-            self._key.append(versioned_digest("answer/1", parts))
-        return self._key[0]
+        """Digest of everything that the answer depends on, except for the endpoint."""
+        parts = {
+            "model": self.model,
+            "messages": self.messages,
+            "tools": self.tools,
+            "sampler": ANSWER_SAMPLING_FIELDS.values(self.sampling),
+            "seed": self.seed,
+            "sample": self.sample,
+        }
+        return versioned_digest("answer/1", parts)
 
 
 class ResponseCache:
-    """Answers that were given already, so that a stopped evaluation goes on where it was.
+    """Answers by request key, so that a stopped evaluation can continue.
 
-    Each answer is one appended line; a line that a crash cut short is passed over when the file is read again. Refused
-    and failed requests are not remembered.
+    Each answer is one appended line. A line that a crash cut short is skipped when the file is read again. Refused and
+    failed requests are not cached.
 
     Args:
-        folder: Where to keep them; ``None`` keeps them for this process only.
-        endpoint: Fingerprint of the endpoint; the same model name elsewhere is another model.
+        folder: Where the file is; ``None`` caches for this process only.
+        endpoint: Fingerprint of the endpoint; the same model name at another endpoint is another model.
     """
 
     def __init__(self, folder: Path | None = None, *, endpoint: str = "") -> None:
@@ -84,15 +89,15 @@ class ResponseCache:
 
     @property
     def size(self) -> int:
-        """Answers that are known."""
+        """Number of cached answers."""
         return len(self._answers)
 
     def get(self, key: str) -> Answer | None:
-        """What was answered before, if anything."""
+        """The cached answer, if there is one."""
         return self._answers.get(key)
 
     def put(self, key: str, answer: Answer) -> None:
-        """Remember an answer, on disk before this returns.
+        """Cache an answer; it is on disk before this returns.
 
         Raises:
             LocalStateError: The file cannot be written.
@@ -115,25 +120,30 @@ class ResponseCache:
                 os.close(descriptor)
         except OSError as exc:
             raise LocalStateError(
-                f"the answers cannot be kept in {path}: {exc.strerror or exc}",
-                "free space on the disk or mend the folder's permissions, then run the same command again",
+                f"the answers cannot be written to {path}: {exc.strerror or exc}",
+                "free space on the disk or fix the folder's permissions, then run the same command again",
             ) from exc
         self._needs_newline = False
 
     def _load(self, path: Path) -> None:
+        """Read the file, without the lines that are not an answer."""
         try:
-            content = path.read_bytes()
+            with path.open("rb") as stream, jsonlines.Reader(stream, loads=json.loads) as reader:
+                for entry in reader.iter(type=dict, skip_empty=True, skip_invalid=True):
+                    try:
+                        self._answers[entry["key"]] = Answer.model_validate(entry["answer"])
+                    except (KeyError, TypeError, ValidationError):
+                        continue
+                self._needs_newline = stream.seek(0, os.SEEK_END) > 0 and not _ends_with_newline(stream)
         except FileNotFoundError:
             return
         except OSError as exc:
             raise LocalStateError(
                 f"the answers of earlier evaluations cannot be read from {path}: {exc.strerror or exc}",
-                "mend its permissions, or move it aside to ask everything anew",
+                "fix its permissions, or rename it to send all requests again",
             ) from exc
-        self._needs_newline = bool(content) and not content.endswith(b"\n")
-        for line in content.splitlines():
-            try:
-                entry = json.loads(line)
-                self._answers[entry["key"]] = Answer.model_validate(entry["answer"])
-            except (ValueError, KeyError, TypeError, ValidationError):
-                continue
+
+
+def _ends_with_newline(stream: BinaryIO) -> bool:
+    stream.seek(-1, os.SEEK_END)
+    return stream.read(1) == b"\n"

@@ -1,9 +1,9 @@
-"""Rank rows by how hard they are for a model before and after tuning: wrong labels come to the top.
+"""Rank training rows by their loss under the base and the tuned model: wrong labels come to the top.
 
-What a model has learnt from the many right rows makes the few wrong ones surprising to it, as long as it has not
-learnt those by heart. The loss after tuning finds them; the base's own loss, and with it the change, is mostly about
-the form of the answer, which the base does not know yet. With 12 answers exchanged among 200 rows and three epochs, 9
-are among the 20 highest after tuning, 2 before, and 4 by the change (``tests/benchmarks/wrong_labels.py``).
+A model that has learned from many correct rows finds the few wrong ones surprising, as long as it has not memorized
+them. The tuned model's loss shows them. The base model's loss, and so the difference, is mostly about the form of the
+answer, which the base does not know yet. Measured with 12 answers exchanged among 200 rows and three epochs: of the 20
+highest rows, 9 are wrong by tuned loss, 2 by base loss, 4 by the difference (``tests/benchmarks/wrong_labels.py``).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RANKING_KEYS: dict[RankBy, Callable[[RankedRow], float]] = {
     "delta": lambda row: row.delta,
 }
 MAX_TEXT_CHARACTERS = 2000
-"""Characters of a text that are kept with its row."""
+"""Characters of the prompt and the completion that are kept with a row."""
 
 
 def rank_rows(
@@ -42,33 +42,35 @@ def rank_rows(
     clock: Callable[[], float] = time.time,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> LossRanking:
-    """Ask the endpoint for every row's loss under two models of one base.
+    """Rank the rows of a dataset by their losses under two models of one base.
 
     Args:
-        path: Chat JSONL, as it was trained on.
-        model: The tuned model, or one of its checkpoints, as the endpoint names it.
+        path: The chat JSONL file that was trained on.
+        model: The tuned model, or one of its checkpoints, by its name at the endpoint.
         baseline: Its base, or another model of the same base.
-        provider: The endpoint; only ftpipe's own tells losses row by row.
-        rank_by: What ranks.
-        rule_codes: Line → codes of the rules that have something to say about it.
+        provider: The endpoint; only ftpipe's own server returns losses of rows.
+        rank_by: The loss, or the difference of both, that rows are sorted by, highest first.
+        rule_codes: Line → codes of the dataset rules that it violates.
         clock: UTC Unix seconds.
-        on_progress: Hears the rows that are done and all that there are to do, over both models.
+        on_progress: Called with the rows done and the total, over both models.
 
     Raises:
-        UsageError: The endpoint tells no losses; nothing was sent to it.
-        RequestRefusedError: The rows or the models will not do.
+        UsageError: The endpoint does not return row losses; nothing was sent to it.
+        RequestRefusedError: The endpoint rejects the rows or the models.
     """
     profile = provider.profile
     if not profile.has_row_losses:
         raise UsageError(
-            f"{profile.title or profile.name} tells no losses row by row",
-            "only ftpipe's own endpoint does: train the same data with --provider local and rank with that model",
+            f"{profile.title or profile.name} does not return losses of rows",
+            "only ftpipe's own server does: train the same data with --provider local and rank with that model",
         )
     dataset = open_dataset(path)
     scored = {row.line: row for row in provider.models.losses(path, [baseline, model], on_rows=on_progress)}
     texts = {line: _texts(record) for line, record in iter_records(path) if line in scored}
     if not scored or any(len(row.losses) != 2 for row in scored.values()):
-        raise InvalidResponseError("a row or model has no loss in the response", "is it this version's ftpipe?")
+        raise InvalidResponseError(
+            "a row or model has no loss in the response", "check that the server runs this version of ftpipe"
+        )
     rows = [
         RankedRow(
             line=line,
@@ -98,11 +100,11 @@ def _id(*parts: str) -> str:
 
 
 def _texts(record: Mapping[str, Any]) -> tuple[str, str]:
-    """The last question of a record, and its last answer with the tools that it calls."""
-    messages = [one for one in record.get("messages") or () if isinstance(one, Mapping)]
-    asked = next((one for one in reversed(messages) if one.get("role") == "user"), {})
-    answer = next((one for one in reversed(messages) if one.get("role") == "assistant"), {})
-    calls = "".join(f" → {call.name}({call.arguments})" for call in tool_calls_of(answer))
-    return content_text(asked.get("content"))[:MAX_TEXT_CHARACTERS], (content_text(answer.get("content")) + calls)[
+    """The last user message of a record, and its last assistant message with its tool calls."""
+    messages = [message for message in record.get("messages") or () if isinstance(message, Mapping)]
+    user = next((message for message in reversed(messages) if message.get("role") == "user"), {})
+    assistant = next((message for message in reversed(messages) if message.get("role") == "assistant"), {})
+    calls = "".join(f" → {call.name}({call.arguments})" for call in tool_calls_of(assistant))
+    return content_text(user.get("content"))[:MAX_TEXT_CHARACTERS], (content_text(assistant.get("content")) + calls)[
         :MAX_TEXT_CHARACTERS
     ].strip()

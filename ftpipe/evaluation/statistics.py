@@ -1,7 +1,7 @@
-"""Paired statistics for comparing models: exact tests, intervals, corrections and power, from the standard library.
+"""Paired statistics for comparing models: exact tests, intervals, corrections and sample sizes.
 
-Everything here is paired, because two models that answer the same items share the items' difficulty, and taking that
-out is the main saver of variance. Rates and differences are shares (0.03 is three points), confidences likewise.
+Everything is paired: two models that answer the same items share the items' difficulty, and pairing removes that
+variance. Rates, differences and confidences are fractions (0.03 is three points). It needs only the standard library.
 """
 
 from __future__ import annotations
@@ -17,21 +17,20 @@ T = TypeVar("T")
 
 _NORMAL = NormalDist()
 DEFAULT_RESAMPLES = 4000
-"""Resamples of a bootstrap or permutation: the interval's ends move by about a hundredth of its width."""
-
+"""Resamples of a bootstrap or permutation: with these the ends of an interval vary by about 1% of its width."""
 
 MIN_RESAMPLES = 1000
-"""Resamples that are made of however many items."""
+"""Resamples for any number of items."""
 
 
 def resamples_for(items: int) -> int:
-    """Resamples for so many items: fewer where each costs more, since more items need them less."""
+    """Resamples for so many items: fewer for many items, where each resample costs more and matters less."""
     return max(MIN_RESAMPLES, min(DEFAULT_RESAMPLES, 2_000_000 // max(1, items)))
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with the range that the confidence covers."""
+    """An estimate with its confidence interval."""
 
     low: float
     value: float
@@ -39,30 +38,30 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """True where the whole range lies on one side of zero."""
+        """True if the whole interval is on one side of zero."""
         return self.low > 0 or self.high < 0
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Exact two-sided McNemar test for paired right and wrong.
+    """Exact two-sided McNemar test for paired binary outcomes.
 
     Args:
-        only_first: Items that only the first arm had right.
-        only_second: Items that only the second arm had right.
+        only_first: Items that only the first arm answered correctly.
+        only_second: Items that only the second arm answered correctly.
 
     Returns:
-        p in 0 to 1; 1 where no item tells the arms apart.
+        The p-value; 1 if the arms differ on no item.
     """
-    differing = only_first + only_second
+    discordant = only_first + only_second
     term, tail = 1, 1
     for i in range(1, min(only_first, only_second) + 1):
-        term = term * (differing - i + 1) // i
+        term = term * (discordant - i + 1) // i
         tail += term
-    return min(1.0, 2 * tail / (1 << differing))
+    return min(1.0, 2 * tail / (1 << discordant))
 
 
 def wilson(correct: int, total: int, confidence: float = 0.95) -> Interval:
-    """Wilson score interval of one rate; 0 to 1 where nothing was counted."""
+    """Wilson score interval of a rate; 0 to 1 without observations."""
     if total == 0:
         return Interval(0.0, math.nan, 1.0)
     z = z_value(confidence)
@@ -77,7 +76,7 @@ def wilson(correct: int, total: int, confidence: float = 0.95) -> Interval:
 def paired_rate_difference(
     both: int, only_first: int, only_second: int, neither: int, confidence: float = 0.95
 ) -> Interval:
-    """Interval of ``second - first`` for paired rates, by Newcombe's square-and-add of two Wilson intervals.
+    """Interval of ``second - first`` for paired rates, by Newcombe's combination of two Wilson intervals.
 
     Source: R. G. Newcombe, Statistics in Medicine 17 (1998), 2635-2650, method 10.
     """
@@ -94,7 +93,7 @@ def paired_rate_difference(
 
 
 def _phi(both: int, only_first: int, only_second: int, neither: int) -> float:
-    """The correlation of the two arms' outcomes, pulled towards 0 where it is positive (method 10)."""
+    """The correlation of the two arms' outcomes, with the continuity correction of method 10 if it is positive."""
     margins = (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)
     if margins == 0:
         return 0.0
@@ -109,7 +108,7 @@ def _square_and_add(one: float, other: float, phi: float) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction, in the order that the values came in."""
+    """Holm's step-down correction of p-values; the result is in the order of the input."""
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     adjusted = [0.0] * len(p_values)
     highest = 0.0
@@ -130,35 +129,35 @@ def bootstrap(
     """Percentile bootstrap of any statistic, resampling whole groups.
 
     Args:
-        groups: Items that belong together (one document, one dialogue); a group of one each where all stand alone.
-        statistic: Of the items of all the groups that were drawn.
-        confidence: Share that the interval covers.
+        groups: Items of one cluster (a document, a dialogue) each; independent items are groups of one.
+        statistic: Computed from the items of all groups in a resample.
+        confidence: Coverage of the interval.
         resamples: Number of resamples.
         seed: Makes the interval repeatable.
     """
     value = statistic([item for group in groups for item in group])
     if len(groups) < 2:
         return Interval(-math.inf, value, math.inf)
-    generator = random.Random(seed)  # noqa: S311  # resampling, not secrecy
-    drawn = sorted(
+    generator = random.Random(seed)  # noqa: S311  # resampling, not security
+    estimates = sorted(
         statistic([item for group in generator.choices(groups, k=len(groups)) for item in group])
         for _ in range(resamples)
     )
     tail = (1 - confidence) / 2
-    return Interval(_quantile(drawn, tail), value, _quantile(drawn, 1 - tail))
+    return Interval(_quantile(estimates, tail), value, _quantile(estimates, 1 - tail))
 
 
 def mean_bootstrap(
     differences: Sequence[float], *, confidence: float = 0.95, resamples: int = DEFAULT_RESAMPLES, seed: int = 0
 ) -> Interval:
-    """Bootstrap interval of a mean: the paired one, where the values are differences item by item."""
+    """Bootstrap interval of a mean; the paired bootstrap if the values are differences item by item."""
     if len(differences) < 2:
         return Interval(-math.inf, fmean(differences) if differences else math.nan, math.inf)
-    generator = random.Random(seed)  # noqa: S311  # resampling, not secrecy
+    generator = random.Random(seed)  # noqa: S311  # resampling, not security
     count = len(differences)
-    drawn = sorted(sum(generator.choices(differences, k=count)) / count for _ in range(resamples))
+    estimates = sorted(sum(generator.choices(differences, k=count)) / count for _ in range(resamples))
     tail = (1 - confidence) / 2
-    return Interval(_quantile(drawn, tail), fmean(differences), _quantile(drawn, 1 - tail))
+    return Interval(_quantile(estimates, tail), fmean(differences), _quantile(estimates, 1 - tail))
 
 
 def permutation(
@@ -168,67 +167,69 @@ def permutation(
     resamples: int = DEFAULT_RESAMPLES,
     seed: int = 0,
 ) -> float:
-    """Two-sided p of a paired difference, by swapping the arms of whole groups at random.
+    """Two-sided p-value of a paired difference, by swapping the arms of whole groups at random.
 
-    The test holds for any statistic: if the arms were alike, each group's labels could as well be the other way.
-    One is added above and below, so that p is never 0 and the test never too eager.
+    The test is valid for any statistic: under the null hypothesis the arms of each group are exchangeable. One is
+    added to numerator and denominator, so that p is never 0 and the test stays conservative.
     """
     observed = abs(difference([pair for group in pairs for pair in group]))
-    generator = random.Random(seed)  # noqa: S311  # resampling, not secrecy
+    generator = random.Random(seed)  # noqa: S311  # resampling, not security
     swapped = [[(second, first) for first, second in group] for group in pairs]
-    reached = 0
+    as_extreme = 0
     for _ in range(resamples):
         bits = generator.getrandbits(max(1, len(pairs)))
-        drawn = [pair for index, group in enumerate(pairs) for pair in (swapped[index] if bits >> index & 1 else group)]
-        reached += abs(difference(drawn)) >= observed - 1e-12
-    return (reached + 1) / (resamples + 1)
+        resample = [
+            pair for index, group in enumerate(pairs) for pair in (swapped[index] if bits >> index & 1 else group)
+        ]
+        as_extreme += abs(difference(resample)) >= observed - 1e-12
+    return (as_extreme + 1) / (resamples + 1)
 
 
 def sign_flip(differences: Sequence[float], *, resamples: int = DEFAULT_RESAMPLES, seed: int = 0) -> float:
-    """Two-sided p that a mean difference is 0, by turning the signs of the differences at random."""
-    moved = [value for value in differences if value]
-    if not moved:
+    """Two-sided p-value for a mean difference of 0, by flipping the signs of the differences at random."""
+    nonzero = [value for value in differences if value]
+    if not nonzero:
         return 1.0
-    observed = abs(math.fsum(moved))
-    generator = random.Random(seed)  # noqa: S311  # resampling, not secrecy
-    total = math.fsum(moved)
-    reached = 0
+    observed = abs(math.fsum(nonzero))
+    generator = random.Random(seed)  # noqa: S311  # resampling, not security
+    total = math.fsum(nonzero)
+    as_extreme = 0
     for _ in range(resamples):
-        bits = generator.getrandbits(len(moved))
-        turned = sum(value for index, value in enumerate(moved) if bits >> index & 1)
-        reached += abs(total - 2 * turned) >= observed - 1e-9
-    return (reached + 1) / (resamples + 1)
+        bits = generator.getrandbits(len(nonzero))
+        flipped = sum(value for index, value in enumerate(nonzero) if bits >> index & 1)
+        as_extreme += abs(total - 2 * flipped) >= observed - 1e-9
+    return (as_extreme + 1) / (resamples + 1)
 
 
-def binary_items_needed(discordant: float, gain: float, *, power: float = 0.8, alpha: float = 0.05) -> int:
-    """Items that a paired comparison of right and wrong needs.
+def binary_items_needed(discordant: float, effect: float, *, power: float = 0.8, alpha: float = 0.05) -> int:
+    """Number of items that a paired comparison of a binary metric needs.
 
     Args:
         discordant: Share of items whose outcome differs between the arms.
-        gain: Difference of the rates to be found; its sign does not matter.
-        power: Chance of finding it.
-        alpha: Two-sided error that is accepted.
+        effect: Difference of the rates to detect; its sign does not matter.
+        power: Probability of detecting it.
+        alpha: Two-sided significance level.
     """
-    effect = abs(gain)
-    spread = max(discordant, effect)
-    wanted = z_value(1 - alpha) * math.sqrt(spread) + _NORMAL.inv_cdf(power) * math.sqrt(spread - effect * effect)
-    return math.ceil((wanted / effect) ** 2 - 1e-9)
+    size = abs(effect)
+    variance = max(discordant, size)
+    reach = z_value(1 - alpha) * math.sqrt(variance) + _NORMAL.inv_cdf(power) * math.sqrt(variance - size * size)
+    return math.ceil((reach / size) ** 2 - 1e-9)
 
 
-def score_items_needed(differences: Sequence[float], gain: float, *, power: float = 0.8, alpha: float = 0.05) -> int:
-    """Items that a paired comparison of scores needs to find ``gain``, with the spread that was seen."""
+def score_items_needed(differences: Sequence[float], effect: float, *, power: float = 0.8, alpha: float = 0.05) -> int:
+    """Number of items that a paired comparison of scores needs to detect ``effect``, given the observed spread."""
     spread = stdev(differences) if len(differences) > 1 else 1.0
     reach = z_value(1 - alpha) + _NORMAL.inv_cdf(power)
-    return max(2, math.ceil((reach * spread / abs(gain)) ** 2 - 1e-9))
+    return max(2, math.ceil((reach * spread / abs(effect)) ** 2 - 1e-9))
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which ``share`` of the values lie, between neighbours where needed; NaN for none."""
+    """The value below which ``share`` of the values lie, interpolated; NaN without values."""
     return _quantile(sorted(values), share) if values else math.nan
 
 
 def z_value(confidence: float) -> float:
-    """Standard normal deviations that a two-sided interval reaches to each side, 1.96 for 0.95."""
+    """Half width of a two-sided interval in standard deviations: 1.96 for 0.95."""
     return _NORMAL.inv_cdf((1 + confidence) / 2)
 
 

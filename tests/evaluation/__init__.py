@@ -1,1 +1,1 @@
-"""Tests of the evaluation room."""
+"""Tests of the evaluation package."""

@@ -1,4 +1,4 @@
-"""Short ways to make items and answers."""
+"""Factories for items and answers, and price rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ftpipe.records.evaluation import Answer, Item, TokenPrice, ToolCall
 
 
 def item(expected: str = "", *, number: int = 1, calls: tuple[ToolCall, ...] = (), cluster: str = "") -> Item:
-    """One question whose wanted answer is given."""
+    """One prompt with its expected answer."""
     question = {"role": "user", "content": f"question {number}"}
     return Item(
         id=f"{number:016x}", line=number, messages=(question,), expected=expected, expected_calls=calls, cluster=cluster
@@ -16,12 +16,10 @@ def item(expected: str = "", *, number: int = 1, calls: tuple[ToolCall, ...] = (
 
 
 def answer(text: str = "", *calls: ToolCall) -> Answer:
-    """What a model said."""
     return Answer(text=text, tool_calls=calls, prompt_tokens=10, completion_tokens=2, latency_s=0.1)
 
 
 def call(name: str, **arguments: object) -> ToolCall:
-    """A tool call with its arguments as JSON text."""
     return ToolCall(name=name, arguments=json.dumps(arguments))
 
 

@@ -1,4 +1,4 @@
-"""A small endpoint that answers from a table, fails as it is told, and remembers what it was asked."""
+"""A fake endpoint that answers with a function, fails on demand, and records its requests."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class ScriptedChat:
     """Answers by a function of model and messages.
 
     Args:
-        replies: What to say.
-        faults: Raised one after the other, before any answer is given; ``None`` lets one request through.
+        replies: The answer to a model and messages.
+        faults: Raised in order, one per request; ``None`` answers a request.
     """
 
     def __init__(self, replies: Replies, faults: Sequence[FtpipeError | BaseException | None] = ()) -> None:
         self.replies = replies
         self.faults = list(faults)
-        self.asked: list[tuple[str, str]] = []
+        self.requests: list[tuple[str, str]] = []
         self.settings: list[tuple[float, int, int | None, Any]] = []
         self._lock = threading.Lock()
 
@@ -37,9 +37,9 @@ class ScriptedChat:
         seed: int | None,
         tools: Sequence[Mapping[str, Any]] | None,
     ) -> Answer:
-        """Answer, or fail as told."""
+        """Answer, or raise the next fault."""
         with self._lock:
-            self.asked.append((model, str(messages[-1]["content"])))
+            self.requests.append((model, str(messages[-1]["content"])))
             self.settings.append((temperature, max_tokens, seed, tools))
             fault = self.faults.pop(0) if self.faults else None
         if fault is not None:

@@ -1,4 +1,4 @@
-"""Scores become evidence: verdicts only where the data carry them."""
+"""Comparisons give a verdict only if the data support it."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def outcomes(*arms: list[float], metric: str = "exact", clusters: list[str] | No
     ]
 
 
-def verdict(*arms: list[float], metric: str = "exact", clusters: list[str] | None = None) -> list[Comparison]:
-    """Every further arm against the first."""
+def compare_arms(*arms: list[float], metric: str = "exact", clusters: list[str] | None = None) -> list[Comparison]:
+    """Every other arm against the first."""
     evidence = Evidence(outcomes(*arms, metric=metric, clusters=clusters), [METRICS[metric]])
     return list(compare(evidence, [Arm(name=name, model="m") for name in "abcdef"[: len(arms)]], [metric], metric))
 
 
-def test_a_clear_gain_is_a_win_and_turned_round_a_loss() -> None:
+def test_comparison_clear_gain_is_a_win_and_reversed_a_loss() -> None:
     """Ten of fifty items better, none worse."""
     worse, better = [0.0] * 10 + [1.0] * 40, [1.0] * 50
-    [win], [loss] = verdict(worse, better), verdict(better, worse)
+    [win], [loss] = compare_arms(worse, better), compare_arms(better, worse)
     assert (win.verdict, loss.verdict) == ("win", "loss")
     assert win.p_value == loss.p_value == pytest.approx(2 / 2**10)
     assert win.difference == -loss.difference == 0.2
@@ -44,88 +44,87 @@ def test_a_clear_gain_is_a_win_and_turned_round_a_loss() -> None:
     assert win.additional_items is None
 
 
-def test_a_small_gain_says_how_many_items_are_missing() -> None:
-    """Two better and one worse of thirty is nothing yet."""
+def test_comparison_small_gain_estimates_additional_items() -> None:
+    """Two better and one worse of thirty is inconclusive."""
     before = [0.0, 0.0, 1.0] + [1.0] * 27
     after = [1.0, 1.0, 0.0] + [1.0] * 27
-    [found] = verdict(before, after)
-    assert found.verdict == "inconclusive"
-    assert found.additional_items is not None
-    assert found.additional_items > 500
+    [comparison] = compare_arms(before, after)
+    assert comparison.verdict == "inconclusive"
+    assert comparison.additional_items is not None
+    assert comparison.additional_items > 500
 
 
 @given(st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=60))
-def test_identical_arms_give_no_verdict(values: list[float]) -> None:
-    """Whatever the scores are."""
-    [found] = verdict(values, list(values))
-    assert (found.verdict, found.p_value, found.difference) == ("inconclusive", 1, 0)
+def test_comparison_of_identical_arms_is_inconclusive(values: list[float]) -> None:
+    [comparison] = compare_arms(values, list(values))
+    assert (comparison.verdict, comparison.p_value, comparison.difference) == ("inconclusive", 1, 0)
 
 
 @settings(max_examples=30)
 @given(st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.sampled_from([0.0, 1.0])), min_size=2), st.randoms())
-def test_the_order_of_items_is_irrelevant(pairs: list[tuple[float, float]], generator: random.Random) -> None:
-    """Only how many are right in which arm."""
+def test_comparison_ignores_the_order_of_items(pairs: list[tuple[float, float]], generator: random.Random) -> None:
+    """Only the counts per arm matter."""
     mixed = list(pairs)
     generator.shuffle(mixed)
-    one = verdict([a for a, _ in pairs], [b for _, b in pairs])
-    other = verdict([a for a, _ in mixed], [b for _, b in mixed])
+    one = compare_arms([a for a, _ in pairs], [b for _, b in pairs])
+    other = compare_arms([a for a, _ in mixed], [b for _, b in mixed])
     assert one == other
 
 
-def test_a_coin_flip_pair_is_left_undecided_in_at_least_95_of_100_repeats() -> None:
-    """Two arms that guess, on 100 items: the exact test errs in fewer than five of a hundred."""
+def test_comparison_coin_flip_is_inconclusive() -> None:
+    """Two arms that guess, on 100 items: inconclusive in at least 95 of 100 repeats."""
     generator = random.Random(2026)
-    undecided = 0
+    inconclusive = 0
     for _ in range(100):
         arms = [[float(generator.getrandbits(1)) for _ in range(100)] for _ in range(2)]
-        undecided += verdict(*arms)[0].verdict == "inconclusive"
-    assert undecided >= 95
+        inconclusive += compare_arms(*arms)[0].verdict == "inconclusive"
+    assert inconclusive >= 95
 
 
-def test_guessed_scores_are_told_apart_no_more_often_than_the_error_allows() -> None:
-    """Five of a hundred on average; more than eleven would come up once in a hundred runs."""
+def test_comparison_false_positive_rate() -> None:
+    """Five of 100 on average; more than eleven happens once in 100 runs."""
     generator = random.Random(2026)
-    undecided = 0
+    inconclusive = 0
     for _ in range(100):
         arms = [[generator.getrandbits(1) / 2 + generator.random() / 2 for _ in range(30)] for _ in range(2)]
-        undecided += verdict(*arms, metric="rouge_l")[0].verdict == "inconclusive"
-    assert undecided >= 89
+        inconclusive += compare_arms(*arms, metric="rouge_l")[0].verdict == "inconclusive"
+    assert inconclusive >= 89
 
 
-def test_scores_are_compared_by_the_bootstrap() -> None:
-    """A steady small gain over many items is found."""
+def test_comparison_of_scores_uses_the_bootstrap() -> None:
+    """A small, steady gain over many items is a win."""
     before = [index % 10 / 10 for index in range(60)]
     after = [value + (0.05 if index % 3 else -0.01) for index, value in enumerate(before)]
-    [found] = verdict(before, after, metric="rouge_l")
-    assert found.verdict == "win"
-    assert found.method == "paired bootstrap"
-    assert found.low is not None
-    assert 0 < found.low < found.difference
+    [comparison] = compare_arms(before, after, metric="rouge_l")
+    assert comparison.verdict == "win"
+    assert comparison.method == "paired bootstrap"
+    assert comparison.low is not None
+    assert 0 < comparison.low < comparison.difference
 
 
-def test_several_challengers_are_corrected_together() -> None:
-    """What is a win alone need not be one among five."""
+def test_comparison_corrects_several_challengers_together() -> None:
+    """A win alone can be inconclusive among five."""
     before = [0.0] * 6 + [1.0] * 44
     better = [1.0] * 50
-    [alone] = verdict(before, better)
-    among = verdict(before, better, before, before, before, before)
+    [alone] = compare_arms(before, better)
+    among = compare_arms(before, better, before, before, before, before)
     assert alone.verdict == "win"
     assert among[0].p_value == alone.p_value
     assert among[0].p_value_adjusted == pytest.approx(alone.p_value * 5)
     assert among[0].verdict == "inconclusive"
 
 
-def test_items_of_one_cluster_count_as_one_piece_of_evidence() -> None:
-    """Ten better turns of one dialogue prove nothing about dialogues."""
+def test_comparison_resamples_whole_clusters() -> None:
+    """Ten better turns of one dialogue are one observation."""
     before, after = [0.0] * 10 + [1.0] * 10, [1.0] * 20
     clusters = ["one"] * 10 + [f"c{index}" for index in range(10)]
-    assert verdict(before, after)[0].verdict == "win"
-    [clustered] = verdict(before, after, clusters=clusters)
+    assert compare_arms(before, after)[0].verdict == "win"
+    [clustered] = compare_arms(before, after, clusters=clusters)
     assert clustered.verdict == "inconclusive"
     assert clustered.method == "paired bootstrap by cluster"
 
 
-def test_one_item_alone_has_no_interval_of_scores() -> None:
-    """Infinite ends become nothing in the record."""
-    [found] = verdict([0.2], [0.9], metric="rouge_l")
-    assert (found.low, found.high, found.verdict) == (None, None, "inconclusive")
+def test_comparison_of_one_item_has_no_interval() -> None:
+    """Infinite ends are ``None`` in the record."""
+    [comparison] = compare_arms([0.2], [0.9], metric="rouge_l")
+    assert (comparison.low, comparison.high, comparison.verdict) == (None, None, "inconclusive")

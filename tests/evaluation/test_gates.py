@@ -10,7 +10,7 @@ from ftpipe.errors import UsageError
 from ftpipe.evaluation.gates import parse_gates
 
 
-def test_a_gate_is_read_as_it_is_written() -> None:
+def test_gate_parses_sign_percent_and_confidence() -> None:
     """Sign means gain, percent and confidence are optional."""
     [gain] = parse_gates("exact>=+0.03@95%")
     assert (gain.metric, gain.threshold, gain.is_gain, gain.confidence, gain.is_strict) == (
@@ -34,16 +34,14 @@ def test_a_gate_is_read_as_it_is_written() -> None:
         "exact>=٣", "exact>=" + "9" * 5000,
     ],
 )  # fmt: skip
-def test_what_is_no_gate_is_refused_with_an_example(text: str) -> None:
-    """Nothing is guessed, nothing is run."""
+def test_gate_rejects_invalid_text_with_an_example(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_gates(text)
     assert caught.value.hint
 
 
 @given(st.text(max_size=60))
-def test_any_text_is_a_gate_or_a_usage_error(text: str) -> None:
-    """Never another error."""
+def test_gate_raises_only_usage_errors(text: str) -> None:
     try:
         assert parse_gates(text)
     except UsageError as error:

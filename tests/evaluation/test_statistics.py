@@ -1,4 +1,4 @@
-"""The statistics agree with reference values, and hold what they promise on made-up data."""
+"""The statistics agree with reference values, and keep their guarantees on simulated data."""
 
 from __future__ import annotations
 
@@ -31,14 +31,12 @@ small = st.integers(0, 60)
     ("only_first", "only_second", "p"),
     [(10, 2, 0.03857), (0, 6, 0.03125), (15, 4, 0.01921), (5, 5, 1), (1, 0, 1), (0, 0, 1)],
 )
-def test_mcnemar_has_the_reference_values(only_first: int, only_second: int, p: float) -> None:
-    """To the digits of the table of references."""
+def test_mcnemar_matches_reference_values(only_first: int, only_second: int, p: float) -> None:
     assert mcnemar(only_first, only_second) == pytest.approx(p, abs=5e-6)
 
 
 @given(small, small)
-def test_swapping_the_arms_keeps_p_and_turns_the_sign(first: int, second: int) -> None:
-    """The test has no favourite."""
+def test_mcnemar_and_newcombe_are_symmetric(first: int, second: int) -> None:
     assert mcnemar(first, second) == mcnemar(second, first)
     one = paired_rate_difference(20, first, second, 20)
     other = paired_rate_difference(20, second, first, 20)
@@ -51,8 +49,7 @@ def test_mcnemar_is_a_probability(first: int, second: int) -> None:
     assert 0 < mcnemar(first, second) <= 1
 
 
-def test_mcnemar_holds_for_numbers_beyond_floating_point() -> None:
-    """A hundred thousand items do not overflow."""
+def test_mcnemar_does_not_overflow() -> None:
     assert mcnemar(2000, 2000) == 1
     assert 0 < mcnemar(1900, 2100) < 0.01
 
@@ -61,33 +58,30 @@ def test_mcnemar_holds_for_numbers_beyond_floating_point() -> None:
     ("right", "total", "low", "high"),
     [(45, 50, 0.7864, 0.9565), (170, 200, 0.7939, 0.8929), (0, 10, 0, 0.2775), (10, 10, 0.7225, 1)],
 )
-def test_wilson_has_the_reference_values(right: int, total: int, low: float, high: float) -> None:
-    """To the digits of the table of references."""
+def test_wilson_matches_reference_values(right: int, total: int, low: float, high: float) -> None:
     interval = wilson(right, total)
     assert (round(interval.low, 4), round(interval.high, 4)) == (low, high)
 
 
 @given(st.integers(1, 40), st.integers(0, 40), st.integers(2, 5))
-def test_more_items_never_widen_wilson_at_an_equal_rate(total: int, right: int, times: int) -> None:
-    """Evidence only ever narrows."""
+def test_wilson_narrows_with_more_items(total: int, right: int, times: int) -> None:
     right = min(right, total)
     few, many = wilson(right, total), wilson(right * times, total * times)
     assert many.high - many.low <= few.high - few.low + 1e-12
 
 
-def test_wilson_of_nothing_says_nothing() -> None:
-    """Without items the rate may be anything."""
+def test_wilson_without_items_is_zero_to_one() -> None:
     assert (wilson(0, 0).low, wilson(0, 0).high) == (0, 1)
 
 
-def test_holm_has_the_reference_values() -> None:
-    """In the order in which the values came."""
+def test_holm_matches_reference_values() -> None:
+    """In the order of the input."""
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
 
 
 @given(st.lists(st.floats(0, 1), max_size=8))
 def test_holm_never_lowers_and_keeps_the_order(values: list[float]) -> None:
-    """A corrected value is at least the raw one, and a smaller stays a smaller."""
+    """A corrected value is at least the raw one, and the order of values stays."""
     adjusted = holm(values)
     assert all(raw <= corrected <= 1 for raw, corrected in zip(values, adjusted, strict=True))
     ranked = [corrected for _, corrected in sorted(zip(values, adjusted, strict=True))]
@@ -95,7 +89,7 @@ def test_holm_never_lowers_and_keeps_the_order(values: list[float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gain", "differing", "needed"),
+    ("effect", "discordant", "needed"),
     [
         (0.02, 0.10, 1960), (0.02, 0.20, 3922), (0.02, 0.30, 5884),
         (0.03, 0.10, 870), (0.03, 0.20, 1742), (0.03, 0.30, 2614),
@@ -103,18 +97,18 @@ def test_holm_never_lowers_and_keeps_the_order(values: list[float]) -> None:
         (0.10, 0.20, 155), (0.10, 0.30, 233),
     ],
 )  # fmt: skip
-def test_the_items_needed_are_those_of_the_table(gain: float, differing: float, needed: int) -> None:
+def test_binary_items_needed_matches_reference_table(effect: float, discordant: float, needed: int) -> None:
     """Eighty percent power at five percent error; rounding up may add one."""
-    assert binary_items_needed(differing, gain) - needed in (0, 1)
+    assert binary_items_needed(discordant, effect) - needed in (0, 1)
 
 
-def test_a_smaller_gain_needs_more_items() -> None:
-    """Also with scores, where the spread comes from the data."""
+def test_score_items_needed_grows_for_small_effects() -> None:
+    """The spread comes from the data."""
     differences = [0.1, -0.2, 0.3, 0.05, -0.1, 0.2]
     assert score_items_needed(differences, 0.02) > score_items_needed(differences, 0.1) >= 2
 
 
-def test_newcombe_covers_the_true_difference_nineteen_times_in_twenty() -> None:
+def test_newcombe_coverage_is_95_percent() -> None:
     """Simulated with a known difference of five points and correlated arms."""
     generator = random.Random(7)
     hits = 0
@@ -127,28 +121,26 @@ def test_newcombe_covers_the_true_difference_nineteen_times_in_twenty() -> None:
     assert 0.93 <= hits / 600 <= 0.98
 
 
-def test_no_items_give_the_widest_difference() -> None:
-    """Nothing is known of nothing."""
+def test_newcombe_without_items_is_widest() -> None:
     interval = paired_rate_difference(0, 0, 0, 0)
     assert (interval.low, interval.high) == (-1, 1)
 
 
-def test_the_bootstrap_is_repeatable_and_holds_the_mean() -> None:
-    """The same seed gives the same ends."""
+def test_bootstrap_is_repeatable_and_contains_the_mean() -> None:
+    """The same seed gives the same interval."""
     differences = [generator / 10 for generator in range(-3, 8)]
     first, again = mean_bootstrap(differences, seed=3), mean_bootstrap(differences, seed=3)
     assert first == again
     assert first.low < first.value < first.high
 
 
-def test_one_value_has_no_interval() -> None:
-    """One item tells nothing about spread."""
+def test_bootstrap_of_one_value_has_no_interval() -> None:
     assert mean_bootstrap([0.5]).low == -math.inf
     assert bootstrap([[1.0]], sum).high == math.inf
 
 
-def test_clusters_widen_the_interval() -> None:
-    """Ten dialogues of ten alike turns are ten pieces of evidence, not a hundred."""
+def test_bootstrap_of_clusters_is_wider() -> None:
+    """Ten dialogues of ten equal turns are ten observations, not a hundred."""
     values = [float(index % 2) for index in range(10) for _ in range(10)]
     alone = bootstrap([[value] for value in values], lambda drawn: sum(drawn) / len(drawn), resamples=500)
     together = bootstrap(
@@ -160,26 +152,25 @@ def test_clusters_widen_the_interval() -> None:
 
 
 @given(st.permutations([0.4, -0.1, 0.2, 0.3, 0.0, -0.3]))
-def test_the_order_of_items_does_not_matter_to_the_sum(order: list[float]) -> None:
-    """Only the values count."""
+def test_sign_flip_ignores_the_order(order: list[float]) -> None:
     assert sign_flip(order, resamples=400) == pytest.approx(sign_flip(sorted(order), resamples=400), abs=0.12)
 
 
-def test_equal_arms_are_never_told_apart() -> None:
-    """No difference anywhere is p = 1."""
+def test_permutation_tests_of_equal_arms_give_one() -> None:
+    """P = 1 without any difference."""
     assert sign_flip([0.0] * 50) == 1
     assert permutation([[(1.0, 1.0)]] * 20, lambda pairs: sum(b - a for a, b in pairs), resamples=100) == 1
 
 
-def test_a_clear_difference_is_found_by_every_test() -> None:
+def test_permutation_tests_detect_a_clear_difference() -> None:
     """Twenty items, all better."""
     assert sign_flip([0.5] * 20) < 0.001
     pairs = [[(0.0, 1.0)]] * 20
     assert permutation(pairs, lambda drawn: sum(b - a for a, b in drawn) / len(drawn), resamples=999) < 0.01
 
 
-def test_percentiles_lie_between_their_neighbours() -> None:
-    """The median of an even number is the middle of two."""
+def test_percentile_interpolates() -> None:
+    """The median of an even number of values is the mean of two."""
     assert percentile([4.0, 1.0, 3.0, 2.0], 0.5) == 2.5
     assert percentile([1.0], 0.95) == 1.0
     assert percentile([], 0.5) != percentile([], 0.5)

@@ -51,11 +51,11 @@ def test_an_evaluation_is_a_run_for_each_arm(tmp_path: Path) -> None:
     assert base.id != tuned.id
     assert (base.tags["arm"], tuned.tags["arm"], tuned.tags["verdict"]) == ("baseline", "candidate", "win")
     assert "verdict" not in base.tags
-    assert tuned.scores["eval/normalised"] == pytest.approx(0.9)
-    low, high = tuned.scores["eval/normalised_low"], tuned.scores["eval/normalised_high"]
+    assert tuned.scores["eval/normalized"] == pytest.approx(0.9)
+    low, high = tuned.scores["eval/normalized_low"], tuned.scores["eval/normalized_high"]
     assert low < 0.9 < high
-    assert tuned.scores["difference/normalised"] == pytest.approx(34 / 60)
-    assert tuned.scores["difference/normalised_low"] > 0 > tuned.scores["difference/normalised_p"] - 0.05
+    assert tuned.scores["difference/normalized"] == pytest.approx(34 / 60)
+    assert tuned.scores["difference/normalized_low"] > 0 > tuned.scores["difference/normalized_p"] - 0.05
     assert not any(name.startswith("difference/") for name in base.scores)
     assert tuned.params["sampling.temperature"] == 0
 

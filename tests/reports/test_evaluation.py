@@ -33,7 +33,7 @@ ALLOWED = {
     "tr", "th", "td", "svg", "line", "text", "polyline", "fieldset", "legend", "label", "input", "article", "header",
     "details", "summary", "pre", "code", "strong", "wbr",
 }  # fmt: skip
-WITH_EVERYTHING = run(gates=("normalised>=+0.03@95%", "exact>=0.95"), max_regressions=5)
+WITH_EVERYTHING = run(gates=("normalized>=+0.03@95%", "exact>=0.95"), max_regressions=5)
 
 
 class Tags(HTMLParser):

@@ -40,7 +40,7 @@ scoring_options = options.combine_options(
         "metrics",
         multiple=True,
         metavar="NAME",
-        help="exact, normalised, macro_f1, json_match, tool_match, rouge_l, … instead; the first decides.",
+        help="exact, normalized, macro_f1, json_match, tool_match, rouge_l, … instead; the first decides.",
     ),
     click.option("--schema", type=options.FILE, metavar="FILE", help="JSON schema that answers must satisfy."),
     click.option("--grader", type=options.FILE, metavar="FILE", help="A grader in OpenAI's JSON; it decides."),

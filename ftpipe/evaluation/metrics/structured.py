@@ -1,4 +1,4 @@
-"""Metrics of structure: JSON documents field by field, tool calls by name and arguments, never as strings."""
+"""Structured metrics: JSON documents compared by field, tool calls by name and arguments."""
 
 from __future__ import annotations
 
@@ -12,37 +12,38 @@ from ftpipe.records.evaluation import Answer, Item, ToolCall
 
 
 def json_valid(_item: Item, answer: Answer) -> float:
-    """1 where the answer is JSON and nothing else."""
+    """1 if the answer is valid JSON."""
     return float(parse_json(answer.text) is not MISSING)
 
 
 def json_match(item: Item, answer: Answer) -> float:
-    """1 where the answer is the wanted document, whatever the order of keys and the spacing."""
+    """1 if the answer is the expected document; the order of keys and white space are ignored."""
     value = parse_json(answer.text)
     return float(value is not MISSING and comparable(value) == comparable(parse_json(item.expected)))
 
 
 def json_fields(item: Item, answer: Answer) -> float:
-    """Share of all leaves, wanted or answered, that both documents have alike; a made-up field counts against it."""
-    wanted = dict(_leaves(parse_json(item.expected)))
-    got = dict(_leaves(parse_json(answer.text)))
-    every = wanted.keys() | got.keys()
-    return sum(path in wanted and path in got and wanted[path] == got[path] for path in every) / len(every)
+    """Share of all values in either document that are equal in both; an additional field lowers the score."""
+    expected = dict(_leaves(parse_json(item.expected)))
+    actual = dict(_leaves(parse_json(answer.text)))
+    paths = expected.keys() | actual.keys()
+    equal = sum(path in expected and path in actual and expected[path] == actual[path] for path in paths)
+    return equal / len(paths)
 
 
 def field_hits(item: Item, answer: Answer) -> dict[str, bool]:
-    """Wanted top-level field → whether the answer has it right."""
-    wanted, got = parse_json(item.expected), parse_json(answer.text)
-    if not isinstance(wanted, dict):
+    """Expected top-level field → whether the answer has the same value."""
+    expected, actual = parse_json(item.expected), parse_json(answer.text)
+    if not isinstance(expected, dict):
         return {}
-    got = got if isinstance(got, dict) else {}
-    return {name: name in got and comparable(got[name]) == comparable(value) for name, value in wanted.items()}
+    actual = actual if isinstance(actual, dict) else {}
+    return {name: name in actual and comparable(actual[name]) == comparable(value) for name, value in expected.items()}
 
 
 def schema_check(schema: dict[str, Any]) -> Any:  # noqa: ANN401  # a metric function
-    """A metric that is 1 where the answer is JSON that the schema allows.
+    """A metric that is 1 if the answer is JSON that matches the schema.
 
-    References to other documents are not followed, so that no schema can make ftpipe fetch anything.
+    References to other documents are not resolved, so no schema can make ftpipe fetch anything.
 
     Raises:
         UsageError: The schema itself is not valid.
@@ -50,53 +51,53 @@ def schema_check(schema: dict[str, Any]) -> Any:  # noqa: ANN401  # a metric fun
     import jsonschema
     import referencing
 
-    maker = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    validator_class = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     try:
-        maker.check_schema(schema)
+        validator_class.check_schema(schema)
     except jsonschema.SchemaError as exc:
-        raise UsageError(f"The JSON schema is not valid: {exc.message}", "Correct the file given by --schema.") from exc
-    validator = maker(schema, registry=referencing.Registry())
+        raise UsageError(f"the JSON schema is not valid: {exc.message}", "correct the file given by --schema") from exc
+    validator = validator_class(schema, registry=referencing.Registry())
 
     def schema_valid(_item: Item, answer: Answer) -> float:
-        """1 where the answer is JSON that the schema allows."""
+        """1 if the answer is JSON that matches the schema."""
         value = parse_json(answer.text)
         try:
             return float(value is not MISSING and validator.is_valid(value))
         except (referencing.exceptions.Unresolvable, RecursionError) as exc:
             raise UsageError(
-                f"The JSON schema points to something that it does not hold: {exc}",
-                "Put the definitions into the schema itself, under $defs.",
+                f"the JSON schema has a reference that cannot be resolved: {exc}",
+                "put the definitions into the schema itself, under $defs",
             ) from exc
 
     return schema_valid
 
 
 def tool_choice(item: Item, answer: Answer) -> float:
-    """1 where the model called tools exactly when it should: a rightly omitted call counts."""
+    """1 if the model calls a tool when one is expected, and none when none is expected."""
     return float(bool(answer.tool_calls) == bool(item.expected_calls))
 
 
 def tool_name(item: Item, answer: Answer) -> float:
-    """1 where the right tools were called, in whatever order."""
+    """1 if the expected tools were called, in any order."""
     return float(Counter(call.name for call in answer.tool_calls) == Counter(c.name for c in item.expected_calls))
 
 
 def tool_match(item: Item, answer: Answer) -> float:
-    """1 where tools and arguments are right; arguments by structure, parallel calls in whatever order."""
+    """1 if tools and arguments are the expected ones; arguments are compared as JSON, parallel calls in any order."""
     return float(_calls(answer.tool_calls) == _calls(item.expected_calls))
 
 
 def _calls(calls: Sequence[ToolCall]) -> Counter[tuple[str, str]]:
-    """The calls as a bag; arguments that are no JSON stay what they are, and so match nothing that is."""
-    bag: Counter[tuple[str, str]] = Counter()
+    """The calls as a multiset; arguments that are not JSON are compared as text."""
+    counts: Counter[tuple[str, str]] = Counter()
     for call in calls:
         value = parse_json(call.arguments or "{}")
-        bag[call.name, f"not json: {call.arguments}" if value is MISSING else comparable(value)] += 1
-    return bag
+        counts[call.name, f"not json: {call.arguments}" if value is MISSING else comparable(value)] += 1
+    return counts
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:  # noqa: ANN401  # any JSON value
-    """Every leaf with its path; an empty object or list is a leaf, and so is "no JSON"."""
+    """Every leaf with its path; an empty object or list is a leaf, and so is a missing value."""
     children: Any = ()
     if isinstance(value, dict):
         children = value.items()

@@ -1,4 +1,4 @@
-"""Metrics of sameness: exact and normalised match, and what follows from labels."""
+"""Text metrics: exact and normalized match, labels, and text similarity."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from functools import cache
 from typing import Any
 
 from ftpipe.errors import MissingExtraError
-from ftpipe.grading import text_similarity as alike
+from ftpipe.grading import text_similarity
 from ftpipe.records.evaluation import Answer, Item
 
 OTHER = "(other)"
-"""Stands in a confusion table for every answer that is no wanted label."""
+"""Column of a confusion table for answers that are not an expected label."""
 
 _FENCE = re.compile(r"\A```[\w-]*\n(.*?)\n?```\Z", re.DOTALL)
 _WRAPPING = " \t\r\n\"'`*_.,;:!?“”‘’„«»"
 
 
 def exact(item: Item, answer: Answer) -> float:
-    """1 where the answer is the wanted text, blank edges aside."""
+    """1 if the answer is the expected text, apart from leading and trailing white space."""
     return float(answer.text.strip() == item.expected.strip())
 
 
-def normalised(item: Item, answer: Answer) -> float:
-    """1 where the answer is the wanted text but for case, spacing, quotes and closing marks."""
-    return float(normalise(answer.text) == normalise(item.expected))
+def normalized(item: Item, answer: Answer) -> float:
+    """1 if the answer is the expected text, apart from case, white space, quotes and final punctuation."""
+    return float(normalize(answer.text) == normalize(item.expected))
 
 
-def normalise(text: str) -> str:
-    """The text without what a lenient reader overlooks: case, width, spacing, code fence, quotes, closing marks."""
+def normalize(text: str) -> str:
+    """The text in lower case, without extra white space, code fence, quotes and final punctuation."""
     text = unicodedata.normalize("NFKC", text).strip()
     fenced = _FENCE.match(text)
     inner = fenced.group(1) if fenced else text
@@ -40,46 +40,46 @@ def normalise(text: str) -> str:
 
 
 def macro_f1(pairs: Iterable[tuple[str, str]]) -> float:
-    """Mean F1 over the wanted labels, each weighing the same.
+    """Unweighted mean of F1 over the expected labels.
 
     Args:
-        pairs: Wanted and answered label, both normalised. An answer that is no wanted label only misses; it opens no
-            class of its own.
+        pairs: Expected and answered label, both normalized. An answer that is not an expected label is an error, but
+            not a class.
     """
-    wanted: Counter[str] = Counter()
+    expected: Counter[str] = Counter()
     answered: Counter[str] = Counter()
-    right: Counter[str] = Counter()
-    for want, got in pairs:
-        wanted[want] += 1
-        answered[got] += 1
-        right[want] += want == got
-    if not wanted:
+    correct: Counter[str] = Counter()
+    for label, answer in pairs:
+        expected[label] += 1
+        answered[answer] += 1
+        correct[label] += label == answer
+    if not expected:
         return 0.0
-    return sum(2 * right[label] / (wanted[label] + answered[label]) for label in wanted) / len(wanted)
+    return sum(2 * correct[label] / (expected[label] + answered[label]) for label in expected) / len(expected)
 
 
 def confusion(pairs: Sequence[tuple[str, str]]) -> dict[str, dict[str, int]]:
-    """Wanted label → answered label → count; answers outside the wanted labels are gathered under ``(other)``."""
-    labels = {want for want, _ in pairs}
+    """Expected label → answered label → count; answers that are not an expected label count as ``(other)``."""
+    labels = {label for label, _ in pairs}
     table: dict[str, dict[str, int]] = {label: {} for label in sorted(labels)}
-    for want, got in pairs:
-        column = got if got in labels else OTHER
-        table[want][column] = table[want].get(column, 0) + 1
+    for label, answer in pairs:
+        column = answer if answer in labels else OTHER
+        table[label][column] = table[label].get(column, 0) + 1
     return table
 
 
 def rouge_l(item: Item, answer: Answer) -> float:
-    """F1 of the longest common subsequence of words, case aside."""
-    return alike.rouge_l(answer.text, item.expected)
+    """F1 of the longest common subsequence of words, ignoring case."""
+    return text_similarity.rouge_l(answer.text, item.expected)
 
 
 def edit(item: Item, answer: Answer) -> float:
-    """1 minus the edit distance in characters over the longer text's length."""
-    return alike.edit(answer.text.strip(), item.expected.strip())
+    """1 minus the edit distance in characters divided by the length of the longer text."""
+    return text_similarity.edit(answer.text.strip(), item.expected.strip())
 
 
 def chrf(item: Item, answer: Answer) -> float:
-    """chrF2 by sacrebleu, as a share: character n-grams to 6, recall weighing twice.
+    """chrF2 of sacrebleu from 0 to 1: character n-grams up to 6, recall weighted twice.
 
     Raises:
         MissingExtraError: sacrebleu is not installed.
@@ -88,20 +88,15 @@ def chrf(item: Item, answer: Answer) -> float:
     return score / 100
 
 
-def chrf_signature() -> str:
-    """What has to be said with a chrF value so that others can reproduce it."""
-    return str(_chrf().get_signature())
-
-
 def has_chrf() -> bool:
-    """True where sacrebleu is installed."""
+    """Whether sacrebleu is installed."""
     return importlib.util.find_spec("sacrebleu") is not None
 
 
 @cache
 def _chrf() -> Any:  # noqa: ANN401  # sacrebleu's class, loaded late
     if not has_chrf():
-        raise MissingExtraError("chrF needs sacrebleu, which is not installed.", "pip install 'ftpipe[eval]'")
+        raise MissingExtraError("chrF needs sacrebleu, which is not installed", "pip install 'ftpipe[eval]'")
     from sacrebleu.metrics.chrf import CHRF
 
     return CHRF()

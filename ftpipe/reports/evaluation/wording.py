@@ -10,7 +10,7 @@ VERDICT_SYMBOLS = {"win": "▲", "loss": "▼", "inconclusive": "="}
 
 METRIC_LABELS = {
     "exact": "exact match",
-    "normalised": "normalised match",
+    "normalized": "normalized match",
     "macro_f1": "macro-F1",
     "json_valid": "JSON parses",
     "json_match": "JSON document",

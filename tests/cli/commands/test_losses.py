@@ -82,7 +82,7 @@ def test_what_does_not_go_together_is_refused(losses: CliEnvironment) -> None:
     assert losses.run("evaluate", "a", "b", "--losses", "--data", data, "--against", "c").code == 2
     assert "add --losses" in losses.run("evaluate", "a", "--by", "delta", "--data", data).err
     hosted = losses.run("evaluate", "a", "--against", "b", "--losses", "--data", data, "--provider", "openai")
-    assert (hosted.code, "OpenAI tells no losses" in hosted.err) == (2, True)
+    assert (hosted.code, "OpenAI does not return losses" in hosted.err) == (2, True)
     assert losses.server.calls["/ftpipe/losses"] == 0
     losses.server.post = refuse  # type: ignore[attr-defined]  # an older server
     old = rank(losses)
