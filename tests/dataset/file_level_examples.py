@@ -1,4 +1,4 @@
-"""Rules that need more than one small file: what makes each fire, and what nearly does."""
+"""Examples for rules that need a model, a second file, a size, a date or a price: one with the fault, one without."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ftpipe.dataset.scan.statistics import ScanStatistics
 from ftpipe.paths import models_dir
 from ftpipe.stages.count import count
 from ftpipe.stages.validate import ScanObserver, validate
-from tests.dataset.negative_examples import PNG, Lines, image, parts, said, told
+from tests.dataset.negative_examples import PNG, Lines, after_roles, exchange, image, with_parts
 from tests.dataset.samples import chat, chats, graded, preference, write
 from tests.training.templates import SPECIAL
 
 DAY = dt.date(2026, 11, 24)
 Codes = set[str]
-Situation = Callable[[Path, bool], Codes]
-"""Given a folder and whether the fault is to be there, the codes that were found."""
+Example = Callable[[Path, bool], Codes]
+"""(folder, with fault or without) → the codes of the findings."""
 
 
-def found(path: Path, **choices: Any) -> Codes:
-    """Codes of everything that is found in a file."""
-    return set(validate(path, **{"today": DAY, **choices}).summary.counts)
+def codes_of(path: Path, **options: Any) -> Codes:
+    """Codes of all findings in a file."""
+    return set(validate(path, **{"today": DAY, **options}).summary.counts)
 
 
 def by_statistics(code: str, *, size: int = 0, **figures: Any) -> Codes:
@@ -38,8 +38,8 @@ def by_statistics(code: str, *, size: int = 0, **figures: Any) -> Codes:
     return {rule.code for rule in rules if list(rule.check(statistics))}
 
 
-def base(name: str, template: str | None) -> str:
-    """A model folder with a chat template, as the trainer would keep it; its name."""
+def base_model(name: str, template: str | None) -> str:
+    """Create a model folder with a chat template, like the trainer does; returns the model's name."""
     folder = models_dir() / name
     folder.mkdir(parents=True, exist_ok=True)
     source, special = SPECIAL[template] if template else ("", [])
@@ -50,28 +50,28 @@ def base(name: str, template: str | None) -> str:
     return name
 
 
-def on_base(folder: Path, row: dict[str, Any], template: str | None) -> Codes:
-    """What is found in a file with one row of its own, for a base with this template."""
+def with_template(folder: Path, row: dict[str, Any], template: str | None) -> Codes:
+    """Codes for a file with one special record and a base model with this template."""
     path = write(folder / "rows.jsonl", [*chats(11), row])
-    return found(path, target="local", model=base(f"base-{template}", template))
+    return codes_of(path, target="local", model=base_model(f"base-{template}", template))
 
 
 def changed(folder: Path, fault: bool) -> Codes:
-    """Somebody writes to the file while it is read."""
+    """Another program writes to the file while it is read."""
     path = write(folder / "a.jsonl", [*chats()])
 
-    def meddle(_done: int, _total: int) -> None:
+    def append_line(_done: int, _total: int) -> None:
         with path.open("ab") as file:
             file.write(b"\n")
 
-    return found(path, **({"observer": ScanObserver(on_progress=meddle)} if fault else {}))
+    return codes_of(path, **({"observer": ScanObserver(on_progress=append_line)} if fault else {}))
 
 
 def long_line(folder: Path, fault: bool) -> Codes:
-    """A line one byte longer than the limit, or as long as it."""
+    """A line one byte longer than the limit, or exactly as long."""
     size = len(json.dumps(chat(0), ensure_ascii=False))
     limit = CheckSettings(max_line_bytes=size - fault)
-    return found(write(folder / "a.jsonl", [chat(0)]), settings=limit)
+    return codes_of(write(folder / "a.jsonl", [chat(0)]), settings=limit)
 
 
 def heavy_image(folder: Path, fault: bool) -> Codes:
@@ -79,69 +79,69 @@ def heavy_image(folder: Path, fault: bool) -> Codes:
     data = PNG + b"\x00" * (10 * 1024 * 1024 + (3000 if fault else -3000))
     url = "data:image/png;base64," + base64.b64encode(data).decode()
     quick = CheckSettings(select=("FT403",), processes=1, engine="pure-python")
-    return found(write(folder / "a.jsonl", [*chats(11), parts(image(url))]), settings=quick)
+    return codes_of(write(folder / "a.jsonl", [*chats(11), with_parts(image(url))]), settings=quick)
 
 
-def seen(folder: Path, fault: bool) -> Codes:
-    """The smaller model reads text only."""
-    path = write(folder / "a.jsonl", [*chats(11), parts(image("https://a.org/b.png"))])
-    return found(path, model="gpt-4.1-mini" if fault else "gpt-4.1")
+def model_without_vision(folder: Path, fault: bool) -> Codes:
+    """The smaller model accepts text only."""
+    path = write(folder / "a.jsonl", [*chats(11), with_parts(image("https://a.org/b.png"))])
+    return codes_of(path, model="gpt-4.1-mini" if fault else "gpt-4.1")
 
 
 def graded_job(folder: Path, fault: bool) -> Codes:
     """A reinforcement job with and without a validation file."""
     train = write(folder / "a.jsonl", [graded(n) for n in range(6)])
     held = write(folder / "b.jsonl", [graded(n) for n in range(6, 12)])
-    return found(train, target="azure", for_job=True, validation=None if fault else held)
+    return codes_of(train, target="azure", for_job=True, validation=None if fault else held)
 
 
 def many_graded(folder: Path, fault: bool) -> Codes:
-    """1,000 validation rows are allowed."""
+    """The limit is 1,000 validation records."""
     rows = [{**graded(0), "answer": str(n)} for n in range(1000 + fault)]
     train = write(folder / "a.jsonl", [graded(n) for n in range(12)])
-    return found(train, target="azure", validation=write(folder / "b.jsonl", [*rows]))
+    return codes_of(train, target="azure", validation=write(folder / "b.jsonl", [*rows]))
 
 
 def long_example(folder: Path, fault: bool, *, last: str = "user") -> Codes:
-    """The old model reads 4,096 tokens."""
-    row = said("word " * (5000 if fault else 3000))
+    """The limit of the old model is 4,096 tokens."""
+    row = exchange("word " * (5000 if fault else 3000))
     if last == "user":
         row["messages"].append({"role": "user", "content": "Thanks."})
-    return found(write(folder / "a.jsonl", [*chats(11), row]), model="gpt-3.5-turbo-0613", today=dt.date(2026, 1, 1))
+    return codes_of(write(folder / "a.jsonl", [*chats(11), row]), model="gpt-3.5-turbo-0613", today=dt.date(2026, 1, 1))
 
 
 def prose(number: int, word: str = "plain") -> dict[str, Any]:
     """A record of many words."""
-    words = " ".join(f"{number}{place}" for place in range(120))
-    return said(f"Tell me in {word} words of {words}", f"These are words about {number}.")
+    words = " ".join(f"{number}{index}" for index in range(120))
+    return exchange(f"Tell me in {word} words of {words}", f"These are words about {number}.")
 
 
 def near_copy(folder: Path, fault: bool, *, kind: str) -> Codes:
-    """A record of which one word differs, or every word."""
+    """A record that differs in one word, or in every word."""
     rows: list[Any] = [prose(n) for n in range(12)]
     other = prose(3, "clear") if fault else prose(13)
     settings = CheckSettings(near_duplicates=True)
     if kind == "same file":
-        return found(write(folder / "a.jsonl", [*rows, other]), settings=settings)
+        return codes_of(write(folder / "a.jsonl", [*rows, other]), settings=settings)
     held = write(folder / "b.jsonl", [other])
-    return found(write(folder / "a.jsonl", rows), validation=held, settings=settings)
+    return codes_of(write(folder / "a.jsonl", rows), validation=held, settings=settings)
 
 
 def held_out(folder: Path, fault: bool, *, key: str) -> Codes:
-    """The first training prompt stands in the other file, too, or one that is nearly so."""
-    asked = chat(0)["messages"][0]["content"]
-    other = write(folder / "b.jsonl", [said(asked if fault else f"{asked}!", "Yes.")])
-    return found(write(folder / "a.jsonl", [*chats()]), **{key: other})
+    """The other file contains the first training prompt, or one with another punctuation mark."""
+    question = chat(0)["messages"][0]["content"]
+    other = write(folder / "b.jsonl", [exchange(question if fault else f"{question}!", "Yes.")])
+    return codes_of(write(folder / "a.jsonl", [*chats()]), **{key: other})
 
 
 def outlier(folder: Path, fault: bool) -> Codes:
-    """Ten times the median, or eight."""
-    rows = [said(f"word {n}", "yes " * 10) for n in range(11)]
-    return found(write(folder / "a.jsonl", [*rows, said("long", "yes " * (300 if fault else 120))]))
+    """More than ten times the median, or less."""
+    rows = [exchange(f"word {n}", "yes " * 10) for n in range(11)]
+    return codes_of(write(folder / "a.jsonl", [*rows, exchange("long", "yes " * (300 if fault else 120))]))
 
 
 def priced(folder: Path, fault: bool, *, code: str) -> Codes:
-    """A limit under or over the estimate; a price that is old, or a machine of one's own."""
+    """A limit below or above the estimate; an outdated price, or local training."""
     path = write(folder / "a.jsonl", [*chats()])
     if code == "FT707":
         cost = count(validate(path), model="gpt-4.1", epochs=1).cost
@@ -152,38 +152,38 @@ def priced(folder: Path, fault: bool, *, code: str) -> Codes:
 
 
 def small_validation(folder: Path, fault: bool) -> Codes:
-    """Nine validation records are few, ten of forty are enough."""
+    """Nine validation records are too few; ten of forty are enough."""
     held = write(folder / "b.jsonl", [*chats(60)[50 : 59 + (not fault)]])
-    return found(write(folder / "a.jsonl", [*chats(40)]), validation=held)
+    return codes_of(write(folder / "a.jsonl", [*chats(40)]), validation=held)
 
 
 def sunset(folder: Path, fault: bool) -> Codes:
-    """A base that ends within ninety days, or later."""
+    """A base model that is shut down within ninety days, or later."""
     path = write(folder / "a.jsonl", [*chats()])
-    return found(path, model="gpt-4.1-mini", target="openai" if fault else "azure")
+    return codes_of(path, model="gpt-4.1-mini", target="openai" if fault else "azure")
 
 
 def heavy_prompt(folder: Path, fault: bool) -> Codes:
     """A system prompt of hundreds of tokens before a short answer, or before a long one."""
     answer = "yes " * (20 if fault else 400)
-    first = {"role": "system", "content": "Mind this. " * 120}
-    rows: Lines = [{"messages": [first, *said(f"Number {n}?", answer)["messages"]]} for n in range(12)]
-    return found(write(folder / "a.jsonl", rows))
+    first = {"role": "system", "content": "Note this. " * 120}
+    rows: Lines = [{"messages": [first, *exchange(f"Number {n}?", answer)["messages"]]} for n in range(12)]
+    return codes_of(write(folder / "a.jsonl", rows))
 
 
-SITUATIONS: dict[str, Situation] = {
+FILE_EXAMPLES: dict[str, Example] = {
     "FT001": changed,
-    "FT003": lambda f, fault: found(write(f / f"a.{'txt' if fault else 'JSONL'}", [*chats()])),
-    "FT005": lambda f, fault: found(_marked(f, b"\xef\xbb\xbf" if fault else b"")),
+    "FT003": lambda f, fault: codes_of(write(f / f"a.{'txt' if fault else 'JSONL'}", [*chats()])),
+    "FT005": lambda f, fault: codes_of(_with_prefix(f, b"\xef\xbb\xbf" if fault else b"")),
     "FT009": lambda f, fault: by_statistics("FT009", size=8 * 1024**3 + fault),
     "FT010": long_line,
-    "FT109": lambda f, fault: found(write(f / "a.jsonl", [*chats()]), method="dpo" if fault else "supervised"),
-    "FT218": lambda f, fault: on_base(f, said("[INST] a" if fault else "[INSTALL] < s >"), "mistral"),
-    "FT220": lambda f, fault: on_base(f, told(*["user"] * fault), "mistral"),
-    "FT222": lambda f, fault: on_base(f, said(), "endless" if fault else "gemma"),
+    "FT109": lambda f, fault: codes_of(write(f / "a.jsonl", [*chats()]), method="dpo" if fault else "supervised"),
+    "FT218": lambda f, fault: with_template(f, exchange("[INST] a" if fault else "[INSTALL] < s >"), "mistral"),
+    "FT220": lambda f, fault: with_template(f, after_roles(*["user"] * fault), "mistral"),
+    "FT222": lambda f, fault: with_template(f, exchange(), "endless" if fault else "gemma"),
     "FT403": heavy_image,
     "FT406": lambda f, fault: by_statistics("FT406", with_images=50_000 + fault),
-    "FT409": seen,
+    "FT409": model_without_vision,
     "FT604": graded_job,
     "FT607": many_graded,
     "FT701": long_example,
@@ -201,7 +201,7 @@ SITUATIONS: dict[str, Situation] = {
 }  # fmt: skip
 
 
-def _marked(folder: Path, mark: bytes) -> Path:
+def _with_prefix(folder: Path, prefix: bytes) -> Path:
     path = write(folder / "a.jsonl", [*chats(), preference(0)])
-    path.write_bytes(mark + path.read_bytes())
+    path.write_bytes(prefix + path.read_bytes())
     return path

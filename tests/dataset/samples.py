@@ -1,4 +1,4 @@
-"""Small good datasets that the tests of the dataset room break or combine."""
+"""Small valid datasets that tests break or combine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TURNS = (
     ("Where is my parcel?", "It is on its way and arrives on Friday."),
     ("How do I reset my password?", "Open Settings, choose Security, then Reset."),
     ("Can I pay by invoice?", "Yes, companies can pay within 14 days."),
-    ("The app crashes at start.", "Install version 4.2, which mends this."),
+    ("The app crashes at start.", "Install version 4.2, which fixes this."),
     ("Please cancel my order.", "Done, the amount is on its way back."),
     ("Do you ship to Norway?", "Yes, within five working days."),
     ("My coupon is refused.", "It ended last Sunday, sorry about that."),
@@ -24,8 +24,8 @@ TURNS = (
 
 def chat(index: int) -> dict[str, Any]:
     """A supervised record."""
-    asked, answer = TURNS[index % len(TURNS)]
-    return {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]}
+    question, answer = TURNS[index % len(TURNS)]
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
 
 
 def chats(number: int = 12) -> list[dict[str, Any]]:
@@ -38,9 +38,9 @@ def chats(number: int = 12) -> list[dict[str, Any]]:
 
 def preference(index: int) -> dict[str, Any]:
     """A DPO record."""
-    asked, answer = TURNS[index % len(TURNS)]
+    question, answer = TURNS[index % len(TURNS)]
     return {
-        "input": {"messages": [{"role": "user", "content": asked}]},
+        "input": {"messages": [{"role": "user", "content": question}]},
         "preferred_output": [{"role": "assistant", "content": answer}],
         "non_preferred_output": [{"role": "assistant", "content": f"Ask somebody else about number {index}, please."}],
     }
@@ -48,8 +48,8 @@ def preference(index: int) -> dict[str, Any]:
 
 def graded(index: int) -> dict[str, Any]:
     """A reinforcement record."""
-    asked, answer = TURNS[index % len(TURNS)]
-    return {"messages": [{"role": "user", "content": asked}], "answer": answer.split()[-1]}
+    question, answer = TURNS[index % len(TURNS)]
+    return {"messages": [{"role": "user", "content": question}], "answer": answer.split()[-1]}
 
 
 def write(path: Path, rows: list[dict[str, Any] | bytes]) -> Path:

@@ -10,7 +10,7 @@ import pytest
 from ftpipe.dataset.chat_template import ChatTemplate, find_template
 from ftpipe.modeling.chat_messages import ChatTemplateError
 from ftpipe.paths import models_dir
-from tests.dataset.file_level_examples import base
+from tests.dataset.file_level_examples import base_model
 from tests.training.templates import SPECIAL
 from tests.training.tiny_model import tiny_tokenizer
 
@@ -46,7 +46,7 @@ def test_chat_template_renders_like_tokenizer(family: str, tmp_path: Path) -> No
 
 def test_find_template_reads_downloaded_base_model() -> None:
     assert find_template("smollm2-135m-instruct") is None and find_template("../x") is None
-    template = find_template(base("kept", "chatml"))
+    template = find_template(base_model("kept", "chatml"))
     assert (
         template is not None
         and template.render_error(CONVERSATIONS[1]) == ""
@@ -66,14 +66,14 @@ def test_find_template_reads_downloaded_base_model() -> None:
 )
 def test_chat_template_errors_are_messages(source: str) -> None:
     """Templates are untrusted: they cannot reach Python objects, and their errors become findings."""
-    folder = models_dir() / base("odd", "chatml")
+    folder = models_dir() / base_model("odd", "chatml")
     (folder / "chat_template.jinja").write_text(source)
     template = ChatTemplate.load(folder)
     assert template.render_error(CONVERSATIONS[1]) and template.training_error
 
 
 def test_chat_template_treats_broken_files_as_missing() -> None:
-    folder = models_dir() / base("broken", None)
+    folder = models_dir() / base_model("broken", None)
     (folder / "tokenizer.json").write_bytes(b"\xff{")
     (folder / "tokenizer_config.json").write_text('{"chat_template": [{"name": "tool_use"}], "eos_token": 7}')
     template = ChatTemplate.load(folder)

@@ -1,4 +1,4 @@
-"""A line in which an object holds a key twice is never passed over, however keys and texts are written."""
+"""Detection of lines in which an object contains a key twice."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ MEMBERS = st.lists(
 )
 
 
-def written(members: list[tuple[str, str, str, bool]], *, ascii_only: bool) -> str:
-    """A JSON object with these members: key, separator, text, and whether the text stands in an object of its own."""
+def to_json(members: list[tuple[str, str, str, bool]], *, ascii_only: bool) -> str:
+    """A JSON object with these members: key, separator, text, and whether the text is inside a nested object."""
     parts = []
     for key, separator, text, is_nested in members:
         value = json.dumps(text, ensure_ascii=ascii_only)
@@ -34,11 +34,11 @@ def written(members: list[tuple[str, str, str, bool]], *, ascii_only: bool) -> s
 
 @pytest.mark.parametrize("is_marked", [True, False] if prefilter.is_available() else [False])
 @given(lines=st.lists(MEMBERS, min_size=1, max_size=4), ascii_only=st.booleans())
-def test_a_line_with_a_repeated_key_is_always_named(
+def test_duplicate_keys_are_never_missed(
     is_marked: bool, lines: list[list[tuple[str, str, str, bool]]], ascii_only: bool
 ) -> None:
     """With the prefilter's marks and without them."""
-    raws = [written(members, ascii_only=ascii_only).encode() for members in lines]
+    raws = [to_json(members, ascii_only=ascii_only).encode() for members in lines]
     data = b"\n".join(raws) + b"\n"
     keys = [count_keys(orjson.loads(raw)) for raw in raws]
     odd = None
@@ -50,8 +50,8 @@ def test_a_line_with_a_repeated_key_is_always_named(
     assert repeated <= found
 
 
-def test_usual_lines_are_not_named() -> None:
-    """Nor are those whose texts hold JSON or code."""
+def test_duplicate_keys_not_suspected_in_usual_lines() -> None:
+    """Also not if their texts contain JSON or code."""
     texts = ("Hi.", '{"a": 1, "b": {"c": 2}}', "f(a): return a", '"quoted": "')
     raws = [
         json.dumps({"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text}]}).encode()

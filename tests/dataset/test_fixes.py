@@ -1,4 +1,4 @@
-"""Fixes write a new file, mend what is named, leave the rest byte for byte, and say what they did."""
+"""Automatic fixes of a file, and the quarantine of faulty lines."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from ftpipe.dataset.fixes import fix_file, quarantine
 from ftpipe.dataset.fixes.safe import SAFE
 from ftpipe.dataset.fixes.unsafe import UNSAFE
 from ftpipe.dataset.identity import sha256_of
-from ftpipe.dataset.rules import find_rule
+from ftpipe.dataset.rules import all_rules
 from ftpipe.errors import UsageError
 from ftpipe.stages.validate import failing_lines, validate
 from tests.dataset.samples import chats, write
 from tests.dataset.test_rules import BROKEN
 
-SAFE_BYTES = ["FT005", "FT006", "FT007", "FT011", "FT012", "FT103"]
-UNSAFE_BYTES = ["FT004", "FT801"]
+SAFE_LINE_FIXES = ["FT005", "FT006", "FT007", "FT011", "FT012", "FT103"]
+UNSAFE_LINE_FIXES = ["FT004", "FT801"]
+"""Fixes that need the line or the whole file, not only the record."""
 
 
-@pytest.mark.parametrize("code", sorted([*SAFE_BYTES, *SAFE]))
-def test_a_safe_fix_removes_its_finding_and_touches_one_line(code: str, tmp_path: Path) -> None:
-    """The rule is silent afterwards, and every other line is the same."""
+@pytest.mark.parametrize("code", sorted([*SAFE_LINE_FIXES, *SAFE]))
+def test_fix_file_safe_fix_removes_finding_and_changes_one_line(code: str, tmp_path: Path) -> None:
     source, target = BROKEN / f"{code}.jsonl", "azure" if code.startswith("FT6") else "openai"
     result = fix_file(source, tmp_path / "fixed.jsonl")
     assert result.counts == {code: 1}
@@ -33,9 +33,8 @@ def test_a_safe_fix_removes_its_finding_and_touches_one_line(code: str, tmp_path
     assert len(set(old) - set(new)) <= 1 + (code == "FT011")
 
 
-@pytest.mark.parametrize("code", sorted([*UNSAFE_BYTES, *UNSAFE]))
-def test_an_unsafe_fix_waits_for_the_users_word(code: str, tmp_path: Path) -> None:
-    """Without it nothing happens, with it the finding is gone."""
+@pytest.mark.parametrize("code", sorted([*UNSAFE_LINE_FIXES, *UNSAFE]))
+def test_fix_file_unsafe_fix_needs_unsafe(code: str, tmp_path: Path) -> None:
     source = BROKEN / f"{code}.jsonl"
     assert code not in fix_file(source, tmp_path / "safe.jsonl").counts
     result = fix_file(source, tmp_path / "fixed.jsonl", unsafe=True)
@@ -43,24 +42,21 @@ def test_an_unsafe_fix_waits_for_the_users_word(code: str, tmp_path: Path) -> No
     assert code not in validate(result.output).summary.counts
 
 
-def test_every_rule_that_promises_a_fix_for_records_has_one() -> None:
-    """What the table says and what is there are the same."""
-    for code in SAFE:
-        assert find_rule(code).fix[0] == "safe"  # type: ignore[union-attr, index]
-    for code in UNSAFE:
-        assert find_rule(code).fix[0] == "unsafe"  # type: ignore[union-attr, index]
+def test_rules_declare_exactly_the_fixes_that_exist() -> None:
+    """FT003 is fixed by the upload, which uses a name that ends in ``.jsonl``."""
+    declared = {rule.code: rule.fix[0] for rule in all_rules() if rule.fix and rule.code != "FT003"}
+    safe = dict.fromkeys([*SAFE, *SAFE_LINE_FIXES], "safe")
+    assert declared == safe | dict.fromkeys([*UNSAFE, *UNSAFE_LINE_FIXES], "unsafe")
 
 
-def test_a_good_file_comes_out_as_it_went_in(tmp_path: Path) -> None:
-    """Byte for byte."""
+def test_fix_file_copies_valid_file_byte_for_byte(tmp_path: Path) -> None:
     source = write(tmp_path / "good.jsonl", [*chats()])
     result = fix_file(source, tmp_path / "fixed.jsonl", unsafe=True)
     assert result.output.read_bytes() == source.read_bytes()
     assert (result.counts, result.dropped, result.sidecar, result.diff.read_bytes()) == ({}, 0, None, b"")
 
 
-def test_the_manifest_names_both_hashes_and_the_sidecar_keeps_what_was_moved(tmp_path: Path) -> None:
-    """Nothing is lost."""
+def test_fix_file_writes_manifest_and_sidecar_of_moved_keys(tmp_path: Path) -> None:
     source = write(tmp_path / "extra.jsonl", [*chats(11), {**chats(12)[11], "id": 7}])
     result = fix_file(source, tmp_path / "fixed.jsonl")
     manifest = json.loads(result.manifest.read_text())
@@ -70,40 +66,36 @@ def test_the_manifest_names_both_hashes_and_the_sidecar_keeps_what_was_moved(tmp
     assert result.diff.read_bytes().startswith(b"@@ line 12 @@\n-{")
 
 
-def test_an_array_becomes_lines(tmp_path: Path) -> None:
-    """A JSON array and pretty-printed records are written one per line."""
+def test_fix_file_writes_array_and_pretty_records_as_lines(tmp_path: Path) -> None:
     source = tmp_path / "array.jsonl"
     source.write_text(json.dumps(chats(), indent=1))
     assert validate(fix_file(source, tmp_path / "fixed.jsonl").output).ok
-    spread = tmp_path / "spread.jsonl"
-    spread.write_text("\n".join(json.dumps(row, indent=2) for row in chats()))
-    assert validate(fix_file(spread, tmp_path / "fixed2.jsonl").output).ok
+    pretty = tmp_path / "pretty.jsonl"
+    pretty.write_text("\n".join(json.dumps(row, indent=2) for row in chats()))
+    assert validate(fix_file(pretty, tmp_path / "fixed2.jsonl").output).ok
 
 
-def test_what_is_ignored_is_not_mended(tmp_path: Path) -> None:
-    """The settings count here, too."""
+def test_fix_file_skips_ignored_rules(tmp_path: Path) -> None:
     result = fix_file(BROKEN / "FT812.jsonl", tmp_path / "fixed.jsonl", settings=CheckSettings(ignore=("FT812",)))
     assert result.counts == {}
 
 
-def test_the_input_is_never_overwritten(tmp_path: Path) -> None:
-    """Not even when asked."""
+def test_fix_file_refuses_to_overwrite_input(tmp_path: Path) -> None:
     source = write(tmp_path / "good.jsonl", [*chats()])
     with pytest.raises(UsageError):
         fix_file(source, source)
 
 
-def test_quarantine_sets_lines_aside(tmp_path: Path) -> None:
-    """Both files together hold every line."""
+def test_quarantine_splits_lines_into_two_files(tmp_path: Path) -> None:
     source = write(tmp_path / "all.jsonl", [*chats(5)])
     assert quarantine(source, {2, 4}, tmp_path / "good.jsonl", tmp_path / "bad.jsonl") == (3, 2)
     lines = source.read_bytes().splitlines()
     assert (tmp_path / "bad.jsonl").read_bytes().splitlines() == [lines[1], lines[3]]
 
 
-def test_the_failing_lines_of_a_file_are_set_aside_and_the_rest_is_good(tmp_path: Path) -> None:
-    """As ``--quarantine`` does it, beyond the findings that are listed."""
-    rows = [row for row in chats(40) for _ in range(1)]
+def test_quarantine_of_failing_lines_leaves_valid_file(tmp_path: Path) -> None:
+    """Like ``--quarantine``, also for findings beyond those that are listed."""
+    rows = chats(40)
     source = write(tmp_path / "all.jsonl", [*rows[:20], b"{", {"messages": []}, *rows[20:]])
     lines = failing_lines(source, settings=CheckSettings(max_findings=1))
     assert lines == {21, 22}

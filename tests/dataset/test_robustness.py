@@ -1,4 +1,4 @@
-"""Whatever the bytes are, there are findings and never a traceback, and memory stays bounded."""
+"""Hostile input: any bytes lead to findings, never to a traceback, in bounded memory."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
-WORDS = st.sampled_from(
+API_WORDS = st.sampled_from(
     ["messages", "role", "content", "tools", "tool_calls", "function", "name", "arguments", "weight", "input", "id",
      "preferred_output", "non_preferred_output", "image_url", "url", "type", "text", "user", "assistant", "system",
      "tool"]
 )  # fmt: skip
-CHATTY = st.recursive(
-    WORDS | st.text(max_size=20) | st.none() | st.integers(-2, 2),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS, inner, max_size=5),
+API_LIKE_JSON = st.recursive(
+    API_WORDS | st.text(max_size=20) | st.none() | st.integers(-2, 2),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(API_WORDS, inner, max_size=5),
     max_leaves=25,
 )
 
 
 def check(path: Path) -> None:
-    """Everything that is done to a file."""
+    """Validate, count and fix a file."""
     for target in ("openai", "local"):
         count(validate(path, target=target), model="gpt-4.1-mini")
     fix_file(path, path.with_name("fixed.jsonl"), unsafe=True)
@@ -45,17 +45,19 @@ def check(path: Path) -> None:
 
 @RELAXED
 @given(data=st.binary(max_size=300))
-def test_random_bytes_never_raise(data: bytes, tmp_path: Path) -> None:
-    """Any bytes at all."""
+def test_validate_random_bytes_never_raises(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "random.jsonl"
     path.write_bytes(data)
     validate(path)
 
 
 @RELAXED
-@given(values=st.lists(JSON | CHATTY, max_size=5), method=st.sampled_from([None, "dpo", "reinforcement", "supervised"]))
-def test_random_json_never_raises(values: list[Any], method: str | None, tmp_path: Path) -> None:
-    """Any JSON values, also with words of the API in the wrong places."""
+@given(
+    values=st.lists(JSON | API_LIKE_JSON, max_size=5),
+    method=st.sampled_from([None, "dpo", "reinforcement", "supervised"]),
+)
+def test_validate_random_json_never_raises(values: list[Any], method: str | None, tmp_path: Path) -> None:
+    """Any JSON values, also with API keys in the wrong places."""
     path = tmp_path / "random.jsonl"
     path.write_bytes(b"\n".join(json.dumps(value).encode() for value in values))
     validate(path, method=method)
@@ -64,18 +66,18 @@ def test_random_json_never_raises(values: list[Any], method: str | None, tmp_pat
 @RELAXED
 @given(
     record=st.fixed_dictionaries(
-        {"messages": CHATTY}, optional={"tools": CHATTY, "input": CHATTY, "preferred_output": CHATTY}
+        {"messages": API_LIKE_JSON},
+        optional={"tools": API_LIKE_JSON, "input": API_LIKE_JSON, "preferred_output": API_LIKE_JSON},
     )
 )
-def test_records_with_anything_inside_never_raise(record: dict[str, Any], tmp_path: Path) -> None:
-    """Also counting, pricing and fixing."""
+def test_validate_count_and_fix_never_raise_on_odd_records(record: dict[str, Any], tmp_path: Path) -> None:
     check(write(tmp_path / "odd.jsonl", [*chats(3), record]))
 
 
 @RELAXED
 @given(data=st.binary(max_size=400), block=st.integers(1, 64), cut=st.integers(0, 400))
-def test_blocks_and_ranges_hold_every_line_once(data: bytes, block: int, cut: int, tmp_path: Path) -> None:
-    """However the file is cut, the lines are those of the bytes split at newlines."""
+def test_read_blocks_covers_every_line_once(data: bytes, block: int, cut: int, tmp_path: Path) -> None:
+    """However the file is divided, the lines are those of the bytes split at newlines."""
     path = tmp_path / "cut.jsonl"
     path.write_bytes(data)
     ranges = [(0, None)] if not cut else [(0, cut), (cut, None)]
@@ -107,15 +109,15 @@ def test_blocks_and_ranges_hold_every_line_once(data: bytes, block: int, cut: in
         (b'{"\\\\":1,"messages":[{"role":"user","content":"x"},{"role":"assistant","content":"y"}],"\\\\":2}', "FT104"),
     ],
 )
-def test_a_hostile_line_is_a_finding_at_its_place(line: bytes, code: str, tmp_path: Path) -> None:
-    """And the lines after it are read."""
+def test_validate_hostile_line_is_one_finding(line: bytes, code: str, tmp_path: Path) -> None:
+    """The lines after it are read."""
     report = validate(write(tmp_path / "bad.jsonl", [*chats(5), line, *chats(12)[5:], {"messages": []}]))
     assert (code, 6) in [(f.code, f.line) for f in report.findings]
     assert ("FT202", 14) in [(f.code, f.line) for f in report.findings]
 
 
-def test_a_line_of_a_hundred_megabytes_is_skipped_in_bounded_memory(tmp_path: Path) -> None:
-    """It is one finding, and less than half of it was ever held."""
+def test_validate_skips_100_mb_line_in_bounded_memory(tmp_path: Path) -> None:
+    """It is one finding, and less than 66 MB are in memory at any time."""
     path = tmp_path / "long.jsonl"
     with path.open("wb") as file:
         file.write(b'{"messages":"')
@@ -130,16 +132,16 @@ def test_a_line_of_a_hundred_megabytes_is_skipped_in_bounded_memory(tmp_path: Pa
     assert peak < 66_000_000
 
 
-def test_the_lines_of_other_conventions_are_not_line_ends(tmp_path: Path) -> None:
-    """U+2028, U+0085, vertical tab and form feed inside strings leave the numbering alone."""
+def test_validate_breaks_lines_only_at_newlines(tmp_path: Path) -> None:
+    """U+2028, U+0085, vertical tab and form feed inside strings do not change the line numbers."""
     row = chats(1)[0]
     row["messages"][0]["content"] = "a\u2028b\u0085c"
     report = validate(write(tmp_path / "odd.jsonl", [row, {"messages": []}]))
     assert [(f.code, f.line) for f in report.findings if f.line] == [("FT012", 1), ("FT202", 2)]
 
 
-def test_several_processes_find_what_one_finds(tmp_path: Path) -> None:
-    """The parts are put together in order, with the right line numbers."""
+def test_validate_in_two_processes_equals_one_process(tmp_path: Path) -> None:
+    """The parts are merged in order, with the correct line numbers."""
     rows: list[dict[str, Any] | bytes] = []
     for index, row in enumerate(chats(12_000)):
         row["messages"][1]["content"] += f" Reference {index}: " + "and so on, " * 60

@@ -1,4 +1,4 @@
-"""Every rule fires on its own tiny broken file, at the right line and path, and on nothing else there."""
+"""Each rule reports its fault in a small broken file, at the correct line and path, and nothing in valid data."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ftpipe.dataset.rules import NOT_CHECKED, all_rules, codes, find_rule, rule_
 from ftpipe.dataset.rules.base import TARGETS, Rule
 from ftpipe.dataset.rules.docs import markdown
 from ftpipe.stages.validate import validate
-from tests.dataset.file_level_examples import SITUATIONS
-from tests.dataset.negative_examples import FILES, LINES, file_for
+from tests.dataset.file_level_examples import FILE_EXAMPLES
+from tests.dataset.negative_examples import NEGATIVE_FILES, NEGATIVE_LINES, negative_example
 from tests.dataset.samples import write
 
 BROKEN = Path(__file__).parents[1] / "data" / "broken"
@@ -108,54 +108,52 @@ EXPECTED: dict[str, tuple[int | None, str, str]] = {
     "FT904": (7, "messages[2].content", "warning"),
     "FT906": (7, "messages[2].content", "info"),
 }
-BESIDE = {"FT113"}
-"""Findings that small files have beside the fault."""
-ALSO = {"FT301": {"FT312"}} | {code: {"FT408"} for code in ("FT401", "FT402", "FT404", "FT407", "FT410")}
-"""Findings that the fault itself brings with it."""
+EXPECTED_EVERYWHERE = {"FT113"}
+"""Findings of all small files."""
+SIDE_EFFECTS = {"FT301": {"FT312"}} | {code: {"FT408"} for code in ("FT401", "FT402", "FT404", "FT407", "FT410")}
+"""Further findings that a fault causes."""
 
 
 @pytest.mark.parametrize("code", EXPECTED)
-def test_a_rule_names_its_fault_at_line_and_path_and_nothing_else_fires(code: str) -> None:
-    """One fault, one finding, at its place and with its severity."""
+def test_rule_reports_fault_at_line_and_path(code: str) -> None:
+    """One fault gives one finding with its severity, and no other rule reports anything."""
     report = validate(BROKEN / f"{code}.jsonl", target="azure" if code.startswith("FT6") else "openai")
-    beside = (BESIDE | ALSO.get(code, set())) - {code}
-    found = [(f.line, f.path, f.severity.value) for f in report.findings if f.code == code]
-    assert EXPECTED[code] in found and len(found) <= 2
-    assert {f.code for f in report.findings} <= {code} | beside
+    others = (EXPECTED_EVERYWHERE | SIDE_EFFECTS.get(code, set())) - {code}
+    findings = [(f.line, f.path, f.severity.value) for f in report.findings if f.code == code]
+    assert EXPECTED[code] in findings and len(findings) <= 2
+    assert {f.code for f in report.findings} <= {code} | others
 
 
-def test_every_rule_has_something_that_makes_it_fire_and_something_that_nearly_does() -> None:
-    """A new rule without a broken file or a situation, or without its near miss, is noticed."""
-    assert set(codes()) == set(EXPECTED) | set(SITUATIONS)
-    assert set(codes()) == set(LINES) | set(FILES) | set(SITUATIONS)
+def test_each_rule_has_positive_and_negative_example() -> None:
+    assert set(codes()) == set(EXPECTED) | set(FILE_EXAMPLES)
+    assert set(codes()) == set(NEGATIVE_LINES) | set(NEGATIVE_FILES) | set(FILE_EXAMPLES)
 
 
-@pytest.mark.parametrize("code", [*LINES, *FILES])
-def test_what_only_looks_like_a_fault_is_let_pass(code: str, tmp_path: Path) -> None:
-    """The nearest right thing, for each rule."""
-    path = write(tmp_path / "near.jsonl", file_for(code))
+@pytest.mark.parametrize("code", [*NEGATIVE_LINES, *NEGATIVE_FILES])
+def test_rule_accepts_negative_example(code: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "valid.jsonl", negative_example(code))
     assert code not in validate(path, target="azure" if code.startswith("FT6") else "openai").summary.counts
 
 
-@pytest.mark.parametrize("code", SITUATIONS)
-def test_a_situation_makes_a_rule_fire_and_the_next_best_one_does_not(code: str, tmp_path: Path) -> None:
-    """Models, second files, sizes, days and money."""
+@pytest.mark.parametrize("code", FILE_EXAMPLES)
+def test_rule_reports_file_example_only_with_fault(code: str, tmp_path: Path) -> None:
+    """Rules that depend on models, second files, sizes, dates and prices."""
     if code in ("FT704", "FT802"):
         pytest.importorskip("rensa")
-    assert code in SITUATIONS[code](tmp_path, True)
-    assert code not in SITUATIONS[code](tmp_path, False)
+    assert code in FILE_EXAMPLES[code](tmp_path, True)
+    assert code not in FILE_EXAMPLES[code](tmp_path, False)
 
 
 @pytest.mark.parametrize("rule", all_rules(), ids=lambda rule: rule.code)
-def test_every_rule_says_what_why_how_to_mend_it_and_where_it_is_from(rule: Rule) -> None:
-    """`ftpipe explain` has something to print for each code."""
+def test_rule_has_description_reason_fix_and_source(rule: Rule) -> None:
+    """`ftpipe explain` prints them."""
     text = rule.text
     assert all((text.what, text.why, text.fix, text.source)), rule.code
     assert {rule.level_for(target) for target in TARGETS} <= {"error", "warning", "info", "off"}
 
 
-def test_codes_lie_in_their_family_and_have_one_name_each() -> None:
-    """The hundreds digit is the family, and no code is used for two rules."""
+def test_rule_codes_match_group_and_have_unique_names() -> None:
+    """The hundreds digit is the group, and no code is used for two rules."""
     for name, group in rule_groups().items():
         assert all(rule.code.startswith(name) for rule in group.rules)
     names = {rule.code: rule.name for rule in all_rules()}
@@ -163,14 +161,14 @@ def test_codes_lie_in_their_family_and_have_one_name_each() -> None:
     assert len(set(names.values())) == len(codes())
 
 
-def test_a_rule_is_found_by_code_and_by_name() -> None:
-    """Both spellings, whatever the case."""
+def test_find_rule_by_code_and_name() -> None:
+    """In upper or lower case."""
     assert find_rule("ft204") is find_rule("Missing-Role")
     assert find_rule("FT999") is None
 
 
-def test_the_catalogue_is_the_table() -> None:
-    """`ftpipe explain --all --output-format md > docs/rules.md` brings it up to date."""
+def test_rules_page_is_up_to_date() -> None:
+    """`ftpipe explain --all --output-format md > docs/rules.md` updates it."""
     page = (Path(__file__).parents[2] / "docs" / "rules.md").read_text(encoding="utf-8")
     assert page == markdown()
     assert all(f"**{code}**" in page for code in codes())

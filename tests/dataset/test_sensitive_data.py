@@ -1,4 +1,4 @@
-"""Secrets and personal data are found, and look-alikes are let pass."""
+"""Detection of secrets and personal data."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ RANDOM = "R7kQ2mXv9LpT4nWc8ZsB3yHd6JfG1aKe5UoM"
         ("my number is 536-22-8726.", "a social security number"),
     ],
 )
-def test_personal_data_is_found(text: str, kind: str) -> None:
-    """Each kind in the ways it is written."""
-    assert kind in [found.kind for found in find_personal_data(text, KINDS)]
+def test_find_personal_data_finds_each_kind(text: str, kind: str) -> None:
+    """In all its usual notations."""
+    assert kind in [match.kind for match in find_personal_data(text, KINDS)]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_personal_data_is_found(text: str, kind: str) -> None:
         "897332866932516836549455863945857657633116991 is one number, though its end alone could be a card",
     ],
 )
-def test_look_alikes_are_no_personal_data(text: str) -> None:
+def test_find_personal_data_ignores_similar_text(text: str) -> None:
     """Examples, wrong check digits, dates and versions."""
     assert list(find_personal_data(text, KINDS)) == []
 
@@ -58,16 +58,16 @@ def test_look_alikes_are_no_personal_data(text: str) -> None:
         "postgres://shop:" + "h7Gk2pQz" + "@db.internal/orders",
     ],
 )
-def test_secrets_are_found_and_never_shown_whole(text: str) -> None:
-    """Enough to find it again, no more."""
-    (found,) = find_secrets(f"use {text} here")
-    assert text not in found.masked
+def test_find_secrets_masks_secret(text: str) -> None:
+    """The masked text is enough to find the secret again."""
+    (match,) = find_secrets(f"use {text} here")
+    assert text not in match.masked
 
 
 @pytest.mark.parametrize(
     "text",
     ["sk-" + "x" * 40, "AKIAIOSFODNN7EXAMPLE", "sk-your-key-goes-here-please-now", "postgres://user:password@host"],
 )
-def test_made_up_secrets_are_let_pass(text: str) -> None:
-    """Documentation is full of them."""
+def test_find_secrets_ignores_placeholders(text: str) -> None:
+    """They are frequent in documentation."""
     assert list(find_secrets(text)) == []

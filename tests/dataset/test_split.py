@@ -1,4 +1,4 @@
-"""A split is reproducible, keeps equal prompts together and labels in proportion."""
+"""Splits into training and validation."""
 
 from __future__ import annotations
 
@@ -15,39 +15,38 @@ from ftpipe.stages.validate import validate
 from tests.dataset.samples import chats, write
 
 
-def test_every_line_goes_to_one_file_as_it_is(tmp_path: Path) -> None:
-    """Nothing is lost, nothing rewritten, the order is kept."""
+def test_split_copies_every_line_to_one_file(tmp_path: Path) -> None:
+    """Without changes and in the same order."""
     path = write(tmp_path / "all.jsonl", [*chats(40)])
-    train, held, sizes = split(path, fraction=0.1, seed=7, output_dir=tmp_path / "out")
+    train, validation, sizes = split(path, fraction=0.1, seed=7, output_dir=tmp_path / "out")
     assert (sizes.train, sizes.validation) == (36, 4)
     lines = path.read_bytes().splitlines()
-    first, second = train.read_bytes().splitlines(), held.read_bytes().splitlines()
+    first, second = train.read_bytes().splitlines(), validation.read_bytes().splitlines()
     assert sorted([*first, *second]) == sorted(lines)
     assert first == [line for line in lines if line in first]
 
 
-def test_the_same_seed_gives_the_same_split(tmp_path: Path) -> None:
-    """And another seed another one."""
+def test_split_depends_only_on_seed(tmp_path: Path) -> None:
     path = write(tmp_path / "all.jsonl", [*chats(40)])
-    again = [
+    outputs = [
         split(path, fraction=0.2, seed=seed, output_dir=tmp_path / name).validation.read_bytes()
         for seed, name in ((1, "a"), (1, "b"), (2, "c"))
     ]
-    assert again[0] == again[1] != again[2]
+    assert outputs[0] == outputs[1] != outputs[2]
 
 
-def test_equal_prompts_stay_together(tmp_path: Path) -> None:
-    """So validation finds no overlap."""
+def test_split_keeps_equal_prompts_together(tmp_path: Path) -> None:
+    """So there is no overlap."""
     rows = [
         {"messages": [row["messages"][0], {"role": "assistant", "content": f"Answer {n}."}]}
         for row in chats(12)
         for n in range(3)
     ]
-    train, held, _ = split(write(tmp_path / "all.jsonl", [*rows]), fraction=0.3, seed=3, output_dir=tmp_path)
-    assert "FT703" not in validate(train, validation=held).summary.counts
+    train, validation, _ = split(write(tmp_path / "all.jsonl", [*rows]), fraction=0.3, seed=3, output_dir=tmp_path)
+    assert "FT703" not in validate(train, validation=validation).summary.counts
 
 
-def test_short_labels_keep_their_shares(tmp_path: Path) -> None:
+def test_split_keeps_label_shares(tmp_path: Path) -> None:
     """A rare label is in both files in proportion."""
     rows = [
         {
@@ -58,13 +57,12 @@ def test_short_labels_keep_their_shares(tmp_path: Path) -> None:
         }
         for n in range(100)
     ]
-    _, held, sizes = split(write(tmp_path / "all.jsonl", [*rows]), fraction=0.2, seed=3, output_dir=tmp_path)
-    labels = Counter(record["messages"][1]["content"] for _, record in iter_records(held))
+    _, validation, sizes = split(write(tmp_path / "all.jsonl", [*rows]), fraction=0.2, seed=3, output_dir=tmp_path)
+    labels = Counter(record["messages"][1]["content"] for _, record in iter_records(validation))
     assert (labels, sizes.labels) == (Counter(common=18, rare=2), 2)
 
 
-def test_what_cannot_be_split_is_refused(tmp_path: Path) -> None:
-    """A fraction of one, and a file with a single prompt."""
+def test_split_rejects_bad_fraction_and_single_prompt(tmp_path: Path) -> None:
     path = write(tmp_path / "one.jsonl", [chats(1)[0]])
     with pytest.raises(UsageError):
         split(path, fraction=1.0, seed=0, output_dir=tmp_path)
@@ -72,8 +70,7 @@ def test_what_cannot_be_split_is_refused(tmp_path: Path) -> None:
         split(path, fraction=0.5, seed=0, output_dir=tmp_path)
 
 
-def test_good_lines_are_yielded_and_bad_ones_passed_over(tmp_path: Path) -> None:
-    """With the line numbers of the file."""
+def test_iter_records_skips_invalid_lines(tmp_path: Path) -> None:
     path = tmp_path / "mixed.jsonl"
     path.write_bytes(
         b"\xef\xbb\xbf" + json.dumps({"a": 1}).encode() + b'\n\n[1]\nnot\n{"b": "\xe2\x80\xa8"}\r\n{"c": 3}'

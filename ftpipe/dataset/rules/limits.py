@@ -18,16 +18,7 @@ ERROR_DAYS, WARNING_DAYS = 14, 90
 MIN_MEAN_TOKENS = 300
 
 
-@rule(
-    "FT701",
-    "example-over-token-limit",
-    "error",
-    "S",
-    "documented",
-    scope="long",
-    formats=MESSAGE_FORMATS,
-    fix=("unsafe", "remove the record"),
-)
+@rule("FT701", "example-over-token-limit", "error", "S", "documented", scope="long", formats=MESSAGE_FORMATS)
 def example_over_token_limit(row: OverlongRecord) -> Iterator[Violation]:
     """An example has more tokens than the target trains on.
 
@@ -52,15 +43,7 @@ def answer_truncated(row: OverlongRecord) -> Iterator[Violation]:
         )
 
 
-@rule(
-    "FT703",
-    "train-validation-overlap",
-    "error",
-    "D",
-    "documented",
-    scope="file",
-    fix=("unsafe", "remove it from the validation file"),
-)
+@rule("FT703", "train-validation-overlap", "error", "D", "documented", scope="file")
 def train_validation_overlap(stats: ScanStatistics) -> Iterator[Violation]:
     """A record or its prompt is in the training file and in the validation file.
 

@@ -283,16 +283,7 @@ def parallel_tool_calls_conflict(row: DatasetRecord) -> Iterator[Violation]:
             )
 
 
-@rule(
-    "FT309",
-    "legacy-functions",
-    "warning",
-    "D",
-    "documented",
-    when=TOOLS,
-    formats=MESSAGE_FORMATS,
-    fix=("unsafe", "write tools and tool_calls"),
-)
+@rule("FT309", "legacy-functions", "warning", "D", "documented", when=TOOLS, formats=MESSAGE_FORMATS)
 def legacy_functions(row: DatasetRecord) -> Iterator[Violation]:
     """The record uses ``functions`` or ``function_call``.
 
