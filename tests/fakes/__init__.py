@@ -1,1 +1,1 @@
-"""Small real classes that stand in for what is outside."""
+"""Small fakes of what is outside: classes with behaviour, not mocks."""

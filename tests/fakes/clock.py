@@ -1,10 +1,10 @@
-"""A clock that moves only when somebody sleeps."""
+"""A clock that moves only in ``sleep``."""
 
 from __future__ import annotations
 
 
 class Clock:
-    """Time that passes in ``sleep`` alone."""
+    """Time that passes only in ``sleep``; set ``now`` to make it jump."""
 
     def __init__(self, now: float = 1_795_000_000.0) -> None:
         self.now = now
@@ -15,6 +15,6 @@ class Clock:
         return self.now
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass."""
+        """Move the time forward, and record the wait."""
         self.slept.append(seconds)
         self.now += seconds

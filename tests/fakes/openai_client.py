@@ -1,7 +1,7 @@
-"""A mocked OpenAI client: the SDK's own types over a small memory, with faults that a test asks for.
+"""A fake OpenAI client: the SDK's own types over dictionaries in memory, with faults that a test scripts.
 
-It has the part of ``openai.OpenAI`` that ftpipe calls. What it was asked for is counted in ``calls``; what exists at
-its "server" is in ``stored_files`` and ``stored_jobs``, so that a test can count paid jobs.
+It has the part of ``openai.OpenAI`` that ftpipe calls. ``calls`` counts the calls; ``stored_files`` and ``stored_jobs``
+hold what exists at its "server", so that a test can count paid jobs.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from openai.types.uploads import UploadPart
 from ftpipe.providers.jobs import PROBE_FILE
 
 NOW = 1_795_000_000
-"""UTC Unix seconds at which this server begins to count."""
+"""UTC Unix seconds: the first time of creation at this server."""
 
 
 def status_error(
     status: int, *, code: str | None = None, message: str = "no", headers: dict[str, str] | None = None
 ) -> openai.APIStatusError:
-    """The error that the SDK raises for an answer with this status."""
+    """The error that the SDK raises for a response with this status."""
     kinds: dict[int, type[openai.APIStatusError]] = {
         400: openai.BadRequestError,
         401: openai.AuthenticationError,
@@ -52,15 +52,15 @@ def status_error(
     )
 
 
-def lost_answer() -> openai.APIConnectionError:
-    """The error that the SDK raises where the connection broke after the request was sent."""
+def lost_response() -> openai.APIConnectionError:
+    """The error that the SDK raises if the connection breaks after the request was sent."""
     error = openai.APIConnectionError(request=httpx2.Request("POST", "http://127.0.0.1/v1"))
     error.__cause__ = httpx2.ReadError("connection reset by peer")
     return error
 
 
 def never_sent() -> openai.APIConnectionError:
-    """The error that the SDK raises where nobody listens."""
+    """The error that the SDK raises if no server listens."""
     error = openai.APIConnectionError(request=httpx2.Request("POST", "http://127.0.0.1/v1"))
     error.__cause__ = httpx2.ConnectError("connection refused")
     return error
@@ -68,10 +68,10 @@ def never_sent() -> openai.APIConnectionError:
 
 @dataclass
 class Fault:
-    """What happens to one call: an error or a broken answer, after the call was executed or instead of it."""
+    """What happens to one call: an error or a broken response, after the call was executed or instead of it."""
 
     error: Exception | None = None
-    answer: object = None
+    response: object = None
     executed: bool = False
 
 
@@ -80,54 +80,61 @@ class FakeOpenAI:
     """The client, and the server behind it."""
 
     statuses: list[str] = field(default_factory=lambda: ["queued", "running", "succeeded"])
-    """What a job's status is at each look, the last one for ever."""
+    """A job's status each time it is read; the last one is repeated."""
     keeps_metadata: bool = True
     lists_after: int = 0
-    """How many lists a new job stays out of."""
+    """In how many lists a new job is missing."""
     stored_files: dict[str, FileObject] = field(default_factory=dict)
     contents: dict[str, bytes] = field(default_factory=dict)
     stored_jobs: dict[str, FineTuningJob] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
     bodies: list[dict[str, Any]] = field(default_factory=list)
-    """What each create call was given."""
+    """The arguments of each create call."""
+    uploaded_parts: dict[str, bytes] = field(default_factory=dict)
+    """Parts by their id."""
+    uploads_by_id: dict[str, dict[str, Any]] = field(default_factory=dict)
+    job_reads: Counter[str] = field(default_factory=Counter)
+    """How often each job was read."""
+    job_listings: Counter[str] = field(default_factory=Counter)
+    """How often a list was read since each job exists."""
 
     def __post_init__(self) -> None:
         self._faults: dict[str, list[Fault | None]] = {}
-        self._looks: Counter[str] = Counter()
-        self._lists: Counter[str] = Counter()
-        self._uploads: dict[str, dict[str, Any]] = {}
-        self._parts: dict[str, bytes] = {}
-        self._one_part = threading.Lock()
-        """Parts come from several threads, and each is numbered after those before it."""
+        self.part_lock = threading.Lock()
+        """Parts come from several threads and are numbered in order."""
         self.files = _Files(self)
         self.uploads = _Uploads(self)
         self.fine_tuning = _FineTuning(self)
         self.models = _Models(self)
         self.chat = _Chat(self)
 
-    def fail(self, name: str, *faults: Fault | None) -> None:
-        """Script the next calls of that name, for example ``jobs.create``; ``None`` lets one pass."""
+    def fail_next(self, name: str, *faults: Fault | None) -> None:
+        """Script the next calls of that name, for example ``jobs.create``; for ``None`` the call succeeds."""
         self._faults.setdefault(name, []).extend(faults)
 
-    def serve(self, name: str, act: Callable[[], Any]) -> Any:
-        """Make a call: count it, execute it, and let the scripted fault happen."""
+    def clear_faults(self) -> None:
+        """Let all calls succeed from now on."""
+        self._faults.clear()
+
+    def serve(self, name: str, execute: Callable[[], Any]) -> Any:
+        """Serve a call: count it, execute it, and apply the scripted fault."""
         self.calls[name] += 1
         script = self._faults.get(name, [])
         fault = script.pop(0) if script else None
         if fault is None:
-            return act()
+            return execute()
         if fault.executed:
-            act()
+            execute()
         if fault.error is not None:
             raise fault.error
-        return fault.answer
+        return fault.response
 
     def as_client(self) -> openai.OpenAI:
         """This object, as the type that ftpipe is written against."""
         return cast("openai.OpenAI", self)
 
     def seed_job(self, **fields: Any) -> FineTuningJob:
-        """A job that is at the server without a call."""
+        """Add a job at the server without a call."""
         number = len(self.stored_jobs) + 1
         values: dict[str, Any] = {
             "id": f"ftjob-{number}",
@@ -152,18 +159,18 @@ class FakeOpenAI:
         return job
 
 
-class _Part:
+class _Endpoint:
     def __init__(self, server: FakeOpenAI) -> None:
         self.server = server
 
 
-class _Files(_Part):
+class _Files(_Endpoint):
     def create(self, *, file: tuple[str, Any, str], purpose: str) -> FileObject:
-        def act() -> FileObject:
+        def execute() -> FileObject:
             data = b"".join(iter(lambda: file[1].read(1024), b""))
             return self._store(file[0], data, purpose)
 
-        return cast(FileObject, self.server.serve("files.create", act))
+        return cast(FileObject, self.server.serve("files.create", execute))
 
     def _store(self, name: str, data: bytes, purpose: str) -> FileObject:
         number = len(self.server.stored_files) + 1
@@ -181,11 +188,11 @@ class _Files(_Part):
         return stored
 
     def list(self, *, purpose: str, order: str, limit: int) -> SyncCursorPage[FileObject]:
-        def act() -> SyncCursorPage[FileObject]:
-            found = [file for file in self.server.stored_files.values() if file.purpose == purpose]
-            return SyncCursorPage[FileObject](data=found[::-1] if order == "desc" else found, has_more=False)
+        def execute() -> SyncCursorPage[FileObject]:
+            files = [file for file in self.server.stored_files.values() if file.purpose == purpose]
+            return SyncCursorPage[FileObject](data=files[::-1] if order == "desc" else files, has_more=False)
 
-        return cast(SyncCursorPage[FileObject], self.server.serve("files.list", act))
+        return cast(SyncCursorPage[FileObject], self.server.serve("files.list", execute))
 
     def retrieve(self, file_id: str) -> FileObject:
         return cast(FileObject, self.server.serve("files.retrieve", lambda: self._get(file_id)))
@@ -196,55 +203,55 @@ class _Files(_Part):
         return self.server.stored_files[file_id]
 
     def content(self, file_id: str) -> HttpxBinaryResponseContent:
-        def act() -> HttpxBinaryResponseContent:
+        def execute() -> HttpxBinaryResponseContent:
             self._get(file_id)
             return HttpxBinaryResponseContent(httpx2.Response(200, content=self.server.contents[file_id]))
 
-        return cast(HttpxBinaryResponseContent, self.server.serve("files.content", act))
+        return cast(HttpxBinaryResponseContent, self.server.serve("files.content", execute))
 
     def delete(self, file_id: str) -> FileDeleted:
-        def act() -> FileDeleted:
+        def execute() -> FileDeleted:
             self._get(file_id)
             del self.server.stored_files[file_id]
             return FileDeleted(id=file_id, deleted=True, object="file")
 
-        return cast(FileDeleted, self.server.serve("files.delete", act))
+        return cast(FileDeleted, self.server.serve("files.delete", execute))
 
 
-class _Uploads(_Part):
+class _Uploads(_Endpoint):
     def __init__(self, server: FakeOpenAI) -> None:
         super().__init__(server)
         self.parts = _Parts(server)
 
     def create(self, *, filename: str, bytes: int, purpose: str, mime_type: str) -> Upload:
-        def act() -> Upload:
-            upload_id = f"upload-{len(self.server._uploads) + 1}"
-            self.server._uploads[upload_id] = {"filename": filename, "bytes": bytes}
+        def execute() -> Upload:
+            upload_id = f"upload-{len(self.server.uploads_by_id) + 1}"
+            self.server.uploads_by_id[upload_id] = {"filename": filename, "bytes": bytes}
             return self._upload(upload_id, "pending")
 
-        return cast(Upload, self.server.serve("uploads.create", act))
+        return cast(Upload, self.server.serve("uploads.create", execute))
 
     def complete(self, upload_id: str, *, part_ids: Iterable[str], md5: str) -> Upload:
-        def act() -> Upload:
-            data = b"".join(self.server._parts[part_id] for part_id in part_ids)
+        def execute() -> Upload:
+            data = b"".join(self.server.uploaded_parts[part_id] for part_id in part_ids)
             if hashlib.md5(data, usedforsecurity=False).hexdigest() != md5:
                 raise status_error(400, message="md5 does not match")
-            file = self.server.files._store(self.server._uploads[upload_id]["filename"], data, "fine-tune")
+            file = self.server.files._store(self.server.uploads_by_id[upload_id]["filename"], data, "fine-tune")
             return self._upload(upload_id, "completed", file)
 
-        return cast(Upload, self.server.serve("uploads.complete", act))
+        return cast(Upload, self.server.serve("uploads.complete", execute))
 
     def cancel(self, upload_id: str) -> Upload:
         return cast(Upload, self.server.serve("uploads.cancel", lambda: self._upload(upload_id, "cancelled")))
 
     def _upload(self, upload_id: str, status: str, file: FileObject | None = None) -> Upload:
-        kept = self.server._uploads[upload_id]
+        upload = self.server.uploads_by_id[upload_id]
         return Upload(
             id=upload_id,
-            bytes=kept["bytes"],
+            bytes=upload["bytes"],
             created_at=NOW,
             expires_at=NOW + 3600,
-            filename=kept["filename"],
+            filename=upload["filename"],
             object="upload",
             purpose="fine-tune",
             status=cast(Any, status),
@@ -252,15 +259,15 @@ class _Uploads(_Part):
         )
 
 
-class _Parts(_Part):
+class _Parts(_Endpoint):
     def create(self, upload_id: str, *, data: tuple[str, bytes, str]) -> UploadPart:
-        def act() -> UploadPart:
-            part_id = f"part-{len(self.server._parts) + 1}"
-            self.server._parts[part_id] = data[1]
+        def execute() -> UploadPart:
+            part_id = f"part-{len(self.server.uploaded_parts) + 1}"
+            self.server.uploaded_parts[part_id] = data[1]
             return UploadPart(id=part_id, created_at=NOW, object="upload.part", upload_id=upload_id)
 
-        with self.server._one_part:
-            return cast(UploadPart, self.server.serve("parts.create", act))
+        with self.server.part_lock:
+            return cast(UploadPart, self.server.serve("parts.create", execute))
 
 
 class _FineTuning:
@@ -268,7 +275,7 @@ class _FineTuning:
         self.jobs = _Jobs(server)
 
 
-class _Jobs(_Part):
+class _Jobs(_Endpoint):
     def __init__(self, server: FakeOpenAI) -> None:
         super().__init__(server)
         self.checkpoints = _Checkpoints(server)
@@ -279,8 +286,8 @@ class _Jobs(_Part):
             raise status_error(400, message=f"invalid training_file: {PROBE_FILE} does not exist")
         self.server.bodies.append(body)
 
-        def act() -> FineTuningJob:
-            asked = body.get("hyperparameters") or (body.get("method") or {}).get("supervised", {}).get(
+        def execute() -> FineTuningJob:
+            hyperparameters = body.get("hyperparameters") or (body.get("method") or {}).get("supervised", {}).get(
                 "hyperparameters", {}
             )
             return self.server.seed_job(
@@ -288,7 +295,7 @@ class _Jobs(_Part):
                 training_file=body["training_file"],
                 validation_file=body.get("validation_file"),
                 hyperparameters={
-                    "n_epochs": asked.get("n_epochs", 3),
+                    "n_epochs": hyperparameters.get("n_epochs", 3),
                     "batch_size": 1,
                     "learning_rate_multiplier": 1.8,
                 },
@@ -297,18 +304,18 @@ class _Jobs(_Part):
                 metadata=body.get("metadata") if self.server.keeps_metadata else None,
             )
 
-        return cast(FineTuningJob, self.server.serve("jobs.create", act))
+        return cast(FineTuningJob, self.server.serve("jobs.create", execute))
 
     def retrieve(self, job_id: str) -> FineTuningJob:
-        return cast(FineTuningJob, self.server.serve("jobs.retrieve", lambda: self._look(job_id)))
+        return cast(FineTuningJob, self.server.serve("jobs.retrieve", lambda: self._read(job_id)))
 
-    def _look(self, job_id: str) -> FineTuningJob:
+    def _read(self, job_id: str) -> FineTuningJob:
         if job_id not in self.server.stored_jobs:
             raise status_error(404, message=f"Could not find fine tune: {job_id}")
         job = self.server.stored_jobs[job_id]
         statuses = self.server.statuses
-        status = statuses[min(self.server._looks[job_id], len(statuses) - 1)]
-        self.server._looks[job_id] += 1
+        status = statuses[min(self.server.job_reads[job_id], len(statuses) - 1)]
+        self.server.job_reads[job_id] += 1
         update: dict[str, Any] = {"status": status}
         if status == "succeeded":
             name = f"ft:{job.model}:org-test::{job_id.removeprefix('ftjob-')}"
@@ -323,32 +330,32 @@ class _Jobs(_Part):
         return self.server.stored_jobs[job_id]
 
     def list(self, *, limit: int, metadata: dict[str, str] | None = None) -> SyncCursorPage[FineTuningJob]:
-        def act() -> SyncCursorPage[FineTuningJob]:
-            found = []
+        def execute() -> SyncCursorPage[FineTuningJob]:
+            jobs = []
             for job in reversed(self.server.stored_jobs.values()):
-                self.server._lists[job.id] += 1
-                wanted = all((job.metadata or {}).get(k) == v for k, v in (metadata or {}).items())
-                if wanted and self.server._lists[job.id] > self.server.lists_after:
-                    found.append(job)
-            return SyncCursorPage[FineTuningJob](data=found[:limit], has_more=False)
+                self.server.job_listings[job.id] += 1
+                matches = all((job.metadata or {}).get(k) == v for k, v in (metadata or {}).items())
+                if matches and self.server.job_listings[job.id] > self.server.lists_after:
+                    jobs.append(job)
+            return SyncCursorPage[FineTuningJob](data=jobs[:limit], has_more=False)
 
-        return cast(SyncCursorPage[FineTuningJob], self.server.serve("jobs.list", act))
+        return cast(SyncCursorPage[FineTuningJob], self.server.serve("jobs.list", execute))
 
     def cancel(self, job_id: str) -> FineTuningJob:
-        def act() -> FineTuningJob:
+        def execute() -> FineTuningJob:
             job = self.server.stored_jobs[job_id]
             self.server.statuses = ["cancelled"]
             return FineTuningJob.model_validate({**job.model_dump(), "status": "cancelled"})
 
-        return cast(FineTuningJob, self.server.serve("jobs.cancel", act))
+        return cast(FineTuningJob, self.server.serve("jobs.cancel", execute))
 
     def list_events(self, job_id: str, *, limit: int) -> SyncCursorPage[FineTuningJobEvent]:
-        def act() -> SyncCursorPage[FineTuningJobEvent]:
-            looks = self.server._looks[job_id]
-            events = [self._event(job_id, step) for step in range(1, looks + 1)]
+        def execute() -> SyncCursorPage[FineTuningJobEvent]:
+            reads = self.server.job_reads[job_id]
+            events = [self._event(job_id, step) for step in range(1, reads + 1)]
             return SyncCursorPage[FineTuningJobEvent](data=events[::-1], has_more=False)
 
-        return cast(SyncCursorPage[FineTuningJobEvent], self.server.serve("jobs.list_events", act))
+        return cast(SyncCursorPage[FineTuningJobEvent], self.server.serve("jobs.list_events", execute))
 
     def _event(self, job_id: str, step: int) -> FineTuningJobEvent:
         return FineTuningJobEvent(
@@ -362,9 +369,9 @@ class _Jobs(_Part):
         )
 
 
-class _Checkpoints(_Part):
+class _Checkpoints(_Endpoint):
     def list(self, job_id: str, *, limit: int) -> SyncCursorPage[FineTuningJobCheckpoint]:
-        def act() -> SyncCursorPage[FineTuningJobCheckpoint]:
+        def execute() -> SyncCursorPage[FineTuningJobCheckpoint]:
             items = [
                 FineTuningJobCheckpoint.model_validate(
                     {
@@ -381,10 +388,10 @@ class _Checkpoints(_Part):
             ]
             return SyncCursorPage[FineTuningJobCheckpoint](data=items, has_more=False)
 
-        return cast(SyncCursorPage[FineTuningJobCheckpoint], self.server.serve("checkpoints.list", act))
+        return cast(SyncCursorPage[FineTuningJobCheckpoint], self.server.serve("checkpoints.list", execute))
 
 
-class _Models(_Part):
+class _Models(_Endpoint):
     def list(self) -> SyncCursorPage[Model]:
         names = ["gpt-4.1-mini-2025-04-14", "gpt-4o-mini-2024-07-18"]
         return SyncCursorPage[Model](data=[self._model(name) for name in names], has_more=False)
@@ -403,15 +410,15 @@ class _Chat:
         self.completions = _Completions(server)
 
 
-class _Completions(_Part):
+class _Completions(_Endpoint):
     def create(self, *, model: str, messages: list[dict[str, Any]], stream: bool = False, **_sampling: Any) -> Any:
-        def act() -> Any:
-            text = f"{model} heard {messages[-1]['content']}"
-            return self._pieces(text) if stream else self._whole(text)
+        def execute() -> Any:
+            text = f"{model} received {messages[-1]['content']}"
+            return self._chunks(text) if stream else self._completion(text)
 
-        return self.server.serve("chat", act)
+        return self.server.serve("chat", execute)
 
-    def _whole(self, text: str) -> ChatCompletion:
+    def _completion(self, text: str) -> ChatCompletion:
         return ChatCompletion.model_validate(
             {
                 "id": "chatcmpl-1",
@@ -423,7 +430,7 @@ class _Completions(_Part):
             }
         )
 
-    def _pieces(self, text: str) -> Iterator[ChatCompletionChunk]:
+    def _chunks(self, text: str) -> Iterator[ChatCompletionChunk]:
         for word in text.split(" "):
             yield ChatCompletionChunk.model_validate(
                 {

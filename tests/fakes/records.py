@@ -1,4 +1,4 @@
-"""Records and ports that tests start from."""
+"""Records that tests start from, and a provider over a fake client."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ MODEL = "gpt-4.1-mini-2025-04-14"
 
 
 def dataset_at(path: Path, content: bytes = b'{"messages": []}\n') -> Dataset:
-    """A file with this content, and its record."""
+    """Write a file with this content; returns its record."""
     path.write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
     return Dataset(path=path, sha256=digest, bytes=len(content), examples=1, format=DatasetFormat.CHAT)
 
 
 def cost_of(high: float | None = 0.02) -> CostEstimate:
-    """An estimate whose high end is given; ``None`` is an unknown price."""
+    """An estimate with this high end; ``None`` is an unknown price."""
     return CostEstimate(
         model=MODEL,
         epochs=3,
@@ -48,14 +48,14 @@ def report_of(dataset: Dataset, *, validation: Dataset | None = None) -> Report:
 
 
 def spec_of(dataset: Dataset, *, validation: Dataset | None = None) -> RunSpec:
-    """What a user asks for."""
+    """What a user requests."""
     return RunSpec(
         provider="openai", data=dataset.path, validation=validation.path if validation else None, model=MODEL, seed=7
     )
 
 
 def provider_over(client: FakeOpenAI, clock: Clock | None = None, **profile: object) -> Provider:
-    """The ``openai`` profile, with changes, over a mocked client."""
+    """The ``openai`` profile, with changes, over a fake client."""
     return open_openai(
         find_profile("openai", {"openai": profile}), {}, client=client.as_client(), sleep=(clock or Clock()).sleep
     )

@@ -1,6 +1,6 @@
-"""A Hypothesis state machine over the journal and the create stage: crashes, lost answers, duplicates, concurrency.
+"""A Hypothesis state machine over journal and create stage: crashes, lost responses, duplicates, concurrency.
 
-The naive order (call, then write down) is run through the same rules, and the machine must find its double payment.
+The same rules are run with a journal that records after the call; the machine must find its double payment.
 """
 
 from __future__ import annotations
@@ -25,49 +25,59 @@ from ftpipe.registry.database import open_engine
 from ftpipe.registry.journal import Journal, Operation, OperationState
 from ftpipe.stages.create import CreateJob
 from tests.fakes.clock import Clock
-from tests.fakes.openai_client import FakeOpenAI, Fault, lost_answer, never_sent, status_error
+from tests.fakes.harness import SimulatedCrash
+from tests.fakes.openai_client import FakeOpenAI, Fault, lost_response, never_sent, status_error
 from tests.fakes.records import provider_over
 from tests.faults.unjournaled_client import CallThenRecordJournal
 
 
-class SimulatedCrash(BaseException):
-    """SIGKILL: nothing after this line is executed."""
-
-
 class CrashingJournal(Journal):
-    """A journal whose process dies when its countdown ends, before or after a write is on the disk."""
+    """A journal whose process crashes when its countdown ends, before or after a write is on the disk."""
 
     def arm(self, countdown: int) -> None:
-        """Die at the so-many-th moment; never for a negative number."""
+        """Crash after so many steps; never for a negative number."""
         self._countdown = countdown
 
-    def _moment(self) -> None:
+    def _step(self) -> None:
         if self._countdown == 0:
             raise SimulatedCrash
         self._countdown -= 1
 
     def record_intent(self, **fields: Any) -> Operation:
-        """Die before or after the intent is on the disk."""
-        self._moment()
-        found = super().record_intent(**fields)
-        self._moment()
-        return found
+        """Crash before or after the intent is on the disk."""
+        self._step()
+        operation = super().record_intent(**fields)
+        self._step()
+        return operation
 
-    def _resolve(self, key: str, state: OperationState, *, remote_id: str | None = None, detail: str = "") -> None:
-        self._moment()
-        super()._resolve(key, state, remote_id=remote_id, detail=detail)
-        self._moment()
+    def confirm(self, key: str, remote_id: str) -> None:
+        """Crash before or after the confirmation is on the disk."""
+        self._step()
+        super().confirm(key, remote_id)
+        self._step()
+
+    def reject(self, key: str, why: str) -> None:
+        """Crash before or after the rejection is on the disk."""
+        self._step()
+        super().reject(key, why)
+        self._step()
+
+    def mark_unknown(self, key: str, why: str) -> None:
+        """Crash before or after the doubt is on the disk."""
+        self._step()
+        super().mark_unknown(key, why)
+        self._step()
 
 
 class CrashingCallThenRecordJournal(CallThenRecordJournal):
-    """The naive double, in a process that can die between call and record."""
+    """The journal that records after the call, in a process that can crash between the two."""
 
     def arm(self, countdown: int) -> None:
-        """Die at the so-many-th moment."""
+        """Crash before or after the record is written: 0 or 1."""
         self._countdown = countdown
 
     def confirm(self, key: str, remote_id: str) -> None:
-        """Die before or after writing."""
+        """Crash before or after writing."""
         if self._countdown == 0:
             raise SimulatedCrash
         super().confirm(key, remote_id)
@@ -76,13 +86,13 @@ class CrashingCallThenRecordJournal(CallThenRecordJournal):
 
 
 FAULTS: dict[str, Callable[[], Fault]] = {
-    "lost, executed": lambda: Fault(error=lost_answer(), executed=True),
-    "lost, not executed": lambda: Fault(error=lost_answer()),
+    "lost, executed": lambda: Fault(error=lost_response(), executed=True),
+    "lost, not executed": lambda: Fault(error=lost_response()),
     "500, executed": lambda: Fault(error=status_error(500), executed=True),
     "409, executed": lambda: Fault(error=status_error(409), executed=True),
     "503, not executed": lambda: Fault(error=status_error(503)),
-    "broken body, executed": lambda: Fault(answer="<html>", executed=True),
-    "null, executed": lambda: Fault(answer=None, executed=True),
+    "broken body, executed": lambda: Fault(response="<html>", executed=True),
+    "null, executed": lambda: Fault(response=None, executed=True),
     "never sent": lambda: Fault(error=never_sent()),
     "quota": lambda: Fault(error=status_error(429, code="insufficient_quota")),
     "key refused": lambda: Fault(error=status_error(401)),
@@ -90,19 +100,19 @@ FAULTS: dict[str, Callable[[], Fault]] = {
 
 
 def request_of(number: int) -> JobRequest:
-    """What the so-many-th thing asks for."""
+    """The request for the job of that number."""
     name = f"file-{number}"
     file = UploadedFile(id=name, endpoint="e", sha256="0" * 64, bytes=9, filename="ftpipe-0.jsonl", created_at=1)
     return JobRequest(model="gpt-4.1-mini-2025-04-14", training_file=file)
 
 
 class PaymentStateMachine(RuleBasedStateMachine):
-    """One user who asks for one job after the other, whatever happens in between."""
+    """One user who requests one job after the other, whatever happens in between."""
 
     journal_kind: type[CrashingJournal | CrashingCallThenRecordJournal] = CrashingJournal
 
     @initialize(keeps=st.booleans(), filters=st.booleans(), lag=st.integers(0, 1))
-    def begin(self, keeps: bool, filters: bool, lag: int) -> None:
+    def start(self, keeps: bool, filters: bool, lag: int) -> None:
         """An endpoint with its quirks, and an empty journal."""
         memory = Path("/dev/shm")
         self.folder = Path(
@@ -120,11 +130,11 @@ class PaymentStateMachine(RuleBasedStateMachine):
 
     @property
     def key(self) -> str:
-        """The key of what is asked for now."""
+        """The key of the current request."""
         return f"{self.number:064}"
 
-    def next_thing(self) -> None:
-        """What has a job already is done; ask for the next thing, so that a fault has something to hit."""
+    def next_request(self) -> None:
+        """Go on to the next request if the current one has its job, so that a fault has something to hit."""
         if self.ids:
             self.ids.clear()
             self.number += 1
@@ -157,45 +167,45 @@ class PaymentStateMachine(RuleBasedStateMachine):
 
     @rule()
     def train(self) -> None:
-        """A quiet run ends with a job, and always with the same."""
+        """A run without faults ends with a job, and always with the same."""
         assert self.attempt() is not None
 
     @rule(fault=st.sampled_from(sorted(FAULTS)))
     def train_with_a_fault(self, fault: str) -> None:
-        """The answer to the next paid call is lost, broken, or a refusal."""
-        self.next_thing()
-        self.server.fail("jobs.create", FAULTS[fault]())
+        """The response to the next paid call is lost, broken, or a refusal."""
+        self.next_request()
+        self.server.fail_next("jobs.create", FAULTS[fault]())
         self.attempt()
-        self.server._faults.clear()
+        self.server.clear_faults()
 
     @rule(countdown=st.integers(0, 4), fault=st.sampled_from(["none", *sorted(FAULTS)]))
-    def die(self, countdown: int, fault: str) -> None:
+    def crash(self, countdown: int, fault: str) -> None:
         """The process is killed before or after one of its writes."""
-        self.next_thing()
+        self.next_request()
         if fault != "none":
-            self.server.fail("jobs.create", FAULTS[fault]())
+            self.server.fail_next("jobs.create", FAULTS[fault]())
         self.attempt(countdown)
-        self.server._faults.clear()
+        self.server.clear_faults()
 
     @rule()
     def list_is_down(self) -> None:
         """The endpoint's list cannot be read, so nothing may be sent that was in doubt."""
-        self.server.fail("jobs.list", *[Fault(error=status_error(503))] * 20)
+        self.server.fail_next("jobs.list", *[Fault(error=status_error(503))] * 20)
         self.attempt()
-        self.server._faults.clear()
+        self.server.clear_faults()
 
     @rule()
-    def answer_is_delivered_twice(self) -> None:
+    def confirmation_arrives_twice(self) -> None:
         """A confirmation that comes again, or late and with another id, changes nothing."""
         journal, _ = self.process()
-        found = journal.find(self.key)
-        if found is None or found.state != OperationState.CONFIRMED:
+        operation = journal.find(self.key)
+        if operation is None or operation.state != OperationState.CONFIRMED:
             return
         Journal.confirm(journal, self.key, "ftjob-late")
         Journal.reject(journal, self.key, "late")
         again = journal.find(self.key)
         assert again is not None
-        assert (again.state, again.remote_id) == (OperationState.CONFIRMED, found.remote_id)
+        assert (again.state, again.remote_id) == (OperationState.CONFIRMED, operation.remote_id)
 
     @rule(seconds=st.sampled_from([-7200.0, 60.0, 7200.0]))
     def clock_jumps(self, seconds: float) -> None:
@@ -220,14 +230,14 @@ class PaymentStateMachine(RuleBasedStateMachine):
 
     @invariant()
     def at_most_one_job_is_paid(self) -> None:
-        """The whole point."""
+        """What the journal guarantees."""
         if hasattr(self, "server"):
             assert len(self.server.stored_jobs) - self.paid_before <= 1
             assert len(self.ids) <= 1
 
 
 class UnjournaledStateMachine(PaymentStateMachine):
-    """The same with call-then-record."""
+    """The same with the journal that records after the call."""
 
     journal_kind = CrashingCallThenRecordJournal
 

@@ -19,7 +19,7 @@ from ftpipe.providers.retry import (
     retry_idempotent,
     with_deadline,
 )
-from tests.fakes.openai_client import lost_answer, never_sent, status_error
+from tests.fakes.openai_client import lost_response, never_sent, status_error
 
 PROFILE = find_profile("openai")
 READ = CallContext("look at the job", PROFILE, "https://api.openai.com/v1")
@@ -60,7 +60,7 @@ def test_a_doubtful_status_of_a_paid_call_leaves_the_outcome_unknown(status: int
     assert "ftpipe resume" in found.hint
 
 
-@pytest.mark.parametrize("fault", [lost_answer(), json.JSONDecodeError("x", "", 0), DeadlineExceededError("late")])
+@pytest.mark.parametrize("fault", [lost_response(), json.JSONDecodeError("x", "", 0), DeadlineExceededError("late")])
 def test_a_lost_answer_of_a_paid_call_leaves_the_outcome_unknown(fault: Exception) -> None:
     """Broken connections, broken bodies and deadlines do not say whether the job was made."""
     assert type(translate(fault, PAID)) is errors.OutcomeUnknownError
@@ -68,7 +68,7 @@ def test_a_lost_answer_of_a_paid_call_leaves_the_outcome_unknown(fault: Exceptio
 
 def test_a_lost_answer_of_an_upload_is_no_unknown_payment() -> None:
     """Uploads cost nothing, so exit code 5 and not 7."""
-    found = translate(lost_answer(), UNPAID)
+    found = translate(lost_response(), UNPAID)
     assert (type(found), found.exit_code) == (errors.ResponseLostError, 5)
 
 
@@ -116,7 +116,7 @@ def test_retry_after_may_be_a_date() -> None:
 
 def test_a_safe_call_is_made_again_after_passing_faults_and_waits_as_told() -> None:
     """Two faults, then the answer; the endpoint's own wait is kept."""
-    script: list[Exception | str] = [status_error(429, headers={"retry-after": "7"}), lost_answer(), "answer"]
+    script: list[Exception | str] = [status_error(429, headers={"retry-after": "7"}), lost_response(), "answer"]
     slept: list[float] = []
 
     def call() -> str:

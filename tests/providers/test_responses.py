@@ -74,7 +74,7 @@ def test_a_metric_that_is_no_number_is_left_out() -> None:
 def test_a_broken_answer_to_a_paid_create_is_unknown_and_nothing_is_stored(broken: object) -> None:
     """The SDK hands over text, nothing or an object without an id; the job may exist all the same."""
     client = FakeOpenAI()
-    client.fail("jobs.create", Fault(answer=broken, executed=True))
+    client.fail_next("jobs.create", Fault(response=broken, executed=True))
     with pytest.raises(OutcomeUnknownError):
         provider_over(client).jobs.create(REQUEST, key="k")
     assert client.calls["jobs.create"] == 1

@@ -1,101 +1,70 @@
-"""Poll: to the end of the job, and no further trouble than the job's own."""
+"""The poll stage: it waits for the end of the job, and a network error is not an error of the job."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 from ftpipe.errors import AuthenticationError, StillRunningError
-from ftpipe.records import Event, Job
-from ftpipe.stages.poll import PollJob
-from tests.fakes.clock import Clock
-from tests.fakes.openai_client import FakeOpenAI, Fault, lost_answer, status_error
-from tests.fakes.records import provider_over
+from tests.fakes.harness import Harness
+from tests.fakes.openai_client import Fault, lost_response, status_error
 
 
-class Harness:
-    """A job at a mocked client, and the call under test."""
-
-    def __init__(self, *statuses: str) -> None:
-        self.client = FakeOpenAI(statuses=list(statuses))
-        self.clock = Clock()
-        self.provider = provider_over(self.client, self.clock)
-        self.client.seed_job()
-        self.events: list[Event] = []
-        self.notices: list[str] = []
-
-    def poll(self, timeout: float | None = None) -> Job:
-        """Call ``poll`` as the pipeline does."""
-        return PollJob(
-            Job(
-                id="ftjob-1",
-                endpoint="e",
-                provider="openai",
-                status="queued",
-                model="m",
-                training_file="f",
-                created_at=0,
-            ),
-            self.provider,
-            timeout=timeout,
-            on_events=self.events.extend,
-            on_status=self.notices.append,
-            sleep=self.clock.sleep,
-            clock=self.clock,
-        ).run()
+@pytest.fixture
+def harness(tmp_path: Path) -> Harness:
+    """A fresh harness."""
+    return Harness(tmp_path)
 
 
-def test_a_job_is_looked_at_until_it_has_succeeded_and_each_event_is_heard_once() -> None:
+def test_a_job_is_looked_at_until_it_has_succeeded_and_each_event_is_heard_once(harness: Harness) -> None:
     """Three looks, three events in order."""
-    bench = Harness("queued", "running", "succeeded")
-    job = bench.poll()
+    job = harness.poll("queued", "running", "succeeded")
     assert job.fine_tuned_model == "ft:gpt-4.1-mini-2025-04-14:org-test::1"
-    assert [event.data["step"] for event in bench.events] == [1, 2, 3]
+    assert [event.data["step"] for event in harness.events] == [1, 2, 3]
 
 
-def test_an_unknown_status_is_not_the_end() -> None:
+def test_an_unknown_status_is_not_the_end(harness: Harness) -> None:
     """Only three words are."""
-    bench = Harness("paused", "pondering", "failed")
-    assert bench.poll().status == "failed"
+    assert harness.poll("paused", "pondering", "failed").status == "failed"
 
 
-def test_network_trouble_is_said_once_and_the_job_goes_on() -> None:
+def test_network_trouble_is_said_once_and_the_job_goes_on(harness: Harness) -> None:
     """The job does not fail because we cannot see it."""
-    bench = Harness("running", "succeeded")
-    bench.client.fail("jobs.retrieve", *[Fault(error=lost_answer())] * 20, *[Fault(error=status_error(502))] * 20)
-    assert bench.poll().status == "succeeded"
-    assert len([notice for notice in bench.notices if "continues there" in notice]) == 1
-    assert any("answers again" in notice for notice in bench.notices)
+    harness.client.fail_next(
+        "jobs.retrieve", *[Fault(error=lost_response())] * 20, *[Fault(error=status_error(502))] * 20
+    )
+    assert harness.poll("running", "succeeded").status == "succeeded"
+    assert len([message for message in harness.messages if "continues there" in message]) == 1
+    assert any("answers again" in message for message in harness.messages)
 
 
-def test_the_waits_grow_and_stay_under_the_profiles_limit() -> None:
+def test_the_waits_grow_and_stay_under_the_profiles_limit(harness: Harness) -> None:
     """Five seconds at first, a minute and the jitter at most."""
-    bench = Harness(*["running"] * 30, "succeeded")
-    bench.poll()
-    assert bench.clock.slept[0] < 10
-    assert max(bench.clock.slept) <= 60
-    assert bench.clock.slept[-1] > 30
+    harness.poll(*["running"] * 30, "succeeded")
+    assert harness.clock.slept[0] < 10
+    assert max(harness.clock.slept) <= 60
+    assert harness.clock.slept[-1] > 30
 
 
-def test_the_time_limit_leaves_the_job_running() -> None:
+def test_the_time_limit_leaves_the_job_running(harness: Harness) -> None:
     """Exit code 8, and the way back."""
     with pytest.raises(StillRunningError) as caught:
-        Harness("running").poll(timeout=100)
+        harness.poll("running", timeout=100)
     assert caught.value.exit_code == 8
     assert "ftpipe status ftjob-1" in caught.value.hint
 
 
-def test_a_refused_key_stops_the_polling_but_not_the_job() -> None:
+def test_a_refused_key_stops_the_polling_but_not_the_job(harness: Harness) -> None:
     """Exit code 4; the job is not called failed."""
-    bench = Harness("running")
-    bench.client.fail("jobs.retrieve", Fault(error=status_error(401)))
+    harness.client.fail_next("jobs.retrieve", Fault(error=status_error(401)))
     with pytest.raises(AuthenticationError):
-        bench.poll()
+        harness.poll("running")
 
 
-def test_long_silence_is_said_and_nothing_is_cancelled() -> None:
+def test_long_silence_is_said_and_nothing_is_cancelled(harness: Harness) -> None:
     """Queues of hours happen."""
-    bench = Harness(*["queued"] * 100, "succeeded")
-    bench.client.fail("jobs.list_events", *[Fault(answer=[])] * 90)
-    bench.poll()
-    assert any("no news" in notice for notice in bench.notices)
-    assert bench.client.calls["jobs.cancel"] == 0
+    harness.client.fail_next("jobs.list_events", *[Fault(response=[])] * 90)
+    harness.poll(*["queued"] * 100, "succeeded")
+    assert any("no news" in message for message in harness.messages)
+    assert harness.client.calls["jobs.cancel"] == 0

@@ -8,29 +8,21 @@ from pathlib import Path
 import pytest
 
 from ftpipe.errors import CostLimitError, JobFailedError, ProviderError, UsageError
-from ftpipe.pipeline.pipeline import Pipeline
 from ftpipe.providers.retry import SAFE_ATTEMPTS
 from ftpipe.records import CostEstimate, Model, Run, RunSpec, TrainingMetrics
-from ftpipe.registry import open_registry
 from ftpipe.sweep.grid import parse_grid
 from ftpipe.sweep.runner import MAX_FAILED_POLLS, SweepRunner, enforce_total_budget
-from tests.fakes.clock import Clock
-from tests.fakes.openai_client import FakeOpenAI, Fault, never_sent, status_error
-from tests.fakes.records import provider_over
+from tests.fakes.harness import Harness, SimulatedCrash
+from tests.fakes.openai_client import Fault, never_sent, status_error
 
 GRID = ["n_epochs=1,3", "learning_rate_multiplier=0.5,2"]
 
 
-class SimulatedCrash(BaseException):
-    """A kill: nothing in the product may catch it."""
-
-
-class Harness:
-    """One endpoint, one registry and one dataset."""
+class SweepHarness(Harness):
+    """A harness with a dataset that can be validated, and a sweep over it."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.client, self.clock = FakeOpenAI(), Clock()
+        super().__init__(folder)
         data = folder / "train.jsonl"
         lines = [
             {"messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": f"a{n}"}]}
@@ -54,20 +46,17 @@ class Harness:
             self.max_running = max(self.max_running, running)
             self.clock.sleep(seconds)
 
-        registry = open_registry(self.folder / "registry.db")
-        provider = provider_over(self.client, self.clock)
-        pipeline = Pipeline(provider=provider, registry=registry, sleep=self.clock.sleep, clock=self.clock)
-        return SweepRunner(pipeline, concurrency=concurrency, sleep=sleep, on_trial=on_trial)
+        return SweepRunner(self.pipeline(), concurrency=concurrency, sleep=sleep, on_trial=on_trial)
 
-    def train(self, runner: SweepRunner) -> dict[str, Run]:
+    def sweep(self, runner: SweepRunner) -> dict[str, Run]:
         """The whole grid."""
         report = runner.pipeline.plan(self.spec).report
         return runner.train(runner.plan(self.spec, parse_grid(GRID), report))
 
 
 @pytest.fixture
-def harness(tmp_path: Path) -> Harness:
-    return Harness(tmp_path)
+def harness(tmp_path: Path) -> SweepHarness:
+    return SweepHarness(tmp_path)
 
 
 def with_losses(runs: dict[str, Run], losses: list[float | None]) -> dict[str, Run]:
@@ -80,9 +69,9 @@ def with_losses(runs: dict[str, Run], losses: list[float | None]) -> dict[str, R
     return changed
 
 
-def test_sweep_trains_each_point_once_and_uploads_once(harness: Harness) -> None:
+def test_sweep_trains_each_point_once_and_uploads_once(harness: SweepHarness) -> None:
     """Four jobs, one file, and never more than two concurrent jobs."""
-    runs = harness.train(harness.runner())
+    runs = harness.sweep(harness.runner())
     assert len(runs) == len(harness.client.stored_jobs) == harness.client.calls["jobs.create"] == 4
     assert harness.client.calls["files.create"] == 1
     assert all(run.model is not None for run in runs.values())
@@ -92,19 +81,19 @@ def test_sweep_trains_each_point_once_and_uploads_once(harness: Harness) -> None
 
 
 @pytest.mark.parametrize("dies_at", range(1, 9))
-def test_sweep_resumes_after_a_crash_without_retraining(harness: Harness, dies_at: int) -> None:
+def test_sweep_resumes_after_a_crash_without_retraining(harness: SweepHarness, dies_at: int) -> None:
     """Whenever it dies."""
     with pytest.raises(SimulatedCrash):
-        harness.train(harness.runner(dies_at=dies_at))
-    runs = harness.train(harness.runner())
+        harness.sweep(harness.runner(dies_at=dies_at))
+    runs = harness.sweep(harness.runner())
     assert len(runs) == 4
     assert harness.client.calls["jobs.create"] == 4
 
 
-def test_rank_trials_gives_alias_to_lowest_loss(harness: Harness) -> None:
+def test_rank_trials_gives_alias_to_lowest_loss(harness: SweepHarness) -> None:
     """The trials come best first; NaN never wins."""
     runner = harness.runner()
-    runs = with_losses(harness.train(runner), [0.9, float("nan"), 0.4, 0.7])
+    runs = with_losses(harness.sweep(runner), [0.9, float("nan"), 0.4, 0.7])
     sweep = runner.rank_trials(parse_grid(GRID), runs, alias="desk@best")
     assert [trial.valid_loss for trial in sweep.trials][:3] == [0.4, 0.7, 0.9]
     assert sweep.trials[0].name == "n_epochs=3 learning_rate_multiplier=0.5"
@@ -112,9 +101,9 @@ def test_rank_trials_gives_alias_to_lowest_loss(harness: Harness) -> None:
     assert "best of 4 trials" in runner.pipeline.registry.alias_history("desk@best")[0].reason
 
 
-def test_rank_trials_prefers_held_out_scores(harness: Harness) -> None:
+def test_rank_trials_prefers_held_out_scores(harness: SweepHarness) -> None:
     runner = harness.runner()
-    runs = with_losses(harness.train(runner), [0.1, 0.2, 0.3, 0.4])
+    runs = with_losses(harness.sweep(runner), [0.1, 0.2, 0.3, 0.4])
 
     def scores(models: object) -> dict[str, float]:
         assert isinstance(models, list)
@@ -124,45 +113,45 @@ def test_rank_trials_prefers_held_out_scores(harness: Harness) -> None:
     assert (sweep.compared_by, sweep.trials[0].score, sweep.trials[0].valid_loss) == ("held-out score", 0.3, 0.4)
 
 
-def test_rank_trials_without_losses_moves_no_alias(harness: Harness) -> None:
+def test_rank_trials_without_losses_moves_no_alias(harness: SweepHarness) -> None:
     """And the hint says that nothing is trained twice."""
     runner = harness.runner()
-    runs = harness.train(runner)
+    runs = harness.sweep(runner)
     with pytest.raises(UsageError, match="no validation loss") as caught:
         runner.rank_trials(parse_grid(GRID), runs, alias="desk@best")
     assert "--validation" in caught.value.hint
     assert runner.pipeline.registry.aliases() == {}
 
 
-def test_sweep_continues_after_failed_trials(harness: Harness) -> None:
+def test_sweep_continues_after_failed_trials(harness: SweepHarness) -> None:
     """All fail here: each one is tried, and the result is an error."""
     harness.client.statuses = ["running", "failed"]
     runner = harness.runner()
-    runs = harness.train(runner)
+    runs = harness.sweep(runner)
     assert {run.state.value for run in runs.values()} == {"failed"}
     with pytest.raises(JobFailedError, match="no trial of the sweep"):
         runner.rank_trials(parse_grid(GRID), runs, alias="desk@best")
 
 
-def test_sweep_continues_after_a_rejected_trial(harness: Harness) -> None:
+def test_sweep_continues_after_a_rejected_trial(harness: SweepHarness) -> None:
     """The endpoint rejects one combination."""
-    harness.client.fail("jobs.create", Fault(status_error(400)))
-    runs = harness.train(harness.runner(concurrency=1))
+    harness.client.fail_next("jobs.create", Fault(status_error(400)))
+    runs = harness.sweep(harness.runner(concurrency=1))
     assert sum(run.model is not None for run in runs.values()) == 3
 
 
-def test_sweep_retries_failed_polls(harness: Harness) -> None:
-    harness.client.fail("jobs.retrieve", *[Fault(never_sent()) for _ in range(8)])
-    assert len(harness.train(harness.runner())) == 4
+def test_sweep_retries_failed_polls(harness: SweepHarness) -> None:
+    harness.client.fail_next("jobs.retrieve", *[Fault(never_sent()) for _ in range(8)])
+    assert len(harness.sweep(harness.runner())) == 4
 
 
-def test_sweep_stops_after_too_many_failed_polls(harness: Harness) -> None:
+def test_sweep_stops_after_too_many_failed_polls(harness: SweepHarness) -> None:
     """Nothing is lost: the same sweep again trains nothing twice."""
-    harness.client.fail("jobs.retrieve", *[Fault(never_sent()) for _ in range(SAFE_ATTEMPTS * MAX_FAILED_POLLS)])
+    harness.client.fail_next("jobs.retrieve", *[Fault(never_sent()) for _ in range(SAFE_ATTEMPTS * MAX_FAILED_POLLS)])
     with pytest.raises(ProviderError, match=f"{MAX_FAILED_POLLS} polls in a row") as caught:
-        harness.train(harness.runner())
+        harness.sweep(harness.runner())
     assert "the same sweep" in caught.value.hint
-    assert len(harness.train(harness.runner())) == harness.client.calls["jobs.create"] == 4
+    assert len(harness.sweep(harness.runner())) == harness.client.calls["jobs.create"] == 4
 
 
 def test_total_budget_covers_all_trials() -> None:

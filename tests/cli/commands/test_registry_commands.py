@@ -102,8 +102,8 @@ def test_status_of_nothing_says_how_to_begin(world: CliEnvironment) -> None:
 def test_chat_answers_by_alias_on_stdout(trained: CliEnvironment) -> None:
     """The answer alone is on stdout, and the document carries it whole."""
     trained.run("models", "alias", "bot", MODEL)
-    assert trained.run("chat", "bot", "-m", "hello").out.strip() == f"{MODEL} heard hello"
-    assert trained.run("chat", "-m", "hi", "--json").document["answer"].strip() == f"{MODEL} heard hi"
+    assert trained.run("chat", "bot", "-m", "hello").out.strip() == f"{MODEL} received hello"
+    assert trained.run("chat", "-m", "hi", "--json").document["answer"].strip() == f"{MODEL} received hi"
 
 
 def test_the_system_message_of_the_training_data_is_the_default(world: CliEnvironment) -> None:

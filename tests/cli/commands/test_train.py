@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.cli_runner import CliEnvironment, chat_file
-from tests.fakes.openai_client import Fault, lost_answer, never_sent, status_error
+from tests.fakes.openai_client import Fault, lost_response, never_sent, status_error
 
 HOSTED = ("--provider", "openai", "--yes", "--epochs", "3")
 
@@ -147,18 +147,18 @@ def test_each_refusal_has_its_code_and_resume_goes_on(
     world: CliEnvironment, name: str, fault: Fault, code: int
 ) -> None:
     """Nothing is lost: the next ``resume`` ends well with one job."""
-    world.server.fail(name, *[fault] * 8)
+    world.server.fail_next(name, *[fault] * 8)
     ran = world.run("train", str(chat_file()), *HOSTED)
     assert ran.code == code
     assert len(ran.err.splitlines()[-2:]) == 2
-    world.server._faults.clear()
+    world.server.clear_faults()
     assert world.run("resume").code == 0
     assert len(world.server.stored_jobs) == 1
 
 
 def test_a_lost_answer_is_found_again_and_not_paid_twice(world: CliEnvironment) -> None:
     """The job was created, the answer was lost: it is adopted."""
-    world.server.fail("jobs.create", Fault(lost_answer(), executed=True))
+    world.server.fail_next("jobs.create", Fault(lost_response(), executed=True))
     ran = world.run("train", str(chat_file()), *HOSTED)
     assert ran.code == 0
     assert world.paid_jobs == 1
