@@ -271,6 +271,6 @@ def check_local_server() -> CheckResult:
     seen = status(server_dir())
     if not seen.running:
         return CheckResult("endpoint", "ok", "not running; `ftpipe train` starts it when needed")
-    if not seen.answers:
+    if not seen.is_responding:
         return CheckResult("endpoint", "warn", f"process {seen.pid} runs but does not answer", "ftpipe serve logs")
     return CheckResult("endpoint", "ok", f"runs at {seen.base_url}, process {seen.pid}")

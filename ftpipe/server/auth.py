@@ -1,4 +1,4 @@
-"""Who may call: keys and their owners, and which Host and Origin headers are believed."""
+"""Authentication: API keys and their owners, and the check of Host and Origin headers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ftpipe.errors import ConfigError, UsageError
 from ftpipe.server.protocol import ApiError
 
 DEFAULT_OWNER = "local"
-_OWNER = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_OWNER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKeys:
-    """Digests of the keys with their owners; without any, everyone is ``local``."""
+    """Digests of the keys with their owners; without keys every client is ``local``."""
 
     digests: tuple[tuple[bytes, str], ...] = ()
 
@@ -29,28 +29,28 @@ class ApiKeys:
         """The owner of the key in an ``Authorization`` header.
 
         Raises:
-            ApiError: 401 where a key is needed and none, or a wrong one, was sent.
+            ApiError: 401 if a key is needed and none, or a wrong one, was sent.
         """
         if not self.digests:
             return DEFAULT_OWNER
-        scheme, _, given = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not given.strip():
+        scheme, _, token = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
             message = "You didn't provide an API key. Send it as 'Authorization: Bearer KEY'."
             raise ApiError(401, message, "invalid_api_key")
-        digest = _digest(given.strip())
-        # Every key is compared, and each in constant time, so that the answer's time tells nothing.
-        found = [owner for known, owner in self.digests if hmac.compare_digest(known, digest)]
-        if not found:
+        digest = _digest(token.strip())
+        # Every key is compared, each in constant time, so that the response time reveals nothing.
+        owners = [owner for known, owner in self.digests if hmac.compare_digest(known, digest)]
+        if not owners:
             message = "Incorrect API key provided."
             raise ApiError(401, message, "invalid_api_key")
-        return found[0]
+        return owners[0]
 
 
 def load_api_keys(path: Path | None) -> ApiKeys:
     """Read a key file.
 
     Raises:
-        ConfigError: If it cannot be read, is empty, or names an owner that is no plain word.
+        ConfigError: If it cannot be read, is empty, or has an invalid owner name.
     """
     if path is None:
         return ApiKeys()
@@ -58,20 +58,20 @@ def load_api_keys(path: Path | None) -> ApiKeys:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as exc:
         message = f"the key file {path} cannot be read: {exc}"
-        raise ConfigError(message, "give a readable text file with one key a line") from exc
+        raise ConfigError(message, "give a readable text file with one key per line") from exc
     entries = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not entries:
-        message = f"the key file {path} holds no key"
-        raise ConfigError(message, "write one key a line, as KEY or OWNER:KEY")
-    return ApiKeys(tuple(_entry(line, path) for line in entries))
+        message = f"the key file {path} contains no key"
+        raise ConfigError(message, "write one key per line, as KEY or OWNER:KEY")
+    return ApiKeys(tuple(_parse_line(line, path) for line in entries))
 
 
-def _entry(line: str, path: Path) -> tuple[bytes, str]:
+def _parse_line(line: str, path: Path) -> tuple[bytes, str]:
     owner, colon, key = line.rpartition(":")
     owner = owner.strip() if colon else DEFAULT_OWNER
-    if not _OWNER.fullmatch(owner) or not key.strip():
+    if not _OWNER_NAME.fullmatch(owner) or not key.strip():
         message = f"the key file {path} has a line that is not KEY or OWNER:KEY"
-        raise ConfigError(message, "an owner has letters, digits, dots, dashes and underscores")
+        raise ConfigError(message, "an owner name has letters, digits, dots, dashes and underscores")
     return _digest(key.strip()), owner
 
 
@@ -83,7 +83,7 @@ def is_loopback(host: str) -> bool:
     """True for ``localhost`` and loopback addresses."""
     if host.lower() == "localhost":
         return True
-    address = _address(host)
+    address = _parse_address(host)
     return address is not None and address.is_loopback
 
 
@@ -94,17 +94,17 @@ def require_keys_unless_loopback(host: str, keys: ApiKeys) -> None:
         UsageError: If ``host`` is not loopback and there are no keys.
     """
     if not keys.digests and not is_loopback(host):
-        message = f"listening on {host} would let everyone in the network in"
+        message = f"refusing to listen on {host} without API keys: anyone on the network could connect"
         raise UsageError(message, "add --api-key-file FILE, or listen on 127.0.0.1")
 
 
 @dataclass(frozen=True, slots=True)
 class HostPolicy:
-    """Which Host and Origin headers are believed, against DNS rebinding and requests from web pages."""
+    """Which Host and Origin headers are allowed, against DNS rebinding and requests from web pages."""
 
     names: frozenset[str]
-    any_address: bool
-    """Believe any IP address as Host: a rebinding attack needs a name."""
+    allows_any_address: bool
+    """Allow any IP address as Host: a rebinding attack needs a name."""
 
     def check(self, headers: Mapping[str, str]) -> None:
         """Refuse a request that a web page may have sent.
@@ -114,7 +114,7 @@ class HostPolicy:
         """
         host = headers.get("host", "")
         if not self._is_allowed(_name_of(host)):
-            message = "This Host is not served here. Allow it with --allowed-host NAME."
+            message = "This Host is not allowed. Allow it with --allowed-host NAME."
             raise ApiError(403, message, "host_not_allowed")
         origin = headers.get("origin")
         if origin is not None and _netloc(origin) != host.lower():
@@ -127,21 +127,21 @@ class HostPolicy:
     def _is_allowed(self, name: str) -> bool:
         if name in self.names:
             return True
-        address = _address(name)
-        return address is not None and (address.is_loopback or self.any_address)
+        address = _parse_address(name)
+        return address is not None and (address.is_loopback or self.allows_any_address)
 
 
 def build_host_policy(host: str, allowed: Iterable[str]) -> HostPolicy:
-    """The gate for a server that listens on ``host``."""
+    """The policy of a server that listens on ``host``."""
     names = {"localhost", host.lower(), *(name.lower() for name in allowed)}
-    outside = not is_loopback(host)
-    if outside:
+    is_public = not is_loopback(host)
+    if is_public:
         names.add(socket.gethostname().lower())
-    return HostPolicy(frozenset(names), outside)
+    return HostPolicy(frozenset(names), is_public)
 
 
 def _netloc(origin: str) -> str:
-    """Host and port of an origin; empty where it has none, as for the origin ``null``."""
+    """Host and port of an origin; empty if it has none, like the origin ``null``."""
     try:
         return urlsplit(origin).netloc.lower()
     except ValueError:
@@ -152,12 +152,11 @@ def _name_of(netloc: str) -> str:
     """The host of ``host:port`` or ``[v6]:port``, in lower case."""
     if netloc.startswith("["):
         return netloc[1:].partition("]")[0].lower()
-    return (
-        netloc.rpartition(":")[0].lower() if netloc.rpartition(":")[2].isdigit() and ":" in netloc else netloc.lower()
-    )
+    host, colon, port = netloc.rpartition(":")
+    return (host if colon and port.isdigit() else netloc).lower()
 
 
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _parse_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         return ipaddress.ip_address(host)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The wall clock, in the whole seconds that the API speaks in."""
+"""The wall clock, in the whole seconds of the API."""
 
 from __future__ import annotations
 

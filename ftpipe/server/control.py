@@ -1,4 +1,4 @@
-"""Looking at a running server from outside: status, stop, logs."""
+"""Status, stop and logs of a server that runs in another process."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ftpipe.server.storage.data_dir import DataDirectory
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """What can be said about the server of a data folder."""
+    """The state of the server of a data folder."""
 
     running: bool
-    """True where a process holds the folder's lock."""
-    answers: bool = False
-    """True where ``/health`` answered in time."""
+    """True if a process holds the folder's lock."""
+    is_responding: bool = False
+    """True if ``/health`` responded in time."""
     pid: int | None = None
     base_url: str | None = None
     version: str | None = None
@@ -38,35 +38,35 @@ class ServerStatus:
 
 
 def status(data_dir: Path, *, timeout: float = 2.0) -> ServerStatus:
-    """Look at the server of a data folder.
+    """The state of the server of a data folder.
 
     Args:
-        data_dir: The folder that was given to ``serve``.
+        data_dir: The folder given to ``serve``.
         timeout: Seconds to wait for ``/health``.
     """
-    layout = DataDirectory(data_dir.expanduser().absolute())
-    if not is_locked(layout):
+    directory = DataDirectory(data_dir.expanduser().absolute())
+    if not is_locked(directory):
         return ServerStatus(running=False)
-    note = read_json(layout.address) or {}
-    health = _health(note.get("base_url"), timeout)
+    address = read_json(directory.address) or {}
+    health = _fetch_health(address.get("base_url"), timeout)
     jobs = (health or {}).get("jobs") or {}
     return ServerStatus(
         running=True,
-        answers=health is not None,
-        pid=note.get("pid"),
-        base_url=note.get("base_url"),
-        version=note.get("version"),
-        started_at=note.get("started_at"),
+        is_responding=health is not None,
+        pid=address.get("pid"),
+        base_url=address.get("base_url"),
+        version=address.get("version"),
+        started_at=address.get("started_at"),
         jobs_running=jobs.get("running"),
         jobs_open=jobs.get("open"),
     )
 
 
-def is_locked(layout: DataDirectory) -> bool:
-    """True while a server holds the lock of its data folder; a killed one holds nothing."""
-    if not layout.lock.exists():
+def is_locked(directory: DataDirectory) -> bool:
+    """True while a server holds the lock of its data folder; the system releases the lock of a killed one."""
+    if not directory.lock.exists():
         return False
-    lock = FileLock(layout.lock)
+    lock = FileLock(directory.lock)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -75,51 +75,51 @@ def is_locked(layout: DataDirectory) -> bool:
     return False
 
 
-def _health(base_url: object, timeout: float) -> dict[str, Any] | None:
+def _fetch_health(base_url: object, timeout: float) -> dict[str, Any] | None:
     if not isinstance(base_url, str) or not base_url.startswith("http://"):
         return None
-    # A proxy that the environment names knows nothing of this machine.
+    # A proxy from the environment cannot reach this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(base_url.removesuffix("/v1") + "/health", timeout=timeout) as answer:
-            value = json.load(answer)
+        with opener.open(base_url.removesuffix("/v1") + "/health", timeout=timeout) as response:
+            value = json.load(response)
     except (OSError, ValueError, urllib.error.URLError):
         return None
     return value if isinstance(value, dict) else None
 
 
 def stop(data_dir: Path, *, timeout: float = 30.0, sleep: Callable[[float], None] = time.sleep) -> bool:
-    """Stop the server of a data folder; its trainers keep their state and go on at the next start.
+    """Stop the server of a data folder; its trainers save their state, and their jobs continue at the next start.
 
     Args:
-        data_dir: The folder that was given to ``serve``.
-        timeout: Seconds to wait for its end.
+        data_dir: The folder given to ``serve``.
+        timeout: Seconds to wait until it has stopped.
         sleep: Waits.
 
     Returns:
-        False where none was running.
+        ``False`` if none was running.
 
     Raises:
-        LocalStateError: If it has not ended in time, or cannot be signalled.
+        LocalStateError: If it has not stopped in time, or cannot be signalled.
     """
-    layout = DataDirectory(data_dir.expanduser().absolute())
-    if not is_locked(layout):
+    directory = DataDirectory(data_dir.expanduser().absolute())
+    if not is_locked(directory):
         return False
-    pid = (read_json(layout.address) or {}).get("pid")
+    pid = (read_json(directory.address) or {}).get("pid")
     if not isinstance(pid, int):
-        message = f"the server on {layout.root} is starting or stopping"
+        message = f"the server on {directory.root} is starting or stopping"
         raise LocalStateError(message, "try again in a moment")
     try:
-        # The lock is held, so the pid in the note is that of a living server.
+        # The lock is held, so the pid is that of a running server.
         os.kill(pid, signal.SIGTERM)
     except OSError as exc:
         message = f"the server with pid {pid} cannot be stopped: {exc}"
         raise LocalStateError(message, "stop it as the user who started it") from exc
     waited = 0.0
-    while is_locked(layout):
+    while is_locked(directory):
         if waited >= timeout:
-            message = f"the server with pid {pid} has not ended after {timeout:.0f} s"
-            raise LocalStateError(message, f"look at 'ftpipe serve logs', or end it with: kill -9 {pid}")
+            message = f"the server with pid {pid} has not stopped after {timeout:.0f} s"
+            raise LocalStateError(message, f"see 'ftpipe serve logs', or end it with: kill -9 {pid}")
         sleep(0.1)
         waited += 0.1
     return True
@@ -128,13 +128,13 @@ def stop(data_dir: Path, *, timeout: float = 30.0, sleep: Callable[[float], None
 def logs(
     data_dir: Path, *, lines: int = 100, follow: bool = False, sleep: Callable[[float], None] = time.sleep
 ) -> Iterator[str]:
-    """The last lines of a server's log, without line ends.
+    """The last lines of a server's log, without line endings.
 
     Args:
-        data_dir: The folder that was given to ``serve``.
+        data_dir: The folder given to ``serve``.
         lines: How many of the last lines.
-        follow: Go on with new lines as they come, until the caller stops.
-        sleep: Waits between looks.
+        follow: Continue with new lines as they are written.
+        sleep: Waits for new lines.
 
     Raises:
         NotFoundError: If there is no log yet.

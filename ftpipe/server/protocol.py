@@ -1,4 +1,4 @@
-"""What goes over the wire: requests as handlers see them, answers, and errors in OpenAI's shape."""
+"""Requests and results as handlers see them, without HTTP, and errors in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 
 from ftpipe.errors import FtpipeError
 
-ALPHABET = string.ascii_letters + string.digits
+ID_ALPHABET = string.ascii_letters + string.digits
+ID_LENGTH = 24
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedUpload:
-    """A file of a multipart form that is on disk already, under a temporary name."""
+    """The file of a multipart form; it is on disk already, under a temporary name."""
 
     path: Path
     filename: str
@@ -26,44 +27,46 @@ class ReceivedUpload:
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
-    """A request, freed from HTTP."""
+    """A request whose key and body have been checked."""
 
     owner: str
-    """Whose key it came with; ``local`` where no keys are asked for."""
-    path: Mapping[str, str] = field(default_factory=dict)
-    """The path's parameters."""
-    query: Mapping[str, str] = field(default_factory=dict)
-    """Query parameters; of a repeated one the last."""
+    """The owner of the API key; ``local`` if the server needs no keys."""
+    path_params: Mapping[str, str] = field(default_factory=dict)
+    query_params: Mapping[str, str] = field(default_factory=dict)
+    """Of a repeated parameter the last one."""
     body: Mapping[str, Any] = field(default_factory=dict)
-    """JSON object, or the text fields of a form."""
+    """The JSON object, or the text fields of a form."""
     file: ReceivedUpload | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class ApiResponse:
-    """What a handler gives back: exactly one of ``body``, ``events``, ``text`` and ``download``."""
+class Stream:
+    """A response whose pieces are computed one after the other while it is sent."""
 
-    body: Mapping[str, Any] | None = None
-    events: Iterator[str] | None = None
-    """Server-sent events, each a complete block."""
-    text: Iterator[bytes] | None = None
-    """A plain text body in pieces."""
-    download: Path | None = None
-    filename: str = "file"
-    """Name for the ``download``."""
-    status: int = 200
-    replayed: bool = False
-    """True where the answer was given before, under the same Idempotency-Key."""
+    pieces: Iterator[str | bytes]
+    media_type: str = "text/event-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A response that is a file."""
+
+    path: Path
+    filename: str
+
+
+Handler = Callable[..., Mapping[str, Any] | Stream | Download]
+"""Takes an ``ApiRequest``, and a ``Transaction`` if its route says so; a mapping is sent as JSON."""
 
 
 class ApiError(FtpipeError):
-    """An answer that is an error, with HTTP status and OpenAI's four fields.
+    """An error response, with HTTP status and OpenAI's four fields.
 
     Args:
         status: HTTP status.
-        message: Sentence for the caller.
+        message: Sentence for the client.
         code: Stable word, or ``None``.
-        param: Name of the offending parameter, or ``None``.
+        param: Name of the wrong parameter, or ``None``.
         kind: The ``type`` field.
     """
 
@@ -88,9 +91,20 @@ def bad_request(message: str, param: str | None = None, code: str | None = "inva
     return ApiError(400, message, code, param)
 
 
+def missing_parameter(param: str) -> ApiError:
+    """The 400 for a required parameter that was not sent."""
+    return bad_request(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
+
+
 def not_found(what: str, name: str, param: str | None = "id", code: str | None = None) -> ApiError:
     """A 404 about something that this owner does not have."""
     return ApiError(404, f"No such {what}: {printable(name)}", code, param)
+
+
+def model_not_found(name: str) -> ApiError:
+    """The 404 for an unknown model, with the code that clients look for."""
+    what = "model"
+    return not_found(what, name, "model", "model_not_found")
 
 
 def printable(text: str, max_length: int = 100) -> str:
@@ -100,17 +114,17 @@ def printable(text: str, max_length: int = 100) -> str:
 
 
 def new_id(prefix: str) -> str:
-    """A fresh identifier of 24 random characters, for example ``file-4Zk…``."""
-    return prefix + "".join(secrets.choice(ALPHABET) for _ in range(24))
+    """A new identifier of 24 random characters, for example ``file-4Zk…``."""
+    return prefix + "".join(secrets.choice(ID_ALPHABET) for _ in range(ID_LENGTH))
 
 
 def int_query_param(request: ApiRequest, name: str, default: int, *, maximum: int) -> int:
     """An integer query parameter between 0 and ``maximum``.
 
     Raises:
-        ApiError: 400 where it is no such number.
+        ApiError: 400 if it is not such a number.
     """
-    value = request.query.get(name)
+    value = request.query_params.get(name)
     if value is None:
         return default
     if not (value.isascii() and value.isdigit() and len(value) <= 9 and int(value) <= maximum):
@@ -125,7 +139,7 @@ def enum_query_param(request: ApiRequest, name: str, allowed: tuple[str, ...]) -
     Raises:
         ApiError: 400 for another word.
     """
-    value = request.query.get(name, allowed[0])
+    value = request.query_params.get(name, allowed[0])
     if value not in allowed:
         message = f"Invalid '{name}': expected one of {', '.join(allowed)}, got '{printable(value)}'."
         raise bad_request(message, name)
@@ -133,22 +147,18 @@ def enum_query_param(request: ApiRequest, name: str, allowed: tuple[str, ...]) -
 
 
 def metadata_filter(request: ApiRequest) -> tuple[dict[str, str], bool]:
-    """The ``metadata[k]=v`` pairs of a query, and whether ``metadata=null`` asks for things without any.
+    """The ``metadata[key]=value`` pairs of a query, and whether ``metadata=null`` selects what has no metadata.
 
     Raises:
-        ApiError: 400 for both at once, or another form.
+        ApiError: 400 for both at once, or for another value.
     """
     metadata = {
         name[len("metadata[") : -1]: value
-        for name, value in request.query.items()
+        for name, value in request.query_params.items()
         if name.startswith("metadata[") and name.endswith("]")
     }
-    plain = request.query.get("metadata")
+    plain = request.query_params.get("metadata")
     if plain is not None and (plain != "null" or metadata):
         message = "Invalid 'metadata': use metadata[key]=value, or metadata=null alone."
         raise bad_request(message, "metadata")
     return metadata, plain is not None
-
-
-Handler = Callable[..., ApiResponse | Mapping[str, Any]]
-"""Takes an ``ApiRequest`` (and a ``Transaction`` where its route says so)."""

@@ -1,25 +1,25 @@
-"""The server put together: store, folders, handlers and the supervisor, without any web framework."""
+"""The server's parts, put together without a web framework: database, handlers and supervisor."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from ftpipe.inference.engine import Engine
+from ftpipe.modeling.device import use_passive_omp_wait
 from ftpipe.server.api.chat import ChatCompletionsApi, GenerationBackend
 from ftpipe.server.api.files import FilesApi
 from ftpipe.server.api.graders import GradersApi
+from ftpipe.server.api.health import HealthApi
 from ftpipe.server.api.jobs import JobsApi
-from ftpipe.server.api.models import ModelLimitsApi
+from ftpipe.server.api.models import ModelsApi
 from ftpipe.server.api.permissions import PermissionsApi
+from ftpipe.server.api.row_losses import RowLossesApi
 from ftpipe.server.api.uploads import UploadsApi
 from ftpipe.server.auth import ApiKeys, HostPolicy, build_host_policy, load_api_keys
 from ftpipe.server.idempotency import InFlightKeys
 from ftpipe.server.jobs.file_validation import FileValidator, ValidateFile, validate_training_file
 from ftpipe.server.jobs.supervisor import Supervisor
-from ftpipe.server.model_resolver import BaseModelSource, LocalBaseModels, ModelResolver
+from ftpipe.server.model_resolver import BaseModels, ModelResolver
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.storage import Store, open_store
 from ftpipe.server.storage.cleanup import remove_orphans
@@ -27,38 +27,25 @@ from ftpipe.server.storage.data_dir import DataDirectory
 
 
 @dataclass(frozen=True, slots=True)
-class ServerOverrides:
-    """What can be put in another's place; ``None`` takes the real one."""
-
-    open_engine: Callable[[], GenerationBackend] | None = None
-    base_models: BaseModelSource | None = None
-    validate_file: ValidateFile | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class ServerContext:
-    """Everything that answers requests."""
+    """Everything that requests and jobs need."""
 
     settings: ServeSettings
     data_dir: DataDirectory
     store: Store
     api_keys: ApiKeys
     host_policy: HostPolicy
-    in_flight: InFlightKeys
+    in_flight_keys: InFlightKeys
     supervisor: Supervisor
+    health: HealthApi
     files: FilesApi
     uploads: UploadsApi
     jobs: JobsApi
-    models: ModelResolver
+    models: ModelsApi
     chat: ChatCompletionsApi
     permissions: PermissionsApi
     graders: GradersApi
-    limits: ModelLimitsApi
-
-    @property
-    def data_dir_id(self) -> str:
-        """Names the data folder without showing its path."""
-        return hashlib.sha256(str(self.data_dir.root.resolve()).encode()).hexdigest()[:16]
+    row_losses: RowLossesApi
 
     def start(self) -> None:
         """Clean up after a crash and start working on jobs."""
@@ -66,60 +53,55 @@ class ServerContext:
         self.supervisor.start()
 
     def close(self) -> None:
-        """Bring trainers to rest and give the database back."""
+        """Stop trainers and close the database."""
         self.supervisor.stop()
         self.store.close()
 
 
-def build_context(settings: ServeSettings, overrides: ServerOverrides | None = None) -> ServerContext:
-    """Put a server together; nothing runs yet.
+def build_context(
+    settings: ServeSettings,
+    *,
+    engine: GenerationBackend | None = None,
+    base_models: BaseModels | None = None,
+    validate_file: ValidateFile = validate_training_file,
+) -> ServerContext:
+    """Build the server's components without starting them.
+
+    Args:
+        settings: How the server runs.
+        engine: Generates answers; the real one, which loads torch at the first chat, if ``None``.
+        base_models: What is known about base models; those of this machine if ``None``.
+        validate_file: Validates a training file.
 
     Raises:
         LocalStateError: If the data folder or its database cannot be used.
-        ConfigError: If the key file is at fault.
+        ConfigError: If the key file is wrong.
     """
-    overrides = overrides or ServerOverrides()
-    layout = DataDirectory(settings.data_dir.expanduser().absolute())
-    layout.prepare()
-    store = open_store(layout.database)
-    base_models = overrides.base_models or LocalBaseModels(settings.models_dir, substitutes=settings.substitute_models)
-    catalog = ModelResolver(layout, base_models)
-    supervisor = Supervisor(store, layout, settings, FileValidator(overrides.validate_file or validate_training_file))
+    data_dir = DataDirectory(settings.data_dir.expanduser().absolute())
+    data_dir.prepare()
+    store = open_store(data_dir.database)
+    if engine is None:
+        use_passive_omp_wait()  # a trainer may run on the same processors
+        engine = Engine(models_dir=settings.models_dir, max_loaded_models=settings.max_loaded_models)
+    if base_models is None:
+        base_models = BaseModels(settings.models_dir, substitutes=settings.substitute_models)
+    models = ModelResolver(data_dir, base_models)
+    supervisor = Supervisor(store, data_dir, settings, FileValidator(validate_file))
     return ServerContext(
         settings=settings,
-        data_dir=layout,
+        data_dir=data_dir,
         store=store,
         api_keys=load_api_keys(settings.api_key_file),
         host_policy=build_host_policy(settings.host, settings.allowed_hosts),
-        in_flight=InFlightKeys(),
+        in_flight_keys=InFlightKeys(),
         supervisor=supervisor,
-        files=FilesApi(layout),
-        uploads=UploadsApi(store, layout, settings),
-        jobs=JobsApi(layout, catalog, settings, supervisor.wake),
-        models=catalog,
-        chat=ChatCompletionsApi(store, catalog, overrides.open_engine or _LazyEngine(settings)),
+        health=HealthApi(store, data_dir),
+        files=FilesApi(data_dir),
+        uploads=UploadsApi(store, data_dir, settings),
+        jobs=JobsApi(data_dir, models, settings, supervisor.wake),
+        models=ModelsApi(data_dir, models, settings),
+        chat=ChatCompletionsApi(store, models, engine),
         permissions=PermissionsApi(),
         graders=GradersApi(),
-        limits=ModelLimitsApi(catalog, settings),
+        row_losses=RowLossesApi(store, data_dir, models, settings.models_dir),
     )
-
-
-class _LazyEngine:
-    """Opens the real engine at the first chat; importing it loads torch."""
-
-    def __init__(self, settings: ServeSettings) -> None:
-        self._settings = settings
-        self._lock = threading.Lock()
-        self._engine: GenerationBackend | None = None
-
-    def __call__(self) -> GenerationBackend:
-        with self._lock:
-            if self._engine is None:
-                # Read when torch loads: its threads shall sleep while they wait, for a trainer may run beside us.
-                os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-                os.environ.setdefault("KMP_BLOCKTIME", "0")
-                from ftpipe.inference.engine import Engine as RealEngine
-
-                settings = self._settings
-                self._engine = RealEngine(models_dir=settings.models_dir, max_loaded_models=settings.max_loaded_models)
-        return self._engine

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from ftpipe.server.http import ServerOverrides, ServeSettings, create_app
-from tests.server.fakes import FAKE_TRAINER, FakeBases, FakeEngine, check_lines
+from ftpipe.server.http import create_app
+from ftpipe.server.services import build_context
+from ftpipe.server.settings import ServeSettings
+from tests.server.fakes import FAKE_TRAINER, FakeBaseModels, FakeEngine, check_lines
 
 LINES = b'{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}\n' * 10
 
@@ -29,15 +31,17 @@ def make_client(tmp_path: Path, engine: FakeEngine) -> Iterator[MakeClient]:
     """Starts servers; keyword arguments are settings. All are stopped in the end."""
     running: list[TestClient] = []
 
-    def make(*, bases: FakeBases | None = None, **changes: Any) -> TestClient:
+    def make(*, bases: FakeBaseModels | None = None, **changes: Any) -> TestClient:
         options: dict[str, Any] = {
             "data_dir": tmp_path / "data",
             "trainer_command": FAKE_TRAINER,
             "poll_interval": 0.02,
         }
         settings = ServeSettings(**(options | changes))
-        ports = ServerOverrides(open_engine=lambda: engine, base_models=bases or FakeBases(), validate_file=check_lines)
-        client = TestClient(create_app(settings, ports), base_url="http://127.0.0.1", raise_server_exceptions=False)
+        context = build_context(
+            settings, engine=engine, base_models=bases or FakeBaseModels(), validate_file=check_lines
+        )
+        client = TestClient(create_app(context), base_url="http://127.0.0.1", raise_server_exceptions=False)
         client.__enter__()
         running.append(client)
         return client

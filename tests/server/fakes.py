@@ -1,4 +1,4 @@
-"""Small real substitutes for what the server leaves to others: the engine, the bases, the check of a file."""
+"""Fakes of what the server gets from elsewhere: the engine, the base models, the validation of a file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from ftpipe.errors import FtpipeError
 from ftpipe.inference.engine import Delta, GenerationRequest, TokenLogprob
 from ftpipe.server.jobs.file_validation import ValidationIssue, ValidationIssues
+from ftpipe.server.model_resolver import BaseModels
 
 FAKE_TRAINER = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
 TINY = "smollm2-135m-instruct"
@@ -18,25 +19,25 @@ TINY = "smollm2-135m-instruct"
 
 @dataclass
 class FakeEngine:
-    """Says a fixed text word by word, cut as the request asks."""
+    """Generates a fixed text word by word, up to the token limit."""
 
     text: str = "hello there friend"
-    asked: list[GenerationRequest] = field(default_factory=list)
+    requests: list[GenerationRequest] = field(default_factory=list)
     adapters: list[Path | None] = field(default_factory=list)
     closed: threading.Event = field(default_factory=threading.Event)
     wait: threading.Event | None = None
-    fault: FtpipeError | None = None
+    error: FtpipeError | None = None
 
     def generate(self, *, base: str, adapter: Path | None, request: GenerationRequest) -> Iterator[Delta]:
         """Answer a request."""
-        self.asked.append(request)
+        self.requests.append(request)
         self.adapters.append(adapter)
-        if self.fault is not None:
-            raise self.fault
+        if self.error is not None:
+            raise self.error
         words = self.text.split(" ")[: request.max_tokens]
         try:
-            for place, word in enumerate(words):
-                text = word if place == 0 else f" {word}"
+            for index, word in enumerate(words):
+                text = word if index == 0 else f" {word}"
                 top = TokenLogprob(text, -0.5)
                 logprobs = () if request.logprobs is None else (TokenLogprob(text, -0.5, (top,) * request.logprobs),)
                 yield Delta(text, logprobs)
@@ -48,18 +49,19 @@ class FakeEngine:
             self.closed.set()
 
 
-@dataclass(frozen=True)
-class FakeBases:
-    """Knows one base, and serves names that start with ``gpt-``."""
+class FakeBaseModels(BaseModels):
+    """Knows one base model, which also serves names that start with ``gpt-``."""
 
-    substitutes: bool = True
+    def __init__(self, *, substitutes: bool = True) -> None:
+        super().__init__(Path(), substitutes=substitutes)
+        self.substitutes = substitutes
 
     def is_known(self, name: str) -> bool:
         """True for the one base, and hub ids."""
         return name in (TINY, "org/name")
 
     def substitute_for(self, name: str) -> str | None:
-        """The base for an OpenAI name."""
+        """The base model for an OpenAI name."""
         return TINY if self.substitutes and name.startswith("gpt-") else None
 
     def names(self) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ import pytest
 from ftpipe.cli import run
 from ftpipe.errors import ConfigError, LockedError, NotFoundError, UsageError
 from ftpipe.server.control import logs, status, stop
-from ftpipe.server.http import ServeSettings, serve
+from ftpipe.server.http import serve
+from ftpipe.server.settings import ServeSettings
 from tests.server.processes import ServerProcess
 
 
@@ -35,7 +36,7 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
 def test_a_running_server_can_be_seen_stopped_and_read(server: ServerProcess) -> None:
     """Status, logs and stop work from another process."""
     seen = status(server.data_dir)
-    assert (seen.running, seen.answers, seen.base_url) == (True, True, server.note["base_url"])
+    assert (seen.running, seen.is_responding, seen.base_url) == (True, True, server.note["base_url"])
     assert (seen.jobs_running, seen.jobs_open) == (0, 0)
     assert any("listening on" in line for line in logs(server.data_dir))
     assert stop(server.data_dir) is True
@@ -107,8 +108,9 @@ def test_no_log_is_said_plainly(tmp_path: Path) -> None:
 def test_the_server_starts_in_under_two_seconds_without_torch(tmp_path: Path) -> None:
     """Torch is for jobs and chats. Processor time of a fresh process, so that busy neighbours do not count."""
     code = (
-        "import sys, time, ftpipe.server.http as app; from pathlib import Path;"
-        f"app.create_app(app.ServeSettings(data_dir=Path({str(tmp_path / 'd')!r})));"
+        "import sys, time; from pathlib import Path; from ftpipe.server.http import create_app;"
+        "from ftpipe.server.services import build_context; from ftpipe.server.settings import ServeSettings;"
+        f"create_app(build_context(ServeSettings(data_dir=Path({str(tmp_path / 'd')!r}))));"
         "print([name for name in ('torch', 'transformers', 'peft', 'openai') if name in sys.modules]);"
         "print(time.process_time())"
     )

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from ftpipe.server.http import ServeSettings, create_app
+from ftpipe.server.http import create_app
+from ftpipe.server.services import build_context
+from ftpipe.server.settings import ServeSettings
 from tests.server.conftest import upload, wait_for
 from tests.training.tiny_model import save_base
 
@@ -17,7 +19,7 @@ def test_a_tiny_model_is_trained_and_answers(tmp_path: Path) -> None:
     """Nothing is faked: file check, trainer process, checkpoints, adapter, chat; DPO is refused a chat file."""
     base = save_base(tmp_path / "base")
     settings = ServeSettings(data_dir=tmp_path / "data", models_dir=tmp_path / "models")
-    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+    with TestClient(create_app(build_context(settings)), base_url="http://127.0.0.1") as client:
         file = upload(client)
         body = {"model": str(base), "training_file": file["id"], "seed": 1, "hyperparameters": {"n_epochs": 2}}
         job = client.post("/v1/fine_tuning/jobs", json=body).json()

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from ftpipe.server.http import ServeSettings, create_app
+from ftpipe.server.http import create_app
+from ftpipe.server.services import build_context
+from ftpipe.server.settings import ServeSettings
 from ftpipe.training.job_directory import JobDirectory
 from ftpipe.training.run import run_job
 from tests.server.conftest import upload, wait_for
@@ -65,7 +67,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def train(folder: Path, base: Path, **settings: Any) -> tuple[dict[str, Any], list[str], list[float]]:
     """One job through the API: how it ended, its events oldest first, and the training loss of each step."""
     made = ServeSettings(data_dir=folder / "data", models_dir=folder / "models", **settings)
-    with TestClient(create_app(made), base_url="http://127.0.0.1") as client:
+    with TestClient(create_app(build_context(made)), base_url="http://127.0.0.1") as client:
         content = "".join(json.dumps(row) + "\n" for row in rows(12)).encode()
         extras = {"n_epochs": 2, "batch_size": 4, "lora_dropout": 0.0}
         body = {

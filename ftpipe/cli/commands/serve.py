@@ -112,7 +112,7 @@ def serve_status(context: CliContext, data_dir: Path | None) -> None:
     rows = [
         (
             "running",
-            f"{sanitize_line(seen.base_url or 'starting', 200)}{'' if seen.answers else ', but does not answer'}",
+            f"{sanitize_line(seen.base_url or 'starting', 200)}{'' if seen.is_responding else ', but does not answer'}",
         ),
         ("process", f"{seen.pid}, since {format_time(seen.started_at)}"),
         ("jobs", jobs),

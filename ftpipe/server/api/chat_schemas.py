@@ -1,4 +1,4 @@
-"""The body of ``POST /chat/completions``: what is served, what is ignored harmlessly, and what is refused clearly.
+"""The body of ``POST /chat/completions``: what is served, what is ignored and what is refused.
 
 Source: OpenAI API description, CreateChatCompletionRequest, 2026-08-21.
 """
@@ -23,18 +23,18 @@ ROLES = {
     "tool": "tool",
     "function": "tool",
 }
-"""Roles of the API, and the roles that chat templates know."""
+"""Roles of the API, and the role that chat templates have for each."""
 
 
 class StreamOptions(RequestModel):
-    """What a stream shall contain."""
+    """What a stream contains."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
 
 class TextPart(RequestModel):
-    """A piece of a message's content; other kinds than text are refused by name."""
+    """A part of a message's content; only text is supported."""
 
     type: str
     text: str | None = None
@@ -69,14 +69,14 @@ class FunctionDefinition(RequestModel):
 
 
 class Tool(RequestModel):
-    """A tool."""
+    """A tool that the model may call."""
 
     type: Literal["function"]
     function: FunctionDefinition
 
 
 class ResponseFormat(RequestModel):
-    """The form of the answer."""
+    """The format of the answer."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: Any = None
@@ -114,7 +114,7 @@ class ChatRequest(RequestModel):
     modalities: list[Literal["text", "audio"]] | None = None
     moderation: Any = None
     web_search_options: Any = None
-    # Hints that cannot change what is asked for: taken, and without effect here.
+    # Hints that cannot change the answer: accepted, without effect here.
     audio: Any = None
     parallel_tool_calls: bool | None = None
     prediction: Any = None
@@ -128,57 +128,57 @@ class ChatRequest(RequestModel):
     verbosity: Any = None
 
     @property
-    def biases(self) -> dict[int, float]:
-        """Token ids and what is added to their logits."""
+    def bias_by_token(self) -> dict[int, float]:
+        """What is added to the logits of tokens, by token id."""
         return {int(id_): float(bias) for id_, bias in (self.logit_bias or {}).items()}
 
     @property
-    def stops(self) -> tuple[str, ...]:
-        """Texts before which the answer ends."""
+    def stop_texts(self) -> tuple[str, ...]:
+        """Texts that end the answer."""
         if self.stop is None:
             return ()
-        given = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
-        return tuple(text for text in given if text)
+        texts = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        return tuple(text for text in texts if text)
 
 
 def parse_chat(body: Mapping[str, Any]) -> ChatRequest:
-    """A chat request, or the reason why it is not served.
+    """Validate a chat request, and refuse what is not served.
 
     Raises:
         ApiError: 400.
     """
-    asked = validate_body(ChatRequest, body)
-    _reject_unsupported(asked)
-    if asked.top_logprobs is not None and not asked.logprobs:
+    chat = validate_body(ChatRequest, body)
+    _reject_unsupported(chat)
+    if chat.top_logprobs is not None and not chat.logprobs:
         message = "'top_logprobs' needs 'logprobs' to be true."
         raise bad_request(message, "top_logprobs")
-    if asked.stream_options is not None and not asked.stream:
-        message = "'stream_options' is for streams; set 'stream' to true."
+    if chat.stream_options is not None and not chat.stream:
+        message = "'stream_options' needs 'stream' to be true."
         raise bad_request(message, "stream_options")
-    return asked
+    return chat
 
 
-def _reject_unsupported(asked: ChatRequest) -> None:
-    """Refuse what would change the answer and cannot be honoured, instead of ignoring it."""
-    wants = {
-        "functions": bool(asked.functions) and asked.function_call != "none",
-        "modalities": "audio" in (asked.modalities or ()),
-        "moderation": asked.moderation is not None,
-        "web_search_options": asked.web_search_options is not None,
+def _reject_unsupported(chat: ChatRequest) -> None:
+    """Refuse what would change the answer and is not implemented, instead of ignoring it."""
+    requested = {
+        "functions": bool(chat.functions) and chat.function_call != "none",
+        "modalities": "audio" in (chat.modalities or ()),
+        "moderation": chat.moderation is not None,
+        "web_search_options": chat.web_search_options is not None,
     }
-    for name, wanted in wants.items():
-        if wanted:
+    for name, is_requested in requested.items():
+        if is_requested:
             raise unsupported_parameter(name)
 
 
 def unsupported_parameter(name: str) -> ApiError:
-    """The 400 for a parameter that local models do not honour."""
-    message = f"'{name}' is not served by local models in the way it was asked for."
+    """The 400 for a parameter that local models do not support."""
+    message = f"'{name}' is not supported by local models with this value."
     return bad_request(message, name, "unsupported_parameter")
 
 
 def template_messages(messages: list[Message]) -> list[dict[str, Any]]:
-    """Messages as chat templates take them: known roles, content as one text.
+    """Messages for a chat template: its roles, and content as one text.
 
     Raises:
         ApiError: 400 for content that is not text.
@@ -199,18 +199,18 @@ def _text_of(message: Message, index: int) -> str:
     if message.content is None or isinstance(message.content, str):
         return message.content or message.refusal or ""
     pieces = []
-    for place, part in enumerate(message.content):
+    for part_index, part in enumerate(message.content):
         piece = part.text if part.type == "text" else part.refusal if part.type == "refusal" else None
         if piece is None:
-            where = f"messages[{index}].content[{place}]"
-            message_text = f"Invalid '{where}': local models take text only."
+            where = f"messages[{index}].content[{part_index}]"
+            message_text = f"Invalid '{where}': local models accept text only."
             raise bad_request(message_text, where, "unsupported_content")
         pieces.append(piece)
     return "".join(pieces)
 
 
-def template_tools(asked: ChatRequest) -> list[dict[str, Any]] | None:
-    """Tools as chat templates take them, or ``None`` where none may be called."""
-    if not asked.tools or asked.tool_choice == "none":
+def template_tools(chat: ChatRequest) -> list[dict[str, Any]] | None:
+    """Tools for a chat template, or ``None`` if none may be called."""
+    if not chat.tools or chat.tool_choice == "none":
         return None
-    return [tool.model_dump(exclude_none=True) for tool in asked.tools]
+    return [tool.model_dump(exclude_none=True) for tool in chat.tools]

@@ -1,4 +1,4 @@
-"""Files: create, list, retrieve, content, delete."""
+"""``/files``: upload, list, retrieve, download and delete files."""
 
 from __future__ import annotations
 
@@ -15,103 +15,106 @@ from ftpipe.server.clock import now
 from ftpipe.server.protocol import (
     ApiError,
     ApiRequest,
-    ApiResponse,
+    Download,
+    Stream,
     bad_request,
     enum_query_param,
     int_query_param,
+    missing_parameter,
     new_id,
     not_found,
 )
-from ftpipe.server.storage import FileRow, Transaction
+from ftpipe.server.storage import RESULT_PURPOSE, FileRow, Transaction
 from ftpipe.server.storage.data_dir import DataDirectory
 
 MAX_LIMIT = 10_000
-RESULTS = "fine-tune-results"
 _ENCODE_BYTES = 57 * 1024
-"""A multiple of three, so that the pieces' base64 can be joined."""
+"""A multiple of three, so that the encoded pieces can be joined."""
 
 
 class FilesApi:
     """The handlers of ``/files``.
 
     Args:
-        data_dir: Where the bytes lie.
+        data_dir: Folder of the bytes.
     """
 
     def __init__(self, data_dir: DataDirectory) -> None:
         self._data_dir = data_dir
 
-    def create(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
-        """Take a file over that came with a form."""
-        asked = validate_body(CreateFile, _form_fields(call.body))
-        if call.file is None:
-            message = "Missing required parameter: 'file'."
-            raise bad_request(message, "file", "missing_required_parameter")
-        check_upload(asked.purpose, call.file.filename, call.file.bytes)
+    def create(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
+        """Store the file of a form."""
+        body = validate_body(CreateFile, _form_fields(request.body))
+        if request.file is None:
+            raise missing_parameter("file")
+        check_upload(body.purpose, request.file.filename, request.file.bytes)
         created = now()
         row = FileRow(
             id=new_id("file-"),
-            owner=call.owner,
-            filename=call.file.filename,
-            purpose=asked.purpose,
-            bytes=call.file.bytes,
-            sha256=call.file.sha256,
+            owner=request.owner,
+            filename=request.file.filename,
+            purpose=body.purpose,
+            bytes=request.file.bytes,
+            sha256=request.file.sha256,
             created_at=created,
-            expires_at=None if asked.expires_after is None else created + asked.expires_after.seconds,
+            expires_at=None if body.expires_after is None else created + body.expires_after.seconds,
         )
-        rename_durably(call.file.path, self._data_dir.file(row.id))
+        rename_durably(request.file.path, self._data_dir.file(row.id))
         tx.files.add(row)
         return serialize_file(row)
 
-    def list(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
+    def list(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """One page of the owner's files."""
         page = tx.files.page_of(
-            call.owner,
+            request.owner,
             now=now(),
-            purpose=call.query.get("purpose"),
-            after=call.query.get("after"),
-            limit=int_query_param(call, "limit", MAX_LIMIT, maximum=MAX_LIMIT),
-            oldest_first=enum_query_param(call, "order", ("desc", "asc")) == "asc",
+            purpose=request.query_params.get("purpose"),
+            after=request.query_params.get("after"),
+            limit=int_query_param(request, "limit", MAX_LIMIT, maximum=MAX_LIMIT),
+            oldest_first=enum_query_param(request, "order", ("desc", "asc")) == "asc",
         )
         return {
             "object": "list",
             "data": [serialize_file(row) for row in page.rows],
-            # The description wants strings here, also for an empty list.
+            # Source: OpenAI API description, ListFilesResponse, 2026-08-21: strings, also for an empty list.
             "first_id": page.rows[0].id if page.rows else "",
             "last_id": page.rows[-1].id if page.rows else "",
             "has_more": page.has_more,
         }
 
-    def retrieve(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
-        """One file's description."""
-        return serialize_file(self._find(call, tx))
+    def retrieve(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
+        """One file."""
+        return serialize_file(self._find(request, tx))
 
-    def content(self, call: ApiRequest, tx: Transaction) -> ApiResponse:
-        """A file's bytes; a result file comes base64-encoded, as OpenAI serves it."""
-        row = self._find(call, tx)
+    def content(self, request: ApiRequest, tx: Transaction) -> Stream | Download:
+        """A file's bytes; a result file is base64-encoded, as OpenAI serves it."""
+        row = self._find(request, tx)
         path = self._data_dir.file(row.id)
-        if row.purpose == RESULTS:
-            return ApiResponse(text=_base64_pieces(path))
-        return ApiResponse(download=path, filename=row.filename)
+        if not path.is_file():
+            message = "The file's content is gone."
+            raise ApiError(404, message)
+        if row.purpose == RESULT_PURPOSE:
+            return Stream(_base64_pieces(path), "text/plain")
+        return Download(path, row.filename)
 
-    def delete(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
-        """Forget a file; jobs that were made from it keep their own hold on its bytes."""
-        row = self._find(call, tx)
+    def delete(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
+        """Delete a file; jobs that were created from it have a link of their own to its bytes."""
+        row = self._find(request, tx)
         tx.files.delete(row.id)
         tx.after_commit.append(partial(self._data_dir.file(row.id).unlink, missing_ok=True))
         return {"id": row.id, "object": "file", "deleted": True}
 
     @staticmethod
-    def _find(call: ApiRequest, tx: Transaction) -> FileRow:
-        row = tx.files.get(call.owner, call.path["file_id"], now=now())
+    def _find(request: ApiRequest, tx: Transaction) -> FileRow:
+        row = tx.files.get(request.owner, request.path_params["file_id"], now=now())
         if row is None:
             what = "File object"
-            raise not_found(what, call.path["file_id"])
+            raise not_found(what, request.path_params["file_id"])
         return row
 
 
 def check_upload(purpose: str, filename: str, size: int) -> None:
-    """What is refused at once; the lines are checked when a job starts on the file.
+    """Refuse what cannot be trained on; the lines are validated when a job starts.
 
     Raises:
         ApiError: 400.
@@ -130,8 +133,8 @@ def check_upload(purpose: str, filename: str, size: int) -> None:
 
 
 def serialize_file(row: FileRow) -> dict[str, Any]:
-    """A file as the API describes it."""
-    described: dict[str, Any] = {
+    """A file as the API returns it."""
+    serialized: dict[str, Any] = {
         "id": row.id,
         "object": "file",
         "bytes": row.bytes,
@@ -141,12 +144,12 @@ def serialize_file(row: FileRow) -> dict[str, Any]:
         "status": "processed",
     }
     if row.expires_at is not None:
-        described["expires_at"] = row.expires_at
-    return described
+        serialized["expires_at"] = row.expires_at
+    return serialized
 
 
 def _form_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Form fields with ``expires_after`` put together, in either way that clients send it."""
+    """Form fields with ``expires_after`` as one object, however the client sent it: as JSON or as nested fields."""
     plain = {name: value for name, value in fields.items() if not name.startswith("expires_after")}
     if "expires_after" in fields:
         try:
@@ -164,10 +167,6 @@ def _form_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _base64_pieces(path: Path) -> Iterator[bytes]:
-    try:
-        with path.open("rb") as handle:
-            while piece := handle.read(_ENCODE_BYTES):
-                yield base64.b64encode(piece)
-    except FileNotFoundError as exc:
-        message = "The file's content is gone."
-        raise ApiError(404, message) from exc
+    with path.open("rb") as file:
+        while piece := file.read(_ENCODE_BYTES):
+            yield base64.b64encode(piece)

@@ -1,42 +1,35 @@
-"""``/health``: is the server well, and which one is it."""
+"""``/health``: whether the server works, and which one it is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import ftpipe
 from ftpipe.server.protocol import ApiRequest
-
-if TYPE_CHECKING:
-    from ftpipe.server.services import ServerContext
+from ftpipe.server.storage import Store
+from ftpipe.server.storage.data_dir import DataDirectory
 
 
 class HealthApi:
     """The handler of ``/health``.
 
     Args:
-        house: The server.
+        store: The server's database.
+        data_dir: The server's folder.
     """
 
-    def __init__(self, house: ServerContext) -> None:
-        self._house = house
+    def __init__(self, store: Store, data_dir: DataDirectory) -> None:
+        self._store = store
+        self._data_dir = data_dir
 
-    def get(self, _call: ApiRequest) -> Mapping[str, Any]:
-        """Says ok once the database answers; a database that does not is an error answer."""
-        with self._house.store.read() as tx:
+    def get(self, _request: ApiRequest) -> Mapping[str, Any]:
+        """``ok`` if the database can be read; otherwise the response is an error."""
+        with self._store.read() as tx:
             jobs = tx.jobs.open()
         return {
             "status": "ok",
-            "version": own_version(),
-            "data_dir_id": self._house.data_dir_id,
+            "version": ftpipe.__version__,
+            "data_dir_id": self._data_dir.fingerprint,
             "jobs": {"running": sum(job.has_trainer for job in jobs), "open": len(jobs)},
         }
-
-
-def own_version() -> str:
-    """The version of the installed ftpipe."""
-    try:
-        return version("ftpipe")
-    except PackageNotFoundError:
-        return "0"

@@ -1,4 +1,4 @@
-"""Fine-tuning jobs: create, list, retrieve, cancel, pause, resume, events, checkpoints."""
+"""``/fine_tuning/jobs``: create, list, retrieve, cancel, pause and resume jobs; their events and checkpoints."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class JobsApi:
     """The handlers of ``/fine_tuning/jobs``.
 
     Args:
-        data_dir: Where jobs' folders lie.
-        models: Which models can be trained.
+        data_dir: Folder of the job directories.
+        models: Finds the model to train.
         settings: Limits.
-        wake: Called after a change that the supervisor should look at.
+        wake: Called after a change that the supervisor must act on.
     """
 
     def __init__(
@@ -48,40 +48,42 @@ class JobsApi:
         self._settings = settings
         self._wake = wake
 
-    def create(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
-        """Put a job into the queue; its files are checked there."""
-        asked = validate_body(CreateJob, call.body)
-        method, hyperparameters = _method_of(asked)
-        served = self._trainable(tx, call.owner, asked.model)
-        training = _require_training_file(tx, call.owner, asked.training_file, "training_file")
+    def create(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
+        """Create a job; its files are validated before it is queued."""
+        body = validate_body(CreateJob, request.body)
+        method, hyperparameters = _method_of(body)
+        model = self._trainable(tx, request.owner, body.model)
+        training = _require_training_file(tx, request.owner, body.training_file, "training_file")
         validation = None
-        if asked.validation_file is not None:
-            validation = _require_training_file(tx, call.owner, asked.validation_file, "validation_file")
-        if tx.jobs.count_open(call.owner) >= self._settings.max_open_jobs:
-            message = f"You have {self._settings.max_open_jobs} jobs that have not ended; wait for one, or cancel one."
+        if body.validation_file is not None:
+            validation = _require_training_file(tx, request.owner, body.validation_file, "validation_file")
+        if tx.jobs.count_open(request.owner) >= self._settings.max_open_jobs:
+            message = (
+                f"You have {self._settings.max_open_jobs} jobs that have not ended; wait for one to end, or cancel one."
+            )
             raise ApiError(429, message, "rate_limit_exceeded")
-        row = _new_row(call.owner, asked, served, method, hyperparameters)
-        self._link_files(row, training, validation, served.adapter)
+        row = _new_row(request.owner, body, model, method, hyperparameters)
+        self._link_files(row, training, validation, model.adapter)
         tx.jobs.add(row)
         tx.events.append_message(row.id, f"Created fine-tuning job: {row.id}")
-        if served.is_substitute:
-            tx.events.append_message(row.id, f"{printable(asked.model)} is served here by {served.base}", level="warn")
-        if asked.integrations:
+        if model.is_substitute:
+            tx.events.append_message(row.id, f"{printable(body.model)} is served here by {model.base}", level="warn")
+        if body.integrations:
             tx.events.append_message(
-                row.id, "Integrations are noted and not run here; read the metrics from the events", level="warn"
+                row.id, "Integrations are stored but not run here; read the metrics from the events", level="warn"
             )
         tx.after_commit.append(self._wake)
         return serialize_job(row)
 
-    def _trainable(self, tx: Transaction, owner: str, model: str) -> ResolvedModel:
-        served = self._models.resolve(tx, owner, model)
-        if served is None:
-            message = f"The model '{printable(model)}' is not available for fine-tuning here."
+    def _trainable(self, tx: Transaction, owner: str, name: str) -> ResolvedModel:
+        model = self._models.resolve(tx, owner, name)
+        if model is None:
+            message = f"The model '{printable(name)}' is not available for fine-tuning here."
             raise bad_request(message, "model", "model_not_available")
-        return served
+        return model
 
     def _link_files(self, row: JobRow, training: FileRow, validation: FileRow | None, adapter: Path | None) -> None:
-        """Give the job its own hold on its files, so that deleting them does not take them from it."""
+        """Link the files into the job directory, so that the job keeps them when they are deleted."""
         directory = self._data_dir.job(row.id)
         directory.path.mkdir(mode=0o700)
         link_or_copy(self._data_dir.file(training.id), directory.training_file)
@@ -92,34 +94,34 @@ class JobsApi:
             for file in adapter.iterdir():
                 link_or_copy(file, directory.initial_adapter / file.name)
 
-    def list(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
+    def list(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """One page of the owner's jobs, newest first."""
-        metadata, without_metadata = metadata_filter(call)
-        limit = int_query_param(call, "limit", 20, maximum=MAX_LIMIT)
-        after = call.query.get("after")
+        metadata, without_metadata = metadata_filter(request)
+        limit = int_query_param(request, "limit", 20, maximum=MAX_LIMIT)
+        after = request.query_params.get("after")
         page = tx.jobs.page_of(
-            call.owner, after=after, limit=limit, metadata=metadata, without_metadata=without_metadata
+            request.owner, after=after, limit=limit, metadata=metadata, without_metadata=without_metadata
         )
         return {"object": "list", "data": [serialize_job(row) for row in page.rows], "has_more": page.has_more}
 
-    def retrieve(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
+    def retrieve(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """One job."""
-        return serialize_job(self._find(call, tx))
+        return serialize_job(self._find(request, tx))
 
-    def cancel(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
-        """End a job for good; a running trainer is stopped within seconds. Cancelling twice changes nothing."""
-        job = self._find(call, tx)
+    def cancel(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
+        """Cancel a job; a running trainer is stopped within seconds. Cancelling twice changes nothing."""
+        job = self._find(request, tx)
         if job.status in ("succeeded", "failed"):
             raise _invalid_transition(job, "cancelled")
         if job.status != "cancelled":
             tx.jobs.update(job.id, status="cancelled", desired_state="cancel", finished_at=now(), estimated_finish=None)
             tx.events.append_message(job.id, "The job was cancelled")
             tx.after_commit.append(self._wake)
-        return serialize_job(self._find(call, tx))
+        return serialize_job(self._find(request, tx))
 
-    def pause(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
-        """Hold a job; a running trainer stops at its next step and keeps what it has learnt."""
-        job = self._find(call, tx)
+    def pause(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
+        """Pause a job; a running trainer saves its state at the next step and stops."""
+        job = self._find(request, tx)
         if job.status in TERMINAL_STATUSES:
             raise _invalid_transition(job, "paused")
         if job.status in ("validating_files", "queued"):
@@ -129,34 +131,34 @@ class JobsApi:
             tx.jobs.update(job.id, desired_state="pause")
             tx.events.append_message(job.id, "The job will pause at its next step")
         tx.after_commit.append(self._wake)
-        return serialize_job(self._find(call, tx))
+        return serialize_job(self._find(request, tx))
 
-    def resume(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
-        """Let a paused job go on; one that goes on already is left alone."""
-        job = self._find(call, tx)
+    def resume(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
+        """Resume a paused job; one that is not paused stays as it is."""
+        job = self._find(request, tx)
         if job.status in TERMINAL_STATUSES:
             raise _invalid_transition(job, "resumed")
         if job.status == "paused":
             status = "queued" if job.validated else "validating_files"
             tx.jobs.update(job.id, status=status, desired_state="run")
-            tx.events.append_message(job.id, "The job goes on")
+            tx.events.append_message(job.id, "The job is resumed")
         elif job.desired_state == "pause":
             tx.jobs.update(job.id, desired_state="run")
         tx.after_commit.append(self._wake)
-        return serialize_job(self._find(call, tx))
+        return serialize_job(self._find(request, tx))
 
-    def events(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
+    def events(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """One page of a job's events, newest first."""
-        job = self._find(call, tx)
-        limit = int_query_param(call, "limit", 20, maximum=MAX_LIMIT)
-        page = tx.events.page_of(job.id, after=call.query.get("after"), limit=limit)
+        job = self._find(request, tx)
+        limit = int_query_param(request, "limit", 20, maximum=MAX_LIMIT)
+        page = tx.events.page_of(job.id, after=request.query_params.get("after"), limit=limit)
         return {"object": "list", "data": [serialize_event(row) for row in page.rows], "has_more": page.has_more}
 
-    def checkpoints(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
-        """One page of a job's kept checkpoints, highest step first."""
-        job = self._find(call, tx)
-        limit = int_query_param(call, "limit", 10, maximum=MAX_LIMIT)
-        page = tx.checkpoints.page_of(job.id, after=call.query.get("after"), limit=limit)
+    def checkpoints(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
+        """One page of a job's checkpoints, highest step first."""
+        job = self._find(request, tx)
+        limit = int_query_param(request, "limit", 10, maximum=MAX_LIMIT)
+        page = tx.checkpoints.page_of(job.id, after=request.query_params.get("after"), limit=limit)
         return {
             "object": "list",
             "data": [serialize_checkpoint(row) for row in page.rows],
@@ -166,25 +168,25 @@ class JobsApi:
         }
 
     @staticmethod
-    def _find(call: ApiRequest, tx: Transaction) -> JobRow:
-        job = tx.jobs.get(call.path["job_id"], call.owner)
+    def _find(request: ApiRequest, tx: Transaction) -> JobRow:
+        job = tx.jobs.get(request.path_params["job_id"], request.owner)
         if job is None:
-            message = f"Could not find fine tune: {printable(call.path['job_id'])}"
+            message = f"Could not find fine tune: {printable(request.path_params['job_id'])}"
             raise ApiError(404, message, "fine_tune_not_found", "fine_tune_id")
         return job
 
 
-def _method_of(asked: CreateJob) -> tuple[str, Hyperparameters]:
-    """The method, and the hyperparameters from its own block or, where that has none, from the top level."""
-    kind = "supervised" if asked.method is None else asked.method.type
+def _method_of(body: CreateJob) -> tuple[str, Hyperparameters]:
+    """The method, and the hyperparameters from its block or, if that has none, from the top level."""
+    kind = "supervised" if body.method is None else body.method.type
     if kind not in METHODS:
         message = f"The method '{kind}' is not available for this model."
         raise bad_request(message, "method.type", "model_not_available")
-    block = None if asked.method is None else getattr(asked.method, kind)
+    block = None if body.method is None else getattr(body.method, kind)
     own = None if block is None else block.hyperparameters
-    chosen = own or asked.hyperparameters or Hyperparameters()
+    chosen = own or body.hyperparameters or Hyperparameters()
     if chosen.beta is not None and kind != "dpo":
-        message = "'beta' belongs to the method dpo."
+        message = "'beta' is a hyperparameter of the method dpo."
         raise bad_request(message, f"method.{kind}.hyperparameters.beta", "unknown_parameter")
     return kind, chosen
 
@@ -200,26 +202,26 @@ def _require_training_file(tx: Transaction, owner: str, file_id: str, param: str
     return row
 
 
-def _new_row(owner: str, asked: CreateJob, served: ResolvedModel, method: str, chosen: Hyperparameters) -> JobRow:
+def _new_row(owner: str, body: CreateJob, model: ResolvedModel, method: str, chosen: Hyperparameters) -> JobRow:
     job_id = new_id("ftjob-")
     integrations = None
-    if asked.integrations is not None:
-        integrations = [item.model_dump(exclude_none=True) for item in asked.integrations]
+    if body.integrations is not None:
+        integrations = [item.model_dump(exclude_none=True) for item in body.integrations]
     return JobRow(
         id=job_id,
         owner=owner,
         created_at=now(),
-        model=asked.model,
-        base=served.base,
-        model_name=tuned_model_name(asked.model, asked.suffix, job_id),
+        model=body.model,
+        base=model.base,
+        model_name=tuned_model_name(body.model, body.suffix, job_id),
         method=method,
-        training_file=asked.training_file,
-        validation_file=asked.validation_file,
-        suffix=asked.suffix,
-        seed=secrets.randbelow(2**31) if asked.seed is None else asked.seed,
+        training_file=body.training_file,
+        validation_file=body.validation_file,
+        suffix=body.suffix,
+        seed=secrets.randbelow(2**31) if body.seed is None else body.seed,
         requested_hyperparameters=chosen.model_dump(exclude_none=True),
         integrations=integrations,
-        user_metadata=asked.metadata,
+        user_metadata=body.metadata,
     )
 
 

@@ -1,37 +1,101 @@
-"""How many jobs a model may have: ``/fine_tuning/model_limits``."""
+"""``/models`` and ``/fine_tuning/model_limits``: list, retrieve and delete models."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from shutil import rmtree
 from typing import Any
 
+from ftpipe.server.clock import now
 from ftpipe.server.model_resolver import ModelResolver
-from ftpipe.server.protocol import ApiRequest
+from ftpipe.server.protocol import ApiError, ApiRequest, model_not_found
 from ftpipe.server.settings import ServeSettings
-from ftpipe.server.storage import Transaction
+from ftpipe.server.storage import CheckpointRow, JobRow, Transaction
+from ftpipe.server.storage.data_dir import DataDirectory
+
+BASE_OWNER = "ftpipe"
 
 
-class ModelLimitsApi:
-    """The handler of ``/fine_tuning/model_limits``.
+class ModelsApi:
+    """The handlers of ``/models`` and ``/fine_tuning/model_limits``.
 
     Args:
-        models: Which models can be trained.
+        data_dir: Folder of the adapters.
+        models: Finds what serves a name.
         settings: The limits.
     """
 
-    def __init__(self, models: ModelResolver, settings: ServeSettings) -> None:
+    def __init__(self, data_dir: DataDirectory, models: ModelResolver, settings: ServeSettings) -> None:
+        self._data_dir = data_dir
         self._models = models
         self._settings = settings
 
-    def get(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
-        """Limits by model, in the shape that a client of OpenAI's route expects.
+    def list(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
+        """Base models, and the owner's tuned models."""
+        bases = [_serialize(name, 0, BASE_OWNER) for name in self._models.base_names()]
+        tuned = [_serialize_tuned(job) for job in tx.jobs.models(request.owner)]
+        return {"object": "list", "data": bases + tuned}
+
+    def retrieve(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
+        """One model."""
+        name = request.path_params["model"]
+        if self._models.resolve(tx, request.owner, name) is None:
+            raise model_not_found(name)
+        job = tx.jobs.by_model(name)
+        if job is not None:
+            return _serialize_tuned(job)
+        checkpoint = tx.checkpoints.by_model(name)
+        if checkpoint is not None:
+            return _serialize(name, checkpoint.created_at, f"org-{request.owner}")
+        return _serialize(name, 0, BASE_OWNER)
+
+    def delete(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
+        """Delete a tuned model with its checkpoints, or one checkpoint; base models cannot be deleted."""
+        name = request.path_params["model"]
+        job = tx.jobs.by_model(name)
+        checkpoint = tx.checkpoints.by_model(name)
+        if job is not None and job.owner == request.owner:
+            self._delete_model(tx, job)
+        elif checkpoint is not None and tx.jobs.get(checkpoint.job_id, request.owner) is not None:
+            self._delete_checkpoint(tx, checkpoint)
+        elif not name.startswith("ft:") and self._models.resolve(tx, request.owner, name) is not None:
+            message = f"The model '{name}' is a base model and cannot be deleted."
+            raise ApiError(403, message, "model_not_deletable", "model")
+        else:
+            raise model_not_found(name)
+        return {"id": name, "object": "model", "deleted": True}
+
+    def limits(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
+        """Limits by model, in the format that a client of OpenAI's route expects.
 
         Source: second-hand, one client's types; the route is not in the API description, 2026-08-21.
         """
-        active = tx.jobs.count_open(call.owner)
         limits = {
             "max_total_jobs": self._settings.max_open_jobs,
             "max_concurrent_jobs": self._settings.max_jobs,
-            "active_jobs": active,
+            "active_jobs": tx.jobs.count_open(request.owner),
         }
         return dict.fromkeys(self._models.base_names(), limits)
+
+    def _delete_model(self, tx: Transaction, job: JobRow) -> None:
+        tx.jobs.update(job.id, deleted=True)
+        for checkpoint in tx.checkpoints.for_job(job.id):
+            tx.checkpoints.remove(checkpoint.id)
+        folder = self._data_dir.job(job.id).checkpoints_dir
+        tx.after_commit.append(partial(rmtree, folder, ignore_errors=True))
+
+    def _delete_checkpoint(self, tx: Transaction, checkpoint: CheckpointRow) -> None:
+        tx.checkpoints.remove(checkpoint.id)
+        job = tx.jobs.get(checkpoint.job_id)
+        if job is None or job.deleted or job.final_step != checkpoint.step:
+            folder = self._data_dir.job(checkpoint.job_id).checkpoint_dir(checkpoint.step)
+            tx.after_commit.append(partial(rmtree, folder, ignore_errors=True))
+
+
+def _serialize_tuned(job: JobRow) -> dict[str, Any]:
+    return _serialize(job.model_name, job.finished_at or now(), f"org-{job.owner}")
+
+
+def _serialize(name: str, created: int, owned_by: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": created, "owned_by": owned_by}

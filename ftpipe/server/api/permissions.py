@@ -1,4 +1,4 @@
-"""Checkpoint permissions: letting another project, which is another key's owner, use a checkpoint."""
+"""Checkpoint permissions: allow another project, which is the owner of another key, to use a checkpoint."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from ftpipe.server.api.schemas import CreatePermissions, validate_body
 from ftpipe.server.clock import now
-from ftpipe.server.model_resolver import model_not_found
-from ftpipe.server.protocol import ApiRequest, enum_query_param, int_query_param, new_id, not_found
+from ftpipe.server.model_resolver import find_tuned
+from ftpipe.server.protocol import ApiRequest, enum_query_param, int_query_param, model_not_found, new_id, not_found
 from ftpipe.server.storage import PermissionRow, Transaction
 
 MAX_LIMIT = 1000
@@ -17,54 +17,51 @@ MAX_LIMIT = 1000
 class PermissionsApi:
     """The handlers of ``/fine_tuning/checkpoints/{checkpoint}/permissions``, for the checkpoint's owner only."""
 
-    def create(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
-        """Let projects use a checkpoint; one that may already keeps its permission."""
-        asked = validate_body(CreatePermissions, call.body)
-        checkpoint = _own_checkpoint(call, tx)
-        rows = [_grant(tx, checkpoint, project) for project in asked.project_ids]
+    def create(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
+        """Allow projects to use a checkpoint; existing permissions stay."""
+        body = validate_body(CreatePermissions, request.body)
+        checkpoint = _own_checkpoint(request, tx)
+        rows = [_grant(tx, checkpoint, project) for project in body.project_ids]
         return _list_object(rows, has_more=False)
 
-    def list(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
+    def list(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """One page of the permissions of a checkpoint."""
-        checkpoint = _own_checkpoint(call, tx)
+        checkpoint = _own_checkpoint(request, tx)
         page = tx.permissions.page_of(
             checkpoint,
-            project_id=call.query.get("project_id"),
-            after=call.query.get("after"),
-            limit=int_query_param(call, "limit", 10, maximum=MAX_LIMIT),
-            oldest_first=enum_query_param(call, "order", ("descending", "ascending")) == "ascending",
+            project_id=request.query_params.get("project_id"),
+            after=request.query_params.get("after"),
+            limit=int_query_param(request, "limit", 10, maximum=MAX_LIMIT),
+            oldest_first=enum_query_param(request, "order", ("descending", "ascending")) == "ascending",
         )
         return _list_object(list(page.rows), has_more=page.has_more)
 
-    def delete(self, call: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
-        """Take a permission back."""
-        checkpoint = _own_checkpoint(call, tx)
-        row = tx.permissions.get(checkpoint, call.path["permission_id"])
+    def delete(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
+        """Revoke a permission."""
+        checkpoint = _own_checkpoint(request, tx)
+        row = tx.permissions.get(checkpoint, request.path_params["permission_id"])
         if row is None:
             what = "checkpoint permission"
-            raise not_found(what, call.path["permission_id"], "permission_id")
+            raise not_found(what, request.path_params["permission_id"], "permission_id")
         tx.permissions.delete(row.id)
         return {"id": row.id, "object": "checkpoint.permission", "deleted": True}
 
 
-def _own_checkpoint(call: ApiRequest, tx: Transaction) -> str:
-    """The name of a model or checkpoint that is the caller's own."""
-    name = call.path["checkpoint"]
-    job = tx.jobs.by_model(name)
-    if job is None:
-        checkpoint = tx.checkpoints.by_model(name)
-        job = None if checkpoint is None else tx.jobs.get(checkpoint.job_id)
-    if job is None or job.owner != call.owner:
+def _own_checkpoint(request: ApiRequest, tx: Transaction) -> str:
+    """The name of a model or checkpoint that the caller owns."""
+    name = request.path_params["checkpoint"]
+    job, _ = find_tuned(tx, name)
+    if job is None or job.owner != request.owner:
         raise model_not_found(name)
     return name
 
 
 def _grant(tx: Transaction, checkpoint: str, project: str) -> PermissionRow:
-    known = tx.permissions.find(checkpoint, project)
-    if known is None:
-        known = PermissionRow(new_id("cp_"), checkpoint, project, now())
-        tx.permissions.add(known)
-    return known
+    permission = tx.permissions.find(checkpoint, project)
+    if permission is None:
+        permission = PermissionRow(new_id("cp_"), checkpoint, project, now())
+        tx.permissions.add(permission)
+    return permission
 
 
 def _list_object(rows: list[PermissionRow], *, has_more: bool) -> dict[str, Any]:

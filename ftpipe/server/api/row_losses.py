@@ -1,7 +1,7 @@
-"""``/ftpipe/losses``: how hard each row of a file is for models, one of which was perhaps trained on it.
+"""``/ftpipe/losses``: the loss of each row of a file under one or several models of the same base.
 
-An extension of ftpipe's own. The file comes as a form, is scored by a process of its own, and is removed afterwards;
-the answer is a stream of how far it is, then the rows in batches.
+An extension of ftpipe. The file comes as a form, is scored by a separate process, and is deleted afterwards; the
+response is a stream of progress, then the rows in batches.
 """
 
 from __future__ import annotations
@@ -14,75 +14,78 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ftpipe.server.jobs.trainer_process import trainer_environment
-from ftpipe.server.model_resolver import ResolvedModel, model_not_found
-from ftpipe.server.protocol import ApiError, ApiRequest, ApiResponse, bad_request
+from ftpipe.server.model_resolver import ModelResolver, ResolvedModel
+from ftpipe.server.protocol import ApiError, ApiRequest, Stream, bad_request, missing_parameter, model_not_found
+from ftpipe.server.storage import Store
+from ftpipe.server.storage.data_dir import DataDirectory
 from ftpipe.training.row_losses import ScoringRequest
-
-if TYPE_CHECKING:
-    from ftpipe.server.services import ServerContext
 
 COMMAND = (sys.executable, "-m", "ftpipe.training.row_losses")
 MAX_MODELS = 8
 ROWS_PER_EVENT = 500
-"""Rows in one event."""
 DATASET_ERROR_CODES = ("dataset", "mask")
-"""Codes of errors that are the file's."""
+"""Codes of errors that are caused by the file."""
 
 
 class RowLossesApi:
     """The handler of ``POST /ftpipe/losses``.
 
     Args:
-        house: The server.
+        store: The server's database.
+        data_dir: The server's folder.
+        models: Finds what serves a name.
+        models_dir: Folder of the base models.
     """
 
-    def __init__(self, house: ServerContext) -> None:
-        self._house = house
+    def __init__(self, store: Store, data_dir: DataDirectory, models: ModelResolver, models_dir: Path) -> None:
+        self._store = store
+        self._data_dir = data_dir
+        self._models = models
+        self._models_dir = models_dir
         self._busy = threading.Lock()
 
-    def score(self, call: ApiRequest) -> ApiResponse:
-        """Score the rows of the form's ``file`` under its ``models`` (a JSON list of names of one base)."""
-        if call.file is None:
-            message = "Missing required parameter: 'file'."
-            raise bad_request(message, "file", "missing_required_parameter")
-        served = self._find(call.owner, _names(call.body))
-        if len({model.base for model in served}) > 1:
+    def score(self, request: ApiRequest) -> Stream:
+        """Score the rows of the form's ``file`` under its ``models`` (a JSON list of names of one base model)."""
+        if request.file is None:
+            raise missing_parameter("file")
+        models = self._resolve(request.owner, _model_names(request.body))
+        if len({model.base for model in models}) > 1:
             message = "Losses per token can only be compared between models of one base."
             raise bad_request(message, "models")
-        events = self._scored(call.file.path, served)
-        # The first one is waited for, so that a file that cannot be scored is an HTTP error and no torn stream.
-        return ApiResponse(events=_stream(next(events), events))
+        events = self._score(request.file.path, models)
+        # The first event is waited for, so that a file that cannot be scored is an HTTP error, not a broken stream.
+        return Stream(_stream(next(events), events))
 
-    def _find(self, owner: str, names: list[str]) -> list[ResolvedModel]:
-        found = []
-        with self._house.store.read() as tx:
+    def _resolve(self, owner: str, names: list[str]) -> list[ResolvedModel]:
+        models = []
+        with self._store.read() as tx:
             for name in names:
-                served = self._house.models.resolve(tx, owner, name)
-                if served is None:
+                model = self._models.resolve(tx, owner, name)
+                if model is None:
                     raise model_not_found(name)
-                found.append(served)
-        return found
+                models.append(model)
+        return models
 
-    def _scored(self, file: Path, served: list[ResolvedModel]) -> Iterator[dict[str, Any]]:
-        """What the process says; its end, or that of whoever reads it, ends the process and removes the file."""
+    def _score(self, file: Path, models: list[ResolvedModel]) -> Iterator[dict[str, Any]]:
+        """The output of the process; closing the iterator ends the process and deletes the file."""
         if not self._busy.acquire(blocking=False):
-            message = "Another file is being scored; ask again when it is done."
+            message = "Another file is being scored; try again when it is done."
             raise ApiError(429, message, "rate_limit_exceeded", None, "requests")
-        kept = self._house.data_dir.incoming / f"losses-{secrets.token_hex(8)}"
+        data = self._data_dir.incoming / f"losses-{secrets.token_hex(8)}"
         try:
-            file.replace(kept)
-            adapters = tuple(one.adapter for one in served)
-            asked = ScoringRequest(kept, served[0].base, adapters, self._house.settings.models_dir)
-            yield from _lines([*COMMAND, asked.as_json()])
+            file.replace(data)
+            adapters = tuple(model.adapter for model in models)
+            scoring = ScoringRequest(data, models[0].base, adapters, self._models_dir)
+            yield from _run([*COMMAND, scoring.as_json()])
         finally:
-            kept.unlink(missing_ok=True)
+            data.unlink(missing_ok=True)
             self._busy.release()
 
 
-def _names(body: Mapping[str, Any]) -> list[str]:
+def _model_names(body: Mapping[str, Any]) -> list[str]:
     try:
         names = json.loads(body.get("models", ""))
     except ValueError:
@@ -96,7 +99,7 @@ def _names(body: Mapping[str, Any]) -> list[str]:
     return names
 
 
-def _lines(command: list[str]) -> Iterator[dict[str, Any]]:
+def _run(command: list[str]) -> Iterator[dict[str, Any]]:
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, env=trainer_environment()
     ) as process:
@@ -104,23 +107,23 @@ def _lines(command: list[str]) -> Iterator[dict[str, Any]]:
             for line in process.stdout or ():
                 row: dict[str, Any] = json.loads(line)
                 if "error" in row:
-                    raise _as_api_error(row["error"])
+                    raise _to_api_error(row["error"])
                 yield row
             if process.wait():
-                message = "The process that scores rows has died; the server's log may say why."
+                message = "The process that scores rows has died; see the server's log."
                 raise ApiError(500, message, None, None, "server_error")
         finally:
             process.kill()
 
 
-def _as_api_error(error: Mapping[str, str]) -> ApiError:
+def _to_api_error(error: Mapping[str, str]) -> ApiError:
     if error["code"] in DATASET_ERROR_CODES:
         return ApiError(400, error["message"], "invalid_file", "file")
     return ApiError(503, error["message"], "model_unavailable", "models", "server_error")
 
 
 def _stream(first: dict[str, Any], rest: Iterator[dict[str, Any]]) -> Iterator[str]:
-    """Server-sent events: progress as it comes, rows in batches, an error in OpenAI's shape where it breaks off."""
+    """Server-sent events: progress at once, rows in batches, and an error in OpenAI's format if it breaks off."""
     rows: list[dict[str, Any]] = []
     with closing(rest):  # type: ignore[type-var]  # a generator, which has close()
         yield _event(first)

@@ -1,4 +1,4 @@
-"""Request bodies as closed records, and their faults in OpenAI's words."""
+"""Request bodies as pydantic models, and their errors in OpenAI's words."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
-from ftpipe.server.protocol import ApiError, bad_request, printable
+from ftpipe.server.protocol import ApiError, bad_request, missing_parameter, printable
 
-MAX_PAIRS = 16
+MAX_METADATA_PAIRS = 16
 Auto = Literal["auto"]
 Text = Annotated[str, StringConstraints(max_length=4096)]
 MetadataKey = Annotated[str, StringConstraints(max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
-Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_PAIRS)]
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA_PAIRS)]
 """Source: OpenAI API description, Metadata, 2026-08-21."""
 
 
 class RequestModel(BaseModel):
-    """A request body: strict about types, closed against parameters that it does not know."""
+    """A request body: strict about types, without unknown parameters."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class ExpiresAfter(RequestModel):
-    """When a file shall vanish. Source: OpenAI API description, FileExpirationAfter, 2026-08-21."""
+    """When a file is deleted. Source: OpenAI API description, FileExpirationAfter, 2026-08-21."""
 
     anchor: Literal["created_at"]
     seconds: Annotated[int, Field(ge=3600, le=2592000)]
@@ -56,7 +56,7 @@ class CompleteUpload(RequestModel):
 
 
 class Hyperparameters(BaseModel):
-    """Hyperparameters of a job; names beyond OpenAI's go to the trainer as they are.
+    """Hyperparameters of a job; names that OpenAI does not have go to the trainer unchanged.
 
     Source: OpenAI API description, FineTune*Hyperparameters, 2026-08-21 (ranges).
     """
@@ -71,20 +71,20 @@ class Hyperparameters(BaseModel):
 
 
 class MethodBlock(RequestModel):
-    """What belongs to one method."""
+    """The settings of one method."""
 
     hyperparameters: Hyperparameters | None = None
 
 
 class ReinforcementBlock(MethodBlock):
-    """What belongs to reinforcement."""
+    """The settings of reinforcement."""
 
     grader: dict[str, Any]
     response_format: dict[str, Any] | None = None
 
 
 class MethodChoice(RequestModel):
-    """The method of a job; only the block of its own type is used."""
+    """The method of a job; only the block of its type is used."""
 
     type: Literal["supervised", "dpo", "reinforcement"]
     supervised: MethodBlock | None = None
@@ -102,7 +102,7 @@ class Wandb(RequestModel):
 
 
 class Integration(RequestModel):
-    """An outside service that shall see the metrics."""
+    """An external service that gets the metrics."""
 
     type: Literal["wandb"]
     wandb: Wandb
@@ -129,18 +129,18 @@ class CreatePermissions(RequestModel):
 
     @field_validator("project_ids")
     @classmethod
-    def _each_once(cls, value: list[str]) -> list[str]:
+    def _deduplicate(cls, value: list[str]) -> list[str]:
         return list(dict.fromkeys(value))
 
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
-def validate_body(kind: type[Parsed], body: Mapping[str, Any], prefix: str = "") -> Parsed:
-    """A request body as its record.
+def validate_body(model: type[Parsed], body: Mapping[str, Any], prefix: str = "") -> Parsed:
+    """Validate a request body.
 
     Args:
-        kind: The record to make.
+        model: Its pydantic model.
         body: What the client sent.
         prefix: Put before the parameter's name in errors, for example ``grader.``.
 
@@ -148,31 +148,31 @@ def validate_body(kind: type[Parsed], body: Mapping[str, Any], prefix: str = "")
         ApiError: 400 that names the first wrong parameter.
     """
     try:
-        return kind.model_validate(body)
+        return model.model_validate(body)
     except ValidationError as exc:
-        fault = exc.errors(include_url=False, include_input=False)[0]
-        raise _as_api_error(fault["type"], fault["loc"], fault["msg"], prefix) from exc
+        error = exc.errors(include_url=False, include_input=False)[0]
+        raise _to_api_error(error["type"], error["loc"], error["msg"], prefix) from exc
 
 
-def _as_api_error(kind: str, where: tuple[int | str, ...], text: str, prefix: str) -> ApiError:
-    param = prefix + _dotted(where)
+def _to_api_error(kind: str, location: tuple[int | str, ...], text: str, prefix: str) -> ApiError:
+    param = prefix + _dotted(location)
     if kind == "missing":
-        return bad_request(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
+        return missing_parameter(param)
     if kind == "extra_forbidden":
         return bad_request(f"Unknown parameter: '{param}'.", param, "unknown_parameter")
     code = "invalid_type" if kind.endswith("_type") else "invalid_value"
     return bad_request(f"Invalid '{param}': {text}.", param, code)
 
 
-def _dotted(where: tuple[int | str, ...]) -> str:
-    """``("messages", 2, "role")`` as ``messages[2].role``; pydantic's names of union arms are left out."""
+def _dotted(location: tuple[int | str, ...]) -> str:
+    """``("messages", 2, "role")`` as ``messages[2].role``, without pydantic's names of union members."""
     name = ""
-    for piece in where:
+    for piece in location:
         if isinstance(piece, int):
             name += f"[{piece}]"
-        elif piece.isidentifier() and not piece.endswith(("Block",)) and piece not in _ARMS:
+        elif piece.isidentifier() and not piece.endswith("Block") and piece not in _UNION_MEMBERS:
             name += f".{piece}" if name else piece
     return printable(name)
 
 
-_ARMS = frozenset({"int", "float", "str", "bool", "constrained"})
+_UNION_MEMBERS = frozenset({"int", "float", "str", "bool", "constrained"})

@@ -1,4 +1,4 @@
-"""Jobs, events and checkpoints as the API describes them.
+"""Jobs, events and checkpoints as the API returns them.
 
 Source: OpenAI API description, FineTuningJob and its companions, 2026-08-21.
 """

@@ -1,94 +1,33 @@
-"""Every route of the server as one list, and the application made of it."""
+"""The server's routes, and the Starlette application with them."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
+import anyio
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
-from ftpipe.server.api.health import HealthApi
-from ftpipe.server.api.row_losses import RowLossesApi
-from ftpipe.server.http.endpoint import Endpoint, MethodRouter, RouteSpec, TransactionMode
+from ftpipe.server.http.endpoint import Endpoint, FileForm, TransactionMode
 from ftpipe.server.http.error_handlers import HANDLERS
-from ftpipe.server.http.middleware import RequestGuardMiddleware
-from ftpipe.server.services import ServerContext, ServerOverrides, build_context
-from ftpipe.server.settings import ServeSettings
+from ftpipe.server.http.middleware import ROUTE_SCOPE_KEY, RequestGuardMiddleware
+from ftpipe.server.services import ServerContext
 
-JOB = "/v1/fine_tuning/jobs/{job_id}"
-CHECKPOINT_PERMISSIONS_PATH = "/v1/fine_tuning/checkpoints/{checkpoint}/permissions"
-FILE, UPLOAD = "/v1/files/{file_id}", "/v1/uploads/{upload_id}"
-
-
-def route_table(context: ServerContext) -> tuple[RouteSpec, ...]:
-    """All routes, in the order in which they are tried."""
-    read, write, free = TransactionMode.READ, TransactionMode.WRITE, TransactionMode.NONE
-    limits = context.settings
-    return (
-        RouteSpec("GET", "/health", free, HealthApi(context).get, public=True),
-        RouteSpec(
-            "POST", "/v1/files", write, context.files.create, file_field="file", max_file_bytes=limits.max_file_bytes
-        ),
-        RouteSpec("GET", "/v1/files", read, context.files.list),
-        RouteSpec("GET", FILE, read, context.files.retrieve),
-        RouteSpec("DELETE", FILE, write, context.files.delete),
-        RouteSpec("GET", FILE + "/content", read, context.files.content),
-        RouteSpec("POST", "/v1/uploads", write, context.uploads.create),
-        RouteSpec(
-            "POST",
-            UPLOAD + "/parts",
-            write,
-            context.uploads.add_part,
-            file_field="data",
-            max_file_bytes=limits.max_part_bytes,
-        ),
-        RouteSpec("POST", UPLOAD + "/complete", free, context.uploads.complete),
-        RouteSpec("POST", UPLOAD + "/cancel", write, context.uploads.cancel),
-        RouteSpec("POST", "/v1/fine_tuning/jobs", write, context.jobs.create),
-        RouteSpec("GET", "/v1/fine_tuning/jobs", read, context.jobs.list),
-        RouteSpec("GET", JOB, read, context.jobs.retrieve),
-        RouteSpec("POST", JOB + "/cancel", write, context.jobs.cancel),
-        RouteSpec("POST", JOB + "/pause", write, context.jobs.pause),
-        RouteSpec("POST", JOB + "/resume", write, context.jobs.resume),
-        RouteSpec("GET", JOB + "/events", read, context.jobs.events),
-        RouteSpec("GET", JOB + "/checkpoints", read, context.jobs.checkpoints),
-        RouteSpec("POST", CHECKPOINT_PERMISSIONS_PATH, write, context.permissions.create),
-        RouteSpec("GET", CHECKPOINT_PERMISSIONS_PATH, read, context.permissions.list),
-        RouteSpec("DELETE", CHECKPOINT_PERMISSIONS_PATH + "/{permission_id}", write, context.permissions.delete),
-        RouteSpec("POST", "/v1/fine_tuning/alpha/graders/run", free, context.graders.run),
-        RouteSpec("POST", "/v1/fine_tuning/alpha/graders/validate", free, context.graders.validate),
-        RouteSpec("GET", "/v1/fine_tuning/model_limits", read, context.limits.get),
-        RouteSpec("GET", "/v1/models", read, context.models.list),
-        RouteSpec("GET", "/v1/models/{model:path}", read, context.models.retrieve),
-        RouteSpec("DELETE", "/v1/models/{model:path}", write, context.models.delete),
-        RouteSpec("POST", "/v1/chat/completions", free, context.chat.create, long_running=True),
-        RouteSpec("GET", "/v1/chat/completions", read, context.chat.list),
-        RouteSpec(
-            "POST",
-            "/v1/ftpipe/losses",
-            free,
-            RowLossesApi(context).score,
-            file_field="file",
-            max_file_bytes=limits.max_file_bytes,
-            long_running=True,
-        ),
-    )
+FILES, UPLOADS, JOBS = "/v1/files", "/v1/uploads", "/v1/fine_tuning/jobs"
+FILE, UPLOAD, JOB = f"{FILES}/{{file_id}}", f"{UPLOADS}/{{upload_id}}", f"{JOBS}/{{job_id}}"
+PERMISSIONS = "/v1/fine_tuning/checkpoints/{checkpoint}/permissions"
+GRADERS = "/v1/fine_tuning/alpha/graders"
+MAX_CONCURRENT_GENERATIONS = 8
+"""Requests to one path that generate or score at the same time; more wait, so that other requests are answered."""
 
 
-def create_app(settings: ServeSettings, overrides: ServerOverrides | None = None) -> Starlette:
-    """The server as an ASGI application; its lifespan runs the jobs.
-
-    Raises:
-        LocalStateError: If the data folder or its database cannot be used.
-        ConfigError: If the key file is at fault.
-    """
-    return create_asgi_app(build_context(settings, overrides))
-
-
-def create_asgi_app(context: ServerContext) -> Starlette:
-    """A house as an ASGI application."""
+def create_app(context: ServerContext) -> Starlette:
+    """The server as an ASGI application; its lifespan runs the jobs."""
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -96,13 +35,61 @@ def create_asgi_app(context: ServerContext) -> Starlette:
         yield
         context.close()
 
-    by_path: dict[str, MethodRouter] = {}
-    for entry in route_table(context):
-        by_path.setdefault(entry.path, MethodRouter()).add(Endpoint(entry, context))
-    routes = [Route(path, junction.answer, methods=junction.methods) for path, junction in by_path.items()]
     return Starlette(
-        routes=routes,
-        middleware=[Middleware(RequestGuardMiddleware, gate=context.host_policy)],
+        routes=_routes(context),
+        middleware=[Middleware(RequestGuardMiddleware, host_policy=context.host_policy)],
         exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
+
+
+def _routes(context: ServerContext) -> list[Route]:
+    """All routes, in the order in which they are tried."""
+    read = partial(Endpoint, context=context, mode=TransactionMode.READ)
+    write = partial(Endpoint, context=context, mode=TransactionMode.WRITE)
+    free = partial(Endpoint, context=context, mode=TransactionMode.NONE)
+    slow = partial(free, limiter=anyio.CapacityLimiter(MAX_CONCURRENT_GENERATIONS))
+    slow_form = partial(free, limiter=anyio.CapacityLimiter(MAX_CONCURRENT_GENERATIONS))
+    files, uploads, jobs, models = context.files, context.uploads, context.jobs, context.models
+    file_form = FileForm("file", context.settings.max_file_bytes)
+    part_form = FileForm("data", context.settings.max_part_bytes)
+    return [
+        _route("/health", GET=free(handler=context.health.get, is_public=True)),
+        _route(FILES, POST=write(handler=files.create, form=file_form), GET=read(handler=files.list)),
+        _route(FILE, GET=read(handler=files.retrieve), DELETE=write(handler=files.delete)),
+        _route(f"{FILE}/content", GET=read(handler=files.content)),
+        _route(UPLOADS, POST=write(handler=uploads.create)),
+        _route(f"{UPLOAD}/parts", POST=write(handler=uploads.add_part, form=part_form)),
+        _route(f"{UPLOAD}/complete", POST=free(handler=uploads.complete)),
+        _route(f"{UPLOAD}/cancel", POST=write(handler=uploads.cancel)),
+        _route(JOBS, POST=write(handler=jobs.create), GET=read(handler=jobs.list)),
+        _route(JOB, GET=read(handler=jobs.retrieve)),
+        _route(f"{JOB}/cancel", POST=write(handler=jobs.cancel)),
+        _route(f"{JOB}/pause", POST=write(handler=jobs.pause)),
+        _route(f"{JOB}/resume", POST=write(handler=jobs.resume)),
+        _route(f"{JOB}/events", GET=read(handler=jobs.events)),
+        _route(f"{JOB}/checkpoints", GET=read(handler=jobs.checkpoints)),
+        _route(
+            PERMISSIONS,
+            POST=write(handler=context.permissions.create),
+            GET=read(handler=context.permissions.list),
+        ),
+        _route(f"{PERMISSIONS}/{{permission_id}}", DELETE=write(handler=context.permissions.delete)),
+        _route(f"{GRADERS}/run", POST=free(handler=context.graders.run)),
+        _route(f"{GRADERS}/validate", POST=free(handler=context.graders.validate)),
+        _route("/v1/fine_tuning/model_limits", GET=read(handler=models.limits)),
+        _route("/v1/models", GET=read(handler=models.list)),
+        _route("/v1/models/{model:path}", GET=read(handler=models.retrieve), DELETE=write(handler=models.delete)),
+        _route("/v1/chat/completions", POST=slow(handler=context.chat.create), GET=read(handler=context.chat.list)),
+        _route("/v1/ftpipe/losses", POST=slow_form(handler=context.row_losses.score, form=file_form)),
+    ]
+
+
+def _route(path: str, **endpoints: Endpoint) -> Route:
+    """One path with an endpoint per method, so that the response to another method lists all of them."""
+
+    async def dispatch(request: Request) -> Response:
+        request.scope[ROUTE_SCOPE_KEY] = path
+        return await endpoints["GET" if request.method == "HEAD" else request.method].handle(request)
+
+    return Route(path, dispatch, methods=list(endpoints))

@@ -1,15 +1,12 @@
-"""One request and its answer: from HTTP to a handler's call, and back."""
+"""Starlette endpoints made from handlers: key, body, transaction and response of a request."""
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -17,113 +14,94 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
-from ftpipe.server.http.middleware import ROUTE_SCOPE_KEY
 from ftpipe.server.http.multipart import MultipartFormParser
-from ftpipe.server.http.timeouts import body_deadline
-from ftpipe.server.idempotency import find_stored_response, fingerprint, store_response
-from ftpipe.server.protocol import ApiError, ApiRequest, ApiResponse, Handler
+from ftpipe.server.http.timeouts import body_with_deadline
+from ftpipe.server.idempotency import find_stored_response, request_fingerprint, store_response
+from ftpipe.server.protocol import ApiError, ApiRequest, Download, Handler, Stream
 from ftpipe.server.services import ServerContext
 
-Chunk = TypeVar("Chunk", str, bytes)
-
 MAX_FORM_OVERHEAD_BYTES = 1024 * 1024
-"""What a form may be larger than its file, in bytes."""
+"""What a form may be larger than its file."""
 WRITE_BUFFER_BYTES = 1024 * 1024
-"""Bytes that are gathered before they are handed to the disk."""
-MAX_CONCURRENT_GENERATIONS = 8
-"""Chats that compute at the same time; more wait, so that other requests are answered."""
+"""Bytes of a body that are collected before they are processed."""
 
 
 class TransactionMode(Enum):
-    """What a handler needs."""
+    """What a handler gets."""
 
     READ = "read"
     """A transaction that only reads."""
     WRITE = "write"
-    """A transaction that is committed with the answer."""
+    """A transaction that is committed with the response."""
     NONE = "none"
     """None; it opens its own."""
 
 
 @dataclass(frozen=True, slots=True)
-class RouteSpec:
-    """One route."""
+class FileForm:
+    """A body that is a multipart form with one file."""
 
-    method: str
-    path: str
-    kind: TransactionMode
-    handler: Handler
-    file_field: str | None = None
-    """Name of the file field, where the body is a multipart form."""
-    max_file_bytes: int = 0
-    """Largest file of the form, in bytes."""
-    long_running: bool = False
-    """Computes for long: gets threads of its own."""
-    public: bool = False
-    """Needs no key."""
+    field: str
+    max_file_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Serves one route.
+    """Serves one method of a path.
 
-    Args:
-        entry: The route.
-        house: The server.
+    Attributes:
+        context: The server.
+        mode: What the handler gets.
+        handler: Runs in a thread.
+        form: The form that the body must be; a JSON object if ``None``.
+        limiter: Limits the threads that run the handler and compute its stream; Starlette's if ``None``.
+        is_public: No key is needed.
     """
 
-    def __init__(self, entry: RouteSpec, house: ServerContext) -> None:
-        self._entry = entry
-        self._house = house
-        self._limiter: anyio.CapacityLimiter | None = None
-
-    @property
-    def method(self) -> str:
-        """The method that it serves."""
-        return self._entry.method
+    context: ServerContext
+    mode: TransactionMode
+    handler: Handler
+    form: FileForm | None = None
+    limiter: anyio.CapacityLimiter | None = None
+    is_public: bool = False
 
     async def handle(self, request: Request) -> Response:
-        """Take a request and answer it."""
-        request.scope[ROUTE_SCOPE_KEY] = self._entry.path
-        owner = "" if self._entry.public else self._house.api_keys.owner(request.headers.get("authorization"))
-        key = request.headers.get("idempotency-key") if self._entry.method == "POST" else None
-        if self._entry.long_running and self._limiter is None:
-            self._limiter = anyio.CapacityLimiter(MAX_CONCURRENT_GENERATIONS)
-        with self._house.in_flight.acquire(owner, key):
-            async with self._parse_request(request, owner) as call:
-                work = partial(self._run_handler, call, key, request.url.path)
-                answer = await anyio.to_thread.run_sync(work, limiter=self._limiter)
-        return self._response(answer)
+        """Respond to a request."""
+        authorization = request.headers.get("authorization")
+        owner = "" if self.is_public else self.context.api_keys.owner(authorization)
+        key = request.headers.get("idempotency-key") if request.method == "POST" else None
+        with self.context.in_flight_keys.acquire(owner, key):
+            async with self._parse(request, owner) as parsed:
+                run = self._run_handler
+                return await anyio.to_thread.run_sync(run, request, parsed, key, limiter=self.limiter)
 
     @asynccontextmanager
-    async def _parse_request(self, request: Request, owner: str) -> AsyncIterator[ApiRequest]:
-        """The request as a call; a file that no handler took over is removed afterwards."""
-        path = dict(request.path_params)
-        query = dict(request.query_params)
-        if self._entry.file_field is None:
+    async def _parse(self, request: Request, owner: str) -> AsyncIterator[ApiRequest]:
+        """The request for the handler; a file that the handler did not move is deleted afterwards."""
+        if self.form is None:
             body = await self._read_json(request) if request.method == "POST" else {}
-            yield ApiRequest(owner, path, query, body)
+            yield ApiRequest(owner, dict(request.path_params), dict(request.query_params), body)
             return
         form = MultipartFormParser(
             request.headers.get("content-type", ""),
-            self._house.data_dir.incoming,
-            file_field=self._entry.file_field,
-            max_file_bytes=self._entry.max_file_bytes,
+            self.context.data_dir.incoming,
+            file_field=self.form.field,
+            max_file_bytes=self.form.max_file_bytes,
         )
         try:
-            async for piece in self._read_body(request, self._entry.max_file_bytes + MAX_FORM_OVERHEAD_BYTES):
+            async for piece in self._read_body(request, self.form.max_file_bytes + MAX_FORM_OVERHEAD_BYTES):
                 await anyio.to_thread.run_sync(form.feed, piece)
             await anyio.to_thread.run_sync(form.finish)
-            yield ApiRequest(owner, path, query, form.fields, form.file)
+            yield ApiRequest(owner, dict(request.path_params), dict(request.query_params), form.fields, form.file)
         finally:
             form.close()
 
     async def _read_json(self, request: Request) -> Mapping[str, Any]:
-        most = self._house.settings.max_body_bytes
-        raw = b"".join([piece async for piece in self._read_body(request, most)])
+        raw = b"".join([piece async for piece in self._read_body(request, self.context.settings.max_body_bytes)])
         if not raw:
             return {}
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":
+        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if content_type != "application/json":
             message = "The body must be sent as Content-Type: application/json."
             raise ApiError(415, message, "invalid_content_type")
         try:
@@ -136,108 +114,59 @@ class Endpoint:
             raise ApiError(400, message, "invalid_json")
         return body
 
-    async def _read_body(self, request: Request, most: int) -> AsyncIterator[bytes]:
-        """The body in batches; too large a one or one that stalls is refused."""
-        too_large = ApiError(413, f"The request body is larger than {most} bytes.", "request_too_large")
-        if int(request.headers.get("content-length") or 0) > most:
+    async def _read_body(self, request: Request, max_bytes: int) -> AsyncIterator[bytes]:
+        """The body in large pieces; one that is too large or stalls is refused."""
+        too_large = ApiError(413, f"The request body is larger than {max_bytes} bytes.", "request_too_large")
+        if int(request.headers.get("content-length") or 0) > max_bytes:
             raise too_large
         size = 0
-        batch = bytearray()
-        async for piece in _chunks_with_deadline(request, self._house.settings.body_timeout):
+        buffer = bytearray()
+        async for piece in body_with_deadline(request, self.context.settings.body_timeout):
             size += len(piece)
-            if size > most:
+            if size > max_bytes:
                 raise too_large
-            batch += piece
-            if len(batch) >= WRITE_BUFFER_BYTES:
-                yield bytes(batch)
-                batch.clear()
-        yield bytes(batch)
+            buffer += piece
+            if len(buffer) >= WRITE_BUFFER_BYTES:
+                yield bytes(buffer)
+                buffer.clear()
+        yield bytes(buffer)
 
-    def _run_handler(self, call: ApiRequest, key: str | None, path: str) -> ApiResponse:
-        """Run the handler, in a thread."""
-        entry = self._entry
-        if entry.kind is TransactionMode.NONE:
-            return _as_response(entry.handler(call))
-        if entry.kind is TransactionMode.READ:
-            with self._house.store.read() as tx:
-                return _as_response(entry.handler(call, tx))
-        asked = fingerprint(entry.method, path, call)
-        with self._house.store.write() as tx:
-            earlier = None if key is None else find_stored_response(tx, call.owner, key, asked)
-            if earlier is not None:
-                return earlier
-            answer = _as_response(entry.handler(call, tx))
-            if key is not None:
-                store_response(tx, call.owner, key, asked, answer.body or {})
-            return answer
+    def _run_handler(self, request: Request, parsed: ApiRequest, key: str | None) -> Response:
+        store = self.context.store
+        if self.mode is TransactionMode.NONE:
+            return self._to_response(self.handler(parsed))
+        if self.mode is TransactionMode.READ:
+            with store.read() as tx:
+                return self._to_response(self.handler(parsed, tx))
+        if key is None:
+            with store.write() as tx:
+                return self._to_response(self.handler(parsed, tx))
+        fingerprint = request_fingerprint(request.method, request.url.path, parsed)
+        with store.write() as tx:
+            stored = find_stored_response(tx, parsed.owner, key, fingerprint)
+            if stored is not None:
+                return JSONResponse(stored.body, stored.status, headers={"idempotent-replayed": "true"})
+            body = self.handler(parsed, tx)
+            if isinstance(body, Mapping):
+                store_response(tx, parsed.owner, key, fingerprint, body)
+            return self._to_response(body)
 
-    def _response(self, answer: ApiResponse) -> Response:
-        if answer.events is not None:
-            return StreamingResponse(
-                _iterate_in_threadpool(answer.events, self._limiter), media_type="text/event-stream"
-            )
-        if answer.text is not None:
-            return StreamingResponse(_iterate_in_threadpool(answer.text, None), media_type="text/plain")
-        if answer.download is not None:
-            return _file(answer)
-        headers = {"idempotent-replayed": "true"} if answer.replayed else None
-        return JSONResponse(answer.body, answer.status, headers=headers)
+    def _to_response(self, result: Mapping[str, Any] | Stream | Download) -> Response:
+        if isinstance(result, Stream):
+            return StreamingResponse(iterate_in_threads(result.pieces, self.limiter), media_type=result.media_type)
+        if isinstance(result, Download):
+            return FileResponse(result.path, media_type="application/octet-stream", filename=result.filename)
+        return JSONResponse(result)
 
 
-class MethodRouter:
-    """The methods of one path, kept together so that a wrong method is answered with all the right ones."""
+async def iterate_in_threads(
+    pieces: Iterator[str | bytes], limiter: anyio.CapacityLimiter | None
+) -> AsyncIterator[str | bytes]:
+    """Compute each piece in a thread, and close the iterator when the client disconnects.
 
-    def __init__(self) -> None:
-        self._exchanges: dict[str, Endpoint] = {}
-
-    def add(self, exchange: Endpoint) -> None:
-        """Add the exchange of one method."""
-        self._exchanges[exchange.method] = exchange
-
-    @property
-    def methods(self) -> list[str]:
-        """The methods that are served."""
-        return list(self._exchanges)
-
-    async def answer(self, request: Request) -> Response:
-        """Answer by method; HEAD is GET without its body."""
-        return await self._exchanges["GET" if request.method == "HEAD" else request.method].handle(request)
-
-
-def _as_response(given: ApiResponse | Mapping[str, Any]) -> ApiResponse:
-    return given if isinstance(given, ApiResponse) else ApiResponse(body=given)
-
-
-def _file(answer: ApiResponse) -> Response:
-    if answer.download is None or not answer.download.is_file():
-        message = "The file's content is gone."
-        raise ApiError(404, message)
-    return FileResponse(answer.download, media_type="application/octet-stream", filename=answer.filename)
-
-
-async def _chunks_with_deadline(request: Request, seconds: float) -> AsyncIterator[bytes]:
-    """The body's pieces; none may take longer than ``seconds``, and all together must keep a least speed."""
-    stream = request.stream()
-    waited, received = 0.0, 0
-    while True:
-        left = body_deadline(seconds, received) - waited
-        asked = time.monotonic()
-        try:
-            piece = await asyncio.wait_for(anext(stream), min(seconds, left))
-        except StopAsyncIteration:
-            return
-        except TimeoutError as exc:
-            message = "The request body came too slowly."
-            raise ApiError(408, message, "request_timeout") from exc
-        waited += time.monotonic() - asked
-        received += len(piece)
-        yield piece
-
-
-async def _iterate_in_threadpool(
-    pieces: Iterator[Chunk], limiter: anyio.CapacityLimiter | None
-) -> AsyncIterator[Chunk]:
-    """Compute each piece in a thread; when the client goes away, the computing ends."""
+    Starlette's ``iterate_in_threadpool`` takes no limiter and closes nothing: a long answer would be computed to its
+    end for nobody.
+    """
     try:
         while (piece := await anyio.to_thread.run_sync(next, pieces, None, limiter=limiter)) is not None:
             yield piece

@@ -1,4 +1,4 @@
-"""Every error as an answer in OpenAI's shape."""
+"""Every error as a response in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -17,47 +17,48 @@ from ftpipe.server.storage import UnknownCursorError
 
 log = logging.getLogger("ftpipe.server")
 
+RETRY_AFTER_SECONDS = 30
+
 
 def _error_response(error: ApiError, headers: Mapping[str, str] | None = None) -> Response:
     extra = dict(headers or {})
     if error.status == HTTPStatus.UNAUTHORIZED:
         extra["www-authenticate"] = "Bearer"
     if error.status == HTTPStatus.TOO_MANY_REQUESTS:
-        extra["retry-after"] = "30"
+        extra["retry-after"] = str(RETRY_AFTER_SECONDS)
     if error.status == HTTPStatus.REQUEST_TIMEOUT:
         extra["connection"] = "close"  # the rest of the body is not waited for
     return JSONResponse(error.body, error.status, headers=extra)
 
 
-async def _on_api_error(_request: Request, exc: Exception) -> Response:
-    return _error_response(as_api_error(exc))
+async def _on_own_error(_request: Request, exc: Exception) -> Response:
+    return _error_response(to_api_error(exc))
 
 
-async def _on_http(request: Request, exc: Exception) -> Response:
+async def _on_http_exception(request: Request, exc: Exception) -> Response:
     status = exc.status_code if isinstance(exc, HTTPException) else 500
     headers = exc.headers if isinstance(exc, HTTPException) else None
-    where = printable(f"{request.method} {request.url.path}")
+    request_line = printable(f"{request.method} {request.url.path}")
     if status == HTTPStatus.NOT_FOUND:
-        message = f"Unknown request URL: {where}."
+        message = f"Unknown request URL: {request_line}."
         return _error_response(ApiError(status, message, "unknown_url"), headers)
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        message = f"Not allowed method: {where}."
+        message = f"Method not allowed: {request_line}."
         return _error_response(ApiError(status, message, "method_not_supported"), headers)
     return _error_response(ApiError(status, HTTPStatus(status).phrase), headers)
 
 
 async def _on_disconnect(_request: Request, _exc: Exception) -> Response:
-    # Nobody reads this answer.
-    return Response(status_code=400)
+    return Response(status_code=400)  # nobody reads it
 
 
-async def _on_unhandled_exception(_request: Request, _exc: Exception) -> Response:
+async def _on_unexpected_error(_request: Request, _exc: Exception) -> Response:
     message = "The server had an error while processing your request."
     return _error_response(ApiError(500, message, None, None, "server_error"))
 
 
-def as_api_error(exc: Exception) -> ApiError:
-    """One of our own errors as an answer; what went wrong inside is logged and not told."""
+def to_api_error(exc: Exception) -> ApiError:
+    """One of our own errors as a response; the details of an internal error go to the log, not to the client."""
     if isinstance(exc, ApiError):
         return exc
     if isinstance(exc, UnknownCursorError):
@@ -68,9 +69,9 @@ def as_api_error(exc: Exception) -> ApiError:
 
 
 HANDLERS: dict[Any, Any] = {
-    FtpipeError: _on_api_error,
-    OSError: _on_api_error,
-    HTTPException: _on_http,
+    FtpipeError: _on_own_error,
+    OSError: _on_own_error,
+    HTTPException: _on_http_exception,
     ClientDisconnect: _on_disconnect,
-    Exception: _on_unhandled_exception,
+    Exception: _on_unexpected_error,
 }

@@ -1,4 +1,9 @@
-"""Multipart forms streamed to disk: one file and a few short fields, never held in memory."""
+"""Parse multipart forms as they arrive, and write their file to disk.
+
+Starlette's ``request.form()`` uses the same parser, but it collects the whole form first, in a temporary file that may
+be on another file system. Here the file is written where it can be renamed into place, its SHA-256 is computed on the
+way, and a file over the limit ends the request at once.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +28,7 @@ MAX_HEADER_BYTES = 8 * 1024
 
 @dataclass(slots=True)
 class _Part:
-    """The part of the form that is being read."""
+    """The part of the form that is being received."""
 
     headers: dict[str, str] = field(default_factory=dict)
     name: str = ""
@@ -32,12 +37,12 @@ class _Part:
 
 
 class MultipartFormParser:
-    """Takes a multipart body piece by piece; ``close`` must be called in the end, whatever happened.
+    """Takes a multipart body piece by piece; ``close`` must always be called at the end.
 
     Args:
         content_type: The request's header, with the boundary.
         folder: Where the file is written under a random name.
-        file_field: Name of the field that may hold a file.
+        file_field: Name of the field with the file.
         max_file_bytes: Largest file.
     """
 
@@ -54,11 +59,11 @@ class MultipartFormParser:
         self._max_file_bytes = max_file_bytes
         self._part = _Part()
         self._header = (bytearray(), bytearray())
-        self._seen = 0
+        self._part_count = 0
         self._size = 0
         self._hash = hashlib.sha256()
         self._temporary: Path | None = None
-        self._done = False
+        self._is_complete = False
         self._parser = MultipartParser(
             boundary,
             {
@@ -77,7 +82,7 @@ class MultipartFormParser:
         """Take the next piece of the body.
 
         Raises:
-            ApiError: 400 where it is no proper form, 413 where a field or the file is too large.
+            ApiError: 400 if it is not a valid form, 413 if a field or the file is too large.
         """
         try:
             self._parser.write(piece)
@@ -86,19 +91,19 @@ class MultipartFormParser:
             raise ApiError(400, message, "invalid_body") from exc
 
     def finish(self) -> None:
-        """Check that the form was complete, and make the file's bytes durable.
+        """Check that the form is complete, and make the file durable.
 
         Raises:
-            ApiError: 400 where the last boundary is missing.
+            ApiError: 400 if the last boundary is missing.
         """
-        if not self._done:
+        if not self._is_complete:
             message = "The multipart body ends before its last boundary."
             raise ApiError(400, message, "invalid_body")
         if self._temporary is not None:
             fsync(self._temporary)
 
     def close(self) -> None:
-        """Close what is open, and remove the temporary file unless it was taken over."""
+        """Close and delete the temporary file, unless a handler has moved it."""
         if self._part.target is not None:
             self._part.target.close()
         if self._temporary is not None:
@@ -106,20 +111,20 @@ class MultipartFormParser:
 
     def _part_begin(self) -> None:
         self._part = _Part()
-        self._seen += 1
-        if self._seen > MAX_FIELDS:
+        self._part_count += 1
+        if self._part_count > MAX_FIELDS:
             message = f"The form has more than {MAX_FIELDS} parts."
             raise ApiError(413, message, "request_too_large")
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
-        self._collect(0, data[start:end])
+        self._append_header(0, data[start:end])
 
     def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._collect(1, data[start:end])
+        self._append_header(1, data[start:end])
 
-    def _collect(self, which: int, piece: bytes) -> None:
-        self._header[which].extend(piece)
-        if len(self._header[which]) > MAX_HEADER_BYTES:
+    def _append_header(self, index: int, piece: bytes) -> None:
+        self._header[index].extend(piece)
+        if len(self._header[index]) > MAX_HEADER_BYTES:
             message = "A header inside the form is too long."
             raise ApiError(413, message, "request_too_large")
 
@@ -133,7 +138,7 @@ class MultipartFormParser:
         _, options = parse_options_header(disposition)
         self._part.name = options.get(b"name", b"").decode("utf-8", "replace")
         if self._part.name == self._file_field:
-            # A file field without a filename is one as well: some clients send bare bytes.
+            # Some clients send the file without a filename.
             self._open_file(options.get(b"filename", b"").decode("utf-8", "replace"))
 
     def _open_file(self, filename: str) -> None:
@@ -146,7 +151,7 @@ class MultipartFormParser:
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._part.target is None:
-            self._grow_field(data[start:end])
+            self._append_to_field(data[start:end])
             return
         self._size += end - start
         if self._size > self._max_file_bytes:
@@ -157,7 +162,7 @@ class MultipartFormParser:
         while piece:
             piece = piece[self._part.target.write(piece) :]
 
-    def _grow_field(self, piece: bytes) -> None:
+    def _append_to_field(self, piece: bytes) -> None:
         self._part.value.extend(piece)
         if len(self._part.value) > MAX_FIELD_BYTES:
             message = "A field of the form is too long."
@@ -176,4 +181,4 @@ class MultipartFormParser:
             self.file = ReceivedUpload(self.file.path, self.file.filename, self._size, self._hash.hexdigest())
 
     def _end(self) -> None:
-        self._done = True
+        self._is_complete = True

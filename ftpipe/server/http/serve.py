@@ -1,4 +1,4 @@
-"""``serve``: lock the data folder, listen, say where, and leave cleanly."""
+"""``serve``: lock the data folder, listen, write the address to ``server.json``, and stop cleanly."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -16,20 +16,21 @@ from types import FrameType
 
 import uvicorn
 from filelock import FileLock, Timeout
+from starlette.applications import Starlette
 
+import ftpipe
 from ftpipe.atomic_files import write_json
 from ftpipe.errors import ConfigError, LockedError
-from ftpipe.server.api.health import own_version
 from ftpipe.server.auth import load_api_keys, require_keys_unless_loopback
-from ftpipe.server.http.app import create_asgi_app
+from ftpipe.server.http.app import create_app
 from ftpipe.server.http.timeouts import header_timeout_protocol
-from ftpipe.server.services import ServerOverrides, build_context
+from ftpipe.server.services import ServerContext, build_context
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.storage.data_dir import DataDirectory
 
-FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
-MAX_BYTES = 10 * 1024 * 1024
-KEPT_FILES = 3
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+MAX_LOG_BYTES = 10 * 1024 * 1024
+MAX_OLD_LOGS = 3
 
 
 def configure_logging(path: Path, level: str) -> None:
@@ -42,7 +43,7 @@ def configure_logging(path: Path, level: str) -> None:
     if not path.exists():
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
     handlers: list[logging.Handler] = [
-        RotatingFileHandler(path, maxBytes=MAX_BYTES, backupCount=KEPT_FILES, encoding="utf-8")
+        RotatingFileHandler(path, maxBytes=MAX_LOG_BYTES, backupCount=MAX_OLD_LOGS, encoding="utf-8")
     ]
     if not _is_stderr(path):
         handlers.append(logging.StreamHandler(sys.stderr))
@@ -52,11 +53,11 @@ def configure_logging(path: Path, level: str) -> None:
         logger.propagate = False
         logger.handlers = list(handlers)
     for handler in handlers:
-        handler.setFormatter(logging.Formatter(FORMAT))
+        handler.setFormatter(logging.Formatter(LOG_FORMAT))
 
 
 def _is_stderr(path: Path) -> bool:
-    """True where whoever started the server sends its stderr to the log file: each line would be there twice."""
+    """True if the server's stderr goes to the log file anyway: each line would be in it twice."""
     try:
         return os.path.samestat(os.fstat(sys.stderr.fileno()), path.stat())
     except (OSError, ValueError, AttributeError):
@@ -65,43 +66,49 @@ def _is_stderr(path: Path) -> bool:
 
 log = logging.getLogger("ftpipe.server")
 
-BACKLOG = 512
-STOP_SECONDS = 5
-"""How long requests may go on when the server stops."""
+LISTEN_BACKLOG = 512
+SHUTDOWN_TIMEOUT_SECONDS = 5
+"""How long requests may take to finish when the server stops."""
 KEEP_ALIVE_SECONDS = 30
 MAX_HEADER_BYTES = 64 * 1024
 
 
-def serve(settings: ServeSettings, overrides: ServerOverrides | None = None) -> None:
+def serve(settings: ServeSettings, build: Callable[[ServeSettings], ServerContext] = build_context) -> None:
     """Run the server until SIGINT or SIGTERM.
 
+    Args:
+        settings: How it runs.
+        build: Builds the server's components once the data folder is locked.
+
     Raises:
-        UsageError: If it should listen beyond this machine without keys.
-        ConfigError: If the key file or the address is at fault.
-        LockedError: If another server runs on the data folder.
+        UsageError: If it would listen beyond this machine without keys.
+        ConfigError: If the key file or the address is wrong.
+        LockedError: If another server uses the data folder.
         LocalStateError: If the data folder cannot be used.
     """
     os.umask(0o077)
     require_keys_unless_loopback(settings.host, load_api_keys(settings.api_key_file))
-    layout = DataDirectory(settings.data_dir.expanduser().absolute())
-    layout.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _exclusive_lock(layout), _bound_socket(settings) as sock, _deferred_signals():
-        configure_logging(layout.log, settings.log_level)
-        server = _AnnouncingServer(_uvicorn_config(settings, overrides), layout.address, settings.host)
+    data_dir = DataDirectory(settings.data_dir.expanduser().absolute())
+    data_dir.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _exclusive_lock(data_dir), _bound_socket(settings) as sock, _deferred_signals():
+        configure_logging(data_dir.log, settings.log_level)
+        server = _AnnouncingServer(
+            _uvicorn_config(settings, create_app(build(settings))), data_dir.address, settings.host
+        )
         try:
             server.run(sockets=[sock])
         finally:
-            layout.address.unlink(missing_ok=True)
+            data_dir.address.unlink(missing_ok=True)
 
 
-def _uvicorn_config(settings: ServeSettings, overrides: ServerOverrides | None) -> uvicorn.Config:
+def _uvicorn_config(settings: ServeSettings, app: Starlette) -> uvicorn.Config:
     return uvicorn.Config(
-        create_asgi_app(build_context(settings, overrides)),
+        app,
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=STOP_SECONDS,
+        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_SECONDS,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         http=header_timeout_protocol(settings.header_timeout),
         ws="none",
@@ -110,7 +117,7 @@ def _uvicorn_config(settings: ServeSettings, overrides: ServerOverrides | None) 
 
 
 class _AnnouncingServer(uvicorn.Server):
-    """A server that writes ``server.json`` once it listens."""
+    """Writes ``server.json`` once it listens."""
 
     def __init__(self, config: uvicorn.Config, address: Path, host: str) -> None:
         super().__init__(config)
@@ -118,7 +125,7 @@ class _AnnouncingServer(uvicorn.Server):
         self._host = host
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then say so."""
+        """Listen, then write the address."""
         await super().startup(sockets)
         if not self.started or not sockets:
             return
@@ -131,7 +138,7 @@ class _AnnouncingServer(uvicorn.Server):
                 "host": self._host,
                 "port": port,
                 "base_url": url,
-                "version": own_version(),
+                "version": ftpipe.__version__,
                 "started_at": int(time.time()),
             },
             mode=0o600,
@@ -140,18 +147,18 @@ class _AnnouncingServer(uvicorn.Server):
 
 
 def base_url(host: str, port: int) -> str:
-    """Where a client on this machine reaches the server."""
+    """The URL of the server for clients on this machine."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # names the address, binds nothing
     return f"http://[{reachable}]:{port}/v1" if ":" in reachable else f"http://{reachable}:{port}/v1"
 
 
 @contextmanager
-def _exclusive_lock(layout: DataDirectory) -> Iterator[None]:
-    lock = FileLock(layout.lock, mode=0o600)
+def _exclusive_lock(data_dir: DataDirectory) -> Iterator[None]:
+    lock = FileLock(data_dir.lock, mode=0o600)
     try:
         lock.acquire(timeout=0)
     except Timeout as exc:
-        message = f"a server runs on {layout.root} already"
+        message = f"a server is already running on {data_dir.root}"
         raise LockedError(message, "see 'ftpipe serve status', or choose another --data-dir") from exc
     try:
         yield
@@ -170,7 +177,7 @@ def _bound_socket(settings: ServeSettings) -> Iterator[socket.socket]:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
-        sock.listen(BACKLOG)
+        sock.listen(LISTEN_BACKLOG)
     except OSError as exc:
         sock.close()
         message = f"cannot listen on {settings.host} port {settings.port}: {exc}"
@@ -181,14 +188,14 @@ def _bound_socket(settings: ServeSettings) -> Iterator[socket.socket]:
 
 @contextmanager
 def _deferred_signals() -> Iterator[None]:
-    """Let uvicorn end on a signal without the process dying before its clean-up: it raises the signal again."""
+    """Keep the process alive for its clean-up: uvicorn stops on a signal and then raises it again."""
 
-    def seen(number: int, _frame: FrameType | None) -> None:
+    def on_signal(number: int, _frame: FrameType | None) -> None:
         log.info("stopped by signal %d", number)
 
-    before = {number: signal.signal(number, seen) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,49 +1,74 @@
-"""Waiting for clients, but not for ever: a connection must bring whole headers in time, and a body at some speed."""
+"""Timeouts for slow clients: whole headers in time, and a body at a minimum speed."""
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import h11
 import orjson
+from starlette.requests import Request
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ftpipe.server.protocol import ApiError
 
 MIN_BODY_BYTES_PER_SECOND = 4096
-"""Bytes per second that a body must come with on the average, once its first grace is over."""
+"""Minimum average speed of a body, once its first seconds are over."""
 
 
-def body_deadline(grace: float, received: int) -> float:
-    """Seconds that a body may have taken when ``received`` bytes have come."""
-    return grace + received / MIN_BODY_BYTES_PER_SECOND
+async def body_with_deadline(request: Request, seconds: float) -> AsyncIterator[bytes]:
+    """The pieces of a body.
+
+    Args:
+        request: The request.
+        seconds: Maximum wait for a piece; as long may the body as a whole be slower than the minimum speed.
+
+    Raises:
+        ApiError: 408 if the client is too slow.
+    """
+    stream = request.stream()
+    waited, received = 0.0, 0
+    while True:
+        remaining = seconds + received / MIN_BODY_BYTES_PER_SECOND - waited
+        started_at = time.monotonic()
+        try:
+            piece = await asyncio.wait_for(anext(stream), min(seconds, remaining))
+        except StopAsyncIteration:
+            return
+        except TimeoutError as exc:
+            message = "The request body came too slowly."
+            raise ApiError(408, message, "request_timeout") from exc
+        waited += time.monotonic() - started_at
+        received += len(piece)
+        yield piece
 
 
 def header_timeout_protocol(header_seconds: float) -> type[H11Protocol]:
-    """HTTP for uvicorn, which closes a connection whose headers are not there after ``header_seconds``.
+    """Uvicorn's HTTP protocol, but a connection without whole headers after ``header_seconds`` is closed.
 
     Uvicorn itself waits without end: a few hundred connections that send a byte now and then would take all of the
     server's file handles.
     """
 
     class HeaderTimeoutProtocol(H11Protocol):
-        """Watches each connection from its first moment, and again from the first byte of each further request."""
+        """Starts a timer when a connection is made, and again at the first byte of each further request."""
 
-        _headers_due: asyncio.TimerHandle | None = None
+        _timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - as in uvicorn
-            """A client has come."""
+            """Start the timer."""
             super().connection_made(transport)
             self._start_timer()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            """It has gone."""
+            """Stop the timer."""
             self._cancel_timer()
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
-            """It has sent something."""
+            """Stop the timer once the headers are complete."""
             super().data_received(data)
             if self.conn.their_state is h11.IDLE:
                 self._start_timer()
@@ -51,16 +76,16 @@ def header_timeout_protocol(header_seconds: float) -> type[H11Protocol]:
                 self._cancel_timer()
 
         def _start_timer(self) -> None:
-            if self._headers_due is None:
-                self._headers_due = self.loop.call_later(header_seconds, self._on_timeout)
+            if self._timer is None:
+                self._timer = self.loop.call_later(header_seconds, self._on_timeout)
 
         def _cancel_timer(self) -> None:
-            if self._headers_due is not None:
-                self._headers_due.cancel()
-                self._headers_due = None
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
 
         def _on_timeout(self) -> None:
-            self._headers_due = None
+            self._timer = None
             if not self.transport.is_closing():
                 error = ApiError(408, "The request's headers came too slowly.", "request_timeout")
                 body = orjson.dumps(error.body)

@@ -13,11 +13,10 @@ from typing import Any
 
 from ftpipe.atomic_files import rename_durably
 from ftpipe.records.job import TERMINAL_STATUSES
-from ftpipe.server.api.files import RESULTS
 from ftpipe.server.clock import now
 from ftpipe.server.jobs.file_validation import ValidationResult
 from ftpipe.server.jobs.job_output import import_output
-from ftpipe.server.storage import FileRow, JobRow, Store, Transaction
+from ftpipe.server.storage import RESULT_PURPOSE, FileRow, JobRow, Store, Transaction
 from ftpipe.server.storage.data_dir import DataDirectory
 from ftpipe.training.job_directory import JobResult
 
@@ -278,7 +277,7 @@ class TransitionWriter:
             id=file_id,
             owner=job.owner,
             filename="step_metrics.csv",
-            purpose=RESULTS,
+            purpose=RESULT_PURPOSE,
             bytes=len(content),
             sha256=hashlib.sha256(content).hexdigest(),
             created_at=now(),

@@ -3,6 +3,7 @@
 from ftpipe.server.storage.database import Store, Transaction, open_store
 from ftpipe.server.storage.repositories import Page, UnknownCursorError
 from ftpipe.server.storage.tables import (
+    RESULT_PURPOSE,
     CheckpointRow,
     CompletionRow,
     EventRow,
@@ -15,6 +16,7 @@ from ftpipe.server.storage.tables import (
 )
 
 __all__ = [
+    "RESULT_PURPOSE",
     "CheckpointRow",
     "CompletionRow",
     "EventRow",

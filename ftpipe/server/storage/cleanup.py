@@ -1,4 +1,4 @@
-"""Removing what has expired, and what a crash left without a row."""
+"""Delete what has expired, and what a crash left without a row in the database."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from ftpipe.server.storage.data_dir import DataDirectory
 
 
 def delete_expired(store: Store, data_dir: DataDirectory) -> None:
-    """Drop expired files, and end uploads whose hour is over."""
+    """Delete expired files, and end uploads that have expired."""
     moment = now()
     with store.read() as tx:
-        nothing = not tx.files.expired(moment) and not tx.uploads.overdue(moment)
-    if nothing:
-        return
+        if not tx.files.expired(moment) and not tx.uploads.overdue(moment):
+            return
     with store.write() as tx:
         for row in tx.files.expired(moment):
             tx.files.delete(row.id)
@@ -28,16 +27,16 @@ def delete_expired(store: Store, data_dir: DataDirectory) -> None:
 
 
 def remove_orphans(store: Store, data_dir: DataDirectory) -> None:
-    """Remove bytes that no row names: a crash came between writing them and the commit."""
+    """Delete files and folders without a row: a crash came between writing them and the commit."""
     with store.read() as tx:
         files = {row.id for row in tx.files.all()}
         jobs = {row.id for row in tx.jobs.all()}
         uploads = {row.id for row in tx.uploads.all() if row.status == "pending"}
     for name, known in (("files", files), ("jobs", jobs), ("uploads", uploads)):
-        for place in (data_dir.root / name).iterdir():
-            if place.name in known:
+        for path in (data_dir.root / name).iterdir():
+            if path.name in known:
                 continue
-            if place.is_dir():
-                shutil.rmtree(place, ignore_errors=True)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
             else:
-                place.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)

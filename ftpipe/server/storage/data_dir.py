@@ -1,7 +1,8 @@
-"""The server's folder: where files, parts and jobs lie, and writing so that a crash leaves nothing half."""
+"""The server's data folder: the paths of files, parts and jobs."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from dataclasses import dataclass
@@ -10,14 +11,19 @@ from pathlib import Path
 from ftpipe.errors import LocalStateError
 from ftpipe.training.job_directory import JobDirectory
 
-_PLAIN = re.compile(r"[A-Za-z0-9_-]{1,80}")
+_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
 
 
 @dataclass(frozen=True, slots=True)
 class DataDirectory:
-    """Paths below the data folder; ids that are no plain words name no path."""
+    """Paths in the data folder."""
 
     root: Path
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the folder without revealing its path."""
+        return hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:16]
 
     @property
     def database(self) -> Path:
@@ -26,7 +32,7 @@ class DataDirectory:
 
     @property
     def incoming(self) -> Path:
-        """Uploads that are still coming in; emptied at every start."""
+        """Request bodies that are still being received; emptied at every start."""
         return self.root / "incoming"
 
     @property
@@ -36,7 +42,7 @@ class DataDirectory:
 
     @property
     def lock(self) -> Path:
-        """Held while a server runs on this folder."""
+        """Locked while a server runs on this folder."""
         return self.root / "server.lock"
 
     @property
@@ -45,7 +51,7 @@ class DataDirectory:
         return self.root / "server.json"
 
     def file(self, file_id: str) -> Path:
-        """The bytes of a stored file."""
+        """The content of a stored file."""
         return self.root / "files" / _validated_id(file_id)
 
     def upload(self, upload_id: str) -> Path:
@@ -53,18 +59,18 @@ class DataDirectory:
         return self.root / "uploads" / _validated_id(upload_id)
 
     def part(self, upload_id: str, part_id: str) -> Path:
-        """The bytes of one part."""
+        """The content of one part."""
         return self.upload(upload_id) / _validated_id(part_id)
 
     def job(self, job_id: str) -> JobDirectory:
-        """The directory that a job shares with its trainer."""
+        """The job directory, which the server shares with the trainer."""
         return JobDirectory(self.root / "jobs" / _validated_id(job_id))
 
     def prepare(self) -> None:
-        """Make the folders, for this user only, and empty what a crash left in ``incoming``.
+        """Create the folders, for this user only, and delete what a crash left in ``incoming``.
 
         Raises:
-            LocalStateError: If the folder cannot be made or written.
+            LocalStateError: If the folder cannot be created or written.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -77,14 +83,14 @@ class DataDirectory:
 
 
 def _validated_id(name: str) -> str:
-    if not _PLAIN.fullmatch(name):
-        message = "an id that is no plain word names no file"
+    if not _ID.fullmatch(name):
+        message = "invalid id: expected letters, digits, '-' or '_'"
         raise LocalStateError(message)
     return name
 
 
 def sanitize_filename(filename: str) -> str:
     """A client's file name without folders and control characters, at most 255 characters."""
-    last = filename.replace("\\", "/").rpartition("/")[2]
-    clean = "".join(char for char in last if char.isprintable()).strip()
+    name = filename.replace("\\", "/").rpartition("/")[2]
+    clean = "".join(char for char in name if char.isprintable()).strip()
     return clean[:255] or "upload"

@@ -12,6 +12,10 @@ _AUTOINCREMENT: Any = {"sqlite_autoincrement": True}
 """A number is never given again, not even after the last row was deleted: pages are read by it."""
 
 
+RESULT_PURPOSE = "fine-tune-results"
+"""The purpose of files that jobs make."""
+
+
 class Base(MappedAsDataclass, DeclarativeBase):
     """Parent of all tables."""
 

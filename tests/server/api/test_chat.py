@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from ftpipe.errors import NotFoundError
 from ftpipe.inference.engine import ContextLengthError
 from tests.server.conftest import MakeClient
-from tests.server.fakes import FakeBases, FakeEngine
+from tests.server.fakes import FakeBaseModels, FakeEngine
 
 USER = {"role": "user", "content": "hi"}
 
@@ -51,7 +51,7 @@ def test_a_stream_says_the_same_in_pieces(client: TestClient) -> None:
 def test_sampling_parameters_reach_the_engine(client: TestClient, engine: FakeEngine) -> None:
     """Under both names of the token limit; each of the n answers has a seed of its own."""
     ask(client, max_completion_tokens=2, temperature=0, top_p=0.5, stop="x", seed=5, n=2)
-    first, second = engine.asked
+    first, second = engine.requests
     assert (first.max_tokens, first.temperature, first.top_p, first.stop, first.seed) == (2, 0, 0.5, ("x",), 5)
     assert second.seed == 6
     answer = ask(client, max_tokens=1)
@@ -73,11 +73,11 @@ def test_tools_go_to_the_template_and_calls_come_back(client: TestClient, engine
     choice = ask(client, tools=tools)["choices"][0]
     assert choice["finish_reason"] == "tool_calls"
     assert choice["message"]["tool_calls"][0]["function"] == {"name": "f", "arguments": '{"a": 1}'}
-    assert engine.asked[0].tools == tools
+    assert engine.requests[0].tools == tools
     deltas = [chunk["choices"][0]["delta"] for chunk in stream(client, tools=tools)]
     assert next(delta for delta in deltas if "tool_calls" in delta)["tool_calls"][0]["index"] == 0
     ask(client, tools=tools, tool_choice="none")
-    assert engine.asked[-1].tools is None
+    assert engine.requests[-1].tools is None
 
 
 def test_content_parts_and_roles_become_what_templates_know(client: TestClient, engine: FakeEngine) -> None:
@@ -85,7 +85,7 @@ def test_content_parts_and_roles_become_what_templates_know(client: TestClient, 
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     ask(client, messages=[{"role": "developer", "content": "be kind"}, {"role": "user", "content": parts}])
     expected = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "ab"}]
-    assert engine.asked[0].messages == expected
+    assert engine.requests[0].messages == expected
     image = [{"type": "image_url", "image_url": {"url": "http://x"}}]
     answer = ask(client, messages=[USER, {"role": "user", "content": image}])
     assert answer["error"]["param"] == "messages[1].content[0]"
@@ -113,7 +113,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(client: TestClient, changes:
 
 def test_an_unknown_model_is_not_found(make_client: MakeClient) -> None:
     """Also an OpenAI name, where substitute models are off."""
-    client = make_client(bases=FakeBases(substitutes=False))
+    client = make_client(bases=FakeBaseModels(substitutes=False))
     for name in ("gpt-4o-mini", "ft:x:local::12345678", "x/../y"):
         assert ask(client, model=name)["error"]["code"] == "model_not_found"
 
@@ -124,10 +124,10 @@ def test_an_engine_that_cannot_answer_is_an_http_error_also_for_a_stream(
 ) -> None:
     """The failure comes as a status, not as a stream that breaks off."""
     body = {"model": "gpt-4o-mini", "messages": [USER], "stream": streamed}
-    engine.fault = ContextLengthError("too long")
+    engine.error = ContextLengthError("too long")
     answer = client.post("/v1/chat/completions", json=body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
-    engine.fault = NotFoundError("no weights")
+    engine.error = NotFoundError("no weights")
     assert client.post("/v1/chat/completions", json=body).status_code == 503
 
 

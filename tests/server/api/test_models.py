@@ -6,9 +6,9 @@ from pathlib import Path
 
 from starlette.testclient import TestClient
 
-from ftpipe.server.model_resolver import LocalBaseModels, tuned_model_name
+from ftpipe.server.model_resolver import BaseModels, tuned_model_name
 from tests.server.conftest import MakeClient, create_job, wait_for
-from tests.server.fakes import TINY, FakeBases
+from tests.server.fakes import TINY, FakeBaseModels
 
 
 def test_models_list_has_bases_substitutes_and_tuned(client: TestClient) -> None:
@@ -45,7 +45,7 @@ def test_a_checkpoint_is_deleted_without_its_model(client: TestClient, tmp_path:
 
 def test_job_without_substitutes_refuses_openai_name(make_client: MakeClient) -> None:
     """The answer has the service's code."""
-    client = make_client(bases=FakeBases(substitutes=False))
+    client = make_client(bases=FakeBaseModels(substitutes=False))
     answer = client.post("/v1/fine_tuning/jobs", json={"model": "gpt-4o-mini", "training_file": "file-x"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "model_not_available")
 
@@ -64,7 +64,7 @@ def test_a_tuned_name_is_one_plain_word() -> None:
 
 def test_names_that_no_file_system_takes_are_unknown(tmp_path: Path) -> None:
     """Too long a name is an unknown one, not a fault."""
-    bases = LocalBaseModels(tmp_path, substitutes=True)
+    bases = BaseModels(tmp_path, substitutes=True)
     assert not bases.is_known("a" * 1000)
     assert not bases.is_known("/nowhere/" + "b" * 500)
     assert bases.is_known(TINY)

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from ftpipe.server.http import ServeSettings, create_app
+from ftpipe.server.http import create_app
+from ftpipe.server.services import build_context
+from ftpipe.server.settings import ServeSettings
 from tests.training.tiny_model import save_base
 
 WEATHER = {
@@ -31,7 +33,9 @@ def asking(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Posts a chat to a server with a real engine; gives status and body."""
     place = tmp_path_factory.mktemp("forms")
     base = save_base(place / "base", max_position_embeddings=2048)
-    with TestClient(create_app(ServeSettings(data_dir=place / "data")), base_url="http://127.0.0.1") as client:
+    with TestClient(
+        create_app(build_context(ServeSettings(data_dir=place / "data"))), base_url="http://127.0.0.1"
+    ) as client:
 
         def ask(**changes: Any) -> tuple[int, Any]:
             body = {"model": str(base), "messages": [{"role": "user", "content": "some JSON"}], "seed": 1}

@@ -17,11 +17,11 @@ from ftpipe.errors import NotFoundError, RequestRefusedError
 from ftpipe.providers.openai import open_openai
 from ftpipe.providers.profiles import find_profile
 from ftpipe.providers.provider import Provider
-from ftpipe.server.api.row_losses import RowLossesApi
-from ftpipe.server.http import ServerOverrides, ServeSettings, create_app
+from ftpipe.server.http import create_app
 from ftpipe.server.protocol import ApiError, ApiRequest, ReceivedUpload
 from ftpipe.server.services import build_context
-from tests.server.fakes import TINY, FakeBases
+from ftpipe.server.settings import ServeSettings
+from tests.server.fakes import TINY, FakeBaseModels
 from tests.training.tiny_model import rows, save_base
 
 NAMES = json.dumps([TINY])
@@ -42,9 +42,8 @@ def endpoint(tmp_path: Path) -> Iterator[Provider]:
     """A server that listens, with a real, tiny model, and the client's side of it."""
     save_base(tmp_path / "models" / TINY)
     settings = ServeSettings(data_dir=tmp_path / "data", models_dir=tmp_path / "models")
-    config = uvicorn.Config(
-        create_app(settings, ServerOverrides(base_models=FakeBases())), log_config=None, lifespan="on"
-    )
+    context = build_context(settings, base_models=FakeBaseModels())
+    config = uvicorn.Config(create_app(context), log_config=None, lifespan="on")
     server = uvicorn.Server(config)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
@@ -99,18 +98,15 @@ def test_models_of_two_bases_are_not_compared(client: TestClient) -> None:
 def test_whoever_goes_away_ends_the_process(tmp_path: Path) -> None:
     """A second file has to wait meanwhile; afterwards it is its turn (its fault is named), and no copy stays."""
     save_base(tmp_path / "models" / TINY)
-    house = build_context(
-        ServeSettings(data_dir=tmp_path / "data", models_dir=tmp_path / "models"),
-        ServerOverrides(base_models=FakeBases()),
-    )
-    losses = RowLossesApi(house)
+    settings = ServeSettings(data_dir=tmp_path / "data", models_dir=tmp_path / "models")
+    context = build_context(settings, base_models=FakeBaseModels())
 
     def call(content: bytes) -> Any:
-        sent = house.data_dir.incoming / "sent"
+        sent = context.data_dir.incoming / "sent"
         sent.write_bytes(content)
-        return losses.score(
+        return context.row_losses.score(
             ApiRequest("local", body={"models": NAMES}, file=ReceivedUpload(sent, "train.jsonl", 1, ""))
-        ).events
+        ).pieces
 
     events = call(lines(100))
     assert next(events).startswith('data: {"done": 0')
@@ -120,5 +116,5 @@ def test_whoever_goes_away_ends_the_process(tmp_path: Path) -> None:
     with pytest.raises(ApiError, match="line 3") as refused:
         call(lines(2) + b'{"messages": [{"role": "user", "content": "hi"}]}\n')
     assert (refused.value.status, refused.value.body["error"]["param"]) == (400, "file")
-    assert [path.name for path in house.data_dir.incoming.iterdir()] == []
-    house.close()
+    assert [path.name for path in context.data_dir.incoming.iterdir()] == []
+    context.close()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
-from ftpipe.server.http import ServerOverrides, ServeSettings, serve
+from ftpipe.server.http import serve
+from ftpipe.server.services import build_context
+from ftpipe.server.settings import ServeSettings
 from tests.server.fakes import FAKE_TRAINER, FakeEngine
 
 
@@ -15,7 +18,7 @@ def main(data_dir: str, port: str, changes: str = "{}") -> None:
     settings = ServeSettings(
         data_dir=Path(data_dir), port=int(port), trainer_command=FAKE_TRAINER, **json.loads(changes)
     )
-    serve(settings, ServerOverrides(open_engine=FakeEngine))
+    serve(settings, partial(build_context, engine=FakeEngine()))
 
 
 if __name__ == "__main__":

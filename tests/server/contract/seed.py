@@ -51,8 +51,8 @@ class Seeder:
     """
 
     def __init__(self, data_dir: Path) -> None:
-        self.layout = DataDirectory(data_dir)
-        self.store: Store = open_store(self.layout.database)
+        self.data_dir = DataDirectory(data_dir)
+        self.store: Store = open_store(self.data_dir.database)
 
     def plant(self) -> None:
         """Empty every table and fill it with what the tests name."""
@@ -65,13 +65,13 @@ class Seeder:
 
     def _files(self, tx: Transaction) -> None:
         for file_id, purpose in (("file-abc123", "fine-tune"), ("file_id", "assistants"), (CURSOR, "user_data")):
-            self.layout.file(file_id).write_bytes(LINE * 10)
+            self.data_dir.file(file_id).write_bytes(LINE * 10)
             tx.files.add(FileRow(file_id, "local", "a.jsonl", purpose, len(LINE) * 10, "0" * 64, NOW))
 
     def _jobs(self, tx: Transaction) -> None:
         # Its trainer takes an hour for the first step, so the job stays running through all tests.
         running = replace(_job(JOB), requested_hyperparameters={"n_epochs": 1, "fake_seconds": 3600})
-        self.layout.job(JOB).path.mkdir(exist_ok=True)
+        self.data_dir.job(JOB).path.mkdir(exist_ok=True)
         done: dict[str, Any] = {
             "status": "succeeded",
             "desired_state": "run",
@@ -91,8 +91,8 @@ class Seeder:
 
     def _uploads(self, tx: Transaction) -> None:
         upload = UploadRow("upload_abc123", "local", "a", "assistants", len(LINE), "text/plain", "pending", NOW, LATER)
-        self.layout.upload(upload.id).mkdir(exist_ok=True)
-        self.layout.part(upload.id, "string").write_bytes(LINE)
+        self.data_dir.upload(upload.id).mkdir(exist_ok=True)
+        self.data_dir.part(upload.id, "string").write_bytes(LINE)
         tx.uploads.add(upload)
         tx.parts.add(PartRow("string", upload.id, len(LINE), NOW))
 
