@@ -79,7 +79,7 @@ def _range(cost: CostEstimate) -> str:
 
 
 def not_checked_lines(report: Report, style: Styler = unstyled) -> list[str]:
-    """A line for each check that was left out because a package is not installed."""
+    """One line for each check that was skipped because a package is not installed."""
     return [f"{style('dim', 'not checked')}  {sanitize_line(text, 200)}" for text in report.not_checked]
 
 

@@ -1,1 +1,1 @@
-"""Tests of the dataset room."""
+"""Tests of ftpipe.dataset."""

@@ -56,7 +56,7 @@ def with_template(folder: Path, row: dict[str, Any], template: str | None) -> Co
     return codes_of(path, target="local", model=base_model(f"base-{template}", template))
 
 
-def changed(folder: Path, fault: bool) -> Codes:
+def file_changed(folder: Path, fault: bool) -> Codes:
     """Another program writes to the file while it is read."""
     path = write(folder / "a.jsonl", [*chats()])
 
@@ -88,14 +88,14 @@ def model_without_vision(folder: Path, fault: bool) -> Codes:
     return codes_of(path, model="gpt-4.1-mini" if fault else "gpt-4.1")
 
 
-def graded_job(folder: Path, fault: bool) -> Codes:
+def reinforcement_job(folder: Path, fault: bool) -> Codes:
     """A reinforcement job with and without a validation file."""
     train = write(folder / "a.jsonl", [graded(n) for n in range(6)])
-    held = write(folder / "b.jsonl", [graded(n) for n in range(6, 12)])
-    return codes_of(train, target="azure", for_job=True, validation=None if fault else held)
+    validation = write(folder / "b.jsonl", [graded(n) for n in range(6, 12)])
+    return codes_of(train, target="azure", for_job=True, validation=None if fault else validation)
 
 
-def many_graded(folder: Path, fault: bool) -> Codes:
+def many_validation_records(folder: Path, fault: bool) -> Codes:
     """The limit is 1,000 validation records."""
     rows = [{**graded(0), "answer": str(n)} for n in range(1000 + fault)]
     train = write(folder / "a.jsonl", [graded(n) for n in range(12)])
@@ -123,11 +123,11 @@ def near_copy(folder: Path, fault: bool, *, kind: str) -> Codes:
     settings = CheckSettings(near_duplicates=True)
     if kind == "same file":
         return codes_of(write(folder / "a.jsonl", [*rows, other]), settings=settings)
-    held = write(folder / "b.jsonl", [other])
-    return codes_of(write(folder / "a.jsonl", rows), validation=held, settings=settings)
+    validation = write(folder / "b.jsonl", [other])
+    return codes_of(write(folder / "a.jsonl", rows), validation=validation, settings=settings)
 
 
-def held_out(folder: Path, fault: bool, *, key: str) -> Codes:
+def second_file(folder: Path, fault: bool, *, key: str) -> Codes:
     """The other file contains the first training prompt, or one with another punctuation mark."""
     question = chat(0)["messages"][0]["content"]
     other = write(folder / "b.jsonl", [exchange(question if fault else f"{question}!", "Yes.")])
@@ -140,7 +140,7 @@ def outlier(folder: Path, fault: bool) -> Codes:
     return codes_of(write(folder / "a.jsonl", [*rows, exchange("long", "yes " * (300 if fault else 120))]))
 
 
-def priced(folder: Path, fault: bool, *, code: str) -> Codes:
+def cost_estimate(folder: Path, fault: bool, *, code: str) -> Codes:
     """A limit below or above the estimate; an outdated price, or local training."""
     path = write(folder / "a.jsonl", [*chats()])
     if code == "FT707":
@@ -153,8 +153,8 @@ def priced(folder: Path, fault: bool, *, code: str) -> Codes:
 
 def small_validation(folder: Path, fault: bool) -> Codes:
     """Nine validation records are too few; ten of forty are enough."""
-    held = write(folder / "b.jsonl", [*chats(60)[50 : 59 + (not fault)]])
-    return codes_of(write(folder / "a.jsonl", [*chats(40)]), validation=held)
+    validation = write(folder / "b.jsonl", [*chats(60)[50 : 59 + (not fault)]])
+    return codes_of(write(folder / "a.jsonl", [*chats(40)]), validation=validation)
 
 
 def sunset(folder: Path, fault: bool) -> Codes:
@@ -172,7 +172,7 @@ def heavy_prompt(folder: Path, fault: bool) -> Codes:
 
 
 FILE_EXAMPLES: dict[str, Example] = {
-    "FT001": changed,
+    "FT001": file_changed,
     "FT003": lambda f, fault: codes_of(write(f / f"a.{'txt' if fault else 'JSONL'}", [*chats()])),
     "FT005": lambda f, fault: codes_of(_with_prefix(f, b"\xef\xbb\xbf" if fault else b"")),
     "FT009": lambda f, fault: by_statistics("FT009", size=8 * 1024**3 + fault),
@@ -184,16 +184,16 @@ FILE_EXAMPLES: dict[str, Example] = {
     "FT403": heavy_image,
     "FT406": lambda f, fault: by_statistics("FT406", with_images=50_000 + fault),
     "FT409": model_without_vision,
-    "FT604": graded_job,
-    "FT607": many_graded,
+    "FT604": reinforcement_job,
+    "FT607": many_validation_records,
     "FT701": long_example,
     "FT702": lambda f, fault: long_example(f, True, last="assistant" if fault else "user"),
-    "FT703": lambda f, fault: held_out(f, fault, key="validation"),
+    "FT703": lambda f, fault: second_file(f, fault, key="validation"),
     "FT704": lambda f, fault: near_copy(f, fault, kind="two files"),
-    "FT705": lambda f, fault: held_out(f, fault, key="test"),
+    "FT705": lambda f, fault: second_file(f, fault, key="test"),
     "FT706": outlier,
-    "FT707": lambda f, fault: priced(f, fault, code="FT707"),
-    "FT708": lambda f, fault: priced(f, fault, code="FT708"),
+    "FT707": lambda f, fault: cost_estimate(f, fault, code="FT707"),
+    "FT708": lambda f, fault: cost_estimate(f, fault, code="FT708"),
     "FT709": small_validation,
     "FT710": sunset,
     "FT711": heavy_prompt,

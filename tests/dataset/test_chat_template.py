@@ -46,7 +46,7 @@ def test_chat_template_renders_like_tokenizer(family: str, tmp_path: Path) -> No
 
 def test_find_template_reads_downloaded_base_model() -> None:
     assert find_template("smollm2-135m-instruct") is None and find_template("../x") is None
-    template = find_template(base_model("kept", "chatml"))
+    template = find_template(base_model("downloaded", "chatml"))
     assert (
         template is not None
         and template.render_error(CONVERSATIONS[1]) == ""

@@ -43,11 +43,11 @@ def test_duplicate_keys_are_never_missed(
     keys = [count_keys(orjson.loads(raw)) for raw in raws]
     odd = None
     if is_marked:
-        signs = prefilter.pop_auxiliary_marks(prefilter.compiled().find(data, starts_of(raws)))
-        odd = {index for index, found in signs.items() if UNUSUAL_KEYS in found}
-    found = lines_with_possible_duplicate_keys(data, raws, keys, list(range(len(raws))), odd)
+        marks = prefilter.pop_auxiliary_marks(prefilter.compiled().find(data, starts_of(raws)))
+        odd = {index for index, names in marks.items() if UNUSUAL_KEYS in names}
+    suspects = lines_with_possible_duplicate_keys(data, raws, keys, list(range(len(raws))), odd)
     repeated = {i for i, members in enumerate(lines) if len({m[0] for m in members}) < len(members)}
-    assert repeated <= found
+    assert repeated <= suspects
 
 
 def test_duplicate_keys_not_suspected_in_usual_lines() -> None:

@@ -68,18 +68,18 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, in
     """The file, the lines of its faults, and its report."""
     folder = tmp_path_factory.mktemp("faulty")
     path, lines = write_faulty_file(folder)
-    holdout = write(folder / "held.jsonl", [exchange("Give me number 5.", "Five."), *chats(20)[12:]])
+    holdout = write(folder / "holdout.jsonl", [exchange("Give me number 5.", "Five."), *chats(20)[12:]])
     return path, lines, check(path, holdout=holdout)
 
 
 def test_validate_reports_every_fault_of_one_file(faulty: tuple[Path, dict[str, int], Report]) -> None:
     """With line and path: no fault hides another one."""
     _, expected, report = faulty
-    places = {(f.code, f.line, f.path) for f in report.findings}
-    lines = {(code, line) for code, line, _ in places}
+    locations = {(f.code, f.line, f.path) for f in report.findings}
+    lines = {(code, line) for code, line, _ in locations}
     assert [code for code, line in expected.items() if (code, line) not in lines] == []
     named = [code for code in expected if code in EXPECTED and code != "FT801"]
-    assert [code for code in named if (code, expected[code], EXPECTED[code][1]) not in places] == []
+    assert [code for code in named if (code, expected[code], EXPECTED[code][1]) not in locations] == []
     assert WHOLE_FILE - set(report.summary.counts) == set()
     assert not report.ok
 

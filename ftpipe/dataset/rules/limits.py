@@ -148,14 +148,14 @@ def base_model_shutdown(stats: ScanStatistics) -> Iterator[Violation]:
     day: dt.date | None = base.shutdown.get(stats.file.target) if base else None
     if base is None or day is None or stats.file.role != "train":
         return
-    left = (day - stats.file.today).days
-    if left < 0:
+    days_left = (day - stats.file.today).days
+    if days_left < 0:
         yield Violation("", f"{base.name} was shut down on {day}.", level="error")
-    elif left < WARNING_DAYS:
+    elif days_left < WARNING_DAYS:
         yield Violation(
             "",
-            f"{base.name} and all models fine-tuned from it stop working on {day}, in {left} days.",
-            level="error" if left < ERROR_DAYS else None,
+            f"{base.name} and all models fine-tuned from it stop working on {day}, in {days_left} days.",
+            level="error" if days_left < ERROR_DAYS else None,
         )
 
 
