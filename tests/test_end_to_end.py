@@ -57,7 +57,7 @@ def document(ran: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_default_model_really_learns_and_is_registered(own_home: Path, kept_models: None) -> None:
+def test_end_to_end_default_model_learns_and_is_registered(own_home: Path, kept_models: None) -> None:
     """From a JSONL file to a model that answers as it was taught, and asking again pays for nothing."""
     data = str(dataset(own_home))
     trained = document(ftpipe("train", data, "--epochs", "4", "--suffix", "lighthouse", "--json", seconds=560))

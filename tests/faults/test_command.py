@@ -51,7 +51,7 @@ def end(endpoint: FaultEndpoint, shell: SubprocessCli) -> None:
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=lambda v: str(v)
 )
-def test_a_signal_while_waiting_leaves_the_job_running(
+def test_train_signal_while_polling_leaves_job_running(
     endpoint: FaultEndpoint, shell: SubprocessCli, number: signal.Signals, code: int
 ) -> None:
     """Row 25: the exit code is the signal's, nothing is cancelled, and resume goes on."""
@@ -82,7 +82,7 @@ def hold_paid_call(endpoint: FaultEndpoint, seconds: float) -> tuple[threading.E
     return arrived, hold
 
 
-def test_an_interrupt_in_the_paid_call_is_reconciled(endpoint: FaultEndpoint, shell: SubprocessCli) -> None:
+def test_train_interrupt_in_paid_call_is_reconciled(endpoint: FaultEndpoint, shell: SubprocessCli) -> None:
     """Row 25: Ctrl-C between the call and its answer: 130, and resume finds the job instead of paying again."""
     arrived, hold = hold_paid_call(endpoint, 10)
     process = shell.start(*TRAIN)
@@ -96,7 +96,7 @@ def test_an_interrupt_in_the_paid_call_is_reconciled(endpoint: FaultEndpoint, sh
     assert endpoint.calls[CREATE] == 1
 
 
-def test_two_interrupts_leave_at_once(endpoint: FaultEndpoint, shell: SubprocessCli) -> None:
+def test_train_second_interrupt_exits_at_once(endpoint: FaultEndpoint, shell: SubprocessCli) -> None:
     """Row 25: on a terminal, the second Ctrl-C does not wait for anything; the cursor is there again."""
     seen = at(endpoint, LOOK)
     child = pexpect.spawn(
@@ -114,7 +114,7 @@ def test_two_interrupts_leave_at_once(endpoint: FaultEndpoint, shell: Subprocess
     end(endpoint, shell)
 
 
-def test_a_run_that_was_suspended_for_hours_goes_on(endpoint: FaultEndpoint, shell: SubprocessCli) -> None:
+def test_train_continues_after_suspension(endpoint: FaultEndpoint, shell: SubprocessCli) -> None:
     """Row 26: stopped and continued, with every connection gone meanwhile; the run ends well."""
     seen = at(endpoint, LOOK)
     process = shell.start(*TRAIN)
@@ -129,7 +129,7 @@ def test_a_run_that_was_suspended_for_hours_goes_on(endpoint: FaultEndpoint, she
     assert len(endpoint.jobs) == 1
 
 
-def test_a_reader_that_goes_away_breaks_nothing(endpoint: FaultEndpoint, shell: SubprocessCli) -> None:
+def test_train_survives_closed_pipe(endpoint: FaultEndpoint, shell: SubprocessCli) -> None:
     """Row 25: ``ftpipe train | head -0``: no traceback, one job, and the model is registered or resume does it."""
     endpoint.statuses = ("succeeded",)
     process = shell.start(*TRAIN)
@@ -144,7 +144,7 @@ def test_a_reader_that_goes_away_breaks_nothing(endpoint: FaultEndpoint, shell: 
     end(endpoint, shell)
 
 
-def test_two_trains_of_the_same_data_at_once_make_one_job(endpoint: FaultEndpoint, shell: SubprocessCli) -> None:
+def test_train_two_processes_make_one_job(endpoint: FaultEndpoint, shell: SubprocessCli) -> None:
     """Row 22: both end with 0 and with the same model; there is one file and one job."""
     endpoint.statuses = ("queued", "running", "running", "succeeded")
     processes = [shell.start(*TRAIN, "--json") for _ in range(2)]
@@ -154,7 +154,7 @@ def test_two_trains_of_the_same_data_at_once_make_one_job(endpoint: FaultEndpoin
     assert all('"ft:base-without-an-end:org-test::0001"' in out for out, _err in ends)
 
 
-def test_a_kill_while_the_other_one_waits_lets_it_take_over(endpoint: FaultEndpoint, shell: SubprocessCli) -> None:
+def test_train_takes_over_lock_of_killed_process(endpoint: FaultEndpoint, shell: SubprocessCli) -> None:
     """Row 23: the first holds the lock in the paid call and is killed; the second finds its job and ends well."""
     arrived, hold = hold_paid_call(endpoint, 20)
     first = shell.start(*TRAIN)
@@ -184,7 +184,7 @@ def _succeeds(endpoint: FaultEndpoint) -> None:
 
 
 @pytest.mark.parametrize("way", [_echoes, _echoes_at_create, _succeeds], ids=lambda way: way.__name__)
-def test_the_key_is_in_nothing_that_was_written(
+def test_api_key_is_never_written(
     endpoint: FaultEndpoint, shell: SubprocessCli, way: Callable[[FaultEndpoint], None]
 ) -> None:
     """Row 40: output, traceback, JSON, database, log, locks, prepared files: the canary is nowhere."""
@@ -197,7 +197,7 @@ def test_the_key_is_in_nothing_that_was_written(
     assert [path for path in written if KEY.encode() in path.read_bytes()] == []
 
 
-def test_a_process_list_never_shows_the_key(shell: SubprocessCli, endpoint: FaultEndpoint) -> None:
+def test_api_key_is_not_in_process_list(shell: SubprocessCli, endpoint: FaultEndpoint) -> None:
     """Row 40: keys come from the environment alone, so ``ps`` shows none."""
     seen = at(endpoint, LOOK)
     process = shell.start(*TRAIN)
@@ -209,7 +209,7 @@ def test_a_process_list_never_shows_the_key(shell: SubprocessCli, endpoint: Faul
     assert os.environ.get("X_API_KEY") is None
 
 
-def test_hostile_names_stay_inside_the_folder(endpoint: FaultEndpoint, shell: SubprocessCli) -> None:
+def test_hostile_names_stay_inside_folder(endpoint: FaultEndpoint, shell: SubprocessCli) -> None:
     """Row 35: ids and file names that a server sends never become paths, and escapes are not printed."""
     endpoint.statuses = ("succeeded",)
     nasty = "../../../tmp/ftpipe-owned\x1b]0;owned\x07"

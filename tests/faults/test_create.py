@@ -62,7 +62,7 @@ LOST_ANSWERS = {
 
 
 @pytest.mark.parametrize("name", LOST_ANSWERS)
-def test_a_job_whose_answer_was_lost_is_found_and_not_paid_again(bench: FaultEnvironment, name: str) -> None:
+def test_create_finds_job_after_lost_response(bench: FaultEnvironment, name: str) -> None:
     """Rows 2, 7, 8, 9: the call was executed, its answer never came or was broken; the one job is adopted."""
     bench.endpoint.script(CREATE, LOST_ANSWERS[name])
     run = bench.train(request_timeout_seconds=0.6)
@@ -72,7 +72,7 @@ def test_a_job_whose_answer_was_lost_is_found_and_not_paid_again(bench: FaultEnv
 
 
 @pytest.mark.parametrize("act", [NEVER, refusal(500), refusal(503), refusal(408), refusal(409)], ids=str)
-def test_a_call_that_was_not_executed_is_made_again_after_a_search(bench: FaultEnvironment, act: Fault) -> None:
+def test_create_repeats_unexecuted_call_after_search(bench: FaultEnvironment, act: Fault) -> None:
     """Row 7: the same signs, but nothing was made; the search finds nothing, and the second call makes the job."""
     bench.endpoint.script(CREATE, act)
     assert bench.train().state == RunState.REGISTERED
@@ -82,7 +82,7 @@ def test_a_call_that_was_not_executed_is_made_again_after_a_search(bench: FaultE
 
 @pytest.mark.parametrize("quirks", [{"filters_metadata": False}, {"oldest_first": True}, {"list_lag": 0.15}], ids=str)
 @pytest.mark.parametrize("stored", [True, False], ids=["metadata kept", "metadata dropped"])
-def test_a_lost_job_is_found_at_a_host_with_quirks(tmp_path: Path, quirks: dict[str, object], stored: bool) -> None:
+def test_create_finds_lost_job_at_host_with_quirks(tmp_path: Path, quirks: dict[str, object], stored: bool) -> None:
     """Filter ignored, list in another order, list behind, metadata dropped: the job is still found."""
     with FaultEndpoint(keeps_metadata=stored, **quirks) as endpoint:
         for age in (90_000, 80_000):
@@ -96,7 +96,7 @@ def test_a_lost_job_is_found_at_a_host_with_quirks(tmp_path: Path, quirks: dict[
 
 @pytest.mark.parametrize("skew", [-7200.0, -500.0, 500.0, 7200.0])
 @pytest.mark.parametrize("filters", [True, False], ids=["filter", "no filter"])
-def test_a_lost_job_is_found_whatever_the_endpoints_clock_says(tmp_path: Path, skew: float, filters: bool) -> None:
+def test_create_finds_lost_job_despite_clock_skew(tmp_path: Path, skew: float, filters: bool) -> None:
     """Row 24: the endpoint's clock is minutes or hours off; the key in the metadata finds the job all the same."""
     with (
         FaultEndpoint(skew=skew) as endpoint,
@@ -107,7 +107,7 @@ def test_a_lost_job_is_found_whatever_the_endpoints_clock_says(tmp_path: Path, s
         assert endpoint.calls[CREATE] == 1
 
 
-def test_nothing_is_sent_again_while_the_list_cannot_be_read(bench: FaultEnvironment) -> None:
+def test_create_sends_nothing_while_list_is_unreadable(bench: FaultEnvironment) -> None:
     """Row 7: answer lost and list down: exit 7, and every resume asks the list before anything else."""
     bench.endpoint.script(CREATE, LOST)
     bench.endpoint.always(LIST, refusal(503))
@@ -125,7 +125,7 @@ def test_nothing_is_sent_again_while_the_list_cannot_be_read(bench: FaultEnviron
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
-def test_a_search_that_breaks_at_any_look_leaves_the_outcome_open(bench: FaultEnvironment, number: int) -> None:
+def test_create_failed_search_leaves_outcome_unknown(bench: FaultEnvironment, number: int) -> None:
     """Row 7: whichever of the looks at the list fails for good, the run ends with 7 and nothing is sent again."""
     looks = bench.endpoint.calls
     bench.endpoint.list_lag = 5.0
@@ -141,7 +141,7 @@ def test_a_search_that_breaks_at_any_look_leaves_the_outcome_open(bench: FaultEn
     assert bench.endpoint.calls[CREATE] == 1
 
 
-def test_the_key_is_not_followed_to_another_host(bench: FaultEnvironment) -> None:
+def test_create_does_not_follow_redirect_with_key(bench: FaultEnvironment) -> None:
     """Row 10: a redirect to another host is refused, and that host never sees the request."""
     with FaultEndpoint() as other:
         target = (("Location", f"{other.base_url}/fine_tuning/jobs"),)
@@ -153,14 +153,14 @@ def test_the_key_is_not_followed_to_another_host(bench: FaultEnvironment) -> Non
 
 
 @pytest.mark.parametrize("asked", ["0.05", "-3", "NaN", "soon", ""])
-def test_a_search_waits_as_it_is_told_and_no_longer(bench: FaultEnvironment, asked: str) -> None:
+def test_retry_after_is_honored(bench: FaultEnvironment, asked: str) -> None:
     """Row 6: 429 on a safe call is waited out, and odd values fall back to the own pause."""
     bench.endpoint.script("GET /files", busy(Retry_After=asked), busy(retry_after_ms="40"))
     assert bench.train().state == RunState.REGISTERED
     assert max(bench.slept) < 10
 
 
-def test_a_wait_longer_than_the_cap_ends_with_the_endpoints_words(bench: FaultEnvironment) -> None:
+def test_retry_after_beyond_cap_is_an_error(bench: FaultEnvironment) -> None:
     """Row 6: Retry-After of 300 s before anything exists is an error with what to do, not a silent wait."""
     bench.endpoint.always("GET /files", busy(Retry_After="300"))
     with pytest.raises(RateLimitError, match="slow down"):
@@ -168,7 +168,7 @@ def test_a_wait_longer_than_the_cap_ends_with_the_endpoints_words(bench: FaultEn
     assert bench.endpoint.calls["GET /files"] == 1
 
 
-def test_a_retry_date_is_understood(bench: FaultEnvironment) -> None:
+def test_retry_after_date_is_honored(bench: FaultEnvironment) -> None:
     """Row 6: the date form, here in the past, means now."""
     bench.endpoint.script("GET /files", busy(Retry_After="Wed, 21 Oct 2015 07:28:00 GMT"))
     assert bench.train().state == RunState.REGISTERED
@@ -192,9 +192,7 @@ REFUSALS = [
 @pytest.mark.parametrize(
     ("act", "kind", "code"), REFUSALS, ids=lambda value: getattr(value, "code", None) or str(value)
 )
-def test_a_refusal_is_told_once_and_not_repeated(
-    bench: FaultEnvironment, act: Fault, kind: type[FtpipeError], code: int
-) -> None:
+def test_create_reports_rejection_once(bench: FaultEnvironment, act: Fault, kind: type[FtpipeError], code: int) -> None:
     """Rows 6, 16, 17: one POST, the mapped error with its exit code and a next step, no job, and resume tries anew."""
     bench.endpoint.script(CREATE, act)
     with pytest.raises(kind) as caught:
@@ -207,7 +205,7 @@ def test_a_refusal_is_told_once_and_not_repeated(
     assert bench.counts() == ONE_OF_EACH
 
 
-def test_the_oldest_of_two_jobs_with_one_key_is_used_and_the_other_named(bench: FaultEnvironment) -> None:
+def test_create_uses_oldest_of_two_jobs_with_one_key(bench: FaultEnvironment) -> None:
     """Row 15: the endpoint made two jobs of one call; the older is adopted, the younger is told."""
 
     def twin(route: str) -> None:
@@ -223,7 +221,7 @@ def test_the_oldest_of_two_jobs_with_one_key_is_used_and_the_other_named(bench: 
     assert any("ftjob-twin" in notice and "cancel" in notice for notice in bench.heard.notices)
 
 
-def test_a_key_that_is_revoked_half_way_pauses_the_run(bench: FaultEnvironment) -> None:
+def test_train_continues_after_revoked_key_is_replaced(bench: FaultEnvironment) -> None:
     """Row 16: 401 at any step is exit 4; with a new key the same run goes on, and nothing is paid twice."""
     for step in ("GET /files", "POST /files", CREATE, "GET /fine_tuning/jobs/{id}"):
         bench.endpoint.script(step, refusal(401, "invalid_api_key"))
@@ -236,7 +234,7 @@ def test_a_key_that_is_revoked_half_way_pauses_the_run(bench: FaultEnvironment) 
     assert bench.counts() == ONE_OF_EACH
 
 
-def test_a_closed_port_is_surely_not_executed(bench: FaultEnvironment) -> None:
+def test_create_closed_port_is_not_unknown(bench: FaultEnvironment) -> None:
     """Row 4: connection refused: retried, exit 5, the journal says that nothing was sent."""
     bench.base_url = "http://127.0.0.1:9/v1"
     with pytest.raises(ConnectionFailedError) as caught:
@@ -245,7 +243,7 @@ def test_a_closed_port_is_surely_not_executed(bench: FaultEnvironment) -> None:
     bench.base_url = bench.endpoint.base_url
 
 
-def test_a_port_that_closes_before_the_paid_call_is_not_doubtful(bench: FaultEnvironment) -> None:
+def test_create_port_closed_before_paid_call_is_rejected(bench: FaultEnvironment) -> None:
     """Row 4: refused exactly at the create call: the journal holds a rejection, not a doubt."""
     bench.endpoint.always(LIST, Fault(headers=(("Connection", "close"),)))
     bench.endpoint.after = lambda route: bench.endpoint.refuse_connections() if route == LIST else None
@@ -259,7 +257,7 @@ def test_a_port_that_closes_before_the_paid_call_is_not_doubtful(bench: FaultEnv
     assert operation.state == "rejected"
 
 
-def test_a_server_without_tls_is_surely_not_executed(bench: FaultEnvironment) -> None:
+def test_create_failed_tls_handshake_is_not_unknown(bench: FaultEnvironment) -> None:
     """Row 4: a TLS handshake that fails is exit 5, and nothing has been sent."""
     bench.base_url = bench.base_url.replace("http://", "https://")
     with pytest.raises(ConnectionFailedError) as caught:
@@ -278,7 +276,7 @@ def test_a_server_without_tls_is_surely_not_executed(bench: FaultEnvironment) ->
     ],
     ids=["latency", "slicer", "bandwidth", "slow close"],
 )
-def test_a_slow_line_ends_well(bench: FaultEnvironment, toxics: Toxics) -> None:
+def test_train_over_slow_connection(bench: FaultEnvironment, toxics: Toxics) -> None:
     """Delays, small pieces and little bandwidth change nothing but the time."""
     with ChaosProxy(bench.endpoint.port, toxics) as proxy:
         bench.base_url = proxy.base_url
@@ -289,9 +287,7 @@ def test_a_slow_line_ends_well(bench: FaultEnvironment, toxics: Toxics) -> None:
 @pytest.mark.parametrize(
     "toxics", [Toxics(limit_data=0), Toxics(timeout=0.1), Toxics(reset_peer=0.0), Toxics(limit_data=100)], ids=str
 )
-def test_a_line_that_breaks_at_the_paid_call_is_reconciled_over_a_whole_one(
-    bench: FaultEnvironment, toxics: Toxics
-) -> None:
+def test_create_reconciles_after_connection_reset(bench: FaultEnvironment, toxics: Toxics) -> None:
     """Rows 2, 8: the proxy spoils the line from the paid call on; over a whole line the job is found again."""
     with ChaosProxy(bench.endpoint.port) as proxy:
         bench.base_url = proxy.base_url
@@ -312,7 +308,7 @@ def test_a_line_that_breaks_at_the_paid_call_is_reconciled_over_a_whole_one(
     assert bench.counts() == ONE_OF_EACH
 
 
-def test_eight_threads_with_their_own_databases_at_a_host_that_honours_keys_make_one_job(tmp_path: Path) -> None:
+def test_create_concurrent_with_idempotency_key_makes_one_job(tmp_path: Path) -> None:
     """Row 22: colleagues who share no database but a host with idempotency keys pay once."""
     with FaultEndpoint(honours_keys=True) as endpoint:
         benches = [FaultEnvironment(tmp_path / str(number), endpoint) for number in range(8)]
@@ -330,7 +326,7 @@ def test_eight_threads_with_their_own_databases_at_a_host_that_honours_keys_make
             bench.close()
 
 
-def test_the_same_again_is_a_second_job_only_when_it_is_asked_for(bench: FaultEnvironment) -> None:
+def test_create_reuses_existing_job_unless_force_new(bench: FaultEnvironment) -> None:
     """Two runs of the same data make one job; ``--again`` makes another of the same file."""
     first = bench.train()
     assert bench.train().id == first.id
@@ -340,7 +336,7 @@ def test_the_same_again_is_a_second_job_only_when_it_is_asked_for(bench: FaultEn
 
 @pytest.mark.parametrize("profile", [{"metadata_stored": False, "metadata_filter": False}, {}], ids=["told", "untold"])
 @pytest.mark.parametrize("executed", [True, False], ids=["made", "not made"])
-def test_again_at_a_host_without_metadata_takes_no_earlier_job(
+def test_create_force_new_without_metadata_ignores_earlier_job(
     tmp_path: Path, profile: dict[str, bool], executed: bool
 ) -> None:
     """Within minutes of the first job the answer to a second one is lost: the first one is never taken for it."""
@@ -355,7 +351,7 @@ def test_again_at_a_host_without_metadata_takes_no_earlier_job(
         assert bench.counts() == {"files": 1, "jobs": 2, "models": 2, "costs": 2}
 
 
-def test_a_job_of_a_stranger_that_was_there_before_is_not_taken_for_ones_own(tmp_path: Path) -> None:
+def test_create_ignores_preexisting_foreign_job(tmp_path: Path) -> None:
     """The same file at a host without metadata, trained by a colleague's registry a minute ago: it stays theirs."""
     with FaultEndpoint(keeps_metadata=False) as endpoint:
         profile = {"metadata_stored": False, "metadata_filter": False}
@@ -377,7 +373,7 @@ FIELDS = ("id", "status", "model", "created_at", "metadata", "error", "hyperpara
 
 @settings(max_examples=150)
 @given(body=st.fixed_dictionaries({}, optional={name: JSON for name in FIELDS}))
-def test_whatever_a_host_answers_becomes_a_job_or_a_typed_error(body: dict[str, object]) -> None:
+def test_job_of_any_body_returns_job_or_typed_error(body: dict[str, object]) -> None:
     """Row 9: bodies that Hypothesis makes never raise anything but ftpipe's own errors, and can always be stored."""
     caller = ApiClient(find_profile("openai"), FakeOpenAI().as_client, base_url="http://127.0.0.1")
     text = json.dumps(body)
@@ -391,7 +387,7 @@ def test_whatever_a_host_answers_becomes_a_job_or_a_typed_error(body: dict[str, 
 
 @settings(max_examples=8, suppress_health_check=list(HealthCheck))
 @given(body=st.fixed_dictionaries({}, optional={name: JSON for name in FIELDS}))
-def test_whatever_a_host_answers_to_the_paid_call_the_job_is_one(tmp_path: Path, body: dict[str, object]) -> None:
+def test_create_any_response_body_makes_one_job(tmp_path: Path, body: dict[str, object]) -> None:
     """Row 9: the same bodies over the wire as the answer to the paid call and to a look: one job, one model."""
     with FaultEndpoint() as endpoint:
         bench = FaultEnvironment(tmp_path / secrets.token_hex(4), endpoint, content=LINE * 3)

@@ -24,13 +24,13 @@ def names_in(path: Path) -> frozenset[str]:
     return frozenset(node.name for node in nodes if isinstance(node, ast.FunctionDef))
 
 
-def test_every_row_is_there_once() -> None:
+def test_fault_matrix_has_every_row_once() -> None:
     """One to fifty, in order, each with fault, provocation, end and tests."""
     assert [int(row[0]) for row in ROWS] == list(range(1, 51))
     assert [row[0] for row in ROWS if len(row) != 5 or not all(row)] == []
 
 
-def test_every_test_of_the_table_exists() -> None:
+def test_fault_matrix_names_existing_tests() -> None:
     """A test that was renamed or removed is renamed or removed here, too."""
     named = {(row[0], test) for row in ROWS for test in re.findall(r"`([\w/]+\.py::\w+)`", row[4])}
     assert {row for row, _ in named} == {row[0] for row in ROWS}

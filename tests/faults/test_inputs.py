@@ -38,7 +38,7 @@ SERVER = next(
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "127.0.0.1:9"], ids=["unresolvable", "refused"])
-def test_a_host_that_cannot_be_reached_is_said_at_once_and_tried_again(bench: FaultEnvironment, host: str) -> None:
+def test_train_unreachable_host_is_reported_once_and_retried(bench: FaultEnvironment, host: str) -> None:
     """Row 4: after the first failed attempt the observer hears it, once; in the end exit 5, and nothing was sent."""
     bench.base_url = f"http://{host}/v1"
     with pytest.raises(ConnectionFailedError) as caught:
@@ -67,7 +67,7 @@ def network_folder(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.skipif(not (SERVER and shutil.which("sshfs")), reason="needs sshfs and openssh-sftp-server")
-def test_a_real_network_file_system_is_refused(network_folder: Path) -> None:
+def test_registry_refuses_network_file_system(network_folder: Path) -> None:
     """Row 19: exit 6 before a database is made there, and two ways out."""
     with pytest.raises(LocalStateError, match=r"network file system \(fuse\.sshfs\)") as caught:
         open_registry(network_folder / ".ftpipe" / "registry.db")
@@ -86,7 +86,7 @@ LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     [LAUGHS, "!!python/object/apply:os.system ['touch owned']", "key: ${HOME}", "a = " + "{b=" * 50_000],
     ids=["billion laughs", "python object", "expansion", "deep"],
 )
-def test_a_configuration_that_was_made_to_explode_is_refused_at_once(text: str) -> None:
+def test_config_hostile_file_is_refused_at_once(text: str) -> None:
     """Rows 33, 34: there is no YAML and no code in a configuration; what is not TOML is one error, in no time."""
     path = Path("ftpipe.yaml")
     path.write_text(text)
@@ -103,7 +103,7 @@ TABLES = st.dictionaries(st.sampled_from(["training", "as_of", "source", "curren
 
 @settings(max_examples=200)
 @given(model=st.text(max_size=12), value=VALUES | TABLES)
-def test_a_price_is_a_number_that_can_be_believed_or_refused(model: str, value: Any) -> None:
+def test_price_table_accepts_finite_prices_only(model: str, value: Any) -> None:
     """Row 49: whatever stands in the table: a finite, bounded, dated price, or an error with an example."""
     try:
         row = PriceTable.load({model: value}, target="none").row(model)
@@ -116,7 +116,7 @@ def test_a_price_is_a_number_that_can_be_believed_or_refused(model: str, value: 
 
 
 @pytest.mark.parametrize("high", [math.nan, math.inf, None])
-def test_an_estimate_that_is_no_number_is_over_every_budget(high: float | None) -> None:
+def test_budget_blocker_refuses_estimate_that_is_not_a_number(high: float | None) -> None:
     """Row 49: a broken price never slips through ``--max-cost``."""
     assert isinstance(budget_blocker(cost_of(high), 1e12), CostLimitError)
 
@@ -130,7 +130,7 @@ def test_an_estimate_that_is_no_number_is_over_every_budget(high: float | None) 
         ("tenacity", "from ftpipe.cli import run; run(['jobs', 'list', '--provider', 'openai'])", "pip install"),
     ],
 )
-def test_a_package_that_is_missing_is_one_line_with_the_install_command(missing: str, code: str, said: str) -> None:
+def test_missing_package_prints_install_command(missing: str, code: str, said: str) -> None:
     """Row 50: exit 2, the package's name, what to type; no traceback."""
     Path("train.jsonl").write_bytes(
         b'{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}\n' * 12
@@ -149,7 +149,7 @@ def test_a_package_that_is_missing_is_one_line_with_the_install_command(missing:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
-def test_a_browser_runs_nothing_of_a_hostile_dataset(tmp_path: Path) -> None:
+def test_dataset_report_runs_no_script_in_browser(tmp_path: Path) -> None:
     """Row 37: every payload in roles, contents, keys, names and labels; the page's own script alone may run."""
     rows = [
         {

@@ -181,9 +181,7 @@ def loop(folder: Path, zygote: ForkServer, kills: int, *, naive: bool = False) -
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_a_run_that_is_killed_again_and_again_pays_once(
-    tmp_path: Path, zygote: ForkServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_kill_loop_pays_once(tmp_path: Path, zygote: ForkServer, capsys: pytest.CaptureFixture[str]) -> None:
     """Row 1: whatever the moment of death, the end is that of a run that was never killed."""
     begun = time.monotonic()
     tally = loop(tmp_path, zygote, KILLS)
@@ -193,7 +191,7 @@ def test_a_run_that_is_killed_again_and_again_pays_once(
 
 
 @pytest.mark.slow
-def test_the_loop_finds_the_double_payment_of_the_usual_order(
+def test_kill_loop_finds_double_payment_without_journal(
     tmp_path: Path, zygote: ForkServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The test of the test: killed between call and record, the call-then-record double pays twice; ours does not."""
@@ -223,7 +221,7 @@ def number_of(life: ProcessRun, route: str) -> int:
 
 
 @pytest.mark.slow
-def test_every_kind_of_commit_is_survived(tmp_path: Path, zygote: ForkServer) -> None:
+def test_kill_at_each_kind_of_commit_is_survived(tmp_path: Path, zygote: ForkServer) -> None:
     """Row 1: killed after each kind of commit, one after the other; before each as well where many kills are asked for.
 
     What dies before a commit is as what died after the one before it, or within the request between them.
@@ -240,7 +238,7 @@ def test_every_kind_of_commit_is_survived(tmp_path: Path, zygote: ForkServer) ->
 
 
 @pytest.mark.slow
-def test_every_kind_of_request_is_survived(tmp_path: Path, zygote: ForkServer) -> None:
+def test_kill_at_each_kind_of_request_is_survived(tmp_path: Path, zygote: ForkServer) -> None:
     """Row 1: killed at each kind of request, when it has arrived and when it has acted, one after the other."""
     _, requests = whole_run(tmp_path, zygote)
     assert "POST /fine_tuning/jobs" in requests

@@ -66,9 +66,7 @@ def sparse(path: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_a_large_file_goes_up_in_constant_memory_and_goes_on_after_a_kill(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_multipart_upload_large_file_in_constant_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Rows 3, 27: killed half-way, then resumed: only what is missing is sent, in memory that does not grow."""
     digest = sparse(tmp_path / "big.jsonl")
     parts = -(-BYTES // PART)

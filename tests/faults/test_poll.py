@@ -33,14 +33,14 @@ TROUBLE = {
 
 @pytest.mark.parametrize("route", [LOOK, EVENTS])
 @pytest.mark.parametrize("name", TROUBLE)
-def test_trouble_on_the_line_is_not_trouble_of_the_job(bench: FaultEnvironment, route: str, name: str) -> None:
+def test_poll_network_error_does_not_fail_job(bench: FaultEnvironment, route: str, name: str) -> None:
     """Rows 5, 8, 9: the look is taken again, and the job is never called failed."""
     bench.endpoint.script(route, TROUBLE[name], None, TROUBLE[name])
     assert bench.train(request_timeout_seconds=0.5).state == RunState.REGISTERED
     assert bench.counts() == ONE_OF_EACH
 
 
-def test_a_network_that_flaps_while_the_job_runs_is_lived_through(bench: FaultEnvironment) -> None:
+def test_poll_survives_flapping_network(bench: FaultEnvironment) -> None:
     """Row 5: the line goes down and comes back all the time; notices say so, and the run ends well."""
     bench.endpoint.statuses = ("queued", *["running"] * 12, "succeeded")
     stop = threading.Event()
@@ -63,7 +63,7 @@ def test_a_network_that_flaps_while_the_job_runs_is_lived_through(bench: FaultEn
     assert bench.counts() == ONE_OF_EACH
 
 
-def test_a_wait_that_an_endpoint_asks_for_has_a_cap(bench: FaultEnvironment) -> None:
+def test_poll_caps_retry_after(bench: FaultEnvironment) -> None:
     """Row 6: an endpoint that says 'come back in eleven days' is looked at again long before."""
     bench.speed = 0.0
     bench.endpoint.script(LOOK, *[busy(Retry_After="999999")] * 2)
@@ -86,7 +86,7 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("code", "message", "hint"), FAILURES)
-def test_a_failed_job_is_told_with_what_to_do(bench: FaultEnvironment, code: str, message: str, hint: str) -> None:
+def test_poll_failed_job_reports_reason_and_hint(bench: FaultEnvironment, code: str, message: str, hint: str) -> None:
     """Row 13: exit 1, the endpoint's own words, a next step by its code; a new train makes a new job."""
     bench.endpoint.statuses = ("validating_files", "failed")
     bench.endpoint.job_error = {"code": code or None, "message": message or None, "param": "training_file"}
@@ -103,7 +103,7 @@ def test_a_failed_job_is_told_with_what_to_do(bench: FaultEnvironment, code: str
     assert len(bench.endpoint.jobs) == 2
 
 
-def test_a_cancelled_job_ends_the_run_and_resume_makes_no_new_one(bench: FaultEnvironment) -> None:
+def test_poll_cancelled_job_ends_run(bench: FaultEnvironment) -> None:
     """Row 13: cancelled elsewhere: exit 1; resume says it again and pays nothing."""
     bench.endpoint.statuses = ("running", "cancelled")
     for attempt in (bench.train, bench.resume):
@@ -112,7 +112,7 @@ def test_a_cancelled_job_ends_the_run_and_resume_makes_no_new_one(bench: FaultEn
     assert len(bench.endpoint.jobs) == 1
 
 
-def test_a_job_blocked_after_its_safety_tests_tells_what_the_events_say(bench: FaultEnvironment) -> None:
+def test_poll_job_blocked_by_safety_tests_reports_reason(bench: FaultEnvironment) -> None:
     """Row 13: the reason is in the error; the events are kept for the whole story."""
     bench.endpoint.statuses = ("running", "running", "failed")
     bench.endpoint.job_error = {"code": "unsafe_file", "message": "blocked: hate, violence", "param": None}
@@ -122,7 +122,7 @@ def test_a_job_blocked_after_its_safety_tests_tells_what_the_events_say(bench: F
 
 
 @pytest.mark.parametrize("status", ["queued", "validating_files", "pausing", "running"])
-def test_a_job_that_is_stuck_ends_the_wait_at_the_timeout_and_goes_on(bench: FaultEnvironment, status: str) -> None:
+def test_poll_stuck_job_ends_at_timeout(bench: FaultEnvironment, status: str) -> None:
     """Row 14: exit 8 at ``--timeout``, nothing is cancelled, and resume goes on."""
     bench.endpoint.statuses = (status,)
     begun = time.monotonic()
@@ -136,7 +136,7 @@ def test_a_job_that_is_stuck_ends_the_wait_at_the_timeout_and_goes_on(bench: Fau
     assert bench.counts() == ONE_OF_EACH
 
 
-def test_a_timeout_is_kept_also_while_pauses_are_long(bench: FaultEnvironment) -> None:
+def test_poll_timeout_cuts_long_pause(bench: FaultEnvironment) -> None:
     """Row 14: the last pause before the timeout is cut short."""
     bench.endpoint.statuses = ("queued",)
     with pytest.raises(StillRunningError):
@@ -144,14 +144,14 @@ def test_a_timeout_is_kept_also_while_pauses_are_long(bench: FaultEnvironment) -
     assert max(bench.slept) <= 2
 
 
-def test_a_success_without_a_model_name_is_not_an_end(bench: FaultEnvironment) -> None:
+def test_poll_success_without_model_name_continues(bench: FaultEnvironment) -> None:
     """``succeeded`` before the name is there: ftpipe keeps looking."""
     body = {"id": "ftjob-0001", "status": "succeeded", "fine_tuned_model": None, "training_file": "file-0001"}
     bench.endpoint.script(LOOK, *[Fault(body=json.dumps(body).encode())] * 3)
     assert bench.train().state == RunState.REGISTERED
 
 
-def test_a_job_that_the_endpoint_forgot_is_said_so(bench: FaultEnvironment) -> None:
+def test_poll_job_deleted_at_endpoint_is_an_error(bench: FaultEnvironment) -> None:
     """404 on a job that was created: exit 5 with the id; nothing new is made."""
     bench.endpoint.script(LOOK, None)
     bench.endpoint.always(LOOK, refusal(404, message="Could not find fine tune: ftjob-0001"))
@@ -162,7 +162,7 @@ def test_a_job_that_the_endpoint_forgot_is_said_so(bench: FaultEnvironment) -> N
 
 
 @pytest.mark.parametrize("text", ["\\ud800", "\\u0000", "\\u001b]0;owned\\u0007", "x" * 100_000])
-def test_odd_text_in_events_and_errors_is_kept_without_harm(bench: FaultEnvironment, text: str) -> None:
+def test_poll_odd_text_in_events_is_stored_safely(bench: FaultEnvironment, text: str) -> None:
     """Lone surrogates, NUL, escapes and endless lines from the endpoint are stored and never stop a run."""
     event = (
         '{"id": "ftevent-odd", "object": "fine_tuning.job.event", "created_at": 5, "level": "info", "type": "message",'
@@ -173,7 +173,7 @@ def test_odd_text_in_events_and_errors_is_kept_without_harm(bench: FaultEnvironm
     assert bench.counts() == ONE_OF_EACH
 
 
-def test_a_refusal_with_odd_text_is_stored_without_control_characters(bench: FaultEnvironment) -> None:
+def test_create_rejection_is_stored_without_control_characters(bench: FaultEnvironment) -> None:
     """Server words go into the journal and the run's error: no NUL (PostgreSQL refuses it), no escapes."""
     said = "bad\x00 \x1b[31mthing\x1b]0;owned\x07 \ud800 end"
     bench.endpoint.script("POST /fine_tuning/jobs", refusal(400, message=said))

@@ -50,7 +50,7 @@ def is_healthy(server: ServerProcess) -> bool:
         return bool(json.loads(found.read())["status"] == "ok")
 
 
-def test_a_body_that_trickles_is_given_up(server: ServerProcess) -> None:
+def test_server_slow_body_times_out(server: ServerProcess) -> None:
     """Row 43: one byte and then nothing, of a thousand that were promised, from thirty clients at once: 408."""
     head = b"POST /v1/fine_tuning/jobs HTTP/1.1\r\nHost: %b:%d\r\nContent-Type: application/json\r\n"
     host, port = address(server)
@@ -67,7 +67,7 @@ def test_a_body_that_trickles_is_given_up(server: ServerProcess) -> None:
 
 
 @pytest.mark.parametrize("flood", [b"X: " + b"y" * 1_000_000, b"\r\n".join(b"X-%d: y" % n for n in range(50_000))])
-def test_a_flood_of_headers_is_refused(server: ServerProcess, flood: bytes) -> None:
+def test_server_refuses_header_flood(server: ServerProcess, flood: bytes) -> None:
     """Row 43: a header of a megabyte, or fifty thousand of them: the connection ends, and the server lives."""
     host, port = address(server)
     with socket.create_connection((host, port), timeout=20) as client, contextlib.suppress(OSError):

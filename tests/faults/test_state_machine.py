@@ -256,18 +256,18 @@ def run_machine(kind: type[PaymentStateMachine], *, examples: int, phases: tuple
 
 
 @pytest.mark.slow
-def test_no_order_of_crashes_and_faults_pays_twice() -> None:
+def test_journal_any_order_of_faults_pays_once() -> None:
     """Row 1, 2, 7, 22: crash, lost answer, duplicate delivery, concurrent runs, clock jumps, in any order."""
     run_machine(PaymentStateMachine, examples=int(os.environ.get("FTPIPE_EXAMPLES", "25")))
 
 
-def test_the_machine_finds_the_double_payment_of_the_naive_order() -> None:
+def test_state_machine_finds_double_payment_without_journal() -> None:
     """The test of the test: with call-then-record the same rules lead to two paid jobs."""
     with pytest.raises(AssertionError, match="stored_jobs"):
         run_machine(UnjournaledStateMachine, examples=400, phases=(Phase.generate,))
 
 
-def test_a_confirmed_call_is_never_intended_again(tmp_path: Path) -> None:
+def test_journal_confirmed_call_cannot_be_repeated(tmp_path: Path) -> None:
     """The journal itself refuses, whoever asks."""
     journal = Journal(open_engine(str(tmp_path / "journal.db")))
     fields = {"run_id": "r", "kind": "create_job", "endpoint": "e", "request_sha256": "0"}
@@ -277,7 +277,7 @@ def test_a_confirmed_call_is_never_intended_again(tmp_path: Path) -> None:
         journal.record_intent(key="k", **fields)  # type: ignore[arg-type]  # as above
 
 
-def test_one_key_is_never_used_for_another_request(tmp_path: Path) -> None:
+def test_journal_key_cannot_be_used_for_another_request(tmp_path: Path) -> None:
     """The same key with other parameters is refused before anything is sent."""
     journal = Journal(open_engine(str(tmp_path / "journal.db")))
     journal.record_intent(key="k", run_id="r", kind="create_job", endpoint="e", request_sha256="0")

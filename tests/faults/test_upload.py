@@ -40,7 +40,7 @@ def parted(bench: FaultEnvironment) -> FaultEnvironment:
 
 
 @pytest.mark.parametrize("name", LOST_UPLOADS)
-def test_a_file_whose_answer_was_lost_is_found_and_not_sent_again(bench: FaultEnvironment, name: str) -> None:
+def test_upload_finds_file_after_lost_response(bench: FaultEnvironment, name: str) -> None:
     """Row 3: the file is there; it is found by its content name, and used."""
     bench.endpoint.script(FILES, LOST_UPLOADS[name])
     assert bench.train().state == RunState.REGISTERED
@@ -49,14 +49,14 @@ def test_a_file_whose_answer_was_lost_is_found_and_not_sent_again(bench: FaultEn
 
 
 @pytest.mark.parametrize("act", [NEVER, refusal(503), busy(Retry_After="0.1"), busy()], ids=str)
-def test_a_file_that_did_not_arrive_is_sent_again(bench: FaultEnvironment, act: Fault) -> None:
+def test_upload_repeats_file_that_did_not_arrive(bench: FaultEnvironment, act: Fault) -> None:
     """Rows 3, 6: uploads are not paid, so after a search the file is sent again."""
     bench.endpoint.script(FILES, act)
     assert bench.train().state == RunState.REGISTERED
     assert bench.counts() == ONE_OF_EACH
 
 
-def test_a_host_that_never_answers_an_upload_ends_the_run_without_cost(bench: FaultEnvironment) -> None:
+def test_upload_gives_up_if_host_never_answers(bench: FaultEnvironment) -> None:
     """Row 3: after a few tries the error says that nothing was paid."""
     bench.endpoint.always(FILES, NEVER)
     with pytest.raises(ResponseLostError) as caught:
@@ -65,7 +65,7 @@ def test_a_host_that_never_answers_an_upload_ends_the_run_without_cost(bench: Fa
     assert bench.endpoint.calls[FILES] == 3
 
 
-def test_a_file_that_was_deleted_at_the_endpoint_is_uploaded_again(bench: FaultEnvironment) -> None:
+def test_upload_repeats_deleted_file(bench: FaultEnvironment) -> None:
     """Row 11: a remembered file that is gone is not used for a job."""
     bench.train()
     bench.endpoint.files.clear()
@@ -75,7 +75,7 @@ def test_a_file_that_was_deleted_at_the_endpoint_is_uploaded_again(bench: FaultE
 
 
 @pytest.mark.parametrize("status", ["error", "deleted"])
-def test_a_file_that_the_endpoint_refuses_is_bad_data_with_its_words(bench: FaultEnvironment, status: str) -> None:
+def test_upload_refused_file_is_dataset_error(bench: FaultEnvironment, status: str) -> None:
     """Row 12: the endpoint's reason is told, exit 1, and no job is created."""
     bench.endpoint.file_status = status
     bench.endpoint.file_details = "Example 2 is missing key 'messages' (line 2)"
@@ -84,7 +84,7 @@ def test_a_file_that_the_endpoint_refuses_is_bad_data_with_its_words(bench: Faul
     assert not bench.endpoint.jobs
 
 
-def test_a_file_stuck_in_processing_is_not_waited_for_for_ever(bench: FaultEnvironment) -> None:
+def test_upload_stuck_processing_ends_after_limit(bench: FaultEnvironment) -> None:
     """Row 12: the wait is bounded, and the message says where it hangs."""
     bench.endpoint.file_status = "uploaded"
     bench.speed = 0.0
@@ -95,7 +95,7 @@ def test_a_file_stuck_in_processing_is_not_waited_for_for_ever(bench: FaultEnvir
     assert bench.counts() == ONE_OF_EACH
 
 
-def test_a_file_that_changes_while_it_is_sent_is_not_trained_on(bench: FaultEnvironment) -> None:
+def test_upload_file_changed_while_sent_is_not_used(bench: FaultEnvironment) -> None:
     """Row 28: appended to from outside during the upload: no job, and the wrong bytes are not found again."""
     bench.endpoint.before = lambda route: bench.rewrite(bench.content + LINE) if route == FILES else None
     with pytest.raises(DatasetError, match="changed"):
@@ -108,7 +108,7 @@ def test_a_file_that_changes_while_it_is_sent_is_not_trained_on(bench: FaultEnvi
     assert bench.endpoint.files[job["training_file"]]["sha256"] == bench.digest
 
 
-def test_a_file_of_the_same_name_and_size_but_other_bytes_is_not_used(bench: FaultEnvironment) -> None:
+def test_upload_ignores_same_name_and_size_with_other_bytes(bench: FaultEnvironment) -> None:
     """Row 28: a found file is compared by content where the endpoint serves it."""
     bench.endpoint.store(f"ftpipe-{bench.digest[:16]}.jsonl", bench.content[::-1])
     bench.train()
@@ -116,7 +116,7 @@ def test_a_file_of_the_same_name_and_size_but_other_bytes_is_not_used(bench: Fau
     assert bench.endpoint.files[job["training_file"]]["sha256"] == bench.digest
 
 
-def test_a_file_goes_up_in_parts_and_arrives_whole(parted: FaultEnvironment) -> None:
+def test_multipart_upload_assembles_parts_in_order(parted: FaultEnvironment) -> None:
     """The parts are put together in order, and the endpoint's MD5 agrees."""
     assert parted.train().state == RunState.REGISTERED
     (file,) = parted.endpoint.files.values()
@@ -125,7 +125,7 @@ def test_a_file_goes_up_in_parts_and_arrives_whole(parted: FaultEnvironment) -> 
 
 
 @pytest.mark.parametrize("name", [*LOST_UPLOADS, "429"])
-def test_a_part_whose_answer_was_lost_is_sent_again(parted: FaultEnvironment, name: str) -> None:
+def test_multipart_upload_repeats_part_after_lost_response(parted: FaultEnvironment, name: str) -> None:
     """Row 3: only the ids that are named count, so a part that arrived twice does no harm."""
     act = LOST_UPLOADS.get(name, busy(Retry_After="0.1"))
     parted.endpoint.script(PARTS, None, act, None, act)
@@ -135,7 +135,7 @@ def test_a_part_whose_answer_was_lost_is_sent_again(parted: FaultEnvironment, na
 
 
 @pytest.mark.parametrize("name", LOST_UPLOADS)
-def test_a_completed_upload_whose_answer_was_lost_is_found(parted: FaultEnvironment, name: str) -> None:
+def test_multipart_upload_finds_file_after_lost_completion(parted: FaultEnvironment, name: str) -> None:
     """Row 3: the file exists; it is found by name and size, not put together again."""
     parted.endpoint.script(COMPLETE, LOST_UPLOADS[name])
     assert parted.train().state == RunState.REGISTERED
@@ -143,14 +143,14 @@ def test_a_completed_upload_whose_answer_was_lost_is_found(parted: FaultEnvironm
 
 
 @pytest.mark.parametrize("name", LOST_UPLOADS)
-def test_an_upload_whose_first_answer_was_lost_is_begun_again(parted: FaultEnvironment, name: str) -> None:
+def test_multipart_upload_restarts_after_lost_start(parted: FaultEnvironment, name: str) -> None:
     """Row 3: an upload that nobody knows the id of costs nothing and expires by itself."""
     parted.endpoint.script("POST /uploads", LOST_UPLOADS[name])
     assert parted.train().state == RunState.REGISTERED
     assert parted.counts() == ONE_OF_EACH
 
 
-def test_parts_that_arrived_before_a_break_are_not_sent_again(parted: FaultEnvironment) -> None:
+def test_multipart_upload_resumes_with_received_parts(parted: FaultEnvironment) -> None:
     """Part ids and digests are kept as they come, so resume sends only what is missing."""
     parted.endpoint.script(PARTS, *[None] * 4, *[refusal(401)] * 3)
     with pytest.raises(FtpipeError):
@@ -164,7 +164,7 @@ def test_parts_that_arrived_before_a_break_are_not_sent_again(parted: FaultEnvir
 
 
 @pytest.mark.parametrize("tells", [True, False], ids=["announced", "silent"])
-def test_an_upload_that_has_expired_is_begun_again(parted: FaultEnvironment, tells: bool) -> None:
+def test_multipart_upload_restarts_after_expiry(parted: FaultEnvironment, tells: bool) -> None:
     """Row 11: two seconds of life, told or not: the parts are sent into a new upload."""
     parted.endpoint.upload_life, parted.endpoint.tells_expiry = 0.3, tells
     parted.endpoint.script(PARTS, None, None, *[refusal(401)] * 3)
@@ -178,7 +178,7 @@ def test_an_upload_that_has_expired_is_begun_again(parted: FaultEnvironment, tel
     assert parted.counts() == ONE_OF_EACH
 
 
-def test_a_dataset_that_changes_between_parts_is_not_put_together(parted: FaultEnvironment) -> None:
+def test_multipart_upload_refuses_file_changed_between_parts(parted: FaultEnvironment) -> None:
     """Row 28: the digest of what was read differs: the upload is dropped, and nothing is trained."""
     seen = threading.Event()
 
@@ -197,7 +197,7 @@ def test_a_dataset_that_changes_between_parts_is_not_put_together(parted: FaultE
     assert file["sha256"] == hashlib.sha256(parted.content).hexdigest()
 
 
-def test_an_endpoint_that_puts_together_other_bytes_is_not_believed(parted: FaultEnvironment) -> None:
+def test_multipart_upload_refuses_other_assembled_size(parted: FaultEnvironment) -> None:
     """A 200 whose file has another size is an error, and no job is created."""
     body = b'{"id": "upload_0001", "status": "completed", "file": {"id": "file-9", "bytes": 5, "status": "processed"}}'
     parted.endpoint.always(COMPLETE, Fault(body=body))
@@ -206,7 +206,7 @@ def test_an_endpoint_that_puts_together_other_bytes_is_not_believed(parted: Faul
     assert not parted.endpoint.jobs
 
 
-def test_a_part_answered_200_with_an_error_body_is_not_counted(parted: FaultEnvironment) -> None:
+def test_multipart_upload_ignores_part_with_error_body(parted: FaultEnvironment) -> None:
     """The lesson of object stores: a status is not an answer."""
     parted.endpoint.script(PARTS, Fault(executed=False, body=b'{"error": {"message": "InternalError"}}'))
     assert parted.train().state == RunState.REGISTERED
@@ -214,7 +214,7 @@ def test_a_part_answered_200_with_an_error_body_is_not_counted(parted: FaultEnvi
     assert file["sha256"] == parted.digest
 
 
-def test_an_upload_over_a_line_that_breaks_now_and_then_arrives(parted: FaultEnvironment) -> None:
+def test_multipart_upload_survives_broken_connections(parted: FaultEnvironment) -> None:
     """Row 3: resets and cuts on the way; every part arrives in the end."""
     with ChaosProxy(parted.endpoint.port) as proxy:
         parted.base_url = proxy.base_url

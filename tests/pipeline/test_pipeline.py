@@ -67,7 +67,7 @@ def harness(tmp_path: Path) -> Harness:
     return Harness(tmp_path)
 
 
-def test_a_run_ends_with_a_registered_model(harness: Harness) -> None:
+def test_pipeline_ends_with_registered_model(harness: Harness) -> None:
     """With both files, the job's metadata, its metrics and its cost."""
     run = harness.train()
     assert run.state == RunState.REGISTERED
@@ -78,7 +78,7 @@ def test_a_run_ends_with_a_registered_model(harness: Harness) -> None:
     assert harness.client.bodies[0]["metadata"]["ftpipe_run"] == run.id
 
 
-def test_asking_for_the_same_again_gives_the_same_model_for_nothing(harness: Harness) -> None:
+def test_pipeline_same_request_reuses_run(harness: Harness) -> None:
     """Same data and parameters: same run."""
     assert harness.train().id == harness.train().id
     assert len(harness.client.stored_jobs) == 1
@@ -110,9 +110,7 @@ def upgrade(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     harness.spec = LaterSpec.model_validate_json(harness.spec.model_dump_json())
 
 
-def test_an_upgrade_that_adds_fields_finds_the_run_and_pays_nothing(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pipeline_upgrade_with_new_fields_finds_run(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same `train` after an upgrade is the same run."""
     before = harness.train()
     upgrade(harness, monkeypatch)
@@ -124,7 +122,7 @@ def test_an_upgrade_that_adds_fields_finds_the_run_and_pays_nothing(
 
 @pytest.mark.parametrize("executed", [True, False])
 @pytest.mark.parametrize("command", ["train", "resume"])
-def test_an_upgrade_in_the_middle_of_a_paid_call_makes_no_second_job(
+def test_pipeline_upgrade_during_paid_call_makes_no_second_job(
     harness: Harness, monkeypatch: pytest.MonkeyPatch, executed: bool, command: str
 ) -> None:
     """Killed during the call, then upgraded: the job is found, or, if none was made, requested again."""
@@ -139,7 +137,7 @@ def test_an_upgrade_in_the_middle_of_a_paid_call_makes_no_second_job(
     assert [found.id for found in harness.pipeline().registry.runs()] == [run.id]
 
 
-def test_the_key_of_a_paid_call_does_not_change(harness: Harness) -> None:
+def test_operation_key_is_stable(harness: Harness) -> None:
     """It is at endpoints: with another one the same command would be paid for again."""
     harness.train()
     assert (
@@ -148,13 +146,13 @@ def test_the_key_of_a_paid_call_does_not_change(harness: Harness) -> None:
     )
 
 
-def test_again_makes_a_new_job_from_the_same_files(harness: Harness) -> None:
+def test_pipeline_force_new_makes_new_job_from_same_files(harness: Harness) -> None:
     """One more job, no more files."""
     assert harness.train().id != harness.train(force_new=True).id
     assert (len(harness.client.stored_jobs), len(harness.client.stored_files)) == (2, 2)
 
 
-def test_other_parameters_are_another_run(harness: Harness) -> None:
+def test_pipeline_other_parameters_make_another_run(harness: Harness) -> None:
     """The suffix alone is enough."""
     harness.train()
     harness.spec = harness.spec.model_copy(update={"suffix": "other"})
@@ -162,7 +160,7 @@ def test_other_parameters_are_another_run(harness: Harness) -> None:
     assert len(harness.client.stored_jobs) == 2
 
 
-def test_a_kill_between_any_two_steps_leaves_one_job_one_file_each_and_one_model(tmp_path: Path) -> None:
+def test_pipeline_crash_at_each_step_is_idempotent(tmp_path: Path) -> None:
     """Every step is the last one once; the next start always ends well."""
     steps = CrashingObserver(10**9)
     Harness(tmp_path / "dry").train(steps)
@@ -177,7 +175,7 @@ def test_a_kill_between_any_two_steps_leaves_one_job_one_file_each_and_one_model
         assert len(harness.pipeline().registry.models()) == 1
 
 
-def test_resume_goes_on_without_the_data_file_once_the_job_exists(harness: Harness) -> None:
+def test_resume_needs_no_data_file_once_job_exists(harness: Harness) -> None:
     """The job does not need it any more."""
     pipeline = harness.pipeline()
     run = pipeline.advance(pipeline.start(harness.plan()), wait=False)
@@ -186,7 +184,7 @@ def test_resume_goes_on_without_the_data_file_once_the_job_exists(harness: Harne
     assert harness.pipeline().resume().id == run.id
 
 
-def test_two_at_once_make_one_job_and_both_end_well(harness: Harness) -> None:
+def test_pipeline_concurrent_runs_make_one_job(harness: Harness) -> None:
     """The second waits for the first to create, then both poll."""
 
     def go(_number: int) -> Run:
@@ -198,7 +196,7 @@ def test_two_at_once_make_one_job_and_both_end_well(harness: Harness) -> None:
     assert len(harness.client.stored_jobs) == 1
 
 
-def test_a_failed_job_fails_the_run_and_asking_again_makes_a_new_job(harness: Harness) -> None:
+def test_pipeline_failed_job_fails_run_and_allows_new_one(harness: Harness) -> None:
     """Exit code 1 with the endpoint's words; the next try is a new request."""
     harness.client.statuses = ["running", "failed"]
     with pytest.raises(JobFailedError, match="line 3 has no role"):
@@ -211,7 +209,7 @@ def test_a_failed_job_fails_the_run_and_asking_again_makes_a_new_job(harness: Ha
     assert len(harness.client.stored_jobs) == 2
 
 
-def test_broken_data_stops_before_anything_is_sent(harness: Harness) -> None:
+def test_plan_with_dataset_errors_blocks_start(harness: Harness) -> None:
     """The report goes with the error."""
     finding = Finding(code="FT204", name="missing-role", severity=Severity.ERROR, line=3, message="no role")
     harness.report = harness.report.model_copy(update={"findings": (finding,), "summary": Summary(errors=1)})
@@ -222,12 +220,12 @@ def test_broken_data_stops_before_anything_is_sent(harness: Harness) -> None:
 
 
 @pytest.mark.parametrize(("high", "limit", "refused"), [(0.02, 0.01, True), (0.02, 0.02, False), (None, 5.0, True)])
-def test_the_budget_is_kept_and_an_unknown_price_does_not_pass(high: float | None, limit: float, refused: bool) -> None:
+def test_budget_blocker_refuses_high_or_unknown_cost(high: float | None, limit: float, refused: bool) -> None:
     """The high end counts."""
     assert isinstance(budget_blocker(cost_of(high), limit), CostLimitError) == refused
 
 
-def test_a_method_or_suffix_that_the_endpoint_does_not_take_is_refused_before_the_upload(harness: Harness) -> None:
+def test_plan_unsupported_method_or_suffix_blocks_start(harness: Harness) -> None:
     """With what it takes."""
     for update in ({"method": Method.REINFORCEMENT}, {"suffix": "x" * 65}):
         with pytest.raises(UsageError):
@@ -236,14 +234,14 @@ def test_a_method_or_suffix_that_the_endpoint_does_not_take_is_refused_before_th
     assert harness.client.calls == {}
 
 
-def test_after_the_last_day_no_job_is_asked_for(harness: Harness) -> None:
+def test_plan_after_last_day_blocks_start(harness: Harness) -> None:
     """OpenAI takes none after 2027-01-06."""
     harness.clock.now = datetime(2027, 1, 7, tzinfo=UTC).timestamp()
     with pytest.raises(TrainingNotAvailableError, match="2027-01-06"):
         harness.train()
 
 
-def test_refresh_takes_one_look_and_registers_what_has_succeeded(harness: Harness) -> None:
+def test_refresh_reads_job_once_and_registers_success(harness: Harness) -> None:
     """As ``ftpipe status`` does."""
     pipeline = harness.pipeline()
     run = pipeline.advance(pipeline.start(harness.plan()), wait=False)
@@ -254,7 +252,7 @@ def test_refresh_takes_one_look_and_registers_what_has_succeeded(harness: Harnes
     assert states == [RunState.CREATED, RunState.CREATED, RunState.REGISTERED]
 
 
-def test_a_job_made_elsewhere_is_adopted_and_its_model_registered(harness: Harness) -> None:
+def test_adopt_registers_model_of_foreign_job(harness: Harness) -> None:
     """With its file's digest, read from the endpoint."""
     file = harness.provider.files.upload(harness.dataset.path, filename="theirs.jsonl", on_bytes=lambda _done: None)
     harness.client.seed_job(training_file=file.id)
@@ -267,7 +265,7 @@ def test_a_job_made_elsewhere_is_adopted_and_its_model_registered(harness: Harne
     assert adopt("ftjob-1", provider=pipeline.provider, registry=pipeline.registry).id == run.id
 
 
-def test_a_library_user_needs_no_watcher(harness: Harness) -> None:
+def test_pipeline_observer_default_ignores_everything(harness: Harness) -> None:
     """The quiet one hears everything and does nothing."""
     observer = PipelineObserver()
     steps: list[Callable[[], None]] = [lambda: observer.on_stage("x"), lambda: observer.on_progress("x", 1, 2)]

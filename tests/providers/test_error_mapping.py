@@ -43,7 +43,7 @@ UNPAID = CallContext("upload a.jsonl", PROFILE, "https://api.openai.com/v1", wri
         (307, None, errors.RequestRefusedError),
     ],
 )
-def test_a_refusal_has_its_own_error_and_is_never_unknown(status: int, code: str | None, expected: type) -> None:
+def test_translate_refusal_is_never_unknown(status: int, code: str | None, expected: type) -> None:
     """Each documented refusal says that nothing was executed, also for a paid call."""
     found = translate(status_error(status, code=code), PAID)
     assert type(found) is expected
@@ -52,7 +52,7 @@ def test_a_refusal_has_its_own_error_and_is_never_unknown(status: int, code: str
 
 
 @pytest.mark.parametrize("status", [408, 409, 500, 502, 503, 504])
-def test_a_doubtful_status_of_a_paid_call_leaves_the_outcome_unknown(status: int) -> None:
+def test_translate_uncertain_status_of_paid_call_is_unknown(status: int) -> None:
     """After these the job may exist, so the exit code is 7 and the hint is resume."""
     found = translate(status_error(status), PAID)
     assert type(found) is errors.OutcomeUnknownError
@@ -61,23 +61,23 @@ def test_a_doubtful_status_of_a_paid_call_leaves_the_outcome_unknown(status: int
 
 
 @pytest.mark.parametrize("fault", [lost_response(), json.JSONDecodeError("x", "", 0), DeadlineExceededError("late")])
-def test_a_lost_answer_of_a_paid_call_leaves_the_outcome_unknown(fault: Exception) -> None:
+def test_translate_lost_response_of_paid_call_is_unknown(fault: Exception) -> None:
     """Broken connections, broken bodies and deadlines do not say whether the job was made."""
     assert type(translate(fault, PAID)) is errors.OutcomeUnknownError
 
 
-def test_a_lost_answer_of_an_upload_is_no_unknown_payment() -> None:
+def test_translate_lost_response_of_upload_is_not_unknown() -> None:
     """Uploads cost nothing, so exit code 5 and not 7."""
     found = translate(lost_response(), UNPAID)
     assert (type(found), found.exit_code) == (errors.ResponseLostError, 5)
 
 
-def test_a_refused_connection_was_never_sent() -> None:
+def test_translate_refused_connection_was_never_sent() -> None:
     """Nobody listened, so even a paid call was surely not executed."""
     assert type(translate(never_sent(), PAID)) is errors.ConnectionFailedError
 
 
-def test_every_error_of_the_sdk_has_a_translation() -> None:
+def test_translate_maps_every_sdk_error() -> None:
     """A new error class in the SDK's API family must not fall through to the generic line unseen."""
     things = list(vars(openai).values())
     kinds = [kind for kind in things if isinstance(kind, type) and issubclass(kind, openai.APIStatusError)]
@@ -101,12 +101,12 @@ def test_every_error_of_the_sdk_has_a_translation() -> None:
         ({}, None),
     ],
 )
-def test_retry_after_is_read_in_all_its_forms(headers: dict[str, str], seconds: float | None) -> None:
+def test_retry_after_formats(headers: dict[str, str], seconds: float | None) -> None:
     """Seconds, fractions and milliseconds count; negative, NaN and nonsense do not."""
     assert retry_after_of(translate(status_error(429, headers=headers), READ)) == seconds
 
 
-def test_retry_after_may_be_a_date() -> None:
+def test_retry_after_date() -> None:
     """An HTTP date in the future is a wait."""
     date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 30))
     found = retry_after_of(translate(status_error(429, headers={"retry-after": date}), READ))
@@ -114,7 +114,7 @@ def test_retry_after_may_be_a_date() -> None:
     assert 25 < found <= 31
 
 
-def test_a_safe_call_is_made_again_after_passing_faults_and_waits_as_told() -> None:
+def test_retry_idempotent_waits_for_retry_after() -> None:
     """Two faults, then the answer; the endpoint's own wait is kept."""
     script: list[Exception | str] = [status_error(429, headers={"retry-after": "7"}), lost_response(), "answer"]
     slept: list[float] = []
@@ -129,19 +129,19 @@ def test_a_safe_call_is_made_again_after_passing_faults_and_waits_as_told() -> N
     assert slept[0] >= 7
 
 
-def test_an_empty_account_and_a_wait_beyond_the_cap_are_not_tried_again() -> None:
+def test_is_transient_excludes_quota_and_long_waits() -> None:
     """Neither passes by waiting a little."""
     assert not is_transient(translate(status_error(429, code="insufficient_quota"), READ))
     assert not is_transient(translate(status_error(429, headers={"retry-after": "300"}), READ))
 
 
-def test_a_call_that_never_answers_is_given_up_at_its_deadline() -> None:
+def test_with_deadline_stops_waiting() -> None:
     """The wall clock counts, not the time between two bytes."""
     with pytest.raises(DeadlineExceededError, match="0 seconds"):
         with_deadline(0.05, lambda: time.sleep(5))
 
 
-def test_the_key_is_in_no_message() -> None:
+def test_translate_never_shows_the_key() -> None:
     """What the endpoint says may be shown, the request's headers never."""
     request = httpx2.Request("POST", "http://127.0.0.1", headers={"authorization": "Bearer sk-canary"})
     response = httpx2.Response(500, request=request)

@@ -23,7 +23,7 @@ REQUEST = JobRequest(model=MODEL, training_file=FILE)
 
 
 @given(JSON)
-def test_any_json_is_a_job_or_a_bad_answer(answer: object) -> None:
+def test_job_of_any_json_returns_job_or_invalid_response(answer: object) -> None:
     """No body, however broken, raises anything else or becomes a job without an id."""
     try:
         job = job_of(answer, endpoint="e", provider="openai")
@@ -36,7 +36,7 @@ OPTIONAL = ["method", "hyperparameters", "error", "metadata", "result_files", "s
 
 
 @given(st.dictionaries(st.sampled_from(OPTIONAL), JSON))
-def test_odd_optional_fields_do_not_break_a_job(odd: dict[str, object]) -> None:
+def test_job_of_accepts_odd_optional_fields(odd: dict[str, object]) -> None:
     """Hosts put nulls, words and numbers where objects were promised; the id and status still count."""
     try:
         job = job_of({"id": "ftjob-1", "status": "running", **odd}, endpoint="e", provider="openai")
@@ -45,25 +45,25 @@ def test_odd_optional_fields_do_not_break_a_job(odd: dict[str, object]) -> None:
     assert job.status == "running"
 
 
-def test_an_error_object_of_nulls_is_no_error() -> None:
+def test_job_of_error_object_of_nulls_is_none() -> None:
     """OpenAI sends one on healthy jobs."""
     fields = {"id": "ftjob-1", "status": "running", "error": {"code": None, "message": None, "param": None}}
     assert job_of(fields, endpoint="e", provider="openai").error is None
 
 
-def test_a_success_without_a_model_is_not_finished() -> None:
+def test_job_of_success_without_model_is_not_finished() -> None:
     """The name comes a little later than the status."""
     job = job_of({"id": "ftjob-1", "status": "succeeded"}, endpoint="e", provider="openai")
     assert not job.is_finished
 
 
-def test_a_status_that_nobody_knows_is_not_the_end() -> None:
+def test_job_of_unknown_status_is_not_finished() -> None:
     """Azure has ``pending`` and ``paused``; tomorrow there are others."""
     job = job_of({"id": "ftjob-1", "status": "pondering"}, endpoint="e", provider="openai")
     assert not job.is_finished
 
 
-def test_a_metric_that_is_no_number_is_left_out() -> None:
+def test_metric_of_omits_values_that_are_not_finite() -> None:
     """NaN, infinity and words are gaps, not zeros."""
     found = metric_of({"step": 3, "train_loss": float("nan"), "valid_loss": "low", "full_valid_loss": 0.5})
     assert found is not None
@@ -71,7 +71,7 @@ def test_a_metric_that_is_no_number_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("broken", ["<html>", None, {}, {"id": None}, {"id": "../../etc"}, {"id": ""}, []])
-def test_a_broken_answer_to_a_paid_create_is_unknown_and_nothing_is_stored(broken: object) -> None:
+def test_jobs_create_broken_response_is_unknown(broken: object) -> None:
     """The SDK hands over text, nothing or an object without an id; the job may exist all the same."""
     client = FakeOpenAI()
     client.fail_next("jobs.create", Fault(response=broken, executed=True))
@@ -81,13 +81,13 @@ def test_a_broken_answer_to_a_paid_create_is_unknown_and_nothing_is_stored(broke
 
 
 @pytest.mark.parametrize("parse", [file_of, event_of])
-def test_an_object_without_an_id_is_a_bad_answer(parse: object) -> None:
+def test_file_and_event_without_id_are_invalid(parse: object) -> None:
     """Files and events need one too."""
     with pytest.raises(InvalidResponseError):
         parse({"bytes": 3})  # type: ignore[operator]  # one of two functions
 
 
-def test_hyperparameters_go_where_the_profile_says() -> None:
+def test_jobs_body_places_hyperparameters_by_profile() -> None:
     """Under ``method`` for OpenAI, at the top level for hosts that know only that."""
     request = REQUEST.model_copy(update={"hyperparameters": REQUEST.hyperparameters.model_copy(update={"n_epochs": 3})})
     modern = provider_over(FakeOpenAI()).jobs.body(request, key="k")
@@ -98,7 +98,7 @@ def test_hyperparameters_go_where_the_profile_says() -> None:
     assert "method" not in top
 
 
-def test_events_come_oldest_first_whatever_order_the_host_lists_them_in() -> None:
+def test_jobs_events_are_oldest_first() -> None:
     """And those that are known are not told again."""
     client = FakeOpenAI()
     job = client.seed_job()
@@ -110,21 +110,21 @@ def test_events_come_oldest_first_whatever_order_the_host_lists_them_in() -> Non
     assert provider.jobs.events(job.id, known=[event.id for event in first]) == []
 
 
-def test_an_unknown_provider_names_the_nearest() -> None:
+def test_find_profile_suggests_closest_name() -> None:
     """A typing error is answered with the name that was meant."""
     with pytest.raises(ConfigError) as caught:
         find_profile("opnai")
     assert "'openai'" in caught.value.hint
 
 
-def test_an_unknown_profile_key_names_the_nearest() -> None:
+def test_load_profiles_suggests_closest_key() -> None:
     """The same for a key of a profile."""
     with pytest.raises(ConfigError) as caught:
         load_profiles({"mine": {"base_ulr": "http://127.0.0.1/v1"}})
     assert "base_url" in caught.value.hint
 
 
-def test_no_key_is_an_authentication_error_that_names_the_variable() -> None:
+def test_open_provider_without_key_names_variable() -> None:
     """And the way without a key."""
     with pytest.raises(AuthenticationError) as caught:
         open_provider("openai", env={})
@@ -132,20 +132,20 @@ def test_no_key_is_an_authentication_error_that_names_the_variable() -> None:
     assert "--provider local" in caught.value.hint
 
 
-def test_azure_without_a_resource_says_which_setting_is_missing() -> None:
+def test_open_provider_without_base_url_names_setting() -> None:
     """Its base URL has the resource's name in it, so nobody can guess it."""
     with pytest.raises(ConfigError) as caught:
         open_provider("azure", env={"AZURE_OPENAI_API_KEY": "k"})
     assert "AZURE_OPENAI_BASE_URL" in caught.value.hint
 
 
-def test_the_endpoint_names_organization_and_project_but_never_the_key() -> None:
+def test_provider_endpoint_never_contains_key() -> None:
     """Ids are valid for those, and a new key must find the old files."""
     env = {"OPENAI_API_KEY": "sk-canary", "OPENAI_ORG_ID": "org-1", "OPENAI_PROJECT_ID": "proj-1"}
     assert open_provider("openai", env=env).endpoint == "https://api.openai.com/v1#org-1/proj-1"
 
 
-def test_every_profile_is_whole() -> None:
+def test_profiles_are_complete() -> None:
     """Each has a target and a method, and its end dates are dates."""
     for profile in load_profiles().values():
         assert profile.methods

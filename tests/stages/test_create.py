@@ -27,14 +27,14 @@ def harness(tmp_path: Path) -> Harness:
     return Harness(tmp_path)
 
 
-def test_a_job_is_created_with_the_key_in_its_metadata(harness: Harness) -> None:
+def test_create_stores_key_in_metadata(harness: Harness) -> None:
     """So that it can be found again."""
     job = harness.create()
     assert harness.client.bodies[0]["metadata"]["ftpipe_key"] == "key-1"
     assert (job.id, harness.operation_state()) == ("ftjob-1", "confirmed")
 
 
-def test_asking_again_with_the_same_key_makes_no_second_job(harness: Harness) -> None:
+def test_create_same_key_makes_no_second_job(harness: Harness) -> None:
     """The journal knows it."""
     assert harness.create().id == harness.create().id
     assert harness.client.calls["jobs.create"] == 1
@@ -43,14 +43,14 @@ def test_asking_again_with_the_same_key_makes_no_second_job(harness: Harness) ->
 @pytest.mark.parametrize(
     "fault", [lost_response(), status_error(500), status_error(503), status_error(409), status_error(408)]
 )
-def test_a_job_whose_answer_was_lost_is_found_and_not_made_again(harness: Harness, fault: Exception) -> None:
+def test_create_finds_job_after_lost_response(harness: Harness, fault: Exception) -> None:
     """The call was executed: one POST, one job."""
     harness.client.fail_next("jobs.create", Fault(error=fault, executed=True))
     assert harness.create().id == "ftjob-1"
     assert (harness.client.calls["jobs.create"], len(harness.client.stored_jobs)) == (1, 1)
 
 
-def test_a_job_that_was_not_made_is_made_after_the_list_has_had_time_to_show_it(harness: Harness) -> None:
+def test_create_waits_for_list_lag_before_second_post(harness: Harness) -> None:
     """The answer was lost and nothing was executed: the second POST comes ninety seconds later at the earliest."""
     harness.client.fail_next("jobs.create", Fault(error=status_error(500)))
     harness.create()
@@ -58,7 +58,7 @@ def test_a_job_that_was_not_made_is_made_after_the_list_has_had_time_to_show_it(
     assert sum(harness.clock.slept) >= 90
 
 
-def test_a_job_that_the_list_shows_late_is_not_made_twice(harness: Harness) -> None:
+def test_create_finds_job_that_is_listed_late(harness: Harness) -> None:
     """Lists may lag behind."""
     harness.client.lists_after = 2
     harness.client.fail_next("jobs.create", Fault(error=lost_response(), executed=True))
@@ -66,7 +66,7 @@ def test_a_job_that_the_list_shows_late_is_not_made_twice(harness: Harness) -> N
     assert len(harness.client.stored_jobs) == 1
 
 
-def test_a_host_that_keeps_no_metadata_is_searched_by_file_model_and_time(harness: Harness) -> None:
+def test_create_without_metadata_matches_file_model_and_time(harness: Harness) -> None:
     """As Nebius is."""
     harness.profile = {"metadata_stored": False, "metadata_filter": False}
     harness.client.keeps_metadata = False
@@ -75,7 +75,7 @@ def test_a_host_that_keeps_no_metadata_is_searched_by_file_model_and_time(harnes
     assert len(harness.client.stored_jobs) == 1
 
 
-def test_an_unreadable_list_ends_with_exit_code_7_and_no_second_post(harness: Harness) -> None:
+def test_create_unreadable_list_exits_7_without_second_post(harness: Harness) -> None:
     """Whether the job exists cannot be known, so nothing is sent again."""
     harness.client.fail_next("jobs.create", Fault(error=lost_response(), executed=True))
     harness.client.fail_next("jobs.list", None, *[Fault(error=status_error(500))] * 30)
@@ -87,7 +87,7 @@ def test_an_unreadable_list_ends_with_exit_code_7_and_no_second_post(harness: Ha
     assert harness.client.calls["jobs.create"] == 1
 
 
-def test_a_crash_between_intent_and_answer_is_settled_at_the_next_start(harness: Harness) -> None:
+def test_create_reconciles_after_crash(harness: Harness) -> None:
     """The journal says intended: the endpoint is searched before anything is sent."""
     harness.client.fail_next("jobs.create", Fault(error=KeyboardInterrupt(), executed=True))  # type: ignore[arg-type]  # a kill
     with pytest.raises(KeyboardInterrupt):
@@ -106,7 +106,7 @@ def test_a_crash_between_intent_and_answer_is_settled_at_the_next_start(harness:
         (status_error(400), ProviderError),
     ],
 )
-def test_a_refusal_is_written_down_and_not_repeated(
+def test_create_records_rejection_and_does_not_repeat(
     harness: Harness, fault: Exception, expected: type[FtpipeError]
 ) -> None:
     """One POST; the journal says rejected; the next start may try again."""
@@ -117,7 +117,7 @@ def test_a_refusal_is_written_down_and_not_repeated(
     assert harness.create().id == "ftjob-1"
 
 
-def test_an_endpoint_that_was_never_reached_is_tried_again_a_few_times(harness: Harness) -> None:
+def test_create_retries_if_nothing_was_sent(harness: Harness) -> None:
     """Nothing was sent, so trying again is safe."""
     harness.client.fail_next("jobs.create", *[Fault(error=never_sent())] * 2)
     assert harness.create().id == "ftjob-1"
@@ -127,7 +127,7 @@ def test_an_endpoint_that_was_never_reached_is_tried_again_a_few_times(harness: 
     assert harness.operation_state("key-2") == "rejected"
 
 
-def test_of_two_jobs_with_one_key_the_oldest_is_used_and_the_other_is_named(harness: Harness) -> None:
+def test_create_uses_oldest_of_two_jobs_with_one_key(harness: Harness) -> None:
     """Each of them is paid, so a person should know."""
     harness.client.seed_job(metadata={"ftpipe_key": "key-1"})
     harness.client.seed_job(metadata={"ftpipe_key": "key-1"})
@@ -136,7 +136,7 @@ def test_of_two_jobs_with_one_key_the_oldest_is_used_and_the_other_is_named(harn
     assert harness.client.calls["jobs.create"] == 0
 
 
-def test_a_lost_registry_finds_the_job_that_it_had_made(harness: Harness) -> None:
+def test_create_finds_job_after_registry_was_lost(harness: Harness) -> None:
     """The key is the same for the same data and parameters, so the endpoint remembers for us."""
     harness.create()
     harness.registry = harness.open_registry("other.db")
@@ -144,13 +144,13 @@ def test_a_lost_registry_finds_the_job_that_it_had_made(harness: Harness) -> Non
     assert harness.client.calls["jobs.create"] == 1
 
 
-def test_a_failed_job_of_the_same_key_is_not_adopted_by_a_new_request(harness: Harness) -> None:
+def test_create_ignores_failed_job_of_same_key(harness: Harness) -> None:
     """A person who asks again after a failure wants a new job."""
     harness.client.seed_job(metadata={"ftpipe_key": "key-1"}, status="failed")
     assert harness.create().id == "ftjob-2"
 
 
-def test_the_intent_is_on_the_disk_before_the_call(harness: Harness) -> None:
+def test_create_commits_intent_before_call(harness: Harness) -> None:
     """Another process sees it while the call is under way."""
     states: list[OperationState] = []
     other = harness.open_registry()

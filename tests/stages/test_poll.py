@@ -17,19 +17,19 @@ def harness(tmp_path: Path) -> Harness:
     return Harness(tmp_path)
 
 
-def test_a_job_is_looked_at_until_it_has_succeeded_and_each_event_is_heard_once(harness: Harness) -> None:
+def test_poll_until_success_reports_each_event_once(harness: Harness) -> None:
     """Three looks, three events in order."""
     job = harness.poll("queued", "running", "succeeded")
     assert job.fine_tuned_model == "ft:gpt-4.1-mini-2025-04-14:org-test::1"
     assert [event.data["step"] for event in harness.events] == [1, 2, 3]
 
 
-def test_an_unknown_status_is_not_the_end(harness: Harness) -> None:
+def test_poll_continues_at_unknown_status(harness: Harness) -> None:
     """Only three words are."""
     assert harness.poll("paused", "pondering", "failed").status == "failed"
 
 
-def test_network_trouble_is_said_once_and_the_job_goes_on(harness: Harness) -> None:
+def test_poll_reports_network_error_once(harness: Harness) -> None:
     """The job does not fail because we cannot see it."""
     harness.client.fail_next(
         "jobs.retrieve", *[Fault(error=lost_response())] * 20, *[Fault(error=status_error(502))] * 20
@@ -39,7 +39,7 @@ def test_network_trouble_is_said_once_and_the_job_goes_on(harness: Harness) -> N
     assert any("answers again" in message for message in harness.messages)
 
 
-def test_the_waits_grow_and_stay_under_the_profiles_limit(harness: Harness) -> None:
+def test_poll_pauses_grow_up_to_profile_limit(harness: Harness) -> None:
     """Five seconds at first, a minute and the jitter at most."""
     harness.poll(*["running"] * 30, "succeeded")
     assert harness.clock.slept[0] < 10
@@ -47,7 +47,7 @@ def test_the_waits_grow_and_stay_under_the_profiles_limit(harness: Harness) -> N
     assert harness.clock.slept[-1] > 30
 
 
-def test_the_time_limit_leaves_the_job_running(harness: Harness) -> None:
+def test_poll_timeout_leaves_job_running(harness: Harness) -> None:
     """Exit code 8, and the way back."""
     with pytest.raises(StillRunningError) as caught:
         harness.poll("running", timeout=100)
@@ -55,14 +55,14 @@ def test_the_time_limit_leaves_the_job_running(harness: Harness) -> None:
     assert "ftpipe status ftjob-1" in caught.value.hint
 
 
-def test_a_refused_key_stops_the_polling_but_not_the_job(harness: Harness) -> None:
+def test_poll_stops_at_refused_key(harness: Harness) -> None:
     """Exit code 4; the job is not called failed."""
     harness.client.fail_next("jobs.retrieve", Fault(error=status_error(401)))
     with pytest.raises(AuthenticationError):
         harness.poll("running")
 
 
-def test_long_silence_is_said_and_nothing_is_cancelled(harness: Harness) -> None:
+def test_poll_warns_on_stalled_job_without_cancelling(harness: Harness) -> None:
     """Queues of hours happen."""
     harness.client.fail_next("jobs.list_events", *[Fault(response=[])] * 90)
     harness.poll(*["queued"] * 100, "succeeded")

@@ -52,7 +52,7 @@ def run(tmp_path: Path, registry: Registry) -> Run:
     return registry.start_run(made, key="k", ordinal=0)
 
 
-def test_the_model_names_its_job_file_dataset_cost_and_last_day(run: Run, registry: Registry) -> None:
+def test_register_saves_lineage_cost_and_shutdown_date(run: Run, registry: Registry) -> None:
     """The chain of keys is whole, and the actual cost is trained tokens times price."""
     done = register(
         SUCCEEDED,
@@ -68,7 +68,7 @@ def test_the_model_names_its_job_file_dataset_cost_and_last_day(run: Run, regist
     assert done.state == RunState.REGISTERED
 
 
-def test_registering_twice_changes_nothing(run: Run, registry: Registry) -> None:
+def test_register_twice_changes_nothing(run: Run, registry: Registry) -> None:
     """One model, whoever comes second."""
     provider = provider_over(FakeOpenAI())
     for _ in range(2):
@@ -76,7 +76,7 @@ def test_registering_twice_changes_nothing(run: Run, registry: Registry) -> None
     assert len(registry.models()) == 1
 
 
-def test_a_failed_job_says_why_and_what_to_do(run: Run, registry: Registry) -> None:
+def test_register_failed_job_reports_reason_and_hint(run: Run, registry: Registry) -> None:
     """The endpoint's words, and a hint by code."""
     error = JobError(code="invalid_n_examples", message="has 3 examples, 10 are needed")
     failed = SUCCEEDED.model_copy(update={"status": "failed", "error": error, "fine_tuned_model": None})
@@ -85,14 +85,14 @@ def test_a_failed_job_says_why_and_what_to_do(run: Run, registry: Registry) -> N
     assert "ftpipe prepare" in caught.value.hint
 
 
-def test_a_running_job_is_not_registered(run: Run, registry: Registry) -> None:
+def test_register_refuses_running_job(run: Run, registry: Registry) -> None:
     """It says how to wait."""
     running = SUCCEEDED.model_copy(update={"status": "running", "fine_tuned_model": None})
     with pytest.raises(StillRunningError):
         register(running, run=run, provider=provider_over(FakeOpenAI()), registry=registry, metrics=[])
 
 
-def test_the_last_value_of_each_metric_counts() -> None:
+def test_last_metrics_takes_last_value_of_each() -> None:
     """Validation is measured less often than training."""
     found = last_metrics(
         [TrainingMetrics(step=1, train_loss=2.0, valid_loss=1.5), TrainingMetrics(step=2, train_loss=1.0)]

@@ -19,7 +19,7 @@ def harness(tmp_path: Path) -> Harness:
     return Harness(tmp_path)
 
 
-def test_the_same_bytes_are_not_sent_twice_to_the_same_endpoint(harness: Harness) -> None:
+def test_upload_reuses_file_with_same_bytes(harness: Harness) -> None:
     """The second upload reuses the file, and says so."""
     first = harness.upload()
     second = harness.upload()
@@ -28,7 +28,7 @@ def test_the_same_bytes_are_not_sent_twice_to_the_same_endpoint(harness: Harness
     assert harness.client.calls["files.create"] == 1
 
 
-def test_a_file_is_found_by_its_content_name_when_the_registry_is_new(harness: Harness) -> None:
+def test_upload_finds_file_by_content_name(harness: Harness) -> None:
     """The name carries the digest, so a lost registry costs no second upload."""
     harness.upload()
     harness.registry = harness.open_registry("other.db")
@@ -37,7 +37,7 @@ def test_a_file_is_found_by_its_content_name_when_the_registry_is_new(harness: H
     assert harness.client.calls["files.create"] == 1
 
 
-def test_a_file_of_the_same_name_with_other_content_is_not_reused(harness: Harness) -> None:
+def test_upload_ignores_same_name_with_other_content(harness: Harness) -> None:
     """A name proves nothing where the content can be read."""
     harness.dataset = dataset_at(harness.folder / "a.jsonl", b'{"a": 1}\n')
     other = harness.folder / "b.jsonl"
@@ -46,21 +46,21 @@ def test_a_file_of_the_same_name_with_other_content_is_not_reused(harness: Harne
     assert not harness.upload().reused
 
 
-def test_a_file_that_is_gone_at_the_endpoint_is_uploaded_again(harness: Harness) -> None:
+def test_upload_repeats_if_file_is_gone(harness: Harness) -> None:
     """What is remembered is looked up before it is used."""
     first = harness.upload()
     harness.provider.files.delete(first.id)
     assert not harness.upload().reused
 
 
-def test_a_lost_answer_does_not_make_a_second_file(harness: Harness) -> None:
+def test_upload_lost_response_makes_no_second_file(harness: Harness) -> None:
     """The file that arrived is found by name."""
     harness.client.fail_next("files.create", Fault(error=lost_response(), executed=True))
     harness.upload()
     assert len(harness.client.stored_files) == 1
 
 
-def test_an_upload_that_never_arrives_ends_with_an_error_that_says_nothing_was_paid(harness: Harness) -> None:
+def test_upload_gives_up_after_three_attempts(harness: Harness) -> None:
     """Three tries, then exit code 5."""
     harness.client.fail_next("files.create", *[Fault(error=lost_response())] * 3)
     with pytest.raises(ResponseLostError) as caught:
@@ -68,7 +68,7 @@ def test_an_upload_that_never_arrives_ends_with_an_error_that_says_nothing_was_p
     assert caught.value.exit_code == 5
 
 
-def test_a_file_that_changed_since_it_was_checked_is_refused(harness: Harness) -> None:
+def test_upload_refuses_changed_file(harness: Harness) -> None:
     """Nobody trains on bytes that nobody checked."""
     harness.dataset.path.write_bytes(b"other\n")
     with pytest.raises(DatasetError, match="has changed"):
@@ -76,7 +76,7 @@ def test_a_file_that_changed_since_it_was_checked_is_refused(harness: Harness) -
     assert harness.client.calls["files.create"] == 0
 
 
-def test_the_progress_is_in_bytes(harness: Harness) -> None:
+def test_upload_reports_progress_in_bytes(harness: Harness) -> None:
     """It ends at the file's size."""
     dataset, calls = dataset_at(harness.folder / "a.jsonl", b"x" * 5000), list[tuple[int, int]]()
     UploadDataset(
@@ -86,7 +86,7 @@ def test_the_progress_is_in_bytes(harness: Harness) -> None:
     assert len(calls) > 2
 
 
-def test_a_file_in_processing_is_waited_for_where_the_endpoint_asks_for_it(harness: Harness) -> None:
+def test_upload_waits_until_file_is_processed(harness: Harness) -> None:
     """Azure refuses a job on a file that is not processed yet."""
     waiting = {"id": "file-1", "bytes": 17, "filename": "a", "purpose": "fine-tune", "status": "pending"}
     harness.client.fail_next("files.create", Fault(response=waiting, executed=True))
@@ -98,7 +98,7 @@ def test_a_file_in_processing_is_waited_for_where_the_endpoint_asks_for_it(harne
     assert len(harness.clock.slept) == 2
 
 
-def test_a_file_that_the_endpoint_refuses_names_the_reason(harness: Harness) -> None:
+def test_upload_reports_why_file_was_refused(harness: Harness) -> None:
     """Its status details are the message."""
     broken = {"id": "file-1", "bytes": 17, "status": "error", "status_details": "Example 3 is missing key 'messages'"}
     harness.client.fail_next("files.create", Fault(response=broken))
@@ -106,7 +106,7 @@ def test_a_file_that_the_endpoint_refuses_names_the_reason(harness: Harness) -> 
         harness.upload()
 
 
-def test_a_large_file_goes_up_in_parts_and_a_broken_upload_goes_on_with_those_that_arrived(harness: Harness) -> None:
+def test_multipart_upload_resumes_with_received_parts(harness: Harness) -> None:
     """Ten parts; the sixth fails for good; the next run sends only what is missing."""
     harness.dataset = dataset_at(harness.folder / "a.jsonl", bytes(range(100)))
     harness.profile = {"uploads_above_bytes": 10, "part_bytes": 10}
@@ -122,7 +122,7 @@ def test_a_large_file_goes_up_in_parts_and_a_broken_upload_goes_on_with_those_th
     assert len(harness.client.uploaded_parts) <= 10 + 1
 
 
-def test_an_upload_that_has_expired_is_begun_again(harness: Harness) -> None:
+def test_multipart_upload_restarts_after_expiry(harness: Harness) -> None:
     """After an hour the endpoint takes no more parts."""
     harness.dataset = dataset_at(harness.folder / "a.jsonl", bytes(range(100)))
     harness.profile = {"uploads_above_bytes": 10, "part_bytes": 50}
