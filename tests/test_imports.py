@@ -44,7 +44,7 @@ IMPORTERS = {
     "tiktoken": ("ftpipe/tokenization",),
     "jsonlines": ("ftpipe/dataset/", "ftpipe/evaluation/response_cache.py"),
     "orjson": ("ftpipe/canonical_json.py", "ftpipe/dataset/", "ftpipe/server/", "ftpipe/registry/"),
-    "tenacity": ("ftpipe/providers/retry.py",),
+    "tenacity": ("ftpipe/providers/retry.py", "ftpipe/registry/database.py"),
     "sqlalchemy": ("ftpipe/registry/", "ftpipe/server/storage"),
     "starlette": ("ftpipe/server/",),
     "uvicorn": ("ftpipe/server/",),

@@ -70,7 +70,7 @@ def resolve_arms(
 
 def _known(registry: Registry, name: str) -> Model | None:
     try:
-        return registry.model(name)
+        return registry.models.get(name)
     except UsageError:
         return None
 

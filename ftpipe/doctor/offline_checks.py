@@ -165,9 +165,9 @@ def check_state_folder() -> CheckResult:
 
 def check_registry(registry: Registry, today: date) -> Iterator[CheckResult]:
     """Whether the database is whole, and which models end soon."""
-    models = registry.models()
-    runs = registry.runs(10_000)
-    place = registry.place.removeprefix("sqlite:///")
+    models = registry.models.recent()
+    runs = registry.runs.recent(10_000)
+    place = registry.location.removeprefix("sqlite:///")
     known = f"{plural(len(runs), 'run')}, {plural(len(models), 'model')}"
     yield CheckResult("registry", "ok", f"{place}: whole, {known}")
     yield check_audit_log(registry)
@@ -186,12 +186,12 @@ def check_registry(registry: Registry, today: date) -> Iterator[CheckResult]:
 
 def check_audit_log(registry: Registry) -> CheckResult:
     """Whether the rows are still those that ftpipe wrote."""
-    from ftpipe.registry.verification import audit
+    from ftpipe.registry.verification import verify_registry
 
-    found = next(audit(registry.engine), None)
+    found = next(verify_registry(registry.engine), None)
     if found is not None:
-        return CheckResult("ledger", "bad", found.text, "ftpipe models verify names every place")
-    return CheckResult("ledger", "ok", f"{plural(registry.ledger_size(), 'entry', 'entries')}, unbroken")
+        return CheckResult("audit log", "bad", found.text, "ftpipe models verify names every place")
+    return CheckResult("audit log", "ok", f"{plural(registry.audit_log.size(), 'entry', 'entries')}, unbroken")
 
 
 def check_disk(name: str, folder: Path) -> CheckResult:

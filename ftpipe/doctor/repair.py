@@ -54,7 +54,7 @@ def rebuild(
 ) -> list[Run]:
     """Take every job of ours that the endpoints list into a registry; finished ones get their model registered.
 
-    What the copy of the ledger tells comes first, then what can still be read of a database that was moved aside:
+    The mirror of the audit log comes first, then what can still be read of a database that was moved aside:
     aliases, costs and doubtful calls are known nowhere else.
 
     An endpoint that keeps no metadata cannot tell whose its jobs are, so all of them are taken there.
@@ -66,7 +66,7 @@ def rebuild(
     """
     runs: list[Run] = []
     if told := replay(registry):
-        on_status(f"the copy of the ledger told {sum(told.values())} rows")
+        on_status(f"{sum(told.values())} rows are from the mirror of the audit log")
     for aside in damaged_databases(registry)[-1:]:
         copied = recover(aside, registry)
         on_status(f"{aside.name}: {sum(copied.values())} rows were whole and are kept")
@@ -98,11 +98,11 @@ def read_everything(registry: Registry) -> None:
     Raises:
         LocalStateError: Something of it is damaged, although the database as a whole can be opened.
     """
-    registry.models()
-    registry.jobs(limit=1_000_000)
-    for run in registry.runs(limit=1_000_000):
+    registry.models.recent()
+    registry.jobs.recent(limit=1_000_000)
+    for run in registry.runs.recent(limit=1_000_000):
         if run.job is not None:
-            registry.events(run.job.id)
+            registry.jobs.events(run.job.id)
 
 
 def is_ftpipe_job(job: Job, provider: Provider) -> bool:

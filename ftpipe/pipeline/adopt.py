@@ -22,7 +22,7 @@ def adopt(job_id: str, *, provider: Provider, registry: Registry) -> Run:
     Raises:
         NotFoundError: The endpoint does not know the job.
     """
-    known = registry.find_run(job_id)
+    known = registry.runs.find(job_id)
     if known is not None:
         return known
     job = provider.jobs.get(job_id)
@@ -46,14 +46,14 @@ def adopt(job_id: str, *, provider: Provider, registry: Registry) -> Run:
         file=file,
         job=job,
     )
-    registry.save_job(job, run_id=run.id)
-    return registry.start_run(run, key=f"adopted:{provider.endpoint}:{job_id}", ordinal=0)
+    registry.jobs.save(job, run_id=run.id)
+    return registry.runs.start(run, key=f"adopted:{provider.endpoint}:{job_id}", ordinal=0)
 
 
 def _run_id(job: Job, registry: Registry) -> str:
     """The id that the job's metadata give its run, unless this registry has another run of that id."""
     run_id = job.metadata.get("ftpipe_run", "")
-    if RUN_ID.fullmatch(run_id) and registry.find_run(run_id) is None:
+    if RUN_ID.fullmatch(run_id) and registry.runs.find(run_id) is None:
         return run_id
     return f"run-{secrets.token_hex(6)}"
 

@@ -94,7 +94,7 @@ class Pipeline:
             dataset_sha256=report.dataset.sha256,
             validation_sha256=validation_sha256,
         )
-        earlier = self.registry.runs_with_key(key)
+        earlier = self.registry.runs.with_key(key)
         ordinal = 0
         if earlier:
             ordinal, last = earlier[-1]
@@ -113,7 +113,7 @@ class Pipeline:
             validation=report.validation,
             cost=report.cost,
         )
-        return self.registry.start_run(run, key=key, ordinal=ordinal)
+        return self.registry.runs.start(run, key=key, ordinal=ordinal)
 
     def advance(self, run: Run, *, wait: bool = True, timeout: float | None = None) -> Run:
         """Upload, create, poll and register, continuing after the last step that was saved.
@@ -149,10 +149,10 @@ class Pipeline:
         Raises:
             UsageError: There is no such run.
         """
-        run = self.registry.find_run(run_id) if run_id else self.registry.latest_run()
+        run = self.registry.runs.find(run_id) if run_id else self.registry.runs.latest()
         if run is None:
             missing = f"no run {run_id!r}" if run_id else "no run yet"
-            raise UsageError(f"there is {missing} in {self.registry.place}", "`ftpipe train` starts one")
+            raise UsageError(f"there is {missing} in {self.registry.location}", "`ftpipe train` starts one")
         return self.advance(run, wait=wait, timeout=timeout)
 
     def refresh(self, run: Run) -> Run:
@@ -162,14 +162,14 @@ class Pipeline:
         job = self.provider.jobs.get(run.job.id)
         update = {"requested": run.job.requested, "method": run.job.method, "suffix": run.job.suffix or job.suffix}
         run = self._save_job(run, job.model_copy(update=update))
-        known = {event.id for event in self.registry.events(job.id)}
+        known = {event.id for event in self.registry.jobs.events(job.id)}
         self._save_events(run, self.provider.jobs.events(job.id, known=known))
         if not job.is_finished:
             return run
         try:
             return self._finish(run)
         except JobFailedError:
-            return self.registry.run(run.id)
+            return self.registry.runs.get(run.id)
 
     def _validate_and_count(self, spec: RunSpec, prices: PriceTable | None) -> Report:
         from ftpipe.stages.count import count
@@ -200,14 +200,14 @@ class Pipeline:
         if run.job is not None or run.spec == spec:
             return run
         update = {"spec": spec, "dataset": report.dataset, "validation": report.validation}
-        return self.registry.save_run(run.model_copy(update=update))
+        return self.registry.runs.save(run.model_copy(update=update))
 
     def _until_created(self, run: Run) -> Run:
         if run.job is not None:
             return run
         waiting = f"another ftpipe is starting {run.id}; waiting for it"
-        with self.registry.exclusive(run.id, on_wait=lambda: self.observer.on_status(waiting)):
-            run = self.registry.run(run.id)
+        with self.registry.lock(run.id, on_wait=lambda: self.observer.on_status(waiting)):
+            run = self.registry.runs.get(run.id)
             if run.job is not None:
                 return run
             try:
@@ -215,7 +215,7 @@ class Pipeline:
                     self.provider.jobs.check_can_create(run.spec.model)  # raises before anything is uploaded
                 return self._create(self._upload(run))
             except FtpipeError as exc:
-                self.registry.save_run(self.registry.run(run.id).model_copy(update={"error": exc.message}))
+                self.registry.runs.save(self.registry.runs.get(run.id).model_copy(update={"error": exc.message}))
                 raise
 
     def _upload(self, run: Run) -> Run:
@@ -225,7 +225,7 @@ class Pipeline:
         validation = self._upload_one(run.validation) if run.validation else None
         file = self._upload_one(run.dataset)
         update = {"state": RunState.UPLOADED, "file": file, "validation_file": validation}
-        return self.registry.save_run(run.model_copy(update=update))
+        return self.registry.runs.save(run.model_copy(update=update))
 
     def _upload_one(self, dataset: Dataset) -> UploadedFile:
         return UploadDataset(
@@ -255,7 +255,7 @@ class Pipeline:
         )
         job = CreateJob(
             request,
-            key=self.registry.operation_key(run, KIND),
+            key=self.registry.runs.operation_key(run, KIND),
             run_id=run.id,
             provider=self.provider,
             journal=self.registry.journal,
@@ -273,7 +273,7 @@ class Pipeline:
         job = PollJob(
             run.job,
             self.provider,
-            known_events={event.id for event in self.registry.events(run.job.id)},
+            known_events={event.id for event in self.registry.jobs.events(run.job.id)},
             timeout=timeout,
             on_job=lambda job: self._save_if_changed(run, job),
             on_events=lambda events: self._save_events(run, events),
@@ -289,26 +289,26 @@ class Pipeline:
         try:
             refuse_unless_succeeded(job)
         except JobFailedError as exc:
-            self.registry.save_run(run.model_copy(update={"state": RunState.FAILED, "error": exc.message}))
+            self.registry.runs.save(run.model_copy(update={"state": RunState.FAILED, "error": exc.message}))
             raise
         return register(
-            job, run=run, provider=self.provider, registry=self.registry, metrics=self.registry.metrics(job.id)
+            job, run=run, provider=self.provider, registry=self.registry, metrics=self.registry.jobs.metrics(job.id)
         )
 
     def _save_if_changed(self, run: Run, job: Job) -> None:
-        if job != self.registry.job(job.id):
-            self.registry.save_job(job, run_id=run.id)
+        if job != self.registry.jobs.get(job.id):
+            self.registry.jobs.save(job, run_id=run.id)
         self.observer.on_job(job)
 
     def _save_job(self, run: Run, job: Job) -> Run:
-        self.registry.save_job(job, run_id=run.id)
+        self.registry.jobs.save(job, run_id=run.id)
         self.observer.on_job(job)
-        return self.registry.save_run(run.model_copy(update={"job": job}))
+        return self.registry.runs.save(run.model_copy(update={"job": job}))
 
     def _save_events(self, run: Run, events: list[Event]) -> None:
         if run.job is None:
             return
-        self.registry.save_events(run.job, events)
+        self.registry.jobs.save_events(run.job, events)
         for event in events:
             self.observer.on_event(event)
         for metric in metrics_of(events):

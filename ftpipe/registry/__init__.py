@@ -1,4 +1,4 @@
-"""The registry and the journal, in one database, and the one way to open it."""
+"""The registry: what ftpipe remembers in one database, opened by ``open_registry``."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ FILE_NAME = "registry.db"
 
 
 def open_registry(url: str | Path | None = None) -> Registry:
-    """Open the registry; it is made at first use.
+    """Open the registry; its database is created at first use.
 
     Args:
-        url: A path, ``sqlite:///…`` or ``postgresql://…``; by default ``registry.db`` in the project's state folder.
+        url: A path, ``sqlite:///…`` or ``postgresql://…``; default: ``registry.db`` in the project's state folder.
 
     Raises:
         ConfigError: The URL cannot be used.
-        LocalStateError: The database cannot be opened, is damaged, or is of a newer ftpipe.
+        LocalStateError: The database cannot be opened, is damaged, or was written by a newer ftpipe.
     """
     return Registry(open_engine(str(url) if url else str(state_dir() / FILE_NAME)))

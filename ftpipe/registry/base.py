@@ -1,4 +1,4 @@
-"""What the parts of the registry share: the database, the clock, and the insert that may find a row there."""
+"""The base class of the registry's repositories: database, clock, audited transactions and upserts."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ def from_json(kind: type[R], text: str) -> R:
     """A record from the database.
 
     Raises:
-        LocalStateError: The text is not that record any more: a bit has flipped, or somebody has edited it.
+        LocalStateError: The text is not such a record: a bit has flipped, or somebody has edited it.
     """
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        field = ".".join(str(part) for part in first["loc"])
         raise LocalStateError(
-            f"a {kind.__name__.lower()} in the registry is damaged: {place + ': ' if place else ''}{first['msg']}",
-            "`ftpipe doctor --repair` moves the database aside and rebuilds it from what is whole and what is listed",
+            f"a {kind.__name__.lower()} in the registry is damaged: {field + ': ' if field else ''}{first['msg']}",
+            "`ftpipe doctor --repair` moves the database away and rebuilds it from its mirror and the endpoint's jobs",
         ) from error
 
 
 @contextlib.contextmanager
 def audited_transaction(engine: sa.Engine, what: str, clock: Callable[[], float]) -> Iterator[AuditedChange]:
-    """A transaction whose rows go into the ledger with it, and then into the copy beside the database.
+    """A transaction whose changed rows are appended to the audit log and then to its mirror.
 
     Args:
         engine: An open database.
-        what: What is done, for the ledger.
+        what: What is done, for the audit log.
         clock: UTC Unix seconds.
     """
     with write_transaction(engine) as connection:
@@ -53,8 +53,25 @@ def audited_transaction(engine: sa.Engine, what: str, clock: Callable[[], float]
     append_to_mirror(engine)
 
 
-class RepositoryBase:
-    """A part of the registry.
+def insert_new(connection: sa.Connection, table: sa.Table, values: dict[str, Any]) -> bool:
+    """Insert a row unless its key exists, even if another process inserts it at the same moment; True if inserted."""
+    statement = _insert(connection, table).values(**values).on_conflict_do_nothing()
+    result: sa.CursorResult[Any] = connection.execute(statement)
+    return result.rowcount == 1
+
+
+def upsert(connection: sa.Connection, table: sa.Table, keys: dict[str, Any], values: dict[str, Any]) -> None:
+    """Insert a row, or update the one with these keys."""
+    statement = _insert(connection, table).values(**keys, **values)
+    connection.execute(statement.on_conflict_do_update(index_elements=list(keys), set_=values))
+
+
+def _insert(connection: sa.Connection, table: sa.Table) -> Any:  # noqa: ANN401  # the insert of one of two dialects
+    return (postgresql.insert if connection.engine.dialect.name == "postgresql" else sqlite.insert)(table)
+
+
+class Repository:
+    """The records of one kind in the registry.
 
     Args:
         engine: An open database, from ``open_registry``.
@@ -65,23 +82,6 @@ class RepositoryBase:
         self.engine = engine
         self.clock = clock
 
-    @property
-    def place(self) -> str:
-        """Where the database is, without a password."""
-        return self.engine.url.render_as_string(hide_password=True)
-
-    def changing(self, what: str) -> contextlib.AbstractContextManager[AuditedChange]:
-        """A transaction that the ledger tells of."""
+    def audited_transaction(self, what: str) -> contextlib.AbstractContextManager[AuditedChange]:
+        """A transaction that is written to the audit log."""
         return audited_transaction(self.engine, what, self.clock)
-
-    def _upsert(self, connection: sa.Connection, table: sa.Table, keys: dict[str, Any], values: dict[str, Any]) -> None:
-        statement = self._insert(table).values(**keys, **values)
-        connection.execute(statement.on_conflict_do_update(index_elements=list(keys), set_=values))
-
-    def insert_new(self, connection: sa.Connection, table: sa.Table, values: dict[str, Any]) -> bool:
-        """Insert a row unless it is there, also where another process inserts it at the same moment; True if it did."""
-        done: sa.CursorResult[Any] = connection.execute(self._insert(table).values(**values).on_conflict_do_nothing())
-        return done.rowcount == 1
-
-    def _insert(self, table: sa.Table) -> Any:  # noqa: ANN401 - one of two dialects' own insert
-        return (postgresql.insert if self.engine.dialect.name == "postgresql" else sqlite.insert)(table)

@@ -1,41 +1,46 @@
-"""Parts of a multi-part upload, kept as they come, so that an upload goes on after a crash."""
+"""Files at endpoints, and the parts of unfinished uploads, so that an upload continues after a crash."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
 from ftpipe.records import Record, UploadedFile
-from ftpipe.registry import tables
-from ftpipe.registry.base import RepositoryBase, from_json
+from ftpipe.registry.base import Repository, from_json, upsert
 from ftpipe.registry.database import read_transaction, write_transaction
-from ftpipe.registry.tables import parts, uploads
+from ftpipe.registry.tables import files_table, parts_table, uploads_table
 
 
 class OpenUpload(Record):
-    """An upload in parts that has been begun."""
+    """An unfinished multi-part upload."""
 
     upload_id: str
     part_bytes: int
     expires_at: float
-    """UTC Unix seconds after which the endpoint takes no more parts."""
+    """UTC Unix seconds after which the endpoint accepts no more parts."""
     parts: dict[int, tuple[str, str]]
     """Number from 0 → part id and SHA-256 of the part."""
 
 
-class UploadParts:
-    """The memory of multi-part uploads."""
+class UploadRepository:
+    """The unfinished multi-part uploads. They are not audited, because they matter only until the file exists."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     def find(self, endpoint: str, sha256: str) -> OpenUpload | None:
-        """The upload of these bytes to that endpoint, if one was begun."""
+        """The upload of these bytes to that endpoint, if there is one."""
         with read_transaction(self._engine) as connection:
-            query = sa.select(uploads).where(uploads.c.endpoint == endpoint, uploads.c.sha256 == sha256)
+            query = sa.select(uploads_table).where(
+                uploads_table.c.endpoint == endpoint, uploads_table.c.sha256 == sha256
+            )
             row = connection.execute(query).mappings().first()
             if row is None:
                 return None
-            rows = connection.execute(sa.select(parts).where(parts.c.upload_id == row["upload_id"])).mappings().all()
+            rows = (
+                connection.execute(sa.select(parts_table).where(parts_table.c.upload_id == row["upload_id"]))
+                .mappings()
+                .all()
+            )
         return OpenUpload(
             upload_id=row["upload_id"],
             part_bytes=row["part_bytes"],
@@ -43,58 +48,60 @@ class UploadParts:
             parts={part["number"]: (part["part_id"], part["sha256"]) for part in rows},
         )
 
-    def begin(self, endpoint: str, sha256: str, *, upload_id: str, part_bytes: int, expires_at: float) -> None:
-        """Remember that an upload was begun."""
+    def start(self, endpoint: str, sha256: str, *, upload_id: str, part_bytes: int, expires_at: float) -> None:
+        """Save a new upload; an earlier one of the same bytes is deleted."""
         with write_transaction(self._engine) as connection:
-            self._drop(connection, endpoint, sha256)
+            self._delete(connection, endpoint, sha256)
             connection.execute(
-                uploads.insert().values(
+                uploads_table.insert().values(
                     endpoint=endpoint, sha256=sha256, upload_id=upload_id, part_bytes=part_bytes, expires_at=expires_at
                 )
             )
 
-    def add(self, upload_id: str, *, number: int, part_id: str, sha256: str) -> None:
-        """Remember a part that has arrived."""
+    def add_part(self, upload_id: str, *, number: int, part_id: str, sha256: str) -> None:
+        """Save a part that the endpoint has accepted."""
         with write_transaction(self._engine) as connection:
-            connection.execute(parts.delete().where(parts.c.upload_id == upload_id, parts.c.number == number))
             connection.execute(
-                parts.insert().values(upload_id=upload_id, number=number, part_id=part_id, sha256=sha256)
+                parts_table.delete().where(parts_table.c.upload_id == upload_id, parts_table.c.number == number)
+            )
+            connection.execute(
+                parts_table.insert().values(upload_id=upload_id, number=number, part_id=part_id, sha256=sha256)
             )
 
-    def drop(self, endpoint: str, sha256: str) -> None:
-        """Forget an upload: it is complete, or it is no use any more."""
+    def delete(self, endpoint: str, sha256: str) -> None:
+        """Delete an upload that is complete or has expired."""
         with write_transaction(self._engine) as connection:
-            self._drop(connection, endpoint, sha256)
+            self._delete(connection, endpoint, sha256)
 
-    def _drop(self, connection: sa.Connection, endpoint: str, sha256: str) -> None:
-        where = (uploads.c.endpoint == endpoint) & (uploads.c.sha256 == sha256)
-        old = sa.select(uploads.c.upload_id).where(where)
-        connection.execute(parts.delete().where(parts.c.upload_id.in_(old)))
-        connection.execute(uploads.delete().where(where))
+    def _delete(self, connection: sa.Connection, endpoint: str, sha256: str) -> None:
+        where = (uploads_table.c.endpoint == endpoint) & (uploads_table.c.sha256 == sha256)
+        old = sa.select(uploads_table.c.upload_id).where(where)
+        connection.execute(parts_table.delete().where(parts_table.c.upload_id.in_(old)))
+        connection.execute(uploads_table.delete().where(where))
 
 
-class FileRecords(RepositoryBase):
-    """The uploaded files that are remembered."""
+class FileRepository(Repository):
+    """The uploaded files of the registry."""
 
-    def file(self, endpoint: str, sha256: str) -> UploadedFile | None:
-        """The file with these bytes at that endpoint, as it was last seen."""
-        table = tables.files
+    def find(self, endpoint: str, sha256: str) -> UploadedFile | None:
+        """The file with these bytes at that endpoint, as it was last reported."""
+        table = files_table
         with read_transaction(self.engine) as connection:
             query = sa.select(table.c.data).where(table.c.endpoint == endpoint, table.c.sha256 == sha256)
             data = connection.execute(query).scalar()
         return from_json(UploadedFile, data) if data else None
 
-    def save_file(self, file: UploadedFile) -> None:
-        """Remember a file at its endpoint."""
-        values = {"data": file.model_dump_json(), "last_seen": self.clock()}
-        table = tables.files.c
-        with self.changing("file seen") as change:
-            change.track(tables.files, table.endpoint == file.endpoint, table.sha256 == file.sha256)
-            self._upsert(change.connection, tables.files, {"endpoint": file.endpoint, "sha256": file.sha256}, values)
+    def save(self, file: UploadedFile) -> None:
+        """Save a file at its endpoint."""
+        values = {"data": file.model_dump_json(), "updated_at": self.clock()}
+        table = files_table.c
+        with self.audited_transaction("file saved") as change:
+            change.track(files_table, table.endpoint == file.endpoint, table.sha256 == file.sha256)
+            upsert(change.connection, files_table, {"endpoint": file.endpoint, "sha256": file.sha256}, values)
 
-    def forget_file(self, endpoint: str, sha256: str) -> None:
-        """The endpoint does not have the file any more."""
-        table = tables.files
-        with self.changing("file gone") as change:
-            change.remove(table, endpoint=endpoint, sha256=sha256)
+    def delete(self, endpoint: str, sha256: str) -> None:
+        """Delete a file that its endpoint does not have any more."""
+        table = files_table
+        with self.audited_transaction("file deleted") as change:
+            change.track_deleted(table, endpoint=endpoint, sha256=sha256)
             change.connection.execute(table.delete().where(table.c.endpoint == endpoint, table.c.sha256 == sha256))

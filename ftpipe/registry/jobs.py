@@ -1,4 +1,4 @@
-"""Jobs, their events and metrics, as their endpoints last described them."""
+"""Jobs with their events and metrics, as their endpoints last reported them."""
 
 from __future__ import annotations
 
@@ -8,48 +8,48 @@ from typing import Any
 import sqlalchemy as sa
 
 from ftpipe.records import Event, Job, TrainingMetrics
-from ftpipe.registry import tables
-from ftpipe.registry.base import RepositoryBase, from_json
+from ftpipe.registry.base import Repository, from_json, insert_new, upsert
 from ftpipe.registry.database import read_transaction
+from ftpipe.registry.tables import events_table, jobs_table
 
 
-class JobRecords(RepositoryBase):
-    """The jobs that are remembered."""
+class JobRepository(Repository):
+    """The jobs of the registry."""
 
-    def save_job(self, job: Job, *, run_id: str | None) -> None:
-        """Remember how a job was last described."""
+    def save(self, job: Job, *, run_id: str | None) -> None:
+        """Save a job as it was last reported."""
         values = {"status": job.status, "data": job.model_dump_json(), "updated_at": self.clock()}
         if run_id is not None:
             values["run_id"] = run_id
-        table = tables.jobs.c
-        with self.changing("job seen") as change:
-            change.track(tables.jobs, table.endpoint == job.endpoint, table.id == job.id)
-            self._upsert(change.connection, tables.jobs, {"endpoint": job.endpoint, "id": job.id}, values)
+        table = jobs_table.c
+        with self.audited_transaction("job saved") as change:
+            change.track(jobs_table, table.endpoint == job.endpoint, table.id == job.id)
+            upsert(change.connection, jobs_table, {"endpoint": job.endpoint, "id": job.id}, values)
 
-    def job(self, job_id: str) -> Job | None:
-        """The job of that id, as it was last described."""
+    def get(self, job_id: str) -> Job | None:
+        """The job with that id, as it was last reported."""
         with read_transaction(self.engine) as connection:
-            data = connection.execute(sa.select(tables.jobs.c.data).where(tables.jobs.c.id == job_id)).scalar()
+            data = connection.execute(sa.select(jobs_table.c.data).where(jobs_table.c.id == job_id)).scalar()
         return from_json(Job, data) if data else None
 
-    def jobs(self, limit: int = 100) -> list[Job]:
-        """The jobs that are remembered, newest first."""
+    def recent(self, limit: int = 100) -> list[Job]:
+        """The latest jobs, newest first."""
         with read_transaction(self.engine) as connection:
-            query = sa.select(tables.jobs.c.data).order_by(tables.jobs.c.updated_at.desc()).limit(limit)
+            query = sa.select(jobs_table.c.data).order_by(jobs_table.c.updated_at.desc()).limit(limit)
             rows = connection.execute(query).scalars().all()
         return sorted((from_json(Job, data) for data in rows), key=lambda job: -job.created_at)
 
     def save_events(self, job: Job, events: Iterable[Event]) -> None:
-        """Remember events; those that are known stay as they are."""
-        table = tables.events
-        with self.changing("events heard") as change:
+        """Save events; events that are saved already stay as they are."""
+        table = events_table
+        with self.audited_transaction("events saved") as change:
             connection = change.connection
             known = set(self._event_ids(connection, job))
             fresh = [event for event in events if event.id not in known]
             for position, event in enumerate(fresh, start=len(known)):
                 values = {"created_at": event.created_at, "position": position, "data": event.model_dump_json()}
                 keys = {"endpoint": job.endpoint, "job_id": job.id, "id": event.id}
-                self.insert_new(connection, table, keys | values)
+                insert_new(connection, table, keys | values)
             if fresh:
                 change.track(
                     table,
@@ -59,8 +59,8 @@ class JobRecords(RepositoryBase):
                 )
 
     def events(self, job_id: str) -> list[Event]:
-        """The events of a job that are remembered, oldest first."""
-        table = tables.events
+        """The saved events of a job, oldest first."""
+        table = events_table
         with read_transaction(self.engine) as connection:
             query = (
                 sa.select(table.c.data).where(table.c.job_id == job_id).order_by(table.c.created_at, table.c.position)
@@ -72,13 +72,13 @@ class JobRecords(RepositoryBase):
         return metrics_of(self.events(job_id))
 
     def _event_ids(self, connection: sa.Connection, job: Job) -> list[str]:
-        table = tables.events
+        table = events_table
         query = sa.select(table.c.id).where(table.c.endpoint == job.endpoint, table.c.job_id == job.id)
         return list(connection.execute(query).scalars())
 
 
 def metrics_of(events: Iterable[Event]) -> list[TrainingMetrics]:
-    """The metrics that events carry, one per step, later values of a step laid over earlier ones."""
+    """The metrics in events, one record per step; of several values for a step the latest counts."""
     by_step: dict[int, dict[str, Any]] = {}
     for event in events:
         step = event.data.get("step")

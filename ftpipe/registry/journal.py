@@ -1,10 +1,10 @@
-"""The journal of paid calls: an intent is on the disk before the call, and its outcome after it.
+"""The journal of paid calls: the intent is on disk before the call, and its outcome after it.
 
 ::
 
     intended ──> confirmed            the endpoint answered with an id
-       │  └────> rejected             surely not executed; a new attempt is another intent
-       └───────> unknown ──> confirmed | rejected      after looking at the endpoint
+       │  └────> rejected             certainly not executed; a new attempt is another intent
+       └───────> unknown ──> confirmed | rejected      after listing the jobs at the endpoint
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ftpipe.errors import LocalStateError
 from ftpipe.records import Record
 from ftpipe.registry.base import audited_transaction
 from ftpipe.registry.database import read_transaction
-from ftpipe.registry.tables import jobs, operations
+from ftpipe.registry.tables import jobs_table, operations_table
 
 
 class OperationState(StrEnum):
@@ -40,7 +40,7 @@ class Operation(Record):
     run_id: str
     kind: str
     endpoint: str
-    request_sha256: str
+    request_digest: str
     state: OperationState
     attempt: int
     remote_id: str | None = None
@@ -63,17 +63,21 @@ class Journal:
     def find(self, key: str) -> Operation | None:
         """The operation with that key, if there is one."""
         with read_transaction(self._engine) as connection:
-            row = connection.execute(sa.select(operations).where(operations.c.key == key)).mappings().first()
+            row = (
+                connection.execute(sa.select(operations_table).where(operations_table.c.key == key)).mappings().first()
+            )
         return Operation(**{**row, "listed_before": json.loads(row["listed_before"] or "[]")}) if row else None
 
     def jobs_of_other_runs(self, endpoint: str, *, run_id: str) -> set[str]:
-        """Jobs at an endpoint that other runs of this registry have, so that none of them is taken for this run's."""
-        called = sa.select(operations.c.remote_id).where(
-            operations.c.endpoint == endpoint, operations.c.run_id != run_id, operations.c.remote_id.is_not(None)
+        """Jobs at an endpoint that belong to other runs of this registry, so that this run does not adopt them."""
+        from_calls = sa.select(operations_table.c.remote_id).where(
+            operations_table.c.endpoint == endpoint,
+            operations_table.c.run_id != run_id,
+            operations_table.c.remote_id.is_not(None),
         )
-        owned = sa.select(jobs.c.id).where(jobs.c.endpoint == endpoint, jobs.c.run_id != run_id)
+        from_jobs = sa.select(jobs_table.c.id).where(jobs_table.c.endpoint == endpoint, jobs_table.c.run_id != run_id)
         with read_transaction(self._engine) as connection:
-            return {*connection.execute(called).scalars(), *connection.execute(owned).scalars()}
+            return {*connection.execute(from_calls).scalars(), *connection.execute(from_jobs).scalars()}
 
     def record_intent(
         self,
@@ -82,21 +86,23 @@ class Journal:
         run_id: str,
         kind: str,
         endpoint: str,
-        request_sha256: str,
+        request_digest: str,
         estimated_cost: float | None = None,
         listed_before: Iterable[str] = (),
     ) -> Operation:
-        """Commit the intent to make a call; when this returns, it is on the disk.
+        """Commit the intent to make a call; it is on disk when this returns.
 
-        ``listed_before`` is kept from the first attempt alone: what is listed later may be that attempt's own.
+        ``listed_before`` is saved for the first attempt only: a job that is listed later may be that attempt's.
 
         Raises:
-            LocalStateError: A call with that key has been confirmed, or another request has used the key.
+            LocalStateError: A call with that key was confirmed, or the key belongs to another request.
         """
         with audited_transaction(self._engine, f"{kind} intended", self._clock) as change:
             connection = change.connection
-            change.track(operations, operations.c.key == key)
-            row = connection.execute(sa.select(operations).where(operations.c.key == key)).mappings().first()
+            change.track(operations_table, operations_table.c.key == key)
+            row = (
+                connection.execute(sa.select(operations_table).where(operations_table.c.key == key)).mappings().first()
+            )
             values = {
                 "state": OperationState.INTENDED,
                 "sent_at": self._clock(),
@@ -106,48 +112,48 @@ class Journal:
             }
             if row is None:
                 connection.execute(
-                    operations.insert().values(
+                    operations_table.insert().values(
                         key=key,
                         run_id=run_id,
                         kind=kind,
                         endpoint=endpoint,
-                        request_sha256=request_sha256,
+                        request_digest=request_digest,
                         estimated_cost=estimated_cost,
                         listed_before=json.dumps(list(listed_before)),
                         **values,
                     )
                 )
-            elif row["state"] == OperationState.CONFIRMED or row["request_sha256"] != request_sha256:
+            elif row["state"] == OperationState.CONFIRMED or row["request_digest"] != request_digest:
                 raise LocalStateError(
-                    f"the journal holds {row['state']} {kind} under this key already",
-                    "`ftpipe status` shows it; nothing was sent",
+                    f"the journal has a {row['state']} {kind} with this key already",
+                    "`ftpipe status` shows it; no request was sent",
                 )
             else:
-                connection.execute(operations.update().where(operations.c.key == key).values(**values))
-        found = self.find(key)
-        if found is None:
+                connection.execute(operations_table.update().where(operations_table.c.key == key).values(**values))
+        operation = self.find(key)
+        if operation is None:
             raise LocalStateError(
-                "the journal lost an entry that it had just committed", "`ftpipe doctor` checks the database"
+                "the journal lost an entry that was just committed", "`ftpipe doctor` checks the database"
             )
-        return found
+        return operation
 
     def confirm(self, key: str, remote_id: str) -> None:
-        """The call was executed, and made ``remote_id``."""
+        """The call was executed and created ``remote_id``."""
         self._resolve(key, OperationState.CONFIRMED, remote_id=remote_id)
 
-    def reject(self, key: str, why: str) -> None:
-        """The call was surely not executed."""
-        self._resolve(key, OperationState.REJECTED, detail=why)
+    def reject(self, key: str, reason: str) -> None:
+        """The call was certainly not executed."""
+        self._resolve(key, OperationState.REJECTED, detail=reason)
 
-    def mark_unknown(self, key: str, why: str) -> None:
-        """Whether the call was executed is not known."""
-        self._resolve(key, OperationState.UNKNOWN, detail=why)
+    def mark_unknown(self, key: str, reason: str) -> None:
+        """It is not known whether the call was executed."""
+        self._resolve(key, OperationState.UNKNOWN, detail=reason)
 
     def _resolve(self, key: str, state: OperationState, *, remote_id: str | None = None, detail: str = "") -> None:
         with audited_transaction(self._engine, f"call {state.value}", self._clock) as change:
-            change.track(operations, operations.c.key == key)
+            change.track(operations_table, operations_table.c.key == key)
             change.connection.execute(
-                operations.update()
-                .where(operations.c.key == key, operations.c.state != OperationState.CONFIRMED)
+                operations_table.update()
+                .where(operations_table.c.key == key, operations_table.c.state != OperationState.CONFIRMED)
                 .values(state=state, remote_id=remote_id, detail=detail[:500], resolved_at=self._clock())
             )

@@ -1,52 +1,68 @@
-"""The numbered migrations that make the tables and bring an older database up to date."""
+"""Numbered migrations: they create the tables and bring the database of an older ftpipe up to date."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import contextlib
+import sqlite3
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 
 import sqlalchemy as sa
 
-from ftpipe.registry.audit_log import AuditedChange
-from ftpipe.registry.tables import FIRST_TABLES, TABLES, UNAUDITED_TABLES, evaluations, ledger, metadata
+from ftpipe.errors import LocalStateError
+from ftpipe.registry.tables import APPLICATION_ID, metadata, version_table
+
+Migration = Callable[[sa.Connection], None]
 
 
-def _first(connection: sa.Connection) -> None:
-    metadata.create_all(connection, tables=list(FIRST_TABLES))
+def _create_tables(connection: sa.Connection) -> None:
+    metadata.create_all(connection)
 
 
-def _second(connection: sa.Connection) -> None:
-    """Runs get an order of their own, since clocks jump; a database made today has the column already."""
-    if _has_column(connection, "runs", "sequence"):
+MIGRATIONS: tuple[Migration, ...] = (_create_tables,)
+"""Version 1, 2, …: applied in order, each in one transaction with its record. Released ones are never edited.
+
+The first creates the tables as ``tables.py`` has them today; so each later one has to accept what is there already.
+"""
+
+
+def migrate(engine: sa.Engine, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+    """Apply the migrations that are missing; an older SQLite database is backed up beside itself before.
+
+    Raises:
+        LocalStateError: The database was written by a newer ftpipe.
+    """
+    with engine.connect().execution_options(ftpipe_reads=True) as connection:
+        version = schema_version(connection)
+    if version > len(migrations):
+        raise LocalStateError(
+            f"the registry has schema version {version}, and this ftpipe knows version {len(migrations)}",
+            "upgrade ftpipe: pip install -U ftpipe",
+        )
+    if version == len(migrations):
         return
-    connection.exec_driver_sql("ALTER TABLE runs ADD COLUMN sequence INTEGER NOT NULL DEFAULT 0")
-    connection.exec_driver_sql(
-        "UPDATE runs SET sequence = 1 + (SELECT count(*) FROM runs AS earlier"
-        " WHERE earlier.created_at < runs.created_at"
-        " OR (earlier.created_at = runs.created_at AND earlier.id < runs.id))"
-    )
+    if version and engine.dialect.name == "sqlite":
+        _back_up(Path(str(engine.url.database)), version)
+    for number in range(version + 1, len(migrations) + 1):
+        with engine.begin() as connection:
+            if engine.dialect.name == "postgresql":  # SQLite's write transactions are serialized already
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(APPLICATION_ID)))
+            version_table.create(connection, checkfirst=True)
+            if schema_version(connection) < number:
+                migrations[number - 1](connection)
+                applied_at = datetime.now(UTC).isoformat(timespec="seconds")
+                connection.execute(version_table.insert().values(number=number, applied_at=applied_at))
 
 
-def _third(connection: sa.Connection) -> None:
-    """Evaluations are remembered."""
-    metadata.create_all(connection, tables=[evaluations])
+def schema_version(connection: sa.Connection) -> int:
+    """The number of the last migration that was applied; 0 for an empty database."""
+    if not sa.inspect(connection).has_table(version_table.name):
+        return 0
+    return connection.execute(sa.select(sa.func.max(version_table.c.number))).scalar() or 0
 
 
-def _fourth(connection: sa.Connection) -> None:
-    """Calls remember which jobs were there before them, and a ledger begins with all that there is."""
-    if not _has_column(connection, "operations", "listed_before"):
-        connection.exec_driver_sql("ALTER TABLE operations ADD COLUMN listed_before TEXT")
-    metadata.create_all(connection, tables=[ledger])
-    change = AuditedChange(connection)
-    for table in TABLES:
-        if table.name not in UNAUDITED_TABLES:
-            change.track(table)
-    change.append_entry("the ledger begins", time.time())
-
-
-def _has_column(connection: sa.Connection, table: str, column: str) -> bool:
-    return column in {found["name"] for found in sa.inspect(connection).get_columns(table)}
-
-
-MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_first, _second, _third, _fourth)
-"""Applied in order, each in a transaction with its record; never edited once released."""
+def _back_up(path: Path, version: int) -> None:
+    target = path.with_name(f"{path.name}.v{version}.backup")
+    with contextlib.closing(sqlite3.connect(path)) as source, contextlib.closing(sqlite3.connect(target)) as copy:
+        source.backup(copy)

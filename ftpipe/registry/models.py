@@ -8,9 +8,9 @@ import sqlalchemy as sa
 
 from ftpipe.errors import UsageError
 from ftpipe.records import Model, Record
-from ftpipe.registry import tables
-from ftpipe.registry.base import RepositoryBase, from_json
+from ftpipe.registry.base import Repository, from_json, insert_new, upsert
 from ftpipe.registry.database import read_transaction
+from ftpipe.registry.tables import alias_history_table, aliases_table, costs_table, models_table
 
 
 class AliasMove(Record):
@@ -24,38 +24,38 @@ class AliasMove(Record):
     """UTC Unix seconds."""
 
 
-class ModelRecords(RepositoryBase):
-    """The registered models."""
+class ModelRepository(Repository):
+    """The registered models and their aliases."""
 
-    def models(self, limit: int | None = None) -> list[Model]:
+    def recent(self, limit: int | None = None) -> list[Model]:
         """The models, newest first, each with its aliases."""
-        table = tables.models
+        table = models_table
         with read_transaction(self.engine) as connection:
             query = sa.select(table.c.data).order_by(table.c.created_at.desc(), table.c.id).limit(limit)
-            found = [from_json(Model, data) for data in connection.execute(query).scalars()]
-            names = connection.execute(sa.select(tables.aliases)).mappings().all()
+            models = [from_json(Model, data) for data in connection.execute(query).scalars()]
+            aliases = connection.execute(sa.select(aliases_table)).mappings().all()
         by_model: dict[tuple[str, str], list[str]] = {}
-        for row in names:
+        for row in aliases:
             by_model.setdefault((row["endpoint"], row["model_id"]), []).append(row["alias"])
-        return [m.model_copy(update={"aliases": tuple(sorted(by_model.get((m.endpoint, m.id), ())))}) for m in found]
+        return [m.model_copy(update={"aliases": tuple(sorted(by_model.get((m.endpoint, m.id), ())))}) for m in models]
 
-    def model(self, name: str) -> Model:
-        """The model of that name, alias or job id.
+    def get(self, name: str) -> Model:
+        """The model with that name, alias or job id.
 
         Raises:
-            UsageError: There is none; the hint says how to see what there is.
+            UsageError: There is no such model; the hint names the command that lists the models.
         """
-        for model in self.models():
+        for model in self.recent():
             if name in (model.id, model.job_id, *model.aliases) or name in (c.model for c in model.checkpoints):
                 return model
-        raise UsageError(f"there is no model {name!r} in the registry", "`ftpipe models list` shows what there is")
+        raise UsageError(f"there is no model {name!r} in the registry", "list the models with `ftpipe models list`")
 
-    def model_at(self, endpoint: str, model_id: str) -> Model | None:
-        """The model of that name at that endpoint."""
-        return next((m for m in self.models() if m.endpoint == endpoint and m.id == model_id), None)
+    def find(self, endpoint: str, model_id: str) -> Model | None:
+        """The model with that name at that endpoint, if there is one."""
+        return next((m for m in self.recent() if m.endpoint == endpoint and m.id == model_id), None)
 
-    def write_model(self, connection: sa.Connection, model: Model) -> None:
-        """Write a model within a transaction; one that is there stays as it is."""
+    def insert(self, connection: sa.Connection, model: Model) -> None:
+        """Insert a model within a transaction; an existing one stays as it is."""
         values = {
             "endpoint": model.endpoint,
             "id": model.id,
@@ -64,10 +64,10 @@ class ModelRecords(RepositoryBase):
             "created_at": model.created_at,
             "data": model.model_dump_json(exclude={"aliases"}),
         }
-        self.insert_new(connection, tables.models, values)
+        insert_new(connection, models_table, values)
 
-    def write_cost(self, connection: sa.Connection, model: Model, price_row: str) -> None:
-        """Write what a job cost, within a transaction: one row a job."""
+    def save_cost(self, connection: sa.Connection, model: Model, price_row: str) -> None:
+        """Save the cost of a job within a transaction: one row per job."""
         values: dict[str, Any] = {
             "run_id": model.run_id,
             "currency": model.currency,
@@ -75,10 +75,10 @@ class ModelRecords(RepositoryBase):
             "actual": model.actual_cost,
             "price_row": price_row,
         }
-        self._upsert(connection, tables.costs, {"endpoint": model.endpoint, "job_id": model.job_id}, values)
+        upsert(connection, costs_table, {"endpoint": model.endpoint, "job_id": model.job_id}, values)
 
-    def alias(self, alias: str, model_id: str, *, reason: str = "") -> Model:
-        """Point an alias at a model; it moves if it pointed elsewhere, and the move is remembered.
+    def set_alias(self, alias: str, model_id: str, *, reason: str = "") -> Model:
+        """Point an alias at a model; if it pointed at another one it moves, and the move is added to its history.
 
         Args:
             alias: For example ``support-bot@production``.
@@ -88,38 +88,36 @@ class ModelRecords(RepositoryBase):
         Raises:
             UsageError: The alias is a model's own name, or there is no such model.
         """
-        model = self.model(model_id)
+        model = self.get(model_id)
         if not alias.strip() or alias != alias.strip() or alias.startswith(("ft:", "ftjob-", "run-")):
-            raise UsageError(
-                f"{alias!r} cannot be an alias", "choose a name of your own, for example support-bot@production"
-            )
-        table = tables.aliases
-        with self.changing("alias moved") as change:
+            raise UsageError(f"{alias!r} cannot be an alias", "choose another name, for example support-bot@production")
+        table = aliases_table
+        with self.audited_transaction("alias moved") as change:
             connection = change.connection
             old = connection.execute(sa.select(table.c.model_id).where(table.c.alias == alias)).scalar()
             if old != model.id:
                 values = {"endpoint": model.endpoint, "model_id": model.id, "moved_at": self.clock()}
-                self._upsert(connection, table, {"alias": alias}, values)
+                upsert(connection, table, {"alias": alias}, values)
                 connection.execute(
-                    tables.alias_history.insert().values(
+                    alias_history_table.insert().values(
                         alias=alias, from_model=old, to_model=model.id, reason=reason, moved_at=self.clock()
                     )
                 )
                 change.track(table, table.c.alias == alias)
-                moves = tables.alias_history
-                newest = sa.select(sa.func.max(moves.c.number)).scalar_subquery()
-                change.track(moves, moves.c.number == newest)
-        return self.model(model.id)
+                history = alias_history_table
+                newest = sa.select(sa.func.max(history.c.number)).scalar_subquery()
+                change.track(history, history.c.number == newest)
+        return self.get(model.id)
 
     def aliases(self) -> dict[str, str]:
         """Alias → model id."""
         with read_transaction(self.engine) as connection:
-            rows = connection.execute(sa.select(tables.aliases).order_by(tables.aliases.c.alias)).mappings().all()
+            rows = connection.execute(sa.select(aliases_table).order_by(aliases_table.c.alias)).mappings().all()
         return {row["alias"]: row["model_id"] for row in rows}
 
     def alias_history(self, alias: str) -> list[AliasMove]:
         """The moves of an alias, oldest first."""
-        table = tables.alias_history
+        table = alias_history_table
         with read_transaction(self.engine) as connection:
             rows = connection.execute(
                 sa.select(table).where(table.c.alias == alias).order_by(table.c.number)

@@ -1,4 +1,4 @@
-"""Salvage: what the ledger's copy and the whole rows of a damaged SQLite database still tell goes into a new one."""
+"""Rebuild a lost or damaged SQLite database from the mirror of its audit log and from its intact rows."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from pydantic import ValidationError
 from ftpipe.canonical_json import canonical_json
 from ftpipe.records import CostEstimate, Dataset, Event, Job, Model, Record, RunSpec, UploadedFile
 from ftpipe.records.evaluation import Evaluation
-from ftpipe.registry import tables
-from ftpipe.registry.audit_log import Entry, latest
-from ftpipe.registry.audit_log_mirror import mirror_path, read_copy
-from ftpipe.registry.runs import RunRecords
+from ftpipe.registry.audit_log import Entry, latest_rows
+from ftpipe.registry.audit_log_mirror import mirror_path, read_mirror
+from ftpipe.registry.base import insert_new
+from ftpipe.registry.registry import Registry
+from ftpipe.registry.tables import TABLES, UNAUDITED_TABLES
 
-RECORDS: dict[str, dict[str, type[Record]]] = {
+RECORD_COLUMNS: dict[str, dict[str, type[Record]]] = {
     "jobs": {"data": Job},
     "models": {"data": Model},
     "evaluations": {"data": Evaluation},
@@ -34,83 +35,84 @@ RECORDS: dict[str, dict[str, type[Record]]] = {
         "validation_file": UploadedFile,
     },
 }
-"""Columns that hold records; a row whose record does not parse is left behind."""
-GAP = 64
-"""How many row numbers are tried one by one behind a place that cannot be read."""
+"""Columns that hold records; a row whose record does not parse is left out."""
+REQUIRED_COLUMNS = frozenset({"data", "spec"})
+MAX_UNREADABLE_ROWS = 64
+"""Row numbers that are tried one by one after a page that cannot be read."""
 
 
-def recover(aside: Path, registry: RunRecords) -> dict[str, int]:
-    """Copy what is whole from a damaged database; rows that the new one has already stay as they are.
+def recover(path: Path, registry: Registry) -> dict[str, int]:
+    """Copy the intact rows of a damaged database; rows that the new one has already stay as they are.
 
     Args:
-        aside: The damaged file, which is only read.
+        path: The damaged file, which is only read.
         registry: The new registry.
 
     Returns:
         Table → rows that were copied.
     """
-    return _restore(registry, "salvaged from a damaged database", lambda table: list(_readable(aside, table.name)))
+    return _restore(registry, "recovered from a damaged database", lambda table: list(_readable(path, table.name)))
 
 
-def replay(registry: RunRecords) -> dict[str, int]:
-    """Take what the copy of the ledger tells; rows that the registry has already stay as they are.
+def replay(registry: Registry) -> dict[str, int]:
+    """Copy the rows of the audit log's mirror; rows that the registry has already stay as they are.
 
     Entries that were changed since they were written are left out.
 
     Returns:
-        Table → rows that were taken.
+        Table → rows that were copied.
     """
     path = mirror_path(registry.engine)
-    lines = read_copy(path) if path is not None else iter(())
-    state = latest(entry for entry in map(_entry, lines) if entry is not None and entry.is_whole)
+    lines = read_mirror(path) if path is not None else iter(())
+    state = latest_rows(entry for entry in map(_to_entry, lines) if entry is not None and entry.is_intact)
     by_table: dict[str, list[dict[str, Any]]] = {}
     for (table, _key), row in state.items():
         by_table.setdefault(table, []).extend([row] if row else [])
-    return _restore(registry, "rebuilt from the copy of the ledger", lambda table: by_table.get(table.name, []))
+    return _restore(registry, "rebuilt from the mirror of the audit log", lambda table: by_table.get(table.name, []))
 
 
-def _entry(line: dict[str, Any]) -> Entry | None:
+def _to_entry(line: dict[str, Any]) -> Entry | None:
     try:
         return Entry(**{**line, "data": canonical_json(line["data"]).decode()})
     except ValidationError:
         return None
 
 
-def _restore(registry: RunRecords, what: str, rows_of: Callable[[sa.Table], list[dict[str, Any]]]) -> dict[str, int]:
+def _restore(registry: Registry, what: str, rows_of: Callable[[sa.Table], list[dict[str, Any]]]) -> dict[str, int]:
     copied: dict[str, int] = {}
-    for table in tables.TABLES:
+    for table in TABLES:
         rows = rows_of(table)
-        known = set(table.columns.keys())
-        with registry.changing(what) as change:
+        columns = set(table.columns.keys())
+        with registry.runs.audited_transaction(what) as change:
             for row in rows:
-                values = {name: value for name, value in row.items() if name in known}
-                if _is_whole(table.name, values) and registry.insert_new(change.connection, table, values):
+                values = {name: value for name, value in row.items() if name in columns}
+                if _is_intact(table.name, values) and insert_new(change.connection, table, values):
                     copied[table.name] = copied.get(table.name, 0) + 1
-            if table.name in copied and table.name not in tables.UNAUDITED_TABLES:
+            if table.name in copied and table.name not in UNAUDITED_TABLES:
                 change.track(table)
     return copied
 
 
-def _readable(aside: Path, table: str) -> Iterator[dict[str, Any]]:
-    """Every row that SQLite can still hand over, one by one, going on behind the places that it cannot read."""
-    place, misses = 0, 0
-    while misses < GAP:
+def _readable(path: Path, table: str) -> Iterator[dict[str, Any]]:
+    """Every row that SQLite can still read, one by one, going on after the pages that it cannot read."""
+    rowid, failures = 0, 0
+    while failures < MAX_UNREADABLE_ROWS:
         try:
-            with contextlib.closing(sqlite3.connect(f"file:{aside}?mode=ro", uri=True)) as database:
+            with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
                 database.row_factory = sqlite3.Row
-                query = f"SELECT rowid AS _rowid, * FROM {table} WHERE rowid > ? ORDER BY rowid"  # noqa: S608 - our own table names
-                for row in database.execute(query, (place,)):
-                    place, misses = int(row["_rowid"]), 0
+                query = f"SELECT rowid AS _rowid, * FROM {table} WHERE rowid > ? ORDER BY rowid"  # noqa: S608  # names from TABLES
+                for row in database.execute(query, (rowid,)):
+                    rowid, failures = int(row["_rowid"]), 0
                     yield dict(row)
             return
         except (sqlite3.Error, UnicodeDecodeError, OverflowError):
-            place, misses = place + 1, misses + 1
+            rowid, failures = rowid + 1, failures + 1
 
 
-def _is_whole(table: str, values: dict[str, Any]) -> bool:
-    for column, kind in RECORDS.get(table, {}).items():
+def _is_intact(table: str, values: dict[str, Any]) -> bool:
+    for column, kind in RECORD_COLUMNS.get(table, {}).items():
         text = values.get(column)
-        if text is None and column != "data" and column != "spec":
+        if text is None and column not in REQUIRED_COLUMNS:
             continue
         try:
             kind.model_validate_json(text)  # type: ignore[arg-type]  # whatever the file holds is tried

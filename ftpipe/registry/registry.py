@@ -1,4 +1,4 @@
-"""The registry: runs, files, jobs with their events, models with their lineage, aliases and costs; and its locks."""
+"""The registry: one database with runs, jobs, models, files, evaluations and the journal; and its locks."""
 
 from __future__ import annotations
 
@@ -11,43 +11,61 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from ftpipe.errors import LocalStateError
-from ftpipe.registry.database import advisory_lock, read_transaction
-from ftpipe.registry.evaluations import EvaluationRecords
-from ftpipe.registry.files import FileRecords, UploadParts
+from ftpipe.registry.audit_log import AuditLog
+from ftpipe.registry.database import advisory_lock, database_location
+from ftpipe.registry.evaluations import EvaluationRepository
+from ftpipe.registry.files import FileRepository, UploadRepository
+from ftpipe.registry.jobs import JobRepository
 from ftpipe.registry.journal import Journal
-from ftpipe.registry.runs import RunRecords
-from ftpipe.registry.tables import ledger
+from ftpipe.registry.models import ModelRepository
+from ftpipe.registry.runs import RunRepository
 
 
-class Registry(RunRecords, FileRecords, EvaluationRecords):
+class Registry:
     """Everything that ftpipe remembers, in one database.
 
     Args:
         engine: An open database, from ``open_registry``.
         clock: UTC Unix seconds.
+
+    Attributes:
+        runs: Runs of the pipeline.
+        jobs: Jobs with their events and metrics.
+        models: Models with their lineage and cost, and aliases.
+        files: Files at endpoints.
+        uploads: Unfinished multi-part uploads.
+        evaluations: Results of evaluations.
+        journal: Paid calls.
+        audit_log: A chained entry for each change of the others.
     """
 
     def __init__(self, engine: sa.Engine, clock: Callable[[], float] = time.time) -> None:
-        super().__init__(engine, clock)
+        self.engine = engine
+        self.jobs = JobRepository(engine, clock)
+        self.models = ModelRepository(engine, clock)
+        self.runs = RunRepository(engine, clock, jobs=self.jobs, models=self.models)
+        self.files = FileRepository(engine, clock)
+        self.uploads = UploadRepository(engine)
+        self.evaluations = EvaluationRepository(engine, clock)
         self.journal = Journal(engine, clock)
-        self.uploads = UploadParts(engine)
+        self.audit_log = AuditLog(engine)
 
-    def ledger_size(self) -> int:
-        """How many entries the ledger has."""
-        with read_transaction(self.engine) as connection:
-            return connection.execute(sa.select(sa.func.count()).select_from(ledger)).scalar() or 0
+    @property
+    def location(self) -> str:
+        """URL of the database, without a password."""
+        return database_location(self.engine)
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         self.engine.dispose()
 
     @contextlib.contextmanager
-    def exclusive(self, name: str, *, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Hold a lock that one process at a time can have; it is free again when its holder dies.
+    def lock(self, name: str, *, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Hold a lock that one process at a time can have; it is released if its holder dies.
 
         Args:
             name: What is locked, for example a run's id.
-            on_wait: Called once where another process holds it.
+            on_wait: Called once if another process holds it.
         """
         if self.engine.dialect.name == "sqlite":
             from filelock import FileLock, Timeout
@@ -64,7 +82,7 @@ class Registry(RunRecords, FileRecords, EvaluationRecords):
             except OSError as error:
                 raise LocalStateError(
                     f"cannot lock {folder}: {error.strerror or error}",
-                    "check the folder's permissions and its disk's free space",
+                    "check the folder's permissions and the free disk space",
                 ) from error
             try:
                 yield

@@ -1,4 +1,4 @@
-"""Tables of the journal and the registry."""
+"""Tables of the registry: version 1 of its schema."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ version_table = sa.Table(
     sa.Column("applied_at", sa.Text, nullable=False),
 )
 
-runs = sa.Table(
+runs_table = sa.Table(
     "runs",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
@@ -40,14 +40,14 @@ runs = sa.Table(
     sa.UniqueConstraint("key", "ordinal"),
 )
 
-operations = sa.Table(
+operations_table = sa.Table(
     "operations",
     metadata,
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("run_id", sa.Text, nullable=False, index=True),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("endpoint", sa.Text, nullable=False),
-    sa.Column("request_sha256", sa.Text, nullable=False),
+    sa.Column("request_digest", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("remote_id", sa.Text),
@@ -58,16 +58,16 @@ operations = sa.Table(
     sa.Column("listed_before", sa.Text),
 )
 
-files = sa.Table(
+files_table = sa.Table(
     "files",
     metadata,
     sa.Column("endpoint", sa.Text, primary_key=True),
     sa.Column("sha256", sa.Text, primary_key=True),
     sa.Column("data", sa.Text, nullable=False),
-    sa.Column("last_seen", sa.Float, nullable=False),
+    sa.Column("updated_at", sa.Float, nullable=False),
 )
 
-uploads = sa.Table(
+uploads_table = sa.Table(
     "uploads",
     metadata,
     sa.Column("endpoint", sa.Text, primary_key=True),
@@ -77,7 +77,7 @@ uploads = sa.Table(
     sa.Column("expires_at", sa.Float, nullable=False),
 )
 
-parts = sa.Table(
+parts_table = sa.Table(
     "parts",
     metadata,
     sa.Column("upload_id", sa.Text, primary_key=True),
@@ -86,7 +86,7 @@ parts = sa.Table(
     sa.Column("sha256", sa.Text, nullable=False),
 )
 
-jobs = sa.Table(
+jobs_table = sa.Table(
     "jobs",
     metadata,
     sa.Column("endpoint", sa.Text, primary_key=True),
@@ -97,7 +97,7 @@ jobs = sa.Table(
     sa.Column("updated_at", sa.Float, nullable=False),
 )
 
-events = sa.Table(
+events_table = sa.Table(
     "events",
     metadata,
     sa.Column("endpoint", sa.Text, primary_key=True),
@@ -108,7 +108,7 @@ events = sa.Table(
     sa.Column("data", sa.Text, nullable=False),
 )
 
-models = sa.Table(
+models_table = sa.Table(
     "models",
     metadata,
     sa.Column("endpoint", sa.Text, primary_key=True),
@@ -119,7 +119,7 @@ models = sa.Table(
     sa.Column("data", sa.Text, nullable=False),
 )
 
-costs = sa.Table(
+costs_table = sa.Table(
     "costs",
     metadata,
     sa.Column("endpoint", sa.Text, primary_key=True),
@@ -131,7 +131,7 @@ costs = sa.Table(
     sa.Column("price_row", sa.Text),
 )
 
-aliases = sa.Table(
+aliases_table = sa.Table(
     "aliases",
     metadata,
     sa.Column("alias", sa.Text, primary_key=True),
@@ -140,7 +140,7 @@ aliases = sa.Table(
     sa.Column("moved_at", sa.Float, nullable=False),
 )
 
-alias_history = sa.Table(
+alias_history_table = sa.Table(
     "alias_history",
     metadata,
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
@@ -151,7 +151,7 @@ alias_history = sa.Table(
     sa.Column("moved_at", sa.Float, nullable=False),
 )
 
-evaluations = sa.Table(
+evaluations_table = sa.Table(
     "evaluations",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
@@ -159,8 +159,8 @@ evaluations = sa.Table(
     sa.Column("data", sa.Text, nullable=False),
 )
 
-ledger = sa.Table(
-    "ledger",
+audit_log_table = sa.Table(
+    "audit_log",
     metadata,
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("previous", sa.Text, nullable=False),
@@ -168,20 +168,20 @@ ledger = sa.Table(
     sa.Column("sha256", sa.Text, nullable=False),
 )
 
-FIRST_TABLES = (
-    runs,
-    operations,
-    files,
-    uploads,
-    parts,
-    jobs,
-    events,
-    models,
-    costs,
-    aliases,
-    alias_history,
+TABLES = (
+    runs_table,
+    operations_table,
+    files_table,
+    uploads_table,
+    parts_table,
+    jobs_table,
+    events_table,
+    models_table,
+    costs_table,
+    aliases_table,
+    alias_history_table,
+    evaluations_table,
 )
-TABLES = (*FIRST_TABLES, evaluations)
-"""Every table that holds what somebody did, in the order in which they can be filled; the ledger tells of them."""
+"""Every table of records, in the order in which they can be filled. The audit log records changes of their rows."""
 UNAUDITED_TABLES = frozenset({"uploads", "parts"})
-"""Tables of what is under way, which the ledger does not tell of."""
+"""Tables of uploads in progress, which the audit log leaves out."""

@@ -74,7 +74,7 @@ class CreateJob:
             run_id=self.run_id,
             kind=KIND,
             endpoint=self.provider.endpoint,
-            request_sha256=request_digest(self.request),
+            request_digest=request_digest(self.request),
             estimated_cost=self.estimated_cost,
             listed_before=listed_before,
         )

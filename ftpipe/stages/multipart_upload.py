@@ -23,7 +23,7 @@ from ftpipe.providers.provider import Provider
 from ftpipe.providers.responses import RemoteFile
 from ftpipe.providers.retry import is_transient, retry
 from ftpipe.records import Dataset
-from ftpipe.registry.files import OpenUpload, UploadParts
+from ftpipe.registry.files import OpenUpload, UploadRepository
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class MultipartUpload:
     dataset: Dataset
     filename: str
     provider: Provider
-    uploads: UploadParts
+    uploads: UploadRepository
     """Remembers the parts that have arrived."""
     on_progress: Callable[[int, int], None]
     """Is called with the bytes that are done and all bytes."""
@@ -93,11 +93,11 @@ class MultipartUpload:
         )
         part_bytes = self.provider.profile.part_bytes
         expires_at = float(started.expires_at or self.clock() + DEFAULT_LIFETIME_SECONDS)
-        self.uploads.begin(endpoint, sha256, upload_id=started.id, part_bytes=part_bytes, expires_at=expires_at)
+        self.uploads.start(endpoint, sha256, upload_id=started.id, part_bytes=part_bytes, expires_at=expires_at)
         return OpenUpload(upload_id=started.id, part_bytes=part_bytes, expires_at=expires_at, parts={})
 
     def _forget(self) -> None:
-        self.uploads.drop(self.provider.endpoint, self.dataset.sha256)
+        self.uploads.delete(self.provider.endpoint, self.dataset.sha256)
 
     def _send_parts(self, upload: OpenUpload) -> tuple[list[str], str]:
         """Send what is missing; returns the part ids in order and the MD5 of the whole."""
@@ -112,7 +112,7 @@ class MultipartUpload:
             for future in futures:
                 number, size, digest = pending.pop(future)
                 ids[number] = future.result()
-                self.uploads.add(upload.upload_id, number=number, part_id=ids[number], sha256=digest)
+                self.uploads.add_part(upload.upload_id, number=number, part_id=ids[number], sha256=digest)
                 done += size
                 self.on_progress(done, self.dataset.bytes)
 

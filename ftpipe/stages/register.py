@@ -7,12 +7,10 @@ from collections.abc import Iterable
 from ftpipe.errors import JobFailedError, ProviderError, StillRunningError
 from ftpipe.providers.provider import Provider
 from ftpipe.records import Checkpoint, CostEstimate, Job, Model, Run, TrainingMetrics
-from ftpipe.registry.runs import RunRecords
+from ftpipe.registry import Registry
 
 
-def register(
-    job: Job, *, run: Run, provider: Provider, registry: RunRecords, metrics: Iterable[TrainingMetrics]
-) -> Run:
+def register(job: Job, *, run: Run, provider: Provider, registry: Registry, metrics: Iterable[TrainingMetrics]) -> Run:
     """Save the model of a succeeded job with its cost, in one transaction; doing it again changes nothing.
 
     Raises:
@@ -22,7 +20,7 @@ def register(
     """
     model = model_of(job, run=run, provider=provider, metrics=metrics)
     price_row = run.cost.model_dump_json() if run.cost else ""
-    return registry.register(model, run.model_copy(update={"job": job}), price_row=price_row)
+    return registry.runs.register(model, run.model_copy(update={"job": job}), price_row=price_row)
 
 
 def model_of(job: Job, *, run: Run, provider: Provider, metrics: Iterable[TrainingMetrics]) -> Model:

@@ -72,13 +72,13 @@ class UploadDataset:
             created_at=file.created_at,
             reused=reused,
         )
-        self.registry.save_file(uploaded)
+        self.registry.files.save(uploaded)
         return uploaded
 
     def _find_existing(self) -> tuple[RemoteFile, bool] | None:
         """The file at the endpoint, if it is there: as remembered, or found by its content name."""
         files, endpoint, sha256 = self.provider.files, self.provider.endpoint, self.dataset.sha256
-        remembered = self.registry.file(endpoint, sha256)
+        remembered = self.registry.files.find(endpoint, sha256)
         if remembered is not None:
             try:
                 file = files.get(remembered.id)
@@ -86,7 +86,7 @@ class UploadDataset:
                     return file, True
             except NotFoundError:
                 pass
-            self.registry.forget_file(endpoint, sha256)
+            self.registry.files.delete(endpoint, sha256)
         for file in files.find(filename=content_name(self.dataset), size=self.dataset.bytes):
             if file.status not in UNUSABLE_STATUSES and self._is_same(file):
                 return file, True

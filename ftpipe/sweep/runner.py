@@ -117,7 +117,7 @@ class SweepRunner:
                     raise
                 return
             except RequestRefusedError:
-                done[name] = self.pipeline.registry.run(run.id)
+                done[name] = self.pipeline.registry.runs.get(run.id)
             waiting.pop(0)
             self._on_trial(name, running.get(name) or done[name])
 
@@ -127,7 +127,7 @@ class SweepRunner:
             try:
                 run = self._poll(before)
             except JobFailedError:
-                run = self.pipeline.registry.run(before.id)
+                run = self.pipeline.registry.runs.get(before.id)
             running[name] = run
             if run.state in (RunState.REGISTERED, RunState.FAILED):
                 done[name] = running.pop(name)
@@ -181,7 +181,7 @@ class SweepRunner:
             )
         compared_by: Literal["held-out score", "validation loss"] = "held-out score" if scores else "validation loss"
         reason = f"best of {len(trials)} trials by {compared_by}: {best.name}"
-        self.pipeline.registry.alias(alias, best.model, reason=reason)
+        self.pipeline.registry.models.set_alias(alias, best.model, reason=reason)
         currency = models[0].currency
         return Sweep(
             trials=tuple(ranked), compared_by=compared_by, best_model=best.model, alias=alias, currency=currency

@@ -146,7 +146,7 @@ class FaultEnvironment:
         return {
             "files": len(self.endpoint.files),
             "jobs": len(self.endpoint.jobs),
-            "models": len(self.registry.models()),
+            "models": len(self.registry.models.recent()),
             "costs": costs,
         }
 

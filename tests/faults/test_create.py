@@ -228,7 +228,7 @@ def test_train_continues_after_revoked_key_is_replaced(bench: FaultEnvironment) 
         with pytest.raises(AuthenticationError) as caught:
             bench.train() if step == "GET /files" else bench.resume()
         assert caught.value.exit_code == 4
-        assert bench.registry.latest_run().state != RunState.FAILED  # type: ignore[union-attr]
+        assert bench.registry.runs.latest().state != RunState.FAILED  # type: ignore[union-attr]
     bench.key = "sk-test-another-0123456789"
     assert bench.resume().state == RunState.REGISTERED
     assert bench.counts() == ONE_OF_EACH
@@ -250,9 +250,9 @@ def test_create_port_closed_before_paid_call_is_rejected(bench: FaultEnvironment
     with pytest.raises(ConnectionFailedError) as caught:
         bench.train()
     assert (caught.value.exit_code, caught.value.paid) == (5, "no")
-    run = bench.registry.latest_run()
+    run = bench.registry.runs.latest()
     assert run is not None
-    operation = bench.registry.journal.find(bench.registry.operation_key(run, "create_job"))
+    operation = bench.registry.journal.find(bench.registry.runs.operation_key(run, "create_job"))
     assert operation is not None
     assert operation.state == "rejected"
 
@@ -321,7 +321,7 @@ def test_create_concurrent_with_idempotency_key_makes_one_job(tmp_path: Path) ->
         for thread in threads:
             thread.join()
         assert len(endpoint.jobs) == 1
-        assert [len(bench.registry.models()) for bench in benches] == [1] * 8
+        assert [len(bench.registry.models.recent()) for bench in benches] == [1] * 8
         for bench in benches:
             bench.close()
 

@@ -95,7 +95,7 @@ def test_poll_failed_job_reports_reason_and_hint(bench: FaultEnvironment, code: 
     assert caught.value.exit_code == 1
     assert message in caught.value.message
     assert hint in caught.value.hint
-    run = bench.registry.latest_run()
+    run = bench.registry.runs.latest()
     assert run is not None
     assert (run.state, run.job.status if run.job else "") == (RunState.FAILED, "failed")
     bench.endpoint.statuses = ("succeeded",)
@@ -118,7 +118,7 @@ def test_poll_job_blocked_by_safety_tests_reports_reason(bench: FaultEnvironment
     bench.endpoint.job_error = {"code": "unsafe_file", "message": "blocked: hate, violence", "param": None}
     with pytest.raises(JobFailedError, match="blocked: hate"):
         bench.train()
-    assert bench.registry.events("ftjob-0001")
+    assert bench.registry.jobs.events("ftjob-0001")
 
 
 @pytest.mark.parametrize("status", ["queued", "validating_files", "pausing", "running"])
@@ -179,7 +179,7 @@ def test_create_rejection_is_stored_without_control_characters(bench: FaultEnvir
     bench.endpoint.script("POST /fine_tuning/jobs", refusal(400, message=said))
     with pytest.raises(FtpipeError, match="end"):
         bench.train()
-    run = bench.registry.latest_run()
+    run = bench.registry.runs.latest()
     assert run is not None
     assert run.error.isprintable()
     assert bench.resume().state == RunState.REGISTERED

@@ -270,7 +270,7 @@ def test_state_machine_finds_double_payment_without_journal() -> None:
 def test_journal_confirmed_call_cannot_be_repeated(tmp_path: Path) -> None:
     """The journal itself refuses, whoever asks."""
     journal = Journal(open_engine(str(tmp_path / "journal.db")))
-    fields = {"run_id": "r", "kind": "create_job", "endpoint": "e", "request_sha256": "0"}
+    fields = {"run_id": "r", "kind": "create_job", "endpoint": "e", "request_digest": "0"}
     journal.record_intent(key="k", **fields)  # type: ignore[arg-type]  # text throughout
     journal.confirm("k", "ftjob-1")
     with pytest.raises(LocalStateError, match="confirmed"):
@@ -280,6 +280,6 @@ def test_journal_confirmed_call_cannot_be_repeated(tmp_path: Path) -> None:
 def test_journal_key_cannot_be_used_for_another_request(tmp_path: Path) -> None:
     """The same key with other parameters is refused before anything is sent."""
     journal = Journal(open_engine(str(tmp_path / "journal.db")))
-    journal.record_intent(key="k", run_id="r", kind="create_job", endpoint="e", request_sha256="0")
+    journal.record_intent(key="k", run_id="r", kind="create_job", endpoint="e", request_digest="0")
     with pytest.raises(LocalStateError):
-        journal.record_intent(key="k", run_id="r", kind="create_job", endpoint="e", request_sha256="1")
+        journal.record_intent(key="k", run_id="r", kind="create_job", endpoint="e", request_digest="1")

@@ -134,7 +134,7 @@ def test_pipeline_upgrade_during_paid_call_makes_no_second_job(
     assert run.state == RunState.REGISTERED
     assert len(harness.client.stored_jobs) == 1
     assert harness.client.calls["jobs.create"] == (1 if executed else 2)
-    assert [found.id for found in harness.pipeline().registry.runs()] == [run.id]
+    assert [found.id for found in harness.pipeline().registry.runs.recent()] == [run.id]
 
 
 def test_operation_key_is_stable(harness: Harness) -> None:
@@ -172,7 +172,7 @@ def test_pipeline_crash_at_each_step_is_idempotent(tmp_path: Path) -> None:
         run = harness.train()
         assert run.state == RunState.REGISTERED
         assert (len(harness.client.stored_jobs), len(harness.client.stored_files)) == (1, 2)
-        assert len(harness.pipeline().registry.models()) == 1
+        assert len(harness.pipeline().registry.models.recent()) == 1
 
 
 def test_resume_needs_no_data_file_once_job_exists(harness: Harness) -> None:
@@ -201,7 +201,7 @@ def test_pipeline_failed_job_fails_run_and_allows_new_one(harness: Harness) -> N
     harness.client.statuses = ["running", "failed"]
     with pytest.raises(JobFailedError, match="line 3 has no role"):
         harness.train()
-    latest = harness.pipeline().registry.latest_run()
+    latest = harness.pipeline().registry.runs.latest()
     assert latest is not None
     assert latest.state == RunState.FAILED
     harness.client.statuses = ["succeeded"]

@@ -1,4 +1,4 @@
-"""The ledger: whatever is edited by other means is named, and a lost database is rebuilt from the ledger's copy."""
+"""The audit log: edits by other programs are named, and a lost database is rebuilt from the mirror."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 from ftpipe.canonical_json import canonical_json
 from ftpipe.errors import LocalStateError
 from ftpipe.registry import Registry, open_registry
-from ftpipe.registry.audit_log import digest
-from ftpipe.registry.audit_log_mirror import read_copy
+from ftpipe.registry.audit_log import entry_digest
+from ftpipe.registry.audit_log_mirror import read_mirror
 from ftpipe.registry.recovery import replay
-from ftpipe.registry.verification import audit
+from ftpipe.registry.verification import verify_registry
 from tests.registry.test_registry import model_of, run_of
 
 
@@ -29,18 +29,18 @@ def path(tmp_path: Path) -> Path:
 
 def fill(registry: Registry, folder: Path, name: str = "ft:one") -> None:
     """Write a run, its paid call, a model and an alias."""
-    run = registry.start_run(run_of(folder, f"run-{name}"), key=name, ordinal=0)
-    registry.journal.record_intent(key=name, run_id=run.id, kind="create_job", endpoint="e", request_sha256="x")
+    run = registry.runs.start(run_of(folder, f"run-{name}"), key=name, ordinal=0)
+    registry.journal.record_intent(key=name, run_id=run.id, kind="create_job", endpoint="e", request_digest="x")
     registry.journal.confirm(name, f"job-{name}")
-    registry.register(model_of(name), run, price_row="")
-    registry.alias("support@production", name, reason="better")
+    registry.runs.register(model_of(name), run, price_row="")
+    registry.models.set_alias("support@production", name, reason="better")
 
 
 def wrong(place: Path) -> list[str]:
     """What the audit says, place by place."""
     registry = open_registry(place)
     try:
-        return [found.text for found in audit(registry.engine)]
+        return [found.text for found in verify_registry(registry.engine)]
     finally:
         registry.close()
 
@@ -65,21 +65,23 @@ def test_a_registry_that_only_ftpipe_wrote_is_whole(path: Path) -> None:
     ("sql", "said"),
     [
         ("UPDATE models SET data = replace(data, '\"dataset_sha256\":\"0\"', '\"dataset_sha256\":\"f\"')",
-         "models e ft:one was changed by other means: data.dataset_sha256"),
-        ("UPDATE costs SET actual = 0.01", "costs e job-ft:one was changed by other means: actual"),
-        ("UPDATE aliases SET model_id = 'ft:other'", "aliases support@production was changed by other means: model_id"),
-        ("UPDATE alias_history SET reason = 'none'", "alias_history 1 was changed by other means: reason"),
-        ("UPDATE operations SET state = 'rejected'", "operations ft:one was changed by other means: state"),
-        ("DELETE FROM models", "models e ft:one was removed by other means"),
-        ("INSERT INTO costs VALUES ('e', 'job-2', NULL, 'USD', 1, 1, '')", "costs e job-2 was added by other means"),
-        ("UPDATE ledger SET data = replace(data, 'better', 'worse') WHERE number = 5",
+         "models e ft:one was changed by another program: data.dataset_sha256"),
+        ("UPDATE costs SET actual = 0.01", "costs e job-ft:one was changed by another program: actual"),
+        ("UPDATE aliases SET model_id = 'ft:other'",
+         "aliases support@production was changed by another program: model_id"),
+        ("UPDATE alias_history SET reason = 'none'", "alias_history 1 was changed by another program: reason"),
+        ("UPDATE operations SET state = 'rejected'", "operations ft:one was changed by another program: state"),
+        ("DELETE FROM models", "models e ft:one was removed by another program"),
+        ("INSERT INTO costs VALUES ('e', 'job-2', NULL, 'USD', 1, 1, '')",
+         "costs e job-2 was added by another program"),
+        ("UPDATE audit_log SET data = replace(data, 'better', 'worse') WHERE number = 5",
          "entry 5 was changed (alias moved)"),
-        ("DELETE FROM ledger WHERE number = 3", "entry 3 is missing"),
-        ("DELETE FROM ledger WHERE number = 5", "entry 5 is in the copy and not here"),
+        ("DELETE FROM audit_log WHERE number = 3", "entry 3 is missing"),
+        ("DELETE FROM audit_log WHERE number = 5", "entry 5 is in the mirror but not in the database"),
     ],
 )  # fmt: skip
 def test_the_first_row_that_was_edited_is_named(path: Path, sql: str, said: str) -> None:
-    """Row 41: rows of every table, entries, and a ledger that was cut at its end."""
+    """Row 41: rows of every table, entries, and a log that was cut at its end."""
     edit(path, sql)
     assert wrong(path)[0] == said
 
@@ -87,26 +89,28 @@ def test_the_first_row_that_was_edited_is_named(path: Path, sql: str, said: str)
 def test_an_entry_that_was_written_anew_with_its_hash_does_not_follow(path: Path) -> None:
     """A forger who computes the hash of one entry breaks the next one; who computes all differs from the copy."""
     with sqlite3.connect(path) as database:
-        rows = database.execute("SELECT number, previous, data FROM ledger ORDER BY number").fetchall()
+        rows = database.execute("SELECT number, previous, data FROM audit_log ORDER BY number").fetchall()
         forged = rows[1][2].replace("create_job", "create_nothing")
-        first = digest(rows[1][0], rows[1][1], forged)
-        database.execute("UPDATE ledger SET data = ?, sha256 = ? WHERE number = ?", (forged, first, rows[1][0]))
+        first = entry_digest(rows[1][0], rows[1][1], forged)
+        database.execute("UPDATE audit_log SET data = ?, sha256 = ? WHERE number = ?", (forged, first, rows[1][0]))
     assert wrong(path)[0].startswith("entry 3 does not follow")
     with sqlite3.connect(path) as database:
         previous = first
         for number, _, data in rows[2:]:
-            previous, before = digest(number, previous, data), previous
-            database.execute("UPDATE ledger SET previous = ?, sha256 = ? WHERE number = ?", (before, previous, number))
-    assert wrong(path)[0] == "entry 2 is not the one in the copy"
+            previous, before = entry_digest(number, previous, data), previous
+            database.execute(
+                "UPDATE audit_log SET previous = ?, sha256 = ? WHERE number = ?", (before, previous, number)
+            )
+    assert wrong(path)[0] == "entry 2 differs from the mirror"
 
 
 def test_the_copy_holds_every_entry_and_is_its_owners_alone(path: Path) -> None:
     """A line an entry, appended; readable by nobody else."""
-    copy = path.with_name("events.ndjson")
-    lines = list(read_copy(copy))
+    copy = path.with_name("audit-log.ndjson")
+    lines = list(read_mirror(copy))
     assert [line["number"] for line in lines] == [1, 2, 3, 4, 5]
     assert all(
-        line["sha256"] == digest(line["number"], line["previous"], canonical_json(line["data"]).decode())
+        line["sha256"] == entry_digest(line["number"], line["previous"], canonical_json(line["data"]).decode())
         for line in lines
     )
     assert copy.stat().st_mode & 0o077 == 0
@@ -114,38 +118,40 @@ def test_the_copy_holds_every_entry_and_is_its_owners_alone(path: Path) -> None:
 
 def test_a_copy_that_was_torn_or_lags_is_made_up_for(path: Path) -> None:
     """A process that dies between commit and copy, or within a line: the next change brings the copy up to date."""
-    copy = path.with_name("events.ndjson")
+    copy = path.with_name("audit-log.ndjson")
     whole = copy.read_bytes().splitlines(keepends=True)
     copy.write_bytes(b"".join(whole[:3]) + whole[3][:40])
     registry = open_registry(path)
     fill(registry, path.parent, "ft:two")
     registry.close()
-    assert [line["number"] for line in read_copy(copy)] == list(range(1, 11))
+    assert [line["number"] for line in read_mirror(copy)] == list(range(1, 11))
     assert wrong(path) == []
 
 
 def test_a_lost_database_is_rebuilt_from_the_copy_alone(path: Path) -> None:
-    """Row 20: run, paid call, model, cost, alias and its history are there again, and the new ledger knows them."""
+    """Row 20: run, paid call, model, cost, alias and its history are there again, and the new audit log has them."""
     before = open_registry(path)
-    run, model, moves = before.latest_run(), before.models(), before.alias_history("support@production")
+    run, model, moves = before.runs.latest(), before.models.recent(), before.models.alias_history("support@production")
     before.close()
     path.unlink()
     registry = open_registry(path)
-    assert registry.models() == []
+    assert registry.models.recent() == []
     told = replay(registry)
     assert {"runs", "operations", "models", "costs", "aliases", "alias_history"} == set(told)
-    assert (registry.latest_run(), registry.models()) == (run, model)
-    assert registry.alias_history("support@production") == moves
+    assert (registry.runs.latest(), registry.models.recent()) == (run, model)
+    assert registry.models.alias_history("support@production") == moves
     assert registry.journal.find("ft:one").remote_id == "job-ft:one"  # type: ignore[union-attr]  # it is there
     assert replay(registry) == {}
     registry.close()
     assert wrong(path) == []
-    assert len({line["previous"] for line in read_copy(path.with_name("events.ndjson")) if line["number"] == 1}) == 1
+    assert (
+        len({line["previous"] for line in read_mirror(path.with_name("audit-log.ndjson")) if line["number"] == 1}) == 1
+    )
 
 
 def test_a_copy_that_was_edited_is_believed_only_where_its_hash_holds(path: Path) -> None:
     """Row 20: a changed line, noise, and half characters are left out."""
-    copy = path.with_name("events.ndjson")
+    copy = path.with_name("audit-log.ndjson")
     lines = copy.read_text().splitlines()
     lines[3] = lines[3].replace("ft:one", "ft:evil")
     copy.write_bytes(
@@ -154,19 +160,19 @@ def test_a_copy_that_was_edited_is_believed_only_where_its_hash_holds(path: Path
     path.unlink()
     registry = open_registry(path)
     replay(registry)
-    assert registry.models() == []
-    assert registry.aliases() == {"support@production": "ft:one"}
+    assert registry.models.recent() == []
+    assert registry.models.aliases() == {"support@production": "ft:one"}
     registry.close()
 
 
 def test_a_link_in_the_place_of_the_copy_is_not_followed(path: Path) -> None:
     """Row 36: what it points at stays as it is."""
-    copy, victim = path.with_name("events.ndjson"), path.with_name("victim")
+    copy, victim = path.with_name("audit-log.ndjson"), path.with_name("victim")
     victim.write_text("precious")
     copy.unlink()
     copy.symlink_to(victim)
     registry = open_registry(path)
-    with pytest.raises(LocalStateError, match=r"events\.ndjson"):
+    with pytest.raises(LocalStateError, match=r"audit-log\.ndjson"):
         fill(registry, path.parent, "ft:two")
     registry.close()
     assert victim.read_text() == "precious"

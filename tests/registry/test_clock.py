@@ -49,9 +49,9 @@ def test_the_latest_run_is_the_one_that_was_started_last(bench: FaultEnvironment
     first = before.start(before.plan_for(spec_of(bench.dataset), report_of(bench.dataset)))
     spec = spec_of(bench.dataset).model_copy(update={"suffix": "other"})
     second = after.start(after.plan_for(spec, report_of(bench.dataset)))
-    latest = bench.registry.latest_run()
+    latest = bench.registry.runs.latest()
     assert latest is not None
-    assert (latest.id, [run.id for run in bench.registry.runs()]) == (second.id, [second.id, first.id])
+    assert (latest.id, [run.id for run in bench.registry.runs.recent()]) == (second.id, [second.id, first.id])
 
 
 @pytest.mark.parametrize("years", [-30, -5, 1, 40])

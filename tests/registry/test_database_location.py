@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from ftpipe.errors import LocalStateError
 from ftpipe.records import RunState
 from ftpipe.registry import open_registry
 from ftpipe.registry.database import filesystem_of
-from ftpipe.registry.migrations import MIGRATIONS
+from ftpipe.registry.migrations import MIGRATIONS, migrate, schema_version
 from tests.faults.environment import ONE_OF_EACH, FaultEnvironment
 
 NOBODY = 65534
@@ -80,12 +81,12 @@ def test_a_planted_lock_link_is_not_followed(bench: FaultEnvironment) -> None:
     victim.write_text("precious")
     run = bench.pipeline().registry
     locks = bench.path.parent / "locks"
-    with run.exclusive("a"):
+    with run.lock("a"):
         (name,) = [path.name for path in locks.iterdir()]
     (locks / name).unlink()
     (locks / name).symlink_to(victim)
     try:
-        with run.exclusive("a"):
+        with run.lock("a"):
             pass
     except LocalStateError as error:
         assert error.hint
@@ -162,20 +163,40 @@ def test_a_database_of_a_newer_ftpipe_is_left_alone(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_an_older_database_is_migrated_with_a_backup(bench: FaultEnvironment) -> None:
-    """Row 21: a database of the first release gets the newer columns; a copy of it stays beside it."""
-    bench.train()
-    bench.registry.close()
-    with sqlite3.connect(bench.path) as database:
-        database.execute("ALTER TABLE runs DROP COLUMN sequence")
-        database.execute("DROP TABLE IF EXISTS evaluations")
-        database.execute("DELETE FROM schema_version WHERE number > 1")
-    registry = open_registry(bench.path)
-    assert registry.latest_run() is not None
-    assert (bench.path.parent / "registry.db.v1.backup").stat().st_size > 0
-    with registry.engine.connect() as connection:
-        assert connection.exec_driver_sql("SELECT max(number) FROM schema_version").scalar() == len(MIGRATIONS)
-    registry.close()
+def test_migrate_brings_an_older_database_up_to_date_with_a_backup(bench: FaultEnvironment) -> None:
+    """Row 21: a made-up version 2 is applied once to a database with records; version 1 stays beside it."""
+    run, applied = bench.train(), []
+
+    def add_notes(connection: sa.Connection) -> None:
+        applied.append(connection)
+        connection.exec_driver_sql("ALTER TABLE runs ADD COLUMN notes TEXT NOT NULL DEFAULT 'none'")
+
+    for _ in range(2):
+        migrate(bench.registry.engine, [*MIGRATIONS, add_notes])
+    assert len(applied) == 1
+    with bench.registry.engine.connect() as connection:
+        assert schema_version(connection) == 2
+        assert connection.exec_driver_sql("SELECT id, notes FROM runs").one() == (run.id, "none")
+    with sqlite3.connect(bench.path.parent / "registry.db.v1.backup") as backup:
+        assert backup.execute("SELECT id FROM runs").fetchall() == [(run.id,)]
+        assert backup.execute("SELECT max(number) FROM schema_version").fetchone() == (1,)
+    backup.close()
+
+
+def test_migrate_that_fails_changes_nothing(bench: FaultEnvironment) -> None:
+    """Row 21: the migration and its version are one transaction."""
+    run = bench.train()
+
+    def fail(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("DELETE FROM runs")
+        message = "half done"
+        raise RuntimeError(message)
+
+    with pytest.raises(RuntimeError, match="half done"):
+        migrate(bench.registry.engine, [*MIGRATIONS, fail])
+    with bench.registry.engine.connect() as connection:
+        assert schema_version(connection) == 1
+    assert bench.registry.runs.latest() == run
 
 
 def test_someone_elses_database_is_left_alone(tmp_path: Path) -> None:
@@ -220,7 +241,7 @@ def test_a_lock_whose_holder_was_killed_is_free(bench: FaultEnvironment) -> None
     script = (
         "import signal, sys\n"
         "from ftpipe.registry import open_registry\n"
-        "with open_registry(sys.argv[1]).exclusive('run'):\n"
+        "with open_registry(sys.argv[1]).lock('run'):\n"
         "    print('held', flush=True)\n"
         "    signal.pause()\n"
     )
@@ -230,5 +251,5 @@ def test_a_lock_whose_holder_was_killed_is_free(bench: FaultEnvironment) -> None
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         process.kill()
-    with registry.exclusive("run", on_wait=lambda: waited.append(True)):
+    with registry.lock("run", on_wait=lambda: waited.append(True)):
         assert waited == []

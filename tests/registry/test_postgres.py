@@ -26,11 +26,11 @@ def test_a_run_ends_on_postgresql_as_on_sqlite(pg_bench: FaultEnvironment) -> No
     assert run.state == RunState.REGISTERED
     assert pg_bench.counts() == ONE_OF_EACH
     registry = open_registry(pg_bench.url)
-    model = registry.alias("support@production", "ftjob-0001", reason="first")
-    assert registry.model("support@production").id == model.id
-    assert registry.alias_history("support@production")[0].to_model == model.id
-    assert [metric.step for metric in registry.metrics("ftjob-0001")] == [1, 2, 3, 4]
-    assert registry.latest_run() == registry.find_run("ftjob-0001")
+    model = registry.models.set_alias("support@production", "ftjob-0001", reason="first")
+    assert registry.models.get("support@production").id == model.id
+    assert registry.models.alias_history("support@production")[0].to_model == model.id
+    assert [metric.step for metric in registry.jobs.metrics("ftjob-0001")] == [1, 2, 3, 4]
+    assert registry.runs.latest() == registry.runs.find("ftjob-0001")
     registry.close()
 
 
@@ -115,7 +115,7 @@ def test_a_lock_is_free_when_its_holder_is_gone(pg_bench: FaultEnvironment) -> N
     """Row 23: a connection that ends, however it ends, holds nothing."""
     registry, other = pg_bench.registry, open_registry(pg_bench.url)
     waited: list[bool] = []
-    with registry.exclusive("run"):
+    with registry.lock("run"):
         thread = threading.Thread(target=lambda: _enter(other, waited))
         thread.start()
         time.sleep(0.3)
@@ -132,7 +132,7 @@ def _enter(registry: object, waited: list[bool]) -> None:
     from ftpipe.registry import Registry
 
     if isinstance(registry, Registry):
-        with registry.exclusive("run", on_wait=lambda: waited.append(True)):
+        with registry.lock("run", on_wait=lambda: waited.append(True)):
             pass
 
 

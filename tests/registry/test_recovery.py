@@ -58,7 +58,7 @@ DAMAGES = [zeroes, emptied, cut, noise, overwritten, foreign]
 def trained(bench: FaultEnvironment) -> FaultEnvironment:
     """A run that ended well, with an alias that only the registry knows."""
     bench.train()
-    bench.registry.alias("support@production", "ftjob-0001", reason="it is good")
+    bench.registry.models.set_alias("support@production", "ftjob-0001", reason="it is good")
     bench.registry.close()
     return bench
 
@@ -86,14 +86,14 @@ def test_damage_is_found_explained_and_repaired(trained: FaultEnvironment, damag
     runs = rebuild(trained.registry, [pipeline.provider])
     assert aside.exists()
     assert [run.state for run in runs] == [RunState.REGISTERED]
-    assert [model.id for model in trained.registry.models()] == ["ft:gpt-4.1-mini-2025-04-14:org-test::0001"]
+    assert [model.id for model in trained.registry.models.recent()] == ["ft:gpt-4.1-mini-2025-04-14:org-test::0001"]
     assert trained.train().state == RunState.REGISTERED
     assert len(trained.endpoint.jobs) == 1
 
 
 def test_a_rebuilt_run_keeps_its_id(trained: FaultEnvironment) -> None:
     """The job's metadata holds the run's id, so that ``ftpipe resume RUN`` still means the same."""
-    before = trained.registry.latest_run()
+    before = trained.registry.runs.latest()
     emptied(trained.path)
     quarantine_database(trained.path)
     trained._registry = open_registry(trained.path)
@@ -136,8 +136,8 @@ def test_what_only_the_registry_knows_is_salvaged_from_a_half(trained: FaultEnvi
     trained._registry = open_registry(trained.path)
     said: list[str] = []
     rebuild(trained.registry, [trained.pipeline().provider], on_status=said.append)
-    assert trained.registry.aliases() == {"support@production": "ft:gpt-4.1-mini-2025-04-14:org-test::0001"}
-    assert trained.registry.alias_history("support@production")[0].reason == "it is good"
+    assert trained.registry.models.aliases() == {"support@production": "ft:gpt-4.1-mini-2025-04-14:org-test::0001"}
+    assert trained.registry.models.alias_history("support@production")[0].reason == "it is good"
     assert any("rows were whole" in line for line in said)
     read_everything(trained.registry)
 
@@ -146,15 +146,15 @@ def test_what_only_the_registry_knows_is_salvaged_from_a_half(trained: FaultEnvi
 def test_a_registry_is_rebuilt_while_the_endpoint_cannot_be_reached(
     trained: FaultEnvironment, damage: Callable[[Path], None]
 ) -> None:
-    """Row 20: the copy of the ledger alone brings back the run, the model and what only the registry knew."""
-    model = trained.registry.model("support@production")
+    """Row 20: the mirror of the audit log alone brings back the run, the model and what only the registry knew."""
+    model = trained.registry.models.get("support@production")
     trained.registry.close()
     damage(trained.path)
     quarantine_database(trained.path)
     trained._registry = open_registry(trained.path)
     assert rebuild(trained.registry, []) == []
-    assert trained.registry.model("support@production") == model
-    run = trained.registry.latest_run()
+    assert trained.registry.models.get("support@production") == model
+    run = trained.registry.runs.latest()
     assert run is not None
     assert (run.state, run.model) == (RunState.REGISTERED, model)
     assert trained.train().id == run.id
@@ -168,7 +168,7 @@ def test_a_doubtful_call_survives_the_repair(bench: FaultEnvironment) -> None:
         database.execute("UPDATE operations SET state = 'unknown', remote_id = NULL")
         database.execute("UPDATE runs SET cost = '{'")
     bench.registry.close()
-    bench.path.with_name("events.ndjson").unlink()
+    bench.path.with_name("audit-log.ndjson").unlink()
     quarantine_database(bench.path)
     bench._registry = open_registry(bench.path)
     rebuild(bench.registry, [])

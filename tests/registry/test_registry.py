@@ -53,14 +53,14 @@ def model_of(name: str) -> Model:
 
 def test_a_run_comes_back_as_it_was_written(tmp_path: Path, registry: Registry) -> None:
     """From another connection too."""
-    run = registry.start_run(run_of(tmp_path), key="k", ordinal=0)
-    assert open_registry(tmp_path / "registry.db").run("run-1") == run
+    run = registry.runs.start(run_of(tmp_path), key="k", ordinal=0)
+    assert open_registry(tmp_path / "registry.db").runs.get("run-1") == run
 
 
 def test_the_same_key_and_ordinal_is_the_same_run(tmp_path: Path, registry: Registry) -> None:
     """The second process gets the first one's run."""
-    registry.start_run(run_of(tmp_path, "run-1"), key="k", ordinal=0)
-    assert registry.start_run(run_of(tmp_path, "run-2"), key="k", ordinal=0).id == "run-1"
+    registry.runs.start(run_of(tmp_path, "run-1"), key="k", ordinal=0)
+    assert registry.runs.start(run_of(tmp_path, "run-2"), key="k", ordinal=0).id == "run-1"
 
 
 def test_sixteen_writers_at_once_lose_nothing(tmp_path: Path, registry: Registry) -> None:
@@ -68,7 +68,7 @@ def test_sixteen_writers_at_once_lose_nothing(tmp_path: Path, registry: Registry
 
     def write(number: int) -> None:
         mine = open_registry(tmp_path / "registry.db")
-        mine.journal.record_intent(key=f"k{number}", run_id="r", kind="create_job", endpoint="e", request_sha256="x")
+        mine.journal.record_intent(key=f"k{number}", run_id="r", kind="create_job", endpoint="e", request_digest="x")
         mine.journal.confirm(f"k{number}", f"ftjob-{number}")
 
     with ThreadPoolExecutor(8) as pool:
@@ -79,7 +79,7 @@ def test_sixteen_writers_at_once_lose_nothing(tmp_path: Path, registry: Registry
 
 def test_a_confirmed_call_is_never_intended_or_doubted_again(registry: Registry) -> None:
     """What is paid stays paid."""
-    registry.journal.record_intent(key="k", run_id="r", kind="create_job", endpoint="e", request_sha256="x")
+    registry.journal.record_intent(key="k", run_id="r", kind="create_job", endpoint="e", request_digest="x")
     registry.journal.confirm("k", "ftjob-1")
     registry.journal.mark_unknown("k", "late news")
     registry.journal.reject("k", "late news")
@@ -87,26 +87,26 @@ def test_a_confirmed_call_is_never_intended_or_doubted_again(registry: Registry)
     assert operation is not None
     assert (operation.state, operation.remote_id) == (OperationState.CONFIRMED, "ftjob-1")
     with pytest.raises(LocalStateError):
-        registry.journal.record_intent(key="k", run_id="r", kind="create_job", endpoint="e", request_sha256="x")
+        registry.journal.record_intent(key="k", run_id="r", kind="create_job", endpoint="e", request_digest="x")
 
 
 def test_another_request_may_not_use_a_key(registry: Registry) -> None:
     """A key stands for one thing."""
-    registry.journal.record_intent(key="k", run_id="r", kind="create_job", endpoint="e", request_sha256="x")
+    registry.journal.record_intent(key="k", run_id="r", kind="create_job", endpoint="e", request_digest="x")
     with pytest.raises(LocalStateError):
-        registry.journal.record_intent(key="k", run_id="r", kind="create_job", endpoint="e", request_sha256="y")
+        registry.journal.record_intent(key="k", run_id="r", kind="create_job", endpoint="e", request_digest="y")
 
 
 def test_an_alias_moves_and_its_history_is_kept(tmp_path: Path, registry: Registry) -> None:
     """Who it pointed to before, and why it moved."""
     for name in ("ft:one", "ft:two"):
-        run = registry.start_run(run_of(tmp_path, f"run-{name}"), key=name, ordinal=0)
-        registry.register(model_of(name), run, price_row="")
-    registry.alias("support@production", "ft:one")
-    registry.alias("support@production", "ft:two", reason="better on refunds")
-    assert registry.model("support@production").id == "ft:two"
-    assert registry.model("ft:one").aliases == ()
-    moves = registry.alias_history("support@production")
+        run = registry.runs.start(run_of(tmp_path, f"run-{name}"), key=name, ordinal=0)
+        registry.runs.register(model_of(name), run, price_row="")
+    registry.models.set_alias("support@production", "ft:one")
+    registry.models.set_alias("support@production", "ft:two", reason="better on refunds")
+    assert registry.models.get("support@production").id == "ft:two"
+    assert registry.models.get("ft:one").aliases == ()
+    moves = registry.models.alias_history("support@production")
     assert [(move.from_model, move.to_model, move.reason) for move in moves] == [
         (None, "ft:one", ""),
         ("ft:one", "ft:two", "better on refunds"),
@@ -116,7 +116,7 @@ def test_an_alias_moves_and_its_history_is_kept(tmp_path: Path, registry: Regist
 def test_an_alias_for_nothing_is_refused(registry: Registry) -> None:
     """With the way to see what there is."""
     with pytest.raises(UsageError) as caught:
-        registry.alias("a@b", "ft:none")
+        registry.models.set_alias("a@b", "ft:none")
     assert "ftpipe models list" in caught.value.hint
 
 
@@ -127,9 +127,9 @@ def test_events_are_kept_once_and_in_order(registry: Registry) -> None:
         Event(id=f"e{n}", created_at=n, level="info", type="metrics", message="", data={"step": n, "train_loss": 1 / n})
         for n in (1, 2)
     ]
-    registry.save_events(job, events)
-    registry.save_events(job, events)
-    assert [metric.step for metric in registry.metrics("j")] == [1, 2]
+    registry.jobs.save_events(job, events)
+    registry.jobs.save_events(job, events)
+    assert [metric.step for metric in registry.jobs.metrics("j")] == [1, 2]
 
 
 def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
@@ -185,9 +185,9 @@ def test_an_unknown_scheme_is_a_configuration_error() -> None:
 def test_a_lock_is_free_again_when_its_holder_is_done(registry: Registry) -> None:
     """And who waits is told once."""
     waited: list[int] = []
-    with registry.exclusive("run-1", on_wait=lambda: waited.append(1)):
+    with registry.lock("run-1", on_wait=lambda: waited.append(1)):
         pass
-    with registry.exclusive("run-1", on_wait=lambda: waited.append(1)):
+    with registry.lock("run-1", on_wait=lambda: waited.append(1)):
         pass
     assert waited == []
 
@@ -201,6 +201,6 @@ def test_the_oldest_of_many_models_is_still_found(registry: Registry) -> None:
     """By its name and at its endpoint, however many came after it."""
     with write_transaction(registry.engine) as connection:
         for number in range(501):
-            registry.write_model(connection, model_of(f"ft:{number}").model_copy(update={"created_at": number}))
-    assert registry.model("ft:0").id == "ft:0"
-    assert registry.model_at("e", "ft:0") is not None
+            registry.models.insert(connection, model_of(f"ft:{number}").model_copy(update={"created_at": number}))
+    assert registry.models.get("ft:0").id == "ft:0"
+    assert registry.models.find("e", "ft:0") is not None

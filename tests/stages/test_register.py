@@ -48,8 +48,8 @@ def run(tmp_path: Path, registry: Registry) -> Run:
         cost=cost_of(),
         job=SUCCEEDED,
     )
-    registry.save_job(SUCCEEDED, run_id=made.id)
-    return registry.start_run(made, key="k", ordinal=0)
+    registry.jobs.save(SUCCEEDED, run_id=made.id)
+    return registry.runs.start(made, key="k", ordinal=0)
 
 
 def test_register_saves_lineage_cost_and_shutdown_date(run: Run, registry: Registry) -> None:
@@ -61,7 +61,7 @@ def test_register_saves_lineage_cost_and_shutdown_date(run: Run, registry: Regis
         registry=registry,
         metrics=[TrainingMetrics(step=3, train_loss=0.3)],
     )
-    model = registry.model("ft:x")
+    model = registry.models.get("ft:x")
     assert (model.job_id, model.file_id, model.dataset_sha256) == ("ftjob-1", "file-1", run.dataset_sha256)
     assert (model.actual_cost, model.base_shutdown_date) == (0.006, "2027-01-14")
     assert [checkpoint.step for checkpoint in model.checkpoints] == [2, 3]
@@ -73,7 +73,7 @@ def test_register_twice_changes_nothing(run: Run, registry: Registry) -> None:
     provider = provider_over(FakeOpenAI())
     for _ in range(2):
         register(SUCCEEDED, run=run, provider=provider, registry=registry, metrics=[])
-    assert len(registry.models()) == 1
+    assert len(registry.models.recent()) == 1
 
 
 def test_register_failed_job_reports_reason_and_hint(run: Run, registry: Registry) -> None:

@@ -97,8 +97,8 @@ def test_rank_trials_gives_alias_to_lowest_loss(harness: SweepHarness) -> None:
     sweep = runner.rank_trials(parse_grid(GRID), runs, alias="desk@best")
     assert [trial.valid_loss for trial in sweep.trials][:3] == [0.4, 0.7, 0.9]
     assert sweep.trials[0].name == "n_epochs=3 learning_rate_multiplier=0.5"
-    assert runner.pipeline.registry.model("desk@best").id == sweep.best_model
-    assert "best of 4 trials" in runner.pipeline.registry.alias_history("desk@best")[0].reason
+    assert runner.pipeline.registry.models.get("desk@best").id == sweep.best_model
+    assert "best of 4 trials" in runner.pipeline.registry.models.alias_history("desk@best")[0].reason
 
 
 def test_rank_trials_prefers_held_out_scores(harness: SweepHarness) -> None:
@@ -120,7 +120,7 @@ def test_rank_trials_without_losses_moves_no_alias(harness: SweepHarness) -> Non
     with pytest.raises(UsageError, match="no validation loss") as caught:
         runner.rank_trials(parse_grid(GRID), runs, alias="desk@best")
     assert "--validation" in caught.value.hint
-    assert runner.pipeline.registry.aliases() == {}
+    assert runner.pipeline.registry.models.aliases() == {}
 
 
 def test_sweep_continues_after_failed_trials(harness: SweepHarness) -> None:

@@ -60,11 +60,11 @@ def find(context: CliContext, model: str | None, where: str | None) -> tuple[Pro
     settings = context.settings({"provider": where})
     registry = context.registry(settings)
     try:
-        known = registry.model(model) if model else next(iter(registry.models(1)), None)
+        known = registry.models.get(model) if model else next(iter(registry.models.recent(1)), None)
     except UsageError:
         known = None
     if known is None and model is None:
-        raise UsageError(f"no model is registered in {registry.place}", "ftpipe train makes one; or name a model")
+        raise UsageError(f"no model is registered in {registry.location}", "ftpipe train makes one; or name a model")
     name = str(model) if known is None or (model in {c.model for c in known.checkpoints}) else known.id
     default = known.provider if known else settings.config.provider or LOCAL_PROVIDER
     trained = trained_system(registry, known) if known else ""
@@ -75,7 +75,7 @@ def trained_system(registry: Registry, model: Model) -> str:
     """The system message of the first training record; empty where there is none, or the file is gone."""
     from ftpipe.dataset import iter_records
 
-    run = registry.find_run(model.job_id)
+    run = registry.runs.find(model.job_id)
     if run is None or not run.spec.data.is_file():
         return ""
     _, record = next(iter_records(run.spec.data), (0, {}))

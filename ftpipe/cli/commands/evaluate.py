@@ -264,7 +264,7 @@ def write(
     # a checkpoint's curve ends where the checkpoint was made
     ends = {name: {one.model: one.step for one in model.checkpoints}.get(name) for name, model in found.known.items()}
     curves = {
-        name: [one for one in registry.metrics(model.job_id) if one.step <= (ends[name] or one.step)]
+        name: [one for one in registry.jobs.metrics(model.job_id) if one.step <= (ends[name] or one.step)]
         for name, model in found.known.items()
     }
     folder = state_dir() / FOLDER
@@ -276,7 +276,7 @@ def write(
     for name, path in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(texts[name], encoding="utf-8", newline="")
-    registry.save_evaluation(evaluation)
+    registry.evaluations.save(evaluation)
     context.add(files=files)
     context.print_status(f"report: {files['html']}")
     return evaluation_runs(evaluation, found.known, curves, files["html"])

@@ -46,7 +46,7 @@ def _find(
 
     settings = context.settings({"provider": provider})
     registry = context.registry(settings)
-    run = registry.find_run(job) if job else registry.latest_run()
+    run = registry.runs.find(job) if job else registry.runs.latest()
     name = run.job.id if run and run.job else job
     if name is None:
         raise UsageError("no job was named, and the latest run has none", "`ftpipe jobs list` shows what there is")
@@ -66,7 +66,7 @@ def list_jobs(context: CliContext, provider: str | None, limit: int) -> None:
     if provider:
         found = list(islice(context.provider(provider, settings).jobs.recent(), limit))
     else:
-        found = context.registry(settings).jobs(limit)
+        found = context.registry(settings).jobs.recent(limit)
     context.add(jobs=found)
     context.print_result(job_table(found, context.style) if found else [])
     if not found:
@@ -88,7 +88,7 @@ def events(context: CliContext, job: str | None, provider: str | None, follow: b
     def hear(new: list[Event]) -> None:
         heard.extend(new)
         if run and run.job:
-            registry.save_events(run.job, new)
+            registry.jobs.save_events(run.job, new)
         context.print_result(event_line(event, context.style) for event in new)
 
     context.interrupt_message = f"no longer listening; {name} goes on"

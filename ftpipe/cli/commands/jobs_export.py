@@ -48,7 +48,9 @@ def export_job(context: CliContext, job: str | None, tools: tuple[str, ...], eve
 
     exporters = open_exporters(tools)
     registry = context.registry()
-    runs = [training_run(model, registry.metrics(model.job_id)) for model in select_models(registry, job, every=every)]
+    runs = [
+        training_run(model, registry.jobs.metrics(model.job_id)) for model in select_models(registry, job, every=every)
+    ]
     send(context, exporters, runs, project)
 
 
@@ -63,11 +65,11 @@ def select_models(registry: Registry, job: str | None, *, every: bool) -> Sequen
     if every and job:
         raise UsageError("a job was named, and --all as well", "leave one of them out")
     if job:
-        return [registry.model(job)]
-    found = registry.models() if every else registry.models(limit=1)
+        return [registry.models.get(job)]
+    found = registry.models.recent() if every else registry.models.recent(limit=1)
     if not found:
         raise UsageError(
-            f"no model is registered in {registry.place}, so there is nothing to export", "`ftpipe train` makes one"
+            f"no model is registered in {registry.location}, so there is nothing to export", "`ftpipe train` makes one"
         )
     return found
 

@@ -83,8 +83,8 @@ def data_of(registry: Registry, name: str, given: Path | None) -> Path:
         require_file(given)
         return given
     hint = "name the file with --data"
-    model = registry.model(name)
-    run = registry.find_run(model.job_id)
+    model = registry.models.get(name)
+    run = registry.runs.find(model.job_id)
     if run is None or run.dataset is None:
         raise UsageError(f"the registry does not know what {sanitize_line(name, 80)} was trained on", hint)
     path = run.dataset.path

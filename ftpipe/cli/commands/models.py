@@ -93,11 +93,11 @@ models = Group(
 def list_models(context: CliContext, limit: int) -> None:
     """List the registered models, newest first."""
     registry = context.registry()
-    found = registry.models(limit)
+    found = registry.models.recent(limit)
     context.add(models=found)
     context.print_result(model_table(found, context.style) if found else [])
     if not found:
-        context.print_status(f"no model is registered in {registry.place}; `ftpipe train` makes one")
+        context.print_status(f"no model is registered in {registry.location}; `ftpipe train` makes one")
 
 
 @click.command("show", cls=Command, example="ftpipe models show support-bot@production")
@@ -106,8 +106,8 @@ def list_models(context: CliContext, limit: int) -> None:
 def show_model(context: CliContext, model: str) -> None:
     """Show MODEL (its name, an alias or its job id) and everything that it came from."""
     registry = context.registry()
-    found = registry.model(model)
-    judged = registry.evaluations(found.id)
+    found = registry.models.get(model)
+    judged = registry.evaluations.recent(found.id)
     context.add(model=found, evaluations=judged)
     context.print_result([*lineage_lines(found, context.style), *comparison_lines(judged, [found.id], context.style)])
 
@@ -121,11 +121,11 @@ def alias(context: CliContext, name: str | None, model: str | None, reason: str)
     """Point NAME at MODEL. Without MODEL show where NAME has pointed; without NAME list all aliases."""
     registry = context.registry()
     if name and model:
-        found = registry.alias(name, model, reason=reason)
+        found = registry.models.set_alias(name, model, reason=reason)
         context.add(alias=name, model=found)
         context.print_result(f"{sanitize_line(name, 100)} → {sanitize_line(found.id, 200)}")
     elif name:
-        moves = registry.alias_history(name)
+        moves = registry.models.alias_history(name)
         context.add(alias=name, history=moves)
         context.print_result(
             format_table(
@@ -134,7 +134,7 @@ def alias(context: CliContext, name: str | None, model: str | None, reason: str)
             )
         )
     else:
-        names = registry.aliases()
+        names = registry.models.aliases()
         context.add(aliases=names)
         context.print_result(
             format_table((sanitize_line(key, 100), "→", sanitize_line(value, 200)) for key, value in names.items())
@@ -150,7 +150,7 @@ def export(context: CliContext, model: str, output: Path | None, merged: bool) -
     """Write MODEL, trained on this machine, as safetensors into a folder."""
     pass
 
-    found = context.registry().model(model)
+    found = context.registry().models.get(model)
     folder = export_local(found, output, merged=merged, say=context.print_status)
     context.add(model=found.id, folder=folder, merged=merged)
     context.print_result(str(folder))
@@ -166,13 +166,13 @@ def compare(context: CliContext, first: str, second: str) -> None:
     from ftpipe.reports.models import difference_lines
 
     registry = context.registry()
-    one, other = registry.model(first), registry.model(second)
+    one, other = registry.models.get(first), registry.models.get(second)
     # a checkpoint answers under its own name, and is judged under it
     sides = [
         name if name in {checkpoint.model for checkpoint in model.checkpoints} else model.id
         for name, model in ((first, one), (second, other))
     ]
-    judged = registry.evaluations(*sides)
+    judged = registry.evaluations.recent(*sides)
     context.add(models=[one, other], evaluations=judged)
     context.print_result(difference_lines(one, other, context.style))
     context.print_result(comparison_lines(judged, sides, context.style))

@@ -22,31 +22,31 @@ if TYPE_CHECKING:
 @click.argument("model", required=False)
 @pass_cli_context
 def verify(context: CliContext, model: str | None) -> None:
-    """Check that nothing was changed by other means; with MODEL only what that model came from.
+    """Check that no other program changed the registry; with MODEL only the rows of that model.
 
-    Every change of the registry is kept in a ledger whose entries are chained by SHA-256. The first row or entry that
-    is not as ftpipe wrote it is named, and so is every weight file that is not as the trainer wrote it. Ends with 1
-    where something is.
+    Every change of the registry is written to an audit log whose entries are chained by SHA-256. The first row or entry
+    that ftpipe did not write is named, and so is every weight file that the trainer did not write. Then the exit code
+    is 1.
     """
-    from ftpipe.registry.verification import audit
+    from ftpipe.registry.verification import verify_registry
 
     registry = context.registry()
-    found = list(audit(registry.engine))
+    found = list(verify_registry(registry.engine))
     models = chosen(registry, model, found)
     if model:
-        found = [one for one in found if one.table == "ledger" or belongs(one, models)]
+        found = [one for one in found if one.table == "audit_log" or belongs(one, models)]
     files = [line for one in models for line in weights(one)]
     wrong = [line for line in files if line["problem"]]
-    context.add(tampered=found, files=files, entries=registry.ledger_size())
+    context.add(tampered=found, files=files, entries=registry.audit_log.size())
     context.exit_code = 1 if found or wrong else 0
-    tell(context, registry.ledger_size(), found, files)
+    tell(context, registry.audit_log.size(), found, files)
 
 
 def chosen(registry: Registry, name: str | None, found: list[IntegrityViolation]) -> list[Model]:
     """The models whose weights are looked at; where their rows are changed, those rows are the answer."""
     if name:
-        return [registry.model(name)]
-    return [] if any(one.table == "models" for one in found) else registry.models()
+        return [registry.models.get(name)]
+    return [] if any(one.table == "models" for one in found) else registry.models.recent()
 
 
 def belongs(place: IntegrityViolation, models: list[Model]) -> bool:
@@ -64,7 +64,7 @@ def tell(context: CliContext, size: int, found: list[IntegrityViolation], files:
         context.print_result(f"             {context.style('dim', f'→ whoever edited it did not use ftpipe{more}')}")
     else:
         context.print_result(
-            f"{good} registry   {plural(size, 'ledger entry', 'ledger entries')}, unbroken, and every row is as it says"
+            f"{good} registry   {plural(size, 'audit log entry', 'audit log entries')}, unbroken, and every row matches"
         )
     for line in files:
         if line["problem"]:

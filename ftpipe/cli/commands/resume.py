@@ -26,10 +26,10 @@ def resume(context: CliContext, run: str | None, detach: bool, timeout: float | 
     begun = time.monotonic()
     settings = context.settings()
     registry = context.registry(settings)
-    found = registry.find_run(run) if run else registry.latest_run()
+    found = registry.runs.find(run) if run else registry.runs.latest()
     if found is None:
         named = f"no run {run!r}" if run else "no run yet"
-        raise UsageError(f"there is {named} in {registry.place}", "ftpipe train starts one")
+        raise UsageError(f"there is {named} in {registry.location}", "ftpipe train starts one")
     context.print_status(f"going on with {found.id}, which is {found.state.value}")
     provider = context.provider(found.spec.provider, settings)
     pipeline = context.pipeline(provider, registry)

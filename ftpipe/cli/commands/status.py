@@ -30,9 +30,9 @@ def status(context: CliContext, job: str | None, watch: bool, provider: str | No
     """
     settings = context.settings({"provider": provider})
     registry = context.registry(settings)
-    run = registry.find_run(job) if job else registry.latest_run()
+    run = registry.runs.find(job) if job else registry.runs.latest()
     if run is None and job is None:
-        raise UsageError(f"there is no run yet in {registry.place}", "ftpipe train starts one")
+        raise UsageError(f"there is no run yet in {registry.location}", "ftpipe train starts one")
     if watch and run is not None and run.job is not None:
         run = watch_until_done(context, settings, registry, run)
     seen = fetch_and_show(context, settings, registry, run, job)
@@ -47,7 +47,7 @@ def watch_until_done(context: CliContext, settings: Settings, registry: Registry
     try:
         return run_with_display(context, pipeline, run, detach=False, timeout=None)
     except JobFailedError:
-        return registry.run(run.id)
+        return registry.runs.get(run.id)
 
 
 def fetch_and_show(
@@ -86,7 +86,7 @@ def show(context: CliContext, registry: Registry, run: Run | None, job: Job | No
 
     add_run(context, registry, run, job)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 80
-    metrics = registry.metrics(job.id) if job else []
+    metrics = registry.jobs.metrics(job.id) if job else []
     context.print_result(status_lines(run, job, metrics, now=time.time(), width=width, style=context.style))
 
 

@@ -132,7 +132,7 @@ class TrialReporter:
         """A trial goes on."""
         if run.job is None or self._clock() - self._told.get(name, 0.0) < LINE_SECONDS:
             return
-        metrics = self._registry.metrics(run.job.id)
+        metrics = self._registry.jobs.metrics(run.job.id)
         losses = f", {loss_text(metrics)}" if metrics else ""
         step = f"step {step_text(metrics[-1])}" if metrics else sanitize_line(run.job.status, 40)
         self._context.print_status(f"  {sanitize_line(name, 80)}  {step}{losses}")

@@ -30,7 +30,7 @@ def run_with_display(context: CliContext, pipeline: Pipeline, run: Run, *, detac
             pipeline.observer = picture
             run = pipeline.advance(run, wait=not detach, timeout=timeout)
     finally:
-        add_run(context, pipeline.registry, pipeline.registry.run(run.id))
+        add_run(context, pipeline.registry, pipeline.registry.runs.get(run.id))
     return run
 
 
@@ -41,7 +41,7 @@ def add_run(context: CliContext, registry: Registry, run: Run | None, job: Job |
         run=run.model_dump(mode="json", exclude={"job", "model", "cost"}) if run else None,
         job=job,
         model=run.model if run else None,
-        metrics=registry.metrics(job.id) if job else [],
+        metrics=registry.jobs.metrics(job.id) if job else [],
         cost=run.cost if run else None,
     )
 

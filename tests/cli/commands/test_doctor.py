@@ -92,7 +92,7 @@ def test_training_is_told_before_the_upload_by_train_as_well(tmp_path: Path, end
     with pytest.raises(TrainingNotAvailableError):
         bench.train()
     assert not endpoint.files
-    assert bench.registry.latest_run().error  # type: ignore[union-attr]  # there is one
+    assert bench.registry.runs.latest().error  # type: ignore[union-attr]  # there is one
     assert bench.resume().state == "registered"
     assert bench.counts() == {"files": 1, "jobs": 1, "models": 1, "costs": 1}
     bench.close()
@@ -200,7 +200,7 @@ def test_a_provider_that_is_not_there_is_one_line_and_not_waited_for(doctor: Cal
 
 
 def test_a_registry_is_repaired_without_a_key(endpoint: FaultEndpoint, capsys: pytest.CaptureFixture[str]) -> None:
-    """Row 20: the copy of the ledger is enough; who could not be asked is said, and what was moved aside is kept."""
+    """Row 20: the mirror of the audit log is enough; the damaged file is kept."""
     place = Path(".ftpipe")
     place.mkdir()
     with FaultEnvironment(place, endpoint) as bench:
@@ -211,7 +211,7 @@ def test_a_registry_is_repaired_without_a_key(endpoint: FaultEndpoint, capsys: p
     execute(root, ("doctor", "--repair", "--provider", "openai"), CliContext())
     said = capsys.readouterr().err
     assert "openai is not asked" in said
-    assert "the copy of the ledger told" in said
+    assert "from the mirror of the audit log" in said
     assert len(list(place.glob("registry.db.damaged-*"))) == 1
     assert execute(root, ("models", "verify", "ftjob-0001"), CliContext()) == 0
 

@@ -64,16 +64,16 @@ def test_rows_of_other_models_are_not_this_ones(trained: CliEnvironment) -> None
     edit("UPDATE costs SET actual = 0 WHERE job_id = 'ftjob-1'")
     ran = trained.run("models", "verify", MODEL)
     assert (ran.code, "ftjob-1" in ran.out) == (1, True)
-    edit("DELETE FROM ledger WHERE number = 2")
+    edit("DELETE FROM audit_log WHERE number = 2")
     assert "entry 2 is missing" in trained.run("models", "verify", MODEL).out
 
 
 def test_weights_are_compared_with_their_manifest(world: CliEnvironment) -> None:
     """Files of a model trained here: whole, changed, gone, and a manifest that cannot be read."""
     registry = open_registry()
-    run = registry.start_run(run_of(Path.cwd()), key="k", ordinal=0)
+    run = registry.runs.start(run_of(Path.cwd()), key="k", ordinal=0)
     local = model_of("ft:local").model_copy(update={"provider": "local", "job_id": "ftjob-local"})
-    assert registry.register(local, run, price_row="").state == RunState.REGISTERED
+    assert registry.runs.register(local, run, price_row="").state == RunState.REGISTERED
     registry.close()
     folder = DataDirectory(server_dir()).job("ftjob-local").checkpoint_dir(5)
     folder.mkdir(parents=True)

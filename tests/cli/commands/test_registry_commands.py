@@ -119,7 +119,7 @@ def test_the_system_message_of_the_training_data_is_the_default(world: CliEnviro
     Path("train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     world.run("train", "train.jsonl", *HOSTED)
     registry = open_registry()
-    assert trained_system(registry, registry.model(MODEL)) == "Route the ticket."
+    assert trained_system(registry, registry.models.get(MODEL)) == "Route the ticket."
     registry.close()
     assert world.run("chat", "-m", "hello").code == 0
 

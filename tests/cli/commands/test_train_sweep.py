@@ -76,7 +76,7 @@ def test_a_trial_that_goes_on_is_told_now_and_then(world: CliEnvironment) -> Non
 
     world.run("train", str(chat_file("train.jsonl")), "--provider", "openai", "--yes", "--epochs", "3")
     registry = open_registry()
-    [run] = registry.runs()
+    [run] = registry.runs.recent()
     now = [100.0]
     said: list[str] = []
 
