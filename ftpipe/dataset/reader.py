@@ -104,17 +104,25 @@ def _skip_to_newline(file: BinaryIO, at: int) -> int:
     return at
 
 
-def iter_valid_lines(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
-    """Yield (line number, bytes without the newline, record) of every line that holds an object."""
+def read_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
+    """Yield (line number, bytes without the newline) of every line; ``None`` instead of a line that is too long."""
     number = 0
     for block in read_blocks(path, max_line_bytes=MAX_LINE_BYTES):
-        raws = [b""] if block.too_long else block.data.removesuffix(b"\n").split(b"\n")
-        for raw in raws:
+        lines = (None,) if block.too_long else block.data.removesuffix(b"\n").split(b"\n")
+        for line in lines:
             number += 1
-            clean = (raw.removeprefix(BOM) if number == 1 else raw).rstrip(b"\r")
-            try:
-                record = orjson.loads(clean)
-            except orjson.JSONDecodeError:
-                continue
-            if type(record) is dict:
-                yield number, clean, record
+            yield number, line
+
+
+def iter_valid_lines(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
+    """Yield (line number, bytes without the newline, record) of every line that holds an object."""
+    for number, raw in read_lines(path):
+        if raw is None:
+            continue
+        clean = (raw.removeprefix(BOM) if number == 1 else raw).rstrip(b"\r")
+        try:
+            record = orjson.loads(clean)
+        except orjson.JSONDecodeError:
+            continue
+        if type(record) is dict:
+            yield number, clean, record

@@ -13,7 +13,7 @@ import jsonlines
 import orjson
 
 from ftpipe.dataset.json_line import parse_json_values
-from ftpipe.dataset.reader import MAX_LINE_BYTES, open_binary, read_blocks
+from ftpipe.dataset.reader import open_binary, read_lines
 from ftpipe.dataset.sniffer import sniff
 from ftpipe.errors import DatasetError, MissingExtraError
 
@@ -74,16 +74,10 @@ def _json_lines(path: Path) -> Iterator[SourceRow]:
 
 def _bounded_lines(path: Path, too_long: set[int]) -> Iterator[bytes]:
     """The lines of a file; one that is too long is empty, and its number is added to ``too_long``."""
-    number = 0
-    for block in read_blocks(path, max_line_bytes=MAX_LINE_BYTES):
-        if block.too_long:
-            number += 1
+    for number, raw in read_lines(path):
+        if raw is None:
             too_long.add(number)
-            yield b""
-            continue
-        for raw in block.data.removesuffix(b"\n").split(b"\n"):
-            number += 1
-            yield raw.strip()
+        yield (raw or b"").strip()
 
 
 def _json_error(cause: BaseException | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpipe.dataset import iter_records, source_readers
+from ftpipe.dataset import iter_records, reader
 from ftpipe.dataset.convert import convert
 from ftpipe.dataset.reader import BLOCK_BYTES
 from ftpipe.errors import DatasetError
@@ -158,7 +158,7 @@ def test_convert_reads_parquet_and_reports_empty_cells(tmp_path: Path) -> None:
 
 def test_convert_skips_too_long_and_undecodable_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blank lines are not rows, and a byte order mark is ignored."""
-    monkeypatch.setattr(source_readers, "MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr(reader, "MAX_LINE_BYTES", 1000)
     path = tmp_path / "a.jsonl"
     good = json.dumps({"messages": PAIR}).encode()
     long = b'{"messages": "' + b"x" * (2 * BLOCK_BYTES) + b'"}'

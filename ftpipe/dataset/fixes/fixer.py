@@ -21,7 +21,7 @@ from ftpipe.dataset.fixes.unsafe import DROP, UNSAFE
 from ftpipe.dataset.formats import shape_of
 from ftpipe.dataset.identity import sha256_of
 from ftpipe.dataset.json_line import Line, parse_json_values
-from ftpipe.dataset.reader import BOM, MAX_LINE_BYTES, read_blocks
+from ftpipe.dataset.reader import BOM, MAX_LINE_BYTES, read_blocks, read_lines
 from ftpipe.dataset.rules import codes
 from ftpipe.dataset.sniffer import sniff
 from ftpipe.errors import LocalStateError, UsageError
@@ -275,16 +275,13 @@ def quarantine(path: Path, lines: set[int], good: Path, bad: Path) -> tuple[int,
     Raises:
         LocalStateError: A file cannot be written.
     """
-    good_count = bad_count = number = 0
+    good_count = bad_count = 0
     try:
         with good.open("wb") as good_file, bad.open("wb") as bad_file:
-            for block in read_blocks(path, max_line_bytes=MAX_LINE_BYTES):
-                raws = [b""] if block.too_long else block.data.removesuffix(b"\n").split(b"\n")
-                for raw in raws:
-                    number += 1
-                    is_bad = number in lines
-                    (bad_file if is_bad else good_file).write(raw + b"\n")
-                    bad_count, good_count = bad_count + is_bad, good_count + (not is_bad)
+            for number, raw in read_lines(path):
+                is_bad = number in lines
+                (bad_file if is_bad else good_file).write((raw or b"") + b"\n")
+                bad_count, good_count = bad_count + is_bad, good_count + (not is_bad)
     except OSError as exc:
         raise LocalStateError(
             f"{exc.filename or good} cannot be written: {exc.strerror}.", "Check the folder and the disk."
