@@ -5,11 +5,10 @@ from __future__ import annotations
 import datetime as dt
 from typing import NamedTuple
 
+from ftpipe.auto_epochs import auto_epochs
 from ftpipe.catalog.training_prices import STALE_DAYS, PriceRow
 from ftpipe.records import CostEstimate, Method, TokenStats
 
-TARGET_EPOCHS, MIN_EPOCHS, MAX_EPOCHS = 3, 1, 25
-MIN_EXAMPLES, MAX_EXAMPLES = 100, 25_000
 AUTO_RULE = (
     "the service chooses: 3, more below 34 examples and fewer above 8,333 "
     "(OpenAI cookbook, Chat_finetuning_data_prep); "
@@ -24,18 +23,6 @@ class EpochRange(NamedTuple):
     expected: int
     high: int
     rule: str
-
-
-def auto_epochs(examples: int) -> int:
-    """Epochs that the service is expected to choose.
-
-    Source: OpenAI cookbook ``Chat_finetuning_data_prep``; fits 10 examples → 10 epochs and 101 → 3, as reported.
-    """
-    if examples * TARGET_EPOCHS < MIN_EXAMPLES:
-        return min(MAX_EPOCHS, MIN_EXAMPLES // max(1, examples))
-    if examples * TARGET_EPOCHS > MAX_EXAMPLES:
-        return max(MIN_EPOCHS, MAX_EXAMPLES // examples)
-    return TARGET_EPOCHS
 
 
 def epochs_range(examples: int, asked: int | None) -> EpochRange:

@@ -1,4 +1,7 @@
-"""How many tokens an image costs, and how large it is, read from the first bytes of a data URL."""
+"""Estimates the tokens of an image, and reads format, size and colour mode from the first bytes of a data URL.
+
+The package imagesize takes 46 µs an image instead of 5 µs (2.0, measured 2026-11-28), and FT404 needs the colour mode.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +18,22 @@ DEFAULT_TILES = (85, 170)
 PATCH_MODELS = {"gpt-4.1-mini": 1.62, "gpt-4.1-nano": 2.46, "o4-mini": 1.72}
 PATCH_BUDGET = 1536
 ASSUMED_SIZE = (1024, 1024)
-"""Pixels taken for an image that is only linked."""
+"""Pixels assumed for an image that is only linked."""
 
 
 class ImageHeader(NamedTuple):
-    """What the first bytes of an image say."""
+    """What the first bytes of an image show."""
 
     kind: str
     """``jpeg``, ``png``, ``webp``, ``gif``, ``bmp`` or empty."""
     width: int
     height: int
     color: str
-    """``rgb``, ``rgba``, or another word; empty where the header does not say."""
+    """``rgb``, ``rgba``, or another word; empty if the header does not say."""
 
 
 def image_tokens(image: Json, model: str) -> int:
-    """Tokens of one image, estimated; a linked image is taken as 1024 × 1024 pixels.
+    """Tokens of one image, estimated; a linked image is assumed to have 1024 × 1024 pixels.
 
     Source: OpenAI images and vision guide, 2026-07-15.
     """
@@ -45,7 +48,7 @@ def image_tokens(image: Json, model: str) -> int:
 
 
 def tiles(width: int, height: int) -> int:
-    """512-pixel tiles after the image was fitted into 2048² and its shortest side brought down to 768."""
+    """512-pixel tiles after scaling the image into 2048² and its shortest side down to 768."""
     shrink = min(1.0, 2048 / max(width, height))
     width, height = int(width * shrink), int(height * shrink)
     shrink = min(1.0, 768 / max(1, min(width, height)))
@@ -64,7 +67,7 @@ def patches(width: int, height: int) -> int:
 
 
 def size_of(url: str) -> tuple[int, int]:
-    """Pixels of an image in a data URL; the assumed size where they cannot be read."""
+    """Pixels of an image in a data URL; the assumed size if they cannot be read."""
     if not url.startswith("data:"):
         return ASSUMED_SIZE
     header = read_header(decode_start(url))
@@ -72,7 +75,7 @@ def size_of(url: str) -> tuple[int, int]:
 
 
 def decode_start(url: str, limit: int = 65_536) -> bytes:
-    """The first bytes of a base64 data URL; empty where it is none."""
+    """The first bytes of a base64 data URL; empty if it is not one."""
     head, _, body = url.partition(",")
     if not head.endswith(";base64"):
         return b""
@@ -84,7 +87,7 @@ def decode_start(url: str, limit: int = 65_536) -> bytes:
 
 
 def read_header(data: bytes) -> ImageHeader:
-    """Format, size and colour of an image by its magic bytes; the kind is empty for what is no known image."""
+    """Format, size and colour of an image by its magic bytes; the kind is empty for unknown formats."""
     if data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) >= 26:
         width, height = struct.unpack(">II", data[16:24])
         color = {0: "gray", 2: "rgb", 3: "palette", 4: "gray+alpha", 6: "rgba"}.get(data[25], "")
@@ -111,14 +114,14 @@ def _jpeg(data: bytes) -> ImageHeader:
 
 
 def _webp(data: bytes) -> ImageHeader:
-    form = data[12:16]
-    if form == b"VP8X" and len(data) >= 30:
+    chunk = data[12:16]
+    if chunk == b"VP8X" and len(data) >= 30:
         width, height = (1 + int.from_bytes(data[i : i + 3], "little") for i in (24, 27))
         return ImageHeader("webp", width, height, "rgba" if data[20] & 0x10 else "rgb")
-    if form == b"VP8 " and len(data) >= 30:
+    if chunk == b"VP8 " and len(data) >= 30:
         width, height = (int.from_bytes(data[i : i + 2], "little") & 0x3FFF for i in (26, 28))
         return ImageHeader("webp", width, height, "rgb")
-    if form == b"VP8L" and len(data) >= 25:
+    if chunk == b"VP8L" and len(data) >= 25:
         bits = int.from_bytes(data[21:25], "little")
         return ImageHeader("webp", (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, "rgba")
     return ImageHeader("webp", 0, 0, "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import time
@@ -12,11 +11,11 @@ from typing import Any
 
 from ftpipe.atomic_files import fsync, rename_durably, write_json
 from ftpipe.errors import LocalStateError
+from ftpipe.file_hash import sha256_of_stream
 from ftpipe.paths import state_dir
 from ftpipe.records import Dataset, Report
 
 SCHEMA = "ftpipe.prepared/1"
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -77,14 +76,11 @@ def _copy(dataset: Dataset, target: Path) -> Path:
     """Copy and hash; the file itself is not copied onto itself."""
     if target.exists() and target.samefile(dataset.path):
         return target
-    digest = hashlib.sha256()
     partial = target.with_suffix(".part")
     with dataset.path.open("rb") as source, partial.open("wb") as sink:
-        while chunk := source.read(_CHUNK):
-            digest.update(chunk)
-            sink.write(chunk)
+        digest = sha256_of_stream(source, sink.write)
     fsync(partial)
-    if digest.hexdigest() != dataset.sha256:
+    if digest != dataset.sha256:
         partial.unlink()
         raise LocalStateError(f"{dataset.path} changed while it was being prepared", "run `ftpipe prepare` again")
     rename_durably(partial, target)

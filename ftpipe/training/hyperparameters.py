@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ftpipe.auto_epochs import auto_epochs
 from ftpipe.errors import UsageError
 
 ATTENTION_TARGETS = ("q_proj", "v_proj")
@@ -74,18 +75,6 @@ class ResolvedHyperparameters:
     def from_json(cls, row: Mapping[str, Any]) -> ResolvedHyperparameters:
         """The plan that ``as_json`` wrote."""
         return cls(**{**row, "target_modules": tuple(row["target_modules"])})
-
-
-def auto_epochs(examples: int) -> int:
-    """Passes where none are asked for: 3, more for under 100 visits in all, fewer for over 25,000.
-
-    Source: openai-cookbook ``Chat_finetuning_data_prep.ipynb``, read 2026-11-24.
-    """
-    if 3 * examples < 100:
-        return min(25, max(3, 100 // max(1, examples)))
-    if 3 * examples > 25_000:
-        return max(1, 25_000 // examples)
-    return 3
 
 
 def auto_batch_size(examples: int) -> int:

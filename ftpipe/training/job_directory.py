@@ -21,7 +21,6 @@ restarted trainer sees half of it. Readers accept anything: a kill can leave a t
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import logging
@@ -38,6 +37,7 @@ from typing import Any
 
 from ftpipe.atomic_files import fsync, read_json, write_bytes, write_json
 from ftpipe.errors import LocalStateError
+from ftpipe.file_hash import sha256_of_file
 from ftpipe.modeling.device import DeviceConfig
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
 
@@ -469,17 +469,12 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _file_facts(path: Path) -> dict[str, Any]:
-    return {"sha256": _sha256(path), "bytes": path.stat().st_size}
+    return {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}
 
 
 def _file_problem(path: Path, facts: object) -> str:
     try:
-        digest = _sha256(path)
+        digest = sha256_of_file(path)
     except OSError:
         return "is missing"
     return "" if isinstance(facts, dict) and facts.get("sha256") == digest else "is not what the trainer wrote"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,7 +11,7 @@ from ftpipe.dataset.check_settings import CheckSettings
 from ftpipe.dataset.fixes import fix_file, quarantine
 from ftpipe.dataset.fixes.safe import SAFE
 from ftpipe.dataset.fixes.unsafe import UNSAFE
-from ftpipe.dataset.identity import sha256_of
+from ftpipe.dataset.identity import sha256_of_dataset
 from ftpipe.dataset.rules import all_rules
 from ftpipe.errors import UsageError
 from ftpipe.stages.validate import failing_lines, validate
@@ -60,7 +60,9 @@ def test_fix_file_writes_manifest_and_sidecar_of_moved_keys(tmp_path: Path) -> N
     source = write(tmp_path / "extra.jsonl", [*chats(11), {**chats(12)[11], "id": 7}])
     result = fix_file(source, tmp_path / "fixed.jsonl")
     manifest = json.loads(result.manifest.read_text())
-    assert manifest["input"]["sha256"] == sha256_of(source) and manifest["output"]["sha256"] == sha256_of(result.output)
+    assert manifest["input"]["sha256"] == sha256_of_dataset(source) and manifest["output"][
+        "sha256"
+    ] == sha256_of_dataset(result.output)
     assert manifest["fixes"] == {"FT110": 1}
     assert result.sidecar is not None and json.loads(result.sidecar.read_text()) == {"line": 12, "id": 7}
     assert result.diff.read_bytes().startswith(b"@@ line 12 @@\n-{")

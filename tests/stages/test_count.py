@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from ftpipe.catalog.cost import auto_epochs
 from ftpipe.catalog.training_prices import PriceTable
 from ftpipe.errors import ConfigError, UsageError
 from ftpipe.stages.count import count
@@ -87,12 +86,6 @@ def test_asked_epochs_cost_exactly_that(tmp_path: Path) -> None:
     assert cost is not None and tokens is not None
     assert cost.low == cost.expected == cost.high == pytest.approx(tokens.total * 3 * 5.0 / 1e6)
     assert cost.epochs_rule == "requested"
-
-
-@pytest.mark.parametrize(("examples", "epochs"), [(10, 10), (1, 25), (34, 3), (101, 3), (8_334, 2), (30_000, 1)])
-def test_auto_epochs_follow_the_published_rule(examples: int, epochs: int) -> None:
-    """Cookbook figures at both ends and in the middle."""
-    assert auto_epochs(examples) == epochs
 
 
 def test_auto_epochs_make_a_range(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from ftpipe.errors import UsageError
 from ftpipe.training.hyperparameters import (
     ResolvedHyperparameters,
     auto_batch_size,
-    auto_epochs,
     default_learning_rate,
     resolve_hyperparameters,
 )
@@ -22,14 +21,6 @@ def plan(examples: int = 100, method: str = "supervised", **asked: Any) -> Resol
     return resolve_hyperparameters(
         asked, examples=examples, parameters=135_000_000, max_context=8192, on_accelerator=False, method=method
     )
-
-
-@pytest.mark.parametrize(
-    ("examples", "epochs"), [(10, 10), (33, 3), (34, 3), (2, 25), (500, 3), (20_000, 1), (9_000, 2)]
-)
-def test_auto_epochs_follow_the_published_rule(examples: int, epochs: int) -> None:
-    """3, more for few rows, fewer for many."""
-    assert auto_epochs(examples) == epochs
 
 
 @pytest.mark.parametrize(("examples", "batch"), [(2, 2), (10, 4), (145, 4), (5_000, 10), (100_000, 32)])

@@ -19,7 +19,7 @@ from ftpipe.dataset.duplicates.fingerprints import hash64
 from ftpipe.dataset.fixes.safe import SAFE
 from ftpipe.dataset.fixes.unsafe import DROP, UNSAFE
 from ftpipe.dataset.formats import shape_of
-from ftpipe.dataset.identity import sha256_of
+from ftpipe.dataset.identity import sha256_of_dataset
 from ftpipe.dataset.json_line import Line, parse_json_values
 from ftpipe.dataset.reader import BOM, MAX_LINE_BYTES, read_blocks, read_lines
 from ftpipe.dataset.rules import codes
@@ -80,8 +80,8 @@ def fix_file(
             sidecar.unlink()
         manifest = {
             "schema": "ftpipe.fix/1",
-            "input": {"path": str(path), "sha256": sha256_of(path)},
-            "output": {"path": str(output), "sha256": sha256_of(output)},
+            "input": {"path": str(path), "sha256": sha256_of_dataset(path)},
+            "output": {"path": str(output), "sha256": sha256_of_dataset(output)},
             "unsafe": unsafe,
             "fixes": dict(sorted(fixer.counts.items())),
             "dropped": fixer.dropped,

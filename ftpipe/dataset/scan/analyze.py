@@ -12,7 +12,7 @@ from ftpipe.dataset.duplicates.exact import MAX_SAMPLES, MAX_SAMPLES_IF_ALL, com
 from ftpipe.dataset.duplicates.fingerprint_store import FingerprintStore
 from ftpipe.dataset.duplicates.near import NOT_CHECKED, lacks_package, near_duplicates, should_check_near_duplicates
 from ftpipe.dataset.file_context import FileContext
-from ftpipe.dataset.identity import sha256_of
+from ftpipe.dataset.identity import sha256_of_dataset
 from ftpipe.dataset.reader import read_blocks
 from ftpipe.dataset.rules import all_rules
 from ftpipe.dataset.scan.context import OnFinding, ScanContext, ScanObserver
@@ -120,7 +120,7 @@ def analyze_file(
     fingerprints = FingerprintStore()
     spool = FindingSpool() if plan.collect_every_finding else None
     with ThreadPoolExecutor(1, thread_name_prefix="digest") as thread:
-        digest = thread.submit(sha256_of, path)
+        digest = thread.submit(sha256_of_dataset, path)
         is_scanned = sniffed.layout == "lines"
         part = _scan(plan, context.observer, fingerprints, spool) if is_scanned else PartialScan.of(plan)
     statistics = ScanStatistics(
