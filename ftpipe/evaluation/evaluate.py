@@ -12,7 +12,7 @@ from ftpipe.canonical_json import canonical_json
 from ftpipe.errors import UsageError
 from ftpipe.evaluation.compare import Evidence, compare
 from ftpipe.evaluation.gates import check_gates, parse_gates
-from ftpipe.evaluation.items import detect_task, items_from_records, messages_for_arm, tool_calls_of
+from ftpipe.evaluation.items import detect_task, items_from_records, tool_calls_of
 from ftpipe.evaluation.judge import run_judge
 from ftpipe.evaluation.metrics import MACRO_F1, Metric, select_metrics
 from ftpipe.evaluation.metrics.structured import field_hits
@@ -185,7 +185,7 @@ def _score_items(
 
 
 def _requests(item: Item, arm: Arm, sampling: SamplingParams) -> list[Request]:
-    messages = tuple(messages_for_arm(item, arm))
+    messages = tuple(arm.messages_for(item))
     return [
         Request(model=arm.model, messages=messages, sampling=sampling, sample=sample, tools=item.tools)
         for sample in range(sampling.samples)

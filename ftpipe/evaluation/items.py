@@ -10,7 +10,7 @@ from ftpipe.canonical_json import canonical_json
 from ftpipe.errors import DatasetError
 from ftpipe.evaluation.metrics.text import normalize
 from ftpipe.grading.json_values import parse_json
-from ftpipe.records.evaluation import Arm, Item, Task, ToolCall
+from ftpipe.records.evaluation import Item, Task, ToolCall
 
 MAX_LABELS = 20
 """Number of different answers up to which a dataset can be a label task."""
@@ -106,15 +106,6 @@ def tool_calls_of(message: Mapping[str, Any]) -> tuple[ToolCall, ...]:
 
 def _argument_text(arguments: object) -> str:
     return arguments if isinstance(arguments, str) else canonical_json(arguments or {}).decode()
-
-
-def messages_for_arm(item: Item, arm: Arm) -> list[dict[str, Any]]:
-    """The messages sent to an arm: the item's, with the arm's system prompt if it has one."""
-    messages = [dict(message) for message in item.messages]
-    if arm.system is None:
-        return messages
-    rest = [message for message in messages if message.get("role") not in ("system", "developer")]
-    return [{"role": "system", "content": arm.system}, *rest]
 
 
 def detect_task(items: Sequence[Item]) -> tuple[Task, str]:

@@ -84,6 +84,14 @@ class Arm(Record):
     is_control: bool = False
     """A second baseline (the base with a better prompt): candidates are compared with it too, gates pass it over."""
 
+    def messages_for(self, item: Item) -> list[dict[str, Any]]:
+        """The messages that are sent for an item, with the arm's system prompt if it has one."""
+        messages = [dict(message) for message in item.messages]
+        if self.system is None:
+            return messages
+        rest = [message for message in messages if message.get("role") not in ("system", "developer")]
+        return [{"role": "system", "content": self.system}, *rest]
+
 
 class SamplingParams(Record):
     """How every arm is asked; one for all of them, or the comparison is not one."""

@@ -1,4 +1,4 @@
-"""Rows ranked by their losses: for a terminal, as a sheet, and as one self-contained page that runs nothing."""
+"""Training rows ranked by their losses: text for a terminal, CSV, and a self-contained HTML page without scripts."""
 
 from __future__ import annotations
 
@@ -27,71 +27,72 @@ from ftpipe.reports.evaluation.csv import escape_csv_cell
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 640.0, 400.0, 46.0, 30.0
 MAX_DOTS = 5000
-"""Dots of the picture: the highest rows come first."""
-ORDERS = {
+"""Dots of the chart; the highest rows come first."""
+RANKING_LABELS = {
     "tuned": "the tuned model's loss",
-    "base": "the baseline's loss",
-    "delta": "what the loss is higher after training than before",
+    "base": "the base model's loss",
+    "delta": "the tuned model's loss minus the base model's",
 }
-"""What ranks, in words."""
+"""Ranking key → its description."""
 
 
 def loss_lines(ranking: LossRanking, top: int, style: Styler = unstyled) -> Iterator[str]:
-    """The means, and the rows on top.
+    """The mean losses, and the highest rows.
 
     Args:
         ranking: The rows.
         top: How many to show.
-        style: Colours the head and the rules.
+        style: Styles the header.
     """
     shown = ranking.rows[:top]
     yield f"{sanitize_line(ranking.data, 80)}: {plural(len(ranking.rows), 'row')}, loss in nats per trained token"
     yield from format_table(
         [
-            ("  before", format_decimal(ranking.mean_base_loss), sanitize_line(ranking.baseline, 120)),
-            ("  after", format_decimal(ranking.mean_tuned_loss), sanitize_line(ranking.model, 120)),
+            ("  base", format_decimal(ranking.mean_base_loss), sanitize_line(ranking.baseline, 120)),
+            ("  tuned", format_decimal(ranking.mean_tuned_loss), sanitize_line(ranking.model, 120)),
         ],
         right=(1,),
     )
     yield ""
-    has_findings = any(row.rule_codes for row in shown)
-    head = ["line", "before", "after", "rise", *(["rules"] if has_findings else []), "teaches", "asked"]
-    first, *rest = format_table([head, *(_cells(row, has_findings) for row in shown)], right=range(4))
+    has_rules = any(row.rule_codes for row in shown)
+    header = ["line", "base", "tuned", "delta", *(["rules"] if has_rules else []), "completion", "prompt"]
+    first, *rest = format_table([header, *(_cells(row, has_rules) for row in shown)], right=range(4))
     yield style("bold", first)
     yield from rest
     if len(ranking.rows) > len(shown):
-        yield style("dim", f"… and {plural(len(ranking.rows) - len(shown), 'row')} below, ranked by {ranking.rank_by}")
+        hidden = plural(len(ranking.rows) - len(shown), "row")
+        yield style("dim", f"… and {hidden} not shown, ranked by {RANKING_LABELS[ranking.rank_by]}")
 
 
-def _cells(row: RankedRow, has_findings: bool) -> list[str]:
+def _cells(row: RankedRow, has_rules: bool) -> list[str]:
     losses = [format_decimal(row.base_loss, 3), format_decimal(row.tuned_loss, 3), format_delta(row.delta)]
-    rules = [" ".join(row.rule_codes)] if has_findings else []
+    rules = [" ".join(row.rule_codes)] if has_rules else []
     return [str(row.line), *losses, *rules, sanitize_line(row.completion, 44), sanitize_line(row.prompt, 60)]
 
 
 def format_delta(value: float) -> str:
-    """A change of loss with its sign: ``+0.512``, ``−2.034``."""
+    """A difference of losses with its sign: ``+0.512``, ``−2.034``."""
     return f"{value:+.3f}".replace("-", "−")
 
 
 def loss_csv(ranking: LossRanking) -> str:
-    """Every row as CSV, in its rank, with no cell that a spreadsheet would run."""
+    """Every row as CSV, in ranking order; no cell is a formula."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\r\n", quoting=csv.QUOTE_ALL)
-    writer.writerow(["rank", "line", "tokens", "before", "after", "rise", "rules", "teaches", "asked"])
-    for place, row in enumerate(ranking.rows, start=1):
+    writer.writerow(["rank", "line", "tokens", "base_loss", "tuned_loss", "delta", "rules", "completion", "prompt"])
+    for rank, row in enumerate(ranking.rows, start=1):
         losses = [f"{value:.5f}" for value in (row.base_loss, row.tuned_loss, row.delta)]
         texts = [escape_csv_cell(text) for text in (" ".join(row.rule_codes), row.completion, row.prompt)]
-        writer.writerow([place, row.line, row.tokens, *losses, *texts])
+        writer.writerow([rank, row.line, row.tokens, *losses, *texts])
     return stream.getvalue()
 
 
 def loss_html(ranking: LossRanking, top: int) -> str:
-    """The ranking as HTML: a picture of all rows, and the highest ones to read.
+    """The ranking as HTML: a chart of all rows, and a table of the highest.
 
     Args:
         ranking: The rows.
-        top: How many to list, and to mark in the picture.
+        top: How many to list and to highlight in the chart.
     """
     style = _text("evaluation", "page.css") + _text("row_losses", "page.css")
     environment = jinja2.Environment(
@@ -107,10 +108,10 @@ def loss_html(ranking: LossRanking, top: int) -> str:
     }
     html = environment.from_string(_text("row_losses", "page.html.j2")).render(
         ranking=ranking,
-        order=ORDERS[ranking.rank_by],
+        order=RANKING_LABELS[ranking.rank_by],
         shown=ranking.rows[:top],
         dots=_dots(ranking, top),
-        most=_axis_limits(ranking),
+        axis_limits=_axis_limits(ranking),
         size=(WIDTH, HEIGHT, LEFT, BOTTOM),
         style=Markup(style),  # noqa: S704  # our own files, no data
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
@@ -123,7 +124,7 @@ def _text(folder: str, name: str) -> str:
 
 
 def _axis_limits(ranking: LossRanking) -> tuple[float, float]:
-    """Where the axes end: the largest losses before and after."""
+    """The ends of the axes: the largest base and tuned loss."""
     return (
         max([0.01, *(row.base_loss for row in ranking.rows)]),
         max([0.01, *(row.tuned_loss for row in ranking.rows)]),
@@ -131,11 +132,11 @@ def _axis_limits(ranking: LossRanking) -> tuple[float, float]:
 
 
 def _dots(ranking: LossRanking, top: int) -> list[tuple[float, float, str]]:
-    """Place and kind of each row's dot; the marked ones last, so that they lie above the others."""
+    """Position and CSS class of each row's dot; highlighted dots come last, so that they are drawn on top."""
     across, up = _axis_limits(ranking)
     dots = []
-    for place, row in enumerate(ranking.rows[:MAX_DOTS]):
+    for rank, row in enumerate(ranking.rows[:MAX_DOTS]):
         x = LEFT + (WIDTH - LEFT - 12) * row.base_loss / across
         y = 12 + (HEIGHT - BOTTOM - 12) * (1 - row.tuned_loss / up)
-        dots.append((x, y, "marked" if place < top else "other"))
+        dots.append((x, y, "marked" if rank < top else "other"))
     return dots[::-1]

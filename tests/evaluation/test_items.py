@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ftpipe.errors import DatasetError
-from ftpipe.evaluation.items import detect_task, items_from_records, messages_for_arm
+from ftpipe.evaluation.items import detect_task, items_from_records
 from ftpipe.records.evaluation import Arm, Task
 from tests.evaluation.factories import call, item
 
@@ -67,9 +67,9 @@ def test_item_cluster_comes_from_record_or_metadata() -> None:
 def test_messages_for_arm_replace_the_system_prompt() -> None:
     """It replaces the item's; without one the item's stays."""
     [found] = items_from_records([(1, record("a"))])
-    better = messages_for_arm(found, Arm(name="b", model="m", system="better"))
+    better = Arm(name="b", model="m", system="better").messages_for(found)
     assert [message["content"] for message in better] == ["better", "q"]
-    assert messages_for_arm(found, Arm(name="a", model="m"))[0]["content"] == "s"
+    assert Arm(name="a", model="m").messages_for(found)[0]["content"] == "s"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The evaluation's outputs say what was found, and nothing in the data can act in any of them."""
+"""Evaluation reports show the results, and no data is active in any of them."""
 
 from __future__ import annotations
 
@@ -37,33 +37,33 @@ WITH_EVERYTHING = run(gates=("normalized>=+0.03@95%", "exact>=0.95"), max_regres
 
 
 class Tags(HTMLParser):
-    """Gathers the tags and attributes of a page."""
+    """Collects the tags and attributes of a page."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Remember one tag."""
-        self.found.append((tag, dict(attrs)))
+        """Record a tag."""
+        self.tags.append((tag, dict(attrs)))
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
-def test_no_text_of_the_data_becomes_markup(payload: str) -> None:
-    """Only the template's own tags, no handler, no link, no style of an element, no script."""
+def test_evaluation_html_escapes_data(payload: str) -> None:
+    """Only the template's tags, and no handler, link, style attribute or script."""
     tags = Tags()
     tags.feed(to_html(*hostile(payload)))
-    assert {tag for tag, _ in tags.found} <= ALLOWED
-    names = {name for _, attributes in tags.found for name in attributes}
+    assert {tag for tag, _ in tags.tags} <= ALLOWED
+    names = {name for _, attributes in tags.tags for name in attributes}
     assert not names & {"href", "src", "style", "srcdoc", "action", "formaction"}
     assert not [name for name in names if name.startswith("on")]
-    classes = {word for _, attributes in tags.found for word in (attributes.get("class") or "").split()}
+    classes = {word for _, attributes in tags.tags for word in (attributes.get("class") or "").split()}
     assert all(re.fullmatch(r"(for-)?[a-z]+(-\d+)?", word) for word in classes)
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
-def test_the_policy_forbids_everything_but_the_pages_own_style(payload: str) -> None:
-    """The hash is that of the only style element, and no script is allowed at all."""
+def test_evaluation_html_policy_allows_only_its_style(payload: str) -> None:
+    """The hash is that of the only style element, and no script is allowed."""
     import base64
     import hashlib
 
@@ -77,8 +77,8 @@ def test_the_policy_forbids_everything_but_the_pages_own_style(payload: str) -> 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
-def test_a_real_browser_runs_nothing_of_the_data(tmp_path: Path) -> None:
-    """All payloads opened in headless Chromium: the title stays, and the policy has nothing to report."""
+def test_evaluation_html_is_inert_in_a_browser(tmp_path: Path) -> None:
+    """All payloads in headless Chromium: the title stays, and the policy reports no violation."""
     flags = [
         "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--enable-logging=stderr",
         "--disable-background-networking", "--disable-component-update", "--disable-sync", "--v=0", "--dump-dom",
@@ -87,15 +87,15 @@ def test_a_real_browser_runs_nothing_of_the_data(tmp_path: Path) -> None:
         path = tmp_path / f"{number}.html"
         path.write_text(to_html(*hostile(payload)), encoding="utf-8")
         command = ["chromium", *flags, f"--user-data-dir={tmp_path / f'profile-{number}'}", path.as_uri()]
-        seen = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-        [title] = re.findall(r"<title>(.*?)</title>", seen.stdout, re.DOTALL)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        [title] = re.findall(r"<title>(.*?)</title>", result.stdout, re.DOTALL)
         assert title.startswith("Not enough evidence"), payload
-        assert "Content Security Policy" not in seen.stderr
-        assert "Content-Security-Policy" not in re.sub(r"<meta[^>]*>", "", seen.stderr)
+        assert "Content Security Policy" not in result.stderr
+        assert "Content-Security-Policy" not in re.sub(r"<meta[^>]*>", "", result.stderr)
 
 
-def test_the_page_says_what_was_found() -> None:
-    """Verdict, scores with intervals, gates, samples with their marks."""
+def test_evaluation_html_shows_results() -> None:
+    """Verdict, scores with intervals, gates, and samples with their change."""
     html = to_html(WITH_EVERYTHING)
     assert "▲ tuned is better than base" in html
     assert "exact McNemar p &lt; 0.0001" in html
@@ -105,35 +105,35 @@ def test_the_page_says_what_was_found() -> None:
     assert "0.900" in html
 
 
-def test_every_form_says_how_many_requests_the_latencies_stand_for() -> None:
-    """An endpoint that answers one by one lets the others wait, which is no property of the model."""
+def test_evaluation_reports_name_the_concurrency() -> None:
+    """An endpoint that answers one by one makes the others wait, which is not a property of the model."""
     for shown in (to_html(WITH_EVERYTHING), to_markdown(WITH_EVERYTHING), "\n".join(evaluation_lines(WITH_EVERYTHING))):
-        assert "with up to 4 requests at once, their waiting for each other included" in shown
+        assert "with up to 4 concurrent requests, including the time they wait for each other" in shown
     alone = WITH_EVERYTHING.model_copy(update={"concurrency": 1})
-    assert "one request after the other" in to_html(alone)
+    assert "one request at a time" in to_html(alone)
     assert "p50 and p95:" not in to_html(WITH_EVERYTHING.model_copy(update={"concurrency": None}))
 
 
-def test_the_page_shows_lineage_and_curves_where_they_are_known() -> None:
+def test_evaluation_html_shows_lineage_and_curves() -> None:
     """From the registry's model and the job's metrics."""
     curve = [TrainingMetrics(step=step, train_loss=2 / step, valid_loss=3 / step) for step in range(1, 6)]
     _, background = hostile("x")
     html = to_html(WITH_EVERYTHING, PageContext(models={"tuned": background.models["x b"]}, curves={"tuned": curve}))
     assert html.count("<polyline") == 2
-    assert "Where they come from" in html
+    assert "Lineage" in html
 
 
-def test_regressions_are_on_the_page_when_not_everything_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What got worse comes first; what did not change is left out and counted."""
+def test_evaluation_html_keeps_regressions_if_truncated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regressions come first; unchanged items are left out and counted."""
     monkeypatch.setattr("ftpipe.reports.evaluation.html.MAX_SAMPLES", 10)
     html = to_html(WITH_EVERYTHING)
     assert html.count("▼ regressed") == 2
     assert html.count("<article") == 10
-    assert "50 items" in html
+    assert "50 unchanged items" in html
 
 
-def test_a_curve_is_broken_where_a_value_is_missing() -> None:
-    """And needs two points to be drawn at all."""
+def test_loss_chart_splits_at_missing_values() -> None:
+    """It needs at least two points."""
     values = [1.0, 0.9, float("nan"), 0.7, 0.6]
     chart = charts.loss_chart([TrainingMetrics(step=step, train_loss=value) for step, value in enumerate(values)])
     assert chart is not None
@@ -143,8 +143,8 @@ def test_a_curve_is_broken_where_a_value_is_missing() -> None:
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
-def test_junit_stays_xml_and_markdown_stays_text(payload: str) -> None:
-    """XML parses; Markdown has no tag, link, image, mention or cell of the data."""
+def test_junit_and_markdown_escape_data(payload: str) -> None:
+    """The XML is valid; Markdown has no tag, link, image, mention or cell from the data."""
     evaluation, _ = hostile(payload)
     assert Xml.fromstring(to_junit(evaluation)).tag == "testsuites"
     text = to_markdown(evaluation)
@@ -154,36 +154,33 @@ def test_junit_stays_xml_and_markdown_stays_text(payload: str) -> None:
 
 
 def test_junit_counts_gates_verdicts_and_regressions() -> None:
-    """One gate fails; two items got worse and are shown without failing."""
+    """One gate fails; two items regressed and are shown as skipped."""
     suite = Xml.fromstring(to_junit(WITH_EVERYTHING))[0]
     assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("6", "1", "2")
 
 
-def test_markdown_has_the_verdict_first() -> None:
-    """And the items that got worse."""
+def test_markdown_starts_with_the_verdict() -> None:
     text = to_markdown(WITH_EVERYTHING)
     assert text.startswith("## ▲ tuned is better than base")
-    assert "36 items got better, 2 got worse" in text
+    assert "36 items improved, 2 regressed" in text
 
 
 @given(st.text(max_size=80))
-def test_any_text_is_harmless_in_markdown(text: str) -> None:
-    """One line, no unescaped mark."""
+def test_escape_markdown_neutralizes_any_text(text: str) -> None:
+    """One line without unescaped markup."""
     shown = escape_markdown(text)
     assert "\n" not in shown
     assert not re.search(r"(?<!\\)[`*_\[\]|<>]", shown)
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "\0=1", " =1", "\n=1"])
-def test_no_cell_is_a_formula(text: str) -> None:
-    """An apostrophe stands before everything that a spreadsheet would reckon."""
+def test_csv_cells_escape_formulas(text: str) -> None:
     assert escape_csv_cell(text).startswith("'")
     assert escape_csv_cell("plain") == "plain"
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
-def test_the_sheet_has_a_line_per_item_arm_and_sample(payload: str) -> None:
-    """Whatever the texts hold."""
+def test_csv_has_a_row_per_item_arm_and_sample(payload: str) -> None:
     evaluation, _ = hostile(payload)
     rows = list(csv.reader(io.StringIO(to_csv(evaluation), newline="")))
     assert len(rows) == 1 + 2 * 3 * 2
@@ -191,8 +188,8 @@ def test_the_sheet_has_a_line_per_item_arm_and_sample(payload: str) -> None:
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
-def test_promptfoo_gets_the_data_and_no_template(payload: str) -> None:
-    """Nothing in a variable opens a template, and the texts come back whole."""
+def test_promptfoo_escapes_templates_in_data(payload: str) -> None:
+    """No variable contains a template delimiter, and the texts are complete."""
     evaluation, _ = hostile(payload)
     document = json.loads(to_promptfoo(evaluation))
     test = document["tests"][0]
@@ -205,8 +202,8 @@ def test_promptfoo_gets_the_data_and_no_template(payload: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_format_gives_text_that_can_be_written(name: str) -> None:
-    """Also with half characters in the data."""
+def test_evaluation_formats_encode_as_utf8(name: str) -> None:
+    """Also with lone surrogates in the data."""
     evaluation: Evaluation = hostile("\ud800 x")[0]
     assert FORMATS[name](evaluation).encode("utf-8")
     assert FORMATS[name](WITH_EVERYTHING).endswith("\n")

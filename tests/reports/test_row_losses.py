@@ -1,4 +1,4 @@
-"""Rows by loss as text, sheet and page: nothing of the data acts, and everything that is told is there."""
+"""Row losses as text, CSV and HTML: no data is active, and every figure is shown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.reports.xss_payloads import PAYLOADS
 
 
 def ranking(payload: str = "ticket", **changes: Any) -> LossRanking:
-    """Three rows with the payload wherever text can be."""
+    """Three rows with the payload in every text."""
     rows = tuple(
         RankedRow(
             line=line,
@@ -39,12 +39,12 @@ def ranking(payload: str = "ticket", **changes: Any) -> LossRanking:
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
-def test_no_text_of_a_row_becomes_markup_or_a_formula(payload: str) -> None:
-    """Only the template's own tags; no cell that a spreadsheet would run; one line a row on the terminal."""
+def test_row_losses_reports_escape_data(payload: str) -> None:
+    """Only the template's tags; no formula in the CSV; one line per row on the terminal."""
     tags = Tags()
     tags.feed(loss_html(ranking(payload), 2))
-    assert {tag for tag, _ in tags.found} <= ALLOWED | {"circle"}
-    names = {name for _, attributes in tags.found for name in attributes}
+    assert {tag for tag, _ in tags.tags} <= ALLOWED | {"circle"}
+    names = {name for _, attributes in tags.tags for name in attributes}
     assert not [name for name in names if name in ("href", "src", "style") or name.startswith("on")]
     cells = [cell for row in csv.reader(io.StringIO(loss_csv(ranking(payload)), newline="")) for cell in row]
     assert not [cell for cell in cells if cell.startswith(("=", "+", "@"))]
@@ -53,13 +53,13 @@ def test_no_text_of_a_row_becomes_markup_or_a_formula(payload: str) -> None:
     assert all(character.isprintable() for line in lines for character in line)
 
 
-def test_the_rank_the_means_and_the_rest_are_told() -> None:
-    """Rules have a column only where there are any; what is not shown is counted."""
+def test_row_losses_report_shows_rank_means_and_rest() -> None:
+    """Rules have a column only if there are any; rows that are not shown are counted."""
     text = "\n".join(loss_lines(ranking(), 2))
-    assert "before  2.0000" in text
-    assert "after   1.5000" in text
+    assert "base   2.0000" in text
+    assert "tuned  1.5000" in text
     assert "+0.500  FT803" in text
-    assert "… and 1 row below, ranked by tuned" in text
+    assert "… and 1 row not shown, ranked by the tuned model's loss" in text
     plain = ranking(rows=(RankedRow(line=9, tokens=1, base_loss=1.0, tuned_loss=0.25),))
     assert "rules" not in "\n".join(loss_lines(plain, 5))
     assert "−0.750" in "\n".join(loss_lines(plain, 5))

@@ -1,4 +1,4 @@
-"""An evaluation as a page, a pull-request comment, JUnit, Promptfoo and a sheet; a new format is a file and a line."""
+"""Evaluation reports: HTML, Markdown, JUnit, Promptfoo, CSV and text. A new format is one file and one line here."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ FORMATS: dict[str, Callable[[Evaluation], str]] = {
     "promptfoo": to_promptfoo,
     "csv": to_csv,
 }
-"""Name → an evaluation as text in that format; the HTML page takes more and is in ``page``."""
+"""Name → function that returns the report as text. HTML needs more input, see ``html.to_html``."""

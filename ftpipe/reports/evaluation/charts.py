@@ -1,4 +1,4 @@
-"""Where the lines and dots of the page's small charts lie; numbers only, the template makes the markup."""
+"""Coordinates of the charts in the HTML report; only numbers, the template writes the markup."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEFT, BOTTOM, TOP = 56.0, 28.0, 12.0
 
 @dataclass(frozen=True)
 class Bar:
-    """An interval on a line from 0 to 100."""
+    """An interval on an axis from 0 to 100."""
 
     low: float
     value: float
@@ -30,7 +30,7 @@ class Curve:
     kind: str
     """``train`` or ``valid``: solid or dashed."""
     parts: tuple[str, ...]
-    """Point lists of the pieces between gaps."""
+    """Point lists of the segments between gaps."""
     last: float
 
 
@@ -46,12 +46,12 @@ class Chart:
 
 
 def score_bar(low: float, value: float, high: float) -> Bar:
-    """A score and its interval, 0 to 1 over the whole width."""
+    """A score and its interval; the axis is 0 to 1."""
     return Bar(low * 100, value * 100, high * 100)
 
 
 def difference_scale(evaluation: Evaluation) -> float:
-    """The largest end of any interval, so that all differences share one scale around zero."""
+    """The largest absolute end of any interval, so that all differences share one scale around zero."""
     ends = [
         abs(end) for one in evaluation.comparisons for end in (one.low, one.high, one.difference) if end is not None
     ]
@@ -59,13 +59,13 @@ def difference_scale(evaluation: Evaluation) -> float:
 
 
 def difference_bar(low: float | None, value: float, high: float | None, reach: float) -> Bar:
-    """A difference and its interval; zero lies at 50. Without an interval the bar is the whole line."""
-    place = [-reach if low is None else low, value, reach if high is None else high]
-    return Bar(*(50 + 50 * max(-1.0, min(1.0, end / reach)) for end in place))
+    """A difference and its interval; zero is at 50. Without an interval the bar is as long as the axis."""
+    ends = [-reach if low is None else low, value, reach if high is None else high]
+    return Bar(*(50 + 50 * max(-1.0, min(1.0, end / reach)) for end in ends))
 
 
 def loss_chart(metrics: Sequence[TrainingMetrics]) -> Chart | None:
-    """Training and validation loss over steps; ``None`` where there are fewer than two points."""
+    """Training and validation loss over steps; ``None`` if there are fewer than two points."""
     series: Mapping[str, list[tuple[int, float | None]]] = {
         "train": [(one.step, one.train_loss) for one in metrics if one.train_loss is not None],
         "valid": [(one.step, _valid(one)) for one in metrics if _valid(one) is not None],
@@ -97,7 +97,7 @@ def _is_drawable(value: float | None) -> bool:
 def _parts(
     line: Sequence[tuple[int, float | None]], steps: tuple[int, int], values: tuple[float, float]
 ) -> tuple[str, ...]:
-    """The points of a line, broken where a value is missing."""
+    """The points of a line, split at missing values."""
     parts: list[list[str]] = [[]]
     for step, value in sorted(line, key=lambda point: point[0]):
         if value is None or not math.isfinite(value):

@@ -1,4 +1,4 @@
-"""An evaluation as CSV, one line per item and arm, with no cell that a spreadsheet would run."""
+"""An evaluation as CSV, one row per item, arm and sample; no cell is a formula."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import io
 from ftpipe.records.evaluation import Evaluation
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\0")
-"""First characters at which spreadsheets begin to reckon. Source: OWASP ASVS 5.0, 1.2.10, read 2026-11-24."""
+"""First characters of a formula in spreadsheets. Source: OWASP ASVS 5.0, 1.2.10, read 2026-11-24."""
 
 
 def to_csv(evaluation: Evaluation) -> str:
-    """Line, arm, model, the primary score, wanted and given answer, latency and tokens."""
+    """Line, arm, model, primary score, expected and actual answer, latency and tokens."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\r\n", quoting=csv.QUOTE_ALL)
-    head = ["line", "item", "arm", "model", evaluation.primary_metric, "wanted", "answer", "refused", "latency_s"]
-    writer.writerow([*head, "prompt_tokens", "completion_tokens"])
+    header = ["line", "item", "arm", "model", evaluation.primary_metric, "expected", "answer", "error", "latency_s"]
+    writer.writerow([*header, "prompt_tokens", "completion_tokens"])
     for outcome in evaluation.outcomes:
         for result in evaluation.arms:
             name = result.arm.name
@@ -39,7 +39,7 @@ def to_csv(evaluation: Evaluation) -> str:
 
 
 def escape_csv_cell(text: str) -> str:
-    """The text, behind an apostrophe where a spreadsheet would take it for a formula, without half characters."""
+    """The text, with an apostrophe before it if it looks like a formula, and without lone surrogates."""
     shown = text.encode("utf-8", "replace").decode("utf-8")
     is_formula = shown.startswith(_FORMULA) or shown.lstrip(" \n").startswith(_FORMULA)
     return ("'" if is_formula else "") + shown.replace("\0", "\u2400")

@@ -1,7 +1,7 @@
-"""An evaluation as one self-contained HTML page: opens offline, can be mailed, and runs nothing at all.
+"""An evaluation as one self-contained HTML page that works offline and runs no script.
 
-The page has no script. Its policy forbids everything but its own style sheet, by hash; every text passes Jinja2's
-autoescape after control and direction characters are made visible, so that no data can act.
+The content security policy allows only the page's own style sheet, by hash. Every text passes Jinja2's autoescape
+after control and direction characters are made visible, so that no data is active.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from ftpipe.reports.evaluation import charts, wording
 from ftpipe.reports.json_output import plain_data
 
 MAX_SAMPLES = 1000
-"""Items on the page; those that got worse or better come first, the others as far as there is room."""
+"""Items on the page; those that regressed or improved come first."""
 
 MAX_TEXT_CHARACTERS = 4000
 """Characters of one text."""
 
-FILTERS = (("all", "All"), ("worse", "Regressed"), ("better", "Improved"), ("different", "Different"))
+FILTERS = (("all", "All"), ("regressed", "Regressed"), ("improved", "Improved"), ("different", "Different"))
 
 
 @dataclass(frozen=True)
 class PageContext:
-    """What the registry knows about the arms' models; all of it may be missing."""
+    """What the registry knows about the arms' models; any of it can be missing."""
 
     models: Mapping[str, Model] = field(default_factory=dict)
     """Arm name → its registered model."""
@@ -48,7 +48,7 @@ def to_html(evaluation: Evaluation, context: PageContext | None = None) -> str:
     """The evaluation as HTML.
 
     Args:
-        evaluation: What was found.
+        evaluation: The evaluation.
         context: Lineage and training curves of the arms' models.
     """
     context = context or PageContext()
@@ -94,7 +94,7 @@ def _environment() -> jinja2.Environment:
     )  # fmt: skip
     environment.filters |= {
         "clean": sanitize_line,
-        "block": _shown_block,
+        "block": _truncated_block,
         "breakable": breakable,
         "count": count,
         "decimal": format_decimal,
@@ -103,7 +103,7 @@ def _environment() -> jinja2.Environment:
         "plural": plural,
         "seconds": _seconds,
     }
-    environment.globals |= {"wording": wording, "svg": charts, "shown": _shown_answer}
+    environment.globals |= {"wording": wording, "svg": charts, "answer_text": _answer_text}
     return environment
 
 
@@ -112,7 +112,7 @@ def _file(name: str) -> str:
 
 
 def breakable(text: str) -> Markup:
-    """A model's name that may be broken behind its colons, where it does not fit."""
+    """A model name with optional line breaks after its colons."""
     return Markup(":<wbr>").join(text.split(":"))
 
 
@@ -120,57 +120,60 @@ def _seconds(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f} s" if value >= 1 else f"{value * 1000:.0f} ms"
 
 
-def _shown_block(text: str) -> str:
-    """A text of several lines, cut to its longest."""
+def _truncated_block(text: str) -> str:
+    """A text of several lines, truncated."""
     rest = len(text) - MAX_TEXT_CHARACTERS
     return sanitize_block(text[:MAX_TEXT_CHARACTERS]) + (f" … ({rest:,} more characters)" if rest > 0 else "")
 
 
-def _shown_answer(answer: Answer) -> str:
-    """An answer as text: what was said, which tools were called, or why it was refused."""
+def _answer_text(answer: Answer) -> str:
+    """An answer as text: its text, its tool calls, or why the request was rejected."""
     calls = "".join(f"\n→ {call.name}({call.arguments})" for call in answer.tool_calls)
-    return f"refused: {answer.error}" if answer.error else (answer.text + calls).strip("\n")
+    return f"rejected: {answer.error}" if answer.error else (answer.text + calls).strip("\n")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One item as it is shown."""
+    """One item of the page."""
 
     outcome: Outcome
     classes: str
-    """Names of our own making only."""
-    asked: str
-    wanted: str
-    marks: Mapping[str, str]
-    """Challenger → ``worse``, ``better`` or empty."""
+    """CSS classes; no data."""
+    prompt: str
+    expected: str
+    changes: Mapping[str, str]
+    """Challenger → ``regressed`` or ``improved``."""
 
 
 def _samples(evaluation: Evaluation) -> list[Sample]:
-    """The items, those that moved first within the limit, in order of line."""
-    moved: dict[str, dict[str, str]] = {}
+    """The items in order of line; if there are too many, unchanged ones are left out."""
+    changes: dict[str, dict[str, str]] = {}
     for name in evaluation.challengers:
-        for kind, outcomes in zip(("worse", "better"), evaluation.changed_items(name), strict=True):
+        for change, outcomes in zip(("regressed", "improved"), evaluation.changed_items(name), strict=True):
             for outcome in outcomes:
-                moved.setdefault(outcome.item.id, {})[name] = kind
-    ranked = sorted(evaluation.outcomes, key=lambda outcome: _rank(moved.get(outcome.item.id, {})))[:MAX_SAMPLES]
+                changes.setdefault(outcome.item.id, {})[name] = change
+    ranked = sorted(evaluation.outcomes, key=lambda outcome: _rank(changes.get(outcome.item.id, {})))[:MAX_SAMPLES]
     return [
-        _sample(evaluation, one, moved.get(one.item.id, {})) for one in sorted(ranked, key=lambda one: one.item.line)
+        _sample(evaluation, outcome, changes.get(outcome.item.id, {}))
+        for outcome in sorted(ranked, key=lambda outcome: outcome.item.line)
     ]
 
 
-def _rank(marks: Mapping[str, str]) -> int:
-    return 0 if "worse" in marks.values() else 1 if marks else 2
+def _rank(changes: Mapping[str, str]) -> int:
+    return 0 if "regressed" in changes.values() else 1 if changes else 2
 
 
-def _sample(evaluation: Evaluation, outcome: Outcome, marks: Mapping[str, str]) -> Sample:
+def _sample(evaluation: Evaluation, outcome: Outcome, changes: Mapping[str, str]) -> Sample:
     classes = []
     for number, name in enumerate(evaluation.challengers):
-        before, after = (_shown_answer(outcome.answers[arm][0]) for arm in (evaluation.baseline, name))
-        classes += [f"different-{number}"] if before != after else []
-        classes += [f"{marks[name]}-{number}"] if name in marks else []
-    wanted = "".join(f"\n→ {call.name}({call.arguments})" for call in outcome.item.expected_calls)
-    asked = "\n".join(f"{message.get('role')}: {_content(message.get('content'))}" for message in outcome.item.messages)
-    return Sample(outcome, " ".join(classes), asked, (outcome.item.expected + wanted).strip("\n"), marks)
+        base_text, text = (_answer_text(outcome.answers[arm][0]) for arm in (evaluation.baseline, name))
+        classes += [f"different-{number}"] if base_text != text else []
+        classes += [f"{changes[name]}-{number}"] if name in changes else []
+    calls = "".join(f"\n→ {call.name}({call.arguments})" for call in outcome.item.expected_calls)
+    prompt = "\n".join(
+        f"{message.get('role')}: {_content(message.get('content'))}" for message in outcome.item.messages
+    )
+    return Sample(outcome, " ".join(classes), prompt, (outcome.item.expected + calls).strip("\n"), changes)
 
 
 def _content(content: object) -> str:
@@ -183,6 +186,6 @@ _INVISIBLE = re.compile("[\u2028\u2029]")
 
 
 def _raw(evaluation: Evaluation) -> str:
-    """Everything but the items, as JSON for people to copy."""
+    """The evaluation without its items, as JSON to copy."""
     data: Any = plain_data(evaluation.model_dump(mode="json", exclude={"outcomes"}))
     return _INVISIBLE.sub(" ", json.dumps(data, indent=1, ensure_ascii=True))

@@ -1,4 +1,4 @@
-"""An evaluation as JUnit XML: a test for each gate and verdict, and one for each item that got worse."""
+"""An evaluation as JUnit XML: a test for each gate, each verdict and each item that regressed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ MAX_ANSWER_CHARACTERS = 2000
 def to_junit(evaluation: Evaluation) -> str:
     """The evaluation for a continuous-integration server.
 
-    A failed gate is a failure; without gates a verdict of ``loss`` is one. Items that got worse are listed as skipped,
-    with both answers, so that they are visible but do not fail a build whose gate allows them.
+    A failed gate is a failure; without gates a verdict of ``loss`` is one. Items that regressed are listed as
+    skipped, with both answers, so that they are visible but do not fail a build whose gate allows them.
     """
     return junit_xml([JUnitSuite(f"evaluate {evaluation.data}", list(_cases(evaluation)))])
 
@@ -41,7 +41,7 @@ def _cases(evaluation: Evaluation) -> Iterator[JUnitCase]:
         for outcome in evaluation.changed_items(name)[0]:
             quote = _quote(evaluation, outcome, name)
             yield JUnitCase(
-                f"regressions.{name}", f"line {outcome.item.line}", "skipped", message="got worse", details=quote
+                f"regressions.{name}", f"line {outcome.item.line}", "skipped", message="regressed", details=quote
             )
 
 

@@ -15,7 +15,7 @@ from ftpipe.reports.evaluation.wording import (
     judge_sentence,
     latency_conditions,
     metric_label,
-    more_items,
+    needed_items,
     ordered_challengers,
     ordered_comparisons,
     ordered_metrics,
@@ -29,18 +29,18 @@ _ACTIVE = re.compile(r"([\\`*_{}\[\]()#+!|~$^=-])")
 _BARE_LINK = re.compile(r"(?i)\b(www)\.")
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", ":": "&#58;"})
 MAX_REGRESSIONS = 20
-"""Items that got worse, at most."""
+"""Regressions listed."""
 MAX_TEXT_CHARACTERS = 160
 """Characters of a quoted text."""
 
 
 def to_markdown(evaluation: Evaluation) -> str:
-    """The evaluation with its verdicts, scores, costs and the items that got worse."""
+    """The evaluation with its verdicts, scores, costs and regressions."""
     return "\n".join(_lines(evaluation)) + "\n"
 
 
 def escape_markdown(text: object, limit: int = MAX_TEXT_CHARACTERS) -> str:
-    """Foreign text that is only text: no markup, no link, no mention, one line."""
+    """Untrusted text as one line without active markup, links or mentions."""
     shown = _ACTIVE.sub(r"\\\1", sanitize_line(text, limit)).translate(_ENTITIES)
     return _BARE_LINK.sub(r"\1&#46;", shown)
 
@@ -50,15 +50,15 @@ def _lines(evaluation: Evaluation) -> Iterator[str]:
         headline = evaluation.primary_comparison(name)
         yield f"## {VERDICT_SYMBOLS[headline.verdict]} {escape_markdown(verdict_title(headline))}"
         yield ""
-        yield escape_markdown(f"{verdict_reason(headline)} {more_items(headline)}", 600)
+        yield escape_markdown(f"{verdict_reason(headline)} {needed_items(headline)}", 600)
         yield ""
         for one in evaluation.control_comparisons(name):
             yield from (escape_markdown(f"{verdict_title(one)}: {verdict_reason(one)}", 600), "")
-    for judged in evaluation.judgments:
-        yield from (escape_markdown(judge_sentence(judged), 600), "")
+    for judgment in evaluation.judgments:
+        yield from (escape_markdown(judge_sentence(judgment), 600), "")
     if evaluation.gates:
         yield from _table(
-            ["gate", "passed", "why"],
+            ["gate", "passed", "reason"],
             [
                 [
                     escape_markdown(one.expression),
@@ -72,7 +72,7 @@ def _lines(evaluation: Evaluation) -> Iterator[str]:
     yield from _comparisons(evaluation)
     yield from _costs(evaluation)
     for name in ordered_challengers(evaluation):
-        yield from _worse(evaluation, name)
+        yield from _changed_items(evaluation, name)
     yield f"Items: `{escape_markdown(evaluation.data)}` `{evaluation.data_sha256[:12]}`; evaluation `{evaluation.id}`."
     for line in price_sources(tuple(evaluation.arms)):
         yield f"- {escape_markdown(line, 400)}"
@@ -100,22 +100,24 @@ def _comparisons(evaluation: Evaluation) -> Iterator[str]:
         ]
         for one in ordered_comparisons(evaluation)
     ]
-    yield from _table(["arm", "against", "metric", "difference", "interval", "p (Holm)", ""], rows)
+    yield from _table(["arm", "baseline", "metric", "difference", "interval", "p (Holm)", "verdict"], rows)
 
 
 def _costs(evaluation: Evaluation) -> Iterator[str]:
     rows = []
     for result in evaluation.arms:
-        used = result.usage
-        latency = [f"{value:.2f} s" if value is not None else "–" for value in (used.latency_p50_s, used.latency_p95_s)]
-        per_thousand = None if used.cost_per_request is None else used.cost_per_request * 1000
+        usage = result.usage
+        latency = [
+            f"{value:.2f} s" if value is not None else "–" for value in (usage.latency_p50_s, usage.latency_p95_s)
+        ]
+        per_thousand = None if usage.cost_per_request is None else usage.cost_per_request * 1000
         rows.append(
             [
                 escape_markdown(result.arm.name),
                 *latency,
-                count(used.prompt_tokens),
-                count(used.completion_tokens),
-                escape_markdown(format_money(per_thousand, used.currency)),
+                count(usage.prompt_tokens),
+                count(usage.completion_tokens),
+                escape_markdown(format_money(per_thousand, usage.currency)),
             ]
         )
     yield from _table(["arm", "p50", "p95", "tokens in", "tokens out", "per 1,000 requests"], rows)
@@ -123,15 +125,15 @@ def _costs(evaluation: Evaluation) -> Iterator[str]:
         yield f"{note}\n"
 
 
-def _worse(evaluation: Evaluation, challenger: str) -> Iterator[str]:
-    worse, better = evaluation.changed_items(challenger)
-    yield f"**{escape_markdown(challenger)}**: {len(better)} items got better, {len(worse)} got worse."
+def _changed_items(evaluation: Evaluation, challenger: str) -> Iterator[str]:
+    regressed, improved = evaluation.changed_items(challenger)
+    yield f"**{escape_markdown(challenger)}**: {len(improved)} items improved, {len(regressed)} regressed."
     yield ""
-    if worse:
-        rows = [_row(evaluation, outcome, challenger) for outcome in worse[:MAX_REGRESSIONS]]
-        yield from _table(["line", "wanted", escape_markdown(evaluation.baseline), escape_markdown(challenger)], rows)
-    if len(worse) > MAX_REGRESSIONS:
-        yield from (f"… and {len(worse) - MAX_REGRESSIONS} more.", "")
+    if regressed:
+        rows = [_row(evaluation, outcome, challenger) for outcome in regressed[:MAX_REGRESSIONS]]
+        yield from _table(["line", "expected", escape_markdown(evaluation.baseline), escape_markdown(challenger)], rows)
+    if len(regressed) > MAX_REGRESSIONS:
+        yield from (f"… and {len(regressed) - MAX_REGRESSIONS} more.", "")
 
 
 def _row(evaluation: Evaluation, outcome: Outcome, challenger: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""An evaluation as a Promptfoo configuration, so that it can go on there; JSON, which is YAML too."""
+"""An evaluation as a Promptfoo configuration in JSON, which is also YAML."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from typing import Any
 
 from ftpipe.records.evaluation import Arm, Evaluation, Item, Task
 
-_SPELT = {"{{": "{\\u007b", "{%": "{\\u0025", "{#": "{\\u0023", "#}": "#\\u007d"}
-"""Promptfoo renders variables as templates; spelt like this no text of the data opens or ends one."""
+_ESCAPES = {"{{": "{\\u007b", "{%": "{\\u0025", "{#": "{\\u0023", "#}": "#\\u007d"}
+"""Promptfoo renders variables as templates. Escaped like this, no text in the data starts or ends one."""
 
-_WANTED = "JSON.parse(context.vars.expected)"
+_EXPECTED = "JSON.parse(context.vars.expected)"
 _CHECKS = {
-    Task.LABEL: f"output.trim().toLowerCase() === {_WANTED}.trim().toLowerCase()",
-    Task.TEXT: f"output.trim() === {_WANTED}.trim()",
-    Task.JSON: f"require('node:util').isDeepStrictEqual(JSON.parse(output), JSON.parse({_WANTED}))",
+    Task.LABEL: f"output.trim().toLowerCase() === {_EXPECTED}.trim().toLowerCase()",
+    Task.TEXT: f"output.trim() === {_EXPECTED}.trim()",
+    Task.JSON: f"require('node:util').isDeepStrictEqual(JSON.parse(output), JSON.parse({_EXPECTED}))",
     Task.TOOLS: (
         "(typeof output === 'string' ? [] : [].concat(output)).map(c => c.function.name).sort().join() === "
-        f"{_WANTED}.sort().join()"
+        f"{_EXPECTED}.sort().join()"
     ),
 }
 
 
 def to_promptfoo(evaluation: Evaluation) -> str:
-    """The items as tests, the arms as providers, each with the messages that it was asked.
+    """The items as tests, the arms as providers, each with its messages.
 
-    Messages and wanted answers travel as JSON text in variables, so that neither a template in the data nor a
-    ``file://`` in it means anything to Promptfoo.
+    Messages and expected answers are JSON text in variables, so that Promptfoo interprets neither templates nor
+    ``file://`` in the data.
     """
     arms = [result.arm for result in evaluation.arms]
     document = {
-        "description": _still(f"{evaluation.data}, {evaluation.id}, exported by ftpipe"),
+        "description": _without_templates(f"{evaluation.data}, {evaluation.id}, exported by ftpipe"),
         "prompts": [
             {"id": f"arm-{number}", "label": f"arm-{number}", "raw": f"{{{{messages_{number}}}}}"}
             for number in range(len(arms))
@@ -49,52 +49,44 @@ def _provider(arm: Arm, number: int, evaluation: Evaluation) -> dict[str, Any]:
         settings["seed"] = sampling.seed
     tools = next((outcome.item.tools for outcome in evaluation.outcomes if outcome.item.tools), ())
     if tools:
-        settings["tools"] = _still_inside([*tools])
+        settings["tools"] = _without_templates_inside([*tools])
     return {
-        "id": _still(f"openai:chat:{arm.model}"),
-        "label": _still(arm.name),
+        "id": _without_templates(f"openai:chat:{arm.model}"),
+        "label": _without_templates(arm.name),
         "prompts": [f"arm-{number}"],
         "config": settings,
     }
 
 
 def _test(item: Item, arms: list[Arm], task: Task) -> dict[str, Any]:
-    wanted: Any = item.expected
+    expected: Any = item.expected
     if task is Task.TOOLS:
-        wanted = [call.name for call in item.expected_calls]
-    variables = {f"messages_{number}": _text(_asked(item, arm)) for number, arm in enumerate(arms)}
+        expected = [call.name for call in item.expected_calls]
+    variables = {f"messages_{number}": _text(arm.messages_for(item)) for number, arm in enumerate(arms)}
     return {
         "description": f"line {item.line}",
-        "vars": {**variables, "expected": _text(wanted)},
+        "vars": {**variables, "expected": _text(expected)},
         "assert": [{"type": "javascript", "value": _CHECKS[task]}],
     }
 
 
-def _asked(item: Item, arm: Arm) -> list[dict[str, Any]]:
-    messages = [dict(message) for message in item.messages]
-    if arm.system is None:
-        return messages
-    rest = [message for message in messages if message.get("role") not in ("system", "developer")]
-    return [{"role": "system", "content": arm.system}, *rest]
-
-
 def _text(value: object) -> str:
-    """JSON text in which no template opens; braces only ever meet inside strings, where they may be spelt."""
+    """JSON text without template delimiters; they only occur inside strings, where they can be escaped."""
     text = json.dumps(value, ensure_ascii=True)
-    for opening, spelt in _SPELT.items():
-        text = text.replace(opening, spelt)
+    for delimiter, escaped in _ESCAPES.items():
+        text = text.replace(delimiter, escaped)
     return text
 
 
-def _still(text: str) -> str:
-    """A text in which no template opens, with a space where one would."""
+def _without_templates(text: str) -> str:
+    """The text with a space inside each template delimiter."""
     return re.sub(r"\{(?=[{%#])|#(?=\})", r"\g<0> ", text)
 
 
-def _still_inside(value: Any) -> Any:  # noqa: ANN401  # any JSON value
-    """The same for every text in a value; Promptfoo renders its configuration too."""
+def _without_templates_inside(value: Any) -> Any:  # noqa: ANN401  # any JSON value
+    """The same for every text in a value, because Promptfoo renders its configuration as well."""
     if isinstance(value, dict):
-        return {_still(key): _still_inside(part) for key, part in value.items()}
+        return {_without_templates(key): _without_templates_inside(part) for key, part in value.items()}
     if isinstance(value, list):
-        return [_still_inside(part) for part in value]
-    return _still(value) if isinstance(value, str) else value
+        return [_without_templates_inside(part) for part in value]
+    return _without_templates(value) if isinstance(value, str) else value

@@ -15,7 +15,7 @@ def test_two_models_that_answer_alike_are_not_told_apart(world: CliEnvironment) 
         "evaluate", "gpt-4.1", "--against", "gpt-4.1-mini", "--provider", "openai", "--data", str(chat_file("t.jsonl"))
     )
     assert ran.code == 0, ran.err
-    assert "Not enough evidence between gpt-4.1 and gpt-4.1-mini" in ran.out
+    assert "Not enough evidence that gpt-4.1 and gpt-4.1-mini differ" in ran.out
     kept = sorted(path.suffix for path in Path(".ftpipe/evaluations").iterdir())
     assert kept == [".html", ".json", ".ndjson"]
 

@@ -60,7 +60,7 @@ def test_the_rows_of_the_models_own_data_are_ranked(losses: CliEnvironment) -> N
     assert page.count("<circle") == 13
     assert "What is 2 plus 14?" in page
     text = rank(losses, "--by", "base", "--top", "2").out
-    assert "… and 11 rows below, ranked by base" in text
+    assert "… and 11 rows not shown, ranked by the base model's loss" in text
     assert text.splitlines()[5].split()[0] == "13"
 
 
