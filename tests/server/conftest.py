@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from starlette.testclient import TestClient
 
@@ -83,3 +84,8 @@ def wait_for(client: TestClient, job_id: str, *statuses: str, seconds: float = 2
             return job
         assert time.monotonic() < deadline, job
         time.sleep(0.02)
+
+
+def assert_openai_error(answer: httpx2.Response) -> None:
+    """An error response has the four fields, whatever it is about."""
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}

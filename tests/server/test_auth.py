@@ -25,14 +25,14 @@ def guarded(make_client: MakeClient, tmp_path: Path) -> TestClient:
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer no"}, {"Authorization": "Basic sk-anna"}])
-def test_without_a_right_key_nothing_is_answered(guarded: TestClient, headers: dict[str, str]) -> None:
+def test_auth_refuses_missing_or_wrong_key(guarded: TestClient, headers: dict[str, str]) -> None:
     """401 in the service's shape; only the health is open."""
     answer = guarded.get("/v1/files", headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
     assert guarded.get("/health").status_code == 200
 
 
-def test_one_owners_things_are_invisible_to_another(guarded: TestClient) -> None:
+def test_auth_hides_resources_of_other_owners(guarded: TestClient) -> None:
     """Files, jobs and models: neither listed, nor found, nor usable."""
     file = upload(guarded, headers=ANNA)
     body = {"model": "gpt-4o-mini", "training_file": file["id"]}
@@ -45,7 +45,7 @@ def test_one_owners_things_are_invisible_to_another(guarded: TestClient) -> None
     assert guarded.get("/v1/fine_tuning/jobs", headers=BEN).json()["data"] == []
 
 
-def test_a_permission_lets_another_project_use_a_checkpoint(guarded: TestClient) -> None:
+def test_permission_shares_checkpoint_until_revoked(guarded: TestClient) -> None:
     """Until it is taken back; only the owner gives it."""
     guarded.headers.update(ANNA)
     done = wait_for(guarded, create_job(guarded)["id"], "succeeded")
@@ -77,20 +77,20 @@ def test_a_permission_lets_another_project_use_a_checkpoint(guarded: TestClient)
         {"Sec-Fetch-Site": "cross-site"},
     ],
 )
-def test_a_request_that_a_web_page_may_have_sent_is_refused(client: TestClient, headers: dict[str, str]) -> None:
+def test_host_policy_refuses_requests_from_web_pages(client: TestClient, headers: dict[str, str]) -> None:
     """Against DNS rebinding and cross-site requests, for every route."""
     for url in ("/health", "/v1/files", "/nowhere"):
         assert client.get(url, headers=headers).status_code == 403
 
 
 @pytest.mark.parametrize("host", ["localhost:8321", "127.0.0.1:1", "[::1]:8321", "LOCALHOST", "box"])
-def test_the_names_of_this_machine_are_believed(make_client: MakeClient, host: str) -> None:
+def test_host_policy_allows_names_of_this_machine(make_client: MakeClient, host: str) -> None:
     """With any port, and those that the settings add."""
     client = make_client(allowed_hosts=("box",))
     assert client.get("/health", headers={"Host": host, "Origin": f"http://{host}"}).status_code == 200
 
 
-def test_beyond_this_machine_any_address_but_not_any_name_is_believed() -> None:
+def test_host_policy_public_allows_addresses_not_names() -> None:
     """Rebinding needs a name; keys are required there anyway."""
     gate = build_host_policy("0.0.0.0", ())
     gate.check({"host": "192.168.1.7:8321"})
@@ -98,7 +98,7 @@ def test_beyond_this_machine_any_address_but_not_any_name_is_believed() -> None:
         gate.check({"host": "evil.example:8321"})
 
 
-def test_listening_beyond_this_machine_needs_keys() -> None:
+def test_require_keys_unless_loopback() -> None:
     """The refusal names the flag."""
     with pytest.raises(UsageError) as refused:
         require_keys_unless_loopback("0.0.0.0", ApiKeys())
@@ -108,7 +108,7 @@ def test_listening_beyond_this_machine_needs_keys() -> None:
 
 
 @pytest.mark.parametrize("content", ["", "# nothing\n", "bad owner!:key\n", "owner:\n"])
-def test_a_key_file_that_says_nothing_useful_is_refused(tmp_path: Path, content: str) -> None:
+def test_load_api_keys_refuses_invalid_file(tmp_path: Path, content: str) -> None:
     """An empty file must not mean that everyone may come in."""
     path = tmp_path / "keys"
     path.write_text(content)
@@ -116,7 +116,7 @@ def test_a_key_file_that_says_nothing_useful_is_refused(tmp_path: Path, content:
         load_api_keys(path)
 
 
-def test_a_missing_key_file_is_refused(tmp_path: Path) -> None:
+def test_load_api_keys_refuses_missing_file(tmp_path: Path) -> None:
     """The same holds for a file that is not there."""
     with pytest.raises(ConfigError):
         load_api_keys(tmp_path / "nothing")

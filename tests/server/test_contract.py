@@ -18,7 +18,7 @@ CHECKS = "not_a_server_error,response_schema_conformance"
 
 @pytest.mark.slow
 @pytest.mark.timeout(280)
-def test_requests_made_from_the_description_are_answered_by_it(tmp_path: Path) -> None:
+def test_contract_matches_openai_description(tmp_path: Path) -> None:
     """A bounded run of schemathesis over all 27 operations, against the real process with things to be found."""
     pytest.importorskip("schemathesis")
     data_dir = tmp_path / "data"

@@ -33,7 +33,7 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
         server.stop()
 
 
-def test_a_running_server_can_be_seen_stopped_and_read(server: ServerProcess) -> None:
+def test_control_status_logs_and_stop_of_running_server(server: ServerProcess) -> None:
     """Status, logs and stop work from another process."""
     seen = status(server.data_dir)
     assert (seen.running, seen.is_responding, seen.base_url) == (True, True, server.note["base_url"])
@@ -45,20 +45,20 @@ def test_a_running_server_can_be_seen_stopped_and_read(server: ServerProcess) ->
     assert stop(server.data_dir) is False
 
 
-def test_a_killed_server_is_not_taken_for_a_running_one(server: ServerProcess) -> None:
+def test_control_status_of_killed_server_is_not_running(server: ServerProcess) -> None:
     """Its note is still there, its lock is not."""
     server.kill()
     assert (server.data_dir / "server.json").exists()
     assert status(server.data_dir).running is False
 
 
-def test_a_second_server_on_the_same_folder_is_refused(server: ServerProcess) -> None:
+def test_serve_refuses_second_server_on_data_dir(server: ServerProcess) -> None:
     """Two supervisors would train jobs twice."""
     with pytest.raises(LockedError):
         serve(ServeSettings(data_dir=server.data_dir, port=0))
 
 
-def test_a_port_in_use_is_an_error_with_a_way_out(server: ServerProcess, tmp_path: Path) -> None:
+def test_serve_names_flag_when_port_is_in_use(server: ServerProcess, tmp_path: Path) -> None:
     """Named with the flag that helps."""
     with pytest.raises(ConfigError) as refused:
         serve(ServeSettings(data_dir=tmp_path / "other", port=server.note["port"]))
@@ -67,13 +67,13 @@ def test_a_port_in_use_is_an_error_with_a_way_out(server: ServerProcess, tmp_pat
         serve(ServeSettings(data_dir=tmp_path / "other", host="0.0.0.0", port=0))
 
 
-def test_only_the_owner_can_read_what_the_server_keeps(server: ServerProcess) -> None:
+def test_serve_files_are_private(server: ServerProcess) -> None:
     """Folders 0700, files 0600."""
     for path in server.data_dir.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
 
 
-def test_the_log_holds_routes_and_no_requests(server: ServerProcess) -> None:
+def test_access_log_has_routes_but_no_request_content(server: ServerProcess) -> None:
     """Neither query, nor key, nor content."""
     url = server.note["base_url"] + "/files?purpose=canary-query"
     request = urllib.request.Request(url, headers={"Authorization": "Bearer canary-key"})
@@ -89,7 +89,7 @@ def test_the_log_holds_routes_and_no_requests(server: ServerProcess) -> None:
     assert "canary" not in text
 
 
-def test_new_log_lines_can_be_followed(server: ServerProcess) -> None:
+def test_control_logs_follow(server: ServerProcess) -> None:
     """The iterator waits for more, and gives them as they come."""
 
     def ask(_seconds: float) -> None:
@@ -99,13 +99,13 @@ def test_new_log_lines_can_be_followed(server: ServerProcess) -> None:
     assert any("GET /v1/models 200" in line for line in islice(lines, 3))
 
 
-def test_no_log_is_said_plainly(tmp_path: Path) -> None:
+def test_control_logs_without_log_file(tmp_path: Path) -> None:
     """Before the first start there is none."""
     with pytest.raises(NotFoundError):
         next(iter(logs(tmp_path)))
 
 
-def test_the_server_starts_in_under_two_seconds_without_torch(tmp_path: Path) -> None:
+def test_serve_starts_in_two_seconds_without_torch(tmp_path: Path) -> None:
     """Torch is for jobs and chats. Processor time of a fresh process, so that busy neighbours do not count."""
     code = (
         "import sys, time; from pathlib import Path; from ftpipe.server.http import create_app;"
@@ -120,7 +120,7 @@ def test_the_server_starts_in_under_two_seconds_without_torch(tmp_path: Path) ->
     assert float(seconds) < 2.0
 
 
-def test_a_ray_address_needs_the_engine_ray(capsys: pytest.CaptureFixture[str]) -> None:
+def test_serve_ray_address_needs_engine_ray(capsys: pytest.CaptureFixture[str]) -> None:
     """Refused at once, instead of training on this machine unnoticed."""
     with pytest.raises(SystemExit) as stop:
         run(["serve", "--ray-address", "head:6379"])

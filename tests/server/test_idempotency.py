@@ -9,7 +9,7 @@ from ftpipe.server.protocol import ApiError
 from tests.server.conftest import LINES, MakeClient, upload
 
 
-def test_a_repeated_creation_makes_one_job_and_the_same_answer(client: TestClient) -> None:
+def test_idempotency_repeated_create_makes_one_job(client: TestClient) -> None:
     """The second answer is the first, and says so; it holds across a restart."""
     body = {"model": "gpt-4o-mini", "training_file": upload(client)["id"]}
     headers = {"Idempotency-Key": "k"}
@@ -21,14 +21,14 @@ def test_a_repeated_creation_makes_one_job_and_the_same_answer(client: TestClien
     assert len(client.get("/v1/fine_tuning/jobs").json()["data"]) == 1
 
 
-def test_a_key_survives_the_server(make_client: MakeClient) -> None:
+def test_idempotency_key_survives_restart(make_client: MakeClient) -> None:
     """The answer lies in the database, with its effect."""
     headers = {"Idempotency-Key": "k"}
     first = upload(make_client(), headers=headers)
     assert upload(make_client(), headers=headers) == first
 
 
-def test_another_request_under_the_same_key_is_refused(client: TestClient) -> None:
+def test_idempotency_refuses_key_of_other_request(client: TestClient) -> None:
     """Also where only the file's content differs; and a failed request does not use a key up."""
     headers = {"Idempotency-Key": "k"}
     client.post("/v1/files", data={"purpose": "no"}, files={"file": ("a", LINES)}, headers=headers)
@@ -39,7 +39,7 @@ def test_another_request_under_the_same_key_is_refused(client: TestClient) -> No
     assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
 
 
-def test_a_key_in_flight_is_refused_with_409() -> None:
+def test_idempotency_key_in_flight_is_409() -> None:
     """The first request is still at work; another owner's key is another key."""
     flights = InFlightKeys()
     with flights.acquire("a", "k"), flights.acquire("b", "k"):

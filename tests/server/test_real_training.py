@@ -15,7 +15,7 @@ from tests.training.tiny_model import save_base
 
 
 @pytest.mark.slow
-def test_a_tiny_model_is_trained_and_answers(tmp_path: Path) -> None:
+def test_server_trains_tiny_model_and_answers(tmp_path: Path) -> None:
     """Nothing is faked: file check, trainer process, checkpoints, adapter, chat; DPO is refused a chat file."""
     base = save_base(tmp_path / "base")
     settings = ServeSettings(data_dir=tmp_path / "data", models_dir=tmp_path / "models")

@@ -29,7 +29,7 @@ def stream(client: TestClient, **changes: Any) -> list[dict[str, Any]]:
     return [json.loads(block.removeprefix("data: ")) for block in blocks[:-1]]
 
 
-def test_an_answer_has_text_reason_and_usage(client: TestClient) -> None:
+def test_chat_completion_has_text_reason_and_usage(client: TestClient) -> None:
     """The shape that every client reads."""
     answer = ask(client)
     assert answer["object"] == "chat.completion"
@@ -38,7 +38,7 @@ def test_an_answer_has_text_reason_and_usage(client: TestClient) -> None:
     assert answer["usage"] == {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 
 
-def test_a_stream_says_the_same_in_pieces(client: TestClient) -> None:
+def test_chat_stream_has_same_content(client: TestClient) -> None:
     """Role first, then text, then the reason, then the usage that was asked for."""
     chunks = stream(client, stream_options={"include_usage": True})
     assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
@@ -48,7 +48,7 @@ def test_a_stream_says_the_same_in_pieces(client: TestClient) -> None:
     assert chunks[-1]["usage"]["completion_tokens"] == 3
 
 
-def test_sampling_parameters_reach_the_engine(client: TestClient, engine: FakeEngine) -> None:
+def test_chat_passes_sampling_parameters(client: TestClient, engine: FakeEngine) -> None:
     """Under both names of the token limit; each of the n answers has a seed of its own."""
     ask(client, max_completion_tokens=2, temperature=0, top_p=0.5, stop="x", seed=5, n=2)
     first, second = engine.requests
@@ -58,7 +58,7 @@ def test_sampling_parameters_reach_the_engine(client: TestClient, engine: FakeEn
     assert answer["choices"][0]["finish_reason"] == "length"
 
 
-def test_logprobs_come_with_their_alternatives(client: TestClient) -> None:
+def test_chat_logprobs_have_alternatives(client: TestClient) -> None:
     """One entry a token, bytes included."""
     content = ask(client, logprobs=True, top_logprobs=2)["choices"][0]["logprobs"]["content"]
     assert content[0]["token"] == "hello"
@@ -66,7 +66,7 @@ def test_logprobs_come_with_their_alternatives(client: TestClient) -> None:
     assert len(content[0]["top_logprobs"]) == 2
 
 
-def test_tools_go_to_the_template_and_calls_come_back(client: TestClient, engine: FakeEngine) -> None:
+def test_chat_tools_and_tool_calls(client: TestClient, engine: FakeEngine) -> None:
     """A call in the text is answered as a call, whole and streamed."""
     engine.text = '<tool_call>{"name":"f","arguments":{"a":1}}</tool_call>'
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
@@ -80,7 +80,7 @@ def test_tools_go_to_the_template_and_calls_come_back(client: TestClient, engine
     assert engine.requests[-1].tools is None
 
 
-def test_content_parts_and_roles_become_what_templates_know(client: TestClient, engine: FakeEngine) -> None:
+def test_chat_messages_become_template_messages(client: TestClient, engine: FakeEngine) -> None:
     """Text parts are joined, developer is system; an image is refused by its place."""
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     ask(client, messages=[{"role": "developer", "content": "be kind"}, {"role": "user", "content": parts}])
@@ -106,12 +106,12 @@ def test_content_parts_and_roles_become_what_templates_know(client: TestClient, 
         ({"nonsense": 1}, "nonsense"),
     ],
 )
-def test_what_cannot_be_honoured_is_refused_by_name(client: TestClient, changes: dict[str, Any], param: str) -> None:
+def test_chat_refuses_unsupported_parameter(client: TestClient, changes: dict[str, Any], param: str) -> None:
     """Ignoring it in silence would give another answer than the one asked for."""
     assert ask(client, **changes)["error"]["param"] == param
 
 
-def test_an_unknown_model_is_not_found(make_client: MakeClient) -> None:
+def test_chat_unknown_model_is_not_found(make_client: MakeClient) -> None:
     """Also an OpenAI name, where substitute models are off."""
     client = make_client(bases=FakeBaseModels(substitutes=False))
     for name in ("gpt-4o-mini", "ft:x:local::12345678", "x/../y"):
@@ -119,9 +119,7 @@ def test_an_unknown_model_is_not_found(make_client: MakeClient) -> None:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_an_engine_that_cannot_answer_is_an_http_error_also_for_a_stream(
-    client: TestClient, engine: FakeEngine, streamed: bool
-) -> None:
+def test_chat_engine_error_is_http_error(client: TestClient, engine: FakeEngine, streamed: bool) -> None:
     """The failure comes as a status, not as a stream that breaks off."""
     body = {"model": "gpt-4o-mini", "messages": [USER], "stream": streamed}
     engine.error = ContextLengthError("too long")
@@ -131,7 +129,7 @@ def test_an_engine_that_cannot_answer_is_an_http_error_also_for_a_stream(
     assert client.post("/v1/chat/completions", json=body).status_code == 503
 
 
-def test_stored_answers_are_listed_by_metadata(client: TestClient) -> None:
+def test_chat_list_filters_by_metadata(client: TestClient) -> None:
     """Only what was asked to be stored, and only with the pairs that were asked for."""
     kept = ask(client, store=True, metadata={'k"1': "v"})
     ask(client, store=True)

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from tests.server.conftest import LINES, MakeClient, create_job, upload, wait_for
 
 
-def test_a_file_comes_back_byte_for_byte(client: TestClient) -> None:
+def test_files_content_is_unchanged(client: TestClient) -> None:
     """Upload, description and content agree."""
     file = upload(client)
     assert file["bytes"] == len(LINES)
@@ -27,7 +27,7 @@ def test_a_file_comes_back_byte_for_byte(client: TestClient) -> None:
         ("a.jsonl", LINES, "evals", "invalid_value"),
     ],
 )
-def test_a_file_is_refused_at_upload_where_the_service_does(
+def test_files_create_refuses_what_openai_refuses(
     client: TestClient, tmp_path: Path, name: str, content: bytes, purpose: str, code: str
 ) -> None:
     """The answer names the parameter, and no bytes stay on the disk."""
@@ -37,7 +37,7 @@ def test_a_file_is_refused_at_upload_where_the_service_does(
     assert list((tmp_path / "data" / "files").iterdir()) == []
 
 
-def test_a_missing_file_or_purpose_is_named(client: TestClient) -> None:
+def test_files_create_names_missing_parameter(client: TestClient) -> None:
     """Both parameters are required."""
     without_purpose = client.post("/v1/files", files={"file": ("a.jsonl", LINES)})
     assert without_purpose.json()["error"]["param"] == "purpose"
@@ -45,7 +45,7 @@ def test_a_missing_file_or_purpose_is_named(client: TestClient) -> None:
     assert without_file.json()["error"]["param"] == "file"
 
 
-def test_files_are_listed_newest_first_in_pages(client: TestClient) -> None:
+def test_files_list_pages_newest_first(client: TestClient) -> None:
     """Order, limit and cursor do what the description says."""
     ids = [upload(client)["id"] for _ in range(5)]
     page = client.get("/v1/files", params={"limit": 2}).json()
@@ -59,14 +59,14 @@ def test_files_are_listed_newest_first_in_pages(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("query", [{"limit": "-1"}, {"limit": "x"}, {"order": "up"}, {"after": "nothing"}])
-def test_a_wrong_query_is_an_error_about_that_parameter(client: TestClient, query: dict[str, str]) -> None:
+def test_files_list_names_wrong_query_parameter(client: TestClient, query: dict[str, str]) -> None:
     """No wrong query is silently taken for another."""
     answer = client.get("/v1/files", params=query)
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == next(iter(query))
 
 
-def test_a_deleted_file_is_gone_but_its_job_goes_on(client: TestClient, tmp_path: Path) -> None:
+def test_files_delete_keeps_running_job(client: TestClient, tmp_path: Path) -> None:
     """A job has its own hold on the bytes."""
     file = upload(client)
     job = create_job(client, training_file=file["id"], extras={"fake_seconds": 0.05})
@@ -76,7 +76,7 @@ def test_a_deleted_file_is_gone_but_its_job_goes_on(client: TestClient, tmp_path
     wait_for(client, job["id"], "succeeded")
 
 
-def test_an_expiring_file_says_when(client: TestClient) -> None:
+def test_files_expires_at(client: TestClient) -> None:
     """The form's nested fields are understood in the way that the SDKs send them."""
     data = {"purpose": "batch", "expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
     file = client.post("/v1/files", data=data, files={"file": ("a", b"x")}).json()
@@ -85,7 +85,7 @@ def test_an_expiring_file_says_when(client: TestClient) -> None:
     assert client.post("/v1/files", data=data, files={"file": ("a", b"x")}).status_code == 400
 
 
-def test_a_file_over_the_limit_is_refused_and_removed(make_client: MakeClient, tmp_path: Path) -> None:
+def test_files_create_over_limit_is_refused_and_removed(make_client: MakeClient, tmp_path: Path) -> None:
     """The limit holds while streaming, whatever the headers say."""
     client = make_client(max_file_bytes=1000)
     answer = client.post("/v1/files", data={"purpose": "fine-tune"}, files={"file": ("a.jsonl", b"x" * 5000)})
@@ -94,7 +94,7 @@ def test_a_file_over_the_limit_is_refused_and_removed(make_client: MakeClient, t
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a/b.jsonl", "C:\\x.jsonl", "\u202ex.jsonl"])
-def test_a_file_name_cannot_walk(client: TestClient, tmp_path: Path, name: str) -> None:
+def test_files_filename_has_no_path(client: TestClient, tmp_path: Path, name: str) -> None:
     """A client's name is only ever shown, without folders and control characters."""
     shown = upload(client, name=name if name.endswith(".jsonl") else name + ".jsonl")["filename"]
     assert "/" not in shown
@@ -103,7 +103,7 @@ def test_a_file_name_cannot_walk(client: TestClient, tmp_path: Path, name: str) 
 
 
 @pytest.mark.parametrize("file_id", ["..", "..%2f..%2fserver.db", "%00", "server.db", "a" * 5000])
-def test_an_id_cannot_walk(client: TestClient, file_id: str) -> None:
+def test_files_id_cannot_traverse(client: TestClient, file_id: str) -> None:
     """An id that was not given out finds nothing."""
     assert client.get(f"/v1/files/{file_id}/content").status_code == 404
     assert client.delete(f"/v1/files/{file_id}").status_code == 404

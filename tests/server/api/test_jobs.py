@@ -13,7 +13,7 @@ from tests.server.conftest import LINES, MakeClient, create_job, upload, wait_fo
 from tests.server.fakes import FakeEngine
 
 
-def test_a_job_runs_to_a_model_that_answers(client: TestClient, engine: FakeEngine) -> None:
+def test_job_runs_to_model_that_answers(client: TestClient, engine: FakeEngine) -> None:
     """The whole way: file, job, events, checkpoints, result file, model, chat."""
     job = create_job(client, extras={"n_epochs": 2}, suffix="Support Bot")
     assert job["status"] == "validating_files"
@@ -30,14 +30,14 @@ def test_a_job_runs_to_a_model_that_answers(client: TestClient, engine: FakeEngi
     assert engine.adapters[-1].name == "step-4"
 
 
-def test_the_result_file_is_a_csv_in_base64(client: TestClient) -> None:
+def test_job_result_file_is_base64_csv(client: TestClient) -> None:
     """Clients of OpenAI decode it, so it must come encoded."""
     done = wait_for(client, create_job(client)["id"], "succeeded")
     content = client.get(f"/v1/files/{done['result_files'][0]}/content").content
     assert base64.b64decode(content).startswith(b"step,train_loss,train_accuracy,valid_loss")
 
 
-def test_events_come_newest_first_and_page_by_cursor(client: TestClient) -> None:
+def test_job_events_page_newest_first(client: TestClient) -> None:
     """Paging by the last id reaches every event once."""
     done = wait_for(client, create_job(client)["id"], "succeeded")
     seen: list[str] = []
@@ -55,14 +55,14 @@ def test_events_come_newest_first_and_page_by_cursor(client: TestClient) -> None
     assert len([message for message in seen if message.startswith("Step ")]) == 6
 
 
-def test_the_first_event_says_what_serves_an_openai_name(client: TestClient) -> None:
+def test_job_events_name_substitute_model(client: TestClient) -> None:
     """Nobody shall believe that gpt-4o-mini itself was trained."""
     job = create_job(client)
     events = client.get(f"/v1/fine_tuning/jobs/{job['id']}/events").json()["data"]
     assert "gpt-4o-mini is served here by smollm2-135m-instruct" in [event["message"] for event in events]
 
 
-def test_keep_checkpoints_is_the_number_on_disk_and_in_the_api(make_client: MakeClient, tmp_path: Path) -> None:
+def test_job_keep_checkpoints_on_disk_and_in_api(make_client: MakeClient, tmp_path: Path) -> None:
     client = make_client(keep_checkpoints=5)
     done = wait_for(client, create_job(client, extras={"n_epochs": 7})["id"], "succeeded")
     page = client.get(f"/v1/fine_tuning/jobs/{done['id']}/checkpoints").json()
@@ -71,7 +71,7 @@ def test_keep_checkpoints_is_the_number_on_disk_and_in_the_api(make_client: Make
     assert [checkpoint.step for checkpoint in directory.checkpoints()] == [6, 8, 10, 12, 14]
 
 
-def test_the_last_three_checkpoints_are_kept_and_answer(client: TestClient, engine: FakeEngine) -> None:
+def test_job_keeps_last_three_checkpoints(client: TestClient, engine: FakeEngine) -> None:
     """Five epochs leave three checkpoints, each a model of its own."""
     done = wait_for(client, create_job(client, extras={"n_epochs": 5})["id"], "succeeded")
     page = client.get(f"/v1/fine_tuning/jobs/{done['id']}/checkpoints").json()
@@ -85,7 +85,7 @@ def test_the_last_three_checkpoints_are_kept_and_answer(client: TestClient, engi
     assert engine.adapters[-1].name == "step-6"
 
 
-def test_a_bad_file_fails_the_job_and_names_the_lines(client: TestClient) -> None:
+def test_job_with_invalid_file_fails_and_names_lines(client: TestClient) -> None:
     """The content is checked when the job looks at it, as the service does."""
     file = upload(client, b'{"good": 1}\n{"bad": 2}\n')
     failed = wait_for(client, create_job(client, training_file=file["id"])["id"], "failed")
@@ -93,7 +93,7 @@ def test_a_bad_file_fails_the_job_and_names_the_lines(client: TestClient) -> Non
     assert failed["fine_tuned_model"] is None
 
 
-def test_a_fault_of_the_check_fails_its_job_and_no_other(client: TestClient) -> None:
+def test_job_validation_crash_fails_only_its_job(client: TestClient) -> None:
     """The thread that carries all jobs survives it."""
     file = upload(client, LINES.replace(b"hi", b"broken"))
     failed = wait_for(client, create_job(client, training_file=file["id"])["id"], "failed")
@@ -101,7 +101,7 @@ def test_a_fault_of_the_check_fails_its_job_and_no_other(client: TestClient) -> 
     wait_for(client, create_job(client)["id"], "succeeded")
 
 
-def test_jobs_beyond_the_limit_wait_in_the_queue(client: TestClient) -> None:
+def test_jobs_over_max_jobs_are_queued(client: TestClient) -> None:
     """One job trains at a time; the next starts when it has ended."""
     first = create_job(client, extras={"fake_seconds": 0.1})
     second = create_job(client)
@@ -113,7 +113,7 @@ def test_jobs_beyond_the_limit_wait_in_the_queue(client: TestClient) -> None:
     )
 
 
-def test_too_many_open_jobs_are_refused_with_429(make_client: MakeClient) -> None:
+def test_jobs_create_over_max_open_jobs_is_429(make_client: MakeClient) -> None:
     """The queue has an end, and the answer has the service's code."""
     client = make_client(max_open_jobs=1)
     file = upload(client)
@@ -123,7 +123,7 @@ def test_too_many_open_jobs_are_refused_with_429(make_client: MakeClient) -> Non
     assert answer.json()["error"]["code"] == "rate_limit_exceeded"
 
 
-def test_cancel_ends_the_trainer_within_seconds(client: TestClient) -> None:
+def test_job_cancel_ends_trainer(client: TestClient) -> None:
     """Even one that ignores SIGTERM is gone soon, and the next job gets its place."""
     job = create_job(client, extras={"fake_seconds": 60, "fake_stubborn": True})
     wait_for(client, job["id"], "running")
@@ -133,7 +133,7 @@ def test_cancel_ends_the_trainer_within_seconds(client: TestClient) -> None:
     wait_for(client, create_job(client)["id"], "succeeded", seconds=15)
 
 
-def test_pause_keeps_the_steps_and_resume_goes_on(client: TestClient) -> None:
+def test_job_pause_and_resume_repeat_no_step(client: TestClient) -> None:
     """No step is trained twice across a pause."""
     job = create_job(client, extras={"fake_seconds": 0.1, "n_epochs": 4})
     wait_for(client, job["id"], "running")
@@ -146,7 +146,7 @@ def test_pause_keeps_the_steps_and_resume_goes_on(client: TestClient) -> None:
     assert steps == [f"Step {number}/8" for number in range(1, 9)]
 
 
-def test_jobs_are_found_by_metadata(client: TestClient) -> None:
+def test_jobs_list_filters_by_metadata(client: TestClient) -> None:
     """A filter finds exactly the jobs that have all its pairs; null finds those without any."""
     one = create_job(client, metadata={"run": "1", "team": "a"})
     bare = create_job(client)
@@ -156,20 +156,20 @@ def test_jobs_are_found_by_metadata(client: TestClient) -> None:
     assert [job["id"] for job in client.get(url, params={"metadata": "null"}).json()["data"]] == [bare["id"]]
 
 
-def test_a_trainer_that_crashes_fails_its_job_in_the_end(client: TestClient) -> None:
+def test_job_with_crashing_trainer_fails(client: TestClient) -> None:
     """A crash is tried again a few times, then told."""
     job = create_job(client, extras={"fake_end": "exception"})
     failed = wait_for(client, job["id"], "failed")
     assert failed["error"]["code"] == "server_error"
 
 
-def test_a_failed_result_is_the_error_of_the_job(client: TestClient) -> None:
+def test_job_error_is_that_of_result(client: TestClient) -> None:
     """What the trainer says about the failure reaches the client."""
     failed = wait_for(client, create_job(client, extras={"fake_end": "failed"})["id"], "failed")
     assert failed["error"]["message"] == "nothing to learn"
 
 
-def test_a_tuned_model_is_tuned_further_from_its_adapter(client: TestClient, tmp_path: Path) -> None:
+def test_job_continues_from_tuned_model(client: TestClient, tmp_path: Path) -> None:
     """The job has its own hold on the adapter, so deleting the first model does not take it away."""
     first = wait_for(client, create_job(client)["id"], "succeeded")["fine_tuned_model"]
     second = create_job(client, model=first, suffix="more", extras={"fake_seconds": 0.2})
@@ -181,3 +181,16 @@ def test_a_tuned_model_is_tuned_further_from_its_adapter(client: TestClient, tmp
     assert (folder / "initial_adapter" / "adapter_model.safetensors").is_file()
     done = wait_for(client, second["id"], "succeeded")
     assert done["fine_tuned_model"].startswith("ft:gpt-4o-mini:local:more:")
+
+
+def test_jobs_create_refuses_file_of_other_purpose(client: TestClient) -> None:
+    """The purpose is asked for at upload, and kept to."""
+    file = client.post("/v1/files", data={"purpose": "batch"}, files={"file": ("a.jsonl", b"{}")}).json()
+    answer = client.post("/v1/fine_tuning/jobs", json={"model": "gpt-4o-mini", "training_file": file["id"]})
+    assert answer.json()["error"]["code"] == "invalid_file_purpose"
+
+
+def test_jobs_list_refuses_mixed_metadata_filters(client: TestClient) -> None:
+    """The two forms exclude each other."""
+    assert client.get("/v1/fine_tuning/jobs", params={"metadata": "null", "metadata[a]": "b"}).status_code == 400
+    assert client.get("/v1/fine_tuning/jobs", params={"metadata": "x"}).status_code == 400

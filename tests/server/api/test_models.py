@@ -21,7 +21,7 @@ def test_models_list_has_bases_substitutes_and_tuned(client: TestClient) -> None
     assert client.get("/v1/models/nothing").json()["error"]["code"] == "model_not_found"
 
 
-def test_a_deleted_model_stops_answering_and_its_files_go(client: TestClient, tmp_path: Path) -> None:
+def test_models_delete_removes_model_and_files(client: TestClient, tmp_path: Path) -> None:
     """With its checkpoints; a base cannot be deleted."""
     done = wait_for(client, create_job(client)["id"], "succeeded")
     model = done["fine_tuned_model"]
@@ -32,7 +32,7 @@ def test_a_deleted_model_stops_answering_and_its_files_go(client: TestClient, tm
     assert client.delete(f"/v1/models/{TINY}").json()["error"]["code"] == "model_not_deletable"
 
 
-def test_a_checkpoint_is_deleted_without_its_model(client: TestClient, tmp_path: Path) -> None:
+def test_models_delete_checkpoint_keeps_model(client: TestClient, tmp_path: Path) -> None:
     """The final one's files stay as long as the model needs them."""
     done = wait_for(client, create_job(client)["id"], "succeeded")
     model = done["fine_tuned_model"]
@@ -43,26 +43,26 @@ def test_a_checkpoint_is_deleted_without_its_model(client: TestClient, tmp_path:
     assert client.get(f"/v1/models/{model}").status_code == 200
 
 
-def test_job_without_substitutes_refuses_openai_name(make_client: MakeClient) -> None:
+def test_jobs_create_without_substitutes_refuses_openai_name(make_client: MakeClient) -> None:
     """The answer has the service's code."""
     client = make_client(bases=FakeBaseModels(substitutes=False))
     answer = client.post("/v1/fine_tuning/jobs", json={"model": "gpt-4o-mini", "training_file": "file-x"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "model_not_available")
 
 
-def test_limits_are_told_by_model(make_client: MakeClient) -> None:
+def test_models_limits(make_client: MakeClient) -> None:
     """In the shape that a client of the service's route reads."""
     limits = make_client(max_jobs=2).get("/v1/fine_tuning/model_limits").json()
     assert limits[TINY] == {"max_total_jobs": 100, "max_concurrent_jobs": 2, "active_jobs": 0}
 
 
-def test_a_tuned_name_is_one_plain_word() -> None:
+def test_tuned_model_name_escapes_separators() -> None:
     """Slashes and colons of the base, and odd characters of the suffix, cannot break it."""
     assert tuned_model_name("org/name", "My Bot!", "ftjob-0123456789") == "ft:org--name:local:my-bot:23456789"
     assert tuned_model_name("gpt-4o", None, "ftjob-0123456789") == "ft:gpt-4o:local::23456789"
 
 
-def test_names_that_no_file_system_takes_are_unknown(tmp_path: Path) -> None:
+def test_base_models_unknown_for_impossible_path(tmp_path: Path) -> None:
     """Too long a name is an unknown one, not a fault."""
     bases = BaseModels(tmp_path, substitutes=True)
     assert not bases.is_known("a" * 1000)

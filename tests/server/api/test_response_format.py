@@ -52,7 +52,7 @@ def text(asked: tuple[int, Any]) -> str:
 
 
 @pytest.mark.parametrize("temperature", [0, 1.5])
-def test_an_answer_has_the_schema_that_was_asked_for(asking: Any, temperature: float) -> None:
+def test_response_format_json_schema(asking: Any, temperature: float) -> None:
     """A model of random weights gives a whole object and stops by itself."""
     code, body = asking(response_format=CITY, temperature=temperature)
     assert (code, body["choices"][0]["finish_reason"]) == (200, "stop")
@@ -60,7 +60,7 @@ def test_an_answer_has_the_schema_that_was_asked_for(asking: Any, temperature: f
     assert (value["city"] in ("Rome", "Oslo"), 1 <= value["days"] <= 9, len(value)) == (True, True, 2)
 
 
-def test_any_json_object_is_one(asking: Any) -> None:
+def test_response_format_json_object(asking: Any) -> None:
     """It begins as one; as far as the limit lets it, nothing but JSON is written."""
     code, body = asking(response_format={"type": "json_object"}, max_tokens=40)
     said = text((code, body))
@@ -73,7 +73,7 @@ def test_any_json_object_is_one(asking: Any) -> None:
     ("choice", "names"),
     [("required", {"weather", "stop"}), ({"type": "function", "function": {"name": "weather"}}, {"weather"})],
 )
-def test_a_call_that_must_be_made_is_made(asking: Any, choice: Any, names: set[str]) -> None:
+def test_tool_choice_required_makes_call(asking: Any, choice: Any, names: set[str]) -> None:
     """Of any tool, or of the named one; its arguments have the tool's schema."""
     _, body = asking(tools=TOOLS, tool_choice=choice)
     calls = body["choices"][0]["message"]["tool_calls"]
@@ -83,14 +83,14 @@ def test_a_call_that_must_be_made_is_made(asking: Any, choice: Any, names: set[s
     assert calls[0]["function"]["name"] == "stop" or arguments["city"] in ("Rome", "Oslo")
 
 
-def test_with_tools_an_answer_is_a_call_or_has_the_format(asking: Any) -> None:
+def test_response_format_with_tools_is_call_or_format(asking: Any) -> None:
     """Never free text."""
     _, body = asking(tools=TOOLS, response_format=CITY)
     message = body["choices"][0]["message"]
     assert message.get("tool_calls") or json.loads(message["content"])["city"]
 
 
-def test_a_bias_forces_a_token_and_rules_one_out(asking: Any) -> None:
+def test_logit_bias_forces_and_excludes_tokens(asking: Any) -> None:
     """A token that is forced comes at every place; ruled out again, the answer is what it was."""
     code, body = asking(temperature=0, max_tokens=4, logit_bias={"70": 100}, logprobs=True)
     tokens = [token["token"] for token in body["choices"][0]["logprobs"]["content"]]
@@ -100,7 +100,7 @@ def test_a_bias_forces_a_token_and_rules_one_out(asking: Any) -> None:
 
 
 @pytest.mark.parametrize("penalty", ["frequency_penalty", "presence_penalty"])
-def test_a_penalty_makes_an_answer_repeat_itself_less(asking: Any, penalty: str) -> None:
+def test_penalty_reduces_repetition(asking: Any, penalty: str) -> None:
     """Between two tokens that are pushed alike, a penalty takes turns."""
     push = {"temperature": 0, "max_tokens": 8, "logit_bias": {"70": 100, "71": 100}}
     kinds = [len(set(text(asking(**push, **more)))) for more in ({penalty: -2}, {penalty: 2})]
@@ -124,13 +124,13 @@ def test_a_penalty_makes_an_answer_repeat_itself_less(asking: Any, penalty: str)
         ({"logit_bias": {"5": 101}}, "logit_bias"),
     ],
 )
-def test_a_form_that_cannot_be_held_is_refused_by_name(asking: Any, changes: dict[str, Any], param: str) -> None:
+def test_response_format_refuses_impossible_grammar(asking: Any, changes: dict[str, Any], param: str) -> None:
     """As the service does it, with the parameter that is at fault."""
     code, body = asking(**changes)
     assert (code, body["error"]["param"]) == (400, param), body
 
 
-def test_a_grammar_that_needs_a_missing_library_says_which(tmp_path: Path) -> None:
+def test_response_format_names_missing_llguidance(tmp_path: Path) -> None:
     """The form is refused with what to install; nothing else needs it."""
     import subprocess
     import sys

@@ -59,7 +59,7 @@ def endpoint(tmp_path: Path) -> Iterator[Provider]:
 
 
 @pytest.mark.slow
-def test_every_row_gets_its_loss_and_the_file_is_gone(endpoint: Provider, tmp_path: Path) -> None:
+def test_row_losses_scores_each_row_and_deletes_file(endpoint: Provider, tmp_path: Path) -> None:
     """Over HTTP: progress first, then rows by line."""
     data = tmp_path / "train.jsonl"
     data.write_bytes(lines(6))
@@ -80,13 +80,13 @@ def test_every_row_gets_its_loss_and_the_file_is_gone(endpoint: Provider, tmp_pa
     ("models", "status"),
     [('["nobody"]', 404), ("[]", 400), ("nobody", 400), ("[1]", 400), (json.dumps([TINY] * 9), 400)],
 )
-def test_wrong_names_are_refused_before_anything_starts(client: TestClient, models: str, status: int) -> None:
+def test_row_losses_refuses_wrong_model_names(client: TestClient, models: str, status: int) -> None:
     """With the parameter that is at fault."""
     answer = ask(client, lines(1), models)
     assert (answer.status_code, answer.json()["error"]["param"]) == (status, "models" if status == 400 else "model")
 
 
-def test_models_of_two_bases_are_not_compared(client: TestClient) -> None:
+def test_row_losses_refuses_models_of_two_bases(client: TestClient) -> None:
     """Their tokens are not the same, so their losses per token are not either."""
     answer = ask(client, lines(1), json.dumps([TINY, "org/name"]))
     assert (answer.status_code, "one base" in answer.text) == (400, True)
@@ -95,7 +95,7 @@ def test_models_of_two_bases_are_not_compared(client: TestClient) -> None:
 
 
 @pytest.mark.slow
-def test_whoever_goes_away_ends_the_process(tmp_path: Path) -> None:
+def test_row_losses_disconnect_ends_process(tmp_path: Path) -> None:
     """A second file has to wait meanwhile; afterwards it is its turn (its fault is named), and no copy stays."""
     save_base(tmp_path / "models" / TINY)
     settings = ServeSettings(data_dir=tmp_path / "data", models_dir=tmp_path / "models")

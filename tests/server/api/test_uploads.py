@@ -29,7 +29,7 @@ def send(client: TestClient, upload_id: str, piece: bytes) -> str:
     return str(answer.json()["id"])
 
 
-def test_parts_sent_in_parallel_are_joined_in_the_order_asked(client: TestClient, tmp_path: Path) -> None:
+def test_upload_joins_parallel_parts_in_requested_order(client: TestClient, tmp_path: Path) -> None:
     """The order of arrival does not matter; the MD5 is checked; the parts are removed."""
     upload = announce(client)
     pieces = [LINES[start : start + 100] for start in range(0, len(LINES), 100)]
@@ -45,7 +45,7 @@ def test_parts_sent_in_parallel_are_joined_in_the_order_asked(client: TestClient
     assert again["file"]["id"] == done["file"]["id"]
 
 
-def test_another_size_md5_or_part_is_refused(client: TestClient) -> None:
+def test_upload_complete_refuses_wrong_size_md5_or_part(client: TestClient) -> None:
     """Nothing is made of parts that are not what was announced."""
     upload = announce(client)
     part = send(client, upload["id"], LINES)
@@ -61,7 +61,7 @@ def test_another_size_md5_or_part_is_refused(client: TestClient) -> None:
     assert client.post(url, json={"part_ids": [part]}).status_code == 200
 
 
-def test_a_cancelled_upload_takes_no_part(client: TestClient, tmp_path: Path) -> None:
+def test_upload_cancelled_refuses_parts(client: TestClient, tmp_path: Path) -> None:
     """Its parts are removed, and it cannot be completed."""
     upload = announce(client)
     part = send(client, upload["id"], LINES)
@@ -73,7 +73,7 @@ def test_a_cancelled_upload_takes_no_part(client: TestClient, tmp_path: Path) ->
     assert list((tmp_path / "data" / "uploads").iterdir()) == []
 
 
-def test_an_upload_expires(make_client: MakeClient) -> None:
+def test_upload_expires(make_client: MakeClient) -> None:
     """After its time an upload takes nothing more, and says why."""
     client = make_client(upload_seconds=0)
     upload = announce(client)
@@ -85,13 +85,13 @@ def test_an_upload_expires(make_client: MakeClient) -> None:
 @pytest.mark.parametrize(
     "changes", [{"bytes": -1}, {"bytes": 10**30}, {"bytes": "5"}, {"purpose": "user_data"}, {"filename": "a.txt"}]
 )
-def test_a_wrong_announcement_is_refused(client: TestClient, changes: dict[str, Any]) -> None:
+def test_upload_create_refuses_wrong_parameter(client: TestClient, changes: dict[str, Any]) -> None:
     """Also numbers that no database takes."""
     body = {"filename": "a.jsonl", "purpose": "fine-tune", "bytes": 5, "mime_type": "x"} | changes
     assert client.post("/v1/uploads", json=body).status_code == 400
 
 
-def test_a_part_over_the_limit_is_refused(make_client: MakeClient) -> None:
+def test_upload_refuses_part_over_limit(make_client: MakeClient) -> None:
     """The limit is that of one part."""
     client = make_client(max_part_bytes=10)
     upload = announce(client)
