@@ -49,6 +49,7 @@ def use_passive_omp_wait() -> None:
     for is not running, because they are.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 
 def _bfloat16_is_faster() -> bool:

@@ -72,7 +72,7 @@ class FakeBaseModels(BaseModels):
 def check_lines(
     path: Path, method: str, base_model: str, should_cancel: Callable[[], bool], role: str
 ) -> ValidationIssues:
-    """Takes every line but those with the word ``bad``; the word ``broken`` shows a fault of the check itself."""
+    """Accepts every line but those with the word ``bad``; ``broken`` in the first line makes the check crash."""
     lines = path.read_text(encoding="utf-8").splitlines()
     if "broken" in lines[0]:
         raise RuntimeError(lines[0])

@@ -89,10 +89,10 @@ def trainers_of(data_dir: Path) -> list[int]:
     import psutil
 
     folder = str(data_dir / "jobs")
-    found = psutil.process_iter(["pid", "cmdline", "status"])
+    processes = psutil.process_iter(["pid", "cmdline", "status"])
     return [
         int(process.info["pid"])
-        for process in found
+        for process in processes
         if any(str(word).startswith(folder) for word in process.info["cmdline"] or ())
         and process.info["status"] != psutil.STATUS_ZOMBIE
     ]

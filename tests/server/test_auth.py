@@ -54,13 +54,13 @@ def test_permission_shares_checkpoint_until_revoked(guarded: TestClient) -> None
     shared = f"/v1/fine_tuning/checkpoints/{model}/permissions"
     assert guarded.post("/v1/chat/completions", json=chat, headers=BEN).status_code == 404
     assert guarded.post(shared, json={"project_ids": ["ben"]}, headers=BEN).status_code == 404
-    given = guarded.post(shared, json={"project_ids": ["ben", "ben"]}).json()["data"]
-    assert [item["project_id"] for item in given] == ["ben"]
-    assert guarded.post(shared, json={"project_ids": ["ben"]}).json()["data"] == given
+    permissions = guarded.post(shared, json={"project_ids": ["ben", "ben"]}).json()["data"]
+    assert [item["project_id"] for item in permissions] == ["ben"]
+    assert guarded.post(shared, json={"project_ids": ["ben"]}).json()["data"] == permissions
     assert guarded.post("/v1/chat/completions", json=chat, headers=BEN).status_code == 200
     assert guarded.delete(f"/v1/models/{model}", headers=BEN).status_code == 404
-    assert guarded.get(shared, params={"project_id": "ben"}).json()["data"] == given
-    assert guarded.delete(f"{shared}/{given[0]['id']}").json()["deleted"] is True
+    assert guarded.get(shared, params={"project_id": "ben"}).json()["data"] == permissions
+    assert guarded.delete(f"{shared}/{permissions[0]['id']}").json()["deleted"] is True
     assert guarded.post("/v1/chat/completions", json=chat, headers=BEN).status_code == 404
 
 
@@ -92,10 +92,10 @@ def test_host_policy_allows_names_of_this_machine(make_client: MakeClient, host:
 
 def test_host_policy_public_allows_addresses_not_names() -> None:
     """Rebinding needs a name; keys are required there anyway."""
-    gate = build_host_policy("0.0.0.0", ())
-    gate.check({"host": "192.168.1.7:8321"})
+    policy = build_host_policy("0.0.0.0", ())
+    policy.check({"host": "192.168.1.7:8321"})
     with pytest.raises(ApiError):
-        gate.check({"host": "evil.example:8321"})
+        policy.check({"host": "evil.example:8321"})
 
 
 def test_require_keys_unless_loopback() -> None:

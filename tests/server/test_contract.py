@@ -1,4 +1,4 @@
-"""Requests made from the API description: no server error, and no answer that breaks the description."""
+"""Requests generated from OpenAI's API description: no server error, and every response matches the description."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHECKS = "not_a_server_error,response_schema_conformance"
 @pytest.mark.slow
 @pytest.mark.timeout(280)
 def test_contract_matches_openai_description(tmp_path: Path) -> None:
-    """A bounded run of schemathesis over all 27 operations, against the real process with things to be found."""
+    """A bounded run of schemathesis over all 27 operations, against a real process whose database has rows."""
     pytest.importorskip("schemathesis")
     data_dir = tmp_path / "data"
     data_dir.mkdir()

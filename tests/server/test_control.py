@@ -35,9 +35,9 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
 
 def test_control_status_logs_and_stop_of_running_server(server: ServerProcess) -> None:
     """Status, logs and stop work from another process."""
-    seen = status(server.data_dir)
-    assert (seen.running, seen.is_responding, seen.base_url) == (True, True, server.note["base_url"])
-    assert (seen.jobs_running, seen.jobs_open) == (0, 0)
+    observed = status(server.data_dir)
+    assert (observed.running, observed.is_responding, observed.base_url) == (True, True, server.note["base_url"])
+    assert (observed.jobs_running, observed.jobs_open) == (0, 0)
     assert any("listening on" in line for line in logs(server.data_dir))
     assert stop(server.data_dir) is True
     assert status(server.data_dir).running is False

@@ -199,7 +199,7 @@ class ChatCompletionsApi:
 
 
 def _prefetch_first_chunks(chunks: Iterator[str]) -> Iterator[str]:
-    """Compute the first two chunks at once, so that a model that cannot answer is an HTTP error, no broken stream."""
+    """Compute the first two chunks at once, so that an error of the engine is an HTTP error, not a broken stream."""
     first = list(islice(chunks, 2))
 
     def joined() -> Iterator[str]:

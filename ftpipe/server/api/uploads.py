@@ -128,7 +128,7 @@ class UploadsApi:
                         file.write(piece)
         fsync(target)
         if md5 is not None and md5.lower() != md5_digest.hexdigest():
-            message = "The file's MD5 is not the one that was given."
+            message = "The file's MD5 does not match."
             raise bad_request(message, "md5", "checksum_mismatch")
         return sha256.hexdigest()
 

@@ -114,7 +114,7 @@ def open_store(path: Path) -> Store:
 
 
 def _on_connect(dbapi: sqlite3.Connection, _record: object) -> None:
-    """Set what makes a commit durable; in autocommit mode the driver begins no transaction of its own accord."""
+    """Set what makes a commit durable; in autocommit mode the driver itself begins no transaction."""
     dbapi.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "fullfsync=ON"):
         dbapi.execute(f"PRAGMA {pragma}")

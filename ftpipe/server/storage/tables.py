@@ -9,7 +9,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_co
 
 _JSON = JSON(none_as_null=True)
 _AUTOINCREMENT: Any = {"sqlite_autoincrement": True}
-"""A number is never given again, not even after the last row was deleted: pages are read by it."""
+"""A number is never used again, not even after the last row is deleted: pages are read by number."""
 
 
 RESULT_PURPOSE = "fine-tune-results"

@@ -1,4 +1,4 @@
-"""Files over HTTP: what is taken, what is refused at once, and that nothing is left behind."""
+"""Files over HTTP: what is accepted, what is refused, and that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_files_list_names_wrong_query_parameter(client: TestClient, query: dict[
 
 
 def test_files_delete_keeps_running_job(client: TestClient, tmp_path: Path) -> None:
-    """A job has its own hold on the bytes."""
+    """A job has its own link to the bytes."""
     file = upload(client)
     job = create_job(client, training_file=file["id"], extras={"fake_seconds": 0.05})
     assert client.delete(f"/v1/files/{file['id']}").json() == {"id": file["id"], "object": "file", "deleted": True}
@@ -104,6 +104,6 @@ def test_files_filename_has_no_path(client: TestClient, tmp_path: Path, name: st
 
 @pytest.mark.parametrize("file_id", ["..", "..%2f..%2fserver.db", "%00", "server.db", "a" * 5000])
 def test_files_id_cannot_traverse(client: TestClient, file_id: str) -> None:
-    """An id that was not given out finds nothing."""
+    """An unknown id is not found, whatever characters it has."""
     assert client.get(f"/v1/files/{file_id}/content").status_code == 404
     assert client.delete(f"/v1/files/{file_id}").status_code == 404

@@ -40,19 +40,19 @@ def test_job_result_file_is_base64_csv(client: TestClient) -> None:
 def test_job_events_page_newest_first(client: TestClient) -> None:
     """Paging by the last id reaches every event once."""
     done = wait_for(client, create_job(client)["id"], "succeeded")
-    seen: list[str] = []
+    messages: list[str] = []
     after = None
     while True:
         query = {"limit": "3"} | ({"after": after} if after else {})
         page = client.get(f"/v1/fine_tuning/jobs/{done['id']}/events", params=query).json()
         assert "first_id" not in page
-        seen += [event["message"] for event in page["data"]]
+        messages += [event["message"] for event in page["data"]]
         if not page["has_more"]:
             break
         after = page["data"][-1]["id"]
-    assert seen[0] == "The job has successfully completed"
-    assert seen[-1].startswith("Created fine-tuning job")
-    assert len([message for message in seen if message.startswith("Step ")]) == 6
+    assert messages[0] == "The job has successfully completed"
+    assert messages[-1].startswith("Created fine-tuning job")
+    assert len([message for message in messages if message.startswith("Step ")]) == 6
 
 
 def test_job_events_name_substitute_model(client: TestClient) -> None:
@@ -124,7 +124,7 @@ def test_jobs_create_over_max_open_jobs_is_429(make_client: MakeClient) -> None:
 
 
 def test_job_cancel_ends_trainer(client: TestClient) -> None:
-    """Even one that ignores SIGTERM is gone soon, and the next job gets its place."""
+    """Even a trainer that ignores SIGTERM ends soon, and the next job starts."""
     job = create_job(client, extras={"fake_seconds": 60, "fake_stubborn": True})
     wait_for(client, job["id"], "running")
     cancelled = client.post(f"/v1/fine_tuning/jobs/{job['id']}/cancel").json()
@@ -147,17 +147,18 @@ def test_job_pause_and_resume_repeat_no_step(client: TestClient) -> None:
 
 
 def test_jobs_list_filters_by_metadata(client: TestClient) -> None:
-    """A filter finds exactly the jobs that have all its pairs; null finds those without any."""
+    """A filter returns the jobs with all its pairs; null returns those without metadata."""
     one = create_job(client, metadata={"run": "1", "team": "a"})
-    bare = create_job(client)
+    without_metadata = create_job(client)
     url = "/v1/fine_tuning/jobs"
     assert [job["id"] for job in client.get(url, params={"metadata[run]": "1"}).json()["data"]] == [one["id"]]
     assert client.get(url, params={"metadata[run]": "1", "metadata[team]": "b"}).json()["data"] == []
-    assert [job["id"] for job in client.get(url, params={"metadata": "null"}).json()["data"]] == [bare["id"]]
+    listed = client.get(url, params={"metadata": "null"}).json()["data"]
+    assert [job["id"] for job in listed] == [without_metadata["id"]]
 
 
 def test_job_with_crashing_trainer_fails(client: TestClient) -> None:
-    """A crash is tried again a few times, then told."""
+    """After a few restarts the job fails."""
     job = create_job(client, extras={"fake_end": "exception"})
     failed = wait_for(client, job["id"], "failed")
     assert failed["error"]["code"] == "server_error"
@@ -184,7 +185,7 @@ def test_job_continues_from_tuned_model(client: TestClient, tmp_path: Path) -> N
 
 
 def test_jobs_create_refuses_file_of_other_purpose(client: TestClient) -> None:
-    """The purpose is asked for at upload, and kept to."""
+    """Only files with the purpose fine-tune can be trained on."""
     file = client.post("/v1/files", data={"purpose": "batch"}, files={"file": ("a.jsonl", b"{}")}).json()
     answer = client.post("/v1/fine_tuning/jobs", json={"model": "gpt-4o-mini", "training_file": file["id"]})
     assert answer.json()["error"]["code"] == "invalid_file_purpose"

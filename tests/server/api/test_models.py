@@ -1,4 +1,4 @@
-"""Models over HTTP: listed, found, deleted; and the limits by model."""
+"""Models over HTTP: list, retrieve and delete; and the limits by model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.server.fakes import TINY, FakeBaseModels
 
 
 def test_models_list_has_bases_substitutes_and_tuned(client: TestClient) -> None:
-    """What can be asked for can be seen."""
+    """Every model that can be used is listed."""
     done = wait_for(client, create_job(client)["id"], "succeeded")
     names = [model["id"] for model in client.get("/v1/models").json()["data"]]
     assert names == [TINY, "gpt-4o-mini", done["fine_tuned_model"]]
@@ -38,8 +38,8 @@ def test_models_delete_checkpoint_keeps_model(client: TestClient, tmp_path: Path
     model = done["fine_tuned_model"]
     for step in (4, 6):
         assert client.delete(f"/v1/models/{model}:ckpt-step-{step}").status_code == 200
-    kept = [path.name for path in (tmp_path / "data" / "jobs" / done["id"] / "checkpoints").iterdir()]
-    assert sorted(kept) == ["step-2", "step-6"]
+    names = [path.name for path in (tmp_path / "data" / "jobs" / done["id"] / "checkpoints").iterdir()]
+    assert sorted(names) == ["step-2", "step-6"]
     assert client.get(f"/v1/models/{model}").status_code == 200
 
 
@@ -57,13 +57,13 @@ def test_models_limits(make_client: MakeClient) -> None:
 
 
 def test_tuned_model_name_escapes_separators() -> None:
-    """Slashes and colons of the base, and odd characters of the suffix, cannot break it."""
+    """Slashes and colons of the base, and special characters of the suffix, are replaced."""
     assert tuned_model_name("org/name", "My Bot!", "ftjob-0123456789") == "ft:org--name:local:my-bot:23456789"
     assert tuned_model_name("gpt-4o", None, "ftjob-0123456789") == "ft:gpt-4o:local::23456789"
 
 
 def test_base_models_unknown_for_impossible_path(tmp_path: Path) -> None:
-    """Too long a name is an unknown one, not a fault."""
+    """A name that is too long for a path is unknown, not an error."""
     bases = BaseModels(tmp_path, substitutes=True)
     assert not bases.is_known("a" * 1000)
     assert not bases.is_known("/nowhere/" + "b" * 500)

@@ -1,4 +1,4 @@
-"""Answers held to a form, and logits that are pushed: on a real, tiny model that knows nothing of JSON."""
+"""Constrained answers and biased logits, on a real, tiny model that knows nothing of JSON."""
 
 from __future__ import annotations
 
@@ -29,53 +29,53 @@ CITY = {"type": "json_schema", "json_schema": {"name": "w", "schema": WEATHER}}
 
 
 @pytest.fixture(scope="module")
-def asking(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Posts a chat to a server with a real engine; gives status and body."""
-    place = tmp_path_factory.mktemp("forms")
-    base = save_base(place / "base", max_position_embeddings=2048)
+def complete(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Posts a chat to a server with a real engine; returns status and body."""
+    folder = tmp_path_factory.mktemp("forms")
+    base = save_base(folder / "base", max_position_embeddings=2048)
     with TestClient(
-        create_app(build_context(ServeSettings(data_dir=place / "data"))), base_url="http://127.0.0.1"
+        create_app(build_context(ServeSettings(data_dir=folder / "data"))), base_url="http://127.0.0.1"
     ) as client:
 
-        def ask(**changes: Any) -> tuple[int, Any]:
+        def post(**changes: Any) -> tuple[int, Any]:
             body = {"model": str(base), "messages": [{"role": "user", "content": "some JSON"}], "seed": 1}
             answer = client.post("/v1/chat/completions", json=body | {"max_tokens": 300} | changes)
             return answer.status_code, answer.json()
 
-        yield ask
+        yield post
 
 
-def text(asked: tuple[int, Any]) -> str:
+def text(response: tuple[int, Any]) -> str:
     """The answer's text."""
-    assert asked[0] == 200, asked
-    return str(asked[1]["choices"][0]["message"]["content"])
+    assert response[0] == 200, response
+    return str(response[1]["choices"][0]["message"]["content"])
 
 
 @pytest.mark.parametrize("temperature", [0, 1.5])
-def test_response_format_json_schema(asking: Any, temperature: float) -> None:
+def test_response_format_json_schema(complete: Any, temperature: float) -> None:
     """A model of random weights gives a whole object and stops by itself."""
-    code, body = asking(response_format=CITY, temperature=temperature)
+    code, body = complete(response_format=CITY, temperature=temperature)
     assert (code, body["choices"][0]["finish_reason"]) == (200, "stop")
     value = json.loads(text((code, body)))
     assert (value["city"] in ("Rome", "Oslo"), 1 <= value["days"] <= 9, len(value)) == (True, True, 2)
 
 
-def test_response_format_json_object(asking: Any) -> None:
+def test_response_format_json_object(complete: Any) -> None:
     """It begins as one; as far as the limit lets it, nothing but JSON is written."""
-    code, body = asking(response_format={"type": "json_object"}, max_tokens=40)
-    said = text((code, body))
-    assert said.startswith("{")
+    code, body = complete(response_format={"type": "json_object"}, max_tokens=40)
+    content = text((code, body))
+    assert content.startswith("{")
     if body["choices"][0]["finish_reason"] == "stop":
-        assert isinstance(json.loads(said), dict)
+        assert isinstance(json.loads(content), dict)
 
 
 @pytest.mark.parametrize(
     ("choice", "names"),
     [("required", {"weather", "stop"}), ({"type": "function", "function": {"name": "weather"}}, {"weather"})],
 )
-def test_tool_choice_required_makes_call(asking: Any, choice: Any, names: set[str]) -> None:
+def test_tool_choice_required_makes_call(complete: Any, choice: Any, names: set[str]) -> None:
     """Of any tool, or of the named one; its arguments have the tool's schema."""
-    _, body = asking(tools=TOOLS, tool_choice=choice)
+    _, body = complete(tools=TOOLS, tool_choice=choice)
     calls = body["choices"][0]["message"]["tool_calls"]
     assert body["choices"][0]["finish_reason"] == "tool_calls"
     assert {call["function"]["name"] for call in calls} <= names
@@ -83,27 +83,27 @@ def test_tool_choice_required_makes_call(asking: Any, choice: Any, names: set[st
     assert calls[0]["function"]["name"] == "stop" or arguments["city"] in ("Rome", "Oslo")
 
 
-def test_response_format_with_tools_is_call_or_format(asking: Any) -> None:
+def test_response_format_with_tools_is_call_or_format(complete: Any) -> None:
     """Never free text."""
-    _, body = asking(tools=TOOLS, response_format=CITY)
+    _, body = complete(tools=TOOLS, response_format=CITY)
     message = body["choices"][0]["message"]
     assert message.get("tool_calls") or json.loads(message["content"])["city"]
 
 
-def test_logit_bias_forces_and_excludes_tokens(asking: Any) -> None:
-    """A token that is forced comes at every place; ruled out again, the answer is what it was."""
-    code, body = asking(temperature=0, max_tokens=4, logit_bias={"70": 100}, logprobs=True)
+def test_logit_bias_forces_and_excludes_tokens(complete: Any) -> None:
+    """A forced token comes at every position; excluded again, the answer is as before."""
+    code, body = complete(temperature=0, max_tokens=4, logit_bias={"70": 100}, logprobs=True)
     tokens = [token["token"] for token in body["choices"][0]["logprobs"]["content"]]
     assert (code, len(set(tokens)), len(tokens)) == (200, 1, 4)
-    plain = text(asking(temperature=0, max_tokens=4))
-    assert text(asking(temperature=0, max_tokens=4, logit_bias={"70": 100}, frequency_penalty=0)) != plain
+    plain = text(complete(temperature=0, max_tokens=4))
+    assert text(complete(temperature=0, max_tokens=4, logit_bias={"70": 100}, frequency_penalty=0)) != plain
 
 
 @pytest.mark.parametrize("penalty", ["frequency_penalty", "presence_penalty"])
-def test_penalty_reduces_repetition(asking: Any, penalty: str) -> None:
+def test_penalty_reduces_repetition(complete: Any, penalty: str) -> None:
     """Between two tokens that are pushed alike, a penalty takes turns."""
     push = {"temperature": 0, "max_tokens": 8, "logit_bias": {"70": 100, "71": 100}}
-    kinds = [len(set(text(asking(**push, **more)))) for more in ({penalty: -2}, {penalty: 2})]
+    kinds = [len(set(text(complete(**push, **more)))) for more in ({penalty: -2}, {penalty: 2})]
     assert kinds[0] <= kinds[1]
     assert kinds[0] == 1
 
@@ -124,9 +124,9 @@ def test_penalty_reduces_repetition(asking: Any, penalty: str) -> None:
         ({"logit_bias": {"5": 101}}, "logit_bias"),
     ],
 )
-def test_response_format_refuses_impossible_grammar(asking: Any, changes: dict[str, Any], param: str) -> None:
-    """As the service does it, with the parameter that is at fault."""
-    code, body = asking(**changes)
+def test_response_format_refuses_impossible_grammar(complete: Any, changes: dict[str, Any], param: str) -> None:
+    """With the wrong parameter, as OpenAI does it."""
+    code, body = complete(**changes)
     assert (code, body["error"]["param"]) == (400, param), body
 
 

@@ -1,4 +1,4 @@
-"""``POST /ftpipe/losses``: rows scored by a process of their own, as a stream, and nothing left behind."""
+"""``POST /ftpipe/losses``: rows are scored by a separate process and streamed, and no file is left behind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.training.tiny_model import rows, save_base
 NAMES = json.dumps([TINY])
 
 
-def ask(client: TestClient, content: bytes, models: str = NAMES) -> Any:
+def post(client: TestClient, content: bytes, models: str = NAMES) -> Any:
     """Send a file to be scored."""
     return client.post("/v1/ftpipe/losses", data={"models": models}, files={"file": ("train.jsonl", content)})
 
@@ -63,11 +63,11 @@ def test_row_losses_scores_each_row_and_deletes_file(endpoint: Provider, tmp_pat
     """Over HTTP: progress first, then rows by line."""
     data = tmp_path / "train.jsonl"
     data.write_bytes(lines(6))
-    heard: list[tuple[int, int]] = []
-    found = endpoint.models.losses(data, [TINY], on_rows=lambda done, total: heard.append((done, total)))
-    assert (heard[0], heard[-1]) == ((0, 6), (6, 6))
-    assert [row.line for row in found] == [1, 2, 3, 4, 5, 6]
-    assert all(row.tokens > 1 and 2 < row.losses[0] < 50 for row in found)
+    progress: list[tuple[int, int]] = []
+    rows_with_losses = endpoint.models.losses(data, [TINY], on_rows=lambda done, total: progress.append((done, total)))
+    assert (progress[0], progress[-1]) == ((0, 6), (6, 6))
+    assert [row.line for row in rows_with_losses] == [1, 2, 3, 4, 5, 6]
+    assert all(row.tokens > 1 and 2 < row.losses[0] < 50 for row in rows_with_losses)
     assert list((tmp_path / "data" / "incoming").iterdir()) == []
     with pytest.raises(NotFoundError, match="nobody"):
         endpoint.models.losses(data, ["nobody"], on_rows=lambda _done, _total: None)
@@ -81,14 +81,14 @@ def test_row_losses_scores_each_row_and_deletes_file(endpoint: Provider, tmp_pat
     [('["nobody"]', 404), ("[]", 400), ("nobody", 400), ("[1]", 400), (json.dumps([TINY] * 9), 400)],
 )
 def test_row_losses_refuses_wrong_model_names(client: TestClient, models: str, status: int) -> None:
-    """With the parameter that is at fault."""
-    answer = ask(client, lines(1), models)
+    """The error names the parameter."""
+    answer = post(client, lines(1), models)
     assert (answer.status_code, answer.json()["error"]["param"]) == (status, "models" if status == 400 else "model")
 
 
 def test_row_losses_refuses_models_of_two_bases(client: TestClient) -> None:
     """Their tokens are not the same, so their losses per token are not either."""
-    answer = ask(client, lines(1), json.dumps([TINY, "org/name"]))
+    answer = post(client, lines(1), json.dumps([TINY, "org/name"]))
     assert (answer.status_code, "one base" in answer.text) == (400, True)
     missing = client.post("/v1/ftpipe/losses", files={"other": ("a", b"x")}, data={"models": NAMES})
     assert missing.json()["error"]["param"] == "file"
@@ -96,7 +96,7 @@ def test_row_losses_refuses_models_of_two_bases(client: TestClient) -> None:
 
 @pytest.mark.slow
 def test_row_losses_disconnect_ends_process(tmp_path: Path) -> None:
-    """A second file has to wait meanwhile; afterwards it is its turn (its fault is named), and no copy stays."""
+    """A second file is refused meanwhile; afterwards it is read, its error names the line, and no copy stays."""
     save_base(tmp_path / "models" / TINY)
     settings = ServeSettings(data_dir=tmp_path / "data", models_dir=tmp_path / "models")
     context = build_context(settings, base_models=FakeBaseModels())

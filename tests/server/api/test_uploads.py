@@ -46,7 +46,7 @@ def test_upload_joins_parallel_parts_in_requested_order(client: TestClient, tmp_
 
 
 def test_upload_complete_refuses_wrong_size_md5_or_part(client: TestClient) -> None:
-    """Nothing is made of parts that are not what was announced."""
+    """No file is made from parts that do not match the announcement."""
     upload = announce(client)
     part = send(client, upload["id"], LINES)
     url = f"/v1/uploads/{upload['id']}/complete"

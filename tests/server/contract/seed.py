@@ -81,8 +81,8 @@ class Seeder:
         }
         tx.jobs.add(replace(running, id=CURSOR, model_name="ft:x", status="failed", has_trainer=False))
         tx.jobs.add(running)
-        for place, name in enumerate((JOB, SHARED, DELETED)):
-            tx.jobs.add(replace(_job(f"done{place}"), model_name=name, fine_tuned_model=name, **done))
+        for index, name in enumerate((JOB, SHARED, DELETED)):
+            tx.jobs.add(replace(_job(f"done{index}"), model_name=name, fine_tuned_model=name, **done))
         tx.events.add(EventRow(CURSOR, JOB, NOW, "info", "message", "hello"))
         tx.checkpoints.add(CheckpointRow(CURSOR, JOB, NOW, 1, "ft:x:ckpt-step-1", {"step": 1, "train_loss": 0.5}))
         tx.permissions.add(PermissionRow("cp_zc4Q7MP6XxulcVzj4MZdwsAB", SHARED, "one", NOW))
