@@ -1,4 +1,4 @@
-"""From a chat JSONL file to a registered fine-tuned model; everything below is imported when it is first used.
+"""ftpipe: from a chat JSONL file to a registered fine-tuned model. Names are imported when they are first used.
 
 ::
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_FACE = {
+_PUBLIC_NAMES = {
     "FtpipeError": "ftpipe.errors",
     "Hyperparameters": "ftpipe.records",
     "Pipeline": "ftpipe.pipeline.pipeline",
@@ -52,14 +52,14 @@ _FACE = {
     "open_registry": "ftpipe.registry",
     "validate": "ftpipe.stages.validate",
 }
-__all__ = ["__version__", *_FACE]
+__all__ = ["__version__", *_PUBLIC_NAMES]
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is first asked for, so that ``import ftpipe`` stays light."""
-    if name not in _FACE:
+    """Import a public name on first use, so that ``import ftpipe`` stays fast."""
+    if name not in _PUBLIC_NAMES:
         raise AttributeError(f"module 'ftpipe' has no attribute {name!r}")
-    return getattr(importlib.import_module(_FACE[name]), name)
+    return getattr(importlib.import_module(_PUBLIC_NAMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import sys
 
-READERS = frozenset({"prepare", "validate"})
-"""Commands that read whole files, for which it pays to start processes before anything else is imported."""
+SCANNING_COMMANDS = frozenset({"prepare", "validate"})
+"""Commands that scan whole files: worker processes are started before anything else is imported, to save time."""
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
-    words = sys.argv[1:]
-    if not READERS.isdisjoint(words):
+    """Run the command line and exit with its exit code."""
+    argv = sys.argv[1:]
+    if not SCANNING_COMMANDS.isdisjoint(argv):
         from ftpipe.dataset.scan.worker_processes import prestart_workers
 
-        prestart_workers(words)
+        prestart_workers(argv)
     from ftpipe.cli import run
 
-    run(words)
+    run(argv)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import textwrap
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -167,3 +168,47 @@ def format_fields(rows: Iterable[tuple[str, str]], *, width: int = 100, paint: S
         lines.append(f"{paint('dim', label.ljust(column))}  {first}")
         lines += [f"{'':<{column}}  {line}" for line in rest]
     return lines
+
+
+_ESCAPE = re.compile("\x1b\\[[0-9;]*m")
+_LABEL = re.compile(r"^(\s*\S.{0,18}?\s{2,})\S")
+
+
+def wrap_line(line: str, width: int) -> list[str]:
+    """Wrap a line at words to at most ``width`` columns; colour codes have no width, and words are not broken.
+
+    Continuation lines start under the column where the text of the first line starts.
+
+    Args:
+        line: One line, with or without colour codes.
+        width: Columns of the terminal.
+    """
+    if len(line) <= width or columns(line) <= width:
+        return [line]
+    indent = min(_indent(_ESCAPE.sub("", line)), width // 2)
+    lines, current, used = [], "", 0
+    for word in re.findall(r"\s*\S+", line):
+        size = columns(word)
+        if used and used + size > width:
+            lines.append(current)
+            word = word.lstrip()
+            current, used = " " * indent + word, indent + columns(word)
+        else:
+            current, used = current + word, used + size
+    return [*lines, current]
+
+
+def _indent(text: str) -> int:
+    labelled = _LABEL.match(text)
+    if labelled:
+        return columns(labelled.group(1))
+    return len(text) - len(text.lstrip()) + 2
+
+
+def columns(text: str) -> int:
+    """Count the columns that a terminal needs for a text."""
+    shown = _ESCAPE.sub("", text)
+    if shown.isascii():
+        return len(shown)
+    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in shown)
+    return len(shown) + wide - sum(unicodedata.combining(char) > 0 for char in shown)

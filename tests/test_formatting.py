@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftpipe.formatting import (
+    columns,
     duration,
     format_bytes,
     format_decimal,
@@ -19,6 +20,7 @@ from ftpipe.formatting import (
     plural,
     sanitize_block,
     sanitize_line,
+    wrap_line,
 )
 
 
@@ -116,3 +118,30 @@ def test_sizes_counts_and_times_are_readable() -> None:
 def test_a_table_is_aligned_and_takes_ragged_rows() -> None:
     """Columns are as wide as their widest cell; nothing stands at a line's end."""
     assert format_table([("a", "1"), ("bb", "22", "x"), ()], right=(1,)) == ["a    1", "bb  22  x", ""]
+
+
+def test_wrap_line_keeps_a_short_line() -> None:
+    assert wrap_line("  a  b", 40) == ["  a  b"]
+
+
+def test_wrap_line_continues_under_the_labelled_text() -> None:
+    assert wrap_line("✓ python     one two three four", 28) == ["✓ python     one two three", "             four"]
+
+
+def test_wrap_line_indents_continuation_lines() -> None:
+    assert wrap_line("one two three four", 10) == ["one two", "  three", "  four"]
+
+
+def test_wrap_line_does_not_count_colour() -> None:
+    painted = "\x1b[31mone\x1b[0m two"
+    assert columns(painted) == 7
+    assert wrap_line(painted, 7) == [painted]
+
+
+def test_columns_counts_wide_characters_as_two() -> None:
+    assert (columns("世界"), columns("e\u0301")) == (4, 1)
+
+
+@given(st.text(st.characters(categories=["L", "N", "Zs"]), max_size=300), st.integers(40, 120))
+def test_wrap_line_keeps_every_word(line: str, width: int) -> None:
+    assert " ".join(wrap_line(line, width)).split() == line.split()

@@ -1,4 +1,4 @@
-"""The dataset checks as a command asks for them: the configuration's tables, and flags on top."""
+"""Options of the dataset checks, and the check settings from configuration and options."""
 
 from __future__ import annotations
 
@@ -21,35 +21,42 @@ if TYPE_CHECKING:
 
 FORMATS = ("text", "json", "ndjson", "github", "gitlab", "sarif", "junit", "md")
 MACHINE_FORMATS = frozenset({"github", "gitlab", "sarif", "junit", "md"})
-"""Formats that all files of a call go into together."""
+"""Formats that hold the findings of all files in one document."""
 check_options = combine_options(
-    click.option("--select", metavar="CODES", help="Only these rules: codes or beginnings, FT2,FT301."),
-    click.option("--ignore", metavar="CODES", help="Without these rules: codes or beginnings, FT8."),
-    click.option("--max-findings", type=click.IntRange(1), metavar="N", help="Findings kept of each rule; all count."),
+    click.option("--select", metavar="CODES", help="Run only these rules: codes or prefixes, such as FT2,FT301."),
+    click.option("--ignore", metavar="CODES", help="Skip these rules: codes or prefixes, such as FT8."),
+    click.option(
+        "--max-findings",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Maximum findings to keep per rule; the counts include all.",
+    ),
     click.option(
         "--output-format",
         type=click.Choice(FORMATS),
         default="text",
         show_default=True,
-        help="For people, programs (one document, or every finding on a line), CI, code scanning, or a job summary.",
+        help="Output format: text, JSON, one finding per line (ndjson), or a report for CI tools.",
     ),
-    click.option("--findings", type=FILE, metavar="FILE", help="Write every finding here, one JSON object a line."),
+    click.option(
+        "--findings", type=FILE, metavar="FILE", help="Write all findings to this file, one JSON object per line."
+    ),
 )
 
 
 def check_settings(
     config: RunConfig, *, select: str | None = None, ignore: str | None = None, max_findings: int | None = None
 ) -> CheckSettings:
-    """Settings of the checks.
+    """Build the settings of the checks.
 
     Args:
-        config: Its ``[checks]`` and ``[[ignore]]`` tables are the ground.
-        select: Codes or prefixes with commas between, from a flag.
-        ignore: The same.
-        max_findings: From a flag.
+        config: Its ``[checks]`` and ``[[ignore]]`` tables.
+        select: Comma-separated codes or prefixes; replaces the configured ones.
+        ignore: As ``select``.
+        max_findings: Findings kept per rule; replaces the configured number.
 
     Raises:
-        ConfigError: A key, code or value is not one; the hint names the nearest right one.
+        ConfigError: A key, code or value is unknown; the hint suggests the nearest one.
     """
     from ftpipe.dataset.check_settings import check_codes, settings_from
     from ftpipe.dataset.rules import codes
@@ -69,8 +76,10 @@ def check_settings(
 
 
 @contextmanager
-def findings_writer(context: CliContext, form: str, path: Path | None) -> Iterator[Callable[[Finding], None] | None]:
-    """Where every finding goes, one JSON object a line: to stdout, to a file, or nowhere.
+def findings_writer(
+    context: CliContext, output_format: str, path: Path | None
+) -> Iterator[Callable[[Finding], None] | None]:
+    """Yield a function that writes each finding as a JSON line to stdout or to a file; ``None`` if neither is wanted.
 
     Raises:
         LocalStateError: The file cannot be written.
@@ -78,7 +87,11 @@ def findings_writer(context: CliContext, form: str, path: Path | None) -> Iterat
     from ftpipe.reports.ci_formats import ndjson_line
 
     if path is None:
-        yield (lambda finding: context.print_result(context.redact(ndjson_line(finding)))) if form == "ndjson" else None
+        yield (
+            (lambda finding: context.print_result(context.redact(ndjson_line(finding))))
+            if output_format == "ndjson"
+            else None
+        )
         return
     try:
         with path.open("w", encoding="ascii") as file:
@@ -86,7 +99,7 @@ def findings_writer(context: CliContext, form: str, path: Path | None) -> Iterat
             def write(finding: Finding) -> None:
                 line = context.redact(ndjson_line(finding))
                 file.write(f"{line}\n")
-                if form == "ndjson":
+                if output_format == "ndjson":
                     context.print_result(line)
 
             yield write

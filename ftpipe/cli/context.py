@@ -1,18 +1,19 @@
-"""What one call of the command line carries: how to speak, where results go, and the doors to the rooms below."""
+"""Per-invocation context: output options, and factories for settings, registry, provider and pipeline."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from ftpipe.errors import UsageError
+from ftpipe.errors import InterruptedRunError, UsageError
 
 if TYPE_CHECKING:
     from ftpipe.config import Settings
@@ -30,9 +31,10 @@ _STYLES: dict[str, dict[str, Any]] = {
     "code": {"fg": "cyan"},
 }
 _SECRET_NAME = re.compile(r"(API_KEY|TOKEN|SECRET|PASSWORD)$")
+_MIN_SECRET_CHARACTERS = 8
 
-_NARROWEST = 40
-"""Columns below which lines are left to the terminal."""
+_MIN_WRAP_COLUMNS = 40
+"""On a narrower terminal lines are wrapped at this width, and the terminal breaks them again."""
 
 
 def _wants_json() -> bool:
@@ -41,7 +43,7 @@ def _wants_json() -> bool:
 
 @dataclass
 class CliContext:
-    """The state of one call; commands get it through ``click.make_pass_decorator``."""
+    """The state of one invocation; commands get it through :data:`pass_cli_context`."""
 
     json: bool = field(default_factory=_wants_json)
     quiet: bool = False
@@ -52,94 +54,112 @@ class CliContext:
     command: str = "ftpipe"
     """Dotted name, for the JSON schema."""
     fields: dict[str, Any] = field(default_factory=dict)
-    """What the JSON document will hold; it is written once, when the command has ended, well or not."""
+    """Fields of the JSON document. It is written once, when the command has ended, successfully or not."""
     exit_code: int = 0
-    """The code of a good end; 8 where the asked-about job still runs."""
-    interrupt_message: str = "interrupted; nothing was sent"
-    """What an interrupt says about where things stand."""
-    resume_hint: str = ""
-    """What an interrupt says about going on."""
+    """Exit code if no error is raised, for example 8 if the job is still running."""
     _secrets: set[str] = field(default_factory=set)
     _at_end: list[Callable[[], None]] = field(default_factory=list)
 
     def add(self, **fields: Any) -> None:
-        """Put fields into the JSON document."""
+        """Add fields to the JSON document."""
         self.fields |= fields
 
     def print_result(self, lines: str | Iterable[str] = "") -> None:
-        """Result text on stdout; nothing where JSON was asked for."""
+        """Write result text to stdout; nothing under ``--json``."""
         if not self.json:
             self._write(lines, sys.stdout)
 
     def print_status(self, lines: str | Iterable[str] = "") -> None:
-        """Progress and advice on stderr; nothing under ``--quiet``."""
+        """Write progress and advice to stderr; nothing under ``--quiet``."""
         if not self.quiet:
             self._write(lines, sys.stderr)
 
+    def print_next(self, command: str) -> None:
+        """Write the command to run next to stderr; nothing under ``--quiet``."""
+        self.print_status(f"{self.style_err('bold', 'Next:')} {command}")
+
     def print_always(self, lines: str | Iterable[str]) -> None:
-        """What has to be known, on stderr, also under ``--quiet``."""
+        """Write to stderr, also under ``--quiet``."""
         self._write(lines, sys.stderr)
 
     def _write(self, lines: str | Iterable[str], stream: TextIO) -> None:
         for line in [lines] if isinstance(lines, str) else lines:
-            for shown in self._folded(self.redact(line), stream):
-                click.echo(shown, file=stream, color=self.has_color(stream))
+            for part in self._wrapped(self.redact(line), stream):
+                click.echo(part, file=stream, color=self.has_color(stream))
 
-    def _folded(self, line: str, stream: TextIO) -> list[str]:
-        if len(line) < _NARROWEST or not stream.isatty():
+    def _wrapped(self, line: str, stream: TextIO) -> list[str]:
+        if len(line) < _MIN_WRAP_COLUMNS or not stream.isatty():
             return [line]
         from shutil import get_terminal_size
 
-        from ftpipe.cli.wrapping import wrap_line
+        from ftpipe.formatting import wrap_line
 
-        width = get_terminal_size().columns
-        return [part for one in line.split("\n") for part in wrap_line(one, max(width, _NARROWEST))]
+        width = max(get_terminal_size().columns, _MIN_WRAP_COLUMNS)
+        return [part for one in line.split("\n") for part in wrap_line(one, width)]
 
     def has_color(self, stream: TextIO) -> bool:
-        """Whether a stream gets colour: a terminal that was not asked to stay plain."""
+        """Whether a stream gets colour: a terminal, unless colour is turned off."""
         if self.no_color or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
             return False
         return bool(stream.isatty())
 
     def style(self, style: str, text: str, *, err: bool = False) -> str:
-        """Colour for stdout, or for stderr."""
+        """Colour text for stdout, or for stderr."""
         if not self.has_color(sys.stderr if err else sys.stdout):
             return text
         return click.style(text, **_STYLES[style])
 
     def style_err(self, style: str, text: str) -> str:
-        """Colour for stderr, in the shape that reports take."""
+        """Colour text for stderr; the style function that reports take."""
         return self.style(style, text, err=True)
 
     def redact(self, text: str) -> str:
-        """The text without any secret that this process knows."""
+        """Replace every secret that this process knows with ``***``."""
         for secret in self._known_secrets():
             text = text.replace(secret, "***")
         return text
 
     def _known_secrets(self) -> set[str]:
         if not self._secrets:
-            self._secrets = {
-                value for name, value in os.environ.items() if _SECRET_NAME.search(name) and len(value) >= 8
-            }
+            self._secrets = _secret_values(os.environ)
         return self._secrets
 
+    @contextmanager
+    def interruptible(self, message: str, hint: str = "") -> Iterator[None]:
+        """Report Ctrl-C in this block with this message, and how to continue.
+
+        Args:
+            message: What has happened so far.
+            hint: How to continue. If it is a command, an unexpected error in the block shows it, too.
+
+        Raises:
+            InterruptedRunError: Ctrl-C was pressed.
+        """
+        try:
+            yield
+        except KeyboardInterrupt as exc:
+            raise InterruptedRunError(message, hint) from exc
+        except Exception as exc:
+            if hint.startswith("ftpipe "):
+                exc.add_note(hint)
+            raise
+
     def environment(self) -> dict[str, str]:
-        """The environment with the secrets of ``.env`` under it."""
+        """The environment variables, with those of ``.env`` for names that are not set."""
         from ftpipe.config import secrets
 
         merged = secrets(os.environ)
-        self._secrets |= {value for name, value in merged.items() if _SECRET_NAME.search(name) and len(value) >= 8}
+        self._secrets |= _secret_values(merged)
         return merged
 
     def settings(self, flags: Mapping[str, object] | None = None) -> Settings:
-        """The resolved configuration, with a command's flags on top (dotted key → value, ``None`` = not given)."""
+        """Resolve the configuration; ``flags`` (dotted key → value, ``None`` = not given) override it."""
         from ftpipe.config import load
 
         return load(Path(self.config_path) if self.config_path else None, env=self.environment(), flags=flags)
 
     def registry(self, settings: Settings | None = None) -> Registry:
-        """The registry that the configuration names; it is closed when the command has ended."""
+        """Open the configured registry; it is closed when the command ends."""
         from ftpipe.registry import open_registry
 
         registry = open_registry((settings or self.settings()).config.registry)
@@ -147,7 +167,7 @@ class CliContext:
         return registry
 
     def provider(self, name: str, settings: Settings) -> Provider:
-        """A provider by name, ready to be asked."""
+        """Open a provider by name; it is closed when the command ends."""
         from ftpipe.providers import open_provider
 
         provider = open_provider(name, profiles=settings.config.providers, env=self.environment())
@@ -156,26 +176,40 @@ class CliContext:
         return provider
 
     def pipeline(self, provider: Provider, registry: Registry) -> Pipeline:
-        """The pipeline over both."""
+        """Create the pipeline of a provider and a registry."""
         from ftpipe.pipeline.pipeline import Pipeline
 
         return Pipeline(provider=provider, registry=registry)
 
     def close(self) -> None:
-        """Let go of what the command has opened."""
+        """Close everything that the command has opened."""
         while self._at_end:
             self._at_end.pop()()
 
-    def confirm(self, question: str, *, flag: str = "--yes") -> None:
-        """Ask a yes/no question on the terminal.
+    def confirm(self, question: str) -> None:
+        """Ask a yes/no question on the terminal before money is spent.
 
         Raises:
             UsageError: There is no terminal to ask on, or the answer was no.
+            InterruptedRunError: Ctrl-C was pressed.
         """
+        hint = "add --yes to skip the question"
         if self.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
-            raise UsageError("this costs money, and there is no terminal to ask on", f"add {flag} to go ahead unasked")
-        if not click.confirm(question, err=True):
-            raise UsageError("not confirmed: nothing was sent, nothing was spent", f"add {flag} to go ahead unasked")
+            raise UsageError("this costs money, and there is no terminal to ask for confirmation", hint)
+        try:
+            is_confirmed = click.confirm(question, err=True)
+        except click.Abort as exc:
+            raise InterruptedRunError("interrupted; nothing was sent, nothing was spent") from exc
+        if not is_confirmed:
+            raise UsageError("not confirmed: nothing was sent, nothing was spent", hint)
+
+
+def _secret_values(environment: Mapping[str, str]) -> set[str]:
+    return {
+        value
+        for name, value in environment.items()
+        if _SECRET_NAME.search(name) and len(value) >= _MIN_SECRET_CHARACTERS
+    }
 
 
 pass_cli_context = click.make_pass_decorator(CliContext)

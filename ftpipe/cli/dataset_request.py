@@ -1,4 +1,4 @@
-"""What a call asks for, resolved: which file, whose rules, which base model, at which provider."""
+"""Resolve what ``prepare`` and ``train`` work on: file, rules, base model and provider."""
 
 from __future__ import annotations
 
@@ -18,62 +18,62 @@ if TYPE_CHECKING:
     from ftpipe.providers.profiles import Profile
 
 LOCAL_PROVIDER = "local"
-"""The provider that costs nothing and needs no key."""
+"""The embedded server: free, and no key is needed."""
 STRICTEST_TARGET = "openai"
-"""Whose rules apply where no provider was chosen: what passes them passes everywhere."""
+"""Target whose rules apply if no provider is chosen: data that passes them passes everywhere."""
 
 
 @dataclass(frozen=True)
 class DatasetRequest:
-    """One dataset, one base model, one set of rules."""
+    """A dataset with the base model and the rules to check it for."""
 
     data: Path
-    """Absolute, so that a run can be taken up from another folder."""
+    """Absolute path, so that a run can be resumed from another folder."""
     validation: Path | None
     provider: str | None
-    """``None`` where nobody chose one."""
+    """``None`` if none was chosen."""
     target: str
     model: str
     method: Method | None
     epochs: int | None
-    """``None`` where the provider decides."""
+    """``None`` if the provider decides."""
 
 
-def resolve_for_prepare(settings: Settings, *, given: Path | None) -> DatasetRequest:
-    """What ``prepare`` works on; without a provider the widest rules apply.
+def resolve_for_prepare(settings: Settings, *, data: Path | None) -> DatasetRequest:
+    """Resolve what ``prepare`` checks; without a provider the strictest rules apply.
 
     Raises:
-        UsageError: There is no dataset, or no file under its name.
+        UsageError: No dataset is given or configured, or the file does not exist.
     """
     config = settings.config
-    data = given or config.data
+    data = data or config.data
     if data is None:
-        raise UsageError("no dataset was named", "ftpipe prepare FILE, or set data in ftpipe.toml")
+        raise UsageError("no dataset was given", "run `ftpipe prepare FILE`, or set data in ftpipe.toml")
     rules = (
         config.provider or (provider_for_model(settings, config.model) if config.model else None) or STRICTEST_TARGET
     )
-    return _request(settings, data, config.validation, _profile(settings, rules), provider=config.provider)
+    return _resolve(settings, data, config.validation, _profile(settings, rules), provider=config.provider)
 
 
-def resolve_for_train(settings: Settings, context: CliContext, *, given: Path | None) -> DatasetRequest:
-    """What ``train`` works on; without a provider it is the free one, unless the model lives elsewhere.
+def resolve_for_train(settings: Settings, context: CliContext, *, data: Path | None) -> DatasetRequest:
+    """Resolve what ``train`` trains on; the default provider is the local one.
 
     Raises:
-        UsageError: There is no dataset, no file under its name, or a hosted model without a provider.
+        UsageError: There is no dataset, the file does not exist, or a hosted model is given without a provider.
     """
     config = settings.config
-    data, validation = _training_files(settings, context, given)
-    home = provider_for_model(settings, config.model) if config.model else None
-    if config.provider is None and home not in (None, LOCAL_PROVIDER):
+    data, validation = _training_files(settings, context, data)
+    host = provider_for_model(settings, config.model) if config.model else None
+    if config.provider is None and host not in (None, LOCAL_PROVIDER):
         raise UsageError(
             f"{config.model} is a hosted model, and no provider was chosen",
-            f"--provider {home} trains there for money, --provider {LOCAL_PROVIDER} a model on this machine for free",
+            f"add --provider {host} to train it there (paid), or --provider {LOCAL_PROVIDER} to train here (free)",
         )
     provider = config.provider or LOCAL_PROVIDER
-    return _request(settings, data, validation, _profile(settings, provider), provider=provider)
+    return _resolve(settings, data, validation, _profile(settings, provider), provider=provider)
 
 
-def _request(
+def _resolve(
     settings: Settings, data: Path, validation: Path | None, profile: Profile, *, provider: str | None
 ) -> DatasetRequest:
     epochs = settings.config.hyperparameters.n_epochs
@@ -90,28 +90,28 @@ def _request(
     )
 
 
-def _training_files(settings: Settings, context: CliContext, given: Path | None) -> tuple[Path, Path | None]:
+def _training_files(settings: Settings, context: CliContext, data: Path | None) -> tuple[Path, Path | None]:
     config, origins = settings.config, settings.origins
-    if given is not None:
-        return given, config.validation
-    is_named = context.config_path is not None or origins.get("data") == "FTPIPE_DATA"
+    if data is not None:
+        return data, config.validation
+    is_explicit = context.config_path is not None or origins.get("data") == "FTPIPE_DATA"
     last = prepared.latest()
-    if config.data is not None and (is_named or last is None):
+    if config.data is not None and (is_explicit or last is None):
         return config.data, config.validation
     if last is None:
-        raise UsageError("no dataset was named, and none was prepared", "ftpipe train FILE")
-    context.print_status(f"training with the dataset prepared last: {last.train}")
+        raise UsageError("no dataset was given, and none was prepared", "run `ftpipe train FILE`")
+    context.print_status(f"training on the last prepared dataset: {last.train}")
     return last.train, last.validation if "validation" not in origins else config.validation
 
 
 def require_file(path: Path) -> None:
-    """Refuse what is no file.
+    """Check that a file exists.
 
     Raises:
-        UsageError: There is nothing under that name, or it is a folder.
+        UsageError: It does not exist, or it is a folder.
     """
     if path.is_dir():
-        raise UsageError(f"{path} is a folder, not a dataset", "name a .jsonl file in it")
+        raise UsageError(f"{path} is a folder, not a dataset", "give a .jsonl file in it")
     if path.exists():
         return
     from ftpipe.suggestions import nearest_name
@@ -129,14 +129,14 @@ def _profile(settings: Settings, name: str) -> Profile:
 
 
 def provider_for_model(settings: Settings, model: str) -> str | None:
-    """The provider that trains this model: by its usual one, or by its prices; ``None`` where nobody is known to."""
+    """Find the provider that trains a model, by default models and price tables; ``None`` if none is known."""
     from ftpipe.catalog.training_prices import PriceTable
     from ftpipe.providers.profiles import load_profiles
 
     profiles = load_profiles(settings.config.providers).values()
-    usual = next((profile.name for profile in profiles if profile.default_model == model), None)
+    default = next((profile.name for profile in profiles if profile.default_model == model), None)
     priced = (p.name for p in profiles if p.paid and PriceTable.load(target=p.target).row(model) is not None)
-    return usual or next(priced, None)
+    return default or next(priced, None)
 
 
 def validate_and_count(
@@ -145,33 +145,33 @@ def validate_and_count(
     request: DatasetRequest,
     rules: CheckSettings | None = None,
     *,
-    test: Path | None = None,
+    holdout: Path | None = None,
     max_cost: float | None = None,
     for_job: bool = False,
     on_finding: Callable[[Finding], None] | None = None,
 ) -> Report:
-    """Validate and count, with a progress bar on a terminal; nothing is sent anywhere.
+    """Validate a dataset and count its tokens, with progress; nothing is sent anywhere.
 
     Args:
-        context: Where progress goes.
+        context: Shows progress.
         settings: The configuration.
         request: The dataset to check.
-        rules: Which rules, how strict; those of the configuration by default.
-        test: A held-out file that must not leak into the training file.
-        max_cost: More than this is a finding.
-        for_job: Also ask for what only a job needs.
-        on_finding: Told every finding, also those that the report does not keep.
+        rules: Settings of the checks; those of the configuration by default.
+        holdout: Held-out file; prompts that are also in the training file are findings.
+        max_cost: A higher cost estimate is a finding.
+        for_job: Also check what only a job needs.
+        on_finding: Called with every finding, also with those that the report does not keep.
 
     Raises:
-        DatasetError: The file cannot be read at all.
+        DatasetError: The file cannot be read.
     """
     from ftpipe.catalog.training_prices import PriceTable
     from ftpipe.cli.check_options import check_settings
-    from ftpipe.cli.output.progress import file_progress, first_finding_printer
+    from ftpipe.cli.output.progress import file_progress
     from ftpipe.stages.count import count
     from ftpipe.stages.validate import ScanObserver, validate
 
-    chosen = rules or check_settings(settings.config)
+    rules = rules or check_settings(settings.config)
     with file_progress(context, "checking", request.data) as progress:
         report = validate(
             request.data,
@@ -179,8 +179,8 @@ def validate_and_count(
             method=request.method,
             model=request.model,
             validation=request.validation,
-            test=test,
-            settings=chosen,
+            test=holdout,
+            settings=rules,
             for_job=for_job,
             observer=ScanObserver(progress, first_finding_printer(context, request.data), on_finding),
         )
@@ -191,13 +191,24 @@ def validate_and_count(
             epochs=request.epochs,
             prices=PriceTable.load(settings.config.prices, target=request.target),
             max_cost=max_cost,
-            settings=chosen,
+            settings=rules,
             observer=ScanObserver(progress, on_finding=on_finding),
         )
 
 
+def first_finding_printer(context: CliContext, path: Path) -> Callable[[Finding], None] | None:
+    """Return a function that shows the first finding of a large file early; ``None`` for other files."""
+    from ftpipe.cli.output.progress import MIN_BYTES
+
+    if context.quiet or path.stat().st_size < MIN_BYTES:
+        return None
+    return lambda finding: context.print_status(
+        f"first finding  {finding.code} {finding.name}, line {finding.line}: {finding.message}"
+    )
+
+
 def spec_of(settings: Settings, request: DatasetRequest, report: Report) -> RunSpec:
-    """The run that this call asks for."""
+    """Build the specification of a run."""
     config = settings.config
     return RunSpec(
         provider=request.provider or LOCAL_PROVIDER,

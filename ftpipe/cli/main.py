@@ -1,4 +1,4 @@
-"""Where errors become exit codes: at most three lines for people, one document for programs, and quiet signals."""
+"""Run a command line: exceptions become exit codes, a message of at most three lines or a JSON document; signals."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from ftpipe.errors import (
 )
 
 INTERNAL_ERROR = 70
-"""A fault in ftpipe itself (EX_SOFTWARE of sysexits.h)."""
+"""Exit code of an error in ftpipe itself (EX_SOFTWARE of sysexits.h)."""
 STILL_RUNNING = StillRunningError.exit_code
 BROKEN_PIPE = 141
-"""What a shell reports for a program that SIGPIPE ended."""
+"""Exit code that a shell reports for a program ended by SIGPIPE."""
 _EXTRAS = {
     "torch": "local",
     "transformers": "local",
@@ -41,7 +41,7 @@ _EXTRAS = {
 
 
 class InternalError(FtpipeError):
-    """Something that should never happen; the message carries the exception's name."""
+    """An error in ftpipe itself; the message has the name of the exception."""
 
     exit_code = INTERNAL_ERROR
     code = "internal"
@@ -49,12 +49,12 @@ class InternalError(FtpipeError):
 
 
 def execute(root: click.Group, argv: Sequence[str], context: CliContext | None = None) -> int:
-    """Run one command line and return its exit code; nothing but the document reaches stdout under ``--json``.
+    """Run one command line and return its exit code. Under ``--json`` only the JSON document goes to stdout.
 
     Args:
         root: The outermost group.
-        argv: Words after the program's name.
-        context: What the commands get; a fresh one by default.
+        argv: Arguments without the program name.
+        context: Passed to the commands; a new one by default.
     """
     context = context or CliContext()
     words = list(argv[: argv.index("--")] if "--" in argv else argv)
@@ -79,10 +79,10 @@ def _run(root: click.Group, argv: list[str], context: CliContext) -> int:
             root.invoke(ctx)
     except click.exceptions.Exit as stop:
         return stop.exit_code
-    except (Exception, KeyboardInterrupt) as raised:  # the one place where every error becomes a code
+    except (Exception, KeyboardInterrupt) as raised:  # the only place where exceptions become exit codes
         if isinstance(raised, BrokenPipeError):
             raise
-        error = to_ftpipe_error(raised, context)
+        error = to_ftpipe_error(raised)
         if context.debug:
             _trace(raised, context)
         _report(error, context)
@@ -102,12 +102,12 @@ def _trace(raised: BaseException, context: CliContext) -> None:
     click.echo(context.redact(sanitize_block("".join(traceback.format_exception(raised)))), err=True)
 
 
-def to_ftpipe_error(raised: BaseException, context: CliContext) -> FtpipeError:
-    """Any exception as a child of the error tree."""
+def to_ftpipe_error(raised: BaseException) -> FtpipeError:
+    """Convert any exception to an :class:`FtpipeError`."""
     if isinstance(raised, FtpipeError):
         return raised
     if isinstance(raised, KeyboardInterrupt | click.Abort | EOFError):
-        return InterruptedRunError(context.interrupt_message, context.resume_hint)
+        return InterruptedRunError("interrupted")
     if isinstance(raised, click.ClickException):
         return _usage(raised)
     if isinstance(raised, ModuleNotFoundError) and (name := (raised.name or "").partition(".")[0]) in _EXTRAS:
@@ -115,23 +115,26 @@ def to_ftpipe_error(raised: BaseException, context: CliContext) -> FtpipeError:
     if isinstance(raised, ModuleNotFoundError) and name and name != "ftpipe":
         return MissingExtraError(f"{name} is not installed", "pip install --force-reinstall ftpipe")
     if isinstance(raised, OSError):
-        place = f"{raised.filename}: " if raised.filename else ""
+        path = f"{raised.filename}: " if raised.filename else ""
         return LocalStateError(
-            f"{place}{raised.strerror or raised}", "check the path, its permissions and the free space"
+            f"{path}{raised.strerror or raised}", "check the path, its permissions and the free space"
         )
+    resume = "".join(f"; then continue with {note}" for note in getattr(raised, "__notes__", ()))
     return InternalError(
-        f"ftpipe stumbled over itself: {type(raised).__name__}: {raised}",
-        "run it again with --debug, and report what it shows"
-        + (f"; {context.resume_hint}" if context.resume_hint.startswith("ftpipe ") else ""),
+        f"internal error: {type(raised).__name__}: {raised} (this is a bug in ftpipe)",
+        f"run it again with --debug and report the output{resume}",
     )
 
 
 def _usage(raised: click.ClickException) -> UsageError:
     message = raised.format_message().strip().rstrip(".")
     ctx = raised.ctx if isinstance(raised, click.UsageError) else None
-    if isinstance(raised, click.NoSuchOption) and raised.possibilities:
-        message = f"there is no option {raised.option_name}; did you mean {sorted(raised.possibilities)[0]}?"
-    return UsageError(message, f"`{ctx.command_path} --help` shows how" if ctx else "`ftpipe --help` shows how")
+    if isinstance(raised, click.NoSuchOption):
+        from ftpipe.suggestions import nearest_name
+
+        nearest = nearest_name(raised.option_name, raised.possibilities or ())
+        message = f"there is no option {raised.option_name}" + (f"; did you mean {nearest}?" if nearest else "")
+    return UsageError(message, f"see `{ctx.command_path if ctx else 'ftpipe'} --help`")
 
 
 def _report(error: FtpipeError, context: CliContext) -> None:
@@ -148,7 +151,7 @@ def _report(error: FtpipeError, context: CliContext) -> None:
 
 
 def _replace_unencodable_output() -> None:
-    """A terminal that cannot show a character gets a substitute, not a traceback."""
+    """Replace characters that the terminal cannot show, so that they raise no UnicodeEncodeError."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -172,7 +175,7 @@ def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def install_signals() -> None:
-    """Ctrl-C once raises, twice leaves at once; SIGTERM and a lost terminal unwind and leave with 128 + number."""
+    """Ctrl-C raises KeyboardInterrupt, a second one exits at once; SIGTERM and SIGHUP exit with 128 + number."""
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _terminate)
     hangup = getattr(signal, "SIGHUP", None)

@@ -1,4 +1,4 @@
-"""Options that several commands share, each said once."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -13,20 +13,29 @@ FILE = click.Path(path_type=Path)
 
 data = click.argument("data", required=False, type=FILE)
 validation = click.option("--validation", type=FILE, metavar="FILE", help="Validation file.")
-model = click.option("--model", metavar="MODEL", help="Base model; the provider's usual one where not given.")
-epochs = click.option("--epochs", metavar="N", help="Passes over the data: 1 to 50, or auto.")
+model = click.option("--model", metavar="MODEL", help="Base model.  [default: the provider's default model]")
+epochs = click.option("--epochs", metavar="N", help="Passes over the training data: 1 to 50, or auto.")
 method = click.option(
-    "--method", metavar="NAME", help="supervised, dpo or reinforcement; read from the data where not given."
+    "--method", metavar="NAME", help="Training method: supervised, dpo or reinforcement.  [default: read from the data]"
 )
-seed = click.option("--seed", metavar="N", help="Makes the work repeatable.")
+seed = click.option("--seed", metavar="N", help="Random seed; the same seed gives the same result.")
 provider = click.option(
-    "--provider", metavar="NAME", help="local (free, the default), openai, azure, nebius, or one of your own."
+    "--provider",
+    metavar="NAME",
+    help="Where to train: local (free), openai, azure, nebius, or a provider from ftpipe.toml.  [default: local]",
 )
-output = click.option("--output", type=FILE, metavar="DIR", help="Folder to write to.")
+rules_of = click.option(
+    "--provider", metavar="NAME", help="Provider whose rules apply.  [default: openai, the strictest rules]"
+)
+output = click.option("--output", type=FILE, metavar="DIR", help="Output folder.")
+detach = click.option("--detach", is_flag=True, help="Return as soon as the job is created.")
+timeout = click.option(
+    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Maximum time to wait; exit code 8 after that."
+)
 
 
 def combine_options(*decorators: Decorator) -> Decorator:
-    """Several options as one decorator, listed in help in the order given."""
+    """Combine several options into one decorator; help lists them in this order."""
 
     def apply(function: Callable[..., Any]) -> Callable[..., Any]:
         for decorator in reversed(decorators):

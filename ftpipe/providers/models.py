@@ -123,7 +123,7 @@ def _losses_not_supported(endpoint: str) -> RequestRefusedError:
 
 def _scoring_refused(exc: openai.BadRequestError) -> RequestRefusedError:
     message = exc.body.get("message") if isinstance(exc.body, dict) else None
-    hint = "`ftpipe prepare` lists every error of the file" if exc.param == "file" else "name another with --against"
+    hint = "`ftpipe prepare` lists every error of the file" if exc.param == "file" else "name another with --baseline"
     return RequestRefusedError(f"could not compute the losses of the rows: {message or exc.message}", hint)
 
 

@@ -1,4 +1,4 @@
-"""How hard each row of a dataset is for two models: the records of ``ftpipe evaluate --losses``."""
+"""How hard each row of a dataset is for two models: the records of ``ftpipe losses``."""
 
 from __future__ import annotations
 

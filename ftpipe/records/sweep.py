@@ -16,7 +16,7 @@ class Trial(Record):
     """One point of the grid, and the result of training there."""
 
     name: str
-    """Its hyperparameters, for example ``n_epochs=3 learning_rate_multiplier=0.5``."""
+    """Its hyperparameters, for example ``epochs=3 learning_rate_multiplier=0.5``."""
     point: GridPoint
     run_id: str
     state: RunState

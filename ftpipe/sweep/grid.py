@@ -21,7 +21,7 @@ _AXIS = re.compile(r"(?P<name>[a-z_][a-z0-9_]*)=(?P<values>[^\s=]+)")
 
 
 def parse_grid(axes: Sequence[str]) -> list[GridPoint]:
-    """Every combination of the values in ``name=value,value`` axes, in the order in which they were written.
+    """Every combination of the values in ``KEY=V1,V2`` axes, in the order in which they were written.
 
     Raises:
         UsageError: An axis cannot be parsed, a name is unknown or repeated, or there are too many combinations.
@@ -30,13 +30,13 @@ def parse_grid(axes: Sequence[str]) -> list[GridPoint]:
     for axis in axes:
         match = _AXIS.fullmatch(axis)
         if match is None:
-            raise UsageError(f"{axis[:60]!r} is not an axis of a sweep", "write it as name=value,value: n_epochs=1,3")
+            raise UsageError(f"{axis[:60]!r} is not an axis of a sweep", "write it as KEY=V1,V2: epochs=1,3")
         name = match["name"]
         known = (*_api_hyperparameters(), *LOCAL_HYPERPARAMETERS)
         if name not in known:
             raise UsageError(f"there is no hyperparameter {name!r}", f"known: {', '.join(known)}")
         if name in values:
-            raise UsageError(f"{name!r} is given twice", "list all its values in one axis: name=value,value")
+            raise UsageError(f"{name!r} is given twice", "list all its values in one axis: KEY=V1,V2")
         values[name] = [_parse_value(name, text) for text in match["values"].split(",")]
     points = [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
     if not 2 <= len(points) <= MAX_TRIALS:
@@ -47,7 +47,7 @@ def parse_grid(axes: Sequence[str]) -> list[GridPoint]:
 
 
 def _api_hyperparameters() -> list[str]:
-    return [name for name in Hyperparameters.model_fields if name != "extra"]
+    return ["epochs" if name == "n_epochs" else name for name in Hyperparameters.model_fields if name != "extra"]
 
 
 def _parse_value(name: str, text: str) -> HyperparameterValue:
@@ -68,7 +68,11 @@ def hyperparameters_at(base: Hyperparameters, point: GridPoint) -> Hyperparamete
     Raises:
         UsageError: A value is out of its range.
     """
-    api = {name: value for name, value in point.items() if name not in LOCAL_HYPERPARAMETERS}
+    api = {
+        "n_epochs" if name == "epochs" else name: value
+        for name, value in point.items()
+        if name not in LOCAL_HYPERPARAMETERS
+    }
     extra = base.extra | {name: value for name, value in point.items() if name in LOCAL_HYPERPARAMETERS}
     try:
         return Hyperparameters.model_validate({**base.model_dump(), **api, "extra": extra})
@@ -78,7 +82,7 @@ def hyperparameters_at(base: Hyperparameters, point: GridPoint) -> Hyperparamete
 
 
 def trial_name(point: GridPoint) -> str:
-    """A grid point as text: ``n_epochs=3 learning_rate_multiplier=0.5``."""
+    """A grid point as text: ``epochs=3 learning_rate_multiplier=0.5``."""
     return " ".join(
         f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in point.items()
     )

@@ -1,4 +1,4 @@
-"""How many wrong labels ``ftpipe evaluate --losses`` ranks highest: 12 answers are swapped among 200 rows.
+"""How many wrong labels ``ftpipe losses`` ranks highest: 12 answers are swapped among 200 rows.
 
 ``python -m tests.benchmarks.wrong_labels FOLDER`` writes the changed file, trains the default model on it for three
 epochs at the embedded endpoint, ranks the rows in each way, and prints how many of the 12 are among the 20 highest.
@@ -56,9 +56,9 @@ def main(folder: Path) -> None:
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (folder / "swapped.jsonl").write_text(text, encoding="utf-8")
     trained = ftpipe("train", "swapped.jsonl", "--epochs", "3", "--seed", str(SEED), folder=folder)
-    ranked = ftpipe("evaluate", trained["model"]["id"], "--losses", folder=folder)["ranking"]["rows"]
-    keys = {"before": lambda row: row["before"], "after": lambda row: row["after"]}
-    keys["rise"] = lambda row: row["after"] - row["before"]
+    ranked = ftpipe("losses", trained["model"]["id"], folder=folder)["ranking"]["rows"]
+    keys = {"base": lambda row: row["base_loss"], "tuned": lambda row: row["tuned_loss"]}
+    keys["delta"] = lambda row: row["tuned_loss"] - row["base_loss"]
     for name, key in keys.items():
         highest = sorted(ranked, key=key, reverse=True)[:TOP]
         found = sum(row["line"] in swapped for row in highest)

@@ -123,7 +123,7 @@ def test_a_key_is_never_written(
         (["trian"], "did you mean `ftpipe train`?"),
         (["models", "lst"], "did you mean `ftpipe models list`?"),
         (["prepare", "--vaildation", "x"], "did you mean --validation?"),
-        (["status", "--timeout", "x"], "--help` shows how"),
+        (["status", "--timeout", "x"], "see `ftpipe status --help`"),
         (["zzz"], "there is no command 'zzz'"),
     ],
 )

@@ -327,7 +327,7 @@ def test_create_concurrent_with_idempotency_key_makes_one_job(tmp_path: Path) ->
 
 
 def test_create_reuses_existing_job_unless_force_new(bench: FaultEnvironment) -> None:
-    """Two runs of the same data make one job; ``--again`` makes another of the same file."""
+    """Two runs of the same data make one job; ``--force-new`` makes another of the same file."""
     first = bench.train()
     assert bench.train().id == first.id
     bench.train(force_new=True)

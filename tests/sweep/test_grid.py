@@ -12,10 +12,10 @@ from ftpipe.sweep.grid import hyperparameters_at, parse_grid, trial_name
 
 
 def test_grid_lists_each_combination_in_order() -> None:
-    points = parse_grid(["n_epochs=1,3", "learning_rate_multiplier=0.5,1,2"])
+    points = parse_grid(["epochs=1,3", "learning_rate_multiplier=0.5,1,2"])
     assert [trial_name(point) for point in points][:2] == [
-        "n_epochs=1 learning_rate_multiplier=0.5",
-        "n_epochs=1 learning_rate_multiplier=1",
+        "epochs=1 learning_rate_multiplier=0.5",
+        "epochs=1 learning_rate_multiplier=1",
     ]
     assert len(points) == 6
 
@@ -31,9 +31,9 @@ def test_hyperparameters_at_point_keep_the_base_values() -> None:
 @pytest.mark.parametrize(
     "axes",
     [
-        ["n_epochs"], ["n_epochs=1"], ["n_epochs=1,99"], ["n_epochs=a,b"], ["epochs=1,2"],
-        ["n_epochs=1,2", "n_epochs=3,4"],
-        ["n_epochs=nan,1"], ["n_epochs=1.5,2"], ["extra=1,2"], ["n_epochs=" + ",".join("1" * 65)], ["x=1,2;rm"], [""],
+        ["epochs"], ["epochs=1"], ["epochs=1,99"], ["epochs=a,b"], ["n_epochs=1,2"],
+        ["epochs=1,2", "epochs=3,4"],
+        ["epochs=nan,1"], ["epochs=1.5,2"], ["extra=1,2"], ["epochs=" + ",".join("1" * 65)], ["x=1,2;rm"], [""],
     ],
 )  # fmt: skip
 def test_grid_rejects_invalid_axes_with_a_hint(axes: list[str]) -> None:

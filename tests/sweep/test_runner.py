@@ -15,7 +15,7 @@ from ftpipe.sweep.runner import MAX_FAILED_POLLS, SweepRunner, enforce_total_bud
 from tests.fakes.harness import Harness, SimulatedCrash
 from tests.fakes.openai_client import Fault, never_sent, status_error
 
-GRID = ["n_epochs=1,3", "learning_rate_multiplier=0.5,2"]
+GRID = ["epochs=1,3", "learning_rate_multiplier=0.5,2"]
 
 
 class SweepHarness(Harness):
@@ -96,7 +96,7 @@ def test_rank_trials_gives_alias_to_lowest_loss(harness: SweepHarness) -> None:
     runs = with_losses(harness.sweep(runner), [0.9, float("nan"), 0.4, 0.7])
     sweep = runner.rank_trials(parse_grid(GRID), runs, alias="desk@best")
     assert [trial.valid_loss for trial in sweep.trials][:3] == [0.4, 0.7, 0.9]
-    assert sweep.trials[0].name == "n_epochs=3 learning_rate_multiplier=0.5"
+    assert sweep.trials[0].name == "epochs=3 learning_rate_multiplier=0.5"
     assert runner.pipeline.registry.models.get("desk@best").id == sweep.best_model
     assert "best of 4 trials" in runner.pipeline.registry.models.alias_history("desk@best")[0].reason
 

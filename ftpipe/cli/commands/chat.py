@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,57 +22,85 @@ if TYPE_CHECKING:
 Messages = list[dict[str, Any]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ChatOptions:
+    """Options of ``ftpipe chat``."""
+
+    model: str | None = None
+    message: str | None = None
+    system: str | None = None
+    temperature: float = 0.0
+    max_tokens: int | None = None
+    provider: str | None = None
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Sampling parameters of the requests."""
+        limit = {} if self.max_tokens is None else {"max_tokens": self.max_tokens}
+        return {"temperature": self.temperature} | limit
+
+
 @click.command(cls=Command, example="ftpipe chat support-bot@production -m 'My parcel is late.'")
 @click.argument("model", required=False)
-@click.option("-m", "--message", metavar="TEXT", help="Ask this and stop; else stdin, or a conversation on a terminal.")
 @click.option(
-    "--system", metavar="TEXT", help="System message; that of the training data where not given, none for an empty one."
+    "-m", "--message", metavar="TEXT", help="Send this message and exit.  [default: stdin, or a conversation]"
 )
-@click.option("--temperature", type=click.FloatRange(0, 2), default=0.0, show_default=True, help="0 is the likeliest.")
-@click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="Longest answer.")
-@click.option("--provider", metavar="NAME", help="Where the model answers, if the registry does not know it.")
+@click.option("--system", metavar="TEXT", help="System message; '' for none.  [default: the one in the training data]")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, 2),
+    default=ChatOptions.temperature,
+    show_default=True,
+    help="Sampling temperature; 0 picks the most likely token.",
+)
+@click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="Maximum completion tokens.")
+@click.option("--provider", metavar="NAME", help="Provider of a model that the registry does not know.")
 @pass_cli_context
-def chat(context: CliContext, /, model: str | None, message: str | None, system: str | None, **flags: Any) -> None:
-    """Talk to MODEL: a registered name, alias or job id, or any model of the provider; the newest where not given.
+def chat(context: CliContext, /, **params: Any) -> None:
+    """Talk to MODEL: a registered name, alias or job id, or any model of the provider.
 
-    A tuned model knows its task by the system message that it was trained with, so that one is used by default.
+    Without MODEL the newest registered model is used. A tuned model expects the system message that it was trained
+    with, so that one is the default.
     """
-    provider, name, trained = find(context, model, flags.pop("provider"))
-    sampling = {key: value for key, value in flags.items() if value is not None}
-    system = trained if system is None else system
-    opening: Messages = [{"role": "system", "content": system}] if system else []
-    if message is None and sys.stdin.isatty() and not context.json:
-        converse(context, provider, name, opening, sampling)
+    options = ChatOptions(**params)
+    provider, name, trained_with = resolve_model(context, options)
+    system = trained_with if options.system is None else options.system
+    messages: Messages = [{"role": "system", "content": system}] if system else []
+    if options.message is None and sys.stdin.isatty() and not context.json:
+        converse(context, provider, name, messages, options.sampling)
         return
-    text = message if message is not None else sys.stdin.read().strip()
+    text = options.message if options.message is not None else sys.stdin.read().strip()
     if not text:
-        raise UsageError("there is no message to send", "ftpipe chat MODEL -m TEXT")
-    asked = [*opening, {"role": "user", "content": text}]
-    context.add(model=name, answer=answer(context, provider, name, asked, sampling))
+        raise UsageError("there is no message to send", "run `ftpipe chat MODEL -m TEXT`")
+    messages.append({"role": "user", "content": text})
+    context.add(model=name, answer=stream_answer(context, provider, name, messages, options.sampling))
 
 
-def find(context: CliContext, model: str | None, where: str | None) -> tuple[Provider, str, str]:
-    """The endpoint, the model's own name there, and the system message that it was trained with.
+def resolve_model(context: CliContext, options: ChatOptions) -> tuple[Provider, str, str]:
+    """Return the provider, the model's name there, and the system message that it was trained with.
 
     Raises:
-        UsageError: No model was named, and none is registered.
+        UsageError: No model is given, and none is registered.
     """
-    settings = context.settings({"provider": where})
+    settings = context.settings({"provider": options.provider})
     registry = context.registry(settings)
+    model = options.model
     try:
         known = registry.models.get(model) if model else next(iter(registry.models.recent(1)), None)
     except UsageError:
         known = None
     if known is None and model is None:
-        raise UsageError(f"no model is registered in {registry.location}", "ftpipe train makes one; or name a model")
+        raise UsageError(
+            f"no model is registered in {registry.location}", "train one with `ftpipe train`, or give a MODEL"
+        )
     name = str(model) if known is None or (model in {c.model for c in known.checkpoints}) else known.id
     default = known.provider if known else settings.config.provider or LOCAL_PROVIDER
-    trained = trained_system(registry, known) if known else ""
-    return context.provider(where or default, settings), name, trained
+    system = trained_system(registry, known) if known else ""
+    return context.provider(options.provider or default, settings), name, system
 
 
 def trained_system(registry: Registry, model: Model) -> str:
-    """The system message of the first training record; empty where there is none, or the file is gone."""
+    """Return the system message of the first training record; empty if there is none, or if the file is gone."""
     from ftpipe.dataset import iter_records
 
     run = registry.runs.find(model.job_id)
@@ -87,28 +115,28 @@ def trained_system(registry: Registry, model: Model) -> str:
     return content if isinstance(content, str) else ""
 
 
-def answer(context: CliContext, provider: Provider, name: str, asked: Messages, sampling: dict[str, Any]) -> str:
-    """Stream one answer to stdout, made safe for the terminal, and return it as it came."""
+def stream_answer(
+    context: CliContext, provider: Provider, name: str, messages: Messages, sampling: dict[str, Any]
+) -> str:
+    """Stream one answer to stdout, sanitized for the terminal, and return it unchanged.
+
+    Raises:
+        InterruptedRunError: Ctrl-C was pressed.
+    """
     pieces: list[str] = []
-    context.interrupt_message = "interrupted; the answer is not complete"
-    for piece in _stream(provider, name, asked, sampling):
-        pieces.append(piece)
-        if not context.json:
-            click.echo(context.redact(sanitize_block(piece)), nl=False)
+    with context.interruptible("interrupted; the answer is not complete"):
+        for piece in provider.models.stream(name, messages, **sampling):
+            pieces.append(piece)
+            if not context.json:
+                click.echo(context.redact(sanitize_block(piece)), nl=False)
     context.print_result("")
     return "".join(pieces)
 
 
-def _stream(provider: Provider, name: str, asked: Messages, sampling: dict[str, Any]) -> Iterator[str]:
-    return provider.models.stream(name, asked, **sampling)
-
-
-def converse(context: CliContext, provider: Provider, name: str, opening: Messages, sampling: dict[str, Any]) -> None:
-    """Questions and answers until Ctrl-D; Ctrl-C stops an answer, and twice leaves."""
-    context.print_status(
-        f"{context.style_err('dim', f'talking to {sanitize_block(name)}; an empty line or Ctrl-D ends it')}"
-    )
-    said = list(opening)
+def converse(context: CliContext, provider: Provider, name: str, messages: Messages, sampling: dict[str, Any]) -> None:
+    """Read messages and stream answers until an empty line, Ctrl-D or Ctrl-C."""
+    start = f"talking to {sanitize_block(name)}; an empty line or Ctrl-D ends the conversation"
+    context.print_status(context.style_err("dim", start))
     while True:
         try:
             text = input("> ").strip()
@@ -117,5 +145,6 @@ def converse(context: CliContext, provider: Provider, name: str, opening: Messag
             return
         if not text:
             return
-        said.append({"role": "user", "content": text})
-        said.append({"role": "assistant", "content": answer(context, provider, name, said, sampling)})
+        messages.append({"role": "user", "content": text})
+        answer = stream_answer(context, provider, name, messages, sampling)
+        messages.append({"role": "assistant", "content": answer})

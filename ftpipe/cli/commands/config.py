@@ -1,4 +1,4 @@
-"""``ftpipe config``: every setting with its value and where it comes from; secrets are never shown."""
+"""``ftpipe config``: every setting with its value and its origin, without secrets."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ftpipe.reports.json_output import plain_data
 
 config = Group(
     name="config",
-    help="The settings, and where each of them comes from.",
+    help="Show the settings and where each value comes from.",
     lazy={
-        "show": ("ftpipe.cli.commands.config:show", "Every setting, its value and its origin."),
-        "path": ("ftpipe.cli.commands.config:path", "The files and folders that ftpipe uses here."),
+        "show": ("ftpipe.cli.commands.config:show", "Show every setting, its value and its origin."),
+        "path": ("ftpipe.cli.commands.config:path", "Show the files and folders that ftpipe uses."),
     },
     example="ftpipe config show --config configs/local.toml",
 )
@@ -28,7 +28,7 @@ _PASSWORD = re.compile(r"(://[^:/@]*:)[^@]*@")
 
 
 def rows_of(settings: Settings) -> Iterator[tuple[str, object, str]]:
-    """Key, value and origin of every setting; a password in a URL is hidden."""
+    """Yield key, value and origin of every setting; a password in a URL is hidden."""
     for key in setting_keys():
         value = _value(settings.config, key)
         if key == "registry" and isinstance(value, str):
@@ -44,7 +44,7 @@ def _value(config: RunConfig, key: str) -> object:
 @click.command(cls=Command, example="ftpipe config show\nFTPIPE_EPOCHS=3 ftpipe config show --json")
 @pass_cli_context
 def show(context: CliContext) -> None:
-    """Show every setting, its value, and where it comes from."""
+    """Show every setting, its value, and where the value comes from."""
     rows = list(rows_of(context.settings()))
     context.add(settings={key: {"value": value, "origin": origin} for key, value, origin in rows})
     shown = [(key, _text(value), context.style("dim", sanitize_line(origin, 120))) for key, value, origin in rows]
@@ -60,14 +60,14 @@ def _text(value: object) -> str:
 @click.command(cls=Command, example="ftpipe config path")
 @pass_cli_context
 def path(context: CliContext) -> None:
-    """Show the files and folders that ftpipe uses here."""
+    """Show the files and folders that ftpipe uses in this folder."""
     settings = context.settings()
-    places = {
+    paths = {
         "config": settings.path,
         "state": state_dir(),
         "registry": settings.config.registry or state_dir() / "registry.db",
         "home": home(),
     }
-    shown = {name: _PASSWORD.sub(r"\1***@", str(place)) if place else None for name, place in places.items()}
+    shown = {name: _PASSWORD.sub(r"\1***@", str(value)) if value else None for name, value in paths.items()}
     context.add(paths=shown)
-    context.print_result(format_table((name, sanitize_line(place or "none", 300)) for name, place in shown.items()))
+    context.print_result(format_table((name, sanitize_line(value or "none", 300)) for name, value in shown.items()))

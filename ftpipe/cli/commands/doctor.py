@@ -1,4 +1,4 @@
-"""``ftpipe doctor``: a line for everything that ftpipe needs, with what to do where it is not in order."""
+"""``ftpipe doctor``: check everything that ftpipe needs, with a hint for each problem; repair the registry."""
 
 from __future__ import annotations
 
@@ -20,58 +20,56 @@ _MARKS = {"ok": ("ok", "✓"), "warn": ("warning", "!"), "bad": ("error", "✗")
 
 
 @click.command(cls=Command, example="ftpipe doctor\nftpipe doctor --online --provider openai")
-@click.option("--online", is_flag=True, help="Ask the provider, too: does it answer, does it take the key.")
-@click.option("--provider", metavar="NAME", help="Which one to ask; the configured one or local where not given.")
+@click.option("--online", is_flag=True, help="Also check the provider: connection, key, training.")
+@click.option("--provider", metavar="NAME", help="Provider to check.  [default: the configured one, or local]")
 @click.option(
-    "--repair", is_flag=True, help="Move a damaged registry aside; rebuild it from its copy and the provider's jobs."
+    "--repair", is_flag=True, help="Move a damaged registry aside and rebuild it from its copy and the provider's jobs."
 )
 @pass_cli_context
 def doctor(context: CliContext, online: bool, provider: str | None, repair: bool) -> None:
-    """Look at everything that ftpipe needs; ends with 1 where something is broken.
+    """Check everything that ftpipe needs.
 
-    Nothing is changed, but by --repair, and nothing is ever deleted.
+    The exit code is 1 if something is broken. Only --repair changes anything, and nothing is ever deleted.
     """
     settings = context.settings({"provider": provider})
     if repair:
         repair_registry(context, settings)
-    found: list[CheckResult] = []
-    for finding in run_offline_checks(settings, lambda: context.registry(settings)):
-        found.append(show(context, finding))
+    results = [show(context, one) for one in run_offline_checks(settings, lambda: context.registry(settings))]
     if online:
         name = settings.config.provider or LOCAL_PROVIDER
-        found += [show(context, finding) for finding in run_online_checks(settings, name, context.environment())]
-    context.add(checks=[vars(finding) for finding in found])
-    bad = sum(finding.status == "bad" for finding in found)
+        results += [show(context, one) for one in run_online_checks(settings, name, context.environment())]
+    context.add(checks=[vars(result) for result in results])
+    bad = sum(result.status == "bad" for result in results)
     context.exit_code = 1 if bad else 0
     context.add(broken=bad)
-    warned = sum(finding.status == "warn" for finding in found)
+    warnings = sum(result.status == "warn" for result in results)
     verdict = f"{plural(bad, 'thing is', 'things are')} broken" if bad else "nothing is broken"
-    context.print_status(f"\n{verdict}" + (f", {plural(warned, 'warning')}" if warned else ""))
+    context.print_status(f"\n{verdict}" + (f", {plural(warnings, 'warning')}" if warnings else ""))
 
 
-def show(context: CliContext, finding: CheckResult) -> CheckResult:
-    """Write one line, and under it what to do."""
-    style, mark = _MARKS[finding.status]
+def show(context: CliContext, result: CheckResult) -> CheckResult:
+    """Write the result of one check, and its hint."""
+    style, mark = _MARKS[result.status]
     context.print_result(
-        f"{context.style(style, mark)} {finding.name:<10} {sanitize_line(context.redact(finding.message), 300)}"
+        f"{context.style(style, mark)} {result.name:<10} {sanitize_line(context.redact(result.message), 300)}"
     )
-    if finding.hint:
-        context.print_result(f"  {'':<10} {context.style('dim', '→ ' + sanitize_line(finding.hint, 300))}")
-    return finding
+    if result.hint:
+        context.print_result(f"  {'':<10} {context.style('dim', '→ ' + sanitize_line(result.hint, 300))}")
+    return result
 
 
 def repair_registry(context: CliContext, settings: Settings) -> None:
-    """Move the registry aside if it is damaged; take what its copy tells and the provider lists into a new one.
+    """Move a damaged registry aside, and rebuild it from its copy and the jobs of the provider.
 
     Raises:
-        UsageError: The registry is a database server's, which has its own tools.
+        UsageError: The registry is on a database server.
     """
     from ftpipe.doctor.repair import quarantine_database, read_everything, rebuild
 
-    named = settings.config.registry or str(state_dir() / "registry.db")
-    if "://" in named and not named.startswith("sqlite:///"):
+    location = settings.config.registry or str(state_dir() / "registry.db")
+    if "://" in location and not location.startswith("sqlite:///"):
         raise UsageError("the registry is on a database server", "restore it with the server's own tools")
-    path = Path(named.removeprefix("sqlite:///"))
+    path = Path(location.removeprefix("sqlite:///"))
     try:
         read_everything(context.registry(settings))
     except LocalStateError as error:
@@ -82,8 +80,8 @@ def repair_registry(context: CliContext, settings: Settings) -> None:
     name = settings.config.provider or LOCAL_PROVIDER
     try:
         providers = [context.provider(name, settings)]
-    except FtpipeError as error:  # without a key the rest of the repair is still worth having
-        context.print_status(f"{name} is not asked: {sanitize_line(error.message, 300)}")
+    except FtpipeError as error:  # without a key, the copy is still used
+        context.print_status(f"skipping {name}: {sanitize_line(error.message, 300)}")
         providers = []
     runs = rebuild(
         context.registry(settings), providers, on_status=lambda text: context.print_status(sanitize_line(text, 300))

@@ -1,4 +1,4 @@
-"""``ftpipe explain``: what a rule, an endpoint's error code or an exit code means, and what to do about it."""
+"""``ftpipe explain``: explain a rule, an error code of a provider or an exit code, and how to fix it."""
 
 from __future__ import annotations
 
@@ -19,22 +19,25 @@ from ftpipe.suggestions import nearest_dotted_name
 if TYPE_CHECKING:
     from ftpipe.dataset.rules.base import Rule
 
-EVIDENCE = {"observed": "seen in the field", "documented": "documented", "inferred": "concluded, not documented"}
+EVIDENCE = {"observed": "observed at the provider", "documented": "documented", "inferred": "inferred, not documented"}
 
 
 @click.command(cls=Command, example="ftpipe explain FT204\nftpipe explain training_not_available\nftpipe explain 7")
 @click.argument("code", required=False)
-@click.option("--all", "everything", is_flag=True, help="Every rule of the dataset checks, in full.")
+@click.option("--all", "everything", is_flag=True, help="Explain every rule of the dataset checks.")
 @click.option(
     "--output-format",
     type=click.Choice(("text", "md")),
     default="text",
     show_default=True,
-    help="With --all: for people, or as the Markdown page of the catalogue.",
+    help="Output format of --all; md is the Markdown page of the rule catalogue.",
 )
 @pass_cli_context
 def explain(context: CliContext, code: str | None, everything: bool, output_format: str) -> None:
-    """Explain CODE: a rule's code or name, an endpoint's error code, or an exit code. Without CODE list the rules."""
+    """Explain CODE: the code or name of a rule, an error code of a provider, or an exit code.
+
+    Without CODE the rules are listed.
+    """
     from ftpipe.dataset.rules import NOT_CHECKED, all_rules, find_rule
 
     if everything or output_format == "md":
@@ -53,34 +56,36 @@ def explain(context: CliContext, code: str | None, everything: bool, output_form
     elif (meaning := ERROR_EXPLANATIONS.get(code)) is not None:
         context.add(code=code, **asdict(meaning))
         context.print_result([context.style("bold", code), f"  {meaning.what}", f"  next: {meaning.next}"])
-    elif code.isdigit() and (found := list(exit_codes(int(code)))):
-        context.add(code=int(code), meanings=found)
-        context.print_result([context.style("bold", f"exit code {code}"), *(f"  {line}" for line in found)])
+    elif code.isdigit() and (meanings := list(exit_codes(int(code)))):
+        context.add(code=int(code), meanings=meanings)
+        context.print_result([context.style("bold", f"exit code {code}"), *(f"  {line}" for line in meanings)])
     else:
         names = [word for rule in all_rules() for word in (rule.code, rule.name)]
         near = nearest_dotted_name(code.upper(), names) or nearest_dotted_name(
             code.lower(), [*names, *ERROR_EXPLANATIONS]
         )
-        raise UsageError(f"nothing has the code {code!r}", f"did you mean {near}?" if near else "ftpipe explain")
+        raise UsageError(
+            f"there is no rule or code {code!r}", f"did you mean {near}?" if near else "run `ftpipe explain` for a list"
+        )
 
 
-def explain_all(context: CliContext, form: str) -> None:
-    """The whole catalogue, as text or as a page."""
+def explain_all(context: CliContext, output_format: str) -> None:
+    """Write the whole catalogue, as text or as Markdown."""
     from ftpipe.dataset.rules import all_rules
     from ftpipe.dataset.rules.docs import markdown
 
     rules = {rule.code: rule for rule in reversed(all_rules())}
-    every = [rules[code] for code in sorted(rules)]
-    context.add(rules=[rule_fields(rule) for rule in every])
-    if form == "md":
+    ordered = [rules[code] for code in sorted(rules)]
+    context.add(rules=[rule_fields(rule) for rule in ordered])
+    if output_format == "md":
         context.print_result(markdown().rstrip("\n"))
         return
-    for rule in every:
+    for rule in ordered:
         context.print_result([*rule_lines(rule, context.style), ""])
 
 
 def rule_fields(rule: Rule) -> dict[str, object]:
-    """A rule as data."""
+    """Return a rule as JSON fields."""
     from ftpipe.dataset.rules.base import ORIGINS, TARGETS
 
     return {
@@ -95,7 +100,7 @@ def rule_fields(rule: Rule) -> dict[str, object]:
 
 
 def rule_lines(rule: Rule, paint: Styler) -> list[str]:
-    """A rule as text: what, why, fix, source, and how bad it is for whom."""
+    """Format a rule: what it finds, why, fix, severity by target, and source."""
     from ftpipe.dataset.rules.base import ORIGINS, TARGETS
 
     text = rule.text
@@ -104,9 +109,9 @@ def rule_lines(rule: Rule, paint: Styler) -> list[str]:
         ("what", text.what),
         ("why", text.why),
         ("fix", text.fix),
-        ("by itself", f"{rule.fix[1]} ({rule.fix[0]}): ftpipe prepare --fix" if rule.fix else ""),
+        ("automatic", f"{rule.fix[1]} ({rule.fix[0]}): ftpipe prepare --fix" if rule.fix else ""),
         ("severity", levels),
-        ("ground", f"{ORIGINS[rule.origin]}; {EVIDENCE[rule.evidence]}"),
+        ("basis", f"{ORIGINS[rule.origin]}; {EVIDENCE[rule.evidence]}"),
         ("source", text.source),
     ]
     return [
@@ -116,9 +121,9 @@ def rule_lines(rule: Rule, paint: Styler) -> list[str]:
 
 
 def exit_codes(code: int) -> Iterator[str]:
-    """The first lines of every error that ends with this code."""
+    """Yield the code and meaning of every error with this exit code."""
     if code == 0:
-        yield "all is well"
+        yield "success"
     for kind in vars(errors).values():
         if isinstance(kind, type) and issubclass(kind, FtpipeError) and kind.exit_code == code and kind.__doc__:
             yield f"{kind.code}: {kind.__doc__.splitlines()[0]}"

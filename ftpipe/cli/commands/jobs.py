@@ -1,7 +1,9 @@
-"""``ftpipe jobs``: the jobs of the registry and of endpoints, one by one."""
+"""``ftpipe jobs``: list and control the jobs of the registry and of providers."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import click
@@ -9,7 +11,7 @@ import click
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.dataset_request import LOCAL_PROVIDER
 from ftpipe.cli.group import Command, Group
-from ftpipe.config import Settings
+from ftpipe.errors import UsageError
 from ftpipe.formatting import format_decimal, format_table, plural, sanitize_line
 from ftpipe.records import Event, Job, Run
 from ftpipe.registry import Registry
@@ -20,90 +22,99 @@ if TYPE_CHECKING:
 
 jobs = Group(
     name="jobs",
-    help="The jobs that the registry knows, and those of an endpoint.",
+    help="List and control the jobs of the registry and of providers.",
     lazy={
-        "list": ("ftpipe.cli.commands.jobs:list_jobs", "Known jobs, or all of an endpoint."),
-        "show": ("ftpipe.cli.commands.status:status", "How one job stands; the same as `ftpipe status`."),
-        "events": ("ftpipe.cli.commands.jobs:events", "What a job has reported."),
-        "checkpoints": ("ftpipe.cli.commands.jobs:checkpoints", "Its checkpoints, each a model that answers."),
+        "list": ("ftpipe.cli.commands.jobs:list_jobs", "List known jobs, or all jobs of a provider."),
+        "show": ("ftpipe.cli.commands.status:status", "Show the status of a job; the same as `ftpipe status`."),
+        "events": ("ftpipe.cli.commands.jobs:events", "Show the events of a job."),
+        "checkpoints": ("ftpipe.cli.commands.jobs:checkpoints", "List the checkpoints of a job; each is a model."),
         "cancel": ("ftpipe.cli.commands.jobs:cancel", "Stop a job for good."),
-        "pause": ("ftpipe.cli.commands.jobs:pause", "Stop a job for a while."),
-        "resume": ("ftpipe.cli.commands.jobs:resume_job", "Let a paused job go on."),
+        "pause": ("ftpipe.cli.commands.jobs:pause", "Pause a job."),
+        "resume": ("ftpipe.cli.commands.jobs:resume_job", "Continue a paused job."),
         "export": ("ftpipe.cli.commands.jobs_export:export_job", "Send jobs to W&B, MLflow or trackio."),
-        "adopt": ("ftpipe.cli.commands.jobs:adopt_job", "Take a job made elsewhere into the registry."),
+        "adopt": ("ftpipe.cli.commands.jobs:adopt_job", "Add a job that was created elsewhere to the registry."),
     },
     example="ftpipe jobs list\nftpipe jobs events ftjob-0123456789abcdef",
 )
-_provider = click.option("--provider", metavar="NAME", help="Where the job lives, if the registry does not know it.")
+_provider = click.option("--provider", metavar="NAME", help="Provider of a job that the registry does not know.")
 _job = click.argument("job", required=False)
 
 
-def _find(
-    context: CliContext, job: str | None, provider: str | None
-) -> tuple[Settings, Registry, Run | None, Provider, str]:
-    """The job's run if it is known, its endpoint, and its id; the latest run's where none is named."""
-    from ftpipe.errors import UsageError
+@dataclass(frozen=True)
+class JobTarget:
+    """A job that a command is about."""
 
+    id: str
+    run: Run | None
+    """Its run, if the registry knows it."""
+    provider: Provider
+    registry: Registry
+
+
+def find_job(context: CliContext, job: str | None, provider: str | None) -> JobTarget:
+    """Find a job by its id or that of its run; the job of the latest run if none is given.
+
+    Raises:
+        UsageError: No job is given, and there is none.
+    """
     settings = context.settings({"provider": provider})
     registry = context.registry(settings)
     run = registry.runs.find(job) if job else registry.runs.latest()
-    name = run.job.id if run and run.job else job
-    if name is None:
-        raise UsageError("no job was named, and the latest run has none", "`ftpipe jobs list` shows what there is")
-    where = run.spec.provider if run else settings.config.provider or LOCAL_PROVIDER
-    return settings, registry, run, context.provider(where, settings), name
+    job_id = run.job.id if run and run.job else job
+    if job_id is None:
+        raise UsageError("no job was given, and the latest run has none", "run `ftpipe jobs list` for known jobs")
+    name = run.spec.provider if run else settings.config.provider or LOCAL_PROVIDER
+    return JobTarget(job_id, run, context.provider(name, settings), registry)
 
 
 @click.command("list", cls=Command, example="ftpipe jobs list --provider openai --limit 20")
-@click.option("--provider", metavar="NAME", help="Ask this endpoint; else the jobs that the registry knows are listed.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many, newest first.")
+@click.option("--provider", metavar="NAME", help="List all jobs of this provider.  [default: jobs in the registry]")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Maximum number of jobs.")
 @pass_cli_context
 def list_jobs(context: CliContext, provider: str | None, limit: int) -> None:
-    """List jobs, newest first, as they were last seen."""
-    from itertools import islice
-
+    """List jobs with their last known status, newest first."""
     settings = context.settings()
     if provider:
-        found = list(islice(context.provider(provider, settings).jobs.recent(), limit))
+        listed = list(islice(context.provider(provider, settings).jobs.recent(), limit))
     else:
-        found = context.registry(settings).jobs.recent(limit)
-    context.add(jobs=found)
-    context.print_result(job_table(found, context.style) if found else [])
-    if not found:
-        context.print_status("no jobs; `ftpipe jobs list --provider NAME` asks an endpoint, `ftpipe train` makes one")
+        listed = context.registry(settings).jobs.recent(limit)
+    context.add(jobs=listed)
+    context.print_result(job_table(listed, context.style) if listed else [])
+    if not listed:
+        context.print_status("no jobs; create one with `ftpipe train`, or list a provider's with --provider NAME")
 
 
 @click.command(cls=Command, example="ftpipe jobs events --follow")
 @_job
 @_provider
-@click.option("-f", "--follow", is_flag=True, help="Stay until the job has ended.")
+@click.option("-f", "--follow", is_flag=True, help="Continue to show events until the job has ended.")
 @pass_cli_context
 def events(context: CliContext, job: str | None, provider: str | None, follow: bool) -> None:
-    """Show the events of JOB (the latest run's where not given), oldest first."""
+    """Show the events of JOB, oldest first. Without JOB the latest run's job is used."""
     from ftpipe.stages.poll import PollJob
 
-    _, registry, run, endpoint, name = _find(context, job, provider)
-    heard: list[Event] = []
+    target = find_job(context, job, provider)
+    shown: list[Event] = []
 
-    def hear(new: list[Event]) -> None:
-        heard.extend(new)
-        if run and run.job:
-            registry.jobs.save_events(run.job, new)
+    def show_events(new: list[Event]) -> None:
+        shown.extend(new)
+        if target.run and target.run.job:
+            target.registry.jobs.save_events(target.run.job, new)
         context.print_result(event_line(event, context.style) for event in new)
 
-    context.interrupt_message = f"no longer listening; {name} goes on"
-    context.resume_hint = f"ftpipe jobs events {name} --follow"
-    hear(endpoint.jobs.events(name))
-    if follow:
-        known = {event.id for event in heard}
-        PollJob(
-            endpoint.jobs.get(name),
-            endpoint,
-            known_events=known,
-            on_events=hear,
-            on_status=context.print_status,
-        ).run()
-    context.add(job=name, events=heard)
+    with context.interruptible(
+        f"no longer following {target.id}; the job continues", f"ftpipe jobs events {target.id} --follow"
+    ):
+        show_events(target.provider.jobs.events(target.id))
+        if follow:
+            PollJob(
+                target.provider.jobs.get(target.id),
+                target.provider,
+                known_events={event.id for event in shown},
+                on_events=show_events,
+                on_status=context.print_status,
+            ).run()
+    context.add(job=target.id, events=shown)
 
 
 @click.command(cls=Command, example="ftpipe jobs checkpoints ftjob-0123456789abcdef")
@@ -111,33 +122,31 @@ def events(context: CliContext, job: str | None, provider: str | None, follow: b
 @_provider
 @pass_cli_context
 def checkpoints(context: CliContext, job: str | None, provider: str | None) -> None:
-    """Show the checkpoints of JOB (the latest run's where not given) by step."""
-    *_, endpoint, name = _find(context, job, provider)
-    found = endpoint.jobs.checkpoints(name)
-    context.add(job=name, checkpoints=found)
+    """List the checkpoints of JOB by step. Without JOB the latest run's job is used."""
+    target = find_job(context, job, provider)
+    listed = target.provider.jobs.checkpoints(target.id)
+    context.add(job=target.id, checkpoints=listed)
     rows = [("step", "train loss", "valid loss", "model")]
     rows += [
         (
-            str(c.step),
-            format_decimal(c.metrics.train_loss),
-            format_decimal(c.metrics.full_valid_loss or c.metrics.valid_loss),
-            sanitize_line(c.model, 120),
+            str(one.step),
+            format_decimal(one.metrics.train_loss),
+            format_decimal(one.metrics.full_valid_loss or one.metrics.valid_loss),
+            sanitize_line(one.model, 120),
         )
-        for c in found
+        for one in listed
     ]
-    context.print_result(format_table(rows, right=(0, 1, 2)) if found else [])
-    context.print_status(plural(len(found), "checkpoint"))
+    context.print_result(format_table(rows, right=(0, 1, 2)) if listed else [])
+    context.print_status(plural(len(listed), "checkpoint"))
 
 
-def _change(context: CliContext, job: str, provider: str | None, action: str) -> None:
-    """Cancel, pause or resume, and say how the job stands then."""
-    _, registry, run, endpoint, name = _find(context, job, provider)
-    changed: Job = getattr(endpoint.jobs, action)(name)
-    if run is not None:
-        context.pipeline(endpoint, registry).refresh(run)
-    context.add(job=changed)
-    context.print_result(f"{sanitize_line(changed.id, 80)}  {sanitize_line(changed.status, 40)}")
-    context.print_status(f"{context.style_err('bold', 'Next:')} ftpipe status {changed.id}")
+def show_changed(context: CliContext, target: JobTarget, job: Job) -> None:
+    """Save and show a job whose state was changed."""
+    if target.run is not None:
+        context.pipeline(target.provider, target.registry).refresh(target.run)
+    context.add(job=job)
+    context.print_result(f"{sanitize_line(job.id, 80)}  {sanitize_line(job.status, 40)}")
+    context.print_next(f"ftpipe status {job.id}")
 
 
 @click.command(cls=Command, example="ftpipe jobs cancel ftjob-0123456789abcdef")
@@ -145,8 +154,9 @@ def _change(context: CliContext, job: str, provider: str | None, action: str) ->
 @_provider
 @pass_cli_context
 def cancel(context: CliContext, job: str, provider: str | None) -> None:
-    """Stop JOB for good; what it has trained may be billed."""
-    _change(context, job, provider, "cancel")
+    """Stop JOB for good. The provider may bill what was already trained."""
+    target = find_job(context, job, provider)
+    show_changed(context, target, target.provider.jobs.cancel(target.id))
 
 
 @click.command(cls=Command, example="ftpipe jobs pause ftjob-0123456789abcdef")
@@ -154,8 +164,9 @@ def cancel(context: CliContext, job: str, provider: str | None) -> None:
 @_provider
 @pass_cli_context
 def pause(context: CliContext, job: str, provider: str | None) -> None:
-    """Stop JOB for a while, where the endpoint can."""
-    _change(context, job, provider, "pause")
+    """Pause JOB, if the provider supports it."""
+    target = find_job(context, job, provider)
+    show_changed(context, target, target.provider.jobs.pause(target.id))
 
 
 @click.command("resume", cls=Command, example="ftpipe jobs resume ftjob-0123456789abcdef")
@@ -163,8 +174,9 @@ def pause(context: CliContext, job: str, provider: str | None) -> None:
 @_provider
 @pass_cli_context
 def resume_job(context: CliContext, job: str, provider: str | None) -> None:
-    """Let the paused JOB go on."""
-    _change(context, job, provider, "resume")
+    """Continue the paused JOB."""
+    target = find_job(context, job, provider)
+    show_changed(context, target, target.provider.jobs.resume(target.id))
 
 
 @click.command("adopt", cls=Command, example="ftpipe jobs adopt ftjob-0123456789abcdef --provider openai")
@@ -172,12 +184,12 @@ def resume_job(context: CliContext, job: str, provider: str | None) -> None:
 @_provider
 @pass_cli_context
 def adopt_job(context: CliContext, job: str, provider: str | None) -> None:
-    """Take JOB, made by other means, into the registry; its model is registered when it has ended."""
+    """Add JOB, which was not created by ftpipe, to the registry. Its model is registered when the job has ended."""
     from ftpipe.cli.commands.status import finish, show
     from ftpipe.pipeline.adopt import adopt
 
-    *_, registry, _run, endpoint, name = _find(context, job, provider)
-    run = adopt(name, provider=endpoint, registry=registry)
-    run = context.pipeline(endpoint, registry).refresh(run)
-    show(context, registry, run, run.job)
+    target = find_job(context, job, provider)
+    run = adopt(target.id, provider=target.provider, registry=target.registry)
+    run = context.pipeline(target.provider, target.registry).refresh(run)
+    show(context, target.registry, run, run.job)
     finish(context, run, run.job)

@@ -1,4 +1,4 @@
-"""``--export`` and ``ftpipe jobs export``: what was trained and found, in W&B, MLflow or trackio."""
+"""``ftpipe jobs export`` and ``--export``: send runs and evaluations to W&B, MLflow or trackio."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ftpipe.cli import options
+from ftpipe.cli import options as shared
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command
 
@@ -20,10 +20,16 @@ if TYPE_CHECKING:
 
 TOOLS = ("wandb", "mlflow", "trackio")
 project = click.option(
-    "--project", metavar="NAME", help="Project or experiment in that tool.  [default: ftpipe]", default=None
+    "--project", metavar="NAME", help="Project or experiment in the tool.  [default: ftpipe]", default=None
 )
-export_options = options.combine_options(
-    click.option("--export", "exports", multiple=True, type=click.Choice(TOOLS), help="Send the result there, too."),
+export_options = shared.combine_options(
+    click.option(
+        "--export",
+        "exports",
+        multiple=True,
+        type=click.Choice(TOOLS),
+        help="Also send the result to this tool. Repeatable.",
+    ),
     project,
 )
 
@@ -34,48 +40,48 @@ export_options = options.combine_options(
     example="ftpipe jobs export ftjob-0123456789abcdef --to mlflow\nftpipe jobs export --all --to wandb",
 )
 @click.argument("job", required=False)
-@click.option("--to", "tools", multiple=True, required=True, type=click.Choice(TOOLS), help="The tool; may come again.")
-@click.option("--all", "every", is_flag=True, help="Every registered model's job, not one.")
+@click.option("--to", "tools", multiple=True, required=True, type=click.Choice(TOOLS), help="Target tool. Repeatable.")
+@click.option("--all", "is_all", is_flag=True, help="Send the jobs of all registered models.")
 @project
 @pass_cli_context
-def export_job(context: CliContext, job: str | None, tools: tuple[str, ...], every: bool, project: str | None) -> None:
-    """Send JOB (the latest registered one where not given) with parameters, losses and lineage to a tool.
+def export_job(context: CliContext, job: str | None, tools: tuple[str, ...], is_all: bool, project: str | None) -> None:
+    """Send JOB with parameters, losses and lineage to a tool. Without JOB the latest registered one is used.
 
-    JOB may also be a model's name or alias. Sent twice it takes the place of the earlier. Nothing is asked of the
-    endpoint that trained: what the registry knows is sent.
+    JOB can also be the name or alias of a model. A job that was sent before is replaced. Only data of the registry is
+    sent; the provider is not contacted.
     """
     from ftpipe.exporters.run import training_run
 
     exporters = open_exporters(tools)
     registry = context.registry()
-    runs = [
-        training_run(model, registry.jobs.metrics(model.job_id)) for model in select_models(registry, job, every=every)
-    ]
+    models = select_models(registry, job, is_all=is_all)
+    runs = [training_run(model, registry.jobs.metrics(model.job_id)) for model in models]
     send(context, exporters, runs, project)
 
 
-def select_models(registry: Registry, job: str | None, *, every: bool) -> Sequence[Model]:
-    """The models whose jobs are meant.
+def select_models(registry: Registry, job: str | None, *, is_all: bool) -> Sequence[Model]:
+    """Select the models whose jobs are exported.
 
     Raises:
-        UsageError: There is none, or both one and all were asked for.
+        UsageError: There is none, or a job and ``--all`` were given.
     """
     from ftpipe.errors import UsageError
 
-    if every and job:
-        raise UsageError("a job was named, and --all as well", "leave one of them out")
+    if is_all and job:
+        raise UsageError("a job and --all were given", "leave one of them out")
     if job:
         return [registry.models.get(job)]
-    found = registry.models.recent() if every else registry.models.recent(limit=1)
-    if not found:
+    models = registry.models.recent() if is_all else registry.models.recent(limit=1)
+    if not models:
         raise UsageError(
-            f"no model is registered in {registry.location}, so there is nothing to export", "`ftpipe train` makes one"
+            f"no model is registered in {registry.location}, so there is nothing to export",
+            "train one with `ftpipe train`",
         )
-    return found
+    return models
 
 
 def open_exporters(names: Iterable[str]) -> dict[str, Exporter]:
-    """The exporters, opened before any work is done, so that a missing package is told at once.
+    """Open the exporters; called before any work is done, so that a missing package is reported first.
 
     Raises:
         MissingExtraError: The tool's package is not installed.
@@ -87,10 +93,10 @@ def open_exporters(names: Iterable[str]) -> dict[str, Exporter]:
 
 
 def send(context: CliContext, exporters: dict[str, Exporter], runs: Sequence[ExportedRun], project: str | None) -> None:
-    """Send every run to every tool, and say where it is.
+    """Send every run to every tool, and show where it is.
 
     Raises:
-        ProviderError: A tool did not take it; what was sent before stays there.
+        ProviderError: A tool refused a run; runs that were sent before stay there.
     """
     from ftpipe.exporters import DEFAULT_PROJECT
     from ftpipe.formatting import sanitize_line
@@ -99,14 +105,14 @@ def send(context: CliContext, exporters: dict[str, Exporter], runs: Sequence[Exp
     for name, exporter in exporters.items():
         for run in runs:
             with quiet_stdout():
-                where = exporter.send(run, project=project or DEFAULT_PROJECT)
-            sent.append({"tool": name, "run": run.name, "id": run.id, "where": where})
-            context.print_status(f"exported {sanitize_line(run.name, 100)} to {name}: {sanitize_line(where, 300)}")
+                location = exporter.send(run, project=project or DEFAULT_PROJECT)
+            sent.append({"tool": name, "run": run.name, "id": run.id, "location": location})
+            context.print_status(f"exported {sanitize_line(run.name, 100)} to {name}: {sanitize_line(location, 300)}")
     context.add(exports=sent)
 
 
 @contextlib.contextmanager
 def quiet_stdout() -> Iterator[None]:
-    """Whatever a tool prints is dropped, so that stdout holds nothing but the result; its errors are raised."""
+    """Discard what a tool prints, so that stdout has only the result; errors are raised."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield

@@ -1,4 +1,4 @@
-"""``ftpipe models verify``: whether the registry and the weights on this machine are as ftpipe wrote them."""
+"""``ftpipe models verify``: check that the registry and the weights on this machine were not changed."""
 
 from __future__ import annotations
 
@@ -22,60 +22,60 @@ if TYPE_CHECKING:
 @click.argument("model", required=False)
 @pass_cli_context
 def verify(context: CliContext, model: str | None) -> None:
-    """Check that no other program changed the registry; with MODEL only the rows of that model.
+    """Check that the registry and the weights were not changed by another program. With MODEL check only its data.
 
-    Every change of the registry is written to an audit log whose entries are chained by SHA-256. The first row or entry
-    that ftpipe did not write is named, and so is every weight file that the trainer did not write. Then the exit code
-    is 1.
+    Every change of the registry has an entry in an audit log, and the entries are chained by SHA-256. The first row or
+    entry that does not match is shown, and every weight file that differs from what the trainer wrote. The exit code is
+    1 if there is any.
     """
     from ftpipe.registry.verification import verify_registry
 
     registry = context.registry()
-    found = list(verify_registry(registry.engine))
-    models = chosen(registry, model, found)
+    violations = list(verify_registry(registry.engine))
+    models = select_models(registry, model, violations)
     if model:
-        found = [one for one in found if one.table == "audit_log" or belongs(one, models)]
-    files = [line for one in models for line in weights(one)]
-    wrong = [line for line in files if line["problem"]]
-    context.add(tampered=found, files=files, entries=registry.audit_log.size())
-    context.exit_code = 1 if found or wrong else 0
-    tell(context, registry.audit_log.size(), found, files)
+        violations = [one for one in violations if one.table == "audit_log" or belongs_to(one, models)]
+    files = [line for one in models for line in check_weights(one)]
+    context.add(tampered=violations, files=files, entries=registry.audit_log.size())
+    context.exit_code = 1 if violations or any(line["problem"] for line in files) else 0
+    show(context, registry.audit_log.size(), violations, files)
 
 
-def chosen(registry: Registry, name: str | None, found: list[IntegrityViolation]) -> list[Model]:
-    """The models whose weights are looked at; where their rows are changed, those rows are the answer."""
+def select_models(registry: Registry, name: str | None, violations: list[IntegrityViolation]) -> list[Model]:
+    """Select the models whose weights are checked; none if the rows of the models themselves were changed."""
     if name:
         return [registry.models.get(name)]
-    return [] if any(one.table == "models" for one in found) else registry.models.recent()
+    return [] if any(one.table == "models" for one in violations) else registry.models.recent()
 
 
-def belongs(place: IntegrityViolation, models: list[Model]) -> bool:
-    """Whether a row is part of what these models came from."""
+def belongs_to(violation: IntegrityViolation, models: list[Model]) -> bool:
+    """Whether a row is part of the lineage of these models."""
     names = {part for one in models for part in (one.id, one.job_id, one.run_id, one.dataset_sha256, *one.aliases)}
-    return bool(names & set(place.key))
+    return bool(names & set(violation.key))
 
 
-def tell(context: CliContext, size: int, found: list[IntegrityViolation], files: list[dict[str, Any]]) -> None:
-    """A line for the registry, and one for each weight file that is not whole."""
+def show(context: CliContext, entries: int, violations: list[IntegrityViolation], files: list[dict[str, Any]]) -> None:
+    """Write a line for the registry, one for each changed weight file, and one for the others."""
     bad, good = context.style("error", "✗"), context.style("ok", "✓")
-    if found:
-        context.print_result(f"{bad} registry   {sanitize_line(found[0].text, 300)}")
-        more = f"; {plural(len(found) - 1, 'more place')} in --json" if len(found) > 1 else ""
-        context.print_result(f"             {context.style('dim', f'→ whoever edited it did not use ftpipe{more}')}")
-    else:
+    if violations:
+        more = f"; {plural(len(violations) - 1, 'more row', 'more rows')} in --json" if len(violations) > 1 else ""
+        context.print_result(f"{bad} registry   {sanitize_line(violations[0].text, 300)}")
         context.print_result(
-            f"{good} registry   {plural(size, 'audit log entry', 'audit log entries')}, unbroken, and every row matches"
+            f"             {context.style('dim', f'→ it was changed by a program other than ftpipe{more}')}"
         )
+    else:
+        count = plural(entries, "audit log entry", "audit log entries")
+        context.print_result(f"{good} registry   {count}, unbroken, and every row matches")
     for line in files:
         if line["problem"]:
             context.print_result(f"{bad} weights    {sanitize_line(line['path'], 300)} {line['problem']}")
-    whole = sum(not line["problem"] for line in files)
-    if whole:
-        context.print_result(f"{good} weights    {plural(whole, 'file')} as the trainer wrote them")
+    unchanged = sum(not line["problem"] for line in files)
+    if unchanged:
+        context.print_result(f"{good} weights    {plural(unchanged, 'file')} unchanged since training")
 
 
-def weights(model: Model) -> Iterator[dict[str, Any]]:
-    """Every weight file of a model that was trained on this machine, with what is wrong with it; none for others."""
+def check_weights(model: Model) -> Iterator[dict[str, Any]]:
+    """Yield every weight file of a model that was trained on this machine, with its problem or an empty text."""
     from ftpipe.server.storage.data_dir import DataDirectory
 
     if model.provider != "local":

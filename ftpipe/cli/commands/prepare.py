@@ -1,21 +1,21 @@
-"""``ftpipe prepare``: check a dataset, count its tokens, say what training costs, and write what ``train`` takes up."""
+"""``ftpipe prepare``: check a dataset, count its tokens, estimate the cost, and write the files that ``train`` uses."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ftpipe.cli import options
+from ftpipe.cli import options as shared
 from ftpipe.cli.check_options import check_options, check_settings, findings_writer
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.dataset_request import DatasetRequest, provider_for_model, resolve_for_prepare, validate_and_count
 from ftpipe.cli.group import Command
-from ftpipe.cli.options import FILE, combine_options
 from ftpipe.config import Settings
 from ftpipe.dataset import prepared
 from ftpipe.errors import DatasetError
@@ -26,42 +26,135 @@ from ftpipe.reports.dataset_summary import cost_lines, dataset_line, not_checked
 if TYPE_CHECKING:
     from ftpipe.dataset.check_settings import CheckSettings
 
-mending_options = combine_options(
-    click.option("--fix", is_flag=True, help="Write a new file with the safe fixes applied, a diff and a manifest."),
-    click.option("--unsafe-fixes", is_flag=True, help="With those, too, that drop or change something."),
-    click.option("--quarantine", type=FILE, metavar="FILE", help="Move the lines that would be refused to this file."),
+VERBOSE_PER_RULE = 1000
+"""Findings shown per rule under ``--verbose``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetOptions:
+    """Options of ``prepare`` and ``train`` that override the configuration; ``None`` if not given."""
+
+    data: Path | None = None
+    validation: Path | None = None
+    seed: str | None = None
+    model: str | None = None
+    epochs: str | None = None
+    method: str | None = None
+    provider: str | None = None
+    max_cost: str | None = None
+
+    def as_settings(self) -> dict[str, object]:
+        """Return the options as settings: dotted key → value."""
+        names = ("provider", "model", "validation", "seed", "method", "max_cost")
+        return {name: getattr(self, name) for name in names} | {"hyperparameters.n_epochs": self.epochs}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions(DatasetOptions):
+    """Options of ``ftpipe prepare``."""
+
+    holdout: Path | None = None
+    split: float | None = None
+    output: Path | None = None
+    select: str | None = None
+    ignore: str | None = None
+    max_findings: int | None = None
+    output_format: str = "text"
+    findings: Path | None = None
+    fix: bool = False
+    unsafe_fixes: bool = False
+    quarantine: Path | None = None
+    report: Path | None = None
+
+    def as_settings(self) -> dict[str, object]:
+        """Return the options as settings: dotted key → value."""
+        return super().as_settings() | {"output": self.output}
+
+    @property
+    def changes_data(self) -> bool:
+        """Whether a changed copy of the dataset is written."""
+        return self.fix or self.unsafe_fixes or self.quarantine is not None
+
+
+@click.command(
+    cls=Command,
+    example="ftpipe prepare data/support_desk/train.jsonl --validation data/support_desk/validation.jsonl --epochs 3",
 )
+@shared.data
+@shared.validation
+@click.option("--holdout", type=shared.FILE, metavar="FILE", help="Test file; none of its prompts may be in DATA.")
+@click.option(
+    "--split",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="FRACTION",
+    help="Split off this fraction of DATA for validation, for example 0.1.",
+)
+@shared.seed
+@shared.model
+@shared.epochs
+@shared.method
+@shared.rules_of
+@click.option("--max-cost", metavar="USD", help="Report a higher cost estimate as an error.")
+@shared.output
+@check_options
+@click.option("--fix", is_flag=True, help="Write a copy with the safe fixes applied, a diff and a manifest.")
+@click.option("--unsafe-fixes", is_flag=True, help="Also apply fixes that drop or change content.")
+@click.option("--quarantine", type=shared.FILE, metavar="FILE", help="Move lines with errors to this file.")
+@click.option("--report", type=shared.FILE, metavar="FILE", help="Write an HTML report.")
+@pass_cli_context
+def prepare(context: CliContext, /, **params: Any) -> None:
+    """Check a chat JSONL dataset, count its tokens, and estimate the training cost.
 
-
-def fixes_requested(fix: bool, unsafe_fixes: bool, quarantine: Path | None) -> bool:
-    """Whether anything is to be mended."""
-    return fix or unsafe_fixes or quarantine is not None
+    All problems are reported in one pass, with line and path. Nothing is sent anywhere, and no key is needed. Without
+    --provider the rules of OpenAI apply; data that passes them can be trained everywhere. The exit code is 1 if the
+    dataset would be refused.
+    """
+    options = PrepareOptions(**params)
+    settings = context.settings(options.as_settings())
+    rules = check_settings(
+        settings.config, select=options.select, ignore=options.ignore, max_findings=options.max_findings
+    )
+    check = partial(
+        validate_and_count, context, settings, rules=rules, holdout=options.holdout, max_cost=settings.config.max_cost
+    )
+    request = resolve_for_prepare(settings, data=options.data)
+    with findings_writer(context, options.output_format, options.findings) as on_finding:
+        report = check(request, on_finding=on_finding)
+    source = report.dataset
+    folder = settings.config.output or prepared.default_dir(request.data, source.sha256)
+    if options.changes_data:
+        if options.output_format == "text":
+            show(context, report)
+        request = apply_fixes(context, request, rules, folder, options)
+        report = check(request)
+    show(context, report, output_format=options.output_format)
+    if options.report is not None:
+        write_page(context, settings, request, report, options.report)
+    require_no_errors(report, request)
+    if options.split is not None:
+        request = split_data(request, options.split, settings.config.seed or 0, folder)
+        report = check_halves(context, request, check)
+    done = prepared.write(report, folder, source=source, model=request.model)
+    show_next(context, settings, done, report)
 
 
 def apply_fixes(
-    context: CliContext,
-    request: DatasetRequest,
-    rules: CheckSettings,
-    folder: Path,
-    *,
-    fix: bool,
-    unsafe_fixes: bool,
-    quarantine: Path | None,
+    context: CliContext, request: DatasetRequest, rules: CheckSettings, folder: Path, options: PrepareOptions
 ) -> DatasetRequest:
-    """Write the mended dataset into ``folder`` and return what is request with it in place of the old one.
+    """Write the fixed dataset into ``folder``, and return the request for it.
 
     Raises:
         UsageError: The new file would overwrite the old one.
         LocalStateError: A file cannot be written.
     """
-    if fix or unsafe_fixes:
-        request = _fixed(context, request, rules, folder, unsafe=unsafe_fixes)
-    if quarantine is not None:
-        request = _quarantine(context, request, rules, folder, quarantine)
+    if options.fix or options.unsafe_fixes:
+        request = _fix(context, request, rules, folder, unsafe=options.unsafe_fixes)
+    if options.quarantine is not None:
+        request = _quarantine(context, request, rules, folder, options.quarantine)
     return request
 
 
-def _fixed(
+def _fix(
     context: CliContext, request: DatasetRequest, rules: CheckSettings, folder: Path, *, unsafe: bool
 ) -> DatasetRequest:
     from ftpipe.dataset.fixes import fix_file
@@ -69,11 +162,10 @@ def _fixed(
     method = request.method.value if request.method else None
     done = fix_file(request.data, folder / "fixed.jsonl", unsafe=unsafe, settings=rules, method=method)
     context.add(fixes=done.counts, dropped=done.dropped, fixed={"file": done.output, "diff": done.diff})
-    counts = ", ".join(f"{code} ×{number:,}" for code, number in done.counts.items()) or "nothing to mend by itself"
-    context.print_status(
-        f"\nfixed: {counts}" + (f"; {plural(done.dropped, 'record')} left out" if done.dropped else "")
-    )
-    context.print_status(f"changes are in {sanitize_line(relative_path(done.diff), 300)}")
+    counts = ", ".join(f"{code} ×{number:,}" for code, number in done.counts.items()) or "nothing could be fixed"
+    dropped = f"; {plural(done.dropped, 'record')} dropped" if done.dropped else ""
+    context.print_status(f"\nfixed: {counts}{dropped}")
+    context.print_status(f"see the changes in {sanitize_line(relative_path(done.diff), 300)}")
     return replace(request, data=done.output.absolute())
 
 
@@ -87,68 +179,12 @@ def _quarantine(
         request.data, target=request.target, method=request.method, model=request.model, settings=rules
     )
     folder.mkdir(parents=True, exist_ok=True)
-    good = folder / "kept.jsonl"
-    kept, moved = quarantine(request.data, lines, good, bad)
-    context.add(quarantined={"file": bad, "lines": moved, "kept": kept})
-    context.print_status(f"\n{plural(moved, 'line')} moved to {sanitize_line(relative_path(bad), 300)}, {kept:,} kept")
+    good = folder / "good.jsonl"
+    remaining, moved = quarantine(request.data, lines, good, bad)
+    context.add(quarantined={"file": bad, "lines": moved, "remaining": remaining})
+    where = sanitize_line(relative_path(bad), 300)
+    context.print_status(f"\n{plural(moved, 'line')} moved to {where}, {remaining:,} remaining")
     return replace(request, data=good.absolute())
-
-
-VERBOSE_PER_RULE = 1000
-"""Places shown of each rule under ``--verbose``, where they were kept."""
-
-
-@click.command(
-    cls=Command,
-    example="ftpipe prepare data/support_desk/train.jsonl --validation data/support_desk/validation.jsonl --epochs 3",
-)
-@options.data
-@options.validation
-@click.option("--test", type=options.FILE, metavar="FILE", help="Held-out file of which nothing may be trained on.")
-@click.option(
-    "--split",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    metavar="SHARE",
-    help="Set this share aside for validation, for example 0.1.",
-)
-@options.seed
-@options.model
-@options.epochs
-@options.method
-@click.option("--provider", metavar="NAME", help="Whose rules apply; those of openai where not given.")
-@click.option("--max-cost", metavar="USD", help="A higher estimate is an error.")
-@options.output
-@check_options
-@mending_options
-@click.option("--report", type=options.FILE, metavar="FILE", help="Write a page to look at: report.html.")
-@pass_cli_context
-def prepare(context: CliContext, /, data: Path | None, split: float | None, **flags: Any) -> None:
-    """Check a chat JSONL dataset, count its tokens, and say what training on it costs.
-
-    Every fault is reported in one pass, with line and path. Nothing is sent anywhere and no key is needed. Without
-    a provider the rules of OpenAI apply, so that what passes can be trained everywhere. Ends with 1 where the
-    dataset would be refused.
-    """
-    settings = context.settings(settings_of(flags))
-    rules = check_settings(settings.config, **{name: flags[name] for name in ("select", "ignore", "max_findings")})
-    more: dict[str, Any] = {"rules": rules, "test": flags["test"], "max_cost": settings.config.max_cost}
-    request, form = resolve_for_prepare(settings, given=data), flags["output_format"]
-    with findings_writer(context, form, flags["findings"]) as on_finding:
-        report = validate_and_count(context, settings, request, **more, on_finding=on_finding)
-    mending = {name: flags[name] for name in ("fix", "unsafe_fixes", "quarantine")}
-    source, folder = report.dataset, settings.config.output or prepared.default_dir(request.data, report.dataset.sha256)
-    if fixes_requested(**mending):
-        if form == "text":
-            show(context, report)
-        request = apply_fixes(context, request, rules, folder, **mending)
-        report = validate_and_count(context, settings, request, **more)
-    show(context, report, form=form)
-    if flags["report"] is not None:
-        write_page(context, settings, request, report, flags["report"])
-    refuse_errors(report, request)
-    if split is not None:
-        report = split_off(context, settings, request, share=split, folder=folder, **more)
-    tell(context, settings, prepared.write(report, folder, source=source, model=request.model), report)
 
 
 def write_page(context: CliContext, settings: Settings, request: DatasetRequest, report: Report, path: Path) -> None:
@@ -161,23 +197,15 @@ def write_page(context: CliContext, settings: Settings, request: DatasetRequest,
     page = html(report, cost_by_model(report, epochs=request.epochs, prices=prices))
     path.write_text(page, encoding="utf-8", errors="replace")
     context.add(report=path)
-    context.print_status(f"a page to look at: {sanitize_line(relative_path(path), 300)}")
+    context.print_status(f"HTML report: {sanitize_line(relative_path(path), 300)}")
 
 
-def settings_of(flags: Mapping[str, Any]) -> dict[str, object]:
-    """Flags as settings: dotted key → value, ``None`` where one was not given."""
-    names = ("provider", "model", "validation", "suffix", "seed", "method", "max_cost", "output")
-    tuned = {"epochs": "n_epochs"} | {name: name for name in ("batch_size", "learning_rate_multiplier", "beta")}
-    values = {name: flags.get(name) for name in names}
-    return values | {f"hyperparameters.{key}": flags.get(name) for name, key in tuned.items()}
-
-
-def show(context: CliContext, report: Report, *, form: str = "text") -> None:
-    """Put the report on stdout: as text, in a machine's format, or into the document."""
+def show(context: CliContext, report: Report, *, output_format: str = "text") -> None:
+    """Write the report to stdout: as text, in another format, or into the JSON document."""
     from ftpipe.reports.ci_formats import FORMATS
     from ftpipe.reports.findings import MAX_SHOWN_PER_RULE, finding_lines
 
-    context.json = context.json or form == "json"
+    context.json = context.json or output_format == "json"
     context.add(
         dataset=report.dataset,
         validation=report.validation,
@@ -190,14 +218,16 @@ def show(context: CliContext, report: Report, *, form: str = "text") -> None:
         validation_tokens=report.validation_tokens,
         cost=report.cost,
     )
-    if form not in ("text", "json"):
-        context.print_result(FORMATS[form]([report]).rstrip("\n") if form in FORMATS else ())
+    if output_format not in ("text", "json"):
+        context.print_result(FORMATS[output_format]([report]).rstrip("\n") if output_format in FORMATS else ())
         return
     context.print_result(dataset_line(report.dataset, context.style))
     if report.validation:
         context.print_result(dataset_line(report.validation, context.style))
-    found = finding_lines(report, context.style, per_rule=VERBOSE_PER_RULE if context.verbose else MAX_SHOWN_PER_RULE)
-    sections = [found, not_checked_lines(report, context.style), token_lines(report, context.style)]
+    findings = finding_lines(
+        report, context.style, per_rule=VERBOSE_PER_RULE if context.verbose else MAX_SHOWN_PER_RULE
+    )
+    sections = [findings, not_checked_lines(report, context.style), token_lines(report, context.style)]
     if report.cost:
         sections.append(cost_lines(report.cost, context.style))
     for section in filter(None, sections):
@@ -205,8 +235,8 @@ def show(context: CliContext, report: Report, *, form: str = "text") -> None:
     context.print_result(["", verdict_line(report, context.style)])
 
 
-def refuse_errors(report: Report, request: DatasetRequest) -> None:
-    """End here where the dataset would be refused.
+def require_no_errors(report: Report, request: DatasetRequest) -> None:
+    """Raise if the dataset would be refused.
 
     Raises:
         DatasetError: The report has errors.
@@ -214,42 +244,49 @@ def refuse_errors(report: Report, request: DatasetRequest) -> None:
     if report.ok:
         return
     code = next((finding.code for finding in report.findings if finding.severity == "error"), "")
-    many = "1 error" if report.summary.errors == 1 else f"{report.summary.errors:,} errors"
     raise DatasetError(
-        f"{relative_path(request.data)}: {many}", f"mend the file; `ftpipe explain {code}` says how", report
+        f"{relative_path(request.data)}: {plural(report.summary.errors, 'error')}",
+        f"fix the file; `ftpipe explain {code}` shows how",
+        report,
     )
 
 
-def split_off(
-    context: CliContext, settings: Settings, request: DatasetRequest, *, share: float, folder: Path, **more: Any
-) -> Report:
-    """Split the file into ``folder`` and check both halves; ``more`` is passed on to ``validate_and_count``."""
+def split_data(request: DatasetRequest, fraction: float, seed: int, folder: Path) -> DatasetRequest:
+    """Split the dataset into two files in ``folder``, and return the request for both."""
     from ftpipe.dataset.split import split
 
-    train, validation, _ = split(request.data, fraction=share, seed=settings.config.seed or 0, output_dir=folder)
-    halves = DatasetRequest(**{**vars(request), "data": train, "validation": validation})
-    report = validate_and_count(context, settings, halves, **more)
+    train, validation, _ = split(request.data, fraction=fraction, seed=seed, output_dir=folder)
+    return replace(request, data=train, validation=validation)
+
+
+def check_halves(context: CliContext, request: DatasetRequest, check: Callable[[DatasetRequest], Report]) -> Report:
+    """Check and show both files of a split.
+
+    Raises:
+        DatasetError: One of them has errors.
+    """
+    report = check(request)
     context.print_status("")
     show(context, report)
-    refuse_errors(report, halves)
+    require_no_errors(report, request)
     return report
 
 
-def tell(context: CliContext, settings: Settings, done: prepared.PreparedDataset, report: Report) -> None:
-    """Say where the prepared files lie and what the next command is."""
-    following = " ".join(["ftpipe train", *_repeated(context, settings)])
+def show_next(context: CliContext, settings: Settings, done: prepared.PreparedDataset, report: Report) -> None:
+    """Show where the prepared files are, and the next command."""
+    command = " ".join(["ftpipe train", *_options_to_repeat(context, settings)])
     context.add(
         prepared={"folder": done.folder, "train": done.train, "validation": done.validation, "manifest": done.manifest},
-        next=following,
+        next=command,
     )
     if report.cost and report.cost.expected:
         context.print_status(f"or {context.style_err('ok', 'free')} on your own machine: ftpipe train")
     context.print_status(f"written to {sanitize_line(relative_path(done.folder), 300)}")
-    context.print_status(f"{context.style_err('bold', 'Next:')} {following}")
+    context.print_next(command)
 
 
-def _repeated(context: CliContext, settings: Settings) -> list[str]:
-    """The flags of this call that the next one needs as well; a named hosted model brings its provider along."""
+def _options_to_repeat(context: CliContext, settings: Settings) -> list[str]:
+    """The options that ``train`` needs as well; for a hosted model also its provider."""
     config, origins = settings.config, settings.origins
     provider = config.provider if origins.get("provider") == "--provider" else None
     model = config.model if origins.get("model") == "--model" else None

@@ -1,4 +1,4 @@
-"""``ftpipe split``: set a part of a dataset aside for validation, without leaks between the parts."""
+"""``ftpipe split``: split a dataset into training and validation files, without leaks between them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ftpipe.cli import options
+from ftpipe.cli import options as shared
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.dataset_request import require_file
 from ftpipe.cli.group import Command
@@ -14,21 +14,21 @@ from ftpipe.formatting import sanitize_line
 
 
 @click.command(cls=Command, example="ftpipe split data/all.jsonl --fraction 0.1 --seed 7 --output data/")
-@click.argument("data", type=options.FILE)
+@click.argument("data", type=shared.FILE)
 @click.option(
     "--fraction",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=0.1,
     show_default=True,
-    help="Share of the records for validation.",
+    help="Fraction of the records for validation.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="The same seed splits the same way.")
-@options.output
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed; the same seed gives the same split.")
+@shared.output
 @pass_cli_context
 def split(context: CliContext, data: Path, fraction: float, seed: int, output: Path | None) -> None:
     """Split DATA into a training and a validation file.
 
-    Records with the same prompt stay together, so that nothing leaks from one file into the other.
+    Records with the same prompt go to the same file, so that nothing leaks from one into the other.
     """
     from ftpipe.dataset.split import split as split_file
 
@@ -36,4 +36,4 @@ def split(context: CliContext, data: Path, fraction: float, seed: int, output: P
     train, validation, sizes = split_file(data, fraction=fraction, seed=seed, output_dir=output or data.parent)
     context.add(train=train, validation=validation, sizes=sizes, seed=seed)
     context.print_result([f"training    {sanitize_line(train, 300)}", f"validation  {sanitize_line(validation, 300)}"])
-    context.print_status(f"{context.style_err('bold', 'Next:')} ftpipe prepare {train} --validation {validation}")
+    context.print_next(f"ftpipe prepare {train} --validation {validation}")

@@ -1,4 +1,4 @@
-"""``ftpipe status``: how a run or a job stands, once or until it ends."""
+"""``ftpipe status``: show the status of a run or job, once or until it has ended."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from ftpipe.reports.runs import status_lines
 
 @click.command(cls=Command, example="ftpipe status\nftpipe status ftjob-0123456789abcdef --watch")
 @click.argument("job", required=False)
-@click.option("-w", "--watch", is_flag=True, help="Stay until the job has ended.")
-@click.option("--provider", metavar="NAME", help="Where a job lives that was made elsewhere.")
+@click.option("-w", "--watch", is_flag=True, help="Wait until the job has ended.")
+@click.option("--provider", metavar="NAME", help="Provider of a job that the registry does not know.")
 @pass_cli_context
 def status(context: CliContext, job: str | None, watch: bool, provider: str | None) -> None:
-    """Show how JOB (a job, run or model id; the latest run where not given) stands.
+    """Show the status of JOB (a job, run or model id). Without JOB the latest run is shown.
 
-    Ends with 0 where there is a model, 8 while the job runs, 1 where it failed, was cancelled or does not exist yet.
+    The exit code is 0 if there is a model, 8 while the job runs, and 1 if it failed, was cancelled or was not created
+    yet.
     """
     settings = context.settings({"provider": provider})
     registry = context.registry(settings)
     run = registry.runs.find(job) if job else registry.runs.latest()
     if run is None and job is None:
-        raise UsageError(f"there is no run yet in {registry.location}", "ftpipe train starts one")
+        raise UsageError(f"there is no run yet in {registry.location}", "start one with `ftpipe train`")
     if watch and run is not None and run.job is not None:
         run = watch_until_done(context, settings, registry, run)
-    seen = fetch_and_show(context, settings, registry, run, job)
-    finish(context, *seen)
+    finish(context, *fetch_and_show(context, settings, registry, run, job))
 
 
 def watch_until_done(context: CliContext, settings: Settings, registry: Registry, run: Run) -> Run:
-    """Watch until the job has ended; Ctrl-C detaches."""
+    """Show progress until the job has ended; Ctrl-C stops watching, not the job."""
     from ftpipe.cli.output.run import run_with_display
 
     pipeline = context.pipeline(context.provider(run.spec.provider, settings), registry)
@@ -53,35 +53,35 @@ def watch_until_done(context: CliContext, settings: Settings, registry: Registry
 def fetch_and_show(
     context: CliContext, settings: Settings, registry: Registry, run: Run | None, name: str | None
 ) -> tuple[Run | None, Job | None]:
-    """One look at the endpoint, and what it shows; what was last seen where the endpoint does not answer.
+    """Fetch the status once and show it; show the last known status if the provider does not answer.
 
     Raises:
-        ProviderError: The endpoint did not answer; what was last seen is on stdout then.
+        ProviderError: The provider did not answer; the last known status was shown.
     """
-    trouble: ProviderError | None = None
+    failure: ProviderError | None = None
     job = run.job if run else None
     if run is not None and job is not None and run.state == RunState.CREATED:
         try:
             run = refresh(context, settings, registry, run)
         except ProviderError as error:
-            trouble = error
-            context.print_always("the endpoint was not reached; this is what was seen last")
+            failure = error
+            context.print_always("the provider was not reached; this is the last known status")
         job = run.job
     elif run is None and name is not None:
         job = context.provider(settings.config.provider or LOCAL_PROVIDER, settings).jobs.get(name)
     show(context, registry, run, job)
-    if trouble is not None:
-        raise trouble
+    if failure is not None:
+        raise failure
     return run, job
 
 
 def refresh(context: CliContext, settings: Settings, registry: Registry, run: Run) -> Run:
-    """Ask the endpoint once; a job that has succeeded is registered."""
+    """Fetch the job once; its model is registered if it has succeeded."""
     return context.pipeline(context.provider(run.spec.provider, settings), registry).refresh(run)
 
 
 def show(context: CliContext, registry: Registry, run: Run | None, job: Job | None) -> None:
-    """Put a run and its job on stdout, as text or into the document."""
+    """Write a run and its job to stdout, or into the JSON document."""
     from ftpipe.cli.output.run import add_run
 
     add_run(context, registry, run, job)
@@ -91,7 +91,7 @@ def show(context: CliContext, registry: Registry, run: Run | None, job: Job | No
 
 
 def finish(context: CliContext, run: Run | None, job: Job | None) -> None:
-    """The exit code of what was seen, and the next command.
+    """Set the exit code for a status, and show the next command.
 
     Raises:
         JobFailedError: The job ended without a model.
@@ -100,12 +100,15 @@ def finish(context: CliContext, run: Run | None, job: Job | None) -> None:
     if job is not None and job.status in ("failed", "cancelled"):
         context.print_status("")
         ended = "was cancelled" if job.status == "cancelled" else "failed"
-        raise JobFailedError(f"{name} {ended}", "`ftpipe train` makes a new job; `ftpipe jobs events` tells the story")
+        raise JobFailedError(f"{name} {ended}", f"see `ftpipe jobs events {name}`; `ftpipe train` creates a new job")
     if job is None or not job.is_finished:
         context.exit_code = StillRunningError.exit_code if job else 1
         resume = run.id if run else ""
-        context.print_status(f"\n{context.style_err('bold', 'Next:')} ftpipe resume {resume}".rstrip())
+        context.print_status("")
+        context.print_next(f"ftpipe resume {resume}".rstrip())
     elif run is not None and run.model is not None:
-        context.print_status(f"\n{context.style_err('bold', 'Next:')} ftpipe chat {run.model.id}")
+        context.print_status("")
+        context.print_next(f"ftpipe chat {run.model.id}")
     else:
-        context.print_status(f"\n{context.style_err('bold', 'Next:')} ftpipe jobs adopt {name}")
+        context.print_status("")
+        context.print_next(f"ftpipe jobs adopt {name}")

@@ -1,20 +1,21 @@
-"""``ftpipe train``: check, show the plan, ask before money is spent, then upload, create, watch and register."""
+"""``ftpipe train``: check the data, show the plan, ask before money is spent, then run the pipeline."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ftpipe.cli import options
-from ftpipe.cli.commands.prepare import refuse_errors, settings_of, show
-from ftpipe.cli.commands.train_sweep import SweepCommand, sweep_options
-from ftpipe.cli.commands.train_sweep import run_sweep as carry_out_sweep
+from ftpipe.cli import options as shared
+from ftpipe.cli.commands.prepare import DatasetOptions, require_no_errors, show
+from ftpipe.cli.commands.train_sweep import SweepOptions, run_sweep
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.dataset_request import DatasetRequest, resolve_for_train, spec_of, validate_and_count
+from ftpipe.cli.group import Command
 from ftpipe.config import Settings
 from ftpipe.formatting import plural, relative_path
 from ftpipe.records import Report, RunSpec
@@ -23,69 +24,129 @@ from ftpipe.reports.runs import plan_lines
 if TYPE_CHECKING:
     from ftpipe.pipeline.preflight import Plan
 
-job_options = options.combine_options(
-    options.provider,
-    options.model,
-    options.epochs,
-    click.option("--batch-size", metavar="N", help="Examples per step: 1 to 256, or auto."),
-    click.option("--learning-rate-multiplier", metavar="X", help="Scales the model's own learning rate, or auto."),
-    click.option("--beta", metavar="X", help="For dpo: above 0 to 2, higher stays closer to the base; or auto."),
-    click.option("--suffix", metavar="TEXT", help="Part of the tuned model's name."),
-    options.seed,
-    options.method,
-)
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(DatasetOptions):
+    """Options of ``ftpipe train``."""
+
+    batch_size: str | None = None
+    learning_rate_multiplier: str | None = None
+    beta: str | None = None
+    suffix: str | None = None
+    yes: bool = False
+    dry_run: bool = False
+    detach: bool = False
+    force_new: bool = False
+    timeout: float | None = None
+    sweep: tuple[str, ...] = ()
+    concurrency: int = SweepOptions.concurrency
+    evaluate: Path | None = None
+    alias: str | None = None
+
+    def as_settings(self) -> dict[str, object]:
+        """Return the options as settings: dotted key → value."""
+        names = ("batch_size", "learning_rate_multiplier", "beta")
+        return {
+            **super().as_settings(),
+            "suffix": self.suffix,
+            **{f"hyperparameters.{name}": getattr(self, name) for name in names},
+        }
+
+    def sweep_options(self) -> SweepOptions:
+        """Return the options of the sweep."""
+        return SweepOptions(
+            axes=self.sweep,
+            concurrency=self.concurrency,
+            evaluate=self.evaluate,
+            alias=self.alias,
+            dry_run=self.dry_run,
+            yes=self.yes,
+        )
 
 
 @click.command(
-    cls=SweepCommand,
+    cls=Command,
     example="ftpipe train data/support_desk/train.jsonl --validation data/support_desk/validation.jsonl --epochs 3\n"
-    "ftpipe train --sweep n_epochs=1,3 learning_rate_multiplier=0.5,1,2",
+    "ftpipe train --sweep epochs=1,3 --sweep learning_rate_multiplier=0.5,1,2",
 )
-@options.data
-@options.validation
-@job_options
-@click.option("--max-cost", metavar="USD", help="Refuse where the estimate is higher.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask before spending.")
+@shared.data
+@shared.validation
+@shared.provider
+@shared.model
+@shared.epochs
+@click.option("--batch-size", metavar="N", help="Examples per step: 1 to 256, or auto.")
+@click.option("--learning-rate-multiplier", metavar="X", help="Factor for the model's default learning rate, or auto.")
+@click.option("--beta", metavar="X", help="For dpo: up to 2, higher stays closer to the base model; or auto.")
+@click.option("--suffix", metavar="TEXT", help="Part of the tuned model's name.")
+@shared.seed
+@shared.method
+@click.option("--max-cost", metavar="USD", help="Stop if the cost estimate is higher.")
+@click.option("-y", "--yes", is_flag=True, help="Spend money without asking.")
 @click.option("-n", "--dry-run", is_flag=True, help="Show the plan and stop.")
-@click.option("--detach", is_flag=True, help="Return when the job exists.")
-@click.option("--again", is_flag=True, help="A new job, even where the same one was made before.")
-@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait at most so long; then exit 8.")
-@sweep_options
+@shared.detach
+@click.option("--force-new", is_flag=True, help="Create a new job even if the same one exists.")
+@shared.timeout
+@click.option(
+    "--sweep",
+    multiple=True,
+    metavar="KEY=V1,V2",
+    help="Train once for each value, for example epochs=1,3. Repeat it to train all combinations.",
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 64),
+    default=SweepOptions.concurrency,
+    show_default=True,
+    help="Maximum concurrent jobs of a sweep.",
+)
+@click.option("--evaluate", type=shared.FILE, metavar="FILE", help="Compare the models of a sweep on this test file.")
+@click.option("--alias", metavar="NAME", help="Alias for the best model of a sweep.  [default: NAME-OF-DATA@best]")
 @pass_cli_context
-def train(context: CliContext, /, data: Path | None, **flags: Any) -> None:
+def train(context: CliContext, /, **params: Any) -> None:
     """Train a model on a dataset and register it.
 
-    Runs on this machine for free where no provider is chosen. Without DATA it takes the dataset that was prepared
-    last, or the configured one. Shows the plan and what it costs, and asks before it spends. Ctrl-C leaves the job
-    running; `ftpipe resume` goes on after any interruption and never pays twice.
+    Without --provider the model is trained on this machine, for free. Without DATA the configured or the last prepared
+    dataset is used. The plan and its cost are shown, and you are asked before money is spent. Ctrl-C does not stop the
+    job; `ftpipe resume` continues after any interruption and never pays twice.
     """
-    begun = time.monotonic()
-    settings = context.settings(settings_of(flags))
-    request = resolve_for_train(settings, context, given=data)
-    report = validate_and_count(context, settings, request, for_job=True)
-    refuse_faulty(context, report, request)
-    spec = spec_of(settings, request, report)
-    if flags["sweep"]:
-        carry_out_sweep(context, settings, spec, report, flags)
+    started_at = time.monotonic()
+    options = TrainOptions(**params)
+    settings = context.settings(options.as_settings())
+    with context.interruptible("interrupted; nothing was sent"):
+        request = resolve_for_train(settings, context, data=options.data)
+        report = validate_and_count(context, settings, request, for_job=True)
+        show_findings(context, report, request)
+        spec = spec_of(settings, request, report)
+    if options.sweep:
+        run_sweep(context, settings, spec, report, options.sweep_options())
         return
     plan = show_plan(context, settings, spec, report)
-    if flags["dry_run"]:
-        return
-    run_training(context, settings, plan, flags, begun=begun)
+    if not options.dry_run:
+        run_training(context, settings, plan, options, started_at=started_at)
 
 
-def refuse_faulty(context: CliContext, report: Report, request: DatasetRequest) -> None:
-    """Show the findings of a dataset that will not do, and end."""
+def show_findings(context: CliContext, report: Report, request: DatasetRequest) -> None:
+    """Show the report of a dataset with errors and stop; mention warnings.
+
+    Raises:
+        DatasetError: The report has errors.
+    """
     if not report.ok:
         show(context, report)
     elif report.summary.warnings:
-        many = plural(report.summary.warnings, "warning")
-        context.print_status(f"{many} about the data; `ftpipe prepare {relative_path(request.data)}` shows them")
-    refuse_errors(report, request)
+        warnings = plural(report.summary.warnings, "warning")
+        context.print_status(f"{warnings} about the data; see `ftpipe prepare {relative_path(request.data)}`")
+    require_no_errors(report, request)
 
 
 def show_plan(context: CliContext, settings: Settings, spec: RunSpec, report: Report) -> Plan:
-    """Show the plan on stderr, and refuse what the budget does not allow."""
+    """Show the plan on stderr, and check that provider and budget allow it.
+
+    Raises:
+        UsageError: The provider does not support the request.
+        CostLimitError: The estimate is over the budget.
+        TrainingNotAvailableError: The provider accepts no new jobs.
+    """
     from ftpipe.pipeline.preflight import make_plan
     from ftpipe.providers.profiles import find_profile
 
@@ -100,15 +161,16 @@ def show_plan(context: CliContext, settings: Settings, spec: RunSpec, report: Re
     return plan
 
 
-def run_training(context: CliContext, settings: Settings, plan: Plan, flags: dict[str, Any], *, begun: float) -> None:
-    """Open the endpoint, ask, and run the pipeline to its end."""
+def run_training(
+    context: CliContext, settings: Settings, plan: Plan, options: TrainOptions, *, started_at: float
+) -> None:
+    """Open the provider, ask for confirmation, and run the pipeline to its end."""
     from ftpipe.cli.output.run import print_result, run_with_display
 
     provider = context.provider(plan.spec.provider, settings)
-    if provider.profile.paid and not flags["yes"]:
+    if provider.profile.paid and not options.yes:
         context.confirm("Go ahead?")
-    registry = context.registry(settings)
-    pipeline = context.pipeline(provider, registry)
-    run = pipeline.start(plan, force_new=flags["again"])
-    run = run_with_display(context, pipeline, run, detach=flags["detach"], timeout=flags["timeout"])
-    print_result(context, provider, run, begun=begun)
+    pipeline = context.pipeline(provider, context.registry(settings))
+    run = pipeline.start(plan, force_new=options.force_new)
+    run = run_with_display(context, pipeline, run, detach=options.detach, timeout=options.timeout)
+    print_result(context, provider, run, started_at=started_at)

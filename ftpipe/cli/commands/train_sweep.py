@@ -1,18 +1,15 @@
-"""``ftpipe train --sweep``: the grid, its budget, and the best model under an alias."""
+"""``ftpipe train --sweep``: train a grid within one budget, and give the best model an alias."""
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import click
-
-from ftpipe.cli import options
 from ftpipe.cli.context import CliContext
-from ftpipe.cli.group import Command
+from ftpipe.cli.output.progress import LineThrottle
 from ftpipe.config import Settings
 from ftpipe.errors import UsageError
 from ftpipe.formatting import format_money, plural, sanitize_line
@@ -24,78 +21,67 @@ if TYPE_CHECKING:
     from ftpipe.registry import Registry
     from ftpipe.sweep.runner import Scores
 
-LINE_SECONDS = 15.0
-"""Between two lines about one trial."""
-_AXIS = re.compile(r"[a-z_]+=[^=\s]*,[^=\s]*")
 
-sweep_options = options.combine_options(
-    click.option("--sweep", multiple=True, metavar="AXIS…", help="Train a grid: n_epochs=1,3 lora_r=8,16."),
-    click.option("--concurrency", type=click.IntRange(1, 64), default=2, show_default=True, help="Of a sweep's jobs."),
-    click.option("--evaluate", type=options.FILE, metavar="FILE", help="Compare a sweep's models on held-out items."),
-    click.option("--alias", metavar="NAME", help="Points at a sweep's best model; DATA's name @best otherwise."),
-)
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions:
+    """Options of a sweep."""
 
-
-class SweepCommand(Command):
-    """A command whose ``--sweep`` takes all the axes that follow it."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Give each axis after ``--sweep`` a flag of its own."""
-        return super().parse_args(ctx, expand_sweep_args(args))
+    axes: tuple[str, ...]
+    """``KEY=V1,V2``."""
+    concurrency: int = 2
+    evaluate: Path | None = None
+    alias: str | None = None
+    dry_run: bool = False
+    yes: bool = False
 
 
-def expand_sweep_args(args: Sequence[str]) -> list[str]:
-    """``--sweep a=1,2 b=3,4`` as ``--sweep a=1,2 --sweep b=3,4``."""
-    result: list[str] = []
-    for word in args:
-        follows = len(result) >= 2 and result[-2] == "--sweep" and "=" in result[-1]
-        result += ["--sweep", word] if follows and _AXIS.fullmatch(word) else [word]
-    return result
+def run_sweep(context: CliContext, settings: Settings, spec: RunSpec, report: Report, options: SweepOptions) -> None:
+    """Plan the grid, check the budget, train, compare, and set the alias.
 
-
-def run_sweep(context: CliContext, settings: Settings, spec: RunSpec, report: Report, flags: dict[str, Any]) -> None:
-    """Plan the grid, keep to the budget, train, compare, and name the best."""
+    Raises:
+        UsageError: The grid is wrong, or there is nothing to compare the models on.
+        CostLimitError: The trials together are over the budget.
+    """
     from ftpipe.catalog.training_prices import PriceTable
     from ftpipe.cli.dataset_request import require_file
     from ftpipe.reports.runs import sweep_lines
     from ftpipe.sweep.grid import parse_grid
     from ftpipe.sweep.runner import SweepRunner, enforce_total_budget
 
-    points = parse_grid([term for text in flags["sweep"] for term in text.split()])
-    if flags["evaluate"] is not None:
-        require_file(flags["evaluate"])
+    points = parse_grid(options.axes)
+    if options.evaluate is not None:
+        require_file(options.evaluate)
     elif spec.validation is None:
         raise UsageError(
             "without validation data the trials cannot be compared", "add --validation FILE or --evaluate FILE"
         )
     provider = context.provider(spec.provider, settings)
     pipeline = context.pipeline(provider, context.registry(settings))
-    teller = TrialReporter(context, pipeline.registry)
-    sweeper = SweepRunner(pipeline, concurrency=flags["concurrency"], on_trial=teller.trial, on_progress=teller.look)
+    reporter = TrialReporter(context, pipeline.registry)
+    runner = SweepRunner(
+        pipeline, concurrency=options.concurrency, on_trial=reporter.on_trial, on_progress=reporter.on_progress
+    )
     prices = PriceTable.load(settings.config.prices, target=provider.profile.target)
-    planned = sweeper.plan(spec, points, report, prices=prices)
+    planned = runner.plan(spec, points, report, prices=prices)
     costs = [plan.cost for _, plan in planned]
     enforce_total_budget(costs, settings.config.max_cost)
     context.print_status(plan_lines([name for name, _ in planned], costs, is_paid=provider.profile.paid))
     context.add(trials=[name for name, _ in planned])
-    if flags["dry_run"]:
+    if options.dry_run:
         return
-    if provider.profile.paid and not flags["yes"]:
+    if provider.profile.paid and not options.yes:
         context.confirm("Go ahead?")
-    context.interrupt_message, context.resume_hint = (
-        "interrupted; every trial keeps what was done",
-        "the same command goes on",
-    )
-    runs = sweeper.train(planned)
-    scores = scorer(context, settings, provider, spec, flags["evaluate"])
-    alias = flags["alias"] or f"{spec.suffix or spec.data.stem}@best"
-    sweep = sweeper.rank_trials(points, runs, alias=alias, scores=scores)
+    with context.interruptible("interrupted; the state of every trial is saved", "run the same command to continue"):
+        runs = runner.train(planned)
+        scores = scorer(context, settings, provider, spec, options.evaluate)
+        alias = options.alias or f"{spec.suffix or spec.data.stem}@best"
+        sweep = runner.rank_trials(points, runs, alias=alias, scores=scores)
     context.add(sweep=sweep)
     context.print_result(sweep_lines(sweep, context.style))
 
 
 def plan_lines(names: Sequence[str], costs: Sequence[CostEstimate | None], *, is_paid: bool) -> list[str]:
-    """The trials one by one, and what they may cost together."""
+    """List the trials and their total cost."""
     highs = [None if cost is None else cost.high for cost in costs]
     known = [high for high in highs if high is not None]
     total = (
@@ -105,11 +91,11 @@ def plan_lines(names: Sequence[str], costs: Sequence[CostEstimate | None], *, is
 
 
 class TrialReporter:
-    """Says how far the trials have come: each beginning and end, and in between a line now and then.
+    """Writes a line when a trial starts or ends, and now and then one about its progress.
 
     Args:
-        context: Takes the lines.
-        registry: Has the jobs' losses.
+        context: Writes the lines.
+        registry: Has the metrics of the jobs.
         clock: Monotonic seconds.
     """
 
@@ -117,46 +103,46 @@ class TrialReporter:
         self._context = context
         self._registry = registry
         self._clock = clock
-        self._told: dict[str, float] = {}
+        self._throttles: dict[str, LineThrottle] = {}
 
-    def trial(self, name: str, run: Run) -> None:
-        """A trial has begun or ended."""
-        where = run.model.id if run.model else run.job.id if run.job else run.id
+    def on_trial(self, name: str, run: Run) -> None:
+        """Report a trial that has started or ended."""
+        reached = run.model.id if run.model else run.job.id if run.job else run.id
         error = f": {run.error}" if run.error else ""
         self._context.print_status(
-            f"  {sanitize_line(name, 80)}  {run.state.value}  {sanitize_line(where, 120)}{sanitize_line(error, 200)}"
+            f"  {sanitize_line(name, 80)}  {run.state.value}  {sanitize_line(reached, 120)}{sanitize_line(error, 200)}"
         )
-        self._told[name] = self._clock()
+        self._throttles[name] = LineThrottle(self._clock)
 
-    def look(self, name: str, run: Run) -> None:
-        """A trial goes on."""
-        if run.job is None or self._clock() - self._told.get(name, 0.0) < LINE_SECONDS:
+    def on_progress(self, name: str, run: Run) -> None:
+        """Report the progress of a trial, if a line is due."""
+        throttle = self._throttles.setdefault(name, LineThrottle(self._clock, started_at=0.0))
+        if run.job is None or not throttle.is_due():
             return
         metrics = self._registry.jobs.metrics(run.job.id)
         losses = f", {loss_text(metrics)}" if metrics else ""
         step = f"step {step_text(metrics[-1])}" if metrics else sanitize_line(run.job.status, 40)
         self._context.print_status(f"  {sanitize_line(name, 80)}  {step}{losses}")
-        self._told[name] = self._clock()
 
 
 def scorer(
     context: CliContext, settings: Settings, provider: Provider, spec: RunSpec, data: Path | None
 ) -> Scores | None:
-    """Scores models on held-out items against their base; the whole evaluation is kept with its page."""
+    """Return a function that scores models on held-out items and saves the evaluation; ``None`` without items."""
     if data is None:
         return None
 
     def scores(models: Sequence[Model]) -> Mapping[str, float]:
-        from ftpipe.cli.commands.evaluate import default_options, run_evaluation, show, write
+        from ftpipe.cli.commands.evaluate import EvaluateOptions, run_evaluation, save, show
         from ftpipe.cli.evaluation_arms import EvaluationArms, arm_of
 
         target = provider.profile.target
         arms = [arm_of(spec.model, None, target), *(arm_of(model.id, model, target) for model in models)]
-        sides = EvaluationArms(spec.provider, tuple(arms), {model.id: model for model in models})
-        flags = default_options(data)
-        evaluation = run_evaluation(context, settings, sides, flags)
+        resolved = EvaluationArms(spec.provider, tuple(arms), {model.id: model for model in models})
+        options = EvaluateOptions(data=data)
+        evaluation = run_evaluation(context, settings, resolved, options)
         show(context, evaluation)
-        write(context, settings, evaluation, sides, flags)
+        save(context, settings, evaluation, resolved, options)
         return {result.arm.name: result.score(evaluation.primary_metric).value for result in evaluation.arms[1:]}
 
     return scores

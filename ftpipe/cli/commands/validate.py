@@ -1,19 +1,20 @@
-"""``ftpipe validate``: the checks alone, on any number of files, for hooks and CI."""
+"""``ftpipe validate``: only the checks, on any number of files, for hooks and CI."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ftpipe.cli import options
+from ftpipe.cli import options as shared
 from ftpipe.cli.check_options import MACHINE_FORMATS, check_options, check_settings, findings_writer
 from ftpipe.cli.context import CliContext, pass_cli_context
-from ftpipe.cli.dataset_request import resolve_for_prepare
+from ftpipe.cli.dataset_request import first_finding_printer, resolve_for_prepare
 from ftpipe.cli.group import Command
-from ftpipe.cli.output.progress import file_progress, first_finding_printer
+from ftpipe.cli.output.progress import file_progress
 from ftpipe.errors import DatasetError
 from ftpipe.formatting import plural
 from ftpipe.records import Finding, Report
@@ -24,57 +25,79 @@ if TYPE_CHECKING:
     from ftpipe.dataset.check_settings import CheckSettings
 
 
+@dataclass(frozen=True, kw_only=True)
+class ValidateOptions:
+    """Options of ``ftpipe validate``."""
+
+    files: tuple[Path, ...]
+    provider: str | None = None
+    model: str | None = None
+    method: str | None = None
+    select: str | None = None
+    ignore: str | None = None
+    max_findings: int | None = None
+    output_format: str = "text"
+    findings: Path | None = None
+
+
 @click.command(
     cls=Command,
     example="ftpipe validate data/*.jsonl\nftpipe validate train.jsonl --output-format github --ignore FT8",
 )
-@click.argument("files", nargs=-1, required=True, type=options.FILE)
-@click.option("--provider", metavar="NAME", help="Whose rules apply; those of openai where not given.")
-@options.model
-@options.method
+@click.argument("files", nargs=-1, required=True, type=shared.FILE)
+@shared.rules_of
+@shared.model
+@shared.method
 @check_options
 @pass_cli_context
-def validate(context: CliContext, /, files: tuple[Path, ...], output_format: str, **flags: Any) -> None:
-    """Check FILES for everything that would be refused or is worth a warning. Nothing is written or sent.
+def validate(context: CliContext, /, **params: Any) -> None:
+    """Check FILES for errors and warnings. Nothing is written or sent.
 
-    Ends with 1 where one of them would be refused.
+    The exit code is 1 if one of the files would be refused.
     """
-    settings = context.settings({name: flags.pop(name) for name in ("provider", "model", "method")})
-    with findings_writer(context, output_format, flags.pop("findings")) as on_finding:
-        rules = check_settings(settings.config, **flags)
-        context.json = context.json or output_format == "json"
-        reports = [look(context, settings, rules, path, output_format, on_finding) for path in files]
-    if output_format in MACHINE_FORMATS:
-        context.print_result(render(output_format, reports))
-    context.add(files=[fields(report) for report in reports])
-    bad = [report for report in reports if not report.ok]
-    if bad:
-        raise DatasetError(f"{plural(len(bad), 'file')} would be refused", "`ftpipe explain CODE` says how to mend it")
+    options = ValidateOptions(**params)
+    settings = context.settings({"provider": options.provider, "model": options.model, "method": options.method})
+    rules = check_settings(
+        settings.config, select=options.select, ignore=options.ignore, max_findings=options.max_findings
+    )
+    context.json = context.json or options.output_format == "json"
+    with findings_writer(context, options.output_format, options.findings) as on_finding:
+        reports = [
+            check_file(context, settings, rules, path, options.output_format, on_finding) for path in options.files
+        ]
+    if options.output_format in MACHINE_FORMATS:
+        context.print_result(render(options.output_format, reports))
+    context.add(files=[document_fields(report) for report in reports])
+    failed = [report for report in reports if not report.ok]
+    if failed:
+        raise DatasetError(
+            f"{plural(len(failed), 'file')} would be refused", "run `ftpipe explain CODE` for how to fix it"
+        )
 
 
-def render(form: str, reports: list[Report]) -> str:
-    """All files together in a machine's format."""
+def render(output_format: str, reports: list[Report]) -> str:
+    """Render all files as one document in a CI format."""
     from ftpipe.reports.ci_formats import FORMATS
 
-    return FORMATS[form](reports).rstrip("\n")
+    return FORMATS[output_format](reports).rstrip("\n")
 
 
-def look(
+def check_file(
     context: CliContext,
     settings: Settings,
     rules: CheckSettings,
     path: Path,
-    form: str,
+    output_format: str,
     on_finding: Callable[[Finding], None] | None,
 ) -> Report:
-    """Check one file; as text, put what was found on stdout."""
+    """Check one file; in text format, also write its findings to stdout."""
     from ftpipe.reports.findings import finding_lines
     from ftpipe.stages.validate import ScanObserver
-    from ftpipe.stages.validate import validate as check
+    from ftpipe.stages.validate import validate as validate_dataset
 
-    request = resolve_for_prepare(settings, given=path)
+    request = resolve_for_prepare(settings, data=path)
     with file_progress(context, "checking", path) as progress:
-        report = check(
+        report = validate_dataset(
             request.data,
             target=request.target,
             method=request.method,
@@ -82,16 +105,16 @@ def look(
             settings=rules,
             observer=ScanObserver(progress, first_finding_printer(context, request.data), on_finding),
         )
-    if form == "text":
-        found = finding_lines(report, context.style) + not_checked_lines(report, context.style)
+    if output_format == "text":
+        findings = finding_lines(report, context.style) + not_checked_lines(report, context.style)
         context.print_result(
-            [dataset_line(report.dataset, context.style), *found, verdict_line(report, context.style), ""]
+            [dataset_line(report.dataset, context.style), *findings, verdict_line(report, context.style), ""]
         )
     return report
 
 
-def fields(report: Report) -> dict[str, object]:
-    """One file in the document."""
+def document_fields(report: Report) -> dict[str, object]:
+    """Return the fields of one file in the JSON document."""
     return {
         "ok": report.ok,
         "target": report.target,

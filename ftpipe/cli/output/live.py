@@ -1,4 +1,4 @@
-"""The pipeline as it happens: a live picture on a terminal, plain lines in a log, nothing under ``--quiet``."""
+"""Display of a running pipeline: a live picture on a terminal, lines in a log, nothing under ``--quiet``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ftpipe.cli.context import CliContext
-from ftpipe.cli.output.progress import LineProgress
+from ftpipe.cli.output.progress import LineProgress, LineThrottle, console
 from ftpipe.formatting import duration, format_bytes, sanitize_line
 from ftpipe.pipeline.observer import PipelineObserver
 from ftpipe.records import Event, Job, TrainingMetrics
 from ftpipe.reports.runs import STATUS_STYLES, loss_chart, loss_text, step_text
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.live import Live
     from rich.text import Text
 
@@ -27,15 +28,14 @@ STAGES = {
     "poll": "wait for the job",
     "register": "register the model",
 }
-LINE_SECONDS = 10.0
-"""How often a log hears of a running job at most."""
+_BAR_COLUMNS = 30
 
 
 class PipelineDisplay(PipelineObserver):
-    """What both pictures are drawn from, and what an interrupt says.
+    """Collects what both displays show, and writes a line for each stage that has ended.
 
     Args:
-        context: Where lines go.
+        context: Writes lines.
         clock: Monotonic seconds.
     """
 
@@ -43,38 +43,34 @@ class PipelineDisplay(PipelineObserver):
         self.context = context
         self.clock = clock
         self.stage = ""
-        self.done = (0, 0)
+        self.bytes_done = (0, 0)
         self.job: Job | None = None
         self.metrics: list[TrainingMetrics] = []
         self.last_event = ""
-        self._begun = clock()
+        self._stage_started_at = clock()
 
     def on_stage(self, name: str) -> None:
-        """Remember the stage, and say how the one before ended; two files are one upload."""
+        """Finish the previous stage and start this one; the uploads of two files are one stage."""
         if name == self.stage:
             return
         self.finish_stage()
-        self.stage, self.done, self._begun = name, (0, 0), self.clock()
+        self.stage, self.bytes_done, self._stage_started_at = name, (0, 0), self.clock()
 
     def on_progress(self, stage: str, done: int, total: int) -> None:
-        """Remember how many bytes are done."""
+        """Keep how many bytes are done."""
         if stage == self.stage:
-            self.done = (done, total)
+            self.bytes_done = (done, total)
 
     def on_job(self, job: Job) -> None:
-        """Remember the job, and how to come back to it."""
+        """Keep the job."""
         self.job = job
-        if not job.is_finished:
-            self.context.interrupt_message = (
-                f"interrupted; {sanitize_line(job.id, 80)} goes on at {sanitize_line(job.provider, 40)}"
-            )
 
     def on_metric(self, metric: TrainingMetrics) -> None:
-        """Remember the metrics."""
+        """Keep the metrics."""
         self.metrics.append(metric)
 
     def on_event(self, event: Event) -> None:
-        """Remember what was said last; warnings and errors stay on the screen."""
+        """Keep the last message; write warnings and errors, and the others under ``--verbose``."""
         self.last_event = sanitize_line(event.message, 200)
         if event.level in ("warn", "warning", "error"):
             self.on_status(event.message)
@@ -82,20 +78,20 @@ class PipelineDisplay(PipelineObserver):
             self.write("·", "dim", self.last_event)
 
     def on_status(self, text: str) -> None:
-        """Say it."""
+        """Write a warning."""
         self.write("!", "warning", sanitize_line(text, 400))
 
     def finish_stage(self) -> None:
-        """Write the line of the stage that has just ended."""
+        """Write a line about the stage that has just ended."""
         if self.stage:
             self.write("✓", "ok", f"{STAGES.get(self.stage, self.stage)}{self._result()}")
             self.stage = ""
 
     def _result(self) -> str:
-        took = self.clock() - self._begun
-        facts = [duration(took)] if took >= 1 else []
-        if self.stage == "upload" and self.done[1]:
-            facts.insert(0, format_bytes(self.done[1]))
+        elapsed = self.clock() - self._stage_started_at
+        facts = [duration(elapsed)] if elapsed >= 1 else []
+        if self.stage == "upload" and self.bytes_done[1]:
+            facts.insert(0, format_bytes(self.bytes_done[1]))
         if self.stage == "create" and self.job:
             facts.insert(0, sanitize_line(self.job.id, 80))
         if self.stage == "poll" and self.job:
@@ -103,7 +99,7 @@ class PipelineDisplay(PipelineObserver):
         return f": {', '.join(facts)}" if facts else ""
 
     def write(self, mark: str, style: str, text: str) -> None:
-        """One line that stays."""
+        """Write one line."""
         self.context.print_status(f"{self.context.style_err(style, mark)} {text}")
 
     def __enter__(self) -> Self:
@@ -112,64 +108,59 @@ class PipelineDisplay(PipelineObserver):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the picture; the last stage counts as done where nothing was raised."""
+        """Write the line of the last stage, unless an error was raised."""
         if kind is None:
             self.finish_stage()
 
 
 class LogDisplay(PipelineDisplay):
-    """Plain lines: one for each stage, and one every ten seconds or ten per cent of a job."""
+    """Plain lines: one for each stage and each new status, and now and then one about progress."""
 
     def __init__(self, context: CliContext, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(context, clock)
-        self._bytes: LineProgress | None = None
-        self._last_time = clock()
-        self._last_share = 0.0
+        self._byte_lines: LineProgress | None = None
+        self._metric_throttle = LineThrottle(clock)
         self._last_status = ""
 
     def on_stage(self, name: str) -> None:
-        """Say that a stage begins where it may take long."""
+        """Start the stage."""
         super().on_stage(name)
-        self._bytes = LineProgress(self.context.print_status, STAGES.get(name, name), self.clock)
+        self._byte_lines = LineProgress(self.context.print_status, STAGES.get(name, name), clock=self.clock)
 
     def on_progress(self, stage: str, done: int, total: int) -> None:
-        """Say now and then how far it is."""
+        """Write a line now and then."""
         super().on_progress(stage, done, total)
-        if self._bytes and done < total:
-            self._bytes(done, total)
+        if self._byte_lines and done < total:
+            self._byte_lines(done, total)
 
     def on_job(self, job: Job) -> None:
-        """Say each change of status."""
+        """Write a line for each new status."""
         super().on_job(job)
         if self.stage == "poll" and job.status != self._last_status:
             self._last_status = job.status
             self.context.print_status(f"  {sanitize_line(job.id, 80)} is {sanitize_line(job.status, 40)}")
 
     def on_metric(self, metric: TrainingMetrics) -> None:
-        """Say now and then how the loss stands."""
+        """Write step and losses now and then."""
         super().on_metric(metric)
-        share = metric.step / metric.total_steps if metric.total_steps else 0.0
-        now = self.clock()
-        if share - self._last_share >= 0.1 or now - self._last_time >= LINE_SECONDS:
-            self._last_time, self._last_share = now, share
+        fraction = metric.step / metric.total_steps if metric.total_steps else 0.0
+        if self._metric_throttle.is_due(fraction):
             self.context.print_status(f"  step {step_text(metric)}: {loss_text(self.metrics)}")
 
 
 class LiveDisplay(PipelineDisplay):
-    """A picture that is drawn again and again: the stage, the step, the losses and their curve."""
+    """A picture that is redrawn four times a second: stage, step, losses and their curve."""
 
     def __init__(self, context: CliContext, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(context, clock)
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
-        """Begin to draw."""
+        """Start drawing."""
         from rich.live import Live
 
-        from ftpipe.cli.output.progress import console
-
         self._live = Live(
-            console=console(self.context), transient=True, refresh_per_second=4, get_renderable=self._picture
+            console=console(self.context), transient=True, refresh_per_second=4, get_renderable=self.picture
         )
         self._live.start()
         return self
@@ -177,7 +168,7 @@ class LiveDisplay(PipelineDisplay):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop drawing, and leave the curve standing."""
+        """Stop drawing, and leave the curve on the screen."""
         super().__exit__(kind, error, trace)
         if self._live:
             self._live.stop()
@@ -187,59 +178,62 @@ class LiveDisplay(PipelineDisplay):
             self.context.print_status(curve)
 
     def write(self, mark: str, style: str, text: str) -> None:
-        """One line above the picture."""
+        """Write one line above the picture."""
         if self._live is None:
             super().write(mark, style, text)
             return
-        from rich.text import Text
-
-        line = f"{self.context.style_err(style, mark)} {self.context.redact(text)}"
-        self._live.console.print(Text.from_ansi(line), soft_wrap=True)
+        self._live.console.print(self._text(f"{self.context.style_err(style, mark)} {text}"), soft_wrap=True)
 
     def _width(self) -> int:
         return self._live.console.width if self._live else 80
 
-    def _picture(self) -> Text:
+    def _text(self, line: str) -> Text:
         from rich.text import Text
 
-        return Text.from_ansi("\n".join(self.context.redact(line) for line in self.lines(self._width())), no_wrap=True)
+        return Text.from_ansi(self.context.redact(line), no_wrap=True)
 
-    def lines(self, width: int) -> list[str]:
-        """The picture, line by line."""
+    def picture(self) -> RenderableType:
+        """Draw the stage that is running."""
+        from rich.console import Group
+
         if not self.stage:
-            return []
-        paint = self.context.style_err
-        took = duration(self.clock() - self._begun)
-        head = f"{paint('info', '●')} {STAGES.get(self.stage, self.stage)}"
+            return Group()
+        style = self.context.style_err
+        head = f"{style('info', '●')} {STAGES.get(self.stage, self.stage)}"
+        elapsed = duration(self.clock() - self._stage_started_at)
         if self.stage == "poll" and self.job is not None:
-            return [f"{head}: {self._job_text()} · {took}", *self._curve(width)]
-        done, total = self.done
+            return Group(self._text(f"{head}: {self._status()} · {elapsed}"), *self._job_lines())
+        done, total = self.bytes_done
         if total:
-            return [f"{head}  {bar(done / total, 30)} {format_bytes(done)} of {format_bytes(total)} · {took}"]
-        return [f"{head} · {took}"]
+            return self._with_bar(head, done, total, f"{format_bytes(done)} of {format_bytes(total)} · {elapsed}")
+        return self._text(f"{head} · {elapsed}")
 
-    def _job_text(self) -> str:
-        job = self.job
-        status = sanitize_line(job.status, 40) if job else ""
+    def _status(self) -> str:
+        status = sanitize_line(self.job.status, 40) if self.job else ""
         return self.context.style_err(STATUS_STYLES.get(status, "bold"), status)
 
-    def _curve(self, width: int) -> list[str]:
+    def _job_lines(self) -> list[RenderableType]:
+        style = self.context.style_err
         if not self.metrics:
-            return [self.context.style_err("dim", f"  {self.last_event}")] if self.last_event else []
+            return [self._text(style("dim", f"  {self.last_event}"))] if self.last_event else []
         last = self.metrics[-1]
-        share = f"{bar(last.step / last.total_steps, 30)} " if last.total_steps else ""
-        left = self.job.estimated_finish - time.time() if self.job and self.job.estimated_finish else 0
-        finish = f" · about {duration(left)} left" if left > 0 else ""
-        lines = [f"  {share}step {step_text(last)}{finish}", f"  {loss_text(self.metrics)}"]
-        return [*lines, *loss_chart(self.metrics, width=width, style=self.context.style_err)]
+        remaining = self.job.estimated_finish - time.time() if self.job and self.job.estimated_finish else 0
+        step = f"step {step_text(last)}" + (f" · about {duration(remaining)} left" if remaining > 0 else "")
+        chart = loss_chart(self.metrics, width=self._width(), style=style)
+        return [
+            self._with_bar(" ", last.step, last.total_steps, step) if last.total_steps else self._text(f"  {step}"),
+            *(self._text(line) for line in [f"  {loss_text(self.metrics)}", *chart]),
+        ]
 
+    def _with_bar(self, head: str, done: int, total: int, tail: str) -> RenderableType:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
 
-def bar(share: float, width: int) -> str:
-    """A bar of ``width`` characters."""
-    full = round(max(0.0, min(1.0, share)) * width)
-    return "━" * full + "╌" * (width - full)
+        row = Table.grid(padding=(0, 1))
+        row.add_row(self._text(head), ProgressBar(total, done, width=_BAR_COLUMNS), self._text(tail))
+        return row
 
 
 def make_display(context: CliContext) -> PipelineDisplay:
-    """The picture that fits where stderr goes."""
+    """Choose the display for stderr: live on a terminal, lines otherwise."""
     return LiveDisplay(context) if sys.stderr.isatty() and not context.quiet else LogDisplay(context)

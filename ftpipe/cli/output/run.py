@@ -1,4 +1,4 @@
-"""A run from where it stands to its end, shown as it goes; ``train`` and ``resume`` share it."""
+"""Run the rest of a pipeline with a display and show its result, for ``train``, ``resume`` and ``status``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from ftpipe.cli.context import CliContext
 from ftpipe.cli.output.live import make_display
+from ftpipe.errors import InterruptedRunError
+from ftpipe.formatting import sanitize_line
 from ftpipe.pipeline.pipeline import Pipeline
 from ftpipe.records import Job, Model, Run
 from ftpipe.registry import Registry
@@ -18,24 +20,35 @@ if TYPE_CHECKING:
 
 
 def run_with_display(context: CliContext, pipeline: Pipeline, run: Run, *, detach: bool, timeout: float | None) -> Run:
-    """Bring a run to its end, or with ``detach`` until its job exists; the document is filled whatever happens.
+    """Advance a run to its end, or with ``detach`` until its job exists; the JSON document is filled in any case.
 
     Raises:
         FtpipeError: As ``Pipeline.advance`` raises them.
+        InterruptedRunError: Ctrl-C was pressed.
     """
-    context.interrupt_message = f"interrupted; {run.id} keeps what was done"
-    context.resume_hint = f"ftpipe resume {run.id}"
+    display = make_display(context)
     try:
-        with make_display(context) as picture:
-            pipeline.observer = picture
-            run = pipeline.advance(run, wait=not detach, timeout=timeout)
+        with display:
+            pipeline.observer = display
+            return pipeline.advance(run, wait=not detach, timeout=timeout)
+    except KeyboardInterrupt as exc:
+        raise InterruptedRunError(_interrupt_message(run, display.job), f"ftpipe resume {run.id}") from exc
+    except Exception as exc:
+        exc.add_note(f"ftpipe resume {run.id}")
+        raise
     finally:
         add_run(context, pipeline.registry, pipeline.registry.runs.get(run.id))
-    return run
+
+
+def _interrupt_message(run: Run, job: Job | None) -> str:
+    job = job or run.job
+    if job is None or job.is_finished:
+        return f"interrupted; the state of {run.id} is saved"
+    return f"interrupted; {sanitize_line(job.id, 80)} continues at {sanitize_line(job.provider, 40)}"
 
 
 def add_run(context: CliContext, registry: Registry, run: Run | None, job: Job | None = None) -> None:
-    """Put a run, its job, model, metrics and cost into the document."""
+    """Add a run, its job, model, metrics and cost to the JSON document."""
     job = job or (run.job if run else None)
     context.add(
         run=run.model_dump(mode="json", exclude={"job", "model", "cost"}) if run else None,
@@ -46,24 +59,22 @@ def add_run(context: CliContext, registry: Registry, run: Run | None, job: Job |
     )
 
 
-def print_result(context: CliContext, provider: Provider, run: Run, *, begun: float) -> None:
-    """Say what came out: the model and how to use it, or how to come back to the job."""
+def print_result(context: CliContext, provider: Provider, run: Run, *, started_at: float) -> None:
+    """Show the model and how to use it, or how to return to the job."""
     if run.model is not None:
         context.print_result(model_lines(run.model, usage_lines=usage_lines(run.model, provider), style=context.style))
-        context.print_status(f"done in {time.monotonic() - begun:.0f} s")
-        context.print_status(f"{context.style_err('bold', 'Next:')} ftpipe chat {quote(run.model.id)}")
+        context.print_status(f"done in {time.monotonic() - started_at:.0f} s")
+        context.print_next(f"ftpipe chat {quote(run.model.id)}")
     elif run.job is not None:
         context.print_result(f"job  {run.job.id}  {run.job.status}")
-        context.print_status(
-            f"{context.style_err('bold', 'Next:')} ftpipe resume {run.id}   or   ftpipe status {run.job.id}"
-        )
+        context.print_next(f"ftpipe resume {run.id}   or   ftpipe status {run.job.id}")
 
 
 def usage_lines(model: Model, provider: Provider) -> list[str]:
-    """The ways to use a model, a line each."""
+    """List the ways to use a model, one per line."""
     lines = [f"on the command line   ftpipe chat {quote(model.id)}"]
     if provider.profile.deployment_hint:
-        return [*lines, f"before it answers     {provider.profile.deployment_hint}"]
+        return [*lines, f"deploy it first       {provider.profile.deployment_hint}"]
     if provider.profile.name == "local":
-        return [*lines, "any OpenAI client     base_url and key as `ftpipe serve status` shows them"]
+        return [*lines, "any OpenAI client     base_url and key: see `ftpipe serve status`"]
     return [*lines, f"any OpenAI client     base_url={provider.profile.base_url or provider.profile.base_url_env}"]

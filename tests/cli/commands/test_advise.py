@@ -40,19 +40,19 @@ def test_the_text_says_road_reason_numbers_and_sources(world: CliEnvironment) ->
 
 
 def test_the_document_has_its_schema_and_nothing_else_on_stdout(world: CliEnvironment) -> None:
-    """``ftpipe.advise/1`` with the situation it was asked about."""
+    """``ftpipe.advise/1`` with the inputs of the advice."""
     document = world.run(*WORKED, "--json").document
     assert (document["schema"], document["ok"]) == ("ftpipe.advise/1", True)
-    assert document["situation"]["clean_examples"] == 1000
+    assert document["inputs"]["clean_examples"] == 1000
     assert document["advice"]["break_even"][0]["name"] == "hosted"
 
 
 def test_a_dataset_is_read_for_examples_and_tokens(world: CliEnvironment) -> None:
     """No number has to be typed."""
     path = chat_file(rows=60)
-    situation = world.run("advise", str(path), "--base", "gpt-4.1-mini", "--json").document["situation"]
-    assert situation["clean_examples"] == 60
-    assert situation["training_tokens"] > 600
+    inputs = world.run("advise", str(path), "--base", "gpt-4.1-mini", "--json").document["inputs"]
+    assert inputs["clean_examples"] == 60
+    assert inputs["training_tokens"] > 600
 
 
 def test_answers_come_from_a_file_and_flags_win(world: CliEnvironment) -> None:
@@ -60,7 +60,7 @@ def test_answers_come_from_a_file_and_flags_win(world: CliEnvironment) -> None:
     Path("case.toml").write_text("examples = 20\nlacks_knowledge = false\nends = 2027-01-14\nprivacy = true\n")
     few = world.run("advise", "--file", "case.toml", "--json").document
     assert few["advice"]["recommendation"] == "prompting"
-    assert few["situation"]["shutdown_date"] == "2027-01-14"
+    assert few["inputs"]["shutdown_date"] == "2027-01-14"
     many = world.run("advise", "--file", "case.toml", "--examples", "800", "--json").document
     assert many["advice"]["recommendation"] == "local LoRA fine-tuning"
 

@@ -12,7 +12,7 @@ from tests.cli.cli_runner import CliEnvironment, chat_file
 def test_two_models_that_answer_alike_are_not_told_apart(world: CliEnvironment) -> None:
     """The mocked endpoint says the same whoever is asked; the page and the result are kept."""
     ran = world.run(
-        "evaluate", "gpt-4.1", "--against", "gpt-4.1-mini", "--provider", "openai", "--data", str(chat_file("t.jsonl"))
+        "evaluate", "gpt-4.1", "--baseline", "gpt-4.1-mini", "--provider", "openai", "--data", str(chat_file("t.jsonl"))
     )
     assert ran.code == 0, ran.err
     assert "Not enough evidence that gpt-4.1 and gpt-4.1-mini differ" in ran.out
@@ -23,7 +23,8 @@ def test_two_models_that_answer_alike_are_not_told_apart(world: CliEnvironment) 
 def test_the_document_holds_the_verdict_and_the_files(world: CliEnvironment) -> None:
     """``ftpipe.evaluate/1``; costs from the price rows."""
     ran = world.run(
-        "evaluate", "gpt-4.1", "--against", "gpt-4.1-mini", "--provider", "openai", "--data", str(chat_file("t.jsonl")),
+        "evaluate", "gpt-4.1", "--baseline", "gpt-4.1-mini", "--provider", "openai",
+        "--data", str(chat_file("t.jsonl")),
         "--junit", "out/junit.xml", "--markdown", "out/report.md", "--promptfoo", "out/promptfooconfig.yaml",
         "--csv", "out/answers.csv", "--html", "out/page.html", "--json",
     )  # fmt: skip
@@ -40,7 +41,7 @@ def test_the_document_holds_the_verdict_and_the_files(world: CliEnvironment) -> 
 def test_a_lost_gate_is_exit_code_one(world: CliEnvironment) -> None:
     """With the reason on stderr, and the report written all the same."""
     data = str(chat_file("t.jsonl"))
-    asked = ("evaluate", "gpt-4.1", "--against", "gpt-4.1-mini", "--provider", "openai", "--data", data)
+    asked = ("evaluate", "gpt-4.1", "--baseline", "gpt-4.1-mini", "--provider", "openai", "--data", data)
     lost = world.run(*asked, "--gate", "exact>=+0.03@95%", "--json")
     assert (lost.code, lost.document["ok"], lost.document["error"]["code"]) == (1, False, "gate_failed")
     assert world.run(*asked, "--gate", "exact>=-0.5", "--max-regressions", "0").code == 0
@@ -48,15 +49,16 @@ def test_a_lost_gate_is_exit_code_one(world: CliEnvironment) -> None:
 
 
 def test_a_second_run_asks_nothing_again(world: CliEnvironment) -> None:
-    """The answers of the first are kept; --fresh asks anew."""
+    """The answers of the first are kept; ``--no-cache`` requests them again."""
     asked = (
-        "evaluate", "gpt-4.1", "--against", "gpt-4.1-mini", "--provider", "openai", "--data", str(chat_file("t.jsonl")),
+        "evaluate", "gpt-4.1", "--baseline", "gpt-4.1-mini", "--provider", "openai",
+        "--data", str(chat_file("t.jsonl")),
     )  # fmt: skip
     world.run(*asked)
     before = world.server.calls["chat"]
     world.run(*asked)
     assert world.server.calls["chat"] == before == 24
-    world.run(*asked, "--fresh")
+    world.run(*asked, "--no-cache")
     assert world.server.calls["chat"] == 48
 
 
@@ -64,7 +66,7 @@ def test_a_better_prompt_is_a_second_baseline(world: CliEnvironment) -> None:
     """Compared with the candidate as well, and passed over by the gate."""
     Path("better.txt").write_text("Answer briefly.")
     ran = world.run(
-        "evaluate", "gpt-4.1", "--against", "gpt-4.1-mini", "--prompt", "better.txt", "--provider", "openai",
+        "evaluate", "gpt-4.1", "--baseline", "gpt-4.1-mini", "--prompt", "better.txt", "--provider", "openai",
         "--data", str(chat_file("t.jsonl")), "--gate", "exact>=-1", "--json",
     )  # fmt: skip
     evaluation = ran.document["evaluation"]
@@ -80,9 +82,9 @@ def test_wrong_words_are_refused_before_anything_is_asked(world: CliEnvironment)
     """No baseline, no file, no such metric, a schema that is none."""
     data = str(chat_file("t.jsonl"))
     assert world.run("evaluate", "unknown", "--data", data, "--provider", "openai").code == 2
-    assert world.run("evaluate", "a", "--against", "b", "--data", "nowhere.jsonl").code == 2
+    assert world.run("evaluate", "a", "--baseline", "b", "--data", "nowhere.jsonl").code == 2
     Path("schema.json").write_text("[]")
-    asked = ("evaluate", "a", "--against", "b", "--provider", "openai", "--data", data)
+    asked = ("evaluate", "a", "--baseline", "b", "--provider", "openai", "--data", data)
     assert world.run(*asked, "--schema", "schema.json").code == 2
     assert world.run(*asked, "--metric", "exakt").code == 2
     assert world.server.calls["chat"] == 0

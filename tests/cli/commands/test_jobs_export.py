@@ -21,7 +21,8 @@ def trackio(monkeypatch: pytest.MonkeyPatch) -> FakeTrackio:
 def test_an_evaluation_goes_to_a_tool_with_its_page(world: CliEnvironment, trackio: FakeTrackio) -> None:
     """A run for each arm; the document says where."""
     ran = world.run(
-        "evaluate", "gpt-4.1", "--against", "gpt-4.1-mini", "--provider", "openai", "--data", str(chat_file("t.jsonl")),
+        "evaluate", "gpt-4.1", "--baseline", "gpt-4.1-mini", "--provider", "openai",
+        "--data", str(chat_file("t.jsonl")),
         "--export", "trackio", "--project", "tickets", "--json",
     )  # fmt: skip
     assert ran.code == 0, ran.err
@@ -52,13 +53,13 @@ def test_a_missing_package_is_told_before_anything_is_asked(
     """No answer is paid for and then not exported."""
     monkeypatch.setitem(sys.modules, "wandb", None)
     data = str(chat_file("t.jsonl"))
-    asked = ("evaluate", "a", "--against", "b", "--provider", "openai", "--data", data, "--export", "wandb")
+    asked = ("evaluate", "a", "--baseline", "b", "--provider", "openai", "--data", data, "--export", "wandb")
     ran = world.run(*asked)
     assert (ran.code, "pip install 'ftpipe[wandb]'" in ran.err, world.server.calls["chat"]) == (2, True, 0)
     empty = world.run("jobs", "export", "--to", "wandb")
     assert (empty.code, "ftpipe[wandb]" in empty.err) == (2, True)
     monkeypatch.setitem(sys.modules, "trackio", FakeTrackio())
-    assert "`ftpipe train` makes one" in world.run("jobs", "export", "--to", "trackio").err
+    assert "train one with `ftpipe train`" in world.run("jobs", "export", "--to", "trackio").err
 
 
 def test_a_checkpoints_curve_ends_with_it(world: CliEnvironment, trackio: FakeTrackio) -> None:

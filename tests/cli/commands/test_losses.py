@@ -1,4 +1,4 @@
-"""``ftpipe evaluate --losses``: the rows on top, their rules, and what is refused before anything is sent."""
+"""``ftpipe losses``: the rows on top, their rules, and what is refused before anything is sent."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def losses(world: CliEnvironment) -> CliEnvironment:
 def rank(world: CliEnvironment, *argv: str) -> CommandResult:
     """Rank the rows of the model that was trained."""
     model = world.run("models", "list", "--json").document["models"][0]["id"]
-    return world.run("evaluate", model, "--losses", *argv)
+    return world.run("losses", model, *argv)
 
 
 def test_the_rows_of_the_models_own_data_are_ranked(losses: CliEnvironment) -> None:
@@ -59,7 +59,7 @@ def test_the_rows_of_the_models_own_data_are_ranked(losses: CliEnvironment) -> N
     assert page.count('class="marked"') == 5
     assert page.count("<circle") == 13
     assert "What is 2 plus 14?" in page
-    text = rank(losses, "--by", "base", "--top", "2").out
+    text = rank(losses, "--rank-by", "base", "--top", "2").out
     assert "… and 11 rows not shown, ranked by the base model's loss" in text
     assert text.splitlines()[5].split()[0] == "13"
 
@@ -72,16 +72,17 @@ def test_a_file_that_has_changed_must_be_named(losses: CliEnvironment) -> None:
     assert (ran.code, "has changed since" in ran.err, "--data" in ran.err) == (2, True, True)
     assert rank(losses, "--data", "train.jsonl").code == 0
     Path("train.jsonl").unlink()
-    assert "is not there any more" in rank(losses).err
+    assert "does not exist any more" in rank(losses).err
 
 
-def test_what_does_not_go_together_is_refused(losses: CliEnvironment) -> None:
-    """A gate, two models, a hosted endpoint, an older server; and --by without --losses."""
+def test_losses_refuses_other_options_models_and_providers(losses: CliEnvironment) -> None:
+    """A gate, two models, the baseline itself, a hosted provider, an older server; nothing is sent."""
     data = str(chat_file("rows.jsonl"))
-    assert "--gate does not go with that" in rank(losses, "--gate", "exact>=0").err
-    assert losses.run("evaluate", "a", "b", "--losses", "--data", data, "--against", "c").code == 2
-    assert "add --losses" in losses.run("evaluate", "a", "--by", "delta", "--data", data).err
-    hosted = losses.run("evaluate", "a", "--against", "b", "--losses", "--data", data, "--provider", "openai")
+    assert "no option --gate" in rank(losses, "--gate", "exact>=0").err
+    assert losses.run("losses", "a", "b", "--data", data, "--baseline", "c").code == 2
+    assert "--baseline" in losses.run("losses", "a", "--baseline", "a", "--data", data).err
+    assert "no option --rank-by" in losses.run("evaluate", "a", "--rank-by", "delta", "--data", data).err
+    hosted = losses.run("losses", "a", "--baseline", "b", "--data", data, "--provider", "openai")
     assert (hosted.code, "OpenAI does not return losses" in hosted.err) == (2, True)
     assert losses.server.calls["/ftpipe/losses"] == 0
     losses.server.post = refuse  # type: ignore[attr-defined]  # an older server

@@ -16,7 +16,7 @@ def test_two_models_are_shown_side_by_side_with_their_evaluation(world: CliEnvir
     assert before.code == 0
     assert "no evaluation has both" in before.err
     data = str(chat_file("test.jsonl", first=80))
-    assert world.run("evaluate", names[1], "--against", names[0], "--data", data).code == 0
+    assert world.run("evaluate", names[1], "--baseline", names[0], "--data", data).code == 0
     after = world.run("models", "compare", *names)
     assert "Not enough evidence" in after.out
     assert all(name in after.out for name in names)

@@ -37,13 +37,13 @@ def test_the_document_has_run_job_model_metrics_and_cost(world: CliEnvironment) 
 
 
 def test_asked_twice_it_is_done_once(world: CliEnvironment) -> None:
-    """The same data and parameters are the same run; ``--again`` makes another."""
+    """The same data and parameters are the same run; ``--force-new`` makes another."""
     data = str(chat_file())
     first = world.run("train", data, *HOSTED, "--json").document
     second = world.run("train", data, *HOSTED, "--json").document
     assert second["model"]["id"] == first["model"]["id"]
     assert world.paid_jobs == 1
-    world.run("train", data, *HOSTED, "--again")
+    world.run("train", data, *HOSTED, "--force-new")
     assert world.paid_jobs == 2
 
 

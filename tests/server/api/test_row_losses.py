@@ -73,7 +73,7 @@ def test_row_losses_scores_each_row_and_deletes_file(endpoint: Provider, tmp_pat
         endpoint.models.losses(data, ["nobody"], on_rows=lambda _done, _total: None)
     with pytest.raises(RequestRefusedError, match="models of one base") as refused:
         endpoint.models.losses(data, [TINY, "org/name"], on_rows=lambda _done, _total: None)
-    assert "--against" in refused.value.hint
+    assert "--baseline" in refused.value.hint
 
 
 @pytest.mark.parametrize(
