@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from ftpipe.errors import LocalStateError
-from ftpipe.server.storage.migrations import migrate
 from ftpipe.server.storage.repositories import (
     CheckpointRepository,
     CompletionRepository,
@@ -25,9 +24,13 @@ from ftpipe.server.storage.repositories import (
     PermissionRepository,
     UploadRepository,
 )
+from ftpipe.server.storage.tables import Base
 
 BUSY_TIMEOUT_SECONDS = 30
 """How long a writer waits for another writer."""
+Migration = Callable[[Connection], None]
+MIGRATIONS: tuple[Migration, ...] = ()
+"""The first one brings a database of version 1 to version 2, and so on. A released one is never edited."""
 
 
 class Transaction:
@@ -106,11 +109,29 @@ def open_store(path: Path) -> Store:
     event.listen(engine, "begin", _on_begin)
     try:
         with _translated_errors(), engine.execution_options(ftpipe_begin="BEGIN IMMEDIATE").begin() as connection:
-            migrate(connection)
+            _migrate(connection)
     except LocalStateError:
         engine.dispose()
         raise
     return Store(engine)
+
+
+def _migrate(connection: Connection) -> None:
+    """Make the tables of a new database, or bring an older one to this ftpipe's version, SQLite's ``user_version``.
+
+    It is one transaction: an interrupted migration changes nothing.
+    """
+    newest = 1 + len(MIGRATIONS)
+    version = connection.execute(text("PRAGMA user_version")).scalar() or 0
+    if version > newest:
+        message = f"the server's database has version {version}, but this ftpipe knows only {newest}"
+        raise LocalStateError(message, "upgrade with `pip install -U ftpipe`, or choose another folder with --data-dir")
+    if version == 0:
+        Base.metadata.create_all(connection)
+    else:
+        for migration in MIGRATIONS[version - 1 :]:
+            migration(connection)
+    connection.execute(text(f"PRAGMA user_version={newest}"))
 
 
 def _on_connect(dbapi: sqlite3.Connection, _record: object) -> None:

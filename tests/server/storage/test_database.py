@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, inspect, text
 
 from ftpipe.errors import LocalStateError
-from ftpipe.server.storage import FileRow, migrations, open_store
+from ftpipe.server.storage import FileRow, database, open_store
 from ftpipe.server.storage.tables import Base
 
 
@@ -54,7 +54,7 @@ def test_open_store_makes_all_tables_at_version_1(tmp_path: Path) -> None:
 def test_open_store_migrates_version_1_and_keeps_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "server.db"
     make_database(path)
-    monkeypatch.setattr(migrations, "MIGRATIONS", (add_color,))
+    monkeypatch.setattr(database, "MIGRATIONS", (add_color,))
     for _ in range(2):  # a migration is applied once
         store = open_store(path)
         with store.read() as tx:
@@ -66,13 +66,13 @@ def test_open_store_migrates_version_1_and_keeps_rows(tmp_path: Path, monkeypatc
 def test_open_store_applies_only_missing_migrations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "server.db"
     make_database(path)
-    monkeypatch.setattr(migrations, "MIGRATIONS", (add_color,))
+    monkeypatch.setattr(database, "MIGRATIONS", (add_color,))
     open_store(path).close()
 
     def to_blue(connection: Connection) -> None:
         connection.execute(text("UPDATE files SET color = 'blue'"))
 
-    monkeypatch.setattr(migrations, "MIGRATIONS", (add_color, to_blue))
+    monkeypatch.setattr(database, "MIGRATIONS", (add_color, to_blue))
     open_store(path).close()
     assert (version_of(path), colors_of(path)) == (3, ["blue"])
 
@@ -85,7 +85,7 @@ def test_open_store_undoes_failed_migration(tmp_path: Path, monkeypatch: pytest.
         add_color(connection)
         connection.execute(text("INSERT INTO nowhere VALUES (1)"))
 
-    monkeypatch.setattr(migrations, "MIGRATIONS", (fail,))
+    monkeypatch.setattr(database, "MIGRATIONS", (fail,))
     with pytest.raises(LocalStateError):
         open_store(path)
     assert version_of(path) == 1
