@@ -1,6 +1,7 @@
-"""Trainers, each run as a process of its own on one job folder: ``python -m ftpipe.training JOBDIR``.
+"""Fine-tuning with LoRA on this machine or a Ray cluster: ``python -m ftpipe.training JOBDIR``.
 
-``jobfolder`` is the contract with the server, ``plan`` resolves what was asked into numbers, ``batches`` decides what
-is trained in which order, ``losses`` computes, ``lora`` carries the model, ``loop`` takes the steps, ``state`` makes
-them survive a kill.
+A trainer is a process that works on one job directory (``job_directory``). ``run`` goes from the spec to the result:
+it reads the rows (``batching``, ``dpo``), resolves the ``hyperparameters``, adds an adapter (``lora``) and starts the
+``trainer``, whose steps compute a ``loss`` on a ``causal_lm`` and whose state survives a kill (``checkpoint``).
+``launcher`` and ``distributed`` spread a job over several processes. ``row_losses`` evaluates a dataset row by row.
 """

@@ -1,4 +1,4 @@
-"""Read training rows and decide which are computed together, in which order."""
+"""Read training rows, and decide which are computed together and in which order."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from ftpipe.modeling.chat_tokenizer import ChatTemplateError, ChatTokenizer, Exa
 
 BUCKET_BATCHES = 8
 """Batches that are sorted by length together: enough for little padding, few enough for a random order."""
+MAX_NAMED_ROWS = 10
+"""Rows that an error message names."""
 MIN_SHARED_TOKENS = 8
-"""Tokens that rows must have in common at their start before it is worth computing them once."""
+"""A common prefix shorter than this is not worth computing once."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class TokenizedDataset:
 def iter_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and record of each line that is not blank.
 
+    Not by jsonlines, which gives a line number only for errors.
+
     Raises:
         DatasetError: The file cannot be read, or a line is not a JSON object.
     """
@@ -60,19 +64,19 @@ def _record(text: bytes, line: int) -> dict[str, Any]:
     try:
         record = json.loads(text)
     except ValueError as exc:
-        raise DatasetError(f"line {line} is not JSON: {exc}", "ftpipe prepare lists every fault of the file") from exc
+        raise DatasetError(f"line {line} is not JSON: {exc}", "ftpipe prepare lists all errors of the file") from exc
     if not isinstance(record, dict):
-        raise DatasetError(f"line {line} is not a JSON object", "ftpipe prepare lists every fault of the file")
+        raise DatasetError(f"line {line} is not a JSON object", "ftpipe prepare lists all errors of the file")
     return record
 
 
 def read_rows(path: Path, chat_tokenizer: ChatTokenizer, *, limit: int) -> TokenizedDataset:
-    """Render, tokenise and mask every row of a chat file.
+    """Render, tokenize and mask every row of a chat file.
 
     Args:
         path: A JSONL file of chat records.
-        chat_tokenizer: Renders with the base's template.
-        limit: Tokens per sequence; what is beyond is cut.
+        chat_tokenizer: Renders with the base model's chat template.
+        limit: Tokens per sequence; longer ones are truncated.
 
     Raises:
         DatasetError: Rows that cannot be trained on, with their lines (the first ten).
@@ -80,7 +84,7 @@ def read_rows(path: Path, chat_tokenizer: ChatTokenizer, *, limit: int) -> Token
     examples: list[Example] = []
     lines: list[int] = []
     truncated_lines: list[int] = []
-    faults: list[str] = []
+    errors: list[str] = []
     for line, record in iter_rows(path):
         try:
             for example in chat_tokenizer.examples(record):
@@ -88,26 +92,35 @@ def read_rows(path: Path, chat_tokenizer: ChatTokenizer, *, limit: int) -> Token
                 if len(truncated.ids) < len(example.ids):
                     truncated_lines.append(line)
                 if truncated.trained == 0:
-                    raise ChatTemplateError(f"its answer lies wholly beyond {limit} tokens, where the row is cut")
+                    raise ChatTemplateError(f"its answer starts after {limit} tokens, where the row is truncated")
                 examples.append(truncated)
                 lines.append(line)
         except ChatTemplateError as exc:
-            faults.append(f"line {line}: {exc.message}")
-    if faults:
-        more = f"; and {len(faults) - 10} more" if len(faults) > 10 else ""
-        raise DatasetError("; ".join(faults[:10]) + more, "mend or remove these rows")
-    if not examples:
-        raise DatasetError(f"the file {path.name} holds no rows", "give it at least ten conversations")
+            errors.append(f"line {line}: {exc.message}")
+    check_rows(path, len(examples), errors, unit="conversations")
     return TokenizedDataset(
         tuple(examples), tuple(lines), tuple(dict.fromkeys(truncated_lines)), chat_tokenizer.unrolled
     )
 
 
+def check_rows(path: Path, count: int, errors: Sequence[str], *, unit: str) -> None:
+    """Refuse a file with rows that cannot be trained on, or without rows.
+
+    Raises:
+        DatasetError: Names the first rows, or says that there are none.
+    """
+    if errors:
+        more = f"; and {len(errors) - MAX_NAMED_ROWS} more" if len(errors) > MAX_NAMED_ROWS else ""
+        raise DatasetError("; ".join(errors[:MAX_NAMED_ROWS]) + more, "fix or remove these rows")
+    if not count:
+        raise DatasetError(f"the file {path.name} has no rows", f"give it at least ten {unit}")
+
+
 def epoch_batches(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
     """Indices of the examples of each batch in one epoch.
 
-    Shuffled anew each epoch; within a window of some batches sorted by length, so that a batch holds rows of like
-    length and little is padded; then the batches are shuffled.
+    The rows are shuffled anew in each epoch, then sorted by length within windows of some batches, so that a batch has
+    rows of similar length and little padding; then the batches are shuffled.
     """
     rng = random.Random(f"{seed}/{epoch}")  # noqa: S311 - an order of training, not a secret
     order = list(range(len(lengths)))
@@ -136,10 +149,9 @@ def micro_batches(examples: Sequence[Example], max_tokens: int) -> list[list[Exa
 
 
 def common_prefix_length(examples: Sequence[Example]) -> int:
-    """How many tokens all rows have in common at their start and may be computed once; 0 where too few.
+    """Length of the prefix that all rows share and that can be computed once; 0 if it is too short.
 
-    Only positions that predict nothing trained are shared: the last shared position lies before the one that
-    predicts the first label.
+    The prefix ends before the first position that predicts a label, so that each row still trains all of its labels.
     """
     if len(examples) < 2:
         return 0

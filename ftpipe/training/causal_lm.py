@@ -1,4 +1,4 @@
-"""A causal language model taken apart, so that states and logits are computed where something is to be learnt."""
+"""A causal language model split into decoder and head, so that logits are computed only for trained tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 PROBE_LENGTH = 12
-"""Tokens of the sequence that a freshly loaded model is checked with."""
+"""Tokens of the sequence that a newly loaded model is checked with."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class HiddenStates:
     Attributes:
         hidden_ND: One state per trained token; N tokens, D the model's width.
         targets_N: The token that each must predict.
-        rows_N: The example, by its place in the batch, that each belongs to.
+        rows_N: Index in the batch of the example that each belongs to.
     """
 
     hidden_ND: torch.Tensor
@@ -35,13 +35,13 @@ class HiddenStates:
 
 
 class LanguageModel:
-    """A causal language model taken apart into decoder and head, so that the head runs only where there is a label.
+    """A causal language model whose head runs only where there is a label.
 
     The vocabulary projection and the softmax over it cost more than the whole decoder of a small model, and most
     positions of a conversation (system, user) predict nothing that is trained.
 
     Attributes:
-        shares_prefix: Whether rows that begin alike have their common start computed once.
+        shares_prefix: Whether the common prefix of a batch is computed once.
     """
 
     def __init__(self, model: CausalModel, *, share_prefix: bool = True) -> None:
@@ -62,7 +62,7 @@ class LanguageModel:
         model.train(was_training)
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits in float32 of hidden states, as the model's own forward pass makes them."""
+        """Logits in float32 of hidden states, as in the model's own forward pass."""
         import torch
 
         logits = self._head(hidden)
@@ -78,7 +78,7 @@ class LanguageModel:
     def hidden_states(self, examples: Sequence[Example]) -> HiddenStates:
         """Run the decoder over a batch and pick the states that predict a label.
 
-        Rows are padded on the right without an attention mask: what comes later is invisible to what is real.
+        Rows are padded on the right without an attention mask: a causal model does not see later positions.
         """
         import torch
 
@@ -98,7 +98,7 @@ class LanguageModel:
         return hidden_BTD
 
     def _run_prefix(self, ids: Sequence[int], rows: int) -> Cache:
-        """Keys and values of the common start, computed once; the gradients of all rows meet in them."""
+        """Keys and values of the common prefix, computed once; the gradients of all rows add up in them."""
         import torch
         from transformers import DynamicCache
 
@@ -122,7 +122,7 @@ class LanguageModel:
         return ids_BT.to(self.device), labels_BT.to(self.device)
 
     def _check_head(self, causal: CausalModel) -> None:
-        """Refuse a model whose logits are made in a way that ``head`` does not know."""
+        """Refuse a model whose logits ``head`` does not reproduce."""
         import torch
 
         probe = torch.arange(PROBE_LENGTH, device=self.device)[None] % self.config.vocab_size
@@ -131,12 +131,12 @@ class LanguageModel:
             actual = self.head(self._decode(probe))
         if not torch.allclose(expected, actual, rtol=1e-2, atol=1e-2):
             raise NotFoundError(
-                f"models of type {self.config.model_type!r} make their logits in a way that the trainer does not know",
-                "choose a base of another family, for example Llama, Qwen, Gemma, Mistral or SmolLM",
+                f"models of type {self.config.model_type!r} have logits that the trainer cannot compute",
+                "choose a base model of another family, for example Llama, Qwen, Gemma, Mistral or SmolLM",
             )
 
     def _can_share_prefix(self) -> bool:
-        """Try it: not every architecture's cache can be given to several rows (sliding windows, recurrent states)."""
+        """Try it: not every cache can be expanded to several rows (sliding windows, recurrent states)."""
         import torch
 
         ids = [index % self.config.vocab_size for index in range(PROBE_LENGTH)]
@@ -154,5 +154,5 @@ class LanguageModel:
 
 
 def _next_labels(examples: Sequence[Example], prefix: int) -> list[list[int]]:
-    """Labels moved one place to the left: a position's label is the token that it must predict."""
+    """Labels shifted left by one: a position's label is the token that it must predict."""
     return [[*example.labels[prefix + 1 :], IGNORE_INDEX] for example in examples]

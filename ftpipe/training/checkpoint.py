@@ -1,7 +1,7 @@
-"""What a killed or paused run needs to go on as if nothing had happened, in one safetensors file.
+"""Save and load what a killed or paused run needs to resume exactly, in one safetensors file.
 
-Adapter weights, both moments of the optimizer, the step and the metrics so far. Order of rows and dropout depend on
-seed and step alone, so no generator's state has to be kept. No pickle.
+That is the adapter's weights, the moments of the optimizer, the step and the metrics so far. The order of rows and
+dropout depend on seed and step alone, so the state of random generators is not needed. No pickle.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class TrainerState:
 
     Attributes:
         step: Optimizer steps taken.
-        trained_tokens: All tokens of the rows seen so far, each pass counted.
+        trained_tokens: Tokens of all rows so far, counted in each epoch.
         metrics: One row per step.
     """
 
@@ -47,7 +47,7 @@ def save_state(path: Path, model: CausalModel, optimizer: Optimizer, state: Trai
 
 
 def load_state(path: Path, model: CausalModel, optimizer: Optimizer) -> TrainerState | None:
-    """Put a saved state back into ``model`` and ``optimizer``; ``None`` where there is none."""
+    """Load a saved state into ``model`` and ``optimizer``; ``None`` if there is none."""
     import torch
     from safetensors import safe_open
 

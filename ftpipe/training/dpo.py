@@ -1,8 +1,8 @@
-"""Preference tuning: make the preferred answer likelier than the other one, without straying from the start.
+"""Direct preference optimization (DPO): make the preferred answer likelier than the other one.
 
 For a pair with the same prompt, the loss is ``-log sigmoid(beta * ((c - c0) - (r - r0)))``: ``c`` and ``r`` are the
 log-probabilities of the preferred and the other answer, ``c0`` and ``r0`` the same before training. A higher ``beta``
-stays closer to the start.
+keeps the model closer to the one before training.
 
 Source: Rafailov et al., "Direct Preference Optimization", arXiv 2305.18290, equation 7, read 2026-11-24.
 """
@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ftpipe.errors import DatasetError
 from ftpipe.modeling.chat_tokenizer import ChatTemplateError, ChatTokenizer, Example
-from ftpipe.training.batching import iter_rows
+from ftpipe.training.batching import check_rows, iter_rows
 from ftpipe.training.causal_lm import HiddenStates, LanguageModel
 from ftpipe.training.loss import HEAD_CHUNK_TOKENS, MAX_FORWARD_TOKENS, LossStats, evaluate_rows, token_losses
 
@@ -49,35 +48,29 @@ class Pair:
 
 
 def read_pairs(path: Path, chat_tokenizer: ChatTokenizer, *, limit: int) -> list[Pair]:
-    """Render, tokenise and mask every row of a preference file.
+    """Render, tokenize and mask every row of a preference file.
 
     Raises:
         DatasetError: Rows that cannot be trained on, with their lines (the first ten).
     """
     pairs: list[Pair] = []
-    faults: list[str] = []
+    errors: list[str] = []
     for line, record in iter_rows(path):
         try:
             chosen, rejected = chat_tokenizer.pair(record)
             if max(len(chosen.ids), len(rejected.ids)) > limit:
-                raise ChatTemplateError(
-                    f"it has more than {limit} tokens, and an answer that is cut cannot be compared"
-                )
+                raise ChatTemplateError(f"it has more than {limit} tokens, and a truncated answer cannot be compared")
             pairs.append(Pair(chosen, rejected))
         except ChatTemplateError as exc:
-            faults.append(f"line {line}: {exc.message}")
+            errors.append(f"line {line}: {exc.message}")
         except (KeyError, TypeError, AttributeError, IndexError):
-            faults.append(f"line {line}: it is no preference row (input, preferred_output, non_preferred_output)")
-    if faults:
-        more = f"; and {len(faults) - 10} more" if len(faults) > 10 else ""
-        raise DatasetError("; ".join(faults[:10]) + more, "mend or remove these rows")
-    if not pairs:
-        raise DatasetError(f"the file {path.name} holds no rows", "give it at least ten pairs")
+            errors.append(f"line {line}: it is not a preference row (input, preferred_output, non_preferred_output)")
+    check_rows(path, len(pairs), errors, unit="pairs")
     return pairs
 
 
 def with_reference_logprobs(lm: LanguageModel, pairs: Sequence[Pair]) -> list[Pair]:
-    """The pairs with their log-probabilities under the model as it is now."""
+    """The pairs with their log-probabilities under the model before training."""
     flat = [example for pair in pairs for example in (pair.chosen, pair.rejected)]
     logprobs = [-row.loss for row in evaluate_rows(lm, flat)]
     return [
@@ -88,7 +81,7 @@ def with_reference_logprobs(lm: LanguageModel, pairs: Sequence[Pair]) -> list[Pa
 
 @dataclass
 class DPOObjective:
-    """The objective of preference tuning; scores count pairs, and a pair is right where its margin is positive."""
+    """The DPO loss; its statistics count pairs, and a pair is correct if its margin is positive."""
 
     lm: LanguageModel
     pairs: Sequence[Pair]
@@ -101,17 +94,17 @@ class DPOObjective:
 
     @property
     def validation_rows(self) -> int:
-        """How many validation pairs there are."""
+        """Number of validation pairs."""
         return len(self.validation)
 
     def as_json(self) -> dict[str, Any]:
-        """The pairs, for a process that shares the work."""
+        """The pairs, for a worker process."""
         pairs, validation = ([pair.as_json() for pair in part] for part in (self.pairs, self.validation))
         return {"pairs": pairs, "validation": validation, "beta": self.beta}
 
     @classmethod
     def from_json(cls, lm: LanguageModel, data: Mapping[str, Any]) -> DPOObjective:
-        """The objective that ``as_json`` told of, on another process's model."""
+        """The objective that ``as_json`` described, on a worker's model."""
         pairs, validation = ([Pair.from_json(pair) for pair in data[name]] for name in ("pairs", "validation"))
         return cls(lm, pairs, data["beta"], validation)
 
@@ -123,7 +116,7 @@ class DPOObjective:
         return stats
 
     def validate(self, indices: Sequence[int] | None) -> LossStats:
-        """Score the validation pairs at ``indices``, or all."""
+        """Evaluate the validation pairs at ``indices``, or all."""
         selected = self.validation if indices is None else [self.validation[index] for index in indices]
         rows = evaluate_rows(self.lm, [example for pair in selected for example in (pair.chosen, pair.rejected)])
         import torch

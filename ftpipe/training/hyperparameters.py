@@ -1,4 +1,4 @@
-"""Resolve what a job asked for into the numbers that it trains with."""
+"""Resolve a job's requested hyperparameters, ``auto`` included, into numbers."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from ftpipe.errors import UsageError
 
 ATTENTION_TARGETS = ("q_proj", "v_proj")
 WARMUP_FRACTION = 0.1
-"""Share of the steps over which the learning rate rises."""
+"""Fraction of the steps over which the learning rate rises."""
 MAX_AUTO_BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
 class ResolvedHyperparameters:
-    """Everything that decides a run's outcome, with the seed and the data.
+    """Everything that, with the seed and the data, decides a run's outcome.
 
     Attributes:
         n_epochs: Passes over the data.
         batch_size: Examples per optimizer step.
-        learning_rate_multiplier: Factor on the default rate, as asked.
-        learning_rate: Peak rate, the multiplier taken in.
-        lora_r: Rank of the adapters.
-        lora_alpha: Their scale times ``lora_r``.
-        lora_dropout: Share of inputs to the adapters that is dropped in training.
+        learning_rate_multiplier: Factor on the default learning rate, as requested.
+        learning_rate: Peak rate, including the multiplier.
+        lora_r: Rank of the adapter.
+        lora_alpha: Its scale times ``lora_r``.
+        lora_dropout: Fraction of the adapter's inputs that is dropped in training.
         target_modules: Names of the linear layers that get an adapter.
-        max_length: Tokens per sequence; longer ones are cut from the end.
+        max_length: Tokens per sequence; longer ones are truncated.
         max_grad_norm: Gradients are scaled down to this norm.
-        beta: DPO only: how strongly the tuned model is held to its base.
+        beta: DPO only: how close the model stays to the one before training.
     """
 
     n_epochs: int
@@ -51,7 +51,7 @@ class ResolvedHyperparameters:
         return math.ceil(examples / self.batch_size)
 
     def as_api(self) -> dict[str, Any]:
-        """The resolved hyperparameters in the words of the API."""
+        """The resolved hyperparameters that the API shows."""
         values: dict[str, Any] = {
             "n_epochs": self.n_epochs,
             "batch_size": self.batch_size,
@@ -73,25 +73,25 @@ class ResolvedHyperparameters:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> ResolvedHyperparameters:
-        """The plan that ``as_json`` wrote."""
+        """The hyperparameters that ``as_json`` wrote."""
         return cls(**{**row, "target_modules": tuple(row["target_modules"])})
 
 
 def auto_batch_size(examples: int) -> int:
-    """Examples per step where none are asked for: 0.2 % of them, at least 4 and at most 32.
+    """Examples per step for ``auto``: 0.2 % of the examples, at least 4 and at most 32.
 
-    The hosted rule of thumb has 1 as its floor. A local machine computes four short examples in little more time than
-    one, and a mean over four is a steadier gradient, so the floor is 4.
+    The hosted rule of thumb has a minimum of 1. A local machine computes four short examples in little more time than
+    one, and a mean over four is a less noisy gradient, so the minimum is 4.
     """
     return max(1, min(examples, max(4, min(MAX_AUTO_BATCH_SIZE, round(0.002 * examples)))))
 
 
 def default_learning_rate(parameters: int, targets: tuple[str, ...] = ATTENTION_TARGETS) -> float:
-    """Peak LoRA learning rate for a base of ``parameters`` parameters at multiplier 1.
+    """Peak LoRA learning rate for a base model of ``parameters`` parameters at multiplier 1.
 
-    Small bases want high rates: 2e-3 at 135 million parameters, falling with the square root of the size (1e-3 at
-    half a billion, 2.8e-4 at 7 billion, 8.8e-5 at 70 billion, the rates in common use for these sizes). Half of it
-    where more than the attention projections is adapted, since then more of the function moves with each step.
+    Small models need high rates: 2e-3 at 135 million parameters, falling with the square root of the size (1e-3 at
+    half a billion, 2.8e-4 at 7 billion, 8.8e-5 at 70 billion, the rates in common use for these sizes). Half of that
+    if more than the attention projections are adapted, because each step then changes the function more.
     """
     rate = min(2e-3, max(5e-5, 2e-3 * math.sqrt(135e6 / max(1, parameters))))
     return rate if set(targets) <= {"q_proj", "k_proj", "v_proj", "o_proj"} else rate / 2
@@ -100,14 +100,14 @@ def default_learning_rate(parameters: int, targets: tuple[str, ...] = ATTENTION_
 def resolve_hyperparameters(
     requested: Mapping[str, Any], *, examples: int, parameters: int, max_context: int, on_accelerator: bool, method: str
 ) -> ResolvedHyperparameters:
-    """Resolve ``requested``.
+    """Resolve ``auto`` and missing values, and check the others.
 
     Args:
-        requested: Hyperparameters as asked, numbers or ``default``, with extras like ``lora_r``.
+        requested: Numbers or ``auto``, with extras like ``lora_r``.
         examples: Training sequences.
-        parameters: Size of the base.
-        max_context: Positions that the base was made for.
-        on_accelerator: Whether a GPU does the work; a CPU gets shorter sequences by default.
+        parameters: Number of parameters of the base model.
+        max_context: Context length of the base model.
+        on_accelerator: Whether a GPU is used; on a CPU the default ``max_length`` is shorter.
         method: ``supervised`` or ``dpo``.
 
     Raises:
@@ -115,7 +115,7 @@ def resolve_hyperparameters(
     """
     targets = _target_modules(requested.get("target_modules"))
     multiplier = _number(requested, "learning_rate_multiplier", 1.0, 0.0, 1e4, exclusive=True)
-    # Preference tuning starts from a model that answers already; its usual rates are a tenth of supervised ones.
+    # DPO starts from a model that answers already; its usual rates are a tenth of supervised ones.
     base_rate = default_learning_rate(parameters, targets) * (0.1 if method == "dpo" else 1.0)
     rate = _number(requested, "learning_rate", base_rate * multiplier, 0.0, 1.0, exclusive=True)
     max_length = min(max_context, 8192 if on_accelerator else 2048)
@@ -143,7 +143,9 @@ def _number(
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise UsageError(f"{name} is {value!r}, which is no number", f"give {name} a number, or leave it out") from None
+        raise UsageError(
+            f"{name} is {value!r}, which is not a number", f"give {name} a number, or leave it out"
+        ) from None
     if not (low < number if exclusive else low <= number) or not number <= high:
         raise UsageError(
             f"{name} is {value}, outside {'above ' if exclusive else ''}{low:g} to {high:g}",
@@ -155,9 +157,9 @@ def _number(
 def _target_modules(requested: object) -> tuple[str, ...]:
     if requested in (None, "auto"):
         return ATTENTION_TARGETS
-    names = (
-        requested.split(",") if isinstance(requested, str) else requested if isinstance(requested, list | tuple) else []
-    )
+    names = requested.split(",") if isinstance(requested, str) else requested
+    if not isinstance(names, list | tuple):
+        names = []
     targets = tuple(sorted({str(name).strip() for name in names} - {""}))
     if not targets:
         raise UsageError("target_modules is empty", "name linear layers, for example q_proj,v_proj, or all-linear")

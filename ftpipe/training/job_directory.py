@@ -242,12 +242,19 @@ class JobDirectory:
         write_json(self.plan_file, data, indent=1)
 
     def read_plan(self) -> TrainingPlan | None:
-        """The plan of the job's first start; ``None`` before it."""
-        if not self.plan_file.is_file():
+        """The plan of the job's first start; ``None`` before it.
+
+        Raises:
+            LocalStateError: It is not what a trainer writes.
+        """
+        try:
+            data = json.loads(self.plan_file.read_text(encoding="utf-8"))
+            hyperparameters = ResolvedHyperparameters.from_json(data["hyperparameters"])
+            return TrainingPlan(DeviceConfig(**data["device_config"]), hyperparameters)
+        except FileNotFoundError:
             return None
-        data = json.loads(self.plan_file.read_text(encoding="utf-8"))
-        hyperparameters = ResolvedHyperparameters.from_json(data["hyperparameters"])
-        return TrainingPlan(DeviceConfig(**data["device_config"]), hyperparameters)
+        except (OSError, ValueError, KeyError, TypeError) as exc:
+            raise LocalStateError(f"{self.path.name}/plan.json cannot be read: {exc}", "create the job again") from exc
 
     # Events
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def add_adapter(base: CausalModel, hyperparameters: ResolvedHyperparameters, *, seed: int) -> CausalModel:
-    """``base`` with fresh LoRA adapters; the same seed gives the same adapters.
+    """``base`` with a new LoRA adapter; the same seed gives the same weights.
 
     Raises:
-        UsageError: The base has no layers of the asked names.
+        UsageError: The base model has no layers of these names.
     """
     import torch
     from peft import LoraConfig, TaskType, get_peft_model
@@ -47,7 +47,7 @@ def add_adapter(base: CausalModel, hyperparameters: ResolvedHyperparameters, *, 
 
 
 def adapter_config(model: CausalModel) -> dict[str, Any]:
-    """What ``add_uninitialized_adapter`` needs to give another copy of the base adapters of the same shape."""
+    """The configuration from which ``add_uninitialized_adapter`` makes an adapter of the same shape."""
     config = model.peft_config["default"]
     names = ("r", "lora_alpha", "lora_dropout", "bias", "task_type")
     targets = config.target_modules
@@ -56,7 +56,7 @@ def adapter_config(model: CausalModel) -> dict[str, Any]:
 
 
 def add_uninitialized_adapter(base: CausalModel, config: dict[str, Any]) -> CausalModel:
-    """``base`` with adapters of the given shape; what is in them is not yet decided."""
+    """``base`` with an adapter of the given shape, whose weights are still to be set."""
     from peft import LoraConfig, get_peft_model
 
     with quiet_peft():
@@ -64,12 +64,12 @@ def add_uninitialized_adapter(base: CausalModel, config: dict[str, Any]) -> Caus
 
 
 def trainable_parameters(model: CausalModel) -> Iterator[tuple[str, torch.Tensor]]:
-    """Name and tensor of every parameter that is trained, in a fixed order."""
+    """Name and tensor of every trainable parameter, in a fixed order."""
     yield from sorted((name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad)
 
 
 def save_adapter(model: CausalModel, folder: Path, *, base_model: str) -> None:
-    """Write adapter weights and configuration, loadable by peft and vLLM; ``base_model`` is named, not located."""
+    """Write adapter weights and configuration, loadable by peft and vLLM; the base model is stored by name."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 

@@ -1,4 +1,4 @@
-"""Losses over trained tokens: to learn from, to validate with, and row by row."""
+"""Cross-entropy over trained tokens: its gradient for training, and its value for validation and for each row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_FORWARD_TOKENS = 4096
 
 @dataclass(frozen=True)
 class LossStats:
-    """Sums over trained tokens: their cross-entropy in nats, how many were predicted right, and their number."""
+    """Sums over trained tokens: their cross-entropy in nats, how many were predicted correctly, and their number."""
 
     loss: float = 0.0
     correct: int = 0
@@ -37,15 +37,15 @@ class LossStats:
 
     @property
     def accuracy(self) -> float:
-        """Share of tokens that were predicted right, 0–1."""
+        """Fraction of tokens that were predicted correctly."""
         return self.correct / max(1, self.tokens)
 
 
 def accumulate_gradients(lm: LanguageModel, examples: Sequence[Example], *, batch_tokens: int) -> LossStats:
     """Accumulate the gradient of a micro-batch: its summed loss divided by the whole batch's ``batch_tokens``.
 
-    The head is frozen, so its part of the gradient is taken chunk by chunk and only the sum for the states is kept;
-    logits for a whole batch never exist at once.
+    The head is frozen, so the gradient goes through it chunk by chunk into the hidden states; the logits of a whole
+    batch never exist at the same time.
     """
     import torch
     from torch.nn.functional import cross_entropy
@@ -66,7 +66,7 @@ def accumulate_gradients(lm: LanguageModel, examples: Sequence[Example], *, batc
 
 
 def token_losses(lm: LanguageModel, states: HiddenStates) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy in nats of each trained token, and whether it was predicted right; no gradient."""
+    """Cross-entropy in nats of each trained token, and whether it was predicted correctly; no gradient."""
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -81,7 +81,7 @@ def token_losses(lm: LanguageModel, states: HiddenStates) -> tuple[torch.Tensor,
 
 
 def evaluate(lm: LanguageModel, examples: Sequence[Example]) -> LossStats:
-    """Loss and accuracy of the model on examples; the model is in evaluation mode meanwhile."""
+    """Loss and accuracy of the model on examples, in evaluation mode."""
     return sum(evaluate_rows(lm, examples), LossStats())
 
 
@@ -91,8 +91,8 @@ def evaluate_rows(
     """Loss and accuracy of each example, in the order given.
 
     Args:
-        lm: The model; it is in evaluation mode meanwhile.
-        examples: What to score.
+        lm: The model; it is put into evaluation mode for the call.
+        examples: The examples.
         on_row: Called with the number of examples done so far.
     """
     import torch

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,40 +89,43 @@ def score_models(
     from ftpipe.training.causal_lm import LanguageModel
     from ftpipe.training.loss import LossStats, evaluate_rows
 
-    folder = resolve_base(request.base, models_dir=request.models_dir)
-    machine, limit = training_device_and_length(folder, request.adapters)
-    rows = read_rows(request.data, ChatTokenizer(load_tokenizer(folder)), limit=limit)
+    base_dir = resolve_base(request.base, models_dir=request.models_dir)
+    device_config, limit = training_device_and_length(base_dir, request.adapters)
+    rows = read_rows(request.data, ChatTokenizer(load_tokenizer(base_dir)), limit=limit)
     total = len(rows.examples) * len(request.adapters)
     on_progress(0, total)
-    model = base = load_base(folder, machine)
-    scored: list[list[LossStats]] = []
-    for place, adapter in enumerate(request.adapters):
+    model = base = load_base(base_dir, device_config)
+    columns: list[list[LossStats]] = []
+    for index, adapter in enumerate(request.adapters):
         if adapter is not None:
-            model = load_adapter(model, adapter, name=f"adapter{place}")
-            model.set_adapter(f"adapter{place}")
-        before = place * len(rows.examples)
+            model = load_adapter(model, adapter, name=f"adapter{index}")
+            model.set_adapter(f"adapter{index}")
+        previous = index * len(rows.examples)
 
-        def on_row(done: int, before: int = before) -> None:
-            on_progress(before + done, total)
+        def on_row(done: int, previous: int = previous) -> None:
+            on_progress(previous + done, total)
 
-        if adapter is None and model is not base:
-            with model.disable_adapter():
-                scored.append(evaluate_rows(LanguageModel(model), rows.examples, on_row))
-        else:
-            scored.append(evaluate_rows(LanguageModel(model), rows.examples, on_row))
-    return list(by_line(rows.lines, scored))
+        without_adapter = adapter is None and model is not base
+        with model.disable_adapter() if without_adapter else nullcontext():
+            columns.append(evaluate_rows(LanguageModel(model), rows.examples, on_row))
+    return list(by_line(rows.lines, columns))
 
 
-def by_line(lines: Sequence[int], scored: Sequence[Sequence[Any]]) -> Iterator[RowLosses]:
-    """The sequences' scores joined to rows; a conversation that was unrolled into several counts once."""
+def by_line(lines: Sequence[int], columns: Sequence[Sequence[Any]]) -> Iterator[RowLosses]:
+    """The losses of sequences as those of rows; a conversation that was split into several sequences counts once.
+
+    Args:
+        lines: The line of each sequence.
+        columns: One list per model, with the ``LossStats`` of each sequence.
+    """
     from ftpipe.training.loss import LossStats
 
     sums: dict[int, list[LossStats]] = {}
-    for place, line in enumerate(lines):
-        mine = sums.setdefault(line, [LossStats()] * len(scored))
-        sums[line] = [before + column[place] for before, column in zip(mine, scored, strict=True)]
-    for line, columns in sums.items():
-        yield RowLosses(line, columns[0].tokens, tuple(round(column.mean_loss, 5) for column in columns))
+    for index, line in enumerate(lines):
+        row = sums.setdefault(line, [LossStats()] * len(columns))
+        sums[line] = [total + column[index] for total, column in zip(row, columns, strict=True)]
+    for line, row in sums.items():
+        yield RowLosses(line, row[0].tokens, tuple(round(stats.mean_loss, 5) for stats in row))
 
 
 def training_device_and_length(base: Path, adapters: Sequence[Path | None]) -> tuple[DeviceConfig, int]:
@@ -140,13 +144,13 @@ def training_device_and_length(base: Path, adapters: Sequence[Path | None]) -> t
 
 
 def write(row: Mapping[str, Any]) -> None:
-    """One line to the server."""
+    """Write one JSON line to the server."""
     sys.stdout.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 
 def main(arguments: list[str]) -> int:
-    """Score what the argument asks for; 0 where all rows were written, 1 where an error was."""
+    """Compute the losses that the argument requests; 0 if all rows were written, 1 after an error."""
     use_passive_omp_wait()
     os.nice(NICE)
     try:

@@ -5,7 +5,7 @@ Usage: ``python -m tests.benchmarks.train``
 Each contender trains in a process of its own, with the same base, rows, mask, rank, targets, rate, batch and epochs, in
 float32. Tokens are those of the rendered rows, without padding; loading is not timed. The work is what torch's counter
 finds in the shapes of every matrix product of one more, untimed step over each batch; the peak is the best of large
-float32 products in the same run. Needs ``pip install trl`` for the rival; where it is elsewhere, set ``PYTHONPATH``.
+float32 products in the same run. trl must be installed (``pip install trl``), or be on ``PYTHONPATH``.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ CONTENDERS: dict[str, Callable[[Path, Path, int, int], dict[str, float]]] = {
 }
 
 
-def run(name: str, asked: argparse.Namespace) -> dict[str, float]:
+def run(name: str, arguments: argparse.Namespace) -> dict[str, float]:
     """Run a contender in a fresh process."""
     command = [
         sys.executable,
@@ -147,29 +147,29 @@ def run(name: str, asked: argparse.Namespace) -> dict[str, float]:
         "--contender",
         name,
         "--model",
-        asked.model,
+        arguments.model,
     ]
-    command += ["--data", asked.data, "--batch", str(asked.batch), "--epochs", str(asked.epochs)]
+    command += ["--data", arguments.data, "--batch", str(arguments.batch), "--epochs", str(arguments.epochs)]
     idle = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # for all: threads that spin would steal from each other
     done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True, check=True, env=idle)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return measured
 
 
 def shortened(data: Path, rows: int) -> Path:
     """A copy of the first rows."""
     lines = data.read_text(encoding="utf-8").splitlines(keepends=True)[:rows]
-    place = Path(tempfile.mkdtemp()) / data.name
-    place.write_text("".join(lines), encoding="utf-8")
-    return place
+    path = Path(tempfile.mkdtemp()) / data.name
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
 
 
-def base_folder(asked: str) -> Path:
-    """The folder of a base, made where it is the default one and not there yet."""
+def base_dir(name: str) -> Path:
+    """Directory of a base model; the default one is created if it is missing."""
     from ftpipe.modeling.base_models import resolve_base
     from ftpipe.paths import models_dir
 
-    return Path(asked) if Path(asked).is_dir() else resolve_base(asked, models_dir=models_dir())
+    return Path(name) if Path(name).is_dir() else resolve_base(name, models_dir=models_dir())
 
 
 def main() -> None:
@@ -182,18 +182,18 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--only", default="ftpipe,trl", help="contenders, comma-separated")
-    asked = parser.parse_args()
-    asked.model = base_folder(asked.model)
-    if asked.rows:
-        asked.data = shortened(asked.data, asked.rows)
-    if asked.contender:
-        found = CONTENDERS[asked.contender](asked.model, asked.data, asked.batch, asked.epochs)
-        sys.stdout.write(json.dumps(found) + "\n")
+    arguments = parser.parse_args()
+    arguments.model = base_dir(arguments.model)
+    if arguments.rows:
+        arguments.data = shortened(arguments.data, arguments.rows)
+    if arguments.contender:
+        measured = CONTENDERS[arguments.contender](arguments.model, arguments.data, arguments.batch, arguments.epochs)
+        sys.stdout.write(json.dumps(measured) + "\n")
         return
-    peaks, rows = [run("peak", asked)], []
-    for name in asked.only.split(","):
-        rows.append((name, run(name, asked)))
-        peaks.append(run("peak", asked))
+    peaks, rows = [run("peak", arguments)], []
+    for name in arguments.only.split(","):
+        rows.append((name, run(name, arguments)))
+        peaks.append(run("peak", arguments))
     show(rows, max(peak["gflops"] for peak in peaks), max(peak["per_cpu"] for peak in peaks))
 
 

@@ -1,1 +1,1 @@
-"""Tests of the trainers, on models of a few thousand parameters that are made here."""
+"""Tests of training, on models of a few thousand parameters that are created here."""

@@ -1,4 +1,4 @@
-"""A tiny base that all trainer tests share."""
+"""A tiny base model for all tests of training."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def float32(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """The CPU computes in float32, also in a trainer that is started as a process.
 
-    Where bfloat16 is faster, a job computes in it, and its rounding is coarser than what these tests compare.
+    If bfloat16 is faster, a job uses it, and its rounding is coarser than what these tests compare.
     """
-    code = "import ftpipe.modeling.device as machine\nmachine._bfloat16_is_faster = lambda: False\n"
+    code = "import ftpipe.modeling.device as device\ndevice._bfloat16_is_faster = lambda: False\n"
     folder = tmp_path_factory.mktemp("float32")
     (folder / "sitecustomize.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(folder)  # a trainer gets sys.path as its PYTHONPATH

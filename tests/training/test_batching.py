@@ -17,14 +17,14 @@ def example(*ids: int, prompt: int) -> Example:
     return Example(ids, (*[IGNORE_INDEX] * prompt, *ids[prompt:]))
 
 
-def test_every_example_is_in_an_epoch_once() -> None:
+def test_epoch_batches_contain_each_example_once() -> None:
     """No row is lost or doubled by bucketing."""
     order = epoch_batches([i % 7 for i in range(50)], 4, seed=1, epoch=0)
     assert sorted(index for batch in order for index in batch) == list(range(50))
     assert [len(batch) for batch in order].count(4) == 12
 
 
-def test_the_order_depends_on_seed_and_epoch_alone() -> None:
+def test_epoch_batches_depend_on_seed_and_epoch_only() -> None:
     """The same seed gives the same order, another epoch another one."""
     lengths = [i % 13 for i in range(40)]
     first = epoch_batches(lengths, 4, seed=1, epoch=0)
@@ -33,7 +33,7 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     assert first != epoch_batches(lengths, 4, seed=2, epoch=0)
 
 
-def test_batches_hold_rows_of_like_length() -> None:
+def test_epoch_batches_group_similar_lengths() -> None:
     """Bucketing pads less than half of what a plain shuffle pads."""
     lengths = [(i * 37) % 101 + 1 for i in range(64)]
     batches = epoch_batches(lengths, 4, seed=1, epoch=0)
@@ -41,56 +41,56 @@ def test_batches_hold_rows_of_like_length() -> None:
     assert padding < 0.1 * sum(lengths)
 
 
-def test_a_batch_is_split_where_it_is_too_large() -> None:
+def test_micro_batches_respect_token_limit() -> None:
     """No part has more padded tokens than the limit, and a long row stands alone."""
     rows = [example(*range(size), prompt=1) for size in (5, 50, 6, 7)]
     parts = micro_batches(rows, 21)
     assert [[len(row.ids) for row in part] for part in parts] == [[5, 6, 7], [50]]
 
 
-def test_rows_that_begin_alike_share_their_start() -> None:
+def test_common_prefix_of_equal_beginnings() -> None:
     """All that is before the first trained prediction and equal in every row."""
     rows = [example(*range(10), last, 9, prompt=11) for last in (20, 21)]
     assert common_prefix_length(rows) == 10
     assert common_prefix_length(rows[:1]) == 0
 
 
-def test_trained_predictions_are_never_shared() -> None:
+def test_common_prefix_excludes_trained_predictions() -> None:
     """Equal answers at the start of equal rows are still trained in every row."""
     rows = [example(*range(12), prompt=10) for _ in range(2)]
     assert common_prefix_length(rows) == 9
 
 
-def test_a_short_common_start_is_not_worth_sharing() -> None:
+def test_common_prefix_that_is_short_is_ignored() -> None:
     """Under eight tokens nothing is shared."""
     rows = [example(1, 2, 3, last, 5, prompt=4) for last in (20, 21)]
     assert common_prefix_length(rows) == 0
 
 
-def test_faulty_rows_are_all_named_at_once(tmp_path: Path) -> None:
+def test_read_rows_names_all_bad_rows(tmp_path: Path) -> None:
     """Line and reason of each row that cannot be trained on."""
     data = write_rows(tmp_path / "d.jsonl", [chat("a", "b"), chat("a", "b", weights=[0]), {"messages": []}])
     with pytest.raises(DatasetError, match=r"line 2: no assistant.*line 3: no assistant"):
         read_rows(data, ChatTokenizer(tiny_tokenizer()), limit=100)
 
 
-def test_long_rows_are_cut_and_told(tmp_path: Path) -> None:
+def test_read_rows_truncates_and_lists_long_rows(tmp_path: Path) -> None:
     """The end of a long row is lost, as the hosted service does it."""
     data = write_rows(tmp_path / "d.jsonl", [chat("a", "b"), chat("a", "long " * 50)])
-    found = read_rows(data, ChatTokenizer(tiny_tokenizer()), limit=100)
-    assert found.truncated_lines == (2,)
-    assert len(found.examples[1].ids) == 100
+    dataset = read_rows(data, ChatTokenizer(tiny_tokenizer()), limit=100)
+    assert dataset.truncated_lines == (2,)
+    assert len(dataset.examples[1].ids) == 100
 
 
-def test_a_row_whose_answer_is_cut_away_is_refused(tmp_path: Path) -> None:
+def test_read_rows_refuses_truncated_away_answer(tmp_path: Path) -> None:
     """Otherwise it would be a row with nothing to learn."""
     data = write_rows(tmp_path / "d.jsonl", [chat("question " * 50, "b")])
-    with pytest.raises(DatasetError, match="line 1: its answer lies wholly beyond 100 tokens"):
+    with pytest.raises(DatasetError, match="line 1: its answer starts after 100 tokens"):
         read_rows(data, ChatTokenizer(tiny_tokenizer()), limit=100)
 
 
 @pytest.mark.parametrize("content", [b"{]\n", b"[1]\n", b"\xff\xfe\n"])
-def test_a_line_that_is_no_record_is_named(tmp_path: Path, content: bytes) -> None:
+def test_iter_rows_names_line_that_is_not_an_object(tmp_path: Path, content: bytes) -> None:
     """Blank lines and a byte order mark are skipped, anything else must be an object."""
     path = tmp_path / "d.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"messages": []}\n\n' + content)
@@ -98,9 +98,9 @@ def test_a_line_that_is_no_record_is_named(tmp_path: Path, content: bytes) -> No
         list(iter_rows(path))
 
 
-def test_a_missing_or_empty_file_is_told(tmp_path: Path) -> None:
+def test_read_rows_refuses_missing_or_empty_file(tmp_path: Path) -> None:
     """Neither is a job of no steps."""
     with pytest.raises(DatasetError, match="cannot be read"):
         list(iter_rows(tmp_path / "none.jsonl"))
-    with pytest.raises(DatasetError, match="holds no rows"):
+    with pytest.raises(DatasetError, match="has no rows"):
         read_rows(write_rows(tmp_path / "d.jsonl", []), ChatTokenizer(tiny_tokenizer()), limit=100)

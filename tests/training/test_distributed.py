@@ -1,4 +1,4 @@
-"""One job on several processes learns what it learns on one."""
+"""A job on several processes trains the same model as on one."""
 
 from __future__ import annotations
 
@@ -30,42 +30,43 @@ def losses(folder: Path) -> list[float]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("float32")
-def test_two_processes_learn_what_one_learns(base: Path, tmp_path: Path) -> None:
-    """Without dropout the losses of every step agree, and so do tokens; no step is told twice, nothing is left over."""
-    alone, shared = (
-        make_job(tmp_path / name, base, n_epochs=1, batch_size=5, lora_dropout=0.0) for name in ("alone", "shared")
+def test_distributed_matches_single_process(base: Path, tmp_path: Path) -> None:
+    """Without dropout losses and tokens of every step agree; no step is reported twice, no file left over."""
+    single, distributed = (
+        make_job(tmp_path / name, base, n_epochs=1, batch_size=5, lora_dropout=0.0)
+        for name in ("single", "distributed")
     )
-    with_workers(shared, workers=2)
-    assert run_job(JobDirectory(alone)) == "succeeded"
-    assert run_job(JobDirectory(shared)) == "succeeded"
-    assert losses(shared) == pytest.approx(losses(alone), abs=2e-4)
-    assert result(shared)["trained_tokens"] == result(alone)["trained_tokens"]
-    assert [event["data"]["step"] for event in events(shared) if event["type"] == "metrics"] == [1, 2, 3]
-    assert not list(shared.rglob(".*"))
+    with_workers(distributed, workers=2)
+    assert run_job(JobDirectory(single)) == "succeeded"
+    assert run_job(JobDirectory(distributed)) == "succeeded"
+    assert losses(distributed) == pytest.approx(losses(single), abs=2e-4)
+    assert result(distributed)["trained_tokens"] == result(single)["trained_tokens"]
+    assert [event["data"]["step"] for event in events(distributed) if event["type"] == "metrics"] == [1, 2, 3]
+    assert not list(distributed.rglob(".*"))
 
 
-def test_shares_of_a_batch_of_pairs_add_up_to_the_whole(base: Path, tmp_path: Path) -> None:
-    """Gradient and score; a follower's copy of the pairs comes through JSON."""
+def test_dpo_sharded_gradients_sum(base: Path, tmp_path: Path) -> None:
+    """Gradients and statistics; the worker's copy of the pairs is sent as JSON."""
     import torch
 
-    plan = ResolvedHyperparameters(
+    hyperparameters = ResolvedHyperparameters(
         n_epochs=1, batch_size=5, learning_rate_multiplier=1, learning_rate=1e-3, lora_dropout=0.0
     )
-    lm = LanguageModel(add_adapter(load_base(base, DeviceConfig("cpu", "float32")), plan, seed=1))
+    lm = LanguageModel(add_adapter(load_base(base, DeviceConfig("cpu", "float32")), hyperparameters, seed=1))
     read = read_pairs(write_rows(tmp_path / "d.jsonl", PAIRS), ChatTokenizer(load_tokenizer(base)), limit=400)
     leader = DPOObjective(lm, with_reference_logprobs(lm, read), 0.3)
-    follower = DPOObjective.from_json(lm, leader.as_json())
+    worker = DPOObjective.from_json(lm, leader.as_json())
     batch = [4, 0, 3, 1, 2]
 
-    def learnt(parts: list[tuple[DPOObjective, list[int]]]) -> tuple[LossStats, torch.Tensor]:
+    def accumulate(parts: list[tuple[DPOObjective, list[int]]]) -> tuple[LossStats, torch.Tensor]:
         lm.model.zero_grad()
-        score = sum((objective.backward(rows, batch) for objective, rows in parts), LossStats())
-        return score, torch.cat(
+        stats = sum((objective.backward(rows, batch) for objective, rows in parts), LossStats())
+        return stats, torch.cat(
             [tensor.grad.flatten() for _, tensor in trainable_parameters(lm.model) if tensor.grad is not None]
         )
 
-    whole, gradient = learnt([(leader, batch)])
-    dealt, gathered = learnt([(leader, shard(batch, 0, 2)), (follower, shard(batch, 1, 2))])
-    assert (dealt.correct, dealt.tokens) == (whole.correct, whole.tokens)
-    assert dealt.loss == pytest.approx(whole.loss, rel=1e-5)
+    expected, gradient = accumulate([(leader, batch)])
+    summed, gathered = accumulate([(leader, shard(batch, 0, 2)), (worker, shard(batch, 1, 2))])
+    assert (summed.correct, summed.tokens) == (expected.correct, expected.tokens)
+    assert summed.loss == pytest.approx(expected.loss, rel=1e-5)
     assert torch.allclose(gathered, gradient, atol=1e-6)

@@ -34,7 +34,7 @@ PAIRS = [pair(f"question {i}", "yes" * (1 + i % 2), "no") for i in range(6)]
 
 
 def prepared(base: Path, folder: Path) -> tuple[Any, DPOObjective]:
-    """A model that has moved away from where its reference was taken."""
+    """A model that differs from the reference model."""
     import torch
 
     plan = ResolvedHyperparameters(1, 4, 1.0, 1e-3, lora_dropout=0.0, beta=0.3)
@@ -48,14 +48,14 @@ def prepared(base: Path, folder: Path) -> tuple[Any, DPOObjective]:
     return model, objective
 
 
-def test_the_gradient_is_that_of_the_published_loss(base: Path, tmp_path: Path) -> None:
+def test_dpo_gradient_equals_published_loss(base: Path, tmp_path: Path) -> None:
     """Against the formula written down plainly and differentiated by torch."""
     import torch
     from torch.nn.functional import cross_entropy, logsigmoid
 
     model, objective = prepared(base, tmp_path)
     scored = objective.backward([0, 1, 2])
-    found = {name: tensor.grad.clone() for name, tensor in trainable_parameters(model)}
+    gradients = {name: tensor.grad.clone() for name, tensor in trainable_parameters(model)}
     model.zero_grad()
 
     def logprob(example: Any) -> torch.Tensor:
@@ -70,10 +70,10 @@ def test_the_gradient_is_that_of_the_published_loss(base: Path, tmp_path: Path) 
     loss.backward()
     assert scored.mean_loss == pytest.approx(float(loss.detach()), rel=1e-4)
     for name, tensor in trainable_parameters(model):
-        torch.testing.assert_close(found[name], tensor.grad, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(gradients[name], tensor.grad, rtol=1e-3, atol=1e-6)
 
 
-def test_the_loss_starts_at_the_logarithm_of_two(base: Path, tmp_path: Path) -> None:
+def test_dpo_loss_starts_at_log_two(base: Path, tmp_path: Path) -> None:
     """Before training the model is its own reference."""
     folder = make_job(tmp_path / "job", base, data=write_rows(tmp_path / "d.jsonl", PAIRS), valid=False, method="dpo")
     run_job(JobDirectory(folder))
@@ -81,8 +81,8 @@ def test_the_loss_starts_at_the_logarithm_of_two(base: Path, tmp_path: Path) -> 
     assert first["data"]["train_loss"] == pytest.approx(math.log(2), abs=0.02)
 
 
-def test_a_job_learns_the_preference_and_tells_its_beta(base: Path, tmp_path: Path) -> None:
-    """In the end nearly every pair is told apart, in the validation file too."""
+def test_dpo_job_learns_preference_and_reports_beta(base: Path, tmp_path: Path) -> None:
+    """In the end the margin of nearly every pair is positive, in the validation file too."""
     data = write_rows(tmp_path / "d.jsonl", PAIRS)
     folder = make_job(
         tmp_path / "job", base, data=data, valid=False, method="dpo", n_epochs=12, learning_rate=0.02, beta=0.5
@@ -94,22 +94,22 @@ def test_a_job_learns_the_preference_and_tells_its_beta(base: Path, tmp_path: Pa
     assert '"beta": 0.5' in (folder / "progress.json").read_text(encoding="utf-8")
 
 
-def test_a_chat_file_is_no_preference_file(base: Path, tmp_path: Path) -> None:
+def test_dpo_job_refuses_chat_file(base: Path, tmp_path: Path) -> None:
     """The job fails and names the lines."""
     folder = make_job(tmp_path / "job", base, method="dpo", valid=False)
     assert run_job(JobDirectory(folder)) == "failed"
-    assert "line 1: it is no preference row" in result(folder)["error"]["message"]
+    assert "line 1: it is not a preference row" in result(folder)["error"]["message"]
 
 
-def test_a_pair_that_would_be_cut_is_refused(tmp_path: Path) -> None:
+def test_read_pairs_refuses_long_pair(tmp_path: Path) -> None:
     """Half an answer cannot be preferred."""
     data = write_rows(tmp_path / "d.jsonl", [pair("q", "long " * 90, "no")])
     with pytest.raises(DatasetError, match="more than 100 tokens"):
         read_pairs(data, ChatTokenizer(tiny_tokenizer()), limit=100)
 
 
-def test_training_goes_on_from_an_earlier_adapter(base: Path, tmp_path: Path) -> None:
-    """Preference tuning of a tuned model starts where that one ended."""
+def test_run_job_starts_from_initial_adapter(base: Path, tmp_path: Path) -> None:
+    """DPO of a tuned model starts from its adapter."""
     import json
 
     first = make_job(tmp_path / "first", base, valid=False, n_epochs=1)

@@ -1,4 +1,4 @@
-"""What a job asked for becomes the numbers that it trains with."""
+"""Resolving the hyperparameters that a job requests."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ftpipe.training.hyperparameters import (
 )
 
 
-def plan(examples: int = 100, method: str = "supervised", **asked: Any) -> ResolvedHyperparameters:
+def plan(examples: int = 100, method: str = "supervised", **requested: Any) -> ResolvedHyperparameters:
     """A plan for a base of the default's size."""
     return resolve_hyperparameters(
-        asked, examples=examples, parameters=135_000_000, max_context=8192, on_accelerator=False, method=method
+        requested, examples=examples, parameters=135_000_000, max_context=8192, on_accelerator=False, method=method
     )
 
 
 @pytest.mark.parametrize(("examples", "batch"), [(2, 2), (10, 4), (145, 4), (5_000, 10), (100_000, 32)])
-def test_auto_batch_grows_with_the_rows(examples: int, batch: int) -> None:
+def test_auto_batch_size_grows_with_examples(examples: int, batch: int) -> None:
     """0.2 % of the rows between 4 and 32."""
     assert auto_batch_size(examples) == batch
 
@@ -32,30 +32,36 @@ def test_auto_batch_grows_with_the_rows(examples: int, batch: int) -> None:
 @pytest.mark.parametrize(
     ("parameters", "rate"), [(135e6, 2e-3), (540e6, 1e-3), (7e9, 2.8e-4), (1e5, 2e-3), (1e13, 5e-5)]
 )
-def test_the_default_rate_falls_with_the_size_of_the_base(parameters: float, rate: float) -> None:
+def test_default_learning_rate_falls_with_model_size(parameters: float, rate: float) -> None:
     """A multiplier of 1 means the rate that is usual for the size."""
     assert math.isclose(default_learning_rate(int(parameters)), rate, rel_tol=0.02)
 
 
-def test_the_multiplier_scales_the_default_rate() -> None:
+def test_learning_rate_multiplier_scales_default() -> None:
     """Twice the multiplier is twice the rate."""
     assert plan(learning_rate_multiplier=2).learning_rate == pytest.approx(2 * plan().learning_rate)
 
 
-def test_auto_is_the_same_as_leaving_it_out() -> None:
+def test_resolve_auto_equals_missing() -> None:
     """The API's word is understood everywhere."""
     assert plan(n_epochs="auto", batch_size="auto", learning_rate_multiplier="auto", lora_r="auto") == plan()
 
 
-def test_extras_are_taken() -> None:
+def test_resolve_accepts_extra_hyperparameters() -> None:
     """What only the local engine knows is read from the same table."""
-    made = plan(lora_r=8, lora_alpha=8, lora_dropout=0, learning_rate=1e-4, target_modules="q_proj, k_proj")
+    resolved = plan(lora_r=8, lora_alpha=8, lora_dropout=0, learning_rate=1e-4, target_modules="q_proj, k_proj")
     expected = (8, 8, 0.0, 1e-4, ("k_proj", "q_proj"))
-    assert (made.lora_r, made.lora_alpha, made.lora_dropout, made.learning_rate, made.target_modules) == expected
+    assert (
+        resolved.lora_r,
+        resolved.lora_alpha,
+        resolved.lora_dropout,
+        resolved.learning_rate,
+        resolved.target_modules,
+    ) == expected
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "requested",
     [
         {"n_epochs": 51},
         {"n_epochs": 0},
@@ -66,21 +72,21 @@ def test_extras_are_taken() -> None:
         {"target_modules": []},
     ],
 )
-def test_values_out_of_range_are_refused(asked: dict[str, Any]) -> None:
+def test_resolve_refuses_values_out_of_range(requested: dict[str, Any]) -> None:
     """The message names the hyperparameter."""
-    with pytest.raises(UsageError, match=next(iter(asked))):
-        plan(**asked)
+    with pytest.raises(UsageError, match=next(iter(requested))):
+        plan(**requested)
 
 
-def test_the_rate_rises_and_falls() -> None:
+def test_learning_rate_warms_up_and_decays() -> None:
     """Up over the first tenth of the steps, then down to a tenth of the peak."""
-    made = plan()
-    rates = [made.learning_rate_at(step, 100) for step in range(1, 101)]
+    resolved = plan()
+    rates = [resolved.learning_rate_at(step, 100) for step in range(1, 101)]
     assert rates.index(max(rates)) == 9
-    assert max(rates) == pytest.approx(made.learning_rate)
-    assert rates[-1] == pytest.approx(0.1 * made.learning_rate)
+    assert max(rates) == pytest.approx(resolved.learning_rate)
+    assert rates[-1] == pytest.approx(0.1 * resolved.learning_rate)
 
 
-def test_a_plan_survives_being_written() -> None:
+def test_hyperparameters_json_round_trip() -> None:
     """A restarted job goes on with the same numbers."""
     assert ResolvedHyperparameters.from_json(plan(beta=0.2, method="dpo").as_json()) == plan(beta=0.2, method="dpo")

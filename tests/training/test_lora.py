@@ -42,9 +42,9 @@ def prepared(base: Path, **changes: Any) -> tuple[Any, list[Example]]:
 
 def gradients(model: Any) -> dict[str, Any]:
     """Gradients by name, taken away from the model."""
-    found = {name: tensor.grad.clone() for name, tensor in trainable_parameters(model)}
+    values = {name: tensor.grad.clone() for name, tensor in trainable_parameters(model)}
     model.zero_grad()
-    return found
+    return values
 
 
 def plain_gradients(model: Any, examples: list[Example]) -> tuple[float, dict[str, Any]]:
@@ -62,7 +62,7 @@ def plain_gradients(model: Any, examples: list[Example]) -> tuple[float, dict[st
 
 
 @pytest.mark.parametrize("share", [False, True])
-def test_loss_and_gradients_equal_the_plain_forward_pass(base: Path, share: bool) -> None:
+def test_gradients_equal_plain_forward_pass(base: Path, share: bool) -> None:
     """Padding, the shared start and the head on labels alone change nothing but the time."""
     import torch
 
@@ -70,13 +70,13 @@ def test_loss_and_gradients_equal_the_plain_forward_pass(base: Path, share: bool
     expected_loss, expected = plain_gradients(model, examples)
     lm = LanguageModel(model, share_prefix=share)
     assert lm.shares_prefix is share
-    found = accumulate_gradients(lm, examples, batch_tokens=sum(example.trained for example in examples))
-    assert found.mean_loss == pytest.approx(expected_loss, rel=1e-5)
+    stats = accumulate_gradients(lm, examples, batch_tokens=sum(example.trained for example in examples))
+    assert stats.mean_loss == pytest.approx(expected_loss, rel=1e-5)
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
 
 
-def test_a_batch_in_parts_has_the_gradient_of_the_whole(base: Path) -> None:
+def test_micro_batch_gradients_sum_to_batch(base: Path) -> None:
     """Accumulation weighs tokens, not parts."""
     import torch
 
@@ -90,8 +90,8 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(base: Path) -> None:
         torch.testing.assert_close(gradient, whole[name], rtol=1e-4, atol=1e-6)
 
 
-def test_scores_come_in_the_order_of_the_rows(base: Path) -> None:
-    """Rows are scored by length and given back in their own order."""
+def test_evaluate_rows_keeps_order(base: Path) -> None:
+    """Rows are evaluated by length and returned in their own order."""
     model, examples = prepared(base)
     lm = LanguageModel(model)
     rows = evaluate_rows(lm, examples)
@@ -100,7 +100,7 @@ def test_scores_come_in_the_order_of_the_rows(base: Path) -> None:
     assert [row.loss for row in rows] == pytest.approx([one.loss for one in alone], rel=1e-4)
 
 
-def test_only_the_asked_layers_are_trained(base: Path) -> None:
+def test_add_adapter_trains_requested_layers_only(base: Path) -> None:
     """Everything of the base stays frozen."""
     model, _ = prepared(base, target_modules=("q_proj", "v_proj"))
     names = [name for name, _ in trainable_parameters(model)]
@@ -108,7 +108,7 @@ def test_only_the_asked_layers_are_trained(base: Path) -> None:
     assert all("lora_" in name and ("q_proj" in name or "v_proj" in name) for name in names)
 
 
-def test_the_seed_decides_the_adapter(base: Path) -> None:
+def test_add_adapter_depends_on_seed(base: Path) -> None:
     """The same seed starts from the same weights."""
     import torch
 
@@ -119,13 +119,13 @@ def test_the_seed_decides_the_adapter(base: Path) -> None:
     assert not torch.equal(a[name], c[name])
 
 
-def test_unknown_layers_are_refused(base: Path) -> None:
+def test_add_adapter_refuses_unknown_layers(base: Path) -> None:
     """The hint says what to name."""
     with pytest.raises(UsageError, match="no adapter fits"):
         add_adapter(load_base(base, CPU), plan(target_modules=("nonsense",)), seed=1)
 
 
-def test_a_base_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
+def test_load_base_refuses_unknown_architecture(tmp_path: Path) -> None:
     """An unknown architecture is no traceback."""
     (tmp_path / "config.json").write_text('{"model_type": "never-heard-of"}', encoding="utf-8")
     with pytest.raises(NotFoundError, match="cannot be loaded"):

@@ -66,8 +66,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def train(folder: Path, base: Path, **settings: Any) -> tuple[dict[str, Any], list[str], list[float]]:
     """One job through the API: how it ended, its events oldest first, and the training loss of each step."""
-    made = ServeSettings(data_dir=folder / "data", models_dir=folder / "models", **settings)
-    with TestClient(create_app(build_context(made)), base_url="http://127.0.0.1") as client:
+    serve_settings = ServeSettings(data_dir=folder / "data", models_dir=folder / "models", **settings)
+    with TestClient(create_app(build_context(serve_settings)), base_url="http://127.0.0.1") as client:
         content = "".join(json.dumps(row) + "\n" for row in rows(12)).encode()
         extras = {"n_epochs": 2, "batch_size": 4, "lora_dropout": 0.0}
         body = {
@@ -78,16 +78,16 @@ def train(folder: Path, base: Path, **settings: Any) -> tuple[dict[str, Any], li
         }
         job = client.post("/v1/fine_tuning/jobs", json=body).json()
         done = wait_for(client, job["id"], "succeeded", "failed", seconds=240)
-        told = client.get(f"/v1/fine_tuning/jobs/{job['id']}/events?limit=100").json()["data"][::-1]
-        assert done["status"] == "succeeded", [event["message"] for event in told]
+        events = client.get(f"/v1/fine_tuning/jobs/{job['id']}/events?limit=100").json()["data"][::-1]
+        assert done["status"] == "succeeded", [event["message"] for event in events]
         chat = {"model": done["fine_tuned_model"], "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
         assert client.post("/v1/chat/completions", json=chat).json()["usage"]["completion_tokens"] >= 1
-    losses = [event["data"]["train_loss"] for event in told if event["type"] == "metrics"]
-    return done, [event["message"].split(":")[0] for event in told], losses
+    losses = [event["data"]["train_loss"] for event in events if event["type"] == "metrics"]
+    return done, [event["message"].split(":")[0] for event in events], losses
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
-def test_a_cluster_that_is_not_there_fails_the_job_with_a_way_out(base: Path, tmp_path: Path, address: str) -> None:
+def test_ray_unreachable_cluster_fails_job_with_hint(base: Path, tmp_path: Path, address: str) -> None:
     """At once, and not after the minutes that Ray would try."""
     folder = with_workers(make_job(tmp_path / "job", base), engine="ray", address=address)
     assert run_job(JobDirectory(folder)) == "failed"
@@ -98,13 +98,15 @@ def test_a_cluster_that_is_not_there_fails_the_job_with_a_way_out(base: Path, tm
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("float32")
-def test_a_job_on_two_ray_workers_is_the_job_of_one_process(cluster: str, base: Path, tmp_path: Path) -> None:
+def test_ray_matches_single_process(cluster: str, base: Path, tmp_path: Path) -> None:
     """Fields, events, tokens and answers are the same; each step's loss agrees."""
-    plain, told, losses = train(tmp_path / "plain", base)
-    spread, told_by_ray, losses_on_ray = train(tmp_path / "ray", base, engine="ray", ray_address=cluster, workers=2)
+    plain, events, losses = train(tmp_path / "plain", base)
+    distributed, events_on_ray, losses_on_ray = train(
+        tmp_path / "ray", base, engine="ray", ray_address=cluster, workers=2
+    )
     assert losses_on_ray == pytest.approx(losses, abs=2e-3)
-    assert [text for text in told_by_ray if not text.startswith("Waiting")] == [
-        text.replace(plain["fine_tuned_model"], spread["fine_tuned_model"]) for text in told
+    assert [text for text in events_on_ray if not text.startswith("Waiting")] == [
+        text.replace(plain["fine_tuned_model"], distributed["fine_tuned_model"]) for text in events
     ]
     same = ("status", "trained_tokens", "hyperparameters", "method", "seed", "error", "object", "model")
-    assert {name: spread[name] for name in same} == {name: plain[name] for name in same}
+    assert {name: distributed[name] for name in same} == {name: plain[name] for name in same}

@@ -33,26 +33,26 @@ def done(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_job_ends_with_its_result(done: Path) -> None:
+def test_run_job_writes_result(done: Path) -> None:
     """Status, steps and tokens of all passes."""
-    found = result(done)
-    assert (found["status"], found["error"], found["final_step"]) == ("succeeded", None, 6)
-    assert found["trained_tokens"] > 12 * 2 * 30
+    ended = result(done)
+    assert (ended["status"], ended["error"], ended["final_step"]) == ("succeeded", None, 6)
+    assert ended["trained_tokens"] > 12 * 2 * 30
 
 
-def test_events_speak_the_service_s_words(done: Path) -> None:
+def test_run_job_events_match_openai(done: Path) -> None:
     """Started, each step with its losses, each checkpoint."""
-    told = events(done)
-    messages = [event["message"] for event in told]
+    reported = events(done)
+    messages = [event["message"] for event in reported]
     assert messages[0] == "Fine-tuning job started"
     assert messages[-1] == "Checkpoint created at step 6"
-    metrics = [event for event in told if event["type"] == "metrics"]
+    metrics = [event for event in reported if event["type"] == "metrics"]
     assert [event["data"]["step"] for event in metrics] == [1, 2, 3, 4, 5, 6]
     assert "full validation loss=" in metrics[2]["message"]
     assert {"train_loss", "train_mean_token_accuracy", "total_steps"} <= metrics[0]["data"].keys()
 
 
-def test_the_progress_file_tells_the_resolved_numbers(done: Path) -> None:
+def test_run_job_progress_has_resolved_hyperparameters(done: Path) -> None:
     """Also how fast it went."""
     progress = json.loads((done / "progress.json").read_text(encoding="utf-8"))
     assert progress["hyperparameters"] == {"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": 1.0}
@@ -60,7 +60,7 @@ def test_the_progress_file_tells_the_resolved_numbers(done: Path) -> None:
     assert progress["tokens_per_second"] > 0
 
 
-def test_the_result_csv_has_the_service_s_columns(done: Path) -> None:
+def test_run_job_metrics_csv_matches_openai(done: Path) -> None:
     """A cell that was not measured is empty."""
     with (done / "metrics.csv").open(encoding="utf-8") as file:
         table = list(csv.DictReader(file))
@@ -70,7 +70,7 @@ def test_the_result_csv_has_the_service_s_columns(done: Path) -> None:
     assert float(table[5]["valid_loss"]) > 0
 
 
-def test_there_is_a_checkpoint_for_each_epoch_with_its_digests(done: Path) -> None:
+def test_run_job_writes_checkpoint_per_epoch(done: Path) -> None:
     """The manifest names every file; nothing but safetensors and JSON lies there."""
     assert sorted(folder.name for folder in (done / "checkpoints").iterdir()) == ["step-3", "step-6"]
     folder = done / "checkpoints/step-6"
@@ -80,7 +80,7 @@ def test_there_is_a_checkpoint_for_each_epoch_with_its_digests(done: Path) -> No
     assert "full_valid_loss" in manifest["metrics"]
 
 
-def test_a_job_learns(base: Path, tmp_path: Path) -> None:
+def test_run_job_reduces_loss(base: Path, tmp_path: Path) -> None:
     """The loss falls by more than a third on a task that can be learnt."""
     folder = make_job(tmp_path / "job", base, n_epochs=10, learning_rate=0.02, target_modules="all-linear", valid=False)
     run_job(JobDirectory(folder))
@@ -97,7 +97,7 @@ def test_run_job_keeps_the_newest_checkpoints(base: Path, tmp_path: Path, keep: 
     assert steps == [3, 6, 9, 12, 15, 18][-keep:]
 
 
-def test_the_same_seed_gives_the_same_model(done: Path, base: Path, tmp_path: Path) -> None:
+def test_run_job_is_deterministic(done: Path, base: Path, tmp_path: Path) -> None:
     """Bit for bit; another seed gives another one."""
     again, other = make_job(tmp_path / "again", base), make_job(tmp_path / "other", base, seed=8)
     run_job(JobDirectory(again))
@@ -107,11 +107,11 @@ def test_the_same_seed_gives_the_same_model(done: Path, base: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("after", [1, 3, 4])
-def test_a_paused_job_goes_on_to_the_same_model(done: Path, base: Path, tmp_path: Path, after: int) -> None:
-    """Paused within an epoch and at its end; no step is told twice."""
+def test_paused_job_resumes_to_same_model(done: Path, base: Path, tmp_path: Path, after: int) -> None:
+    """Paused within an epoch and at its end; no step is reported twice."""
     folder = make_job(tmp_path / "job", base)
-    asked = iter(range(1, 100))
-    assert run_job(JobDirectory(folder), lambda: next(asked) == after) == "paused"
+    calls = iter(range(1, 100))
+    assert run_job(JobDirectory(folder), lambda: next(calls) == after) == "paused"
     progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
     assert (progress["status"], progress["step"]) == ("paused", after)
     assert not (folder / "result.json").exists()
@@ -130,14 +130,14 @@ def run_process(folder: Path) -> subprocess.Popen[bytes]:
 
 
 def wait_for_step(folder: Path, step: int, process: subprocess.Popen[bytes]) -> None:
-    """Wait until a step has been told, or the process has ended."""
-    told = folder / "events.ndjson"
-    while process.poll() is None and not (told.exists() and f"Step {step}/" in told.read_text(encoding="utf-8")):
+    """Wait until a step is reported, or the process has ended."""
+    file = folder / "events.ndjson"
+    while process.poll() is None and not (file.exists() and f"Step {step}/" in file.read_text(encoding="utf-8")):
         time.sleep(0.02)
 
 
 @pytest.mark.slow
-def test_a_process_that_is_stopped_in_every_way_ends_with_the_same_model(base: Path, tmp_path: Path) -> None:
+def test_stopped_trainer_process_resumes_to_same_model(base: Path, tmp_path: Path) -> None:
     """Kill -9, terminate and pause the real process one after the other, against a run that was left alone.
 
     The rest is done in this process, whose libraries are loaded already.
@@ -157,7 +157,7 @@ def test_a_process_that_is_stopped_in_every_way_ends_with_the_same_model(base: P
     assert (stopped / "metrics.csv").read_bytes() == (left / "metrics.csv").read_bytes()
 
 
-def test_half_written_files_of_a_killed_trainer_are_removed(base: Path, tmp_path: Path) -> None:
+def test_run_job_removes_partial_files(base: Path, tmp_path: Path) -> None:
     """A torn last event does not swallow the next one."""
     folder = make_job(tmp_path / "job", base, n_epochs=1, valid=False)
     (folder / "checkpoints/.step-3").mkdir(parents=True)
@@ -171,7 +171,7 @@ def test_half_written_files_of_a_killed_trainer_are_removed(base: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("asked", "code", "param"),
+    ("requested", "code", "param"),
     [
         ({"n_epochs": 99}, "invalid_hyperparameters", "hyperparameters"),
         ({"method": "reinforcement"}, "invalid_hyperparameters", "hyperparameters"),
@@ -179,11 +179,11 @@ def test_half_written_files_of_a_killed_trainer_are_removed(base: Path, tmp_path
         ({"data": [chat("a", "b", weights=[0])]}, "invalid_training_file", "training_file"),
     ],
 )
-def test_a_job_that_cannot_run_fails_with_a_reason(
-    base: Path, tmp_path: Path, asked: dict[str, Any], code: str, param: str
+def test_run_job_fails_with_reason(
+    base: Path, tmp_path: Path, requested: dict[str, Any], code: str, param: str
 ) -> None:
     """The result names code and parameter, and an event says it in words."""
-    extra = dict(asked)
+    extra = dict(requested)
     data = write_rows(tmp_path / "bad.jsonl", extra.pop("data")) if "data" in extra else None
     folder = make_job(tmp_path / "job", base, data=data, **extra)
     assert run_job(JobDirectory(folder)) == "failed"
@@ -192,14 +192,14 @@ def test_a_job_that_cannot_run_fails_with_a_reason(
     assert events(folder)[-1]["level"] == "error"
 
 
-def test_an_unknown_base_fails_the_job(tmp_path: Path) -> None:
+def test_run_job_fails_for_unknown_base(tmp_path: Path) -> None:
     """The message names it."""
     folder = make_job(tmp_path / "job", tmp_path / "nowhere")
     assert run_job(JobDirectory(folder)) == "failed"
     assert "nowhere" in result(folder)["error"]["message"]
 
 
-def test_rows_of_a_rewriting_template_are_split_and_told(tmp_path: Path) -> None:
+def test_run_job_splits_rows_of_rewriting_template(tmp_path: Path) -> None:
     """A warning says how many conversations became several sequences."""
     base = save_base(tmp_path / "base", template="thinking")
     data = write_rows(tmp_path / "d.jsonl", [chat("a", "one", "b", "two"), chat("c", "three")])

@@ -52,7 +52,7 @@ def wait_for_all(server: ServerProcess, jobs: list[str], seconds: float) -> list
 
 
 def check_outcome(server: ServerProcess, job: str) -> None:
-    """One finished training, each step told in order, no step after the end, nothing half-written."""
+    """One finished training, each step reported in order, no step after the end, nothing half-written."""
     folder = server.data_dir / "jobs" / job
     assert len((folder / "finished.log").read_text().splitlines()) == 1
     events = server.call(f"/fine_tuning/jobs/{job}/events?limit=1000")["data"]
@@ -66,7 +66,7 @@ def check_outcome(server: ServerProcess, job: str) -> None:
     assert len(results) == len({file["id"] for file in results})
 
 
-def test_a_killed_server_finds_its_running_trainer_again(server: ServerProcess) -> None:
+def test_killed_server_takes_over_running_trainer(server: ServerProcess) -> None:
     """The trainer is taken over, not started a second time."""
     job = make_jobs(server, 1)[0]
     folder = server.data_dir / "jobs" / job
@@ -79,7 +79,7 @@ def test_a_killed_server_finds_its_running_trainer_again(server: ServerProcess) 
     check_outcome(server, job)
 
 
-def test_a_stopped_server_parks_its_trainer_and_goes_on_later(server: ServerProcess) -> None:
+def test_stopped_server_pauses_trainer_and_resumes(server: ServerProcess) -> None:
     """No trainer works on without a server; no step is lost."""
     job = make_jobs(server, 1)[0]
     while not (server.data_dir / "jobs" / job / "starts.log").exists():
@@ -93,7 +93,7 @@ def test_a_stopped_server_parks_its_trainer_and_goes_on_later(server: ServerProc
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_three_jobs_end_well_under_kill_after_kill(server: ServerProcess) -> None:
+def test_jobs_survive_repeated_kills(server: ServerProcess) -> None:
     """Server and trainer are killed in turn at random moments; every job is trained exactly once."""
     seed = int(os.environ.get("KILL_SEED", "0"))
     chance = random.Random(seed)
