@@ -1,4 +1,4 @@
-"""What every test starts from: a home and a working folder of its own, no key from the outside; and what it leaves."""
+"""For every test: its own home and working folder, no keys from outside, and no process or folder left behind."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ import psutil
 import pytest
 from hypothesis import settings
 
-# Processes that tests start find compiled modules, as those that users start do; and three workers on two cores with
-# two threads each would wait for each other most of the time.
+# Processes that tests start may write compiled modules, as those of users do. Several test workers with several threads
+# each would slow each other down.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A time limit for each example would be a timed test, and machines are shared.
+# A time limit for each example would fail on a busy machine.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
 
-_MARK = "PYTEST_RUN_OF_FTPIPE"
-_PYTHONS_OWN = ("resource_tracker", "forkserver")
-"""Helpers of ``multiprocessing``, which end with the process that started them."""
-_PATIENCE = 10.0
-"""Seconds in which a process that was told to end has to be gone."""
-_FOREIGN = ("OPENAI_", "AZURE_OPENAI_", "NEBIUS_", "FTPIPE_")
+RUN_VARIABLE = "PYTEST_RUN_OF_FTPIPE"
+"""Environment variable that marks the processes of one test run."""
+MULTIPROCESSING_HELPERS = ("resource_tracker", "forkserver")
+"""They end with the process that started them."""
+MAX_EXIT_SECONDS = 10.0
+"""How long a process may take to end after it was stopped."""
+CLEARED_PREFIXES = ("OPENAI_", "AZURE_OPENAI_", "NEBIUS_", "FTPIPE_")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test by the name of the package that it needs and that is not installed."""
+    """Skip a test that needs a package that is not installed, and name the package."""
     for mark in item.iter_markers("needs"):
         for package in mark.args:
             if importlib.util.find_spec(package) is None:
@@ -44,50 +45,50 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Point ftpipe's home and the working folder to a fresh place, and clear every key and setting."""
-    for name in [name for name in os.environ if name.startswith(_FOREIGN)]:
+    """Set ftpipe's home and the working folder to new folders, and clear every key and setting."""
+    for name in [name for name in os.environ if name.startswith(CLEARED_PREFIXES)]:
         monkeypatch.delenv(name)
-    place = tmp_path_factory.mktemp("place")
-    monkeypatch.setenv("FTPIPE_HOME", str(place / "home"))
+    root = tmp_path_factory.mktemp("user")
+    monkeypatch.setenv("FTPIPE_HOME", str(root / "home"))
     monkeypatch.setenv("NO_COLOR", "1")
-    work = place / "work"
+    work = root / "work"
     work.mkdir()
     monkeypatch.chdir(work)
     return work
 
 
 @pytest.fixture(autouse=True, scope="session")
-def heard_signals() -> None:
-    """Hear SIGHUP again where the tests themselves run under ``nohup``, whose deafness their children would inherit."""
+def default_sighup() -> None:
+    """Reset SIGHUP: under ``nohup`` it is ignored, and the processes that tests start would inherit that."""
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True, scope="session")
-def nothing_left_behind() -> Iterator[None]:
-    """When all tests of this process are done, no process that they started runs, and no folder of theirs is there."""
-    mark = uuid.uuid4().hex
-    os.environ[_MARK] = mark
+def no_leftovers() -> Iterator[None]:
+    """After the last test of this process, check that no process and no folder of the tests is left."""
+    run_id = uuid.uuid4().hex
+    os.environ[RUN_VARIABLE] = run_id
     yield
-    deadline = time.monotonic() + _PATIENCE
-    while (running := _marked(mark)) and time.monotonic() < deadline:
+    deadline = time.monotonic() + MAX_EXIT_SECONDS
+    while (running := _processes_of(run_id)) and time.monotonic() < deadline:
         time.sleep(0.2)
-    places = {Path(tempfile.gettempdir()), Path("/dev/shm")}
-    folders = [str(found) for place in places for found in place.glob(f"ftpipe-*-{os.getpid()}-*")]
+    parents = {Path(tempfile.gettempdir()), Path("/dev/shm")}
+    folders = [str(path) for parent in parents for path in parent.glob(f"ftpipe-*-{os.getpid()}-*")]
     assert (running, folders) == ([], [])
 
 
-def _marked(mark: str) -> list[str]:
-    """The processes that carry the mark in their environment, wherever they were detached to."""
-    found = []
+def _processes_of(run_id: str) -> list[str]:
+    """Command lines of the processes with this run's id in their environment, detached ones included."""
+    commands = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.pid != os.getpid() and process.environ().get(_MARK) == mark:
+            if process.pid != os.getpid() and process.environ().get(RUN_VARIABLE) == run_id:
                 line = " ".join(process.cmdline())
-                found += [] if any(name in line for name in _PYTHONS_OWN) or not line else [line[:200]]
-    return found
+                commands += [] if any(name in line for name in MULTIPROCESSING_HELPERS) or not line else [line[:200]]
+    return commands
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Half as many workers again as there are processors: a third of the time tests wait for processes and sockets."""
+    """1.5 workers per processor: tests wait for processes and sockets a third of the time."""
     return (os.cpu_count() or 1) * 3 // 2

@@ -1,4 +1,4 @@
-"""The whole way with nothing faked: the command line, the embedded endpoint, the default base model, real training."""
+"""End to end with nothing faked: the command line, the embedded endpoint, the default base model, real training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from platformdirs import user_cache_path
 
 QUESTIONS = ("Where is my parcel?", "I was charged twice.", "The app crashes.", "I forgot my password.")
 ANSWER = "queue: lighthouse"
-"""Something that no base model says by itself."""
+"""An answer that no base model gives by itself."""
 
 
 def ftpipe(*argv: str, seconds: float = 280) -> subprocess.CompletedProcess[str]:
@@ -25,7 +25,7 @@ def ftpipe(*argv: str, seconds: float = 280) -> subprocess.CompletedProcess[str]
 
 
 @pytest.fixture
-def kept_models() -> Iterator[None]:
+def cached_models() -> Iterator[None]:
     """The base model is expanded once a machine and not once a test; the endpoint is stopped at the end."""
     models = user_cache_path("ftpipe-tests") / "models"
     models.mkdir(parents=True, exist_ok=True)
@@ -51,13 +51,13 @@ def dataset(folder: Path) -> Path:
 def document(ran: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     """What the command printed for machines."""
     assert ran.returncode == 0, ran.stderr
-    found: dict[str, Any] = json.loads(ran.stdout)
-    return found
+    output: dict[str, Any] = json.loads(ran.stdout)
+    return output
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_end_to_end_default_model_learns_and_is_registered(own_home: Path, kept_models: None) -> None:
+def test_end_to_end_default_model_learns_and_is_registered(own_home: Path, cached_models: None) -> None:
     """From a JSONL file to a model that answers as it was taught, and asking again pays for nothing."""
     data = str(dataset(own_home))
     trained = document(ftpipe("train", data, "--epochs", "4", "--suffix", "lighthouse", "--json", seconds=560))
@@ -66,7 +66,7 @@ def test_end_to_end_default_model_learns_and_is_registered(own_home: Path, kept_
     assert model.startswith("ft:smollm2-135m-instruct:local:lighthouse:")
     losses = [row["train_loss"] for row in trained["metrics"] if row["train_loss"] is not None]
     assert losses[-1] < losses[0] / 2
-    said = ftpipe("chat", model, "-m", "My parcel is late.")
-    assert said.stdout.strip() == ANSWER, said.stderr
+    chat = ftpipe("chat", model, "-m", "My parcel is late.")
+    assert chat.stdout.strip() == ANSWER, chat.stderr
     assert document(ftpipe("models", "list", "--json"))["models"][0]["id"] == model
     assert document(ftpipe("train", data, "--epochs", "4", "--suffix", "lighthouse", "--json"))["model"]["id"] == model

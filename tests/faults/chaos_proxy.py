@@ -1,4 +1,4 @@
-"""A TCP proxy that spoils connections, in toxiproxy's words; toxics can be changed while connections are open."""
+"""A TCP proxy that disturbs connections, in toxiproxy's terms; toxics can be changed while connections are open."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class Toxics:
     timeout: float | None = None
     """Nothing gets through; the connection ends after so many seconds."""
     reset_peer: float | None = None
-    """Resets the connection so many seconds after the answer came, and before any of it is carried."""
+    """Resets the connection so many seconds after the answer came, before any of it is forwarded."""
     slicer: int | None = None
     """Pieces of at most so many bytes, with a short pause between them."""
     limit_data: int | None = None
     """Ends the connection after so many bytes of the answer."""
     down: bool = False
-    """Refuses to carry anything: connections end at once."""
+    """Refuses to forward anything: connections end at once."""
 
 
 class ChaosProxy:
-    """Listens on loopback and carries to a port there."""
+    """Listens on loopback and forwards to a port there."""
 
     def __init__(self, port: int, toxics: Toxics | None = None) -> None:
         self.toxics = toxics or Toxics()
@@ -56,8 +56,8 @@ class ChaosProxy:
 
     def cut(self) -> None:
         """End every open connection."""
-        for one in list(self._open):
-            _close(one)
+        for connection in list(self._open):
+            _close(connection)
 
     def _accept(self) -> None:
         while True:
@@ -65,9 +65,9 @@ class ChaosProxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self._carry, args=(client,), daemon=True).start()
+            threading.Thread(target=self._forward, args=(client,), daemon=True).start()
 
-    def _carry(self, client: socket.socket) -> None:
+    def _forward(self, client: socket.socket) -> None:
         if self.toxics.down:
             _close(client)
             return
@@ -88,7 +88,7 @@ class ChaosProxy:
             server.shutdown(socket.SHUT_WR)
 
     def _down(self, server: socket.socket, client: socket.socket) -> None:
-        carried = 0
+        forwarded = 0
         with contextlib.suppress(OSError):
             while data := server.recv(1 << 16):
                 toxics = self.toxics
@@ -100,30 +100,30 @@ class ChaosProxy:
                     _reset(client)
                     break
                 if toxics.limit_data is not None:
-                    data = data[: max(toxics.limit_data - carried, 0)]
-                    carried += len(data)
+                    data = data[: max(toxics.limit_data - forwarded, 0)]
+                    forwarded += len(data)
                 time.sleep(toxics.latency + (len(data) / toxics.bandwidth if toxics.bandwidth else 0))
                 size = toxics.slicer or len(data) or 1
                 for start in range(0, len(data), size):
                     client.sendall(data[start : start + size])
                     if toxics.slicer:
                         time.sleep(0.002)
-                if toxics.limit_data is not None and carried >= toxics.limit_data:
+                if toxics.limit_data is not None and forwarded >= toxics.limit_data:
                     break
             time.sleep(self.toxics.slow_close)
         _close(client)
         _close(server)
 
 
-def _close(one: socket.socket) -> None:
+def _close(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        one.shutdown(socket.SHUT_RDWR)
-    one.close()
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
 
 
-def _reset(one: socket.socket) -> None:
+def _reset(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        one.shutdown(socket.SHUT_RD)  # wakes the thread that reads from it, so that closing really closes
+        connection.shutdown(socket.SHUT_RD)  # wakes the thread that reads from it, so that closing really closes
         time.sleep(0.01)
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    one.close()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()

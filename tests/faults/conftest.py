@@ -1,4 +1,4 @@
-"""Fixtures of the attacks."""
+"""Fixtures of the fault tests."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ MEMORY = Path("/dev/shm")
 
 @pytest.fixture
 def tmp_path() -> Iterator[Path]:
-    """A folder in memory where there is one: a killed process loses nothing there either, and syncing is quick."""
-    place = Path(tempfile.mkdtemp(prefix=f"ftpipe-faults-{os.getpid()}-", dir=MEMORY if MEMORY.is_dir() else None))
-    yield place
-    shutil.rmtree(place, ignore_errors=True)
+    """A folder in memory if there is one: a killed process loses nothing there either, and syncing is quick."""
+    folder = Path(tempfile.mkdtemp(prefix=f"ftpipe-faults-{os.getpid()}-", dir=MEMORY if MEMORY.is_dir() else None))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -34,6 +34,6 @@ def endpoint() -> Iterator[FaultEndpoint]:
 @pytest.fixture
 def bench(endpoint: FaultEndpoint, tmp_path: Path) -> Iterator[FaultEnvironment]:
     """A user's folder beside it."""
-    made = FaultEnvironment(tmp_path, endpoint)
-    yield made
-    made.close()
+    environment = FaultEnvironment(tmp_path, endpoint)
+    yield environment
+    environment.close()

@@ -1,14 +1,14 @@
-"""A real OpenAI-like server whose every answer can be scripted, and whose state can be counted.
+"""A real OpenAI-like server whose every response can be scripted, and whose state can be counted.
 
 ::
 
     with FaultEndpoint() as endpoint:
-        endpoint.script("POST /fine_tuning/jobs", LOST)          # acts, then drops the connection
+        endpoint.script("POST /fine_tuning/jobs", LOST)          # executes the call, then drops the connection
         ...
         assert len(endpoint.jobs) == 1                           # what was paid
 
-A route is a method and a path whose ids are written ``{id}``. Its script is used up call by call; ``None`` lets a
-call pass, and ``always`` sets what happens when the script is empty.
+A route is a method and a path whose ids are written ``{id}``. Each call takes one fault from its script; for ``None``
+the call succeeds. ``always`` sets what happens when the script is empty.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-KEPT_BYTES = 1 << 20
-"""Files up to this size can be read back; of larger ones only size and digests are kept."""
+MAX_STORED_BYTES = 1 << 20
+"""Files up to this size can be downloaded; of larger ones only size and digest are stored."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +43,20 @@ class Fault:
     code: str | None = None
     message: str = "scripted"
     body: bytes | None = None
-    """Bytes instead of the true answer."""
+    """Bytes instead of the real body."""
     headers: tuple[tuple[str, str], ...] = ()
     then: Literal["answer", "drop", "reset", "drip", "stall", "cut"] = "answer"
-    """``cut`` promises more bytes than it sends."""
-    first: float = 0.0
+    """``cut`` announces more bytes than it sends."""
+    delay: float = 0.0
     """Seconds to wait before the effect."""
 
 
 LOST = Fault(then="drop")
-"""Acts, then closes the connection without an answer."""
+"""Executes the call, then closes the connection without a response."""
 RESET = Fault(then="reset")
-"""Acts, then resets the connection."""
+"""Executes the call, then resets the connection."""
 NEVER = Fault(executed=False, then="drop")
-"""Closes the connection without having acted."""
+"""Closes the connection without executing the call."""
 
 
 def refusal(status: int, code: str | None = None, message: str = "scripted", *, executed: bool = False) -> Fault:
@@ -71,7 +71,7 @@ def busy(**headers: str) -> Fault:
 
 
 class RejectedRequest(Exception):
-    """The endpoint's own logic says no."""
+    """The endpoint refuses the request, without a scripted fault."""
 
     def __init__(self, status: int, message: str, code: str | None = None) -> None:
         super().__init__(message)
@@ -89,25 +89,25 @@ class EndpointState:
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
     bodies: list[dict[str, Any]] = field(default_factory=list)
-    """What each create call asked for."""
+    """The body of each create call."""
     requests: list[dict[str, str]] = field(default_factory=list)
     """Headers of every request, names in lower case."""
     statuses: tuple[str, ...] = ("validating_files", "queued", "running", "succeeded")
-    """A job's status at each look, the last one for ever."""
+    """A job's status each time it is read; the last one is repeated."""
     job_error: dict[str, Any] | None = None
     file_status: str = "processed"
     file_details: str | None = None
     keeps_metadata: bool = True
     filters_metadata: bool = True
-    honours_keys: bool = False
-    """Whether the Idempotency-Key header is honoured, as ftpipe's own server does."""
+    honors_keys: bool = False
+    """Whether the Idempotency-Key header is honored, as by ftpipe's own server."""
     oldest_first: bool = False
     list_lag: float = 0.0
-    """Seconds for which a new job stays out of the lists."""
+    """Seconds until a new job is listed."""
     key: str | None = None
     """The only key that is accepted; ``None`` accepts any."""
     upload_life: float = 3600.0
-    tells_expiry: bool = True
+    announces_expiry: bool = True
     skew: float = 0.0
     """Seconds by which this endpoint's clock is ahead."""
     hashes_parts: bool = True
@@ -124,7 +124,7 @@ class FaultEndpoint(EndpointState):
         self.before: Callable[[str], None] = lambda _route: None
         """Called when a request has arrived and before its effect."""
         self.after: Callable[[str], None] = lambda _route: None
-        """Called after the effect and before the answer."""
+        """Called after the effect and before the response."""
         endpoint = self
 
         class Bound(RequestHandler):
@@ -135,7 +135,7 @@ class FaultEndpoint(EndpointState):
             request_queue_size = 128
 
             def handle_error(self, request: Any, client_address: Any) -> None:
-                """Clients that die are the point of it."""
+                """Ignore clients that are killed: the tests kill them."""
 
         self._server = Server(("127.0.0.1", 0), Bound)
         self.port: int = self._server.server_address[1]
@@ -152,27 +152,27 @@ class FaultEndpoint(EndpointState):
         self._thread.join()
 
     def refuse_connections(self) -> None:
-        """Listen no more; open connections go on."""
+        """Stop listening; open connections continue."""
         self._server.socket.close()
         time.sleep(0.1)  # the loop's poll still holds the socket for 50 ms
 
-    def script(self, route: str, *acts: Fault | None) -> None:
-        """What happens to the next calls of a route."""
-        self.scripts.setdefault(route, []).extend(acts)
+    def script(self, route: str, *faults: Fault | None) -> None:
+        """Script the next calls of a route."""
+        self.scripts.setdefault(route, []).extend(faults)
 
     def forget(self, route: str) -> None:
-        """What is left of a route's script will not happen: how many calls met it depends on what was in flight."""
+        """Remove the rest of a route's script: how many calls it affected depends on what was in flight."""
         self.scripts.pop(route, None)
 
-    def always(self, route: str, act: Fault | None) -> None:
-        """What happens to a route when its script is used up; ``None`` ends it."""
-        if act is None:
+    def always(self, route: str, fault: Fault | None) -> None:
+        """Set what happens to a route when its script is used up; ``None`` ends that."""
+        if fault is None:
             self.defaults.pop(route, None)
         else:
-            self.defaults[route] = act
+            self.defaults[route] = fault
 
-    def next_act(self, route: str) -> Fault | None:
-        """Count the call and take its act from the script."""
+    def next_fault(self, route: str) -> Fault | None:
+        """Count the call and take its fault from the script."""
         with self.lock:
             self.calls[route] += 1
             script = self.scripts.get(route)
@@ -183,13 +183,13 @@ class FaultEndpoint(EndpointState):
         return int(time.time() + self.skew)
 
     def seed_job(self, **fields: Any) -> dict[str, Any]:
-        """A job that is there without a call."""
+        """Add a job without a call."""
         job: dict[str, Any] = {**self._job(model="m", training_file="file-0", metadata={}), **fields}
         self.jobs[job["id"]] = job
         return job
 
-    def act(self, route: str, ids: list[str], query: dict[str, str], body: bytes, headers: dict[str, str]) -> Any:
-        """The true effect and answer of a call."""
+    def execute(self, route: str, ids: list[str], query: dict[str, str], body: bytes, headers: dict[str, str]) -> Any:
+        """Execute a call; returns its real response."""
         name = ROUTES.get(route)
         if name is None:
             raise RejectedRequest(404, f"no route {route}")
@@ -204,9 +204,9 @@ class FaultEndpoint(EndpointState):
         return self.store(filename, data)
 
     def store(self, filename: str, data: bytes) -> dict[str, Any]:
-        """Keep a file."""
+        """Store a file."""
         file = self._file(filename, len(data), hashlib.sha256(data).hexdigest())
-        if len(data) <= KEPT_BYTES:
+        if len(data) <= MAX_STORED_BYTES:
             self.contents[file["id"]] = data
         return file
 
@@ -257,7 +257,7 @@ class FaultEndpoint(EndpointState):
             "filename": fields["filename"],
             "purpose": fields["purpose"],
             "status": "pending",
-            "expires_at": int(self.now() + (self.upload_life if self.tells_expiry else 3600)),
+            "expires_at": int(self.now() + (self.upload_life if self.announces_expiry else 3600)),
             "ends": time.time() + self.upload_life,
         }
         self.uploads[upload["id"]] = upload
@@ -276,7 +276,7 @@ class FaultEndpoint(EndpointState):
         part: dict[str, Any] = {"id": f"part_{len(self.parts) + 1:06}", "object": "upload.part", "upload_id": upload_id}
         part |= {"created_at": self.now(), "size": len(data)}
         if self.hashes_parts:
-            part["data"] = data if len(data) <= KEPT_BYTES else b""
+            part["data"] = data if len(data) <= MAX_STORED_BYTES else b""
         self.parts[part["id"]] = part
         return {name: value for name, value in part.items() if name not in ("data", "size")}
 
@@ -292,7 +292,7 @@ class FaultEndpoint(EndpointState):
         if self.hashes_parts and len(data) == size and fields.get("md5") != md5:
             raise RejectedRequest(400, "the md5 does not match")
         file = self._file(upload["filename"], size, hashlib.sha256(data).hexdigest())
-        if len(data) == size <= KEPT_BYTES:
+        if len(data) == size <= MAX_STORED_BYTES:
             self.contents[file["id"]] = data
         upload |= {"status": "completed", "file": file}
         return upload
@@ -309,7 +309,7 @@ class FaultEndpoint(EndpointState):
         if fields["training_file"] not in self.files:
             raise RejectedRequest(400, f"invalid training_file: {fields['training_file']} does not exist")
         key = headers.get("idempotency-key", "")
-        if self.honours_keys and key:
+        if self.honors_keys and key:
             for job in self.jobs.values():
                 if job["key"] == key:
                     return job
@@ -338,14 +338,14 @@ class FaultEndpoint(EndpointState):
             "method": fields.get("method"),
             "metadata": fields.get("metadata") if self.keeps_metadata else None,
             "user_provided_suffix": fields.get("suffix"),
-            "looks": 0,
-            "made": time.time(),
+            "reads": 0,
+            "created": time.time(),
             "key": "",
         }
 
     def list_jobs(self, *, query: dict[str, str], **_: Any) -> dict[str, Any]:
         """``GET /fine_tuning/jobs``."""
-        jobs = [job for job in self.jobs.values() if time.time() - job["made"] >= self.list_lag]
+        jobs = [job for job in self.jobs.values() if time.time() - job["created"] >= self.list_lag]
         if self.filters_metadata:
             for name, value in query.items():
                 if name.startswith("metadata["):
@@ -354,12 +354,12 @@ class FaultEndpoint(EndpointState):
         return page(jobs, after=query.get("after"), limit=int(query.get("limit", 20)))
 
     def get_job(self, job_id: str, **_: Any) -> dict[str, Any]:
-        """``GET /fine_tuning/jobs/{id}``: each look moves the job on."""
+        """``GET /fine_tuning/jobs/{id}``: each time the job is read, its status advances."""
         if job_id not in self.jobs:
             raise RejectedRequest(404, f"Could not find fine tune: {job_id}")
         job = self.jobs[job_id]
-        job["status"] = self.statuses[min(job["looks"], len(self.statuses) - 1)]
-        job["looks"] += 1
+        job["status"] = self.statuses[min(job["reads"], len(self.statuses) - 1)]
+        job["reads"] += 1
         if job["status"] == "succeeded":
             job |= {
                 "fine_tuned_model": f"ft:{job['model']}:org-test::{job_id[-4:]}",
@@ -377,8 +377,8 @@ class FaultEndpoint(EndpointState):
 
     def list_events(self, job_id: str, *, query: dict[str, str], **_: Any) -> dict[str, Any]:
         """``GET /fine_tuning/jobs/{id}/events``, newest first."""
-        looks = self.jobs[job_id]["looks"] if job_id in self.jobs else 0
-        events = [self._event(job_id, step) for step in range(min(looks, 8), 0, -1)]
+        reads = self.jobs[job_id]["reads"] if job_id in self.jobs else 0
+        events = [self._event(job_id, step) for step in range(min(reads, 8), 0, -1)]
         return page(events, after=query.get("after"), limit=int(query.get("limit", 20)))
 
     def _event(self, job_id: str, step: int) -> dict[str, Any]:
@@ -429,8 +429,7 @@ ROUTES = {
 def page(items: list[dict[str, Any]], *, after: str | None = None, limit: int = 10_000) -> dict[str, Any]:
     """One page of a list."""
     start = next((index + 1 for index, item in enumerate(items) if item["id"] == after), 0) if after else 0
-    found = items[start : start + limit]
-    return {"object": "list", "data": found, "has_more": start + limit < len(items)}
+    return {"object": "list", "data": items[start : start + limit], "has_more": start + limit < len(items)}
 
 
 def form_of(body: bytes, content_type: str) -> dict[str, Any]:
@@ -455,70 +454,70 @@ class RequestHandler(http.server.BaseHTTPRequestHandler):
     state: FaultEndpoint
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
     def date_time_string(self, timestamp: float | None = None) -> str:
         """The Date header, by this endpoint's clock."""
         return super().date_time_string(timestamp or time.time() + self.state.skew)
 
     def serve(self) -> None:
-        """Read a request, act, and let the scripted fault happen."""
+        """Read a request, execute it, and apply the scripted fault."""
         state = self.state
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         url = urllib.parse.urlsplit(self.path)
         route, ids = route_of(self.command, url.path.removeprefix("/v1"))
         headers = {name.lower(): value for name, value in self.headers.items()}
         state.requests.append(headers)
-        act = state.next_act(route) or Fault()
+        fault = state.next_fault(route) or Fault()
         state.before(route)
-        time.sleep(act.first)
-        status, answer = self.outcome(act, route, ids, dict(urllib.parse.parse_qsl(url.query)), body, headers)
+        time.sleep(fault.delay)
+        status, answer = self.outcome(fault, route, ids, dict(urllib.parse.parse_qsl(url.query)), body, headers)
         state.after(route)
-        self.reply(act, act.status or status, act.body if act.body is not None else answer)
+        self.reply(fault, fault.status or status, fault.body if fault.body is not None else answer)
 
     do_GET = do_POST = do_DELETE = serve
 
     def outcome(
-        self, act: Fault, route: str, ids: list[str], query: dict[str, str], body: bytes, headers: dict[str, str]
+        self, fault: Fault, route: str, ids: list[str], query: dict[str, str], body: bytes, headers: dict[str, str]
     ) -> tuple[int, bytes]:
-        """Status and body of the true answer, after the effect."""
+        """Execute the request; returns status and body of the real response."""
         state = self.state
         if state.key is not None and headers.get("authorization") != f"Bearer {state.key}":
             return 401, error_of("Incorrect API key provided", "invalid_api_key")
         answer: Any = {}
-        if act.executed:
+        if fault.executed:
             try:
-                answer = state.act(route, ids, query, body, headers)
+                answer = state.execute(route, ids, query, body, headers)
             except RejectedRequest as no:
                 return no.status, error_of(no.message, no.code)
-        if act.status is not None and act.status >= 300:
-            return act.status, error_of(act.message, act.code)
+        if fault.status is not None and fault.status >= 300:
+            return fault.status, error_of(fault.message, fault.code)
         return 200, answer if isinstance(answer, bytes) else json.dumps(answer, default=str).encode()
 
-    def reply(self, act: Fault, status: int, body: bytes) -> None:
-        """Send the answer, or what the act makes of it."""
-        self.close_connection = act.then != "answer"
-        if act.then == "reset":
+    def reply(self, fault: Fault, status: int, body: bytes) -> None:
+        """Send the response, or what the fault turns it into."""
+        self.close_connection = fault.then != "answer"
+        if fault.then == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        if act.then in ("drop", "reset"):
+        if fault.then in ("drop", "reset"):
             self.connection.close()
             return
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body) + (64 if act.then == "cut" else 0)))
-        for name, value in act.headers:
+        self.send_header("Content-Length", str(len(body) + (64 if fault.then == "cut" else 0)))
+        for name, value in fault.headers:
             self.send_header(name, value)
         self.end_headers()
-        for piece in self.pieces(act, body):
-            self.wfile.write(piece)
+        for chunk in self.chunks(fault, body):
+            self.wfile.write(chunk)
 
-    def pieces(self, act: Fault, body: bytes) -> Iterator[bytes]:
-        """The body at the speed of the act."""
-        if act.then == "drip":
+    def chunks(self, fault: Fault, body: bytes) -> Iterator[bytes]:
+        """The body, as fast as the fault allows."""
+        if fault.then == "drip":
             for index in range(len(body)):
                 yield body[index : index + 1]
                 time.sleep(0.05)
-        elif act.then == "stall":
+        elif fault.then == "stall":
             yield body[: len(body) // 2]
             with contextlib.suppress(OSError):
                 self.connection.settimeout(60)
@@ -528,7 +527,7 @@ class RequestHandler(http.server.BaseHTTPRequestHandler):
 
 
 def error_of(message: str, code: str | None) -> bytes:
-    """An error object in the API's shape."""
+    """An error object in the form of the API."""
     error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
     return json.dumps({"error": error}).encode()
 

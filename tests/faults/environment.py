@@ -1,4 +1,4 @@
-"""What every attack starts from: a dataset, a provider and a pipeline over the fault endpoint, and what must hold."""
+"""What the fault tests start from: a dataset, a provider and a pipeline over the fault endpoint."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ LINE = b'{"messages":[{"role":"user","content":"hello"},{"role":"assistant","con
 
 
 class RecordedEvents(PipelineObserver):
-    """Remembers what it was told."""
+    """Records what the pipeline reports."""
 
     def __init__(self) -> None:
-        self.notices: list[str] = []
+        self.messages: list[str] = []
         self.stages: list[str] = []
         self.jobs: list[str] = []
 
     def on_stage(self, name: str) -> None:
-        """A stage began."""
+        """Record the stage."""
         self.stages.append(name)
 
     def on_status(self, text: str) -> None:
-        """Something to know."""
-        self.notices.append(text)
+        """Record the message."""
+        self.messages.append(text)
 
     def on_job(self, job: Any) -> None:
-        """A look at the job."""
+        """Record the status."""
         self.jobs.append(job.status)
 
 
@@ -72,14 +72,14 @@ class FaultEnvironment:
     content: bytes = LINE * 12
     key: str = KEY
     registry_url: str = ""
-    """Where the registry is; a file in the folder where nothing is said."""
+    """Where the registry is; by default a file in the folder."""
     speed: float = 0.01
-    """How much of each asked wait is really slept; also the pauses of retries."""
+    """Which part of each requested wait is really slept; also the pauses of retries."""
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.base_url = self.base_url or self.endpoint.base_url
-        self.heard = RecordedEvents()
+        self.recorded = RecordedEvents()
         self.slept: list[float] = []
         self.dataset = dataset_at(self.folder / "train.jsonl", self.content)
         self.path = self.folder / "registry.db"
@@ -101,16 +101,16 @@ class FaultEnvironment:
         return self._registry
 
     def sleep(self, seconds: float) -> None:
-        """Remember a wait, and sleep a little of it."""
+        """Record a wait, and sleep a part of it."""
         self.slept.append(seconds)
         time.sleep(min(seconds, max(seconds * self.speed, 0.25 if seconds <= 0.25 else 0.0)))
 
     def pipeline(self, *, sleep: Callable[[float], None] | None = None, **profile: Any) -> Pipeline:
-        """A fresh pipeline, as another process would have it."""
+        """A new pipeline, as another process would open it."""
         quick = sleep or self.sleep
         provider = provider_at(self.base_url, key=self.key, sleep=quick, **{**self.profile, **profile})
         self._providers.append(provider)
-        return Pipeline(provider=provider, registry=self.registry, observer=self.heard, sleep=quick)
+        return Pipeline(provider=provider, registry=self.registry, observer=self.recorded, sleep=quick)
 
     def train(self, *, force_new: bool = False, timeout: float | None = 20, **profile: Any) -> Run:
         """What ``ftpipe train`` does."""
@@ -124,14 +124,14 @@ class FaultEnvironment:
         return self.pipeline(**profile).resume(timeout=20)
 
     def close(self) -> None:
-        """Let go of connections and database."""
+        """Close connections and database."""
         for provider in self._providers:
             provider.close()
         if self._registry is not None:
             self._registry.close()
 
     def rewrite(self, content: bytes) -> None:
-        """Change the file on disk behind ftpipe's back."""
+        """Change the file on disk without ftpipe noticing."""
         self.dataset.path.write_bytes(content)
 
     @property

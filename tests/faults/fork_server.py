@@ -56,35 +56,35 @@ class ForkServer:
         return int(self._read()["pid"])
 
     def wait(self) -> tuple[int, str]:
-        """Exit code of the child (negative for a signal), and the step at which it died of its own hand."""
+        """Exit code of the child (negative for a signal), and the step at which it killed itself."""
         self._write({})
         answer = self._read()
         return int(answer["code"]), str(answer["step"])
 
     def _write(self, order: dict[str, Any]) -> None:
         if self._process.stdin is None:
-            raise RuntimeError("the zygote has not been started")
+            raise RuntimeError("the fork server has not been started")
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
 
     def _read(self) -> dict[str, Any]:
         if self._process.stdout is None:
-            raise RuntimeError("the zygote has not been started")
+            raise RuntimeError("the fork server has not been started")
         return dict(json.loads(self._process.stdout.readline()))
 
 
 class StepCounter:
     """Counts the named steps of a child and kills it at the one that was ordered."""
 
-    def __init__(self, die_at: int, log: int) -> None:
-        self.count, self._die_at, self._log = 0, die_at, log
+    def __init__(self, kill_at: int, log: int) -> None:
+        self.count, self._kill_at, self._log = 0, kill_at, log
 
     def __call__(self, name: str) -> None:
         """A step."""
         self.count += 1
         with Path("steps.txt").open("a") as steps:
             steps.write(f"{name}\n")
-        if self.count == self._die_at:
+        if self.count == self._kill_at:
             os.write(self._log, f"{name}\n".encode())
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -120,11 +120,11 @@ def child(order: dict[str, Any], log: int) -> int:
     for number in (0, 1, 2):
         os.dup2(out if number else os.open(os.devnull, os.O_RDONLY), number)
     os.setsid()
-    if order.get("naive"):
+    if order.get("unjournaled"):
         from tests.faults.unjournaled_client import call_then_record
 
         call_then_record()
-    StepCounter(order.get("die_at", 0), log).hook()
+    StepCounter(order.get("kill_at", 0), log).hook()
     from ftpipe.cli import run
 
     try:
@@ -134,8 +134,8 @@ def child(order: dict[str, Any], log: int) -> int:
     return 0
 
 
-def warm() -> None:
-    """Load what a run needs, by a plan that is shown and not carried out, so that children have it already."""
+def preload() -> None:
+    """Load what a run needs, by a dry run, so that children have it already."""
     import importlib
     import tempfile
 
@@ -145,7 +145,7 @@ def warm() -> None:
         importlib.import_module(name)
     from ftpipe.cli import run
 
-    here, home = Path.cwd(), os.dup(1)
+    working_directory, stdout = Path.cwd(), os.dup(1)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         Path("ftpipe.toml").write_text(TABLE.format(base_url="http://127.0.0.1:9/v1"))
@@ -154,14 +154,14 @@ def warm() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         with contextlib.suppress(SystemExit):
             run(["train", "train.jsonl", "--dry-run", "--quiet"])
-        os.chdir(here)
+        os.chdir(working_directory)
     sys.stdout.flush()
-    os.dup2(home, 1)
+    os.dup2(stdout, 1)
 
 
 def serve() -> None:
-    """Fork for each order, and wait for the child when asked to."""
-    warm()
+    """Fork for each order, and wait for the child on request."""
+    preload()
     sys.stdout.write("{}\n")
     sys.stdout.flush()
     pid, pipe = 0, 0

@@ -19,8 +19,8 @@ class SubprocessCli:
         folder.mkdir(exist_ok=True)
         (folder / "train.jsonl").write_bytes(LINE * 12)
         (folder / "ftpipe.toml").write_text(table.format(base_url=base_url))
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("FTPIPE_", "OPENAI_"))}
-        self.env = {**kept, "X_API_KEY": key, "FTPIPE_HOME": str(folder / "home"), "NO_COLOR": "1"}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FTPIPE_", "OPENAI_"))}
+        self.env = {**inherited, "X_API_KEY": key, "FTPIPE_HOME": str(folder / "home"), "NO_COLOR": "1"}
         self.env["PYTHONPATH"] = str(Path(__file__).parents[2])
 
     def start(self, *argv: str) -> subprocess.Popen[str]:

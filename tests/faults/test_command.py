@@ -20,7 +20,7 @@ from tests.faults.subprocess_cli import SubprocessCli
 
 pytestmark = pytest.mark.slow
 
-LOOK = "GET /fine_tuning/jobs/{id}"
+GET_JOB = "GET /fine_tuning/jobs/{id}"
 CREATE = "POST /fine_tuning/jobs"
 TRAIN = ("train", "train.jsonl", "--yes")
 
@@ -32,14 +32,14 @@ def shell(tmp_path: Path, endpoint: FaultEndpoint) -> SubprocessCli:
     return SubprocessCli(tmp_path / "work", endpoint.base_url)
 
 
-def at(endpoint: FaultEndpoint, route: str) -> threading.Event:
+def when_called(endpoint: FaultEndpoint, route: str) -> threading.Event:
     """Is set when a route is called."""
-    seen = threading.Event()
-    endpoint.after = lambda called: seen.set() if called == route else None
-    return seen
+    called = threading.Event()
+    endpoint.after = lambda current: called.set() if current == route else None
+    return called
 
 
-def end(endpoint: FaultEndpoint, shell: SubprocessCli) -> None:
+def finish(endpoint: FaultEndpoint, shell: SubprocessCli) -> None:
     """Let the job succeed; resume ends the run with one of each."""
     endpoint.after = lambda _route: None
     endpoint.statuses = ("succeeded",)
@@ -55,9 +55,9 @@ def test_train_signal_while_polling_leaves_job_running(
     endpoint: FaultEndpoint, shell: SubprocessCli, number: signal.Signals, code: int
 ) -> None:
     """Row 25: the exit code is the signal's, nothing is cancelled, and resume goes on."""
-    seen = at(endpoint, LOOK)
+    called = when_called(endpoint, GET_JOB)
     process = shell.start(*TRAIN)
-    assert seen.wait(30)
+    assert called.wait(30)
     time.sleep(0.1)
     process.send_signal(number)
     _out, err = process.communicate(timeout=20)
@@ -66,7 +66,7 @@ def test_train_signal_while_polling_leaves_job_running(
     if number == signal.SIGINT:
         assert "ftpipe resume" in err
     assert "POST /fine_tuning/jobs/{id}/cancel" not in endpoint.calls
-    end(endpoint, shell)
+    finish(endpoint, shell)
 
 
 def hold_paid_call(endpoint: FaultEndpoint, seconds: float) -> tuple[threading.Event, threading.Event]:
@@ -92,36 +92,36 @@ def test_train_interrupt_in_paid_call_is_reconciled(endpoint: FaultEndpoint, she
     hold.set()
     assert process.returncode == 130, err
     assert endpoint.calls[CREATE] == 1
-    end(endpoint, shell)
+    finish(endpoint, shell)
     assert endpoint.calls[CREATE] == 1
 
 
 def test_train_second_interrupt_exits_at_once(endpoint: FaultEndpoint, shell: SubprocessCli) -> None:
     """Row 25: on a terminal, the second Ctrl-C does not wait for anything; the cursor is there again."""
-    seen = at(endpoint, LOOK)
+    called = when_called(endpoint, GET_JOB)
     child = pexpect.spawn(
         sys.executable, ["-m", "ftpipe", *TRAIN], cwd=str(shell.folder), env=shell.env, encoding="utf-8", timeout=30
     )
-    assert seen.wait(30)
+    assert called.wait(30)
     time.sleep(0.2)
-    begun = time.monotonic()
+    started_at = time.monotonic()
     child.sendintr()
     child.sendintr()
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 130
-    assert time.monotonic() - begun < 5
-    end(endpoint, shell)
+    assert time.monotonic() - started_at < 5
+    finish(endpoint, shell)
 
 
 def test_train_continues_after_suspension(endpoint: FaultEndpoint, shell: SubprocessCli) -> None:
     """Row 26: stopped and continued, with every connection gone meanwhile; the run ends well."""
-    seen = at(endpoint, LOOK)
+    called = when_called(endpoint, GET_JOB)
     process = shell.start(*TRAIN)
-    assert seen.wait(30)
+    assert called.wait(30)
     process.send_signal(signal.SIGSTOP)
     time.sleep(0.5)
-    endpoint.script(LOOK, refusal(503))
+    endpoint.script(GET_JOB, refusal(503))
     endpoint.statuses = ("succeeded",)
     process.send_signal(signal.SIGCONT)
     _out, err = process.communicate(timeout=40)
@@ -141,7 +141,7 @@ def test_train_survives_closed_pipe(endpoint: FaultEndpoint, shell: SubprocessCl
         process.stderr.close()
     assert "Traceback" not in err
     assert len(endpoint.jobs) == 1
-    end(endpoint, shell)
+    finish(endpoint, shell)
 
 
 def test_train_two_processes_make_one_job(endpoint: FaultEndpoint, shell: SubprocessCli) -> None:
@@ -183,14 +183,14 @@ def _succeeds(endpoint: FaultEndpoint) -> None:
     endpoint.statuses = ("succeeded",)
 
 
-@pytest.mark.parametrize("way", [_echoes, _echoes_at_create, _succeeds], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("scenario", [_echoes, _echoes_at_create, _succeeds], ids=lambda scenario: scenario.__name__)
 def test_api_key_is_never_written(
-    endpoint: FaultEndpoint, shell: SubprocessCli, way: Callable[[FaultEndpoint], None]
+    endpoint: FaultEndpoint, shell: SubprocessCli, scenario: Callable[[FaultEndpoint], None]
 ) -> None:
     """Row 40: output, traceback, JSON, database, log, locks, prepared files: the canary is nowhere."""
-    way(endpoint)
-    said = [shell.run(*TRAIN, "--debug"), shell.run("status", "--json")]
-    for ran in said:
+    scenario(endpoint)
+    runs = [shell.run(*TRAIN, "--debug"), shell.run("status", "--json")]
+    for ran in runs:
         assert KEY not in ran.stdout + ran.stderr
     written = [path for path in shell.folder.rglob("*") if path.is_file()]
     assert any(path.name == "registry.db" for path in written)
@@ -199,9 +199,9 @@ def test_api_key_is_never_written(
 
 def test_api_key_is_not_in_process_list(shell: SubprocessCli, endpoint: FaultEndpoint) -> None:
     """Row 40: keys come from the environment alone, so ``ps`` shows none."""
-    seen = at(endpoint, LOOK)
+    called = when_called(endpoint, GET_JOB)
     process = shell.start(*TRAIN)
-    assert seen.wait(30)
+    assert called.wait(30)
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     process.kill()
     process.communicate()

@@ -71,17 +71,17 @@ def test_create_finds_job_after_lost_response(bench: FaultEnvironment, name: str
     assert bench.endpoint.calls[CREATE] == 1
 
 
-@pytest.mark.parametrize("act", [NEVER, refusal(500), refusal(503), refusal(408), refusal(409)], ids=str)
-def test_create_repeats_unexecuted_call_after_search(bench: FaultEnvironment, act: Fault) -> None:
+@pytest.mark.parametrize("fault", [NEVER, refusal(500), refusal(503), refusal(408), refusal(409)], ids=str)
+def test_create_repeats_unexecuted_call_after_search(bench: FaultEnvironment, fault: Fault) -> None:
     """Row 7: the same signs, but nothing was made; the search finds nothing, and the second call makes the job."""
-    bench.endpoint.script(CREATE, act)
+    bench.endpoint.script(CREATE, fault)
     assert bench.train().state == RunState.REGISTERED
     assert bench.counts() == ONE_OF_EACH
     assert bench.endpoint.calls[CREATE] == 2
 
 
 @pytest.mark.parametrize("quirks", [{"filters_metadata": False}, {"oldest_first": True}, {"list_lag": 0.15}], ids=str)
-@pytest.mark.parametrize("stored", [True, False], ids=["metadata kept", "metadata dropped"])
+@pytest.mark.parametrize("stored", [True, False], ids=["metadata stored", "metadata dropped"])
 def test_create_finds_lost_job_at_host_with_quirks(tmp_path: Path, quirks: dict[str, object], stored: bool) -> None:
     """Filter ignored, list in another order, list behind, metadata dropped: the job is still found."""
     with FaultEndpoint(keeps_metadata=stored, **quirks) as endpoint:
@@ -127,12 +127,12 @@ def test_create_sends_nothing_while_list_is_unreadable(bench: FaultEnvironment) 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_create_failed_search_leaves_outcome_unknown(bench: FaultEnvironment, number: int) -> None:
     """Row 7: whichever of the looks at the list fails for good, the run ends with 7 and nothing is sent again."""
-    looks = bench.endpoint.calls
+    calls = bench.endpoint.calls
     bench.endpoint.list_lag = 5.0
     bench.endpoint.script(CREATE, LOST)
 
     def down(route: str) -> None:
-        if route == LIST and looks[LIST] >= 2 * number:  # the first is the search before the call
+        if route == LIST and calls[LIST] >= 2 * number:  # the first is the search before the call
             bench.endpoint.always(LIST, refusal(503))
 
     bench.endpoint.after = down
@@ -152,10 +152,10 @@ def test_create_does_not_follow_redirect_with_key(bench: FaultEnvironment) -> No
     assert bench.endpoint.calls[CREATE] == 1
 
 
-@pytest.mark.parametrize("asked", ["0.05", "-3", "NaN", "soon", ""])
-def test_retry_after_is_honored(bench: FaultEnvironment, asked: str) -> None:
+@pytest.mark.parametrize("retry_after", ["0.05", "-3", "NaN", "soon", ""])
+def test_retry_after_is_honored(bench: FaultEnvironment, retry_after: str) -> None:
     """Row 6: 429 on a safe call is waited out, and odd values fall back to the own pause."""
-    bench.endpoint.script("GET /files", busy(Retry_After=asked), busy(retry_after_ms="40"))
+    bench.endpoint.script("GET /files", busy(Retry_After=retry_after), busy(retry_after_ms="40"))
     assert bench.train().state == RunState.REGISTERED
     assert max(bench.slept) < 10
 
@@ -190,11 +190,13 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(
-    ("act", "kind", "code"), REFUSALS, ids=lambda value: getattr(value, "code", None) or str(value)
+    ("fault", "kind", "code"), REFUSALS, ids=lambda value: getattr(value, "code", None) or str(value)
 )
-def test_create_reports_rejection_once(bench: FaultEnvironment, act: Fault, kind: type[FtpipeError], code: int) -> None:
+def test_create_reports_rejection_once(
+    bench: FaultEnvironment, fault: Fault, kind: type[FtpipeError], code: int
+) -> None:
     """Rows 6, 16, 17: one POST, the mapped error with its exit code and a next step, no job, and resume tries anew."""
-    bench.endpoint.script(CREATE, act)
+    bench.endpoint.script(CREATE, fault)
     with pytest.raises(kind) as caught:
         bench.train()
     assert caught.value.exit_code == code
@@ -218,7 +220,7 @@ def test_create_uses_oldest_of_two_jobs_with_one_key(bench: FaultEnvironment) ->
     run = bench.train()
     assert run.job is not None
     assert run.job.id == "ftjob-0001"
-    assert any("ftjob-twin" in notice and "cancel" in notice for notice in bench.heard.notices)
+    assert any("ftjob-twin" in message and "cancel" in message for message in bench.recorded.messages)
 
 
 def test_train_continues_after_revoked_key_is_replaced(bench: FaultEnvironment) -> None:
@@ -310,19 +312,19 @@ def test_create_reconciles_after_connection_reset(bench: FaultEnvironment, toxic
 
 def test_create_concurrent_with_idempotency_key_makes_one_job(tmp_path: Path) -> None:
     """Row 22: colleagues who share no database but a host with idempotency keys pay once."""
-    with FaultEndpoint(honours_keys=True) as endpoint:
-        benches = [FaultEnvironment(tmp_path / str(number), endpoint) for number in range(8)]
-        for bench in benches:
+    with FaultEndpoint(honors_keys=True) as endpoint:
+        environments = [FaultEnvironment(tmp_path / str(number), endpoint) for number in range(8)]
+        for bench in environments:
             bench.registry  # noqa: B018 - opened before the race
         assert not endpoint.jobs
-        threads = [threading.Thread(target=bench.train) for bench in benches]
+        threads = [threading.Thread(target=bench.train) for bench in environments]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         assert len(endpoint.jobs) == 1
-        assert [len(bench.registry.models.recent()) for bench in benches] == [1] * 8
-        for bench in benches:
+        assert [len(bench.registry.models.recent()) for bench in environments] == [1] * 8
+        for bench in environments:
             bench.close()
 
 
@@ -335,7 +337,7 @@ def test_create_reuses_existing_job_unless_force_new(bench: FaultEnvironment) ->
 
 
 @pytest.mark.parametrize("profile", [{"metadata_stored": False, "metadata_filter": False}, {}], ids=["told", "untold"])
-@pytest.mark.parametrize("executed", [True, False], ids=["made", "not made"])
+@pytest.mark.parametrize("executed", [True, False], ids=["executed", "not executed"])
 def test_create_force_new_without_metadata_ignores_earlier_job(
     tmp_path: Path, profile: dict[str, bool], executed: bool
 ) -> None:
@@ -375,10 +377,10 @@ FIELDS = ("id", "status", "model", "created_at", "metadata", "error", "hyperpara
 @given(body=st.fixed_dictionaries({}, optional={name: JSON for name in FIELDS}))
 def test_job_of_any_body_returns_job_or_typed_error(body: dict[str, object]) -> None:
     """Row 9: bodies that Hypothesis makes never raise anything but ftpipe's own errors, and can always be stored."""
-    caller = ApiClient(find_profile("openai"), FakeOpenAI().as_client, base_url="http://127.0.0.1")
+    client = ApiClient(find_profile("openai"), FakeOpenAI().as_client, base_url="http://127.0.0.1")
     text = json.dumps(body)
     try:
-        job = caller.call_once("look", lambda _: json.loads(text), lambda a: job_of(a, endpoint="e", provider="p"))
+        job = client.call_once("get job", lambda _: json.loads(text), lambda a: job_of(a, endpoint="e", provider="p"))
     except InvalidResponseError as error:
         assert error.hint
     else:

@@ -39,12 +39,12 @@ SERVER = next(
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "127.0.0.1:9"], ids=["unresolvable", "refused"])
 def test_train_unreachable_host_is_reported_once_and_retried(bench: FaultEnvironment, host: str) -> None:
-    """Row 4: after the first failed attempt the observer hears it, once; in the end exit 5, and nothing was sent."""
+    """Row 4: after the first failed attempt the observer is called, once; in the end exit 5, and nothing was sent."""
     bench.base_url = f"http://{host}/v1"
     with pytest.raises(ConnectionFailedError) as caught:
         bench.train()
     assert (caught.value.exit_code, caught.value.paid) == (5, "no")
-    assert bench.heard.notices == [f"cannot reach {host}, trying again …"]
+    assert bench.recorded.messages == [f"cannot reach {host}, trying again …"]
     bench.base_url = bench.endpoint.base_url
     assert bench.resume().state == "registered"
 
@@ -90,10 +90,10 @@ def test_config_hostile_file_is_refused_at_once(text: str) -> None:
     """Rows 33, 34: there is no YAML and no code in a configuration; what is not TOML is one error, in no time."""
     path = Path("ftpipe.yaml")
     path.write_text(text)
-    begun = time.monotonic()
+    started_at = time.monotonic()
     with pytest.raises(ConfigError):
         load(path, env={})
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - started_at < 1
     assert not Path("owned").exists()
 
 
@@ -122,7 +122,7 @@ def test_budget_blocker_refuses_estimate_that_is_not_a_number(high: float | None
 
 
 @pytest.mark.parametrize(
-    ("missing", "code", "said"),
+    ("missing", "code", "message"),
     [
         ("starlette", "from ftpipe.cli import run; run(['train', 'train.jsonl'])", "pip install 'ftpipe[local]'"),
         ("psycopg", "from ftpipe.cli import run; run(['models', 'list'])", "pip install 'ftpipe[postgres]'"),
@@ -130,7 +130,7 @@ def test_budget_blocker_refuses_estimate_that_is_not_a_number(high: float | None
         ("tenacity", "from ftpipe.cli import run; run(['jobs', 'list', '--provider', 'openai'])", "pip install"),
     ],
 )
-def test_missing_package_prints_install_command(missing: str, code: str, said: str) -> None:
+def test_missing_package_prints_install_command(missing: str, code: str, message: str) -> None:
     """Row 50: exit 2, the package's name, what to type; no traceback."""
     Path("train.jsonl").write_bytes(
         b'{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}\n' * 12
@@ -143,7 +143,7 @@ def test_missing_package_prints_install_command(missing: str, code: str, said: s
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env, check=False)
     assert ran.returncode == 2, ran.stderr
     assert missing in ran.stderr
-    assert said in ran.stderr
+    assert message in ran.stderr
     assert "Traceback" not in ran.stderr
 
 
@@ -173,9 +173,9 @@ def test_dataset_report_runs_no_script_in_browser(tmp_path: Path) -> None:
     page.write_text(html(report, cost_by_model(report)), encoding="utf-8")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--enable-logging=stderr", "--dump-dom"]
     command = ["chromium", *flags, f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
-    seen = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    titles = re.findall(r"<title>(.*?)</title>", seen.stdout, re.DOTALL)
+    rendered = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    titles = re.findall(r"<title>(.*?)</title>", rendered.stdout, re.DOTALL)
     assert titles
     assert not titles[0].startswith("PWNED")
-    assert "Content Security Policy" not in seen.stderr
-    assert seen.stdout.count("<script") == 1
+    assert "Content Security Policy" not in rendered.stderr
+    assert rendered.stdout.count("<script") == 1

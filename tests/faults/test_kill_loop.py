@@ -26,12 +26,12 @@ from tests.faults.fork_server import TABLE, ForkServer
 KILLS = int(os.environ.get("FTPIPE_KILLS", "12"))
 SEED = int(os.environ.get("FTPIPE_SEED", "20261124"))
 NO_RUN_YET = 2
-MANY = 200
-"""From so many kills on, every step is tried and not one of each kind, and the usual order has its loop too."""
+FULL_LOOP_KILLS = 200
+"""With so many kills, every step is tried instead of one of each kind, and the loop without the journal runs, too."""
 
 
 @pytest.fixture(scope="module")
-def zygote() -> Iterator[ForkServer]:
+def fork_server() -> Iterator[ForkServer]:
     """One process to fork from."""
     with ForkServer() as ready:
         yield ready
@@ -39,56 +39,58 @@ def zygote() -> Iterator[ForkServer]:
 
 @dataclass
 class KillStats:
-    """What came of all lives."""
+    """The results of all runs."""
 
     kills: int = 0
-    lives: int = 0
+    runs: int = 0
     duplicates: int = 0
-    """Paid jobs beyond the first of a life."""
+    """Paid jobs after the first of a run."""
     lost: int = 0
-    """Lives that did not end with a registered model."""
+    """Runs that did not end with a registered run."""
     steps: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
         return (
-            f"{self.kills} kills in {self.lives} runs at {len(self.steps)} different steps: "
+            f"{self.kills} kills in {self.runs} runs at {len(self.steps)} different steps: "
             f"{self.duplicates} duplicate jobs, {self.lost} lost"
         )
 
 
 class ProcessRun:
-    """One run of ``ftpipe train``, killed again and again, until it is let to its end.
+    """One run of ``ftpipe train`` that is killed several times and then finishes.
 
     Args:
         folder: The user's folder.
-        zygote: Forks the command line.
+        fork_server: Forks the command line.
         endpoint: What it talks to.
-        naive: Whether the journal is the double that calls first and writes afterwards.
+        unjournaled: Whether the journal is the test double that records after the call.
     """
 
-    def __init__(self, folder: Path, zygote: ForkServer, endpoint: FaultEndpoint, *, naive: bool = False) -> None:
-        self.folder, self.zygote, self.endpoint, self.naive = folder, zygote, endpoint, naive
+    def __init__(
+        self, folder: Path, fork_server: ForkServer, endpoint: FaultEndpoint, *, unjournaled: bool = False
+    ) -> None:
+        self.folder, self.fork_server, self.endpoint, self.unjournaled = folder, fork_server, endpoint, unjournaled
         folder.mkdir()
         (folder / "train.jsonl").write_bytes(LINE * 12)
         table = TABLE.format(base_url=endpoint.base_url)
-        # the double is given no second net: with a search by key before the call, even it would often be right
-        (folder / "ftpipe.toml").write_text(table + ("metadata_filter = false\n" if naive else ""))
+        # without the search by key before the call, which would often save even the test double
+        (folder / "ftpipe.toml").write_text(table + ("metadata_filter = false\n" if unjournaled else ""))
         self.train = True
 
     def go(self, **order: object) -> int:
-        """Fork the command that a user would call now; returns the process id."""
+        """Fork the command that a user would run now; returns the process id."""
         argv = ["train", "train.jsonl", "--yes"] if self.train else ["resume"]
         env = {"X_API_KEY": KEY, "FTPIPE_HOME": str(self.folder / "home"), "NO_COLOR": "1"}
-        return self.zygote.start(argv, self.folder, env=env, naive=self.naive, **order)
+        return self.fork_server.start(argv, self.folder, env=env, unjournaled=self.unjournaled, **order)
 
     def ended(self) -> tuple[int, str]:
-        """Wait; returns the exit code and the step of death. A run that is not there yet is started anew."""
-        code, step = self.zygote.wait()
+        """Wait; returns exit code and step of the kill. The next command is ``train`` again if no run was saved."""
+        code, step = self.fork_server.wait()
         self.train = code == NO_RUN_YET if not self.train else code < 0 and not self.has_run()
         return code, step
 
     def has_run(self) -> bool:
-        """Whether the run had been committed when the process died."""
+        """Whether the run had been committed when the process killed_at."""
         with contextlib.suppress(sqlite3.Error), contextlib.closing(self._database()) as database:
             return bool(database.execute("SELECT count(*) FROM runs").fetchone()[0])
         return False
@@ -97,7 +99,7 @@ class ProcessRun:
         return sqlite3.connect(f"file:{self.folder / '.ftpipe' / 'registry.db'}?mode=ro", uri=True)
 
     def finish(self) -> int:
-        """Let it go to its end."""
+        """Run commands until one succeeds."""
         code = NO_RUN_YET
         for _ in range(3):
             self.go()
@@ -111,22 +113,22 @@ class ProcessRun:
         with contextlib.closing(self._database()) as database:
             return int(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
-    def die_at_step(self, number: int) -> str:
-        """Kill at a numbered commit; returns its name, empty where the run ended before it."""
-        self.go(die_at=number)
+    def kill_at_step(self, number: int) -> str:
+        """Kill at a numbered commit; returns its name, empty if the run ended before."""
+        self.go(kill_at=number)
         return self.ended()[1]
 
-    def die_at_request(self, number: int, *, acted: bool) -> str:
+    def kill_at_request(self, number: int, *, acted: bool) -> str:
         """Kill when a numbered request has arrived, before or after its effect; returns its name."""
-        seen, died = 0, ""
+        requests_seen, killed_at = 0, ""
         started = threading.Event()
         pid = 0
 
         def watch(route: str) -> None:
-            nonlocal seen, died
-            seen += 1
-            if seen == number and started.wait(5):
-                died = f"{route}, {'acted, answer not sent' if acted else 'arrived'}"
+            nonlocal requests_seen, killed_at
+            requests_seen += 1
+            if requests_seen == number and started.wait(5):
+                killed_at = f"{route}, {'acted, answer not sent' if acted else 'arrived'}"
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
@@ -136,10 +138,10 @@ class ProcessRun:
         started.set()
         self.ended()
         setattr(self.endpoint, hook, lambda _route: None)
-        return died
+        return killed_at
 
-    def die_after(self, seconds: float) -> str:
-        """Kill after some time; returns a name where it was still alive."""
+    def kill_after(self, seconds: float) -> str:
+        """Kill after some time; returns a name if the process was still running."""
         pid = self.go()
         time.sleep(seconds)
         with contextlib.suppress(ProcessLookupError):
@@ -147,126 +149,128 @@ class ProcessRun:
         return "at random" if self.ended()[0] < 0 else ""
 
 
-def live(life: ProcessRun, tally: KillStats, dice: random.Random) -> None:
-    """Kill a run one to four times, in any of the three ways, and let it end."""
-    for _ in range(dice.randint(1, 4)):
-        way = dice.random()
-        if way < 0.4:
-            step = life.die_at_step(dice.randint(1, 30))
-        elif way < 0.75:
-            step = life.die_at_request(dice.randint(1, 12), acted=dice.random() < 0.6)
+def kill_and_finish(run: ProcessRun, stats: KillStats, rng: random.Random) -> None:
+    """Kill a run one to four times, at a commit, at a request or at random, and let it finish."""
+    for _ in range(rng.randint(1, 4)):
+        choice = rng.random()
+        if choice < 0.4:
+            step = run.kill_at_step(rng.randint(1, 30))
+        elif choice < 0.75:
+            step = run.kill_at_request(rng.randint(1, 12), acted=rng.random() < 0.6)
         else:
-            step = life.die_after(dice.uniform(0.0, 1.2))
+            step = run.kill_after(rng.uniform(0.0, 1.2))
         if step:
-            tally.kills += 1
-            tally.steps[step] += 1
-    code = life.finish()
-    tally.lives += 1
-    tally.duplicates += max(len(life.endpoint.jobs) - 1, 0)
-    good = code == 0 and [life.rows(table) for table in ("models", "costs", "runs")] == [1, 1, 1]
-    tally.lost += not good
-    if not good or len(life.endpoint.files) != 1:
-        output = (life.folder / "output.txt").read_text(errors="replace")
-        pytest.fail(f"exit {code}, {len(life.endpoint.files)} files, after {tally}\n{output[-3000:]}")
+            stats.kills += 1
+            stats.steps[step] += 1
+    code = run.finish()
+    stats.runs += 1
+    stats.duplicates += max(len(run.endpoint.jobs) - 1, 0)
+    succeeded = code == 0 and [run.rows(table) for table in ("models", "costs", "runs")] == [1, 1, 1]
+    stats.lost += not succeeded
+    if not succeeded or len(run.endpoint.files) != 1:
+        output = (run.folder / "output.txt").read_text(errors="replace")
+        pytest.fail(f"exit {code}, {len(run.endpoint.files)} files, after {stats}\n{output[-3000:]}")
 
 
-def loop(folder: Path, zygote: ForkServer, kills: int, *, naive: bool = False) -> KillStats:
-    """Live until so many kills have been made."""
-    tally, dice = KillStats(), random.Random(SEED)
-    while tally.kills < kills:
+def loop(folder: Path, fork_server: ForkServer, kills: int, *, unjournaled: bool = False) -> KillStats:
+    """Run until there were so many kills."""
+    stats, rng = KillStats(), random.Random(SEED)
+    while stats.kills < kills:
         with FaultEndpoint(statuses=("queued", "running", "succeeded")) as endpoint:
-            live(ProcessRun(folder / str(tally.lives), zygote, endpoint, naive=naive), tally, dice)
-    return tally
+            kill_and_finish(
+                ProcessRun(folder / str(stats.runs), fork_server, endpoint, unjournaled=unjournaled), stats, rng
+            )
+    return stats
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_kill_loop_pays_once(tmp_path: Path, zygote: ForkServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """Row 1: whatever the moment of death, the end is that of a run that was never killed."""
-    begun = time.monotonic()
-    tally = loop(tmp_path, zygote, KILLS)
+def test_kill_loop_pays_once(tmp_path: Path, fork_server: ForkServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Row 1: whenever it is killed, the result is that of a run that was never killed."""
+    started_at = time.monotonic()
+    stats = loop(tmp_path, fork_server, KILLS)
     with capsys.disabled():
-        print(f"\nkill loop: {tally}, {time.monotonic() - begun:.0f} s, seed {SEED}")  # noqa: T201 - the figure
-    assert (tally.duplicates, tally.lost) == (0, 0)
+        print(f"\nkill loop: {stats}, {time.monotonic() - started_at:.0f} s, seed {SEED}")  # noqa: T201 - the figure
+    assert (stats.duplicates, stats.lost) == (0, 0)
 
 
 @pytest.mark.slow
 def test_kill_loop_finds_double_payment_without_journal(
-    tmp_path: Path, zygote: ForkServer, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, fork_server: ForkServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The test of the test: killed between call and record, the call-then-record double pays twice; ours does not."""
+    """Check of the loop: killed between call and record, the test double pays twice; ftpipe's journal does not."""
     figures = {}
-    for naive in (True, False):
+    for unjournaled in (True, False):
         with FaultEndpoint() as endpoint:
-            life = ProcessRun(tmp_path / str(naive), zygote, endpoint, naive=naive)
-            assert life.die_at_request(number_of(life, "POST /fine_tuning/jobs"), acted=True)
-            assert life.finish() == 0
-            figures[naive] = len(endpoint.jobs)
+            run = ProcessRun(tmp_path / str(unjournaled), fork_server, endpoint, unjournaled=unjournaled)
+            assert run.kill_at_request(number_of(run, "POST /fine_tuning/jobs"), acted=True)
+            assert run.finish() == 0
+            figures[unjournaled] = len(endpoint.jobs)
     assert figures == {True: 2, False: 1}
-    if KILLS >= MANY:  # at random moments the narrow window is hit now and then, so it takes many kills
-        tally = loop(tmp_path, zygote, KILLS, naive=True)
+    if KILLS >= FULL_LOOP_KILLS:  # random kills seldom hit the short time between call and record
+        stats = loop(tmp_path, fork_server, KILLS, unjournaled=True)
         with capsys.disabled():
-            print(f"\ncall-then-record: {tally}")  # noqa: T201 - the figure
-        assert tally.duplicates > 0
+            print(f"\ncall-then-record: {stats}")  # noqa: T201 - the figure
+        assert stats.duplicates > 0
 
 
-def number_of(life: ProcessRun, route: str) -> int:
-    """At which request of a run a route is called: found by a run beside it."""
+def number_of(run: ProcessRun, route: str) -> int:
+    """The number of the request at which a run calls a route, taken from a second run."""
     with FaultEndpoint() as other:
         order: list[str] = []
         other.before = order.append
-        beside = ProcessRun(life.folder.with_suffix(".beside"), life.zygote, other, naive=life.naive)
-        assert beside.finish() == 0
+        second = ProcessRun(run.folder.with_suffix(".second"), run.fork_server, other, unjournaled=run.unjournaled)
+        assert second.finish() == 0
         return order.index(route) + 1
 
 
 @pytest.mark.slow
-def test_kill_at_each_kind_of_commit_is_survived(tmp_path: Path, zygote: ForkServer) -> None:
-    """Row 1: killed after each kind of commit, one after the other; before each as well where many kills are asked for.
+def test_kill_at_each_kind_of_commit_is_survived(tmp_path: Path, fork_server: ForkServer) -> None:
+    """Row 1: killed after each kind of commit, one after the other; with many kills also before each.
 
-    What dies before a commit is as what died after the one before it, or within the request between them.
+    A kill before a commit has the same effect as one after the commit before it, or during the request between them.
     """
-    commits, _ = whole_run(tmp_path, zygote)
+    commits, _ = whole_run(tmp_path, fork_server)
     assert any(name.startswith("after the commit of INSERT INTO operations") for name in commits)
     for number in first_of_each(commits):
-        if KILLS < MANY and commits[number - 1].startswith("before"):
+        if KILLS < FULL_LOOP_KILLS and commits[number - 1].startswith("before"):
             continue
         with FaultEndpoint(statuses=("succeeded",)) as endpoint:
-            life = ProcessRun(tmp_path / f"commit {number}", zygote, endpoint)
-            assert life.die_at_step(number) == commits[number - 1]
-            survives(life, commits[number - 1])
+            run = ProcessRun(tmp_path / f"commit {number}", fork_server, endpoint)
+            assert run.kill_at_step(number) == commits[number - 1]
+            assert_survived(run, commits[number - 1])
 
 
 @pytest.mark.slow
-def test_kill_at_each_kind_of_request_is_survived(tmp_path: Path, zygote: ForkServer) -> None:
-    """Row 1: killed at each kind of request, when it has arrived and when it has acted, one after the other."""
-    _, requests = whole_run(tmp_path, zygote)
+def test_kill_at_each_kind_of_request_is_survived(tmp_path: Path, fork_server: ForkServer) -> None:
+    """Row 1: killed at each kind of request, before and after its effect, one after the other."""
+    _, requests = whole_run(tmp_path, fork_server)
     assert "POST /fine_tuning/jobs" in requests
     for number in first_of_each(requests):
         for acted in (False, True) if requests[number - 1].startswith("POST") else (True,):
             with FaultEndpoint(statuses=("succeeded",)) as endpoint:
-                life = ProcessRun(tmp_path / f"request {number} {acted}", zygote, endpoint)
-                assert life.die_at_request(number, acted=acted)
-                survives(life, requests[number - 1])
+                run = ProcessRun(tmp_path / f"request {number} {acted}", fork_server, endpoint)
+                assert run.kill_at_request(number, acted=acted)
+                assert_survived(run, requests[number - 1])
 
 
-def whole_run(folder: Path, zygote: ForkServer) -> tuple[list[str], list[str]]:
+def whole_run(folder: Path, fork_server: ForkServer) -> tuple[list[str], list[str]]:
     """The commits and the requests of a run that is never killed."""
     with FaultEndpoint(statuses=("succeeded",)) as endpoint:
         requests: list[str] = []
         endpoint.before = requests.append
-        model = ProcessRun(folder / "whole", zygote, endpoint)
-        assert model.finish() == 0
-        return (model.folder / "steps.txt").read_text().splitlines(), requests
+        run = ProcessRun(folder / "whole", fork_server, endpoint)
+        assert run.finish() == 0
+        return (run.folder / "steps.txt").read_text().splitlines(), requests
 
 
 def first_of_each(names: list[str]) -> list[int]:
-    """1-based numbers of the first step of each name; of every step where many kills are asked for."""
-    return [n for n, name in enumerate(names, 1) if KILLS >= MANY or name not in names[: n - 1]]
+    """1-based numbers of the first step of each name; of every step if there are many kills."""
+    return [n for n, name in enumerate(names, 1) if KILLS >= FULL_LOOP_KILLS or name not in names[: n - 1]]
 
 
-def survives(life: ProcessRun, step: str) -> None:
-    """After a death at that step, the run ends as if nothing had been."""
-    code = life.finish()
-    counts = [len(life.endpoint.files), len(life.endpoint.jobs), *map(life.rows, ("models", "costs", "runs"))]
-    assert (code, counts) == (0, [1, 1, 1, 1, 1]), f"{step}\n{(life.folder / 'output.txt').read_text()[-2000:]}"
+def assert_survived(run: ProcessRun, step: str) -> None:
+    """Check that the run, killed at that step, ends as if it had not been killed."""
+    code = run.finish()
+    counts = [len(run.endpoint.files), len(run.endpoint.jobs), *map(run.rows, ("models", "costs", "runs"))]
+    assert (code, counts) == (0, [1, 1, 1, 1, 1]), f"{step}\n{(run.folder / 'output.txt').read_text()[-2000:]}"

@@ -20,7 +20,7 @@ from tests.faults.endpoint import FaultEndpoint
 
 BYTES = int(os.environ.get("FTPIPE_BIG_BYTES", str(256 * 1024 * 1024)))
 PART = 64_000_000 if BYTES > 1 << 30 else 8_000_000
-MOST_RESIDENT = 750 << 20 if PART > 8_000_000 else 260 << 20
+MAX_RESIDENT_BYTES = 750 << 20 if PART > 8_000_000 else 260 << 20
 """Bytes of memory that the whole process may use, the interpreter and the SDK included (about 120 MB)."""
 
 SCRIPT = """
@@ -78,11 +78,11 @@ def test_multipart_upload_large_file_in_constant_memory(tmp_path: Path, capsys: 
         first.kill()
         first.communicate()
         sent = len(endpoint.parts)
-        begun = time.monotonic()
+        started_at = time.monotonic()
         second = start(tmp_path, endpoint, digest)
         out, _ = second.communicate(timeout=3000)
         answer: dict[str, Any] = json.loads(out)
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - started_at
     with capsys.disabled():
         print(  # noqa: T201 - the figure
             f"\nlarge file: {BYTES:,} bytes in {parts} parts, killed after {sent}, {len(endpoint.parts)} sent in all,"
@@ -90,6 +90,6 @@ def test_multipart_upload_large_file_in_constant_memory(tmp_path: Path, capsys: 
         )
     (file,) = endpoint.files.values()
     assert (file["bytes"], answer["last"]) == (BYTES, BYTES)
-    assert answer["peak"] < MOST_RESIDENT
+    assert answer["peak"] < MAX_RESIDENT_BYTES
     assert len(endpoint.parts) <= parts + 6
     assert answer["steps"] == parts

@@ -15,10 +15,10 @@ from tests.faults.chaos_proxy import ChaosProxy, Toxics
 from tests.faults.endpoint import LOST, Fault, busy, refusal
 from tests.faults.environment import ONE_OF_EACH, FaultEnvironment
 
-LOOK = "GET /fine_tuning/jobs/{id}"
+GET_JOB = "GET /fine_tuning/jobs/{id}"
 EVENTS = "GET /fine_tuning/jobs/{id}/events"
 
-TROUBLE = {
+NETWORK_ERRORS = {
     "dropped": LOST,
     "reset": Fault(then="reset"),
     "cut": Fault(then="cut"),
@@ -31,11 +31,11 @@ TROUBLE = {
 }
 
 
-@pytest.mark.parametrize("route", [LOOK, EVENTS])
-@pytest.mark.parametrize("name", TROUBLE)
+@pytest.mark.parametrize("route", [GET_JOB, EVENTS])
+@pytest.mark.parametrize("name", NETWORK_ERRORS)
 def test_poll_network_error_does_not_fail_job(bench: FaultEnvironment, route: str, name: str) -> None:
     """Rows 5, 8, 9: the look is taken again, and the job is never called failed."""
-    bench.endpoint.script(route, TROUBLE[name], None, TROUBLE[name])
+    bench.endpoint.script(route, NETWORK_ERRORS[name], None, NETWORK_ERRORS[name])
     assert bench.train(request_timeout_seconds=0.5).state == RunState.REGISTERED
     assert bench.counts() == ONE_OF_EACH
 
@@ -66,7 +66,7 @@ def test_poll_survives_flapping_network(bench: FaultEnvironment) -> None:
 def test_poll_caps_retry_after(bench: FaultEnvironment) -> None:
     """Row 6: an endpoint that says 'come back in eleven days' is looked at again long before."""
     bench.speed = 0.0
-    bench.endpoint.script(LOOK, *[busy(Retry_After="999999")] * 2)
+    bench.endpoint.script(GET_JOB, *[busy(Retry_After="999999")] * 2)
     assert bench.train(timeout=None).state == RunState.REGISTERED
     assert max(bench.slept) <= 600
 
@@ -125,11 +125,11 @@ def test_poll_job_blocked_by_safety_tests_reports_reason(bench: FaultEnvironment
 def test_poll_stuck_job_ends_at_timeout(bench: FaultEnvironment, status: str) -> None:
     """Row 14: exit 8 at ``--timeout``, nothing is cancelled, and resume goes on."""
     bench.endpoint.statuses = (status,)
-    begun = time.monotonic()
+    started_at = time.monotonic()
     with pytest.raises(StillRunningError) as caught:
         bench.train(timeout=0.3)
     assert caught.value.exit_code == 8
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - started_at < 3
     assert "POST /fine_tuning/jobs/{id}/cancel" not in bench.endpoint.calls
     bench.endpoint.statuses = ("succeeded",)
     assert bench.resume().state == RunState.REGISTERED
@@ -147,14 +147,14 @@ def test_poll_timeout_cuts_long_pause(bench: FaultEnvironment) -> None:
 def test_poll_success_without_model_name_continues(bench: FaultEnvironment) -> None:
     """``succeeded`` before the name is there: ftpipe keeps looking."""
     body = {"id": "ftjob-0001", "status": "succeeded", "fine_tuned_model": None, "training_file": "file-0001"}
-    bench.endpoint.script(LOOK, *[Fault(body=json.dumps(body).encode())] * 3)
+    bench.endpoint.script(GET_JOB, *[Fault(body=json.dumps(body).encode())] * 3)
     assert bench.train().state == RunState.REGISTERED
 
 
 def test_poll_job_deleted_at_endpoint_is_an_error(bench: FaultEnvironment) -> None:
     """404 on a job that was created: exit 5 with the id; nothing new is made."""
-    bench.endpoint.script(LOOK, None)
-    bench.endpoint.always(LOOK, refusal(404, message="Could not find fine tune: ftjob-0001"))
+    bench.endpoint.script(GET_JOB, None)
+    bench.endpoint.always(GET_JOB, refusal(404, message="Could not find fine tune: ftjob-0001"))
     for attempt in (bench.train, bench.resume):
         with pytest.raises(NotFoundError, match="ftjob-0001"):
             attempt()
@@ -175,8 +175,8 @@ def test_poll_odd_text_in_events_is_stored_safely(bench: FaultEnvironment, text:
 
 def test_create_rejection_is_stored_without_control_characters(bench: FaultEnvironment) -> None:
     """Server words go into the journal and the run's error: no NUL (PostgreSQL refuses it), no escapes."""
-    said = "bad\x00 \x1b[31mthing\x1b]0;owned\x07 \ud800 end"
-    bench.endpoint.script("POST /fine_tuning/jobs", refusal(400, message=said))
+    message = "bad\x00 \x1b[31mthing\x1b]0;owned\x07 \ud800 end"
+    bench.endpoint.script("POST /fine_tuning/jobs", refusal(400, message=message))
     with pytest.raises(FtpipeError, match="end"):
         bench.train()
     run = bench.registry.runs.latest()

@@ -34,20 +34,20 @@ def address(server: ServerProcess) -> tuple[str, int]:
     return str(url.hostname), int(url.port or 0)
 
 
-def answer(client: socket.socket) -> bytes:
+def read_all(client: socket.socket) -> bytes:
     """Whatever comes until the connection ends."""
-    seen = b""
+    received = b""
     with contextlib.suppress(OSError):
         while data := client.recv(65536):
-            seen += data
-    return seen
+            received += data
+    return received
 
 
 def is_healthy(server: ServerProcess) -> bool:
     """Whether somebody else is served meanwhile."""
     host, port = address(server)
-    with urllib.request.urlopen(f"http://{host}:{port}/health", timeout=10) as found:
-        return bool(json.loads(found.read())["status"] == "ok")
+    with urllib.request.urlopen(f"http://{host}:{port}/health", timeout=10) as response:
+        return bool(json.loads(response.read())["status"] == "ok")
 
 
 def test_server_slow_body_times_out(server: ServerProcess) -> None:
@@ -55,15 +55,15 @@ def test_server_slow_body_times_out(server: ServerProcess) -> None:
     head = b"POST /v1/fine_tuning/jobs HTTP/1.1\r\nHost: %b:%d\r\nContent-Type: application/json\r\n"
     host, port = address(server)
     clients = [socket.create_connection((host, port), timeout=20) for _ in range(30)]
-    begun = time.monotonic()
+    started_at = time.monotonic()
     for client in clients:
         client.sendall(head % (host.encode(), port) + b"Content-Length: 1000\r\n\r\n{")
     assert is_healthy(server)
-    said = [answer(client).split(b"\r\n", 1)[0] for client in clients]
+    status_lines = [read_all(client).split(b"\r\n", 1)[0] for client in clients]
     for client in clients:
         client.close()
-    assert all(line.startswith(b"HTTP/1.1 408") for line in said), said
-    assert time.monotonic() - begun < 15
+    assert all(line.startswith(b"HTTP/1.1 408") for line in status_lines), status_lines
+    assert time.monotonic() - started_at < 15
 
 
 @pytest.mark.parametrize("flood", [b"X: " + b"y" * 1_000_000, b"\r\n".join(b"X-%d: y" % n for n in range(50_000))])
@@ -72,5 +72,5 @@ def test_server_refuses_header_flood(server: ServerProcess, flood: bytes) -> Non
     host, port = address(server)
     with socket.create_connection((host, port), timeout=20) as client, contextlib.suppress(OSError):
         client.sendall(b"GET /v1/models HTTP/1.1\r\nHost: %b:%d\r\n" % (host.encode(), port) + flood + b"\r\n\r\n")
-        assert b" 200 " not in answer(client).split(b"\r\n", 1)[0]
+        assert b" 200 " not in read_all(client).split(b"\r\n", 1)[0]
     assert is_healthy(server)

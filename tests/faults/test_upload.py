@@ -31,7 +31,7 @@ LOST_UPLOADS = {
 
 
 @pytest.fixture
-def parted(bench: FaultEnvironment) -> FaultEnvironment:
+def multipart(bench: FaultEnvironment) -> FaultEnvironment:
     """A dataset that goes up in about seven parts."""
     bench.content = LINE * 300
     bench.profile = IN_PARTS
@@ -48,10 +48,10 @@ def test_upload_finds_file_after_lost_response(bench: FaultEnvironment, name: st
     assert bench.endpoint.calls[FILES] == 1
 
 
-@pytest.mark.parametrize("act", [NEVER, refusal(503), busy(Retry_After="0.1"), busy()], ids=str)
-def test_upload_repeats_file_that_did_not_arrive(bench: FaultEnvironment, act: Fault) -> None:
+@pytest.mark.parametrize("fault", [NEVER, refusal(503), busy(Retry_After="0.1"), busy()], ids=str)
+def test_upload_repeats_file_that_did_not_arrive(bench: FaultEnvironment, fault: Fault) -> None:
     """Rows 3, 6: uploads are not paid, so after a search the file is sent again."""
-    bench.endpoint.script(FILES, act)
+    bench.endpoint.script(FILES, fault)
     assert bench.train().state == RunState.REGISTERED
     assert bench.counts() == ONE_OF_EACH
 
@@ -116,115 +116,115 @@ def test_upload_ignores_same_name_and_size_with_other_bytes(bench: FaultEnvironm
     assert bench.endpoint.files[job["training_file"]]["sha256"] == bench.digest
 
 
-def test_multipart_upload_assembles_parts_in_order(parted: FaultEnvironment) -> None:
+def test_multipart_upload_assembles_parts_in_order(multipart: FaultEnvironment) -> None:
     """The parts are put together in order, and the endpoint's MD5 agrees."""
-    assert parted.train().state == RunState.REGISTERED
-    (file,) = parted.endpoint.files.values()
-    assert (file["sha256"], file["bytes"]) == (parted.digest, len(parted.content))
-    assert parted.endpoint.calls[PARTS] == -(-len(parted.content) // 4096)
+    assert multipart.train().state == RunState.REGISTERED
+    (file,) = multipart.endpoint.files.values()
+    assert (file["sha256"], file["bytes"]) == (multipart.digest, len(multipart.content))
+    assert multipart.endpoint.calls[PARTS] == -(-len(multipart.content) // 4096)
 
 
 @pytest.mark.parametrize("name", [*LOST_UPLOADS, "429"])
-def test_multipart_upload_repeats_part_after_lost_response(parted: FaultEnvironment, name: str) -> None:
+def test_multipart_upload_repeats_part_after_lost_response(multipart: FaultEnvironment, name: str) -> None:
     """Row 3: only the ids that are named count, so a part that arrived twice does no harm."""
-    act = LOST_UPLOADS.get(name, busy(Retry_After="0.1"))
-    parted.endpoint.script(PARTS, None, act, None, act)
-    assert parted.train().state == RunState.REGISTERED
-    (file,) = parted.endpoint.files.values()
-    assert file["sha256"] == parted.digest
+    fault = LOST_UPLOADS.get(name, busy(Retry_After="0.1"))
+    multipart.endpoint.script(PARTS, None, fault, None, fault)
+    assert multipart.train().state == RunState.REGISTERED
+    (file,) = multipart.endpoint.files.values()
+    assert file["sha256"] == multipart.digest
 
 
 @pytest.mark.parametrize("name", LOST_UPLOADS)
-def test_multipart_upload_finds_file_after_lost_completion(parted: FaultEnvironment, name: str) -> None:
+def test_multipart_upload_finds_file_after_lost_completion(multipart: FaultEnvironment, name: str) -> None:
     """Row 3: the file exists; it is found by name and size, not put together again."""
-    parted.endpoint.script(COMPLETE, LOST_UPLOADS[name])
-    assert parted.train().state == RunState.REGISTERED
-    assert parted.counts() == ONE_OF_EACH
+    multipart.endpoint.script(COMPLETE, LOST_UPLOADS[name])
+    assert multipart.train().state == RunState.REGISTERED
+    assert multipart.counts() == ONE_OF_EACH
 
 
 @pytest.mark.parametrize("name", LOST_UPLOADS)
-def test_multipart_upload_restarts_after_lost_start(parted: FaultEnvironment, name: str) -> None:
+def test_multipart_upload_restarts_after_lost_start(multipart: FaultEnvironment, name: str) -> None:
     """Row 3: an upload that nobody knows the id of costs nothing and expires by itself."""
-    parted.endpoint.script("POST /uploads", LOST_UPLOADS[name])
-    assert parted.train().state == RunState.REGISTERED
-    assert parted.counts() == ONE_OF_EACH
+    multipart.endpoint.script("POST /uploads", LOST_UPLOADS[name])
+    assert multipart.train().state == RunState.REGISTERED
+    assert multipart.counts() == ONE_OF_EACH
 
 
-def test_multipart_upload_resumes_with_received_parts(parted: FaultEnvironment) -> None:
+def test_multipart_upload_resumes_with_received_parts(multipart: FaultEnvironment) -> None:
     """Part ids and digests are kept as they come, so resume sends only what is missing."""
-    parted.endpoint.script(PARTS, *[None] * 4, *[refusal(401)] * 3)
+    multipart.endpoint.script(PARTS, *[None] * 4, *[refusal(401)] * 3)
     with pytest.raises(FtpipeError):
-        parted.train()
-    parted.endpoint.forget(PARTS)
-    before = parted.endpoint.calls[PARTS]
-    assert parted.resume().state == RunState.REGISTERED
-    assert parted.endpoint.calls[PARTS] - before <= 4
-    (file,) = parted.endpoint.files.values()
-    assert file["sha256"] == parted.digest
+        multipart.train()
+    multipart.endpoint.forget(PARTS)
+    before = multipart.endpoint.calls[PARTS]
+    assert multipart.resume().state == RunState.REGISTERED
+    assert multipart.endpoint.calls[PARTS] - before <= 4
+    (file,) = multipart.endpoint.files.values()
+    assert file["sha256"] == multipart.digest
 
 
-@pytest.mark.parametrize("tells", [True, False], ids=["announced", "silent"])
-def test_multipart_upload_restarts_after_expiry(parted: FaultEnvironment, tells: bool) -> None:
+@pytest.mark.parametrize("announced", [True, False], ids=["announced", "silent"])
+def test_multipart_upload_restarts_after_expiry(multipart: FaultEnvironment, announced: bool) -> None:
     """Row 11: two seconds of life, told or not: the parts are sent into a new upload."""
-    parted.endpoint.upload_life, parted.endpoint.tells_expiry = 0.3, tells
-    parted.endpoint.script(PARTS, None, None, *[refusal(401)] * 3)
+    multipart.endpoint.upload_life, multipart.endpoint.announces_expiry = 0.3, announced
+    multipart.endpoint.script(PARTS, None, None, *[refusal(401)] * 3)
     with pytest.raises(FtpipeError):
-        parted.train()
-    parted.endpoint.forget(PARTS)
+        multipart.train()
+    multipart.endpoint.forget(PARTS)
     time.sleep(0.4)
-    parted.endpoint.upload_life = 3600
-    assert parted.resume().state == RunState.REGISTERED
-    assert len(parted.endpoint.uploads) >= 2
-    assert parted.counts() == ONE_OF_EACH
+    multipart.endpoint.upload_life = 3600
+    assert multipart.resume().state == RunState.REGISTERED
+    assert len(multipart.endpoint.uploads) >= 2
+    assert multipart.counts() == ONE_OF_EACH
 
 
-def test_multipart_upload_refuses_file_changed_between_parts(parted: FaultEnvironment) -> None:
+def test_multipart_upload_refuses_file_changed_between_parts(multipart: FaultEnvironment) -> None:
     """Row 28: the digest of what was read differs: the upload is dropped, and nothing is trained."""
-    seen = threading.Event()
+    changed = threading.Event()
 
     def change(route: str) -> None:
-        if route == "POST /uploads" and not seen.is_set():
-            seen.set()
-            parted.rewrite(parted.content[:-1] + b" ")
+        if route == "POST /uploads" and not changed.is_set():
+            changed.set()
+            multipart.rewrite(multipart.content[:-1] + b" ")
 
-    parted.endpoint.before = change
+    multipart.endpoint.before = change
     with pytest.raises(DatasetError, match="changed while it was uploaded"):
-        parted.train()
-    assert not parted.endpoint.files
-    parted.rewrite(parted.content)
-    assert parted.resume().state == RunState.REGISTERED
-    (file,) = parted.endpoint.files.values()
-    assert file["sha256"] == hashlib.sha256(parted.content).hexdigest()
+        multipart.train()
+    assert not multipart.endpoint.files
+    multipart.rewrite(multipart.content)
+    assert multipart.resume().state == RunState.REGISTERED
+    (file,) = multipart.endpoint.files.values()
+    assert file["sha256"] == hashlib.sha256(multipart.content).hexdigest()
 
 
-def test_multipart_upload_refuses_other_assembled_size(parted: FaultEnvironment) -> None:
+def test_multipart_upload_refuses_other_assembled_size(multipart: FaultEnvironment) -> None:
     """A 200 whose file has another size is an error, and no job is created."""
     body = b'{"id": "upload_0001", "status": "completed", "file": {"id": "file-9", "bytes": 5, "status": "processed"}}'
-    parted.endpoint.always(COMPLETE, Fault(body=body))
+    multipart.endpoint.always(COMPLETE, Fault(body=body))
     with pytest.raises(InvalidResponseError, match="assembled 5 bytes"):
-        parted.train()
-    assert not parted.endpoint.jobs
+        multipart.train()
+    assert not multipart.endpoint.jobs
 
 
-def test_multipart_upload_ignores_part_with_error_body(parted: FaultEnvironment) -> None:
+def test_multipart_upload_ignores_part_with_error_body(multipart: FaultEnvironment) -> None:
     """The lesson of object stores: a status is not an answer."""
-    parted.endpoint.script(PARTS, Fault(executed=False, body=b'{"error": {"message": "InternalError"}}'))
-    assert parted.train().state == RunState.REGISTERED
-    (file,) = parted.endpoint.files.values()
-    assert file["sha256"] == parted.digest
+    multipart.endpoint.script(PARTS, Fault(executed=False, body=b'{"error": {"message": "InternalError"}}'))
+    assert multipart.train().state == RunState.REGISTERED
+    (file,) = multipart.endpoint.files.values()
+    assert file["sha256"] == multipart.digest
 
 
-def test_multipart_upload_survives_broken_connections(parted: FaultEnvironment) -> None:
+def test_multipart_upload_survives_broken_connections(multipart: FaultEnvironment) -> None:
     """Row 3: resets and cuts on the way; every part arrives in the end."""
-    with ChaosProxy(parted.endpoint.port) as proxy:
-        parted.base_url = proxy.base_url
+    with ChaosProxy(multipart.endpoint.port) as proxy:
+        multipart.base_url = proxy.base_url
         toxics = iter([Toxics(reset_peer=0), Toxics(), Toxics(limit_data=20), Toxics(), Toxics(slicer=50)])
 
         def spoil(route: str) -> None:
             if route == PARTS:
                 proxy.toxics = next(toxics, Toxics())
 
-        parted.endpoint.before = spoil
-        assert parted.train().state == RunState.REGISTERED
-    (file,) = parted.endpoint.files.values()
-    assert file["sha256"] == parted.digest
+        multipart.endpoint.before = spoil
+        assert multipart.train().state == RunState.REGISTERED
+    (file,) = multipart.endpoint.files.values()
+    assert file["sha256"] == multipart.digest

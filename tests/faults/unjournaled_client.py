@@ -1,4 +1,4 @@
-"""The order that every peer uses, as a test double: call first, write down afterwards."""
+"""A journal that records after the call, as most clients do: the test double that must fail."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class CallThenRecordJournal(Journal):
 
     def find(self, key: str) -> Operation | None:
         """Only what was confirmed is known."""
-        found = super().find(key)
-        return found if found and found.state == OperationState.CONFIRMED else None
+        operation = super().find(key)
+        return operation if operation and operation.state == OperationState.CONFIRMED else None
 
     def record_intent(self, *, key: str, **fields: Any) -> Operation:
         """Remember the intent in memory alone."""
@@ -23,9 +23,9 @@ class CallThenRecordJournal(Journal):
 
     def confirm(self, key: str, remote_id: str) -> None:
         """Write everything now."""
-        honest = Journal(self._engine, self._clock)
-        honest.record_intent(key=key, **self.fields)
-        honest.confirm(key, remote_id)
+        journal = Journal(self._engine, self._clock)
+        journal.record_intent(key=key, **self.fields)
+        journal.confirm(key, remote_id)
 
     def reject(self, key: str, why: str) -> None:
         """Nothing was written that could be taken back."""

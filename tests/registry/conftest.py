@@ -28,6 +28,6 @@ def postgres() -> Iterator[PostgresServer]:
 @pytest.fixture
 def pg_bench(endpoint: FaultEndpoint, tmp_path: Path, postgres: PostgresServer) -> Iterator[FaultEnvironment]:
     """A user's folder whose registry is a PostgreSQL database."""
-    made = FaultEnvironment(tmp_path, endpoint, registry_url=postgres.url())
-    yield made
-    made.close()
+    environment = FaultEnvironment(tmp_path, endpoint, registry_url=postgres.url())
+    yield environment
+    environment.close()

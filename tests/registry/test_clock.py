@@ -20,7 +20,7 @@ def at(bench: FaultEnvironment, clock: Callable[[], float], **profile: Any) -> P
     """A pipeline whose clock says something else."""
     quiet = bench.pipeline(**profile)
     return Pipeline(
-        provider=quiet.provider, registry=bench.registry, observer=bench.heard, sleep=bench.sleep, clock=clock
+        provider=quiet.provider, registry=bench.registry, observer=bench.recorded, sleep=bench.sleep, clock=clock
     )
 
 

@@ -99,7 +99,7 @@ def test_training_is_told_before_the_upload_by_train_as_well(tmp_path: Path, end
 
 
 @pytest.mark.parametrize(
-    ("profile", "act", "word"),
+    ("profile", "fault", "word"),
     [
         ({}, None, "only known when a job is created"),
         ({"new_customers": False}, None, "only organizations that trained before"),
@@ -114,12 +114,16 @@ def test_training_is_told_before_the_upload_by_train_as_well(tmp_path: Path, end
     ids=["not asked", "closed to new ones", "trouble", "another refusal", "takes anything"],
 )
 def test_what_cannot_be_known_is_said_so(
-    doctor: Callable[..., CommandResult], endpoint: FaultEndpoint, profile: dict[str, Any], act: Fault | None, word: str
+    doctor: Callable[..., CommandResult],
+    endpoint: FaultEndpoint,
+    profile: dict[str, Any],
+    fault: Fault | None,
+    word: str,
 ) -> None:
     """Neither ✓ nor ✗ is guessed; an endpoint that takes a job on no file has it cancelled at once."""
     endpoint.seed_job(id="ftjob-7")
-    if act:
-        endpoint.always(CREATE, act)
+    if fault:
+        endpoint.always(CREATE, fault)
     found = checks(doctor("--json", **profile))["test training"]
     assert (found["status"], "not known" in found["message"]) == ("warn", True)
     assert word in found["message"]
