@@ -1,4 +1,4 @@
-"""What ``ftpipe doctor`` looks at without a network: programs, files, database, disk, tokenizer, prices, dates."""
+"""The checks of ``ftpipe doctor`` that need no network: packages, files, registry, disk, tokenizer, prices, keys."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ if TYPE_CHECKING:
     from ftpipe.providers.profiles import Profile
     from ftpipe.registry import Registry
 
-CheckStatus = Literal["ok", "warn", "bad"]
+CheckStatus = Literal["ok", "warning", "error"]
 LOW_DISK_BYTES, MIN_DISK_BYTES = 2_000_000_000, 200_000_000
-"""Free bytes below which a base model may not fit, and below which nothing should be begun."""
+"""Free bytes below which a base model may not fit, and below which nothing should be started."""
 DATE_WARNING_DAYS = 90
+"""Days before a shutdown date from which it is a warning."""
 CORE_PACKAGES = ("openai", "SQLAlchemy", "tiktoken", "pydantic", "click", "rich", "tenacity", "orjson")
 LOCAL_PACKAGES = ("torch", "transformers", "peft", "starlette", "uvicorn")
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One line of the doctor: what was looked at, how it is, and what to do."""
+    """The result of one check: what was checked, its status, and what to do."""
 
     name: str
     status: CheckStatus
@@ -44,12 +45,12 @@ class CheckResult:
 def run_offline_checks(
     settings: Settings, registry: Callable[[], Registry], today: date | None = None
 ) -> Iterator[CheckResult]:
-    """Everything that can be known offline, a finding at a time.
+    """Run all checks that need no network, one result at a time.
 
     Args:
         settings: The configuration.
         registry: Opens the registry.
-        today: UTC date.
+        today: Date in UTC.
     """
     day = today or datetime.now(UTC).date()
     yield check_python()
@@ -67,33 +68,36 @@ def run_offline_checks(
     yield check_local_server()
 
 
-def errors_as_results(name: str, look: Callable[[], Iterator[CheckResult]]) -> Iterator[CheckResult]:
-    """The findings of one examination; an error of the tree is a finding, too."""
+def errors_as_results(name: str, check: Callable[[], Iterator[CheckResult]]) -> Iterator[CheckResult]:
+    """The results of a check; if it raises an error of ftpipe, that is its result."""
     try:
-        yield from look()
+        yield from check()
     except FtpipeError as error:
-        yield CheckResult(name, "bad", error.message, error.hint)
+        yield CheckResult(name, "error", error.message, error.hint)
 
 
 def check_python() -> CheckResult:
-    """Which Python runs."""
+    """The Python version."""
     return CheckResult("python", "ok", f"{sys.version.split()[0]} at {sys.executable}")
 
 
 def check_packages() -> Iterator[CheckResult]:
-    """The versions of what ftpipe stands on."""
+    """The versions of the packages that ftpipe needs."""
     core = {name: _version(name) for name in CORE_PACKAGES}
     missing = [name for name, version in core.items() if not version]
     text = ", ".join(f"{name} {version}" for name, version in core.items() if version)
     hint = f"pip install {' '.join(missing)}" if missing else ""
     yield CheckResult(
-        "packages", "bad" if missing else "ok", f"missing: {', '.join(missing)}" if missing else text, hint
+        "packages", "error" if missing else "ok", f"missing: {', '.join(missing)}" if missing else text, hint
     )
     local = {name: _version(name) for name in LOCAL_PACKAGES}
     absent = [name for name, version in local.items() if not version]
     if absent:
         yield CheckResult(
-            "local", "warn", f"not installed: {', '.join(absent)}", "pip install 'ftpipe[local]' to train here"
+            "local",
+            "warning",
+            f"not installed: {', '.join(absent)}",
+            "pip install 'ftpipe[local]' to train on this machine",
         )
     else:
         yield CheckResult(
@@ -109,37 +113,39 @@ def _version(name: str) -> str:
 
 
 def describe_gpus() -> str:
-    """The graphics cards that the system reports, for the line about torch."""
+    """The GPUs that the system reports, as text for the line about torch."""
     program = shutil.which("nvidia-smi")
     if program is None:
-        return f", {os.cpu_count()} processors, no NVIDIA card"
+        return f", {os.cpu_count()} CPUs, no NVIDIA GPU"
     query = [program, "--query-gpu=name,memory.total", "--format=csv,noheader"]
     try:
-        asked = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False)
+        result = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return ", nvidia-smi does not answer"
-    return ", " + "; ".join(asked.stdout.split("\n")[:8]).strip("; ") if asked.stdout.strip() else ", no NVIDIA card"
+        return ", nvidia-smi does not respond"
+    return ", " + "; ".join(result.stdout.split("\n")[:8]).strip("; ") if result.stdout.strip() else ", no NVIDIA GPU"
 
 
 def check_config(settings: Settings) -> CheckResult:
-    """Which configuration is in force."""
+    """Which configuration is used."""
     if settings.path is None:
-        return CheckResult("config", "ok", "no ftpipe.toml here: the defaults are in force")
+        return CheckResult("config", "ok", "no ftpipe.toml here: the defaults are used")
     return CheckResult("config", "ok", f"{settings.path}, {plural(len(settings.origins), 'value')} set")
 
 
 def check_secrets_file(folder: Path) -> CheckResult:
-    """Whether ``.env`` is kept out of git and away from other users."""
+    """Whether ``.env`` is outside git and unreadable for other users."""
     path = folder / ".env"
     if not path.is_file():
         return CheckResult("secrets", "ok", "no .env here")
     if _is_tracked(path):
         return CheckResult(
-            "secrets", "bad", ".env is tracked by git", "git rm --cached .env, and replace the keys in it"
+            "secrets", "error", ".env is tracked by git", "run `git rm --cached .env`, and replace the keys in it"
         )
     if path.stat().st_mode & 0o077:
-        return CheckResult("secrets", "warn", ".env can be read by other users of this machine", "chmod 600 .env")
-    return CheckResult("secrets", "ok", ".env is there, not tracked, and yours alone")
+        return CheckResult(
+            "secrets", "warning", ".env can be read by other users of this machine", "run `chmod 600 .env`"
+        )
+    return CheckResult("secrets", "ok", ".env exists, is not tracked by git, and only you can read it")
 
 
 def _is_tracked(path: Path) -> bool:
@@ -149,128 +155,146 @@ def _is_tracked(path: Path) -> bool:
 
 
 def check_state_folder() -> CheckResult:
-    """Whether runs can be remembered here."""
+    """Whether runs can be stored here."""
     from ftpipe.registry.database import NETWORK_FILE_SYSTEMS, filesystem_of
 
     folder = state_dir()
-    place = folder if folder.is_dir() else folder.parent
-    kind = filesystem_of(place)
-    if not os.access(place, os.W_OK):
-        return CheckResult("state", "bad", f"{place} cannot be written", "run ftpipe where you may write")
-    if kind in NETWORK_FILE_SYSTEMS:
-        return CheckResult("state", "bad", f"{place} is on {kind}", "name a local database with FTPIPE_REGISTRY")
-    there = "" if folder.is_dir() else " (made at the first run)"
-    return CheckResult("state", "ok", f"{folder}{there}" + (f" on {kind}" if kind else ""))
+    path = folder if folder.is_dir() else folder.parent
+    file_system = filesystem_of(path)
+    if not os.access(path, os.W_OK):
+        return CheckResult("state", "error", f"{path} is not writable", "run ftpipe in a folder that you can write to")
+    if file_system in NETWORK_FILE_SYSTEMS:
+        hint = "SQLite is unsafe there: name a local database with FTPIPE_REGISTRY"
+        return CheckResult("state", "error", f"{path} is on the network file system {file_system}", hint)
+    note = "" if folder.is_dir() else " (created by the first run)"
+    return CheckResult("state", "ok", f"{folder}{note}" + (f" on {file_system}" if file_system else ""))
 
 
 def check_registry(registry: Registry, today: date) -> Iterator[CheckResult]:
-    """Whether the database is whole, and which models end soon."""
+    """Whether the registry can be read, and which models are shut down soon."""
     models = registry.models.recent()
     runs = registry.runs.recent(10_000)
-    place = registry.location.removeprefix("sqlite:///")
-    known = f"{plural(len(runs), 'run')}, {plural(len(models), 'model')}"
-    yield CheckResult("registry", "ok", f"{place}: whole, {known}")
+    location = registry.location.removeprefix("sqlite:///")
+    contents = f"{plural(len(runs), 'run')}, {plural(len(models), 'model')}"
+    yield CheckResult("registry", "ok", f"{location}: readable, {contents}")
     yield check_audit_log(registry)
-    ends = {m.id: date.fromisoformat(m.base_shutdown_date) for m in models if m.base_shutdown_date}
-    soon = sorted((end, name) for name, end in ends.items() if (end - today).days <= DATE_WARNING_DAYS)
-    for end, name in soon[:5]:
-        state: CheckStatus = "bad" if end < today else "warn"
-        when = "has ended" if end < today else f"ends in {(end - today).days} days"
+    shutdowns = [(date.fromisoformat(m.base_shutdown_date), m.id) for m in models if m.base_shutdown_date]
+    soon = sorted((day, name) for day, name in shutdowns if (day - today).days <= DATE_WARNING_DAYS)
+    for day, name in soon[:5]:
+        status: CheckStatus = "error" if day < today else "warning"
+        when = "was shut down" if day < today else f"will be shut down in {(day - today).days} days,"
+        hint = "train it again on another base model, or on this machine"
+        yield CheckResult("model", status, f"{name} {when} on {day}", hint)
+    unfinished = [run for run in runs if run.state in ("prepared", "uploaded")]
+    if unfinished:
         yield CheckResult(
-            "model", state, f"{name} {when}, on {end}", "train it again on another base, or on this machine"
+            "runs", "warning", f"{plural(len(unfinished), 'run')} did not finish", "run `ftpipe resume` to continue"
         )
-    doubtful = [run for run in runs if run.state in ("prepared", "uploaded")]
-    if doubtful:
-        yield CheckResult("runs", "warn", f"{plural(len(doubtful), 'run')} did not come to an end", "ftpipe resume")
 
 
 def check_audit_log(registry: Registry) -> CheckResult:
-    """Whether the rows are still those that ftpipe wrote."""
+    """Whether the registry's rows are those that ftpipe wrote."""
     from ftpipe.registry.verification import verify_registry
 
-    found = next(verify_registry(registry.engine), None)
-    if found is not None:
-        return CheckResult("audit log", "bad", found.text, "ftpipe models verify names every place")
-    return CheckResult("audit log", "ok", f"{plural(registry.audit_log.size(), 'entry', 'entries')}, unbroken")
+    finding = next(verify_registry(registry.engine), None)
+    if finding is not None:
+        return CheckResult("audit log", "error", finding.text, "run `ftpipe models verify` for all changed rows")
+    return CheckResult("audit log", "ok", f"{plural(registry.audit_log.size(), 'entry', 'entries')}, unchanged")
 
 
 def check_disk(name: str, folder: Path) -> CheckResult:
-    """How much room there is."""
-    place = next(path for path in (folder, *folder.parents) if path.is_dir())
-    free = shutil.disk_usage(place).free
+    """How much disk space is free."""
+    existing = next(path for path in (folder, *folder.parents) if path.is_dir())
+    free = shutil.disk_usage(existing).free
     if free < MIN_DISK_BYTES:
         return CheckResult(
-            name, "bad", f"{format_bytes(free)} free at {place}", "free some space before anything is begun"
+            name, "error", f"{format_bytes(free)} free at {existing}", "free some space before you start a run"
         )
     if free < LOW_DISK_BYTES:
         return CheckResult(
-            name, "warn", f"{format_bytes(free)} free at {place}", "a base model and its checkpoints need about 2 GB"
+            name,
+            "warning",
+            f"{format_bytes(free)} free at {existing}",
+            "a base model and its checkpoints need about 2 GB",
         )
-    return CheckResult(name, "ok", f"{format_bytes(free)} free at {place}")
+    return CheckResult(name, "ok", f"{format_bytes(free)} free at {existing}")
 
 
 def check_tokenizer() -> Iterator[CheckResult]:
-    """Whether tokens can be counted without a network."""
+    """Whether tokens can be counted offline."""
     from ftpipe.tokenization import encoding_for
 
     name = encoding_for("gpt-4.1-mini-2025-04-14").name
-    yield CheckResult("tokenizer", "ok", f"{name} is in the package, no network needed")
+    yield CheckResult("tokenizer", "ok", f"{name} is included, no network needed")
 
 
 def check_prices(settings: Settings, today: date) -> Iterator[CheckResult]:
-    """How old the prices are."""
+    """The age of the prices."""
     from ftpipe.catalog.training_prices import PriceTable
 
     row = PriceTable.load(settings.config.prices).row("gpt-4.1-mini-2025-04-14")
     as_of = getattr(row, "as_of", None)
     if as_of is None:
-        yield CheckResult("prices", "warn", "there are none", 'add [prices."MODEL"] to ftpipe.toml')
+        yield CheckResult("prices", "warning", "there are no prices", 'add [prices."MODEL"] to ftpipe.toml')
         return
     age = (today - (as_of if isinstance(as_of, date) else date.fromisoformat(str(as_of)))).days
-    state: CheckStatus = "warn" if age > 2 * DATE_WARNING_DAYS else "ok"
+    status: CheckStatus = "warning" if age > 2 * DATE_WARNING_DAYS else "ok"
     hint = (
-        "compare them with the provider's price page; [prices] in ftpipe.toml overrides them" if state == "warn" else ""
+        "compare them with the provider's price page; override them with [prices] in ftpipe.toml"
+        if status == "warning"
+        else ""
     )
-    yield CheckResult("prices", state, f"as of {as_of}, {age} days old", hint)
+    yield CheckResult("prices", status, f"as of {as_of}, {age} days old", hint)
 
 
 def check_providers(settings: Settings, today: date) -> Iterator[CheckResult]:
-    """Which keys are set, and until when each provider takes jobs."""
+    """Which API keys are set, and until when each provider accepts jobs."""
     from ftpipe.config import secrets
     from ftpipe.providers.profiles import load_profiles
 
-    known = secrets(os.environ)
+    env = secrets(os.environ)
     for name, profile in load_profiles(settings.config.providers).items():
         if not profile.paid:
             continue
-        chosen = settings.config.provider == name
-        yield _check_provider(profile, chosen=chosen, has_key=bool(known.get(profile.key_env)), today=today)
+        is_selected = settings.config.provider == name
+        has_key = bool(env.get(profile.key_env))
+        yield _check_provider(profile, is_selected=is_selected, has_key=has_key, today=today)
 
 
-def _check_provider(profile: Profile, *, chosen: bool, has_key: bool, today: date) -> CheckResult:
+def _check_provider(profile: Profile, *, is_selected: bool, has_key: bool, today: date) -> CheckResult:
     last, key, name = profile.last_day_to_create, profile.key_env, profile.name
     left = (date.fromisoformat(last) - today).days if last else None
     if left is not None and left < 0:
         return CheckResult(
-            name, "bad" if chosen else "warn", f"takes no new jobs since {last}", "train on this machine"
+            name,
+            "error" if is_selected else "warning",
+            f"accepts no new jobs since {last}",
+            "train on this machine (--provider local)",
         )
     if not has_key:
-        hint = f"put {key}=… into .env or the environment" if chosen else ""
-        return CheckResult(name, "bad" if chosen else "ok", f"no key: {key} is not set", hint)
+        hint = f"put {key}=… into .env or the environment" if is_selected else ""
+        return CheckResult(name, "error" if is_selected else "ok", f"no key: {key} is not set", hint)
     if left is not None and left <= DATE_WARNING_DAYS:
-        who = ", only from organizations that trained before" if profile.new_customers is False else ""
-        hint = f"ftpipe doctor --online --provider {name} asks whether yours may"
-        return CheckResult(name, "warn", f"{key} is set; takes new jobs until {last}, {left} days from now{who}", hint)
+        who = ", only for organizations that have trained before" if profile.new_customers is False else ""
+        hint = f"run `ftpipe doctor --online --provider {name}` to check your account"
+        return CheckResult(
+            name, "warning", f"{key} is set; new jobs are accepted until {last}, for {left} more days{who}", hint
+        )
     return CheckResult(name, "ok", f"{key} is set")
 
 
 def check_local_server() -> CheckResult:
-    """Whether the embedded endpoint runs."""
+    """Whether the local server is running."""
     from ftpipe.server.control import status
 
-    seen = status(server_dir())
-    if not seen.running:
-        return CheckResult("endpoint", "ok", "not running; `ftpipe train` starts it when needed")
-    if not seen.is_responding:
-        return CheckResult("endpoint", "warn", f"process {seen.pid} runs but does not answer", "ftpipe serve logs")
-    return CheckResult("endpoint", "ok", f"runs at {seen.base_url}, process {seen.pid}")
+    server = status(server_dir())
+    if not server.running:
+        return CheckResult("endpoint", "ok", "not running; `ftpipe train` starts it if needed")
+    if not server.is_responding:
+        return CheckResult(
+            "endpoint",
+            "warning",
+            f"process {server.pid} is running but does not respond",
+            "run `ftpipe serve logs` for the reason",
+        )
+    return CheckResult("endpoint", "ok", f"running at {server.base_url}, process {server.pid}")

@@ -1,4 +1,4 @@
-"""What ``ftpipe doctor --online`` asks an endpoint: time, key and its scope, whether jobs are taken, when bases end."""
+"""The checks of ``ftpipe doctor --online``: clock, API key permissions, training access, shutdown dates."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from ftpipe.providers.provider import Provider
 
 MAX_CLOCK_SKEW_SECONDS = 120.0
-"""Clocks further apart than this make times in lists and logs misleading."""
+"""Difference of clocks from which times in lists and logs are misleading."""
 MAX_ATTEMPTS = 2
-"""A doctor looks; it does not wait for an endpoint to get well."""
+"""Attempts per call: fewer than elsewhere, because a check should not wait for an endpoint."""
 
 
 def run_online_checks(
     settings: Settings, name: str, env: dict[str, str], *, today: date | None = None
 ) -> Iterator[CheckResult]:
-    """What only the provider can tell: whether it answers, takes the key and jobs, and tells the same time.
+    """Check whether the provider responds, and whether it accepts the key and jobs.
 
     Args:
         settings: The configuration.
-        name: Which provider.
+        name: The provider's name.
         env: Environment variables, with the secrets of ``.env``.
-        today: UTC date.
+        today: Date in UTC.
     """
     from ftpipe.providers import find_profile, open_provider
 
@@ -45,20 +45,20 @@ def run_online_checks(
     if base_url:
         clock = check_clock(name, base_url)
         yield clock
-        if clock.status == "bad":
+        if clock.status == "error":
             return
 
-    def look() -> Iterator[CheckResult]:
+    def check() -> Iterator[CheckResult]:
         provider = open_provider(name, profiles=settings.config.providers, env=env, attempts=MAX_ATTEMPTS)
         with contextlib.closing(provider):
             model = settings.config.model or profile.default_model
             yield from authenticated_checks(provider, model, today or datetime.now(UTC).date())
 
-    yield from errors_as_results(name, look)
+    yield from errors_as_results(name, check)
 
 
 def authenticated_checks(provider: Provider, model: str, today: date) -> Iterator[CheckResult]:
-    """Everything that is asked with the key."""
+    """All checks that need the API key."""
     name = provider.profile.name
     jobs: list[Job] = []
     calls: dict[str, Callable[[], object]] = {
@@ -66,20 +66,20 @@ def authenticated_checks(provider: Provider, model: str, today: date) -> Iterato
         "jobs": lambda: jobs.extend(provider.jobs.recent()),
         "models": provider.models.names,
     }
-    refused = {what: error for what, call in calls.items() if (error := _refusal(call))}
-    yield check_key_permissions(name, provider.profile.key_env, refused)
-    if len(refused) == len(calls):
+    errors = {resource: error for resource, call in calls.items() if (error := _error_of(call))}
+    yield check_key_permissions(name, provider.profile.key_env, errors)
+    if len(errors) == len(calls):
         return
-    if "jobs" not in refused:
+    if "jobs" not in errors:
         latest = max(jobs, key=lambda job: job.created_at, default=None)
-        seen = f"{plural(len(jobs), 'job')}, the latest is {latest.id}, {latest.status}" if latest else "no job yet"
-        yield CheckResult(f"{name} jobs", "ok", seen)
+        message = f"{plural(len(jobs), 'job')}, the latest is {latest.id}, {latest.status}" if latest else "no job yet"
+        yield CheckResult(f"{name} jobs", "ok", message)
     if provider.profile.paid:
         yield check_training(provider, model, jobs, today)
         yield check_base_model(provider, model, today)
 
 
-def _refusal(call: Callable[[], object]) -> FtpipeError | None:
+def _error_of(call: Callable[[], object]) -> FtpipeError | None:
     try:
         call()
     except FtpipeError as error:
@@ -87,65 +87,70 @@ def _refusal(call: Callable[[], object]) -> FtpipeError | None:
     return None
 
 
-def check_key_permissions(name: str, key_env: str, refused: dict[str, FtpipeError]) -> CheckResult:
-    """What the key may see: files and jobs are needed, models only for chat and last days."""
-    if not refused:
+def check_key_permissions(name: str, key_env: str, errors: dict[str, FtpipeError]) -> CheckResult:
+    """What the key can read: files and jobs are needed, models only for chat and shutdown dates."""
+    if not errors:
         return CheckResult(f"{name} key", "ok", "accepted; files, jobs and models can be read")
-    said = "; ".join(f"{what}: {error.message}" for what, error in refused.items())
-    allowed = [what for what in ("files", "jobs", "models") if what not in refused]
-    text = f"{', '.join(allowed)} can be read, but {said}" if allowed else next(iter(refused.values())).message
-    state: CheckStatus = "warn" if set(refused) == {"models"} else "bad"
-    is_key = all(isinstance(error, AuthenticationError) for error in refused.values())
+    first = next(iter(errors.values()))
+    failures = "; ".join(f"{resource}: {error.message}" for resource, error in errors.items())
+    allowed = [resource for resource in ("files", "jobs", "models") if resource not in errors]
+    message = f"{', '.join(allowed)} can be read, but {failures}" if allowed else first.message
+    status: CheckStatus = "warning" if set(errors) == {"models"} else "error"
+    is_key = all(isinstance(error, AuthenticationError) for error in errors.values())
     hint = f"give the key in {key_env} permission for files, fine-tuning and models" if is_key and allowed else ""
-    return CheckResult(f"{name} key", state, text, hint or next(iter(refused.values())).hint)
+    return CheckResult(f"{name} key", status, message, hint or first.hint)
 
 
 def check_training(provider: Provider, model: str, jobs: list[Job], today: date) -> CheckResult:
-    """Whether a job would be taken, as far as that can be known before one is created and paid."""
+    """Whether a job would be accepted, as far as that can be known without creating one."""
     profile, name = provider.profile, f"{provider.profile.name} training"
     if (closed := training_closed(profile, today)) is not None:
         return closed
     until = f", until {profile.last_day_to_create}" if profile.last_day_to_create else ""
     try:
-        heard = provider.jobs.check_can_create(model)
+        permission = provider.jobs.check_can_create(model)
     except (TrainingNotAvailableError, AuthenticationError) as error:
-        return CheckResult(name, "bad", f"not allowed: {error.message}", error.hint)
-    if heard.allowed:
+        return CheckResult(name, "error", f"not allowed: {error.message}", error.hint)
+    if permission.allowed:
         return CheckResult(
-            name, "ok", f"allowed{until}: a job on a file that does not exist was refused for the file alone"
+            name, "ok", f"allowed{until}: a job with a file that does not exist was rejected only because of the file"
         )
     last = max((job.created_at for job in jobs), default=None)
-    seen = f"the last job that this key sees was taken on {_day(last)}" if last else "this key sees no job yet"
-    who = "; only organizations that trained before are taken" if profile.new_customers is False else ""
-    hint = "a refusal costs nothing: `ftpipe train` names it before it is paid"
-    return CheckResult(name, "warn", f"not known ({heard.why}){until}: {seen}{who}", hint)
+    seen = f"the latest job of this key was created on {_day(last)}" if last else "this key has no jobs yet"
+    who = "; only organizations that have trained before are accepted" if profile.new_customers is False else ""
+    hint = "trying costs nothing: `ftpipe train` reports a rejection before anything is paid"
+    return CheckResult(name, "warning", f"not known ({permission.why}){until}: {seen}{who}", hint)
 
 
 def training_closed(profile: Profile, today: date) -> CheckResult | None:
-    """The finding where a profile's last day is over."""
+    """The result if the provider's last day for new jobs is over."""
     last = profile.last_day_to_create
     if not last or today <= date.fromisoformat(last):
         return None
-    hint = "train on this machine (--provider local), or elsewhere"
-    return CheckResult(f"{profile.name} training", "bad", f"no new jobs are taken since {last}", hint)
+    hint = "train on this machine (--provider local), or with another provider"
+    return CheckResult(f"{profile.name} training", "error", f"no new jobs are accepted since {last}", hint)
 
 
 def check_base_model(provider: Provider, model: str, today: date) -> CheckResult:
-    """When the base that would be trained ends, and everything made of it."""
+    """When the base model, and with it every model tuned from it, is shut down."""
     name = f"{provider.profile.name} base"
     try:
-        told = provider.models.shutdown_date(model)
+        reported = provider.models.shutdown_date(model)
     except FtpipeError:
-        told = None
-    day = told or provider.profile.models_shutdown_date
+        reported = None
+    day = reported or provider.profile.models_shutdown_date
     if not day:
-        return CheckResult(name, "ok", f"{model}: no last day is known")
+        return CheckResult(name, "ok", f"{model}: no shutdown date is known")
     left = (date.fromisoformat(day) - today).days
-    source = "the endpoint says" if told else "as this ftpipe knows"
+    source = "the endpoint says" if reported else "according to this version of ftpipe"
     if left < 0:
-        return CheckResult(name, "bad", f"{model} has ended on {day}, {source}", "choose another base with --model")
-    hint = "what is trained on it ends the same day" if left <= DATE_WARNING_DAYS else ""
-    return CheckResult(name, "warn" if hint else "ok", f"{model} answers until {day}, {left} days, {source}", hint)
+        return CheckResult(
+            name, "error", f"{model} was shut down on {day}, {source}", "choose another base with --model"
+        )
+    hint = "models tuned from it are shut down on the same day" if left <= DATE_WARNING_DAYS else ""
+    return CheckResult(
+        name, "warning" if hint else "ok", f"{model} is available until {day}, {left} more days, {source}", hint
+    )
 
 
 def _day(seconds: int) -> str:
@@ -153,24 +158,26 @@ def _day(seconds: int) -> str:
 
 
 def check_clock(name: str, base_url: str, *, now: Callable[[], float] = time.time) -> CheckResult:
-    """How far this machine's clock is from the endpoint's, by the Date header of any answer."""
+    """Compare this machine's clock with the Date header of the endpoint's response."""
     address = base_url.rstrip("/") + "/models"
     if not address.startswith(("https://", "http://")):
-        return CheckResult(f"{name} clock", "bad", f"{address} is no web address", "correct base_url")
+        return CheckResult(f"{name} clock", "error", f"{address} is not an http(s) URL", "correct base_url")
     try:
-        with urllib.request.urlopen(address, timeout=10) as answer:  # noqa: S310 - the scheme was looked at
-            stamp = answer.headers.get("Date")
-    except urllib.error.HTTPError as refusal:
-        stamp = refusal.headers.get("Date")
-        refusal.close()
+        with urllib.request.urlopen(address, timeout=10) as response:  # noqa: S310 - the scheme was checked
+            stamp = response.headers.get("Date")
+    except urllib.error.HTTPError as error_response:
+        stamp = error_response.headers.get("Date")
+        error_response.close()
     except OSError as error:
         return CheckResult(
-            f"{name} clock", "bad", f"{address} was not reached: {error}", "check the network and proxies"
+            f"{name} clock", "error", f"{address} cannot be reached: {error}", "check the network and proxy settings"
         )
     try:
         skew = now() - parsedate_to_datetime(stamp or "").timestamp()
     except ValueError:
-        return CheckResult(f"{name} clock", "warn", "the endpoint does not tell its time")
+        return CheckResult(f"{name} clock", "warning", "the endpoint does not report its time")
     if abs(skew) > MAX_CLOCK_SKEW_SECONDS:
-        return CheckResult(f"{name} clock", "warn", f"this machine's clock is {skew:+.0f} s off", "set the clock (NTP)")
-    return CheckResult(f"{name} clock", "ok", "this machine and the endpoint agree on the time")
+        return CheckResult(
+            f"{name} clock", "warning", f"this machine's clock is off by {skew:+.0f} s", "set the clock (NTP)"
+        )
+    return CheckResult(f"{name} clock", "ok", "this machine's clock agrees with the endpoint's")

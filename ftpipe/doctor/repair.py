@@ -1,13 +1,16 @@
-"""Repair: a damaged registry is moved aside, never deleted, and rebuilt from what the endpoints still know."""
+"""Repair of the registry: a damaged database is renamed, never deleted, and rebuilt from what is still known."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ftpipe.errors import FtpipeError, LocalStateError
+from ftpipe.config import Settings
+from ftpipe.errors import FtpipeError, LocalStateError, UsageError
+from ftpipe.paths import state_dir
 from ftpipe.pipeline.adopt import adopt
 from ftpipe.pipeline.pipeline import RUN_ID_KEY, Pipeline
 from ftpipe.records import Job, Run
@@ -18,58 +21,104 @@ if TYPE_CHECKING:
     from ftpipe.providers.provider import Provider
 
 SQLITE_SUFFIXES = ("", "-wal", "-shm")
-"""What belongs to an SQLite database, by ending."""
+"""Suffixes of the files of an SQLite database."""
+
+
+@dataclass(frozen=True)
+class RepairResult:
+    """What a repair did."""
+
+    quarantined: Path | None
+    """The damaged database under its new name; ``None`` if the registry was intact."""
+    runs: list[Run]
+    """Runs of the provider's jobs that are in the registry now."""
+
+
+def repair_registry(
+    settings: Settings,
+    *,
+    open_registry: Callable[[], Registry],
+    open_provider: Callable[[], Provider],
+    on_status: Callable[[str], None] = lambda _text: None,
+) -> RepairResult:
+    """Move the registry aside if it is damaged, and rebuild it.
+
+    Args:
+        settings: The configuration.
+        open_registry: Opens the registry; creates an empty one if there is none.
+        open_provider: Opens the provider whose jobs are adopted. Without it the rest of the repair is still useful.
+        on_status: Called with messages about the progress.
+
+    Raises:
+        UsageError: The registry is on a database server, which has its own tools.
+        LocalStateError: The damaged database cannot be renamed.
+    """
+    location = settings.config.registry or str(state_dir() / "registry.db")
+    if "://" in location and not location.startswith("sqlite:///"):
+        raise UsageError("the registry is on a database server", "restore it with the server's own tools")
+    quarantined = None
+    try:
+        read_everything(open_registry())
+    except LocalStateError as error:
+        on_status(error.message)
+        quarantined = quarantine_database(Path(location.removeprefix("sqlite:///")))
+        on_status(f"renamed it to {quarantined}")
+    providers = []
+    try:
+        providers.append(open_provider())
+    except FtpipeError as error:
+        on_status(f"the provider's jobs are not read: {error.message}")
+    return RepairResult(quarantined, rebuild(open_registry(), providers, on_status=on_status))
 
 
 def quarantine_database(path: Path, *, clock: Callable[[], float] = time.time) -> Path:
-    """Rename a database and its companions, so that a new one can be begun.
+    """Rename a database and its companion files, so that a new one can be created.
 
     Args:
         path: The SQLite file.
         clock: UTC Unix seconds, for the name.
 
     Returns:
-        Where the database lies now.
+        The new path of the database.
 
     Raises:
         LocalStateError: It cannot be renamed.
     """
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(clock()))
     names = (f"{path.name}.damaged-{stamp}{more}" for more in ("", *(f".{number}" for number in range(2, 1000))))
-    aside = next(place for name in names if not (place := path.with_name(name)).exists())
+    target = next(candidate for name in names if not (candidate := path.with_name(name)).exists())
     try:
-        for ending in SQLITE_SUFFIXES:
-            old = path.with_name(path.name + ending)
+        for suffix in SQLITE_SUFFIXES:
+            old = path.with_name(path.name + suffix)
             if old.exists():
-                old.rename(aside.with_name(aside.name + ending))
+                old.rename(target.with_name(target.name + suffix))
     except OSError as error:
         raise LocalStateError(
-            f"{path} cannot be moved aside: {error.strerror}", "check the folder's permissions"
+            f"{path} cannot be renamed: {error.strerror}", "check the folder's permissions"
         ) from error
-    return aside
+    return target
 
 
 def rebuild(
     registry: Registry, providers: Iterable[Provider], *, on_status: Callable[[str], None] = lambda _text: None
 ) -> list[Run]:
-    """Take every job of ours that the endpoints list into a registry; finished ones get their model registered.
+    """Fill a registry from the audit log's mirror, a damaged database, and the jobs that providers list.
 
-    The mirror of the audit log comes first, then what can still be read of a database that was moved aside:
-    aliases, costs and doubtful calls are known nowhere else.
-
-    An endpoint that keeps no metadata cannot tell whose its jobs are, so all of them are taken there.
+    The mirror comes first, then what can still be read of a renamed database: aliases, costs and uncertain calls are
+    stored nowhere else. A finished job gets its model registered. An endpoint that stores no metadata cannot tell who
+    created a job, so all of its jobs are adopted.
 
     Args:
-        registry: An empty one, or one that lacks some.
-        providers: The endpoints to ask.
-        on_status: Hears what could not be taken.
+        registry: An empty registry, or one with missing rows.
+        providers: The endpoints whose jobs are adopted.
+        on_status: Called with messages about what was and was not restored.
     """
     runs: list[Run] = []
-    if told := replay(registry):
-        on_status(f"{sum(told.values())} rows are from the mirror of the audit log")
-    for aside in damaged_databases(registry)[-1:]:
-        copied = recover(aside, registry)
-        on_status(f"{aside.name}: {sum(copied.values())} rows were whole and are kept")
+    if replayed := replay(registry):
+        on_status(f"{sum(replayed.values())} rows are from the mirror of the audit log")
+    for path in damaged_databases(registry)[-1:]:
+        recovered = recover(path, registry)
+        on_status(f"{sum(recovered.values())} intact rows are from {path.name}")
     for provider in providers:
         try:
             jobs = [job for job in provider.jobs.recent() if is_ftpipe_job(job, provider)]
@@ -86,17 +135,19 @@ def rebuild(
 
 
 def damaged_databases(registry: Registry) -> list[Path]:
-    """The databases that were moved aside here, oldest first."""
-    place = Path(str(registry.engine.url.database))
-    found = place.parent.glob(f"{place.name}.damaged-*") if registry.engine.dialect.name == "sqlite" else ()
-    return sorted(path for path in found if not path.name.endswith(("-wal", "-shm")))
+    """The renamed databases beside the registry, oldest first."""
+    if registry.engine.dialect.name != "sqlite":
+        return []
+    path = Path(str(registry.engine.url.database))
+    renamed = path.parent.glob(f"{path.name}.damaged-*")
+    return sorted(path for path in renamed if not path.name.endswith(("-wal", "-shm")))
 
 
 def read_everything(registry: Registry) -> None:
-    """Read everything that a registry holds.
+    """Read all rows of a registry.
 
     Raises:
-        LocalStateError: Something of it is damaged, although the database as a whole can be opened.
+        LocalStateError: A row is damaged, although the database can be opened.
     """
     registry.models.recent()
     registry.jobs.recent(limit=1_000_000)
@@ -106,5 +157,5 @@ def read_everything(registry: Registry) -> None:
 
 
 def is_ftpipe_job(job: Job, provider: Provider) -> bool:
-    """Whether ftpipe made a job, as far as its endpoint can tell."""
+    """Whether ftpipe created a job, as far as the endpoint's metadata tells."""
     return not provider.profile.metadata_stored or RUN_ID_KEY in job.metadata

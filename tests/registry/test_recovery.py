@@ -134,11 +134,11 @@ def test_what_only_the_registry_knows_is_salvaged_from_a_half(trained: FaultEnvi
         look(trained.path)
     quarantine_database(trained.path)
     trained._registry = open_registry(trained.path)
-    said: list[str] = []
-    rebuild(trained.registry, [trained.pipeline().provider], on_status=said.append)
+    messages: list[str] = []
+    rebuild(trained.registry, [trained.pipeline().provider], on_status=messages.append)
     assert trained.registry.models.aliases() == {"support@production": "ft:gpt-4.1-mini-2025-04-14:org-test::0001"}
     assert trained.registry.models.alias_history("support@production")[0].reason == "it is good"
-    assert any("rows were whole" in line for line in said)
+    assert any("intact rows" in message for message in messages)
     read_everything(trained.registry)
 
 

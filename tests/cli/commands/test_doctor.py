@@ -1,4 +1,4 @@
-"""``ftpipe doctor``: a line for each thing with what to do, one JSON document, 1 where something is broken."""
+"""``ftpipe doctor``: a line per check with a hint, one JSON document, exit code 1 if a check fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 from ftpipe.cli import root
 from ftpipe.cli.context import CliContext
 from ftpipe.cli.main import execute
-from ftpipe.doctor.offline_checks import check_disk, check_packages, check_python
 from ftpipe.errors import TrainingNotAvailableError
 from ftpipe.providers.jobs import PROBE_FILE
 from tests.cli.cli_runner import CommandResult
@@ -25,7 +24,7 @@ FILES, JOBS, MODELS, CREATE = "GET /files", "GET /fine_tuning/jobs", "GET /model
 
 @pytest.fixture
 def endpoint() -> Iterator[FaultEndpoint]:
-    """A provider that answers as it is told."""
+    """A provider with scripted responses."""
     with FaultEndpoint() as running:
         yield running
 
@@ -34,7 +33,7 @@ def endpoint() -> Iterator[FaultEndpoint]:
 def doctor(
     endpoint: FaultEndpoint, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., CommandResult]:
-    """Type ``ftpipe doctor --online`` in a folder that is configured for it; further keys go into its profile."""
+    """Run ``ftpipe doctor --online`` in a configured folder; additional keys go into the profile."""
     monkeypatch.setenv("X_API_KEY", KEY)
 
     def call(*argv: str, **profile: Any) -> CommandResult:
@@ -53,29 +52,27 @@ def doctor(
 
 
 def checks(ran: CommandResult) -> dict[str, dict[str, str]]:
-    """What the document says about the provider, by name."""
+    """The provider's checks in the document, by name."""
     return {check["name"]: check for check in ran.document["checks"] if check["name"].startswith("test ")}
 
 
-def test_a_provider_in_order_is_told_line_by_line(
-    doctor: Callable[..., CommandResult], endpoint: FaultEndpoint
-) -> None:
-    """Exit 0; clock, key, jobs, training and base have a line each, and nothing was created."""
+def test_doctor_online_reports_each_check(doctor: Callable[..., CommandResult], endpoint: FaultEndpoint) -> None:
+    """Exit 0; a line each for clock, key, jobs, training and base, and nothing was created."""
     endpoint.seed_job()
     ran = doctor("--json", probe_training=True)
     assert ran.code == 0, ran.err
-    found = checks(ran)
-    assert set(found) == {"test clock", "test key", "test jobs", "test training", "test base"}
-    assert {check["status"] for check in found.values()} == {"ok"}
-    assert "allowed" in found["test training"]["message"]
+    results = checks(ran)
+    assert set(results) == {"test clock", "test key", "test jobs", "test training", "test base"}
+    assert {check["status"] for check in results.values()} == {"ok"}
+    assert "allowed" in results["test training"]["message"]
     assert len(endpoint.jobs) == 1
     assert endpoint.bodies == [{"model": "gpt-4.1-mini-2025-04-14", "training_file": PROBE_FILE}]
 
 
-def test_an_organization_that_may_not_train_is_told_before_anything_is_uploaded(
+def test_doctor_reports_missing_training_permission(
     doctor: Callable[..., CommandResult], endpoint: FaultEndpoint
 ) -> None:
-    """Row 17: ✗ with what to do, exit 1."""
+    """Row 17: ✗ with a hint, exit 1."""
     endpoint.always(CREATE, refusal(403, "training_not_available", "see the deprecations page"))
     ran = doctor(probe_training=True)
     assert ran.code == 1
@@ -85,8 +82,8 @@ def test_an_organization_that_may_not_train_is_told_before_anything_is_uploaded(
     assert endpoint.calls["POST /files"] == 0
 
 
-def test_training_is_told_before_the_upload_by_train_as_well(tmp_path: Path, endpoint: FaultEndpoint) -> None:
-    """Row 17: the pipeline asks first: no file is at the endpoint, no intent in the journal; later it goes on."""
+def test_train_checks_permission_before_upload(tmp_path: Path, endpoint: FaultEndpoint) -> None:
+    """Row 17: no file is uploaded and nothing is in the journal; a later run continues."""
     bench = FaultEnvironment(tmp_path, endpoint, profile={"probe_training": True})
     endpoint.script(CREATE, refusal(403, "training_not_available"))
     with pytest.raises(TrainingNotAvailableError):
@@ -102,7 +99,7 @@ def test_training_is_told_before_the_upload_by_train_as_well(tmp_path: Path, end
     ("profile", "fault", "word"),
     [
         ({}, None, "only known when a job is created"),
-        ({"new_customers": False}, None, "only organizations that trained before"),
+        ({"new_customers": False}, None, "only organizations that have trained before"),
         ({"probe_training": True}, refusal(503), "503"),
         ({"probe_training": True}, refusal(400, None, "this model is unknown"), "model"),
         (
@@ -113,70 +110,74 @@ def test_training_is_told_before_the_upload_by_train_as_well(tmp_path: Path, end
     ],
     ids=["not asked", "closed to new ones", "trouble", "another refusal", "takes anything"],
 )
-def test_what_cannot_be_known_is_said_so(
+def test_doctor_warns_if_training_is_unknown(
     doctor: Callable[..., CommandResult],
     endpoint: FaultEndpoint,
     profile: dict[str, Any],
     fault: Fault | None,
     word: str,
 ) -> None:
-    """Neither ✓ nor ✗ is guessed; an endpoint that takes a job on no file has it cancelled at once."""
+    """Neither ✓ nor ✗ is guessed; if an endpoint accepts the probe, the job is cancelled immediately."""
     endpoint.seed_job(id="ftjob-7")
     if fault:
         endpoint.always(CREATE, fault)
-    found = checks(doctor("--json", **profile))["test training"]
-    assert (found["status"], "not known" in found["message"]) == ("warn", True)
-    assert word in found["message"]
+    results = checks(doctor("--json", **profile))["test training"]
+    assert (results["status"], "not known" in results["message"]) == ("warning", True)
+    assert word in results["message"]
     assert endpoint.calls["POST /fine_tuning/jobs/{id}/cancel"] == (word == "cancelled at once")
     assert endpoint.calls[CREATE] == bool(profile.get("probe_training"))
 
 
-def test_an_address_of_ones_own_is_not_asked_for_a_job(
+def test_doctor_does_not_probe_a_custom_base_url(
     doctor: Callable[..., CommandResult], endpoint: FaultEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What stands behind another base URL may not look at the file first."""
+    """Another server might not check the file first."""
     monkeypatch.setenv("X_BASE_URL", endpoint.base_url)
     ran = doctor("--json", probe_training=True, base_url="https://api.example.com/v1", base_url_env="X_BASE_URL")
-    assert checks(ran)["test training"]["status"] == "warn"
+    assert checks(ran)["test training"]["status"] == "warning"
     assert endpoint.calls[CREATE] == 0
 
 
-def test_a_last_day_that_is_over_is_known_without_asking(
+def test_doctor_knows_passed_dates_without_a_request(
     doctor: Callable[..., CommandResult], endpoint: FaultEndpoint
 ) -> None:
-    """The dated table is enough, and the base's end is told too."""
+    """The profile's dates are enough, also for the base model."""
     day = date(2020, 1, 2).isoformat()
     ran = doctor("--json", probe_training=True, last_day_to_create=day, models_shutdown_date=day)
     assert ran.code == 1
-    assert [checks(ran)[f"test {what}"]["status"] for what in ("training", "base")] == ["bad", "bad"]
+    assert [checks(ran)[f"test {what}"]["status"] for what in ("training", "base")] == ["error", "error"]
     assert endpoint.calls[CREATE] == 0
 
 
-def test_a_base_near_its_end_is_a_warning(doctor: Callable[..., CommandResult], endpoint: FaultEndpoint) -> None:
-    """The endpoint's own date wins over the table's."""
+def test_doctor_warns_about_a_near_shutdown(doctor: Callable[..., CommandResult], endpoint: FaultEndpoint) -> None:
+    """The endpoint's date is used before the profile's."""
     soon = (datetime.now(UTC).date() + timedelta(days=30)).isoformat()
     endpoint.always(
         "GET /models/{id}", Fault(body=f'{{"id": "m", "object": "model", "shutdown_date": "{soon}"}}'.encode())
     )
     ran = doctor("--json", models_shutdown_date="2099-01-01")
     assert ran.code == 0
-    found = checks(ran)["test base"]
-    assert (found["status"], soon in found["message"], "the endpoint says" in found["message"]) == ("warn", True, True)
+    results = checks(ran)["test base"]
+    assert (results["status"], soon in results["message"], "the endpoint says" in results["message"]) == (
+        "warning",
+        True,
+        True,
+    )
 
 
 @pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.parametrize(
     "closed", [{FILES}, {JOBS}, {MODELS}, {FILES, JOBS, MODELS}], ids=lambda routes: str(len(routes))
 )
-def test_the_scope_of_a_key_is_told(
+def test_doctor_reports_key_permissions(
     doctor: Callable[..., CommandResult], endpoint: FaultEndpoint, status: int, closed: set[str]
 ) -> None:
-    """Files and jobs are needed, so ✗; a key that cannot list models still trains, so !; each refused part is named."""
+    """✗ without files or jobs; ! without models, which training does not need; each missing permission is named."""
     for route in closed:
         endpoint.always(route, refusal(status, None, "missing scopes"))
     ran = doctor("--json")
     key = checks(ran)["test key"]
-    assert key["status"] == ("warn" if closed == {MODELS} else "bad")
+    assert key["status"] == ("warning" if closed == {MODELS} else "error")
     assert ran.code == (0 if closed == {MODELS} else 1)
     assert key["hint"]
     if len(closed) == 1:
@@ -184,46 +185,46 @@ def test_the_scope_of_a_key_is_told(
     assert KEY not in ran.out + ran.err
 
 
-@pytest.mark.parametrize(("skew", "state"), [(0.0, "ok"), (7200.0, "warn"), (-7200.0, "warn")])
-def test_the_clock_is_compared_with_the_endpoints(
+@pytest.mark.parametrize(("skew", "state"), [(0.0, "ok"), (7200.0, "warning"), (-7200.0, "warning")])
+def test_doctor_compares_the_clock(
     doctor: Callable[..., CommandResult], endpoint: FaultEndpoint, skew: float, state: str
 ) -> None:
-    """By the Date header of any answer."""
+    """With the Date header of a response."""
     endpoint.skew = skew
-    found = checks(doctor("--json"))["test clock"]
-    assert found["status"] == state
-    assert ("+720" in found["message"] or "-720" in found["message"] or "719" in found["message"]) == (state == "warn")
+    results = checks(doctor("--json"))["test clock"]
+    assert results["status"] == state
+    assert ("+720" in results["message"] or "-720" in results["message"] or "719" in results["message"]) == (
+        state == "warning"
+    )
 
 
-def test_a_provider_that_is_not_there_is_one_line_and_not_waited_for(doctor: Callable[..., CommandResult]) -> None:
-    """A closed port and an unresolvable name: ✗ on the clock's line, exit 1, and nothing more is asked."""
+def test_doctor_stops_if_the_provider_is_unreachable(doctor: Callable[..., CommandResult]) -> None:
+    """✗ for the clock, exit 1, and no further requests."""
     for address in ("http://127.0.0.1:9/v1", "ftp://127.0.0.1/v1"):
         ran = doctor("--json", base_url=address)
         assert ran.code == 1
         assert set(checks(ran)) == {"test clock"}
 
 
-def test_a_registry_is_repaired_without_a_key(endpoint: FaultEndpoint, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_repairs_a_registry_without_a_key(endpoint: FaultEndpoint, capsys: pytest.CaptureFixture[str]) -> None:
     """Row 20: the mirror of the audit log is enough; the damaged file is kept."""
-    place = Path(".ftpipe")
-    place.mkdir()
-    with FaultEnvironment(place, endpoint) as bench:
+    folder = Path(".ftpipe")
+    folder.mkdir()
+    with FaultEnvironment(folder, endpoint) as bench:
         bench.train()
     bench.path.write_bytes(b"not a database" * 1000)
     assert execute(root, ("models", "list"), CliContext()) == 6
     capsys.readouterr()
     execute(root, ("doctor", "--repair", "--provider", "openai"), CliContext())
-    said = capsys.readouterr().err
-    assert "skipping openai" in said
-    assert "from the mirror of the audit log" in said
-    assert len(list(place.glob("registry.db.damaged-*"))) == 1
+    messages = capsys.readouterr().err
+    assert "the provider's jobs are not read" in messages
+    assert "from the mirror of the audit log" in messages
+    assert len(list(folder.glob("registry.db.damaged-*"))) == 1
     assert execute(root, ("models", "verify", "ftjob-0001"), CliContext()) == 0
 
 
-def test_every_line_is_marked_and_every_fault_has_a_next_step(
-    doctor: Callable[..., CommandResult], endpoint: FaultEndpoint
-) -> None:
-    """✓, ! or ✗ first; under ✗ an arrow with what to do; the verdict counts them."""
+def test_doctor_prints_a_hint_below_each_error(doctor: Callable[..., CommandResult], endpoint: FaultEndpoint) -> None:
+    """Each line starts with ✓, ! or ✗; below ✗ there is an arrow with a hint."""
     endpoint.always(FILES, refusal(403))
     Path(".env").write_text("X=1\n")
     Path(".env").chmod(0o644)
@@ -231,10 +232,3 @@ def test_every_line_is_marked_and_every_fault_has_a_next_step(
     assert {line[0] for line in lines} == {"✓", "!", "✗", " "}
     for line, following in itertools.pairwise(lines):
         assert line[0] != "✗" or following.strip().startswith("→")
-
-
-def test_what_is_missing_or_full_is_named(tmp_path: Path) -> None:
-    """Versions, and the room at a place that does not exist yet."""
-    assert check_python().status == "ok"
-    assert {finding.name for finding in check_packages()} == {"packages", "local"}
-    assert "free" in check_disk("disk", tmp_path / "later" / "still").message

@@ -1,0 +1,70 @@
+"""The offline checks of ``ftpipe doctor``."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from ftpipe.config import Settings, load
+from ftpipe.doctor.offline_checks import (
+    check_disk,
+    check_packages,
+    check_prices,
+    check_providers,
+    check_python,
+    check_secrets_file,
+    errors_as_results,
+)
+from ftpipe.errors import LocalStateError
+
+
+def test_check_packages_names_both_groups() -> None:
+    assert check_python().status == "ok"
+    assert {result.name for result in check_packages()} == {"packages", "local"}
+
+
+def test_check_disk_of_a_missing_folder(tmp_path: Path) -> None:
+    """The free space of the nearest existing parent."""
+    result = check_disk("disk", tmp_path / "later" / "still")
+    assert "free" in result.message
+    assert str(tmp_path) in result.message
+
+
+@pytest.mark.parametrize(("mode", "status"), [(0o644, "warning"), (0o600, "ok")])
+def test_check_secrets_file_warns_if_others_can_read_it(tmp_path: Path, mode: int, status: str) -> None:
+    path = tmp_path / ".env"
+    path.write_text("X=1\n")
+    path.chmod(mode)
+    assert check_secrets_file(tmp_path).status == status
+
+
+def test_check_prices_warns_about_old_prices() -> None:
+    settings = Settings(load(env={}).config, {}, None)
+    [recent], [old] = check_prices(settings, date(2025, 7, 10)), check_prices(settings, date(2030, 1, 1))
+    assert (recent.status, old.status) == ("ok", "warning")
+    assert "price page" in old.hint
+
+
+def test_check_providers_reports_a_missing_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error for the configured provider only."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("NEBIUS_API_KEY", raising=False)
+    settings = load(env={}, flags={"provider": "nebius"})
+    results = {result.name: result for result in check_providers(settings, date(2026, 8, 1))}
+    assert results["nebius"].status == "error"
+    assert "NEBIUS_API_KEY" in results["nebius"].hint
+    assert results["openai"].status == "ok"
+
+
+def test_errors_as_results_reports_an_error_of_ftpipe() -> None:
+    def check() -> None:
+        raise LocalStateError("the registry is damaged", "run `ftpipe doctor --repair`")
+
+    [result] = errors_as_results("registry", lambda: iter([check()]))  # type: ignore[list-item,func-returns-value]  # raises
+    assert (result.status, result.message, result.hint) == (
+        "error",
+        "the registry is damaged",
+        "run `ftpipe doctor --repair`",
+    )
