@@ -1,4 +1,9 @@
-"""Arithmetic over named scores, evaluated without running code."""
+"""Arithmetic expressions over named scores, as in ``calculate_output`` of a multi grader; nothing is run as code.
+
+Why not simpleeval: it allows strings, comparisons, conditions and attributes unless each is switched off, and it does
+not tell the names of graders from those of functions before it evaluates. Here an expression that is more than
+arithmetic is refused before any score is computed, and its size and its exponents are bounded.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +15,17 @@ from typing import Any
 
 from ftpipe.errors import FtpipeError
 
-MAX_LENGTH = 1000
+MAX_CHARACTERS = 1000
 MAX_NODES = 200
-MAX_POWER = 64
+MAX_EXPONENT = 64
 
-_BINARY: dict[type[ast.operator], Callable[[float, float], float]] = {
+_OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
 }
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
+FUNCTIONS: dict[str, Callable[..., Any]] = {
     "min": min,
     "max": max,
     "abs": abs,
@@ -33,88 +38,110 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 class ExpressionError(FtpipeError):
-    """A formula that cannot be read or computed."""
+    """An expression that is not arithmetic, or that has no value."""
 
-    code = "formula"
-
-
-def variable_names(formula: str) -> set[str]:
-    """The scores that a formula uses.
-
-    Raises:
-        ExpressionError: If it is no arithmetic over names.
-    """
-    tree = _parse(formula)
-    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in called}
+    code = "invalid_expression"
 
 
-def evaluate(formula: str, values: Mapping[str, float]) -> float:
-    """The value of a formula.
+class Expression:
+    """An arithmetic expression.
 
     Args:
-        formula: ``+ - * / **``, parentheses, numbers, names, and min, max, abs, floor, ceil, exp, sqrt, log.
-        values: What the names stand for.
+        text: ``+ - * / **``, parentheses, numbers, names, and min, max, abs, floor, ceil, exp, sqrt, log.
+
+    Attributes:
+        names: The names that need a value.
 
     Raises:
-        ExpressionError: If it cannot be read, or has no finite value.
+        ExpressionError: The text is something else, or too long.
     """
-    try:
-        value = float(_value(_parse(formula), values))
-    except (ArithmeticError, ValueError, TypeError) as exc:
-        message = f"the formula has no value: {exc}"
-        raise ExpressionError(message) from exc
-    if not math.isfinite(value):
-        message = "the formula has no finite value"
-        raise ExpressionError(message)
-    return value
+
+    def __init__(self, text: str) -> None:
+        self._tree = _parse(text)
+        self.names = _check(self._tree)
+
+    def evaluate(self, values: Mapping[str, float]) -> float:
+        """The value of the expression.
+
+        Raises:
+            ExpressionError: It has no finite value, or a name has none.
+        """
+        try:
+            value = float(_value(self._tree, values))
+        except (ArithmeticError, ValueError, TypeError, KeyError) as exc:
+            message = f"the expression has no value: {exc}"
+            raise ExpressionError(message) from exc
+        if not math.isfinite(value):
+            message = "the expression has no finite value"
+            raise ExpressionError(message)
+        return value
 
 
-def _parse(formula: str) -> ast.expr:
-    if len(formula) > MAX_LENGTH:
-        message = f"a formula has at most {MAX_LENGTH} characters"
+def _parse(text: str) -> ast.expr:
+    if len(text) > MAX_CHARACTERS:
+        message = f"an expression has at most {MAX_CHARACTERS} characters"
         raise ExpressionError(message)
     try:
-        tree = ast.parse(formula.strip(), mode="eval").body
+        tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as exc:
-        message = "the formula cannot be read"
+        message = "the expression is not valid"
         raise ExpressionError(message) from exc
     if sum(1 for _ in ast.walk(tree)) > MAX_NODES:
-        message = "the formula is too long"
+        message = "the expression is too long"
         raise ExpressionError(message)
     return tree
 
 
-def _value(node: ast.expr, values: Mapping[str, float]) -> float:
+def _check(node: ast.expr) -> frozenset[str]:
+    """The names in an expression; anything that is not arithmetic is refused."""
     match node:
-        case ast.Constant(value=bool()):
-            pass
+        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool) and _is_finite(number):
+            return frozenset()
+        case ast.Name(id=name):
+            return frozenset({name})
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
+            return _check(operand)
+        case ast.BinOp(left=left, op=sign, right=right) if isinstance(sign, ast.Pow) or type(sign) in _OPERATORS:
+            return _check(left) | _check(right)
+        case ast.Call(func=ast.Name(id=name), args=[_, *_] as args, keywords=[]) if name in FUNCTIONS:
+            return frozenset().union(*(_check(argument) for argument in args))
+        case _:
+            message = f"only numbers, names of graders, + - * / **, parentheses and {', '.join(FUNCTIONS)} are allowed"
+            raise ExpressionError(message)
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an int beyond the range of float
+        return False
+
+
+def _value(node: ast.expr, values: Mapping[str, float]) -> float:
+    """The value of an expression that ``_check`` has accepted."""
+    match node:
         case ast.Constant(value=int() | float() as number):
             return float(number)
-        case ast.Name(id=name) if name in values:
+        case ast.Name(id=name):
             return values[name]
-        case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return -_value(operand, values)
-        case ast.UnaryOp(op=ast.UAdd(), operand=operand):
-            return _value(operand, values)
+        case ast.UnaryOp(op=sign, operand=operand):
+            return -_value(operand, values) if isinstance(sign, ast.USub) else _value(operand, values)
         case ast.BinOp(left=left, op=ast.Pow(), right=right):
             return _power(_value(left, values), _value(right, values))
-        case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _BINARY:
-            return _BINARY[type(sign)](_value(left, values), _value(right, values))
-        case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _FUNCTIONS:
-            return float(_FUNCTIONS[name](*[_value(item, values) for item in args]))
+        case ast.BinOp(left=left, op=sign, right=right):
+            return _OPERATORS[type(sign)](_value(left, values), _value(right, values))
+        case ast.Call(func=ast.Name(id=name), args=args):
+            return float(FUNCTIONS[name](*[_value(argument, values) for argument in args]))
         case _:
-            pass
-    message = "the formula may only have numbers, names of graders, arithmetic and a few functions"
-    raise ExpressionError(message)
+            raise TypeError(type(node).__name__)
 
 
 def _power(base: float, exponent: float) -> float:
-    if abs(exponent) > MAX_POWER:
-        message = f"an exponent is at most {MAX_POWER}"
-        raise ExpressionError(message)
+    if abs(exponent) > MAX_EXPONENT:
+        message = f"an exponent is at most {MAX_EXPONENT}"
+        raise ValueError(message)
     value = base**exponent
     if isinstance(value, complex):
-        message = "the formula has no real value"
-        raise ExpressionError(message)
+        message = "a power is not a real number"
+        raise TypeError(message)
     return float(value)

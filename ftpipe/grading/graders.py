@@ -1,186 +1,297 @@
-"""Graders in OpenAI's own JSON, as metrics: ``string_check``, ``text_similarity``, and ``multi`` over them.
+"""Graders in OpenAI's JSON: ``string_check``, ``text_similarity``, and ``multi`` over them.
 
-What they name as ``{{item.KEY}}`` is a key of the data's record (``item.expected`` is the wanted answer), and
-``{{sample.output_text}}`` or ``{{sample.output_json.KEY}}`` is what the model said. No grader is ever run as code.
+One implementation for the server's grader endpoints and for ``ftpipe evaluate --grader``. A template such as
+``{{item.answer}}`` names a key of the data's record (``item.expected`` is the expected answer);
+``{{sample.output_text}}``, ``{{sample.output_json.key[0]}}`` and ``{{sample.output_tools[0].function.name}}`` name
+parts of the model's answer. No grader runs code or calls a model.
 """
 
 from __future__ import annotations
 
-import ast
 import math
-import operator
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from ftpipe.errors import UsageError
+from ftpipe.grading.expression import FUNCTIONS, Expression, ExpressionError
+from ftpipe.grading.expression import MAX_CHARACTERS as MAX_EXPRESSION_CHARACTERS
 from ftpipe.grading.json_values import MISSING, comparable, parse_json
 from ftpipe.grading.text_similarity import MEASURES
 from ftpipe.records.evaluation import Answer, Item
 
-Compute = Callable[[Item, Answer], float]
-
-_SLOT = re.compile(r"\{\{\s*(item|sample)((?:\.[A-Za-z_][\w-]*|\[\d{1,6}\])+)\s*\}\}")
-_STEP = re.compile(r"\.([A-Za-z_][\w-]*)|\[(\d+)\]")
-_CHECKS: dict[str, Callable[[str, str], bool]] = {
+MAX_CHARACTERS = 100_000
+"""Characters that a grader compares; some measures take time proportional to the product of two lengths."""
+MAX_GRADERS = 32
+"""Graders in a multi grader."""
+_TEMPLATE = re.compile(r"\{\{\s*([^{}]{1,200}?)\s*\}\}")
+_PATH = re.compile(r"(item|sample)((?:\.[^.\[\]]+|\[\d{1,6}\])+)")
+_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
+_OPERATIONS: dict[str, Callable[[str, str], bool]] = {
     "eq": lambda text, reference: text == reference,
     "ne": lambda text, reference: text != reference,
     "like": lambda text, reference: reference in text,
     "ilike": lambda text, reference: reference.casefold() in text.casefold(),
 }
-_TWO: dict[type[ast.operator], Callable[[float, float], float]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.Pow: math.pow,
+_UNSUPPORTED = {
+    "score_model": "it calls a model",
+    "label_model": "it calls a model",
+    "python": "it would run code",
 }
-_CALLS: dict[str, Callable[..., float]] = {
-    "min": min, "max": max, "abs": abs, "floor": math.floor, "ceil": math.ceil, "exp": math.exp, "sqrt": math.sqrt,
-    "log": math.log,
-}  # fmt: skip
-LONGEST_FORMULA = 500
-"""Characters of ``calculate_output``."""
+
+Template = Annotated[str, StringConstraints(max_length=MAX_CHARACTERS)]
 
 
-def grader_metric(grader: Mapping[str, Any]) -> Compute:
-    """A metric from a grader; its score is kept within 0 and 1.
+class GraderFields(BaseModel):
+    """The fields of a grader, as OpenAI's API takes them."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class StringCheck(GraderFields):
+    """Compares two texts. Source: OpenAI API description, GraderStringCheck, 2026-08-21."""
+
+    type: Literal["string_check"]
+    input: Template
+    reference: Template
+    operation: Literal["eq", "ne", "like", "ilike"]
+
+    def compare(self, text: str, reference: str) -> float:
+        """1 if the comparison holds, else 0."""
+        return float(_OPERATIONS[self.operation](text, reference))
+
+
+class TextSimilarity(GraderFields):
+    """Measures how similar two texts are. Source: the same, GraderTextSimilarity."""
+
+    type: Literal["text_similarity"]
+    input: Template
+    reference: Template
+    evaluation_metric: Literal[
+        "cosine", "fuzzy_match", "bleu", "gleu", "meteor",
+        "rouge_1", "rouge_2", "rouge_3", "rouge_4", "rouge_5", "rouge_l",
+    ]  # fmt: skip
+
+    def compare(self, text: str, reference: str) -> float:
+        """The similarity, from 0 to 1."""
+        return MEASURES[self.evaluation_metric](text[:MAX_CHARACTERS], reference[:MAX_CHARACTERS])
+
+
+class Multi(GraderFields):
+    """Combines graders by an expression. Source: the same, GraderMulti; the guide has several graders by name."""
+
+    type: Literal["multi"]
+    graders: dict[str, Any]
+    calculate_output: Annotated[str, StringConstraints(min_length=1, max_length=MAX_EXPRESSION_CHARACTERS)]
+
+    def parts(self) -> dict[str, Any]:
+        """The graders by name; the API description has a single one instead."""
+        if isinstance(self.graders.get("type"), str):
+            return {str(self.graders.get("name", "grader")): self.graders}
+        return self.graders
+
+
+@dataclass(frozen=True)
+class MultiGrader:
+    """A multi grader whose parts and expression are parsed."""
+
+    type: Literal["multi"]
+    name: str
+    parts: Mapping[str, StringCheck | TextSimilarity]
+    expression: Expression
+
+
+Grader = StringCheck | TextSimilarity | MultiGrader
+Validate = Callable[[type[GraderFields], Mapping[str, Any], str], GraderFields]
+
+GRADER_TYPES: dict[str, type[GraderFields]] = {
+    "string_check": StringCheck,
+    "text_similarity": TextSimilarity,
+    "multi": Multi,
+}
+
+
+class GraderError(UsageError):
+    """A grader that is not valid or not supported.
+
+    Args:
+        param: The field, for example ``grader.calculate_output``.
+        reason: What is wrong with it.
+        is_supported: False for a grader that OpenAI knows and ftpipe does not run.
+    """
+
+    def __init__(self, param: str, reason: str, hint: str = "", *, is_supported: bool = True) -> None:
+        super().__init__(f"{param}: {reason}", hint or "see OpenAI's guide to graders for the fields")
+        self.param = param
+        self.reason = reason
+        self.is_supported = is_supported
+
+
+def validate_fields(model: type[GraderFields], fields: Mapping[str, Any], path: str) -> GraderFields:
+    """Validate the fields of a grader in a file: the name is optional, and other keys are ignored.
 
     Raises:
-        UsageError: The grader is of a kind that is not run here, or a field is missing or wrong.
+        GraderError: A field is missing or wrong.
     """
-    inner = _compile(grader)
+    try:
+        return model.model_validate({"name": path, **{key: fields[key] for key in fields.keys() & model.model_fields}})
+    except ValidationError as exc:
+        error = exc.errors(include_url=False, include_input=False)[0]
+        param = ".".join([path, *(str(part) for part in error["loc"])])
+        raise GraderError(param, error["msg"]) from exc
+
+
+def parse_grader(fields: Mapping[str, Any], path: str = "grader", *, validate: Validate = validate_fields) -> Grader:
+    """A grader from OpenAI's JSON.
+
+    Args:
+        fields: The grader.
+        path: Its name in errors.
+        validate: Validates the fields of one grader.
+
+    Raises:
+        GraderError: A field is missing or wrong, or ftpipe does not run this grader.
+    """
+    kind = fields.get("type")
+    if isinstance(kind, str) and kind in _UNSUPPORTED:
+        reason = f"a grader of type {kind!r} is not supported: {_UNSUPPORTED[kind]}"
+        hint = "use --judge MODEL" if kind != "python" else f"supported types: {', '.join(GRADER_TYPES)}"
+        raise GraderError(f"{path}.type", reason, hint, is_supported=False)
+    if not isinstance(kind, str) or kind not in GRADER_TYPES:
+        raise GraderError(f"{path}.type", f"expected one of {', '.join(GRADER_TYPES)}")
+    grader = validate(GRADER_TYPES[kind], fields, path)
+    if isinstance(grader, Multi):
+        return _parse_multi(grader, path, validate)
+    if isinstance(grader, TextSimilarity) and grader.evaluation_metric not in MEASURES:
+        reason = f"the measure {grader.evaluation_metric!r} is not supported"
+        hint = f"supported measures: {', '.join(MEASURES)}"
+        raise GraderError(f"{path}.evaluation_metric", reason, hint, is_supported=False)
+    return grader  # type: ignore[return-value]  # of one of the two other types
+
+
+def _parse_multi(multi: Multi, path: str, validate: Validate) -> MultiGrader:
+    fields = multi.parts()
+    if not 1 <= len(fields) <= MAX_GRADERS:
+        raise GraderError(f"{path}.graders", f"expected 1 to {MAX_GRADERS} graders by name")
+    parts = {}
+    for name, part in fields.items():
+        part_path = f"{path}.graders.{''.join(char if char.isprintable() else '?' for char in name)[:100]}"
+        grader = parse_grader(part, part_path, validate=validate) if isinstance(part, Mapping) else None
+        if grader is None or isinstance(grader, MultiGrader):
+            raise GraderError(part_path, "expected a grader that is not 'multi'")
+        parts[name] = grader
+    param, allowed = (
+        f"{path}.calculate_output",
+        f"use numbers, the graders' names, + - * / ** and {', '.join(FUNCTIONS)}",
+    )
+    try:
+        expression = Expression(multi.calculate_output)
+    except ExpressionError as exc:
+        raise GraderError(param, exc.message, allowed) from exc
+    if unknown := expression.names - set(parts):
+        raise GraderError(param, f"no grader has the name {min(unknown)!r}", allowed)
+    return MultiGrader("multi", multi.name, parts, expression)
+
+
+class GradingContext:
+    """Grades one answer of a model.
+
+    Args:
+        item: The record that templates know as ``item``.
+        output_text: The answer.
+        output_tools: Its tool calls, in OpenAI's form.
+
+    Attributes:
+        scores: The score of each part of a multi grader.
+        errors: Names of what went wrong, as in OpenAI's grader results.
+    """
+
+    def __init__(
+        self, item: Mapping[str, Any], output_text: str, output_tools: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        self.scores: dict[str, float] = {}
+        self.errors: set[str] = set()
+        self._item = item
+        self._output_text = output_text
+        self._output_tools = list(output_tools)
+
+    def score(self, grader: Grader) -> float:
+        """The grader's score; 0 for an expression without a value."""
+        if not isinstance(grader, MultiGrader):
+            return grader.compare(self.render(grader.input), self.render(grader.reference))
+        self.scores = {name: self.score(part) for name, part in grader.parts.items()}
+        try:
+            return grader.expression.evaluate(self.scores)
+        except ExpressionError:
+            self.errors.add("formula_parse_error")
+            return 0.0
+
+    def render(self, template: str) -> str:
+        """A template with its values; an unknown one is empty and an error. Values are not rendered again."""
+        return _TEMPLATE.sub(lambda match: self._text_of(match[1]), template)
+
+    def _text_of(self, path: str) -> str:
+        match = _PATH.fullmatch(path)
+        value = self._lookup(match[1], match[2]) if match else MISSING
+        if value is MISSING:
+            self.errors.add("invalid_variable_error")
+            return ""
+        try:
+            return value if isinstance(value, str) else comparable(value)
+        except RecursionError:
+            self.errors.add("other_error")
+            return ""
+
+    def _lookup(self, root: str, steps: str) -> Any:  # noqa: ANN401  # any JSON value
+        value: Any = self._item if root == "item" else self
+        for name, index in _STEP.findall(steps):
+            if value is self:
+                value = self._sample_part(name)
+            elif name and isinstance(value, Mapping) and name in value:
+                value = value[name]
+            elif index and isinstance(value, list) and int(index) < len(value):
+                value = value[int(index)]
+            else:
+                return MISSING
+        return value
+
+    def _sample_part(self, name: str) -> Any:  # noqa: ANN401  # any JSON value
+        if name == "output_json":
+            return self._output_json
+        return {"output_text": self._output_text, "output_tools": self._output_tools}.get(name, MISSING)
+
+    @cached_property
+    def _output_json(self) -> Any:  # noqa: ANN401  # any JSON value
+        value = parse_json(self._output_text)
+        if value is MISSING:
+            self.errors.add("sample_parse_error")
+        return value
+
+
+def grader_metric(fields: Mapping[str, Any]) -> Callable[[Item, Answer], float]:
+    """A metric from a grader in OpenAI's JSON; its score is limited to 0 to 1.
+
+    Raises:
+        GraderError: A field is missing or wrong, or ftpipe does not run this grader.
+    """
+    grader = parse_grader(fields)
 
     def graded(item: Item, answer: Answer) -> float:
-        """Score of the grader that was given, between 0 and 1."""
-        score = inner(item, answer)
+        """Score of the given grader, between 0 and 1."""
+        score = context_of(item, answer).score(grader)
         return min(1.0, max(0.0, score)) if math.isfinite(score) else 0.0
 
     return graded
 
 
-def _compile(grader: Mapping[str, Any]) -> Compute:
-    kind = grader.get("type")
-    if kind == "string_check":
-        return _string_check(grader)
-    if kind == "text_similarity":
-        return _text_similarity(grader)
-    if kind == "multi":
-        return _multi(grader)
-    hint = (
-        "use --judge MODEL" if kind in ("score_model", "label_model") else "string_check, text_similarity and multi are"
-    )
-    raise UsageError(f"a grader of type {str(kind)[:40]!r} is not run here", hint)
-
-
-def _field(grader: Mapping[str, Any], name: str) -> str:
-    value = grader.get(name)
-    if not isinstance(value, str):
-        raise UsageError(
-            f"the grader {str(grader.get('name', ''))[:60]!r} has no text {name!r}", "add it to the grader"
-        )
-    return value
-
-
-def _string_check(grader: Mapping[str, Any]) -> Compute:
-    check = _CHECKS.get(_field(grader, "operation"))
-    if check is None:
-        raise UsageError(f"there is no operation {grader['operation']!r}", f"known: {', '.join(_CHECKS)}")
-    text, reference = _field(grader, "input"), _field(grader, "reference")
-    return lambda item, answer: float(check(fill(text, item, answer), fill(reference, item, answer)))
-
-
-def _text_similarity(grader: Mapping[str, Any]) -> Compute:
-    name = _field(grader, "evaluation_metric")
-    if name not in MEASURES:
-        raise UsageError(f"the text similarity {name[:40]!r} is not measured here", f"known: {', '.join(MEASURES)}")
-    text, reference, measure = _field(grader, "input"), _field(grader, "reference"), MEASURES[name]
-    return lambda item, answer: measure(fill(text, item, answer), fill(reference, item, answer))
-
-
-def _multi(grader: Mapping[str, Any]) -> Compute:
-    parts = grader.get("graders")
-    if not isinstance(parts, Mapping) or not parts or not all(isinstance(part, Mapping) for part in parts.values()):
-        raise UsageError("a multi grader needs graders by name", 'write "graders": {"name": {…}, …}')
-    compiled = {str(name): _compile(part) for name, part in parts.items()}
-    formula = _formula(_field(grader, "calculate_output"), set(compiled))
-    return lambda item, answer: _evaluate(formula, {name: part(item, answer) for name, part in compiled.items()})
-
-
-def _formula(text: str, names: set[str]) -> ast.expr:
-    """The formula as a tree of numbers, names and arithmetic; anything else is refused before it is ever reckoned."""
-    try:
-        tree = (
-            ast.parse(text[: LONGEST_FORMULA + 1].strip(), mode="eval").body if len(text) <= LONGEST_FORMULA else None
-        )
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        tree = None
-    if tree is None or not all(_is_plain(node, names) for node in ast.walk(tree)):
-        raise UsageError(
-            f"calculate_output {text[:60]!r} cannot be reckoned",
-            f"use numbers, the graders' names, + - * / ** and {', '.join(_CALLS)}",
-        )
-    return tree
-
-
-def _is_plain(node: ast.AST, names: set[str]) -> bool:
-    if isinstance(node, ast.Constant):
-        return isinstance(node.value, int | float) and not isinstance(node.value, bool)
-    if isinstance(node, ast.Name):
-        return node.id in names or node.id in _CALLS
-    if isinstance(node, ast.Call):
-        return isinstance(node.func, ast.Name) and node.func.id in _CALLS and not node.keywords and bool(node.args)
-    return isinstance(node, ast.BinOp | ast.UnaryOp | ast.USub | ast.UAdd | ast.Load) or type(node) in _TWO
-
-
-def _evaluate(node: ast.expr, values: Mapping[str, float]) -> float:
-    """The value of a formula; 0 where it has none (a division by 0, a root of −1)."""
-    try:
-        return float(_value(node, values))
-    except (ArithmeticError, ValueError, TypeError, KeyError):
-        return 0.0
-
-
-def _value(node: ast.AST, values: Mapping[str, float]) -> float:
-    if isinstance(node, ast.Constant):
-        return float(node.value)  # type: ignore[arg-type]  # only numbers pass _is_plain
-    if isinstance(node, ast.Name):
-        return values[node.id]
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        return _CALLS[node.func.id](*(_value(part, values) for part in node.args))
-    if isinstance(node, ast.UnaryOp):
-        value = _value(node.operand, values)
-        return -value if isinstance(node.op, ast.USub) else value
-    if isinstance(node, ast.BinOp):
-        return _TWO[type(node.op)](_value(node.left, values), _value(node.right, values))
-    return 0.0
-
-
-def fill(template: str, item: Item, answer: Answer) -> str:
-    """A template with its slots filled; a slot that names nothing is empty. Filled text is not looked at again."""
-    places: dict[str, Any] = {
-        "item": {**item.fields, "messages": list(item.messages), "expected": item.expected},
-        "sample": {"output_text": answer.text, "output_json": parse_json(answer.text), "output_tools": _tools(answer)},
-    }
-    return _SLOT.sub(lambda slot: _shown(_found(places[slot[1]], slot[2])), template)
-
-
-def _tools(answer: Answer) -> list[dict[str, Any]]:
-    return [{"function": {"name": call.name, "arguments": call.arguments}} for call in answer.tool_calls]
-
-
-def _found(value: Any, steps: str) -> Any:  # noqa: ANN401  # any JSON value
-    for name, index in _STEP.findall(steps):
-        if name and isinstance(value, Mapping) and name in value:
-            value = value[name]
-        elif index and isinstance(value, list) and int(index) < len(value):
-            value = value[int(index)]
-        else:
-            return MISSING
-    return value
-
-
-def _shown(value: Any) -> str:  # noqa: ANN401  # any JSON value
-    if value is MISSING:
-        return ""
-    return value if isinstance(value, str) else comparable(value)
+def context_of(item: Item, answer: Answer) -> GradingContext:
+    """What a grader sees of an evaluation's item and answer."""
+    record = {**item.fields, "messages": list(item.messages), "expected": item.expected}
+    tools = [{"function": {"name": call.name, "arguments": call.arguments}} for call in answer.tool_calls]
+    return GradingContext(record, answer.text, tools)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ftpipe.errors import UsageError
 from ftpipe.evaluation.metrics import select_metrics
-from ftpipe.grading.graders import fill, grader_metric
+from ftpipe.grading.graders import context_of, grader_metric
 from ftpipe.records.evaluation import Item, Task
 from tests.evaluation.factories import answer, item
 
@@ -42,13 +42,26 @@ def test_slots_reach_into_records_and_answers() -> None:
     """Keys, indexes, JSON of the answer; what is not there is empty."""
     told = with_fields(city={"names": ["Bern", "Berne"]}, number=3)
     given_answer = answer('{"city": "Berne", "n": 3}')
-    assert fill("{{item.city.names[1]}}={{ sample.output_json.city }}", told, given_answer) == "Berne=Berne"
-    assert fill("{{item.number}}|{{item.none.x}}|{{sample.output_json.n}}", told, given_answer) == "3||3"
+    assert (
+        context_of(told, given_answer).render("{{item.city.names[1]}}={{ sample.output_json.city }}") == "Berne=Berne"
+    )
+    assert context_of(told, given_answer).render("{{item.number}}|{{item.none.x}}|{{sample.output_json.n}}") == "3||3"
 
 
 def test_filled_text_opens_no_slot() -> None:
     """An answer that writes a slot gets nothing for it."""
-    assert fill("{{sample.output_text}}", item("secret"), answer("{{item.expected}}")) == "{{item.expected}}"
+    assert (
+        context_of(item("secret"), answer("{{item.expected}}")).render("{{sample.output_text}}") == "{{item.expected}}"
+    )
+
+
+def test_grader_templates_note_what_is_unknown() -> None:
+    """An unknown variable is empty and an error; null is not unknown."""
+    context = context_of(with_fields(nothing=None), answer("no json"))
+    assert context.render("{{item.nothing}}|{{item.x}}|{{other.x}}|{{item}}") == "null|||"
+    assert context.errors == {"invalid_variable_error"}
+    assert context.render("{{sample.output_json.a}}") == ""
+    assert context.errors == {"invalid_variable_error", "sample_parse_error"}
 
 
 def test_text_similarity_measures_what_is_asked() -> None:
@@ -79,7 +92,7 @@ def test_a_multi_grader_reckons_its_formula() -> None:
     "formula",
     [
         "__import__('os')", "same.real", "(lambda: 1)()", "[1]", "'a'", "x", "same if same else 1", "", "1;2",
-        "(" * 300, "1" * 501,
+        "(" * 300, "1" * 501, "1+" * 600 + "1",
     ],
 )  # fmt: skip
 def test_a_formula_that_is_more_than_arithmetic_is_refused(formula: str) -> None:
@@ -103,6 +116,9 @@ def test_any_formula_is_arithmetic_or_a_usage_error(formula: str) -> None:
     [
         {}, {"type": "python"}, {"type": "score_model"}, check("is"), check(input=3), {"type": "multi"},
         {"type": "multi", "graders": {"a": 1}, "calculate_output": "a"}, {**check(), "type": "text_similarity"},
+        {"type": "multi", "graders": {"a": {"type": "multi", "graders": {"b": check()}, "calculate_output": "b"}},
+         "calculate_output": "a"},
+        {"type": "multi", "graders": {f"g{n}": check() for n in range(33)}, "calculate_output": "g0"},
         {**check(), "type": "text_similarity", "evaluation_metric": "cosine"},
     ],
 )  # fmt: skip

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from ftpipe.grading.expression import ExpressionError, evaluate
+from ftpipe.grading.expression import Expression, ExpressionError
 from ftpipe.grading.text_similarity import MEASURES
 
 CHECK = {"type": "string_check", "name": "c", "input": "{{sample.output_text}}", "reference": "{{item.want}}"}
@@ -66,6 +66,24 @@ def test_json_of_the_sample_can_be_reached(client: TestClient) -> None:
     assert run(client, grader, "no json", {"want": "y"})["metadata"]["errors"]["sample_parse_error"]
 
 
+def test_grader_templates_reach_indexes_and_tool_calls(client: TestClient) -> None:
+    """As in `evaluate`: lists by index, calls in the sample, and JSON whatever the order of its keys."""
+    call = '<tool_call>{"name": "find", "arguments": {"id": 7}}</tool_call>'
+    grader = CHECK | {"operation": "eq", "input": "{{sample.output_tools[0].function.name}}"}
+    assert run(client, grader | {"reference": "{{item.tools[1]}}"}, call, {"tools": ["list", "find"]})["reward"] == 1
+    grader = CHECK | {"operation": "eq", "input": "{{sample.output_json}}"}
+    assert run(client, grader, '{"b": 1.0, "a": null}', {"want": {"a": None, "b": 1}})["reward"] == 1
+
+
+def test_grader_item_that_is_nested_too_deeply_is_an_error(client: TestClient) -> None:
+    """It is not a failure of the server; the same value on both sides is equal."""
+    deep: Any = "end"
+    for _ in range(900):
+        deep = [deep]
+    result = run(client, CHECK | {"operation": "eq", "input": "{{item.want}}"}, "x", {"want": deep})
+    assert result["reward"] == 1
+
+
 @pytest.mark.parametrize("kind", ["python", "score_model", "label_model", "nonsense", {}, None])
 def test_graders_that_need_more_are_refused_clearly(client: TestClient, kind: Any) -> None:
     """Whatever the type is."""
@@ -92,7 +110,7 @@ def test_every_measure_stays_between_0_and_1(name: str, text: str, reference: st
 )
 def test_a_formula_has_the_usual_value(formula: str, value: float) -> None:
     """Precedence included."""
-    assert evaluate(formula, {"a": 2.0, "b": 3.0}) == value
+    assert Expression(formula).evaluate({"a": 2.0, "b": 3.0}) == value
 
 
 @pytest.mark.parametrize(
@@ -103,4 +121,4 @@ def test_a_formula_has_the_usual_value(formula: str, value: float) -> None:
 def test_a_formula_that_is_no_arithmetic_is_refused(formula: str) -> None:
     """No code is run, and no number grows without end."""
     with pytest.raises(ExpressionError):
-        evaluate(formula, {"a": 2.0, "b": 3.0})
+        Expression(formula).evaluate({"a": 2.0, "b": 3.0})
