@@ -1,4 +1,4 @@
-"""The words of every report: text made safe to show, and numbers, money, sizes and times as people read them."""
+"""Formats text for reports: foreign text made safe to show, numbers, money, sizes, times and tables."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 Styler = Callable[[str, str], str]
-"""``paint(style, text)`` colours text for a terminal.
+"""``style(name, text)`` colors text for a terminal.
 
-Styles: ``error``, ``warning``, ``info``, ``ok``, ``bold``, ``dim``, ``code``.
+Names: ``error``, ``warning``, ``info``, ``ok``, ``bold``, ``dim``, ``code``.
 """
 
 _BIDI = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
@@ -23,8 +23,8 @@ _UNSAFE = re.compile(
 )
 
 
-def unstyled(_style: str, text: str) -> str:
-    """The paint that paints nothing."""
+def unstyled(_name: str, text: str) -> str:
+    """Returns the text unchanged."""
     return text
 
 
@@ -40,14 +40,14 @@ def _shown(match: re.Match[str]) -> str:
 
 
 def sanitize_line(text: object, limit: int | None = None) -> str:
-    """One line of foreign text that no terminal obeys.
+    """One line of foreign text that cannot control a terminal.
 
-    Control characters, line breaks among them, become their pictures (ESC is shown as ``␛``), direction controls their
-    code points, and lone surrogates the replacement character, so nothing is hidden and nothing acts.
+    Control characters, line breaks among them, are shown as symbols (ESC as ``␛``), direction controls as
+    code points, and lone surrogates as the replacement character, so that nothing is hidden and nothing takes effect.
 
     Args:
         text: Anything that came from data, an endpoint or a file name.
-        limit: Longest result in characters; what is beyond is cut with an ellipsis.
+        limit: Maximum number of characters; a longer text is cut and ends with an ellipsis.
     """
     shown = str(text) if limit is None else str(text)[: limit + 1]
     shown = _UNSAFE.sub(_shown, shown)
@@ -60,7 +60,7 @@ _NOT_XML = "[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 def xml_text(text: object, limit: int | None = None) -> str:
-    """One line of foreign text in characters that XML has."""
+    """One line of foreign text with only the characters that XML allows."""
     return re.sub(_NOT_XML, "\ufffd", sanitize_line(text, limit))
 
 
@@ -72,7 +72,7 @@ def sanitize_block(text: str) -> str:
 
 
 def count(number: int) -> str:
-    """A whole number with thousands apart: ``12,345``."""
+    """An integer with thousands separators: ``12,345``."""
     return f"{number:,}"
 
 
@@ -90,13 +90,13 @@ def format_money(amount: float | None, currency: str = "USD") -> str:
     return f"{amount:,.4f} {currency}" if 0 < abs(amount) < 0.1 else f"{amount:,.2f} {currency}"
 
 
-def format_bytes(octets: float) -> str:
+def format_bytes(size: float) -> str:
     """A size in decimal units: ``512 B``, ``48.2 kB``, ``1.2 GB``."""
     for unit in ("B", "kB", "MB", "GB"):
-        if octets < 1000:
-            return f"{octets:.0f} {unit}" if unit == "B" or octets >= 100 else f"{octets:.1f} {unit}"
-        octets /= 1000
-    return f"{octets:.1f} TB"
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
 
 
 def duration(seconds: float) -> str:
@@ -112,7 +112,7 @@ def duration(seconds: float) -> str:
 
 
 def format_time(seconds: int | None, form: str = "%Y-%m-%d %H:%M UTC") -> str:
-    """A UTC time, to the minute unless ``form`` says otherwise; a dash where there is none or no calendar holds it."""
+    """A UTC time, to the minute unless ``form`` says otherwise; a dash if there is none or it is out of range."""
     if seconds is None:
         return "–"
     try:
@@ -122,12 +122,12 @@ def format_time(seconds: int | None, form: str = "%Y-%m-%d %H:%M UTC") -> str:
 
 
 def format_decimal(number: float | None, digits: int = 4) -> str:
-    """A measured value; a dash where it was not reported or is not finite."""
+    """A measured value; a dash if it was not reported or is not finite."""
     return "–" if number is None or not math.isfinite(number) else f"{number:.{digits}f}"
 
 
 def relative_path(path: Path) -> Path:
-    """A path below the working folder as seen from there; any other as it is."""
+    """A path below the working folder relative to it; any other path unchanged."""
     try:
         return path.absolute().relative_to(Path.cwd())
     except (ValueError, OSError):
@@ -138,9 +138,9 @@ def format_table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), ga
     """Rows as aligned lines, without a frame.
 
     Args:
-        rows: Cells that are clean already; rows may differ in length.
-        right: Columns that are aligned to the right.
-        gap: What stands between two columns.
+        rows: Sanitized cells; rows can differ in length.
+        right: Indices of columns that are aligned to the right.
+        gap: Text between two columns.
     """
     cells = [list(row) for row in rows]
     columns = max((len(row) for row in cells), default=0)
@@ -152,20 +152,20 @@ def format_table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), ga
     return lines
 
 
-def format_fields(rows: Iterable[tuple[str, str]], *, width: int = 100, paint: Styler = unstyled) -> list[str]:
-    """Label and text, the texts wrapped beside their labels; rows without a text are left out.
+def format_fields(rows: Iterable[tuple[str, str]], *, width: int = 100, style: Styler = unstyled) -> list[str]:
+    """Labels and texts, each text wrapped beside its label; rows without a text are left out.
 
     Args:
-        rows: Clean texts.
-        width: Columns in all.
-        paint: Colours the labels.
+        rows: Sanitized labels and texts.
+        width: Characters per line.
+        style: Styles the labels.
     """
-    kept = [(label, text) for label, text in rows if text]
-    column = max((len(label) for label, _ in kept), default=0)
+    fields = [(label, text) for label, text in rows if text]
+    column = max((len(label) for label, _ in fields), default=0)
     lines = []
-    for label, text in kept:
+    for label, text in fields:
         first, *rest = textwrap.wrap(text, max(20, width - column - 2), break_on_hyphens=False) or [""]
-        lines.append(f"{paint('dim', label.ljust(column))}  {first}")
+        lines.append(f"{style('dim', label.ljust(column))}  {first}")
         lines += [f"{'':<{column}}  {line}" for line in rest]
     return lines
 

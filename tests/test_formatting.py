@@ -40,7 +40,7 @@ from ftpipe.formatting import (
         "\ud800",
     ],
 )
-def test_a_terminal_obeys_nothing_of_foreign_text(payload: str) -> None:
+def test_sanitize_neutralizes_terminal_controls(payload: str) -> None:
     """Controls, escape sequences, direction marks and surrogates are shown, not sent."""
     shown = sanitize_line(payload) + sanitize_block(payload)
     assert not [char for char in shown if char != "\n" and unicodedata.category(char) in {"Cc", "Cs"}]
@@ -49,7 +49,7 @@ def test_a_terminal_obeys_nothing_of_foreign_text(payload: str) -> None:
 
 
 @given(st.text(st.characters(), max_size=200))
-def test_any_text_becomes_one_safe_line(text: str) -> None:
+def test_sanitize_line_makes_one_safe_line(text: str) -> None:
     """Whatever the data hold, the line is printable and stays a line."""
     shown = sanitize_line(text, 80)
     assert len(shown) <= 80 * 8
@@ -58,14 +58,14 @@ def test_any_text_becomes_one_safe_line(text: str) -> None:
     assert not any(ord(char) < 32 or 0x7F <= ord(char) < 0xA0 for char in shown)
 
 
-def test_plain_text_stays_as_it_is() -> None:
+def test_sanitize_leaves_plain_text_unchanged() -> None:
     """Letters of every script and emoji are not touched."""
     text = "Grüße, 世界 🙂 [bold]not markup[/bold]"
     assert sanitize_line(text) == text
     assert sanitize_block(f"{text}\n{text}") == f"{text}\n{text}"
 
 
-def test_a_long_text_is_cut_with_an_ellipsis() -> None:
+def test_sanitize_line_cuts_with_ellipsis() -> None:
     """A million characters cost no more than the limit."""
     assert sanitize_line("x" * 1_000_000, 10) == "x" * 9 + "…"
 
@@ -75,7 +75,7 @@ def test_a_long_text_is_cut_with_an_ellipsis() -> None:
     [(0.0, "0.00 USD"), (0.00001, "<0.0001 USD"), (0.0042, "0.0042 USD"), (1234.5, "1,234.50 USD"), (None, "unknown"),
      (math.nan, "unknown")],
 )  # fmt: skip
-def test_money_has_the_digits_it_needs(amount: float | None, expected: str) -> None:
+def test_format_money_digits(amount: float | None, expected: str) -> None:
     """Cents are not lost, and an unknown amount says so."""
     assert format_money(amount) == expected
 
@@ -92,12 +92,12 @@ def test_money_has_the_digits_it_needs(amount: float | None, expected: str) -> N
         (-5, "0 s"),
     ],
 )
-def test_a_duration_has_two_units_at_most(seconds: float, expected: str) -> None:
+def test_duration_has_at_most_two_units(seconds: float, expected: str) -> None:
     """The smaller units say nothing in a long span."""
     assert duration(seconds) == expected
 
 
-def test_sizes_counts_and_times_are_readable() -> None:
+def test_format_sizes_counts_and_times() -> None:
     """Decimal units, thousands apart, and no calendar that overflows."""
     assert [format_bytes(512), format_bytes(48_200), format_bytes(10**9), format_bytes(10**13)] == [
         "512 B",
@@ -115,7 +115,7 @@ def test_sizes_counts_and_times_are_readable() -> None:
     assert [format_decimal(1.23456), format_decimal(None), format_decimal(math.inf)] == ["1.2346", "–", "–"]
 
 
-def test_a_table_is_aligned_and_takes_ragged_rows() -> None:
+def test_format_table_aligns_ragged_rows() -> None:
     """Columns are as wide as their widest cell; nothing stands at a line's end."""
     assert format_table([("a", "1"), ("bb", "22", "x"), ()], right=(1,)) == ["a    1", "bb  22  x", ""]
 

@@ -1,4 +1,4 @@
-"""What is known about base models: names, limits, methods, shutdown dates; read from ``models.toml``."""
+"""What is known about base models: names, limits, methods, shutdown dates; read from ``base_models.toml``."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ftpipe.tokenization import base_of
 
 @dataclass(frozen=True, slots=True)
 class BaseModel:
-    """One row of ``models.toml``."""
+    """One row of ``base_models.toml``."""
 
     name: str
     aliases: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     example_tokens: int | None = None
-    """Tokens per example that hosted training reads; ``None`` where none is documented."""
+    """Tokens per example that hosted training reads; ``None`` if none is documented."""
     context: int | None = None
-    """Tokens that the model itself can read, where it is trained locally."""
+    """Tokens that the model can read, for local training."""
     vision: bool | None = None
     shutdown: Mapping[str, dt.date] = field(default_factory=dict)
-    """Target → day on which the base and its fine-tunes stop."""
+    """Target → day on which the model and models tuned from it are shut down."""
 
 
 DEFAULT_EXAMPLE_TOKENS = {"openai": 65_536, "azure": 65_536}
@@ -42,13 +42,13 @@ def base_models() -> tuple[BaseModel, ...]:
 
 
 def find_base(model: str) -> BaseModel | None:
-    """The row of a model, by name, alias or as the base of a fine-tuned name; ``None`` where it is not known."""
+    """The row of a model, by name, alias or as the base of a fine-tuned name; ``None`` if it is not known."""
     name = base_of(model).lower()
     return next((row for row in base_models() if name == row.name or name in row.aliases), None)
 
 
 def example_limit(model: str, target: str) -> int | None:
-    """Tokens per example that the target trains on; ``None`` where no limit is known."""
+    """Tokens per example that the target trains on; ``None`` if no limit is known."""
     row = find_base(model) if model else None
     if target == "local":
         return row.context if row else None

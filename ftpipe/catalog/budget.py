@@ -13,7 +13,7 @@ class CostQuote(NamedTuple):
 
     cost: CostEstimate
     billed_by_hour: bool
-    """As in reinforcement, so that tokens do not tell the cost."""
+    """As in reinforcement; the cost cannot be estimated from tokens."""
     max_cost: float | None
     """The user's limit in the currency of the estimate; ``None`` for no limit."""
 
@@ -24,7 +24,7 @@ def budget_violation(cost: CostEstimate | None, max_cost: float | None) -> tuple
         return None
     if cost.high is None:
         return (
-            f"no training price is known for {cost.model}, so --max-cost cannot be kept",
+            f"no training price is known for {cost.model}, so --max-cost cannot be checked",
             f'add it to ftpipe.toml: [prices."{cost.model}"] training_per_million = …',
         )
     if cost.high <= max_cost:

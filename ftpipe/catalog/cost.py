@@ -1,4 +1,4 @@
-"""What a training job will cost: billable tokens times epochs times price, as a range where the service chooses."""
+"""Estimates the cost of a training job: billable tokens × epochs × price, a range if the service chooses the epochs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ftpipe.records import CostEstimate, Method, TokenStats
 AUTO_RULE = (
     "the service chooses: 3, more below 34 examples and fewer above 8,333 "
     "(OpenAI cookbook, Chat_finetuning_data_prep); "
-    "the range around it is ours, because other values were seen"
+    "the range around it is ours, because other values were observed"
 )
 
 
 class EpochRange(NamedTuple):
-    """Epochs at least, as expected, and at most."""
+    """Minimum, expected and maximum number of epochs."""
 
     low: int
     expected: int
@@ -25,10 +25,10 @@ class EpochRange(NamedTuple):
     rule: str
 
 
-def epochs_range(examples: int, asked: int | None) -> EpochRange:
-    """The epochs of a job: exact where they were asked for."""
-    if asked is not None:
-        return EpochRange(asked, asked, asked, "requested")
+def epochs_range(examples: int, requested: int | None) -> EpochRange:
+    """The epochs of a job; exact if they are requested."""
+    if requested is not None:
+        return EpochRange(requested, requested, requested, "requested")
     expected = auto_epochs(examples)
     return EpochRange(max(1, (expected + 1) // 2), expected, min(50, expected + max(1, expected // 4)), AUTO_RULE)
 
@@ -66,7 +66,7 @@ def estimate(
 
 
 def price_warning(model: str, method: Method, row: PriceRow | None, today: dt.date) -> str:
-    """Says that a price is unknown or old; empty where it is neither."""
+    """Says that a price is unknown or old; empty otherwise."""
     if method is Method.REINFORCEMENT and (row is None or row.training):
         return "Reinforcement training is billed by the hour; it cannot be estimated from tokens."
     if row is None:

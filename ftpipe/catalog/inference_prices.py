@@ -1,4 +1,4 @@
-"""What an answer costs, of a base model and of one tuned from it; rows with day and source from ``inference.toml``."""
+"""Prices of inference for base and tuned models, each with source and date; read from ``inference_prices.toml``."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ OWN_MACHINE = TokenPrice(model="your own machine", input=0, output=0, training=0
 
 
 def answer_price(target: str, base: str, kind: Kind) -> TokenPrice | None:
-    """The row of a model, or ``None`` where none is known; at home it costs nothing.
+    """The price of a model, or ``None`` if it is not known; a local model costs nothing.
 
     Args:
-        target: Whose prices: ``openai``, ``local``, …; others have no rows of their own.
+        target: Whose prices: ``openai``, ``local``, …; other targets have none.
         base: Base model, by its name or the start of it (``gpt-4o-mini``).
         kind: Whether the base itself answers, or a model tuned from it.
     """
@@ -29,12 +29,12 @@ def answer_price(target: str, base: str, kind: Kind) -> TokenPrice | None:
     name = _named(base, table["rows"]) if table else None
     if table is None or name is None:
         return None
-    enter, cached, leave = table["rows"][name]
+    input_price, cached, output_price = table["rows"][name]
     return TokenPrice(
         model=name if kind == "base" else f"ft:{name}",
-        input=enter,
+        input=input_price,
         cached=cached if cached >= 0 else None,
-        output=leave,
+        output=output_price,
         currency=table["currency"],
         as_of=table["as_of"].isoformat(),
         source=table["source"],
@@ -43,13 +43,13 @@ def answer_price(target: str, base: str, kind: Kind) -> TokenPrice | None:
 
 def _named(base: str, rows: dict[str, Any]) -> str | None:
     """The row's name for a model's name with or without its date; gpt-4o does not stand for gpt-4o-mini."""
-    wanted = base.lower()
-    dated = [name for name in rows if name.startswith(f"{wanted}-2") or name.startswith(f"{wanted}-0")]
-    return wanted if wanted in rows else next(iter(dated), None)
+    lowered = base.lower()
+    dated = (name for name in rows if name.startswith((f"{lowered}-2", f"{lowered}-0")))
+    return lowered if lowered in rows else next(dated, None)
 
 
 def read_price(text: str, model: str, *, today: str, currency: str = "USD") -> TokenPrice:
-    """A row given by hand: ``INPUT,CACHED,OUTPUT`` or ``INPUT,OUTPUT``, per million tokens.
+    """A price from the command line: ``INPUT,CACHED,OUTPUT`` or ``INPUT,OUTPUT``, per million tokens.
 
     Raises:
         UsageError: It is not two or three numbers of 0 or more.
@@ -60,12 +60,12 @@ def read_price(text: str, model: str, *, today: str, currency: str = "USD") -> T
         numbers = []
     if len(numbers) not in (2, 3) or not all(0 <= number < 1e6 for number in numbers):
         raise UsageError(
-            f"{text[:60]!r} is no price", "give INPUT,CACHED,OUTPUT per million tokens, for example 0.40,0.10,1.60"
+            f"{text[:60]!r} is not a price", "give INPUT,CACHED,OUTPUT per million tokens, for example 0.40,0.10,1.60"
         )
     cached = numbers[1] if len(numbers) == 3 else None
     return TokenPrice(
         model=model, input=numbers[0], cached=cached, output=numbers[-1], currency=currency, as_of=today,
-        source="given on the command line",
+        source="command line",
     )  # fmt: skip
 
 

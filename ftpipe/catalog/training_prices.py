@@ -15,8 +15,8 @@ from ftpipe.errors import ConfigError
 from ftpipe.tokenization import base_of
 
 STALE_DAYS = 60
-MOST = 1_000_000
-"""The highest price of a million tokens that is believed, in any currency; not-a-number is no price either."""
+MAX_PRICE = 1_000_000
+"""Highest accepted price of a million tokens, in any currency."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class PriceRow:
     training: float
     currency: str
     as_of: dt.date | None
-    """Day on which the price was read; ``None`` for your own machine."""
+    """Day on which the price was read; ``None`` for a local model."""
     source: str
 
     def age_days(self, today: dt.date) -> int | None:
@@ -47,10 +47,10 @@ class PriceTable:
 
         Args:
             overrides: Model → price per million, or a table of ``training``, ``as_of``, ``source``, ``currency``.
-            target: ``openai``, ``azure``, ``nebius`` or ``local``; another one has no rows of its own.
+            target: ``openai``, ``azure``, ``nebius`` or ``local``; other targets have no rows.
 
         Raises:
-            ConfigError: An override is no number and no such table.
+            ConfigError: An override is neither a number nor such a table.
         """
         rows = dict(_packaged(target))
         for model, value in (overrides or {}).items():
@@ -58,7 +58,7 @@ class PriceTable:
         return cls(rows)
 
     def row(self, model: str) -> PriceRow | None:
-        """The row of a model, its alias or the base in a fine-tuned name; ``None`` where no price is known."""
+        """The row of a model, its alias or the base in a fine-tuned name; ``None`` if no price is known."""
         own = self._rows.get(_key(model)) or self._rows.get(base_of(model).lower())
         return own or self._rows.get("*")
 
@@ -86,8 +86,8 @@ def _override(model: str, value: object) -> PriceRow:
     example = f'[prices."{model}"] training = 5.0, as_of = 2026-11-24, source = "invoice"'
     table = value if isinstance(value, Mapping) else {"training": value}
     price, as_of = table.get("training"), table.get("as_of")
-    if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price <= MOST:
-        raise ConfigError(f"The price of {model} is not a number from 0 to {MOST:,}.", example)
+    if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price <= MAX_PRICE:
+        raise ConfigError(f"The price of {model} is not a number from 0 to {MAX_PRICE:,}.", example)
     if isinstance(as_of, str):
         try:
             as_of = dt.date.fromisoformat(as_of)

@@ -1,4 +1,4 @@
-"""Names the format of a record and of a file: chat, dpo, rft, legacy or unknown."""
+"""Detects the format of a record and of a file: chat, dpo, rft, legacy or unknown."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FORMAT_OF = {"supervised": "chat", "dpo": "dpo", "reinforcement": "rft"}
 
 
 def legacy_shape(record: dict[str, Any]) -> str:
-    """``prompt/completion``, ``Alpaca`` or ``ShareGPT``; empty where it is none of them."""
+    """``prompt/completion``, ``Alpaca`` or ``ShareGPT``; empty for any other record."""
     if "messages" in record:
         return ""
     keys = record.keys()
@@ -52,7 +52,7 @@ def shape_of(record: dict[str, Any]) -> str:
 
 
 def looks_reinforced(record: dict[str, Any]) -> bool:
-    """True for a row that only makes sense in reinforcement: nothing to imitate, but something to grade against."""
+    """True for a record that only fits reinforcement: no answer to imitate, but fields to grade against."""
     messages = record.get("messages")
     if not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict):
         return False
@@ -62,7 +62,7 @@ def looks_reinforced(record: dict[str, Any]) -> bool:
 
 
 def format_of(records: Iterable[dict[str, Any]], method: str | None = None) -> str:
-    """The format that most records have; a stated method decides between chat and rft, which share their shape."""
+    """The format of most records; a requested method decides between chat and rft, which have the same shape."""
     shapes: Counter[str] = Counter()
     reinforced = 0
     for record in records:
@@ -70,11 +70,11 @@ def format_of(records: Iterable[dict[str, Any]], method: str | None = None) -> s
         reinforced += looks_reinforced(record)
     if not shapes:
         return "unknown"
-    most = shapes.most_common(1)[0][0]
-    if most == "unknown" and len(shapes) > 1:
-        most = shapes.most_common(2)[1][0]
-    if most != "messages":
-        return most
+    shape = shapes.most_common(1)[0][0]
+    if shape == "unknown" and len(shapes) > 1:
+        shape = shapes.most_common(2)[1][0]
+    if shape != "messages":
+        return shape
     if method == "reinforcement":
         return "rft"
     return "rft" if method is None and reinforced * 2 > shapes["messages"] else "chat"
@@ -84,11 +84,11 @@ def message_lists(record: dict[str, Any], kind: str) -> list[tuple[str, Any]]:
     """The message lists of a record, each with its path; in a DPO row the prompt and the two outputs."""
     if kind != "dpo":
         return [("messages", record["messages"])] if "messages" in record else []
-    found: list[tuple[str, Any]] = []
+    lists: list[tuple[str, Any]] = []
     source = record.get("input")
     if isinstance(source, dict) and "messages" in source:
-        found.append(("input.messages", source["messages"]))
+        lists.append(("input.messages", source["messages"]))
     for key in ("preferred_output", "non_preferred_output", "preferred_completion", "non_preferred_completion"):
         if key in record:
-            found.append((key, record[key]))
-    return found
+            lists.append((key, record[key]))
+    return lists

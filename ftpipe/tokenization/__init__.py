@@ -1,4 +1,4 @@
-"""Tokens: which encoding a model uses, and exact counters for it."""
+"""Tokenization: which encoding a model uses, and exact token counters for it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PREFIXES = (
     ("babbage-002", "cl100k_base"),
     ("davinci-002", "cl100k_base"),
 )
-"""First match wins; gpt-6 is taken to follow gpt-5. Source: tiktoken 0.14 ``model.py``, measured 2026-11-24."""
+"""The first match wins; gpt-6 is assumed to follow gpt-5. Source: tiktoken 0.14 ``model.py``, measured 2026-11-24."""
 
 _GUESSED = ("gpt-6",)
 DEFAULT_ENCODING = "o200k_base"
@@ -37,16 +37,16 @@ class EncodingChoice(NamedTuple):
 
     name: str
     exact: bool
-    """False where the model's own tokenizer is another one."""
+    """False if the model has another tokenizer."""
     note: str
-    """Why it is not exact; empty where it is."""
+    """Why it is not exact; empty if it is."""
 
 
 def base_of(model: str) -> str:
-    """The base model's name inside a fine-tuned one; any other name as it is.
+    """The base model's name inside the name of a fine-tuned model; any other name unchanged.
 
-    ``ft:gpt-4.1-mini-2025-04-14:org:suffix:id`` and Azure's ``gpt-4.1-mini-2025-04-14.ft-<hex>`` are understood;
-    the local server's ``--`` in place of a slash is turned back.
+    ``ft:gpt-4.1-mini-2025-04-14:org:suffix:id`` and Azure's ``gpt-4.1-mini-2025-04-14.ft-<hex>`` are recognized;
+    ``--``, which the local server uses instead of a slash, becomes a slash again.
     """
     name = model.strip()
     if name.startswith("ft:"):
@@ -57,7 +57,7 @@ def base_of(model: str) -> str:
 def encoding_for(model: str) -> EncodingChoice:
     """The encoding that counts a model's tokens, and whether that is exact.
 
-    The lookup of tiktoken is not used: it takes ``ft:gpt-4.1-…`` for cl100k_base and knows neither ``ft:o4-mini`` nor
+    tiktoken's own lookup is not used: it returns cl100k_base for ``ft:gpt-4.1-…`` and does not know ``ft:o4-mini`` and
     gpt-6.
     """
     base = base_of(model).lower()
@@ -70,5 +70,5 @@ def encoding_for(model: str) -> EncodingChoice:
                     encoding, False, f"The encoding of {base} is not published; {encoding} is assumed."
                 )
             return EncodingChoice(encoding, True, "")
-    note = f"{base_of(model)} has a tokenizer of its own; counted with {DEFAULT_ENCODING}."
+    note = f"{base_of(model)} has its own tokenizer; counted with {DEFAULT_ENCODING}."
     return EncodingChoice(DEFAULT_ENCODING, False, note)

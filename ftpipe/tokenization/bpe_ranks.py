@@ -1,8 +1,8 @@
-"""The rank tables of tiktoken's encodings, carried in the package so that counting never needs a network.
+"""The rank tables of tiktoken's encodings, bundled with the package so that counting never needs a network.
 
 A table is a zlib stream of: for each token length 1…128 the number of tokens of that length (u32, little endian);
-then all tokens, ordered by length and then by bytes; then their ranks as three byte planes (low, middle, high). Fixed
-widths and the sorted order let one token be looked up without building a dictionary of 200,000 entries first.
+then all tokens, ordered by length and then by bytes; then their ranks as three byte planes (low, middle, high). With
+fixed widths and sorted order, one token is looked up without building a dictionary of 200,000 entries first.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import overload
 
+from ftpipe.atomic_files import write_bytes
 from ftpipe.errors import LocalStateError
 from ftpipe.file_hash import sha256_of_file
 from ftpipe.paths import home
@@ -31,7 +32,7 @@ from ftpipe.paths import home
 MAX_TOKEN_BYTES = 128
 HEAD_BYTES = 8
 ABSENT = 1 << 30
-"""Rank of bytes that are no token: larger than every rank, so that it never wins a merge."""
+"""Rank of bytes that are not a token: larger than every rank, so that it is never merged."""
 
 PUBLISHED_SHA256 = {
     "o200k_base": "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
@@ -39,21 +40,21 @@ PUBLISHED_SHA256 = {
 }
 """SHA-256 of the published ``.tiktoken`` files. Source: tiktoken 0.14 ``tiktoken_ext/openai_public.py``, 2026-11-24."""
 
-CARRIED_SHA256 = {
+BUNDLED_SHA256 = {
     "o200k_base": "0aa965009404c24b6107e0c365e1eb3797d166c062b12af3557d702bc75d8737",
     "cl100k_base": "61e5a6c661743077ce589918a52cde709ae9a1a8c1894dbf7db7ed63b1cb3329",
 }
-"""SHA-256 of the same tables as this package carries them, before compression."""
+"""SHA-256 of the same tables as bundled, before compression."""
 
 
 class FixedWidthTokens:
-    """Equally long, sorted tokens, in which one is found without making objects of the others.
+    """Sorted tokens of equal length, searched without creating an object for each.
 
     Args:
-        blob: Holds them one after the other.
-        start: Where the first one begins.
-        width: Bytes of each.
-        count: How many.
+        blob: Contains them one after the other.
+        start: Offset of the first one.
+        width: Bytes per token.
+        count: Number of tokens.
     """
 
     def __init__(self, blob: bytes, start: int, width: int, count: int) -> None:
@@ -67,7 +68,7 @@ class FixedWidthTokens:
     @overload
     def __getitem__(self, index: slice) -> bytes: ...
     def __getitem__(self, index: int | slice) -> bytes:
-        """One token by its place; slices are not needed."""
+        """One token by its index; slices are not needed."""
         if isinstance(index, slice):
             raise TypeError("a view of tokens has no slices")
         at = self.start + index * self.width
@@ -75,16 +76,16 @@ class FixedWidthTokens:
 
     @cached_property
     def heads(self) -> array[int]:
-        """The first eight bytes of each token as a number, shorter ones filled up with zeros."""
+        """The first eight bytes of each token as a number, padded with zeros."""
         numbers = bytearray(HEAD_BYTES * self.count)
-        for place in range(min(self.width, HEAD_BYTES)):
-            byte = HEAD_BYTES - 1 - place if sys.byteorder == "little" else place
+        for index in range(min(self.width, HEAD_BYTES)):
+            byte = HEAD_BYTES - 1 - index if sys.byteorder == "little" else index
             end = self.start + self.width * self.count
-            numbers[byte::HEAD_BYTES] = self.blob[self.start + place : end : self.width]
+            numbers[byte::HEAD_BYTES] = self.blob[self.start + index : end : self.width]
         return array("Q", bytes(numbers))
 
     def find(self, token: bytes) -> int:
-        """Place of a token of this width; -1 where there is none."""
+        """Index of a token of this width; -1 if there is none."""
         head = int.from_bytes(token[:HEAD_BYTES].ljust(HEAD_BYTES, b"\0"), "big")
         at = bisect_left(self.heads, head)
         if self.width > HEAD_BYTES:
@@ -93,7 +94,7 @@ class FixedWidthTokens:
 
 
 class RankTable(dict[bytes, int]):
-    """Token bytes → rank, looked up on first use and remembered; ``ABSENT`` for what is no token."""
+    """Token bytes → rank, looked up on first use and cached; ``ABSENT`` if the bytes are not a token."""
 
     def __init__(self, encoding: str) -> None:
         super().__init__()
@@ -106,8 +107,8 @@ class RankTable(dict[bytes, int]):
         self._total = self._first[-1]
         self._planes = starts[-1]
 
-    def _rank_at(self, place: int) -> int:
-        low = self._planes + place
+    def _rank_at(self, index: int) -> int:
+        low = self._planes + index
         return int(self._blob[low] | self._blob[low + self._total] << 8 | self._blob[low + 2 * self._total] << 16)
 
     def __missing__(self, token: bytes) -> int:
@@ -131,7 +132,7 @@ class RankTable(dict[bytes, int]):
         return tokens, [one | two << 8 | three << 16 for one, two, three in zip(*planes, strict=True)]
 
     def all_ranks(self) -> dict[bytes, int]:
-        """The whole table as a dictionary, for tokenizers that are built from one."""
+        """The whole table as a dictionary."""
         return dict(zip(*self._tokens_and_ranks(), strict=True))
 
     def published(self) -> bytes:
@@ -155,7 +156,7 @@ def bundled_ranks(encoding: str) -> bytes:
         blob = zlib.decompress(packed)
     except zlib.error:
         blob = b""
-    if hashlib.sha256(blob).hexdigest() != CARRIED_SHA256[encoding]:
+    if hashlib.sha256(blob).hexdigest() != BUNDLED_SHA256[encoding]:
         raise LocalStateError(
             f"The rank table of {encoding} inside the package is damaged.",
             "Install ftpipe again: pip install --force-reinstall ftpipe",
@@ -164,19 +165,19 @@ def bundled_ranks(encoding: str) -> bytes:
 
 
 _blob_of = lru_cache(maxsize=2)(bundled_ranks)
-"""Kept for the next counter of this process: some 2 MB."""
+"""Cached for the next counter of this process: about 2 MB."""
 
 
 def pack(published: bytes, encoding: str) -> bytes:
-    """Turn a published ``.tiktoken`` file into the blob that this package carries (uncompressed).
+    """Convert a published ``.tiktoken`` file to the bundled form, uncompressed.
 
     Raises:
         LocalStateError: The file is not the one whose digest tiktoken names.
     """
     if hashlib.sha256(published).hexdigest() != PUBLISHED_SHA256[encoding]:
         raise LocalStateError(f"This is not the published rank file of {encoding}.", "Download it again.")
-    pairs = (line.split() for line in published.splitlines())
-    ranks = {base64.b64decode(token): int(rank) for token, rank in pairs}
+    lines = (line.split() for line in published.splitlines())
+    ranks = {base64.b64decode(token): int(rank) for token, rank in lines}
     order = sorted(ranks, key=lambda token: (len(token), token))
     counts = [0] * MAX_TOKEN_BYTES
     for token in order:
@@ -187,22 +188,22 @@ def pack(published: bytes, encoding: str) -> bytes:
 
 @contextmanager
 def cached_rank_file(encoding: str) -> Iterator[Path]:
-    """The path of the file, kept in the user's folder; where that cannot be written, of one that lives for a moment.
+    """The path of a published ``.tiktoken`` file in the user's folder, or of a temporary one if that is not writable.
 
     Args:
         encoding: ``o200k_base`` or ``cl100k_base``.
     """
-    kept = home() / "tokens" / f"{encoding}.tiktoken"
-    if _is_whole(kept, encoding) or _write(kept, RankTable(encoding).published()):
-        yield kept
+    cached = home() / "tokens" / f"{encoding}.tiktoken"
+    if _is_published(cached, encoding) or _write(cached, RankTable(encoding).published()):
+        yield cached
         return
     with tempfile.TemporaryDirectory(prefix="ftpipe-") as folder:
-        passing = Path(folder) / kept.name
-        passing.write_bytes(RankTable(encoding).published())
-        yield passing
+        temporary = Path(folder) / cached.name
+        temporary.write_bytes(RankTable(encoding).published())
+        yield temporary
 
 
-def _is_whole(path: Path, encoding: str) -> bool:
+def _is_published(path: Path, encoding: str) -> bool:
     try:
         return sha256_of_file(path) == PUBLISHED_SHA256[encoding]
     except OSError:
@@ -210,13 +211,10 @@ def _is_whole(path: Path, encoding: str) -> bool:
 
 
 def _write(path: Path, data: bytes) -> bool:
-    """Write a file so that nobody sees half of it; False where that is not possible."""
+    """Write a file atomically; False if that is not possible."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=path.parent) as folder:
-            new = Path(folder) / path.name
-            new.write_bytes(data)
-            new.replace(path)
+        write_bytes(path, data)
     except OSError:
         return False
     return True

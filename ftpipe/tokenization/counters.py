@@ -1,7 +1,7 @@
-"""Which tokenizer counts: tiktoken as the reference, gigatoken if it is installed, a pure-Python one for small files.
+"""Token counters: tiktoken as the reference, gigatoken if it is installed, a pure-Python one for small files.
 
-All are exact. Where an engine is known to differ from tiktoken (see ``patterns.DISPUTED``) the text goes to tiktoken;
-where tiktoken itself would fail (a run of tens of thousands of blanks) the text goes to the pure-Python counter.
+All are exact. If an engine is known to differ from tiktoken (see ``patterns.DISPUTED``), tiktoken counts the text; if
+tiktoken itself would fail (tens of thousands of spaces in a row), the pure-Python counter does.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ftpipe.tokenization.bpe_ranks import RankTable, cached_rank_file
-from ftpipe.tokenization.patterns import DISPUTED, LONG_BLANKS, PATTERNS, SPECIAL
+from ftpipe.tokenization.patterns import DISPUTED, LONG_WHITESPACE, PATTERNS, SPECIAL
 from ftpipe.tokenization.pure_python import PurePythonCounter
 
 if TYPE_CHECKING:
     import tiktoken
 
 SMALL_BYTES = 768 * 1024
-"""Below this many bytes of text the pure-Python counter is done before another one is built."""
+"""The pure-Python counter counts a smaller text before another counter is built."""
 
 EngineName = Literal["auto", "pure-python", "tiktoken", "gigatoken"]
 
 
 class Counter(Protocol):
-    """Counts the tokens of texts, exactly as tiktoken would."""
+    """Counts the tokens of texts exactly as tiktoken does."""
 
     name: str
 
@@ -31,11 +31,11 @@ class Counter(Protocol):
         """Tokens of each text; special-token text counts as ordinary text."""
 
     def count_undisputed(self, texts: list[str]) -> list[int]:
-        """The same for texts of which it is known that they hold no character of ``patterns.DISPUTED``."""
+        """The same for texts that are known to contain no character of ``patterns.DISPUTED``."""
 
 
 class TiktokenCounter:
-    """The reference: tiktoken, built from the carried rank table."""
+    """The reference: tiktoken, built from the bundled rank table."""
 
     name = "tiktoken"
 
@@ -51,7 +51,7 @@ class TiktokenCounter:
     count_undisputed = count
 
     def _count_one(self, text: str) -> int:
-        if len(text) >= 20_000 and LONG_BLANKS.search(text):
+        if len(text) >= 20_000 and LONG_WHITESPACE.search(text):
             self._pure_python = self._pure_python or PurePythonCounter(self._encoding)
             return self._pure_python.count([text])[0]
         return len(self._tokenizer.encode_ordinary(text))
@@ -60,11 +60,11 @@ class TiktokenCounter:
 _tiktoken = lru_cache(maxsize=2)(TiktokenCounter)
 """Building one takes a third of a second, as it does for gigatoken."""
 _SCHEMES = {"o200k_base": "o200k", "cl100k_base": "gpt4"}
-"""How gigatoken calls the patterns."""
+"""gigatoken's names of the patterns."""
 
 
 class GigatokenCounter:
-    """gigatoken's compiled core: several times as fast, with the disputed characters left to tiktoken."""
+    """gigatoken's compiled core: several times as fast; tiktoken counts texts with disputed characters."""
 
     name = "gigatoken"
 
@@ -85,7 +85,7 @@ class GigatokenCounter:
 
     def count_undisputed(self, texts: list[str]) -> list[int]:
         """Tokens of each text."""
-        # One by one: its batch calls make a Python number of every token, or import a data frame library.
+        # One by one: its batch calls create a Python integer for every token, or import a data frame library.
         return list(map(len, map(self._tokenizer.encode, texts)))
 
 
@@ -93,7 +93,7 @@ _gigatoken = lru_cache(maxsize=2)(GigatokenCounter)
 
 
 class SmallCounter:
-    """The pure-Python counter, with the disputed characters left to tiktoken."""
+    """The pure-Python counter; tiktoken counts texts with disputed characters."""
 
     name = "pure-python"
 
@@ -109,10 +109,10 @@ class SmallCounter:
 
 
 def is_disputed(text: str) -> bool:
-    """True where pattern engines of different Unicode versions could split differently.
+    """True if regular expression engines of different Unicode versions could split the text differently.
 
-    Beyond the known characters of Unicode 17 that is any character which this Python does not know: a later Unicode
-    may call it a letter.
+    Besides the known characters of Unicode 17 this is any character that this Python does not know: a later version
+    of Unicode can define it as a letter.
     """
     if text.isascii():
         return False
@@ -124,7 +124,7 @@ def is_disputed(text: str) -> bool:
 
 
 def open_tiktoken(encoding: str) -> tiktoken.Encoding:
-    """A tiktoken encoding made from the carried ranks; never touches the network."""
+    """A tiktoken encoding built from the bundled ranks, without network access."""
     import tiktoken
 
     return tiktoken.Encoding(
@@ -136,7 +136,7 @@ def open_tiktoken(encoding: str) -> tiktoken.Encoding:
 
 
 def has_gigatoken() -> bool:
-    """True where a gigatoken is installed whose differences from tiktoken are known (0.10)."""
+    """True if a version of gigatoken is installed whose differences from tiktoken are known (0.10)."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -146,11 +146,11 @@ def has_gigatoken() -> bool:
 
 
 def open_counter(encoding: str, *, size: int, engine: EngineName = "auto") -> Counter:
-    """The counter that is soonest done.
+    """The counter that is fastest for this size.
 
     Args:
         encoding: ``o200k_base`` or ``cl100k_base``.
-        size: Bytes that will be counted, roughly.
+        size: Approximate number of bytes to count.
         engine: A fixed choice for tests and comparisons.
     """
     if engine == "pure-python" or (engine == "auto" and size < SMALL_BYTES):

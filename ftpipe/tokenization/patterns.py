@@ -1,4 +1,4 @@
-"""How each encoding splits text, which tokens are special, and which characters its engines disagree on.
+"""Patterns and special tokens of the encodings, and the characters that tokenizers disagree on.
 
 The patterns and special tokens are tiktoken's published data (MIT licence, see ``LICENSE-tiktoken.txt``).
 Source: tiktoken 0.14 ``tiktoken_ext/openai_public.py``, 2026-11-24.
@@ -50,5 +50,5 @@ _UNICODE_17 = (
 DISPUTED = re.compile(f"[{_UNICODE_17}]")
 """Letters, marks and numbers of Unicode 17 that tiktoken's tables (Unicode 16) lack. Source: measured, 2026-11-24."""
 
-LONG_BLANKS = re.compile(r"\s{20000}")
-"""Runs on which tiktoken's pattern engine overflows its stack (measured with 0.14 on 1,000,000 spaces, 2026-11-24)."""
+LONG_WHITESPACE = re.compile(r"\s{20000}")
+"""On these tiktoken's regular expression overflows the stack (0.14, 1,000,000 spaces, measured 2026-11-24)."""

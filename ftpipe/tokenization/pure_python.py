@@ -1,4 +1,4 @@
-"""An exact counter that is ready at once: for small files, where building a tokenizer costs more than counting.
+"""An exact counter without start-up time: for small files, building a tokenizer costs more than counting.
 
 It splits with the encoding's own pattern and merges with tiktoken's rule (lowest rank first, leftmost on a tie),
 looking up only the ranks that the text needs. The tests hold it equal to tiktoken on every code point.
@@ -15,12 +15,12 @@ from ftpipe.tokenization.patterns import PATTERNS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MEMO_PIECES = 200_000
-"""Pieces remembered before the memory is cleared (some 20 MB)."""
+MAX_CACHED_PIECES = 200_000
+"""Pieces cached before the cache is cleared (about 20 MB)."""
 
 
 def merged_length(piece: bytes, ranks: RankTable) -> int:
-    """Number of tokens that byte pair merging leaves of a piece.
+    """Number of tokens that remain of a piece after byte pair merging.
 
     The heap holds (rank, start, end of the right part); an entry whose parts have changed since is stale and skipped.
     """
@@ -59,7 +59,7 @@ class PieceCounts(dict[str, int]):
     def __missing__(self, piece: str) -> int:
         raw = piece.encode()
         count = 1 if self._ranks[raw] < ABSENT else merged_length(raw, self._ranks)
-        if len(self) >= MEMO_PIECES:
+        if len(self) >= MAX_CACHED_PIECES:
             self.clear()
             self._ranks.clear()
         self[piece] = count

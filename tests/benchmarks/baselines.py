@@ -1,6 +1,6 @@
-"""What is measured against each other, each a program of its own: ``python -m tests.benchmarks.baselines NAME FILE``.
+"""The programs that are compared, each in its own process: ``python -m tests.benchmarks.baselines NAME FILE``.
 
-A contender prints the number of tokens; ftpipe prints its document, which has it.
+A baseline prints the number of tokens; ftpipe prints its JSON document, which contains it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_TOKENS = 65_536
 
 
 def cookbook(path: Path) -> int:
-    """The cookbook's way, written anew from its description: load all, check, count value by value with tiktoken."""
+    """The method of OpenAI's cookbook, from its description: load all, check, count value by value with tiktoken."""
     encoding = reference()
     data = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     errors: Counter[str] = Counter()
@@ -40,26 +40,26 @@ def cookbook(path: Path) -> int:
 
 
 def format_errors(record: Any) -> list[str]:
-    """Names of the cookbook's format checks that a record fails."""
+    """Names of the format checks that a record fails."""
     if not isinstance(record, dict):
         return ["data_type"]
     messages = record.get("messages")
     if not messages:
         return ["missing_messages_list"]
-    found = []
+    errors = []
     for message in messages:
         if "role" not in message or "content" not in message:
-            found.append("message_missing_key")
+            errors.append("message_missing_key")
         if any(key not in ("role", "content", "name", "function_call", "weight") for key in message):
-            found.append("message_unrecognized_key")
+            errors.append("message_unrecognized_key")
         if message.get("role") not in ("system", "user", "assistant", "function"):
-            found.append("unrecognized_role")
+            errors.append("unrecognized_role")
         content = message.get("content")
         if (not content and not message.get("function_call")) or not isinstance(content, str):
-            found.append("missing_content")
+            errors.append("missing_content")
     if not any(message.get("role") == "assistant" for message in messages):
-        found.append("example_missing_assistant_message")
-    return found
+        errors.append("example_missing_assistant_message")
+    return errors
 
 
 def plain(path: Path) -> int:
@@ -73,7 +73,7 @@ def plain(path: Path) -> int:
     return total
 
 
-def bare(path: Path, part: int = 0, parts: int = 1) -> int:
+def tokenizer_one_core(path: Path, part: int = 0, parts: int = 1) -> int:
     """The exact tokenizer alone on the contents, on one core."""
     import orjson
 
@@ -81,24 +81,24 @@ def bare(path: Path, part: int = 0, parts: int = 1) -> int:
 
     size = path.stat().st_size
     counter = open_counter("o200k_base", size=size)
-    total, held = 0, []
+    total, texts = 0, []
     with path.open("rb") as file:
         if part:
             file.seek(size * part // parts - 1)
             file.readline()
         while file.tell() < size * (part + 1) // parts:
-            held += [message["content"] for message in orjson.loads(file.readline())["messages"]]
-            if len(held) > 2_000:
-                total += sum(counter.count(held))
-                held = []
-    return total + sum(counter.count(held))
+            texts += [message["content"] for message in orjson.loads(file.readline())["messages"]]
+            if len(texts) > 2_000:
+                total += sum(counter.count(texts))
+                texts = []
+    return total + sum(counter.count(texts))
 
 
-def bare_everywhere(path: Path) -> int:
+def tokenizer_all_cores(path: Path) -> int:
     """The same on all cores: the limit of this machine."""
     cores = os.cpu_count() or 1
     with ProcessPoolExecutor(cores) as pool:
-        return sum(pool.map(bare, [path] * cores, range(cores), [cores] * cores))
+        return sum(pool.map(tokenizer_one_core, [path] * cores, range(cores), [cores] * cores))
 
 
 def ftpipe(path: Path, checks: str = "") -> None:
@@ -125,22 +125,22 @@ def ftpipe_one(path: Path) -> None:
     ftpipe(path, checks="processes = 1")
 
 
-def reference() -> Any:  # tiktoken is imported by the dataset room only
+def reference() -> Any:  # tiktoken is imported by ftpipe.tokenization only
     """The reference tokenizer o200k_base, built without a network."""
     from ftpipe.tokenization import open_tiktoken
 
     return open_tiktoken("o200k_base")
 
 
-CONTENDERS: dict[str, Callable[[Path], object]] = {
+BASELINES: dict[str, Callable[[Path], object]] = {
     "cookbook": cookbook,
     "json+tiktoken": plain,
-    "bare tokenizer (1 core)": bare,
-    "bare tokenizer (all cores)": bare_everywhere,
+    "tokenizer alone (1 core)": tokenizer_one_core,
+    "tokenizer alone (all cores)": tokenizer_all_cores,
     "ftpipe": ftpipe,
     "ftpipe (tiktoken)": ftpipe_tiktoken,
     "ftpipe (1 process)": ftpipe_one,
 }
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{CONTENDERS[sys.argv[1]](Path(sys.argv[2]))}\n")
+    sys.stdout.write(f"{BASELINES[sys.argv[1]](Path(sys.argv[2]))}\n")

@@ -40,36 +40,37 @@ def texts(seed: int) -> Iterator[str]:
 
 def rows(seed: int = 7) -> Iterator[dict[str, object]]:
     """Chat records without end; the same seed and machine give the same ones."""
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     turn = 0
     while True:
         turn += 1
         for text in texts(seed + turn):
             at = 0
             while at < len(text) - 500:
-                asked, answered = dice.randint(*QUESTION_CHARACTERS), dice.randint(*ANSWER_CHARACTERS)
-                question, answer = text[at : at + asked].strip(), whole_lines(text[at + asked : at + asked + answered])
-                at += asked + answered
-                if dice.random() < 0.1:
-                    question = f"{dice.choice(FOREIGN)} {question}"
+                question_length, answer_length = rng.randint(*QUESTION_CHARACTERS), rng.randint(*ANSWER_CHARACTERS)
+                middle, end = at + question_length, at + question_length + answer_length
+                question, answer = text[at:middle].strip(), whole_lines(text[middle:end])
+                at = end
+                if rng.random() < 0.1:
+                    question = f"{rng.choice(FOREIGN)} {question}"
                 messages = [
                     {"role": "user", "content": question or "Go on."},
                     {"role": "assistant", "content": answer or "Nothing."},
                 ]
-                if dice.random() < 0.7:
-                    messages.insert(0, {"role": "system", "content": dice.choice(SYSTEMS)})
+                if rng.random() < 0.7:
+                    messages.insert(0, {"role": "system", "content": rng.choice(SYSTEMS)})
                 yield {"messages": messages}
 
 
 def whole_lines(text: str) -> str:
-    """The lines of a piece of text that are whole, as answers end where a thought does."""
+    """The complete lines of a piece of text, so that answers end like answers."""
     return (text[text.find("\n") + 1 : text.rfind("\n") + 1] or text).strip()
 
 
 def write(path: Path, megabytes: int, seed: int = 7) -> Path:
-    """Write a file of about so many million bytes, unless it is there already."""
-    wanted = megabytes * 1_000_000
-    if path.exists() and abs(path.stat().st_size - wanted) < 200_000:
+    """Write a file of about so many megabytes, unless it exists."""
+    target_bytes = megabytes * 1_000_000
+    if path.exists() and abs(path.stat().st_size - target_bytes) < 200_000:
         return path
     written = 0
     with path.open("wb") as file:
@@ -77,6 +78,6 @@ def write(path: Path, megabytes: int, seed: int = 7) -> Path:
             line = json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
             file.write(line)
             written += len(line)
-            if written >= wanted:
+            if written >= target_bytes:
                 return path
     return path

@@ -23,7 +23,7 @@ METHODS = (None, "supervised", "dpo", "reinforcement")
 
 
 def one_input(data: bytes) -> None:
-    """Check, count and mend one file of these bytes; the first byte chooses method and target."""
+    """Check, count and fix one file of these bytes; the first byte chooses method and target."""
     choice = data[0] if data else 0
     path = FOLDER / "input.jsonl"
     path.write_bytes(data[1:])
@@ -34,7 +34,7 @@ def one_input(data: bytes) -> None:
 
 
 def main() -> None:
-    """Fuzz until the time given with ``-max_total_time`` is over."""
+    """Fuzz until ``-max_total_time`` is over."""
     atheris.Setup(sys.argv, one_input)
     atheris.Fuzz()
 

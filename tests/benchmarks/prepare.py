@@ -28,7 +28,7 @@ from typing import NamedTuple
 import psutil
 
 import ftpipe
-from tests.benchmarks.baselines import CONTENDERS
+from tests.benchmarks.baselines import BASELINES
 from tests.benchmarks.corpus import write
 
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
@@ -36,8 +36,8 @@ ROOT = Path(__file__).parents[2]
 ENVIRONMENT["PYTHONPATH"] = str(ROOT)
 
 
-class Measured(NamedTuple):
-    """One contender on one file."""
+class Measurement(NamedTuple):
+    """One program on one file."""
 
     seconds: float
     cpu_seconds: float
@@ -45,32 +45,32 @@ class Measured(NamedTuple):
     tokens: int
 
 
-def measure(name: str, path: Path, runs: int) -> Measured:
-    """Run a contender in fresh processes: the fastest run counts; memory and processor time are those of one more."""
+def measure(name: str, path: Path, runs: int) -> Measurement:
+    """Run a program in fresh processes: the fastest run counts; memory and CPU time are those of one more run."""
     timed = [run_once(name, path) for _ in range(runs)]
     watched = run_once(name, path, is_watched=True)
     return watched._replace(seconds=min(run.seconds for run in timed))
 
 
-def run_once(name: str, path: Path, *, is_watched: bool = False) -> Measured:
-    """One run; watched ones are looked at every 50 ms, which takes time from them on a machine with few cores."""
+def run_once(name: str, path: Path, *, is_watched: bool = False) -> Measurement:
+    """One run; watched runs are sampled every 50 ms, which slows them down on a machine with few cores."""
     peak, cpu = 0.0, 0.0
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         command = [sys.executable, "-m", "tests.benchmarks.baselines", name, str(path.absolute())]
         process = psutil.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=ENVIRONMENT, cwd=folder)
-        with ThreadPoolExecutor(1) as beside:
-            output = beside.submit(process.stdout.read)
+        with ThreadPoolExecutor(1) as thread:
+            output = thread.submit(process.stdout.read)
             while is_watched and not output.done():
                 with contextlib.suppress(psutil.Error):
                     tree = [process, *process.children(recursive=True)]
                     peak = max(peak, sum(memory_of(item) for item in tree) / 1e6)
                     cpu = max(cpu, sum(sum(item.cpu_times()[:2]) for item in tree))
                 time.sleep(0.05)
-            said = json.loads(output.result())
+            result = json.loads(output.result())
             process.wait()
         seconds = time.perf_counter() - started
-    return Measured(seconds, cpu, peak, said if isinstance(said, int) else said["tokens"]["total"])
+    return Measurement(seconds, cpu, peak, result if isinstance(result, int) else result["tokens"]["total"])
 
 
 def memory_of(process: psutil.Process) -> int:
@@ -80,7 +80,7 @@ def memory_of(process: psutil.Process) -> int:
 
 
 def compile_packages() -> None:
-    """Compile ftpipe, the contenders and what both stand on, so that nobody's first run does it."""
+    """Compile ftpipe, the baselines and their dependencies, so that no first run does it."""
     for folder in (Path(ftpipe.__file__).parent, Path(__file__).parent, Path(sysconfig.get_path("purelib"))):
         compileall.compile_dir(folder, quiet=2, workers=0)
 
@@ -136,23 +136,23 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", default="1,20,200", help="megabytes, comma-separated")
-    parser.add_argument("--only", default="", help="contenders, comma-separated")
+    parser.add_argument("--only", default="", help="programs, comma-separated")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "ftpipe-benchmark")
-    parser.add_argument("--runs", type=int, default=2, help="of each contender; the fastest counts")
-    asked = parser.parse_args()
-    asked.folder.mkdir(exist_ok=True)
+    parser.add_argument("--runs", type=int, default=2, help="of each program; the fastest counts")
+    args = parser.parse_args()
+    args.folder.mkdir(exist_ok=True)
     compile_packages()
-    names = [name for name in asked.only.split(",") if name] or list(CONTENDERS)
+    names = [name for name in args.only.split(",") if name] or list(BASELINES)
     sys.stdout.write(
         "| size | what | seconds | CPU s | MB/s | peak MB | times cookbook |\n|---:|---|---:|---:|---:|---:|---:|\n"
     )
-    for megabytes in map(int, asked.sizes.split(",")):
-        path = write(asked.folder / f"chat-{megabytes}.jsonl", megabytes)
+    for megabytes in map(int, args.sizes.split(",")):
+        path = write(args.folder / f"chat-{megabytes}.jsonl", megabytes)
         base, counted = 0.0, set()
         for name in names:
-            run = measure(name, path, asked.runs)
+            run = measure(name, path, args.runs)
             base = base or run.seconds
-            counted |= set() if name.startswith("bare") else {run.tokens}  # which leaves roles out
+            counted |= set() if name.startswith("tokenizer") else {run.tokens}  # which leaves roles out
             speed = path.stat().st_size / 1e6 / run.seconds
             sys.stdout.write(
                 f"| {megabytes:,} MB | {name} | {run.seconds:.2f} | {run.cpu_seconds:.1f} | {speed:.1f} "
@@ -161,8 +161,8 @@ def main() -> None:
             )
             sys.stdout.flush()
         if len(counted) > 1:
-            sys.exit(f"the contenders do not agree on the number of tokens: {counted}")
-    rows = asked.folder / "rows-100.jsonl"
+            sys.exit(f"the programs do not agree on the number of tokens: {counted}")
+    rows = args.folder / "rows-100.jsonl"
     with path.open("rb") as file:
         rows.write_bytes(b"".join(islice(file, 100)))
     print_starts(rows, path)

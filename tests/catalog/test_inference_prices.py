@@ -18,7 +18,9 @@ from ftpipe.errors import UsageError
         ("davinci-002", "tuned", (12.0, None, 12.0)),
     ],
 )
-def test_a_row_is_found_with_and_without_its_date(model: str, kind: str, prices: tuple[float | None, ...]) -> None:
+def test_answer_price_finds_model_with_and_without_date(
+    model: str, kind: str, prices: tuple[float | None, ...]
+) -> None:
     """As the price page had them."""
     row = answer_price("openai", model, kind)  # type: ignore[arg-type]  # the parameter is one of the two
     assert row is not None
@@ -27,7 +29,7 @@ def test_a_row_is_found_with_and_without_its_date(model: str, kind: str, prices:
     assert row.source
 
 
-def test_an_unknown_model_or_endpoint_has_no_price() -> None:
+def test_answer_price_unknown_model_or_target_is_none() -> None:
     """Nothing is guessed; at home it costs nothing."""
     assert answer_price("openai", "gpt-9", "base") is None
     assert answer_price("nebius", "gpt-4.1", "base") is None
@@ -37,7 +39,7 @@ def test_an_unknown_model_or_endpoint_has_no_price() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "1", "a,b", "1,2,3,4", "-1,2", "nan,1", "1,inf"])
-def test_what_is_no_price_is_refused(text: str) -> None:
+def test_read_price_rejects_invalid_text(text: str) -> None:
     """Two or three numbers of 0 or more."""
     with pytest.raises(UsageError):
         read_price(text, "m", today="2026-11-24")

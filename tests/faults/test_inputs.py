@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftpipe.catalog.training_prices import MOST, PriceTable
+from ftpipe.catalog.training_prices import MAX_PRICE, PriceTable
 from ftpipe.config import load
 from ftpipe.errors import ConfigError, ConnectionFailedError, CostLimitError, LocalStateError
 from ftpipe.pipeline.preflight import budget_blocker
@@ -111,7 +111,7 @@ def test_price_table_accepts_finite_prices_only(model: str, value: Any) -> None:
         assert "[prices." in error.hint
         return
     assert row is not None
-    assert 0 <= row.training <= MOST
+    assert 0 <= row.training <= MAX_PRICE
     assert isinstance(row.age_days(dt.date(2026, 11, 24)), int | None)
 
 

@@ -26,7 +26,7 @@ def plain_count(record: dict[str, Any]) -> int:
     return total
 
 
-def test_plain_chat_is_counted_as_the_cookbook_does(tmp_path: Path) -> None:
+def test_count_equals_cookbook_on_plain_chat(tmp_path: Path) -> None:
     """3 a message, every value, 3 a conversation; answers alone are trained."""
     rows = chats()
     report = count(validate(write(tmp_path / "a.jsonl", [*rows])), model="gpt-4.1-mini", today=TODAY)
@@ -36,7 +36,7 @@ def test_plain_chat_is_counted_as_the_cookbook_does(tmp_path: Path) -> None:
     assert report.tokens.trained == sum(len(encoding.encode(row["messages"][1]["content"])) for row in rows)
 
 
-def test_a_name_costs_one_more_and_a_weight_nothing(tmp_path: Path) -> None:
+def test_count_name_adds_one_token_and_weight_none(tmp_path: Path) -> None:
     """Weight 0 also takes the answer out of the trained tokens."""
     plain, named = chats(2)
     more = {**named, "messages": [{**named["messages"][0], "name": "ann"}, {**named["messages"][1], "weight": 0}]}
@@ -47,7 +47,7 @@ def test_a_name_costs_one_more_and_a_weight_nothing(tmp_path: Path) -> None:
     assert 0 < two.trained < one.trained
 
 
-def test_tools_follow_the_newer_cookbook_formula(tmp_path: Path) -> None:
+def test_count_tools_follow_cookbook_formula(tmp_path: Path) -> None:
     """7 a function, 3 for properties, 3 a key, enum items, 12 at the end."""
     tool = {
         "type": "function",
@@ -68,7 +68,7 @@ def test_tools_follow_the_newer_cookbook_formula(tmp_path: Path) -> None:
     assert two.total - one.total == expected
 
 
-def test_both_answers_of_a_preference_pair_are_trained(tmp_path: Path) -> None:
+def test_count_preference_pair_trains_both_answers(tmp_path: Path) -> None:
     """The prompt is not."""
     tokens = validate(write(tmp_path / "a.jsonl", [preference(i) for i in range(12)])).tokens
     assert tokens is not None
@@ -79,7 +79,7 @@ def test_both_answers_of_a_preference_pair_are_trained(tmp_path: Path) -> None:
     assert tokens.trained == sum(len(encoding.encode(text)) for text in answers)
 
 
-def test_asked_epochs_cost_exactly_that(tmp_path: Path) -> None:
+def test_count_requested_epochs_have_exact_cost(tmp_path: Path) -> None:
     """Low = expected = high = tokens × epochs × price."""
     report = count(validate(write(tmp_path / "a.jsonl", [*chats()])), model="gpt-4.1-mini", epochs=3, today=TODAY)
     cost, tokens = report.cost, report.tokens
@@ -88,14 +88,14 @@ def test_asked_epochs_cost_exactly_that(tmp_path: Path) -> None:
     assert cost.epochs_rule == "requested"
 
 
-def test_auto_epochs_make_a_range(tmp_path: Path) -> None:
+def test_count_auto_epochs_have_cost_range(tmp_path: Path) -> None:
     """The service may choose otherwise, so low is below and high above."""
     cost = count(validate(write(tmp_path / "a.jsonl", [*chats()])), model="gpt-4.1-mini", today=TODAY).cost
     assert cost is not None and cost.low is not None and cost.expected is not None and cost.high is not None
     assert cost.low < cost.expected < cost.high
 
 
-def test_an_old_price_says_so_and_is_a_finding(tmp_path: Path) -> None:
+def test_count_old_price_is_a_finding(tmp_path: Path) -> None:
     """The price rows are of mid 2025."""
     report = count(validate(write(tmp_path / "a.jsonl", [*chats()])), model="gpt-4.1-mini", today=TODAY)
     assert report.cost is not None and "days old" in report.cost.warning
@@ -104,7 +104,7 @@ def test_an_old_price_says_so_and_is_a_finding(tmp_path: Path) -> None:
     assert again.summary == report.summary
 
 
-def test_an_unknown_price_is_not_guessed(tmp_path: Path) -> None:
+def test_count_unknown_price_has_no_cost(tmp_path: Path) -> None:
     """No figure at all."""
     cost = count(validate(write(tmp_path / "a.jsonl", [*chats()])), model="gpt-9", today=TODAY).cost
     assert cost is not None
@@ -112,7 +112,7 @@ def test_an_unknown_price_is_not_guessed(tmp_path: Path) -> None:
     assert "No training price" in cost.warning
 
 
-def test_the_users_own_price_wins(tmp_path: Path) -> None:
+def test_count_configured_price_overrides_packaged_price(tmp_path: Path) -> None:
     """By alias, with its date and source."""
     prices = PriceTable.load({"gpt-4.1-mini": {"training": 4.0, "as_of": TODAY, "source": "invoice"}})
     cost = count(
@@ -122,15 +122,15 @@ def test_the_users_own_price_wins(tmp_path: Path) -> None:
     assert (cost.price_per_million, cost.price_as_of, cost.source, cost.warning) == (4.0, "2026-11-24", "invoice", "")
 
 
-def test_your_own_machine_costs_nothing(tmp_path: Path) -> None:
+def test_count_local_target_costs_nothing(tmp_path: Path) -> None:
     """Target local, and the count says that it is not the base's own tokenizer."""
     report = count(validate(write(tmp_path / "a.jsonl", [*chats()]), target="local"), model="smollm2-135m-instruct")
     assert report.cost is not None and report.tokens is not None
     assert (report.cost.expected, report.cost.source, report.cost.warning) == (0.0, "your own machine", "")
-    assert not report.tokens.exact and "tokenizer of its own" in report.tokens.note
+    assert not report.tokens.exact and "its own tokenizer" in report.tokens.note
 
 
-def test_reinforcement_is_not_priced_by_tokens(tmp_path: Path) -> None:
+def test_count_reinforcement_has_no_token_price(tmp_path: Path) -> None:
     """It is billed by the hour."""
     report = count(
         validate(write(tmp_path / "a.jsonl", [graded(i) for i in range(12)]), target="azure"), model="o4-mini"
@@ -139,13 +139,13 @@ def test_reinforcement_is_not_priced_by_tokens(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("price", ["five", -1, {"training": True}, {"training": 1, "as_of": "soon"}])
-def test_a_wrong_price_is_refused(price: object) -> None:
+def test_price_table_rejects_invalid_price(price: object) -> None:
     """With an example of a right one."""
     with pytest.raises(ConfigError):
         PriceTable.load({"gpt-4.1": price})
 
 
-def test_epochs_out_of_range_are_refused(tmp_path: Path) -> None:
+def test_count_rejects_epochs_out_of_range(tmp_path: Path) -> None:
     """1 to 50."""
     report = validate(write(tmp_path / "a.jsonl", [*chats()]))
     with pytest.raises(UsageError):

@@ -29,7 +29,7 @@ def errors(report: Report) -> list[str]:
         (graded, DatasetFormat.RFT, Method.REINFORCEMENT),
     ],
 )
-def test_a_good_file_has_no_errors_and_its_format_is_named(
+def test_validate_good_file_has_format_and_no_errors(
     tmp_path: Path, make: Callable[[int], dict[str, Any]], kind: DatasetFormat, method: Method
 ) -> None:
     """Each format brings its method with it."""
@@ -38,7 +38,7 @@ def test_a_good_file_has_no_errors_and_its_format_is_named(
     assert report.ok and report.dataset.examples == 12
 
 
-def test_all_faults_are_found_in_one_pass(tmp_path: Path) -> None:
+def test_validate_reports_all_faults_in_one_pass(tmp_path: Path) -> None:
     """A broken line does not hide those after it."""
     rows: list[dict[str, object] | bytes] = [*chats(9), b"{", b"[]", {"messages": []}, {"messages": [{"content": "x"}]}]
     report = validate(write(tmp_path / "bad.jsonl", rows))
@@ -47,14 +47,14 @@ def test_all_faults_are_found_in_one_pass(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_counts_are_exact_beyond_the_findings_that_are_kept(tmp_path: Path) -> None:
+def test_validate_counts_are_exact_beyond_listed_findings(tmp_path: Path) -> None:
     """Two of thirty are listed, thirty are counted."""
     report = validate(write(tmp_path / "bad.jsonl", [b"{"] * 30), settings=CheckSettings(max_findings=2))
     assert report.summary.counts["FT101"] == 30
     assert sum(f.code == "FT101" for f in report.findings) == 2
 
 
-def test_counts_of_rules_about_all_records_are_exact_beyond_the_lines_that_are_remembered(tmp_path: Path) -> None:
+def test_validate_file_rule_counts_are_exact(tmp_path: Path) -> None:
     """1,200 of 13,200 records have no system message and no JSON answer; a thousand places are remembered."""
     first = {"role": "system", "content": "Answer in JSON."}
     rows = [{"messages": [first, {"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": f"[{n}]"}]}
@@ -67,13 +67,13 @@ def test_counts_of_rules_about_all_records_are_exact_beyond_the_lines_that_are_r
     assert (report.summary.counts["FT817"], report.summary.counts["FT808"]) == (1_200, 1_200)
 
 
-def test_rules_are_selected_and_ignored_by_prefix(tmp_path: Path) -> None:
+def test_validate_selects_and_ignores_rules_by_prefix(tmp_path: Path) -> None:
     """Select narrows, ignore takes away."""
     path = write(tmp_path / "bad.jsonl", [*chats(3), b"{", {"messages": []}])
     assert set(validate(path, settings=CheckSettings(select=("FT1",), ignore=("FT112",))).summary.counts) == {"FT101"}
 
 
-def test_a_record_is_ignored_by_its_hash_until_the_day_it_expires(tmp_path: Path) -> None:
+def test_validate_ignore_by_record_hash_until_expiry(tmp_path: Path) -> None:
     """The hash survives reordering; the date ends the excuse."""
     path = write(tmp_path / "bad.jsonl", [{"messages": []}, *chats(11)])
     found = next(f for f in validate(path).findings if f.code == "FT202")
@@ -84,7 +84,7 @@ def test_a_record_is_ignored_by_its_hash_until_the_day_it_expires(tmp_path: Path
     assert "FT202" in validate(moved, settings=settings, today=day + dt.timedelta(1)).summary.counts
 
 
-def test_a_threshold_changes_the_level_and_allows_a_share(tmp_path: Path) -> None:
+def test_validate_threshold_sets_level_and_share(tmp_path: Path) -> None:
     """One of twelve is under ten percent."""
     path = write(tmp_path / "bad.jsonl", [*chats(11), b"\n{"])
     mild = validate(path, settings=CheckSettings(thresholds={"FT101": Threshold(level="info")}))
@@ -95,7 +95,7 @@ def test_a_threshold_changes_the_level_and_allows_a_share(tmp_path: Path) -> Non
     )
 
 
-def test_records_and_prompts_of_the_validation_file_may_not_stand_in_the_training_file(tmp_path: Path) -> None:
+def test_validate_reports_overlap_of_train_and_validation(tmp_path: Path) -> None:
     """One record and one prompt overlap."""
     rows = chats()
     same, asked = rows[3], {"messages": [rows[5]["messages"][0], {"role": "assistant", "content": "No."}]}
@@ -109,7 +109,7 @@ def test_records_and_prompts_of_the_validation_file_may_not_stand_in_the_trainin
     ]
 
 
-def test_the_target_decides_the_severity(tmp_path: Path) -> None:
+def test_validate_severity_depends_on_target(tmp_path: Path) -> None:
     """Few examples are an error for a host and none at home; a byte order mark is what Azure asks for."""
     few = write(tmp_path / "few.jsonl", [*chats(3)])
     assert errors(validate(few)) == ["FT112"] and errors(validate(few, target="local")) == []
@@ -118,7 +118,7 @@ def test_the_target_decides_the_severity(tmp_path: Path) -> None:
     assert errors(validate(marked)) == ["FT005"] and errors(validate(marked, target="azure")) == []
 
 
-def test_a_base_that_is_gone_is_an_error_and_one_that_ends_soon_a_warning(tmp_path: Path) -> None:
+def test_validate_reports_shutdown_of_base_model(tmp_path: Path) -> None:
     """By day, for the target."""
     path = write(tmp_path / "good.jsonl", [*chats()])
     day = dt.date(2026, 11, 24)
@@ -128,7 +128,7 @@ def test_a_base_that_is_gone_is_an_error_and_one_that_ends_soon_a_warning(tmp_pa
     assert "FT710" not in validate(path, model="gpt-4.1-mini", target="azure", today=day).summary.counts
 
 
-def test_an_example_over_the_limit_names_the_answer_that_is_cut(tmp_path: Path) -> None:
+def test_validate_overlong_example_names_truncated_answer(tmp_path: Path) -> None:
     """The old model reads 4,096 tokens."""
     long = chat(0)
     long["messages"][1]["content"] = "word " * 5000
@@ -153,14 +153,14 @@ def test_an_example_over_the_limit_names_the_answer_that_is_cut(tmp_path: Path) 
         (b"\n \n\n", "FT002"),
     ],
 )
-def test_what_is_no_jsonl_at_all_gets_one_finding(tmp_path: Path, data: bytes, code: str) -> None:
+def test_validate_non_jsonl_file_has_one_finding(tmp_path: Path, data: bytes, code: str) -> None:
     """Not one finding for each of its lines."""
     path = tmp_path / "odd.jsonl"
     path.write_bytes(data)
     assert errors(validate(path)) == [code]
 
 
-def test_a_pretty_printed_record_among_good_ones_is_one_finding_at_its_first_line(tmp_path: Path) -> None:
+def test_validate_pretty_printed_record_is_reported_once(tmp_path: Path) -> None:
     """And what follows it is checked as before."""
     import json
 
@@ -173,13 +173,13 @@ def test_a_pretty_printed_record_among_good_ones_is_one_finding_at_its_first_lin
 
 
 @pytest.mark.parametrize("path", ["missing.jsonl", "."])
-def test_what_is_no_file_is_a_usage_error(path: str) -> None:
+def test_validate_missing_file_is_usage_error(path: str) -> None:
     """Missing files and folders are refused before any rule runs."""
     with pytest.raises(UsageError):
         validate(Path(path))
 
 
-def test_wrong_choices_name_the_nearest_right_one(tmp_path: Path) -> None:
+def test_validate_wrong_choice_suggests_similar_one(tmp_path: Path) -> None:
     """Target, method, rule and key."""
     path = write(tmp_path / "good.jsonl", [*chats()])
     for call in (

@@ -19,7 +19,7 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_the_file_is_made_once_and_kept() -> None:
+def test_rank_file_is_written_once() -> None:
     """In the user's folder, with the digest that tiktoken names; the second time it is only read."""
     with cached_rank_file(ENCODING) as path:
         assert path == home() / "tokens" / f"{ENCODING}.tiktoken"
@@ -30,7 +30,7 @@ def test_the_file_is_made_once_and_kept() -> None:
     assert [one.name for one in path.parent.iterdir()] == [path.name]
 
 
-def test_a_damaged_file_is_written_anew() -> None:
+def test_rank_file_is_rewritten_when_damaged() -> None:
     """Half of it, as a full disk leaves it, would give wrong counts."""
     with cached_rank_file(ENCODING) as path:
         whole = path.read_bytes()
@@ -39,7 +39,7 @@ def test_a_damaged_file_is_written_anew() -> None:
         assert digest(path) == PUBLISHED_SHA256[ENCODING]
 
 
-def test_a_home_that_cannot_be_written_is_no_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_rank_file_is_temporary_in_read_only_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The file then lives as long as it is needed."""
     blocked = tmp_path / "file"
     blocked.write_text("no folder", encoding="utf-8")

@@ -8,7 +8,7 @@ import pytest
 
 from ftpipe.errors import LocalStateError
 from ftpipe.tokenization import base_of, encoding_for, open_counter, open_tiktoken
-from ftpipe.tokenization.bpe_ranks import CARRIED_SHA256, PUBLISHED_SHA256, RankTable, bundled_ranks, pack
+from ftpipe.tokenization.bpe_ranks import BUNDLED_SHA256, PUBLISHED_SHA256, RankTable, bundled_ranks, pack
 from ftpipe.tokenization.counters import EngineName, has_gigatoken
 
 # ruff: noqa: E501
@@ -24,7 +24,7 @@ ENGINES: list[EngineName] = ["pure-python", "gigatoken"] if has_gigatoken() else
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("encoding", sorted(PUBLISHED_SHA256))
-def test_every_engine_counts_the_hard_texts_as_tiktoken_does(encoding: str, engine: EngineName) -> None:
+def test_counters_equal_tiktoken_on_hard_texts(encoding: str, engine: EngineName) -> None:
     """Whitespace, case, scripts, emoji, marks, runs, special-token text and characters that are too new."""
     reference = open_tiktoken(encoding)
     expected = [len(reference.encode_ordinary(text)) for text in HARD]
@@ -34,7 +34,7 @@ def test_every_engine_counts_the_hard_texts_as_tiktoken_does(encoding: str, engi
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("encoding", sorted(PUBLISHED_SHA256))
-def test_every_engine_counts_every_code_point_as_tiktoken_does(encoding: str, engine: EngineName) -> None:
+def test_counters_equal_tiktoken_on_every_code_point(encoding: str, engine: EngineName) -> None:
     """Each code point of the planes that hold characters, and a sample of the others, between letters and blanks."""
     planes = [*range(0xD800), *range(0xE000, 0x40000), *range(0x40000, 0xE0000, 64), *range(0xE0000, 0xE0200)]
     points = [chr(n) for n in [*planes, *range(0xE0200, 0x110000, 64)]]
@@ -47,7 +47,7 @@ def test_every_engine_counts_every_code_point_as_tiktoken_does(encoding: str, en
 
 
 @pytest.mark.parametrize("encoding", sorted(PUBLISHED_SHA256))
-def test_the_carried_ranks_are_the_published_ones(encoding: str) -> None:
+def test_bundled_ranks_equal_published_ranks(encoding: str) -> None:
     """Unpacked to the published form, the table has the digest that tiktoken names, and packs to itself again."""
     published = RankTable(encoding).published()
     assert hashlib.sha256(published).hexdigest() == PUBLISHED_SHA256[encoding]
@@ -56,14 +56,14 @@ def test_the_carried_ranks_are_the_published_ones(encoding: str) -> None:
         pack(published[:-1], encoding)
 
 
-def test_a_damaged_table_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bundled_ranks_reject_damaged_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """The digest is checked at load."""
-    monkeypatch.setitem(CARRIED_SHA256, "o200k_base", "0" * 64)
+    monkeypatch.setitem(BUNDLED_SHA256, "o200k_base", "0" * 64)
     with pytest.raises(LocalStateError, match="damaged"):
         bundled_ranks("o200k_base")
 
 
-def test_a_million_blanks_are_counted_by_the_reference_engine() -> None:
+def test_counter_counts_a_million_spaces() -> None:
     """Tiktoken alone overflows its stack there."""
     blanks = " " * 100_000
     assert open_counter("o200k_base", size=0, engine="tiktoken").count([blanks]) == [782]
@@ -84,12 +84,12 @@ def test_a_million_blanks_are_counted_by_the_reference_engine() -> None:
         ("", "o200k_base", True),
     ],
 )
-def test_the_encoding_comes_from_the_base_model(model: str, encoding: str, exact: bool) -> None:
+def test_encoding_for_uses_base_model(model: str, encoding: str, exact: bool) -> None:
     """Also inside fine-tuned names, where tiktoken's own lookup errs."""
     choice = encoding_for(model)
     assert (choice.name, choice.exact, bool(choice.note)) == (encoding, exact, not exact)
 
 
-def test_the_base_of_a_local_name_is_its_hub_id() -> None:
+def test_base_of_local_name_is_hub_id() -> None:
     """The local server writes a slash as two hyphens."""
     assert base_of("ft:HuggingFaceTB--SmolLM2-360M:local:bot:1234abcd") == "HuggingFaceTB/SmolLM2-360M"

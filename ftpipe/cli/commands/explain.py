@@ -116,7 +116,7 @@ def rule_lines(rule: Rule, paint: Styler) -> list[str]:
     ]
     return [
         paint("bold", f"{rule.code} {rule.name}"),
-        *format_fields(((f"  {label}", value) for label, value in rows), paint=paint),
+        *format_fields(((f"  {label}", value) for label, value in rows), style=paint),
     ]
 
 

@@ -157,7 +157,7 @@ def serve_status(context: CliContext, data_dir: Path | None) -> None:
         ("data", sanitize_line(folder, 300)),
         ("key", f"in {sanitize_line(token, 300)}" if token.exists() else "any, or none"),
     ]
-    context.print_result(format_fields(rows, paint=context.style))
+    context.print_result(format_fields(rows, style=context.style))
 
 
 @click.command(cls=Command, example="ftpipe serve stop")

@@ -50,7 +50,7 @@ def compare(fingerprints: FingerprintStore, *, max_samples: int = MAX_SAMPLES) -
     for number in range(BUCKETS):
         records: dict[int, int] = {}
         prompts: dict[int, tuple[int, int]] = {}
-        pairs: dict[tuple[int, int], int] = {}
+        answer_pairs: dict[tuple[int, int], int] = {}
         flat = fingerprints.bucket(number)
         times = Counter(flat[PROMPT::FIELDS])
         if len(times) * FIELDS == len(flat):
@@ -67,12 +67,12 @@ def compare(fingerprints: FingerprintStore, *, max_samples: int = MAX_SAMPLES) -
                 continue
             if answer != first_answer:
                 result.conflicts.add(line, first)
-            pairs.setdefault((prompt, first_answer), first)
+            answer_pairs.setdefault((prompt, first_answer), first)
             swapped = (answer & _LOW) << _HALF | answer >> _HALF
-            other = pairs.get((prompt, swapped))
+            other = answer_pairs.get((prompt, swapped))
             if other is not None and swapped != answer:
                 result.swapped.add(line, other)
-            pairs.setdefault((prompt, answer), line)
+            answer_pairs.setdefault((prompt, answer), line)
     for sample in (result.duplicates, result.conflicts, result.swapped):
         sample.first.sort()
     return result

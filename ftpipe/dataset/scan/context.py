@@ -1,4 +1,4 @@
-"""What all files of one check have in common, and the callbacks that are told how it goes."""
+"""What all files of one check have in common, and the callbacks for its progress and findings."""
 
 from __future__ import annotations
 

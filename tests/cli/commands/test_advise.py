@@ -85,7 +85,7 @@ def test_prices_given_by_hand_are_used_and_named(world: CliEnvironment) -> None:
     )  # fmt: skip
     advice = ran.document["advice"]
     assert advice["break_even"][0]["result"]["calls"] == 37_500
-    assert {row["source"] for row in advice["prices"]} == {"given on the command line", "your own machine"}
+    assert {row["source"] for row in advice["prices"]} == {"command line", "your own machine"}
     assert world.run("advise", "--base", "x", "--base-price", "1").code == 2
     assert world.run("advise", "--ends", "soon").code == 2
 

@@ -72,7 +72,7 @@ def scanner() -> Scanner:
     joint=st.sampled_from(["", " ", "\n", ": "]),
     ascii_only=st.booleans(),
 )
-def test_every_text_that_a_rule_would_report_is_on_a_marked_line(
+def test_find_marks_marks_every_line_that_rules_report(
     scanner: Scanner,
     find: Callable[[bytes, list[int]], Marks],
     lines: list[list[str]],
@@ -91,7 +91,7 @@ def test_every_text_that_a_rule_would_report_is_on_a_marked_line(
 
 
 @pytest.mark.skipif(not prefilter.is_available(), reason="the package hyperscan is not installed")
-def test_every_character_that_tokenizers_disagree_on_marks_its_line() -> None:
+def test_prefilter_marks_disputed_characters() -> None:
     """And the usual ones of the world's scripts, and emoji, do not."""
     find = prefilter.Prefilter().find
     disputed = [chr(code) for code in range(0x110000) if patterns.DISPUTED.match(chr(code))]
@@ -117,7 +117,7 @@ ANSWERS = (
 
 
 @given(st.lists(st.sampled_from(ANSWERS), min_size=1, max_size=4), st.sampled_from(["", " ", "\n"]))
-def test_an_answer_that_a_rule_would_report_has_the_rules_mark(pieces: list[str], joint: str) -> None:
+def test_answer_traits_cover_every_answer_that_rules_report(pieces: list[str], joint: str) -> None:
     """The cheap look at every answer never hides one from the rules that read answers."""
     answer = joint.join(pieces)
     if not answer.strip():
@@ -140,7 +140,7 @@ def test_an_answer_that_a_rule_would_report_has_the_rules_mark(pieces: list[str]
     st.sampled_from(["", " ", "\n"]),
     st.booleans(),
 )
-def test_the_signs_of_a_line_leave_no_mark_out(texts: list[list[str]], joint: str, ascii_only: bool) -> None:
+def test_auxiliary_marks_do_not_change_traits(texts: list[list[str]], joint: str, ascii_only: bool) -> None:
     """What the prefilter saw on a line stands for searching its answers, however the JSON is escaped."""
     records = [
         {"messages": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": joint.join(pieces)}]}
@@ -153,7 +153,7 @@ def test_the_signs_of_a_line_leave_no_mark_out(texts: list[list[str]], joint: st
 
 
 @pytest.mark.parametrize("piece", PIECES[:25])
-def test_the_pieces_themselves_set_rules_off(scanner: Scanner, piece: str) -> None:
+def test_prefilter_examples_are_reported_by_rules(scanner: Scanner, piece: str) -> None:
     """So that the property above is not empty: most of what it is made of is found by some rule."""
     harmless = {"a@b", "\n@property", "é@acme.org"}
     record: dict[str, object] = {"messages": [{"role": "user", "content": f"It is {piece} there."}]}
