@@ -86,7 +86,8 @@ def commands_page() -> str:
     everything = list(commands())
     leaves = [command for _, command in everything if not isinstance(command, Group)]
     shared = functools.reduce(lambda one, other: one & other, (set(_options(command)) for command in leaves))
-    parts = [COMMANDS_HEAD + _table("option", [row for row in _options(leaves[0]) if row in shared]).rstrip()]
+    rows = [*(row for row in _options(leaves[0]) if row in shared), ("-h, --help", "Show this message and exit.")]
+    parts = [COMMANDS_HEAD + _table("option", rows).rstrip()]
     parts += [_command(name, command, shared) for name, command in everything]
     return "\n".join(parts) + "\n"
 
@@ -98,7 +99,7 @@ def _command(name: str, command: click.Command, shared: set[tuple[str, str]]) ->
     if isinstance(command, Group):
         rows = ((f"{name} {sub}", line) for sub, (_, line) in command.lazy.items())
         lines.append(_table("command", rows))
-    own = [row for row in _options(command) if row not in shared and "--help" not in row[0]]
+    own = [row for row in _options(command) if row not in shared]
     if own:
         lines.append(_table("option", own))
     example = getattr(command, "example", "")
@@ -112,9 +113,9 @@ def _usage(command: click.Command, context: click.Context) -> str:
 
 
 def _options(command: click.Command) -> list[tuple[str, str]]:
-    """Names and help of the visible options, as ``--help`` shows them."""
+    """Names and help of the visible options, as ``--help`` shows them, without ``--help`` itself."""
     context = click.Context(command)
-    options = (option for option in command.get_params(context) if isinstance(option, click.Option))
+    options = (option for option in command.params if isinstance(option, click.Option))
     return [_record(option, record) for option in options if (record := option.get_help_record(context)) is not None]
 
 
