@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from collections.abc import Iterator
@@ -25,6 +26,19 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")
 )
 FOREIGN_OPTIONS = {"--strict", "--config-file", "--check", "--help", "--version"}
 """Options of other programs that the pages name."""
+OTHER_PROGRAMS = {
+    "ftpipe/cli/commands/advise.py": {"--no"},
+    "ftpipe/cli/main.py": {"--force-reinstall"},
+    "ftpipe/doctor/offline_checks.py": {"--query-gpu", "--format", "--error-unmatch", "--cached"},
+    "ftpipe/modeling/base_models.py": {
+        *("--no-deps", "--force-reinstall", "--require-hashes", "--disable-pip-version-check"),
+        *("--dest", "--requirement", "--hash"),
+    },
+    "ftpipe/tokenization/bpe_ranks.py": {"--force-reinstall"},
+    "ftpipe/training/__main__.py": {"--worker"},
+    "ftpipe/training/launcher.py": {"--worker", "--head"},
+}
+"""Module → options of other programs, such as pip, git, ray and the trainer, that its texts name."""
 
 
 def commands(group: Group = root, path: str = "ftpipe") -> Iterator[tuple[str, click.Command, str]]:
@@ -116,6 +130,45 @@ def test_docs_name_only_options_that_exist(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     spans = "\n".join(re.findall(r"`([^`\n]+)`", text))
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", spans)) <= known
+
+
+def literals(path: Path) -> list[str]:
+    """The texts that a file may show: string literals of a module with f-strings joined, or the whole file."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        return [text]
+    nodes = list(ast.walk(ast.parse(text)))
+    joined = [
+        "".join(str(part.value) if isinstance(part, ast.Constant) else "X" for part in node.values)
+        for node in nodes
+        if isinstance(node, ast.JoinedStr)
+    ]
+    return joined + [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+
+
+SOURCES = sorted(path for path in (ROOT / "ftpipe").rglob("*") if path.suffix in {".py", ".toml", ".j2"})
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_messages_name_only_options_that_exist(path: Path) -> None:
+    """No hint sends anyone to an option that is not there; options of other programs are listed by name."""
+    parameters = [parameter for _, command, _ in ALL for parameter in command.params]
+    known = {word for one in parameters for word in (*one.opts, *one.secondary_opts)} | FOREIGN_OPTIONS
+    known |= OTHER_PROGRAMS.get(path.relative_to(ROOT).as_posix(), set())
+    named = {flag for text in literals(path) for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text)}
+    assert named - known == set()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_messages_call_only_commands_that_exist(path: Path) -> None:
+    """A command in back-ticks or at the start of a line exists, with the options that follow it."""
+    called = r"(?:`|^)ftpipe ((?!import\b)[a-z][^`\n;,]*)"
+    for line in {line.strip() for text in literals(path) for line in text.splitlines()}:
+        for words in (match.split() for match in re.findall(called, line)):
+            name, options, rest = called_command(words)
+            assert name != "ftpipe", line
+            given = {word.partition("=")[0].rstrip(".)`'\"") for word in rest if re.match(r"--[a-z]", word)}
+            assert given <= options | {"--help"}, line
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

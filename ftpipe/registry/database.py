@@ -95,7 +95,7 @@ def _open_sqlite(path: Path) -> sa.Engine:
     except OSError as error:
         raise LocalStateError(
             f"cannot create the state folder {folder}: {error.strerror}",
-            "run ftpipe in a folder that you can write to, or set another path with --registry or FTPIPE_REGISTRY",
+            "run ftpipe in a folder that you can write to, or set FTPIPE_REGISTRY to another path",
         ) from error
     kind = filesystem_of(folder)
     if kind in NETWORK_FILE_SYSTEMS:
@@ -186,7 +186,7 @@ def check_sqlite(engine: sa.Engine) -> None:
         if application_id not in (0, APPLICATION_ID) or (application_id == 0 and tables):
             raise LocalStateError(
                 f"{engine.url.database} is a database, but not ftpipe's",
-                "choose another file with --registry or FTPIPE_REGISTRY",
+                "choose another file: `registry` in ftpipe.toml or FTPIPE_REGISTRY",
             )
     if application_id == 0:
         with engine.begin() as connection:

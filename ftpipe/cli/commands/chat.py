@@ -49,6 +49,7 @@ class ChatOptions:
 @click.option(
     "--temperature",
     type=click.FloatRange(0, 2),
+    metavar="X",
     default=ChatOptions.temperature,
     show_default=True,
     help="Sampling temperature; 0 picks the most likely token.",

@@ -25,7 +25,7 @@ MAX_SKIPPED_SHOWN = 10
 @click.option("--columns", metavar="Q,A", help="Question and answer columns of a table.  [default: detected]")
 @pass_cli_context
 def convert(context: CliContext, data: Path, output: Path | None, system: str, columns: str | None) -> None:
-    """Convert DATA to chat JSONL: prompt/completion, Alpaca, ShareGPT, JSON arrays, CSV or Parquet.
+    """Convert DATA from prompt/completion, Alpaca, ShareGPT, JSON arrays, CSV or Parquet to chat JSONL.
 
     DATA itself is not changed.
     """

@@ -114,6 +114,7 @@ scoring_options = shared.combine_options(
     click.option(
         "--confidence",
         type=click.FloatRange(50, 99.9),
+        metavar="X",
         default=EvaluateOptions.confidence,
         show_default=True,
         help="Confidence level in percent.",
@@ -131,12 +132,15 @@ sampling_options = shared.combine_options(
     click.option(
         "--temperature",
         type=click.FloatRange(0, 2),
+        metavar="X",
         default=EvaluateOptions.temperature,
         show_default=True,
         help="Sampling temperature; 0 picks the most likely token.",
     ),
     _count("--max-tokens", default=EvaluateOptions.max_tokens, help="Maximum completion tokens."),
-    click.option("--seed", type=int, default=EvaluateOptions.seed, show_default=True, help="Sampling seed."),
+    click.option(
+        "--seed", type=int, metavar="N", default=EvaluateOptions.seed, show_default=True, help="Sampling seed."
+    ),
     _count("--samples", default=EvaluateOptions.samples, high=100, help="Completions per item."),
     _count("--concurrency", default=EvaluateOptions.concurrency, high=256, help="Maximum concurrent requests."),
     click.option("--rate-limit", type=click.FloatRange(min=0.01), metavar="N", help="Maximum requests per minute."),

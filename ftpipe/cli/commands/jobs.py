@@ -69,7 +69,9 @@ def find_job(context: CliContext, job: str | None, provider: str | None) -> JobT
 
 @click.command("list", cls=Command, example="ftpipe jobs list --provider openai --limit 20")
 @click.option("--provider", metavar="NAME", help="List all jobs of this provider.  [default: jobs in the registry]")
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Maximum number of jobs.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), metavar="N", default=20, show_default=True, help="Maximum number of jobs."
+)
 @pass_cli_context
 def list_jobs(context: CliContext, provider: str | None, limit: int) -> None:
     """List jobs with their last known status, newest first."""

@@ -63,7 +63,7 @@ def losses(context: CliContext, /, **params: Any) -> None:
     """Rank the training rows of MODEL by loss.
 
     A row that is still hard after training contradicts the other rows, so wrong labels and rare cases come first. Only
-    a server of ftpipe computes the loss of each row; hosted providers do not.
+    ftpipe's own server computes the loss of each row; hosted providers do not.
     """
     from ftpipe.cli.evaluation_arms import resolve_arms
     from ftpipe.cli.output.progress import item_progress

@@ -89,7 +89,12 @@ models = Group(
 
 @click.command("list", cls=Command, example="ftpipe models list --json")
 @click.option(
-    "--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Maximum number of models."
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    default=100,
+    show_default=True,
+    help="Maximum number of models.",
 )
 @pass_cli_context
 def list_models(context: CliContext, limit: int) -> None:

@@ -99,7 +99,12 @@ class PrepareOptions(DatasetOptions):
 @check_options
 @click.option("--fix", is_flag=True, help="Write a copy with the safe fixes applied, a diff and a manifest.")
 @click.option("--unsafe-fixes", is_flag=True, help="Also apply fixes that drop or change content.")
-@click.option("--quarantine", type=shared.FILE, metavar="FILE", help="Move lines with errors to this file.")
+@click.option(
+    "--quarantine",
+    type=shared.FILE,
+    metavar="FILE",
+    help="Write lines with errors to this file and continue without them.",
+)
 @click.option("--report", type=shared.FILE, metavar="FILE", help="Write an HTML report.")
 @pass_cli_context
 def prepare(context: CliContext, /, **params: Any) -> None:

@@ -33,6 +33,7 @@ class ServeOptions:
     ray_address: str | None = None
     workers: int | None = None
     no_substitute_models: bool = False
+    allowed_hosts: tuple[str, ...] = ()
 
 
 @click.group(
@@ -46,11 +47,15 @@ class ServeOptions:
     example="ftpipe serve --port 8321\nOPENAI_BASE_URL=http://127.0.0.1:8321/v1 OPENAI_API_KEY=none python script.py",
 )
 @click.option(
-    "--host", default=ServeOptions.host, show_default=True, help="Address to listen on; not loopback: keys needed."
+    "--host",
+    default=ServeOptions.host,
+    show_default=True,
+    help="Address to listen on; any other than loopback needs API keys.",
 )
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
+    metavar="N",
     default=ServeOptions.port,
     show_default=True,
     help="Port to listen on; 0 for any free port.",
@@ -62,6 +67,7 @@ class ServeOptions:
 @click.option(
     "--max-jobs",
     type=click.IntRange(1, 64),
+    metavar="N",
     default=ServeOptions.max_jobs,
     show_default=True,
     help="Maximum concurrent training jobs.",
@@ -81,6 +87,13 @@ class ServeOptions:
     type=click.IntRange(1, 256),
     metavar="N",
     help="Processes that train one job together.  [default: one per GPU; on a cluster without GPUs, one per machine]",
+)
+@click.option(
+    "--allowed-host",
+    "allowed_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Further host name under which clients reach the server, for example behind a proxy. Repeatable.",
 )
 @click.option(
     "--no-substitute-models", is_flag=True, help="Refuse OpenAI's base models instead of training the default base."
@@ -110,6 +123,7 @@ def serve(ctx: click.Context, /, **params: Any) -> None:
         data_dir=(options.data_dir or server_dir()).absolute(),
         api_key_file=options.api_key_file,
         max_jobs=options.max_jobs,
+        allowed_hosts=options.allowed_hosts,
         substitute_models=not options.no_substitute_models,
         engine=options.engine,
         ray_address=options.ray_address,
@@ -175,7 +189,13 @@ def stop(context: CliContext, data_dir: Path | None) -> None:
 @click.command(cls=Command, example="ftpipe serve logs --follow")
 @_data_dir
 @click.option(
-    "-n", "--lines", type=click.IntRange(1, 100_000), default=50, show_default=True, help="Lines to show, from the end."
+    "-n",
+    "--lines",
+    type=click.IntRange(1, 100_000),
+    metavar="N",
+    default=50,
+    show_default=True,
+    help="Lines to show, from the end.",
 )
 @click.option("-f", "--follow", is_flag=True, help="Continue to show new lines.")
 @pass_cli_context

@@ -18,11 +18,19 @@ from ftpipe.formatting import sanitize_line
 @click.option(
     "--fraction",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="X",
     default=0.1,
     show_default=True,
     help="Fraction of the records for validation.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Random seed; the same seed gives the same split.")
+@click.option(
+    "--seed",
+    type=int,
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Random seed; the same seed gives the same split.",
+)
 @shared.output
 @pass_cli_context
 def split(context: CliContext, data: Path, fraction: float, seed: int, output: Path | None) -> None:

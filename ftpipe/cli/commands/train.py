@@ -95,6 +95,7 @@ class TrainOptions(DatasetOptions):
 @click.option(
     "--concurrency",
     type=click.IntRange(1, 64),
+    metavar="N",
     default=SweepOptions.concurrency,
     show_default=True,
     help="Maximum concurrent jobs of a sweep.",
