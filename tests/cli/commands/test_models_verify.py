@@ -13,6 +13,7 @@ from ftpipe.paths import server_dir
 from ftpipe.records import RunState
 from ftpipe.registry import open_registry
 from ftpipe.server.storage.data_dir import DataDirectory
+from ftpipe.training.job_directory import JobSpec
 from tests.cli.cli_runner import CliEnvironment, chat_file
 from tests.registry.test_registry import model_of, run_of
 
@@ -68,13 +69,33 @@ def test_rows_of_other_models_are_not_this_ones(trained: CliEnvironment) -> None
     assert "entry 2 is missing" in trained.run("models", "verify", MODEL).out
 
 
-def test_weights_are_compared_with_their_manifest(world: CliEnvironment) -> None:
-    """Files of a model trained here: whole, changed, gone, and a manifest that cannot be read."""
+def register_local_model() -> None:
     registry = open_registry()
     run = registry.runs.start(run_of(Path.cwd()), key="k", ordinal=0)
     local = model_of("ft:local").model_copy(update={"provider": "local", "job_id": "ftjob-local"})
     assert registry.runs.register(local, run, price_row="").state == RunState.REGISTERED
     registry.close()
+
+
+def test_models_export_finds_the_weights_of_a_local_model(world: CliEnvironment) -> None:
+    """By the spec and the result of its job; the error names the directory if they are missing."""
+    register_local_model()
+    directory = DataDirectory(server_dir()).job("ftjob-local")
+    ran = world.run("models", "export", "ft:local")
+    assert ran.code == 5
+    assert str(directory.path) in ran.err.replace("\n", "")
+    directory.checkpoint_dir(5).mkdir(parents=True)
+    directory.write_spec(
+        JobSpec("ftjob-local", "supervised", "org/base", Path("t"), None, {}, 1, "ft:local", Path("m"), 3)
+    )
+    directory.write_result("succeeded", trained_tokens=1, step=5)
+    ran = world.run("models", "export", "ft:local")
+    assert (ran.code, "step-5" in ran.err) == (5, True)
+
+
+def test_weights_are_compared_with_their_manifest(world: CliEnvironment) -> None:
+    """Files of a model trained here: whole, changed, gone, and a manifest that cannot be read."""
+    register_local_model()
     folder = DataDirectory(server_dir()).job("ftjob-local").checkpoint_dir(5)
     folder.mkdir(parents=True)
     files = {}
