@@ -1,6 +1,7 @@
-"""One frozen configuration from TOML, then ``FTPIPE_*`` variables, then flags; it remembers where each value came from.
+"""The configuration, from ``ftpipe.toml``, ``FTPIPE_*`` variables and flags, with the origin of each value.
 
-Secrets never stand in a configuration file: :func:`secrets` reads them from the environment and ``.env``.
+Flags override variables, and variables override the file. Secrets are never in the file: :func:`secrets` reads them
+from the environment and ``.env``. pydantic-settings can merge these sources as well, but does not report origins.
 """
 
 from __future__ import annotations
@@ -22,56 +23,56 @@ from ftpipe.suggestions import nearest_dotted_name
 
 CONFIG_FILE = "ftpipe.toml"
 MAX_CONFIG_BYTES = 1_000_000
-"""Largest configuration file that is read; nobody writes a bigger one by hand."""
+"""Largest configuration file that is read."""
 
 
 class RunConfig(Record):
-    """What a project has settled for all its runs; ``None`` where nothing was said."""
+    """A project's settings for all its runs; ``None`` if a setting has no value."""
 
     provider: str | None = None
-    """``openai``, ``azure``, ``nebius``, ``local``, or a name from ``[providers.*]``."""
+    """``openai``, ``azure``, ``nebius``, ``local``, or the name of a ``[providers.NAME]`` table."""
     model: str | None = None
-    """Base model to tune."""
+    """Base model to fine-tune."""
     data: Path | None = None
     """Training file."""
     validation: Path | None = None
     """Validation file."""
     method: Method | None = None
-    """``supervised``, ``dpo`` or ``reinforcement``; read from the data where it is not set."""
+    """``supervised``, ``dpo`` or ``reinforcement``; detected from the data if not set."""
     suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None
-    """Part of the tuned model's name."""
+    """Part of the fine-tuned model's name."""
     seed: Annotated[int, Field(ge=0, le=2147483647)] | None = None
-    """Makes a job repeatable where the provider honours it."""
+    """Makes a job repeatable if the provider supports it."""
     max_cost: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    """Highest estimate in USD that a run may start with."""
+    """Highest cost estimate in USD with which a run can start."""
     registry: str | None = None
-    """SQLite file or ``postgresql://`` URL; the project's ``.ftpipe/registry.db`` where it is not set."""
+    """SQLite file or ``postgresql://`` URL; the project's ``.ftpipe/registry.db`` if not set."""
     output: Path | None = None
     """Folder for prepared files."""
     hyperparameters: Hyperparameters = Hyperparameters()
     metadata: dict[str, str] = Field(default_factory=dict)
-    """Up to 14 pairs that the job carries; ftpipe adds two of its own."""
+    """Up to 14 keys and values stored with the job; ftpipe adds two."""
     integrations: tuple[dict[str, Any], ...] = ()
-    """Passed to the provider as they are."""
+    """Passed to the provider unchanged."""
     checks: dict[str, Any] = Field(default_factory=dict)
     """Settings of the dataset checks."""
     ignore: tuple[dict[str, Any], ...] = ()
-    """Findings that are known and accepted: rule, record, reason, expires."""
+    """Accepted findings: rule, record, reason, expires."""
     providers: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """``[providers.NAME]``: what differs from the built-in profile of that name, or a profile of its own."""
+    """``[providers.NAME]``: changes to the built-in profile of that name, or a new profile."""
     prices: dict[str, Any] = Field(default_factory=dict)
-    """``[prices."MODEL"]``: price rows of your own."""
+    """``[prices."MODEL"]``: your own price rows."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A configuration, and where each of its values came from."""
+    """A configuration, and the origin of each value."""
 
     config: RunConfig
     origins: Mapping[str, str]
-    """Dotted key → file name, variable or flag; a key that is missing has its default."""
+    """Dotted key → file name, variable or flag; other keys have their default."""
     path: Path | None
-    """The file that was read; ``None`` where there is none."""
+    """The file that was read, if any."""
 
 
 _VARIABLES = {
@@ -91,7 +92,7 @@ _VARIABLES = {
     "FTPIPE_BETA": "hyperparameters.beta",
 }
 PROCESS_VARIABLES = frozenset({"FTPIPE_HOME", "FTPIPE_JSON", "FTPIPE_CONFIG", "FTPIPE_LOCAL_BASE_URL"})
-"""Variables that are no settings of a run: where things lie and how ftpipe behaves."""
+"""Variables that are not settings of a run: locations and output."""
 FLAGS = {
     "hyperparameters.n_epochs": "--epochs",
     "hyperparameters.batch_size": "--batch-size",
@@ -104,7 +105,7 @@ _SECRET_VARIABLES = re.compile(r"^[A-Z][A-Z0-9_]*_(API_KEY|TOKEN)$|^OPENAI_(ORG|
 
 
 def setting_keys() -> list[str]:
-    """Every key that a configuration may hold, dotted, in the order of the record."""
+    """Every dotted key of the configuration, in the order of the record."""
     keys = [name for name in RunConfig.model_fields if name != "hyperparameters"]
     return keys + [f"hyperparameters.{name}" for name in Hyperparameters.model_fields]
 
@@ -121,35 +122,35 @@ def load(
     flags: Mapping[str, object] | None = None,
     folder: Path | None = None,
 ) -> Settings:
-    """Resolve the configuration once.
+    """Load the configuration.
 
     Args:
-        path: File named by the user; else ``FTPIPE_CONFIG``, else ``ftpipe.toml`` in ``folder`` if it is there.
-        env: Environment; only ``FTPIPE_*`` is looked at.
+        path: File named by the user. By default the one named by ``FTPIPE_CONFIG``, or ``ftpipe.toml`` in ``folder``.
+        env: Environment; only ``FTPIPE_*`` variables are read.
         flags: Dotted key → value; ``None`` means that the flag was not given.
-        folder: Where ``ftpipe.toml`` is looked for; the current folder by default.
+        folder: Folder of ``ftpipe.toml``; the current folder by default.
 
     Raises:
-        ConfigError: The file cannot be read, or holds a key or value that is not one.
+        ConfigError: The file cannot be read, or a key or value is invalid.
     """
-    found = _find(path, env, folder or Path.cwd())
-    values = _read(found) if found else {}
-    origins = dict.fromkeys(values, str(found))
+    config_file = _find(path, env, folder or Path.cwd())
+    values = _read(config_file) if config_file else {}
+    origins = dict.fromkeys(values, str(config_file))
     variables = _from_environment(env)
-    given = {key: value for key, value in (flags or {}).items() if value is not None}
-    values |= {_VARIABLES[name]: text for name, text in variables.items()} | given
-    origins |= {_VARIABLES[name]: name for name in variables} | {key: flag_of(key) for key in given}
-    return Settings(config=_build(values, origins), origins=origins, path=found)
+    set_flags = {key: value for key, value in (flags or {}).items() if value is not None}
+    values |= {_VARIABLES[name]: text for name, text in variables.items()} | set_flags
+    origins |= {_VARIABLES[name]: name for name in variables} | {key: flag_of(key) for key in set_flags}
+    return Settings(config=_build(values, origins), origins=origins, path=config_file)
 
 
 def _find(path: Path | None, env: Mapping[str, str], folder: Path) -> Path | None:
     named = path or (Path(env["FTPIPE_CONFIG"]) if env.get("FTPIPE_CONFIG") else None)
     if named is not None:
         if not named.is_file():
-            raise ConfigError(f"no configuration file at {named}", "name an existing file with --config")
+            raise ConfigError(f"there is no configuration file {named}", "name an existing file with --config")
         return named
-    usual = folder / CONFIG_FILE
-    return usual if usual.is_file() else None
+    default = folder / CONFIG_FILE
+    return default if default.is_file() else None
 
 
 def _read(path: Path) -> dict[str, object]:
@@ -159,7 +160,7 @@ def _read(path: Path) -> dict[str, object]:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", "check the file's permissions") from error
     if len(raw) > MAX_CONFIG_BYTES:
-        raise ConfigError(f"{path} is larger than 1 MB", "a configuration is a few lines of TOML; see configs/")
+        raise ConfigError(f"{path} is larger than 1 MB", "see configs/ for examples")
     try:
         tree = tomllib.loads(raw.decode("utf-8-sig"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
@@ -188,20 +189,20 @@ def _flat(tree: Mapping[str, Any], path: Path) -> dict[str, object]:
 
 
 def _relative_to(folder: Path, text: str) -> Path:
-    """A path of a file, which is relative to the file's folder."""
+    """The path, which is relative to the configuration file's folder if it is not absolute."""
     return Path(os.path.normpath(folder / Path(text).expanduser()))
 
 
-def _reject_unknown(keys: Iterable[str], place: str) -> None:
+def _reject_unknown(keys: Iterable[str], path: str) -> None:
     known = setting_keys()
     for key in keys:
         if key in known:
             continue
         nearest = nearest_dotted_name(key, known)
-        hint = f"did you mean {nearest}?" if nearest else "`ftpipe config show` lists every setting"
+        hint = f"did you mean {nearest}?" if nearest else "run `ftpipe config show` for all settings"
         if key.startswith("hyperparameters.") and not nearest:
-            hint = "what only some endpoints know goes under [hyperparameters.extra]"
-        raise ConfigError(f"{place}: there is no setting {key!r}", hint)
+            hint = "hyperparameters of a single provider belong under [hyperparameters.extra]"
+        raise ConfigError(f"{path}: there is no setting {key!r}", hint)
 
 
 def _reject_secrets(values: Mapping[str, object], path: Path) -> None:
@@ -210,7 +211,7 @@ def _reject_secrets(values: Mapping[str, object], path: Path) -> None:
         for key in table if isinstance(table, dict) else ():
             if _SECRET.search(key):
                 raise ConfigError(
-                    f"{path}: providers.{name}.{key} looks like a secret, and secrets do not belong in a file",
+                    f"{path}: providers.{name}.{key} looks like a secret, and secrets do not belong in this file",
                     f'set key_env = "MY_API_KEY" under [providers.{name}] and put the key into the environment or .env',
                 )
 
@@ -221,7 +222,7 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, str]:
         if name not in _VARIABLES and name not in PROCESS_VARIABLES:
             nearest = nearest_dotted_name(name, [*_VARIABLES, *PROCESS_VARIABLES])
             hint = f"did you mean {nearest}?" if nearest else f"unset {name}"
-            raise ConfigError(f"the environment holds {name}, which is no setting", hint)
+            raise ConfigError(f"the environment variable {name} is not a setting", hint)
     return {name: text for name, text in named.items() if name in _VARIABLES}
 
 
@@ -236,38 +237,38 @@ def _build(values: Mapping[str, object], origins: Mapping[str, str]) -> RunConfi
         raise _to_config_error(error.errors(include_url=False)[0], origins) from error
 
 
-def _to_config_error(fault: ErrorDetails, origins: Mapping[str, str]) -> ConfigError:
-    place = [str(part) for part in fault["loc"]]
-    key = ".".join(place[:2]) if place[0] == "hyperparameters" else place[0]
+def _to_config_error(error: ErrorDetails, origins: Mapping[str, str]) -> ConfigError:
+    location = [str(part) for part in error["loc"]]
+    key = ".".join(location[:2]) if location[0] == "hyperparameters" else location[0]
     origin = origins.get(key, "the configuration")
     shown = f"{origin}: {key}" if not origin.startswith("--") and not origin.isupper() else origin
-    text = repr(fault["input"])
-    reason = _VALUE_RANGES.get(key) or fault["msg"].removeprefix("Input ")
+    text = repr(error["input"])
+    reason = _VALUE_RANGES.get(key) or error["msg"].removeprefix("Input ")
     return ConfigError(
-        f"{shown}: {text[:80]} will not do: {reason}", "`ftpipe config show` lists every setting and its value"
+        f"{shown}: {text[:80]} is not valid: {reason}", "run `ftpipe config show` for all settings and their values"
     )
 
 
 _VALUE_RANGES = {
-    "hyperparameters.n_epochs": "epochs are a whole number from 1 to 50, or auto",
-    "hyperparameters.batch_size": "the batch size is a whole number from 1 to 256, or auto",
-    "hyperparameters.learning_rate_multiplier": "the multiplier is a number above 0, or auto",
-    "hyperparameters.beta": "beta is a number above 0 and at most 2, or auto",
-    "method": "methods are supervised, dpo and reinforcement",
-    "seed": "the seed is a whole number from 0 to 2147483647",
-    "suffix": "the suffix has 1 to 64 characters",
-    "max_cost": "the highest cost is a number of USD, 0 or more",
+    "hyperparameters.n_epochs": "epochs must be a whole number from 1 to 50, or auto",
+    "hyperparameters.batch_size": "the batch size must be a whole number from 1 to 256, or auto",
+    "hyperparameters.learning_rate_multiplier": "the multiplier must be a number above 0, or auto",
+    "hyperparameters.beta": "beta must be a number above 0 and at most 2, or auto",
+    "method": "the method must be supervised, dpo or reinforcement",
+    "seed": "the seed must be a whole number from 0 to 2147483647",
+    "suffix": "the suffix must have 1 to 64 characters",
+    "max_cost": "the maximum cost must be a number of USD, 0 or more",
 }
 
 
 def secrets(env: Mapping[str, str], folder: Path | None = None) -> dict[str, str]:
-    """The environment, with the secrets of ``.env`` under it; variables that are set win.
+    """The environment with the secrets of ``.env`` added; variables that are set are not replaced.
 
-    Only names that can hold a secret are taken from the file (``*_API_KEY``, ``*_TOKEN``, the OpenAI organization and
+    Only names that can hold a secret are read from the file (``*_API_KEY``, ``*_TOKEN``, the OpenAI organization and
     project, ``FTPIPE_REGISTRY`` with its password); nothing is expanded, run or written.
 
     Raises:
-        ConfigError: ``.env`` is there but cannot be read.
+        ConfigError: ``.env`` exists but cannot be read.
     """
     path = (folder or Path.cwd()) / ".env"
     if not path.is_file():
@@ -275,8 +276,8 @@ def secrets(env: Mapping[str, str], folder: Path | None = None) -> dict[str, str
     from dotenv import dotenv_values
 
     try:
-        read = dotenv_values(path, interpolate=False)
+        variables = dotenv_values(path, interpolate=False)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read", "save it as UTF-8 text, readable by you") from error
-    kept = {name: text for name, text in read.items() if text and _SECRET_VARIABLES.match(name)}
-    return kept | dict(env)
+        raise ConfigError(f"{path} cannot be read", "save it as UTF-8 text that you can read") from error
+    secret = {name: text for name, text in variables.items() if text and _SECRET_VARIABLES.match(name)}
+    return secret | dict(env)

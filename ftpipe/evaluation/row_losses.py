@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ftpipe.dataset import iter_records, open_dataset
 from ftpipe.errors import InvalidResponseError, UsageError
 from ftpipe.evaluation.items import content_text, tool_calls_of
-from ftpipe.records.row_losses import LossRanking, RankBy, RankedRow
+from ftpipe.records.row_losses import LossRanking, RankBy, RankedRow, RowLosses
 
 if TYPE_CHECKING:
     from ftpipe.providers.provider import Provider
@@ -72,16 +72,8 @@ def rank_rows(
             "a row or model has no loss in the response", "check that the server runs this version of ftpipe"
         )
     rows = [
-        RankedRow(
-            line=line,
-            tokens=row.tokens,
-            base_loss=row.losses[0],
-            tuned_loss=row.losses[1],
-            prompt=texts.get(line, ("", ""))[0],
-            completion=texts.get(line, ("", ""))[1],
-            rule_codes=tuple((rule_codes or {}).get(line, ())),
-        )
-        for line, row in scored.items()
+        _ranked_row(row, *texts.get(row.line, ("", "")), (rule_codes or {}).get(row.line, ()))
+        for row in scored.values()
     ]
     return LossRanking(
         id=_id(dataset.sha256, baseline, model),
@@ -92,6 +84,19 @@ def rank_rows(
         model=model,
         rank_by=rank_by,
         rows=tuple(sorted(rows, key=lambda row: (-RANKING_KEYS[rank_by](row), row.line))),
+    )
+
+
+def _ranked_row(row: RowLosses, prompt: str, completion: str, rule_codes: Sequence[str]) -> RankedRow:
+    base_loss, tuned_loss = row.losses
+    return RankedRow(
+        line=row.line,
+        tokens=row.tokens,
+        base_loss=base_loss,
+        tuned_loss=tuned_loss,
+        prompt=prompt,
+        completion=completion,
+        rule_codes=tuple(rule_codes),
     )
 
 

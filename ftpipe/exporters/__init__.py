@@ -1,6 +1,6 @@
-"""Runs and evaluations in other tools' dashboards; a new tool is one file and one line here.
+"""Export runs and evaluations to other tools' dashboards. A new tool is one file and one line here.
 
-No tool is imported before something is sent to it. What is sent twice takes the place of what was there.
+A tool is imported when something is exported to it. A second export of the same run replaces the first.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from ftpipe.exporters.run import ExportedRun
 __all__ = ["DEFAULT_PROJECT", "EXPORTERS", "ExportedRun", "Exporter", "open_exporter"]
 
 DEFAULT_PROJECT = "ftpipe"
-"""Where things go in a tool, if nobody says where."""
+"""The project in a tool, by default."""
 
 
 class Exporter(Protocol):
-    """Sends to one tool."""
+    """Exports to one tool."""
 
     def send(self, run: ExportedRun, *, project: str) -> str:
-        """Send one run; returns where to look for it.
+        """Export one run, and return where it can be viewed.
 
         Raises:
-            ProviderError: The tool did not take it.
+            ProviderError: The tool did not accept it.
         """
         ...
 
@@ -35,7 +35,7 @@ EXPORTERS: Mapping[str, tuple[str, str]] = {
     "mlflow": ("mlflow", "ftpipe.exporters.mlflow:MlflowExporter"),
     "trackio": ("trackio", "ftpipe.exporters.trackio:TrackioExporter"),
 }
-"""Name, also of its extra → the package that it needs, and ``module:Class`` of its exporter."""
+"""Name, which is also that of the extra → the package it needs, and ``module:Class`` of its exporter."""
 
 
 def open_exporter(name: str, *, load: Callable[[str], Any] = importlib.import_module) -> Exporter:
@@ -46,18 +46,18 @@ def open_exporter(name: str, *, load: Callable[[str], Any] = importlib.import_mo
         load: Imports a package by name.
 
     Raises:
-        UsageError: There is none of that name.
+        UsageError: There is no exporter of that name.
         MissingExtraError: Its package is not installed.
     """
     if name not in EXPORTERS:
         raise UsageError(f"there is no exporter {name!r}", f"known: {', '.join(EXPORTERS)}")
-    package, place = EXPORTERS[name]
+    package, entry_point = EXPORTERS[name]
     try:
         library = load(package)
     except ModuleNotFoundError as exc:
         raise MissingExtraError(
             f"exporting to {name} needs {exc.name}, which is not installed", f"pip install 'ftpipe[{name}]'"
         ) from exc
-    module, _, attribute = place.partition(":")
+    module, _, attribute = entry_point.partition(":")
     exporter: Exporter = getattr(importlib.import_module(module), attribute)(library)
     return exporter

@@ -1,4 +1,4 @@
-"""Send runs to MLflow; where they go is decided by its own ``MLFLOW_TRACKING_URI``."""
+"""Export runs to MLflow; ``MLFLOW_TRACKING_URI`` names the server."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from ftpipe.errors import ProviderError
 from ftpipe.exporters.run import ExportedRun
 
 MAX_METRICS_PER_BATCH = 1000
-"""Metrics in one request; 100 is the limit of parameters and of tags. Source: MLflow REST API, runs/log-batch, 3.17."""
+"""Metrics per request; for parameters and tags the limit is 100. Source: MLflow REST API, runs/log-batch, 3.17."""
 MAX_PARAM_CHARACTERS = 500
 ID_TAG = "ftpipe.id"
 
 
 class MlflowExporter:
-    """Sends runs.
+    """Exports runs to MLflow.
 
     Args:
         library: The package ``mlflow``.
     """
 
-    def __init__(self, library: Any) -> None:  # noqa: ANN401  # a package without types of its own
+    def __init__(self, library: Any) -> None:  # noqa: ANN401  # a package without types
         self._mlflow = library
 
     def send(self, run: ExportedRun, *, project: str) -> str:
-        """See ``Exporter``; a run with the same id in its tags is written over."""
+        """See ``Exporter``; a run with the same id in its tags is updated."""
         try:
             return self._send(run, project)
         except (self._mlflow.exceptions.MlflowException, OSError) as exc:
             raise ProviderError(
                 f"could not export {run.name} to MLflow: {' '.join(str(exc).split())[:300]}",
-                f"is {self._mlflow.get_tracking_uri()} the right place? MLFLOW_TRACKING_URI names another",
+                f"check that {self._mlflow.get_tracking_uri()} is the right server; MLFLOW_TRACKING_URI names another",
             ) from exc
 
     def _send(self, tracked: ExportedRun, project: str) -> str:
         client, entities = self._mlflow.MlflowClient(), self._mlflow.entities
         experiment = client.get_experiment_by_name(project)
-        where = experiment.experiment_id if experiment is not None else client.create_experiment(project)
-        found = client.search_runs([where], filter_string=f"tags.`{ID_TAG}` = '{tracked.id}'", max_results=1)
+        experiment_id = experiment.experiment_id if experiment is not None else client.create_experiment(project)
+        found = client.search_runs([experiment_id], filter_string=f"tags.`{ID_TAG}` = '{tracked.id}'", max_results=1)
         tags = {ID_TAG: tracked.id, "ftpipe.kind": tracked.kind, "ftpipe.group": tracked.group}
         tags |= {f"ftpipe.{name}": value for name, value in tracked.tags.items()}
-        run = found[0] if found else client.create_run(where, run_name=tracked.name, tags=tags)
+        run = found[0] if found else client.create_run(experiment_id, run_name=tracked.name, tags=tags)
         run_id = run.info.run_id
         known = run.data.params
         params = [

@@ -1,4 +1,4 @@
-"""What a tool is told: one run with its parameters, its curves, its scores and where it comes from."""
+"""The exported form of a run: parameters, curves, scores and lineage."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ Scalar = str | int | float | bool
 
 
 class ExportedRun(Record):
-    """One run, in the words that all tools share."""
+    """One run, in the terms that all tools share."""
 
     id: str
-    """The same for the same thing, so that sending it again makes no second one; letters, digits and dashes."""
+    """Stable, so that a second export does not create a second run; letters, digits and dashes."""
     name: str
-    """For people."""
+    """Display name."""
     kind: str
     """``training`` or ``evaluation``."""
     group: str = ""
-    """What runs belong together: an evaluation's id, or a dataset's digest."""
+    """Groups runs: an evaluation's id, or a dataset's digest."""
     started_at: int
     """UTC Unix seconds."""
     params: dict[str, Scalar] = Field(default_factory=dict)
     curves: tuple[tuple[int, dict[str, float]], ...] = ()
-    """Step and the values that were measured there."""
+    """Step and the values at that step."""
     scores: dict[str, float] = Field(default_factory=dict)
     """Values about the whole run; an interval is three of them: ``x``, ``x_low``, ``x_high``."""
     tags: dict[str, str] = Field(default_factory=dict)
     """Lineage: names and digests."""
     report: Path | None = None
-    """A page to keep beside it."""
+    """An HTML report to attach."""
 
 
 def training_run(model: Model, metrics: Sequence[TrainingMetrics]) -> ExportedRun:
-    """A registered model's job."""
+    """The run of a registered model's training job."""
     return ExportedRun(
         id=_id("training", model.endpoint, model.job_id),
         name=model.id,
@@ -60,13 +60,13 @@ def evaluation_runs(
     curves: Mapping[str, Sequence[TrainingMetrics]],
     report: Path | None = None,
 ) -> list[ExportedRun]:
-    """An evaluation as one run for each arm, so that a tool can lay them side by side.
+    """An evaluation as one run per arm, so that a tool can compare them.
 
     Args:
-        evaluation: What was found.
+        evaluation: The evaluation.
         models: Arm name → its registered model.
         curves: Arm name → its job's metrics.
-        report: The evaluation's page.
+        report: The evaluation's HTML report.
     """
     return [
         _arm(evaluation, result, models.get(result.arm.name), curves.get(result.arm.name, ()), report)
@@ -85,7 +85,7 @@ def _arm(
     sampling = {
         f"sampling.{key}": value for key, value in evaluation.sampling.model_dump().items() if value is not None
     }
-    asked = {"model": result.arm.model, "task": evaluation.task.value}
+    params = {"model": result.arm.model, "task": evaluation.task.value}
     role = "baseline" if name == evaluation.baseline else "control" if result.arm.is_control else "candidate"
     about = {"evaluation": evaluation.id, "data": evaluation.data, "data_sha256": evaluation.data_sha256, "arm": role}
     verdict = {} if role == "baseline" else {"verdict": evaluation.primary_comparison(name).verdict}
@@ -98,7 +98,7 @@ def _arm(
         params={
             **(_parameters(model) if model else {}),
             **sampling,
-            **asked,
+            **params,
         },
         curves=tuple(_curve(metrics)),
         scores=_scores(evaluation, result),
@@ -108,18 +108,18 @@ def _arm(
 
 
 def _scores(evaluation: Evaluation, result: ArmResult) -> dict[str, float]:
-    """Each metric with its interval, and for a challenger the difference from the baseline with its own."""
-    found: dict[str, float | None] = {"eval/items": len(evaluation.outcomes) or result.scores[0].items}
+    """Each metric with its interval; for a challenger also the difference from the baseline."""
+    scores: dict[str, float | None] = {"eval/items": len(evaluation.outcomes) or result.scores[0].items}
     for score in result.scores:
-        found |= _interval(f"eval/{score.metric}", score.value, score.low, score.high)
+        scores |= _interval(f"eval/{score.metric}", score.value, score.low, score.high)
     for one in evaluation.comparisons:
         if (one.challenger, one.baseline) == (result.arm.name, evaluation.baseline):
-            found |= _interval(f"difference/{one.metric}", one.difference, one.low, one.high)
-            found[f"difference/{one.metric}_p"] = one.p_value_adjusted
+            scores |= _interval(f"difference/{one.metric}", one.difference, one.low, one.high)
+            scores[f"difference/{one.metric}_p"] = one.p_value_adjusted
     usage = result.usage
-    found |= {"latency_p50_s": usage.latency_p50_s, "latency_p95_s": usage.latency_p95_s}
-    found["cost_per_request"] = usage.cost_per_request
-    return _finite(found)
+    scores |= {"latency_p50_s": usage.latency_p50_s, "latency_p95_s": usage.latency_p95_s}
+    scores["cost_per_request"] = usage.cost_per_request
+    return _finite(scores)
 
 
 def _interval(name: str, value: float, low: float | None, high: float | None) -> dict[str, float | None]:
@@ -127,13 +127,13 @@ def _interval(name: str, value: float, low: float | None, high: float | None) ->
 
 
 def _parameters(model: Model) -> dict[str, Scalar]:
-    """What was asked, what the endpoint made of it, and what it ran on."""
-    found: dict[str, Scalar] = {"base": model.base, "provider": model.provider, "method": model.method.value}
+    """Base model, provider, and the hyperparameters as requested and as resolved."""
+    params: dict[str, Scalar] = {"base": model.base, "provider": model.provider, "method": model.method.value}
     for hyperparameters in (model.requested, model.resolved):
         if hyperparameters is not None:
             named = hyperparameters.model_dump(exclude={"extra"}, exclude_none=True)
-            found |= {**named, **hyperparameters.extra}
-    return found | ({} if model.seed is None else {"seed": model.seed})
+            params |= {**named, **hyperparameters.extra}
+    return params | ({} if model.seed is None else {"seed": model.seed})
 
 
 def _lineage(model: Model) -> dict[str, str]:
@@ -159,7 +159,7 @@ def _curve(metrics: Iterable[TrainingMetrics]) -> Iterable[tuple[int, dict[str, 
 
 
 def _finite(values: Mapping[str, float | None]) -> dict[str, float]:
-    """The values that are there; no tool can draw the others."""
+    """The finite values; no tool can plot the others."""
     return {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
 
 

@@ -1,4 +1,4 @@
-"""Send runs to trackio: a dashboard on this machine, or in a Space where its own ``TRACKIO_…`` variables say so."""
+"""Export runs to trackio: a dashboard on this machine, or in a Space that ``TRACKIO_…`` variables name."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from ftpipe.exporters.run import ExportedRun
 
 
 class TrackioExporter:
-    """Sends runs.
+    """Exports runs to trackio.
 
     Args:
         library: The package ``trackio``.
     """
 
-    def __init__(self, library: Any) -> None:  # noqa: ANN401  # a package without types of its own
+    def __init__(self, library: Any) -> None:  # noqa: ANN401  # a package without types
         self._trackio = library
 
     def send(self, run: ExportedRun, *, project: str) -> str:
-        """See ``Exporter``; trackio knows no ids, so a run of the same name is removed first."""
+        """See ``Exporter``; trackio has no run ids, so a run of the same name is deleted first."""
         try:
             return self._send(run, project)
         except (OSError, ValueError, RuntimeError) as exc:
             raise ProviderError(
                 f"could not export {run.name} to trackio: {' '.join(str(exc).split())[:300]}",
-                "TRACKIO_DIR names the folder that it keeps runs in",
+                "TRACKIO_DIR names the folder that it stores runs in",
             ) from exc
 
     def _send(self, tracked: ExportedRun, project: str) -> str:
         trackio = self._trackio
         name = f"{tracked.name} {tracked.id[-6:]}"
-        with contextlib.suppress(ValueError):  # the project is not there yet
+        with contextlib.suppress(ValueError):  # the project does not exist yet
             for earlier in trackio.Api().runs(project):
                 if earlier.name == name:
                     earlier.delete()

@@ -1,4 +1,4 @@
-"""Send runs to Weights & Biases; where they go is decided by its own ``WANDB_…`` variables."""
+"""Export runs to Weights & Biases; ``WANDB_…`` variables name the server."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ MAX_TAG_CHARACTERS = 64
 
 
 class WandbExporter:
-    """Sends runs.
+    """Exports runs to Weights & Biases.
 
     Args:
         library: The package ``wandb``.
     """
 
-    def __init__(self, library: Any) -> None:  # noqa: ANN401  # a package without types of its own
+    def __init__(self, library: Any) -> None:  # noqa: ANN401  # a package without types
         self._wandb = library
 
     def send(self, run: ExportedRun, *, project: str) -> str:
-        """See ``Exporter``; a run of the same id is gone on with, steps that it has are not taken twice."""
+        """See ``Exporter``; a run of the same id is continued, and its existing steps are kept."""
         try:
             return self._send(run, project)
         except (self._wandb.Error, OSError) as exc:
             raise ProviderError(
                 f"could not export {run.name} to W&B: {exc}",
-                "`wandb login`, or WANDB_API_KEY; WANDB_MODE=offline keeps it on this machine",
+                "run `wandb login` or set WANDB_API_KEY; WANDB_MODE=offline stores the run on this machine",
             ) from exc
 
     def _send(self, tracked: ExportedRun, project: str) -> str:
@@ -43,7 +43,7 @@ class WandbExporter:
             tags=[f"ftpipe-{tracked.kind}"[:MAX_TAG_CHARACTERS]],
             resume="allow",
             reinit="create_new",
-            # its own words on the console would mix with ours, and with the JSON on stdout
+            # its console output would mix with ftpipe's, and with the JSON on stdout
             settings=wandb.Settings(silent=True, console="off"),
         )
         try:

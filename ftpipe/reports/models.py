@@ -19,8 +19,8 @@ from ftpipe.reports.runs import hyperparameter_text
 
 
 def model_table(models: Sequence[Model], style: Styler = unstyled) -> list[str]:
-    """Models as a table, a row each."""
-    rows = [("model", "base", "at", "created", "loss", "cost", "aliases")]
+    """Models as a table, one row each."""
+    rows = [("model", "base", "provider", "created", "loss", "cost", "aliases")]
     rows += [
         (
             sanitize_line(model.id, 80),
@@ -38,7 +38,7 @@ def model_table(models: Sequence[Model], style: Styler = unstyled) -> list[str]:
 
 
 def final_loss(metric: TrainingMetrics | None) -> float | None:
-    """The loss that says most: on all validation data, on some, or in training."""
+    """The most informative loss: on all validation data, on a sample of it, or on training data."""
     if metric is None:
         return None
     losses = (metric.full_valid_loss, metric.valid_loss, metric.train_loss)
@@ -46,14 +46,14 @@ def final_loss(metric: TrainingMetrics | None) -> float | None:
 
 
 def cost_of(model: Model) -> str:
-    """What it cost, or what it was thought to cost."""
+    """The actual cost, or the estimate."""
     if model.actual_cost is not None:
         return format_money(model.actual_cost, model.currency) if model.actual_cost else "free"
     return f"~{format_money(model.estimated_cost, model.currency)}" if model.estimated_cost is not None else "unknown"
 
 
 def lineage_lines(model: Model, style: Styler = unstyled) -> list[str]:
-    """Data → file → job → model, with what was asked, resolved, spent and reached."""
+    """The lineage data → file → job → model, with hyperparameters, cost and metrics."""
     rows = _model_fields(model)
     rows[0] = ("model", style("ok", rows[0][1]))
     lines = [f"{style('dim', label.ljust(10))}  {text}" for label, text in rows if text]
@@ -61,27 +61,27 @@ def lineage_lines(model: Model, style: Styler = unstyled) -> list[str]:
 
 
 def difference_lines(first: Model, second: Model, style: Styler = unstyled) -> list[str]:
-    """Two models side by side; what is the same in both is dimmed."""
-    sides = [
+    """Two models side by side; equal values are dimmed."""
+    columns = [
         [*_model_fields(model), ("final loss", format_decimal(final_loss(model.metrics)))] for model in (first, second)
     ]
-    rows = [[label, one, other] for (label, one), (_, other) in zip(*sides, strict=True) if one or other]
+    rows = [[label, one, other] for (label, one), (_, other) in zip(*columns, strict=True) if one or other]
     lines = format_table(rows)
     return [line if one != other else style("dim", line) for line, (_, one, other) in zip(lines, rows, strict=True)]
 
 
 def _model_fields(model: Model) -> list[tuple[str, str]]:
-    """A model's facts in order; empty where one is not known."""
+    """A model's fields with labels; the text is empty if a field is unknown."""
     return [
         ("model", sanitize_line(model.id, 200)),
         ("aliases", sanitize_line(", ".join(model.aliases), 300)),
         ("base", sanitize_line(model.base, 120)),
-        ("ends", sanitize_line(model.base_shutdown_date or "", 20)),
-        ("job", f"{sanitize_line(model.job_id, 80)} at {sanitize_line(model.provider, 40)}, {model.method.value}"),
+        ("shutdown", sanitize_line(model.base_shutdown_date or "", 20)),
+        ("job", f"{sanitize_line(model.job_id, 80)} with {sanitize_line(model.provider, 40)}, {model.method.value}"),
         ("run", sanitize_line(model.run_id or "", 40)),
         ("file", sanitize_line(model.file_id, 80)),
         ("data", f"sha256 {model.dataset_sha256}"),
-        ("checked on", f"sha256 {model.validation_sha256}" if model.validation_sha256 else ""),
+        ("validation", f"sha256 {model.validation_sha256}" if model.validation_sha256 else ""),
         ("requested", hyperparameter_text(model.requested) if model.requested else ""),
         ("resolved", hyperparameter_text(model.resolved) if model.resolved else ""),
         ("seed", "" if model.seed is None else str(model.seed)),

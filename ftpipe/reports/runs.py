@@ -36,22 +36,22 @@ BAR_WIDTH = 24
 
 
 def plan_lines(spec: RunSpec, report: Report, provider_title: str, style: Styler = unstyled) -> list[str]:
-    """What will be sent and asked for, and what it will cost.
+    """What will be uploaded and created, and what it will cost.
 
     Args:
-        spec: The run that is asked for.
-        report: Its data, checked and counted.
+        spec: The run.
+        report: The checked dataset with its token counts.
         provider_title: The endpoint's title.
-        style: Colours.
+        style: Styles text for the terminal.
     """
     files = [
         f"{sanitize_line(data.path.name, 80)} ({format_bytes(data.bytes)})"
         for data in (report.dataset, report.validation)
         if data
     ]
-    asked = [hyperparameter_text(spec.hyperparameters)]
-    asked += [f"suffix {sanitize_line(spec.suffix, 64)}"] if spec.suffix else []
-    asked += [f"seed {spec.seed}"] if spec.seed is not None else []
+    options = [hyperparameter_text(spec.hyperparameters)]
+    options += [f"suffix {sanitize_line(spec.suffix, 64)}"] if spec.suffix else []
+    options += [f"seed {spec.seed}"] if spec.seed is not None else []
     rows = [
         ("upload", ", ".join(files)),
         (
@@ -59,7 +59,7 @@ def plan_lines(spec: RunSpec, report: Report, provider_title: str, style: Styler
             f"{report.method.value} job at {sanitize_line(provider_title, 60)}, "
             f"base model {sanitize_line(spec.model, 80)}",
         ),
-        ("", ", ".join(asked)),
+        ("", ", ".join(options)),
         ("cost", cost_text(report.cost)),
         ("", sanitize_line(report.cost.warning, 300) if report.cost and report.cost.expected else ""),
     ]
@@ -67,7 +67,7 @@ def plan_lines(spec: RunSpec, report: Report, provider_title: str, style: Styler
 
 
 def hyperparameter_text(hyperparameters: Hyperparameters | None) -> str:
-    """Hyperparameters in a line: ``3 epochs, batch size auto, …``."""
+    """Hyperparameters as one line: ``3 epochs, batch size auto, …``."""
     if hyperparameters is None:
         return "unknown"
     epochs = "epochs auto" if hyperparameters.n_epochs == "auto" else plural(hyperparameters.n_epochs, "epoch")
@@ -86,7 +86,7 @@ def hyperparameter_text(hyperparameters: Hyperparameters | None) -> str:
 
 
 def cost_text(cost: CostEstimate | None) -> str:
-    """An estimate in one line."""
+    """A cost estimate as one line."""
     if cost is None:
         return "not estimated"
     if cost.expected is None:
@@ -108,19 +108,19 @@ def status_lines(
     width: int = 80,
     style: Styler = unstyled,
 ) -> list[str]:
-    """How a run and its job stand.
+    """The state of a run and its job.
 
     Args:
-        run: ``None`` for a job that was made elsewhere.
-        job: ``None`` where none was created yet.
-        metrics: In order of steps.
+        run: ``None`` for a job that was created elsewhere.
+        job: ``None`` if none was created yet.
+        metrics: Metrics in order of steps.
         now: UTC Unix seconds.
-        width: Columns of the terminal.
-        style: Colours.
+        width: Width of the terminal in columns.
+        style: Styles text for the terminal.
     """
     rows: list[tuple[str, str]] = []
     if run is not None:
-        rows.append(("run", f"{sanitize_line(run.id, 40)}  {run.state.value}, begun {format_time(run.created_at)}"))
+        rows.append(("run", f"{sanitize_line(run.id, 40)}  {run.state.value}, started {format_time(run.created_at)}"))
         rows.append(("data", f"{sanitize_line(relative_path(run.spec.data), 120)}  {run.dataset_sha256[:12]}"))
     if job is not None:
         rows += _job_rows(job, metrics, now, style)
@@ -157,12 +157,12 @@ def _job_rows(job: Job, metrics: Sequence[TrainingMetrics], now: float, style: S
 
 
 def step_text(metric: TrainingMetrics) -> str:
-    """``34 of 90``, or ``34`` where the end is not known."""
+    """``34 of 90``, or ``34`` if the total is unknown."""
     return f"{metric.step:,} of {metric.total_steps:,}" if metric.total_steps else f"{metric.step:,}"
 
 
 def loss_text(metrics: Sequence[TrainingMetrics]) -> str:
-    """The latest losses and token accuracy, each the last that was reported."""
+    """The latest reported losses and token accuracy."""
     parts: list[str] = []
     for label, _, _, name in _curves(metrics):
         value = last_value(metrics, name)
@@ -173,7 +173,7 @@ def loss_text(metrics: Sequence[TrainingMetrics]) -> str:
 
 
 def _curves(metrics: Sequence[TrainingMetrics]) -> tuple[tuple[str, str, str, str], ...]:
-    """The curves to tell; one on all validation data says nothing where it is the same as that on some."""
+    """The curves to show; the full validation loss is left out if it equals the validation loss."""
     is_same = all(m.full_valid_loss is None or m.full_valid_loss == m.valid_loss for m in metrics)
     return _CURVES[:2] if is_same else _CURVES
 
@@ -187,7 +187,7 @@ def last_value(metrics: Sequence[TrainingMetrics], name: str) -> float | None:
 def loss_chart(
     metrics: Sequence[TrainingMetrics], *, width: int = 80, height: int = 6, style: Styler = unstyled
 ) -> list[str]:
-    """Training and validation loss over steps; nothing before there are two steps to join."""
+    """Training and validation loss over steps; empty before the second step."""
     curves = []
     for label, style_name, marker, name in _curves(metrics):
         points = [(m.step, value) for m in metrics if (value := getattr(m, name)) is not None]
@@ -199,14 +199,14 @@ def loss_chart(
 
 
 def failure_lines(run: Run | None, job: Job | None, style: Styler = unstyled) -> list[str]:
-    """Why there is no model, in the endpoint's words and in plain ones."""
+    """Why there is no model: the endpoint's error and its explanation."""
     error = job.error if job is not None else None
     if error is not None and (error.message or error.code):
         code, message = sanitize_line(error.code or "no code", 60), sanitize_line(error.message, 400)
         lines = ["", f"{style('error', 'error')}  {code}: {message}"]
         meaning = explain_error(error.code, error.message)
         if meaning:
-            lines.append(f"  that means: {meaning.what}")
+            lines.append(f"  meaning: {meaning.what}")
             lines.append(f"  next: {meaning.next}")
         return lines
     if run is not None and run.error and (job is None or job.status != "cancelled"):
@@ -218,19 +218,21 @@ def model_lines(model: Model, *, usage_lines: Sequence[str] = (), style: Styler 
     """A registered model and how to use it."""
     lines = [f"{style('bold', 'model')}  {style('ok', sanitize_line(model.id, 200))}"]
     if model.base_shutdown_date:
-        lines.append(f"  answers until {sanitize_line(model.base_shutdown_date, 20)}, when its base model is shut down")
+        lines.append(
+            f"  available until {sanitize_line(model.base_shutdown_date, 20)}, when its base model is shut down"
+        )
     return [*lines, *(f"  {line}" for line in usage_lines)]
 
 
 def event_line(event: Event, style: Styler = unstyled) -> str:
-    """One event: time, level, text."""
+    """One event: time, level, message."""
     style_name = {"error": "error", "warn": "warning", "warning": "warning"}.get(event.level, "dim")
     level = style(style_name, sanitize_line(event.level, 8).ljust(5))
     return f"{format_time(event.created_at, '%Y-%m-%d %H:%M:%S')}  {level}  {sanitize_line(event.message, 400)}"
 
 
 def job_table(jobs: Sequence[Job], style: Styler = unstyled) -> list[str]:
-    """Jobs as a table, a row each."""
+    """Jobs as a table, one row each."""
     rows = [("job", "status", "created", "base", "model")]
     rows += [
         (

@@ -1,6 +1,6 @@
-"""The parts of wandb, mlflow and trackio that are called, each over a small memory.
+"""Fakes of wandb, mlflow and trackio that store runs in memory.
 
-They take what wandb 0.31, mlflow-skinny 3.17 and trackio 0.43 take, and no other keyword.
+They accept the same arguments as wandb 0.31, mlflow-skinny 3.17 and trackio 0.43, and no others.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclass
 class WandbRun:
-    """A run at the fake W&B."""
+    """A run of the fake W&B."""
 
     config: dict[str, Any]
     history: dict[int, dict[str, float]] = field(default_factory=dict)
@@ -27,16 +27,16 @@ class WandbRun:
     url: str = ""
 
     def log(self, values: Mapping[str, float], *, step: int) -> None:
-        """Steps that are there are not taken twice, as the real one says."""
+        """Existing steps are ignored, as W&B does."""
         if step > max(self.history, default=-1):
             self.history[step] = dict(values)
 
     def log_artifact(self, artifact: WandbArtifact) -> None:
-        """Keep a file."""
+        """Store a file."""
         self.artifacts.append(artifact.file)
 
     def finish(self) -> None:
-        """The run is over."""
+        """End the run."""
         self.finished += 1
 
 
@@ -50,7 +50,7 @@ class WandbArtifact:
     file: str = ""
 
     def add_file(self, path: str, *, name: str) -> None:
-        """Put a file in."""
+        """Add a file."""
         assert Path(path).is_file()
         self.file = name
 
@@ -65,29 +65,29 @@ class FakeWandb:
 
     def __init__(self, *, has_key: bool = True) -> None:
         self.runs: dict[str, WandbRun] = {}
-        self.asked: list[dict[str, Any]] = []
+        self.init_arguments: list[dict[str, Any]] = []
         self._has_key = has_key
 
-    def Settings(self, *, silent: bool, console: str) -> dict[str, Any]:  # its own name
+    def Settings(self, *, silent: bool, console: str) -> dict[str, Any]:  # the name in that package
         """Its settings."""
         return {"silent": silent, "console": console}
 
-    def init(self, *, id: str, config: dict[str, Any], **asked: Any) -> WandbRun:  # its own name
-        """Begin a run, or go on with one."""
+    def init(self, *, id: str, config: dict[str, Any], **arguments: Any) -> WandbRun:  # the name in that package
+        """Start a run, or continue it."""
         if not self._has_key:
             raise self.Error("api_key not configured (no-tty)")
-        assert asked.keys() == {"project", "name", "group", "job_type", "tags", "resume", "reinit", "settings"}
-        self.asked.append(asked)
+        assert arguments.keys() == {"project", "name", "group", "job_type", "tags", "resume", "reinit", "settings"}
+        self.init_arguments.append(arguments)
         return self.runs.setdefault(id, WandbRun(config))
 
 
 class FakeMlflow:
     """The package ``mlflow``, its own client and entities."""
 
-    class exceptions:  # its own name
+    class exceptions:  # the name in that package
         """Its errors."""
 
-        class MlflowException(Exception):  # its own name
+        class MlflowException(Exception):  # the name in that package
             """Its base error."""
 
     entities = SimpleNamespace(
@@ -108,10 +108,10 @@ class FakeMlflow:
         self._is_up = is_up
 
     def get_tracking_uri(self) -> str:
-        """Where it keeps things."""
+        """The tracking server."""
         return "sqlite:///mlflow.db"
 
-    def MlflowClient(self) -> FakeMlflow:  # its own name
+    def MlflowClient(self) -> FakeMlflow:  # the name in that package
         """Its client."""
         if not self._is_up:
             raise self.exceptions.MlflowException("connection\nrefused")
@@ -148,37 +148,37 @@ class FakeMlflow:
         self.batches.append(len(metrics))
 
     def log_artifact(self, run_id: str, path: str) -> None:
-        """Keep a file."""
+        """Store a file."""
         assert Path(path).is_file()
         self.files.append(path)
 
     def set_terminated(self, run_id: str) -> None:
-        """The run is over."""
+        """End the run."""
         self.ended[run_id] += 1
 
 
 class FakeTrackio:
     """The package ``trackio``."""
 
-    def __init__(self, *, has_room: bool = True) -> None:
+    def __init__(self, *, has_space: bool = True) -> None:
         self.stored: dict[str, dict[str, Any]] = {}
         self._current: dict[str, Any] = {}
-        self._has_room = has_room
+        self._has_space = has_space
 
-    def Api(self) -> FakeTrackio:  # its own name
-        """Its look at what is stored."""
+    def Api(self) -> FakeTrackio:  # the name in that package
+        """The API to stored runs."""
         return self
 
     def runs(self, project: str) -> list[Any]:
-        """The runs of a project that is there."""
+        """The runs of an existing project."""
         if not self.stored:
             raise ValueError(f"Project '{project}' does not exist")
         return [SimpleNamespace(name=name, delete=lambda name=name: self.stored.pop(name)) for name in self.stored]
 
-    def init(self, *, name: str, config: dict[str, Any], **asked: Any) -> None:
-        """Begin a run; there can be two of one name."""
-        assert asked.keys() == {"project", "group", "embed", "auto_log_gpu", "auto_log_cpu"}
-        if not self._has_room:
+    def init(self, *, name: str, config: dict[str, Any], **arguments: Any) -> None:
+        """Start a run; two runs can have the same name."""
+        assert arguments.keys() == {"project", "group", "embed", "auto_log_gpu", "auto_log_cpu"}
+        if not self._has_space:
             raise OSError(28, "No space left on device")
         assert name not in self.stored
         self._current = self.stored[name] = {"config": config, "steps": [], "files": []}
@@ -187,11 +187,11 @@ class FakeTrackio:
         """One step."""
         self._current["steps"].append((step, values))
 
-    def log_artifact(self, path: Path, *, name: str, type: str) -> None:  # its own name
-        """Keep a file."""
+    def log_artifact(self, path: Path, *, name: str, type: str) -> None:  # the name in that package
+        """Store a file."""
         assert path.is_file()
         self._current["files"].append(name)
 
     def finish(self) -> None:
-        """The run is over."""
+        """End the run."""
         self._current = {}

@@ -1,4 +1,4 @@
-"""Every tool gets parameters, losses by step, scores with intervals, lineage and page; sent twice it is there once."""
+"""Every tool gets parameters, losses, scores, lineage and report; a second export replaces the first."""
 
 from __future__ import annotations
 
@@ -33,19 +33,25 @@ def run_of(tmp_path: Path) -> ExportedRun:
     return evaluation_runs(evaluated(), {"tuned": MODEL}, {"tuned": CURVE}, page)[1]
 
 
-def test_a_job_is_told_with_what_was_asked_and_what_came_of_it() -> None:
-    """Resolved hyperparameters over asked ones; steps in order; a loss that is no number is left out."""
-    told = training_run(MODEL, CURVE)
-    assert told.params["batch_size"] == 4
-    assert (told.params["lora_r"], told.params["base"], told.params["seed"]) == (8, "base", 7)
-    assert told.curves == ((2, {"train_loss": 0.5, "valid_loss": 0.7}),)
-    assert told.scores == {"trained_tokens": 1200}
-    assert (told.tags["job"], told.tags["dataset_sha256"], told.tags["aliases"]) == ("ftjob-1", "d" * 64, "bot@best")
-    assert told.id == training_run(MODEL, ()).id != training_run(MODEL.model_copy(update={"job_id": "ftjob-2"}), ()).id
+def test_training_run_has_params_curves_scores_and_lineage() -> None:
+    """Resolved hyperparameters replace requested ones; steps are in order; NaN is left out."""
+    exported = training_run(MODEL, CURVE)
+    assert exported.params["batch_size"] == 4
+    assert (exported.params["lora_r"], exported.params["base"], exported.params["seed"]) == (8, "base", 7)
+    assert exported.curves == ((2, {"train_loss": 0.5, "valid_loss": 0.7}),)
+    assert exported.scores == {"trained_tokens": 1200}
+    assert (exported.tags["job"], exported.tags["dataset_sha256"], exported.tags["aliases"]) == (
+        "ftjob-1",
+        "d" * 64,
+        "bot@best",
+    )
+    assert (
+        exported.id == training_run(MODEL, ()).id != training_run(MODEL.model_copy(update={"job_id": "ftjob-2"}), ()).id
+    )
 
 
-def test_an_evaluation_is_a_run_for_each_arm(tmp_path: Path) -> None:
-    """Scores and differences with their intervals; the verdict is a tag of the challenger."""
+def test_evaluation_runs_are_one_per_arm(tmp_path: Path) -> None:
+    """Scores and differences have intervals; the verdict is a tag of the challenger."""
     base, tuned = evaluation_runs(evaluated(), {"tuned": MODEL}, {}, None)
     assert base.group == tuned.group
     assert base.id != tuned.id
@@ -62,7 +68,7 @@ def test_an_evaluation_is_a_run_for_each_arm(tmp_path: Path) -> None:
 
 @pytest.fixture(params=["wandb", "mlflow", "trackio"])
 def sent(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, ExportedRun]:
-    """A tool that was sent the same run twice."""
+    """A tool to which the same run was exported twice."""
     tools: dict[str, Any] = {"wandb": FakeWandb(), "mlflow": FakeMlflow(), "trackio": FakeTrackio()}
     tool = tools[request.param]
     run = run_of(tmp_path)
@@ -71,35 +77,35 @@ def sent(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, ExportedR
     return tool, run
 
 
-def test_what_is_sent_twice_is_there_once(sent: tuple[Any, ExportedRun]) -> None:
-    """With its curve, its scores, its lineage and its page, in each tool's own way."""
+def test_exporting_twice_stores_one_run(sent: tuple[Any, ExportedRun]) -> None:
+    """With its curve, scores, lineage and report."""
     tool, run = sent
     if isinstance(tool, FakeWandb):
-        [there] = tool.runs.values()
-        assert (there.history, there.artifacts, there.finished) == (
+        [stored] = tool.runs.values()
+        assert (stored.history, stored.artifacts, stored.finished) == (
             {2: {"train_loss": 0.5, "valid_loss": 0.7}},
             ["report.html"] * 2,
             2,
         )
-        assert there.summary == run.scores
-        assert there.config["lineage"]["job"] == "ftjob-1"
-        assert (tool.asked[0]["project"], tool.asked[0]["settings"]["silent"]) == ("tickets", True)
+        assert stored.summary == run.scores
+        assert stored.config["lineage"]["job"] == "ftjob-1"
+        assert (tool.init_arguments[0]["project"], tool.init_arguments[0]["settings"]["silent"]) == ("tickets", True)
     elif isinstance(tool, FakeMlflow):
-        [there] = tool.runs
-        assert there.data.params["batch_size"] == "4"
-        assert there.tags["ftpipe.job"] == "ftjob-1"
+        [stored] = tool.runs
+        assert stored.data.params["batch_size"] == "4"
+        assert stored.tags["ftpipe.job"] == "ftjob-1"
         assert [m.value for m in tool.metrics if m.key == "train_loss"] == [0.5]
         assert {m.key for m in tool.metrics} >= run.scores.keys()
         assert tool.experiments == {"tickets": "0"}
     else:
-        [there] = tool.stored.values()
-        assert there["steps"] == [(2, {"train_loss": 0.5, "valid_loss": 0.7}), (3, run.scores)]
-        assert there["config"]["lineage.job"] == "ftjob-1"
-        assert there["files"] == [f"{run.id}-report"]
+        [stored] = tool.stored.values()
+        assert stored["steps"] == [(2, {"train_loss": 0.5, "valid_loss": 0.7}), (3, run.scores)]
+        assert stored["config"]["lineage.job"] == "ftjob-1"
+        assert stored["files"] == [f"{run.id}-report"]
 
 
-def test_long_curves_go_in_batches_that_mlflow_takes() -> None:
-    """A thousand metrics in one request at most."""
+def test_mlflow_exporter_splits_long_curves() -> None:
+    """At most 1,000 metrics per request."""
     tool = FakeMlflow()
     long = training_run(MODEL, [TrainingMetrics(step=step, train_loss=1.0, valid_loss=1.0) for step in range(1200)])
     open_exporter("mlflow", load=lambda _: tool).send(long, project="p")
@@ -111,28 +117,25 @@ def test_long_curves_go_in_batches_that_mlflow_takes() -> None:
     [
         ("wandb", FakeWandb(has_key=False), "WANDB_API_KEY"),
         ("mlflow", FakeMlflow(is_up=False), "MLFLOW_TRACKING_URI"),
-        ("trackio", FakeTrackio(has_room=False), "TRACKIO_DIR"),
+        ("trackio", FakeTrackio(has_space=False), "TRACKIO_DIR"),
     ],
 )
-def test_a_tool_that_does_not_take_it_is_named_with_the_remedy(
-    name: str, broken: Any, hint: str, tmp_path: Path
-) -> None:
-    """In one line, under the tool's own names."""
-    with pytest.raises(ProviderError) as refused:
+def test_exporter_errors_name_the_tool_and_a_hint(name: str, broken: Any, hint: str, tmp_path: Path) -> None:
+    """In one line."""
+    with pytest.raises(ProviderError) as caught:
         open_exporter(name, load=lambda _: broken).send(run_of(tmp_path), project="p")
-    assert hint in refused.value.hint
-    assert "\n" not in refused.value.message
+    assert hint in caught.value.hint
+    assert "\n" not in caught.value.message
 
 
 @pytest.mark.parametrize("name", sorted(EXPORTERS))
-def test_a_missing_package_names_its_extra(name: str) -> None:
-    """Nothing is imported before that."""
+def test_open_exporter_names_the_missing_extra(name: str) -> None:
 
     def load(package: str) -> Any:
         raise ModuleNotFoundError(f"No module named {package!r}", name=package)
 
-    with pytest.raises(MissingExtraError) as refused:
+    with pytest.raises(MissingExtraError) as caught:
         open_exporter(name, load=load)
-    assert (refused.value.hint, name in refused.value.message) == (f"pip install 'ftpipe[{name}]'", True)
+    assert (caught.value.hint, name in caught.value.message) == (f"pip install 'ftpipe[{name}]'", True)
     with pytest.raises(UsageError, match="no exporter"):
         open_exporter("clearml")

@@ -18,7 +18,7 @@ def test_a_run_ends_with_the_models_name_and_how_to_use_it(world: CliEnvironment
     assert ran.code == 0
     assert "ft:gpt-4.1-mini-2025-04-14:org-test::1" in ran.out
     assert "ftpipe chat" in ran.out
-    assert "answers until 2027-01-14" in ran.out
+    assert "available until 2027-01-14" in ran.out
     for stage in ("upload", "create the job", "wait for the job", "register the model"):
         assert f"✓ {stage}" in ran.err
     assert world.paid_jobs == 1
@@ -130,7 +130,7 @@ def test_a_failed_job_is_explained(world: CliEnvironment) -> None:
     told = world.run("status")
     assert told.code == 1
     assert "line 3 has no role" in told.out
-    assert "that means" in told.out
+    assert "meaning:" in told.out
 
 
 @pytest.mark.parametrize(
