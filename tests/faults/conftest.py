@@ -32,7 +32,7 @@ def endpoint() -> Iterator[FaultEndpoint]:
 
 
 @pytest.fixture
-def bench(endpoint: FaultEndpoint, tmp_path: Path) -> Iterator[FaultEnvironment]:
+def environment(endpoint: FaultEndpoint, tmp_path: Path) -> Iterator[FaultEnvironment]:
     """A user's folder beside it."""
     environment = FaultEnvironment(tmp_path, endpoint)
     yield environment

@@ -38,15 +38,15 @@ SERVER = next(
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "127.0.0.1:9"], ids=["unresolvable", "refused"])
-def test_train_unreachable_host_is_reported_once_and_retried(bench: FaultEnvironment, host: str) -> None:
+def test_train_unreachable_host_is_reported_once_and_retried(environment: FaultEnvironment, host: str) -> None:
     """Row 4: after the first failed attempt the observer is called, once; in the end exit 5, and nothing was sent."""
-    bench.base_url = f"http://{host}/v1"
+    environment.base_url = f"http://{host}/v1"
     with pytest.raises(ConnectionFailedError) as caught:
-        bench.train()
+        environment.train()
     assert (caught.value.exit_code, caught.value.paid) == (5, "no")
-    assert bench.recorded.messages == [f"cannot reach {host}, trying again …"]
-    bench.base_url = bench.endpoint.base_url
-    assert bench.resume().state == "registered"
+    assert environment.recorded.messages == [f"cannot reach {host}, trying again …"]
+    environment.base_url = environment.endpoint.base_url
+    assert environment.resume().state == "registered"
 
 
 @pytest.fixture

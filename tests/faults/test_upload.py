@@ -31,89 +31,91 @@ LOST_UPLOADS = {
 
 
 @pytest.fixture
-def multipart(bench: FaultEnvironment) -> FaultEnvironment:
+def multipart(environment: FaultEnvironment) -> FaultEnvironment:
     """A dataset that goes up in about seven parts."""
-    bench.content = LINE * 300
-    bench.profile = IN_PARTS
-    bench.__post_init__()
-    return bench
+    environment.content = LINE * 300
+    environment.profile = IN_PARTS
+    environment.__post_init__()
+    return environment
 
 
 @pytest.mark.parametrize("name", LOST_UPLOADS)
-def test_upload_finds_file_after_lost_response(bench: FaultEnvironment, name: str) -> None:
+def test_upload_finds_file_after_lost_response(environment: FaultEnvironment, name: str) -> None:
     """Row 3: the file is there; it is found by its content name, and used."""
-    bench.endpoint.script(FILES, LOST_UPLOADS[name])
-    assert bench.train().state == RunState.REGISTERED
-    assert bench.counts() == ONE_OF_EACH
-    assert bench.endpoint.calls[FILES] == 1
+    environment.endpoint.script(FILES, LOST_UPLOADS[name])
+    assert environment.train().state == RunState.REGISTERED
+    assert environment.counts() == ONE_OF_EACH
+    assert environment.endpoint.calls[FILES] == 1
 
 
 @pytest.mark.parametrize("fault", [NEVER, refusal(503), busy(Retry_After="0.1"), busy()], ids=str)
-def test_upload_repeats_file_that_did_not_arrive(bench: FaultEnvironment, fault: Fault) -> None:
+def test_upload_repeats_file_that_did_not_arrive(environment: FaultEnvironment, fault: Fault) -> None:
     """Rows 3, 6: uploads are not paid, so after a search the file is sent again."""
-    bench.endpoint.script(FILES, fault)
-    assert bench.train().state == RunState.REGISTERED
-    assert bench.counts() == ONE_OF_EACH
+    environment.endpoint.script(FILES, fault)
+    assert environment.train().state == RunState.REGISTERED
+    assert environment.counts() == ONE_OF_EACH
 
 
-def test_upload_gives_up_if_host_never_answers(bench: FaultEnvironment) -> None:
+def test_upload_gives_up_if_host_never_answers(environment: FaultEnvironment) -> None:
     """Row 3: after a few tries the error says that nothing was paid."""
-    bench.endpoint.always(FILES, NEVER)
+    environment.endpoint.always(FILES, NEVER)
     with pytest.raises(ResponseLostError) as caught:
-        bench.train()
+        environment.train()
     assert (caught.value.exit_code, caught.value.paid) == (5, "no")
-    assert bench.endpoint.calls[FILES] == 3
+    assert environment.endpoint.calls[FILES] == 3
 
 
-def test_upload_repeats_deleted_file(bench: FaultEnvironment) -> None:
+def test_upload_repeats_deleted_file(environment: FaultEnvironment) -> None:
     """Row 11: a remembered file that is gone is not used for a job."""
-    bench.train()
-    bench.endpoint.files.clear()
-    run = bench.train(force_new=True)
+    environment.train()
+    environment.endpoint.files.clear()
+    run = environment.train(force_new=True)
     assert run.file is not None
-    assert run.file.id in bench.endpoint.files
+    assert run.file.id in environment.endpoint.files
 
 
 @pytest.mark.parametrize("status", ["error", "deleted"])
-def test_upload_refused_file_is_dataset_error(bench: FaultEnvironment, status: str) -> None:
+def test_upload_refused_file_is_dataset_error(environment: FaultEnvironment, status: str) -> None:
     """Row 12: the endpoint's reason is told, exit 1, and no job is created."""
-    bench.endpoint.file_status = status
-    bench.endpoint.file_details = "Example 2 is missing key 'messages' (line 2)"
+    environment.endpoint.file_status = status
+    environment.endpoint.file_details = "Example 2 is missing key 'messages' (line 2)"
     with pytest.raises(DatasetError, match="line 2"):
-        bench.train()
-    assert not bench.endpoint.jobs
+        environment.train()
+    assert not environment.endpoint.jobs
 
 
-def test_upload_stuck_processing_ends_after_limit(bench: FaultEnvironment) -> None:
+def test_upload_stuck_processing_ends_after_limit(environment: FaultEnvironment) -> None:
     """Row 12: the wait is bounded, and the message says where it hangs."""
-    bench.endpoint.file_status = "uploaded"
-    bench.speed = 0.0
+    environment.endpoint.file_status = "uploaded"
+    environment.speed = 0.0
     with pytest.raises(RequestRefusedError, match="still 'uploaded' after 30 minutes"):
-        bench.train(wait_file_processed=True)
-    bench.endpoint.file_status = "processed"
-    assert bench.resume(wait_file_processed=True).state == RunState.REGISTERED
-    assert bench.counts() == ONE_OF_EACH
+        environment.train(wait_file_processed=True)
+    environment.endpoint.file_status = "processed"
+    assert environment.resume(wait_file_processed=True).state == RunState.REGISTERED
+    assert environment.counts() == ONE_OF_EACH
 
 
-def test_upload_file_changed_while_sent_is_not_used(bench: FaultEnvironment) -> None:
+def test_upload_file_changed_while_sent_is_not_used(environment: FaultEnvironment) -> None:
     """Row 28: appended to from outside during the upload: no job, and the wrong bytes are not found again."""
-    bench.endpoint.before = lambda route: bench.rewrite(bench.content + LINE) if route == FILES else None
+    environment.endpoint.before = lambda route: (
+        environment.rewrite(environment.content + LINE) if route == FILES else None
+    )
     with pytest.raises(DatasetError, match="changed"):
-        bench.train()
-    assert not bench.endpoint.jobs
-    bench.endpoint.before = lambda _route: None
-    bench.rewrite(bench.content)
-    assert bench.resume().state == RunState.REGISTERED
-    (job,) = bench.endpoint.jobs.values()
-    assert bench.endpoint.files[job["training_file"]]["sha256"] == bench.digest
+        environment.train()
+    assert not environment.endpoint.jobs
+    environment.endpoint.before = lambda _route: None
+    environment.rewrite(environment.content)
+    assert environment.resume().state == RunState.REGISTERED
+    (job,) = environment.endpoint.jobs.values()
+    assert environment.endpoint.files[job["training_file"]]["sha256"] == environment.digest
 
 
-def test_upload_ignores_same_name_and_size_with_other_bytes(bench: FaultEnvironment) -> None:
+def test_upload_ignores_same_name_and_size_with_other_bytes(environment: FaultEnvironment) -> None:
     """Row 28: a found file is compared by content where the endpoint serves it."""
-    bench.endpoint.store(f"ftpipe-{bench.digest[:16]}.jsonl", bench.content[::-1])
-    bench.train()
-    (job,) = bench.endpoint.jobs.values()
-    assert bench.endpoint.files[job["training_file"]]["sha256"] == bench.digest
+    environment.endpoint.store(f"ftpipe-{environment.digest[:16]}.jsonl", environment.content[::-1])
+    environment.train()
+    (job,) = environment.endpoint.jobs.values()
+    assert environment.endpoint.files[job["training_file"]]["sha256"] == environment.digest
 
 
 def test_multipart_upload_assembles_parts_in_order(multipart: FaultEnvironment) -> None:

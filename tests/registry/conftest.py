@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import bench, endpoint, tmp_path
+from tests.faults.conftest import endpoint, environment, tmp_path
 from tests.faults.endpoint import FaultEndpoint
 from tests.faults.environment import FaultEnvironment
 from tests.registry.postgres import PostgresServer, find_programs
 
-__all__ = ["bench", "endpoint", "tmp_path"]
+__all__ = ["endpoint", "environment", "tmp_path"]
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,7 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-def pg_bench(endpoint: FaultEndpoint, tmp_path: Path, postgres: PostgresServer) -> Iterator[FaultEnvironment]:
+def pg_environment(endpoint: FaultEndpoint, tmp_path: Path, postgres: PostgresServer) -> Iterator[FaultEnvironment]:
     """A user's folder whose registry is a PostgreSQL database."""
     environment = FaultEnvironment(tmp_path, endpoint, registry_url=postgres.url())
     yield environment

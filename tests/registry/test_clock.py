@@ -16,16 +16,22 @@ from tests.faults.environment import FaultEnvironment
 HOUR = 3600.0
 
 
-def at(bench: FaultEnvironment, clock: Callable[[], float], **profile: Any) -> Pipeline:
+def at(environment: FaultEnvironment, clock: Callable[[], float], **profile: Any) -> Pipeline:
     """A pipeline whose clock says something else."""
-    quiet = bench.pipeline(**profile)
+    quiet = environment.pipeline(**profile)
     return Pipeline(
-        provider=quiet.provider, registry=bench.registry, observer=bench.recorded, sleep=bench.sleep, clock=clock
+        provider=quiet.provider,
+        registry=environment.registry,
+        observer=environment.recorded,
+        sleep=environment.sleep,
+        clock=clock,
     )
 
 
 @pytest.mark.parametrize("jump", [-48 * HOUR, -HOUR, HOUR, 48 * HOUR])
-def test_a_jump_between_the_call_and_the_search_neither_ends_nor_holds_it(bench: FaultEnvironment, jump: float) -> None:
+def test_a_jump_between_the_call_and_the_search_neither_ends_nor_holds_it(
+    environment: FaultEnvironment, jump: float
+) -> None:
     """Row 24: the list is behind, the clock leaps: the search lasts as long as the list may be behind, no longer."""
     now = [1_795_500_000.0]
 
@@ -33,32 +39,32 @@ def test_a_jump_between_the_call_and_the_search_neither_ends_nor_holds_it(bench:
         if route == "POST /fine_tuning/jobs":
             now[0] += jump
 
-    bench.endpoint.after = leap
-    bench.endpoint.list_lag = 0.15
-    bench.endpoint.script("POST /fine_tuning/jobs", LOST)
-    pipeline = at(bench, lambda: now[0], metadata_filter=False)
-    run = pipeline.start(pipeline.plan_for(spec_of(bench.dataset), report_of(bench.dataset)))
+    environment.endpoint.after = leap
+    environment.endpoint.list_lag = 0.15
+    environment.endpoint.script("POST /fine_tuning/jobs", LOST)
+    pipeline = at(environment, lambda: now[0], metadata_filter=False)
+    run = pipeline.start(pipeline.plan_for(spec_of(environment.dataset), report_of(environment.dataset)))
     assert pipeline.advance(run, timeout=20).state == RunState.REGISTERED
-    assert bench.endpoint.calls["POST /fine_tuning/jobs"] == 1
-    assert max(bench.slept) < 5
+    assert environment.endpoint.calls["POST /fine_tuning/jobs"] == 1
+    assert max(environment.slept) < 5
 
 
-def test_the_latest_run_is_the_one_that_was_started_last(bench: FaultEnvironment) -> None:
+def test_the_latest_run_is_the_one_that_was_started_last(environment: FaultEnvironment) -> None:
     """Row 24: an hour back, as at the end of summer time on a badly set machine: ``resume`` takes the right run."""
-    before, after = at(bench, lambda: 1_795_500_000.0), at(bench, lambda: 1_795_500_000.0 - HOUR)
-    first = before.start(before.plan_for(spec_of(bench.dataset), report_of(bench.dataset)))
-    spec = spec_of(bench.dataset).model_copy(update={"suffix": "other"})
-    second = after.start(after.plan_for(spec, report_of(bench.dataset)))
-    latest = bench.registry.runs.latest()
+    before, after = at(environment, lambda: 1_795_500_000.0), at(environment, lambda: 1_795_500_000.0 - HOUR)
+    first = before.start(before.plan_for(spec_of(environment.dataset), report_of(environment.dataset)))
+    spec = spec_of(environment.dataset).model_copy(update={"suffix": "other"})
+    second = after.start(after.plan_for(spec, report_of(environment.dataset)))
+    latest = environment.registry.runs.latest()
     assert latest is not None
-    assert (latest.id, [run.id for run in bench.registry.runs.recent()]) == (second.id, [second.id, first.id])
+    assert (latest.id, [run.id for run in environment.registry.runs.recent()]) == (second.id, [second.id, first.id])
 
 
 @pytest.mark.parametrize("years", [-30, -5, 1, 40])
-def test_a_machine_with_the_wrong_year_trains_all_the_same(bench: FaultEnvironment, years: int) -> None:
+def test_a_machine_with_the_wrong_year_trains_all_the_same(environment: FaultEnvironment, years: int) -> None:
     """Row 24: an empty battery says 1996, a bad one 2066: the job is made once, the model is registered."""
-    bench.endpoint.script("POST /fine_tuning/jobs", LOST)
-    pipeline = at(bench, lambda: 1_795_500_000.0 + years * 365.25 * 24 * HOUR)
-    run = pipeline.start(pipeline.plan_for(spec_of(bench.dataset), report_of(bench.dataset)))
+    environment.endpoint.script("POST /fine_tuning/jobs", LOST)
+    pipeline = at(environment, lambda: 1_795_500_000.0 + years * 365.25 * 24 * HOUR)
+    run = pipeline.start(pipeline.plan_for(spec_of(environment.dataset), report_of(environment.dataset)))
     assert pipeline.advance(run, timeout=20).state == RunState.REGISTERED
-    assert len(bench.endpoint.jobs) == 1
+    assert len(environment.endpoint.jobs) == 1

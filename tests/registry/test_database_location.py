@@ -56,12 +56,12 @@ def test_a_database_that_may_not_be_written_is_said_so(tmp_path: Path, request: 
     assert caught.value.exit_code == 6
 
 
-def test_the_state_is_its_owners_alone(bench: FaultEnvironment) -> None:
+def test_the_state_is_its_owners_alone(environment: FaultEnvironment) -> None:
     """Row 36: database, log and locks are closed to others from their first byte."""
-    bench.train()
-    for path in (bench.path, *bench.path.parent.glob("registry.db-*")):
+    environment.train()
+    for path in (environment.path, *environment.path.parent.glob("registry.db-*")):
         assert path.stat().st_mode & 0o077 == 0, path
-    assert (bench.path.parent / "locks").stat().st_mode & 0o077 == 0
+    assert (environment.path.parent / "locks").stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
@@ -75,12 +75,12 @@ def test_a_planted_link_is_not_followed(tmp_path: Path, suffix: str) -> None:
     assert victim.read_text() == "precious"
 
 
-def test_a_planted_lock_link_is_not_followed(bench: FaultEnvironment) -> None:
+def test_a_planted_lock_link_is_not_followed(environment: FaultEnvironment) -> None:
     """Row 36: lock files that are links are refused, and what they point at stays as it is."""
-    victim = bench.folder / "victim"
+    victim = environment.folder / "victim"
     victim.write_text("precious")
-    run = bench.pipeline().registry
-    locks = bench.path.parent / "locks"
+    run = environment.pipeline().registry
+    locks = environment.path.parent / "locks"
     with run.lock("a"):
         (name,) = [path.name for path in locks.iterdir()]
     (locks / name).unlink()
@@ -113,7 +113,7 @@ def test_the_file_system_is_read_from_the_mounts(tmp_path: Path, folder: str, ki
     assert filesystem_of(Path(folder), table) == kind
 
 
-def test_a_full_disk_leaves_the_last_committed_step(bench: FaultEnvironment) -> None:
+def test_a_full_disk_leaves_the_last_committed_step(environment: FaultEnvironment) -> None:
     """Row 18: the size of files is limited, writing fails, exit 6; with room again the run goes on, one job."""
     source = Path(__file__).parents[2]
     script = (
@@ -134,7 +134,7 @@ def test_a_full_disk_leaves_the_last_committed_step(bench: FaultEnvironment) -> 
     )
     for room in (8_192, 50_000):
         ran = subprocess.run(
-            [sys.executable, "-c", script, str(bench.folder), bench.endpoint.base_url, str(room)],
+            [sys.executable, "-c", script, str(environment.folder), environment.endpoint.base_url, str(room)],
             cwd=source,
             capture_output=True,
             text=True,
@@ -144,10 +144,10 @@ def test_a_full_disk_leaves_the_last_committed_step(bench: FaultEnvironment) -> 
         if ran.stdout:
             assert ran.stdout.startswith("6|cannot write to"), ran.stdout
             assert "free some disk space" in ran.stdout
-        with sqlite3.connect(bench.path) as database:
+        with sqlite3.connect(environment.path) as database:
             assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    assert bench.train().state == RunState.REGISTERED
-    assert bench.counts() == ONE_OF_EACH
+    assert environment.train().state == RunState.REGISTERED
+    assert environment.counts() == ONE_OF_EACH
 
 
 def test_a_database_of_a_newer_ftpipe_is_left_alone(tmp_path: Path) -> None:
@@ -163,29 +163,29 @@ def test_a_database_of_a_newer_ftpipe_is_left_alone(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_migrate_brings_an_older_database_up_to_date_with_a_backup(bench: FaultEnvironment) -> None:
+def test_migrate_brings_an_older_database_up_to_date_with_a_backup(environment: FaultEnvironment) -> None:
     """Row 21: a made-up version 2 is applied once to a database with records; version 1 stays beside it."""
-    run, applied = bench.train(), []
+    run, applied = environment.train(), []
 
     def add_notes(connection: sa.Connection) -> None:
         applied.append(connection)
         connection.exec_driver_sql("ALTER TABLE runs ADD COLUMN notes TEXT NOT NULL DEFAULT 'none'")
 
     for _ in range(2):
-        migrate(bench.registry.engine, [*MIGRATIONS, add_notes])
+        migrate(environment.registry.engine, [*MIGRATIONS, add_notes])
     assert len(applied) == 1
-    with bench.registry.engine.connect() as connection:
+    with environment.registry.engine.connect() as connection:
         assert schema_version(connection) == 2
         assert connection.exec_driver_sql("SELECT id, notes FROM runs").one() == (run.id, "none")
-    with sqlite3.connect(bench.path.parent / "registry.db.v1.backup") as backup:
+    with sqlite3.connect(environment.path.parent / "registry.db.v1.backup") as backup:
         assert backup.execute("SELECT id FROM runs").fetchall() == [(run.id,)]
         assert backup.execute("SELECT max(number) FROM schema_version").fetchone() == (1,)
     backup.close()
 
 
-def test_migrate_that_fails_changes_nothing(bench: FaultEnvironment) -> None:
+def test_migrate_that_fails_changes_nothing(environment: FaultEnvironment) -> None:
     """Row 21: the migration and its version are one transaction."""
-    run = bench.train()
+    run = environment.train()
 
     def fail(connection: sa.Connection) -> None:
         connection.exec_driver_sql("DELETE FROM runs")
@@ -193,10 +193,10 @@ def test_migrate_that_fails_changes_nothing(bench: FaultEnvironment) -> None:
         raise RuntimeError(message)
 
     with pytest.raises(RuntimeError, match="half done"):
-        migrate(bench.registry.engine, [*MIGRATIONS, fail])
-    with bench.registry.engine.connect() as connection:
+        migrate(environment.registry.engine, [*MIGRATIONS, fail])
+    with environment.registry.engine.connect() as connection:
         assert schema_version(connection) == 1
-    assert bench.registry.runs.latest() == run
+    assert environment.registry.runs.latest() == run
 
 
 def test_someone_elses_database_is_left_alone(tmp_path: Path) -> None:
@@ -213,18 +213,18 @@ def _train(folder: Path, base_url: str, results: multiprocessing.Queue[str]) -> 
         pass
 
     there = Elsewhere()
-    there.base_url = base_url  # type: ignore[attr-defined]  # all that a bench needs of an endpoint that is elsewhere
-    with FaultEnvironment(folder, there) as bench:  # type: ignore[arg-type]  # as above
-        results.put(str(bench.train().state))
+    there.base_url = base_url  # type: ignore[attr-defined]  # all that a environment needs of an endpoint that is elsewhere
+    with FaultEnvironment(folder, there) as environment:  # type: ignore[arg-type]  # as above
+        results.put(str(environment.train().state))
 
 
 @pytest.mark.slow
-def test_six_processes_with_the_same_data_make_one_job(bench: FaultEnvironment) -> None:
+def test_six_processes_with_the_same_data_make_one_job(environment: FaultEnvironment) -> None:
     """Row 22: one creates, the others wait and attach; every one ends well."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.faults.environment"])
     results: multiprocessing.Queue[str] = context.Queue()
-    arguments = (bench.folder, bench.endpoint.base_url, results)
+    arguments = (environment.folder, environment.endpoint.base_url, results)
     processes = [context.Process(target=_train, args=arguments) for _ in range(6)]
     for process in processes:
         process.start()
@@ -232,12 +232,12 @@ def test_six_processes_with_the_same_data_make_one_job(bench: FaultEnvironment) 
     for process in processes:
         process.join()
     assert ends == ["registered"] * 6
-    assert bench.counts() == ONE_OF_EACH
+    assert environment.counts() == ONE_OF_EACH
 
 
-def test_a_lock_whose_holder_was_killed_is_free(bench: FaultEnvironment) -> None:
+def test_a_lock_whose_holder_was_killed_is_free(environment: FaultEnvironment) -> None:
     """Row 23: SIGKILL leaves the lock file, and nobody waits for it."""
-    registry = bench.registry
+    registry = environment.registry
     script = (
         "import signal, sys\n"
         "from ftpipe.registry import open_registry\n"
@@ -245,7 +245,7 @@ def test_a_lock_whose_holder_was_killed_is_free(bench: FaultEnvironment) -> None
         "    print('held', flush=True)\n"
         "    signal.pause()\n"
     )
-    command = [sys.executable, "-c", script, str(bench.path)]
+    command = [sys.executable, "-c", script, str(environment.path)]
     waited: list[bool] = []
     with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

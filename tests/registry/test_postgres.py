@@ -19,13 +19,13 @@ from tests.registry.postgres import PostgresServer
 pytestmark = [pytest.mark.slow, pytest.mark.needs("psycopg")]
 
 
-def test_a_run_ends_on_postgresql_as_on_sqlite(pg_bench: FaultEnvironment) -> None:
+def test_a_run_ends_on_postgresql_as_on_sqlite(pg_environment: FaultEnvironment) -> None:
     """Run, file, job, events, metrics, model, cost and alias are there, also after a lost answer."""
-    pg_bench.endpoint.script("POST /fine_tuning/jobs", LOST)
-    run = pg_bench.train()
+    pg_environment.endpoint.script("POST /fine_tuning/jobs", LOST)
+    run = pg_environment.train()
     assert run.state == RunState.REGISTERED
-    assert pg_bench.counts() == ONE_OF_EACH
-    registry = open_registry(pg_bench.url)
+    assert pg_environment.counts() == ONE_OF_EACH
+    registry = open_registry(pg_environment.url)
     model = registry.models.set_alias("support@production", "ftjob-0001", reason="first")
     assert registry.models.get("support@production").id == model.id
     assert registry.models.alias_history("support@production")[0].to_model == model.id
@@ -59,20 +59,20 @@ def test_colleagues_who_share_the_database_pay_once(
     url = postgres.url()
     benches = [FaultEnvironment(tmp_path / str(number), endpoint, registry_url=url) for number in range(5)]
     ends: list[RunState] = []
-    threads = [threading.Thread(target=lambda b=bench: ends.append(b.train().state)) for bench in benches]
+    threads = [threading.Thread(target=lambda b=environment: ends.append(b.train().state)) for environment in benches]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert ends == [RunState.REGISTERED] * 5
     assert benches[0].counts() == ONE_OF_EACH
-    for bench in benches:
-        bench.close()
+    for environment in benches:
+        environment.close()
 
 
 @pytest.mark.parametrize("route", ["POST /files", "POST /fine_tuning/jobs", "GET /fine_tuning/jobs/{id}"])
 def test_a_restart_in_the_middle_of_a_run_loses_nothing(
-    pg_bench: FaultEnvironment, postgres: PostgresServer, route: str
+    pg_environment: FaultEnvironment, postgres: PostgresServer, route: str
 ) -> None:
     """Row 48: killed and started again while a call is under way: the run goes on, or resume ends it; one job."""
     restarts: list[str] = []
@@ -83,16 +83,16 @@ def test_a_restart_in_the_middle_of_a_run_loses_nothing(
             postgres.stop()
             threading.Timer(0.4, postgres.start).start()
 
-    pg_bench.endpoint.after = restart
+    pg_environment.endpoint.after = restart
     try:
-        run = pg_bench.train()
+        run = pg_environment.train()
     except LocalStateError as error:
         assert "resume" in error.hint
         time.sleep(1.5)
-        run = pg_bench.resume()
+        run = pg_environment.resume()
     assert run.state == RunState.REGISTERED
-    assert pg_bench.counts() == ONE_OF_EACH
-    assert pg_bench.endpoint.calls["POST /fine_tuning/jobs"] == 1
+    assert pg_environment.counts() == ONE_OF_EACH
+    assert pg_environment.endpoint.calls["POST /fine_tuning/jobs"] == 1
 
 
 def test_a_server_that_is_not_there_is_said_so(tmp_path: Path, endpoint: FaultEndpoint) -> None:
@@ -111,9 +111,9 @@ def test_a_database_that_does_not_exist_is_not_waited_for(postgres: PostgresServ
     assert time.monotonic() - begun < 3
 
 
-def test_a_lock_is_free_when_its_holder_is_gone(pg_bench: FaultEnvironment) -> None:
+def test_a_lock_is_free_when_its_holder_is_gone(pg_environment: FaultEnvironment) -> None:
     """Row 23: a connection that ends, however it ends, holds nothing."""
-    registry, other = pg_bench.registry, open_registry(pg_bench.url)
+    registry, other = pg_environment.registry, open_registry(pg_environment.url)
     waited: list[bool] = []
     with registry.lock("run"):
         thread = threading.Thread(target=lambda: _enter(other, waited))
@@ -136,7 +136,7 @@ def _enter(registry: object, waited: list[bool]) -> None:
             pass
 
 
-def test_the_pipeline_takes_a_registry_by_url(pg_bench: FaultEnvironment) -> None:
+def test_the_pipeline_takes_a_registry_by_url(pg_environment: FaultEnvironment) -> None:
     """Nothing in the pipeline knows which database it is."""
-    pipeline = Pipeline(provider=provider_at(pg_bench.endpoint.base_url), registry=pg_bench.registry)
+    pipeline = Pipeline(provider=provider_at(pg_environment.endpoint.base_url), registry=pg_environment.registry)
     assert pipeline.registry.engine.dialect.name == "postgresql"

@@ -55,12 +55,12 @@ DAMAGES = [zeroes, emptied, cut, noise, overwritten, foreign]
 
 
 @pytest.fixture
-def trained(bench: FaultEnvironment) -> FaultEnvironment:
+def trained(environment: FaultEnvironment) -> FaultEnvironment:
     """A run that ended well, with an alias that only the registry knows."""
-    bench.train()
-    bench.registry.models.set_alias("support@production", "ftjob-0001", reason="it is good")
-    bench.registry.close()
-    return bench
+    environment.train()
+    environment.registry.models.set_alias("support@production", "ftjob-0001", reason="it is good")
+    environment.registry.close()
+    return environment
 
 
 def look(path: Path) -> None:
@@ -161,30 +161,30 @@ def test_a_registry_is_rebuilt_while_the_endpoint_cannot_be_reached(
     assert trained.counts() == ONE_OF_EACH
 
 
-def test_a_doubtful_call_survives_the_repair(bench: FaultEnvironment) -> None:
+def test_a_doubtful_call_survives_the_repair(environment: FaultEnvironment) -> None:
     """The journal is salvaged too: a call that may have been executed is still looked for before another is made."""
-    bench.train()
-    with sqlite3.connect(bench.path) as database:
+    environment.train()
+    with sqlite3.connect(environment.path) as database:
         database.execute("UPDATE operations SET state = 'unknown', remote_id = NULL")
         database.execute("UPDATE runs SET cost = '{'")
-    bench.registry.close()
-    bench.path.with_name("audit-log.ndjson").unlink()
-    quarantine_database(bench.path)
-    bench._registry = open_registry(bench.path)
-    rebuild(bench.registry, [])
-    assert [row[0] for row in sqlite3.connect(bench.path).execute("SELECT state FROM operations")] == ["unknown"]
+    environment.registry.close()
+    environment.path.with_name("audit-log.ndjson").unlink()
+    quarantine_database(environment.path)
+    environment._registry = open_registry(environment.path)
+    rebuild(environment.registry, [])
+    assert [row[0] for row in sqlite3.connect(environment.path).execute("SELECT state FROM operations")] == ["unknown"]
 
 
-def test_a_lost_write_ahead_log_does_not_pay_twice(bench: FaultEnvironment) -> None:
+def test_a_lost_write_ahead_log_does_not_pay_twice(environment: FaultEnvironment) -> None:
     """Row 20: the last commits are gone with the log; the key in the job's metadata is found before any new call."""
-    bench.train()
-    bench.registry.close()
-    with sqlite3.connect(bench.path) as database:
+    environment.train()
+    environment.registry.close()
+    with sqlite3.connect(environment.path) as database:
         for table in ("operations", "jobs", "models", "costs", "events"):
             database.execute(f"DELETE FROM {table}")
         database.execute("UPDATE runs SET state = 'uploaded', job_id = NULL, model_id = NULL")
-    assert bench.resume().state == RunState.REGISTERED
-    assert len(bench.endpoint.jobs) == 1
+    assert environment.resume().state == RunState.REGISTERED
+    assert len(environment.endpoint.jobs) == 1
 
 
 def test_a_lost_registry_does_not_pay_twice(trained: FaultEnvironment) -> None:

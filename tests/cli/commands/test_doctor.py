@@ -84,15 +84,15 @@ def test_doctor_reports_missing_training_permission(
 
 def test_train_checks_permission_before_upload(tmp_path: Path, endpoint: FaultEndpoint) -> None:
     """Row 17: no file is uploaded and nothing is in the journal; a later run continues."""
-    bench = FaultEnvironment(tmp_path, endpoint, profile={"probe_training": True})
+    environment = FaultEnvironment(tmp_path, endpoint, profile={"probe_training": True})
     endpoint.script(CREATE, refusal(403, "training_not_available"))
     with pytest.raises(TrainingNotAvailableError):
-        bench.train()
+        environment.train()
     assert not endpoint.files
-    assert bench.registry.runs.latest().error  # type: ignore[union-attr]  # there is one
-    assert bench.resume().state == "registered"
-    assert bench.counts() == {"files": 1, "jobs": 1, "models": 1, "costs": 1}
-    bench.close()
+    assert environment.registry.runs.latest().error  # type: ignore[union-attr]  # there is one
+    assert environment.resume().state == "registered"
+    assert environment.counts() == {"files": 1, "jobs": 1, "models": 1, "costs": 1}
+    environment.close()
 
 
 @pytest.mark.parametrize(
@@ -210,9 +210,9 @@ def test_doctor_repairs_a_registry_without_a_key(endpoint: FaultEndpoint, capsys
     """Row 20: the mirror of the audit log is enough; the damaged file is kept."""
     folder = Path(".ftpipe")
     folder.mkdir()
-    with FaultEnvironment(folder, endpoint) as bench:
-        bench.train()
-    bench.path.write_bytes(b"not a database" * 1000)
+    with FaultEnvironment(folder, endpoint) as environment:
+        environment.train()
+    environment.path.write_bytes(b"not a database" * 1000)
     assert execute(root, ("models", "list"), CliContext()) == 6
     capsys.readouterr()
     execute(root, ("doctor", "--repair", "--provider", "openai"), CliContext())
