@@ -1,4 +1,4 @@
-"""The command line under fire: signals, a suspended process, two at once, a closed pipe, a key that must not leak."""
+"""Faults of the command line: signals, a suspended process, two processes, a closed pipe, a key that must not leak."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TRAIN = ("train", "train.jsonl", "--yes")
 
 @pytest.fixture
 def shell(tmp_path: Path, endpoint: FaultEndpoint) -> SubprocessCli:
-    """A user's folder at a job that runs until it is told to end."""
+    """A user's folder at a job that runs until a test ends it."""
     endpoint.statuses = ("running",)
     return SubprocessCli(tmp_path / "work", endpoint.base_url)
 

@@ -1,4 +1,4 @@
-"""The table of faults is true: fifty rows, each with tests, and every test that it names exists."""
+"""The fault table has fifty rows, each with tests, and every test that it names exists."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROWS = [
 
 @cache
 def names_in(path: Path) -> frozenset[str]:
-    """The functions of a test file; none where there is no such file."""
+    """The functions of a test file; none if there is no such file."""
     if not path.is_file():
         return frozenset()
     nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""Faults that come from outside without a job: names that do not resolve, network folders, files made to explode."""
+"""Faults without a job: hosts that do not resolve, network file systems, hostile configuration and price files."""
 
 from __future__ import annotations
 

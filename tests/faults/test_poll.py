@@ -1,4 +1,4 @@
-"""Faults while waiting: trouble on the line is not trouble of the job, and the job's own end is told as it is."""
+"""Faults while polling: a network error is not an error of the job, and the end of the job is reported as it is."""
 
 from __future__ import annotations
 

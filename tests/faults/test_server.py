@@ -1,4 +1,4 @@
-"""Clients that mean harm to the embedded endpoint by being slow or endless: they are cut off, and others are served."""
+"""Clients that harm the embedded server by being slow or endless: they are cut off, and others are served."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server with little patience."""
+    """A server with a short timeout for bodies."""
     folder = tmp_path_factory.mktemp("slow") / "data"
     folder.mkdir()
     process = ServerProcess(folder, body_timeout=0.5)

@@ -1,4 +1,4 @@
-"""Faults at the upload: the bytes arrive once, in whatever pieces, or the error says why they did not."""
+"""Faults during the upload: the bytes arrive once, or the error says why they did not."""
 
 from __future__ import annotations
 

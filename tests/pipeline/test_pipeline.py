@@ -1,4 +1,4 @@
-"""The pipeline: six stages, one paid job, and it takes up where it stopped."""
+"""The pipeline: six stages, one paid job, and it continues where it stopped."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ def test_adopt_registers_model_of_foreign_job(harness: Harness) -> None:
 
 
 def test_pipeline_observer_default_ignores_everything(harness: Harness) -> None:
-    """The quiet one hears everything and does nothing."""
+    """The base class ignores every call."""
     observer = PipelineObserver()
     steps: list[Callable[[], None]] = [lambda: observer.on_stage("x"), lambda: observer.on_progress("x", 1, 2)]
     for step in steps:

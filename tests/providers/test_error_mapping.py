@@ -1,4 +1,4 @@
-"""Errors of the SDK, in ftpipe's words."""
+"""Mapping of the SDK's errors to ftpipe's, retries and deadlines."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ftpipe.providers.retry import (
 from tests.fakes.openai_client import lost_response, never_sent, status_error
 
 PROFILE = find_profile("openai")
-READ = CallContext("look at the job", PROFILE, "https://api.openai.com/v1")
+READ = CallContext("get the job", PROFILE, "https://api.openai.com/v1")
 PAID = CallContext("create the job", PROFILE, "https://api.openai.com/v1", writes=True, paid=True)
 UNPAID = CallContext("upload a.jsonl", PROFILE, "https://api.openai.com/v1", writes=True)
 

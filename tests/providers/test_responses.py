@@ -1,4 +1,4 @@
-"""Answers are checked before they are believed."""
+"""Responses of an endpoint are checked before anything is stored; profiles and providers are opened by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Register: the model with everything that it came from."""
+"""The register stage: the model is saved with its lineage."""
 
 from __future__ import annotations
 

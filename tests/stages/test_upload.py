@@ -1,4 +1,4 @@
-"""Upload: the same bytes are sent once."""
+"""The upload stage: the same bytes are sent once."""
 
 from __future__ import annotations
 
