@@ -51,6 +51,8 @@ def _evaluation(inputs: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
 
 def _knowledge(inputs: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
     answer = _yes_no(inputs.lacks_knowledge)
+    if inputs.lacks_knowledge is None:
+        return RuleOutcome(answer, "Assumed not to be the cause.")
     if not inputs.lacks_knowledge:
         return RuleOutcome(answer, "Retrieval would not help.")
     if not inputs.wrong_behavior:
@@ -108,7 +110,7 @@ def _smaller_model(inputs: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome
     answer = _yes_no(inputs.smaller_model_is_enough)
     if inputs.smaller_model_is_enough:
         return RuleOutcome(answer, "This saves the most money: a small tuned model replaces a large one.")
-    return RuleOutcome(answer, "A smaller model saves nothing here.")
+    return RuleOutcome(answer, "No savings from a smaller model are assumed.")
 
 
 def _long_prompt(inputs: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
@@ -128,6 +130,8 @@ def _privacy(inputs: AdviceInputs, _: dict[str, BreakEven]) -> RuleOutcome:
         return RuleOutcome(
             answer, "The data cannot be sent to a provider; train and serve locally.", Recommendation.LOCAL
         )
+    if inputs.needs_privacy is None:
+        return RuleOutcome(answer, "Assumed that the data can be sent to a provider.")
     return RuleOutcome(answer, "The data can be sent to a provider.")
 
 

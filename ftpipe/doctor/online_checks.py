@@ -116,10 +116,10 @@ def check_training(provider: Provider, model: str, jobs: list[Job], today: date)
             name, "ok", f"allowed{until}: a job with a file that does not exist was rejected only because of the file"
         )
     last = max((job.created_at for job in jobs), default=None)
-    seen = f"the latest job of this key was created on {_day(last)}" if last else "this key has no jobs yet"
+    latest = f"the latest job of this key was created on {_day(last)}" if last else "this key has no jobs yet"
     who = "; only organizations that have trained before are accepted" if profile.new_customers is False else ""
     hint = "trying costs nothing: `ftpipe train` reports a rejection before anything is paid"
-    return CheckResult(name, "warning", f"not known ({permission.why}){until}: {seen}{who}", hint)
+    return CheckResult(name, "warning", f"not known ({permission.why}){until}: {latest}{who}", hint)
 
 
 def training_closed(profile: Profile, today: date) -> CheckResult | None:

@@ -35,37 +35,36 @@ class MlflowExporter:
                 f"check that {self._mlflow.get_tracking_uri()} is the right server; MLFLOW_TRACKING_URI names another",
             ) from exc
 
-    def _send(self, tracked: ExportedRun, project: str) -> str:
+    def _send(self, run: ExportedRun, project: str) -> str:
         client, entities = self._mlflow.MlflowClient(), self._mlflow.entities
         experiment = client.get_experiment_by_name(project)
         experiment_id = experiment.experiment_id if experiment is not None else client.create_experiment(project)
-        found = client.search_runs([experiment_id], filter_string=f"tags.`{ID_TAG}` = '{tracked.id}'", max_results=1)
-        tags = {ID_TAG: tracked.id, "ftpipe.kind": tracked.kind, "ftpipe.group": tracked.group}
-        tags |= {f"ftpipe.{name}": value for name, value in tracked.tags.items()}
-        run = found[0] if found else client.create_run(experiment_id, run_name=tracked.name, tags=tags)
-        run_id = run.info.run_id
-        known = run.data.params
+        existing = client.search_runs([experiment_id], filter_string=f"tags.`{ID_TAG}` = '{run.id}'", max_results=1)
+        tags = {ID_TAG: run.id, "ftpipe.kind": run.kind, "ftpipe.group": run.group}
+        tags |= {f"ftpipe.{name}": value for name, value in run.tags.items()}
+        mlflow_run = existing[0] if existing else client.create_run(experiment_id, run_name=run.name, tags=tags)
+        run_id = mlflow_run.info.run_id
+        known = mlflow_run.data.params
         params = [
             entities.Param(name, str(value)[:MAX_PARAM_CHARACTERS])
-            for name, value in tracked.params.items()
+            for name, value in run.params.items()
             if name not in known  # MLflow never changes a parameter
         ]
         new_tags = [entities.RunTag(name, value) for name, value in tags.items()]
         client.log_batch(run_id, params=params, tags=new_tags)
-        metrics = [] if found else list(self._metrics(tracked))
-        metrics += [] if not found else [m for m in self._metrics(tracked) if m.key in tracked.scores]
+        metrics = [metric for metric in self._metrics(run) if not existing or metric.key in run.scores]
         for start in range(0, len(metrics), MAX_METRICS_PER_BATCH):
             client.log_batch(run_id, metrics=metrics[start : start + MAX_METRICS_PER_BATCH])
-        if tracked.report is not None:
-            client.log_artifact(run_id, str(tracked.report))
+        if run.report is not None:
+            client.log_artifact(run_id, str(run.report))
         client.set_terminated(run_id)
         return f"{self._mlflow.get_tracking_uri()} experiment {project}, run {run_id}"
 
-    def _metrics(self, tracked: ExportedRun) -> Iterator[Any]:
+    def _metrics(self, run: ExportedRun) -> Iterator[Any]:
         metric = self._mlflow.entities.Metric
         now = int(time.time() * 1000)
-        for step, values in tracked.curves:
+        for step, values in run.curves:
             for name, value in values.items():
                 yield metric(name, value, now, step)
-        for name, value in tracked.scores.items():
+        for name, value in run.scores.items():
             yield metric(name, value, now, 0)

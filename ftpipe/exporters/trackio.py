@@ -29,9 +29,9 @@ class TrackioExporter:
                 "TRACKIO_DIR names the folder that it stores runs in",
             ) from exc
 
-    def _send(self, tracked: ExportedRun, project: str) -> str:
+    def _send(self, run: ExportedRun, project: str) -> str:
         trackio = self._trackio
-        name = f"{tracked.name} {tracked.id[-6:]}"
+        name = f"{run.name} {run.id[-6:]}"
         with contextlib.suppress(ValueError):  # the project does not exist yet
             for earlier in trackio.Api().runs(project):
                 if earlier.name == name:
@@ -39,20 +39,20 @@ class TrackioExporter:
         trackio.init(
             project=project,
             name=name,
-            group=tracked.group or None,
-            config={**tracked.params, **{f"lineage.{key}": value for key, value in tracked.tags.items()}},
+            group=run.group or None,
+            config={**run.params, **{f"lineage.{key}": value for key, value in run.tags.items()}},
             embed=False,
             auto_log_gpu=False,
             auto_log_cpu=False,
         )
         try:
             last = 0
-            for last, values in tracked.curves:
+            for last, values in run.curves:
                 trackio.log(values, step=last)
-            if tracked.scores:
-                trackio.log(dict(tracked.scores), step=last + 1)
-            if tracked.report is not None:
-                trackio.log_artifact(tracked.report, name=f"{tracked.id}-report", type="report")
+            if run.scores:
+                trackio.log(dict(run.scores), step=last + 1)
+            if run.report is not None:
+                trackio.log_artifact(run.report, name=f"{run.id}-report", type="report")
         finally:
             trackio.finish()
         return f"project {project}, run {name}; `trackio show --project {project}` opens it"

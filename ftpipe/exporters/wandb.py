@@ -31,31 +31,31 @@ class WandbExporter:
                 "run `wandb login` or set WANDB_API_KEY; WANDB_MODE=offline stores the run on this machine",
             ) from exc
 
-    def _send(self, tracked: ExportedRun, project: str) -> str:
+    def _send(self, run: ExportedRun, project: str) -> str:
         wandb = self._wandb
-        run = wandb.init(
+        wandb_run = wandb.init(
             project=project,
-            id=tracked.id,
-            name=tracked.name,
-            group=tracked.group or None,
-            job_type=tracked.kind,
-            config={**tracked.params, "lineage": tracked.tags},
-            tags=[f"ftpipe-{tracked.kind}"[:MAX_TAG_CHARACTERS]],
+            id=run.id,
+            name=run.name,
+            group=run.group or None,
+            job_type=run.kind,
+            config={**run.params, "lineage": run.tags},
+            tags=[f"ftpipe-{run.kind}"[:MAX_TAG_CHARACTERS]],
             resume="allow",
             reinit="create_new",
             # its console output would mix with ftpipe's, and with the JSON on stdout
             settings=wandb.Settings(silent=True, console="off"),
         )
         try:
-            for step, values in tracked.curves:
-                run.log(values, step=step)
-            run.summary.update(tracked.scores)
-            if tracked.report is not None:
-                artifact = wandb.Artifact(f"{tracked.id}-report", type="report", metadata=dict(tracked.tags))
-                artifact.add_file(str(tracked.report), name="report.html")
-                run.log_artifact(artifact)
-            if run.offline:
-                return f"offline; `wandb sync {run.dir.removesuffix('/files')}` sends it"
-            return str(run.url)
+            for step, values in run.curves:
+                wandb_run.log(values, step=step)
+            wandb_run.summary.update(run.scores)
+            if run.report is not None:
+                artifact = wandb.Artifact(f"{run.id}-report", type="report", metadata=dict(run.tags))
+                artifact.add_file(str(run.report), name="report.html")
+                wandb_run.log_artifact(artifact)
+            if wandb_run.offline:
+                return f"offline; `wandb sync {wandb_run.dir.removesuffix('/files')}` sends it"
+            return str(wandb_run.url)
         finally:
-            run.finish()
+            wandb_run.finish()

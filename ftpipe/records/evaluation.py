@@ -15,20 +15,20 @@ from ftpipe.records.base import Record
 
 
 class Task(StrEnum):
-    """What the answers are, and so what a right one means."""
+    """The kind of answers, which decides what a correct one is."""
 
     LABEL = "label"
     """One of a few short labels."""
     JSON = "json"
     """A JSON document."""
     TOOLS = "tools"
-    """Tool calls, or rightly none."""
+    """Tool calls, or correctly none."""
     TEXT = "text"
     """Anything else."""
 
 
 class TokenPrice(Record):
-    """One row of a price table, as it was read."""
+    """One row of a price table."""
 
     model: str
     input: float
@@ -36,18 +36,18 @@ class TokenPrice(Record):
     output: float
     """Per million completion tokens."""
     cached: float | None = None
-    """Per million prompt tokens that the endpoint had cached; ``None`` where it caches nothing."""
+    """Per million prompt tokens that the endpoint had cached; ``None`` if it caches nothing."""
     training: float | None = None
-    """Per million trained tokens and epoch; ``None`` where the model is not trained there."""
+    """Per million trained tokens and epoch; ``None`` if the model cannot be trained there."""
     currency: str = "USD"
     as_of: str = ""
     """Day on which the row was read, ISO 8601."""
     source: str = ""
-    """Where it was read."""
+    """Where the price was read."""
 
 
 class ToolCall(Record):
-    """One call of a tool that a model asked for."""
+    """One tool call of a model."""
 
     name: str
     arguments: str = "{}"
@@ -55,34 +55,34 @@ class ToolCall(Record):
 
 
 class Item(Record):
-    """One question with the answer that is wanted."""
+    """One prompt with its expected answer."""
 
     id: str
-    """First 16 characters of the SHA-256 of the record, so that it survives reordering."""
+    """First 16 characters of the record's SHA-256, so that it does not depend on the order of lines."""
     line: int
     """1-based line in the file."""
     messages: tuple[dict[str, Any], ...]
-    """What is asked: everything before the last assistant message."""
+    """The prompt: everything before the last assistant message."""
     tools: tuple[dict[str, Any], ...] = ()
     expected: str = ""
     """Text of the last assistant message."""
     expected_calls: tuple[ToolCall, ...] = ()
     fields: dict[str, Any] = Field(default_factory=dict)
-    """The record's other keys, which graders may name."""
+    """The record's other keys, for graders."""
     cluster: str = ""
-    """Items of one cluster (a document, a dialogue) are resampled together; empty for an item on its own."""
+    """Items of one cluster (a document, a dialogue) are resampled together; empty without a cluster."""
 
 
 class Arm(Record):
-    """One side of the comparison: a model, and the system prompt it is asked with."""
+    """One side of the comparison: a model with a system prompt."""
 
     name: str
     model: str
     system: str | None = None
-    """Replaces the items' own system message; ``None`` leaves them as they are."""
+    """Replaces the items' system message; ``None`` keeps it."""
     price: TokenPrice | None = None
     is_control: bool = False
-    """A second baseline (the base with a better prompt): candidates are compared with it too, gates pass it over."""
+    """A second baseline (the base with a better prompt): candidates are also compared with it; gates ignore it."""
 
     def messages_for(self, item: Item) -> list[dict[str, Any]]:
         """The messages that are sent for an item, with the arm's system prompt if it has one."""
@@ -94,32 +94,32 @@ class Arm(Record):
 
 
 class SamplingParams(Record):
-    """How every arm is asked; one for all of them, or the comparison is not one."""
+    """Sampling parameters, the same for every arm."""
 
     temperature: float = Field(default=0.0, ge=0, le=2)
     max_tokens: int = Field(default=512, ge=1)
     seed: int | None = 0
     samples: int = Field(default=1, ge=1, le=100)
-    """Answers per item and arm; averaged before the arms are paired."""
+    """Answers per item and arm; their scores are averaged before arms are compared."""
 
 
 class Answer(Record):
-    """What a model said to one item."""
+    """A model's answer to one item."""
 
     text: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     prompt_tokens: int = 0
     completion_tokens: int = 0
     latency_s: float = 0.0
-    """Seconds from request to whole answer, without waiting for the rate limit."""
+    """Seconds from the request to the complete answer, without waiting for the rate limit."""
     error: str = ""
-    """Why the endpoint refused this item; such an answer scores 0."""
+    """Why the endpoint rejected this item; such an answer scores 0."""
     from_cache: bool = False
-    """True where an earlier evaluation had asked already."""
+    """Whether the answer is from an earlier evaluation."""
 
 
 class ItemSet(Record):
-    """Items with the name and digest of the file that they come from."""
+    """Items with the name and digest of their file."""
 
     name: str
     sha256: str
@@ -127,19 +127,19 @@ class ItemSet(Record):
 
 
 class EvaluationSpec(Record):
-    """What an evaluation was asked to do."""
+    """The parameters of an evaluation."""
 
     arms: tuple[Arm, ...]
     """The first is the baseline; every arm gets every item."""
     sampling: SamplingParams = SamplingParams()
     task: Task | None = None
-    """``None`` is found out from the wanted answers."""
+    """``None`` detects it from the expected answers."""
     metrics: tuple[str, ...] = ()
-    """Instead of the task's own; the verdict is about the first."""
+    """Replace the task's metrics; the first one decides the verdict."""
     answer_schema: dict[str, Any] | None = None
-    """JSON schema that answers are checked against."""
+    """JSON schema that answers are validated against."""
     grader: dict[str, Any] | None = None
-    """A grader in OpenAI's JSON; its score is the metric ``grader``, and the verdict's unless others are named."""
+    """A grader in OpenAI's JSON format: the metric ``grader``, which is primary unless ``metrics`` is set."""
     confidence: float = Field(default=0.95, ge=0.5, lt=1)
     judge_model: str | None = None
     """Model that compares answers in pairs, in both orders."""
@@ -171,7 +171,7 @@ __all__ = [
 ]
 
 REGRESSION_THRESHOLD = 0.1
-"""A score has to change by more than this to count as a regression or an improvement."""
+"""An item regressed or improved if its score changed by more than this."""
 
 
 class Outcome(Record):
@@ -193,40 +193,40 @@ class Score(Record):
     high: float
     items: int
     method: str
-    """How the interval was made: ``wilson`` or ``bootstrap``."""
+    """Method of the interval: ``wilson`` or ``bootstrap``."""
 
 
 class Usage(Record):
-    """What one arm took."""
+    """The requests, tokens, latency and cost of one arm."""
 
     requests: int
     rejected: int = 0
-    """Requests that the endpoint refused for the item's sake."""
+    """Requests that the endpoint rejected because of the item."""
     cached: int = 0
-    """Answers that an earlier, stopped evaluation already had."""
+    """Answers from earlier evaluations."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     latency_p50_s: float | None = None
     latency_p95_s: float | None = None
     cost_per_request: float | None = None
-    """``None``, as ``cost``, where no price is known."""
+    """``None``, like ``cost``, if no price is known."""
     cost: float | None = None
     currency: str = "USD"
 
 
 class ArmResult(Record):
-    """Everything that is known about one arm."""
+    """The results of one arm."""
 
     arm: Arm
     scores: tuple[Score, ...]
     usage: Usage
     confusion: dict[str, dict[str, int]] = Field(default_factory=dict)
-    """Wanted label → answered label → items; answers that are no wanted label are ``(other)``."""
+    """Expected label → answered label → items; answers that are not an expected label are ``(other)``."""
     fields: dict[str, float] = Field(default_factory=dict)
-    """Top-level JSON field → share of items that had it right."""
+    """Top-level JSON field → share of items where it is correct."""
 
     def score(self, metric: str) -> Score:
-        """The score on one of the metrics that were taken."""
+        """The score on a metric."""
         return next(score for score in self.scores if score.metric == metric)
 
 
@@ -242,24 +242,24 @@ class Comparison(Record):
     items: int
     difference: float
     low: float | None
-    """``None`` together with ``high`` where there are too few items for an interval."""
+    """``None``, like ``high``, if there are too few items for an interval."""
     high: float | None
     confidence: float
     p_value: float
     p_value_adjusted: float
-    """After Holm's correction over the comparisons that are read together."""
+    """After Holm's correction."""
     method: str
     """``exact McNemar``, ``paired bootstrap``, …"""
     only_baseline: int | None = None
-    """Items that only the baseline had right; ``None`` for a metric that is not right or wrong."""
+    """Items that only the baseline answered correctly; ``None`` if the metric is not binary."""
     only_challenger: int | None = None
     verdict: Verdict
     additional_items: int | None = None
-    """Further items for 80 % power at the difference seen (2 points at least); ``None`` where the verdict stands."""
+    """Additional items for 80% power at the observed difference (at least 2 points); ``None`` unless inconclusive."""
 
 
 class JudgeResult(Record):
-    """What a judge model said about pairs of answers, each asked in both orders."""
+    """A judge model's preferences between pairs of answers, each compared in both orders."""
 
     model: str
     baseline: str
@@ -267,9 +267,9 @@ class JudgeResult(Record):
     wins: int
     losses: int
     ties: int
-    """Also the pairs whose winner changed with the order."""
+    """Includes pairs whose winner changed with the order."""
     flip_rate: float
-    """Share of pairs whose winner changed with the order: the judge's own unreliability."""
+    """Share of pairs of different answers whose winner changed with the order: how unreliable the judge is."""
     p_value: float
     verdict: Verdict
 
@@ -283,7 +283,7 @@ class GateResult(Record):
 
 
 class Evaluation(Record):
-    """The whole answer: who was better at what, and how sure that is."""
+    """The result of an evaluation: scores, comparisons, verdicts and gates."""
 
     id: str
     """``eval-<12 characters>``: the same items, arms and sampling parameters have the same one."""
@@ -293,13 +293,13 @@ class Evaluation(Record):
     data_sha256: str
     task: Task
     task_reason: str = ""
-    """Why it is taken to be this one."""
+    """Why this task was chosen."""
     primary_metric: str
-    """The metric that the verdict is about."""
+    """The metric that decides the verdict."""
     confidence: float
     sampling: SamplingParams
     concurrency: int | None = None
-    """Requests under way at once, at most; latencies have what an endpoint lets them wait for each other."""
+    """Maximum number of concurrent requests; latencies include the time that requests wait for each other."""
     arms: tuple[ArmResult, ...]
     """The first is the baseline."""
     comparisons: tuple[Comparison, ...]
@@ -309,7 +309,7 @@ class Evaluation(Record):
 
     @property
     def baseline(self) -> str:
-        """Name of the arm that the others are compared with."""
+        """Name of the arm that others are compared with."""
         return self.arms[0].arm.name
 
     @property
@@ -319,13 +319,13 @@ class Evaluation(Record):
 
     @property
     def candidates(self) -> tuple[str, ...]:
-        """Names of the challengers that are no controls."""
+        """Names of the challengers that are not controls."""
         return tuple(result.arm.name for result in self.arms[1:] if not result.arm.is_control)
 
     def primary_comparison(self, challenger: str, baseline: str | None = None) -> Comparison:
         """The comparison on the primary metric, with the baseline or with a control."""
-        wanted = (self.primary_metric, challenger, baseline or self.baseline)
-        return next(one for one in self.comparisons if (one.metric, one.challenger, one.baseline) == wanted)
+        key = (self.primary_metric, challenger, baseline or self.baseline)
+        return next(one for one in self.comparisons if (one.metric, one.challenger, one.baseline) == key)
 
     def control_comparisons(self, challenger: str) -> list[Comparison]:
         """A candidate's comparisons with the controls, on the primary metric."""
@@ -335,17 +335,17 @@ class Evaluation(Record):
         return [one for one in headlines if one.baseline != self.baseline]
 
     def item_score(self, outcome: Outcome, arm: str) -> float:
-        """One item's score on the primary metric, or on the first one where the primary is taken over all items."""
+        """One item's score on the primary metric, or on the first one if the primary is computed over all items."""
         scores = outcome.scores[arm]
         return scores.get(self.primary_metric, next(iter(scores.values()), 0.0))
 
     def changed_items(self, challenger: str) -> tuple[list[Outcome], list[Outcome]]:
-        """Items that got worse and that got better against the baseline, on the primary metric."""
-        worse, better = [], []
+        """Items that regressed and items that improved against the baseline, on the primary metric."""
+        regressed, improved = [], []
         for outcome in self.outcomes:
             change = self.item_score(outcome, challenger) - self.item_score(outcome, self.baseline)
             if change < -REGRESSION_THRESHOLD:
-                worse.append(outcome)
+                regressed.append(outcome)
             elif change > REGRESSION_THRESHOLD:
-                better.append(outcome)
-        return worse, better
+                improved.append(outcome)
+        return regressed, improved

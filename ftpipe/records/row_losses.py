@@ -18,7 +18,7 @@ class RowLosses(Record):
     tokens: int
     """Its trained tokens: what the losses run over."""
     losses: tuple[float, ...]
-    """Mean cross-entropy in nats per trained token, one for each model in the order asked."""
+    """Mean cross-entropy in nats per trained token, one for each model in the order of the request."""
 
 
 class RankedRow(Record):
@@ -35,7 +35,7 @@ class RankedRow(Record):
     completion: str = ""
     """What the row teaches."""
     rule_codes: tuple[str, ...] = ()
-    """Codes of the rules that `ftpipe prepare` has something to say about on this line."""
+    """Codes of the dataset rules that the row violates."""
 
     @property
     def delta(self) -> float:
@@ -44,7 +44,7 @@ class RankedRow(Record):
 
 
 class LossRanking(Record):
-    """Every row of a dataset, the most suspicious first."""
+    """The rows of a dataset, ranked; the most suspicious are first."""
 
     id: str
     """``losses-<12 characters>``: the same data and models have the same one."""
