@@ -10,7 +10,8 @@ import pytest
 
 from ftpipe.catalog.training_prices import PriceTable
 from ftpipe.errors import ConfigError, UsageError
-from ftpipe.stages.count import count
+from ftpipe.reports.dataset_html import html
+from ftpipe.stages.count import cost_by_model, count
 from ftpipe.stages.validate import validate
 from ftpipe.tokenization import open_tiktoken
 from tests.dataset.samples import chats, graded, preference, write
@@ -150,3 +151,13 @@ def test_count_rejects_epochs_out_of_range(tmp_path: Path) -> None:
     report = validate(write(tmp_path / "a.jsonl", [*chats()]))
     with pytest.raises(UsageError):
         count(report, model="gpt-4.1", epochs=51)
+
+
+def test_cost_by_model_and_page_do_not_read_the_file_again(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [*chats()])
+    report = count(validate(path), model="gpt-4.1-mini-2025-04-14", epochs=2, today=TODAY)
+    path.unlink()
+    costs = cost_by_model(report, epochs=2, today=TODAY)
+    assert report.histograms is not None and sum(b.count for b in report.histograms.tokens) == report.dataset.examples
+    assert report.cost in costs and list(costs) == sorted(costs, key=lambda cost: (cost.expected, cost.model))
+    assert "gpt-4.1-mini-2025-04-14" in html(report, costs)

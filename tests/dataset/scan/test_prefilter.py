@@ -43,14 +43,14 @@ PIECES = (
 )  # fmt: skip
 
 
-def hits(scanner: Scanner, record: dict[str, object], marks: set[str]) -> list[tuple[str, str, str]]:
-    """What the rules about texts find where they are told to look for these marks."""
+def violations(scanner: Scanner, record: dict[str, object], marks: set[str]) -> list[tuple[str, str, str]]:
+    """Violations of the rules about texts on a line with these marks."""
     line = Line(1, 0, b"")
     line.record = record
     row = DatasetRecord(line, record, "chat", scanner.file)
     row.marks = marks
     rules = [rule for rule in scanner.rules_for("chat", 0, marks) if rule.mark]
-    return [(rule.code, hit.path, hit.message) for rule in rules for hit in rule.check(row)]
+    return [(rule.code, violation.path, violation.message) for rule in rules for violation in rule.check(row)]
 
 
 PLAN = ScanPlan(
@@ -87,7 +87,7 @@ def test_find_marks_marks_every_line_that_rules_report(
     raws = [json.dumps(record, ensure_ascii=ascii_only).encode() for record in records]
     marks = find(b"\n".join(raws) + b"\n", starts_of(raws))
     for index, record in enumerate(records):
-        assert hits(scanner, record, marks.get(index, set())) == hits(scanner, record, {ALL_MARKS})
+        assert violations(scanner, record, marks.get(index, set())) == violations(scanner, record, {ALL_MARKS})
 
 
 @pytest.mark.skipif(not prefilter.is_available(), reason="the package hyperscan is not installed")
@@ -147,9 +147,9 @@ def test_auxiliary_marks_do_not_change_traits(texts: list[list[str]], joint: str
         for pieces in texts
     ]
     raws = [json.dumps(record, ensure_ascii=ascii_only).encode().replace(b"<", b"\\u003c") for record in records]
-    signs = prefilter.pop_auxiliary_marks(prefilter.compiled().find(b"\n".join(raws), starts_of(raws)))
+    auxiliary = prefilter.pop_auxiliary_marks(prefilter.compiled().find(b"\n".join(raws), starts_of(raws)))
     for index, record in enumerate(records):
-        assert plain_dialogue_traits(record, signs.get(index, ())) == plain_dialogue_traits(record)
+        assert plain_dialogue_traits(record, auxiliary.get(index, ())) == plain_dialogue_traits(record)
 
 
 @pytest.mark.parametrize("piece", PIECES[:25])
@@ -157,4 +157,4 @@ def test_prefilter_examples_are_reported_by_rules(scanner: Scanner, piece: str) 
     """So that the property above is not empty: most of what it is made of is found by some rule."""
     harmless = {"a@b", "\n@property", "é@acme.org"}
     record: dict[str, object] = {"messages": [{"role": "user", "content": f"It is {piece} there."}]}
-    assert bool(hits(scanner, record, {ALL_MARKS})) is (piece not in harmless)
+    assert bool(violations(scanner, record, {ALL_MARKS})) is (piece not in harmless)
