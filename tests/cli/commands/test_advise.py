@@ -13,7 +13,7 @@ from tests.cli.cli_runner import CliEnvironment, chat_file
 
 WORKED = (
     "advise", "--base", "gpt-4o-mini", "--examples", "1000", "--tokens-per-example", "500", "--prompt-tokens", "2000",
-    "--evaluation", "--no-lacks-knowledge", "--no-prompt-is-enough", "--wrong-behaviour",
+    "--evaluation", "--no-lacks-knowledge", "--no-better-prompt-is-enough", "--wrong-behavior",
 )  # fmt: skip
 
 
