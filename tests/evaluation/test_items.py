@@ -1,4 +1,4 @@
-"""Lines become questions with wanted answers, and the kind of answer is found out."""
+"""Records become items with expected answers, and the task is detected."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def record(answer: object, *, question: str = "q", **more: object) -> dict[str, 
 
 def test_item_expects_the_last_assistant_message() -> None:
     """The rest is the prompt, and weights are not sent."""
-    [found] = items_from_records([(3, record("yes"))])
-    assert (found.line, found.expected, len(found.messages)) == (3, "yes", 2)
+    [built] = items_from_records([(3, record("yes"))])
+    assert (built.line, built.expected, len(built.messages)) == (3, "yes", 2)
     earlier = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]}
     messages = [*earlier["messages"], {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]
     assert "weight" not in items_from_records([(1, {"messages": messages})])[0].messages[1]
@@ -36,17 +36,17 @@ def test_items_drop_repeated_records() -> None:
 
 def test_item_reads_content_parts_and_function_calls() -> None:
     """Text parts are joined; ``function_call`` is a tool call."""
-    [found] = items_from_records([(1, record([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]))])
-    assert found.expected == "ab"
+    [built] = items_from_records([(1, record([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]))])
+    assert built.expected == "ab"
     last = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": '{"x": 1}'}}
-    [found] = items_from_records([(1, {"messages": [{"role": "user", "content": "q"}, last]})])
-    assert found.expected_calls == (call("f", x=1),)
+    [built] = items_from_records([(1, {"messages": [{"role": "user", "content": "q"}, last]})])
+    assert built.expected_calls == (call("f", x=1),)
 
 
 def test_item_takes_reference_if_user_is_last() -> None:
     """Reinforcement data have the expected answer beside the messages."""
-    [found] = items_from_records([(1, {"messages": [{"role": "user", "content": "q"}], "reference_answer": {"a": 1}})])
-    assert found.expected == '{"a":1}'
+    [built] = items_from_records([(1, {"messages": [{"role": "user", "content": "q"}], "reference_answer": {"a": 1}})])
+    assert built.expected == '{"a":1}'
 
 
 @pytest.mark.parametrize("broken", [{}, {"messages": "x"}, {"messages": []}, {"messages": [1]}, {"prompt": "x"}])
@@ -58,18 +58,18 @@ def test_items_skip_records_without_prompt_or_answer(broken: dict[str, object]) 
 
 
 def test_item_cluster_comes_from_record_or_metadata() -> None:
-    found = items_from_records(
+    items = items_from_records(
         [(1, record("a", thread="t1")), (2, record("b", metadata={"thread": "t2"}))], cluster_by="thread"
     )
-    assert [one.cluster for one in found] == ["t1", "t2"]
+    assert [one.cluster for one in items] == ["t1", "t2"]
 
 
 def test_messages_for_arm_replace_the_system_prompt() -> None:
     """It replaces the item's; without one the item's stays."""
-    [found] = items_from_records([(1, record("a"))])
-    better = Arm(name="b", model="m", system="better").messages_for(found)
+    [built] = items_from_records([(1, record("a"))])
+    better = Arm(name="b", model="m", system="better").messages_for(built)
     assert [message["content"] for message in better] == ["better", "q"]
-    assert Arm(name="a", model="m").messages_for(found)[0]["content"] == "s"
+    assert Arm(name="a", model="m").messages_for(built)[0]["content"] == "s"
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,8 @@ def test_messages_for_arm_replace_the_system_prompt() -> None:
 )
 def test_detect_task_from_expected_answers(expected: list[str], task: Task) -> None:
     """Few short labels that repeat, documents, or text."""
-    found, reason = detect_task([item(text, number=index) for index, text in enumerate(expected)])
-    assert found is task
+    detected, reason = detect_task([item(text, number=index) for index, text in enumerate(expected)])
+    assert detected is task
     assert reason
 
 

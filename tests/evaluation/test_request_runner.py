@@ -123,7 +123,7 @@ def test_cache_skips_a_truncated_line(tmp_path: Path, cut: int) -> None:
 
 def test_cache_file_is_private_and_follows_no_link(tmp_path: Path) -> None:
     """Answers may contain private text."""
-    cache = ResponseCache(tmp_path / "kept")
+    cache = ResponseCache(tmp_path / "cache")
     cache.put("a", Answer(text="x"))
     assert cache.path is not None
     assert cache.path.stat().st_mode & 0o777 == 0o600

@@ -127,8 +127,8 @@ class FakeMlflow:
 
     def search_runs(self, experiments: list[str], *, filter_string: str, max_results: int) -> list[Any]:
         """Runs by their tag."""
-        wanted = filter_string.partition("= ")[2].strip("'")
-        return [run for run in self.runs if run.tags["ftpipe.id"] == wanted][:max_results]
+        run_id = filter_string.partition("= ")[2].strip("'")
+        return [run for run in self.runs if run.tags["ftpipe.id"] == run_id][:max_results]
 
     def create_run(self, experiment: str, *, run_name: str, tags: dict[str, str]) -> Any:
         """A new run."""
