@@ -25,12 +25,12 @@ COMMANDS = {
     "chat": ("ftpipe.cli.commands.chat:chat", "Talk to a model."),
     "evaluate": (
         "ftpipe.cli.commands.evaluate:evaluate",
-        "Compare models with a baseline, with confidence intervals and gates.",
+        "Compare models with a baseline, with intervals and gates.",
     ),
     "losses": ("ftpipe.cli.commands.losses:losses", "Rank training rows by loss, to find wrong labels."),
     "advise": (
         "ftpipe.cli.commands.advise:advise",
-        "Recommend retrieval, prompting or fine-tuning, with a break-even estimate.",
+        "Recommend retrieval, prompting or fine-tuning, with break-even.",
     ),
     "models": ("ftpipe.cli.commands.models:models", "Show the registered models and their aliases."),
     "jobs": ("ftpipe.cli.commands.jobs:jobs", "List and control jobs: events, cancel, pause, adopt."),

@@ -15,7 +15,7 @@ WHILE_BASES_LIVE = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-def world(capsys: pytest.CaptureFixture[str]) -> Iterator[CliEnvironment]:
+def cli(capsys: pytest.CaptureFixture[str]) -> Iterator[CliEnvironment]:
     """A command line over a mocked endpoint, in a folder of its own, on a day in 2026."""
 
     def read() -> tuple[str, str]:

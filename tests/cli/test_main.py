@@ -46,7 +46,7 @@ def raising(error: BaseException) -> click.Group:
 @pytest.mark.parametrize(
     "kind", [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, FtpipeError)]
 )
-def test_every_error_ends_with_its_code_in_at_most_three_lines(
+def test_main_each_error_has_its_exit_code_and_few_lines(
     kind: type[FtpipeError], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What happened and what to do, nothing on stdout, no traceback."""
@@ -73,7 +73,7 @@ def test_every_error_ends_with_its_code_in_at_most_three_lines(
         (click.BadParameter("no good"), 2, "no good"),
     ],
 )
-def test_every_other_exception_has_a_code_too(
+def test_main_maps_other_exceptions_to_exit_codes(
     raised: BaseException, code: int, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Interrupts, the disk, missing packages and faults of our own."""
@@ -81,13 +81,13 @@ def test_every_other_exception_has_a_code_too(
     assert says in capsys.readouterr().err
 
 
-def test_the_traceback_is_shown_where_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     """``--debug`` and nothing else shows it."""
     execute(raising(KeyError("x")), ["act", "--debug"])
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_an_error_is_one_document_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_json_error_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
     """The document names the command and carries code, hint and whether money may be gone."""
     code = execute(raising(OutcomeUnknownError("lost", "ftpipe resume")), ["act", "--json"])
     document = json.loads(capsys.readouterr().out)
@@ -95,7 +95,7 @@ def test_an_error_is_one_document_on_stdout(capsys: pytest.CaptureFixture[str]) 
     assert (document["schema"], document["ok"], document["error"]["paid"]) == ("ftpipe.act/1", False, "unknown")
 
 
-def test_hostile_text_in_an_error_reaches_the_terminal_inert(capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_sanitizes_text_of_errors(capsys: pytest.CaptureFixture[str]) -> None:
     """Escape sequences, line breaks and markup of an endpoint are shown as text."""
     execute(raising(FtpipeError("\x1b]0;x\x07 [/nope]\nsecond\u202e", "\x1b[2J")), ["act"])
     err = capsys.readouterr().err
@@ -106,7 +106,7 @@ def test_hostile_text_in_an_error_reaches_the_terminal_inert(capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("argv", [["act"], ["act", "--json"], ["act", "--debug"]])
-def test_a_key_is_never_written(
+def test_main_redacts_keys(
     argv: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A key that an endpoint repeats in its message is hidden in text, document and traceback."""
@@ -127,24 +127,24 @@ def test_a_key_is_never_written(
         (["zzz"], "there is no command 'zzz'"),
     ],
 )
-def test_a_wrong_word_is_answered_with_the_nearest_right_one(world: CliEnvironment, argv: list[str], says: str) -> None:
+def test_main_suggests_commands_and_options(cli: CliEnvironment, argv: list[str], says: str) -> None:
     """Verbs and options, at every level, with the usage code."""
-    ran = world.run(*argv)
+    ran = cli.run(*argv)
     assert ran.code == 2
     assert says in ran.err
 
 
-def test_a_wrong_option_is_a_document_under_the_commands_name(world: CliEnvironment) -> None:
+def test_main_json_usage_error_names_the_command(cli: CliEnvironment) -> None:
     """Also where the command line itself is wrong, stdout holds one document."""
-    ran = world.run("jobs", "list", "--limit", "none", "--json")
+    ran = cli.run("jobs", "list", "--limit", "none", "--json")
     assert ran.code == 2
     assert ran.document["schema"] == "ftpipe.jobs.list/1"
     assert ran.document["error"]["code"] == "usage"
 
 
-def test_help_is_shown_without_a_command_and_without_an_error(world: CliEnvironment) -> None:
+def test_main_shows_help_without_a_command(cli: CliEnvironment) -> None:
     """``ftpipe`` and ``ftpipe jobs`` alone explain themselves."""
-    assert (ran := world.run()).code == 0
+    assert (ran := cli.run()).code == 0
     assert "prepare" in ran.out
-    assert "adopt" in world.run("jobs").out
+    assert "adopt" in cli.run("jobs").out
     assert root.name == "ftpipe"

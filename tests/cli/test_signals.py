@@ -41,7 +41,7 @@ def following(folder: Path) -> subprocess.Popen[str]:
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str
 )
-def test_a_signal_ends_a_command_with_its_own_code(tmp_path: Path, number: signal.Signals, code: int) -> None:
+def test_signals_end_with_their_exit_code(tmp_path: Path, number: signal.Signals, code: int) -> None:
     """Ctrl-C, kill and a closed terminal: no traceback, the code that a shell expects."""
     process = following(tmp_path)
     process.send_signal(number)
@@ -51,21 +51,21 @@ def test_a_signal_ends_a_command_with_its_own_code(tmp_path: Path, number: signa
     assert err.startswith("stopped: no longer following the log") == (number == signal.SIGINT)
 
 
-def test_the_second_interrupt_leaves_at_once() -> None:
+def test_signals_second_interrupt_exits_at_once() -> None:
     """Whoever presses Ctrl-C twice does not wait for anything."""
     process = subprocess.Popen([sys.executable, "-c", SLOW_TO_LEAVE], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     assert process.stderr.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)
-    begun = time.monotonic()
+    started_at = time.monotonic()
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
     assert process.returncode == 130
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - started_at < 5
 
 
-def test_a_closed_pipe_is_quiet() -> None:
+def test_signals_closed_pipe_is_quiet() -> None:
     """``ftpipe explain | head -0`` says nothing and ends as a shell expects."""
     read, write = os.pipe()
     os.close(read)
@@ -77,7 +77,7 @@ def test_a_closed_pipe_is_quiet() -> None:
     assert (process.returncode, err) == (141, "")
 
 
-def test_the_endpoint_starts_says_where_and_stops(tmp_path: Path) -> None:
+def test_serve_starts_reports_status_and_stops(tmp_path: Path) -> None:
     """``serve`` with its own options, ``serve status`` and ``serve stop`` from outside."""
     folder = ["--data-dir", str(tmp_path / "server")]
     ftpipe = [sys.executable, "-m", "ftpipe", "serve"]

@@ -65,7 +65,7 @@ def run_sweep(context: CliContext, settings: Settings, spec: RunSpec, report: Re
     planned = runner.plan(spec, points, report, prices=prices)
     costs = [plan.cost for _, plan in planned]
     enforce_total_budget(costs, settings.config.max_cost)
-    context.print_status(plan_lines([name for name, _ in planned], costs, is_paid=provider.profile.paid))
+    context.print_status(sweep_plan_lines([name for name, _ in planned], costs, is_paid=provider.profile.paid))
     context.add(trials=[name for name, _ in planned])
     if options.dry_run:
         return
@@ -80,7 +80,7 @@ def run_sweep(context: CliContext, settings: Settings, spec: RunSpec, report: Re
     context.print_result(sweep_lines(sweep, context.style))
 
 
-def plan_lines(names: Sequence[str], costs: Sequence[CostEstimate | None], *, is_paid: bool) -> list[str]:
+def sweep_plan_lines(names: Sequence[str], costs: Sequence[CostEstimate | None], *, is_paid: bool) -> list[str]:
     """List the trials and their total cost."""
     highs = [None if cost is None else cost.high for cost in costs]
     known = [high for high in highs if high is not None]

@@ -17,17 +17,17 @@ WORKED = (
 )  # fmt: skip
 
 
-def test_the_worked_case_costs_one_dollar_fifty_an_epoch(world: CliEnvironment) -> None:
+def test_advise_worked_example_cost_per_epoch(cli: CliEnvironment) -> None:
     """1,000 examples of 500 tokens on gpt-4o-mini, with the price row, its day and its source."""
-    advice = world.run(*WORKED, "--json").document["advice"]
+    advice = cli.run(*WORKED, "--json").document["advice"]
     assert (advice["epoch_cost"]["amount"], advice["epoch_cost"]["currency"]) == (1.5, "USD")
     [row] = [row for row in advice["epoch_cost"]["rows"]]
     assert (row["training"], bool(row["as_of"]), bool(row["source"])) == (3.0, True, True)
 
 
-def test_the_text_says_road_reason_numbers_and_sources(world: CliEnvironment) -> None:
+def test_advise_text_has_reason_numbers_and_sources(cli: CliEnvironment) -> None:
     """One screen."""
-    ran = world.run(*WORKED)
+    ran = cli.run(*WORKED)
     assert ran.code == 0
     for part in (
         "Recommendation: local LoRA fine-tuning",
@@ -39,46 +39,46 @@ def test_the_text_says_road_reason_numbers_and_sources(world: CliEnvironment) ->
         assert part in ran.out
 
 
-def test_the_document_has_its_schema_and_nothing_else_on_stdout(world: CliEnvironment) -> None:
+def test_advise_json_has_schema_and_inputs(cli: CliEnvironment) -> None:
     """``ftpipe.advise/1`` with the inputs of the advice."""
-    document = world.run(*WORKED, "--json").document
+    document = cli.run(*WORKED, "--json").document
     assert (document["schema"], document["ok"]) == ("ftpipe.advise/1", True)
     assert document["inputs"]["clean_examples"] == 1000
     assert document["advice"]["break_even"][0]["name"] == "hosted"
 
 
-def test_a_dataset_is_read_for_examples_and_tokens(world: CliEnvironment) -> None:
+def test_advise_reads_examples_and_tokens_from_data(cli: CliEnvironment) -> None:
     """No number has to be typed."""
     path = chat_file(rows=60)
-    inputs = world.run("advise", str(path), "--base", "gpt-4.1-mini", "--json").document["inputs"]
+    inputs = cli.run("advise", str(path), "--base", "gpt-4.1-mini", "--json").document["inputs"]
     assert inputs["clean_examples"] == 60
     assert inputs["training_tokens"] > 600
 
 
-def test_answers_come_from_a_file_and_flags_win(world: CliEnvironment) -> None:
+def test_advise_file_is_overridden_by_options(cli: CliEnvironment) -> None:
     """The file's keys are the flags' names."""
     Path("case.toml").write_text("examples = 20\nlacks_knowledge = false\nends = 2027-01-14\nprivacy = true\n")
-    few = world.run("advise", "--file", "case.toml", "--json").document
+    few = cli.run("advise", "--file", "case.toml", "--json").document
     assert few["advice"]["recommendation"] == "prompting"
     assert few["inputs"]["shutdown_date"] == "2027-01-14"
-    many = world.run("advise", "--file", "case.toml", "--examples", "800", "--json").document
+    many = cli.run("advise", "--file", "case.toml", "--examples", "800", "--json").document
     assert many["advice"]["recommendation"] == "local LoRA fine-tuning"
 
 
 @pytest.mark.parametrize(
     ("text", "hint"), [("exampels = 3", "did you mean examples?"), ("= 3", "TOML"), ('examples = "many"', "--help")]
 )
-def test_a_wrong_file_is_refused_with_the_way_out(world: CliEnvironment, text: str, hint: str) -> None:
+def test_advise_wrong_file_shows_a_hint(cli: CliEnvironment, text: str, hint: str) -> None:
     """Unknown key, no TOML, wrong kind."""
     Path("case.toml").write_text(text)
-    ran = world.run("advise", "--file", "case.toml")
+    ran = cli.run("advise", "--file", "case.toml")
     assert ran.code == 2
     assert hint in ran.err
 
 
-def test_prices_given_by_hand_are_used_and_named(world: CliEnvironment) -> None:
+def test_advise_uses_prices_from_options(cli: CliEnvironment) -> None:
     """The worked table's first row, typed."""
-    ran = world.run(
+    ran = cli.run(
         "advise", "--base", "mine", "--examples", "100", "--tokens-per-example", "10000", "--prompt-tokens", "2000",
         "--base-price", "0.40,0.10,1.60", "--tuned-price", "0.80,0.20,3.20", "--train-price", "5", "--no-caching",
         "--json",
@@ -86,18 +86,18 @@ def test_prices_given_by_hand_are_used_and_named(world: CliEnvironment) -> None:
     advice = ran.document["advice"]
     assert advice["break_even"][0]["result"]["calls"] == 37_500
     assert {row["source"] for row in advice["prices"]} == {"command line", "your own machine"}
-    assert world.run("advise", "--base", "x", "--base-price", "1").code == 2
-    assert world.run("advise", "--ends", "soon").code == 2
+    assert cli.run("advise", "--base", "x", "--base-price", "1").code == 2
+    assert cli.run("advise", "--ends", "soon").code == 2
 
 
-def test_nothing_known_is_answered_with_what_to_find_out(world: CliEnvironment) -> None:
+def test_advise_without_answers_recommends_a_test_set(cli: CliEnvironment) -> None:
     """And asks nobody where there is no terminal."""
-    ran = world.run("advise")
+    ran = cli.run("advise")
     assert ran.code == 0
     assert "Build a test set" in ran.out
 
 
-def test_a_conversation_asks_until_the_answer_is_clear(tmp_path: Path) -> None:
+def test_advise_interview_stops_when_the_advice_is_clear(tmp_path: Path) -> None:
     """On a terminal: four answers lead to retrieval without another question; a long talk ends in numbers."""
     short = talk(["y", "y", "n"])
     assert "Recommendation: retrieval" in short

@@ -1,4 +1,4 @@
-"""``ftpipe evaluate``: arms from names, a verdict, a gate that decides the exit code, files that can be opened."""
+"""``ftpipe evaluate``: arms, verdict, gates and their exit code, written files."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from xml.etree import ElementTree as Xml
 from tests.cli.cli_runner import CliEnvironment, chat_file
 
 
-def test_two_models_that_answer_alike_are_not_told_apart(world: CliEnvironment) -> None:
-    """The mocked endpoint says the same whoever is asked; the page and the result are kept."""
-    ran = world.run(
+def test_evaluate_equal_answers_are_inconclusive(cli: CliEnvironment) -> None:
+    """The fake gives all models the same answers; the page and the result are saved."""
+    ran = cli.run(
         "evaluate", "gpt-4.1", "--baseline", "gpt-4.1-mini", "--provider", "openai", "--data", str(chat_file("t.jsonl"))
     )
     assert ran.code == 0, ran.err
     assert "Not enough evidence that gpt-4.1 and gpt-4.1-mini differ" in ran.out
-    kept = sorted(path.suffix for path in Path(".ftpipe/evaluations").iterdir())
-    assert kept == [".html", ".json", ".ndjson"]
+    suffixes = sorted(path.suffix for path in Path(".ftpipe/evaluations").iterdir())
+    assert suffixes == [".html", ".json", ".ndjson"]
 
 
-def test_the_document_holds_the_verdict_and_the_files(world: CliEnvironment) -> None:
+def test_evaluate_json_has_the_verdict_and_the_files(cli: CliEnvironment) -> None:
     """``ftpipe.evaluate/1``; costs from the price rows."""
-    ran = world.run(
+    ran = cli.run(
         "evaluate", "gpt-4.1", "--baseline", "gpt-4.1-mini", "--provider", "openai",
         "--data", str(chat_file("t.jsonl")),
         "--junit", "out/junit.xml", "--markdown", "out/report.md", "--promptfoo", "out/promptfooconfig.yaml",
@@ -38,34 +38,34 @@ def test_the_document_holds_the_verdict_and_the_files(world: CliEnvironment) -> 
     assert all(Path(path).stat().st_size for path in document["files"].values())
 
 
-def test_a_lost_gate_is_exit_code_one(world: CliEnvironment) -> None:
+def test_evaluate_failed_gate_exits_with_one(cli: CliEnvironment) -> None:
     """With the reason on stderr, and the report written all the same."""
     data = str(chat_file("t.jsonl"))
-    asked = ("evaluate", "gpt-4.1", "--baseline", "gpt-4.1-mini", "--provider", "openai", "--data", data)
-    lost = world.run(*asked, "--gate", "exact>=+0.03@95%", "--json")
+    argv = ("evaluate", "gpt-4.1", "--baseline", "gpt-4.1-mini", "--provider", "openai", "--data", data)
+    lost = cli.run(*argv, "--gate", "exact>=+0.03@95%", "--json")
     assert (lost.code, lost.document["ok"], lost.document["error"]["code"]) == (1, False, "gate_failed")
-    assert world.run(*asked, "--gate", "exact>=-0.5", "--max-regressions", "0").code == 0
-    assert world.run(*asked, "--gate", "exact>>1").code == 2
+    assert cli.run(*argv, "--gate", "exact>=-0.5", "--max-regressions", "0").code == 0
+    assert cli.run(*argv, "--gate", "exact>>1").code == 2
 
 
-def test_a_second_run_asks_nothing_again(world: CliEnvironment) -> None:
-    """The answers of the first are kept; ``--no-cache`` requests them again."""
-    asked = (
+def test_evaluate_uses_cached_responses(cli: CliEnvironment) -> None:
+    """``--no-cache`` sends the requests again."""
+    argv = (
         "evaluate", "gpt-4.1", "--baseline", "gpt-4.1-mini", "--provider", "openai",
         "--data", str(chat_file("t.jsonl")),
     )  # fmt: skip
-    world.run(*asked)
-    before = world.server.calls["chat"]
-    world.run(*asked)
-    assert world.server.calls["chat"] == before == 24
-    world.run(*asked, "--no-cache")
-    assert world.server.calls["chat"] == 48
+    cli.run(*argv)
+    before = cli.server.calls["chat"]
+    cli.run(*argv)
+    assert cli.server.calls["chat"] == before == 24
+    cli.run(*argv, "--no-cache")
+    assert cli.server.calls["chat"] == 48
 
 
-def test_a_better_prompt_is_a_second_baseline(world: CliEnvironment) -> None:
+def test_evaluate_prompt_is_a_second_baseline(cli: CliEnvironment) -> None:
     """Compared with the candidate as well, and passed over by the gate."""
     Path("better.txt").write_text("Answer briefly.")
-    ran = world.run(
+    ran = cli.run(
         "evaluate", "gpt-4.1", "--baseline", "gpt-4.1-mini", "--prompt", "better.txt", "--provider", "openai",
         "--data", str(chat_file("t.jsonl")), "--gate", "exact>=-1", "--json",
     )  # fmt: skip
@@ -78,13 +78,13 @@ def test_a_better_prompt_is_a_second_baseline(world: CliEnvironment) -> None:
     assert len(evaluation["gates"]) == 1
 
 
-def test_wrong_words_are_refused_before_anything_is_asked(world: CliEnvironment) -> None:
+def test_evaluate_checks_its_options_before_requests(cli: CliEnvironment) -> None:
     """No baseline, no file, no such metric, a schema that is none."""
     data = str(chat_file("t.jsonl"))
-    assert world.run("evaluate", "unknown", "--data", data, "--provider", "openai").code == 2
-    assert world.run("evaluate", "a", "--baseline", "b", "--data", "nowhere.jsonl").code == 2
+    assert cli.run("evaluate", "unknown", "--data", data, "--provider", "openai").code == 2
+    assert cli.run("evaluate", "a", "--baseline", "b", "--data", "nowhere.jsonl").code == 2
     Path("schema.json").write_text("[]")
-    asked = ("evaluate", "a", "--baseline", "b", "--provider", "openai", "--data", data)
-    assert world.run(*asked, "--schema", "schema.json").code == 2
-    assert world.run(*asked, "--metric", "exakt").code == 2
-    assert world.server.calls["chat"] == 0
+    argv = ("evaluate", "a", "--baseline", "b", "--provider", "openai", "--data", data)
+    assert cli.run(*argv, "--schema", "schema.json").code == 2
+    assert cli.run(*argv, "--metric", "exakt").code == 2
+    assert cli.server.calls["chat"] == 0

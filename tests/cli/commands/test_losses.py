@@ -30,22 +30,22 @@ class FakeLossEndpoint(FakeOpenAI):
 
 
 @pytest.fixture
-def losses(world: CliEnvironment) -> CliEnvironment:
-    """A world whose endpoint tells losses, with a model that was trained on a file with a contradiction."""
-    world.server = FakeLossEndpoint()
+def losses(cli: CliEnvironment) -> CliEnvironment:
+    """A command line whose endpoint returns losses, and a model that was trained on a file with a contradiction."""
+    cli.server = FakeLossEndpoint()
     again = {"messages": [{"role": "user", "content": "What is 2 plus 14?"}, {"role": "assistant", "content": "No."}]}
-    ran = world.run("train", str(chat_file(extra=json.dumps(again) + "\n")), "--provider", "local", "--yes")
+    ran = cli.run("train", str(chat_file(extra=json.dumps(again) + "\n")), "--provider", "local", "--yes")
     assert ran.code == 0, ran.err
-    return world
+    return cli
 
 
-def rank(world: CliEnvironment, *argv: str) -> CommandResult:
+def rank(cli: CliEnvironment, *argv: str) -> CommandResult:
     """Rank the rows of the model that was trained."""
-    model = world.run("models", "list", "--json").document["models"][0]["id"]
-    return world.run("losses", model, *argv)
+    model = cli.run("models", "list", "--json").document["models"][0]["id"]
+    return cli.run("losses", model, *argv)
 
 
-def test_the_rows_of_the_models_own_data_are_ranked(losses: CliEnvironment) -> None:
+def test_losses_ranks_the_training_data_of_the_model(losses: CliEnvironment) -> None:
     """Without a file named; with the rule that knows about the line, in every form."""
     ran = rank(losses, "--json", "--csv", "rows.csv", "--top", "5")
     ranking = ran.document["ranking"]
@@ -64,7 +64,7 @@ def test_the_rows_of_the_models_own_data_are_ranked(losses: CliEnvironment) -> N
     assert text.splitlines()[5].split()[0] == "13"
 
 
-def test_a_file_that_has_changed_must_be_named(losses: CliEnvironment) -> None:
+def test_losses_needs_data_if_the_file_has_changed(losses: CliEnvironment) -> None:
     """The model's own data are known by their digest."""
     Path("train.jsonl").write_text(Path("train.jsonl").read_text() + "\n")
     chat_file("train.jsonl", rows=11)

@@ -1,4 +1,4 @@
-"""``ftpipe models verify``: rows and weights that somebody else has changed are named, and nothing else is said."""
+"""``ftpipe models verify``: changed rows and weights are named, and nothing else."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ MODEL = "ft:gpt-4.1-mini-2025-04-14:org-test::1"
 
 
 @pytest.fixture
-def trained(world: CliEnvironment) -> CliEnvironment:
-    """A world in which one model was trained, and has an alias."""
-    assert world.run("train", str(chat_file()), "--provider", "openai", "--yes", "--epochs", "3").code == 0
-    assert world.run("models", "alias", "bot@production", MODEL).code == 0
-    return world
+def trained(cli: CliEnvironment) -> CliEnvironment:
+    """A command line for which one model was trained, and has an alias."""
+    assert cli.run("train", str(chat_file()), "--provider", "openai", "--yes", "--epochs", "3").code == 0
+    assert cli.run("models", "alias", "bot@production", MODEL).code == 0
+    return cli
 
 
 def edit(sql: str) -> None:
@@ -35,7 +35,7 @@ def edit(sql: str) -> None:
     database.close()
 
 
-def test_what_ftpipe_wrote_is_verified(trained: CliEnvironment) -> None:
+def test_models_verify_accepts_unchanged_data(trained: CliEnvironment) -> None:
     """Exit 0, by no name, by the model's, and by its alias."""
     for names in ((), (MODEL,), ("bot@production",)):
         ran = trained.run("models", "verify", *names)
@@ -43,7 +43,7 @@ def test_what_ftpipe_wrote_is_verified(trained: CliEnvironment) -> None:
         assert "unbroken" in ran.out
 
 
-def test_the_first_bad_row_is_named(trained: CliEnvironment) -> None:
+def test_models_verify_names_the_first_changed_row(trained: CliEnvironment) -> None:
     """Row 41: exit 1 with table, row and field; the doctor says it too."""
     edit('UPDATE models SET data = replace(data, \'"base":"gpt-4\', \'"base":"gpt-9\')')
     edit("INSERT INTO costs VALUES ('e', 'job-2', NULL, 'USD', 1, 1, '')")
@@ -52,13 +52,13 @@ def test_the_first_bad_row_is_named(trained: CliEnvironment) -> None:
     assert ran.out.startswith("✗ registry   models ")
     assert "data.base" in ran.out
     document = trained.run("models", "verify", "--json").document
-    assert [place["table"] for place in document["tampered"]] == ["models", "costs"]
+    assert [row["table"] for row in document["tampered"]] == ["models", "costs"]
     doctor = trained.run("doctor")
     assert doctor.code == 1
     assert "ftpipe models verify" in doctor.out
 
 
-def test_rows_of_other_models_are_not_this_ones(trained: CliEnvironment) -> None:
+def test_models_verify_ignores_rows_of_other_models(trained: CliEnvironment) -> None:
     """With MODEL only what it came from counts, and the chain itself."""
     edit("INSERT INTO costs VALUES ('e', 'job-2', NULL, 'USD', 1, 1, '')")
     assert trained.run("models", "verify", MODEL).code == 0
@@ -77,11 +77,11 @@ def register_local_model() -> None:
     registry.close()
 
 
-def test_models_export_finds_the_weights_of_a_local_model(world: CliEnvironment) -> None:
+def test_models_export_finds_the_weights_of_a_local_model(cli: CliEnvironment) -> None:
     """By the spec and the result of its job; the error names the directory if they are missing."""
     register_local_model()
     directory = DataDirectory(server_dir()).job("ftjob-local")
-    ran = world.run("models", "export", "ft:local")
+    ran = cli.run("models", "export", "ft:local")
     assert ran.code == 5
     assert str(directory.path) in ran.err.replace("\n", "")
     directory.checkpoint_dir(5).mkdir(parents=True)
@@ -89,11 +89,11 @@ def test_models_export_finds_the_weights_of_a_local_model(world: CliEnvironment)
         JobSpec("ftjob-local", "supervised", "org/base", Path("t"), None, {}, 1, "ft:local", Path("m"), 3)
     )
     directory.write_result("succeeded", trained_tokens=1, step=5)
-    ran = world.run("models", "export", "ft:local")
+    ran = cli.run("models", "export", "ft:local")
     assert (ran.code, "step-5" in ran.err) == (5, True)
 
 
-def test_weights_are_compared_with_their_manifest(world: CliEnvironment) -> None:
+def test_models_verify_compares_weights_with_the_manifest(cli: CliEnvironment) -> None:
     """Files of a model trained here: whole, changed, gone, and a manifest that cannot be read."""
     register_local_model()
     folder = DataDirectory(server_dir()).job("ftjob-local").checkpoint_dir(5)
@@ -103,12 +103,12 @@ def test_weights_are_compared_with_their_manifest(world: CliEnvironment) -> None
         (folder / name).write_bytes(name.encode())
         files[name] = {"sha256": hashlib.sha256(name.encode()).hexdigest(), "bytes": len(name)}
     (folder / "manifest.json").write_text(json.dumps({"files": files}))
-    ran = world.run("models", "verify", "ft:local")
+    ran = cli.run("models", "verify", "ft:local")
     assert (ran.code, "2 files unchanged since training" in ran.out) == (0, True)
     (folder / "adapter_model.safetensors").write_bytes(b"other")
-    ran = world.run("models", "verify")
+    ran = cli.run("models", "verify")
     assert (ran.code, "adapter_model.safetensors is not what the trainer wrote" in ran.out) == (1, True)
     (folder / "adapter_config.json").unlink()
-    assert "adapter_config.json is missing" in world.run("models", "verify").out
+    assert "adapter_config.json is missing" in cli.run("models", "verify").out
     (folder / "manifest.json").write_text("{")
-    assert "manifest.json cannot be read" in world.run("models", "verify").out
+    assert "manifest.json cannot be read" in cli.run("models", "verify").out

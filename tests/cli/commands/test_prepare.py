@@ -13,21 +13,21 @@ from tests.cli.cli_runner import CliEnvironment, chat_file
 BAD_LINE = '{"messages":[{"content":"x"},{"role":"assistant","content":"y"}]}\n'
 
 
-def test_a_good_file_ends_with_its_cost_and_the_next_command(world: CliEnvironment) -> None:
+def test_prepare_shows_cost_and_next_command(cli: CliEnvironment) -> None:
     """Result on stdout, the way on stderr, nothing sent."""
-    ran = world.run("prepare", str(chat_file()))
+    ran = cli.run("prepare", str(chat_file()))
     assert ran.code == 0
     assert "OpenAI would accept train.jsonl" in ran.out
     assert "gpt-4.1-mini-2025-04-14" in ran.out
     assert "free on your own machine" in ran.err
     assert ran.err.splitlines()[-1] == "Next: ftpipe train"
-    assert not world.server.calls
+    assert not cli.server.calls
 
 
-def test_the_document_has_everything_that_was_found(world: CliEnvironment) -> None:
+def test_prepare_json_has_dataset_tokens_and_cost(cli: CliEnvironment) -> None:
     """The fields that programs read."""
     data = chat_file()
-    document = world.run("prepare", str(data), "--epochs", "3", "--json").document
+    document = cli.run("prepare", str(data), "--epochs", "3", "--json").document
     assert (document["schema"], document["ok"]) == ("ftpipe.prepare/1", True)
     assert document["dataset"]["sha256"] == hashlib.sha256(data.read_bytes()).hexdigest()
     assert (document["dataset"]["examples"], document["dataset"]["format"]) == (12, "chat")
@@ -40,21 +40,21 @@ def test_the_document_has_everything_that_was_found(world: CliEnvironment) -> No
     assert document["next"] == "ftpipe train --epochs 3"
 
 
-def test_a_bad_file_is_reported_at_line_and_path_and_nothing_is_written(world: CliEnvironment) -> None:
+def test_prepare_reports_line_and_path_and_writes_nothing(cli: CliEnvironment) -> None:
     """Exit 1, every finding in the document, no prepared files."""
-    ran = world.run("prepare", str(chat_file(extra=BAD_LINE)), "--json")
-    found = [finding for finding in ran.document["findings"] if finding["code"] == "FT204"]
+    ran = cli.run("prepare", str(chat_file(extra=BAD_LINE)), "--json")
+    findings = [finding for finding in ran.document["findings"] if finding["code"] == "FT204"]
     assert ran.code == 1
-    assert (found[0]["line"], found[0]["path"], found[0]["severity"]) == (13, "messages[0].role", "error")
-    assert {"name", "message", "hint"} <= set(found[0])
+    assert (findings[0]["line"], findings[0]["path"], findings[0]["severity"]) == (13, "messages[0].role", "error")
+    assert {"name", "message", "hint"} <= set(findings[0])
     assert ran.document["error"]["code"] == "dataset"
     assert not Path(".ftpipe").exists()
 
 
-def test_the_prepared_files_are_the_checked_bytes_with_a_manifest(world: CliEnvironment) -> None:
+def test_prepare_writes_the_checked_bytes_and_a_manifest(cli: CliEnvironment) -> None:
     """What was checked is what will be trained with, and the manifest says where it came from."""
     data, held = chat_file(), chat_file("held.jsonl", rows=3, first=100)
-    world.run("prepare", str(data), "--validation", str(held), "--output", "out")
+    cli.run("prepare", str(data), "--validation", str(held), "--output", "out")
     manifest = json.loads(Path("out/manifest.json").read_text())
     assert Path("out/train.jsonl").read_bytes() == data.read_bytes()
     assert Path("out/validation.jsonl").read_bytes() == held.read_bytes()
@@ -63,9 +63,9 @@ def test_the_prepared_files_are_the_checked_bytes_with_a_manifest(world: CliEnvi
     assert manifest["source"]["path"] == str(data.absolute())
 
 
-def test_a_split_sets_a_part_aside_and_checks_both(world: CliEnvironment) -> None:
+def test_prepare_split_checks_both_files(cli: CliEnvironment) -> None:
     """No record is lost, and both files are prepared."""
-    document = world.run("prepare", str(chat_file(rows=40)), "--split", "0.25", "--seed", "7", "--json").document
+    document = cli.run("prepare", str(chat_file(rows=40)), "--split", "0.25", "--seed", "7", "--json").document
     assert document["dataset"]["examples"] + document["validation"]["examples"] == 40
     assert document["validation"]["examples"] > 0
     assert Path(document["prepared"]["validation"]).is_file()
@@ -80,70 +80,68 @@ def test_a_split_sets_a_part_aside_and_checks_both(world: CliEnvironment) -> Non
         ("array.jsonl", b'[{"messages": []}]', 1, "array.jsonl"),
     ],
 )
-def test_a_file_that_is_none_is_refused_in_one_message(
-    world: CliEnvironment, name: str, content: bytes | None, code: int, says: str
+def test_prepare_refuses_unusable_files_in_one_message(
+    cli: CliEnvironment, name: str, content: bytes | None, code: int, says: str
 ) -> None:
     """Missing, empty, binary, an array: one clear message and the right code each."""
     chat_file("gone2.jsonl")
     if content is not None:
         Path(name).write_bytes(content)
-    ran = world.run("prepare", name)
+    ran = cli.run("prepare", name)
     assert ran.code == code
     assert says in ran.err
     assert "Traceback" not in ran.err
 
 
-def test_a_folder_and_no_file_at_all_are_named(world: CliEnvironment) -> None:
+def test_prepare_folder_or_no_file_shows_a_hint(cli: CliEnvironment) -> None:
     """The hint says what to type."""
-    assert "is a folder" in world.run("prepare", ".").err
-    assert "ftpipe prepare FILE" in world.run("prepare").err
+    assert "is a folder" in cli.run("prepare", ".").err
+    assert "ftpipe prepare FILE" in cli.run("prepare").err
 
 
-def test_the_next_command_repeats_what_was_chosen(world: CliEnvironment) -> None:
+def test_prepare_next_command_repeats_options(cli: CliEnvironment) -> None:
     """A hosted model brings its provider along, so that the line works as it stands."""
     data = str(chat_file())
-    named = world.run("prepare", data, "--model", "gpt-4.1-2025-04-14", "--json").document
+    named = cli.run("prepare", data, "--model", "gpt-4.1-2025-04-14", "--json").document
     assert named["next"] == "ftpipe train --provider openai --model gpt-4.1-2025-04-14"
     assert named["cost"]["model"] == "gpt-4.1-2025-04-14"
-    assert (
-        world.run("prepare", data, "--provider", "local", "--json").document["next"] == "ftpipe train --provider local"
-    )
+    assert cli.run("prepare", data, "--provider", "local", "--json").document["next"] == "ftpipe train --provider local"
 
 
-def test_the_rules_of_a_chosen_provider_apply(world: CliEnvironment) -> None:
+def test_prepare_applies_the_rules_of_the_provider(cli: CliEnvironment) -> None:
     """Three examples are enough for this machine and too few for OpenAI."""
     data = str(chat_file(rows=3))
-    assert world.run("prepare", data).code == 1
-    ran = world.run("prepare", data, "--provider", "local")
+    assert cli.run("prepare", data).code == 1
+    ran = cli.run("prepare", data, "--provider", "local")
     assert ran.code == 0
     assert "free" in ran.out
 
 
-def test_a_wrong_setting_of_the_checks_is_refused(world: CliEnvironment) -> None:
+def test_prepare_suggests_the_nearest_check_setting(cli: CliEnvironment) -> None:
     """The nearest right key is named."""
     data = chat_file()
     Path("ftpipe.toml").write_text("[checks]\nselct = ['FT2']\n")
-    ran = world.run("prepare", str(data))
+    ran = cli.run("prepare", str(data))
     assert ran.code == 2
     assert "select" in ran.err
 
 
-def test_hostile_text_in_the_data_is_shown_inert(world: CliEnvironment) -> None:
+def test_prepare_sanitizes_text_of_the_data(cli: CliEnvironment) -> None:
     """Escapes, links and markup in a record never reach the terminal as such."""
     evil = '{"messages":[{"role":"us\\u001b]0;x\\u0007[/nope]\\u202e","content":"x"}]}\n'
-    ran = world.run("prepare", str(chat_file(extra=evil)))
+    ran = cli.run("prepare", str(chat_file(extra=evil)))
     assert ran.code == 1
     assert "\x1b" not in ran.out + ran.err
     assert "\u202e" not in ran.out + ran.err
 
 
-def test_rules_are_selected_and_left_out(world: CliEnvironment) -> None:
+def test_prepare_select_and_ignore_rules(cli: CliEnvironment) -> None:
     """Codes and their beginnings, and a wrong one is refused with the nearest."""
     data = str(chat_file(extra=BAD_LINE))
-    assert world.run("prepare", data, "--ignore", "FT204").code == 0
-    found = world.run("validate", data, "--select", "ft2", "--json").document["files"][0]["findings"]
-    assert {finding["code"] for finding in found} == {"FT204"}
-    assert world.run("prepare", data, "--select", "FT999").code == 2
+    assert cli.run("prepare", data, "--ignore", "FT204").code == 0
+    findings = cli.run("validate", data, "--select", "ft2", "--json").document["files"][0]["findings"]
+    assert {finding["code"] for finding in findings} == {"FT204"}
+    assert cli.run("prepare", data, "--select", "FT999").code == 2
 
 
 @pytest.mark.parametrize(
@@ -156,44 +154,44 @@ def test_rules_are_selected_and_left_out(world: CliEnvironment) -> None:
         ("junit", "FT204 missing-role (error)"),
     ],
 )
-def test_findings_go_out_in_a_machines_format(world: CliEnvironment, form: str, says: str) -> None:
+def test_prepare_output_formats_for_ci(cli: CliEnvironment, form: str, says: str) -> None:
     """Nothing else is on stdout."""
-    ran = world.run("prepare", str(chat_file(extra=BAD_LINE)), "--output-format", form)
+    ran = cli.run("prepare", str(chat_file(extra=BAD_LINE)), "--output-format", form)
     assert ran.code == 1
     assert says in ran.out
     assert "tokens" not in ran.out.splitlines()[0]
 
 
-def test_every_finding_goes_out_on_a_line_of_its_own_however_many_are_kept(world: CliEnvironment) -> None:
-    """To stdout or into a file; as many as the exact counts say, those about cost among them."""
+def test_findings_are_all_written_as_ndjson(cli: CliEnvironment) -> None:
+    """To stdout or to a file; as many as the counts, those about cost included."""
     data = str(chat_file(extra=BAD_LINE * 70))
-    found = [json.loads(line) for line in world.run("validate", data, "--output-format", "ndjson").out.splitlines()]
-    assert sorted(f["line"] for f in found if f["code"] == "FT204") == list(range(13, 83))
-    ran = world.run("prepare", data, "--findings", "all.ndjson", "--max-cost", "0", "--json").document
+    findings = [json.loads(line) for line in cli.run("validate", data, "--output-format", "ndjson").out.splitlines()]
+    assert sorted(f["line"] for f in findings if f["code"] == "FT204") == list(range(13, 83))
+    ran = cli.run("prepare", data, "--findings", "all.ndjson", "--max-cost", "0", "--json").document
     lines = [json.loads(line) for line in Path("all.ndjson").read_text().splitlines()]
     assert sum(line["count"] for line in lines) == sum(ran["summary"]["counts"].values()) > len(ran["findings"])
     assert {"FT204", "FT707"} <= {line["code"] for line in lines}
 
 
-def test_many_files_are_validated_and_nothing_is_written(world: CliEnvironment) -> None:
+def test_validate_checks_many_files_and_writes_nothing(cli: CliEnvironment) -> None:
     """One bad file makes the answer no, and every file is reported."""
     good, bad = str(chat_file()), str(chat_file("bad.jsonl", first=50, extra=BAD_LINE))
-    ran = world.run("validate", good, bad)
+    ran = cli.run("validate", good, bad)
     assert ran.code == 1
     assert "would accept train.jsonl" in ran.out
     assert "would reject bad.jsonl" in ran.out
-    document = world.run("validate", good, bad, "--json").document
+    document = cli.run("validate", good, bad, "--json").document
     assert [file["ok"] for file in document["files"]] == [True, False]
     assert not Path(".ftpipe").exists()
-    assert world.run("validate", good).code == 0
+    assert cli.run("validate", good).code == 0
 
 
-def test_what_can_be_mended_is_mended_in_a_new_file(world: CliEnvironment) -> None:
+def test_prepare_fix_writes_a_new_file(cli: CliEnvironment) -> None:
     """The old file stays, the new one passes, and the diff and the counts are named."""
     data = chat_file()
     data.write_bytes(b"\xef\xbb\xbf" + data.read_bytes().replace(b"\n", b"\r\n"))
     before = data.read_bytes()
-    document = world.run("prepare", str(data), "--fix", "--json").document
+    document = cli.run("prepare", str(data), "--fix", "--json").document
     assert data.read_bytes() == before
     assert document["fixes"]
     assert Path(document["fixed"]["diff"]).is_file()
@@ -201,49 +199,49 @@ def test_what_can_be_mended_is_mended_in_a_new_file(world: CliEnvironment) -> No
     assert fixed == before.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
 
 
-def test_faulty_lines_are_moved_aside(world: CliEnvironment) -> None:
+def test_prepare_quarantine_moves_lines_with_errors(cli: CliEnvironment) -> None:
     """What is left passes, and nothing is lost."""
     data = chat_file(extra=BAD_LINE + "not json\n")
-    ran = world.run("prepare", str(data), "--quarantine", "bad.jsonl")
+    ran = cli.run("prepare", str(data), "--quarantine", "bad.jsonl")
     assert ran.code == 0
     assert Path("bad.jsonl").read_text() == BAD_LINE + "not json\n"
     assert "2 lines moved" in ran.err
 
 
-def test_other_formats_are_converted(world: CliEnvironment) -> None:
+def test_convert_alpaca_and_csv(cli: CliEnvironment) -> None:
     """Alpaca and CSV become chat files that pass."""
     rows = [{"instruction": f"Add {n} and 1", "output": f"It is {n + 1}."} for n in range(12)]
     Path("alpaca.json").write_text(json.dumps(rows))
-    ran = world.run("convert", "alpaca.json", "--json")
+    ran = cli.run("convert", "alpaca.json", "--json")
     assert (ran.code, ran.document["records"]) == (0, 12)
-    assert world.run("prepare", ran.document["output"]).code == 0
+    assert cli.run("prepare", ran.document["output"]).code == 0
     Path("t.csv").write_text("q,a\n" + "".join(f"what {n}?,it is {n}\n" for n in range(12)))
-    assert world.run("convert", "t.csv", "--columns", "q,a", "-o", "out.jsonl").code == 0
-    assert world.run("convert", "t.csv", "--columns", "q").code == 2
+    assert cli.run("convert", "t.csv", "--columns", "q,a", "-o", "out.jsonl").code == 0
+    assert cli.run("convert", "t.csv", "--columns", "q").code == 2
 
 
-def test_a_page_to_look_at_is_written_for_bad_data_too(world: CliEnvironment) -> None:
+def test_prepare_report_is_written_for_data_with_errors(cli: CliEnvironment) -> None:
     """One self-contained file, and the verdict stays what it is."""
-    ran = world.run("prepare", str(chat_file(extra=BAD_LINE)), "--report", "report.html")
+    ran = cli.run("prepare", str(chat_file(extra=BAD_LINE)), "--report", "report.html")
     assert ran.code == 1
     assert "<html" in Path("report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("command", ["prepare", "validate"])
-def test_near_duplicates_not_checked_without_the_package(
-    world: CliEnvironment, monkeypatch: pytest.MonkeyPatch, command: str
+def test_prepare_near_duplicates_need_the_package(
+    cli: CliEnvironment, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    """One line says what was left out and what adds it; nothing is said where the check is not wanted."""
+    """One line says what was not checked and what to install; none if the check is turned off."""
     data, held = str(chat_file()), str(chat_file("held.jsonl", rows=3, first=100))
     both = [data, "--validation", held] if command == "prepare" else [data]
 
     def lines(*argv: str) -> list[str]:
-        return [line for line in world.run(command, *argv).out.splitlines() if "not checked" in line]
+        return [line for line in cli.run(command, *argv).out.splitlines() if "not checked" in line]
 
     def field(*argv: str) -> list[str]:
-        document = world.run(command, *argv, "--json").document
-        found: list[str] = document["not_checked"] if command == "prepare" else document["files"][0]["not_checked"]
-        return found
+        document = cli.run(command, *argv, "--json").document
+        findings: list[str] = document["not_checked"] if command == "prepare" else document["files"][0]["not_checked"]
+        return findings
 
     monkeypatch.setattr("ftpipe.dataset.duplicates.near.is_available", lambda: False)
     assert len(lines(*both)) == 1
@@ -255,9 +253,9 @@ def test_near_duplicates_not_checked_without_the_package(
     assert (lines(*both), field(*both)) == ([], [])
 
 
-def test_near_duplicates_checked_with_the_package(world: CliEnvironment) -> None:
+def test_prepare_checks_near_duplicates_with_the_package(cli: CliEnvironment) -> None:
     """Nothing was left out."""
     pytest.importorskip("rensa")
-    ran = world.run("prepare", str(chat_file()))
+    ran = cli.run("prepare", str(chat_file()))
     assert "not checked" not in ran.out
-    assert world.run("prepare", str(chat_file()), "--json").document["not_checked"] == []
+    assert cli.run("prepare", str(chat_file()), "--json").document["not_checked"] == []

@@ -16,13 +16,13 @@ MODEL = "ft:gpt-4.1-mini-2025-04-14:org-test::1"
 
 
 @pytest.fixture
-def trained(world: CliEnvironment) -> CliEnvironment:
-    """A world in which one model was trained."""
-    assert world.run("train", str(chat_file()), *HOSTED).code == 0
-    return world
+def trained(cli: CliEnvironment) -> CliEnvironment:
+    """A command line for which one model was trained."""
+    assert cli.run("train", str(chat_file()), *HOSTED).code == 0
+    return cli
 
 
-def test_models_are_listed_and_shown_with_their_lineage(trained: CliEnvironment) -> None:
+def test_models_list_and_show_with_lineage(trained: CliEnvironment) -> None:
     """Data, file, job, cost and metrics of a model."""
     assert MODEL in trained.run("models", "list").out
     assert [model["id"] for model in trained.run("models", "list", "--json").document["models"]] == [MODEL]
@@ -31,7 +31,7 @@ def test_models_are_listed_and_shown_with_their_lineage(trained: CliEnvironment)
         assert part in shown
 
 
-def test_an_alias_is_set_looked_up_and_moved_with_its_history(trained: CliEnvironment) -> None:
+def test_models_alias_is_set_and_has_a_history(trained: CliEnvironment) -> None:
     """The alias stands for the model everywhere."""
     assert trained.run("models", "alias", "bot@production", MODEL, "--reason", "first").code == 0
     assert MODEL in trained.run("models", "show", "bot@production").out
@@ -40,23 +40,23 @@ def test_an_alias_is_set_looked_up_and_moved_with_its_history(trained: CliEnviro
     assert (history[0]["to_model"], history[0]["reason"]) == (MODEL, "first")
 
 
-def test_an_unknown_model_is_refused_with_the_way_to_the_list(world: CliEnvironment) -> None:
+def test_models_show_unknown_model_has_a_hint(cli: CliEnvironment) -> None:
     """Usage, not a traceback; an empty registry says how to fill it."""
-    ran = world.run("models", "show", "nobody")
+    ran = cli.run("models", "show", "nobody")
     assert ran.code == 2
     assert "ftpipe models list" in ran.err
-    assert "ftpipe train" in world.run("models", "list").err
+    assert "ftpipe train" in cli.run("models", "list").err
 
 
-def test_a_hosted_model_has_no_weights_to_export(trained: CliEnvironment) -> None:
+def test_models_export_refuses_a_hosted_model(trained: CliEnvironment) -> None:
     """Said before anything is loaded."""
     ran = trained.run("models", "export", MODEL)
     assert ran.code == 2
     assert "does not give out weights" in ran.err
 
 
-def test_jobs_are_listed_from_the_registry_and_from_an_endpoint(trained: CliEnvironment) -> None:
-    """Without a provider nothing is asked; with one, the endpoint is."""
+def test_jobs_list_from_registry_and_provider(trained: CliEnvironment) -> None:
+    """Only with ``--provider`` a request is sent."""
     before = trained.server.calls["jobs.list"]
     assert "ftjob-1" in trained.run("jobs", "list").out
     assert trained.server.calls["jobs.list"] == before
@@ -64,7 +64,7 @@ def test_jobs_are_listed_from_the_registry_and_from_an_endpoint(trained: CliEnvi
     assert len(trained.run("jobs", "list", "--provider", "openai", "--json").document["jobs"]) == 2
 
 
-def test_events_and_checkpoints_are_shown_in_order(trained: CliEnvironment) -> None:
+def test_jobs_events_and_checkpoints_in_order(trained: CliEnvironment) -> None:
     """Oldest first, and by step."""
     events = trained.run("jobs", "events", "--json").document["events"]
     assert [event["data"]["step"] for event in events] == sorted(event["data"]["step"] for event in events)
@@ -72,41 +72,41 @@ def test_events_and_checkpoints_are_shown_in_order(trained: CliEnvironment) -> N
     assert [point["step"] for point in points] == [2, 3]
 
 
-def test_a_job_is_cancelled_and_the_run_knows(world: CliEnvironment) -> None:
+def test_jobs_cancel_updates_the_run(cli: CliEnvironment) -> None:
     """``cancel`` answers with the new status, ``status`` with exit 1."""
-    world.server.statuses = ["running"]
-    world.run("train", str(chat_file()), *HOSTED, "--detach")
-    assert world.run("jobs", "cancel", "ftjob-1").code == 0
-    ran = world.run("status", "ftjob-1")
+    cli.server.statuses = ["running"]
+    cli.run("train", str(chat_file()), *HOSTED, "--detach")
+    assert cli.run("jobs", "cancel", "ftjob-1").code == 0
+    ran = cli.run("status", "ftjob-1")
     assert ran.code == 1
     assert "cancelled" in ran.out
 
 
-def test_a_job_made_elsewhere_is_adopted(world: CliEnvironment) -> None:
+def test_jobs_adopt_registers_a_foreign_job(cli: CliEnvironment) -> None:
     """Its model is registered, and nothing was created."""
-    world.server.statuses = ["succeeded"]
-    world.server.seed_job()
-    ran = world.run("jobs", "adopt", "ftjob-1", "--provider", "openai")
+    cli.server.statuses = ["succeeded"]
+    cli.server.seed_job()
+    ran = cli.run("jobs", "adopt", "ftjob-1", "--provider", "openai")
     assert ran.code == 0
-    assert len(world.run("models", "list", "--json").document["models"]) == 1
-    assert world.paid_jobs == 0
+    assert len(cli.run("models", "list", "--json").document["models"]) == 1
+    assert cli.paid_jobs == 0
 
 
-def test_status_of_nothing_says_how_to_begin(world: CliEnvironment) -> None:
+def test_status_without_runs_shows_a_hint(cli: CliEnvironment) -> None:
     """An empty registry is a usage error with the next command."""
-    ran = world.run("status")
+    ran = cli.run("status")
     assert ran.code == 2
     assert "ftpipe train" in ran.err
 
 
-def test_chat_answers_by_alias_on_stdout(trained: CliEnvironment) -> None:
+def test_chat_by_alias_writes_the_answer_to_stdout(trained: CliEnvironment) -> None:
     """The answer alone is on stdout, and the document carries it whole."""
     trained.run("models", "alias", "bot", MODEL)
     assert trained.run("chat", "bot", "-m", "hello").out.strip() == f"{MODEL} received hello"
     assert trained.run("chat", "-m", "hi", "--json").document["answer"].strip() == f"{MODEL} received hi"
 
 
-def test_the_system_message_of_the_training_data_is_the_default(world: CliEnvironment) -> None:
+def test_chat_uses_the_system_message_of_training(cli: CliEnvironment) -> None:
     """A tuned model knows its task by it; an empty one leaves it away."""
     rows = [
         {"messages": [
@@ -117,61 +117,59 @@ def test_the_system_message_of_the_training_data_is_the_default(world: CliEnviro
         for number in range(12)
     ]  # fmt: skip
     Path("train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    world.run("train", "train.jsonl", *HOSTED)
+    cli.run("train", "train.jsonl", *HOSTED)
     registry = open_registry()
     assert trained_system(registry, registry.models.get(MODEL)) == "Route the ticket."
     registry.close()
-    assert world.run("chat", "-m", "hello").code == 0
+    assert cli.run("chat", "-m", "hello").code == 0
 
 
-def test_an_answer_is_shown_inert(trained: CliEnvironment) -> None:
+def test_chat_sanitizes_answers(trained: CliEnvironment) -> None:
     """A model cannot write to the terminal's title."""
     out = trained.run("chat", MODEL, "-m", "\x1b]0;owned\x07 \u202e").out
     assert "\x1b" not in out
     assert "\u202e" not in out
 
 
-def test_codes_are_explained(world: CliEnvironment) -> None:
+def test_explain_rules_error_codes_and_exit_codes(cli: CliEnvironment) -> None:
     """Rules by code and name, endpoint codes, exit codes, and the nearest for a slip."""
-    assert "missing-role" in world.run("explain", "ft204").out
-    assert "FT204" in world.run("explain", "missing-role").out
-    assert "cannot create" in world.run("explain", "training_not_available").out
-    assert "outcome_unknown" in world.run("explain", "7").out
-    assert "FT204" in world.run("explain").out
-    assert "did you mean missing-role" in world.run("explain", "missing-rle").err
+    assert "missing-role" in cli.run("explain", "ft204").out
+    assert "FT204" in cli.run("explain", "missing-role").out
+    assert "cannot create" in cli.run("explain", "training_not_available").out
+    assert "outcome_unknown" in cli.run("explain", "7").out
+    assert "FT204" in cli.run("explain").out
+    assert "did you mean missing-role" in cli.run("explain", "missing-rle").err
 
 
-def test_settings_are_shown_with_their_origin_and_without_passwords(
-    world: CliEnvironment, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_config_shows_origins_and_hides_passwords(cli: CliEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a value came from is half of the answer."""
     monkeypatch.setenv("FTPIPE_REGISTRY", "postgresql://me:secret-word@db/x")
     Path("ftpipe.toml").write_text('provider = "openai"\n')
-    ran = world.run("config", "show", "--json")
+    ran = cli.run("config", "show", "--json")
     shown = ran.document["settings"]
     assert shown["provider"] == {"value": "openai", "origin": str(Path("ftpipe.toml").absolute())}
     assert shown["registry"] == {"value": "postgresql://me:***@db/x", "origin": "FTPIPE_REGISTRY"}
-    assert "secret-word" not in ran.out + world.run("config", "path").out
+    assert "secret-word" not in ran.out + cli.run("config", "path").out
 
 
-def test_the_doctor_finds_nothing_broken_here_and_changes_nothing(world: CliEnvironment) -> None:
-    """A line for each thing, and no database made by looking."""
-    ran = world.run("doctor")
+def test_doctor_changes_nothing(cli: CliEnvironment) -> None:
+    """It writes a line for each check, and creates no database."""
+    ran = cli.run("doctor")
     assert "✗" not in ran.out
     assert ran.code == 0
     assert not Path(".ftpipe").exists()
-    assert {check["name"] for check in world.run("doctor", "--json").document["checks"]} >= {"python", "disk", "prices"}
+    assert {check["name"] for check in cli.run("doctor", "--json").document["checks"]} >= {"python", "disk", "prices"}
 
 
-def test_the_doctor_says_what_is_missing_for_the_chosen_provider(world: CliEnvironment) -> None:
+def test_doctor_reports_what_a_provider_misses(cli: CliEnvironment) -> None:
     """No key for the provider that is configured is broken, with what to do."""
     Path("ftpipe.toml").write_text('provider = "openai"\n')
-    ran = world.run("doctor")
+    ran = cli.run("doctor")
     assert ran.code == 1
     assert "OPENAI_API_KEY" in ran.out
 
 
-def test_a_damaged_registry_is_moved_aside_and_rebuilt(trained: CliEnvironment) -> None:
+def test_doctor_repair_rebuilds_a_damaged_registry(trained: CliEnvironment) -> None:
     """Nothing is deleted, and the model is back with its lineage."""
     database = Path(".ftpipe/registry.db")
     for companion in Path(".ftpipe").glob("registry.db-*"):
@@ -186,9 +184,9 @@ def test_a_damaged_registry_is_moved_aside_and_rebuilt(trained: CliEnvironment) 
     assert trained.paid_jobs == 1
 
 
-def test_a_file_is_split_without_loss(world: CliEnvironment) -> None:
+def test_split_keeps_every_record(cli: CliEnvironment) -> None:
     """Both parts together hold every record."""
-    document = world.run("split", str(chat_file(rows=30)), "--fraction", "0.2", "--output", "out", "--json").document
+    document = cli.run("split", str(chat_file(rows=30)), "--fraction", "0.2", "--output", "out", "--json").document
     parts = [Path(document[name]).read_text().splitlines() for name in ("train", "validation")]
     assert sum(map(len, parts)) == 30
     assert all(json.loads(line) for part in parts for line in part)

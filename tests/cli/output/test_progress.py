@@ -29,8 +29,8 @@ COLOUR = re.compile("\x1b\\[[0-9;]*m")
 def on_a_terminal(*argv: str, columns: int = 80) -> tuple[str, int]:
     """Everything that a command writes to a terminal of that width, and its exit code."""
     outside = ("NO_COLOR", "COLUMNS", "LINES")  # a width in the environment counts more than the terminal's own
-    kept = {name: value for name, value in os.environ.items() if name not in outside}
-    environment = kept | {"TERM": "xterm-256color"}
+    inherited = {name: value for name, value in os.environ.items() if name not in outside}
+    environment = inherited | {"TERM": "xterm-256color"}
     process = pexpect.spawn(
         sys.executable,
         ["-m", "ftpipe", *argv],
@@ -46,7 +46,7 @@ def on_a_terminal(*argv: str, columns: int = 80) -> tuple[str, int]:
 
 
 @pytest.mark.parametrize("payload", PAYLOADS, ids=[f"payload{number}" for number in range(len(PAYLOADS))])
-def test_a_terminal_gets_colour_and_no_other_command(payload: str) -> None:
+def test_terminal_output_has_no_control_characters(payload: str) -> None:
     """Data in a role, in a name and in a file's own name cannot move the cursor, set a title or turn the writing."""
     row = {"messages": [{"role": payload, "content": payload, payload: payload}, {"role": "assistant", "content": "x"}]}
     text, code = on_a_terminal("prepare", str(chat_file(extra=json.dumps(row) + "\n")))
@@ -55,7 +55,7 @@ def test_a_terminal_gets_colour_and_no_other_command(payload: str) -> None:
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", rest)
 
 
-def test_a_hostile_file_name_is_shown_inert() -> None:
+def test_terminal_output_sanitizes_file_names() -> None:
     """The name of a file is data, too."""
     path = chat_file("a\x1b]0;x\x07\u202e.jsonl")
     text, _ = on_a_terminal("prepare", str(path))
@@ -67,14 +67,14 @@ def test_a_hostile_file_name_is_shown_inert() -> None:
         assert "\u202e" not in shown
 
 
-def test_nothing_is_wider_than_the_terminal() -> None:
+def test_terminal_output_fits_the_width() -> None:
     """At 60 columns every line of a report fits, but for words that are longer themselves."""
     text, _ = on_a_terminal("prepare", str(chat_file()), columns=60)
     for line in COLOUR.sub("", text).replace("\r", "").splitlines():
         assert len(line) <= 60 or " " not in line.strip()
 
 
-def test_colour_can_be_turned_off() -> None:
+def test_terminal_output_no_color() -> None:
     """``--no-color`` leaves plain text."""
     text, _ = on_a_terminal("prepare", str(chat_file()), "--no-color")
     assert "\x1b" not in text
