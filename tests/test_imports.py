@@ -16,10 +16,10 @@ MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "ftpipe").rglob("*.p
 MAX_MODULE_LINES, MAX_FUNCTION_LINES = 500, 60
 
 LAYERS = (
-    ("formatting", "canonical_json", "atomic_files", "file_hash", "suggestions", "auto_epochs"),
+    ("formatting", "canonical_json", "pattern_search", "atomic_files", "file_hash", "suggestions", "auto_epochs"),
     ("records",),
     ("errors",),
-    ("paths",),
+    ("paths", "json_schema"),
     ("tokenization", "grading", "modeling"),
     ("config", "catalog", "training", "inference"),
     ("dataset", "providers", "registry"),
@@ -32,7 +32,16 @@ LAYERS = (
 """Subpackages from the bottom up. Each imports from layers below its own only; neighbours do not import each other."""
 SERVER_MAY_IMPORT = {
     *("server", "dataset", "training", "inference", "modeling", "grading", "records", "errors"),
-    *("paths", "canonical_json", "atomic_files", "file_hash", "suggestions", "auto_epochs"),
+    *(
+        "paths",
+        "json_schema",
+        "pattern_search",
+        "canonical_json",
+        "atomic_files",
+        "file_hash",
+        "suggestions",
+        "auto_epochs",
+    ),
 }
 """The server is a program of its own: it shares these packages with the client and meets it over HTTP otherwise."""
 STAGES_MAY_NOT_IMPORT = {"config", "reports", "cli", "server"}
@@ -44,6 +53,9 @@ IMPORTERS = {
     "tiktoken": ("ftpipe/tokenization",),
     "jsonlines": ("ftpipe/dataset/", "ftpipe/evaluation/response_cache.py"),
     "orjson": ("ftpipe/canonical_json.py", "ftpipe/dataset/", "ftpipe/server/", "ftpipe/registry/"),
+    "jsonschema": ("ftpipe/json_schema.py",),
+    "jsonschema_specifications": ("ftpipe/json_schema.py",),
+    "referencing": ("ftpipe/json_schema.py",),
     "tenacity": ("ftpipe/providers/retry.py", "ftpipe/registry/database.py"),
     "sqlalchemy": ("ftpipe/registry/", "ftpipe/server/storage"),
     "starlette": ("ftpipe/server/",),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
@@ -16,6 +17,9 @@ from ftpipe.dataset.record import DatasetRecord
 from ftpipe.dataset.record_traits import TOOLS
 from ftpipe.dataset.rules.base import MESSAGE_FORMATS, RuleGroup, Violation, escape_preview
 from ftpipe.dataset.scan.statistics import ScanStatistics
+
+if TYPE_CHECKING:
+    from ftpipe.json_schema import JsonSchema
 
 
 def definitions(row: DatasetRecord) -> Iterator[tuple[str, Json]]:
@@ -49,25 +53,23 @@ def called_functions(row: DatasetRecord) -> Iterator[tuple[str, dict[str, Any]]]
             yield f"{base}[{index}].function_call", message["function_call"]
 
 
+def compile_parameters(parameters: dict[str, Any]) -> JsonSchema | str:
+    """The schema of a tool's parameters, or what is wrong with it."""
+    from ftpipe.json_schema import MAX_SCHEMA_DEPTH, is_deeper_than
+
+    if is_deeper_than(parameters, MAX_SCHEMA_DEPTH):
+        return f"it is nested deeper than {MAX_SCHEMA_DEPTH} levels"
+    return _compile_text(canonical_json(parameters))
+
+
 @lru_cache(maxsize=512)
-def schema_error(schema: bytes) -> str:
-    """What is wrong with a JSON Schema; empty if it is valid."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import SchemaError
+def _compile_text(schema: bytes) -> JsonSchema | str:
+    from ftpipe.json_schema import InvalidSchemaError, JsonSchema
 
     try:
-        Draft202012Validator.check_schema(orjson.loads(schema))
-    except SchemaError as exc:
-        return f"{'.'.join(map(str, exc.absolute_path)) or 'schema'}: {exc.message}"
-    return ""
-
-
-@lru_cache(maxsize=512)
-def schema_validator(schema: bytes) -> Any:  # noqa: ANN401  # jsonschema's validators have no common public type
-    """A validator for a valid schema."""
-    from jsonschema import Draft202012Validator
-
-    return Draft202012Validator(orjson.loads(schema))
+        return JsonSchema(json.loads(schema))
+    except InvalidSchemaError as exc:
+        return exc.message
 
 
 def parse_arguments(text: object) -> Json:
@@ -107,7 +109,7 @@ def invalid_tool_schema(row: DatasetRecord) -> Iterator[Violation]:
             continue
         if type(parameters) is not dict:
             yield Violation(f"{path}.parameters", f"The parameters are {escape_preview(parameters)}, not an object.")
-        elif fault := schema_error(canonical_json(parameters)):
+        elif isinstance(fault := compile_parameters(parameters), str):
             yield Violation(
                 f"{path}.parameters", f"The parameters are not a valid JSON Schema: {escape_preview(fault, 160)}"
             )
@@ -164,19 +166,26 @@ def arguments_violate_schema(row: DatasetRecord) -> Iterator[Violation]:
     Fix: Correct the arguments or the schema.
     Source: practice.
     """
+    from ftpipe.json_schema import SchemaLimitError
+
     schemas = {
         f["name"]: f.get("parameters") for _, f in definitions(row) if type(f) is dict and type(f.get("name")) is str
     }
     for path, function in called_functions(row):
-        schema, value = schemas.get(function.get("name", "")), parse_arguments(function.get("arguments"))
-        if type(schema) is not dict or value is None or schema_error(canonical_json(schema)):
+        parameters, value = schemas.get(function.get("name", "")), parse_arguments(function.get("arguments"))
+        if type(parameters) is not dict or value is None:
             continue
-        fault = next(iter(schema_validator(canonical_json(schema)).iter_errors(value)), None)
+        schema = compile_parameters(parameters)
+        if isinstance(schema, str):
+            continue
+        try:
+            fault = schema.first_violation(value)
+        except SchemaLimitError as exc:
+            yield Violation(f"{path}.arguments", f"The arguments cannot be checked against the schema: {exc}.")
+            continue
         if fault is not None:
-            location = ".".join(map(str, fault.absolute_path))
-            yield Violation(
-                f"{path}.arguments", f"{location + ': ' if location else ''}{escape_preview(fault.message, 160)}"
-            )
+            location = f"{fault.path}: " if fault.path else ""
+            yield Violation(f"{path}.arguments", f"{location}{escape_preview(fault.message, 160)}")
 
 
 @rule("FT305", "unknown-tool", "error", "Q", "inferred", when=TOOLS, formats=MESSAGE_FORMATS)

@@ -48,26 +48,20 @@ def schema_check(schema: dict[str, Any]) -> Any:  # noqa: ANN401  # a metric fun
     Raises:
         UsageError: The schema itself is not valid.
     """
-    import jsonschema
-    import referencing
+    from ftpipe.json_schema import InvalidSchemaError, JsonSchema, SchemaLimitError
 
-    validator_class = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     try:
-        validator_class.check_schema(schema)
-    except jsonschema.SchemaError as exc:
-        raise UsageError(f"the JSON schema is not valid: {exc.message}", "correct the file given by --schema") from exc
-    validator = validator_class(schema, registry=referencing.Registry())
+        compiled = JsonSchema(schema, use_declared_draft=True)
+    except InvalidSchemaError as exc:
+        raise UsageError(f"the JSON schema is not valid: {exc}", "correct the file given by --schema") from exc
 
     def schema_valid(_item: Item, answer: Answer) -> float:
         """1 if the answer is JSON that matches the schema."""
         value = parse_json(answer.text)
         try:
-            return float(value is not MISSING and validator.is_valid(value))
-        except (referencing.exceptions.Unresolvable, RecursionError) as exc:
-            raise UsageError(
-                f"the JSON schema has a reference that cannot be resolved: {exc}",
-                "put the definitions into the schema itself, under $defs",
-            ) from exc
+            return float(value is not MISSING and compiled.first_violation(value) is None)
+        except SchemaLimitError as exc:
+            raise UsageError(f"an answer cannot be checked against the JSON schema: {exc}", "simplify it") from exc
 
     return schema_valid
 
