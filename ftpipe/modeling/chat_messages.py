@@ -71,7 +71,7 @@ def _plain_call(call: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(arguments, str):
         try:
             parsed = json.loads(arguments or "{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             parsed = arguments
         arguments = parsed
     named = {"name": function.get("name", ""), "arguments": arguments}

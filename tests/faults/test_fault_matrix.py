@@ -1,4 +1,4 @@
-"""The fault table has fifty rows, each with tests, and every test that it names exists."""
+"""Every row of the fault table has tests, and every test that it names exists."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ def names_in(path: Path) -> frozenset[str]:
 
 
 def test_fault_matrix_has_every_row_once() -> None:
-    """One to fifty, in order, each with fault, provocation, end and tests."""
-    assert [int(row[0]) for row in ROWS] == list(range(1, 51))
+    """In order, each with fault, provocation, end and tests."""
+    numbers = [int(row[0]) for row in ROWS]
+    assert numbers[:50] == list(range(1, 51))
+    assert numbers == sorted(set(numbers))
     assert [row[0] for row in ROWS if len(row) != 5 or not all(row)] == []
 
 
