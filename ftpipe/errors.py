@@ -1,30 +1,30 @@
-"""Every error that ftpipe raises, each with what to do next and the exit code it stands for.
+"""Every error that ftpipe raises, with its exit code. Each instance says what to do next.
 
 ::
 
-    FtpipeError                      1
-    ├── UsageError                   2   a flag, key or argument is wrong
-    │   ├── ConfigError              2   a configuration file or variable is wrong
-    │   └── MissingExtraError        2   an optional part is not installed
-    ├── DatasetError                 1   the data has errors (carries the report)
-    ├── CostLimitError               1   the estimate is over --max-cost
-    ├── GateFailedError                1   an evaluation did not reach its gate
-    ├── JobFailedError               1   the job ended without a model
-    ├── AuthenticationError          4   no key, or the key was refused
-    ├── ProviderError                5   the remote failed and nothing was paid
-    │   ├── ConnectionFailedError    5   never reached the endpoint
-    │   ├── RequestRefusedError      5   the endpoint said no to this request
-    │   ├── NotFoundError            5   the endpoint does not know the thing
-    │   ├── TrainingNotAvailableError 5  this organization may not create jobs
-    │   ├── QuotaError               5   no credit or budget left
-    │   ├── RateLimitError           5   too many jobs or requests for now
-    │   ├── ResponseLostError          5   an unpaid call (an upload) may have been executed
-    │   └── InvalidResponseError           5   the answer was not what the protocol promises
-    ├── LocalStateError                   6   the local database, folder or disk is at fault
-    ├── OutcomeUnknownError          7   a paid call may have happened
-    ├── StillRunningError            8   the job goes on
-    ├── LockedError                  11  another ftpipe holds this run
-    └── InterruptedRunError          130 Ctrl-C
+    FtpipeError                          1
+    ├── UsageError                       2   a flag, key or argument is wrong
+    │   ├── ConfigError                  2   a configuration file or variable is wrong
+    │   └── MissingExtraError            2   an optional dependency is not installed
+    ├── DatasetError                     1   the data has errors (carries the report)
+    ├── CostLimitError                   1   the estimate is over --max-cost
+    ├── GateFailedError                  1   an evaluation did not reach its gate
+    ├── JobFailedError                   1   the job ended without a model
+    ├── AuthenticationError              4   there is no key, or the endpoint rejected it
+    ├── ProviderError                    5   the endpoint or the network failed, and nothing was paid
+    │   ├── ConnectionFailedError        5   the endpoint could not be reached
+    │   ├── RequestRefusedError          5   the endpoint rejected the request
+    │   ├── NotFoundError                5   the endpoint has no such file, job or model
+    │   ├── TrainingNotAvailableError    5   this organization cannot create jobs
+    │   ├── QuotaError                   5   no credit or budget is left
+    │   ├── RateLimitError               5   too many jobs or requests for now
+    │   ├── ResponseLostError            5   an unpaid call (an upload) may have been executed
+    │   └── InvalidResponseError         5   the response does not follow the protocol
+    ├── LocalStateError                  6   the local database, folder or disk has a fault
+    ├── OutcomeUnknownError              7   a paid call may have been executed
+    ├── StillRunningError                8   the job is still running
+    ├── LockedError                     11   another ftpipe process holds this run
+    └── InterruptedRunError            130   Ctrl-C
 """
 
 from __future__ import annotations
@@ -36,11 +36,16 @@ if TYPE_CHECKING:
 
 
 class FtpipeError(Exception):
-    """The root of the tree.
+    """The base class of ftpipe's errors.
 
     Args:
-        message: What happened, in the user's own names (file, job, flag).
-        hint: The next command or key; empty only where there is none.
+        message: What happened, with the file, job or flag that the user named.
+        hint: The next command or step; empty only if there is none.
+
+    Attributes:
+        exit_code: Exit code of the command.
+        code: Stable name of the error in JSON output.
+        paid: Whether a paid call was executed: ``yes``, ``no`` or ``unknown``.
     """
 
     exit_code: ClassVar[int] = 1
@@ -72,13 +77,13 @@ class ConfigError(UsageError):
 
 
 class MissingExtraError(UsageError):
-    """An optional part is not installed; the hint names the install command."""
+    """An optional dependency is not installed; the hint names the install command."""
 
     code = "missing_extra"
 
 
 class DatasetError(FtpipeError):
-    """The dataset has findings that the target refuses; ``report`` holds them all."""
+    """The dataset has errors that the target rejects; ``report`` has all findings."""
 
     code = "dataset"
 
@@ -91,56 +96,56 @@ class DatasetError(FtpipeError):
 class CostLimitError(FtpipeError):
     """The cost estimate is over the limit that the user set."""
 
-    code = "over_budget"
+    code = "cost_limit"
 
 
 class GateFailedError(FtpipeError):
-    """An evaluation did not reach what its gate asks for."""
+    """An evaluation did not reach its gate."""
 
     code = "gate_failed"
 
 
 class JobFailedError(FtpipeError):
-    """The job ended as failed or cancelled, so there is no model."""
+    """The job failed or was cancelled, so there is no model."""
 
     code = "job_failed"
     paid = "unknown"
 
 
 class AuthenticationError(FtpipeError):
-    """There is no key, or the endpoint refused it."""
+    """There is no key, or the endpoint rejected it."""
 
     exit_code = 4
     code = "authentication"
 
 
 class ProviderError(FtpipeError):
-    """The remote or the network failed after retries, and nothing was paid."""
+    """The endpoint or the network failed after retries, and nothing was paid."""
 
     exit_code = 5
-    code = "remote_failed"
+    code = "provider_failed"
 
 
 class ConnectionFailedError(ProviderError):
-    """The endpoint was never reached (DNS, refused, TLS), so nothing was executed."""
+    """The endpoint could not be reached (DNS, refused connection, TLS), so nothing was executed."""
 
     code = "connection_failed"
 
 
 class RequestRefusedError(ProviderError):
-    """The endpoint understood the request and said no."""
+    """The endpoint understood the request and rejected it."""
 
     code = "request_refused"
 
 
 class NotFoundError(ProviderError):
-    """The endpoint does not know the file, job or model."""
+    """The endpoint has no such file, job or model."""
 
     code = "not_found"
 
 
 class TrainingNotAvailableError(ProviderError):
-    """This organization may not create fine-tuning jobs at this endpoint."""
+    """This organization cannot create fine-tuning jobs at this endpoint."""
 
     code = "training_not_available"
 
@@ -152,32 +157,32 @@ class QuotaError(ProviderError):
 
 
 class RateLimitError(ProviderError):
-    """Too many jobs or requests for now; later the same call may pass."""
+    """Too many jobs or requests for now; the same call can succeed later."""
 
     code = "rate_limited"
 
 
 class ResponseLostError(ProviderError):
-    """The answer to a call that is not paid, such as an upload, was lost; it may have been executed."""
+    """The response to an unpaid call, such as an upload, was lost; the call may have been executed."""
 
     code = "response_lost"
 
 
 class InvalidResponseError(ProviderError):
-    """The answer was not what the protocol promises, so nothing was stored."""
+    """The response does not follow the protocol, so nothing was stored."""
 
     code = "invalid_response"
 
 
 class LocalStateError(FtpipeError):
-    """The local database, folder or disk is at fault."""
+    """The local database, folder or disk has a fault."""
 
     exit_code = 6
     code = "local_state"
 
 
 class OutcomeUnknownError(FtpipeError):
-    """A paid call may have happened; ``ftpipe resume`` finds out before anything is sent again."""
+    """A paid call may have been executed; ``ftpipe resume`` checks before anything is sent again."""
 
     exit_code = 7
     code = "outcome_unknown"
@@ -185,7 +190,7 @@ class OutcomeUnknownError(FtpipeError):
 
 
 class StillRunningError(FtpipeError):
-    """The job goes on; come back with ``ftpipe status``."""
+    """The job is still running; ``ftpipe status`` shows it."""
 
     exit_code = 8
     code = "still_running"
@@ -200,7 +205,7 @@ class LockedError(FtpipeError):
 
 
 class InterruptedRunError(FtpipeError):
-    """Ctrl-C; what was done is kept, and the hint says how to come back."""
+    """Ctrl-C; finished steps are kept, and the hint says how to continue."""
 
     exit_code = 130
     code = "interrupted"

@@ -1,8 +1,7 @@
-"""Hold an answer to a form: any JSON object, a JSON schema, or a call of a function.
+"""Constrain an answer to a grammar: any JSON object, a JSON schema, or a call of a function.
 
-A grammar in llguidance's dialect of Lark says what may come; before each token it gives the set of tokens that can
-still lead to a whole answer, and all others are ruled out. The end of the turn is among them only once the form is
-complete.
+The grammar is in llguidance's dialect of Lark. Before each token it gives the set of tokens that can still lead to a
+complete answer, and all others are masked. The end of the turn is among them only when the answer is complete.
 
 Source: llguidance's ``docs/syntax.md`` and ``docs/json_schema.md``, version 1.9, read 2026-11-24.
 """
@@ -19,25 +18,25 @@ from ftpipe.modeling.types import Tokenizer
 if TYPE_CHECKING:
     import torch
 
-WHITESPACE_LIMIT = {"whitespace_pattern": r"[\x20\n]{0,12}"}
-"""Small models may write blanks without end where JSON lets them."""
+LIMITED_WHITESPACE = {"whitespace_pattern": r"[\x20\n]{0,12}"}
+"""Small models may write endless whitespace where JSON allows it."""
 ONE_LINE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""As Python's ``json.dumps`` writes it, which is how chat templates show calls."""
+"""The format of Python's ``json.dumps``, which chat templates use for calls."""
 
 
 class GrammarError(UsageError):
-    """A form that no answer can be held to."""
+    """A grammar that cannot be used."""
 
     code = "invalid_schema"
 
 
 def json_rule(schema: Mapping[str, Any]) -> str:
-    """A rule for a value of a JSON schema."""
-    return f"%json {json.dumps({'x-guidance': WHITESPACE_LIMIT, **schema})}"
+    """A rule for a value that fits a JSON schema."""
+    return f"%json {json.dumps({'x-guidance': LIMITED_WHITESPACE, **schema})}"
 
 
 def tool_call_rule(functions: Sequence[Mapping[str, Any]]) -> str:
-    """A rule for one call of one of ``functions``, in the text that ``parse_tool_calls`` reads."""
+    """A rule for one call of one of ``functions``, in the format that ``parse_tool_calls`` reads."""
     calls = [
         {
             "type": "object",
@@ -59,58 +58,58 @@ def tool_call_rule(functions: Sequence[Mapping[str, Any]]) -> str:
     return f'"<tool_call>\\n" %json {json.dumps(schema)} "\\n</tool_call>"'
 
 
-def build_grammar(forms: Iterable[str]) -> str:
-    """A grammar of answers that have one of the forms."""
-    rules = [f"form{number}: {form}" for number, form in enumerate(forms)]
+def build_grammar(alternatives: Iterable[str]) -> str:
+    """A grammar of answers that follow one of several rules."""
+    rules = [f"rule{number}: {rule}" for number, rule in enumerate(alternatives)]
     names = " | ".join(rule.partition(":")[0] for rule in rules)
     return "\n".join([f"start: {names}", *rules])
 
 
 class Vocabulary:
-    """A base's tokens as llguidance knows them; made once, which takes some tenths of a second.
+    """A model's tokens in llguidance's form; built once, which takes some tenths of a second.
 
     Args:
-        tokenizer: The base's tokenizer.
-        size: Logits of the model.
-        stops: Ids that end a turn.
+        tokenizer: The model's tokenizer.
+        size: Number of logits of the model.
+        stop_token_ids: Ids that end a turn.
 
     Raises:
         MissingExtraError: llguidance is not installed.
     """
 
-    def __init__(self, tokenizer: Tokenizer, size: int, stops: Iterable[int]) -> None:
+    def __init__(self, tokenizer: Tokenizer, size: int, stop_token_ids: Iterable[int]) -> None:
         try:
             from llguidance.hf import from_tokenizer
         except ImportError as exc:
-            message = "answers of a given form need llguidance (pip install 'ftpipe[local]')"
+            message = "answers in a given format need llguidance (pip install 'ftpipe[local]')"
             raise MissingExtraError(message, "pip install 'ftpipe[local]'") from exc
         self.size = size
-        self.tokens = from_tokenizer(tokenizer, n_vocab=size, eos_token=sorted(stops))
+        self.tokens = from_tokenizer(tokenizer, n_vocab=size, eos_token=sorted(stop_token_ids))
 
 
 class GrammarConstraint:
-    """Follows one answer along its grammar.
+    """The state of one answer within its grammar.
 
     Args:
-        vocabulary: The base's tokens.
-        rules: From ``build_grammar``.
+        vocabulary: The model's tokens.
+        grammar: From ``build_grammar``.
 
     Raises:
-        GrammarError: The grammar holds a schema that cannot be followed.
+        GrammarError: The grammar has a schema that llguidance does not support.
     """
 
-    def __init__(self, vocabulary: Vocabulary, rules: str) -> None:
+    def __init__(self, vocabulary: Vocabulary, grammar: str) -> None:
         from llguidance import LLMatcher
 
-        text = LLMatcher.grammar_from_lark(rules)
-        fault = LLMatcher.validate_grammar(text, vocabulary.tokens)
-        if fault:
-            raise GrammarError(f"no answer can be held to this form: {fault[:300]}", "simplify the schema")
+        text = LLMatcher.grammar_from_lark(grammar)
+        error = LLMatcher.validate_grammar(text, vocabulary.tokens)
+        if error:
+            raise GrammarError(f"this format is not supported: {error[:300]}", "simplify the schema")
         self._size = vocabulary.size
         self._matcher = LLMatcher(vocabulary.tokens, text)
 
     def mask_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits with minus infinity wherever a token cannot lead to a whole answer."""
+        """Logits with minus infinity for each token that cannot lead to a complete answer."""
         import numpy as np
         import torch
 
@@ -119,5 +118,5 @@ class GrammarConstraint:
         return logits.masked_fill(~allowed, float("-inf"))
 
     def accept_token(self, token: int) -> None:
-        """Go on by the token that was chosen."""
+        """Advance by the sampled token."""
         self._matcher.consume_token(token)

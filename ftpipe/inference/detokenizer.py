@@ -1,4 +1,4 @@
-"""Turn the tokens of an answer into pieces of text that may be shown, with their log-probabilities."""
+"""Turn the tokens of an answer into pieces of text, with their log-probabilities, as they are generated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ftpipe.modeling.types import Tokenizer
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token, its natural log-probability before temperature, and the likeliest alternatives."""
+    """A token, its natural log-probability before temperature, and the most probable alternatives."""
 
     token: str
     logprob: float
@@ -23,7 +23,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True)
 class Delta:
-    """The next piece of an answer; totals and ``finish_reason`` (``stop`` or ``length``) come with the last."""
+    """The next piece of an answer; the last one has ``finish_reason`` (``stop`` or ``length``) and token counts."""
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
@@ -33,54 +33,54 @@ class Delta:
 
 
 class IncrementalDetokenizer:
-    """Turns tokens into text that may be shown: whole characters only, and nothing that may begin a stop text."""
+    """Turns tokens into text: complete characters only, and nothing that may be the start of a stop string."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...]) -> None:
-        self.stopped = False
+    def __init__(self, tokenizer: Tokenizer, stop_strings: tuple[str, ...]) -> None:
+        self.has_stopped = False
         self._tokenizer = tokenizer
-        self._stop = tuple(text for text in stop if text)
+        self._stop_strings = tuple(text for text in stop_strings if text)
         self._ids: list[int] = []
-        self._from = self._read = 0
-        self._held = ""
+        self._prefix_offset = self._read_offset = 0
+        self._pending = ""
         self._logprobs: tuple[TokenLogprob, ...] = ()
 
     def add(self, id_: int, logprobs: tuple[TokenLogprob, ...]) -> Delta:
-        """What may be shown after one more token."""
+        """The text that is certain after one more token."""
         self._ids.append(id_)
         self._logprobs += logprobs
-        known = self._decode(self._ids[self._from : self._read])
-        now = self._decode(self._ids[self._from :])
-        if now.endswith("\ufffd") or len(now) <= len(known):
+        previous = self._decode(self._ids[self._prefix_offset : self._read_offset])
+        current = self._decode(self._ids[self._prefix_offset :])
+        if current.endswith("\ufffd") or len(current) <= len(previous):
             return Delta("")
-        self._from, self._read = self._read, len(self._ids)
-        self._held += now[len(known) :]
-        found = [place for place in (self._held.find(text) for text in self._stop) if place >= 0]
-        if found:
-            self.stopped = True
-            self._held = self._held[: min(found)]
-            return self._show(len(self._held))
-        return self._show(len(self._held) - self._partial_stop_length())
+        self._prefix_offset, self._read_offset = self._read_offset, len(self._ids)
+        self._pending += current[len(previous) :]
+        positions = [place for place in (self._pending.find(text) for text in self._stop_strings) if place >= 0]
+        if positions:
+            self.has_stopped = True
+            self._pending = self._pending[: min(positions)]
+            return self._release(len(self._pending))
+        return self._release(len(self._pending) - self._partial_stop_length())
 
     def flush(self) -> Delta:
-        """What was held back, at the end of the answer."""
-        if not self.stopped:
-            known = self._decode(self._ids[self._from : self._read])
-            self._held += self._decode(self._ids[self._from :])[len(known) :]
-        return self._show(len(self._held))
+        """The remaining text, at the end of the answer."""
+        if not self.has_stopped:
+            previous = self._decode(self._ids[self._prefix_offset : self._read_offset])
+            self._pending += self._decode(self._ids[self._prefix_offset :])[len(previous) :]
+        return self._release(len(self._pending))
 
-    def _show(self, length: int) -> Delta:
-        shown, self._held = self._held[:length], self._held[length:]
-        told: tuple[TokenLogprob, ...] = ()
-        if not self._held:
-            told, self._logprobs = self._logprobs, ()
-        return Delta(shown, told)
+    def _release(self, length: int) -> Delta:
+        released, self._pending = self._pending[:length], self._pending[length:]
+        logprobs: tuple[TokenLogprob, ...] = ()
+        if not self._pending:
+            logprobs, self._logprobs = self._logprobs, ()
+        return Delta(released, logprobs)
 
     def _partial_stop_length(self) -> int:
-        """Characters at the end that a stop text may begin with."""
+        """Number of characters at the end that may be the start of a stop string."""
         longest = 0
-        for text in self._stop:
+        for text in self._stop_strings:
             for size in range(1, len(text)):
-                if self._held.endswith(text[:size]):
+                if self._pending.endswith(text[:size]):
                     longest = max(longest, size)
         return longest
 

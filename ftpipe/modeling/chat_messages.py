@@ -1,4 +1,4 @@
-"""Writes messages in the form that chat templates of open models expect."""
+"""Convert messages of OpenAI's API to the form that chat templates of open models expect."""
 
 from __future__ import annotations
 
@@ -12,60 +12,62 @@ Message = Mapping[str, Any]
 
 
 class ChatTemplateError(FtpipeError):
-    """A conversation cannot be trained on with this base's chat template."""
+    """A conversation does not fit the base model's chat template."""
 
-    code = "mask"
+    code = "chat_template"
 
 
 def to_template_messages(
     messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None, template: str
 ) -> list[dict[str, Any]]:
-    """Write messages in the form that chat templates expect.
+    """Convert messages to the form that chat templates expect.
 
-    Content becomes one string, ``developer`` becomes ``system``, and call arguments become objects. Where the
-    template knows no tool calls or no tools, they are written into the text as JSON, so that nothing is lost.
+    Content becomes one string, ``developer`` becomes ``system``, and call arguments become objects. If the
+    template supports no tool calls or no tools, they are written into the text as JSON, so that nothing is lost.
 
     Args:
-        messages: Messages as the API has them.
-        tools: Tool definitions as the API has them.
+        messages: Messages in the API's form.
+        tools: Tool definitions in the API's form.
         template: The chat template's source.
 
     Raises:
-        ChatTemplateError: A message holds more than text.
+        ChatTemplateError: A message has a part that is not text.
     """
-    fitted = [_fit_message(message, knows_calls="tool_calls" in template) for message in messages]
+    result = [_to_template_message(message, supports_tool_calls="tool_calls" in template) for message in messages]
     if tools and "tools" not in template:
         text = "You may call these functions:\n" + "\n".join(
             json.dumps(dict(tool), ensure_ascii=False) for tool in tools
         )
-        if fitted and fitted[0]["role"] == "system":
-            fitted[0]["content"] = f"{fitted[0]['content']}\n\n{text}"
+        if result and result[0]["role"] == "system":
+            result[0]["content"] = f"{result[0]['content']}\n\n{text}"
         else:
-            fitted.insert(0, {"role": "system", "content": text})
-    return fitted
+            result.insert(0, {"role": "system", "content": text})
+    return result
 
 
-def _fit_message(message: Message, *, knows_calls: bool) -> dict[str, Any]:
+def _to_template_message(message: Message, *, supports_tool_calls: bool) -> dict[str, Any]:
     role = "system" if message.get("role") == "developer" else message.get("role")
-    fitted: dict[str, Any] = {"role": role, "content": text_of(message)}
+    result: dict[str, Any] = {"role": role, "content": text_of(message)}
     for key in ("name", "tool_call_id"):
         if message.get(key) is not None:
-            fitted[key] = message[key]
+            result[key] = message[key]
     calls = list(message.get("tool_calls") or [])
     if message.get("function_call"):
         calls.append({"type": "function", "function": message["function_call"]})
     if not calls:
-        return fitted
-    plain = [_plain_call(call) for call in calls]
-    if knows_calls:
-        fitted["tool_calls"] = plain
+        return result
+    template_calls = [_to_template_call(call) for call in calls]
+    if supports_tool_calls:
+        result["tool_calls"] = template_calls
     else:
-        lines = [f"<tool_call>\n{json.dumps(call['function'], ensure_ascii=False)}\n</tool_call>" for call in plain]
-        fitted["content"] = "\n".join([fitted["content"], *lines] if fitted["content"] else lines)
-    return fitted
+        lines = [
+            f"<tool_call>\n{json.dumps(call['function'], ensure_ascii=False)}\n</tool_call>" for call in template_calls
+        ]
+        result["content"] = "\n".join([result["content"], *lines] if result["content"] else lines)
+    return result
 
 
-def _plain_call(call: Mapping[str, Any]) -> dict[str, Any]:
+def _to_template_call(call: Mapping[str, Any]) -> dict[str, Any]:
     function = call.get("function") or {}
     arguments = function.get("arguments", "{}")
     if isinstance(arguments, str):
@@ -74,8 +76,8 @@ def _plain_call(call: Mapping[str, Any]) -> dict[str, Any]:
         except (ValueError, RecursionError):
             parsed = arguments
         arguments = parsed
-    named = {"name": function.get("name", ""), "arguments": arguments}
-    return {**{key: call[key] for key in ("id",) if key in call}, "type": "function", "function": named}
+    named_function = {"name": function.get("name", ""), "arguments": arguments}
+    return {**{key: call[key] for key in ("id",) if key in call}, "type": "function", "function": named_function}
 
 
 def text_of(message: Message) -> str:
@@ -93,8 +95,8 @@ def text_of(message: Message) -> str:
     for part in content:
         if part.get("type") not in ("text", "refusal"):
             raise ChatTemplateError(
-                f"a message has a part of type {part.get('type')!r}, and local bases read text only",
-                "leave images, audio and files out of the data for local training",
+                f"a message has a part of type {part.get('type')!r}, and local models support text only",
+                "remove images, audio and files from the data for local training",
             )
         parts.append(str(part.get("text", part.get("refusal", ""))))
     return "".join(parts)

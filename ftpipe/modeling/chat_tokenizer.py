@@ -1,10 +1,9 @@
-"""Turn a conversation into token ids and labels: only what the assistant says is trained, with its end-of-turn token.
+"""Turn a conversation into token ids and labels: only assistant turns are trained, with their end-of-turn token.
 
-The conversation is rendered with the base's own chat template. For each assistant message two more renderings are
-made, the conversation before it with the generation prompt and the conversation up to it; the text between the two,
-up to and including the end-of-turn token, is what the model will have to write, and its tokens get labels. Every
-other position has the label ``-100``, which no loss runs over. This needs no ``{% generation %}`` markers, which most
-stock templates lack.
+The conversation is rendered with the base model's chat template. For each assistant message it is rendered twice more:
+before the message, with the generation prompt, and up to the message. The text between the two, up to and including
+the end-of-turn token, is what the model has to write, and its tokens get labels. Every other position has the label
+``-100``, which the loss ignores. This needs no ``{% generation %}`` markers, which most templates lack.
 """
 
 from __future__ import annotations
@@ -29,28 +28,28 @@ class Example:
 
     Attributes:
         ids: Token ids of the rendered conversation.
-        labels: The same length; the id where the token is trained, ``-100`` elsewhere.
+        labels: Of the same length: the id of each trained token, ``-100`` for the others.
     """
 
     ids: tuple[int, ...]
     labels: tuple[int, ...]
 
     @property
-    def trained(self) -> int:
-        """How many tokens have a label."""
+    def trained_tokens(self) -> int:
+        """Number of tokens that have a label."""
         return sum(label != IGNORE_INDEX for label in self.labels)
 
     def truncate(self, limit: int) -> Example:
-        """The first ``limit`` tokens; what is beyond is lost, as the hosted service does it."""
+        """The first ``limit`` tokens; the rest is dropped, as the hosted service does."""
         return Example(self.ids[:limit], self.labels[:limit])
 
-    def as_json(self) -> list[tuple[int, ...]]:
+    def to_json(self) -> list[tuple[int, ...]]:
         """Ids and labels."""
         return [self.ids, self.labels]
 
     @classmethod
     def from_json(cls, pair: Sequence[Sequence[int]]) -> Example:
-        """The example that ``as_json`` wrote."""
+        """The example that ``to_json`` returned."""
         return cls(tuple(pair[0]), tuple(pair[1]))
 
 
@@ -63,11 +62,11 @@ class _TurnSpan:
 
 
 class ChatTokenizer:
-    """Makes training sequences with one tokenizer.
+    """Makes training sequences and prompts with one tokenizer.
 
     Attributes:
-        unrolled: Conversations that had to be split into one sequence per trained turn so far, because the template
-            writes earlier turns differently from the last one.
+        split_conversations: Number of conversations that were split into one sequence per trained turn, because the
+            template renders earlier turns differently from the last one.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -75,28 +74,28 @@ class ChatTokenizer:
             template = tokenizer.get_chat_template()
         except ValueError as exc:
             raise ChatTemplateError(
-                "this base has no chat template, so its conversations cannot be written down",
-                "choose an instruct model, whose tokenizer carries a template",
+                "this base model has no chat template, so conversations cannot be rendered for it",
+                "choose an instruct model, whose tokenizer has a template",
             ) from exc
         if not tokenizer.is_fast:
             raise ChatTemplateError(
-                "this base's tokenizer gives no character offsets", "choose a base with a tokenizer.json"
+                "this base model's tokenizer has no character offsets", "choose a base model with a tokenizer.json"
             )
         self._tokenizer = tokenizer
         self._template: str = template
         self._special = frozenset(tokenizer.all_special_ids) | _added_special_ids(tokenizer)
-        self.unrolled = 0
+        self.split_conversations = 0
 
     def examples(self, record: Mapping[str, Any]) -> list[Example]:
-        """The sequences of one chat record: one, or one per trained turn where the template rewrites earlier turns.
+        """The sequences of one chat record: one, or one per trained turn if the template rewrites earlier turns.
 
         Raises:
-            ChatTemplateError: The template refuses the record, or nothing in it would be trained.
+            ChatTemplateError: The template does not accept the record, or no message of it is trained.
         """
         raw = record.get("messages") or []
         chosen = [i for i, m in enumerate(raw) if m.get("role") == "assistant" and m.get("weight", 1) != 0]
         if not chosen:
-            raise ChatTemplateError("no assistant message is trained", "give at least one a weight other than 0")
+            raise ChatTemplateError("no assistant message is trained", "set the weight of at least one of them to 1")
         tools = record.get("tools") or [{"type": "function", "function": f} for f in record.get("functions") or []]
         messages = to_template_messages(raw, tools, self._template)
         chosen = [i + len(messages) - len(raw) for i in chosen]
@@ -110,28 +109,32 @@ class ChatTokenizer:
         return [self._encode(whole, turns)]
 
     def pair(self, record: Mapping[str, Any]) -> tuple[Example, Example]:
-        """The preferred and the other sequence of one preference record; only the last turn is trained.
+        """The preferred and the non-preferred sequence of a preference record; only the last turn is trained.
 
         Raises:
-            ChatTemplateError: The template refuses the record.
+            ChatTemplateError: The template does not accept the record.
         """
-        asked = record["input"]
+        prompt = record["input"]
         chosen, rejected = (
-            {"messages": [*_untrained(asked["messages"]), *record[key][:1]], "tools": asked.get("tools")}
+            {"messages": [*_untrained(prompt["messages"]), *record[key][:1]], "tools": prompt.get("tools")}
             for key in ("preferred_output", "non_preferred_output")
         )
         return self.examples(chosen)[-1], self.examples(rejected)[-1]
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None) -> list[int]:
-        """Token ids of a conversation that the model is to go on with."""
-        fitted = to_template_messages(messages, tools, self._template)
-        return list(self._tokenizer(self._render(fitted, tools, ask=True), add_special_tokens=False)["input_ids"])
+        """Token ids of a conversation that the model continues."""
+        template_messages = to_template_messages(messages, tools, self._template)
+        return list(
+            self._tokenizer(
+                self._render(template_messages, tools, add_generation_prompt=True), add_special_tokens=False
+            )["input_ids"]
+        )
 
     def end_of_turn(self) -> int:
-        """Id of the token that closes an assistant turn.
+        """Id of the token that ends an assistant turn.
 
         Raises:
-            ChatTemplateError: The template closes turns with no special token.
+            ChatTemplateError: The template ends turns without a special token.
         """
         messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         before, upto = self._turn_bounds(messages, None, 1)
@@ -139,33 +142,33 @@ class ChatTokenizer:
         return int(self._tokenizer(upto[len(before) : end], add_special_tokens=False)["input_ids"][-1])
 
     def _split_per_turn(self, messages: list[dict[str, Any]], tools: Tools, chosen: Sequence[int]) -> list[Example]:
-        self.unrolled += 1
-        found = []
+        self.split_conversations += 1
+        examples = []
         for index in chosen:
             before, upto = self._turn_bounds(messages, tools, index)
-            found.append(self._encode(upto, [self._turn(before, upto)]))
-        return found
+            examples.append(self._encode(upto, [self._turn(before, upto)]))
+        return examples
 
     def _turn_bounds(self, messages: list[dict[str, Any]], tools: Tools, index: int) -> tuple[str, str]:
-        before = self._render(messages[:index], tools, ask=True)
+        before = self._render(messages[:index], tools, add_generation_prompt=True)
         upto = self._render(messages[: index + 1], tools)
         if not upto.startswith(before):
             raise ChatTemplateError(
-                "the chat template does not begin a finished turn with its own generation prompt",
-                "this base cannot be trained from chat data as it stands; choose another base",
+                "the chat template does not start a finished turn with its generation prompt",
+                "this base model cannot be trained on chat data; choose another one",
             )
         return before, upto
 
-    def _render(self, messages: list[dict[str, Any]], tools: Tools, *, ask: bool = False) -> str:
+    def _render(self, messages: list[dict[str, Any]], tools: Tools, *, add_generation_prompt: bool = False) -> str:
         from jinja2.exceptions import TemplateError
 
         try:
             text = self._tokenizer.apply_chat_template(
-                messages, tools=tools or None, tokenize=False, add_generation_prompt=ask
+                messages, tools=tools or None, tokenize=False, add_generation_prompt=add_generation_prompt
             )
         except (TemplateError, TypeError, KeyError, AttributeError, ValueError) as exc:
             raise ChatTemplateError(
-                f"the base's chat template refuses the conversation: {exc}", "change the order of roles"
+                f"the base model's chat template does not accept the conversation: {exc}", "change the order of roles"
             ) from exc
         return str(text)
 
@@ -177,7 +180,7 @@ class ChatTokenizer:
         if not ends or segment[ends[-1] :].strip():
             raise ChatTemplateError(
                 "the chat template ends an assistant turn without an end-of-turn token, so the model would never stop",
-                "choose a base whose template closes each turn with a special token",
+                "choose a base model whose template ends each turn with a special token",
             )
         return _TurnSpan(len(before), len(before) + ends[-1])
 
@@ -186,8 +189,8 @@ class ChatTokenizer:
         ids, offsets = _ids_and_offsets(encoded)
         labels = tuple(_labels(ids, offsets, turns))
         example = Example(tuple(ids), labels)
-        if example.trained == 0:
-            raise ChatTemplateError("nothing of the record is trained", "give an assistant message some text")
+        if example.trained_tokens == 0:
+            raise ChatTemplateError("no token of the record is trained", "add text to an assistant message")
         return example
 
 
@@ -205,10 +208,10 @@ def _ids_and_offsets(encoded: Tokenizer) -> tuple[list[int], list[tuple[int, int
 
 
 def _labels(ids: Sequence[int], offsets: Sequence[tuple[int, int]], turns: Sequence[_TurnSpan]) -> Iterator[int]:
-    """A label for each token; one that straddles a turn's start belongs to the prompt and stays untrained."""
-    waiting = list(turns)
+    """A label for each token; one that overlaps the start of a turn belongs to the prompt and is not trained."""
+    remaining = list(turns)
     for id_, (start, end) in zip(ids, offsets, strict=True):
-        while waiting and start >= waiting[0].stop:
-            waiting.pop(0)
-        inside = bool(waiting) and waiting[0].start <= start and end <= waiting[0].stop and start < end
+        while remaining and start >= remaining[0].stop:
+            remaining.pop(0)
+        inside = bool(remaining) and remaining[0].start <= start and end <= remaining[0].stop and start < end
         yield id_ if inside else IGNORE_INDEX

@@ -1,4 +1,4 @@
-"""Where the work is done: the GPU where there is one, else the CPU in the precision that suits it."""
+"""Select the device and the precision: a GPU if there is one, else the CPU in the faster precision."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DeviceConfig:
-    """Where the work is done: ``device`` as torch names it and ``dtype``, ``float32`` or ``bfloat16``."""
+    """``device`` as torch names it, and ``dtype``: ``float32`` or ``bfloat16``."""
 
     device: str
     dtype: str
 
     @property
-    def on_accelerator(self) -> bool:
-        """True where a GPU does the work."""
+    def is_accelerator(self) -> bool:
+        """True for a GPU."""
         return self.device != "cpu"
 
 
@@ -46,7 +46,7 @@ def use_passive_omp_wait() -> None:
     """Let torch's threads sleep while they wait; must be called before torch is imported for the first time.
 
     Threads that spin cost nothing on an idle machine, but slow a busy one down to a quarter: the thread that they wait
-    for is not running, because they are.
+    for does not run, because they do.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
@@ -59,12 +59,12 @@ def _bfloat16_is_faster() -> bool:
     def seconds(dtype: torch.dtype) -> float:
         left, right = torch.ones(128, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
         torch.mm(left, right)
-        # the least of several: on a busy machine any single one may have been waiting for its turn
-        tries = []
+        # the minimum of several: on a busy machine a single run may include waiting
+        durations = []
         for _ in range(5):
             started = time.perf_counter()
             torch.mm(left, right)
-            tries.append(time.perf_counter() - started)
-        return min(tries)
+            durations.append(time.perf_counter() - started)
+        return min(durations)
 
     return seconds(torch.bfloat16) < 0.8 * seconds(torch.float32)

@@ -1,4 +1,4 @@
-"""Write a tuned model to a folder for other programs: its adapter alone, or merged into its base."""
+"""Export a tuned model for other programs: its adapter alone, or merged into its base model."""
 
 from __future__ import annotations
 
@@ -16,58 +16,57 @@ def export_model(*, base: str, adapter: Path, output: Path, merged: bool, models
     """Write a tuned model to ``output``.
 
     Args:
-        base: Name of its base, as ``resolve_base`` takes it.
+        base: Name of its base model, as ``resolve_base`` takes it.
         adapter: A checkpoint's folder.
         output: A folder that does not exist yet, or is empty.
-        merged: Whole weights and tokenizer for transformers, vLLM and converters; else only the adapter, which peft
-            and vLLM load onto the base.
-        models_dir: Where models are kept.
+        merged: Complete weights and tokenizer for transformers, vLLM and converters; else only the adapter, which
+            peft and vLLM load onto the base model.
+        models_dir: Folder of base models.
 
     Returns:
         ``output``.
 
     Raises:
         UsageError: ``output`` is not empty.
-        NotFoundError: The base or the adapter is not there.
+        NotFoundError: There is no such base model or adapter.
         LocalStateError: ``output`` cannot be written.
     """
     check_adapter(adapter)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(f"{output} is there already", "name a folder that does not exist yet")
-    scratch = output.with_name(f".new-{output.name}")
+        raise UsageError(f"{output} exists already and is not empty", "choose a folder that does not exist yet")
+    temporary = output.with_name(f".new-{output.name}")
     try:
-        scratch.mkdir(parents=True)
+        temporary.mkdir(parents=True)
         if merged:
-            _write_merged(base, adapter, scratch, models_dir)
+            _write_merged(base, adapter, temporary, models_dir)
         else:
             for name in ADAPTER_FILES:
-                shutil.copyfile(adapter / name, scratch / name)
-            _note_base(scratch, base)
+                shutil.copyfile(adapter / name, temporary / name)
+            _set_base_name(temporary, base)
         if output.exists():
             output.rmdir()
-        scratch.rename(output)
+        temporary.rename(output)
     except OSError as exc:
         raise LocalStateError(
-            f"the model could not be written to {output}: {exc.strerror or exc}", "make room there"
+            f"the model could not be written to {output}: {exc.strerror or exc}",
+            "free some disk space, or choose another folder",
         ) from exc
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return output
 
 
-def _note_base(folder: Path, base: str) -> None:
-    place = folder / "adapter_config.json"
-    config = json.loads(place.read_text(encoding="utf-8"))
-    place.write_text(
-        json.dumps({**config, "base_model_name_or_path": base}, indent=1, sort_keys=True), encoding="utf-8"
-    )
+def _set_base_name(folder: Path, base: str) -> None:
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, "base_model_name_or_path": base}, indent=1, sort_keys=True), encoding="utf-8")
 
 
 def _write_merged(base: str, adapter: Path, folder: Path, models_dir: Path) -> None:
     import torch
 
     source = resolve_base(base, models_dir=models_dir)
-    # Added in float32, so that the base's weights are rounded once and not twice.
+    # merged in float32, so that the base model's weights are rounded once and not twice
     merged = load_adapter(load_base(source, DeviceConfig("cpu", "float32")), adapter).merge_and_unload()
     merged.config.use_cache = True
     merged.to(torch.bfloat16).save_pretrained(folder)

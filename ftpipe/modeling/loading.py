@@ -13,20 +13,21 @@ from ftpipe.modeling.device import DeviceConfig
 from ftpipe.modeling.types import CausalModel, Tokenizer
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+"""The files of an adapter's folder, as peft writes them."""
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a base's folder; nothing is fetched and no code of the model is run."""
+    """The tokenizer of a base model's folder."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def load_base(folder: Path, machine: DeviceConfig) -> CausalModel:
+def load_base(folder: Path, device: DeviceConfig) -> CausalModel:
     """The base model of a folder, frozen, on its device.
 
     Raises:
-        NotFoundError: The folder's model is of a kind that transformers does not carry.
+        NotFoundError: transformers does not support the model's architecture.
     """
     try:
         import torch
@@ -38,7 +39,7 @@ def load_base(folder: Path, machine: DeviceConfig) -> CausalModel:
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=getattr(torch, machine.dtype),
+            dtype=getattr(torch, device.dtype),
             attn_implementation="sdpa",
             use_safetensors=True,
             local_files_only=True,
@@ -46,17 +47,17 @@ def load_base(folder: Path, machine: DeviceConfig) -> CausalModel:
         )
     except (ValueError, KeyError, OSError, RuntimeError) as exc:
         raise NotFoundError(
-            f"the base {folder.name!r} cannot be loaded: {str(exc)[:300]}", "choose another base"
+            f"the base model {folder.name!r} cannot be loaded: {str(exc)[:300]}", "choose another base model"
         ) from exc
     model.config.use_cache = False
-    return model.to(machine.device).requires_grad_(requires_grad=False).eval()
+    return model.to(device.device).requires_grad_(requires_grad=False).eval()
 
 
 def load_adapter(model: CausalModel, adapter: Path, *, name: str = "default", trainable: bool = False) -> CausalModel:
     """``model`` with the adapter of a folder; only safetensors are read.
 
     Raises:
-        NotFoundError: The folder holds no adapter, or one for another base.
+        NotFoundError: The folder has no adapter, or one for another base model.
     """
     from peft import PeftModel
 
@@ -71,12 +72,12 @@ def load_adapter(model: CausalModel, adapter: Path, *, name: str = "default", tr
             )
     except (RuntimeError, ValueError, KeyError, TypeError) as exc:
         raise NotFoundError(
-            f"the adapter {adapter.name} does not fit its base: {str(exc)[:200]}", "train it again"
+            f"the adapter {adapter.name} does not fit its base model: {str(exc)[:200]}", "train it again"
         ) from exc
 
 
 def check_adapter(adapter: Path) -> None:
-    """Refuse a folder that is no whole adapter.
+    """Check that a folder has every file of an adapter.
 
     Raises:
         NotFoundError: A file is missing.
@@ -88,12 +89,12 @@ def check_adapter(adapter: Path) -> None:
 
 @contextmanager
 def quiet_peft() -> Iterator[None]:
-    """Hide a warning of transformers about a name that peft up to 0.21 still reads; users can do nothing about it."""
+    """Hide a warning of transformers about a name that peft up to 0.21 uses; users cannot change it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         yield
 
 
 def cache_argument(model: CausalModel) -> str:
-    """How a model's forward pass calls its cache; transformers renamed it on the way from 5.0 to 5.24."""
+    """The name of the cache argument of a model's forward pass; transformers renamed it between 5.0 and 5.24."""
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"

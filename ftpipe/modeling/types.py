@@ -1,4 +1,4 @@
-"""Names for objects of libraries that carry no types, so that a signature still says what it takes."""
+"""Names for objects of untyped libraries, so that signatures say what they take."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 CausalModel: TypeAlias = Any
 """A causal language model of transformers, or a peft model around one."""
 Tokenizer: TypeAlias = Any
-"""A fast tokenizer of transformers, or what it returned."""
+"""A fast tokenizer of transformers, or its output."""
 Cache: TypeAlias = Any
 """Keys and values of the positions computed so far."""
 Optimizer: TypeAlias = Any

@@ -91,7 +91,7 @@ def read_rows(path: Path, chat_tokenizer: ChatTokenizer, *, limit: int) -> Token
                 truncated = example.truncate(limit)
                 if len(truncated.ids) < len(example.ids):
                     truncated_lines.append(line)
-                if truncated.trained == 0:
+                if truncated.trained_tokens == 0:
                     raise ChatTemplateError(f"its answer starts after {limit} tokens, where the row is truncated")
                 examples.append(truncated)
                 lines.append(line)
@@ -99,7 +99,7 @@ def read_rows(path: Path, chat_tokenizer: ChatTokenizer, *, limit: int) -> Token
             errors.append(f"line {line}: {exc.message}")
     check_rows(path, len(examples), errors, unit="conversations")
     return TokenizedDataset(
-        tuple(examples), tuple(lines), tuple(dict.fromkeys(truncated_lines)), chat_tokenizer.unrolled
+        tuple(examples), tuple(lines), tuple(dict.fromkeys(truncated_lines)), chat_tokenizer.split_conversations
     )
 
 

@@ -39,7 +39,7 @@ class Pair:
 
     def as_json(self) -> list[Any]:
         """Both examples and both log-probabilities."""
-        return [self.chosen.as_json(), self.rejected.as_json(), self.chosen_reference, self.rejected_reference]
+        return [self.chosen.to_json(), self.rejected.to_json(), self.chosen_reference, self.rejected_reference]
 
     @classmethod
     def from_json(cls, row: Sequence[Any]) -> Pair:

@@ -92,7 +92,7 @@ def _build_trainer(
         raise UsageError(
             f"the local engine trains {' and '.join(METHODS)}, not {spec.method}", f"choose the method {METHODS[0]}"
         )
-    base_dir = resolve_base(spec.base_model, models_dir=spec.models_dir, say=on_status)
+    base_dir = resolve_base(spec.base_model, models_dir=spec.models_dir, on_status=on_status)
     plan = directory.read_plan()
     device_config = select_device(None if plan is None else plan.device_config)
     base = load_base(base_dir, device_config)
@@ -177,7 +177,7 @@ class _DataLoader:
             examples=examples,
             parameters=sum(parameter.numel() for parameter in self.base.parameters()),
             max_context=int(getattr(config, "max_position_embeddings", None) or DEFAULT_MAX_CONTEXT),
-            on_accelerator=self.device_config.on_accelerator,
+            on_accelerator=self.device_config.is_accelerator,
             method=self.spec.method,
         )
 

@@ -76,7 +76,7 @@ class SupervisedObjective:
         """Accumulate the gradient of the rows at ``indices``, a shard of ``batch_indices``, in micro-batches."""
         rows = [self.examples[index] for index in indices]
         batch = indices if batch_indices is None else batch_indices
-        batch_tokens = sum(self.examples[index].trained for index in batch)
+        batch_tokens = sum(self.examples[index].trained_tokens for index in batch)
         parts = micro_batches(rows, MAX_FORWARD_TOKENS)
         return sum((accumulate_gradients(self.lm, part, batch_tokens=batch_tokens) for part in parts), LossStats())
 
@@ -86,7 +86,7 @@ class SupervisedObjective:
 
     def as_json(self) -> dict[str, Any]:
         """The rows, for a worker process."""
-        return {"examples": [e.as_json() for e in self.examples], "validation": [e.as_json() for e in self.validation]}
+        return {"examples": [e.to_json() for e in self.examples], "validation": [e.to_json() for e in self.validation]}
 
     @classmethod
     def from_json(cls, lm: LanguageModel, data: Mapping[str, Any]) -> SupervisedObjective:

@@ -12,8 +12,9 @@ import pytest
 from ftpipe.errors import NotFoundError
 from ftpipe.inference.detokenizer import IncrementalDetokenizer
 from ftpipe.inference.engine import ContextLengthError, Delta, Engine, GenerationRequest, TokenLogprob
+from ftpipe.modeling.chat_tokenizer import ChatTokenizer
 from ftpipe.modeling.device import DeviceConfig
-from ftpipe.modeling.loading import load_base
+from ftpipe.modeling.loading import load_base, load_tokenizer
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
 from ftpipe.training.lora import add_adapter, save_adapter, trainable_parameters
 from tests.training.tiny_model import save_base, tiny_tokenizer
@@ -86,7 +87,7 @@ def test_an_answer_comes_in_pieces_with_totals_at_the_end(engine: Engine, place:
     assert [delta.finish_reason for delta in deltas[:-1]] == [None] * (len(deltas) - 1)
     assert deltas[-1].finish_reason == "length"
     assert deltas[-1].completion_tokens == 12
-    assert deltas[-1].prompt_tokens == engine.count(base=str(place / "base"), messages=ASKED)
+    assert deltas[-1].prompt_tokens == len(ChatTokenizer(load_tokenizer(place / "base")).prompt(ASKED))
 
 
 def test_the_likeliest_answer_is_that_of_transformers(engine: Engine, place: Path) -> None:
@@ -186,7 +187,7 @@ def test_the_longest_unused_base_is_let_go(place: Path) -> None:
     other = save_base(place / "other")
     engine = Engine(models_dir=place / "models", max_loaded_models=1)
     ask(engine, place)
-    engine.count(base=str(other), messages=ASKED)
+    list(engine.generate(base=str(other), adapter=None, request=GenerationRequest(messages=ASKED, max_tokens=1)))
     assert engine.loaded_models() == (str(other),)
 
 

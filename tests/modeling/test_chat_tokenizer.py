@@ -78,14 +78,14 @@ def test_a_template_that_rewrites_earlier_turns_gives_one_sequence_per_answer() 
     found = mask.examples(chat("a", "one", "b", "two"))
     texts = [trained_text(tokenizer, example) for example in found]
     assert texts == [f"<think>\n\n</think>\n\n{word}<|im_end|>" for word in ("one", "two")]
-    assert mask.unrolled == 1
+    assert mask.split_conversations == 1
 
 
 def test_a_single_turn_of_a_rewriting_template_stays_one_sequence() -> None:
     """Only conversations with earlier trained turns are split."""
     mask = ChatTokenizer(tiny_tokenizer("thinking"))
     assert len(mask.examples(chat("a", "one"))) == 1
-    assert mask.unrolled == 0
+    assert mask.split_conversations == 0
 
 
 def test_a_template_without_end_of_turn_is_refused() -> None:

@@ -55,7 +55,7 @@ def test_an_adapter_is_copied_with_the_name_of_its_base(place: Path, tmp_path: P
 def test_what_is_there_already_is_not_overwritten(place: Path, tmp_path: Path) -> None:
     """The folder must be new or empty."""
     (tmp_path / "note.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(UsageError, match="exists already"):
         export(place, tmp_path, merged=False)
 
 

@@ -51,11 +51,11 @@ def plain_gradients(model: Any, examples: list[Example]) -> tuple[float, dict[st
     """Loss and gradients by the model's own forward pass, row by row."""
     import torch
 
-    total = sum(example.trained for example in examples)
+    total = sum(example.trained_tokens for example in examples)
     loss = 0.0
     for example in examples:
         ids, labels = torch.tensor([list(example.ids)]), torch.tensor([list(example.labels)])
-        part = model(input_ids=ids, labels=labels).loss * example.trained / total
+        part = model(input_ids=ids, labels=labels).loss * example.trained_tokens / total
         part.backward()
         loss += float(part.detach())
     return loss, gradients(model)
@@ -70,7 +70,7 @@ def test_gradients_equal_plain_forward_pass(base: Path, share: bool) -> None:
     expected_loss, expected = plain_gradients(model, examples)
     lm = LanguageModel(model, share_prefix=share)
     assert lm.shares_prefix is share
-    stats = accumulate_gradients(lm, examples, batch_tokens=sum(example.trained for example in examples))
+    stats = accumulate_gradients(lm, examples, batch_tokens=sum(example.trained_tokens for example in examples))
     assert stats.mean_loss == pytest.approx(expected_loss, rel=1e-5)
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
@@ -81,7 +81,7 @@ def test_micro_batch_gradients_sum_to_batch(base: Path) -> None:
     import torch
 
     model, examples = prepared(base)
-    lm, tokens = LanguageModel(model), sum(example.trained for example in examples)
+    lm, tokens = LanguageModel(model), sum(example.trained_tokens for example in examples)
     accumulate_gradients(lm, examples, batch_tokens=tokens)
     whole = gradients(model)
     for example in examples:
@@ -96,7 +96,7 @@ def test_evaluate_rows_keeps_order(base: Path) -> None:
     lm = LanguageModel(model)
     rows = evaluate_rows(lm, examples)
     alone = [evaluate(lm, [example]) for example in examples]
-    assert [row.tokens for row in rows] == [example.trained for example in examples]
+    assert [row.tokens for row in rows] == [example.trained_tokens for example in examples]
     assert [row.loss for row in rows] == pytest.approx([one.loss for one in alone], rel=1e-4)
 
 

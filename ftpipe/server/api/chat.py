@@ -134,7 +134,7 @@ class ChatCompletionsApi:
             frequency_penalty=chat.frequency_penalty or 0.0,
             presence_penalty=chat.presence_penalty or 0.0,
             logit_bias=chat.bias_by_token,
-            form=response_grammar(chat),
+            grammar=response_grammar(chat),
             logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
         )
         try:

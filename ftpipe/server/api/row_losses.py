@@ -26,7 +26,7 @@ from ftpipe.training.row_losses import ScoringRequest
 COMMAND = (sys.executable, "-m", "ftpipe.training.row_losses")
 MAX_MODELS = 8
 ROWS_PER_EVENT = 500
-DATASET_ERROR_CODES = ("dataset", "mask")
+DATASET_ERROR_CODES = ("dataset", "chat_template")
 """Codes of errors that are caused by the file."""
 
 

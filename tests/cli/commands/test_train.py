@@ -74,7 +74,7 @@ def test_train_hosted_model_needs_a_provider(cli: CliEnvironment) -> None:
 def test_train_refuses_a_run_over_budget(cli: CliEnvironment, limit: str) -> None:
     """The high end of the estimate counts, also where it is a fraction of a cent."""
     ran = cli.run("train", str(chat_file()), *HOSTED, "--max-cost", limit, "--json")
-    assert (ran.code, ran.document["error"]["code"]) == (1, "over_budget")
+    assert (ran.code, ran.document["error"]["code"]) == (1, "cost_limit")
     assert not cli.server.calls
 
 
