@@ -99,7 +99,7 @@ def rule_fields(rule: Rule) -> dict[str, object]:
     }
 
 
-def rule_lines(rule: Rule, paint: Styler) -> list[str]:
+def rule_lines(rule: Rule, style: Styler) -> list[str]:
     """Format a rule: what it finds, why, fix, severity by target, and source."""
     from ftpipe.dataset.rules.base import ORIGINS, TARGETS
 
@@ -115,8 +115,8 @@ def rule_lines(rule: Rule, paint: Styler) -> list[str]:
         ("source", text.source),
     ]
     return [
-        paint("bold", f"{rule.code} {rule.name}"),
-        *format_fields(((f"  {label}", value) for label, value in rows), style=paint),
+        style("bold", f"{rule.code} {rule.name}"),
+        *format_fields(((f"  {label}", value) for label, value in rows), style=style),
     ]
 
 
