@@ -82,7 +82,9 @@ class PrepareOptions(DatasetOptions):
 )
 @shared.data
 @shared.validation
-@click.option("--holdout", type=shared.FILE, metavar="FILE", help="Test file; none of its prompts may be in DATA.")
+@click.option(
+    "--holdout", type=shared.FILE, metavar="FILE", help="Test file; a prompt that is also in DATA is a finding."
+)
 @click.option(
     "--split",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -187,8 +189,8 @@ def _quarantine(
     good = folder / "good.jsonl"
     remaining, moved = quarantine(request.data, lines, good, bad)
     context.add(quarantined={"file": bad, "lines": moved, "remaining": remaining})
-    where = sanitize_line(relative_path(bad), 300)
-    context.print_status(f"\n{plural(moved, 'line')} moved to {where}, {remaining:,} remaining")
+    path = sanitize_line(relative_path(bad), 300)
+    context.print_status(f"\n{plural(moved, 'line')} moved to {path}, {remaining:,} remaining")
     return replace(request, data=good.absolute())
 
 
