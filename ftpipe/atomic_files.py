@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,23 @@ def write_bytes(path: Path, content: bytes, *, mode: int = 0o666) -> None:
         content: The new content.
         mode: Permissions of the new file, less the umask.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, mode), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    rename_durably(temporary, path)
+    temporary = temporary_path(path)
+    handle = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_EXCL, mode)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        rename_durably(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def temporary_path(path: Path) -> Path:
+    """A new name beside ``path``, for a file that is being written; create it with ``O_EXCL`` or mode ``x``."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
 
 
 def write_json(path: Path, value: object, *, indent: int | None = None, mode: int = 0o666) -> None:
@@ -48,6 +61,13 @@ def rename_durably(source: Path, target: Path) -> None:
     """Give a finished file or folder its final name, so that the name survives a power cut."""
     source.replace(target)
     fsync(target.parent)
+
+
+def make_readable(folder: Path) -> None:
+    """Give a folder from ``mkdtemp``, which only its owner can enter, the mode that ``mkdir`` would have given it."""
+    umask = os.umask(0)
+    os.umask(umask)
+    folder.chmod(0o777 & ~umask)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

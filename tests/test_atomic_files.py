@@ -62,3 +62,12 @@ def test_link_or_copy_survives_deletion_of_source(tmp_path: Path) -> None:
     link_or_copy(source, target)
     source.unlink()
     assert target.read_bytes() == b"1"
+
+
+def test_write_bytes_spares_files_beside_it(tmp_path: Path) -> None:
+    """Neither a file nor a link with a name that could be taken for a temporary one is written to or removed."""
+    victim, planted = tmp_path / "victim", tmp_path / f".a.{os.getpid()}"
+    victim.write_bytes(b"mine")
+    planted.symlink_to(victim)
+    write_bytes(tmp_path / "a", b"new")
+    assert (victim.read_bytes(), planted.is_symlink(), (tmp_path / "a").read_bytes()) == (b"mine", True, b"new")

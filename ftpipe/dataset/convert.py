@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jsonlines
 import orjson
 
+from ftpipe.atomic_files import temporary_path
 from ftpipe.dataset.formats import legacy_shape, shape_of
 from ftpipe.dataset.source_readers import SourceRow, read_source_rows
 from ftpipe.errors import DatasetError, LocalStateError
@@ -88,10 +89,10 @@ def convert(path: Path, output: Path, *, system: str = "", columns: tuple[str, s
     if first is not None and columns:
         _require_columns(path, first, columns)
     converter = _Converter(system, columns)
-    partial = output.with_name(f".{output.name}.part")
+    partial = temporary_path(output)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with partial.open("xb") as file:
             converter.run(chain([first] if first else [], rows), jsonlines.Writer(file, dumps=orjson.dumps))
         if converter.records:
             partial.replace(output)

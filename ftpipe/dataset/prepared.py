@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftpipe.atomic_files import fsync, rename_durably, write_json
-from ftpipe.errors import LocalStateError
+from ftpipe.atomic_files import fsync, read_json, rename_durably, temporary_path, write_json
+from ftpipe.errors import LocalStateError, UsageError
 from ftpipe.file_hash import sha256_of_stream
 from ftpipe.paths import state_dir
 from ftpipe.records import Dataset, Report
@@ -53,14 +53,16 @@ def write(report: Report, folder: Path, *, source: Dataset, model: str, now: flo
 
     Raises:
         LocalStateError: The folder cannot be written, or a file changed after it was checked.
+        UsageError: The folder has files of these names that are not from an earlier run.
     """
     try:
         state_dir().mkdir(mode=0o700, exist_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
+        _refuse_foreign_files(folder, [report.dataset, *([report.validation] if report.validation else [])])
         train = _copy(report.dataset, folder / "train.jsonl")
         validation = _copy(report.validation, folder / "validation.jsonl") if report.validation else None
-        if validation is None:
-            (folder / "validation.jsonl").unlink(missing_ok=True)
+        if validation is None and (folder / "validation.jsonl").exists():
+            (folder / "validation.jsonl").unlink()
         prepared = PreparedDataset(folder, train, validation, source.path.absolute(), source.sha256)
         write_json(prepared.manifest, _manifest(report, prepared, model, time.time() if now is None else now), indent=2)
         set_latest(prepared)
@@ -76,15 +78,30 @@ def _copy(dataset: Dataset, target: Path) -> Path:
     """Copy and hash; the file itself is not copied onto itself."""
     if target.exists() and target.samefile(dataset.path):
         return target
-    partial = target.with_suffix(".part")
-    with dataset.path.open("rb") as source, partial.open("wb") as sink:
-        digest = sha256_of_stream(source, sink.write)
-    fsync(partial)
-    if digest != dataset.sha256:
-        partial.unlink()
-        raise LocalStateError(f"{dataset.path} changed while it was being prepared", "run `ftpipe prepare` again")
-    rename_durably(partial, target)
+    partial = temporary_path(target)
+    try:
+        with dataset.path.open("rb") as source, partial.open("xb") as sink:
+            digest = sha256_of_stream(source, sink.write)
+        fsync(partial)
+        if digest != dataset.sha256:
+            raise LocalStateError(f"{dataset.path} changed while it was being prepared", "run `ftpipe prepare` again")
+        rename_durably(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
     return target
+
+
+def _refuse_foreign_files(folder: Path, datasets: list[Dataset]) -> None:
+    """Refuse to replace or delete files that no manifest says this program has written."""
+    if (read_json(folder / "manifest.json") or {}).get("schema") == SCHEMA or state_dir() in folder.absolute().parents:
+        return
+    for name in ("manifest.json", "train.jsonl", "validation.jsonl"):
+        path = folder / name
+        own = any(path.exists() and path.samefile(dataset.path) for dataset in datasets)
+        if not own and (path.exists() or path.is_symlink()):
+            raise UsageError(
+                f"{path} exists, and ftpipe has not written it", "choose another folder with --output, or move it away"
+            )
 
 
 def _manifest(report: Report, prepared: PreparedDataset, model: str, now: float) -> dict[str, Any]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
+from ftpipe.atomic_files import make_readable
 from ftpipe.errors import LocalStateError, UsageError
 from ftpipe.modeling.base_models import resolve_base
 from ftpipe.modeling.device import DeviceConfig
@@ -32,28 +35,37 @@ def export_model(*, base: str, adapter: Path, output: Path, merged: bool, models
         LocalStateError: ``output`` cannot be written.
     """
     check_adapter(adapter)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(f"{output} exists already and is not empty", "choose a folder that does not exist yet")
-    temporary = output.with_name(f".new-{output.name}")
+    _require_new_or_empty(output)
+    temporary: Path | None = None
     try:
-        temporary.mkdir(parents=True)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        # A folder of this call alone: other folders, and another export, are left as they are.
+        temporary = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}-"))
         if merged:
             _write_merged(base, adapter, temporary, models_dir)
         else:
             for name in ADAPTER_FILES:
                 shutil.copyfile(adapter / name, temporary / name)
             _set_base_name(temporary, base)
-        if output.exists():
-            output.rmdir()
+        make_readable(temporary)
+        if os.name == "nt" and output.exists():
+            output.rmdir()  # elsewhere, a folder takes the name of an empty one in one step
         temporary.rename(output)
     except OSError as exc:
+        _require_new_or_empty(output)  # another export to the same folder may have ended first
         raise LocalStateError(
             f"the model could not be written to {output}: {exc.strerror or exc}",
             "free some disk space, or choose another folder",
         ) from exc
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
     return output
+
+
+def _require_new_or_empty(output: Path) -> None:
+    if output.is_symlink() or (output.exists() and (not output.is_dir() or any(output.iterdir()))):
+        raise UsageError(f"{output} exists already and is not empty", "choose a folder that does not exist yet")
 
 
 def _set_base_name(folder: Path, base: str) -> None:

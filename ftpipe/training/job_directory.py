@@ -28,6 +28,7 @@ import math
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -367,9 +368,8 @@ class JobDirectory:
     def new_checkpoint(self, metrics: StepMetrics) -> Iterator[Path]:
         """A directory to write an adapter into; on leaving, it becomes ``checkpoints/step-N`` in one step."""
         target = self.checkpoint_dir(metrics.step)
-        scratch = target.with_name(f".{target.name}")
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
+        self.checkpoints_dir.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=self.checkpoints_dir, prefix=f".{target.name}-"))
         yield scratch
         files = {file.name: _file_facts(file) for file in sorted(scratch.iterdir())}
         manifest = {"step": metrics.step, "files": files, "metrics": metrics.measured()}

@@ -170,3 +170,12 @@ def test_convert_skips_too_long_and_undecodable_lines(tmp_path: Path, monkeypatc
         "row 3 (line 4): not UTF-8",
         "row 4 (line 5): not an object",
     ]
+
+
+def test_convert_spares_files_beside_the_output(tmp_path: Path) -> None:
+    """Not even one that is called like a half-written output."""
+    source, other = tmp_path / "a.jsonl", tmp_path / ".b.jsonl.part"
+    source.write_text('{"prompt": "a", "completion": "b"}\n', encoding="utf-8")
+    other.write_text("mine", encoding="utf-8")
+    convert(source, tmp_path / "b.jsonl")
+    assert other.read_text(encoding="utf-8") == "mine"

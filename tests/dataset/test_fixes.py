@@ -103,3 +103,16 @@ def test_quarantine_of_failing_lines_leaves_valid_file(tmp_path: Path) -> None:
     assert lines == {21, 22}
     quarantine(source, lines, tmp_path / "good.jsonl", tmp_path / "bad.jsonl")
     assert validate(tmp_path / "good.jsonl").ok
+
+
+@pytest.mark.parametrize("name", ["fixed.jsonl.diff", "fixed.jsonl.extra.jsonl", "fixed.jsonl.manifest.json"])
+def test_fix_file_spares_files_beside_the_output(name: str, tmp_path: Path) -> None:
+    """Only what an earlier fix wrote is replaced."""
+    source, output = BROKEN / "FT103.jsonl", tmp_path / "fixed.jsonl"
+    (tmp_path / name).write_text("mine", encoding="utf-8")
+    with pytest.raises(UsageError, match="has not written it"):
+        fix_file(source, output)
+    assert (tmp_path / name).read_text(encoding="utf-8") == "mine"
+    (tmp_path / name).unlink()
+    for _ in range(2):
+        assert fix_file(source, output).counts == {"FT103": 1}

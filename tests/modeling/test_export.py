@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,41 @@ def test_half_an_adapter_is_refused(place: Path, tmp_path: Path) -> None:
     """The message names what is missing."""
     with pytest.raises(NotFoundError, match=r"adapter_model\.safetensors"):
         export_model(base="x", adapter=tmp_path, output=tmp_path / "out", merged=False, models_dir=place)
+
+
+def test_export_leaves_folders_beside_the_output_alone(place: Path, tmp_path: Path) -> None:
+    """Not even one with the name that scratch folders once had; the exported folder is as readable as any other."""
+    other = tmp_path / ".new-out"
+    other.mkdir()
+    (other / "thesis.tex").write_text("mine", encoding="utf-8")
+    output = export(place, tmp_path / "out", merged=False)
+    assert (other / "thesis.tex").read_text(encoding="utf-8") == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".new-out", "out"]
+    assert output.stat().st_mode & 0o777 == other.stat().st_mode & 0o777
+
+
+def test_export_in_parallel_does_not_disturb_each_other(place: Path, tmp_path: Path) -> None:
+    """Eight exports to one folder: one gets it, the others are refused; nothing is left half-written."""
+
+    def attempt(_: int) -> bool:
+        try:
+            export(place, tmp_path / "out", merged=False)
+        except UsageError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(attempt, range(8))) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+
+
+def test_export_refuses_a_link_as_output(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "target")
+    with pytest.raises(UsageError, match="exists already"):
+        export(place, tmp_path / "out", merged=False)
+    assert list((tmp_path / "target").iterdir()) == []

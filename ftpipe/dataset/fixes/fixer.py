@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 import jsonlines
 import orjson
 
+from ftpipe.atomic_files import read_json
 from ftpipe.canonical_json import canonical_json
 from ftpipe.dataset.check_settings import CheckSettings, check_codes
 from ftpipe.dataset.duplicates.fingerprints import hash64
@@ -26,6 +27,7 @@ from ftpipe.dataset.rules import codes
 from ftpipe.dataset.sniffer import sniff
 from ftpipe.errors import LocalStateError, UsageError
 
+SCHEMA = "ftpipe.fix/1"
 _SEPARATORS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
 
 
@@ -58,7 +60,7 @@ def fix_file(
         method: As for ``validate``.
 
     Raises:
-        UsageError: The output is the input, or the input is missing.
+        UsageError: The output is the input, the input is missing, or a file beside the output is not ours.
         LocalStateError: A file cannot be read or written.
     """
     selected = settings or CheckSettings()
@@ -70,6 +72,7 @@ def fix_file(
     diff_file, manifest_file, sidecar = (
         output.with_name(output.name + suffix) for suffix in (".diff", ".manifest.json", ".extra.jsonl")
     )
+    _refuse_foreign_files(diff_file, manifest_file, sidecar)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
@@ -79,7 +82,7 @@ def fix_file(
         if not has_moved_keys:
             sidecar.unlink()
         manifest = {
-            "schema": "ftpipe.fix/1",
+            "schema": SCHEMA,
             "input": {"path": str(path), "sha256": sha256_of_dataset(path)},
             "output": {"path": str(output), "sha256": sha256_of_dataset(output)},
             "unsafe": unsafe,
@@ -93,6 +96,17 @@ def fix_file(
         ) from exc
     counts = dict(sorted(fixer.counts.items()))
     return FixResult(output, diff_file, manifest_file, sidecar if has_moved_keys else None, counts, fixer.dropped)
+
+
+def _refuse_foreign_files(diff_file: Path, manifest_file: Path, sidecar: Path) -> None:
+    """Refuse to replace or delete files beside the output that no manifest says this program has written."""
+    if (read_json(manifest_file) or {}).get("schema") == SCHEMA:
+        return
+    for path in (manifest_file, diff_file, sidecar):
+        if path.exists() or path.is_symlink():
+            raise UsageError(
+                f"{path} exists, and ftpipe has not written it.", "Name another file with --output, or move it away."
+            )
 
 
 class FileFixer:

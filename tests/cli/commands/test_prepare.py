@@ -259,3 +259,18 @@ def test_prepare_checks_near_duplicates_with_the_package(cli: CliEnvironment) ->
     ran = cli.run("prepare", str(chat_file()))
     assert "not checked" not in ran.out
     assert cli.run("prepare", str(chat_file()), "--json").document["not_checked"] == []
+
+
+def test_prepare_output_spares_files_that_it_did_not_write(cli: CliEnvironment) -> None:
+    """A folder with files of these names but without a manifest is refused; one that was prepared is used again."""
+    data = chat_file()
+    Path("mine").mkdir()
+    Path("mine/validation.jsonl").write_text("precious\n", encoding="utf-8")
+    ran = cli.run("prepare", str(data), "--output", "mine")
+    assert (ran.code, "has not written it" in ran.err) == (2, True)
+    assert [path.name for path in Path("mine").iterdir()] == ["validation.jsonl"]
+    assert Path("mine/validation.jsonl").read_text(encoding="utf-8") == "precious\n"
+    held = chat_file("held.jsonl", rows=3, first=100)
+    assert cli.run("prepare", str(data), "--validation", str(held), "--output", "out").code == 0
+    assert cli.run("prepare", str(data), "--output", "out").code == 0
+    assert sorted(path.name for path in Path("out").iterdir()) == ["manifest.json", "train.jsonl"]
