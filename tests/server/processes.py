@@ -59,10 +59,10 @@ class ServerProcess:
         self.process.kill()
         self.process.wait()
 
-    def stop(self) -> int:
-        """SIGTERM, and the exit code."""
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal that stops it, and return the exit code."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
+        self.process.send_signal(number)
         return self.process.wait(30)
 
     def call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
+from ftpipe.cli import run
 from ftpipe.errors import ConfigError, UsageError
 from ftpipe.server.auth import ApiKeys, build_host_policy, load_api_keys, require_keys_unless_loopback
 from ftpipe.server.protocol import ApiError
+from ftpipe.server.settings import ServeSettings
 from tests.server.conftest import MakeClient, create_job, upload, wait_for
 
 ANNA = {"Authorization": "Bearer sk-anna"}
@@ -88,6 +91,24 @@ def test_host_policy_allows_names_of_this_machine(make_client: MakeClient, host:
     """With any port, and those that the settings add."""
     client = make_client(allowed_hosts=("box",))
     assert client.get("/health", headers={"Host": host, "Origin": f"http://{host}"}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["host.docker.internal", "ftpipe"])
+def test_host_policy_names_flag_that_exists_and_helps(
+    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    """A container's request is refused with a flag that ``serve`` has; with the flag it is allowed."""
+    settings: list[ServeSettings] = []
+    monkeypatch.setattr("ftpipe.server.http.serve", settings.append)
+    refused = make_client().get("/health", headers={"Host": f"{host}:8321"})
+    assert refused.status_code == 403
+    [flag] = re.findall(r"--[a-z-]+", refused.json()["error"]["message"])
+    for value in (host, f"{host.upper()}:8321"):
+        with pytest.raises(SystemExit) as stop:
+            run(["serve", flag, "other", flag, value])
+        assert stop.value.code == 0
+        allowed = settings.pop().allowed_hosts
+        assert make_client(allowed_hosts=allowed).get("/health", headers={"Host": f"{host}:8321"}).status_code == 200
 
 
 def test_host_policy_public_allows_addresses_not_names() -> None:

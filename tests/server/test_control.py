@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import stat
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from ftpipe.errors import ConfigError, LockedError, NotFoundError, UsageError
 from ftpipe.server.control import logs, status, stop
 from ftpipe.server.http import serve
 from ftpipe.server.settings import ServeSettings
-from tests.server.processes import ServerProcess
+from tests.server.conftest import LINES
+from tests.server.processes import ServerProcess, trainers_of
 
 
 @pytest.fixture
@@ -43,6 +45,24 @@ def test_control_status_logs_and_stop_of_running_server(server: ServerProcess) -
     assert status(server.data_dir).running is False
     assert not (server.data_dir / "server.json").exists()
     assert stop(server.data_dir) is False
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=str)
+def test_serve_signal_stops_server_cleanly(server: ServerProcess, number: signal.Signals) -> None:
+    """Trainers are stopped, the address is removed and the lock is released, also when the terminal is closed."""
+    body = {
+        "model": "gpt-4o-mini",
+        "training_file": server.upload(LINES),
+        "hyperparameters": {"n_epochs": 3, "fake_steps": 50, "fake_seconds": 0.1},
+    }
+    server.call("/fine_tuning/jobs", body)
+    deadline = time.monotonic() + 20
+    while not trainers_of(server.data_dir) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert trainers_of(server.data_dir)
+    assert server.stop(number) == 0
+    assert not (server.data_dir / "server.json").exists()
+    assert trainers_of(server.data_dir) == []
 
 
 def test_control_status_of_killed_server_is_not_running(server: ServerProcess) -> None:

@@ -93,7 +93,7 @@ class ServeOptions:
     "allowed_hosts",
     multiple=True,
     metavar="NAME",
-    help="Further host name under which clients reach the server, for example behind a proxy. Repeatable.",
+    help="Further name under which clients reach the server, as host.docker.internal. Repeatable.",
 )
 @click.option(
     "--no-substitute-models", is_flag=True, help="Refuse OpenAI's base models instead of training the default base."

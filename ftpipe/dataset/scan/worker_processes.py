@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
+from ftpipe.child_environment import child_environment
 from ftpipe.errors import LocalStateError
 
 PARALLEL_MIN_BYTES = 12 * 1024 * 1024
@@ -103,13 +104,13 @@ class WorkerPool:
         """Start a process that becomes ``size`` workers."""
         if os.name == "nt":
             command = [sys.executable, "-c", _PROGRAM, "", prestarted]
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=child_environment())
             pipes = [(process.stdin, process.stdout)]
         else:
             ends = [(*os.pipe(), *os.pipe()) for _ in range(size)]
             child_fds = [fd for request, _, _, result in ends for fd in (request, result)]
             command = [sys.executable, "-c", _PROGRAM, ",".join(map(str, child_fds)), prestarted]
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=child_fds)
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=child_fds, env=child_environment())
             for fd in child_fds:
                 os.close(fd)
             pipes = [(os.fdopen(request, "wb"), os.fdopen(result, "rb")) for _, request, result, _ in ends]

@@ -74,7 +74,7 @@ MAX_HEADER_BYTES = 64 * 1024
 
 
 def serve(settings: ServeSettings, build: Callable[[ServeSettings], ServerContext] = build_context) -> None:
-    """Run the server until SIGINT or SIGTERM.
+    """Run the server until SIGINT, SIGTERM or SIGHUP.
 
     Args:
         settings: How it runs.
@@ -193,7 +193,14 @@ def _deferred_signals() -> Iterator[None]:
     def on_signal(number: int, _frame: FrameType | None) -> None:
         log.info("stopped by signal %d", number)
 
+    def on_hangup(number: int, _frame: FrameType | None) -> None:
+        log.info("stopping on signal %d", number)
+        signal.raise_signal(signal.SIGTERM)  # uvicorn handles it
+
     previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:  # nohup ignores it
+        previous[hangup] = signal.signal(hangup, on_hangup)
     try:
         yield
     finally:

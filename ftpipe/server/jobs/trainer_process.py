@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 
 from ftpipe.atomic_files import read_json, write_json
+from ftpipe.child_environment import child_environment
 from ftpipe.training.job_directory import JobDirectory
 
 NICE = 5
@@ -138,8 +139,8 @@ def _lock(handle: int) -> bool:
 
 
 def trainer_environment() -> dict[str, str]:
-    """The server's environment without API keys, for a process that imports this same ftpipe."""
-    environment = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
+    """The environment of a process that imports this same ftpipe, without secrets."""
+    environment = child_environment(downloads=True)
     # Its threads sleep instead of spinning while they wait, because the server runs beside them.
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environment.setdefault("KMP_BLOCKTIME", "0")
