@@ -290,7 +290,7 @@ def _check_provider(profile: Profile, *, is_selected: bool, has_key: bool, today
 
 def check_local_server() -> CheckResult:
     """Whether the local server is running."""
-    from ftpipe.server.control import status
+    from ftpipe.server.process_control import status
 
     server = status(server_dir())
     if not server.running:

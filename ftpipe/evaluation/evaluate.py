@@ -35,7 +35,7 @@ from ftpipe.records.evaluation import (
     TokenPrice,
     Usage,
 )
-from ftpipe.records.keys import EVALUATION_SAMPLING_FIELDS
+from ftpipe.records.idempotency_keys import EVALUATION_SAMPLING_FIELDS
 
 if TYPE_CHECKING:
     from ftpipe.providers.models import ModelsClient

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from ftpipe.errors import LocalStateError
 from ftpipe.records.evaluation import Answer, SamplingParams
-from ftpipe.records.keys import ANSWER_SAMPLING_FIELDS, versioned_digest
+from ftpipe.records.idempotency_keys import ANSWER_SAMPLING_FIELDS, versioned_digest
 
 
 class ChatClient(Protocol):

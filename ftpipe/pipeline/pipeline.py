@@ -13,10 +13,10 @@ from ftpipe.pipeline.observer import PipelineObserver
 from ftpipe.pipeline.preflight import Plan, make_plan
 from ftpipe.providers.provider import Provider
 from ftpipe.records import Dataset, Event, Job, JobRequest, Method, Report, Run, RunSpec, RunState, UploadedFile
-from ftpipe.records.keys import run_key
+from ftpipe.records.idempotency_keys import run_key
 from ftpipe.registry import Registry
 from ftpipe.registry.jobs import metrics_of
-from ftpipe.stages.create import KIND, CreateJob
+from ftpipe.stages.create_job import KIND, CreateJob
 from ftpipe.stages.poll import PollJob
 from ftpipe.stages.register import refuse_unless_succeeded, register
 from ftpipe.stages.upload import UploadDataset

@@ -21,7 +21,7 @@ from ftpipe.formatting import (
 )
 from ftpipe.records import CostEstimate, Event, Hyperparameters, Job, Model, Report, Run, RunSpec, TrainingMetrics
 from ftpipe.records.sweep import Sweep, Trial
-from ftpipe.reports.error_codes import explain_error
+from ftpipe.reports.provider_error_codes import explain_error
 from ftpipe.reports.terminal_chart import Series, plot
 
 STATUS_STYLES = {"succeeded": "ok", "failed": "error", "cancelled": "warning", "running": "info"}

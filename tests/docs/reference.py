@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from ftpipe import errors
 from ftpipe.cli import root
 from ftpipe.cli.group import Group
-from ftpipe.reports.error_codes import ERROR_EXPLANATIONS
+from ftpipe.reports.provider_error_codes import ERROR_EXPLANATIONS
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -11,7 +11,7 @@ from ftpipe.providers.provider import Provider
 from ftpipe.records import Dataset, Event, Job, JobRequest, Run, UploadedFile
 from ftpipe.registry import Registry
 from ftpipe.registry.database import open_engine
-from ftpipe.stages.create import CreateJob
+from ftpipe.stages.create_job import CreateJob
 from ftpipe.stages.poll import PollJob
 from ftpipe.stages.upload import UploadDataset
 from tests.fakes.clock import Clock

@@ -23,7 +23,7 @@ from ftpipe.providers.provider import Provider
 from ftpipe.records import Job, JobRequest, UploadedFile
 from ftpipe.registry.database import open_engine
 from ftpipe.registry.journal import Journal, Operation, OperationState
-from ftpipe.stages.create import CreateJob
+from ftpipe.stages.create_job import CreateJob
 from tests.fakes.clock import Clock
 from tests.fakes.harness import SimulatedCrash
 from tests.fakes.openai_client import FakeOpenAI, Fault, lost_response, never_sent, status_error

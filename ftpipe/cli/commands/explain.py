@@ -13,7 +13,7 @@ from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command
 from ftpipe.errors import FtpipeError, UsageError
 from ftpipe.formatting import Styler, format_fields, format_table
-from ftpipe.reports.error_codes import ERROR_EXPLANATIONS
+from ftpipe.reports.provider_error_codes import ERROR_EXPLANATIONS
 from ftpipe.suggestions import nearest_dotted_name
 
 if TYPE_CHECKING:

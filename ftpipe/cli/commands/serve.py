@@ -151,7 +151,7 @@ def require_ray() -> None:
 @pass_cli_context
 def serve_status(context: CliContext, data_dir: Path | None) -> None:
     """Show whether the server runs, and how to reach it. The exit code is 1 if it does not run."""
-    from ftpipe.server.control import status
+    from ftpipe.server.process_control import status
 
     folder = data_dir or server_dir()
     current = status(folder)
@@ -179,7 +179,7 @@ def serve_status(context: CliContext, data_dir: Path | None) -> None:
 @pass_cli_context
 def stop(context: CliContext, data_dir: Path | None) -> None:
     """Stop the running server; unfinished jobs continue when it starts again."""
-    from ftpipe.server.control import stop as stop_server
+    from ftpipe.server.process_control import stop as stop_server
 
     is_stopped = stop_server(data_dir or server_dir())
     context.add(stopped=is_stopped)
@@ -201,7 +201,7 @@ def stop(context: CliContext, data_dir: Path | None) -> None:
 @pass_cli_context
 def logs(context: CliContext, data_dir: Path | None, lines: int, follow: bool) -> None:
     """Show the end of the server's log."""
-    from ftpipe.server.control import logs as read_logs
+    from ftpipe.server.process_control import logs as read_logs
 
     log = read_logs(data_dir or server_dir(), lines=lines, follow=follow and not context.json)
     with context.interruptible("no longer following the log"):

@@ -9,9 +9,9 @@ import pytest
 
 from ftpipe.evaluation.response_cache import Request
 from ftpipe.records import Hyperparameters, JobRequest, Method, Record, RunSpec, UploadedFile
-from ftpipe.records import keys as keys_module
+from ftpipe.records import idempotency_keys as keys_module
 from ftpipe.records.evaluation import SamplingParams
-from ftpipe.records.keys import (
+from ftpipe.records.idempotency_keys import (
     ANSWER_SAMPLING_FIELDS,
     EVALUATION_SAMPLING_FIELDS,
     HYPERPARAMETER_FIELDS,
@@ -72,7 +72,7 @@ def key_of(spec: RunSpec, **changes: Any) -> str:
     ],
 )
 def test_every_field_is_decided_on(record: type[Record], fields: KeyFields) -> None:
-    """A new field has to be entered in `ftpipe/records/keys.py`, as part of the key or not; each name once."""
+    """A new field has to be entered in `records/idempotency_keys.py`, as part of the key or not; each name once."""
     listed = [*fields.always, *fields.added, *fields.separate, *fields.ignored]
     assert sorted(listed) == sorted(record.model_fields)
     assert fields.names == frozenset(listed)

@@ -10,7 +10,7 @@ from ftpipe.errors import ConnectionFailedError, FtpipeError, OutcomeUnknownErro
 from ftpipe.providers.jobs import KEY_NAME
 from ftpipe.providers.provider import Provider
 from ftpipe.records import Job, JobRequest
-from ftpipe.records.keys import request_digest
+from ftpipe.records.idempotency_keys import request_digest
 from ftpipe.registry.journal import Journal, Operation, OperationState
 
 KIND = "create_job"

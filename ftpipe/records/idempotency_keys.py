@@ -4,7 +4,8 @@ The same request must have the same key in every later version of ftpipe; with a
 a second paid job. So each key is made of fields that are listed here by name, in canonical JSON, and begins with the
 version of its list.
 
-A field that is added to one of these records has to be entered here, which ``tests/records/test_keys.py`` checks:
+A field that is added to one of these records has to be entered here, which
+``tests/records/test_idempotency_keys.py`` checks:
 
 - It changes what is paid for: enter it in ``added``, with the default under which nothing changes. At that default it
   is left out, so that the keys of earlier versions stay; with any other value it is part of the key.

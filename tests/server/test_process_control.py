@@ -16,8 +16,8 @@ import pytest
 
 from ftpipe.cli import run
 from ftpipe.errors import ConfigError, LockedError, NotFoundError, UsageError
-from ftpipe.server.control import logs, status, stop
 from ftpipe.server.http import serve
+from ftpipe.server.process_control import logs, status, stop
 from ftpipe.server.settings import ServeSettings
 from tests.server.conftest import LINES
 from tests.server.processes import ServerProcess, trainers_of
