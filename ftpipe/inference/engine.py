@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,13 +87,21 @@ class Engine:
         self._lock = threading.Lock()
         self._loaded: OrderedDict[str, _LoadedModel] = OrderedDict()
 
-    def generate(self, *, base: str, adapter: Path | None, request: GenerationRequest) -> Iterator[Delta]:
+    def generate(
+        self,
+        *,
+        base: str,
+        adapter: Path | None,
+        request: GenerationRequest,
+        check_cancelled: Callable[[], None] = lambda: None,
+    ) -> Iterator[Delta]:
         """Answer a request; closing the iterator stops the generation.
 
         Args:
             base: Name of the base model, as ``resolve_base`` takes it.
             adapter: Folder of an adapter; ``None`` for the base model alone.
             request: The conversation.
+            check_cancelled: Called before each token; an error that it raises ends the generation.
 
         Raises:
             NotFoundError: There is no such base model or adapter.
@@ -113,7 +121,7 @@ class Engine:
         max_tokens = min(available, request.max_tokens or DEFAULT_MAX_TOKENS)
         constraint = None if request.grammar is None else GrammarConstraint(model.vocabulary(), request.grammar)
         sampler = Sampler(request, model.vocabulary_size, constraint)
-        return _generate(model, adapter, request, sampler, prompt, max_tokens)
+        return _generate(model, adapter, request, sampler, prompt, max_tokens, check_cancelled)
 
     def loaded_models(self) -> tuple[str, ...]:
         """Base models in memory, the least recently used first."""
@@ -219,12 +227,14 @@ def _generate(
     sampler: Sampler,
     prompt: list[int],
     max_tokens: int,
+    check_cancelled: Callable[[], None],
 ) -> Iterator[Delta]:
     from transformers import DynamicCache
 
     cache, input_ids, completion_tokens = DynamicCache(config=model.config), prompt, 0
     detokenizer = IncrementalDetokenizer(model.tokenizer, request.stop)
     while True:
+        check_cancelled()
         logits = model.forward(adapter, input_ids, cache)
         token = sampler.sample(logits)
         if token in model.stop_token_ids:

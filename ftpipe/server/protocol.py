@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ftpipe.errors import FtpipeError
+from ftpipe.server.cancellation import CancelToken
 
 ID_ALPHABET = string.ascii_letters + string.digits
 ID_LENGTH = 24
@@ -37,6 +38,8 @@ class ApiRequest:
     body: Mapping[str, Any] = field(default_factory=dict)
     """The JSON object, or the text fields of a form."""
     file: ReceivedUpload | None = None
+    cancel_token: CancelToken = field(default_factory=CancelToken)
+    """Cancelled when the client disconnects or the server stops."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from ftpipe.server.api.permissions import PermissionsApi
 from ftpipe.server.api.row_losses import RowLossesApi
 from ftpipe.server.api.uploads import UploadsApi
 from ftpipe.server.auth import ApiKeys, HostPolicy, build_host_policy, load_api_keys
+from ftpipe.server.cancellation import ActiveRequests
 from ftpipe.server.idempotency import InFlightKeys
 from ftpipe.server.jobs.file_validation import FileValidator, ValidateFile, validate_training_file
 from ftpipe.server.jobs.supervisor import Supervisor
@@ -36,6 +37,7 @@ class ServerContext:
     api_keys: ApiKeys
     host_policy: HostPolicy
     in_flight_keys: InFlightKeys
+    active_requests: ActiveRequests
     supervisor: Supervisor
     health: HealthApi
     files: FilesApi
@@ -53,7 +55,8 @@ class ServerContext:
         self.supervisor.start()
 
     def close(self) -> None:
-        """Stop trainers and close the database."""
+        """Cancel the requests, stop the trainers, and close the database."""
+        self.active_requests.cancel_all()
         self.supervisor.stop()
         self.store.close()
 
@@ -94,6 +97,7 @@ def build_context(
         api_keys=load_api_keys(settings.api_key_file),
         host_policy=build_host_policy(settings.host, settings.allowed_hosts),
         in_flight_keys=InFlightKeys(),
+        active_requests=ActiveRequests(),
         supervisor=supervisor,
         health=HealthApi(store, data_dir),
         files=FilesApi(data_dir),

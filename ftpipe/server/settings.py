@@ -37,6 +37,12 @@ class ServeSettings:
     """Serve OpenAI's model names by the default base model; ``False`` refuses them."""
     max_loaded_models: int = 2
     """Maximum number of base models in memory for chat."""
+    max_concurrent_requests: int = 8
+    """Chats that are computed at the same time; with several API keys one owner gets half of them at most."""
+    max_queued_requests: int = 64
+    """Chats that wait for one of those to end; more are refused with 429."""
+    max_queue_seconds: float = 60.0
+    """How long a chat may wait before it is refused with 429."""
     allowed_hosts: tuple[str, ...] = ()
     """Further names that are allowed in the Host header, without port."""
     max_file_bytes: int = 512 * MEGABYTE

@@ -27,8 +27,11 @@ class FakeEngine:
     closed: threading.Event = field(default_factory=threading.Event)
     wait: threading.Event | None = None
     error: FtpipeError | None = None
+    before_token: Callable[[], None] = lambda: None
 
-    def generate(self, *, base: str, adapter: Path | None, request: GenerationRequest) -> Iterator[Delta]:
+    def generate(
+        self, *, base: str, adapter: Path | None, request: GenerationRequest, check_cancelled: Callable[[], None]
+    ) -> Iterator[Delta]:
         """Answer a request."""
         self.requests.append(request)
         self.adapters.append(adapter)
@@ -37,6 +40,8 @@ class FakeEngine:
         words = self.text.split(" ")[: request.max_tokens]
         try:
             for index, word in enumerate(words):
+                check_cancelled()
+                self.before_token()
                 text = word if index == 0 else f" {word}"
                 top = TokenLogprob(text, -0.5)
                 logprobs = () if request.logprobs is None else (TokenLogprob(text, -0.5, (top,) * request.logprobs),)

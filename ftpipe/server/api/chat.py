@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
@@ -18,6 +18,7 @@ from ftpipe.inference.tool_call_parser import parse_tool_calls
 from ftpipe.modeling.chat_tokenizer import ChatTemplateError
 from ftpipe.server.api.chat_schemas import ChatRequest, parse_chat, template_messages, template_tools
 from ftpipe.server.api.response_format import grammar_source_param, response_grammar
+from ftpipe.server.cancellation import RequestCancelledError
 from ftpipe.server.clock import now
 from ftpipe.server.model_resolver import ModelResolver, ResolvedModel
 from ftpipe.server.protocol import (
@@ -40,8 +41,13 @@ SEED_COUNT = 2**63
 class GenerationBackend(Protocol):
     """What generates text; can be called from several threads."""
 
-    def generate(self, *, base: str, adapter: Path | None, request: GenerationRequest) -> Iterator[Delta]:
-        """The answer in pieces; the last one has a finish reason and the token counts."""
+    def generate(
+        self, *, base: str, adapter: Path | None, request: GenerationRequest, check_cancelled: Callable[[], None]
+    ) -> Iterator[Delta]:
+        """The answer in pieces; the last one has a finish reason and the token counts.
+
+        ``check_cancelled`` is called before each token, and raises an error to end the work.
+        """
 
 
 @dataclass(slots=True)
@@ -110,7 +116,11 @@ class ChatCompletionsApi:
         if model is None:
             raise model_not_found(chat.model)
         head = {"id": new_id("chatcmpl-"), "created": now(), "model": chat.model}
-        answers = [self._generate(model, chat, messages, index) for index in range(chat.n or 1)]
+        check_cancelled = request.cancel_token.raise_if_cancelled
+        answers = [
+            self._generate(model, chat, messages, index, check_cancelled=check_cancelled)
+            for index in range(chat.n or 1)
+        ]
         if chat.stream:
             return Stream(_prefetch_first_chunks(self._stream(request.owner, chat, head, answers)))
         choices = [_Choice(index, chat) for index in range(len(answers))]
@@ -120,7 +130,13 @@ class ChatCompletionsApi:
         return self._finish(request.owner, chat, head, choices)
 
     def _generate(
-        self, model: ResolvedModel, chat: ChatRequest, messages: list[dict[str, Any]], index: int
+        self,
+        model: ResolvedModel,
+        chat: ChatRequest,
+        messages: list[dict[str, Any]],
+        index: int,
+        *,
+        check_cancelled: Callable[[], None],
     ) -> Iterator[Delta]:
         """One answer in pieces; nothing is computed before the first one is taken."""
         request = GenerationRequest(
@@ -138,7 +154,12 @@ class ChatCompletionsApi:
             logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
         )
         try:
-            yield from self._engine.generate(base=model.base, adapter=model.adapter, request=request)
+            check_cancelled()
+            yield from self._engine.generate(
+                base=model.base, adapter=model.adapter, request=request, check_cancelled=check_cancelled
+            )
+        except RequestCancelledError:
+            raise
         except (GrammarError, LogitBiasError) as exc:
             param = "logit_bias" if isinstance(exc, LogitBiasError) else grammar_source_param(chat)
             raise bad_request(f"Invalid '{param}': {exc.message}.", param, exc.code) from exc

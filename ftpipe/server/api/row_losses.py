@@ -16,6 +16,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from ftpipe.server.cancellation import CancelToken
 from ftpipe.server.jobs.trainer_process import trainer_environment
 from ftpipe.server.model_resolver import ModelResolver, ResolvedModel
 from ftpipe.server.protocol import ApiError, ApiRequest, Stream, bad_request, missing_parameter, model_not_found
@@ -55,7 +56,7 @@ class RowLossesApi:
         if len({model.base for model in models}) > 1:
             message = "Losses per token can only be compared between models of one base."
             raise bad_request(message, "models")
-        events = self._score(request.file.path, models)
+        events = self._score(request.file.path, models, request.cancel_token)
         # The first event is waited for, so that a file that cannot be scored is an HTTP error, not a broken stream.
         return Stream(_stream(next(events), events))
 
@@ -69,7 +70,7 @@ class RowLossesApi:
                 models.append(model)
         return models
 
-    def _score(self, file: Path, models: list[ResolvedModel]) -> Iterator[dict[str, Any]]:
+    def _score(self, file: Path, models: list[ResolvedModel], token: CancelToken) -> Iterator[dict[str, Any]]:
         """The output of the process; closing the iterator ends the process and deletes the file."""
         if not self._busy.acquire(blocking=False):
             message = "Another file is being scored; try again when it is done."
@@ -79,7 +80,7 @@ class RowLossesApi:
             file.replace(data)
             adapters = tuple(model.adapter for model in models)
             scoring = ScoringRequest(data, models[0].base, adapters, self._models_dir)
-            yield from _run([*COMMAND, scoring.as_json()])
+            yield from _run([*COMMAND, scoring.as_json()], token)
         finally:
             data.unlink(missing_ok=True)
             self._busy.release()
@@ -99,17 +100,21 @@ def _model_names(body: Mapping[str, Any]) -> list[str]:
     return names
 
 
-def _run(command: list[str]) -> Iterator[dict[str, Any]]:
+def _run(command: list[str], token: CancelToken) -> Iterator[dict[str, Any]]:
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, env=trainer_environment()
     ) as process:
+        token.on_cancel(process.kill)
         try:
             for line in process.stdout or ():
+                token.raise_if_cancelled()
                 row: dict[str, Any] = json.loads(line)
                 if "error" in row:
                     raise _to_api_error(row["error"])
                 yield row
-            if process.wait():
+            code = process.wait()
+            token.raise_if_cancelled()
+            if code:
                 message = "The process that scores rows has died; see the server's log."
                 raise ApiError(500, message, None, None, "server_error")
         finally:

@@ -16,14 +16,15 @@ from starlette.routing import Route
 from ftpipe.server.http.endpoint import Endpoint, FileForm, TransactionMode
 from ftpipe.server.http.error_handlers import HANDLERS
 from ftpipe.server.http.middleware import ROUTE_SCOPE_KEY, RequestGuardMiddleware
+from ftpipe.server.http.request_queue import QueueLimits, RequestQueue
 from ftpipe.server.services import ServerContext
 
 FILES, UPLOADS, JOBS = "/v1/files", "/v1/uploads", "/v1/fine_tuning/jobs"
 FILE, UPLOAD, JOB = f"{FILES}/{{file_id}}", f"{UPLOADS}/{{upload_id}}", f"{JOBS}/{{job_id}}"
 PERMISSIONS = "/v1/fine_tuning/checkpoints/{checkpoint}/permissions"
 GRADERS = "/v1/fine_tuning/alpha/graders"
-MAX_CONCURRENT_GENERATIONS = 8
-"""Requests to one path that generate or score at the same time; more wait, so that other requests are answered."""
+MAX_CONCURRENT_GRADERS = 2
+"""Graders that run at the same time; they use the processor that chat and the other requests need."""
 
 
 def create_app(context: ServerContext) -> Starlette:
@@ -48,8 +49,9 @@ def _routes(context: ServerContext) -> list[Route]:
     read = partial(Endpoint, context=context, mode=TransactionMode.READ)
     write = partial(Endpoint, context=context, mode=TransactionMode.WRITE)
     free = partial(Endpoint, context=context, mode=TransactionMode.NONE)
-    slow = partial(free, limiter=anyio.CapacityLimiter(MAX_CONCURRENT_GENERATIONS))
-    slow_form = partial(free, limiter=anyio.CapacityLimiter(MAX_CONCURRENT_GENERATIONS))
+    generate = _queued(free, context, context.settings.max_concurrent_requests)
+    score = _queued(free, context, context.settings.max_concurrent_requests)
+    grade = _queued(free, context, MAX_CONCURRENT_GRADERS)
     files, uploads, jobs, models = context.files, context.uploads, context.jobs, context.models
     file_form = FileForm("file", context.settings.max_file_bytes)
     part_form = FileForm("data", context.settings.max_part_bytes)
@@ -75,14 +77,27 @@ def _routes(context: ServerContext) -> list[Route]:
             GET=read(handler=context.permissions.list),
         ),
         _route(f"{PERMISSIONS}/{{permission_id}}", DELETE=write(handler=context.permissions.delete)),
-        _route(f"{GRADERS}/run", POST=free(handler=context.graders.run)),
+        _route(f"{GRADERS}/run", POST=grade(handler=context.graders.run)),
         _route(f"{GRADERS}/validate", POST=free(handler=context.graders.validate)),
         _route("/v1/fine_tuning/model_limits", GET=read(handler=models.limits)),
         _route("/v1/models", GET=read(handler=models.list)),
         _route("/v1/models/{model:path}", GET=read(handler=models.retrieve), DELETE=write(handler=models.delete)),
-        _route("/v1/chat/completions", POST=slow(handler=context.chat.create), GET=read(handler=context.chat.list)),
-        _route("/v1/ftpipe/losses", POST=slow_form(handler=context.row_losses.score, form=file_form)),
+        _route("/v1/chat/completions", POST=generate(handler=context.chat.create), GET=read(handler=context.chat.list)),
+        _route("/v1/ftpipe/losses", POST=score(handler=context.row_losses.score, form=file_form)),
     ]
+
+
+def _queued(endpoint: partial[Endpoint], context: ServerContext, max_running: int) -> partial[Endpoint]:
+    """Endpoints with a bounded queue and threads for themselves, so that other requests are answered meanwhile."""
+    settings = context.settings
+    has_several_owners = len({owner for _, owner in context.api_keys.digests}) > 1
+    limits = QueueLimits(
+        max_running=max_running,
+        max_waiting=settings.max_queued_requests,
+        max_wait_seconds=settings.max_queue_seconds,
+        max_running_per_owner=max(1, max_running // 2) if has_several_owners else max_running,
+    )
+    return partial(endpoint, limiter=anyio.CapacityLimiter(max_running), queue=RequestQueue(limits))
 
 
 def _route(path: str, **endpoints: Endpoint) -> Route:

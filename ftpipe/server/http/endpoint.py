@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -12,12 +12,14 @@ import anyio
 import anyio.to_thread
 import orjson
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, Response
 
+from ftpipe.server.http.disconnect import CancellableStream, watch_disconnect
 from ftpipe.server.http.multipart import MultipartFormParser
+from ftpipe.server.http.request_queue import RequestQueue, Slot
 from ftpipe.server.http.timeouts import body_with_deadline
 from ftpipe.server.idempotency import find_stored_response, request_fingerprint, store_response
-from ftpipe.server.protocol import ApiError, ApiRequest, Download, Handler, Stream
+from ftpipe.server.protocol import ApiError, ApiRequest, Download, Handler, ReceivedUpload, Stream
 from ftpipe.server.services import ServerContext
 
 MAX_FORM_OVERHEAD_BYTES = 1024 * 1024
@@ -55,6 +57,7 @@ class Endpoint:
         handler: Runs in a thread.
         form: The form that the body must be; a JSON object if ``None``.
         limiter: Limits the threads that run the handler and compute its stream; Starlette's if ``None``.
+        queue: Limits the requests that are computed and that wait; none wait if ``None``.
         is_public: No key is needed.
     """
 
@@ -63,6 +66,7 @@ class Endpoint:
     handler: Handler
     form: FileForm | None = None
     limiter: anyio.CapacityLimiter | None = None
+    queue: RequestQueue | None = None
     is_public: bool = False
 
     async def handle(self, request: Request) -> Response:
@@ -72,15 +76,41 @@ class Endpoint:
         key = request.headers.get("idempotency-key") if request.method == "POST" else None
         with self.context.in_flight_keys.acquire(owner, key):
             async with self._parse(request, owner) as parsed:
-                run = self._run_handler
-                return await anyio.to_thread.run_sync(run, request, parsed, key, limiter=self.limiter)
+                if self.queue is None:
+                    return await self._run_in_thread(request, parsed, key)
+                return await self._run_queued(self.queue, request, parsed, key)
+
+    async def _run_queued(self, queue: RequestQueue, request: Request, parsed: ApiRequest, key: str | None) -> Response:
+        """Wait for a slot and compute the response; both end when the client disconnects."""
+        slot: Slot | None = None
+        response: Response | None = None
+        try:
+            async with watch_disconnect(request.receive, parsed.cancel_token):
+                slot = await queue.acquire(parsed.owner)
+                response = await self._run_in_thread(request, parsed, key)
+            if isinstance(response, CancellableStream):
+                response.call_at_end(slot.release)
+                slot = None
+            return response
+        finally:
+            if slot is not None:
+                if isinstance(response, CancellableStream):
+                    await response.close()
+                slot.release()
+
+    async def _run_in_thread(self, request: Request, parsed: ApiRequest, key: str | None) -> Response:
+        def run() -> Response:
+            with self.context.active_requests.working_thread():
+                return self._run_handler(request, parsed, key)
+
+        return await anyio.to_thread.run_sync(run, limiter=self.limiter)
 
     @asynccontextmanager
     async def _parse(self, request: Request, owner: str) -> AsyncIterator[ApiRequest]:
         """The request for the handler; a file that the handler did not move is deleted afterwards."""
         if self.form is None:
             body = await self._read_json(request) if request.method == "POST" else {}
-            yield ApiRequest(owner, dict(request.path_params), dict(request.query_params), body)
+            yield self._api_request(request, owner, body)
             return
         form = MultipartFormParser(
             request.headers.get("content-type", ""),
@@ -92,9 +122,15 @@ class Endpoint:
             async for piece in self._read_body(request, self.form.max_file_bytes + MAX_FORM_OVERHEAD_BYTES):
                 await anyio.to_thread.run_sync(form.feed, piece)
             await anyio.to_thread.run_sync(form.finish)
-            yield ApiRequest(owner, dict(request.path_params), dict(request.query_params), form.fields, form.file)
+            yield self._api_request(request, owner, form.fields, form.file)
         finally:
             form.close()
+
+    def _api_request(
+        self, request: Request, owner: str, body: Mapping[str, Any], file: ReceivedUpload | None = None
+    ) -> ApiRequest:
+        token = self.context.active_requests.new_token()
+        return ApiRequest(owner, dict(request.path_params), dict(request.query_params), body, file, token)
 
     async def _read_json(self, request: Request) -> Mapping[str, Any]:
         raw = b"".join([piece async for piece in self._read_body(request, self.context.settings.max_body_bytes)])
@@ -134,13 +170,13 @@ class Endpoint:
     def _run_handler(self, request: Request, parsed: ApiRequest, key: str | None) -> Response:
         store = self.context.store
         if self.mode is TransactionMode.NONE:
-            return self._to_response(self.handler(parsed))
+            return self._to_response(self.handler(parsed), parsed)
         if self.mode is TransactionMode.READ:
             with store.read() as tx:
-                return self._to_response(self.handler(parsed, tx))
+                return self._to_response(self.handler(parsed, tx), parsed)
         if key is None:
             with store.write() as tx:
-                return self._to_response(self.handler(parsed, tx))
+                return self._to_response(self.handler(parsed, tx), parsed)
         fingerprint = request_fingerprint(request.method, request.url.path, parsed)
         with store.write() as tx:
             stored = find_stored_response(tx, parsed.owner, key, fingerprint)
@@ -149,29 +185,12 @@ class Endpoint:
             body = self.handler(parsed, tx)
             if isinstance(body, Mapping):
                 store_response(tx, parsed.owner, key, fingerprint, body)
-            return self._to_response(body)
+            return self._to_response(body, parsed)
 
-    def _to_response(self, result: Mapping[str, Any] | Stream | Download) -> Response:
+    def _to_response(self, result: Mapping[str, Any] | Stream | Download, parsed: ApiRequest) -> Response:
         if isinstance(result, Stream):
-            return StreamingResponse(iterate_in_threads(result.pieces, self.limiter), media_type=result.media_type)
+            active = self.context.active_requests
+            return CancellableStream(result.pieces, parsed.cancel_token, active, self.limiter, result.media_type)
         if isinstance(result, Download):
             return FileResponse(result.path, media_type="application/octet-stream", filename=result.filename)
         return JSONResponse(result)
-
-
-async def iterate_in_threads(
-    pieces: Iterator[str | bytes], limiter: anyio.CapacityLimiter | None
-) -> AsyncIterator[str | bytes]:
-    """Compute each piece in a thread, and close the iterator when the client disconnects.
-
-    Starlette's ``iterate_in_threadpool`` takes no limiter and closes nothing: a long answer would be computed to its
-    end for nobody.
-    """
-    try:
-        while (piece := await anyio.to_thread.run_sync(next, pieces, None, limiter=limiter)) is not None:
-            yield piece
-    finally:
-        close = getattr(pieces, "close", None)
-        if close is not None:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(close)

@@ -22,6 +22,7 @@ import ftpipe
 from ftpipe.atomic_files import write_json
 from ftpipe.errors import ConfigError, LockedError
 from ftpipe.server.auth import load_api_keys, require_keys_unless_loopback
+from ftpipe.server.cancellation import ActiveRequests
 from ftpipe.server.http.app import create_app
 from ftpipe.server.http.timeouts import header_timeout_protocol
 from ftpipe.server.services import ServerContext, build_context
@@ -69,6 +70,8 @@ log = logging.getLogger("ftpipe.server")
 LISTEN_BACKLOG = 512
 SHUTDOWN_TIMEOUT_SECONDS = 5
 """How long requests may take to finish when the server stops."""
+THREAD_TIMEOUT_SECONDS = 10
+"""How long the threads of cancelled requests may take to end; they look before each token."""
 KEEP_ALIVE_SECONDS = 30
 MAX_HEADER_BYTES = 64 * 1024
 
@@ -92,13 +95,13 @@ def serve(settings: ServeSettings, build: Callable[[ServeSettings], ServerContex
     data_dir.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _exclusive_lock(data_dir), _bound_socket(settings) as sock, _deferred_signals():
         configure_logging(data_dir.log, settings.log_level)
-        server = _AnnouncingServer(
-            _uvicorn_config(settings, create_app(build(settings))), data_dir.address, settings.host
-        )
+        context = build(settings)
+        server = _AnnouncingServer(_uvicorn_config(settings, create_app(context)), data_dir.address, context)
         try:
             server.run(sockets=[sock])
         finally:
             data_dir.address.unlink(missing_ok=True)
+            _wait_for_threads(context.active_requests)
 
 
 def _uvicorn_config(settings: ServeSettings, app: Starlette) -> uvicorn.Config:
@@ -110,7 +113,7 @@ def _uvicorn_config(settings: ServeSettings, app: Starlette) -> uvicorn.Config:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_SECONDS,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-        http=header_timeout_protocol(settings.header_timeout),
+        http=header_timeout_protocol(settings.header_timeout, settings.body_timeout),
         ws="none",
         lifespan="on",
     )
@@ -119,10 +122,11 @@ def _uvicorn_config(settings: ServeSettings, app: Starlette) -> uvicorn.Config:
 class _AnnouncingServer(uvicorn.Server):
     """Writes ``server.json`` once it listens."""
 
-    def __init__(self, config: uvicorn.Config, address: Path, host: str) -> None:
+    def __init__(self, config: uvicorn.Config, address: Path, context: ServerContext) -> None:
         super().__init__(config)
         self._address = address
-        self._host = host
+        self._host = context.settings.host
+        self._active_requests = context.active_requests
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then write the address."""
@@ -144,6 +148,23 @@ class _AnnouncingServer(uvicorn.Server):
             mode=0o600,
         )
         log.info("listening on %s", url)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Cancel the requests, then wait for their responses and stop."""
+        self._active_requests.cancel_all()
+        await super().shutdown(sockets)
+
+
+def _wait_for_threads(active: ActiveRequests) -> None:
+    """Wait until nothing is computed any more: only then may another server use the data folder.
+
+    A thread that does not end in time is ended with the process; the system releases the lock then, and no sooner.
+    """
+    active.cancel_all()
+    if not active.wait_until_idle(THREAD_TIMEOUT_SECONDS):
+        log.error("a request has not ended after %d s; the process is ended", THREAD_TIMEOUT_SECONDS)
+        logging.shutdown()
+        os._exit(1)
 
 
 def base_url(host: str, port: int) -> str:

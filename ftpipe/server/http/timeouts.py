@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, ClassVar
 
 import h11
 import orjson
@@ -16,6 +16,10 @@ from ftpipe.server.protocol import ApiError
 
 MIN_BODY_BYTES_PER_SECOND = 4096
 """Minimum average speed of a body, once its first seconds are over."""
+
+
+MAX_PIPELINED_BYTES = 64 * 1024
+"""What a client may send while its request is answered."""
 
 
 async def body_with_deadline(request: Request, seconds: float) -> AsyncIterator[bytes]:
@@ -45,52 +49,89 @@ async def body_with_deadline(request: Request, seconds: float) -> AsyncIterator[
         yield piece
 
 
-def header_timeout_protocol(header_seconds: float) -> type[H11Protocol]:
-    """Uvicorn's HTTP protocol, but a connection without whole headers after ``header_seconds`` is closed.
+class HeaderTimeoutProtocol(H11Protocol):
+    """Uvicorn's HTTP protocol, with a limit for a client that sends its headers or reads its response too slowly.
 
     Uvicorn itself waits without end: a few hundred connections that send a byte now and then would take all of the
-    server's file handles.
+    server's file handles. The timer for headers starts when a connection is made, and again at the first byte of each
+    further request.
     """
 
-    class HeaderTimeoutProtocol(H11Protocol):
-        """Starts a timer when a connection is made, and again at the first byte of each further request."""
+    header_seconds: ClassVar[float]
+    write_seconds: ClassVar[float]
+    _timer: asyncio.TimerHandle | None = None
+    _write_timer: asyncio.TimerHandle | None = None
 
-        _timer: asyncio.TimerHandle | None = None
+    def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - as in uvicorn
+        """Start the timer."""
+        super().connection_made(transport)
+        self._start_timer()
 
-        def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - as in uvicorn
-            """Start the timer."""
-            super().connection_made(transport)
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the timer."""
+        self._cancel_timer()
+        self._cancel_write_timer()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Start a timer: a client that stops reading would hold its response, and what computes it, without end."""
+        super().pause_writing()
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(self.write_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Stop that timer."""
+        self._cancel_write_timer()
+        super().resume_writing()
+
+    def data_received(self, data: bytes) -> None:
+        """Stop the timer once the headers are complete."""
+        super().data_received(data)
+        self._watch_pipelined()
+        if self.conn.their_state is h11.IDLE:
             self._start_timer()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            """Stop the timer."""
+        else:
             self._cancel_timer()
-            super().connection_lost(exc)
 
-        def data_received(self, data: bytes) -> None:
-            """Stop the timer once the headers are complete."""
-            super().data_received(data)
-            if self.conn.their_state is h11.IDLE:
-                self._start_timer()
-            else:
-                self._cancel_timer()
+    def _watch_pipelined(self) -> None:
+        """Go on reading after a further request, where uvicorn stops and so misses that the client disconnects."""
+        if self.conn.their_state is not h11.DONE:
+            return
+        if len(self.conn.trailing_data[0]) > MAX_PIPELINED_BYTES:
+            self.transport.abort()
+        else:
+            self.flow.resume_reading()
 
-        def _start_timer(self) -> None:
-            if self._timer is None:
-                self._timer = self.loop.call_later(header_seconds, self._on_timeout)
+    def _cancel_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
-        def _cancel_timer(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+    def _start_timer(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(self.header_seconds, self._on_timeout)
 
-        def _on_timeout(self) -> None:
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
             self._timer = None
-            if not self.transport.is_closing():
-                error = ApiError(408, "The request's headers came too slowly.", "request_timeout")
-                body = orjson.dumps(error.body)
-                head = f"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: {len(body)}\r\n"
-                self.transport.write(head.encode() + b"content-type: application/json\r\n\r\n" + body)
-                self.transport.close()
 
-    return HeaderTimeoutProtocol
+    def _on_timeout(self) -> None:
+        self._timer = None
+        if not self.transport.is_closing():
+            error = ApiError(408, "The request's headers came too slowly.", "request_timeout")
+            body = orjson.dumps(error.body)
+            head = f"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: {len(body)}\r\n"
+            self.transport.write(head.encode() + b"content-type: application/json\r\n\r\n" + body)
+            self.transport.close()
+
+
+def header_timeout_protocol(header_seconds: float, write_seconds: float) -> type[H11Protocol]:
+    """The protocol with its limits.
+
+    Args:
+        header_seconds: Maximum wait for the whole headers of a request.
+        write_seconds: Maximum wait for a client that does not read its response.
+    """
+    limits = {"header_seconds": header_seconds, "write_seconds": write_seconds}
+    return type("LimitedHeaderTimeoutProtocol", (HeaderTimeoutProtocol,), limits)
