@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -146,3 +147,34 @@ def test_serve_ray_address_needs_engine_ray(capsys: pytest.CaptureFixture[str]) 
         run(["serve", "--ray-address", "head:6379"])
     assert stop.value.code == 2
     assert "--engine ray" in capsys.readouterr().err
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Poll until something is true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_serve_releases_lock_after_last_thread(tmp_path: Path) -> None:
+    """A second server does not start while the first one still computes, though it no longer answers."""
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    server = ServerProcess(data_dir, module="tests.server.stubborn_host")
+    server.start()
+    chat = b'{"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}'
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", server.note["port"])) as connection:
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(chat) + chat)
+        wait_until((tmp_path / "computing").exists)
+    assert server.process is not None
+    server.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: not (data_dir / "server.json").exists())
+    with pytest.raises(LockedError):
+        serve(ServeSettings(data_dir=data_dir, port=0))
+    (tmp_path / "go").touch()
+    server.process.wait(60)
+    again = ServerProcess(data_dir)
+    again.start()
+    assert again.stop() in (0, -signal.SIGTERM)

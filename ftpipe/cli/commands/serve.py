@@ -34,6 +34,8 @@ class ServeOptions:
     workers: int | None = None
     no_substitute_models: bool = False
     allowed_hosts: tuple[str, ...] = ()
+    max_queued_requests: int = 64
+    max_queue_seconds: float = 60.0
 
 
 @click.group(
@@ -96,6 +98,22 @@ class ServeOptions:
     help="Further name under which clients reach the server, as host.docker.internal. Repeatable.",
 )
 @click.option(
+    "--max-queued-requests",
+    type=click.IntRange(0, 10_000),
+    metavar="N",
+    default=ServeOptions.max_queued_requests,
+    show_default=True,
+    help="Chats that may wait while others are computed; more are refused with status 429.",
+)
+@click.option(
+    "--max-queue-seconds",
+    type=click.FloatRange(0, 3600, min_open=True),
+    metavar="SECONDS",
+    default=ServeOptions.max_queue_seconds,
+    show_default=True,
+    help="How long a chat may wait before it is refused with status 429.",
+)
+@click.option(
     "--no-substitute-models", is_flag=True, help="Refuse OpenAI's base models instead of training the default base."
 )
 @click.pass_context
@@ -124,6 +142,8 @@ def serve(ctx: click.Context, /, **params: Any) -> None:
         api_key_file=options.api_key_file,
         max_jobs=options.max_jobs,
         allowed_hosts=options.allowed_hosts,
+        max_queued_requests=options.max_queued_requests,
+        max_queue_seconds=options.max_queue_seconds,
         substitute_models=not options.no_substitute_models,
         engine=options.engine,
         ray_address=options.ray_address,
