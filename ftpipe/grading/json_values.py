@@ -10,20 +10,20 @@ from ftpipe.canonical_json import canonical_json
 
 
 class Missing:
-    """Stands for "no JSON here", which is not the same as ``null``."""
+    """Stands for "there is no JSON value", which is not the same as ``null``."""
 
 
 MISSING = Missing()
 
 HUGE_NUMBER = 10**400
-"""Stands for a number such as 1e999, which Python reads as infinity and which is not ``null``."""
+"""Replaces a number such as 1e999, which Python parses as infinity and JSON cannot write."""
 
 MAX_DEPTH = 100
-"""Levels of nesting that are still taken for JSON."""
+"""Levels of nesting that are accepted as JSON."""
 
 
 def parse_json(text: str) -> Any:  # noqa: ANN401  # any JSON value
-    """The JSON value of a text, or ``MISSING``; NaN, Infinity and bottomless nesting are no JSON."""
+    """The JSON value of a text, or ``MISSING``; NaN, Infinity and deeper nesting than ``MAX_DEPTH`` are not JSON."""
     try:
         value = json.loads(text, parse_constant=_reject_constant)
     except (ValueError, RecursionError):
@@ -32,7 +32,7 @@ def parse_json(text: str) -> Any:  # noqa: ANN401  # any JSON value
 
 
 def _is_too_deep(value: Any) -> bool:  # noqa: ANN401  # any JSON value
-    """True where the nesting is deeper than any answer's should be, and than recursion should go."""
+    """Whether the nesting is too deep for an answer, and for recursion."""
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [
@@ -51,7 +51,7 @@ def _reject_constant(name: str) -> Any:  # noqa: ANN401  # json's own signature
 
 
 def comparable(value: Any) -> str:  # noqa: ANN401  # any JSON value
-    """One text for one JSON value: sorted keys, 1.0 as 1, true unlike 1."""
+    """The same text for equal JSON values: keys are sorted, 1.0 equals 1, and true differs from 1."""
     return canonical_json(_plain(value)).decode() if value is not MISSING else "missing"
 
 

@@ -1,7 +1,7 @@
-"""How alike two texts are, by the measures that OpenAI's graders name; each from 0 (nothing in common) to 1 (the same).
+"""Measures of text similarity that OpenAI's graders name, each from 0 (nothing in common) to 1 (equal).
 
-Words are runs of letters and digits, case aside. Two texts without a word are the same, one without is nothing like
-the other. BLEU and GLEU are sentence scores with n-grams up to four.
+Words are runs of letters and digits, without regard to case. Two texts without words have similarity 1; if only one
+has none, it is 0. BLEU and GLEU are sentence scores with n-grams up to four.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ def _grams(tokens: list[str], order: int) -> Grams:
 
 
 def edit(text: str, reference: str) -> float:
-    """1 minus the edit distance in characters over the longer text's length."""
+    """1 minus the edit distance in characters divided by the length of the longer text."""
     from rapidfuzz.distance import Levenshtein
 
     return Levenshtein.normalized_similarity(text, reference)
 
 
 def fuzzy_match(text: str, reference: str) -> float:
-    """Rapidfuzz's ratio of the texts as they are.
+    """Rapidfuzz's ratio of the unchanged texts.
 
-    Source: OpenAI's graders guide says "using rapidfuzz" and not which of its measures, read 2026-11-24.
+    Source: OpenAI's graders guide says "using rapidfuzz" but not which of its measures, read 2026-11-24.
     """
     from rapidfuzz import fuzz
 
@@ -45,7 +45,7 @@ def fuzzy_match(text: str, reference: str) -> float:
 
 
 def rouge_n(text: str, reference: str, *, order: int) -> float:
-    """F1 of the runs of ``order`` words that both have."""
+    """F1 of the n-grams of ``order`` words."""
     mine, theirs = _grams(words(text), order), _grams(words(reference), order)
     if not mine or not theirs:
         return float(mine == theirs)
@@ -66,7 +66,7 @@ def rouge_l(text: str, reference: str) -> float:
 
 
 def bleu(text: str, reference: str) -> float:
-    """Geometric mean of n-gram precisions, smoothed above order one, with the penalty for short texts."""
+    """Geometric mean of n-gram precisions, smoothed above order one, with the brevity penalty."""
     mine, theirs = words(text), words(reference)
     if not mine or not theirs:
         return float(mine == theirs)
@@ -74,7 +74,7 @@ def bleu(text: str, reference: str) -> float:
     for order in range(1, MAX_ORDER + 1):
         grams = _grams(mine, order)
         matched = (grams & _grams(theirs, order)).total()
-        # Add-one smoothing keeps one missing order from making every short text a zero.
+        # without add-one smoothing, one missing order would make every short text 0
         extra = 0 if order == 1 else 1
         if matched + extra == 0:
             return 0.0
@@ -84,7 +84,7 @@ def bleu(text: str, reference: str) -> float:
 
 
 def gleu(text: str, reference: str) -> float:
-    """The smaller of n-gram precision and recall over all orders together."""
+    """The smaller of n-gram precision and recall over all orders."""
     mine: Grams = Counter()
     theirs: Grams = Counter()
     for order in range(1, MAX_ORDER + 1):
@@ -102,4 +102,4 @@ MEASURES: dict[str, Callable[[str, str], float]] = {
     "rouge_l": rouge_l,
     **{f"rouge_{order}": partial(rouge_n, order=order) for order in range(1, 6)},
 }
-"""What graders can ask for; ``cosine`` needs an embedding model and ``meteor`` a thesaurus, so both are refused."""
+"""Name of a measure → function. ``cosine`` needs an embedding model and ``meteor`` a thesaurus; both are refused."""

@@ -54,7 +54,7 @@ class IncrementalDetokenizer:
             return Delta("")
         self._prefix_offset, self._read_offset = self._read_offset, len(self._ids)
         self._pending += current[len(previous) :]
-        positions = [place for place in (self._pending.find(text) for text in self._stop_strings) if place >= 0]
+        positions = [start for start in (self._pending.find(text) for text in self._stop_strings) if start >= 0]
         if positions:
             self.has_stopped = True
             self._pending = self._pending[: min(positions)]

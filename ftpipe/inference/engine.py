@@ -7,7 +7,7 @@ Why an own generation loop and not ``transformers.generate``: ``generate`` holds
 so requests for different adapters of one base model could not take turns, and closing a stream would not stop it. The
 loop also yields text at once, stops at strings, and gives log-probabilities before temperature, as the API wants them.
 It is not slower: 4.9 tokens per second against 4.5 (medians of five answers of 128 tokens, SmolLM2-135M in bfloat16 on
-two busy CPU cores, 2026-11-28; the difference is noise). vLLM has all of it, but needs a process of its own and, in its
+two busy CPU cores, 2026-11-28; the difference is noise). vLLM has all of it, but needs another process and, in its
 published wheels, a GPU.
 """
 

@@ -1,8 +1,8 @@
-"""The typed records that flow through the pipeline; each names its predecessor.
+"""Typed records of the pipeline; each names its predecessor.
 
 ``Dataset → Report → UploadedFile → Job → Model``: a model names its job, a job its file, a file the digest of its
-dataset. Records are frozen and refuse unknown fields. Times are UTC Unix seconds unless a name says otherwise,
-money is in the currency that the record names, losses are mean cross-entropy in nats per trained token.
+dataset. Records are frozen and reject unknown fields. Times are UTC Unix seconds unless the name says otherwise,
+money is in the record's currency, losses are mean cross-entropy in nats per trained token.
 """
 
 from __future__ import annotations

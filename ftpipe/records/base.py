@@ -1,4 +1,4 @@
-"""The base of every record, and the words that several of them use."""
+"""The base class of records, and enums that several of them use."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Record(BaseModel):
-    """The base of every record: frozen, and closed against fields that it does not have."""
+    """The base class of records: frozen, without unknown fields."""
 
     model_config = ConfigDict(frozen=True, defer_build=True, extra="forbid", ser_json_inf_nan="null")
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """The record as HTML, for notebooks."""
         from ftpipe.records.html_repr import html_of
 
         return html_of(self)
 
 
 class Severity(StrEnum):
-    """How bad a finding is for the chosen target."""
+    """How serious a finding is for the chosen target."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -28,7 +28,7 @@ class Severity(StrEnum):
 
 
 class Method(StrEnum):
-    """Fine-tuning methods, in the words of the API."""
+    """Fine-tuning methods, as the API names them."""
 
     SUPERVISED = "supervised"
     DPO = "dpo"
@@ -36,14 +36,14 @@ class Method(StrEnum):
 
 
 class DatasetFormat(StrEnum):
-    """What the lines of a dataset look like."""
+    """The format of a dataset's lines."""
 
     CHAT = "chat"
-    """Supervised: ``messages``, and nothing but its companions."""
+    """Supervised: ``messages``, and optionally tools."""
     DPO = "dpo"
     """Preference: ``input``, ``preferred_output``, ``non_preferred_output``."""
     RFT = "rft"
     """Reinforcement: ``messages`` that end with the user, and reference keys."""
     LEGACY = "legacy"
-    """Prompt/completion, Alpaca or ShareGPT: to be converted first."""
+    """Prompt/completion, Alpaca or ShareGPT: has to be converted first."""
     UNKNOWN = "unknown"

@@ -1,4 +1,4 @@
-"""What can be known about a dataset without asking anyone: findings, tokens, cost, report."""
+"""Records about a dataset that need no endpoint: findings, tokens, cost, report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ftpipe.records.base import DatasetFormat, Method, Record, Severity
 
 
 class Fix(Record):
-    """How a finding could be mended without a person."""
+    """How a finding can be fixed automatically."""
 
     kind: Literal["safe", "unsafe"]
     """``safe`` keeps the meaning; ``unsafe`` drops or changes something."""
@@ -20,7 +20,7 @@ class Fix(Record):
 
 
 class Finding(Record):
-    """One fault in a dataset, or a warning about it."""
+    """An error in a dataset, or a warning about it."""
 
     code: str
     """Stable rule code, for example ``FT204``."""
@@ -28,33 +28,33 @@ class Finding(Record):
     """The rule's name in kebab case, for example ``missing-role``."""
     severity: Severity
     line: int | None = None
-    """1-based line in the file; ``None`` where the finding is about the whole file."""
+    """1-based line in the file; ``None`` if the finding is about the whole file."""
     path: str = ""
     """JSON path inside the line, for example ``messages[2].role``; empty for the whole line."""
     message: str
-    """What is wrong, with the offending value."""
+    """What is wrong, with the value."""
     hint: str = ""
     """What to do about it."""
     excerpt: str = ""
-    """The offending text, without control characters, at most 160 characters."""
+    """The text in question, without control characters, at most 160 characters."""
     origin: Literal["R", "D", "S", "Q", "P", "L"] = "D"
-    """R server refuses, D documented limit, S server changes data unsaid, Q quality, P privacy, L local robustness."""
+    """R server rejects, D documented limit, S server silently changes data, Q quality, P privacy, L local."""
     evidence: Literal["observed", "documented", "inferred"] = "documented"
     file: str = ""
     """The file's name as the user gave it."""
     record_sha256: str = ""
-    """SHA-256 of the canonical record, so that a finding survives reordering; empty where there is none."""
+    """SHA-256 of the canonical record, so that a finding survives reordering; empty if there is none."""
     count: int = 1
-    """How many findings it stands for: more than one only where a rule about the whole file lists no further places."""
+    """Number of findings that it stands for: more than one only for a rule about the whole file."""
     fix: Fix | None = None
 
 
 class Dataset(Record):
-    """A dataset file, named by its content."""
+    """A dataset file, identified by its content."""
 
     path: Path
     sha256: str
-    """SHA-256 of the bytes as they lie on disk."""
+    """SHA-256 of the file's bytes."""
     bytes: int
     """Size in bytes."""
     examples: int
@@ -63,18 +63,18 @@ class Dataset(Record):
 
 
 class TokenStats(Record):
-    """How many tokens a dataset has."""
+    """Token counts of a dataset."""
 
     encoding: str
     """tiktoken encoding, for example ``o200k_base``."""
     exact: bool
-    """False where the base model's own tokenizer is another one, or images are only estimated."""
+    """False if the base model has another tokenizer, or images are only estimated."""
     note: str = ""
-    """Why the count is not exact; empty where it is."""
+    """Why the count is not exact; empty if it is."""
     total: int
-    """All tokens in the file: what training is billed on, per epoch."""
+    """All tokens in the file, which are billed per epoch."""
     trained: int
-    """Tokens of assistant messages whose weight is not 0: what the loss runs over."""
+    """Tokens of assistant messages whose weight is not 0, on which the loss is computed."""
     examples: int
     """Records that were counted."""
     mean: float
@@ -88,15 +88,15 @@ class TokenStats(Record):
     longest_line: int | None
     """1-based line of the longest example; ``None`` for an empty dataset."""
     limit: int | None = None
-    """Tokens per example that the target trains on; what is beyond is cut from the end."""
+    """Tokens per example that the target trains on; the rest is dropped at the end."""
     over_limit: int = 0
     """Examples longer than ``limit``."""
     billable: int = 0
-    """Tokens per epoch that are billed: each example cut at ``limit``."""
+    """Tokens per epoch that are billed: each example truncated at ``limit``."""
 
 
 class CostEstimate(Record):
-    """What a job will cost, before it is created."""
+    """Estimated cost of a job."""
 
     model: str
     currency: str = "USD"
@@ -105,25 +105,25 @@ class CostEstimate(Record):
     epochs_low: int
     epochs_high: int
     epochs_rule: str
-    """Where the epochs come from: ``requested`` or the rule's description and source."""
+    """Why this number of epochs: ``requested``, or the rule with its source."""
     tokens_per_epoch: int
     """Billable tokens per epoch."""
     low: float | None
-    """``None`` together with ``expected`` and ``high`` where no price is known."""
+    """``None`` together with ``expected`` and ``high`` if no price is known."""
     expected: float | None
     high: float | None
     price_per_million: float | None
-    """Price of one million trained tokens; ``None`` where it is not known."""
+    """Price of one million trained tokens; ``None`` if it is not known."""
     price_as_of: str | None
     """Date of the price, ISO 8601."""
     source: str
     """Where the price was read."""
     warning: str = ""
-    """Says that the price is unknown or old; empty where it is neither."""
+    """Says that the price is unknown or old; otherwise empty."""
 
 
 class Summary(Record):
-    """Exact numbers of findings, also of those beyond the ones that are listed."""
+    """Exact numbers of findings, including those that are not listed."""
 
     errors: int = 0
     warnings: int = 0
@@ -150,27 +150,27 @@ class DatasetHistograms(Record):
     turns: tuple[HistogramBin, ...] = ()
     """Records by their messages."""
     labels: tuple[HistogramBin, ...] = ()
-    """Records by their short answer, the commonest first; empty where the answers are no labels."""
+    """Records by their short answer, the most frequent first; empty if the answers are not labels."""
     billable: dict[int, int] = Field(default_factory=dict)
     """Limit in tokens per example → tokens per epoch that are billed, each example cut at the limit."""
 
 
 class Report(Record):
-    """Everything that could be known about a dataset without asking anyone."""
+    """The result of checking a dataset."""
 
     dataset: Dataset
     validation: Dataset | None = None
-    """The validation file that was checked with it."""
+    """The validation file, if there is one."""
     target: str
     """Whose rules were applied: ``openai``, ``azure``, ``nebius`` or ``local``."""
     method: Method
     model: str = ""
-    """Base model that the rules and counts were made for."""
+    """Base model of the rules and counts."""
     findings: tuple[Finding, ...] = ()
     """The first findings of each rule, in order of line; ``summary.counts`` has the exact numbers."""
     summary: Summary = Summary()
     not_checked: tuple[str, ...] = ()
-    """Checks that were left out, each with the command that installs the missing package."""
+    """Checks that were skipped, each with the command that installs the missing package."""
     tokens: TokenStats | None = None
     validation_tokens: TokenStats | None = None
     cost: CostEstimate | None = None
@@ -179,5 +179,5 @@ class Report(Record):
 
     @property
     def ok(self) -> bool:
-        """True where the target would take the dataset."""
+        """Whether the target accepts the dataset."""
         return self.summary.errors == 0

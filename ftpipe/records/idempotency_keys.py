@@ -82,7 +82,7 @@ def run_key(spec: RunSpec, *, endpoint: str, dataset_sha256: str, validation_sha
     """The key of a run: the same data and parameters at the same endpoint are the same run.
 
     Args:
-        spec: What the run was asked to do; its method is known.
+        spec: The spec of the run, with its method.
         endpoint: Fingerprint of the endpoint.
         dataset_sha256: Digest of the training file.
         validation_sha256: Digest of the validation file, if there is one.

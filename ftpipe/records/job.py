@@ -1,4 +1,4 @@
-"""What an endpoint holds: files, jobs, their events, metrics and checkpoints."""
+"""Records of an endpoint: files, jobs, their events, metrics and checkpoints."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ class UploadedFile(Record):
     endpoint: str
     """Fingerprint of the endpoint and key scope that the id is valid for."""
     sha256: str
-    """Digest of the dataset that was uploaded: its predecessor."""
+    """Digest of the uploaded dataset, its predecessor."""
     bytes: int
     filename: str
-    """Content-named: ``ftpipe-<first 16 of sha256>.jsonl``."""
+    """Named by content: ``ftpipe-<first 16 characters of sha256>.jsonl``."""
     created_at: int
     reused: bool = False
-    """True where the endpoint had it already and nothing was sent."""
+    """True if the endpoint had the file already and nothing was sent."""
 
 
 Auto = Literal["auto"]
 
 
 class Hyperparameters(Record):
-    """Hyperparameters, asked or resolved.
+    """Requested or resolved hyperparameters.
 
     Source: OpenAI API description, CreateFineTuningJobRequest, 2026-08-21 (ranges).
     """
@@ -41,11 +41,11 @@ class Hyperparameters(Record):
     beta: Annotated[float, Field(gt=0, le=2)] | Auto | None = None
     """DPO only: higher stays closer to the base model."""
     extra: dict[str, str | int | float | bool] = Field(default_factory=dict)
-    """What only some endpoints know, for example ``lora_r``."""
+    """Hyperparameters of some endpoints only, for example ``lora_r``."""
 
 
 class JobRequest(Record):
-    """What is asked of ``POST /fine_tuning/jobs``."""
+    """A request for ``POST /fine_tuning/jobs``."""
 
     model: str
     training_file: UploadedFile
@@ -57,11 +57,11 @@ class JobRequest(Record):
     seed: Annotated[int, Field(ge=0, le=2147483647)] | None = None
     integrations: tuple[dict[str, Any], ...] = ()
     metadata: dict[str, str] = Field(default_factory=dict)
-    """At most 16 pairs, keys of at most 64 and values of at most 512 characters; ftpipe adds two of its own."""
+    """At most 16 pairs, keys of at most 64 and values of at most 512 characters; ftpipe adds two."""
 
 
 class JobError(Record):
-    """Why a job failed, in the endpoint's words."""
+    """Why a job failed, as the endpoint says."""
 
     code: str = ""
     message: str = ""
@@ -73,7 +73,7 @@ TERMINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled"})
 
 
 class Job(Record):
-    """A fine-tuning job as its endpoint last described it."""
+    """A fine-tuning job as its endpoint last reported it."""
 
     id: str
     endpoint: str
@@ -83,13 +83,13 @@ class Job(Record):
     model: str
     """Base model."""
     training_file: str
-    """File id: the job's predecessor."""
+    """File id, the job's predecessor."""
     validation_file: str | None = None
     method: Method = Method.SUPERVISED
     requested: Hyperparameters | None = None
-    """As requested; ``None`` for a job that was made elsewhere."""
+    """As requested; ``None`` for a job that was not created by ftpipe."""
     resolved: Hyperparameters | None = None
-    """As the endpoint answered; ``None`` before it does."""
+    """As the endpoint reports; ``None`` before it does."""
     suffix: str | None = None
     seed: int | None = None
     created_at: int
@@ -104,7 +104,7 @@ class Job(Record):
 
     @property
     def is_finished(self) -> bool:
-        """True where the job will not change any more; a success without a model's name is not finished yet."""
+        """Whether the job has reached its end; a success without a model's name has not."""
         if self.status == "succeeded":
             return self.fine_tuned_model is not None
         return self.status in TERMINAL_STATUSES
@@ -118,7 +118,7 @@ class Event(Record):
     level: str
     """``info``, ``warn`` or ``error``."""
     type: str = "message"
-    """``message``, ``metrics``, or a word ftpipe does not know."""
+    """``message``, ``metrics``, or an unknown word."""
     message: str
     data: dict[str, Any] = Field(default_factory=dict)
 
@@ -137,7 +137,7 @@ class TrainingMetrics(Record):
 
 
 class Checkpoint(Record):
-    """A checkpoint that answers as a model of its own."""
+    """A checkpoint, which can be used like a model."""
 
     id: str
     created_at: int

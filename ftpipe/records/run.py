@@ -1,4 +1,4 @@
-"""What the registry holds: runs and the models that they end with."""
+"""Records of the registry: runs and their models."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ftpipe.records.job import Checkpoint, Hyperparameters, Job, TrainingMetrics
 
 
 class Model(Record):
-    """A fine-tuned model in the registry, with everything that it came from."""
+    """A fine-tuned model in the registry, with its lineage."""
 
     id: str
-    """The name to chat with."""
+    """The model's name at its endpoint."""
     base: str
     provider: str
     endpoint: str
     method: Method = Method.SUPERVISED
     job_id: str
-    """Its predecessor."""
+    """The job, its predecessor."""
     file_id: str
     dataset_sha256: str
     validation_sha256: str | None = None
@@ -35,26 +35,26 @@ class Model(Record):
     currency: str = "USD"
     estimated_cost: float | None = None
     actual_cost: float | None = None
-    """``trained_tokens`` times the price row that the estimate used; ``None`` where either is not known."""
+    """``trained_tokens`` times the price of the estimate; ``None`` if either is not known."""
     metrics: TrainingMetrics | None = None
-    """The last metrics of the job, each value the last that was reported."""
+    """The last reported value of each metric of the job."""
     checkpoints: tuple[Checkpoint, ...] = ()
     base_shutdown_date: str | None = None
-    """Day on which the base, and with it this model, stops answering; ISO 8601."""
+    """Day on which the base model, and with it this model, is shut down; ISO 8601."""
     created_at: int
     aliases: tuple[str, ...] = ()
     """For example ``support-bot@production``."""
 
 
 class RunSpec(Record):
-    """Everything that a run was asked to do; the same spec and data ask for the same job."""
+    """What a run does; the same spec and data stand for the same job."""
 
     provider: str
     data: Path
     validation: Path | None = None
     model: str
     method: Method | None = None
-    """``None`` takes what the dataset's format says."""
+    """``None`` for the method of the dataset's format."""
     hyperparameters: Hyperparameters = Hyperparameters()
     suffix: str | None = None
     seed: int | None = None
@@ -63,20 +63,20 @@ class RunSpec(Record):
 
 
 class RunState(StrEnum):
-    """How far a run has come."""
+    """The state of a run."""
 
     PREPARED = "prepared"
     UPLOADED = "uploaded"
     CREATED = "created"
-    """The job exists; it may still be running."""
+    """The job exists; it can still be running."""
     REGISTERED = "registered"
-    """The model is in the registry: the good end."""
+    """The model is in the registry; the run has succeeded."""
     FAILED = "failed"
-    """The job ended without a model, or the provider refused it."""
+    """The job ended without a model, or the provider rejected it."""
 
 
 class Run(Record):
-    """One run of the pipeline, as the registry remembers it."""
+    """One run of the pipeline."""
 
     id: str
     """``run-<12 characters>``."""
@@ -85,10 +85,10 @@ class Run(Record):
     state: RunState
     created_at: int
     dataset_sha256: str
-    """Empty for a job made elsewhere whose file is not known."""
+    """Empty for a job that was not created by ftpipe and whose file is not known."""
     validation_sha256: str | None = None
     dataset: Dataset | None = None
-    """``None`` for a job that was made elsewhere."""
+    """``None`` for a job that was not created by ftpipe."""
     validation: Dataset | None = None
     cost: CostEstimate | None = None
     file: UploadedFile | None = None

@@ -33,29 +33,29 @@ def with_fields(**fields: Any) -> Item:
         ("like", "B", 0),
     ],
 )  # fmt: skip
-def test_a_string_check_compares_as_it_says(operation: str, text: str, score: float) -> None:
+def test_grader_string_check_operations(operation: str, text: str, score: float) -> None:
     """Equal, unequal, contained, contained whatever the case."""
     assert grader_metric(check(operation))(item("Bern"), answer(text)) == score
 
 
-def test_slots_reach_into_records_and_answers() -> None:
+def test_grader_template_paths() -> None:
     """Keys, indexes, JSON of the answer; what is not there is empty."""
-    told = with_fields(city={"names": ["Bern", "Berne"]}, number=3)
+    record = with_fields(city={"names": ["Bern", "Berne"]}, number=3)
     given_answer = answer('{"city": "Berne", "n": 3}')
     assert (
-        context_of(told, given_answer).render("{{item.city.names[1]}}={{ sample.output_json.city }}") == "Berne=Berne"
+        context_of(record, given_answer).render("{{item.city.names[1]}}={{ sample.output_json.city }}") == "Berne=Berne"
     )
-    assert context_of(told, given_answer).render("{{item.number}}|{{item.none.x}}|{{sample.output_json.n}}") == "3||3"
+    assert context_of(record, given_answer).render("{{item.number}}|{{item.none.x}}|{{sample.output_json.n}}") == "3||3"
 
 
-def test_filled_text_opens_no_slot() -> None:
+def test_grader_template_values_are_not_rendered_again() -> None:
     """An answer that writes a slot gets nothing for it."""
     assert (
         context_of(item("secret"), answer("{{item.expected}}")).render("{{sample.output_text}}") == "{{item.expected}}"
     )
 
 
-def test_grader_templates_note_what_is_unknown() -> None:
+def test_grader_template_unknown_variable_is_an_error() -> None:
     """An unknown variable is empty and an error; null is not unknown."""
     context = context_of(with_fields(nothing=None), answer("no json"))
     assert context.render("{{item.nothing}}|{{item.x}}|{{other.x}}|{{item}}") == "null|||"
@@ -64,20 +64,20 @@ def test_grader_templates_note_what_is_unknown() -> None:
     assert context.errors == {"invalid_variable_error", "sample_parse_error"}
 
 
-def test_text_similarity_measures_what_is_asked() -> None:
+def test_grader_text_similarity_measures() -> None:
     """Fuzzy, and words by run."""
-    asked = {**check(), "type": "text_similarity", "evaluation_metric": "rouge_2"}
-    score = grader_metric(asked)(item("the cat sat down"), answer("the cat sat up"))
+    grader = {**check(), "type": "text_similarity", "evaluation_metric": "rouge_2"}
+    score = grader_metric(grader)(item("the cat sat down"), answer("the cat sat up"))
     assert score == pytest.approx(2 / 3)
-    fuzzy = grader_metric({**asked, "evaluation_metric": "fuzzy_match"})
+    fuzzy = grader_metric({**grader, "evaluation_metric": "fuzzy_match"})
     assert fuzzy(item("Bern"), answer("Bern")) == 1
 
 
-def test_a_multi_grader_reckons_its_formula() -> None:
+def test_grader_multi_evaluates_expression() -> None:
     """And stays within 0 and 1, also where the formula has no value."""
     parts = {"same": check(), "near": check("ilike")}
-    asked = {"type": "multi", "graders": parts, "calculate_output": "0.25 * same + 0.75 * max(near, same)"}
-    assert grader_metric(asked)(item("Bern"), answer("bern")) == 0.75
+    grader = {"type": "multi", "graders": parts, "calculate_output": "0.25 * same + 0.75 * max(near, same)"}
+    assert grader_metric(grader)(item("Bern"), answer("bern")) == 0.75
     for formula, score in (
         ("same / (near - near)", 0),
         ("near * 9", 1),
@@ -85,7 +85,7 @@ def test_a_multi_grader_reckons_its_formula() -> None:
         ("-near", 0),
         ("2 ** 99999", 0),
     ):
-        assert grader_metric({**asked, "calculate_output": formula})(item("Bern"), answer("Bern")) == score
+        assert grader_metric({**grader, "calculate_output": formula})(item("Bern"), answer("Bern")) == score
 
 
 @pytest.mark.parametrize(
@@ -95,14 +95,14 @@ def test_a_multi_grader_reckons_its_formula() -> None:
         "(" * 300, "1" * 501, "1+" * 600 + "1",
     ],
 )  # fmt: skip
-def test_a_formula_that_is_more_than_arithmetic_is_refused(formula: str) -> None:
+def test_grader_multi_refuses_non_arithmetic_expression(formula: str) -> None:
     """Before anything is reckoned."""
     with pytest.raises(UsageError, match="calculate_output"):
         grader_metric({"type": "multi", "graders": {"same": check()}, "calculate_output": formula})
 
 
 @given(st.text(max_size=40))
-def test_any_formula_is_arithmetic_or_a_usage_error(formula: str) -> None:
+def test_grader_multi_any_expression_is_valid_or_usage_error(formula: str) -> None:
     """Never another error, never a score outside 0 and 1."""
     try:
         metric = grader_metric({"type": "multi", "graders": {"a": check()}, "calculate_output": formula})
@@ -122,14 +122,14 @@ def test_any_formula_is_arithmetic_or_a_usage_error(formula: str) -> None:
         {**check(), "type": "text_similarity", "evaluation_metric": "cosine"},
     ],
 )  # fmt: skip
-def test_what_is_not_run_here_is_refused_with_a_hint(grader: dict[str, Any]) -> None:
+def test_grader_unsupported_is_refused_with_hint(grader: dict[str, Any]) -> None:
     """Code, models, unknown words, missing fields."""
     with pytest.raises(UsageError) as caught:
         grader_metric(grader)
     assert caught.value.hint
 
 
-def test_a_grader_decides_unless_another_metric_is_asked() -> None:
+def test_grader_is_primary_metric_unless_another_is_requested() -> None:
     """It comes first among the metrics."""
     metrics, primary = select_metrics(Task.LABEL, [item("a")], grader=check())
     assert (metrics[0].name, primary) == ("grader", "grader")

@@ -19,7 +19,7 @@ from ftpipe.training.hyperparameters import ResolvedHyperparameters
 from ftpipe.training.lora import add_adapter, save_adapter, trainable_parameters
 from tests.training.tiny_model import save_base, tiny_tokenizer
 
-ASKED = [{"role": "user", "content": "where is it?"}]
+MESSAGES = [{"role": "user", "content": "where is it?"}]
 
 
 def make_adapter(base: Path, folder: Path, shift: float) -> Path:
@@ -37,7 +37,7 @@ def make_adapter(base: Path, folder: Path, shift: float) -> Path:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a base and two adapters."""
     folder = tmp_path_factory.mktemp("engine")
     base = save_base(folder / "base")
@@ -47,21 +47,21 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def engine(place: Path) -> Iterator[Engine]:
+def engine(model_dir: Path) -> Iterator[Engine]:
     """One engine for all tests, in the same precision on every machine."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ftpipe.inference.engine.select_device", lambda: DeviceConfig("cpu", "float32"))
-        yield Engine(models_dir=place / "models", max_loaded_models=2)
+        yield Engine(models_dir=model_dir / "models", max_loaded_models=2)
 
 
-def ask(engine: Engine, place: Path, adapter: str | None = None, **changes: Any) -> list[Delta]:
+def generate(engine: Engine, model_dir: Path, adapter: str | None = None, **changes: Any) -> list[Delta]:
     """All deltas of one answer; 12 tokens, likeliest first, unless changed."""
-    request = GenerationRequest(**{"messages": ASKED, "max_tokens": 12, "temperature": 0.0, **changes})
-    chosen = place / adapter if adapter else None
-    return list(engine.generate(base=str(place / "base"), adapter=chosen, request=request))
+    request = GenerationRequest(**{"messages": MESSAGES, "max_tokens": 12, "temperature": 0.0, **changes})
+    chosen = model_dir / adapter if adapter else None
+    return list(engine.generate(base=str(model_dir / "base"), adapter=chosen, request=request))
 
 
-def ask_ids(engine: Engine, place: Path, adapter: str | None = None, **changes: Any) -> list[int]:
+def generate_ids(engine: Engine, model_dir: Path, adapter: str | None = None, **changes: Any) -> list[int]:
     """The ids of one answer's tokens: the text of a random model is bytes that are mostly no characters."""
     ids: list[int] = []
 
@@ -72,7 +72,7 @@ def ask_ids(engine: Engine, place: Path, adapter: str | None = None, **changes: 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ftpipe.inference.engine.IncrementalDetokenizer", Recorder)
-        ask(engine, place, adapter, **changes)
+        generate(engine, model_dir, adapter, **changes)
     return ids
 
 
@@ -81,117 +81,121 @@ def text(deltas: list[Delta]) -> str:
     return "".join(delta.text for delta in deltas)
 
 
-def test_an_answer_comes_in_pieces_with_totals_at_the_end(engine: Engine, place: Path) -> None:
+def test_engine_last_delta_has_reason_and_totals(engine: Engine, model_dir: Path) -> None:
     """Only the last piece has a reason and numbers."""
-    deltas = ask(engine, place)
+    deltas = generate(engine, model_dir)
     assert [delta.finish_reason for delta in deltas[:-1]] == [None] * (len(deltas) - 1)
     assert deltas[-1].finish_reason == "length"
     assert deltas[-1].completion_tokens == 12
-    assert deltas[-1].prompt_tokens == len(ChatTokenizer(load_tokenizer(place / "base")).prompt(ASKED))
+    assert deltas[-1].prompt_tokens == len(ChatTokenizer(load_tokenizer(model_dir / "base")).prompt(MESSAGES))
 
 
-def test_the_likeliest_answer_is_that_of_transformers(engine: Engine, place: Path) -> None:
+def test_engine_greedy_answer_equals_transformers(engine: Engine, model_dir: Path) -> None:
     """The step by step cache changes nothing."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(place / "base")
-    model = AutoModelForCausalLM.from_pretrained(place / "base", dtype=torch.float32)
-    ids = tokenizer.apply_chat_template(ASKED, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    tokenizer = AutoTokenizer.from_pretrained(model_dir / "base")
+    model = AutoModelForCausalLM.from_pretrained(model_dir / "base", dtype=torch.float32)
+    ids = tokenizer.apply_chat_template(MESSAGES, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     with torch.no_grad():
-        made = model.generate(
+        reference = model.generate(
             **ids, max_new_tokens=12, do_sample=False, return_dict_in_generate=True, output_logits=True
         )
-    expected = [id_ for id_ in made.sequences[0][ids["input_ids"].shape[1] :].tolist() if id_ != tokenizer.eos_token_id]
-    found = ask_ids(engine, place)
-    differ = next((step for step, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1]), None)
+    expected = [
+        id_ for id_ in reference.sequences[0][ids["input_ids"].shape[1] :].tolist() if id_ != tokenizer.eos_token_id
+    ]
+    actual = generate_ids(engine, model_dir)
+    differ = next((step for step, pair in enumerate(zip(actual, expected, strict=False)) if pair[0] != pair[1]), None)
     if differ is None:
-        assert found == expected
+        assert actual == expected
     else:  # two tokens that are equally likely: which one is first depends on the processor, and so does all the rest
-        logits = made.logits[differ][0]
-        assert float(logits[found[differ]]) == pytest.approx(float(logits[expected[differ]]), abs=1e-4)
+        logits = reference.logits[differ][0]
+        assert float(logits[actual[differ]]) == pytest.approx(float(logits[expected[differ]]), abs=1e-4)
 
 
-def test_adapters_share_one_base_and_do_not_mix(engine: Engine, place: Path) -> None:
+def test_engine_adapters_share_one_base(engine: Engine, model_dir: Path) -> None:
     """Base and adapters keep their own answers, in whatever order they are asked."""
     names = [None, "a", "b", None, "b", "a", None]
-    answers = [ask_ids(engine, place, name) for name in names]
+    answers = [generate_ids(engine, model_dir, name) for name in names]
     assert len({tuple(answer) for answer in answers[:3]}) == 3
     assert answers[3:] == [answers[0], answers[2], answers[1], answers[0]]
-    assert engine.loaded_models() == (str(place / "base"),)
+    assert engine.loaded_models() == (str(model_dir / "base"),)
 
 
-def test_concurrent_requests_do_not_mix(engine: Engine, place: Path) -> None:
+def test_engine_concurrent_requests_do_not_mix(engine: Engine, model_dir: Path) -> None:
     """Threads that take turns token by token get the answers that they get alone."""
     names = [None, "a", "b"] * 3
-    alone = {name: text(ask(engine, place, name)) for name in names[:3]}
-    found: list[tuple[str | None, str]] = []
+    alone = {name: text(generate(engine, model_dir, name)) for name in names[:3]}
+    answers: list[tuple[str | None, str]] = []
     threads = [
-        threading.Thread(target=lambda name=name: found.append((name, text(ask(engine, place, name)))))
+        threading.Thread(target=lambda name=name: answers.append((name, text(generate(engine, model_dir, name)))))
         for name in names
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(found, key=str) == sorted(((name, alone[name]) for name in names), key=str)
+    assert sorted(answers, key=str) == sorted(((name, alone[name]) for name in names), key=str)
 
 
-def test_a_seed_repeats_an_answer(engine: Engine, place: Path) -> None:
+def test_sampling_seed_repeats_answer(engine: Engine, model_dir: Path) -> None:
     """Sampling depends on the seed alone; another seed gives another answer."""
-    first, again, other = (ask_ids(engine, place, seed=seed, temperature=1.5, max_tokens=20) for seed in (5, 5, 6))
+    first, again, other = (
+        generate_ids(engine, model_dir, seed=seed, temperature=1.5, max_tokens=20) for seed in (5, 5, 6)
+    )
     assert first == again
     assert first != other
 
 
-def test_a_tiny_top_p_takes_the_likeliest(engine: Engine, place: Path) -> None:
+def test_sampling_tiny_top_p_is_greedy(engine: Engine, model_dir: Path) -> None:
     """Only the first of the sorted tokens is within it."""
-    assert ask_ids(engine, place, temperature=1.0, top_p=1e-6) == ask_ids(engine, place)
+    assert generate_ids(engine, model_dir, temperature=1.0, top_p=1e-6) == generate_ids(engine, model_dir)
 
 
-def test_a_stop_text_ends_the_answer_and_is_not_shown(engine: Engine, place: Path) -> None:
+def test_engine_stop_string_ends_answer(engine: Engine, model_dir: Path) -> None:
     """Also where it begins in one piece and ends in the next."""
     letters = {id_: 100.0 for id_ in tiny_tokenizer()("abcdefghijklmnopqrstuvwxyz").input_ids}
-    whole = text(ask(engine, place, logit_bias=letters))
+    whole = text(generate(engine, model_dir, logit_bias=letters))
     assert len(whole) == 12
     stop = whole[3:6]
-    deltas = ask(engine, place, logit_bias=letters, stop=(stop,))
+    deltas = generate(engine, model_dir, logit_bias=letters, stop=(stop,))
     assert text(deltas) == whole[: whole.index(stop)]
     assert deltas[-1].finish_reason == "stop"
 
 
-def test_log_probabilities_come_with_every_token(engine: Engine, place: Path) -> None:
+def test_engine_logprobs_for_each_token(engine: Engine, model_dir: Path) -> None:
     """As many as tokens, the chosen one the likeliest, alternatives falling."""
-    deltas = ask(engine, place, logprobs=3)
-    told = [logprob for delta in deltas for logprob in delta.logprobs]
-    assert len(told) == 12
-    assert all(one.logprob == one.top[0].logprob and len(one.top) == 3 for one in told)
-    assert all(one.logprob < 0 for one in told)
-    assert told[0].bytes == list(told[0].token.encode())
+    deltas = generate(engine, model_dir, logprobs=3)
+    logprobs = [token for delta in deltas for token in delta.logprobs]
+    assert len(logprobs) == 12
+    assert all(one.logprob == one.top[0].logprob and len(one.top) == 3 for one in logprobs)
+    assert all(one.logprob < 0 for one in logprobs)
+    assert logprobs[0].bytes == list(logprobs[0].token.encode())
 
 
-def test_too_long_a_conversation_is_refused(engine: Engine, place: Path) -> None:
+def test_engine_refuses_too_long_conversation(engine: Engine, model_dir: Path) -> None:
     """Before any work is done."""
     with pytest.raises(ContextLengthError, match="512"):
-        ask(engine, place, messages=[{"role": "user", "content": "x" * 600}])
+        generate(engine, model_dir, messages=[{"role": "user", "content": "x" * 600}])
 
 
-def test_a_missing_adapter_is_told(engine: Engine, place: Path) -> None:
+def test_engine_missing_adapter_is_named(engine: Engine, model_dir: Path) -> None:
     """By the folder's name."""
     with pytest.raises(NotFoundError, match="nothing-here"):
-        ask(engine, place, "nothing-here")
+        generate(engine, model_dir, "nothing-here")
 
 
-def test_the_longest_unused_base_is_let_go(place: Path) -> None:
-    """With room for one, a second base takes the place of the first."""
-    other = save_base(place / "other")
-    engine = Engine(models_dir=place / "models", max_loaded_models=1)
-    ask(engine, place)
-    list(engine.generate(base=str(other), adapter=None, request=GenerationRequest(messages=ASKED, max_tokens=1)))
+def test_engine_unloads_least_recently_used_base(model_dir: Path) -> None:
+    """With room for one, a second base takes the model_dir of the first."""
+    other = save_base(model_dir / "other")
+    engine = Engine(models_dir=model_dir / "models", max_loaded_models=1)
+    generate(engine, model_dir)
+    list(engine.generate(base=str(other), adapter=None, request=GenerationRequest(messages=MESSAGES, max_tokens=1)))
     assert engine.loaded_models() == (str(other),)
 
 
-def test_half_a_character_is_held_back() -> None:
+def test_detokenizer_holds_back_incomplete_character() -> None:
     """Bytes of one character arrive in several tokens and are shown as one."""
     tokenizer = tiny_tokenizer()
     shown = IncrementalDetokenizer(tokenizer, ())
@@ -200,7 +204,7 @@ def test_half_a_character_is_held_back() -> None:
     assert pieces == ["a", "", "é", "", "", "€"]
 
 
-def test_what_may_become_a_stop_text_is_held_back() -> None:
+def test_detokenizer_holds_back_possible_stop_string() -> None:
     """And shown once it cannot."""
     tokenizer = tiny_tokenizer()
     shown = IncrementalDetokenizer(tokenizer, ("END",))

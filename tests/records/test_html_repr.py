@@ -23,13 +23,13 @@ class Tags(HTMLParser):
 
     def __init__(self, page: str) -> None:
         super().__init__()
-        self.seen: set[str] = set()
+        self.names: set[str] = set()
         self.text: list[str] = []
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """One tag begins."""
-        self.seen |= {tag, *(f"{tag}@{name}" for name, _ in attrs)}
+        self.names |= {tag, *(f"{tag}@{name}" for name, _ in attrs)}
 
     def handle_data(self, data: str) -> None:
         """Text between tags."""
@@ -51,7 +51,7 @@ def report_of(tmp_path: Path, *findings: Finding) -> Report:
     return report.model_copy(update={"findings": findings})
 
 
-def test_a_report_shows_its_figures_and_leaves_out_what_is_empty(tmp_path: Path) -> None:
+def test_html_repr_report_omits_empty_fields(tmp_path: Path) -> None:
     """Tokens with thousands apart, cost, the file's name; no row for a validation file that there is not."""
     shown = Tags(report_of(tmp_path)._repr_html_())
     words = " ".join(shown.text)
@@ -60,10 +60,10 @@ def test_a_report_shows_its_figures_and_leaves_out_what_is_empty(tmp_path: Path)
     assert "supervised" in words
     assert re.search(r"examples 12 ", words)
     assert "validation_tokens" not in words
-    assert shown.seen <= {"div", "div@class", "b", "table", "table@style", "tr", "th", "th@style", "td", "td@style"}
+    assert shown.names <= {"div", "div@class", "b", "table", "table@style", "tr", "th", "th@style", "td", "td@style"}
 
 
-def test_a_list_of_findings_is_a_table_that_is_cut(tmp_path: Path) -> None:
+def test_html_repr_long_list_is_cut(tmp_path: Path) -> None:
     """Each in a row of its own under the names of the columns, and how many are not shown."""
     page = report_of(tmp_path, *(finding(f"fault {n}", n) for n in range(1, 51)))._repr_html_()
     assert page.count("fault 20<") == page.count("fault 1<") > 0
@@ -71,14 +71,14 @@ def test_a_list_of_findings_is_a_table_that_is_cut(tmp_path: Path) -> None:
     assert "… and 30 more" in page
 
 
-def test_a_list_that_fits_says_nothing_of_more(tmp_path: Path) -> None:
+def test_html_repr_short_list_is_complete(tmp_path: Path) -> None:
     """Exactly as many as are shown."""
     page = report_of(tmp_path, *(finding(f"fault {n}", n) for n in range(1, MAX_ROWS + 1)))._repr_html_()
     assert f"fault {MAX_ROWS}<" in page
     assert "more" not in page
 
 
-def test_a_time_is_a_date_and_a_number_is_none() -> None:
+def test_html_repr_times_and_numbers() -> None:
     """Fields that end in ``_at`` are UTC seconds."""
     file = UploadedFile(
         id="file-1", endpoint="x", sha256="0", bytes=50_600, filename="a.jsonl", created_at=1_795_500_000, reused=True
@@ -90,28 +90,28 @@ def test_a_time_is_a_date_and_a_number_is_none() -> None:
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
-def test_foreign_text_makes_no_tag_and_no_control_character(tmp_path: Path, payload: str) -> None:
+def test_html_repr_escapes_text(tmp_path: Path, payload: str) -> None:
     """Whatever stands in a message, an excerpt, a path or a file's name."""
-    plain = Tags(report_of(tmp_path, finding("x"))._repr_html_()).seen
+    plain = Tags(report_of(tmp_path, finding("x"))._repr_html_()).names
     record = report_of(tmp_path, finding(payload))
     page = record.model_copy(
         update={"dataset": Dataset(**{**record.dataset.model_dump(), "path": Path(payload)}), "model": payload}
     )._repr_html_()
-    assert Tags(page).seen == plain
+    assert Tags(page).names == plain
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\u2066\u2028\ud800-\udfff]", page)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
-def test_a_browser_runs_nothing_of_a_hostile_record(tmp_path: Path) -> None:
+def test_html_repr_runs_no_script(tmp_path: Path) -> None:
     """All payloads in one page, as a notebook would hold them: the title stays, and nothing is fetched or refused."""
     cells = "".join(report_of(tmp_path, finding(payload))._repr_html_() for payload in PAYLOADS)
     page = tmp_path / "notebook.html"
     page.write_text(f"<!doctype html><meta charset=utf-8><title>calm</title><body>{cells}</body>", encoding="utf-8")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--enable-logging=stderr", "--dump-dom"]
     command = ["chromium", *flags, f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
-    seen = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert "<title>calm</title>" in seen.stdout
-    assert "<script" not in seen.stdout
-    assert "<iframe" not in seen.stdout
-    assert "<img" not in seen.stdout
+    completed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "<title>calm</title>" in completed.stdout
+    assert "<script" not in completed.stdout
+    assert "<iframe" not in completed.stdout
+    assert "<img" not in completed.stdout

@@ -71,14 +71,14 @@ def key_of(spec: RunSpec, **changes: Any) -> str:
         (SamplingParams, ANSWER_SAMPLING_FIELDS),
     ],
 )
-def test_every_field_is_decided_on(record: type[Record], fields: KeyFields) -> None:
+def test_keys_list_every_field(record: type[Record], fields: KeyFields) -> None:
     """A new field has to be entered in `records/idempotency_keys.py`, as part of the key or not; each name once."""
     listed = [*fields.always, *fields.added, *fields.separate, *fields.ignored]
     assert sorted(listed) == sorted(record.model_fields)
     assert fields.names == frozenset(listed)
 
 
-def test_keys_of_this_version_do_not_change() -> None:
+def test_keys_do_not_change() -> None:
     """These are in databases and at endpoints: with other ones the same command would be paid for again."""
     spec = SPEC.model_copy(update={name: value for name, value in CHANGES.items() if name != "model"})
     request = REQUEST.model_copy(update={**CHANGES, "validation_file": FILE})
@@ -94,7 +94,7 @@ def test_keys_of_this_version_do_not_change() -> None:
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_another_value_is_another_key(name: str) -> None:
+def test_keys_differ_by_value(name: str) -> None:
     """Of every field that changes what is paid for."""
     update = {name: CHANGES[name]}
     assert key_of(SPEC.model_copy(update=update)) != key_of(SPEC)
@@ -105,14 +105,14 @@ def test_another_value_is_another_key(name: str) -> None:
     ("name", "value"),
     [("n_epochs", 3), ("batch_size", 4), ("learning_rate_multiplier", 0.5), ("beta", 0.1), ("extra", {"lora_r": 8})],
 )
-def test_another_hyperparameter_is_another_key(name: str, value: object) -> None:
+def test_keys_differ_by_hyperparameter(name: str, value: object) -> None:
     """Each of them."""
     update = {"hyperparameters": Hyperparameters.model_validate({name: value})}
     assert key_of(SPEC.model_copy(update=update)) != key_of(SPEC)
     assert request_digest(REQUEST.model_copy(update=update)) != request_digest(REQUEST)
 
 
-def test_another_file_or_endpoint_is_another_key() -> None:
+def test_keys_differ_by_file_and_endpoint() -> None:
     """By content; where the file lies and which id it has says nothing."""
     keys = [key_of(SPEC), key_of(SPEC, endpoint="f"), key_of(SPEC, dataset_sha256="1" * 64)]
     keys.append(key_of(SPEC, validation_sha256="1" * 64))
@@ -130,7 +130,7 @@ def later(record: Record, kind: type[Record], **changes: Any) -> Any:
     return kind.model_validate({**{name: getattr(record, name) for name in type(record).model_fields}, **changes})
 
 
-def test_a_new_field_at_its_default_changes_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_ignore_new_field_at_default(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before it is entered in the lists, and when it is; another value is part of the key then."""
     hyperparameters = LaterHyperparameters()
     spec = later(SPEC, LaterSpec, hyperparameters=hyperparameters)

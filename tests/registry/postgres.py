@@ -20,8 +20,8 @@ def find_programs() -> Path | None:
     on_path = shutil.which("initdb")
     if on_path:
         return Path(on_path).resolve().parent
-    found = [path.parent for root in FOLDERS for path in sorted(Path(root).glob("*/bin/initdb"))]
-    return found[-1] if found else None
+    folders = [path.parent for root in FOLDERS for path in sorted(Path(root).glob("*/bin/initdb"))]
+    return folders[-1] if folders else None
 
 
 class PostgresServer:

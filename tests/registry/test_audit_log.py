@@ -20,11 +20,11 @@ from tests.registry.test_registry import model_of, run_of
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A registry with a model that has an alias."""
-    place = tmp_path / "registry.db"
-    registry = open_registry(place)
+    path = tmp_path / "registry.db"
+    registry = open_registry(path)
     fill(registry, tmp_path)
     registry.close()
-    return place
+    return path
 
 
 def fill(registry: Registry, folder: Path, name: str = "ft:one") -> None:
@@ -36,33 +36,33 @@ def fill(registry: Registry, folder: Path, name: str = "ft:one") -> None:
     registry.models.set_alias("support@production", name, reason="better")
 
 
-def wrong(place: Path) -> list[str]:
-    """What the audit says, place by place."""
-    registry = open_registry(place)
+def violations(path: Path) -> list[str]:
+    """What the audit says, path by path."""
+    registry = open_registry(path)
     try:
         return [found.text for found in verify_registry(registry.engine)]
     finally:
         registry.close()
 
 
-def edit(place: Path, sql: str, *values: object) -> None:
+def edit(path: Path, sql: str, *values: object) -> None:
     """What somebody does with ``sqlite3``."""
-    with sqlite3.connect(place) as database:
+    with sqlite3.connect(path) as database:
         database.execute(sql, values)
     database.close()
 
 
-def test_a_registry_that_only_ftpipe_wrote_is_whole(path: Path) -> None:
+def test_verify_registry_untouched_has_no_violations(path: Path) -> None:
     """Nothing to say, also after it was opened again and written on."""
-    assert wrong(path) == []
+    assert violations(path) == []
     registry = open_registry(path)
     fill(registry, path.parent, "ft:two")
     registry.close()
-    assert wrong(path) == []
+    assert violations(path) == []
 
 
 @pytest.mark.parametrize(
-    ("sql", "said"),
+    ("sql", "violation"),
     [
         ("UPDATE models SET data = replace(data, '\"dataset_sha256\":\"0\"', '\"dataset_sha256\":\"f\"')",
          "models e ft:one was changed by another program: data.dataset_sha256"),
@@ -80,20 +80,20 @@ def test_a_registry_that_only_ftpipe_wrote_is_whole(path: Path) -> None:
         ("DELETE FROM audit_log WHERE number = 5", "entry 5 is in the mirror but not in the database"),
     ],
 )  # fmt: skip
-def test_the_first_row_that_was_edited_is_named(path: Path, sql: str, said: str) -> None:
+def test_verify_registry_names_first_edited_row(path: Path, sql: str, violation: str) -> None:
     """Row 41: rows of every table, entries, and a log that was cut at its end."""
     edit(path, sql)
-    assert wrong(path)[0] == said
+    assert violations(path)[0] == violation
 
 
-def test_an_entry_that_was_written_anew_with_its_hash_does_not_follow(path: Path) -> None:
+def test_verify_registry_finds_forged_hashes(path: Path) -> None:
     """A forger who computes the hash of one entry breaks the next one; who computes all differs from the copy."""
     with sqlite3.connect(path) as database:
         rows = database.execute("SELECT number, previous, data FROM audit_log ORDER BY number").fetchall()
         forged = rows[1][2].replace("create_job", "create_nothing")
         first = entry_digest(rows[1][0], rows[1][1], forged)
         database.execute("UPDATE audit_log SET data = ?, sha256 = ? WHERE number = ?", (forged, first, rows[1][0]))
-    assert wrong(path)[0].startswith("entry 3 does not follow")
+    assert violations(path)[0].startswith("entry 3 does not follow")
     with sqlite3.connect(path) as database:
         previous = first
         for number, _, data in rows[2:]:
@@ -101,10 +101,10 @@ def test_an_entry_that_was_written_anew_with_its_hash_does_not_follow(path: Path
             database.execute(
                 "UPDATE audit_log SET previous = ?, sha256 = ? WHERE number = ?", (before, previous, number)
             )
-    assert wrong(path)[0] == "entry 2 differs from the mirror"
+    assert violations(path)[0] == "entry 2 differs from the mirror"
 
 
-def test_the_copy_holds_every_entry_and_is_its_owners_alone(path: Path) -> None:
+def test_audit_log_mirror_has_every_entry_and_is_private(path: Path) -> None:
     """A line an entry, appended; readable by nobody else."""
     copy = path.with_name("audit-log.ndjson")
     lines = list(read_mirror(copy))
@@ -116,7 +116,7 @@ def test_the_copy_holds_every_entry_and_is_its_owners_alone(path: Path) -> None:
     assert copy.stat().st_mode & 0o077 == 0
 
 
-def test_a_copy_that_was_torn_or_lags_is_made_up_for(path: Path) -> None:
+def test_audit_log_mirror_catches_up_after_truncation(path: Path) -> None:
     """A process that dies between commit and copy, or within a line: the next change brings the copy up to date."""
     copy = path.with_name("audit-log.ndjson")
     whole = copy.read_bytes().splitlines(keepends=True)
@@ -125,10 +125,10 @@ def test_a_copy_that_was_torn_or_lags_is_made_up_for(path: Path) -> None:
     fill(registry, path.parent, "ft:two")
     registry.close()
     assert [line["number"] for line in read_mirror(copy)] == list(range(1, 11))
-    assert wrong(path) == []
+    assert violations(path) == []
 
 
-def test_a_lost_database_is_rebuilt_from_the_copy_alone(path: Path) -> None:
+def test_replay_rebuilds_lost_database_from_mirror(path: Path) -> None:
     """Row 20: run, paid call, model, cost, alias and its history are there again, and the new audit log has them."""
     before = open_registry(path)
     run, model, moves = before.runs.latest(), before.models.recent(), before.models.alias_history("support@production")
@@ -136,20 +136,20 @@ def test_a_lost_database_is_rebuilt_from_the_copy_alone(path: Path) -> None:
     path.unlink()
     registry = open_registry(path)
     assert registry.models.recent() == []
-    told = replay(registry)
-    assert {"runs", "operations", "models", "costs", "aliases", "alias_history"} == set(told)
+    copied = replay(registry)
+    assert {"runs", "operations", "models", "costs", "aliases", "alias_history"} == set(copied)
     assert (registry.runs.latest(), registry.models.recent()) == (run, model)
     assert registry.models.alias_history("support@production") == moves
     assert registry.journal.find("ft:one").remote_id == "job-ft:one"  # type: ignore[union-attr]  # it is there
     assert replay(registry) == {}
     registry.close()
-    assert wrong(path) == []
+    assert violations(path) == []
     assert (
         len({line["previous"] for line in read_mirror(path.with_name("audit-log.ndjson")) if line["number"] == 1}) == 1
     )
 
 
-def test_a_copy_that_was_edited_is_believed_only_where_its_hash_holds(path: Path) -> None:
+def test_replay_skips_edited_mirror_entries(path: Path) -> None:
     """Row 20: a changed line, noise, and half characters are left out."""
     copy = path.with_name("audit-log.ndjson")
     lines = copy.read_text().splitlines()
@@ -165,7 +165,7 @@ def test_a_copy_that_was_edited_is_believed_only_where_its_hash_holds(path: Path
     registry.close()
 
 
-def test_a_link_in_the_place_of_the_copy_is_not_followed(path: Path) -> None:
+def test_audit_log_mirror_does_not_follow_link(path: Path) -> None:
     """Row 36: what it points at stays as it is."""
     copy, victim = path.with_name("audit-log.ndjson"), path.with_name("victim")
     victim.write_text("precious")

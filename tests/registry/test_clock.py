@@ -29,9 +29,7 @@ def at(environment: FaultEnvironment, clock: Callable[[], float], **profile: Any
 
 
 @pytest.mark.parametrize("jump", [-48 * HOUR, -HOUR, HOUR, 48 * HOUR])
-def test_a_jump_between_the_call_and_the_search_neither_ends_nor_holds_it(
-    environment: FaultEnvironment, jump: float
-) -> None:
+def test_clock_jump_does_not_change_search_time(environment: FaultEnvironment, jump: float) -> None:
     """Row 24: the list is behind, the clock leaps: the search lasts as long as the list may be behind, no longer."""
     now = [1_795_500_000.0]
 
@@ -49,7 +47,7 @@ def test_a_jump_between_the_call_and_the_search_neither_ends_nor_holds_it(
     assert max(environment.slept) < 5
 
 
-def test_the_latest_run_is_the_one_that_was_started_last(environment: FaultEnvironment) -> None:
+def test_clock_set_back_keeps_latest_run(environment: FaultEnvironment) -> None:
     """Row 24: an hour back, as at the end of summer time on a badly set machine: ``resume`` takes the right run."""
     before, after = at(environment, lambda: 1_795_500_000.0), at(environment, lambda: 1_795_500_000.0 - HOUR)
     first = before.start(before.plan_for(spec_of(environment.dataset), report_of(environment.dataset)))
@@ -61,7 +59,7 @@ def test_the_latest_run_is_the_one_that_was_started_last(environment: FaultEnvir
 
 
 @pytest.mark.parametrize("years", [-30, -5, 1, 40])
-def test_a_machine_with_the_wrong_year_trains_all_the_same(environment: FaultEnvironment, years: int) -> None:
+def test_clock_wrong_year_trains_once(environment: FaultEnvironment, years: int) -> None:
     """Row 24: an empty battery says 1996, a bad one 2066: the job is made once, the model is registered."""
     environment.endpoint.script("POST /fine_tuning/jobs", LOST)
     pipeline = at(environment, lambda: 1_795_500_000.0 + years * 365.25 * 24 * HOUR)

@@ -37,14 +37,14 @@ def unprivileged(tmp_path: Path) -> Iterator[None]:
         os.seteuid(0)
 
 
-def test_a_folder_that_may_not_be_written_is_said_so(tmp_path: Path, unprivileged: None) -> None:
+def test_registry_read_only_folder_is_reported(tmp_path: Path, unprivileged: None) -> None:
     """Row 19: exit 6, the place, and how to name another."""
     with pytest.raises(LocalStateError, match=r"Permission denied|unable to open") as caught:
         open_registry(tmp_path / ".ftpipe" / "registry.db")
     assert "FTPIPE_REGISTRY" in caught.value.hint
 
 
-def test_a_database_that_may_not_be_written_is_said_so(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_registry_read_only_database_is_reported(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Row 19: it is there, and read-only for this user."""
     path = tmp_path / "registry.db"
     open_registry(path).close()
@@ -56,7 +56,7 @@ def test_a_database_that_may_not_be_written_is_said_so(tmp_path: Path, request: 
     assert caught.value.exit_code == 6
 
 
-def test_the_state_is_its_owners_alone(environment: FaultEnvironment) -> None:
+def test_registry_files_are_private(environment: FaultEnvironment) -> None:
     """Row 36: database, log and locks are closed to others from their first byte."""
     environment.train()
     for path in (environment.path, *environment.path.parent.glob("registry.db-*")):
@@ -65,7 +65,7 @@ def test_the_state_is_its_owners_alone(environment: FaultEnvironment) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
-def test_a_planted_link_is_not_followed(tmp_path: Path, suffix: str) -> None:
+def test_registry_refuses_symbolic_link(tmp_path: Path, suffix: str) -> None:
     """Row 36: a link in the place of the database or its companions leads nowhere."""
     victim = tmp_path / "victim"
     victim.write_text("precious")
@@ -75,7 +75,7 @@ def test_a_planted_link_is_not_followed(tmp_path: Path, suffix: str) -> None:
     assert victim.read_text() == "precious"
 
 
-def test_a_planted_lock_link_is_not_followed(environment: FaultEnvironment) -> None:
+def test_registry_lock_does_not_follow_link(environment: FaultEnvironment) -> None:
     """Row 36: lock files that are links are refused, and what they point at stays as it is."""
     victim = environment.folder / "victim"
     victim.write_text("precious")
@@ -106,14 +106,14 @@ broken line
     ("folder", "kind"),
     [("/home/me", "nfs4"), ("/mnt/my share/x", "cifs"), ("/home/me/local/p", "xfs"), ("/srv", "ext4")],
 )
-def test_the_file_system_is_read_from_the_mounts(tmp_path: Path, folder: str, kind: str) -> None:
+def test_filesystem_of_reads_mount_table(tmp_path: Path, folder: str, kind: str) -> None:
     """Row 19: the longest mount wins, escapes are undone, odd lines are passed by."""
     table = tmp_path / "mountinfo"
     table.write_text(MOUNTS)
     assert filesystem_of(Path(folder), table) == kind
 
 
-def test_a_full_disk_leaves_the_last_committed_step(environment: FaultEnvironment) -> None:
+def test_registry_full_disk_keeps_last_committed_step(environment: FaultEnvironment) -> None:
     """Row 18: the size of files is limited, writing fails, exit 6; with room again the run goes on, one job."""
     source = Path(__file__).parents[2]
     script = (
@@ -150,7 +150,7 @@ def test_a_full_disk_leaves_the_last_committed_step(environment: FaultEnvironmen
     assert environment.counts() == ONE_OF_EACH
 
 
-def test_a_database_of_a_newer_ftpipe_is_left_alone(tmp_path: Path) -> None:
+def test_migrate_refuses_newer_database(tmp_path: Path) -> None:
     """Row 21: refused with the upgrade command, and not changed."""
     path = tmp_path / "registry.db"
     open_registry(path).close()
@@ -163,7 +163,7 @@ def test_a_database_of_a_newer_ftpipe_is_left_alone(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_migrate_brings_an_older_database_up_to_date_with_a_backup(environment: FaultEnvironment) -> None:
+def test_migrate_updates_older_database_with_backup(environment: FaultEnvironment) -> None:
     """Row 21: a made-up version 2 is applied once to a database with records; version 1 stays beside it."""
     run, applied = environment.train(), []
 
@@ -199,7 +199,7 @@ def test_migrate_that_fails_changes_nothing(environment: FaultEnvironment) -> No
     assert environment.registry.runs.latest() == run
 
 
-def test_someone_elses_database_is_left_alone(tmp_path: Path) -> None:
+def test_registry_refuses_foreign_database_file(tmp_path: Path) -> None:
     """A file of another program is not made into a registry."""
     path = tmp_path / "other.db"
     with sqlite3.connect(path) as database:
@@ -219,7 +219,7 @@ def _train(folder: Path, base_url: str, results: multiprocessing.Queue[str]) -> 
 
 
 @pytest.mark.slow
-def test_six_processes_with_the_same_data_make_one_job(environment: FaultEnvironment) -> None:
+def test_registry_lock_six_processes_make_one_job(environment: FaultEnvironment) -> None:
     """Row 22: one creates, the others wait and attach; every one ends well."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.faults.environment"])
@@ -235,7 +235,7 @@ def test_six_processes_with_the_same_data_make_one_job(environment: FaultEnviron
     assert environment.counts() == ONE_OF_EACH
 
 
-def test_a_lock_whose_holder_was_killed_is_free(environment: FaultEnvironment) -> None:
+def test_registry_lock_is_released_when_holder_is_killed(environment: FaultEnvironment) -> None:
     """Row 23: SIGKILL leaves the lock file, and nobody waits for it."""
     registry = environment.registry
     script = (

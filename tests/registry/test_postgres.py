@@ -19,7 +19,7 @@ from tests.registry.postgres import PostgresServer
 pytestmark = [pytest.mark.slow, pytest.mark.needs("psycopg")]
 
 
-def test_a_run_ends_on_postgresql_as_on_sqlite(pg_environment: FaultEnvironment) -> None:
+def test_postgres_run_ends_as_on_sqlite(pg_environment: FaultEnvironment) -> None:
     """Run, file, job, events, metrics, model, cost and alias are there, also after a lost answer."""
     pg_environment.endpoint.script("POST /fine_tuning/jobs", LOST)
     run = pg_environment.train()
@@ -34,7 +34,7 @@ def test_a_run_ends_on_postgresql_as_on_sqlite(pg_environment: FaultEnvironment)
     registry.close()
 
 
-def test_processes_that_open_a_new_database_at_once_all_can(postgres: PostgresServer) -> None:
+def test_postgres_concurrent_first_open(postgres: PostgresServer) -> None:
     """The tables are made once, however many come first."""
     url, errors = postgres.url(), list[BaseException]()
 
@@ -52,9 +52,7 @@ def test_processes_that_open_a_new_database_at_once_all_can(postgres: PostgresSe
     assert errors == []
 
 
-def test_colleagues_who_share_the_database_pay_once(
-    endpoint: FaultEndpoint, tmp_path: Path, postgres: PostgresServer
-) -> None:
+def test_postgres_shared_registry_pays_once(endpoint: FaultEndpoint, tmp_path: Path, postgres: PostgresServer) -> None:
     """Row 22: the same data from several machines at once: one creates, the others wait for it and attach."""
     url = postgres.url()
     benches = [FaultEnvironment(tmp_path / str(number), endpoint, registry_url=url) for number in range(5)]
@@ -71,15 +69,15 @@ def test_colleagues_who_share_the_database_pay_once(
 
 
 @pytest.mark.parametrize("route", ["POST /files", "POST /fine_tuning/jobs", "GET /fine_tuning/jobs/{id}"])
-def test_a_restart_in_the_middle_of_a_run_loses_nothing(
+def test_postgres_restart_during_run_loses_nothing(
     pg_environment: FaultEnvironment, postgres: PostgresServer, route: str
 ) -> None:
     """Row 48: killed and started again while a call is under way: the run goes on, or resume ends it; one job."""
     restarts: list[str] = []
 
-    def restart(seen: str) -> None:
-        if seen == route and not restarts:
-            restarts.append(seen)
+    def restart(called: str) -> None:
+        if called == route and not restarts:
+            restarts.append(called)
             postgres.stop()
             threading.Timer(0.4, postgres.start).start()
 
@@ -95,7 +93,7 @@ def test_a_restart_in_the_middle_of_a_run_loses_nothing(
     assert pg_environment.endpoint.calls["POST /fine_tuning/jobs"] == 1
 
 
-def test_a_server_that_is_not_there_is_said_so(tmp_path: Path, endpoint: FaultEndpoint) -> None:
+def test_postgres_unreachable_server_is_reported(tmp_path: Path, endpoint: FaultEndpoint) -> None:
     """Nobody listens: exit 6 with a next step, and no password in the message."""
     with pytest.raises(LocalStateError) as caught:
         open_registry("postgresql://me:s3cret-word@127.0.0.1:9/none?connect_timeout=1")
@@ -103,15 +101,15 @@ def test_a_server_that_is_not_there_is_said_so(tmp_path: Path, endpoint: FaultEn
     assert "s3cret-word" not in f"{caught.value.message} {caught.value.hint}"
 
 
-def test_a_database_that_does_not_exist_is_not_waited_for(postgres: PostgresServer) -> None:
+def test_postgres_missing_database_is_not_retried(postgres: PostgresServer) -> None:
     """A wrong name will not become right: no patience is spent on it."""
-    begun = time.monotonic()
+    started = time.monotonic()
     with pytest.raises(LocalStateError, match="does not exist"):
         open_registry(postgres.url() + "x")
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - started < 3
 
 
-def test_a_lock_is_free_when_its_holder_is_gone(pg_environment: FaultEnvironment) -> None:
+def test_postgres_lock_is_released_with_connection(pg_environment: FaultEnvironment) -> None:
     """Row 23: a connection that ends, however it ends, holds nothing."""
     registry, other = pg_environment.registry, open_registry(pg_environment.url)
     waited: list[bool] = []
@@ -136,7 +134,7 @@ def _enter(registry: object, waited: list[bool]) -> None:
             pass
 
 
-def test_the_pipeline_takes_a_registry_by_url(pg_environment: FaultEnvironment) -> None:
+def test_postgres_pipeline_takes_registry_url(pg_environment: FaultEnvironment) -> None:
     """Nothing in the pipeline knows which database it is."""
     pipeline = Pipeline(provider=provider_at(pg_environment.endpoint.base_url), registry=pg_environment.registry)
     assert pipeline.registry.engine.dialect.name == "postgresql"

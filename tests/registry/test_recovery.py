@@ -73,7 +73,7 @@ def look(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_damage_is_found_explained_and_repaired(trained: FaultEnvironment, damage: Callable[[Path], None]) -> None:
+def test_recovery_of_damaged_database(trained: FaultEnvironment, damage: Callable[[Path], None]) -> None:
     """Row 20: exit 6 with the way out; the old file is kept; run and model are there again, and nothing is paid."""
     damage(trained.path)
     with pytest.raises(LocalStateError) as caught:
@@ -91,7 +91,7 @@ def test_damage_is_found_explained_and_repaired(trained: FaultEnvironment, damag
     assert len(trained.endpoint.jobs) == 1
 
 
-def test_a_rebuilt_run_keeps_its_id(trained: FaultEnvironment) -> None:
+def test_recovery_keeps_run_id(trained: FaultEnvironment) -> None:
     """The job's metadata holds the run's id, so that ``ftpipe resume RUN`` still means the same."""
     before = trained.registry.runs.latest()
     emptied(trained.path)
@@ -103,7 +103,7 @@ def test_a_rebuilt_run_keeps_its_id(trained: FaultEnvironment) -> None:
 
 
 @pytest.mark.parametrize("number", range(6))
-def test_flipped_bytes_are_found_or_harmless(trained: FaultEnvironment, number: int) -> None:
+def test_recovery_flipped_bytes_are_found_or_harmless(trained: FaultEnvironment, number: int) -> None:
     """Row 20: a typed error, never another one; what can be read can be salvaged, and nothing is paid again."""
     dice = random.Random(number)
     data = bytearray(trained.path.read_bytes())
@@ -126,7 +126,7 @@ def test_flipped_bytes_are_found_or_harmless(trained: FaultEnvironment, number: 
     assert len(trained.endpoint.jobs) == 1
 
 
-def test_what_only_the_registry_knows_is_salvaged_from_a_half(trained: FaultEnvironment) -> None:
+def test_recovery_copies_intact_half_of_database(trained: FaultEnvironment) -> None:
     """Aliases, their history and costs are nowhere else: they are taken from the pages that are whole."""
     with sqlite3.connect(trained.path) as database:
         database.execute("UPDATE runs SET spec = 'not json'")
@@ -143,9 +143,7 @@ def test_what_only_the_registry_knows_is_salvaged_from_a_half(trained: FaultEnvi
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_a_registry_is_rebuilt_while_the_endpoint_cannot_be_reached(
-    trained: FaultEnvironment, damage: Callable[[Path], None]
-) -> None:
+def test_recovery_without_endpoint(trained: FaultEnvironment, damage: Callable[[Path], None]) -> None:
     """Row 20: the mirror of the audit log alone brings back the run, the model and what only the registry knew."""
     model = trained.registry.models.get("support@production")
     trained.registry.close()
@@ -161,7 +159,7 @@ def test_a_registry_is_rebuilt_while_the_endpoint_cannot_be_reached(
     assert trained.counts() == ONE_OF_EACH
 
 
-def test_a_doubtful_call_survives_the_repair(environment: FaultEnvironment) -> None:
+def test_recovery_keeps_unknown_call(environment: FaultEnvironment) -> None:
     """The journal is salvaged too: a call that may have been executed is still looked for before another is made."""
     environment.train()
     with sqlite3.connect(environment.path) as database:
@@ -175,7 +173,7 @@ def test_a_doubtful_call_survives_the_repair(environment: FaultEnvironment) -> N
     assert [row[0] for row in sqlite3.connect(environment.path).execute("SELECT state FROM operations")] == ["unknown"]
 
 
-def test_a_lost_write_ahead_log_does_not_pay_twice(environment: FaultEnvironment) -> None:
+def test_recovery_lost_write_ahead_log_does_not_pay_twice(environment: FaultEnvironment) -> None:
     """Row 20: the last commits are gone with the log; the key in the job's metadata is found before any new call."""
     environment.train()
     environment.registry.close()
@@ -187,7 +185,7 @@ def test_a_lost_write_ahead_log_does_not_pay_twice(environment: FaultEnvironment
     assert len(environment.endpoint.jobs) == 1
 
 
-def test_a_lost_registry_does_not_pay_twice(trained: FaultEnvironment) -> None:
+def test_recovery_lost_registry_does_not_pay_twice(trained: FaultEnvironment) -> None:
     """The whole file is deleted: the same train finds its job at the endpoint."""
     trained.path.unlink()
     trained._registry = None
@@ -197,7 +195,7 @@ def test_a_lost_registry_does_not_pay_twice(trained: FaultEnvironment) -> None:
     assert len(trained.endpoint.jobs) == 1
 
 
-def test_repairing_twice_in_a_second_overwrites_nothing(trained: FaultEnvironment) -> None:
+def test_recovery_twice_in_a_second_overwrites_nothing(trained: FaultEnvironment) -> None:
     """What was moved aside stays, whatever comes after it."""
     first = quarantine_database(trained.path, clock=lambda: 1_795_000_000.0)
     open_registry(trained.path).close()

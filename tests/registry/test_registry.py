@@ -51,19 +51,19 @@ def model_of(name: str) -> Model:
     )
 
 
-def test_a_run_comes_back_as_it_was_written(tmp_path: Path, registry: Registry) -> None:
+def test_runs_round_trip(tmp_path: Path, registry: Registry) -> None:
     """From another connection too."""
     run = registry.runs.start(run_of(tmp_path), key="k", ordinal=0)
     assert open_registry(tmp_path / "registry.db").runs.get("run-1") == run
 
 
-def test_the_same_key_and_ordinal_is_the_same_run(tmp_path: Path, registry: Registry) -> None:
+def test_runs_start_same_key_and_ordinal_is_same_run(tmp_path: Path, registry: Registry) -> None:
     """The second process gets the first one's run."""
     registry.runs.start(run_of(tmp_path, "run-1"), key="k", ordinal=0)
     assert registry.runs.start(run_of(tmp_path, "run-2"), key="k", ordinal=0).id == "run-1"
 
 
-def test_sixteen_writers_at_once_lose_nothing(tmp_path: Path, registry: Registry) -> None:
+def test_journal_sixteen_concurrent_writers_lose_nothing(tmp_path: Path, registry: Registry) -> None:
     """Transactions are begun as writes, so none is refused half-way."""
 
     def write(number: int) -> None:
@@ -77,7 +77,7 @@ def test_sixteen_writers_at_once_lose_nothing(tmp_path: Path, registry: Registry
     assert states == [OperationState.CONFIRMED] * 16
 
 
-def test_a_confirmed_call_is_never_intended_or_doubted_again(registry: Registry) -> None:
+def test_journal_confirmed_call_stays_confirmed(registry: Registry) -> None:
     """What is paid stays paid."""
     registry.journal.record_intent(key="k", run_id="r", kind="create_job", endpoint="e", request_digest="x")
     registry.journal.confirm("k", "ftjob-1")
@@ -90,14 +90,14 @@ def test_a_confirmed_call_is_never_intended_or_doubted_again(registry: Registry)
         registry.journal.record_intent(key="k", run_id="r", kind="create_job", endpoint="e", request_digest="x")
 
 
-def test_another_request_may_not_use_a_key(registry: Registry) -> None:
+def test_journal_refuses_key_of_another_request(registry: Registry) -> None:
     """A key stands for one thing."""
     registry.journal.record_intent(key="k", run_id="r", kind="create_job", endpoint="e", request_digest="x")
     with pytest.raises(LocalStateError):
         registry.journal.record_intent(key="k", run_id="r", kind="create_job", endpoint="e", request_digest="y")
 
 
-def test_an_alias_moves_and_its_history_is_kept(tmp_path: Path, registry: Registry) -> None:
+def test_alias_moves_and_keeps_history(tmp_path: Path, registry: Registry) -> None:
     """Who it pointed to before, and why it moved."""
     for name in ("ft:one", "ft:two"):
         run = registry.runs.start(run_of(tmp_path, f"run-{name}"), key=name, ordinal=0)
@@ -113,14 +113,14 @@ def test_an_alias_moves_and_its_history_is_kept(tmp_path: Path, registry: Regist
     ]
 
 
-def test_an_alias_for_nothing_is_refused(registry: Registry) -> None:
+def test_alias_for_unknown_model_is_refused(registry: Registry) -> None:
     """With the way to see what there is."""
     with pytest.raises(UsageError) as caught:
         registry.models.set_alias("a@b", "ft:none")
     assert "ftpipe models list" in caught.value.hint
 
 
-def test_events_are_kept_once_and_in_order(registry: Registry) -> None:
+def test_jobs_save_events_once_in_order(registry: Registry) -> None:
     """The same event told twice is one event."""
     job = Job(id="j", endpoint="e", provider="p", status="running", model="m", training_file="f", created_at=0)
     events = [
@@ -132,7 +132,7 @@ def test_events_are_kept_once_and_in_order(registry: Registry) -> None:
     assert [metric.step for metric in registry.jobs.metrics("j")] == [1, 2]
 
 
-def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_open_registry_refuses_foreign_database(tmp_path: Path) -> None:
     """Ftpipe does not write into other programs' files."""
     path = tmp_path / "other.db"
     connection = sqlite3.connect(path)
@@ -143,7 +143,7 @@ def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
         open_registry(path)
 
 
-def test_a_newer_database_is_refused_with_the_way_out(tmp_path: Path, registry: Registry) -> None:
+def test_open_registry_newer_database_names_upgrade(tmp_path: Path, registry: Registry) -> None:
     """An old ftpipe must not guess."""
     connection = sqlite3.connect(tmp_path / "registry.db")
     connection.execute("INSERT INTO schema_version VALUES (?, 'tomorrow')", (len(MIGRATIONS) + 1,))
@@ -154,7 +154,7 @@ def test_a_newer_database_is_refused_with_the_way_out(tmp_path: Path, registry: 
     assert "pip install -U ftpipe" in caught.value.hint
 
 
-def test_a_damaged_database_is_found_at_opening(tmp_path: Path) -> None:
+def test_open_registry_finds_damaged_database(tmp_path: Path) -> None:
     """And the hint names the repair."""
     path = tmp_path / "registry.db"
     path.write_bytes(b"this is no database at all, whatever its name says" * 100)
@@ -163,26 +163,26 @@ def test_a_damaged_database_is_found_at_opening(tmp_path: Path) -> None:
     assert "doctor --repair" in caught.value.hint
 
 
-def test_the_database_is_durable_at_commit(registry: Registry) -> None:
+def test_open_registry_pragmas_make_commits_durable(registry: Registry) -> None:
     """The pragmas are really on."""
     with registry.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
 
 
-def test_the_database_is_readable_by_its_owner_only(tmp_path: Path, registry: Registry) -> None:
+def test_open_registry_database_is_private(tmp_path: Path, registry: Registry) -> None:
     """It holds what was trained on what."""
     assert (tmp_path / "registry.db").stat().st_mode & 0o077 == 0
 
 
-def test_an_unknown_scheme_is_a_configuration_error() -> None:
+def test_open_registry_unknown_scheme_is_config_error() -> None:
     """With the forms that work."""
     with pytest.raises(ConfigError) as caught:
         open_registry("mysql://host/db")
     assert "postgresql://" in caught.value.hint
 
 
-def test_a_lock_is_free_again_when_its_holder_is_done(registry: Registry) -> None:
+def test_registry_lock_is_released(registry: Registry) -> None:
     """And who waits is told once."""
     waited: list[int] = []
     with registry.lock("run-1", on_wait=lambda: waited.append(1)):
@@ -192,12 +192,12 @@ def test_a_lock_is_free_again_when_its_holder_is_done(registry: Registry) -> Non
     assert waited == []
 
 
-def test_the_file_system_of_a_folder_is_known_here(tmp_path: Path) -> None:
+def test_filesystem_of_this_machine(tmp_path: Path) -> None:
     """On Linux the kernel tells."""
     assert filesystem_of(tmp_path) or not Path("/proc/self/mountinfo").exists()
 
 
-def test_the_oldest_of_many_models_is_still_found(registry: Registry) -> None:
+def test_models_get_oldest_of_many(registry: Registry) -> None:
     """By its name and at its endpoint, however many came after it."""
     with write_transaction(registry.engine) as connection:
         for number in range(501):
