@@ -111,12 +111,12 @@ def _open_sqlite(path: Path) -> sa.Engine:
         connection.isolation_level = None  # transactions are begun below, not by the driver
         for pragma in (
             f"busy_timeout={BUSY_TIMEOUT_MS}",
-            "journal_mode=WAL",
             "synchronous=FULL",
             "fullfsync=ON",
             "foreign_keys=ON",
         ):
             connection.execute(f"PRAGMA {pragma}")
+        _use_wal(connection)
 
     @event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
@@ -129,6 +129,20 @@ def _open_sqlite(path: Path) -> sa.Engine:
     with contextlib.suppress(OSError):
         path.chmod(0o600)
     return engine
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_message(match="database is locked"),
+    wait=tenacity.wait_random(0.01, 0.1),
+    stop=tenacity.stop_after_delay(BUSY_TIMEOUT_MS / 1000),
+    reraise=True,
+)
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log.
+
+    SQLite's busy timeout does not cover this pragma: while another process creates the database, it fails at once.
+    """
+    connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _create_private_file(path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -216,6 +218,24 @@ def _train(folder: Path, base_url: str, results: multiprocessing.Queue[str]) -> 
     there.base_url = base_url  # type: ignore[attr-defined]  # all that a environment needs of an endpoint that is elsewhere
     with FaultEnvironment(folder, there) as environment:  # type: ignore[arg-type]  # as above
         results.put(str(environment.train().state))
+
+
+def test_open_waits_for_a_process_that_creates_the_database(tmp_path: Path) -> None:
+    """SQLite refuses the change to its write-ahead log at once while another connection writes."""
+    path = tmp_path / "registry.db"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other, ThreadPoolExecutor(1) as threads:
+        other.execute("BEGIN EXCLUSIVE")
+        with (
+            pytest.raises(sqlite3.OperationalError, match="locked"),
+            contextlib.closing(sqlite3.connect(path)) as third,
+        ):
+            third.execute("PRAGMA busy_timeout=30000")
+            third.execute("PRAGMA journal_mode=WAL")
+        opened = threads.submit(open_registry, path)
+        with pytest.raises(TimeoutError):
+            opened.result(timeout=0.5)
+        other.execute("ROLLBACK")
+        assert opened.result(timeout=60).runs.recent(1) == []
 
 
 @pytest.mark.slow
