@@ -24,6 +24,7 @@
     ├── OutcomeUnknownError              7   a paid call may have been executed
     ├── StillRunningError                8   the job is still running
     ├── LockedError                     11   another ftpipe process holds this run
+    ├── InternalError                   70   a bug in ftpipe
     └── InterruptedRunError            130   Ctrl-C
 """
 
@@ -35,8 +36,26 @@ if TYPE_CHECKING:
     from ftpipe.records import Report
 
 
+EXIT_CODES = {
+    0: "success",
+    1: "the answer is no: the data has errors, the estimate is over the limit, a gate failed, or the job failed",
+    2: "a flag, argument or setting is wrong, or an extra is not installed",
+    4: "there is no key, or it was rejected",
+    5: "the provider or the network failed, and nothing was paid",
+    6: "the local database, folder or disk has a fault",
+    7: "a paid call may have been executed: `ftpipe resume` finds out before anything is sent again",
+    8: "the job is still running: check again with `ftpipe status`",
+    11: "another ftpipe process holds this run",
+    70: "a bug in ftpipe; run it again with `--debug` and report what it shows",
+    129: "the terminal was closed (SIGHUP); `ftpipe resume` continues",
+    130: "Ctrl-C; a running job was not touched, and `ftpipe resume` continues",
+    143: "SIGTERM; `ftpipe resume` continues",
+}
+"""Exit code → what it means, for ``ftpipe explain`` and the documentation."""
+
+
 class FtpipeError(Exception):
-    """The base class of ftpipe's errors.
+    """Base class of all errors.
 
     Args:
         message: What happened, with the file, job or flag that the user named.
@@ -202,6 +221,14 @@ class LockedError(FtpipeError):
 
     exit_code = 11
     code = "locked"
+
+
+class InternalError(FtpipeError):
+    """A bug in ftpipe; the message has the name of the exception."""
+
+    exit_code = 70  # EX_SOFTWARE of sysexits.h
+    code = "internal"
+    paid = "unknown"
 
 
 class InterruptedRunError(FtpipeError):

@@ -10,9 +10,8 @@ from ftpipe.catalog.training_prices import STALE_DAYS, PriceRow
 from ftpipe.records import CostEstimate, Method, TokenStats
 
 AUTO_RULE = (
-    "the service chooses: 3, more below 34 examples and fewer above 8,333 "
-    "(OpenAI cookbook, Chat_finetuning_data_prep); "
-    "the range around it is ours, because other values were observed"
+    "the service chooses the epochs, usually 3 (more below 34 examples, fewer above 8,333; OpenAI cookbook, "
+    "Chat_finetuning_data_prep). The range is ftpipe's estimate: other values were observed too"
 )
 
 

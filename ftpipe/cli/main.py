@@ -14,6 +14,7 @@ import click
 from ftpipe.cli.context import CliContext
 from ftpipe.errors import (
     FtpipeError,
+    InternalError,
     InterruptedRunError,
     LocalStateError,
     MissingExtraError,
@@ -21,8 +22,6 @@ from ftpipe.errors import (
     UsageError,
 )
 
-INTERNAL_ERROR = 70
-"""Exit code of an error in ftpipe itself (EX_SOFTWARE of sysexits.h)."""
 STILL_RUNNING = StillRunningError.exit_code
 BROKEN_PIPE = 141
 """Exit code that a shell reports for a program ended by SIGPIPE."""
@@ -38,14 +37,6 @@ _EXTRAS = {
     "python_multipart": "local",
     "psycopg": "postgres",
 }
-
-
-class InternalError(FtpipeError):
-    """An error in ftpipe itself; the message has the name of the exception."""
-
-    exit_code = INTERNAL_ERROR
-    code = "internal"
-    paid = "unknown"
 
 
 def execute(root: click.Group, argv: Sequence[str], context: CliContext | None = None) -> int:

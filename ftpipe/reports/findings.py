@@ -9,6 +9,8 @@ from ftpipe.records import Finding, Report, Severity
 
 MAX_SHOWN_PER_RULE = 3
 TARGETS = {"openai": "OpenAI", "azure": "Azure OpenAI", "nebius": "Nebius", "local": "The embedded endpoint"}
+REJECTION_ORIGINS = frozenset("RD")
+"""Origins of the rules about data that the target rejects or does not document."""
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
 
@@ -19,7 +21,11 @@ def sort_by_severity(report: Report) -> list[list[Finding]]:
 
 
 def headline(report: Report) -> str:
-    """One sentence: whether the target would accept the file, and where the first error is."""
+    """One sentence: whether the target would accept the file, and where the first error is.
+
+    It says that the target would reject the file only if an error is about what the target or its documentation
+    allows; other errors make training useless.
+    """
     target = TARGETS.get(report.target, sanitize_line(report.target, 40))
     name, summary = sanitize_line(report.dataset.path.name), report.summary
     rest = ", ".join(
@@ -33,7 +39,9 @@ def headline(report: Report) -> str:
     first = next((f for f in report.findings if f.severity is Severity.ERROR and f.line), None)
     first_line = f", first at line {first.line}" if first else ""
     count = f"{summary.errors:,} error{'s' if summary.errors != 1 else ''}"
-    return f"{target} would reject {name}: {count}{first_line}.{after}"
+    if any(f.severity is Severity.ERROR and f.origin in REJECTION_ORIGINS for f in report.findings):
+        return f"{target} would reject {name}: {count}{first_line}.{after}"
+    return f"{name} has {count}{first_line}.{after}"
 
 
 def format_location(finding: Finding) -> str:

@@ -53,22 +53,6 @@ before anything is sent again.
 |---|---|
 """
 
-EXIT_CODES = {
-    0: "all is well",
-    1: "the answer is no: the data have errors, the estimate is over budget, a gate failed, the job failed",
-    2: "usage or configuration; an extra is not installed",
-    4: "there is no key, or it was refused",
-    5: "the endpoint or the network failed, and nothing was paid",
-    6: "the local database, folder or disk",
-    7: "a paid call may have happened: `ftpipe resume` finds out before anything is sent again",
-    8: "the job still runs: come back with `ftpipe status`",
-    11: "another ftpipe holds this run",
-    70: "a bug in ftpipe; run it again with `--debug` and report what it shows",
-    129: "the terminal was closed (SIGHUP); `ftpipe resume` goes on",
-    130: "Ctrl-C; a running job was not touched, and `ftpipe resume` goes on",
-    143: "SIGTERM; `ftpipe resume` goes on",
-}
-
 
 def commands(group: Group = root, path: str = "ftpipe") -> Iterator[tuple[str, click.Command]]:
     """Every command with its full name, groups before what they hold."""
@@ -149,7 +133,7 @@ def error_kinds() -> list[type[errors.FtpipeError]]:
 
 def errors_page() -> str:
     """Exit codes, error codes, and what endpoints mean by theirs."""
-    parts = [ERRORS_HEAD + "".join(f"| {code} | {meaning} |\n" for code, meaning in EXIT_CODES.items())]
+    parts = [ERRORS_HEAD + "".join(f"| {code} | {meaning} |\n" for code, meaning in errors.EXIT_CODES.items())]
     parts.append("\n## Error codes\n\n| code | exit code | paid | class | means |\n|---|---|---|---|---|\n")
     for kind in error_kinds():
         text = " ".join((kind.__doc__ or "").split("\n\n")[0].replace("``", "`").split())

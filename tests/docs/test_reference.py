@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from ftpipe import errors
 from tests.docs import reference
 
 
@@ -16,7 +17,7 @@ def test_generated_page_is_up_to_date(name: str, make: Callable[[], str]) -> Non
 
 
 def test_errors_page_has_every_exit_code_of_the_errors() -> None:
-    assert {kind.exit_code for kind in reference.error_kinds()} <= set(reference.EXIT_CODES)
+    assert {kind.exit_code for kind in reference.error_kinds()} <= set(errors.EXIT_CODES)
 
 
 def test_commands_page_has_every_option() -> None:

@@ -45,6 +45,14 @@ def test_headline_states_verdict_and_first_error() -> None:
     assert headline(hostile_report()) == "OpenAI would accept a.jsonl."
 
 
+def test_headline_of_quality_errors_alone_does_not_claim_a_rejection() -> None:
+    """The target accepts such a file; training on it would be useless."""
+    report = hostile_report(Severity.ERROR, Severity.WARNING)
+    findings = tuple(f.model_copy(update={"origin": "Q" if f.severity == "error" else "R"}) for f in report.findings)
+    shown = headline(report.model_copy(update={"findings": findings}))
+    assert shown == "a.jsonl has 1 error, first at line 1. 1 warning."
+
+
 def test_finding_lines_sort_errors_first_and_hide_controls() -> None:
     lines = finding_lines(hostile_report(Severity.WARNING, Severity.ERROR))
     assert lines[0] == "error FT201 some-rule"

@@ -1,8 +1,7 @@
-"""``ftpipe explain``: explain a rule, an error code of a provider or an exit code, and how to fix it."""
+"""``ftpipe explain``: explain a rule, an error code of ftpipe or a provider, or an exit code, and how to fix it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import click
 from ftpipe import errors
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command
-from ftpipe.errors import FtpipeError, UsageError
+from ftpipe.errors import EXIT_CODES, FtpipeError, UsageError
 from ftpipe.formatting import Styler, format_fields, format_table
 from ftpipe.reports.provider_error_codes import ERROR_EXPLANATIONS
 from ftpipe.suggestions import nearest_dotted_name
@@ -19,7 +18,7 @@ from ftpipe.suggestions import nearest_dotted_name
 if TYPE_CHECKING:
     from ftpipe.dataset.rules.base import Rule
 
-EVIDENCE = {"observed": "observed at the provider", "documented": "documented", "inferred": "inferred, not documented"}
+EVIDENCE = {"observed": "observed", "documented": "documented", "inferred": "inferred: no page states it directly"}
 
 
 @click.command(cls=Command, example="ftpipe explain FT204\nftpipe explain training_not_available\nftpipe explain 7")
@@ -34,7 +33,7 @@ EVIDENCE = {"observed": "observed at the provider", "documented": "documented", 
 )
 @pass_cli_context
 def explain(context: CliContext, code: str | None, everything: bool, output_format: str) -> None:
-    """Explain CODE: the code or name of a rule, an error code of a provider, or an exit code.
+    """Explain CODE: the code or name of a rule, an error code of ftpipe or a provider, or an exit code.
 
     Without CODE the rules are listed.
     """
@@ -56,17 +55,30 @@ def explain(context: CliContext, code: str | None, everything: bool, output_form
     elif (meaning := ERROR_EXPLANATIONS.get(code)) is not None:
         context.add(code=code, **asdict(meaning))
         context.print_result([context.style("bold", code), f"  {meaning.what}", f"  next: {meaning.next}"])
-    elif code.isdigit() and (meanings := list(exit_codes(int(code)))):
+    elif (error := error_classes().get(code)) is not None:
+        what = first_sentence(error)
+        context.add(code=code, exit_code=error.exit_code, paid=error.paid, what=what)
+        context.print_result([context.style("bold", code), f"  {what}", f"  exit code {error.exit_code}"])
+    elif code.isdecimal() and (meaning_of_exit := EXIT_CODES.get(int(code))) is not None:
+        of_code = [kind for kind in error_classes().values() if kind.exit_code == int(code) and kind is not FtpipeError]
+        meanings = [meaning_of_exit, *(f"{kind.code}: {first_sentence(kind)}" for kind in of_code)]
         context.add(code=int(code), meanings=meanings)
         context.print_result([context.style("bold", f"exit code {code}"), *(f"  {line}" for line in meanings)])
     else:
-        names = [word for rule in all_rules() for word in (rule.code, rule.name)]
-        near = nearest_dotted_name(code.upper(), names) or nearest_dotted_name(
-            code.lower(), [*names, *ERROR_EXPLANATIONS]
-        )
-        raise UsageError(
-            f"there is no rule or code {code!r}", f"did you mean {near}?" if near else "run `ftpipe explain` for a list"
-        )
+        raise unknown_code(code)
+
+
+def unknown_code(code: str) -> UsageError:
+    """The error for a code that does not exist, with the nearest code or name as its hint."""
+    from ftpipe.dataset.rules import all_rules
+
+    names = [word for rule in all_rules() for word in (rule.code, rule.name)]
+    near = nearest_dotted_name(code.upper(), names) or nearest_dotted_name(
+        code.lower(), [*names, *ERROR_EXPLANATIONS, *error_classes()]
+    )
+    return UsageError(
+        f"there is no rule or code {code!r}", f"did you mean {near}?" if near else "run `ftpipe explain` for a list"
+    )
 
 
 def explain_all(context: CliContext, output_format: str) -> None:
@@ -109,7 +121,7 @@ def rule_lines(rule: Rule, style: Styler) -> list[str]:
         ("what", text.what),
         ("why", text.why),
         ("fix", text.fix),
-        ("automatic", f"{rule.fix[1]} ({rule.fix[0]}): ftpipe prepare --fix" if rule.fix else ""),
+        ("automatic", automatic_fix(rule)),
         ("severity", levels),
         ("basis", f"{ORIGINS[rule.origin]}; {EVIDENCE[rule.evidence]}"),
         ("source", text.source),
@@ -120,10 +132,22 @@ def rule_lines(rule: Rule, style: Styler) -> list[str]:
     ]
 
 
-def exit_codes(code: int) -> Iterator[str]:
-    """Yield the code and meaning of every error with this exit code."""
-    if code == 0:
-        yield "success"
-    for kind in vars(errors).values():
-        if isinstance(kind, type) and issubclass(kind, FtpipeError) and kind.exit_code == code and kind.__doc__:
-            yield f"{kind.code}: {kind.__doc__.splitlines()[0]}"
+def automatic_fix(rule: Rule) -> str:
+    """What the automatic fix does and the command for it; empty if there is none."""
+    if rule.fix is None:
+        return ""
+    kind, description = rule.fix
+    flags = "--fix" if kind == "safe" else "--fix --unsafe-fixes"
+    return f"{description} ({kind}): ftpipe prepare {flags}"
+
+
+def error_classes() -> dict[str, type[FtpipeError]]:
+    """Code → class of every error of ftpipe."""
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, FtpipeError)]
+    return {kind.code: kind for kind in kinds}
+
+
+def first_sentence(kind: type[FtpipeError]) -> str:
+    """The first paragraph of the docstring of an error class, without reStructuredText markup."""
+    text = (kind.__doc__ or "").split("\n\n")[0]
+    return " ".join(text.replace("``", "`").split())

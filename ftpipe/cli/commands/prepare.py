@@ -114,7 +114,7 @@ def prepare(context: CliContext, /, **params: Any) -> None:
 
     All problems are reported in one pass, with line and path. Nothing is sent anywhere, and no key is needed. Without
     --provider the rules of OpenAI apply; data that passes them can be trained everywhere. The exit code is 1 if the
-    dataset would be refused.
+    dataset has errors.
     """
     options = PrepareOptions(**params)
     settings = context.settings(options.as_settings())
@@ -243,7 +243,7 @@ def show(context: CliContext, report: Report, *, output_format: str = "text") ->
 
 
 def require_no_errors(report: Report, request: DatasetRequest) -> None:
-    """Raise if the dataset would be refused.
+    """Raise if the dataset has errors.
 
     Raises:
         DatasetError: The report has errors.

@@ -53,7 +53,7 @@ class ValidateOptions:
 def validate(context: CliContext, /, **params: Any) -> None:
     """Check FILES for errors and warnings. Nothing is written or sent.
 
-    The exit code is 1 if one of the files would be refused.
+    The exit code is 1 if one of the files has errors.
     """
     options = ValidateOptions(**params)
     settings = context.settings({"provider": options.provider, "model": options.model, "method": options.method})
@@ -70,8 +70,9 @@ def validate(context: CliContext, /, **params: Any) -> None:
     context.add(files=[document_fields(report) for report in reports])
     failed = [report for report in reports if not report.ok]
     if failed:
+        code = next((finding.code for finding in failed[0].findings if finding.severity == "error"), "CODE")
         raise DatasetError(
-            f"{plural(len(failed), 'file')} would be refused", "run `ftpipe explain CODE` for how to fix it"
+            f"{plural(len(failed), 'file has', 'files have')} errors", f"`ftpipe explain {code}` shows how to fix them"
         )
 
 

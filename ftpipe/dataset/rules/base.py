@@ -22,7 +22,7 @@ MESSAGE_FORMATS = frozenset({"chat", "dpo", "rft"})
 
 ORIGINS: dict[str, str] = {
     "R": "the server rejects it",
-    "D": "outside a documented limit",
+    "D": "differs from what providers document or recommend",
     "S": "the server changes the data silently",
     "Q": "quality",
     "P": "privacy and safety",

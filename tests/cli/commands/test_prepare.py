@@ -180,6 +180,7 @@ def test_validate_checks_many_files_and_writes_nothing(cli: CliEnvironment) -> N
     assert ran.code == 1
     assert "would accept train.jsonl" in ran.out
     assert "would reject bad.jsonl" in ran.out
+    assert "`ftpipe explain FT204` shows how to fix them" in ran.err
     document = cli.run("validate", good, bad, "--json").document
     assert [file["ok"] for file in document["files"]] == [True, False]
     assert not Path(".ftpipe").exists()

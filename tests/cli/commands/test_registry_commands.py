@@ -131,16 +131,6 @@ def test_chat_sanitizes_answers(trained: CliEnvironment) -> None:
     assert "\u202e" not in out
 
 
-def test_explain_rules_error_codes_and_exit_codes(cli: CliEnvironment) -> None:
-    """Rules by code and name, endpoint codes, exit codes, and the nearest for a slip."""
-    assert "missing-role" in cli.run("explain", "ft204").out
-    assert "FT204" in cli.run("explain", "missing-role").out
-    assert "cannot create" in cli.run("explain", "training_not_available").out
-    assert "outcome_unknown" in cli.run("explain", "7").out
-    assert "FT204" in cli.run("explain").out
-    assert "did you mean missing-role" in cli.run("explain", "missing-rle").err
-
-
 def test_config_shows_origins_and_hides_passwords(cli: CliEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a value came from is half of the answer."""
     monkeypatch.setenv("FTPIPE_REGISTRY", "postgresql://me:secret-word@db/x")
