@@ -67,6 +67,7 @@ def run_offline_checks(
     yield from errors_as_results("prices", lambda: check_prices(settings, day))
     yield from errors_as_results("providers", lambda: check_providers(settings, day))
     yield check_local_server()
+    yield from check_server_data()
 
 
 def errors_as_results(name: str, check: Callable[[], Iterator[CheckResult]]) -> Iterator[CheckResult]:
@@ -303,3 +304,19 @@ def check_local_server() -> CheckResult:
             "run `ftpipe serve logs` for the reason",
         )
     return CheckResult("endpoint", "ok", f"running at {server.base_url}, process {server.pid}")
+
+
+def check_server_data() -> Iterator[CheckResult]:
+    """Whether the local server has moved anything to ``lost+found``; nothing if there is no data folder."""
+    from ftpipe.server.storage.lost_and_found import count_items
+
+    folder = server_dir()
+    if not folder.is_dir():
+        return
+    items, size = count_items(folder)
+    if items:
+        message = f"{plural(items, 'item')} ({format_bytes(size)}) in {folder / 'lost+found'}"
+        hint = "the database did not know them; look at them, then move them back or delete them yourself"
+        yield CheckResult("server data", "warning", message, hint)
+    else:
+        yield CheckResult("server data", "ok", f"{folder}: nothing in lost+found")

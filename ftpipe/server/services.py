@@ -22,9 +22,9 @@ from ftpipe.server.jobs.file_validation import FileValidator, ValidateFile, vali
 from ftpipe.server.jobs.supervisor import Supervisor
 from ftpipe.server.model_resolver import BaseModels, ModelResolver
 from ftpipe.server.settings import ServeSettings
-from ftpipe.server.storage import Store, open_store
-from ftpipe.server.storage.cleanup import remove_orphans
+from ftpipe.server.storage import Store
 from ftpipe.server.storage.data_dir import DataDirectory
+from ftpipe.server.storage.recovery import open_or_replace, recover
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,8 @@ class ServerContext:
     row_losses: RowLossesApi
 
     def start(self) -> None:
-        """Clean up after a crash and start working on jobs."""
-        remove_orphans(self.store, self.data_dir)
+        """Bring folder and database together after a crash, and start working on jobs."""
+        recover(self.store, self.data_dir)
         self.supervisor.start()
 
     def close(self) -> None:
@@ -82,7 +82,7 @@ def build_context(
     """
     data_dir = DataDirectory(settings.data_dir.expanduser().absolute())
     data_dir.prepare()
-    store = open_store(data_dir.database)
+    store = open_or_replace(data_dir)
     if engine is None:
         use_passive_omp_wait()  # a trainer may run on the same processors
         engine = Engine(models_dir=settings.models_dir, max_loaded_models=settings.max_loaded_models)

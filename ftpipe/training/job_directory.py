@@ -2,6 +2,7 @@
 
 | File | Written by | Content |
 |---|---|---|
+| ``job.json`` | server | what the database knows of the job, to rebuild its row |
 | ``spec.json`` | server | the job as requested, written anew before each start of a trainer |
 | ``training.jsonl``, ``validation.jsonl`` | server | the data |
 | ``initial_adapter/`` | server | the adapter that training starts from, if the job tunes a tuned model further |
@@ -194,6 +195,7 @@ class JobDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.manifest_file = path / "job.json"
         self.spec_file = path / "spec.json"
         self.training_file = path / "training.jsonl"
         self.validation_file = path / "validation.jsonl"

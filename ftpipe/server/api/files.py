@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from ftpipe.server.protocol import (
     not_found,
 )
 from ftpipe.server.storage import RESULT_PURPOSE, FileRow, Transaction
+from ftpipe.server.storage.cleanup import delete_after_commit
 from ftpipe.server.storage.data_dir import DataDirectory
 
 MAX_LIMIT = 10_000
@@ -101,7 +101,7 @@ class FilesApi:
         """Delete a file; jobs that were created from it have a link of their own to its bytes."""
         row = self._find(request, tx)
         tx.files.delete(row.id)
-        tx.after_commit.append(partial(self._data_dir.file(row.id).unlink, missing_ok=True))
+        delete_after_commit(tx, self._data_dir, self._data_dir.file(row.id))
         return {"id": row.id, "object": "file", "deleted": True}
 
     @staticmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 from ftpipe.atomic_files import link_or_copy
@@ -25,6 +26,7 @@ from ftpipe.server.protocol import (
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.storage import FileRow, JobRow, Transaction
 from ftpipe.server.storage.data_dir import DataDirectory
+from ftpipe.server.storage.job_manifest import write_manifest
 
 MAX_LIMIT = 1000
 METHODS = ("supervised", "dpo")
@@ -86,13 +88,18 @@ class JobsApi:
         """Link the files into the job directory, so that the job keeps them when they are deleted."""
         directory = self._data_dir.job(row.id)
         directory.path.mkdir(mode=0o700)
-        link_or_copy(self._data_dir.file(training.id), directory.training_file)
-        if validation is not None:
-            link_or_copy(self._data_dir.file(validation.id), directory.validation_file)
-        if adapter is not None:
-            directory.initial_adapter.mkdir(mode=0o700)
-            for file in adapter.iterdir():
-                link_or_copy(file, directory.initial_adapter / file.name)
+        try:
+            link_or_copy(self._data_dir.file(training.id), directory.training_file)
+            if validation is not None:
+                link_or_copy(self._data_dir.file(validation.id), directory.validation_file)
+            if adapter is not None:
+                directory.initial_adapter.mkdir(mode=0o700)
+                for file in adapter.iterdir():
+                    link_or_copy(file, directory.initial_adapter / file.name)
+            write_manifest(directory, row)
+        except BaseException:
+            rmtree(directory.path, ignore_errors=True)
+            raise
 
     def list(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """One page of the owner's jobs, newest first."""

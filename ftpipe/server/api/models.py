@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
-from shutil import rmtree
 from typing import Any
 
 from ftpipe.server.clock import now
@@ -12,6 +10,7 @@ from ftpipe.server.model_resolver import ModelResolver
 from ftpipe.server.protocol import ApiError, ApiRequest, model_not_found
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.storage import CheckpointRow, JobRow, Transaction
+from ftpipe.server.storage.cleanup import delete_after_commit
 from ftpipe.server.storage.data_dir import DataDirectory
 
 BASE_OWNER = "ftpipe"
@@ -83,14 +82,14 @@ class ModelsApi:
         for checkpoint in tx.checkpoints.for_job(job.id):
             tx.checkpoints.remove(checkpoint.id)
         folder = self._data_dir.job(job.id).checkpoints_dir
-        tx.after_commit.append(partial(rmtree, folder, ignore_errors=True))
+        delete_after_commit(tx, self._data_dir, folder)
 
     def _delete_checkpoint(self, tx: Transaction, checkpoint: CheckpointRow) -> None:
         tx.checkpoints.remove(checkpoint.id)
         job = tx.jobs.get(checkpoint.job_id)
         if job is None or job.deleted or job.final_step != checkpoint.step:
             folder = self._data_dir.job(checkpoint.job_id).checkpoint_dir(checkpoint.step)
-            tx.after_commit.append(partial(rmtree, folder, ignore_errors=True))
+            delete_after_commit(tx, self._data_dir, folder)
 
 
 def _serialize_tuned(job: JobRow) -> dict[str, Any]:

@@ -7,7 +7,6 @@ response is a stream of progress, then the rows in batches.
 from __future__ import annotations
 
 import json
-import secrets
 import subprocess
 import sys
 import threading
@@ -21,7 +20,7 @@ from ftpipe.server.jobs.trainer_process import trainer_environment
 from ftpipe.server.model_resolver import ModelResolver, ResolvedModel
 from ftpipe.server.protocol import ApiError, ApiRequest, Stream, bad_request, missing_parameter, model_not_found
 from ftpipe.server.storage import Store
-from ftpipe.server.storage.data_dir import DataDirectory
+from ftpipe.server.storage.data_dir import DataDirectory, new_body_path
 from ftpipe.training.row_losses import ScoringRequest
 
 COMMAND = (sys.executable, "-m", "ftpipe.training.row_losses")
@@ -75,7 +74,7 @@ class RowLossesApi:
         if not self._busy.acquire(blocking=False):
             message = "Another file is being scored; try again when it is done."
             raise ApiError(429, message, "rate_limit_exceeded", None, "requests")
-        data = self._data_dir.incoming / f"losses-{secrets.token_hex(8)}"
+        data = new_body_path(self._data_dir.incoming)
         try:
             file.replace(data)
             adapters = tuple(model.adapter for model in models)

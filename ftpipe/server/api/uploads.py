@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
-import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,8 @@ from ftpipe.server.clock import now
 from ftpipe.server.protocol import ApiError, ApiRequest, bad_request, missing_parameter, new_id, not_found
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.storage import FileRow, PartRow, Store, Transaction, UploadRow
-from ftpipe.server.storage.data_dir import DataDirectory, sanitize_filename
+from ftpipe.server.storage.cleanup import delete_after_commit
+from ftpipe.server.storage.data_dir import DataDirectory, new_body_path, sanitize_filename
 
 COPY_BYTES = 1024 * 1024
 
@@ -83,7 +81,7 @@ class UploadsApi:
         if upload.status == "pending":
             tx.uploads.set_status(upload.id, "cancelled")
             tx.parts.delete_for_upload(upload.id)
-            tx.after_commit.append(partial(shutil.rmtree, self._data_dir.upload(upload.id), ignore_errors=True))
+            delete_after_commit(tx, self._data_dir, self._data_dir.upload(upload.id))
             upload = self._find(request, tx)
         return serialize_upload(upload, None)
 
@@ -101,7 +99,7 @@ class UploadsApi:
             if size != upload.bytes:
                 message = f"The parts have {size} bytes in total, but {upload.bytes} were announced."
                 raise bad_request(message, "part_ids", "invalid_upload_size")
-            joined = self._data_dir.incoming / secrets.token_hex(16)
+            joined = new_body_path(self._data_dir.incoming)
             try:
                 return self._finish(request, upload, self._concatenate(upload, parts, joined, body.md5), joined)
             finally:
@@ -150,7 +148,7 @@ class UploadsApi:
             tx.files.add(row)
             tx.uploads.set_status(upload.id, "completed", row.id)
             tx.parts.delete_for_upload(upload.id)
-            tx.after_commit.append(partial(shutil.rmtree, self._data_dir.upload(upload.id), ignore_errors=True))
+            delete_after_commit(tx, self._data_dir, self._data_dir.upload(upload.id))
             return serialize_upload(self._find(request, tx), row)
 
     @contextmanager

@@ -8,7 +8,6 @@ way, and a file over the limit ends the request at once.
 from __future__ import annotations
 
 import hashlib
-import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -19,7 +18,7 @@ from python_multipart.multipart import parse_options_header
 
 from ftpipe.atomic_files import fsync
 from ftpipe.server.protocol import ApiError, ReceivedUpload, bad_request
-from ftpipe.server.storage.data_dir import sanitize_filename
+from ftpipe.server.storage.data_dir import new_body_path, sanitize_filename
 
 MAX_FIELDS = 16
 MAX_FIELD_BYTES = 16 * 1024
@@ -145,7 +144,7 @@ class MultipartFormParser:
         if self.file is not None:
             message = f"The form has more than one '{self._file_field}'."
             raise bad_request(message, self._file_field)
-        self._temporary = self._folder / secrets.token_hex(16)
+        self._temporary = new_body_path(self._folder)
         self._part.target = self._temporary.open("xb", buffering=0)
         self.file = ReceivedUpload(self._temporary, sanitize_filename(filename), 0, "")
 

@@ -92,7 +92,7 @@ def serve(settings: ServeSettings, build: Callable[[ServeSettings], ServerContex
     os.umask(0o077)
     require_keys_unless_loopback(settings.host, load_api_keys(settings.api_key_file))
     data_dir = DataDirectory(settings.data_dir.expanduser().absolute())
-    data_dir.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    data_dir.prepare()
     with _exclusive_lock(data_dir), _bound_socket(settings) as sock, _deferred_signals():
         configure_logging(data_dir.log, settings.log_level)
         context = build(settings)

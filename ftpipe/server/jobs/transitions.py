@@ -17,7 +17,7 @@ from ftpipe.server.clock import now
 from ftpipe.server.jobs.file_validation import ValidationResult
 from ftpipe.server.jobs.job_output import import_output
 from ftpipe.server.storage import RESULT_PURPOSE, FileRow, JobRow, Store, Transaction
-from ftpipe.server.storage.data_dir import DataDirectory
+from ftpipe.server.storage.data_dir import DataDirectory, new_body_path
 from ftpipe.training.job_directory import JobResult
 
 MAX_FAILED_STARTS = 10
@@ -269,7 +269,7 @@ class TransitionWriter:
         if not source.is_file():
             return None
         file_id = "file-" + job.id.removeprefix("ftjob-")
-        incoming = self._data_dir.incoming / file_id
+        incoming = new_body_path(self._data_dir.incoming)
         content = source.read_bytes()
         incoming.write_bytes(content)
         rename_durably(incoming, self._data_dir.file(file_id))

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
@@ -16,6 +17,7 @@ from ftpipe.errors import LocalStateError
 from ftpipe.server.storage.repositories import (
     CheckpointRepository,
     CompletionRepository,
+    DeletionRepository,
     EventRepository,
     FileRepository,
     IdempotencyRepository,
@@ -33,6 +35,14 @@ MIGRATIONS: tuple[Migration, ...] = ()
 """The first one brings a database of version 1 to version 2, and so on. A released one is never edited."""
 
 
+APPLICATION_ID = 0x66747073
+"""SQLite's ``application_id`` of the server's databases: ``ftps``."""
+
+
+class DamagedDatabaseError(LocalStateError):
+    """The file is damaged, or not a database of the server."""
+
+
 class Transaction:
     """The tables within one transaction."""
 
@@ -48,6 +58,7 @@ class Transaction:
         self.checkpoints = CheckpointRepository(session)
         self.permissions = PermissionRepository(session)
         self.completions = CompletionRepository(session)
+        self.deletions = DeletionRepository(session)
         self.idempotency_keys = IdempotencyRepository(session)
 
 
@@ -98,8 +109,13 @@ def open_store(path: Path) -> Store:
         path: The SQLite file; its folder must exist.
 
     Raises:
-        LocalStateError: If the file is not a database, is damaged, or was written by a newer ftpipe.
+        DamagedDatabaseError: If the file is damaged, or not a database of the server.
+        LocalStateError: If it was written by a newer ftpipe, or cannot be read or written.
     """
+    damage = find_damage(path)
+    if damage:
+        message = f"the server's database {path} cannot be used: {damage}"
+        raise DamagedDatabaseError(message, "move it away; the server then makes a new one")
     if not path.exists():
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
     engine = create_engine(
@@ -131,7 +147,53 @@ def _migrate(connection: Connection) -> None:
     else:
         for migration in MIGRATIONS[version - 1 :]:
             migration(connection)
+    connection.execute(text(f"PRAGMA application_id={APPLICATION_ID}"))
     connection.execute(text(f"PRAGMA user_version={newest}"))
+
+
+def find_damage(path: Path) -> str | None:
+    """Why a file cannot be the server's database; ``None`` if it can, and for a file that does not exist yet.
+
+    The file is only read: opening a database of another program for writing would change it.
+    """
+    if path.is_dir():
+        return "it is a folder"
+    if not path.exists() or path.stat().st_size == 0:
+        wal = path.with_name(f"{path.name}-wal")
+        # SQLite would delete the log of a database that is empty.
+        return "it is empty, but its write-ahead log is not" if wal.exists() and wal.stat().st_size else None
+    try:
+        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_SECONDS)
+    except sqlite3.Error as exc:
+        raise _unusable(exc) from exc
+    try:
+        return _find_damage_in(connection)
+    except sqlite3.OperationalError as exc:
+        raise _unusable(exc) from exc
+    except sqlite3.DatabaseError as exc:
+        return str(exc)
+    finally:
+        connection.close()
+
+
+def _find_damage_in(connection: sqlite3.Connection) -> str | None:
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not tables:
+        return None
+    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        return "it belongs to another program"
+    problem = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    if problem != "ok":
+        return problem.splitlines()[-1]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    missing = sorted(Base.metadata.tables.keys() - tables) if version == 1 + len(MIGRATIONS) else []
+    return f"it has no table {missing[0]}" if missing else None
+
+
+def _unusable(exc: sqlite3.Error) -> LocalStateError:
+    return LocalStateError(
+        f"the server's database cannot be used: {exc}", "free some disk space or check the folder's permissions"
+    )
 
 
 def _on_connect(dbapi: sqlite3.Connection, _record: object) -> None:

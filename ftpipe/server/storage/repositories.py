@@ -16,6 +16,7 @@ from ftpipe.server.protocol import new_id
 from ftpipe.server.storage.tables import (
     CheckpointRow,
     CompletionRow,
+    DeletionRow,
     EventRow,
     FileRow,
     IdempotencyRow,
@@ -313,6 +314,27 @@ class CompletionRepository(Repository[CompletionRow]):
             conditions.append(CompletionRow.model == model)
         conditions += _metadata_conditions(CompletionRow.user_metadata, metadata, without_metadata=without_metadata)
         return self.page(conditions, after=after, limit=limit, oldest_first=oldest_first)
+
+
+class DeletionRepository:
+    """The table of paths whose bytes may be deleted."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def add(self, path: str) -> None:
+        """Record a path, unless it is recorded already."""
+        self.session.merge(DeletionRow(path))
+        self.session.flush()
+
+    def all(self) -> list[str]:
+        """All recorded paths."""
+        return list(self.session.scalars(select(DeletionRow.path)))
+
+    def delete(self, paths: Sequence[str]) -> None:
+        """Forget deletions that are done."""
+        for path in paths:
+            self.session.execute(delete(DeletionRow).where(DeletionRow.path == path))
 
 
 class IdempotencyRepository:

@@ -177,6 +177,15 @@ class CompletionRow(Row):
     body: Mapped[dict[str, Any]]
 
 
+class DeletionRow(Base):
+    """A path whose row was deleted and whose bytes may be deleted, too."""
+
+    __tablename__ = "deletions"
+
+    path: Mapped[str] = mapped_column(primary_key=True)
+    """Relative to the data folder."""
+
+
 class IdempotencyRow(Base):
     """The response given under an Idempotency-Key."""
 
