@@ -16,6 +16,7 @@ from ftpipe.doctor.offline_checks import (
     check_providers,
     check_python,
     check_secrets_file,
+    check_server_data,
     errors_as_results,
 )
 from ftpipe.errors import LocalStateError
@@ -87,3 +88,18 @@ def test_errors_as_results_reports_an_error_of_ftpipe() -> None:
         "the registry is damaged",
         "run `ftpipe doctor --repair`",
     )
+
+
+def test_check_server_data_counts_what_is_in_lost_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job's folder is one item."""
+    monkeypatch.setenv("FTPIPE_HOME", str(tmp_path))
+    assert list(check_server_data()) == []
+    moved = tmp_path / "server" / "lost+found" / "2026-11-28T183000Z"
+    for name in ("jobs/ftjob-1/checkpoints/step-1", "files"):
+        (moved / name).mkdir(parents=True)
+    (moved / "jobs/ftjob-1/checkpoints/step-1/adapter").write_bytes(b"x" * 1000)
+    (moved / "files/file-1").write_bytes(b"x" * 24)
+    [result] = check_server_data()
+    assert result.status == "warning"
+    assert "2 items" in result.message
+    assert str(tmp_path / "server" / "lost+found") in result.message

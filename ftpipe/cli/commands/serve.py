@@ -16,7 +16,10 @@ from ftpipe.formatting import format_fields, format_time, sanitize_block, saniti
 from ftpipe.paths import server_dir
 
 _data_dir = click.option(
-    "--data-dir", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the server's files and jobs."
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of the server's files and jobs: a new one, or one that a server made.",
 )
 
 
