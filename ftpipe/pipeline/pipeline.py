@@ -121,7 +121,7 @@ class Pipeline:
         Args:
             run: From ``start`` or the registry.
             wait: Whether to wait for the end of the job; False returns as soon as the job exists.
-            timeout: Seconds to wait at most; ``None`` waits until the end.
+            timeout: Seconds to wait at most, for lists of the endpoint, too; ``None`` waits until the end.
 
         Raises:
             JobFailedError: The job ended without a model.
@@ -131,12 +131,16 @@ class Pipeline:
         """
         if run.state == RunState.REGISTERED:
             return run
-        run = self._until_created(run)
-        if not wait:
-            return run
-        run = self._until_finished(run, timeout)
-        self.observer.on_stage("register")
-        return self._finish(run)
+        self.provider.limit_reads(timeout)
+        try:
+            run = self._until_created(run)
+            if not wait:
+                return run
+            run = self._until_finished(run, timeout)
+            self.observer.on_stage("register")
+            return self._finish(run)
+        finally:
+            self.provider.limit_reads(None)
 
     def resume(self, run_id: str | None = None, *, wait: bool = True, timeout: float | None = None) -> Run:
         """Continue a run after any interruption.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -9,9 +10,11 @@ from urllib.parse import urlsplit
 
 import httpx2
 import openai
+from openai.pagination import SyncCursorPage, SyncPage
 
-from ftpipe.errors import ConnectionFailedError, FtpipeError, InvalidResponseError
+from ftpipe.errors import ConnectionFailedError, FtpipeError, InvalidResponseError, StillRunningError
 from ftpipe.providers.error_mapping import CallContext, invalid_response, translate
+from ftpipe.providers.paging import iter_items
 from ftpipe.providers.profiles import Profile
 from ftpipe.providers.retry import SAFE_ATTEMPTS, DeadlineExceededError, retry_idempotent, with_deadline
 
@@ -20,6 +23,9 @@ T = TypeVar("T")
 CONNECT_SECONDS = 10.0
 MIN_KEY_CHARS = 8
 """A shorter key is not a secret, and its characters could occur in any message."""
+
+MIN_READ_SECONDS = 5.0
+"""What a call that changes nothing gets even if the time of the command is up."""
 
 SDK_ERRORS = (
     openai.OpenAIError,
@@ -85,6 +91,7 @@ class ApiClient:
         self._attempts = attempts
         self._has_reported = False
         self._client: openai.OpenAI | None = None
+        self._reads_end_at = math.inf
 
     @property
     def client(self) -> openai.OpenAI:
@@ -99,12 +106,25 @@ class ApiClient:
             self._client.close()
             self._client = None
 
+    def limit_reads(self, seconds: float | None) -> None:
+        """End calls that change nothing, with their retries, ``seconds`` from now; ``None`` ends the limit."""
+        self._reads_end_at = math.inf if seconds is None else time.monotonic() + seconds
+
+    def iter_items(self, page: SyncPage[T] | SyncCursorPage[T]) -> Iterator[T]:
+        """The items of a list that is sent in pages; it ends in any case."""
+        return iter_items(page, max_seconds=self.profile.request_timeout_seconds)
+
     def read(self, what: str, call: Callable[[openai.OpenAI], object], parse: Callable[[Any], T]) -> T:
-        """Make a call that changes nothing; it is repeated after transient errors."""
+        """Make a call that changes nothing; it is repeated after transient errors.
+
+        Raises:
+            StillRunningError: The time of ``limit_reads`` is up.
+        """
         context = CallContext(what, self.profile, self.base_url)
+        end_at = max(self._reads_end_at, time.monotonic() + MIN_READ_SECONDS)
         result = retry_idempotent(
-            lambda: self._call_and_reconnect(call, parse, context),
-            sleep=self._sleep,
+            lambda: self._call_and_reconnect(call, parse, context, end_at),
+            sleep=lambda seconds: self._sleep(max(0.0, min(seconds, end_at - time.monotonic()))),
             attempts=self._attempts,
             on_retry=self._report_retry,
         )
@@ -146,15 +166,34 @@ class ApiClient:
             raise _without_key(translate(exc, context), self.client) from exc
 
     def _call_and_reconnect(
-        self, call: Callable[[openai.OpenAI], object], parse: Callable[[Any], T], context: CallContext
+        self, call: Callable[[openai.OpenAI], object], parse: Callable[[Any], T], context: CallContext, end_at: float
     ) -> T:
         try:
-            return self._once(call, parse, context, None)
+            return self._once_until(end_at, call, parse, context)
         except ConnectionFailedError:
             if not self._reconnect():
                 raise
             self._client = None
-            return self._once(call, parse, context, None)
+            return self._once_until(end_at, call, parse, context)
+
+    def _once_until(
+        self,
+        end_at: float,
+        call: Callable[[openai.OpenAI], object],
+        parse: Callable[[Any], T],
+        context: CallContext,
+    ) -> T:
+        seconds_left = end_at - time.monotonic()
+        try:
+            if seconds_left > 0:
+                return self._once(call, parse, context, min(seconds_left, self.profile.request_timeout_seconds))
+        except ConnectionFailedError:
+            if time.monotonic() < end_at:
+                raise
+        raise StillRunningError(
+            f"the time is up, and {self.base_url} has not answered completely (to {context.what})",
+            "`ftpipe resume` continues, with more time if --timeout is larger",
+        )
 
     def _once(
         self,

@@ -58,7 +58,10 @@ class FilesClient:
         """Files of that name and size, oldest first."""
         listed = self._api.read(
             "list the files",
-            lambda client: [file_of(item) for item in client.files.list(purpose=PURPOSE, order="desc", limit=10_000)],
+            lambda client: [
+                file_of(item)
+                for item in self._api.iter_items(client.files.list(purpose=PURPOSE, order="desc", limit=10_000))
+            ],
             list,
         )
         same = [file for file in listed if file.filename == filename and file.bytes == size]

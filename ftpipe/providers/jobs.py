@@ -123,7 +123,7 @@ class JobsClient:
             )
             jobs: list[Job] = []
             first: int | None = None
-            for item in islice(page, MAX_LISTED_JOBS):
+            for item in islice(self._api.iter_items(page), MAX_LISTED_JOBS):
                 job = self._job(item)
                 first = job.created_at if first is None else first
                 if job.created_at >= since:
@@ -165,7 +165,7 @@ class JobsClient:
 
         def call(client: openai.OpenAI) -> list[Event]:
             events: list[Event] = []
-            for item in client.fine_tuning.jobs.list_events(job_id, limit=100):
+            for item in self._api.iter_items(client.fine_tuning.jobs.list_events(job_id, limit=100)):
                 event = event_of(item)
                 if event.id in known_ids and _is_newest_first(events, event):
                     break
@@ -184,7 +184,8 @@ class JobsClient:
         checkpoints = self._api.read(
             f"list the checkpoints of job {job_id}",
             lambda client: [
-                checkpoint_of(item) for item in client.fine_tuning.jobs.checkpoints.list(job_id, limit=100)
+                checkpoint_of(item)
+                for item in self._api.iter_items(client.fine_tuning.jobs.checkpoints.list(job_id, limit=100))
             ],
             list,
         )

@@ -30,7 +30,9 @@ class ModelsClient:
         """The models that the key can use, sorted."""
         return self._api.read(
             "list the models",
-            lambda client: sorted(checked_id(as_dict(item), "model") for item in client.models.list()),
+            lambda client: sorted(
+                checked_id(as_dict(item), "model") for item in self._api.iter_items(client.models.list())
+            ),
             list,
         )
 

@@ -39,6 +39,10 @@ class Provider:
         """Set what is called when a call has failed and is tried again: once until a call succeeds again."""
         self._api.on_retry = callback
 
+    def limit_reads(self, seconds: float | None) -> None:
+        """End calls that change nothing, with their retries, ``seconds`` from now; ``None`` ends the limit."""
+        self._api.limit_reads(seconds)
+
     def close(self) -> None:
         """Let go of the connections; the next call makes new ones."""
         self._api.close()

@@ -63,20 +63,23 @@ class PollJob:
         """
         profile = self.provider.profile
         deadline = self.clock() + self.timeout if self.timeout is not None else math.inf
-        finished = poll_until(
-            self._poll_once,
-            is_done=lambda job: job.is_finished,
-            retry_on=_is_network_error,
-            seconds_left=lambda: deadline - self.clock(),
-            first_wait=profile.poll_first_seconds,
-            max_wait=profile.poll_max_seconds,
-            max_pause=MAX_PAUSE_SECONDS,
-            sleep=self.sleep,
-            on_retry=self._report_error,
-        )
+        try:
+            finished = poll_until(
+                self._poll_once,
+                is_done=lambda job: job.is_finished,
+                retry_on=_is_network_error,
+                seconds_left=lambda: deadline - self.clock(),
+                first_wait=profile.poll_first_seconds,
+                max_wait=profile.poll_max_seconds,
+                max_pause=MAX_PAUSE_SECONDS,
+                sleep=self.sleep,
+                on_retry=self._report_error,
+            )
+        except StillRunningError:  # the time was up during a call
+            finished = None
         if finished is None:
             raise StillRunningError(
-                f"{self.job.id} is {self.job.status} after {self.timeout:.0f} seconds of waiting",
+                f"{self.job.id} is {self.job.status} after {self.timeout or 0:.0f} seconds of waiting",
                 f"it continues: `ftpipe status {self.job.id}` shows it, `ftpipe resume` waits for its end",
             )
         return finished

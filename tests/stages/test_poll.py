@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from openai.pagination import SyncCursorPage
 
 from ftpipe.errors import AuthenticationError, StillRunningError
 from tests.fakes.harness import Harness
@@ -64,7 +65,7 @@ def test_poll_stops_at_refused_key(harness: Harness) -> None:
 
 def test_poll_warns_on_stalled_job_without_cancelling(harness: Harness) -> None:
     """Queues of hours happen."""
-    harness.client.fail_next("jobs.list_events", *[Fault(response=[])] * 90)
+    harness.client.fail_next("jobs.list_events", *[Fault(response=SyncCursorPage(data=[], has_more=False))] * 90)
     harness.poll(*["queued"] * 100, "succeeded")
     assert any("no news" in message for message in harness.messages)
     assert harness.client.calls["jobs.cancel"] == 0
