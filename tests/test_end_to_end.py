@@ -1,4 +1,4 @@
-"""End to end with nothing faked: the command line, the embedded endpoint, the default base model, real training."""
+"""End to end with nothing faked: the command line, the embedded server, the default base model, real training."""
 
 from __future__ import annotations
 

@@ -290,7 +290,7 @@ def _check_provider(profile: Profile, *, is_selected: bool, has_key: bool, today
 
 
 def check_local_server() -> CheckResult:
-    """Whether the local server is running."""
+    """Whether the embedded server is running."""
     from ftpipe.server.process_control import status
 
     server = status(server_dir())

@@ -28,13 +28,13 @@ def open_provider(
         name: ``local``, ``openai``, ``azure``, ``nebius``, or a name that ``profiles`` adds.
         profiles: The configuration's ``[providers.*]`` tables.
         env: Environment variables, by default ``os.environ``; keys come from nowhere else.
-        start: Whether to start the embedded endpoint if it does not run.
+        start: Whether to start the embedded server if it does not run.
         attempts: How often a call that changes nothing is tried at a hosted endpoint, by default six times.
 
     Raises:
         ConfigError: There is no such provider, or no base URL for it.
         AuthenticationError: The key's variable is not set.
-        MissingExtraError: The embedded endpoint is not installed.
+        MissingExtraError: The embedded server is not installed.
     """
     profile = find_profile(name, profiles)
     variables = os.environ if env is None else env

@@ -1,4 +1,4 @@
-"""Finds the embedded endpoint on this machine, and starts it in the background if it does not run."""
+"""Finds the embedded server on this machine, and starts it in the background if it does not run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ INSTALL = "pip install 'ftpipe[local]'"
 def open_local(
     profile: Profile, env: Mapping[str, str], *, start: bool = True, sleep: Callable[[float], None] = time.sleep
 ) -> Provider:
-    """Open the endpoint on this machine.
+    """Open the embedded server.
 
     Args:
         profile: The ``local`` profile.
@@ -67,9 +67,7 @@ def open_local(
         current[0] = ensure_server(folder, sleep=sleep)
         return True
 
-    api = ApiClient(
-        profile, connect, base_url=base_url or "the endpoint on this machine", reconnect=reconnect, sleep=sleep
-    )
+    api = ApiClient(profile, connect, base_url=base_url or "the embedded server", reconnect=reconnect, sleep=sleep)
     return Provider(profile, api, endpoint=fixed.rstrip("/") if fixed else f"local:{folder}")
 
 
@@ -91,7 +89,7 @@ def ensure_server(folder: Path, *, sleep: Callable[[float], None] = time.sleep) 
     missing = [name for name in SERVER_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtraError(
-            f"the endpoint on this machine needs packages that are not installed: {', '.join(missing)}", INSTALL
+            f"the embedded server needs packages that are not installed: {', '.join(missing)}", INSTALL
         )
     from filelock import FileLock
 
@@ -130,7 +128,7 @@ def _start(folder: Path, sleep: Callable[[float], None]) -> str:
             break
         sleep(0.1)
     raise ProviderError(
-        f"the endpoint on this machine did not start: {_last_line(log_path)}",
+        f"the embedded server did not start: {_last_line(log_path)}",
         f"see {log_path} for details, or run `ftpipe serve` in the foreground",
     )
 

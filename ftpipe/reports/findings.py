@@ -8,7 +8,7 @@ from ftpipe.formatting import Styler, sanitize_line, unstyled
 from ftpipe.records import Finding, Report, Severity
 
 MAX_SHOWN_PER_RULE = 3
-TARGETS = {"openai": "OpenAI", "azure": "Azure OpenAI", "nebius": "Nebius", "local": "The embedded endpoint"}
+TARGETS = {"openai": "OpenAI", "azure": "Azure OpenAI", "nebius": "Nebius", "local": "The embedded server"}
 REJECTION_ORIGINS = frozenset("RD")
 """Origins of the rules about data that the target rejects or does not document."""
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}

@@ -1,1 +1,1 @@
-"""The embedded endpoint: OpenAI's files, fine-tuning jobs, models and chat, served from this machine."""
+"""The embedded server: OpenAI's files, fine-tuning jobs, models and chat, served from this machine."""

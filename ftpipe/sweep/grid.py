@@ -15,7 +15,7 @@ from ftpipe.records.sweep import GridPoint, HyperparameterValue
 
 MAX_TRIALS = 64
 LOCAL_HYPERPARAMETERS = ("lora_r", "lora_alpha", "lora_dropout", "learning_rate")
-"""Hyperparameters that the local endpoint takes in addition to those of the API."""
+"""Hyperparameters that the embedded server takes in addition to those of the API."""
 
 _AXIS = re.compile(r"(?P<name>[a-z_][a-z0-9_]*)=(?P<values>[^\s=]+)")
 

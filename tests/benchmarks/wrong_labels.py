@@ -1,8 +1,8 @@
 """How many wrong labels ``ftpipe losses`` ranks highest: 12 answers are swapped among 200 rows.
 
 ``python -m tests.benchmarks.wrong_labels FOLDER`` writes the changed file, trains the default model on it for three
-epochs at the embedded endpoint, ranks the rows in each way, and prints how many of the 12 are among the 20 highest.
-It takes some ten minutes on two cores without a GPU.
+epochs at the embedded server, ranks the rows in each way, and prints how many of the 12 are among the 20 highest.
+It takes about ten minutes on two CPU cores.
 """
 
 from __future__ import annotations

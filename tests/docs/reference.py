@@ -18,26 +18,26 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 COMMANDS_HEAD = """# Command reference
 
-Made from `--help` by `python -m tests.docs.reference`; a test compares it with the commands.
+Generated from `--help` by `python -m tests.docs.reference`; a test compares it with the commands.
 
-Results go to stdout and everything else to stderr. Every command also takes:
+Results go to stdout and everything else to stderr. Every command also has these options:
 
 """
 
 ERRORS_HEAD = """# Exit codes and errors
 
-Made from `ftpipe/errors.py` by `python -m tests.docs.reference`; a test compares it with the code.
-`ftpipe explain CODE` explains one exit code, error code or code of an endpoint in the terminal.
+Generated from `ftpipe/errors.py` by `python -m tests.docs.reference`; a test compares it with the code.
+`ftpipe explain CODE` explains an exit code, an error code or a provider's code in the terminal.
 
-An error is two lines on stderr: what happened, and the next command.
+An error is two lines on stderr: what happened, and a hint, if possible a command.
 
 ```console
 $ ftpipe train nothing.jsonl
-error: …
-  next: …
+error: there is no file nothing.jsonl
+  next: check the path
 ```
 
-With `--json` it is part of the one document on stdout:
+With `--json` it is in the JSON document on stdout:
 
 ```json
 {"schema": "ftpipe.train/1", "ok": false,
@@ -49,7 +49,7 @@ before anything is sent again.
 
 ## Exit codes
 
-| exit code | means |
+| exit code | meaning |
 |---|---|
 """
 
@@ -134,12 +134,14 @@ def error_kinds() -> list[type[errors.FtpipeError]]:
 def errors_page() -> str:
     """Exit codes, error codes, and what endpoints mean by theirs."""
     parts = [ERRORS_HEAD + "".join(f"| {code} | {meaning} |\n" for code, meaning in errors.EXIT_CODES.items())]
-    parts.append("\n## Error codes\n\n| code | exit code | paid | class | means |\n|---|---|---|---|---|\n")
+    parts.append("\n## Error codes\n\n| code | exit code | paid | class | meaning |\n|---|---|---|---|---|\n")
     for kind in error_kinds():
         text = " ".join((kind.__doc__ or "").split("\n\n")[0].replace("``", "`").split())
         parts.append(f"| `{kind.code}` | {kind.exit_code} | {kind.paid} | `{kind.__name__}` | {_escape(text)} |\n")
-    parts.append("\n## Codes of endpoints\n\nWhat a failed job or a refused request means, and what to do next.\n\n")
-    parts.append("| code | means | next | checks that find it before |\n|---|---|---|---|\n")
+    parts.append(
+        "\n## Codes of providers\n\nWhat the code of a failed job or a rejected request means, and what to do next.\n\n"
+    )
+    parts.append("| code | meaning | next | checks that find it earlier |\n|---|---|---|---|\n")
     for code, meaning in ERROR_EXPLANATIONS.items():
         rules = ", ".join(f"[{rule}](rules.md)" for rule in meaning.rules) or "–"
         parts.append(f"| `{code}` | {_escape(meaning.what)} | {_escape(meaning.next)} | {rules} |\n")
