@@ -33,7 +33,7 @@ def from_json(kind: type[R], text: str) -> R:
         field = ".".join(str(part) for part in first["loc"])
         raise LocalStateError(
             f"a {kind.__name__.lower()} in the registry is damaged: {field + ': ' if field else ''}{first['msg']}",
-            "`ftpipe doctor --repair` moves the database away and rebuilds it from its mirror and the endpoint's jobs",
+            "`ftpipe doctor --repair` renames the database and rebuilds it from its mirror and the endpoint's jobs",
         ) from error
 
 

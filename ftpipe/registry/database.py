@@ -53,7 +53,7 @@ def damaged(engine: sa.Engine, reason: str) -> LocalStateError:
     """The error for a damaged database."""
     return LocalStateError(
         f"the registry {engine.url.database} is damaged: {reason}",
-        "`ftpipe doctor --repair` moves it away and rebuilds it from its mirror and the endpoint's jobs",
+        "`ftpipe doctor --repair` renames it and rebuilds it from its mirror and the endpoint's jobs",
     )
 
 
@@ -163,7 +163,7 @@ def _create_private_file(path: Path) -> None:
         if path.is_file() and path.stat().st_size == 0 and any((path.parent / "locks").glob("*")):
             raise LocalStateError(
                 f"the registry {path} is empty, but runs were made here",
-                "`ftpipe doctor --repair` moves it away and rebuilds it from its mirror and the endpoint's jobs",
+                "`ftpipe doctor --repair` renames it and rebuilds it from its mirror and the endpoint's jobs",
             ) from None
     except OSError as error:
         raise LocalStateError(
