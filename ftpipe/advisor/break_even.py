@@ -147,7 +147,7 @@ def break_even(
         horizon_days=horizon,
         calls_per_day=needed_per_day,
         days=days,
-        outcome=_outcome(calls, calls_per_day, days, horizon),
+        outcome=_outcome(calls, calls_per_day, days, horizon, needed_per_day),
     )
 
 
@@ -185,14 +185,14 @@ def _break_even_point(
 
 
 def _outcome(
-    calls: int | None, calls_per_day: float | None, days: float | None, horizon: int | None
+    calls: int | None, calls_per_day: float | None, days: float | None, horizon: int | None, needed_per_day: int | None
 ) -> Literal["pays off", "too late", "never", "depends on traffic"]:
     if calls is None:
         return "never"
     if horizon == 0:
         return "too late"
     if not calls_per_day:
-        return "depends on traffic"
+        return "pays off" if calls == 0 and not needed_per_day else "depends on traffic"
     if days is None:
         return "never"
     return "too late" if horizon is not None and days > horizon else "pays off"

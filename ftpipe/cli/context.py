@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from ftpipe.errors import InterruptedRunError, UsageError
+from ftpipe.errors import ConnectionFailedError, InterruptedRunError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from ftpipe.config import Settings
@@ -166,14 +166,34 @@ class CliContext:
         self._at_end.append(registry.close)
         return registry
 
-    def provider(self, name: str, settings: Settings) -> Provider:
-        """Open a provider by name; it is closed when the command ends."""
+    def provider(self, name: str, settings: Settings, *, start: bool = True) -> Provider:
+        """Open a provider by name; it is closed when the command ends.
+
+        Args:
+            name: The provider's name.
+            settings: The configuration.
+            start: Whether to start the embedded server if it does not run; a look-up does not.
+        """
         from ftpipe.providers import open_provider
 
-        provider = open_provider(name, profiles=settings.config.providers, env=self.environment())
+        provider = open_provider(name, profiles=settings.config.providers, env=self.environment(), start=start)
         provider.on_retry(self.print_status)
         self._at_end.append(provider.close)
         return provider
+
+    def provider_for_lookup(self, name: str, settings: Settings, job: str) -> Provider:
+        """Open the provider of a job that the registry does not know; the embedded server is not started for it.
+
+        Raises:
+            NotFoundError: The embedded server does not run.
+        """
+        try:
+            return self.provider(name, settings, start=False)
+        except ConnectionFailedError as error:
+            raise NotFoundError(
+                f"the registry has no job {job!r}, and {error.message}",
+                "run `ftpipe jobs list` for known jobs, or name the job's provider with --provider",
+            ) from error
 
     def pipeline(self, provider: Provider, registry: Registry) -> Pipeline:
         """Create the pipeline of a provider and a registry."""

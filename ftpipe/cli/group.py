@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ftpipe.cli.context import CliContext
+from ftpipe.errors import UsageError
 
 _SHARED: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--json", "json"), {"is_flag": True, "help": "Write one JSON document to stdout and nothing else."}),
@@ -113,7 +114,7 @@ class Group(click.Group):
         """Find the command; suggest the nearest name if there is none.
 
         Raises:
-            UsageError: Click's error: there is no such command.
+            UsageError: There is no such command.
         """
         name = args[0] if args else ""
         if name not in self.lazy and not name.startswith("-"):
@@ -121,7 +122,7 @@ class Group(click.Group):
 
             nearest = nearest_name(name, self.lazy)
             hint = f"did you mean `{ctx.command_path} {nearest}`?" if nearest else f"see `{ctx.command_path} --help`"
-            raise click.UsageError(f"there is no command {name!r}; {hint}", ctx)
+            raise UsageError(f"there is no command {name!r}", hint)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

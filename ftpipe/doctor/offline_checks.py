@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ftpipe.providers.profiles import Profile
     from ftpipe.registry import Registry
 
-CheckStatus = Literal["ok", "warning", "error"]
+CheckStatus = Literal["ok", "warning", "error", "not configured"]
 LOW_DISK_BYTES, MIN_DISK_BYTES = 2_000_000_000, 200_000_000
 """Free bytes below which a base model may not fit, and below which nothing should be started."""
 DATE_WARNING_DAYS = 90
@@ -180,9 +180,8 @@ def check_registry(registry: Registry, today: date) -> Iterator[CheckResult]:
     """Whether the registry can be read, and which models are shut down soon."""
     models = registry.models.recent()
     runs = registry.runs.recent(10_000)
-    location = registry.location.removeprefix("sqlite:///")
     contents = f"{plural(len(runs), 'run')}, {plural(len(models), 'model')}"
-    yield CheckResult("registry", "ok", f"{location}: readable, {contents}")
+    yield CheckResult("registry", "ok", f"{registry.location}: readable, {contents}")
     yield check_audit_log(registry)
     shutdowns = [(date.fromisoformat(m.base_shutdown_date), m.id) for m in models if m.base_shutdown_date]
     soon = sorted((day, name) for day, name in shutdowns if (day - today).days <= DATE_WARNING_DAYS)
@@ -279,7 +278,7 @@ def _check_provider(profile: Profile, *, is_selected: bool, has_key: bool, today
         )
     if not has_key:
         hint = f"put {key}=… into .env or the environment" if is_selected else ""
-        return CheckResult(name, "error" if is_selected else "ok", f"no key: {key} is not set", hint)
+        return CheckResult(name, "error" if is_selected else "not configured", f"no key: {key} is not set", hint)
     if left is not None and left <= DATE_WARNING_DAYS:
         who = ", only for organizations that have trained before" if profile.new_customers is False else ""
         hint = f"run `ftpipe doctor --online --provider {name}` to check your account"

@@ -161,7 +161,7 @@ def check_clock(name: str, base_url: str, *, now: Callable[[], float] = time.tim
     """Compare this machine's clock with the Date header of the endpoint's response."""
     address = base_url.rstrip("/") + "/models"
     if not address.startswith(("https://", "http://")):
-        return CheckResult(f"{name} clock", "error", f"{address} is not an http(s) URL", "correct base_url")
+        return CheckResult(f"{name} connection", "error", f"{address} is not an http(s) URL", "correct base_url")
     try:
         with urllib.request.urlopen(address, timeout=10) as response:  # noqa: S310 - the scheme was checked
             stamp = response.headers.get("Date")
@@ -170,7 +170,10 @@ def check_clock(name: str, base_url: str, *, now: Callable[[], float] = time.tim
         error_response.close()
     except OSError as error:
         return CheckResult(
-            f"{name} clock", "error", f"{address} cannot be reached: {error}", "check the network and proxy settings"
+            f"{name} connection",
+            "error",
+            f"{address} cannot be reached: {error}",
+            "check the network and proxy settings",
         )
     try:
         skew = now() - parsedate_to_datetime(stamp or "").timestamp()

@@ -38,7 +38,7 @@ def repair_registry(
     settings: Settings,
     *,
     open_registry: Callable[[], Registry],
-    open_provider: Callable[[], Provider],
+    open_provider: Callable[[bool], Provider],
     on_status: Callable[[str], None] = lambda _text: None,
 ) -> RepairResult:
     """Move the registry aside if it is damaged, and rebuild it.
@@ -46,7 +46,8 @@ def repair_registry(
     Args:
         settings: The configuration.
         open_registry: Opens the registry; creates an empty one if there is none.
-        open_provider: Opens the provider whose jobs are adopted. Without it the rest of the repair is still useful.
+        open_provider: Opens the provider whose jobs are adopted; called with whether the registry was damaged. If it
+            fails, the rest of the repair is still useful.
         on_status: Called with messages about the progress.
 
     Raises:
@@ -65,7 +66,7 @@ def repair_registry(
         on_status(f"renamed it to {quarantined}")
     providers = []
     try:
-        providers.append(open_provider())
+        providers.append(open_provider(quarantined is not None))
     except FtpipeError as error:
         on_status(f"the provider's jobs are not read: {error.message}")
     return RepairResult(quarantined, rebuild(open_registry(), providers, on_status=on_status))

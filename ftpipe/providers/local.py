@@ -19,7 +19,7 @@ from typing import IO
 import openai
 
 from ftpipe.child_environment import child_environment
-from ftpipe.errors import LocalStateError, MissingExtraError, ProviderError
+from ftpipe.errors import ConnectionFailedError, LocalStateError, MissingExtraError, ProviderError
 from ftpipe.paths import server_dir
 from ftpipe.providers.client import ApiClient, build_client
 from ftpipe.providers.profiles import Profile
@@ -45,11 +45,14 @@ def open_local(
 
     Raises:
         MissingExtraError: The ``local`` extra is not installed.
+        ConnectionFailedError: No server answers, and none is started.
         ProviderError: The server does not start; the hint names its log.
     """
     fixed = env.get(profile.base_url_env) or profile.base_url
     folder = server_dir()
     base_url = fixed or (ensure_server(folder, sleep=sleep) if start else running_url(folder)) or ""
+    if not base_url:
+        raise ConnectionFailedError("the embedded server is not running", "start it with `ftpipe serve`")
     current = [base_url]
 
     def connect() -> openai.OpenAI:

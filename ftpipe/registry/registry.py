@@ -52,8 +52,9 @@ class Registry:
 
     @property
     def location(self) -> str:
-        """URL of the database, without a password."""
-        return database_location(self.engine)
+        """Path of an SQLite database; URL of another one, without a password."""
+        url = self.engine.url
+        return str(url.database) if url.drivername.startswith("sqlite") else database_location(self.engine)
 
     def close(self) -> None:
         """Close the database."""

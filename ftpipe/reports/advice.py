@@ -37,7 +37,8 @@ def _costs(advice: Advice, style: Styler) -> Iterator[str]:
     if not advice.break_even:
         return
     yield ""
-    header = ["break-even", "1,000 base calls", "1,000 tuned calls", "one-time cost", "calls", "calls/day", "outcome"]
+    amounts = ["cost per 1,000 base calls", "cost per 1,000 tuned calls", "one-time cost"]
+    header = ["break-even", *amounts, "calls", "calls/day", "outcome"]
     first, *rest = format_table([header, *(_case_row(case) for case in advice.break_even)], right=range(1, 6))
     yield style("bold", first)
     yield from rest

@@ -41,7 +41,7 @@ class FakeCliContext(CliContext):
     server: FakeOpenAI
     answers: bool | None
 
-    def provider(self, name: str, settings: Settings) -> Provider:
+    def provider(self, name: str, settings: Settings, *, start: bool = True) -> Provider:
         """The named profile over the mocked client."""
         known = find_profile(name, settings.config.providers)
         profile = known.model_copy(update={"base_url": known.base_url or "http://127.0.0.1:1/v1", "key_env": ""})

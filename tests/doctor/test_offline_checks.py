@@ -75,7 +75,7 @@ def test_check_providers_reports_a_missing_key(monkeypatch: pytest.MonkeyPatch) 
     results = {result.name: result for result in check_providers(settings, date(2026, 8, 1))}
     assert results["nebius"].status == "error"
     assert "NEBIUS_API_KEY" in results["nebius"].hint
-    assert results["openai"].status == "ok"
+    assert results["openai"].status == "not configured"
 
 
 def test_errors_as_results_reports_an_error_of_ftpipe() -> None:

@@ -49,6 +49,11 @@ AMOUNTS: dict[str, tuple[str, type, str]] = {
 """Field → flag, type and help."""
 QUESTIONS = (*list(YES_NO)[:4], "clean_examples", *list(YES_NO)[4:], "prompt_tokens", "calls_per_day")
 """Fields that the interview asks for, in this order, until the recommendation is clear."""
+EPOCHS = click.IntRange(1, 50)
+TOO_LITTLE_IS_KNOWN = (
+    "Too little is known for a recommendation: answer the questions on a terminal, or with options such as "
+    "--no-lacks-knowledge and --examples (see `ftpipe advise --help`)."
+)
 TEXT_OPTIONS = ("base", "tuned", "provider", "base_price", "tuned_price", "ends")
 NUMBER_OPTIONS = ("tokens_per_example", "train_price")
 
@@ -85,7 +90,7 @@ def _fact_options() -> shared.Decorator:
         click.option(
             f"--{flag}",
             name,
-            type=click.FloatRange(min=0) if kind is float else click.IntRange(min=0),
+            type=EPOCHS if name == "epochs" else click.FloatRange(min=0) if kind is float else click.IntRange(min=0),
             metavar="N",
             help=text,
         )
@@ -132,7 +137,11 @@ def advise(context: CliContext, /, data: Path | None, path: Path | None, **param
     inputs = collect_inputs(settings, options, read_data(options), today=today)
     advice = advice_for(inputs)
     context.add(advice=advice, inputs=inputs.model_dump(mode="json", exclude_none=True))
-    context.print_result(advice_lines(advice, context.style))
+    if options.facts or options.data is not None:
+        context.print_result(advice_lines(advice, context.style))
+    else:
+        steps = (f"  {number}. {step}" for number, step in enumerate(advice.first_steps, 1))
+        context.print_result([TOO_LITTLE_IS_KNOWN, "", context.style("bold", "First steps"), *steps])
 
 
 def read_answers(path: Path | None) -> dict[str, Any]:

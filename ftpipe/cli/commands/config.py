@@ -70,4 +70,7 @@ def path(context: CliContext) -> None:
     }
     shown = {name: _PASSWORD.sub(r"\1***@", str(value)) if value else None for name, value in paths.items()}
     context.add(paths=shown)
-    context.print_result(format_table((name, sanitize_line(value or "none", 300)) for name, value in shown.items()))
+    labels = {"home": "server and models"}
+    context.print_result(
+        format_table((labels.get(name, name), sanitize_line(value or "none", 300)) for name, value in shown.items())
+    )

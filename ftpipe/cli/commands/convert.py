@@ -39,6 +39,8 @@ def convert(context: CliContext, data: Path, output: Path | None, system: str, c
     done = convert_file(data, target, system=system, columns=(names[0], names[1]) if names else None)
     context.add(**done._asdict() | {"skipped": [row._asdict() for row in done.skipped]})
     source_format = sanitize_line(done.source_format, 60)
+    if source_format == "table":
+        source_format = f"a table ({sanitize_line(data.suffix.lstrip('.').upper() or 'no extension', 20)})"
     context.print_result(f"{sanitize_line(done.output, 300)}  {plural(done.records, 'record')} from {source_format}")
     if done.skipped_total:
         context.print_status(f"{plural(done.skipped_total, 'row')} skipped:")

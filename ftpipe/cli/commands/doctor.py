@@ -11,8 +11,9 @@ from ftpipe.config import Settings
 from ftpipe.doctor.offline_checks import CheckResult, run_offline_checks
 from ftpipe.doctor.online_checks import run_online_checks
 from ftpipe.formatting import plural, sanitize_line
+from ftpipe.paths import server_dir, state_dir
 
-_SYMBOLS = {"ok": ("ok", "✓"), "warning": ("warning", "!"), "error": ("error", "✗")}
+_SYMBOLS = {"ok": ("ok", "✓"), "warning": ("warning", "!"), "error": ("error", "✗"), "not configured": ("dim", "–")}
 
 
 @click.command(cls=Command, example="ftpipe doctor\nftpipe doctor --online --provider openai")
@@ -59,13 +60,18 @@ def repair(context: CliContext, settings: Settings) -> None:
     from ftpipe.doctor.repair import repair_registry
 
     name = settings.config.provider or LOCAL_PROVIDER
+    has_registry = bool(settings.config.registry) or (state_dir() / "registry.db").exists()
+    may_start = not has_registry and server_dir().is_dir()
     result = repair_registry(
         settings,
         open_registry=lambda: context.registry(settings),
-        open_provider=lambda: context.provider(name, settings),
+        open_provider=lambda is_damaged: context.provider(name, settings, start=is_damaged or may_start),
         on_status=lambda text: context.print_status(sanitize_line(text, 300)),
     )
     if result.quarantined is not None:
         context.add(moved_to=result.quarantined)
     context.add(adopted=[run.id for run in result.runs])
-    context.print_status(f"{plural(len(result.runs), 'job')} of {name} in the registry\n")
+    if result.quarantined is None and has_registry and not result.runs:
+        context.print_status("nothing to repair\n")
+    else:
+        context.print_status(f"{plural(len(result.runs), 'job')} of {name} in the registry\n")

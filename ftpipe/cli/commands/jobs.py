@@ -25,7 +25,7 @@ jobs = Group(
     help="List and control the jobs of the registry and of providers.",
     lazy={
         "list": ("ftpipe.cli.commands.jobs:list_jobs", "List known jobs, or all jobs of a provider."),
-        "show": ("ftpipe.cli.commands.status:status", "Show the status of a job; the same as `ftpipe status`."),
+        "show": ("ftpipe.cli.commands.status:jobs_show", "Show the status of a job; the same as `ftpipe status`."),
         "events": ("ftpipe.cli.commands.jobs:events", "Show the events of a job."),
         "checkpoints": ("ftpipe.cli.commands.jobs:checkpoints", "List the checkpoints of a job; each is a model."),
         "cancel": ("ftpipe.cli.commands.jobs:cancel", "Stop a job for good."),
@@ -51,8 +51,14 @@ class JobTarget:
     registry: Registry
 
 
-def find_job(context: CliContext, job: str | None, provider: str | None) -> JobTarget:
+def find_job(context: CliContext, job: str | None, provider: str | None, *, start: bool = False) -> JobTarget:
     """Find a job by its id or that of its run; the job of the latest run if none is given.
+
+    Args:
+        context: The context of the command.
+        job: Id of the job or run.
+        provider: Provider of a job that the registry does not know.
+        start: Start the embedded server even if the registry does not know the job.
 
     Raises:
         UsageError: No job is given, and there is none.
@@ -64,6 +70,8 @@ def find_job(context: CliContext, job: str | None, provider: str | None) -> JobT
     if job_id is None:
         raise UsageError("no job was given, and the latest run has none", "run `ftpipe jobs list` for known jobs")
     name = run.spec.provider if run else settings.config.provider or LOCAL_PROVIDER
+    if run is None and not start:
+        return JobTarget(job_id, run, context.provider_for_lookup(name, settings, job_id), registry)
     return JobTarget(job_id, run, context.provider(name, settings), registry)
 
 
@@ -183,14 +191,14 @@ def resume_job(context: CliContext, job: str, provider: str | None) -> None:
 
 @click.command("adopt", cls=Command, example="ftpipe jobs adopt ftjob-0123456789abcdef --provider openai")
 @click.argument("job")
-@_provider
+@click.option("--provider", metavar="NAME", help="Provider that has the job.  [default: the configured one, or local]")
 @pass_cli_context
 def adopt_job(context: CliContext, job: str, provider: str | None) -> None:
     """Add JOB, which was not created by ftpipe, to the registry. Its model is registered when the job has ended."""
     from ftpipe.cli.commands.status import finish, show
     from ftpipe.pipeline.adopt import adopt
 
-    target = find_job(context, job, provider)
+    target = find_job(context, job, provider, start=True)
     run = adopt(target.id, provider=target.provider, registry=target.registry)
     run = context.pipeline(target.provider, target.registry).refresh(run)
     show(context, target.registry, run, run.job)

@@ -140,12 +140,18 @@ def alias(context: CliContext, name: str | None, model: str | None, reason: str)
             for one in history
         ]
         context.print_result(format_table(rows))
+        if not history:
+            context.print_status(
+                f"no alias {sanitize_line(name, 100)} yet; set it with `ftpipe models alias NAME MODEL`"
+            )
     else:
         aliases = registry.models.aliases()
         context.add(aliases=aliases)
         context.print_result(
             format_table((sanitize_line(key, 100), "→", sanitize_line(value, 200)) for key, value in aliases.items())
         )
+        if not aliases:
+            context.print_status("no alias yet; set one with `ftpipe models alias NAME MODEL`")
 
 
 @click.command(cls=Command, example="ftpipe models export support-bot@production --output export/ --merged")

@@ -14,7 +14,13 @@ import click
 from ftpipe.cli import options as shared
 from ftpipe.cli.check_options import check_options, check_settings, findings_writer
 from ftpipe.cli.context import CliContext, pass_cli_context
-from ftpipe.cli.dataset_request import DatasetRequest, provider_for_model, resolve_for_prepare, validate_and_count
+from ftpipe.cli.dataset_request import (
+    LOCAL_PROVIDER,
+    DatasetRequest,
+    provider_for_model,
+    resolve_for_prepare,
+    validate_and_count,
+)
 from ftpipe.cli.group import Command
 from ftpipe.config import Settings
 from ftpipe.dataset import prepared
@@ -105,7 +111,7 @@ class PrepareOptions(DatasetOptions):
     "--quarantine",
     type=shared.FILE,
     metavar="FILE",
-    help="Write lines with errors to this file and continue without them.",
+    help="Write lines with errors to this file and continue without them; the rest is checked again.",
 )
 @click.option("--report", type=shared.FILE, metavar="FILE", help="Write an HTML report.")
 @pass_cli_context
@@ -113,7 +119,8 @@ def prepare(context: CliContext, /, **params: Any) -> None:
     """Check a chat JSONL dataset, count its tokens, and estimate the training cost.
 
     All problems are reported in one pass, with line and path. Nothing is sent anywhere, and no key is needed. Without
-    --provider the rules of OpenAI apply; data that passes them can be trained everywhere. The exit code is 1 if the
+    --provider the rules of OpenAI apply; data that passes them can be trained everywhere. --epochs is only for the
+    estimate: give it to `ftpipe train` again. The exit code is 1 if the
     dataset has errors.
     """
     options = PrepareOptions(**params)
@@ -129,15 +136,18 @@ def prepare(context: CliContext, /, **params: Any) -> None:
         report = check(request, on_finding=on_finding)
     source = report.dataset
     folder = settings.config.output or prepared.default_dir(request.data, source.sha256)
+    is_changed = True
     if options.changes_data:
         if options.output_format == "text":
             show(context, report)
-        request = apply_fixes(context, request, rules, folder, options)
-        report = check(request)
-    show(context, report, output_format=options.output_format)
+        before, request = request, apply_fixes(context, request, rules, folder, options)
+        is_changed = request != before
+        report = check(request) if is_changed else report
+    if is_changed or options.output_format != "text":
+        show(context, report, output_format=options.output_format)
     if options.report is not None:
         write_page(context, settings, request, report, options.report)
-    require_no_errors(report, request)
+    require_no_errors(report, request, after_quarantine=options.quarantine is not None)
     if options.split is not None:
         request = split_data(request, options.split, settings.config.seed or 0, folder)
         report = check_halves(context, request, check)
@@ -168,8 +178,14 @@ def _fix(
 
     method = request.method.value if request.method else None
     done = fix_file(request.data, folder / "fixed.jsonl", unsafe=unsafe, settings=rules, method=method)
-    context.add(fixes=done.counts, dropped=done.dropped, fixed={"file": done.output, "diff": done.diff})
-    counts = ", ".join(f"{code} ×{number:,}" for code, number in done.counts.items()) or "nothing could be fixed"
+    context.add(fixes=done.counts, dropped=done.dropped)
+    if not done.counts and not done.dropped:
+        for path in (done.output, done.diff, done.manifest):
+            path.unlink()
+        context.print_status("\nnothing to fix")
+        return request
+    context.add(fixed={"file": done.output, "diff": done.diff})
+    counts = ", ".join(f"{code} ×{number:,}" for code, number in done.counts.items())
     dropped = f"; {plural(done.dropped, 'record')} dropped" if done.dropped else ""
     context.print_status(f"\nfixed: {counts}{dropped}")
     context.print_status(f"see the changes in {sanitize_line(relative_path(done.diff), 300)}")
@@ -242,7 +258,7 @@ def show(context: CliContext, report: Report, *, output_format: str = "text") ->
     context.print_result(["", verdict_line(report, context.style)])
 
 
-def require_no_errors(report: Report, request: DatasetRequest) -> None:
+def require_no_errors(report: Report, request: DatasetRequest, *, after_quarantine: bool = False) -> None:
     """Raise if the dataset has errors.
 
     Raises:
@@ -251,8 +267,9 @@ def require_no_errors(report: Report, request: DatasetRequest) -> None:
     if report.ok:
         return
     code = next((finding.code for finding in report.findings if finding.severity == "error"), "")
+    remaining = ", also without the lines that were moved" if after_quarantine else ""
     raise DatasetError(
-        f"{relative_path(request.data)}: {plural(report.summary.errors, 'error')}",
+        f"{relative_path(request.data)}: {plural(report.summary.errors, 'error')}{remaining}",
         f"fix the file; `ftpipe explain {code}` shows how",
         report,
     )
@@ -286,9 +303,13 @@ def show_next(context: CliContext, settings: Settings, done: prepared.PreparedDa
         prepared={"folder": done.folder, "train": done.train, "validation": done.validation, "manifest": done.manifest},
         next=command,
     )
-    if report.cost and report.cost.expected:
-        context.print_status(f"or {context.style_err('ok', 'free')} on your own machine: ftpipe train")
     context.print_status(f"written to {sanitize_line(relative_path(done.folder), 300)}")
+    free = f"{context.style_err('ok', 'free')} on your own machine"
+    is_local = "--provider" not in command and (settings.config.provider or LOCAL_PROVIDER) == LOCAL_PROVIDER
+    if is_local and report.target != LOCAL_PROVIDER:
+        context.print_status(f"ftpipe train is {free}; or pay a provider: ftpipe train --provider {report.target}")
+    elif report.cost and report.cost.expected:
+        context.print_status(f"or {free}: ftpipe train --provider {LOCAL_PROVIDER}")
     context.print_next(command)
 
 

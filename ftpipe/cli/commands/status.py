@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import sys
 import time
@@ -26,8 +27,8 @@ from ftpipe.reports.runs import status_lines
 def status(context: CliContext, job: str | None, watch: bool, provider: str | None) -> None:
     """Show the status of JOB (a job, run or model id). Without JOB the latest run is shown.
 
-    The exit code is 0 if there is a model, 8 while the job runs, and 1 if it failed, was cancelled or was not created
-    yet.
+    The exit code is 0 if there is a model, 8 while the job runs, 1 if it failed, was cancelled or was not created yet,
+    and 2 if there is no run at all.
     """
     settings = context.settings({"provider": provider})
     registry = context.registry(settings)
@@ -37,6 +38,12 @@ def status(context: CliContext, job: str | None, watch: bool, provider: str | No
     if watch and run is not None and run.job is not None:
         run = watch_until_done(context, settings, registry, run)
     finish(context, *fetch_and_show(context, settings, registry, run, job))
+
+
+jobs_show = copy.copy(status)
+"""The same command as ``ftpipe jobs show``."""
+jobs_show.name = "show"
+jobs_show.example = "ftpipe jobs show\nftpipe jobs show ftjob-0123456789abcdef --watch"
 
 
 def watch_until_done(context: CliContext, settings: Settings, registry: Registry, run: Run) -> Run:
@@ -68,7 +75,7 @@ def fetch_and_show(
             context.print_always("the provider was not reached; this is the last known status")
         job = run.job
     elif run is None and name is not None:
-        job = context.provider(settings.config.provider or LOCAL_PROVIDER, settings).jobs.get(name)
+        job = context.provider_for_lookup(settings.config.provider or LOCAL_PROVIDER, settings, name).jobs.get(name)
     show(context, registry, run, job)
     if failure is not None:
         raise failure

@@ -164,6 +164,14 @@ def escape_preview(text: object, limit: int = 60) -> str:
     return _UNPRINTABLE.sub(lambda m: m.group().encode("unicode_escape", "surrogatepass").decode(), raw)
 
 
+def describe_value(value: object) -> str:
+    """A JSON value for a message: a string in quotes and called a string, other values as JSON writes them."""
+    if isinstance(value, str):
+        return f"the string '{escape_preview(value)}'"
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else escape_preview(value)
+
+
 def key_path(base: str, key: str) -> str:
     """``base.key``, or ``base["odd key"]`` if the key is not a plain word."""
     if re.fullmatch(r"[A-Za-z_][\w-]{0,63}", key):

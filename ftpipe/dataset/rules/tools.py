@@ -15,7 +15,7 @@ from ftpipe.dataset.check_settings import Level
 from ftpipe.dataset.json_line import Json
 from ftpipe.dataset.record import DatasetRecord
 from ftpipe.dataset.record_traits import TOOLS
-from ftpipe.dataset.rules.base import MESSAGE_FORMATS, RuleGroup, Violation, escape_preview
+from ftpipe.dataset.rules.base import MESSAGE_FORMATS, RuleGroup, Violation, describe_value, escape_preview
 from ftpipe.dataset.scan.statistics import ScanStatistics
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def invalid_tool_schema(row: DatasetRecord) -> Iterator[Violation]:
     source = row.record.get("input") if row.kind == "dpo" else row.record
     listed = source.get("tools") if type(source) is dict else None
     if listed is not None and type(listed) is not list:
-        yield Violation("tools", f"tools is {escape_preview(listed)}, not a list.")
+        yield Violation("tools", f"tools is {describe_value(listed)}, not a list.")
     for path, function in definitions(row):
         if type(function) is not dict:
             yield Violation(path, f"The definition is {escape_preview(function)}, not an object with a function.")

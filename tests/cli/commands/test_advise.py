@@ -95,6 +95,24 @@ def test_advise_without_answers_recommends_a_test_set(cli: CliEnvironment) -> No
     ran = cli.run("advise")
     assert ran.code == 0
     assert "Build a test set" in ran.out
+    assert ran.out.startswith("Too little is known for a recommendation")
+    assert "Recommendation:" not in ran.out
+
+
+@pytest.mark.parametrize("epochs", ["0", "51"])
+def test_advise_epochs_out_of_range_name_the_option(cli: CliEnvironment, epochs: str) -> None:
+    """As every option with a range."""
+    ran = cli.run("advise", "--epochs", epochs)
+    assert ran.code == 2
+    assert "'--epochs': " in ran.err
+    assert "1<=x<=50" in ran.err
+
+
+def test_advise_local_training_pays_off_from_the_first_call(cli: CliEnvironment) -> None:
+    """Without a one-time cost and hosting it does not depend on the traffic."""
+    cases = cli.run(*WORKED, "--json").document["advice"]["break_even"]
+    [local] = [case["result"] for case in cases if case["name"] == "local"]
+    assert (local["calls"], local["outcome"]) == (0, "pays off")
 
 
 def test_advise_interview_stops_when_the_advice_is_clear(tmp_path: Path) -> None:

@@ -199,11 +199,11 @@ def test_doctor_compares_the_clock(
 
 
 def test_doctor_stops_if_the_provider_is_unreachable(doctor: Callable[..., CommandResult]) -> None:
-    """✗ for the clock, exit 1, and no further requests."""
+    """✗ for the connection, exit 1, and no further requests."""
     for address in ("http://127.0.0.1:9/v1", "ftp://127.0.0.1/v1"):
         ran = doctor("--json", base_url=address)
         assert ran.code == 1
-        assert set(checks(ran)) == {"test clock"}
+        assert set(checks(ran)) == {"test connection"}
 
 
 def test_doctor_repairs_a_registry_without_a_key(endpoint: FaultEndpoint, capsys: pytest.CaptureFixture[str]) -> None:
@@ -224,11 +224,11 @@ def test_doctor_repairs_a_registry_without_a_key(endpoint: FaultEndpoint, capsys
 
 
 def test_doctor_prints_a_hint_below_each_error(doctor: Callable[..., CommandResult], endpoint: FaultEndpoint) -> None:
-    """Each line starts with ✓, ! or ✗; below ✗ there is an arrow with a hint."""
+    """Each line starts with ✓, – (not configured), ! or ✗; below ✗ there is an arrow with a hint."""
     endpoint.always(FILES, refusal(403))
     Path(".env").write_text("X=1\n")
     Path(".env").chmod(0o644)
     lines = doctor().out.splitlines()
-    assert {line[0] for line in lines} == {"✓", "!", "✗", " "}
+    assert {line[0] for line in lines} == {"✓", "–", "!", "✗", " "}
     for line, following in itertools.pairwise(lines):
         assert line[0] != "✗" or following.strip().startswith("→")

@@ -19,7 +19,8 @@ def test_prepare_shows_cost_and_next_command(cli: CliEnvironment) -> None:
     assert ran.code == 0
     assert "OpenAI would accept train.jsonl" in ran.out
     assert "gpt-4.1-mini-2025-04-14" in ran.out
-    assert "free on your own machine" in ran.err
+    assert ran.err.count("free on your own machine") == 1
+    assert "ftpipe train --provider openai" in ran.err
     assert ran.err.splitlines()[-1] == "Next: ftpipe train"
     assert not cli.server.calls
 
@@ -198,6 +199,30 @@ def test_prepare_fix_writes_a_new_file(cli: CliEnvironment) -> None:
     assert Path(document["fixed"]["diff"]).is_file()
     fixed = Path(document["prepared"]["train"]).read_bytes()
     assert fixed == before.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
+
+
+def test_prepare_fix_of_clean_data_writes_no_second_file(cli: CliEnvironment) -> None:
+    """One report, no copy without a change, and the next command."""
+    ran = cli.run("prepare", str(chat_file()), "--fix")
+    assert ran.code == 0
+    assert "nothing to fix" in ran.err
+    assert ran.out.count("would accept") == 1
+    assert not list(Path(".ftpipe").rglob("fixed.jsonl*"))
+    assert ran.err.splitlines()[-1] == "Next: ftpipe train"
+
+
+def test_prepare_quarantine_that_leaves_too_little_says_so(cli: CliEnvironment) -> None:
+    """The rest has an error: fewer than ten examples."""
+    ran = cli.run("prepare", str(chat_file(rows=5, extra=BAD_LINE * 8)), "--quarantine", "bad.jsonl")
+    assert ran.code == 1
+    assert "also without the lines that were moved" in ran.err
+
+
+def test_prepare_at_paid_provider_offers_free_training(cli: CliEnvironment) -> None:
+    """The command names the local provider, so that it differs from the next one."""
+    ran = cli.run("prepare", str(chat_file()), "--provider", "openai")
+    assert "free on your own machine: ftpipe train --provider local" in ran.err
+    assert ran.err.splitlines()[-1] == "Next: ftpipe train --provider openai"
 
 
 def test_prepare_quarantine_moves_lines_with_errors(cli: CliEnvironment) -> None:

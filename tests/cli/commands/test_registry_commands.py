@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from ftpipe.cli import root
 from ftpipe.cli.commands.chat import trained_system
+from ftpipe.cli.context import CliContext
+from ftpipe.cli.main import execute
 from ftpipe.registry import open_registry
 from tests.cli.cli_runner import CliEnvironment, chat_file
 
@@ -129,6 +132,47 @@ def test_chat_sanitizes_answers(trained: CliEnvironment) -> None:
     out = trained.run("chat", MODEL, "-m", "\x1b]0;owned\x07 \u202e").out
     assert "\x1b" not in out
     assert "\u202e" not in out
+
+
+@pytest.mark.parametrize(
+    "argv", [("status",), ("jobs", "show"), ("jobs", "pause"), ("jobs", "cancel"), ("jobs", "events")]
+)
+def test_jobs_lookup_of_unknown_job_starts_no_server(
+    argv: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message names the job and the server that was not asked."""
+    monkeypatch.setenv("FTPIPE_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert execute(root, (*argv, "ftjob-unknown"), CliContext()) == 5
+    message = capsys.readouterr().err
+    assert "no job 'ftjob-unknown', and the embedded server is not running" in message
+    assert not list(tmp_path.rglob("server.json"))
+
+
+def test_models_alias_that_does_not_exist_says_so(cli: CliEnvironment) -> None:
+    """Alone and by name."""
+    assert "no alias yet" in cli.run("models", "alias").err
+    assert "no alias bot@live yet" in cli.run("models", "alias", "bot@live").err
+
+
+def test_status_without_run_shows_the_path(cli: CliEnvironment) -> None:
+    """A path, not a database URL."""
+    ran = cli.run("status")
+    assert ran.code == 2
+    assert str(Path(".ftpipe/registry.db").absolute()) in ran.err
+    assert "sqlite:" not in ran.err
+
+
+def test_doctor_repair_of_intact_registry_repairs_nothing(cli: CliEnvironment) -> None:
+    """Neither the database nor the provider has anything that is missing."""
+    cli.run("models", "list")
+    assert "nothing to repair" in cli.run("doctor", "--repair").err
+
+
+def test_config_path_says_what_a_folder_is_for(cli: CliEnvironment) -> None:
+    """The key in JSON stays short."""
+    assert "server and models" in cli.run("config", "path").out
+    assert "home" in cli.run("config", "path", "--json").document["paths"]
 
 
 def test_config_shows_origins_and_hides_passwords(cli: CliEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from ftpipe.dataset.formats import FORMAT_OF
 from ftpipe.dataset.record import DatasetRecord
 from ftpipe.dataset.record_traits import NON_PLAIN
-from ftpipe.dataset.rules.base import MESSAGE_FORMATS, RuleGroup, Violation, escape_preview, key_path
+from ftpipe.dataset.rules.base import MESSAGE_FORMATS, RuleGroup, Violation, describe_value, escape_preview, key_path
 from ftpipe.suggestions import did_you_mean, did_you_mean_or_remove
 
 GROUP = RuleGroup("Messages")
@@ -58,7 +58,7 @@ def messages_empty(row: DatasetRecord) -> Iterator[Violation]:
     for base, messages in row.lists:
         if base.endswith("messages"):
             if type(messages) is not list:
-                yield Violation(base, f"{base} is {escape_preview(messages)}, not a list.")
+                yield Violation(base, f"{base} is {describe_value(messages)}, not a list.")
             elif not messages:
                 yield Violation(base, f"{base} is an empty list.")
 

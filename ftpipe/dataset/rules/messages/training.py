@@ -81,7 +81,8 @@ def no_trained_message(row: DatasetRecord) -> Iterator[Violation]:
     base, messages = dialogue(row)
     answers = [m for m in messages if type(m) is dict and m.get("role") == "assistant"]
     if answers and not any(is_trained(m) for m in answers):
-        yield Violation(base, f"All {len(answers)} assistant message(s) have weight 0.")
+        message = "The assistant message has" if len(answers) == 1 else f"All {len(answers)} assistant messages have"
+        yield Violation(base, f"{message} weight 0.")
 
 
 @rule("FT218", "special-token-in-text", "error", "R", "observed", formats=MESSAGE_FORMATS, mark="special")
