@@ -51,7 +51,7 @@ def shape_of(record: dict[str, Any]) -> str:
     return "legacy" if legacy_shape(record) else "unknown"
 
 
-def looks_reinforced(record: dict[str, Any]) -> bool:
+def fits_only_reinforcement(record: dict[str, Any]) -> bool:
     """True for a record that only fits reinforcement: no answer to imitate, but fields to grade against."""
     messages = record.get("messages")
     if not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict):
@@ -67,7 +67,7 @@ def format_of(records: Iterable[dict[str, Any]], method: str | None = None) -> s
     reinforced = 0
     for record in records:
         shapes[shape_of(record)] += 1
-        reinforced += looks_reinforced(record)
+        reinforced += fits_only_reinforcement(record)
     if not shapes:
         return "unknown"
     shape = shapes.most_common(1)[0][0]

@@ -59,7 +59,7 @@ def repair_registry(
         raise UsageError("the registry is on a database server", "restore it with the server's own tools")
     quarantined = None
     try:
-        read_everything(open_registry())
+        read_all_rows(open_registry())
     except LocalStateError as error:
         on_status(error.message)
         quarantined = quarantine_database(Path(location.removeprefix("sqlite:///")))
@@ -144,7 +144,7 @@ def damaged_databases(registry: Registry) -> list[Path]:
     return sorted(path for path in renamed if not path.name.endswith(("-wal", "-shm")))
 
 
-def read_everything(registry: Registry) -> None:
+def read_all_rows(registry: Registry) -> None:
     """Read all rows of a registry.
 
     Raises:

@@ -15,7 +15,7 @@ from ftpipe.evaluation.gates import check_gates, parse_gates
 from ftpipe.evaluation.items import detect_task, items_from_records, tool_calls_of
 from ftpipe.evaluation.judge import run_judge
 from ftpipe.evaluation.metrics import MACRO_F1, Metric, select_metrics
-from ftpipe.evaluation.metrics.structured import field_hits
+from ftpipe.evaluation.metrics.structured import matching_fields
 from ftpipe.evaluation.metrics.text import confusion, normalize
 from ftpipe.evaluation.request_runner import Progress, RequestRunner, ignore_progress
 from ftpipe.evaluation.response_cache import Request
@@ -247,7 +247,7 @@ def _field_accuracy(evidence: Evidence, arm: str) -> dict[str, float]:
     """Top-level field → share of items where it is correct."""
     hits: dict[str, list[bool]] = {}
     for outcome in evidence.outcomes:
-        for name, is_correct in field_hits(outcome.item, outcome.answers[arm][0]).items():
+        for name, is_correct in matching_fields(outcome.item, outcome.answers[arm][0]).items():
             hits.setdefault(name, []).append(is_correct)
     return {name: sum(values) / len(values) for name, values in hits.items()}
 

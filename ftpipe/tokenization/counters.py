@@ -92,7 +92,7 @@ class GigatokenCounter:
 _gigatoken = lru_cache(maxsize=2)(GigatokenCounter)
 
 
-class SmallCounter:
+class SmallTextCounter:
     """The pure-Python counter; tiktoken counts texts with disputed characters."""
 
     name = "pure-python"
@@ -103,12 +103,15 @@ class SmallCounter:
 
     def count(self, texts: list[str]) -> list[int]:
         """Tokens of each text."""
-        return [(_tiktoken(self._encoding) if is_disputed(t) else self._pure_python).count([t])[0] for t in texts]
+        return [
+            (_tiktoken(self._encoding) if has_disputed_characters(t) else self._pure_python).count([t])[0]
+            for t in texts
+        ]
 
     count_undisputed = count
 
 
-def is_disputed(text: str) -> bool:
+def has_disputed_characters(text: str) -> bool:
     """True if regular expression engines of different Unicode versions could split the text differently.
 
     Besides the known characters of Unicode 17 this is any character that this Python does not know: a later version
@@ -154,7 +157,7 @@ def open_counter(encoding: str, *, size: int, engine: EngineName = "auto") -> Co
         engine: A fixed choice for tests and comparisons.
     """
     if engine == "pure-python" or (engine == "auto" and size < SMALL_BYTES):
-        return SmallCounter(encoding)
+        return SmallTextCounter(encoding)
     if engine == "gigatoken" or (engine == "auto" and has_gigatoken()):
         return _gigatoken(encoding)
     return _tiktoken(encoding)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ftpipe.dataset.duplicate_keys import count_keys, lines_with_possible_duplicate_keys
 from ftpipe.dataset.record_traits import UNUSUAL_KEYS
 from ftpipe.dataset.scan import prefilter
-from ftpipe.dataset.scan.scanner import starts_of
+from ftpipe.dataset.scan.scanner import line_offsets
 
 WORDS = ("a", "b", 'a"', "a\\", ":", 'x":', '\\"', '": "', '":"', " : ", '{"a": 1}', "\\\\", "", "é", '"\t:')
 SEPARATORS = (":", ": ", " :", "\t:\r", " : ")
@@ -43,7 +43,7 @@ def test_duplicate_keys_are_never_missed(
     keys = [count_keys(orjson.loads(raw)) for raw in raws]
     odd = None
     if is_marked:
-        marks = prefilter.pop_auxiliary_marks(prefilter.compiled().find(data, starts_of(raws)))
+        marks = prefilter.pop_auxiliary_marks(prefilter.compiled().find(data, line_offsets(raws)))
         odd = {index for index, names in marks.items() if UNUSUAL_KEYS in names}
     suspects = lines_with_possible_duplicate_keys(data, raws, keys, list(range(len(raws))), odd)
     repeated = {i for i, members in enumerate(lines) if len({m[0] for m in members}) < len(members)}

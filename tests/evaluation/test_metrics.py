@@ -66,8 +66,8 @@ def test_json_fields_counts_missing_and_additional_leaves() -> None:
     """Two of three expected leaves, and one too many: two of four."""
     expected, actual = '{"a": 1, "b": {"c": "x", "d": true}}', '{"a": 1.0, "b": {"c": "x", "d": 1}, "e": null}'
     assert structured.json_fields(item(expected), answer(actual)) == pytest.approx(2 / 4)
-    assert structured.field_hits(item(expected), answer(actual)) == {"a": True, "b": False}
-    assert structured.field_hits(item("[1]"), answer("[1]")) == {}
+    assert structured.matching_fields(item(expected), answer(actual)) == {"a": True, "b": False}
+    assert structured.matching_fields(item("[1]"), answer("[1]")) == {}
 
 
 def test_schema_valid_does_not_resolve_remote_references() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpipe.doctor.repair import damaged_databases, quarantine_database, read_everything, rebuild
+from ftpipe.doctor.repair import damaged_databases, quarantine_database, read_all_rows, rebuild
 from ftpipe.errors import FtpipeError, LocalStateError
 from ftpipe.records import RunState
 from ftpipe.registry import open_registry
@@ -67,7 +67,7 @@ def look(path: Path) -> None:
     """Open a registry and read all of it."""
     registry = open_registry(path)
     try:
-        read_everything(registry)
+        read_all_rows(registry)
     finally:
         registry.close()
 
@@ -116,7 +116,7 @@ def test_recovery_flipped_bytes_are_found_or_harmless(trained: FaultEnvironment,
         quarantine_database(trained.path)
         trained._registry = open_registry(trained.path)
         rebuild(trained.registry, [trained.pipeline().provider])
-        read_everything(trained.registry)
+        read_all_rows(trained.registry)
     else:
         trained._registry = open_registry(trained.path)
     try:
@@ -139,7 +139,7 @@ def test_recovery_copies_intact_half_of_database(trained: FaultEnvironment) -> N
     assert trained.registry.models.aliases() == {"support@production": "ft:gpt-4.1-mini-2025-04-14:org-test::0001"}
     assert trained.registry.models.alias_history("support@production")[0].reason == "it is good"
     assert any("intact rows" in message for message in messages)
-    read_everything(trained.registry)
+    read_all_rows(trained.registry)
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)

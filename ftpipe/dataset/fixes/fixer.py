@@ -196,7 +196,7 @@ class FileFixer:
 
     def _record(self, record: Any, body: bytes, always: bool, moved: dict[str, Any]) -> bytes | None:  # noqa: ANN401
         if not isinstance(record, dict):
-            return dump_like(record, body) if always else body
+            return dump_in_style_of(record, body) if always else body
         shape = shape_of(record)
         kind = shape if shape != "messages" else ("rft" if self.kind == "rft" else "chat")
         new = copy.deepcopy(record)
@@ -213,7 +213,7 @@ class FileFixer:
             return None
         moved |= {key: value for key, value in record.items() if key not in new}
         self.counts.update(fixes)
-        return dump_like(new, body) if fixes or always or not _parses(body) else body
+        return dump_in_style_of(new, body) if fixes or always or not _parses(body) else body
 
     def _is_repeated(self, record: dict[str, Any]) -> bool:
         """FT801, unsafe: True for a record that appeared before."""
@@ -236,7 +236,7 @@ def _parses(body: bytes) -> bool:
     return True
 
 
-def dump_like(record: Any, body: bytes) -> bytes:  # noqa: ANN401  # any JSON value
+def dump_in_style_of(record: Any, body: bytes) -> bytes:  # noqa: ANN401  # any JSON value
     """The record as JSON in the style of its line: spaces after colons, and escapes for non-ASCII characters."""
     has_spaces = b'": ' in body
     is_escaped = body.isascii() and b"\\u" in body

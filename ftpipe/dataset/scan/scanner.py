@@ -73,7 +73,7 @@ class BlockScanner:
             self.raws.pop()
         if self.raws and not block.offset and self.raws[0].startswith(BOM):
             self.raws[0] = self.raws[0][len(BOM) :]
-        self.starts = starts_of(self.raws)
+        self.starts = line_offsets(self.raws)
         self.marks = scanner.find_marks(block.data, self.starts)
         self.auxiliary_marks = pop_auxiliary_marks(self.marks) if scanner.has_prefilter else None
         self.parsed = parse_all(self.raws, scanner.file.settings.max_line_bytes)
@@ -308,7 +308,7 @@ class BlockScanner:
                 self.part.tally.add(rule, rule.check(overlong), record.line.number, record.record)
 
 
-def starts_of(raws: list[bytes]) -> list[int]:
+def line_offsets(raws: list[bytes]) -> list[int]:
     """Offset of each line in its block."""
     return [offset + index for index, offset in enumerate(accumulate(map(len, raws[:-1]), initial=0))]
 

@@ -31,7 +31,7 @@ def json_fields(item: Item, answer: Answer) -> float:
     return equal / len(paths)
 
 
-def field_hits(item: Item, answer: Answer) -> dict[str, bool]:
+def matching_fields(item: Item, answer: Answer) -> dict[str, bool]:
     """Expected top-level field → whether the answer has the same value."""
     expected, actual = parse_json(item.expected), parse_json(answer.text)
     if not isinstance(expected, dict):

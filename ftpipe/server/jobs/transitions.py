@@ -22,7 +22,7 @@ from ftpipe.training.job_directory import JobResult
 
 MAX_FAILED_STARTS = 10
 """Starts in a row without a new step, after which a job fails."""
-EXCEPTION_PENALTY = 4
+ATTEMPTS_PER_EXCEPTION = 4
 """What a start counts that ended with an exception instead of a kill: three of those are enough."""
 RESTART_DELAY_SECONDS = 0.25
 """Delay after a failed start, for each failed start in a row."""
@@ -179,7 +179,7 @@ def _count_failed_starts(job: JobRow, observed: Observation) -> tuple[int, int]:
     if ended is None or ended.pause_sent:
         return job.attempts, job.attempt_step
     before = 0 if observed.step > job.attempt_step else job.attempts
-    attempts = before + (EXCEPTION_PENALTY if (ended.exit_code or 0) > 0 else 1)
+    attempts = before + (ATTEMPTS_PER_EXCEPTION if (ended.exit_code or 0) > 0 else 1)
     return attempts, max(observed.step, job.attempt_step)
 
 

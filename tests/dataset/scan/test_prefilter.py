@@ -25,7 +25,7 @@ from ftpipe.dataset.rules import all_rules
 from ftpipe.dataset.scan import prefilter
 from ftpipe.dataset.scan.byte_search import Marks, find_marks
 from ftpipe.dataset.scan.plan import ScanPlan
-from ftpipe.dataset.scan.scanner import Scanner, starts_of
+from ftpipe.dataset.scan.scanner import Scanner, line_offsets
 from ftpipe.tokenization import patterns
 
 FINDERS = [find_marks] + ([prefilter.Prefilter().find] if prefilter.is_available() else [])
@@ -85,7 +85,7 @@ def test_find_marks_marks_every_line_that_rules_report(
         for pieces in lines
     ]
     raws = [json.dumps(record, ensure_ascii=ascii_only).encode() for record in records]
-    marks = find(b"\n".join(raws) + b"\n", starts_of(raws))
+    marks = find(b"\n".join(raws) + b"\n", line_offsets(raws))
     for index, record in enumerate(records):
         assert violations(scanner, record, marks.get(index, set())) == violations(scanner, record, {ALL_MARKS})
 
@@ -96,14 +96,14 @@ def test_prefilter_marks_disputed_characters() -> None:
     find = prefilter.Prefilter().find
     disputed = [chr(code) for code in range(0x110000) if patterns.DISPUTED.match(chr(code))]
     lines = [f'{{"a": "x{char}y"}}'.encode() for char in disputed]
-    marks = find(b"\n".join(lines), starts_of(lines))
+    marks = find(b"\n".join(lines), line_offsets(lines))
     assert len(disputed) > 4_000
     assert all(DISPUTED_CHARACTERS in marks.get(index, ()) for index in range(len(lines)))
     lines = [json.dumps({"a": f"x{char}y"}).encode() for char in disputed]
-    marks = find(b"\n".join(lines), starts_of(lines))
+    marks = find(b"\n".join(lines), line_offsets(lines))
     assert all(DISPUTED_CHARACTERS in marks.get(index, ()) for index in range(len(lines)))
     usual = ['{"a": "Grüße, café — “naïve”; 日本語, 한국어, العربية, हिन्दी, ไทย, Ελλάδα, Привет 😀🇩🇪👩‍👩‍👧"}'.encode()]
-    assert DISPUTED_CHARACTERS not in find(usual[0], starts_of(usual)).get(0, ())
+    assert DISPUTED_CHARACTERS not in find(usual[0], line_offsets(usual)).get(0, ())
 
 
 ANSWERS = (
@@ -147,7 +147,7 @@ def test_auxiliary_marks_do_not_change_traits(texts: list[list[str]], joint: str
         for pieces in texts
     ]
     raws = [json.dumps(record, ensure_ascii=ascii_only).encode().replace(b"<", b"\\u003c") for record in records]
-    auxiliary = prefilter.pop_auxiliary_marks(prefilter.compiled().find(b"\n".join(raws), starts_of(raws)))
+    auxiliary = prefilter.pop_auxiliary_marks(prefilter.compiled().find(b"\n".join(raws), line_offsets(raws)))
     for index, record in enumerate(records):
         assert plain_dialogue_traits(record, auxiliary.get(index, ())) == plain_dialogue_traits(record)
 

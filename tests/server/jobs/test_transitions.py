@@ -8,7 +8,7 @@ import pytest
 
 from ftpipe.server.jobs.file_validation import ValidationResult
 from ftpipe.server.jobs.transitions import (
-    EXCEPTION_PENALTY,
+    ATTEMPTS_PER_EXCEPTION,
     MAX_FAILED_STARTS,
     MAX_RESTART_DELAY_SECONDS,
     DelayRestart,
@@ -101,7 +101,7 @@ NO_DIRECTORY = server_error("The job directory is missing")
         ({}, Observation(trainer_exit=KILLED), DelayRestart(1, 0, 0.25)),
         ({"attempts": 3}, Observation(trainer_exit=KILLED), DelayRestart(4, 0, 1.0)),
         ({"attempts": 3, "attempt_step": 5}, Observation(trainer_exit=KILLED, step=6), DelayRestart(1, 6, 0.25)),
-        ({}, Observation(trainer_exit=CRASHED), DelayRestart(EXCEPTION_PENALTY, 0, 1.0)),
+        ({}, Observation(trainer_exit=CRASHED), DelayRestart(ATTEMPTS_PER_EXCEPTION, 0, 1.0)),
         ({"attempts": 9}, Observation(trainer_exit=KILLED), server_error("The trainer stopped repeatedly at step 0")),
         (
             {"attempts": 8, "attempt_step": 3},
