@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import math
 from collections.abc import Mapping
@@ -56,7 +57,7 @@ def dump(document: Mapping[str, Any], *, indent: int | None = 2) -> str:
 
 
 def plain_data(value: object) -> object:
-    """Convert records, paths, tuples and non-finite numbers to JSON values."""
+    """Convert records, paths, dates, tuples and non-finite numbers to JSON values."""
     if isinstance(value, Mapping):
         return {str(key): plain_data(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -65,6 +66,8 @@ def plain_data(value: object) -> object:
         return value if math.isfinite(value) else None
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
     if isinstance(value, Record):
         return plain_data(value.model_dump(mode="json"))
     return value

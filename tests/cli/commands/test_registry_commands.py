@@ -186,6 +186,16 @@ def test_config_shows_origins_and_hides_passwords(cli: CliEnvironment, monkeypat
     assert "secret-word" not in ran.out + cli.run("config", "path").out
 
 
+def test_config_shows_example_of_docs(cli: CliEnvironment) -> None:
+    """Dates are shown as text."""
+    page = Path(__file__).parents[3] / "docs" / "configuration.md"
+    example = page.read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0]
+    Path("ftpipe.toml").write_text(example, encoding="utf-8")
+    settings = cli.run("config", "show", "--json").document["settings"]
+    assert settings["prices"]["value"] == {"their-base-model": {"training": 0.5, "as_of": "2026-11-28"}}
+    assert cli.run("config", "show").code == 0
+
+
 def test_doctor_changes_nothing(cli: CliEnvironment) -> None:
     """It writes a line for each check, and creates no database."""
     ran = cli.run("doctor")
