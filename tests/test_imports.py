@@ -70,7 +70,7 @@ IMPORTERS = {
     "sqlalchemy": ("ftpipe/registry/", "ftpipe/server/storage"),
     "starlette": ("ftpipe/server/",),
     "uvicorn": ("ftpipe/server/",),
-    "jinja2": ("ftpipe/reports/", "ftpipe/modeling/chat_tokenizer.py", "ftpipe/dataset/chat_template.py"),
+    "jinja2": ("ftpipe/reports/", "ftpipe/modeling/template_rendering.py"),
     "torch": ("ftpipe/modeling/", "ftpipe/training/", "ftpipe/inference/"),
     "transformers": ("ftpipe/modeling/", "ftpipe/training/", "ftpipe/inference/"),
     "peft": ("ftpipe/modeling/", "ftpipe/training/", "ftpipe/inference/"),

@@ -1,24 +1,14 @@
-"""Renders conversations with the chat template of a local base model, exactly like the trainer but without torch.
-
-The environment is that of ``transformers``: a sandbox with the same filters, functions and whitespace rules.
-Source: transformers 5, ``utils/chat_template_utils.py``, read 2026-11-24.
-"""
+"""Renders conversations with the chat template of a local base model, exactly like the trainer but without torch."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 from ftpipe.modeling.chat_messages import ChatTemplateError, Message, to_template_messages
 from ftpipe.paths import models_dir
-
-if TYPE_CHECKING:
-    import jinja2
 
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
@@ -94,22 +84,19 @@ class ChatTemplate:
         Raises:
             ChatTemplateError: There is no template, or it rejects the conversation.
         """
-        from jinja2.exceptions import TemplateError
-
         source = self._sources.get("tool_use" if tools and "tool_use" in self._sources else "default")
         if source is None:
             raise ChatTemplateError("the base model has no chat template", "choose an instruct model")
-        try:
-            converted = to_template_messages(messages, tools, self._sources["default"])
-            return compiled(source).render(
-                messages=converted,
-                tools=tools or None,
-                documents=None,
-                add_generation_prompt=add_generation_prompt,
-                **self._tokens,
-            )
-        except (TemplateError, TypeError, LookupError, AttributeError, ValueError, ArithmeticError) as exc:
-            raise ChatTemplateError(str(exc) or type(exc).__name__) from exc
+        from ftpipe.modeling.template_rendering import render_chat_template
+
+        variables = {
+            "messages": to_template_messages(messages, tools, self._sources["default"]),
+            "tools": tools or None,
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+            **self._tokens,
+        }
+        return render_chat_template(source, variables)
 
     def find_special_token(self, text: str) -> str:
         """The first special token in a text; empty if there is none."""
@@ -198,47 +185,3 @@ def _token_text(value: object) -> str:
 
 def _values(value: object) -> list[Any]:
     return list(value.values()) if isinstance(value, dict) else []
-
-
-@lru_cache(maxsize=16)
-def compiled(source: str) -> jinja2.Template:
-    """The template in an environment like that of ``transformers``.
-
-    Raises:
-        TemplateSyntaxError: The source is not a valid template.
-    """
-    from jinja2 import Environment, nodes
-    from jinja2.exceptions import TemplateError
-    from jinja2.ext import Extension, loopcontrols
-    from jinja2.parser import Parser
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(Extension):
-        """``{% generation %}`` marks the trained part; only its contents are rendered here."""
-
-        tags = {"generation"}  # noqa: RUF012  # required by jinja
-
-        def parse(self, parser: Parser) -> nodes.Node:
-            """Parse the block as if the tag were absent."""
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return nodes.Scope(body, lineno=line)
-
-    def raise_exception(message: str) -> NoReturn:
-        raise TemplateError(message)
-
-    def tojson(
-        value: object, ensure_ascii: bool = False, indent: int | None = None,
-        separators: tuple[str, str] | None = None, sort_keys: bool = False,
-    ) -> str:  # fmt: skip
-        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-    environment: Environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = tojson
-    environment.globals |= {
-        "raise_exception": raise_exception,
-        "strftime_now": lambda pattern: datetime.now().astimezone().strftime(pattern),
-    }
-    return environment.from_string(source)

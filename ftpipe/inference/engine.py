@@ -16,6 +16,8 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +25,12 @@ from typing import TYPE_CHECKING, Any
 from ftpipe.errors import MissingExtraError, UsageError
 from ftpipe.inference.constrained_decoding import GrammarConstraint, Vocabulary
 from ftpipe.inference.detokenizer import Delta, IncrementalDetokenizer, TokenLogprob
+from ftpipe.inference.model_cache import ModelCache
 from ftpipe.inference.sampling import Sampler, SamplingParams
 from ftpipe.modeling.base_models import StatusCallback, resolve_base
 from ftpipe.modeling.chat_tokenizer import ChatTokenizer
 from ftpipe.modeling.device import select_device
-from ftpipe.modeling.loading import cache_argument, load_base, load_tokenizer
+from ftpipe.modeling.loading import ADAPTER_FILES, cache_argument, check_adapter, load_base, load_tokenizer
 from ftpipe.modeling.types import Cache, CausalModel, Tokenizer
 
 if TYPE_CHECKING:
@@ -39,6 +42,10 @@ DEFAULT_MAX_TOKENS = 1024
 """Tokens of an answer if the request sets no limit; small models may never stop by themselves."""
 MAX_ADAPTERS = 16
 """Adapters in memory for one base model; a few megabytes each."""
+
+
+MAX_TOKENS_PER_FORWARD = 256
+"""Tokens of a prompt that are computed at once; then other requests have their turn."""
 
 
 class ContextLengthError(UsageError):
@@ -76,16 +83,24 @@ class Engine:
         models_dir: Folder of base models.
         max_loaded_models: Base models that are in memory at the same time.
         on_status: Called with a line if loading takes a while.
+        track: Entered while a thread loads a model.
     """
 
     def __init__(
-        self, *, models_dir: Path, max_loaded_models: int = 2, on_status: StatusCallback = lambda _: None
+        self,
+        *,
+        models_dir: Path,
+        max_loaded_models: int = 2,
+        on_status: StatusCallback = lambda _: None,
+        track: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        self._models_dir = models_dir
-        self._max_loaded_models = max_loaded_models
-        self._on_status = on_status
-        self._lock = threading.Lock()
-        self._loaded: OrderedDict[str, _LoadedModel] = OrderedDict()
+        self._models = ModelCache(
+            lambda base: _load(base, models_dir, on_status), max_models=max_loaded_models, track=track
+        )
+
+    def load(self, base: str) -> Future[Any]:
+        """Load a base model in a thread; the future is done at once if it is in memory."""
+        return self._models.request(base)
 
     def generate(
         self,
@@ -110,7 +125,8 @@ class Engine:
             GrammarError: The grammar cannot be used.
             LogitBiasError: A bias is for a token that the model does not have.
         """
-        model = self._get_model(base)
+        model = self._models.get(base, check_cancelled)
+        model.read_adapter(adapter)
         prompt = model.chat_tokenizer.prompt(request.messages, request.tools)
         available = model.context_length - len(prompt)
         if available < 1:
@@ -125,17 +141,7 @@ class Engine:
 
     def loaded_models(self) -> tuple[str, ...]:
         """Base models in memory, the least recently used first."""
-        with self._lock:
-            return tuple(self._loaded)
-
-    def _get_model(self, base: str) -> _LoadedModel:
-        with self._lock:
-            if base not in self._loaded:
-                self._loaded[base] = _load(base, self._models_dir, self._on_status)
-                while len(self._loaded) > self._max_loaded_models:
-                    self._loaded.popitem(last=False)
-            self._loaded.move_to_end(base)
-            return self._loaded[base]
+        return self._models.names()
 
 
 class _LoadedModel:
@@ -163,6 +169,20 @@ class _LoadedModel:
             if self._vocabulary is None:
                 self._vocabulary = Vocabulary(self.tokenizer, self.vocabulary_size, self.stop_token_ids)
             return self._vocabulary
+
+    def read_adapter(self, adapter: Path | None) -> None:
+        """Read the files of an adapter that is not loaded yet, so that a slow disk is not waited for under the lock.
+
+        Raises:
+            NotFoundError: There is no such adapter.
+        """
+        if adapter is None or adapter in self._adapters:
+            return
+        check_adapter(adapter)
+        for name in ADAPTER_FILES:
+            with (adapter / name).open("rb") as file:
+                while file.read(1 << 20):
+                    pass
 
     def forward(self, adapter: Path | None, ids: list[int], cache: Cache) -> torch.Tensor:
         """Logits in float32 of the token after ``ids``, which continue ``cache``."""
@@ -234,8 +254,9 @@ def _generate(
     cache, input_ids, completion_tokens = DynamicCache(config=model.config), prompt, 0
     detokenizer = IncrementalDetokenizer(model.tokenizer, request.stop)
     while True:
-        check_cancelled()
-        logits = model.forward(adapter, input_ids, cache)
+        for start in range(0, len(input_ids), MAX_TOKENS_PER_FORWARD):
+            check_cancelled()
+            logits = model.forward(adapter, input_ids[start : start + MAX_TOKENS_PER_FORWARD], cache)
         token = sampler.sample(logits)
         if token in model.stop_token_ids:
             yield _last_delta(detokenizer, "stop", prompt, completion_tokens)

@@ -47,19 +47,49 @@ def substitute_base_for(name: str) -> str | None:
     return DEFAULT_BASE if _OPENAI_BASE.fullmatch(name) else None
 
 
-def is_known_base(name: str, models_dir: Path) -> bool:
-    """Whether ``name`` is the default model, an installed model, a folder with a model, or a hub id."""
-    if name == DEFAULT_BASE or _is_model_folder(Path(name)):
+def is_installed_base(name: str, models_dir: Path) -> bool:
+    """Whether ``name`` is the default model, a folder in ``models_dir``, or a hub id that has been downloaded.
+
+    A path is none of these, whatever it leads to: nothing outside of the two folders is looked at.
+    """
+    if name == DEFAULT_BASE:
         return True
-    installed = models_dir / name
-    return bool(_HUB_ID.fullmatch(name)) or (_is_folder_name(name) and _is_model_folder(installed))
+    if _is_folder_name(name):
+        return _is_model_folder(models_dir / name)
+    if not is_hub_id(name):
+        return False
+    folder = _downloaded_folder(name)
+    return folder is not None and _is_model_folder(folder)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether ``name`` has the form of a hub id, ``org/name``."""
+    return bool(_HUB_ID.fullmatch(name))
+
+
+def download_base(name: str, *, models_dir: Path, on_status: StatusCallback = lambda _: None) -> Path:
+    """Make a base model available on this machine; a hub id that is not cached is downloaded, with a progress bar.
+
+    Only for names that the operator of this machine gave, never for those of a client.
+
+    Raises:
+        NotFoundError: There is no such model, or it cannot be downloaded.
+        MissingExtraError: A required package is not installed.
+        LocalStateError: The models folder cannot be written.
+    """
+    if is_hub_id(name):
+        return _check_folder(_downloaded_folder(name) or _download_from_hub(name, on_status))
+    return resolve_base(name, models_dir=models_dir, on_status=on_status)
 
 
 def resolve_base(name: str, *, models_dir: Path, on_status: StatusCallback = lambda _: None) -> Path:
     """A folder with config.json, safetensors weights and the tokenizer of ``name``.
 
+    Nothing is downloaded from a hub: see ``download_base``.
+
     Args:
-        name: ``smollm2-135m-instruct``, the name of a folder in ``models_dir``, an absolute folder, or a hub id.
+        name: ``smollm2-135m-instruct``, the name of a folder in ``models_dir``, an absolute folder, or a
+            hub id that has been downloaded.
         models_dir: Folder of base models.
         on_status: Called with one line for each step that takes a while.
 
@@ -76,8 +106,13 @@ def resolve_base(name: str, *, models_dir: Path, on_status: StatusCallback = lam
     folder = Path(name)
     if folder.is_absolute():
         return _check_folder(folder)
-    if _HUB_ID.fullmatch(name):
-        return _check_folder(_download_from_hub(name, on_status))
+    if is_hub_id(name):
+        downloaded = _downloaded_folder(name)
+        if downloaded is None:
+            raise NotFoundError(
+                f"the model {name} has not been downloaded to this machine", f"ftpipe serve --allow-base {name}"
+            )
+        return _check_folder(downloaded)
     raise NotFoundError(
         f"there is no base model {name!r}",
         f"use {DEFAULT_BASE}, a hub id (org/name) or the absolute path of a model folder",
@@ -113,16 +148,28 @@ def _refuse_remote_code(folder: Path) -> None:
         )
 
 
+def _downloaded_folder(name: str) -> Path | None:
+    """The folder of a hub id in the hub's cache; ``None`` if it is not there. Nothing is downloaded."""
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        return None
+    try:
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES, local_files_only=True))
+    except (OSError, ValueError):  # not cached, or not a valid id
+        return None
+
+
 def _download_from_hub(name: str, on_status: StatusCallback) -> Path:
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ImportError as exc:
         raise MissingExtraError("models from the hub need the local extra", "pip install 'ftpipe[local]'") from exc
-    on_status(f"Downloading {name} from the Hugging Face hub, unless it is cached")
+    on_status(f"Downloading {name} from the Hugging Face hub")
     try:
         return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as exc:
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as exc:
         raise NotFoundError(
             f"the model {name} could not be downloaded from the hub: {str(exc).splitlines()[0][:200]}",
             f"check the name and the network, or give the absolute path of a model folder; {DEFAULT_BASE} needs no hub",

@@ -160,17 +160,22 @@ class ChatTokenizer:
         return before, upto
 
     def _render(self, messages: list[dict[str, Any]], tools: Tools, *, add_generation_prompt: bool = False) -> str:
-        from jinja2.exceptions import TemplateError
+        from ftpipe.modeling.template_rendering import render_chat_template
 
+        variables = {
+            **self._tokenizer.special_tokens_map,
+            "messages": messages,
+            "tools": tools or None,
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+        }
         try:
-            text = self._tokenizer.apply_chat_template(
-                messages, tools=tools or None, tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-        except (TemplateError, TypeError, KeyError, AttributeError, ValueError) as exc:
+            return render_chat_template(self._tokenizer.get_chat_template(None, tools or None), variables)
+        except ChatTemplateError as exc:
             raise ChatTemplateError(
-                f"the base model's chat template does not accept the conversation: {exc}", "change the order of roles"
+                f"the base model's chat template does not accept the conversation: {exc.message}",
+                "change the order of roles",
             ) from exc
-        return str(text)
 
     def _turn(self, before: str, upto: str) -> _TurnSpan:
         """The part of a turn that is trained: from the generation prompt to the end-of-turn token."""

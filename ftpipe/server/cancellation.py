@@ -97,6 +97,17 @@ class ActiveRequests:
                 self._threads -= 1
                 self._condition.notify_all()
 
+    @contextmanager
+    def background_work(self) -> Iterator[None]:
+        """Count the current thread as working for requests that are still to come.
+
+        Raises:
+            RequestCancelledError: The server is stopping.
+        """
+        self.new_token().raise_if_cancelled()
+        with self.working_thread():
+            yield
+
     def cancel_all(self) -> None:
         """Cancel every request, also those that are still to come."""
         with self._condition:

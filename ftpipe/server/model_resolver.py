@@ -27,11 +27,11 @@ class BaseModels:
         self._substitutes = substitutes
 
     def is_known(self, name: str) -> bool:
-        """True if there is a base model of this name, or one can be fetched."""
+        """True if there is a base model of this name on this machine; a path is never one."""
         from ftpipe.modeling import base_models
 
         try:
-            return base_models.is_known_base(name, self._models_dir)
+            return base_models.is_installed_base(name, self._models_dir)
         except OSError:
             # A name that the file system refuses, for example because it is too long.
             return False

@@ -110,6 +110,11 @@ def model_not_found(name: str) -> ApiError:
     return not_found(what, name, "model", "model_not_found")
 
 
+def model_unavailable(exc: FtpipeError) -> ApiError:
+    """The 503 for a model that cannot be loaded or cannot answer."""
+    return ApiError(503, f"The model cannot answer: {exc.message}", "model_unavailable", "model", "server_error")
+
+
 def printable(text: str, max_length: int = 100) -> str:
     """A client's text for use in a message: printable, and not longer than ``max_length``."""
     clean = "".join(char if char.isprintable() else "?" for char in text)

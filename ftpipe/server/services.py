@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from ftpipe.inference.engine import Engine
@@ -25,6 +26,8 @@ from ftpipe.server.settings import ServeSettings
 from ftpipe.server.storage import Store
 from ftpipe.server.storage.data_dir import DataDirectory
 from ftpipe.server.storage.recovery import open_or_replace, recover
+
+log = logging.getLogger("ftpipe.server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +86,15 @@ def build_context(
     data_dir = DataDirectory(settings.data_dir.expanduser().absolute())
     data_dir.prepare()
     store = open_or_replace(data_dir)
+    active_requests = ActiveRequests()
     if engine is None:
         use_passive_omp_wait()  # a trainer may run on the same processors
-        engine = Engine(models_dir=settings.models_dir, max_loaded_models=settings.max_loaded_models)
+        engine = Engine(
+            models_dir=settings.models_dir,
+            max_loaded_models=settings.max_loaded_models,
+            on_status=log.info,
+            track=active_requests.background_work,
+        )
     if base_models is None:
         base_models = BaseModels(settings.models_dir, substitutes=settings.substitute_models)
     models = ModelResolver(data_dir, base_models)
@@ -97,7 +106,7 @@ def build_context(
         api_keys=load_api_keys(settings.api_key_file),
         host_policy=build_host_policy(settings.host, settings.allowed_hosts),
         in_flight_keys=InFlightKeys(),
-        active_requests=ActiveRequests(),
+        active_requests=active_requests,
         supervisor=supervisor,
         health=HealthApi(store, data_dir),
         files=FilesApi(data_dir),

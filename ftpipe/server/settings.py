@@ -41,6 +41,8 @@ class ServeSettings:
     """Chats that are computed at the same time; with several API keys one owner gets half of them at most."""
     max_queued_requests: int = 64
     """Chats that wait for one of those to end; more are refused with 429."""
+    max_load_seconds: float = 300.0
+    """How long a chat may wait for its base model to be loaded before it is refused with 503."""
     max_queue_seconds: float = 60.0
     """How long a chat may wait before it is refused with 429."""
     allowed_hosts: tuple[str, ...] = ()

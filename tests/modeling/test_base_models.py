@@ -9,7 +9,13 @@ import pytest
 
 from ftpipe.errors import FtpipeError, NotFoundError
 from ftpipe.modeling import base_models
-from ftpipe.modeling.base_models import DEFAULT_BASE, is_known_base, resolve_base, substitute_base_for
+from ftpipe.modeling.base_models import (
+    DEFAULT_BASE,
+    download_base,
+    is_installed_base,
+    resolve_base,
+    substitute_base_for,
+)
 
 
 def fake_model(folder: Path, *, weights: str = "model.safetensors", config: str = "{}") -> Path:
@@ -34,13 +40,45 @@ def test_substitute_base_for_other_names_is_none(name: str) -> None:
     assert substitute_base_for(name) is None
 
 
-def test_is_known_base(tmp_path: Path) -> None:
-    """The default, hub ids, folders and installed models; not tuned names, not ways out of the folder."""
-    fake_model(tmp_path / "installed")
-    known = [DEFAULT_BASE, "org/name", "installed", str(tmp_path / "installed")]
-    unknown = ["gpt-4o-mini", "", "..", "a/b/c", "ft:x:local:y:z", str(tmp_path / "none")]
-    assert [is_known_base(name, tmp_path) for name in known] == [True] * 4
-    assert [is_known_base(name, tmp_path) for name in unknown] == [False] * 6
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the model hub."""
+    folder = tmp_path / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder))
+    return folder
+
+
+def fake_download(hub_cache: Path, name: str) -> Path:
+    """A model as the hub's client caches it."""
+    repository = hub_cache / f"models--{name.replace('/', '--')}"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40, encoding="utf-8")
+    return fake_model(repository / "snapshots" / ("0" * 40))
+
+
+def test_is_installed_base_takes_no_paths(tmp_path: Path, hub_cache: Path) -> None:
+    """The default, models in the folder, and downloaded hub ids; no paths, whatever is there, and nothing else."""
+    models = tmp_path / "models"
+    fake_model(models / "installed")
+    fake_model(tmp_path / "outside")
+    fake_download(hub_cache, "org/name")
+    unknown = ["gpt-4o-mini", "", "..", "a/b/c", "ft:x:local:y:z", "org/other", "a/..", "../outside", "./installed"]
+    unknown += [str(tmp_path / "outside"), str(models / "installed"), str(tmp_path / "none")]
+    assert [name for name in [DEFAULT_BASE, "org/name", "installed"] if not is_installed_base(name, models)] == []
+    assert [name for name in unknown if is_installed_base(name, models)] == []
+
+
+def test_resolve_base_downloads_nothing_from_hub(
+    tmp_path: Path, hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was downloaded is used; what was not is named with the command that allows it."""
+    downloaded = fake_download(hub_cache, "org/name")
+    monkeypatch.setattr(base_models, "_download_from_hub", lambda *_: pytest.fail("downloaded"))
+    assert resolve_base("org/name", models_dir=tmp_path / "models") == downloaded
+    assert download_base("org/name", models_dir=tmp_path / "models") == downloaded
+    with pytest.raises(NotFoundError) as refused:
+        resolve_base("org/other", models_dir=tmp_path / "models")
+    assert "--allow-base org/other" in refused.value.hint
 
 
 def test_resolve_base_installed_models_and_folders(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +28,16 @@ class FakeEngine:
     closed: threading.Event = field(default_factory=threading.Event)
     wait: threading.Event | None = None
     error: FtpipeError | None = None
+    loads: dict[str, Future[None]] = field(default_factory=dict)
     before_token: Callable[[], None] = lambda: None
+
+    def load(self, base: str) -> Future[None]:
+        """Every model is loaded at once, unless ``loads`` has a future for it."""
+        if base in self.loads:
+            return self.loads[base]
+        future: Future[None] = Future()
+        future.set_result(None)
+        return future
 
     def generate(
         self, *, base: str, adapter: Path | None, request: GenerationRequest, check_cancelled: Callable[[], None]

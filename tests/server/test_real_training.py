@@ -17,11 +17,11 @@ from tests.training.tiny_model import save_base
 @pytest.mark.slow
 def test_server_trains_tiny_model_and_answers(tmp_path: Path) -> None:
     """Nothing is faked: file check, trainer process, checkpoints, adapter, chat; DPO is refused a chat file."""
-    base = save_base(tmp_path / "base")
+    save_base(tmp_path / "models" / "tiny")
     settings = ServeSettings(data_dir=tmp_path / "data", models_dir=tmp_path / "models")
     with TestClient(create_app(build_context(settings)), base_url="http://127.0.0.1") as client:
         file = upload(client)
-        body = {"model": str(base), "training_file": file["id"], "seed": 1, "hyperparameters": {"n_epochs": 2}}
+        body = {"model": "tiny", "training_file": file["id"], "seed": 1, "hyperparameters": {"n_epochs": 2}}
         job = client.post("/v1/fine_tuning/jobs", json=body).json()
         wrong = client.post("/v1/fine_tuning/jobs", json=body | {"method": {"type": "dpo"}}).json()
         done = wait_for(client, job["id"], "succeeded", "failed", seconds=240)

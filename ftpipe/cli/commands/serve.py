@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ftpipe.cli.base_downloads import fetch_bases
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command, Group
 from ftpipe.errors import MissingExtraError, UsageError
@@ -37,6 +38,7 @@ class ServeOptions:
     workers: int | None = None
     no_substitute_models: bool = False
     allowed_hosts: tuple[str, ...] = ()
+    allow_bases: tuple[str, ...] = ()
     max_queued_requests: int = 64
     max_queue_seconds: float = 60.0
 
@@ -101,6 +103,13 @@ class ServeOptions:
     help="Further name under which clients reach the server, as host.docker.internal. Repeatable.",
 )
 @click.option(
+    "--allow-base",
+    "allow_bases",
+    multiple=True,
+    metavar="NAME",
+    help="Hub id (ORG/NAME) of a base model that clients may use; downloaded first if it is not here. Repeatable.",
+)
+@click.option(
     "--max-queued-requests",
     type=click.IntRange(0, 10_000),
     metavar="N",
@@ -153,6 +162,7 @@ def serve(ctx: click.Context, /, **params: Any) -> None:
         workers=options.workers or 0,
     )
     context = ctx.ensure_object(CliContext)
+    fetch_bases(context, options.allow_bases)
     if options.port:
         context.print_status(f"for any OpenAI client: OPENAI_BASE_URL=http://{options.host}:{options.port}/v1")
     with context.interruptible("the server was stopped", "unfinished jobs continue at the next `ftpipe serve`"):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ftpipe.cli import options as shared
+from ftpipe.cli.base_downloads import prepare_base
 from ftpipe.cli.commands.prepare import DatasetOptions, require_no_errors, show
 from ftpipe.cli.commands.train_sweep import SweepOptions, run_sweep
 from ftpipe.cli.context import CliContext, pass_cli_context
@@ -171,6 +172,7 @@ def run_training(
     provider = context.provider(plan.spec.provider, settings)
     if provider.profile.paid and not options.yes:
         context.confirm("Go ahead?")
+    prepare_base(context, provider, plan.spec.model)
     pipeline = context.pipeline(provider, context.registry(settings))
     run = pipeline.start(plan, force_new=options.force_new)
     run = run_with_display(context, pipeline, run, detach=options.detach, timeout=options.timeout)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ftpipe.cli.base_downloads import prepare_base
 from ftpipe.cli.context import CliContext
 from ftpipe.cli.output.progress import LineThrottle
 from ftpipe.config import Settings
@@ -56,6 +57,7 @@ def run_sweep(context: CliContext, settings: Settings, spec: RunSpec, report: Re
             "without validation data the trials cannot be compared", "add --validation FILE or --evaluate FILE"
         )
     provider = context.provider(spec.provider, settings)
+    prepare_base(context, provider, spec.model)
     pipeline = context.pipeline(provider, context.registry(settings))
     reporter = TrialReporter(context, pipeline.registry)
     runner = SweepRunner(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
@@ -22,7 +23,6 @@ from ftpipe.server.cancellation import RequestCancelledError
 from ftpipe.server.clock import now
 from ftpipe.server.model_resolver import ModelResolver, ResolvedModel
 from ftpipe.server.protocol import (
-    ApiError,
     ApiRequest,
     Stream,
     bad_request,
@@ -30,6 +30,7 @@ from ftpipe.server.protocol import (
     int_query_param,
     metadata_filter,
     model_not_found,
+    model_unavailable,
     new_id,
 )
 from ftpipe.server.storage import CompletionRow, Store, Transaction
@@ -40,6 +41,9 @@ SEED_COUNT = 2**63
 
 class GenerationBackend(Protocol):
     """What generates text; can be called from several threads."""
+
+    def load(self, base: str) -> Future[Any]:
+        """Load a base model in the background; the future is done at once if it is in memory."""
 
     def generate(
         self, *, base: str, adapter: Path | None, request: GenerationRequest, check_cancelled: Callable[[], None]
@@ -107,14 +111,16 @@ class ChatCompletionsApi:
         self._models = models
         self._engine = engine
 
+    def load_model(self, request: ApiRequest) -> Future[Any]:
+        """Load the base model of a request, so that ``create`` does not wait for it in the place of other requests."""
+        chat = parse_chat(request.body)
+        return self._engine.load(self._resolve(request.owner, chat.model).base)
+
     def create(self, request: ApiRequest) -> Mapping[str, Any] | Stream:
         """Answer a conversation."""
         chat = parse_chat(request.body)
         messages = template_messages(chat.messages)
-        with self._store.read() as tx:
-            model = self._models.resolve(tx, request.owner, chat.model)
-        if model is None:
-            raise model_not_found(chat.model)
+        model = self._resolve(request.owner, chat.model)
         head = {"id": new_id("chatcmpl-"), "created": now(), "model": chat.model}
         check_cancelled = request.cancel_token.raise_if_cancelled
         answers = [
@@ -128,6 +134,13 @@ class ChatCompletionsApi:
             for delta in answer:
                 choice.add(delta)
         return self._finish(request.owner, chat, head, choices)
+
+    def _resolve(self, owner: str, name: str) -> ResolvedModel:
+        with self._store.read() as tx:
+            model = self._models.resolve(tx, owner, name)
+        if model is None:
+            raise model_not_found(name)
+        return model
 
     def _generate(
         self,
@@ -166,8 +179,7 @@ class ChatCompletionsApi:
         except (UsageError, ChatTemplateError) as exc:
             raise bad_request(exc.message, "messages", exc.code) from exc
         except FtpipeError as exc:
-            message = f"The model cannot answer: {exc.message}"
-            raise ApiError(503, message, "model_unavailable", "model", "server_error") from exc
+            raise model_unavailable(exc) from exc
 
     def _stream(
         self, owner: str, chat: ChatRequest, head: Mapping[str, Any], answers: list[Iterator[Delta]]

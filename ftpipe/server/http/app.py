@@ -50,6 +50,7 @@ def _routes(context: ServerContext) -> list[Route]:
     write = partial(Endpoint, context=context, mode=TransactionMode.WRITE)
     free = partial(Endpoint, context=context, mode=TransactionMode.NONE)
     generate = _queued(free, context, context.settings.max_concurrent_requests)
+    chat = generate(handler=context.chat.create, load_model=context.chat.load_model)
     score = _queued(free, context, context.settings.max_concurrent_requests)
     grade = _queued(free, context, MAX_CONCURRENT_GRADERS)
     files, uploads, jobs, models = context.files, context.uploads, context.jobs, context.models
@@ -82,7 +83,11 @@ def _routes(context: ServerContext) -> list[Route]:
         _route("/v1/fine_tuning/model_limits", GET=read(handler=models.limits)),
         _route("/v1/models", GET=read(handler=models.list)),
         _route("/v1/models/{model:path}", GET=read(handler=models.retrieve), DELETE=write(handler=models.delete)),
-        _route("/v1/chat/completions", POST=generate(handler=context.chat.create), GET=read(handler=context.chat.list)),
+        _route(
+            "/v1/chat/completions",
+            POST=chat,
+            GET=read(handler=context.chat.list),
+        ),
         _route("/v1/ftpipe/losses", POST=score(handler=context.row_losses.score, form=file_form)),
     ]
 

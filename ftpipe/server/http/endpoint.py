@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -14,12 +16,13 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
+from ftpipe.errors import FtpipeError
 from ftpipe.server.http.disconnect import CancellableStream, watch_disconnect
 from ftpipe.server.http.multipart import MultipartFormParser
 from ftpipe.server.http.request_queue import RequestQueue, Slot
 from ftpipe.server.http.timeouts import body_with_deadline
 from ftpipe.server.idempotency import find_stored_response, request_fingerprint, store_response
-from ftpipe.server.protocol import ApiError, ApiRequest, Download, Handler, ReceivedUpload, Stream
+from ftpipe.server.protocol import ApiError, ApiRequest, Download, Handler, ReceivedUpload, Stream, model_unavailable
 from ftpipe.server.services import ServerContext
 
 MAX_FORM_OVERHEAD_BYTES = 1024 * 1024
@@ -58,6 +61,7 @@ class Endpoint:
         form: The form that the body must be; a JSON object if ``None``.
         limiter: Limits the threads that run the handler and compute its stream; Starlette's if ``None``.
         queue: Limits the requests that are computed and that wait; none wait if ``None``.
+        load_model: Starts to load the model that the handler needs; the request waits for it before it takes a slot.
         is_public: No key is needed.
     """
 
@@ -67,6 +71,7 @@ class Endpoint:
     form: FileForm | None = None
     limiter: anyio.CapacityLimiter | None = None
     queue: RequestQueue | None = None
+    load_model: Callable[[ApiRequest], Future[Any]] | None = None
     is_public: bool = False
 
     async def handle(self, request: Request) -> Response:
@@ -86,6 +91,8 @@ class Endpoint:
         response: Response | None = None
         try:
             async with watch_disconnect(request.receive, parsed.cancel_token):
+                if self.load_model is not None:
+                    await self._wait_for_model(queue, self.load_model, parsed)
                 slot = await queue.acquire(parsed.owner)
                 response = await self._run_in_thread(request, parsed, key)
             if isinstance(response, CancellableStream):
@@ -97,6 +104,23 @@ class Endpoint:
                 if isinstance(response, CancellableStream):
                     await response.close()
                 slot.release()
+
+    async def _wait_for_model(
+        self, queue: RequestQueue, load_model: Callable[[ApiRequest], Future[Any]], parsed: ApiRequest
+    ) -> None:
+        """Wait until the model is loaded, without a slot: requests for other models go on."""
+        future = await anyio.to_thread.run_sync(load_model, parsed)
+        if future.done():
+            return  # an error of the load is reported by the handler
+        with queue.waiting_elsewhere():
+            try:
+                async with asyncio.timeout(self.context.settings.max_load_seconds):
+                    await asyncio.wrap_future(future)
+            except TimeoutError as exc:
+                message = "The model is still being loaded. Try again later."
+                raise ApiError(503, message, "model_loading", "model", "server_error") from exc
+            except FtpipeError as exc:
+                raise model_unavailable(exc) from exc
 
     async def _run_in_thread(self, request: Request, parsed: ApiRequest, key: str | None) -> Response:
         def run() -> Response:

@@ -24,7 +24,7 @@ def _error_response(error: ApiError, headers: Mapping[str, str] | None = None) -
     extra = dict(headers or {})
     if error.status == HTTPStatus.UNAUTHORIZED:
         extra["www-authenticate"] = "Bearer"
-    if error.status == HTTPStatus.TOO_MANY_REQUESTS:
+    if error.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         extra["retry-after"] = str(RETRY_AFTER_SECONDS)
     if error.status == HTTPStatus.REQUEST_TIMEOUT:
         extra["connection"] = "close"  # the rest of the body is not waited for

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ftpipe.server.protocol import ApiError
@@ -53,6 +55,7 @@ class RequestQueue:
     def __init__(self, limits: QueueLimits) -> None:
         self._limits = limits
         self._running: Counter[str] = Counter()
+        self._waiting_elsewhere = 0
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     @property
@@ -62,8 +65,22 @@ class RequestQueue:
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for a slot."""
-        return sum(len(futures) for futures in self._waiting.values())
+        """Requests that wait for a slot, or for what they need before."""
+        return self._waiting_elsewhere + sum(len(futures) for futures in self._waiting.values())
+
+    @contextmanager
+    def waiting_elsewhere(self) -> Iterator[None]:
+        """Count a request that waits for something else before it needs a slot.
+
+        Raises:
+            ApiError: 429 if too many requests wait.
+        """
+        self._refuse_if_full()
+        self._waiting_elsewhere += 1
+        try:
+            yield
+        finally:
+            self._waiting_elsewhere -= 1
 
     async def acquire(self, owner: str) -> Slot:
         """Wait for a slot.
@@ -74,9 +91,7 @@ class RequestQueue:
         if owner not in self._waiting and self._has_slot(owner):
             self._running[owner] += 1
             return Slot(self, owner)
-        if self.waiting >= self._limits.max_waiting:
-            message = f"The server is busy: {self._limits.max_waiting} requests are waiting already. Try again later."
-            raise _rate_limited(message)
+        self._refuse_if_full()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(owner, deque()).append(future)
         try:
@@ -98,6 +113,11 @@ class RequestQueue:
         if not self._running[owner]:
             del self._running[owner]
         self._admit()
+
+    def _refuse_if_full(self) -> None:
+        if self.waiting >= self._limits.max_waiting:
+            message = f"The server is busy: {self._limits.max_waiting} requests are waiting already. Try again later."
+            raise _rate_limited(message)
 
     def _has_slot(self, owner: str) -> bool:
         return self.running < self._limits.max_running and self._running[owner] < self._limits.max_running_per_owner

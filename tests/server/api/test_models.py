@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 from starlette.testclient import TestClient
 
 from ftpipe.server.model_resolver import BaseModels, tuned_model_name
-from tests.server.conftest import MakeClient, create_job, wait_for
+from tests.server.conftest import MakeClient, create_job, upload, wait_for
 from tests.server.fakes import TINY, FakeBaseModels
 
 
@@ -69,3 +70,31 @@ def test_base_models_unknown_for_impossible_path(tmp_path: Path) -> None:
     assert not bases.is_known("/nowhere/" + "b" * 500)
     assert bases.is_known(TINY)
     assert bases.substitute_for("gpt-4o-mini") == TINY
+
+
+def test_models_named_by_path_are_not_found(tmp_path: Path, make_client: MakeClient) -> None:
+    """The same answer for a model's folder, a folder, a file and nothing, in chat, jobs, losses and look-ups."""
+    for name in ("model", "models/kept"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text("{}", encoding="utf-8")
+        (tmp_path / name / "model.safetensors").touch()
+    client = make_client(bases=BaseModels(tmp_path / "models", substitutes=True))
+    file = upload(client)["id"]
+    answers = set()
+    for path in (
+        str(tmp_path / "model"),
+        str(tmp_path),
+        "/etc/passwd",
+        "/nothing",
+        "../model",
+        "./kept",
+        "models/kept",
+    ):
+        chat = {"model": path, "messages": [{"role": "user", "content": "hi"}]}
+        responses = [
+            client.post("/v1/chat/completions", json=chat),
+            client.post("/v1/fine_tuning/jobs", json={"model": path, "training_file": file}),
+            client.get(f"/v1/models/{quote(path, safe='')}"),
+        ]
+        answers.add(tuple((r.status_code, r.json()["error"]["code"]) for r in responses))
+    assert answers == {((404, "model_not_found"), (400, "model_not_available"), (404, "model_not_found"))}

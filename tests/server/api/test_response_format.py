@@ -32,13 +32,12 @@ CITY = {"type": "json_schema", "json_schema": {"name": "w", "schema": WEATHER}}
 def complete(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Posts a chat to a server with a real engine; returns status and body."""
     folder = tmp_path_factory.mktemp("forms")
-    base = save_base(folder / "base", max_position_embeddings=2048)
-    with TestClient(
-        create_app(build_context(ServeSettings(data_dir=folder / "data"))), base_url="http://127.0.0.1"
-    ) as client:
+    save_base(folder / "models" / "tiny", max_position_embeddings=2048)
+    settings = ServeSettings(data_dir=folder / "data", models_dir=folder / "models")
+    with TestClient(create_app(build_context(settings)), base_url="http://127.0.0.1") as client:
 
         def post(**changes: Any) -> tuple[int, Any]:
-            body = {"model": str(base), "messages": [{"role": "user", "content": "some JSON"}], "seed": 1}
+            body = {"model": "tiny", "messages": [{"role": "user", "content": "some JSON"}], "seed": 1}
             answer = client.post("/v1/chat/completions", json=body | {"max_tokens": 300} | changes)
             return answer.status_code, answer.json()
 

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +174,31 @@ def test_stopping_server_cancels_chat_before_next_token(harness: Harness, stream
     assert b"server_stopping" in answer
     assert harness.context.active_requests.wait_until_idle(SECONDS)
     assert harness.engine.words == words
+
+
+def test_slow_load_of_one_model_does_not_stop_chat_with_another(harness: Harness) -> None:
+    """A chat that waits for its model has no slot; when it is loaded, the chat is answered."""
+    loading: Future[None] = Future()
+    loading.set_running_or_notify_cancel()
+    harness.engine.loads["org/name"] = loading
+    harness.engine.may_go_on.release(10_000)
+    with harness.connect(model="org/name", max_tokens=1) as waiting:
+        harness.wait_until_open(1)
+        with harness.connect(max_tokens=1) as other:
+            assert other.recv(4096).startswith(b"HTTP/1.1 200")
+        loading.set_result(None)
+        assert waiting.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+def test_load_that_takes_too_long_is_503(tmp_path: Path) -> None:
+    harness = Harness(tmp_path, max_load_seconds=0.01)
+    try:
+        loading: Future[None] = Future()
+        loading.set_running_or_notify_cancel()
+        harness.engine.loads["org/name"] = loading
+        with harness.connect(model="org/name") as connection:
+            answer = connection.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"retry-after: " in answer
+    finally:
+        harness.stop()
