@@ -26,9 +26,14 @@ from ftpipe.records.evaluation import Answer, Item
 
 MAX_CHARACTERS = 100_000
 """Characters that a grader compares; some measures take time proportional to the product of two lengths."""
+MAX_COMPARED_CHARACTERS = 400_000
+"""Characters that all measures of a multi grader compare together, in equal shares."""
+MAX_RENDERED_CHARACTERS = 1_000_000
+"""Characters of a template with its values; what is beyond is not rendered."""
 MAX_GRADERS = 32
 """Graders in a multi grader."""
-_TEMPLATE = re.compile(r"\{\{\s*([^{}]{1,200}?)\s*\}\}")
+MAX_PATH_CHARACTERS = 200
+_TEMPLATE = re.compile(r"\{\{([^{}]{1,300})\}\}")
 _PATH = re.compile(r"(item|sample)((?:\.[^.\[\]]+|\[\d{1,6}\])+)")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 _OPERATIONS: dict[str, Callable[[str, str], bool]] = {
@@ -80,7 +85,7 @@ class TextSimilarity(GraderFields):
 
     def compare(self, text: str, reference: str) -> float:
         """The similarity, from 0 to 1."""
-        return MEASURES[self.evaluation_metric](text[:MAX_CHARACTERS], reference[:MAX_CHARACTERS])
+        return MEASURES[self.evaluation_metric](text, reference)
 
 
 class Multi(GraderFields):
@@ -224,17 +229,46 @@ class GradingContext:
     def score(self, grader: Grader) -> float:
         """The grader's score; 0 for an expression without a value."""
         if not isinstance(grader, MultiGrader):
-            return grader.compare(self.render(grader.input), self.render(grader.reference))
-        self.scores = {name: self.score(part) for name, part in grader.parts.items()}
+            return self._score_one(grader, MAX_CHARACTERS)
+        measures = sum(isinstance(part, TextSimilarity) for part in grader.parts.values())
+        limit = min(MAX_CHARACTERS, MAX_COMPARED_CHARACTERS // max(1, measures))
+        self.scores = {name: self._score_one(part, limit) for name, part in grader.parts.items()}
         try:
             return grader.expression.evaluate(self.scores)
         except ExpressionError:
             self.errors.add("formula_parse_error")
             return 0.0
 
-    def render(self, template: str) -> str:
-        """A template with its values; an unknown one is empty and an error. Values are not rendered again."""
-        return _TEMPLATE.sub(lambda match: self._text_of(match[1]), template)
+    def _score_one(self, grader: StringCheck | TextSimilarity, max_characters: int) -> float:
+        if isinstance(grader, StringCheck):
+            return grader.compare(self.render(grader.input), self.render(grader.reference))
+        return grader.compare(
+            self.render(grader.input, max_characters=max_characters),
+            self.render(grader.reference, max_characters=max_characters),
+        )
+
+    def render(self, template: str, *, max_characters: int = MAX_RENDERED_CHARACTERS) -> str:
+        """A template with its values; an unknown one is empty and an error. Values are not rendered again.
+
+        A text that is longer than ``max_characters`` is cut, which is an error, too.
+        """
+        pieces: list[str] = []
+        length = end = 0
+        for match in _TEMPLATE.finditer(template):
+            path = match[1].strip()
+            if not path or len(path) > MAX_PATH_CHARACTERS:
+                continue
+            pieces += [template[end : match.start()], self._text_of(path)]
+            length += len(pieces[-2]) + len(pieces[-1])
+            end = match.end()
+            if length > max_characters:
+                break
+        else:
+            pieces.append(template[end:])
+        text = "".join(pieces)
+        if len(text) > max_characters:
+            self.errors.add("truncated_observation_error")
+        return text[:max_characters]
 
     def _text_of(self, path: str) -> str:
         match = _PATH.fullmatch(path)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
-_CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
+START, END = "<tool_call>", "</tool_call>"
 
 
 def parse_tool_calls(text: str) -> tuple[str, list[dict[str, Any]]] | None:
@@ -14,18 +13,34 @@ def parse_tool_calls(text: str) -> tuple[str, list[dict[str, Any]]] | None:
 
     Parses ``<tool_call>{"name": …, "arguments": {…}}</tool_call>``, also with a list of calls inside.
     """
-    calls = [call for block in _CALL.findall(text) for call in _calls_in(block)]
+    blocks, rest = _split(text)
+    calls = [call for block in blocks for call in _calls_in(block)]
     if not calls:
         return None
-    return _CALL.sub("", text).strip(), calls
+    return rest.strip(), calls
+
+
+def _split(text: str) -> tuple[list[str], str]:
+    """What is between the tags, and the text around them; in one pass over the text."""
+    blocks: list[str] = []
+    rest: list[str] = []
+    position = 0
+    while True:
+        start = text.find(START, position)
+        end = text.find(END, start + len(START)) if start >= 0 else -1
+        if end < 0:
+            return blocks, "".join([*rest, text[position:]])
+        rest.append(text[position:start])
+        blocks.append(text[start + len(START) : end])
+        position = end + len(END)
 
 
 def _calls_in(block: str) -> list[dict[str, Any]]:
     try:
         value = json.loads(block)
+        calls = [_call(item) for item in (value if isinstance(value, list) else [value])]
     except (ValueError, RecursionError):
         return []
-    calls = [_call(item) for item in (value if isinstance(value, list) else [value])]
     return [call for call in calls if call is not None]
 
 

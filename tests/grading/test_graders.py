@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from ftpipe.errors import UsageError
 from ftpipe.evaluation.metrics import select_metrics
-from ftpipe.grading.graders import context_of, grader_metric
+from ftpipe.grading.graders import MAX_RENDERED_CHARACTERS, context_of, grader_metric
 from ftpipe.records.evaluation import Item, Task
 from tests.evaluation.factories import answer, item
 
@@ -136,3 +137,44 @@ def test_grader_is_primary_metric_unless_another_is_requested() -> None:
     assert select_metrics(Task.LABEL, [item("a")], requested=["exact"], grader=check())[1] == "exact"
     with pytest.raises(UsageError, match="needs a grader"):
         select_metrics(Task.LABEL, [item("a")], requested=["grader"])
+
+
+@pytest.mark.parametrize(
+    ("template", "limit"),
+    [
+        ("{{" + " " * 60_000, 1.0),
+        ("{{ " * 30_000, 1.0),
+        ("{{" + "a" * 60_000 + "}}", 1.0),
+        ("{{item.a}}" * 5_000, 2.0),
+        ("{{item.items}}" * 5_000, 2.0),
+        ("{{sample.output_json.a}}" * 4_000, 2.0),
+        ("{{item" + ".a" * 90 + "}}" * 20_000, 2.0),
+    ],
+)
+def test_grader_template_is_rendered_in_bounded_time(template: str, limit: float) -> None:
+    """Neither blanks nor repetitions of a long value cost more than the largest text that is compared."""
+    record = with_fields(a="x" * 200_000, items=["y" * 10] * 20_000)
+    context = context_of(record, answer("[" * 100_000))
+    started_at = time.thread_time()
+    assert len(context.render(template)) <= MAX_RENDERED_CHARACTERS
+    assert time.thread_time() - started_at < limit
+
+
+def test_grader_marks_a_text_that_was_cut() -> None:
+    context = context_of(with_fields(a="x" * 200_000), answer(""))
+    context.render("{{item.a}}" * 5)
+    assert context.errors == set()
+    context.render("{{item.a}}" * 6)
+    assert context.errors == {"truncated_observation_error"}
+
+
+def test_multi_grader_of_many_measures_takes_bounded_time() -> None:
+    """Thirty-two measures over long texts share what is compared."""
+    text = " ".join(f"w{number % 997}" for number in range(20_000))
+    part = {"type": "text_similarity", "name": "g", "input": "{{sample.output_text}}", "reference": "{{item.text}}"}
+    for measure in ("gleu", "bleu", "rouge_5", "rouge_l", "fuzzy_match"):
+        parts = {f"g{number}": {**part, "evaluation_metric": measure} for number in range(32)}
+        multi = {"type": "multi", "name": "m", "graders": parts, "calculate_output": "g0 + g31 - g1"}
+        started_at = time.thread_time()
+        assert grader_metric(multi)(with_fields(text=text), answer(text)) == pytest.approx(1)
+        assert time.thread_time() - started_at < 6
