@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from ftpipe.dataset.sensitive_data import find_personal_data, find_secrets
@@ -71,3 +73,36 @@ def test_find_secrets_masks_secret(text: str) -> None:
 def test_find_secrets_ignores_placeholders(text: str) -> None:
     """They are frequent in documentation."""
     assert list(find_secrets(text)) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a@" * 400_000, "a@b." * 200_000, "@" * 800_000, "a" * 800_000 + "@", "a@" + "a." * 400_000, "1-" * 400_000,
+     "12 " * 266_000, "(" * 800_000 + "555", "+1 " * 266_000, "AB12 " * 160_000, "://a:" * 160_000 + "@",
+     "eyJ" * 266_000 + ".", "sk-" * 266_000, "-----BEGIN " * 72_000 + "PRIVATE KEY"],
+    ids=lambda text: text[:8],
+)  # fmt: skip
+def test_sensitive_data_in_a_long_line_takes_linear_time(text: str) -> None:
+    """A line of 800 kB of @ took 27 seconds before."""
+    started_at = time.thread_time()
+    list(find_personal_data(text, ["email", "phone", "card", "iban", "ssn"]))
+    list(find_secrets(text))
+    assert time.thread_time() - started_at < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("write to ann@corp.io.", "ann@corp.io"),
+        ("@ann@corp.io", "ann@corp.io"),
+        ("x@y a.b+c@corp.co.uk", "a.b+c@corp.co.uk"),
+        ("a@-x.yz+bob@corp.io", ""),
+        ("." + "a" * 64 + "@corp.io", ""),
+        ("a" * 64 + "@corp.io", "a" * 64 + "@corp.io"),
+        ("a" * 65 + "@corp.io", ""),
+        ("+a@corp.io", ""),
+    ],
+)
+def test_sensitive_data_email_has_exact_bounds(text: str, address: str) -> None:
+    matches = list(find_personal_data(text, ["email"]))
+    assert [text[match.start : match.end] for match in matches] == ([address] if address else [])
