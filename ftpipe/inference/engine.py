@@ -43,6 +43,10 @@ DEFAULT_MAX_TOKENS = 1024
 MAX_ADAPTERS = 16
 """Adapters in memory for one base model; a few megabytes each."""
 
+MAX_CHARACTERS_PER_TOKEN = 16
+"""Of a conversation's characters per token of the context; English has 4 to 5. With more, nothing is rendered and
+tokenized: 15 MB took a minute and several gigabytes before they were refused."""
+
 
 MAX_TOKENS_PER_FORWARD = 256
 """Tokens of a prompt that are computed at once; then other requests have their turn."""
@@ -126,6 +130,7 @@ class Engine:
             LogitBiasError: A bias is for a token that the model does not have.
         """
         model = self._models.get(base, check_cancelled)
+        _check_characters(request, model.context_length)
         model.read_adapter(adapter)
         prompt = model.chat_tokenizer.prompt(request.messages, request.tools)
         available = model.context_length - len(prompt)
@@ -223,6 +228,24 @@ class _LoadedModel:
         if len(self._adapters) == 1:
             # wrapping has enabled the adapter; the next comparison must not take the base model for active
             self._active_adapter = adapter
+
+
+def _check_characters(request: GenerationRequest, context_length: int) -> None:
+    """Raise an error if a conversation cannot fit into the context, by its characters alone."""
+    characters = 0
+    pending: list[Any] = [request.messages, request.tools]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, str):
+            characters += len(value)
+        elif isinstance(value, dict):
+            characters += sum(len(key) for key in value)
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
+    if characters > MAX_CHARACTERS_PER_TOKEN * context_length:
+        message = f"the conversation has {characters} characters, and the model's context is {context_length} tokens"
+        raise ContextLengthError(message, "shorten the conversation")
 
 
 def _load(base: str, models_dir: Path, on_status: StatusCallback) -> _LoadedModel:

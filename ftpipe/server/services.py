@@ -19,8 +19,8 @@ from ftpipe.server.api.uploads import UploadsApi
 from ftpipe.server.auth import ApiKeys, HostPolicy, build_host_policy, load_api_keys
 from ftpipe.server.cancellation import ActiveRequests
 from ftpipe.server.idempotency import InFlightKeys
-from ftpipe.server.jobs.file_validation import FileValidator, ValidateFile, validate_training_file
 from ftpipe.server.jobs.supervisor import Supervisor
+from ftpipe.server.jobs.validation_process import FileValidator, StartValidation, ValidationProcess
 from ftpipe.server.model_resolver import BaseModels, ModelResolver
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.storage import Store
@@ -69,7 +69,7 @@ def build_context(
     *,
     engine: GenerationBackend | None = None,
     base_models: BaseModels | None = None,
-    validate_file: ValidateFile = validate_training_file,
+    start_validation: StartValidation = ValidationProcess,
 ) -> ServerContext:
     """Build the server's components without starting them.
 
@@ -77,7 +77,7 @@ def build_context(
         settings: How the server runs.
         engine: Generates answers; the real one, which loads torch at the first chat, if ``None``.
         base_models: What is known about base models; those of this machine if ``None``.
-        validate_file: Validates a training file.
+        start_validation: Starts the validation of a job's files.
 
     Raises:
         LocalStateError: If the data folder or its database cannot be used.
@@ -98,7 +98,7 @@ def build_context(
     if base_models is None:
         base_models = BaseModels(settings.models_dir, substitutes=settings.substitute_models)
     models = ModelResolver(data_dir, base_models)
-    supervisor = Supervisor(store, data_dir, settings, FileValidator(validate_file))
+    supervisor = Supervisor(store, data_dir, settings, FileValidator(start_validation))
     return ServerContext(
         settings=settings,
         data_dir=data_dir,

@@ -7,6 +7,7 @@
 | ``training.jsonl``, ``validation.jsonl`` | server | the data |
 | ``initial_adapter/`` | server | the adapter that training starts from, if the job tunes a tuned model further |
 | ``trainer.lock``, ``trainer.json``, ``trainer.log`` | server | the trainer's process: lock, pid, output |
+| ``files.json`` | validation process | what is wrong with the data; removed when the server has read it |
 | ``plan.json`` | trainer | device and resolved hyperparameters of the first start |
 | ``events.ndjson`` | trainer | events, one JSON object per line |
 | ``progress.json`` | trainer | step, speed and estimated end |

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,18 @@ def test_engine_refuses_too_long_conversation(engine: Engine, model_dir: Path) -
     """Before any work is done."""
     with pytest.raises(ContextLengthError, match="512"):
         generate(engine, model_dir, messages=[{"role": "user", "content": "x" * 600}])
+
+
+@pytest.mark.parametrize("text", ["x" * 15_000_000, "x " * 5_000_000, " " * 15_000_000])
+def test_engine_refuses_huge_conversation_before_tokenizing(engine: Engine, model_dir: Path, text: str) -> None:
+    """By its characters, as tokenizing 15 MB takes a minute and gigabytes."""
+    started_at = time.thread_time()
+    with pytest.raises(ContextLengthError, match="characters"):
+        generate(engine, model_dir, messages=[{"role": "user", "content": text}])
+    with pytest.raises(ContextLengthError, match="characters"):
+        tools = [{"type": "function", "function": {"name": "f", "description": text}}]
+        generate(engine, model_dir, messages=[{"role": "user", "content": "x"}], tools=tools)
+    assert time.thread_time() - started_at < 1
 
 
 def test_engine_missing_adapter_is_named(engine: Engine, model_dir: Path) -> None:

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from ftpipe.server.http import create_app
 from ftpipe.server.services import build_context
 from ftpipe.server.settings import ServeSettings
-from tests.server.fakes import FAKE_TRAINER, FakeBaseModels, FakeEngine, check_lines
+from tests.server.fakes import FAKE_TRAINER, FakeBaseModels, FakeEngine, FakeValidation
 
 LINES = b'{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}\n' * 10
 
@@ -40,7 +40,7 @@ def make_client(tmp_path: Path, engine: FakeEngine) -> Iterator[MakeClient]:
         }
         settings = ServeSettings(**(options | changes))
         context = build_context(
-            settings, engine=engine, base_models=bases or FakeBaseModels(), validate_file=check_lines
+            settings, engine=engine, base_models=bases or FakeBaseModels(), start_validation=FakeValidation
         )
         client = TestClient(create_app(context), base_url="http://127.0.0.1", raise_server_exceptions=False)
         client.__enter__()

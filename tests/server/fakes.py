@@ -11,8 +11,11 @@ from pathlib import Path
 
 from ftpipe.errors import FtpipeError
 from ftpipe.inference.engine import Delta, GenerationRequest, TokenLogprob
-from ftpipe.server.jobs.file_validation import ValidationIssue, ValidationIssues
+from ftpipe.server.jobs.file_validation import ValidationIssue, ValidationIssues, as_job_error
+from ftpipe.server.jobs.validation_process import ValidationCrash, ValidationResult
 from ftpipe.server.model_resolver import BaseModels
+from ftpipe.server.storage import JobRow
+from ftpipe.training.job_directory import JobDirectory
 
 FAKE_TRAINER = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
 TINY = "smollm2-135m-instruct"
@@ -84,12 +87,26 @@ class FakeBaseModels(BaseModels):
         return (TINY, "gpt-4o-mini") if self.substitutes else (TINY,)
 
 
-def check_lines(
-    path: Path, method: str, base_model: str, should_cancel: Callable[[], bool], role: str
-) -> ValidationIssues:
+class FakeValidation:
     """Accepts every line but those with the word ``bad``; ``broken`` in the first line makes the check crash."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    if "broken" in lines[0]:
-        raise RuntimeError(lines[0])
-    faults = [ValidationIssue(f"line {number}: bad") for number, line in enumerate(lines, 1) if "bad" in line]
-    return ValidationIssues(tuple(faults), len(faults))
+
+    def __init__(self, job: JobRow, directory: JobDirectory) -> None:
+        self._job = job
+        self._directory = directory
+
+    def poll(self) -> ValidationResult | ValidationCrash | None:
+        """The result, at once."""
+        files = [(self._directory.training_file, "training_file")]
+        if self._job.validation_file is not None:
+            files.append((self._directory.validation_file, "validation_file"))
+        for path, param in files:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            if "broken" in lines[0]:
+                return ValidationCrash("it ended with exit code 1")
+            faults = [ValidationIssue(f"line {number}: bad") for number, line in enumerate(lines, 1) if "bad" in line]
+            if faults:
+                return ValidationResult(as_job_error(ValidationIssues(tuple(faults), len(faults)), param))
+        return ValidationResult(None)
+
+    def stop(self) -> None:
+        """Nothing runs."""

@@ -94,5 +94,6 @@ def trainers_of(data_dir: Path) -> list[int]:
         int(process.info["pid"])
         for process in processes
         if any(str(word).startswith(folder) for word in process.info["cmdline"] or ())
+        and "ftpipe.server.jobs.file_validation" not in process.info["cmdline"]
         and process.info["status"] != psutil.STATUS_ZOMBIE
     ]

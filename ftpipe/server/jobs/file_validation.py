@@ -1,26 +1,31 @@
-"""Validate a job's files while its status is ``validating_files``, in a thread."""
+"""Validate a job's files; run as a process of its own by ``validation_process``.
+
+Its arguments are an output file, the limits of memory and of processor time, method, base model, and one or two files.
+It writes the error of the job to the output file as JSON; an empty object if the files are valid.
+"""
 
 from __future__ import annotations
 
-import logging
+import os
+import resource
+import sys
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ftpipe.errors import FtpipeError, InterruptedRunError
+from ftpipe.atomic_files import write_json
+from ftpipe.errors import FtpipeError
 from ftpipe.server.clock import today
-from ftpipe.server.storage import JobRow
-from ftpipe.training.job_directory import JobDirectory
-
-log = logging.getLogger("ftpipe.server.jobs")
 
 MAX_NAMED_ISSUES = 20
 """Issues that an error message names; the rest is counted."""
 IGNORED_RULE_FAMILIES = ("FT7", "FT8", "FT9")
 """Families about cost, quality and privacy: advice for the owner, not a reason to refuse a job."""
+OUT_OF_MEMORY_EXIT_CODE = 71
+NICE = 5
+"""Requests come first if both need the processor."""
 TOO_FEW_EXAMPLES = "FT112"
 
 
@@ -43,65 +48,28 @@ class ValidationIssues:
 
 
 Role = Literal["train", "validation"]
-ValidateFile = Callable[[Path, str, str, Callable[[], bool], Role], ValidationIssues]
-"""Takes path, method, base model, a function that says whether to stop, and the role (``train``, ``validation``)."""
 
 
-@dataclass(frozen=True, slots=True)
-class ValidationResult:
-    """How the validation of a job's files ended; ``error`` is ``None`` if they are valid."""
+def validate_job_files(training_file: Path, validation_file: Path | None, method: str, base: str) -> dict[str, Any]:
+    """What is wrong with the files of a job, as the error of the job; empty if they are valid.
 
-    error: dict[str, Any] | None
-
-
-class FileValidator:
-    """Validates one job at a time, so that large files do not slow down the requests.
-
-    Args:
-        validate_file: Validates one file.
+    Raises:
+        LocalStateError: A file cannot be read.
     """
-
-    def __init__(self, validate_file: ValidateFile) -> None:
-        self._validate_file = validate_file
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="validation")
-        self._running: dict[str, Future[ValidationResult]] = {}
-        self._closed = False
-
-    def poll(self, job: JobRow, directory: JobDirectory) -> ValidationResult | None:
-        """The result for a job, or ``None`` while its files are being validated; the first call starts that."""
-        future = self._running.get(job.id)
-        if future is None:
-            self._running[job.id] = self._pool.submit(self._validate, job, directory)
-            return None
-        if not future.done():
-            return None
-        del self._running[job.id]
-        exception = future.exception()
-        if exception is None:
-            return future.result()
-        # An internal error must not end the thread that all jobs wait for.
-        log.error("the validation of job %s failed", job.id, exc_info=exception)
-        message = "The files could not be validated because of an internal error; see the server's log"
-        return ValidationResult({"code": "server_error", "message": message, "param": None})
-
-    def close(self) -> None:
-        """Stop the running validation; it starts again when the server is back."""
-        self._closed = True
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def _validate(self, job: JobRow, directory: JobDirectory) -> ValidationResult:
-        error = self._validate_one(job, directory.training_file, "train", "training_file")
-        if error is None and job.validation_file is not None:
-            error = self._validate_one(job, directory.validation_file, "validation", "validation_file")
-        return ValidationResult(error)
-
-    def _validate_one(self, job: JobRow, path: Path, role: Role, param: str) -> dict[str, Any] | None:
+    files: list[tuple[Path | None, Role, str]] = [
+        (training_file, "train", "training_file"),
+        (validation_file, "validation", "validation_file"),
+    ]
+    for path, role, param in files:
+        if path is None:
+            continue
         try:
-            issues = self._validate_file(path, job.method, job.base, lambda: self._closed, role)
+            issues = validate_training_file(path, method, base, role)
         except (FtpipeError, OSError) as exc:
-            log.error("the files of job %s could not be read: %s", job.id, exc)
             return {"code": f"invalid_{param}", "message": f"The file could not be read: {exc}", "param": param}
-        return as_job_error(issues, param) if issues.count else None
+        if issues.count:
+            return as_job_error(issues, param)
+    return {}
 
 
 def as_job_error(issues: ValidationIssues, param: str) -> dict[str, Any]:
@@ -114,33 +82,24 @@ def as_job_error(issues: ValidationIssues, param: str) -> dict[str, Any]:
     return {"code": code, "message": message, "param": param}
 
 
-def validate_training_file(
-    path: Path, method: str, base_model: str, should_cancel: Callable[[], bool], role: Role
-) -> ValidationIssues:
+def validate_training_file(path: Path, method: str, base_model: str, role: Role) -> ValidationIssues:
     """The errors for the target ``local``, in order of line.
 
     Args:
         path: The file.
         method: The job's method.
         base_model: The base model.
-        should_cancel: Called from time to time; true stops the validation.
         role: ``train`` or ``validation``.
 
     Raises:
-        InterruptedRunError: ``should_cancel`` returned true.
         LocalStateError: The file cannot be read.
     """
     from ftpipe.dataset.check_settings import CheckSettings
     from ftpipe.dataset.scan.analyze import analyze_file
-    from ftpipe.dataset.scan.context import ScanContext, ScanObserver
-
-    def stop_if_cancelled(_done: int, _total: int) -> None:
-        if should_cancel():
-            message = "the server is stopping"
-            raise InterruptedRunError(message)
+    from ftpipe.dataset.scan.context import ScanContext
 
     settings = CheckSettings(ignore=IGNORED_RULE_FAMILIES, near_duplicates=False, processes=1)
-    context = ScanContext("local", method, base_model, settings, today(), ScanObserver(on_progress=stop_if_cancelled))
+    context = ScanContext("local", method, base_model, settings, today())
     analysis = analyze_file(path, context, role=role)
     analysis.run_file_rules()
     tally = analysis.tally
@@ -157,3 +116,29 @@ def validate_training_file(
 def _issue_text(line: int | None, path: str, message: str) -> str:
     position = ", ".join(part for part in (f"line {line}" if line else "", path) if part)
     return f"{position}: {message}" if position else message
+
+
+def main(arguments: list[str]) -> None:
+    """Validate the files of one job."""
+    output, max_memory_bytes, max_cpu_seconds, method, base, training_file, *rest = arguments
+    _limit_process(int(max_memory_bytes), int(max_cpu_seconds))
+    try:
+        error = validate_job_files(Path(training_file), Path(rest[0]) if rest else None, method, base)
+    except MemoryError:
+        sys.exit(OUT_OF_MEMORY_EXIT_CODE)
+    write_json(Path(output), error, mode=0o600)
+
+
+def _limit_process(max_memory_bytes: int, max_cpu_seconds: int) -> None:
+    """Limit this process, also for the case that the server is killed and cannot watch it."""
+    for name, limit in ((resource.RLIMIT_AS, max_memory_bytes), (resource.RLIMIT_CPU, max_cpu_seconds)):
+        with suppress(OSError, ValueError):  # a system that does not have this limit
+            resource.setrlimit(name, (limit, limit))
+    os.nice(NICE)
+    with suppress(OSError):  # not Linux
+        # If memory runs out, the system ends this process, and not the server.
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

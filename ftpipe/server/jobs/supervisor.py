@@ -13,7 +13,6 @@ import time
 
 from ftpipe.errors import FtpipeError
 from ftpipe.records.job import TERMINAL_STATUSES
-from ftpipe.server.jobs.file_validation import FileValidator
 from ftpipe.server.jobs.job_output import import_output
 from ftpipe.server.jobs.trainer_process import TrainerProcess, find_running, start
 from ftpipe.server.jobs.transitions import (
@@ -21,6 +20,7 @@ from ftpipe.server.jobs.transitions import (
     Observation,
     PauseTrainer,
     StartTrainer,
+    StartValidation,
     TerminateTrainer,
     TrainerExit,
     Transition,
@@ -28,6 +28,7 @@ from ftpipe.server.jobs.transitions import (
     Wait,
     decide,
 )
+from ftpipe.server.jobs.validation_process import FileValidator
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.storage import JobRow, Store
 from ftpipe.server.storage.cleanup import delete_expired
@@ -88,7 +89,8 @@ class Supervisor(threading.Thread):
         self._wake_event.set()
         if self.is_alive():
             self.join()
-        self._validator.close()
+        if validated_job_id := self._validator.close():
+            self._writer.forget_validation_attempt(validated_job_id)
         with self._store.read() as tx:
             running = [job for job in tx.jobs.open() if job.has_trainer]
         self._pause_all(running)
@@ -111,6 +113,7 @@ class Supervisor(threading.Thread):
             self._last_cleanup = time.monotonic()
             delete_expired(self._store, self._data_dir)
         jobs = self._open_jobs()
+        self._validator.stop_unless({job.id for job in jobs if job.status == "validating_files"})
         for job in jobs:
             if job.status != "queued":
                 self._reconcile(job, slot_available=False)
@@ -150,7 +153,9 @@ class Supervisor(threading.Thread):
         if job.status not in TERMINAL_STATUSES and not directory.path.is_dir():
             return Observation(directory_exists=False)
         if job.status == "validating_files":
-            return Observation(validation=self._validator.poll(job, directory))
+            validation = self._validator.poll(job)
+            running, free = self._validator.is_running(job), self._validator.is_free
+            return Observation(validation=validation, validation_running=running, validator_free=free)
         if job.status == "queued":
             return Observation(slot_available=slot_available)
         trainer = self._trainer(job)
@@ -181,6 +186,10 @@ class Supervisor(threading.Thread):
                     trainer.terminate()
             case StartTrainer():
                 self._start(job)
+            case StartValidation():
+                # Stored before the start: a validation that kills the server counts, too.
+                if self._writer.apply(job, transition):
+                    self._validator.start(job, self._data_dir.job(job.id))
             case Wait():
                 pass
             case _:

@@ -14,12 +14,17 @@ from typing import Any
 from ftpipe.atomic_files import rename_durably
 from ftpipe.records.job import TERMINAL_STATUSES
 from ftpipe.server.clock import now
-from ftpipe.server.jobs.file_validation import ValidationResult
 from ftpipe.server.jobs.job_output import import_output
+from ftpipe.server.jobs.validation_process import ValidationCrash, ValidationResult
 from ftpipe.server.storage import RESULT_PURPOSE, FileRow, JobRow, Store, Transaction
 from ftpipe.server.storage.data_dir import DataDirectory, new_body_path
 from ftpipe.training.job_directory import JobResult
 
+MAX_VALIDATION_ATTEMPTS = 20
+"""Starts of the validation of a job's files without a result, after which the job fails."""
+VALIDATION_CRASH_PENALTY = 10
+"""What a start counts whose process crashed or took too long, instead of being killed with the server: two of those are
+enough."""
 MAX_FAILED_STARTS = 10
 """Starts in a row without a new step, after which a job fails."""
 ATTEMPTS_PER_EXCEPTION = 4
@@ -43,8 +48,12 @@ class Observation:
     """What the supervisor sees of one job, besides its row."""
 
     directory_exists: bool = True
-    validation: ValidationResult | None = None
-    """``None`` while the files are being validated."""
+    validation: ValidationResult | ValidationCrash | None = None
+    """How the validation of the files ended, if it has ended since the last observation."""
+    validation_running: bool = False
+    """Whether the job's files are being validated."""
+    validator_free: bool = False
+    """Whether a validation may be started."""
     trainer_alive: bool = False
     trainer_exit: TrainerExit | None = None
     """How the trainer ended, if this server was watching it; ``None`` while it runs."""
@@ -61,6 +70,14 @@ class Observation:
 @dataclass(frozen=True, slots=True)
 class Wait:
     """Nothing to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartValidation:
+    """Start the validation of the job's files."""
+
+    attempts: int
+    """With this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +139,7 @@ class Fail:
 
 Transition = (
     Wait
+    | StartValidation
     | Queue
     | StartTrainer
     | PauseTrainer
@@ -141,12 +159,24 @@ def decide(job: JobRow, observed: Observation) -> Transition:
     if not observed.directory_exists:
         return Fail(_server_error("The job directory is missing"))
     if job.status == "validating_files":
-        if observed.validation is None:
-            return Wait()
-        return Queue() if observed.validation.error is None else Fail(observed.validation.error)
+        return _decide_validating(job, observed)
     if job.status == "queued":
         return StartTrainer() if observed.slot_available and not job.has_trainer else Wait()
     return _decide_running(job, observed) if job.status == "running" else Wait()
+
+
+def _decide_validating(job: JobRow, observed: Observation) -> Transition:
+    ended = observed.validation
+    if isinstance(ended, ValidationResult):
+        return Queue() if ended.error is None else Fail(ended.error)
+    if observed.validation_running:
+        return Wait()
+    attempts = job.validation_attempts + (0 if ended is None else VALIDATION_CRASH_PENALTY - 1)
+    if attempts >= MAX_VALIDATION_ATTEMPTS:
+        reason = "the server was killed each time" if ended is None else f"{ended.reason}, as in an earlier attempt"
+        message = f"The files could not be checked: {reason}"
+        return Fail({"code": "invalid_training_file", "message": message, "param": "training_file"})
+    return StartValidation(attempts + 1) if observed.validator_free else Wait()
 
 
 def _decide_running(job: JobRow, observed: Observation) -> Transition:
@@ -223,6 +253,8 @@ class TransitionWriter:
 
     def _write(self, tx: Transaction, job: JobRow, transition: Transition, result_file: FileRow | None) -> None:
         match transition:
+            case StartValidation(attempts):
+                tx.jobs.update(job.id, validation_attempts=attempts)
             case Queue():
                 tx.jobs.update(job.id, status="queued", validated=True)
                 tx.events.append_message(job.id, "Files validated, job queued")
@@ -282,6 +314,13 @@ class TransitionWriter:
             sha256=hashlib.sha256(content).hexdigest(),
             created_at=now(),
         )
+
+    def forget_validation_attempt(self, job_id: str) -> None:
+        """Do not count a validation that the stopping server has ended itself."""
+        with self._store.write() as tx:
+            job = tx.jobs.get(job_id)
+            if job is not None and job.status == "validating_files":
+                tx.jobs.update(job_id, validation_attempts=max(0, job.validation_attempts - 1))
 
     def requeue(self, job: JobRow) -> None:
         """Put the job of a trainer that the stopping server has paused back into the queue, unless it has a result."""

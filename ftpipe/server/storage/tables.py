@@ -108,6 +108,8 @@ class JobRow(Row):
     """``run``, ``pause`` or ``cancel``: the owner's last request."""
     validated: Mapped[bool] = mapped_column(default=False)
     """True once the files have passed validation."""
+    validation_attempts: Mapped[int] = mapped_column(default=0)
+    """Starts of the validation of the files; one that crashed counts ten."""
     has_trainer: Mapped[bool] = mapped_column(default=False)
     """True from before a trainer is started until it is known to be gone."""
     attempts: Mapped[int] = mapped_column(default=0)

@@ -18,7 +18,7 @@ from ftpipe.server.http import create_app
 from ftpipe.server.http.timeouts import header_timeout_protocol
 from ftpipe.server.services import ServerContext, build_context
 from ftpipe.server.settings import ServeSettings
-from tests.server.fakes import FakeBaseModels, FakeEngine, check_lines
+from tests.server.fakes import FakeBaseModels, FakeEngine, FakeValidation
 
 SECONDS = 60
 """The longest wait for an event; only a failing test takes it."""
@@ -47,7 +47,7 @@ class Harness:
         self.engine = SteppedEngine()
         settings = ServeSettings(data_dir=tmp_path / "data", **{"max_concurrent_requests": 1, **changes})
         self.context: ServerContext = build_context(
-            settings, engine=self.engine, base_models=FakeBaseModels(), validate_file=check_lines
+            settings, engine=self.engine, base_models=FakeBaseModels(), start_validation=FakeValidation
         )
         config = uvicorn.Config(
             create_app(self.context), log_config=None, lifespan="on", http=header_timeout_protocol(20, 20)

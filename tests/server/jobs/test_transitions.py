@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from ftpipe.server.jobs.file_validation import ValidationResult
 from ftpipe.server.jobs.transitions import (
     ATTEMPTS_PER_EXCEPTION,
     MAX_FAILED_STARTS,
@@ -19,6 +18,7 @@ from ftpipe.server.jobs.transitions import (
     Queue,
     ReleaseTrainer,
     StartTrainer,
+    StartValidation,
     Succeed,
     TerminateTrainer,
     TrainerExit,
@@ -26,6 +26,7 @@ from ftpipe.server.jobs.transitions import (
     Wait,
     decide,
 )
+from ftpipe.server.jobs.validation_process import ValidationCrash, ValidationResult
 from ftpipe.server.storage import JobRow
 from ftpipe.training.job_directory import JobResult
 
@@ -59,6 +60,8 @@ def server_error(message: str) -> Fail:
     return Fail({"code": "server_error", "message": message, "param": None})
 
 
+CRASH = ValidationCrash("it took longer than 5 seconds")
+UNCHECKED = "The files could not be checked"
 KILLED = TrainerExit(exit_code=-9)
 CRASHED = TrainerExit(exit_code=1)
 NOTHING = Observation()
@@ -70,6 +73,30 @@ NO_DIRECTORY = server_error("The job directory is missing")
     [
         # Validation
         ({"status": "validating_files"}, NOTHING, Wait()),
+        ({"status": "validating_files"}, Observation(), Wait()),
+        ({"status": "validating_files"}, Observation(validator_free=True), StartValidation(1)),
+        ({"status": "validating_files", "validation_attempts": 1}, Observation(validation_running=True), Wait()),
+        (
+            {"status": "validating_files", "validation_attempts": 1},
+            Observation(validation=CRASH, validator_free=True),
+            StartValidation(11),
+        ),
+        ({"status": "validating_files", "validation_attempts": 20}, Observation(validation_running=True), Wait()),
+        (
+            {"status": "validating_files", "validation_attempts": 11},
+            Observation(validation=CRASH, validator_free=True),
+            Fail({**INVALID, "message": f"{UNCHECKED}: {CRASH.reason}, as in an earlier attempt"}),
+        ),
+        (
+            {"status": "validating_files", "validation_attempts": 19},
+            Observation(validator_free=True),
+            StartValidation(20),
+        ),
+        (
+            {"status": "validating_files", "validation_attempts": 20},
+            Observation(validator_free=True),
+            Fail({**INVALID, "message": f"{UNCHECKED}: the server was killed each time"}),
+        ),
         ({"status": "validating_files"}, Observation(validation=ValidationResult(None)), Queue()),
         ({"status": "validating_files"}, Observation(validation=ValidationResult(INVALID)), Fail(INVALID)),
         (

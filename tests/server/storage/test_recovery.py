@@ -27,7 +27,7 @@ from ftpipe.server.storage.cleanup import delete_after_commit
 from ftpipe.server.storage.data_dir import DataDirectory
 from ftpipe.server.storage.lost_and_found import count_items
 from tests.server.conftest import LINES, create_job, upload, wait_for
-from tests.server.fakes import FAKE_TRAINER, FakeBaseModels, FakeEngine, check_lines
+from tests.server.fakes import FAKE_TRAINER, FakeBaseModels, FakeEngine, FakeValidation
 
 KEYS = {"anna": "anna-0123456789-0123456789", "bert": "bert-0123456789-0123456789"}
 TABLES = ("server.db", "server.db-wal", "server.db-shm")
@@ -41,7 +41,9 @@ def running(data_dir: Path) -> Iterator[dict[str, TestClient]]:
     keys.write_text("".join(f"{owner}:{key}\n" for owner, key in KEYS.items()), encoding="utf-8")
     keys.chmod(0o600)
     settings = ServeSettings(data_dir=data_dir, api_key_file=keys, trainer_command=FAKE_TRAINER, poll_interval=0.02)
-    context = build_context(settings, engine=FakeEngine(), base_models=FakeBaseModels(), validate_file=check_lines)
+    context = build_context(
+        settings, engine=FakeEngine(), base_models=FakeBaseModels(), start_validation=FakeValidation
+    )
     with TestClient(create_app(context), base_url="http://127.0.0.1", raise_server_exceptions=False) as first:
         clients = {owner: TestClient(first.app, base_url="http://127.0.0.1") for owner in KEYS}
         for owner, client in clients.items():
