@@ -91,7 +91,9 @@ _VARIABLES = {
     "FTPIPE_LEARNING_RATE_MULTIPLIER": "hyperparameters.learning_rate_multiplier",
     "FTPIPE_BETA": "hyperparameters.beta",
 }
-PROCESS_VARIABLES = frozenset({"FTPIPE_HOME", "FTPIPE_JSON", "FTPIPE_CONFIG", "FTPIPE_LOCAL_BASE_URL"})
+PROCESS_VARIABLES = frozenset(
+    {"FTPIPE_HOME", "FTPIPE_JSON", "FTPIPE_CONFIG", "FTPIPE_LOCAL_BASE_URL", "FTPIPE_TRUSTED_HOSTS"}
+)
 """Variables that are not settings of a run: locations and output."""
 FLAGS = {
     "hyperparameters.n_epochs": "--epochs",

@@ -51,6 +51,8 @@ class CliContext:
     no_color: bool = False
     debug: bool = False
     config_path: str | None = None
+    trusted_hosts: tuple[str, ...] = ()
+    """From ``--trust-host``."""
     command: str = "ftpipe"
     """Dotted name, for the JSON schema."""
     fields: dict[str, Any] = field(default_factory=dict)
@@ -149,6 +151,8 @@ class CliContext:
         from ftpipe.config import secrets
 
         merged = secrets(os.environ)
+        if self.trusted_hosts:
+            merged["FTPIPE_TRUSTED_HOSTS"] = " ".join((merged.get("FTPIPE_TRUSTED_HOSTS", ""), *self.trusted_hosts))
         self._secrets |= _secret_values(merged)
         return merged
 
@@ -174,9 +178,19 @@ class CliContext:
             settings: The configuration.
             start: Whether to start the embedded server if it does not run; a look-up does not.
         """
+        from ftpipe.cli.host_confirmation import confirm_host
         from ftpipe.providers import open_provider
 
-        provider = open_provider(name, profiles=settings.config.providers, env=self.environment(), start=start)
+        env = self.environment()
+        confirm_host(
+            name,
+            settings,
+            env,
+            trusted_hosts=self.trusted_hosts,
+            can_ask=self.can_ask,
+            print_line=self.print_always,
+        )
+        provider = open_provider(name, profiles=settings.config.providers, env=env, start=start)
         provider.on_retry(self.print_status)
         self._at_end.append(provider.close)
         return provider
@@ -206,6 +220,11 @@ class CliContext:
         while self._at_end:
             self._at_end.pop()()
 
+    @property
+    def can_ask(self) -> bool:
+        """Whether there is a terminal to ask on."""
+        return not self.json and sys.stdin.isatty() and sys.stderr.isatty()
+
     def confirm(self, question: str) -> None:
         """Ask a yes/no question on the terminal before money is spent.
 
@@ -214,7 +233,7 @@ class CliContext:
             InterruptedRunError: Ctrl-C was pressed.
         """
         hint = "add --yes to skip the question"
-        if self.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if not self.can_ask:
             raise UsageError("this costs money, and there is no terminal to ask for confirmation", hint)
         try:
             is_confirmed = click.confirm(question, err=True)

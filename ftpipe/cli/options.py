@@ -8,7 +8,15 @@ from typing import Any
 
 import click
 
+from ftpipe.cli.context import CliContext
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _set_trusted_hosts(ctx: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> None:
+    ctx.ensure_object(CliContext).trusted_hosts += value
+
+
 FILE = click.Path(path_type=Path)
 
 data = click.argument("data", required=False, type=FILE)
@@ -28,6 +36,15 @@ rules_of = click.option(
     "--provider", metavar="NAME", help="Provider whose rules apply.  [default: openai, the strictest rules]"
 )
 output = click.option("--output", type=FILE, metavar="DIR", help="Output folder.")
+trust_host = click.option(
+    "--trust-host",
+    "trusted_hosts",
+    multiple=True,
+    metavar="URL",
+    expose_value=False,
+    callback=_set_trusted_hosts,
+    help="Send keys and data to this host although ftpipe.toml names it, or without TLS. It is remembered. Repeatable.",
+)
 detach = click.option("--detach", is_flag=True, help="Return as soon as the job is created.")
 timeout = click.option(
     "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Maximum time to wait; exit code 8 after that."

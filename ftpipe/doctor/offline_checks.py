@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -255,6 +255,7 @@ def check_prices(settings: Settings, today: date) -> Iterator[CheckResult]:
 def check_providers(settings: Settings, today: date) -> Iterator[CheckResult]:
     """Which API keys are set, and until when each provider accepts jobs."""
     from ftpipe.config import secrets
+    from ftpipe.providers.address import find_address, is_trusted
     from ftpipe.providers.profiles import load_profiles
 
     env = secrets(os.environ)
@@ -263,7 +264,18 @@ def check_providers(settings: Settings, today: date) -> Iterator[CheckResult]:
             continue
         is_selected = settings.config.provider == name
         has_key = bool(env.get(profile.key_env))
-        yield _check_provider(profile, is_selected=is_selected, has_key=has_key, today=today)
+        result = _check_provider(profile, is_selected=is_selected, has_key=has_key, today=today)
+        address = find_address(name, settings.config.providers, env)
+        if address is None:
+            yield result
+            continue
+        message = f"{result.message}; requests go to {address.origin}, named by {address.source}"
+        if is_trusted(address, env):
+            yield replace(result, message=message)
+        else:
+            hint = f"if this host is the right one, add --trust-host {address.origin}"
+            status: CheckStatus = "error" if is_selected else "warning"
+            yield CheckResult(name, status, f"{message}: you have not confirmed this host", hint)
 
 
 def _check_provider(profile: Profile, *, is_selected: bool, has_key: bool, today: date) -> CheckResult:

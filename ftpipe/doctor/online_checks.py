@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ftpipe.config import Settings
 from ftpipe.doctor.offline_checks import DATE_WARNING_DAYS, CheckResult, CheckStatus, errors_as_results
-from ftpipe.errors import AuthenticationError, FtpipeError, TrainingNotAvailableError
+from ftpipe.errors import AuthenticationError, ConfigError, FtpipeError, TrainingNotAvailableError
 from ftpipe.formatting import plural
 from ftpipe.providers.profiles import Profile
 from ftpipe.records import Job
@@ -39,11 +39,18 @@ def run_online_checks(
         today: Date in UTC.
     """
     from ftpipe.providers import find_profile, open_provider
+    from ftpipe.providers.address import find_address, require_trusted
 
     profile = find_profile(name, settings.config.providers)
-    base_url = env.get(profile.base_url_env) or profile.base_url
-    if base_url:
-        clock = check_clock(name, base_url)
+    try:
+        address = find_address(name, settings.config.providers, env)
+        if address is not None:
+            require_trusted(address, env)
+    except ConfigError as error:
+        yield CheckResult(f"{name} connection", "error", error.message, error.hint)
+        return
+    if address is not None:
+        clock = check_clock(name, address.url)
         yield clock
         if clock.status == "error":
             return

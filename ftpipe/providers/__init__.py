@@ -32,12 +32,17 @@ def open_provider(
         attempts: How often a call that changes nothing is tried at a hosted endpoint, by default six times.
 
     Raises:
-        ConfigError: There is no such provider, or no base URL for it.
+        ConfigError: There is no such provider, no base URL for it, or a base URL that is not trusted.
         AuthenticationError: The key's variable is not set.
         MissingExtraError: The embedded server is not installed.
     """
+    from ftpipe.providers.address import find_address, require_trusted
+
     profile = find_profile(name, profiles)
     variables = os.environ if env is None else env
+    address = find_address(name, profiles, variables)
+    if address is not None:
+        require_trusted(address, variables)
     if profile.name == "local":
         from ftpipe.providers.local import open_local
 

@@ -48,7 +48,7 @@ def build_client(
     # reading the trust store takes 0.2 s, and a connection without TLS, as to this machine, does not need it
     is_plain = base_url.startswith("http://")
     transport = openai.DefaultHttpx2Client(follow_redirects=False, timeout=limits, verify=not is_plain)
-    return openai.OpenAI(
+    client = openai.OpenAI(
         base_url=base_url,
         api_key=api_key,
         organization=organization,
@@ -57,6 +57,9 @@ def build_client(
         timeout=limits,
         http_client=transport,
     )
+    # the SDK takes these from the environment if they are None, and would send them to any host
+    client.organization, client.project, client.admin_api_key = organization, project, None
+    return client
 
 
 class ApiClient:

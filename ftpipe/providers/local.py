@@ -21,6 +21,7 @@ import openai
 from ftpipe.child_environment import child_environment
 from ftpipe.errors import ConnectionFailedError, LocalStateError, MissingExtraError, ProviderError
 from ftpipe.paths import server_dir
+from ftpipe.providers.address import configured_url
 from ftpipe.providers.client import ApiClient, build_client
 from ftpipe.providers.profiles import Profile
 from ftpipe.providers.provider import Provider
@@ -48,7 +49,7 @@ def open_local(
         ConnectionFailedError: No server answers, and none is started.
         ProviderError: The server does not start; the hint names its log.
     """
-    fixed = env.get(profile.base_url_env) or profile.base_url
+    fixed = configured_url(profile, env)
     folder = server_dir()
     base_url = fixed or (ensure_server(folder, sleep=sleep) if start else running_url(folder)) or ""
     if not base_url:

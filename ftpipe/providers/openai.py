@@ -9,6 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 import openai
 
 from ftpipe.errors import AuthenticationError, ConfigError
+from ftpipe.providers.address import configured_url
 from ftpipe.providers.client import ApiClient, build_client
 from ftpipe.providers.profiles import Profile
 from ftpipe.providers.provider import Provider
@@ -36,7 +37,7 @@ def open_openai(
         ConfigError: No base URL is known.
         AuthenticationError: The key's variable is not set.
     """
-    base_url = env.get(profile.base_url_env) or profile.base_url
+    base_url = configured_url(profile, env)
     if not base_url:
         raise ConfigError(
             f"no base URL is known for provider {profile.name!r}",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
@@ -12,6 +14,27 @@ from pydantic import ValidationError
 from ftpipe.errors import ConfigError
 from ftpipe.records import Method, Record
 from ftpipe.suggestions import nearest_name
+
+KEY_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*_API_KEY")
+URL_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*_BASE_URL")
+KEY_OWNERS = (
+    *("anthropic", "aws", "azure", "cohere", "datadog", "deepseek", "digitalocean", "github", "gitlab", "google"),
+    *(
+        "gemini",
+        "grok",
+        "groq",
+        "hf",
+        "huggingface",
+        "langsmith",
+        "linear",
+        "mistral",
+        "notion",
+        "openai",
+        "openrouter",
+    ),
+    *("perplexity", "pinecone", "sendgrid", "sentry", "slack", "stripe", "together", "twilio", "wandb", "xai"),
+)
+"""Services whose keys are often in an environment; only a provider of that name can get one."""
 
 
 class Profile(Record):
@@ -73,11 +96,49 @@ def load_profiles(overrides: Mapping[str, Mapping[str, Any]] | None = None) -> d
     Raises:
         ConfigError: A table has an unknown key or an invalid value.
     """
-    text = resources.files("ftpipe.providers").joinpath("profiles.toml").read_text(encoding="utf-8")
-    tables: dict[str, dict[str, Any]] = tomllib.loads(text)
+    tables = dict(builtin_profiles())
     for name, table in (overrides or {}).items():
+        _check_override(name, table)
         tables[name] = {**tables.get(name, {}), **table}
     return {name: _profile(name, table) for name, table in tables.items()}
+
+
+@cache
+def builtin_profiles() -> Mapping[str, Mapping[str, Any]]:
+    """The tables of the package by provider."""
+    text = resources.files("ftpipe.providers").joinpath("profiles.toml").read_text(encoding="utf-8")
+    tables: dict[str, dict[str, Any]] = tomllib.loads(text)
+    return tables
+
+
+def _check_override(name: str, table: Mapping[str, Any]) -> None:
+    """Refuse settings with which a configuration file could send a secret away, or spend money without a question.
+
+    Raises:
+        ConfigError: Such a setting.
+    """
+    builtin = builtin_profiles().get(name, {})
+    variable = table.get("key_env", "")
+    if isinstance(variable, str) and variable and variable != builtin.get("key_env"):
+        owners = [other for other, known in builtin_profiles().items() if known.get("key_env") == variable]
+        owners += [vendor for vendor in KEY_OWNERS if variable.startswith(f"{vendor.upper()}_") and vendor != name]
+        if owners or not KEY_VARIABLE.fullmatch(variable):
+            owner = f"it belongs to {owners[0]}" if owners else "it is not a name like EXAMPLE_API_KEY"
+            raise ConfigError(
+                f"[providers.{name}] key_env: {variable} cannot be sent to this provider, because {owner}",
+                "put the provider's key into a variable for it alone, for example "
+                f"{re.sub('[^A-Z0-9]', '_', name.upper())}_API_KEY",
+            )
+    variable = table.get("base_url_env", "")
+    if isinstance(variable, str) and variable and not URL_VARIABLE.fullmatch(variable):
+        raise ConfigError(
+            f"[providers.{name}] base_url_env: {variable} is not a name like EXAMPLE_BASE_URL", "set base_url instead"
+        )
+    if builtin.get("paid", True) and builtin and table.get("paid") is False:
+        raise ConfigError(
+            f"[providers.{name}] paid: jobs of this provider cost money",
+            "give a free endpoint a name that is not in use",
+        )
 
 
 def find_profile(name: str, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Profile:

@@ -56,7 +56,7 @@ def plan_lines(spec: RunSpec, report: Report, provider_title: str, style: Styler
         ("upload", ", ".join(files)),
         (
             "create",
-            f"{report.method.value} job at {sanitize_line(provider_title, 60)}, "
+            f"{report.method.value} job at {sanitize_line(provider_title, 200)}, "
             f"base model {sanitize_line(spec.model, 80)}",
         ),
         ("", ", ".join(options)),

@@ -21,6 +21,7 @@ class SubprocessCli:
         (folder / "ftpipe.toml").write_text(table.format(base_url=base_url))
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FTPIPE_", "OPENAI_"))}
         self.env = {**inherited, "X_API_KEY": key, "FTPIPE_HOME": str(folder / "home"), "NO_COLOR": "1"}
+        self.env["FTPIPE_TRUSTED_HOSTS"] = base_url.removesuffix("/v1")
         self.env["PYTHONPATH"] = str(Path(__file__).parents[2])
 
     def start(self, *argv: str) -> subprocess.Popen[str]:

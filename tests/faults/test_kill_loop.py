@@ -81,6 +81,7 @@ class ProcessRun:
         """Fork the command that a user would run now; returns the process id."""
         argv = ["train", "train.jsonl", "--yes"] if self.train else ["resume"]
         env = {"X_API_KEY": KEY, "FTPIPE_HOME": str(self.folder / "home"), "NO_COLOR": "1"}
+        env["FTPIPE_TRUSTED_HOSTS"] = self.endpoint.base_url
         return self.fork_server.start(argv, self.folder, env=env, unjournaled=self.unjournaled, **order)
 
     def ended(self) -> tuple[int, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ftpipe.cli import options as shared
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.dataset_request import LOCAL_PROVIDER
 from ftpipe.cli.group import Command
@@ -56,6 +57,7 @@ class ChatOptions:
 )
 @click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="Maximum completion tokens.")
 @click.option("--provider", metavar="NAME", help="Provider of a model that the registry does not know.")
+@shared.trust_host
 @pass_cli_context
 def chat(context: CliContext, /, **params: Any) -> None:
     """Talk to MODEL: a registered name, alias or job id, or any model of the provider.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ftpipe.cli import options as shared
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.dataset_request import LOCAL_PROVIDER
 from ftpipe.cli.group import Command
@@ -25,6 +26,7 @@ _SYMBOLS = {"ok": ("ok", "✓"), "warning": ("warning", "!"), "error": ("error",
     is_flag=True,
     help="Move a damaged registry aside and rebuild it from its copy and the provider's jobs.",
 )
+@shared.trust_host
 @pass_cli_context
 def doctor(context: CliContext, online: bool, provider: str | None, repair_first: bool) -> None:
     """Check everything that ftpipe needs.

@@ -171,6 +171,7 @@ output_options = shared.combine_options(
 @sampling_options
 @output_options
 @export_options
+@shared.trust_host
 @pass_cli_context
 def evaluate(context: CliContext, /, **params: Any) -> None:
     """Compare MODELS with a baseline on items that none of them was trained on.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ftpipe.cli import options as shared
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.dataset_request import LOCAL_PROVIDER
 from ftpipe.cli.group import Command, Group
@@ -80,6 +81,7 @@ def find_job(context: CliContext, job: str | None, provider: str | None, *, star
 @click.option(
     "--limit", type=click.IntRange(1, 1000), metavar="N", default=20, show_default=True, help="Maximum number of jobs."
 )
+@shared.trust_host
 @pass_cli_context
 def list_jobs(context: CliContext, provider: str | None, limit: int) -> None:
     """List jobs with their last known status, newest first."""
@@ -98,6 +100,7 @@ def list_jobs(context: CliContext, provider: str | None, limit: int) -> None:
 @_job
 @_provider
 @click.option("-f", "--follow", is_flag=True, help="Continue to show events until the job has ended.")
+@shared.trust_host
 @pass_cli_context
 def events(context: CliContext, job: str | None, provider: str | None, follow: bool) -> None:
     """Show the events of JOB, oldest first. Without JOB the latest run's job is used."""
@@ -130,6 +133,7 @@ def events(context: CliContext, job: str | None, provider: str | None, follow: b
 @click.command(cls=Command, example="ftpipe jobs checkpoints ftjob-0123456789abcdef")
 @_job
 @_provider
+@shared.trust_host
 @pass_cli_context
 def checkpoints(context: CliContext, job: str | None, provider: str | None) -> None:
     """List the checkpoints of JOB by step. Without JOB the latest run's job is used."""
@@ -162,6 +166,7 @@ def show_changed(context: CliContext, target: JobTarget, job: Job) -> None:
 @click.command(cls=Command, example="ftpipe jobs cancel ftjob-0123456789abcdef")
 @click.argument("job")
 @_provider
+@shared.trust_host
 @pass_cli_context
 def cancel(context: CliContext, job: str, provider: str | None) -> None:
     """Stop JOB for good. The provider may bill what was already trained."""
@@ -172,6 +177,7 @@ def cancel(context: CliContext, job: str, provider: str | None) -> None:
 @click.command(cls=Command, example="ftpipe jobs pause ftjob-0123456789abcdef")
 @click.argument("job")
 @_provider
+@shared.trust_host
 @pass_cli_context
 def pause(context: CliContext, job: str, provider: str | None) -> None:
     """Pause JOB, if the provider supports it."""
@@ -182,6 +188,7 @@ def pause(context: CliContext, job: str, provider: str | None) -> None:
 @click.command("resume", cls=Command, example="ftpipe jobs resume ftjob-0123456789abcdef")
 @click.argument("job")
 @_provider
+@shared.trust_host
 @pass_cli_context
 def resume_job(context: CliContext, job: str, provider: str | None) -> None:
     """Continue the paused JOB."""
@@ -192,6 +199,7 @@ def resume_job(context: CliContext, job: str, provider: str | None) -> None:
 @click.command("adopt", cls=Command, example="ftpipe jobs adopt ftjob-0123456789abcdef --provider openai")
 @click.argument("job")
 @click.option("--provider", metavar="NAME", help="Provider that has the job.  [default: the configured one, or local]")
+@shared.trust_host
 @pass_cli_context
 def adopt_job(context: CliContext, job: str, provider: str | None) -> None:
     """Add JOB, which was not created by ftpipe, to the registry. Its model is registered when the job has ended."""

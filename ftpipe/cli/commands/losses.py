@@ -58,6 +58,7 @@ class LossesOptions:
 )
 @click.option("--html", type=shared.FILE, metavar="FILE", help="Write the HTML report to this file.")
 @click.option("--csv", type=shared.FILE, metavar="FILE", help="Write all rows as CSV to this file.")
+@shared.trust_host
 @pass_cli_context
 def losses(context: CliContext, /, **params: Any) -> None:
     """Rank the training rows of MODEL by loss.

@@ -16,6 +16,7 @@ from ftpipe.errors import UsageError
 @click.argument("run", required=False)
 @shared.detach
 @shared.timeout
+@shared.trust_host
 @pass_cli_context
 def resume(context: CliContext, run: str | None, detach: bool, timeout: float | None) -> None:
     """Continue RUN (a run or job id). Without RUN the latest run is continued.

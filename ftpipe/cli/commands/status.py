@@ -9,6 +9,7 @@ import time
 
 import click
 
+from ftpipe.cli import options as shared
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.dataset_request import LOCAL_PROVIDER
 from ftpipe.cli.group import Command
@@ -23,6 +24,7 @@ from ftpipe.reports.runs import status_lines
 @click.argument("job", required=False)
 @click.option("-w", "--watch", is_flag=True, help="Wait until the job has ended.")
 @click.option("--provider", metavar="NAME", help="Provider of a job that the registry does not know.")
+@shared.trust_host
 @pass_cli_context
 def status(context: CliContext, job: str | None, watch: bool, provider: str | None) -> None:
     """Show the status of JOB (a job, run or model id). Without JOB the latest run is shown.

@@ -103,6 +103,7 @@ class TrainOptions(DatasetOptions):
 )
 @click.option("--evaluate", type=shared.FILE, metavar="FILE", help="Compare the models of a sweep on this test file.")
 @click.option("--alias", metavar="NAME", help="Alias for the best model of a sweep.  [default: NAME-OF-DATA@best]")
+@shared.trust_host
 @pass_cli_context
 def train(context: CliContext, /, **params: Any) -> None:
     """Train a model on a dataset and register it.
@@ -149,12 +150,14 @@ def show_plan(context: CliContext, settings: Settings, spec: RunSpec, report: Re
         CostLimitError: The estimate is over the budget.
         TrainingNotAvailableError: The provider accepts no new jobs.
     """
+    from ftpipe.cli.host_confirmation import provider_title
     from ftpipe.pipeline.preflight import make_plan
     from ftpipe.providers.profiles import find_profile
 
     profile = find_profile(spec.provider, settings.config.providers)
     context.add(plan=spec, dataset=report.dataset, tokens=report.tokens, cost=report.cost)
-    context.print_status(plan_lines(spec, report, profile.title or profile.name, context.style_err))
+    title = provider_title(spec.provider, settings, context.environment())
+    context.print_status(plan_lines(spec, report, title, context.style_err))
     today = datetime.now(UTC).date()
     plan = make_plan(spec, report, profile=profile, today=today, max_cost=settings.config.max_cost)
     if plan.notice:
@@ -167,11 +170,11 @@ def run_training(
     context: CliContext, settings: Settings, plan: Plan, options: TrainOptions, *, started_at: float
 ) -> None:
     """Open the provider, ask for confirmation, and run the pipeline to its end."""
-    from ftpipe.cli.output.run import print_result, run_with_display
+    from ftpipe.cli.output.run import host_of, print_result, run_with_display
 
     provider = context.provider(plan.spec.provider, settings)
     if provider.profile.paid and not options.yes:
-        context.confirm("Go ahead?")
+        context.confirm(f"Pay for this job at {host_of(provider)}: go ahead?")
     prepare_base(context, provider, plan.spec.model)
     pipeline = context.pipeline(provider, context.registry(settings))
     run = pipeline.start(plan, force_new=options.force_new)

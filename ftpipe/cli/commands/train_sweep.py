@@ -45,6 +45,7 @@ def run_sweep(context: CliContext, settings: Settings, spec: RunSpec, report: Re
     """
     from ftpipe.catalog.training_prices import PriceTable
     from ftpipe.cli.dataset_request import require_file
+    from ftpipe.cli.output.run import host_of
     from ftpipe.reports.runs import sweep_lines
     from ftpipe.sweep.grid import parse_grid
     from ftpipe.sweep.runner import SweepRunner, enforce_total_budget
@@ -72,7 +73,7 @@ def run_sweep(context: CliContext, settings: Settings, spec: RunSpec, report: Re
     if options.dry_run:
         return
     if provider.profile.paid and not options.yes:
-        context.confirm("Go ahead?")
+        context.confirm(f"Pay for these jobs at {host_of(provider)}: go ahead?")
     with context.interruptible("interrupted; the state of every trial is saved", "run the same command to continue"):
         runs = runner.train(planned)
         scores = scorer(context, settings, provider, spec, options.evaluate)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from shlex import quote
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from ftpipe.cli.context import CliContext
 from ftpipe.cli.output.live import make_display
@@ -77,4 +78,9 @@ def usage_lines(model: Model, provider: Provider) -> list[str]:
         return [*lines, f"deploy it first       {provider.profile.deployment_hint}"]
     if provider.profile.name == "local":
         return [*lines, "any OpenAI client     base_url and key: see `ftpipe serve status`"]
-    return [*lines, f"any OpenAI client     base_url={provider.profile.base_url or provider.profile.base_url_env}"]
+    return [*lines, f"any OpenAI client     base_url={sanitize_line(provider.base_url, 300)}"]
+
+
+def host_of(provider: Provider) -> str:
+    """The host that gets the requests, for a question."""
+    return sanitize_line(urlsplit(provider.base_url).netloc or provider.base_url, 200)

@@ -35,6 +35,7 @@ def doctor(
 ) -> Callable[..., CommandResult]:
     """Run ``ftpipe doctor --online`` in a configured folder; additional keys go into the profile."""
     monkeypatch.setenv("X_API_KEY", KEY)
+    monkeypatch.setenv("FTPIPE_TRUSTED_HOSTS", f"{endpoint.base_url} http://127.0.0.1:9")
 
     def call(*argv: str, **profile: Any) -> CommandResult:
         table = {"base_url": endpoint.base_url, "key_env": "X_API_KEY", **profile}
