@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import logging
 import re
 import socket
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,10 @@ from urllib.parse import urlsplit
 from ftpipe.errors import ConfigError, UsageError
 from ftpipe.server.protocol import ApiError
 
+log = logging.getLogger("ftpipe.server")
+
 DEFAULT_OWNER = "local"
+MIN_KEY_CHARACTERS = 16
 _OWNER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -45,16 +49,25 @@ class ApiKeys:
             raise ApiError(401, message, "invalid_api_key")
         return owners[0]
 
+    def owner_or_empty(self, authorization: str | None) -> str:
+        """The owner of the key in an ``Authorization`` header; empty if a key is needed and this is not one."""
+        try:
+            return self.owner(authorization)
+        except ApiError:
+            return ""
+
 
 def load_api_keys(path: Path | None) -> ApiKeys:
     """Read a key file.
 
     Raises:
-        ConfigError: If it cannot be read, is empty, or has an invalid owner name.
+        ConfigError: If it cannot be read, is empty, can be written by other users, has an invalid owner name or a key
+            that is too short.
     """
     if path is None:
         return ApiKeys()
     try:
+        mode = path.stat().st_mode
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as exc:
         message = f"the key file {path} cannot be read: {exc}"
@@ -63,7 +76,16 @@ def load_api_keys(path: Path | None) -> ApiKeys:
     if not entries:
         message = f"the key file {path} contains no key"
         raise ConfigError(message, "write one key per line, as KEY or OWNER:KEY")
+    if mode & 0o022:
+        message = f"other users of this machine can write the key file {path}, and so add a key"
+        raise ConfigError(message, f"run `chmod 600 {path}`, and check the keys in it")
     return ApiKeys(tuple(_parse_line(line, path) for line in entries))
+
+
+def warn_if_readable(path: Path | None) -> None:
+    """Log a warning if other users of this machine can read the key file."""
+    if path is not None and path.stat().st_mode & 0o044:
+        log.warning("other users of this machine can read the key file %s: run `chmod 600 %s`", path, path)
 
 
 def _parse_line(line: str, path: Path) -> tuple[bytes, str]:
@@ -72,6 +94,9 @@ def _parse_line(line: str, path: Path) -> tuple[bytes, str]:
     if not _OWNER_NAME.fullmatch(owner) or not key.strip():
         message = f"the key file {path} has a line that is not KEY or OWNER:KEY"
         raise ConfigError(message, "an owner name has letters, digits, dots, dashes and underscores")
+    if len(key.strip()) < MIN_KEY_CHARACTERS:
+        message = f"the key file {path} has a key of {owner} with less than {MIN_KEY_CHARACTERS} characters"
+        raise ConfigError(message, "make a new one, for example with `openssl rand -hex 24`")
     return _digest(key.strip()), owner
 
 

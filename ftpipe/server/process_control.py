@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def status(data_dir: Path, *, timeout: float = 2.0) -> ServerStatus:
     if not is_locked(directory):
         return ServerStatus(running=False)
     address = read_json(directory.address) or {}
-    health = _fetch_health(address.get("base_url"), timeout)
+    health = _fetch_health(address.get("base_url"), directory, timeout)
     jobs = (health or {}).get("jobs") or {}
     return ServerStatus(
         running=True,
@@ -75,13 +76,17 @@ def is_locked(directory: DataDirectory) -> bool:
     return False
 
 
-def _fetch_health(base_url: object, timeout: float) -> dict[str, Any] | None:
+def _fetch_health(base_url: object, directory: DataDirectory, timeout: float) -> dict[str, Any] | None:
     if not isinstance(base_url, str) or not base_url.startswith("http://"):
         return None
     # A proxy from the environment cannot reach this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    request = urllib.request.Request(base_url.removesuffix("/v1") + "/health")  # noqa: S310 - the scheme was checked
+    with suppress(OSError, ValueError):
+        # The key of a server that `ftpipe train` started: without one, the numbers of jobs are left out.
+        request.add_header("Authorization", f"Bearer {directory.token.read_text(encoding='ascii').strip()}")
     try:
-        with opener.open(base_url.removesuffix("/v1") + "/health", timeout=timeout) as response:
+        with opener.open(request, timeout=timeout) as response:
             value = json.load(response)
     except (OSError, ValueError, urllib.error.URLError):
         return None

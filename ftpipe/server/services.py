@@ -16,7 +16,7 @@ from ftpipe.server.api.models import ModelsApi
 from ftpipe.server.api.permissions import PermissionsApi
 from ftpipe.server.api.row_losses import RowLossesApi
 from ftpipe.server.api.uploads import UploadsApi
-from ftpipe.server.auth import ApiKeys, HostPolicy, build_host_policy, load_api_keys
+from ftpipe.server.auth import ApiKeys, HostPolicy, build_host_policy, load_api_keys, warn_if_readable
 from ftpipe.server.cancellation import ActiveRequests
 from ftpipe.server.idempotency import InFlightKeys
 from ftpipe.server.jobs.supervisor import Supervisor
@@ -85,6 +85,7 @@ def build_context(
     """
     data_dir = DataDirectory(settings.data_dir.expanduser().absolute())
     data_dir.prepare()
+    warn_if_readable(settings.api_key_file)
     store = open_or_replace(data_dir)
     active_requests = ActiveRequests()
     if engine is None:

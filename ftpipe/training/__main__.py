@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import traceback
 from pathlib import Path
 from types import FrameType
 
@@ -27,7 +28,7 @@ class PauseFlag:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the job in the given directory; 0 if it has a result or is paused, 2 on wrong arguments."""
+    """Run the job of a directory; 0 if it has a result or is paused, 2 on wrong arguments, 71 if memory ran out."""
     flag = PauseFlag()
     signal.signal(signal.SIGUSR1, flag.handle_signal)  # before the slow imports: the signal may come early
     if len(arguments) == 4 and arguments[0] == "--worker":
@@ -39,12 +40,24 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("usage: python -m ftpipe.training JOBDIR | --worker STORE RANK WORLD_SIZE\n")
         return 2
     from ftpipe.modeling.device import use_passive_omp_wait
-    from ftpipe.training.job_directory import JobDirectory
+    from ftpipe.training.job_directory import OUT_OF_MEMORY_EXIT_CODE, JobDirectory
     from ftpipe.training.run import run_job
 
     use_passive_omp_wait()
-    run_job(JobDirectory(Path(arguments[0]).absolute()), flag)
+    try:
+        run_job(JobDirectory(Path(arguments[0]).absolute()), flag)
+    except Exception as exc:
+        if not is_out_of_memory(exc):
+            raise
+        traceback.print_exc()
+        return OUT_OF_MEMORY_EXIT_CODE
     return 0
+
+
+def is_out_of_memory(exc: Exception) -> bool:
+    """True for Python's error and those of torch, which for a CPU is a plain ``RuntimeError``."""
+    is_cpu_error = isinstance(exc, RuntimeError) and "can't allocate memory" in str(exc)
+    return isinstance(exc, MemoryError) or type(exc).__name__ == "OutOfMemoryError" or is_cpu_error
 
 
 if __name__ == "__main__":

@@ -48,6 +48,8 @@ log = logging.getLogger("ftpipe.training")
 
 MAX_EVENT_BYTES_PER_READ = 4 * 1024 * 1024
 MAX_MESSAGE_LENGTH = 4000
+OUT_OF_MEMORY_EXIT_CODE = 71
+"""Exit code of a trainer that could not allocate memory."""
 EVENT_LEVELS = ("info", "warn", "error")
 API_HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier", "beta")
 """Resolved hyperparameters that the API shows."""

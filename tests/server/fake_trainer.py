@@ -1,7 +1,7 @@
 """A trainer process that trains nothing, but writes a job directory like the real one.
 
 Run as ``python fake_trainer.py JOBDIR``. Extra hyperparameters of the job control it: ``fake_steps`` (steps an epoch),
-``fake_seconds`` (a step), ``fake_end`` (``exception``, ``failed``), ``fake_stubborn`` (ignores SIGTERM).
+``fake_seconds`` (a step), ``fake_end`` (``exception``, ``failed``, ``killed``), ``fake_stubborn`` (ignores SIGTERM).
 """
 
 from __future__ import annotations
@@ -75,6 +75,8 @@ class FakeTrainer:
             message = f"Step {step}/{self.total_steps}: training loss={1 / step:.2f}"
             self.directory.append_event(message, event_type="metrics", data={"step": step})
             self.write_progress(step)
+            if self.end == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
             if self.end == "exception":
                 message = "out of paper"
                 raise RuntimeError(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
@@ -15,19 +16,19 @@ from ftpipe.server.protocol import ApiError
 from ftpipe.server.settings import ServeSettings
 from tests.server.conftest import MakeClient, create_job, upload, wait_for
 
-ANNA = {"Authorization": "Bearer sk-anna"}
-BEN = {"Authorization": "Bearer sk-ben"}
+ANNA = {"Authorization": "Bearer sk-anna-0123456789"}
+BEN = {"Authorization": "Bearer sk-ben-0123456789"}
 
 
 @pytest.fixture
 def guarded(make_client: MakeClient, tmp_path: Path) -> TestClient:
     """A server with two keys."""
     keys = tmp_path / "keys"
-    keys.write_text("# two of us\nanna:sk-anna\nben:sk-ben\n")
+    keys.write_text("# two of us\nanna:sk-anna-0123456789\nben:sk-ben-0123456789\n")
     return make_client(api_key_file=keys)
 
 
-@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer no"}, {"Authorization": "Basic sk-anna"}])
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer no"}, {"Authorization": "Basic sk-anna-0123456789"}])
 def test_auth_refuses_missing_or_wrong_key(guarded: TestClient, headers: dict[str, str]) -> None:
     """401 in the service's shape; only the health is open."""
     answer = guarded.get("/v1/files", headers=headers)
@@ -128,7 +129,7 @@ def test_require_keys_unless_loopback() -> None:
     require_keys_unless_loopback("::1", ApiKeys())
 
 
-@pytest.mark.parametrize("content", ["", "# nothing\n", "bad owner!:key\n", "owner:\n"])
+@pytest.mark.parametrize("content", ["", "# nothing\n", "bad owner!:0123456789abcdef\n", "owner:\n"])
 def test_load_api_keys_refuses_invalid_file(tmp_path: Path, content: str) -> None:
     """An empty file must not mean that everyone may come in."""
     path = tmp_path / "keys"
@@ -141,3 +142,44 @@ def test_load_api_keys_refuses_missing_file(tmp_path: Path) -> None:
     """The same holds for a file that is not there."""
     with pytest.raises(ConfigError):
         load_api_keys(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("line", ["x", "anna:0123456789abcde", "0123456789abcdef\nben:short"])
+def test_load_api_keys_refuses_short_keys(tmp_path: Path, line: str) -> None:
+    """The hint is a command that makes a longer one, and the key is not shown."""
+    path = tmp_path / "keys"
+    path.write_text(f"{line}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="less than 16 characters") as refused:
+        load_api_keys(path)
+    assert "openssl rand -hex 24" in refused.value.hint
+    assert "0123456789" not in refused.value.message
+
+
+@pytest.mark.parametrize(("mode", "warns"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])
+def test_serve_warns_about_key_file_that_others_can_read(
+    make_client: MakeClient, tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, warns: bool
+) -> None:
+    path = tmp_path / "keys"
+    path.write_text("anna:0123456789abcdef\n", encoding="utf-8")
+    path.chmod(mode)
+    with caplog.at_level(logging.WARNING, "ftpipe.server"):
+        make_client(api_key_file=path)
+    assert any("chmod 600" in record.getMessage() for record in caplog.records) is warns
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_load_api_keys_refuses_file_that_others_can_write(tmp_path: Path, mode: int) -> None:
+    """They could add a key of their own."""
+    path = tmp_path / "keys"
+    path.write_text("anna:0123456789abcdef\n", encoding="utf-8")
+    path.chmod(mode)
+    with pytest.raises(ConfigError, match="can write the key file"):
+        load_api_keys(path)
+
+
+def test_health_tells_job_counts_to_key_holders_only(guarded: TestClient, make_client: MakeClient) -> None:
+    """Without keys, everyone who reaches the server is its user."""
+    for headers in ({}, {"Authorization": "Bearer wrong"}):
+        assert set(guarded.get("/health", headers=headers).json()) == {"status", "version", "data_dir_id"}
+    assert guarded.get("/health", headers=ANNA).json()["jobs"] == {"running": 0, "open": 0}
+    assert make_client().get("/health").json()["jobs"] == {"running": 0, "open": 0}

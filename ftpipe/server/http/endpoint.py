@@ -62,7 +62,7 @@ class Endpoint:
         limiter: Limits the threads that run the handler and compute its stream; Starlette's if ``None``.
         queue: Limits the requests that are computed and that wait; none wait if ``None``.
         load_model: Starts to load the model that the handler needs; the request waits for it before it takes a slot.
-        is_public: No key is needed.
+        is_public: No key is needed; the owner is empty without a right one.
     """
 
     context: ServerContext
@@ -77,7 +77,8 @@ class Endpoint:
     async def handle(self, request: Request) -> Response:
         """Respond to a request."""
         authorization = request.headers.get("authorization")
-        owner = "" if self.is_public else self.context.api_keys.owner(authorization)
+        keys = self.context.api_keys
+        owner = keys.owner_or_empty(authorization) if self.is_public else keys.owner(authorization)
         key = request.headers.get("idempotency-key") if request.method == "POST" else None
         with self.context.in_flight_keys.acquire(owner, key):
             async with self._parse(request, owner) as parsed:

@@ -20,7 +20,7 @@ ROUTE_SCOPE_KEY = "ftpipe.route"
 
 
 class RequestGuardMiddleware:
-    """Refuses requests from web pages and compressed bodies, and logs every request.
+    """Refuses requests from web pages, of unclear length and with compressed bodies, and logs every request.
 
     Args:
         app: The application behind it.
@@ -37,15 +37,23 @@ class RequestGuardMiddleware:
             await self._app(scope, receive, send)
             return
         entry = _AccessLogEntry(scope, send)
+        headers = Headers(scope=scope)
+        has_two_lengths = "content-length" in headers and "transfer-encoding" in headers
         try:
-            headers = Headers(scope=scope)
             self._host_policy.check(headers)
+            if has_two_lengths:
+                # A proxy in front that reads the other header would see other requests in the same bytes.
+                # Source: RFC 9112, section 6.3.
+                message = "A request cannot have both Content-Length and Transfer-Encoding."
+                raise ApiError(400, message, "invalid_framing")
             if headers.get("content-encoding", "identity") != "identity":
                 # A small compressed body could become a huge one.
                 message = "Compressed request bodies are not supported."
                 raise ApiError(415, message, "unsupported_content_encoding")
         except ApiError as exc:
-            await JSONResponse(exc.body, exc.status)(scope, receive, entry.send)
+            # The connection ends with it: where the next request begins is not certain.
+            close = {"connection": "close"} if has_two_lengths else None
+            await JSONResponse(exc.body, exc.status, close)(scope, receive, entry.send)
         else:
             await self._app(scope, receive, entry.send)
         finally:

@@ -160,7 +160,7 @@ class Supervisor(threading.Thread):
             return Observation(slot_available=slot_available)
         trainer = self._trainer(job)
         alive = trainer is not None and trainer.is_alive()
-        trainer_exit = None if alive or trainer is None else TrainerExit(trainer.exit_code, trainer.pause_sent)
+        trainer_exit = None if alive or trainer is None else TrainerExit.of(trainer)
         if job.status == "running" or not alive:
             import_output(self._store, job, directory)
         result = directory.read_result()

@@ -40,6 +40,8 @@ class TrainerProcess:
     terminate_sent_at: float | None = None
     """When SIGTERM was sent, on the monotonic clock."""
     pause_sent: bool = False
+    oom_kills_before: int | None = None
+    """How often the system had killed processes for lack of memory when this one was started."""
 
     def is_alive(self) -> bool:
         """True while the trainer, or any process that it started, holds the lock."""
@@ -52,6 +54,13 @@ class TrainerProcess:
     def exit_code(self) -> int | None:
         """How the child ended; ``None`` while it runs, or if an earlier server started it."""
         return None if self.process is None else self.process.returncode
+
+    @property
+    def was_oom_killed(self) -> bool:
+        """True if it was killed by SIGKILL, not by this server, and the system says that the memory had run out."""
+        if self.exit_code != -signal.SIGKILL or self.terminate_sent_at is not None or self.oom_kills_before is None:
+            return False
+        return (count_oom_kills() or 0) > self.oom_kills_before
 
     def pause(self) -> None:
         """Ask the trainer to save its state after the current step and to end."""
@@ -89,6 +98,7 @@ def start(command: tuple[str, ...], directory: JobDirectory) -> TrainerProcess |
     Raises:
         OSError: If the process cannot be started.
     """
+    oom_kills = count_oom_kills()
     handle = os.open(directory.lock_file, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         if not _lock(handle):
@@ -110,7 +120,20 @@ def start(command: tuple[str, ...], directory: JobDirectory) -> TrainerProcess |
         # Requests come first if both need the processor.
         psutil.Process(process.pid).nice(NICE)
     write_json(directory.process_file, {"pid": process.pid, "created": _created(process.pid)}, mode=0o600)
-    return TrainerProcess(directory, process.pid, process)
+    return TrainerProcess(directory, process.pid, process, oom_kills_before=oom_kills)
+
+
+def count_oom_kills(path: Path = Path("/proc/vmstat")) -> int | None:
+    """How many processes Linux has killed for lack of memory since it started, those of containers included.
+
+    Returns:
+        ``None`` if the system does not say.
+    """
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None
 
 
 def find_running(directory: JobDirectory) -> TrainerProcess | None:

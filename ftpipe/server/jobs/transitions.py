@@ -7,6 +7,7 @@ nothing else, a server that was killed at any moment continues from what is stor
 from __future__ import annotations
 
 import hashlib
+import signal
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,10 +16,11 @@ from ftpipe.atomic_files import rename_durably
 from ftpipe.records.job import TERMINAL_STATUSES
 from ftpipe.server.clock import now
 from ftpipe.server.jobs.job_output import import_output
+from ftpipe.server.jobs.trainer_process import TrainerProcess
 from ftpipe.server.jobs.validation_process import ValidationCrash, ValidationResult
 from ftpipe.server.storage import RESULT_PURPOSE, FileRow, JobRow, Store, Transaction
 from ftpipe.server.storage.data_dir import DataDirectory, new_body_path
-from ftpipe.training.job_directory import JobResult
+from ftpipe.training.job_directory import OUT_OF_MEMORY_EXIT_CODE, JobResult
 
 MAX_VALIDATION_ATTEMPTS = 20
 """Starts of the validation of a job's files without a result, after which the job fails."""
@@ -32,6 +34,7 @@ ATTEMPTS_PER_EXCEPTION = 4
 RESTART_DELAY_SECONDS = 0.25
 """Delay after a failed start, for each failed start in a row."""
 MAX_RESTART_DELAY_SECONDS = 10.0
+OUT_OF_MEMORY_HINT = "use a smaller batch size, shorter rows or a smaller base model, or free memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,22 @@ class TrainerExit:
     exit_code: int | None = None
     """``None`` if it was started by an earlier server."""
     pause_sent: bool = False
+    was_oom_killed: bool = False
+    """True if the system says that the memory had run out."""
+
+    @classmethod
+    def of(cls, trainer: TrainerProcess) -> TrainerExit:
+        """How a trainer has ended."""
+        return cls(trainer.exit_code, trainer.pause_sent, trainer.was_oom_killed)
+
+    @property
+    def cause(self) -> str:
+        """Why it ended, as far as one can tell; empty if one cannot."""
+        if self.was_oom_killed or self.exit_code == OUT_OF_MEMORY_EXIT_CODE:
+            return "the memory ran out"
+        if self.exit_code == -signal.SIGKILL and not self.pause_sent:
+            return "it was killed, most likely because the memory ran out"
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +138,7 @@ class DelayRestart:
     attempts: int
     attempt_step: int
     delay_seconds: float
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +208,12 @@ def _decide_running(job: JobRow, observed: Observation) -> Transition:
         return MarkPaused(observed.step)
     attempts, attempt_step = _count_failed_starts(job, observed)
     if attempts >= MAX_FAILED_STARTS:
-        return Fail(_server_error(f"The trainer stopped {_describe_exit(observed)} at step {observed.step}"))
+        message = f"The trainer stopped {_describe_exit(observed)} at step {observed.step}"
+        cause = "" if observed.trainer_exit is None else observed.trainer_exit.cause
+        return Fail(_server_error(f"{message}: {cause}; {OUT_OF_MEMORY_HINT}" if cause else message))
     if observed.trainer_exit is not None and attempts:
         delay = min(MAX_RESTART_DELAY_SECONDS, RESTART_DELAY_SECONDS * attempts)
-        return DelayRestart(attempts, attempt_step, delay)
+        return DelayRestart(attempts, attempt_step, delay, observed.trainer_exit.cause)
     return Wait() if observed.restart_delayed else StartTrainer()
 
 
@@ -215,7 +237,8 @@ def _count_failed_starts(job: JobRow, observed: Observation) -> tuple[int, int]:
 
 def _describe_exit(observed: Observation) -> str:
     code = None if observed.trainer_exit is None else observed.trainer_exit.exit_code
-    return "repeatedly" if code is None or code < 0 else f"with exit code {code} each time it was started"
+    is_common = code is None or code < 0 or code == OUT_OF_MEMORY_EXIT_CODE
+    return "repeatedly" if is_common else f"with exit code {code} each time it was started"
 
 
 def _server_error(message: str) -> dict[str, Any]:
@@ -267,8 +290,11 @@ class TransitionWriter:
             case MarkPaused(step):
                 tx.jobs.update(job.id, status="paused", has_trainer=False, attempts=0, estimated_finish=None)
                 tx.events.append_message(job.id, f"The job is paused at step {step}")
-            case DelayRestart(attempts, attempt_step):
+            case DelayRestart(attempts, attempt_step, _, cause):
                 tx.jobs.update(job.id, attempts=attempts, attempt_step=attempt_step)
+                if cause:
+                    message = f"The trainer stopped: {cause}; it starts again"
+                    tx.events.append_message(job.id, message, level="warn")
             case Fail(error):
                 ended = {"status": "failed", "has_trainer": False, "finished_at": now(), "estimated_finish": None}
                 tx.jobs.update(job.id, error=error, **ended)

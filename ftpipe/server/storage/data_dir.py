@@ -68,6 +68,11 @@ class DataDirectory:
         """``server.json``: where the running server listens."""
         return self.root / "server.json"
 
+    @property
+    def token(self) -> Path:
+        """The key of a server that was started in the background."""
+        return self.root / "token"
+
     def file(self, file_id: str) -> Path:
         """The content of a stored file."""
         return self.root / "files" / _validated_id(file_id)

@@ -102,3 +102,22 @@ def test_header_limit_ends_flood(server: ServerProcess) -> None:
     assert received == b"" or received.startswith(b"HTTP/1.1 400")
     with connect(server, WHOLE) as connection:
         assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        b"Content-Length: 6\r\nTransfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: chunked\r\ncontent-length: 5\r\n",
+    ],
+)
+def test_request_with_two_lengths_is_refused(server: ServerProcess, framing: bytes) -> None:
+    """One answer, after which the connection is closed: the bytes behind it are not taken for a second request."""
+    smuggled = b"0\r\n\r\n" + WHOLE
+    with connect(server, BODY_HEAD + framing + b"\r\n" + smuggled) as connection:
+        received = b""
+        while piece := connection.recv(65536):
+            received += piece
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert b"invalid_framing" in received
+    assert received.count(b"HTTP/1.1 ") == 1

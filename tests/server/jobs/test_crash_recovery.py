@@ -114,3 +114,18 @@ def test_jobs_survive_repeated_kills(server: ServerProcess) -> None:
     assert wait_for_all(server, jobs, 120) == ["succeeded"] * 3
     for job in jobs:
         check_outcome(server, job)
+
+
+def test_trainer_killed_by_the_system_is_explained(server: ServerProcess) -> None:
+    """The job's events and, when it fails, its error name the likely cause."""
+    body = {"model": "gpt-4o-mini", "training_file": server.upload(LINES), "hyperparameters": {"fake_end": "killed"}}
+    job = str(server.call("/fine_tuning/jobs", body)["id"])
+    assert wait_for_all(server, [job], seconds=60) == ["failed"]
+    error = server.call(f"/fine_tuning/jobs/{job}")["error"]
+    assert "most likely because the memory ran out; use a smaller batch size" in error["message"]
+    events = server.call(f"/fine_tuning/jobs/{job}/events?limit=1000")["data"]
+    warnings = [event["message"] for event in events if event["level"] == "warn" and "memory" in event["message"]]
+    assert warnings.count(
+        "The trainer stopped: it was killed, most likely because the memory ran out; it starts again"
+    ) == len(warnings)
+    assert warnings

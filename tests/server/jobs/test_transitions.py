@@ -10,6 +10,7 @@ from ftpipe.server.jobs.transitions import (
     ATTEMPTS_PER_EXCEPTION,
     MAX_FAILED_STARTS,
     MAX_RESTART_DELAY_SECONDS,
+    OUT_OF_MEMORY_HINT,
     DelayRestart,
     Fail,
     MarkPaused,
@@ -28,7 +29,7 @@ from ftpipe.server.jobs.transitions import (
 )
 from ftpipe.server.jobs.validation_process import ValidationCrash, ValidationResult
 from ftpipe.server.storage import JobRow
-from ftpipe.training.job_directory import JobResult
+from ftpipe.training.job_directory import OUT_OF_MEMORY_EXIT_CODE, JobResult
 
 INVALID = {"code": "invalid_training_file", "message": "line 2: bad", "param": "training_file"}
 SUCCESS = JobResult(succeeded=True, error=None, trained_tokens=90, final_step=6, finished_at=1000)
@@ -63,6 +64,10 @@ def server_error(message: str) -> Fail:
 CRASH = ValidationCrash("it took longer than 5 seconds")
 UNCHECKED = "The files could not be checked"
 KILLED = TrainerExit(exit_code=-9)
+OOM_KILLED = TrainerExit(exit_code=-9, was_oom_killed=True)
+NO_MEMORY = TrainerExit(exit_code=OUT_OF_MEMORY_EXIT_CODE)
+LIKELY = "it was killed, most likely because the memory ran out"
+CERTAIN = "the memory ran out"
 CRASHED = TrainerExit(exit_code=1)
 NOTHING = Observation()
 NO_DIRECTORY = server_error("The job directory is missing")
@@ -125,11 +130,34 @@ NO_DIRECTORY = server_error("The job directory is missing")
         ({}, Observation(trainer_exit=TrainerExit(0, pause_sent=True), step=4), StartTrainer()),
         ({}, NOTHING, StartTrainer()),
         ({}, Observation(restart_delayed=True), Wait()),
-        ({}, Observation(trainer_exit=KILLED), DelayRestart(1, 0, 0.25)),
-        ({"attempts": 3}, Observation(trainer_exit=KILLED), DelayRestart(4, 0, 1.0)),
-        ({"attempts": 3, "attempt_step": 5}, Observation(trainer_exit=KILLED, step=6), DelayRestart(1, 6, 0.25)),
+        ({}, Observation(trainer_exit=KILLED), DelayRestart(1, 0, 0.25, LIKELY)),
+        ({"attempts": 3}, Observation(trainer_exit=KILLED), DelayRestart(4, 0, 1.0, LIKELY)),
+        (
+            {"attempts": 3, "attempt_step": 5},
+            Observation(trainer_exit=KILLED, step=6),
+            DelayRestart(1, 6, 0.25, LIKELY),
+        ),
         ({}, Observation(trainer_exit=CRASHED), DelayRestart(ATTEMPTS_PER_EXCEPTION, 0, 1.0)),
-        ({"attempts": 9}, Observation(trainer_exit=KILLED), server_error("The trainer stopped repeatedly at step 0")),
+        (
+            {"attempts": 9},
+            Observation(trainer_exit=KILLED),
+            server_error(f"The trainer stopped repeatedly at step 0: {LIKELY}; {OUT_OF_MEMORY_HINT}"),
+        ),
+        (
+            {"attempts": 9},
+            Observation(trainer_exit=OOM_KILLED),
+            server_error(f"The trainer stopped repeatedly at step 0: {CERTAIN}; {OUT_OF_MEMORY_HINT}"),
+        ),
+        (
+            {"attempts": 9, "attempt_step": 2},
+            Observation(trainer_exit=NO_MEMORY, step=2),
+            server_error(f"The trainer stopped repeatedly at step 2: {CERTAIN}; {OUT_OF_MEMORY_HINT}"),
+        ),
+        (
+            {"attempts": 9},
+            Observation(trainer_exit=TrainerExit(exit_code=-15)),
+            server_error("The trainer stopped repeatedly at step 0"),
+        ),
         (
             {"attempts": 8, "attempt_step": 3},
             Observation(trainer_exit=CRASHED, step=3),
