@@ -104,13 +104,16 @@ def test_every_process_is_started_with_child_environment(path: Path) -> None:
         and isinstance(node.func, ast.Attribute)
         and ast.unparse(node.func).startswith("subprocess.")
     ]
+    functions = {node.name: ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     makers = ("child_environment(", "trainer_environment(")
     for call in calls:
         values = [ast.unparse(keyword.value) for keyword in call.keywords if keyword.arg == "env"]
         assert values, f"{path}:{call.lineno} has no env"
-        assigned = [
+        values += [
             ast.unparse(node.value)
             for node in ast.walk(tree)
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == values[0]
         ]
-        assert any(text.startswith(makers) for text in [*values, *assigned]), f"{path}:{call.lineno}: {values[0]}"
+        made = [functions.get(value.removesuffix("()"), value) for value in values]
+        assert any(maker in text for text in made for maker in makers), f"{path}:{call.lineno}: {values[0]}"
+        assert not any("os.environ" in text for text in made), f"{path}:{call.lineno}: {values[0]}"
