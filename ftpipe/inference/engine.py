@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from ftpipe.errors import MissingExtraError, UsageError
 from ftpipe.inference.constrained_decoding import GrammarConstraint, Vocabulary
 from ftpipe.inference.detokenizer import Delta, IncrementalDetokenizer, TokenLogprob
+from ftpipe.inference.fair_lock import FairLock
 from ftpipe.inference.model_cache import ModelCache
 from ftpipe.inference.sampling import Sampler, SamplingParams
 from ftpipe.modeling.base_models import StatusCallback, resolve_base
@@ -63,6 +64,7 @@ class GenerationRequest(SamplingParams):
     """A conversation to answer, with sampling parameters.
 
     Attributes:
+        owner: Who asks; owners take turns at the model.
         messages: The conversation in the API's form.
         tools: Tool definitions in the API's form.
         max_tokens: Maximum tokens of the answer; ``None`` for the engine's limit.
@@ -73,6 +75,7 @@ class GenerationRequest(SamplingParams):
     """
 
     messages: list[dict[str, Any]]
+    owner: str = ""
     tools: list[dict[str, Any]] | None = None
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
@@ -161,7 +164,8 @@ class _LoadedModel:
         self.stop_token_ids = _stop_token_ids(model, tokenizer) | {self.chat_tokenizer.end_of_turn()}
         self._model = model
         self._cache_name = cache_argument(model)
-        self._lock = threading.Lock()
+        self._lock = FairLock()
+        self._vocabulary_lock = threading.Lock()
         self._adapters: OrderedDict[Path, str] = OrderedDict()
         self._active_adapter: Path | None = None
         self._adapter_count = 0
@@ -170,7 +174,7 @@ class _LoadedModel:
 
     def vocabulary(self) -> Vocabulary:
         """The model's tokens for constrained decoding; built at the first use."""
-        with self._lock:
+        with self._vocabulary_lock:
             if self._vocabulary is None:
                 self._vocabulary = Vocabulary(self.tokenizer, self.vocabulary_size, self.stop_token_ids)
             return self._vocabulary
@@ -189,11 +193,11 @@ class _LoadedModel:
                 while file.read(1 << 20):
                     pass
 
-    def forward(self, adapter: Path | None, ids: list[int], cache: Cache) -> torch.Tensor:
+    def forward(self, adapter: Path | None, ids: list[int], cache: Cache, owner: str = "") -> torch.Tensor:
         """Logits in float32 of the token after ``ids``, which continue ``cache``."""
         import torch
 
-        with self._lock, torch.inference_mode():
+        with self._lock.turn(owner), torch.inference_mode():
             self._activate_adapter(adapter)
             causal = self._model.get_base_model() if self._adapters else self._model
             ids_1T = torch.tensor([ids], device=self.device)
@@ -279,7 +283,7 @@ def _generate(
     while True:
         for start in range(0, len(input_ids), MAX_TOKENS_PER_FORWARD):
             check_cancelled()
-            logits = model.forward(adapter, input_ids[start : start + MAX_TOKENS_PER_FORWARD], cache)
+            logits = model.forward(adapter, input_ids[start : start + MAX_TOKENS_PER_FORWARD], cache, request.owner)
         token = sampler.sample(logits)
         if token in model.stop_token_ids:
             yield _last_delta(detokenizer, "stop", prompt, completion_tokens)

@@ -37,7 +37,7 @@ class ServeSettings:
     """Serve OpenAI's model names by the default base model; ``False`` refuses them."""
     max_loaded_models: int = 2
     """Maximum number of base models in memory for chat."""
-    max_concurrent_requests: int = 8
+    max_concurrent_requests: int = 4
     """Chats that are computed at the same time; with several API keys one owner gets half of them at most."""
     max_queued_requests: int = 64
     """Chats that wait for one of those to end; more are refused with 429."""

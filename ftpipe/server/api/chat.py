@@ -122,11 +122,7 @@ class ChatCompletionsApi:
         messages = template_messages(chat.messages)
         model = self._resolve(request.owner, chat.model)
         head = {"id": new_id("chatcmpl-"), "created": now(), "model": chat.model}
-        check_cancelled = request.cancel_token.raise_if_cancelled
-        answers = [
-            self._generate(model, chat, messages, index, check_cancelled=check_cancelled)
-            for index in range(chat.n or 1)
-        ]
+        answers = [self._generate(request, model, chat, messages, index) for index in range(chat.n or 1)]
         if chat.stream:
             return Stream(_prefetch_first_chunks(self._stream(request.owner, chat, head, answers)))
         choices = [_Choice(index, chat) for index in range(len(answers))]
@@ -144,16 +140,17 @@ class ChatCompletionsApi:
 
     def _generate(
         self,
+        request: ApiRequest,
         model: ResolvedModel,
         chat: ChatRequest,
         messages: list[dict[str, Any]],
         index: int,
-        *,
-        check_cancelled: Callable[[], None],
     ) -> Iterator[Delta]:
         """One answer in pieces; nothing is computed before the first one is taken."""
-        request = GenerationRequest(
+        check_cancelled = request.cancel_token.raise_if_cancelled
+        generation = GenerationRequest(
             messages=messages,
+            owner=request.owner,
             tools=template_tools(chat),
             max_tokens=chat.max_completion_tokens or chat.max_tokens,
             temperature=1.0 if chat.temperature is None else chat.temperature,
@@ -169,7 +166,7 @@ class ChatCompletionsApi:
         try:
             check_cancelled()
             yield from self._engine.generate(
-                base=model.base, adapter=model.adapter, request=request, check_cancelled=check_cancelled
+                base=model.base, adapter=model.adapter, request=generation, check_cancelled=check_cancelled
             )
         except RequestCancelledError:
             raise
