@@ -14,10 +14,10 @@ published wheels, a GPU.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 from ftpipe.errors import MissingExtraError, UsageError
 from ftpipe.inference.constrained_decoding import GrammarConstraint, Vocabulary
 from ftpipe.inference.detokenizer import Delta, IncrementalDetokenizer, TokenLogprob
-from ftpipe.inference.fair_lock import FairLock
 from ftpipe.inference.model_cache import ModelCache
 from ftpipe.inference.sampling import Sampler, SamplingParams
 from ftpipe.modeling.base_models import StatusCallback, resolve_base
@@ -325,3 +324,50 @@ def _token_logprobs(
         for value, id_ in zip(*logprobs.topk(top_logprobs), strict=True)
     ]
     return (TokenLogprob(tokenizer.decode([token]), float(logprobs[token]), tuple(top)),)
+
+
+class FairLock:
+    """Held by one thread at a time; the owner who had it longest ago is next.
+
+    ``threading.Lock`` has no order: with one of its threads per request, an owner's share grows with its requests.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_held = False
+        self._waiting: OrderedDict[str, deque[threading.Event]] = OrderedDict()
+
+    @contextmanager
+    def turn(self, owner: str) -> Iterator[None]:
+        """Hold the lock once it is the owner's turn."""
+        event: threading.Event | None = None
+        with self._lock:
+            if self._is_held:
+                event = threading.Event()
+                self._waiting.setdefault(owner, deque()).append(event)
+            self._is_held = True
+        if event is not None:
+            event.wait()
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    @property
+    def waiting(self) -> int:
+        """Threads that wait for their turn."""
+        with self._lock:
+            return sum(len(events) for events in self._waiting.values())
+
+    def _pass_on(self) -> None:
+        with self._lock:
+            if not self._waiting:
+                self._is_held = False
+                return
+            owner, events = next(iter(self._waiting.items()))
+            event = events.popleft()
+            if events:
+                self._waiting.move_to_end(owner)
+            else:
+                del self._waiting[owner]
+        event.set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from ftpipe.inference.fair_lock import FairLock
+from ftpipe.inference.engine import FairLock
 
 SECONDS = 60
 
