@@ -31,8 +31,8 @@ class GrammarError(UsageError):
 
 
 def json_rule(schema: Mapping[str, Any]) -> str:
-    """A rule for a value that fits a JSON schema."""
-    return f"%json {json.dumps({'x-guidance': LIMITED_WHITESPACE, **schema})}"
+    """A rule for a value that fits a JSON schema; options for llguidance in the schema are ignored."""
+    return f"%json {json.dumps({**schema, 'x-guidance': LIMITED_WHITESPACE})}"
 
 
 def tool_call_rule(functions: Sequence[Mapping[str, Any]]) -> str:

@@ -9,11 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from ftpipe.errors import FtpipeError
+from ftpipe.json_schema import is_deeper_than
 from ftpipe.server.cancellation import CancelToken
 
 ID_ALPHABET = string.ascii_letters + string.digits
 ID_LENGTH = 24
+MAX_JSON_DEPTH = 100
+"""Levels of lists and objects in a request; Python's own limits on recursion are not reached below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,19 @@ class ApiError(FtpipeError):
 def bad_request(message: str, param: str | None = None, code: str | None = "invalid_value") -> ApiError:
     """A 400 about one parameter."""
     return ApiError(400, message, code, param)
+
+
+def parse_json(text: str | bytes) -> Any:  # noqa: ANN401  # any JSON value
+    """The value of a client's JSON.
+
+    Raises:
+        ValueError: It is not JSON, or nested deeper than ``MAX_JSON_DEPTH``.
+    """
+    value = orjson.loads(text)
+    if is_deeper_than(value, MAX_JSON_DEPTH):
+        message = f"it is nested deeper than {MAX_JSON_DEPTH} levels"
+        raise ValueError(message)
+    return value
 
 
 def missing_parameter(param: str) -> ApiError:

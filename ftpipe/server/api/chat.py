@@ -122,7 +122,8 @@ class ChatCompletionsApi:
         messages = template_messages(chat.messages)
         model = self._resolve(request.owner, chat.model)
         head = {"id": new_id("chatcmpl-"), "created": now(), "model": chat.model}
-        answers = [self._generate(request, model, chat, messages, index) for index in range(chat.n or 1)]
+        grammar = response_grammar(chat)
+        answers = [self._generate(request, model, chat, messages, grammar, index) for index in range(chat.n or 1)]
         if chat.stream:
             return Stream(_prefetch_first_chunks(self._stream(request.owner, chat, head, answers)))
         choices = [_Choice(index, chat) for index in range(len(answers))]
@@ -144,6 +145,7 @@ class ChatCompletionsApi:
         model: ResolvedModel,
         chat: ChatRequest,
         messages: list[dict[str, Any]],
+        grammar: str | None,
         index: int,
     ) -> Iterator[Delta]:
         """One answer in pieces; nothing is computed before the first one is taken."""
@@ -160,7 +162,7 @@ class ChatCompletionsApi:
             frequency_penalty=chat.frequency_penalty or 0.0,
             presence_penalty=chat.presence_penalty or 0.0,
             logit_bias=chat.bias_by_token,
-            grammar=response_grammar(chat),
+            grammar=grammar,
             logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
         )
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
 from ftpipe.server.api.schemas import Metadata, RequestModel, Text, validate_body
 from ftpipe.server.protocol import ApiError, bad_request
@@ -45,6 +45,25 @@ class TextPart(RequestModel):
     prompt_cache_breakpoint: Any = None
 
 
+class CalledFunction(RequestModel):
+    """The function of a tool call; what clients add to it is passed on."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Text
+    arguments: str | dict[str, Any] | None = None
+
+
+class ToolCall(RequestModel):
+    """A tool call of an earlier answer; what clients add to it, such as an index, is passed on."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: Text | None = None
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
 class Message(RequestModel):
     """One message of the conversation."""
 
@@ -52,7 +71,7 @@ class Message(RequestModel):
     content: str | Annotated[list[TextPart], Field(min_length=1)] | None = None
     name: Text | None = None
     refusal: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
+    tool_calls: list[ToolCall] | None = None
     tool_call_id: Text | None = None
     function_call: dict[str, Any] | None = None
     audio: Any = None
@@ -188,10 +207,7 @@ def template_messages(messages: list[Message]) -> list[dict[str, Any]]:
 
 def _template_message(message: Message, index: int) -> dict[str, Any]:
     plain: dict[str, Any] = {"role": ROLES[message.role], "content": _text_of(message, index)}
-    for name in ("name", "tool_calls", "tool_call_id"):
-        value = getattr(message, name)
-        if value is not None:
-            plain[name] = value
+    plain |= message.model_dump(include={"name", "tool_calls", "tool_call_id"}, exclude_none=True)
     return plain
 
 

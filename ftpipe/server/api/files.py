@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from ftpipe.server.protocol import (
     missing_parameter,
     new_id,
     not_found,
+    parse_json,
 )
 from ftpipe.server.storage import RESULT_PURPOSE, FileRow, Transaction
 from ftpipe.server.storage.cleanup import delete_after_commit
@@ -153,7 +153,7 @@ def _form_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     plain = {name: value for name, value in fields.items() if not name.startswith("expires_after")}
     if "expires_after" in fields:
         try:
-            plain["expires_after"] = json.loads(fields["expires_after"])
+            plain["expires_after"] = parse_json(fields["expires_after"])
         except ValueError as exc:
             message = "Invalid 'expires_after': expected an object."
             raise bad_request(message, "expires_after") from exc

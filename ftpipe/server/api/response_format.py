@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ftpipe.inference.constrained_decoding import build_grammar, json_rule, tool_call_rule
+from ftpipe.json_schema import InvalidSchemaError, JsonSchema
 from ftpipe.server.api.chat_schemas import ChatRequest, unsupported_parameter
 from ftpipe.server.protocol import bad_request
 
@@ -24,6 +25,11 @@ def response_grammar(chat: ChatRequest) -> str | None:
     """
     calls = _required_functions(chat)
     schema = _response_schema(chat)
+    if schema is not None:
+        _check_schema(schema, "response_format")
+    if calls is not None or schema is not None:
+        for index, tool in enumerate(chat.tools or ()):
+            _check_schema(tool.function.parameters or {}, f"tools[{index}].function.parameters")
     if calls is not None:
         return build_grammar([tool_call_rule(calls)])
     if schema is None:
@@ -31,6 +37,14 @@ def response_grammar(chat: ChatRequest) -> str | None:
     tools = [tool.function.model_dump(exclude_none=True) for tool in chat.tools or ()]
     may_call = tools and chat.tool_choice in (None, "auto")
     return build_grammar([json_rule(schema), tool_call_rule(tools)] if may_call else [json_rule(schema)])
+
+
+def _check_schema(schema: dict[str, Any], param: str) -> None:
+    """Refuse a schema that no answer can follow: one that is not valid, or that refers to itself without an end."""
+    try:
+        JsonSchema(schema)
+    except InvalidSchemaError as exc:
+        raise bad_request(f"Invalid '{param}': the JSON schema cannot be used: {exc}.", param, exc.code) from exc
 
 
 def grammar_source_param(chat: ChatRequest) -> str:

@@ -18,7 +18,15 @@ from typing import Any
 from ftpipe.server.cancellation import CancelToken
 from ftpipe.server.jobs.trainer_process import trainer_environment
 from ftpipe.server.model_resolver import ModelResolver, ResolvedModel
-from ftpipe.server.protocol import ApiError, ApiRequest, Stream, bad_request, missing_parameter, model_not_found
+from ftpipe.server.protocol import (
+    ApiError,
+    ApiRequest,
+    Stream,
+    bad_request,
+    missing_parameter,
+    model_not_found,
+    parse_json,
+)
 from ftpipe.server.storage import Store
 from ftpipe.server.storage.data_dir import DataDirectory, new_body_path
 from ftpipe.training.row_losses import ScoringRequest
@@ -87,7 +95,7 @@ class RowLossesApi:
 
 def _model_names(body: Mapping[str, Any]) -> list[str]:
     try:
-        names = json.loads(body.get("models", ""))
+        names = parse_json(body.get("models", ""))
     except ValueError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):

@@ -22,11 +22,22 @@ from ftpipe.server.http.multipart import MultipartFormParser
 from ftpipe.server.http.request_queue import RequestQueue, Slot
 from ftpipe.server.http.timeouts import body_with_deadline
 from ftpipe.server.idempotency import find_stored_response, request_fingerprint, store_response
-from ftpipe.server.protocol import ApiError, ApiRequest, Download, Handler, ReceivedUpload, Stream, model_unavailable
+from ftpipe.server.protocol import (
+    ApiError,
+    ApiRequest,
+    Download,
+    Handler,
+    ReceivedUpload,
+    Stream,
+    model_unavailable,
+    parse_json,
+)
 from ftpipe.server.services import ServerContext
 
 MAX_FORM_OVERHEAD_BYTES = 1024 * 1024
 """What a form may be larger than its file."""
+MAX_BYTES_PARSED_IN_EVENT_LOOP = 64 * 1024
+"""A larger JSON body is parsed in a thread."""
 WRITE_BUFFER_BYTES = 1024 * 1024
 """Bytes of a body that are collected before they are processed."""
 
@@ -166,9 +177,13 @@ class Endpoint:
             message = "The body must be sent as Content-Type: application/json."
             raise ApiError(415, message, "invalid_content_type")
         try:
-            body = orjson.loads(raw)
+            is_large = len(raw) > MAX_BYTES_PARSED_IN_EVENT_LOOP
+            body = await anyio.to_thread.run_sync(parse_json, raw) if is_large else parse_json(raw)
         except orjson.JSONDecodeError as exc:
             message = "We could not parse the JSON body of your request."
+            raise ApiError(400, message, "invalid_json") from exc
+        except ValueError as exc:
+            message = f"The JSON body cannot be used: {exc}."
             raise ApiError(400, message, "invalid_json") from exc
         if not isinstance(body, dict):
             message = "The JSON body must be an object."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from typing import Any, ClassVar
 
 import h11
@@ -116,14 +117,26 @@ class HeaderTimeoutProtocol(H11Protocol):
             self._timer.cancel()
             self._timer = None
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP with an error in OpenAI's format instead of plain text."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self._send_error(ApiError(400, msg, "invalid_http"))
+        else:
+            self.transport.close()
+
     def _on_timeout(self) -> None:
         self._timer = None
-        if not self.transport.is_closing():
-            error = ApiError(408, "The request's headers came too slowly.", "request_timeout")
-            body = orjson.dumps(error.body)
-            head = f"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: {len(body)}\r\n"
-            self.transport.write(head.encode() + b"content-type: application/json\r\n\r\n" + body)
-            self.transport.close()
+        self._send_error(ApiError(408, "The request's headers came too slowly.", "request_timeout"))
+
+    def _send_error(self, error: ApiError) -> None:
+        """Send an error past the application, and close the connection."""
+        if self.transport.is_closing():
+            return
+        body = orjson.dumps(error.body)
+        status = f"{error.status} {HTTPStatus(error.status).phrase}"
+        head = f"HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {len(body)}\r\n"
+        self.transport.write(head.encode() + b"content-type: application/json\r\n\r\n" + body)
+        self.transport.close()
 
 
 def header_timeout_protocol(header_seconds: float, write_seconds: float) -> type[H11Protocol]:
