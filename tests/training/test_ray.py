@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,12 +67,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def train(folder: Path, base: Path, **settings: Any) -> tuple[dict[str, Any], list[str], list[float]]:
     """One job through the API: how it ended, its events oldest first, and the training loss of each step."""
+    shutil.copytree(base, folder / "models" / "tiny")
     serve_settings = ServeSettings(data_dir=folder / "data", models_dir=folder / "models", **settings)
     with TestClient(create_app(build_context(serve_settings)), base_url="http://127.0.0.1") as client:
         content = "".join(json.dumps(row) + "\n" for row in rows(12)).encode()
         extras = {"n_epochs": 2, "batch_size": 4, "lora_dropout": 0.0}
         body = {
-            "model": str(base),
+            "model": "tiny",
             "training_file": upload(client, content)["id"],
             "seed": 3,
             "hyperparameters": extras,
