@@ -18,7 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ftpipe.modeling.base_models import resolve_base
+from ftpipe.modeling.base_models import download_base, resolve_base
 from ftpipe.modeling.device import DeviceConfig, select_device
 from ftpipe.modeling.loading import load_base
 from ftpipe.modeling.types import CausalModel
@@ -159,7 +159,11 @@ def run_worker(store: Any, *, rank: int, world_size: int, models_dir: Path | Non
 
 def _load_replica(task: dict[str, Any], models_dir: Path | None) -> tuple[CausalModel, Objective]:
     device_config = select_device(DeviceConfig(**task["device_config"]))
-    base_dir = resolve_base(task["base_model"], models_dir=models_dir or Path(task["models_dir"]))
+    if models_dir is None:
+        base_dir = resolve_base(task["base_model"], models_dir=Path(task["models_dir"]))
+    else:
+        # Another machine of the operator's cluster; the leader's machine has the model, so its use is allowed.
+        base_dir = download_base(task["base_model"], models_dir=models_dir)
     model = add_uninitialized_adapter(load_base(base_dir, device_config), task["adapter_config"])
     return model, OBJECTIVES[task["method"]].from_json(LanguageModel(model), task["objective"])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -39,9 +38,18 @@ cluster.shutdown()
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of base models of every machine of the cluster."""
+    folder = tmp_path_factory.mktemp("home") / "models"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster(models_dir: Path) -> Iterator[str]:
     """Address of a cluster with two nodes of one processor each."""
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": "/tmp", "OMP_NUM_THREADS": "1"}
+    environment["FTPIPE_HOME"] = str(models_dir.parent)
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", CLUSTER],
         stdin=subprocess.PIPE,
@@ -67,13 +75,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def train(folder: Path, base: Path, **settings: Any) -> tuple[dict[str, Any], list[str], list[float]]:
     """One job through the API: how it ended, its events oldest first, and the training loss of each step."""
-    shutil.copytree(base, folder / "models" / "tiny")
-    serve_settings = ServeSettings(data_dir=folder / "data", models_dir=folder / "models", **settings)
+    serve_settings = ServeSettings(data_dir=folder / "data", models_dir=base.parent, **settings)
     with TestClient(create_app(build_context(serve_settings)), base_url="http://127.0.0.1") as client:
         content = "".join(json.dumps(row) + "\n" for row in rows(12)).encode()
         extras = {"n_epochs": 2, "batch_size": 4, "lora_dropout": 0.0}
         body = {
-            "model": "tiny",
+            "model": base.name,
             "training_file": upload(client, content)["id"],
             "seed": 3,
             "hyperparameters": extras,
@@ -100,8 +107,9 @@ def test_ray_unreachable_cluster_fails_job_with_hint(base: Path, tmp_path: Path,
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("float32")
-def test_ray_matches_single_process(cluster: str, base: Path, tmp_path: Path) -> None:
+def test_ray_matches_single_process(cluster: str, base: Path, models_dir: Path, tmp_path: Path) -> None:
     """Fields, events, tokens and answers are the same; each step's loss agrees."""
+    (models_dir / base.name).symlink_to(base)
     plain, events, losses = train(tmp_path / "plain", base)
     distributed, events_on_ray, losses_on_ray = train(
         tmp_path / "ray", base, engine="ray", ray_address=cluster, workers=2
