@@ -88,9 +88,10 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @rule("FT301", "invalid-tool-schema", "error", "D", "documented", when=TOOLS, formats=MESSAGE_FORMATS)
 def invalid_tool_schema(row: DatasetRecord) -> Iterator[Violation]:
-    """A tool definition has no name, or its parameters are not a valid JSON Schema.
+    """A tool definition has no name, or its parameters are not a valid JSON Schema that stands by itself.
 
-    Why: The service reads the definitions before the first example.
+    Why: The service reads the definitions before the first example. References to other documents are not fetched, and
+        a schema may not refer to itself for the same value.
     Fix: Write {"type": "function", "function": {"name": …, "parameters": {"type": "object", "properties": {…}}}}.
     Source: OpenAI API description FunctionObject, 2026-08-21.
     """
