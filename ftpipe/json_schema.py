@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
@@ -32,7 +33,13 @@ MAX_STEPS_FOR_SCHEMA = 1_000_000
 """For the check of a schema itself."""
 MAX_CPU_SECONDS = 2.0
 """For one value or schema, if single steps are slow."""
-STEPS_BETWEEN_CLOCK_READINGS = 64
+STEPS_BETWEEN_CLOCK_READINGS = 16
+SLOW_CHECK_SECONDS = 0.1
+MAX_SLOW_SECONDS = 10.0
+"""For all slow checks of this process together; after that every check gets the limits that follow, and patterns that
+need backtracking are not run. A file can have another slow schema in each line."""
+MAX_STEPS_WHEN_LIMITED = 5_000
+MAX_CPU_SECONDS_WHEN_LIMITED = 0.02
 
 Json = Any
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
@@ -52,7 +59,7 @@ class InvalidSchemaError(FtpipeError):
 
 
 class SchemaLimitError(FtpipeError):
-    """A value is not checked, because that would take too long."""
+    """A value or a schema is not checked, because that would take too long."""
 
     code = "schema_limit"
 
@@ -75,6 +82,7 @@ class JsonSchema:
 
     Raises:
         InvalidSchemaError: The schema is not valid, too large, too deep or in a loop, or a reference leads outside.
+        SchemaLimitError: The check of the schema takes too long.
     """
 
     def __init__(self, schema: Mapping[str, Json], *, use_declared_draft: bool = False) -> None:
@@ -87,18 +95,19 @@ class JsonSchema:
         draft: Any = jsonschema.Draft202012Validator
         if isinstance(declared, str):
             draft = jsonschema.validators.validator_for(schema, default=draft)
-        self._limit_error: SchemaLimitError | None = None
+        self._limit = ""
+        """Why values are not checked any more."""
         if b'"unevaluated' in text and b'"patternProperties"' in text:
             # The library itself searches with the patterns then, without a limit.
-            self._limit_error = SchemaLimitError("unevaluatedProperties together with patternProperties is not checked")
+            self._limit = "unevaluatedProperties together with patternProperties is not checked"
         try:
-            _budget.set(_Budget(MAX_STEPS_FOR_SCHEMA))
-            _check_schema(draft, schema)
+            with _limited_work(MAX_STEPS_FOR_SCHEMA):
+                _check_schema(draft, schema)
             self._validator = _bounded(draft)(schema, registry=referencing.Registry())
         except _LIBRARY_ERRORS as exc:
             raise InvalidSchemaError(str(exc)[:200]) from exc
-        except (SchemaLimitError, RecursionError) as exc:
-            raise InvalidSchemaError(f"it is too large to be checked: {exc}") from exc
+        except RecursionError as exc:
+            raise InvalidSchemaError("its references are nested too deep") from exc
 
     def first_violation(self, value: Json) -> SchemaViolation | None:
         """The first fault of a value; ``None`` if it matches.
@@ -106,17 +115,17 @@ class JsonSchema:
         Raises:
             SchemaLimitError: The check takes too long. A schema for which that happened is not used again.
         """
-        if self._limit_error is not None:
-            raise self._limit_error
-        _budget.set(_Budget(MAX_STEPS))
+        if self._limit:
+            raise SchemaLimitError(self._limit)
         try:
-            error = next(self._validator.iter_errors(value), None)
+            with _limited_work(MAX_STEPS):
+                error = next(self._validator.iter_errors(value), None)
         except (SchemaLimitError, RecursionError, MemoryError) as exc:
-            self._limit_error = SchemaLimitError(str(exc) or "the value or the schema is nested too deep")
-            raise self._limit_error from exc
+            self._limit = str(exc) or "the value or the schema is nested too deep"
+            raise SchemaLimitError(self._limit) from exc
         except _LIBRARY_ERRORS as exc:
-            self._limit_error = SchemaLimitError(f"the schema cannot be applied: {str(exc)[:160]}")
-            raise self._limit_error from exc
+            self._limit = f"the schema cannot be applied: {str(exc)[:160]}"
+            raise SchemaLimitError(self._limit) from exc
         return error and SchemaViolation(".".join(map(str, error.absolute_path)), error.message)
 
 
@@ -133,23 +142,60 @@ def is_deeper_than(value: Json, levels: int) -> bool:
     return bool(level)
 
 
+class _SlowChecks:
+    """The time that the slow checks of this process have taken."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    @property
+    def are_too_many(self) -> bool:
+        return self.seconds > MAX_SLOW_SECONDS
+
+    def add(self, seconds: float) -> None:
+        if seconds > SLOW_CHECK_SECONDS:
+            self.seconds += seconds
+
+
+_slow_checks = _SlowChecks()
+
+
 class _Budget:
     """The steps and the time that are left for one check."""
 
     def __init__(self, steps: int) -> None:
-        self._limit = steps
-        self.steps = 0
-        self._deadline = time.thread_time() + MAX_CPU_SECONDS
+        self.is_limited = _slow_checks.are_too_many
+        self._max_steps = min(steps, MAX_STEPS_WHEN_LIMITED) if self.is_limited else steps
+        self._max_seconds = MAX_CPU_SECONDS_WHEN_LIMITED if self.is_limited else MAX_CPU_SECONDS
+        self._steps = 0
         self._next_reading = STEPS_BETWEEN_CLOCK_READINGS
+        self._started_at = time.thread_time()
+
+    @property
+    def seconds(self) -> float:
+        """Processor time of this thread since the start."""
+        return time.thread_time() - self._started_at
 
     def spend(self, steps: int) -> None:
-        self.steps += steps
-        if self.steps > self._limit:
-            raise SchemaLimitError(f"it takes more than {self._limit:,} steps")
-        if self.steps >= self._next_reading:
-            self._next_reading = self.steps + STEPS_BETWEEN_CLOCK_READINGS
-            if time.thread_time() > self._deadline:
-                raise SchemaLimitError(f"it takes more than {MAX_CPU_SECONDS:g} seconds")
+        self._steps += steps
+        if self._steps > self._max_steps:
+            raise SchemaLimitError(f"it takes more than {self._max_steps:,} steps")
+        if self._steps >= self._next_reading:
+            self._next_reading = self._steps + STEPS_BETWEEN_CLOCK_READINGS
+            if self.seconds > self._max_seconds:
+                raise SchemaLimitError(f"it takes more than {self._max_seconds:g} seconds")
+
+
+@contextmanager
+def _limited_work(steps: int) -> Iterator[None]:
+    """Limit what is done inside to a number of steps and to a time."""
+    budget = _Budget(steps)
+    token = _budget.set(budget)
+    try:
+        yield
+    finally:
+        _budget.reset(token)
+        _slow_checks.add(budget.seconds)
 
 
 _budget: ContextVar[_Budget] = ContextVar("budget")
@@ -205,7 +251,7 @@ def _is_sorted_quickly(items: Json) -> bool:
 
 def _matches(pattern: str, text: str) -> bool:
     try:
-        return matches_pattern(pattern, text)
+        return matches_pattern(pattern, text, allow_backtracking=not _budget.get().is_limited)
     except PatternLimitError as exc:
         raise SchemaLimitError(str(exc)) from exc
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_PATTERN_CHARACTERS = 2_000
-MAX_REPEATED_SIZE = 10_000
+MAX_REPEATED_SIZE = 2_000
 """Estimated size of a pattern, with its repetitions written out, that the ``regex`` package may compile."""
 MAX_SEARCH_WORK = 10_000_000
 """Estimated size of the pattern times characters of the text; about 1 second on the linear engine."""
@@ -41,8 +41,13 @@ def is_valid_pattern(pattern: str) -> bool:
     return True
 
 
-def matches_pattern(pattern: str, text: str) -> bool:
+def matches_pattern(pattern: str, text: str, *, allow_backtracking: bool = True) -> bool:
     """True if the pattern occurs somewhere in the text.
+
+    Args:
+        pattern: A regular expression.
+        text: The text.
+        allow_backtracking: Run patterns that the linear engine cannot run, up to the time limit.
 
     Raises:
         PatternLimitError: The search takes too long.
@@ -52,7 +57,10 @@ def matches_pattern(pattern: str, text: str) -> bool:
         raise PatternLimitError(f"a pattern has more than {MAX_PATTERN_CHARACTERS:,} characters")
     if repeated_size(pattern) * len(text) > MAX_SEARCH_WORK:
         raise PatternLimitError("a pattern is too large for a text of this length")
-    return _compile(pattern)(text)
+    search, is_linear = _compile(pattern)
+    if not (is_linear or allow_backtracking):
+        raise PatternLimitError("a pattern with look-around is not run after others took too long")
+    return search(text)
 
 
 def repeated_size(pattern: str) -> int:
@@ -76,15 +84,15 @@ def repeated_size(pattern: str) -> int:
 
 
 @lru_cache(maxsize=1024)
-def _compile(pattern: str) -> Callable[[str], bool]:
-    """A search for the pattern on the engine that can run it."""
+def _compile(pattern: str) -> tuple[Callable[[str], bool], bool]:
+    """A search for the pattern on the engine that can run it, and whether it takes linear time."""
     from pydantic_core import SchemaError, SchemaValidator, core_schema
 
     try:
         linear = SchemaValidator(core_schema.str_schema(pattern=pattern, regex_engine="rust-regex", strict=True))
     except SchemaError:
-        return _compile_backtracking(pattern)
-    return linear.isinstance_python
+        return _compile_backtracking(pattern), False
+    return linear.isinstance_python, True
 
 
 def _compile_backtracking(pattern: str) -> Callable[[str], bool]:

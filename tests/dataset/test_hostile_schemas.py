@@ -46,7 +46,7 @@ def findings(path: Path, *, command: str = "validate") -> list[dict[str, Any]]:
         [sys.executable, "-m", "ftpipe", command, str(path), "--findings", str(output)],
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=150,
         check=False,
         env={"PATH": "/usr/bin:/bin", "HOME": str(path.parent), "PYTHONPATH": ":".join(sys.path)},
     )
@@ -77,6 +77,18 @@ def test_hostile_tool_schema_is_a_finding(record: dict[str, Any], code: str, tex
         assert any(each["code"] == code and text in each["message"] for each in reported), reported
 
 
+def test_many_slow_schemas_take_bounded_time_together(tmp_path: Path) -> None:
+    """Each is another one; after some seconds none gets much time any more, and ordinary schemas are still checked."""
+    slow = [tool_record(property_of({"pattern": f"^(a|a)*(?!b{number})$"}), SLOW) for number in range(400)]
+    doubled = {f"d{i}": {"allOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(40)} | {"d40": {}}
+    slow += [tool_record({"$defs": doubled, "$ref": "#/$defs/d0", "title": f"{number}"}) for number in range(100)]
+    ordinary = tool_record(property_of({"type": "string", "pattern": "^x"}), '{"a": "y"}')
+    reported = findings(write(tmp_path / "tools.jsonl", [*chats(11), *slow, ordinary]))
+    unchecked = {each["line"] for each in reported if "cannot be checked" in each["message"]}
+    assert unchecked == set(range(12, 512))
+    assert any("'y' does not match '^x'" in each["message"] for each in reported)
+
+
 def test_tool_schema_references_are_never_fetched(tmp_path: Path) -> None:
     """Neither over HTTP nor from a file; the finding says so."""
     requested: list[str] = []
@@ -98,3 +110,68 @@ def test_tool_schema_references_are_never_fetched(tmp_path: Path) -> None:
     assert requested == []
     assert sum(each["code"] == "FT301" and "not fetched" in each["message"] for each in reported) == 4
     assert "top-secret" not in json.dumps(reported)
+
+
+GUARD = """
+import json, sys
+events = []
+def record(event, args):
+    if event.startswith("socket.") and event not in ("socket.__new__", "socket.bind"):
+        events.append([event, repr(args[1:])])
+    elif event in ("urllib.Request", "ftplib.connect", "subprocess.Popen", "os.system"):
+        events.append([event, repr(args)])
+    elif event == "open" and isinstance(args[0], (str, bytes)):
+        events.append([event, args[0] if isinstance(args[0], str) else args[0].decode("utf-8", "replace")])
+sys.addaudithook(record)
+from ftpipe.cli import run
+code = 0
+try:
+    run(json.loads(sys.argv[1]))
+except SystemExit as stop:
+    code = stop.code
+sys.stdout = sys.__stdout__
+print("\\n" + json.dumps([code, events]))
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["validate", "FILE"],
+        ["validate", "FILE", "--provider", "local"],
+        ["prepare", "FILE"],
+        ["convert", "FILE", "--output", "OUT"],
+        ["split", "FILE", "--output", "OUT"],
+        ["advise", "FILE"],
+    ],
+    ids=" ".join,
+)
+def test_commands_on_hostile_data_connect_nowhere_and_open_nothing_of_it(command: list[str], tmp_path: Path) -> None:
+    """An audit hook sees every connection, every process and every file."""
+    named = tmp_path / "secret"
+    named.mkdir()
+    for name in ("a.json", "b.png", "c.jsonl"):
+        (named / name).write_text('{"type": "string"}', encoding="utf-8")
+    urls = ["http://127.0.0.1:9/x.json", *(f"file://{named}/{name}" for name in ("a.json", "b.png"))]
+    images = [
+        {"type": "image_url", "image_url": {"url": url}} for url in (*urls, f"{named}/b.png", "http://192.0.2.1/x.png")
+    ]
+    records: list[dict[str, Any]] = [tool_record(property_of({"$ref": url}), '{"a": 1}') for url in urls]
+    records.append({"messages": [{"role": "user", "content": images}, {"role": "assistant", "content": "x"}]})
+    odd = {"role": "user", "content": f"{{{{item.a}}}} !include {named}/c.jsonl"}
+    records.append({"messages": [odd, {"role": "assistant", "content": "x"}], "$ref": urls[0], "@import": urls[1]})
+    work = tmp_path / "work"
+    work.mkdir()
+    path = write(work / "data.jsonl", [*chats(12), *records])
+    arguments = [{"FILE": str(path), "OUT": str(work / "out.jsonl")}.get(word, word) for word in command]
+    ran = subprocess.run(
+        [sys.executable, "-c", GUARD, json.dumps(arguments)],
+        capture_output=True, text=True, timeout=120, check=False, cwd=work,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path / "home"), "PYTHONPATH": ":".join(sys.path)},
+    )  # fmt: skip
+    assert ran.stdout.strip(), ran.stderr
+    code, events = json.loads(ran.stdout.splitlines()[-1])
+    assert code in (0, 1, None), ran.stderr
+    assert [event for event in events if event[0] != "open"] == []
+    assert [name for _, name in events if name.startswith(str(named))] == []
+    assert str(path) in [name for _, name in events]

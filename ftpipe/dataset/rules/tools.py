@@ -17,6 +17,7 @@ from ftpipe.dataset.record import DatasetRecord
 from ftpipe.dataset.record_traits import TOOLS
 from ftpipe.dataset.rules.base import MESSAGE_FORMATS, RuleGroup, Violation, describe_value, escape_preview
 from ftpipe.dataset.scan.statistics import ScanStatistics
+from ftpipe.errors import FtpipeError
 
 if TYPE_CHECKING:
     from ftpipe.json_schema import JsonSchema
@@ -53,23 +54,23 @@ def called_functions(row: DatasetRecord) -> Iterator[tuple[str, dict[str, Any]]]
             yield f"{base}[{index}].function_call", message["function_call"]
 
 
-def compile_parameters(parameters: dict[str, Any]) -> JsonSchema | str:
-    """The schema of a tool's parameters, or what is wrong with it."""
-    from ftpipe.json_schema import MAX_SCHEMA_DEPTH, is_deeper_than
+def compile_parameters(parameters: dict[str, Any]) -> JsonSchema | FtpipeError:
+    """The schema of a tool's parameters, or why it cannot be used."""
+    from ftpipe.json_schema import MAX_SCHEMA_DEPTH, InvalidSchemaError, is_deeper_than
 
     if is_deeper_than(parameters, MAX_SCHEMA_DEPTH):
-        return f"it is nested deeper than {MAX_SCHEMA_DEPTH} levels"
+        return InvalidSchemaError(f"it is nested deeper than {MAX_SCHEMA_DEPTH} levels")
     return _compile_text(canonical_json(parameters))
 
 
 @lru_cache(maxsize=512)
-def _compile_text(schema: bytes) -> JsonSchema | str:
-    from ftpipe.json_schema import InvalidSchemaError, JsonSchema
+def _compile_text(schema: bytes) -> JsonSchema | FtpipeError:
+    from ftpipe.json_schema import InvalidSchemaError, JsonSchema, SchemaLimitError
 
     try:
         return JsonSchema(json.loads(schema))
-    except InvalidSchemaError as exc:
-        return exc.message
+    except (InvalidSchemaError, SchemaLimitError) as exc:
+        return exc
 
 
 def parse_arguments(text: object) -> Json:
@@ -95,6 +96,8 @@ def invalid_tool_schema(row: DatasetRecord) -> Iterator[Violation]:
     Fix: Write {"type": "function", "function": {"name": …, "parameters": {"type": "object", "properties": {…}}}}.
     Source: OpenAI API description FunctionObject, 2026-08-21.
     """
+    from ftpipe.json_schema import InvalidSchemaError, SchemaLimitError
+
     source = row.record.get("input") if row.kind == "dpo" else row.record
     listed = source.get("tools") if type(source) is dict else None
     if listed is not None and type(listed) is not list:
@@ -110,10 +113,14 @@ def invalid_tool_schema(row: DatasetRecord) -> Iterator[Violation]:
             continue
         if type(parameters) is not dict:
             yield Violation(f"{path}.parameters", f"The parameters are {escape_preview(parameters)}, not an object.")
-        elif isinstance(fault := compile_parameters(parameters), str):
+        elif isinstance(fault := compile_parameters(parameters), InvalidSchemaError):
             yield Violation(
-                f"{path}.parameters", f"The parameters are not a valid JSON Schema: {escape_preview(fault, 160)}"
+                f"{path}.parameters",
+                f"The parameters are not a valid JSON Schema: {escape_preview(fault.message, 160)}",
             )
+        elif isinstance(fault, SchemaLimitError):
+            message = f"The parameters cannot be checked: {escape_preview(fault.message, 160)}."
+            yield Violation(f"{path}.parameters", message, level="warning")
 
 
 @rule("FT302", "invalid-function-name", "error", "D", "documented", when=TOOLS, formats=MESSAGE_FORMATS)
@@ -167,7 +174,7 @@ def arguments_violate_schema(row: DatasetRecord) -> Iterator[Violation]:
     Fix: Correct the arguments or the schema.
     Source: practice.
     """
-    from ftpipe.json_schema import SchemaLimitError
+    from ftpipe.json_schema import JsonSchema, SchemaLimitError
 
     schemas = {
         f["name"]: f.get("parameters") for _, f in definitions(row) if type(f) is dict and type(f.get("name")) is str
@@ -177,7 +184,7 @@ def arguments_violate_schema(row: DatasetRecord) -> Iterator[Violation]:
         if type(parameters) is not dict or value is None:
             continue
         schema = compile_parameters(parameters)
-        if isinstance(schema, str):
+        if not isinstance(schema, JsonSchema):
             continue
         try:
             fault = schema.first_violation(value)

@@ -52,7 +52,7 @@ def schema_check(schema: dict[str, Any]) -> Any:  # noqa: ANN401  # a metric fun
 
     try:
         compiled = JsonSchema(schema, use_declared_draft=True)
-    except InvalidSchemaError as exc:
+    except (InvalidSchemaError, SchemaLimitError) as exc:
         raise UsageError(f"the JSON schema is not valid: {exc}", "correct the file given by --schema") from exc
 
     def schema_valid(_item: Item, answer: Answer) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ftpipe.inference.constrained_decoding import build_grammar, json_rule, tool_call_rule
-from ftpipe.json_schema import InvalidSchemaError, JsonSchema
+from ftpipe.json_schema import InvalidSchemaError, JsonSchema, SchemaLimitError
 from ftpipe.server.api.chat_schemas import ChatRequest, unsupported_parameter
 from ftpipe.server.protocol import bad_request
 
@@ -43,7 +43,7 @@ def _check_schema(schema: dict[str, Any], param: str) -> None:
     """Refuse a schema that no answer can follow: one that is not valid, or that refers to itself without an end."""
     try:
         JsonSchema(schema)
-    except InvalidSchemaError as exc:
+    except (InvalidSchemaError, SchemaLimitError) as exc:
         raise bad_request(f"Invalid '{param}': the JSON schema cannot be used: {exc}.", param, exc.code) from exc
 
 
