@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import threading
 import time
@@ -146,11 +147,17 @@ def test_disconnect_leaves_queue(harness: Harness) -> None:
 
 
 def test_queue_full_is_rate_limit_error(harness: Harness) -> None:
-    """429 in OpenAI's format, with the time after which to try again."""
-    with harness.connect(max_tokens=1), harness.connect(max_tokens=1), harness.connect(max_tokens=1) as third:
-        answer = third.recv(4096)
+    """429 in OpenAI's format, with the time after which to try again. One chat runs and one waits: which ones is open."""
+    with (
+        harness.connect(max_tokens=1) as one,
+        harness.connect(max_tokens=1) as two,
+        harness.connect(max_tokens=1) as three,
+    ):
+        answered, _, _ = select.select([one, two, three], [], [], SECONDS)
+        assert len(answered) == 1
+        answer = answered[0].recv(4096)
         while b"}}" not in answer:
-            answer += third.recv(4096)
+            answer += answered[0].recv(4096)
     assert answer.startswith(b"HTTP/1.1 429")
     assert b"retry-after: " in answer
     assert b'"code":"rate_limit_exceeded"' in answer
