@@ -147,7 +147,7 @@ def test_disconnect_leaves_queue(harness: Harness) -> None:
 
 
 def test_queue_full_is_rate_limit_error(harness: Harness) -> None:
-    """429 in OpenAI's format, with the time after which to try again. One chat runs and one waits: which ones is open."""
+    """429 in OpenAI's format, with the time after which to try again. One chat runs and one waits, in any order."""
     with (
         harness.connect(max_tokens=1) as one,
         harness.connect(max_tokens=1) as two,
