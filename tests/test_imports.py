@@ -28,7 +28,7 @@ LAYERS = (
     ),
     ("records",),
     ("errors",),
-    ("paths", "json_schema"),
+    ("paths", "json_schema", "output_files"),
     ("tokenization", "grading", "modeling"),
     ("config", "catalog", "training", "inference"),
     ("dataset", "providers", "registry"),

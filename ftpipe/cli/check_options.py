@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from ftpipe.cli.context import CliContext
-from ftpipe.cli.options import FILE, combine_options
+from ftpipe.cli.options import OUTPUT_FILE, combine_options
 from ftpipe.config import RunConfig
-from ftpipe.errors import LocalStateError
+from ftpipe.output_files import open_output
 from ftpipe.records import Finding
 
 if TYPE_CHECKING:
@@ -39,7 +39,10 @@ check_options = combine_options(
         help="Output format: text, JSON, one finding per line (ndjson), or a report for CI tools.",
     ),
     click.option(
-        "--findings", type=FILE, metavar="FILE", help="Write all findings to this file, one JSON object per line."
+        "--findings",
+        type=OUTPUT_FILE,
+        metavar="FILE",
+        help="Write all findings to this file, one JSON object per line.",
     ),
 )
 
@@ -82,7 +85,8 @@ def findings_writer(
     """Yield a function that writes each finding as a JSON line to stdout or to a file; ``None`` if neither is wanted.
 
     Raises:
-        LocalStateError: The file cannot be written.
+        UsageError: The file exists.
+        LocalStateError: It cannot be written.
     """
     from ftpipe.reports.ci_formats import ndjson_line
 
@@ -93,18 +97,15 @@ def findings_writer(
             else None
         )
         return
-    try:
-        with path.open("w", encoding="ascii") as file:
+    with open_output(path, force=context.force, flag="--findings") as file:
 
-            def write(finding: Finding) -> None:
-                line = context.redact(ndjson_line(finding))
-                file.write(f"{line}\n")
-                if output_format == "ndjson":
-                    context.print_result(line)
+        def write(finding: Finding) -> None:
+            line = context.redact(ndjson_line(finding))
+            file.write(f"{line}\n".encode("ascii"))
+            if output_format == "ndjson":
+                context.print_result(line)
 
-            yield write
-    except OSError as exc:
-        raise LocalStateError(f"{path} cannot be written: {exc.strerror}", "check the folder and the disk") from exc
+        yield write
     context.add(findings_file=path)
 
 

@@ -50,6 +50,8 @@ class CliContext:
     verbose: bool = False
     no_color: bool = False
     debug: bool = False
+    force: bool = False
+    """Whether output files that exist may be replaced."""
     config_path: str | None = None
     trusted_hosts: tuple[str, ...] = ()
     """From ``--trust-host``."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
 
 from ftpipe.cli.context import CliContext
+from ftpipe.cli.options import FILE, OutputFile, force
 from ftpipe.errors import UsageError
+from ftpipe.output_files import check_outputs
 
 _SHARED: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--json", "json"), {"is_flag": True, "help": "Write one JSON document to stdout and nothing else."}),
@@ -55,7 +58,27 @@ class Command(click.Command):
     def __init__(self, *args: Any, example: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.example = example
+        if any(isinstance(parameter.type, OutputFile) for parameter in self.params):
+            force(self)
         self.params = [*self.params, *shared_options()]
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  # as click declares it
+        """Run the command, unless an option names an output file that exists or is an input.
+
+        Raises:
+            UsageError: An output would overwrite a file.
+        """
+        context = ctx.ensure_object(CliContext)
+        paths: dict[bool, list[tuple[str, Path]]] = {True: [], False: []}
+        for parameter in self.params:
+            if parameter.type is not FILE and not isinstance(parameter.type, OutputFile):
+                continue
+            value = ctx.params.get(parameter.name or "")
+            values = value if isinstance(value, tuple) else (value,) if value is not None else ()
+            paths[isinstance(parameter.type, OutputFile)] += [(parameter.opts[-1], path) for path in values]
+        inputs = [path for _, path in paths[False]]
+        check_outputs(paths[True], inputs=[*inputs, Path(context.config_path or "ftpipe.toml")], force=context.force)
+        return super().invoke(ctx)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Set the command name before parsing, so that a usage error is reported under it."""

@@ -13,11 +13,23 @@ from ftpipe.cli.context import CliContext
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
+def _set_force(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    context = ctx.ensure_object(CliContext)
+    context.force = context.force or value
+
+
 def _set_trusted_hosts(ctx: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> None:
     ctx.ensure_object(CliContext).trusted_hosts += value
 
 
+class OutputFile(click.Path):
+    """A file that a command writes: it must be new, or ``--force`` must be given."""
+
+
 FILE = click.Path(path_type=Path)
+"""A file that a command reads."""
+OUTPUT_FILE = OutputFile(path_type=Path)
+FOLDER = click.Path(path_type=Path, file_okay=False)
 
 data = click.argument("data", required=False, type=FILE)
 validation = click.option("--validation", type=FILE, metavar="FILE", help="Validation file.")
@@ -35,7 +47,7 @@ provider = click.option(
 rules_of = click.option(
     "--provider", metavar="NAME", help="Provider whose rules apply.  [default: openai, the strictest rules]"
 )
-output = click.option("--output", type=FILE, metavar="DIR", help="Output folder.")
+output = click.option("--output", type=FOLDER, metavar="DIR", help="Output folder.")
 trust_host = click.option(
     "--trust-host",
     "trusted_hosts",
@@ -44,6 +56,13 @@ trust_host = click.option(
     expose_value=False,
     callback=_set_trusted_hosts,
     help="Send keys and data to this host although ftpipe.toml names it, or without TLS. It is remembered. Repeatable.",
+)
+force = click.option(
+    "--force",
+    is_flag=True,
+    expose_value=False,
+    callback=_set_force,
+    help="Replace output files that exist. Input files are never replaced.",
 )
 detach = click.option("--detach", is_flag=True, help="Return as soon as the job is created.")
 timeout = click.option(

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import jsonlines
 import orjson
 
-from ftpipe.atomic_files import temporary_path
 from ftpipe.dataset.formats import legacy_shape, shape_of
 from ftpipe.dataset.source_readers import SourceRow, read_source_rows
-from ftpipe.errors import DatasetError, LocalStateError
+from ftpipe.errors import DatasetError
+from ftpipe.output_files import check_outputs, open_output
 from ftpipe.suggestions import did_you_mean
 
 MAX_REPORTED_ROWS = 100
@@ -69,7 +69,9 @@ class _SkipRow(Exception):
         self.column, self.reason = column, reason
 
 
-def convert(path: Path, output: Path, *, system: str = "", columns: tuple[str, str] | None = None) -> ConversionResult:
+def convert(
+    path: Path, output: Path, *, system: str = "", columns: tuple[str, str] | None = None, force: bool = False
+) -> ConversionResult:
     """Convert a file to chat JSONL.
 
     Args:
@@ -77,34 +79,25 @@ def convert(path: Path, output: Path, *, system: str = "", columns: tuple[str, s
         output: The new file.
         system: System message to put before each conversation that has none.
         columns: Names of the columns of question and answer, if they cannot be guessed.
+        force: Replace the output if it exists.
 
     Raises:
         DatasetError: No record could be converted, a named column is missing, or the file does not match its suffix.
         MissingExtraError: Parquet without pyarrow.
-        UsageError: The file is missing.
+        UsageError: The file is missing, or the output exists.
         LocalStateError: A file cannot be read or written.
     """
+    check_outputs([("--output", output)], inputs=[path], force=force)
     rows = read_source_rows(path)
     first = next(rows, None)
     if first is not None and columns:
         _require_columns(path, first, columns)
     converter = _Converter(system, columns)
-    partial = temporary_path(output)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("xb") as file:
-            converter.run(chain([first] if first else [], rows), jsonlines.Writer(file, dumps=orjson.dumps))
-        if converter.records:
-            partial.replace(output)
-    except OSError as exc:
-        raise LocalStateError(
-            f"{exc.filename or output} cannot be written: {exc.strerror}.", "Check the folder and the disk."
-        ) from exc
-    finally:
-        partial.unlink(missing_ok=True)
-    if not converter.records:
-        reason = str(converter.skipped[0]) if converter.skipped else "it has no rows"
-        raise DatasetError(f"No record of {path.name} could be converted: {reason}.", _columns_hint(first))
+    with open_output(output, force=force) as file:
+        converter.run(chain([first] if first else [], rows), jsonlines.Writer(file, dumps=orjson.dumps))
+        if not converter.records:
+            reason = str(converter.skipped[0]) if converter.skipped else "it has no rows"
+            raise DatasetError(f"No record of {path.name} could be converted: {reason}.", _columns_hint(first))
     return ConversionResult(
         output,
         converter.source_format or "unknown",

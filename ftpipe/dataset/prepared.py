@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ftpipe.atomic_files import fsync, read_json, rename_durably, temporary_path, write_json
+from ftpipe.dataset.identity import sha256_of_dataset
 from ftpipe.errors import LocalStateError, UsageError
 from ftpipe.file_hash import sha256_of_stream
+from ftpipe.output_files import check_outputs, is_same_file
 from ftpipe.paths import state_dir
 from ftpipe.records import Dataset, Report
 
@@ -41,7 +44,16 @@ def default_dir(source: Path, sha256: str) -> Path:
     return state_dir() / "prepared" / f"{name}-{sha256[:8]}"
 
 
-def write(report: Report, folder: Path, *, source: Dataset, model: str, now: float | None = None) -> PreparedDataset:
+def write(
+    report: Report,
+    folder: Path,
+    *,
+    source: Dataset,
+    model: str,
+    inputs: Iterable[Path] = (),
+    force: bool = False,
+    now: float | None = None,
+) -> PreparedDataset:
     """Copy the checked files into ``folder``, write the manifest, and set the folder as the latest.
 
     Args:
@@ -49,16 +61,19 @@ def write(report: Report, folder: Path, *, source: Dataset, model: str, now: flo
         folder: Created if missing; files of an earlier run are replaced.
         source: The file that the user named; it differs from ``report.dataset`` after a split.
         model: Base model for which the tokens were counted.
+        inputs: Other files that were read, such as a test file.
+        force: Replace files in ``folder`` that are not from an earlier run.
         now: Unix time for the manifest; ``None`` for the current time.
 
     Raises:
         LocalStateError: The folder cannot be written, or a file changed after it was checked.
-        UsageError: The folder has files of these names that are not from an earlier run.
+        UsageError: The folder has files of these names that are not from an earlier run, or that were read.
     """
+    validation_path = report.validation.path if report.validation else None
+    check_folder(folder, report.dataset.path, validation_path, inputs=[source.path, *inputs], force=force)
     try:
         state_dir().mkdir(mode=0o700, exist_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
-        _refuse_foreign_files(folder, [report.dataset, *([report.validation] if report.validation else [])])
         train = _copy(report.dataset, folder / "train.jsonl")
         validation = _copy(report.validation, folder / "validation.jsonl") if report.validation else None
         if validation is None and (folder / "validation.jsonl").exists():
@@ -91,17 +106,46 @@ def _copy(dataset: Dataset, target: Path) -> Path:
     return target
 
 
-def _refuse_foreign_files(folder: Path, datasets: list[Dataset]) -> None:
-    """Refuse to replace or delete files that no manifest says this program has written."""
-    if (read_json(folder / "manifest.json") or {}).get("schema") == SCHEMA or state_dir() in folder.absolute().parents:
+def check_folder(
+    folder: Path, train: Path | None, validation: Path | None, *, inputs: Iterable[Path] = (), force: bool = False
+) -> None:
+    """Check that ``write`` may replace and delete the files of its names in ``folder``.
+
+    Args:
+        folder: The folder to write to.
+        train: Training file that will be copied; it may be ``folder/train.jsonl`` itself, which then stays as it is.
+        validation: The same for the validation file.
+        inputs: Files that must not be replaced, not even with ``force``.
+        force: Replace files that are not from an earlier run.
+
+    Raises:
+        UsageError: A file is an input, or is not from an earlier run.
+    """
+    copied = {"train.jsonl": train, "validation.jsonl": validation, "manifest.json": None}
+    names = [
+        name for name, path in copied.items() if path is None or not is_same_file(folder / name, path)
+    ]  # a file is not copied onto itself
+    sources = [*inputs, *filter(None, (train, validation))]
+    check_outputs([("--output", folder / name) for name in names], inputs=sources, force=True)
+    if force or is_state_folder(folder):
         return
-    for name in ("manifest.json", "train.jsonl", "validation.jsonl"):
-        path = folder / name
-        own = any(path.exists() and path.samefile(dataset.path) for dataset in datasets)
-        if not own and (path.exists() or path.is_symlink()):
+    manifest = read_json(folder / "manifest.json") or {}
+    listed = manifest.get("outputs") if manifest.get("schema") == SCHEMA else None
+    digests = {one.get("name"): one.get("sha256") for one in listed or () if isinstance(one, dict)}
+    for path in (folder / name for name in names):
+        if not path.exists() and not path.is_symlink():
+            continue
+        is_own = listed is not None and path.name == "manifest.json"
+        if not is_own and digests.get(path.name) != sha256_of_dataset(path):
             raise UsageError(
-                f"{path} exists, and ftpipe has not written it", "choose another folder with --output, or move it away"
+                f"{path} exists, and ftpipe has not written it",
+                "choose another folder with --output, move it away, or add --force to replace it",
             )
+
+
+def is_state_folder(folder: Path) -> bool:
+    """True for a folder in the project's state folder, where all files are from ftpipe."""
+    return state_dir() in folder.absolute().parents
 
 
 def _manifest(report: Report, prepared: PreparedDataset, model: str, now: float) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from ftpipe.dataset.formats import shape_of
 from ftpipe.dataset.json_line import Line
 from ftpipe.dataset.reader import iter_valid_lines
 from ftpipe.dataset.record import DatasetRecord
-from ftpipe.errors import DatasetError, LocalStateError, UsageError
+from ftpipe.errors import DatasetError, UsageError
+from ftpipe.output_files import check_outputs, open_output
 
 MAX_LABELS = 50
 MAX_LABEL_CHARACTERS = 40
@@ -39,7 +40,7 @@ class SplitResult(NamedTuple):
     sizes: SplitSizes
 
 
-def split(path: Path, *, fraction: float, seed: int, output_dir: Path) -> SplitResult:
+def split(path: Path, *, fraction: float, seed: int, output_dir: Path, force: bool = False) -> SplitResult:
     """Write ``<name>.train.jsonl`` and ``<name>.validation.jsonl``; the lines and their order do not change.
 
     Args:
@@ -47,22 +48,24 @@ def split(path: Path, *, fraction: float, seed: int, output_dir: Path) -> SplitR
         fraction: Share of the records for validation, between 0 and 1.
         seed: The same seed and file give the same split.
         output_dir: Folder for the two files; created if it does not exist.
+        force: Replace the two files if they exist.
 
     Raises:
-        UsageError: The fraction is not between 0 and 1.
+        UsageError: The fraction is not between 0 and 1, or one of the two files exists.
         DatasetError: There are fewer than two different prompts.
         LocalStateError: The files cannot be written.
     """
     if not 0 < fraction < 1:
         raise UsageError(f"{fraction} is not a fraction between 0 and 1.", "Use for example --split 0.1.")
+    stem = path.name.removesuffix(".jsonl")
+    train, validation = output_dir / f"{stem}.train.jsonl", output_dir / f"{stem}.validation.jsonl"
+    check_outputs([("--output", train), ("--output", validation)], inputs=[path], force=force)
     groups, labels, total = _groups(path)
     if len(groups) < 2:
         raise DatasetError(f"{path.name} has {len(groups)} different prompt(s): nothing to split.", "Add examples.")
     chosen = choose_validation(groups, labels, fraction, total, random.Random(seed))  # noqa: S311  # reproducible, not secret
     validation_lines = {line for key in chosen for line in groups[key]}
-    stem = path.name.removesuffix(".jsonl")
-    train, validation = output_dir / f"{stem}.train.jsonl", output_dir / f"{stem}.validation.jsonl"
-    written = _write(path, validation_lines, train, validation)
+    written = _write(path, validation_lines, train, validation, force)
     label_count = len(set(labels.values()))
     return SplitResult(train, validation, SplitSizes(*written, len(groups), label_count))
 
@@ -124,17 +127,11 @@ def choose_validation(
     return chosen
 
 
-def _write(path: Path, validation_lines: set[int], train: Path, validation: Path) -> tuple[int, int]:
+def _write(path: Path, validation_lines: set[int], train: Path, validation: Path, force: bool) -> tuple[int, int]:
     counts = [0, 0]
-    try:
-        train.parent.mkdir(parents=True, exist_ok=True)
-        with train.open("wb") as train_file, validation.open("wb") as validation_file:
-            for number, raw, _ in iter_valid_lines(path):
-                is_validation = number in validation_lines
-                (validation_file if is_validation else train_file).write(raw + b"\n")
-                counts[is_validation] += 1
-    except OSError as exc:
-        raise LocalStateError(
-            f"{exc.filename or train} cannot be written: {exc.strerror}.", "Check the folder and the disk."
-        ) from exc
+    with open_output(train, force=force) as train_file, open_output(validation, force=force) as validation_file:
+        for number, raw, _ in iter_valid_lines(path):
+            is_validation = number in validation_lines
+            (validation_file if is_validation else train_file).write(raw + b"\n")
+            counts[is_validation] += 1
     return counts[0], counts[1]

@@ -20,7 +20,7 @@ MAX_SKIPPED_SHOWN = 10
 
 @click.command(cls=Command, example="ftpipe convert alpaca.json\nftpipe convert tickets.csv --columns question,answer")
 @click.argument("data", type=shared.FILE)
-@click.option("-o", "--output", type=shared.FILE, metavar="FILE", help="Output file.  [default: next to DATA]")
+@click.option("-o", "--output", type=shared.OUTPUT_FILE, metavar="FILE", help="Output file.  [default: next to DATA]")
 @click.option("--system", default="", metavar="TEXT", help="System message for dialogues without one.")
 @click.option("--columns", metavar="Q,A", help="Question and answer columns of a table.  [default: detected]")
 @pass_cli_context
@@ -36,7 +36,9 @@ def convert(context: CliContext, data: Path, output: Path | None, system: str, c
     if names is not None and len(names) != 2:
         raise UsageError(f"--columns needs two names, got {len(names)}", "give them as --columns QUESTION,ANSWER")
     target = output or data.with_name(f"{data.stem}.chat.jsonl")
-    done = convert_file(data, target, system=system, columns=(names[0], names[1]) if names else None)
+    done = convert_file(
+        data, target, system=system, columns=(names[0], names[1]) if names else None, force=context.force
+    )
     context.add(**done._asdict() | {"skipped": [row._asdict() for row in done.skipped]})
     source_format = sanitize_line(done.source_format, 60)
     if source_format == "table":

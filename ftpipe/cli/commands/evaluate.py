@@ -148,7 +148,7 @@ sampling_options = shared.combine_options(
 )
 output_options = shared.combine_options(
     *(
-        click.option(f"--{name}", type=shared.FILE, metavar="FILE", help=f"Write {title} to this file.")
+        click.option(f"--{name}", type=shared.OUTPUT_FILE, metavar="FILE", help=f"Write {title} to this file.")
         for name, title in (
             ("html", "the HTML report"),
             ("markdown", "a pull request comment"),
@@ -322,18 +322,27 @@ def save(
         path = options.outputs[name]
         if path is not None:
             files[name], texts[name] = path, render(evaluation)
-    write_files(files, texts)
+    write_files(files, texts, force=context.force)
     registry.evaluations.save(evaluation)
     context.add(files=files)
     context.print_status(f"report: {files['html']}")
     return evaluation_runs(evaluation, arms.known, curves, files["html"])
 
 
-def write_files(files: dict[str, Path], texts: dict[str, str]) -> None:
-    """Write each text to its file, and create missing folders."""
+def write_files(files: dict[str, Path], texts: dict[str, str], *, force: bool) -> None:
+    """Write each text to its file, and create missing folders; those in the state folder are replaced.
+
+    Raises:
+        UsageError: Another file exists, and ``force`` is not set.
+        LocalStateError: A file cannot be written.
+    """
+    from ftpipe.output_files import open_output
+    from ftpipe.paths import state_dir
+
     for name, path in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(texts[name], encoding="utf-8", newline="")
+        is_own = state_dir() in path.absolute().parents
+        with open_output(path, force=force or is_own, flag=f"--{name}") as file:
+            file.write(texts[name].encode())
 
 
 def require_gates(evaluation: Evaluation) -> None:

@@ -15,6 +15,7 @@ from ftpipe.cli.dataset_request import require_file
 from ftpipe.cli.group import Command
 from ftpipe.errors import UsageError
 from ftpipe.formatting import relative_path, sanitize_line
+from ftpipe.output_files import check_outputs
 
 if TYPE_CHECKING:
     from ftpipe.config import Settings
@@ -56,8 +57,8 @@ class LossesOptions:
 @click.option(
     "--top", type=click.IntRange(min=1), default=LossesOptions.top, show_default=True, metavar="N", help="Rows to list."
 )
-@click.option("--html", type=shared.FILE, metavar="FILE", help="Write the HTML report to this file.")
-@click.option("--csv", type=shared.FILE, metavar="FILE", help="Write all rows as CSV to this file.")
+@click.option("--html", type=shared.OUTPUT_FILE, metavar="FILE", help="Write the HTML report to this file.")
+@click.option("--csv", type=shared.OUTPUT_FILE, metavar="FILE", help="Write all rows as CSV to this file.")
 @shared.trust_host
 @pass_cli_context
 def losses(context: CliContext, /, **params: Any) -> None:
@@ -78,6 +79,8 @@ def losses(context: CliContext, /, **params: Any) -> None:
     baseline, model = (arm.model for arm in resolved.arms)
     data = options.data or training_data(context.registry(settings), options.model)
     require_file(data)
+    reports = (("--html", options.html), ("--csv", options.csv))
+    check_outputs([(flag, path) for flag, path in reports if path], inputs=[data], force=context.force)
     provider = context.provider(resolved.provider, settings)
     with (
         context.interruptible("interrupted; jobs are not affected", "run the same command again"),
@@ -142,7 +145,7 @@ def show(context: CliContext, ranking: LossRanking, options: LossesOptions) -> N
     texts = {"json": ranking.model_dump_json(), "html": loss_html(ranking, options.top)}
     if options.csv is not None:
         files["csv"], texts["csv"] = options.csv, loss_csv(ranking)
-    write_files(files, texts)
+    write_files(files, texts, force=context.force)
     context.add(
         ranking=ranking, mean_base_loss=ranking.mean_base_loss, mean_tuned_loss=ranking.mean_tuned_loss, files=files
     )

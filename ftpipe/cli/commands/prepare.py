@@ -26,6 +26,7 @@ from ftpipe.config import Settings
 from ftpipe.dataset import prepared
 from ftpipe.errors import DatasetError
 from ftpipe.formatting import plural, relative_path, sanitize_line
+from ftpipe.output_files import check_outputs, open_output
 from ftpipe.records import Report
 from ftpipe.reports.dataset_summary import cost_lines, dataset_line, not_checked_lines, token_lines, verdict_line
 
@@ -77,6 +78,12 @@ class PrepareOptions(DatasetOptions):
         return super().as_settings() | {"output": self.output}
 
     @property
+    def output_files(self) -> list[tuple[str, Path]]:
+        """The files that are written outside of the output folder, each with its flag."""
+        files = (("--findings", self.findings), ("--quarantine", self.quarantine), ("--report", self.report))
+        return [(flag, path) for flag, path in files if path is not None]
+
+    @property
     def changes_data(self) -> bool:
         """Whether a changed copy of the dataset is written."""
         return self.fix or self.unsafe_fixes or self.quarantine is not None
@@ -109,11 +116,11 @@ class PrepareOptions(DatasetOptions):
 @click.option("--unsafe-fixes", is_flag=True, help="Also apply fixes that drop or change content.")
 @click.option(
     "--quarantine",
-    type=shared.FILE,
+    type=shared.OUTPUT_FILE,
     metavar="FILE",
     help="Write lines with errors to this file and continue without them; the rest is checked again.",
 )
-@click.option("--report", type=shared.FILE, metavar="FILE", help="Write an HTML report.")
+@click.option("--report", type=shared.OUTPUT_FILE, metavar="FILE", help="Write an HTML report.")
 @pass_cli_context
 def prepare(context: CliContext, /, **params: Any) -> None:
     """Check a chat JSONL dataset, count its tokens, and estimate the training cost.
@@ -132,15 +139,22 @@ def prepare(context: CliContext, /, **params: Any) -> None:
         validate_and_count, context, settings, rules=rules, holdout=options.holdout, max_cost=settings.config.max_cost
     )
     request = resolve_for_prepare(settings, data=options.data)
+    inputs = [path for path in (request.data, request.validation, options.holdout) if path]
+    check_outputs(options.output_files, inputs=inputs, force=context.force)
     with findings_writer(context, options.output_format, options.findings) as on_finding:
         report = check(request, on_finding=on_finding)
     source = report.dataset
-    folder = settings.config.output or prepared.default_dir(request.data, source.sha256)
+    work_folder = prepared.default_dir(request.data, source.sha256)
+    folder = settings.config.output or work_folder
+    is_copied = not options.changes_data and options.split is None
+    prepared.check_folder(
+        folder, request.data if is_copied else None, request.validation, inputs=inputs, force=context.force
+    )
     is_changed = True
     if options.changes_data:
         if options.output_format == "text":
             show(context, report)
-        before, request = request, apply_fixes(context, request, rules, folder, options)
+        before, request = request, apply_fixes(context, request, rules, folder, work_folder, options)
         is_changed = request != before
         report = check(request) if is_changed else report
     if is_changed or options.output_format != "text":
@@ -149,16 +163,21 @@ def prepare(context: CliContext, /, **params: Any) -> None:
         write_page(context, settings, request, report, options.report)
     require_no_errors(report, request, after_quarantine=options.quarantine is not None)
     if options.split is not None:
-        request = split_data(request, options.split, settings.config.seed or 0, folder)
+        request = split_data(request, options.split, settings.config.seed or 0, work_folder)
         report = check_halves(context, request, check)
-    done = prepared.write(report, folder, source=source, model=request.model)
+    done = prepared.write(report, folder, source=source, model=request.model, inputs=inputs, force=context.force)
     show_next(context, settings, done, report)
 
 
 def apply_fixes(
-    context: CliContext, request: DatasetRequest, rules: CheckSettings, folder: Path, options: PrepareOptions
+    context: CliContext,
+    request: DatasetRequest,
+    rules: CheckSettings,
+    folder: Path,
+    work_folder: Path,
+    options: PrepareOptions,
 ) -> DatasetRequest:
-    """Write the fixed dataset into ``folder``, and return the request for it.
+    """Write the fixed dataset into ``folder``, what remains of it into ``work_folder``, and return the request for it.
 
     Raises:
         UsageError: The new file would overwrite the old one.
@@ -167,7 +186,7 @@ def apply_fixes(
     if options.fix or options.unsafe_fixes:
         request = _fix(context, request, rules, folder, unsafe=options.unsafe_fixes)
     if options.quarantine is not None:
-        request = _quarantine(context, request, rules, folder, options.quarantine)
+        request = _quarantine(context, request, rules, work_folder, options.quarantine)
     return request
 
 
@@ -177,7 +196,10 @@ def _fix(
     from ftpipe.dataset.fixes import fix_file
 
     method = request.method.value if request.method else None
-    done = fix_file(request.data, folder / "fixed.jsonl", unsafe=unsafe, settings=rules, method=method)
+    may_replace = context.force or prepared.is_state_folder(folder)
+    done = fix_file(
+        request.data, folder / "fixed.jsonl", unsafe=unsafe, settings=rules, method=method, force=may_replace
+    )
     context.add(fixes=done.counts, dropped=done.dropped)
     if not done.counts and not done.dropped:
         for path in (done.output, done.diff, done.manifest):
@@ -193,7 +215,7 @@ def _fix(
 
 
 def _quarantine(
-    context: CliContext, request: DatasetRequest, rules: CheckSettings, folder: Path, bad: Path
+    context: CliContext, request: DatasetRequest, rules: CheckSettings, work_folder: Path, bad: Path
 ) -> DatasetRequest:
     from ftpipe.dataset.fixes import quarantine
     from ftpipe.stages.validate import failing_lines
@@ -201,9 +223,9 @@ def _quarantine(
     lines = failing_lines(
         request.data, target=request.target, method=request.method, model=request.model, settings=rules
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    good = folder / "good.jsonl"
-    remaining, moved = quarantine(request.data, lines, good, bad)
+    good = work_folder / "good.jsonl"
+    good.unlink(missing_ok=True)
+    remaining, moved = quarantine(request.data, lines, good, bad, force=context.force)
     context.add(quarantined={"file": bad, "lines": moved, "remaining": remaining})
     path = sanitize_line(relative_path(bad), 300)
     context.print_status(f"\n{plural(moved, 'line')} moved to {path}, {remaining:,} remaining")
@@ -218,7 +240,8 @@ def write_page(context: CliContext, settings: Settings, request: DatasetRequest,
 
     prices = PriceTable.load(settings.config.prices, target=request.target)
     page = html(report, cost_by_model(report, epochs=request.epochs, prices=prices))
-    path.write_text(page, encoding="utf-8", errors="replace")
+    with open_output(path, force=context.force, flag="--report") as file:
+        file.write(page.encode("utf-8", "replace"))
     context.add(report=path)
     context.print_status(f"HTML report: {sanitize_line(relative_path(path), 300)}")
 
@@ -275,11 +298,11 @@ def require_no_errors(report: Report, request: DatasetRequest, *, after_quaranti
     )
 
 
-def split_data(request: DatasetRequest, fraction: float, seed: int, folder: Path) -> DatasetRequest:
-    """Split the dataset into two files in ``folder``, and return the request for both."""
+def split_data(request: DatasetRequest, fraction: float, seed: int, work_folder: Path) -> DatasetRequest:
+    """Split the dataset into two files in ``work_folder``, and return the request for both."""
     from ftpipe.dataset.split import split
 
-    train, validation, _ = split(request.data, fraction=fraction, seed=seed, output_dir=folder)
+    train, validation, _ = split(request.data, fraction=fraction, seed=seed, output_dir=work_folder, force=True)
     return replace(request, data=train, validation=validation)
 
 

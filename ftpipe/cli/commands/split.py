@@ -32,6 +32,7 @@ from ftpipe.formatting import sanitize_line
     help="Random seed; the same seed gives the same split.",
 )
 @shared.output
+@shared.force
 @pass_cli_context
 def split(context: CliContext, data: Path, fraction: float, seed: int, output: Path | None) -> None:
     """Split DATA into a training and a validation file.
@@ -41,7 +42,8 @@ def split(context: CliContext, data: Path, fraction: float, seed: int, output: P
     from ftpipe.dataset.split import split as split_file
 
     require_file(data)
-    train, validation, sizes = split_file(data, fraction=fraction, seed=seed, output_dir=output or data.parent)
+    folder = output or data.parent
+    train, validation, sizes = split_file(data, fraction=fraction, seed=seed, output_dir=folder, force=context.force)
     context.add(train=train, validation=validation, sizes=sizes, seed=seed)
     context.print_result([f"training    {sanitize_line(train, 300)}", f"validation  {sanitize_line(validation, 300)}"])
     context.print_next(f"ftpipe prepare {train} --validation {validation}")

@@ -26,6 +26,7 @@ from ftpipe.dataset.reader import BOM, MAX_LINE_BYTES, read_blocks, read_lines
 from ftpipe.dataset.rules import codes
 from ftpipe.dataset.sniffer import sniff
 from ftpipe.errors import LocalStateError, UsageError
+from ftpipe.output_files import check_outputs, open_output
 
 SCHEMA = "ftpipe.fix/1"
 _SEPARATORS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
@@ -48,8 +49,9 @@ class FixResult(NamedTuple):
 
 
 def fix_file(
-    path: Path, output: Path, *, unsafe: bool = False, settings: CheckSettings | None = None, method: str | None = None
-) -> FixResult:
+    path: Path, output: Path, *, unsafe: bool = False, settings: CheckSettings | None = None, method: str | None = None,
+    force: bool = False,
+) -> FixResult:  # fmt: skip
     """Write a new file with the fixes applied; the old one does not change. Validate the new one afterwards.
 
     Args:
@@ -58,25 +60,26 @@ def fix_file(
         unsafe: Also apply fixes that remove or change something.
         settings: Faults of rules that are off are not fixed.
         method: As for ``validate``.
+        force: Replace files of these names that no earlier fix has written.
 
     Raises:
-        UsageError: The output is the input, the input is missing, or a file beside the output is not ours.
+        UsageError: The output is the input, the input is missing, or no earlier fix wrote the files that exist.
         LocalStateError: A file cannot be read or written.
     """
     selected = settings or CheckSettings()
     check_codes((*selected.select, *selected.ignore), codes())
-    if output.resolve() == path.resolve():
-        raise UsageError("The fixed file would overwrite its input.", "Name another file with --output.")
-    sniffed = sniff(path, method)
-    fixer = FileFixer(selected, sniffed.format, unsafe)
     diff_file, manifest_file, sidecar = (
         output.with_name(output.name + suffix) for suffix in (".diff", ".manifest.json", ".extra.jsonl")
     )
-    _refuse_foreign_files(diff_file, manifest_file, sidecar)
+    files = (output, diff_file, sidecar, manifest_file)
+    check_outputs([("--output", file) for file in files], inputs=[path], force=True)
+    if not force:
+        _refuse_foreign_files(files, manifest_file)
+    sniffed = sniff(path, method)
+    fixer = FileFixer(selected, sniffed.format, unsafe)
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            out, diff, extra = (stack.enter_context(file.open("wb")) for file in (output, diff_file, sidecar))
+            out, diff, extra = (stack.enter_context(open_output(file, force=True)) for file in files[:3])
             fixer.run(path, sniffed.layout, out, diff, extra)
         has_moved_keys = sidecar.stat().st_size > 0
         if not has_moved_keys:
@@ -98,14 +101,17 @@ def fix_file(
     return FixResult(output, diff_file, manifest_file, sidecar if has_moved_keys else None, counts, fixer.dropped)
 
 
-def _refuse_foreign_files(diff_file: Path, manifest_file: Path, sidecar: Path) -> None:
-    """Refuse to replace or delete files beside the output that no manifest says this program has written."""
-    if (read_json(manifest_file) or {}).get("schema") == SCHEMA:
+def _refuse_foreign_files(files: tuple[Path, ...], manifest_file: Path) -> None:
+    """Refuse to replace or delete files that no manifest says this program has written."""
+    manifest = read_json(manifest_file) or {}
+    output = manifest.get("output") if manifest.get("schema") == SCHEMA else None
+    if isinstance(output, dict) and (not files[0].exists() or sha256_of_dataset(files[0]) == output.get("sha256")):
         return
-    for path in (manifest_file, diff_file, sidecar):
+    for path in files:
         if path.exists() or path.is_symlink():
             raise UsageError(
-                f"{path} exists, and ftpipe has not written it.", "Name another file with --output, or move it away."
+                f"{path} exists, and ftpipe has not written it.",
+                "Name another file with --output, move it away, or add --force to replace it.",
             )
 
 
@@ -283,21 +289,18 @@ def _reformat(path: Path, layout: str, fixer: FileFixer) -> Iterator[tuple[int, 
             yield number, part, False
 
 
-def quarantine(path: Path, lines: set[int], good: Path, bad: Path) -> tuple[int, int]:
+def quarantine(path: Path, lines: set[int], good: Path, bad: Path, *, force: bool = False) -> tuple[int, int]:
     """Write the given lines to ``bad`` and all others to ``good``; returns the numbers of lines (good, bad).
 
     Raises:
+        UsageError: One of the files exists, and ``force`` is not set, or it is the input.
         LocalStateError: A file cannot be written.
     """
     good_count = bad_count = 0
-    try:
-        with good.open("wb") as good_file, bad.open("wb") as bad_file:
-            for number, raw in read_lines(path):
-                is_bad = number in lines
-                (bad_file if is_bad else good_file).write((raw or b"") + b"\n")
-                bad_count, good_count = bad_count + is_bad, good_count + (not is_bad)
-    except OSError as exc:
-        raise LocalStateError(
-            f"{exc.filename or good} cannot be written: {exc.strerror}.", "Check the folder and the disk."
-        ) from exc
+    check_outputs([("--output", good), ("--quarantine", bad)], inputs=[path], force=force)
+    with open_output(good, force=force) as good_file, open_output(bad, force=force, flag="--quarantine") as bad_file:
+        for number, raw in read_lines(path):
+            is_bad = number in lines
+            (bad_file if is_bad else good_file).write((raw or b"") + b"\n")
+            bad_count, good_count = bad_count + is_bad, good_count + (not is_bad)
     return good_count, bad_count
