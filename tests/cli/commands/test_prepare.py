@@ -234,18 +234,6 @@ def test_prepare_quarantine_moves_lines_with_errors(cli: CliEnvironment) -> None
     assert "2 lines moved" in ran.err
 
 
-def test_convert_alpaca_and_csv(cli: CliEnvironment) -> None:
-    """Alpaca and CSV become chat files that pass."""
-    rows = [{"instruction": f"Add {n} and 1", "output": f"It is {n + 1}."} for n in range(12)]
-    Path("alpaca.json").write_text(json.dumps(rows))
-    ran = cli.run("convert", "alpaca.json", "--json")
-    assert (ran.code, ran.document["records"]) == (0, 12)
-    assert cli.run("prepare", ran.document["output"]).code == 0
-    Path("t.csv").write_text("q,a\n" + "".join(f"what {n}?,it is {n}\n" for n in range(12)))
-    assert cli.run("convert", "t.csv", "--columns", "q,a", "-o", "out.jsonl").code == 0
-    assert cli.run("convert", "t.csv", "--columns", "q").code == 2
-
-
 def test_prepare_report_is_written_for_data_with_errors(cli: CliEnvironment) -> None:
     """One self-contained file, and the verdict stays what it is."""
     ran = cli.run("prepare", str(chat_file(extra=BAD_LINE)), "--report", "report.html")

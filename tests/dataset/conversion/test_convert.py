@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ftpipe.dataset import iter_records, reader
-from ftpipe.dataset.convert import convert
+from ftpipe.dataset.conversion.convert import convert
+from ftpipe.dataset.conversion.row import ConversionOptions
 from ftpipe.dataset.reader import BLOCK_BYTES
 from ftpipe.errors import DatasetError
 
@@ -45,7 +46,7 @@ def test_convert_with_named_columns_and_system_message(tmp_path: Path) -> None:
     """Rows without an answer are counted and skipped."""
     path = tmp_path / "a.csv"
     path.write_text("mail,label\nWhere?,Here.\nWhen?,\n")
-    result = convert(path, tmp_path / "out.jsonl", system="Be short.", columns=("mail", "label"))
+    result = convert(path, tmp_path / "out.jsonl", ConversionOptions(system="Be short.", columns=("mail", "label")))
     assert (result.records, result.skipped_total) == (1, 1)
     assert [str(row) for row in result.skipped] == ["row 2 (line 3), column label: it is empty"]
     assert next(iter_records(result.output))[1]["messages"] == [{"role": "system", "content": "Be short."}, *PAIR]
@@ -79,7 +80,7 @@ def test_convert_without_usable_rows_raises_and_leaves_no_file(tmp_path: Path) -
             [],
         )]), [
             "row 2, column conversations[0]: unknown speaker 'elf'",
-            "row 3, column conversations[0]: its value is not a text",
+            "row 3, column conversations[0]: it has no text",
             "row 4, column conversations[1]: there is no call before this result",
             "row 5, column conversations: it has no turn of the user",
         ]),
@@ -124,7 +125,7 @@ def test_convert_suggests_name_for_missing_column(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("mail,label\nWhere?,Here.\n")
     with pytest.raises(DatasetError) as caught:
-        convert(path, tmp_path / "out.jsonl", columns=("mail", "labels"))
+        convert(path, tmp_path / "out.jsonl", ConversionOptions(columns=("mail", "labels")))
     assert "'labels'" in caught.value.message and "'label'" in caught.value.hint
 
 

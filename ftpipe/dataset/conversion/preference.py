@@ -1,0 +1,178 @@
+"""Rows that compare answers: chosen and rejected in all their shapes, and single answers marked good or bad."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ftpipe.dataset.conversion.conversation import read_messages
+from ftpipe.dataset.conversion.pairs import question_of, read_side, with_system
+from ftpipe.dataset.conversion.rendered_text import split_text
+from ftpipe.dataset.conversion.row import Fields, Messages, Row, SkipRow, normalize_key
+from ftpipe.dataset.conversion.structure import as_messages
+from ftpipe.dataset.conversion.tools import read_tools
+
+CHOSEN_KEYS = ("chosen", "chosenresponse", "preferred", "preferredoutput", "preferredcompletion", "accepted")
+REJECTED_KEYS = (
+    *("rejected", "rejectedresponse", "nonpreferred", "nonpreferredoutput", "nonpreferredcompletion", "dispreferred"),
+)
+MESSAGE_KEYS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat", "contents")
+_VERDICT_KEYS = ("label", "ktotag", "desirable", "isdesirable", "isgood")
+_VERDICTS = {True: True, False: False, "true": True, "false": False, "True": True, "False": False}
+
+
+class Preference(NamedTuple):
+    """A prompt with a better and a worse answer."""
+
+    messages: Messages
+    preferred: dict[str, Any]
+    rejected: dict[str, Any]
+
+
+def is_preference(fields: Fields) -> bool:
+    """True for a row with a better and a worse answer."""
+    if fields.filled("contents") and fields.filled("completions"):
+        return True
+    return bool(fields.find(*CHOSEN_KEYS)) and bool(fields.find(*REJECTED_KEYS))
+
+
+def read_preference(row: Row) -> Preference:
+    """Prompt and both answers of a row.
+
+    Raises:
+        SkipRow: One is missing, or the answers differ in more than one message.
+    """
+    fields = row.fields
+    if fields.filled("contents") and fields.filled("completions"):
+        return _vertex(row)
+    chosen_key, rejected_key = fields.find(*CHOSEN_KEYS), fields.find(*REJECTED_KEYS)
+    chosen, rejected = (_answer(row, key, fields.use(key)) for key in (chosen_key, rejected_key))
+    prompt = _prompt(row, chosen)
+    if prompt is None:
+        shared = _shared_length(chosen, rejected)
+        if not shared:
+            raise SkipRow("prompt", "it is missing, and the two answers have no messages in common")
+        prompt = with_system(row, fields, chosen[:shared])
+        chosen, rejected = chosen[shared:], rejected[shared:]
+    else:
+        shared = _shared_length(chosen, rejected)
+        if shared and _ends_alike(prompt, chosen[:shared]):
+            system = [] if prompt[0]["role"] == "system" else [m for m in chosen[:1] if m["role"] == "system"]
+            prompt = [*system, *prompt]
+            chosen, rejected = chosen[shared:], rejected[shared:]
+    return Preference(prompt, _single(chosen_key, chosen), _single(rejected_key, rejected))
+
+
+def _answer(row: Row, key: str, value: object) -> Messages:
+    if isinstance(value, str) and as_messages(value) is None and not row.fields.filled("prompt", "question"):
+        split = split_text(key, value)
+        if split is not None:
+            return split[1]
+    return read_side(row, key, value, "assistant")
+
+
+def _prompt(row: Row, chosen: Messages) -> Messages | None:
+    """The prompt that stands apart from the answers; ``None`` if there is none."""
+    fields = row.fields
+    source = fields.filled("input")
+    if source and isinstance(fields.value[source[0]], dict):
+        return _openai_input(row, source[0])
+    for key in fields.filled(*MESSAGE_KEYS):
+        mark = row.mark()
+        messages = read_messages(row, key, fields.value[key])
+        if messages == chosen:
+            row.forget(mark)  # the chosen conversation once more
+            fields.ignored.add(key)
+            continue
+        if messages[-1]["role"] == "assistant":
+            raise SkipRow(key, "it ends with an answer, which the two others would follow")
+        fields.use(key)
+        return with_system(row, fields, messages)
+    return question_of(row) if fields.filled("prompt", "question", "instruction", "query", "input") else None
+
+
+def _openai_input(row: Row, key: str) -> Messages:
+    fields = row.open(row.fields.use(key), key)
+    for name in fields.filled("tools", "functions"):
+        read_tools(row, fields.path_of(name), fields.use(name))
+    if isinstance(parallel := fields.get("paralleltoolcalls"), bool):
+        row.parallel_tool_calls = parallel
+    return read_messages(row, f"{key}.messages", fields.get("messages"))
+
+
+def _shared_length(chosen: Messages, rejected: Messages) -> int:
+    """How many messages both begin with; the last one of each is never shared."""
+    shared = 0
+    for one, other in zip(chosen[:-1], rejected[:-1], strict=False):
+        if one != other:
+            break
+        shared += 1
+    return shared
+
+
+def _ends_alike(prompt: Messages, shared: Messages) -> bool:
+    """True if the shared messages repeat the prompt, with or without its system message."""
+    dialogues = [[m for m in messages if m["role"] != "system"] for messages in (prompt, shared)]
+    return dialogues[0] == dialogues[1]
+
+
+def _single(key: str, messages: Messages) -> dict[str, Any]:
+    if len(messages) != 1:
+        raise SkipRow(key, f"the answers differ in {len(messages)} messages; one can be compared")
+    if messages[0]["role"] != "assistant":
+        raise SkipRow(key, f"it is from the {messages[0]['role']}, not from the assistant")
+    return {name: value for name, value in messages[0].items() if name != "weight"}
+
+
+def _vertex(row: Row) -> Preference:
+    """A row of Vertex AI's preference tuning: contents, and two completions with scores."""
+    fields = row.fields
+    key = fields.find("completions")
+    completions = fields.use(key)
+    if not isinstance(completions, list) or len(completions) != 2 or not all(isinstance(c, dict) for c in completions):
+        raise SkipRow(key, "it is not a list of two completions")
+    scored: list[tuple[float, dict[str, Any]]] = []
+    for index, completion in enumerate(completions):
+        inner = row.open(completion, f"{key}[{index}]")
+        score = inner.get("score")
+        messages = read_side(row, f"{key}[{index}].completion", inner.get("completion"), "assistant")
+        scored.append((float(score) if isinstance(score, int | float) else -1.0, _single(key, messages)))
+    if scored[0][0] == scored[1][0]:
+        raise SkipRow(key, "both completions have the same score")
+    better, worse = sorted(scored, key=lambda item: -item[0])
+    contents = fields.find("contents")
+    prompt = with_system(row, fields, read_messages(row, contents, fields.use(contents)))
+    return Preference(prompt, better[1], worse[1])
+
+
+def verdict_of(row: Row) -> bool | None:
+    """Whether the row's answer is marked as good or bad; ``None`` if it is not marked.
+
+    A label that is the answer itself is no verdict. ``True`` and ``False`` are read even where the caller ignores the
+    key, because a bad answer must not be learnt.
+
+    Raises:
+        SkipRow: The two marks of a row contradict each other.
+    """
+    verdict: bool | None = None
+    for key, value in row.fields.value.items():
+        if normalize_key(key) not in _VERDICT_KEYS:
+            continue
+        text = value.strip() if isinstance(value, str) else value
+        is_number = (type(text) is int and text in (0, 1)) or (row.is_table and text in ("0", "1"))
+        if is_number and normalize_key(key) not in row.options.ignored_keys:
+            found: bool | None = bool(int(text))
+        else:
+            found = _VERDICTS.get(text) if isinstance(text, bool | str) else None
+        if found is None:
+            continue
+        if verdict is not None and verdict != found:
+            raise SkipRow(key, "it contradicts another mark of the row")
+        row.fields.read.add(key)
+        verdict = found
+    return verdict
+
+
+def has_own_answer(fields: Fields) -> bool:
+    """True if the row's answer does not stand in the column that could be a verdict."""
+    columns = ("completion", "answer", "response", "output", "assistant")
+    return bool(fields.filled(*columns, *MESSAGE_KEYS))

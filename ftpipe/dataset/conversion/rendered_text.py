@@ -1,0 +1,106 @@
+"""Splits a dialogue that was written as one text, with the markers of its format, into messages."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from ftpipe.dataset.conversion.row import Messages, SkipRow
+
+
+class TextFormat(NamedTuple):
+    """How a format marks who speaks in a text."""
+
+    name: str
+    marker: re.Pattern[str]
+    """Matches a marker with the white space that belongs to it; the group ``speaker`` names who speaks."""
+    roles: dict[str, str]
+
+
+TEXT_FORMATS = (
+    TextFormat(
+        "guanaco text",
+        re.compile(r"\n?### (?P<speaker>Human|Assistant|System):[ \n]?"),
+        {"Human": "user", "Assistant": "assistant", "System": "system"},
+    ),
+    TextFormat(
+        "Human/Assistant text",
+        re.compile(r"(?:^|\n\n)(?P<speaker>Human|Assistant):[ \n]?"),
+        {"Human": "user", "Assistant": "assistant"},
+    ),
+    TextFormat(
+        "USER/ASSISTANT text",
+        re.compile(r"(?:^|\n+| )(?P<speaker>USER|ASSISTANT|SYSTEM):[ \n]"),
+        {"USER": "user", "ASSISTANT": "assistant", "SYSTEM": "system"},
+    ),
+    TextFormat(
+        "Alpaca text",
+        re.compile(r"(?:^|\n{1,2})### (?P<speaker>Instruction|Input|Response):\n"),
+        {"Instruction": "user", "Input": "input", "Response": "assistant"},
+    ),
+    TextFormat(
+        "ChatML text",
+        re.compile(r"(?:^|<\|im_end\|>\n?)<\|im_start\|>(?P<speaker>system|user|assistant)\n"),
+        {"system": "system", "user": "user", "assistant": "assistant"},
+    ),
+)
+"""Source: the data cards of openassistant-guanaco, hh-rlhf and alpaca, and the ChatML of the OpenAI cookbook."""
+_ALPACA_PREAMBLE = re.compile(r"Below is an instruction that describes a task[^\n]*\s*")
+_LLAMA_TURN = re.compile(r"\s*(?:<s>)?\s*\[INST\] ?(.*?) ?\[/INST\] ?(.*?)(?: ?</s>|$)", re.DOTALL)
+_LLAMA_SYSTEM = re.compile(r"<<SYS>>\n?(.*?)\n?<</SYS>>\s*", re.DOTALL)
+_CONTROL = re.compile(r"<\|[a-z_]{2,30}\|>|<start_of_turn>|\[INST\]|<s>")
+
+
+def split_text(column: str, text: str) -> tuple[str, Messages] | None:
+    """Name of the text's format and its messages; ``None`` if it has no markers of a known format.
+
+    Raises:
+        SkipRow: It has markers, but they do not make a dialogue.
+    """
+    if "[INST]" in text:
+        return "Llama 2 text", _llama(column, text)
+    start = _ALPACA_PREAMBLE.sub("", text, count=1) if text.startswith("Below is an instruction") else text
+    for name, marker, roles in TEXT_FORMATS:
+        first = marker.match(start)
+        if first is not None and (name == "ChatML text" or not _CONTROL.search(start)):
+            return name, _split(column, name, start, marker, roles)
+    if control := _CONTROL.search(text):
+        raise SkipRow(column, f"it is rendered with a chat template ({control.group()}); convert the data from before")
+    return None
+
+
+def _split(column: str, name: str, text: str, marker: re.Pattern[str], roles: dict[str, str]) -> Messages:
+    marks = list(marker.finditer(text))
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    messages: Messages = []
+    for mark, end in zip(marks, ends, strict=True):
+        role, content = roles[mark["speaker"]], text[mark.end() : end]
+        if role == "input":
+            messages[-1]["content"] += f"\n\n{content}"
+            continue
+        if name == "ChatML text":
+            content = re.sub(r"<\|im_end\|>\s*\Z", "", content)
+        elif name in ("Human/Assistant text", "USER/ASSISTANT text") and role == "assistant":
+            content = content.removesuffix("</s>")
+        messages.append({"role": role, "content": content})
+    speakers = [message["role"] for message in messages if message["role"] != "system"]
+    if speakers != ["user", "assistant"] * (len(speakers) // 2) or not speakers:
+        raise SkipRow(column, f"its turns are not those of user and assistant in turn ({name})")
+    return messages
+
+
+def _llama(column: str, text: str) -> Messages:
+    messages: Messages = []
+    end = 0
+    for turn in _LLAMA_TURN.finditer(text):
+        if turn.start() != end:
+            break
+        question, end = turn[1], turn.end()
+        system = _LLAMA_SYSTEM.match(question)
+        if system and not messages:
+            messages.append({"role": "system", "content": system[1]})
+            question = question[system.end() :]
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": turn[2]}]
+    if text[end:].strip() or not messages:
+        raise SkipRow(column, "its turns are not those of user and assistant in turn (Llama 2 text)")
+    return messages

@@ -1,0 +1,105 @@
+"""Recognises messages, lists of messages and calls, also where they are written as text."""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import Any
+
+import orjson
+
+from ftpipe.dataset.conversion.row import SkipRow
+
+MAX_LITERAL_CHARACTERS = 1_000_000
+"""Longest Python literal that is parsed."""
+CALL, RESULT = "call", "tool"
+ROLE_OF_SPEAKER = {
+    **dict.fromkeys(("human", "user", "prompter", "usermessage", "humanmessage", "customer"), "user"),
+    **dict.fromkeys(("gpt", "assistant", "chatgpt", "bing", "bard", "model", "bot", "ai", "chatbot"), "assistant"),
+    **dict.fromkeys(("aimessage", "agent", "assistantmessage"), "assistant"),
+    **dict.fromkeys(("system", "systemmessage"), "system"),
+    "developer": "developer",
+    **dict.fromkeys(("functioncall", "toolcall"), CALL),
+    **dict.fromkeys(("observation", "tool", "function", "functionresponse", "toolresponse", "ipython"), RESULT),
+    **dict.fromkeys(("toolmessage", "functioncalloutput"), RESULT),
+}
+"""Speaker (lower case, without ``_`` and ``-``) → role. Source: the formats' own documentation, see docs/convert.md."""
+_SPEAKER_KEYS = ("from", "role", "speaker", "author")
+_CONTENT_KEYS = {
+    *("content", "value", "parts", "text", "message", "tool_calls", "function_call", "tool_use", "kwargs", "data"),
+    *("refusal", "reasoning_content", "call_id"),
+}
+_LITERAL_START = re.compile(r"[\[({]\s*[\[({]?\s*'")
+
+
+def parse_structure(text: str) -> Any:  # noqa: ANN401  # any JSON value
+    """The value of a text that is JSON or a Python literal; ``None`` if it is neither."""
+    start = text.lstrip()[:1]
+    if start not in ("[", "{"):
+        return None
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        pass
+    if len(text) > MAX_LITERAL_CHARACTERS or not _LITERAL_START.match(text.lstrip()):
+        return None
+    try:
+        return orjson.loads(orjson.dumps(ast.literal_eval(text.strip())))
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        return None
+
+
+def require_structure(path: str, value: object) -> Any:  # noqa: ANN401  # any JSON value
+    """A value that may be written as text.
+
+    Raises:
+        SkipRow: The text is not JSON.
+    """
+    if not isinstance(value, str):
+        return value
+    parsed = parse_structure(value)
+    if parsed is None:
+        raise SkipRow(path, "it is not JSON")
+    return parsed
+
+
+def role_of(speaker: object) -> str | None:
+    """The role of a speaker; ``None`` if it is unknown."""
+    name = speaker.get("role") if isinstance(speaker, dict) else speaker
+    return ROLE_OF_SPEAKER.get(re.sub(r"[\s_-]+", "", name.lower())) if isinstance(name, str) else None
+
+
+def is_message(value: object) -> bool:
+    """True for an object that says who speaks, and what."""
+    if not isinstance(value, dict):
+        return False
+    if _CONTENT_KEYS & value.keys():
+        speaker = next((value[key] for key in _SPEAKER_KEYS if key in value), None)
+        if isinstance(speaker, str | dict):
+            return True
+        return role_of(value.get("type")) is not None or _is_langchain(value)
+    return value.get("type") == "function_call_output"
+
+
+def _is_langchain(value: dict[str, Any]) -> bool:
+    return isinstance(value.get("kwargs"), dict) and isinstance(value.get("id"), list)
+
+
+def as_messages(value: object) -> list[Any] | None:
+    """The value as a list of messages; ``None`` if it is not one, nor a text that holds one."""
+    if isinstance(value, str):
+        value = parse_structure(value)
+    if isinstance(value, dict):
+        return [value] if is_message(value) else None
+    if isinstance(value, list) and value and all(map(is_message, value)):
+        return value
+    return None
+
+
+def is_call(value: object) -> bool:
+    """True for a tool call without its envelope: a name and arguments."""
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("name"), str)
+        and any(key in value for key in ("arguments", "args", "parameters", "input"))
+    )

@@ -1,0 +1,65 @@
+"""``ftpipe convert``: output, exit codes and the check of the result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.cli.cli_runner import CliEnvironment
+
+
+def test_convert_alpaca_and_csv(cli: CliEnvironment) -> None:
+    """Alpaca and CSV become chat files that pass."""
+    rows = [{"instruction": f"Add {n} and 1", "output": f"It is {n + 1}."} for n in range(12)]
+    Path("alpaca.json").write_text(json.dumps(rows))
+    ran = cli.run("convert", "alpaca.json", "--json")
+    assert (ran.code, ran.document["records"]) == (0, 12)
+    assert cli.run("prepare", ran.document["output"]).code == 0
+    Path("t.csv").write_text("q,a\n" + "".join(f"what {n}?,it is {n}\n" for n in range(12)))
+    assert cli.run("convert", "t.csv", "--columns", "q,a", "-o", "out.jsonl").code == 0
+    assert cli.run("convert", "t.csv", "--columns", "q").code == 2
+
+
+def test_convert_tells_format_rows_and_keys(cli: CliEnvironment) -> None:
+    """In the terminal and in the JSON document."""
+    rows = [{"instruction": f"Add {n}", "context": "1", "response": f"{n}.", "category": "sum"} for n in range(3)]
+    Path("dolly.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"instruction": "x"}]))
+    ran = cli.run("convert", "dolly.jsonl")
+    assert ran.code == 0
+    assert "3 records from Dolly" in ran.out
+    assert "keys used     instruction (3), context (3), response (3)" in ran.out
+    assert "keys ignored  category (3)" in ran.out
+    assert "1 row skipped" in ran.err
+    document = cli.run("convert", "dolly.jsonl", "-o", "b.jsonl", "--json").document
+    assert (document["source_format"], document["records"], document["skipped_total"]) == ("Dolly", 3, 1)
+    assert document["keys_ignored"] == {"category": 3}
+    assert document["summary"]["errors"] == 0
+
+
+def test_convert_checks_the_result(cli: CliEnvironment) -> None:
+    """Errors of the written file are told, with exit code 1."""
+    turns = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}, {"from": "human", "value": "c"}]
+    Path("a.jsonl").write_text(json.dumps({"conversations": turns}) + "\n")
+    ran = cli.run("convert", "a.jsonl")
+    assert ran.code == 1
+    assert "a.chat.jsonl was written, but it has 1 error: FT" in ran.err
+    assert "ftpipe validate a.chat.jsonl" in ran.err
+
+
+def test_convert_refuses_reasoning_until_it_is_told_what_to_do(cli: CliEnvironment) -> None:
+    message = {"role": "assistant", "content": "4", "reasoning_content": "add"}
+    Path("a.jsonl").write_text(json.dumps({"messages": [{"role": "user", "content": "2+2"}, message]}) + "\n")
+    ran = cli.run("convert", "a.jsonl")
+    assert (ran.code, Path("a.chat.jsonl").exists()) == (1, False)
+    assert "--reasoning think" in ran.err
+    assert cli.run("convert", "a.jsonl", "--reasoning", "think").code == 0
+    assert "<think>" in Path("a.chat.jsonl").read_text()
+
+
+def test_convert_pairs_good_and_bad_answers(cli: CliEnvironment) -> None:
+    rows = [{"prompt": "p", "completion": text, "label": text == "good"} for text in ("good", "bad")]
+    Path("kto.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ran = cli.run("convert", "kto.jsonl")
+    assert "--to preference" in ran.err and "1 record from KTO" in ran.out
+    ran = cli.run("convert", "kto.jsonl", "--to", "preference", "-o", "pairs.jsonl")
+    assert (ran.code, "1 preference pair from KTO" in ran.out) == (0, True)
