@@ -25,6 +25,7 @@ from ftpipe.errors import (
 STILL_RUNNING = StillRunningError.exit_code
 BROKEN_PIPE = 141
 """Exit code that a shell reports for a program ended by SIGPIPE."""
+RAISE_AGAIN_SECONDS = 0.01
 _EXTRAS = {
     "torch": "local",
     "transformers": "local",
@@ -165,6 +166,24 @@ def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 
+def _raise_again(unraisable: sys.UnraisableHookArgs) -> None:
+    """Raise a signal's exception again if Python dropped it.
+
+    The exception is raised wherever the program is. In a finalizer or a weakref callback Python drops it, and the
+    command would go on as if there had been no signal.
+    """
+    if not isinstance(unraisable.exc_value, KeyboardInterrupt | SystemExit):
+        sys.__unraisablehook__(unraisable)
+        return
+    exception = unraisable.exc_value
+
+    def raise_exception(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise exception
+
+    signal.signal(signal.SIGALRM, raise_exception)
+    signal.setitimer(signal.ITIMER_REAL, RAISE_AGAIN_SECONDS)
+
+
 def install_signals() -> None:
     """Ctrl-C raises KeyboardInterrupt, a second one exits at once; SIGTERM and SIGHUP exit with 128 + number."""
     signal.signal(signal.SIGINT, _interrupt)
@@ -172,3 +191,5 @@ def install_signals() -> None:
     hangup = getattr(signal, "SIGHUP", None)
     if hangup is not None and signal.getsignal(hangup) == signal.SIG_DFL:
         signal.signal(hangup, _terminate)
+    if hasattr(signal, "setitimer"):
+        sys.unraisablehook = _raise_again

@@ -27,6 +27,23 @@ main.install_signals()
 sys.exit(main.execute(One(name="ftpipe", lazy={"act": ("", "Act.")}, example="x"), ["act"]))
 """
 
+IN_A_FINALIZER = """
+import signal, sys, time
+from ftpipe.cli import group, main
+class Finalized:
+    def __del__(self):
+        signal.raise_signal(signal.Signals(int(sys.argv[1])))
+def act():
+    Finalized()
+    while True:
+        time.sleep(60)
+class One(group.Group):
+    def get_command(self, ctx, name):
+        return group.Command("act", callback=act, example="x")
+main.install_signals()
+sys.exit(main.execute(One(name="ftpipe", lazy={"act": ("", "Act.")}, example="x"), ["act"]))
+"""
+
 
 def following(folder: Path) -> subprocess.Popen[str]:
     """A command that stays: it follows a log."""
@@ -49,6 +66,16 @@ def test_signals_end_with_their_exit_code(tmp_path: Path, number: signal.Signals
     assert process.returncode == code
     assert "Traceback" not in err
     assert err.startswith("stopped: no longer following the log") == (number == signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str
+)
+def test_signals_in_a_finalizer_end_the_command(number: signal.Signals, code: int) -> None:
+    """Python drops what is raised in a finalizer or a weakref callback; the signal is not lost with it."""
+    command = [sys.executable, "-c", IN_A_FINALIZER, str(number.value)]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
 
 
 def test_signals_second_interrupt_exits_at_once() -> None:
