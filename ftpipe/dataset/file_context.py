@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from ftpipe.dataset.chat_template import ChatTemplate, find_template
 from ftpipe.dataset.check_settings import CheckSettings
 from ftpipe.dataset.formats import METHOD_OF, Layout
+from ftpipe.dataset.training_check import TrainingCheck, find_training_check
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,6 @@ class FileContext:
         return self.method or METHOD_OF[self.format]
 
     @cached_property
-    def chat_template(self) -> ChatTemplate | None:
-        """The template of the base model; ``None`` if the base model is not on this machine."""
-        return find_template(self.model) if self.target == "local" else None
+    def training_check(self) -> TrainingCheck | None:
+        """Renders like the trainer of the base model; ``None`` if the base model is not on this machine."""
+        return find_training_check(self.model) if self.target == "local" else None

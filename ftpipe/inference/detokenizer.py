@@ -33,14 +33,28 @@ class Delta:
 
 
 class IncrementalDetokenizer:
-    """Turns tokens into text: complete characters only, and nothing that may be the start of a stop string."""
+    """Turns tokens into text: complete characters only, and nothing that may be the start of a stop string.
 
-    def __init__(self, tokenizer: Tokenizer, stop_strings: tuple[str, ...]) -> None:
+    Args:
+        tokenizer: Decodes.
+        stop_strings: Texts that end the answer.
+        context: Tokens to decode the answer behind; see ``ChatTokenizer.decoding_context``.
+        removed_start: Text that is removed from the start of the answer if it is there.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        stop_strings: tuple[str, ...],
+        context: tuple[int, ...] = (),
+        removed_start: str = "",
+    ) -> None:
         self.has_stopped = False
         self._tokenizer = tokenizer
         self._stop_strings = tuple(text for text in stop_strings if text)
-        self._ids: list[int] = []
-        self._prefix_offset = self._read_offset = 0
+        self._ids: list[int] = list(context)
+        self._prefix_offset, self._read_offset = 0, len(context)
+        self._removed_start = removed_start
         self._pending = ""
         self._logprobs: tuple[TokenLogprob, ...] = ()
 
@@ -53,7 +67,7 @@ class IncrementalDetokenizer:
         if current.endswith("\ufffd") or len(current) <= len(previous):
             return Delta("")
         self._prefix_offset, self._read_offset = self._read_offset, len(self._ids)
-        self._pending += current[len(previous) :]
+        self._append(current[len(previous) :])
         positions = [start for start in (self._pending.find(text) for text in self._stop_strings) if start >= 0]
         if positions:
             self.has_stopped = True
@@ -65,8 +79,12 @@ class IncrementalDetokenizer:
         """The remaining text, at the end of the answer."""
         if not self.has_stopped:
             previous = self._decode(self._ids[self._prefix_offset : self._read_offset])
-            self._pending += self._decode(self._ids[self._prefix_offset :])[len(previous) :]
+            self._append(self._decode(self._ids[self._prefix_offset :])[len(previous) :])
         return self._release(len(self._pending))
+
+    def _append(self, text: str) -> None:
+        self._pending += text.removeprefix(self._removed_start)
+        self._removed_start = self._removed_start if not text else ""
 
     def _release(self, length: int) -> Delta:
         released, self._pending = self._pending[:length], self._pending[length:]

@@ -154,10 +154,10 @@ class Engine:
 class _LoadedModel:
     """A base model in memory with its adapters; ``forward`` runs for one thread at a time."""
 
-    def __init__(self, model: CausalModel, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: CausalModel, tokenizer: Tokenizer, chat_tokenizer: ChatTokenizer) -> None:
         self.config = config = model.config.get_text_config()
         self.tokenizer = tokenizer
-        self.chat_tokenizer = ChatTokenizer(tokenizer)
+        self.chat_tokenizer = chat_tokenizer
         self.context_length = int(getattr(config, "max_position_embeddings", None) or 2048)
         self.device = next(model.parameters()).device
         self.stop_token_ids = _stop_token_ids(model, tokenizer) | {self.chat_tokenizer.end_of_turn()}
@@ -255,7 +255,7 @@ def _load(base: str, models_dir: Path, on_status: StatusCallback) -> _LoadedMode
     try:
         device = select_device()
         folder = resolve_base(base, models_dir=models_dir, on_status=on_status)
-        return _LoadedModel(load_base(folder, device), load_tokenizer(folder))
+        return _LoadedModel(load_base(folder, device), load_tokenizer(folder), ChatTokenizer.load(folder))
     except ModuleNotFoundError as exc:
         raise MissingExtraError(f"local models need {exc.name}", "pip install 'ftpipe[local]'") from exc
 
@@ -278,7 +278,10 @@ def _generate(
     from transformers import DynamicCache
 
     cache, input_ids, completion_tokens = DynamicCache(config=model.config), prompt, 0
-    detokenizer = IncrementalDetokenizer(model.tokenizer, request.stop)
+    chat_tokenizer = model.chat_tokenizer
+    detokenizer = IncrementalDetokenizer(
+        model.tokenizer, request.stop, chat_tokenizer.decoding_context, chat_tokenizer.template.answer_start
+    )
     while True:
         for start in range(0, len(input_ids), MAX_TOKENS_PER_FORWARD):
             check_cancelled()

@@ -85,6 +85,7 @@ def read_rows(path: Path, chat_tokenizer: ChatTokenizer, *, limit: int) -> Token
     lines: list[int] = []
     truncated_lines: list[int] = []
     errors: list[str] = []
+    split_before = chat_tokenizer.split_conversations
     for line, record in iter_rows(path):
         try:
             for example in chat_tokenizer.examples(record):
@@ -99,7 +100,10 @@ def read_rows(path: Path, chat_tokenizer: ChatTokenizer, *, limit: int) -> Token
             errors.append(f"line {line}: {exc.message}")
     check_rows(path, len(examples), errors, unit="conversations")
     return TokenizedDataset(
-        tuple(examples), tuple(lines), tuple(dict.fromkeys(truncated_lines)), chat_tokenizer.split_conversations
+        tuple(examples),
+        tuple(lines),
+        tuple(dict.fromkeys(truncated_lines)),
+        chat_tokenizer.split_conversations - split_before,
     )
 
 

@@ -84,14 +84,14 @@ def score_models(
     """
     from ftpipe.modeling.base_models import resolve_base
     from ftpipe.modeling.chat_tokenizer import ChatTokenizer
-    from ftpipe.modeling.loading import load_adapter, load_base, load_tokenizer
+    from ftpipe.modeling.loading import load_adapter, load_base
     from ftpipe.training.batching import read_rows
     from ftpipe.training.causal_lm import LanguageModel
     from ftpipe.training.loss import LossStats, evaluate_rows
 
     base_dir = resolve_base(request.base, models_dir=request.models_dir)
     device_config, limit = training_device_and_length(base_dir, request.adapters)
-    rows = read_rows(request.data, ChatTokenizer(load_tokenizer(base_dir)), limit=limit)
+    rows = read_rows(request.data, ChatTokenizer.load(base_dir), limit=limit)
     total = len(rows.examples) * len(request.adapters)
     on_progress(0, total)
     model = base = load_base(base_dir, device_config)

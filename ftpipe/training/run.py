@@ -11,8 +11,8 @@ from ftpipe.errors import DatasetError, FtpipeError, UsageError
 from ftpipe.modeling.base_models import resolve_base
 from ftpipe.modeling.chat_tokenizer import ChatTemplateError, ChatTokenizer, Example
 from ftpipe.modeling.device import DeviceConfig, select_device
-from ftpipe.modeling.loading import load_adapter, load_base, load_tokenizer
-from ftpipe.modeling.types import CausalModel, Tokenizer
+from ftpipe.modeling.loading import load_adapter, load_base
+from ftpipe.modeling.types import CausalModel
 from ftpipe.training.batching import TokenizedDataset, read_rows
 from ftpipe.training.causal_lm import LanguageModel
 from ftpipe.training.dpo import DPOObjective, Pair, read_pairs, with_reference_logprobs
@@ -96,7 +96,7 @@ def _build_trainer(
     plan = directory.read_plan()
     device_config = select_device(None if plan is None else plan.device_config)
     base = load_base(base_dir, device_config)
-    loader = _DataLoader(spec, load_tokenizer(base_dir), device_config, base, plan)
+    loader = _DataLoader(spec, ChatTokenizer.load(base_dir), device_config, base, plan)
     loaded = loader.load_pairs() if spec.method == "dpo" else loader.load_conversations(on_status)
     directory.write_plan(TrainingPlan(device_config, loaded.hyperparameters))
     if spec.initial_adapter is None:
@@ -129,7 +129,7 @@ class _DataLoader:
     """Reads a job's files and resolves its hyperparameters, which depend on the number of examples."""
 
     spec: JobSpec
-    tokenizer: Tokenizer
+    chat_tokenizer: ChatTokenizer
     device_config: DeviceConfig
     base: CausalModel
     plan: TrainingPlan | None
@@ -137,11 +137,11 @@ class _DataLoader:
     def load_conversations(self, on_status: StatusCallback) -> _LoadedData:
         """Chat rows for supervised fine-tuning."""
         limit = self._resolve(1).max_length
-        rows = read_rows(self.spec.training_file, ChatTokenizer(self.tokenizer), limit=limit)
+        rows = read_rows(self.spec.training_file, self.chat_tokenizer, limit=limit)
         validation: tuple[Example, ...] = ()
         if self.spec.validation_file is not None:
             with _validation_file_errors():
-                validation = read_rows(self.spec.validation_file, ChatTokenizer(self.tokenizer), limit=limit).examples
+                validation = read_rows(self.spec.validation_file, self.chat_tokenizer, limit=limit).examples
         _warn_about_rows(rows, limit, on_status)
         return _LoadedData(
             self._resolve(len(rows.examples)), lambda lm: SupervisedObjective(lm, rows.examples, validation)
@@ -149,7 +149,7 @@ class _DataLoader:
 
     def load_pairs(self) -> _LoadedData:
         """Preference pairs for DPO."""
-        chat_tokenizer, limit = ChatTokenizer(self.tokenizer), self._resolve(1).max_length
+        chat_tokenizer, limit = self.chat_tokenizer, self._resolve(1).max_length
         pairs = read_pairs(self.spec.training_file, chat_tokenizer, limit=limit)
         validation: list[Pair] = []
         if self.spec.validation_file is not None:

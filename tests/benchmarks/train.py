@@ -30,7 +30,7 @@ def train_ftpipe(model_dir: Path, data: Path, batch: int, epochs: int) -> dict[s
     """The trainer of a job, with everything that it writes."""
     from ftpipe.modeling.chat_tokenizer import ChatTokenizer
     from ftpipe.modeling.device import DeviceConfig, use_passive_omp_wait
-    from ftpipe.modeling.loading import load_base, load_tokenizer
+    from ftpipe.modeling.loading import load_base
     from ftpipe.training.batching import epoch_batches, read_rows
     from ftpipe.training.causal_lm import LanguageModel
     from ftpipe.training.hyperparameters import ResolvedHyperparameters
@@ -41,7 +41,7 @@ def train_ftpipe(model_dir: Path, data: Path, batch: int, epochs: int) -> dict[s
     use_passive_omp_wait()
     hyperparameters = ResolvedHyperparameters(epochs, batch, 1.0, RATE, RANK, ALPHA, DROPOUT, TARGETS, LONGEST)
     model = add_adapter(load_base(model_dir, DeviceConfig("cpu", "float32")), hyperparameters, seed=1)
-    rows = read_rows(data, ChatTokenizer(load_tokenizer(model_dir)), limit=LONGEST)
+    rows = read_rows(data, ChatTokenizer.load(model_dir), limit=LONGEST)
     objective = SupervisedObjective(LanguageModel(model), rows.examples)
     with tempfile.TemporaryDirectory() as folder:
         directory = JobDirectory(Path(folder))

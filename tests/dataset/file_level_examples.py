@@ -178,7 +178,6 @@ FILE_EXAMPLES: dict[str, Example] = {
     "FT009": lambda f, fault: by_statistics("FT009", size=8 * 1024**3 + fault),
     "FT010": long_line,
     "FT109": lambda f, fault: codes_of(write(f / "a.jsonl", [*chats()]), method="dpo" if fault else "supervised"),
-    "FT218": lambda f, fault: with_template(f, exchange("[INST] a" if fault else "[INSTALL] < s >"), "mistral"),
     "FT220": lambda f, fault: with_template(f, after_roles(*["user"] * fault), "mistral"),
     "FT222": lambda f, fault: with_template(f, exchange(), "endless" if fault else "gemma"),
     "FT403": heavy_image,

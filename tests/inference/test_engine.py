@@ -15,7 +15,7 @@ from ftpipe.inference.detokenizer import IncrementalDetokenizer
 from ftpipe.inference.engine import ContextLengthError, Delta, Engine, GenerationRequest, TokenLogprob
 from ftpipe.modeling.chat_tokenizer import ChatTokenizer
 from ftpipe.modeling.device import DeviceConfig
-from ftpipe.modeling.loading import load_base, load_tokenizer
+from ftpipe.modeling.loading import load_base
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
 from ftpipe.training.lora import add_adapter, save_adapter, trainable_parameters
 from tests.training.tiny_model import save_base, tiny_tokenizer
@@ -88,7 +88,7 @@ def test_engine_last_delta_has_reason_and_totals(engine: Engine, model_dir: Path
     assert [delta.finish_reason for delta in deltas[:-1]] == [None] * (len(deltas) - 1)
     assert deltas[-1].finish_reason == "length"
     assert deltas[-1].completion_tokens == 12
-    assert deltas[-1].prompt_tokens == len(ChatTokenizer(load_tokenizer(model_dir / "base")).prompt(MESSAGES))
+    assert deltas[-1].prompt_tokens == len(ChatTokenizer.load(model_dir / "base").prompt(MESSAGES))
 
 
 def test_engine_greedy_answer_equals_transformers(engine: Engine, model_dir: Path) -> None:

@@ -31,7 +31,7 @@ def test_chat_tokenizer_labels_each_assistant_turn_with_end_token(family: str) -
     """Answers and end-of-turn tokens have labels; nothing else has."""
     tokenizer = tiny_tokenizer(family)
     record = chat("hi there", "hello", "and now?", "bye", system="")
-    (example,) = ChatTokenizer(tokenizer).examples(record)
+    (example,) = ChatTokenizer.of(tokenizer).examples(record)
     space = " " if family == "mistral" else ""
     end = END[family]
     assert f"{space}hello{end}|{space}bye{end}" == trained_text(tokenizer, example)
@@ -42,7 +42,7 @@ def test_chat_tokenizer_ids_equal_template_rendering(family: str) -> None:
     """Masking changes no token of the conversation."""
     tokenizer = tiny_tokenizer(family)
     record = chat("hi", "hello", system="")
-    (example,) = ChatTokenizer(tokenizer).examples(record)
+    (example,) = ChatTokenizer.of(tokenizer).examples(record)
     expected = tokenizer.apply_chat_template(record["messages"], tokenize=True, return_dict=False)
     assert list(expected) == list(example.ids)
 
@@ -51,7 +51,7 @@ def test_chat_tokenizer_labels_agree_with_generation_markers() -> None:
     """Where a template carries markers, they and the prefixes name the same tokens."""
     tokenizer = tiny_tokenizer("chatml_marked")
     record = chat("ünï çode?", "söme – answer", "more", "done")
-    (example,) = ChatTokenizer(tokenizer).examples(record)
+    (example,) = ChatTokenizer.of(tokenizer).examples(record)
     marked = tokenizer.apply_chat_template(
         record["messages"], tokenize=True, return_dict=True, return_assistant_tokens_mask=True
     )
@@ -61,20 +61,20 @@ def test_chat_tokenizer_labels_agree_with_generation_markers() -> None:
 def test_chat_tokenizer_weight_0_is_not_trained() -> None:
     """The weight is honoured message by message."""
     tokenizer = tiny_tokenizer()
-    (example,) = ChatTokenizer(tokenizer).examples(chat("a", "one", "b", "two", "c", "three", weights=[1, 0, None]))
+    (example,) = ChatTokenizer.of(tokenizer).examples(chat("a", "one", "b", "two", "c", "three", weights=[1, 0, None]))
     assert trained_text(tokenizer, example) == "one<|im_end|>|three<|im_end|>"
 
 
 def test_chat_tokenizer_refuses_record_without_trained_message() -> None:
     """Nothing to learn is an error and not a silent row."""
     with pytest.raises(ChatTemplateError, match="no assistant message is trained"):
-        ChatTokenizer(tiny_tokenizer()).examples(chat("a", "one", weights=[0]))
+        ChatTokenizer.of(tiny_tokenizer()).examples(chat("a", "one", weights=[0]))
 
 
 def test_chat_tokenizer_splits_when_template_rewrites_history() -> None:
     """Each answer is trained as the model will meet it, and the split is counted."""
     tokenizer = tiny_tokenizer("thinking")
-    mask = ChatTokenizer(tokenizer)
+    mask = ChatTokenizer.of(tokenizer)
     examples = mask.examples(chat("a", "one", "b", "two"))
     texts = [trained_text(tokenizer, example) for example in examples]
     assert texts == [f"<think>\n\n</think>\n\n{word}<|im_end|>" for word in ("one", "two")]
@@ -83,7 +83,7 @@ def test_chat_tokenizer_splits_when_template_rewrites_history() -> None:
 
 def test_chat_tokenizer_single_turn_is_not_split() -> None:
     """Only conversations with earlier trained turns are split."""
-    mask = ChatTokenizer(tiny_tokenizer("thinking"))
+    mask = ChatTokenizer.of(tiny_tokenizer("thinking"))
     assert len(mask.examples(chat("a", "one"))) == 1
     assert mask.split_conversations == 0
 
@@ -91,7 +91,7 @@ def test_chat_tokenizer_single_turn_is_not_split() -> None:
 def test_chat_tokenizer_refuses_template_without_end_of_turn() -> None:
     """A model that is never taught to stop is not made."""
     with pytest.raises(ChatTemplateError, match="never stop"):
-        ChatTokenizer(tiny_tokenizer("endless")).examples(chat("a", "one"))
+        ChatTokenizer.of(tiny_tokenizer("endless")).examples(chat("a", "one"))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_chat_tokenizer_refuses_template_without_end_of_turn() -> None:
 def test_chat_tokenizer_reports_template_error(family: str, record: dict[str, Any], reason: str) -> None:
     """The reason is the template's own."""
     with pytest.raises(ChatTemplateError, match=reason):
-        ChatTokenizer(tiny_tokenizer(family)).examples(record)
+        ChatTokenizer.of(tiny_tokenizer(family)).examples(record)
 
 
 def test_chat_tokenizer_refuses_base_without_template() -> None:
@@ -112,20 +112,20 @@ def test_chat_tokenizer_refuses_base_without_template() -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = None
     with pytest.raises(ChatTemplateError, match="no chat template"):
-        ChatTokenizer(tokenizer)
+        ChatTokenizer.of(tokenizer)
 
 
 def test_chat_tokenizer_end_of_turn() -> None:
     """Generation stops at the token that training ends turns with."""
     for family, end in END.items():
         tokenizer = tiny_tokenizer(family)
-        assert tokenizer.convert_tokens_to_ids(end) == ChatTokenizer(tokenizer).end_of_turn()
+        assert tokenizer.convert_tokens_to_ids(end) == ChatTokenizer.of(tokenizer).end_of_turn()
 
 
 def test_chat_tokenizer_prompt_ends_with_generation_prompt() -> None:
     """Prompt tokens are the start of the training sequence."""
     tokenizer = tiny_tokenizer()
-    mask = ChatTokenizer(tokenizer)
+    mask = ChatTokenizer.of(tokenizer)
     record = chat("hi", "hello")
     (example,) = mask.examples(record)
     prompt = mask.prompt(record["messages"][:-1])
@@ -141,7 +141,7 @@ def test_chat_tokenizer_pair_trains_last_turn_only() -> None:
         "preferred_output": [{"role": "assistant", "content": "good"}],
         "non_preferred_output": [{"role": "assistant", "content": "bad"}],
     }
-    chosen, rejected = ChatTokenizer(tokenizer).pair(record)
+    chosen, rejected = ChatTokenizer.of(tokenizer).pair(record)
     assert [trained_text(tokenizer, e) for e in (chosen, rejected)] == ["good<|im_end|>", "bad<|im_end|>"]
 
 
@@ -150,7 +150,7 @@ def test_template_messages_write_tool_calls_as_text() -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": '{"order": 7}'}}
     record = {"messages": [{"role": "user", "content": "where?"}, {"role": "assistant", "tool_calls": [call]}]}
     tokenizer = tiny_tokenizer()
-    (example,) = ChatTokenizer(tokenizer).examples(record)
+    (example,) = ChatTokenizer.of(tokenizer).examples(record)
     text = trained_text(tokenizer, example)
     assert text == '<tool_call>\n{"name": "find", "arguments": {"order": 7}}\n</tool_call><|im_end|>'
 

@@ -71,13 +71,13 @@ def test_read_rows_names_all_bad_rows(tmp_path: Path) -> None:
     """Line and reason of each row that cannot be trained on."""
     data = write_rows(tmp_path / "d.jsonl", [chat("a", "b"), chat("a", "b", weights=[0]), {"messages": []}])
     with pytest.raises(DatasetError, match=r"line 2: no assistant.*line 3: no assistant"):
-        read_rows(data, ChatTokenizer(tiny_tokenizer()), limit=100)
+        read_rows(data, ChatTokenizer.of(tiny_tokenizer()), limit=100)
 
 
 def test_read_rows_truncates_and_lists_long_rows(tmp_path: Path) -> None:
     """The end of a long row is lost, as the hosted service does it."""
     data = write_rows(tmp_path / "d.jsonl", [chat("a", "b"), chat("a", "long " * 50)])
-    dataset = read_rows(data, ChatTokenizer(tiny_tokenizer()), limit=100)
+    dataset = read_rows(data, ChatTokenizer.of(tiny_tokenizer()), limit=100)
     assert dataset.truncated_lines == (2,)
     assert len(dataset.examples[1].ids) == 100
 
@@ -86,7 +86,7 @@ def test_read_rows_refuses_truncated_away_answer(tmp_path: Path) -> None:
     """Otherwise it would be a row with nothing to learn."""
     data = write_rows(tmp_path / "d.jsonl", [chat("question " * 50, "b")])
     with pytest.raises(DatasetError, match="line 1: its answer starts after 100 tokens"):
-        read_rows(data, ChatTokenizer(tiny_tokenizer()), limit=100)
+        read_rows(data, ChatTokenizer.of(tiny_tokenizer()), limit=100)
 
 
 @pytest.mark.parametrize("content", [b"{]\n", b"[1]\n", b"\xff\xfe\n"])
@@ -103,4 +103,4 @@ def test_read_rows_refuses_missing_or_empty_file(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="cannot be read"):
         list(iter_rows(tmp_path / "none.jsonl"))
     with pytest.raises(DatasetError, match="has no rows"):
-        read_rows(write_rows(tmp_path / "d.jsonl", []), ChatTokenizer(tiny_tokenizer()), limit=100)
+        read_rows(write_rows(tmp_path / "d.jsonl", []), ChatTokenizer.of(tiny_tokenizer()), limit=100)

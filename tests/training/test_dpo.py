@@ -11,7 +11,7 @@ import pytest
 from ftpipe.errors import DatasetError
 from ftpipe.modeling.chat_tokenizer import ChatTokenizer
 from ftpipe.modeling.device import DeviceConfig
-from ftpipe.modeling.loading import load_base, load_tokenizer
+from ftpipe.modeling.loading import load_base
 from ftpipe.training.causal_lm import LanguageModel
 from ftpipe.training.dpo import DPOObjective, read_pairs, with_reference_logprobs
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
@@ -40,7 +40,7 @@ def prepared(base: Path, folder: Path) -> tuple[Any, DPOObjective]:
     plan = ResolvedHyperparameters(1, 4, 1.0, 1e-3, lora_dropout=0.0, beta=0.3)
     model = add_adapter(load_base(base, DeviceConfig("cpu", "float32")), plan, seed=1)
     lm = LanguageModel(model)
-    read = read_pairs(write_rows(folder / "d.jsonl", PAIRS), ChatTokenizer(load_tokenizer(base)), limit=400)
+    read = read_pairs(write_rows(folder / "d.jsonl", PAIRS), ChatTokenizer.load(base), limit=400)
     objective = DPOObjective(lm, with_reference_logprobs(lm, read), beta=0.3)
     with torch.no_grad():
         for _, tensor in trainable_parameters(model):
@@ -105,7 +105,7 @@ def test_read_pairs_refuses_long_pair(tmp_path: Path) -> None:
     """Half an answer cannot be preferred."""
     data = write_rows(tmp_path / "d.jsonl", [pair("q", "long " * 90, "no")])
     with pytest.raises(DatasetError, match="more than 100 tokens"):
-        read_pairs(data, ChatTokenizer(tiny_tokenizer()), limit=100)
+        read_pairs(data, ChatTokenizer.of(tiny_tokenizer()), limit=100)
 
 
 def test_run_job_starts_from_initial_adapter(base: Path, tmp_path: Path) -> None:

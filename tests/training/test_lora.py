@@ -10,7 +10,7 @@ import pytest
 from ftpipe.errors import NotFoundError, UsageError
 from ftpipe.modeling.chat_tokenizer import ChatTokenizer, Example
 from ftpipe.modeling.device import DeviceConfig
-from ftpipe.modeling.loading import load_base, load_tokenizer
+from ftpipe.modeling.loading import load_base
 from ftpipe.training.causal_lm import LanguageModel
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
 from ftpipe.training.lora import add_adapter, trainable_parameters
@@ -36,7 +36,7 @@ def prepared(base: Path, **changes: Any) -> tuple[Any, list[Example]]:
     with torch.no_grad():
         for _, tensor in trainable_parameters(model):
             tensor.add_(0.02)
-    mask = ChatTokenizer(load_tokenizer(base))
+    mask = ChatTokenizer.load(base)
     return model, [example for q, a in TEXTS for example in mask.examples(chat(q, a))]
 
 

@@ -9,7 +9,7 @@ import pytest
 from ftpipe.errors import DatasetError
 from ftpipe.modeling.chat_tokenizer import ChatTokenizer
 from ftpipe.modeling.device import DeviceConfig
-from ftpipe.modeling.loading import load_adapter, load_base, load_tokenizer
+from ftpipe.modeling.loading import load_adapter, load_base
 from ftpipe.training.batching import read_rows
 from ftpipe.training.causal_lm import LanguageModel
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
@@ -44,7 +44,7 @@ def alone(base: Path, checkpoint: Path | None, data: Path, limit: int) -> list[f
     """The losses of one model that is loaded by itself."""
     model = load_base(base, CPU)
     model = model if checkpoint is None else load_adapter(model, checkpoint)
-    examples = read_rows(data, ChatTokenizer(load_tokenizer(base)), limit=limit).examples
+    examples = read_rows(data, ChatTokenizer.load(base), limit=limit).examples
     return [stats.mean_loss for stats in evaluate_rows(LanguageModel(model), examples)]
 
 

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ftpipe.dataset.chat_template import can_be_rendered
 from ftpipe.dataset.record import DatasetRecord
 from ftpipe.dataset.record_traits import ANSWER_TRAITS, NON_PLAIN
 from ftpipe.dataset.rules.base import MESSAGE_FORMATS, RuleGroup, Violation, escape_preview
 from ftpipe.dataset.rules.messages.turns import dialogue
 from ftpipe.dataset.scan.statistics import ScanStatistics
+from ftpipe.dataset.training_check import can_be_rendered, is_trained
 
 GROUP = RuleGroup("Messages")
 rule = GROUP.rule
@@ -28,11 +28,6 @@ SPECIAL_TEXT = re.compile(
 Source: tiktoken 0.14 ``openai_public.py``; the service rejected
 ``<|fim_suffix|>`` (llmcomp #59), the others are inferred.
 """
-
-
-def is_trained(message: dict[str, Any]) -> bool:
-    """True for an assistant message whose weight is not 0."""
-    return message.get("role") == "assistant" and message.get("weight", 1) != 0
 
 
 def has_call(message: dict[str, Any]) -> bool:
@@ -85,11 +80,22 @@ def no_trained_message(row: DatasetRecord) -> Iterator[Violation]:
         yield Violation(base, f"{message} weight 0.")
 
 
-@rule("FT218", "special-token-in-text", "error", "R", "observed", formats=MESSAGE_FORMATS, mark="special")
+@rule(
+    "FT218",
+    "special-token-in-text",
+    "error",
+    "R",
+    "observed",
+    formats=MESSAGE_FORMATS,
+    mark="special",
+    nebius="warning",
+    local="off",
+)
 def special_token_in_text(row: DatasetRecord) -> Iterator[Violation]:
     """A text contains a special token, such as ``<|endoftext|>``.
 
-    Why: A file with <|fim_suffix|> was rejected. Elsewhere the text can end a document or imitate a turn.
+    Why: OpenAI rejected a file with <|fim_suffix|>. Where such a text is accepted, it can end a document or imitate a
+        turn. Local training reads it as ordinary text.
     Fix: Remove it, or write it differently, for example with a space after <.
     Source: llmcomp #59 for <|fim_suffix|>; otherwise the special tokens of all tiktoken encodings.
     """
@@ -103,43 +109,23 @@ def special_token_in_text(row: DatasetRecord) -> Iterator[Violation]:
             )
 
 
-@rule("FT218", "special-token-in-text", "off", "R", "inferred", formats=MESSAGE_FORMATS, local="error")
-def special_token_of_base_model(row: DatasetRecord) -> Iterator[Violation]:
-    """A text contains a special token of the local base model.
-
-    Why: The tokenizer reads it as the token itself, which ends or imitates a turn.
-    Fix: Remove it, or write it differently, for example with a space after <.
-    Source: the tokenizer files in the base model's folder; without that folder only the common tokens are known.
-    """
-    template = row.file.chat_template
-    if template is None or not template.special:
-        return
-    for text in row.texts:
-        token = template.find_special_token(text.value)
-        if token and not SPECIAL_TEXT.fullmatch(token):
-            yield Violation(text.path, f"The text contains the base model's special token {escape_preview(token)}.")
-
-
 @rule("FT220", "chat-template-fails", "off", "L", "observed", formats=_TRAINED_LOCALLY, local="error")
 def chat_template_fails(row: DatasetRecord) -> Iterator[Violation]:
-    """The base model's chat template rejects the record.
+    """The record cannot be rendered for training with the base model's chat template.
 
     Why: The trainer renders every record with the template; an error stops the job.
     Fix: Change what the template rejects (an unusual order of roles, parts that are not text), or choose another
         base model.
-    Source: rendered with the template in the base model's folder, once per shape of record. The first training
-        creates the folder; until then this rule does not run.
+    Source: rendered as in training, with the template in the base model's folder, once per shape of record. The first
+        training creates the folder; until then this rule does not run.
     """
-    template = row.file.chat_template
-    if template is None:
-        return
-    base, messages = dialogue(row)
+    check = row.file.training_check
     is_plain = not row.traits & ~ANSWER_TRAITS
-    if not is_plain and not can_be_rendered(messages):
+    if check is None or (not is_plain and not can_be_rendered(row.record)):
         return
-    problem = template.render_error(messages, row.tools if type(row.tools) is list else None, plain=is_plain)
+    problem = check.row_error(row.record, plain=is_plain)
     if problem:
-        yield Violation(base, f"The base model's chat template rejects the record: {escape_preview(problem, 160)}")
+        yield Violation(dialogue(row)[0], f"The record cannot be trained: {escape_preview(problem, 160)}")
 
 
 @rule("FT222", "end-of-turn-not-trained", "off", "L", "observed", scope="file", formats=_TRAINED_LOCALLY, local="error")
@@ -151,6 +137,6 @@ def end_of_turn_not_trained(stats: ScanStatistics) -> Iterator[Violation]:
     Source: marin #7237, trl #3751; read from the base model's folder. If it is not on this machine, this rule does
         not run.
     """
-    template = stats.file.chat_template
-    if template is not None and template.training_error:
-        yield Violation("", template.training_error)
+    check = stats.file.training_check
+    if check is not None and check.template_error:
+        yield Violation("", check.template_error)
