@@ -57,6 +57,20 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def read_or_create_secret(path: Path) -> str:
+    """The secret that several processes share through a file: made at the first use, readable by its owner only."""
+    with suppress(OSError):
+        secret = path.read_text(encoding="ascii").strip()
+        if secret:
+            return secret
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with suppress(FileExistsError):
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(secrets.token_urlsafe(32) + "\n")
+    return path.read_text(encoding="ascii").strip()
+
+
 def rename_durably(source: Path, target: Path) -> None:
     """Give a finished file or folder its final name, so that the name survives a power cut."""
     source.replace(target)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -73,6 +73,8 @@ class Settings:
     """Dotted key → file name, variable or flag; other keys have their default."""
     path: Path | None
     """The file that was read, if any."""
+    warnings: tuple[str, ...] = ()
+    """What has no effect: ``FTPIPE_*`` variables that are not settings."""
 
 
 _VARIABLES = {
@@ -92,7 +94,14 @@ _VARIABLES = {
     "FTPIPE_BETA": "hyperparameters.beta",
 }
 PROCESS_VARIABLES = frozenset(
-    {"FTPIPE_HOME", "FTPIPE_JSON", "FTPIPE_CONFIG", "FTPIPE_LOCAL_BASE_URL", "FTPIPE_TRUSTED_HOSTS"}
+    {
+        "FTPIPE_HOME",
+        "FTPIPE_JSON",
+        "FTPIPE_CONFIG",
+        "FTPIPE_LOCAL_BASE_URL",
+        "FTPIPE_LOCAL_API_KEY",
+        "FTPIPE_TRUSTED_HOSTS",
+    }
 )
 """Variables that are not settings of a run: locations and output."""
 FLAGS = {
@@ -142,7 +151,8 @@ def load(
     set_flags = {key: value for key, value in (flags or {}).items() if value is not None}
     values |= {_VARIABLES[name]: text for name, text in variables.items()} | set_flags
     origins |= {_VARIABLES[name]: name for name in variables} | {key: flag_of(key) for key in set_flags}
-    return Settings(config=_build(values, origins), origins=origins, path=config_file)
+    warnings = tuple(_unknown_variables(env))
+    return Settings(config=_build(values, origins), origins=origins, path=config_file, warnings=warnings)
 
 
 def _find(path: Path | None, env: Mapping[str, str], folder: Path) -> Path | None:
@@ -219,13 +229,17 @@ def _reject_secrets(values: Mapping[str, object], path: Path) -> None:
 
 
 def _from_environment(env: Mapping[str, str]) -> dict[str, str]:
-    named = {name: text for name, text in env.items() if name.startswith("FTPIPE_") and text}
-    for name in named:
-        if name not in _VARIABLES and name not in PROCESS_VARIABLES:
-            nearest = nearest_dotted_name(name, [*_VARIABLES, *PROCESS_VARIABLES])
-            hint = f"did you mean {nearest}?" if nearest else f"unset {name}"
-            raise ConfigError(f"the environment variable {name} is not a setting", hint)
-    return {name: text for name, text in named.items() if name in _VARIABLES}
+    return {name: text for name, text in env.items() if name in _VARIABLES and text}
+
+
+def _unknown_variables(env: Mapping[str, str]) -> Iterator[str]:
+    """A warning for each variable that looks like a setting; another program may have set it, so it is no error."""
+    known = [*_VARIABLES, *PROCESS_VARIABLES]
+    for name in env:
+        if name.startswith("FTPIPE_") and env[name] and name not in known:
+            nearest = nearest_dotted_name(name, known)
+            hint = f"; did you mean {nearest}?" if nearest else ""
+            yield f"the environment variable {name} is not a setting and has no effect{hint}"
 
 
 def _build(values: Mapping[str, object], origins: Mapping[str, str]) -> RunConfig:

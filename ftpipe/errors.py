@@ -13,6 +13,7 @@
     ├── AuthenticationError              4   there is no key, or the endpoint rejected it
     ├── ProviderError                    5   the endpoint or the network failed, and nothing was paid
     │   ├── ConnectionFailedError        5   the endpoint could not be reached
+    │   │   └── ResponseTimeoutError     5   the endpoint was reached and did not answer in time
     │   ├── RequestRefusedError          5   the endpoint rejected the request
     │   ├── NotFoundError                5   the endpoint has no such file, job or model
     │   ├── TrainingNotAvailableError    5   this organization cannot create jobs
@@ -149,6 +150,12 @@ class ConnectionFailedError(ProviderError):
     """The endpoint could not be reached (DNS, refused connection, TLS), so nothing was executed."""
 
     code = "connection_failed"
+
+
+class ResponseTimeoutError(ConnectionFailedError):
+    """The endpoint was reached, but did not answer in time: it is slow or busy."""
+
+    code = "response_timeout"
 
 
 class RequestRefusedError(ProviderError):

@@ -26,6 +26,20 @@ def nearest_dotted_name(name: str, known: Iterable[str], *, min_similarity: floa
     return by_last_part.get(nearest, "")
 
 
+def nearest_option(option: str, known: Iterable[str]) -> str:
+    """The known option that a mistyped one most likely stands for; empty if none is similar enough.
+
+    An abbreviation stands for the shortest option that begins with it, and a longer name for the option that it ends
+    with: ``num-epochs`` for ``epochs``. Dashes at the start do not count as similar.
+    """
+    names = {name.lstrip("-"): name for name in known if name.startswith("--")}
+    written = option.lstrip("-").replace("_", "-").lower()
+    longer = [name for name in names if written and name.startswith(written)]
+    shorter = [name for name in names if written.endswith(f"-{name}")]
+    nearest = min(longer, key=len, default="") or max(shorter, key=len, default="") or nearest_name(written, names)
+    return names.get(nearest, "")
+
+
 def did_you_mean(name: str, known: Iterable[str], *, min_similarity: float = 0.5) -> str:
     """A hint with the most similar name, or with all of them if none is similar."""
     names = sorted(known)

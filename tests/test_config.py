@@ -121,11 +121,18 @@ def test_config_expands_nothing() -> None:
     assert load(write_config('suffix = "$HOME"'), env={"HOME": "/x"}).config.suffix == "$HOME"
 
 
-def test_config_rejects_an_unknown_variable() -> None:
-    """FTPIPE_PROVDER would otherwise train with another provider unnoticed."""
-    with pytest.raises(ConfigError) as caught:
-        load(env={"FTPIPE_PROVDER": "openai"})
-    assert "FTPIPE_PROVIDER" in caught.value.hint
+def test_config_warns_of_an_unknown_variable() -> None:
+    """FTPIPE_PROVDER would otherwise train with another provider unnoticed. Other programs may have such variables."""
+    settings = load(
+        env={"FTPIPE_PROVDER": "openai", "FTPIPE_BUILD_NUMBER": "1", "FTPIPE_EMPTY": "", "FTPIPE_MODEL": "b"}
+    )
+    assert settings.config.model == "b"
+    assert settings.config.provider is None
+    misspelt, foreign = settings.warnings
+    assert "FTPIPE_PROVDER" in misspelt
+    assert "did you mean FTPIPE_PROVIDER?" in misspelt
+    assert "FTPIPE_BUILD_NUMBER" in foreign
+    assert "did you mean" not in foreign
 
 
 def test_config_names_the_origin_of_an_invalid_value() -> None:
@@ -166,7 +173,8 @@ def test_config_knows_every_variable_in_the_code() -> None:
     text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "ftpipe").rglob("*.py"))
     named = set(re.findall(r"\bFTPIPE_[A-Z][A-Z_]*[A-Z]\b", text))
     for name in named - PROCESS_VARIABLES:
-        load(env={name: "1"}) if name not in {"FTPIPE_METHOD"} else load(env={name: "dpo"})
+        settings = load(env={name: "1"}) if name not in {"FTPIPE_METHOD"} else load(env={name: "dpo"})
+        assert settings.warnings == ()
 
 
 def test_config_flags_are_settings() -> None:

@@ -11,7 +11,7 @@ import click
 
 from ftpipe import __version__
 from ftpipe.cli.group import Group
-from ftpipe.cli.main import execute, install_signals
+from ftpipe.cli.main import execute, install_signals, leave
 
 COMMANDS = {
     "prepare": (
@@ -38,6 +38,7 @@ COMMANDS = {
     "split": ("ftpipe.cli.commands.split:split", "Split off a part of a dataset for validation."),
     "convert": ("ftpipe.cli.commands.convert:convert", "Convert other formats to chat JSONL."),
     "serve": ("ftpipe.cli.commands.serve:serve", "Run the embedded OpenAI-compatible server, which trains locally."),
+    "init": ("ftpipe.cli.commands.init:init", "Write a commented configuration and an example dataset here."),
     "doctor": ("ftpipe.cli.commands.doctor:doctor", "Check everything that ftpipe needs, and repair the registry."),
     "config": ("ftpipe.cli.commands.config:config", "Show the settings and where each value comes from."),
 }
@@ -57,4 +58,4 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
     if "_FTPIPE_COMPLETE" in os.environ:
         root.main(prog_name="ftpipe")
     install_signals()
-    sys.exit(execute(root, sys.argv[1:] if argv is None else argv))
+    leave(execute(root, sys.argv[1:] if argv is None else argv))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,9 +37,10 @@ def fetch_bases(context: CliContext, names: Iterable[str]) -> None:
         UsageError: A name is a path.
         NotFoundError: There is no such model, or it cannot be downloaded.
     """
-    from ftpipe.modeling.base_models import download_base
-
     for name in names:
+        from ftpipe.modeling.base_models import download_base
+        from ftpipe.providers.retry import with_deadline
+
         if Path(name).is_absolute() or name.startswith((".", "~")):
             raise UsageError(
                 "base models have names, not paths",
@@ -46,4 +48,8 @@ def fetch_bases(context: CliContext, names: Iterable[str]) -> None:
             )
         if context.quiet:
             os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-        download_base(name, models_dir=models_dir(), on_status=context.print_status)
+        download = partial(download_base, name, models_dir=models_dir(), on_status=context.print_status)
+        with context.interruptible(
+            "interrupted; what was downloaded is kept", "run the same command again to continue"
+        ):
+            with_deadline(None, download)  # in a thread: the hub's own threads end only with their files

@@ -63,6 +63,8 @@ class CliContext:
     """Exit code if no error is raised, for example 8 if the job is still running."""
     _secrets: set[str] = field(default_factory=set)
     _at_end: list[Callable[[], None]] = field(default_factory=list)
+    _warnings: set[str] = field(default_factory=set)
+    """Warnings that were shown."""
 
     def add(self, **fields: Any) -> None:
         """Add fields to the JSON document."""
@@ -162,7 +164,19 @@ class CliContext:
         """Resolve the configuration; ``flags`` (dotted key → value, ``None`` = not given) override it."""
         from ftpipe.config import load
 
-        return load(Path(self.config_path) if self.config_path else None, env=self.environment(), flags=flags)
+        path = Path(self.config_path) if self.config_path else None
+        settings = load(path, env=self.environment(), flags=flags)
+        for warning in settings.warnings:
+            self.warn_once(warning)
+        return settings
+
+    def warn_once(self, text: str) -> None:
+        """Write a warning to stderr, unless this command has written it before; nothing under ``--quiet``."""
+        from ftpipe.formatting import sanitize_line
+
+        if text not in self._warnings:
+            self._warnings.add(text)
+            self.print_status(f"{self.style_err('warning', 'warning:')} {sanitize_line(text, 400)}")
 
     def registry(self, settings: Settings | None = None) -> Registry:
         """Open the configured registry; it is closed when the command ends."""

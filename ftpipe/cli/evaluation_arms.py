@@ -48,8 +48,10 @@ def resolve_arms(
     registered = {name: _known(registry, name) for name in [*models, *([baseline] if baseline else [])]}
     first = registered[models[0]]
     if baseline is None and first is None:
+        nearest = registry.models.nearest_name(models[0])
         raise UsageError(
-            f"the registry does not know {models[0]}, so its base model is unknown", "add --baseline MODEL"
+            f"the registry does not know {models[0]}, so its base model is unknown",
+            f"did you mean {nearest}?" if nearest else "see `ftpipe models list`, or add --baseline MODEL",
         )
     base = baseline or (first.base if first else "")
     provider = _provider(settings, [model for model in registered.values() if model])

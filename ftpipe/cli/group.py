@@ -46,18 +46,40 @@ def write_example(example: str, formatter: click.HelpFormatter) -> None:
             formatter.write(f"{'':>{formatter.current_indent}}{line.strip()}\n")
 
 
+OptionGroups = Mapping[str, tuple[str, ...]]
+"""Title of a section in a long help page → names of its parameters."""
+
+
+def write_options(
+    command: click.Command, groups: OptionGroups, ctx: click.Context, formatter: click.HelpFormatter
+) -> None:
+    """Write the options in sections; those of no group come last."""
+    records = {
+        str(param.name): record
+        for param in command.get_params(ctx)
+        if (record := param.get_help_record(ctx)) is not None
+    }
+    for title, names in groups.items():
+        with formatter.section(title):
+            formatter.write_dl([records.pop(name) for name in names if name in records])
+    with formatter.section("Other options" if groups else "Options"):
+        formatter.write_dl(list(records.values()))
+
+
 class Command(click.Command):
     """A command with the shared options and an example in its help page.
 
     Args:
         args: As for :class:`click.Command`.
         example: Command lines, one per line.
+        groups: Sections of a long help page.
         kwargs: As for :class:`click.Command`.
     """
 
-    def __init__(self, *args: Any, example: str, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, example: str, groups: OptionGroups | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.example = example
+        self.groups = groups or {}
         if any(isinstance(parameter.type, OutputFile) for parameter in self.params):
             force(self)
         self.params = [*self.params, *shared_options()]
@@ -79,6 +101,10 @@ class Command(click.Command):
         inputs = [path for _, path in paths[False]]
         check_outputs(paths[True], inputs=[*inputs, Path(context.config_path or "ftpipe.toml")], force=context.force)
         return super().invoke(ctx)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options in their sections."""
+        write_options(self, self.groups, ctx, formatter)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Set the command name before parsing, so that a usage error is reported under it."""
@@ -109,14 +135,23 @@ class Group(click.Group):
         args: As for :class:`click.Group`.
         lazy: Name → (``module:attribute``, one-line help).
         example: As for :class:`Command`.
+        groups: As for :class:`Command`.
         kwargs: As for :class:`click.Group`.
     """
 
-    def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], example: str, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        lazy: Mapping[str, tuple[str, str]],
+        example: str,
+        groups: OptionGroups | None = None,
+        **kwargs: Any,
+    ) -> None:
         kwargs = {"callback": _show_help, **kwargs, "invoke_without_command": True, "no_args_is_help": False}
         super().__init__(*args, **kwargs)
         self.lazy = dict(lazy)
         self.example = example
+        self.groups = groups or {}
         self.params = [*self.params, *shared_options(hidden=True)]
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -147,6 +182,11 @@ class Group(click.Group):
             hint = f"did you mean `{ctx.command_path} {nearest}`?" if nearest else f"see `{ctx.command_path} --help`"
             raise UsageError(f"there is no command {name!r}", hint)
         return super().resolve_command(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options in their sections, then the commands."""
+        write_options(self, self.groups, ctx, formatter)
+        self.format_commands(ctx, formatter)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from the table, without importing them."""

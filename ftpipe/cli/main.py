@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
@@ -122,9 +123,10 @@ def _usage(raised: click.ClickException) -> UsageError:
     message = raised.format_message().strip().rstrip(".")
     ctx = raised.ctx if isinstance(raised, click.UsageError) else None
     if isinstance(raised, click.NoSuchOption):
-        from ftpipe.suggestions import nearest_name
+        from ftpipe.suggestions import nearest_option
 
-        nearest = nearest_name(raised.option_name, raised.possibilities or ())
+        options = [] if ctx is None else [one for one in ctx.command.get_params(ctx) if isinstance(one, click.Option)]
+        nearest = nearest_option(raised.option_name, [name for one in options if not one.hidden for name in one.opts])
         message = f"there is no option {raised.option_name}" + (f"; did you mean {nearest}?" if nearest else "")
     return UsageError(message, f"see `{ctx.command_path if ctx else 'ftpipe'} --help`")
 
@@ -133,6 +135,8 @@ def _report(error: FtpipeError, context: CliContext) -> None:
     from ftpipe.formatting import sanitize_line
 
     is_interrupt = isinstance(error, InterruptedRunError)
+    if is_interrupt:
+        _answered.set()
     label = context.style_err("warning", "stopped:") if is_interrupt else context.style_err("error", "error:")
     if is_interrupt and sys.stderr.isatty():
         click.echo(err=True)  # the terminal has written ^C
@@ -149,17 +153,38 @@ def _replace_unencodable_output() -> None:
             stream.reconfigure(errors="replace")
 
 
+ANSWER_SECONDS = 0.7
+"""After so long without an answer to Ctrl-C the user is told that it was seen."""
 _interrupts = 0
+_answered = threading.Event()
+"""Ctrl-C was reported to the user."""
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     global _interrupts
     _interrupts += 1
     if _interrupts > 1:
-        if sys.stderr.isatty():
-            os.write(2, b"\x1b[?25h\n")
-        os._exit(130)
+        _exit_at_once()
     raise KeyboardInterrupt
+
+
+def _exit_at_once() -> NoReturn:
+    if sys.stderr.isatty():
+        os.write(2, b"\x1b[?25h\n")
+    os._exit(InterruptedRunError.exit_code)
+
+
+def _watch_interrupts(pipe: int) -> None:
+    """Answer Ctrl-C if the main thread does not: it may be in a library that returns only when its work is done."""
+    seen = 0
+    while number := os.read(pipe, 1):
+        if number[0] != signal.SIGINT or signal.getsignal(signal.SIGINT) is not _interrupt:
+            continue
+        seen += 1
+        if seen == 1 and not _answered.wait(ANSWER_SECONDS):
+            os.write(2, b"\nstopping as soon as the current step ends; Ctrl-C again stops at once\n")
+        elif seen > 1 and not _answered.wait(ANSWER_SECONDS):
+            _exit_at_once()
 
 
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
@@ -193,3 +218,20 @@ def install_signals() -> None:
         signal.signal(hangup, _terminate)
     if hasattr(signal, "setitimer"):
         sys.unraisablehook = _raise_again
+    if os.name == "nt":  # there, only sockets can be written to by a signal
+        return
+    receiver, sender = os.pipe()
+    os.set_blocking(sender, False)
+    signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+    threading.Thread(target=_watch_interrupts, args=(receiver,), daemon=True, name="interrupts").start()
+
+
+def leave(code: int) -> NoReturn:
+    """Exit; after Ctrl-C without waiting for the threads of a library, for example for the rest of a download."""
+    threads = [
+        thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()
+    ]
+    if code == InterruptedRunError.exit_code and threads:
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,12 +12,19 @@ from ftpipe.errors import DatasetError
 from ftpipe.evaluation.metrics.text import normalize
 from ftpipe.grading.json_values import parse_json
 from ftpipe.records.evaluation import Item, Task, ToolCall
+from ftpipe.tokenization import DEFAULT_ENCODING, open_counter
 
 MAX_LABELS = 20
 """Number of different answers up to which a dataset can be a label task."""
 
 MAX_LABEL_WORDS = 5
 """Words of the longest label."""
+
+COUNTED_ANSWERS = 20
+"""Expected answers whose tokens are counted for the limit of completions: the longest in bytes."""
+
+SPARE_TOKENS = 16
+"""Added to the longest expected answer, for tool calls and the end of the answer; the limit is a multiple of it."""
 
 REFERENCE_KEYS = ("expected", "reference_answer", "reference", "label")
 """Keys that can hold the expected answer if a record's messages end with the user."""
@@ -106,6 +114,24 @@ def tool_calls_of(message: Mapping[str, Any]) -> tuple[ToolCall, ...]:
 
 def _argument_text(arguments: object) -> str:
     return arguments if isinstance(arguments, str) else canonical_json(arguments or {}).decode()
+
+
+def estimate_max_tokens(items: Sequence[Item]) -> int:
+    """A limit for completions that no expected answer reaches, with any tokenizer.
+
+    Small vocabularies need up to twice as many tokens as o200k_base, and one token for each byte of letters that they
+    do not have.
+    """
+    answers = [item.expected + "".join(call.name + call.arguments for call in item.expected_calls) for item in items]
+    sizes = {answer: len(answer.encode("utf-8", "replace")) for answer in answers}
+    longest = sorted(sizes, key=lambda answer: sizes[answer])[-COUNTED_ANSWERS:]
+    counter = open_counter(DEFAULT_ENCODING, size=sum(sizes[answer] for answer in longest))
+    tokens = max(counter.count(longest), default=0)
+    foreign_bytes = max(
+        (len(re.sub("[\x00-\x7f]", "", text).encode("utf-8", "replace")) for text in longest), default=0
+    )
+    needed = max(2 * tokens, foreign_bytes) + SPARE_TOKENS
+    return -(-needed // SPARE_TOKENS) * SPARE_TOKENS
 
 
 def detect_task(items: Sequence[Item]) -> tuple[Task, str]:

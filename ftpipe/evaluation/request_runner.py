@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
+from queue import Empty, SimpleQueue
 
 from ftpipe.errors import (
     AuthenticationError,
@@ -16,6 +18,7 @@ from ftpipe.errors import (
     ProviderError,
     QuotaError,
     RequestRefusedError,
+    ResponseTimeoutError,
     TrainingNotAvailableError,
 )
 from ftpipe.evaluation.response_cache import ChatClient, Request, ResponseCache
@@ -30,6 +33,10 @@ FATAL_ERRORS = (AuthenticationError, NotFoundError, QuotaError, TrainingNotAvail
 
 MAX_DELAY_SECONDS = 30.0
 """The longest wait between two attempts of a request."""
+
+
+INTERRUPT_SECONDS = 0.5
+"""How often the main thread wakes: Ctrl-C that arrives just before a wait is otherwise noticed after it."""
 
 
 def ignore_progress(_done: int, _total: int) -> None:
@@ -134,31 +141,57 @@ class RequestRunner:
         return f"{self.cache.size:,} answers are cached"
 
     def _send_all(self, requests: Sequence[Request], done: int, total: int, on_progress: Progress) -> dict[str, Answer]:
+        """Send from daemon threads: Ctrl-C leaves the ones that still wait for an answer."""
         answers: dict[str, Answer] = {}
         self._stop.clear()
-        with ThreadPoolExecutor(max_workers=self.concurrency, thread_name_prefix="chat-request") as pool:
-            pending = {pool.submit(self._send_or_stop, request): request for request in requests}
-            try:
-                while pending:
-                    finished, _ = wait(pending, return_when=FIRST_COMPLETED)
-                    for future in finished:
-                        request = pending.pop(future)
-                        if not isinstance(future.exception(), _RequestCancelled):
-                            answers[request.key] = self._result(future)
-                    on_progress(done + len(answers), total)
-            except BaseException:
-                self._stop.set()
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+        outcomes: SimpleQueue[tuple[Request, Answer | BaseException]] = SimpleQueue()
+        work = partial(self._work, deque(requests), outcomes)
+        threads = [
+            threading.Thread(target=work, daemon=True, name="chat-request")
+            for _ in range(min(self.concurrency, len(requests)))
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            while len(answers) < len(requests):
+                try:
+                    request, outcome = outcomes.get(timeout=INTERRUPT_SECONDS)
+                except Empty:
+                    continue
+                if isinstance(outcome, BaseException):
+                    raise self._with_hint(outcome)
+                answers[request.key] = outcome
+                on_progress(done + len(answers), total)
+        except Exception:
+            for thread in threads:  # their answers are cached
+                thread.join()
+            raise
+        finally:
+            self._stop.set()
         return answers
 
-    def _result(self, future: Future[Answer]) -> Answer:
-        """The answer, or the error with a hint on how to continue."""
-        try:
-            return future.result()
-        except FtpipeError as exc:
-            how = f"{self._cached_answers()}; run the same command again to continue"
-            raise type(exc)(exc.message, f"{exc.hint} ({how})" if exc.hint else how) from exc
+    def _work(self, requests: deque[Request], outcomes: SimpleQueue[tuple[Request, Answer | BaseException]]) -> None:
+        """Send requests until none is left or one has failed for good."""
+        while not self._stop.is_set():
+            try:
+                request = requests.popleft()
+            except IndexError:
+                return
+            try:
+                outcomes.put((request, self._send_or_stop(request)))
+            except _RequestCancelled:
+                return
+            except BaseException as exc:  # noqa: BLE001 - it is raised again in the caller's thread
+                outcomes.put((request, exc))
+
+    def _with_hint(self, exc: BaseException) -> BaseException:
+        """The error with a hint on how to continue."""
+        if not isinstance(exc, FtpipeError):
+            return exc
+        how = f"{self._cached_answers()}; run the same command again to continue"
+        error = type(exc)(exc.message, f"{exc.hint} ({how})" if exc.hint else how)
+        error.__cause__ = exc
+        return error
 
     def _send_or_stop(self, request: Request) -> Answer:
         """Send a request; if it fails for good, no other one is started."""
@@ -202,6 +235,6 @@ class RequestRunner:
 
 def _is_retryable(exc: BaseException) -> bool:
     """Whether the same request may succeed later. A chat changes nothing, so an unknown outcome is retried as well."""
-    if isinstance(exc, (*FATAL_ERRORS, RequestRefusedError)):
-        return False
+    if isinstance(exc, (*FATAL_ERRORS, RequestRefusedError, ResponseTimeoutError)):
+        return False  # the client has waited for a slow endpoint several times
     return isinstance(exc, (ProviderError, OutcomeUnknownError))

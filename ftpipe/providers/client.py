@@ -12,7 +12,13 @@ import httpx2
 import openai
 from openai.pagination import SyncCursorPage, SyncPage
 
-from ftpipe.errors import ConnectionFailedError, FtpipeError, InvalidResponseError, StillRunningError
+from ftpipe.errors import (
+    ConnectionFailedError,
+    FtpipeError,
+    InvalidResponseError,
+    ResponseTimeoutError,
+    StillRunningError,
+)
 from ftpipe.providers.error_mapping import CallContext, invalid_response, translate
 from ftpipe.providers.paging import iter_items
 from ftpipe.providers.profiles import Profile
@@ -139,7 +145,9 @@ class ApiClient:
             return
         self._has_reported = True
         host = urlsplit(self.base_url).netloc or self.base_url
-        if isinstance(error, ConnectionFailedError):
+        if isinstance(error, ResponseTimeoutError):
+            self.on_retry(f"{host} is slow and has not answered in time, trying again …")
+        elif isinstance(error, ConnectionFailedError):
             self.on_retry(f"cannot reach {host}, trying again …")
         else:
             self.on_retry(f"{host} has a problem ({error}), trying again …")

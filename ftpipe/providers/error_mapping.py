@@ -23,6 +23,7 @@ from ftpipe.errors import (
     RateLimitError,
     RequestRefusedError,
     ResponseLostError,
+    ResponseTimeoutError,
     TrainingNotAvailableError,
 )
 from ftpipe.providers.profiles import Profile
@@ -36,6 +37,9 @@ NEVER_SENT = (
     httpx2.UnsupportedProtocol,
 )
 """Transport errors after which the endpoint has surely not received the request."""
+
+TOO_SLOW = (DeadlineExceededError, openai.APITimeoutError, httpx2.ReadTimeout, httpx2.WriteTimeout)
+"""Errors after which the endpoint was reached but has not answered in time, unless their cause says otherwise."""
 
 UNREADABLE = (
     json.JSONDecodeError,
@@ -110,12 +114,12 @@ def translate(exc: BaseException, context: CallContext) -> FtpipeError:
         return exc
     if isinstance(exc, openai.APIStatusError):
         return _status_error(exc, context)
+    if isinstance(exc, TOO_SLOW) and not isinstance(exc.__cause__, NEVER_SENT):
+        return _too_slow(exc, context)
     if isinstance(exc, openai.APIConnectionError):
         if isinstance(exc.__cause__, NEVER_SENT):
             return _never_sent(exc.__cause__, context)
         return _lost(f"the connection broke: {_reason(exc)}", context)
-    if isinstance(exc, DeadlineExceededError):
-        return _lost(exc.message, context)
     if isinstance(exc, httpx2.TransportError):
         return (
             _never_sent(exc, context)
@@ -153,6 +157,17 @@ def _lost(why: str, context: CallContext) -> FtpipeError:
     )
 
 
+def _too_slow(exc: BaseException, context: CallContext) -> FtpipeError:
+    why = exc.message if isinstance(exc, DeadlineExceededError) else "no response in time"
+    if context.writes:
+        return context.unknown(why)
+    logs = "; `ftpipe serve logs` shows what it does" if context.profile.name == "local" else ""
+    return ResponseTimeoutError(
+        f"could not {context.what}: {context.base_url} was reached, but is too slow ({why})",
+        f"it is busy or overloaded: run the same command again later{logs}",
+    )
+
+
 def _reason(exc: BaseException) -> str:
     cause = exc.__cause__ or exc
     return str(cause) or type(cause).__name__
@@ -182,7 +197,9 @@ def _status_error(exc: openai.APIStatusError, context: CallContext) -> FtpipeErr
     elif status == 404:
         error = NotFoundError(
             f"could not {context.what}: {message}",
-            "check that the id is of this endpoint and of this key's project",
+            "check the name; `ftpipe models list` lists the models that you have trained"
+            if code == "model_not_found"
+            else "check that the id is of this endpoint and of this key's project",
         )
     else:
         error = RequestRefusedError(f"could not {context.what}: {message}", _refusal_hint(message))

@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import json
 import os
-import secrets
 import subprocess
 import sys
 import time
@@ -18,8 +17,15 @@ from typing import IO
 
 import openai
 
+from ftpipe.atomic_files import read_or_create_secret
 from ftpipe.child_environment import child_environment
-from ftpipe.errors import ConnectionFailedError, LocalStateError, MissingExtraError, ProviderError
+from ftpipe.errors import (
+    ConnectionFailedError,
+    LocalStateError,
+    MissingExtraError,
+    ProviderError,
+    ResponseTimeoutError,
+)
 from ftpipe.paths import server_dir
 from ftpipe.providers.address import configured_url
 from ftpipe.providers.client import ApiClient, build_client
@@ -30,6 +36,10 @@ MAX_START_SECONDS = 60.0
 """How long the server may take to start; usually it needs about a second."""
 SERVER_PACKAGES = ("starlette", "uvicorn", "multipart")
 """What the server needs to start; torch and what belongs to it are only needed when a job runs."""
+HEALTH_TIMEOUT_SECONDS = 20.0
+"""How long a running server may take to say that it runs, on a machine that trains with all cores."""
+KEY_VARIABLE = "FTPIPE_LOCAL_API_KEY"
+"""The key for the server that ``FTPIPE_LOCAL_BASE_URL`` names."""
 INSTALL = "pip install 'ftpipe[local]'"
 
 
@@ -59,7 +69,7 @@ def open_local(
     def connect() -> openai.OpenAI:
         return build_client(
             base_url=current[0],
-            api_key=_token(folder),
+            api_key=local_key(profile, env),
             organization=None,
             project=None,
             timeout=profile.request_timeout_seconds,
@@ -75,8 +85,18 @@ def open_local(
     return Provider(profile, api, endpoint=fixed.rstrip("/") if fixed else f"local:{folder}")
 
 
+def local_key(profile: Profile, env: Mapping[str, str]) -> str:
+    """The key for the server: of ``FTPIPE_LOCAL_API_KEY`` if that of another machine is named, else the shared one."""
+    named = env.get(KEY_VARIABLE) if configured_url(profile, env) else ""
+    return named or read_or_create_secret(server_dir() / "token")
+
+
 def running_url(folder: Path) -> str | None:
-    """Base URL of the server that runs on ``folder``; ``None`` if none answers."""
+    """Base URL of the server that runs on ``folder``; ``None`` if none does.
+
+    Raises:
+        ResponseTimeoutError: One runs, but does not answer in time.
+    """
     try:
         info = json.loads((folder / "server.json").read_text(encoding="utf-8"))
         base_url = str(info["base_url"])
@@ -99,7 +119,7 @@ def ensure_server(folder: Path, *, sleep: Callable[[float], None] = time.sleep) 
 
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _token(folder)
+        read_or_create_secret(folder / "token")
         with FileLock(folder / "start.lock"):
             return running_url(folder) or _start(folder, sleep)
     except OSError as exc:
@@ -131,24 +151,15 @@ def _start(folder: Path, sleep: Callable[[float], None]) -> str:
         if child.poll() is not None:
             break
         sleep(0.1)
+    if child.poll() is None:
+        raise ResponseTimeoutError(
+            f"the embedded server is still starting after {MAX_START_SECONDS:.0f} s: the machine is slow or busy",
+            "run the same command again in a moment; `ftpipe serve status` shows when the server answers",
+        )
     raise ProviderError(
         f"the embedded server did not start: {_last_line(log_path)}",
         f"see {log_path} for details, or run `ftpipe serve` in the foreground",
     )
-
-
-def _token(folder: Path) -> str:
-    """The key that client and background server share: created at first use, readable by its owner only."""
-    path = folder / "token"
-    with contextlib.suppress(OSError):
-        token = path.read_text(encoding="ascii").strip()
-        if token:
-            return token
-    with contextlib.suppress(FileExistsError):
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(secrets.token_urlsafe(32) + "\n")
-    return path.read_text(encoding="ascii").strip()
 
 
 def _is_alive(pid: int) -> bool:
@@ -166,8 +177,14 @@ def _answers(base_url: str) -> bool:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         response: IO[bytes]
-        with opener.open(health, timeout=5) as response:
+        with opener.open(health, timeout=HEALTH_TIMEOUT_SECONDS) as response:
             return bool(json.loads(response.read()).get("status") == "ok")
+    except TimeoutError as exc:  # connected, and no response: a server that has ended refuses the connection
+        raise ResponseTimeoutError(
+            f"the embedded server at {base_url} runs, but has not answered for {HEALTH_TIMEOUT_SECONDS:.0f} s: "
+            "it is busy",
+            "run the same command again later; `ftpipe serve logs` shows what it does, `ftpipe serve stop` stops it",
+        ) from exc
     except (OSError, ValueError, AttributeError, urllib.error.URLError):
         return False
 

@@ -141,8 +141,8 @@ class DeadlineExceededError(FtpipeError):
     """A call took longer than its wall-clock limit; whether it was executed is not known."""
 
 
-def with_deadline(seconds: float, call: Callable[[], T]) -> T:
-    """Run ``call`` in a thread and give up after ``seconds`` of wall-clock time.
+def with_deadline(seconds: float | None, call: Callable[[], T]) -> T:
+    """Run ``call`` in a thread and give up after ``seconds`` of wall-clock time, or at Ctrl-C; ``None`` for no limit.
 
     The timeouts of an HTTP client count per read, so an endpoint that sends a byte now and then would never time out.
 
@@ -161,7 +161,7 @@ def with_deadline(seconds: float, call: Callable[[], T]) -> T:
     thread = threading.Thread(target=work, daemon=True, name="ftpipe-call")
     thread.start()
     thread.join(seconds)
-    if thread.is_alive():
+    if thread.is_alive() and seconds is not None:
         raise DeadlineExceededError(f"no complete response within {seconds:.0f} seconds")
     if errors:
         raise errors[0]

@@ -11,6 +11,7 @@ from ftpipe.records import Model, Record
 from ftpipe.registry.base import Repository, from_json, insert_new, upsert
 from ftpipe.registry.database import read_transaction
 from ftpipe.registry.tables import alias_history_table, aliases_table, costs_table, models_table
+from ftpipe.suggestions import nearest_name
 
 
 class AliasMove(Record):
@@ -22,6 +23,11 @@ class AliasMove(Record):
     reason: str
     moved_at: float
     """UTC Unix seconds."""
+
+
+def _names_of(model: Model) -> tuple[str, ...]:
+    """Everything that stands for a model: aliases, its name, its job, and its checkpoints."""
+    return (*model.aliases, model.id, model.job_id, *(checkpoint.model for checkpoint in model.checkpoints))
 
 
 class ModelRepository(Repository):
@@ -46,9 +52,16 @@ class ModelRepository(Repository):
             UsageError: There is no such model; the hint names the command that lists the models.
         """
         for model in self.recent():
-            if name in (model.id, model.job_id, *model.aliases) or name in (c.model for c in model.checkpoints):
+            if name in _names_of(model):
                 return model
-        raise UsageError(f"there is no model {name!r} in the registry", "list the models with `ftpipe models list`")
+        nearest, hint = self.nearest_name(name), "`ftpipe models list` lists all of them"
+        raise UsageError(
+            f"there is no model {name!r} in the registry", f"did you mean {nearest}? {hint}" if nearest else hint
+        )
+
+    def nearest_name(self, name: str) -> str:
+        """The name or alias that is most similar to a mistyped one; empty if none is."""
+        return nearest_name(name, [known for model in self.recent() for known in _names_of(model)])
 
     def find(self, endpoint: str, model_id: str) -> Model | None:
         """The model with that name at that endpoint, if there is one."""

@@ -6,6 +6,7 @@ from itertools import groupby
 
 from ftpipe.formatting import Styler, sanitize_line, unstyled
 from ftpipe.records import Finding, Report, Severity
+from ftpipe.reports.markdown_text import escape_markdown, markdown_table
 
 MAX_SHOWN_PER_RULE = 3
 TARGETS = {"openai": "OpenAI", "azure": "Azure OpenAI", "nebius": "Nebius", "local": "The embedded server"}
@@ -81,9 +82,8 @@ def finding_lines(report: Report, style: Styler = unstyled, *, per_rule: int = M
 
 def markdown(report: Report) -> str:
     """A Markdown section, for a job summary."""
-    lines = [f"### {_cell(report.dataset.path.name)}", "", headline(report), ""]
-    if report.findings:
-        lines += ["| rule | severity | count | first location | message |", "|---|---|---:|---|---|"]
+    lines = [f"### {escape_markdown(report.dataset.path.name, 200)}", "", headline(report), ""]
+    rows: list[list[str]] = []
     for group in sort_by_severity(report):
         first = group[0]
         number = report.summary.counts.get(first.code, len(group))
@@ -94,26 +94,20 @@ def markdown(report: Report) -> str:
             format_location(first),
             first.message,
         )
-        lines.append(f"| {' | '.join(map(_cell, cells))} |")
+        rows.append([escape_markdown(cell, 200) for cell in cells])
+    if rows:
+        lines += markdown_table(["rule", "severity", "count", "first location", "message"], rows)
     if report.tokens:
         tokens = report.tokens
         lines += [
-            "",
             f"{report.dataset.examples:,} examples, {tokens.total:,} tokens, {tokens.trained:,} of them trained "
             f"({tokens.encoding}).",
+            "",
         ]
     if report.cost and report.cost.expected is not None:
         cost = report.cost
         lines += [
-            "",
             f"Expected cost {cost.expected:,.2f} {cost.currency} ({cost.low:,.2f} to {cost.high:,.2f}) "
             f"for {cost.epochs} epochs.",
         ]
-    return "\n".join(lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    shown = sanitize_line(text, 200)
-    for char in "\\`*_{}[]<>|#!":
-        shown = shown.replace(char, f"\\{char}")
-    return shown
+    return "\n".join(lines).rstrip("\n") + "\n"

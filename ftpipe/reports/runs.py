@@ -279,6 +279,6 @@ def _sweep_bar(value: float | None, largest: float) -> str:
 def _trial_row(trial: Trial, sweep: Sweep, columns: Sequence[str], bar: str) -> list[str]:
     marker = "→" if trial.model is not None and trial.model == sweep.best_model else ""
     cost = "free" if trial.cost == 0 else format_money(trial.cost, sanitize_line(sweep.currency, 8))
-    last = bar if trial.model else f"{trial.state}: {sanitize_line(trial.error, 80)}"
+    last = bar if trial.model else trial.state.value
     numbers = (format_decimal(_trial_value(trial, name)) for name in columns)
     return [marker, sanitize_line(trial.name, 80), *numbers, cost, last]

@@ -21,6 +21,8 @@ from ftpipe.atomic_files import read_json
 from ftpipe.errors import LocalStateError, NotFoundError
 from ftpipe.server.storage.data_dir import DataDirectory
 
+POLL_SECONDS = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
@@ -32,6 +34,8 @@ class ServerStatus:
     """True if ``/health`` responded in time."""
     pid: int | None = None
     base_url: str | None = None
+    api_key_file: str | None = None
+    """The file with its keys; ``None`` if it needs none."""
     version: str | None = None
     started_at: int | None = None
     jobs_running: int | None = None
@@ -56,6 +60,7 @@ def status(data_dir: Path, *, timeout: float = 2.0) -> ServerStatus:
         is_responding=health is not None,
         pid=address.get("pid"),
         base_url=address.get("base_url"),
+        api_key_file=address.get("api_key_file"),
         version=address.get("version"),
         started_at=address.get("started_at"),
         jobs_running=jobs.get("running"),
@@ -98,7 +103,7 @@ def stop(data_dir: Path, *, timeout: float = 30.0, sleep: Callable[[float], None
 
     Args:
         data_dir: The folder given to ``serve``.
-        timeout: Seconds to wait until it has stopped.
+        timeout: Seconds to wait until its process has ended.
         sleep: Waits.
 
     Returns:
@@ -108,26 +113,44 @@ def stop(data_dir: Path, *, timeout: float = 30.0, sleep: Callable[[float], None
         LocalStateError: If it has not stopped in time, or cannot be signalled.
     """
     directory = DataDirectory(data_dir.expanduser().absolute())
-    if not is_locked(directory):
-        return False
+    pid: int | None = None
+    waited = 0.0
+    while is_locked(directory) or (pid is not None and _is_alive(pid)):
+        if pid is None:
+            pid = _terminate(directory)  # none while the server is starting: it is stopped as soon as it listens
+        if waited >= timeout:
+            process = f"the server with pid {pid}" if pid else f"the server on {directory.root}"
+            raise LocalStateError(
+                f"{process} has not stopped after {timeout:.0f} s",
+                f"see `ftpipe serve logs`, or end it with: kill -9 {pid}" if pid else "see `ftpipe serve status`",
+            )
+        sleep(POLL_SECONDS)
+        waited += POLL_SECONDS
+    return pid is not None or waited > 0
+
+
+def _terminate(directory: DataDirectory) -> int | None:
+    """Ask the server to stop, and return its pid; ``None`` if the pid is not known (yet)."""
     pid = (read_json(directory.address) or {}).get("pid")
     if not isinstance(pid, int):
-        message = f"the server on {directory.root} is starting or stopping"
-        raise LocalStateError(message, "try again in a moment")
+        return None
     try:
         # The lock is held, so the pid is that of a running server.
         os.kill(pid, signal.SIGTERM)
     except OSError as exc:
         message = f"the server with pid {pid} cannot be stopped: {exc}"
         raise LocalStateError(message, "stop it as the user who started it") from exc
-    waited = 0.0
-    while is_locked(directory):
-        if waited >= timeout:
-            message = f"the server with pid {pid} has not stopped after {timeout:.0f} s"
-            raise LocalStateError(message, f"see 'ftpipe serve logs', or end it with: kill -9 {pid}")
-        sleep(0.1)
-        waited += 0.1
-    return True
+    return pid
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended, and whose parent has not noticed, does not."""
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def logs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,7 +35,9 @@ def downloads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 def context() -> Any:
     """What the functions use of a command's context."""
     lines: list[str] = []
-    return SimpleNamespace(quiet=False, print_status=lines.append, lines=lines)
+    return SimpleNamespace(
+        quiet=False, print_status=lines.append, lines=lines, interruptible=lambda *_texts: nullcontext()
+    )
 
 
 @pytest.mark.parametrize(

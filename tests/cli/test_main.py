@@ -13,7 +13,7 @@ from ftpipe.cli import root
 from ftpipe.cli.group import Command, Group
 from ftpipe.cli.main import execute
 from ftpipe.errors import FtpipeError, OutcomeUnknownError
-from tests.cli.cli_runner import CliEnvironment
+from tests.cli.cli_runner import CliEnvironment, chat_file
 
 CANARY = "sk-canary-0123456789abcdef"
 
@@ -123,6 +123,8 @@ def test_main_redacts_keys(
         (["trian"], "did you mean `ftpipe train`?"),
         (["models", "lst"], "did you mean `ftpipe models list`?"),
         (["prepare", "--vaildation", "x"], "did you mean --validation?"),
+        (["train", "x", "--epoch", "3"], "did you mean --epochs?"),
+        (["evaluate", "x", "--max_token", "3"], "did you mean --max-tokens?"),
         (["status", "--timeout", "x"], "see `ftpipe status --help`"),
         (["zzz"], "there is no command 'zzz'"),
     ],
@@ -132,6 +134,20 @@ def test_main_suggests_commands_and_options(cli: CliEnvironment, argv: list[str]
     ran = cli.run(*argv)
     assert ran.code == 2
     assert ran.err.count(says) == 1
+
+
+def test_main_suggests_no_option_that_has_little_in_common(cli: CliEnvironment) -> None:
+    """``resume`` has no --epochs; --detach is something else."""
+    assert "did you mean" not in cli.run("resume", "--epoch", "3").err
+
+
+def test_main_warns_once_of_an_unknown_variable(cli: CliEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that reads its settings twice goes on, and says it once."""
+    monkeypatch.setenv("FTPIPE_PROVDER", "openai")
+    ran = cli.run("train", str(chat_file()), "--provider", "openai", "--yes", "--epochs", "3")
+    assert ran.code == 0
+    assert ran.err.count("FTPIPE_PROVDER") == 1
+    assert "did you mean FTPIPE_PROVIDER?" in ran.err
 
 
 def test_main_json_usage_error_names_the_command(cli: CliEnvironment) -> None:

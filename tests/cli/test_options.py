@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import re
 from dataclasses import asdict, fields
 
 import click
 import pytest
+
+from tests.cli.cli_runner import CliEnvironment
 
 OPTIONS = {
     "prepare": "PrepareOptions",
@@ -29,3 +32,23 @@ def test_options_match_the_parameters_of_the_command(name: str, class_name: str)
     assert set(params) == {field.name for field in fields(options)}
     defaults = asdict(options(**{key: params[key] for key in required}))
     assert defaults == params
+
+
+@pytest.mark.parametrize("name", ["prepare", "train", "evaluate", "serve"])
+def test_option_groups_name_each_parameter_once(name: str) -> None:
+    """A group that names a parameter which does not exist would silently show less."""
+    command = getattr(importlib.import_module(f"ftpipe.cli.commands.{name}"), name)
+    grouped = [parameter for names in command.groups.values() for parameter in names]
+    assert len(grouped) == len(set(grouped)) > 0
+    assert set(grouped) <= {parameter.name for parameter in command.params}
+
+
+def test_option_groups_hide_no_option(cli: CliEnvironment) -> None:
+    """Grouped or not, each option is in the help page once."""
+    for name in ("prepare", "train", "evaluate", "serve"):
+        command = getattr(importlib.import_module(f"ftpipe.cli.commands.{name}"), name)
+        shown = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", cli.run(name, "--help").out, flags=re.MULTILINE)
+        visible = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
+        assert sorted(shown) == sorted(
+            [*(one.opts[-1] if one.opts[-1].startswith("--") else one.opts[0] for one in visible), "--help"]
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ftpipe.errors import DatasetError
-from ftpipe.evaluation.items import detect_task, items_from_records
+from ftpipe.evaluation.items import detect_task, estimate_max_tokens, items_from_records
 from ftpipe.records.evaluation import Arm, Task
 from tests.evaluation.factories import call, item
 
@@ -92,3 +92,23 @@ def test_detect_task_with_one_tool_call_is_tools() -> None:
     """Also if most items expect no call."""
     items = [item("no call"), item("", number=2, calls=(call("f"),))]
     assert detect_task(items)[0] is Task.TOOLS
+
+
+@pytest.mark.parametrize(
+    ("answer", "limit"),
+    [
+        ("queue: billing | priority: urgent", 32),
+        ("yes", 32),
+        ("word " * 1000, 2032),
+        ("你好" * 100, 624),
+    ],
+    ids=lambda value: str(value)[:8],
+)
+def test_estimate_max_tokens_is_above_the_longest_answer(answer: str, limit: int) -> None:
+    """Twice its tokens, or one for each byte of letters that a small vocabulary does not have."""
+    assert estimate_max_tokens([item("no"), item(answer), item("maybe")]) == limit
+
+
+def test_estimate_max_tokens_counts_tool_calls() -> None:
+    long_call = item("", calls=(call("search", query="parcel " * 200),))
+    assert estimate_max_tokens([item("yes"), long_call]) > 400

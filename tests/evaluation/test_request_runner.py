@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +19,7 @@ from ftpipe.errors import (
     ProviderError,
     RateLimitError,
     RequestRefusedError,
+    ResponseTimeoutError,
 )
 from ftpipe.evaluation.request_runner import RateLimiter, RequestRunner
 from ftpipe.evaluation.response_cache import Request, ResponseCache
@@ -98,6 +103,42 @@ def test_runner_resumes_from_the_cache(tmp_path: Path) -> None:
     answers = make_runner(second, ResponseCache(tmp_path, endpoint="e")).run(requests)
     assert len(second.requests) == 4
     assert sum(answer.from_cache for answer in answers.values()) == 6
+
+
+def test_runner_answers_interrupt_while_requests_are_under_way() -> None:
+    """Ctrl-C does not wait for an endpoint that takes minutes; what is answered stays cached."""
+    release, started = threading.Event(), threading.Barrier(3)
+
+    def wait(_model: str, messages: Sequence[Mapping[str, Any]]) -> str:
+        if messages[-1]["content"] == "q0":
+            return "yes"
+        started.wait(60)
+        release.wait(60)
+        return "late"
+
+    def interrupt() -> None:
+        started.wait(60)  # both requests are at the endpoint
+        os.kill(os.getpid(), signal.SIGINT)
+
+    cache = ResponseCache()
+    cache.put(request(0).key, Answer(text="yes"))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(InterruptedRunError, match="1 answers are cached"):
+            make_runner(ScriptedChat(wait), cache, concurrency=2).run([request(number) for number in range(3)])
+        assert not release.is_set()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        release.set()
+
+
+def test_runner_does_not_retry_a_slow_endpoint() -> None:
+    """The client has waited for it several times already."""
+    chat = ScriptedChat(lambda *_: "yes", [ResponseTimeoutError("slow")] * 9)
+    with pytest.raises(ResponseTimeoutError, match="slow"):
+        make_runner(chat, concurrency=1).run([request(1)])
+    assert len(chat.requests) == 1
 
 
 def test_cache_is_separate_for_each_endpoint(tmp_path: Path) -> None:

@@ -77,6 +77,31 @@ def test_translate_refused_connection_was_never_sent() -> None:
     assert type(translate(never_sent(), PAID)) is errors.ConnectionFailedError
 
 
+def read_timeout() -> openai.APITimeoutError:
+    """What the SDK raises if no byte came in time."""
+    error = openai.APITimeoutError(request=httpx2.Request("POST", "http://127.0.0.1/v1"))
+    error.__cause__ = httpx2.ReadTimeout("timed out")
+    return error
+
+
+@pytest.mark.parametrize("fault", [read_timeout(), httpx2.ReadTimeout("late"), DeadlineExceededError("late")], ids=repr)
+def test_translate_slow_endpoint_is_not_unreachable(fault: Exception) -> None:
+    """It was reached: the network is not what has to be checked."""
+    slow = translate(fault, READ)
+    assert type(slow) is errors.ResponseTimeoutError
+    assert "too slow" in slow.message
+    assert "network" not in slow.message + slow.hint
+    assert is_transient(slow)
+    assert type(translate(fault, PAID)) is errors.OutcomeUnknownError
+    assert type(translate(fault, UNPAID)) is errors.ResponseLostError
+
+
+def test_translate_connection_that_times_out_is_unreachable() -> None:
+    error = openai.APITimeoutError(request=httpx2.Request("POST", "http://127.0.0.1/v1"))
+    error.__cause__ = httpx2.ConnectTimeout("timed out")
+    assert type(translate(error, PAID)) is errors.ConnectionFailedError
+
+
 def test_translate_maps_every_sdk_error() -> None:
     """A new error class in the SDK's API family must not fall through to the generic line unseen."""
     things = list(vars(openai).values())

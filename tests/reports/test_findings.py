@@ -76,7 +76,7 @@ def test_markdown_escapes_data() -> None:
     """No cell ends early, and no tag remains."""
     text = FORMATS["md"]([hostile_report(Severity.ERROR)])
     row = next(line for line in text.splitlines() if "FT200" in line)
-    assert row.count(" | ") == 4 and "\\<script\\>" in row
+    assert row.count(" | ") == 4 and "&lt;script&gt;" in row and "<" not in row
 
 
 def test_html_is_self_contained_and_runs_no_data() -> None:

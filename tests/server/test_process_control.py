@@ -18,8 +18,9 @@ import pytest
 from ftpipe.cli import run
 from ftpipe.errors import ConfigError, LockedError, NotFoundError, UsageError
 from ftpipe.server.http import serve
-from ftpipe.server.process_control import logs, status, stop
+from ftpipe.server.process_control import is_locked, logs, status, stop
 from ftpipe.server.settings import ServeSettings
+from ftpipe.server.storage.data_dir import DataDirectory
 from tests.server.conftest import LINES
 from tests.server.processes import ServerProcess, trainers_of
 
@@ -75,8 +76,45 @@ def test_control_status_of_killed_server_is_not_running(server: ServerProcess) -
 
 def test_serve_refuses_second_server_on_data_dir(server: ServerProcess) -> None:
     """Two supervisors would train jobs twice."""
-    with pytest.raises(LockedError):
+    with pytest.raises(LockedError) as refused:
         serve(ServeSettings(data_dir=server.data_dir, port=0))
+    assert server.note["base_url"] in refused.value.message
+    assert f"ftpipe serve stop --data-dir {server.data_dir}" in refused.value.hint
+
+
+def test_control_stop_returns_when_process_is_gone(tmp_path: Path) -> None:
+    """Not when it has let go of its lock: its port and memory may still be in use."""
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    server = ServerProcess(data_dir, module="tests.server.slow_to_end")
+    server.start()
+    assert server.process is not None
+    waits = 0
+
+    def wait(seconds: float) -> None:
+        nonlocal waits
+        waits += 1
+        if not is_locked(DataDirectory(data_dir)):
+            (tmp_path / "end").touch()
+        time.sleep(seconds)
+
+    assert stop(data_dir, timeout=120, sleep=wait) is True
+    assert (tmp_path / "end").exists()
+    assert server.process.poll() == 0
+
+
+def test_serve_announces_address_when_it_listens(tmp_path: Path) -> None:
+    """A client that reads it is answered; before, there is no line."""
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    (tmp_path / "end").touch()
+    server = ServerProcess(data_dir, module="tests.server.slow_to_end")
+    server.start()
+    try:
+        wait_until(lambda: f"on_listening {server.note['base_url']}\n" in (tmp_path / "server.out").read_text())
+        assert server.call("/models")["object"] == "list"
+    finally:
+        server.stop()
 
 
 def test_serve_names_flag_when_port_is_in_use(server: ServerProcess, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from ftpipe.cli import options as shared
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.dataset_request import LOCAL_PROVIDER
 from ftpipe.cli.group import Command
-from ftpipe.errors import UsageError
+from ftpipe.errors import NotFoundError, UsageError
 from ftpipe.formatting import sanitize_block
 from ftpipe.records import Model
 from ftpipe.registry import Registry
@@ -41,6 +42,19 @@ class ChatOptions:
         return {"temperature": self.temperature} | limit
 
 
+@dataclass(frozen=True)
+class ChatTarget:
+    """A model to talk to."""
+
+    provider: Provider
+    model: str
+    """Its name at the provider."""
+    trained_with: str
+    """The system message that it was trained with."""
+    hint: str
+    """Which registered model the name may stand for, if the registry does not know it."""
+
+
 @click.command(cls=Command, example="ftpipe chat support-bot@production -m 'My parcel is late.'")
 @click.argument("model", required=False)
 @click.option(
@@ -66,32 +80,32 @@ def chat(context: CliContext, /, **params: Any) -> None:
     with, so that one is the default.
     """
     options = ChatOptions(**params)
-    provider, name, trained_with = resolve_model(context, options)
-    system = trained_with if options.system is None else options.system
+    target = resolve_model(context, options)
+    system = target.trained_with if options.system is None else options.system
     messages: Messages = [{"role": "system", "content": system}] if system else []
     if options.message is None and sys.stdin.isatty() and not context.json:
-        converse(context, provider, name, messages, options.sampling)
+        converse(context, target, messages, options.sampling)
         return
     text = options.message if options.message is not None else sys.stdin.read().strip()
     if not text:
         raise UsageError("there is no message to send", "run `ftpipe chat MODEL -m TEXT`")
     messages.append({"role": "user", "content": text})
-    context.add(model=name, answer=stream_answer(context, provider, name, messages, options.sampling))
+    context.add(model=target.model, answer=stream_answer(context, target, messages, options.sampling))
 
 
-def resolve_model(context: CliContext, options: ChatOptions) -> tuple[Provider, str, str]:
-    """Return the provider, the model's name there, and the system message that it was trained with.
+def resolve_model(context: CliContext, options: ChatOptions) -> ChatTarget:
+    """Find the model to talk to.
 
     Raises:
         UsageError: No model is given, and none is registered.
     """
     settings = context.settings({"provider": options.provider})
     registry = context.registry(settings)
-    model = options.model
+    model, hint = options.model, ""
     try:
         known = registry.models.get(model) if model else next(iter(registry.models.recent(1)), None)
-    except UsageError:
-        known = None
+    except UsageError as exc:
+        known, hint = None, exc.hint
     if known is None and model is None:
         raise UsageError(
             f"no model is registered in {registry.location}", "train one with `ftpipe train`, or give a MODEL"
@@ -99,7 +113,7 @@ def resolve_model(context: CliContext, options: ChatOptions) -> tuple[Provider, 
     name = str(model) if known is None or (model in {c.model for c in known.checkpoints}) else known.id
     default = known.provider if known else settings.config.provider or LOCAL_PROVIDER
     system = trained_system(registry, known) if known else ""
-    return context.provider(options.provider or default, settings), name, system
+    return ChatTarget(context.provider(options.provider or default, settings), name, system, hint)
 
 
 def trained_system(registry: Registry, model: Model) -> str:
@@ -118,17 +132,16 @@ def trained_system(registry: Registry, model: Model) -> str:
     return content if isinstance(content, str) else ""
 
 
-def stream_answer(
-    context: CliContext, provider: Provider, name: str, messages: Messages, sampling: dict[str, Any]
-) -> str:
+def stream_answer(context: CliContext, target: ChatTarget, messages: Messages, sampling: dict[str, Any]) -> str:
     """Stream one answer to stdout, sanitized for the terminal, and return it unchanged.
 
     Raises:
+        NotFoundError: The provider does not know the model.
         InterruptedRunError: Ctrl-C was pressed.
     """
     pieces: list[str] = []
     with context.interruptible("interrupted; the answer is not complete"):
-        for piece in provider.models.stream(name, messages, **sampling):
+        for piece in pieces_of(context, target, messages, sampling):
             pieces.append(piece)
             if not context.json:
                 click.echo(context.redact(sanitize_block(piece)), nl=False)
@@ -136,9 +149,27 @@ def stream_answer(
     return "".join(pieces)
 
 
-def converse(context: CliContext, provider: Provider, name: str, messages: Messages, sampling: dict[str, Any]) -> None:
+def pieces_of(context: CliContext, target: ChatTarget, messages: Messages, sampling: dict[str, Any]) -> Iterator[str]:
+    """The answer piece by piece; on a terminal a spinner shows that the first one is awaited.
+
+    Raises:
+        NotFoundError: The provider does not know the model; the hint has a similar name that the registry knows.
+    """
+    from ftpipe.cli.output.progress import spinner
+
+    stream = iter(target.provider.models.stream(target.model, messages, **sampling))
+    try:
+        with spinner(context, "waiting for the answer"):
+            first = next(stream, "")
+    except NotFoundError as exc:
+        raise NotFoundError(exc.message, target.hint or exc.hint) from exc
+    yield first
+    yield from stream
+
+
+def converse(context: CliContext, target: ChatTarget, messages: Messages, sampling: dict[str, Any]) -> None:
     """Read messages and stream answers until an empty line, Ctrl-D or Ctrl-C."""
-    start = f"talking to {sanitize_block(name)}; an empty line or Ctrl-D ends the conversation"
+    start = f"talking to {sanitize_block(target.model)}; an empty line or Ctrl-D ends the conversation"
     context.print_status(context.style_err("dim", start))
     while True:
         try:
@@ -149,5 +180,5 @@ def converse(context: CliContext, provider: Provider, name: str, messages: Messa
         if not text:
             return
         messages.append({"role": "user", "content": text})
-        answer = stream_answer(context, provider, name, messages, sampling)
+        answer = stream_answer(context, target, messages, sampling)
         messages.append({"role": "assistant", "content": answer})

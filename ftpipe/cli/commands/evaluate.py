@@ -19,10 +19,13 @@ from ftpipe.errors import GateFailedError, UsageError
 if TYPE_CHECKING:
     from ftpipe.cli.evaluation_arms import EvaluationArms
     from ftpipe.exporters import ExportedRun
-    from ftpipe.records.evaluation import Evaluation, EvaluationSpec
+    from ftpipe.records.evaluation import Evaluation, EvaluationSpec, ItemSet
 
 FOLDER = "evaluations"
 """Folder of responses and results, in the project's state folder."""
+
+MIN_GRADED_TOKENS = 512
+"""Completion tokens at least, if a grader or a judge scores answers: they can be longer than the expected ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +49,7 @@ class EvaluateOptions:
     gates: tuple[str, ...] = ()
     max_regressions: int | None = None
     temperature: float = 0.0
-    max_tokens: int = 512
+    max_tokens: int | None = None
     seed: int = 0
     samples: int = 1
     concurrency: int = 4
@@ -137,7 +140,7 @@ sampling_options = shared.combine_options(
         show_default=True,
         help="Sampling temperature; 0 picks the most likely token.",
     ),
-    _count("--max-tokens", default=EvaluateOptions.max_tokens, help="Maximum completion tokens."),
+    _count("--max-tokens", help="Maximum completion tokens.  [default: twice the longest expected answer]"),
     click.option(
         "--seed", type=int, metavar="N", default=EvaluateOptions.seed, show_default=True, help="Sampling seed."
     ),
@@ -162,6 +165,14 @@ output_options = shared.combine_options(
 
 @click.command(
     cls=Command,
+    groups={
+        "Models and items": ("baseline", "data", "prompt", "provider", "limit", "cluster"),
+        "Scores and verdict": (
+            *("task", "metrics", "schema", "grader", "judge", "confidence", "gates", "max_regressions"),
+        ),
+        "Requests": ("temperature", "max_tokens", "seed", "samples", "concurrency", "rate_limit", "no_cache"),
+        "Reports": ("html", "markdown", "junit", "promptfoo", "csv", "force", "exports", "project"),
+    },
     example="ftpipe evaluate support-bot@production --data data/support_desk/test.jsonl\n"
     "ftpipe evaluate ft:… --baseline gpt-4.1-mini --prompt better.txt --data test.jsonl --gate 'exact>=+0.03@95%'",
 )
@@ -219,7 +230,7 @@ def run_evaluation(
     if options.data is None:
         raise UsageError("no test items were given", "add --data FILE")
     data = stage.read_items(options.data, limit=options.limit, cluster_by=options.cluster)
-    spec = spec_of(arms, options)
+    spec = spec_of(arms, options, options.max_tokens or estimated_max_tokens(context, data, options))
     provider = context.provider(arms.provider, settings)
     runner = RequestRunner(
         stage.ProviderChat(provider.models),
@@ -234,7 +245,18 @@ def run_evaluation(
         return stage.evaluate(data, spec, runner=runner, on_progress=progress)
 
 
-def spec_of(arms: EvaluationArms, options: EvaluateOptions) -> EvaluationSpec:
+def estimated_max_tokens(context: CliContext, data: ItemSet, options: EvaluateOptions) -> int:
+    """The limit for completions, from the expected answers; graders and judges may want longer ones."""
+    from ftpipe.evaluation.items import estimate_max_tokens
+
+    limit = estimate_max_tokens(data.items)
+    if options.grader or options.judge:
+        limit = max(limit, MIN_GRADED_TOKENS)
+    context.print_status(f"answers end after {limit:,} tokens, by the longest expected answer; see --max-tokens")
+    return limit
+
+
+def spec_of(arms: EvaluationArms, options: EvaluateOptions, max_tokens: int) -> EvaluationSpec:
     """Build the specification of the evaluation.
 
     Raises:
@@ -246,7 +268,7 @@ def spec_of(arms: EvaluationArms, options: EvaluateOptions) -> EvaluationSpec:
         arms=arms.arms,
         sampling=SamplingParams(
             temperature=options.temperature,
-            max_tokens=options.max_tokens,
+            max_tokens=max_tokens,
             seed=options.seed,
             samples=options.samples,
         ),

@@ -91,6 +91,13 @@ class PrepareOptions(DatasetOptions):
 
 @click.command(
     cls=Command,
+    groups={
+        "Files": ("validation", "holdout", "split", "seed", "output", "force"),
+        "Checks": ("provider", "model", "method", "select", "ignore", "max_findings"),
+        "Cost": ("epochs", "max_cost"),
+        "Fixes": ("fix", "unsafe_fixes", "quarantine"),
+        "Reports": ("output_format", "findings", "report"),
+    },
     example="ftpipe prepare data/support_desk/train.jsonl --validation data/support_desk/validation.jsonl --epochs 3",
 )
 @shared.data
@@ -150,15 +157,10 @@ def prepare(context: CliContext, /, **params: Any) -> None:
     prepared.check_folder(
         folder, request.data if is_copied else None, request.validation, inputs=inputs, force=context.force
     )
-    is_changed = True
     if options.changes_data:
-        if options.output_format == "text":
-            show(context, report)
         before, request = request, apply_fixes(context, request, rules, folder, work_folder, options)
-        is_changed = request != before
-        report = check(request) if is_changed else report
-    if is_changed or options.output_format != "text":
-        show(context, report, output_format=options.output_format)
+        report = check(request) if request != before else report
+    show(context, report, output_format=options.output_format)
     if options.report is not None:
         write_page(context, settings, request, report, options.report)
     require_no_errors(report, request, after_quarantine=options.quarantine is not None)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
 
+from ftpipe.atomic_files import read_or_create_secret
 from ftpipe.cli.base_downloads import fetch_bases
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command, Group
-from ftpipe.errors import MissingExtraError, UsageError
+from ftpipe.errors import LocalStateError, MissingExtraError, UsageError
 from ftpipe.formatting import format_fields, format_time, sanitize_block, sanitize_line
 from ftpipe.paths import server_dir
 
+KEY_FILE = "token"
+"""In the data folder: the key of a server on loopback."""
 _data_dir = click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
@@ -32,6 +36,7 @@ class ServeOptions:
     port: int = 8321
     data_dir: Path | None = None
     api_key_file: Path | None = None
+    no_key: bool = False
     max_jobs: int = 1
     engine: str = "process"
     ray_address: str | None = None
@@ -46,18 +51,26 @@ class ServeOptions:
 @click.group(
     "serve",
     cls=Group,
+    groups={
+        "Address and keys": ("host", "port", "api_key_file", "no_key", "allowed_hosts"),
+        "Training": ("max_jobs", "engine", "ray_address", "workers"),
+        "Models and data": ("data_dir", "allow_bases", "no_substitute_models"),
+        "Chats": ("max_queued_requests", "max_queue_seconds"),
+    },
     lazy={
         "status": ("ftpipe.cli.commands.serve:serve_status", "Show whether the server runs, and how to reach it."),
         "stop": ("ftpipe.cli.commands.serve:stop", "Stop the server; jobs continue at the next start."),
+        "key": ("ftpipe.cli.commands.serve:key", "Print the API key of the server on this machine."),
         "logs": ("ftpipe.cli.commands.serve:logs", "Show the log of the server."),
     },
-    example="ftpipe serve --port 8321\nOPENAI_BASE_URL=http://127.0.0.1:8321/v1 OPENAI_API_KEY=none python script.py",
+    example="ftpipe serve --port 8321\n"
+    "OPENAI_BASE_URL=http://127.0.0.1:8321/v1 OPENAI_API_KEY=$(ftpipe serve key) python script.py",
 )
 @click.option(
     "--host",
     default=ServeOptions.host,
     show_default=True,
-    help="Address to listen on; any other than loopback needs API keys.",
+    help="Address to listen on; any other than loopback needs --api-key-file.",
 )
 @click.option(
     "--port",
@@ -69,8 +82,12 @@ class ServeOptions:
 )
 @_data_dir
 @click.option(
-    "--api-key-file", type=click.Path(path_type=Path), metavar="FILE", help="File with API keys, lines of OWNER:KEY."
+    "--api-key-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="File with API keys, lines of OWNER:KEY.  [default on loopback: the key of `ftpipe serve key`]",
 )
+@click.option("--no-key", is_flag=True, help="Need no key: every user of this machine can use the server.")
 @click.option(
     "--max-jobs",
     type=click.IntRange(1, 64),
@@ -132,7 +149,8 @@ class ServeOptions:
 def serve(ctx: click.Context, /, **params: Any) -> None:
     """Run the embedded server: files, fine-tuning jobs, models and chat, compatible with the OpenAI API.
 
-    It listens on 127.0.0.1 by default, where no API key is required. Jobs and files survive a restart. Ctrl-C stops it.
+    It listens on 127.0.0.1 by default. There, it takes the key that `ftpipe serve key` prints; so does the server that
+    `ftpipe train` starts in the background. Jobs and files survive a restart. Ctrl-C stops it.
 
     With --engine ray each job is trained by workers of a Ray cluster; queue, files and models stay on this machine.
     Every machine of the cluster needs ftpipe[local,ray] and must reach this one.
@@ -147,11 +165,12 @@ def serve(ctx: click.Context, /, **params: Any) -> None:
         require_ray()
     elif options.ray_address:
         raise UsageError("--ray-address needs --engine ray", "add --engine ray")
+    data_dir = (options.data_dir or server_dir()).absolute()
     settings = ServeSettings(
         host=options.host,
         port=options.port,
-        data_dir=(options.data_dir or server_dir()).absolute(),
-        api_key_file=options.api_key_file,
+        data_dir=data_dir,
+        api_key_file=key_file_of(options, data_dir),
         max_jobs=options.max_jobs,
         allowed_hosts=options.allowed_hosts,
         max_queued_requests=options.max_queued_requests,
@@ -163,10 +182,54 @@ def serve(ctx: click.Context, /, **params: Any) -> None:
     )
     context = ctx.ensure_object(CliContext)
     fetch_bases(context, options.allow_bases)
-    if options.port:
-        context.print_status(f"for any OpenAI client: OPENAI_BASE_URL=http://{options.host}:{options.port}/v1")
     with context.interruptible("the server was stopped", "unfinished jobs continue at the next `ftpipe serve`"):
-        run_server(settings)
+        run_server(
+            settings,
+            on_listening=lambda url: context.print_status(client_lines(url, settings.api_key_file, data_dir)),
+            on_stopping=lambda: context.print_status("stopping …"),
+        )
+
+
+def key_file_of(options: ServeOptions, data_dir: Path) -> Path | None:
+    """The file with the server's keys; on loopback one with a single key, which is made at the first start.
+
+    Raises:
+        UsageError: Keys are both given and turned off.
+    """
+    from ftpipe.server.auth import is_loopback
+
+    if options.no_key and options.api_key_file:
+        raise UsageError("--no-key and --api-key-file were given", "leave one of them out")
+    if options.api_key_file or options.no_key or not is_loopback(options.host):
+        return options.api_key_file
+    path = data_dir / KEY_FILE
+    shared_key(path)
+    return path
+
+
+def shared_key(path: Path) -> str:
+    """The key in a file of the data folder, which is made if it does not exist.
+
+    Raises:
+        LocalStateError: The folder cannot be written.
+    """
+    try:
+        return read_or_create_secret(path)
+    except OSError as exc:
+        raise LocalStateError(
+            f"the key cannot be written to {path}: {exc.strerror or exc}", "choose another folder with --data-dir"
+        ) from exc
+
+
+def client_lines(url: str, key_file: Path | None, data_dir: Path) -> list[str]:
+    """What a client needs: the address and the key."""
+    lines = ["for any OpenAI client:", f"  export OPENAI_BASE_URL={url}"]
+    if key_file is None:
+        return [*lines, "  export OPENAI_API_KEY=none     # any key will do"]
+    if key_file != data_dir / KEY_FILE:
+        return [*lines, f"  export OPENAI_API_KEY=…        # one of the keys in {sanitize_line(key_file, 300)}"]
+    option = "" if data_dir == server_dir() else f" --data-dir {quote(str(data_dir))}"
+    return [*lines, f"  export OPENAI_API_KEY=$(ftpipe serve key{sanitize_line(option, 300)})"]
 
 
 def require_ray() -> None:
@@ -194,7 +257,6 @@ def serve_status(context: CliContext, data_dir: Path | None) -> None:
         context.print_next("ftpipe serve   (`ftpipe train` starts it when it is needed)")
         context.exit_code = 1
         return
-    token = folder / "token"
     jobs = "unknown" if current.jobs_open is None else f"{current.jobs_running} running, {current.jobs_open} open"
     url = sanitize_line(current.base_url or "starting", 200)
     rows = [
@@ -202,9 +264,22 @@ def serve_status(context: CliContext, data_dir: Path | None) -> None:
         ("process", f"{current.pid}, since {format_time(current.started_at)}"),
         ("jobs", jobs),
         ("data", sanitize_line(folder, 300)),
-        ("key", f"in {sanitize_line(token, 300)}" if token.exists() else "any, or none"),
+        ("key", f"in {sanitize_line(current.api_key_file, 300)}" if current.api_key_file else "any, or none"),
     ]
     context.print_result(format_fields(rows, style=context.style))
+
+
+@click.command(cls=Command, example="ftpipe serve key")
+@_data_dir
+@pass_cli_context
+def key(context: CliContext, data_dir: Path | None) -> None:
+    """Print the API key of the server on this machine, whether `ftpipe serve` or `ftpipe train` started it.
+
+    A server with --api-key-file has other keys, and one with --no-key needs none.
+    """
+    value = shared_key((data_dir or server_dir()).absolute() / KEY_FILE)
+    context.add(key=value)
+    context.print_result(value)
 
 
 @click.command(cls=Command, example="ftpipe serve stop")

@@ -13,11 +13,12 @@ import click
 from ftpipe.cli import options as shared
 from ftpipe.cli.base_downloads import prepare_base
 from ftpipe.cli.commands.prepare import DatasetOptions, require_no_errors, show
-from ftpipe.cli.commands.train_sweep import SweepOptions, run_sweep
+from ftpipe.cli.commands.train_sweep import SweepOptions, run_sweep, scorer
 from ftpipe.cli.context import CliContext, pass_cli_context
-from ftpipe.cli.dataset_request import DatasetRequest, resolve_for_train, spec_of, validate_and_count
+from ftpipe.cli.dataset_request import DatasetRequest, require_file, resolve_for_train, spec_of, validate_and_count
 from ftpipe.cli.group import Command
 from ftpipe.config import Settings
+from ftpipe.errors import UsageError
 from ftpipe.formatting import plural, relative_path
 from ftpipe.records import Report, RunSpec
 from ftpipe.reports.runs import plan_lines
@@ -42,6 +43,7 @@ class TrainOptions(DatasetOptions):
     sweep: tuple[str, ...] = ()
     concurrency: int = SweepOptions.concurrency
     evaluate: Path | None = None
+    max_tokens: int | None = None
     alias: str | None = None
 
     def as_settings(self) -> dict[str, object]:
@@ -59,6 +61,7 @@ class TrainOptions(DatasetOptions):
             axes=self.sweep,
             concurrency=self.concurrency,
             evaluate=self.evaluate,
+            max_tokens=self.max_tokens,
             alias=self.alias,
             dry_run=self.dry_run,
             yes=self.yes,
@@ -67,6 +70,12 @@ class TrainOptions(DatasetOptions):
 
 @click.command(
     cls=Command,
+    groups={
+        "Data and model": ("validation", "provider", "model", "method", "suffix"),
+        "Hyperparameters": ("epochs", "batch_size", "learning_rate_multiplier", "beta", "seed"),
+        "Cost and waiting": ("max_cost", "yes", "dry_run", "detach", "timeout", "force_new"),
+        "Evaluation and sweeps": ("evaluate", "max_tokens", "sweep", "concurrency", "alias"),
+    },
     example="ftpipe train data/support_desk/train.jsonl --validation data/support_desk/validation.jsonl --epochs 3\n"
     "ftpipe train --sweep epochs=1,3 --sweep learning_rate_multiplier=0.5,1,2",
 )
@@ -101,7 +110,18 @@ class TrainOptions(DatasetOptions):
     show_default=True,
     help="Maximum concurrent jobs of a sweep.",
 )
-@click.option("--evaluate", type=shared.FILE, metavar="FILE", help="Compare the models of a sweep on this test file.")
+@click.option(
+    "--evaluate",
+    type=shared.FILE,
+    metavar="FILE",
+    help="Then compare the tuned models with the base on this test file.",
+)
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Maximum completion tokens with --evaluate.  [default: twice the longest expected answer]",
+)
 @click.option("--alias", metavar="NAME", help="Alias for the best model of a sweep.  [default: NAME-OF-DATA@best]")
 @shared.trust_host
 @pass_cli_context
@@ -114,6 +134,7 @@ def train(context: CliContext, /, **params: Any) -> None:
     """
     started_at = time.monotonic()
     options = TrainOptions(**params)
+    check_evaluation(options)
     settings = context.settings(options.as_settings())
     with context.interruptible("interrupted; nothing was sent"):
         request = resolve_for_train(settings, context, data=options.data)
@@ -126,6 +147,23 @@ def train(context: CliContext, /, **params: Any) -> None:
     plan = show_plan(context, settings, spec, report)
     if not options.dry_run:
         run_training(context, settings, plan, options, started_at=started_at)
+
+
+def check_evaluation(options: TrainOptions) -> None:
+    """Check the options of the evaluation before anything is trained.
+
+    Raises:
+        UsageError: There is no such test file, or there will be nothing to evaluate.
+    """
+    if options.evaluate is not None:
+        require_file(options.evaluate)
+        if options.detach:
+            raise UsageError(
+                "--evaluate and --detach were given, and a job that is still running has no model",
+                "leave one of them out, or run `ftpipe evaluate` when the job has ended",
+            )
+    elif options.max_tokens is not None:
+        raise UsageError("--max-tokens needs --evaluate", "add --evaluate FILE, or leave --max-tokens out")
 
 
 def show_findings(context: CliContext, report: Report, request: DatasetRequest) -> None:
@@ -179,4 +217,7 @@ def run_training(
     pipeline = context.pipeline(provider, context.registry(settings))
     run = pipeline.start(plan, force_new=options.force_new)
     run = run_with_display(context, pipeline, run, detach=options.detach, timeout=options.timeout)
+    scores = scorer(context, settings, provider, plan.spec, options.evaluate, options.max_tokens)
+    if scores is not None and run.model is not None:
+        scores([run.model])
     print_result(context, provider, run, started_at=started_at)

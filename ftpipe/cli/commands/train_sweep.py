@@ -31,6 +31,7 @@ class SweepOptions:
     """``KEY=V1,V2``."""
     concurrency: int = 2
     evaluate: Path | None = None
+    max_tokens: int | None = None
     alias: str | None = None
     dry_run: bool = False
     yes: bool = False
@@ -44,16 +45,13 @@ def run_sweep(context: CliContext, settings: Settings, spec: RunSpec, report: Re
         CostLimitError: The trials together are over the budget.
     """
     from ftpipe.catalog.training_prices import PriceTable
-    from ftpipe.cli.dataset_request import require_file
     from ftpipe.cli.output.run import host_of
     from ftpipe.reports.runs import sweep_lines
     from ftpipe.sweep.grid import parse_grid
     from ftpipe.sweep.runner import SweepRunner, enforce_total_budget
 
     points = parse_grid(options.axes)
-    if options.evaluate is not None:
-        require_file(options.evaluate)
-    elif spec.validation is None:
+    if options.evaluate is None and spec.validation is None:
         raise UsageError(
             "without validation data the trials cannot be compared", "add --validation FILE or --evaluate FILE"
         )
@@ -76,7 +74,7 @@ def run_sweep(context: CliContext, settings: Settings, spec: RunSpec, report: Re
         context.confirm(f"Pay for these jobs at {host_of(provider)}: go ahead?")
     with context.interruptible("interrupted; the state of every trial is saved", "run the same command to continue"):
         runs = runner.train(planned)
-        scores = scorer(context, settings, provider, spec, options.evaluate)
+        scores = scorer(context, settings, provider, spec, options.evaluate, options.max_tokens)
         alias = options.alias or f"{spec.suffix or spec.data.stem}@best"
         sweep = runner.rank_trials(points, runs, alias=alias, scores=scores)
     context.add(sweep=sweep)
@@ -129,7 +127,12 @@ class TrialReporter:
 
 
 def scorer(
-    context: CliContext, settings: Settings, provider: Provider, spec: RunSpec, data: Path | None
+    context: CliContext,
+    settings: Settings,
+    provider: Provider,
+    spec: RunSpec,
+    data: Path | None,
+    max_tokens: int | None = None,
 ) -> Scores | None:
     """Return a function that scores models on held-out items and saves the evaluation; ``None`` without items."""
     if data is None:
@@ -142,7 +145,7 @@ def scorer(
         target = provider.profile.target
         arms = [arm_of(spec.model, None, target), *(arm_of(model.id, model, target) for model in models)]
         resolved = EvaluationArms(spec.provider, tuple(arms), {model.id: model for model in models})
-        options = EvaluateOptions(data=data)
+        options = EvaluateOptions(data=data, max_tokens=max_tokens)
         evaluation = run_evaluation(context, settings, resolved, options)
         show(context, evaluation)
         save(context, settings, evaluation, resolved, options)

@@ -47,6 +47,8 @@ class PipelineDisplay(PipelineObserver):
         self.job: Job | None = None
         self.metrics: list[TrainingMetrics] = []
         self.last_event = ""
+        self._errors: list[str] = []
+        """Messages of error events that are not shown yet: the error of a failed job has most of them."""
         self._stage_started_at = clock()
 
     def on_stage(self, name: str) -> None:
@@ -62,8 +64,10 @@ class PipelineDisplay(PipelineObserver):
             self.bytes_done = (done, total)
 
     def on_job(self, job: Job) -> None:
-        """Keep the job."""
+        """Keep the job; write what went wrong in one that continues."""
         self.job = job
+        if not job.is_finished:
+            self._write_errors()
 
     def on_metric(self, metric: TrainingMetrics) -> None:
         """Keep the metrics."""
@@ -72,10 +76,20 @@ class PipelineDisplay(PipelineObserver):
     def on_event(self, event: Event) -> None:
         """Keep the last message; write warnings and errors, and the others under ``--verbose``."""
         self.last_event = sanitize_line(event.message, 200)
-        if event.level in ("warn", "warning", "error"):
+        if event.level == "error":
+            self._errors.append(event.message)
+        elif event.level in ("warn", "warning"):
             self.on_status(event.message)
         elif self.context.verbose:
             self.write("·", "dim", self.last_event)
+
+    def _write_errors(self) -> None:
+        """Write the messages of error events, except for the job's own error, which is shown when the command ends."""
+        reason = self.job.error.message if self.job and self.job.error else ""
+        for message in self._errors:
+            if not reason or (reason not in message and message not in reason):
+                self.on_status(message)
+        self._errors.clear()
 
     def on_status(self, text: str) -> None:
         """Write a warning."""
@@ -108,7 +122,8 @@ class PipelineDisplay(PipelineObserver):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Write the line of the last stage, unless an error was raised."""
+        """Write the line of the last stage, or events that say more than the error that was raised."""
+        self._write_errors()
         if kind is None:
             self.finish_stage()
 

@@ -95,6 +95,20 @@ class LineProgress:
 
 
 @contextmanager
+def spinner(context: CliContext, label: str) -> Iterator[None]:
+    """Show that something is awaited, with the seconds that have passed; only on a terminal."""
+    if context.quiet or not sys.stderr.isatty():
+        yield
+        return
+    from rich import progress as rich
+
+    columns = (rich.SpinnerColumn(), rich.TextColumn("{task.description}"), rich.TimeElapsedColumn())
+    with rich.Progress(*columns, console=console(context), transient=True) as display:
+        display.add_task(label, total=None)
+        yield
+
+
+@contextmanager
 def file_progress(context: CliContext, label: str, path: Path) -> Iterator[Progress]:
     """Show progress over the bytes of a file; nothing for a small one."""
     if path.stat().st_size < MIN_BYTES:

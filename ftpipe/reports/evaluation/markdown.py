@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from ftpipe.formatting import count, format_money, sanitize_line
+from ftpipe.formatting import count, format_money
 from ftpipe.records.evaluation import Evaluation, Outcome
 from ftpipe.reports.evaluation.wording import (
     VERDICT_SYMBOLS,
@@ -24,25 +23,15 @@ from ftpipe.reports.evaluation.wording import (
     verdict_reason,
     verdict_title,
 )
+from ftpipe.reports.markdown_text import escape_markdown, markdown_table
 
-_ACTIVE = re.compile(r"([\\`*_{}\[\]()#+!|~$^=-])")
-_BARE_LINK = re.compile(r"(?i)\b(www)\.")
-_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", ":": "&#58;"})
 MAX_REGRESSIONS = 20
 """Regressions listed."""
-MAX_TEXT_CHARACTERS = 160
-"""Characters of a quoted text."""
 
 
 def to_markdown(evaluation: Evaluation) -> str:
     """The evaluation with its verdicts, scores, costs and regressions."""
     return "\n".join(_lines(evaluation)) + "\n"
-
-
-def escape_markdown(text: object, limit: int = MAX_TEXT_CHARACTERS) -> str:
-    """Untrusted text as one line without active markup, links or mentions."""
-    shown = _ACTIVE.sub(r"\\\1", sanitize_line(text, limit)).translate(_ENTITIES)
-    return _BARE_LINK.sub(r"\1&#46;", shown)
 
 
 def _lines(evaluation: Evaluation) -> Iterator[str]:
@@ -57,7 +46,7 @@ def _lines(evaluation: Evaluation) -> Iterator[str]:
     for judgment in evaluation.judgments:
         yield from (escape_markdown(judge_sentence(judgment), 600), "")
     if evaluation.gates:
-        yield from _table(
+        yield from markdown_table(
             ["gate", "passed", "reason"],
             [
                 [
@@ -84,7 +73,7 @@ def _scores(evaluation: Evaluation) -> Iterator[str]:
         [escape_markdown(result.arm.name), *(score_cell(result.score(name)) for name in names)]
         for result in evaluation.arms
     ]
-    yield from _table(["arm", *(metric_label(name) for name in names)], rows)
+    yield from markdown_table(["arm", *(metric_label(name) for name in names)], rows)
 
 
 def _comparisons(evaluation: Evaluation) -> Iterator[str]:
@@ -100,7 +89,7 @@ def _comparisons(evaluation: Evaluation) -> Iterator[str]:
         ]
         for one in ordered_comparisons(evaluation)
     ]
-    yield from _table(["arm", "baseline", "metric", "difference", "interval", "p (Holm)", "verdict"], rows)
+    yield from markdown_table(["arm", "baseline", "metric", "difference", "interval", "p (Holm)", "verdict"], rows)
 
 
 def _costs(evaluation: Evaluation) -> Iterator[str]:
@@ -120,7 +109,7 @@ def _costs(evaluation: Evaluation) -> Iterator[str]:
                 escape_markdown(format_money(per_thousand, usage.currency)),
             ]
         )
-    yield from _table(["arm", "p50", "p95", "tokens in", "tokens out", "per 1,000 requests"], rows)
+    yield from markdown_table(["arm", "p50", "p95", "tokens in", "tokens out", "per 1,000 requests"], rows)
     if note := latency_conditions(evaluation):
         yield f"{note}\n"
 
@@ -131,7 +120,9 @@ def _changed_items(evaluation: Evaluation, challenger: str) -> Iterator[str]:
     yield ""
     if regressed:
         rows = [_row(evaluation, outcome, challenger) for outcome in regressed[:MAX_REGRESSIONS]]
-        yield from _table(["line", "expected", escape_markdown(evaluation.baseline), escape_markdown(challenger)], rows)
+        yield from markdown_table(
+            ["line", "expected", escape_markdown(evaluation.baseline), escape_markdown(challenger)], rows
+        )
     if len(regressed) > MAX_REGRESSIONS:
         yield from (f"… and {len(regressed) - MAX_REGRESSIONS} more.", "")
 
@@ -139,10 +130,3 @@ def _changed_items(evaluation: Evaluation, challenger: str) -> Iterator[str]:
 def _row(evaluation: Evaluation, outcome: Outcome, challenger: str) -> list[str]:
     answers = [outcome.answers[arm][0].text for arm in (evaluation.baseline, challenger)]
     return [str(outcome.item.line), *(escape_markdown(text) for text in (outcome.item.expected, *answers))]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(head)} |"
-    yield f"|{'---|' * len(head)}"
-    yield from (f"| {' | '.join(row)} |" for row in rows)
-    yield ""

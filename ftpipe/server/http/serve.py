@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from shlex import quote
 from types import FrameType
 
 import uvicorn
@@ -19,8 +21,9 @@ from filelock import FileLock, Timeout
 from starlette.applications import Starlette
 
 import ftpipe
-from ftpipe.atomic_files import write_json
+from ftpipe.atomic_files import read_json, write_json
 from ftpipe.errors import ConfigError, LockedError
+from ftpipe.paths import server_dir
 from ftpipe.server.auth import load_api_keys, require_keys_unless_loopback
 from ftpipe.server.cancellation import ActiveRequests
 from ftpipe.server.http.app import create_app
@@ -76,12 +79,20 @@ KEEP_ALIVE_SECONDS = 30
 MAX_HEADER_BYTES = 64 * 1024
 
 
-def serve(settings: ServeSettings, build: Callable[[ServeSettings], ServerContext] = build_context) -> None:
+def serve(
+    settings: ServeSettings,
+    build: Callable[[ServeSettings], ServerContext] = build_context,
+    *,
+    on_listening: Callable[[str], None] = lambda _url: None,
+    on_stopping: Callable[[], None] = lambda: None,
+) -> None:
     """Run the server until SIGINT, SIGTERM or SIGHUP.
 
     Args:
         settings: How it runs.
         build: Builds the server's components once the data folder is locked.
+        on_listening: Called with the base URL when the server accepts connections.
+        on_stopping: Called when it begins to stop, which takes a while if jobs are trained or chats computed.
 
     Raises:
         UsageError: If it would listen beyond this machine without keys.
@@ -97,6 +108,7 @@ def serve(settings: ServeSettings, build: Callable[[ServeSettings], ServerContex
         configure_logging(data_dir.log, settings.log_level)
         context = build(settings)
         server = _AnnouncingServer(_uvicorn_config(settings, create_app(context)), data_dir.address, context)
+        server.on_listening, server.on_stopping = on_listening, on_stopping
         try:
             server.run(sockets=[sock])
         finally:
@@ -124,8 +136,11 @@ class _AnnouncingServer(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, address: Path, context: ServerContext) -> None:
         super().__init__(config)
+        self.on_listening: Callable[[str], None] = lambda _url: None
+        self.on_stopping: Callable[[], None] = lambda: None
         self._address = address
         self._host = context.settings.host
+        self._key_file = str(context.settings.api_key_file.absolute()) if context.settings.api_key_file else None
         self._active_requests = context.active_requests
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -142,15 +157,18 @@ class _AnnouncingServer(uvicorn.Server):
                 "host": self._host,
                 "port": port,
                 "base_url": url,
+                "api_key_file": self._key_file,
                 "version": ftpipe.__version__,
                 "started_at": int(time.time()),
             },
             mode=0o600,
         )
         log.info("listening on %s", url)
+        self.on_listening(url)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Cancel the requests, then wait for their responses and stop."""
+        self.on_stopping()
         self._active_requests.cancel_all()
         await super().shutdown(sockets)
 
@@ -179,12 +197,22 @@ def _exclusive_lock(data_dir: DataDirectory) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout as exc:
-        message = f"a server is already running on {data_dir.root}"
-        raise LockedError(message, "see 'ftpipe serve status', or choose another --data-dir") from exc
+        raise _already_running(data_dir) from exc
     try:
         yield
     finally:
         lock.release()
+
+
+def _already_running(data_dir: DataDirectory) -> LockedError:
+    """The error that names the address of the other server, and how to stop it."""
+    url = (read_json(data_dir.address) or {}).get("base_url")
+    option = "" if data_dir.root == server_dir() else f" --data-dir {quote(str(data_dir.root))}"
+    if not isinstance(url, str):
+        message = f"a server on {data_dir.root} is starting or stopping"
+        return LockedError(message, f"try again in a moment; `ftpipe serve status{option}` shows its state")
+    message = f"a server already runs on {data_dir.root}, at {url}"
+    return LockedError(message, f"use it at that address, or run `ftpipe serve stop{option}` first")
 
 
 @contextmanager
@@ -201,7 +229,10 @@ def _bound_socket(settings: ServeSettings) -> Iterator[socket.socket]:
         sock.listen(LISTEN_BACKLOG)
     except OSError as exc:
         sock.close()
-        message = f"cannot listen on {settings.host} port {settings.port}: {exc}"
+        if exc.errno == errno.EADDRINUSE:
+            message = f"port {settings.port} of {settings.host} is in use by another program"
+        else:
+            message = f"cannot listen on {settings.host} port {settings.port}: {exc}"
         raise ConfigError(message, "choose another port with --port; 0 takes a free one") from exc
     with sock:
         yield sock

@@ -88,3 +88,19 @@ def test_evaluate_checks_its_options_before_requests(cli: CliEnvironment) -> Non
     assert cli.run(*argv, "--schema", "schema.json").code == 2
     assert cli.run(*argv, "--metric", "exakt").code == 2
     assert cli.server.calls["chat"] == 0
+
+
+def test_evaluate_takes_max_tokens_from_the_expected_answers(cli: CliEnvironment) -> None:
+    """Told, and overridden by the option; a judge may need longer answers."""
+    argv = (
+        "evaluate", "gpt-4.1", "--baseline", "gpt-4.1-mini", "--provider", "openai",
+        "--data", str(chat_file("t.jsonl")),
+    )  # fmt: skip
+    estimated = cli.run(*argv, "--json")
+    assert estimated.document["evaluation"]["sampling"]["max_tokens"] == 48
+    assert "answers end after 48 tokens" in estimated.err
+    given = cli.run(*argv, "--max-tokens", "7", "--json")
+    assert given.document["evaluation"]["sampling"]["max_tokens"] == 7
+    assert "answers end after" not in given.err
+    judged = cli.run(*argv, "--judge", "gpt-4.1", "--json")
+    assert judged.document["evaluation"]["sampling"]["max_tokens"] == 512

@@ -13,6 +13,7 @@ from ftpipe.cli.context import CliContext
 from ftpipe.cli.main import execute
 from ftpipe.registry import open_registry
 from tests.cli.cli_runner import CliEnvironment, chat_file
+from tests.fakes.openai_client import Fault, status_error
 
 HOSTED = ("--provider", "openai", "--yes", "--epochs", "3")
 MODEL = "ft:gpt-4.1-mini-2025-04-14:org-test::1"
@@ -49,6 +50,35 @@ def test_models_show_unknown_model_has_a_hint(cli: CliEnvironment) -> None:
     assert ran.code == 2
     assert "ftpipe models list" in ran.err
     assert "ftpipe train" in cli.run("models", "list").err
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("models", "show", "bot@prodution"),
+        ("models", "verify", "bot@prodution"),
+        ("losses", "bot@prodution"),
+        ("evaluate", "bot@prodution", "--data", "train.jsonl"),
+        ("models", "alias", "other", "bot@prodution"),
+        ("chat", "bot@prodution", "-m", "hi"),
+    ],
+    ids=lambda argv: " ".join(argv[:2]),
+)
+def test_mistyped_model_gets_nearest_name(trained: CliEnvironment, argv: tuple[str, ...]) -> None:
+    """Also in ``chat``, which takes models that only the provider knows."""
+    trained.run("models", "alias", "bot@production", MODEL)
+    trained.server.fail_next("chat", Fault(status_error(404, code="model_not_found", message="no such model")))
+    ran = trained.run(*argv)
+    assert ran.code in (2, 5)
+    assert "did you mean bot@production?" in ran.err
+
+
+def test_unknown_model_gets_list_command(trained: CliEnvironment) -> None:
+    """If no name is similar."""
+    for argv in (("models", "show", "zzz"), ("evaluate", "zzz", "--data", "train.jsonl")):
+        assert "ftpipe models list" in trained.run(*argv).err
+    trained.server.fail_next("chat", Fault(status_error(404, code="model_not_found", message="no such model")))
+    assert "ftpipe models list" in trained.run("chat", "zzz", "-m", "hi").err
 
 
 def test_models_export_refuses_a_hosted_model(trained: CliEnvironment) -> None:

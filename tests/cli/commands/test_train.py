@@ -170,3 +170,28 @@ def test_train_timeout_exits_with_still_running(cli: CliEnvironment) -> None:
     ran = cli.run("train", str(chat_file()), *HOSTED, "--timeout", "0")
     assert ran.code == 8
     assert "ftpipe" in ran.err.splitlines()[-1]
+
+
+def test_train_evaluate_compares_the_model_with_its_base(cli: CliEnvironment) -> None:
+    """After training, with the limit from the test file or the option."""
+    train, test = str(chat_file("train.jsonl")), str(chat_file("test.jsonl", first=50))
+    argv = ("train", train, "--provider", "openai", "--yes", "--epochs", "3", "--evaluate", test)
+    ran = cli.run(*argv, "--json")
+    assert ran.code == 0, ran.err
+    evaluation = ran.document["evaluation"]
+    assert [arm["arm"]["model"] for arm in evaluation["arms"]] == [
+        "gpt-4.1-mini-2025-04-14",
+        ran.document["model"]["id"],
+    ]
+    assert evaluation["sampling"]["max_tokens"] == 48
+    again = cli.run(*argv, "--max-tokens", "9", "--json").document
+    assert (again["evaluation"]["sampling"]["max_tokens"], cli.paid_jobs) == (9, 1)
+
+
+def test_train_checks_the_evaluation_before_it_pays(cli: CliEnvironment) -> None:
+    argv = ("train", str(chat_file()), "--provider", "openai", "--yes")
+    assert "no file nowhere.jsonl" in cli.run(*argv, "--evaluate", "nowhere.jsonl").err
+    assert "--detach" in cli.run(*argv, "--evaluate", "train.jsonl", "--detach").err
+    assert "--evaluate" in cli.run(*argv, "--max-tokens", "9").err
+    assert cli.run(*argv, "--max-tokens", "9").code == 2
+    assert cli.paid_jobs == 0

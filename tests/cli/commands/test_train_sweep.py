@@ -33,6 +33,8 @@ def test_sweep_sets_the_alias_to_the_best_model(cli: CliEnvironment) -> None:
     assert f"best by held-out score: desk@best → {sweep['best_model']}" in again.out
     assert "validation loss" not in again.out
     assert cli.paid_jobs == 4
+    limited = cli.run(*argv, "--max-tokens", "9").document
+    assert (limited["evaluation"]["sampling"]["max_tokens"], cli.paid_jobs) == (9, 4)
 
 
 def test_sweep_dry_run_and_budget_send_nothing(cli: CliEnvironment) -> None:

@@ -1,0 +1,1 @@
+"""The files that ``ftpipe init`` writes."""

@@ -1,0 +1,55 @@
+"""``ftpipe serve``: which keys it takes, and what it tells clients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ftpipe.cli.commands.serve import ServeOptions, client_lines, key_file_of
+from ftpipe.errors import UsageError
+from ftpipe.paths import server_dir
+from tests.cli.cli_runner import CliEnvironment
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_serve_on_loopback_takes_one_key(tmp_path: Path, host: str) -> None:
+    """It is made at the first start, and other users of the machine cannot read it."""
+    path = key_file_of(ServeOptions(host=host), tmp_path / "new")
+    assert path == tmp_path / "new" / "token"
+    key = path.read_text()
+    assert len(key.strip()) >= 32
+    assert path.stat().st_mode & 0o077 == 0
+    assert key_file_of(ServeOptions(host=host), tmp_path / "new") == path
+    assert path.read_text() == key
+
+
+def test_serve_keys_are_given_or_turned_off(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    assert key_file_of(ServeOptions(api_key_file=keys), tmp_path / "new") == keys
+    assert key_file_of(ServeOptions(no_key=True), tmp_path / "new") is None
+    assert key_file_of(ServeOptions(host="0.0.0.0"), tmp_path / "new") is None  # refused without keys
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(UsageError, match="--no-key"):
+        key_file_of(ServeOptions(api_key_file=keys, no_key=True), tmp_path)
+
+
+def test_serve_tells_clients_address_and_key(tmp_path: Path) -> None:
+    url = "http://127.0.0.1:8321/v1"
+    assert client_lines(url, server_dir() / "token", server_dir())[1:] == [
+        f"  export OPENAI_BASE_URL={url}",
+        "  export OPENAI_API_KEY=$(ftpipe serve key)",
+    ]
+    assert f"serve key --data-dir {tmp_path})" in client_lines(url, tmp_path / "token", tmp_path)[-1]
+    assert str(tmp_path / "keys") in client_lines(url, tmp_path / "keys", tmp_path)[-1]
+    assert "OPENAI_API_KEY=none" in client_lines(url, None, tmp_path)[-1]
+
+
+def test_serve_key_is_that_of_the_background_server(cli: CliEnvironment) -> None:
+    """``ftpipe train`` starts it with the same file."""
+    from ftpipe.providers.local import local_key
+    from ftpipe.providers.profiles import find_profile
+
+    printed = cli.run("serve", "key").out.strip()
+    assert printed == local_key(find_profile("local"), {})
+    assert cli.run("serve", "key", "--json").document["key"] == printed
