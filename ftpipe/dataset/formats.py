@@ -14,13 +14,41 @@ RFT_RESERVED = frozenset({"messages", "tools"})
 DPO_KEYS = ("input", "preferred_output", "non_preferred_output")
 DPO_ALIASES = {"preferred_completion": "preferred_output", "non_preferred_completion": "non_preferred_output"}
 DPO_WORDS = frozenset({*DPO_KEYS[1:], *DPO_ALIASES})
-LEGACY_SHAPES = (
-    ("prompt/completion", frozenset({"prompt", "completion"})),
-    ("Alpaca", frozenset({"instruction", "output"})),
-    ("Alpaca", frozenset({"instruction", "response"})),
-    ("ShareGPT", frozenset({"conversations"})),
-    ("ShareGPT", frozenset({"conversation"})),
+LEGACY_SHAPES = tuple(
+    (name, frozenset(keys.split()))
+    for name, keys in (
+        ("chosen/rejected", "chosen rejected"),
+        ("chosen/rejected", "response rejected_response"),
+        ("Vertex AI", "contents"),
+        ("KTO", "prompt completion label"),
+        ("KTO", "kto_tag"),
+        ("prompt/completion", "prompt completion"),
+        ("Dolly", "instruction context response"),
+        ("Alpaca", "instruction output"),
+        ("Alpaca", "instruction response"),
+        ("ShareGPT", "conversations"),
+        ("ShareGPT", "conversation"),
+        ("evals", "input ideal"),
+        ("LangSmith", "inputs outputs"),
+        ("Batch API", "custom_id body"),
+        ("Batch API", "custom_id response"),
+        ("Label Studio", "data annotations"),
+        ("Argilla", "fields responses"),
+        ("Cohere", "message chat_history"),
+        ("OASST", "message_tree_id"),
+        ("xLAM", "query answers"),
+        ("SQuAD", "question answers"),
+        ("question/answer", "question answer"),
+        ("question/answer", "question response"),
+        ("question/answer", "prompt response"),
+        ("question/answer", "query response"),
+        ("input/output", "input output"),
+        ("text/label", "text label"),
+        ("text", "text"),
+    )
 )
+"""Formats that ``ftpipe convert`` reads, with the keys that tell them, in lower case; the first that fits counts."""
+_ANTHROPIC_PARTS = frozenset({"tool_use", "tool_result", "thinking"})
 
 METHOD_OF = {
     "chat": "supervised",
@@ -33,22 +61,48 @@ FORMAT_OF = {"supervised": "chat", "dpo": "dpo", "reinforcement": "rft"}
 
 
 def legacy_shape(record: dict[str, Any]) -> str:
-    """``prompt/completion``, ``Alpaca`` or ``ShareGPT``; empty for any other record."""
+    """Name of the format that has to be converted first, such as ``Alpaca``; empty for any other record."""
     if "messages" in record:
-        return ""
-    keys = record.keys()
+        return _message_shape(record, record["messages"])
+    keys = {key.lower() for key in record}
     return next((name for name, shape in LEGACY_SHAPES if shape <= keys), "")
+
+
+def _message_shape(record: dict[str, Any], messages: object) -> str:
+    """The same for a record with ``messages``; empty for those of the OpenAI API."""
+    if isinstance(messages, str):
+        return "messages as text" if messages.lstrip().startswith("[") else ""
+    if "schemaVersion" in record:
+        return "Bedrock"
+    if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
+        return ""
+    if "chosen" in record and "rejected" in record:
+        return "chosen/rejected"
+    if all("from" in message and "role" not in message for message in messages):
+        return "ShareGPT"
+    if messages[-1].get("role") != "assistant":
+        return ""
+    if isinstance(record.get("label", record.get("kto_tag")), bool):
+        return "KTO"
+    parts = [
+        part for message in messages[:8] if isinstance(message.get("content"), list) for part in message["content"]
+    ]
+    if any(isinstance(part, dict) and "type" not in part for part in parts):
+        return "Bedrock"
+    has_system = messages[0].get("role") == "system"
+    is_anthropic = any(isinstance(part, dict) and str(part.get("type")) in _ANTHROPIC_PARTS for part in parts)
+    return "Anthropic" if is_anthropic or (record.get("system") and not has_system) else ""
 
 
 def shape_of(record: dict[str, Any]) -> str:
     """The broad shape of one record: ``messages``, ``dpo``, ``legacy`` or ``unknown``."""
     if DPO_WORDS & record.keys():
         return "dpo"
+    if legacy_shape(record):
+        return "legacy"
     if "messages" in record:
         return "messages"
-    if "input" in record and isinstance(record["input"], dict):
-        return "dpo"
-    return "legacy" if legacy_shape(record) else "unknown"
+    return "dpo" if isinstance(record.get("input"), dict) else "unknown"
 
 
 def fits_only_reinforcement(record: dict[str, Any]) -> bool:

@@ -45,5 +45,5 @@ class DatasetFormat(StrEnum):
     RFT = "rft"
     """Reinforcement: ``messages`` that end with the user, and reference keys."""
     LEGACY = "legacy"
-    """Prompt/completion, Alpaca or ShareGPT: has to be converted first."""
+    """Another format, such as Alpaca, ShareGPT or chosen/rejected: ``ftpipe convert`` reads it."""
     UNKNOWN = "unknown"

@@ -18,7 +18,7 @@ from ftpipe.dataset.conversion.structure import (
 )
 from ftpipe.dataset.conversion.tools import read_call, read_tools
 
-_SPEAKER_KEYS = ("from", "role", "speaker", "author")
+_SPEAKER_KEYS = ("from", "role", "speaker", "author", "sender")
 _CONTENT_KEYS = ("content", "value", "parts", "text", "message")
 _WEIGHT_KEYS = ("weight", "train", "trainable", "trainonturn", "training", "loss", "lossmask", "masked")
 _WEIGHTS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
@@ -113,7 +113,7 @@ class Conversation:
         speaker = fields.use(key) if key else None
         if isinstance(speaker, dict):
             self.row.open(speaker, fields.path_of(key)).get("role")
-        role = role_of(speaker)
+        role = "user" if speaker is None and isinstance(fields.value.get("parts"), list) else role_of(speaker)
         if role is None:
             shown = speaker if isinstance(speaker, str) else speaker and kind_of(speaker)
             raise SkipRow(path, f"unknown speaker {str(shown)[:40]!r}")

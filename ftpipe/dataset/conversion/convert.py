@@ -97,7 +97,8 @@ def convert(
         converter.run(jsonlines.Writer(file, dumps=orjson.dumps))
         if not converter.records:
             reason = str(converter.skipped[0]) if converter.skipped else "it has no rows"
-            raise DatasetError(f"No record of {path.name} could be converted: {reason}.", _columns_hint(first))
+            hint = _columns_hint(first) if _concerns_columns(converter.skipped) else "Correct it, and convert it again."
+            raise DatasetError(f"No record of {path.name} could be converted: {reason}.", hint)
     return converter.result(output)
 
 
@@ -105,6 +106,11 @@ def _require_columns(path: Path, first: SourceRow, columns: tuple[str, str]) -> 
     for column in columns:
         if first.record and column not in first.record:
             raise DatasetError(f"{path.name} has no column {column!r}.", did_you_mean(column, first.record))
+
+
+def _concerns_columns(skipped: list[SkippedRow]) -> bool:
+    """True if other columns could help."""
+    return any("no column has" in row.reason or "--columns" in row.reason for row in skipped[:1])
 
 
 def _columns_hint(first: SourceRow | None) -> str:

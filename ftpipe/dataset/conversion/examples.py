@@ -15,7 +15,7 @@ from ftpipe.dataset.conversion.exports import (
     unwrap,
 )
 from ftpipe.dataset.conversion.legacy_markers import LegacyMarkers
-from ftpipe.dataset.conversion.pairs import read_pair, with_system
+from ftpipe.dataset.conversion.pairs import ANSWER_KEYS, read_pair, with_system
 from ftpipe.dataset.conversion.preference import (
     MESSAGE_KEYS,
     has_own_answer,
@@ -90,6 +90,12 @@ def _conversation(row: Row, markers: LegacyMarkers) -> tuple[str, Messages]:
             return _message_list(row, key)
     if (key := fields.find(*MESSAGE_KEYS)) and not _has_pair(fields):
         raise SkipRow(key, "it has no turn of the user" if fields.value[key] == [] else "it is not a list of messages")
+    if not fields.find(*ANSWER_KEYS):
+        lists = [key for key, value in fields.value.items() if as_messages(value) is not None]
+        if len(lists) > 1:
+            raise SkipRow("", f"it has several lists of messages: {', '.join(lists[:4])}")
+        if lists:
+            return _message_list(row, lists[0])
     return _pair_name(row), read_pair(row, markers)
 
 
@@ -100,7 +106,7 @@ def _has_pair(fields: Fields) -> bool:
 def _message_list(row: Row, key: str) -> tuple[str, Messages]:
     """A list of messages with what stands beside it."""
     fields, value = row.fields, row.fields.value[key]
-    if key == "messages" and fits_only_reinforcement(fields.value) and _reference_keys(fields):
+    if key == "messages" and fits_only_reinforcement(fields.value) and "role" in value[-1] and _reference_keys(fields):
         names = ", ".join(_reference_keys(fields)[:4])
         raise SkipRow(
             key,

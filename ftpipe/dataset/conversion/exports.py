@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ftpipe.dataset.conversion.pairs import ANSWER_KEYS, join, read_side, with_system
+from ftpipe.dataset.conversion.pairs import ANSWER_KEYS, join, question_of, read_side, with_system
 from ftpipe.dataset.conversion.row import Fields, Messages, Row, SkipRow
 
 _REQUEST_KEYS = ("body", "request", "requestbody", "inputs")
@@ -84,7 +84,13 @@ def read_exchange(row: Row) -> tuple[str, Messages]:
     request, response = fields.find(*_REQUEST_KEYS), fields.find(*_RESPONSE_KEYS)
     if not request:
         raise SkipRow("", "the row is a result of the Batch API: add body of the request with the same custom_id")
-    question = read_side(row, request, fields.use(request), "user")
+    value = fields.use(request)
+    if isinstance(value, dict) and any(isinstance(value.get(key), str) for key in ("question", "prompt", "input")):
+        row.fields = row.open(value, request)  # the fields of an example of LangSmith, context and system among them
+        question = question_of(row)
+        row.fields = fields
+    else:
+        question = read_side(row, request, value, "user")
     if question[-1]["role"] == "assistant":
         return name, question
     if not response:

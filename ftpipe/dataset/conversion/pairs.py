@@ -7,19 +7,20 @@ from typing import Any
 from ftpipe.dataset.conversion.conversation import read_messages, with_reasoning
 from ftpipe.dataset.conversion.legacy_markers import LegacyMarkers
 from ftpipe.dataset.conversion.parts import read_content
-from ftpipe.dataset.conversion.rendered_text import split_text
+from ftpipe.dataset.conversion.rendered_text import ends_with_assistant, split_text
 from ftpipe.dataset.conversion.row import SYSTEM_KEYS, Fields, Messages, Row, SkipRow, kind_of, normalize_key, text_of
-from ftpipe.dataset.conversion.structure import as_messages, is_call, parse_structure
+from ftpipe.dataset.conversion.structure import as_messages, is_call, is_message, parse_structure
 from ftpipe.dataset.conversion.tools import read_call, read_tools
 
 QUESTION_KEYS = (
     *("prompt", "question", "instruction", "user", "query", "problem", "inputtext", "input", "text", "message"),
+    *("inputs", "source"),
 )
 _SINGLE_QUESTION_KEYS = ("prompt", "question", "instruction", "user", "query", "problem")
 """Two of them that differ are a question that nobody can guess."""
 ANSWER_KEYS = (
     *("completion", "answer", "response", "output", "assistant", "expectedoutput", "ideal", "solution", "outputtext"),
-    *("labeltext", "label", "target", "answers"),
+    *("labeltext", "label", "target", "targets", "answers", "generation", "reply"),
 )
 _SINGLE_ANSWER_KEYS = ("completion", "answer", "response", "output", "assistant", "expectedoutput", "ideal", "solution")
 _ALTERNATIVES = ("ideal", "answers", "expectedoutput")
@@ -27,6 +28,8 @@ _ALTERNATIVES = ("ideal", "answers", "expectedoutput")
 _CONTEXT_KEYS = ("context", "input", "passage")
 _INNER_KEYS = (*QUESTION_KEYS, *ANSWER_KEYS, "content", "value", "message")
 _REASONING_KEYS = ("reasoning", "reasoningcontent", "thinking", "thought", "thoughts", "chainofthought", "cot")
+_ENVELOPES = ("inputs", "outputs")
+"""Objects of LangSmith, whose keys the user chose."""
 MAX_NESTING = 4
 """Objects around a text that are opened to reach it."""
 
@@ -64,7 +67,9 @@ def _read_object(row: Row, path: str, value: dict[str, Any], role: str, nesting:
         return read_side(row, f"{fields.path_of(key)}[0]", choices[0], role, nesting + 1)
     for key in fields.filled("messages", "chat", "conversation", "contents"):
         return with_system(row, fields, read_messages(row, fields.path_of(key), fields.use(key)))
-    keys = fields.filled(*_INNER_KEYS) or [key for key in value if fields.is_filled(value[key])]
+    keys = [key for key in fields.filled("message") if is_message(value[key])] or fields.filled(*_INNER_KEYS)
+    if not keys and path in _ENVELOPES:
+        keys = [key for key in value if isinstance(value[key], str) and fields.is_filled(value[key])]
     if len({str(value[key]) for key in keys}) != 1:
         raise SkipRow(path, f"it is {kind_of(value)}, not text")
     return read_side(row, fields.path_of(keys[0]), fields.use(keys[0]), role, nesting + 1)
@@ -146,6 +151,7 @@ def answer_of(row: Row, markers: LegacyMarkers) -> Messages:
     if name == "completion" and isinstance(value, str):
         value = markers.strip_completion(value)
     calls = parse_structure(value) if name == "answers" and isinstance(value, str) else value
+    calls = [calls] if is_call(calls) else calls
     if isinstance(calls, list) and calls and all(map(is_call, calls)):
         read = [read_call(row, f"{key}[{index}]", call, index) for index, call in enumerate(calls)]
         return [{"role": "assistant", "tool_calls": read}]
@@ -197,12 +203,26 @@ def read_pair(row: Row, markers: LegacyMarkers) -> Messages:
         if messages is not None:
             fields.use(text[0])
             return with_system(row, fields, messages[1])
+    if (dialogue := _rendered_pair(row)) is not None:
+        return with_system(row, fields, dialogue)
     question = question_of(row)
     answer = answer_of(row, markers)
     last = question[-1]
     if markers.prompt_end and last["role"] == "user" and isinstance(last.get("content"), str):
         last["content"] = markers.strip_prompt(last["content"])
     return join(question, answer)
+
+
+def _rendered_pair(row: Row) -> Messages | None:
+    """Prompt and completion as messages, if the prompt is a dialogue as text that ends with the assistant's marker."""
+    fields = row.fields
+    prompt, completion = fields.value.get("prompt"), fields.value.get("completion")
+    if not isinstance(prompt, str) or not isinstance(completion, str) or not ends_with_assistant(prompt):
+        return None
+    split = split_text("prompt", prompt + completion)
+    if split is not None:
+        fields.read.update(("prompt", "completion"))
+    return split[1] if split is not None else None
 
 
 def join(question: Messages, answer: Messages) -> Messages:

@@ -44,6 +44,8 @@ def read_content(row: Row, path: str, value: object) -> Content:
         value = [value]
     if not isinstance(value, list):
         raise SkipRow(path, f"it is {kind_of(value)}, not text")
+    if len(value) > 1 and all(isinstance(part, str) for part in value) and not path.endswith(".parts"):
+        raise SkipRow(path, f"it is a list of {len(value)} texts, not text")
     content = Content()
     parts: list[dict[str, Any]] = []
     for index, part in enumerate(value):

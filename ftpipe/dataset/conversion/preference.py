@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ftpipe.dataset.conversion.conversation import read_messages
-from ftpipe.dataset.conversion.pairs import question_of, read_side, with_system
+from ftpipe.dataset.conversion.legacy_markers import LegacyMarkers
+from ftpipe.dataset.conversion.pairs import answer_of, join, question_of, read_side, with_system
 from ftpipe.dataset.conversion.rendered_text import split_text
 from ftpipe.dataset.conversion.row import Fields, Messages, Row, SkipRow, normalize_key
 from ftpipe.dataset.conversion.structure import as_messages
@@ -13,11 +14,23 @@ from ftpipe.dataset.conversion.tools import read_tools
 
 CHOSEN_KEYS = ("chosen", "chosenresponse", "preferred", "preferredoutput", "preferredcompletion", "accepted")
 REJECTED_KEYS = (
-    *("rejected", "rejectedresponse", "nonpreferred", "nonpreferredoutput", "nonpreferredcompletion", "dispreferred"),
+    *("rejected", "rejectedresponse", "rejectedmessages", "nonpreferred", "nonpreferredoutput"),
+    *("nonpreferredcompletion", "dispreferred"),
 )
-MESSAGE_KEYS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat", "contents")
-_VERDICT_KEYS = ("label", "ktotag", "desirable", "isdesirable", "isgood")
-_VERDICTS = {True: True, False: False, "true": True, "false": False, "True": True, "False": False}
+MESSAGE_KEYS = (
+    *("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat", "contents", "chatmessages"),
+)
+_VERDICT_KEYS = (
+    *("label", "ktotag", "desirable", "isdesirable", "isgood", "iscorrect", "correct", "feedback", "thumbs", "rating"),
+)
+_VERDICTS = {
+    **dict.fromkeys(("true", "thumbsup", "up", "positive", "good", "desirable"), True),
+    **dict.fromkeys(("false", "thumbsdown", "down", "negative", "bad", "undesirable", "-1"), False),
+}
+
+
+_NUMBERED = ("label", "ktotag", "desirable", "isdesirable", "isgood", "iscorrect", "correct")
+"""Marks for which 0 and 1 mean bad and good."""
 
 
 class Preference(NamedTuple):
@@ -32,7 +45,8 @@ def is_preference(fields: Fields) -> bool:
     """True for a row with a better and a worse answer."""
     if fields.filled("contents") and fields.filled("completions"):
         return True
-    return bool(fields.find(*CHOSEN_KEYS)) and bool(fields.find(*REJECTED_KEYS))
+    has_chosen = bool(fields.find(*CHOSEN_KEYS)) or bool(fields.filled("rejectedresponse", "rejectedmessages"))
+    return has_chosen and bool(fields.find(*REJECTED_KEYS))
 
 
 def read_preference(row: Row) -> Preference:
@@ -45,6 +59,8 @@ def read_preference(row: Row) -> Preference:
     if fields.filled("contents") and fields.filled("completions"):
         return _vertex(row)
     chosen_key, rejected_key = fields.find(*CHOSEN_KEYS), fields.find(*REJECTED_KEYS)
+    if not chosen_key:
+        return _good_conversation(row, rejected_key)
     chosen, rejected = (_answer(row, key, fields.use(key)) for key in (chosen_key, rejected_key))
     prompt = _prompt(row, chosen)
     if prompt is None:
@@ -60,6 +76,20 @@ def read_preference(row: Row) -> Preference:
             prompt = [*system, *prompt]
             chosen, rejected = chosen[shared:], rejected[shared:]
     return Preference(prompt, _single(chosen_key, chosen), _single(rejected_key, rejected))
+
+
+def _good_conversation(row: Row, rejected_key: str) -> Preference:
+    """A good conversation beside a rejected answer or conversation, as ms-swift writes it."""
+    fields = row.fields
+    key = next(iter(fields.filled(*MESSAGE_KEYS)), "")
+    if key:
+        good = with_system(row, fields, read_messages(row, key, fields.use(key)))
+    else:
+        good = join(question_of(row), answer_of(row, LegacyMarkers()))
+    rejected = read_side(row, rejected_key, fields.use(rejected_key), "assistant")
+    if _ends_alike(good[:-1], rejected[:-1]):
+        rejected = rejected[-1:]
+    return Preference(good[:-1], _single(key, good[-1:]), _single(rejected_key, rejected))
 
 
 def _answer(row: Row, key: str, value: object) -> Messages:
@@ -155,14 +185,13 @@ def verdict_of(row: Row) -> bool | None:
     """
     verdict: bool | None = None
     for key, value in row.fields.value.items():
-        if normalize_key(key) not in _VERDICT_KEYS:
+        name = normalize_key(key)
+        if name not in _VERDICT_KEYS:
             continue
-        text = value.strip() if isinstance(value, str) else value
-        is_number = (type(text) is int and text in (0, 1)) or (row.is_table and text in ("0", "1"))
-        if is_number and normalize_key(key) not in row.options.ignored_keys:
-            found: bool | None = bool(int(text))
-        else:
-            found = _VERDICTS.get(text) if isinstance(text, bool | str) else None
+        text = normalize_key(str(value)) if isinstance(value, str | bool | int) else ""
+        found = _VERDICTS.get("-1" if str(value).strip() == "-1" else text)
+        if found is None and text in ("0", "1") and name in _NUMBERED and name not in row.options.ignored_keys:
+            found = text == "1"
         if found is None:
             continue
         if verdict is not None and verdict != found:

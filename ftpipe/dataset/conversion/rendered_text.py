@@ -51,6 +51,11 @@ _LLAMA_SYSTEM = re.compile(r"<<SYS>>\n?(.*?)\n?<</SYS>>\s*", re.DOTALL)
 _CONTROL = re.compile(r"<\|[a-z_]{2,30}\|>|<start_of_turn>|\[INST\]|<s>")
 
 
+def ends_with_assistant(text: str) -> bool:
+    """True for a text whose last marker opens the turn of the assistant."""
+    return re.search(r"(?:Assistant:|ASSISTANT:|### Response:|<\|im_start\|>assistant)\s*\Z", text) is not None
+
+
 def split_text(column: str, text: str) -> tuple[str, Messages] | None:
     """Name of the text's format and its messages; ``None`` if it has no markers of a known format.
 

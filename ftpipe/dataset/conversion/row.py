@@ -17,7 +17,7 @@ MEANINGFUL_KEYS = frozenset(
         *("system", "systemprompt", "systeminstruction", "systemmessage", "preamble"),
         *("context", "contexts", "passage", "document", "documents", "history", "chathistory"),
         *("reasoning", "reasoningcontent", "thinking", "thought", "thoughts", "chainofthought", "cot", "complexcot"),
-        *("rationale", "rejected", "rejectedresponse"),
+        *("rationale", "rejected", "rejectedresponse", "rejectedmessages", "choices"),
         *("tools", "functions", "toolconfig", "functioncall", "toolcalls"),
         *("image", "images", "audio", "audios", "video", "videos"),
     }
@@ -154,11 +154,16 @@ class Row:
                 path, name = fields.path_of(key), normalize_key(key)
                 if key in fields.read and key not in fields.ignored:
                     used[_general_path(path)] += 1
-                elif name in MEANINGFUL_KEYS and name not in self.options.ignored_keys and key not in fields.ignored:
+                elif is_meaningful(name, value) and name not in self.options.ignored_keys and key not in fields.ignored:
                     raise UnmappedKey(path, "has no place in the result")
                 else:
                     ignored[_general_path(path)] += 1
         return used, ignored
+
+
+def is_meaningful(name: str, value: object) -> bool:
+    """True for a key that changes what is learnt; a list of options belongs to the question."""
+    return name in MEANINGFUL_KEYS or (name == "options" and isinstance(value, list))
 
 
 def _general_path(path: str) -> str:

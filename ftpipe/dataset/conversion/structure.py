@@ -24,7 +24,7 @@ ROLE_OF_SPEAKER = {
     **dict.fromkeys(("toolmessage", "functioncalloutput"), RESULT),
 }
 """Speaker (lower case, without ``_`` and ``-``) → role. Source: the formats' own documentation, see docs/convert.md."""
-_SPEAKER_KEYS = ("from", "role", "speaker", "author")
+_SPEAKER_KEYS = ("from", "role", "speaker", "author", "sender")
 _CONTENT_KEYS = {
     *("content", "value", "parts", "text", "message", "tool_calls", "function_call", "tool_use", "kwargs", "data"),
     *("refusal", "reasoning_content", "call_id"),
@@ -59,7 +59,8 @@ def require_structure(path: str, value: object) -> Any:  # noqa: ANN401  # any J
         return value
     parsed = parse_structure(value)
     if parsed is None:
-        raise SkipRow(path, "it is not JSON")
+        printed = " (it seems to be printed by Python; save the data as JSON)" if _LITERAL_START.match(value) else ""
+        raise SkipRow(path, f"it is not JSON{printed}")
     return parsed
 
 
@@ -73,6 +74,8 @@ def is_message(value: object) -> bool:
     """True for an object that says who speaks, and what."""
     if not isinstance(value, dict):
         return False
+    if isinstance(value.get("parts"), list) and "role" not in value:
+        return True  # Vertex AI: the user's
     if _CONTENT_KEYS & value.keys():
         speaker = next((value[key] for key in _SPEAKER_KEYS if key in value), None)
         if isinstance(speaker, str | dict):

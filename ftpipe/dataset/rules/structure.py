@@ -232,14 +232,14 @@ def unknown_top_level_key(row: DatasetRecord) -> Iterator[Violation]:
 
 @rule("FT111", "legacy-format", "error", "D", "documented", scope="file", formats=frozenset({"legacy"}))
 def legacy_format(stats: ScanStatistics) -> Iterator[Violation]:
-    """The file is in an older format: prompt/completion, Alpaca or ShareGPT.
+    """The file is in another format, such as prompt/completion, Alpaca, ShareGPT or chosen/rejected.
 
-    Why: Chat models are trained on messages; the models that accepted prompt/completion pairs are no longer
-        available.
+    Why: Jobs read messages, or preference pairs of messages; the models that accepted prompt/completion pairs are no
+        longer available.
     Fix: Convert it: ``ftpipe convert FILE``.
     Source: OpenAI deprecations page (babbage-002, davinci-002: training closed 2024-10-28).
     """
-    name = f"the {stats.file.legacy_shape} format" if stats.file.legacy_shape else "an older format"
+    name = f"the {stats.file.legacy_shape} format" if stats.file.legacy_shape else "another format"
     yield Violation("", f"All records are in {name}.", line=1)
 
 
