@@ -92,6 +92,11 @@ _VARIABLES = {
     "FTPIPE_BATCH_SIZE": "hyperparameters.batch_size",
     "FTPIPE_LEARNING_RATE_MULTIPLIER": "hyperparameters.learning_rate_multiplier",
     "FTPIPE_BETA": "hyperparameters.beta",
+    "FTPIPE_LEARNING_RATE": "hyperparameters.learning_rate",
+    "FTPIPE_LORA_RANK": "hyperparameters.lora_r",
+    "FTPIPE_LORA_ALPHA": "hyperparameters.lora_alpha",
+    "FTPIPE_LORA_DROPOUT": "hyperparameters.lora_dropout",
+    "FTPIPE_TARGET_MODULES": "hyperparameters.target_modules",
 }
 PROCESS_VARIABLES = frozenset(
     {
@@ -109,6 +114,11 @@ FLAGS = {
     "hyperparameters.batch_size": "--batch-size",
     "hyperparameters.learning_rate_multiplier": "--learning-rate-multiplier",
     "hyperparameters.beta": "--beta",
+    "hyperparameters.learning_rate": "--learning-rate",
+    "hyperparameters.lora_r": "--lora-rank",
+    "hyperparameters.lora_alpha": "--lora-alpha",
+    "hyperparameters.lora_dropout": "--lora-dropout",
+    "hyperparameters.target_modules": "--target-modules",
 }
 _PATHS = ("data", "validation", "output")
 _SECRET = re.compile(r"(^|_)(api_?key|key|token|secret|password)$", re.IGNORECASE)
@@ -270,6 +280,11 @@ _VALUE_RANGES = {
     "hyperparameters.batch_size": "the batch size must be a whole number from 1 to 256, or auto",
     "hyperparameters.learning_rate_multiplier": "the multiplier must be a number above 0, or auto",
     "hyperparameters.beta": "beta must be a number above 0 and at most 2, or auto",
+    "hyperparameters.learning_rate": "the learning rate must be a number above 0 and at most 1",
+    "hyperparameters.lora_r": "the LoRA rank must be a whole number from 1 to 512",
+    "hyperparameters.lora_alpha": "the LoRA alpha must be a whole number from 1 to 4096",
+    "hyperparameters.lora_dropout": "the LoRA dropout must be a number from 0 to 0.9",
+    "hyperparameters.target_modules": "name linear layers, for example q_proj,v_proj, or all-linear",
     "method": "the method must be supervised, dpo or reinforcement",
     "seed": "the seed must be a whole number from 0 to 2147483647",
     "suffix": "the suffix must have 1 to 64 characters",

@@ -74,7 +74,8 @@ def test_config_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ('provder = "openai"', "provider"),
         ("epochs = 3", "hyperparameters.n_epochs"),
         ("[hyperparameters]\nn_epoch = 3", "hyperparameters.n_epochs"),
-        ("[hyperparameters]\nlora_rank = 3", "hyperparameters.extra"),
+        ("[hyperparameters]\nlora_rank = 3", "hyperparameters.lora_r"),
+        ("[hyperparameters]\npacking = true", "hyperparameters.extra"),
     ],
 )
 def test_config_rejects_an_unknown_key_with_the_nearest(text: str, hint: str) -> None:
@@ -93,6 +94,11 @@ def test_config_rejects_an_unknown_key_with_the_nearest(text: str, hint: str) ->
         "[hyperparameters]\nlearning_rate_multiplier = -1",
         'method = "sft"',
         "seed = -1",
+        "[hyperparameters]\nlearning_rate = 2",
+        "[hyperparameters]\nlora_r = 0",
+        "[hyperparameters]\nlora_alpha = 0.5",
+        "[hyperparameters]\nlora_dropout = 1",
+        "[hyperparameters]\ntarget_modules = []",
         "max_cost = nan",
         'max_cost = "much"',
         'suffix = ""',
@@ -172,9 +178,16 @@ def test_config_examples_are_valid(path: Path) -> None:
 def test_config_knows_every_variable_in_the_code() -> None:
     text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "ftpipe").rglob("*.py"))
     named = set(re.findall(r"\bFTPIPE_[A-Z][A-Z_]*[A-Z]\b", text))
+    values = {"FTPIPE_METHOD": "dpo", "FTPIPE_LORA_DROPOUT": "0.5"}
     for name in named - PROCESS_VARIABLES:
-        settings = load(env={name: "1"}) if name not in {"FTPIPE_METHOD"} else load(env={name: "dpo"})
-        assert settings.warnings == ()
+        assert load(env={name: values.get(name, "1")}).warnings == ()
+
+
+@pytest.mark.parametrize("value", ['"v_proj, q_proj"', '["q_proj", "v_proj"]'])
+def test_config_target_modules_are_names_in_one_order(value: str) -> None:
+    """The order says nothing, so it must not make another job."""
+    config = load(write_config(f"[hyperparameters]\ntarget_modules = {value}"), env={}).config
+    assert config.hyperparameters.target_modules == ("q_proj", "v_proj")
 
 
 def test_config_flags_are_settings() -> None:

@@ -132,7 +132,8 @@ def _parameters(model: Model) -> dict[str, Scalar]:
     for hyperparameters in (model.requested, model.resolved):
         if hyperparameters is not None:
             named = hyperparameters.model_dump(exclude={"extra"}, exclude_none=True)
-            params |= {**named, **hyperparameters.extra}
+            joined = {name: ",".join(value) if isinstance(value, tuple) else value for name, value in named.items()}
+            params |= {**joined, **hyperparameters.extra}
     return params | ({} if model.seed is None else {"seed": model.seed})
 
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from datetime import date
 
 from ftpipe.catalog.budget import budget_violation
+from ftpipe.config import flag_of
 from ftpipe.errors import CostLimitError, DatasetError, FtpipeError, TrainingNotAvailableError, UsageError
 from ftpipe.providers.profiles import Profile
-from ftpipe.records import CostEstimate, Report, RunSpec
+from ftpipe.records import CostEstimate, Hyperparameters, Report, RunSpec
+from ftpipe.records.job import LOCAL_HYPERPARAMETERS
 
 NOTICE_DAYS = 180
 """How many days before an endpoint's last day a plan mentions that day."""
@@ -99,11 +101,36 @@ def endpoint_blocker(profile: Profile, spec: RunSpec, *, today: date) -> UsageEr
             f"the suffix has {len(spec.suffix)} characters; {title} accepts at most {profile.max_suffix_chars}",
             "choose a shorter --suffix",
         )
+    if problem := hyperparameter_blocker(profile, spec.hyperparameters):
+        return problem
     last = profile.last_day_to_create
     if last and today > date.fromisoformat(last):
         return TrainingNotAvailableError(
             f"{title} has accepted no new fine-tuning jobs since {last}",
             "train on your own machine with --provider local, or at another provider",
+        )
+    return None
+
+
+def hyperparameter_blocker(profile: Profile, hyperparameters: Hyperparameters) -> UsageError | None:
+    """The error for hyperparameters that only ftpipe's own server takes, at another endpoint, or given twice."""
+    title = profile.title or profile.name
+    local = [name for name in LOCAL_HYPERPARAMETERS if getattr(hyperparameters, name) is not None]
+    if profile.target != "local" and local:
+        names = ", ".join(f"{name} ({flag_of(f'hyperparameters.{name}')})" for name in local)
+        return UsageError(
+            f"{title} does not take {names}",
+            "leave it out, or train on your own machine with --provider local; what a single provider takes is set "
+            "under [hyperparameters.extra]",
+        )
+    misplaced = [name for name in LOCAL_HYPERPARAMETERS if name in hyperparameters.extra]
+    if profile.target == "local" and misplaced:
+        return UsageError(
+            f"{misplaced[0]} is set under [hyperparameters.extra]", "set it under [hyperparameters], without extra"
+        )
+    if hyperparameters.learning_rate is not None and hyperparameters.learning_rate_multiplier != "auto":
+        return UsageError(
+            "a learning rate and a learning rate multiplier are given", "leave one of them out: the rate replaces it"
         )
     return None
 

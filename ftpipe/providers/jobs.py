@@ -201,5 +201,5 @@ def _is_newest_first(events: list[Event], event: Event) -> bool:
 
 
 def _explicit_hyperparameters(hyperparameters: Hyperparameters) -> dict[str, Any]:
-    named = hyperparameters.model_dump(exclude={"extra"}, exclude_none=True)
+    named = hyperparameters.model_dump(mode="json", exclude={"extra"}, exclude_none=True)
     return {**{name: value for name, value in named.items() if value != "auto"}, **hyperparameters.extra}

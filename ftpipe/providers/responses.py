@@ -199,10 +199,17 @@ def _hyperparameters(fields: Mapping[str, Any]) -> Hyperparameters | None:
     known = {name: value for name, value in plain.items() if name in Hyperparameters.model_fields and name != "extra"}
     if not plain:
         return None
+    extra = {name: value for name, value in plain.items() if name not in known}
     try:
-        return Hyperparameters(**known, extra={name: value for name, value in plain.items() if name not in known})
+        return Hyperparameters(**known | _target_modules(values), extra=extra)
     except ValidationError:
         return Hyperparameters(extra=plain)
+
+
+def _target_modules(values: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The only hyperparameter that is a list; nothing if it is not a list of names."""
+    names = _list(values.get("target_modules"))
+    return {"target_modules": names} if names and all(isinstance(name, str) for name in names) else {}
 
 
 def _job_error(value: object) -> JobError | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ftpipe.records.base import Method, Record
 
@@ -27,12 +27,15 @@ class UploadedFile(Record):
 
 
 Auto = Literal["auto"]
+LOCAL_HYPERPARAMETERS = ("learning_rate", "lora_r", "lora_alpha", "lora_dropout", "target_modules")
+"""Hyperparameters that the OpenAI API does not have, and that ftpipe's own server takes."""
 
 
 class Hyperparameters(Record):
     """Requested or resolved hyperparameters.
 
-    Source: OpenAI API description, CreateFineTuningJobRequest, 2026-08-21 (ranges).
+    Source: OpenAI API description, CreateFineTuningJobRequest, 2026-08-21 (ranges of the first four). The others are
+    peft's names; only ftpipe's own server takes them, and ``None`` leaves the choice to it.
     """
 
     n_epochs: Annotated[int, Field(ge=1, le=50)] | Auto = "auto"
@@ -40,8 +43,26 @@ class Hyperparameters(Record):
     learning_rate_multiplier: Annotated[float, Field(gt=0)] | Auto = "auto"
     beta: Annotated[float, Field(gt=0, le=2)] | Auto | None = None
     """DPO only: higher stays closer to the base model."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Peak learning rate, in place of the multiplier on the model's default rate."""
+    lora_r: Annotated[int, Field(ge=1, le=512)] | None = None
+    """Rank of the adapter."""
+    lora_alpha: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """The adapter's output is scaled by ``lora_alpha / lora_r``."""
+    lora_dropout: Annotated[float, Field(ge=0, le=0.9)] | None = None
+    """Fraction of the adapter's inputs that is dropped in training."""
+    target_modules: Annotated[tuple[str, ...], Field(min_length=1, max_length=64)] | None = None
+    """Names of the linear layers that get an adapter, or ``all-linear``; text is split at commas."""
     extra: dict[str, str | int | float | bool] = Field(default_factory=dict)
-    """Hyperparameters of some endpoints only, for example ``lora_r``."""
+    """Hyperparameters of a single provider, for example Nebius's ``packing``."""
+
+    @field_validator("target_modules", mode="before")
+    @classmethod
+    def _split_names(cls, value: object) -> object:
+        names = value.split(",") if isinstance(value, str) else value
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            return value
+        return tuple(sorted({name.strip() for name in names} - {""}))
 
 
 class JobRequest(Record):

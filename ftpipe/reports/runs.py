@@ -71,18 +71,30 @@ def hyperparameter_text(hyperparameters: Hyperparameters | None) -> str:
     if hyperparameters is None:
         return "unknown"
     epochs = "epochs auto" if hyperparameters.n_epochs == "auto" else plural(hyperparameters.n_epochs, "epoch")
-    parts = [
-        epochs,
-        f"batch size {hyperparameters.batch_size}",
-        f"learning rate multiplier {hyperparameters.learning_rate_multiplier}",
-    ]
+    parts = [epochs, f"batch size {hyperparameters.batch_size}"]
+    if hyperparameters.learning_rate is None or hyperparameters.learning_rate_multiplier != "auto":
+        parts.append(f"learning rate multiplier {hyperparameters.learning_rate_multiplier}")
     parts += [f"beta {hyperparameters.beta}"] if hyperparameters.beta is not None else []
+    parts += _local_hyperparameters(hyperparameters)
     return ", ".join(
         [
             *parts,
             *(f"{sanitize_line(key, 40)} {sanitize_line(value, 40)}" for key, value in hyperparameters.extra.items()),
         ]
     )
+
+
+def _local_hyperparameters(hyperparameters: Hyperparameters) -> list[str]:
+    numbers = {
+        "learning rate": hyperparameters.learning_rate,
+        "LoRA rank": hyperparameters.lora_r,
+        "alpha": hyperparameters.lora_alpha,
+        "dropout": hyperparameters.lora_dropout,
+    }
+    parts = [f"{label} {value:g}" for label, value in numbers.items() if value is not None]
+    if hyperparameters.target_modules:
+        parts.append(f"adapters on {sanitize_line(' '.join(hyperparameters.target_modules), 120)}")
+    return parts
 
 
 def cost_text(cost: CostEstimate | None) -> str:

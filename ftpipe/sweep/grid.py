@@ -11,12 +11,20 @@ from pydantic import ValidationError
 
 from ftpipe.errors import UsageError
 from ftpipe.records import Hyperparameters
+from ftpipe.records.job import LOCAL_HYPERPARAMETERS
 from ftpipe.records.sweep import GridPoint, HyperparameterValue
 
 MAX_TRIALS = 64
-LOCAL_HYPERPARAMETERS = ("lora_r", "lora_alpha", "lora_dropout", "learning_rate")
-"""Hyperparameters that the embedded server takes in addition to those of the API."""
-
+_FLAG_NAMES = {"n_epochs": "epochs", "lora_r": "lora_rank"}
+"""Hyperparameters that have another name on the command line."""
+_AXES = {
+    _FLAG_NAMES.get(name, name): name
+    for name in Hyperparameters.model_fields
+    if name not in ("extra", "target_modules")
+}
+"""Name of an axis → hyperparameter."""
+_RATES = ("learning_rate_multiplier", "learning_rate")
+"""Axes whose values stay fractions: ``1.0`` and ``1`` are one rate."""
 _AXIS = re.compile(r"(?P<name>[a-z_][a-z0-9_]*)=(?P<values>[^\s=]+)")
 
 
@@ -32,9 +40,8 @@ def parse_grid(axes: Sequence[str]) -> list[GridPoint]:
         if match is None:
             raise UsageError(f"{axis[:60]!r} is not an axis of a sweep", "write it as KEY=V1,V2: epochs=1,3")
         name = match["name"]
-        known = (*_api_hyperparameters(), *LOCAL_HYPERPARAMETERS)
-        if name not in known:
-            raise UsageError(f"there is no hyperparameter {name!r}", f"known: {', '.join(known)}")
+        if name not in _AXES:
+            raise UsageError(f"there is no hyperparameter {name!r}", f"known: {', '.join(_AXES)}")
         if name in values:
             raise UsageError(f"{name!r} is given twice", "list all its values in one axis: KEY=V1,V2")
         values[name] = [_parse_value(name, text) for text in match["values"].split(",")]
@@ -46,12 +53,8 @@ def parse_grid(axes: Sequence[str]) -> list[GridPoint]:
     return points
 
 
-def _api_hyperparameters() -> list[str]:
-    return ["epochs" if name == "n_epochs" else name for name in Hyperparameters.model_fields if name != "extra"]
-
-
 def _parse_value(name: str, text: str) -> HyperparameterValue:
-    if text == "auto" and name not in LOCAL_HYPERPARAMETERS:
+    if text == "auto" and name not in LOCAL_HYPERPARAMETERS and name != "lora_rank":
         return text
     try:
         number = float(text)
@@ -59,7 +62,7 @@ def _parse_value(name: str, text: str) -> HyperparameterValue:
         number = math.nan
     if not math.isfinite(number):
         raise UsageError(f"{name}={text[:40]} is not a number", "give numbers, separated by commas")
-    return int(number) if number.is_integer() and name != "learning_rate_multiplier" else number
+    return int(number) if number.is_integer() and name not in _RATES else number
 
 
 def hyperparameters_at(base: Hyperparameters, point: GridPoint) -> Hyperparameters:
@@ -68,14 +71,8 @@ def hyperparameters_at(base: Hyperparameters, point: GridPoint) -> Hyperparamete
     Raises:
         UsageError: A value is out of its range.
     """
-    api = {
-        "n_epochs" if name == "epochs" else name: value
-        for name, value in point.items()
-        if name not in LOCAL_HYPERPARAMETERS
-    }
-    extra = base.extra | {name: value for name, value in point.items() if name in LOCAL_HYPERPARAMETERS}
     try:
-        return Hyperparameters.model_validate({**base.model_dump(), **api, "extra": extra})
+        return Hyperparameters.model_validate(base.model_dump() | {_AXES[name]: value for name, value in point.items()})
     except ValidationError as exc:
         first = exc.errors()[0]
         raise UsageError(f"{first['loc'][0]}: {first['msg']}", "choose values within the API's range") from exc

@@ -26,7 +26,7 @@ class ResolvedHyperparameters:
         learning_rate_multiplier: Factor on the default learning rate, as requested.
         learning_rate: Peak rate, including the multiplier.
         lora_r: Rank of the adapter.
-        lora_alpha: Its scale times ``lora_r``.
+        lora_alpha: The adapter's output is scaled by ``lora_alpha / lora_r``.
         lora_dropout: Fraction of the adapter's inputs that is dropped in training.
         target_modules: Names of the linear layers that get an adapter.
         max_length: Tokens per sequence; longer ones are truncated.
@@ -56,6 +56,11 @@ class ResolvedHyperparameters:
             "n_epochs": self.n_epochs,
             "batch_size": self.batch_size,
             "learning_rate_multiplier": self.learning_rate_multiplier,
+            "learning_rate": self.learning_rate,
+            "lora_r": self.lora_r,
+            "lora_alpha": self.lora_alpha,
+            "lora_dropout": self.lora_dropout,
+            "target_modules": list(self.target_modules),
         }
         return values if self.beta is None else {**values, "beta": self.beta}
 

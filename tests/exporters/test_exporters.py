@@ -17,8 +17,8 @@ from tests.exporters.fakes import FakeMlflow, FakeTrackio, FakeWandb
 MODEL = Model(
     id="ft:base:org::1", base="base", provider="local", endpoint="here", job_id="ftjob-1", file_id="file-1",
     dataset_sha256="d" * 64, run_id="run-1", requested=Hyperparameters(n_epochs=3), seed=7, trained_tokens=1200,
-    resolved=Hyperparameters(n_epochs=3, batch_size=4, extra={"lora_r": 8}), created_at=1_795_000_000,
-    aliases=("bot@best",),
+    resolved=Hyperparameters(n_epochs=3, batch_size=4, lora_r=8, target_modules=("q_proj", "v_proj")),
+    created_at=1_795_000_000, aliases=("bot@best",),
 )  # fmt: skip
 CURVE = [
     TrainingMetrics(step=2, train_loss=0.5, valid_loss=0.7),
@@ -37,6 +37,7 @@ def test_training_run_has_params_curves_scores_and_lineage() -> None:
     """Resolved hyperparameters replace requested ones; steps are in order; NaN is left out."""
     exported = training_run(MODEL, CURVE)
     assert exported.params["batch_size"] == 4
+    assert exported.params["target_modules"] == "q_proj,v_proj"
     assert (exported.params["lora_r"], exported.params["base"], exported.params["seed"]) == (8, "base", 7)
     assert exported.curves == ((2, {"train_loss": 0.5, "valid_loss": 0.7}),)
     assert exported.scores == {"trained_tokens": 1200}

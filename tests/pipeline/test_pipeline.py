@@ -234,6 +234,41 @@ def test_plan_unsupported_method_or_suffix_blocks_start(harness: Harness) -> Non
     assert harness.client.calls == {}
 
 
+@pytest.mark.parametrize(
+    "hyperparameters",
+    [
+        Hyperparameters(learning_rate=1e-3),
+        Hyperparameters(lora_r=8),
+        Hyperparameters(lora_alpha=8),
+        Hyperparameters(lora_dropout=0),
+        Hyperparameters(target_modules=("all-linear",)),
+    ],
+)
+def test_plan_local_hyperparameters_block_start_at_hosted_endpoint(
+    harness: Harness, hyperparameters: Hyperparameters
+) -> None:
+    """Before anything is sent, with the name and the flag; the embedded server takes them."""
+    spec = harness.spec.model_copy(update={"hyperparameters": hyperparameters})
+    pipeline = harness.pipeline()
+    with pytest.raises(UsageError, match=r"OpenAI does not take \w+ \(--[a-z-]+\)"):
+        pipeline.start(pipeline.plan_for(spec, harness.report))
+    assert harness.client.calls == {}
+    harness.profile = {"target": "local"}
+    assert harness.pipeline().plan_for(spec, harness.report).blockers == ()
+
+
+@pytest.mark.parametrize(
+    "hyperparameters",
+    [Hyperparameters(learning_rate=1e-3, learning_rate_multiplier=2), Hyperparameters(extra={"lora_r": 8})],
+)
+def test_plan_ambiguous_hyperparameters_block_start(harness: Harness, hyperparameters: Hyperparameters) -> None:
+    """Of two values for one thing none is ignored silently."""
+    harness.profile = {"target": "local"}
+    spec = harness.spec.model_copy(update={"hyperparameters": hyperparameters})
+    [blocker] = harness.pipeline().plan_for(spec, harness.report).blockers
+    assert "learning rate" in blocker.message or "[hyperparameters.extra]" in blocker.message
+
+
 def test_plan_after_last_day_blocks_start(harness: Harness) -> None:
     """OpenAI takes none after 2027-01-06."""
     harness.clock.now = datetime(2027, 1, 7, tzinfo=UTC).timestamp()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ftpipe.errors import AuthenticationError, ConfigError, InvalidResponseError, OutcomeUnknownError
 from ftpipe.providers import find_profile, load_profiles, open_provider
 from ftpipe.providers.responses import event_of, file_of, job_of, metric_of
-from ftpipe.records import JobRequest, Method, UploadedFile
+from ftpipe.records import Hyperparameters, JobRequest, Method, UploadedFile
 from tests.fakes.openai_client import FakeOpenAI, Fault
 from tests.fakes.records import MODEL, provider_over
 
@@ -96,6 +96,19 @@ def test_jobs_body_places_hyperparameters_by_profile() -> None:
     assert top["hyperparameters"] == {"n_epochs": 3}
     assert "metadata" not in top
     assert "method" not in top
+
+
+def test_jobs_local_hyperparameters_are_sent_and_read_back() -> None:
+    """With the names of peft, next to those of OpenAI; a list of layers stays a list."""
+    chosen = Hyperparameters(learning_rate=1e-3, lora_r=8, lora_alpha=16, lora_dropout=0.0, target_modules=("q_proj",))
+    request = REQUEST.model_copy(update={"hyperparameters": chosen})
+    body = provider_over(FakeOpenAI(), target="local").jobs.body(request, key="k")
+    sent = body["method"]["supervised"]["hyperparameters"]
+    assert sent == {
+        "learning_rate": 1e-3, "lora_r": 8, "lora_alpha": 16, "lora_dropout": 0.0, "target_modules": ["q_proj"]
+    }  # fmt: skip
+    response = {"id": "ftjob-1", "status": "running", "method": body["method"], "hyperparameters": {"n_epochs": 2}}
+    assert job_of(response, endpoint="e", provider="local").resolved == chosen.model_copy(update={"n_epochs": 2})
 
 
 def test_jobs_events_are_oldest_first() -> None:

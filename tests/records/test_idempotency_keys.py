@@ -103,7 +103,18 @@ def test_keys_differ_by_value(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("n_epochs", 3), ("batch_size", 4), ("learning_rate_multiplier", 0.5), ("beta", 0.1), ("extra", {"lora_r": 8})],
+    [
+        ("n_epochs", 3),
+        ("batch_size", 4),
+        ("learning_rate_multiplier", 0.5),
+        ("beta", 0.1),
+        ("extra", {"packing": True}),
+        ("learning_rate", 1e-3),
+        ("lora_r", 16),
+        ("lora_alpha", 32),
+        ("lora_dropout", 0.0),
+        ("target_modules", "all-linear"),
+    ],
 )
 def test_keys_differ_by_hyperparameter(name: str, value: object) -> None:
     """Each of them."""

@@ -21,10 +21,10 @@ def test_grid_lists_each_combination_in_order() -> None:
 
 
 def test_hyperparameters_at_point_keep_the_base_values() -> None:
-    base = Hyperparameters(batch_size=4, extra={"lora_dropout": 0.1})
-    [point, _] = parse_grid(["lora_r=8,16"])
+    base = Hyperparameters(batch_size=4, lora_dropout=0.1, extra={"packing": True})
+    [point, _] = parse_grid(["lora_rank=8,16"])
     merged = hyperparameters_at(base, point)
-    assert (merged.batch_size, merged.extra) == (4, {"lora_dropout": 0.1, "lora_r": 8})
+    assert (merged.batch_size, merged.lora_dropout, merged.lora_r, merged.extra) == (4, 0.1, 8, {"packing": True})
     assert parse_grid(["batch_size=auto,8"])[0] == {"batch_size": "auto"}
 
 
@@ -32,6 +32,7 @@ def test_hyperparameters_at_point_keep_the_base_values() -> None:
     "axes",
     [
         ["epochs"], ["epochs=1"], ["epochs=1,99"], ["epochs=a,b"], ["n_epochs=1,2"],
+        ["lora_rank=0,8"], ["lora_rank=auto,8"], ["learning_rate=0.1,2"], ["target_modules=1,2"],
         ["epochs=1,2", "epochs=3,4"],
         ["epochs=nan,1"], ["epochs=1.5,2"], ["extra=1,2"], ["epochs=" + ",".join("1" * 65)], ["x=1,2;rm"], [""],
     ],

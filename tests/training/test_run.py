@@ -55,7 +55,10 @@ def test_run_job_events_match_openai(done: Path) -> None:
 def test_run_job_progress_has_resolved_hyperparameters(done: Path) -> None:
     """Also how fast it went."""
     progress = json.loads((done / "progress.json").read_text(encoding="utf-8"))
-    assert progress["hyperparameters"] == {"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": 1.0}
+    shown = {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.05, "target_modules": ["q_proj", "v_proj"]}
+    rate = progress["hyperparameters"].pop("learning_rate")
+    assert progress["hyperparameters"] == {"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": 1.0, **shown}
+    assert 0 < rate <= 1
     assert (progress["step"], progress["total_steps"]) == (6, 6)
     assert progress["tokens_per_second"] > 0
 

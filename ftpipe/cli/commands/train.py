@@ -21,6 +21,7 @@ from ftpipe.config import Settings
 from ftpipe.errors import UsageError
 from ftpipe.formatting import plural, relative_path
 from ftpipe.records import Report, RunSpec
+from ftpipe.records.job import LOCAL_HYPERPARAMETERS
 from ftpipe.reports.runs import plan_lines
 
 if TYPE_CHECKING:
@@ -34,6 +35,11 @@ class TrainOptions(DatasetOptions):
     batch_size: str | None = None
     learning_rate_multiplier: str | None = None
     beta: str | None = None
+    learning_rate: str | None = None
+    lora_r: str | None = None
+    lora_alpha: str | None = None
+    lora_dropout: str | None = None
+    target_modules: str | None = None
     suffix: str | None = None
     yes: bool = False
     dry_run: bool = False
@@ -48,7 +54,7 @@ class TrainOptions(DatasetOptions):
 
     def as_settings(self) -> dict[str, object]:
         """Return the options as settings: dotted key → value."""
-        names = ("batch_size", "learning_rate_multiplier", "beta")
+        names = ("batch_size", "learning_rate_multiplier", "beta", *LOCAL_HYPERPARAMETERS)
         return {
             **super().as_settings(),
             "suffix": self.suffix,
@@ -87,6 +93,17 @@ class TrainOptions(DatasetOptions):
 @click.option("--batch-size", metavar="N", help="Examples per step: 1 to 256, or auto.")
 @click.option("--learning-rate-multiplier", metavar="X", help="Factor for the model's default learning rate, or auto.")
 @click.option("--beta", metavar="X", help="For dpo: up to 2, higher stays closer to the base model; or auto.")
+@click.option(
+    "--learning-rate", metavar="X", help="Peak learning rate, above 0 up to 1, instead of the multiplier; local only."
+)
+@click.option("--lora-rank", "lora_r", metavar="N", help="Rank of the LoRA adapter: 1 to 512; local only.")
+@click.option("--lora-alpha", metavar="N", help="Scale of the adapter times its rank: 1 to 4096; local only.")
+@click.option("--lora-dropout", metavar="X", help="Dropout of the adapter's inputs: 0 to 0.9; local only.")
+@click.option(
+    "--target-modules",
+    metavar="NAMES",
+    help="Layers that get an adapter, as q_proj,v_proj, or all-linear; local only.",
+)
 @click.option("--suffix", metavar="TEXT", help="Part of the tuned model's name.")
 @shared.seed
 @shared.method

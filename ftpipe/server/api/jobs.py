@@ -195,6 +195,9 @@ def _method_of(body: CreateJob) -> tuple[str, Hyperparameters]:
     if chosen.beta is not None and kind != "dpo":
         message = "'beta' is a hyperparameter of the method dpo."
         raise bad_request(message, f"method.{kind}.hyperparameters.beta", "unknown_parameter")
+    if chosen.learning_rate not in (None, "auto") and chosen.learning_rate_multiplier != "auto":
+        message = "'learning_rate' replaces 'learning_rate_multiplier'; give only one of them."
+        raise bad_request(message, f"method.{kind}.hyperparameters.learning_rate", "invalid_value")
     return kind, chosen
 
 

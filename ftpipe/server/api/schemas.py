@@ -12,6 +12,7 @@ from ftpipe.server.protocol import ApiError, bad_request, missing_parameter, pri
 MAX_METADATA_PAIRS = 16
 Auto = Literal["auto"]
 Text = Annotated[str, StringConstraints(max_length=4096)]
+ModuleName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 MetadataKey = Annotated[str, StringConstraints(max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA_PAIRS)]
@@ -56,9 +57,10 @@ class CompleteUpload(RequestModel):
 
 
 class Hyperparameters(BaseModel):
-    """Hyperparameters of a job; names that OpenAI does not have go to the trainer unchanged.
+    """Hyperparameters of a job; names that are not here go to the trainer unchanged.
 
-    Source: OpenAI API description, FineTune*Hyperparameters, 2026-08-21 (ranges).
+    Source: OpenAI API description, FineTune*Hyperparameters, 2026-08-21 (ranges of the first four). OpenAI does not
+    have the others.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
@@ -68,6 +70,11 @@ class Hyperparameters(BaseModel):
     batch_size: Annotated[int, Field(ge=1, le=256)] | Auto | None = "auto"
     learning_rate_multiplier: Annotated[float, Field(gt=0, le=1e6)] | Auto = "auto"
     beta: Annotated[float, Field(gt=0, le=2)] | Auto | None = None
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | Auto | None = None
+    lora_r: Annotated[int, Field(ge=1, le=512)] | Auto | None = None
+    lora_alpha: Annotated[int, Field(ge=1, le=4096)] | Auto | None = None
+    lora_dropout: Annotated[float, Field(ge=0, le=0.9)] | Auto | None = None
+    target_modules: Annotated[list[ModuleName], Field(min_length=1, max_length=64)] | Text | None = None
 
 
 class MethodBlock(RequestModel):

@@ -62,6 +62,33 @@ def test_train_uses_the_local_provider_by_default(cli: CliEnvironment) -> None:
     assert document["cost"]["expected"] == 0
 
 
+LOCAL_OPTIONS = (
+    *("--learning-rate", "1e-3", "--lora-rank", "8", "--lora-alpha", "16", "--lora-dropout", "0.1"),
+    *("--target-modules", "v_proj,q_proj"),
+)
+
+
+def test_train_local_hyperparameters_are_in_plan_request_and_record(cli: CliEnvironment) -> None:
+    """Each flag is shown before the job and afterwards."""
+    shown = "learning rate 0.001, LoRA rank 8, alpha 16, dropout 0.1, adapters on q_proj v_proj"
+    ran = cli.run("train", str(chat_file()), *LOCAL_OPTIONS)
+    assert ran.code == 0
+    assert shown in ran.err
+    model = cli.run("models", "list", "--json").document["models"][0]
+    assert (model["requested"]["lora_r"], model["requested"]["target_modules"]) == (8, ["q_proj", "v_proj"])
+    assert shown in cli.run("models", "show", model["id"]).out
+    assert shown in cli.run("status").out
+
+
+def test_train_local_hyperparameters_are_refused_at_hosted_provider(cli: CliEnvironment) -> None:
+    """Before anything is sent or spent."""
+    ran = cli.run("train", str(chat_file()), *HOSTED, *LOCAL_OPTIONS)
+    assert ran.code == 2
+    assert "OpenAI does not take learning_rate (--learning-rate), lora_r (--lora-rank)" in ran.err
+    assert "--provider local" in ran.err
+    assert not cli.server.calls
+
+
 def test_train_hosted_model_needs_a_provider(cli: CliEnvironment) -> None:
     """Never silently here, never silently there."""
     ran = cli.run("train", str(chat_file()), "--model", "gpt-4.1-2025-04-14")

@@ -8,12 +8,12 @@ from tests.cli.cli_runner import CliEnvironment, chat_file
 def test_sweep_option_is_repeatable(cli: CliEnvironment) -> None:
     data = str(chat_file("train.jsonl"))
     ran = cli.run(
-        "train", data, "--sweep", "epochs=1,3", "--sweep", "lora_r=8,16", "--evaluate", data, "--dry-run", "--json"
+        "train", data, "--sweep", "epochs=1,3", "--sweep", "lora_rank=8,16", "--evaluate", data, "--dry-run", "--json"
     )
     assert ran.document["trials"] == [
-        "epochs=1 lora_r=8", "epochs=1 lora_r=16", "epochs=3 lora_r=8", "epochs=3 lora_r=16",
+        "epochs=1 lora_rank=8", "epochs=1 lora_rank=16", "epochs=3 lora_rank=8", "epochs=3 lora_rank=16",
     ]  # fmt: skip
-    assert cli.run("train", data, "--sweep", "epochs=1,3", "lora_r=8,16", "--evaluate", data, "--dry-run").code == 2
+    assert cli.run("train", data, "--sweep", "epochs=1,3", "lora_rank=8,16", "--evaluate", data, "--dry-run").code == 2
 
 
 def test_sweep_sets_the_alias_to_the_best_model(cli: CliEnvironment) -> None:
