@@ -1,11 +1,12 @@
-"""The configuration, from ``ftpipe.toml``, ``FTPIPE_*`` variables and flags, with the origin of each value.
+"""The configuration, from the user's settings, ``ftpipe.toml``, ``FTPIPE_*`` variables and flags, with its origins.
 
-Flags override variables, and variables override the file. Secrets are never in the file: :func:`secrets` reads them
-from the environment and ``.env``. pydantic-settings can merge these sources as well, but does not report origins.
+Each of them overrides those before it. Secrets are never in a file of settings: :func:`secrets` reads them from the
+environment and ``.env``. pydantic-settings can merge these sources as well, but does not report origins.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
@@ -17,11 +18,17 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from ftpipe.atomic_files import write_bytes
 from ftpipe.errors import ConfigError
+from ftpipe.paths import default_registry, home
 from ftpipe.records import Hyperparameters, Method, Record
 from ftpipe.suggestions import nearest_dotted_name
 
 CONFIG_FILE = "ftpipe.toml"
+USER_FILE = "config.toml"
+"""The user's settings for all projects, in the folder of ``FTPIPE_HOME``; `ftpipe config set` writes it."""
+USER_KEYS = ("registry", "provider", "max_cost")
+"""What can be set for all projects."""
 MAX_CONFIG_BYTES = 1_000_000
 """Largest configuration file that is read."""
 
@@ -121,6 +128,7 @@ FLAGS = {
     "hyperparameters.target_modules": "--target-modules",
 }
 _PATHS = ("data", "validation", "output")
+_PASSWORD = re.compile(r"(://[^:/@]*:)[^@]*@")
 _SECRET = re.compile(r"(^|_)(api_?key|key|token|secret|password)$", re.IGNORECASE)
 _SECRET_VARIABLES = re.compile(r"^[A-Z][A-Z0-9_]*_(API_KEY|TOKEN)$|^OPENAI_(ORG|PROJECT)_ID$|^FTPIPE_REGISTRY$")
 
@@ -154,15 +162,88 @@ def load(
     Raises:
         ConfigError: The file cannot be read, or a key or value is invalid.
     """
-    config_file = _find(path, env, folder or Path.cwd())
-    values = _read(config_file) if config_file else {}
-    origins = dict.fromkeys(values, str(config_file))
+    user_file, config_file = user_path(), _find(path, env, folder or Path.cwd())
+    values: dict[str, object] = dict(user_settings())
+    origins = dict.fromkeys(values, str(user_file))
+    from_file = _read(config_file) if config_file else {}
+    values |= from_file
+    origins |= dict.fromkeys(from_file, str(config_file))
     variables = _from_environment(env)
     set_flags = {key: value for key, value in (flags or {}).items() if value is not None}
     values |= {_VARIABLES[name]: text for name, text in variables.items()} | set_flags
     origins |= {_VARIABLES[name]: name for name in variables} | {key: flag_of(key) for key in set_flags}
     warnings = tuple(_unknown_variables(env))
     return Settings(config=_build(values, origins), origins=origins, path=config_file, warnings=warnings)
+
+
+def user_path() -> Path:
+    """The file of the user's settings for all projects; it need not exist."""
+    return home() / USER_FILE
+
+
+def user_settings() -> dict[str, object]:
+    """The user's settings for all projects.
+
+    Raises:
+        ConfigError: The file cannot be read, or has another key than those of ``USER_KEYS``.
+    """
+    path = user_path()
+    values = _read(path) if path.is_file() else {}
+    for key in values:
+        if key not in USER_KEYS:
+            raise ConfigError(
+                f"{path}: {key} cannot be set for all projects", f"set it in {CONFIG_FILE}; here: {', '.join(USER_KEYS)}"
+            )
+    return values
+
+
+def save_user_setting(key: str, text: str | None) -> object:
+    """Set a key for all projects, or with ``None`` take its value away; returns the value.
+
+    Raises:
+        ConfigError: The key cannot be set for all projects, or the value is not valid.
+        OSError: The file cannot be written.
+    """
+    if key not in USER_KEYS:
+        nearest = nearest_dotted_name(key, USER_KEYS)
+        hint = f"did you mean {nearest}?" if nearest else f"set it in {CONFIG_FILE}"
+        raise ConfigError(f"{key!r} cannot be set for all projects; only {', '.join(USER_KEYS)} can", hint)
+    if key == "registry" and text is not None:
+        if has_password(text):
+            raise ConfigError(
+                "a password does not belong in a file of settings", "put the URL into FTPIPE_REGISTRY or .env"
+            )
+        text = absolute_registry(text)
+    values = {name: value for name, value in user_settings().items() if name != key}
+    values |= {} if text is None else {key: text}
+    config = _build(values, {})
+    lines = [f"{name} = {json.dumps(getattr(config, name))}\n" for name in sorted(values)]
+    path = user_path()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_bytes(path, "".join(lines).encode(), mode=0o600)
+    return getattr(config, key)
+
+
+def absolute_registry(text: str) -> str:
+    """A registry's URL, or its path relative to the current folder as an absolute path."""
+    return text if "://" in text else str(_relative_to(Path.cwd(), text))
+
+
+def has_password(url: str) -> bool:
+    """Whether a URL has a password in it."""
+    return bool(_PASSWORD.search(url))
+
+
+def without_password(url: str) -> str:
+    """A URL as it can be shown."""
+    return _PASSWORD.sub(r"\1***@", url)
+
+
+def registry_in_use(settings: Settings) -> tuple[str, str]:
+    """Path of the registry, or its URL without a password; and where that comes from."""
+    return without_password(settings.config.registry or str(default_registry())), settings.origins.get(
+        "registry", "default"
+    )
 
 
 def _find(path: Path | None, env: Mapping[str, str], folder: Path) -> Path | None:

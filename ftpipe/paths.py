@@ -35,3 +35,8 @@ def state_dir(root: Path | None = None) -> Path:
         if (folder / STATE_FOLDER).is_dir():
             return folder / STATE_FOLDER
     return start / STATE_FOLDER
+
+
+def default_registry() -> Path:
+    """The project's registry, if no other one is named."""
+    return state_dir() / "registry.db"

@@ -40,7 +40,7 @@ COMMANDS = {
     "serve": ("ftpipe.cli.commands.serve:serve", "Run the embedded OpenAI-compatible server, which trains locally."),
     "init": ("ftpipe.cli.commands.init:init", "Write a commented configuration and an example dataset here."),
     "doctor": ("ftpipe.cli.commands.doctor:doctor", "Check everything that ftpipe needs, and repair the registry."),
-    "config": ("ftpipe.cli.commands.config:config", "Show the settings and where each value comes from."),
+    "config": ("ftpipe.cli.commands.config:config", "Show settings and their origin, and set some for all projects."),
 }
 
 root = Group(

@@ -53,6 +53,8 @@ class CliContext:
     force: bool = False
     """Whether output files that exist may be replaced."""
     config_path: str | None = None
+    registry_url: str | None = None
+    """From ``--registry``: a path or a URL."""
     trusted_hosts: tuple[str, ...] = ()
     """From ``--trust-host``."""
     command: str = "ftpipe"
@@ -164,6 +166,7 @@ class CliContext:
         """Resolve the configuration; ``flags`` (dotted key → value, ``None`` = not given) override it."""
         from ftpipe.config import load
 
+        flags = {**(flags or {}), "registry": self._registry_flag()}
         path = Path(self.config_path) if self.config_path else None
         settings = load(path, env=self.environment(), flags=flags)
         for warning in settings.warnings:
@@ -178,11 +181,26 @@ class CliContext:
             self._warnings.add(text)
             self.print_status(f"{self.style_err('warning', 'warning:')} {sanitize_line(text, 400)}")
 
-    def registry(self, settings: Settings | None = None) -> Registry:
-        """Open the configured registry; it is closed when the command ends."""
+    def _registry_flag(self) -> str | None:
+        from ftpipe.config import absolute_registry, has_password
+
+        if self.registry_url and has_password(self.registry_url):
+            raise UsageError(
+                "other users of this machine can read the password in --registry",
+                "put the URL into FTPIPE_REGISTRY, in the environment or in .env",
+            )
+        return absolute_registry(self.registry_url) if self.registry_url else None
+
+    def registry(self, settings: Settings | None = None, *, read_only: bool = False) -> Registry:
+        """Open the configured registry; it is closed when the command ends.
+
+        Args:
+            settings: The configuration.
+            read_only: Write nothing, neither to the registry nor beside it.
+        """
         from ftpipe.registry import open_registry
 
-        registry = open_registry((settings or self.settings()).config.registry)
+        registry = open_registry((settings or self.settings()).config.registry, read_only=read_only)
         self._at_end.append(registry.close)
         return registry
 

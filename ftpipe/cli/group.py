@@ -17,6 +17,10 @@ from ftpipe.output_files import check_outputs
 _SHARED: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--json", "json"), {"is_flag": True, "help": "Write one JSON document to stdout and nothing else."}),
     (("--config", "config_path"), {"metavar": "FILE", "help": "Configuration file.  [default: ./ftpipe.toml]"}),
+    (
+        ("--registry", "registry_url"),
+        {"metavar": "PATH", "help": "Registry: a file or a postgresql:// URL.  [default: .ftpipe/registry.db]"},
+    ),
     (("-q", "--quiet", "quiet"), {"is_flag": True, "help": "Show only results and errors."}),
     (("-v", "--verbose", "verbose"), {"is_flag": True, "help": "Show more details."}),
     (("--no-color", "no_color"), {"is_flag": True, "help": "Turn off colours; NO_COLOR=1 does the same."}),

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ftpipe.child_environment import child_environment
-from ftpipe.config import Settings
+from ftpipe.config import Settings, registry_in_use
 from ftpipe.errors import FtpipeError
 from ftpipe.formatting import format_bytes, plural
-from ftpipe.paths import home, server_dir, state_dir
+from ftpipe.paths import default_registry, home, server_dir, state_dir
 
 if TYPE_CHECKING:
     from ftpipe.providers.profiles import Profile
@@ -59,8 +59,12 @@ def run_offline_checks(
     yield check_config(settings)
     yield check_secrets_file(Path.cwd())
     yield check_state_folder()
-    if settings.config.registry or (state_dir() / "registry.db").exists():
+    location, origin = registry_in_use(settings)
+    if settings.config.registry or default_registry().exists():
+        yield CheckResult("registry", "ok", f"{location} ({origin})")
         yield from errors_as_results("registry", lambda: check_registry(registry(), day))
+    else:
+        yield CheckResult("registry", "ok", f"{location} ({origin}), created by the first run")
     yield check_disk("disk", state_dir())
     yield check_disk("home", home())
     yield from errors_as_results("tokenizer", check_tokenizer)
@@ -181,7 +185,7 @@ def check_registry(registry: Registry, today: date) -> Iterator[CheckResult]:
     models = registry.models.recent()
     runs = registry.runs.recent(10_000)
     contents = f"{plural(len(runs), 'run')}, {plural(len(models), 'model')}"
-    yield CheckResult("registry", "ok", f"{registry.location}: readable, {contents}")
+    yield CheckResult("registry", "ok", f"readable, {contents}")
     yield check_audit_log(registry)
     shutdowns = [(date.fromisoformat(m.base_shutdown_date), m.id) for m in models if m.base_shutdown_date]
     soon = sorted((day, name) for day, name in shutdowns if (day - today).days <= DATE_WARNING_DAYS)

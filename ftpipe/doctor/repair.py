@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ftpipe.config import Settings
 from ftpipe.errors import FtpipeError, LocalStateError, UsageError
-from ftpipe.paths import state_dir
+from ftpipe.paths import default_registry
 from ftpipe.pipeline.adopt import adopt
 from ftpipe.pipeline.pipeline import RUN_ID_KEY, Pipeline
 from ftpipe.records import Job, Run
@@ -54,7 +54,7 @@ def repair_registry(
         UsageError: The registry is on a database server, which has its own tools.
         LocalStateError: The damaged database cannot be renamed.
     """
-    location = settings.config.registry or str(state_dir() / "registry.db")
+    location = settings.config.registry or str(default_registry())
     if "://" in location and not location.startswith("sqlite:///"):
         raise UsageError("the registry is on a database server", "restore it with the server's own tools")
     quarantined = None

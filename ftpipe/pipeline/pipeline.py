@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ftpipe.errors import FtpipeError, JobFailedError, LocalStateError, UsageError
+from ftpipe.pipeline.current_status import as_requested
 from ftpipe.pipeline.observer import PipelineObserver
 from ftpipe.pipeline.preflight import Plan, make_plan
 from ftpipe.providers.provider import Provider
@@ -163,9 +164,8 @@ class Pipeline:
         """Read the run's job once; if it has succeeded, its model is registered."""
         if run.job is None or run.state in (RunState.REGISTERED, RunState.FAILED):
             return run
-        job = self.provider.jobs.get(run.job.id)
-        update = {"requested": run.job.requested, "method": run.job.method, "suffix": run.job.suffix or job.suffix}
-        run = self._save_job(run, job.model_copy(update=update))
+        job = as_requested(run.job, self.provider.jobs.get(run.job.id))
+        run = self._save_job(run, job)
         known = {event.id for event in self.registry.jobs.events(job.id)}
         self._save_events(run, self.provider.jobs.events(job.id, known=known))
         if not job.is_finished:

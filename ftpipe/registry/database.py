@@ -9,13 +9,14 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 import tenacity
 from sqlalchemy import event, exc
 
 from ftpipe.errors import ConfigError, LocalStateError, MissingExtraError
-from ftpipe.registry.migrations import migrate
+from ftpipe.registry.migrations import migrate, require_current
 from ftpipe.registry.tables import APPLICATION_ID
 
 
@@ -76,16 +77,40 @@ def open_engine(url: str) -> sa.Engine:
         MissingExtraError: The driver is not installed.
         LocalStateError: The database cannot be opened, is damaged, or was written by a newer ftpipe.
     """
-    scheme = url.split("://", 1)[0] if "://" in url else "sqlite"
-    if scheme == "sqlite":
-        engine = _open_sqlite(Path(url.removeprefix("sqlite:///")))
-    elif scheme in ("postgresql", "postgres", "postgresql+psycopg"):
-        engine = _open_postgres("postgresql+psycopg://" + url.split("://", 1)[1])
-    else:
-        raise ConfigError(f"a registry cannot be a {scheme}:// database", "give a path, sqlite:///… or postgresql://…")
+    path = sqlite_path(url)
+    engine = _open_postgres(url) if path is None else _open_sqlite(path)
     with translated_errors(engine):
         migrate(engine)
     return engine
+
+
+def open_engine_read_only(url: str) -> sa.Engine:
+    """Open a database as it is, and write nothing; an SQLite database that does not exist is an empty one in memory.
+
+    Raises:
+        ConfigError: The URL's scheme is not one of these.
+        MissingExtraError: The driver is not installed.
+        LocalStateError: The database cannot be opened, is damaged, or was written by another version of ftpipe.
+    """
+    path = sqlite_path(url)
+    engine = _open_postgres(url, read_only=True) if path is None else _open_sqlite_read_only(path)
+    with translated_errors(engine):
+        require_current(engine)
+    return engine
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The path of an SQLite database; ``None`` for PostgreSQL.
+
+    Raises:
+        ConfigError: The URL's scheme is not one of these.
+    """
+    scheme = url.split("://", 1)[0] if "://" in url else "sqlite"
+    if scheme in ("postgresql", "postgres", "postgresql+psycopg"):
+        return None
+    if scheme != "sqlite":
+        raise ConfigError(f"a registry cannot be a {scheme}:// database", "give a path, sqlite:///… or postgresql://…")
+    return Path(url.removeprefix("sqlite:///"))
 
 
 def _open_sqlite(path: Path) -> sa.Engine:
@@ -125,10 +150,44 @@ def _open_sqlite(path: Path) -> sa.Engine:
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     with translated_errors(engine):
-        check_sqlite(engine)
+        if check_sqlite(engine) == 0:
+            with engine.begin() as connection:
+                connection.exec_driver_sql(f"PRAGMA application_id={APPLICATION_ID}")
     with contextlib.suppress(OSError):
         path.chmod(0o600)
     return engine
+
+
+def _open_sqlite_read_only(path: Path) -> sa.Engine:
+    _refuse_links(path)
+    if not path.exists():
+        empty = sa.create_engine(
+            f"sqlite:///{path}", creator=_connect_in_memory, poolclass=sa.StaticPool
+        )
+        migrate(empty)
+        return empty
+    _refuse_emptied(path)
+    engine = sa.create_engine(f"sqlite:///{path}", creator=lambda: _connect_read_only(path), poolclass=sa.NullPool)
+    with translated_errors(engine):
+        check_sqlite(engine)
+    return engine
+
+
+def _connect_in_memory() -> sqlite3.Connection:
+    return sqlite3.connect(":memory:", check_same_thread=False)
+
+
+def _connect_read_only(path: Path) -> sqlite3.Connection:
+    """Connect without making files beside the database.
+
+    SQLite makes a log and its index for readers, too, unless the database is opened as immutable. Without a log no
+    program is writing to it.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    options = "mode=ro" if log.exists() and log.stat().st_size else "mode=ro&immutable=1"
+    connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?{options}", uri=True)
+    connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    return connection
 
 
 @tenacity.retry(
@@ -151,20 +210,11 @@ def _create_private_file(path: Path) -> None:
     Raises:
         LocalStateError: There is a link, or an empty file although runs were made here.
     """
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        if path.with_name(path.name + suffix).is_symlink():
-            raise LocalStateError(
-                f"{path}{suffix} is a symbolic link, which could point anywhere",
-                "set FTPIPE_REGISTRY to the real file, or remove the link",
-            )
+    _refuse_links(path)
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError:
-        if path.is_file() and path.stat().st_size == 0 and any((path.parent / "locks").glob("*")):
-            raise LocalStateError(
-                f"the registry {path} is empty, but runs were made here",
-                "`ftpipe doctor --repair` renames it and rebuilds it from its mirror and the endpoint's jobs",
-            ) from None
+        _refuse_emptied(path)
     except OSError as error:
         raise LocalStateError(
             f"cannot write to {path}: {error.strerror}",
@@ -172,9 +222,28 @@ def _create_private_file(path: Path) -> None:
         ) from error
 
 
-def _open_postgres(url: str) -> sa.Engine:
+def _refuse_links(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        if path.with_name(path.name + suffix).is_symlink():
+            raise LocalStateError(
+                f"{path}{suffix} is a symbolic link, which could point anywhere",
+                "set FTPIPE_REGISTRY to the real file, or remove the link",
+            )
+
+
+def _refuse_emptied(path: Path) -> None:
+    if path.is_file() and path.stat().st_size == 0 and any((path.parent / "locks").glob("*")):
+        raise LocalStateError(
+            f"the registry {path} is empty, but runs were made here",
+            "`ftpipe doctor --repair` renames it and rebuilds it from its mirror and the endpoint's jobs",
+        )
+
+
+def _open_postgres(url: str, *, read_only: bool = False) -> sa.Engine:
+    url = "postgresql+psycopg://" + url.split("://", 1)[1]
+    options = {"options": "-c default_transaction_read_only=on"} if read_only else {}
     try:
-        return sa.create_engine(url, pool_pre_ping=True)
+        return sa.create_engine(url, pool_pre_ping=True, connect_args=options)
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             "PostgreSQL needs psycopg, which is not installed", "pip install 'ftpipe[postgres]'"
@@ -185,8 +254,8 @@ def _open_postgres(url: str) -> sa.Engine:
         ) from error
 
 
-def check_sqlite(engine: sa.Engine) -> None:
-    """Check that the file is an intact database of ftpipe.
+def check_sqlite(engine: sa.Engine) -> int:
+    """Check that the file is an intact database of ftpipe, and return its application id: 0 for a new, empty file.
 
     Raises:
         LocalStateError: It is damaged, or it is not ftpipe's.
@@ -202,9 +271,7 @@ def check_sqlite(engine: sa.Engine) -> None:
                 f"{engine.url.database} is a database, but not ftpipe's",
                 "choose another file: `registry` in ftpipe.toml or FTPIPE_REGISTRY",
             )
-    if application_id == 0:
-        with engine.begin() as connection:
-            connection.exec_driver_sql(f"PRAGMA application_id={APPLICATION_ID}")
+    return int(application_id)
 
 
 def filesystem_of(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:

@@ -33,13 +33,7 @@ def migrate(engine: sa.Engine, migrations: Sequence[Migration] = MIGRATIONS) -> 
     Raises:
         LocalStateError: The database was written by a newer ftpipe.
     """
-    with engine.connect().execution_options(ftpipe_reads=True) as connection:
-        version = schema_version(connection)
-    if version > len(migrations):
-        raise LocalStateError(
-            f"the registry has schema version {version}, and this ftpipe knows version {len(migrations)}",
-            "upgrade ftpipe: pip install -U ftpipe",
-        )
+    version = _known_version(engine, migrations)
     if version == len(migrations):
         return
     if version and engine.dialect.name == "sqlite":
@@ -53,6 +47,29 @@ def migrate(engine: sa.Engine, migrations: Sequence[Migration] = MIGRATIONS) -> 
                 migrations[number - 1](connection)
                 applied_at = datetime.now(UTC).isoformat(timespec="seconds")
                 connection.execute(version_table.insert().values(number=number, applied_at=applied_at))
+
+
+def require_current(engine: sa.Engine, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+    """Refuse a database that would have to be changed before it can be read.
+
+    Raises:
+        LocalStateError: It has no tables yet, or another version of ftpipe wrote it.
+    """
+    version = _known_version(engine, migrations)
+    if version < len(migrations):
+        what = f"has schema version {version} of {len(migrations)}" if version else "has no tables yet"
+        raise LocalStateError(f"the registry {what}", "run `ftpipe models list`, which brings it up to date")
+
+
+def _known_version(engine: sa.Engine, migrations: Sequence[Migration]) -> int:
+    with engine.connect().execution_options(ftpipe_reads=True) as connection:
+        version = schema_version(connection)
+    if version > len(migrations):
+        raise LocalStateError(
+            f"the registry has schema version {version}, and this ftpipe knows version {len(migrations)}",
+            "upgrade ftpipe: pip install -U ftpipe",
+        )
+    return version
 
 
 def schema_version(connection: sa.Connection) -> int:

@@ -349,6 +349,19 @@ class _Jobs(_Endpoint):
 
         return cast(FineTuningJob, self.server.serve("jobs.cancel", execute))
 
+    def pause(self, job_id: str) -> FineTuningJob:
+        return self._set_status(job_id, "paused", "jobs.pause")
+
+    def resume(self, job_id: str) -> FineTuningJob:
+        return self._set_status(job_id, "running", "jobs.resume")
+
+    def _set_status(self, job_id: str, status: str, call: str) -> FineTuningJob:
+        def execute() -> FineTuningJob:
+            self.server.statuses = [status]
+            return self.server.stored_jobs[job_id].model_copy(update={"status": status})
+
+        return cast(FineTuningJob, self.server.serve(call, execute))
+
     def list_events(self, job_id: str, *, limit: int) -> SyncCursorPage[FineTuningJobEvent]:
         def execute() -> SyncCursorPage[FineTuningJobEvent]:
             reads = self.server.job_reads[job_id]

@@ -1,30 +1,39 @@
-"""``ftpipe config``: every setting with its value and its origin, without secrets."""
+"""``ftpipe config``: every setting with its value and its origin, without secrets; settings for all projects."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 
 import click
 
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command, Group
-from ftpipe.config import RunConfig, Settings, setting_keys
+from ftpipe.config import (
+    USER_KEYS,
+    RunConfig,
+    Settings,
+    registry_in_use,
+    save_user_setting,
+    setting_keys,
+    user_path,
+    without_password,
+)
 from ftpipe.formatting import format_table, sanitize_line
 from ftpipe.paths import home, state_dir
 from ftpipe.reports.json_output import plain_data
 
 config = Group(
     name="config",
-    help="Show the settings and where each value comes from.",
+    help="Show the settings and where each value comes from, and set some for all projects.",
     lazy={
         "show": ("ftpipe.cli.commands.config:show", "Show every setting, its value and its origin."),
         "path": ("ftpipe.cli.commands.config:path", "Show the files and folders that ftpipe uses."),
+        "set": ("ftpipe.cli.commands.config:set_value", "Set a value for all your projects."),
+        "unset": ("ftpipe.cli.commands.config:unset_value", "Take away a value for all your projects."),
     },
-    example="ftpipe config show --config configs/local.toml",
+    example="ftpipe config show --config configs/local.toml\nftpipe config set registry ~/ftpipe/registry.db",
 )
-_PASSWORD = re.compile(r"(://[^:/@]*:)[^@]*@")
 
 
 def rows_of(settings: Settings) -> Iterator[tuple[str, object, str]]:
@@ -32,7 +41,7 @@ def rows_of(settings: Settings) -> Iterator[tuple[str, object, str]]:
     for key in setting_keys():
         value = _value(settings.config, key)
         if key == "registry" and isinstance(value, str):
-            value = _PASSWORD.sub(r"\1***@", value)
+            value = without_password(value)
         yield key, plain_data(value), settings.origins.get(key, "default")
 
 
@@ -62,15 +71,50 @@ def _text(value: object) -> str:
 def path(context: CliContext) -> None:
     """Show the files and folders that ftpipe uses in this folder."""
     settings = context.settings()
+    registry, origin = registry_in_use(settings)
     paths = {
         "config": settings.path,
+        "user_config": user_path() if user_path().is_file() else None,
         "state": state_dir(),
-        "registry": settings.config.registry or state_dir() / "registry.db",
+        "registry": registry,
         "home": home(),
     }
-    shown = {name: _PASSWORD.sub(r"\1***@", str(value)) if value else None for name, value in paths.items()}
-    context.add(paths=shown)
-    labels = {"home": "server and models"}
+    shown = {name: str(value) if value else None for name, value in paths.items()}
+    context.add(paths=shown, registry_origin=origin)
+    labels = {"home": "server and models", "user_config": "config for all projects"}
+    origins = {"registry": context.style("dim", sanitize_line(origin, 120))}
     context.print_result(
-        format_table((labels.get(name, name), sanitize_line(value or "none", 300)) for name, value in shown.items())
+        format_table(
+            (labels.get(name, name), sanitize_line(value or "none", 300), origins.get(name, ""))
+            for name, value in shown.items()
+        )
     )
+
+
+@click.command("set", cls=Command, example="ftpipe config set registry ~/ftpipe/registry.db\nftpipe config set max_cost 5")
+@click.argument("key", metavar="KEY")
+@click.argument("value", metavar="VALUE")
+@pass_cli_context
+def set_value(context: CliContext, key: str, value: str) -> None:
+    """Set KEY to VALUE for all your projects: registry, provider or max_cost. ftpipe.toml, variables and flags win."""
+    if key == "registry":
+        from ftpipe.registry.database import sqlite_path
+
+        sqlite_path(value)  # refuses other databases
+    elif key == "provider":
+        from ftpipe.providers.profiles import find_profile
+
+        find_profile(value)
+    saved = save_user_setting(key, value)
+    context.add(key=key, value=saved, path=user_path())
+    context.print_result(f"{key} = {sanitize_line(str(saved), 300)}   in {sanitize_line(user_path(), 300)}")
+
+
+@click.command("unset", cls=Command, example="ftpipe config unset registry")
+@click.argument("key", metavar="KEY", type=click.Choice(USER_KEYS))
+@pass_cli_context
+def unset_value(context: CliContext, key: str) -> None:
+    """Take the value of KEY away that was set for all your projects."""
+    save_user_setting(key, None)
+    context.add(key=key, path=user_path())
+    context.print_result(f"{key} is not set for all projects any more")

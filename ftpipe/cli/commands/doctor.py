@@ -12,7 +12,7 @@ from ftpipe.config import Settings
 from ftpipe.doctor.offline_checks import CheckResult, run_offline_checks
 from ftpipe.doctor.online_checks import run_online_checks
 from ftpipe.formatting import plural, sanitize_line
-from ftpipe.paths import server_dir, state_dir
+from ftpipe.paths import default_registry, server_dir
 
 _SYMBOLS = {"ok": ("ok", "✓"), "warning": ("warning", "!"), "error": ("error", "✗"), "not configured": ("dim", "–")}
 
@@ -62,7 +62,7 @@ def repair(context: CliContext, settings: Settings) -> None:
     from ftpipe.doctor.repair import repair_registry
 
     name = settings.config.provider or LOCAL_PROVIDER
-    has_registry = bool(settings.config.registry) or (state_dir() / "registry.db").exists()
+    has_registry = bool(settings.config.registry) or default_registry().exists()
     may_start = not has_registry and server_dir().is_dir()
     result = repair_registry(
         settings,

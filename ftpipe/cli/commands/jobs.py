@@ -66,10 +66,11 @@ def find_job(context: CliContext, job: str | None, provider: str | None, *, star
     """
     settings = context.settings({"provider": provider})
     registry = context.registry(settings)
-    run = registry.runs.find(job) if job else registry.runs.latest()
+    runs = [registry.runs.find(job)] if job else registry.runs.recent()
+    run = next((run for run in runs if run is not None and (job or run.job)), None)
     job_id = run.job.id if run and run.job else job
     if job_id is None:
-        raise UsageError("no job was given, and the latest run has none", "run `ftpipe jobs list` for known jobs")
+        raise UsageError(f"there is no job yet in {registry.location}", "create one with `ftpipe train`")
     name = run.spec.provider if run else settings.config.provider or LOCAL_PROVIDER
     if run is None and not start:
         return JobTarget(job_id, run, context.provider_for_lookup(name, settings, job_id), registry)
@@ -163,35 +164,35 @@ def show_changed(context: CliContext, target: JobTarget, job: Job) -> None:
     context.print_next(f"ftpipe status {job.id}")
 
 
-@click.command(cls=Command, example="ftpipe jobs cancel ftjob-0123456789abcdef")
-@click.argument("job")
+@click.command(cls=Command, example="ftpipe jobs cancel\nftpipe jobs cancel ftjob-0123456789abcdef")
+@_job
 @_provider
 @shared.trust_host
 @pass_cli_context
-def cancel(context: CliContext, job: str, provider: str | None) -> None:
-    """Stop JOB for good. The provider may bill what was already trained."""
+def cancel(context: CliContext, job: str | None, provider: str | None) -> None:
+    """Stop JOB for good; without JOB the latest one. The provider may bill what was already trained."""
     target = find_job(context, job, provider)
     show_changed(context, target, target.provider.jobs.cancel(target.id))
 
 
-@click.command(cls=Command, example="ftpipe jobs pause ftjob-0123456789abcdef")
-@click.argument("job")
+@click.command(cls=Command, example="ftpipe jobs pause\nftpipe jobs pause ftjob-0123456789abcdef")
+@_job
 @_provider
 @shared.trust_host
 @pass_cli_context
-def pause(context: CliContext, job: str, provider: str | None) -> None:
-    """Pause JOB, if the provider supports it."""
+def pause(context: CliContext, job: str | None, provider: str | None) -> None:
+    """Pause JOB, if the provider supports it; without JOB the latest one."""
     target = find_job(context, job, provider)
     show_changed(context, target, target.provider.jobs.pause(target.id))
 
 
-@click.command("resume", cls=Command, example="ftpipe jobs resume ftjob-0123456789abcdef")
-@click.argument("job")
+@click.command("resume", cls=Command, example="ftpipe jobs resume\nftpipe jobs resume ftjob-0123456789abcdef")
+@_job
 @_provider
 @shared.trust_host
 @pass_cli_context
-def resume_job(context: CliContext, job: str, provider: str | None) -> None:
-    """Continue the paused JOB."""
+def resume_job(context: CliContext, job: str | None, provider: str | None) -> None:
+    """Continue the paused JOB; without JOB the latest one."""
     target = find_job(context, job, provider)
     show_changed(context, target, target.provider.jobs.resume(target.id))
 
@@ -209,5 +210,5 @@ def adopt_job(context: CliContext, job: str, provider: str | None) -> None:
     target = find_job(context, job, provider, start=True)
     run = adopt(target.id, provider=target.provider, registry=target.registry)
     run = context.pipeline(target.provider, target.registry).refresh(run)
-    show(context, target.registry, run, run.job)
+    show(context, run, run.job, target.registry.jobs.metrics(target.id))
     finish(context, run, run.job)

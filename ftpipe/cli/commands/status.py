@@ -1,4 +1,4 @@
-"""``ftpipe status``: show the status of a run or job, once or until it has ended."""
+"""``ftpipe status``: show the status of a run or job, once or until it has ended; nothing is saved."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import copy
 import shutil
 import sys
 import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,10 +16,20 @@ from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.dataset_request import LOCAL_PROVIDER
 from ftpipe.cli.group import Command
 from ftpipe.config import Settings
-from ftpipe.errors import JobFailedError, ProviderError, StillRunningError, UsageError
-from ftpipe.records import Job, Run, RunState
+from ftpipe.errors import (
+    ConnectionFailedError,
+    InterruptedRunError,
+    JobFailedError,
+    ProviderError,
+    StillRunningError,
+    UsageError,
+)
+from ftpipe.records import Job, Run, RunState, TrainingMetrics
 from ftpipe.registry import Registry
 from ftpipe.reports.runs import status_lines
+
+if TYPE_CHECKING:
+    from ftpipe.pipeline.current_status import CurrentStatus
 
 
 @click.command(cls=Command, example="ftpipe status\nftpipe status ftjob-0123456789abcdef --watch")
@@ -29,17 +41,16 @@ from ftpipe.reports.runs import status_lines
 def status(context: CliContext, job: str | None, watch: bool, provider: str | None) -> None:
     """Show the status of JOB (a job, run or model id). Without JOB the latest run is shown.
 
+    Nothing is saved, and the embedded server is not started: `ftpipe resume` continues a run and registers its model.
     The exit code is 0 if there is a model, 8 while the job runs, 1 if it failed, was cancelled or was not created yet,
     and 2 if there is no run at all.
     """
     settings = context.settings({"provider": provider})
-    registry = context.registry(settings)
+    registry = context.registry(settings, read_only=True)
     run = registry.runs.find(job) if job else registry.runs.latest()
     if run is None and job is None:
         raise UsageError(f"there is no run yet in {registry.location}", "start one with `ftpipe train`")
-    if watch and run is not None and run.job is not None:
-        run = watch_until_done(context, settings, registry, run)
-    finish(context, *fetch_and_show(context, settings, registry, run, job))
+    finish(context, *fetch_and_show(context, settings, registry, run, job, watch=watch))
 
 
 jobs_show = copy.copy(status)
@@ -48,54 +59,65 @@ jobs_show.name = "show"
 jobs_show.example = "ftpipe jobs show\nftpipe jobs show ftjob-0123456789abcdef --watch"
 
 
-def watch_until_done(context: CliContext, settings: Settings, registry: Registry, run: Run) -> Run:
-    """Show progress until the job has ended; Ctrl-C stops watching, not the job."""
-    from ftpipe.cli.output.run import run_with_display
-
-    pipeline = context.pipeline(context.provider(run.spec.provider, settings), registry)
-    try:
-        return run_with_display(context, pipeline, run, detach=False, timeout=None)
-    except JobFailedError:
-        return registry.runs.get(run.id)
-
-
 def fetch_and_show(
-    context: CliContext, settings: Settings, registry: Registry, run: Run | None, name: str | None
+    context: CliContext, settings: Settings, registry: Registry, run: Run | None, name: str | None, *, watch: bool
 ) -> tuple[Run | None, Job | None]:
-    """Fetch the status once and show it; show the last known status if the provider does not answer.
+    """Fetch and show the status; show the last known status if the provider does not answer.
 
     Raises:
         ProviderError: The provider did not answer; the last known status was shown.
     """
+    from ftpipe.pipeline.current_status import saved_status
+
+    if run is None:
+        provider = context.provider_for_lookup(settings.config.provider or LOCAL_PROVIDER, settings, name or "")
+        job = provider.jobs.get(name or "")
+        show(context, None, job, [])
+        return None, job
     failure: ProviderError | None = None
-    job = run.job if run else None
-    if run is not None and job is not None and run.state == RunState.CREATED:
+    current = saved_status(run, registry)
+    if run.job is not None and run.state == RunState.CREATED:
         try:
-            run = refresh(context, settings, registry, run)
+            current = fetch(context, settings, registry, run, watch=watch)
         except ProviderError as error:
-            failure = error
-            context.print_always("the provider was not reached; this is the last known status")
-        job = run.job
-    elif run is None and name is not None:
-        job = context.provider_for_lookup(settings.config.provider or LOCAL_PROVIDER, settings, name).jobs.get(name)
-    show(context, registry, run, job)
+            # the jobs of an embedded server that does not run do not change
+            failure = None if is_stopped(error, run) else error
+            reason = error.message if failure is None else "the provider was not reached"
+            context.print_always(f"{reason}; this is the last known status")
+    show(context, current.run, current.run.job, current.metrics)
     if failure is not None:
         raise failure
-    return run, job
+    return current.run, current.run.job
 
 
-def refresh(context: CliContext, settings: Settings, registry: Registry, run: Run) -> Run:
-    """Fetch the job once; its model is registered if it has succeeded."""
-    return context.pipeline(context.provider(run.spec.provider, settings), registry).refresh(run)
+def is_stopped(error: ProviderError, run: Run) -> bool:
+    """Whether a run's embedded server does not run."""
+    return isinstance(error, ConnectionFailedError) and run.endpoint.startswith("local:")
 
 
-def show(context: CliContext, registry: Registry, run: Run | None, job: Job | None) -> None:
+def fetch(context: CliContext, settings: Settings, registry: Registry, run: Run, *, watch: bool) -> CurrentStatus:
+    """Read a run's job once, or with ``watch`` until it has ended; Ctrl-C stops watching, not the job."""
+    from ftpipe.cli.output.live import make_display
+    from ftpipe.pipeline.current_status import read_status, watch_status
+
+    provider = context.provider(run.spec.provider, settings, start=False)
+    if not watch:
+        return read_status(run, provider, registry)
+    sleep = context.pipeline(provider, registry).sleep
+    try:
+        with make_display(context) as display:
+            return watch_status(run, provider, registry, observer=display, sleep=sleep)
+    except KeyboardInterrupt as exc:
+        name = run.job.id if run.job else run.id
+        raise InterruptedRunError(f"no longer watching {name}; the job continues", f"ftpipe resume {run.id}") from exc
+
+
+def show(context: CliContext, run: Run | None, job: Job | None, metrics: Sequence[TrainingMetrics]) -> None:
     """Write a run and its job to stdout, or into the JSON document."""
     from ftpipe.cli.output.run import add_run
 
-    add_run(context, registry, run, job)
+    add_run(context, run, job, metrics)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 80
-    metrics = registry.jobs.metrics(job.id) if job else []
     context.print_result(status_lines(run, job, metrics, now=time.time(), width=width, style=context.style))
 
 
@@ -110,14 +132,14 @@ def finish(context: CliContext, run: Run | None, job: Job | None) -> None:
         context.print_status("")
         ended = "was cancelled" if job.status == "cancelled" else "failed"
         raise JobFailedError(f"{name} {ended}", f"see `ftpipe jobs events {name}`; `ftpipe train` creates a new job")
+    context.print_status("")
     if job is None or not job.is_finished:
         context.exit_code = StillRunningError.exit_code if job else 1
         resume = run.id if run else ""
-        context.print_status("")
         context.print_next(f"ftpipe resume {resume}".rstrip())
-    elif run is not None and run.model is not None:
-        context.print_status("")
-        context.print_next(f"ftpipe chat {run.model.id}")
-    else:
-        context.print_status("")
+    elif run is None:
         context.print_next(f"ftpipe jobs adopt {name}")
+    elif run.state == RunState.CREATED:
+        context.print_next(f"ftpipe resume {run.id}   (registers the model)")
+    elif run.model is not None:
+        context.print_next(f"ftpipe chat {run.model.id}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from shlex import quote
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -12,8 +13,7 @@ from ftpipe.cli.output.live import make_display
 from ftpipe.errors import InterruptedRunError
 from ftpipe.formatting import sanitize_line
 from ftpipe.pipeline.pipeline import Pipeline
-from ftpipe.records import Job, Model, Run
-from ftpipe.registry import Registry
+from ftpipe.records import Job, Model, Run, TrainingMetrics
 from ftpipe.reports.runs import model_lines
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def run_with_display(context: CliContext, pipeline: Pipeline, run: Run, *, detac
         exc.add_note(f"ftpipe resume {run.id}")
         raise
     finally:
-        add_run(context, pipeline.registry, pipeline.registry.runs.get(run.id))
+        run = pipeline.registry.runs.get(run.id)
+        add_run(context, run, run.job, pipeline.registry.jobs.metrics(run.job.id) if run.job else [])
 
 
 def _interrupt_message(run: Run, job: Job | None) -> str:
@@ -48,14 +49,13 @@ def _interrupt_message(run: Run, job: Job | None) -> str:
     return f"interrupted; {sanitize_line(job.id, 80)} continues at {sanitize_line(job.provider, 40)}"
 
 
-def add_run(context: CliContext, registry: Registry, run: Run | None, job: Job | None = None) -> None:
+def add_run(context: CliContext, run: Run | None, job: Job | None, metrics: Sequence[TrainingMetrics]) -> None:
     """Add a run, its job, model, metrics and cost to the JSON document."""
-    job = job or (run.job if run else None)
     context.add(
         run=run.model_dump(mode="json", exclude={"job", "model", "cost"}) if run else None,
         job=job,
         model=run.model if run else None,
-        metrics=registry.jobs.metrics(job.id) if job else [],
+        metrics=metrics,
         cost=run.cost if run else None,
     )
 

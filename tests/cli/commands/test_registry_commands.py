@@ -11,6 +11,7 @@ from ftpipe.cli import root
 from ftpipe.cli.commands.chat import trained_system
 from ftpipe.cli.context import CliContext
 from ftpipe.cli.main import execute
+from ftpipe.paths import default_registry, home
 from ftpipe.registry import open_registry
 from tests.cli.cli_runner import CliEnvironment, chat_file
 from tests.fakes.openai_client import Fault, status_error
@@ -214,6 +215,74 @@ def test_config_shows_origins_and_hides_passwords(cli: CliEnvironment, monkeypat
     assert shown["provider"] == {"value": "openai", "origin": str(Path("ftpipe.toml").absolute())}
     assert shown["registry"] == {"value": "postgresql://me:***@db/x", "origin": "FTPIPE_REGISTRY"}
     assert "secret-word" not in ran.out + cli.run("config", "path").out
+
+
+def test_config_set_registry_is_for_all_projects(cli: CliEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path is relative to where it was set; ftpipe.toml, variables and --registry win, each named as the origin."""
+    assert cli.run("config", "set", "registry", "team.db").code == 0
+    location = str(Path("team.db").absolute())
+    origin = str(home() / "config.toml")
+    project = Path("project")
+    project.mkdir()
+    monkeypatch.chdir(project)
+    shown = cli.run("config", "path", "--json").document
+    assert (shown["paths"]["registry"], shown["registry_origin"]) == (location, origin)
+    assert f"{location} ({origin})" in cli.run("doctor").out
+    cli.run("train", str(chat_file()), *HOSTED)
+    assert Path(location).exists()
+    assert not Path(".ftpipe/registry.db").exists()
+    for name, registry, argv in (
+        (str(Path("ftpipe.toml").absolute()), str(Path("file.db").absolute()), ()),
+        ("FTPIPE_REGISTRY", "variable.db", ()),
+        ("--registry", str(Path("flag.db").absolute()), ("--registry", "flag.db")),
+    ):
+        Path("ftpipe.toml").write_text('registry = "file.db"\n')
+        if name.startswith("FTPIPE"):
+            monkeypatch.setenv(name, registry)
+        shown = cli.run("config", "path", "--json", *argv).document
+        assert (shown["paths"]["registry"], shown["registry_origin"]) == (registry, name)
+    monkeypatch.delenv("FTPIPE_REGISTRY")
+    Path("ftpipe.toml").unlink()
+    assert cli.run("config", "unset", "registry").code == 0
+    shown = cli.run("config", "path", "--json").document
+    assert (shown["paths"]["registry"], shown["registry_origin"]) == (str(default_registry()), "default")
+
+
+def test_config_set_keeps_other_values_and_checks_them(cli: CliEnvironment) -> None:
+    """A value that is not valid changes nothing."""
+    assert cli.run("config", "set", "max_cost", "2.5").code == 0
+    assert cli.run("config", "set", "provider", "openai").code == 0
+    for argv, word in (
+        (("max_cost", "much"), "not valid"),
+        (("provider", "opnai"), "did you mean 'openai'"),
+        (("registry", "mysql://host/x"), "mysql"),
+        (("registry", "postgresql://me:secret-word@host/x"), "FTPIPE_REGISTRY"),
+        (("providr", "openai"), "did you mean provider"),
+    ):
+        ran = cli.run("config", "set", *argv)
+        assert ran.code == 2
+        assert word in ran.err
+        assert "secret-word" not in ran.err
+    settings = cli.run("config", "show", "--json").document["settings"]
+    origin = str(home() / "config.toml")
+    assert settings["max_cost"] == {"value": 2.5, "origin": origin}
+    assert settings["provider"] == {"value": "openai", "origin": origin}
+
+
+def test_registry_option_refuses_a_password(cli: CliEnvironment) -> None:
+    """Others can read command lines."""
+    ran = cli.run("models", "list", "--registry", "postgresql://me:secret-word@host/x")
+    assert ran.code == 2
+    assert "FTPIPE_REGISTRY" in ran.err
+    assert "secret-word" not in ran.err
+
+
+@pytest.mark.parametrize("argv", [("--registry", "mine.db", "models", "list"), ("models", "list", "--registry", "mine.db")])
+def test_registry_option_is_taken_by_every_command(cli: CliEnvironment, argv: tuple[str, ...]) -> None:
+    """Before and after the command."""
+    assert cli.run(*argv).code == 0
+    assert Path("mine.db").exists()
+    assert not Path(".ftpipe/registry.db").exists()
 
 
 def test_config_shows_example_of_docs(cli: CliEnvironment) -> None:
