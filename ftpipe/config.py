@@ -192,7 +192,8 @@ def user_settings() -> dict[str, object]:
     for key in values:
         if key not in USER_KEYS:
             raise ConfigError(
-                f"{path}: {key} cannot be set for all projects", f"set it in {CONFIG_FILE}; here: {', '.join(USER_KEYS)}"
+                f"{path}: {key} cannot be set for all projects",
+                f"set it in {CONFIG_FILE}; here: {', '.join(USER_KEYS)}",
             )
     return values
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 MAX_LISTED_NAMES = 40
@@ -16,10 +16,25 @@ def nearest_name(name: str, known: Iterable[str], *, min_similarity: float = MIN
     return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=min_similarity)), "")
 
 
+def nearest_names(name: str, known: Iterable[str], *, count: int = 3, min_similarity: float = 0.5) -> list[str]:
+    """The known names that are most similar, the best first; upper and lower case are the same."""
+    by_lower = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(name.lower()[:200], list(by_lower), n=count, cutoff=min_similarity)
+    return [by_lower[one] for one in close]
+
+
+def join_or(names: Sequence[str]) -> str:
+    """Names as a choice: ``a, b or c``."""
+    return " or ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
 def nearest_dotted_name(name: str, known: Iterable[str], *, min_similarity: float = 0.7) -> str:
-    """The same for dotted names, compared also by their last part: ``epochs`` finds ``hyperparameters.n_epochs``."""
+    """The same for dotted names, compared also by their last part: ``epochs`` finds ``hyperparameters.n_epochs``.
+
+    Of a dotted name only the last part counts: all names of a table begin alike.
+    """
     names = list(known)
-    if nearest := nearest_name(name, names, min_similarity=min_similarity):
+    if "." not in name and (nearest := nearest_name(name, names, min_similarity=min_similarity)):
         return nearest
     by_last_part = {dotted.rsplit(".", 1)[-1]: dotted for dotted in names}
     nearest = nearest_name(name.rsplit(".", 1)[-1], by_last_part, min_similarity=min_similarity)

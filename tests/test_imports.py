@@ -40,7 +40,7 @@ LAYERS = (
 )
 """Subpackages from the bottom up. Each imports from layers below its own only; neighbours do not import each other."""
 SERVER_MAY_IMPORT = {
-    *("server", "dataset", "training", "inference", "modeling", "grading", "records", "errors"),
+    *("server", "dataset", "training", "inference", "modeling", "grading", "catalog", "records", "errors"),
     *(
         "paths",
         "json_schema",

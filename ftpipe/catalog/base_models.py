@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from ftpipe.suggestions import join_or, nearest_names
 from ftpipe.tokenization import base_of
 
 
@@ -45,6 +46,24 @@ def find_base(model: str) -> BaseModel | None:
     """The row of a model, by name, alias or as the base of a fine-tuned name; ``None`` if it is not known."""
     name = base_of(model).lower()
     return next((row for row in base_models() if name == row.name or name in row.aliases), None)
+
+
+def is_hosted_base(model: str) -> bool:
+    """Whether a name is that of a base model that is trained at a hosted provider, and of no model tuned from it."""
+    row = find_base(model)
+    return row is not None and bool(row.shutdown) and base_of(model) == model
+
+
+def hosted_base_names() -> list[str]:
+    """Names and aliases of the base models that are trained at hosted providers."""
+    return [name for row in base_models() if row.shutdown for name in (*row.aliases, row.name)]
+
+
+def base_hint(model: str, known: Iterable[str]) -> str:
+    """What to do about a base model that does not exist: the most similar names, and the command that lists all."""
+    similar = nearest_names(model, known)
+    question = f"did you mean {join_or(similar)}? " if similar else ""
+    return f"{question}`ftpipe models bases` lists what can be trained"
 
 
 def example_limit(model: str, target: str) -> int | None:

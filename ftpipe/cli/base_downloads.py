@@ -1,4 +1,4 @@
-"""Download base models for the server on this machine, as the user who runs the command."""
+"""Check and download base models for the server on this machine, as the user who runs the command."""
 
 from __future__ import annotations
 
@@ -30,6 +30,36 @@ def prepare_base(context: CliContext, provider: Provider, model: str) -> None:
         fetch_bases(context, [model])
 
 
+def require_local_base(model: str) -> None:
+    """Refuse a base model that the server on this machine cannot have; a hub id is looked up when it is fetched.
+
+    Raises:
+        UsageError: It is a path, or there is no such model.
+    """
+    from ftpipe.catalog.base_models import base_hint, hosted_base_names
+    from ftpipe.catalog.hub_models import hub_models
+    from ftpipe.modeling.base_models import installed_bases, is_hub_id, is_installed_base
+
+    refuse_path(model)
+    if model.startswith("ft:") or is_hub_id(model) or is_installed_base(model, models_dir()):
+        return
+    known = [*installed_bases(models_dir()), *(one.name for one in hub_models()), *hosted_base_names()]
+    raise UsageError(f"there is no base model {model!r} on this machine", base_hint(model, known))
+
+
+def refuse_path(name: str) -> None:
+    """Refuse a path: base models have names.
+
+    Raises:
+        UsageError: It is a path.
+    """
+    if Path(name).is_absolute() or name.startswith((".", "~")):
+        raise UsageError(
+            "base models have names, not paths",
+            f"move or link the folder into {sanitize_line(models_dir(), 300)}, and use its name there",
+        )
+
+
 def fetch_bases(context: CliContext, names: Iterable[str]) -> None:
     """Download the base models that the server may use; the server itself downloads none from a hub.
 
@@ -38,14 +68,10 @@ def fetch_bases(context: CliContext, names: Iterable[str]) -> None:
         NotFoundError: There is no such model, or it cannot be downloaded.
     """
     for name in names:
+        refuse_path(name)
         from ftpipe.modeling.base_models import download_base
         from ftpipe.providers.retry import with_deadline
 
-        if Path(name).is_absolute() or name.startswith((".", "~")):
-            raise UsageError(
-                "base models have names, not paths",
-                f"move or link the folder into {sanitize_line(models_dir(), 300)}, and use its name there",
-            )
         if context.quiet:
             os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         download = partial(download_base, name, models_dir=models_dir(), on_status=context.print_status)

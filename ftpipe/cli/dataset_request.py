@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from ftpipe.config import Settings
 from ftpipe.dataset import prepared
 from ftpipe.errors import UsageError
 from ftpipe.records import Finding, Method, Report, RunSpec
+from ftpipe.records.job import SERVE_AS_PATTERN
 
 if TYPE_CHECKING:
     from ftpipe.dataset.check_settings import CheckSettings
@@ -34,6 +37,8 @@ class DatasetRequest:
     """``None`` if none was chosen."""
     target: str
     model: str
+    requested_model: str | None
+    """The hosted model that was requested, if ``model`` is trained on this machine in its place."""
     method: Method | None
     epochs: int | None
     """``None`` if the provider decides."""
@@ -76,15 +81,24 @@ def resolve_for_train(settings: Settings, context: CliContext, *, data: Path | N
 def _resolve(
     settings: Settings, data: Path, validation: Path | None, profile: Profile, *, provider: str | None
 ) -> DatasetRequest:
+    from ftpipe.cli.base_downloads import require_local_base
+    from ftpipe.pipeline.preflight import local_base
+    from ftpipe.providers.address import configured_url
+
     epochs = settings.config.hyperparameters.n_epochs
     for path in filter(None, (data, validation)):
         require_file(path)
+    requested = settings.config.model or profile.default_model
+    replacement = local_base(requested, profile)
+    if profile.name == LOCAL_PROVIDER and not configured_url(profile, os.environ):
+        require_local_base(replacement or requested)
     return DatasetRequest(
         data=data.absolute(),
         validation=validation.absolute() if validation else None,
         provider=provider,
         target=profile.target,
-        model=settings.config.model or profile.default_model,
+        model=replacement or requested,
+        requested_model=requested if replacement else None,
         method=settings.config.method,
         epochs=epochs if isinstance(epochs, int) else None,
     )
@@ -207,14 +221,22 @@ def first_finding_printer(context: CliContext, path: Path) -> Callable[[Finding]
     )
 
 
-def spec_of(settings: Settings, request: DatasetRequest, report: Report) -> RunSpec:
-    """Build the specification of a run."""
+def spec_of(settings: Settings, request: DatasetRequest, report: Report, *, serve_as: str | None = None) -> RunSpec:
+    """Build the specification of a run.
+
+    Raises:
+        UsageError: ``serve_as`` cannot be part of a model's name.
+    """
+    if serve_as is not None and not re.fullmatch(SERVE_AS_PATTERN, serve_as):
+        raise UsageError(f"{serve_as[:120]!r} cannot be part of a model's name", "use letters, digits, '.', '_' or '-'")
     config = settings.config
     return RunSpec(
         provider=request.provider or LOCAL_PROVIDER,
         data=request.data,
         validation=request.validation,
         model=request.model,
+        requested_model=request.requested_model,
+        serve_as=serve_as,
         method=report.method,
         hyperparameters=config.hyperparameters,
         suffix=config.suffix,

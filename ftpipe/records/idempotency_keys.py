@@ -58,11 +58,16 @@ class KeyFields:
 
 RUN_FIELDS = KeyFields(
     always=("model", "method", "suffix", "seed", "integrations", "metadata"),
+    added={"serve_as": None},
     separate=("hyperparameters",),
-    ignored=("provider", "data", "validation"),  # the endpoint and the digests of the files stand for them
+    ignored=(
+        *("provider", "data", "validation"),  # the endpoint and the digests of the files stand for them
+        "requested_model",  # the model that is trained in its place is part of the key
+    ),
 )
 REQUEST_FIELDS = KeyFields(
     always=("model", "method", "suffix", "seed", "integrations", "metadata"),
+    added={"serve_as": None},
     separate=("hyperparameters", "training_file", "validation_file"),
 )
 HYPERPARAMETER_FIELDS = KeyFields(

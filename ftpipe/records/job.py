@@ -65,6 +65,10 @@ class Hyperparameters(Record):
         return tuple(sorted({name.strip() for name in names} - {""}))
 
 
+SERVE_AS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+"""A name that can stand for the base in the name of a tuned model."""
+
+
 class JobRequest(Record):
     """A request for ``POST /fine_tuning/jobs``."""
 
@@ -79,6 +83,8 @@ class JobRequest(Record):
     integrations: tuple[dict[str, Any], ...] = ()
     metadata: dict[str, str] = Field(default_factory=dict)
     """At most 16 pairs, keys of at most 64 and values of at most 512 characters; ftpipe adds two."""
+    serve_as: Annotated[str, Field(pattern=SERVE_AS_PATTERN)] | None = None
+    """Base model in the tuned model's name, instead of the real one; only ftpipe's own server takes it."""
 
 
 class JobError(Record):

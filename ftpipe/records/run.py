@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from ftpipe.records.base import Method, Record
 from ftpipe.records.dataset import CostEstimate, Dataset
-from ftpipe.records.job import Checkpoint, Hyperparameters, Job, TrainingMetrics, UploadedFile
+from ftpipe.records.job import SERVE_AS_PATTERN, Checkpoint, Hyperparameters, Job, TrainingMetrics, UploadedFile
 
 
 class Model(Record):
@@ -53,6 +53,10 @@ class RunSpec(Record):
     data: Path
     validation: Path | None = None
     model: str
+    requested_model: str | None = None
+    """The hosted model that was requested, if ``model`` is trained on the user's own machine in its place."""
+    serve_as: Annotated[str, Field(pattern=SERVE_AS_PATTERN)] | None = None
+    """Base model in the tuned model's name, instead of the real one; only ftpipe's own server takes it."""
     method: Method | None = None
     """``None`` for the method of the dataset's format."""
     hyperparameters: Hyperparameters = Hyperparameters()

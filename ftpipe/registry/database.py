@@ -161,9 +161,7 @@ def _open_sqlite(path: Path) -> sa.Engine:
 def _open_sqlite_read_only(path: Path) -> sa.Engine:
     _refuse_links(path)
     if not path.exists():
-        empty = sa.create_engine(
-            f"sqlite:///{path}", creator=_connect_in_memory, poolclass=sa.StaticPool
-        )
+        empty = sa.create_engine(f"sqlite:///{path}", creator=_connect_in_memory, poolclass=sa.StaticPool)
         migrate(empty)
         return empty
     _refuse_emptied(path)

@@ -59,8 +59,12 @@ ERROR_EXPLANATIONS = {
     "rate_limit_exceeded": ErrorExplanation(
         "too many jobs are running or queued", "run `ftpipe resume` when one of them has finished"
     ),
+    "model_not_found": ErrorExplanation(
+        "there is no base model of this name at this endpoint", "`ftpipe models bases` lists what can be trained"
+    ),
     "model_not_available": ErrorExplanation(
-        "the base model does not exist at this endpoint, or cannot be fine-tuned", "choose another model with --model"
+        "the base model does not exist at this endpoint, or cannot be fine-tuned",
+        "choose another model with --model; `ftpipe models bases` lists what can be trained",
     ),
     "server_error": ErrorExplanation("the endpoint had an internal error; failed jobs are not billed", "train again"),
     "worker_died": ErrorExplanation(

@@ -59,11 +59,22 @@ def plan_lines(spec: RunSpec, report: Report, provider_title: str, style: Styler
             f"{report.method.value} job at {sanitize_line(provider_title, 200)}, "
             f"base model {sanitize_line(spec.model, 80)}",
         ),
+        ("", stand_in_text(spec)),
         ("", ", ".join(options)),
         ("cost", cost_text(report.cost)),
         ("", sanitize_line(report.cost.warning, 300) if report.cost and report.cost.expected else ""),
     ]
     return [style("bold", "plan"), *(f"  {label:<8}{text}" for label, text in rows if text)]
+
+
+def stand_in_text(spec: RunSpec) -> str:
+    """Which hosted model is replaced by one of the user's machine, and after which of them the result is named."""
+    name = f"the model is named ft:{sanitize_line(spec.serve_as or spec.model, 100).replace('/', '--')}:…"
+    if spec.requested_model is None:
+        return name if spec.serve_as else ""
+    requested = sanitize_line(spec.requested_model, 80)
+    keep = "" if spec.serve_as else f" (--serve-as {requested} keeps the old name)"
+    return f"in place of {requested}, which cannot be trained there; {name}{keep}"
 
 
 def hyperparameter_text(hyperparameters: Hyperparameters | None) -> str:

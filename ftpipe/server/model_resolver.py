@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ftpipe.catalog.base_models import is_hosted_base
 from ftpipe.server.storage import JobRow, Transaction
 from ftpipe.server.storage.data_dir import DataDirectory
 
@@ -40,13 +41,14 @@ class BaseModels:
         """The base model that serves an OpenAI name, or ``None``."""
         from ftpipe.modeling import base_models
 
-        return base_models.substitute_base_for(name) if self._substitutes else None
+        return base_models.DEFAULT_BASE if self._substitutes and is_hosted_base(name) else None
 
     def names(self) -> tuple[str, ...]:
         """The names that a list should show."""
         from ftpipe.modeling import base_models
 
-        return (base_models.DEFAULT_BASE, *(LISTED_OPENAI_MODELS if self._substitutes else ()))
+        installed = base_models.installed_bases(self._models_dir)
+        return (*installed, *(LISTED_OPENAI_MODELS if self._substitutes else ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,10 @@ class ResolvedModel:
     adapter: Path | None = None
     is_substitute: bool = False
     """True if another model serves an OpenAI name."""
+
+    def name(self, requested: str) -> str:
+        """The name in responses: that of the model that really serves it."""
+        return self.base if self.is_substitute else requested
 
 
 class ModelResolver:
@@ -102,12 +108,9 @@ def find_tuned(tx: Transaction, name: str) -> tuple[JobRow | None, int | None]:
     return (None, None) if checkpoint is None else (tx.jobs.get(checkpoint.job_id), checkpoint.step)
 
 
-def tuned_model_name(model: str, suffix: str | None, job_id: str) -> str:
+def tuned_model_name(base: str, suffix: str | None, job_id: str) -> str:
     """The name of a job's model: ``ft:<base>:local:<suffix>:<8 characters>``."""
-    if model.startswith("ft:"):
-        # A model that is tuned further is named after its base model, not after the tuned one.
-        model = model.split(":")[1]
-    base = model.replace("/", "--").replace("\\", "--").replace(":", "-")
+    base = base.replace("/", "--").replace("\\", "--").replace(":", "-")
     slug = _NOT_IN_SUFFIX.sub("-", (suffix or "").lower()).strip("-")
     return f"ft:{base}:local:{slug}:{job_id[-8:]}"
 

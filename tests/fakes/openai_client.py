@@ -316,7 +316,7 @@ class _Jobs(_Endpoint):
         statuses = self.server.statuses
         status = statuses[min(self.server.job_reads[job_id], len(statuses) - 1)]
         self.server.job_reads[job_id] += 1
-        update: dict[str, Any] = {"status": status}
+        update: dict[str, Any] = {}
         if status == "succeeded":
             name = f"ft:{job.model}:org-test::{job_id.removeprefix('ftjob-')}"
             update |= {"fine_tuned_model": name, "trained_tokens": 1200, "finished_at": job.created_at + 60}
@@ -326,7 +326,9 @@ class _Jobs(_Endpoint):
                 "message": "line 3 has no role",
                 "param": "training_file",
             }
-        self.server.stored_jobs[job_id] = FineTuningJob.model_validate({**job.model_dump(), **update})
+        changed = FineTuningJob.model_validate({**job.model_dump(), **update, "status": "queued"})
+        # the client's types do not list every status that a job can have
+        self.server.stored_jobs[job_id] = changed.model_copy(update={"status": status})
         return self.server.stored_jobs[job_id]
 
     def list(self, *, limit: int, metadata: dict[str, str] | None = None) -> SyncCursorPage[FineTuningJob]:

@@ -14,7 +14,6 @@ from ftpipe.modeling.base_models import (
     download_base,
     is_installed_base,
     resolve_base,
-    substitute_base_for,
 )
 
 
@@ -24,20 +23,6 @@ def fake_model(folder: Path, *, weights: str = "model.safetensors", config: str 
     (folder / "config.json").write_text(config, encoding="utf-8")
     (folder / weights).write_bytes(b"")
     return folder
-
-
-@pytest.mark.parametrize(
-    "name", ["gpt-4o-mini-2024-07-18", "gpt-4.1", "gpt-3.5-turbo", "o4-mini-2025-04-16", "davinci-002"]
-)
-def test_substitute_base_for_openai_names(name: str) -> None:
-    """An unchanged script gets the default base."""
-    assert substitute_base_for(name) == DEFAULT_BASE
-
-
-@pytest.mark.parametrize("name", [DEFAULT_BASE, "org/name", "/models/x", "gpt-4o/../x", "ft:gpt-4o:x::y", "mygpt-4"])
-def test_substitute_base_for_other_names_is_none(name: str) -> None:
-    """Nothing is replaced that was not one of the service's."""
-    assert substitute_base_for(name) is None
 
 
 @pytest.fixture

@@ -33,7 +33,10 @@ CHANGES: dict[str, Any] = {
     "seed": 7,
     "integrations": ({"type": "wandb"},),
     "metadata": {"team": "a"},
+    "serve_as": "gpt-4o-mini",
 }
+UNCHANGED = ("model", "serve_as")
+"""Not changed in the requests whose keys are fixed below."""
 
 
 class LaterHyperparameters(Hyperparameters):
@@ -80,8 +83,8 @@ def test_keys_list_every_field(record: type[Record], fields: KeyFields) -> None:
 
 def test_keys_do_not_change() -> None:
     """These are in databases and at endpoints: with other ones the same command would be paid for again."""
-    spec = SPEC.model_copy(update={name: value for name, value in CHANGES.items() if name != "model"})
-    request = REQUEST.model_copy(update={**CHANGES, "validation_file": FILE})
+    spec = SPEC.model_copy(update={name: value for name, value in CHANGES.items() if name not in UNCHANGED})
+    request = REQUEST.model_copy(update={**CHANGES, "serve_as": None, "validation_file": FILE})
     assert key_of(SPEC) == "run/1:c7c2411ecd80b313d9b163e176d78000f5e690d1f250bd35a3e4c4eddd78be9e"
     assert (
         key_of(spec, validation_sha256="1" * 64)
@@ -128,7 +131,8 @@ def test_keys_differ_by_file_and_endpoint() -> None:
     keys = [key_of(SPEC), key_of(SPEC, endpoint="f"), key_of(SPEC, dataset_sha256="1" * 64)]
     keys.append(key_of(SPEC, validation_sha256="1" * 64))
     assert len(set(keys)) == 4
-    assert key_of(SPEC.model_copy(update={"data": Path("b.jsonl"), "provider": "other"})) == keys[0]
+    elsewhere = {"data": Path("b.jsonl"), "provider": "other", "requested_model": "gpt-4o-mini"}
+    assert key_of(SPEC.model_copy(update=elsewhere)) == keys[0]
     moved, other = FILE.model_copy(update={"id": "file-2"}), FILE.model_copy(update={"sha256": "1" * 64})
     files = [{"training_file": moved}, {"training_file": other}, {"validation_file": other}]
     same, *others = (request_digest(REQUEST.model_copy(update=update)) for update in files)

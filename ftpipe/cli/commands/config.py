@@ -91,7 +91,9 @@ def path(context: CliContext) -> None:
     )
 
 
-@click.command("set", cls=Command, example="ftpipe config set registry ~/ftpipe/registry.db\nftpipe config set max_cost 5")
+@click.command(
+    "set", cls=Command, example="ftpipe config set registry ~/ftpipe/registry.db\nftpipe config set max_cost 5"
+)
 @click.argument("key", metavar="KEY")
 @click.argument("value", metavar="VALUE")
 @pass_cli_context

@@ -72,6 +72,7 @@ models = Group(
     lazy={
         "list": ("ftpipe.cli.commands.models:list_models", "List all models, newest first."),
         "show": ("ftpipe.cli.commands.models:show_model", "Show a model: data, file, job, cost, metrics, checkpoints."),
+        "bases": ("ftpipe.cli.commands.models_bases:bases", "List the base models that can be trained."),
         "compare": (
             "ftpipe.cli.commands.models:compare",
             "Compare two models: origin, and results of evaluations.",

@@ -21,6 +21,7 @@ from ftpipe.errors import (
     InterruptedRunError,
     JobFailedError,
     ProviderError,
+    ResponseTimeoutError,
     StillRunningError,
     UsageError,
 )
@@ -92,7 +93,8 @@ def fetch_and_show(
 
 def is_stopped(error: ProviderError, run: Run) -> bool:
     """Whether a run's embedded server does not run."""
-    return isinstance(error, ConnectionFailedError) and run.endpoint.startswith("local:")
+    is_reachable = isinstance(error, ResponseTimeoutError)
+    return isinstance(error, ConnectionFailedError) and not is_reachable and run.endpoint.startswith("local:")
 
 
 def fetch(context: CliContext, settings: Settings, registry: Registry, run: Run, *, watch: bool) -> CurrentStatus:

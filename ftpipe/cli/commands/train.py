@@ -41,6 +41,7 @@ class TrainOptions(DatasetOptions):
     lora_dropout: str | None = None
     target_modules: str | None = None
     suffix: str | None = None
+    serve_as: str | None = None
     yes: bool = False
     dry_run: bool = False
     detach: bool = False
@@ -105,6 +106,11 @@ class TrainOptions(DatasetOptions):
     help="Layers that get an adapter, as q_proj,v_proj, or all-linear; local only.",
 )
 @click.option("--suffix", metavar="TEXT", help="Part of the tuned model's name.")
+@click.option(
+    "--serve-as",
+    metavar="NAME",
+    help="Name the model ft:NAME:… instead of after its real base, for scripts that expect the old name; local only.",
+)
 @shared.seed
 @shared.method
 @click.option("--max-cost", metavar="USD", help="Stop if the cost estimate is higher.")
@@ -157,7 +163,7 @@ def train(context: CliContext, /, **params: Any) -> None:
         request = resolve_for_train(settings, context, data=options.data)
         report = validate_and_count(context, settings, request, for_job=True)
         show_findings(context, report, request)
-        spec = spec_of(settings, request, report)
+        spec = spec_of(settings, request, report, serve_as=options.serve_as)
     if options.sweep:
         run_sweep(context, settings, spec, report, options.sweep_options())
         return
@@ -228,6 +234,8 @@ def run_training(
     from ftpipe.cli.output.run import host_of, print_result, run_with_display
 
     provider = context.provider(plan.spec.provider, settings)
+    if not provider.endpoint.startswith("local:"):
+        provider.models.require_base(plan.spec.model)
     if provider.profile.paid and not options.yes:
         context.confirm(f"Pay for this job at {host_of(provider)}: go ahead?")
     prepare_base(context, provider, plan.spec.model)

@@ -121,7 +121,7 @@ class ChatCompletionsApi:
         chat = parse_chat(request.body)
         messages = template_messages(chat.messages)
         model = self._resolve(request.owner, chat.model)
-        head = {"id": new_id("chatcmpl-"), "created": now(), "model": chat.model}
+        head = {"id": new_id("chatcmpl-"), "created": now(), "model": model.name(chat.model)}
         grammar = response_grammar(chat)
         answers = [self._generate(request, model, chat, messages, grammar, index) for index in range(chat.n or 1)]
         if chat.stream:

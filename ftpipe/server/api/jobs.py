@@ -9,6 +9,7 @@ from shutil import rmtree
 from typing import Any
 
 from ftpipe.atomic_files import link_or_copy
+from ftpipe.catalog.base_models import is_hosted_base
 from ftpipe.records.job import TERMINAL_STATUSES
 from ftpipe.server.api.schemas import CreateJob, Hyperparameters, validate_body
 from ftpipe.server.api.serializers import serialize_checkpoint, serialize_event, serialize_job
@@ -27,9 +28,11 @@ from ftpipe.server.settings import ServeSettings
 from ftpipe.server.storage import FileRow, JobRow, Transaction
 from ftpipe.server.storage.data_dir import DataDirectory
 from ftpipe.server.storage.job_manifest import write_manifest
+from ftpipe.suggestions import join_or, nearest_names
 
 MAX_LIMIT = 1000
 METHODS = ("supervised", "dpo")
+MAX_LISTED_BASES = 10
 
 
 class JobsApi:
@@ -69,7 +72,8 @@ class JobsApi:
         tx.jobs.add(row)
         tx.events.append_message(row.id, f"Created fine-tuning job: {row.id}")
         if model.is_substitute:
-            tx.events.append_message(row.id, f"{printable(body.model)} is served here by {model.base}", level="warn")
+            message = f"{printable(body.model)} is not available here: {model.base} is trained in its place"
+            tx.events.append_message(row.id, message, level="warn")
         if body.integrations:
             tx.events.append_message(
                 row.id, "Integrations are stored but not run here; read the metrics from the events", level="warn"
@@ -80,9 +84,18 @@ class JobsApi:
     def _trainable(self, tx: Transaction, owner: str, name: str) -> ResolvedModel:
         model = self._models.resolve(tx, owner, name)
         if model is None:
-            message = f"The model '{printable(name)}' is not available for fine-tuning here."
-            raise bad_request(message, "model", "model_not_available")
+            raise self._not_trainable(name)
         return model
+
+    def _not_trainable(self, name: str) -> ApiError:
+        if is_hosted_base(name):
+            message = f"The model '{name}' is not available for fine-tuning here."
+            return bad_request(message, "model", "model_not_available")
+        known = self._models.base_names()
+        similar = nearest_names(name, known)
+        hint = f"did you mean {join_or(similar)}" if similar else f"known are {', '.join(known[:MAX_LISTED_BASES])}"
+        message = f"The model '{printable(name)}' does not exist; {hint}. `ftpipe models bases` lists all."
+        return bad_request(message, "model", "model_not_found")
 
     def _link_files(self, row: JobRow, training: FileRow, validation: FileRow | None, adapter: Path | None) -> None:
         """Link the files into the job directory, so that the job keeps them when they are deleted."""
@@ -221,9 +234,9 @@ def _new_row(owner: str, body: CreateJob, model: ResolvedModel, method: str, cho
         id=job_id,
         owner=owner,
         created_at=now(),
-        model=body.model,
+        model=model.name(body.model),
         base=model.base,
-        model_name=tuned_model_name(body.model, body.suffix, job_id),
+        model_name=tuned_model_name(body.serve_as or model.base, body.suffix, job_id),
         method=method,
         training_file=body.training_file,
         validation_file=body.validation_file,

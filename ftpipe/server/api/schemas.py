@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
+from ftpipe.records.job import SERVE_AS_PATTERN
 from ftpipe.server.protocol import ApiError, bad_request, missing_parameter, printable
 
 MAX_METADATA_PAIRS = 16
@@ -127,6 +128,8 @@ class CreateJob(RequestModel):
     seed: Annotated[int, Field(ge=0, le=2147483647)] | None = None
     integrations: Annotated[list[Integration], Field(max_length=5)] | None = None
     metadata: Metadata | None = None
+    serve_as: Annotated[str, StringConstraints(pattern=SERVE_AS_PATTERN)] | None = None
+    """Not part of the OpenAI API: the base model's name in the tuned model's name, instead of the real one."""
 
 
 class CreatePermissions(RequestModel):

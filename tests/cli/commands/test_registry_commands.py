@@ -277,7 +277,9 @@ def test_registry_option_refuses_a_password(cli: CliEnvironment) -> None:
     assert "secret-word" not in ran.err
 
 
-@pytest.mark.parametrize("argv", [("--registry", "mine.db", "models", "list"), ("models", "list", "--registry", "mine.db")])
+@pytest.mark.parametrize(
+    "argv", [("--registry", "mine.db", "models", "list"), ("models", "list", "--registry", "mine.db")]
+)
 def test_registry_option_is_taken_by_every_command(cli: CliEnvironment, argv: tuple[str, ...]) -> None:
     """Before and after the command."""
     assert cli.run(*argv).code == 0

@@ -89,6 +89,65 @@ def test_train_local_hyperparameters_are_refused_at_hosted_provider(cli: CliEnvi
     assert not cli.server.calls
 
 
+@pytest.mark.parametrize("options", [(), ("--provider", "local"), ("--dry-run",)])
+def test_train_unknown_base_is_refused_before_anything_is_made(cli: CliEnvironment, options: tuple[str, ...]) -> None:
+    """With the names that are most similar, and the command that lists all."""
+    ran = cli.run("train", str(chat_file()), "--model", "gpt-4.1-minni", *options)
+    assert ran.code == 2
+    assert "there is no base model 'gpt-4.1-minni' on this machine" in ran.err
+    assert "did you mean gpt-4.1-mini" in ran.err
+    assert "`ftpipe models bases`" in ran.err
+    assert not cli.server.calls
+    assert not Path(".ftpipe").exists()
+
+
+@pytest.mark.parametrize("name", ["gpt-9", "./model", "~/model"])
+def test_train_base_of_no_known_name_is_refused(cli: CliEnvironment, name: str) -> None:
+    assert cli.run("train", str(chat_file()), "--model", name).code == 2
+    assert not cli.server.calls
+
+
+def test_train_unknown_hosted_base_is_refused_before_upload(cli: CliEnvironment) -> None:
+    """The endpoint is asked for a name that is not in the catalogue; a name that it has is trained."""
+    cli.server.fail_next("models.retrieve", Fault(status_error(404, code="model_not_found")))
+    ran = cli.run("train", str(chat_file()), *HOSTED, "--model", "gpt-9")
+    assert ran.code == 5
+    assert "OpenAI has no base model 'gpt-9'; nothing was sent" in ran.err
+    assert "`ftpipe models bases`" in ran.err
+    assert cli.server.calls == {"models.retrieve": 1}
+    assert cli.run("status").code == 2
+    assert cli.run("train", str(chat_file()), *HOSTED, "--model", "gpt-9").code == 0
+
+
+def test_train_stand_in_is_in_the_plan_and_in_the_name(cli: CliEnvironment) -> None:
+    """Said before the question; the request, the run and the model name the real base."""
+    ran = cli.run("train", str(chat_file()), "--provider", "local", "--model", "gpt-4.1-mini", "--suffix", "bot")
+    assert ran.code == 0
+    plan = ran.err.split("cost ")[0]
+    assert "base model smollm2-135m-instruct" in plan
+    assert "in place of gpt-4.1-mini, which cannot be trained there" in plan
+    assert "the model is named ft:smollm2-135m-instruct:… (--serve-as gpt-4.1-mini keeps the old name)" in plan
+    assert cli.server.bodies[-1]["model"] == "smollm2-135m-instruct"
+    assert "extra_body" not in cli.server.bodies[-1]
+    spec = cli.run("status", "--json").document["run"]["spec"]
+    assert (spec["model"], spec["requested_model"]) == ("smollm2-135m-instruct", "gpt-4.1-mini")
+    assert "smollm2-135m-instruct" in cli.run("models", "list").out
+
+
+def test_train_serve_as_asks_for_the_old_name(cli: CliEnvironment) -> None:
+    """The embedded server gets it; a hosted provider names its models itself."""
+    options = ("--provider", "local", "--model", "gpt-4.1-mini", "--serve-as", "gpt-4.1-mini")
+    ran = cli.run("train", str(chat_file()), *options)
+    assert "the model is named ft:gpt-4.1-mini:…" in ran.err
+    assert cli.server.bodies[-1]["extra_body"] == {"serve_as": "gpt-4.1-mini"}
+    cli.run("train", str(chat_file()), "--provider", "local", "--model", "gpt-4.1-mini")
+    assert cli.paid_jobs == 2
+    ran = cli.run("train", str(chat_file()), *HOSTED, "--serve-as", "gpt-4.1-mini")
+    assert (ran.code, "--serve-as cannot be used there" in ran.err) == (2, True)
+    assert cli.run("train", str(chat_file()), "--serve-as", "a:b").code == 2
+    assert cli.paid_jobs == 2
+
+
 def test_train_hosted_model_needs_a_provider(cli: CliEnvironment) -> None:
     """Never silently here, never silently there."""
     ran = cli.run("train", str(chat_file()), "--model", "gpt-4.1-2025-04-14")

@@ -18,7 +18,7 @@ def test_job_runs_to_model_that_answers(client: TestClient, engine: FakeEngine) 
     job = create_job(client, extras={"n_epochs": 2}, suffix="Support Bot")
     assert job["status"] == "validating_files"
     done = wait_for(client, job["id"], "succeeded")
-    assert done["fine_tuned_model"].startswith("ft:gpt-4o-mini:local:support-bot:")
+    assert done["fine_tuned_model"].startswith("ft:smollm2-135m-instruct:local:support-bot:")
     assert done["trained_tokens"] == 4
     assert done["hyperparameters"] == {"n_epochs": 2, "batch_size": 1, "learning_rate_multiplier": 1.0}
     model = done["fine_tuned_model"]
@@ -59,7 +59,20 @@ def test_job_events_name_substitute_model(client: TestClient) -> None:
     """Nobody shall believe that gpt-4o-mini itself was trained."""
     job = create_job(client)
     events = client.get(f"/v1/fine_tuning/jobs/{job['id']}/events").json()["data"]
-    assert "gpt-4o-mini is served here by smollm2-135m-instruct" in [event["message"] for event in events]
+    expected = "gpt-4o-mini is not available here: smollm2-135m-instruct is trained in its place"
+    assert expected in [event["message"] for event in events]
+    assert job["model"] == "smollm2-135m-instruct"
+
+
+def test_job_serve_as_keeps_the_old_name(client: TestClient) -> None:
+    """Only if it is requested; the job still names the real base, and so does a model that is tuned further."""
+    job = create_job(client, serve_as="gpt-4o-mini")
+    assert job["model"] == "smollm2-135m-instruct"
+    model = wait_for(client, job["id"], "succeeded")["fine_tuned_model"]
+    assert model.startswith("ft:gpt-4o-mini:local:")
+    further = wait_for(client, create_job(client, model=model)["id"], "succeeded")
+    assert further["model"] == model
+    assert further["fine_tuned_model"].startswith("ft:smollm2-135m-instruct:local:")
 
 
 def test_job_keep_checkpoints_on_disk_and_in_api(make_client: MakeClient, tmp_path: Path) -> None:
@@ -181,7 +194,7 @@ def test_job_continues_from_tuned_model(client: TestClient, tmp_path: Path) -> N
     assert (spec["base_model"], spec["initial_adapter"]) == ("smollm2-135m-instruct", str(folder / "initial_adapter"))
     assert (folder / "initial_adapter" / "adapter_model.safetensors").is_file()
     done = wait_for(client, second["id"], "succeeded")
-    assert done["fine_tuned_model"].startswith("ft:gpt-4o-mini:local:more:")
+    assert done["fine_tuned_model"].startswith("ft:smollm2-135m-instruct:local:more:")
 
 
 def test_jobs_create_refuses_file_of_other_purpose(client: TestClient) -> None:

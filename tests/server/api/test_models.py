@@ -63,6 +63,33 @@ def test_tuned_model_name_escapes_separators() -> None:
     assert tuned_model_name("gpt-4o", None, "ftjob-0123456789") == "ft:gpt-4o:local::23456789"
 
 
+def test_models_list_has_folders_of_this_machine(tmp_path: Path, make_client: MakeClient) -> None:
+    """Whoever can name them can see them."""
+    folder = tmp_path / "models" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+    (folder / "model.safetensors").touch()
+    client = make_client(bases=BaseModels(folder.parent, substitutes=False))
+    assert [model["id"] for model in client.get("/v1/models").json()["data"]] == [TINY, "mine"]
+
+
+def test_jobs_create_names_models_similar_to_unknown_one(tmp_path: Path, make_client: MakeClient) -> None:
+    """400 before anything is made; a known name of OpenAI's is trained on the model that stands in."""
+    client = make_client(bases=BaseModels(tmp_path / "models", substitutes=True))
+    file = upload(client)["id"]
+    answer = client.post("/v1/fine_tuning/jobs", json={"model": "gpt-4.1-minni", "training_file": file})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (400, "model_not_found", "model")
+    assert "did you mean gpt-4.1-mini" in error["message"]
+    assert "`ftpipe models bases`" in error["message"]
+    chat = {"model": "gpt-9", "messages": [{"role": "user", "content": "hi"}]}
+    assert client.post("/v1/fine_tuning/jobs", json={"model": "gpt-9", "training_file": file}).status_code == 400
+    assert client.post("/v1/chat/completions", json=chat).status_code == 404
+    assert client.get("/v1/fine_tuning/jobs").json()["data"] == []
+    job = client.post("/v1/fine_tuning/jobs", json={"model": "gpt-4.1-mini", "training_file": file}).json()
+    assert job["model"] == TINY
+
+
 def test_base_models_unknown_for_impossible_path(tmp_path: Path) -> None:
     """A name that is too long for a path is unknown, not an error."""
     bases = BaseModels(tmp_path, substitutes=True)
@@ -97,4 +124,4 @@ def test_models_named_by_path_are_not_found(tmp_path: Path, make_client: MakeCli
             client.get(f"/v1/models/{quote(path, safe='')}"),
         ]
         answers.add(tuple((r.status_code, r.json()["error"]["code"]) for r in responses))
-    assert answers == {((404, "model_not_found"), (400, "model_not_available"), (404, "model_not_found"))}
+    assert answers == {((404, "model_not_found"), (400, "model_not_found"), (404, "model_not_found"))}
