@@ -23,10 +23,6 @@ _CONTENT_KEYS = ("content", "value", "parts", "text", "message")
 _WEIGHT_KEYS = ("weight", "train", "trainable", "trainonturn", "training", "loss", "lossmask", "masked")
 _WEIGHTS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_TOOL_CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
-_TOOL_RESPONSE = re.compile(r"<tool_response>\s*(.*?)\s*</tool_response>", re.DOTALL)
-_TOOLS = re.compile(r"<tools>\s*(.*?)\s*</tools>", re.DOTALL)
-"""Tool calls as text, as the Hermes and Qwen templates write them. Source: NousResearch/Hermes-Function-Calling."""
 
 
 def read_messages(row: Row, path: str, value: object) -> Messages:
@@ -135,11 +131,12 @@ class Conversation:
         calls = [(f"{path}.tool_calls[{i}]", call) for i, call in enumerate(self._listed_calls(path, fields))]
         calls += content.calls
         text = message.get("content")
-        if not calls and isinstance(text, str) and "<tool_call>" in text:
-            found = [(path, parse_structure(each)) for each in _TOOL_CALL.findall(text)]
+        if not calls and isinstance(text, str):
+            tagged, rest = tagged_texts(text, "tool_call")
+            found = [(path, parse_structure(each)) for each in tagged]
             if found and all(is_call(call) for _, call in found):
                 calls = found
-                message["content"] = _TOOL_CALL.sub("", text).rstrip("\n") or None
+                message["content"] = rest.rstrip("\n") or None
         self._set_reasoning(path, fields, message, content)
         if calls:
             message["tool_calls"] = [self._call(call_path, call) for call_path, call in calls]
@@ -170,7 +167,9 @@ class Conversation:
             message["content"] = with_reasoning(self.row, where, "\n".join(dict.fromkeys(texts)), message)
 
     def _set_rest(self, fields: Fields, message: dict[str, Any]) -> None:
-        """Weight and name."""
+        """Weight, name, and tools that stand in the message."""
+        for key in fields.filled("tools", "functions"):
+            read_tools(self.row, fields.path_of(key), fields.use(key))
         weight = read_weight(fields, message["role"])
         if weight is not None:
             message["weight"] = weight
@@ -191,7 +190,7 @@ class Conversation:
             fields.read.update(fields.value)
         else:
             key = next(iter(fields.filled("toolcalls", *_CONTENT_KEYS)), "")
-            value = fields.use(key) if key else None
+            path, value = fields.path_of(key or "content"), fields.use(key) if key else None
             listed = require_structure(path, value)
         calls = [self._call(path, call) for call in (listed if isinstance(listed, list) else [listed])]
         weight = read_weight(fields, "assistant")
@@ -207,7 +206,7 @@ class Conversation:
         """A turn of a tool; one text can hold several results in tags."""
         read_weight(fields, "tool")
         value = fields.value.get(fields.find(*_CONTENT_KEYS, "output"))
-        texts = _TOOL_RESPONSE.findall(value) if isinstance(value, str) and "<tool_response>" in value else []
+        texts = tagged_texts(value, "tool_response")[0] if isinstance(value, str) else []
         if texts:
             fields.get(*_CONTENT_KEYS)
             fields.get("name")
@@ -264,10 +263,22 @@ class Conversation:
 
     def _read_tools_of_prompt(self, path: str, text: str) -> None:
         """The definitions that a Hermes system prompt lists as text; the prompt itself stays as it is."""
-        for listed in _TOOLS.findall(text):
+        for listed in tagged_texts(text, "tools")[0]:
             tools = parse_structure(listed) or parse_structure("[" + ",".join(listed.splitlines()) + "]")
             if isinstance(tools, dict | list) and tools and self.row.tools is None:
                 read_tools(self.row, f"{path}.tools", tools)
+
+
+def tagged_texts(text: str, tag: str) -> tuple[list[str], str]:
+    """The texts between the tags, and the text without them; no texts if a tag is not closed.
+
+    The Hermes and Qwen templates write calls so. Source: github.com/NousResearch/Hermes-Function-Calling.
+    """
+    start, *pieces = text.split(f"<{tag}>")
+    closed = [piece.partition(f"</{tag}>") for piece in pieces]
+    if not all(end for _, end, _ in closed):
+        return [], text
+    return [inner.strip() for inner, _, _ in closed], "".join([start, *(rest for _, _, rest in closed)])
 
 
 def with_reasoning(row: Row, path: str, reasoning: str, message: dict[str, Any]) -> Any:  # noqa: ANN401

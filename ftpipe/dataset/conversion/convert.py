@@ -125,6 +125,13 @@ def _markers_of(path: Path, first: SourceRow | None) -> LegacyMarkers:
     return find_markers(row.record for row in read_source_rows(path) if not row.error)
 
 
+def _digest(messages: Messages) -> bytes:
+    try:
+        return hashlib.sha256(canonical_json(messages)).digest()
+    except TypeError as exc:
+        raise SkipRow("", "it has a value that JSON cannot represent") from exc
+
+
 class _Converter:
     """The conversion of one file."""
 
@@ -154,6 +161,8 @@ class _Converter:
                 self._add(writer, source, row, read_example(row, self.markers))
             except SkipRow as skip:
                 self._skip(source, skip.column, skip.reason)
+            except RecursionError:
+                self._skip(source, "", "it is nested too deeply")
             except UnmappedKey as key:
                 raise self._refusal(source, key) from None
         for answers in self.marked.values():
@@ -164,7 +173,7 @@ class _Converter:
         purpose = "preference" if example.preferred is not None else "chat"
         self.purpose = self.purpose or purpose
         if example.is_good is not None:
-            prompt = hashlib.sha256(canonical_json(example.messages[:-1])).digest()
+            prompt = _digest(example.messages[:-1])
             if self.purpose == "preference":
                 self.marked[prompt][example.is_good].append((source, row, example))
                 return

@@ -18,19 +18,19 @@ from ftpipe.dataset.conversion.legacy_markers import LegacyMarkers
 from ftpipe.dataset.conversion.pairs import ANSWER_KEYS, read_pair, with_system
 from ftpipe.dataset.conversion.preference import (
     MESSAGE_KEYS,
+    VERDICT_KEYS,
     has_own_answer,
     is_preference,
     read_preference,
     verdict_of,
 )
 from ftpipe.dataset.conversion.rendered_text import split_text
-from ftpipe.dataset.conversion.row import SYSTEM_KEYS, Fields, Messages, Row, SkipRow
+from ftpipe.dataset.conversion.row import SYSTEM_KEYS, Fields, Messages, Row, SkipRow, normalize_key
 from ftpipe.dataset.conversion.structure import as_messages
 from ftpipe.dataset.conversion.tools import read_tools
 from ftpipe.dataset.formats import CHAT_KEYS, fits_only_reinforcement
 
-NEGATIVE = "it is a negative example"
-"""Reason why an answer that is marked as bad is left out of chat data."""
+_ROW_WEIGHTS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 
 
 @dataclass
@@ -61,7 +61,9 @@ def read_example(row: Row, markers: LegacyMarkers) -> Example:
         pair = read_preference(row)
         return Example(_preference_name(fields), pair.messages, pair.preferred, pair.rejected)
     name, messages = _conversation(row, markers)
-    is_good = verdict_of(row) if has_own_answer(fields) else None
+    columns = {normalize_key(column) for column in row.options.columns or ()}
+    is_marked = has_own_answer(fields) if not columns else not columns & set(VERDICT_KEYS)
+    is_good = verdict_of(row) if is_marked else None
     if name != "chat":
         for role in ("user", "assistant"):
             if not any(message["role"] == role for message in messages):
@@ -159,8 +161,11 @@ def _check_row_weight(fields: Fields) -> None:
     Raises:
         SkipRow: It is 0.
     """
-    for key in fields.filled("weight", "sampleweight", "lossweight"):
-        if str(fields.value[key]).strip() in ("0", "0.0", "1", "1.0") and not float(fields.use(key)):
+    for key in fields.filled("weight", "sampleweight", "lossweight", "train", "trainable"):
+        weight = _ROW_WEIGHTS.get(str(fields.value[key]).strip().lower())
+        if weight is not None:
+            fields.use(key)
+        if weight == 0:
             raise SkipRow(key, "it is 0: the row is not to be learnt")
 
 
@@ -172,6 +177,8 @@ def _pair_name(row: Row) -> str:
         return "Dolly" if fields.filled("context") else "Alpaca"
     if fields.find("message") and fields.find("chathistory"):
         return "Cohere"
+    if not row.is_table and fields.find("input") and fields.find("output", "expectedoutput"):
+        return "input/output"
     if fields.find("ideal") and fields.find("input"):
         return "evals"
     return "table"

@@ -118,7 +118,9 @@ def read_label_studio(row: Row) -> Messages:
     """
     fields = row.fields
     data = row.open(fields.use("data"), "data")
-    answers = {text for annotation in fields.use("annotations") or () for text in _annotated(row, annotation)}
+    annotations = fields.use("annotations")
+    listed = annotations if isinstance(annotations, list) else ()
+    answers = {text for annotation in listed for text in _annotated(row, annotation)}
     if len(answers) != 1:
         reason = "no annotation holds a text or choice" if not answers else f"{len(answers)} annotated answers differ"
         raise SkipRow("annotations", reason)

@@ -80,12 +80,13 @@ def read_system(row: Row, fields: Fields) -> str:
     key = next(iter(fields.filled(*SYSTEM_KEYS)), "")
     if not key:
         return ""
-    value = fields.use(key)
+    value, path = fields.use(key), fields.path_of(key)
     if isinstance(value, dict):
-        inner = row.open(value, fields.path_of(key))
+        inner = row.open(value, path)
         inner.get("role")
-        value = inner.get("parts", "content", "text")
-    return read_content(row, fields.path_of(key), value).text or ""
+        name = inner.find("parts", "content", "text")
+        value, path = inner.get("parts", "content", "text"), inner.path_of(name)
+    return read_content(row, path, value).text or ""
 
 
 def with_system(row: Row, fields: Fields, messages: Messages) -> Messages:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ftpipe.dataset.conversion.conversation import read_messages
 from ftpipe.dataset.conversion.legacy_markers import LegacyMarkers
-from ftpipe.dataset.conversion.pairs import answer_of, join, question_of, read_side, with_system
+from ftpipe.dataset.conversion.pairs import ANSWER_KEYS, answer_of, join, question_of, read_side, with_system
 from ftpipe.dataset.conversion.rendered_text import split_text
 from ftpipe.dataset.conversion.row import Fields, Messages, Row, SkipRow, normalize_key
 from ftpipe.dataset.conversion.structure import as_messages
@@ -20,7 +20,7 @@ REJECTED_KEYS = (
 MESSAGE_KEYS = (
     *("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat", "contents", "chatmessages"),
 )
-_VERDICT_KEYS = (
+VERDICT_KEYS = (
     *("label", "ktotag", "desirable", "isdesirable", "isgood", "iscorrect", "correct", "feedback", "thumbs", "rating"),
 )
 _VERDICTS = {
@@ -186,7 +186,7 @@ def verdict_of(row: Row) -> bool | None:
     verdict: bool | None = None
     for key, value in row.fields.value.items():
         name = normalize_key(key)
-        if name not in _VERDICT_KEYS:
+        if name not in VERDICT_KEYS:
             continue
         text = normalize_key(str(value)) if isinstance(value, str | bool | int) else ""
         found = _VERDICTS.get("-1" if str(value).strip() == "-1" else text)
@@ -203,5 +203,5 @@ def verdict_of(row: Row) -> bool | None:
 
 def has_own_answer(fields: Fields) -> bool:
     """True if the row's answer does not stand in the column that could be a verdict."""
-    columns = ("completion", "answer", "response", "output", "assistant")
+    columns = [name for name in ANSWER_KEYS if name not in ("label", "labeltext")]
     return bool(fields.filled(*columns, *MESSAGE_KEYS))

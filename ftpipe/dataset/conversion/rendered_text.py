@@ -30,7 +30,7 @@ TEXT_FORMATS = (
     ),
     TextFormat(
         "USER/ASSISTANT text",
-        re.compile(r"(?:^|\n+| )(?P<speaker>USER|ASSISTANT|SYSTEM):[ \n]"),
+        re.compile(r"(?:^|\n{1,3}| )(?P<speaker>USER|ASSISTANT|SYSTEM):[ \n]"),
         {"USER": "user", "ASSISTANT": "assistant", "SYSTEM": "system"},
     ),
     TextFormat(
@@ -46,14 +46,12 @@ TEXT_FORMATS = (
 )
 """Source: the data cards of openassistant-guanaco, hh-rlhf and alpaca, and the ChatML of the OpenAI cookbook."""
 _ALPACA_PREAMBLE = re.compile(r"Below is an instruction that describes a task[^\n]*\s*")
-_LLAMA_TURN = re.compile(r"\s*(?:<s>)?\s*\[INST\] ?(.*?) ?\[/INST\] ?(.*?)(?: ?</s>|$)", re.DOTALL)
-_LLAMA_SYSTEM = re.compile(r"<<SYS>>\n?(.*?)\n?<</SYS>>\s*", re.DOTALL)
 _CONTROL = re.compile(r"<\|[a-z_]{2,30}\|>|<start_of_turn>|\[INST\]|<s>")
 
 
 def ends_with_assistant(text: str) -> bool:
     """True for a text whose last marker opens the turn of the assistant."""
-    return re.search(r"(?:Assistant:|ASSISTANT:|### Response:|<\|im_start\|>assistant)\s*\Z", text) is not None
+    return text.rstrip().endswith(("Assistant:", "ASSISTANT:", "### Response:", "<|im_start|>assistant"))
 
 
 def split_text(column: str, text: str) -> tuple[str, Messages] | None:
@@ -95,17 +93,21 @@ def _split(column: str, name: str, text: str, marker: re.Pattern[str], roles: di
 
 
 def _llama(column: str, text: str) -> Messages:
+    """Turns in the form ``<s>[INST] <<SYS>> … <</SYS>> question [/INST] answer </s>``."""
+    start, *turns = text.split("[INST]")
     messages: Messages = []
-    end = 0
-    for turn in _LLAMA_TURN.finditer(text):
-        if turn.start() != end:
+    for turn in turns:
+        question, end, answer = turn.partition("[/INST]")
+        system, has_system, rest = question.partition("<</SYS>>")
+        if has_system and not messages:
+            messages.append({"role": "system", "content": system.replace("<<SYS>>", "", 1).strip()})
+            question = rest
+        answer = answer.rstrip().removesuffix("<s>").rstrip().removesuffix("</s>")
+        if not end or "[/INST]" in answer or "<s>" in answer:
             break
-        question, end = turn[1], turn.end()
-        system = _LLAMA_SYSTEM.match(question)
-        if system and not messages:
-            messages.append({"role": "system", "content": system[1]})
-            question = question[system.end() :]
-        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": turn[2]}]
-    if text[end:].strip() or not messages:
-        raise SkipRow(column, "its turns are not those of user and assistant in turn (Llama 2 text)")
-    return messages
+        messages.append({"role": "user", "content": question.strip()})
+        messages.append({"role": "assistant", "content": answer.removeprefix(" ").removesuffix(" ")})
+    else:
+        if messages and not start.replace("<s>", "").strip():
+            return messages
+    raise SkipRow(column, "its turns are not those of user and assistant in turn (Llama 2 text)")

@@ -25,6 +25,8 @@ MEANINGFUL_KEYS = frozenset(
 """Keys (as :func:`normalize_key` writes them) that change what is learnt: a row that has one cannot go without it."""
 MISSING_WORDS = frozenset({"nan", "NaN", "None", "null", "NULL", "<NA>", "NaT"})
 """What pandas, JavaScript and databases write into the cell of a table when there is no value."""
+MAX_KEY_CHARACTERS = 200
+"""Part of a key that is compared."""
 SYSTEM_KEYS = ("system", "systemprompt", "systeminstruction", "systemmessage", "preamble")
 
 
@@ -65,7 +67,7 @@ class ConversionOptions:
 @lru_cache(maxsize=4096)
 def normalize_key(key: str) -> str:
     r"""A key for comparison: ``System Prompt``, ``system_prompt`` and ``systemPrompt\n(optional)`` are the same."""
-    return re.sub(r"[\s_-]+", "", re.sub(r"\([^)]*\)|\[[^\]]*\]", "", key)).lower()
+    return re.sub(r"[\s_-]+", "", re.sub(r"\([^)]*\)|\[[^\]]*\]", "", key[:MAX_KEY_CHARACTERS])).lower()
 
 
 class Fields:
@@ -91,11 +93,16 @@ class Fields:
 
     def filled(self, *names: str) -> list[str]:
         """The keys, as the row writes them, that are filled, in the order of the names."""
-        return [key for name in names if (key := self._keys.get(name)) and self.is_filled(self.value[key])]
+        if self._keys.keys().isdisjoint(names):
+            return []
+        present = [self._keys[name] for name in names if name in self._keys]
+        return [key for key in present if self.is_filled(self.value[key])]
 
     def find(self, *names: str) -> str:
         """The first key that is filled, else the first that is there, else an empty string."""
-        return next(iter([*self.filled(*names), *(self._keys[name] for name in names if name in self._keys)]), "")
+        if self._keys.keys().isdisjoint(names):
+            return ""
+        return next(iter([*self.filled(*names), *(self._keys[name] for name in names if name in self._keys)]))
 
     def get(self, *names: str) -> Any:  # noqa: ANN401  # any JSON value
         """The value of the first filled key; ``None`` if none is filled. The key counts as used."""
@@ -163,9 +170,12 @@ class Row:
 
 def is_meaningful(name: str, value: object) -> bool:
     """True for a key that changes what is learnt; a list of options belongs to the question."""
+    if name == "functioncall":
+        return isinstance(value, dict)  # else it is a parameter of a request
     return name in MEANINGFUL_KEYS or (name == "options" and isinstance(value, list))
 
 
+@lru_cache(maxsize=4096)
 def _general_path(path: str) -> str:
     return re.sub(r"\[\d+\]", "[]", path)
 
@@ -199,4 +209,6 @@ def kind_of(value: object) -> str:
         return f"a list of {len(value)}"
     if isinstance(value, bool):
         return "true" if value else "false"
-    return f"the number {value}" if isinstance(value, int | float) else "null"
+    if isinstance(value, int | float):
+        return f"the number {value}"
+    return "null" if value is None else f"a value of type {type(value).__name__}"

@@ -372,6 +372,17 @@ FORMATS = [
     Case("NeMo attributes of a turn", "", {"conversations": [
         {"from": "User", "value": "Hi"}, {"from": "Assistant", "value": "Hello", "label": "quality:4"}]},
         "conversations[1].label has no place"),
+    Case("tools in a message", "", chat({**system("S"), "tools": json.dumps([TOOL])}, user("Hi"), answer("Hello")),
+         chat(system("S"), user("Hi"), answer("Hello"), tools=TOOLS)),
+    Case("row that is not to be trained", "", {"question": "Hi", "answer": "Hello", "train": False},
+         "the row is not to be learnt"),
+    Case("row that is to be trained", "", {"question": "Hi", "answer": "Hello", "train": True, "weight": 1.0}, HI),
+    Case("verdict beside named columns", "", {"q": "Hi", "a": "Go", "label": False}, "negative example",
+         ConversionOptions(columns=("q", "a"))),
+    Case("tags of tool calls that hold none", "", {"question": "Hi", "answer": "Write <tool_call>x</tool_call>"},
+         chat(user("Hi"), answer("Write <tool_call>x</tool_call>"))),
+    Case("function_call of a request", "", {"request": {"messages": [user("Hi")], "function_call": "auto"},
+                                            "response": {"choices": [{"message": answer("Hello")}]}}, HI),
     Case("token ids", "", {"input_ids": [1, 2], "labels": [1, 2]}, "already tokenised"),
     Case("reinforcement data", "", {**chat(user("1+1")), "answer": "2"}, "reinforcement data"),
     Case("image in OpenAI's form", "", chat({"role": "user", "content": [
