@@ -136,6 +136,19 @@ def require_file(path: Path) -> None:
     raise UsageError(f"there is no file {path}", hint)
 
 
+def require_dataset(path: Path) -> None:
+    """Check that a file exists, and that it need not be converted first.
+
+    Raises:
+        UsageError: It does not exist, or it is a folder.
+        DatasetError: It is in another format; the hint names the command that converts it.
+    """
+    from ftpipe.dataset.diagnosis import require_known_format
+
+    require_file(path)
+    require_known_format(path)
+
+
 def _profile(settings: Settings, name: str) -> Profile:
     from ftpipe.providers.profiles import find_profile
 

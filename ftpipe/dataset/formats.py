@@ -6,7 +6,20 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Literal
 
-Layout = Literal["lines", "array", "pretty", "utf16", "binary"]
+Layout = Literal["lines", "array", "pretty", "table", "excel", "parquet", "compressed", "utf16", "binary"]
+OTHER_FORMATS: tuple[Layout, ...] = ("table", "excel", "parquet", "compressed")
+"""Files that hold no JSON as they are."""
+LAYOUT_FAULTS: dict[Layout, str] = {
+    "array": "The file is one JSON array.",
+    "pretty": "The file is pretty-printed JSON.",
+    "table": "The file is a table (CSV).",
+    "excel": "The file is an Excel workbook.",
+    "parquet": "The file is a Parquet table.",
+    "compressed": "The file is compressed.",
+    "utf16": "The file is UTF-16 or UTF-32.",
+    "binary": "The file is binary: it contains NUL bytes and is not UTF-8.",
+}
+"""Why a file is not JSON Lines in UTF-8."""
 
 CHAT_KEYS = frozenset({"messages", "tools", "parallel_tool_calls", "functions"})
 """Top-level keys of a supervised line. Source: OpenAI API description of 2025-05-20, FineTuneChatRequestInput."""

@@ -193,7 +193,7 @@ def parse_json_values(text: str) -> list[Any]:
             break
         try:
             value, position = decoder.raw_decode(text, position)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # a number of more than 4,300 digits is a ValueError
             return []
         values.append(value)
     if len(values) == 1 and isinstance(values[0], list):

@@ -8,11 +8,25 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from ftpipe.dataset.decoder import compression_of
+from ftpipe.dataset.encoding import unicode_encoding
 from ftpipe.dataset.formats import RFT_RESERVED, Layout, format_of, legacy_shape
 from ftpipe.dataset.reader import BOM, open_binary
+from ftpipe.dataset.tables import SAMPLE_CHARACTERS, TABLE_SUFFIXES, is_table
 
 PEEK_BYTES = 4 * 1024 * 1024
 SAMPLE_RECORDS = 200
+EXCEL_SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
+_BINARY_MAGIC = (
+    b"BZh",
+    b"\xfd7zXZ\x00",
+    b"7z\xbc\xaf",
+    b"%PDF-",
+    b"SQLite format 3\x00",
+    b"ARROW1",
+    b"\x89PNG",
+    b"Rar!",
+)
 
 
 class SniffResult(NamedTuple):
@@ -24,6 +38,8 @@ class SniffResult(NamedTuple):
     format: str
     legacy_shape: str
     """Name of the old format; empty for the current ones."""
+    has_records: bool
+    """Whether some of the first lines are JSON objects."""
     grader_fields: tuple[str, ...]
     """Keys that nearly all sampled reinforcement records have, so graders are taken to read them."""
 
@@ -41,11 +57,14 @@ def sniff(path: Path, method: str | None = None) -> SniffResult:
     has_bom = head.startswith(BOM)
     head = head[len(BOM) :] if has_bom else head
     records = sample(head)
-    layout = layout_of(head, len(head) >= size - len(BOM), bool(records))
+    layout = binary_layout(head, path.suffix) or layout_of(head, len(head) >= size - len(BOM), bool(records))
+    if layout == "lines" and not records and is_table_text(head, path.suffix):
+        layout = "table"
     legacy = next((name for name in map(legacy_shape, records) if name), "")
     detected = format_of(records, method)
     fields = usual_keys(records) if detected == "rft" else ()
-    return SniffResult(size, has_bom, layout, detected, legacy if detected == "legacy" else "", fields)
+    legacy = legacy if detected == "legacy" else ""
+    return SniffResult(size, has_bom, layout, detected, legacy, bool(records), fields)
 
 
 def usual_keys(records: list[dict[str, Any]]) -> tuple[str, ...]:
@@ -70,16 +89,36 @@ def sample(head: bytes) -> list[dict[str, Any]]:
     return records
 
 
+def binary_layout(head: bytes, suffix: str) -> Layout | None:
+    """What kind of file the first bytes of a file show; ``None`` for text."""
+    suffix = suffix.lower()
+    if compression_of(head):
+        return "compressed"
+    if head.startswith(b"PAR1") or (suffix == ".parquet" and b"\x00" in head[:64]):
+        return "parquet"
+    is_zip = head.startswith(b"PK\x03\x04")
+    if is_zip or head.startswith(b"\xd0\xcf\x11\xe0"):
+        is_workbook = suffix in EXCEL_SUFFIXES or (is_zip and b"xl/" in head[:4096])
+        return "excel" if is_workbook else "binary"
+    return "binary" if head.startswith(_BINARY_MAGIC) else None
+
+
+def is_table_text(head: bytes, suffix: str) -> bool:
+    """True for the beginning of a CSV file, by its name or its rows."""
+    text = head[:SAMPLE_CHARACTERS].decode("utf-8", "replace").removeprefix("\ufeff")
+    if not text.strip() or text.lstrip()[:1] in ("{", "["):
+        return False
+    return suffix.lower() in TABLE_SUFFIXES or is_table(text)
+
+
 def layout_of(head: bytes, whole: bool, has_records: bool) -> Layout:
     """Whether the file is lines at all: UTF-16 and binary files, arrays and pretty-printed JSON are not."""
-    if (
-        head.startswith((b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff"))
-        or head[:4].count(0) >= 2
-        or head[:2].count(0) == 1
-    ):
-        return "utf16" if b"{" in head[:8] or head.startswith((b"\xff\xfe", b"\xfe\xff")) else "binary"
-    if b"\x00" in head[:4096] and not has_records:
-        return "binary"
+    if not has_records:
+        encoding = unicode_encoding(head)
+        if encoding.startswith(("utf-16", "utf-32")):
+            return "utf16"
+        if not encoding:
+            return "binary"
     start = head.lstrip()
     first_line = start.split(b"\n", 1)[0].strip()
     if start.startswith(b"[") and not is_json(first_line) and looks_like_json(start, whole):

@@ -1,158 +1,212 @@
-"""Reads records from JSON Lines, JSON arrays, CSV (also as Excel writes it) and Parquet files."""
+"""Reads records from JSON Lines, JSON documents, tables and Parquet, of any encoding, also compressed."""
 
 from __future__ import annotations
 
-import csv
 import itertools
-from collections import Counter
+import json
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 import jsonlines
 import orjson
 
+from ftpipe.dataset.decoder import TextFile, detect_text, open_unpacked, unpacked_name
+from ftpipe.dataset.json_documents import records_of, without_nan
 from ftpipe.dataset.json_line import parse_json_values
-from ftpipe.dataset.reader import open_binary, read_lines
-from ftpipe.dataset.sniffer import sniff
+from ftpipe.dataset.reader import MAX_LINE_BYTES, open_binary
+from ftpipe.dataset.sniffer import PEEK_BYTES, binary_layout, layout_of, sample, sniff
+from ftpipe.dataset.tables import TABLE_SUFFIXES, SourceRow, is_table, read_csv, read_excel
 from ftpipe.errors import DatasetError, MissingExtraError
 
-DELIMITERS = ",;\t|"
-MAX_FIELD_CHARACTERS = 16 * 1024 * 1024
-_UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+MAX_DOCUMENT_CHARACTERS = 1024 * 1024 * 1024
+"""Longest JSON document that is read as a whole."""
 
 
-class SourceRow(NamedTuple):
-    """One record of a source, or the reason why there is none."""
+def read_source_rows(path: Path, *, encoding: str | None = None, sheet: str | None = None) -> Iterator[SourceRow]:
+    """The records of a file, whatever its format, encoding and compression.
 
-    row: int
-    """1-based, without the header of a table."""
-    line: int | None
-    """1-based line of the file where it starts; ``None`` if the file has no lines."""
-    record: dict[str, Any]
-    error: str = ""
-
-
-def read_source_rows(path: Path) -> Iterator[SourceRow]:
-    """The records of a file, read according to its suffix.
+    Args:
+        path: The file.
+        encoding: Encoding of a text; detected if not given.
+        sheet: Name of the sheet of an Excel workbook; not needed if only one has rows.
 
     Raises:
-        DatasetError: The file does not match its suffix; the message names line and column.
-        MissingExtraError: Parquet without pyarrow.
-        UsageError: The file is missing.
+        DatasetError: The file cannot be read; the message names line and column.
+        MissingExtraError: A package for this format is not installed.
+        UsageError: The file is missing, or there is no such encoding.
         LocalStateError: It cannot be opened.
     """
-    suffix = path.suffix.lower()
-    open_binary(path).close()
-    if suffix in (".csv", ".tsv"):
-        yield from _csv(path)
-    elif suffix == ".parquet":
+    with open_binary(path) as file:
+        layout = binary_layout(file.read(PEEK_BYTES) or b"", path.suffix)
+    if layout == "parquet":
         yield from _parquet(path)
-    elif sniff(path).layout in ("array", "pretty"):
-        yield from _json(path)
+    elif layout == "excel":
+        yield from read_excel(path, sheet)
+    elif layout == "binary":
+        raise DatasetError(
+            f"{path.name} is neither text nor a table.", "Unpack it, or export the data as CSV or JSON Lines."
+        )
     else:
-        yield from _json_lines(path)
+        yield from _text(source_text(path, encoding))
 
 
-def _json_lines(path: Path) -> Iterator[SourceRow]:
-    too_long: set[int] = set()
-    reader = jsonlines.Reader(_bounded_lines(path, too_long), loads=orjson.loads)
-    row = 0
-    for number in itertools.count(1):
-        record, error = {}, ""
-        try:
-            record = reader.read(type=dict)
-        except EOFError:
-            return
-        except jsonlines.InvalidLineError as exc:
-            if not exc.line.strip() and number not in too_long:
-                continue
-            error = "the line is too long" if number in too_long else _json_error(exc.__cause__)
-        row += 1
-        yield SourceRow(row, number, record, error)
+def source_text(path: Path, encoding: str | None = None) -> TextFile:
+    """Compression and encoding of a text file; what was found for an unchanged file is remembered.
+
+    Raises:
+        DatasetError: It is no text, or damaged.
+    """
+    open_binary(path).close()
+    facts = path.stat()
+    return _detected(path, encoding, facts.st_size, facts.st_mtime_ns)
 
 
-def _bounded_lines(path: Path, too_long: set[int]) -> Iterator[bytes]:
-    """The lines of a file; one that is too long is empty, and its number is added to ``too_long``."""
-    for number, raw in read_lines(path):
-        if raw is None:
-            too_long.add(number)
-        yield (raw or b"").strip()
+@lru_cache(maxsize=16)
+def _detected(path: Path, encoding: str | None, _size: int, _modified: int) -> TextFile:
+    return detect_text(path, encoding)
 
 
-def _json_error(cause: BaseException | None) -> str:
-    if isinstance(cause, orjson.JSONDecodeError):
-        return f"not JSON: {cause.msg} at column {cause.colno}"
-    return "not UTF-8" if isinstance(cause, UnicodeDecodeError) else "not an object"
+def guessed_encoding(path: Path) -> TextFile | None:
+    """The encoding of a text file that was guessed from its words; ``None`` if it shows for certain.
+
+    Raises:
+        DatasetError: It is no text, or damaged.
+    """
+    with open_binary(path) as file:
+        layout = binary_layout(file.read(PEEK_BYTES) or b"", path.suffix)
+    text = source_text(path) if layout in (None, "compressed") else None
+    return text if text is not None and text.sample else None
 
 
-def _json(path: Path) -> Iterator[SourceRow]:
+def is_table_file(path: Path) -> bool:
+    """True for CSV and Excel, whose cells are all text."""
+    with open_binary(path) as file:
+        layout = binary_layout(file.read(PEEK_BYTES) or b"", path.suffix)
+    return layout == "excel" or unpacked_name(path).lower().endswith(TABLE_SUFFIXES) or sniff(path).layout == "table"
+
+
+def _text(text: TextFile) -> Iterator[SourceRow]:
     try:
-        records = parse_json_values(path.read_text(encoding="utf-8-sig"))
+        with text.open() as file:
+            start = file.read(PEEK_BYTES)
+            is_whole = not file.read(1)
+        head = start.removeprefix("\ufeff").encode("utf-8", "replace")
+        records = sample(head)
+        layout = layout_of(head, is_whole, bool(records))
+        is_json = bool(records) or start.lstrip("\ufeff \t\r\n")[:1] in ("{", "[")
+        has_table_name = text.name.lower().endswith(TABLE_SUFFIXES)
+        if not is_json and (has_table_name or is_table(start[:65536])):
+            yield from read_csv(text)
+        elif layout in ("array", "pretty") or (len(records) == 1 and is_whole and records_of(records[0], text.name)):
+            yield from _json(text)
+        else:
+            yield from _json_lines(text)
     except UnicodeError as exc:
-        raise _not_utf8(path) from exc
-    for row, record in enumerate(records, 1):
-        yield SourceRow(row, None, record) if isinstance(record, dict) else SourceRow(row, None, {}, "not an object")
+        raise _not_decodable(text) from exc
 
 
-def _csv(path: Path) -> Iterator[SourceRow]:
-    csv.field_size_limit(MAX_FIELD_CHARACTERS)
-    with path.open("rb") as binary:
-        encoding = "utf-16" if binary.read(2) in _UTF16_BOMS else "utf-8-sig"
-    with path.open(encoding=encoding, newline="") as file:
-        try:
-            reader = csv.reader(file, delimiter=delimiter_of(file), strict=True)
-            names = [name.strip() for name in next(reader, [])]
-            _check_header(path, names)
-            first_line = reader.line_num + 1
-            for row, cells in enumerate(filter(None, reader), 1):
-                yield _table_row(row, first_line, names, cells)
-                first_line = reader.line_num + 1
-        except UnicodeError as exc:
-            raise _not_utf8(path) from exc
-        except csv.Error as exc:
-            raise DatasetError(
-                f"{path.name} is not valid CSV from line {first_line} on: {exc}.",
-                "The usual cause is a quote that is not closed; double each quote inside a field.",
-            ) from exc
-
-
-def delimiter_of(file: TextIO) -> str:
-    """The delimiter that is most frequent in the header outside quotes; a comma if there is none."""
-    header = file.readline()
-    file.seek(0)
-    outside = "".join(header.split('"')[::2])
-    counts = {delimiter: outside.count(delimiter) for delimiter in DELIMITERS}
-    return max(counts, key=lambda delimiter: counts[delimiter])
-
-
-def _check_header(path: Path, names: list[str]) -> None:
-    if not any(names):
-        raise DatasetError(f"{path.name} has no header line.", "Name the columns in the first line.")
-    duplicates = [name for name, number in Counter(filter(None, names)).items() if number > 1]
-    if duplicates:
-        raise DatasetError(f"The header of {path.name} has the column {duplicates[0]!r} twice.", "Rename one of them.")
-
-
-def _table_row(row: int, line: int, names: list[str], cells: list[str]) -> SourceRow:
-    if len(cells) > len(names) and any(cell.strip() for cell in cells[len(names) :]):
-        return SourceRow(row, line, {}, f"it has {len(cells)} columns, but the header has {len(names)}")
-    return SourceRow(row, line, {name: cell for name, cell in zip(names, cells, strict=False) if name})
-
-
-def _not_utf8(path: Path) -> DatasetError:
-    """The error for a file in another encoding, with the position of the first wrong byte."""
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
+def _json_lines(text: TextFile) -> Iterator[SourceRow]:
+    too_long: set[int] = set()
+    # in UTF-8, a broken byte costs only its row
+    with text.open(newline="\n", errors="surrogateescape" if text.encoding == "utf-8" else "strict") as file:
+        reader = jsonlines.Reader(_bounded_lines(file, too_long), loads=orjson.loads)
+        row = 0
+        for number in itertools.count(1):
+            record, error = {}, ""
             try:
-                raw.decode("utf-8")
-            except UnicodeDecodeError as exc:
-                position = f"byte 0x{raw[exc.start]:02X} in line {number} at column {exc.start + 1}"
-                return DatasetError(
-                    f"{path.name} is not UTF-8: {position}.",
-                    'In Excel save it as "CSV UTF-8"; elsewhere: iconv -f cp1252 -t utf-8 FILE > NEW',
-                )
-    return DatasetError(f"{path.name} cannot be decoded.", "Save it as UTF-8.")
+                record = reader.read(type=dict)
+            except EOFError:
+                return
+            except jsonlines.InvalidLineError as exc:
+                if not exc.line.strip() and number not in too_long:
+                    continue
+                record, error = _tolerant(exc) if number not in too_long else ({}, "the line is too long")
+            row += 1
+            yield SourceRow(row, number, without_nan(record), error)
+
+
+def _bounded_lines(file: TextIO, too_long: set[int]) -> Iterator[bytes]:
+    """The lines of a file; one that is too long is empty, and its number is added to ``too_long``."""
+    for number in itertools.count(1):
+        line = file.readline(MAX_LINE_BYTES)
+        if not line:
+            return
+        if len(line) == MAX_LINE_BYTES and not line.endswith("\n"):
+            while (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith("\n"):
+                pass
+            too_long.add(number)
+            line = ""
+        yield line.strip(" \t\r\n\ufeff").encode("utf-8", "surrogateescape")
+
+
+def _tolerant(exc: jsonlines.InvalidLineError) -> tuple[dict[str, Any], str]:
+    """The record of a line that only Python reads, because it has NaN, or else the reason why it cannot be read."""
+    cause = exc.__cause__
+    if not isinstance(cause, orjson.JSONDecodeError):
+        return {}, "not UTF-8" if isinstance(cause, UnicodeDecodeError) else "not an object"
+    reason = f"not JSON: {cause.msg} at column {cause.colno}"
+    try:
+        record = json.loads(exc.line)
+        if not isinstance(record, dict):
+            return {}, reason
+        json.dumps(without_nan(record), allow_nan=False)
+    except (ValueError, RecursionError):
+        return {}, reason
+    return record, ""
+
+
+def _json(text: TextFile) -> Iterator[SourceRow]:
+    with text.open() as file:
+        content = file.read(MAX_DOCUMENT_CHARACTERS + 1).removeprefix("\ufeff")
+    if len(content) > MAX_DOCUMENT_CHARACTERS:
+        raise DatasetError(
+            f"{text.name} is one JSON document of more than {MAX_DOCUMENT_CHARACTERS:,} characters.",
+            "Write one record per line: jq -c '.[]' FILE > NEW.jsonl",
+        )
+    records = _document(text, content)
+    for row, record in enumerate(records, 1):
+        if isinstance(record, dict):
+            yield SourceRow(row, None, without_nan(record))
+        else:
+            yield SourceRow(row, None, {}, "not an object")
+
+
+def _document(text: TextFile, content: str) -> list[Any]:
+    """The records of one JSON document, or of several after each other."""
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as exc:
+        values = parse_json_values(content)
+        if not values:
+            place = f" at line {exc.lineno}, column {exc.colno}" if isinstance(exc, json.JSONDecodeError) else ""
+            reason = (
+                exc.msg if isinstance(exc, json.JSONDecodeError) else "it is nested too deeply, or a number is too long"
+            )
+            raise DatasetError(f"{text.name} is not valid JSON: {reason}{place}.", "Correct the file.") from exc
+        return values
+    records = records_of(value, text.name)
+    return [value] if records is None else records
+
+
+def _not_decodable(text: TextFile) -> DatasetError:
+    """The error for a file in an unknown encoding, with the position of the first wrong byte."""
+    codec = text.encoding
+    with open_unpacked(text.path, text.compression) as file:
+        if codec == "utf-8":
+            for number, raw in enumerate(file, 1):
+                try:
+                    raw.decode("utf-8")
+                except UnicodeDecodeError as exc:
+                    position = f"byte 0x{raw[exc.start]:02X} in line {number} at column {exc.start + 1}"
+                    return DatasetError(
+                        f"{text.name} is not UTF-8: {position}.",
+                        'Name its encoding, for example --encoding cp1252; in Excel, save it as "CSV UTF-8".',
+                    )
+    return DatasetError(
+        f"{text.name} cannot be decoded as {codec}.", "Name its encoding with --encoding, or save it as UTF-8."
+    )
 
 
 def _parquet(path: Path) -> Iterator[SourceRow]:
@@ -165,7 +219,7 @@ def _parquet(path: Path) -> Iterator[SourceRow]:
         for batch in parquet.ParquetFile(path).iter_batches():
             for record in batch.to_pylist():
                 row += 1
-                yield SourceRow(row, None, record)
+                yield SourceRow(row, None, without_nan(record))
     except (OSError, ValueError) as exc:
         raise DatasetError(
             f"{path.name} cannot be read as Parquet: {str(exc).splitlines()[0][:200]}", "Check the file."

@@ -7,6 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ftpipe.dataset.diagnosis import read_checked_lines
 from ftpipe.dataset.duplicates.fingerprints import fingerprint_record
 from ftpipe.dataset.file_context import FileContext
 from ftpipe.dataset.formats import shape_of
@@ -52,7 +53,7 @@ def split(path: Path, *, fraction: float, seed: int, output_dir: Path, force: bo
 
     Raises:
         UsageError: The fraction is not between 0 and 1, or one of the two files exists.
-        DatasetError: There are fewer than two different prompts.
+        DatasetError: A line is not a record, or there are fewer than two different prompts.
         LocalStateError: The files cannot be written.
     """
     if not 0 < fraction < 1:
@@ -75,7 +76,7 @@ def _groups(path: Path) -> tuple[dict[int, list[int]], dict[int, str], int]:
     groups: dict[int, list[int]] = defaultdict(list)
     answers: dict[int, str] = {}
     total = 0
-    for number, raw, record in iter_valid_lines(path):
+    for number, raw, record in read_checked_lines(path):
         shape = shape_of(record)
         row = DatasetRecord(Line(number, 0, raw), record, "chat" if shape == "messages" else shape, _NO_CONTEXT)
         prompt = fingerprint_record(row)[1] if row.lists else -number

@@ -84,13 +84,13 @@ def read_items(path: Path, *, limit: int | None = None, cluster_by: str | None =
         cluster_by: Key whose value names an item's cluster.
 
     Raises:
-        DatasetError: No line has an expected answer.
+        DatasetError: A line is not a record, or none has an expected answer.
         LocalStateError: The file cannot be read.
     """
-    from ftpipe.dataset import iter_records, open_dataset
+    from ftpipe.dataset import open_dataset, read_records
 
     dataset = open_dataset(path)
-    items = items_from_records(iter_records(path), cluster_by=cluster_by)[:limit]
+    items = items_from_records(read_records(path), cluster_by=cluster_by)[:limit]
     return ItemSet(name=path.name, sha256=dataset.sha256, items=tuple(items))
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ftpipe.dataset import iter_records, open_dataset
+from ftpipe.dataset import open_dataset, read_records
 from ftpipe.errors import InvalidResponseError, UsageError
 from ftpipe.evaluation.items import content_text, tool_calls_of
 from ftpipe.records.row_losses import LossRanking, RankBy, RankedRow, RowLosses
@@ -55,6 +55,7 @@ def rank_rows(
         on_progress: Called with the rows done and the total, over both models.
 
     Raises:
+        DatasetError: The file is in another format, or a line is not a record; nothing was sent.
         UsageError: The endpoint does not return row losses; nothing was sent to it.
         RequestRefusedError: The endpoint rejects the rows or the models.
     """
@@ -65,8 +66,10 @@ def rank_rows(
             "only ftpipe's own server does: train the same data with --provider local and rank with that model",
         )
     dataset = open_dataset(path)
+    for _ in read_records(path):
+        pass  # a file with a broken line is refused before anything is sent
     scored = {row.line: row for row in provider.models.losses(path, [baseline, model], on_rows=on_progress)}
-    texts = {line: _texts(record) for line, record in iter_records(path) if line in scored}
+    texts = {line: _texts(record) for line, record in read_records(path) if line in scored}
     if not scored or any(len(row.losses) != 2 for row in scored.values()):
         raise InvalidResponseError(
             "a row or model has no loss in the response", "check that the server runs this version of ftpipe"

@@ -214,11 +214,11 @@ def read_data(options: AdviseOptions) -> dict[str, Any]:
     if options.data is None:
         count, each = options.facts.get("clean_examples"), options.tokens_per_example
         return {"training_tokens": count * each} if count is not None and each is not None else {}
-    from ftpipe.cli.dataset_request import require_file
+    from ftpipe.cli.dataset_request import require_dataset
     from ftpipe.stages.count import count as count_tokens
     from ftpipe.stages.validate import validate
 
-    require_file(options.data)
+    require_dataset(options.data)
     model = options.tuned or options.base or "gpt-4.1-mini"
     report = count_tokens(validate(options.data, model=model), model=model)
     values: dict[str, Any] = {"clean_examples": max(0, report.dataset.examples - report.summary.errors)}

@@ -52,6 +52,8 @@ NOT_CHECKED = "FT112,FT113"
     help="Convert without this key, although it changes what is learnt. Repeatable.",
 )
 @click.option("--keep-nan", is_flag=True, help="Keep cells of a table that say nan, None or NULL as text.")
+@click.option("--encoding", metavar="NAME", help="Encoding of DATA, such as cp1252.  [default: detected]")
+@click.option("--sheet", metavar="NAME", help="Sheet of an Excel workbook.  [default: the only one with rows]")
 @pass_cli_context
 def convert(
     context: CliContext,
@@ -63,21 +65,24 @@ def convert(
     reasoning: str | None,
     ignored_keys: tuple[str, ...],
     keep_nan: bool,
+    encoding: str | None,
+    sheet: str | None,
 ) -> None:
     """Convert DATA to chat JSONL, or to preference JSONL if it compares answers, and check the result.
 
     DATA is prompt/completion, Alpaca, Dolly, ShareGPT, chosen/rejected, KTO, or an export of another tool, as JSON
-    Lines, JSON, CSV or Parquet. It is not changed. All keys are accounted for: one that changes what is learnt, such as
+    Lines, JSON, CSV, Excel or Parquet, also compressed. It is not changed. All keys are accounted for: one that changes what is learnt, such as
     a weight or a context, is converted, or the file is refused. The exit code is 1 if the result has errors.
     """
     from ftpipe.dataset.conversion.convert import convert as convert_file
     from ftpipe.dataset.conversion.row import ConversionOptions, normalize_key
+    from ftpipe.dataset.decoder import unpacked_name
 
     require_file(data)
     names = tuple(columns.split(",")) if columns else None
     if names is not None and len(names) != 2:
         raise UsageError(f"--columns needs two names, got {len(names)}", "give them as --columns QUESTION,ANSWER")
-    target = output or data.with_name(f"{data.stem}.chat.jsonl")
+    target = output or data.with_name(f"{Path(unpacked_name(data)).stem}.chat.jsonl")
     options = ConversionOptions(
         system=system,
         columns=(names[0], names[1]) if names else None,
@@ -85,12 +90,14 @@ def convert(
         reasoning=reasoning or "",
         ignored_keys=frozenset(map(normalize_key, ignored_keys)),
         keeps_nan=keep_nan,
+        encoding=encoding,
+        sheet=sheet,
     )
     done = convert_file(data, target, options, force=context.force)
     report = _check(context, done)
     context.add(**done._asdict() | {"skipped": [row._asdict() for row in done.skipped], "summary": report.summary})
     context.print_result(list(_result_lines(done, data)))
-    context.print_status(list(_notes(done)))
+    context.print_status([*_encoding_note(context, data, encoding), *_notes(done)])
     if report.summary.errors:
         codes = ", ".join(dict.fromkeys(finding.code for finding in report.findings if finding.severity == "error"))
         raise DatasetError(
@@ -112,6 +119,19 @@ def _check(context: CliContext, done: ConversionResult) -> Report:
     rules = check_settings(settings.config, ignore=NOT_CHECKED)
     with file_progress(context, "checking", done.output) as progress:
         return validate(request.data, target=request.target, settings=rules, observer=ScanObserver(progress))
+
+
+def _encoding_note(context: CliContext, data: Path, encoding: str | None) -> Iterator[str]:
+    """That the encoding was guessed, with a word by which the guess can be judged."""
+    from ftpipe.dataset.source_readers import guessed_encoding
+
+    guess = guessed_encoding(data) if encoding is None else None
+    if guess is not None:
+        context.add(encoding=guess.encoding)
+        yield (
+            f"read as Windows-1252, because it is not UTF-8; if “{sanitize_line(guess.sample, 40)}” is wrong, give the"
+            " encoding with --encoding"
+        )
 
 
 def _result_lines(done: ConversionResult, data: Path) -> Iterator[str]:

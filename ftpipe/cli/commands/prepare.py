@@ -18,6 +18,7 @@ from ftpipe.cli.dataset_request import (
     LOCAL_PROVIDER,
     DatasetRequest,
     provider_for_model,
+    require_dataset,
     resolve_for_prepare,
     validate_and_count,
 )
@@ -147,6 +148,8 @@ def prepare(context: CliContext, /, **params: Any) -> None:
     )
     request = resolve_for_prepare(settings, data=options.data)
     inputs = [path for path in (request.data, request.validation, options.holdout) if path]
+    if options.holdout is not None:
+        require_dataset(options.holdout)
     check_outputs(options.output_files, inputs=inputs, force=context.force)
     with findings_writer(context, options.output_format, options.findings) as on_finding:
         report = check(request, on_finding=on_finding)
@@ -291,11 +294,15 @@ def require_no_errors(report: Report, request: DatasetRequest, *, after_quaranti
     """
     if report.ok:
         return
+    from ftpipe.dataset.diagnosis import conversion_command
+
     code = next((finding.code for finding in report.findings if finding.severity == "error"), "")
+    files = [path for path in (request.data, request.validation) if path]
+    conversion = next((command for path in files if (command := conversion_command(relative_path(path)))), "")
     remaining = ", also without the lines that were moved" if after_quarantine else ""
     raise DatasetError(
         f"{relative_path(request.data)}: {plural(report.summary.errors, 'error')}{remaining}",
-        f"fix the file; `ftpipe explain {code}` shows how",
+        conversion or f"fix the file; `ftpipe explain {code}` shows how",
         report,
     )
 

@@ -16,7 +16,7 @@ from ftpipe.cli.dataset_request import first_finding_printer, resolve_for_prepar
 from ftpipe.cli.group import Command
 from ftpipe.cli.output.progress import file_progress
 from ftpipe.errors import DatasetError
-from ftpipe.formatting import plural
+from ftpipe.formatting import plural, relative_path
 from ftpipe.records import Finding, Report
 from ftpipe.reports.dataset_summary import dataset_line, not_checked_lines, verdict_line
 
@@ -70,9 +70,13 @@ def validate(context: CliContext, /, **params: Any) -> None:
     context.add(files=[document_fields(report) for report in reports])
     failed = [report for report in reports if not report.ok]
     if failed:
+        from ftpipe.dataset.diagnosis import conversion_command
+
         code = next((finding.code for finding in failed[0].findings if finding.severity == "error"), "CODE")
+        path = failed[0].dataset.path
         raise DatasetError(
-            f"{plural(len(failed), 'file has', 'files have')} errors", f"`ftpipe explain {code}` shows how to fix them"
+            f"{plural(len(failed), 'file has', 'files have')} errors",
+            conversion_command(relative_path(path)) or f"`ftpipe explain {code}` shows how to fix them",
         )
 
 

@@ -15,7 +15,8 @@ from ftpipe.canonical_json import canonical_json
 from ftpipe.dataset.conversion.examples import Example, read_example
 from ftpipe.dataset.conversion.legacy_markers import LegacyMarkers, find_markers
 from ftpipe.dataset.conversion.row import ConversionOptions, Messages, Row, SkipRow, UnmappedKey
-from ftpipe.dataset.source_readers import SourceRow, read_source_rows
+from ftpipe.dataset.source_readers import is_table_file, read_source_rows
+from ftpipe.dataset.tables import SourceRow
 from ftpipe.errors import DatasetError
 from ftpipe.output_files import check_outputs, open_output
 from ftpipe.suggestions import did_you_mean
@@ -24,7 +25,6 @@ MAX_REPORTED_ROWS = 100
 MAX_KEY_NAMES = 1000
 """Key names that are counted one by one; further ones are counted together."""
 OTHER_KEYS = "(other keys)"
-TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx", ".xlsm")
 NEGATIVE = "it is a negative example, which must not be learnt"
 
 
@@ -89,10 +89,10 @@ def convert(
     """
     check_outputs([("--output", output)], inputs=[path], force=force)
     options = options or ConversionOptions()
-    first = next(read_source_rows(path), None)
+    first = next(_rows(path, options), None)
     if first is not None and options.columns:
         _require_columns(path, first, options.columns)
-    converter = _Converter(path, options, _markers_of(path, first))
+    converter = _Converter(path, options, _markers_of(path, first, options))
     with open_output(output, force=force) as file:
         converter.run(jsonlines.Writer(file, dumps=orjson.dumps))
         if not converter.records:
@@ -100,6 +100,10 @@ def convert(
             hint = _columns_hint(first) if _concerns_columns(converter.skipped) else "Correct it, and convert it again."
             raise DatasetError(f"No record of {path.name} could be converted: {reason}.", hint)
     return converter.result(output)
+
+
+def _rows(path: Path, options: ConversionOptions) -> Iterator[SourceRow]:
+    return read_source_rows(path, encoding=options.encoding, sheet=options.sheet)
 
 
 def _require_columns(path: Path, first: SourceRow, columns: tuple[str, str]) -> None:
@@ -118,11 +122,11 @@ def _columns_hint(first: SourceRow | None) -> str:
     return f"Name the columns: --columns QUESTION,ANSWER{f'; the file has {names}' if names else ''}"
 
 
-def _markers_of(path: Path, first: SourceRow | None) -> LegacyMarkers:
+def _markers_of(path: Path, first: SourceRow | None, options: ConversionOptions) -> LegacyMarkers:
     """The markers of a legacy file; other files are not read for them."""
     if first is None or not {"prompt", "completion"} <= first.record.keys():
         return LegacyMarkers()
-    return find_markers(row.record for row in read_source_rows(path) if not row.error)
+    return find_markers(row.record for row in _rows(path, options) if not row.error)
 
 
 def _digest(messages: Messages) -> bytes:
@@ -137,7 +141,7 @@ class _Converter:
 
     def __init__(self, path: Path, options: ConversionOptions, markers: LegacyMarkers) -> None:
         self.path, self.options, self.markers = path, options, markers
-        self.is_table = any(suffix.lower() in TABLE_SUFFIXES for suffix in path.suffixes)
+        self.is_table = is_table_file(path)
         self.purpose = options.purpose
         self.formats: Counter[str] = Counter()
         self.records = self.skipped_total = 0
@@ -153,7 +157,7 @@ class _Converter:
 
     def run(self, writer: jsonlines.Writer) -> None:
         """Write a record for each row, or remember why there is none."""
-        for source in read_source_rows(self.path):
+        for source in _rows(self.path, self.options):
             try:
                 if source.error:
                     raise SkipRow("", source.error)

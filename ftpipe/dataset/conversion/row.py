@@ -62,6 +62,10 @@ class ConversionOptions:
     """Keys that are left out although they change the meaning, as :func:`normalize_key` writes them."""
     keeps_nan: bool = False
     """Whether ``nan`` and ``None`` in a table are text."""
+    encoding: str | None = None
+    """Encoding of a text file; ``None`` to detect it."""
+    sheet: str | None = None
+    """Sheet of an Excel workbook; ``None`` for the only one that has rows."""
 
 
 @lru_cache(maxsize=4096)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from shlex import quote
 from typing import Any, BinaryIO, NamedTuple
 
 import jsonlines
@@ -17,15 +18,16 @@ from ftpipe.atomic_files import read_json
 from ftpipe.canonical_json import canonical_json
 from ftpipe.dataset.check_settings import CheckSettings, check_codes
 from ftpipe.dataset.duplicates.fingerprints import hash64
+from ftpipe.dataset.encoding import unicode_encoding
 from ftpipe.dataset.fixes.safe import SAFE
 from ftpipe.dataset.fixes.unsafe import DROP, UNSAFE
-from ftpipe.dataset.formats import shape_of
+from ftpipe.dataset.formats import LAYOUT_FAULTS, OTHER_FORMATS, shape_of
 from ftpipe.dataset.identity import sha256_of_dataset
 from ftpipe.dataset.json_line import Line, parse_json_values
 from ftpipe.dataset.reader import BOM, MAX_LINE_BYTES, read_blocks, read_lines
 from ftpipe.dataset.rules import codes
 from ftpipe.dataset.sniffer import sniff
-from ftpipe.errors import LocalStateError, UsageError
+from ftpipe.errors import DatasetError, LocalStateError, UsageError
 from ftpipe.output_files import check_outputs, open_output
 
 SCHEMA = "ftpipe.fix/1"
@@ -63,6 +65,7 @@ def fix_file(
         force: Replace files of these names that no earlier fix has written.
 
     Raises:
+        DatasetError: The file is a table or compressed.
         UsageError: The output is the input, the input is missing, or no earlier fix wrote the files that exist.
         LocalStateError: A file cannot be read or written.
     """
@@ -76,6 +79,8 @@ def fix_file(
     if not force:
         _refuse_foreign_files(files, manifest_file)
     sniffed = sniff(path, method)
+    if sniffed.layout in OTHER_FORMATS:
+        raise DatasetError(f"{path.name}: {LAYOUT_FAULTS[sniffed.layout]}", f"ftpipe convert {quote(str(path))}")
     fixer = FileFixer(selected, sniffed.format, unsafe)
     try:
         with ExitStack() as stack:
@@ -271,7 +276,7 @@ def _reformat(path: Path, layout: str, fixer: FileFixer) -> Iterator[tuple[int, 
         if layout == "utf16":
             if not (fixer.unsafe and fixer.wants("FT004")):
                 raise LocalStateError(f"{path.name} is UTF-16.", "Add --unsafe-fixes, or save it as UTF-8.")
-            text = data.decode("utf-16")
+            text = data.decode(unicode_encoding(data) or "utf-16").removeprefix("\ufeff")
             fixer.counts["FT004"] += 1
             parts: Iterable[bytes] = (line.encode() for line in text.split("\n"))
         else:

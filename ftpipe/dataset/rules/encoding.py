@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from ftpipe.dataset.formats import LAYOUT_FAULTS, OTHER_FORMATS
 from ftpipe.dataset.json_line import Line
 from ftpipe.dataset.rules.base import RuleGroup, Violation, escape_preview
 from ftpipe.dataset.scan.statistics import ScanStatistics
@@ -61,7 +62,7 @@ def wrong_extension(stats: ScanStatistics) -> Iterator[Violation]:
     Fix: Rename the file to end in .jsonl.
     Source: OpenAI API description createFile, 2026-08-21.
     """
-    if stats.file.suffix.lower() != ".jsonl":
+    if stats.file.suffix.lower() != ".jsonl" and stats.file.layout not in OTHER_FORMATS:
         yield Violation("", f"The file extension is '{escape_preview(stats.file.suffix)}', not '.jsonl'.")
 
 
@@ -84,13 +85,12 @@ def file_not_utf8(stats: ScanStatistics) -> Iterator[Violation]:
     """The whole file is in another encoding, or is not a text file.
 
     Why: JSON Lines files are UTF-8.
-    Fix: Save the file as UTF-8 without a byte order mark.
+    Fix: Save the file as UTF-8 without a byte order mark: ``ftpipe convert FILE`` does this for text.
     Source: OpenAI supervised fine-tuning guide, 2026-07-15.
     """
-    if stats.file.layout == "utf16":
-        yield Violation("", "The file is UTF-16 or UTF-32.", line=1)
-    elif stats.file.layout == "binary":
-        yield Violation("", "The file is binary: it contains NUL bytes and is not UTF-8.", line=1)
+    if stats.file.layout in ("utf16", "binary", "excel", "parquet", "compressed"):
+        hint = "Convert it: `ftpipe convert FILE`." if stats.file.layout in OTHER_FORMATS else ""
+        yield Violation("", LAYOUT_FAULTS[stats.file.layout], line=1, hint=hint)
 
 
 @rule(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ftpipe.dataset.formats import CHAT_KEYS, FORMAT_OF, legacy_shape, shape_of
+from ftpipe.dataset.formats import CHAT_KEYS, FORMAT_OF, LAYOUT_FAULTS, OTHER_FORMATS, legacy_shape, shape_of
 from ftpipe.dataset.json_line import MAX_DEPTH, MAX_SAFE_INTEGER, Line
 from ftpipe.dataset.record import DatasetRecord
 from ftpipe.dataset.record_traits import NON_PLAIN
@@ -88,16 +88,15 @@ def several_values(line: Line) -> Iterator[Violation]:
 
 @rule("FT103", "not-jsonl", "error", "R", "observed", scope="file", fix=("safe", "write one object per line"))
 def not_jsonl(stats: ScanStatistics) -> Iterator[Violation]:
-    """The whole file is one JSON value.
+    """The whole file is one JSON value or a table.
 
     Why: JSON Lines has one object per line.
     Fix: Write each record on its own line: ``ftpipe convert FILE`` does this.
     Source: OpenAI supervised fine-tuning guide, 2026-07-15.
     """
-    if stats.file.layout == "array":
-        yield Violation("", "The file is one JSON array.", line=1)
-    elif stats.file.layout == "pretty":
-        yield Violation("", "The file is pretty-printed JSON.", line=1)
+    if stats.file.layout in ("array", "pretty", "table"):
+        hint = "Convert it: `ftpipe convert FILE`." if stats.file.layout in OTHER_FORMATS else ""
+        yield Violation("", LAYOUT_FAULTS[stats.file.layout], line=1, hint=hint)
 
 
 @rule("FT104", "duplicate-key", "error", "L", "observed", scope="line")

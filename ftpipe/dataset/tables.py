@@ -1,0 +1,217 @@
+"""Reads tables as records: CSV as Excel, pandas and other programs write it, and Excel workbooks."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import io
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+from ftpipe.dataset.decoder import MAX_EXPANSION, MIN_UNPACKED_LIMIT_BYTES, TextFile
+from ftpipe.errors import DatasetError, MissingExtraError
+
+TABLE_SUFFIXES = (".csv", ".tsv")
+DELIMITERS = ",;\t|"
+MAX_FIELD_CHARACTERS = 16 * 1024 * 1024
+SAMPLE_CHARACTERS = 64 * 1024
+SAMPLE_ROWS = 50
+_DECLARATION = re.compile(r'\ufeff?"?sep=(.)"?\r?\n', re.IGNORECASE)
+"""A first line by which Excel is told the delimiter. Source: measured with files of Excel, 2026-11-28."""
+
+
+class SourceRow(NamedTuple):
+    """One record of a source, or the reason why there is none."""
+
+    row: int
+    """1-based, without the header of a table."""
+    line: int | None
+    """1-based line of the file where it starts; ``None`` if the file has no lines."""
+    record: dict[str, Any]
+    error: str = ""
+
+
+def read_csv(text: TextFile) -> Iterator[SourceRow]:
+    """The rows of a CSV file, with the delimiter that its first rows show.
+
+    Raises:
+        DatasetError: It has no header, or is not valid CSV; the message names the line.
+    """
+    csv.field_size_limit(MAX_FIELD_CHARACTERS)
+    with text.open() as file:
+        sample = file.read(SAMPLE_CHARACTERS)
+    declaration = _DECLARATION.match(sample)
+    delimiter = declaration[1] if declaration else delimiter_of(sample)
+    with text.open() as file:
+        lines = _lines(file)
+        skipped = len(list(islice(lines, 1))) if declaration else 0
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        first_line = skipped + 1
+        row = 0
+        try:
+            names = header_names(text.name, next(reader, []))
+            first_line = skipped + reader.line_num + 1
+            for cells in reader:
+                if cells:
+                    row += 1
+                    yield table_row(row, first_line, names, cells)
+                first_line = skipped + reader.line_num + 1
+        except csv.Error as exc:
+            raise DatasetError(
+                f"{text.name} is not valid CSV from line {first_line} on: {exc}.",
+                "The usual cause is a quote that is not closed; double each quote inside a field.",
+            ) from exc
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """The lines of a file without its byte order mark; a field of one cannot be longer than the limit."""
+    first = True
+    while line := file.readline(MAX_FIELD_CHARACTERS * 2):
+        yield line.removeprefix("\ufeff") if first else line
+        first = False
+
+
+def delimiter_of(sample: str) -> str:
+    """The delimiter that divides the first rows of a table best; a comma if none divides them.
+
+    Args:
+        sample: The beginning of the file.
+    """
+    best, best_score = ",", (0.0, 0)
+    for delimiter in DELIMITERS:
+        score = _score(sample.removeprefix("\ufeff"), delimiter)
+        if score > best_score:
+            best, best_score = delimiter, score
+    return best
+
+
+def _score(sample: str, delimiter: str) -> tuple[float, int]:
+    """The share of rows with as many cells as the header, and their number; zero if there is one column."""
+    widths: list[int] = []
+    try:
+        for cells in islice(csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter), SAMPLE_ROWS):
+            if cells:
+                widths.append(len(cells))
+    except csv.Error:
+        pass
+    if len(widths) > 2 and len(sample) >= SAMPLE_CHARACTERS:
+        widths.pop()  # the sample may end in the middle of a row
+    if not widths or widths[0] < 2:
+        return 0.0, 0
+    return sum(width == widths[0] for width in widths) / len(widths), widths[0]
+
+
+def is_table(sample: str) -> bool:
+    """True if a text without a telling name looks like CSV: a header of several short names, and rows of its width."""
+    delimiter = delimiter_of(sample)
+    share, width = _score(sample.removeprefix("\ufeff"), delimiter)
+    rows = list(islice(csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter), 2))
+    names = rows[0] if rows else []
+    return width > 1 and len(rows) > 1 and share > 0.9 and all(0 < len(name.strip()) <= 60 for name in names)
+
+
+def header_names(file_name: str, cells: Iterable[str]) -> list[str]:
+    """The names of the columns, each on one line.
+
+    Raises:
+        DatasetError: There is none, or one occurs twice.
+    """
+    names = [" ".join(cell.split()) for cell in cells]
+    if not any(names):
+        raise DatasetError(f"{file_name} has no header line.", "Name the columns in the first line.")
+    duplicates = [name for name, number in Counter(filter(None, names)).items() if number > 1]
+    if duplicates:
+        raise DatasetError(f"The header of {file_name} has the column {duplicates[0]!r} twice.", "Rename one of them.")
+    return names
+
+
+def table_row(row: int, line: int, names: list[str], cells: list[str]) -> SourceRow:
+    """The record of a row; one with more cells than the header has an error instead."""
+    if len(cells) > len(names) and any(cell.strip() for cell in cells[len(names) :]):
+        return SourceRow(row, line, {}, f"it has {len(cells)} columns, but the header has {len(names)}")
+    return SourceRow(row, line, {name: cell for name, cell in zip(names, cells, strict=False) if name})
+
+
+def read_excel(path: Path, sheet: str | None = None) -> Iterator[SourceRow]:
+    """The rows of an Excel or OpenDocument workbook.
+
+    python-calamine reads xlsx, xlsb, xls and ods and is released regularly; openpyxl reads xlsx alone and has had no
+    release since June 2024. Source: pypi.org, 2026-11-28.
+
+    Args:
+        path: The workbook.
+        sheet: Name of the sheet; not needed if only one has rows.
+
+    Raises:
+        DatasetError: It cannot be read, or several sheets have rows.
+        MissingExtraError: python-calamine is not installed.
+    """
+    try:
+        import python_calamine
+    except ImportError as exc:
+        raise MissingExtraError(
+            "reading Excel workbooks needs the package python-calamine",
+            "pip install 'ftpipe[excel]', or save the sheet as CSV UTF-8",
+        ) from exc
+    _check_unpacked_size(path)
+    try:
+        workbook = python_calamine.CalamineWorkbook.from_path(str(path))
+        sheets = {
+            name: rows
+            for name in workbook.sheet_names
+            if sheet in (None, name) and (rows := workbook.get_sheet_by_name(name).to_python(skip_empty_area=False))
+        }
+        known = list(workbook.sheet_names)
+    except (python_calamine.CalamineError, OSError, ValueError, zipfile.BadZipFile) as exc:
+        raise DatasetError(
+            f"{path.name} cannot be read as an Excel workbook: {exc}.",
+            "Open it in Excel or LibreOffice and save it again, as xlsx or as CSV UTF-8.",
+        ) from exc
+    if sheet is not None and sheet not in known:
+        raise DatasetError(f"{path.name} has no sheet {sheet!r}.", f"It has {', '.join(map(repr, known[:20]))}.")
+    if len(sheets) != 1:
+        raise _not_one_sheet(path, list(sheets))
+    rows = next(iter(sheets.values()))
+    start = next((index for index, row in enumerate(rows) if any(cell != "" for cell in row)), 0)
+    names = header_names(path.name, map(_cell_text, rows[start]))
+    number = 0
+    for index, row in enumerate(rows[start + 1 :], start + 2):
+        cells = [_cell_text(cell) for cell in row]
+        if any(cells):
+            number += 1
+            yield table_row(number, index, names, cells)
+
+
+def _not_one_sheet(path: Path, names: list[str]) -> DatasetError:
+    if not names:
+        return DatasetError(f"{path.name} has no rows.", "Write the names of the columns into the first row.")
+    listed = ", ".join(map(repr, names[:20]))
+    return DatasetError(
+        f"{path.name} has {len(names)} sheets with rows: {listed}.", f"Choose one, for example --sheet {names[0]!r}."
+    )
+
+
+def _check_unpacked_size(path: Path) -> None:
+    """Refuse a workbook that unpacks to more than any real one."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > max(MIN_UNPACKED_LIMIT_BYTES, MAX_EXPANSION * path.stat().st_size):
+        raise DatasetError(f"{path.name} unpacks to {size:,} bytes.", "Save the sheet as CSV UTF-8 if that is right.")
+
+
+def _cell_text(value: object) -> str:
+    """A cell as Excel shows it, without its number format."""
+    if isinstance(value, bool):
+        return "TRUE" if value else "FALSE"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    if isinstance(value, dt.datetime):
+        return value.isoformat(" ") if value.time() != dt.time() else value.date().isoformat()
+    return str(value)
