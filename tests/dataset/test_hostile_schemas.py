@@ -41,7 +41,7 @@ def nested(levels: int) -> dict[str, Any]:
 
 def findings(path: Path, *, command: str = "validate") -> list[dict[str, Any]]:
     """The findings of a command in a process of its own, which is killed if it hangs."""
-    output = path.with_suffix(".findings")
+    output = path.with_suffix(f".{command}.findings")
     ran = subprocess.run(
         [sys.executable, "-m", "ftpipe", command, str(path), "--findings", str(output)],
         capture_output=True,
