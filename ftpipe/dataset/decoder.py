@@ -85,7 +85,7 @@ def open_unpacked(path: Path, compression: str) -> BinaryIO:
     if not compression:
         return io.BufferedReader(file)
     stream = gzip.GzipFile(fileobj=file) if compression == "gzip" else _open_zstandard(file)
-    return io.BufferedReader(_BoundedReader(stream, path, compression), CHUNK_BYTES)  # type: ignore[arg-type]
+    return io.BufferedReader(_BoundedReader(stream, file, path, compression), CHUNK_BYTES)  # type: ignore[arg-type]
 
 
 def _open_zstandard(file: io.FileIO) -> Any:  # noqa: ANN401  # a class of one of two packages
@@ -108,11 +108,11 @@ def _open_zstandard(file: io.FileIO) -> Any:  # noqa: ANN401  # a class of one o
 class _BoundedReader(io.RawIOBase):
     """Unpacks a file, and stops at a size that no real data reaches."""
 
-    def __init__(self, stream: BinaryIO, path: Path, compression: str) -> None:
-        self._stream, self._path, self._compression = stream, path, compression
+    def __init__(self, stream: BinaryIO, file: io.FileIO, path: Path, compression: str) -> None:
+        self._stream, self._file, self._path, self._compression = stream, file, path, compression
         self._limit = max(MIN_UNPACKED_LIMIT_BYTES, MAX_EXPANSION * path.stat().st_size)
         self._read = 0
-        self._errors = (OSError, EOFError, ValueError, zlib.error, *_zstandard_errors())
+        self._errors: tuple[type[Exception], ...] = (OSError, EOFError, ValueError, zlib.error, *_zstandard_errors())
 
     def readable(self) -> bool:
         return True
@@ -137,6 +137,7 @@ class _BoundedReader(io.RawIOBase):
 
     def close(self) -> None:
         self._stream.close()
+        self._file.close()
         super().close()
 
 

@@ -12,11 +12,12 @@ from typing import Any, TextIO
 import jsonlines
 import orjson
 
+from ftpipe.dataset import reader as line_reader
 from ftpipe.dataset.decoder import TextFile, detect_text, open_unpacked, unpacked_name
 from ftpipe.dataset.json_documents import records_of, without_nan
 from ftpipe.dataset.json_line import parse_json_values
-from ftpipe.dataset.reader import MAX_LINE_BYTES, open_binary
-from ftpipe.dataset.sniffer import PEEK_BYTES, binary_layout, layout_of, sample, sniff
+from ftpipe.dataset.reader import open_binary
+from ftpipe.dataset.sniffer import PEEK_BYTES, binary_layout, is_json, layout_of, sample, sniff
 from ftpipe.dataset.tables import TABLE_SUFFIXES, SourceRow, is_table, read_csv, read_excel
 from ftpipe.errors import DatasetError, MissingExtraError
 
@@ -89,17 +90,19 @@ def is_table_file(path: Path) -> bool:
 
 def _text(text: TextFile) -> Iterator[SourceRow]:
     try:
-        with text.open() as file:
+        with text.open(errors="replace") as file:
             start = file.read(PEEK_BYTES)
             is_whole = not file.read(1)
         head = start.removeprefix("\ufeff").encode("utf-8", "replace")
         records = sample(head)
         layout = layout_of(head, is_whole, bool(records))
-        is_json = bool(records) or start.lstrip("\ufeff \t\r\n")[:1] in ("{", "[")
+        stripped = head.lstrip()
+        is_like_json = bool(records) or stripped[:1] in (b"{", b"[")
+        is_document = layout in ("array", "pretty") or (stripped[:1] == b"[" and not is_json(stripped.split(b"\n")[0]))
         has_table_name = text.name.lower().endswith(TABLE_SUFFIXES)
-        if not is_json and (has_table_name or is_table(start[:65536])):
+        if not is_like_json and (has_table_name or is_table(start[:65536])):
             yield from read_csv(text)
-        elif layout in ("array", "pretty") or (len(records) == 1 and is_whole and records_of(records[0], text.name)):
+        elif is_document or (len(records) == 1 and is_whole and records_of(records[0], text.name)):
             yield from _json(text)
         else:
             yield from _json_lines(text)
@@ -129,12 +132,13 @@ def _json_lines(text: TextFile) -> Iterator[SourceRow]:
 
 def _bounded_lines(file: TextIO, too_long: set[int]) -> Iterator[bytes]:
     """The lines of a file; one that is too long is empty, and its number is added to ``too_long``."""
+    limit = line_reader.MAX_LINE_BYTES
     for number in itertools.count(1):
-        line = file.readline(MAX_LINE_BYTES)
+        line = file.readline(limit)
         if not line:
             return
-        if len(line) == MAX_LINE_BYTES and not line.endswith("\n"):
-            while (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith("\n"):
+        if len(line) == limit and not line.endswith("\n"):
+            while (rest := file.readline(limit)) and not rest.endswith("\n"):
                 pass
             too_long.add(number)
             line = ""

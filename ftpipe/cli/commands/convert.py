@@ -71,8 +71,9 @@ def convert(
     """Convert DATA to chat JSONL, or to preference JSONL if it compares answers, and check the result.
 
     DATA is prompt/completion, Alpaca, Dolly, ShareGPT, chosen/rejected, KTO, or an export of another tool, as JSON
-    Lines, JSON, CSV, Excel or Parquet, also compressed. It is not changed. All keys are accounted for: one that changes what is learnt, such as
-    a weight or a context, is converted, or the file is refused. The exit code is 1 if the result has errors.
+    Lines, JSON, CSV, Excel or Parquet, also compressed. It is not changed. All keys are accounted for: one that changes
+    what is learnt, such as a weight or a context, is converted, or the file is refused. The exit code is 1 if the
+    result has errors.
     """
     from ftpipe.dataset.conversion.convert import convert as convert_file
     from ftpipe.dataset.conversion.row import ConversionOptions, normalize_key

@@ -103,7 +103,7 @@ def test_convert_reports_skipped_rows_with_column(name: str, text: str, expected
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ("Frage;Antwort\nZürich?;Ja\n".encode("cp1252"), "line 2 at column 2"),
+        ("Frage;Antwort\nЦюрих?;Да\n".encode("cp1251"), "line 2 at column 1"),
         (b'question,answer\na,b\nc,"d\n', "not valid CSV from line 3"),
         (b"question,answer,answer\na,b,c\n", "'answer' twice"),
         (b"", "no header line"),
