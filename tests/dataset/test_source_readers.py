@@ -229,7 +229,7 @@ SHEET = (
 )
 
 
-def write_workbook(path: Path, sheets: dict[str, list[list[object]]]) -> Path:
+def write_workbook(path: Path, sheets: dict[str, list[list[Any]]]) -> Path:
     """A workbook as small as the format allows."""
     main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
     relation = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
@@ -268,7 +268,13 @@ def _cell(value: object) -> str:
 
 @pytest.mark.needs("python_calamine")
 def test_excel_workbook_is_read(tmp_path: Path) -> None:
-    table = [["Question", "Answer", ""], ["How many?\nExactly.", 42], ["", ""], ["Pi?", 3.5], ["True?", True]]
+    table: list[list[Any]] = [
+        ["Question", "Answer", ""],
+        ["How many?\nExactly.", 42],
+        ["", ""],
+        ["Pi?", 3.5],
+        ["True?", True],
+    ]
     path = write_workbook(tmp_path / "a.xlsx", {"Tickets": table, "Empty": []})
     assert records(path) == [
         {"Question": "How many?\nExactly.", "Answer": "42"},

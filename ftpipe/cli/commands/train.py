@@ -15,7 +15,7 @@ from ftpipe.cli.base_downloads import prepare_base
 from ftpipe.cli.commands.prepare import DatasetOptions, require_no_errors, show
 from ftpipe.cli.commands.train_sweep import SweepOptions, run_sweep, scorer
 from ftpipe.cli.context import CliContext, pass_cli_context
-from ftpipe.cli.dataset_request import DatasetRequest, require_file, resolve_for_train, spec_of, validate_and_count
+from ftpipe.cli.dataset_request import DatasetRequest, require_dataset, resolve_for_train, spec_of, validate_and_count
 from ftpipe.cli.group import Command
 from ftpipe.config import Settings
 from ftpipe.errors import UsageError
@@ -179,7 +179,7 @@ def check_evaluation(options: TrainOptions) -> None:
         UsageError: There is no such test file, or there will be nothing to evaluate.
     """
     if options.evaluate is not None:
-        require_file(options.evaluate)
+        require_dataset(options.evaluate)
         if options.detach:
             raise UsageError(
                 "--evaluate and --detach were given, and a job that is still running has no model",
