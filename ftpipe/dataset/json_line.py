@@ -99,27 +99,25 @@ def parse_tolerantly(line: Line) -> TolerantParse:
         counts = Counter(key for key, _ in members)
         return DictWithDuplicateKeys(value, [(key, n) for key, n in counts.items() if n > 1])
 
-    def replace_constant(word: str) -> int:
-        # 1 takes its place, so that other rules do not report the same value again.
+    def read_constant(word: str) -> float:
         result.constants.append(word)
-        return 1
+        return float(word)
 
     def parse_float(word: str) -> float:
         value = float(word)
         if value in (float("inf"), float("-inf")):
             result.constants.append(word)
-            return 1
         return value
 
     def parse_integer(word: str) -> int:
         if len(word) < MAX_DIGITS:
             return int(word)
         result.constants.append(f"{word[:12]}… with {len(word):,} digits")
-        return 1
+        return int(word[:MAX_DIGITS])
 
     decoder = json.JSONDecoder(
         object_pairs_hook=build_object,
-        parse_constant=replace_constant,
+        parse_constant=read_constant,
         parse_float=parse_float,
         parse_int=parse_integer,
         strict=False,

@@ -58,6 +58,7 @@ EXPECTED: dict[str, tuple[int | None, str, str]] = {
     "FT218": (7, "messages[1].content", "error"),
     "FT219": (7, "messages[0].role", "warning"),
     "FT221": (7, "messages[1].role", "warning"),
+    "FT223": (7, "messages[1].content", "error"),
     "FT301": (7, "tools[0].function.parameters", "error"),
     "FT302": (7, "tools[1].function.name", "error"),
     "FT303": (7, "messages[1].tool_calls[0].function.arguments", "error"),
@@ -76,6 +77,7 @@ EXPECTED: dict[str, tuple[int | None, str, str]] = {
     "FT407": (7, "messages[0].content[1].image_url.url", "error"),
     "FT408": (None, "", "info"),
     "FT410": (7, "messages[0].content[1].image_url.url", "warning"),
+    "FT411": (7, "messages[0].content[1].image_url.detail", "error"),
     "FT501": (7, "non_preferred_output", "error"),
     "FT502": (7, "preferred_output", "error"),
     "FT503": (7, "non_preferred_output[0].content", "error"),
@@ -110,7 +112,7 @@ EXPECTED: dict[str, tuple[int | None, str, str]] = {
 }
 EXPECTED_EVERYWHERE = {"FT113"}
 """Findings of all small files."""
-SIDE_EFFECTS = {"FT301": {"FT312"}} | {code: {"FT408"} for code in ("FT401", "FT402", "FT404", "FT407", "FT410")}
+SIDE_EFFECTS = {"FT301": {"FT312"}} | {code: {"FT408"} for code in ("FT401", "FT402", "FT404", "FT407", "FT410", "FT411")}
 """Further findings that a fault causes."""
 
 

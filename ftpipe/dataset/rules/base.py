@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import json
+import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from ftpipe.dataset.check_settings import Level
+from ftpipe.dataset.json_line import Json
 from ftpipe.dataset.record_traits import ALWAYS
 
 Origin = Literal["R", "D", "S", "Q", "P", "L"]
@@ -165,11 +168,48 @@ def escape_preview(text: object, limit: int = 60) -> str:
 
 
 def describe_value(value: object) -> str:
-    """A JSON value for a message: a string in quotes and called a string, other values as JSON writes them."""
+    """A JSON value with its type, for a message: ``the string '0'``, ``the number 0``, ``null``, ``the list [1, 2]``."""
+    match value:
+        case str():
+            return f"the string '{escape_preview(value)}'" if value else "the empty string"
+        case None | bool():
+            return json.dumps(value)
+        case float() if not math.isfinite(value):
+            return json.dumps(value)
+        case int() | float():
+            return f"the number {escape_preview(json.dumps(value))}"
+        case list() | dict():
+            kind = "list" if isinstance(value, list) else "object"
+            return f"the {kind} {_preview_json(value)}" if value else f"an empty {kind}"
+    return escape_preview(value)
+
+
+def _preview_json(value: Json) -> str:
+    """The beginning of a list or object as JSON writes it; long and deep parts are left out before they are written."""
+    return escape_preview(json.dumps(_shortened(value), ensure_ascii=False))
+
+
+def _shortened(value: Json, levels: int = 3) -> Json:
     if isinstance(value, str):
-        return f"the string '{escape_preview(value)}'"
-    words = {None: "null", True: "true", False: "false"}
-    return words[value] if value is None or isinstance(value, bool) else escape_preview(value)
+        return value[:60]
+    if isinstance(value, list | dict) and not levels:
+        return "…"
+    if isinstance(value, list):
+        return [_shortened(item, levels - 1) for item in value[:10]]
+    if isinstance(value, dict):
+        return {key[:40]: _shortened(value[key], levels - 1) for key in list(value)[:10]}
+    return value
+
+
+def describe_text(value: object) -> str:
+    """The same for a message in which a string is expected: ``'assistnt'`` in quotes, other values with their type."""
+    return f"'{escape_preview(value, 40)}'" if isinstance(value, str) and value else describe_value(value)
+
+
+def speaker(message: dict[str, Any]) -> str:
+    """``assistant message`` for a message; ``message`` if its role is not a text."""
+    role = message.get("role")
+    return f"{escape_preview(role, 20)} message" if isinstance(role, str) and role else "message"
 
 
 def key_path(base: str, key: str) -> str:

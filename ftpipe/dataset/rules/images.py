@@ -6,14 +6,17 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ftpipe.catalog.base_models import find_base
 from ftpipe.dataset.image_tokens import decode_start, read_header
+from ftpipe.dataset.json_line import Json
 from ftpipe.dataset.record import DatasetRecord
 from ftpipe.dataset.record_traits import IMAGES
-from ftpipe.dataset.rules.base import RuleGroup, Violation, escape_preview
+from ftpipe.dataset.rules.base import RuleGroup, Violation, describe_value, escape_preview, speaker
 from ftpipe.dataset.scan.statistics import ScanStatistics
+from ftpipe.suggestions import did_you_mean
 
 GROUP = RuleGroup("Images")
 rule = GROUP.rule
@@ -29,8 +32,23 @@ _PRIVATE = re.compile(
 )
 
 
-def images(row: DatasetRecord) -> Iterator[tuple[str, str, str]]:
-    """Path, role and URL of every image; the URL is empty if there is none."""
+DETAILS = ("auto", "low", "high")
+"""Values of ``detail``. Source: OpenAI vision fine-tuning guide, 2026-07-15."""
+
+
+class Image(NamedTuple):
+    """An image part of a message."""
+
+    path: str
+    message: dict[str, Any]
+    value: Json
+    """The value of ``image_url``; ``None`` if the part has no such key."""
+    url: str
+    """Empty if there is none."""
+
+
+def images(row: DatasetRecord) -> Iterator[Image]:
+    """Every image of a record."""
     for base, index, message in row.messages():
         content = message.get("content")
         for part_index, part in enumerate(content if type(content) is list else ()):
@@ -38,7 +56,7 @@ def images(row: DatasetRecord) -> Iterator[tuple[str, str, str]]:
                 image = part.get("image_url")
                 url = image.get("url") if type(image) is dict else image
                 path = f"{base}[{index}].content[{part_index}].image_url"
-                yield path, str(message.get("role")), url if type(url) is str else ""
+                yield Image(path, message, image, url if type(url) is str else "")
 
 
 @rule("FT401", "image-outside-user-message", "error", "D", "documented", when=IMAGES, formats=_FORMATS)
@@ -49,9 +67,9 @@ def image_outside_user_message(row: DatasetRecord) -> Iterator[Violation]:
     Fix: Move the image to the user's message.
     Source: OpenAI vision fine-tuning guide, 2026-07-15.
     """
-    for path, role, _ in images(row):
-        if role != "user":
-            yield Violation(path, f"A {escape_preview(role, 20)} message contains an image.")
+    for image in images(row):
+        if image.message.get("role") != "user":
+            yield Violation(image.path, f"The {speaker(image.message)} contains an image.")
 
 
 @rule("FT402", "too-many-images", "error", "D", "documented", when=IMAGES, formats=_FORMATS, nebius="off", local="off")
@@ -76,7 +94,7 @@ def image_too_large(row: DatasetRecord) -> Iterator[Violation]:
     Fix: Scale it down; the service uses at most 2048 pixels anyway.
     Source: OpenAI vision fine-tuning guide, 2026-07-15.
     """
-    for path, _, url in images(row):
+    for path, _, _, url in images(row):
         body = url.partition(",")[2] if url.startswith("data:") else ""
         size = len(body) * 3 // 4
         if size > MAX_IMAGE_BYTES:
@@ -91,7 +109,7 @@ def unsupported_image_format(row: DatasetRecord) -> Iterator[Violation]:
     Fix: Save it as an RGB JPEG or PNG.
     Source: OpenAI vision fine-tuning guide, 2026-07-15.
     """
-    for path, _, url in images(row):
+    for path, _, _, url in images(row):
         if not url.startswith("data:"):
             continue
         header = read_header(decode_start(url))
@@ -131,9 +149,12 @@ def invalid_image_url(row: DatasetRecord) -> Iterator[Violation]:
     Fix: Use an https URL, or data:image/png;base64,… with the type that the bytes have.
     Source: OpenAI vision fine-tuning guide, 2026-07-15.
     """
-    for path, _, url in images(row):
+    for path, _, value, url in images(row):
         scheme = url.partition(":")[0].lower()
         if scheme in ("http", "https"):
+            continue
+        if not url:
+            yield Violation(f"{path}.url", f"The image cannot be read: {missing_url(value)}.")
             continue
         fault = (
             data_url_error(url)
@@ -142,6 +163,13 @@ def invalid_image_url(row: DatasetRecord) -> Iterator[Violation]:
         )
         if fault:
             yield Violation(f"{path}.url", f"The image cannot be read: {fault}.")
+
+
+def missing_url(image: Json) -> str:
+    """What ``image_url`` is instead of an object with a URL."""
+    if type(image) is not dict:
+        return f"image_url is {describe_value(image)}, not an object with a url"
+    return f"the url is {describe_value(image['url'])}" if "url" in image else "image_url has no url"
 
 
 def data_url_error(url: str) -> str:
@@ -209,7 +237,7 @@ def private_image_url(row: DatasetRecord) -> Iterator[Violation]:
     Fix: Embed the image as a data URL.
     Source: practice.
     """
-    for path, _, url in images(row):
+    for path, _, _, url in images(row):
         if not url.startswith(("http://", "https://")):
             continue
         try:
@@ -220,3 +248,18 @@ def private_image_url(row: DatasetRecord) -> Iterator[Violation]:
             yield Violation(f"{path}.url", "The URL contains a signature or token.")
         elif _PRIVATE.match(host):
             yield Violation(f"{path}.url", f"The host {escape_preview(host, 60)} is private.")
+
+
+@rule("FT411", "invalid-image-detail", "error", "D", "documented", when=IMAGES, formats=_FORMATS)
+def invalid_image_detail(row: DatasetRecord) -> Iterator[Violation]:
+    """The ``detail`` of an image is not auto, low or high.
+
+    Why: The service knows only these values, and the detail decides how many tokens the image costs.
+    Fix: Use "low", "high" or "auto", or leave it out.
+    Source: OpenAI vision fine-tuning guide, 2026-07-15.
+    """
+    for path, _, value, _ in images(row):
+        if type(value) is dict and "detail" in value and value["detail"] not in DETAILS:
+            detail = value["detail"]
+            hint = did_you_mean(detail, DETAILS) if type(detail) is str else ""
+            yield Violation(f"{path}.detail", f"The detail is {describe_value(detail)}.", hint=hint)

@@ -8,7 +8,7 @@ from ftpipe.dataset.formats import DPO_ALIASES, DPO_KEYS
 from ftpipe.dataset.json_line import Json
 from ftpipe.dataset.record import DatasetRecord
 from ftpipe.dataset.record_traits import IMAGES
-from ftpipe.dataset.rules.base import RuleGroup, Violation, escape_preview
+from ftpipe.dataset.rules.base import RuleGroup, Violation, describe_text, describe_value, escape_preview
 from ftpipe.dataset.scan.statistics import ScanStatistics
 
 GROUP = RuleGroup("Preference pairs")
@@ -47,8 +47,8 @@ def dpo_missing_key(row: DatasetRecord) -> Iterator[Violation]:
             hint = f"Rename {renamed[key]} to {key}." if key in renamed else ""
             yield Violation(key, f"The key '{key}' is missing.", hint=hint)
     source = row.record.get("input")
-    if source is not None and (type(source) is not dict or "messages" not in source):
-        yield Violation("input.messages", f"input is {escape_preview(source)}; it has no messages.")
+    if "input" in row.record and (type(source) is not dict or "messages" not in source):
+        yield Violation("input.messages", f"input is {describe_value(source)}; it has no messages.")
 
 
 @rule("FT502", "dpo-output-shape", "error", "D", "documented", formats=_DPO)
@@ -60,15 +60,15 @@ def dpo_output_shape(row: DatasetRecord) -> Iterator[Violation]:
     Source: OpenAI DPO guide, 2026-07-15.
     """
     for key in DPO_KEYS[1:]:
-        output = row.record.get(key)
-        if output is None:
+        if key not in row.record:
             continue
+        output = row.record[key]
         if type(output) is not list or len(output) != 1:
-            shape = f"a list of {len(output)} messages" if type(output) is list else escape_preview(output)
+            shape = f"a list of {len(output)} messages" if type(output) is list else describe_value(output)
             yield Violation(key, f"{key} is {shape}, not a list of one message.")
         elif type(output[0]) is dict and output[0].get("role", "assistant") != "assistant":
             yield Violation(
-                f"{key}[0].role", f"The role is '{escape_preview(output[0].get('role'), 20)}', not 'assistant'."
+                f"{key}[0].role", f"The role is {describe_text(output[0]['role'])}, not 'assistant'."
             )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from ftpipe.dataset.formats import RFT_RESERVED
 from ftpipe.dataset.record import DatasetRecord
 from ftpipe.dataset.rules.base import RuleGroup, Violation, escape_preview
+from ftpipe.dataset.rules.messages.turns import role_text
 from ftpipe.dataset.scan.statistics import ScanStatistics
 
 GROUP = RuleGroup("Reinforcement")
@@ -31,7 +32,7 @@ def rft_last_message_not_user(row: DatasetRecord) -> Iterator[Violation]:
         if type(last) is dict and last.get("role") not in ("user", "tool"):
             yield Violation(
                 f"{base}[{len(messages) - 1}].role",
-                f"The last message has the role '{escape_preview(last.get('role'), 20)}', not 'user'.",
+                f"The last message has {role_text(last)}, not 'user'.",
             )
 
 

@@ -18,6 +18,10 @@ rule = GROUP.rule
 MIN_EXAMPLES = {"openai": 10, "azure": 10, "nebius": 1, "local": 1}
 """Source: OpenAI and Azure supervised guides, 2026; Nebius states no minimum."""
 FEW_EXAMPLES = 50
+KTO_HINT = (
+    "Rows whose label is false hold answers that the model must not learn. `ftpipe convert FILE` leaves them out, or pairs "
+    "each with a good answer to the same prompt; do not remove the label by hand."
+)
 MAX_LISTED_KEYS = 100
 """Unknown keys of one record that are listed; the rest are only counted."""
 
@@ -239,7 +243,8 @@ def legacy_format(stats: ScanStatistics) -> Iterator[Violation]:
     Source: OpenAI deprecations page (babbage-002, davinci-002: training closed 2024-10-28).
     """
     name = f"the {stats.file.legacy_shape} format" if stats.file.legacy_shape else "another format"
-    yield Violation("", f"All records are in {name}.", line=1)
+    hint = KTO_HINT if stats.file.legacy_shape == "KTO" else ""
+    yield Violation("", f"All records are in {name}.", line=1, hint=hint)
 
 
 @rule("FT112", "too-few-examples", "error", "R", "observed", scope="file")

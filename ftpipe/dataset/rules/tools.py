@@ -15,7 +15,14 @@ from ftpipe.dataset.check_settings import Level
 from ftpipe.dataset.json_line import Json
 from ftpipe.dataset.record import DatasetRecord
 from ftpipe.dataset.record_traits import TOOLS
-from ftpipe.dataset.rules.base import MESSAGE_FORMATS, RuleGroup, Violation, describe_value, escape_preview
+from ftpipe.dataset.rules.base import (
+    MESSAGE_FORMATS,
+    RuleGroup,
+    Violation,
+    describe_text,
+    describe_value,
+    escape_preview,
+)
 from ftpipe.dataset.scan.statistics import ScanStatistics
 from ftpipe.errors import FtpipeError
 
@@ -73,12 +80,16 @@ def _compile_text(schema: bytes) -> JsonSchema | FtpipeError:
         return exc
 
 
+NOT_JSON = object()
+"""Stands for arguments that are not JSON."""
+
+
 def parse_arguments(text: object) -> Json:
-    """The parsed arguments of a call; ``None`` if they are not JSON."""
+    """The parsed arguments of a call; ``NOT_JSON`` if they are not a string with JSON."""
     try:
-        return orjson.loads(text) if type(text) is str else None
+        return orjson.loads(text) if type(text) is str else NOT_JSON
     except orjson.JSONDecodeError:
-        return None
+        return NOT_JSON
 
 
 GROUP = RuleGroup("Tools")
@@ -99,20 +110,23 @@ def invalid_tool_schema(row: DatasetRecord) -> Iterator[Violation]:
     from ftpipe.json_schema import InvalidSchemaError, SchemaLimitError
 
     source = row.record.get("input") if row.kind == "dpo" else row.record
-    listed = source.get("tools") if type(source) is dict else None
-    if listed is not None and type(listed) is not list:
-        yield Violation("tools", f"tools is {describe_value(listed)}, not a list.")
+    for key in ("tools", "functions"):
+        listed = source.get(key) if type(source) is dict else None
+        if listed is not None and type(listed) is not list:
+            yield Violation(key, f"{key} is {describe_value(listed)}, not a list.")
     for path, function in definitions(row):
         if type(function) is not dict:
-            yield Violation(path, f"The definition is {escape_preview(function)}, not an object with a function.")
+            yield Violation(path, f"The definition is {describe_value(function)}, not an object with a function.")
             continue
-        if not function.get("name"):
+        if "name" not in function:
             yield Violation(f"{path}.name", "The function has no name.")
+        elif not function["name"]:
+            yield Violation(f"{path}.name", f"The function's name is {describe_value(function['name'])}.")
         parameters = function.get("parameters")
         if parameters is None:
             continue
         if type(parameters) is not dict:
-            yield Violation(f"{path}.parameters", f"The parameters are {escape_preview(parameters)}, not an object.")
+            yield Violation(f"{path}.parameters", f"The parameters are {describe_value(parameters)}, not an object.")
         elif isinstance(fault := compile_parameters(parameters), InvalidSchemaError):
             yield Violation(
                 f"{path}.parameters",
@@ -135,7 +149,7 @@ def invalid_function_name(row: DatasetRecord) -> Iterator[Violation]:
     for path, function in functions:
         name = function.get("name") if type(function) is dict else None
         if name and not (type(name) is str and _NAME.fullmatch(name)):
-            yield Violation(f"{path}.name", f"The function name '{escape_preview(name)}' is not allowed.")
+            yield Violation(f"{path}.name", f"The function name {describe_text(name)} is not allowed.")
 
 
 _DUMP_ARGUMENTS: tuple[Literal["safe"], str] = ("safe", "write an object as a JSON string")
@@ -152,18 +166,26 @@ _DUMP_ARGUMENTS: tuple[Literal["safe"], str] = ("safe", "write an object as a JS
     fix=_DUMP_ARGUMENTS,
 )
 def arguments_not_json_string(row: DatasetRecord) -> Iterator[Violation]:
-    """The arguments of a call are not a string, or the string is not JSON.
+    """The arguments of a call are not a string, or the string is not a JSON object.
 
-    Why: The API defines arguments as a string that contains JSON. The model learns to write what is in the data.
-    Fix: Write json.dumps(arguments).
+    Why: The API defines arguments as a string that contains a JSON object. The model learns to write what is in the
+        data.
+    Fix: Write json.dumps(arguments), which is "{}" for a call without arguments.
     Source: OpenAI API description ChatCompletionMessageToolCall, 2026-08-21.
     """
     for path, function in called_functions(row):
         arguments = function.get("arguments")
-        if type(arguments) is not str:
-            yield Violation(f"{path}.arguments", f"The arguments are {escape_preview(arguments)}, not a string.")
-        elif arguments.strip() and parse_arguments(arguments) is None:
+        if "arguments" not in function:
+            yield Violation(f"{path}.arguments", "The call has no arguments.")
+        elif type(arguments) is not str:
+            yield Violation(f"{path}.arguments", f"The arguments are {describe_value(arguments)}, not a string.")
+        elif not arguments.strip():
+            yield Violation(f"{path}.arguments", f"The arguments are {describe_value(arguments)}, not JSON.")
+        elif (value := parse_arguments(arguments)) is NOT_JSON:
             yield Violation(f"{path}.arguments", "The arguments are not JSON.", escape_preview(arguments, 120))
+        elif type(value) is not dict:
+            message = f"The arguments are JSON for {describe_value(value)}, not for an object."
+            yield Violation(f"{path}.arguments", message)
 
 
 @rule("FT304", "arguments-violate-schema", "warning", "Q", "inferred", when=TOOLS, formats=MESSAGE_FORMATS)
@@ -180,8 +202,10 @@ def arguments_violate_schema(row: DatasetRecord) -> Iterator[Violation]:
         f["name"]: f.get("parameters") for _, f in definitions(row) if type(f) is dict and type(f.get("name")) is str
     }
     for path, function in called_functions(row):
-        parameters, value = schemas.get(function.get("name", "")), parse_arguments(function.get("arguments"))
-        if type(parameters) is not dict or value is None:
+        name = function.get("name")
+        parameters = schemas.get(name) if type(name) is str else None
+        value = parse_arguments(function.get("arguments"))
+        if type(parameters) is not dict or type(value) is not dict:
             continue
         schema = compile_parameters(parameters)
         if not isinstance(schema, JsonSchema):
@@ -204,7 +228,7 @@ def unknown_tool(row: DatasetRecord) -> Iterator[Violation]:
     Fix: Add the definition, or correct the name.
     Source: practice.
     """
-    known = [f.get("name") for _, f in definitions(row) if type(f) is dict]
+    known = [f["name"] for _, f in definitions(row) if type(f) is dict and type(f.get("name")) is str]
     for path, function in called_functions(row):
         name = function.get("name")
         if type(name) is str and name not in known:
@@ -238,7 +262,9 @@ def _unmatched(base: str, messages: list[Json]) -> Iterator[Violation]:
         if role == "tool":
             call_id = message.get("tool_call_id")
             if type(call_id) is not str or call_id not in known:
-                state = f"'{escape_preview(call_id, 40)}' does not match an earlier call" if call_id else "is missing"
+                state = "is missing"
+                if "tool_call_id" in message:
+                    state = f"is {describe_text(call_id)}, which does not match an earlier call"
                 yield Violation(f"{base}[{index}].tool_call_id", f"The tool result's tool_call_id {state}.")
             unanswered.pop(call_id if type(call_id) is str else "", None)
         elif unanswered and (role == "user" or (role == "assistant" and not tool_calls)):
@@ -339,22 +365,40 @@ def tools_never_called(stats: ScanStatistics) -> Iterator[Violation]:
     fix=("safe", 'add "type": "function"'),
 )
 def incomplete_tool_call(row: DatasetRecord) -> Iterator[Violation]:
-    """A tool call has no ``type``, no ``id`` or no ``function``.
+    """A tool call has no ``type``, no ``id`` or no ``function``, or calls are not in a list of objects.
 
     Why: The service requires all three.
     Fix: Write {"id": …, "type": "function", "function": {"name": …, "arguments": "…"}}.
     Source: Portkey error library 10553.
     """
+    for base, index, message in row.messages():
+        for key, kind in (("tool_calls", list), ("function_call", dict)):
+            value = message.get(key)
+            if value is not None and type(value) is not kind:
+                expected = "a list" if kind is list else "an object"
+                yield Violation(f"{base}[{index}].{key}", f"{key} is {describe_value(value)}, not {expected}.")
     for path, _, _, call in calls(row):
         if type(call) is not dict:
-            yield Violation(path, f"The call is {escape_preview(call)}, not an object.")
+            yield Violation(path, f"The call is {describe_value(call)}, not an object.")
             continue
         if call.get("type") != "function":
-            yield Violation(f"{path}.type", f"The call's type is {escape_preview(call.get('type'))}, not 'function'.")
+            state = describe_value(call["type"]) if "type" in call else "missing"
+            yield Violation(f"{path}.type", f"The call's type is {state}; it must be 'function'.")
         if type(call.get("id")) is not str:
-            yield Violation(f"{path}.id", "The call has no id.")
-        if type(call.get("function")) is not dict or not call["function"].get("name"):
-            yield Violation(f"{path}.function", "The call has no function name.")
+            state = describe_value(call["id"]) if "id" in call else "missing"
+            yield Violation(f"{path}.id", f"The call's id is {state}; it must be a string.")
+        yield from _function_violations(f"{path}.function", call)
+
+
+def _function_violations(path: str, call: dict[str, Any]) -> Iterator[Violation]:
+    """What is wrong with the function of a call, except for the spelling of its name."""
+    function = call.get("function")
+    if type(function) is not dict:
+        state = describe_value(function) if "function" in call else "missing"
+        yield Violation(path, f"The call's function is {state}; it must be an object with a name.")
+    elif not function.get("name"):
+        state = describe_value(function["name"]) if "name" in function else "missing"
+        yield Violation(path, f"The name of the called function is {state}.")
 
 
 @rule("FT312", "inconsistent-tool-definition", "warning", "Q", "inferred", scope="file", formats=MESSAGE_FORMATS)

@@ -32,6 +32,8 @@ _PLAIN: tuple[tuple[bytes, str], ...] = (
 )
 _PLACEHOLDERS = (b"orem ipsum", b"<insert ", b"[insert ", b"<your ", b"[your ")
 """Beginnings of placeholders, searched in lower case."""
+_MESSAGES = (b'\\"role\\"', b"'role'", b'\\"from\\"', b"'from'")
+"""Keys of messages inside a text, as JSON escapes them and as Python writes them."""
 _SECRETS = tuple(prefix.encode() for prefix in SECRET_PREFIXES if prefix != "://")
 """A secret in a URL has an @, which is searched anyway."""
 _NUMBERS = (b"0000000", b"000-0000", b"00-00-00", b"00-0000")
@@ -60,6 +62,8 @@ def find_marks(data: bytes, _starts: object = None) -> Marks:
     _mark(marks, lines_with(codes, _ACCOUNT), "iban")
     for needle in _SECRETS:
         _mark(marks, lines_with(data, needle), "secret")
+    for needle in _MESSAGES:
+        _mark(marks, lines_with(data, needle), "messages")
     lowered = data.lower()
     for needle in _PLACEHOLDERS:
         _mark(marks, lines_with(lowered, needle), "placeholder")

@@ -59,6 +59,7 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     ("placeholder", r"\{\{ ?[A-Za-z_]"),
     ("placeholder", r"(?i)[<\[](?:insert|your) "),
     ("placeholder", r"\[Name\]"),
+    ("messages", r"""(?:\\"|')(?:role|from)(?:\\"|')"""),
     ("mojibake", r"\xc3(?:\x83\xc2|\xa2\xe2\x82|\x82\xc2)|\xc3[\x82\x83]\xc2|\xc3\xaf\xc2\xbb"),
     ("mojibake", r"\xc3\xa2\xe2\x82\xac"),
     ("invisible", r"\xe2\x80[\x8b\xaa-\xae]|\xe2\x81[\xa0-\xa9]|\xef\xbb\xbf|\xe1\xa0\x8e|\xf3\xa0[\x80\x81]"),

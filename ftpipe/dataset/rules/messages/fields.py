@@ -9,7 +9,16 @@ from typing import Any
 from ftpipe.dataset.formats import FORMAT_OF
 from ftpipe.dataset.record import DatasetRecord
 from ftpipe.dataset.record_traits import NON_PLAIN
-from ftpipe.dataset.rules.base import MESSAGE_FORMATS, RuleGroup, Violation, describe_value, escape_preview, key_path
+from ftpipe.dataset.rules.base import (
+    MESSAGE_FORMATS,
+    RuleGroup,
+    Violation,
+    describe_text,
+    describe_value,
+    escape_preview,
+    key_path,
+    speaker,
+)
 from ftpipe.suggestions import did_you_mean, did_you_mean_or_remove
 
 GROUP = RuleGroup("Messages")
@@ -74,7 +83,7 @@ def message_not_object(row: DatasetRecord) -> Iterator[Violation]:
     for base, messages in row.lists:
         for index, message in enumerate(messages if type(messages) is list else ()):
             if type(message) is not dict:
-                yield Violation(f"{base}[{index}]", f"The message is {escape_preview(message)}, not an object.")
+                yield Violation(f"{base}[{index}]", f"The message is {describe_value(message)}, not an object.")
 
 
 @rule("FT204", "missing-role", "error", "R", "observed", when=NON_PLAIN, formats=MESSAGE_FORMATS)
@@ -114,7 +123,7 @@ def unknown_role(row: DatasetRecord) -> Iterator[Violation]:
         if role not in ROLES if type(role) is str else True:
             word = ROLE_SYNONYMS.get(str(role).strip().lower())
             hint = f"Did you mean {word!r}?" if word else did_you_mean(str(role).lower(), ROLES)
-            yield Violation(f"{base}[{index}].role", f"Unknown role '{escape_preview(role, 40)}'.", hint=hint)
+            yield Violation(f"{base}[{index}].role", f"Unknown role {describe_text(role)}.", hint=hint)
 
 
 @rule("FT206", "missing-content", "error", "R", "documented", when=NON_PLAIN, formats=MESSAGE_FORMATS)
@@ -133,7 +142,7 @@ def missing_content(row: DatasetRecord) -> Iterator[Violation]:
         state = "null" if "content" in message else "missing"
         yield Violation(
             f"{base}[{index}].content",
-            f"The content of the {escape_preview(message.get('role', ''), 20)} message is {state}.",
+            f"The content of the {speaker(message)} is {state}.",
         )
 
 
@@ -161,7 +170,7 @@ def content_wrong_type(row: DatasetRecord) -> Iterator[Violation]:
         if content is None or type(content) is str:
             continue
         if type(content) is not list:
-            yield Violation(path, f"The content is {escape_preview(content)}, not a string.")
+            yield Violation(path, f"The content is {describe_value(content)}, not a string.")
         elif role in ("system", "developer", "tool", "function"):
             yield Violation(path, f"The content of a {role} message is a list of parts, not a string.")
         else:
@@ -175,9 +184,10 @@ def content_part_violations(path: str, parts: list[Any]) -> Iterator[Violation]:
     for index, part in enumerate(parts):
         kind = part.get("type") if type(part) is dict else None
         if type(part) is not dict or type(kind) is not str:
-            yield Violation(f"{path}[{index}]", f"The part is {escape_preview(part)}, not an object with a type.")
+            yield Violation(f"{path}[{index}]", f"The part is {describe_value(part)}, not an object with a type.")
         elif kind == "text" and type(part.get("text")) is not str:
-            yield Violation(f"{path}[{index}].text", f"The text is {escape_preview(part.get('text'))}, not a string.")
+            state = describe_value(part["text"]) if "text" in part else "missing"
+            yield Violation(f"{path}[{index}].text", f"The text of the part is {state}; it must be a string.")
         elif kind not in ("text", "image_url", "refusal", "input_audio"):
             hint = did_you_mean(kind, ("text", "image_url"))
             yield Violation(f"{path}[{index}].type", f"Unknown part type '{escape_preview(kind, 30)}'.", hint=hint)
@@ -231,9 +241,9 @@ def invalid_weight(row: DatasetRecord) -> Iterator[Violation]:
             continue
         weight, path = message["weight"], f"{base}[{index}].weight"
         if type(weight) is not int or weight not in (0, 1):
-            yield Violation(path, f"The weight is {escape_preview(weight)}, not 0 or 1.")
+            yield Violation(path, f"The weight is {describe_value(weight)}; it must be the number 0 or 1.")
         elif message.get("role") != "assistant":
-            yield Violation(path, f"A {escape_preview(message.get('role', ''), 20)} message has a weight.")
+            yield Violation(path, f"The {speaker(message)} has a weight; only assistant messages can have one.")
 
 
 @rule("FT217", "invalid-name", "error", "D", "documented", when=NON_PLAIN, formats=MESSAGE_FORMATS)
@@ -247,7 +257,7 @@ def invalid_name(row: DatasetRecord) -> Iterator[Violation]:
     for base, index, message in row.messages():
         name = message.get("name")
         if name is not None and not (type(name) is str and _NAME.fullmatch(name)):
-            yield Violation(f"{base}[{index}].name", f"The name '{escape_preview(name)}' is not allowed.")
+            yield Violation(f"{base}[{index}].name", f"The name {describe_text(name)} is not allowed.")
 
 
 @rule(

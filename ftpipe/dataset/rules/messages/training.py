@@ -6,12 +6,17 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
+
+from ftpipe.dataset.json_line import Json
 from ftpipe.dataset.record import DatasetRecord
 from ftpipe.dataset.record_traits import ANSWER_TRAITS, NON_PLAIN
 from ftpipe.dataset.rules.base import MESSAGE_FORMATS, RuleGroup, Violation, escape_preview
+from ftpipe.dataset.rules.messages.fields import ROLE_SYNONYMS, ROLES
 from ftpipe.dataset.rules.messages.turns import dialogue
 from ftpipe.dataset.scan.statistics import ScanStatistics
 from ftpipe.dataset.training_check import can_be_rendered, is_trained
+from ftpipe.formatting import plural
 
 GROUP = RuleGroup("Messages")
 rule = GROUP.rule
@@ -28,6 +33,28 @@ SPECIAL_TEXT = re.compile(
 Source: tiktoken 0.14 ``openai_public.py``; the service rejected
 ``<|fim_suffix|>`` (llmcomp #59), the others are inferred.
 """
+
+
+_MESSAGE_HEAD = re.compile(r"""\s*\[?\s*\{\s*['"](?:role|from|content|value)['"]\s*:\s*['"]""")
+_MESSAGE_KEYS = (("role", "content"), ("from", "value"))
+_SPEAKERS = (*ROLES, *ROLE_SYNONYMS)
+_PYTHON_KEYS = re.compile(rf"""[{{,]\s*'(?:role|from)'\s*:\s*['"](?:{"|".join(_SPEAKERS)})['"]\s*[,}}]""")
+
+
+def count_messages_in_text(text: str) -> int:
+    """Number of messages that a whole text consists of, as JSON or as Python writes a list; 0 for ordinary text."""
+    if not _MESSAGE_HEAD.match(text) or text.rstrip()[-1:] not in ("]", "}"):
+        return 0
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return len(_PYTHON_KEYS.findall(text))
+    items = value if isinstance(value, list) else [value]
+    return len(items) if all(map(_is_message, items)) else 0
+
+
+def _is_message(value: Json) -> bool:
+    return isinstance(value, dict) and any(value.get(who) in _SPEAKERS and what in value for who, what in _MESSAGE_KEYS)
 
 
 def has_call(message: dict[str, Any]) -> bool:
@@ -63,6 +90,21 @@ def empty_assistant_message(row: DatasetRecord) -> Iterator[Violation]:
             yield Violation(
                 f"{base}[{index}].content", f"The assistant message is empty: '{escape_preview(content, 20)}'."
             )
+
+
+@rule("FT223", "messages-in-text", "error", "Q", "inferred", formats=MESSAGE_FORMATS, mark="messages")
+def messages_in_text(row: DatasetRecord) -> Iterator[Violation]:
+    """The text of a user or an assistant message is a list of messages, written as JSON or by Python.
+
+    Why: The model would read or learn to write the JSON instead of the conversation. The usual cause is a column that
+        holds messages and was converted to text.
+    Fix: Put the inner messages into the list: ``ftpipe convert FILE`` reads columns that hold messages.
+    Source: exports of TRL, Langfuse, Argilla and pandas, seen 2026-11.
+    """
+    for text in row.texts:
+        if text.role in ("user", "assistant") and (number := count_messages_in_text(text.value)):
+            message = f"The {text.role} message is a text that holds {plural(number, 'message')}."
+            yield Violation(text.path, message, escape_preview(text.value, 100))
 
 
 @rule("FT216", "no-trained-message", "error", "Q", "inferred", when=NON_PLAIN, formats=_CHAT)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ftpipe.dataset.check_settings import Level
 from ftpipe.dataset.record import DatasetRecord
 from ftpipe.dataset.record_traits import NON_PLAIN
-from ftpipe.dataset.rules.base import RuleGroup, Violation, escape_preview
+from ftpipe.dataset.rules.base import RuleGroup, Violation, describe_text
 
 GROUP = RuleGroup("Messages")
 rule = GROUP.rule
@@ -27,6 +28,13 @@ def roles_of(messages: list[Any]) -> list[str]:
     """The role of each message; an empty string if it has none."""
     roles = [message.get("role") if type(message) is dict else None for message in messages]
     return [role if type(role) is str else "" for role in roles]
+
+
+def role_text(message: object) -> str:
+    """``the role 'user'`` for a message, with the type of a role that is not a text."""
+    if not isinstance(message, dict) or "role" not in message:
+        return "no role"
+    return f"the role {describe_text(message['role'])}"
 
 
 @rule("FT209", "no-assistant-message", "error", "R", "documented", when=NON_PLAIN, formats=_CHAT)
@@ -66,7 +74,7 @@ def last_message_not_assistant(row: DatasetRecord) -> Iterator[Violation]:
     if "assistant" in roles and roles[-1] != "assistant":
         yield Violation(
             f"{base}[{len(roles) - 1}].role",
-            f"The last message has the role '{escape_preview(roles[-1], 20)}', not 'assistant'.",
+            f"The last message has {role_text(messages[-1])}, not 'assistant'.",
         )
 
 
@@ -118,19 +126,23 @@ def multiple_system_messages(row: DatasetRecord) -> Iterator[Violation]:
     when=NON_PLAIN,
     formats=_CONVERSATIONS,
     fix=("unsafe", "merge them"),
+    azure="warning",
 )
 def roles_do_not_alternate(row: DatasetRecord) -> Iterator[Violation]:
     """Two user messages or two assistant messages follow each other.
 
-    Why: Hosted services accept this; the chat templates of some open models reject it.
+    Why: OpenAI accepts this. At Azure two answers in a row are a warning, because its file check has rejected files
+        for their roles. The chat templates of some open models reject it.
     Fix: Merge the two messages.
-    Source: OpenAI vision guide's own example; Mistral-7B-Instruct-v0.3 discussion 13.
+    Source: OpenAI vision guide's own example; azure-docs issue 120001 (roles); Microsoft's own samples contain two
+        answers in a row, so the sources disagree; Mistral-7B-Instruct-v0.3 discussion 13.
     """
     base, messages = dialogue(row)
     roles = roles_of(messages)
     for index in range(1, len(roles)):
         if roles[index] == roles[index - 1] and roles[index] in ("user", "assistant"):
-            yield Violation(f"{base}[{index}].role", f"Two {roles[index]} messages follow each other.")
+            level: Level | None = "info" if roles[index] == "user" else None
+            yield Violation(f"{base}[{index}].role", f"Two {roles[index]} messages follow each other.", level=level)
 
 
 @rule("FT221", "assistant-first", "warning", "Q", "inferred", when=NON_PLAIN, formats=_CHAT)
