@@ -28,6 +28,9 @@ from ftpipe.records.evaluation import Arm, Comparison, Outcome, Score, Verdict
 MIN_EFFECT = 0.02
 """Smallest difference for which needed items are estimated; smaller ones need unrealistically large test sets."""
 
+EQUIVALENCE_MARGIN = 0.02
+"""Two arms are about equal only if the whole interval of their difference lies within this margin on both sides."""
+
 LABEL_RESAMPLES = 1000
 """Resamples for macro-F1, where each one is a pass over all items."""
 
@@ -143,15 +146,15 @@ def compare(
     for is_primary in (True, False):
         family = [key for key in keys if (key[0] == primary) is is_primary]
         adjusted |= dict(zip(family, holm([differences[key].p for key in family]), strict=True))
-    items = len(evidence.outcomes)
-    return tuple(_comparison(key, differences[key], adjusted[key], confidence, items) for key in keys)
+    items, independent = len(evidence.outcomes), len(evidence.clusters)
+    return tuple(_comparison(key, differences[key], adjusted[key], confidence, items, independent) for key in keys)
 
 
 def _comparison(
-    key: ComparisonKey, difference: Difference, adjusted: float, confidence: float, items: int
+    key: ComparisonKey, difference: Difference, adjusted: float, confidence: float, items: int, independent: int
 ) -> Comparison:
     metric, baseline, challenger = key
-    verdict = decide_verdict(difference.interval, adjusted, confidence)
+    verdict = decide_verdict(difference.interval, adjusted, confidence, independent)
     needed = difference.items_needed if verdict == "inconclusive" else 0
     return Comparison(
         metric=metric,
@@ -172,11 +175,28 @@ def _comparison(
     )
 
 
-def decide_verdict(interval: Interval, p: float, confidence: float) -> Verdict:
-    """Win or loss only if the corrected test and the interval agree."""
-    if p > 1 - confidence + 1e-12 or not interval.excludes_zero:
-        return "inconclusive"
-    return "win" if interval.value > 0 else "loss"
+def decide_verdict(interval: Interval, p: float, confidence: float, independent: int) -> Verdict:
+    """Win or loss only if the corrected test and the interval agree; equivalent only if the interval supports it.
+
+    Args:
+        interval: Of the difference.
+        p: After the correction for several comparisons.
+        confidence: Of the interval.
+        independent: Independent items, or clusters of items.
+    """
+    if p <= 1 - confidence + 1e-12 and interval.excludes_zero:
+        return "win" if interval.value > 0 else "loss"
+    is_within = interval.low >= -EQUIVALENCE_MARGIN and interval.high <= EQUIVALENCE_MARGIN
+    return "equivalent" if is_within and independent >= items_for_equivalence(confidence) else "inconclusive"
+
+
+def items_for_equivalence(confidence: float) -> int:
+    """Items without which the share of items that differ could exceed the margin although none of those seen does.
+
+    A bootstrap of few items that happen not to differ has an interval of width zero. Source: rule of three, Hanley and
+    Lippman-Hand, JAMA 249 (1983), 1743-1745.
+    """
+    return math.ceil(math.log(1 - confidence) / math.log(1 - EQUIVALENCE_MARGIN))
 
 
 def _binary_difference(base_scores: Sequence[float], new_scores: Sequence[float], confidence: float) -> Difference:
@@ -187,6 +207,8 @@ def _binary_difference(base_scores: Sequence[float], new_scores: Sequence[float]
     discordant = (first + second + 1) / (len(pairs) + 2)
     effect = max(MIN_EFFECT, abs(interval.value)) if pairs else MIN_EFFECT
     needed = binary_items_needed(discordant, effect, alpha=1 - confidence)
+    # The exact test needs this many items that differ, all in one direction, to be significant at all.
+    needed = max(needed, math.ceil(math.log2(2 / (1 - confidence)) / discordant))
     return Difference(interval, mcnemar(first, second), "exact McNemar", first, second, needed)
 
 

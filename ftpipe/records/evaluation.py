@@ -230,7 +230,8 @@ class ArmResult(Record):
         return next(score for score in self.scores if score.metric == metric)
 
 
-Verdict = Literal["win", "loss", "inconclusive"]
+Verdict = Literal["win", "loss", "equivalent", "inconclusive"]
+"""Better, worse, about equal (the interval lies within two points of zero), or not enough evidence for any of these."""
 
 
 class Comparison(Record):

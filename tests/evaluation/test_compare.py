@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftpipe.evaluation.compare import Evidence, compare
+from ftpipe.evaluation.compare import EQUIVALENCE_MARGIN, Evidence, compare
 from ftpipe.evaluation.metrics import METRICS
 from ftpipe.records.evaluation import Arm, Comparison, Outcome
+from ftpipe.reports.evaluation.wording import verdict_note, verdict_title
 from tests.evaluation.factories import answer, item
 
 
@@ -128,3 +129,55 @@ def test_comparison_of_one_item_has_no_interval() -> None:
     """Infinite ends are ``None`` in the record."""
     [comparison] = compare_arms([0.2], [0.9], metric="rouge_l")
     assert (comparison.low, comparison.high, comparison.verdict) == (None, None, "inconclusive")
+
+
+@pytest.mark.parametrize("metric", ["exact", "rouge_l"])
+def test_comparison_of_five_items_is_never_about_equal(metric: str) -> None:
+    """Neither five items that all improve, nor five with the same scores."""
+    [better] = compare_arms([0.0] * 5, [1.0] * 5, metric=metric)
+    [same] = compare_arms([1.0] * 5, [1.0] * 5, metric=metric)
+    assert "equivalent" not in (better.verdict, same.verdict)
+    assert "equal" not in f"{verdict_title(better)} {verdict_note(better)} {verdict_title(same)} {verdict_note(same)}"
+    if metric == "exact":
+        assert (better.difference, better.verdict) == (1.0, "inconclusive")
+        assert better.additional_items is not None and better.additional_items > 0
+
+
+@pytest.mark.parametrize(
+    ("scores", "metric", "verdict"),
+    [
+        ([1.0] * 400, "exact", "equivalent"),
+        ([1.0] * 60, "exact", "inconclusive"),
+        ([0.5] * 149, "rouge_l", "equivalent"),
+        ([0.5] * 148, "rouge_l", "inconclusive"),
+    ],
+)
+def test_comparison_of_equal_arms_is_equivalent_only_with_enough_items(
+    scores: list[float], metric: str, verdict: str
+) -> None:
+    [comparison] = compare_arms(scores, list(scores), metric=metric)
+    assert comparison.verdict == verdict
+    if verdict == "equivalent":
+        assert comparison.low is not None and comparison.high is not None
+        assert -EQUIVALENCE_MARGIN <= comparison.low <= comparison.high <= EQUIVALENCE_MARGIN
+        assert (verdict_title(comparison), comparison.additional_items) == ("b and a are about equal", None)
+
+
+def test_comparison_outside_the_margin_is_not_equivalent() -> None:
+    """A steady difference of three points is a win, one that varies is open."""
+    before = [index % 10 / 20 for index in range(400)]
+    [steady] = compare_arms(before, [value + 0.03 for value in before], metric="rouge_l")
+    after = [value + (0.4 if index % 2 else -0.38) for index, value in enumerate(before)]
+    [varied] = compare_arms(before, after, metric="rouge_l")
+    assert (steady.verdict, varied.verdict) == ("win", "inconclusive")
+
+
+def test_comparison_of_clusters_counts_clusters_for_equivalence() -> None:
+    scores, clusters = [1.0] * 400, [f"dialogue {index // 4}" for index in range(400)]
+    assert compare_arms(scores, scores, clusters=clusters)[0].verdict == "inconclusive"
+
+
+def test_verdict_note_without_additional_items_has_its_own_sentence() -> None:
+    [comparison] = compare_arms([0.0] * 5, [1.0] * 5)
+    note = verdict_note(comparison.model_copy(update={"additional_items": 0}))
+    assert "does not confirm it" in note and "equal" not in note

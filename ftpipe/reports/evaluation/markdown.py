@@ -14,12 +14,12 @@ from ftpipe.reports.evaluation.wording import (
     judge_sentence,
     latency_conditions,
     metric_label,
-    needed_items,
     ordered_challengers,
     ordered_comparisons,
     ordered_metrics,
     price_sources,
     score_cell,
+    verdict_note,
     verdict_reason,
     verdict_title,
 )
@@ -39,7 +39,7 @@ def _lines(evaluation: Evaluation) -> Iterator[str]:
         headline = evaluation.primary_comparison(name)
         yield f"## {VERDICT_SYMBOLS[headline.verdict]} {escape_markdown(verdict_title(headline))}"
         yield ""
-        yield escape_markdown(f"{verdict_reason(headline)} {needed_items(headline)}", 600)
+        yield escape_markdown(f"{verdict_reason(headline)} {verdict_note(headline)}", 600)
         yield ""
         for one in evaluation.control_comparisons(name):
             yield from (escape_markdown(f"{verdict_title(one)}: {verdict_reason(one)}", 600), "")

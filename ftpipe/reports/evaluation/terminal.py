@@ -8,7 +8,7 @@ from ftpipe.formatting import Styler, count, format_money, format_table, format_
 from ftpipe.records.evaluation import Comparison, Evaluation
 from ftpipe.reports.evaluation import wording
 
-STYLES = {"win": "ok", "loss": "error", "inconclusive": "warning"}
+STYLES = {"win": "ok", "loss": "error", "equivalent": "info", "inconclusive": "warning"}
 MAX_REGRESSIONS = 5
 """Regressions listed; the HTML report has all of them."""
 
@@ -89,8 +89,8 @@ def _verdict(comparison: Comparison, style: Styler) -> Iterator[str]:
     symbol = wording.VERDICT_SYMBOLS[comparison.verdict]
     yield style(STYLES[comparison.verdict], f"{symbol} {wording.verdict_title(comparison)}")
     yield f"  {wording.verdict_reason(comparison)}"
-    if wording.needed_items(comparison):
-        yield f"  {wording.needed_items(comparison)}"
+    if wording.verdict_note(comparison):
+        yield f"  {wording.verdict_note(comparison)}"
 
 
 def comparison_lines(

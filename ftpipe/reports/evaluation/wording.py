@@ -5,7 +5,7 @@ from __future__ import annotations
 from ftpipe.formatting import count, plural, sanitize_line
 from ftpipe.records.evaluation import ArmResult, Comparison, Evaluation, JudgeResult, Score, TokenPrice
 
-VERDICT_SYMBOLS = {"win": "▲", "loss": "▼", "inconclusive": "="}
+VERDICT_SYMBOLS = {"win": "▲", "loss": "▼", "equivalent": "=", "inconclusive": "?"}
 """Shown beside each verdict, so that no color is needed to read it."""
 
 METRIC_LABELS = {
@@ -77,6 +77,8 @@ def verdict_title(comparison: Comparison) -> str:
         return f"{challenger} is better than {baseline}"
     if comparison.verdict == "loss":
         return f"{challenger} is worse than {baseline}"
+    if comparison.verdict == "equivalent":
+        return f"{challenger} and {baseline} are about equal"
     return f"Not enough evidence that {challenger} and {baseline} differ"
 
 
@@ -90,12 +92,17 @@ def verdict_reason(comparison: Comparison) -> str:
     )
 
 
-def needed_items(comparison: Comparison) -> str:
-    """How many more items an inconclusive comparison needs; empty otherwise."""
+def verdict_note(comparison: Comparison) -> str:
+    """What makes two arms equal, or how many more items an inconclusive comparison needs; empty otherwise."""
+    if comparison.verdict == "equivalent":
+        return "The whole interval lies within two points of zero."
     if comparison.additional_items is None:
         return ""
     if comparison.additional_items == 0:
-        return "The test set is large enough to detect a difference of two points, so the two are about equal."
+        return (
+            "By estimate this many items are enough for such a difference, but the test does not confirm it: add items "
+            "before you decide."
+        )
     if abs(comparison.difference) < 0.02:
         needed = count(comparison.additional_items)
         return f"About {needed} more items are needed to detect a difference of two points."
