@@ -61,6 +61,7 @@ def estimate(
         price_as_of=row.as_of.isoformat() if row and row.as_of else None,
         source=row.source if row else "no price row",
         warning=warning,
+        is_lower_bound=tokens.lower_bound_examples > 0,
     )
 
 

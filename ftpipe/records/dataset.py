@@ -14,7 +14,7 @@ class Fix(Record):
     """How a finding can be fixed automatically."""
 
     kind: Literal["safe", "unsafe"]
-    """``safe`` keeps the meaning; ``unsafe`` drops or changes something."""
+    """``safe`` keeps the meaning and removes nothing; ``unsafe`` removes or changes something."""
     note: str
     """What the fix does, in a few words."""
 
@@ -71,6 +71,8 @@ class TokenStats(Record):
     """False if the base model has another tokenizer, or images are only estimated."""
     note: str = ""
     """Why the count is not exact; empty if it is."""
+    lower_bound_examples: int = 0
+    """Examples that may have more tokens than were counted; if there are any, all figures are lower bounds."""
     total: int
     """All tokens in the file, which are billed per epoch."""
     trained: int
@@ -93,6 +95,11 @@ class TokenStats(Record):
     """Examples longer than ``limit``."""
     billable: int = 0
     """Tokens per epoch that are billed: each example truncated at ``limit``."""
+
+    @property
+    def at_least(self) -> str:
+        """``at least`` and a space before the figures if they are lower bounds, else nothing."""
+        return "at least " if self.lower_bound_examples else ""
 
 
 class CostEstimate(Record):
@@ -120,6 +127,13 @@ class CostEstimate(Record):
     """Where the price was read."""
     warning: str = ""
     """Says that the price is unknown or old; otherwise empty."""
+    is_lower_bound: bool = False
+    """The tokens are a lower bound (``TokenStats.lower_bound_examples``), so the job can cost more than ``high``."""
+
+    @property
+    def at_least(self) -> str:
+        """``at least`` and a space before the amounts if they are lower bounds, else nothing."""
+        return "at least " if self.is_lower_bound else ""
 
 
 class Summary(Record):

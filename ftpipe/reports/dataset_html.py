@@ -83,9 +83,9 @@ def cost_rows(costs: tuple[CostEstimate, ...]) -> list[dict[str, str]]:
             "epochs": f"{cost.epochs_low}–{cost.epochs_high}"
             if cost.epochs_low != cost.epochs_high
             else str(cost.epochs),
-            "low": format_money(cost.low, cost.currency),
-            "expected": format_money(cost.expected, cost.currency),
-            "high": format_money(cost.high, cost.currency),
+            "low": f"{cost.at_least}{format_money(cost.low, cost.currency)}",
+            "expected": f"{cost.at_least}{format_money(cost.expected, cost.currency)}",
+            "high": f"{cost.at_least}{format_money(cost.high, cost.currency)}",
             "price": f"{cost.price_per_million:g}" if cost.price_per_million is not None else "?",
             "as_of": cost.price_as_of or "",
         }

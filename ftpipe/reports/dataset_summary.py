@@ -36,11 +36,12 @@ def token_lines(report: Report, style: Styler = unstyled) -> list[str]:
         return []
     header = ["tokens", "all", "trained", "mean", "median", "p95", "longest", ""]
     lines = format_table([header, *rows], right=range(1, 7))
-    notes = (
-        []
-        if report.tokens.exact
-        else [f"  not exact: {sanitize_line(report.tokens.note or 'counted with another tokenizer', 200)}"]
-    )
+    notes = [
+        f"  not exact: {sanitize_line(stats.note or 'counted with another tokenizer', 300)}"
+        for stats in (report.tokens, report.validation_tokens)
+        if stats is not None and not stats.exact
+    ]
+    notes = list(dict.fromkeys(notes))
     if report.tokens.over_limit and report.tokens.limit:
         over = plural(report.tokens.over_limit, "example is", "examples are")
         notes.append(f"  {over} longer than {count(report.tokens.limit)} tokens: the rest is cut from the end")
@@ -50,7 +51,8 @@ def token_lines(report: Report, style: Styler = unstyled) -> list[str]:
 def _token_row(name: str, stats: TokenStats) -> list[str]:
     location = f"at line {stats.longest_line}" if stats.longest_line is not None else ""
     numbers = [stats.total, stats.trained, round(stats.mean), stats.p50, stats.p95, stats.max]
-    return [f"  {name}", *(count(number) for number in numbers), location]
+    label = f"  {name}, {stats.at_least}".rstrip(", ")
+    return [label, *(count(number) for number in numbers), location]
 
 
 def cost_lines(cost: CostEstimate, style: Styler = unstyled) -> list[str]:
@@ -63,9 +65,12 @@ def cost_lines(cost: CostEstimate, style: Styler = unstyled) -> list[str]:
         return [*lines, f"  {style('ok', 'free')}: {sanitize_line(cost.source, 120)}"]
     if not cost.tokens_per_epoch:
         return [*lines, "  there are no tokens to train on"]
-    lines.append(f"  {style('bold', format_money(cost.expected, cost.currency))}{_range(cost)}")
+    amount = f"{cost.at_least}{format_money(cost.expected, cost.currency)}"
+    lines.append(f"  {style('bold', amount)}{_range(cost)}")
     price = format_money(cost.price_per_million, cost.currency)
     notes = [f"{price} per million tokens trained, as of {cost.price_as_of}, {sanitize_line(cost.source, 120)}"]
+    if cost.is_lower_bound:
+        notes.append("the tokens are a lower bound, so the job can cost more")
     if cost.epochs_low != cost.epochs_high:
         notes.append(f"epochs: {sanitize_line(cost.epochs_rule, 400)}")
     return lines + [style("dim", f"  {note}") for note in notes]

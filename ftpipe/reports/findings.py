@@ -100,14 +100,15 @@ def markdown(report: Report) -> str:
     if report.tokens:
         tokens = report.tokens
         lines += [
-            f"{report.dataset.examples:,} examples, {tokens.total:,} tokens, {tokens.trained:,} of them trained "
-            f"({tokens.encoding}).",
+            f"{report.dataset.examples:,} examples, {tokens.at_least}{tokens.total:,} tokens, {tokens.trained:,} of "
+            f"them trained ({tokens.encoding}).",
             "",
         ]
+        lines += [] if tokens.exact else [f"Not exact: {escape_markdown(tokens.note, 300)}", ""]
     if report.cost and report.cost.expected is not None:
         cost = report.cost
         lines += [
-            f"Expected cost {cost.expected:,.2f} {cost.currency} ({cost.low:,.2f} to {cost.high:,.2f}) "
+            f"Expected cost {cost.at_least}{cost.expected:,.2f} {cost.currency} ({cost.low:,.2f} to {cost.high:,.2f}) "
             f"for {cost.epochs} epochs.",
         ]
     return "\n".join(lines).rstrip("\n") + "\n"

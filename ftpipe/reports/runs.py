@@ -116,10 +116,11 @@ def cost_text(cost: CostEstimate | None) -> str:
         return f"unknown: {sanitize_line(cost.warning or 'there is no price for this model', 200)}"
     if cost.price_per_million == 0:
         return "free"
-    text = format_money(cost.expected, cost.currency)
+    text = f"{cost.at_least}{format_money(cost.expected, cost.currency)}"
     if cost.low != cost.high:
         text += f" (from {format_money(cost.low, cost.currency)} to {format_money(cost.high, cost.currency)})"
-    return f"{text}, estimated from {count(cost.tokens_per_epoch)} tokens × {plural(cost.epochs, 'epoch')}"
+    tokens = f"{cost.at_least}{count(cost.tokens_per_epoch)} tokens"
+    return f"{text}, estimated from {tokens} × {plural(cost.epochs, 'epoch')}"
 
 
 def status_lines(

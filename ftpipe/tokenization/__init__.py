@@ -13,6 +13,7 @@ __all__ = [
 
 _PREFIXES = (
     ("gpt-3.5", "cl100k_base"),
+    ("gpt-35", "cl100k_base"),
     ("gpt-4o", "o200k_base"),
     ("gpt-4.", "o200k_base"),
     ("gpt-4", "cl100k_base"),
@@ -26,7 +27,10 @@ _PREFIXES = (
     ("babbage-002", "cl100k_base"),
     ("davinci-002", "cl100k_base"),
 )
-"""The first match wins; gpt-6 is assumed to follow gpt-5. Source: tiktoken 0.14 ``model.py``, measured 2026-11-24."""
+"""The first match wins; gpt-35 is Azure's spelling of gpt-3.5, and gpt-6 is assumed to follow gpt-5.
+
+Source: tiktoken 0.14 ``model.py``, measured 2026-11-24.
+"""
 
 _GUESSED = ("gpt-6",)
 DEFAULT_ENCODING = "o200k_base"

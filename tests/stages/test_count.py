@@ -10,7 +10,11 @@ import pytest
 
 from ftpipe.catalog.training_prices import PriceTable
 from ftpipe.errors import ConfigError, UsageError
+from ftpipe.records import TokenStats
 from ftpipe.reports.dataset_html import html
+from ftpipe.reports.dataset_summary import cost_lines, token_lines
+from ftpipe.reports.findings import markdown
+from ftpipe.reports.runs import cost_text
 from ftpipe.stages.count import cost_by_model, count
 from ftpipe.stages.validate import validate
 from ftpipe.tokenization import open_tiktoken
@@ -67,6 +71,127 @@ def test_count_tools_follow_cookbook_formula(tmp_path: Path) -> None:
     of = open_tiktoken("o200k_base").encode
     expected = 7 + len(of("weather:Tells the weather")) + 3 + 3 + len(of("unit:string:Unit")) - 3 + 2 * (3 + 1) + 12
     assert two.total - one.total == expected
+
+
+GUEST = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "description": "Full name of the guest " * 20}},
+}
+CITY = {"type": "string", "enum": ["Oslo", "Rome"], "description": "Where it is"}
+
+
+def tool_stats(folder: Path, parameters: dict[str, Any], *, key: str = "tools") -> TokenStats:
+    """Figures of a file in which one record defines a tool with these parameters."""
+    function = {"name": "book", "description": "Books a room.", "parameters": parameters}
+    row = {**chats(1)[0], key: [{"type": "function", "function": function} if key == "tools" else function]}
+    tokens = validate(write(folder / "a.jsonl", [row])).tokens
+    assert tokens is not None
+    return tokens
+
+
+def test_count_functions_as_tools(tmp_path: Path) -> None:
+    """The old form has the same definitions."""
+    parameters = {"type": "object", "properties": {"guest": GUEST}}
+    old, new = (tool_stats(tmp_path, parameters, key=key) for key in ("functions", "tools"))
+    assert (old.total, old.lower_bound_examples) == (new.total, 0)
+    plain = validate(write(tmp_path / "b.jsonl", [*chats(1)])).tokens
+    assert plain is not None and new.total > plain.total + 50
+
+
+@pytest.mark.parametrize(
+    "property_",
+    [
+        {"$ref": "#/$defs/Guest"},
+        {"$ref": "#/$defs/Alias"},
+        {"allOf": [{"$ref": "#/$defs/Guest"}]},
+        {"anyOf": [GUEST, {"type": "null"}]},
+        {"oneOf": [{"type": "string"}, {"$ref": "#/$defs/Guest"}]},
+        {"type": "array", "items": {"$ref": "#/$defs/Guest"}},
+        {"type": "array", "items": {"anyOf": [GUEST]}},
+    ],
+)
+def test_count_schema_behind_references_and_alternatives(property_: dict[str, Any], tmp_path: Path) -> None:
+    """At least as many tokens as the same schema written out, and marked as a lower bound."""
+    definitions = {"Guest": GUEST, "Alias": {"$ref": "#/$defs/Guest"}}
+    inline = tool_stats(tmp_path, {"type": "object", "properties": {"guest": GUEST}})
+    other = tool_stats(tmp_path, {"type": "object", "properties": {"guest": property_}, "$defs": definitions})
+    assert inline.total - 5 <= other.total <= inline.total + 10
+    assert (inline.exact, inline.lower_bound_examples) == (True, 0)
+    assert (other.exact, other.lower_bound_examples) == (False, 1)
+    if set(property_) == {"$ref"}:
+        assert other.total == inline.total
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"default": "x"}, {"title": "City"}, {"pattern": "^x"}, {"additionalProperties": {"type": "string"}}, {"not": {}}],
+)
+def test_count_with_uncounted_keywords_is_a_lower_bound(changed: dict[str, Any], tmp_path: Path) -> None:
+    exact = tool_stats(tmp_path, {"type": "object", "properties": {"city": CITY}, "additionalProperties": False})
+    lower = tool_stats(tmp_path, {"type": "object", "properties": {"city": {**CITY, **changed}}})
+    assert (exact.total, exact.exact) == (lower.total, True)
+    assert (lower.exact, lower.lower_bound_examples) == (False, 1)
+
+
+def test_count_reference_loops_and_growth_end(tmp_path: Path) -> None:
+    """Schemas that refer to themselves, and that double at each of 60 levels."""
+    loop = {"type": "object", "properties": {"next": {"$ref": "#"}, "other": {"$ref": "#/properties/other"}}}
+    doubled = {f"d{n}": {"properties": {name: {"$ref": f"#/$defs/d{n + 1}"} for name in "ab"}} for n in range(60)}
+    for parameters in (loop, {"$defs": doubled, "$ref": "#/$defs/d0"}):
+        assert tool_stats(tmp_path, parameters).lower_bound_examples == 1
+
+
+@pytest.mark.parametrize(
+    ("part", "is_lower_bound"),
+    [({"type": "input_audio", "input_audio": {}}, 1), ({"type": "refusal", "refusal": "No."}, 0)],
+)
+def test_count_of_other_parts(part: dict[str, Any], is_lower_bound: int, tmp_path: Path) -> None:
+    """A refusal is text; the tokens of audio are not known."""
+    row = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": [part]}]}
+    empty = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": None}]}
+    one, two = (validate(write(tmp_path / "a.jsonl", [each])).tokens for each in (row, empty))
+    assert one is not None and two is not None
+    assert one.lower_bound_examples == is_lower_bound
+    assert one.total - two.total == one.trained == (0 if is_lower_bound else 2)
+
+
+def test_lower_bound_is_told_in_every_output(tmp_path: Path) -> None:
+    """Text, Markdown, page, plan, cost and JSON."""
+    row = {
+        **chats(1)[0],
+        "tools": [{"type": "function", "function": {"name": "book", "parameters": {"title": "Book"}}}],
+    }
+    report = count(validate(write(tmp_path / "a.jsonl", [*chats(11), row])), model="gpt-4.1-mini", today=TODAY)
+    assert report.tokens is not None and report.cost is not None
+    texts = {
+        "tokens": token_lines(report)[1],
+        "note": "\n".join(token_lines(report)),
+        "cost": "\n".join(cost_lines(report.cost)),
+        "markdown": markdown(report),
+        "page": html(report, cost_by_model(report, today=TODAY)),
+        "plan": cost_text(report.cost),
+    }
+    assert [name for name, text in texts.items() if "at least" not in text and name != "note"] == []
+    assert "lower bound" in texts["note"] and "lower bound" in texts["markdown"] and "lower bound" in texts["page"]
+    assert report.model_dump()["tokens"]["lower_bound_examples"] == 1
+    assert report.model_dump()["cost"]["is_lower_bound"] is True
+    exact = count(validate(write(tmp_path / "b.jsonl", [*chats(12)])), model="gpt-4.1-mini", today=TODAY)
+    assert exact.cost is not None
+    shown = [*token_lines(exact), *cost_lines(exact.cost), markdown(exact), html(exact), cost_text(exact.cost)]
+    assert not any("at least" in text for text in shown)
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt-35-turbo", "gpt-35-turbo-0125", "gpt-35-turbo-1106", "gpt-35-turbo-0613.ft-0a1b"]
+)
+def test_count_knows_azure_names(name: str, tmp_path: Path) -> None:
+    """Encoding, price and shutdown date are those of OpenAI's spelling."""
+    report = count(validate(write(tmp_path / "a.jsonl", [*chats()]), model=name), model=name, epochs=1, today=TODAY)
+    assert report.tokens is not None and report.cost is not None
+    assert (report.tokens.encoding, report.tokens.exact) == ("cl100k_base", True)
+    assert report.cost.price_per_million == 8.0
+    for target in ("openai", "azure"):
+        assert "FT710" in validate(tmp_path / "a.jsonl", model=name, target=target, today=TODAY).summary.counts
 
 
 def test_count_preference_pair_trains_both_answers(tmp_path: Path) -> None:

@@ -88,6 +88,8 @@ def sweep_plan_lines(names: Sequence[str], costs: Sequence[CostEstimate | None],
     total = (
         "free" if not is_paid else "cost unknown" if len(known) < len(highs) else f"up to {format_money(sum(known))}"
     )
+    if is_paid and any(cost is not None and cost.is_lower_bound for cost in costs):
+        total += " or more, because the tokens are a lower bound"
     return [f"sweep of {plural(len(names), 'trial')}, {total}", *(f"  {sanitize_line(name, 100)}" for name in names)]
 
 

@@ -23,9 +23,11 @@ from ftpipe.dataset.scan.scanner import Scanner
 from ftpipe.dataset.scan.statistics import ScanStatistics
 from ftpipe.dataset.scan.tally import Tally
 from ftpipe.dataset.sniffer import SniffResult, sniff
+from ftpipe.formatting import plural
 from ftpipe.records import Dataset, DatasetFormat, TokenStats
 from ftpipe.tokenization import EncodingChoice, encoding_for
 
+UNCOUNTED_PARTS = "parts whose tokens OpenAI does not document (in tools: $ref, anyOf, default and others; audio)"
 HEAD_BYTES = 256 * 1024
 """Scanned before anything is built that takes time; the rules need milliseconds for it."""
 
@@ -67,11 +69,15 @@ class DatasetAnalysis:
         note = self.encoding.note
         if tokens.images:
             note = f"{note} {tokens.images:,} image(s) are estimated.".strip()
+        if tokens.lower_bounds:
+            examples = plural(tokens.lower_bounds, "example has", "examples have")
+            note = f"{note} {examples} {UNCOUNTED_PARTS}, so the counts are lower bounds.".strip()
         longest = tokens.longest_first()
         totals = tokens.totals or {0: 0}
         return TokenStats(
             encoding=self.encoding.name,
-            exact=self.encoding.exact and not tokens.images,
+            exact=self.encoding.exact and not tokens.images and not tokens.lower_bounds,
+            lower_bound_examples=tokens.lower_bounds,
             note=note,
             total=tokens.total,
             trained=tokens.trained,

@@ -266,9 +266,7 @@ class BlockScanner:
         part, counter, limit = self.part, self.scanner.counter, self.scanner.file.token_limit
         dialogues = [item.messages for item in self.uncounted if isinstance(item, PlainRecord)]
         plain = counter.count_plain(dialogues, is_undisputed=self.scanner.has_prefilter)
-        others = counter.count(
-            [(item.request, item.record.tools) for item in self.uncounted if isinstance(item, OtherRecord)]
-        )
+        others = counter.count([item.request for item in self.uncounted if isinstance(item, OtherRecord)])
         for item in self.uncounted:
             if isinstance(item, PlainRecord):
                 total, trained = next(plain)
@@ -277,7 +275,8 @@ class BlockScanner:
                 part.content.add_plain(messages, number)
                 fingerprint_store.append(part.fingerprints, number, *fingerprint_dialogue(messages))
             else:
-                total, trained = next(others)
+                total, trained, is_lower_bound = next(others)
+                part.tokens.lower_bounds += is_lower_bound
                 number, turns = self._add_statistics(item.record, item.request)
             part.tokens.add(total, trained, turns, number)
             if limit is not None and total > limit:

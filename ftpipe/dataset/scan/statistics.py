@@ -192,6 +192,8 @@ class TokenHistogram:
     longest: list[tuple[int, int]] = field(default_factory=list)
     """The longest records as (tokens, -line), a heap."""
     images: int = 0
+    lower_bounds: int = 0
+    """Records that may have more tokens than were counted."""
     pending: array[int] = field(default_factory=lambda: array("Q"))
     """Tokens and trained tokens of records that are not in ``totals`` and ``trained_totals`` yet."""
 
@@ -215,6 +217,7 @@ class TokenHistogram:
             own.update(other.pending[index::2])
         self.turns.update(other.turns)
         self.images += other.images
+        self.lower_bounds += other.lower_bounds
         shifted = [(tokens, line - first_line) for tokens, line in other.longest]
         self.longest = heapq.nlargest(KEEP_LONGEST, [*self.longest, *shifted])
         heapq.heapify(self.longest)

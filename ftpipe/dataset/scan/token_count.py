@@ -7,13 +7,14 @@ Source: OpenAI cookbook ``How_to_count_tokens_with_tiktoken``, 2026-11-24.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ftpipe.canonical_json import canonical_json
 from ftpipe.dataset.image_tokens import image_tokens
 from ftpipe.dataset.json_line import Json
 from ftpipe.dataset.record import DatasetRecord
+from ftpipe.dataset.scan.tool_tokens import PER_FUNCTION, tool_tokens
 
 if TYPE_CHECKING:
     from ftpipe.tokenization import Counter
@@ -21,17 +22,13 @@ if TYPE_CHECKING:
 PER_MESSAGE = 3
 PER_CONVERSATION = 3
 PER_NAME = 1
-TOOLS_END = 12
-PER_FUNCTION = {"o200k_base": 7, "cl100k_base": 10}
-PER_KEY = 3
-PER_ENUM_ITEM = 3
 MAX_CACHED_TEXTS = 4096
 
 
 class TokenCountRequest:
     """The texts of one record whose tokens are to be counted, and the tokens that are known already."""
 
-    __slots__ = ("fixed", "images", "repeated", "texts", "trained")
+    __slots__ = ("fixed", "images", "is_lower_bound", "repeated", "texts", "tools", "trained")
 
     def __init__(self) -> None:
         self.fixed = 0
@@ -43,11 +40,19 @@ class TokenCountRequest:
         self.repeated: list[str] = []
         """Texts that many records have (roles, system prompts), never trained; their counts are cached."""
         self.images = 0
+        self.tools: list[Any] = []
+        """Tool definitions, old and new style."""
+        self.is_lower_bound = False
+        """The record has parts whose tokens are not known, such as audio."""
 
 
 def collect_countable_texts(record: DatasetRecord, model: str) -> TokenCountRequest:
     """Collect the texts of a record that count towards its tokens; malformed parts count 0."""
     request = TokenCountRequest()
+    source = record.record.get("input") if record.kind == "dpo" else record.record
+    for key in ("tools", "functions"):
+        listed = source.get(key) if type(source) is dict else None
+        request.tools += listed if type(listed) is list else ()
     for list_path, messages in record.lists:
         if type(messages) is not list:
             continue
@@ -81,6 +86,8 @@ def _add_message(request: TokenCountRequest, message: dict[str, Any], is_trained
             _add_parts(request, value, trained, model)
         elif key in ("tool_calls", "function_call"):
             _add_calls(request, value, trained)
+        elif key == "audio" and value is not None:
+            request.is_lower_bound = True
     if "name" in message:
         request.fixed += PER_NAME
 
@@ -92,9 +99,14 @@ def _add_parts(request: TokenCountRequest, parts: list[Any], trained: bool, mode
         if type(part.get("text")) is str:
             request.texts.append(part["text"])
             request.trained.append(trained)
+        elif type(part.get("refusal")) is str:
+            request.texts.append(part["refusal"])
+            request.trained.append(trained)
         elif "image_url" in part:
             request.fixed += image_tokens(part["image_url"], model)
             request.images += 1
+        else:
+            request.is_lower_bound = True
 
 
 def _add_calls(request: TokenCountRequest, calls: Json, trained: bool) -> None:
@@ -114,25 +126,23 @@ class RecordTokenCounter:
         self._counter = counter
         self._encoding = encoding
         self._cache: dict[str, int] = {}
-        self._tools: dict[bytes, int] = {}
+        self._tools: dict[bytes, tuple[int, bool]] = {}
 
-    def count(self, requests: list[tuple[TokenCountRequest, Any]]) -> Iterator[tuple[int, int]]:
-        """All tokens and trained tokens of each record.
-
-        Args:
-            requests: One per record, with the record's tool definitions, ``None`` if it has none.
-        """
-        counts = iter(self._counter.count([text for request, _ in requests for text in request.texts]))
-        for request, tools in requests:
+    def count(self, requests: list[TokenCountRequest]) -> Iterator[tuple[int, int, bool]]:
+        """All tokens and trained tokens of each record, and whether there may be more of them."""
+        counts = iter(self._counter.count([text for request in requests for text in request.texts]))
+        for request in requests:
             total = request.fixed + sum(map(self.count_cached, request.repeated))
-            if tools:
-                total += self.count_tools(tools)
+            is_lower_bound = request.is_lower_bound
+            if request.tools:
+                tokens, are_more = self.count_tools(request.tools)
+                total, is_lower_bound = total + tokens, is_lower_bound or are_more
             trained = 0
             for is_trained in request.trained:
                 tokens = next(counts)
                 total += tokens
                 trained += tokens if is_trained else 0
-            yield total, trained
+            yield total, trained, is_lower_bound
 
     def count_plain(
         self, dialogues: list[list[dict[str, str]]], *, is_undisputed: bool = False
@@ -171,52 +181,12 @@ class RecordTokenCounter:
             tokens = self._cache[text] = self._counter.count([text])[0]
         return tokens
 
-    def count_tools(self, tools: Json) -> int:
-        """Tokens of a list of tool definitions, cached by content."""
+    def count_tools(self, tools: Json) -> tuple[int, bool]:
+        """Tokens of a list of tool definitions, and whether there may be more; cached by content."""
         key = canonical_json(tools)
-        tokens = self._tools.get(key)
-        if tokens is None:
+        result = self._tools.get(key)
+        if result is None:
             if len(self._tools) >= MAX_CACHED_TEXTS:
                 self._tools.clear()
-            tokens = self._tools[key] = tool_tokens(tools, self.count_cached, PER_FUNCTION[self._encoding])
-        return tokens
-
-
-def tool_tokens(tools: Json, count: Callable[[str], int], per_function: int) -> int:
-    """Tokens of tool definitions by the newer cookbook formula.
-
-    Nested properties are counted like top-level ones; the formula does not say.
-    Source: OpenAI cookbook ``How_to_count_tokens_with_tiktoken`` (equal to the API on gpt-4o in a published check).
-    """
-    functions = [tool.get("function", tool) for tool in tools if type(tool) is dict] if type(tools) is list else []
-    total = 0
-    for function in functions:
-        if type(function) is not dict:
-            continue
-        total += per_function + count(f"{function.get('name', '')}:{_without_period(function.get('description'))}")
-        total += _property_tokens(function.get("parameters"), count, 0)
-    return total + TOOLS_END if functions else 0
-
-
-def _property_tokens(schema: Json, count: Callable[[str], int], depth: int) -> int:
-    properties = schema.get("properties") if type(schema) is dict else None
-    if type(properties) is not dict or not properties or depth > 16:
-        return 0
-    total = PER_KEY
-    for name, definition in properties.items():
-        if type(definition) is not dict:
-            continue
-        total += PER_KEY + count(
-            f"{name}:{definition.get('type', '')}:{_without_period(definition.get('description'))}"
-        )
-        choices = definition.get("enum")
-        if type(choices) is list:
-            total -= PER_ENUM_ITEM
-            total += sum(PER_ENUM_ITEM + count(choice if type(choice) is str else str(choice)) for choice in choices)
-        for nested in (definition, definition.get("items")):
-            total += _property_tokens(nested, count, depth + 1)
-    return total
-
-
-def _without_period(text: Json) -> str:
-    return text.removesuffix(".") if type(text) is str else ""
+            result = self._tools[key] = tool_tokens(tools, self.count_cached, PER_FUNCTION[self._encoding])
+        return result
