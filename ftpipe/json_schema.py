@@ -6,6 +6,7 @@ with patterns that can take for ever, and repeat work without limit where a sche
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -126,7 +127,23 @@ class JsonSchema:
         except _LIBRARY_ERRORS as exc:
             self._limit = f"the schema cannot be applied: {str(exc)[:160]}"
             raise SchemaLimitError(self._limit) from exc
-        return error and SchemaViolation(".".join(map(str, error.absolute_path)), error.message)
+        return error and SchemaViolation(".".join(map(str, error.absolute_path)), _message(error))
+
+
+def _message(error: ValidationError) -> str:
+    """The library's message, with values as JSON writes them instead of Python."""
+    if error.validator == "enum":
+        return f"{_json(error.instance)} is not one of {_json(error.validator_value)}"
+    if error.validator is None:
+        return f"{_json(error.instance)} is not allowed here"
+    if error.validator == "const":
+        return f"{_json(error.instance)} is not {_json(error.validator_value)}"
+    rest = error.message.removeprefix(repr(error.instance))
+    return error.message if rest == error.message else f"{_json(error.instance)}{rest}"
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 
 def is_deeper_than(value: Json, levels: int) -> bool:
@@ -321,7 +338,7 @@ def _one_of(
     if not valid:
         yield ValidationError(f"{instance!r} is not valid under any of the given schemas")
     elif len(valid) > 1:
-        yield ValidationError(f"{instance!r} is valid under each of {', '.join(map(repr, [*valid[1:], valid[0]]))}")
+        yield ValidationError(f"{instance!r} is valid under {len(valid)} of the given schemas")
 
 
 def _is_valid(validator: Any, instance: Json, subschema: Json) -> bool:  # noqa: ANN401
@@ -340,7 +357,7 @@ def _check_schema(draft: Any, schema: Mapping[str, Json]) -> None:  # noqa: ANN4
         error = next(meta.iter_errors(start), None)
         if error is not None:
             location = ".".join(map(str, error.absolute_path)) or "schema"
-            raise InvalidSchemaError(f"{location}: {error.message}")
+            raise InvalidSchemaError(f"{location}: {_message(error)}")
     if _has_loop(in_place):
         raise InvalidSchemaError("$ref: a schema refers to itself for the same value, without an end")
 

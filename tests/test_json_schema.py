@@ -78,7 +78,7 @@ def nested(levels: int) -> dict[str, Any]:
         ({"$ref": "#/x", "x": {"type": 5}}, "type: 5"),
         ({"$id": "http://["}, "Invalid"),
         ({"pattern": "[a"}, "not a 'regex'"),
-        ({"type": "nonsense"}, "type: 'nonsense'"),
+        ({"type": "nonsense"}, 'type: "nonsense"'),
         ({"$defs": 5}, "\\$defs: 5"),
         (nested(80), "nested deeper than 64"),
         (nested(5000), "nested deeper than 64"),

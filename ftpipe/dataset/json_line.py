@@ -19,6 +19,8 @@ MAX_DIGITS = 300
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
+_LINE_BREAK = re.compile(r"[ \t]*[\r\n][ \t\r\n]*")
+_LINE_BREAK_AT_BRACKET = re.compile(rf"(?<=[\[{{]){_LINE_BREAK.pattern}|{_LINE_BREAK.pattern}(?=[\]}}])")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -177,6 +179,38 @@ def strings_of(value: Json, path: str = "") -> list[tuple[str, str]]:
         elif isinstance(item, list):
             stack += [(f"{item_path}[{i}]", inner) for i, inner in enumerate(item)]
     return strings
+
+
+def split_json_values(text: str) -> list[str]:
+    """The texts of the values of a JSON array, of pretty-printed JSON or of several values on a line, each on one line.
+
+    Nothing else changes: keys that are there twice and all digits of numbers stay. Empty if it is not JSON.
+    """
+    decoder = json.JSONDecoder()
+    parts: list[str] = []
+    position, end = 0, len(text)
+    if _is_one_array(text):
+        position, end = text.index("[") + 1, text.rindex("]")
+    while True:
+        while position < end and text[position] in " \t\r\n,":
+            position += 1
+        if position >= end:
+            return parts
+        try:
+            _, after = decoder.raw_decode(text, position)
+        except (json.JSONDecodeError, RecursionError):
+            return []
+        # A line break is never inside a string, so neither is the whitespace around it.
+        parts.append(_LINE_BREAK.sub(" ", _LINE_BREAK_AT_BRACKET.sub("", text[position:after])))
+        position = after
+
+
+def _is_one_array(text: str) -> bool:
+    """True for a text that is one JSON array."""
+    try:
+        return isinstance(json.loads(text), list)
+    except (ValueError, RecursionError):
+        return False
 
 
 def parse_json_values(text: str) -> list[Any]:

@@ -103,7 +103,7 @@ class DatasetRecord:
             self.texts.append(Text(list_path, index, role if type(role) is str else "", content))
             if role == "assistant" and content:
                 self.traits |= answer_traits(content)
-            if len(message) == 2 and role in _PLAIN_ROLES and content and not content.isspace():
+            if len(message) == 2 and type(role) is str and role in _PLAIN_ROLES and content and not content.isspace():
                 return str(role)
         elif type(content) is list:
             self._collect_parts(list_path, index, role if type(role) is str else "", content)

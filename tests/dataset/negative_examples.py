@@ -140,7 +140,7 @@ NEGATIVE_LINES: dict[str, Row | bytes] = {
     "FT218": exchange("<|nothing_special|> and < |im_end|> and <|im_end"),
     "FT219": {"messages": [{"role": "system", "content": "developer"}, *exchange()["messages"]]},
     "FT221": {"messages": [{"role": "system", "content": "a"}, *exchange()["messages"]]},
-    "FT223": exchange("'role' and \\"role\\":", '[{"role": "painter", "content": "colour"}]'),
+    "FT223": exchange("'role' and 'from' as \"role\"", '[{"role": "painter", "content": "colour"}]'),
     "FT301": {**exchange(), "tools": [{"type": "function", "function": {"name": "now"}}]},
     "FT302": {**exchange(), "tools": [{"type": "function", "function": {"name": "a_B-" * 16}}]},
     "FT303": with_calls(call(arguments=' {"city": "Oslo"}\n')),

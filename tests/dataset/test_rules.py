@@ -112,7 +112,11 @@ EXPECTED: dict[str, tuple[int | None, str, str]] = {
 }
 EXPECTED_EVERYWHERE = {"FT113"}
 """Findings of all small files."""
-SIDE_EFFECTS = {"FT301": {"FT312"}} | {code: {"FT408"} for code in ("FT401", "FT402", "FT404", "FT407", "FT410", "FT411")}
+SIDE_EFFECTS = {
+    "FT105": {"FT215"},
+    "FT301": {"FT312"},
+    **{code: {"FT408"} for code in ("FT401", "FT402", "FT404", "FT407", "FT410", "FT411")},
+}
 """Further findings that a fault causes."""
 
 

@@ -133,9 +133,9 @@ def rule_lines(rule: Rule, style: Styler) -> list[str]:
 
 
 def automatic_fix(rule: Rule) -> str:
-    """What the automatic fix does and the command for it; empty if there is none."""
+    """What the automatic fix does and the command for it."""
     if rule.fix is None:
-        return ""
+        return "none"
     kind, description = rule.fix
     flags = "--fix" if kind == "safe" else "--fix --unsafe-fixes"
     return f"{description} ({kind}): ftpipe prepare {flags}"

@@ -25,7 +25,7 @@ from ftpipe.cli.dataset_request import (
 from ftpipe.cli.group import Command
 from ftpipe.config import Settings
 from ftpipe.dataset import prepared
-from ftpipe.errors import DatasetError
+from ftpipe.errors import DatasetError, UsageError
 from ftpipe.formatting import plural, relative_path, sanitize_line
 from ftpipe.output_files import check_outputs, open_output
 from ftpipe.records import Report
@@ -33,6 +33,7 @@ from ftpipe.reports.dataset_summary import cost_lines, dataset_line, not_checked
 
 if TYPE_CHECKING:
     from ftpipe.dataset.check_settings import CheckSettings
+    from ftpipe.dataset.fixes import FixResult
 
 VERBOSE_PER_RULE = 1000
 """Findings shown per rule under ``--verbose``."""
@@ -147,6 +148,10 @@ def prepare(context: CliContext, /, **params: Any) -> None:
         validate_and_count, context, settings, rules=rules, holdout=options.holdout, max_cost=settings.config.max_cost
     )
     request = resolve_for_prepare(settings, data=options.data)
+    if options.split is not None:
+        if options.validation is not None:
+            raise UsageError("--split makes the validation file, so it excludes --validation", "leave out one of them")
+        request = replace(request, validation=None)
     inputs = [path for path in (request.data, request.validation, options.holdout) if path]
     if options.holdout is not None:
         require_dataset(options.holdout)
@@ -202,21 +207,43 @@ def _fix(
 
     method = request.method.value if request.method else None
     may_replace = context.force or prepared.is_state_folder(folder)
-    done = fix_file(
-        request.data, folder / "fixed.jsonl", unsafe=unsafe, settings=rules, method=method, force=may_replace
-    )
-    context.add(fixes=done.counts, dropped=done.dropped)
+    fix = partial(
+        fix_file, unsafe=unsafe, settings=rules, method=method, force=may_replace, target=request.target,
+        model=request.model,
+    )  # fmt: skip
+    result = fix(request.data, folder / "fixed.jsonl")
+    context.add(fixes=result.counts, dropped=result.dropped)
+    done = {"fixed": result} if _show_fixes(context, result, request.data) else {}
+    data = result.output.absolute() if done else request.data
+    validation = request.validation
+    if validation is not None:
+        other = fix(validation, folder / "fixed-validation.jsonl", training=data)
+        if _show_fixes(context, other, validation):
+            context.add(validation_fixes=other.counts, validation_dropped=other.dropped)
+            done["fixed_validation"] = other
+            validation = other.output.absolute()
+    for name, fixed in done.items():
+        removed = {"removed": {"file": fixed.sidecar, "count": fixed.removed}} if fixed.sidecar else {}
+        context.add(**{name: {"file": fixed.output, "diff": fixed.diff, **removed}})
+    if not done:
+        context.print_status("\nnothing to fix")
+    return replace(request, data=data, validation=validation)
+
+
+def _show_fixes(context: CliContext, done: FixResult, source: Path) -> bool:
+    """Show what was fixed; if it was nothing, delete the copy and return False."""
     if not done.counts and not done.dropped:
         for path in (done.output, done.diff, done.manifest):
             path.unlink()
-        context.print_status("\nnothing to fix")
-        return request
-    context.add(fixed={"file": done.output, "diff": done.diff})
+        return False
     counts = ", ".join(f"{code} ×{number:,}" for code, number in done.counts.items())
     dropped = f"; {plural(done.dropped, 'record')} dropped" if done.dropped else ""
-    context.print_status(f"\nfixed: {counts}{dropped}")
+    context.print_status(f"\nfixed in {sanitize_line(source.name, 80)}: {counts}{dropped}")
+    if done.sidecar:
+        kept = sanitize_line(relative_path(done.sidecar), 300)
+        context.print_status(f"removed: {plural(done.removed, 'entry', 'entries')}, kept in {kept}")
     context.print_status(f"see the changes in {sanitize_line(relative_path(done.diff), 300)}")
-    return replace(request, data=done.output.absolute())
+    return True
 
 
 def _quarantine(

@@ -1,4 +1,7 @@
-"""Safe fixes of one record, which keep its meaning: each changes the record in place and returns how much it fixed."""
+"""Safe fixes of one record: they keep its meaning and remove nothing, neither text nor keys nor messages.
+
+Each changes the record in place and returns how much it fixed.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ftpipe.dataset.formats import CHAT_KEYS, DPO_KEYS, message_lists
-from ftpipe.dataset.rules.messages.fields import MESSAGE_KEYS
+from ftpipe.dataset.formats import message_lists
 
 Record = dict[str, Any]
 Fixer = Callable[[Record, str], int]
@@ -27,39 +29,16 @@ def calls_of(record: Record, kind: str) -> Iterator[Record]:
         yield from (call for call in (listed if isinstance(listed, list) else ()) if isinstance(call, dict))
 
 
-def drop_extra_keys(record: Record, kind: str) -> int:
-    """FT110: remove top-level keys that the format does not define; the caller saves them in a separate file."""
-    known = frozenset(DPO_KEYS) if kind == "dpo" else CHAT_KEYS
-    extra = (
-        [key for key in record if key not in known]
-        if kind in ("chat", "dpo") and not record.keys().isdisjoint(known)
-        else []
-    )
-    for key in extra:
-        del record[key]
-    return len(extra)
-
-
 def flatten_parts(record: Record, kind: str) -> int:
-    """FT207: join text parts into one string in roles that accept only a string."""
+    """FT207: join text parts into one string in roles that accept only a string; parts with other keys stay."""
     fixed = 0
     for message in messages_of(record, kind):
         content = message.get("content")
         if message.get("role") not in ("system", "developer", "tool", "function") or not isinstance(content, list):
             continue
-        texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
+        texts = [part["text"] for part in content if isinstance(part, dict) and part.keys() == {"type", "text"}]
         if content and len(texts) == len(content) and all(isinstance(text, str) for text in texts):
             message["content"] = "".join(text for text in texts if isinstance(text, str))
-            fixed += 1
-    return fixed
-
-
-def drop_message_keys(record: Record, kind: str) -> int:
-    """FT214: remove message keys that the API does not know."""
-    fixed = 0
-    for message in messages_of(record, kind):
-        for key in [key for key in message if key not in MESSAGE_KEYS]:
-            del message[key]
             fixed += 1
     return fixed
 
@@ -138,26 +117,12 @@ def add_call_type(record: Record, kind: str) -> int:
     return fixed
 
 
-def strip_answers(record: Record, kind: str) -> int:
-    """FT812: strip whitespace around answers."""
-    fixed = 0
-    for message in messages_of(record, kind):
-        content = message.get("content")
-        if message.get("role") == "assistant" and isinstance(content, str) and content.strip() not in ("", content):
-            message["content"] = content.strip()
-            fixed += 1
-    return fixed
-
-
 SAFE: dict[str, Fixer] = {
-    "FT110": drop_extra_keys,
     "FT207": flatten_parts,
-    "FT214": drop_message_keys,
     "FT215": normalize_weights,
     "FT219": developer_to_system,
     "FT303": arguments_to_text,
     "FT307": deduplicate_call_ids,
     "FT311": add_call_type,
     "FT602": system_to_developer,
-    "FT812": strip_answers,
 }

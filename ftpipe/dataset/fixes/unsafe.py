@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ftpipe.dataset.fixes.safe import Fixer, Record, messages_of
-from ftpipe.dataset.formats import DPO_KEYS
-from ftpipe.dataset.rules.messages.fields import ROLE_SYNONYMS
+from ftpipe.dataset.formats import CHAT_KEYS, DPO_KEYS, message_lists
+from ftpipe.dataset.rules.messages.fields import MESSAGE_KEYS, ROLE_SYNONYMS
 from ftpipe.dataset.rules.messages.training import has_call
 from ftpipe.dataset.rules.quality.text import INVISIBLE, MOJIBAKE
 from ftpipe.dataset.sensitive_data import find_personal_data, find_secrets
@@ -46,6 +46,29 @@ def _for_all_texts(change: Callable[[str], str]) -> Fixer:
         return fixed
 
     return fix
+
+
+def drop_extra_keys(record: Record, kind: str) -> int:
+    """FT110: remove top-level keys that the format does not define."""
+    known = frozenset(DPO_KEYS) if kind == "dpo" else CHAT_KEYS
+    extra = (
+        [key for key in record if key not in known]
+        if kind in ("chat", "dpo") and not record.keys().isdisjoint(known)
+        else []
+    )
+    for key in extra:
+        del record[key]
+    return len(extra)
+
+
+def drop_message_keys(record: Record, kind: str) -> int:
+    """FT214: remove message keys that the API does not know."""
+    fixed = 0
+    for message in messages_of(record, kind):
+        for key in [key for key in message if key not in MESSAGE_KEYS]:
+            del message[key]
+            fixed += 1
+    return fixed
 
 
 def normalize_roles(record: Record, kind: str) -> int:
@@ -129,6 +152,42 @@ def drop_equal_pair(record: Record, kind: str) -> int:
     return DROP if both and str(texts[0]).strip() == str(texts[1]).strip() else 0
 
 
+def convert_legacy_functions(record: Record, kind: str) -> int:
+    """FT309: write functions as tools, function_call as tool_calls, and the role function as tool."""
+    source = record.get("input") if kind == "dpo" else record
+    fixed = 0
+    if isinstance(source, dict) and isinstance(source.get("functions"), list):
+        tools = source.get("tools")
+        new = [{"type": "function", "function": function} for function in source.pop("functions")]
+        source["tools"] = [*(tools if isinstance(tools, list) else ()), *new]
+        fixed += 1
+    for _, messages in message_lists(record, kind):
+        fixed += _convert_calls(messages) if isinstance(messages, list) else 0
+    return fixed
+
+
+def _convert_calls(messages: list[Any]) -> int:
+    fixed = 0
+    unanswered: dict[str, str] = {}
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict):
+            continue
+        call = message.get("function_call")
+        if isinstance(call, dict) and not message.get("tool_calls"):
+            unanswered[str(call.get("name"))] = call_id = f"call_{index}"
+            message["tool_calls"] = [{"id": call_id, "type": "function", "function": message.pop("function_call")}]
+            fixed += 1
+        elif "function_call" in message and call is None:
+            del message["function_call"]
+            fixed += 1
+        if message.get("role") == "function" and (call_id := unanswered.pop(str(message.get("name")), "")):
+            del message["name"]
+            content = message.get("content")
+            message.update(role="tool", tool_call_id=call_id, content="" if content is None else content)
+            fixed += 1
+    return fixed
+
+
 def redact_secrets(text: str) -> str:
     """FT901: replace every secret with [REDACTED]."""
     for match in sorted(find_secrets(text), key=lambda item: -item.start):
@@ -170,18 +229,35 @@ def remove_terminal_sequences(text: str) -> str:
     return re.sub(r"[\x1b\x9b](?:\][^\x07\x1b]*(?:\x07|\x1b\\)|\[?[0-?]*[ -/]*[@-~])?", "", text)
 
 
+def strip_answers(record: Record, kind: str) -> int:
+    """FT812: strip whitespace around answers."""
+    fixed = 0
+    for message in messages_of(record, kind):
+        content = message.get("content")
+        if message.get("role") == "assistant" and isinstance(content, str) and content.strip() not in ("", content):
+            message["content"] = content.strip()
+            fixed += 1
+    return fixed
+
+
 UNSAFE: dict[str, Fixer] = {
     "FT008": _for_all_texts(remove_control_characters),
     "FT106": _for_all_texts(lambda text: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")),
+    "FT110": drop_extra_keys,
     "FT205": normalize_roles,
     "FT208": drop_empty_answer,
     "FT210": drop_trailing_messages,
     "FT212": merge_system_messages,
     "FT213": merge_adjacent_turns,
+    "FT214": drop_message_keys,
+    "FT309": convert_legacy_functions,
     "FT503": drop_equal_pair,
     "FT809": _for_all_texts(fix_mojibake),
     "FT810": _for_all_texts(lambda text: INVISIBLE.sub("", text)),
+    "FT812": strip_answers,
     "FT901": _for_all_texts(redact_secrets),
     "FT902": _for_all_texts(redact_personal),
     "FT906": _for_all_texts(remove_terminal_sequences),
 }
+LOSSLESS = frozenset({"FT205", "FT309", "FT901", "FT902"})
+"""Fixes of which nothing goes to the sidecar: renamings, and redactions, whose purpose is that the text is gone."""

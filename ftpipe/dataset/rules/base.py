@@ -168,7 +168,7 @@ def escape_preview(text: object, limit: int = 60) -> str:
 
 
 def describe_value(value: object) -> str:
-    """A JSON value with its type, for a message: ``the string '0'``, ``the number 0``, ``null``, ``the list [1, 2]``."""
+    """A JSON value with its type, for a message: ``the string '0'``, ``the number 0``, ``null``, ``the list [1]``."""
     match value:
         case str():
             return f"the string '{escape_preview(value)}'" if value else "the empty string"

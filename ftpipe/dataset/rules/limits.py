@@ -18,12 +18,21 @@ ERROR_DAYS, WARNING_DAYS = 14, 90
 MIN_MEAN_TOKENS = 300
 
 
-@rule("FT701", "example-over-token-limit", "error", "S", "documented", scope="long", formats=MESSAGE_FORMATS)
+@rule(
+    "FT701",
+    "example-over-token-limit",
+    "error",
+    "S",
+    "documented",
+    scope="long",
+    formats=MESSAGE_FORMATS,
+    fix=("unsafe", "remove the record"),
+)
 def example_over_token_limit(row: OverlongRecord) -> Iterator[Violation]:
     """An example has more tokens than the target trains on.
 
     Why: Tokens beyond the limit are cut from the end without a message, and the answer is at the end.
-    Fix: Shorten or split the example.
+    Fix: Shorten the example, or make several of it.
     Source: OpenAI best-practices guide, 2026-07-15.
     """
     yield Violation("", f"The example has {row.tokens:,} tokens; only the first {row.limit:,} are used.")
@@ -43,13 +52,21 @@ def answer_truncated(row: OverlongRecord) -> Iterator[Violation]:
         )
 
 
-@rule("FT703", "train-validation-overlap", "error", "D", "documented", scope="file")
+@rule(
+    "FT703",
+    "train-validation-overlap",
+    "error",
+    "D",
+    "documented",
+    scope="file",
+    fix=("unsafe", "remove it from the validation file"),
+)
 def train_validation_overlap(stats: ScanStatistics) -> Iterator[Violation]:
     """A record or its prompt is in the training file and in the validation file.
 
     Why: The validation loss then measures memorization, and the API says that the two files must not share data.
-    Fix: Remove it from one of the files, or split again: ``ftpipe prepare FILE --split 0.1`` keeps equal prompts
-        together.
+    Fix: Remove it from one of the files, or put all records into one file and split that:
+        ``ftpipe prepare FILE --split 0.1`` keeps equal prompts together.
     Source: OpenAI API description, validation_file, 2026-08-21.
     """
     for line, other, what in stats.overlap:

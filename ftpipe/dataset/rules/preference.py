@@ -67,9 +67,7 @@ def dpo_output_shape(row: DatasetRecord) -> Iterator[Violation]:
             shape = f"a list of {len(output)} messages" if type(output) is list else describe_value(output)
             yield Violation(key, f"{key} is {shape}, not a list of one message.")
         elif type(output[0]) is dict and output[0].get("role", "assistant") != "assistant":
-            yield Violation(
-                f"{key}[0].role", f"The role is {describe_text(output[0]['role'])}, not 'assistant'."
-            )
+            yield Violation(f"{key}[0].role", f"The role is {describe_text(output[0]['role'])}, not 'assistant'.")
 
 
 @rule("FT503", "dpo-identical-pair", "error", "Q", "inferred", formats=_DPO, fix=("unsafe", "remove the record"))

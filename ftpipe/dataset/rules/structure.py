@@ -19,8 +19,8 @@ MIN_EXAMPLES = {"openai": 10, "azure": 10, "nebius": 1, "local": 1}
 """Source: OpenAI and Azure supervised guides, 2026; Nebius states no minimum."""
 FEW_EXAMPLES = 50
 KTO_HINT = (
-    "Rows whose label is false hold answers that the model must not learn. `ftpipe convert FILE` leaves them out, or pairs "
-    "each with a good answer to the same prompt; do not remove the label by hand."
+    "Rows whose label is false hold answers that the model must not learn. `ftpipe convert FILE` leaves them out, or "
+    "pairs each with a good answer to the same prompt; do not remove the label by hand."
 )
 MAX_LISTED_KEYS = 100
 """Unknown keys of one record that are listed; the rest are only counted."""
@@ -210,7 +210,7 @@ def format_method_mismatch(stats: ScanStatistics) -> Iterator[Violation]:
     "observed",
     when=NON_PLAIN,
     formats=frozenset({"chat", "dpo"}),
-    fix=("safe", "move it to a separate file"),
+    fix=("unsafe", "move it to a separate file"),
 )
 def unknown_top_level_key(row: DatasetRecord) -> Iterator[Violation]:
     """A record has a top-level key that its format does not define.

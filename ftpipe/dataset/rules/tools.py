@@ -326,7 +326,16 @@ def parallel_tool_calls_conflict(row: DatasetRecord) -> Iterator[Violation]:
             )
 
 
-@rule("FT309", "legacy-functions", "warning", "D", "documented", when=TOOLS, formats=MESSAGE_FORMATS)
+@rule(
+    "FT309",
+    "legacy-functions",
+    "warning",
+    "D",
+    "documented",
+    when=TOOLS,
+    formats=MESSAGE_FORMATS,
+    fix=("unsafe", "write tools, tool_calls and the role tool"),
+)
 def legacy_functions(row: DatasetRecord) -> Iterator[Violation]:
     """The record uses ``functions`` or ``function_call``.
 
@@ -334,8 +343,9 @@ def legacy_functions(row: DatasetRecord) -> Iterator[Violation]:
     Fix: Use tools, tool_calls and the role tool.
     Source: OpenAI API description, 2026-08-21.
     """
-    if "functions" in row.record:
-        yield Violation("functions", "functions is the old form of tools.")
+    source, base = (row.record.get("input"), "input.") if row.kind == "dpo" else (row.record, "")
+    if type(source) is dict and "functions" in source:
+        yield Violation(f"{base}functions", "functions is the old form of tools.")
     for base, index, message in row.messages():
         if "function_call" in message:
             yield Violation(f"{base}[{index}].function_call", "function_call is the old form of tool_calls.")

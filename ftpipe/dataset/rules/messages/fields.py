@@ -38,6 +38,12 @@ ROLE_SYNONYMS = {
 MESSAGE_KEYS = frozenset(
     {"role", "content", "name", "tool_calls", "tool_call_id", "function_call", "weight", "refusal", "audio"}
 )
+_REASONING_HINT = "It holds reasoning, which would not be trained: remove it, or make it part of the content."
+KEY_HINTS = {
+    "train": "Write weight 0 instead of train false, and leave the key out otherwise.",
+    **dict.fromkeys(("reasoning", "reasoning_content", "thinking"), _REASONING_HINT),
+}
+"""Hints for keys of other formats that change what is trained."""
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -201,22 +207,21 @@ def content_part_violations(path: str, parts: list[Any]) -> Iterator[Violation]:
     "documented",
     when=NON_PLAIN,
     formats=MESSAGE_FORMATS,
-    fix=("safe", "remove the key"),
+    fix=("unsafe", "move the key to a separate file"),
 )
 def unknown_message_key(row: DatasetRecord) -> Iterator[Violation]:
     """A message has a key that the API does not know.
 
     Why: The service rejects unknown keys, and so does the cookbook's check.
-    Fix: Remove the key.
+    Fix: Remove the key, unless its value belongs into a known key, such as weight or content.
     Source: OpenAI API description of 2025-05-20; cookbook data preparation.
     """
     for base, index, message in row.messages():
         for key in message:
             if key not in MESSAGE_KEYS:
                 path = key_path(f"{base}[{index}]", key)
-                yield Violation(
-                    path, f"Unknown key '{escape_preview(key, 40)}'.", hint=did_you_mean_or_remove(key, MESSAGE_KEYS)
-                )
+                hint = KEY_HINTS.get(key) or did_you_mean_or_remove(key, MESSAGE_KEYS)
+                yield Violation(path, f"Unknown key '{escape_preview(key, 40)}'.", hint=hint)
 
 
 @rule(

@@ -98,7 +98,7 @@ def messages_in_text(row: DatasetRecord) -> Iterator[Violation]:
 
     Why: The model would read or learn to write the JSON instead of the conversation. The usual cause is a column that
         holds messages and was converted to text.
-    Fix: Put the inner messages into the list: ``ftpipe convert FILE`` reads columns that hold messages.
+    Fix: Put the inner messages into the list, or export the data again without turning lists into text.
     Source: exports of TRL, Langfuse, Argilla and pandas, seen 2026-11.
     """
     for text in row.texts:

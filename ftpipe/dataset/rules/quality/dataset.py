@@ -45,7 +45,16 @@ def exact_duplicate(stats: ScanStatistics) -> Iterator[Violation]:
         yield Violation("", f"The record is the same as line {first}.", line=line, weight=weight)
 
 
-@rule("FT802", "near-duplicate", "warning", "Q", "inferred", scope="file", formats=_CHAT_OR_DPO)
+@rule(
+    "FT802",
+    "near-duplicate",
+    "warning",
+    "Q",
+    "inferred",
+    scope="file",
+    formats=_CHAT_OR_DPO,
+    fix=("unsafe", "keep the first one"),
+)
 def near_duplicate(stats: ScanStatistics) -> Iterator[Violation]:
     """A record is nearly identical to another one (MinHash over word triples, 90 % or more).
 
@@ -129,7 +138,16 @@ def answer_not_json(stats: ScanStatistics) -> Iterator[Violation]:
             yield Violation("", "The answer is not JSON, but nearly all others are.", line=line, weight=weight)
 
 
-@rule("FT815", "sorted-by-label", "info", "Q", "inferred", scope="file", formats=_CHAT)
+@rule(
+    "FT815",
+    "sorted-by-label",
+    "info",
+    "Q",
+    "inferred",
+    scope="file",
+    formats=_CHAT,
+    fix=("unsafe", "shuffle the records"),
+)
 def sorted_by_label(stats: ScanStatistics) -> Iterator[Violation]:
     """The records are sorted by label.
 

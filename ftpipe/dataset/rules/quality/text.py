@@ -184,7 +184,7 @@ def invisible_characters(row: DatasetRecord) -> Iterator[Violation]:
     "inferred",
     when=SURROUNDING_WHITESPACE,
     formats=MESSAGE_FORMATS,
-    fix=("safe", "strip it"),
+    fix=("unsafe", "strip it"),
 )
 def answer_whitespace(row: DatasetRecord) -> Iterator[Violation]:
     """An answer starts or ends with whitespace.
