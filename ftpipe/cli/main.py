@@ -227,11 +227,8 @@ def install_signals() -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """Exit; after Ctrl-C without waiting for the threads of a library, for example for the rest of a download."""
-    threads = [
-        thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()
-    ]
-    if code == InterruptedRunError.exit_code and threads:
+    """Exit; after Ctrl-C at once, without waiting for threads of a library, for example for the rest of a download."""
+    if code == InterruptedRunError.exit_code:
         sys.stdout.flush()
         os._exit(code)
     sys.exit(code)

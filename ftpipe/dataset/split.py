@@ -42,7 +42,7 @@ class SplitResult(NamedTuple):
 
 
 def split(path: Path, *, fraction: float, seed: int, output_dir: Path, force: bool = False) -> SplitResult:
-    """Write ``<name>.train.jsonl`` and ``<name>.validation.jsonl``; the lines and their order do not change.
+    """Write ``train.jsonl`` and ``validation.jsonl``; the lines and their order do not change.
 
     Args:
         path: The dataset.
@@ -58,8 +58,7 @@ def split(path: Path, *, fraction: float, seed: int, output_dir: Path, force: bo
     """
     if not 0 < fraction < 1:
         raise UsageError(f"{fraction} is not a fraction between 0 and 1.", "Use for example --split 0.1.")
-    stem = path.name.removesuffix(".jsonl")
-    train, validation = output_dir / f"{stem}.train.jsonl", output_dir / f"{stem}.validation.jsonl"
+    train, validation = output_dir / "train.jsonl", output_dir / "validation.jsonl"
     check_outputs([("--output", train), ("--output", validation)], inputs=[path], force=force)
     groups, labels, total = _groups(path)
     if len(groups) < 2:

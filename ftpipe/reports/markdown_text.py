@@ -22,7 +22,7 @@ _AUTOMATIC_LINK = re.compile(
 
 def escape_markdown(text: object, limit: int = MAX_TEXT_CHARACTERS) -> str:
     """Untrusted text as one line without active markup, links or mentions."""
-    shown = _MARKUP.sub(_escaped, sanitize_line(text, limit))
+    shown = _MARKUP.sub(_escaped, sanitize_line(text, limit).strip())
     return _AUTOMATIC_LINK.sub(lambda match: f"&#{ord(match.group())};", shown)
 
 

@@ -338,7 +338,9 @@ def split_data(request: DatasetRequest, fraction: float, seed: int, work_folder:
     """Split the dataset into two files in ``work_folder``, and return the request for both."""
     from ftpipe.dataset.split import split
 
-    train, validation, _ = split(request.data, fraction=fraction, seed=seed, output_dir=work_folder, force=True)
+    train, validation, _ = split(
+        request.data, fraction=fraction, seed=seed, output_dir=work_folder / "split", force=True
+    )
     return replace(request, data=train, validation=validation)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,7 +12,10 @@ from ftpipe.cli import options as shared
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.dataset_request import require_file
 from ftpipe.cli.group import Command
-from ftpipe.formatting import sanitize_line
+from ftpipe.formatting import format_table, plural, sanitize_line
+
+if TYPE_CHECKING:
+    from ftpipe.dataset.split import SplitSizes
 
 
 @click.command(cls=Command, example="ftpipe split data/all.jsonl --fraction 0.1 --seed 7 --output data/")
@@ -35,7 +40,7 @@ from ftpipe.formatting import sanitize_line
 @shared.force
 @pass_cli_context
 def split(context: CliContext, data: Path, fraction: float, seed: int, output: Path | None) -> None:
-    """Split DATA into a training and a validation file.
+    """Split DATA into train.jsonl and validation.jsonl, by default in the folder of DATA.
 
     Records with the same prompt go to the same file, so that nothing leaks from one into the other.
     """
@@ -44,6 +49,17 @@ def split(context: CliContext, data: Path, fraction: float, seed: int, output: P
     require_file(data)
     folder = output or data.parent
     train, validation, sizes = split_file(data, fraction=fraction, seed=seed, output_dir=folder, force=context.force)
-    context.add(train=train, validation=validation, sizes=sizes, seed=seed)
-    context.print_result([f"training    {sanitize_line(train, 300)}", f"validation  {sanitize_line(validation, 300)}"])
-    context.print_next(f"ftpipe prepare {train} --validation {validation}")
+    context.add(train=train, validation=validation, sizes=sizes._asdict(), seed=seed)
+    rows = [
+        (name, sanitize_line(path, 300), plural(number, "record"), f"{number / (sizes.train + sizes.validation):.1%}")
+        for name, path, number in (("training", train, sizes.train), ("validation", validation, sizes.validation))
+    ]
+    context.print_result(format_table(rows, right=(2, 3)))
+    context.print_status(split_note(sizes))
+    context.print_next(f"ftpipe prepare {quote(str(train))} --validation {quote(str(validation))}")
+
+
+def split_note(sizes: SplitSizes) -> str:
+    """What was kept together, and what was balanced."""
+    note = f"{plural(sizes.groups, 'different prompt')}; equal prompts are in the same file"
+    return f"{note}, and both files have about the same shares of the {sizes.labels} labels" if sizes.labels else note

@@ -78,8 +78,11 @@ class TrainOptions(DatasetOptions):
 @click.command(
     cls=Command,
     groups={
-        "Data and model": ("validation", "provider", "model", "method", "suffix"),
-        "Hyperparameters": ("epochs", "batch_size", "learning_rate_multiplier", "beta", "seed"),
+        "Data and model": ("validation", "provider", "model", "method", "suffix", "serve_as"),
+        "Hyperparameters": (
+            *("epochs", "batch_size", "learning_rate_multiplier", "beta", "seed"),
+            *("learning_rate", "lora_r", "lora_alpha", "lora_dropout", "target_modules"),
+        ),
         "Cost and waiting": ("max_cost", "yes", "dry_run", "detach", "timeout", "force_new"),
         "Evaluation and sweeps": ("evaluate", "max_tokens", "sweep", "concurrency", "alias"),
     },

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from ftpipe.cli.base_downloads import prepare_base
 from ftpipe.cli.context import CliContext
-from ftpipe.cli.output.progress import LineThrottle
+from ftpipe.cli.output.progress import LineThrottle, console
 from ftpipe.config import Settings
 from ftpipe.errors import UsageError
 from ftpipe.formatting import format_money, plural, sanitize_line
+from ftpipe.records import RunState
 from ftpipe.reports.runs import loss_text, step_text
 
 if TYPE_CHECKING:
     from ftpipe.providers.provider import Provider
-    from ftpipe.records import CostEstimate, Model, Report, Run, RunSpec
+    from ftpipe.records import CostEstimate, Model, Report, Run, RunSpec, TrainingMetrics
     from ftpipe.registry import Registry
     from ftpipe.sweep.runner import Scores
 
@@ -58,7 +60,7 @@ def run_sweep(context: CliContext, settings: Settings, spec: RunSpec, report: Re
     provider = context.provider(spec.provider, settings)
     prepare_base(context, provider, spec.model)
     pipeline = context.pipeline(provider, context.registry(settings))
-    reporter = TrialReporter(context, pipeline.registry)
+    reporter = make_reporter(context, pipeline.registry, len(points))
     runner = SweepRunner(
         pipeline, concurrency=options.concurrency, on_trial=reporter.on_trial, on_progress=reporter.on_progress
     )
@@ -73,7 +75,8 @@ def run_sweep(context: CliContext, settings: Settings, spec: RunSpec, report: Re
     if provider.profile.paid and not options.yes:
         context.confirm(f"Pay for these jobs at {host_of(provider)}: go ahead?")
     with context.interruptible("interrupted; the state of every trial is saved", "run the same command to continue"):
-        runs = runner.train(planned)
+        with reporter:
+            runs = runner.train(planned)
         scores = scorer(context, settings, provider, spec, options.evaluate, options.max_tokens)
         alias = options.alias or f"{spec.suffix or spec.data.stem}@best"
         sweep = runner.rank_trials(points, runs, alias=alias, scores=scores)
@@ -103,16 +106,22 @@ class TrialReporter:
     """
 
     def __init__(self, context: CliContext, registry: Registry, clock: Callable[[], float] = time.monotonic) -> None:
-        self._context = context
+        self.context = context
         self._registry = registry
         self._clock = clock
         self._throttles: dict[str, LineThrottle] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """End the display."""
 
     def on_trial(self, name: str, run: Run) -> None:
         """Report a trial that has started or ended."""
         reached = run.model.id if run.model else run.job.id if run.job else run.id
         error = f": {run.error}" if run.error else ""
-        self._context.print_status(
+        self.write(
             f"  {sanitize_line(name, 80)}  {run.state.value}  {sanitize_line(reached, 120)}{sanitize_line(error, 200)}"
         )
         self._throttles[name] = LineThrottle(self._clock)
@@ -122,10 +131,78 @@ class TrialReporter:
         throttle = self._throttles.setdefault(name, LineThrottle(self._clock, started_at=0.0))
         if run.job is None or not throttle.is_due():
             return
-        metrics = self._registry.jobs.metrics(run.job.id)
+        metrics = self.metrics_of(run)
         losses = f", {loss_text(metrics)}" if metrics else ""
         step = f"step {step_text(metrics[-1])}" if metrics else sanitize_line(run.job.status, 40)
-        self._context.print_status(f"  {sanitize_line(name, 80)}  {step}{losses}")
+        self.write(f"  {sanitize_line(name, 80)}  {step}{losses}")
+
+    def metrics_of(self, run: Run) -> Sequence[TrainingMetrics]:
+        """What the job of a trial has reported."""
+        return self._registry.jobs.metrics(run.job.id) if run.job else ()
+
+    def write(self, line: str) -> None:
+        """Write one line."""
+        self.context.print_status(line)
+
+
+class TrialBars(TrialReporter):
+    """On a terminal: a bar for the trials and one for each trial that is trained; the lines are above them.
+
+    Args:
+        context: Writes the lines.
+        registry: Has the metrics of the jobs.
+        trials: Number of trials.
+    """
+
+    def __init__(self, context: CliContext, registry: Registry, trials: int) -> None:
+        from rich import progress as rich
+
+        super().__init__(context, registry)
+        columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn())
+        details = (rich.TextColumn("{task.fields[detail]}"), rich.TimeElapsedColumn())
+        self._bars = rich.Progress(*columns, *details, console=console(context), transient=True)
+        self._all = self._bars.add_task("trials", total=trials, detail="")
+        self._tasks: dict[str, rich.TaskID] = {}
+
+    def __enter__(self) -> Self:
+        """Start drawing."""
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Stop drawing."""
+        self._bars.stop()
+
+    def on_trial(self, name: str, run: Run) -> None:
+        """Start or end the bar of a trial."""
+        super().on_trial(name, run)
+        task = self._tasks.pop(name, None)
+        if task is not None:
+            self._bars.remove_task(task)
+        if run.state in (RunState.REGISTERED, RunState.FAILED):
+            self._bars.advance(self._all)
+        else:
+            self._tasks[name] = self._bars.add_task(sanitize_line(name, 60), total=None, detail="")
+
+    def on_progress(self, name: str, run: Run) -> None:
+        """Draw the steps and losses of a trial."""
+        metrics = self.metrics_of(run)
+        if metrics and name in self._tasks:
+            last = metrics[-1]
+            self._bars.update(self._tasks[name], completed=last.step, total=last.total_steps, detail=loss_text(metrics))
+
+    def write(self, line: str) -> None:
+        """Write one line above the bars."""
+        from rich.text import Text
+
+        self._bars.console.print(Text.from_ansi(self.context.redact(line)), soft_wrap=True)
+
+
+def make_reporter(context: CliContext, registry: Registry, trials: int) -> TrialReporter:
+    """Bars on a terminal, lines otherwise."""
+    if sys.stderr.isatty() and not context.quiet:
+        return TrialBars(context, registry, trials)
+    return TrialReporter(context, registry)
 
 
 def scorer(

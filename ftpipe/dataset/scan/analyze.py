@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -125,21 +126,35 @@ def analyze_file(
     )
     fingerprints = FingerprintStore()
     spool = FindingSpool() if plan.collect_every_finding else None
-    with ThreadPoolExecutor(1, thread_name_prefix="digest") as thread:
-        digest = thread.submit(sha256_of_dataset, path)
-        is_scanned = sniffed.layout == "lines"
-        part = _scan(plan, context.observer, fingerprints, spool) if is_scanned else PartialScan.of(plan)
+    digest = _start_digest(path)
+    is_scanned = sniffed.layout == "lines"
+    part = _scan(plan, context.observer, fingerprints, spool) if is_scanned else PartialScan.of(plan)
+    sha256 = digest.result()
     statistics = ScanStatistics(
         plan.file, examples=part.examples, shapes=part.shapes, with_images=part.with_images, tokens=part.tokens,
         content=part.content, is_unterminated=part.is_unterminated and part.examples > 0,
         has_changed=path.stat().st_size != sniffed.size,
     )  # fmt: skip
     dataset = Dataset(
-        path=path, sha256=digest.result(), bytes=sniffed.size, examples=part.examples,
+        path=path, sha256=sha256, bytes=sniffed.size, examples=part.examples,
         format=DatasetFormat(sniffed.format),
     )  # fmt: skip
     _compare_records(statistics, fingerprints, plan)
     return DatasetAnalysis(dataset, statistics, part.tally, encoding_for(context.model), fingerprints, spool)
+
+
+def _start_digest(path: Path) -> Future[str]:
+    """Compute the digest in a daemon thread, so that Ctrl-C does not wait for the rest of a large file."""
+    digest: Future[str] = Future()
+
+    def compute() -> None:
+        try:
+            digest.set_result(sha256_of_dataset(path))
+        except BaseException as exc:  # noqa: BLE001 - it is raised again where the result is read
+            digest.set_exception(exc)
+
+    threading.Thread(target=compute, daemon=True, name="digest").start()
+    return digest
 
 
 def make_plan(

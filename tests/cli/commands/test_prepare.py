@@ -288,3 +288,14 @@ def test_prepare_output_spares_files_that_it_did_not_write(cli: CliEnvironment) 
     assert cli.run("prepare", str(data), "--validation", str(held), "--output", "out").code == 0
     assert cli.run("prepare", str(data), "--output", "out").code == 0
     assert sorted(path.name for path in Path("out").iterdir()) == ["manifest.json", "train.jsonl"]
+
+
+def test_prepare_fix_shows_one_report(cli: CliEnvironment) -> None:
+    """That of the fixed data: what was fixed is listed above it."""
+    data = chat_file()
+    data.write_bytes(data.read_bytes().replace(b"\n", b"\r\n"))
+    ran = cli.run("prepare", str(data), "--fix")
+    assert ran.code == 0
+    assert ran.out.count("examples · ") == 1
+    assert "FT006" not in ran.out
+    assert "fixed: FT006" in ran.err

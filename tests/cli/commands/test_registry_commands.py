@@ -332,6 +332,28 @@ def test_doctor_repair_rebuilds_a_damaged_registry(trained: CliEnvironment) -> N
 def test_split_keeps_every_record(cli: CliEnvironment) -> None:
     """Both parts together hold every record."""
     document = cli.run("split", str(chat_file(rows=30)), "--fraction", "0.2", "--output", "out", "--json").document
+    assert (document["train"], document["validation"]) == ("out/train.jsonl", "out/validation.jsonl")
     parts = [Path(document[name]).read_text().splitlines() for name in ("train", "validation")]
     assert sum(map(len, parts)) == 30
+    assert [document["sizes"][name] for name in ("train", "validation")] == [len(part) for part in parts]
     assert all(json.loads(line) for part in parts for line in part)
+
+
+def test_split_says_how_many_records_went_where(cli: CliEnvironment) -> None:
+    ran = cli.run("split", str(chat_file(rows=30)), "--fraction", "0.2", "--output", "out")
+    assert [line.split() for line in ran.out.splitlines()] == [
+        ["training", "out/train.jsonl", "24", "records", "80.0%"],
+        ["validation", "out/validation.jsonl", "6", "records", "20.0%"],
+    ]
+    assert "30 different prompts" in ran.err
+    assert "Next: ftpipe prepare out/train.jsonl --validation out/validation.jsonl" in ran.err
+
+
+def test_split_does_not_replace_its_input(cli: CliEnvironment) -> None:
+    """The default folder is that of the data, whose name may be the one that is written."""
+    data = chat_file("train.jsonl", rows=30)
+    before = data.read_bytes()
+    ran = cli.run("split", "train.jsonl", "--force")
+    assert ran.code == 2
+    assert "--output" in ran.err
+    assert data.read_bytes() == before

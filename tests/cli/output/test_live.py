@@ -1,0 +1,48 @@
+"""The display of a running pipeline: what went wrong is said once."""
+
+from __future__ import annotations
+
+import pytest
+
+from ftpipe.cli.context import CliContext
+from ftpipe.cli.output.live import LogDisplay
+from ftpipe.errors import JobFailedError
+from ftpipe.records import Event, Job, JobError
+
+RUNNING = Job(
+    id="ftjob-1",
+    endpoint="e",
+    provider="local",
+    status="running",
+    model="m",
+    training_file="file-1",
+    created_at=0,
+)
+FAILED = RUNNING.model_copy(
+    update={"status": "failed", "error": JobError(code="invalid_training_file", message="Line 3 has no role.")}
+)
+
+
+def error_event(message: str) -> Event:
+    """An event that the endpoint marks as an error."""
+    return Event(id="ev-1", created_at=0, level="error", type="message", message=message)
+
+
+def test_display_leaves_reason_of_failed_job_to_its_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """The error that ends the command has it; an event that says something else is shown."""
+    with pytest.raises(JobFailedError), LogDisplay(CliContext()) as display:
+        display.on_event(error_event("The job failed: Line 3 has no role."))
+        display.on_event(error_event("The disk is nearly full."))
+        display.on_job(FAILED)
+        raise JobFailedError("ftjob-1 failed (invalid_training_file): Line 3 has no role.")
+    err = capsys.readouterr().err
+    assert "Line 3 has no role" not in err
+    assert err.count("The disk is nearly full.") == 1
+
+
+def test_display_shows_error_of_job_that_continues(capsys: pytest.CaptureFixture[str]) -> None:
+    """At once, not when the job has ended."""
+    with LogDisplay(CliContext()) as display:
+        display.on_event(error_event("A worker was lost; starting again."))
+        display.on_job(RUNNING)
+        assert "A worker was lost" in capsys.readouterr().err
