@@ -71,7 +71,7 @@ class Conversation:
         if not content.results:
             self.split_results()
         for result_path, result in content.results:
-            self._add_result(result_path, self.row.open(result, result_path), result)
+            self._add_result(result_path, self.row.open(result, result_path))
         message: dict[str, Any] = {"role": role}
         self._set_content(message, content)
         if role == "assistant":
@@ -96,7 +96,10 @@ class Conversation:
                 outer = self.row.open(turn, path)
                 outer.read.update({key, "lc", "type", "id"} & turn.keys())
                 kind = turn["id"][-1] if key == "kwargs" and isinstance(turn.get("id"), list) else turn.get("type")
-                return self.row.open({"role": kind} | turn[key], f"{path}.{key}")
+                more = turn[key].get("additional_kwargs")
+                calls = more if isinstance(more, dict) and not turn[key].get("tool_calls") else {}
+                known = {name: calls[name] for name in ("tool_calls", "function_call") if calls.get(name)}
+                return self.row.open({"role": kind} | turn[key] | known, f"{path}.{key}")
         return self.row.open(turn, path)
 
     def _role(self, path: str, fields: Fields) -> str:
@@ -195,7 +198,7 @@ class Conversation:
         calls = [self._call(path, call) for call in (listed if isinstance(listed, list) else [listed])]
         weight = read_weight(fields, "assistant")
         last = self.messages[-1] if self.messages else {}
-        if last.get("role") == "assistant" and (weight is None or last.get("weight", weight) == weight):
+        if last.get("role") == "assistant" and last.get("weight") == weight:
             # the text before a call and the call are one message of the API
             last.setdefault("tool_calls", []).extend(calls)
             return
@@ -215,19 +218,16 @@ class Conversation:
             return
         if isinstance(value, list) and any(isinstance(part, dict) and "functionResponse" in part for part in value):
             for result_path, result in read_content(self.row, path, fields.get(*_CONTENT_KEYS)).results:
-                self._add_result(result_path, self.row.open(result, result_path), result)
+                self._add_result(result_path, self.row.open(result, result_path))
             return
-        self._add_result(path, fields, fields.value)
+        self._add_result(path, fields)
 
-    def _add_result(self, path: str, fields: Fields, result: dict[str, Any]) -> None:
-        fields.get("type", "status")
-        fields.read.update({"type", "status"} & result.keys())
+    def _add_result(self, path: str, fields: Fields) -> None:
+        fields.get("type")
         call_id = fields.get("toolcallid", "tooluseid", "callid", "id")
         name = fields.get("name", "toolname")
         key = next((key for name in (*_CONTENT_KEYS, "output", "response") if (key := fields.find(name))), "")
         value = fields.use(key) if key else None
-        if fields.get("iserror") is True:
-            fields.read.add("is_error")
         text = result_text(self.row, fields.path_of(key or "content"), value)
         self._append_result(path, call_id, name, text)
 

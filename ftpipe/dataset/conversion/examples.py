@@ -15,7 +15,7 @@ from ftpipe.dataset.conversion.exports import (
     unwrap,
 )
 from ftpipe.dataset.conversion.legacy_markers import LegacyMarkers
-from ftpipe.dataset.conversion.pairs import ANSWER_KEYS, read_pair, with_system
+from ftpipe.dataset.conversion.pairs import ANSWER_KEYS, answer_of, join, read_pair, with_system
 from ftpipe.dataset.conversion.preference import (
     MESSAGE_KEYS,
     VERDICT_KEYS,
@@ -125,9 +125,11 @@ def _message_list(row: Row, key: str) -> tuple[str, Messages]:
         name = "Bedrock" if fields.get("schemaversion") else "Anthropic" if fields.filled(*SYSTEM_KEYS) else name
     if name == "chat" and key != "messages":
         name = f"messages in {key}"
-    messages = read_messages(row, key, fields.use(key))
+    messages = with_system(row, fields, read_messages(row, key, fields.use(key)))
+    if key != "messages" and messages[-1]["role"] != "assistant" and fields.filled(*ANSWER_KEYS):
+        messages = join(messages, answer_of(row, LegacyMarkers()))
     _use_speaker_mask(fields)
-    return name, with_system(row, fields, messages)
+    return name, messages
 
 
 def _reference_keys(fields: Fields) -> list[str]:

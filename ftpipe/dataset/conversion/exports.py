@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ftpipe.dataset.conversion.pairs import ANSWER_KEYS, join, question_of, read_side, with_system
+from ftpipe.dataset.conversion.legacy_markers import LegacyMarkers
+from ftpipe.dataset.conversion.pairs import ANSWER_KEYS, answer_of, join, question_of, read_side, with_system
 from ftpipe.dataset.conversion.row import Fields, Messages, Row, SkipRow
 
 _REQUEST_KEYS = ("body", "request", "requestbody", "inputs")
@@ -93,6 +94,8 @@ def read_exchange(row: Row) -> tuple[str, Messages]:
         question = read_side(row, request, value, "user")
     if question[-1]["role"] == "assistant":
         return name, question
+    if not response and fields.find(*ANSWER_KEYS):
+        return "Argilla", join(question, answer_of(row, LegacyMarkers()))
     if not response:
         raise SkipRow("", "the row is a request without an answer: add the response with the same custom_id")
     value, path = fields.use(response), response

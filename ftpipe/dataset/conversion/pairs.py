@@ -21,6 +21,7 @@ _SINGLE_QUESTION_KEYS = ("prompt", "question", "instruction", "user", "query", "
 ANSWER_KEYS = (
     *("completion", "answer", "response", "output", "assistant", "expectedoutput", "ideal", "solution", "outputtext"),
     *("labeltext", "label", "target", "targets", "answers", "generation", "reply"),
+    "annotation",
 )
 _SINGLE_ANSWER_KEYS = ("completion", "answer", "response", "output", "assistant", "expectedoutput", "ideal", "solution")
 _ALTERNATIVES = ("ideal", "answers", "expectedoutput")

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from ftpipe.dataset.conversion.row import Fields, Row, SkipRow, kind_of
+from ftpipe.dataset.conversion.row import Fields, Row, SkipRow, UnmappedKey, kind_of
 
 _TEXT_TYPES = ("text", "input_text", "output_text")
 _CALL_KEYS = ("tooluse", "functioncall")
@@ -73,8 +73,13 @@ def _read_part(row: Row, path: str, part: object, content: Content) -> list[dict
         return []
     fields = row.open(part, path)
     fields.get("type")
-    if kind in ("thinking", "reasoning", "redacted_thinking"):
-        fields.get("signature", "data")
+    if kind == "redacted_thinking":
+        if not row.options.reasoning:
+            raise UnmappedKey(path, "is encrypted reasoning, which no other model can read")
+        row.dropped.append(path)
+        fields.ignored.update(fields.value)
+        return []
+    if kind in ("thinking", "reasoning"):
         content.reasoning.append(_reasoning(fields))
         return []
     if isinstance(part.get("text"), str) and (kind is None or kind in _TEXT_TYPES):

@@ -59,6 +59,8 @@ def read_preference(row: Row) -> Preference:
     if fields.filled("contents") and fields.filled("completions"):
         return _vertex(row)
     chosen_key, rejected_key = fields.find(*CHOSEN_KEYS), fields.find(*REJECTED_KEYS)
+    if row.options.purpose == "chat":
+        fields.ignored.add(rejected_key)
     if not chosen_key:
         return _good_conversation(row, rejected_key)
     chosen, rejected = (_answer(row, key, fields.use(key)) for key in (chosen_key, rejected_key))

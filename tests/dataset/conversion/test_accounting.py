@@ -130,7 +130,8 @@ def test_file_of_negative_examples_is_refused(tmp_path: Path) -> None:
 
 def test_preference_pairs_become_chat_on_request(tmp_path: Path) -> None:
     record = {"prompt": "p", "chosen": "good", "rejected": "bad"}
-    assert answers(run(tmp_path, [record], purpose="chat")) == ["good"]
+    done = run(tmp_path, [record], purpose="chat")
+    assert (answers(done), done.keys_ignored) == (["good"], {"rejected": 1})
 
 
 def test_rows_of_another_purpose_are_left_out(tmp_path: Path) -> None:

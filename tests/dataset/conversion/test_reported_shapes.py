@@ -383,6 +383,19 @@ FORMATS = [
          chat(user("Hi"), answer("Write <tool_call>x</tool_call>"))),
     Case("function_call of a request", "", {"request": {"messages": [user("Hi")], "function_call": "auto"},
                                             "response": {"choices": [{"message": answer("Hello")}]}}, HI),
+    Case("text of Argilla with its annotation", "",
+         {"inputs": {"text": "Hi"}, "annotation": "Hello", "prediction": []}, HI),
+    Case("answer beside a conversation", "", {"chat": [user("Hi")], "response": "Hello"}, HI),
+    Case("weight of a call after text", "", {"conversations": [
+        {"from": "human", "value": "Rome?"}, {"from": "gpt", "value": "I look."},
+        {"from": "function_call", "value": '{"name": "w", "arguments": {}}', "weight": 0}]},
+        chat(user("Rome?"), answer("I look."), calls(call("{}"), weight=0))),
+    Case("encrypted reasoning", "", chat(user("Hi"), {"role": "assistant", "content": [
+        {"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "Hello"}]}), "is encrypted reasoning"),
+    Case("calls in additional_kwargs of LangChain", "", chat(
+        {"type": "human", "data": {"content": "Rome?"}},
+        {"type": "ai", "data": {"content": "", "additional_kwargs": {
+            "function_call": {"name": "w", "arguments": "{}"}}}}), chat(user("Rome?"), calls(call("{}")))),
     Case("token ids", "", {"input_ids": [1, 2], "labels": [1, 2]}, "already tokenised"),
     Case("reinforcement data", "", {**chat(user("1+1")), "answer": "2"}, "reinforcement data"),
     Case("image in OpenAI's form", "", chat({"role": "user", "content": [
