@@ -94,6 +94,13 @@ def _wrapped(value: Record, file_name: str) -> list[Any] | None:
     return items
 
 
+def record_of(value: Any) -> Record | None:  # noqa: ANN401  # any JSON value
+    """A row as an object: a list of turns is a conversation; ``None`` for any other value."""
+    if isinstance(value, list) and value and all(isinstance(turn, dict) and _TURN_KEYS & turn.keys() for turn in value):
+        return {"messages": value}
+    return value if isinstance(value, dict) else None
+
+
 def without_nan(record: Record) -> Record:
     """The record with ``None`` for each number that is missing, which Python and pandas write as NaN."""
     missing = [key for key, value in record.items() if isinstance(value, float) and math.isnan(value)]

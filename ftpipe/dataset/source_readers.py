@@ -14,7 +14,7 @@ import orjson
 
 from ftpipe.dataset import reader as line_reader
 from ftpipe.dataset.decoder import TextFile, detect_text, open_unpacked, unpacked_name
-from ftpipe.dataset.json_documents import records_of, without_nan
+from ftpipe.dataset.json_documents import record_of, records_of, without_nan
 from ftpipe.dataset.json_line import parse_json_values
 from ftpipe.dataset.reader import open_binary
 from ftpipe.dataset.sniffer import PEEK_BYTES, binary_layout, is_json, layout_of, sample, sniff
@@ -98,7 +98,8 @@ def _text(text: TextFile) -> Iterator[SourceRow]:
         layout = layout_of(head, is_whole, bool(records))
         stripped = head.lstrip()
         is_like_json = bool(records) or stripped[:1] in (b"{", b"[")
-        is_document = layout in ("array", "pretty") or (stripped[:1] == b"[" and not is_json(stripped.split(b"\n")[0]))
+        is_document = layout in ("array", "pretty") or stripped[:2] == b"[["
+        is_document |= stripped[:1] == b"[" and not is_json(stripped.split(b"\n")[0])
         has_table_name = text.name.lower().endswith(TABLE_SUFFIXES)
         if not is_like_json and (has_table_name or is_table(start[:65536])):
             yield from read_csv(text)
@@ -148,6 +149,8 @@ def _bounded_lines(file: TextIO, too_long: set[int]) -> Iterator[bytes]:
 def _tolerant(exc: jsonlines.InvalidLineError) -> tuple[dict[str, Any], str]:
     """The record of a line that only Python reads, because it has NaN, or else the reason why it cannot be read."""
     cause = exc.__cause__
+    if not isinstance(cause, UnicodeDecodeError | orjson.JSONDecodeError) and (record := record_of(_value(exc.line))):
+        return record, ""
     if not isinstance(cause, orjson.JSONDecodeError):
         return {}, "not UTF-8" if isinstance(cause, UnicodeDecodeError) else "not an object"
     reason = f"not JSON: {cause.msg} at column {cause.colno}"
@@ -161,6 +164,13 @@ def _tolerant(exc: jsonlines.InvalidLineError) -> tuple[dict[str, Any], str]:
     return record, ""
 
 
+def _value(line: str | bytes) -> Any:  # noqa: ANN401  # any JSON value
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+
+
 def _json(text: TextFile) -> Iterator[SourceRow]:
     with text.open() as file:
         content = file.read(MAX_DOCUMENT_CHARACTERS + 1).removeprefix("\ufeff")
@@ -170,8 +180,9 @@ def _json(text: TextFile) -> Iterator[SourceRow]:
             "Write one record per line: jq -c '.[]' FILE > NEW.jsonl",
         )
     records = _document(text, content)
-    for row, record in enumerate(records, 1):
-        if isinstance(record, dict):
+    for row, value in enumerate(records, 1):
+        record = record_of(value)
+        if record is not None:
             yield SourceRow(row, None, without_nan(record))
         else:
             yield SourceRow(row, None, {}, "not an object")

@@ -7,9 +7,11 @@ from typing import Any
 from ftpipe.dataset.conversion.legacy_markers import LegacyMarkers
 from ftpipe.dataset.conversion.pairs import ANSWER_KEYS, answer_of, join, question_of, read_side, with_system
 from ftpipe.dataset.conversion.row import Fields, Messages, Row, SkipRow
+from ftpipe.dataset.conversion.structure import is_message
 
 _REQUEST_KEYS = ("body", "request", "requestbody", "inputs")
 _RESPONSE_KEYS = ("response", "responsebody", "outputs")
+_SINGLE_MESSAGE_KEYS = frozenset({"role", "content", "from", "value", "name", "id", "weight"})
 _UNREADABLE = (
     (
         frozenset({"message_id", "parent_id"}),
@@ -31,6 +33,8 @@ def refuse_unreadable(record: dict[str, Any]) -> None:
     Raises:
         SkipRow: The record is in one of them.
     """
+    if is_message(record) and record.keys() <= _SINGLE_MESSAGE_KEYS:
+        raise SkipRow("", "the row is a single message: write the messages of each conversation as one list")
     for keys, reason in _UNREADABLE:
         if keys <= record.keys():
             raise SkipRow("", f"the row is {reason}")

@@ -152,6 +152,15 @@ def test_missing_words_of_a_table_are_not_answers(tmp_path: Path) -> None:
     assert answers(run(tmp_path, [{"question": "0/0 in JavaScript?", "answer": "NaN"}])) == ["NaN"]
 
 
+@pytest.mark.parametrize("text", ["[{t}]\n[{t}]\n", "[[{t}], [{t}]]", "[\n  [{t}],\n  [{t}]\n]\n"])
+def test_conversations_without_an_object_around_them(text: str, tmp_path: Path) -> None:
+    """One in each line, or a list of them."""
+    turns = '{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}'
+    path = tmp_path / "a.json"
+    path.write_text(text.replace("{t}", turns), encoding="utf-8")
+    assert answers(convert(path, tmp_path / "out.jsonl")) == ["b", "b"]
+
+
 def test_named_columns_can_hold_messages(tmp_path: Path) -> None:
     record = {"chat_so_far": [{"role": "user", "content": "a"}], "best": "b", "other": "c"}
     done = run(tmp_path, [record], columns=("chat_so_far", "best"))

@@ -74,6 +74,8 @@ class Case(NamedTuple):
 REPORTS = [
     Case("speakers bing and chatgpt", "axolotl-ai-cloud/axolotl/issues/325",
          turns(("human", "Hi"), ("bing", "Hello")), HI),
+    Case("conversation without an object around it", "unslothai/unsloth/issues/321",
+         [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}], HI),
     Case("speaker assistant in ShareGPT", "axolotl-ai-cloud/axolotl/issues/752",
          turns(("human", "Hi"), ("assistant", "Hello")), HI),
     Case("speakers with capitals and blanks", "unslothai/unsloth-zoo/pull/1225",
@@ -396,6 +398,7 @@ FORMATS = [
         {"type": "human", "data": {"content": "Rome?"}},
         {"type": "ai", "data": {"content": "", "additional_kwargs": {
             "function_call": {"name": "w", "arguments": "{}"}}}}), chat(user("Rome?"), calls(call("{}")))),
+    Case("single message", "", user("Hi"), "the row is a single message"),
     Case("token ids", "", {"input_ids": [1, 2], "labels": [1, 2]}, "already tokenised"),
     Case("reinforcement data", "", {**chat(user("1+1")), "answer": "2"}, "reinforcement data"),
     Case("image in OpenAI's form", "", chat({"role": "user", "content": [
