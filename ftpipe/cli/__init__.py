@@ -40,6 +40,7 @@ COMMANDS = {
     "serve": ("ftpipe.cli.commands.serve:serve", "Run the embedded OpenAI-compatible server, which trains locally."),
     "init": ("ftpipe.cli.commands.init:init", "Write a commented configuration and an example dataset here."),
     "doctor": ("ftpipe.cli.commands.doctor:doctor", "Check everything that ftpipe needs, and repair the registry."),
+    "gc": ("ftpipe.cli.commands.gc:gc", "Delete files of ftpipe that nobody refers to any more."),
     "config": ("ftpipe.cli.commands.config:config", "Show settings and their origin, and set some for all projects."),
 }
 

@@ -259,8 +259,13 @@ class CliContext:
         """Whether there is a terminal to ask on."""
         return not self.json and sys.stdin.isatty() and sys.stderr.isatty()
 
-    def confirm(self, question: str) -> None:
-        """Ask a yes/no question on the terminal before money is spent.
+    def confirm(self, question: str, *, reason: str = "this costs money", undone: str = "nothing was spent") -> None:
+        """Ask a yes/no question on the terminal before money is spent or something is deleted.
+
+        Args:
+            question: The question.
+            reason: Why it has to be asked.
+            undone: What was not done if the answer is no.
 
         Raises:
             UsageError: There is no terminal to ask on, or the answer was no.
@@ -268,13 +273,17 @@ class CliContext:
         """
         hint = "add --yes to skip the question"
         if not self.can_ask:
-            raise UsageError("this costs money, and there is no terminal to ask for confirmation", hint)
+            raise UsageError(f"{reason}, and there is no terminal to ask for confirmation", hint)
         try:
             is_confirmed = click.confirm(question, err=True)
         except click.Abort as exc:
-            raise InterruptedRunError("interrupted; nothing was sent, nothing was spent") from exc
+            raise InterruptedRunError(f"interrupted; nothing was sent, {undone}") from exc
         if not is_confirmed:
-            raise UsageError("not confirmed: nothing was sent, nothing was spent", hint)
+            raise UsageError(f"not confirmed: nothing was sent, {undone}", hint)
+
+    def confirm_deletion(self, question: str) -> None:
+        """Ask before something is deleted; raises as ``confirm`` does."""
+        self.confirm(question, reason="this deletes something", undone="nothing was deleted")
 
 
 def _secret_values(environment: Mapping[str, str]) -> set[str]:

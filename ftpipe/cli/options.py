@@ -64,6 +64,10 @@ force = click.option(
     callback=_set_force,
     help="Replace output files that exist. Input files are never replaced.",
 )
+yes_delete = click.option("-y", "--yes", is_flag=True, help="Delete without asking.")
+only_registry = click.option(
+    "--only-registry", is_flag=True, help="Remove it only from the registry, and keep it at the provider."
+)
 detach = click.option("--detach", is_flag=True, help="Return as soon as the job is created.")
 timeout = click.option(
     "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Maximum time to wait; exit code 8 after that."

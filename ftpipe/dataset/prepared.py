@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ftpipe.paths import state_dir
 from ftpipe.records import Dataset, Report
 
 SCHEMA = "ftpipe.prepared/1"
+FILE_NAMES = frozenset({"train.jsonl", "validation.jsonl", "manifest.json"})
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,17 @@ def set_latest(prepared: PreparedDataset) -> None:
     """Make this folder the one that ``train`` uses if no data is named."""
     _pointer().parent.mkdir(parents=True, exist_ok=True)
     write_json(_pointer(), {"folder": str(prepared.folder.absolute())}, indent=2)
+
+
+def folders() -> Iterator[Path]:
+    """The prepared datasets in the project's state folder; without those that have other files than ``write`` makes."""
+    for folder in sorted((state_dir() / "prepared").glob("*")):
+        if folder.is_symlink() or not folder.is_dir():
+            continue
+        manifest = read_json(folder / "manifest.json") or {}
+        names = {path.name for path in folder.iterdir()}
+        if manifest.get("schema") == SCHEMA and names <= FILE_NAMES:
+            yield folder
 
 
 def latest() -> PreparedDataset | None:

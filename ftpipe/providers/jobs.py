@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+import httpx2
 import openai
 
 from ftpipe.errors import (
@@ -156,6 +157,14 @@ class JobsClient:
         """Continue a paused job."""
         return self._api.call_once(
             f"resume job {job_id}", lambda client: client.fine_tuning.jobs.resume(job_id), self._job
+        )
+
+    def delete(self, job_id: str) -> None:
+        """Delete a job that has ended; only ftpipe's own server can."""
+        self._api.call_once(
+            f"delete job {job_id}",
+            lambda client: client.delete(f"/fine_tuning/jobs/{job_id}", cast_to=httpx2.Response),
+            lambda _response: None,
         )
 
     def events(self, job_id: str, *, known: Iterable[str] = ()) -> list[Event]:

@@ -75,6 +75,8 @@ class RunState(StrEnum):
     """The job exists; it can still be running."""
     REGISTERED = "registered"
     """The model is in the registry; the run has succeeded."""
+    DELETED = "deleted"
+    """The user has deleted its job or its model; the same data and parameters are trained again."""
     FAILED = "failed"
     """The job ended without a model, or the provider rejected it."""
 

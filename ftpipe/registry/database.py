@@ -9,7 +9,6 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import sqlalchemy as sa
 import tenacity
@@ -18,6 +17,7 @@ from sqlalchemy import event, exc
 from ftpipe.errors import ConfigError, LocalStateError, MissingExtraError
 from ftpipe.registry.migrations import migrate, require_current
 from ftpipe.registry.tables import APPLICATION_ID
+from ftpipe.sqlite_connection import connect_read_only
 
 
 @contextlib.contextmanager
@@ -165,7 +165,10 @@ def _open_sqlite_read_only(path: Path) -> sa.Engine:
         migrate(empty)
         return empty
     _refuse_emptied(path)
-    engine = sa.create_engine(f"sqlite:///{path}", creator=lambda: _connect_read_only(path), poolclass=sa.NullPool)
+    seconds = BUSY_TIMEOUT_MS / 1000
+    engine = sa.create_engine(
+        f"sqlite:///{path}", creator=lambda: connect_read_only(path, timeout_seconds=seconds), poolclass=sa.NullPool
+    )
     with translated_errors(engine):
         check_sqlite(engine)
     return engine
@@ -173,19 +176,6 @@ def _open_sqlite_read_only(path: Path) -> sa.Engine:
 
 def _connect_in_memory() -> sqlite3.Connection:
     return sqlite3.connect(":memory:", check_same_thread=False)
-
-
-def _connect_read_only(path: Path) -> sqlite3.Connection:
-    """Connect without making files beside the database.
-
-    SQLite makes a log and its index for readers, too, unless the database is opened as immutable. Without a log no
-    program is writing to it.
-    """
-    log = path.with_name(f"{path.name}-wal")
-    options = "mode=ro" if log.exists() and log.stat().st_size else "mode=ro&immutable=1"
-    connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?{options}", uri=True)
-    connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-    return connection
 
 
 @tenacity.retry(

@@ -9,14 +9,24 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from ftpipe.errors import LocalStateError, UsageError
-from ftpipe.records import CostEstimate, Dataset, Model, Record, Run, RunSpec, RunState, UploadedFile
+from ftpipe.records import CostEstimate, Dataset, Job, Model, Record, Run, RunSpec, RunState, UploadedFile
+from ftpipe.registry.audit_log import AuditedChange
 from ftpipe.registry.base import Repository, from_json, insert_new
 from ftpipe.registry.database import database_location, read_transaction
 from ftpipe.registry.jobs import JobRepository
 from ftpipe.registry.models import ModelRepository
-from ftpipe.registry.tables import costs_table, models_table, runs_table
+from ftpipe.registry.tables import (
+    alias_history_table,
+    aliases_table,
+    costs_table,
+    events_table,
+    jobs_table,
+    models_table,
+    runs_table,
+)
 
 R = TypeVar("R", bound=Record)
+_IS_KEPT = runs_table.c.state != RunState.DELETED.value
 
 
 class RunRepository(Repository):
@@ -81,10 +91,10 @@ class RunRepository(Repository):
             )
         return self._to_run(row)
 
-    def recent(self, limit: int = 50) -> list[Run]:
-        """The latest runs, newest first."""
+    def recent(self, limit: int | None = 50) -> list[Run]:
+        """The latest runs, newest first; without those whose job or model was deleted."""
         with read_transaction(self.engine) as connection:
-            query = sa.select(runs_table).order_by(runs_table.c.sequence.desc()).limit(limit)
+            query = sa.select(runs_table).where(_IS_KEPT).order_by(runs_table.c.sequence.desc()).limit(limit)
             rows = connection.execute(query).mappings().all()
         return [self._to_run(row) for row in rows]
 
@@ -97,7 +107,7 @@ class RunRepository(Repository):
         column = runs_table.c
         with read_transaction(self.engine) as connection:
             match = (column.id == name) | (column.job_id == name) | (column.model_id == name)
-            query = sa.select(runs_table).where(match).order_by(column.sequence.desc())
+            query = sa.select(runs_table).where(match, _IS_KEPT).order_by(column.sequence.desc())
             row = connection.execute(query).mappings().first()
         return self._to_run(row) if row else None
 
@@ -142,6 +152,46 @@ class RunRepository(Repository):
             change.track(runs_table, runs_table.c.id == run.id)
             connection.execute(runs_table.update().where(runs_table.c.id == run.id).values(**_run_values(registered)))
         return registered
+
+    def delete_model(self, model: Model) -> None:
+        """Delete a model and its aliases, whose histories say so; its cost and its evaluations stay.
+
+        The run that trained it is marked as deleted, so that the same data and parameters can be trained again.
+        """
+        models, runs, aliases = models_table.c, runs_table.c, aliases_table.c
+        with self.audited_transaction("model deleted") as change:
+            connection, now = change.connection, self.clock()
+            query = sa.select(aliases.alias).where(aliases.endpoint == model.endpoint, aliases.model_id == model.id)
+            for alias in connection.execute(query).scalars().all():
+                move = {"from_model": model.id, "to_model": "", "reason": "the model was deleted", "moved_at": now}
+                connection.execute(alias_history_table.insert().values(alias=alias, **move))
+                history = alias_history_table.c
+                change.track(alias_history_table, history.alias == alias, history.moved_at == now)
+                change.track_deleted(aliases_table, alias=alias)
+                connection.execute(aliases_table.delete().where(aliases.alias == alias))
+            change.track_deleted(models_table, endpoint=model.endpoint, id=model.id)
+            connection.execute(models_table.delete().where(models.endpoint == model.endpoint, models.id == model.id))
+            self._mark_deleted(change, runs.endpoint == model.endpoint, runs.model_id == model.id)
+
+    def delete_job(self, job: Job) -> None:
+        """Delete a job and its events, and mark its run as deleted; what it cost stays."""
+        jobs, events, runs = jobs_table.c, events_table.c, runs_table.c
+        with self.audited_transaction("job deleted") as change:
+            connection = change.connection
+            of_job = (events.endpoint == job.endpoint, events.job_id == job.id)
+            for event_id in connection.execute(sa.select(events.id).where(*of_job)).scalars().all():
+                change.track_deleted(events_table, endpoint=job.endpoint, job_id=job.id, id=event_id)
+            connection.execute(events_table.delete().where(*of_job))
+            change.track_deleted(jobs_table, endpoint=job.endpoint, id=job.id)
+            connection.execute(jobs_table.delete().where(jobs.endpoint == job.endpoint, jobs.id == job.id))
+            self._mark_deleted(change, runs.endpoint == job.endpoint, runs.job_id == job.id)
+
+    def _mark_deleted(self, change: AuditedChange, *where: sa.ColumnElement[bool]) -> None:
+        ids = list(change.connection.execute(sa.select(runs_table.c.id).where(*where)).scalars())
+        changed = runs_table.c.id.in_(ids)
+        values = {"state": RunState.DELETED.value, "model_id": None}
+        change.connection.execute(runs_table.update().where(changed).values(**values))
+        change.track(runs_table, changed)
 
 
 def _load(kind: type[R], text: str | None) -> R | None:

@@ -423,27 +423,34 @@ class JobDirectory:
                 path = manifest.parent / Path(name).name
                 yield path, _file_problem(path, facts)
 
-    # Cleaning
+    def partial_files(self) -> Iterator[Path]:
+        """What a killed trainer left half-written; some of it may not exist."""
+        yield self.rendezvous_dir
+        yield from self.checkpoints_dir.glob(".step-*")
+        for file in (self.plan_file, self.progress_file, self.metrics_file, self.state_file, self.result_file):
+            yield from file.parent.glob(f".{file.name}.*")
+
+    def unneeded_files(self) -> Iterator[Path]:
+        """What an ended job no longer needs: its data, its resume state, and what kills left half-written."""
+        yield from (*self.partial_files(), self.training_file, self.validation_file, *self.path.glob(".*.json.*"))
+        yield from (self.state_file.parent, self.initial_adapter)
+        yield from (path for path in self.checkpoints_dir.glob("*") if not (path / "manifest.json").is_file())
 
     def remove_partial_files(self) -> None:
         """Remove what a killed trainer left half-written."""
-        shutil.rmtree(self.rendezvous_dir, ignore_errors=True)
-        for directory in self.checkpoints_dir.glob(".step-*"):
-            shutil.rmtree(directory, ignore_errors=True)
-        for file in (self.plan_file, self.progress_file, self.metrics_file, self.state_file, self.result_file):
-            for temporary in file.parent.glob(f".{file.name}.*"):
-                temporary.unlink(missing_ok=True)
+        _remove_all(list(self.partial_files()))
 
     def remove_inputs(self) -> None:
-        """Remove what an ended job no longer needs: its data, its resume state, and what kills left half-written."""
-        self.remove_partial_files()
-        for file in (self.training_file, self.validation_file, *self.path.glob(".*.json.*")):
-            file.unlink(missing_ok=True)
-        for directory in (self.state_file.parent, self.initial_adapter):
-            shutil.rmtree(directory, ignore_errors=True)
-        for directory in self.checkpoints_dir.glob("*"):
-            if not (directory / "manifest.json").is_file():
-                shutil.rmtree(directory, ignore_errors=True)
+        """Remove what an ended job no longer needs."""
+        _remove_all(list(self.unneeded_files()))
+
+
+def _remove_all(paths: list[Path]) -> None:
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _parse_event(line: bytes) -> TrainerEvent | None:

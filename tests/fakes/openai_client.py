@@ -17,7 +17,7 @@ import httpx2
 import openai
 from openai._legacy_response import HttpxBinaryResponseContent
 from openai.pagination import SyncCursorPage
-from openai.types import FileDeleted, FileObject, Model, Upload
+from openai.types import FileDeleted, FileObject, Model, ModelDeleted, Upload
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
@@ -132,6 +132,10 @@ class FakeOpenAI:
     def as_client(self) -> openai.OpenAI:
         """This object, as the type that ftpipe is written against."""
         return cast("openai.OpenAI", self)
+
+    def delete(self, path: str, *, cast_to: object) -> None:  # as the client calls it
+        """``DELETE /fine_tuning/jobs/ID`` of ftpipe's own server."""
+        self.serve("jobs.delete", lambda: self.stored_jobs.pop(path.rpartition("/")[2]))
 
     def seed_job(self, **fields: Any) -> FineTuningJob:
         """Add a job at the server without a call."""
@@ -413,6 +417,12 @@ class _Models(_Endpoint):
 
     def retrieve(self, model: str) -> Model:
         return cast(Model, self.server.serve("models.retrieve", lambda: self._model(model)))
+
+    def delete(self, model: str) -> ModelDeleted:
+        return cast(
+            ModelDeleted,
+            self.server.serve("models.delete", lambda: ModelDeleted(id=model, deleted=True, object="model")),
+        )
 
     def _model(self, name: str) -> Model:
         return Model.model_validate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,8 @@ from ftpipe.registry import Registry, open_registry
 from ftpipe.registry.database import filesystem_of, write_transaction
 from ftpipe.registry.journal import OperationState
 from ftpipe.registry.migrations import MIGRATIONS
+from ftpipe.registry.recovery import replay
+from ftpipe.registry.verification import verify_registry
 from tests.fakes.records import MODEL, dataset_at, spec_of
 
 
@@ -55,6 +58,36 @@ def test_runs_round_trip(tmp_path: Path, registry: Registry) -> None:
     """From another connection too."""
     run = registry.runs.start(run_of(tmp_path), key="k", ordinal=0)
     assert open_registry(tmp_path / "registry.db").runs.get("run-1") == run
+
+
+def test_runs_delete_model_keeps_cost_and_history(tmp_path: Path, registry: Registry) -> None:
+    """Its aliases say why they are gone, its run can be started anew, and the audit log and its mirror agree."""
+    job = Job(
+        id="job-m", endpoint="e", provider="openai", status="succeeded", model="b", training_file="f", created_at=1
+    )
+    run = registry.runs.start(run_of(tmp_path), key="k", ordinal=0)
+    registry.jobs.save(job, run_id=run.id)
+    registry.jobs.save_events(job, [Event(id="event-1", created_at=1, level="info", message="begun")])
+    registry.runs.register(model_of("m"), run.model_copy(update={"job": job}), price_row="")
+    registry.models.set_alias("bot@live", "m")
+    registry.runs.delete_model(registry.models.get("m"))
+    assert (registry.models.recent(), registry.models.aliases(), registry.runs.recent()) == ([], {}, [])
+    assert [(move.to_model, move.reason) for move in registry.models.alias_history("bot@live")] == [
+        ("m", ""),
+        ("", "the model was deleted"),
+    ]
+    assert [(ordinal, one.state) for ordinal, one in registry.runs.with_key("k")] == [(0, RunState.DELETED)]
+    assert registry.jobs.get("job-m") == job
+    registry.runs.delete_job(job)
+    assert (registry.jobs.get("job-m"), registry.jobs.events("job-m")) == (None, [])
+    assert list(verify_registry(registry.engine)) == []
+    with sqlite3.connect(tmp_path / "registry.db") as database:
+        assert database.execute("SELECT count(*) FROM costs").fetchone() == (1,)
+    rebuilt = open_registry(tmp_path / "rebuilt" / "registry.db")
+    shutil.copy(tmp_path / "audit-log.ndjson", tmp_path / "rebuilt" / "audit-log.ndjson")
+    replay(rebuilt)
+    assert (rebuilt.models.recent(), rebuilt.models.aliases(), rebuilt.jobs.recent()) == ([], {}, [])
+    assert rebuilt.runs.with_key("k")[0][1].state is RunState.DELETED
 
 
 def test_runs_start_same_key_and_ordinal_is_same_run(tmp_path: Path, registry: Registry) -> None:

@@ -114,6 +114,7 @@ FORM_ROUTES: tuple[tuple[str, str, dict[str, str]], ...] = (
 OTHER_ROUTES = (
     ("GET", "/health"), ("GET", "/v1/files"), ("GET", "/v1/files/{id}"), ("DELETE", "/v1/files/none-{id}"),
     ("GET", "/v1/files/{id}/content"), ("GET", "/v1/fine_tuning/jobs"), ("GET", "/v1/fine_tuning/jobs/{id}"),
+    ("DELETE", "/v1/fine_tuning/jobs/none-{id}"),
     ("GET", "/v1/fine_tuning/jobs/{id}/events"), ("GET", "/v1/fine_tuning/jobs/{id}/checkpoints"),
     ("GET", "/v1/fine_tuning/checkpoints/{id}/permissions"),
     ("DELETE", "/v1/fine_tuning/checkpoints/{id}/permissions/{id}"), ("GET", "/v1/fine_tuning/model_limits"),

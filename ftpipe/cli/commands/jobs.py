@@ -33,6 +33,7 @@ jobs = Group(
         "pause": ("ftpipe.cli.commands.jobs:pause", "Pause a job."),
         "resume": ("ftpipe.cli.commands.jobs:resume_job", "Continue a paused job."),
         "export": ("ftpipe.cli.commands.jobs_export:export_job", "Send jobs to W&B, MLflow or trackio."),
+        "delete": ("ftpipe.cli.commands.deletion:delete_job", "Delete a job that has ended."),
         "adopt": ("ftpipe.cli.commands.jobs:adopt_job", "Add a job that was created elsewhere to the registry."),
     },
     example="ftpipe jobs list\nftpipe jobs events ftjob-0123456789abcdef",

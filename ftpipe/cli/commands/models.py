@@ -82,6 +82,7 @@ models = Group(
             "Check that the registry and the weights were not changed.",
         ),
         "alias": ("ftpipe.cli.commands.models:alias", "Set an alias for a model, or show its history."),
+        "delete": ("ftpipe.cli.commands.deletion:delete_model", "Delete a model at its provider and in the registry."),
         "export": ("ftpipe.cli.commands.models:export", "Write a model that was trained on this machine to a folder."),
     },
     example="ftpipe models list\nftpipe models alias support-bot@production ft:…",

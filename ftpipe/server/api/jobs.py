@@ -26,6 +26,7 @@ from ftpipe.server.protocol import (
 )
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.storage import FileRow, JobRow, Transaction
+from ftpipe.server.storage.cleanup import delete_after_commit
 from ftpipe.server.storage.data_dir import DataDirectory
 from ftpipe.server.storage.job_manifest import write_manifest
 from ftpipe.suggestions import join_or, nearest_names
@@ -166,6 +167,22 @@ class JobsApi:
             tx.jobs.update(job.id, desired_state="run")
         tx.after_commit.append(self._wake)
         return serialize_job(self._find(request, tx))
+
+    def delete(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
+        """Delete a job that has ended, with its events, metrics and checkpoints. Not part of the OpenAI API."""
+        job = self._find(request, tx)
+        if job.status not in TERMINAL_STATUSES or job.has_trainer:
+            message = f"Job {job.id} has not ended; cancel it first."
+            raise bad_request(message, None, "invalid_job_status")
+        if job.fine_tuned_model is not None and not job.deleted:
+            message = f"Job {job.id} has the model {job.fine_tuned_model}; delete the model first."
+            raise bad_request(message, None, "job_has_model")
+        if job.result_file is not None:
+            tx.files.delete(job.result_file)
+            delete_after_commit(tx, self._data_dir, self._data_dir.file(job.result_file))
+        tx.jobs.delete(job.id)
+        delete_after_commit(tx, self._data_dir, self._data_dir.job(job.id).path)
+        return {"id": job.id, "object": "fine_tuning.job", "deleted": True}
 
     def events(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """One page of a job's events, newest first."""

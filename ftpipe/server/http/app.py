@@ -66,7 +66,7 @@ def _routes(context: ServerContext) -> list[Route]:
         _route(f"{UPLOAD}/complete", POST=free(handler=uploads.complete)),
         _route(f"{UPLOAD}/cancel", POST=write(handler=uploads.cancel)),
         _route(JOBS, POST=write(handler=jobs.create), GET=read(handler=jobs.list)),
-        _route(JOB, GET=read(handler=jobs.retrieve)),
+        _route(JOB, GET=read(handler=jobs.retrieve), DELETE=write(handler=jobs.delete)),
         _route(f"{JOB}/cancel", POST=write(handler=jobs.cancel)),
         _route(f"{JOB}/pause", POST=write(handler=jobs.pause)),
         _route(f"{JOB}/resume", POST=write(handler=jobs.resume)),

@@ -98,7 +98,7 @@ class DataDirectory:
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._claim()
-            self._refuse_links()
+            self.refuse_links()
             for name in CATEGORIES:
                 (self.root / name).mkdir(exist_ok=True, mode=0o700)
             self._restrict_access()
@@ -141,8 +141,16 @@ class DataDirectory:
             message = f"{self.root} was made by another version of ftpipe ({schema})"
         raise LocalStateError(message, "choose a new folder with --data-dir, or restore this one from a backup")
 
-    def _refuse_links(self) -> None:
-        """Refuse symbolic links anywhere in the layout: what they lead to is not the server's."""
+    def has_marker(self) -> bool:
+        """Whether the folder was made by a server of this version."""
+        return not self.marker.is_symlink() and (read_json(self.marker) or {}).get("schema") == MARKER_SCHEMA
+
+    def refuse_links(self) -> None:
+        """Refuse symbolic links anywhere in the layout: what they lead to is not the server's.
+
+        Raises:
+            LocalStateError: There is one.
+        """
         for folder, folders, files in os.walk(self.root):
             for name in (*folders, *files):
                 path = Path(folder, name)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, NullPool, create_engine, event, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -27,6 +27,7 @@ from ftpipe.server.storage.repositories import (
     UploadRepository,
 )
 from ftpipe.server.storage.tables import Base
+from ftpipe.sqlite_connection import connect_read_only
 
 BUSY_TIMEOUT_SECONDS = 30
 """How long a writer waits for another writer."""
@@ -129,6 +130,29 @@ def open_store(path: Path) -> Store:
     except LocalStateError:
         engine.dispose()
         raise
+    return Store(engine)
+
+
+def open_store_read_only(path: Path) -> Store:
+    """Open the server's database as it is, to read it; nothing is written, and it may be in use.
+
+    Raises:
+        LocalStateError: If there is none, it is damaged, or another version of ftpipe wrote it.
+    """
+    damage = find_damage(path) if path.exists() else "there is none"
+    if damage:
+        message = f"the server's database {path} cannot be used: {damage}"
+        raise DamagedDatabaseError(message, "`ftpipe serve` makes it, or says what it does about it")
+    engine = create_engine(
+        f"sqlite:///{path}",
+        creator=lambda: connect_read_only(path, timeout_seconds=BUSY_TIMEOUT_SECONDS),
+        poolclass=NullPool,
+    )
+    with _translated_errors(), engine.connect() as connection:
+        version = connection.execute(text("PRAGMA user_version")).scalar() or 0
+    if version != 1 + len(MIGRATIONS):
+        message = f"the server's database has version {version}, and this ftpipe reads {1 + len(MIGRATIONS)}"
+        raise LocalStateError(message, "start the server with this ftpipe first: `ftpipe serve`")
     return Store(engine)
 
 

@@ -209,6 +209,12 @@ class JobRepository(Repository[JobRow]):
         """Set columns of one job."""
         self.session.execute(update(JobRow).where(JobRow.id == job_id).values(**values))
 
+    def delete(self, job_id: str) -> None:
+        """Delete a job with its events and checkpoints; the caller deletes its folder after the commit."""
+        for table in (EventRow, CheckpointRow):
+            self.session.execute(delete(table).where(table.job_id == job_id))
+        self.session.execute(delete(JobRow).where(JobRow.id == job_id))
+
     def open(self) -> list[JobRow]:
         """Jobs that need the supervisor: not ended, or with a trainer that must still be stopped; oldest first."""
         return self.all(or_(JobRow.status.not_in({*TERMINAL_STATUSES, "paused"}), JobRow.has_trainer))

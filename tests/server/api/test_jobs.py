@@ -64,6 +64,24 @@ def test_job_events_name_substitute_model(client: TestClient) -> None:
     assert job["model"] == "smollm2-135m-instruct"
 
 
+def test_job_delete_needs_an_end_and_no_model(client: TestClient, tmp_path: Path) -> None:
+    """Then its row, events, metrics and folder are gone, and nothing is left to be found at the next start."""
+    job = create_job(client, extras={"fake_seconds": 0.2})
+    url = f"/v1/fine_tuning/jobs/{job['id']}"
+    assert client.delete(url).json()["error"]["code"] == "invalid_job_status"
+    done = wait_for(client, job["id"], "succeeded")
+    assert client.delete(url).json()["error"]["code"] == "job_has_model"
+    folder = tmp_path / "data" / "jobs" / job["id"]
+    assert folder.exists()
+    client.delete(f"/v1/models/{done['fine_tuned_model']}")
+    assert client.delete(url).json() == {"id": job["id"], "object": "fine_tuning.job", "deleted": True}
+    assert not folder.exists()
+    assert [client.get(path).status_code for path in (url, f"{url}/events")] == [404, 404]
+    assert client.get(f"/v1/files/{done['result_files'][0]}").status_code == 404
+    assert client.delete(url).status_code == 404
+    assert not (tmp_path / "data" / "files" / done["result_files"][0]).exists()
+
+
 def test_job_serve_as_keeps_the_old_name(client: TestClient) -> None:
     """Only if it is requested; the job still names the real base, and so does a model that is tuned further."""
     job = create_job(client, serve_as="gpt-4o-mini")
