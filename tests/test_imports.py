@@ -72,7 +72,7 @@ IMPORTERS = {
     "sqlalchemy": ("ftpipe/registry/", "ftpipe/server/storage"),
     "starlette": ("ftpipe/server/",),
     "uvicorn": ("ftpipe/server/",),
-    "jinja2": ("ftpipe/reports/", "ftpipe/modeling/template_rendering.py"),
+    "jinja2": ("ftpipe/reports/", "ftpipe/modeling/template_"),
     "torch": ("ftpipe/modeling/", "ftpipe/training/", "ftpipe/inference/"),
     "transformers": ("ftpipe/modeling/", "ftpipe/training/", "ftpipe/inference/"),
     "peft": ("ftpipe/modeling/", "ftpipe/training/", "ftpipe/inference/"),

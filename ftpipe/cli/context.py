@@ -16,6 +16,7 @@ import click
 from ftpipe.errors import ConnectionFailedError, InterruptedRunError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
+    from ftpipe.cli.host_confirmation import HostPrompt
     from ftpipe.config import Settings
     from ftpipe.pipeline.pipeline import Pipeline
     from ftpipe.providers.provider import Provider
@@ -198,9 +199,12 @@ class CliContext:
             settings: The configuration.
             read_only: Write nothing, neither to the registry nor beside it.
         """
+        from ftpipe.cli.host_confirmation import confirm_registry
         from ftpipe.registry import open_registry
 
-        registry = open_registry((settings or self.settings()).config.registry, read_only=read_only)
+        settings = settings or self.settings()
+        confirm_registry(settings, self.environment(), self._host_prompt())
+        registry = open_registry(settings.config.registry, read_only=read_only)
         self._at_end.append(registry.close)
         return registry
 
@@ -216,18 +220,16 @@ class CliContext:
         from ftpipe.providers import open_provider
 
         env = self.environment()
-        confirm_host(
-            name,
-            settings,
-            env,
-            trusted_hosts=self.trusted_hosts,
-            can_ask=self.can_ask,
-            print_line=self.print_always,
-        )
+        confirm_host(name, settings, env, self._host_prompt())
         provider = open_provider(name, profiles=settings.config.providers, env=env, start=start)
         provider.on_retry(self.print_status)
         self._at_end.append(provider.close)
         return provider
+
+    def _host_prompt(self) -> HostPrompt:
+        from ftpipe.cli.host_confirmation import HostPrompt
+
+        return HostPrompt(trusted_hosts=self.trusted_hosts, can_ask=self.can_ask, print_line=self.print_always)
 
     def provider_for_lookup(self, name: str, settings: Settings, job: str) -> Provider:
         """Open the provider of a job that the registry does not know; the embedded server is not started for it.

@@ -24,6 +24,10 @@ ONE_LINE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator
 """The format of Python's ``json.dumps``, which chat templates use for calls."""
 
 
+_KEYWORDS_WITH_VALUES = frozenset({"const", "enum", "default", "examples", "required"})
+_KEYWORDS_WITH_NAMES = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+
+
 class GrammarError(UsageError):
     """A grammar that cannot be used."""
 
@@ -37,25 +41,43 @@ def json_rule(schema: Mapping[str, Any]) -> str:
 
 def tool_call_rule(functions: Sequence[Mapping[str, Any]]) -> str:
     """A rule for one call of one of ``functions``, in the format that ``parse_tool_calls`` reads."""
-    calls = [
-        {
-            "type": "object",
-            "properties": {
-                "name": {"const": function["name"]},
-                "arguments": function.get("parameters") or {"type": "object"},
-            },
-            "required": ["name", "arguments"],
-            "additionalProperties": False,
-        }
-        for function in functions
-    ]
-    schema = {"x-guidance": ONE_LINE, "anyOf": calls}
+    calls: list[dict[str, Any]] = []
     definitions: dict[str, Any] = {}
-    for function in functions:
-        definitions |= (function.get("parameters") or {}).get("$defs") or {}
-    if definitions:
-        schema["$defs"] = definitions
+    for number, function in enumerate(functions):
+        location = f"#/$defs/{number}"
+        definitions[str(number)] = _moved_schema(function.get("parameters") or {"type": "object"}, location)
+        calls.append(
+            {
+                "type": "object",
+                "properties": {"name": {"const": function["name"]}, "arguments": {"$ref": location}},
+                "required": ["name", "arguments"],
+                "additionalProperties": False,
+            }
+        )
+    schema = {"x-guidance": ONE_LINE, "anyOf": calls, "$defs": definitions}
     return f'"<tool_call>\\n" %json {json.dumps(schema)} "\\n</tool_call>"'
+
+
+def _moved_schema(schema: Mapping[str, Any], location: str) -> dict[str, Any]:
+    """A schema as a part of another one: its references to itself lead to ``location``."""
+    return {key: _moved_keyword(key, value, location) for key, value in schema.items() if key not in ("$id", "$schema")}
+
+
+def _moved_keyword(key: str, value: Any, location: str) -> Any:  # noqa: ANN401  # JSON
+    if key == "$ref" and isinstance(value, str) and value.startswith("#"):
+        return location + value[1:]
+    if key in _KEYWORDS_WITH_VALUES:
+        return value
+    if key in _KEYWORDS_WITH_NAMES and isinstance(value, Mapping):
+        return {name: _moved_part(part, location) for name, part in value.items()}
+    return _moved_part(value, location)
+
+
+def _moved_part(value: Any, location: str) -> Any:  # noqa: ANN401  # JSON
+    if isinstance(value, list):
+        return [_moved_part(part, location) for part in value]
+    # a part with an id is the root of its own references
+    return _moved_schema(value, location) if isinstance(value, Mapping) and "$id" not in value else value
 
 
 def build_grammar(alternatives: Iterable[str]) -> str:

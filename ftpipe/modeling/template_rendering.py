@@ -2,7 +2,8 @@
 
 The environment is that of ``transformers``: a sandbox with the same filters, functions and whitespace rules.
 Source: transformers 5, ``utils/chat_template_utils.py``, read 2026-11-24. That one has no limits: a template with two
-nested loops over ``range(99999)`` is rendered for hours. Here every pass of a loop, call and filter is a step.
+nested loops over ``range(99999)`` is rendered for hours. Here every pass of a loop, call and filter is a step, and what
+a call would take is estimated before it: see ``template_limits``.
 """
 
 from __future__ import annotations
@@ -10,9 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, NoReturn
@@ -21,43 +20,32 @@ from jinja2 import Template, nodes, pass_context
 from jinja2.exceptions import TemplateError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
+from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from ftpipe.modeling.chat_messages import ChatTemplateError
+from ftpipe.modeling.template_limits import (
+    MAX_NUMBER,
+    MAX_TEMPLATE_CHARACTERS,
+    Limits,
+    check_format,
+    check_length,
+    check_numbers,
+    check_text_call,
+    too_much,
+)
 
-MAX_STEPS = 1_000_000
-"""Passes of loops, calls and filters in one rendering; a conversation of 1,000 messages takes some 10,000."""
-MAX_CPU_SECONDS = 20.0
-"""Processor time of one rendering."""
-MAX_CHARACTERS = 64_000_000
-"""Length of a text, also of all output together."""
-MAX_NUMBER = 1_000_000
-"""Largest number that a call or a filter takes, for example as a width, and largest factor of a repetition."""
-_WIDE_FORMAT = re.compile(r"\d{7}")
+_WIDTH = re.compile(r"%\D?\d")
+MAX_DATE_FORMAT_CHARACTERS = 100
+MAX_INDENT = 16
+_SLOW_FILTERS = frozenset({"pprint", "striptags", "title", "truncate", "urlencode", "urlize", "wordcount", "wordwrap"})
+"""Their time grows with the square of the text, or they are slow; chat templates have no use for them."""
+MAX_SLOW_FILTER_CHARACTERS = 10_000
+_LAZY_FILTERS = frozenset({"map", "select", "reject", "selectattr", "rejectattr", "default", "d"})
+"""They do not walk through an iterator themselves."""
 
-
-class _Limits(threading.local):
-    """What the rendering in this thread may still do."""
-
-    def start(self) -> None:
-        self.steps = 0
-        self.characters = 0
-        self.deadline = time.thread_time() + MAX_CPU_SECONDS
-
-    def step(self) -> None:
-        self.steps += 1
-        if self.steps > MAX_STEPS or time.thread_time() > self.deadline:
-            raise _too_much(f"takes more than {MAX_STEPS} steps or {MAX_CPU_SECONDS:.0f} s")
-
-    def add_output(self, text: str) -> str:
-        self.characters += len(text)
-        if self.characters > MAX_CHARACTERS:
-            raise _too_much(f"writes more than {MAX_CHARACTERS} characters")
-        return text
-
-
-_limits = _Limits()
+_limits = Limits()
 
 
 def render_chat_template(source: str, variables: Mapping[str, Any]) -> str:
@@ -70,6 +58,8 @@ def render_chat_template(source: str, variables: Mapping[str, Any]) -> str:
     Raises:
         ChatTemplateError: The template is wrong, rejects the conversation, or exceeds a limit.
     """
+    if len(source) > MAX_TEMPLATE_CHARACTERS:
+        raise too_much(f"has more than {MAX_TEMPLATE_CHARACTERS} characters")
     _limits.start()
     try:
         return _compile(source).render(variables)
@@ -80,36 +70,55 @@ def render_chat_template(source: str, variables: Mapping[str, Any]) -> str:
         raise ChatTemplateError(message, "choose another base model") from exc
 
 
-def _too_much(what: str) -> ChatTemplateError:
-    return ChatTemplateError(f"the chat template {what}", "choose another base model, or a shorter conversation")
+def _limited_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    is_lazy = name in _LAZY_FILTERS
+    with_context = hasattr(function, "jinja_pass_arg")
 
-
-def _checked_size(value: Any) -> Any:  # noqa: ANN401  # whatever a template computes
-    if isinstance(value, str) and len(value) > MAX_CHARACTERS:
-        raise _too_much(f"makes a text of more than {MAX_CHARACTERS} characters")
-    return value
-
-
-def _check_numbers(values: Iterable[Any]) -> None:
-    for value in values:
-        if isinstance(value, int) and abs(value) > MAX_NUMBER:
-            raise _too_much(f"uses a number above {MAX_NUMBER}")
-
-
-def _count_passes(iterable: Iterable[Any]) -> Iterator[Any]:
-    for item in iterable:
-        _limits.step()
-        yield item
-
-
-def _limited_filter(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)  # also copies how jinja passes its context
     def limited(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # as the filter
         _limits.step()
-        _check_numbers([*args[1:], *kwargs.values()])
-        if function.__name__ == "do_format" and _WIDE_FORMAT.search(str(args[0])):
-            raise _too_much(f"uses a number above {MAX_NUMBER}")
-        return _checked_size(function(*args, **kwargs))
+        passed, values = (list(args[:1]), list(args[1:])) if with_context else ([], list(args))
+        if values and isinstance(values[0], Iterator) and not is_lazy:
+            values[0] = list(_limits.count_passes(values[0]))
+        _check_filter(name, values, kwargs)
+        return _limits.checked_result(function(*passed, *values, **kwargs))
+
+    return limited
+
+
+def _check_filter(name: str, values: list[Any], named: Mapping[str, Any]) -> None:
+    arguments = [*values[1:], *named.values()]
+    check_numbers(arguments)
+    for value in (*values, *arguments):
+        _limits.check_value(value)
+    first: Any = values[0] if values else ""
+    if name in _SLOW_FILTERS and _limits.size(first) > MAX_SLOW_FILTER_CHARACTERS:
+        raise too_much(f"uses the filter {name} for more than {MAX_SLOW_FILTER_CHARACTERS} characters")
+    if name in ("string", "join", "replace", "tojson", "upper", "lower"):
+        _limits.size(first)
+    if name == "format":
+        check_format(str(first), "%", tuple(arguments), _limits)
+    elif name == "join":
+        check_text_call(next((each for each in arguments if isinstance(each, str)), ""), "join", [first], _limits)
+    elif name in ("replace", "trim"):
+        method = "strip" if name == "trim" else name
+        check_text_call(_limits.to_text(first), method, [_limits.to_text(each) for each in arguments[:2]], _limits)
+    elif name == "indent":
+        width = max((len(each) if isinstance(each, str) else int(each) for each in arguments), default=4)
+        check_length((str(first).count("\n") + 1) * width)
+    elif name == "wordwrap" and any(isinstance(each, str) for each in arguments):
+        raise too_much("joins wrapped lines with a text of its own")
+    elif name == "sum" and any(isinstance(each, list | tuple) for each in arguments):
+        raise too_much("adds lists")
+
+
+def _limited_test(function: Any) -> Callable[..., Any]:  # noqa: ANN401  # jinja gives its tests no type
+    @functools.wraps(function)
+    def limited(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # as the test
+        _limits.step()
+        for value in (*args, *kwargs.values()):
+            _limits.check_value(value)
+        return function(*args, **kwargs)
 
     return limited
 
@@ -119,13 +128,13 @@ def _check_operands(operator: str, left: Any, right: Any) -> None:  # noqa: ANN4
     if operator == "*" and sized:
         length, factor = (len(left), right) if hasattr(left, "__len__") else (len(right), left)
         if isinstance(factor, int) and length * factor > MAX_NUMBER:
-            raise _too_much(f"repeats something more than {MAX_NUMBER} times")
+            raise too_much(f"repeats something more than {MAX_NUMBER} times")
     elif operator in ("*", "**") and isinstance(left, int) and isinstance(right, int):
-        _check_numbers((left, right))
+        check_numbers((left, right))
         if operator == "**" and left.bit_length() * right > MAX_NUMBER:
-            raise _too_much(f"uses a number above {MAX_NUMBER}")
-    elif operator == "%" and isinstance(left, str) and _WIDE_FORMAT.search(left):
-        raise _too_much(f"uses a number above {MAX_NUMBER}")
+            raise too_much(f"uses a number above {MAX_NUMBER}")
+    elif operator == "%" and isinstance(left, str):
+        check_format(left, "%", right, _limits)
 
 
 def _raise_exception(message: str) -> NoReturn:
@@ -136,6 +145,8 @@ def _to_json(
     value: object, ensure_ascii: bool = False, indent: int | None = None,
     separators: tuple[str, str] | None = None, sort_keys: bool = False,
 ) -> str:  # fmt: skip
+    if indent is not None and (not isinstance(indent, int) or indent > MAX_INDENT or _limits.size(value) > MAX_NUMBER):
+        raise too_much(f"indents JSON by more than {MAX_INDENT}, or more than {MAX_NUMBER} characters of it")
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
@@ -151,8 +162,14 @@ class _Generation(Extension):
         return nodes.Scope(body, lineno=line)
 
 
+def _strftime_now(pattern: str) -> str:
+    if len(pattern) > MAX_DATE_FORMAT_CHARACTERS or _WIDTH.search(pattern):
+        raise too_much("has a long date format")
+    return datetime.now().astimezone().strftime(pattern)
+
+
 class _CountSteps(NodeTransformer):
-    """Wraps what can grow: the passes of loops, joined texts, and output."""
+    """Wraps what can grow or take long: the passes of loops, joined texts, comparisons, keys, and output."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         self.generic_visit(node)
@@ -161,7 +178,20 @@ class _CountSteps(NodeTransformer):
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
-        return _filtered(node, "checked_size")
+        first, *rest = node.nodes
+        return nodes.Filter(first, "concat", rest, [], None, None, lineno=node.lineno)
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
+        self.generic_visit(node)
+        node.expr = _checked(node.expr)
+        for operand in node.ops:
+            operand.expr = _checked(operand.expr)
+        return node
+
+    def visit_Pair(self, node: nodes.Pair) -> nodes.Node:
+        self.generic_visit(node)
+        node.key = _checked(node.key)
+        return node
 
     def visit_Output(self, node: nodes.Output) -> nodes.Node:
         self.generic_visit(node)
@@ -171,6 +201,10 @@ class _CountSteps(NodeTransformer):
 
 def _as_constant(node: nodes.Expr) -> nodes.Expr:
     return nodes.Const(node.data, lineno=node.lineno) if isinstance(node, nodes.TemplateData) else node
+
+
+def _checked(node: nodes.Expr) -> nodes.Expr:
+    return node if isinstance(node, nodes.Const) else _filtered(node, "checked_value")
 
 
 def _filtered(node: Any, name: str) -> nodes.Expr:  # noqa: ANN401  # jinja's types are too wide here
@@ -189,16 +223,32 @@ class _LimitedEnvironment(ImmutableSandboxedEnvironment):
     def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # as jinja
         """Call a function of a template."""
         _limits.step()
-        _check_numbers([*args, *kwargs.values()])
-        owner = getattr(function, "__self__", None)
-        if isinstance(owner, str) and _WIDE_FORMAT.search(owner) and "format" in getattr(function, "__name__", ""):
-            raise _too_much(f"uses a number above {MAX_NUMBER}")
-        return _checked_size(super().call(context, function, *args, **kwargs))
+        check_numbers([*args, *kwargs.values()])
+        method = getattr(function, "__wrapped__", function)  # the sandbox wraps str.format
+        owner, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
+        if isinstance(owner, str) and name == "join" and args and isinstance(args[0], Iterator):
+            args = (list(_limits.count_passes(args[0])), *args[1:])
+        if not isinstance(function, Macro):
+            for value in (owner, *args, *kwargs.values()):
+                _limits.check_value(value)
+        if isinstance(owner, str):
+            check_text_call(owner, name, [*args, *kwargs.values()], _limits)
+        return _limits.checked_result(super().call(context, function, *args, **kwargs))
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:  # noqa: ANN401  # as jinja
         """Compute an operator of a template."""
         _check_operands(operator, left, right)
-        return _checked_size(super().call_binop(context, operator, left, right))
+        return _limits.checked_result(super().call_binop(context, operator, left, right))
+
+    def getitem(self, obj: Any, argument: Any) -> Any:  # noqa: ANN401  # as jinja
+        """Look something up; a tuple in a tuple in a tuple can take hours to hash."""
+        _limits.check_value(argument)
+        return super().getitem(obj, argument)
+
+
+def _checked_value(_context: object, value: Any) -> Any:  # noqa: ANN401  # whatever a template computes
+    _limits.check_value(value)
+    return value
 
 
 @lru_cache(maxsize=16)
@@ -206,15 +256,15 @@ def _compile(source: str) -> Template:
     """The template in an environment like that of ``transformers``, with every loop, call and output counted."""
     environment = _LimitedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
     environment.filters["tojson"] = _to_json
-    environment.filters |= {name: _limited_filter(function) for name, function in environment.filters.items()}
+    environment.filters |= {name: _limited_filter(name, each) for name, each in environment.filters.items()}
+    environment.tests |= {name: _limited_test(each) for name, each in environment.tests.items()}
     environment.filters |= {
         # With a context they are not computed when the template is compiled, but each time.
-        "count_passes": pass_context(lambda _context, iterable: _count_passes(iterable)),
-        "checked_size": pass_context(lambda _context, value: _checked_size(value)),
-        "add_output": pass_context(lambda _context, value: _limits.add_output(str(value))),
+        "count_passes": pass_context(lambda _context, iterable: _limits.count_passes(iterable)),
+        "checked_value": pass_context(_checked_value),
+        "concat": pass_context(lambda _context, *parts: _limits.join(parts)),
+        "add_output": pass_context(lambda _context, value: _limits.add_output(value)),
     }
-    environment.globals |= {
-        "raise_exception": _raise_exception,
-        "strftime_now": lambda pattern: datetime.now().astimezone().strftime(pattern),
-    }
+    environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
+    del environment.globals["lipsum"]
     return environment.from_string(source)

@@ -1,7 +1,7 @@
-"""Where the requests of a provider go, who chose that address, and whether it can get a key.
+"""Where the requests of a provider go, who chose that address, and whether it can get a key or data.
 
 ``ftpipe.toml`` is found in the working directory, and that can be a folder that somebody else made. So an address from
-that file gets no key before the user has confirmed it once. The confirmed hosts are in the user's own folder.
+that file gets nothing before the user has confirmed it once. The confirmed hosts are in the user's own folder.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ _URL = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 """Strict, so that every program reads the same host from such a URL."""
+_DATABASE_ORIGIN = re.compile(r"postgresql://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?/?", re.IGNORECASE | re.ASCII)
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
@@ -40,7 +41,7 @@ class Address:
     source: str
     """Who named it: an environment variable, ``[providers.NAME]``, or ``ftpipe`` for a built-in address."""
     needs_trust: bool
-    """Whether a configuration file named it, and either a key is sent there or a built-in provider is redirected."""
+    """Whether a configuration file named it; not for a new provider on this machine that gets no key."""
     key_env: str = ""
 
     @property
@@ -66,12 +67,13 @@ def find_address(name: str, profiles: Mapping[str, Mapping[str, Any]] | None, en
     url = configured_url(profile, env)
     if not url:
         return None
+    origin = origin_of(url)
     is_from_file = "base_url_env" in table if named_by else "base_url" in table
     return Address(
         url=url,
-        origin=origin_of(url),
+        origin=origin,
         source=named_by or (f"[providers.{name}] in the configuration file" if is_from_file else "ftpipe"),
-        needs_trust=is_from_file and (bool(profile.key_env) or name in builtin_profiles()),
+        needs_trust=is_from_file and (bool(profile.key_env) or name in builtin_profiles() or not _is_loopback(origin)),
         key_env=profile.key_env,
     )
 
@@ -146,11 +148,13 @@ def remember_host(origin: str) -> Path:
 
 
 def parse_host(text: str) -> str:
-    """The origin that a user names: a URL, or a host with or without a port for https.
+    """The origin that a user names: a URL, a host with or without a port for https, or that of a database server.
 
     Raises:
-        ConfigError: It is neither.
+        ConfigError: It is none of these.
     """
+    if _DATABASE_ORIGIN.fullmatch(text):
+        return text.lower().removesuffix("/").removesuffix(":5432")
     return origin_of(text if "://" in text else f"https://{text}")
 
 

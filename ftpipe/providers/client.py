@@ -47,9 +47,24 @@ SDK_ERRORS = (
 
 
 def build_client(
-    *, base_url: str, api_key: str, organization: str | None, project: str | None, timeout: float
+    *,
+    base_url: str,
+    api_key: str,
+    timeout: float,
+    organization: str | None = None,
+    project: str | None = None,
+    has_custom_headers: bool = False,
 ) -> openai.OpenAI:
-    """Build a client that never repeats a call by itself and never sends the key to another host after a redirect."""
+    """Build a client that never repeats a call by itself and never sends the key to another host after a redirect.
+
+    Args:
+        base_url: Root of the API.
+        api_key: The key.
+        timeout: Seconds for one call.
+        organization: The organization at OpenAI.
+        project: The project at OpenAI.
+        has_custom_headers: Whether to send the headers of ``OPENAI_CUSTOM_HEADERS``, which are meant for OpenAI.
+    """
     limits = httpx2.Timeout(timeout, connect=CONNECT_SECONDS)
     # reading the trust store takes 0.2 s, and a connection without TLS, as to this machine, does not need it
     is_plain = base_url.startswith("http://")
@@ -65,6 +80,8 @@ def build_client(
     )
     # the SDK takes these from the environment if they are None, and would send them to any host
     client.organization, client.project, client.admin_api_key = organization, project, None
+    if not has_custom_headers:
+        client._custom_headers = {}  # the SDK has no other way to leave these out
     return client
 
 

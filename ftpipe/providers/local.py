@@ -26,7 +26,8 @@ from ftpipe.errors import (
     ProviderError,
     ResponseTimeoutError,
 )
-from ftpipe.paths import server_dir
+from ftpipe.modeling.base_models import DEFAULT_BASE, needs_download
+from ftpipe.paths import models_dir, server_dir
 from ftpipe.providers.address import configured_url
 from ftpipe.providers.client import ApiClient, build_client
 from ftpipe.providers.profiles import Profile
@@ -68,11 +69,7 @@ def open_local(
 
     def connect() -> openai.OpenAI:
         return build_client(
-            base_url=current[0],
-            api_key=local_key(profile, env),
-            organization=None,
-            project=None,
-            timeout=profile.request_timeout_seconds,
+            base_url=current[0], api_key=local_key(profile, env), timeout=profile.request_timeout_seconds
         )
 
     def reconnect() -> bool:
@@ -141,7 +138,7 @@ def _start(folder: Path, sleep: Callable[[float], None]) -> str:
             stderr=log,
             start_new_session=True,
             cwd=folder,
-            env=child_environment(downloads=True),
+            env=child_environment(downloads=needs_download(DEFAULT_BASE, models_dir())),
         )
     deadline = time.monotonic() + MAX_START_SECONDS
     while time.monotonic() < deadline:

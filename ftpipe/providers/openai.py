@@ -55,7 +55,12 @@ def open_openai(
 
     def connect() -> openai.OpenAI:
         return client or build_client(
-            base_url=base_url, api_key=key, organization=organization, project=project, timeout=timeout
+            base_url=base_url,
+            api_key=key,
+            timeout=timeout,
+            organization=organization,
+            project=project,
+            has_custom_headers=is_openai,
         )
 
     scope = "/".join(part for part in (organization, project) if part)

@@ -64,6 +64,7 @@ _FUSE_TYPES = ("sshfs", "glusterfs", "ceph", "s3fs", "rclone", "gcsfuse", "goofy
 NETWORK_FILE_SYSTEMS = frozenset((*_KERNEL_TYPES, *(f"fuse.{name}" for name in _FUSE_TYPES)))
 """SQLite's write-ahead log needs shared memory, which these do not offer. Source: sqlite.org/wal.html, 2026-11."""
 MAX_CONNECT_ATTEMPTS = 8
+POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
 
 def open_engine(url: str) -> sa.Engine:
@@ -106,11 +107,46 @@ def sqlite_path(url: str) -> Path | None:
         ConfigError: The URL's scheme is not one of these.
     """
     scheme = url.split("://", 1)[0] if "://" in url else "sqlite"
-    if scheme in ("postgresql", "postgres", "postgresql+psycopg"):
+    if scheme in POSTGRES_SCHEMES:
         return None
     if scheme != "sqlite":
         raise ConfigError(f"a registry cannot be a {scheme}:// database", "give a path, sqlite:///… or postgresql://…")
     return Path(url.removeprefix("sqlite:///"))
+
+
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+", re.IGNORECASE | re.ASCII)
+_PARAMETERS = {"application_name": r".*", "connect_timeout": r"\d+", "sslmode": r"require|verify-ca|verify-full"}
+"""Parameters of a URL that cannot lead to another server or to a weaker connection, with their values."""
+
+
+def server_origin(url: str) -> str:
+    """Scheme, host and port of a database server; empty for SQLite, and for the default server of the environment.
+
+    Raises:
+        ConfigError: The URL can lead to another server than the one that it shows.
+    """
+    if url.split("://", 1)[0] not in POSTGRES_SCHEMES:
+        return ""
+    try:
+        parts = sa.make_url("postgresql://" + url.split("://", 1)[1])
+    except (exc.ArgumentError, ValueError):
+        parts = None
+    if (
+        parts is None
+        or (parts.host and not _HOST.fullmatch(parts.host))
+        or not all(
+            name in _PARAMETERS and isinstance(value, str) and re.fullmatch(_PARAMETERS[name], value)
+            for name, value in parts.query.items()
+        )
+    ):
+        raise ConfigError(
+            "the registry's URL can lead to another server than the one that it shows",
+            "write it as postgresql://user@host:5432/database, or set it in the environment: FTPIPE_REGISTRY",
+        )
+    if not parts.host:
+        return ""
+    host = f"[{parts.host}]" if ":" in parts.host else parts.host
+    return f"postgresql://{host.lower()}" + (f":{parts.port}" if parts.port not in (None, 5432) else "")
 
 
 def _open_sqlite(path: Path) -> sa.Engine:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +17,10 @@ import pytest
 from ftpipe.cli import root
 from ftpipe.cli.context import CliContext
 from ftpipe.cli.main import execute
-from ftpipe.errors import ConfigError
+from ftpipe.errors import ConfigError, LocalStateError
 from ftpipe.providers import open_provider
-from ftpipe.providers.address import find_address, origin_of, remembered_hosts
+from ftpipe.providers.address import find_address, origin_of, parse_host, remembered_hosts
+from ftpipe.registry.database import server_origin
 from tests.cli.cli_runner import CommandResult, chat_file
 from tests.faults.endpoint import FaultEndpoint
 
@@ -48,7 +52,7 @@ def command(
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setenv("FTPIPE_HOME", str(tmp_path / "home"))
-    for name in ("OPENAI_BASE_URL", "FTPIPE_TRUSTED_HOSTS"):
+    for name in ("OPENAI_BASE_URL", "OPENAI_CUSTOM_HEADERS", "FTPIPE_TRUSTED_HOSTS", "FTPIPE_REGISTRY"):
         monkeypatch.delenv(name, raising=False)
     for name in ("OPENAI_API_KEY", *OTHER_KEYS):
         monkeypatch.setenv(name, f"{KEY}-{name}")
@@ -282,3 +286,143 @@ def test_organization_is_sent_to_openai_only(
     assert not any(
         "canary" in value for headers in endpoint.requests for name, value in headers.items() if name != "authorization"
     )
+
+
+def test_custom_headers_are_sent_to_openai_only(
+    command: Command, endpoint: FaultEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SDK would add OPENAI_CUSTOM_HEADERS to the requests of every host, and replace the key by a header."""
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Gateway: canary-gateway\nAuthorization: Bearer canary-header")
+    monkeypatch.setenv("NEBIUS_BASE_URL", endpoint.base_url)
+    assert command("jobs", "list", "--provider", "nebius").code == 0
+    assert keys_at(endpoint) == {f"Bearer {KEY}-NEBIUS_API_KEY"}
+    assert not any("canary-" in value.replace(KEY, "") for each in endpoint.requests for value in each.values())
+    monkeypatch.setenv("OPENAI_BASE_URL", endpoint.base_url)
+    assert command("jobs", "list", "--provider", "openai").code == 0
+    assert endpoint.requests[-1]["x-gateway"] == "canary-gateway"
+
+
+@pytest.mark.parametrize("url", ["https://evil.example/v1", "http://192.0.2.1/v1"])
+def test_provider_without_key_beyond_this_machine_is_confirmed(command: Command, url: str) -> None:
+    """It would get the dataset."""
+    ran = command("train", "train.jsonl", "--provider", "mine", "--yes", mine={"base_url": url, "key_env": ""})
+    assert ran.code == 2
+    assert f"--trust-host {origin_of(url)}" in " ".join(ran.err.split())
+
+
+def test_provider_without_key_on_this_machine_is_not_confirmed(command: Command, endpoint: FaultEndpoint) -> None:
+    table = {"base_url": endpoint.base_url, "key_env": ""}
+    assert command("jobs", "list", "--provider", "mine", mine=table).code == 0
+    assert endpoint.requests
+
+
+class DatabaseServer:
+    """Counts connections, and closes them at once."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.origin = f"postgresql://127.0.0.1:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                connection, _ = self._socket.accept()
+                self.connections += 1
+                connection.close()
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def database() -> Iterator[DatabaseServer]:
+    with contextlib.closing(DatabaseServer()) as server:
+        yield server
+
+
+@pytest.mark.needs("psycopg")
+@pytest.mark.parametrize("file", ["ftpipe.toml", ".env"])
+def test_registry_of_working_directory_is_confirmed_once(
+    command: Command, database: DatabaseServer, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    """The driver would send it the password in PGPASSWORD."""
+    monkeypatch.setenv("PGPASSWORD", "canary-password")
+
+    def run(*argv: str) -> CommandResult:
+        command("config", "path")
+        line = f'registry = "{database.origin}/x"' if file == "ftpipe.toml" else f"FTPIPE_REGISTRY={database.origin}/x"
+        Path(file).write_text(line + "\n", encoding="utf-8")
+        return CommandResult(execute(root, argv, CliContext()), "", "")
+
+    for argv in (("models", "list"), ("jobs", "list"), ("status",), ("doctor",), ("doctor", "--repair")):
+        assert run(*argv).code in (1, 2), argv
+        assert database.connections == 0, argv
+    run("doctor", "--trust-host", database.origin)
+    assert remembered_hosts() == [database.origin]
+    assert database.connections > 0
+    assert run("models", "list").code == LocalStateError.exit_code  # the connection failed
+
+
+@pytest.mark.needs("psycopg")
+def test_registry_of_the_user_is_not_confirmed(
+    command: Command, database: DatabaseServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = LocalStateError.exit_code
+    assert command("models", "list", "--registry", f"{database.origin}/x").code == failed
+    assert command("config", "set", "registry", f"{database.origin}/y").code == 0
+    assert command("models", "list").code == failed
+    monkeypatch.setenv("FTPIPE_REGISTRY", f"{database.origin}/x")
+    assert command("models", "list").code == failed
+    assert database.connections > 0
+
+
+def test_registry_error_names_host_and_password(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPASSWORD", "canary-password")
+    command("config", "path")
+    Path(".env").write_text("FTPIPE_REGISTRY=postgresql://me:secret@db.example:5432/x\n", encoding="utf-8")
+    text = " ".join(command("models", "list").err.split())
+    assert (
+        "FTPIPE_REGISTRY in .env stores runs and models at postgresql://db.example with the password in PGPASSWORD"
+        in text
+    )
+    assert "ftpipe doctor --trust-host postgresql://db.example" in text
+    assert "secret" not in text
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("postgresql://me:pw@DB.example:5432/x?sslmode=require", "postgresql://db.example"),
+        ("postgres://db.example:6543/x", "postgresql://db.example:6543"),
+        ("postgresql+psycopg://me@[::1]/x", "postgresql://[::1]"),
+        ("postgresql:///x", ""),
+        ("registry.db", ""),
+        ("sqlite:///registry.db", ""),
+    ],
+)
+def test_server_origin_of_registry_url(url: str, origin: str) -> None:
+    assert server_origin(url) == origin
+    assert not origin or parse_host(origin.upper().replace("POSTGRESQL", "postgresql")) == origin
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://db.example/x?host=evil.example",
+        "postgresql://db.example/x?hostaddr=192.0.2.1",
+        "postgresql://db.example/x?service=evil",
+        "postgresql://db.example/x?sslmode=disable",
+        "postgresql://db.example,evil.example/x",
+        "postgresql://db.example:port/x",
+    ],
+)
+def test_registry_url_that_hides_its_host_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError):
+        server_origin(url)
+
+
+def test_registry_url_has_the_host_of_the_last_at_sign() -> None:
+    """The parser is the one that makes the connection."""
+    assert server_origin("postgresql://a@db.example:5432@evil.example/x") == "postgresql://evil.example"

@@ -15,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from ftpipe.modeling.base_models import needs_download
 from ftpipe.server.cancellation import CancelToken
 from ftpipe.server.jobs.trainer_process import trainer_environment
 from ftpipe.server.model_resolver import ModelResolver, ResolvedModel
@@ -87,7 +88,8 @@ class RowLossesApi:
             file.replace(data)
             adapters = tuple(model.adapter for model in models)
             scoring = ScoringRequest(data, models[0].base, adapters, self._models_dir)
-            yield from _run([*COMMAND, scoring.as_json()], token)
+            environment = trainer_environment(downloads=needs_download(scoring.base, scoring.models_dir))
+            yield from _run([*COMMAND, scoring.as_json()], environment, token)
         finally:
             data.unlink(missing_ok=True)
             self._busy.release()
@@ -107,9 +109,9 @@ def _model_names(body: Mapping[str, Any]) -> list[str]:
     return names
 
 
-def _run(command: list[str], token: CancelToken) -> Iterator[dict[str, Any]]:
+def _run(command: list[str], environment: dict[str, str], token: CancelToken) -> Iterator[dict[str, Any]]:
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, env=trainer_environment()
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
         token.on_cancel(process.kill)
         try:

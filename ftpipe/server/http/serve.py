@@ -75,6 +75,8 @@ SHUTDOWN_TIMEOUT_SECONDS = 5
 """How long requests may take to finish when the server stops."""
 THREAD_TIMEOUT_SECONDS = 10
 """How long the threads of cancelled requests may take to end; they look before each token."""
+LOAD_TIMEOUT_SECONDS = 2
+"""How long the load of a model may take to end; it changes nothing, and nothing else can end it."""
 KEEP_ALIVE_SECONDS = 30
 MAX_HEADER_BYTES = 64 * 1024
 
@@ -181,8 +183,16 @@ def _wait_for_threads(active: ActiveRequests) -> None:
     active.cancel_all()
     if not active.wait_until_idle(THREAD_TIMEOUT_SECONDS):
         log.error("a request has not ended after %d s; the process is ended", THREAD_TIMEOUT_SECONDS)
-        logging.shutdown()
-        os._exit(1)
+        _end_process(1)
+    if not active.wait_for_loads(LOAD_TIMEOUT_SECONDS):
+        log.info("a model was still being loaded; the process is ended")
+        _end_process(0)
+
+
+def _end_process(code: int) -> None:
+    """End the process with its threads, which Python would wait for."""
+    logging.shutdown()
+    os._exit(code)
 
 
 def base_url(host: str, port: int) -> str:

@@ -18,12 +18,12 @@ from typing import Any, Literal
 from ftpipe.atomic_files import write_json
 from ftpipe.errors import FtpipeError
 from ftpipe.server.clock import today
+from ftpipe.training.job_directory import OUT_OF_MEMORY_EXIT_CODE
 
 MAX_NAMED_ISSUES = 20
 """Issues that an error message names; the rest is counted."""
 IGNORED_RULE_FAMILIES = ("FT7", "FT8", "FT9")
 """Families about cost, quality and privacy: advice for the owner, not a reason to refuse a job."""
-OUT_OF_MEMORY_EXIT_CODE = 71
 NICE = 5
 """Requests come first if both need the processor."""
 TOO_FEW_EXAMPLES = "FT112"

@@ -12,6 +12,7 @@ import threading
 import time
 
 from ftpipe.errors import FtpipeError
+from ftpipe.modeling.base_models import needs_download
 from ftpipe.records.job import TERMINAL_STATUSES
 from ftpipe.server.jobs.job_output import import_output
 from ftpipe.server.jobs.trainer_process import TrainerProcess, find_running, start
@@ -208,7 +209,8 @@ class Supervisor(threading.Thread):
             return
         self._trainers.pop(job.id, None)
         try:
-            trainer = start(self._settings.trainer_command, directory)
+            downloads = needs_download(job.base, self._settings.models_dir)
+            trainer = start(self._settings.trainer_command, directory, downloads=downloads)
         except OSError as exc:
             log.error("the trainer of job %s could not be started: %s", job.id, exc)
             self._restart_at[job.id] = time.monotonic() + ERROR_BACKOFF_SECONDS

@@ -89,8 +89,13 @@ class TrainerProcess:
         return True
 
 
-def start(command: tuple[str, ...], directory: JobDirectory) -> TrainerProcess | None:
+def start(command: tuple[str, ...], directory: JobDirectory, *, downloads: bool = False) -> TrainerProcess | None:
     """Start a trainer on a job directory.
+
+    Args:
+        command: Starts it; the directory is added.
+        directory: The job directory.
+        downloads: Whether it downloads the base model.
 
     Returns:
         The trainer, or ``None`` if one is running on the directory already.
@@ -112,7 +117,7 @@ def start(command: tuple[str, ...], directory: JobDirectory) -> TrainerProcess |
                 pass_fds=(handle,),
                 start_new_session=True,
                 cwd=directory.path,
-                env=trainer_environment(),
+                env=trainer_environment(downloads=downloads),
             )
     finally:
         os.close(handle)
@@ -161,9 +166,9 @@ def _lock(handle: int) -> bool:
     return True
 
 
-def trainer_environment() -> dict[str, str]:
+def trainer_environment(*, downloads: bool) -> dict[str, str]:
     """The environment of a process that imports this same ftpipe, without secrets."""
-    environment = child_environment(downloads=True)
+    environment = child_environment(downloads=downloads)
     # Its threads sleep instead of spinning while they wait, because the server runs beside them.
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environment.setdefault("KMP_BLOCKTIME", "0")

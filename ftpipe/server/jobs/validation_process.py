@@ -20,9 +20,8 @@ from typing import Any, Protocol
 from ftpipe.atomic_files import read_json
 from ftpipe.child_environment import child_environment
 from ftpipe.errors import LocalStateError
-from ftpipe.server.jobs.file_validation import OUT_OF_MEMORY_EXIT_CODE
 from ftpipe.server.storage import JobRow
-from ftpipe.training.job_directory import JobDirectory
+from ftpipe.training.job_directory import OUT_OF_MEMORY_EXIT_CODE, JobDirectory
 
 log = logging.getLogger("ftpipe.server.jobs")
 

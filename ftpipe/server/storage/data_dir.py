@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ftpipe.atomic_files import fsync, read_json
 from ftpipe.errors import LocalStateError
-from ftpipe.server.storage.lost_and_found import CATEGORIES
+from ftpipe.server.storage.lost_and_found import CATEGORIES, FALLBACK_FOLDER
 from ftpipe.server.storage.lost_and_found import FOLDER as LOST_AND_FOUND
 from ftpipe.training.job_directory import JobDirectory
 
@@ -158,8 +158,8 @@ class DataDirectory:
                     message = f"{path} is a symbolic link, and what it leads to is not the server's"
                     hint = "remove the link; to use another disk, put the whole folder there with --data-dir"
                     raise LocalStateError(message, hint)
-            if Path(folder) == self.root and LOST_AND_FOUND in folders:
-                folders.remove(LOST_AND_FOUND)
+            if Path(folder) == self.root:
+                folders[:] = [name for name in folders if name not in (LOST_AND_FOUND, FALLBACK_FOLDER)]
 
     def _restrict_access(self) -> None:
         """Take other users' access to the folder away, if it belongs to this user."""

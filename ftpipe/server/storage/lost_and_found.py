@@ -12,6 +12,8 @@ from ftpipe.atomic_files import fsync
 log = logging.getLogger("ftpipe.server")
 
 FOLDER = "lost+found"
+FALLBACK_FOLDER = "lost+found-ftpipe"
+"""Used if ``lost+found`` is the file system's own folder at the top of a disk, which belongs to root."""
 CATEGORIES = ("files", "uploads", "jobs", "incoming")
 """The folders of the layout."""
 
@@ -53,8 +55,7 @@ class LostAndFound:
             parent = self._root / FOLDER
             parent.mkdir(exist_ok=True, mode=0o700)
             if not os.access(parent, os.W_OK | os.X_OK):
-                # The file system's own folder at the top of a disk, which belongs to root.
-                parent = self._root / f"{FOLDER}-ftpipe"
+                parent = self._root / FALLBACK_FOLDER
                 parent.mkdir(exist_ok=True, mode=0o700)
             number = 0
             while self._target is None:
@@ -71,7 +72,7 @@ class LostAndFound:
 def count_items(root: Path) -> tuple[int, int]:
     """How many things ``lost+found`` of a data folder has, and their bytes; a job's folder is one thing."""
     items, size = 0, 0
-    for parent in (root / FOLDER, root / f"{FOLDER}-ftpipe"):
+    for parent in (root / FOLDER, root / FALLBACK_FOLDER):
         for path in parent.glob("*/*"):
             items += len(list(path.iterdir())) if path.is_dir() and path.name in CATEGORIES else 1
         size += sum(path.stat().st_size for path in parent.rglob("*") if path.is_file())

@@ -352,6 +352,23 @@ def test_lost_and_found_is_never_overwritten(tmp_path: Path) -> None:
     assert sorted(path.read_text(encoding="utf-8") for path in moved) == ["0", "1", "2"]
 
 
+def test_lost_and_found_of_the_file_system_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the top of a disk it belongs to root; the server uses a folder of its own, at each start."""
+    folder = DataDirectory(tmp_path / "data")
+    folder.prepare()
+    own = folder.root / "lost+found"
+    own.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, *_mode: Path(path) != own)  # root can write everywhere
+    for number in range(2):
+        folder.file("file-1").write_text(str(number), encoding="utf-8")
+        with running(folder.root):
+            pass
+    assert list(own.iterdir()) == []
+    moved = list((folder.root / "lost+found-ftpipe").glob("*/files/file-1"))
+    assert sorted(path.read_text(encoding="utf-8") for path in moved) == ["0", "1"]
+    assert count_items(folder.root) == (2, 2)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_recovery_leaves_an_unreadable_database_alone(used: Used, tmp_path: Path) -> None:
     folder = tmp_path / "data"
