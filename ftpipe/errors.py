@@ -9,6 +9,7 @@
     ├── DatasetError                     1   the data has errors (carries the report)
     ├── CostLimitError                   1   the estimate is over --max-cost
     ├── GateFailedError                  1   an evaluation did not reach its gate
+    ├── ExportCheckError                 1   an export does not give the answers of the trained model
     ├── JobFailedError                   1   the job ended without a model
     ├── AuthenticationError              4   there is no key, or the endpoint rejected it
     ├── ProviderError                    5   the endpoint or the network failed, and nothing was paid
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 EXIT_CODES = {
     0: "success",
-    1: "the answer is no: the data has errors, the estimate is over the limit, a gate failed, or the job failed",
+    1: "the answer is no: the data has errors, the estimate is over the limit, or a gate, a check or the job failed",
     2: "a flag, argument or setting is wrong, or an extra is not installed",
     4: "there is no key, or it was rejected",
     5: "the provider or the network failed, and nothing was paid",
@@ -123,6 +124,12 @@ class GateFailedError(FtpipeError):
     """An evaluation did not reach its gate."""
 
     code = "gate_failed"
+
+
+class ExportCheckError(FtpipeError):
+    """An exported model does not give the answers of the trained one."""
+
+    code = "export_check"
 
 
 class JobFailedError(FtpipeError):

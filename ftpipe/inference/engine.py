@@ -30,7 +30,14 @@ from ftpipe.inference.sampling import Sampler, SamplingParams
 from ftpipe.modeling.base_models import StatusCallback, resolve_base
 from ftpipe.modeling.chat_tokenizer import ChatTokenizer
 from ftpipe.modeling.device import select_device
-from ftpipe.modeling.loading import ADAPTER_FILES, cache_argument, check_adapter, load_base, load_tokenizer
+from ftpipe.modeling.loading import (
+    ADAPTER_FILES,
+    cache_argument,
+    check_adapter,
+    load_base,
+    load_tokenizer,
+    stop_token_ids,
+)
 from ftpipe.modeling.types import Cache, CausalModel, Tokenizer
 
 if TYPE_CHECKING:
@@ -160,7 +167,7 @@ class _LoadedModel:
         self.chat_tokenizer = chat_tokenizer
         self.context_length = int(getattr(config, "max_position_embeddings", None) or 2048)
         self.device = next(model.parameters()).device
-        self.stop_token_ids = _stop_token_ids(model, tokenizer) | {self.chat_tokenizer.end_of_turn()}
+        self.stop_token_ids = stop_token_ids(model, tokenizer) | {self.chat_tokenizer.end_of_turn()}
         self._model = model
         self._cache_name = cache_argument(model)
         self._lock = FairLock()
@@ -258,12 +265,6 @@ def _load(base: str, models_dir: Path, on_status: StatusCallback) -> _LoadedMode
         return _LoadedModel(load_base(folder, device), load_tokenizer(folder), ChatTokenizer.load(folder))
     except ModuleNotFoundError as exc:
         raise MissingExtraError(f"local models need {exc.name}", "pip install 'ftpipe[local]'") from exc
-
-
-def _stop_token_ids(model: CausalModel, tokenizer: Tokenizer) -> set[int]:
-    eos = model.generation_config.eos_token_id if model.generation_config else None
-    eos_ids = eos if isinstance(eos, list) else [eos]
-    return {int(id_) for id_ in [*eos_ids, tokenizer.eos_token_id] if id_ is not None}
 
 
 def _generate(

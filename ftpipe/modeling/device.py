@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DeviceConfig:
-    """``device`` as torch names it, and ``dtype``: ``float32`` or ``bfloat16``."""
+    """``device`` as torch names it, and ``dtype``: ``float32``, ``bfloat16``, or ``auto`` for that of the files."""
 
     device: str
     dtype: str

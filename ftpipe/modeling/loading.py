@@ -30,7 +30,6 @@ def load_base(folder: Path, device: DeviceConfig) -> CausalModel:
         NotFoundError: transformers does not support the model's architecture.
     """
     try:
-        import torch
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
     except ImportError as exc:
@@ -39,7 +38,7 @@ def load_base(folder: Path, device: DeviceConfig) -> CausalModel:
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=getattr(torch, device.dtype),
+            dtype=device.dtype,
             attn_implementation="sdpa",
             use_safetensors=True,
             local_files_only=True,
@@ -51,6 +50,13 @@ def load_base(folder: Path, device: DeviceConfig) -> CausalModel:
         ) from exc
     model.config.use_cache = False
     return model.to(device.device).requires_grad_(requires_grad=False).eval()
+
+
+def stop_token_ids(model: CausalModel, tokenizer: Tokenizer) -> set[int]:
+    """Ids of the tokens that end an answer: those of the generation configuration and of the tokenizer."""
+    eos = model.generation_config.eos_token_id if model.generation_config else None
+    eos_ids = eos if isinstance(eos, list) else [eos]
+    return {int(id_) for id_ in [*eos_ids, tokenizer.eos_token_id] if id_ is not None}
 
 
 def load_adapter(model: CausalModel, adapter: Path, *, name: str = "default", trainable: bool = False) -> CausalModel:
@@ -89,8 +95,13 @@ def check_adapter(adapter: Path) -> None:
 
 @contextmanager
 def quiet_peft() -> Iterator[None]:
-    """Hide a warning of transformers about a name that peft up to 0.21 uses; users cannot change it."""
+    """Hide warnings that users can do nothing about.
+
+    One of transformers is about a name that peft up to 0.21 uses. One of peft is about layers with the same weights:
+    exports give each its own.
+    """
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*", category=UserWarning)
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         yield
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftpipe.errors import UsageError
+from ftpipe.modeling.base_models import hub_reference
 from ftpipe.modeling.loading import quiet_peft
 from ftpipe.modeling.types import CausalModel
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
@@ -78,6 +79,8 @@ def save_adapter(model: CausalModel, folder: Path, *, base_model: str) -> None:
     save_file(plain, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = model.peft_config["default"].to_dict()
     config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
-    config |= {"base_model_name_or_path": base_model, "inference_mode": True}
+    snapshot = hub_reference(base_model, Path(model.get_base_model().config.name_or_path))
+    revision = snapshot.revision if snapshot is not None and snapshot.name == base_model else None
+    config |= {"base_model_name_or_path": base_model, "revision": revision, "inference_mode": True}
     text = json.dumps(config, indent=1, sort_keys=True, default=str)
     (folder / "adapter_config.json").write_text(text, encoding="utf-8")

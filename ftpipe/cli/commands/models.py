@@ -2,69 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from pathlib import Path
-
 import click
 
-from ftpipe.cli import options as shared
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command, Group
-from ftpipe.errors import LocalStateError, NotFoundError, UsageError
 from ftpipe.formatting import format_table, format_time, sanitize_line
-from ftpipe.paths import models_dir, server_dir
-from ftpipe.records import Model
 from ftpipe.reports.evaluation.terminal import comparison_lines
 from ftpipe.reports.models import difference_lines, lineage_lines, model_table
-
-
-def export_local(model: Model, output: Path | None, *, merged: bool, on_status: Callable[[str], None]) -> Path:
-    """Write the weights of a model to a folder.
-
-    Args:
-        model: From the registry; it was trained by the embedded server.
-        output: The folder; by default one in the current folder, named after the model.
-        merged: Write merged weights instead of the adapter.
-        on_status: Called with a message before the work starts.
-
-    Raises:
-        UsageError: The model is at a hosted provider, which does not give out weights.
-        NotFoundError: The weights are not in the server's data folder any more.
-    """
-    if model.provider != "local":
-        raise UsageError(
-            f"{model.id} is at {model.provider}, which does not give out weights",
-            "only models trained with --provider local can be exported",
-        )
-    base, adapter = _weights(model)
-    folder = output or Path(re.sub(r"[^A-Za-z0-9._-]+", "-", model.id).strip("-.")[:100])
-    from ftpipe.modeling.export import export_model
-
-    on_status(f"writing {'merged weights' if merged else 'the adapter'} to {sanitize_line(folder, 300)}")
-    return export_model(base=base, adapter=adapter, output=folder, merged=merged, models_dir=models_dir())
-
-
-def _weights(model: Model) -> tuple[str, Path]:
-    """The name of the base model and the adapter of the last step."""
-    from ftpipe.server.storage.data_dir import DataDirectory
-
-    directory = DataDirectory(server_dir()).job(model.job_id)
-    try:
-        base_model = directory.read_spec().base_model
-    except LocalStateError as error:
-        raise _weights_not_found(model, directory.path) from error
-    result = directory.read_result()
-    if result is None or result.final_step is None:
-        raise _weights_not_found(model, directory.path)
-    return base_model, directory.checkpoint_dir(result.final_step)
-
-
-def _weights_not_found(model: Model, path: Path) -> NotFoundError:
-    return NotFoundError(
-        f"the weights of {model.id} are not in {path}", "set FTPIPE_HOME to where it was trained, or train again"
-    )
-
 
 models = Group(
     name="models",
@@ -83,7 +27,10 @@ models = Group(
         ),
         "alias": ("ftpipe.cli.commands.models:alias", "Set an alias for a model, or show its history."),
         "delete": ("ftpipe.cli.commands.deletion:delete_model", "Delete a model at its provider and in the registry."),
-        "export": ("ftpipe.cli.commands.models:export", "Write a model that was trained on this machine to a folder."),
+        "export": (
+            "ftpipe.cli.commands.models_export:export",
+            "Write a model that was trained on this machine for other programs.",
+        ),
     },
     example="ftpipe models list\nftpipe models alias support-bot@production ft:…",
 )
@@ -154,21 +101,6 @@ def alias(context: CliContext, name: str | None, model: str | None, reason: str)
         )
         if not aliases:
             context.print_status("no alias yet; set one with `ftpipe models alias NAME MODEL`")
-
-
-@click.command(cls=Command, example="ftpipe models export support-bot@production --output export/ --merged")
-@click.argument("model")
-@shared.output
-@click.option(
-    "--merged", is_flag=True, help="Write merged weights (for vLLM, Ollama or transformers), not the adapter."
-)
-@pass_cli_context
-def export(context: CliContext, model: str, output: Path | None, merged: bool) -> None:
-    """Write MODEL, which was trained on this machine, to a folder as safetensors."""
-    record = context.registry().models.get(model)
-    folder = export_local(record, output, merged=merged, on_status=context.print_status)
-    context.add(model=record.id, folder=folder, merged=merged)
-    context.print_result(str(folder))
 
 
 @click.command(cls=Command, example="ftpipe models compare support-bot@production ft:…")

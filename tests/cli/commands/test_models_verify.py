@@ -13,7 +13,6 @@ from ftpipe.paths import server_dir
 from ftpipe.records import RunState
 from ftpipe.registry import open_registry
 from ftpipe.server.storage.data_dir import DataDirectory
-from ftpipe.training.job_directory import JobSpec
 from tests.cli.cli_runner import CliEnvironment, chat_file
 from tests.registry.test_registry import model_of, run_of
 
@@ -75,22 +74,6 @@ def register_local_model() -> None:
     local = model_of("ft:local").model_copy(update={"provider": "local", "job_id": "ftjob-local"})
     assert registry.runs.register(local, run, price_row="").state == RunState.REGISTERED
     registry.close()
-
-
-def test_models_export_finds_the_weights_of_a_local_model(cli: CliEnvironment) -> None:
-    """By the spec and the result of its job; the error names the directory if they are missing."""
-    register_local_model()
-    directory = DataDirectory(server_dir()).job("ftjob-local")
-    ran = cli.run("models", "export", "ft:local")
-    assert ran.code == 5
-    assert str(directory.path) in ran.err.replace("\n", "")
-    directory.checkpoint_dir(5).mkdir(parents=True)
-    directory.write_spec(
-        JobSpec("ftjob-local", "supervised", "org/base", Path("t"), None, {}, 1, "ft:local", Path("m"), 3)
-    )
-    directory.write_result("succeeded", trained_tokens=1, step=5)
-    ran = cli.run("models", "export", "ft:local")
-    assert (ran.code, "step-5" in ran.err) == (5, True)
 
 
 def test_models_verify_compares_weights_with_the_manifest(cli: CliEnvironment) -> None:

@@ -1,0 +1,1 @@
+"""Write tuned models for other programs, and check that these give the answers of the trainer's model."""
