@@ -97,6 +97,7 @@ class Engine:
         max_loaded_models: Base models that are in memory at the same time.
         on_status: Called with a line if loading takes a while.
         track: Entered while a thread loads a model.
+        on_loaded: Called in the thread after a model has been loaded and others have been dropped for it.
     """
 
     def __init__(
@@ -106,9 +107,13 @@ class Engine:
         max_loaded_models: int = 2,
         on_status: StatusCallback = lambda _: None,
         track: Callable[[], AbstractContextManager[None]] = nullcontext,
+        on_loaded: Callable[[], None] = lambda: None,
     ) -> None:
         self._models = ModelCache(
-            lambda base: _load(base, models_dir, on_status), max_models=max_loaded_models, track=track
+            lambda base: _load(base, models_dir, on_status),
+            max_models=max_loaded_models,
+            track=track,
+            on_loaded=on_loaded,
         )
 
     def load(self, base: str) -> Future[Any]:

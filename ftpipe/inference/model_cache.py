@@ -25,6 +25,7 @@ class ModelCache(Generic[Model]):
         max_models: Models that are kept.
         track: Entered while a thread loads, so that a server that stops can wait for it; an error that it raises
             ends the load.
+        on_loaded: Called in the thread after a model has been loaded and others have been dropped for it.
     """
 
     def __init__(
@@ -33,10 +34,12 @@ class ModelCache(Generic[Model]):
         *,
         max_models: int,
         track: Callable[[], AbstractContextManager[None]] = nullcontext,
+        on_loaded: Callable[[], None] = lambda: None,
     ) -> None:
         self._load = load
         self._max_models = max_models
         self._track = track
+        self._on_loaded = on_loaded
         self._lock = threading.Lock()
         self._loaded: OrderedDict[str, Model] = OrderedDict()
         self._loading: dict[str, Future[Model]] = {}
@@ -85,4 +88,5 @@ class ModelCache(Generic[Model]):
             self._loaded[name] = model
             while len(self._loaded) > self._max_models:
                 self._loaded.popitem(last=False)
+        self._on_loaded()
         return model

@@ -101,6 +101,9 @@ def _queued(endpoint: partial[Endpoint], context: ServerContext, max_running: in
         max_waiting=settings.max_queued_requests,
         max_wait_seconds=settings.max_queue_seconds,
         max_running_per_owner=max(1, max_running // 2) if has_several_owners else max_running,
+        max_waiting_per_owner=(settings.max_queued_requests + 1) // 2
+        if has_several_owners
+        else settings.max_queued_requests,
     )
     return partial(endpoint, limiter=anyio.CapacityLimiter(max_running), queue=RequestQueue(limits))
 

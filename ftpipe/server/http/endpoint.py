@@ -121,10 +121,12 @@ class Endpoint:
         self, queue: RequestQueue, load_model: Callable[[ApiRequest], Future[Any]], parsed: ApiRequest
     ) -> None:
         """Wait until the model is loaded, without a slot: requests for other models go on."""
+        if not queue.has_slot(parsed.owner):
+            queue.refuse_if_full(parsed.owner)  # before a thread is needed to find the model
         future = await anyio.to_thread.run_sync(load_model, parsed)
         if future.done():
             return  # an error of the load is reported by the handler
-        with queue.waiting_elsewhere():
+        with queue.waiting_elsewhere(parsed.owner):
             try:
                 async with asyncio.timeout(self.context.settings.max_load_seconds):
                     await asyncio.wrap_future(future)

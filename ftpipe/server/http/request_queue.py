@@ -20,12 +20,14 @@ class QueueLimits:
         max_waiting: Requests that wait for one of those to end; more are refused.
         max_wait_seconds: How long a request may wait.
         max_running_per_owner: Requests of one owner that are computed at the same time.
+        max_waiting_per_owner: Requests of one owner that wait.
     """
 
     max_running: int
     max_waiting: int
     max_wait_seconds: float
     max_running_per_owner: int
+    max_waiting_per_owner: int
 
 
 @dataclass(slots=True, eq=False)
@@ -55,7 +57,7 @@ class RequestQueue:
     def __init__(self, limits: QueueLimits) -> None:
         self._limits = limits
         self._running: Counter[str] = Counter()
-        self._waiting_elsewhere = 0
+        self._waiting_elsewhere: Counter[str] = Counter()
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     @property
@@ -66,21 +68,23 @@ class RequestQueue:
     @property
     def waiting(self) -> int:
         """Requests that wait for a slot, or for what they need before."""
-        return self._waiting_elsewhere + sum(len(futures) for futures in self._waiting.values())
+        return self._waiting_elsewhere.total() + sum(len(futures) for futures in self._waiting.values())
 
     @contextmanager
-    def waiting_elsewhere(self) -> Iterator[None]:
+    def waiting_elsewhere(self, owner: str) -> Iterator[None]:
         """Count a request that waits for something else before it needs a slot.
 
         Raises:
             ApiError: 429 if too many requests wait.
         """
-        self._refuse_if_full()
-        self._waiting_elsewhere += 1
+        self.refuse_if_full(owner)
+        self._waiting_elsewhere[owner] += 1
         try:
             yield
         finally:
-            self._waiting_elsewhere -= 1
+            self._waiting_elsewhere[owner] -= 1
+            if not self._waiting_elsewhere[owner]:
+                del self._waiting_elsewhere[owner]
 
     async def acquire(self, owner: str) -> Slot:
         """Wait for a slot.
@@ -88,10 +92,10 @@ class RequestQueue:
         Raises:
             ApiError: 429 if too many requests wait, or this one waited too long.
         """
-        if owner not in self._waiting and self._has_slot(owner):
+        if owner not in self._waiting and self.has_slot(owner):
             self._running[owner] += 1
             return Slot(self, owner)
-        self._refuse_if_full()
+        self.refuse_if_full(owner)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(owner, deque()).append(future)
         try:
@@ -114,17 +118,26 @@ class RequestQueue:
             del self._running[owner]
         self._admit()
 
-    def _refuse_if_full(self) -> None:
+    def refuse_if_full(self, owner: str) -> None:
+        """Raise an error if a request of an owner could not wait.
+
+        Raises:
+            ApiError: 429 if too many requests wait.
+        """
         if self.waiting >= self._limits.max_waiting:
             message = f"The server is busy: {self._limits.max_waiting} requests are waiting already. Try again later."
             raise _rate_limited(message)
+        limit = self._limits.max_waiting_per_owner
+        if self._waiting_elsewhere[owner] + len(self._waiting.get(owner, ())) >= limit:
+            raise _rate_limited(f"{limit} requests with this API key are waiting already. Try again later.")
 
-    def _has_slot(self, owner: str) -> bool:
+    def has_slot(self, owner: str) -> bool:
+        """Whether a slot is free that the owner may take."""
         return self.running < self._limits.max_running and self._running[owner] < self._limits.max_running_per_owner
 
     def _admit(self) -> None:
         """Let in the owner who was let in longest ago, as long as a slot is free."""
-        while (owner := next((name for name in self._waiting if self._has_slot(name)), None)) is not None:
+        while (owner := next((name for name in self._waiting if self.has_slot(name)), None)) is not None:
             futures = self._waiting[owner]
             future = futures.popleft()
             if futures:

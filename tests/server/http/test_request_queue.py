@@ -12,7 +12,8 @@ from ftpipe.server.protocol import ApiError
 
 def make_queue(**changes: float) -> RequestQueue:
     """A queue with one slot and two places to wait, unless changed."""
-    limits = {"max_running": 1, "max_waiting": 2, "max_wait_seconds": 60, "max_running_per_owner": 8, **changes}
+    limits: dict[str, float] = {"max_running": 1, "max_waiting": 2, "max_wait_seconds": 60, "max_running_per_owner": 8}
+    limits |= {"max_waiting_per_owner": 99, **changes}
     return RequestQueue(QueueLimits(**limits))  # type: ignore[arg-type]  # whole numbers where they must be
 
 
@@ -35,6 +36,26 @@ def test_request_queue_refuses_beyond_max_waiting() -> None:
         for task in waiting:
             (await task).release()
         assert (queue.running, queue.waiting) == (0, 0)
+
+    asyncio.run(scenario())
+
+
+def test_request_queue_keeps_room_for_other_owners() -> None:
+    """One owner cannot fill the queue, whatever its requests wait for."""
+
+    async def scenario() -> None:
+        queue = make_queue(max_waiting=4, max_waiting_per_owner=2)
+        slot = await queue.acquire("a")
+        waiting = asyncio.create_task(queue.acquire("a"))
+        await settle()
+        with queue.waiting_elsewhere("a"):
+            with pytest.raises(ApiError, match="2 requests with this API key") as refused:
+                queue.refuse_if_full("a")
+            assert refused.value.status == 429
+            queue.refuse_if_full("b")
+        queue.refuse_if_full("a")
+        slot.release()
+        (await waiting).release()
 
     asyncio.run(scenario())
 
