@@ -61,7 +61,7 @@ LEGACY_SHAPES = tuple(
     )
 )
 """Formats that ``ftpipe convert`` reads, with the keys that tell them, in lower case; the first that fits counts."""
-_ANTHROPIC_PARTS = frozenset({"tool_use", "tool_result", "thinking"})
+_ANTHROPIC_PARTS = frozenset({"tool_use", "tool_result"})
 
 METHOD_OF = {
     "chat": "supervised",
@@ -89,8 +89,12 @@ def _message_shape(record: dict[str, Any], messages: object) -> str:
         return "Bedrock"
     if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
         return ""
-    if "chosen" in record and "rejected" in record:
+    if {"rejected", "rejected_response", "rejected_messages"} & record.keys():
         return "chosen/rejected"
+    if any(message.get("role") in ("Chatbot", "CHATBOT") for message in messages):
+        return "Cohere"
+    if all("role" not in message and ("data" in message or "kwargs" in message) for message in messages):
+        return "LangChain"
     if all("from" in message and "role" not in message for message in messages):
         return "ShareGPT"
     if messages[-1].get("role") != "assistant":

@@ -136,9 +136,9 @@ class Conversation:
         text = message.get("content")
         if not calls and isinstance(text, str):
             tagged, rest = tagged_texts(text, "tool_call")
-            found = [(path, parse_structure(each)) for each in tagged]
-            if found and all(is_call(call) for _, call in found):
-                calls = found
+            parsed = [(path, parse_structure(each)) for each in tagged]
+            if parsed and all(is_call(call) for _, call in parsed):
+                calls = parsed
                 message["content"] = rest.rstrip("\n") or None
         self._set_reasoning(path, fields, message, content)
         if calls:

@@ -275,5 +275,5 @@ class _Converter:
             keys_used=dict(self.used.most_common()),
             keys_ignored=dict(self.ignored.most_common()),
             stripped=str(self.markers),
-            pairs_possible=sum(len(found) == 2 for found in self.verdicts.values()),
+            pairs_possible=sum(len(verdicts) == 2 for verdicts in self.verdicts.values()),
         )

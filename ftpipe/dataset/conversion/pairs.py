@@ -199,7 +199,7 @@ def read_pair(row: Row, markers: LegacyMarkers) -> Messages:
             read_side(row, name, fields.use(name) if name in fields.value else None, role)
             for name, role in zip(columns, ("user", "assistant"), strict=True)
         )
-        return join(question, answer)
+        return with_system(row, fields, join(question, answer))
     if fields.find(*ANSWER_KEYS) == "" and (text := fields.filled("text")):
         messages = split_text(text[0], text_of(row, text[0], fields.value[text[0]]))
         if messages is not None:

@@ -191,15 +191,15 @@ def verdict_of(row: Row) -> bool | None:
         if name not in VERDICT_KEYS:
             continue
         text = normalize_key(str(value)) if isinstance(value, str | bool | int) else ""
-        found = _VERDICTS.get("-1" if str(value).strip() == "-1" else text)
-        if found is None and text in ("0", "1") and name in _NUMBERED and name not in row.options.ignored_keys:
-            found = text == "1"
-        if found is None:
+        mark = _VERDICTS.get("-1" if str(value).strip() == "-1" else text)
+        if mark is None and text in ("0", "1") and name in _NUMBERED and name not in row.options.ignored_keys:
+            mark = text == "1"
+        if mark is None:
             continue
-        if verdict is not None and verdict != found:
+        if verdict is not None and verdict != mark:
             raise SkipRow(key, "it contradicts another mark of the row")
         row.fields.read.add(key)
-        verdict = found
+        verdict = mark
     return verdict
 
 

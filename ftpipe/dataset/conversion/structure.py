@@ -29,6 +29,12 @@ _CONTENT_KEYS = {
     *("content", "value", "parts", "text", "message", "tool_calls", "function_call", "tool_use", "kwargs", "data"),
     *("refusal", "reasoning_content", "call_id"),
 }
+_CERTAIN_KEYS = frozenset(
+    {
+        *("role", "from", "content", "value", "name", "weight", "train", "loss", "tool_calls", "tool_call_id"),
+        *("function_call", "refusal", "audio", "annotations", "reasoning_content"),
+    }
+)
 _LITERAL_START = re.compile(r"[\[({]\s*[\[({]?\s*'")
 
 
@@ -84,14 +90,26 @@ def is_message(value: object) -> bool:
     return value.get("type") == "function_call_output"
 
 
+def _is_certain_message(value: object) -> bool:
+    if not is_message(value) or not isinstance(value, dict):
+        return False
+    return value.keys() <= _CERTAIN_KEYS and role_of(value.get("role", value.get("from"))) is not None
+
+
 def _is_langchain(value: dict[str, Any]) -> bool:
     return isinstance(value.get("kwargs"), dict) and isinstance(value.get("id"), list)
 
 
 def as_messages(value: object) -> list[Any] | None:
-    """The value as a list of messages; ``None`` if it is not one, nor a text that holds one."""
+    """The value as a list of messages; ``None`` if it is not one, nor a text that holds one.
+
+    A text counts only if nothing but messages of known roles is in it: answers that are JSON are common.
+    """
     if isinstance(value, str):
-        value = parse_structure(value)
+        parsed = parse_structure(value)
+        messages = [parsed] if isinstance(parsed, dict) else parsed
+        is_certain = isinstance(messages, list) and bool(messages) and all(map(_is_certain_message, messages))
+        return messages if is_certain else None
     if isinstance(value, dict):
         return [value] if is_message(value) else None
     if isinstance(value, list) and value and all(map(is_message, value)):

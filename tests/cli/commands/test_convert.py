@@ -37,7 +37,7 @@ def test_convert_tells_format_rows_and_keys(cli: CliEnvironment) -> None:
 
 
 def test_convert_checks_the_result(cli: CliEnvironment) -> None:
-    """Errors of the written file are told, with exit code 1."""
+    """Errors of the written file are named, with exit code 1."""
     turns = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}, {"from": "human", "value": "c"}]
     Path("a.jsonl").write_text(json.dumps({"conversations": turns}) + "\n")
     ran = cli.run("convert", "a.jsonl")

@@ -147,8 +147,8 @@ def test_missing_words_of_a_table_are_not_answers(tmp_path: Path) -> None:
     done = convert(path, tmp_path / "out.jsonl")
     assert [row["messages"][0]["content"] for row in rows(done)] == ["a"]
     assert len(done.skipped) == 3 and "--keep-nan" in done.skipped[0].reason
-    kept = convert(path, tmp_path / "kept.jsonl", ConversionOptions(keeps_nan=True))
-    assert answers(kept) == ["b", "NaN", "None"]
+    with_nan = convert(path, tmp_path / "nan.jsonl", ConversionOptions(keeps_nan=True))
+    assert answers(with_nan) == ["b", "NaN", "None"]
     assert answers(run(tmp_path, [{"question": "0/0 in JavaScript?", "answer": "NaN"}])) == ["NaN"]
 
 

@@ -39,8 +39,8 @@ def mutate(value: Any, choices: random.Random) -> Any:
     if choices.random() < 0.12:
         return choices.choice(VALUES)
     if isinstance(value, dict):
-        kept = {key: mutate(inner, choices) for key, inner in value.items() if choices.random() > 0.06}
-        renamed = {choices.choice(KEYS) if choices.random() < 0.06 else key: inner for key, inner in kept.items()}
+        copied = {key: mutate(inner, choices) for key, inner in value.items() if choices.random() > 0.06}
+        renamed = {choices.choice(KEYS) if choices.random() < 0.06 else key: inner for key, inner in copied.items()}
         return renamed | ({choices.choice(KEYS): choices.choice(VALUES)} if choices.random() < 0.1 else {})
     if isinstance(value, list):
         items = [mutate(item, choices) for item in value if choices.random() > 0.05]
