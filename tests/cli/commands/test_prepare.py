@@ -298,4 +298,4 @@ def test_prepare_fix_shows_one_report(cli: CliEnvironment) -> None:
     assert ran.code == 0
     assert ran.out.count("examples · ") == 1
     assert "FT006" not in ran.out
-    assert "fixed: FT006" in ran.err
+    assert "FT006 ×12" in ran.err
