@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -72,7 +73,7 @@ def fetch_bases(context: CliContext, names: Iterable[str]) -> None:
         from ftpipe.modeling.base_models import download_base
         from ftpipe.providers.retry import with_deadline
 
-        if context.quiet:
+        if context.quiet or not sys.stderr.isatty():
             os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         download = partial(download_base, name, models_dir=models_dir(), on_status=context.print_status)
         with context.interruptible(

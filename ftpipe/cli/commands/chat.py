@@ -15,6 +15,7 @@ from ftpipe.cli.dataset_request import LOCAL_PROVIDER
 from ftpipe.cli.group import Command
 from ftpipe.errors import NotFoundError, UsageError
 from ftpipe.formatting import sanitize_block
+from ftpipe.paths import models_dir
 from ftpipe.records import Model
 from ftpipe.registry import Registry
 
@@ -105,7 +106,7 @@ def resolve_model(context: CliContext, options: ChatOptions) -> ChatTarget:
     try:
         known = registry.models.get(model) if model else next(iter(registry.models.recent(1)), None)
     except UsageError as exc:
-        known, hint = None, exc.hint
+        known, hint = None, hint_for_unknown(str(model), exc.hint)
     if known is None and model is None:
         raise UsageError(
             f"no model is registered in {registry.location}", "train one with `ftpipe train`, or give a MODEL"
@@ -114,6 +115,15 @@ def resolve_model(context: CliContext, options: ChatOptions) -> ChatTarget:
     default = known.provider if known else settings.config.provider or LOCAL_PROVIDER
     system = trained_system(registry, known) if known else ""
     return ChatTarget(context.provider(options.provider or default, settings), name, system, hint)
+
+
+def hint_for_unknown(model: str, hint: str) -> str:
+    """The hint for a name that the registry does not know; it may stand for a base model of this machine."""
+    from ftpipe.modeling.base_models import installed_bases
+    from ftpipe.suggestions import nearest_name
+
+    nearest = "" if "did you mean" in hint else nearest_name(model, installed_bases(models_dir()))
+    return f"did you mean {nearest}? {hint}" if nearest else hint
 
 
 def trained_system(registry: Registry, model: Model) -> str:

@@ -287,9 +287,11 @@ def key(context: CliContext, data_dir: Path | None) -> None:
 @pass_cli_context
 def stop(context: CliContext, data_dir: Path | None) -> None:
     """Stop the running server; unfinished jobs continue when it starts again."""
+    from ftpipe.cli.output.progress import spinner
     from ftpipe.server.process_control import stop as stop_server
 
-    is_stopped = stop_server(data_dir or server_dir())
+    with spinner(context, "waiting until the server has stopped"):
+        is_stopped = stop_server(data_dir or server_dir())
     context.add(stopped=is_stopped)
     context.print_result("stopped" if is_stopped else "the server was not running")
 

@@ -61,5 +61,5 @@ def split(context: CliContext, data: Path, fraction: float, seed: int, output: P
 
 def split_note(sizes: SplitSizes) -> str:
     """What was kept together, and what was balanced."""
-    note = f"{plural(sizes.groups, 'different prompt')}; equal prompts are in the same file"
-    return f"{note}, and both files have about the same shares of the {sizes.labels} labels" if sizes.labels else note
+    labels = f" with {sizes.labels} labels, which are divided evenly" if sizes.labels else ""
+    return f"{plural(sizes.groups, 'different prompt')}{labels}; equal prompts are in the same file"

@@ -14,15 +14,19 @@ from ftpipe.cli.context import CliContext
 from ftpipe.cli.output.progress import LineThrottle, console
 from ftpipe.config import Settings
 from ftpipe.errors import UsageError
-from ftpipe.formatting import format_money, plural, sanitize_line
+from ftpipe.formatting import format_decimal, format_money, plural, sanitize_line
 from ftpipe.records import RunState
-from ftpipe.reports.runs import loss_text, step_text
+from ftpipe.reports.runs import last_value, loss_text, step_text
 
 if TYPE_CHECKING:
     from ftpipe.providers.provider import Provider
     from ftpipe.records import CostEstimate, Model, Report, Run, RunSpec, TrainingMetrics
     from ftpipe.registry import Registry
     from ftpipe.sweep.runner import Scores
+
+
+BAR_COLUMNS = 16
+"""Narrow, so that a trial's name, bar, steps and loss fit into 80 columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +162,7 @@ class TrialBars(TrialReporter):
         from rich import progress as rich
 
         super().__init__(context, registry)
-        columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn())
+        columns = (rich.TextColumn("{task.description}"), rich.BarColumn(BAR_COLUMNS), rich.MofNCompleteColumn())
         details = (rich.TextColumn("{task.fields[detail]}"), rich.TimeElapsedColumn())
         self._bars = rich.Progress(*columns, *details, console=console(context), transient=True)
         self._all = self._bars.add_task("trials", total=trials, detail="")
@@ -188,8 +192,9 @@ class TrialBars(TrialReporter):
         """Draw the steps and losses of a trial."""
         metrics = self.metrics_of(run)
         if metrics and name in self._tasks:
-            last = metrics[-1]
-            self._bars.update(self._tasks[name], completed=last.step, total=last.total_steps, detail=loss_text(metrics))
+            last, loss = metrics[-1], last_value(metrics, "train_loss")
+            detail = f"loss {format_decimal(loss)}" if loss is not None else ""
+            self._bars.update(self._tasks[name], completed=last.step, total=last.total_steps, detail=detail)
 
     def write(self, line: str) -> None:
         """Write one line above the bars."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from ftpipe.reports.runs import STATUS_STYLES, loss_chart, loss_text, step_text
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
+    from rich.table import Table
     from rich.text import Text
 
 STAGES = {
@@ -230,7 +232,7 @@ class LiveDisplay(PipelineDisplay):
     def _job_lines(self) -> list[RenderableType]:
         style = self.context.style_err
         if not self.metrics:
-            return [self._text(style("dim", f"  {self.last_event}"))] if self.last_event else []
+            return [self.waiting_bar()] if self.last_event else []
         last = self.metrics[-1]
         remaining = self.job.estimated_finish - time.time() if self.job and self.job.estimated_finish else 0
         step = f"step {step_text(last)}" + (f" · about {duration(remaining)} left" if remaining > 0 else "")
@@ -239,6 +241,18 @@ class LiveDisplay(PipelineDisplay):
             self._with_bar(" ", last.step, last.total_steps, step) if last.total_steps else self._text(f"  {step}"),
             *(self._text(line) for line in [f"  {loss_text(self.metrics)}", *chart]),
         ]
+
+    def waiting_bar(self) -> Table:
+        """What is done before the first step, for example a download, with a bar that moves or has its percentage."""
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        percentage = re.search(r"(\d+) ?%", self.last_event)
+        done = float(percentage.group(1)) if percentage else 0.0
+        row = Table.grid(padding=(0, 1))
+        bar = ProgressBar(100, done, width=_BAR_COLUMNS, pulse=percentage is None)
+        row.add_row(self._text(" "), bar, self._text(self.context.style_err("dim", self.last_event)))
+        return row
 
     def _with_bar(self, head: str, done: int, total: int, tail: str) -> RenderableType:
         from rich.progress_bar import ProgressBar

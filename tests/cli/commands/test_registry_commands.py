@@ -74,6 +74,13 @@ def test_mistyped_model_gets_nearest_name(trained: CliEnvironment, argv: tuple[s
     assert "did you mean bot@production?" in ran.err
 
 
+def test_mistyped_base_gets_nearest_base(cli: CliEnvironment) -> None:
+    cli.server.fail_next("chat", Fault(status_error(404, code="model_not_found", message="no such model")))
+    ran = cli.run("chat", "smollm2-135m-instrct", "-m", "hi")
+    assert ran.code == 5
+    assert "did you mean smollm2-135m-instruct?" in ran.err
+
+
 def test_unknown_model_gets_list_command(trained: CliEnvironment) -> None:
     """If no name is similar."""
     for argv in (("models", "show", "zzz"), ("evaluate", "zzz", "--data", "train.jsonl")):

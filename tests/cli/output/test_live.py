@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
 from ftpipe.cli.context import CliContext
-from ftpipe.cli.output.live import LogDisplay
+from ftpipe.cli.output.live import LiveDisplay, LogDisplay
 from ftpipe.errors import JobFailedError
 from ftpipe.records import Event, Job, JobError
 
@@ -46,3 +48,22 @@ def test_display_shows_error_of_job_that_continues(capsys: pytest.CaptureFixture
         display.on_event(error_event("A worker was lost; starting again."))
         display.on_job(RUNNING)
         assert "A worker was lost" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("message", "percentage"), [("Downloading SmolLM2: 40 % of 94 MB", 40), ("Converting the weights", None)]
+)
+def test_display_has_a_bar_before_the_first_step(message: str, percentage: int | None) -> None:
+    """With its percentage if the event has one; else it moves."""
+    from rich.console import Console
+    from rich.progress_bar import ProgressBar
+
+    display = LiveDisplay(CliContext(no_color=True))
+    display.on_stage("poll")
+    display.on_job(RUNNING)
+    display.on_event(Event(id="ev-1", created_at=0, level="info", type="message", message=message))
+    console = Console(width=100, no_color=True, record=True, file=io.StringIO())
+    console.print(display.picture())
+    assert message in console.export_text()
+    bars = [cell for column in display.waiting_bar().columns for cell in column.cells if isinstance(cell, ProgressBar)]
+    assert [(bar.completed, bar.pulse) for bar in bars] == [(percentage or 0, percentage is None)]
