@@ -198,7 +198,7 @@ def split_json_values(text: str) -> list[str]:
             return parts
         try:
             _, after = decoder.raw_decode(text, position)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             return []
         # A line break is never inside a string, so neither is the whitespace around it.
         parts.append(_LINE_BREAK.sub(" ", _LINE_BREAK_AT_BRACKET.sub("", text[position:after])))

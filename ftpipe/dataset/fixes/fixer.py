@@ -87,7 +87,7 @@ def fix_file(
         training: The training file if ``path`` is its validation file, which must not share records with it.
 
     Raises:
-        DatasetError: The file is a table or compressed.
+        DatasetError: The file is a table or compressed, or cannot be decoded.
         UsageError: The output is the input, the input is missing, or no earlier fix wrote the files that exist.
         LocalStateError: A file cannot be read or written.
     """
@@ -410,17 +410,17 @@ def _reformat(path: Path, layout: str, fixer: FileFixer) -> Iterator[NumberedLin
     try:
         if layout == "utf16":
             if not (fixer.unsafe and fixer.wants("FT004")):
-                raise LocalStateError(f"{path.name} is UTF-16.", "Add --unsafe-fixes, or save it as UTF-8.")
+                raise DatasetError(f"{path.name}: {LAYOUT_FAULTS['utf16']}", f"ftpipe convert {quote(str(path))}")
             text = data.decode(unicode_encoding(data) or "utf-16").removeprefix("\ufeff")
             fixer.counts["FT004"] += 1
             parts: Iterable[str] = text.split("\n")
         else:
             if not fixer.wants("FT103"):
-                raise LocalStateError(f"{path.name} is not JSONL.", "Do not ignore FT103.")
+                raise DatasetError(f"{path.name} is not JSONL.", "Do not ignore FT103.")
             parts = split_json_values(data.decode("utf-8-sig"))
             fixer.counts["FT103"] += 1
     except UnicodeError as exc:
-        raise LocalStateError(f"{path.name} cannot be decoded.", "Save it as UTF-8.") from exc
+        raise DatasetError(f"{path.name} cannot be decoded: {exc}.", f"ftpipe convert {quote(str(path))}") from exc
     for number, part in enumerate(parts, 1):
         if part.strip():
             yield number, part.encode(), False
