@@ -42,6 +42,8 @@ class DatasetRequest:
     method: Method | None
     epochs: int | None
     """``None`` if the provider decides."""
+    max_length: object = None
+    """Tokens per sequence, for local training; ``None`` if the trainer decides."""
 
 
 def resolve_for_prepare(settings: Settings, *, data: Path | None) -> DatasetRequest:
@@ -101,6 +103,7 @@ def _resolve(
         requested_model=requested if replacement else None,
         method=settings.config.method,
         epochs=epochs if isinstance(epochs, int) else None,
+        max_length=settings.config.hyperparameters.extra.get("max_length"),
     )
 
 
@@ -209,6 +212,7 @@ def validate_and_count(
             test=holdout,
             settings=rules,
             for_job=for_job,
+            max_length=request.max_length,
             observer=ScanObserver(progress, first_finding_printer(context, request.data), on_finding),
         )
     with file_progress(context, "counting", request.data) as progress:

@@ -2,29 +2,78 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ftpipe.atomic_files import read_json
+from ftpipe.catalog.base_models import find_base
+from ftpipe.modeling.base_models import is_hub_id
 from ftpipe.modeling.chat_messages import ChatTemplateError, Message
 from ftpipe.modeling.chat_template import ChatTemplate
+from ftpipe.modeling.device import has_accelerator
 from ftpipe.modeling.training_text import pair_records, training_texts
 from ftpipe.paths import models_dir
+from ftpipe.training.hyperparameters import DEFAULT_CONTEXT, max_sequence_length
+
+if TYPE_CHECKING:
+    from ftpipe.modeling.chat_tokenizer import ChatTokenizer
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _QUESTION_AND_ANSWER = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+HUB_HOME = "~/.cache/huggingface"
+"""Where the hub keeps its cache. Source: huggingface_hub, ``constants.py``, 2026-11-28."""
+UNKNOWN_CONTEXT = 1 << 20
+"""Context length of a model that nothing is known about: no limit of its own."""
 MAX_CACHED_SHAPES = 20_000
 """Shapes of conversations whose result is cached."""
 
 
 class TrainingCheck:
-    """Says which records a base model cannot be trained on."""
+    """Says which records a base model cannot be trained on.
 
-    def __init__(self, template: ChatTemplate) -> None:
-        self.template = template
+    Args:
+        folder: The base model's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.template = ChatTemplate.load(folder)
+        self._folder = folder
         self._errors: dict[object, str] = {}
+
+    @cached_property
+    def chat_tokenizer(self) -> ChatTokenizer | None:
+        """The trainer's tokenizer; ``None`` if it cannot be loaded without the trainer's packages."""
+        if not (self._folder / "tokenizer.json").is_file() or importlib.util.find_spec("tokenizers") is None:
+            return None
+        from ftpipe.modeling.chat_tokenizer import ChatTokenizer
+
+        try:
+            return ChatTokenizer.load(self._folder)
+        except Exception:  # noqa: BLE001  # tokenizers raises nothing narrower for a file that it cannot read
+            return None
+
+    def lengths(self, record: Mapping[str, Any]) -> tuple[int, int] | None:
+        """Tokens of a record in training, and how many there are up to the end of its last answer.
+
+        Of a pair both are those of the longer sequence. ``None`` if the record or the tokenizer is not usable.
+        """
+        if self.chat_tokenizer is None or not can_be_rendered(record):
+            return None
+        try:
+            if "input" in record:
+                length = max(len(example.ids) for example in self.chat_tokenizer.pair(record))
+                return length, length
+            examples = self.chat_tokenizer.examples(record)
+        except ChatTemplateError:
+            return None
+        return max(len(e.ids) for e in examples), max(e.length_with_answers for e in examples)
 
     def row_error(self, record: Mapping[str, Any], *, plain: bool = False) -> str:
         """Why a record cannot be rendered for training; empty if it can, or if the base model has no template.
@@ -69,11 +118,39 @@ class TrainingCheck:
 
 
 def find_training_check(model: str) -> TrainingCheck | None:
-    """The check for a downloaded base model or a model folder; ``None`` if there is no such folder."""
+    """The check for a base model; ``None`` if the model is not on this machine."""
+    folder = _base_folder(model)
+    return None if folder is None else TrainingCheck(folder)
+
+
+def local_token_limit(model: str, max_length: object) -> int:
+    """Tokens per sequence that the local trainer uses.
+
+    Args:
+        model: The base model.
+        max_length: As the job requests it; ``None`` for the default.
+
+    Raises:
+        UsageError: It is not a number in the range of the model.
+    """
+    folder, known = _base_folder(model), find_base(model) if model else None
+    config = (read_json(folder / "config.json") or {}) if folder else {}
+    text_config = config.get("text_config")
+    context = (text_config if isinstance(text_config, dict) else config).get("max_position_embeddings")
+    if not isinstance(context, int):
+        context = DEFAULT_CONTEXT if folder else (known.context if known else None) or UNKNOWN_CONTEXT
+    return max_sequence_length(max_length, max_context=context, on_accelerator=has_accelerator())
+
+
+def _base_folder(model: str) -> Path | None:
+    """The folder of a base model: in the models folder, an absolute path, or in the cache of the hub."""
     folder = models_dir() / model if _PLAIN_NAME.fullmatch(model) else Path(model)
-    if not folder.is_absolute() or not (folder / "config.json").is_file():
-        return None
-    return TrainingCheck(ChatTemplate.load(folder))
+    if is_hub_id(model):
+        cache = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or HUB_HOME).expanduser() / "hub"
+        repository = Path(cache) / f"models--{model.replace('/', '--')}"
+        with suppress(OSError):
+            folder = repository / "snapshots" / (repository / "refs" / "main").read_text(encoding="utf-8").strip()
+    return folder if folder.is_absolute() and (folder / "config.json").is_file() else None
 
 
 def is_trained(message: Mapping[str, Any]) -> bool:

@@ -46,6 +46,12 @@ class Example:
         """Number of tokens that have a label."""
         return sum(label != IGNORE_INDEX for label in self.labels)
 
+    @property
+    def length_with_answers(self) -> int:
+        """Number of tokens up to the end of the last answer that is trained."""
+        trained = (i for i in range(len(self.labels), 0, -1) if self.labels[i - 1] != IGNORE_INDEX)
+        return next(trained, 0)
+
     def truncate(self, limit: int) -> Example:
         """The first ``limit`` tokens; the rest is dropped, as the hosted service does."""
         return Example(self.ids[:limit], self.labels[:limit])

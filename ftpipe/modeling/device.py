@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
+import sys
 import time
 from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,6 +44,20 @@ def select_device(preferred: DeviceConfig | None = None) -> DeviceConfig:
     else:
         selected = DeviceConfig("cpu", "bfloat16" if _bfloat16_is_faster() else "float32")
     return preferred if preferred is not None and preferred.device == selected.device else selected
+
+
+def has_accelerator() -> bool:
+    """Whether torch will find a GPU; answered without torch, so that checks of datasets know what the trainer does."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return False
+    try:
+        if metadata.version("torch").endswith("+cpu"):
+            return False
+    except metadata.PackageNotFoundError:
+        return False
+    return Path("/dev/kfd").exists() or any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def use_passive_omp_wait() -> None:

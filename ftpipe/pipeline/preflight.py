@@ -12,6 +12,7 @@ from ftpipe.errors import CostLimitError, DatasetError, FtpipeError, TrainingNot
 from ftpipe.providers.profiles import Profile
 from ftpipe.records import CostEstimate, Hyperparameters, Report, RunSpec
 from ftpipe.records.job import LOCAL_HYPERPARAMETERS
+from ftpipe.stages.validate import blocking_errors
 
 NOTICE_DAYS = 180
 """How many days before an endpoint's last day a plan mentions that day."""
@@ -58,7 +59,7 @@ def make_plan(spec: RunSpec, report: Report, *, profile: Profile, today: date, m
     """
     spec = with_local_base(spec.model_copy(update={"method": spec.method or report.method}), profile)
     blockers = (
-        dataset_blocker(report),
+        dataset_blocker(report, skip_bad_rows=spec.hyperparameters.extra.get("skip_bad_rows") is True),
         endpoint_blocker(profile, spec, today=today),
         budget_blocker(report.cost, max_cost),
     )
@@ -82,13 +83,14 @@ def with_local_base(spec: RunSpec, profile: Profile) -> RunSpec:
     return spec if base is None else spec.model_copy(update={"model": base, "requested_model": spec.model})
 
 
-def dataset_blocker(report: Report) -> DatasetError | None:
+def dataset_blocker(report: Report, *, skip_bad_rows: bool = False) -> DatasetError | None:
     """The error for a dataset that the target would refuse."""
-    if report.ok:
+    errors = blocking_errors(report, skip_bad_rows=skip_bad_rows)
+    if report.ok or (skip_bad_rows and not errors):
         return None
-    first = next((finding for finding in report.findings if finding.severity == "error"), None)
+    first = errors[0] if errors else None
     position = f", first at line {first.line}" if first and first.line else ""
-    count = report.summary.errors
+    count = len(errors) if skip_bad_rows else report.summary.errors
     return DatasetError(
         f"{report.target} would refuse {report.dataset.path.name}: {count} error{'s' if count != 1 else ''}{position}",
         f"`ftpipe prepare {report.dataset.path}` lists them and says how to fix them",

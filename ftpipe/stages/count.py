@@ -123,7 +123,7 @@ def _fits(tokens: TokenStats | None, target: str, model: str) -> bool:
     return (
         tokens is not None
         and tokens.encoding == encoding.name
-        and tokens.limit == example_limit(model, target)
+        and (target == "local" or tokens.limit == example_limit(model, target))
         and (not tokens.exact or encoding.exact)
     )
 
@@ -131,7 +131,7 @@ def _fits(tokens: TokenStats | None, target: str, model: str) -> bool:
 def _recount(report: Report, dataset: Dataset, model: str, today: dt.date, observer: ScanObserver) -> DatasetAnalysis:
     settings = CheckSettings(select=("FT701",))
     observer = ScanObserver(on_progress=observer.on_progress)
-    context = ScanContext(report.target, report.method.value, model, settings, today, observer)
+    context = ScanContext(report.target, report.method.value, model, None, settings, today, observer)
     return analyze_file(dataset.path, context)
 
 

@@ -11,16 +11,16 @@ from ftpipe.dataset.check_settings import CheckSettings, check_codes
 from ftpipe.dataset.duplicates.exact import overlap
 from ftpipe.dataset.duplicates.near import NOT_CHECKED, lacks_package, near_duplicates, should_check_near_duplicates
 from ftpipe.dataset.histograms import build_histograms
-from ftpipe.dataset.rules import codes
+from ftpipe.dataset.rules import codes, names_of_row_rules
 from ftpipe.dataset.rules.base import TARGETS
 from ftpipe.dataset.scan.analyze import DatasetAnalysis, analyze_file
 from ftpipe.dataset.scan.context import ScanContext, ScanObserver
 from ftpipe.dataset.scan.findings import finding_of
 from ftpipe.errors import UsageError
-from ftpipe.records import Method, Report, Summary
+from ftpipe.records import Finding, Method, Report, Summary
 from ftpipe.suggestions import did_you_mean
 
-__all__ = ["CheckSettings", "ScanObserver", "failing_lines", "validate"]
+__all__ = ["CheckSettings", "ScanObserver", "blocking_errors", "failing_lines", "validate"]
 
 
 def validate(
@@ -34,6 +34,7 @@ def validate(
     settings: CheckSettings | None = None,
     today: dt.date | None = None,
     for_job: bool = False,
+    max_length: object = None,
     observer: ScanObserver | None = None,
 ) -> Report:
     """Check a dataset, and the validation file that goes with it.
@@ -48,6 +49,7 @@ def validate(
         settings: Which rules to run, what to ignore, and thresholds.
         today: For shutdown dates; ``None`` for the current day.
         for_job: Check also what only a job needs, such as a validation file in reinforcement.
+        max_length: The job's ``max_length``, for local training; ``None`` for the default.
         observer: Called with progress and findings; progress and first finding are those of the training file.
 
     Returns:
@@ -61,7 +63,7 @@ def validate(
     check_codes((*settings.select, *settings.ignore), codes())
     if target not in TARGETS:
         raise UsageError(f"Unknown target {target!r}.", did_you_mean(target, TARGETS))
-    context = ScanContext(target, _method_name(method), model, settings, today or dt.date.today(), observer)
+    context = ScanContext(target, _method_name(method), model, max_length, settings, today or dt.date.today(), observer)
     train = analyze_file(Path(path), context, for_job=for_job, has_validation=validation is not None)
     analyses = [train]
     if validation is not None:
@@ -76,13 +78,24 @@ def validate(
     return _report(analyses, context)
 
 
+def blocking_errors(report: Report, *, skip_bad_rows: bool = False) -> list[Finding]:
+    """The errors with which no job can be created.
+
+    Args:
+        report: The report of the files.
+        skip_bad_rows: The job leaves out rows with errors, so only those of whole files count.
+    """
+    skipped = names_of_row_rules() if skip_bad_rows else {}
+    return [item for item in report.findings if item.severity == "error" and item.code not in skipped]
+
+
 def failing_lines(
     path: Path, *, target: str = "openai", method: Method | str | None = None, model: str = "",
-    settings: CheckSettings | None = None, today: dt.date | None = None,
+    settings: CheckSettings | None = None, today: dt.date | None = None, max_length: object = None,
 ) -> set[int]:  # fmt: skip
     """Every line with an error, for ``ftpipe.dataset.fixes.quarantine``; arguments and errors as for ``validate``."""
     context = ScanContext(
-        target, _method_name(method), model, settings or CheckSettings(), today or dt.date.today()
+        target, _method_name(method), model, max_length, settings or CheckSettings(), today or dt.date.today()
     )  # fmt: skip
     analysis = analyze_file(Path(path), context, collect_lines=True)
     return set().union(*(analysis.tally.error_lines or {}).values())

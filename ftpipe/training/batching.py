@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from ftpipe.atomic_files import read_json, write_json
 from ftpipe.errors import DatasetError
 from ftpipe.modeling.chat_tokenizer import ChatTemplateError, ChatTokenizer, Example
 
@@ -18,6 +19,35 @@ MAX_NAMED_ROWS = 10
 """Rows that an error message names."""
 MIN_SHARED_TOKENS = 8
 """A common prefix shorter than this is not worth computing once."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class BadRows:
+    """What happens to rows that cannot be trained on.
+
+    Attributes:
+        skip: Whether they are left out; otherwise they are an error.
+        known: Line → reason, of rows that the check of the file has found to be bad; only used with ``skip``.
+    """
+
+    skip: bool = False
+    known: Mapping[int, str] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path, role: str, *, skip: bool) -> BadRows:
+        """With the reasons that ``write_bad_rows`` wrote, if there are any."""
+        known = (read_json(path) or {}).get(role, {}) if skip else {}
+        return cls(skip, {int(line): str(reason) for line, reason in known.items()})
+
+
+REFUSE_BAD_ROWS = BadRows()
+
+
+def write_bad_rows(path: Path, rows: Mapping[str, Mapping[int, str]]) -> None:
+    """Write role (``training`` or ``validation``) → line → reason."""
+    write_json(path, {role: {str(line): text for line, text in known.items()} for role, known in rows.items()})
 
 
 @dataclass(frozen=True)
@@ -29,12 +59,14 @@ class TokenizedDataset:
         lines: 1-based line of each example.
         truncated_lines: Lines that were longer than the limit and lost their end.
         split_conversations: Conversations that became one sequence per turn.
+        skipped: Line and reason of each row that was left out.
     """
 
     examples: tuple[Example, ...]
     lines: tuple[int, ...]
     truncated_lines: tuple[int, ...] = ()
     split_conversations: int = 0
+    skipped: tuple[str, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -42,68 +74,99 @@ class TokenizedDataset:
         return sum(len(example.ids) for example in self.examples)
 
 
-def iter_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and record of each line that is not blank.
+def iter_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Number and content of each line that is not blank.
 
     Not by jsonlines, which gives a line number only for errors.
 
     Raises:
-        DatasetError: The file cannot be read, or a line is not a JSON object.
+        DatasetError: The file cannot be read.
     """
     try:
         with path.open("rb") as file:
             for line, raw in enumerate(file, start=1):
                 text = raw.removeprefix(b"\xef\xbb\xbf") if line == 1 else raw
                 if text.strip():
-                    yield line, _record(text, line)
+                    yield line, text
     except OSError as exc:
         raise DatasetError(f"the file {path.name} cannot be read: {exc.strerror}", "upload it again") from exc
 
 
-def _record(text: bytes, line: int) -> dict[str, Any]:
+def convert_rows(
+    path: Path, convert: Callable[[int, dict[str, Any]], T], *, unit: str, bad_rows: BadRows
+) -> tuple[list[tuple[int, T]], tuple[str, ...]]:
+    """What a function makes of each row, with the line, and line and reason of the rows that were left out.
+
+    Args:
+        path: A JSONL file.
+        convert: Called with line and record; a ``ChatTemplateError`` is the reason why the row is bad.
+        unit: What a row is, for messages: ``conversation`` or ``pair``.
+        bad_rows: What happens to bad rows.
+
+    Raises:
+        DatasetError: Rows that cannot be trained on, with their lines (the first ten), or no rows at all.
+    """
+    results: list[tuple[int, T]] = []
+    errors: list[str] = []
+    for line, text in iter_lines(path):
+        try:
+            if bad_rows.skip and line in bad_rows.known:
+                raise ChatTemplateError(bad_rows.known[line])
+            results.append((line, convert(line, _record(text))))
+        except (ChatTemplateError, DatasetError) as exc:
+            errors.append(f"line {line}: {exc.message}")
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError, RecursionError):
+            errors.append(f"line {line}: it is not a {unit}")
+    check_rows(path, len(results), [] if bad_rows.skip and results else errors, unit=f"{unit}s")
+    return results, tuple(errors)
+
+
+def _record(text: bytes) -> dict[str, Any]:
     try:
         record = json.loads(text)
     except ValueError as exc:
-        raise DatasetError(f"line {line} is not JSON: {exc}", "ftpipe prepare lists all errors of the file") from exc
+        raise DatasetError(f"it is not JSON: {exc}") from exc
     if not isinstance(record, dict):
-        raise DatasetError(f"line {line} is not a JSON object", "ftpipe prepare lists all errors of the file")
+        raise DatasetError("it is not a JSON object")
     return record
 
 
-def read_rows(path: Path, chat_tokenizer: ChatTokenizer, *, limit: int) -> TokenizedDataset:
+def read_rows(
+    path: Path, chat_tokenizer: ChatTokenizer, *, limit: int, bad_rows: BadRows = REFUSE_BAD_ROWS
+) -> TokenizedDataset:
     """Render, tokenize and mask every row of a chat file.
 
     Args:
         path: A JSONL file of chat records.
         chat_tokenizer: Renders with the base model's chat template.
-        limit: Tokens per sequence; longer ones are truncated.
+        limit: Tokens per sequence. Longer ones lose their end; a row is bad if that is a part of an answer.
+        bad_rows: What happens to rows that cannot be trained on.
 
     Raises:
         DatasetError: Rows that cannot be trained on, with their lines (the first ten).
     """
-    examples: list[Example] = []
-    lines: list[int] = []
     truncated_lines: list[int] = []
-    errors: list[str] = []
     split_before = chat_tokenizer.split_conversations
-    for line, record in iter_rows(path):
-        try:
-            for example in chat_tokenizer.examples(record):
-                truncated = example.truncate(limit)
-                if len(truncated.ids) < len(example.ids):
-                    truncated_lines.append(line)
-                if truncated.trained_tokens == 0:
-                    raise ChatTemplateError(f"its answer starts after {limit} tokens, where the row is truncated")
-                examples.append(truncated)
-                lines.append(line)
-        except ChatTemplateError as exc:
-            errors.append(f"line {line}: {exc.message}")
-    check_rows(path, len(examples), errors, unit="conversations")
+
+    def convert(line: int, record: dict[str, Any]) -> list[Example]:
+        examples = chat_tokenizer.examples(record)
+        for example in examples:
+            if example.length_with_answers > limit:
+                raise ChatTemplateError(
+                    f"its answer ends after {example.length_with_answers:,} tokens, and {limit:,} are trained"
+                )
+        if any(len(example.ids) > limit for example in examples):
+            truncated_lines.append(line)
+        return [example.truncate(limit) for example in examples]
+
+    rows, skipped = convert_rows(path, convert, unit="conversation", bad_rows=bad_rows)
+    pairs = [(line, example) for line, examples in rows for example in examples]
     return TokenizedDataset(
-        tuple(examples),
-        tuple(lines),
-        tuple(dict.fromkeys(truncated_lines)),
+        tuple(example for _, example in pairs),
+        tuple(line for line, _ in pairs),
+        tuple(truncated_lines),
         chat_tokenizer.split_conversations - split_before,
+        skipped,
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftpipe.modeling.chat_tokenizer import ChatTemplateError, ChatTokenizer, Example
-from ftpipe.training.batching import check_rows, iter_rows
+from ftpipe.training.batching import REFUSE_BAD_ROWS, BadRows, convert_rows
 from ftpipe.training.causal_lm import HiddenStates, LanguageModel
 from ftpipe.training.loss import HEAD_CHUNK_TOKENS, MAX_FORWARD_TOKENS, LossStats, evaluate_rows, token_losses
 
@@ -47,26 +47,26 @@ class Pair:
         return cls(Example.from_json(row[0]), Example.from_json(row[1]), row[2], row[3])
 
 
-def read_pairs(path: Path, chat_tokenizer: ChatTokenizer, *, limit: int) -> list[Pair]:
-    """Render, tokenize and mask every row of a preference file.
+def read_pairs(
+    path: Path, chat_tokenizer: ChatTokenizer, *, limit: int, bad_rows: BadRows = REFUSE_BAD_ROWS
+) -> tuple[list[Pair], tuple[str, ...]]:
+    """Render, tokenize and mask every row of a preference file; also line and reason of rows that were left out.
 
     Raises:
         DatasetError: Rows that cannot be trained on, with their lines (the first ten).
     """
-    pairs: list[Pair] = []
-    errors: list[str] = []
-    for line, record in iter_rows(path):
-        try:
-            chosen, rejected = chat_tokenizer.pair(record)
-            if max(len(chosen.ids), len(rejected.ids)) > limit:
-                raise ChatTemplateError(f"it has more than {limit} tokens, and a truncated answer cannot be compared")
-            pairs.append(Pair(chosen, rejected))
-        except ChatTemplateError as exc:
-            errors.append(f"line {line}: {exc.message}")
-        except (KeyError, TypeError, AttributeError, IndexError):
-            errors.append(f"line {line}: it is not a preference row (input, preferred_output, non_preferred_output)")
-    check_rows(path, len(pairs), errors, unit="pairs")
-    return pairs
+
+    def convert(_line: int, record: dict[str, Any]) -> Pair:
+        if not {"input", "preferred_output", "non_preferred_output"} <= record.keys():
+            raise ChatTemplateError("it is not a preference row (input, preferred_output, non_preferred_output)")
+        chosen, rejected = chat_tokenizer.pair(record)
+        length = max(len(chosen.ids), len(rejected.ids))
+        if length > limit:
+            raise ChatTemplateError(f"it has {length:,} tokens, and {limit:,} are trained")
+        return Pair(chosen, rejected)
+
+    rows, skipped = convert_rows(path, convert, unit="preference pair", bad_rows=bad_rows)
+    return [pair for _, pair in rows], skipped
 
 
 def with_reference_logprobs(lm: LanguageModel, pairs: Sequence[Pair]) -> list[Pair]:

@@ -14,6 +14,10 @@ ATTENTION_TARGETS = ("q_proj", "v_proj")
 WARMUP_FRACTION = 0.1
 """Fraction of the steps over which the learning rate rises."""
 MAX_AUTO_BATCH_SIZE = 32
+MAX_AUTO_LENGTH, MAX_AUTO_LENGTH_ON_CPU = 8192, 2048
+"""Tokens per sequence if the job sets no ``max_length``; without a GPU longer ones need too much memory and time."""
+DEFAULT_CONTEXT = 2048
+"""Context length of a base model whose configuration names none."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,10 @@ class ResolvedHyperparameters:
         lora_alpha: The adapter's output is scaled by ``lora_alpha / lora_r``.
         lora_dropout: Fraction of the adapter's inputs that is dropped in training.
         target_modules: Names of the linear layers that get an adapter.
-        max_length: Tokens per sequence; longer ones are truncated.
+        max_length: Tokens per sequence; longer ones are truncated, unless an answer would lose its end.
         max_grad_norm: Gradients are scaled down to this norm.
         beta: DPO only: how close the model stays to the one before training.
+        skip_bad_rows: Whether rows that cannot be trained on are left out; otherwise they fail the job.
     """
 
     n_epochs: int
@@ -45,6 +50,7 @@ class ResolvedHyperparameters:
     max_length: int = 2048
     max_grad_norm: float = 1.0
     beta: float | None = None
+    skip_bad_rows: bool = False
 
     def steps_per_epoch(self, examples: int) -> int:
         """Optimizer steps in one pass over ``examples`` examples."""
@@ -82,6 +88,21 @@ class ResolvedHyperparameters:
         return cls(**{**row, "target_modules": tuple(row["target_modules"])})
 
 
+def max_sequence_length(requested: object, *, max_context: int, on_accelerator: bool) -> int:
+    """Tokens per sequence: trainer and check use this limit.
+
+    Args:
+        requested: ``max_length`` of the job; ``None`` or ``auto`` for the default.
+        max_context: Context length of the base model.
+        on_accelerator: Whether the machine has a GPU.
+
+    Raises:
+        UsageError: It is not a number from 8 to the context length.
+    """
+    default = min(max_context, MAX_AUTO_LENGTH if on_accelerator else MAX_AUTO_LENGTH_ON_CPU)
+    return int(_number({"max_length": requested}, "max_length", default, min(8, max_context), max_context))
+
+
 def auto_batch_size(examples: int) -> int:
     """Examples per step for ``auto``: 0.2 % of the examples, at least 4 and at most 32.
 
@@ -112,7 +133,7 @@ def resolve_hyperparameters(
         examples: Training sequences.
         parameters: Number of parameters of the base model.
         max_context: Context length of the base model.
-        on_accelerator: Whether a GPU is used; on a CPU the default ``max_length`` is shorter.
+        on_accelerator: Whether the machine has a GPU; without one the default ``max_length`` is shorter.
         method: ``supervised`` or ``dpo``.
 
     Raises:
@@ -123,7 +144,9 @@ def resolve_hyperparameters(
     # DPO starts from a model that answers already; its usual rates are a tenth of supervised ones.
     base_rate = default_learning_rate(parameters, targets) * (0.1 if method == "dpo" else 1.0)
     rate = _number(requested, "learning_rate", base_rate * multiplier, 0.0, 1.0, exclusive=True)
-    max_length = min(max_context, 8192 if on_accelerator else 2048)
+    skip_bad_rows = requested.get("skip_bad_rows", False)
+    if not isinstance(skip_bad_rows, bool):
+        raise UsageError(f"skip_bad_rows is {skip_bad_rows!r}, not true or false", "choose true or false")
     return ResolvedHyperparameters(
         n_epochs=int(_number(requested, "n_epochs", auto_epochs(examples), 1, 50)),
         batch_size=int(_number(requested, "batch_size", auto_batch_size(examples), 1, 256)),
@@ -133,9 +156,12 @@ def resolve_hyperparameters(
         lora_alpha=int(_number(requested, "lora_alpha", 32, 1, 4096)),
         lora_dropout=_number(requested, "lora_dropout", 0.05, 0.0, 0.9),
         target_modules=targets,
-        max_length=int(_number(requested, "max_length", max_length, 8, max_context)),
+        max_length=max_sequence_length(
+            requested.get("max_length"), max_context=max_context, on_accelerator=on_accelerator
+        ),
         max_grad_norm=_number(requested, "max_grad_norm", 1.0, 0.0, 1e6, exclusive=True),
         beta=_number(requested, "beta", 0.1, 0.0, 2.0, exclusive=True) if method == "dpo" else None,
+        skip_bad_rows=skip_bad_rows,
     )
 
 

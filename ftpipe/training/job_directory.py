@@ -8,6 +8,7 @@
 | ``initial_adapter/`` | server | the adapter that training starts from, if the job tunes a tuned model further |
 | ``trainer.lock``, ``trainer.json``, ``trainer.log`` | server | the trainer's process: lock, pid, output |
 | ``files.json`` | validation process | what is wrong with the data; removed when the server has read it |
+| ``bad_rows.json`` | validation process | lines that are left out, if the job allows it |
 | ``plan.json`` | trainer | device and resolved hyperparameters of the first start |
 | ``events.ndjson`` | trainer | events, one JSON object per line |
 | ``progress.json`` | trainer | step, speed and estimated end |
@@ -207,6 +208,7 @@ class JobDirectory:
         self.lock_file = path / "trainer.lock"
         self.process_file = path / "trainer.json"
         self.log_file = path / "trainer.log"
+        self.bad_rows_file = path / "bad_rows.json"
         self.plan_file = path / "plan.json"
         self.events_file = path / "events.ndjson"
         self.progress_file = path / "progress.json"
@@ -368,8 +370,6 @@ class JobDirectory:
             finished_at=_integer(data.get("finished_at")),
         )
 
-    # Checkpoints
-
     @contextmanager
     def new_checkpoint(self, metrics: StepMetrics) -> Iterator[Path]:
         """A directory to write an adapter into; on leaving, it becomes ``checkpoints/step-N`` in one step."""
@@ -433,7 +433,7 @@ class JobDirectory:
     def unneeded_files(self) -> Iterator[Path]:
         """What an ended job no longer needs: its data, its resume state, and what kills left half-written."""
         yield from (*self.partial_files(), self.training_file, self.validation_file, *self.path.glob(".*.json.*"))
-        yield from (self.state_file.parent, self.initial_adapter)
+        yield from (self.state_file.parent, self.initial_adapter, self.bad_rows_file)
         yield from (path for path in self.checkpoints_dir.glob("*") if not (path / "manifest.json").is_file())
 
     def remove_partial_files(self) -> None:

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from ftpipe.errors import DatasetError, FtpipeError, UsageError
 from ftpipe.modeling.base_models import resolve_base
 from ftpipe.modeling.chat_tokenizer import ChatTemplateError, ChatTokenizer, Example
-from ftpipe.modeling.device import DeviceConfig, select_device
+from ftpipe.modeling.device import DeviceConfig, has_accelerator, select_device
 from ftpipe.modeling.loading import load_adapter, load_base
 from ftpipe.modeling.types import CausalModel
-from ftpipe.training.batching import TokenizedDataset, read_rows
+from ftpipe.training.batching import BadRows, TokenizedDataset, read_rows
 from ftpipe.training.causal_lm import LanguageModel
 from ftpipe.training.dpo import DPOObjective, Pair, read_pairs, with_reference_logprobs
-from ftpipe.training.hyperparameters import ResolvedHyperparameters, resolve_hyperparameters
+from ftpipe.training.hyperparameters import DEFAULT_CONTEXT, ResolvedHyperparameters, resolve_hyperparameters
 from ftpipe.training.job_directory import JobDirectory, JobSpec, TrainingPlan
 from ftpipe.training.launcher import distributed
 from ftpipe.training.lora import add_adapter
 from ftpipe.training.trainer import Objective, SupervisedObjective, Trainer
 
 METHODS = ("supervised", "dpo")
-DEFAULT_MAX_CONTEXT = 2048
-"""Context length of a base model whose configuration names none."""
 MAX_NAMED_LINES = 10
 
 StatusCallback = Callable[..., None]
@@ -96,8 +95,8 @@ def _build_trainer(
     plan = directory.read_plan()
     device_config = select_device(None if plan is None else plan.device_config)
     base = load_base(base_dir, device_config)
-    loader = _DataLoader(spec, ChatTokenizer.load(base_dir), device_config, base, plan)
-    loaded = loader.load_pairs() if spec.method == "dpo" else loader.load_conversations(on_status)
+    loader = _DataLoader(spec, ChatTokenizer.load(base_dir), base, plan, directory.bad_rows_file)
+    loaded = loader.load_pairs(on_status) if spec.method == "dpo" else loader.load_conversations(on_status)
     directory.write_plan(TrainingPlan(device_config, loaded.hyperparameters))
     if spec.initial_adapter is None:
         model = add_adapter(base, loaded.hyperparameters, seed=spec.seed)
@@ -130,31 +129,42 @@ class _DataLoader:
 
     spec: JobSpec
     chat_tokenizer: ChatTokenizer
-    device_config: DeviceConfig
     base: CausalModel
     plan: TrainingPlan | None
+    known_bad_rows: Path
 
     def load_conversations(self, on_status: StatusCallback) -> _LoadedData:
         """Chat rows for supervised fine-tuning."""
         limit = self._resolve(1).max_length
-        rows = read_rows(self.spec.training_file, self.chat_tokenizer, limit=limit)
+        rows = read_rows(self.spec.training_file, self.chat_tokenizer, limit=limit, bad_rows=self._bad_rows("training"))
+        _report_skipped(rows.skipped, "training", on_status)
         validation: tuple[Example, ...] = ()
         if self.spec.validation_file is not None:
             with _validation_file_errors():
-                validation = read_rows(self.spec.validation_file, self.chat_tokenizer, limit=limit).examples
+                other = read_rows(
+                    self.spec.validation_file, self.chat_tokenizer, limit=limit, bad_rows=self._bad_rows("validation")
+                )
+            _report_skipped(other.skipped, "validation", on_status)
+            validation = other.examples
         _warn_about_rows(rows, limit, on_status)
         return _LoadedData(
             self._resolve(len(rows.examples)), lambda lm: SupervisedObjective(lm, rows.examples, validation)
         )
 
-    def load_pairs(self) -> _LoadedData:
+    def load_pairs(self, on_status: StatusCallback) -> _LoadedData:
         """Preference pairs for DPO."""
-        chat_tokenizer, limit = self.chat_tokenizer, self._resolve(1).max_length
-        pairs = read_pairs(self.spec.training_file, chat_tokenizer, limit=limit)
+        tokenizer, limit = self.chat_tokenizer, self._resolve(1).max_length
+        pairs, skipped = read_pairs(
+            self.spec.training_file, tokenizer, limit=limit, bad_rows=self._bad_rows("training")
+        )
+        _report_skipped(skipped, "training", on_status)
         validation: list[Pair] = []
         if self.spec.validation_file is not None:
             with _validation_file_errors():
-                validation = read_pairs(self.spec.validation_file, chat_tokenizer, limit=limit)
+                validation, skipped = read_pairs(
+                    self.spec.validation_file, tokenizer, limit=limit, bad_rows=self._bad_rows("validation")
+                )
+            _report_skipped(skipped, "validation", on_status)
         hyperparameters = self._resolve(len(pairs))
 
         def make_objective(lm: LanguageModel) -> DPOObjective:
@@ -167,6 +177,9 @@ class _DataLoader:
 
         return _LoadedData(hyperparameters, make_objective)
 
+    def _bad_rows(self, role: str) -> BadRows:
+        return BadRows.load(self.known_bad_rows, role, skip=self._resolve(1).skip_bad_rows)
+
     def _resolve(self, examples: int) -> ResolvedHyperparameters:
         """Those of the first start, else new ones for this many examples."""
         if self.plan is not None:
@@ -176,10 +189,18 @@ class _DataLoader:
             self.spec.hyperparameters,
             examples=examples,
             parameters=sum(parameter.numel() for parameter in self.base.parameters()),
-            max_context=int(getattr(config, "max_position_embeddings", None) or DEFAULT_MAX_CONTEXT),
-            on_accelerator=self.device_config.is_accelerator,
+            max_context=int(getattr(config, "max_position_embeddings", None) or DEFAULT_CONTEXT),
+            on_accelerator=has_accelerator(),
             method=self.spec.method,
         )
+
+
+def _report_skipped(skipped: Sequence[str], role: str, on_status: StatusCallback) -> None:
+    if skipped:
+        named = "; ".join(skipped[:MAX_NAMED_LINES])
+        more = f"; and {len(skipped) - MAX_NAMED_LINES} more" if len(skipped) > MAX_NAMED_LINES else ""
+        rows = f"{len(skipped)} row{'s' if len(skipped) > 1 else ''} of the {role} file"
+        on_status(f"{rows} cannot be trained on and were left out: {named}{more}", "warn")
 
 
 @contextmanager

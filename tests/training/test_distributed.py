@@ -53,7 +53,7 @@ def test_dpo_sharded_gradients_sum(base: Path, tmp_path: Path) -> None:
         n_epochs=1, batch_size=5, learning_rate_multiplier=1, learning_rate=1e-3, lora_dropout=0.0
     )
     lm = LanguageModel(add_adapter(load_base(base, DeviceConfig("cpu", "float32")), hyperparameters, seed=1))
-    read = read_pairs(write_rows(tmp_path / "d.jsonl", PAIRS), ChatTokenizer.load(base), limit=400)
+    read, _ = read_pairs(write_rows(tmp_path / "d.jsonl", PAIRS), ChatTokenizer.load(base), limit=400)
     leader = DPOObjective(lm, with_reference_logprobs(lm, read), 0.3)
     worker = DPOObjective.from_json(lm, leader.as_json())
     batch = [4, 0, 3, 1, 2]

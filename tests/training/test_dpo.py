@@ -40,7 +40,7 @@ def prepared(base: Path, folder: Path) -> tuple[Any, DPOObjective]:
     plan = ResolvedHyperparameters(1, 4, 1.0, 1e-3, lora_dropout=0.0, beta=0.3)
     model = add_adapter(load_base(base, DeviceConfig("cpu", "float32")), plan, seed=1)
     lm = LanguageModel(model)
-    read = read_pairs(write_rows(folder / "d.jsonl", PAIRS), ChatTokenizer.load(base), limit=400)
+    read, _ = read_pairs(write_rows(folder / "d.jsonl", PAIRS), ChatTokenizer.load(base), limit=400)
     objective = DPOObjective(lm, with_reference_logprobs(lm, read), beta=0.3)
     with torch.no_grad():
         for _, tensor in trainable_parameters(model):
@@ -104,7 +104,7 @@ def test_dpo_job_refuses_chat_file(base: Path, tmp_path: Path) -> None:
 def test_read_pairs_refuses_long_pair(tmp_path: Path) -> None:
     """Half an answer cannot be preferred."""
     data = write_rows(tmp_path / "d.jsonl", [pair("q", "long " * 90, "no")])
-    with pytest.raises(DatasetError, match="more than 100 tokens"):
+    with pytest.raises(DatasetError, match="it has 499 tokens, and 100 are trained"):
         read_pairs(data, ChatTokenizer.of(tiny_tokenizer()), limit=100)
 
 

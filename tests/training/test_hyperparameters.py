@@ -12,6 +12,7 @@ from ftpipe.training.hyperparameters import (
     ResolvedHyperparameters,
     auto_batch_size,
     default_learning_rate,
+    max_sequence_length,
     resolve_hyperparameters,
 )
 
@@ -90,3 +91,32 @@ def test_learning_rate_warms_up_and_decays() -> None:
 def test_hyperparameters_json_round_trip() -> None:
     """A restarted job goes on with the same numbers."""
     assert ResolvedHyperparameters.from_json(plan(beta=0.2, method="dpo").as_json()) == plan(beta=0.2, method="dpo")
+
+
+@pytest.mark.parametrize(
+    ("requested", "context", "on_accelerator", "limit"),
+    [
+        (None, 8192, False, 2048),
+        ("auto", 131_072, True, 8192),
+        (None, 512, True, 512),
+        (4096, 8192, False, 4096),
+        (None, 4, False, 4),
+    ],
+)
+def test_max_sequence_length_depends_on_job_model_and_machine(
+    requested: object, context: int, on_accelerator: bool, limit: int
+) -> None:
+    """Trainer and check ask this function, so that they have one limit."""
+    assert max_sequence_length(requested, max_context=context, on_accelerator=on_accelerator) == limit
+    assert plan(max_length=300).max_length == 300
+
+
+def test_max_sequence_length_refuses_more_than_the_context() -> None:
+    with pytest.raises(UsageError, match="max_length is 9000, outside 8 to 8192"):
+        max_sequence_length(9000, max_context=8192, on_accelerator=True)
+
+
+def test_resolve_hyperparameters_takes_skip_bad_rows() -> None:
+    assert plan(skip_bad_rows=True).skip_bad_rows and not plan().skip_bad_rows
+    with pytest.raises(UsageError, match="skip_bad_rows is 'yes', not true or false"):
+        plan(skip_bad_rows="yes")

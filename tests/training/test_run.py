@@ -210,3 +210,19 @@ def test_run_job_splits_rows_of_rewriting_template(tmp_path: Path) -> None:
     assert run_job(JobDirectory(folder)) == "succeeded"
     assert result(folder)["final_step"] == 3
     assert any("1 conversations are trained as one sequence per answer" in event["message"] for event in events(folder))
+
+
+def test_run_job_skips_bad_rows_if_the_job_allows_it(base: Path, tmp_path: Path) -> None:
+    """One bad row costs that row and not the job; an event counts and names the rows."""
+    opened = {"messages": [{"role": "assistant", "content": "Hello."}, *chat("a", "b", system="")["messages"]]}
+    bad = [chat("a", "long " * 200), chat("c", "d", weights=[0])]
+    data = write_rows(tmp_path / "d.jsonl", [opened, *bad, chat("e", "f")])
+    requested: dict[str, Any] = {"data": data, "valid": False, "n_epochs": 1, "batch_size": 1}
+    failed = make_job(tmp_path / "failed", base, **requested)
+    assert run_job(JobDirectory(failed)) == "failed"
+    assert "line 2: its answer ends after" in result(failed)["error"]["message"]
+    folder = make_job(tmp_path / "job", base, **requested, skip_bad_rows=True)
+    assert run_job(JobDirectory(folder)) == "succeeded"
+    assert result(folder)["final_step"] == 2
+    start = "2 rows of the training file cannot be trained on and were left out: line 2: its answer ends after"
+    assert [event["level"] for event in events(folder) if event["message"].startswith(start)] == ["warn"]

@@ -253,7 +253,12 @@ def _quarantine(
     from ftpipe.stages.validate import failing_lines
 
     lines = failing_lines(
-        request.data, target=request.target, method=request.method, model=request.model, settings=rules
+        request.data,
+        target=request.target,
+        method=request.method,
+        model=request.model,
+        settings=rules,
+        max_length=request.max_length,
     )
     good = work_folder / "good.jsonl"
     good.unlink(missing_ok=True)

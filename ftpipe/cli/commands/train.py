@@ -15,7 +15,14 @@ from ftpipe.cli.base_downloads import prepare_base
 from ftpipe.cli.commands.prepare import DatasetOptions, require_no_errors, show
 from ftpipe.cli.commands.train_sweep import SweepOptions, run_sweep, scorer
 from ftpipe.cli.context import CliContext, pass_cli_context
-from ftpipe.cli.dataset_request import DatasetRequest, require_dataset, resolve_for_train, spec_of, validate_and_count
+from ftpipe.cli.dataset_request import (
+    LOCAL_PROVIDER,
+    DatasetRequest,
+    require_dataset,
+    resolve_for_train,
+    spec_of,
+    validate_and_count,
+)
 from ftpipe.cli.group import Command
 from ftpipe.config import Settings
 from ftpipe.errors import UsageError
@@ -26,6 +33,9 @@ from ftpipe.reports.runs import plan_lines
 
 if TYPE_CHECKING:
     from ftpipe.pipeline.preflight import Plan
+
+
+MAX_NAMED_LINES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +50,7 @@ class TrainOptions(DatasetOptions):
     lora_alpha: str | None = None
     lora_dropout: str | None = None
     target_modules: str | None = None
+    skip_bad_rows: bool = False
     suffix: str | None = None
     serve_as: str | None = None
     yes: bool = False
@@ -78,7 +89,7 @@ class TrainOptions(DatasetOptions):
 @click.command(
     cls=Command,
     groups={
-        "Data and model": ("validation", "provider", "model", "method", "suffix", "serve_as"),
+        "Data and model": ("validation", "provider", "model", "method", "suffix", "serve_as", "skip_bad_rows"),
         "Hyperparameters": (
             *("epochs", "batch_size", "learning_rate_multiplier", "beta", "seed"),
             *("learning_rate", "lora_r", "lora_alpha", "lora_dropout", "target_modules"),
@@ -107,6 +118,11 @@ class TrainOptions(DatasetOptions):
     "--target-modules",
     metavar="NAMES",
     help="Layers that get an adapter, as q_proj,v_proj, or all-linear; local only.",
+)
+@click.option(
+    "--skip-bad-rows",
+    is_flag=True,
+    help="Leave out rows that cannot be trained on, and name them in the job's events; for local training.",
 )
 @click.option("--suffix", metavar="TEXT", help="Part of the tuned model's name.")
 @click.option(
@@ -165,8 +181,10 @@ def train(context: CliContext, /, **params: Any) -> None:
     with context.interruptible("interrupted; nothing was sent"):
         request = resolve_for_train(settings, context, data=options.data)
         report = validate_and_count(context, settings, request, for_job=True)
-        show_findings(context, report, request)
         spec = spec_of(settings, request, report, serve_as=options.serve_as)
+        if options.skip_bad_rows:
+            spec = with_skipped_rows(spec)
+        show_findings(context, report, request, skip_bad_rows=spec.hyperparameters.extra.get("skip_bad_rows") is True)
     if options.sweep:
         run_sweep(context, settings, spec, report, options.sweep_options())
         return
@@ -192,12 +210,34 @@ def check_evaluation(options: TrainOptions) -> None:
         raise UsageError("--max-tokens needs --evaluate", "add --evaluate FILE, or leave --max-tokens out")
 
 
-def show_findings(context: CliContext, report: Report, request: DatasetRequest) -> None:
-    """Show the report of a dataset with errors and stop; mention warnings.
+def with_skipped_rows(spec: RunSpec) -> RunSpec:
+    """The specification of a run that leaves out rows with errors.
+
+    Raises:
+        UsageError: The provider does not do that.
+    """
+    if spec.provider != LOCAL_PROVIDER:
+        raise UsageError(
+            f"--skip-bad-rows is for local training, not for {spec.provider}",
+            f"`ftpipe prepare {spec.data} --quarantine bad.jsonl` writes a file without the rows that have errors",
+        )
+    extra = {**spec.hyperparameters.extra, "skip_bad_rows": True}
+    return spec.model_copy(update={"hyperparameters": spec.hyperparameters.model_copy(update={"extra": extra})})
+
+
+def show_findings(context: CliContext, report: Report, request: DatasetRequest, *, skip_bad_rows: bool = False) -> None:
+    """Show the report of a dataset with errors and stop; mention warnings, and rows that the job leaves out.
 
     Raises:
         DatasetError: The report has errors.
     """
+    from ftpipe.stages.validate import blocking_errors
+
+    if skip_bad_rows and not report.ok and not blocking_errors(report, skip_bad_rows=True):
+        lines = sorted({item.line for item in report.findings if item.severity == "error" and item.line})
+        named = ", ".join(map(str, lines[:MAX_NAMED_LINES])) + ", …" * (len(lines) > MAX_NAMED_LINES)
+        context.print_status(f"rows with errors are left out: line{'s' if len(lines) > 1 else ''} {named}")
+        return
     if not report.ok:
         show(context, report)
     elif report.summary.warnings:

@@ -58,6 +58,13 @@ def codes() -> tuple[str, ...]:
 
 
 @cache
+def names_of_row_rules() -> dict[str, str]:
+    """Code → name of the rules whose findings are about single rows, which a job can leave out."""
+    about_files = {rule.code for rule in all_rules() if rule.scope in ("file", "price")}
+    return {rule.code: rule.name for rule in all_rules() if rule.code not in about_files}
+
+
+@cache
 def find_rule(code: str) -> Rule | None:
     """The rule with a code or name, in upper or lower case; ``None`` if there is none."""
     word = code.strip()

@@ -32,24 +32,27 @@ def example_over_token_limit(row: OverlongRecord) -> Iterator[Violation]:
     """An example has more tokens than the target trains on.
 
     Why: Tokens beyond the limit are cut from the end without a message, and the answer is at the end.
-    Fix: Shorten the example, or make several of it.
-    Source: OpenAI best-practices guide, 2026-07-15.
+    Fix: Shorten the example, or make several of it. For local training you can also raise max_length in
+        [hyperparameters.extra].
+    Source: OpenAI best-practices guide, 2026-07-15; local: the limit of the trainer, counted with the base model's
+        tokenizer if the model is on this machine.
     """
-    yield Violation("", f"The example has {row.tokens:,} tokens; only the first {row.limit:,} are used.")
+    message = f"The example has {row.tokens:,} tokens; only the first {row.limit:,} are used."
+    yield Violation("", message, level="warning" if row.is_local and not row.cuts_answer else None)
 
 
 @rule("FT702", "answer-truncated", "error", "S", "documented", scope="long", formats=MESSAGE_FORMATS)
 def answer_truncated(row: OverlongRecord) -> Iterator[Violation]:
     """The cut at the token limit removes a part of an answer.
 
-    Why: The model learns an answer that stops in the middle, or no answer at all.
-    Fix: Shorten the text before the answer.
+    Why: The model learns an answer that stops in the middle, or no answer at all. The local trainer refuses the row.
+    Fix: Shorten the text before the answer. For local training you can also raise max_length in
+        [hyperparameters.extra].
     Source: OpenAI best-practices guide, 2026-07-15.
     """
-    if row.last_role == "assistant":
-        yield Violation(
-            row.last_path, f"The last {row.tokens - row.limit:,} tokens are cut, and the example ends with an answer."
-        )
+    if row.cuts_answer:
+        what = "with the end of an answer" if row.is_local else "and the example ends with an answer"
+        yield Violation(row.last_path, f"The last {row.tokens - row.limit:,} tokens are cut, {what}.")
 
 
 @rule(

@@ -24,6 +24,7 @@ from ftpipe.dataset.scan.scanner import Scanner
 from ftpipe.dataset.scan.statistics import ScanStatistics
 from ftpipe.dataset.scan.tally import Tally
 from ftpipe.dataset.sniffer import SniffResult, sniff
+from ftpipe.dataset.training_check import local_token_limit
 from ftpipe.formatting import plural
 from ftpipe.records import Dataset, DatasetFormat, TokenStats
 from ftpipe.tokenization import EncodingChoice, encoding_for
@@ -165,7 +166,7 @@ def make_plan(
     file = FileContext(
         path.name, context.target, context.method, context.model, sniffed.format, layout=sniffed.layout, role=role,
         today=context.today, suffix=path.suffix, size_bytes=sniffed.size, settings=context.settings,
-        token_limit=example_limit(context.model, context.target), has_bom=sniffed.has_bom,
+        token_limit=_token_limit(context), has_bom=sniffed.has_bom,
         legacy_shape=sniffed.legacy_shape, grader_fields=sniffed.grader_fields, for_job=for_job,
         has_validation=has_validation,
     )  # fmt: skip
@@ -173,6 +174,12 @@ def make_plan(
         path, file, encoding_for(context.model).name, collect_lines=collect_lines,
         collect_every_finding=context.observer.on_finding is not None,
     )  # fmt: skip
+
+
+def _token_limit(context: ScanContext) -> int | None:
+    if context.target == "local":
+        return local_token_limit(context.model, context.max_length)
+    return example_limit(context.model, context.target)
 
 
 def _scan(

@@ -42,6 +42,8 @@ class ScanContext:
     """``None`` if the format of the file decides."""
     model: str = ""
     """Base model; decides encoding, token limit and shutdown date."""
+    max_length: object = None
+    """``max_length`` of the job, for local training; ``None`` for the default."""
     settings: CheckSettings = field(default_factory=CheckSettings)
     today: dt.date = field(default_factory=dt.date.today)
     observer: ScanObserver = field(default_factory=ScanObserver)

@@ -44,6 +44,8 @@ MAX_PRETTY_LINES = 500
 """Lines that are searched for the end of a pretty-printed record."""
 MAX_FAILED_SEARCHES = 20
 """Searches without a result, after which the lines of a block are taken for broken ones."""
+MAX_TOKENS_PER_REFERENCE_TOKEN = 8
+"""Tokens of a small model for one token of the encoding that counts; English has about 1.1, Thai about 6."""
 UNPARSABLE = object()
 """Stands for a line that the strict parser rejects."""
 _LONG_NUMBER = re.compile(rb"[:\[,]\s*-?[\d.]{15}|\d[eE]")
@@ -279,7 +281,7 @@ class BlockScanner:
                 part.tokens.lower_bounds += is_lower_bound
                 number, turns = self._add_statistics(item.record, item.request)
             part.tokens.add(total, trained, turns, number)
-            if limit is not None and total > limit:
+            if limit is not None and self._may_be_overlong(number, total, limit):
                 record = self._plain_dialogue(number) if isinstance(item, PlainRecord) else item.record
                 self._report_overlong(record, total, limit)
 
@@ -296,12 +298,24 @@ class BlockScanner:
         """The record of a line on the fast path."""
         return DatasetRecord.of_dialogue(self._line_at(number - 1), self.scanner.file, self.traits[number - 1] or 0)
 
+    def _may_be_overlong(self, number: int, total: int, limit: int) -> bool:
+        """Whether a record has more tokens than the limit, or can have more for the tokenizer of the local model."""
+        if self.scanner.file.training_check is None or not self.scanner.overlong_rules:
+            return total > limit
+        return total * MAX_TOKENS_PER_REFERENCE_TOKEN > limit and len(self.raws[number - 1]) > limit // 2
+
     def _report_overlong(self, record: DatasetRecord, total: int, limit: int) -> None:
         list_path, messages = record.lists[-1]
         last = messages[-1] if type(messages) is list and messages else {}
-        role = last.get("role", "") if type(last) is dict else ""
         last_path = f"{list_path}[{len(messages) - 1}].content" if messages else list_path
-        overlong = OverlongRecord(total, limit, role, last_path)
+        cuts_answer = type(last) is dict and last.get("role") == "assistant"
+        overlong = OverlongRecord(total, limit, last_path, cuts_answer)
+        check = self.scanner.file.training_check
+        if check is not None and (lengths := check.lengths(record.record)) is not None:
+            total, with_answers = lengths
+            overlong = OverlongRecord(total, limit, last_path, with_answers > limit, is_local=True)
+        if total <= limit:
+            return
         for rule in self.scanner.overlong_rules:
             if record.kind in rule.formats:
                 self.part.tally.add(rule, rule.check(overlong), record.line.number, record.record)

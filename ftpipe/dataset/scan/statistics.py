@@ -175,8 +175,11 @@ class OverlongRecord(NamedTuple):
 
     tokens: int
     limit: int
-    last_role: str
     last_path: str
+    cuts_answer: bool
+    """Whether a part of an answer is beyond the limit."""
+    is_local: bool = False
+    """Whether the local trainer's own tokenizer counted."""
 
 
 @dataclass(slots=True)

@@ -1,24 +1,28 @@
 """Validate a job's files; run as a process of its own by ``validation_process``.
 
-Its arguments are an output file, the limits of memory and of processor time, method, base model, and one or two files.
-It writes the error of the job to the output file as JSON; an empty object if the files are valid.
+Its arguments are an output file, the limits of memory and of processor time, method, base model, hyperparameters as
+JSON, and one or two files. It writes the error of the job to the output file as JSON; an empty object if the files are
+valid. If the job skips bad rows, they are no error, and are written to ``bad_rows.json`` for the trainer.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from ftpipe.atomic_files import write_json
 from ftpipe.errors import FtpipeError
 from ftpipe.server.clock import today
-from ftpipe.training.job_directory import OUT_OF_MEMORY_EXIT_CODE
+from ftpipe.training.batching import write_bad_rows
+from ftpipe.training.job_directory import OUT_OF_MEMORY_EXIT_CODE, JobDirectory
 
 MAX_NAMED_ISSUES = 20
 """Issues that an error message names; the rest is counted."""
@@ -45,13 +49,19 @@ class ValidationIssues:
 
     first: tuple[ValidationIssue, ...]
     count: int
+    bad_rows: Mapping[int, str] = field(default_factory=dict)
+    """Line → reason of the rows that the job leaves out; none of them counts as an issue."""
 
 
 Role = Literal["train", "validation"]
 
 
-def validate_job_files(training_file: Path, validation_file: Path | None, method: str, base: str) -> dict[str, Any]:
+def validate_job_files(
+    training_file: Path, validation_file: Path | None, method: str, base: str, hyperparameters: Mapping[str, Any]
+) -> dict[str, Any]:
     """What is wrong with the files of a job, as the error of the job; empty if they are valid.
+
+    If the hyperparameters say to skip bad rows, these are written to the job's directory.
 
     Raises:
         LocalStateError: A file cannot be read.
@@ -60,15 +70,20 @@ def validate_job_files(training_file: Path, validation_file: Path | None, method
         (training_file, "train", "training_file"),
         (validation_file, "validation", "validation_file"),
     ]
+    skip_bad_rows = hyperparameters.get("skip_bad_rows") is True
+    bad_rows: dict[str, Mapping[int, str]] = {}
     for path, role, param in files:
         if path is None:
             continue
         try:
-            issues = validate_training_file(path, method, base, role)
+            issues = validate_training_file(path, method, base, role, skip_bad_rows=skip_bad_rows)
         except (FtpipeError, OSError) as exc:
             return {"code": f"invalid_{param}", "message": f"The file could not be read: {exc}", "param": param}
         if issues.count:
             return as_job_error(issues, param)
+        bad_rows[param.removesuffix("_file")] = issues.bad_rows
+    if skip_bad_rows:
+        write_bad_rows(JobDirectory(training_file.parent).bad_rows_file, bad_rows)
     return {}
 
 
@@ -82,7 +97,9 @@ def as_job_error(issues: ValidationIssues, param: str) -> dict[str, Any]:
     return {"code": code, "message": message, "param": param}
 
 
-def validate_training_file(path: Path, method: str, base_model: str, role: Role) -> ValidationIssues:
+def validate_training_file(
+    path: Path, method: str, base_model: str, role: Role, *, skip_bad_rows: bool = False
+) -> ValidationIssues:
     """The errors for the target ``local``, in order of line.
 
     Args:
@@ -90,27 +107,38 @@ def validate_training_file(path: Path, method: str, base_model: str, role: Role)
         method: The job's method.
         base_model: The base model.
         role: ``train`` or ``validation``.
+        skip_bad_rows: Return rows with errors as ``bad_rows`` instead.
 
     Raises:
         LocalStateError: The file cannot be read.
     """
     from ftpipe.dataset.check_settings import CheckSettings
+    from ftpipe.dataset.rules import names_of_row_rules
     from ftpipe.dataset.scan.analyze import analyze_file
     from ftpipe.dataset.scan.context import ScanContext
 
     settings = CheckSettings(ignore=IGNORED_RULE_FAMILIES, near_duplicates=False, processes=1)
-    context = ScanContext("local", method, base_model, settings, today())
-    analysis = analyze_file(path, context, role=role)
+    context = ScanContext("local", method, base_model, settings=settings, today=today())
+    analysis = analyze_file(path, context, role=role, collect_lines=skip_bad_rows)
     analysis.run_file_rules()
     tally = analysis.tally
-    errors = [finding for finding in tally.all_retained() if finding.level == "error"]
+    skipped_codes = names_of_row_rules() if skip_bad_rows else {}
+    errors = [item for item in tally.all_retained() if item.level == "error" and item.code not in skipped_codes]
     errors.sort(key=lambda item: (item.line or 0, item.code))
-    counts = Counter({code: number for (code, level), number in tally.counts.items() if level == "error"})
+    counts = Counter(
+        {code: n for (code, level), n in tally.counts.items() if level == "error" and code not in skipped_codes}
+    )
     issues = tuple(
         ValidationIssue(_issue_text(item.line, item.path, item.message), item.code == TOO_FEW_EXAMPLES)
         for item in errors
     )
-    return ValidationIssues(issues, max(counts.total(), len(issues)))
+    bad_rows = {
+        line: f"{code} {skipped_codes[code]}"
+        for code, lines in (tally.error_lines or {}).items()
+        if code in skipped_codes
+        for line in lines
+    }
+    return ValidationIssues(issues, max(counts.total(), len(issues)), bad_rows)
 
 
 def _issue_text(line: int | None, path: str, message: str) -> str:
@@ -120,10 +148,11 @@ def _issue_text(line: int | None, path: str, message: str) -> str:
 
 def main(arguments: list[str]) -> None:
     """Validate the files of one job."""
-    output, max_memory_bytes, max_cpu_seconds, method, base, training_file, *rest = arguments
+    output, max_memory_bytes, max_cpu_seconds, method, base, hyperparameters, training_file, *rest = arguments
     _limit_process(int(max_memory_bytes), int(max_cpu_seconds))
     try:
-        error = validate_job_files(Path(training_file), Path(rest[0]) if rest else None, method, base)
+        validation_file = Path(rest[0]) if rest else None
+        error = validate_job_files(Path(training_file), validation_file, method, base, json.loads(hyperparameters))
     except MemoryError:
         sys.exit(OUT_OF_MEMORY_EXIT_CODE)
     write_json(Path(output), error, mode=0o600)

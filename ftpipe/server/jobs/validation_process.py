@@ -5,6 +5,7 @@ The files come from clients. Whatever they do to the rules, the server goes on a
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -85,7 +86,8 @@ class ValidationProcess:
         self._output = directory.path / "files.json"
         self._output.unlink(missing_ok=True)
         limits = [str(MAX_MEMORY_BYTES), str(int(self._timeout) + 1)]
-        arguments = [str(self._output), *limits, job.method, job.base, *map(str, files)]
+        hyperparameters = json.dumps(job.requested_hyperparameters)
+        arguments = [str(self._output), *limits, job.method, job.base, hyperparameters, *map(str, files)]
         try:
             with directory.log_file.open("ab") as output:
                 self._process = subprocess.Popen(

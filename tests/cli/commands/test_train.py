@@ -281,3 +281,24 @@ def test_train_checks_the_evaluation_before_it_pays(cli: CliEnvironment) -> None
     assert "--evaluate" in cli.run(*argv, "--max-tokens", "9").err
     assert cli.run(*argv, "--max-tokens", "9").code == 2
     assert cli.paid_jobs == 0
+
+
+def file_with_bad_row() -> Path:
+    path = chat_file()
+    path.write_text(path.read_text() + '{"messages": [{"role": "costumer", "content": "a"}]}\n')
+    return path
+
+
+def test_train_skips_bad_rows_on_this_machine(cli: CliEnvironment) -> None:
+    """A bad row is named before anything is sent; with the option the job leaves it out."""
+    path = file_with_bad_row()
+    refused = cli.run("train", str(path))
+    assert refused.code == 1 and "costumer" in refused.out and not cli.server.calls
+    ran = cli.run("train", str(path), "--skip-bad-rows", "--json")
+    assert ran.code == 0 and ran.document["plan"]["hyperparameters"]["extra"] == {"skip_bad_rows": True}
+
+
+def test_train_skip_bad_rows_needs_local_training(cli: CliEnvironment) -> None:
+    """Providers refuse the whole file, so the hint is how to write one without these rows."""
+    ran = cli.run("train", str(file_with_bad_row()), *HOSTED, "--skip-bad-rows")
+    assert ran.code == 2 and "--quarantine" in ran.err and not cli.server.calls

@@ -154,7 +154,7 @@ def test_validation_process_limits_its_memory(tmp_path: Path) -> None:
         "import sys; from ftpipe.server.jobs import file_validation as f\n"
         "f.validate_job_files = lambda *_: bytearray(2 << 30)\nf.main(sys.argv[1:])"
     )
-    arguments = [str(tmp_path / "out"), str(1 << 30), "60", "supervised", "tiny", str(file)]
+    arguments = [str(tmp_path / "out"), str(1 << 30), "60", "supervised", "tiny", "{}", str(file)]
     ran = subprocess.run([sys.executable, "-c", script, *arguments], timeout=60, check=False)
     assert ran.returncode == 71
 
