@@ -7,11 +7,11 @@ from typing import Any
 from ftpipe.dataset.conversion.legacy_markers import LegacyMarkers
 from ftpipe.dataset.conversion.pairs import ANSWER_KEYS, answer_of, join, question_of, read_side, with_system
 from ftpipe.dataset.conversion.row import Fields, Messages, Row, SkipRow
-from ftpipe.dataset.conversion.structure import is_message
+from ftpipe.dataset.conversion.structure import role_of
 
 _REQUEST_KEYS = ("body", "request", "requestbody", "inputs")
 _RESPONSE_KEYS = ("response", "responsebody", "outputs")
-_SINGLE_MESSAGE_KEYS = frozenset({"role", "content", "from", "value", "name", "id", "weight"})
+_SINGLE_MESSAGE_KEYS = frozenset({"role", "content", "messages", "prompt", "question", "answer", "completion"})
 _UNREADABLE = (
     (
         frozenset({"message_id", "parent_id"}),
@@ -33,7 +33,7 @@ def refuse_unreadable(record: dict[str, Any]) -> None:
     Raises:
         SkipRow: The record is in one of them.
     """
-    if is_message(record) and record.keys() <= _SINGLE_MESSAGE_KEYS:
+    if _SINGLE_MESSAGE_KEYS & record.keys() == {"role", "content"} and role_of(record["role"]) is not None:
         raise SkipRow("", "the row is a single message: write the messages of each conversation as one list")
     for keys, reason in _UNREADABLE:
         if keys <= record.keys():
@@ -41,9 +41,9 @@ def refuse_unreadable(record: dict[str, Any]) -> None:
 
 
 def unwrap(row: Row) -> None:
-    """Go on with the record inside the envelope of Argilla (``fields``) or of the dataset viewer (``row``)."""
+    """Go on with the record inside the envelope of Argilla (``fields``), the dataset viewer or OpenAI's evals."""
     outer = row.fields
-    for key in outer.filled("row", "fields"):
+    for key in outer.filled("row", "fields", "item"):
         inner = outer.value[key]
         if not isinstance(inner, dict):
             continue

@@ -14,15 +14,17 @@ from ftpipe.dataset.conversion.tools import read_call, read_tools
 
 QUESTION_KEYS = (
     *("prompt", "question", "instruction", "user", "query", "problem", "inputtext", "input", "text", "message"),
-    *("inputs", "source"),
+    *("inputs", "textinput"),
 )
-_SINGLE_QUESTION_KEYS = ("prompt", "question", "instruction", "user", "query", "problem")
+_SINGLE_QUESTION_KEYS = ("prompt", "question", "instruction", "query", "problem")
 """Two of them that differ are a question that nobody can guess."""
 ANSWER_KEYS = (
     *("completion", "answer", "response", "output", "assistant", "expectedoutput", "ideal", "solution", "outputtext"),
     *("labeltext", "label", "target", "targets", "answers", "generation", "reply"),
     "annotation",
 )
+_COUPLES = (("human", "bot"), ("human", "assistant"), ("user", "bot"), ("customer", "agent"), ("source", "target"))
+"""Question and answer whose names say so only together."""
 _SINGLE_ANSWER_KEYS = ("completion", "answer", "response", "output", "assistant", "expectedoutput", "ideal", "solution")
 _ALTERNATIVES = ("ideal", "answers", "expectedoutput")
 """Lists of answers that are all right: the first is written."""
@@ -67,7 +69,10 @@ def _read_object(row: Row, path: str, value: dict[str, Any], role: str, nesting:
             raise SkipRow(fields.path_of(key), f"it is {kind_of(choices)}, not one answer")
         return read_side(row, f"{fields.path_of(key)}[0]", choices[0], role, nesting + 1)
     for key in fields.filled("messages", "chat", "conversation", "contents"):
-        return with_system(row, fields, read_messages(row, fields.path_of(key), fields.use(key)))
+        turns, inner_path = fields.use(key), fields.path_of(key)
+        if isinstance(turns, list) and len(turns) == 1 and isinstance(turns[0], list):
+            turns, inner_path = turns[0], f"{inner_path}[0]"  # LangChain's batch of one
+        return with_system(row, fields, read_messages(row, inner_path, turns))
     keys = [key for key in fields.filled("message") if is_message(value[key])] or fields.filled(*_INNER_KEYS)
     if not keys and path in _ENVELOPES:
         keys = [key for key in value if isinstance(value[key], str) and fields.is_filled(value[key])]
@@ -109,7 +114,7 @@ def with_system(row: Row, fields: Fields, messages: Messages) -> Messages:
 def question_of(row: Row) -> Messages:
     """The messages before the answer: system, history, and the question with its context."""
     fields = row.fields
-    key = _column(fields, QUESTION_KEYS, "question")
+    key = _couple(fields)[0] or _column(fields, QUESTION_KEYS, "question")
     _require_one(fields, key, _SINGLE_QUESTION_KEYS, "question")
     question = read_side(row, key, fields.value[key], "user")
     fields.read.add(key)
@@ -143,7 +148,7 @@ def _history(row: Row) -> Messages:
 def answer_of(row: Row, markers: LegacyMarkers) -> Messages:
     """The messages of the answer, usually one."""
     fields = row.fields
-    key = _column(fields, ANSWER_KEYS, "answer")
+    key = _couple(fields)[1] or _column(fields, ANSWER_KEYS, "answer")
     name = normalize_key(key)
     if name in _SINGLE_ANSWER_KEYS:
         _require_one(fields, key, _SINGLE_ANSWER_KEYS, "answer")
@@ -174,6 +179,14 @@ def _first_alternative(row: Row, key: str, name: str, value: object) -> object:
         row.dropped += [f"{key}[]"] * (len(set(value)) - 1)
         return value[0] if value else ""
     return value
+
+
+def _couple(fields: Fields) -> tuple[str, str]:
+    """The columns of a couple, if there is no other question; else two empty texts."""
+    if fields.find(*(name for name in QUESTION_KEYS if name != "user")):
+        return "", ""
+    couples = ((fields.find(question), fields.find(answer)) for question, answer in _COUPLES)
+    return next((couple for couple in couples if all(couple)), ("", ""))
 
 
 def _column(fields: Fields, known: tuple[str, ...], what: str) -> str:

@@ -15,6 +15,8 @@ class TextFormat(NamedTuple):
     marker: re.Pattern[str]
     """Matches a marker with the white space that belongs to it; the group ``speaker`` names who speaks."""
     roles: dict[str, str]
+    end: str = ""
+    """What ends each turn."""
 
 
 TEXT_FORMATS = (
@@ -40,8 +42,21 @@ TEXT_FORMATS = (
     ),
     TextFormat(
         "ChatML text",
-        re.compile(r"(?:^|<\|im_end\|>\n?)<\|im_start\|>(?P<speaker>system|user|assistant)\n"),
+        re.compile(r"(?:^|\n?)<\|im_start\|>(?P<speaker>system|user|assistant)\n"),
         {"system": "system", "user": "user", "assistant": "assistant"},
+        "<|im_end|>",
+    ),
+    TextFormat(
+        "OASST text",
+        re.compile(r"<\|(?P<speaker>prompter|assistant|system)\|>(?!\n)"),
+        {"prompter": "user", "assistant": "assistant", "system": "system"},
+        "<|endoftext|>",
+    ),
+    TextFormat(
+        "Zephyr text",
+        re.compile(r"\n?<\|(?P<speaker>user|assistant|system)\|>\n"),
+        {"user": "user", "assistant": "assistant", "system": "system"},
+        "</s>",
     ),
 )
 """Source: the data cards of openassistant-guanaco, hh-rlhf and alpaca, and the ChatML of the OpenAI cookbook."""
@@ -63,32 +78,33 @@ def split_text(column: str, text: str) -> tuple[str, Messages] | None:
     if "[INST]" in text:
         return "Llama 2 text", _llama(column, text)
     start = _ALPACA_PREAMBLE.sub("", text, count=1) if text.startswith("Below is an instruction") else text
-    for name, marker, roles in TEXT_FORMATS:
-        first = marker.match(start)
-        if first is not None and (name == "ChatML text" or not _CONTROL.search(start)):
-            return name, _split(column, name, start, marker, roles)
+    for text_format in TEXT_FORMATS:
+        if text_format.marker.match(start) and (text_format.end or not _CONTROL.search(start)):
+            return text_format.name, _split(column, text_format, start)
     if control := _CONTROL.search(text):
         raise SkipRow(column, f"it is rendered with a chat template ({control.group()}); convert the data from before")
     return None
 
 
-def _split(column: str, name: str, text: str, marker: re.Pattern[str], roles: dict[str, str]) -> Messages:
-    marks = list(marker.finditer(text))
+def _split(column: str, text_format: TextFormat, text: str) -> Messages:
+    marks = list(text_format.marker.finditer(text))
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     messages: Messages = []
     for mark, end in zip(marks, ends, strict=True):
-        role, content = roles[mark["speaker"]], text[mark.end() : end]
+        role, content = text_format.roles[mark["speaker"]], text[mark.end() : end]
         if role == "input":
             messages[-1]["content"] += f"\n\n{content}"
             continue
-        if name == "ChatML text":
-            content = re.sub(r"<\|im_end\|>\s*\Z", "", content)
-        elif name in ("Human/Assistant text", "USER/ASSISTANT text") and role == "assistant":
+        if text_format.end:
+            content, has_end, rest = content.partition(text_format.end)
+            if (not has_end and end < len(text)) or rest.strip() or _CONTROL.search(content):
+                raise SkipRow(column, f"a turn does not end with {text_format.end} ({text_format.name})")
+        elif role == "assistant":
             content = content.removesuffix("</s>")
         messages.append({"role": role, "content": content})
     speakers = [message["role"] for message in messages if message["role"] != "system"]
     if speakers != ["user", "assistant"] * (len(speakers) // 2) or not speakers:
-        raise SkipRow(column, f"its turns are not those of user and assistant in turn ({name})")
+        raise SkipRow(column, f"its turns are not those of user and assistant in turn ({text_format.name})")
     return messages
 
 

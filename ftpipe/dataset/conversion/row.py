@@ -13,7 +13,7 @@ Messages = list[dict[str, Any]]
 MEANINGFUL_KEYS = frozenset(
     {
         *("weight", "weights", "sampleweight", "lossweight", "train", "trainable", "trainonturn", "training", "loss"),
-        *("lossmask", "mask", "masked", "label", "labels", "ktotag", "desirable", "isgood"),
+        *("lossmask", "mask", "masked", "label", "labels", "ktotag", "desirable", "isgood", "parentid"),
         *("system", "systemprompt", "systeminstruction", "systemmessage", "preamble"),
         *("context", "contexts", "passage", "document", "documents", "history", "chathistory"),
         *("reasoning", "reasoningcontent", "thinking", "thought", "thoughts", "chainofthought", "cot", "complexcot"),
