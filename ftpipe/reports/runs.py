@@ -30,9 +30,11 @@ _CURVES = (
     ("validation", "warning", "◆", "valid_loss"),
     ("full validation", "ok", "●", "full_valid_loss"),
 )
-SWEEP_COLUMNS = {"score": "score", "valid_loss": "validation loss", "train_loss": "training loss"}
+SWEEP_COLUMNS = {"score": "score", "valid_loss": "valid loss", "train_loss": "train loss"}
 BAR_WIDTH = 24
-"""Characters of the longest bar."""
+"""Characters of the longest bar, if the line has so many left."""
+MIN_BAR_WIDTH = 6
+"""Shorter bars do not tell anything."""
 
 
 def plan_lines(spec: RunSpec, report: Report, provider_title: str, style: Styler = unstyled) -> list[str]:
@@ -272,15 +274,21 @@ def job_table(jobs: Sequence[Job], style: Styler = unstyled) -> list[str]:
     return [style("bold", lines[0]), *lines[1:]]
 
 
-def sweep_lines(sweep: Sweep, style: Styler = unstyled) -> Iterator[str]:
-    """The trials as a table with bars, then the model that the alias points to."""
+def sweep_lines(sweep: Sweep, style: Styler = unstyled, *, width: int = 80) -> Iterator[str]:
+    """The trials as a table, with bars if there is space for them, then the model that the alias points to."""
     key = "score" if sweep.compared_by == "held-out score" else "valid_loss"
     values = [_trial_value(trial, key) for trial in sweep.trials]
     largest = max((value for value in values if value is not None and math.isfinite(value)), default=0.0)
     columns = [name for name in SWEEP_COLUMNS if any(_trial_value(trial, name) is not None for trial in sweep.trials)]
-    header = ["", "trial", *(SWEEP_COLUMNS[name] for name in columns), "cost", ""]
-    rows = [_trial_row(trial, sweep, columns, _sweep_bar(_trial_value(trial, key), largest)) for trial in sweep.trials]
-    first, *rest = format_table([header, *rows], right=range(2, 3 + len(columns)))
+    has_cost = any(trial.cost != 0 for trial in sweep.trials)
+    header = ["", "trial", *(SWEEP_COLUMNS[name] for name in columns), *["cost"] * has_cost, ""]
+    rows = [_trial_row(trial, sweep, columns, has_cost=has_cost) for trial in sweep.trials]
+    right = range(2, len(header) - 1)
+    bar_width = min(BAR_WIDTH, width - 2 - max(map(len, format_table([header, *rows], right=right))))
+    for row, trial, value in zip(rows, sweep.trials, values, strict=True):
+        if trial.model:
+            row[-1] = _sweep_bar(value, largest, bar_width)
+    first, *rest = format_table([header, *rows], right=right)
     yield style("bold", first)
     for trial, line in zip(sweep.trials, rest, strict=True):
         yield style("ok", line) if trial.model == sweep.best_model else line
@@ -294,15 +302,16 @@ def _trial_value(trial: Trial, name: str) -> float | None:
     return value
 
 
-def _sweep_bar(value: float | None, largest: float) -> str:
-    if value is None or not math.isfinite(value) or largest <= 0:
+def _sweep_bar(value: float | None, largest: float, width: int) -> str:
+    if value is None or not math.isfinite(value) or largest <= 0 or width < MIN_BAR_WIDTH:
         return ""
-    return "█" * max(1, round(BAR_WIDTH * value / largest))
+    return "█" * max(1, round(width * value / largest))
 
 
-def _trial_row(trial: Trial, sweep: Sweep, columns: Sequence[str], bar: str) -> list[str]:
+def _trial_row(trial: Trial, sweep: Sweep, columns: Sequence[str], *, has_cost: bool) -> list[str]:
+    """The cells of a trial; the last one is the state of a trial without a model."""
     marker = "→" if trial.model is not None and trial.model == sweep.best_model else ""
     cost = "free" if trial.cost == 0 else format_money(trial.cost, sanitize_line(sweep.currency, 8))
-    last = bar if trial.model else trial.state.value
     numbers = (format_decimal(_trial_value(trial, name)) for name in columns)
-    return [marker, sanitize_line(trial.name, 80), *numbers, cost, last]
+    state = "" if trial.model else trial.state.value
+    return [marker, sanitize_line(trial.name, 80), *numbers, *[cost] * has_cost, state]

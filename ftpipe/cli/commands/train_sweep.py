@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -85,7 +86,8 @@ def run_sweep(context: CliContext, settings: Settings, spec: RunSpec, report: Re
         alias = options.alias or f"{spec.suffix or spec.data.stem}@best"
         sweep = runner.rank_trials(points, runs, alias=alias, scores=scores)
     context.add(sweep=sweep)
-    context.print_result(sweep_lines(sweep, context.style))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 80
+    context.print_result(sweep_lines(sweep, context.style, width=width))
 
 
 def sweep_plan_lines(names: Sequence[str], costs: Sequence[CostEstimate | None], *, is_paid: bool) -> list[str]:

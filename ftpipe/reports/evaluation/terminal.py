@@ -46,7 +46,11 @@ def _scores(evaluation: Evaluation, style: Styler) -> Iterator[str]:
 
 
 def _costs(evaluation: Evaluation, style: Styler) -> Iterator[str]:
-    rows = [["", "p50", "p95", "tokens in", "tokens out", "per 1,000 requests", "rejected"]]
+    """Latency and tokens, and costs and refusals if there are any."""
+    usages = [result.usage for result in evaluation.arms]
+    has_cost, has_rejected = any(usage.cost != 0 for usage in usages), any(usage.rejected for usage in usages)
+    header = ["", "p50", "p95", "tokens in", "tokens out"]
+    rows = [header + ["per 1,000 requests"] * has_cost + ["rejected"] * has_rejected]
     for result in evaluation.arms:
         usage = result.usage
         latency = ["–" if value is None else f"{value:.2f} s" for value in (usage.latency_p50_s, usage.latency_p95_s)]
@@ -57,11 +61,11 @@ def _costs(evaluation: Evaluation, style: Styler) -> Iterator[str]:
                 sanitize_line(result.arm.name, 48),
                 *latency,
                 *tokens,
-                format_money(cost, sanitize_line(usage.currency, 8)),
-                str(usage.rejected),
+                *[format_money(cost, sanitize_line(usage.currency, 8))] * has_cost,
+                *[str(usage.rejected)] * has_rejected,
             ]
         )
-    first, *rest = format_table(rows, right=range(1, 7))
+    first, *rest = format_table(rows, right=range(1, len(rows[0])))
     yield style("bold", first)
     yield from rest
     if note := wording.latency_conditions(evaluation):

@@ -31,7 +31,7 @@ def test_sweep_sets_the_alias_to_the_best_model(cli: CliEnvironment) -> None:
     assert cli.run("models", "show", "desk@best", "--json").document["model"]["id"] == sweep["best_model"]
     again = cli.run(*argv[:-1])
     assert f"best by held-out score: desk@best → {sweep['best_model']}" in again.out
-    assert "validation loss" not in again.out
+    assert "valid loss" not in again.out
     assert cli.paid_jobs == 4
     limited = cli.run(*argv, "--max-tokens", "9").document
     assert (limited["evaluation"]["sampling"]["max_tokens"], cli.paid_jobs) == (9, 4)
