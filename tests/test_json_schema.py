@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ftpipe import json_schema
 from ftpipe.json_schema import InvalidSchemaError, JsonSchema, SchemaLimitError, is_deeper_than
 
 LATEST = "https://json-schema.org/draft/2020-12/schema"
@@ -184,3 +185,13 @@ def test_json_schema_agrees_with_library(schema: dict[str, Any], value: Any) -> 
 def test_is_deeper_than_counts_levels(value: Any, depth: int) -> None:
     assert not is_deeper_than(value, depth)
     assert depth == 0 or is_deeper_than(value, depth - 1)
+
+
+def test_json_schema_of_a_server_is_checked_after_many_slow_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The schemas of one file are limited together; those of a server's clients each for itself."""
+    monkeypatch.setattr(json_schema, "SLOW_CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(json_schema, "MAX_SLOW_SECONDS", -1.0)
+    schema = {"type": "object", "properties": {f"p{number}": {"type": "string"} for number in range(100)}}
+    with pytest.raises(SchemaLimitError):
+        JsonSchema(schema)
+    assert JsonSchema(schema, is_one_of_many=False).first_violation({"p1": "x"}) is None

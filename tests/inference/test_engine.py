@@ -224,3 +224,35 @@ def test_detokenizer_holds_back_possible_stop_string() -> None:
     pieces = [shown.add(id_, ()).text for id_ in tokenizer("aENoEN").input_ids]
     assert pieces == ["a", "", "", "ENo", "", ""]
     assert shown.flush().text == "EN"
+
+
+def test_engine_slow_load_of_one_base_does_not_stop_another(
+    engine: Engine, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A base can be on a slow disk; the models that are in memory go on answering."""
+    generate(engine, model_dir)  # in memory from now on
+    is_loading, may_go_on = threading.Event(), threading.Event()
+
+    def wait(*_: Any, **__: Any) -> Path:
+        is_loading.set()
+        may_go_on.wait(60)
+        raise NotFoundError("there is no such model", "")
+
+    def load_slow_base() -> None:
+        with pytest.raises(NotFoundError):
+            list(engine.generate(base="slow", adapter=None, request=GenerationRequest(messages=MESSAGES)))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ftpipe.inference.engine.resolve_base", wait)
+        slow = threading.Thread(target=load_slow_base)
+        slow.start()
+        assert is_loading.wait(60)
+        answers: list[str] = []
+        other = threading.Thread(target=lambda: answers.append(text(generate(engine, model_dir, max_tokens=2))))
+        other.start()
+        other.join(60)
+        has_answered = bool(answers)
+        may_go_on.set()
+        slow.join(60)
+        other.join(60)
+    assert has_answered

@@ -5,8 +5,11 @@ Source: OpenAI API description, CreateChatCompletionRequest, 2026-08-21.
 
 from __future__ import annotations
 
+import json
+from functools import lru_cache
 from typing import Any
 
+from ftpipe.canonical_json import canonical_json
 from ftpipe.inference.constrained_decoding import build_grammar, json_rule, tool_call_rule
 from ftpipe.json_schema import InvalidSchemaError, JsonSchema, SchemaLimitError
 from ftpipe.server.api.chat_schemas import ChatRequest, unsupported_parameter
@@ -41,10 +44,19 @@ def response_grammar(chat: ChatRequest) -> str | None:
 
 def _check_schema(schema: dict[str, Any], param: str) -> None:
     """Refuse a schema that no answer can follow: one that is not valid, or that refers to itself without an end."""
+    if problem := _find_problem(canonical_json(schema)):
+        reason, code = problem
+        raise bad_request(f"Invalid '{param}': the JSON schema cannot be used: {reason}.", param, code)
+
+
+@lru_cache(maxsize=32)
+def _find_problem(schema: bytes) -> tuple[str, str] | None:
+    """What is wrong with a schema, and the code of the error; the check of a large one takes a second."""
     try:
-        JsonSchema(schema)
+        JsonSchema(json.loads(schema), is_one_of_many=False)
     except (InvalidSchemaError, SchemaLimitError) as exc:
-        raise bad_request(f"Invalid '{param}': the JSON schema cannot be used: {exc}.", param, exc.code) from exc
+        return str(exc), exc.code
+    return None
 
 
 def grammar_source_param(chat: ChatRequest) -> str:
