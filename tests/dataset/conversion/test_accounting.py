@@ -141,7 +141,10 @@ def test_rows_of_another_purpose_are_left_out(tmp_path: Path) -> None:
 
 
 def test_missing_words_of_a_table_are_not_answers(tmp_path: Path) -> None:
-    """In JSON, which has null, they are text."""
+    """In JSON, which has null, they are text.
+
+    Source: https://github.com/unslothai/unsloth/pull/10813, https://github.com/huggingface/datasets/issues/4467
+    """
     path = tmp_path / "a.csv"
     path.write_text("question,context,answer\na,nan,b\nc,,NaN\nd,,None\ne,,\n", encoding="utf-8")
     done = convert(path, tmp_path / "out.jsonl")

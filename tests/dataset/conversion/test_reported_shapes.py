@@ -58,7 +58,6 @@ def turns(*listed: tuple[str, str], **more: object) -> Record:
 TOOL = {"name": "w", "description": "weather", "parameters": {"type": "object", "properties": {}}}
 TOOLS = [{"type": "function", "function": TOOL}]
 HI = chat(user("Hi"), answer("Hello"))
-GITHUB = "https://github.com/"
 
 
 class Case(NamedTuple):
@@ -66,6 +65,7 @@ class Case(NamedTuple):
 
     name: str
     source: str
+    """Path at https://github.com, or a whole URL; empty for a format without a report."""
     record: Any
     expected: Record | str
     options: ConversionOptions = ConversionOptions()
@@ -82,7 +82,7 @@ REPORTS = [
          turns(("User ", "Hi"), ("GPT", "Hello")), HI),
     Case("role and content under conversations", "NVIDIA-NeMo/Automodel/pull/2375",
          {"conversations": [user("Hi"), answer("Hello")]}, HI),
-    Case("parameters of a broken speaker are named", "hiyouga/LlamaFactory/issues/6878",
+    Case("unknown speaker is named", "hiyouga/LlamaFactory/issues/6878",
          turns(("human", "Hi"), ("narrator", "Hello")), "unknown speaker 'narrator'"),
     Case("train false on a turn", "allenai/open-instruct/issues/283",
          chat(user("Hi"), answer("bad", train=False), user("Again"), answer("good", train=True)),
