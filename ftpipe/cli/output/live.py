@@ -100,7 +100,9 @@ class PipelineDisplay(PipelineObserver):
     def finish_stage(self) -> None:
         """Write a line about the stage that has just ended."""
         if self.stage:
-            self.write("✓", "ok", f"{STAGES.get(self.stage, self.stage)}{self._result()}")
+            has_failed = self.stage == "poll" and self.job is not None and self.job.status in ("failed", "cancelled")
+            mark, style = ("✗", "error") if has_failed else ("✓", "ok")
+            self.write(mark, style, f"{STAGES.get(self.stage, self.stage)}{self._result()}")
             self.stage = ""
 
     def _result(self) -> str:

@@ -76,8 +76,8 @@ def usage_lines(model: Model, provider: Provider) -> list[str]:
     lines = [f"on the command line   ftpipe chat {quote(model.id)}"]
     if provider.profile.deployment_hint:
         return [*lines, f"deploy it first       {provider.profile.deployment_hint}"]
-    if provider.profile.name == "local":
-        return [*lines, "any OpenAI client     base_url and key: see `ftpipe serve status`"]
+    if provider.endpoint.startswith("local:"):
+        return [*lines, "any OpenAI client     `ftpipe serve status` shows its base_url, `ftpipe serve key` its key"]
     return [*lines, f"any OpenAI client     base_url={sanitize_line(provider.base_url, 300)}"]
 
 

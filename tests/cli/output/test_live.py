@@ -67,3 +67,12 @@ def test_display_has_a_bar_before_the_first_step(message: str, percentage: int |
     assert message in console.export_text()
     bars = [cell for column in display.waiting_bar().columns for cell in column.cells if isinstance(cell, ProgressBar)]
     assert [(bar.completed, bar.pulse) for bar in bars] == [(percentage or 0, percentage is None)]
+
+
+@pytest.mark.parametrize(("status", "mark"), [("succeeded", "✓"), ("failed", "✗"), ("cancelled", "✗")])
+def test_display_marks_the_end_of_a_job(status: str, mark: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with LogDisplay(CliContext()) as display:
+        display.on_stage("poll")
+        display.on_job(RUNNING.model_copy(update={"status": status}))
+        display.on_stage("register")
+        assert f"{mark} wait for the job: {status}" in capsys.readouterr().err

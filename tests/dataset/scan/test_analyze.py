@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
+import pytest
+
 from ftpipe.dataset.check_settings import CheckSettings
+from ftpipe.errors import LocalStateError
 from ftpipe.records import Finding
 from ftpipe.stages.validate import ScanObserver, validate
 from tests.dataset.samples import chats, write
@@ -45,3 +49,35 @@ def test_first_finding_after_head_is_reported_when_read(tmp_path: Path) -> None:
 def test_first_finding_is_absent_in_clean_file(tmp_path: Path) -> None:
     """Findings about the whole file, such as its end, are only in the report."""
     assert events_of(write(tmp_path / "chat.jsonl", [*chats(12)])) == ["progress"]
+
+
+def test_interrupt_does_not_wait_for_the_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread reads the whole file for it; a large one takes seconds."""
+    release = threading.Event()
+
+    def digest(_path: Path) -> str:
+        release.wait(120)
+        return ""
+
+    def interrupt(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ftpipe.dataset.scan.analyze.sha256_of_dataset", digest)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            validate(write(tmp_path / "chat.jsonl", [*chats(12)]), settings=QUICK, observer=ScanObserver(interrupt))
+        assert not release.is_set()
+        assert any(thread.name == "digest" for thread in threading.enumerate())
+    finally:
+        release.set()
+
+
+def test_unreadable_file_is_reported_by_the_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error of the thread is the error of the check."""
+
+    def fail(_path: Path) -> str:
+        raise LocalStateError("the disk is broken")
+
+    monkeypatch.setattr("ftpipe.dataset.scan.analyze.sha256_of_dataset", fail)
+    with pytest.raises(LocalStateError, match="the disk is broken"):
+        validate(write(tmp_path / "chat.jsonl", [*chats(12)]), settings=QUICK)
