@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ftpipe.atomic_files import read_json, write_json
 from ftpipe.cli.context import CliContext
 from ftpipe.config import Settings
 from ftpipe.dataset import prepared
 from ftpipe.errors import UsageError
+from ftpipe.paths import state_dir
 from ftpipe.records import Finding, Method, Report, RunSpec
 from ftpipe.records.job import SERVE_AS_PATTERN
 
@@ -20,10 +22,10 @@ if TYPE_CHECKING:
     from ftpipe.dataset.check_settings import CheckSettings
     from ftpipe.providers.profiles import Profile
 
+CHOICE_FILE = "provider.json"
+"""File in the state folder with the provider that was chosen last."""
 LOCAL_PROVIDER = "local"
 """The embedded server: free, and no key is needed."""
-STRICTEST_TARGET = "openai"
-"""Target whose rules apply if no provider is chosen: data that passes them passes everywhere."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class DatasetRequest:
 
 
 def resolve_for_prepare(settings: Settings, *, data: Path | None) -> DatasetRequest:
-    """Resolve what ``prepare`` checks; without a provider the strictest rules apply.
+    """Resolve what ``prepare`` and ``validate`` check: for the provider that ``train`` would use.
 
     Raises:
         UsageError: No dataset is given or configured, or the file does not exist.
@@ -56,10 +58,10 @@ def resolve_for_prepare(settings: Settings, *, data: Path | None) -> DatasetRequ
     data = data or config.data
     if data is None:
         raise UsageError("no dataset was given", "run `ftpipe prepare FILE`, or set data in ftpipe.toml")
-    rules = (
-        config.provider or (provider_for_model(settings, config.model) if config.model else None) or STRICTEST_TARGET
-    )
-    return _resolve(settings, data, config.validation, _profile(settings, rules), provider=config.provider)
+    provider = chosen_provider(settings)
+    host = provider_for_model(settings, config.model) if config.model else None
+    profile = _profile(settings, provider or host or LOCAL_PROVIDER)
+    return _resolve(settings, data, config.validation, profile, provider=provider)
 
 
 def resolve_for_train(settings: Settings, context: CliContext, *, data: Path | None) -> DatasetRequest:
@@ -71,13 +73,45 @@ def resolve_for_train(settings: Settings, context: CliContext, *, data: Path | N
     config = settings.config
     data, validation = _training_files(settings, context, data)
     host = provider_for_model(settings, config.model) if config.model else None
-    if config.provider is None and host not in (None, LOCAL_PROVIDER):
+    provider = chosen_provider(settings)
+    if provider is None and host not in (None, LOCAL_PROVIDER):
         raise UsageError(
             f"{config.model} is a hosted model, and no provider was chosen",
             f"add --provider {host} to train it there (paid), or --provider {LOCAL_PROVIDER} to train here (free)",
         )
-    provider = config.provider or LOCAL_PROVIDER
+    if provider is not None and config.provider is None:
+        context.print_status(f"provider {provider}, as chosen last; --provider names another one")
+    provider = provider or LOCAL_PROVIDER
     return _resolve(settings, data, validation, _profile(settings, provider), provider=provider)
+
+
+def chosen_provider(settings: Settings) -> str | None:
+    """The provider of the configuration, else the one chosen last in this project; ``None`` if none was chosen.
+
+    The last choice does not count for a base model that is trained on this machine, and a hosted base model is not
+    trained here because of it.
+    """
+    config = settings.config
+    if config.provider is not None:
+        return config.provider
+    last = _last_provider(settings)
+    host = provider_for_model(settings, config.model) if config.model else None
+    if host is not None and (host == LOCAL_PROVIDER or last == LOCAL_PROVIDER):
+        return None
+    return last
+
+
+def remember_provider(settings: Settings) -> None:
+    """Remember a provider that was chosen with ``--provider``, for later commands without it."""
+    if settings.origins.get("provider") == "--provider" and state_dir().is_dir():
+        write_json(state_dir() / CHOICE_FILE, {"provider": settings.config.provider})
+
+
+def _last_provider(settings: Settings) -> str | None:
+    from ftpipe.providers.profiles import load_profiles
+
+    name = (read_json(state_dir() / CHOICE_FILE) or {}).get("provider")
+    return name if isinstance(name, str) and name in load_profiles(settings.config.providers) else None
 
 
 def _resolve(

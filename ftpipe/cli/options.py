@@ -42,10 +42,11 @@ seed = click.option("--seed", metavar="N", help="Random seed; the same seed give
 provider = click.option(
     "--provider",
     metavar="NAME",
-    help="Where to train: local (free), openai, azure, nebius, or a provider from ftpipe.toml.  [default: local]",
+    help="Where to train: local (free), openai, azure, nebius, or a provider from ftpipe.toml.  "
+    "[default: the configured or last one, or local]",
 )
 rules_of = click.option(
-    "--provider", metavar="NAME", help="Provider whose rules apply.  [default: openai, the strictest rules]"
+    "--provider", metavar="NAME", help="Provider whose rules apply.  [default: the configured or last one, or local]"
 )
 output = click.option("--output", type=FOLDER, metavar="DIR", help="Output folder.")
 trust_host = click.option(

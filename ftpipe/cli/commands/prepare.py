@@ -18,6 +18,7 @@ from ftpipe.cli.dataset_request import (
     LOCAL_PROVIDER,
     DatasetRequest,
     provider_for_model,
+    remember_provider,
     require_dataset,
     resolve_for_prepare,
     validate_and_count,
@@ -134,10 +135,10 @@ class PrepareOptions(DatasetOptions):
 def prepare(context: CliContext, /, **params: Any) -> None:
     """Check a chat JSONL dataset, count its tokens, and estimate the training cost.
 
-    All problems are reported in one pass, with line and path. Nothing is sent anywhere, and no key is needed. Without
-    --provider the rules of OpenAI apply; data that passes them can be trained everywhere. --epochs is only for the
-    estimate: give it to `ftpipe train` again. The exit code is 1 if the
-    dataset has errors.
+    All problems are reported in one pass, with line and path. Nothing is sent anywhere, and no key is needed. The rules
+    and the price are those of the provider that `ftpipe train` would use: the configured one, else the one chosen last
+    with --provider, else this machine. --epochs is only for the estimate: give it to `ftpipe train` again. The exit
+    code is 1 if the dataset has errors.
     """
     options = PrepareOptions(**params)
     settings = context.settings(options.as_settings())
@@ -209,16 +210,16 @@ def _fix(
     may_replace = context.force or prepared.is_state_folder(folder)
     fix = partial(
         fix_file, unsafe=unsafe, settings=rules, method=method, force=may_replace, target=request.target,
-        model=request.model,
+        model=request.model, max_length=request.max_length,
     )  # fmt: skip
     result = fix(request.data, folder / "fixed.jsonl")
     context.add(fixes=result.counts, dropped=result.dropped)
-    done = {"fixed": result} if _show_fixes(context, result, request.data) else {}
+    done = {"fixed": result} if _show_fixes(context, result) else {}
     data = result.output.absolute() if done else request.data
     validation = request.validation
     if validation is not None:
         other = fix(validation, folder / "fixed-validation.jsonl", training=data)
-        if _show_fixes(context, other, validation):
+        if _show_fixes(context, other, of=f" in {sanitize_line(validation.name, 80)}"):
             context.add(validation_fixes=other.counts, validation_dropped=other.dropped)
             done["fixed_validation"] = other
             validation = other.output.absolute()
@@ -230,7 +231,7 @@ def _fix(
     return replace(request, data=data, validation=validation)
 
 
-def _show_fixes(context: CliContext, done: FixResult, source: Path) -> bool:
+def _show_fixes(context: CliContext, done: FixResult, *, of: str = "") -> bool:
     """Show what was fixed; if it was nothing, delete the copy and return False."""
     if not done.counts and not done.dropped:
         for path in (done.output, done.diff, done.manifest):
@@ -238,7 +239,7 @@ def _show_fixes(context: CliContext, done: FixResult, source: Path) -> bool:
         return False
     counts = ", ".join(f"{code} ×{number:,}" for code, number in done.counts.items())
     dropped = f"; {plural(done.dropped, 'record')} dropped" if done.dropped else ""
-    context.print_status(f"\nfixed in {sanitize_line(source.name, 80)}: {counts}{dropped}")
+    context.print_status(f"\nfixed{of}: {counts}{dropped}")
     if done.sidecar:
         kept = sanitize_line(relative_path(done.sidecar), 300)
         context.print_status(f"removed: {plural(done.removed, 'entry', 'entries')}, kept in {kept}")
@@ -371,11 +372,11 @@ def show_next(context: CliContext, settings: Settings, done: prepared.PreparedDa
     )
     context.print_status(f"written to {sanitize_line(relative_path(done.folder), 300)}")
     free = f"{context.style_err('ok', 'free')} on your own machine"
-    is_local = "--provider" not in command and (settings.config.provider or LOCAL_PROVIDER) == LOCAL_PROVIDER
-    if is_local and report.target != LOCAL_PROVIDER:
-        context.print_status(f"ftpipe train is {free}; or pay a provider: ftpipe train --provider {report.target}")
+    if report.target == LOCAL_PROVIDER and settings.config.provider is None:
+        context.print_status(f"training is {free}; for a provider's rules and price add --provider openai")
     elif report.cost and report.cost.expected:
-        context.print_status(f"or {free}: ftpipe train --provider {LOCAL_PROVIDER}")
+        context.print_status(f"{free}: ftpipe train --provider {LOCAL_PROVIDER}")
+    remember_provider(settings)
     context.print_next(command)
 
 

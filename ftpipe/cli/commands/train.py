@@ -18,6 +18,7 @@ from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.dataset_request import (
     LOCAL_PROVIDER,
     DatasetRequest,
+    remember_provider,
     require_dataset,
     resolve_for_train,
     spec_of,
@@ -170,9 +171,10 @@ class TrainOptions(DatasetOptions):
 def train(context: CliContext, /, **params: Any) -> None:
     """Train a model on a dataset and register it.
 
-    Without --provider the model is trained on this machine, for free. Without DATA the configured or the last prepared
-    dataset is used. The plan and its cost are shown, and you are asked before money is spent. Ctrl-C does not stop the
-    job; `ftpipe resume` continues after any interruption and never pays twice.
+    Without --provider the configured provider is used, else the one that you chose last in this project, else this
+    machine, for free. Without DATA the configured or the last prepared dataset is used. The plan and its cost are
+    shown, and you are asked before money is spent. Ctrl-C does not stop the job; `ftpipe resume` continues after any
+    interruption and never pays twice.
     """
     started_at = time.monotonic()
     options = TrainOptions(**params)
@@ -180,6 +182,7 @@ def train(context: CliContext, /, **params: Any) -> None:
     settings = context.settings(options.as_settings())
     with context.interruptible("interrupted; nothing was sent"):
         request = resolve_for_train(settings, context, data=options.data)
+        require_named_provider(settings, request, options)
         report = validate_and_count(context, settings, request, for_job=True)
         spec = spec_of(settings, request, report, serve_as=options.serve_as)
         if options.skip_bad_rows:
@@ -190,7 +193,24 @@ def train(context: CliContext, /, **params: Any) -> None:
         return
     plan = show_plan(context, settings, spec, report)
     if not options.dry_run:
+        remember_provider(settings)
         run_training(context, settings, plan, options, started_at=started_at)
+
+
+def require_named_provider(settings: Settings, request: DatasetRequest, options: TrainOptions) -> None:
+    """Refuse to pay without a question at a provider that only an earlier command named.
+
+    Raises:
+        UsageError: ``--yes`` was given, and the provider costs money and is neither configured nor given.
+    """
+    from ftpipe.providers.profiles import find_profile
+
+    name = request.provider or LOCAL_PROVIDER
+    if options.yes and settings.config.provider is None and find_profile(name, settings.config.providers).paid:
+        raise UsageError(
+            f"--yes pays only at a provider that is named, and {name} was chosen by an earlier command",
+            f"add --provider {name}",
+        )
 
 
 def check_evaluation(options: TrainOptions) -> None:

@@ -70,6 +70,7 @@ def fix_file(
     force: bool = False,
     target: str = "openai",
     model: str = "",
+    max_length: object = None,
     training: Path | None = None,
 ) -> FixResult:
     """Write a new file with the fixes applied; the old one does not change. Validate the new one afterwards.
@@ -84,6 +85,7 @@ def fix_file(
         force: Replace files of these names that no earlier fix has written.
         target: As for ``validate``; decides which records are too long.
         model: As ``target``.
+        max_length: As ``target``.
         training: The training file if ``path`` is its validation file, which must not share records with it.
 
     Raises:
@@ -103,7 +105,7 @@ def fix_file(
     sniffed = sniff(path, method)
     if sniffed.layout in OTHER_FORMATS:
         raise DatasetError(f"{path.name}: {LAYOUT_FAULTS[sniffed.layout]}", f"ftpipe convert {quote(str(path))}")
-    context = ScanContext(target, method, model, selected)
+    context = ScanContext(target, method, model, max_length, selected)
     fixer = FileFixer(selected, sniffed.format, unsafe)
     if unsafe:
         fixer.to_remove = lines_to_remove(path, context, training)

@@ -37,7 +37,8 @@ def test_convert_tells_format_rows_and_keys(cli: CliEnvironment) -> None:
 
 
 def test_convert_checks_the_result(cli: CliEnvironment) -> None:
-    """Errors of the written file are named, with exit code 1."""
+    """Errors of the written file are named, with exit code 1, by the rules of the configured provider."""
+    Path("ftpipe.toml").write_text('provider = "openai"\n')
     turns = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}, {"from": "human", "value": "c"}]
     Path("a.jsonl").write_text(json.dumps({"conversations": turns}) + "\n")
     ran = cli.run("convert", "a.jsonl")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 
 from ftpipe import errors
+from ftpipe.dataset.rules import all_rules
 from ftpipe.reports.provider_error_codes import ERROR_EXPLANATIONS
-from tests.cli.cli_runner import CliEnvironment
+from tests.cli.cli_runner import CliEnvironment, chat_file
 from tests.docs.reference import error_kinds
 
 
@@ -49,3 +54,43 @@ def test_explain_basis_contradicts_neither_itself_nor_the_source(cli: CliEnviron
     shown = cli.run("explain", "--all").out
     assert "documented limit; inferred" not in shown
     assert "observed at the provider" not in shown
+
+
+COMMANDS = {
+    "ftpipe convert FILE": ("FT004", "FT103", "FT111"),
+    "ftpipe split FILE": ("FT604",),
+    "ftpipe prepare FILE --split 0.1": ("FT703",),
+}
+"""Commands that the rules' explanations name, with the rules."""
+
+
+def test_explain_names_only_commands_that_help(cli: CliEnvironment) -> None:
+    """Each command that a rule's fix names runs on a file made for it, and its result lacks the finding."""
+    named: dict[str, set[str]] = {}
+    for rule in all_rules():
+        for command in re.findall(r"`(ftpipe [^`]+)`", rule.text.fix):
+            named.setdefault(command, set()).add(rule.code)
+    assert {command: set(rules) for command, rules in COMMANDS.items()} == named
+    rows = [json.loads(line) for line in chat_file("all.jsonl", rows=20).read_text().splitlines()]
+    pairs = [{"prompt": f"What is {n}?", "completion": f"It is number {n}."} for n in range(12)]
+    Path("array.json").write_text(json.dumps(rows))
+    Path("pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    Path("utf16.jsonl").write_text(Path("all.jsonl").read_text(), encoding="utf-16")
+    for name, code in (("array.json", "FT103"), ("pairs.jsonl", "FT111"), ("utf16.jsonl", "FT004")):
+        assert code in counts(cli, name)
+        output = cli.run("convert", name, "--json").document["output"]
+        assert code not in counts(cli, str(output["path"] if isinstance(output, dict) else output))
+    assert cli.run("split", "all.jsonl", "--fraction", "0.2").code == 0
+    document = cli.run("prepare", "all.jsonl", "--split", "0.1", "--json").document
+    assert document["validation"]["examples"] == 2
+    assert "FT703" not in document["summary"]["counts"]
+
+
+def counts(cli: CliEnvironment, path: str) -> dict[str, int]:
+    """Rule code → number of findings in a file."""
+    [file] = cli.run("validate", path, "--json").document["files"]
+    return dict(file["summary"]["counts"])
+
+
+def test_explain_says_that_a_rule_has_no_automatic_fix(cli: CliEnvironment) -> None:
+    assert "automatic  none" in cli.run("explain", "FT204").out

@@ -17,18 +17,50 @@ def test_prepare_shows_cost_and_next_command(cli: CliEnvironment) -> None:
     """Result on stdout, the way on stderr, nothing sent."""
     ran = cli.run("prepare", str(chat_file()))
     assert ran.code == 0
-    assert "OpenAI would accept train.jsonl" in ran.out
-    assert "gpt-4.1-mini-2025-04-14" in ran.out
+    assert "The embedded server would accept train.jsonl" in ran.out
+    assert "smollm2-135m-instruct" in ran.out
     assert ran.err.count("free on your own machine") == 1
-    assert "ftpipe train --provider openai" in ran.err
+    assert "--provider openai" in ran.err
     assert ran.err.splitlines()[-1] == "Next: ftpipe train"
     assert not cli.server.calls
+
+
+def test_prepare_and_train_use_the_same_provider(cli: CliEnvironment) -> None:
+    """This machine, until one is chosen; then that one, until another is; the configuration wins."""
+    data = str(chat_file())
+
+    def providers() -> tuple[str, str]:
+        prepared = cli.run("prepare", data, "--json").document["target"]
+        return prepared, cli.run("train", data, "--dry-run", "--json").document["plan"]["provider"]
+
+    assert providers() == ("local", "local")
+    assert cli.run("prepare", data, "--provider", "azure").code == 0
+    assert providers() == ("azure", "azure")
+    assert "provider azure, as chosen last" in cli.run("train", data, "--dry-run").err
+    refused = cli.run("train", data, "--yes")
+    assert (refused.code, cli.paid_jobs) == (2, 0)
+    assert "add --provider azure" in refused.err
+    Path("ftpipe.toml").write_text('provider = "nebius"\n')
+    assert providers() == ("nebius", "nebius")
+    Path("ftpipe.toml").unlink()
+    assert cli.run("prepare", data, "--provider", "local").code == 0
+    assert providers() == ("local", "local")
+
+
+def test_prepare_for_a_hosted_model_after_a_local_choice(cli: CliEnvironment) -> None:
+    """The last choice does not make a hosted model a local one: the model's provider checks, and train asks for it."""
+    data = str(chat_file())
+    assert cli.run("prepare", data, "--provider", "local").code == 0
+    assert cli.run("prepare", data, "--model", "gpt-4.1", "--json").document["target"] == "openai"
+    ran = cli.run("train", data, "--model", "gpt-4.1", "--dry-run")
+    assert ran.code == 2
+    assert "--provider openai" in ran.err
 
 
 def test_prepare_json_has_dataset_tokens_and_cost(cli: CliEnvironment) -> None:
     """The fields that programs read."""
     data = chat_file()
-    document = cli.run("prepare", str(data), "--epochs", "3", "--json").document
+    document = cli.run("prepare", str(data), "--epochs", "3", "--provider", "openai", "--json").document
     assert (document["schema"], document["ok"]) == ("ftpipe.prepare/1", True)
     assert document["dataset"]["sha256"] == hashlib.sha256(data.read_bytes()).hexdigest()
     assert (document["dataset"]["examples"], document["dataset"]["format"]) == (12, "chat")
@@ -38,7 +70,7 @@ def test_prepare_json_has_dataset_tokens_and_cost(cli: CliEnvironment) -> None:
     cost = document["cost"]
     assert (cost["currency"], cost["epochs"]) == ("USD", 3)
     assert cost["low"] == cost["expected"] == cost["high"] > 0
-    assert document["next"] == "ftpipe train --epochs 3"
+    assert document["next"] == "ftpipe train --provider openai --epochs 3"
 
 
 def test_prepare_reports_line_and_path_and_writes_nothing(cli: CliEnvironment) -> None:
@@ -112,8 +144,8 @@ def test_prepare_next_command_repeats_options(cli: CliEnvironment) -> None:
 def test_prepare_applies_the_rules_of_the_provider(cli: CliEnvironment) -> None:
     """Three examples are enough for this machine and too few for OpenAI."""
     data = str(chat_file(rows=3))
-    assert cli.run("prepare", data).code == 1
-    ran = cli.run("prepare", data, "--provider", "local")
+    assert cli.run("prepare", data, "--provider", "openai").code == 1
+    ran = cli.run("prepare", data)
     assert ran.code == 0
     assert "free" in ran.out
 
@@ -168,7 +200,9 @@ def test_findings_are_all_written_as_ndjson(cli: CliEnvironment) -> None:
     data = str(chat_file(extra=BAD_LINE * 70))
     findings = [json.loads(line) for line in cli.run("validate", data, "--output-format", "ndjson").out.splitlines()]
     assert sorted(f["line"] for f in findings if f["code"] == "FT204") == list(range(13, 83))
-    ran = cli.run("prepare", data, "--findings", "all.ndjson", "--max-cost", "0", "--json").document
+    ran = cli.run(
+        "prepare", data, "--findings", "all.ndjson", "--max-cost", "0", "--provider", "openai", "--json"
+    ).document
     lines = [json.loads(line) for line in Path("all.ndjson").read_text().splitlines()]
     assert sum(line["count"] for line in lines) == sum(ran["summary"]["counts"].values()) > len(ran["findings"])
     assert {"FT204", "FT707"} <= {line["code"] for line in lines}
@@ -201,6 +235,41 @@ def test_prepare_fix_writes_a_new_file(cli: CliEnvironment) -> None:
     assert fixed == before.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
 
 
+def test_prepare_fix_keeps_what_it_removes_and_says_so(cli: CliEnvironment) -> None:
+    """Without --unsafe-fixes nothing is removed; with it the removed keys are counted and kept."""
+    row = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho", "train": False}]}
+    data = str(chat_file(extra=json.dumps(row) + "\n"))
+    safe = cli.run("prepare", data, "--fix")
+    assert safe.code == 1
+    assert "nothing to fix" in safe.err
+    ran = cli.run("prepare", data, "--unsafe-fixes")
+    assert "removed: 1 entry, kept in .ftpipe/" in ran.err
+    fixed = cli.run("prepare", data, "--unsafe-fixes", "--json").document["fixed"]
+    assert fixed["removed"]["count"] == 1
+    [entry] = map(json.loads, Path(fixed["removed"]["file"]).read_text().splitlines())
+    assert (entry["rule"], entry["path"], entry["value"]) == ("FT214", "messages[1].train", False)
+
+
+def test_prepare_fix_removes_shared_records_from_the_validation_file(cli: CliEnvironment) -> None:
+    """Both files are fixed; the training file keeps its records."""
+    data, validation = str(chat_file()), str(chat_file("validation.jsonl", first=11, rows=12))
+    assert cli.run("prepare", data, "--validation", validation).code == 1
+    document = cli.run("prepare", data, "--validation", validation, "--unsafe-fixes", "--json").document
+    assert (document["ok"], document["fixes"], document["validation_fixes"]) == (True, {}, {"FT703": 1})
+    assert (document["dataset"]["examples"], document["validation"]["examples"]) == (12, 11)
+    assert document["fixed_validation"]["removed"]["count"] == 1
+
+
+def test_prepare_split_excludes_a_validation_file(cli: CliEnvironment) -> None:
+    """The one of the configuration is not used, so that its faults do not stop the split."""
+    data, validation = str(chat_file(rows=40)), str(chat_file("validation.jsonl", rows=5))
+    assert cli.run("prepare", data, "--validation", validation, "--split", "0.2").code == 2
+    Path("ftpipe.toml").write_text('validation = "validation.jsonl"\n')
+    assert cli.run("prepare", data).code == 1
+    document = cli.run("prepare", data, "--split", "0.2", "--json").document
+    assert (document["ok"], document["validation"]["examples"]) == (True, 8)
+
+
 def test_prepare_fix_of_clean_data_writes_no_second_file(cli: CliEnvironment) -> None:
     """One report, no copy without a change, and the next command."""
     ran = cli.run("prepare", str(chat_file()), "--fix")
@@ -213,7 +282,8 @@ def test_prepare_fix_of_clean_data_writes_no_second_file(cli: CliEnvironment) ->
 
 def test_prepare_quarantine_that_leaves_too_little_says_so(cli: CliEnvironment) -> None:
     """The rest has an error: fewer than ten examples."""
-    ran = cli.run("prepare", str(chat_file(rows=5, extra=BAD_LINE * 8)), "--quarantine", "bad.jsonl")
+    data = str(chat_file(rows=5, extra=BAD_LINE * 8))
+    ran = cli.run("prepare", data, "--provider", "openai", "--quarantine", "bad.jsonl")
     assert ran.code == 1
     assert "also without the lines that were moved" in ran.err
 
