@@ -124,6 +124,24 @@ def test_two_outputs_are_never_the_same_file(cli: CliEnvironment) -> None:
     assert not Path("out.txt").exists()
 
 
+def test_output_is_never_a_file_of_the_configuration(cli: CliEnvironment) -> None:
+    """Neither the dataset that it names nor the file itself."""
+    data, held = chat_file("data.jsonl"), chat_file("held.jsonl", first=50)
+    Path("ftpipe.toml").write_text('data = "data.jsonl"\nvalidation = "held.jsonl"\n', encoding="utf-8")
+    for path in (data, held, Path("ftpipe.toml")):
+        content = path.read_text(encoding="utf-8")
+        assert refused(cli.run("prepare", "--quarantine", str(path), "--force"), path, content)
+
+
+def test_losses_never_replaces_the_data_of_the_model(cli: CliEnvironment) -> None:
+    """The registry names it, no option does."""
+    data = chat_file()
+    content = data.read_text(encoding="utf-8")
+    assert cli.run("train", str(data), "--provider", "local", "--yes").code == 0
+    model = cli.run("models", "list", "--json").document["models"][0]["id"]
+    assert refused(cli.run("losses", model, "--csv", str(data), "--force"), data, content)
+
+
 def test_force_replaces_a_file(cli: CliEnvironment) -> None:
     data = chat_file(extra="not json\n")
     for argv in (

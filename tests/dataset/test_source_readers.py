@@ -5,15 +5,16 @@ from __future__ import annotations
 import codecs
 import gzip
 import json
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ftpipe.dataset import decoder, reader
+from ftpipe.dataset import decoder, reader, tables
 from ftpipe.dataset.source_readers import guessed_encoding, read_source_rows
-from ftpipe.errors import DatasetError, FtpipeError, UsageError
+from ftpipe.errors import DatasetError, MissingExtraError, UsageError
 
 ROWS = [{"question": "Où est le café ?", "answer": "Là-bas – à gauche."}, {"question": "Zürich?", "answer": "„Ja“"}]
 LINES = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in ROWS)
@@ -130,6 +131,7 @@ def test_broken_bytes_of_a_utf8_file_are_no_reason_for_another_encoding(tmp_path
          "Answer (agent)": "ten"}),
         ("name, first;answer\na;b\nc;d\n", {"name, first": "a", "answer": "b"}),
         ("q|a\n1|2\n", {"q": "1", "a": "2"}),
+        (",question,answer,\n0,a,b,\n", {"column 1": "0", "question": "a", "answer": "b"}),
         ('q,a\n"two\n\nlines",x\n', {"q": "two\n\nlines", "a": "x"}),
         ("q,a\r1,2\r", {"q": "1", "a": "2"}),
     ],
@@ -295,18 +297,32 @@ def test_excel_sheet_must_be_chosen_if_several_have_rows(tmp_path: Path) -> None
 
 
 @pytest.mark.needs("python_calamine")
-def test_excel_bomb_and_damaged_workbook_are_refused(tmp_path: Path) -> None:
+def test_excel_bomb_and_damaged_workbook_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MIN_UNPACKED_LIMIT_BYTES", 1_000_000)
     path = tmp_path / "a.xlsx"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("xl/workbook.xml", b" " * 300_000_000)
-    with pytest.raises(DatasetError, match="unpacks to 300,000,000 bytes"):
+        archive.writestr("xl/workbook.xml", b" " * 3_000_000)
+    with pytest.raises(DatasetError, match="unpacks to 3,000,000 bytes"):
         list(read_source_rows(path))
+    far = write_workbook(tmp_path / "far.xlsx", {"One": [["q", "a"], ["1", "2"]]})
+    with zipfile.ZipFile(far, "a") as archive:
+        archive.writestr("xl/worksheets/s2.xml", SHEET.format('<row r="1048576"><c r="XFD1048576"/></row>'))
+    with pytest.raises(DatasetError, match="1,048,576 rows and 16,384 columns"):
+        list(read_source_rows(far))
     with pytest.raises(DatasetError, match="cannot be read as an Excel workbook"):
         list(read_source_rows(write(tmp_path / "b.xlsx", b"PK\x03\x04" + bytes(100))))
 
 
+def test_zstandard_without_its_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("compression", "zstandard"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtraError) as caught:
+        list(read_source_rows(write(tmp_path / "a.zst", b"\x28\xb5\x2f\xfd" + bytes(9))))
+    assert "ftpipe[zstd]" in caught.value.hint
+
+
 def test_excel_without_its_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "python_calamine", None)
-    with pytest.raises(FtpipeError) as caught:
+    monkeypatch.setitem(sys.modules, "python_calamine", None)
+    with pytest.raises(MissingExtraError) as caught:
         list(read_source_rows(write_workbook(tmp_path / "a.xlsx", {"One": [["q"], ["1"]]})))
-    assert caught.value.exit_code == 2 and "ftpipe[excel]" in caught.value.hint
+    assert "ftpipe[excel]" in caught.value.hint
