@@ -32,22 +32,28 @@ MAX_ROWS_FOR_PROMPTS = 2000
 @click.command(
     cls=Command,
     example="ftpipe models export support-bot@production -o export/\n"
-    "ftpipe models export support-bot@production -o merged/ --merged",
+    "ftpipe models export support-bot@production -o merged/ --merged\n"
+    "ftpipe models export support-bot@production -o gguf/ --gguf",
 )
 @click.argument("model")
 @click.option("-o", "--output", type=shared.FOLDER, metavar="DIR", help="New folder.  [default: named after the model]")
 @click.option("--merged", is_flag=True, help="Complete weights, for vLLM or transformers, and not the adapter alone.")
+@click.option("--gguf", is_flag=True, help="A GGUF file for llama.cpp, with a Modelfile for Ollama.")
 @pass_cli_context
-def export(context: CliContext, model: str, output: Path | None, merged: bool) -> None:
+def export(context: CliContext, model: str, output: Path | None, merged: bool, gguf: bool) -> None:
     """Write MODEL, which was trained on this machine, to a folder for other programs.
 
     By default that is the LoRA adapter with tokenizer, chat template and model card, which peft and vLLM load onto its
-    base model. The export answers 20 prompts, and its answers are compared with those of the trained model. If they
+    base model.
+
+    The export answers 20 prompts, and its answers are compared with those of the trained model. If they
     differ, the exit code is 1, and the folder's name ends with -failed-check.
     """
     registry = context.registry()
     record = registry.models.get(model)
-    form: ExportFormat = "merged" if merged else "adapter"
+    if merged and gguf:
+        raise UsageError("--merged and --gguf are two exports", "run the command once with each")
+    form: ExportFormat = "merged" if merged else "gguf" if gguf else "adapter"
     folder = output or default_folder(record, form)
     with context.interruptible("interrupted; nothing was written"):
         result = export_local(context, record, registry.runs.find(record.id), folder, form)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ftpipe.modeling.chat_messages import ChatTemplateError, Message, text_of
 from ftpipe.modeling.chat_tokenizer import ChatTokenizer
-from ftpipe.modeling.export.weights import merge_adapter
+from ftpipe.modeling.export.weights import fits_float16, merge_adapter
 from ftpipe.modeling.loading import cache_argument, load_tokenizer, stop_token_ids
 from ftpipe.modeling.types import CausalModel, Tokenizer
 
@@ -186,7 +186,8 @@ def reference_answers(
         model: The base model with its adapter, in float32. Its weights are merged and rounded here.
         base_dir: Folder of the base model.
         prompts: What to answer.
-        dtype: Precision to which the export's weights are rounded.
+        dtype: Precision to which the export's weights are rounded. ``float16`` becomes ``bfloat16`` if the weights are
+            too large for it.
         on_progress: Called with the number of answers, and of all.
     """
     import torch
@@ -204,6 +205,8 @@ def reference_answers(
     difference = 0.0
     if dtype != "float32":
         rounded = merge_adapter(model, keep_float32=True)
+        if dtype == "float16" and not fits_float16(rounded.parameters()):
+            dtype = "bfloat16"
         with torch.no_grad():
             for parameter in rounded.parameters():
                 parameter.copy_(parameter.to(getattr(torch, dtype)))

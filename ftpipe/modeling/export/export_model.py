@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,12 +15,16 @@ from ftpipe.atomic_files import fsync, make_readable
 from ftpipe.errors import LocalStateError, UsageError
 from ftpipe.formatting import format_bytes
 from ftpipe.modeling.base_models import DEFAULT_BASE, HubReference, hub_reference, resolve_base
+from ftpipe.modeling.chat_template import ChatTemplate
 from ftpipe.modeling.device import DeviceConfig
 from ftpipe.modeling.export.check import CheckResult, Progress, Prompt, Reference, check_export, reference_answers
-from ftpipe.modeling.export.loaders import load_adapter_export, load_merged_export
+from ftpipe.modeling.export.gguf_writer import GGUF_FILE, adds_bos, check_gguf_support, write_gguf
+from ftpipe.modeling.export.loaders import GgufExport, load_adapter_export, load_merged_export, modelfile_problems
 from ftpipe.modeling.export.model_card import ModelFacts, write_model_card
+from ftpipe.modeling.export.modelfile import MODELFILE, modelfile_content, read_turn_texts
 from ftpipe.modeling.export.weights import (
     adapter_revision,
+    merge,
     stored_dtype,
     write_adapter,
     write_generation_config,
@@ -28,7 +32,7 @@ from ftpipe.modeling.export.weights import (
 )
 from ftpipe.modeling.loading import ADAPTER_FILES, check_adapter, load_adapter, load_base
 
-ExportFormat = Literal["adapter", "merged"]
+ExportFormat = Literal["adapter", "merged", "gguf"]
 ProgressFactory = Callable[[str, str], AbstractContextManager[Progress]]
 """``factory(label, unit)`` shows the progress of one step."""
 SPACE_FACTOR = 1.1
@@ -45,7 +49,8 @@ class ExportRequest:
         base: Name of the base model, as ``resolve_base`` takes it.
         adapter: Folder of the adapter, a checkpoint.
         output: A folder that does not exist yet, or is empty.
-        format: ``adapter`` for the adapter alone, ``merged`` for complete weights.
+        format: ``adapter`` for the adapter alone, ``merged`` for complete weights, ``gguf`` for a file
+            that llama.cpp and Ollama load.
         models_dir: Folder of base models.
         prompts: Conversations for the check; ftpipe's own are used if there are fewer than 20.
         facts: What the model card says of the model.
@@ -81,7 +86,7 @@ def export_model(request: ExportRequest, progress: ProgressFactory) -> ExportRes
     """Write a tuned model for other programs, and compare its answers with those of the trainer's model.
 
     Raises:
-        UsageError: The output folder is not empty.
+        UsageError: The output folder is not empty, or the model cannot be written in this format.
         NotFoundError: There is no such base model or adapter.
         LocalStateError: The output folder cannot be written, or there is too little space.
     """
@@ -90,6 +95,8 @@ def export_model(request: ExportRequest, progress: ProgressFactory) -> ExportRes
     _require_new_or_empty(output)
     base_dir = resolve_base(request.base, models_dir=request.models_dir, revision=adapter_revision(request.adapter))
     hub = hub_reference(request.base, base_dir)
+    if request.format == "gguf":
+        check_gguf_support(base_dir)
     temporary: Path | None = None
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -97,15 +104,12 @@ def export_model(request: ExportRequest, progress: ProgressFactory) -> ExportRes
         reference = _reference(request, base_dir, progress)
         # A folder of this call alone: other folders, and another export, are left as they are.
         temporary = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}-"))
-        _write(request, base_dir, hub, temporary, reference)
-        with progress("checking the export", "prompt") as on_progress:
-            exported = (
-                load_merged_export(temporary)
-                if request.format == "merged"
-                else load_adapter_export(temporary, base_dir)
-            )
-            check = check_export(reference, exported, on_progress)
-        notes = _notes(request, hub)
+        if request.format == "gguf":
+            _write_gguf(request, base_dir, temporary, reference, progress)
+        else:
+            _write_safetensors(request, base_dir, hub, temporary, reference)
+        check = _check(request, base_dir, temporary, reference, progress)
+        notes = _notes(request, hub, temporary)
         write_model_card(temporary, request.facts, request.format, hub, check, notes)
         folder = _rename(temporary, output if check.passed else _failed_name(output))
     except OSError as exc:
@@ -123,11 +127,11 @@ def export_model(request: ExportRequest, progress: ProgressFactory) -> ExportRes
 def _reference(request: ExportRequest, base_dir: Path, progress: ProgressFactory) -> Reference:
     with progress("answers of the trainer's model", "prompt") as on_progress:
         model = load_adapter(load_base(base_dir, DeviceConfig("cpu", "float32")), request.adapter).eval()
-        dtype = "float32" if request.format == "adapter" else stored_dtype(base_dir)
+        dtype = {"adapter": "float32", "merged": stored_dtype(base_dir), "gguf": "float16"}[request.format]
         return reference_answers(model, base_dir, request.prompts, dtype=dtype, on_progress=on_progress)
 
 
-def _write(
+def _write_safetensors(
     request: ExportRequest, base_dir: Path, hub: HubReference | None, folder: Path, reference: Reference
 ) -> None:
     if request.format == "merged":
@@ -137,7 +141,44 @@ def _write(
     write_generation_config(base_dir, folder, reference.stop_ids)
 
 
-def _notes(request: ExportRequest, hub: HubReference | None) -> list[str]:
+def _write_gguf(
+    request: ExportRequest, base_dir: Path, folder: Path, reference: Reference, progress: ProgressFactory
+) -> None:
+    with progress("writing the GGUF file", "tensor") as on_progress:
+        write_gguf(
+            merge(base_dir, request.adapter, keep_float32=True),
+            base_dir,
+            folder / GGUF_FILE,
+            end_of_turn=reference.end_of_turn,
+            name=request.facts.name,
+            on_progress=on_progress,
+        )
+    texts = read_turn_texts(ChatTemplate.load(base_dir))
+    if texts is not None:
+        if adds_bos(reference.tokenizer):
+            texts = replace(texts, start="")  # llama.cpp writes it
+        stops = [str(reference.tokenizer.decode([id_])) for id_ in sorted(reference.stop_ids)]
+        (folder / MODELFILE).write_text(modelfile_content(texts, GGUF_FILE, stops), encoding="utf-8")
+
+
+def _check(
+    request: ExportRequest, base_dir: Path, folder: Path, reference: Reference, progress: ProgressFactory
+) -> CheckResult:
+    with progress("checking the export", "prompt") as on_progress:
+        if request.format == "merged":
+            return check_export(reference, load_merged_export(folder), on_progress)
+        if request.format == "adapter":
+            return check_export(reference, load_adapter_export(folder, base_dir), on_progress)
+        result = check_export(reference, GgufExport(folder / GGUF_FILE, base_dir), on_progress)
+        return replace(result, problems=(*result.problems, *modelfile_problems(folder, reference)))
+
+
+def _notes(request: ExportRequest, hub: HubReference | None, folder: Path) -> list[str]:
+    if request.format == "gguf" and not (folder / MODELFILE).is_file():
+        return [
+            "there is no Modelfile, since Ollama has no words for the chat template; llama-server --jinja uses "
+            "the template in the file"
+        ]
     if request.format != "adapter":
         return []
     if hub is None:
@@ -180,7 +221,7 @@ def _require_new_or_empty(output: Path) -> None:
 def _estimated_bytes(request: ExportRequest, base_dir: Path) -> int:
     files = (
         base_dir.glob("*.safetensors")
-        if request.format == "merged"
+        if request.format != "adapter"
         else (request.adapter / name for name in ADAPTER_FILES)
     )
     return SMALL_FILES_BYTES + sum(file.stat().st_size for file in files)

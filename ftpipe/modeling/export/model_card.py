@@ -9,6 +9,7 @@ from pathlib import Path
 from ftpipe.formatting import format_decimal
 from ftpipe.modeling.base_models import HubReference
 from ftpipe.modeling.export.check import CheckResult
+from ftpipe.modeling.export.gguf_writer import GGUF_FILE
 
 LOAD_ADAPTER = """\
 `FOLDER` is this folder, or its name on the hub.
@@ -43,6 +44,12 @@ print(generate([{"role": "user", "content": "Hello"}], max_new_tokens=200)[0]["g
 
 ```sh
 vllm serve FOLDER --served-model-name NAME
+```
+"""
+LOAD_GGUF = """\
+```sh
+ollama create NAME -f Modelfile && ollama run NAME
+llama-server --jinja --model FILE
 ```
 """
 
@@ -126,7 +133,8 @@ def check_sentence(check: CheckResult) -> str:
 
 
 def _front_matter(facts: ModelFacts, export_format: str, hub: HubReference | None) -> list[str]:
-    lines = ["---", f"library_name: {'peft' if export_format == 'adapter' else 'transformers'}"]
+    libraries = {"adapter": "peft", "merged": "transformers", "gguf": "gguf"}
+    lines = ["---", f"library_name: {libraries[export_format]}"]
     lines += ["pipeline_tag: text-generation"]
     if facts.license:
         lines.append(f"license: {facts.license}")
@@ -139,6 +147,8 @@ def _front_matter(facts: ModelFacts, export_format: str, hub: HubReference | Non
 def _load_commands(facts: ModelFacts, export_format: str, hub: HubReference | None) -> str:
     if export_format == "merged":
         return LOAD_MERGED
+    if export_format == "gguf":
+        return LOAD_GGUF.replace("FILE", GGUF_FILE)
     base = f"{hub.name} --revision {hub.revision}" if hub else "FOLDER_OF_THE_BASE_MODEL"
     return LOAD_ADAPTER.replace("BASE", base).replace("RANK", str(facts.hyperparameters.get("lora_r", 16)))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftpipe.atomic_files import read_json
 from ftpipe.errors import UsageError
@@ -14,6 +14,9 @@ from ftpipe.modeling.base_models import HubReference
 from ftpipe.modeling.device import DeviceConfig
 from ftpipe.modeling.loading import ADAPTER_FILES, load_adapter, load_base
 from ftpipe.modeling.types import CausalModel
+
+if TYPE_CHECKING:
+    import torch
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -26,6 +29,7 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
+MAX_FLOAT16 = 65504.0
 MAX_SHARD_SIZE = "4GB"
 """Largest file of merged weights: some file systems take no more, and programs load several files in parallel."""
 
@@ -111,6 +115,11 @@ def merge_adapter(model: CausalModel, *, keep_float32: bool) -> CausalModel:
     merged: CausalModel = model.unload()
     merged.config.use_cache = True
     return merged
+
+
+def fits_float16(tensors: Iterable[torch.Tensor]) -> bool:
+    """Whether float16 can hold all values; it has more digits than bfloat16, and a smaller range."""
+    return all(float(tensor.abs().max()) <= MAX_FLOAT16 for tensor in tensors)
 
 
 def _untie_embeddings(model: CausalModel) -> None:

@@ -102,3 +102,9 @@ def test_models_export_json_has_the_figures_of_the_check(
     assert document["folder"].endswith("bad-failed-check")
     assert document["check"]["problems"]
     assert not Path("bad").exists()
+
+
+def test_models_export_writes_one_format(cli: CliEnvironment, own_home: Path) -> None:
+    register_local_model(own_home / "train.jsonl")
+    ran = cli.run("models", "export", MODEL, "--merged", "--gguf")
+    assert (ran.code, "--merged and --gguf" in ran.err) == (2, True)
