@@ -181,15 +181,19 @@ def set_latest(prepared: PreparedDataset) -> None:
     write_json(_pointer(), {"folder": str(prepared.folder.absolute())}, indent=2)
 
 
-def folders() -> Iterator[Path]:
-    """The prepared datasets in the project's state folder; without those that have other files than ``write`` makes."""
+def folders() -> Iterator[tuple[Path, frozenset[str]]]:
+    """The prepared datasets in the project's state folder, each with the SHA-256 of its files.
+
+    Those that have other files than ``write`` makes are left out.
+    """
     for folder in sorted((state_dir() / "prepared").glob("*")):
         if folder.is_symlink() or not folder.is_dir():
             continue
         manifest = read_json(folder / "manifest.json") or {}
         names = {path.name for path in folder.iterdir()}
-        if manifest.get("schema") == SCHEMA and names <= FILE_NAMES:
-            yield folder
+        outputs = manifest.get("outputs")
+        if manifest.get("schema") == SCHEMA and names <= FILE_NAMES and isinstance(outputs, list):
+            yield folder, frozenset(str(one.get("sha256")) for one in outputs if isinstance(one, dict))
 
 
 def latest() -> PreparedDataset | None:

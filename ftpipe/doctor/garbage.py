@@ -42,25 +42,29 @@ def collect(registries: Sequence[Registry], *, models_dir: Path, server_dir: Pat
     Raises:
         LocalStateError: A registry or the server's database cannot be read.
     """
-    needed = _needed_files(registries)
+    paths, digests = _needed_data(registries)
     found = [
         _garbage("prepared", folder, "prepared files that no run or model was made of, and not the latest ones")
-        for folder in prepared.folders()
-        if not any(folder in path.parents for path in needed)
+        for folder, own_digests in prepared.folders()
+        if not own_digests & digests and not any(folder in path.parents for path in paths)
     ]
     found += [_garbage("download", path, "an interrupted download") for path in partial_downloads(models_dir)]
     return [*found, *(_garbage("server", one.path, one.reason, one) for one in find_garbage(server_dir))]
 
 
-def _needed_files(registries: Iterable[Registry]) -> set[Path]:
-    """The data of every run, and the prepared files that `ftpipe train` would take next."""
+def _needed_data(registries: Iterable[Registry]) -> tuple[set[Path], set[str]]:
+    """Paths and digests of the data of every run and model; and the files that `ftpipe train` would take next."""
     latest = prepared.latest()
-    needed = {latest.train.absolute()} if latest else set()
+    paths = {latest.train.absolute()} if latest else set()
+    digests: set[str | None] = set()
     for registry in registries:
         for run in registry.runs.recent(limit=None):
             datasets = (data.path for data in (run.dataset, run.validation) if data is not None)
-            needed |= {path.absolute() for path in (run.spec.data, run.spec.validation, *datasets) if path is not None}
-    return needed
+            paths |= {path.absolute() for path in (run.spec.data, run.spec.validation, *datasets) if path is not None}
+            digests |= {run.dataset_sha256, run.validation_sha256}
+        for model in registry.models.recent():
+            digests |= {model.dataset_sha256, model.validation_sha256}
+    return paths, {digest for digest in digests if digest}
 
 
 def _garbage(kind: Kind, path: Path, reason: str, server: ServerGarbage | None = None) -> Garbage:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -29,11 +30,13 @@ from ftpipe.server.storage import FileRow, JobRow, Transaction
 from ftpipe.server.storage.cleanup import delete_after_commit
 from ftpipe.server.storage.data_dir import DataDirectory
 from ftpipe.server.storage.job_manifest import write_manifest
-from ftpipe.suggestions import join_or, nearest_names
+from ftpipe.suggestions import join_or, nearest_name, nearest_names
+from ftpipe.training.hyperparameters import ResolvedHyperparameters
 
 MAX_LIMIT = 1000
 METHODS = ("supervised", "dpo")
 MAX_LISTED_BASES = 10
+MAX_NAMED_HYPERPARAMETERS = 10
 
 
 class JobsApi:
@@ -75,6 +78,8 @@ class JobsApi:
         if model.is_substitute:
             message = f"{printable(body.model)} is not available here: {model.base} is trained in its place"
             tx.events.append_message(row.id, message, level="warn")
+        for name in _unknown_hyperparameters(hyperparameters):
+            tx.events.append_message(row.id, f"Unknown hyperparameter, not used: {name}", level="warn")
         if body.integrations:
             tx.events.append_message(
                 row.id, "Integrations are stored but not run here; read the metrics from the events", level="warn"
@@ -229,6 +234,14 @@ def _method_of(body: CreateJob) -> tuple[str, Hyperparameters]:
         message = "'learning_rate' replaces 'learning_rate_multiplier'; give only one of them."
         raise bad_request(message, f"method.{kind}.hyperparameters.learning_rate", "invalid_value")
     return kind, chosen
+
+
+def _unknown_hyperparameters(chosen: Hyperparameters) -> list[str]:
+    """Names that no trainer reads, each with the most similar one that it does."""
+    known = [field.name for field in fields(ResolvedHyperparameters)]
+    unknown = sorted(chosen.model_extra.keys() - known) if chosen.model_extra else []
+    nearest = {name: nearest_name(name, known) for name in unknown[:MAX_NAMED_HYPERPARAMETERS]}
+    return [printable(name) + (f"; did you mean {near}?" if near else "") for name, near in nearest.items()]
 
 
 def _require_training_file(tx: Transaction, owner: str, file_id: str, param: str) -> FileRow:

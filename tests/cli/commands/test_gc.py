@@ -51,12 +51,18 @@ def test_gc_asks_before_it_deletes(cli: CliEnvironment, folders: dict[str, Path]
 
 
 def test_gc_keeps_what_runs_and_models_need(cli: CliEnvironment, folders: dict[str, Path]) -> None:
-    """Also those in the project's registry if another one is in use; what a deleted model needed is not kept."""
+    """Also those in the project's registry if another one is in use; what a deleted model needed is not kept.
+
+    A prepared copy of data that was trained from elsewhere may be its last one.
+    """
+    copied = prepared(cli, "copied.jsonl", 80)
+    cli.run("train", "copied.jsonl", *HOSTED)
+    prepared(cli, "60.jsonl", 60)
     assert cli.run("gc", "--yes", "--registry", "other.db").code == 0
     assert {name for name, folder in folders.items() if folder.exists()} == {"trained", "own", "latest"}
+    assert copied.exists()
     assert cli.run("gc").out.strip() == "nothing to delete"
-    model = cli.run("models", "list", "--json").document["models"][0]["id"]
-    cli.run("models", "delete", model, "--yes")
+    cli.run("models", "delete", "ftjob-1", "--yes")
     document = cli.run("gc", "--yes", "--json").document
     assert [item["path"] for item in document["garbage"]] == [str(folders["trained"])]
     assert (document["deleted"], document["bytes"] > 0) == (True, True)

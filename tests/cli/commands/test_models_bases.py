@@ -23,7 +23,7 @@ def test_models_bases_of_this_machine(cli: CliEnvironment) -> None:
     for part in ("smollm2-135m-instruct", "135M", "93.7 MB", "Apache-2.0", "free", "8,192", "default, fetched once"):
         assert part in default
     assert "HuggingFaceTB/SmolLM2-135M-Instruct" in small
-    assert "memory: estimated for 4 rows of 512 tokens" in ran.err
+    assert "memory: estimated for 4 rows of 256 tokens" in ran.err
     bases = cli.run("models", "bases", "--json").document["bases"]
     assert bases[0] == bases[0] | {"name": "smollm2-135m-instruct", "is_default": True, "fits_in_memory": True}
     assert not cli.server.calls

@@ -64,6 +64,15 @@ def test_job_events_name_substitute_model(client: TestClient) -> None:
     assert job["model"] == "smollm2-135m-instruct"
 
 
+def test_job_events_name_unknown_hyperparameters(client: TestClient) -> None:
+    """A typing error must not train with the default without a word."""
+    job = create_job(client, extras={"lora_rank": 8, "lora_alpha": 16, "max_length": 64})
+    events = client.get(f"/v1/fine_tuning/jobs/{job['id']}/events").json()["data"]
+    assert [
+        event["message"] for event in events if event["level"] == "warn" and "yperparameter" in event["message"]
+    ] == ["Unknown hyperparameter, not used: lora_rank; did you mean lora_r?"]
+
+
 def test_job_delete_needs_an_end_and_no_model(client: TestClient, tmp_path: Path) -> None:
     """Then its row, events, metrics and folder are gone, and nothing is left to be found at the next start."""
     job = create_job(client, extras={"fake_seconds": 0.2})
