@@ -116,6 +116,10 @@ class ChatTemplate:
         words = self.special | written
         return TokenFinder(words - (ANSWER_TOKENS - self.special)), TokenFinder(words)
 
+    def control_positions(self, text: str) -> frozenset[int]:
+        """Where the control tokens of a rendered text begin; those that a content contains have a mark."""
+        return frozenset(start for start, _ in self._control_finders[1].find(text))
+
     def mark_messages(self, messages: Sequence[Mapping[str, Any]], mark: str) -> list[dict[str, Any]]:
         """Messages with a mark in each control token that is in their texts."""
         in_answers, elsewhere = self._control_finders

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ftpipe.formatting import format_money, plural, sanitize_line
 from ftpipe.records import CostEstimate, DatasetHistograms, HistogramBin, Report
+from ftpipe.records.token_mask import TokenMask
 from ftpipe.reports.findings import headline, sort_by_severity
+from ftpipe.reports.token_mask import MAX_SHOWN_TOKENS, MEANINGS, mask_title
 
 if TYPE_CHECKING:
     import jinja2
@@ -113,12 +115,13 @@ def _part(name: str) -> str:
     return files("ftpipe.reports").joinpath("templates", "dataset", name).read_text(encoding="utf-8")
 
 
-def html(report: Report, costs: tuple[CostEstimate, ...] = ()) -> str:
+def html(report: Report, costs: tuple[CostEstimate, ...] = (), masks: tuple[TokenMask, ...] = ()) -> str:
     """The report as one HTML document without external files.
 
     Args:
         report: From ``validate`` and ``count``.
         costs: From ``ftpipe.stages.count.cost_by_model``.
+        masks: From ``ftpipe.dataset.token_mask.token_masks``.
     """
     histograms = report.histograms or DatasetHistograms()
     style, script = _part("page.css"), _part("page.js")
@@ -134,4 +137,6 @@ def html(report: Report, costs: tuple[CostEstimate, ...] = ()) -> str:
         labels=label_bars(histograms.labels),
         costs=cost_rows(costs),
         groups=sort_by_severity(report),
+        masks=[(mask, mask_title(mask), mask.tokens[:MAX_SHOWN_TOKENS]) for mask in masks],
+        meanings=MEANINGS,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ from ftpipe.reports.dataset_summary import cost_lines, dataset_line, not_checked
 if TYPE_CHECKING:
     from ftpipe.dataset.check_settings import CheckSettings
     from ftpipe.dataset.fixes import FixResult
+    from ftpipe.records.token_mask import TokenMask
 
 VERBOSE_PER_RULE = 1000
 """Findings shown per rule under ``--verbose``."""
@@ -75,6 +77,7 @@ class PrepareOptions(DatasetOptions):
     unsafe_fixes: bool = False
     quarantine: Path | None = None
     report: Path | None = None
+    show_mask: int | None = None
 
     def as_settings(self) -> dict[str, object]:
         """Return the options as settings: dotted key → value."""
@@ -99,7 +102,7 @@ class PrepareOptions(DatasetOptions):
         "Checks": ("provider", "model", "method", "select", "ignore", "max_findings"),
         "Cost": ("epochs", "max_cost"),
         "Fixes": ("fix", "unsafe_fixes", "quarantine"),
-        "Reports": ("output_format", "findings", "report"),
+        "Reports": ("output_format", "findings", "report", "show_mask"),
     },
     example="ftpipe prepare data/support_desk/train.jsonl --validation data/support_desk/validation.jsonl --epochs 3",
 )
@@ -131,6 +134,14 @@ class PrepareOptions(DatasetOptions):
     help="Write lines with errors to this file and continue without them; the rest is checked again.",
 )
 @click.option("--report", type=shared.OUTPUT_FILE, metavar="FILE", help="Write an HTML report.")
+@click.option(
+    "--show-mask",
+    is_flag=False,
+    flag_value=0,
+    type=click.IntRange(min=0),
+    metavar="[LINE]",
+    help="Show which tokens of a row are trained: of this line, or of the first row.",
+)
 @pass_cli_context
 def prepare(context: CliContext, /, **params: Any) -> None:
     """Check a chat JSONL dataset, count its tokens, and estimate the training cost.
@@ -170,8 +181,10 @@ def prepare(context: CliContext, /, **params: Any) -> None:
         before, request = request, apply_fixes(context, request, rules, folder, work_folder, options)
         report = check(request) if request != before else report
     show(context, report, output_format=options.output_format)
+    if options.show_mask is not None:
+        show_mask(context, request, options.show_mask, is_text=options.output_format == "text")
     if options.report is not None:
-        write_page(context, settings, request, report, options.report)
+        write_page(context, settings, request, report, options.report, options.show_mask)
     require_no_errors(report, request, after_quarantine=options.quarantine is not None)
     if options.split is not None:
         request = split_data(request, options.split, settings.config.seed or 0, work_folder)
@@ -270,14 +283,49 @@ def _quarantine(
     return replace(request, data=good.absolute())
 
 
-def write_page(context: CliContext, settings: Settings, request: DatasetRequest, report: Report, path: Path) -> None:
+def show_mask(context: CliContext, request: DatasetRequest, line: int, *, is_text: bool) -> None:
+    """Show which tokens of a row are trained.
+
+    Raises:
+        UsageError: There is no such line.
+        DatasetError: The row cannot be shown.
+    """
+    from ftpipe.reports.token_mask import mask_lines
+
+    masks = masks_of(request, line)
+    context.add(masks=masks)
+    if is_text:
+        for mask in masks:
+            context.print_result(["", *mask_lines(mask, context.style)])
+
+
+def masks_of(request: DatasetRequest, line: int | None) -> tuple[TokenMask, ...]:
+    """The tokens of a row; line 0 or ``None`` stands for the first row."""
+    from ftpipe.dataset.token_mask import token_masks
+
+    return token_masks(
+        request.data, line or None, target=request.target, model=request.model, max_length=request.max_length
+    )
+
+
+def write_page(
+    context: CliContext,
+    settings: Settings,
+    request: DatasetRequest,
+    report: Report,
+    path: Path,
+    mask_line: int | None = None,
+) -> None:
     """Write the report as one self-contained HTML page."""
     from ftpipe.catalog.training_prices import PriceTable
     from ftpipe.reports.dataset_html import html
     from ftpipe.stages.count import cost_by_model
 
     prices = PriceTable.load(settings.config.prices, target=request.target)
-    page = html(report, cost_by_model(report, epochs=request.epochs, prices=prices))
+    masks: tuple[TokenMask, ...] = ()
+    with suppress(DatasetError):  # no row that can be shown; the findings say why
+        masks = masks_of(request, mask_line)
+    page = html(report, cost_by_model(report, epochs=request.epochs, prices=prices), masks)
     with open_output(path, force=context.force, flag="--report") as file:
         file.write(page.encode("utf-8", "replace"))
     context.add(report=path)

@@ -369,3 +369,14 @@ def test_prepare_fix_shows_one_report(cli: CliEnvironment) -> None:
     assert ran.out.count("examples · ") == 1
     assert "FT006" not in ran.out
     assert "FT006 ×12" in ran.err
+
+
+def test_prepare_show_mask_shows_what_is_trained(cli: CliEnvironment) -> None:
+    """Of the first row or of a line, as text, in the document and in the page."""
+    data = str(chat_file())
+    ran = cli.run("prepare", data, "--show-mask", "--report", "page.html")
+    assert ran.code == 0 and "\nline 1: " in ran.out and "trained: learned" in ran.out
+    assert "What is learned of a row" in Path("page.html").read_text(encoding="utf-8")
+    (mask,) = cli.run("prepare", data, "--show-mask", "3", "--json").document["masks"]
+    assert mask["line"] == 3 and {token["kind"] for token in mask["tokens"]} == {"control", "prompt", "trained"}
+    assert cli.run("prepare", data, "--show-mask", "99").code == 2
