@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from ftpipe.dataset.formats import LAYOUT_FAULTS
+from ftpipe.dataset.formats import LAYOUT_FAULTS, NOT_DATA
 from ftpipe.dataset.json_line import Line
 from ftpipe.dataset.reader import BOM, MAX_LINE_BYTES, read_lines
 from ftpipe.dataset.rules import all_rules
@@ -30,7 +30,12 @@ def format_fault(sniffed: SniffResult) -> str:
 
 def conversion_command(path: Path) -> str:
     """The command that converts a file; empty if conversion would not help."""
-    return f"ftpipe convert {quote(str(path))}" if format_fault(sniff(path)) else ""
+    return _conversion_command(path, sniff(path))
+
+
+def _conversion_command(path: Path, sniffed: SniffResult) -> str:
+    needs_conversion = format_fault(sniffed) and sniffed.layout not in NOT_DATA
+    return f"ftpipe convert {quote(str(path))}" if needs_conversion else ""
 
 
 def require_known_format(path: Path) -> None:
@@ -41,9 +46,11 @@ def require_known_format(path: Path) -> None:
         UsageError: There is no such regular file.
         LocalStateError: It cannot be read.
     """
-    fault = format_fault(sniff(path))
+    sniffed = sniff(path)
+    fault = format_fault(sniffed)
     if fault:
-        raise DatasetError(f"{path} is not a chat dataset: {fault}", f"ftpipe convert {quote(str(path))}")
+        hint = _conversion_command(path, sniffed) or "download it again"
+        raise DatasetError(f"{path} is not a chat dataset: {fault}", hint)
 
 
 def read_checked_lines(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any]]]:

@@ -6,7 +6,11 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Literal
 
-Layout = Literal["lines", "array", "pretty", "table", "excel", "parquet", "compressed", "utf16", "binary"]
+Layout = Literal[
+    "lines", "array", "pretty", "table", "excel", "parquet", "compressed", "utf16", "binary", "lfs", "html"
+]
+NOT_DATA: tuple[Layout, ...] = ("lfs", "html")
+"""Files that were downloaded in place of the data."""
 OTHER_FORMATS: tuple[Layout, ...] = ("table", "excel", "parquet", "compressed")
 """Files that hold no JSON as they are."""
 LAYOUT_FAULTS: dict[Layout, str] = {
@@ -18,6 +22,8 @@ LAYOUT_FAULTS: dict[Layout, str] = {
     "compressed": "The file is compressed.",
     "utf16": "The file is UTF-16 or UTF-32.",
     "binary": "The file is binary: it contains NUL bytes and is not UTF-8.",
+    "lfs": "The file is a Git LFS pointer, not the data: `git lfs pull` fetches it.",
+    "html": "The file is an HTML page, such as the login page of a site, not the data.",
 }
 """Why a file is not JSON Lines in UTF-8."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ from ftpipe.dataset.tables import SAMPLE_CHARACTERS, TABLE_SUFFIXES, is_table
 PEEK_BYTES = 4 * 1024 * 1024
 SAMPLE_RECORDS = 200
 EXCEL_SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_HTML = re.compile(rb"\s*<(?:!doctype html|html)\b", re.IGNORECASE)
 _BINARY_MAGIC = (
     b"BZh",
     b"\xfd7zXZ\x00",
@@ -92,6 +95,10 @@ def sample(head: bytes) -> list[dict[str, Any]]:
 def binary_layout(head: bytes, suffix: str) -> Layout | None:
     """What kind of file the first bytes of a file show; ``None`` for text."""
     suffix = suffix.lower()
+    if head.startswith(_LFS_POINTER):
+        return "lfs"
+    if _HTML.match(head):
+        return "html"
     if compression_of(head):
         return "compressed"
     if head.startswith(b"PAR1") or (suffix == ".parquet" and b"\x00" in head[:64]):

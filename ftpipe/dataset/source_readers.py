@@ -14,6 +14,7 @@ import orjson
 
 from ftpipe.dataset import reader as line_reader
 from ftpipe.dataset.decoder import TextFile, detect_text, open_unpacked, unpacked_name
+from ftpipe.dataset.formats import LAYOUT_FAULTS, NOT_DATA
 from ftpipe.dataset.json_documents import record_of, records_of, without_nan
 from ftpipe.dataset.json_line import parse_json_values
 from ftpipe.dataset.reader import open_binary
@@ -45,6 +46,8 @@ def read_source_rows(path: Path, *, encoding: str | None = None, sheet: str | No
         yield from _parquet(path)
     elif layout == "excel":
         yield from read_excel(path, sheet)
+    elif layout in NOT_DATA:
+        raise DatasetError(f"{path.name}: {LAYOUT_FAULTS[layout]}", "Download it again.")
     elif layout == "binary":
         raise DatasetError(
             f"{path.name} is neither text nor a table.", "Unpack it, or export the data as CSV or JSON Lines."

@@ -68,7 +68,7 @@ def read_csv(text: TextFile) -> Iterator[SourceRow]:
         except csv.Error as exc:
             raise DatasetError(
                 f"{text.name} is not valid CSV from line {first_line} on: {exc}.",
-                "The usual cause is a quote that is not closed; double each quote inside a field.",
+                "The usual cause is a quote inside a field: it must be doubled, not written with a backslash.",
             ) from exc
 
 
@@ -137,6 +137,8 @@ def header_names(file_name: str, cells: Iterable[str]) -> list[str]:
 
 def table_row(row: int, line: int, names: list[str], cells: list[str]) -> SourceRow:
     """The record of a row; one with more cells than the header has an error instead."""
+    if len(cells) > 1 and [" ".join(cell.removeprefix("\ufeff").split()) for cell in cells] == names:
+        return SourceRow(row, line, {}, "it repeats the header")
     if len(cells) > len(names) and any(cell.strip() for cell in cells[len(names) :]):
         return SourceRow(row, line, {}, f"it has {len(cells)} columns, but the header has {len(names)}")
     return SourceRow(

@@ -164,6 +164,21 @@ def test_foreign_file_is_named_with_the_command_that_converts_it(name: str, cli:
 
 
 @pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "`git lfs pull` fetches it"),
+        (b"\n<html><body>Sign in</body></html>\n", "is an HTML page"),
+    ],
+)
+def test_file_in_place_of_the_data_is_named(data: bytes, reason: str, cli: CliEnvironment) -> None:
+    """Conversion would not help, so it is not proposed."""
+    Path("train.jsonl").write_bytes(data)
+    for command in ("validate", "prepare", "split", "train", "convert", "advise"):
+        ran = cli.run(command, "train.jsonl", *(["--output", "out"] if command == "split" else []))
+        assert ran.code == 1 and reason in ran.out + ran.err and "ftpipe convert" not in ran.err, ran
+
+
+@pytest.mark.parametrize(
     ("line", "reason"),
     [
         (b'{"messages": "Z\xfcrich"}', "Byte 0xFC at column 16 is not UTF-8. (FT004)"),

@@ -146,6 +146,13 @@ def test_csv_error_in_the_header_names_the_line(tmp_path: Path) -> None:
             list(read_source_rows(write(tmp_path / "a.csv", text.encode())))
 
 
+def test_header_that_is_repeated_costs_its_row(tmp_path: Path) -> None:
+    """As after ``cat a.csv b.csv``."""
+    rows = list(read_source_rows(write(tmp_path / "a.csv", TABLE.encode("utf-8-sig") * 2)))
+    assert [row.record for row in rows if not row.error] == ROWS * 2
+    assert [(row.line, row.error) for row in rows if row.error] == [(4, "it repeats the header")]
+
+
 PAIRS = [{"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": "d"}]
 
 
@@ -211,6 +218,8 @@ def test_nan_of_python_is_a_missing_value(tmp_path: Path) -> None:
         ("a.zip", b"PK\x03\x04" + bytes(60), "neither text nor a table"),
         ("a.pdf", b"%PDF-1.7\n", "neither text nor a table"),
         ("a.jsonl", bytes(range(256)), "not a text file"),
+        ("a.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "git lfs pull"),
+        ("a.csv", b"<!DOCTYPE html>\n<html><body>Sign in</body></html>", "is an HTML page"),
         ("a.gz", gzip.compress(gzip.compress(b"{}")), "compressed twice"),
     ],
 )

@@ -23,7 +23,7 @@ from ftpipe.dataset.encoding import unicode_encoding
 from ftpipe.dataset.fixes.safe import SAFE
 from ftpipe.dataset.fixes.unsafe import DROP, LOSSLESS, UNSAFE
 from ftpipe.dataset.fixes.whole_file import SHUFFLE, is_sorted_by_label, lines_to_remove, shuffle_lines
-from ftpipe.dataset.formats import LAYOUT_FAULTS, OTHER_FORMATS, shape_of
+from ftpipe.dataset.formats import LAYOUT_FAULTS, NOT_DATA, OTHER_FORMATS, shape_of
 from ftpipe.dataset.identity import sha256_of_dataset
 from ftpipe.dataset.json_line import Json, Line, split_json_values
 from ftpipe.dataset.reader import BOM, MAX_LINE_BYTES, read_blocks, read_lines
@@ -103,6 +103,8 @@ def fix_file(
     if not force:
         _refuse_foreign_files(files, manifest_file)
     sniffed = sniff(path, method)
+    if sniffed.layout in NOT_DATA:
+        raise DatasetError(f"{path.name}: {LAYOUT_FAULTS[sniffed.layout]}", "Download it again.")
     if sniffed.layout in OTHER_FORMATS:
         raise DatasetError(f"{path.name}: {LAYOUT_FAULTS[sniffed.layout]}", f"ftpipe convert {quote(str(path))}")
     context = ScanContext(target, method, model, max_length, selected)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ftpipe.dataset.formats import LAYOUT_FAULTS, OTHER_FORMATS
+from ftpipe.dataset.formats import LAYOUT_FAULTS, NOT_DATA, OTHER_FORMATS
 from ftpipe.dataset.json_line import Line
 from ftpipe.dataset.rules.base import RuleGroup, Violation, escape_preview
 from ftpipe.dataset.scan.statistics import ScanStatistics
@@ -62,7 +62,7 @@ def wrong_extension(stats: ScanStatistics) -> Iterator[Violation]:
     Fix: Rename the file to end in .jsonl.
     Source: OpenAI API description createFile, 2026-08-21.
     """
-    if stats.file.suffix.lower() != ".jsonl" and stats.file.layout not in OTHER_FORMATS:
+    if stats.file.suffix.lower() != ".jsonl" and stats.file.layout not in (*OTHER_FORMATS, *NOT_DATA):
         yield Violation("", f"The file extension is '{escape_preview(stats.file.suffix)}', not '.jsonl'.")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ftpipe.dataset.formats import CHAT_KEYS, FORMAT_OF, LAYOUT_FAULTS, OTHER_FORMATS, legacy_shape, shape_of
+from ftpipe.dataset.formats import CHAT_KEYS, FORMAT_OF, LAYOUT_FAULTS, NOT_DATA, OTHER_FORMATS, legacy_shape, shape_of
 from ftpipe.dataset.json_line import MAX_DEPTH, MAX_SAFE_INTEGER, Line
 from ftpipe.dataset.record import DatasetRecord
 from ftpipe.dataset.record_traits import NON_PLAIN
@@ -98,8 +98,9 @@ def not_jsonl(stats: ScanStatistics) -> Iterator[Violation]:
     Fix: Write each record on its own line: ``ftpipe convert FILE`` does this.
     Source: OpenAI supervised fine-tuning guide, 2026-07-15.
     """
-    if stats.file.layout in ("array", "pretty", "table"):
+    if stats.file.layout in ("array", "pretty", "table", *NOT_DATA):
         hint = "Convert it: `ftpipe convert FILE`." if stats.file.layout in OTHER_FORMATS else ""
+        hint = "Download it again." if stats.file.layout in NOT_DATA else hint
         yield Violation("", LAYOUT_FAULTS[stats.file.layout], line=1, hint=hint)
 
 
