@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +17,17 @@ from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command
 from ftpipe.cli.output.progress import Progress, item_progress
 from ftpipe.errors import ExportCheckError, FtpipeError, LocalStateError, NotFoundError, UsageError
-from ftpipe.formatting import format_bytes, sanitize_line
+from ftpipe.formatting import format_bytes, plural, sanitize_line
 from ftpipe.paths import models_dir, server_dir
 from ftpipe.records import Model, Run
 
 if TYPE_CHECKING:
     from ftpipe.modeling.export.check import Prompt
     from ftpipe.modeling.export.export_model import ExportFormat, ExportResult
+    from ftpipe.modeling.export.hub import Hub, HubTarget
     from ftpipe.modeling.export.model_card import ModelFacts
 
+SKIP_QUESTION_HINT = "add --yes to skip the question"
 MAX_ROWS_FOR_PROMPTS = 2000
 """Rows of a file from which the prompts of the check are taken."""
 
@@ -33,14 +36,32 @@ MAX_ROWS_FOR_PROMPTS = 2000
     cls=Command,
     example="ftpipe models export support-bot@production -o export/\n"
     "ftpipe models export support-bot@production -o merged/ --merged\n"
-    "ftpipe models export support-bot@production -o gguf/ --gguf",
+    "ftpipe models export support-bot@production -o gguf/ --gguf\n"
+    "ftpipe models export support-bot@production --push-to-hub my-org/support-bot",
 )
 @click.argument("model")
 @click.option("-o", "--output", type=shared.FOLDER, metavar="DIR", help="New folder.  [default: named after the model]")
 @click.option("--merged", is_flag=True, help="Complete weights, for vLLM or transformers, and not the adapter alone.")
 @click.option("--gguf", is_flag=True, help="A GGUF file for llama.cpp, with a Modelfile for Ollama.")
+@click.option(
+    "--push-to-hub",
+    "repository",
+    metavar="ORG/NAME",
+    help="Also send the export to this repository of the Hugging Face hub; it is made private.",
+)
+@click.option("--public", is_flag=True, help="With --push-to-hub: everybody can see a new repository.")
+@click.option("-y", "--yes", is_flag=True, help="Send to the hub without asking.")
 @pass_cli_context
-def export(context: CliContext, model: str, output: Path | None, merged: bool, gguf: bool) -> None:
+def export(
+    context: CliContext,
+    model: str,
+    output: Path | None,
+    merged: bool,
+    gguf: bool,
+    repository: str | None,
+    public: bool,
+    yes: bool,
+) -> None:
     """Write MODEL, which was trained on this machine, to a folder for other programs.
 
     By default that is the LoRA adapter with tokenizer, chat template and model card, which peft and vLLM load onto its
@@ -54,10 +75,15 @@ def export(context: CliContext, model: str, output: Path | None, merged: bool, g
     if merged and gguf:
         raise UsageError("--merged and --gguf are two exports", "run the command once with each")
     form: ExportFormat = "merged" if merged else "gguf" if gguf else "adapter"
+    if public and not repository:
+        raise UsageError("--public needs --push-to-hub", "add --push-to-hub ORG/NAME")
     folder = output or default_folder(record, form)
+    upload = HubUpload.prepare(context, repository, public=public, yes=yes) if repository else None
     with context.interruptible("interrupted; nothing was written"):
         result = export_local(context, record, registry.runs.find(record.id), folder, form)
-    show(context, record, form, result)
+    size = show(context, record, form, result)
+    if upload is not None:
+        upload.send(context, record, result.folder, size)
 
 
 def export_local(context: CliContext, model: Model, run: Run | None, folder: Path, form: ExportFormat) -> ExportResult:
@@ -92,8 +118,45 @@ def export_local(context: CliContext, model: Model, run: Run | None, folder: Pat
     return export_model(request, progress)
 
 
-def show(context: CliContext, model: Model, form: ExportFormat, result: ExportResult) -> None:
+@dataclass(frozen=True)
+class HubUpload:
+    """An export that will be sent to the hub."""
+
+    hub: Hub
+    target: HubTarget
+    yes: bool
+
+    @classmethod
+    def prepare(cls, context: CliContext, repository: str, *, public: bool, yes: bool) -> HubUpload:
+        """Look up account and repository, and say where the model will go, before anything is computed."""
+        from ftpipe.modeling.export.hub import Hub
+
+        if not yes and not context.can_ask:
+            raise UsageError("--push-to-hub sends the model, and there is no terminal to ask", SKIP_QUESTION_HINT)
+        if context.quiet or context.json:
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        hub = Hub(context.environment())
+        target = hub.find_target(repository, public=public)
+        context.print_status(f"after its check the export is sent to {sanitize_line(target.description, 300)}")
+        return cls(hub, target, yes)
+
+    def send(self, context: CliContext, model: Model, folder: Path, size: str) -> None:
+        """Ask, and send all files of the folder."""
+        if not self.yes:
+            context.confirm(
+                f"Send {size} to {self.target.description}?", reason="this sends the model", undone="the export is kept"
+            )
+        with context.interruptible(f"interrupted; the hub shows no file of it, and the export is in {folder}"):
+            url = self.hub.upload(folder, self.target, message=f"Upload {model.id}")
+        context.add(hub={**asdict(self.target), "url": self.target.url, "commit_url": url})
+        context.print_result(self.target.url)
+
+
+def show(context: CliContext, model: Model, form: ExportFormat, result: ExportResult) -> str:
     """Announce a good export; raise for one that failed its check.
+
+    Returns:
+        Number and size of the files.
 
     Raises:
         ExportCheckError: It does not give the answers of the trained model.
@@ -120,8 +183,10 @@ def show(context: CliContext, model: Model, form: ExportFormat, result: ExportRe
     context.print_status(check_sentence(result.check))
     for note in result.notes:
         context.print_status(f"{context.style_err('warning', 'Note:')} {note}")
-    context.print_status(f"{len(files)} files, {format_bytes(size)}")
+    amount = f"{plural(len(files), 'file')} ({format_bytes(size)})"
+    context.print_status(f"wrote {amount}")
     context.print_result(str(result.folder))
+    return amount
 
 
 def default_folder(model: Model, form: ExportFormat) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from ftpipe.server.storage.data_dir import DataDirectory
 from ftpipe.training.job_directory import JobDirectory, JobSpec
 from tests.cli.cli_runner import CliEnvironment
 from tests.inference.test_engine import make_adapter
+from tests.modeling.export.fake_hub import TOKEN, FakeHub, running_hub
+from tests.modeling.export.test_check import change_json
 from tests.registry.test_registry import model_of, run_of
 from tests.training.tiny_model import rows, save_base, write_rows
 
@@ -108,3 +111,84 @@ def test_models_export_writes_one_format(cli: CliEnvironment, own_home: Path) ->
     register_local_model(own_home / "train.jsonl")
     ran = cli.run("models", "export", MODEL, "--merged", "--gguf")
     assert (ran.code, "--merged and --gguf" in ran.err) == (2, True)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
+    """A hub with a token in the environment, and none on the disk."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    with running_hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        yield hub
+
+
+def test_models_export_sends_a_checked_export_to_a_private_repository(
+    cli: CliEnvironment, own_home: Path, base_dir: Path, hub: FakeHub
+) -> None:
+    """The plan is said before anything is computed; the token is in no output and no file."""
+    add_weights(register_local_model(own_home / "gone.jsonl"), base_dir)
+    ran = cli.run("models", "export", MODEL, "-o", "out", "--push-to-hub", "alice/bot", "--yes", "--json")
+    assert ran.code == 0
+    assert ran.err.index(f"private repository {hub.endpoint}/alice/bot (new), as alice") < ran.err.index("exporting")
+    assert ran.document["hub"]["url"] == f"{hub.endpoint}/alice/bot"
+    assert hub.repositories == {"alice/bot": True}
+    assert {name.removeprefix("alice/bot/") for name in hub.files} == set(ran.document["files"])
+    assert hub.files["alice/bot/README.md"] == (Path("out") / "README.md").read_bytes()
+    assert TOKEN not in ran.out + ran.err
+    assert not [content for content in hub.files.values() if str(own_home.parent).encode() in content]
+
+
+def test_models_export_asks_before_it_sends(cli: CliEnvironment, own_home: Path, base_dir: Path, hub: FakeHub) -> None:
+    """Without a terminal and without --yes nothing is computed, and the hub is not asked."""
+    add_weights(register_local_model(own_home / "gone.jsonl"), base_dir)
+    ran = cli.run("models", "export", MODEL, "-o", "out", "--push-to-hub", "alice/bot")
+    assert (ran.code, "add --yes" in ran.err) == (2, True)
+    assert (hub.requests, Path("out").exists()) == ([], False)
+
+
+def test_models_export_sends_nothing_that_fails_its_check(
+    cli: CliEnvironment, own_home: Path, base_dir: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_weights(register_local_model(own_home / "gone.jsonl"), base_dir)
+
+    def write_without_stop(_base: Path, folder: Path, _stop_ids: object) -> None:
+        change_json(folder / "tokenizer_config.json", eos_token="<|im_start|>")
+
+    monkeypatch.setattr(module, "write_generation_config", write_without_stop)
+    ran = cli.run("models", "export", MODEL, "-o", "out", "--push-to-hub", "alice/bot", "--yes")
+    assert (ran.code, "ends an answer in training" in ran.err.replace("\n", " ")) == (1, True)
+    assert (hub.files, hub.repositories) == ({}, {})
+
+
+def test_models_export_refuses_repositories_and_tokens_first(
+    cli: CliEnvironment, own_home: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A public repository without --public, a name that is none, a bad token, and no token."""
+    register_local_model(own_home / "train.jsonl")
+    hub.repositories["alice/open"] = False
+    command = ["models", "export", MODEL, "--yes", "--push-to-hub"]
+    ran = cli.run(*command, "alice/open")
+    assert (ran.code, "exists and is public" in ran.err, "--public" in ran.err) == (2, True, True)
+    assert cli.run(*command, "no-owner").code == 2
+    assert cli.run("models", "export", MODEL, "--public").code == 2
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    assert cli.run(*command, "alice/bot").code == 4
+    monkeypatch.delenv("HF_TOKEN")
+    ran = cli.run(*command, "alice/bot")
+    assert (ran.code, "hf auth login" in ran.err) == (4, True)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    assert cli.run(*command, "alice/bot").code == 5
+
+
+def test_models_export_keeps_an_export_that_the_hub_refuses(
+    cli: CliEnvironment, own_home: Path, base_dir: Path, hub: FakeHub
+) -> None:
+    """A token that can only read: exit 4, and the checked folder is there."""
+    add_weights(register_local_model(own_home / "gone.jsonl"), base_dir)
+    hub.commits_refused = True
+    ran = cli.run("models", "export", MODEL, "-o", "out", "--push-to-hub", "alice/bot", "--yes")
+    assert (ran.code, "the export is still in out" in ran.err.replace("\n", " ")) == (4, True)
+    assert (Path("out") / "README.md").is_file()
