@@ -220,7 +220,7 @@ def test_nan_of_python_is_a_missing_value(tmp_path: Path) -> None:
         ("a.jsonl", bytes(range(256)), "not a text file"),
         ("a.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "git lfs pull"),
         ("a.csv", b"<!DOCTYPE html>\n<html><body>Sign in</body></html>", "is an HTML page"),
-        ("a.gz", gzip.compress(gzip.compress(b"{}")), "compressed twice"),
+        ("a.gz", gzip.compress(gzip.compress(b"{}", mtime=0), mtime=0), "compressed twice"),
     ],
 )
 def test_unreadable_file_is_named(name: str, data: bytes, message: str, tmp_path: Path) -> None:
