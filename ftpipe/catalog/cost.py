@@ -66,11 +66,16 @@ def estimate(
 
 
 def price_warning(model: str, method: Method, row: PriceRow | None, today: dt.date) -> str:
-    """Says that a price is unknown or old; empty otherwise."""
+    """Says that a price is unknown, or that one of the user's configuration is old; empty otherwise.
+
+    The age of other prices is told by ``ftpipe doctor``, once, and each estimate shows the date.
+    """
     if method is Method.REINFORCEMENT and (row is None or row.training):
         return "Reinforcement training is billed by the hour; it cannot be estimated from tokens."
     if row is None:
         return f"No training price is known for {model or 'this model'}."
+    if not row.is_configured:
+        return ""
     age = row.age_days(today)
     if age is not None and age > STALE_DAYS:
         return f"The price of {row.model} is {age} days old ({row.as_of}, {row.source})."

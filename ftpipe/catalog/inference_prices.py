@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import tomllib
 from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
+from ftpipe.catalog.base_models import find_base
+from ftpipe.catalog.price_file import kept_prices
 from ftpipe.errors import UsageError
 from ftpipe.records.evaluation import TokenPrice
 
@@ -25,20 +28,35 @@ def answer_price(target: str, base: str, kind: Kind) -> TokenPrice | None:
     """
     if target == "local":
         return OWN_MACHINE.model_copy(update={"model": base})
-    table = _tables().get(target, {}).get(kind)
-    name = _named(base, table["rows"]) if table else None
-    if table is None or name is None:
-        return None
-    input_price, cached, output_price = table["rows"][name]
-    return TokenPrice(
-        model=name if kind == "base" else f"ft:{name}",
-        input=input_price,
-        cached=cached if cached >= 0 else None,
-        output=output_price,
-        currency=table["currency"],
-        as_of=table["as_of"].isoformat(),
-        source=table["source"],
-    )
+    rows = inference_rows(target, kind)
+    name = _named(base, rows)
+    return None if name is None else rows[name]
+
+
+def inference_rows(target: str, kind: Kind) -> dict[str, TokenPrice]:
+    """Model → price, of the package and of the user's price file, which wins.
+
+    Args:
+        target: As for ``answer_price``.
+        kind: As for ``answer_price``.
+    """
+    rows: dict[str, TokenPrice] = {}
+
+    def add(name: str, numbers: tuple[float, float | None, float], currency: str, as_of: dt.date, source: str) -> None:
+        rows[name] = TokenPrice(
+            model=name if kind == "base" else f"ft:{name}", input=numbers[0], cached=numbers[1], output=numbers[2],
+            currency=currency, as_of=as_of.isoformat(), source=source,
+        )  # fmt: skip
+
+    if table := _tables().get(target, {}).get(kind):
+        for name, (input_price, cached, output_price) in table["rows"].items():
+            numbers = (input_price, cached if cached >= 0 else None, output_price)
+            add(name, numbers, table["currency"], table["as_of"], table["source"])
+    if kept := kept_prices().get(target):
+        for name, prices in (kept.base if kind == "base" else kept.tuned).items():
+            known = find_base(name)
+            add(known.name if known else name.lower(), prices, kept.currency, kept.as_of, kept.source)
+    return rows
 
 
 def _named(base: str, rows: dict[str, Any]) -> str | None:

@@ -11,12 +11,11 @@ from importlib.resources import files
 from typing import Any
 
 from ftpipe.catalog.base_models import find_base
+from ftpipe.catalog.price_file import MAX_PRICE, kept_prices
 from ftpipe.errors import ConfigError
 from ftpipe.tokenization import base_of
 
 STALE_DAYS = 60
-MAX_PRICE = 1_000_000
-"""Highest accepted price of a million tokens, in any currency."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +28,8 @@ class PriceRow:
     as_of: dt.date | None
     """Day on which the price was read; ``None`` for a local model."""
     source: str
+    is_configured: bool = False
+    """The row is from ``[prices]`` of the user's configuration."""
 
     def age_days(self, today: dt.date) -> int | None:
         """Days since the price was read."""
@@ -43,16 +44,21 @@ class PriceTable:
 
     @classmethod
     def load(cls, overrides: Mapping[str, Any] | None = None, *, target: str = "openai") -> PriceTable:
-        """The package's rows for a target, with the user's own on top.
+        """The package's rows for a target, with those of the user's price file and configuration on top.
 
         Args:
             overrides: Model → price per million, or a table of ``training``, ``as_of``, ``source``, ``currency``.
             target: ``openai``, ``azure``, ``nebius`` or ``local``; other targets have no rows.
 
         Raises:
-            ConfigError: An override is neither a number nor such a table.
+            ConfigError: An override is neither a number nor such a table, or the price file is malformed.
         """
         rows = dict(_packaged(target))
+        if kept := kept_prices().get(target):
+            for model, price in kept.training.items():
+                known = rows.get(_key(model))
+                name = known.model if known else model
+                rows[_key(model)] = PriceRow(name, price, kept.currency, kept.as_of, kept.source)
         for model, value in (overrides or {}).items():
             rows[_key(model)] = _override(model, value)
         return cls(rows)
@@ -95,6 +101,5 @@ def _override(model: str, value: object) -> PriceRow:
             raise ConfigError(f"as_of of {model} is not a date.", example) from exc
     if as_of is not None and type(as_of) is not dt.date:
         raise ConfigError(f"as_of of {model} is not a date.", example)
-    return PriceRow(
-        model, float(price), str(table.get("currency", "USD")), as_of, str(table.get("source", "your configuration"))
-    )
+    source = str(table.get("source", "your configuration"))
+    return PriceRow(model, float(price), str(table.get("currency", "USD")), as_of, source, is_configured=True)

@@ -68,7 +68,7 @@ def run_offline_checks(
     yield check_disk("disk", state_dir())
     yield check_disk("home", home())
     yield from errors_as_results("tokenizer", check_tokenizer)
-    yield from errors_as_results("prices", lambda: check_prices(settings, day))
+    yield from errors_as_results("prices", lambda: iter([check_prices(day)]))
     yield from errors_as_results("providers", lambda: check_providers(settings, day))
     yield check_local_server()
     yield from check_server_data()
@@ -237,23 +237,18 @@ def check_tokenizer() -> Iterator[CheckResult]:
     yield CheckResult("tokenizer", "ok", f"{name} is included, no network needed")
 
 
-def check_prices(settings: Settings, today: date) -> Iterator[CheckResult]:
-    """The age of the prices."""
-    from ftpipe.catalog.training_prices import PriceTable
+def check_prices(today: date) -> CheckResult:
+    """The age of the newest prices of each provider; those of ``ftpipe.toml`` are checked with each estimate."""
+    from ftpipe.catalog.price_file import PROVIDERS
+    from ftpipe.catalog.training_prices import STALE_DAYS, PriceTable
 
-    row = PriceTable.load(settings.config.prices).row("gpt-4.1-mini-2025-04-14")
-    as_of = getattr(row, "as_of", None)
-    if as_of is None:
-        yield CheckResult("prices", "warning", "there are no prices", 'add [prices."MODEL"] to ftpipe.toml')
-        return
-    age = (today - (as_of if isinstance(as_of, date) else date.fromisoformat(str(as_of)))).days
-    status: CheckStatus = "warning" if age > 2 * DATE_WARNING_DAYS else "ok"
-    hint = (
-        "compare them with the provider's price page; override them with [prices] in ftpipe.toml"
-        if status == "warning"
-        else ""
-    )
-    yield CheckResult("prices", status, f"as of {as_of}, {age} days old", hint)
+    dates = {name: [row.as_of for row in PriceTable.load(target=name).rows() if row.as_of] for name in PROVIDERS}
+    newest = {name: max(days) for name, days in dates.items() if days}
+    ages = ", ".join(f"{name} {(today - day).days:,} days old ({day})" for name, day in newest.items())
+    if all((today - day).days <= STALE_DAYS for day in newest.values()):
+        return CheckResult("prices", "ok", ages)
+    hint = "compare them with the provider's price page, and load newer ones: `ftpipe config prices FILE`"
+    return CheckResult("prices", "warning", ages, hint)
 
 
 def check_providers(settings: Settings, today: date) -> Iterator[CheckResult]:

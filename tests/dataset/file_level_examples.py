@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ftpipe.catalog.training_prices import PriceTable
 from ftpipe.dataset.check_settings import CheckSettings
 from ftpipe.dataset.file_context import FileContext
 from ftpipe.dataset.rules import all_rules
@@ -141,14 +142,14 @@ def outlier(folder: Path, fault: bool) -> Codes:
 
 
 def cost_estimate(folder: Path, fault: bool, *, code: str) -> Codes:
-    """A limit below or above the estimate; an outdated price, or local training."""
+    """A limit below or above the estimate; a price of your own that is 61 days old, or 60."""
     path = write(folder / "a.jsonl", [*chats()])
     if code == "FT707":
         cost = count(validate(path), model="gpt-4.1", epochs=1).cost
         high = cost.high if cost and cost.high else 0.0
         return set(count(validate(path), model="gpt-4.1", epochs=1, max_cost=high - fault * 1e-6).summary.counts)
-    target, model = ("openai", "gpt-4.1") if fault else ("local", "smollm2-135m-instruct")
-    return set(count(validate(path, target=target), model=model, today=DAY).summary.counts)
+    prices = PriceTable.load({"gpt-4.1": {"training": 4.0, "as_of": DAY - dt.timedelta(60 + fault)}})
+    return set(count(validate(path), model="gpt-4.1", prices=prices, today=DAY).summary.counts)
 
 
 def small_validation(folder: Path, fault: bool) -> Codes:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ftpipe.catalog.training_prices import PriceTable
 from ftpipe.dataset.check_settings import CheckSettings
 from ftpipe.dataset.fixes import fix_file
 from ftpipe.dataset.rules import all_rules
@@ -60,7 +61,8 @@ def check(path: Path, *, holdout: Path | None = None) -> Report:
         path, method="dpo", model="gpt-3.5-turbo-0613", validation=holdout, test=holdout, settings=QUICK,
         today=dt.date(2026, 11, 24),
     )  # fmt: skip
-    return count(report, model="gpt-3.5-turbo-0613", max_cost=0.0, settings=QUICK)
+    prices = PriceTable.load({"gpt-3.5-turbo-0613": 8.0})
+    return count(report, model="gpt-3.5-turbo-0613", prices=prices, max_cost=0.0, settings=QUICK)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpipe.config import Settings, load
+from ftpipe.config import load
 from ftpipe.doctor.offline_checks import (
     check_disk,
     check_packages,
@@ -61,10 +61,11 @@ def test_check_secrets_file_runs_no_program_of_the_repository(tmp_path: Path) ->
 
 
 def test_check_prices_warns_about_old_prices() -> None:
-    settings = Settings(load(env={}).config, {}, None)
-    [recent], [old] = check_prices(settings, date(2025, 7, 10)), check_prices(settings, date(2030, 1, 1))
+    """One result, with the age of each provider's prices and how to load newer ones."""
+    recent, old = check_prices(date(2025, 7, 10)), check_prices(date(2030, 1, 1))
     assert (recent.status, old.status) == ("ok", "warning")
-    assert "price page" in old.hint
+    assert "openai 1,646 days old (2025-06-30), azure" in old.message
+    assert "ftpipe config prices FILE" in old.hint
 
 
 def test_check_providers_reports_a_missing_key(monkeypatch: pytest.MonkeyPatch) -> None:

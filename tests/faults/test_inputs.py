@@ -19,7 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftpipe.catalog.training_prices import MAX_PRICE, PriceTable
+from ftpipe.catalog.price_file import MAX_PRICE
+from ftpipe.catalog.training_prices import PriceTable
 from ftpipe.config import load
 from ftpipe.errors import ConfigError, ConnectionFailedError, CostLimitError, LocalStateError
 from ftpipe.pipeline.preflight import budget_blocker

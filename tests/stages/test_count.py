@@ -221,13 +221,26 @@ def test_count_auto_epochs_have_cost_range(tmp_path: Path) -> None:
     assert cost.low < cost.expected < cost.high
 
 
-def test_count_old_price_is_a_finding(tmp_path: Path) -> None:
-    """The price rows are of mid 2025."""
-    report = count(validate(write(tmp_path / "a.jsonl", [*chats()])), model="gpt-4.1-mini", today=TODAY)
-    assert report.cost is not None and "days old" in report.cost.warning
+@pytest.mark.parametrize(("as_of", "warning"), [("2026-09-01", "84 days old"), (None, "has no date")])
+def test_count_old_price_of_the_configuration_is_a_finding(as_of: str | None, warning: str, tmp_path: Path) -> None:
+    prices = PriceTable.load({"gpt-4.1-mini": {"training": 4.0} | ({"as_of": as_of} if as_of else {})})
+    path = write(tmp_path / "a.jsonl", [*chats()])
+    report = count(validate(path), model="gpt-4.1-mini", prices=prices, today=TODAY)
+    assert report.cost is not None and warning in report.cost.warning
     assert report.summary.counts["FT708"] == 1
-    again = count(report, model="gpt-4.1-mini", today=TODAY)
+    again = count(report, model="gpt-4.1-mini", prices=prices, today=TODAY)
     assert again.summary == report.summary
+
+
+@pytest.mark.parametrize("model", ["gpt-4.1-mini", "gpt-9"])
+def test_count_does_not_warn_about_the_prices_of_ftpipe(model: str, tmp_path: Path) -> None:
+    """They are of mid 2025, which `ftpipe doctor` tells; the report shows the date, or that there is no price."""
+    report = count(validate(write(tmp_path / "a.jsonl", [*chats()])), model=model, today=TODAY)
+    assert "FT708" not in report.summary.counts and report.summary.warnings == (model == "gpt-4.1-mini") * 0
+    assert report.cost is not None
+    text = "\n".join(cost_lines(report.cost))
+    assert ("as of 2025-06-30" if model == "gpt-4.1-mini" else "No training price is known") in text
+    assert "days old" not in text
 
 
 def test_count_unknown_price_has_no_cost(tmp_path: Path) -> None:

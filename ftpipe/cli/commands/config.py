@@ -30,6 +30,7 @@ config = Group(
         "show": ("ftpipe.cli.commands.config:show", "Show every setting, its value and its origin."),
         "path": ("ftpipe.cli.commands.config:path", "Show the files and folders that ftpipe uses."),
         "set": ("ftpipe.cli.commands.config:set_value", "Set a value for all your projects."),
+        "prices": ("ftpipe.cli.commands.config_prices:prices", "Show the prices, or load them from a file."),
         "unset": ("ftpipe.cli.commands.config:unset_value", "Take away a value for all your projects."),
     },
     example="ftpipe config show --config configs/local.toml\nftpipe config set registry ~/ftpipe/registry.db",

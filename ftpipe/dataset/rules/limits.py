@@ -129,13 +129,13 @@ def over_budget(quote: CostQuote) -> Iterator[Violation]:
 
 @rule("FT708", "stale-price", "warning", "L", "inferred", scope="price")
 def stale_price(quote: CostQuote) -> Iterator[Violation]:
-    """The price behind the estimate is outdated or not known.
+    """A price in ftpipe.toml is more than 60 days old, or has no date.
 
-    Why: Prices change, and the estimate is only as good as its price.
+    Why: Prices change, and the estimate is only as good as its price. ``ftpipe doctor`` tells the age of ftpipe's own.
     Fix: Enter today's price: [prices."MODEL"] training = …, as_of = … in ftpipe.toml.
-    Source: ftpipe's price table; each price has a date.
+    Source: your own configuration; each price has a date.
     """
-    if quote.cost.warning and not quote.billed_by_hour:
+    if quote.cost.warning and quote.cost.price_per_million is not None and not quote.billed_by_hour:
         yield Violation("", quote.cost.warning)
 
 
