@@ -6,7 +6,7 @@ import os
 import stat
 import unicodedata
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -119,13 +119,16 @@ def open_output(path: Path, *, force: bool = False, flag: str = "--output") -> I
             partial.replace(target)
         else:
             _rename_to_new(partial, target, flag)
+    except BrokenPipeError:
+        raise
     except OSError as exc:
         # an error that names another file is about an input
         if exc.filename is not None and Path(exc.filename) not in (partial, target, target.parent):
             raise
         raise LocalStateError(f"{path} cannot be written: {exc.strerror}.", "Check the folder and the disk.") from exc
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
 
 
 def _rename_to_new(partial: Path, target: Path, flag: str) -> None:
