@@ -9,26 +9,31 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ftpipe.advisor.break_even import MIN_CACHED_PROMPT_TOKENS, Training, TypicalCall, break_even, epoch_cost
-from ftpipe.advisor.decision_rules import RULES
+from ftpipe.advisor.decision_rules import RULES, missing_fields
 from ftpipe.advisor.inputs import (
     MAX_BREAK_EVEN_DAYS,
     MIN_DAYS_TO_SHUTDOWN,
     MIN_EXAMPLES,
     RECOMMENDED_EXAMPLES,
     AdviceInputs,
+    question_of,
 )
-from ftpipe.records.advice import Advice, AdviceStep, BreakEvenCase, Recommendation
+from ftpipe.records.advice import Advice, AdviceStep, BreakEvenCase, MissingAnswer, Recommendation
 from ftpipe.records.evaluation import TokenPrice
+
+NOTHING_KNOWN = "Each recommendation would rest on answers that are not known yet."
 
 
 def advise(inputs: AdviceInputs) -> Advice:
     """Answer the questions in order and return the recommendation, its reason, and what would change it.
 
+    Nothing is recommended if the answers that are not known could lead to anything else.
+
     Raises:
         UsageError: Prices are in different currencies, or a training price is missing.
     """
     cases = break_even_cases(inputs)
-    recommendation, steps, first_steps = _decide(inputs, cases)
+    recommendation, steps, first_steps, missing = _decide(inputs, cases)
     figures = [figure for case in cases for figure in (case.result.base, case.result.tuned, case.result.one_time)]
     epoch = None
     if inputs.training_tokens is not None and inputs.tuned is not None and inputs.tuned.training is not None:
@@ -37,7 +42,8 @@ def advise(inputs: AdviceInputs) -> Advice:
     return Advice(
         recommendation=recommendation,
         first_steps=first_steps,
-        reason=f"{steps[-1].question} {steps[-1].answer}. {steps[-1].effect}",
+        missing=missing,
+        reason=f"{steps[-1].question} {steps[-1].answer}. {steps[-1].effect}" if recommendation else NOTHING_KNOWN,
         steps=steps,
         would_change=tuple(_would_change(inputs, recommendation)),
         epoch_cost=epoch,
@@ -101,12 +107,13 @@ def _own_hardware_price(currency: str) -> TokenPrice:
 
 def _decide(
     inputs: AdviceInputs, cases: tuple[BreakEvenCase, ...]
-) -> tuple[Recommendation, tuple[AdviceStep, ...], tuple[str, ...]]:
-    """Run the rules up to the first decisive one; the last rule always is."""
+) -> tuple[Recommendation | None, tuple[AdviceStep, ...], tuple[str, ...], tuple[MissingAnswer, ...]]:
+    """Run the rules up to the first decisive one, which the last rule always is, and see what it rests on."""
     results = {case.name: case.result for case in cases}
     steps: list[AdviceStep] = []
     first_steps: list[str] = []
-    recommendation = Recommendation.PROMPTING
+    recommendation: Recommendation | None = None
+    missing: tuple[MissingAnswer, ...] = ()
     for rule in RULES:
         outcome = rule.decide(inputs, results)
         steps.append(
@@ -120,15 +127,18 @@ def _decide(
         )
         first_steps += [outcome.first_step] if outcome.first_step else []
         if outcome.recommendation is not None:
-            recommendation = outcome.recommendation
+            fields = missing_fields(inputs, rule, outcome.recommendation)
+            missing = tuple(MissingAnswer(field=name, question=question_of(name)) for name in fields)
+            recommendation = None if missing else outcome.recommendation
+            steps[-1] = steps[-1].model_copy(update={"is_decisive": not missing})
             break
-    return recommendation, tuple(steps), tuple(first_steps)
+    return recommendation, tuple(steps), tuple(first_steps), missing
 
 
-def _would_change(inputs: AdviceInputs, recommendation: Recommendation) -> Iterator[str]:
+def _would_change(inputs: AdviceInputs, recommendation: Recommendation | None) -> Iterator[str]:
     for condition, changed in _single_answer_changes(inputs):
-        other, _, _ = _decide(changed, break_even_cases(changed))
-        if other is not recommendation:
+        other, *_ = _decide(changed, break_even_cases(changed))
+        if other is not None and other is not recommendation:
             yield f"If {condition}: {other.value}."
 
 

@@ -194,6 +194,27 @@ RULES: tuple[Rule, ...] = (
 """The rules in order; the first outcome with a recommendation ends the decision."""
 
 
+CAUSES = ("lacks_knowledge", "wrong_behavior", "better_prompt_is_enough")
+"""Fields that say why the model fails."""
+_REASONS_BY_THEMSELVES = ("knowledge", "prompt", "break-even")
+"""Rules whose decision rests on what was answered or computed, and on no assumption about the cause."""
+_TUNING = (Recommendation.HOSTED, Recommendation.LOCAL, Recommendation.MIX)
+
+
+def missing_fields(inputs: AdviceInputs, decisive: Rule, recommendation: Recommendation) -> tuple[str, ...]:
+    """Fields without which a recommendation would only be an assumption.
+
+    Args:
+        inputs: What is known.
+        decisive: The rule that decided.
+        recommendation: What it decided.
+    """
+    is_known = decisive.key in _REASONS_BY_THEMSELVES or (decisive.key == "speed-or-behavior" and inputs.needs_speed)
+    causes = () if is_known or any(getattr(inputs, name) is not None for name in CAUSES) else CAUSES
+    examples = ("clean_examples",) if inputs.clean_examples is None and (causes or recommendation in _TUNING) else ()
+    return (*causes, *examples)
+
+
 def is_decided(inputs: AdviceInputs, *, last_field: str, rules: tuple[Rule, ...]) -> bool:
     """Whether the answers so far already decide, so that an interview can stop.
 

@@ -70,3 +70,8 @@ class AdviceInputs(Record):
     today: date | None = None
     shutdown_date: date | None = None
     """Day on which the tuned model is shut down."""
+
+
+def question_of(field: str) -> str:
+    """The question that a field answers."""
+    return str(AdviceInputs.model_fields[field].description)

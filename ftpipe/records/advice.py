@@ -72,10 +72,21 @@ class AdviceStep(Record):
     is_decisive: bool
 
 
+class MissingAnswer(Record):
+    """An answer without which nothing can be recommended."""
+
+    field: str
+    """Field of the inputs, for example ``lacks_knowledge``."""
+    question: str
+
+
 class Advice(Record):
     """The recommendation, its reason, what would change it, and the costs."""
 
-    recommendation: Recommendation
+    recommendation: Recommendation | None
+    """``None`` if it would rest on answers that are not known; see ``missing``."""
+    missing: tuple[MissingAnswer, ...] = ()
+    """What must be known first; empty if there is a recommendation."""
     first_steps: tuple[str, ...]
     """What to do before following the recommendation."""
     reason: str

@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ftpipe.formatting import Styler, count, format_money, format_table, plural, sanitize_line, unstyled
 from ftpipe.records.advice import Advice, BreakEvenCase
 from ftpipe.records.evaluation import TokenPrice
 
 
-def advice_lines(advice: Advice, style: Styler = unstyled) -> Iterator[str]:
-    """The advice in reading order: recommendation, first steps, decision, costs, what would change it, prices."""
-    yield style("bold", f"Recommendation: {advice.recommendation.value}")
-    yield f"  {sanitize_line(advice.reason, 400)}"
+def advice_lines(
+    advice: Advice, style: Styler = unstyled, *, options: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """The advice in reading order: recommendation, first steps, decision, costs, what would change it, prices.
+
+    Args:
+        advice: The advice.
+        style: Styles text for the terminal.
+        options: Field → option that answers its question.
+    """
+    if advice.recommendation is None:
+        yield style("bold", "Too little is known for a recommendation. What must be known:")
+        named = [[f"  {one.question}", (options or {}).get(one.field, "")] for one in advice.missing]
+        yield from format_table(named)
+    else:
+        yield style("bold", f"Recommendation: {advice.recommendation.value}")
+        yield f"  {sanitize_line(advice.reason, 400)}"
     if advice.first_steps:
         yield ""
         yield style("bold", "First steps")
         yield from (f"  {number}. {sanitize_line(step, 300)}" for number, step in enumerate(advice.first_steps, 1))
     yield ""
-    yield style("bold", "How it was decided")
+    yield style("bold", "What is known" if advice.recommendation is None else "How it was decided")
     yield from format_table(
         [f"  {'→' if step.is_decisive else ' '} {step.question}", sanitize_line(step.answer, 60), step.effect]
         for step in advice.steps
     )
     yield from _costs(advice, style)
     yield from _section("What stands out", advice.observations, style)
-    yield from _section("What would change the recommendation", advice.would_change, style)
+    is_open = advice.recommendation is None
+    title = "What single answers would lead to" if is_open else "What would change the recommendation"
+    yield from _section(title, advice.would_change, style)
     yield from _section("Prices", [_price_line(price) for price in advice.prices], style)
 
 

@@ -75,12 +75,49 @@ def test_advise_without_evaluation_starts_with_a_test_set() -> None:
 
 
 def test_advise_without_inputs_lists_what_is_missing() -> None:
-    """Nothing known: keep prompting, and find out the rest."""
+    """Nothing is recommended; what must be known is why the model fails, and whether there are examples."""
     advice = advise(AdviceInputs())
-    assert advice.recommendation is Recommendation.PROMPTING
+    assert advice.recommendation is None
+    assert [one.field for one in advice.missing] == [
+        "lacks_knowledge", "wrong_behavior", "better_prompt_is_enough", "clean_examples",
+    ]  # fmt: skip
     assert len(advice.first_steps) == 3
-    assert advice.would_change
+    assert not any(step.is_decisive for step in advice.steps)
+    assert any(line.startswith("If a better prompt fixes it: prompting") for line in advice.would_change)
     assert advice.break_even == ()
+
+
+@pytest.mark.parametrize(
+    ("known", "recommendation", "missing"),
+    [
+        ({"clean_examples": 20}, None, 3),
+        ({"clean_examples": 800}, None, 3),
+        ({"needs_privacy": True}, None, 4),
+        ({"needs_privacy": True, "clean_examples": 800}, None, 3),
+        ({"wrong_behavior": True}, None, 1),
+        ({"needs_speed": True}, None, 1),
+        ({"needs_speed": True, "clean_examples": 800}, Recommendation.LOCAL, 0),
+        ({"wrong_behavior": True, "clean_examples": 800}, Recommendation.LOCAL, 0),
+        ({"better_prompt_is_enough": True}, Recommendation.PROMPTING, 0),
+        ({"lacks_knowledge": True}, Recommendation.RETRIEVAL, 0),
+        ({"wrong_behavior": True, "clean_examples": 20}, Recommendation.PROMPTING, 0),
+    ],
+)
+def test_advise_recommends_nothing_on_assumptions(
+    known: dict[str, object], recommendation: Recommendation | None, missing: int
+) -> None:
+    """Neither that the model lacks no knowledge, nor that there are examples."""
+    advice = advise(AdviceInputs.model_validate(known))
+    assert (advice.recommendation, len(advice.missing)) == (recommendation, missing)
+
+
+def test_advise_break_even_is_a_reason_by_itself() -> None:
+    advice = advise(
+        READY.model_copy(
+            update={"lacks_knowledge": None, "wrong_behavior": None, "better_prompt_is_enough": None}
+        ).model_copy(update={"calls_per_day": 5000.0})
+    )
+    assert (advice.recommendation, advice.missing) == (Recommendation.HOSTED, ())
 
 
 def test_advise_would_change_is_true() -> None:
@@ -122,7 +159,7 @@ maybe = st.sampled_from([None, True, False])
 
 
 @given(maybe, maybe, maybe, maybe, maybe, st.sampled_from([None, 5, 20, 49, 50, 5000]))
-def test_advise_always_gives_a_recommendation_and_a_reason(
+def test_advise_always_gives_a_recommendation_or_what_is_missing(
     evaluation: bool | None,
     lacks: bool | None,
     wrong: bool | None,
@@ -140,6 +177,7 @@ def test_advise_always_gives_a_recommendation_and_a_reason(
         clean_examples=count,
     )
     advice = advise(inputs)
-    assert advice.steps[-1].is_decisive
+    assert advice.steps[-1].is_decisive is (advice.recommendation is not None) is not bool(advice.missing)
     assert advice.reason
-    assert not any(line.endswith(f": {advice.recommendation.value}.") for line in advice.would_change)
+    if advice.recommendation is not None:
+        assert not any(line.endswith(f": {advice.recommendation.value}.") for line in advice.would_change)

@@ -50,10 +50,10 @@ AMOUNTS: dict[str, tuple[str, type, str]] = {
 QUESTIONS = (*list(YES_NO)[:4], "clean_examples", *list(YES_NO)[4:], "prompt_tokens", "calls_per_day")
 """Fields that the interview asks for, in this order, until the recommendation is clear."""
 EPOCHS = click.IntRange(1, 50)
-TOO_LITTLE_IS_KNOWN = (
-    "Too little is known for a recommendation: answer the questions on a terminal, or with options such as "
-    "--no-lacks-knowledge and --examples (see `ftpipe advise --help`)."
-)
+ANSWER_OPTIONS = {name: f"--{flag} or --no-{flag}" for name, (flag, _) in YES_NO.items()} | {
+    name: f"--{flag} N" for name, (flag, *_) in AMOUNTS.items()
+}
+"""Field → option that answers its question."""
 TEXT_OPTIONS = ("base", "tuned", "provider", "base_price", "tuned_price", "ends")
 NUMBER_OPTIONS = ("tokens_per_example", "train_price")
 
@@ -123,6 +123,8 @@ def _fact_options() -> shared.Decorator:
 def advise(context: CliContext, /, data: Path | None, path: Path | None, **params: Any) -> None:
     """Recommend retrieval, prompting or fine-tuning, with reasons, costs, and what would change the advice.
 
+    Nothing is recommended before it is known why the model fails, or what speaks for tuning.
+
     The number of examples and tokens is read from DATA. On a terminal and without options, you are asked questions.
     """
     from ftpipe.advisor.advise import advise as advice_for
@@ -137,11 +139,7 @@ def advise(context: CliContext, /, data: Path | None, path: Path | None, **param
     inputs = collect_inputs(settings, options, read_data(options), today=today)
     advice = advice_for(inputs)
     context.add(advice=advice, inputs=inputs.model_dump(mode="json", exclude_none=True))
-    if options.facts or options.data is not None:
-        context.print_result(advice_lines(advice, context.style))
-    else:
-        steps = (f"  {number}. {step}" for number, step in enumerate(advice.first_steps, 1))
-        context.print_result([TOO_LITTLE_IS_KNOWN, "", context.style("bold", "First steps"), *steps])
+    context.print_result(advice_lines(advice, context.style, options=ANSWER_OPTIONS))
 
 
 def read_answers(path: Path | None) -> dict[str, Any]:
@@ -177,13 +175,12 @@ def read_answers(path: Path | None) -> dict[str, Any]:
 def interview(options: AdviseOptions) -> AdviseOptions:
     """Ask for missing values in the order of the decision, until it is clear; Enter means not known."""
     from ftpipe.advisor.decision_rules import RULES, is_decided
-    from ftpipe.advisor.inputs import AdviceInputs
+    from ftpipe.advisor.inputs import AdviceInputs, question_of
 
     facts = dict(options.facts)
     for name in QUESTIONS:
         if name not in facts:
-            question = str(AdviceInputs.model_fields[name].description)
-            value = _parse_answer(name, _ask(question, "y/n" if name in YES_NO else "number"))
+            value = _parse_answer(name, _ask(question_of(name), "y/n" if name in YES_NO else "number"))
             if value is not None:
                 facts[name] = value
             if is_decided(AdviceInputs.model_validate(facts), last_field=name, rules=RULES):

@@ -90,13 +90,21 @@ def test_advise_uses_prices_from_options(cli: CliEnvironment) -> None:
     assert cli.run("advise", "--ends", "soon").code == 2
 
 
-def test_advise_without_answers_recommends_a_test_set(cli: CliEnvironment) -> None:
-    """And asks nobody where there is no terminal."""
-    ran = cli.run("advise")
+@pytest.mark.parametrize(
+    "options", [(), ("--base", "gpt-4.1"), ("--provider", "azure"), ("train.jsonl",), ("--evaluation",)]
+)
+def test_advise_without_answers_says_what_it_must_know(options: tuple[str, ...], cli: CliEnvironment) -> None:
+    """Also in JSON, and with a model or data alone; it asks nobody where there is no terminal."""
+    chat_file(rows=60)
+    ran = cli.run("advise", *options)
     assert ran.code == 0
-    assert "Build a test set" in ran.out
-    assert ran.out.startswith("Too little is known for a recommendation")
-    assert "Recommendation:" not in ran.out
+    assert ran.out.startswith("Too little is known for a recommendation. What must be known:")
+    assert "--lacks-knowledge or --no-lacks-knowledge" in ran.out
+    assert ("Build a test set" in ran.out) is ("--evaluation" not in options)
+    assert "Recommendation:" not in ran.out and "decided" not in ran.out
+    advice = cli.run("advise", *options, "--json").document["advice"]
+    assert advice["recommendation"] is None
+    assert "lacks_knowledge" in [one["field"] for one in advice["missing"]]
 
 
 @pytest.mark.parametrize("epochs", ["0", "51"])
