@@ -247,9 +247,11 @@ def _messages_before_answer(messages: object) -> list[dict[str, Any]]:
 
 
 def _facts(model: Model, run: Run | None, base: str, hyperparameters: dict[str, Any]) -> ModelFacts:
+    from ftpipe.catalog.hub_models import hub_models
     from ftpipe.modeling.base_models import DEFAULT_BASE, DEFAULT_LICENCE
     from ftpipe.modeling.export.model_card import ModelFacts
 
+    licences = {DEFAULT_BASE: DEFAULT_LICENCE, **{known.name: known.licence for known in hub_models()}}
     return ModelFacts(
         name=model.id,
         method=model.method.value,
@@ -257,5 +259,5 @@ def _facts(model: Model, run: Run | None, base: str, hyperparameters: dict[str, 
         rows=run.dataset.examples if run and run.dataset else None,
         hyperparameters={**hyperparameters, **({} if model.seed is None else {"seed": model.seed})},
         metrics=model.metrics.model_dump(exclude={"step", "total_steps"}, exclude_none=True) if model.metrics else {},
-        license=DEFAULT_LICENCE.lower() if base == DEFAULT_BASE else "",
+        license=licences.get(base, "").lower().replace(" ", ""),  # the hub's ids: apache-2.0, llama3.2
     )

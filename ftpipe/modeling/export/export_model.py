@@ -153,10 +153,9 @@ def _write_gguf(
             name=request.facts.name,
             on_progress=on_progress,
         )
-    texts = read_turn_texts(ChatTemplate.load(base_dir))
+    start = reference.tokenizer.bos_token if adds_bos(reference.tokenizer) else ""
+    texts = read_turn_texts(ChatTemplate.load(base_dir), start=start)
     if texts is not None:
-        if adds_bos(reference.tokenizer):
-            texts = replace(texts, start="")  # llama.cpp writes it
         stops = [str(reference.tokenizer.decode([id_])) for id_ in sorted(reference.stop_ids)]
         (folder / MODELFILE).write_text(modelfile_content(texts, GGUF_FILE, stops), encoding="utf-8")
 

@@ -19,7 +19,7 @@ MODELFILE = "Modelfile"
 _SYSTEM, _USER, _ANSWER, _NEXT = "Xsystem1X", "Xuser1X", "Xanswer1X", "Xuser2X"
 """Contents of a conversation whose rendering is cut at them."""
 _MODELFILE = re.compile(
-    r'FROM \./(?P<file>\S+)\n\nTEMPLATE """(?P<start>.*?)\{\{ if not \.System \}\}(?P<no_system>.*?)\{\{ end \}\}'
+    r'FROM \./(?P<file>\S+)\n\nTEMPLATE """\{\{ if (?:not \.System|true) \}\}(?P<no_system>.*?)\{\{ end \}\}'
     r"\{\{ range \.Messages \}\}(?P<roles>.*)\{\{ end \}\}\{\{ end \}\}(?P<generation>.*?)"
     r'"""\n\n(?P<parameters>(PARAMETER stop "[^"\n]*"\n)*)',
     re.DOTALL,
@@ -36,30 +36,33 @@ class TurnTexts:
     """The texts of a chat template.
 
     Attributes:
-        start: Before everything.
         no_system: Before the first message if the conversation has no system message.
         roles: Role → texts before and after a message.
         generation: After the last message, before the answer.
     """
 
-    start: str
     no_system: str
     roles: dict[str, tuple[str, str]]
     generation: str
 
     def render(self, messages: Sequence[Message]) -> str:
         """A conversation as Ollama writes it."""
-        has_system = any(message.get("role") == "system" for message in messages)
+        has_system = "system" in self.roles and any(message.get("role") == "system" for message in messages)
         turns = [
             f"{before}{text_of(message)}{after}"
             for message in messages
             for before, after in [self.roles.get(str(message.get("role")), ("", ""))]
         ]
-        return "".join([self.start, "" if has_system else self.no_system, *turns, self.generation])
+        return "".join(["" if has_system else self.no_system, *turns, self.generation])
 
 
-def read_turn_texts(template: ChatTemplate) -> TurnTexts | None:
-    """The texts of a chat template; ``None`` if it does more than to put texts around messages."""
+def read_turn_texts(template: ChatTemplate, *, start: str) -> TurnTexts | None:
+    """The texts of a chat template; ``None`` if it does more than to put texts around messages.
+
+    Args:
+        template: The chat template.
+        start: What llama.cpp writes before every prompt; it is removed from the texts.
+    """
     user, answer, following = _message("user", _USER), _message("assistant", _ANSWER), _message("user", _NEXT)
     try:
         rendered = _render(template, [user, answer, following], generation=True)
@@ -76,13 +79,10 @@ def read_turn_texts(template: ChatTemplate) -> TurnTexts | None:
         before_system, system = _system_texts(template, user_prefix)
     except (ChatTemplateError, ValueError):
         return None
-    start = template.tokens.get("bos_token", "")
-    if not start or not no_system.startswith(start) or not (before_system or start).startswith(start):
-        start = ""
     if system is not None:
         roles = {"system": (before_system.removeprefix(start), system), **roles}
-    texts = TurnTexts(start, no_system.removeprefix(start), roles, generation)
-    written = [start, no_system, generation, *(text for pair in roles.values() for text in pair)]
+    texts = TurnTexts(no_system.removeprefix(start), roles, generation)
+    written = [texts.no_system, generation, *(text for pair in roles.values() for text in pair)]
     return None if any("{{" in text or '"""' in text for text in written) else texts
 
 
@@ -97,8 +97,9 @@ def modelfile_content(texts: TurnTexts, gguf_file: str, stops: Collection[str]) 
     roles = "{{ else ".join(
         f'if eq .Role "{role}" }}}}{before}{{{{ .Content }}}}{after}' for role, (before, after) in texts.roles.items()
     )
+    condition = "not .System" if "system" in texts.roles else "true"
     template = (
-        f"{texts.start}{{{{ if not .System }}}}{texts.no_system}{{{{ end }}}}"
+        f"{{{{ if {condition} }}}}{texts.no_system}{{{{ end }}}}"
         f"{{{{ range .Messages }}}}{{{{ {roles}{{{{ end }}}}{{{{ end }}}}{texts.generation}"
     )
     parameters = "".join(f'PARAMETER stop "{stop}"\n' for stop in stops)
@@ -112,7 +113,7 @@ def parse_modelfile(content: str) -> tuple[TurnTexts, list[str]] | None:
         return None
     roles = {role["role"]: (role["before"], role["after"]) for role in _ROLE.finditer(match["roles"])}
     stops = re.findall(r'PARAMETER stop "([^"\n]*)"\n', match["parameters"])
-    return TurnTexts(match["start"], match["no_system"], roles, match["generation"]), stops
+    return TurnTexts(match["no_system"], roles, match["generation"]), stops
 
 
 def _system_texts(template: ChatTemplate, user_prefix: str) -> tuple[str, str | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,21 @@ from ftpipe.modeling.export.loaders import GgufExport, modelfile_problems
 from ftpipe.modeling.export.modelfile import MODELFILE, modelfile_content, parse_modelfile, read_turn_texts
 from ftpipe.modeling.export.weights import merge
 from ftpipe.modeling.loading import load_tokenizer
+from tests.inference.test_engine import make_adapter
 from tests.modeling.export.conftest import TinyModel
 from tests.modeling.export.test_check import change_json, check, wrong_alpha
-from tests.training.tiny_model import tiny_tokenizer
+from tests.training.tiny_model import save_base, tiny_tokenizer
 
 SMOLLM2 = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
     "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}"
     "{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+JOINED = (
+    "{% for m in messages %}{% if m['role'] == 'system' %}[INST] {{ m['content'] }}\n\n{% elif m['role'] == 'user' %}"
+    "{% if loop.index0 != 1 or messages[0]['role'] != 'system' %}[INST] {% endif %}{{ m['content'] }} [/INST]"
+    "{% else %}{{ m['content'] }}</s>{% endif %}{% endfor %}"
 )
 LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -90,8 +97,6 @@ def test_gguf_of_each_architecture_gives_the_same_answers(tiny: TinyModel, tmp_p
     """Among them biases, norms of queries, grouped heads and tied embeddings; read back by transformers."""
     import torch
     import transformers
-
-    from tests.inference.test_engine import make_adapter
 
     base_dir = tmp_path / "base"
     tokenizer = load_tokenizer(tiny.base_dir)
@@ -177,14 +182,14 @@ def test_check_finds_faults_of_a_modelfile(
     assert [problem in one for one in modelfile_problems(tmp_path, reference)] == [True]
 
 
-@pytest.mark.parametrize("name", ["chatml", "llama3", "smollm2"])
+@pytest.mark.parametrize("name", ["chatml", "llama3", "mistral", "smollm2"])
 def test_modelfile_writes_conversations_as_the_chat_template(name: str) -> None:
     """With and without a system message, of one turn and of several; also after it was read from the file."""
     tokenizer = tiny_tokenizer("chatml" if name == "smollm2" else name)
     template = ChatTemplate.of(tokenizer)
     if name == "smollm2":
         template = ChatTemplate({"default": SMOLLM2}, template.tokens, template.special)
-    texts = read_turn_texts(template)
+    texts = read_turn_texts(template, start="")
     assert texts is not None
     parsed = parse_modelfile(modelfile_content(texts, GGUF_FILE, ["</s>"]))
     assert parsed == (texts, ["</s>"])
@@ -192,27 +197,68 @@ def test_modelfile_writes_conversations_as_the_chat_template(name: str) -> None:
     answered = [turns[0], {"role": "assistant", "content": "Paris."}, turns[1]]
     system = {"role": "system", "content": "Be brief."}
     chat = ChatTokenizer.of(tokenizer)
-    for messages in ([turns[2]], answered, [system, turns[3]], [system, *answered]):
+    with_system = [] if name == "mistral" else [[system, turns[3]], [system, *answered]]
+    for messages in ([turns[2]], answered, *with_system):
         text = parsed[0].render(messages)
         assert tokenizer(text, add_special_tokens=False)["input_ids"] == ChatTokenizer(template, chat._encoder).prompt(
             messages
         )
 
 
-@pytest.mark.parametrize("name", ["mistral", "thinking"])
-def test_modelfile_is_not_written_for_templates_that_compute(name: str) -> None:
-    """A system message inside the first turn, and turns that change when another one follows."""
-    template = ChatTemplate.of(tiny_tokenizer(name))
-    texts = read_turn_texts(template)
-    messages = [
-        {"role": "user", "content": "a"},
-        {"role": "assistant", "content": "b"},
-        {"role": "user", "content": "c"},
-    ]
-    if texts is not None:  # then it must be right
-        from ftpipe.modeling.chat_template import Conversation
+@pytest.mark.parametrize("source", [JOINED, "{% for m in messages %}{{ m['content'] }}{{ m['content'] }}{% endfor %}"])
+def test_modelfile_is_not_written_for_templates_that_do_more(source: str) -> None:
+    """A system message inside the first turn of a user, and a content that is written twice."""
+    template = ChatTemplate.of(tiny_tokenizer())
+    assert read_turn_texts(ChatTemplate({"default": source}, template.tokens, template.special), start="") is None
 
-        assert texts.render(messages) == Conversation(template, messages).render(add_generation_prompt=True)
+
+def test_export_without_modelfile_says_so(tiny: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ftpipe.modeling.export.export_model.read_turn_texts", lambda *_, **__: None)
+    result = tiny.export(tmp_path / "out", format="gguf")
+    assert sorted(file.name for file in result.folder.iterdir()) == ["README.md", GGUF_FILE]
+    assert "llama-server --jinja" in result.notes[0]
+
+
+@pytest.mark.needs("xllamacpp")
+def test_gguf_is_loaded_by_llama_cpp(tiny: TinyModel, tmp_path: Path) -> None:
+    """It reads the same tokens, and its most probable tokens are those of the trainer's model."""
+    import xllamacpp
+
+    base_dir = save_base(tmp_path / "base")
+    state = json.loads((base_dir / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary = state["model"]["vocab"]
+    ids = iter(sorted(vocabulary.values())[-2:])  # two characters that no text needs make room for merges
+    names = {id_: text for text, id_ in vocabulary.items()}
+    for merge_parts in (["t", "h"], ["th", "e"]):
+        id_ = next(ids)
+        del vocabulary[names[id_]]
+        vocabulary["".join(merge_parts)] = id_
+        state["model"]["merges"].append(merge_parts)
+    (base_dir / "tokenizer.json").write_text(json.dumps(state), encoding="utf-8")
+    model = TinyModel(base_dir, make_adapter(base_dir, tmp_path / "adapter", 0.03))
+    folder = model.export(tmp_path / "out", format="gguf").folder
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = str(folder / GGUF_FILE)
+    parameters.n_ctx, parameters.n_parallel, parameters.use_jinja, parameters.warmup = 256, 1, True, False
+    server = xllamacpp.Server(parameters)
+
+    def post(path: str, **body: Any) -> Any:
+        request = urllib.request.Request(f"{server.listening_address}{path}", json.dumps(body).encode())
+        with urllib.request.urlopen(request) as response:
+            return json.loads(response.read())
+
+    reference = model.reference("float16")
+    for answer in reference.answers:
+        prompt = post("/apply-template", messages=[dict(message) for message in answer.prompt.messages])["prompt"]
+        assert post("/tokenize", content=prompt, add_special=True, parse_special=True)["tokens"] == answer.prompt_ids
+        for index in range(0, len(answer.answer_ids), 4):
+            prompt_ids = [*answer.prompt_ids, *answer.answer_ids[:index]]
+            (token,) = post("/completion", prompt=prompt_ids, n_predict=1, top_k=1, return_tokens=True)["tokens"]
+            # one of two that are equally likely, if not the trainer's
+            gap = (
+                answer.top_logprobs[index][0] - answer.top_logprobs[index][answer.top_ids[index].tolist().index(token)]
+            )
+            assert float(gap) <= reference.limit
 
 
 def test_gguf_refuses_unknown_architectures_by_name(tiny: TinyModel, tmp_path: Path) -> None:
