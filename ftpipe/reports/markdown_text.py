@@ -12,8 +12,11 @@ MAX_TEXT_CHARACTERS = 160
 MAX_ALIGNED_COLUMNS = 60
 """Cells that are wider do not widen their column."""
 
-_MARKUP = re.compile(r"[\\`*\[\]<>|~]|(?<!\w)_|_(?!\w)|\$(?=.*\$)|#(?=\d)|&(?=#?\w+;)|^(?:[#+=-]|\d+(?=[.)]))")
-"""What is active within a line, and what is active at its start (the last alternative)."""
+_MARKUP = re.compile(
+    r"[\\`*\[\]<>|~]|(?<!\w)_|_(?!\w)|\$(?=.*\$)|#(?=\d)|&(?=#?\w+;)"
+    r"|^(?:[+-](?=\s|$)|#(?=#{0,5}(?:\s|$))|[=-](?=[=\s-]*$)|\d+(?=[.)](?:\s|$)))"
+)
+"""What is active within a line, and at its start: items of lists, titles, and lines under titles."""
 _AUTOMATIC_LINK = re.compile(
     r"(?i):(?=//)|(?<=http):|(?<=https):|(?<=mailto):|(?<=xmpp):|(?<=javascript):|(?<=www)\.|(?<!\w)@(?=\w)|@(?=[\w-]+\.)"
 )

@@ -197,3 +197,14 @@ def test_evaluation_formats_encode_as_utf8(name: str) -> None:
     evaluation: Evaluation = hostile("\ud800 x")[0]
     assert FORMATS[name](evaluation).encode("utf-8")
     assert FORMATS[name](WITH_EVERYTHING).endswith("\n")
+
+
+def test_terminal_scores_of_many_metrics_fit_the_terminal() -> None:
+    """Then each metric has a row, and each model a column."""
+    wide = run(metrics=("exact", "normalized", "rouge_l", "edit"))
+    header, *rows = [line for line in evaluation_lines(wide)][:5]
+    assert header.split() == ["base", "tuned"]
+    assert [row.split("  ")[0] for row in rows] == ["exact match", "normalized match", "ROUGE-L", "edit similarity"]
+    assert max(map(len, [header, *rows])) <= 80
+    narrow = run(metrics=("exact",))
+    assert next(iter(evaluation_lines(narrow))).split() == ["exact", "match", "macro-F1"]

@@ -31,6 +31,12 @@ def shown_text(markdown: str) -> str:
 @example("1. first")
 @example("- item")
 @example("# title")
+@example("1.")
+@example("-")
+@example("---")
+@example("- - -")
+@example("===")
+@example("###### x")
 @example("a &amp; b &#58; c")
 def test_escape_markdown_neutralizes_any_text(text: str) -> None:
     """It is shown as it is, on one line, and nothing of it is markup, a link, a mention or a cell."""
@@ -53,6 +59,9 @@ def test_escape_markdown_neutralizes_payloads(payload: str) -> None:
         "ft:smollm2-135m-instruct:local::auAabQpQ",
         "support-desk@production",
         "json_match (0.786 to 0.957)",
+        "+0.000 on exact match",
+        "0.00 USD",
+        "-1 is a number, #tag a word",
         "It costs $5, and that is 3 + 4 = 7!",
         "{field}: a/b.jsonl, line 3 - messages.1.role",
     ],

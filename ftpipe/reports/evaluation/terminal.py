@@ -9,6 +9,8 @@ from ftpipe.records.evaluation import Comparison, Evaluation
 from ftpipe.reports.evaluation import wording
 
 STYLES = {"win": "ok", "loss": "error", "equivalent": "info", "inconclusive": "warning"}
+MAX_TABLE_COLUMNS = 80
+"""A wider table of scores has one row for each metric instead of one for each model."""
 MAX_REGRESSIONS = 5
 """Regressions listed; the HTML report has all of them."""
 
@@ -40,9 +42,11 @@ def _scores(evaluation: Evaluation, style: Styler) -> Iterator[str]:
         [sanitize_line(result.arm.name, 48), *(wording.score_cell(result.score(name)) for name in names)]
         for result in evaluation.arms
     ]
-    first, *rest = format_table([header, *rows])
-    yield style("bold", first)
-    yield from rest
+    lines = format_table([header, *rows])
+    if max(map(len, lines)) > MAX_TABLE_COLUMNS:
+        lines = format_table(zip(header, *rows, strict=True))
+    yield style("bold", lines[0])
+    yield from lines[1:]
 
 
 def _costs(evaluation: Evaluation, style: Styler) -> Iterator[str]:
