@@ -31,6 +31,18 @@ def prepare_base(context: CliContext, provider: Provider, model: str) -> None:
         fetch_bases(context, [model])
 
 
+def require_base(provider: Provider, model: str) -> None:
+    """Refuse a base model that the provider does not have, before anybody is asked to pay for it.
+
+    The models of this machine were checked before, and a hub's model is not here before it is downloaded.
+
+    Raises:
+        NotFoundError: There is no such model.
+    """
+    if not provider.endpoint.startswith("local:"):
+        provider.models.require_base(model)
+
+
 def require_local_base(model: str) -> None:
     """Refuse a base model that the server on this machine cannot have; a hub id is looked up when it is fetched.
 

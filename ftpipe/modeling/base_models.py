@@ -194,7 +194,7 @@ def resolve_base(
         return _check_folder(downloaded)
     raise NotFoundError(
         f"there is no base model {name!r}",
-        f"use {DEFAULT_BASE}, a hub id (org/name) or the absolute path of a model folder",
+        f"use {DEFAULT_BASE}, a folder in {models_dir} or a hub id (org/name); `ftpipe models bases` lists them",
     )
 
 
@@ -251,7 +251,7 @@ def _download_from_hub(name: str, on_status: StatusCallback) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as exc:
         raise NotFoundError(
             f"the model {name} could not be downloaded from the hub: {str(exc).splitlines()[0][:200]}",
-            f"check the name and the network, or give the absolute path of a model folder; {DEFAULT_BASE} needs no hub",
+            f"check the name and the network; {DEFAULT_BASE} needs no hub, and `ftpipe models bases` lists others",
         ) from exc
 
 

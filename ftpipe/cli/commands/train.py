@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ftpipe.cli import options as shared
-from ftpipe.cli.base_downloads import prepare_base
+from ftpipe.cli.base_downloads import prepare_base, require_base
 from ftpipe.cli.commands.prepare import DatasetOptions, require_no_errors, show
 from ftpipe.cli.commands.train_sweep import SweepOptions, run_sweep, scorer
 from ftpipe.cli.context import CliContext, pass_cli_context
@@ -297,8 +297,7 @@ def run_training(
     from ftpipe.cli.output.run import host_of, print_result, run_with_display
 
     provider = context.provider(plan.spec.provider, settings)
-    if not provider.endpoint.startswith("local:"):
-        provider.models.require_base(plan.spec.model)
+    require_base(provider, plan.spec.model)
     if provider.profile.paid and not options.yes:
         context.confirm(f"Pay for this job at {host_of(provider)}: go ahead?")
     prepare_base(context, provider, plan.spec.model)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from ftpipe.cli.base_downloads import prepare_base
+from ftpipe.cli.base_downloads import prepare_base, require_base
 from ftpipe.cli.context import CliContext
 from ftpipe.cli.output.progress import LineThrottle, console
 from ftpipe.config import Settings
@@ -63,6 +63,7 @@ def run_sweep(context: CliContext, settings: Settings, spec: RunSpec, report: Re
             "without validation data the trials cannot be compared", "add --validation FILE or --evaluate FILE"
         )
     provider = context.provider(spec.provider, settings)
+    require_base(provider, spec.model)
     prepare_base(context, provider, spec.model)
     pipeline = context.pipeline(provider, context.registry(settings))
     reporter = make_reporter(context, pipeline.registry, len(points))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.cli.cli_runner import CliEnvironment, chat_file
+from tests.fakes.openai_client import Fault, status_error
 
 
 def test_sweep_option_is_repeatable(cli: CliEnvironment) -> None:
@@ -91,3 +92,14 @@ def test_sweep_reports_progress_of_a_trial_now_and_then(cli: CliEnvironment) -> 
     registry.close()
     assert written[0].startswith("  epochs=3  step 3")
     assert len(written) == 4
+
+
+def test_sweep_of_unknown_hosted_base_is_refused_before_the_question(cli: CliEnvironment) -> None:
+    """Nothing is uploaded, no trial is recorded, and nobody is asked to pay."""
+    cli.server.fail_next("models.retrieve", Fault(status_error(404, code="model_not_found")))
+    data = str(chat_file())
+    options = ("--provider", "openai", "--model", "gpt-9", "--sweep", "epochs=1,3", "--evaluate", data)
+    ran = cli.run("train", data, *options)
+    assert (ran.code, "has no base model 'gpt-9'" in ran.err) == (5, True)
+    assert cli.server.calls == {"models.retrieve": 1}
+    assert cli.run("status").code == 2
