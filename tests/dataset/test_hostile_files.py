@@ -116,9 +116,8 @@ def is_below(path: Path, folders: Sequence[Path]) -> bool:
 
 
 COMMANDS = {
-    "validate": ["validate", "FILE", "--findings", "OUT.ndjson"],
-    "validate-local": ["validate", "FILE", "--provider", "local"],
-    "prepare": ["prepare", "FILE", "--fix", "--unsafe-fixes", "--report", "OUT.html", "--output", "OUT"],
+    "validate": ["validate", "FILE", "--provider", "local", "--findings", "OUT.ndjson"],
+    "prepare": ["prepare", "FILE", "--fix", "--unsafe-fixes", "--output", "OUT"],
     "convert": ["convert", "FILE", "--output", "OUT.jsonl"],
     "split": ["split", "FILE", "--output", "OUT"],
     "advise": ["advise", "FILE"],
