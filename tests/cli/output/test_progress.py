@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -79,3 +80,25 @@ def test_terminal_output_no_color() -> None:
     text, _ = on_a_terminal("prepare", str(chat_file()), "--no-color")
     assert "\x1b" not in text
     assert Path("train.jsonl").exists()
+
+
+SPINNING = """
+import sys
+from ftpipe.cli.context import CliContext
+from ftpipe.cli.output.progress import spinner
+with spinner(CliContext(quiet="quiet" in sys.argv), "waiting for the answer"):
+    pass
+"""
+
+
+@pytest.mark.parametrize(("argument", "is_shown"), [("", True), ("quiet", False)])
+def test_spinner_is_shown_on_a_terminal_only(argument: str, is_shown: bool) -> None:
+    """And is gone when the answer comes; a log gets nothing."""
+    command = [sys.executable, "-c", SPINNING, argument]
+    process = pexpect.spawn(command[0], command[1:], encoding="utf-8", timeout=60, dimensions=(24, 80))
+    text = str(process.read())
+    process.close()
+    assert ("waiting for the answer" in text) == is_shown
+    assert text.endswith("\x1b[2K") or not is_shown
+    logged = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert logged.stdout + logged.stderr == ""
