@@ -36,6 +36,8 @@ MIN_LOGPROB = -9.0
 BASE_LIMIT = 0.01
 """Difference of log-probabilities that is always allowed: other programs add in another order."""
 ROUNDING_FACTOR = 2.0
+MAX_DIFFERENCE = 1000.0
+"""What is reported for values that are not numbers."""
 MAX_LIMIT = 0.5
 """Largest difference that is allowed, however much rounding changes."""
 
@@ -290,6 +292,7 @@ def _greedy_answer(model: CausalModel, prompt_ids: list[int], stop_ids: Collecti
 
 def _largest_difference(answer: ReferenceAnswer, logprobs: torch.Tensor) -> float:
     differences = (logprobs.gather(-1, answer.top_ids) - answer.top_logprobs).abs()
+    differences = differences.nan_to_num(nan=MAX_DIFFERENCE).clamp(max=MAX_DIFFERENCE)
     return float(differences[answer.top_logprobs >= MIN_LOGPROB].max())
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from ftpipe.atomic_files import fsync, make_readable
-from ftpipe.errors import LocalStateError, UsageError
+from ftpipe.errors import ExportCheckError, LocalStateError, UsageError
 from ftpipe.formatting import format_bytes
 from ftpipe.modeling.base_models import DEFAULT_BASE, HubReference, hub_reference, resolve_base
 from ftpipe.modeling.chat_template import ChatTemplate
@@ -88,6 +88,7 @@ def export_model(request: ExportRequest, progress: ProgressFactory) -> ExportRes
     Raises:
         UsageError: The output folder is not empty, or the model cannot be written in this format.
         NotFoundError: There is no such base model or adapter.
+        ExportCheckError: The export cannot be loaded.
         LocalStateError: The output folder cannot be written, or there is too little space.
     """
     output = request.output
@@ -163,13 +164,25 @@ def _write_gguf(
 def _check(
     request: ExportRequest, base_dir: Path, folder: Path, reference: Reference, progress: ProgressFactory
 ) -> CheckResult:
-    with progress("checking the export", "prompt") as on_progress:
+    with progress("checking the export", "prompt") as on_progress, _load_errors():
         if request.format == "merged":
             return check_export(reference, load_merged_export(folder), on_progress)
         if request.format == "adapter":
             return check_export(reference, load_adapter_export(folder, base_dir), on_progress)
         result = check_export(reference, GgufExport(folder / GGUF_FILE, base_dir), on_progress)
         return replace(result, problems=(*result.problems, *modelfile_problems(folder, reference)))
+
+
+@contextmanager
+def _load_errors() -> Iterator[None]:
+    """An export that cannot be read back has failed its check, too."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, RuntimeError, ImportError) as exc:
+        raise ExportCheckError(
+            f"the export cannot be loaded, so nothing was kept: {type(exc).__name__}: {str(exc)[:200]}",
+            "choose another format, and report it as a bug of ftpipe",
+        ) from exc
 
 
 def _notes(request: ExportRequest, hub: HubReference | None, folder: Path) -> list[str]:

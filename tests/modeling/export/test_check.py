@@ -73,6 +73,13 @@ def round_weights(folder: Path, bits: int) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def spoil_weights(folder: Path) -> None:
+    """One value that is not a number."""
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"][0, 0] = float("nan")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def drop_adapter(folder: Path, base_dir: Path) -> None:
     shutil.copyfile(base_dir / "model.safetensors", folder / "model.safetensors")
 
@@ -116,7 +123,7 @@ def test_check_finds_faults_of_an_adapter(
     assert any(problem in one for one in result.problems), result.problems
 
 
-@pytest.mark.parametrize("name", ["template", "stop", "4 bits", "8 bits", "no adapter"])
+@pytest.mark.parametrize("name", ["template", "stop", "4 bits", "8 bits", "no number", "no adapter"])
 def test_check_finds_faults_of_merged_weights(
     rounded_reference: Reference, merged_export: Path, tiny: TinyModel, tmp_path: Path, name: str
 ) -> None:
@@ -126,6 +133,7 @@ def test_check_finds_faults_of_merged_weights(
         "stop": (lambda: missing_stop(folder), "ends an answer in training"),
         "4 bits": (lambda: round_weights(folder, 4), "log-probabilities differ"),
         "8 bits": (lambda: round_weights(folder, 8), "log-probabilities differ"),
+        "no number": (lambda: spoil_weights(folder), "log-probabilities differ by 1e+03"),
         "no adapter": (lambda: drop_adapter(folder, tiny.base_dir), "is answered differently"),
     }
     fault, problem = faults[name]

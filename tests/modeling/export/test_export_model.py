@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from ftpipe.errors import LocalStateError, NotFoundError, UsageError
+from ftpipe.errors import ExportCheckError, LocalStateError, NotFoundError, UsageError
 from ftpipe.modeling.base_models import HubReference
 from ftpipe.modeling.device import DeviceConfig
 from ftpipe.modeling.export import export_model as module
@@ -201,6 +201,19 @@ def test_export_that_is_interrupted_leaves_nothing(
 
     monkeypatch.setattr(module, "write_generation_config", fail)
     with pytest.raises((KeyboardInterrupt, LocalStateError)):
+        tiny.export(tmp_path / "out")
+    assert names(tmp_path) == []
+
+
+def test_export_that_cannot_be_loaded_is_not_kept(
+    tiny: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_broken(base_dir: Path, folder: Path, stop_ids: frozenset[int]) -> None:
+        weights.write_generation_config(base_dir, folder, stop_ids)
+        (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
+
+    monkeypatch.setattr(module, "write_generation_config", write_broken)
+    with pytest.raises(ExportCheckError, match="cannot be loaded"):
         tiny.export(tmp_path / "out")
     assert names(tmp_path) == []
 
