@@ -17,6 +17,8 @@ from typing import Any
 
 from ftpipe.errors import FtpipeError, MissingExtraError
 from ftpipe.modeling.device import DeviceConfig, select_device, use_passive_omp_wait
+from ftpipe.training.batching import REFUSE_BAD_ROWS, BadRows
+from ftpipe.training.hyperparameters import DEFAULT_CONTEXT
 from ftpipe.training.job_directory import JobDirectory
 
 INSTALL = "pip install 'ftpipe[local]'"
@@ -90,8 +92,8 @@ def score_models(
     from ftpipe.training.loss import LossStats, evaluate_rows
 
     base_dir = resolve_base(request.base, models_dir=request.models_dir)
-    device_config, limit = training_device_and_length(base_dir, request.adapters)
-    rows = read_rows(request.data, ChatTokenizer.load(base_dir), limit=limit)
+    device_config, limit, bad_rows = training_settings(base_dir, request.adapters)
+    rows = read_rows(request.data, ChatTokenizer.load(base_dir), limit=limit, bad_rows=bad_rows)
     total = len(rows.examples) * len(request.adapters)
     on_progress(0, total)
     model = base = load_base(base_dir, device_config)
@@ -128,8 +130,10 @@ def by_line(lines: Sequence[int], columns: Sequence[Sequence[Any]]) -> Iterator[
         yield RowLosses(line, row[0].tokens, tuple(round(stats.mean_loss, 5) for stats in row))
 
 
-def training_device_and_length(base: Path, adapters: Sequence[Path | None]) -> tuple[DeviceConfig, int]:
-    """Device and sequence length of the job that trained the first adapter, so that its losses are those of training.
+def training_settings(base: Path, adapters: Sequence[Path | None]) -> tuple[DeviceConfig, int, BadRows]:
+    """Device, sequence length and choice about bad rows of the job that trained the first adapter.
+
+    Its losses are then those of training.
 
     Args:
         base: The base model's directory; its context is the length if no adapter has a job.
@@ -138,9 +142,11 @@ def training_device_and_length(base: Path, adapters: Sequence[Path | None]) -> t
     for adapter in adapters:
         plan = None if adapter is None else JobDirectory.of_checkpoint(adapter).read_plan()
         if plan is not None:
-            return select_device(plan.device_config), plan.hyperparameters.max_length
+            resolved = plan.hyperparameters
+            return select_device(plan.device_config), resolved.max_length, BadRows(resolved.skip_bad_rows)
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    return select_device(), int(config.get("text_config", config).get("max_position_embeddings") or 2048)
+    context = int(config.get("text_config", config).get("max_position_embeddings") or DEFAULT_CONTEXT)
+    return select_device(), context, REFUSE_BAD_ROWS
 
 
 def write(row: Mapping[str, Any]) -> None:

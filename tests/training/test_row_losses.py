@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ HYPERPARAMETERS = ResolvedHyperparameters(
 )
 
 
-def adapter(base: Path, folder: Path, shift: float) -> Path:
+def adapter(base: Path, folder: Path, shift: float, *, skip_bad_rows: bool = False) -> Path:
     """A saved adapter that changes the base model, in a job directory with its plan."""
     import torch
 
@@ -36,7 +37,7 @@ def adapter(base: Path, folder: Path, shift: float) -> Path:
     checkpoint = JobDirectory(folder).checkpoint_dir(1)
     checkpoint.mkdir(parents=True)
     save_adapter(model, checkpoint, base_model=str(base))
-    JobDirectory(folder).write_plan(TrainingPlan(CPU, HYPERPARAMETERS))
+    JobDirectory(folder).write_plan(TrainingPlan(CPU, replace(HYPERPARAMETERS, skip_bad_rows=skip_bad_rows)))
     return checkpoint
 
 
@@ -51,7 +52,7 @@ def alone(base: Path, checkpoint: Path | None, data: Path, limit: int) -> list[f
 def test_score_models_equals_each_model_alone(base: Path, tmp_path: Path) -> None:
     """In any order; long rows are truncated as in the job."""
     first, second = adapter(base, tmp_path / "a", 0.02), adapter(base, tmp_path / "b", -0.03)
-    data = write_rows(tmp_path / "data.jsonl", [*rows(4), chat("a long one", "queue " * 20)])
+    data = write_rows(tmp_path / "data.jsonl", [*rows(4), chat("a long one", "queue", "more " * 20)])
     progress: list[tuple[int, int]] = []
     order = (None, first, None, second)
     scored = score_models(ScoringRequest(data, str(base), order, tmp_path), lambda *done: progress.append(done))
@@ -61,8 +62,17 @@ def test_score_models_equals_each_model_alone(base: Path, tmp_path: Path) -> Non
         assert [row.losses[index] for row in scored] == pytest.approx(expected, rel=2e-2)
     assert scored[0].losses[0] == scored[0].losses[2] != scored[0].losses[1] != scored[0].losses[3]
     assert (progress[0], progress[-1]) == ((0, 20), (20, 20))
-    uncut = score_models(ScoringRequest(data, str(base), (None,), tmp_path))
-    assert (uncut[4].tokens > scored[4].tokens, uncut[0].tokens) == (True, scored[0].tokens)
+
+
+def test_score_models_leaves_out_the_rows_that_the_job_left_out(base: Path, tmp_path: Path) -> None:
+    """A row whose answer is beyond the limit of the job has no loss; the base alone has another limit."""
+    data = write_rows(tmp_path / "data.jsonl", [*rows(2), chat("a long one", "queue " * 20)])
+    with pytest.raises(DatasetError, match="line 3: its answer ends after"):
+        score_models(ScoringRequest(data, str(base), (adapter(base, tmp_path / "a", 0.02),), tmp_path))
+    skipping = adapter(base, tmp_path / "b", 0.02, skip_bad_rows=True)
+    scored = score_models(ScoringRequest(data, str(base), (skipping, None), tmp_path))
+    assert [row.line for row in scored] == [1, 2]
+    assert [row.line for row in score_models(ScoringRequest(data, str(base), (None,), tmp_path))] == [1, 2, 3]
 
 
 def test_by_line_joins_split_conversations() -> None:

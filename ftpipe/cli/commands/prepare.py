@@ -367,8 +367,10 @@ def show(context: CliContext, report: Report, *, output_format: str = "text") ->
     context.print_result(["", verdict_line(report, context.style)])
 
 
-def require_no_errors(report: Report, request: DatasetRequest, *, after_quarantine: bool = False) -> None:
-    """Raise if the dataset has errors.
+def require_no_errors(
+    report: Report, request: DatasetRequest, *, after_quarantine: bool = False, alternative: str = ""
+) -> None:
+    """Raise if the dataset has errors; the hint also names the alternative.
 
     Raises:
         DatasetError: The report has errors.
@@ -383,7 +385,7 @@ def require_no_errors(report: Report, request: DatasetRequest, *, after_quaranti
     remaining = ", also without the lines that were moved" if after_quarantine else ""
     raise DatasetError(
         f"{relative_path(request.data)}: {plural(report.summary.errors, 'error')}{remaining}",
-        conversion or f"fix the file; `ftpipe explain {code}` shows how",
+        conversion or f"fix the file; `ftpipe explain {code}` shows how{alternative}",
         report,
     )
 

@@ -263,7 +263,9 @@ def show_findings(context: CliContext, report: Report, request: DatasetRequest, 
     elif report.summary.warnings:
         warnings = plural(report.summary.warnings, "warning")
         context.print_status(f"{warnings} about the data; see `ftpipe prepare {relative_path(request.data)}`")
-    require_no_errors(report, request)
+    can_skip = request.target == LOCAL_PROVIDER and not blocking_errors(report, skip_bad_rows=True)
+    alternative = "; --skip-bad-rows trains without the rows that have errors" if can_skip else ""
+    require_no_errors(report, request, alternative=alternative)
 
 
 def show_plan(context: CliContext, settings: Settings, spec: RunSpec, report: Report) -> Plan:

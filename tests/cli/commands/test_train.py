@@ -294,6 +294,7 @@ def test_train_skips_bad_rows_on_this_machine(cli: CliEnvironment) -> None:
     path = file_with_bad_row()
     refused = cli.run("train", str(path))
     assert refused.code == 1 and "costumer" in refused.out and not cli.server.calls
+    assert "--skip-bad-rows trains without" in refused.err
     ran = cli.run("train", str(path), "--skip-bad-rows", "--json")
     assert ran.code == 0 and ran.document["plan"]["hyperparameters"]["extra"] == {"skip_bad_rows": True}
 
