@@ -11,6 +11,10 @@ from ftpipe.modeling.base_models import HubReference
 from ftpipe.modeling.export.check import CheckResult
 from ftpipe.modeling.export.gguf_writer import GGUF_FILE
 
+VLLM_RANKS = (16, 32, 64, 128, 256, 320, 512)
+"""Values of ``--max-lora-rank`` from its default on; a smaller rank than the limit is served, too.
+
+Source: vLLM 0.26, ``vllm/config/lora.py``, read 2026-11-28."""
 LOAD_ADAPTER = """\
 `FOLDER` is this folder, or its name on the hub.
 
@@ -150,7 +154,10 @@ def _load_commands(facts: ModelFacts, export_format: str, hub: HubReference | No
     if export_format == "gguf":
         return LOAD_GGUF.replace("FILE", GGUF_FILE)
     base = f"{hub.name} --revision {hub.revision}" if hub else "FOLDER_OF_THE_BASE_MODEL"
-    return LOAD_ADAPTER.replace("BASE", base).replace("RANK", str(facts.hyperparameters.get("lora_r", 16)))
+    rank = facts.hyperparameters.get("lora_r")
+    needed = rank if isinstance(rank, int) else VLLM_RANKS[0]
+    limit = next((one for one in VLLM_RANKS if one >= needed), VLLM_RANKS[-1])
+    return LOAD_ADAPTER.replace("BASE", base).replace("RANK", str(limit))
 
 
 def _training_rows(facts: ModelFacts) -> list[tuple[str, object]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from ftpipe.modeling.device import DeviceConfig
 from ftpipe.modeling.export import export_model as module
 from ftpipe.modeling.export import weights
 from ftpipe.modeling.loading import load_base, quiet_peft
-from tests.modeling.export.conftest import TinyModel
+from tests.modeling.export.conftest import FACTS, TinyModel
 from tests.modeling.export.test_check import change_json
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -99,6 +100,20 @@ def test_export_adapter_of_a_local_base_names_no_path(tiny: TinyModel, tmp_path:
     assert "'base', which is on no hub" in result.notes[0]
     for file in result.folder.iterdir():
         assert str(tiny.base_dir.parent).encode() not in file.read_bytes()
+
+
+def test_export_adapter_has_what_vllm_requires(tiny: TinyModel, tmp_path: Path) -> None:
+    """The rules of ``PEFTHelper.validate_legal`` in vLLM 0.26, read 2026-11-28, and a limit that vLLM knows."""
+    facts = replace(FACTS, hyperparameters={"lora_r": 24})
+    folder = tiny.export(tmp_path / "out", facts=facts).folder
+    written = config(folder, "adapter_config.json")
+    assert written["r"] == 16
+    assert isinstance(written["lora_alpha"], int)
+    assert isinstance(written["target_modules"], list)
+    assert (written["bias"], written["init_lora_weights"]) == ("none", True)
+    refused = ("modules_to_save", "use_dora", "lora_bias", "alora_invocation_tokens", "layer_replication")
+    assert not [name for name in (*refused, "use_bdlora", "use_qalora", "rank_pattern") if written.get(name)]
+    assert "--max-lora-rank 32 " in (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_export_writes_a_model_card(hub_model: TinyModel, tmp_path: Path) -> None:
