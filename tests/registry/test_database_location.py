@@ -229,7 +229,7 @@ def test_open_waits_for_a_process_that_creates_the_database(tmp_path: Path) -> N
             pytest.raises(sqlite3.OperationalError, match="locked"),
             contextlib.closing(sqlite3.connect(path)) as third,
         ):
-            third.execute("PRAGMA busy_timeout=30000")
+            third.execute("PRAGMA busy_timeout=200")
             third.execute("PRAGMA journal_mode=WAL")
         opened = threads.submit(open_registry, path)
         with pytest.raises(TimeoutError):
