@@ -222,6 +222,7 @@ def test_nan_of_python_is_a_missing_value(tmp_path: Path) -> None:
         ("a.csv", b"<!DOCTYPE html>\n<html><body>Sign in</body></html>", "is an HTML page"),
         ("a.gz", gzip.compress(gzip.compress(b"{}", mtime=0), mtime=0), "compressed twice"),
     ],
+    ids=lambda value: "data" if isinstance(value, bytes) else None,
 )
 def test_unreadable_file_is_named(name: str, data: bytes, message: str, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=message) as caught:
