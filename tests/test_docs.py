@@ -25,20 +25,27 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")
     page for page in (ROOT / "docs").glob("*.md") if page.name not in GENERATED
 )
 FOREIGN_OPTIONS = {"--strict", "--config-file", "--check", "--help", "--version"}
-"""Options of other programs that the pages name."""
+"""Options of other programs that every page may name."""
+PAGES_OTHER_PROGRAMS = {"train-local.md": {"--enable-lora", "--jinja", "--quantize"}}
+"""Page → options of other programs, such as vLLM, llama.cpp and Ollama, that its text names."""
 OTHER_PROGRAMS = {
     "ftpipe/cli/commands/advise.py": {"--no"},
     "ftpipe/cli/main.py": {"--force-reinstall"},
     "ftpipe/doctor/offline_checks.py": {"--query-gpu", "--format", "--error-unmatch", "--cached"},
     "ftpipe/modeling/base_models.py": {
         *("--no-deps", "--force-reinstall", "--require-hashes", "--disable-pip-version-check"),
-        *("--dest", "--requirement", "--hash"),
+        *("--dest", "--requirement", "--hash", "--revision"),
+    },
+    "ftpipe/modeling/export/export_model.py": {"--jinja"},
+    "ftpipe/modeling/export/model_card.py": {
+        *("--enable-lora", "--max-lora-rank", "--lora-modules", "--tokenizer", "--generation-config"),
+        *("--served-model-name", "--jinja", "--revision"),
     },
     "ftpipe/tokenization/bpe_ranks.py": {"--force-reinstall"},
     "ftpipe/training/__main__.py": {"--worker"},
     "ftpipe/training/launcher.py": {"--worker", "--head"},
 }
-"""Module → options of other programs, such as pip, git, ray and the trainer, that its texts name."""
+"""Module → options of other programs, such as pip, git, vLLM and the trainer, that its texts name."""
 
 
 def commands(group: Group = root, path: str = "ftpipe") -> Iterator[tuple[str, click.Command, str]]:
@@ -127,6 +134,7 @@ def test_docs_name_only_options_that_exist(page: Path) -> None:
     """Those of the text, too."""
     parameters = [parameter for _, command, _ in ALL for parameter in command.params]
     known = {word for one in parameters for word in (*one.opts, *one.secondary_opts)} | FOREIGN_OPTIONS
+    known |= PAGES_OTHER_PROGRAMS.get(page.name, set())
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     spans = "\n".join(re.findall(r"`([^`\n]+)`", text))
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", spans)) <= known

@@ -143,7 +143,7 @@ def _splitting_step(step: dict[str, Any]) -> str:
 
 def _unsupported(reason: str) -> UsageError:
     return UsageError(
-        f"ftpipe cannot write this model as GGUF: {reason}",
+        f"this model cannot be written as GGUF: {reason}",
         "export it with --merged, and convert the folder with convert_hf_to_gguf.py of llama.cpp",
     )
 
