@@ -79,8 +79,7 @@ def resolve_for_train(settings: Settings, context: CliContext, *, data: Path | N
             f"{config.model} is a hosted model, and no provider was chosen",
             f"add --provider {host} to train it there (paid), or --provider {LOCAL_PROVIDER} to train here (free)",
         )
-    if provider is not None and config.provider is None:
-        context.print_status(f"provider {provider}, as chosen last; --provider names another one")
+    show_last_choice(context, settings, provider)
     provider = provider or LOCAL_PROVIDER
     return _resolve(settings, data, validation, _profile(settings, provider), provider=provider)
 
@@ -99,6 +98,12 @@ def chosen_provider(settings: Settings) -> str | None:
     if host is not None and (host == LOCAL_PROVIDER or last == LOCAL_PROVIDER):
         return None
     return last
+
+
+def show_last_choice(context: CliContext, settings: Settings, provider: str | None) -> None:
+    """Say that a provider is used because an earlier command named it."""
+    if provider is not None and settings.config.provider is None:
+        context.print_status(f"provider {provider}, as chosen last; --provider names another one")
 
 
 def remember_provider(settings: Settings) -> None:

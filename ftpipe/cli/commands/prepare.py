@@ -22,6 +22,7 @@ from ftpipe.cli.dataset_request import (
     remember_provider,
     require_dataset,
     resolve_for_prepare,
+    show_last_choice,
     validate_and_count,
 )
 from ftpipe.cli.group import Command
@@ -160,6 +161,7 @@ def prepare(context: CliContext, /, **params: Any) -> None:
         validate_and_count, context, settings, rules=rules, holdout=options.holdout, max_cost=settings.config.max_cost
     )
     request = resolve_for_prepare(settings, data=options.data)
+    show_last_choice(context, settings, request.provider)
     if options.split is not None:
         if options.validation is not None:
             raise UsageError("--split makes the validation file, so it excludes --validation", "leave out one of them")

@@ -36,7 +36,8 @@ def test_prepare_and_train_use_the_same_provider(cli: CliEnvironment) -> None:
     assert providers() == ("local", "local")
     assert cli.run("prepare", data, "--provider", "azure").code == 0
     assert providers() == ("azure", "azure")
-    assert "provider azure, as chosen last" in cli.run("train", data, "--dry-run").err
+    for command in (("prepare", data), ("train", data, "--dry-run")):
+        assert "provider azure, as chosen last" in cli.run(*command).err
     refused = cli.run("train", data, "--yes")
     assert (refused.code, cli.paid_jobs) == (2, 0)
     assert "add --provider azure" in refused.err
