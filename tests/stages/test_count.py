@@ -149,6 +149,11 @@ def test_count_reference_loops_and_growth_end(tmp_path: Path) -> None:
         assert tool_stats(tmp_path, parameters).lower_bound_examples == 1
 
 
+def test_count_schema_that_is_a_reference_itself(tmp_path: Path) -> None:
+    inline = tool_stats(tmp_path, {"allOf": [GUEST]})
+    assert tool_stats(tmp_path, {"$ref": "#/$defs/All", "$defs": {"All": {"allOf": [GUEST]}}}).total == inline.total
+
+
 @pytest.mark.parametrize(
     ("part", "is_lower_bound"),
     [({"type": "input_audio", "input_audio": {}}, 1), ({"type": "refusal", "refusal": "No."}, 0)],

@@ -19,7 +19,7 @@ PER_FUNCTION = {"o200k_base": 7, "cl100k_base": 10}
 PER_KEY = 3
 PER_ENUM_ITEM = 3
 MAX_SCHEMA_DEPTH = 16
-MAX_SCHEMA_NODES = 5_000
+MAX_SCHEMA_NODES = 1_000
 """Parts of one schema that are counted; references can multiply them without end."""
 _FUNCTION_KEYWORDS = frozenset({"name", "description", "parameters", "strict"})
 _COUNTED_KEYWORDS = frozenset(
@@ -61,7 +61,8 @@ class SchemaCounter:
         self._root, self._count = root, count
         self._nodes = 0
         self.is_lower_bound = False
-        self.total = self._alternatives(root, 0, ()) + self._properties(root, 0, ())
+        schema, references = self._resolve(root, ())
+        self.total = self._alternatives(schema, 0, references) + self._properties(schema, 0, references)
 
     def _properties(self, schema: Json, depth: int, references: tuple[str, ...]) -> int:
         """Tokens of the properties of an object."""
