@@ -16,20 +16,22 @@ import psutil
 import pytest
 from hypothesis import settings
 
+from tests.examples import examples
+
 # Processes that tests start may write compiled modules, as those of users do. Several test workers with several threads
 # each would slow each other down.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A time limit for each example would fail on a busy machine.
-settings.register_profile("shared", deadline=None)
+settings.register_profile("shared", deadline=None, max_examples=examples(30, 100))
 settings.load_profile("shared")
 
 RUN_VARIABLE = "PYTEST_RUN_OF_FTPIPE"
 """Environment variable that marks the processes of one test run."""
 MULTIPROCESSING_HELPERS = ("resource_tracker", "forkserver")
 """They end with the process that started them."""
-MAX_EXIT_SECONDS = 10.0
+MAX_EXIT_SECONDS = 60.0
 """How long a process may take to end after it was stopped."""
 CLEARED_PREFIXES = ("OPENAI_", "AZURE_OPENAI_", "NEBIUS_", "FTPIPE_")
 

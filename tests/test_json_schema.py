@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ftpipe import json_schema
 from ftpipe.json_schema import InvalidSchemaError, JsonSchema, SchemaLimitError, is_deeper_than
+from tests.examples import examples
 
 LATEST = "https://json-schema.org/draft/2020-12/schema"
 
@@ -173,7 +174,7 @@ SCHEMAS = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(60, 300), deadline=None)
 @given(schema=SCHEMAS, value=VALUES)
 def test_json_schema_agrees_with_library(schema: dict[str, Any], value: Any) -> None:
     """The bounded keywords accept and refuse what the library's own do."""

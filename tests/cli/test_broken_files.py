@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from tests.cli.cli_runner import CliEnvironment, chat_file
+from tests.examples import examples
 
 # read here, because the fixture own_home clears these variables before each test
-FUZZ_FILES = int(os.environ.get("FTPIPE_TEST_FUZZ_FILES", "48"))
+FUZZ_FILES = int(os.environ.get("FTPIPE_TEST_FUZZ_FILES", str(examples(24, 48))))
 FUZZ_SEED = int(os.environ.get("FTPIPE_TEST_FUZZ_SEED", "12"))
 BATCHES = 4
 

@@ -66,7 +66,7 @@ def test_signals_end_with_their_exit_code(tmp_path: Path, number: signal.Signals
     """Ctrl-C, kill and a closed terminal: no traceback, the code that a shell expects."""
     process = following(tmp_path)
     process.send_signal(number)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert "Traceback" not in err
     assert err.startswith("stopped: no longer following the log") == (number == signal.SIGINT)
@@ -78,7 +78,7 @@ def test_signals_end_with_their_exit_code(tmp_path: Path, number: signal.Signals
 def test_signals_in_a_finalizer_end_the_command(number: signal.Signals, code: int) -> None:
     """Python drops what is raised in a finalizer or a weakref callback; the signal is not lost with it."""
     command = [sys.executable, "-c", IN_A_FINALIZER, str(number.value)]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert (done.returncode, "Traceback" in done.stderr) == (code, False)
 
 
@@ -91,7 +91,7 @@ def test_signals_second_interrupt_exits_at_once() -> None:
     time.sleep(0.3)
     started_at = time.monotonic()
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     assert process.returncode == 130
     assert time.monotonic() - started_at < 5
 
@@ -158,7 +158,7 @@ def test_signals_closed_pipe_is_quiet() -> None:
         [sys.executable, "-m", "ftpipe", "explain"], stdout=write, stderr=subprocess.PIPE, text=True
     )
     os.close(write)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (141, "")
 
 
@@ -182,7 +182,7 @@ def test_serve_starts_reports_status_and_stops(tmp_path: Path) -> None:
         assert url in second.stderr
         assert f"ftpipe serve stop {' '.join(folder)}" in second.stderr
         assert subprocess.run([*ftpipe, "stop", *folder], capture_output=True, check=False, timeout=60).returncode == 0
-        server.communicate(timeout=30)
+        server.communicate(timeout=60)
         assert server.returncode == 0
     finally:
         server.kill()

@@ -17,8 +17,9 @@ from ftpipe.dataset.reader import read_blocks
 from ftpipe.stages.count import count
 from ftpipe.stages.validate import validate
 from tests.dataset.samples import chats, write
+from tests.examples import examples
 
-RELAXED = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+RELAXED = settings(max_examples=examples(20, 60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),

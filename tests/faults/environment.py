@@ -112,7 +112,7 @@ class FaultEnvironment:
         self._providers.append(provider)
         return Pipeline(provider=provider, registry=self.registry, observer=self.recorded, sleep=quick)
 
-    def train(self, *, force_new: bool = False, timeout: float | None = 20, **profile: Any) -> Run:
+    def train(self, *, force_new: bool = False, timeout: float | None = 120, **profile: Any) -> Run:
         """What ``ftpipe train`` does."""
         pipeline = self.pipeline(**profile)
         spec = spec_of(self.dataset).model_copy(update={"provider": "test"})
@@ -121,7 +121,7 @@ class FaultEnvironment:
 
     def resume(self, **profile: Any) -> Run:
         """What ``ftpipe resume`` does."""
-        return self.pipeline(**profile).resume(timeout=20)
+        return self.pipeline(**profile).resume(timeout=120)
 
     def close(self) -> None:
         """Close connections and database."""

@@ -57,10 +57,10 @@ def test_train_signal_while_polling_leaves_job_running(
     """Row 25: the exit code is the signal's, nothing is cancelled, and resume goes on."""
     called = when_called(endpoint, GET_JOB)
     process = shell.start(*TRAIN)
-    assert called.wait(30)
+    assert called.wait(120)
     time.sleep(0.1)
     process.send_signal(number)
-    _out, err = process.communicate(timeout=20)
+    _out, err = process.communicate(timeout=120)
     assert process.returncode == code, err
     assert "Traceback" not in err
     if number == signal.SIGINT:
@@ -84,11 +84,11 @@ def hold_paid_call(endpoint: FaultEndpoint, seconds: float) -> tuple[threading.E
 
 def test_train_interrupt_in_paid_call_is_reconciled(endpoint: FaultEndpoint, shell: SubprocessCli) -> None:
     """Row 25: Ctrl-C between the call and its answer: 130, and resume finds the job instead of paying again."""
-    arrived, hold = hold_paid_call(endpoint, 10)
+    arrived, hold = hold_paid_call(endpoint, 60)
     process = shell.start(*TRAIN)
-    assert arrived.wait(30)
+    assert arrived.wait(120)
     process.send_signal(signal.SIGINT)
-    _out, err = process.communicate(timeout=20)
+    _out, err = process.communicate(timeout=120)
     hold.set()
     assert process.returncode == 130, err
     assert endpoint.calls[CREATE] == 1
@@ -100,9 +100,9 @@ def test_train_second_interrupt_exits_at_once(endpoint: FaultEndpoint, shell: Su
     """Row 25: on a terminal, the second Ctrl-C does not wait for anything; the cursor is there again."""
     called = when_called(endpoint, GET_JOB)
     child = pexpect.spawn(
-        sys.executable, ["-m", "ftpipe", *TRAIN], cwd=str(shell.folder), env=shell.env, encoding="utf-8", timeout=30
+        sys.executable, ["-m", "ftpipe", *TRAIN], cwd=str(shell.folder), env=shell.env, encoding="utf-8", timeout=120
     )
-    assert called.wait(30)
+    assert called.wait(120)
     time.sleep(0.2)
     started_at = time.monotonic()
     child.sendintr()
@@ -118,13 +118,13 @@ def test_train_continues_after_suspension(endpoint: FaultEndpoint, shell: Subpro
     """Row 26: stopped and continued, with every connection gone meanwhile; the run ends well."""
     called = when_called(endpoint, GET_JOB)
     process = shell.start(*TRAIN)
-    assert called.wait(30)
+    assert called.wait(120)
     process.send_signal(signal.SIGSTOP)
     time.sleep(0.5)
     endpoint.script(GET_JOB, refusal(503))
     endpoint.statuses = ("succeeded",)
     process.send_signal(signal.SIGCONT)
-    _out, err = process.communicate(timeout=40)
+    _out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert len(endpoint.jobs) == 1
 
@@ -136,7 +136,7 @@ def test_train_survives_closed_pipe(endpoint: FaultEndpoint, shell: SubprocessCl
     if process.stdout:
         process.stdout.close()
     err = process.stderr.read() if process.stderr else ""
-    assert process.wait(40) in (0, 141), err
+    assert process.wait(120) in (0, 141), err
     if process.stderr:
         process.stderr.close()
     assert "Traceback" not in err
@@ -148,7 +148,7 @@ def test_train_two_processes_make_one_job(endpoint: FaultEndpoint, shell: Subpro
     """Row 22: both end with 0 and with the same model; there is one file and one job."""
     endpoint.statuses = ("queued", "running", "running", "succeeded")
     processes = [shell.start(*TRAIN, "--json") for _ in range(2)]
-    ends = [process.communicate(timeout=60) for process in processes]
+    ends = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], ends
     assert (len(endpoint.files), len(endpoint.jobs)) == (1, 1)
     assert all('"ft:base-without-an-end:org-test::0001"' in out for out, _err in ends)
@@ -156,9 +156,9 @@ def test_train_two_processes_make_one_job(endpoint: FaultEndpoint, shell: Subpro
 
 def test_train_takes_over_lock_of_killed_process(endpoint: FaultEndpoint, shell: SubprocessCli) -> None:
     """Row 23: the first holds the lock in the paid call and is killed; the second finds its job and ends well."""
-    arrived, hold = hold_paid_call(endpoint, 20)
+    arrived, hold = hold_paid_call(endpoint, 60)
     first = shell.start(*TRAIN)
-    assert arrived.wait(30)
+    assert arrived.wait(120)
     endpoint.after = lambda _route: None
     endpoint.statuses = ("succeeded",)
     second = shell.start(*TRAIN)
@@ -166,7 +166,7 @@ def test_train_takes_over_lock_of_killed_process(endpoint: FaultEndpoint, shell:
     first.kill()
     hold.set()
     first.communicate()
-    _out, err = second.communicate(timeout=60)
+    _out, err = second.communicate(timeout=120)
     assert second.returncode == 0, err
     assert endpoint.calls[CREATE] == 1
 
@@ -201,7 +201,7 @@ def test_api_key_is_not_in_process_list(shell: SubprocessCli, endpoint: FaultEnd
     """Row 40: keys come from the environment alone, so ``ps`` shows none."""
     called = when_called(endpoint, GET_JOB)
     process = shell.start(*TRAIN)
-    assert called.wait(30)
+    assert called.wait(120)
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     process.kill()
     process.communicate()

@@ -26,6 +26,7 @@ from ftpipe.providers.client import ApiClient
 from ftpipe.providers.profiles import find_profile
 from ftpipe.providers.responses import job_of
 from ftpipe.records import Job, RunState
+from tests.examples import examples
 from tests.fakes.openai_client import FakeOpenAI
 from tests.faults.chaos_proxy import ChaosProxy, Toxics
 from tests.faults.endpoint import LOST, NEVER, RESET, Fault, FaultEndpoint, busy, refusal
@@ -373,7 +374,7 @@ JSON = st.recursive(
 FIELDS = ("id", "status", "model", "created_at", "metadata", "error", "hyperparameters", "method", "result_files")
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(40, 150))
 @given(body=st.fixed_dictionaries({}, optional={name: JSON for name in FIELDS}))
 def test_job_of_any_body_returns_job_or_typed_error(body: dict[str, object]) -> None:
     """Row 9: bodies that Hypothesis makes never raise anything but ftpipe's own errors, and can always be stored."""
@@ -387,7 +388,7 @@ def test_job_of_any_body_returns_job_or_typed_error(body: dict[str, object]) -> 
         assert Job.model_validate_json(job.model_dump_json()) == job
 
 
-@settings(max_examples=8, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(3, 8), suppress_health_check=list(HealthCheck))
 @given(body=st.fixed_dictionaries({}, optional={name: JSON for name in FIELDS}))
 def test_create_any_response_body_makes_one_job(tmp_path: Path, body: dict[str, object]) -> None:
     """Row 9: the same bodies over the wire as the answer to the paid call and to a look: one job, one model."""
@@ -395,6 +396,6 @@ def test_create_any_response_body_makes_one_job(tmp_path: Path, body: dict[str, 
         environment = FaultEnvironment(tmp_path / secrets.token_hex(4), endpoint, content=LINE * 3)
         for route in (CREATE, "GET /fine_tuning/jobs/{id}"):
             endpoint.script(route, Fault(body=json.dumps(body).encode()))
-        assert environment.train(timeout=5).state == RunState.REGISTERED
+        assert environment.train(timeout=60).state == RunState.REGISTERED
         assert environment.counts() == ONE_OF_EACH
         environment.close()

@@ -29,6 +29,7 @@ from ftpipe.registry import open_registry
 from ftpipe.reports.dataset_html import html
 from ftpipe.stages.count import cost_by_model, count
 from ftpipe.stages.validate import validate
+from tests.examples import examples
 from tests.fakes.records import cost_of
 from tests.faults.environment import FaultEnvironment
 from tests.reports.xss_payloads import PAYLOADS
@@ -102,7 +103,7 @@ VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_s
 TABLES = st.dictionaries(st.sampled_from(["training", "as_of", "source", "currency", "more"]), VALUES, max_size=5)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(50, 200))
 @given(model=st.text(max_size=12), value=VALUES | TABLES)
 def test_price_table_accepts_finite_prices_only(model: str, value: Any) -> None:
     """Row 49: whatever stands in the table: a finite, bounded, dated price, or an error with an example."""

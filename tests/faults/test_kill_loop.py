@@ -19,11 +19,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.examples import examples
 from tests.faults.endpoint import FaultEndpoint
 from tests.faults.environment import KEY, LINE
 from tests.faults.fork_server import TABLE, ForkServer
 
-KILLS = int(os.environ.get("FTPIPE_KILLS", "12"))
+KILLS = int(os.environ.get("FTPIPE_KILLS", str(examples(5, 12))))
 SEED = int(os.environ.get("FTPIPE_SEED", "20261124"))
 NO_RUN_YET = 2
 FULL_LOOP_KILLS = 200
@@ -128,7 +129,7 @@ class ProcessRun:
         def watch(route: str) -> None:
             nonlocal requests_seen, killed_at
             requests_seen += 1
-            if requests_seen == number and started.wait(5):
+            if requests_seen == number and started.wait(60):
                 killed_at = f"{route}, {'acted, answer not sent' if acted else 'arrived'}"
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

@@ -24,6 +24,7 @@ from ftpipe.records import Job, JobRequest, UploadedFile
 from ftpipe.registry.database import open_engine
 from ftpipe.registry.journal import Journal, Operation, OperationState
 from ftpipe.stages.create_job import CreateJob
+from tests.examples import examples
 from tests.fakes.clock import Clock
 from tests.fakes.harness import SimulatedCrash
 from tests.fakes.openai_client import FakeOpenAI, Fault, lost_response, never_sent, status_error
@@ -258,7 +259,7 @@ def run_machine(kind: type[PaymentStateMachine], *, examples: int, phases: tuple
 @pytest.mark.slow
 def test_journal_any_order_of_faults_pays_once() -> None:
     """Row 1, 2, 7, 22: crash, lost answer, duplicate delivery, concurrent runs, clock jumps, in any order."""
-    run_machine(PaymentStateMachine, examples=int(os.environ.get("FTPIPE_EXAMPLES", "25")))
+    run_machine(PaymentStateMachine, examples=int(os.environ.get("FTPIPE_EXAMPLES", str(examples(8, 25)))))
 
 
 def test_state_machine_finds_double_payment_without_journal() -> None:

@@ -42,7 +42,7 @@ def test_clock_jump_does_not_change_search_time(environment: FaultEnvironment, j
     environment.endpoint.script("POST /fine_tuning/jobs", LOST)
     pipeline = at(environment, lambda: now[0], metadata_filter=False)
     run = pipeline.start(pipeline.plan_for(spec_of(environment.dataset), report_of(environment.dataset)))
-    assert pipeline.advance(run, timeout=20).state == RunState.REGISTERED
+    assert pipeline.advance(run, timeout=120).state == RunState.REGISTERED
     assert environment.endpoint.calls["POST /fine_tuning/jobs"] == 1
     assert max(environment.slept) < 5
 
@@ -64,5 +64,5 @@ def test_clock_wrong_year_trains_once(environment: FaultEnvironment, years: int)
     environment.endpoint.script("POST /fine_tuning/jobs", LOST)
     pipeline = at(environment, lambda: 1_795_500_000.0 + years * 365.25 * 24 * HOUR)
     run = pipeline.start(pipeline.plan_for(spec_of(environment.dataset), report_of(environment.dataset)))
-    assert pipeline.advance(run, timeout=20).state == RunState.REGISTERED
+    assert pipeline.advance(run, timeout=120).state == RunState.REGISTERED
     assert len(environment.endpoint.jobs) == 1

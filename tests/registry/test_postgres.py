@@ -121,7 +121,7 @@ def test_postgres_lock_is_released_with_connection(pg_environment: FaultEnvironm
         with other.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             holders = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
             connection.exec_driver_sql(holders)
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
     other.close()
 

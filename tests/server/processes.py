@@ -41,7 +41,7 @@ class ServerProcess:
                 env=os.environ | {"PYTHONPATH": str(ROOT)},
                 cwd=ROOT,
             )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not (self.data_dir / "server.json").exists():
             assert self.process.poll() is None, (self.data_dir.parent / "server.out").read_text()
             assert time.monotonic() < deadline
@@ -63,13 +63,13 @@ class ServerProcess:
         """Send a signal that stops it, and return the exit code."""
         assert self.process is not None
         self.process.send_signal(number)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
     def call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """GET, or POST a JSON body."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.note["base_url"] + path, data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             value: dict[str, Any] = json.load(answer)
         return value
 
@@ -80,7 +80,7 @@ class ServerProcess:
         form += b"\r\n--b--\r\n"
         headers = {"Content-Type": "multipart/form-data; boundary=b"}
         request = urllib.request.Request(self.note["base_url"] + "/files", form, headers)
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return str(json.load(answer)["id"])
 
 

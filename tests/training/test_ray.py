@@ -66,7 +66,7 @@ def cluster(models_dir: Path) -> Iterator[str]:
     yield words[1]
     process.stdin.close()
     try:
-        process.wait(30)
+        process.wait(60)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

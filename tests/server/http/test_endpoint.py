@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from ftpipe.server.cancellation import ActiveRequests, CancelToken
 from ftpipe.server.http.disconnect import CancellableStream
+from tests.examples import examples
 from tests.server.conftest import MakeClient, assert_openai_error
 
 JSON = {"Content-Type": "application/json"}
@@ -126,7 +127,7 @@ ROUTES = st.sampled_from(
 )  # fmt: skip  # fmt: skip
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60, 300), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(route=ROUTES, body=st.dictionaries(NAMES, VALUE, max_size=6))
 def test_endpoint_random_body_is_never_5xx(client: TestClient, route: str, body: dict[str, Any]) -> None:
     """Anything may come; none of it is a 5xx."""
@@ -137,7 +138,7 @@ def test_endpoint_random_body_is_never_5xx(client: TestClient, route: str, body:
     assert answer.status_code < 500, answer.text
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40, 200), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.text(max_size=40), value=st.text(max_size=40), route=st.sampled_from([JOBS, "/v1/files", "/v1/models"]))
 def test_endpoint_random_query_is_never_5xx(client: TestClient, name: str, value: str, route: str) -> None:
     """The same for queries."""

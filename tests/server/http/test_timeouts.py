@@ -27,7 +27,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 def connect(server: ServerProcess, content: bytes) -> socket.socket:
     """A connection that has sent the beginning of a request."""
-    connection = socket.create_connection(("127.0.0.1", server.note["port"]), timeout=10)
+    connection = socket.create_connection(("127.0.0.1", server.note["port"]), timeout=60)
     connection.sendall(content)
     return connection
 

@@ -110,7 +110,7 @@ def test_data_dir_is_claimed_once_by_parallel_starts(tmp_path: Path) -> None:
     barrier = threading.Barrier(16)
 
     def claim() -> None:
-        barrier.wait(10)
+        barrier.wait(60)
         try:
             folder.prepare()
             markers.add(folder.marker.read_bytes())
