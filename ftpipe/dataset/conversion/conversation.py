@@ -17,6 +17,7 @@ from ftpipe.dataset.conversion.structure import (
     role_of,
 )
 from ftpipe.dataset.conversion.tools import read_call, read_tools
+from ftpipe.dataset.conversion.verdicts import verdict_of
 
 _SPEAKER_KEYS = ("from", "role", "speaker", "author", "sender")
 _CONTENT_KEYS = ("content", "value", "parts", "text", "message")
@@ -174,6 +175,10 @@ class Conversation:
         for key in fields.filled("tools", "functions"):
             read_tools(self.row, fields.path_of(key), fields.use(key))
         weight = read_weight(fields, message["role"])
+        if message["role"] == "assistant" and verdict_of(self.row, fields) is False:
+            if weight:
+                raise SkipRow(fields.path, "it is marked as bad, but has the weight 1")
+            weight = 0
         if weight is not None:
             message["weight"] = weight
         key = fields.find("name")

@@ -18,16 +18,15 @@ from ftpipe.dataset.conversion.legacy_markers import LegacyMarkers
 from ftpipe.dataset.conversion.pairs import ANSWER_KEYS, answer_of, join, read_pair, with_system
 from ftpipe.dataset.conversion.preference import (
     MESSAGE_KEYS,
-    VERDICT_KEYS,
     has_own_answer,
     is_preference,
     read_preference,
-    verdict_of,
 )
 from ftpipe.dataset.conversion.rendered_text import split_text
 from ftpipe.dataset.conversion.row import SYSTEM_KEYS, Fields, Messages, Row, SkipRow, normalize_key
 from ftpipe.dataset.conversion.structure import as_messages
 from ftpipe.dataset.conversion.tools import read_tools
+from ftpipe.dataset.conversion.verdicts import VERDICT_KEYS, verdict_of
 from ftpipe.dataset.formats import CHAT_KEYS, fits_only_reinforcement
 
 _ROW_WEIGHTS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
@@ -63,7 +62,7 @@ def read_example(row: Row, markers: LegacyMarkers) -> Example:
     name, messages = _conversation(row, markers)
     columns = {normalize_key(column) for column in row.options.columns or ()}
     is_marked = has_own_answer(fields) if not columns else not columns & set(VERDICT_KEYS)
-    is_good = verdict_of(row) if is_marked else None
+    is_good = verdict_of(row, fields) if is_marked else None
     if name != "chat":
         for role in ("user", "assistant"):
             if not any(message["role"] == role for message in messages):

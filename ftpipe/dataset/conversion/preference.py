@@ -8,7 +8,7 @@ from ftpipe.dataset.conversion.conversation import read_messages
 from ftpipe.dataset.conversion.legacy_markers import LegacyMarkers
 from ftpipe.dataset.conversion.pairs import ANSWER_KEYS, answer_of, join, question_of, read_side, with_system
 from ftpipe.dataset.conversion.rendered_text import split_text
-from ftpipe.dataset.conversion.row import Fields, Messages, Row, SkipRow, normalize_key
+from ftpipe.dataset.conversion.row import Fields, Messages, Row, SkipRow
 from ftpipe.dataset.conversion.structure import as_messages
 from ftpipe.dataset.conversion.tools import read_tools
 
@@ -20,17 +20,6 @@ REJECTED_KEYS = (
 MESSAGE_KEYS = (
     *("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat", "contents", "chatmessages"),
 )
-VERDICT_KEYS = (
-    *("label", "ktotag", "desirable", "isdesirable", "isgood", "iscorrect", "correct", "feedback", "thumbs", "rating"),
-)
-_VERDICTS = {
-    **dict.fromkeys(("true", "thumbsup", "up", "positive", "good", "desirable"), True),
-    **dict.fromkeys(("false", "thumbsdown", "down", "negative", "bad", "undesirable", "-1"), False),
-}
-
-
-_NUMBERED = ("label", "ktotag", "desirable", "isdesirable", "isgood", "iscorrect", "correct")
-"""Marks for which 0 and 1 mean bad and good."""
 
 
 class Preference(NamedTuple):
@@ -174,33 +163,6 @@ def _vertex(row: Row) -> Preference:
     contents = fields.find("contents")
     prompt = with_system(row, fields, read_messages(row, contents, fields.use(contents)))
     return Preference(prompt, better[1], worse[1])
-
-
-def verdict_of(row: Row) -> bool | None:
-    """Whether the row's answer is marked as good or bad; ``None`` if it is not marked.
-
-    A label that is the answer itself is no verdict. ``True`` and ``False`` are read even where the caller ignores the
-    key, because a bad answer must not be learnt.
-
-    Raises:
-        SkipRow: The two marks of a row contradict each other.
-    """
-    verdict: bool | None = None
-    for key, value in row.fields.value.items():
-        name = normalize_key(key)
-        if name not in VERDICT_KEYS:
-            continue
-        text = normalize_key(str(value)) if isinstance(value, str | bool | int) else ""
-        mark = _VERDICTS.get("-1" if str(value).strip() == "-1" else text)
-        if mark is None and text in ("0", "1") and name in _NUMBERED and name not in row.options.ignored_keys:
-            mark = text == "1"
-        if mark is None:
-            continue
-        if verdict is not None and verdict != mark:
-            raise SkipRow(key, "it contradicts another mark of the row")
-        row.fields.read.add(key)
-        verdict = mark
-    return verdict
 
 
 def has_own_answer(fields: Fields) -> bool:

@@ -341,6 +341,16 @@ FORMATS = [
          "it is a list of 2 texts, not text"),
     Case("thumbs down", "", {"prompt": "Hi", "completion": "Go", "feedback": "thumbs_down"}, "negative example"),
     Case("rating -1", "", {**HI, "rating": -1}, "negative example"),
+    *(Case(f"{key} {value!r} is a bad answer", "", {"prompt": "Hi", "response": "Go", key: value}, "negative example")
+      for key, value in (("preferred", False), ("accepted", False), ("is_safe", False), ("is_toxic", True),
+                         ("thumbs_down", True), ("reward", -1.0), ("reward", 0), ("score", -1), ("feedback", "👎"))),
+    *(Case(f"{key} {value!r} is no bad answer", "", {"prompt": "Hi", "response": "Hello", key: value}, HI)
+      for key, value in (("preferred", True), ("is_safe", 1), ("is_toxic", False), ("score", 0), ("rating", 1))),
+    Case("turn that is marked as bad", "",
+         chat(user("Hi"), answer("bad", feedback="negative"), user("Again"), answer("good", feedback="positive")),
+         chat(user("Hi"), answer("bad", weight=0), user("Again"), answer("good"))),
+    Case("bad turn with the weight 1", "", chat(user("Hi"), answer("bad", rating="thumbs_down", weight=1)),
+         "it is marked as bad, but has the weight 1"),
     Case("dialogue as text before the completion", "",
          {"prompt": "\n\nHuman: Hi\n\nAssistant:", "completion": " Hello"}, HI),
     Case("messages under a key of one's own", "", {"id": 1, "our_turns": HI["messages"]}, HI),

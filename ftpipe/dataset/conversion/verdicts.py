@@ -1,0 +1,56 @@
+"""Marks that say whether an answer is good or bad, beside a row or beside one turn of its conversation."""
+
+from __future__ import annotations
+
+from ftpipe.dataset.conversion.row import Fields, Row, SkipRow, normalize_key
+
+_GOOD_IF_TRUE = (
+    *("label", "ktotag", "desirable", "isdesirable", "isgood", "good", "iscorrect", "correct"),
+    *("accepted", "isaccepted", "approved", "isapproved", "preferred", "ispreferred", "chosen", "ischosen"),
+    *("issafe", "safe", "ishelpful", "helpful", "ispositive", "thumbsup", "liked", "upvoted", "reward"),
+)
+"""Marks for which 0 and 1 mean bad and good."""
+_BAD_IF_TRUE = (
+    *("isbad", "bad", "isnegative", "istoxic", "toxic", "isharmful", "harmful", "ishallucination", "hallucination"),
+    *("thumbsdown", "disliked", "downvoted", "isrejected", "rejected"),
+)
+"""Marks for which 0 and 1 mean good and bad."""
+VERDICT_KEYS = (*_GOOD_IF_TRUE, *_BAD_IF_TRUE, "feedback", "userfeedback", "thumbs", "rating", "score", "vote", "votes")
+_VERDICTS = {
+    **dict.fromkeys(("true", "thumbsup", "up", "positive", "good", "desirable", "👍"), True),
+    **dict.fromkeys(("false", "thumbsdown", "down", "negative", "bad", "undesirable", "👎", "-1", "-1.0"), False),
+}
+_NUMBERS = {"1": True, "1.0": True, "0": False, "0.0": False}
+
+
+def mark_of(row: Row, key: str, value: object) -> bool | None:
+    """Whether a key marks an answer as good or bad; ``None`` if it is no mark, or a scale whose middle is not known.
+
+    ``True`` and ``False`` are read even where the caller ignores the key, because a bad answer must not be learnt.
+    """
+    name = normalize_key(key)
+    if name not in VERDICT_KEYS or not isinstance(value, str | bool | int | float):
+        return None
+    text = str(value).strip()
+    mark = _VERDICTS.get(text, _VERDICTS.get(normalize_key(text)))
+    if mark is None and name in (*_GOOD_IF_TRUE, *_BAD_IF_TRUE) and name not in row.options.ignored_keys:
+        mark = _NUMBERS.get(text)
+    return not mark if mark is not None and name in _BAD_IF_TRUE else mark
+
+
+def verdict_of(row: Row, fields: Fields) -> bool | None:
+    """Whether the answer beside these keys is marked as good or bad; ``None`` if it is not marked.
+
+    Raises:
+        SkipRow: Two marks contradict each other.
+    """
+    verdict: bool | None = None
+    for key, value in fields.value.items():
+        mark = mark_of(row, key, value)
+        if mark is None or key in fields.read:
+            continue
+        if verdict is not None and verdict != mark:
+            raise SkipRow(fields.path_of(key), "it contradicts another mark of the same answer")
+        fields.read.add(key)
+        verdict = mark
+    return verdict
