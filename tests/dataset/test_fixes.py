@@ -177,6 +177,18 @@ def test_fix_file_writes_manifest_and_sidecar_of_removed_keys(tmp_path: Path) ->
     assert result.diff.read_bytes().startswith(b"@@ line 12 @@\n-{")
 
 
+def test_unsafe_fixes_never_make_an_answer_trained_that_is_not_to_be_learnt(tmp_path: Path) -> None:
+    rows = chats(14)
+    rows[11] |= {"accepted": False}
+    rows[12]["messages"][1] |= {"train": False}
+    rows[13]["messages"][1] |= {"feedback": "thumbs_down"}
+    result = fix_file(write(tmp_path / "marked.jsonl", rows), tmp_path / "fixed.jsonl", unsafe=True)
+    fixed = [json.loads(line) for line in result.output.read_bytes().splitlines()]
+    assert fixed[:11] == rows[:11]
+    assert [row["messages"][1].get("weight") for row in fixed[11:]] == [0, 0]
+    assert (result.dropped, result.sidecar is not None) == (1, True)
+
+
 @pytest.mark.parametrize("unsafe", [False, True])
 def test_fix_file_leaves_values_that_rewriting_would_lose(unsafe: bool, tmp_path: Path) -> None:
     """Duplicate keys and NaN stay, also in a line and in an array that another fix rewrites."""

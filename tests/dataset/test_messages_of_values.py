@@ -217,3 +217,22 @@ def test_two_answers_in_a_row_are_a_warning_at_azure(target: str, severity: str,
     report = validate(write(tmp_path / "a.jsonl", [*chats(11), answers, questions]), target=target)
     found = [(f.line, f.severity.value) for f in report.findings if f.code == "FT213"]
     assert found == [(12, severity), (13, "info")]
+
+
+@pytest.mark.parametrize(
+    ("row", "code", "words"),
+    [
+        (exchange() | {"accepted": False}, "FT110", "`ftpipe convert FILE` keeps its meaning"),
+        (exchange() | {"tools": "[]"}, "FT301", "`ftpipe convert FILE`"),
+        (exchange(feedback="negative"), "FT214", "write weight 0 instead"),
+        (
+            with_parts({"type": "image_url", "image_url": "https://example.org/a.png"}),
+            "FT407",
+            "image_url is the string",
+        ),
+    ],
+)
+def test_findings_name_what_helps(row: dict[str, Any], code: str, words: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "data.jsonl", [*chats(11), row])
+    finding = next(finding for finding in validate(path).findings if finding.code == code)
+    assert words in f"{finding.message} {finding.hint}"

@@ -17,12 +17,10 @@ from ftpipe.dataset.conversion.structure import (
     role_of,
 )
 from ftpipe.dataset.conversion.tools import read_call, read_tools
-from ftpipe.dataset.conversion.verdicts import verdict_of
+from ftpipe.dataset.conversion.verdicts import WEIGHT_KEYS, WEIGHTS, verdict_of
 
 _SPEAKER_KEYS = ("from", "role", "speaker", "author", "sender")
 _CONTENT_KEYS = ("content", "value", "parts", "text", "message")
-_WEIGHT_KEYS = ("weight", "train", "trainable", "trainonturn", "training", "loss", "lossmask", "masked")
-_WEIGHTS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -311,9 +309,9 @@ def read_weight(fields: Fields, role: str) -> int | None:
         SkipRow: It is another number, or a turn is trained that is not the assistant's.
     """
     weight: int | None = None
-    for key in fields.filled(*_WEIGHT_KEYS):
+    for key in fields.filled(*WEIGHT_KEYS):
         value = fields.use(key)
-        number = _WEIGHTS.get(str(value).strip().lower())
+        number = WEIGHTS.get(str(value).strip().lower())
         if number is None:
             raise SkipRow(fields.path_of(key), f"it is {value!r}; only 0 and 1 can be written")
         if normalize_key(key) == "masked":

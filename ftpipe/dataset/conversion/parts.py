@@ -64,7 +64,8 @@ def _read_part(row: Row, path: str, part: object, content: Content) -> list[dict
     kind = part.get("type")
     if kind in ("image_url", "input_audio", "refusal"):
         row.open(part, path).read.update(part)
-        return [part]
+        url = part.get("image_url")
+        return [part | {"image_url": {"url": url}} if isinstance(url, str) else part]
     if kind in ("tool_use", "toolCall", "tool_call"):
         content.calls.append((path, part))
         return []

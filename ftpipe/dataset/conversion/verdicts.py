@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from ftpipe.dataset.conversion.row import Fields, Row, SkipRow, normalize_key
 
 _GOOD_IF_TRUE = (
@@ -22,8 +24,12 @@ _VERDICTS = {
 }
 _NUMBERS = {"1": True, "1.0": True, "0": False, "0.0": False}
 
+WEIGHT_KEYS = ("weight", "train", "trainable", "trainonturn", "training", "loss", "lossmask", "masked")
+"""Keys of a turn that say whether it is trained."""
+WEIGHTS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 
-def mark_of(row: Row, key: str, value: object) -> bool | None:
+
+def mark_of(key: str, value: object, ignored_keys: Container[str] = ()) -> bool | None:
     """Whether a key marks an answer as good or bad; ``None`` if it is no mark, or a scale whose middle is not known.
 
     ``True`` and ``False`` are read even where the caller ignores the key, because a bad answer must not be learnt.
@@ -33,9 +39,17 @@ def mark_of(row: Row, key: str, value: object) -> bool | None:
         return None
     text = str(value).strip()
     mark = _VERDICTS.get(text, _VERDICTS.get(normalize_key(text)))
-    if mark is None and name in (*_GOOD_IF_TRUE, *_BAD_IF_TRUE) and name not in row.options.ignored_keys:
+    if mark is None and name in (*_GOOD_IF_TRUE, *_BAD_IF_TRUE) and name not in ignored_keys:
         mark = _NUMBERS.get(text)
     return not mark if mark is not None and name in _BAD_IF_TRUE else mark
+
+
+def is_left_out(key: str, value: object) -> bool:
+    """True for a key that says that the answer beside it is not to be learnt: a bad mark, or a weight of 0."""
+    number = WEIGHTS.get(str(value).strip().lower()) if normalize_key(key) in WEIGHT_KEYS else None
+    if number is not None and normalize_key(key) == "masked":
+        number = 1 - number
+    return number == 0 or mark_of(key, value) is False
 
 
 def verdict_of(row: Row, fields: Fields) -> bool | None:
@@ -46,7 +60,7 @@ def verdict_of(row: Row, fields: Fields) -> bool | None:
     """
     verdict: bool | None = None
     for key, value in fields.value.items():
-        mark = mark_of(row, key, value)
+        mark = mark_of(key, value, row.options.ignored_keys)
         if mark is None or key in fields.read:
             continue
         if verdict is not None and verdict != mark:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ftpipe.dataset.conversion.verdicts import is_left_out
 from ftpipe.dataset.fixes.safe import Fixer, Record, messages_of
 from ftpipe.dataset.formats import CHAT_KEYS, DPO_KEYS, message_lists
 from ftpipe.dataset.rules.messages.fields import MESSAGE_KEYS, ROLE_SYNONYMS
@@ -49,23 +50,27 @@ def _for_all_texts(change: Callable[[str], str]) -> Fixer:
 
 
 def drop_extra_keys(record: Record, kind: str) -> int:
-    """FT110: remove top-level keys that the format does not define."""
+    """FT110: remove top-level keys that the format does not define, or the record if one says not to learn it."""
     known = frozenset(DPO_KEYS) if kind == "dpo" else CHAT_KEYS
     extra = (
         [key for key in record if key not in known]
         if kind in ("chat", "dpo") and not record.keys().isdisjoint(known)
         else []
     )
+    if kind == "chat" and any(is_left_out(key, record[key]) for key in extra):
+        return DROP
     for key in extra:
         del record[key]
     return len(extra)
 
 
 def drop_message_keys(record: Record, kind: str) -> int:
-    """FT214: remove message keys that the API does not know."""
+    """FT214: remove message keys that the API does not know; one that says not to learn an answer becomes a weight."""
     fixed = 0
     for message in messages_of(record, kind):
         for key in [key for key in message if key not in MESSAGE_KEYS]:
+            if message.get("role") == "assistant" and is_left_out(key, message[key]):
+                message["weight"] = 0
             del message[key]
             fixed += 1
     return fixed

@@ -71,7 +71,7 @@ def not_utf8(line: Line) -> Iterator[Violation]:
     """The bytes are not valid UTF-8.
 
     Why: JSON Lines files are UTF-8. Text in another encoding arrives garbled, or is rejected.
-    Fix: Save the file as UTF-8 without a byte order mark.
+    Fix: Save the file as UTF-8 without a byte order mark: ``ftpipe convert FILE`` does this.
     Source: OpenAI supervised fine-tuning guide, 2026-07-15; Python's json module does not report it (measured).
     """
     if line.bad_byte is not None:

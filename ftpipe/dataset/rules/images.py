@@ -151,6 +151,10 @@ def invalid_image_url(row: DatasetRecord) -> Iterator[Violation]:
     """
     for path, _, value, url in images(row):
         scheme = url.partition(":")[0].lower()
+        if type(value) is str and url:
+            shown = escape_preview(url, 50)
+            yield Violation(path, f"image_url is the string '{shown}', not an object with a url.")
+            continue
         if scheme in ("http", "https"):
             continue
         if not url:

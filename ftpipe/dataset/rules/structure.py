@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ftpipe.dataset.conversion.row import MEANINGFUL_KEYS, normalize_key
+from ftpipe.dataset.conversion.verdicts import VERDICT_KEYS
 from ftpipe.dataset.formats import CHAT_KEYS, FORMAT_OF, LAYOUT_FAULTS, NOT_DATA, OTHER_FORMATS, legacy_shape, shape_of
 from ftpipe.dataset.json_line import MAX_DEPTH, MAX_SAFE_INTEGER, Line
 from ftpipe.dataset.record import DatasetRecord
@@ -227,11 +229,18 @@ def unknown_top_level_key(row: DatasetRecord) -> Iterator[Violation]:
     extra = [key for key in row.record if key not in known]
     for key in extra[:MAX_LISTED_KEYS]:
         yield Violation(
-            key_path("", key), f"Unknown key '{escape_preview(key, 40)}'.", hint=did_you_mean_or_remove(key, known)
+            key_path("", key), f"Unknown key '{escape_preview(key, 40)}'.", hint=_unknown_key_hint(key, known)
         )
     if len(extra) > MAX_LISTED_KEYS:
         more = len(extra) - MAX_LISTED_KEYS
         yield Violation("", f"The record has {more:,} more unknown keys.", weight=more)
+
+
+def _unknown_key_hint(key: str, known: frozenset[str]) -> str:
+    name = normalize_key(key)
+    if name in MEANINGFUL_KEYS or name in VERDICT_KEYS:
+        return "It may change what is learnt: `ftpipe convert FILE` keeps its meaning, or names it."
+    return did_you_mean_or_remove(key, known)
 
 
 @rule("FT111", "legacy-format", "error", "D", "documented", scope="file", formats=frozenset({"legacy"}))

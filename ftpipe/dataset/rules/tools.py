@@ -113,7 +113,8 @@ def invalid_tool_schema(row: DatasetRecord) -> Iterator[Violation]:
     for key in ("tools", "functions"):
         listed = source.get(key) if type(source) is dict else None
         if listed is not None and type(listed) is not list:
-            yield Violation(key, f"{key} is {describe_value(listed)}, not a list.")
+            hint = "Convert it: `ftpipe convert FILE`." if type(listed) is str else ""
+            yield Violation(key, f"{key} is {describe_value(listed)}, not a list.", hint=hint)
     for path, function in definitions(row):
         if type(function) is not dict:
             yield Violation(path, f"The definition is {describe_value(function)}, not an object with a function.")

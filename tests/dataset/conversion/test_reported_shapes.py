@@ -346,6 +346,10 @@ FORMATS = [
                          ("thumbs_down", True), ("reward", -1.0), ("reward", 0), ("score", -1), ("feedback", "👎"))),
     *(Case(f"{key} {value!r} is no bad answer", "", {"prompt": "Hi", "response": "Hello", key: value}, HI)
       for key, value in (("preferred", True), ("is_safe", 1), ("is_toxic", False), ("score", 0), ("rating", 1))),
+    Case("address of an image as text", "",
+         chat({"role": "user", "content": [{"type": "image_url", "image_url": "https://a/b.png"}]}, answer("Hello")),
+         chat({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://a/b.png"}}]},
+              answer("Hello"))),
     Case("turn that is marked as bad", "",
          chat(user("Hi"), answer("bad", feedback="negative"), user("Again"), answer("good", feedback="positive")),
          chat(user("Hi"), answer("bad", weight=0), user("Again"), answer("good"))),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from ftpipe.dataset.conversion.verdicts import is_left_out
 from ftpipe.dataset.formats import FORMAT_OF
 from ftpipe.dataset.record import DatasetRecord
 from ftpipe.dataset.record_traits import NON_PLAIN
@@ -221,6 +222,8 @@ def unknown_message_key(row: DatasetRecord) -> Iterator[Violation]:
             if key not in MESSAGE_KEYS:
                 path = key_path(f"{base}[{index}]", key)
                 hint = KEY_HINTS.get(key) or did_you_mean_or_remove(key, MESSAGE_KEYS)
+                if message.get("role") == "assistant" and is_left_out(key, message[key]):
+                    hint = "It says not to learn this answer: write weight 0 instead, as `ftpipe convert FILE` does."
                 yield Violation(path, f"Unknown key '{escape_preview(key, 40)}'.", hint=hint)
 
 
