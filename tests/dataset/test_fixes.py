@@ -178,11 +178,11 @@ def test_fix_file_writes_manifest_and_sidecar_of_removed_keys(tmp_path: Path) ->
 
 
 def test_unsafe_fixes_never_make_an_answer_trained_that_is_not_to_be_learnt(tmp_path: Path) -> None:
-    rows = chats(14)
+    rows: list[dict[str, Any]] = chats(14)
     rows[11] |= {"accepted": False}
     rows[12]["messages"][1] |= {"train": False}
     rows[13]["messages"][1] |= {"feedback": "thumbs_down"}
-    result = fix_file(write(tmp_path / "marked.jsonl", rows), tmp_path / "fixed.jsonl", unsafe=True)
+    result = fix_file(write(tmp_path / "marked.jsonl", [*rows]), tmp_path / "fixed.jsonl", unsafe=True)
     fixed = [json.loads(line) for line in result.output.read_bytes().splitlines()]
     assert fixed[:11] == rows[:11]
     assert [row["messages"][1].get("weight") for row in fixed[11:]] == [0, 0]
