@@ -95,7 +95,7 @@ def _message_shape(record: dict[str, Any], messages: object) -> str:
         return "Bedrock"
     if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
         return ""
-    if {"rejected", "rejected_response", "rejected_messages"} & record.keys():
+    if {"rejected", "rejected_response", "rejected_message", "rejected_messages"} & record.keys():
         return "chosen/rejected"
     if any(message.get("role") in ("Chatbot", "CHATBOT") for message in messages):
         return "Cohere"

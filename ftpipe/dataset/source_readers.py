@@ -14,9 +14,10 @@ import orjson
 
 from ftpipe.dataset import reader as line_reader
 from ftpipe.dataset.decoder import TextFile, detect_text, open_unpacked, unpacked_name
+from ftpipe.dataset.duplicate_keys import count_keys, may_have_duplicate_keys
 from ftpipe.dataset.formats import LAYOUT_FAULTS, NOT_DATA
 from ftpipe.dataset.json_documents import record_of, records_of, without_nan
-from ftpipe.dataset.json_line import parse_json_values
+from ftpipe.dataset.json_line import Line, parse_json_values
 from ftpipe.dataset.reader import open_binary
 from ftpipe.dataset.sniffer import PEEK_BYTES, binary_layout, is_json, layout_of, sample, sniff
 from ftpipe.dataset.tables import TABLE_SUFFIXES, SourceRow, is_table, read_csv, read_excel
@@ -118,7 +119,7 @@ def _json_lines(text: TextFile) -> Iterator[SourceRow]:
     too_long: set[int] = set()
     # in UTF-8, a broken byte costs only its row
     with text.open(newline="\n", errors="surrogateescape" if text.encoding == "utf-8" else "strict") as file:
-        reader = jsonlines.Reader(_bounded_lines(file, too_long), loads=orjson.loads)
+        reader = jsonlines.Reader(_bounded_lines(file, too_long), loads=_loads)
         row = 0
         for number in itertools.count(1):
             record, error = {}, ""
@@ -149,9 +150,28 @@ def _bounded_lines(file: TextIO, too_long: set[int]) -> Iterator[bytes]:
         yield line.strip(" \t\r\n\ufeff").encode("utf-8", "surrogateescape")
 
 
+class _RepeatedKeyError(ValueError):
+    """An object has a key twice, of which a parser keeps one."""
+
+
+def _loads(line: str) -> Any:  # noqa: ANN401  # any JSON value
+    value = orjson.loads(line)
+    _refuse_repeated_keys(line, value)
+    return value
+
+
+def _refuse_repeated_keys(text: str, value: Any) -> None:  # noqa: ANN401  # any JSON value
+    raw = text.encode("utf-8", "surrogatepass")
+    if may_have_duplicate_keys(raw, count_keys(value)) and (repeated := Line(0, 0, raw).tolerant_parse.duplicates):
+        path, _, number = repeated[0]
+        raise _RepeatedKeyError(f"the key {path} stands {number} times in one object")
+
+
 def _tolerant(exc: jsonlines.InvalidLineError) -> tuple[dict[str, Any], str]:
     """The record of a line that only Python reads, because it has NaN, or else the reason why it cannot be read."""
     cause = exc.__cause__
+    if isinstance(cause, _RepeatedKeyError):
+        return {}, str(cause)
     if not isinstance(cause, UnicodeDecodeError | orjson.JSONDecodeError) and (record := record_of(_value(exc.line))):
         return record, ""
     if not isinstance(cause, orjson.JSONDecodeError):
@@ -204,6 +224,10 @@ def _document(text: TextFile, content: str) -> list[Any]:
             )
             raise DatasetError(f"{text.name} is not valid JSON: {reason}{place}.", "Correct the file.") from exc
         return values
+    try:
+        _refuse_repeated_keys(content, value)
+    except _RepeatedKeyError as exc:
+        raise DatasetError(f"{text.name}: {exc}.", "Keep one of them, and convert it again.") from None
     records = records_of(value, text.name)
     return [value] if records is None else records
 

@@ -199,6 +199,21 @@ def test_document_with_several_lists_is_refused(tmp_path: Path) -> None:
         list(read_source_rows(path))
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"prompt": "a", "prompt" : "z", "completion": "b"}',
+        '{"messages": [{"role": "user", "content": "\\":"}, {"content": "b", "content": "c"}]}',
+    ],
+)
+def test_key_that_stands_twice_costs_its_row_or_the_document(line: str, tmp_path: Path) -> None:
+    rows = list(read_source_rows(write(tmp_path / "a.jsonl", f"{line}\n{LINES}".encode())))
+    assert [row.record for row in rows[1:]] == ROWS
+    assert "stands 2 times in one object" in rows[0].error
+    with pytest.raises(DatasetError, match="stands 2 times in one object"):
+        list(read_source_rows(write(tmp_path / "a.json", f"[{line}]".encode())))
+
+
 def test_nan_of_python_is_a_missing_value(tmp_path: Path) -> None:
     """One that is deeper in a record has no such meaning, so its row is refused."""
     path = write(tmp_path / "a.jsonl", b'{"prompt": "a", "input": NaN}\n{"prompt": {"x": NaN}}\n')

@@ -21,11 +21,13 @@ _SINGLE_QUESTION_KEYS = ("prompt", "question", "instruction", "query", "problem"
 ANSWER_KEYS = (
     *("completion", "answer", "response", "output", "assistant", "expectedoutput", "ideal", "solution", "outputtext"),
     *("labeltext", "label", "target", "targets", "answers", "generation", "reply"),
-    "annotation",
+    *("annotation", "groundtruth"),
 )
 _COUPLES = (("human", "bot"), ("human", "assistant"), ("user", "bot"), ("customer", "agent"), ("source", "target"))
 """Question and answer whose names say so only together."""
-_SINGLE_ANSWER_KEYS = ("completion", "answer", "response", "output", "assistant", "expectedoutput", "ideal", "solution")
+_SINGLE_ANSWER_KEYS = (
+    *("completion", "answer", "response", "output", "assistant", "expectedoutput", "ideal", "solution", "groundtruth"),
+)
 _ALTERNATIVES = ("ideal", "answers", "expectedoutput")
 """Lists of answers that are all right: the first is written."""
 _CONTEXT_KEYS = ("context", "input", "passage")

@@ -14,9 +14,11 @@ from ftpipe.dataset.conversion.tools import read_tools
 
 CHOSEN_KEYS = ("chosen", "chosenresponse", "preferred", "preferredoutput", "preferredcompletion", "accepted")
 REJECTED_KEYS = (
-    *("rejected", "rejectedresponse", "rejectedmessages", "nonpreferred", "nonpreferredoutput"),
+    *("rejected", "rejectedresponse", "rejectedmessage", "rejectedmessages", "nonpreferred", "nonpreferredoutput"),
     *("nonpreferredcompletion", "dispreferred"),
 )
+_REJECTED_BESIDE_GOOD = ("rejectedresponse", "rejectedmessage", "rejectedmessages")
+"""Rejected answers beside a whole good conversation."""
 MESSAGE_KEYS = (
     *("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat", "contents", "chatmessages"),
 )
@@ -34,7 +36,7 @@ def is_preference(fields: Fields) -> bool:
     """True for a row with a better and a worse answer."""
     if fields.filled("contents") and fields.filled("completions"):
         return True
-    has_chosen = bool(fields.find(*CHOSEN_KEYS)) or bool(fields.filled("rejectedresponse", "rejectedmessages"))
+    has_chosen = bool(fields.find(*CHOSEN_KEYS)) or bool(fields.filled(*_REJECTED_BESIDE_GOOD))
     return has_chosen and bool(fields.find(*REJECTED_KEYS))
 
 

@@ -17,7 +17,7 @@ MEANINGFUL_KEYS = frozenset(
         *("system", "systemprompt", "systeminstruction", "systemmessage", "preamble"),
         *("context", "contexts", "passage", "document", "documents", "history", "chathistory"),
         *("reasoning", "reasoningcontent", "thinking", "thought", "thoughts", "chainofthought", "cot", "complexcot"),
-        *("rationale", "rejected", "rejectedresponse", "rejectedmessages", "choices"),
+        *("rationale", "rejected", "rejectedresponse", "rejectedmessage", "rejectedmessages", "choices"),
         *("tools", "functions", "toolconfig", "functioncall", "toolcalls"),
         *("image", "images", "audio", "audios", "video", "videos"),
     }
@@ -173,9 +173,11 @@ class Row:
 
 
 def is_meaningful(name: str, value: object) -> bool:
-    """True for a key that changes what is learnt; a list of options belongs to the question."""
+    """True for a key that changes what is learnt; options in a list, or all texts, belong to the question."""
     if name == "functioncall":
         return isinstance(value, dict)  # else it is a parameter of a request
+    if name == "options" and isinstance(value, dict):
+        return all(isinstance(option, str) for option in value.values())  # else they are settings of a model
     return name in MEANINGFUL_KEYS or (name == "options" and isinstance(value, list))
 
 

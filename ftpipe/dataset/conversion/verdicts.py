@@ -13,17 +13,20 @@ _GOOD_IF_TRUE = (
 )
 """Marks for which 0 and 1 mean bad and good."""
 _BAD_IF_TRUE = (
-    *("isbad", "bad", "isnegative", "istoxic", "toxic", "isharmful", "harmful", "ishallucination", "hallucination"),
-    *("thumbsdown", "disliked", "downvoted", "isrejected", "rejected"),
+    *("isbad", "bad", "isnegative", "negative", "istoxic", "toxic", "isharmful", "harmful", "ishallucination"),
+    *("hallucination", "thumbsdown", "disliked", "downvoted", "isrejected", "rejected"),
 )
 """Marks for which 0 and 1 mean good and bad."""
-VERDICT_KEYS = (*_GOOD_IF_TRUE, *_BAD_IF_TRUE, "feedback", "userfeedback", "thumbs", "rating", "score", "vote", "votes")
+_WORDED = (*("feedback", "userfeedback", "thumbs", "rating", "score", "vote", "votes", "quality", "status", "verdict"),)
+"""Marks in words, or on a scale of which only the end is known."""
+VERDICT_KEYS = (*_GOOD_IF_TRUE, *_BAD_IF_TRUE, *_WORDED)
 _VERDICTS = {
-    **dict.fromkeys(("true", "thumbsup", "up", "positive", "good", "desirable", "👍"), True),
-    **dict.fromkeys(("false", "thumbsdown", "down", "negative", "bad", "undesirable", "👎", "-1", "-1.0"), False),
+    **dict.fromkeys(("true", "thumbsup", "up", "positive", "good", "desirable", "approved", "accepted", "👍"), True),
+    **dict.fromkeys(
+        ("false", "thumbsdown", "down", "negative", "bad", "undesirable", "rejected", "👎", "-1", "-1.0"), False
+    ),
 }
-_NUMBERS = {"1": True, "1.0": True, "0": False, "0.0": False}
-
+_NUMBERS = {"1": True, "1.0": True, "0": False, "0.0": False, "yes": True, "no": False}
 WEIGHT_KEYS = ("weight", "train", "trainable", "trainonturn", "training", "loss", "lossmask", "masked")
 """Keys of a turn that say whether it is trained."""
 WEIGHTS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
@@ -40,7 +43,7 @@ def mark_of(key: str, value: object, ignored_keys: Container[str] = ()) -> bool 
     text = str(value).strip()
     mark = _VERDICTS.get(text, _VERDICTS.get(normalize_key(text)))
     if mark is None and name in (*_GOOD_IF_TRUE, *_BAD_IF_TRUE) and name not in ignored_keys:
-        mark = _NUMBERS.get(text)
+        mark = _NUMBERS.get(text.lower())
     return not mark if mark is not None and name in _BAD_IF_TRUE else mark
 
 
