@@ -236,3 +236,10 @@ def test_findings_name_what_helps(row: dict[str, Any], code: str, words: str, tm
     path = write(tmp_path / "data.jsonl", [*chats(11), row])
     finding = next(finding for finding in validate(path).findings if finding.code == code)
     assert words in f"{finding.message} {finding.hint}"
+
+
+@pytest.mark.parametrize(("target", "expected"), [("local", ["FT207"]), ("openai", [])])
+def test_audio_is_refused_where_the_trainer_cannot_read_it(target: str, expected: list[str], tmp_path: Path) -> None:
+    audio = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+    path = write(tmp_path / "data.jsonl", [*chats(11), with_parts({"type": "text", "text": "What?"}, audio)])
+    assert [f.code for f in validate(path, target=target).findings if f.severity == "error"] == expected

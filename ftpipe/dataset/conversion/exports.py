@@ -35,6 +35,8 @@ def refuse_unreadable(record: dict[str, Any]) -> None:
     """
     if _SINGLE_MESSAGE_KEYS & record.keys() == {"role", "content"} and role_of(record["role"]) is not None:
         raise SkipRow("", "the row is a single message: write the messages of each conversation as one list")
+    if "custom_id" in record and "response" in record and not record["response"]:
+        raise SkipRow("response", "it is missing: the request failed")
     for keys, reason in _UNREADABLE:
         if keys <= record.keys():
             raise SkipRow("", f"the row is {reason}")

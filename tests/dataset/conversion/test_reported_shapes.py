@@ -360,6 +360,8 @@ FORMATS = [
     Case("answer of a model beside the right one", "", {"question": "Hi", "answer": "Go", "ground_truth": "Hello"},
          "it could be the answer as well as 'answer'"),
     Case("ground truth", "", {"question": "Hi", "ground_truth": "Hello"}, HI),
+    Case("failed request of the Batch API", "", {"custom_id": "1", "response": None, "error": {"code": "x"}},
+         "the request failed"),
     Case("turn that is marked as bad", "",
          chat(user("Hi"), answer("bad", feedback="negative"), user("Again"), answer("good", feedback="positive")),
          chat(user("Hi"), answer("bad", weight=0), user("Again"), answer("good"))),

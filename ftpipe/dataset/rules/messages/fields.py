@@ -182,6 +182,15 @@ def content_wrong_type(row: DatasetRecord) -> Iterator[Violation]:
             yield Violation(path, f"The content of a {role} message is a list of parts, not a string.")
         else:
             yield from content_part_violations(path, content)
+            if row.file.target == "local":
+                yield from _audio_parts(path, content)
+
+
+def _audio_parts(path: str, parts: list[Any]) -> Iterator[Violation]:
+    for index, part in enumerate(parts):
+        if type(part) is dict and part.get("type") == "input_audio":
+            hint = "Remove the audio, or train with another provider."
+            yield Violation(f"{path}[{index}].type", "The part is audio, which local models cannot read.", hint=hint)
 
 
 def content_part_violations(path: str, parts: list[Any]) -> Iterator[Violation]:
