@@ -27,7 +27,7 @@ def model_table(models: Sequence[Model], style: Styler = unstyled) -> list[str]:
             sanitize_line(model.base, 40),
             sanitize_line(model.provider, 20),
             format_time(model.created_at)[:10],
-            format_decimal(final_loss(model.metrics), 3),
+            final_loss_text(model.metrics),
             cost_of(model),
             sanitize_line(", ".join(model.aliases), 80),
         )
@@ -37,12 +37,21 @@ def model_table(models: Sequence[Model], style: Styler = unstyled) -> list[str]:
     return [style("bold", lines[0]), *lines[1:]]
 
 
-def final_loss(metric: TrainingMetrics | None) -> float | None:
-    """The most informative loss: on all validation data, on a sample of it, or on training data."""
+def final_loss_text(metric: TrainingMetrics | None) -> str:
+    """The validation loss, or without one the training loss, and which of them it is: ``0.097 valid``."""
+    loss = validation_loss(metric)
+    if loss is not None:
+        return f"{format_decimal(loss, 3)} valid"
+    if metric is None or metric.train_loss is None:
+        return format_decimal(None)
+    return f"{format_decimal(metric.train_loss, 3)} train"
+
+
+def validation_loss(metric: TrainingMetrics | None) -> float | None:
+    """The loss on all validation data, or on a sample of it; ``None`` without validation."""
     if metric is None:
         return None
-    losses = (metric.full_valid_loss, metric.valid_loss, metric.train_loss)
-    return next((loss for loss in losses if loss is not None), None)
+    return metric.full_valid_loss if metric.full_valid_loss is not None else metric.valid_loss
 
 
 def cost_of(model: Model) -> str:
@@ -62,9 +71,7 @@ def lineage_lines(model: Model, style: Styler = unstyled) -> list[str]:
 
 def difference_lines(first: Model, second: Model, style: Styler = unstyled) -> list[str]:
     """Two models side by side; equal values are dimmed."""
-    columns = [
-        [*_model_fields(model), ("final loss", format_decimal(final_loss(model.metrics)))] for model in (first, second)
-    ]
+    columns = [[*_model_fields(model), ("final loss", final_loss_text(model.metrics))] for model in (first, second)]
     rows = [[label, one, other] for (label, one), (_, other) in zip(*columns, strict=True) if one or other]
     lines = format_table(rows)
     return [line if one != other else style("dim", line) for line, (_, one, other) in zip(lines, rows, strict=True)]
@@ -111,7 +118,7 @@ def _checkpoint_lines(model: Model, style: Styler) -> list[str]:
         (
             str(c.step),
             format_decimal(c.metrics.train_loss),
-            format_decimal(final_loss(c.metrics)),
+            format_decimal(validation_loss(c.metrics)),
             sanitize_line(c.model, 120),
         )
         for c in model.checkpoints
