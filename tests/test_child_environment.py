@@ -18,6 +18,7 @@ from ftpipe.modeling.base_models import DEFAULT_BASE, needs_download
 from ftpipe.providers import local
 from ftpipe.server.jobs import trainer_process
 from ftpipe.training.job_directory import JobDirectory
+from tests.each_file import for_each_file
 
 ROOT = Path(__file__).parent.parent
 SECRETS = {
@@ -113,7 +114,7 @@ def test_only_a_download_gets_settings_of_pip(
     assert "canary" in json.dumps(trainer_process.trainer_environment(downloads=True))
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "ftpipe").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+@for_each_file(sorted((ROOT / "ftpipe").rglob("*.py")))
 def test_every_process_is_started_with_child_environment(path: Path) -> None:
     """No call of ``subprocess`` hands the whole environment on."""
     tree = ast.parse(path.read_text(encoding="utf-8"))

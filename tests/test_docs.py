@@ -15,6 +15,7 @@ import ftpipe
 from ftpipe.cli import COMMANDS, root
 from ftpipe.cli.group import Group
 from ftpipe.registry import open_registry
+from tests.each_file import for_each_file
 from tests.fakes.openai_client import FakeOpenAI
 from tests.fakes.records import provider_over
 
@@ -157,7 +158,7 @@ def literals(path: Path) -> list[str]:
 SOURCES = sorted(path for path in (ROOT / "ftpipe").rglob("*") if path.suffix in {".py", ".toml", ".j2"})
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+@for_each_file(SOURCES)
 def test_messages_name_only_options_that_exist(path: Path) -> None:
     """No hint sends anyone to an option that is not there; options of other programs are listed by name."""
     parameters = [parameter for _, command, _ in ALL for parameter in command.params]
@@ -167,7 +168,7 @@ def test_messages_name_only_options_that_exist(path: Path) -> None:
     assert named - known == set()
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+@for_each_file(SOURCES)
 def test_messages_call_only_commands_that_exist(path: Path) -> None:
     """A command in back-ticks or at the start of a line exists, with the options that follow it."""
     called = r"(?:`|^)ftpipe ((?!import\b)[a-z][^`\n;,]*)"

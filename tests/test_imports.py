@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
+from tests.each_file import for_each_file
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "ftpipe").rglob("*.py"))
@@ -127,7 +127,7 @@ def test_layers_name_every_subpackage() -> None:
     assert sorted(named) == sorted({subpackage_of(path) for path in MODULES} - {""})
 
 
-@pytest.mark.parametrize("path", MODULES, ids=str)
+@for_each_file(MODULES)
 def test_layers_are_imported_downwards_only(path: Path) -> None:
     layer = {name: number for number, names in enumerate(LAYERS) for name in names}
     own = subpackage_of(path)
@@ -151,14 +151,14 @@ def test_import_graph_has_no_circles() -> None:
     assert sorted(graph) == []
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if subpackage_of(path) == "server"], ids=str)
+@for_each_file([path for path in MODULES if subpackage_of(path) == "server"])
 def test_server_imports_only_shared_packages(path: Path) -> None:
     assert {
         name for name, _ in imports(path) if subpackage(name) and subpackage(name) not in SERVER_MAY_IMPORT
     } == set()
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if subpackage_of(path) == "stages"], ids=str)
+@for_each_file([path for path in MODULES if subpackage_of(path) == "stages"])
 def test_stages_do_not_import_each_other(path: Path) -> None:
     """Stages are joined by the pipeline and by commands."""
     stages = {each.stem for each in MODULES if subpackage_of(each) == "stages"} - {"__init__", "multipart_upload"}
@@ -168,7 +168,7 @@ def test_stages_do_not_import_each_other(path: Path) -> None:
     assert named & others == set()
 
 
-@pytest.mark.parametrize("path", MODULES, ids=str)
+@for_each_file(MODULES)
 def test_third_party_import_allowlist(path: Path) -> None:
     wrong = {
         f"{path}:{line} imports {name}"
@@ -178,7 +178,7 @@ def test_third_party_import_allowlist(path: Path) -> None:
     assert wrong == set()
 
 
-@pytest.mark.parametrize("path", MODULES, ids=str)
+@for_each_file(MODULES)
 def test_module_size_and_docstring(path: Path) -> None:
     """At most 500 lines a module and 60 a function; the first line says in a sentence what the module is for."""
     text = (ROOT / path).read_text(encoding="utf-8")
@@ -190,7 +190,7 @@ def test_module_size_and_docstring(path: Path) -> None:
     assert [(name, lines) for name, lines in lengths if lines > MAX_FUNCTION_LINES] == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=str)
+@for_each_file(MODULES)
 def test_module_has_a_telling_name_and_no_print_or_assert(path: Path) -> None:
     """Output goes through the command line; checks raise children of the error tree."""
     nodes = list(ast.walk(tree(path)))
