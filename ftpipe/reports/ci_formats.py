@@ -11,7 +11,7 @@ from typing import Any
 
 from ftpipe.formatting import sanitize_line
 from ftpipe.records import Finding, Report, Severity
-from ftpipe.reports.findings import finding_lines, format_location, headline, markdown, sort_by_severity
+from ftpipe.reports.findings import common_hint, finding_lines, format_location, headline, markdown, sort_by_severity
 from ftpipe.reports.json_output import dump
 from ftpipe.reports.junit import JUnitCase, JUnitSuite, junit_xml
 
@@ -78,9 +78,15 @@ def sarif(reports: Reports) -> str:
         per_rule[finding.code] += 1
         if per_rule[finding.code] <= MAX_SARIF_PER_RULE and len(reported) < MAX_SARIF_RESULTS:
             reported.append((report, finding))
-    rules = {f.code: {"id": f.code, "name": f.name, "help": {"text": f.hint or f.name}} for _, f in reported}
+    by_code: dict[str, list[Finding]] = {}
+    for _, finding in reported:
+        by_code.setdefault(finding.code, []).append(finding)
+    rules = [
+        {"id": code, "name": same[0].name, "help": {"text": common_hint(same) or same[0].name}}
+        for code, same in by_code.items()
+    ]
     run = {
-        "tool": {"driver": {"name": "ftpipe", "rules": list(rules.values())}},
+        "tool": {"driver": {"name": "ftpipe", "rules": rules}},
         "results": [_sarif_result(report, finding) for report, finding in reported],
         "properties": {
             "counts": dict(sum((Counter(report.summary.counts) for report in reports), Counter[str]())),
@@ -141,13 +147,17 @@ def _junit_suite(report: Report) -> JUnitSuite:
 def _junit_case(file: str, report: Report, group: list[Finding]) -> JUnitCase:
     first = group[0]
     number = report.summary.counts.get(first.code, len(group))
-    lines = [sanitize_line(f"{format_location(f)}: {f.message}", 500) for f in group[:MAX_JUNIT_LOCATIONS]]
+    hint = common_hint(group)
+    lines = [
+        sanitize_line(f"{format_location(f)}: {f.message}{'' if hint else f' {f.hint}'}", 500)
+        for f in group[:MAX_JUNIT_LOCATIONS]
+    ]
     lines += [f"… {number:,} in total"] if number > len(lines) else []
     return JUnitCase(
         file,
         f"{first.code} {first.name} ({first.severity.value})",
         "failure" if first.severity is Severity.ERROR else "skipped",
-        message=sanitize_line(f"{number:,} × {first.hint or first.name}", 500),
+        message=sanitize_line(f"{number:,} × {hint or first.name}", 500),
         details="\n".join(lines),
     )
 

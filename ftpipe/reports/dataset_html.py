@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ftpipe.formatting import format_money, plural, sanitize_line
 from ftpipe.records import CostEstimate, DatasetHistograms, HistogramBin, Report
 from ftpipe.records.token_mask import TokenMask
-from ftpipe.reports.findings import headline, sort_by_severity
+from ftpipe.reports.findings import group_by_hint, headline, sort_by_severity
 from ftpipe.reports.token_mask import MAX_SHOWN_TOKENS, MEANINGS, mask_title
 
 if TYPE_CHECKING:
@@ -137,6 +137,7 @@ def html(report: Report, costs: tuple[CostEstimate, ...] = (), masks: tuple[Toke
         labels=label_bars(histograms.labels),
         costs=cost_rows(costs),
         groups=sort_by_severity(report),
+        group_by_hint=group_by_hint,
         masks=[(mask, mask_title(mask), mask.tokens[:MAX_SHOWN_TOKENS]) for mask in masks],
         meanings=MEANINGS,
     )

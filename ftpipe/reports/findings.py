@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from ftpipe.formatting import Styler, sanitize_line, unstyled
@@ -19,6 +20,20 @@ def sort_by_severity(report: Report) -> list[list[Finding]]:
     """The findings grouped by rule: errors first, and by line within a rule."""
     ordered = sorted(report.findings, key=lambda f: (_ORDER[f.severity], f.code, f.file, f.line or 0))
     return [list(group) for _, group in groupby(ordered, key=lambda f: (f.severity, f.code))]
+
+
+def group_by_hint(findings: Iterable[Finding]) -> list[list[Finding]]:
+    """The findings of a rule grouped by their hint, in the order in which the hints occur first."""
+    groups: dict[str, list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault(finding.hint, []).append(finding)
+    return list(groups.values())
+
+
+def common_hint(findings: Iterable[Finding]) -> str:
+    """The hint that all of the findings have; empty if they differ."""
+    hints = {finding.hint for finding in findings}
+    return hints.pop() if len(hints) == 1 else ""
 
 
 def headline(report: Report) -> str:
@@ -68,16 +83,27 @@ def finding_lines(report: Report, style: Styler = unstyled, *, per_rule: int = M
         lines.append(
             f"{style(first.severity.value, first.severity.value)} {style('bold', first.code)} {first.name}{times}"
         )
-        for finding in group[:per_rule]:
-            file = f"{sanitize_line(finding.file)} " if len(files) > 1 else ""
-            lines.append(f"  {style('dim', file + format_location(finding))}  {sanitize_line(finding.message, 300)}")
-            if finding.excerpt:
-                lines.append(f"      {style('code', sanitize_line(finding.excerpt, 160))}")
+        *others, last = group_by_hint(group[:per_rule])
+        for same_hint in others:
+            lines += [*_location_lines(same_hint, style, names_file=len(files) > 1), *_help_lines(same_hint, style)]
+        lines += _location_lines(last, style, names_file=len(files) > 1)
         if number > per_rule:
             lines.append(style("dim", f"  … and {number - min(per_rule, len(group)):,} more"))
-        if first.hint:
-            lines.append(f"  {style('ok', 'help')}  {sanitize_line(first.hint, 300)}")
+        lines += _help_lines(last, style)
     return lines
+
+
+def _location_lines(findings: list[Finding], style: Styler, *, names_file: bool) -> Iterator[str]:
+    for finding in findings:
+        file = f"{sanitize_line(finding.file)} " if names_file else ""
+        yield f"  {style('dim', file + format_location(finding))}  {sanitize_line(finding.message, 300)}"
+        if finding.excerpt:
+            yield f"      {style('code', sanitize_line(finding.excerpt, 160))}"
+
+
+def _help_lines(findings: list[Finding], style: Styler) -> list[str]:
+    hint = findings[0].hint
+    return [f"  {style('ok', 'help')}  {sanitize_line(hint, 300)}"] if hint else []
 
 
 def markdown(report: Report) -> str:

@@ -59,6 +59,32 @@ def test_finding_lines_sort_errors_first_and_hide_controls() -> None:
     assert not any("\x1b" in line or "\n" in line for line in lines)
 
 
+def test_findings_with_different_hints_share_no_help() -> None:
+    """The help for `User` says nothing about `asistant`; findings with the same hint have it once."""
+    report = hostile_report(*[Severity.ERROR] * 3)
+    hints = ("Did you mean 'user'?", "Did you mean 'assistant'?", "Did you mean 'user'?")
+    changes = [{"code": "FT205", "message": f"Role {n}.", "hint": hint, "excerpt": ""} for n, hint in enumerate(hints)]
+    findings = tuple(f.model_copy(update=change) for f, change in zip(report.findings, changes, strict=True))
+    report = report.model_copy(update={"findings": findings})
+    assert [line.strip() for line in finding_lines(report)[1:]] == [
+        "line 1  Role 0.",
+        "line 3  Role 2.",
+        "help  Did you mean 'user'?",
+        "line 2  Role 1.",
+        "help  Did you mean 'assistant'?",
+    ]
+    page = html(report)
+    assert (
+        page.index("Role 2") < page.index("mean &#39;user") < page.index("Role 1") < page.index("mean &#39;assistant")
+    )
+    case = next(
+        case for case in Xml.fromstring(FORMATS["junit"]([report])).iter("testcase") if "FT205" in str(case.attrib)
+    )
+    assert case[0].get("message") == "3 × some-rule" and "Role 1. Did you mean 'assistant'?" in str(case[0].text)
+    rules = json.loads(FORMATS["sarif"]([report]))["runs"][0]["tool"]["driver"]["rules"]
+    assert rules[0]["help"]["text"] == "some-rule"
+
+
 def test_github_commands_are_single_lines_and_at_most_ten() -> None:
     """Data cannot start a workflow command."""
     lines = FORMATS["github"]([hostile_report(*[Severity.ERROR] * 12)]).splitlines()
