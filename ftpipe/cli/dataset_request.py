@@ -13,7 +13,9 @@ from ftpipe.atomic_files import read_json, write_json
 from ftpipe.cli.context import CliContext
 from ftpipe.config import Settings
 from ftpipe.dataset import prepared
+from ftpipe.dataset.identity import sha256_of_dataset
 from ftpipe.errors import UsageError
+from ftpipe.formatting import relative_path
 from ftpipe.paths import state_dir
 from ftpipe.records import Finding, Method, Report, RunSpec
 from ftpipe.records.job import SERVE_AS_PATTERN
@@ -150,14 +152,24 @@ def _training_files(settings: Settings, context: CliContext, data: Path | None) 
     config, origins = settings.config, settings.origins
     if data is not None:
         return data, config.validation
-    is_explicit = context.config_path is not None or origins.get("data") == "FTPIPE_DATA"
     last = prepared.latest()
-    if config.data is not None and (is_explicit or last is None):
-        return config.data, config.validation
-    if last is None:
+    if config.data is not None:
+        origin = relative_path(Path(origins["data"]))
+        if last is None or not _is_prepared_from(last, config.data):
+            context.print_status(f"training on {relative_path(config.data)}, which {origin} names")
+            return config.data, config.validation
+        reason = f"prepared from {relative_path(config.data)}, which {origin} names"
+    elif last is not None:
+        reason = "the dataset that was prepared last; none is configured"
+    else:
         raise UsageError("no dataset was given, and none was prepared", "run `ftpipe train FILE`")
-    context.print_status(f"training on the last prepared dataset: {last.train}")
+    context.print_status(f"training on {relative_path(last.train)}, {reason}")
     return last.train, last.validation if "validation" not in origins else config.validation
+
+
+def _is_prepared_from(last: prepared.PreparedDataset, data: Path) -> bool:
+    """Whether a dataset was prepared from this file as it is now."""
+    return last.source == data.absolute() and data.is_file() and last.source_sha256 == sha256_of_dataset(data)
 
 
 def require_file(path: Path) -> None:

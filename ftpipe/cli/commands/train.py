@@ -172,9 +172,9 @@ def train(context: CliContext, /, **params: Any) -> None:
     """Train a model on a dataset and register it.
 
     Without --provider the configured provider is used, else the one that you chose last in this project, else this
-    machine, for free. Without DATA the configured or the last prepared dataset is used. The plan and its cost are
-    shown, and you are asked before money is spent. Ctrl-C does not stop the job; `ftpipe resume` continues after any
-    interruption and never pays twice.
+    machine, for free. Without DATA the configured dataset is used, as it was prepared if that was done last; if none is
+    configured, the dataset that was prepared last. The plan and its cost are shown, and you are asked before money is
+    spent. Ctrl-C does not stop the job; `ftpipe resume` continues after any interruption and never pays twice.
     """
     started_at = time.monotonic()
     options = TrainOptions(**params)

@@ -192,6 +192,27 @@ def test_train_without_data_uses_the_last_prepared_dataset(cli: CliEnvironment) 
     assert "no dataset was named" not in cli.run("train", *HOSTED).err
 
 
+def test_train_without_data_prefers_the_configured_dataset(
+    cli: CliEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another file that was prepared last does not replace it, but its own prepared files do while it is unchanged."""
+    chat_file("other.jsonl", first=50)
+    data = chat_file("mine.jsonl")
+    Path("ftpipe.toml").write_text('data = "mine.jsonl"\n', encoding="utf-8")
+    cli.run("prepare", "other.jsonl")
+    ran = cli.run("train", "--dry-run", "--json")
+    assert ran.document["plan"]["data"] == str(data.absolute())
+    assert "training on mine.jsonl, which ftpipe.toml names" in ran.err
+    cli.run("prepare")
+    ran = cli.run("train", "--dry-run", "--json")
+    assert Path(ran.document["plan"]["data"]).parent.name.startswith("mine-")
+    assert "prepared from mine.jsonl, which ftpipe.toml names" in ran.err
+    chat_file("mine.jsonl", rows=13)
+    assert cli.run("train", "--dry-run", "--json").document["plan"]["data"] == str(data.absolute())
+    monkeypatch.setenv("FTPIPE_DATA", "other.jsonl")
+    assert "training on other.jsonl, which FTPIPE_DATA names" in cli.run("train", "--dry-run").err
+
+
 def test_train_without_any_dataset_shows_a_hint(cli: CliEnvironment) -> None:
     """The hint is the command to type."""
     ran = cli.run("train")
