@@ -93,6 +93,8 @@ def _message_shape(record: dict[str, Any], messages: object) -> str:
         return "messages as text" if messages.lstrip().startswith("[") else ""
     if "schemaVersion" in record:
         return "Bedrock"
+    if isinstance(messages, dict) and isinstance(messages.get("role", messages.get("from")), list):
+        return "messages by column"
     if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
         return ""
     if {"rejected", "rejected_response", "rejected_message", "rejected_messages"} & record.keys():

@@ -43,6 +43,7 @@ PARTS = [{"role": "user", "parts": [{"text": "Hi"}]}, {"role": "model", "parts":
         ({"custom_id": "a", "response": {}}, "Batch API"),
         ({"data": {"text": "a"}, "annotations": []}, "Label Studio"),
         ({"text": "a", "label": 1, "label_text": "b"}, "text/label"),
+        ({"messages": {"role": ["user", "assistant"], "content": ["a", "b"]}}, "messages by column"),
     ],
 )
 def test_formats_names_what_has_to_be_converted(record: dict[str, Any], name: str) -> None:

@@ -224,6 +224,7 @@ def test_two_answers_in_a_row_are_a_warning_at_azure(target: str, severity: str,
     [
         (exchange() | {"accepted": False}, "FT110", "`ftpipe convert FILE` keeps its meaning"),
         (exchange() | {"tools": "[]"}, "FT301", "`ftpipe convert FILE`"),
+        (exchange()["messages"], "FT102", "`ftpipe convert FILE`"),
         (exchange(feedback="negative"), "FT214", "write weight 0 instead"),
         (
             with_parts({"type": "image_url", "image_url": "https://example.org/a.png"}),
@@ -232,7 +233,7 @@ def test_two_answers_in_a_row_are_a_warning_at_azure(target: str, severity: str,
         ),
     ],
 )
-def test_findings_name_what_helps(row: dict[str, Any], code: str, words: str, tmp_path: Path) -> None:
+def test_findings_name_what_helps(row: Any, code: str, words: str, tmp_path: Path) -> None:
     path = write(tmp_path / "data.jsonl", [*chats(11), row])
     finding = next(finding for finding in validate(path).findings if finding.code == code)
     assert words in f"{finding.message} {finding.hint}"

@@ -57,7 +57,7 @@ class Conversation:
         """Add a turn, which can become several messages."""
         fields = self._open(path, turn)
         role = self._role(path, fields)
-        if role == RESULT:
+        if role == RESULT or (role == "user" and self._waiting and _is_only_results(fields)):
             self._add_results(path, fields)
             return
         if role == CALL:
@@ -270,6 +270,15 @@ class Conversation:
             tools = parse_structure(listed) or parse_structure("[" + ",".join(listed.splitlines()) + "]")
             if isinstance(tools, dict | list) and tools and self.row.tools is None:
                 read_tools(self.row, f"{path}.tools", tools)
+
+
+def _is_only_results(fields: Fields) -> bool:
+    """True for a turn of the user that the Qwen template would write for results of tools."""
+    text = fields.value.get(fields.find(*_CONTENT_KEYS))
+    if not isinstance(text, str):
+        return False
+    results, rest = tagged_texts(text, "tool_response")
+    return bool(results) and not rest.strip()
 
 
 def tagged_texts(text: str, tag: str) -> tuple[list[str], str]:

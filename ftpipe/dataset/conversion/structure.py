@@ -111,10 +111,21 @@ def as_messages(value: object) -> list[Any] | None:
         is_certain = isinstance(messages, list) and bool(messages) and all(map(_is_certain_message, messages))
         return messages if is_certain else None
     if isinstance(value, dict):
-        return [value] if is_message(value) else None
+        return [value] if is_message(value) else _by_column(value)
     if isinstance(value, list) and value and all(map(is_message, value)):
         return value
     return None
+
+
+def _by_column(value: dict[str, Any]) -> list[Any] | None:
+    """Messages as ``{"role": […], "content": […]}``, as the datasets library stores a sequence of objects."""
+    columns = list(value.values())
+    if not _CONTENT_KEYS & value.keys() or not all(isinstance(column, list) and column for column in columns):
+        return None
+    if len({len(column) for column in columns}) != 1:
+        return None
+    messages = [dict(zip(value, turn, strict=True)) for turn in zip(*columns, strict=True)]
+    return messages if all(map(is_message, messages)) else None
 
 
 def is_call(value: object) -> bool:

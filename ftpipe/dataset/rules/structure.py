@@ -73,7 +73,9 @@ def record_not_object(line: Line) -> Iterator[Violation]:
         kind = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}.get(
             type(line.record), "a number"
         )
-        yield Violation("", f"The line is {kind}, not an object.", escape_preview(line.text or "", 160))
+        first = line.record[0] if type(line.record) is list and line.record else None
+        hint = "Convert it: `ftpipe convert FILE`." if type(first) in (dict, list) else ""
+        yield Violation("", f"The line is {kind}, not an object.", escape_preview(line.text or "", 160), hint=hint)
 
 
 @rule("FT103", "not-jsonl", "error", "R", "observed", scope="line", fix=("safe", "write one object per line"))
