@@ -13,7 +13,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
-from ftpipe.dataset.encoding import check_encoding_name, is_plausible_cp1252, unicode_encoding
+from ftpipe.dataset.encoding import check_encoding_name, unicode_encoding, word_against_cp1252
 from ftpipe.dataset.reader import open_binary
 from ftpipe.errors import DatasetError, MissingExtraError
 
@@ -44,6 +44,8 @@ class TextFile:
     """Name of a Python codec."""
     sample: str = ""
     """A word outside ASCII, if the encoding was guessed."""
+    word_against_cp1252: str = ""
+    """A word that makes no sense as Windows-1252, if the file is not UTF-8 either."""
 
     @property
     def name(self) -> str:
@@ -177,8 +179,8 @@ def detect_text(path: Path, encoding: str | None = None) -> TextFile:
     with open_unpacked(path, compression) as stream:
         found_words = (word for chunk in _chunks(stream) for word in _WORD_OUTSIDE_ASCII.findall(chunk))
         words = list(islice(found_words, MAX_CHECKED_WORDS))
-    if not is_plausible_cp1252(words):
-        return TextFile(path, compression, "utf-8")
+    if word := word_against_cp1252(words):
+        return TextFile(path, compression, "utf-8", word_against_cp1252=word[:MAX_SAMPLE_CHARACTERS])
     sample = max(words[:MAX_SAMPLED_WORDS], key=len).decode("cp1252")[:MAX_SAMPLE_CHARACTERS]
     return TextFile(path, compression, "cp1252", sample)
 

@@ -25,6 +25,10 @@ _COMMON = ("utf-8", "utf-16", "cp1252", "cp1250", "cp1251", "latin-1", "mac-roma
 _WORD = re.compile(r"[^\W\d_]+")
 _ODD_IN_WORD = re.compile(r"(?<=[^\W\d_])[^\x00-\x7f\w’·\xad](?=[^\W\d_])|[\x80-\x9f]")
 """A symbol between two letters, or a code that Windows-1252 does not have."""
+_QUOTED = re.compile("“([^“”]+)”|„([^„“]+)“")
+_DASH_BETWEEN_WORDS = re.compile(r"(?<=[^\W\d_]{2})(?<![ÂÃâ])[–—…](?=[^\W\d_]{2})|(?<=[A-Z])[–—…](?=[A-Z])")
+"""As in ``Mo–Sa`` and ``A–Z``. Before a small letter, a few of them say nothing; beside a single one it is the ó of
+another encoding, and behind Ã the rest of a letter in UTF-8."""
 _SHORT_WORDS = frozenset("ÀÁÈÉÌÍÒÓÙÚàáèéìíòóùúÅåÖö")
 
 
@@ -50,8 +54,8 @@ def unicode_encoding(head: bytes) -> str:
     return ""
 
 
-def is_plausible_cp1252(parts: Iterable[bytes]) -> bool:
-    """True if bytes that are not UTF-8 make sense as Windows-1252, the encoding of Excel in Western Europe.
+def word_against_cp1252(parts: Iterable[bytes]) -> str:
+    """A word that makes no sense as Windows-1252, the encoding of Excel in Western Europe; empty if the text does.
 
     Accented letters must stand in words with plain letters, and symbols not between letters. The letters of another
     encoding, such as Windows-1251 or Shift JIS, do neither; nor do those of UTF-8 beside a few broken bytes.
@@ -59,20 +63,29 @@ def is_plausible_cp1252(parts: Iterable[bytes]) -> bool:
     Args:
         parts: The lines or other parts with bytes above 127.
     """
-    plausible = implausible = 0
+    plausible = implausible = neutral = 0
+    first = worst = ""
     for part in parts:
         try:
             text = part.decode("cp1252")
         except UnicodeDecodeError:
-            return False
+            return part.decode("cp1252", "replace")
+        first, before = first or text, implausible
+        text, quoted = _QUOTED.subn(r" \1\2 ", text)
+        plausible += 2 * quoted
+        dashes = [text[match.end()].isupper() for match in _DASH_BETWEEN_WORDS.finditer(text)]
         odd = len(_ODD_IN_WORD.findall(text))
-        implausible += odd
+        plausible, neutral = plausible + sum(dashes), neutral + dashes.count(False)
+        implausible += odd - len(dashes)
         plausible += sum(1 for character in text if not character.isascii() and not character.isalpha()) - odd
         for word in _WORD.findall(text):
             accented = sum(not character.isascii() for character in word)
             fits = accented * 3 <= len(word) * 2 or word in _SHORT_WORDS
             plausible, implausible = plausible + accented * fits, implausible + accented * (not fits)
-    return plausible > 0 and implausible <= MAX_IMPLAUSIBLE_SHARE * (plausible + implausible)
+        worst = worst or (text if implausible > before else "")
+    if neutral > plausible:
+        return worst or first
+    return "" if plausible > 0 and implausible <= MAX_IMPLAUSIBLE_SHARE * (plausible + implausible) else worst or first
 
 
 def check_encoding_name(name: str) -> str:

@@ -22,6 +22,7 @@ from ftpipe.dataset.reader import open_binary
 from ftpipe.dataset.sniffer import PEEK_BYTES, binary_layout, is_json, layout_of, sample, sniff
 from ftpipe.dataset.tables import TABLE_SUFFIXES, SourceRow, is_table, read_csv, read_excel
 from ftpipe.errors import DatasetError, MissingExtraError
+from ftpipe.formatting import sanitize_line
 
 MAX_DOCUMENT_CHARACTERS = 1024 * 1024 * 1024
 """Longest JSON document that is read as a whole."""
@@ -242,9 +243,12 @@ def _not_decodable(text: TextFile) -> DatasetError:
                     raw.decode("utf-8")
                 except UnicodeDecodeError as exc:
                     position = f"byte 0x{raw[exc.start]:02X} in line {number} at column {exc.start + 1}"
+                    word = sanitize_line(text.word_against_cp1252, 40)
+                    other = f"; read as Windows-1252, “{word}” makes no sense" if word else ""
                     return DatasetError(
-                        f"{text.name} is not UTF-8: {position}.",
-                        'Name its encoding, for example --encoding cp1252; in Excel, save it as "CSV UTF-8".',
+                        f"{text.name} is not UTF-8: {position}{other}.",
+                        "Name its encoding with `--encoding NAME`, for example --encoding cp1252; in Excel, save it as"
+                        ' "CSV UTF-8".',
                     )
     return DatasetError(
         f"{text.name} cannot be decoded as {codec}.", "Name its encoding with --encoding, or save it as UTF-8."

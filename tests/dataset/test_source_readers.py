@@ -91,6 +91,34 @@ def test_guess_of_windows_1252_shows_a_word(tmp_path: Path) -> None:
     assert guessed_encoding(write(tmp_path / "b.csv", TABLE.encode())) is None
 
 
+def test_dash_before_a_capital_is_enough_for_the_guess(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "Frage;Antwort\nWann?;Mo–Sa\n".encode("cp1252"))
+    assert records(path) == [{"Frage": "Wann?", "Antwort": "Mo–Sa"}]
+
+
+@pytest.mark.parametrize("word", ["Mo–Sa", "A–Z", "Moment…und", "sagte“Ja”", "Wien—Graz"])
+def test_punctuation_between_words_does_not_turn_off_the_guess(word: str, tmp_path: Path) -> None:
+    text = f"Frage;Antwort\nWann geöffnet?;{word}, „täglich“\n"
+    path = write(tmp_path / "a.csv", text.encode("cp1252"))
+    assert records(path) == [{"Frage": "Wann geöffnet?", "Antwort": f"{word}, „täglich“"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "word"),
+    [
+        ("España;acción y año", "mac-roman", "Espa–a"),
+        ("Größe;Königin öffnet", "cp850", "Gr”áe"),
+        ("Привет мир;Да", "cp1251", "Ïðèâåò"),
+    ],
+)
+def test_word_that_makes_no_sense_is_named(text: str, encoding: str, word: str, tmp_path: Path) -> None:
+    """Among them letters that Windows-1252 reads as dashes and quotes."""
+    path = write(tmp_path / "a.csv", f"question;answer\n{text}\n".encode(encoding))
+    with pytest.raises(DatasetError, match=f"read as Windows-1252, “{word}.*” makes no sense") as caught:
+        list(read_source_rows(path))
+    assert "`--encoding NAME`" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("text", "encoding"),
     [
