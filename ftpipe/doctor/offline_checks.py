@@ -247,7 +247,8 @@ def check_prices(today: date) -> CheckResult:
     ages = ", ".join(f"{name} {(today - day).days:,} days old ({day})" for name, day in newest.items())
     if all((today - day).days <= STALE_DAYS for day in newest.values()):
         return CheckResult("prices", "ok", ages)
-    hint = "compare them with the provider's price page, and load newer ones: `ftpipe config prices FILE`"
+    hint = "compare them with the price page: `ftpipe config prices --toml` prints a file to correct, "
+    hint += "`ftpipe config prices FILE` loads it"
     return CheckResult("prices", "warning", ages, hint)
 
 
