@@ -223,6 +223,13 @@ class Conversation:
             for result_path, result in read_content(self.row, path, fields.get(*_CONTENT_KEYS)).results:
                 self._add_result(result_path, self.row.open(result, result_path))
             return
+        if (key := fields.find("toolresults")) and isinstance(listed := fields.use(key), list):
+            for index, value in enumerate(listed):
+                outputs = value.get("outputs", value) if isinstance(value, dict) else value
+                call = value.get("call") if isinstance(value, dict) else None
+                name = call.get("name") if isinstance(call, dict) else None
+                self._append_result(path, None, name, result_text(self.row, f"{path}.{key}[{index}]", outputs))
+            return
         self._add_result(path, fields)
 
     def _add_result(self, path: str, fields: Fields) -> None:

@@ -145,4 +145,6 @@ def result_text(row: Row, path: str, value: object) -> str:
             return json.dumps(value[0]["json"], ensure_ascii=False, default=str)
         if all("text" in part or part.get("type") == "text" for part in value):
             return read_content(row, path, value).text or ""
+        if any(str(part.get("type")) in ("image", "image_url", "document", "input_image") for part in value):
+            raise SkipRow(path, "the result of the tool has an image or document, not text")
     return json.dumps(value, ensure_ascii=False, default=str)

@@ -370,6 +370,18 @@ FORMATS = [
          chat(user("Rome?"), calls(call('{"c": "Rome"}')), result("20"), answer("20."))),
     Case("tags of results without a call", "", chat(user("<tool_response>x</tool_response>"), answer("Hello")),
          chat(user("<tool_response>x</tool_response>"), answer("Hello"))),
+    Case("tool results of Cohere", "", chat(
+        {"role": "User", "content": "Rome?"},
+        {"role": "Chatbot", "content": "I look.", "tool_calls": [{"name": "w", "parameters": {"c": "Rome"}}]},
+        {"role": "Tool", "tool_results": [{"call": {"name": "w"}, "outputs": [{"t": 20}]}]},
+        {"role": "Chatbot", "content": "20."}),
+        chat(user("Rome?"), answer("I look.", tool_calls=[call('{"c": "Rome"}')]), result('[{"t": 20}]', name="w"),
+             answer("20."))),
+    Case("image in the result of a tool", "", chat(
+        user("Look"), {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "w", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": [
+            {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA"}}]}]},
+        answer("A bee")), "has an image or document"),
     Case("turn that is marked as bad", "",
          chat(user("Hi"), answer("bad", feedback="negative"), user("Again"), answer("good", feedback="positive")),
          chat(user("Hi"), answer("bad", weight=0), user("Again"), answer("good"))),
