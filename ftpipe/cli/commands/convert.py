@@ -76,6 +76,7 @@ def convert(
     result has errors.
     """
     from ftpipe.dataset.conversion.convert import convert as convert_file
+    from ftpipe.dataset.conversion.convert import purpose_of
     from ftpipe.dataset.conversion.row import ConversionOptions, normalize_key
     from ftpipe.dataset.decoder import unpacked_name
 
@@ -83,7 +84,6 @@ def convert(
     names = tuple(columns.split(",")) if columns else None
     if names is not None and len(names) != 2:
         raise UsageError(f"--columns needs two names, got {len(names)}", "give them as --columns QUESTION,ANSWER")
-    target = output or data.with_name(f"{Path(unpacked_name(data)).stem}.chat.jsonl")
     options = ConversionOptions(
         system=system,
         columns=(names[0], names[1]) if names else None,
@@ -94,6 +94,7 @@ def convert(
         encoding=encoding,
         sheet=sheet,
     )
+    target = output or data.with_name(f"{Path(unpacked_name(data)).stem}.{purpose_of(data, options)}.jsonl")
     done = convert_file(data, target, options, force=context.force)
     report = _check(context, done)
     context.add(**done._asdict() | {"skipped": [row._asdict() for row in done.skipped], "summary": report.summary})

@@ -103,6 +103,26 @@ def convert(
     return converter.result(output)
 
 
+def purpose_of(path: Path, options: ConversionOptions) -> str:
+    """``preference`` or ``chat``: what :func:`convert` writes, as the first row shows that can be read.
+
+    Raises:
+        DatasetError: The file cannot be read.
+    """
+    if options.purpose:
+        return options.purpose
+    is_table = is_table_file(path)
+    for source in _rows(path, options):
+        try:
+            example = read_example(Row(source.record, options, is_table=is_table), LegacyMarkers())
+        except (SkipRow, RecursionError):
+            continue
+        except UnmappedKey:
+            break
+        return "chat" if example.preferred is None else "preference"
+    return "chat"
+
+
 def _rows(path: Path, options: ConversionOptions) -> Iterator[SourceRow]:
     return read_source_rows(path, encoding=options.encoding, sheet=options.sheet)
 

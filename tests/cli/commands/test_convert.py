@@ -64,3 +64,13 @@ def test_convert_pairs_good_and_bad_answers(cli: CliEnvironment) -> None:
     assert "--to preference" in ran.err and "1 record from KTO" in ran.out
     ran = cli.run("convert", "kto.jsonl", "--to", "preference", "-o", "pairs.jsonl")
     assert (ran.code, "1 preference pair from KTO" in ran.out) == (0, True)
+
+
+def test_convert_names_preference_pairs_so(cli: CliEnvironment) -> None:
+    """A first row without a pair does not matter."""
+    rows = [{"prompt": "p"}, {"prompt": "p", "chosen": "good", "rejected": "bad"}]
+    Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "pairs.preference.jsonl  1 preference pair" in cli.run("convert", "pairs.jsonl").out
+    assert not Path("pairs.chat.jsonl").exists()
+    assert cli.run("convert", "pairs.jsonl", "--to", "chat").code == 0
+    assert Path("pairs.chat.jsonl").exists()
