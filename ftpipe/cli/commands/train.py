@@ -27,7 +27,7 @@ from ftpipe.cli.dataset_request import (
 from ftpipe.cli.group import Command
 from ftpipe.config import Settings
 from ftpipe.errors import UsageError
-from ftpipe.formatting import plural, relative_path
+from ftpipe.formatting import format_time, plural, relative_path
 from ftpipe.records import Report, RunSpec
 from ftpipe.records.job import LOCAL_HYPERPARAMETERS
 from ftpipe.reports.runs import plan_lines
@@ -305,8 +305,13 @@ def run_training(
     prepare_base(context, provider, plan.spec.model)
     pipeline = context.pipeline(provider, context.registry(settings))
     run = pipeline.start(plan, force_new=options.force_new)
+    is_trained = run.model is not None
+    context.add(already_trained=is_trained)
     run = run_with_display(context, pipeline, run, detach=options.detach, timeout=options.timeout)
     scores = scorer(context, settings, provider, plan.spec, options.evaluate, options.max_tokens)
     if scores is not None and run.model is not None:
         scores([run.model])
-    print_result(context, provider, run, started_at=started_at)
+    if is_trained and run.model is not None:
+        date = format_time(run.model.created_at)
+        context.print_status(f"already trained: this is the model of {date}; --force-new trains again")
+    print_result(context, provider, run, started_at=None if is_trained else started_at)

@@ -60,11 +60,19 @@ def add_run(context: CliContext, run: Run | None, job: Job | None, metrics: Sequ
     )
 
 
-def print_result(context: CliContext, provider: Provider, run: Run, *, started_at: float) -> None:
-    """Show the model and how to use it, or how to return to the job."""
+def print_result(context: CliContext, provider: Provider, run: Run, *, started_at: float | None) -> None:
+    """Show the model and how to use it, or how to return to the job.
+
+    Args:
+        context: Writes lines.
+        provider: The endpoint of the run.
+        run: The run.
+        started_at: Monotonic seconds at which the command started; ``None`` if the model existed before.
+    """
     if run.model is not None:
         context.print_result(model_lines(run.model, usage_lines=usage_lines(run.model, provider), style=context.style))
-        context.print_status(f"done in {time.monotonic() - started_at:.0f} s")
+        if started_at is not None:
+            context.print_status(f"done in {time.monotonic() - started_at:.0f} s")
         context.print_next(f"ftpipe chat {quote(run.model.id)}")
     elif run.job is not None:
         context.print_result(f"job  {run.job.id}  {run.job.status}")

@@ -42,8 +42,12 @@ def test_train_twice_creates_one_job_unless_force_new(cli: CliEnvironment) -> No
     first = cli.run("train", data, *HOSTED, "--json").document
     second = cli.run("train", data, *HOSTED, "--json").document
     assert second["model"]["id"] == first["model"]["id"]
+    assert (first["already_trained"], second["already_trained"]) == (False, True)
     assert cli.paid_jobs == 1
-    cli.run("train", data, *HOSTED, "--force-new")
+    again = cli.run("train", data, *HOSTED).err
+    assert "already trained: this is the model of 20" in again
+    assert "done in" not in again
+    assert "done in" in cli.run("train", data, *HOSTED, "--force-new").err
     assert cli.paid_jobs == 2
 
 
