@@ -108,6 +108,7 @@ def fetch(context: CliContext, settings: Settings, registry: Registry, run: Run,
     sleep = context.pipeline(provider, registry).sleep
     try:
         with make_display(context) as display:
+            display.metrics.extend(registry.jobs.metrics(run.job.id) if run.job else [])
             return watch_status(run, provider, registry, observer=display, sleep=sleep)
     except KeyboardInterrupt as exc:
         name = run.job.id if run.job else run.id

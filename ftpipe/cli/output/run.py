@@ -13,7 +13,7 @@ from ftpipe.cli.output.live import make_display
 from ftpipe.errors import InterruptedRunError
 from ftpipe.formatting import sanitize_line
 from ftpipe.pipeline.pipeline import Pipeline
-from ftpipe.records import Job, Model, Run, TrainingMetrics
+from ftpipe.records import Job, Model, Run, RunState, TrainingMetrics
 from ftpipe.reports.runs import model_lines
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ def run_with_display(context: CliContext, pipeline: Pipeline, run: Run, *, detac
         InterruptedRunError: Ctrl-C was pressed.
     """
     display = make_display(context)
+    if run.job is not None and run.state == RunState.CREATED:
+        display.metrics.extend(pipeline.registry.jobs.metrics(run.job.id))
     try:
         with display:
             pipeline.observer = display

@@ -10,6 +10,7 @@ import pytest
 from ftpipe.cli import root
 from ftpipe.cli.context import CliContext
 from ftpipe.cli.main import execute
+from ftpipe.cli.output.live import LogDisplay
 from ftpipe.paths import server_dir
 from ftpipe.records import Job, Run, RunSpec, RunState
 from ftpipe.registry import open_registry
@@ -132,3 +133,29 @@ def test_jobs_control_takes_the_latest_job(cli: CliEnvironment, verb: str, statu
     ran = cli.run("jobs", verb)
     assert ran.code == 0
     assert ran.out.split() == ["ftjob-2", status]
+
+
+@pytest.mark.parametrize(
+    ("module", "argv"),
+    [("ftpipe.cli.output.run", ("resume",)), ("ftpipe.cli.output.live", ("status", "--watch"))],
+    ids=["resume", "status"],
+)
+def test_display_of_interrupted_job_has_all_steps(
+    cli: CliEnvironment, monkeypatch: pytest.MonkeyPatch, module: str, argv: tuple[str, ...]
+) -> None:
+    """Also those that were saved before the interruption."""
+    cli.server.statuses = ["running"]
+    cli.run("train", str(chat_file()), *HOSTED, "--timeout", "0")
+    saved = [metric["step"] for metric in cli.run("status", "--json").document["metrics"]]
+    displays: list[LogDisplay] = []
+
+    def make_display(context: CliContext) -> LogDisplay:
+        displays.append(LogDisplay(context))
+        return displays[-1]
+
+    monkeypatch.setattr(f"{module}.make_display", make_display)
+    cli.server.statuses = ["running", "succeeded"]
+    assert cli.run(*argv).code == 0
+    steps = [metric.step for metric in displays[0].metrics]
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) > len(saved) > 0
