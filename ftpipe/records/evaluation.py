@@ -166,6 +166,7 @@ __all__ = [
     "Task",
     "TokenPrice",
     "ToolCall",
+    "TrainingOverlap",
     "Usage",
     "Verdict",
 ]
@@ -283,6 +284,15 @@ class GateResult(Record):
     explanation: str
 
 
+class TrainingOverlap(Record):
+    """Items that an arm's model was trained on."""
+
+    arm: str
+    items: int | None
+    """Items whose prompt is in the training file; ``None`` if that file is gone or was changed."""
+    total: int
+
+
 class Evaluation(Record):
     """The result of an evaluation: scores, comparisons, verdicts and gates."""
 
@@ -307,6 +317,8 @@ class Evaluation(Record):
     judgments: tuple[JudgeResult, ...] = ()
     outcomes: tuple[Outcome, ...]
     gates: tuple[GateResult, ...] = ()
+    training_overlaps: tuple[TrainingOverlap, ...] = ()
+    """For each arm whose model is registered, unless none of the items is in its training data."""
 
     @property
     def baseline(self) -> str:
@@ -334,6 +346,10 @@ class Evaluation(Record):
             one for one in self.comparisons if (one.metric, one.challenger) == (self.primary_metric, challenger)
         ]
         return [one for one in headlines if one.baseline != self.baseline]
+
+    def overlaps_of(self, comparison: Comparison) -> list[TrainingOverlap]:
+        """The training overlaps of the two arms that are compared."""
+        return [one for one in self.training_overlaps if one.arm in (comparison.challenger, comparison.baseline)]
 
     def item_score(self, outcome: Outcome, arm: str) -> float:
         """One item's score on the primary metric, or on the first one if the primary is computed over all items."""

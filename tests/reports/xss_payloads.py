@@ -18,6 +18,7 @@ from ftpipe.records.evaluation import (
     Task,
     TokenPrice,
     ToolCall,
+    TrainingOverlap,
     Usage,
 )
 from ftpipe.reports.evaluation.html import PageContext
@@ -65,6 +66,7 @@ def hostile(payload: str) -> tuple[Evaluation, PageContext]:
         comparisons=comparisons, outcomes=tuple(_outcome(payload, arms, number) for number in (1, 2)),
         judgments=(_judged(payload, base, tuned),),
         gates=(GateResult(expression=payload, passed=False, explanation=payload),),
+        training_overlaps=(TrainingOverlap(arm=tuned, items=1, total=2),),
     )  # fmt: skip
     model = Model(
         id=payload, base=payload, provider=payload, endpoint=payload, job_id=payload, file_id=payload,

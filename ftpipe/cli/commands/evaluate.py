@@ -19,7 +19,7 @@ from ftpipe.errors import GateFailedError, UsageError
 if TYPE_CHECKING:
     from ftpipe.cli.evaluation_arms import EvaluationArms
     from ftpipe.exporters import ExportedRun
-    from ftpipe.records.evaluation import Evaluation, EvaluationSpec, ItemSet
+    from ftpipe.records.evaluation import Evaluation, EvaluationSpec, ItemSet, TrainingOverlap
 
 FOLDER = "evaluations"
 """Folder of responses and results, in the project's state folder."""
@@ -231,6 +231,7 @@ def run_evaluation(
         raise UsageError("no test items were given", "add --data FILE")
     data = stage.read_items(options.data, limit=options.limit, cluster_by=options.cluster)
     spec = spec_of(arms, options, options.max_tokens or estimated_max_tokens(context, data, options))
+    overlaps = training_overlaps(context, settings, arms, data)
     provider = context.provider(arms.provider, settings)
     runner = RequestRunner(
         stage.ProviderChat(provider.models),
@@ -242,7 +243,23 @@ def run_evaluation(
         context.interruptible("interrupted", "run the same command again to continue"),
         item_progress(context, "evaluating", "request") as progress,
     ):
-        return stage.evaluate(data, spec, runner=runner, on_progress=progress)
+        evaluation = stage.evaluate(data, spec, runner=runner, on_progress=progress)
+    return evaluation.model_copy(update={"training_overlaps": overlaps})
+
+
+def training_overlaps(
+    context: CliContext, settings: Settings, arms: EvaluationArms, data: ItemSet
+) -> tuple[TrainingOverlap, ...]:
+    """The arms that were trained on items, each with a warning before requests are sent, and those not checked."""
+    from ftpipe.evaluation.training_overlap import find_training_overlap
+    from ftpipe.reports.evaluation.wording import overlap_sentence
+
+    registry = context.registry(settings)
+    overlaps = [find_training_overlap(name, model, data, registry) for name, model in arms.known.items()]
+    for overlap in overlaps:
+        if overlap.items:
+            context.warn_once(overlap_sentence(overlap).removeprefix("Warning: "))
+    return tuple(overlap for overlap in overlaps if overlap.items != 0)
 
 
 def estimated_max_tokens(context: CliContext, data: ItemSet, options: EvaluateOptions) -> int:
@@ -305,10 +322,12 @@ def read_object(path: Path | None, noun: str) -> dict[str, Any] | None:
 def show(context: CliContext, evaluation: Evaluation) -> None:
     """Write the result to stdout, or into the JSON document."""
     from ftpipe.reports.evaluation.terminal import evaluation_lines
+    from ftpipe.reports.evaluation.wording import overlap_sentence
 
     context.add(
         evaluation=evaluation.model_dump(mode="json", exclude={"outcomes"}),
         items=len(evaluation.outcomes),
+        warnings=[overlap_sentence(overlap) for overlap in evaluation.training_overlaps],
         regressions={
             name: [outcome.item.line for outcome in evaluation.changed_items(name)[0]]
             for name in evaluation.challengers

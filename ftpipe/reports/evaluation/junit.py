@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ftpipe.records.evaluation import Evaluation, Outcome
-from ftpipe.reports.evaluation.wording import verdict_reason, verdict_title
+from ftpipe.reports.evaluation.wording import overlap_sentence, verdict_reason, verdict_title
 from ftpipe.reports.junit import JUnitCase, JUnitSuite, junit_xml
 
 MAX_ANSWER_CHARACTERS = 2000
@@ -28,7 +28,8 @@ def _cases(evaluation: Evaluation) -> Iterator[JUnitCase]:
         yield JUnitCase("gate", name, "passed" if gate.passed else "failure", message=text, details=text)
     for name in evaluation.challengers:
         comparison = evaluation.primary_comparison(name)
-        reason = verdict_reason(comparison)
+        overlaps = [overlap_sentence(overlap) for overlap in evaluation.overlaps_of(comparison)]
+        reason = "\n".join([verdict_reason(comparison), *overlaps])
         is_failure = comparison.verdict == "loss" and not evaluation.gates and name in evaluation.candidates
         yield JUnitCase(
             "verdict",

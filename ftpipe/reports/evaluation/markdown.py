@@ -17,6 +17,7 @@ from ftpipe.reports.evaluation.wording import (
     ordered_challengers,
     ordered_comparisons,
     ordered_metrics,
+    overlap_sentence,
     price_sources,
     score_cell,
     verdict_note,
@@ -41,6 +42,8 @@ def _lines(evaluation: Evaluation) -> Iterator[str]:
         yield ""
         yield escape_markdown(f"{verdict_reason(headline)} {verdict_note(headline)}", 600)
         yield ""
+        for overlap in evaluation.overlaps_of(headline):
+            yield from (f"**{escape_markdown(overlap_sentence(overlap), 600)}**", "")
         for one in evaluation.control_comparisons(name):
             yield from (escape_markdown(f"{verdict_title(one)}: {verdict_reason(one)}", 600), "")
     for judgment in evaluation.judgments:

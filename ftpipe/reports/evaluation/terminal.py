@@ -28,6 +28,8 @@ def evaluation_lines(evaluation: Evaluation, style: Styler = unstyled) -> Iterat
         yield ""
         for comparison in [evaluation.primary_comparison(name), *evaluation.control_comparisons(name)]:
             yield from _verdict(comparison, style)
+            for overlap in evaluation.overlaps_of(comparison):
+                yield style("warning" if overlap.items else "dim", f"  {wording.overlap_sentence(overlap)}")
     if evaluation.gates:
         yield ""
     for gate in evaluation.gates:
@@ -104,7 +106,7 @@ def _verdict(comparison: Comparison, style: Styler) -> Iterator[str]:
 def comparison_lines(
     evaluations: Sequence[Evaluation], models: Sequence[str] = (), style: Styler = unstyled
 ) -> list[str]:
-    """The comparisons of these models in earlier evaluations, one per line; empty if there are ncomparison.
+    """The comparisons of these models in earlier evaluations, one per line; empty if there are none.
 
     Args:
         evaluations: Newest first.
@@ -117,10 +119,12 @@ def comparison_lines(
         for comparison in evaluation.comparisons:
             compared = {names[comparison.baseline], names[comparison.challenger]}
             if comparison.metric == evaluation.primary_metric and (not models or compared & set(models)):
+                is_trained = any(overlap.items for overlap in evaluation.overlaps_of(comparison))
+                title = f"{wording.VERDICT_SYMBOLS[comparison.verdict]} {wording.verdict_title(comparison)}"
                 rows.append(
                     [
                         format_time(evaluation.created_at)[:10],
-                        f"{wording.VERDICT_SYMBOLS[comparison.verdict]} {wording.verdict_title(comparison)}",
+                        title + " (with items of the training data)" * is_trained,
                         wording.format_difference(comparison.difference),
                         wording.format_interval(comparison.low, comparison.high, is_signed=True),
                         wording.metric_label(comparison.metric),

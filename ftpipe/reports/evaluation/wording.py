@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ftpipe.formatting import count, plural, sanitize_line
-from ftpipe.records.evaluation import ArmResult, Comparison, Evaluation, JudgeResult, Score, TokenPrice
+from ftpipe.records.evaluation import ArmResult, Comparison, Evaluation, JudgeResult, Score, TokenPrice, TrainingOverlap
 
 VERDICT_SYMBOLS = {"win": "▲", "loss": "▼", "equivalent": "=", "inconclusive": "?"}
 """Shown beside each verdict, so that no color is needed to read it."""
@@ -107,6 +107,21 @@ def verdict_note(comparison: Comparison) -> str:
         needed = count(comparison.additional_items)
         return f"About {needed} more items are needed to detect a difference of two points."
     return f"About {count(comparison.additional_items)} more items are needed if the difference stays the same."
+
+
+def overlap_sentence(overlap: TrainingOverlap) -> str:
+    """The warning that a model was trained on items, or that this cannot be checked."""
+    name = sanitize_line(overlap.arm, 80)
+    if overlap.items is None:
+        return (
+            f"It cannot be checked whether items are in the training data of {name}: its file is not there any more, "
+            "or was changed."
+        )
+    verb = "is" if overlap.items == 1 else "are"
+    return (
+        f"Warning: {overlap.items:,} of {plural(overlap.total, 'item')} {verb} in the training data of {name}, so the "
+        "verdict does not tell how it answers new prompts."
+    )
 
 
 def judge_sentence(result: JudgeResult) -> str:

@@ -104,3 +104,37 @@ def test_evaluate_takes_max_tokens_from_the_expected_answers(cli: CliEnvironment
     assert "answers end after" not in given.err
     judged = cli.run(*argv, "--judge", "gpt-4.1", "--json")
     assert judged.document["evaluation"]["sampling"]["max_tokens"] == 512
+
+
+def test_evaluate_warns_of_items_that_were_trained(cli: CliEnvironment) -> None:
+    """By the whole file's digest, and by prompts; on the terminal, in JSON and in every report with a verdict."""
+    train = str(chat_file("train.jsonl"))
+    model = cli.run("train", train, "--provider", "openai", "--yes", "--epochs", "2", "--json").document["model"]["id"]
+    ran = cli.run("evaluate", model, "--data", train)
+    warning = f"12 of 12 items are in the training data of {model}"
+    assert warning in " ".join(ran.out.split())
+    assert warning in ran.err
+    assert "with items of the training data" in cli.run("models", "show", model).out
+
+    data = str(chat_file("test.jsonl", first=10, rows=6))
+    reports = ("--html", "page.html", "--markdown", "report.md", "--junit", "junit.xml")
+    document = cli.run("evaluate", model, "--data", data, *reports, "--json").document
+    assert document["evaluation"]["training_overlaps"] == [{"arm": model, "items": 2, "total": 6}]
+    assert document["warnings"][0].startswith(f"Warning: 2 of 6 items are in the training data of {model}")
+    assert all("2 of 6 items are in the training data" in Path(name).read_text() for name in reports[1::2])
+
+
+def test_evaluate_says_when_the_training_data_cannot_be_checked(cli: CliEnvironment) -> None:
+    """The training file was changed; other items of it are not found any more, the same file still is."""
+    train = chat_file("train.jsonl")
+    ran = cli.run("train", str(train), "--provider", "openai", "--yes", "--epochs", "2", "--json")
+    model = ran.document["model"]["id"]
+    data = str(chat_file("test.jsonl", first=40))
+    clean = cli.run("evaluate", model, "--data", data, "--json").document
+    assert (clean["warnings"], clean["evaluation"]["training_overlaps"]) == ([], [])
+    copy = train.rename("copy.jsonl")
+    changed = cli.run("evaluate", model, "--data", data, "--json").document
+    assert changed["evaluation"]["training_overlaps"] == [{"arm": model, "items": None, "total": 12}]
+    assert "cannot be checked" in changed["warnings"][0]
+    same = cli.run("evaluate", model, "--data", str(copy), "--json").document
+    assert same["evaluation"]["training_overlaps"] == [{"arm": model, "items": 12, "total": 12}]
