@@ -28,13 +28,16 @@ MAX_DOCUMENT_CHARACTERS = 1024 * 1024 * 1024
 """Longest JSON document that is read as a whole."""
 
 
-def read_source_rows(path: Path, *, encoding: str | None = None, sheet: str | None = None) -> Iterator[SourceRow]:
+def read_source_rows(
+    path: Path, *, encoding: str | None = None, sheet: str | None = None, has_header: bool = True
+) -> Iterator[SourceRow]:
     """The records of a file, whatever its format, encoding and compression.
 
     Args:
         path: The file.
         encoding: Encoding of a text; detected if not given.
         sheet: Name of the sheet of an Excel workbook; not needed if only one has rows.
+        has_header: Whether the first row of a table names its columns; else their names are 1, 2, …
 
     Raises:
         DatasetError: The file cannot be read; the message names line and column.
@@ -47,7 +50,7 @@ def read_source_rows(path: Path, *, encoding: str | None = None, sheet: str | No
     if layout == "parquet":
         yield from _parquet(path)
     elif layout == "excel":
-        yield from read_excel(path, sheet)
+        yield from read_excel(path, sheet, has_header=has_header)
     elif layout in NOT_DATA:
         raise DatasetError(f"{path.name}: {LAYOUT_FAULTS[layout]}", "Download it again.")
     elif layout == "binary":
@@ -55,7 +58,7 @@ def read_source_rows(path: Path, *, encoding: str | None = None, sheet: str | No
             f"{path.name} is neither text nor a table.", "Unpack it, or export the data as CSV or JSON Lines."
         )
     else:
-        yield from _text(source_text(path, encoding))
+        yield from _text(source_text(path, encoding), has_header=has_header)
 
 
 def source_text(path: Path, encoding: str | None = None) -> TextFile:
@@ -93,7 +96,7 @@ def is_table_file(path: Path) -> bool:
     return layout == "excel" or unpacked_name(path).lower().endswith(TABLE_SUFFIXES) or sniff(path).layout == "table"
 
 
-def _text(text: TextFile) -> Iterator[SourceRow]:
+def _text(text: TextFile, *, has_header: bool = True) -> Iterator[SourceRow]:
     try:
         with text.open(errors="replace") as file:
             start = file.read(PEEK_BYTES)
@@ -107,7 +110,7 @@ def _text(text: TextFile) -> Iterator[SourceRow]:
         is_document |= stripped[:1] == b"[" and not is_json(stripped.split(b"\n")[0])
         has_table_name = text.name.lower().endswith(TABLE_SUFFIXES)
         if not is_like_json and (has_table_name or is_table(start[:65536])):
-            yield from read_csv(text)
+            yield from read_csv(text, has_header=has_header)
         elif is_document or (len(records) == 1 and is_whole and records_of(records[0], text.name)):
             yield from _json(text)
         else:

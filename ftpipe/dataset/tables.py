@@ -40,7 +40,7 @@ class SourceRow(NamedTuple):
     error: str = ""
 
 
-def read_csv(text: TextFile) -> Iterator[SourceRow]:
+def read_csv(text: TextFile, *, has_header: bool = True) -> Iterator[SourceRow]:
     """The rows of a CSV file, with the delimiter that its first rows show.
 
     Raises:
@@ -58,11 +58,12 @@ def read_csv(text: TextFile) -> Iterator[SourceRow]:
         first_line = skipped + 1
         row = 0
         try:
-            names = header_names(text.name, next(reader, []))
+            names = header_names(text.name, next(reader, [])) if has_header else []
             first_line = skipped + reader.line_num + 1
             for cells in reader:
                 if cells:
                     row += 1
+                    names = names or column_numbers(cells)
                     yield table_row(row, first_line, names, cells)
                 first_line = skipped + reader.line_num + 1
         except csv.Error as exc:
@@ -135,18 +136,29 @@ def header_names(file_name: str, cells: Iterable[str]) -> list[str]:
     return names
 
 
+def column_numbers(cells: list[str]) -> list[str]:
+    """The names 1, 2, … of the columns of a table without a header."""
+    return [str(number) for number in range(1, len(cells) + 1)]
+
+
 def table_row(row: int, line: int, names: list[str], cells: list[str]) -> SourceRow:
     """The record of a row; one with more cells than the header has an error instead."""
-    if len(cells) > 1 and [" ".join(cell.removeprefix("\ufeff").split()) for cell in cells] == names:
+    has_header = names != column_numbers(names)
+    if has_header and len(cells) > 1 and [" ".join(cell.removeprefix("\ufeff").split()) for cell in cells] == names:
         return SourceRow(row, line, {}, "it repeats the header")
     if len(cells) > len(names) and any(cell.strip() for cell in cells[len(names) :]):
-        return SourceRow(row, line, {}, f"it has {len(cells)} columns, but the header has {len(names)}")
+        return SourceRow(
+            row,
+            line,
+            {},
+            f"it has {len(cells)} columns, but the {'header' if has_header else 'first row'} has {len(names)}",
+        )
     return SourceRow(
         row, line, {name: cell for name, cell in zip(names, cells, strict=False) if cell or not _NAMELESS.match(name)}
     )
 
 
-def read_excel(path: Path, sheet: str | None = None) -> Iterator[SourceRow]:
+def read_excel(path: Path, sheet: str | None = None, *, has_header: bool = True) -> Iterator[SourceRow]:
     """The rows of an Excel or OpenDocument workbook.
 
     python-calamine reads xlsx, xlsb, xls and ods and is released regularly; openpyxl reads xlsx alone and has had no
@@ -155,6 +167,7 @@ def read_excel(path: Path, sheet: str | None = None) -> Iterator[SourceRow]:
     Args:
         path: The workbook.
         sheet: Name of the sheet; not needed if only one has rows.
+        has_header: Whether the first row names the columns; else their names are 1, 2, …
 
     Raises:
         DatasetError: It cannot be read, or several sheets have rows.
@@ -181,19 +194,21 @@ def read_excel(path: Path, sheet: str | None = None) -> Iterator[SourceRow]:
         raise DatasetError(f"{path.name} has no sheet {sheet!r}.", f"It has {', '.join(map(repr, known[:20]))}.")
     if len(sheets) != 1:
         raise _not_one_sheet(path, [one.name for one in sheets])
-    yield from _sheet_rows(path, sheets[0].iter_rows(), (sheets[0].start or (0, 0))[0] + 1)
+    first_line = (sheets[0].start or (0, 0))[0] + 1
+    yield from _sheet_rows(path, sheets[0].iter_rows(), first_line, has_header=has_header)
 
 
-def _sheet_rows(path: Path, rows: Iterator[list[Any]], first_line: int) -> Iterator[SourceRow]:
+def _sheet_rows(path: Path, rows: Iterator[list[Any]], first_line: int, *, has_header: bool) -> Iterator[SourceRow]:
     """The rows below the header; ``first_line`` is the number of the first row of the sheet that has cells."""
     names: list[str] = []
     number = 0
     for line, row in enumerate(rows, first_line):
         cells = [_cell_text(cell) for cell in row]
-        if not names:
+        if not names and has_header:
             names = header_names(path.name, cells)
         elif any(cells):
             number += 1
+            names = names or column_numbers(cells)
             yield table_row(number, line, names, cells)
 
 

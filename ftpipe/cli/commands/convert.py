@@ -33,6 +33,7 @@ NOT_CHECKED = "FT112,FT113"
 @click.option("-o", "--output", type=shared.OUTPUT_FILE, metavar="FILE", help="Output file.  [default: next to DATA]")
 @click.option("--system", default="", metavar="TEXT", help="System message for dialogues without one.")
 @click.option("--columns", metavar="Q,A", help="Question and answer columns of a table.  [default: detected]")
+@click.option("--no-header", is_flag=True, help="The table has no header row; its columns are 1, 2, …")
 @click.option(
     "--to",
     "purpose",
@@ -61,6 +62,7 @@ def convert(
     output: Path | None,
     system: str,
     columns: str | None,
+    no_header: bool,
     purpose: str | None,
     reasoning: str | None,
     ignored_keys: tuple[str, ...],
@@ -81,12 +83,13 @@ def convert(
     from ftpipe.dataset.decoder import unpacked_name
 
     require_file(data)
-    names = tuple(columns.split(",")) if columns else None
+    names = tuple((columns or "1,2").split(",")) if columns or no_header else None
     if names is not None and len(names) != 2:
         raise UsageError(f"--columns needs two names, got {len(names)}", "give them as --columns QUESTION,ANSWER")
     options = ConversionOptions(
         system=system,
         columns=(names[0], names[1]) if names else None,
+        has_header=not no_header,
         purpose=purpose or "",
         reasoning=reasoning or "",
         ignored_keys=frozenset(map(normalize_key, ignored_keys)),

@@ -7,6 +7,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple
 
 import jsonlines
@@ -19,6 +20,7 @@ from ftpipe.dataset.conversion.row import ConversionOptions, Messages, Row, Skip
 from ftpipe.dataset.source_readers import is_table_file, read_source_rows
 from ftpipe.dataset.tables import SourceRow
 from ftpipe.errors import DatasetError
+from ftpipe.formatting import relative_path
 from ftpipe.output_files import check_outputs, open_output
 from ftpipe.suggestions import did_you_mean
 
@@ -98,7 +100,11 @@ def convert(
         converter.run(jsonlines.Writer(file, dumps=orjson.dumps))
         if not converter.records:
             reason = str(converter.skipped[0]) if converter.skipped else "it has no rows"
-            hint = _columns_hint(first) if _concerns_columns(converter.skipped) else "Correct it, and convert it again."
+            hint = (
+                _columns_hint(path, first, options)
+                if _concerns_columns(converter.skipped)
+                else "Correct it, and convert it again."
+            )
             raise DatasetError(f"No record of {path.name} could be converted: {reason}.", hint)
     return converter.result(output)
 
@@ -124,13 +130,14 @@ def purpose_of(path: Path, options: ConversionOptions) -> str:
 
 
 def _rows(path: Path, options: ConversionOptions) -> Iterator[SourceRow]:
-    return read_source_rows(path, encoding=options.encoding, sheet=options.sheet)
+    return read_source_rows(path, encoding=options.encoding, sheet=options.sheet, has_header=options.has_header)
 
 
 def _require_columns(path: Path, first: SourceRow, columns: tuple[str, str]) -> None:
     for column in columns:
         if first.record and column not in first.record:
-            raise DatasetError(f"{path.name} has no column {column!r}.", did_you_mean(column, first.record))
+            hint = _no_header_hint(path, first) or did_you_mean(column, first.record)
+            raise DatasetError(f"{path.name} has no column {column!r}.", hint)
 
 
 def _concerns_columns(skipped: list[SkippedRow]) -> bool:
@@ -138,9 +145,27 @@ def _concerns_columns(skipped: list[SkippedRow]) -> bool:
     return any("no column has" in row.reason or "--columns" in row.reason for row in skipped[:1])
 
 
-def _columns_hint(first: SourceRow | None) -> str:
-    names = ", ".join(list(first.record)[:12]) if first else ""
-    return f"Name the columns: --columns QUESTION,ANSWER{f'; the file has {names}' if names else ''}"
+def _no_header_hint(path: Path, first: SourceRow) -> str:
+    """The command for a table whose first row is no header; empty if it looks like one."""
+    is_sentence = any(name.rstrip().endswith((".", "?", "!")) or len(name.split()) > 5 for name in first.record)
+    if not is_sentence or not is_table_file(path):
+        return ""
+    command = f"ftpipe convert {quote(str(relative_path(path)))} --no-header --columns 1,2"
+    return f"There seems to be no header row: `{command}` takes the columns by their numbers"
+
+
+def _columns_hint(path: Path, first: SourceRow | None, options: ConversionOptions) -> str:
+    """The command with the first two columns that have text, and the names of the others."""
+    record = first.record if first else {}
+    if first and options.has_header and (hint := _no_header_hint(path, first)):
+        return hint
+    texts = [name for name, value in record.items() if isinstance(value, str) and any(map(str.isalpha, value))]
+    if len(texts) < 2 or "," in "".join(texts[:2]):
+        names = ", ".join(list(record)[:12])
+        return f"Name the columns: --columns QUESTION,ANSWER{f'; the file has {names}' if names else ''}"
+    command = f"ftpipe convert {quote(str(relative_path(path)))} --columns {quote(','.join(texts[:2]))}"
+    others = [name for name in record if name not in texts[:2]]
+    return f"`{command}`, or choose from {', '.join([*texts[:2], *others][:12])}" if others else command
 
 
 def _markers_of(path: Path, first: SourceRow | None, options: ConversionOptions) -> LegacyMarkers:

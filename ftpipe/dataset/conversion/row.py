@@ -54,6 +54,8 @@ class ConversionOptions:
     """System message for conversations that have none."""
     columns: tuple[str, str] | None = None
     """Names of the columns of question and answer."""
+    has_header: bool = True
+    """Whether the first row of a table names its columns; else their names are 1, 2, …"""
     purpose: str = ""
     """``chat`` or ``preference``; empty for what the file is for."""
     reasoning: str = ""

@@ -74,3 +74,24 @@ def test_convert_names_preference_pairs_so(cli: CliEnvironment) -> None:
     assert not Path("pairs.chat.jsonl").exists()
     assert cli.run("convert", "pairs.jsonl", "--to", "chat").code == 0
     assert Path("pairs.chat.jsonl").exists()
+
+
+def test_convert_proposes_the_text_columns(cli: CliEnvironment) -> None:
+    Path("a b.csv").write_text("Frage,Antwort\nWo?,Hier.\n")
+    assert "next: ftpipe convert 'a b.csv' --columns Frage,Antwort\n" in cli.run("convert", "a b.csv").err
+    Path("faq.csv").write_text("Nr,Meine Frage,Antwort\n1,Wo?,Hier.\n")
+    error = " ".join(cli.run("convert", "faq.csv").err.split())
+    assert "`ftpipe convert faq.csv --columns 'Meine Frage,Antwort'`, or choose from" in error and "Nr" in error
+
+
+def test_convert_reads_a_table_without_header(cli: CliEnvironment) -> None:
+    """The error names the option, and no row is lost."""
+    Path("faq.csv").write_text("Wie lange dauert es?,Zwei Tage.\n1,2\nWo?,Hier.\n")
+    for arguments in ((), ("--columns", "1,2")):
+        error = " ".join(cli.run("convert", "faq.csv", *arguments).err.split())
+        assert "There seems to be no header row: `ftpipe convert faq.csv --no-header --columns 1,2`" in error
+    assert "3 records" in cli.run("convert", "faq.csv", "--no-header").out
+    first = json.loads(Path("faq.chat.jsonl").read_text().splitlines()[0])
+    assert [message["content"] for message in first["messages"]] == ["Wie lange dauert es?", "Zwei Tage."]
+    assert cli.run("convert", "faq.csv", "--no-header", "--columns", "2,1", "-o", "b.jsonl").code == 0
+    assert "no column '3'" in cli.run("convert", "faq.csv", "--no-header", "--columns", "1,3", "-o", "c.jsonl").err
