@@ -156,12 +156,14 @@ def checkpoints(context: CliContext, job: str | None, provider: str | None) -> N
     context.print_status(plural(len(listed), "checkpoint"))
 
 
-def show_changed(context: CliContext, target: JobTarget, job: Job) -> None:
-    """Save and show a job whose state was changed."""
+def show_changed(context: CliContext, target: JobTarget, job: Job, *, note: str = "") -> None:
+    """Save and show a job whose state was changed, and a note about it."""
     if target.run is not None:
         context.pipeline(target.provider, target.registry).refresh(target.run)
     context.add(job=job)
     context.print_result(f"{sanitize_line(job.id, 80)}  {sanitize_line(job.status, 40)}")
+    if note:
+        context.print_status(note)
     context.print_next(f"ftpipe status {job.id}")
 
 
@@ -184,7 +186,10 @@ def cancel(context: CliContext, job: str | None, provider: str | None) -> None:
 def pause(context: CliContext, job: str | None, provider: str | None) -> None:
     """Pause JOB, if the provider supports it; without JOB the latest one."""
     target = find_job(context, job, provider)
-    show_changed(context, target, target.provider.jobs.pause(target.id))
+    paused = target.provider.jobs.pause(target.id)
+    is_pending = paused.status != "paused" and not paused.is_finished
+    note = "the pause was requested; the job pauses when its current step is done" if is_pending else ""
+    show_changed(context, target, paused, note=note)
 
 
 @click.command("resume", cls=Command, example="ftpipe jobs resume\nftpipe jobs resume ftjob-0123456789abcdef")

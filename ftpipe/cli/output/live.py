@@ -66,8 +66,11 @@ class PipelineDisplay(PipelineObserver):
             self.bytes_done = (done, total)
 
     def on_job(self, job: Job) -> None:
-        """Keep the job; write what went wrong in one that continues."""
+        """Keep the job; write what went wrong in one that continues, and how to continue one that is paused."""
+        was_paused = self.job is not None and self.job.status == "paused"
         self.job = job
+        if job.status == "paused" and not was_paused:
+            self.on_status(f"{job.id} is paused; continue with `ftpipe jobs resume {job.id}`")
         if not job.is_finished:
             self._write_errors()
 

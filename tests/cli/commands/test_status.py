@@ -15,6 +15,7 @@ from ftpipe.paths import server_dir
 from ftpipe.records import Job, Run, RunSpec, RunState
 from ftpipe.registry import open_registry
 from tests.cli.cli_runner import CliEnvironment, chat_file
+from tests.fakes.openai_client import Fault
 
 HOSTED = ("--provider", "openai", "--yes", "--epochs", "3")
 
@@ -159,3 +160,17 @@ def test_display_of_interrupted_job_has_all_steps(
     steps = [metric.step for metric in displays[0].metrics]
     assert steps == list(range(1, len(steps) + 1))
     assert len(steps) > len(saved) > 0
+
+
+@pytest.mark.parametrize(("status", "is_pending"), [("running", True), ("paused", False), ("succeeded", False)])
+def test_jobs_pause_of_running_job_says_that_it_was_requested(
+    detached: CliEnvironment, status: str, is_pending: bool
+) -> None:
+    """The embedded server answers ``running`` until the current step is done."""
+    job = next(iter(detached.server.stored_jobs.values()))
+    model = "ft:m" if status == "succeeded" else None
+    response = job.model_copy(update={"status": status, "fine_tuned_model": model})
+    detached.server.fail_next("jobs.pause", Fault(response=response))
+    ran = detached.run("jobs", "pause")
+    assert ran.code == 0
+    assert ("the pause was requested" in ran.err) == is_pending

@@ -76,3 +76,12 @@ def test_display_marks_the_end_of_a_job(status: str, mark: str, capsys: pytest.C
         display.on_job(RUNNING.model_copy(update={"status": status}))
         display.on_stage("register")
         assert f"{mark} wait for the job: {status}" in capsys.readouterr().err
+
+
+def test_display_says_once_how_to_continue_a_paused_job(capsys: pytest.CaptureFixture[str]) -> None:
+    paused = RUNNING.model_copy(update={"status": "paused"})
+    with LogDisplay(CliContext()) as display:
+        display.on_stage("poll")
+        for job in (RUNNING, paused, paused):
+            display.on_job(job)
+    assert capsys.readouterr().err.count("continue with `ftpipe jobs resume ftjob-1`") == 1
