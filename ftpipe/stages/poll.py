@@ -19,11 +19,14 @@ from ftpipe.errors import (
 from ftpipe.providers.provider import Provider
 from ftpipe.providers.retry import poll_until
 from ftpipe.records import Event, Job
+from ftpipe.registry.jobs import metrics_of
 
 STALE_SECONDS = 1800.0
 """After so long without events ftpipe says that the job is waiting; queues can last for hours."""
 MAX_PAUSE_SECONDS = 600.0
 """The longest pause between two requests, even if the endpoint asks for more."""
+QUEUED_READS = 2
+"""After so many readings in a row with the status ``queued``, ftpipe says what the job waits for."""
 TRANSIENT_ERRORS = (ConnectionFailedError, RateLimitError, InvalidResponseError)
 
 
@@ -52,6 +55,7 @@ class PollJob:
         self._known = set(self.known_events)
         self._last_event_at = self.clock()
         self._last_error = ""
+        self._queued_reads = 0
 
     def run(self) -> Job:
         """Poll until the status does not change any more; an unknown status never counts as final.
@@ -109,7 +113,27 @@ class PollJob:
             self._last_error = ""
             self.on_status("the endpoint answers again")
         self.on_job(self.job)
+        self._report_queue()
         return self.job
+
+    def _report_queue(self) -> None:
+        """Say once which job a queued one waits for; on a user's own machine that is another job of the user.
+
+        It is said when the job is read as queued for the second time: for a moment each job is.
+        """
+        self._queued_reads = self._queued_reads + 1 if self.job.status == "queued" else 0
+        if self._queued_reads != QUEUED_READS or self.provider.profile.target != "local":
+            return
+        try:
+            running = next((job for job in self.provider.jobs.recent() if job.status == "running"), None)
+            metrics = metrics_of(self.provider.jobs.events(running.id)) if running else []
+        except FtpipeError:
+            return  # polling goes on, and reports errors
+        if running is None or running.id == self.job.id:
+            return
+        last = metrics[-1] if metrics else None
+        step = f" (step {last.step} of {last.total_steps})" if last and last.total_steps else ""
+        self.on_status(f"{self.job.id} is queued and waits for {running.id}{step}")
 
     def _new_events(self) -> list[Event]:
         try:

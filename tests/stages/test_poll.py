@@ -69,3 +69,20 @@ def test_poll_warns_on_stalled_job_without_cancelling(harness: Harness) -> None:
     harness.poll(*["queued"] * 100, "succeeded")
     assert any("no news" in message for message in harness.messages)
     assert harness.client.calls["jobs.cancel"] == 0
+
+
+@pytest.mark.parametrize(("target", "count"), [("local", 1), ("openai", 0)])
+def test_poll_says_once_which_job_a_queued_one_waits_for(tmp_path: Path, target: str, count: int) -> None:
+    """On the user's own machine; the queue of a hosted provider is not known."""
+    harness = Harness(tmp_path, target=target)
+    harness.client.seed_job(status="running")
+    harness.client.job_reads["ftjob-1"] = 2
+    harness.poll(*["queued"] * 5, "running", "succeeded")
+    assert harness.messages.count("ftjob-2 is queued and waits for ftjob-1 (step 2 of 3)") == count
+
+
+def test_poll_of_job_that_is_queued_for_a_moment_says_nothing(tmp_path: Path) -> None:
+    harness = Harness(tmp_path, target="local")
+    harness.client.seed_job(status="running")
+    harness.poll("queued", "running", "succeeded")
+    assert harness.messages == []
