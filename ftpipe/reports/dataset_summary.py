@@ -42,6 +42,8 @@ def token_lines(report: Report, style: Styler = unstyled) -> list[str]:
         if stats is not None and not stats.exact
     ]
     notes = list(dict.fromkeys(notes))
+    if notes and report.target == "local":
+        notes.append("  the limit per row and --show-mask use the base model's own tokenizer if it is on this machine")
     if report.tokens.over_limit and report.tokens.limit:
         over = plural(report.tokens.over_limit, "example is", "examples are")
         notes.append(f"  {over} longer than {count(report.tokens.limit)} tokens: the rest is cut from the end")

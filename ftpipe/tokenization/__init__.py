@@ -74,5 +74,5 @@ def encoding_for(model: str) -> EncodingChoice:
                     encoding, False, f"The encoding of {base} is not published; {encoding} is assumed."
                 )
             return EncodingChoice(encoding, True, "")
-    note = f"{base_of(model)} has its own tokenizer; counted with {DEFAULT_ENCODING}."
+    note = f"estimated with {DEFAULT_ENCODING}, because {base_of(model)} has its own tokenizer."
     return EncodingChoice(DEFAULT_ENCODING, False, note)

@@ -280,6 +280,8 @@ def test_count_local_target_costs_nothing(tmp_path: Path) -> None:
     assert report.cost is not None and report.tokens is not None
     assert (report.cost.expected, report.cost.source, report.cost.warning) == (0.0, "your own machine", "")
     assert not report.tokens.exact and "its own tokenizer" in report.tokens.note
+    assert "estimated with o200k_base" in report.tokens.note
+    assert "the limit per row and --show-mask use the base model's own tokenizer" in "\n".join(token_lines(report))
 
 
 def test_count_reinforcement_has_no_token_price(tmp_path: Path) -> None:
