@@ -260,6 +260,9 @@ def test_fix_file_refuses_to_overwrite_input(tmp_path: Path) -> None:
 def test_quarantine_splits_lines_into_two_files(tmp_path: Path) -> None:
     source = write(tmp_path / "all.jsonl", [*chats(5)])
     assert quarantine(source, {2, 4}, tmp_path / "good.jsonl", tmp_path / "bad.jsonl") == (3, 2)
+    blank = tmp_path / "blank.jsonl"
+    blank.write_bytes(source.read_bytes() + b"\n  \n")
+    assert quarantine(blank, {2, 4}, tmp_path / "good2.jsonl", tmp_path / "bad2.jsonl") == (3, 2)
     lines = source.read_bytes().splitlines()
     assert (tmp_path / "bad.jsonl").read_bytes().splitlines() == [lines[1], lines[3]]
 

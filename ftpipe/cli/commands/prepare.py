@@ -281,7 +281,7 @@ def _quarantine(
     remaining, moved = quarantine(request.data, lines, good, bad, force=context.force)
     context.add(quarantined={"file": bad, "lines": moved, "remaining": remaining})
     path = sanitize_line(relative_path(bad), 300)
-    context.print_status(f"\n{plural(moved, 'line')} moved to {path}, {remaining:,} remaining")
+    context.print_status(f"\n{plural(moved, 'line')} moved to {path}, {plural(remaining, 'example')} remaining")
     return replace(request, data=good.absolute())
 
 

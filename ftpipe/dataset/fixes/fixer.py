@@ -431,7 +431,9 @@ def _reformat(path: Path, layout: str, fixer: FileFixer) -> Iterator[NumberedLin
 
 
 def quarantine(path: Path, lines: set[int], good: Path, bad: Path, *, force: bool = False) -> tuple[int, int]:
-    """Write the given lines to ``bad`` and all others to ``good``; returns the numbers of lines (good, bad).
+    """Write the given lines to ``bad`` and all others to ``good``; returns their numbers (good, bad).
+
+    Blank lines are not counted.
 
     Raises:
         UsageError: One of the files exists, and ``force`` is not set, or it is the input.
@@ -443,5 +445,6 @@ def quarantine(path: Path, lines: set[int], good: Path, bad: Path, *, force: boo
         for number, raw in read_lines(path):
             is_bad = number in lines
             (bad_file if is_bad else good_file).write((raw or b"") + b"\n")
-            bad_count, good_count = bad_count + is_bad, good_count + (not is_bad)
+            is_blank = not is_bad and not (raw or b"").strip()
+            bad_count, good_count = bad_count + is_bad, good_count + (not is_bad and not is_blank)
     return good_count, bad_count
