@@ -23,6 +23,19 @@ def nearest_names(name: str, known: Iterable[str], *, count: int = 3, min_simila
     return [by_lower[one] for one in close]
 
 
+def nearest_file_name(name: str, known: Iterable[str]) -> str:
+    """The known file name that is most similar without the extensions that both have; empty if none is."""
+    similar = [one for one in known if nearest_name(*_without_shared_extensions(name, one))]
+    return nearest_name(name, similar)
+
+
+def _without_shared_extensions(name: str, other: str) -> tuple[str, list[str]]:
+    names, others = name.split("."), other.split(".")
+    while len(names) > 1 and len(others) > 1 and names[-1] == others[-1]:
+        names, others = names[:-1], others[:-1]
+    return ".".join(names), [".".join(others)]
+
+
 def join_or(names: Sequence[str]) -> str:
     """Names as a choice: ``a, b or c``."""
     return " or ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

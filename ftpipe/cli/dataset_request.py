@@ -182,10 +182,10 @@ def require_file(path: Path) -> None:
         raise UsageError(f"{path} is a folder, not a dataset", "give a .jsonl file in it")
     if path.exists():
         return
-    from ftpipe.suggestions import nearest_name
+    from ftpipe.suggestions import nearest_file_name
 
     names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    nearest = nearest_name(path.name, names)
+    nearest = nearest_file_name(path.name, names)
     hint = f"did you mean {path.parent / nearest}?" if nearest else "check the path"
     raise UsageError(f"there is no file {path}", hint)
 

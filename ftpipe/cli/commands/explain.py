@@ -35,14 +35,15 @@ EVIDENCE = {"observed": "observed", "documented": "documented", "inferred": "inf
 def explain(context: CliContext, code: str | None, everything: bool, output_format: str) -> None:
     """Explain CODE: the code or name of a rule, an error code of ftpipe or a provider, or an exit code.
 
-    Without CODE the rules are listed.
+    Without CODE the rules are listed, with the start of a code (FT2) those that begin with it.
     """
     from ftpipe.dataset.rules import NOT_CHECKED, all_rules, find_rule
 
     if everything or output_format == "md":
         explain_all(context, output_format)
-    elif code is None:
-        rules = {rule.code: rule for rule in all_rules()}.values()
+    elif code is None or is_start_of_codes(code):
+        start = (code or "").upper()
+        rules = {rule.code: rule for rule in all_rules() if rule.code.startswith(start)}.values()
         context.add(rules=[{"code": rule.code, "name": rule.name, "severity": rule.level} for rule in rules])
         context.print_result(format_table((rule.code, rule.level, rule.name, rule.text.what) for rule in rules))
     elif (rule := find_rule(code)) is not None:
@@ -66,6 +67,14 @@ def explain(context: CliContext, code: str | None, everything: bool, output_form
         context.print_result([context.style("bold", f"exit code {code}"), *(f"  {line}" for line in meanings)])
     else:
         raise unknown_code(code)
+
+
+def is_start_of_codes(code: str) -> bool:
+    """Whether codes of rules begin with it: ``FT20`` stands for FT201 to FT209."""
+    from ftpipe.dataset.rules import codes
+
+    start = code.upper()
+    return start.startswith("FT") and start not in codes() and any(one.startswith(start) for one in codes())
 
 
 def unknown_code(code: str) -> UsageError:

@@ -25,6 +25,12 @@ def test_explain_rules_error_codes_and_exit_codes(cli: CliEnvironment) -> None:
     assert "did you mean missing-role" in cli.run("explain", "missing-rle").err
 
 
+def test_explain_start_of_a_code_lists_its_rules(cli: CliEnvironment) -> None:
+    listed = [line.split()[0] for line in cli.run("explain", "ft20").out.splitlines()]
+    assert "FT204" in listed and {code[:4] for code in listed} == {"FT20"}
+    assert cli.run("explain", "FT99").code == 2
+
+
 @pytest.mark.parametrize("kind", error_kinds(), ids=lambda kind: kind.__name__)
 def test_explain_error_code_of_ftpipe(cli: CliEnvironment, kind: type[errors.FtpipeError]) -> None:
     """Every code that an error can have in JSON output, except those that are explained as a provider's code."""

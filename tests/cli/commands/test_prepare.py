@@ -361,6 +361,21 @@ def test_prepare_output_spares_files_that_it_did_not_write(cli: CliEnvironment) 
     assert sorted(path.name for path in Path("out").iterdir()) == ["manifest.json", "train.jsonl"]
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("nofile.jsonl", "check the path"),
+        ("faq.chat.jsonl", "check the path"),
+        ("pair.chat.jsonl", "pairs.chat.jsonl?"),
+    ],
+)
+def test_prepare_suggests_a_file_by_its_stem(cli: CliEnvironment, name: str, says: str) -> None:
+    """A shared extension makes no name similar."""
+    for other in ("kto.jsonl", "pairs.chat.jsonl"):
+        chat_file(other)
+    assert says in cli.run("prepare", name).err
+
+
 def test_prepare_fix_shows_one_report(cli: CliEnvironment) -> None:
     """That of the fixed data: what was fixed is listed above it."""
     data = chat_file()
