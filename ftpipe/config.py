@@ -352,6 +352,8 @@ def _to_config_error(error: ErrorDetails, origins: Mapping[str, str]) -> ConfigE
     shown = f"{origin}: {key}" if not origin.startswith("--") and not origin.isupper() else origin
     text = repr(error["input"])
     reason = _VALUE_RANGES.get(key) or error["msg"].removeprefix("Input ")
+    if origin.startswith("--"):
+        return ConfigError(f"{shown}: {text[:80]} is not valid", f"give {origin} another value: {reason}")
     return ConfigError(
         f"{shown}: {text[:80]} is not valid: {reason}", "run `ftpipe config show` for all settings and their values"
     )

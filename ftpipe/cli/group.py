@@ -129,6 +129,8 @@ def _dotted(parent: click.Context, name: str) -> str:
 @click.pass_context
 def _show_help(ctx: click.Context) -> None:
     if ctx.invoked_subcommand is None:
+        if ctx.ensure_object(CliContext).json:
+            raise UsageError("no command was given", f"see `{ctx.command_path} --help`")
         click.echo(ctx.get_help())
 
 

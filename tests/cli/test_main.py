@@ -126,6 +126,7 @@ def test_main_redacts_keys(
         (["train", "x", "--epoch", "3"], "did you mean --epochs?"),
         (["evaluate", "x", "--max_token", "3"], "did you mean --max-tokens?"),
         (["status", "--timeout", "x"], "see `ftpipe status --help`"),
+        (["train", "x", "--epochs", "0"], "give --epochs another value: epochs must be a whole number from 1 to 50"),
         (["zzz"], "there is no command 'zzz'"),
     ],
 )
@@ -134,6 +135,13 @@ def test_main_suggests_commands_and_options(cli: CliEnvironment, argv: list[str]
     ran = cli.run(*argv)
     assert ran.code == 2
     assert ran.err.count(says) == 1
+
+
+@pytest.mark.parametrize("argv", [["--json"], ["models", "--json"]])
+def test_main_writes_a_document_without_a_command(cli: CliEnvironment, argv: list[str]) -> None:
+    """Never help text where a program reads JSON."""
+    ran = cli.run(*argv)
+    assert ran.code == 2 and ran.document["error"]["message"] == "no command was given"
 
 
 def test_main_suggests_no_option_that_has_little_in_common(cli: CliEnvironment) -> None:
