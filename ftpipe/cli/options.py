@@ -26,6 +26,20 @@ class OutputFile(click.Path):
     """A file that a command writes: it must be new, or ``--force`` must be given."""
 
 
+class RowLine(click.IntRange):
+    """A line from 1 on; the flag without a line stands for the first row, line 0 for callers."""
+
+    name = "line"
+    FIRST_ROW = "first"
+
+    def __init__(self) -> None:
+        super().__init__(min=1)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """Convert ``first`` to 0."""
+        return 0 if value == self.FIRST_ROW else super().convert(value, param, ctx)
+
+
 FILE = click.Path(path_type=Path)
 """A file that a command reads."""
 OUTPUT_FILE = OutputFile(path_type=Path)

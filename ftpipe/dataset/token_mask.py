@@ -48,6 +48,7 @@ def token_masks(
 
 
 def _row(path: Path, line: int | None) -> tuple[int, dict[str, Any]]:
+    number = 0
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             if line is not None and number != line:
@@ -61,7 +62,7 @@ def _row(path: Path, line: int | None) -> tuple[int, dict[str, Any]]:
             if line is not None:
                 raise DatasetError(f"line {line} is not a chat record or a pair", "choose another line")
     if line is not None:
-        raise UsageError(f"{path.name} has no line {line}", "choose a line of the file")
+        raise UsageError(f"{path.name} has no line {line}", f"choose a line from 1 to {number}")
     raise DatasetError(f"{path.name} has no chat record and no pair", "`ftpipe prepare` lists what is wrong")
 
 
@@ -116,7 +117,9 @@ def _approximate(
     encoding = encoding_for(model)
     note = "The service does not publish how it writes a conversation: 3 control tokens per message are counted."
     if target == "local":
-        note = "The base model is not on this machine, so its tokens are not known; the first training fetches it."
+        note = "The base model is not on this machine, so its tokens are not known; training fetches it."
+    user = MESSAGE_START.format(role="user")
+    note += f" {CONVERSATION_END} at the end and a role, such as {user}, stand for control tokens."
     return tuple(
         TokenMask(
             line=line,

@@ -138,8 +138,8 @@ class PrepareOptions(DatasetOptions):
 @click.option(
     "--show-mask",
     is_flag=False,
-    flag_value=0,
-    type=click.IntRange(min=0),
+    flag_value=shared.RowLine.FIRST_ROW,
+    type=shared.RowLine(),
     metavar="[LINE]",
     help="Show which tokens of a row are trained: of this line, or of the first row.",
 )

@@ -395,4 +395,7 @@ def test_prepare_show_mask_shows_what_is_trained(cli: CliEnvironment) -> None:
     assert "What is learned of a row" in Path("page.html").read_text(encoding="utf-8")
     (mask,) = cli.run("prepare", data, "--show-mask", "3", "--json").document["masks"]
     assert mask["line"] == 3 and {token["kind"] for token in mask["tokens"]} == {"control", "prompt", "trained"}
-    assert cli.run("prepare", data, "--show-mask", "99").code == 2
+    refused = cli.run("prepare", data, "--show-mask", "99")
+    assert refused.code == 2 and "choose a line from 1 to 12" in refused.err
+    assert cli.run("prepare", data, "--show-mask", "0").code == 2
+    assert "<answer> at the end and a role, such as <user>, stand for control tokens" in ran.out
