@@ -182,9 +182,11 @@ def prepare(context: CliContext, /, **params: Any) -> None:
     if options.changes_data:
         before, request = request, apply_fixes(context, request, rules, folder, work_folder, options)
         report = check(request) if request != before else report
-    show(context, report, output_format=options.output_format)
+    is_text = options.output_format == "text"
+    if not (context.quiet and is_text and options.split is not None and report.ok):  # the halves' report follows
+        show(context, report, output_format=options.output_format)
     if options.show_mask is not None:
-        show_mask(context, request, options.show_mask, is_text=options.output_format == "text")
+        show_mask(context, request, options.show_mask, is_text=is_text)
     if options.report is not None:
         write_page(context, settings, request, report, options.report, options.show_mask)
     require_no_errors(report, request, after_quarantine=options.quarantine is not None)
@@ -242,7 +244,7 @@ def _fix(
         removed = {"removed": {"file": fixed.sidecar, "count": fixed.removed}} if fixed.sidecar else {}
         context.add(**{name: {"file": fixed.output, "diff": fixed.diff, **removed}})
     if not done:
-        context.print_status("\nnothing to fix")
+        context.print_status("nothing to fix")
     return replace(request, data=data, validation=validation)
 
 
@@ -254,7 +256,7 @@ def _show_fixes(context: CliContext, done: FixResult, *, of: str = "") -> bool:
         return False
     counts = ", ".join(f"{code} ×{number:,}" for code, number in done.counts.items())
     dropped = f"; {plural(done.dropped, 'record')} dropped" if done.dropped else ""
-    context.print_status(f"\nfixed{of}: {counts}{dropped}")
+    context.print_status(f"fixed{of}: {counts}{dropped}")
     if done.sidecar:
         kept = sanitize_line(relative_path(done.sidecar), 300)
         context.print_status(f"removed: {plural(done.removed, 'entry', 'entries')}, kept in {kept}")
@@ -281,7 +283,7 @@ def _quarantine(
     remaining, moved = quarantine(request.data, lines, good, bad, force=context.force)
     context.add(quarantined={"file": bad, "lines": moved, "remaining": remaining})
     path = sanitize_line(relative_path(bad), 300)
-    context.print_status(f"\n{plural(moved, 'line')} moved to {path}, {plural(remaining, 'example')} remaining")
+    context.print_status(f"{plural(moved, 'line')} moved to {path}, {plural(remaining, 'example')} remaining")
     return replace(request, data=good.absolute())
 
 

@@ -376,6 +376,15 @@ def test_prepare_suggests_a_file_by_its_stem(cli: CliEnvironment, name: str, say
     assert says in cli.run("prepare", name).err
 
 
+def test_prepare_split_quiet_shows_one_report(cli: CliEnvironment) -> None:
+    """That of the halves; that of the whole only if it has errors."""
+    data = str(chat_file(rows=40))
+    assert cli.run("prepare", data, "--split", "0.25").out.count("would accept") == 2
+    assert cli.run("prepare", data, "--split", "0.25", "--quiet").out.count("would accept") == 1
+    bad = cli.run("prepare", str(chat_file("bad.jsonl", extra=BAD_LINE)), "--split", "0.25", "--quiet")
+    assert bad.code == 1 and "FT204" in bad.out
+
+
 def test_prepare_fix_shows_one_report(cli: CliEnvironment) -> None:
     """That of the fixed data: what was fixed is listed above it."""
     data = chat_file()
@@ -384,7 +393,7 @@ def test_prepare_fix_shows_one_report(cli: CliEnvironment) -> None:
     assert ran.code == 0
     assert ran.out.count("examples · ") == 1
     assert "FT006" not in ran.out
-    assert "FT006 ×12" in ran.err
+    assert ran.err.startswith("fixed: ") and "FT006 ×12" in ran.err
 
 
 def test_prepare_show_mask_shows_what_is_trained(cli: CliEnvironment) -> None:
