@@ -189,7 +189,12 @@ def prepare(context: CliContext, /, **params: Any) -> None:
         show_mask(context, request, options.show_mask, is_text=is_text)
     if options.report is not None:
         write_page(context, settings, request, report, options.report, options.show_mask)
-    require_no_errors(report, request, after_quarantine=options.quarantine is not None)
+    require_no_errors(
+        report,
+        request,
+        after_quarantine=options.quarantine is not None,
+        alternative=after_changes(report, request, options),
+    )
     if options.split is not None:
         request = split_data(request, options.split, settings.config.seed or 0, work_folder)
         report = check_halves(context, request, check)
@@ -369,6 +374,16 @@ def show(context: CliContext, report: Report, *, output_format: str = "text") ->
     for section in filter(None, sections):
         context.print_result(["", *section])
     context.print_result(["", verdict_line(report, context.style)])
+
+
+def after_changes(report: Report, request: DatasetRequest, options: PrepareOptions) -> str:
+    """For the hint after fixes: what unsafe fixes could do, and which file the lines are those of."""
+    if not options.changes_data:
+        return ""
+    fixable = {f.code for f in report.findings if f.severity == "error" and f.fix and f.fix.kind == "unsafe"}
+    number = 0 if options.unsafe_fixes else sum(report.summary.counts.get(code, 0) for code in fixable)
+    more = f"; {number:,} more with --unsafe-fixes" if number else ""
+    return f"{more}; the lines are those of {relative_path(request.data)}"
 
 
 def require_no_errors(

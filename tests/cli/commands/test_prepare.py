@@ -385,6 +385,15 @@ def test_prepare_split_quiet_shows_one_report(cli: CliEnvironment) -> None:
     assert bad.code == 1 and "FT204" in bad.out
 
 
+def test_prepare_fix_names_unsafe_fixes_and_the_file_of_the_lines(cli: CliEnvironment) -> None:
+    data = chat_file(extra='{"messages":[{"role":"User","content":"x"},{"role":"assistant","content":"y"}]}\n')
+    data.write_bytes(data.read_bytes().replace(b"\n", b"\r\n"))
+    ran = cli.run("prepare", str(data), "--fix")
+    assert ran.code == 1
+    assert "; 1 more with --unsafe-fixes; the lines are those of .ftpipe/prepared/" in ran.err
+    assert "--unsafe-fixes" not in cli.run("prepare", str(data)).err
+
+
 def test_prepare_fix_shows_one_report(cli: CliEnvironment) -> None:
     """That of the fixed data: what was fixed is listed above it."""
     data = chat_file()
