@@ -139,21 +139,27 @@ def stale_price(quote: CostQuote) -> Iterator[Violation]:
         yield Violation("", quote.cost.warning)
 
 
+MIN_VALIDATION_EXAMPLES, FEW_VALIDATION_EXAMPLES, MAX_VALIDATION_SHARE = 10, 5, 0.25
+"""Of a file with fewer than the second no share is too large."""
+
+
 @rule("FT709", "validation-size", "info", "Q", "inferred", scope="file")
 def validation_size(stats: ScanStatistics) -> Iterator[Violation]:
-    """The validation file has fewer than 10 examples, or more than 30 % as many as the training file.
+    """The validation file has fewer than 10 examples, or more than 25 % of all.
 
-    Why: With too few examples the validation loss fluctuates; too many are missing from the training.
+    Why: With too few examples the validation loss fluctuates; too many are missing from the training. Of fewer than 40
+    examples in all, 10 would be too many, so that a few are enough.
     Fix: Use 10 to 20 % of the data.
     Source: practice.
     """
     train = stats.train_examples
     if stats.file.role == "validation" and train and stats.examples:
-        share = stats.examples / train
-        if stats.examples < 10 or share > 0.3:
-            yield Violation(
-                "", f"The validation file has {stats.examples} examples ({share:.0%} of the training file's {train})."
-            )
+        total = train + stats.examples
+        share = stats.examples / total
+        is_too_small = stats.examples < MIN_VALIDATION_EXAMPLES <= MAX_VALIDATION_SHARE * total
+        is_too_large = stats.examples >= FEW_VALIDATION_EXAMPLES and share > MAX_VALIDATION_SHARE
+        if is_too_small or is_too_large:
+            yield Violation("", f"The validation file has {stats.examples} examples ({share:.0%} of all {total}).")
 
 
 @rule("FT710", "base-model-shutdown", "warning", "D", "documented", scope="file")

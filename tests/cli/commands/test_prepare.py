@@ -394,6 +394,16 @@ def test_prepare_fix_names_unsafe_fixes_and_the_file_of_the_lines(cli: CliEnviro
     assert "--unsafe-fixes" not in cli.run("prepare", str(data)).err
 
 
+@pytest.mark.parametrize(("rows", "split", "is_noted"), [(16, "0.2", False), (60, "0.05", True), (60, "0.5", True)])
+def test_prepare_split_notes_the_size_of_validation(cli: CliEnvironment, rows: int, split: str, is_noted: bool) -> None:
+    """A fifth of 16 rows is what the note advises; a twentieth of 60 is too little, and half of them too much."""
+    codes = [
+        f["code"]
+        for f in cli.run("prepare", str(chat_file(rows=rows)), "--split", split, "--json").document["findings"]
+    ]
+    assert ("FT709" in codes) is is_noted
+
+
 def test_prepare_fix_shows_one_report(cli: CliEnvironment) -> None:
     """That of the fixed data: what was fixed is listed above it."""
     data = chat_file()
