@@ -91,11 +91,7 @@ def findings_writer(
     from ftpipe.reports.ci_formats import ndjson_line
 
     if path is None:
-        yield (
-            (lambda finding: context.print_result(context.redact(ndjson_line(finding))))
-            if output_format == "ndjson"
-            else None
-        )
+        yield ((lambda finding: context.print_document(ndjson_line(finding))) if output_format == "ndjson" else None)
         return
     with open_output(path, force=context.force, flag="--findings") as file:
 
@@ -103,7 +99,7 @@ def findings_writer(
             line = context.redact(ndjson_line(finding))
             file.write(f"{line}\n".encode("ascii"))
             if output_format == "ndjson":
-                context.print_result(line)
+                context.print_document(line)
 
         yield write
     context.add(findings_file=path)

@@ -78,6 +78,11 @@ class CliContext:
         if not self.json:
             self._write(lines, sys.stdout)
 
+    def print_document(self, text: str) -> None:
+        """Write text for programs to stdout, never wrapped; nothing under ``--json``."""
+        if not self.json:
+            click.echo(self.redact(text), color=False)
+
     def print_status(self, lines: str | Iterable[str] = "") -> None:
         """Write progress and advice to stderr; nothing under ``--quiet``."""
         if not self.quiet:

@@ -40,7 +40,7 @@ def prices(context: CliContext, file: Path | None, as_toml: bool) -> None:
     rows = list(rows_of(tables))
     context.add(prices=rows, file=price_file() if price_file().is_file() else None)
     if as_toml:
-        context.print_result(toml_of(tables))
+        context.print_document("\n".join(toml_of(tables)))
         return
     header = ["provider", "model", "training", "input", "cached", "output", "as of", "source"]
     shown = [[sanitize_line(_cell(row[key]), 60) for key in _COLUMNS] for row in rows]

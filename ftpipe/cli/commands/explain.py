@@ -99,7 +99,7 @@ def explain_all(context: CliContext, output_format: str) -> None:
     ordered = [rules[code] for code in sorted(rules)]
     context.add(rules=[rule_fields(rule) for rule in ordered])
     if output_format == "md":
-        context.print_result(markdown().rstrip("\n"))
+        context.print_document(markdown().rstrip("\n"))
         return
     for rule in ordered:
         context.print_result([*rule_lines(rule, context.style), ""])

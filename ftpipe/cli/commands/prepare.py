@@ -360,7 +360,8 @@ def show(context: CliContext, report: Report, *, output_format: str = "text") ->
         cost=report.cost,
     )
     if output_format not in ("text", "json"):
-        context.print_result(FORMATS[output_format]([report]).rstrip("\n") if output_format in FORMATS else ())
+        if output_format in FORMATS:
+            context.print_document(FORMATS[output_format]([report]).rstrip("\n"))
         return
     context.print_result(dataset_line(report.dataset, context.style))
     if report.validation:

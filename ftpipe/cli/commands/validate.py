@@ -66,7 +66,7 @@ def validate(context: CliContext, /, **params: Any) -> None:
             check_file(context, settings, rules, path, options.output_format, on_finding) for path in options.files
         ]
     if options.output_format in MACHINE_FORMATS:
-        context.print_result(render(options.output_format, reports))
+        context.print_document(render(options.output_format, reports))
     context.add(files=[document_fields(report) for report in reports])
     failed = [report for report in reports if not report.ok]
     if failed:
