@@ -152,6 +152,57 @@ def format_table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), ga
     return lines
 
 
+def fit_table(
+    rows: Sequence[Sequence[str]],
+    *,
+    width: int | None,
+    right: Sequence[int] = (),
+    drop: Sequence[int] = (),
+    style: Styler = unstyled,
+) -> list[str]:
+    """A table that fits into a width: with fewer columns, or as a list if that does not suffice.
+
+    Args:
+        rows: Sanitized cells, all rows of one length; the first row is the header.
+        width: Columns of the terminal; ``None`` if there is no limit.
+        right: Indices of columns that are aligned to the right.
+        drop: Indices of columns that can be left out, the least important one first.
+        style: Styles the header, or the first cell of each row in a list.
+    """
+    for dropped in range(len(drop) + 1):
+        kept = [at for at in range(len(rows[0])) if at not in drop[:dropped]]
+        aligned = [new for new, at in enumerate(kept) if at in right]
+        first, *rest = format_table([[row[at] for at in kept] for row in rows], right=aligned)
+        if width is None or max(map(columns, [first, *rest])) <= width:
+            return [style("bold", first), *rest]
+    lines = []
+    for row in rows[1:]:
+        lines.append(style("bold", row[0]))
+        parts = [f"{label} {cell}".strip() for label, cell in zip(rows[0][1:], row[1:], strict=True) if cell]
+        lines += [f"  {line}" for line in _joined(parts, (width or 0) - 2)]
+    return lines
+
+
+def _joined(parts: Iterable[str], width: int) -> list[str]:
+    """Parts in as few lines as possible, none of them broken."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and columns(longer := f"{lines[-1]} · {part}") <= width:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    return lines
+
+
+def cut_line(line: str, width: int | None) -> str:
+    """A line of at most so many columns; an ellipsis stands for the rest."""
+    if width is None or columns(line) <= width:
+        return line
+    while columns(line) > width - 1:
+        line = line[:-1]
+    return f"{line.rstrip()}…"
+
+
 def format_fields(rows: Iterable[tuple[str, str]], *, width: int = 100, style: Styler = unstyled) -> list[str]:
     """Labels and texts, each text wrapped beside its label; rows without a text are left out.
 
@@ -177,7 +228,8 @@ _LABEL = re.compile(r"^(\s*\S.{0,18}?\s{2,})\S")
 def wrap_line(line: str, width: int) -> list[str]:
     """Wrap a line at words to at most ``width`` columns; colour codes have no width, and words are not broken.
 
-    Continuation lines start under the column where the text of the first line starts.
+    Continuation lines start under the column where the text of the first line starts. Short values stay beside their
+    equals sign.
 
     Args:
         line: One line, with or without colour codes.
@@ -187,7 +239,7 @@ def wrap_line(line: str, width: int) -> list[str]:
         return [line]
     indent = min(_indent(_ESCAPE.sub("", line)), width // 2)
     lines, current, used = [], "", 0
-    for word in re.findall(r"\s*\S+", line):
+    for word in re.findall(r"\s*\S+(?: = \S{1,12}(?!\S))?", line):
         size = columns(word)
         if used and used + size > width:
             lines.append(current)

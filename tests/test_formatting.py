@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from ftpipe.formatting import (
     columns,
+    cut_line,
     duration,
+    fit_table,
     format_bytes,
     format_decimal,
     format_money,
@@ -145,3 +147,38 @@ def test_columns_counts_wide_characters_as_two() -> None:
 @given(st.text(st.characters(categories=["L", "N", "Zs"]), max_size=300), st.integers(40, 120))
 def test_wrap_line_keeps_every_word(line: str, width: int) -> None:
     assert " ".join(wrap_line(line, width)).split() == line.split()
+
+
+TABLE = [
+    ("job", "status", "base", "model"),
+    ("ftjob-1", "succeeded", "small", "ft:small:1"),
+    ("ftjob-2", "failed", "small", ""),
+]
+
+
+def test_table_leaves_out_columns_that_do_not_fit() -> None:
+    assert fit_table(TABLE, width=None, drop=(2,)) == format_table(TABLE)
+    assert fit_table(TABLE, width=30, drop=(2,)) == format_table([(row[0], row[1], row[3]) for row in TABLE])
+
+
+def test_table_becomes_a_list_if_no_columns_are_left_to_drop() -> None:
+    """Labels stay beside their values, and empty values are left out."""
+    lines = fit_table(TABLE, width=29, drop=(2,))
+    assert lines == [
+        "ftjob-1",
+        "  status succeeded",
+        "  base small",
+        "  model ft:small:1",
+        "ftjob-2",
+        "  status failed · base small",
+    ]
+
+
+@pytest.mark.parametrize(("text", "cut"), [("abcd", "abcd"), ("abcde", "abc…"), ("日本語", "日…"), ("ab de", "ab…")])
+def test_cut_line(text: str, cut: str) -> None:
+    assert cut_line(text, 4) == cut
+    assert cut_line(text, None) == text
+
+
+def test_wrapped_line_keeps_short_values_beside_equals_signs() -> None:
+    assert wrap_line("McNemar p = 1, n = 12", 12) == ["McNemar", "  p = 1,", "  n = 12"]

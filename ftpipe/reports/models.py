@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ftpipe.formatting import (
     Styler,
     count,
+    fit_table,
     format_decimal,
     format_money,
     format_table,
@@ -18,7 +19,7 @@ from ftpipe.records import Model, TrainingMetrics
 from ftpipe.reports.runs import hyperparameter_text
 
 
-def model_table(models: Sequence[Model], style: Styler = unstyled) -> list[str]:
+def model_table(models: Sequence[Model], style: Styler = unstyled, *, width: int | None = None) -> list[str]:
     """Models as a table, one row each."""
     rows = [("model", "base", "provider", "created", "loss", "cost", "aliases")]
     rows += [
@@ -33,8 +34,7 @@ def model_table(models: Sequence[Model], style: Styler = unstyled) -> list[str]:
         )
         for model in models
     ]
-    lines = format_table(rows, right=(4, 5))
-    return [style("bold", lines[0]), *lines[1:]]
+    return fit_table(rows, width=width, right=(4, 5), drop=(1, 2, 5, 3), style=style)
 
 
 def final_loss_text(metric: TrainingMetrics | None) -> str:

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from ftpipe.formatting import (
     Styler,
     count,
+    cut_line,
     format_decimal,
     format_table,
     format_time,
@@ -36,13 +37,14 @@ RANKING_LABELS = {
 """Ranking key → its description."""
 
 
-def loss_lines(ranking: LossRanking, top: int, style: Styler = unstyled) -> Iterator[str]:
+def loss_lines(ranking: LossRanking, top: int, style: Styler = unstyled, *, width: int | None = None) -> Iterator[str]:
     """The mean losses, and the highest rows.
 
     Args:
         ranking: The rows.
         top: How many to show.
         style: Styles the header.
+        width: Columns of the terminal, at which prompts are cut; ``None`` if there is no limit.
     """
     shown = ranking.rows[:top]
     yield f"{sanitize_line(ranking.data, 80)}: {plural(len(ranking.rows), 'row')}, loss in nats per trained token"
@@ -56,18 +58,25 @@ def loss_lines(ranking: LossRanking, top: int, style: Styler = unstyled) -> Iter
     yield ""
     has_rules = any(row.rule_codes for row in shown)
     header = ["line", "base", "tuned", "delta", *(["rules"] if has_rules else []), "completion", "prompt"]
-    first, *rest = format_table([header, *(_cells(row, has_rules) for row in shown)], right=range(4))
-    yield style("bold", first)
-    yield from rest
+    first, *rest = format_table([header, *(_cells(row, has_rules, width) for row in shown)], right=range(4))
+    yield style("bold", cut_line(first, width))
+    yield from (cut_line(line, width) for line in rest)
     if len(ranking.rows) > len(shown):
         hidden = plural(len(ranking.rows) - len(shown), "row")
         yield style("dim", f"… and {hidden} not shown, ranked by {RANKING_LABELS[ranking.rank_by]}")
 
 
-def _cells(row: RankedRow, has_rules: bool) -> list[str]:
+def _cells(row: RankedRow, has_rules: bool, width: int | None) -> list[str]:
     losses = [format_decimal(row.base_loss, 3), format_decimal(row.tuned_loss, 3), format_delta(row.delta)]
+    completion = sanitize_line(row.completion, 44 if width is None else min(44, width // 4))
     rules = [" ".join(row.rule_codes)] if has_rules else []
-    return [str(row.line), *losses, *rules, sanitize_line(row.completion, 44), sanitize_line(row.prompt, 60)]
+    return [
+        str(row.line),
+        *losses,
+        *rules,
+        completion,
+        sanitize_line(row.prompt, 60),
+    ]
 
 
 def format_delta(value: float) -> str:

@@ -9,6 +9,7 @@ from ftpipe.formatting import (
     Styler,
     count,
     duration,
+    fit_table,
     format_bytes,
     format_decimal,
     format_money,
@@ -257,7 +258,7 @@ def event_line(event: Event, style: Styler = unstyled) -> str:
     return f"{format_time(event.created_at, '%Y-%m-%d %H:%M:%S')}  {level}  {sanitize_line(event.message, 400)}"
 
 
-def job_table(jobs: Sequence[Job], style: Styler = unstyled) -> list[str]:
+def job_table(jobs: Sequence[Job], style: Styler = unstyled, *, width: int | None = None) -> list[str]:
     """Jobs as a table, one row each."""
     rows = [("job", "status", "created", "base", "model")]
     rows += [
@@ -270,8 +271,7 @@ def job_table(jobs: Sequence[Job], style: Styler = unstyled) -> list[str]:
         )
         for j in jobs
     ]
-    lines = format_table(rows)
-    return [style("bold", lines[0]), *lines[1:]]
+    return fit_table(rows, width=width, drop=(3, 2), style=style)
 
 
 def sweep_lines(sweep: Sweep, style: Styler = unstyled, *, width: int = 80) -> Iterator[str]:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ftpipe.formatting import Styler, format_bytes, format_money, format_table, sanitize_line, unstyled
+from ftpipe.formatting import Styler, fit_table, format_bytes, format_money, sanitize_line, unstyled
 from ftpipe.modeling.memory import SAMPLE_RANK, SAMPLE_ROWS, SAMPLE_TOKENS
 from ftpipe.records.trainable_base import TrainableBase
 
 MEMORY_NOTE = (
     f"memory: estimated for {SAMPLE_ROWS} rows of {SAMPLE_TOKENS} tokens in float32, rank {SAMPLE_RANK} on q_proj and "
-    "v_proj; longer rows and more layers need more"
+    "v_proj; longer rows and more layers need more; !: more than this machine has"
 )
 UNKNOWN = "–"
 
 
-def local_table(bases: Sequence[TrainableBase], style: Styler = unstyled) -> list[str]:
+def local_table(bases: Sequence[TrainableBase], style: Styler = unstyled, *, width: int | None = None) -> list[str]:
     """The base models of this machine, and those that it can fetch."""
     rows = [("base", "size", "files", "licence", "price", "context", "memory", "")]
     rows += [
@@ -31,13 +31,13 @@ def local_table(bases: Sequence[TrainableBase], style: Styler = unstyled) -> lis
         )
         for base in bases
     ]
-    return _styled(bases, format_table(rows, right=(1, 2, 5, 6)), style)
+    return _styled(bases, fit_table(rows, width=width, right=(1, 2, 5, 6), drop=(4, 5, 3, 1)), style)
 
 
-def hosted_table(bases: Sequence[TrainableBase], style: Styler = unstyled) -> list[str]:
+def hosted_table(bases: Sequence[TrainableBase], style: Styler = unstyled, *, width: int | None = None) -> list[str]:
     """The base models of a provider."""
     asked = any(base.is_listed is not None for base in bases)
-    rows = [("base", "methods", "price of 1M tokens", "as of", "tokens per example", "last day", "shut down", "")]
+    rows = [("base", "methods", "per 1M tokens", "as of", "context", "last day", "shut down", "")]
     rows += [
         (
             sanitize_line(base.name, 80),
@@ -53,12 +53,13 @@ def hosted_table(bases: Sequence[TrainableBase], style: Styler = unstyled) -> li
         )
         for base in bases
     ]
-    return _styled(bases, format_table(rows, right=(2, 4)), style)
+    return _styled(bases, fit_table(rows, width=width, right=(2, 4), drop=(3, 6, 4, 1)), style)
 
 
 def _styled(bases: Sequence[TrainableBase], lines: Sequence[str], style: Styler) -> list[str]:
-    styled = (style("ok", line) if base.is_default else line for base, line in zip(bases, lines[1:], strict=True))
-    return [style("bold", lines[0]), *styled]
+    first, *rest = lines
+    defaults = {sanitize_line(base.name, 80) for base in bases if base.is_default}
+    return [style("bold", first), *(style("ok", line) if line.split("  ")[0] in defaults else line for line in rest)]
 
 
 def parameters_text(parameters: int | None) -> str:
@@ -85,7 +86,8 @@ def memory_text(base: TrainableBase) -> str:
 def availability_text(base: TrainableBase) -> str:
     """Whether it is here, and what has to be done first."""
     words = ["default"] if base.is_default else []
-    words += ["here"] if base.availability == "installed" else ["fetched once"]
-    words += ["licence to be accepted on the hub"] if base.is_gated else []
-    words += ["more memory than this machine has"] if base.fits_in_memory is False else []
+    if base.availability == "installed":
+        words.append("here")
+    else:
+        words.append("licence to accept" if base.is_gated else "fetched once")
     return ", ".join(words)

@@ -65,3 +65,12 @@ def test_row_losses_report_shows_rank_means_and_rest() -> None:
     assert "−0.750" in "\n".join(loss_lines(plain, 5))
     page = loss_html(ranking(), 2)
     assert (page.count('class="marked"'), page.count('class="other"')) == (2, 1)
+
+
+def test_row_losses_cut_prompts_at_the_width_of_a_terminal() -> None:
+    """A row is one line, in each column something."""
+    wide, narrow = (list(loss_lines(ranking("long words " * 20), 2, width=width)) for width in (None, 80))
+    assert len(narrow) == len(wide)
+    rows = narrow[5:7]
+    assert {len(line) for line in rows} <= {79, 80}
+    assert all(line.endswith("…") for line in rows)

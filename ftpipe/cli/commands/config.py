@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
 
 import click
 
@@ -19,7 +21,8 @@ from ftpipe.config import (
     user_path,
     without_password,
 )
-from ftpipe.formatting import format_table, sanitize_line
+from ftpipe.errors import ConfigError
+from ftpipe.formatting import Styler, format_table, relative_path, sanitize_line
 from ftpipe.paths import home, state_dir
 from ftpipe.reports.json_output import plain_data
 
@@ -55,16 +58,69 @@ def _value(config: RunConfig, key: str) -> object:
 @pass_cli_context
 def show(context: CliContext) -> None:
     """Show every setting, its value, and where the value comes from."""
-    rows = list(rows_of(context.settings()))
+    settings = context.settings()
+    rows = list(rows_of(settings))
     context.add(settings={key: {"value": value, "origin": origin} for key, value, origin in rows})
-    shown = [(key, _text(value), context.style("dim", sanitize_line(origin, 120))) for key, value, origin in rows]
-    context.print_result(format_table(shown))
+    defaults = default_choices(settings)
+    shown = [
+        (
+            key,
+            *(
+                defaults[key]
+                if value is None and key in defaults
+                else (_text(value), sanitize_line(_relative(origin), 120))
+            ),
+        )
+        for key, value, origin in rows
+    ]
+    for _, table in groupby(shown, key=lambda row: row[0].rpartition(".")[0]):
+        context.print_result(setting_lines(list(table), context.style, width=context.width))
+
+
+def default_choices(settings: Settings) -> dict[str, tuple[str, str]]:
+    """The provider and the model that are used if none is set, and why."""
+    from ftpipe.cli.dataset_request import LOCAL_PROVIDER, chosen_provider
+    from ftpipe.providers.profiles import load_profiles
+
+    try:
+        last = chosen_provider(settings)
+        profile = load_profiles(settings.config.providers).get(last or LOCAL_PROVIDER)
+    except ConfigError:  # shown by the commands that use the provider
+        return {}
+    if profile is None:
+        return {}
+    choices = {"provider": (profile.name, "chosen last" if last else "default")}
+    if profile.default_model:
+        choices["model"] = (sanitize_line(profile.default_model, 120), f"default of {sanitize_line(profile.name, 40)}")
+    return choices
+
+
+def setting_lines(rows: Sequence[tuple[str, str, str]], style: Styler, *, width: int | None) -> Iterator[str]:
+    """One line for each setting of a table; value and origin stand below the key if they do not fit beside it."""
+    key_width = max(len(key) for key, _, _ in rows)
+    fits = [width is None or key_width + len(value) + len(origin) + 4 <= width for _, value, origin in rows]
+    fitting = [row for row, fit in zip(rows, fits, strict=True) if fit]
+    value_width = max((len(value) for _, value, _ in fitting), default=0)
+    if width is not None:
+        longest = max((len(origin) for _, _, origin in fitting), default=0)
+        value_width = min(value_width, max(0, width - key_width - longest - 4))
+    for (key, value, origin), fit in zip(rows, fits, strict=True):
+        if fit:
+            yield f"{key:<{key_width}}  {value:<{value_width}}  {style('dim', origin)}"
+        else:
+            yield from (key, f"    {value}", f"    {style('dim', origin)}")
 
 
 def _text(value: object) -> str:
     if value in (None, {}, []):
         return "–"
-    return sanitize_line(value if isinstance(value, str) else json.dumps(value), 120)
+    return sanitize_line(_relative(value) if isinstance(value, str) else json.dumps(value), 120)
+
+
+def _relative(text: str) -> str:
+    """A path below the working folder relative to it; any other text unchanged."""
+    path = Path(text)
+    return str(relative_path(path)) if path.is_absolute() else text
 
 
 @click.command(cls=Command, example="ftpipe config path")

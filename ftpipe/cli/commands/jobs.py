@@ -93,7 +93,7 @@ def list_jobs(context: CliContext, provider: str | None, limit: int) -> None:
     else:
         listed = context.registry(settings).jobs.recent(limit)
     context.add(jobs=listed)
-    context.print_result(job_table(listed, context.style) if listed else [])
+    context.print_result(job_table(listed, context.style, width=context.width) if listed else [])
     if not listed:
         context.print_status("no jobs; create one with `ftpipe train`, or list a provider's with --provider NAME")
 

@@ -149,7 +149,7 @@ def show(context: CliContext, ranking: LossRanking, options: LossesOptions) -> N
     context.add(
         ranking=ranking, mean_base_loss=ranking.mean_base_loss, mean_tuned_loss=ranking.mean_tuned_loss, files=files
     )
-    context.print_result(loss_lines(ranking, options.top, context.style))
+    context.print_result(loss_lines(ranking, options.top, context.style, width=context.width))
     context.print_status(f"report: {files['html']}")
     if any(row.rule_codes for row in ranking.rows[: options.top]):
         context.print_next(f"ftpipe prepare {relative_path(Path(ranking.data))}")

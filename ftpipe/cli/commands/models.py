@@ -51,7 +51,7 @@ def list_models(context: CliContext, limit: int) -> None:
     registry = context.registry()
     listed = registry.models.recent(limit)
     context.add(models=listed)
-    context.print_result(model_table(listed, context.style) if listed else [])
+    context.print_result(model_table(listed, context.style, width=context.width) if listed else [])
     if not listed:
         context.print_status(f"no model is registered in {registry.location}; train one with `ftpipe train`")
 

@@ -47,7 +47,7 @@ def show_local(context: CliContext, settings: Settings, profile: Profile) -> Non
     prices = PriceTable.load(settings.config.prices, target=profile.target)
     listed = local_bases(models_dir(), prices, default=profile.default_model)
     context.add(provider=profile.name, bases=listed)
-    context.print_result(local_table(listed, context.style))
+    context.print_result(local_table(listed, context.style, width=context.width))
     context.print_status(MEMORY_NOTE)
     context.print_next("ftpipe train FILE --model NAME")
 
@@ -70,7 +70,7 @@ def show_hosted(context: CliContext, settings: Settings, profile: Profile, *, on
     known = list(found)
     listed: list[TrainableBase] = [base for base in known if base.last_day is None or base.last_day >= today]
     context.add(provider=profile.name, bases=listed)
-    context.print_result(hosted_table(listed, context.style) if listed else [])
+    context.print_result(hosted_table(listed, context.style, width=context.width) if listed else [])
     if len(listed) < len(known):
         context.print_status(f"left out, because no job can be created any more: {len(known) - len(listed)}")
     if not listed:
