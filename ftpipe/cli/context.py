@@ -249,15 +249,20 @@ class CliContext:
         """Open the provider of a job that the registry does not know; the embedded server is not started for it.
 
         Raises:
-            NotFoundError: The embedded server does not run.
+            UsageError: The embedded server does not run, or the provider does not know the job either.
         """
         try:
-            return self.provider(name, settings, start=False)
+            provider = self.provider(name, settings, start=False)
         except ConnectionFailedError as error:
-            raise NotFoundError(
+            raise UsageError(
                 f"the registry has no job {job!r}, and {error.message}",
                 "run `ftpipe jobs list` for known jobs, or name the job's provider with --provider",
             ) from error
+        try:
+            provider.jobs.get(job)
+        except NotFoundError as error:
+            raise UsageError(error.message, "run `ftpipe jobs list` for known jobs") from error
+        return provider
 
     def pipeline(self, provider: Provider, registry: Registry) -> Pipeline:
         """Create the pipeline of a provider and a registry."""

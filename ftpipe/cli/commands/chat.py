@@ -146,7 +146,8 @@ def stream_answer(context: CliContext, target: ChatTarget, messages: Messages, s
     """Stream one answer to stdout, sanitized for the terminal, and return it unchanged.
 
     Raises:
-        NotFoundError: The provider does not know the model.
+        UsageError: Neither the registry nor the provider knows the model.
+        NotFoundError: The provider does not know a model of the registry.
         InterruptedRunError: Ctrl-C was pressed.
     """
     pieces: list[str] = []
@@ -163,7 +164,8 @@ def pieces_of(context: CliContext, target: ChatTarget, messages: Messages, sampl
     """The answer piece by piece; on a terminal a spinner shows that the first one is awaited.
 
     Raises:
-        NotFoundError: The provider does not know the model; the hint has a similar name that the registry knows.
+        UsageError: Neither the registry nor the provider knows the model; the hint has a similar name.
+        NotFoundError: The provider does not know a model of the registry.
     """
     from ftpipe.cli.output.progress import spinner
 
@@ -172,7 +174,9 @@ def pieces_of(context: CliContext, target: ChatTarget, messages: Messages, sampl
         with spinner(context, "waiting for the answer"):
             first = next(stream, "")
     except NotFoundError as exc:
-        raise NotFoundError(exc.message, target.hint or exc.hint) from exc
+        if target.hint:
+            raise UsageError(exc.message, target.hint) from exc
+        raise
     yield first
     yield from stream
 

@@ -7,7 +7,7 @@ import click
 from ftpipe.cli import options as shared
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command
-from ftpipe.errors import NotFoundError, UsageError
+from ftpipe.errors import UsageError
 from ftpipe.formatting import plural, sanitize_line
 from ftpipe.records import Job, Model
 from ftpipe.registry import Registry
@@ -108,13 +108,12 @@ def find_job_to_delete(registry: Registry, name: str) -> Job:
     """The job of that id, or of the run of that id.
 
     Raises:
-        NotFoundError: The registry has no such job.
-        UsageError: Its model is in the registry.
+        UsageError: The registry has no such job, or has its model.
     """
     run = registry.runs.find(name)
     job = run.job if run else registry.jobs.get(name)
     if job is None:
-        raise NotFoundError(f"the registry has no job {name!r}", "run `ftpipe jobs list` for known jobs")
+        raise UsageError(f"the registry has no job {name!r}", "run `ftpipe jobs list` for known jobs")
     model = next((one for one in registry.models.recent() if one.job_id == job.id), None)
     if model is not None:
         raise UsageError(f"{model.id} was made by {job.id}", f"delete it first: `ftpipe models delete {model.id}`")

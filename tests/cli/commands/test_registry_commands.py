@@ -70,14 +70,14 @@ def test_mistyped_model_gets_nearest_name(trained: CliEnvironment, argv: tuple[s
     trained.run("models", "alias", "bot@production", MODEL)
     trained.server.fail_next("chat", Fault(status_error(404, code="model_not_found", message="no such model")))
     ran = trained.run(*argv)
-    assert ran.code in (2, 5)
+    assert ran.code == 2
     assert "did you mean bot@production?" in ran.err
 
 
 def test_mistyped_base_gets_nearest_base(cli: CliEnvironment) -> None:
     cli.server.fail_next("chat", Fault(status_error(404, code="model_not_found", message="no such model")))
     ran = cli.run("chat", "smollm2-135m-instrct", "-m", "hi")
-    assert ran.code == 5
+    assert ran.code == 2
     assert "did you mean smollm2-135m-instruct?" in ran.err
 
 
@@ -181,10 +181,33 @@ def test_jobs_lookup_of_unknown_job_starts_no_server(
     """The message names the job and the server that was not asked."""
     monkeypatch.setenv("FTPIPE_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    assert execute(root, (*argv, "ftjob-unknown"), CliContext()) == 5
+    assert execute(root, (*argv, "ftjob-unknown"), CliContext()) == 2
     message = capsys.readouterr().err
     assert "no job 'ftjob-unknown', and the embedded server is not running" in message
     assert not list(tmp_path.rglob("server.json"))
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("status",),
+        ("jobs", "show"),
+        ("jobs", "pause"),
+        ("jobs", "cancel"),
+        ("jobs", "events"),
+        ("jobs", "delete"),
+        ("resume",),
+        ("models", "show"),
+        ("models", "delete"),
+        ("chat", "-m", "hi"),
+    ],
+    ids=" ".join,
+)
+def test_unknown_name_is_a_usage_error_everywhere(trained: CliEnvironment, argv: tuple[str, ...]) -> None:
+    """Exit code 5 is for a provider or a network that failed."""
+    trained.server.fail_next("chat", Fault(status_error(404, code="model_not_found", message="no such model")))
+    assert trained.run(*argv, "nobody").code == 2
+    assert sum(trained.server.calls[f"jobs.{verb}"] for verb in ("pause", "cancel")) == 0
 
 
 def test_models_alias_that_does_not_exist_says_so(cli: CliEnvironment) -> None:
