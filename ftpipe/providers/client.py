@@ -186,8 +186,8 @@ class ApiClient:
         return self._once(call, parse, CallContext(what, self.profile, self.base_url), None)
 
     def stream(self, what: str, call: Callable[[openai.OpenAI], Iterator[T]]) -> Iterator[T]:
-        """Make a call whose response is a stream."""
-        context = CallContext(what, self.profile, self.base_url)
+        """Make a call whose response is a stream; none of them is a step of a run."""
+        context = CallContext(what, self.profile, self.base_url, in_run=False)
         try:
             yield from call(self.client)
         except SDK_ERRORS as exc:

@@ -68,6 +68,13 @@ class CallContext:
     """Whether the call creates something, so that a lost response leaves the outcome unknown."""
     paid: bool = False
     """Whether what it creates costs money."""
+    in_run: bool = True
+    """Whether the call can be a step of a run, so that ``ftpipe resume`` repeats it; a chat is none."""
+
+    @property
+    def again(self) -> str:
+        """How to repeat the call later."""
+        return "run `ftpipe resume`" if self.in_run else "run the same command again"
 
     def unknown(self, why: str) -> FtpipeError:
         """The error for a call that creates something and whose response was lost."""
@@ -150,7 +157,7 @@ def invalid_response(why: str, context: CallContext) -> FtpipeError:
 
 def _never_sent(cause: BaseException, context: CallContext) -> FtpipeError:
     setting = context.profile.base_url_env or "base_url"
-    hint = f"check that it is running, {setting} and the network, then run `ftpipe resume`; nothing was sent"
+    hint = f"check that it is running, {setting} and the network, then {context.again}; nothing was sent"
     return ConnectionFailedError(f"could not reach {context.base_url} to {context.what}: {_reason(cause)}", hint)
 
 
@@ -158,7 +165,7 @@ def _lost(why: str, context: CallContext) -> FtpipeError:
     if context.writes:
         return context.unknown(why)
     return ConnectionFailedError(
-        f"could not {context.what} at {context.base_url}: {why}", "check the network, then run `ftpipe resume`"
+        f"could not {context.what} at {context.base_url}: {why}", f"check the network, then {context.again}"
     )
 
 
@@ -195,7 +202,7 @@ def _status_error(exc: openai.APIStatusError, context: CallContext) -> FtpipeErr
     elif status == 429:
         error = RateLimitError(
             f"{context.profile.title or context.base_url} accepts no more requests for now: {message}",
-            "there are too many jobs or requests: wait for one to end, then run `ftpipe resume`; nothing was created",
+            f"there are too many jobs or requests: wait for one to end, then {context.again}; nothing was created",
         )
     elif status >= 500 or status in UNKNOWN_STATUSES:
         error = _unknown_status(status, message, context)
@@ -217,7 +224,7 @@ def _unknown_status(status: int, message: str, context: CallContext) -> FtpipeEr
         return context.unknown(f"HTTP {status}: {message}")
     return ProviderError(
         f"could not {context.what}: {context.base_url} answered HTTP {status}: {message}",
-        "the endpoint has a problem; run `ftpipe resume` later to continue from here",
+        f"the endpoint has a problem; {context.again} later" + (" to continue from here" if context.in_run else ""),
     )
 
 
@@ -226,11 +233,11 @@ def _auth_error(status: int, message: str, context: CallContext) -> FtpipeError:
     if status == 401:
         return AuthenticationError(
             f"{context.profile.title or context.base_url} refused the key: {message}",
-            f"set {name} to a key that is valid there, then run `ftpipe resume`",
+            f"set {name} to a key that is valid there, then {context.again}",
         )
     return AuthenticationError(
         f"the key is not allowed to {context.what} at {context.profile.title or context.base_url}: {message}",
-        f"set {name} to a key of the project that has permissions for fine-tuning and files, then `ftpipe resume`",
+        f"set {name} to a key of the project that has permissions for fine-tuning and files, then {context.again}",
     )
 
 

@@ -66,6 +66,16 @@ def test_translate_lost_response_of_paid_call_is_unknown(fault: Exception) -> No
     assert type(translate(fault, PAID)) is errors.OutcomeUnknownError
 
 
+@pytest.mark.parametrize(
+    "fault", [status_error(500), status_error(401), status_error(429), lost_response(), never_sent()]
+)
+def test_translate_hint_names_resume_only_for_a_run(fault: Exception) -> None:
+    """A chat has nothing to resume."""
+    chat = CallContext("get a completion", PROFILE, "https://api.openai.com/v1", in_run=False)
+    assert "run the same command again" in translate(fault, chat).hint
+    assert "ftpipe resume" in translate(fault, READ).hint
+
+
 def test_translate_lost_response_of_upload_is_not_unknown() -> None:
     """Uploads cost nothing, so exit code 5 and not 7."""
     found = translate(lost_response(), UNPAID)
