@@ -363,6 +363,8 @@ def show(context: CliContext, report: Report, *, output_format: str = "text") ->
         if output_format in FORMATS:
             context.print_document(FORMATS[output_format]([report]).rstrip("\n"))
         return
+    if _other_format(report):
+        return  # the error says all there is to say
     context.print_result(dataset_line(report.dataset, context.style))
     if report.validation:
         context.print_result(dataset_line(report.validation, context.style))
@@ -387,6 +389,17 @@ def after_changes(report: Report, request: DatasetRequest, options: PrepareOptio
     return f"{more}; the lines are those of {relative_path(request.data)}"
 
 
+def _other_format(report: Report) -> str:
+    """What a file without a single example is, if ``convert`` reads it; else empty."""
+    from ftpipe.dataset.diagnosis import conversion_command, format_fault
+    from ftpipe.dataset.sniffer import sniff
+
+    path = report.dataset.path
+    if report.ok or report.dataset.examples or not conversion_command(path):
+        return ""
+    return format_fault(sniff(path))
+
+
 def require_no_errors(
     report: Report, request: DatasetRequest, *, after_quarantine: bool = False, alternative: str = ""
 ) -> None:
@@ -403,8 +416,9 @@ def require_no_errors(
     files = [path for path in (request.data, request.validation) if path]
     conversion = next((command for path in files if (command := conversion_command(relative_path(path)))), "")
     remaining = ", also without the lines that were moved" if after_quarantine else ""
+    fault = _other_format(report)
     raise DatasetError(
-        f"{relative_path(request.data)}: {plural(report.summary.errors, 'error')}{remaining}",
+        f"{relative_path(request.data)}: {fault or plural(report.summary.errors, 'error') + remaining}",
         conversion or f"fix the file; `ftpipe explain {code}` shows how{alternative}",
         report,
     )

@@ -95,3 +95,11 @@ def test_convert_reads_a_table_without_header(cli: CliEnvironment) -> None:
     assert [message["content"] for message in first["messages"]] == ["Wie lange dauert es?", "Zwei Tage."]
     assert cli.run("convert", "faq.csv", "--no-header", "--columns", "2,1", "-o", "b.jsonl").code == 0
     assert "no column '3'" in cli.run("convert", "faq.csv", "--no-header", "--columns", "1,3", "-o", "c.jsonl").err
+
+
+def test_prepare_of_a_table_shows_only_the_command_that_converts_it(cli: CliEnvironment) -> None:
+    Path("faq.csv").write_text("question,answer\nWhere?,Here.\n")
+    ran = cli.run("prepare", "faq.csv")
+    assert (ran.code, ran.out) == (1, "")
+    assert "faq.csv: The file is a table (CSV)." in ran.err and ran.err.count("ftpipe convert faq.csv") == 1
+    assert cli.run("prepare", "faq.csv", "--json").document["findings"][0]["code"] == "FT103"
