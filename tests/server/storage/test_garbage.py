@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,15 @@ def names(root: Path) -> list[str]:
     return [one.path.relative_to(root).as_posix() for one in find_garbage(root)]
 
 
+def wait_until_trained(job_directory: Path) -> None:
+    """Wait until the trainer has removed what earlier trainers left, which is later than the status ``running``."""
+    events = job_directory / "events.ndjson"
+    deadline = time.monotonic() + 60
+    while not events.exists() or "Fine-tuning job started" not in events.read_text(encoding="utf-8"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """The data folder of the servers here."""
@@ -31,7 +41,7 @@ def test_garbage_is_what_ended_jobs_and_deleted_models_left(client: TestClient, 
     done = wait_for(client, create_job(client)["id"], "succeeded")
     dead = wait_for(client, create_job(client)["id"], "succeeded")
     running = create_job(client, extras={"fake_seconds": 60})
-    wait_for(client, running["id"], "running")
+    wait_until_trained(root / "jobs" / running["id"])
     (root / "lost+found" / "2026").mkdir(parents=True)
     (root / "files" / "file-foreign").write_bytes(b"x")
     assert names(root) == []
