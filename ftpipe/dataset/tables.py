@@ -64,7 +64,7 @@ def read_csv(text: TextFile, *, has_header: bool = True) -> Iterator[SourceRow]:
                 if cells:
                     row += 1
                     names = names or column_numbers(cells)
-                    yield table_row(row, first_line, names, cells)
+                    yield table_row(row, first_line, names, cells, has_header=has_header)
                 first_line = skipped + reader.line_num + 1
         except csv.Error as exc:
             raise DatasetError(
@@ -141,9 +141,8 @@ def column_numbers(cells: list[str]) -> list[str]:
     return [str(number) for number in range(1, len(cells) + 1)]
 
 
-def table_row(row: int, line: int, names: list[str], cells: list[str]) -> SourceRow:
+def table_row(row: int, line: int, names: list[str], cells: list[str], *, has_header: bool) -> SourceRow:
     """The record of a row; one with more cells than the header has an error instead."""
-    has_header = names != column_numbers(names)
     if has_header and len(cells) > 1 and [" ".join(cell.removeprefix("\ufeff").split()) for cell in cells] == names:
         return SourceRow(row, line, {}, "it repeats the header")
     if len(cells) > len(names) and any(cell.strip() for cell in cells[len(names) :]):
@@ -209,7 +208,7 @@ def _sheet_rows(path: Path, rows: Iterator[list[Any]], first_line: int, *, has_h
         elif any(cells):
             number += 1
             names = names or column_numbers(cells)
-            yield table_row(number, line, names, cells)
+            yield table_row(number, line, names, cells, has_header=has_header)
 
 
 def _unreadable(path: Path, exc: Exception) -> DatasetError:

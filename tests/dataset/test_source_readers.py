@@ -181,6 +181,13 @@ def test_header_that_is_repeated_costs_its_row(tmp_path: Path) -> None:
     assert [(row.line, row.error) for row in rows if row.error] == [(4, "it repeats the header")]
 
 
+@pytest.mark.parametrize(("has_header", "errors"), [(True, ["", "it repeats the header"]), (False, ["", "", ""])])
+def test_header_of_numbers_that_is_repeated_costs_its_row(tmp_path: Path, has_header: bool, errors: list[str]) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("1,2\nhi,hello\n1,2\n", encoding="utf-8")
+    assert [row.error for row in read_source_rows(path, has_header=has_header)] == errors
+
+
 PAIRS = [{"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": "d"}]
 
 
