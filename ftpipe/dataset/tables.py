@@ -143,7 +143,7 @@ def column_numbers(cells: list[str]) -> list[str]:
 
 def table_row(row: int, line: int, names: list[str], cells: list[str], *, has_header: bool) -> SourceRow:
     """The record of a row; one with more cells than the header has an error instead."""
-    if has_header and len(cells) > 1 and [" ".join(cell.removeprefix("\ufeff").split()) for cell in cells] == names:
+    if has_header and len(cells) > 1 and len(cells) == len(names) and all(map(_is_header_cell, cells, names)):
         return SourceRow(row, line, {}, "it repeats the header")
     if len(cells) > len(names) and any(cell.strip() for cell in cells[len(names) :]):
         return SourceRow(
@@ -155,6 +155,10 @@ def table_row(row: int, line: int, names: list[str], cells: list[str], *, has_he
     return SourceRow(
         row, line, {name: cell for name, cell in zip(names, cells, strict=False) if cell or not _NAMELESS.match(name)}
     )
+
+
+def _is_header_cell(cell: str, name: str) -> bool:
+    return " ".join(cell.removeprefix("\ufeff").split()) == name
 
 
 def read_excel(path: Path, sheet: str | None = None, *, has_header: bool = True) -> Iterator[SourceRow]:
