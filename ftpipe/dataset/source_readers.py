@@ -15,12 +15,12 @@ import orjson
 from ftpipe.dataset import reader as line_reader
 from ftpipe.dataset.decoder import TextFile, detect_text, open_unpacked, unpacked_name
 from ftpipe.dataset.duplicate_keys import count_keys, may_have_duplicate_keys
-from ftpipe.dataset.formats import LAYOUT_FAULTS, NOT_DATA
+from ftpipe.dataset.formats import LAYOUT_FAULTS, NOT_DATA, Layout
 from ftpipe.dataset.json_documents import record_of, records_of, without_nan
 from ftpipe.dataset.json_line import Line, parse_json_values
 from ftpipe.dataset.reader import open_binary
 from ftpipe.dataset.sniffer import PEEK_BYTES, binary_layout, is_json, layout_of, sample, sniff
-from ftpipe.dataset.tables import TABLE_SUFFIXES, SourceRow, is_table, read_csv, read_excel
+from ftpipe.dataset.tables import SAMPLE_CHARACTERS, TABLE_SUFFIXES, SourceRow, is_table, read_csv, read_excel
 from ftpipe.errors import DatasetError, MissingExtraError
 from ftpipe.formatting import sanitize_line
 
@@ -45,8 +45,7 @@ def read_source_rows(
         UsageError: The file is missing, or there is no such encoding.
         LocalStateError: It cannot be opened.
     """
-    with open_binary(path) as file:
-        layout = binary_layout(file.read(PEEK_BYTES) or b"", path.suffix)
+    layout = _binary_layout(path)
     if layout == "parquet":
         yield from _parquet(path)
     elif layout == "excel":
@@ -59,6 +58,11 @@ def read_source_rows(
         )
     else:
         yield from _text(source_text(path, encoding), has_header=has_header)
+
+
+def _binary_layout(path: Path) -> Layout | None:
+    with open_binary(path) as file:
+        return binary_layout(file.read(PEEK_BYTES) or b"", path.suffix)
 
 
 def source_text(path: Path, encoding: str | None = None) -> TextFile:
@@ -83,17 +87,14 @@ def guessed_encoding(path: Path) -> TextFile | None:
     Raises:
         DatasetError: It is no text, or damaged.
     """
-    with open_binary(path) as file:
-        layout = binary_layout(file.read(PEEK_BYTES) or b"", path.suffix)
-    text = source_text(path) if layout in (None, "compressed") else None
+    text = source_text(path) if _binary_layout(path) in (None, "compressed") else None
     return text if text is not None and text.sample else None
 
 
 def is_table_file(path: Path) -> bool:
     """True for CSV and Excel, whose cells are all text."""
-    with open_binary(path) as file:
-        layout = binary_layout(file.read(PEEK_BYTES) or b"", path.suffix)
-    return layout == "excel" or unpacked_name(path).lower().endswith(TABLE_SUFFIXES) or sniff(path).layout == "table"
+    has_table_name = unpacked_name(path).lower().endswith(TABLE_SUFFIXES)
+    return has_table_name or sniff(path).layout in ("excel", "table")
 
 
 def _text(text: TextFile, *, has_header: bool = True) -> Iterator[SourceRow]:
@@ -109,7 +110,7 @@ def _text(text: TextFile, *, has_header: bool = True) -> Iterator[SourceRow]:
         is_document = layout in ("array", "pretty") or stripped[:2] == b"[["
         is_document |= stripped[:1] == b"[" and not is_json(stripped.split(b"\n")[0])
         has_table_name = text.name.lower().endswith(TABLE_SUFFIXES)
-        if not is_like_json and (has_table_name or is_table(start[:65536])):
+        if not is_like_json and (has_table_name or is_table(start[:SAMPLE_CHARACTERS])):
             yield from read_csv(text, has_header=has_header)
         elif is_document or (len(records) == 1 and is_whole and records_of(records[0], text.name)):
             yield from _json(text)
