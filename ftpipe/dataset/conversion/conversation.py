@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from ftpipe.dataset.conversion.parts import Content, read_content, result_text
-from ftpipe.dataset.conversion.row import Fields, Messages, Row, SkipRow, UnmappedKey, kind_of, normalize_key
+from ftpipe.dataset.conversion.row import Fields, Messages, Row, SkipRow, UnmappedKey, kind_of
 from ftpipe.dataset.conversion.structure import (
     CALL,
     RESULT,
@@ -17,7 +17,7 @@ from ftpipe.dataset.conversion.structure import (
     role_of,
 )
 from ftpipe.dataset.conversion.tools import read_call, read_tools
-from ftpipe.dataset.conversion.verdicts import WEIGHT_KEYS, WEIGHTS, verdict_of
+from ftpipe.dataset.conversion.verdicts import WEIGHT_KEYS, verdict_of, weight_of
 
 _SPEAKER_KEYS = ("from", "role", "speaker", "author", "sender")
 _CONTENT_KEYS = ("content", "value", "parts", "text", "message")
@@ -327,11 +327,9 @@ def read_weight(fields: Fields, role: str) -> int | None:
     weight: int | None = None
     for key in fields.filled(*WEIGHT_KEYS):
         value = fields.use(key)
-        number = WEIGHTS.get(str(value).strip().lower())
+        number = weight_of(key, value)
         if number is None:
             raise SkipRow(fields.path_of(key), f"it is {value!r}; only 0 and 1 can be written")
-        if normalize_key(key) == "masked":
-            number = 1 - number
         if weight is not None and number != weight:
             raise SkipRow(fields.path_of(key), "it contradicts another weight of the same turn")
         weight = number

@@ -26,10 +26,8 @@ from ftpipe.dataset.conversion.rendered_text import split_text
 from ftpipe.dataset.conversion.row import SYSTEM_KEYS, Fields, Messages, Row, SkipRow, normalize_key
 from ftpipe.dataset.conversion.structure import as_messages
 from ftpipe.dataset.conversion.tools import read_tools
-from ftpipe.dataset.conversion.verdicts import VERDICT_KEYS, verdict_of
+from ftpipe.dataset.conversion.verdicts import VERDICT_KEYS, verdict_of, weight_of
 from ftpipe.dataset.formats import CHAT_KEYS, fits_only_reinforcement
-
-_ROW_WEIGHTS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 
 
 @dataclass
@@ -163,7 +161,7 @@ def _check_row_weight(fields: Fields) -> None:
         SkipRow: It is 0.
     """
     for key in fields.filled("weight", "sampleweight", "lossweight", "train", "trainable"):
-        weight = _ROW_WEIGHTS.get(str(fields.value[key]).strip().lower())
+        weight = weight_of(key, fields.value[key])
         if weight is not None:
             fields.use(key)
         if weight == 0:

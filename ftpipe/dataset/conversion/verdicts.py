@@ -29,7 +29,7 @@ _VERDICTS = {
 _NUMBERS = {"1": True, "1.0": True, "0": False, "0.0": False, "yes": True, "no": False}
 WEIGHT_KEYS = ("weight", "train", "trainable", "trainonturn", "training", "loss", "lossmask", "masked")
 """Keys of a turn that say whether it is trained."""
-WEIGHTS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+_WEIGHTS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 
 
 def mark_of(key: str, value: object, ignored_keys: Container[str] = ()) -> bool | None:
@@ -47,12 +47,16 @@ def mark_of(key: str, value: object, ignored_keys: Container[str] = ()) -> bool 
     return not mark if mark is not None and name in _BAD_IF_TRUE else mark
 
 
+def weight_of(key: str, value: object) -> int | None:
+    """The weight that a key gives a turn or row: 0 or 1; ``None`` for any other value."""
+    weight = _WEIGHTS.get(str(value).strip().lower())
+    return 1 - weight if weight is not None and normalize_key(key) == "masked" else weight
+
+
 def is_left_out(key: str, value: object) -> bool:
     """True for a key that says that the answer beside it is not to be learnt: a bad mark, or a weight of 0."""
-    number = WEIGHTS.get(str(value).strip().lower()) if normalize_key(key) in WEIGHT_KEYS else None
-    if number is not None and normalize_key(key) == "masked":
-        number = 1 - number
-    return number == 0 or mark_of(key, value) is False
+    has_no_weight = normalize_key(key) in WEIGHT_KEYS and weight_of(key, value) == 0
+    return has_no_weight or mark_of(key, value) is False
 
 
 def verdict_of(row: Row, fields: Fields) -> bool | None:
