@@ -64,7 +64,7 @@ class Conversation:
             self.split_results()
             self._add_calls(path, fields)
             return
-        key = next(iter(fields.filled(*_CONTENT_KEYS)), "")
+        key = fields.first_filled(*_CONTENT_KEYS)
         value = fields.use(key) if key else self._empty_content(fields)
         content = read_content(self.row, fields.path_of(key or "content"), value)
         if not content.results:
@@ -103,7 +103,7 @@ class Conversation:
 
     def _role(self, path: str, fields: Fields) -> str:
         kind = fields.value.get("type")
-        key = next(iter(fields.filled(*_SPEAKER_KEYS)), "")
+        key = fields.first_filled(*_SPEAKER_KEYS)
         if not key and role_of(kind):
             key = "type"
         elif kind in ("message", "human", "ai"):
@@ -195,7 +195,7 @@ class Conversation:
             listed: Any = [fields.value]
             fields.read.update(fields.value)
         else:
-            key = next(iter(fields.filled("toolcalls", *_CONTENT_KEYS)), "")
+            key = fields.first_filled("toolcalls", *_CONTENT_KEYS)
             path, value = fields.path_of(key or "content"), fields.use(key) if key else None
             listed = require_structure(path, value)
         calls = [self._call(path, call) for call in (listed if isinstance(listed, list) else [listed])]

@@ -85,7 +85,7 @@ def _read_object(row: Row, path: str, value: dict[str, Any], role: str, nesting:
 
 def read_system(row: Row, fields: Fields) -> str:
     """The system message that stands beside the conversation; empty if there is none."""
-    key = next(iter(fields.filled(*SYSTEM_KEYS)), "")
+    key = fields.first_filled(*SYSTEM_KEYS)
     if not key:
         return ""
     value, path = fields.use(key), fields.path_of(key)
@@ -132,7 +132,7 @@ def question_of(row: Row) -> Messages:
 
 def _history(row: Row) -> Messages:
     """Earlier exchanges: pairs of texts, or messages."""
-    key = next(iter(row.fields.filled("history", "chathistory")), "")
+    key = row.fields.first_filled("history", "chathistory")
     if not key:
         return []
     history = row.fields.use(key)

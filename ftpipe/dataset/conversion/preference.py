@@ -74,7 +74,7 @@ def read_preference(row: Row) -> Preference:
 def _good_conversation(row: Row, rejected_key: str) -> Preference:
     """A good conversation beside a rejected answer or conversation, as ms-swift writes it."""
     fields = row.fields
-    key = next(iter(fields.filled(*MESSAGE_KEYS)), "")
+    key = fields.first_filled(*MESSAGE_KEYS)
     if key:
         good = with_system(row, fields, read_messages(row, key, fields.use(key)))
     else:

@@ -104,6 +104,10 @@ class Fields:
         present = [self._keys[name] for name in names if name in self._keys]
         return [key for key in present if self.is_filled(self.value[key])]
 
+    def first_filled(self, *names: str) -> str:
+        """The first key that is filled; an empty string if none is."""
+        return next(iter(self.filled(*names)), "")
+
     def find(self, *names: str) -> str:
         """The first key that is filled, else the first that is there, else an empty string."""
         if self._keys.keys().isdisjoint(names):
@@ -112,8 +116,8 @@ class Fields:
 
     def get(self, *names: str) -> Any:  # noqa: ANN401  # any JSON value
         """The value of the first filled key; ``None`` if none is filled. The key counts as used."""
-        keys = self.filled(*names)
-        return self.use(keys[0]) if keys else None
+        key = self.first_filled(*names)
+        return self.use(key) if key else None
 
     def use(self, key: str) -> Any:  # noqa: ANN401  # any JSON value
         """The value of a key that is there; the key counts as used."""
