@@ -10,6 +10,7 @@ from ftpipe.dataset.conversion.row import Fields, Messages, Row, SkipRow, Unmapp
 from ftpipe.dataset.conversion.structure import (
     CALL,
     RESULT,
+    SPEAKER_KEYS,
     as_messages,
     is_call,
     parse_structure,
@@ -19,7 +20,6 @@ from ftpipe.dataset.conversion.structure import (
 from ftpipe.dataset.conversion.tools import read_call, read_tools
 from ftpipe.dataset.conversion.verdicts import WEIGHT_KEYS, verdict_of, weight_of
 
-_SPEAKER_KEYS = ("from", "role", "speaker", "author", "sender")
 _CONTENT_KEYS = ("content", "value", "parts", "text", "message")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -103,7 +103,7 @@ class Conversation:
 
     def _role(self, path: str, fields: Fields) -> str:
         kind = fields.value.get("type")
-        key = fields.first_filled(*_SPEAKER_KEYS)
+        key = fields.first_filled(*SPEAKER_KEYS)
         if not key and role_of(kind):
             key = "type"
         elif kind in ("message", "human", "ai"):

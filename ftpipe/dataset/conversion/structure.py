@@ -24,7 +24,7 @@ ROLE_OF_SPEAKER = {
     **dict.fromkeys(("toolmessage", "functioncalloutput"), RESULT),
 }
 """Speaker (lower case, without ``_`` and ``-``) → role. Source: the formats' own documentation, see docs/convert.md."""
-_SPEAKER_KEYS = ("from", "role", "speaker", "author", "sender")
+SPEAKER_KEYS = ("from", "role", "speaker", "author", "sender")
 _CONTENT_KEYS = {
     *("content", "value", "parts", "text", "message", "tool_calls", "function_call", "tool_use", "kwargs", "data"),
     *("refusal", "reasoning_content", "call_id"),
@@ -83,7 +83,7 @@ def is_message(value: object) -> bool:
     if isinstance(value.get("parts"), list) and "role" not in value:
         return True  # Vertex AI: the user's
     if _CONTENT_KEYS & value.keys():
-        speaker = next((value[key] for key in _SPEAKER_KEYS if key in value), None)
+        speaker = next((value[key] for key in SPEAKER_KEYS if key in value), None)
         if isinstance(speaker, str | dict):
             return True
         return role_of(value.get("type")) is not None or _is_langchain(value)
