@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from ftpipe.dataset.conversion.row import Fields, Row, SkipRow, UnmappedKey, kind_of
+from ftpipe.dataset.conversion.row import Fields, Row, SkipRow, UnmappedKey, kind_of, normalize_key
 
 _TEXT_TYPES = ("text", "input_text", "output_text")
 _CALL_KEYS = ("tooluse", "functioncall")
@@ -103,7 +103,7 @@ def _read_object_part(row: Row, path: str, fields: Fields, content: Content) -> 
         value = fields.use(key)
         if not isinstance(value, dict):
             raise SkipRow(fields.path_of(key), f"it is {kind_of(value)}, not an object")
-        target = content.calls if key.lower().replace("_", "") in _CALL_KEYS else content.results
+        target = content.calls if normalize_key(key) in _CALL_KEYS else content.results
         target.append((fields.path_of(key), value))
         return []
     for key in fields.filled(*_REASONING_KEYS):

@@ -263,6 +263,12 @@ FORMATS = [
         "toolConfig": {"tools": [{"toolSpec": {"name": "w", "inputSchema": {"json": TOOL["parameters"]}}}]}},
         chat(user("Rome?"), calls(call("{}", call_id="t")), result('{"t": 20}', "t"), answer("20."),
              tools=[{"type": "function", "function": {"name": "w", "parameters": TOOL["parameters"]}}])),
+    Case("a call whose key has a hyphen", "", {"messages": [
+        user("Rome?"),
+        {"role": "assistant", "content": [{"tool-use": {"id": "t", "name": "w", "input": {}}}]},
+        {"role": "user", "content": [{"tool-result": {"id": "t", "content": [{"text": "20"}]}}]},
+        answer("20.")]},
+        chat(user("Rome?"), calls(call("{}", call_id="t")), result("20", "t"), answer("20."))),
     Case("Vertex AI", "", {"systemInstruction": {"role": "system", "parts": [{"text": "Short."}]}, "contents": [
         {"role": "user", "parts": [{"text": "Hi"}]}, {"role": "model", "parts": [{"text": "Hello"}]}]},
         chat(system("Short."), user("Hi"), answer("Hello"))),
