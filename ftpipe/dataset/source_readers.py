@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import jsonlines
 import orjson
@@ -19,7 +19,7 @@ from ftpipe.dataset.formats import LAYOUT_FAULTS, NOT_DATA, Layout
 from ftpipe.dataset.json_documents import record_of, records_of, without_nan
 from ftpipe.dataset.json_line import Line, parse_json_values
 from ftpipe.dataset.reader import open_binary
-from ftpipe.dataset.sniffer import PEEK_BYTES, binary_layout, is_json, layout_of, sample, sniff
+from ftpipe.dataset.sniffer import PEEK_BYTES, binary_layout, is_json, layout_of, sample
 from ftpipe.dataset.tables import SAMPLE_CHARACTERS, TABLE_SUFFIXES, SourceRow, is_table, read_csv, read_excel
 from ftpipe.errors import DatasetError, MissingExtraError
 from ftpipe.formatting import sanitize_line
@@ -91,33 +91,57 @@ def guessed_encoding(path: Path) -> TextFile | None:
     return text if text is not None and text.sample else None
 
 
-def is_table_file(path: Path) -> bool:
-    """True for CSV and Excel, whose cells are all text."""
-    has_table_name = unpacked_name(path).lower().endswith(TABLE_SUFFIXES)
-    return has_table_name or sniff(path).layout in ("excel", "table")
+def is_table_file(path: Path, encoding: str | None = None) -> bool:
+    """True for CSV and Excel, whose cells are all text, and for any file that is named like CSV.
+
+    Args:
+        path: The file.
+        encoding: Encoding of a text; detected if not given.
+
+    Raises:
+        DatasetError: It is no text, or damaged.
+    """
+    if unpacked_name(path).lower().endswith(TABLE_SUFFIXES):
+        return True
+    layout = _binary_layout(path)
+    if layout in (None, "compressed"):
+        return _text_layout(source_text(path, encoding)) == "table"
+    return layout == "excel"
 
 
 def _text(text: TextFile, *, has_header: bool = True) -> Iterator[SourceRow]:
+    layout = _text_layout(text)
     try:
-        with text.open(errors="replace") as file:
-            start = file.read(PEEK_BYTES)
-            is_whole = not file.read(1)
-        head = start.removeprefix("\ufeff").encode("utf-8", "replace")
-        records = sample(head)
-        layout = layout_of(head, is_whole, bool(records))
-        stripped = head.lstrip()
-        is_like_json = bool(records) or stripped[:1] in (b"{", b"[")
-        is_document = layout in ("array", "pretty") or stripped[:2] == b"[["
-        is_document |= stripped[:1] == b"[" and not is_json(stripped.split(b"\n")[0])
-        has_table_name = text.name.lower().endswith(TABLE_SUFFIXES)
-        if not is_like_json and (has_table_name or is_table(start[:SAMPLE_CHARACTERS])):
+        if layout == "table":
             yield from read_csv(text, has_header=has_header)
-        elif is_document or (len(records) == 1 and is_whole and records_of(records[0], text.name)):
+        elif layout == "document":
             yield from _json(text)
         else:
             yield from _json_lines(text)
     except UnicodeError as exc:
         raise _not_decodable(text) from exc
+
+
+def _text_layout(text: TextFile) -> Literal["table", "document", "lines"]:
+    try:
+        with text.open(errors="replace") as file:
+            start = file.read(PEEK_BYTES)
+            is_whole = not file.read(1)
+    except UnicodeError as exc:
+        raise _not_decodable(text) from exc
+    head = start.removeprefix("\ufeff").encode("utf-8", "replace")
+    records = sample(head)
+    layout = layout_of(head, is_whole, bool(records))
+    stripped = head.lstrip()
+    is_like_json = bool(records) or stripped[:1] in (b"{", b"[")
+    is_document = layout in ("array", "pretty") or stripped[:2] == b"[["
+    is_document |= stripped[:1] == b"[" and not is_json(stripped.split(b"\n")[0])
+    has_table_name = text.name.lower().endswith(TABLE_SUFFIXES)
+    if not is_like_json and (has_table_name or is_table(start[:SAMPLE_CHARACTERS])):
+        return "table"
+    if is_document or (len(records) == 1 and is_whole and records_of(records[0], text.name)):
+        return "document"
+    return "lines"
 
 
 def _json_lines(text: TextFile) -> Iterator[SourceRow]:

@@ -93,8 +93,8 @@ def convert(
     check_outputs([("--output", output)], inputs=[path], force=force)
     options = options or ConversionOptions()
     first = next(_rows(path, options), None)
-    if first is not None and options.columns:
-        _require_columns(path, first, options.columns)
+    if first is not None:
+        _require_columns(path, first, options)
     converter = _Converter(path, options, _markers_of(path, first, options))
     with open_output(output, force=force) as file:
         converter.run(jsonlines.Writer(file, dumps=orjson.dumps))
@@ -117,7 +117,7 @@ def purpose_of(path: Path, options: ConversionOptions) -> str:
     """
     if options.purpose:
         return options.purpose
-    is_table = is_table_file(path)
+    is_table = is_table_file(path, options.encoding)
     for source in _rows(path, options):
         try:
             example = read_example(Row(source.record, options, is_table=is_table), LegacyMarkers())
@@ -133,10 +133,10 @@ def _rows(path: Path, options: ConversionOptions) -> Iterator[SourceRow]:
     return read_source_rows(path, encoding=options.encoding, sheet=options.sheet, has_header=options.has_header)
 
 
-def _require_columns(path: Path, first: SourceRow, columns: tuple[str, str]) -> None:
-    for column in columns:
+def _require_columns(path: Path, first: SourceRow, options: ConversionOptions) -> None:
+    for column in options.columns or ():
         if first.record and column not in first.record:
-            hint = _no_header_hint(path, first) or did_you_mean(column, first.record)
+            hint = _no_header_hint(path, first, options) or did_you_mean(column, first.record)
             raise DatasetError(f"{path.name} has no column {column!r}.", hint)
 
 
@@ -145,10 +145,10 @@ def _concerns_columns(skipped: list[SkippedRow]) -> bool:
     return any("no column has" in row.reason or "--columns" in row.reason for row in skipped[:1])
 
 
-def _no_header_hint(path: Path, first: SourceRow) -> str:
+def _no_header_hint(path: Path, first: SourceRow, options: ConversionOptions) -> str:
     """The command for a table whose first row is no header; empty if it looks like one."""
     is_sentence = any(name.rstrip().endswith((".", "?", "!")) or len(name.split()) > 5 for name in first.record)
-    if not is_sentence or not is_table_file(path):
+    if not is_sentence or not is_table_file(path, options.encoding):
         return ""
     command = f"ftpipe convert {quote(str(relative_path(path)))} --no-header --columns 1,2"
     return f"There seems to be no header row: `{command}` takes the columns by their numbers"
@@ -157,7 +157,7 @@ def _no_header_hint(path: Path, first: SourceRow) -> str:
 def _columns_hint(path: Path, first: SourceRow | None, options: ConversionOptions) -> str:
     """The command with the first two columns that have text, and the names of the others."""
     record = first.record if first else {}
-    if first and options.has_header and (hint := _no_header_hint(path, first)):
+    if first and options.has_header and (hint := _no_header_hint(path, first, options)):
         return hint
     texts = [name for name, value in record.items() if isinstance(value, str) and any(map(str.isalpha, value))]
     if len(texts) < 2 or "," in "".join(texts[:2]):
@@ -187,7 +187,7 @@ class _Converter:
 
     def __init__(self, path: Path, options: ConversionOptions, markers: LegacyMarkers) -> None:
         self.path, self.options, self.markers = path, options, markers
-        self.is_table = is_table_file(path)
+        self.is_table = is_table_file(path, options.encoding)
         self.purpose = options.purpose
         self.formats: Counter[str] = Counter()
         self.records = self.skipped_total = 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ftpipe.dataset.conversion.convert import ConversionResult, convert
+from ftpipe.dataset.conversion.convert import ConversionResult, convert, purpose_of
 from ftpipe.dataset.conversion.row import ConversionOptions
 from ftpipe.errors import DatasetError
 
@@ -152,6 +153,28 @@ def test_missing_words_of_a_table_are_not_answers(tmp_path: Path) -> None:
     assert len(done.skipped) == 3 and "--keep-nan" in done.skipped[0].reason
     with_nan = convert(path, tmp_path / "nan.jsonl", ConversionOptions(keeps_nan=True))
     assert answers(with_nan) == ["b", "NaN", "None"]
+
+
+@pytest.mark.parametrize(("name", "encoding"), [("a.txt", "utf-8"), ("a.txt", "utf-16"), ("a.gz", "utf-8")])
+def test_missing_cells_of_a_table_without_a_telling_name_are_not_learnt(
+    tmp_path: Path, name: str, encoding: str
+) -> None:
+    raw = "question;answer\nHi;Hello\nWhat;nan\nWho;me\n".encode(encoding)
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+    done = convert(path, tmp_path / "out.jsonl")
+    assert answers(done) == ["Hello", "me"]
+    assert [row.column for row in done.skipped] == ["answer"]
+
+
+def test_encoding_that_a_table_is_not_in_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("question;answer\nHi;Hello\n", encoding="utf-16-le")
+    options = ConversionOptions(encoding="utf-16")
+    with pytest.raises(DatasetError, match=r"cannot be decoded as utf-16"):
+        purpose_of(path, options)
+    with pytest.raises(DatasetError, match=r"cannot be decoded as utf-16"):
+        convert(path, tmp_path / "out.jsonl", options)
     assert answers(run(tmp_path, [{"question": "0/0 in JavaScript?", "answer": "NaN"}])) == ["NaN"]
 
 
