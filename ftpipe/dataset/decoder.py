@@ -6,6 +6,7 @@ import codecs
 import gzip
 import io
 import re
+import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -145,10 +146,8 @@ class _BoundedReader(io.RawIOBase):
 
 def _zstandard_errors() -> tuple[type[Exception], ...]:
     """The errors of the Zstandard package that is in use."""
-    import sys
-
-    names = (("compression.zstd", "ZstdError"), ("zstandard", "ZstdError"))
-    return tuple(getattr(sys.modules[module], error) for module, error in names if module in sys.modules)
+    packages = ("compression.zstd", "zstandard")
+    return tuple(sys.modules[package].ZstdError for package in packages if package in sys.modules)
 
 
 def detect_text(path: Path, encoding: str | None = None) -> TextFile:
