@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
@@ -178,7 +177,8 @@ def _migrate(connection: Connection) -> None:
 def find_damage(path: Path) -> str | None:
     """Why a file cannot be the server's database; ``None`` if it can, and for a file that does not exist yet.
 
-    The file is only read: opening a database of another program for writing would change it.
+    The file is only read, and none is made beside it: opening a database of another program for writing would change
+    it.
     """
     if path.is_dir():
         return "it is a folder"
@@ -187,7 +187,7 @@ def find_damage(path: Path) -> str | None:
         # SQLite would delete the log of a database that is empty.
         return "it is empty, but its write-ahead log is not" if wal.exists() and wal.stat().st_size else None
     try:
-        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_SECONDS)
+        connection = connect_read_only(path, timeout_seconds=BUSY_TIMEOUT_SECONDS)
     except sqlite3.Error as exc:
         raise _unusable(exc) from exc
     try:

@@ -80,6 +80,15 @@ def test_garbage_of_folder_that_is_not_the_servers_is_none(root: Path) -> None:
     assert find_garbage(root) == []
 
 
+def test_search_for_garbage_changes_nothing(root: Path) -> None:
+    """SQLite makes files beside a database even for some that only read it."""
+    DataDirectory(root).prepare()
+    open_store(root / "server.db").close()
+    before = sorted(root.iterdir())
+    assert find_garbage(root) == []
+    assert sorted(root.iterdir()) == before
+
+
 def test_garbage_refuses_links(root: Path, tmp_path: Path) -> None:
     """What they lead to is somebody else's."""
     DataDirectory(root).prepare()
