@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 STATE_FOLDER = ".ftpipe"
+SERVER_KEY_FILE = "token"
+"""In the embedded server's data folder: its key on loopback, however it was started."""
 
 
 def home() -> Path:

@@ -27,7 +27,7 @@ from ftpipe.errors import (
     ResponseTimeoutError,
 )
 from ftpipe.modeling.base_models import DEFAULT_BASE, needs_download
-from ftpipe.paths import models_dir, server_dir
+from ftpipe.paths import SERVER_KEY_FILE, models_dir, server_dir
 from ftpipe.providers.address import configured_url
 from ftpipe.providers.client import ApiClient, build_client
 from ftpipe.providers.profiles import Profile
@@ -85,7 +85,7 @@ def open_local(
 def local_key(profile: Profile, env: Mapping[str, str]) -> str:
     """The key for the server: of ``FTPIPE_LOCAL_API_KEY`` if that of another machine is named, else the shared one."""
     named = env.get(KEY_VARIABLE) if configured_url(profile, env) else ""
-    return named or read_or_create_secret(server_dir() / "token")
+    return named or read_or_create_secret(server_dir() / SERVER_KEY_FILE)
 
 
 def running_url(folder: Path) -> str | None:
@@ -116,7 +116,7 @@ def ensure_server(folder: Path, *, sleep: Callable[[float], None] = time.sleep) 
 
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        read_or_create_secret(folder / "token")
+        read_or_create_secret(folder / SERVER_KEY_FILE)
         with FileLock(folder / "start.lock"):
             return running_url(folder) or _start(folder, sleep)
     except OSError as exc:
@@ -129,7 +129,7 @@ def ensure_server(folder: Path, *, sleep: Callable[[float], None] = time.sleep) 
 def _start(folder: Path, sleep: Callable[[float], None]) -> str:
     log_path = folder / "server.log"
     command = [sys.executable, "-m", "ftpipe", "serve", "--port", "0", "--data-dir", str(folder)]
-    command += ["--api-key-file", str(folder / "token")]
+    command += ["--api-key-file", str(folder / SERVER_KEY_FILE)]
     with log_path.open("ab") as log:
         child = subprocess.Popen(
             command,

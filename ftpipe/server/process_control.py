@@ -88,7 +88,7 @@ def _fetch_health(base_url: object, directory: DataDirectory, timeout: float) ->
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     request = urllib.request.Request(base_url.removesuffix("/v1") + "/health")  # noqa: S310 - the scheme was checked
     with suppress(OSError, ValueError):
-        # The key of a server that `ftpipe train` started: without one, the numbers of jobs are left out.
+        # The key of a server on loopback: without one, the numbers of jobs are left out.
         request.add_header("Authorization", f"Bearer {directory.token.read_text(encoding='ascii').strip()}")
     try:
         with opener.open(request, timeout=timeout) as response:

@@ -16,10 +16,8 @@ from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command, Group
 from ftpipe.errors import LocalStateError, MissingExtraError, UsageError
 from ftpipe.formatting import format_fields, format_time, sanitize_block, sanitize_line
-from ftpipe.paths import server_dir
+from ftpipe.paths import SERVER_KEY_FILE, server_dir
 
-KEY_FILE = "token"
-"""In the data folder: the key of a server on loopback."""
 _data_dir = click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
@@ -202,7 +200,7 @@ def key_file_of(options: ServeOptions, data_dir: Path) -> Path | None:
         raise UsageError("--no-key and --api-key-file were given", "leave one of them out")
     if options.api_key_file or options.no_key or not is_loopback(options.host):
         return options.api_key_file
-    path = data_dir / KEY_FILE
+    path = data_dir / SERVER_KEY_FILE
     shared_key(path)
     return path
 
@@ -226,7 +224,7 @@ def client_lines(url: str, key_file: Path | None, data_dir: Path) -> list[str]:
     lines = ["for any OpenAI client:", f"  export OPENAI_BASE_URL={url}"]
     if key_file is None:
         return [*lines, "  export OPENAI_API_KEY=none     # any key will do"]
-    if key_file != data_dir / KEY_FILE:
+    if key_file != data_dir / SERVER_KEY_FILE:
         return [*lines, f"  export OPENAI_API_KEY=…        # one of the keys in {sanitize_line(key_file, 300)}"]
     option = "" if data_dir == server_dir() else f" --data-dir {quote(str(data_dir))}"
     return [*lines, f"  export OPENAI_API_KEY=$(ftpipe serve key{sanitize_line(option, 300)})"]
@@ -277,7 +275,7 @@ def key(context: CliContext, data_dir: Path | None) -> None:
 
     A server with --api-key-file has other keys, and one with --no-key needs none.
     """
-    value = shared_key((data_dir or server_dir()).absolute() / KEY_FILE)
+    value = shared_key((data_dir or server_dir()).absolute() / SERVER_KEY_FILE)
     context.add(key=value)
     context.print_result(value)
 

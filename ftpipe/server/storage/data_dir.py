@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ftpipe.atomic_files import fsync, read_json
 from ftpipe.errors import LocalStateError
+from ftpipe.paths import SERVER_KEY_FILE
 from ftpipe.server.storage.lost_and_found import CATEGORIES, FALLBACK_FOLDER
 from ftpipe.server.storage.lost_and_found import FOLDER as LOST_AND_FOUND
 from ftpipe.training.job_directory import JobDirectory
@@ -23,7 +24,7 @@ MARKER_NAME = "ftpipe-data.json"
 MARKER_SCHEMA = "ftpipe.data/1"
 _ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _BODY_NAME = re.compile(r"body-[0-9a-f]{32}")
-_STARTUP_NAMES = frozenset({"token", "start.lock", "server.lock", "server.log", "server.json", LOST_AND_FOUND})
+_STARTUP_NAMES = frozenset({SERVER_KEY_FILE, "start.lock", "server.lock", "server.log", "server.json", LOST_AND_FOUND})
 """What a new folder may have: what is written before the marker, and the folder that some file systems make."""
 
 
@@ -70,8 +71,8 @@ class DataDirectory:
 
     @property
     def token(self) -> Path:
-        """The key of a server that was started in the background."""
-        return self.root / "token"
+        """The key of a server on loopback, unless others were named."""
+        return self.root / SERVER_KEY_FILE
 
     def file(self, file_id: str) -> Path:
         """The content of a stored file."""
