@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from shlex import quote
 
 STATE_FOLDER = ".ftpipe"
 SERVER_KEY_FILE = "token"
@@ -23,6 +24,11 @@ def home() -> Path:
 def server_dir() -> Path:
     """The folder of the embedded server's database, files and jobs."""
     return home() / "server"
+
+
+def data_dir_option(data_dir: Path) -> str:
+    """What a suggested ``ftpipe serve`` command needs to act on a data folder; empty for the default one."""
+    return "" if data_dir == server_dir() else f" --data-dir {quote(str(data_dir))}"
 
 
 def models_dir() -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import click
@@ -16,7 +15,7 @@ from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command, Group
 from ftpipe.errors import LocalStateError, MissingExtraError, UsageError
 from ftpipe.formatting import format_fields, format_time, sanitize_block, sanitize_line
-from ftpipe.paths import SERVER_KEY_FILE, server_dir
+from ftpipe.paths import SERVER_KEY_FILE, data_dir_option, server_dir
 
 _data_dir = click.option(
     "--data-dir",
@@ -226,8 +225,8 @@ def client_lines(url: str, key_file: Path | None, data_dir: Path) -> list[str]:
         return [*lines, "  export OPENAI_API_KEY=none     # any key will do"]
     if key_file != data_dir / SERVER_KEY_FILE:
         return [*lines, f"  export OPENAI_API_KEY=…        # one of the keys in {sanitize_line(key_file, 300)}"]
-    option = "" if data_dir == server_dir() else f" --data-dir {quote(str(data_dir))}"
-    return [*lines, f"  export OPENAI_API_KEY=$(ftpipe serve key{sanitize_line(option, 300)})"]
+    option = sanitize_line(data_dir_option(data_dir), 300)
+    return [*lines, f"  export OPENAI_API_KEY=$(ftpipe serve key{option})"]
 
 
 def require_ray() -> None:

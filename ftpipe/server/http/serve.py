@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from shlex import quote
 from types import FrameType
 
 import uvicorn
@@ -23,7 +22,7 @@ from starlette.applications import Starlette
 import ftpipe
 from ftpipe.atomic_files import read_json, write_json
 from ftpipe.errors import ConfigError, LockedError
-from ftpipe.paths import server_dir
+from ftpipe.paths import data_dir_option
 from ftpipe.server.auth import load_api_keys, require_keys_unless_loopback
 from ftpipe.server.cancellation import ActiveRequests
 from ftpipe.server.http.app import create_app
@@ -217,7 +216,7 @@ def _exclusive_lock(data_dir: DataDirectory) -> Iterator[None]:
 def _already_running(data_dir: DataDirectory) -> LockedError:
     """The error that names the address of the other server, and how to stop it."""
     url = (read_json(data_dir.address) or {}).get("base_url")
-    option = "" if data_dir.root == server_dir() else f" --data-dir {quote(str(data_dir.root))}"
+    option = data_dir_option(data_dir.root)
     if not isinstance(url, str):
         message = f"a server on {data_dir.root} is starting or stopping"
         return LockedError(message, f"try again in a moment; `ftpipe serve status{option}` shows its state")
