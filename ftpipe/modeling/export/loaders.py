@@ -78,10 +78,10 @@ class GgufExport:
         template = replace(
             ChatTemplate.load(base_dir), sources={"default": str(fields["tokenizer.chat_template"].contents())}
         )
-        self._chat_tokenizer = ChatTokenizer(template, TextEncoder(load_tokenizer(base_dir).backend_tokenizer))
+        self._tokenizer = load_tokenizer(base_dir)
+        self._chat_tokenizer = ChatTokenizer(template, TextEncoder(self._tokenizer.backend_tokenizer))
         texts = fields["tokenizer.ggml.tokens"].contents()
         self._ids = {text: id_ for id_, text in enumerate(texts)}
-        self._tokenizer = load_tokenizer(base_dir)
         self._model = _load_gguf(path, base_dir)
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
