@@ -198,12 +198,13 @@ def reference_answers(
     end_of_turn = chat_tokenizer.end_of_turn()
     stop_ids = frozenset({*stop_token_ids(model, tokenizer), end_of_turn})
     answers = []
-    for number, prompt in enumerate(select_prompts(prompts, chat_tokenizer), 1):
+    selected = select_prompts(prompts, chat_tokenizer)
+    for number, prompt in enumerate(selected, 1):
         prompt_ids = chat_tokenizer.prompt(prompt.messages, prompt.tools)
         answer_ids = _greedy_answer(model, prompt_ids, stop_ids)
         top = model_logprobs(model, prompt_ids, answer_ids).topk(TOP_TOKENS)
         answers.append(ReferenceAnswer(prompt, prompt_ids, answer_ids, top.indices, top.values))
-        on_progress(number, MAX_PROMPTS)
+        on_progress(number, len(selected))
     difference = 0.0
     if dtype != "float32":
         rounded = merge_adapter(model, keep_float32=True)
