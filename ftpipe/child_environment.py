@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 ALLOWED_VARIABLES = frozenset(
     {
@@ -38,6 +40,11 @@ def child_environment(changes: Mapping[str, str] | None = None, *, downloads: bo
     """
     allowed = {name: value for name, value in os.environ.items() if _is_allowed(name.upper(), downloads=downloads)}
     return {**allowed, **(changes or {})}
+
+
+def python_path() -> str:
+    """``PYTHONPATH`` of a process that imports this same ftpipe from another folder."""
+    return os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path if entry)
 
 
 def _is_allowed(name: str, *, downloads: bool) -> bool:

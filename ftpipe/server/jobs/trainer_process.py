@@ -11,7 +11,6 @@ import fcntl
 import os
 import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from ftpipe.atomic_files import read_json, write_json
-from ftpipe.child_environment import child_environment
+from ftpipe.child_environment import child_environment, python_path
 from ftpipe.training.job_directory import JobDirectory
 
 NICE = 5
@@ -173,7 +172,7 @@ def trainer_environment(*, downloads: bool) -> dict[str, str]:
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environment.setdefault("KMP_BLOCKTIME", "0")
     # The trainer runs in the job directory, from where relative paths of the server would lead nowhere.
-    environment["PYTHONPATH"] = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path if entry)
+    environment["PYTHONPATH"] = python_path()
     return environment
 
 

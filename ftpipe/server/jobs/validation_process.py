@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ftpipe.atomic_files import read_json
-from ftpipe.child_environment import child_environment
+from ftpipe.child_environment import child_environment, python_path
 from ftpipe.errors import LocalStateError
 from ftpipe.server.storage import JobRow
 from ftpipe.training.job_directory import OUT_OF_MEMORY_EXIT_CODE, JobDirectory
@@ -97,7 +96,7 @@ class ValidationProcess:
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                     cwd=directory.path,
-                    env=_environment(),
+                    env=child_environment({"PYTHONPATH": python_path()}),
                 )
         except OSError as exc:
             raise LocalStateError(f"the check of the files cannot be started: {exc}") from exc
@@ -132,12 +131,6 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def _environment() -> dict[str, str]:
-    """The environment of a process that imports this same ftpipe from another folder."""
-    entries = [str(Path(entry).absolute()) for entry in sys.path if entry]
-    return child_environment({"PYTHONPATH": os.pathsep.join(entries)})
 
 
 class FileValidator:
