@@ -50,10 +50,10 @@ def _routes(context: ServerContext) -> list[Route]:
     write = partial(Endpoint, context=context, mode=TransactionMode.WRITE)
     free = partial(Endpoint, context=context, mode=TransactionMode.NONE)
     generate = _queued(free, context, context.settings.max_concurrent_requests)
-    chat = generate(handler=context.chat.create, load_model=context.chat.load_model)
     score = _queued(free, context, context.settings.max_concurrent_requests)
     grade = _queued(free, context, MAX_CONCURRENT_GRADERS)
     files, uploads, jobs, models = context.files, context.uploads, context.jobs, context.models
+    chat = context.chat
     file_form = FileForm("file", context.settings.max_file_bytes)
     part_form = FileForm("data", context.settings.max_part_bytes)
     return [
@@ -85,8 +85,8 @@ def _routes(context: ServerContext) -> list[Route]:
         _route("/v1/models/{model:path}", GET=read(handler=models.retrieve), DELETE=write(handler=models.delete)),
         _route(
             "/v1/chat/completions",
-            POST=chat,
-            GET=read(handler=context.chat.list),
+            POST=generate(handler=chat.create, load_model=chat.load_model),
+            GET=read(handler=chat.list),
         ),
         _route("/v1/ftpipe/losses", POST=score(handler=context.row_losses.score, form=file_form)),
     ]
