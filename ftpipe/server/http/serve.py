@@ -108,8 +108,8 @@ def serve(
     with _exclusive_lock(data_dir), _bound_socket(settings) as sock, _deferred_signals():
         configure_logging(data_dir.log, settings.log_level)
         context = build(settings)
-        server = _AnnouncingServer(_uvicorn_config(settings, create_app(context)), data_dir.address, context)
-        server.on_listening, server.on_stopping = on_listening, on_stopping
+        config = _uvicorn_config(settings, create_app(context))
+        server = _AnnouncingServer(config, context, on_listening, on_stopping)
         try:
             server.run(sockets=[sock])
         finally:
@@ -135,11 +135,17 @@ def _uvicorn_config(settings: ServeSettings, app: Starlette) -> uvicorn.Config:
 class _AnnouncingServer(uvicorn.Server):
     """Writes ``server.json`` once it listens."""
 
-    def __init__(self, config: uvicorn.Config, address: Path, context: ServerContext) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        context: ServerContext,
+        on_listening: Callable[[str], None],
+        on_stopping: Callable[[], None],
+    ) -> None:
         super().__init__(config)
-        self.on_listening: Callable[[str], None] = lambda _url: None
-        self.on_stopping: Callable[[], None] = lambda: None
-        self._address = address
+        self._on_listening = on_listening
+        self._on_stopping = on_stopping
+        self._address = context.data_dir.address
         self._host = context.settings.host
         self._key_file = str(context.settings.api_key_file.absolute()) if context.settings.api_key_file else None
         self._active_requests = context.active_requests
@@ -165,11 +171,11 @@ class _AnnouncingServer(uvicorn.Server):
             mode=0o600,
         )
         log.info("listening on %s", url)
-        self.on_listening(url)
+        self._on_listening(url)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Cancel the requests, then wait for their responses and stop."""
-        self.on_stopping()
+        self._on_stopping()
         self._active_requests.cancel_all()
         await super().shutdown(sockets)
 
