@@ -67,8 +67,8 @@ class DatasetRecord:
 
     def _collect(self) -> None:
         """Collect texts and set the traits in one walk."""
-        source = self.record.get("input") if self.kind == "dpo" else self.record
-        if isinstance(source, dict) and len(source) > 1:
+        _, source = self.tool_source()
+        if len(source) > 1:
             self.tools = source.get("tools")
             if "tools" in source or "functions" in source:
                 self.traits |= TOOLS
@@ -130,6 +130,13 @@ class DatasetRecord:
                 self.texts.append(Text(list_path, index, role, part["text"], number))
             if "image_url" in part or part.get("type") == "image_url":
                 self.traits |= IMAGES
+
+    def tool_source(self) -> tuple[str, dict[str, Any]]:
+        """Path and object that hold the tool definitions: ``input`` of a pair, otherwise the record itself."""
+        if self.kind != "dpo":
+            return "", self.record
+        source = self.record.get("input")
+        return "input.", source if type(source) is dict else {}
 
     def is_marked(self, mark: str) -> bool:
         """True if the record's line has this mark, or all marks."""

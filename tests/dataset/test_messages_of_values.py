@@ -239,6 +239,16 @@ def test_findings_name_what_helps(row: Any, code: str, words: str, tmp_path: Pat
     assert words in f"{finding.message} {finding.hint}"
 
 
+def test_tools_of_a_pair_that_are_no_list_are_found_in_its_input(tmp_path: Path) -> None:
+    pair = {
+        "input": {"messages": [{"role": "user", "content": "Hello."}], "tools": 5},
+        "preferred_output": [{"role": "assistant", "content": "Good morning."}],
+        "non_preferred_output": [{"role": "assistant", "content": "What?"}],
+    }
+    findings = validate(write(tmp_path / "data.jsonl", [pair] * 11)).findings
+    assert {finding.path for finding in findings if finding.code == "FT301"} == {"input.tools"}
+
+
 @pytest.mark.parametrize(("target", "expected"), [("local", ["FT207"]), ("openai", [])])
 def test_audio_is_refused_where_the_trainer_cannot_read_it(target: str, expected: list[str], tmp_path: Path) -> None:
     audio = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}

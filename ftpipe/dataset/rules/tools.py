@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 
 def definitions(row: DatasetRecord) -> Iterator[tuple[str, Json]]:
     """Path and function object of every tool definition, old and new style; the object can be any JSON value."""
-    source, base = (row.record.get("input"), "input.") if row.kind == "dpo" else (row.record, "")
-    if type(source) is not dict:
-        return
+    base, source = row.tool_source()
     for key in ("tools", "functions"):
         listed = source.get(key)
         for index, tool in enumerate(listed if type(listed) is list else ()):
@@ -109,12 +107,12 @@ def invalid_tool_schema(row: DatasetRecord) -> Iterator[Violation]:
     """
     from ftpipe.json_schema import InvalidSchemaError, SchemaLimitError
 
-    source = row.record.get("input") if row.kind == "dpo" else row.record
+    base, source = row.tool_source()
     for key in ("tools", "functions"):
-        listed = source.get(key) if type(source) is dict else None
+        listed = source.get(key)
         if listed is not None and type(listed) is not list:
             hint = "Convert it: `ftpipe convert FILE`." if type(listed) is str else ""
-            yield Violation(key, f"{key} is {describe_value(listed)}, not a list.", hint=hint)
+            yield Violation(f"{base}{key}", f"{key} is {describe_value(listed)}, not a list.", hint=hint)
     for path, function in definitions(row):
         if type(function) is not dict:
             yield Violation(path, f"The definition is {describe_value(function)}, not an object with a function.")
@@ -344,8 +342,8 @@ def legacy_functions(row: DatasetRecord) -> Iterator[Violation]:
     Fix: Use tools, tool_calls and the role tool.
     Source: OpenAI API description, 2026-08-21.
     """
-    source, base = (row.record.get("input"), "input.") if row.kind == "dpo" else (row.record, "")
-    if type(source) is dict and "functions" in source:
+    base, source = row.tool_source()
+    if "functions" in source:
         yield Violation(f"{base}functions", "functions is the old form of tools.")
     for base, index, message in row.messages():
         if "function_call" in message:

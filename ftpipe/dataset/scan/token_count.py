@@ -49,9 +49,9 @@ class TokenCountRequest:
 def collect_countable_texts(record: DatasetRecord, model: str) -> TokenCountRequest:
     """Collect the texts of a record that count towards its tokens; malformed parts count 0."""
     request = TokenCountRequest()
-    source = record.record.get("input") if record.kind == "dpo" else record.record
+    _, source = record.tool_source()
     for key in ("tools", "functions"):
-        listed = source.get(key) if type(source) is dict else None
+        listed = source.get(key)
         request.tools += listed if type(listed) is list else ()
     for list_path, messages in record.lists:
         if type(messages) is not list:
