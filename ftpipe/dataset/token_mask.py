@@ -11,7 +11,7 @@ import orjson
 from ftpipe.catalog.base_models import example_limit
 from ftpipe.dataset.training_check import TrainingCheck, can_be_rendered, find_training_check, local_token_limit
 from ftpipe.errors import DatasetError, UsageError
-from ftpipe.modeling.chat_messages import ChatTemplateError, text_of
+from ftpipe.modeling.chat_messages import ChatTemplateError, is_trained, text_of
 from ftpipe.modeling.chat_tokenizer import ChatTokenizer
 from ftpipe.modeling.training_text import RenderedText, pair_records, training_texts
 from ftpipe.records.token_mask import MaskedToken, TokenKind, TokenMask
@@ -148,7 +148,7 @@ def _known_tokens(chat: Mapping[str, Any], encoding: str, limit: int | None) -> 
             yield token(text, TokenKind.CONTROL)
         kind = TokenKind.PROMPT
         if message["role"] == "assistant":
-            kind = TokenKind.TRAINED if message.get("weight", 1) != 0 else TokenKind.WEIGHT_0
+            kind = TokenKind.TRAINED if is_trained(message) else TokenKind.WEIGHT_0
         for text, id_ in _texts_of_tokens(tokenizer, _text(message)):
             yield token(text, kind, id_)
     for text in (CONVERSATION_END, "", ""):

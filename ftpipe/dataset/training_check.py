@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ftpipe.atomic_files import read_json
 from ftpipe.catalog.base_models import find_base
 from ftpipe.modeling.base_models import is_hub_id
-from ftpipe.modeling.chat_messages import ChatTemplateError, Message
+from ftpipe.modeling.chat_messages import ChatTemplateError, Message, is_trained
 from ftpipe.modeling.chat_template import ChatTemplate
 from ftpipe.modeling.device import has_accelerator
 from ftpipe.modeling.training_text import pair_records, training_texts
@@ -151,11 +151,6 @@ def _base_folder(model: str) -> Path | None:
         with suppress(OSError):
             folder = repository / "snapshots" / (repository / "refs" / "main").read_text(encoding="utf-8").strip()
     return folder if folder.is_absolute() and (folder / "config.json").is_file() else None
-
-
-def is_trained(message: Mapping[str, Any]) -> bool:
-    """True for an assistant message whose weight is not 0."""
-    return message.get("role") == "assistant" and message.get("weight", 1) != 0
 
 
 def _shape(record: Mapping[str, Any]) -> tuple[object, ...]:

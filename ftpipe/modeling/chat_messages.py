@@ -17,6 +17,11 @@ class ChatTemplateError(FtpipeError):
     code = "chat_template"
 
 
+def is_trained(message: Message) -> bool:
+    """True for an assistant message whose weight is not 0."""
+    return message.get("role") == "assistant" and message.get("weight", 1) != 0
+
+
 def to_template_messages(
     messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None, template: str
 ) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from ftpipe.modeling.chat_messages import ChatTemplateError, Message
+from ftpipe.modeling.chat_messages import ChatTemplateError, Message, is_trained
 from ftpipe.modeling.chat_template import ChatTemplate, Conversation, Tools
 
 
@@ -68,7 +68,7 @@ def training_texts(template: ChatTemplate, record: Mapping[str, Any]) -> list[Re
         ChatTemplateError: The template does not accept the record, or no message of it is trained.
     """
     raw = record.get("messages") or []
-    chosen = [i for i, m in enumerate(raw) if m.get("role") == "assistant" and m.get("weight", 1) != 0]
+    chosen = [i for i, m in enumerate(raw) if is_trained(m)]
     if not chosen:
         raise ChatTemplateError("no assistant message is trained", "set the weight of at least one of them to 1")
     tools = record.get("tools") or [{"type": "function", "function": f} for f in record.get("functions") or []]

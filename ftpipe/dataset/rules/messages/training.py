@@ -15,8 +15,9 @@ from ftpipe.dataset.rules.base import MESSAGE_FORMATS, RuleGroup, Violation, esc
 from ftpipe.dataset.rules.messages.fields import ROLE_SYNONYMS, ROLES
 from ftpipe.dataset.rules.messages.turns import dialogue
 from ftpipe.dataset.scan.statistics import ScanStatistics
-from ftpipe.dataset.training_check import can_be_rendered, is_trained
+from ftpipe.dataset.training_check import can_be_rendered
 from ftpipe.formatting import plural
+from ftpipe.modeling.chat_messages import is_trained
 
 GROUP = RuleGroup("Messages")
 rule = GROUP.rule
