@@ -32,21 +32,24 @@ def lines_to_remove(path: Path, context: ScanContext, training: Path | None) -> 
         training: The training file, if this is its validation file.
     """
     wants = context.settings.wants
-    codes = tuple(code for code in REMOVALS if wants(code) and (code != "FT802" or is_available()))
+    codes = [code for code in REMOVALS if wants(code) and (code != "FT802" or is_available())]
+    if training is not None and wants(OVERLAP):
+        codes.append(OVERLAP)
+    if not codes:
+        return {}
     lines: dict[int, str] = {}
 
     def collect(finding: Finding) -> None:
         if finding.line is not None:
             lines.setdefault(finding.line, finding.code)
 
-    if codes:
-        analysis = analyze_file(path, _only(context, codes, collect))
-        analysis.run_file_rules()
-        analysis.replay_findings(collect)
-    if training is not None and wants(OVERLAP):
-        quick = _only(context, (OVERLAP,))
-        shared = overlap(analyze_file(training, quick).fingerprints, analyze_file(path, quick).fingerprints)
-        lines |= {line: OVERLAP for line, _, _ in shared if line not in lines}
+    analysis = analyze_file(path, _only(context, tuple(codes), collect))
+    analysis.run_file_rules()
+    analysis.replay_findings(collect)
+    if training is not None and OVERLAP in codes:
+        other = analyze_file(training, _only(context, (OVERLAP,)))
+        for line, _, _ in overlap(other.fingerprints, analysis.fingerprints):
+            lines.setdefault(line, OVERLAP)
     return lines
 
 
