@@ -15,8 +15,8 @@ from ftpipe.catalog.hub_models import hub_models
 from ftpipe.catalog.training_prices import PriceRow, PriceTable
 from ftpipe.modeling.base_models import (
     DEFAULT_BASE,
-    DEFAULT_DOWNLOAD_BYTES,
     DEFAULT_LICENCE,
+    PACKAGE_BYTES,
     downloaded_bases,
     find_installed_folder,
     installed_bases,
@@ -59,7 +59,7 @@ def _installed(name: str, models_dir: Path) -> TrainableBase:
     if folder is None:  # the default model before its first use
         row = next(one for one in hub_models() if one.name.lower().endswith(f"/{DEFAULT_BASE}"))
         base = _on_this_machine(name, "downloadable", row.shape, context=row.context, licence=DEFAULT_LICENCE)
-        return base.model_copy(update={"download_bytes": DEFAULT_DOWNLOAD_BYTES})
+        return base.model_copy(update={"download_bytes": PACKAGE_BYTES})
     config = _read_config(folder)
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     licence = DEFAULT_LICENCE if name == DEFAULT_BASE else _licence_of(name, folder)

