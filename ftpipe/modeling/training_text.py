@@ -75,7 +75,7 @@ def training_texts(template: ChatTemplate, record: Mapping[str, Any]) -> list[Re
     conversation = Conversation(template, raw, tools)
     whole, mark = _render(conversation), conversation.mark
     starts = _answer_starts(template, whole)
-    bounds = [_answer_bounds(template, conversation, raw, index) for index in chosen]
+    bounds = [_answer_bounds(template, conversation, raw, index, whole) for index in chosen]
     answers = [_answer(template, start, upto, mark) for start, upto in bounds]
     if all(
         a.start in starts and whole.startswith(upto[: a.stop]) for a, (_, upto) in zip(answers, bounds, strict=True)
@@ -126,11 +126,11 @@ def _answer_starts(template: ChatTemplate, text: str) -> frozenset[int]:
 
 
 def _answer_bounds(
-    template: ChatTemplate, conversation: Conversation, raw: Sequence[Message], index: int
+    template: ChatTemplate, conversation: Conversation, raw: Sequence[Message], index: int, whole: str
 ) -> tuple[int, str]:
     """Where the answer at an index starts, and the text up to its end."""
     stop = index + conversation.offset
-    upto = _render(conversation, stop + 1)
+    upto = whole if index == len(raw) - 1 else _render(conversation, stop + 1)
     if any(message.get("role") not in ("system", "developer") for message in raw[:index]):
         before = _render(conversation, stop, add_generation_prompt=True)
         if upto.startswith(before):
