@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from ftpipe.errors import DatasetError, FtpipeError, UsageError
+from ftpipe.formatting import plural
 from ftpipe.modeling.base_models import resolve_base
 from ftpipe.modeling.chat_tokenizer import ChatTemplateError, ChatTokenizer, Example
 from ftpipe.modeling.device import DeviceConfig, has_accelerator, select_device
@@ -199,8 +200,8 @@ def _report_skipped(skipped: Sequence[str], role: str, on_status: StatusCallback
     if skipped:
         named = "; ".join(skipped[:MAX_NAMED_LINES])
         more = f"; and {len(skipped) - MAX_NAMED_LINES} more" if len(skipped) > MAX_NAMED_LINES else ""
-        rows = f"{len(skipped)} row{'s' if len(skipped) > 1 else ''} of the {role} file"
-        on_status(f"{rows} cannot be trained on and were left out: {named}{more}", "warn")
+        rows = plural(len(skipped), "row")
+        on_status(f"{rows} of the {role} file cannot be trained on and were left out: {named}{more}", "warn")
 
 
 @contextmanager
