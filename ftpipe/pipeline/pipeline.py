@@ -135,16 +135,13 @@ class Pipeline:
         """
         if run.state == RunState.REGISTERED:
             return run
-        self.provider.limit_reads(timeout)
-        try:
+        with self.provider.in_run(timeout):
             run = self._until_created(run)
             if not wait:
                 return run
             run = self._until_finished(run, timeout)
             self.observer.on_stage("register")
             return self._finish(run)
-        finally:
-            self.provider.limit_reads(None)
 
     def resume(self, run_id: str | None = None, *, wait: bool = True, timeout: float | None = None) -> Run:
         """Continue a run after any interruption.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -117,6 +118,7 @@ class ApiClient:
         self._attempts = attempts
         self._has_reported = False
         self._client: openai.OpenAI | None = None
+        self._in_run = False
         self._reads_end_at = math.inf
 
     @property
@@ -132,9 +134,22 @@ class ApiClient:
             self._client.close()
             self._client = None
 
-    def limit_reads(self, seconds: float | None) -> None:
-        """End calls that change nothing, with their retries, ``seconds`` from now; ``None`` ends the limit."""
-        self._reads_end_at = math.inf if seconds is None else time.monotonic() + seconds
+    @contextmanager
+    def in_run(self, timeout: float | None) -> Iterator[None]:
+        """Within this block the calls are steps of a run: the hints of their errors name ``ftpipe resume``.
+
+        Calls that change nothing end, with their retries, ``timeout`` seconds from now; ``None`` sets no limit.
+        """
+        self._in_run = True
+        self._reads_end_at = math.inf if timeout is None else time.monotonic() + timeout
+        try:
+            yield
+        finally:
+            self._in_run = False
+            self._reads_end_at = math.inf
+
+    def _context(self, what: str, *, writes: bool = False, paid: bool = False) -> CallContext:
+        return CallContext(what, self.profile, self.base_url, writes=writes, paid=paid, in_run=self._in_run)
 
     def iter_items(self, page: SyncPage[T] | SyncCursorPage[T]) -> Iterator[T]:
         """The items of a list that is sent in pages; it ends in any case."""
@@ -144,9 +159,9 @@ class ApiClient:
         """Make a call that changes nothing; it is repeated after transient errors.
 
         Raises:
-            StillRunningError: The time of ``limit_reads`` is up.
+            StillRunningError: The time of ``in_run`` is up.
         """
-        context = CallContext(what, self.profile, self.base_url)
+        context = self._context(what)
         end_at = max(self._reads_end_at, time.monotonic() + MIN_READ_SECONDS)
         result = retry_idempotent(
             lambda: self._call_and_reconnect(call, parse, context, end_at),
@@ -179,15 +194,15 @@ class ApiClient:
         paid: bool = False,
     ) -> T:
         """Make a call that creates something: exactly one request is sent, whatever happens."""
-        return self._once(call, parse, CallContext(what, self.profile, self.base_url, writes=True, paid=paid), seconds)
+        return self._once(call, parse, self._context(what, writes=True, paid=paid), seconds)
 
     def call_once(self, what: str, call: Callable[[openai.OpenAI], object], parse: Callable[[Any], T]) -> T:
         """Make a call once that does no harm if made twice (cancel, delete): a lost response is an ordinary error."""
-        return self._once(call, parse, CallContext(what, self.profile, self.base_url), None)
+        return self._once(call, parse, self._context(what), None)
 
     def stream(self, what: str, call: Callable[[openai.OpenAI], Iterator[T]]) -> Iterator[T]:
-        """Make a call whose response is a stream; none of them is a step of a run."""
-        context = CallContext(what, self.profile, self.base_url, in_run=False)
+        """Make a call whose response is a stream."""
+        context = self._context(what)
         try:
             yield from call(self.client)
         except SDK_ERRORS as exc:

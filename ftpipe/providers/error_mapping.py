@@ -69,7 +69,7 @@ class CallContext:
     paid: bool = False
     """Whether what it creates costs money."""
     in_run: bool = True
-    """Whether the call can be a step of a run, so that ``ftpipe resume`` repeats it; a chat is none."""
+    """Whether the call is a step of a run, so that ``ftpipe resume`` repeats it."""
 
     @property
     def again(self) -> str:
@@ -91,17 +91,17 @@ BY_CODE: dict[str, tuple[type[ProviderError], str, str]] = {
     "insufficient_quota": (
         QuotaError,
         "no credit or budget is left at {title}",
-        "add credit or raise the budget, then `ftpipe resume`; nothing was created",
+        "add credit or raise the budget, then {again}; nothing was created",
     ),
     "exceeded_quota": (
         QuotaError,
         "no credit or budget is left at {title}",
-        "add credit or raise the budget, then `ftpipe resume`; nothing was created",
+        "add credit or raise the budget, then {again}; nothing was created",
     ),
     "daily_rate_limit_exceeded": (
         RateLimitError,
         "the daily limit of fine-tuning jobs for this model is reached at {title} (it counts the whole organization)",
-        "run `ftpipe resume` tomorrow; nothing was created",
+        "{again} tomorrow; nothing was created",
     ),
     "model_not_found": (
         NotFoundError,
@@ -114,7 +114,7 @@ BY_CODE: dict[str, tuple[type[ProviderError], str, str]] = {
         "choose another base model with --model; `ftpipe models bases` lists what can be trained",
     ),
 }
-"""Error code of the endpoint → ftpipe's error, what happened, what to do.
+"""Error code of the endpoint → ftpipe's error, what happened, what to do; ``{again}`` is ``CallContext.again``.
 
 Source: error tables of the API and public run logs, 2026-11.
 """
@@ -190,7 +190,8 @@ def _status_error(exc: openai.APIStatusError, context: CallContext) -> FtpipeErr
     error: FtpipeError
     if code in BY_CODE and status != 404:
         kind, what, hint = BY_CODE[code]
-        error = kind(f"{what.format(title=context.profile.title or context.base_url)} ({message})", hint)
+        title = context.profile.title or context.base_url
+        error = kind(f"{what.format(title=title)} ({message})", hint.format(again=context.again))
     elif 300 <= status < 400:
         target = exc.response.headers.get("location", "another address")
         error = RequestRefusedError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from ftpipe.providers.client import ApiClient
 from ftpipe.providers.files import FilesClient
@@ -39,9 +40,9 @@ class Provider:
         """Set what is called when a call has failed and is tried again: once until a call succeeds again."""
         self._api.on_retry = callback
 
-    def limit_reads(self, seconds: float | None) -> None:
-        """End calls that change nothing, with their retries, ``seconds`` from now; ``None`` ends the limit."""
-        self._api.limit_reads(seconds)
+    def in_run(self, timeout: float | None) -> AbstractContextManager[None]:
+        """A block whose calls are steps of a run, with seconds for those that change nothing; see ``ApiClient``."""
+        return self._api.in_run(timeout)
 
     def close(self) -> None:
         """Let go of the connections; the next call makes new ones."""

@@ -67,7 +67,11 @@ def test_translate_lost_response_of_paid_call_is_unknown(fault: Exception) -> No
 
 
 @pytest.mark.parametrize(
-    "fault", [status_error(500), status_error(401), status_error(429), lost_response(), never_sent()]
+    "fault",
+    [
+        *(status_error(500), status_error(401), status_error(429), lost_response(), never_sent()),
+        *(status_error(429, code=code) for code in ("insufficient_quota", "daily_rate_limit_exceeded")),
+    ],
 )
 def test_translate_hint_names_resume_only_for_a_run(fault: Exception) -> None:
     """A chat has nothing to resume."""

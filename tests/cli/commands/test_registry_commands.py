@@ -105,6 +105,24 @@ def test_jobs_list_from_registry_and_provider(trained: CliEnvironment) -> None:
     assert len(trained.run("jobs", "list", "--provider", "openai", "--json").document["jobs"]) == 2
 
 
+def test_hint_names_resume_only_for_a_run(trained: CliEnvironment) -> None:
+    """A look-up, a deletion and an evaluation have nothing to resume."""
+    model = trained.run("models", "list", "--json").document["models"][0]["id"]
+    lookups = {
+        "jobs.list": ("jobs", "list", "--provider", "openai"),
+        "models.delete": ("models", "delete", model, "--yes"),
+        "chat": ("evaluate", model, "--data", str(chat_file("test.jsonl", first=20))),
+    }
+    for call, argv in lookups.items():
+        trained.server.fail_next(call, Fault(status_error(401)))
+        ran = trained.run(*argv)
+        assert (ran.code, "ftpipe resume" in ran.err) == (4, False), ran.err
+        assert "run the same command again" in ran.err
+    trained.server.fail_next("files.create", Fault(status_error(401)))
+    ran = trained.run("train", str(chat_file("other.jsonl", first=40)), *HOSTED)
+    assert (ran.code, "then run `ftpipe resume`" in ran.err) == (4, True), ran.err
+
+
 def test_jobs_events_and_checkpoints_in_order(trained: CliEnvironment) -> None:
     """Oldest first, and by step."""
     events = trained.run("jobs", "events", "--json").document["events"]
