@@ -16,6 +16,7 @@ from ftpipe.errors import UsageError
 from ftpipe.formatting import format_decimal, format_table, plural, sanitize_line
 from ftpipe.records import Event, Job, Run
 from ftpipe.registry import Registry
+from ftpipe.reports.models import validation_loss
 from ftpipe.reports.runs import event_line, job_table
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def checkpoints(context: CliContext, job: str | None, provider: str | None) -> N
         (
             str(one.step),
             format_decimal(one.metrics.train_loss),
-            format_decimal(one.metrics.full_valid_loss or one.metrics.valid_loss),
+            format_decimal(validation_loss(one.metrics)),
             sanitize_line(one.model, 120),
         )
         for one in listed

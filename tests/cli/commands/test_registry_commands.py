@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from openai.pagination import SyncCursorPage
+from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 
 from ftpipe.cli import root
 from ftpipe.cli.commands.chat import trained_system
@@ -129,6 +131,25 @@ def test_jobs_events_and_checkpoints_in_order(trained: CliEnvironment) -> None:
     assert [event["data"]["step"] for event in events] == sorted(event["data"]["step"] for event in events)
     points = trained.run("jobs", "checkpoints", "ftjob-1", "--json").document["checkpoints"]
     assert [point["step"] for point in points] == [2, 3]
+
+
+def test_jobs_checkpoints_shows_a_loss_of_zero(trained: CliEnvironment) -> None:
+    """A loss on all validation data that is exactly 0 is not replaced by the one on a sample."""
+    checkpoint = FineTuningJobCheckpoint.model_validate(
+        {
+            "id": "ftckpt-1",
+            "created_at": 1,
+            "fine_tuned_model_checkpoint": "ft:m:org-test::1:ckpt-step-1",
+            "fine_tuning_job_id": "ftjob-1",
+            "metrics": {"step": 1, "train_loss": 0.5, "valid_loss": 0.25, "full_valid_loss": 0.0},
+            "object": "fine_tuning.job.checkpoint",
+            "step_number": 1,
+        }
+    )
+    page = SyncCursorPage[FineTuningJobCheckpoint](data=[checkpoint], has_more=False)
+    trained.server.fail_next("checkpoints.list", Fault(response=page))
+    row = trained.run("jobs", "checkpoints", "ftjob-1").out.splitlines()[-1]
+    assert ("0.0000" in row, "0.25" in row) == (True, False), row
 
 
 def test_jobs_cancel_updates_the_run(cli: CliEnvironment) -> None:
