@@ -9,20 +9,19 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
+from ftpipe.config import flag_of
 from ftpipe.errors import UsageError
 from ftpipe.records import Hyperparameters
 from ftpipe.records.job import LOCAL_HYPERPARAMETERS
 from ftpipe.records.sweep import GridPoint, HyperparameterValue
 
 MAX_TRIALS = 64
-_FLAG_NAMES = {"n_epochs": "epochs", "lora_r": "lora_rank"}
-"""Hyperparameters that have another name on the command line."""
 _AXES = {
-    _FLAG_NAMES.get(name, name): name
+    flag_of(f"hyperparameters.{name}").removeprefix("--").replace("-", "_"): name
     for name in Hyperparameters.model_fields
     if name not in ("extra", "target_modules")
 }
-"""Name of an axis → hyperparameter."""
+"""Name of an axis → hyperparameter; an axis is named like the flag."""
 _RATES = ("learning_rate_multiplier", "learning_rate")
 """Axes whose values stay fractions: ``1.0`` and ``1`` are one rate."""
 _AXIS = re.compile(r"(?P<name>[a-z_][a-z0-9_]*)=(?P<values>[^\s=]+)")
@@ -54,7 +53,7 @@ def parse_grid(axes: Sequence[str]) -> list[GridPoint]:
 
 
 def _parse_value(name: str, text: str) -> HyperparameterValue:
-    if text == "auto" and name not in LOCAL_HYPERPARAMETERS and name != "lora_rank":
+    if text == "auto" and _AXES[name] not in LOCAL_HYPERPARAMETERS:
         return text
     try:
         number = float(text)
