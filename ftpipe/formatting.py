@@ -152,6 +152,11 @@ def format_table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), ga
     return lines
 
 
+def table_width(lines: Iterable[str]) -> int:
+    """Columns of the longest line."""
+    return max(map(columns, lines))
+
+
 def fit_table(
     rows: Sequence[Sequence[str]],
     *,
@@ -173,7 +178,7 @@ def fit_table(
         kept = [at for at in range(len(rows[0])) if at not in drop[:dropped]]
         aligned = [new for new, at in enumerate(kept) if at in right]
         first, *rest = format_table([[row[at] for at in kept] for row in rows], right=aligned)
-        if width is None or max(map(columns, [first, *rest])) <= width:
+        if width is None or table_width([first, *rest]) <= width:
             return [style("bold", first), *rest]
     lines = []
     for row in rows[1:]:

@@ -34,6 +34,8 @@ _STYLES: dict[str, dict[str, Any]] = {
 _SECRET_NAME = re.compile(r"(API_KEY|TOKEN|SECRET|PASSWORD)$")
 _MIN_SECRET_CHARACTERS = 8
 
+DEFAULT_COLUMNS = 80
+"""Width of charts and bars that do not go to a terminal."""
 _MIN_WRAP_COLUMNS = 40
 """On a narrower terminal lines are wrapped at this width, and the terminal breaks them again."""
 

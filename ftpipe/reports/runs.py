@@ -18,6 +18,7 @@ from ftpipe.formatting import (
     plural,
     relative_path,
     sanitize_line,
+    table_width,
     unstyled,
 )
 from ftpipe.records import CostEstimate, Event, Hyperparameters, Job, Model, Report, Run, RunSpec, TrainingMetrics
@@ -284,7 +285,7 @@ def sweep_lines(sweep: Sweep, style: Styler = unstyled, *, width: int = 80) -> I
     header = ["", "trial", *(SWEEP_COLUMNS[name] for name in columns), *["cost"] * has_cost, ""]
     rows = [_trial_row(trial, sweep, columns, has_cost=has_cost) for trial in sweep.trials]
     right = range(2, len(header) - 1)
-    bar_width = min(BAR_WIDTH, width - 2 - max(map(len, format_table([header, *rows], right=right))))
+    bar_width = min(BAR_WIDTH, width - 2 - table_width(format_table([header, *rows], right=right)))
     for row, trial, value in zip(rows, sweep.trials, values, strict=True):
         if trial.model:
             row[-1] = _sweep_bar(value, largest, bar_width)

@@ -13,7 +13,7 @@ from ftpipe.cli import options as shared
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command
 from ftpipe.errors import UsageError
-from ftpipe.formatting import format_table, plural, relative_path, sanitize_line
+from ftpipe.formatting import fit_table, plural, relative_path, sanitize_line
 
 
 @click.command(
@@ -44,8 +44,7 @@ def prices(context: CliContext, file: Path | None, as_toml: bool) -> None:
         return
     header = ["provider", "model", "training", "input", "cached", "output", "as of", "source"]
     shown = [[sanitize_line(_cell(row[key]), 60) for key in _COLUMNS] for row in rows]
-    first, *rest = format_table([header, *shown], right=range(2, 6))
-    context.print_result([context.style("bold", first), *rest])
+    context.print_result(fit_table([header, *shown], width=None, right=range(2, 6), style=context.style))
     kept = f"from {price_file()} and ftpipe" if price_file().is_file() else "of ftpipe itself"
     context.print_status(
         f"\n{plural(len(rows), 'model')}; per million tokens, input and output of a tuned model; {kept}"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
-import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ftpipe.cli import options as shared
-from ftpipe.cli.context import CliContext, pass_cli_context
+from ftpipe.cli.context import DEFAULT_COLUMNS, CliContext, pass_cli_context
 from ftpipe.cli.dataset_request import LOCAL_PROVIDER
 from ftpipe.cli.group import Command
 from ftpipe.config import Settings
@@ -120,7 +118,7 @@ def show(context: CliContext, run: Run | None, job: Job | None, metrics: Sequenc
     from ftpipe.cli.output.run import add_run
 
     add_run(context, run, job, metrics)
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 80
+    width = context.width or DEFAULT_COLUMNS
     context.print_result(status_lines(run, job, metrics, now=time.time(), width=width, style=context.style))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from ftpipe.cli.base_downloads import prepare_base, require_base
-from ftpipe.cli.context import CliContext
+from ftpipe.cli.context import DEFAULT_COLUMNS, CliContext
 from ftpipe.cli.output.progress import LineThrottle, console
 from ftpipe.config import Settings
 from ftpipe.errors import UsageError
@@ -87,8 +86,7 @@ def run_sweep(context: CliContext, settings: Settings, spec: RunSpec, report: Re
         alias = options.alias or f"{spec.suffix or spec.data.stem}@best"
         sweep = runner.rank_trials(points, runs, alias=alias, scores=scores)
     context.add(sweep=sweep)
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 80
-    context.print_result(sweep_lines(sweep, context.style, width=width))
+    context.print_result(sweep_lines(sweep, context.style, width=context.width or DEFAULT_COLUMNS))
 
 
 def sweep_plan_lines(names: Sequence[str], costs: Sequence[CostEstimate | None], *, is_paid: bool) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from ftpipe.cli.context import CliContext
+from ftpipe.cli.context import DEFAULT_COLUMNS, CliContext
 from ftpipe.cli.output.progress import LineProgress, LineThrottle, console
 from ftpipe.formatting import duration, format_bytes, sanitize_line
 from ftpipe.pipeline.observer import PipelineObserver
@@ -207,7 +207,7 @@ class LiveDisplay(PipelineDisplay):
         self._live.console.print(self._text(f"{self.context.style_err(style, mark)} {text}"), soft_wrap=True)
 
     def _width(self) -> int:
-        return self._live.console.width if self._live else 80
+        return self._live.console.width if self._live else DEFAULT_COLUMNS
 
     def _text(self, line: str) -> Text:
         from rich.text import Text

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ftpipe.formatting import Styler, count, format_money, format_table, format_time, plural, sanitize_line, unstyled
+from ftpipe.formatting import (
+    Styler,
+    count,
+    fit_table,
+    format_money,
+    format_table,
+    format_time,
+    plural,
+    sanitize_line,
+    table_width,
+    unstyled,
+)
 from ftpipe.records.evaluation import Comparison, Evaluation
 from ftpipe.reports.evaluation import wording
 
@@ -45,7 +56,7 @@ def _scores(evaluation: Evaluation, style: Styler) -> Iterator[str]:
         for result in evaluation.arms
     ]
     lines = format_table([header, *rows])
-    if max(map(len, lines)) > MAX_TABLE_COLUMNS:
+    if table_width(lines) > MAX_TABLE_COLUMNS:
         lines = format_table(zip(header, *rows, strict=True))
     yield style("bold", lines[0])
     yield from lines[1:]
@@ -71,9 +82,7 @@ def _costs(evaluation: Evaluation, style: Styler) -> Iterator[str]:
                 *[str(usage.rejected)] * has_rejected,
             ]
         )
-    first, *rest = format_table(rows, right=range(1, len(rows[0])))
-    yield style("bold", first)
-    yield from rest
+    yield from fit_table(rows, width=None, right=range(1, len(rows[0])), style=style)
     if note := wording.latency_conditions(evaluation):
         yield style("dim", note)
 
