@@ -304,9 +304,10 @@ class CliContext:
         if not is_confirmed:
             raise UsageError(f"not confirmed: nothing was sent, {undone}", hint)
 
-    def confirm_deletion(self, question: str) -> None:
-        """Ask before something is deleted; raises as ``confirm`` does."""
-        self.confirm(question, reason="this deletes something", undone="nothing was deleted")
+    def confirm_deletion(self, question: str, *, yes: bool) -> None:
+        """Ask before something is deleted, unless ``--yes`` was given; raises as ``confirm`` does."""
+        if not yes:
+            self.confirm(question, reason="this deletes something", undone="nothing was deleted")
 
 
 def _secret_values(environment: Mapping[str, str]) -> set[str]:

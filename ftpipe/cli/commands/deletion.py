@@ -33,7 +33,7 @@ def delete_model(context: CliContext, model: str, only_registry: bool, force: bo
     check_model(record, model, force=force)
     name = sanitize_line(record.id, 200)
     if only_registry:
-        confirm(context, f"Remove {name} from the registry, and keep it at {record.provider}?", yes=yes)
+        context.confirm_deletion(f"Remove {name} from the registry, and keep it at {record.provider}?", yes=yes)
         registry.runs.delete_model(record)
         is_deleted = False
     else:
@@ -43,7 +43,7 @@ def delete_model(context: CliContext, model: str, only_registry: bool, force: bo
         provider = context.provider(record.provider, settings)
         place = "this machine" if record.endpoint.startswith("local:") else host_of(provider)
         checkpoints = f" and {plural(len(record.checkpoints), 'checkpoint')}" if record.checkpoints else ""
-        confirm(context, f"Delete {name}{checkpoints} at {place} for good?", yes=yes)
+        context.confirm_deletion(f"Delete {name}{checkpoints} at {place} for good?", yes=yes)
         is_deleted = delete(record, provider=provider, registry=registry)
         if not is_deleted:
             context.print_status(f"{record.provider} did not have it any more")
@@ -87,7 +87,7 @@ def delete_job(context: CliContext, job: str, only_registry: bool, yes: bool) ->
     record = find_job_to_delete(registry, job)
     name = sanitize_line(record.id, 80)
     if only_registry:
-        confirm(context, f"Remove {name} from the registry, and keep it at {record.provider}?", yes=yes)
+        context.confirm_deletion(f"Remove {name} from the registry, and keep it at {record.provider}?", yes=yes)
         registry.runs.delete_job(record)
         is_deleted = False
     else:
@@ -96,7 +96,7 @@ def delete_job(context: CliContext, job: str, only_registry: bool, yes: bool) ->
         provider = context.provider(record.provider, settings)
         is_own = provider.profile.target == "local"
         place = "at the embedded server and in the registry" if is_own else "in the registry"
-        confirm(context, f"Delete {name} ({sanitize_line(record.status, 40)}) {place} for good?", yes=yes)
+        context.confirm_deletion(f"Delete {name} ({sanitize_line(record.status, 40)}) {place} for good?", yes=yes)
         is_deleted = delete(record, provider=provider, registry=registry)
         if not is_own:
             context.print_status(f"{record.provider} keeps the job: its API cannot delete jobs")
@@ -118,9 +118,3 @@ def find_job_to_delete(registry: Registry, name: str) -> Job:
     if model is not None:
         raise UsageError(f"{model.id} was made by {job.id}", f"delete it first: `ftpipe models delete {model.id}`")
     return job
-
-
-def confirm(context: CliContext, question: str, *, yes: bool) -> None:
-    """Ask, unless ``--yes`` was given."""
-    if not yes:
-        context.confirm_deletion(question)

@@ -44,8 +44,7 @@ def gc(context: CliContext, dry_run: bool, yes: bool) -> None:
     if dry_run:
         context.print_status(f"{summary} would be deleted")
         return
-    if not yes:
-        context.confirm_deletion(f"Delete {summary} for good?")
+    context.confirm_deletion(f"Delete {summary} for good?", yes=yes)
 
     def on_error(path: Path, error: OSError) -> None:
         context.exit_code = 1
