@@ -45,6 +45,11 @@ def state_dir(root: Path | None = None) -> Path:
     return start / STATE_FOLDER
 
 
+def is_in_state_dir(path: Path) -> bool:
+    """Whether a path is in the project's state folder, where all files are from ftpipe."""
+    return state_dir() in path.absolute().parents
+
+
 def default_registry() -> Path:
     """The project's registry, if no other one is named."""
     return state_dir() / "registry.db"

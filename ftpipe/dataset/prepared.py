@@ -15,7 +15,7 @@ from ftpipe.dataset.identity import sha256_of_dataset
 from ftpipe.errors import LocalStateError, UsageError
 from ftpipe.file_hash import sha256_of_stream
 from ftpipe.output_files import check_outputs, is_same_file
-from ftpipe.paths import state_dir
+from ftpipe.paths import is_in_state_dir, state_dir
 from ftpipe.records import Dataset, Report
 
 SCHEMA = "ftpipe.prepared/1"
@@ -128,7 +128,7 @@ def check_folder(
     ]  # a file is not copied onto itself
     sources = [*inputs, *filter(None, (train, validation))]
     check_outputs([("--output", folder / name) for name in names], inputs=sources, force=True)
-    if force or is_state_folder(folder):
+    if force or is_in_state_dir(folder):
         return
     manifest = read_json(folder / "manifest.json") or {}
     listed = manifest.get("outputs") if manifest.get("schema") == SCHEMA else None
@@ -142,11 +142,6 @@ def check_folder(
                 f"{path} exists, and ftpipe has not written it",
                 "choose another folder with --output, move it away, or add --force to replace it",
             )
-
-
-def is_state_folder(folder: Path) -> bool:
-    """True for a folder in the project's state folder, where all files are from ftpipe."""
-    return state_dir() in folder.absolute().parents
 
 
 def _manifest(report: Report, prepared: PreparedDataset, model: str, now: float) -> dict[str, Any]:

@@ -378,11 +378,10 @@ def write_files(files: dict[str, Path], texts: dict[str, str], *, force: bool) -
         LocalStateError: A file cannot be written.
     """
     from ftpipe.output_files import open_output
-    from ftpipe.paths import state_dir
+    from ftpipe.paths import is_in_state_dir
 
     for name, path in files.items():
-        is_own = state_dir() in path.absolute().parents
-        with open_output(path, force=force or is_own, flag=f"--{name}") as file:
+        with open_output(path, force=force or is_in_state_dir(path), flag=f"--{name}") as file:
             file.write(texts[name].encode())
 
 

@@ -31,6 +31,7 @@ from ftpipe.dataset import prepared
 from ftpipe.errors import DatasetError, UsageError
 from ftpipe.formatting import plural, relative_path, sanitize_line
 from ftpipe.output_files import check_outputs, open_output
+from ftpipe.paths import is_in_state_dir
 from ftpipe.records import Report
 from ftpipe.reports.dataset_summary import cost_lines, dataset_line, not_checked_lines, token_lines, verdict_line
 
@@ -229,7 +230,7 @@ def _fix(
     from ftpipe.dataset.fixes import fix_file
 
     method = request.method.value if request.method else None
-    may_replace = context.force or prepared.is_state_folder(folder)
+    may_replace = context.force or is_in_state_dir(folder)
     fix = partial(
         fix_file, unsafe=unsafe, settings=rules, method=method, force=may_replace, target=request.target,
         model=request.model, max_length=request.max_length,
