@@ -53,6 +53,8 @@ UNREADABLE = (
 UNKNOWN_STATUSES = frozenset({408, 409})
 """Besides 5xx: statuses after which a write may have been executed."""
 
+CHOOSE_BASE = "choose another base model with --model; `ftpipe models bases` lists what can be trained"
+
 RESUME = "run `ftpipe resume`: it searches the endpoint for the result before anything is sent again"
 
 
@@ -106,12 +108,12 @@ BY_CODE: dict[str, tuple[type[ProviderError], str, str]] = {
     "model_not_found": (
         NotFoundError,
         "{title} does not have this model",
-        "choose another base model with --model; `ftpipe models bases` lists what can be trained",
+        CHOOSE_BASE,
     ),
     "model_not_available": (
         RequestRefusedError,
         "{title} does not offer fine-tuning of this model",
-        "choose another base model with --model; `ftpipe models bases` lists what can be trained",
+        CHOOSE_BASE,
     ),
 }
 """Error code of the endpoint → ftpipe's error, what happened, what to do; ``{again}`` is ``CallContext.again``.
@@ -245,7 +247,7 @@ def _auth_error(status: int, message: str, context: CallContext) -> FtpipeError:
 def _refusal_hint(message: str) -> str:
     text = message.lower()
     if "model" in text:
-        return "choose another base model with --model; `ftpipe doctor` lists the models that this key can use"
+        return CHOOSE_BASE
     if "file" in text and ("exist" in text or "found" in text):
         return "files belong to one project: use a key of the project that the file was uploaded to"
     return "the endpoint's message above says which value it does not accept"
