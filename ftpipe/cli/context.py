@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ftpipe.config import Settings
     from ftpipe.pipeline.pipeline import Pipeline
     from ftpipe.providers.provider import Provider
+    from ftpipe.records import Job
     from ftpipe.registry import Registry
 
 _STYLES: dict[str, dict[str, Any]] = {
@@ -247,24 +248,23 @@ class CliContext:
 
         return HostPrompt(trusted_hosts=self.trusted_hosts, can_ask=self.can_ask, print_line=self.print_always)
 
-    def provider_for_lookup(self, name: str, settings: Settings, job: str) -> Provider:
-        """Open the provider of a job that the registry does not know; the embedded server is not started for it.
+    def look_up_job(self, job: str, provider_name: str, settings: Settings) -> tuple[Provider, Job]:
+        """Read a job that the registry does not know from its provider; the embedded server is not started for it.
 
         Raises:
             UsageError: The embedded server does not run, or the provider does not know the job either.
         """
         try:
-            provider = self.provider(name, settings, start=False)
+            provider = self.provider(provider_name, settings, start=False)
         except ConnectionFailedError as error:
             raise UsageError(
                 f"the registry has no job {job!r}, and {error.message}",
                 "run `ftpipe jobs list` for known jobs, or name the job's provider with --provider",
             ) from error
         try:
-            provider.jobs.get(job)
+            return provider, provider.jobs.get(job)
         except NotFoundError as error:
             raise UsageError(error.message, "run `ftpipe jobs list` for known jobs") from error
-        return provider
 
     def pipeline(self, provider: Provider, registry: Registry) -> Pipeline:
         """Create the pipeline of a provider and a registry."""

@@ -75,7 +75,8 @@ def find_job(context: CliContext, job: str | None, provider: str | None, *, star
         raise UsageError(f"there is no job yet in {registry.location}", "create one with `ftpipe train`")
     name = run.spec.provider if run else settings.config.provider or LOCAL_PROVIDER
     if run is None and not start:
-        return JobTarget(job_id, run, context.provider_for_lookup(name, settings, job_id), registry)
+        looked_up, _ = context.look_up_job(job_id, name, settings)
+        return JobTarget(job_id, run, looked_up, registry)
     return JobTarget(job_id, run, context.provider(name, settings), registry)
 
 

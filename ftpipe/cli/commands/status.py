@@ -69,8 +69,7 @@ def fetch_and_show(
     from ftpipe.pipeline.current_status import saved_status
 
     if run is None:
-        provider = context.provider_for_lookup(settings.config.provider or LOCAL_PROVIDER, settings, name or "")
-        job = provider.jobs.get(name or "")
+        _, job = context.look_up_job(name or "", settings.config.provider or LOCAL_PROVIDER, settings)
         show(context, None, job, [])
         return None, job
     failure: ProviderError | None = None
