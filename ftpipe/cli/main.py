@@ -26,7 +26,6 @@ from ftpipe.errors import (
 STILL_RUNNING = StillRunningError.exit_code
 BROKEN_PIPE = 141
 """Exit code that a shell reports for a program ended by SIGPIPE."""
-RAISE_AGAIN_SECONDS = 0.01
 _EXTRAS = {
     "torch": "local",
     "transformers": "local",
@@ -153,6 +152,8 @@ def _replace_unencodable_output() -> None:
             stream.reconfigure(errors="replace")
 
 
+RAISE_AGAIN_SECONDS = 0.01
+"""How long after Python dropped a signal's exception it is raised again: outside the finalizer that dropped it."""
 ANSWER_SECONDS = 0.7
 """After so long without an answer to Ctrl-C the user is told that it was seen."""
 _interrupts = 0

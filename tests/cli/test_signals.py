@@ -15,25 +15,31 @@ from pathlib import Path
 import psutil
 import pytest
 
-SLOW_TO_LEAVE = """
-import sys, time
+COMMAND = """
+import signal, sys, threading, time
 from ftpipe.cli import group, main
+{act}
+class One(group.Group):
+    def get_command(self, ctx, name):
+        return group.Command("act", callback=act, example="x")
+main.install_signals()
+main.leave(main.execute(One(name="ftpipe", lazy={{"act": ("", "Act.")}}, example="x"), ["act"]))
+"""
+"""A command line with one command, whose function ``act`` is filled in."""
+
+SLOW_TO_LEAVE = COMMAND.format(
+    act="""
 def act():
     print("ready", file=sys.stderr, flush=True)
     try:
         time.sleep(60)
     finally:
         time.sleep(60)
-class One(group.Group):
-    def get_command(self, ctx, name):
-        return group.Command("act", callback=act, example="x")
-main.install_signals()
-sys.exit(main.execute(One(name="ftpipe", lazy={"act": ("", "Act.")}, example="x"), ["act"]))
 """
+)
 
-IN_A_FINALIZER = """
-import signal, sys, time
-from ftpipe.cli import group, main
+IN_A_FINALIZER = COMMAND.format(
+    act="""
 class Finalized:
     def __del__(self):
         signal.raise_signal(signal.Signals(int(sys.argv[1])))
@@ -41,12 +47,8 @@ def act():
     Finalized()
     while True:
         time.sleep(60)
-class One(group.Group):
-    def get_command(self, ctx, name):
-        return group.Command("act", callback=act, example="x")
-main.install_signals()
-sys.exit(main.execute(One(name="ftpipe", lazy={"act": ("", "Act.")}, example="x"), ["act"]))
 """
+)
 
 
 def following(folder: Path) -> subprocess.Popen[str]:
@@ -96,18 +98,6 @@ def test_signals_second_interrupt_exits_at_once() -> None:
     assert time.monotonic() - started_at < 5
 
 
-STUCK = """
-import sys, threading
-from ftpipe.cli import group, main
-def act():
-    print("ready", file=sys.stderr, flush=True)
-    {act}
-class One(group.Group):
-    def get_command(self, ctx, name):
-        return group.Command("act", callback=act, example="x")
-main.install_signals()
-main.leave(main.execute(One(name="ftpipe", lazy={{"act": ("", "Act.")}}, example="x"), ["act"]))
-"""
 IN_A_LIBRARY = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'x', b'y', 2_000_000_000)"
 """Code that returns to Python only when its work is done, many minutes later."""
 THREADS = "threading.Thread(target=threading.Event().wait).start(); threading.Event().wait()"
@@ -116,7 +106,8 @@ THREADS = "threading.Thread(target=threading.Event().wait).start(); threading.Ev
 
 def stuck(act: str) -> subprocess.Popen[str]:
     """A command that does this and does not return."""
-    process = subprocess.Popen([sys.executable, "-c", STUCK.format(act=act)], stderr=subprocess.PIPE, text=True)
+    script = COMMAND.format(act=f'def act():\n    print("ready", file=sys.stderr, flush=True)\n    {act}\n')
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     assert process.stderr.readline() == "ready\n"
     return process
