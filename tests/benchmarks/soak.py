@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import http.client
 import json
+import multiprocessing
 import os
 import random
 import secrets
@@ -27,6 +28,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -49,27 +52,12 @@ def chat_body(**changes: Any) -> dict[str, Any]:
     return {"model": MODEL, "messages": [{"role": "user", "content": "where is it?"}], **changes}
 
 
-class Server:
-    """``ftpipe serve`` in a process."""
+class Connections:
+    """Makes the requests of the owners of a server's keys."""
 
-    def __init__(self, folder: Path) -> None:
-        self.data_dir = folder / "data"
-        self.keys = {owner: secrets.token_hex(16) for owner in ("honest", "hostile")}
-        key_file = folder / "keys"
-        key_file.write_text("".join(f"{owner}:{key}\n" for owner, key in self.keys.items()), encoding="utf-8")
-        key_file.chmod(0o600)
-        save_base(folder / "home" / "models" / MODEL)
-        command = [sys.executable, "-m", "ftpipe", "-q", "serve", "--port", "0", "--data-dir", str(self.data_dir)]
-        environment = os.environ | {"FTPIPE_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
-        with (folder / "output").open("wb") as output:
-            self.process = subprocess.Popen(
-                [*command, "--api-key-file", str(key_file)], stdout=output, stderr=output, env=environment
-            )
-        while not (self.data_dir / "server.json").exists():
-            if self.process.poll() is not None:
-                raise RuntimeError((folder / "output").read_text(encoding="utf-8"))
-            time.sleep(0.05)
-        self.port = int(json.loads((self.data_dir / "server.json").read_text(encoding="utf-8"))["port"])
+    def __init__(self, port: int, keys: dict[str, str]) -> None:
+        self.port = port
+        self.keys = keys
 
     def call(
         self, owner: str, path: str, body: dict[str, Any] | bytes | None = None, content_type: str = "application/json"
@@ -102,6 +90,30 @@ class Server:
         connection.sendall(head.encode() + content)
         return connection
 
+
+class Server(Connections):
+    """``ftpipe serve`` in a process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data_dir = folder / "data"
+        keys = {owner: secrets.token_hex(16) for owner in ("honest", "hostile")}
+        key_file = folder / "keys"
+        key_file.write_text("".join(f"{owner}:{key}\n" for owner, key in keys.items()), encoding="utf-8")
+        key_file.chmod(0o600)
+        save_base(folder / "home" / "models" / MODEL)
+        command = [sys.executable, "-m", "ftpipe", "-q", "serve", "--port", "0", "--data-dir", str(self.data_dir)]
+        environment = os.environ | {"FTPIPE_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
+        with (folder / "output").open("wb") as output:
+            self.process = subprocess.Popen(
+                [*command, "--api-key-file", str(key_file)], stdout=output, stderr=output, env=environment
+            )
+        while not (self.data_dir / "server.json").exists():
+            if self.process.poll() is not None:
+                raise RuntimeError((folder / "output").read_text(encoding="utf-8"))
+            time.sleep(0.05)
+        port = json.loads((self.data_dir / "server.json").read_text(encoding="utf-8"))["port"]
+        super().__init__(int(port), keys)
+
     def rss_mb(self) -> float:
         """Memory of the server's process."""
         return float(psutil.Process(self.process.pid).memory_info().rss) / 2**20
@@ -110,7 +122,7 @@ class Server:
 class HostileClient:
     """What hostile clients do; one of these at a time in each thread."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Connections) -> None:
         self.server = server
 
     def attacks(self) -> list[Callable[[], None]]:
@@ -212,12 +224,16 @@ class Soak:
             thread.start()
         time.sleep(seconds * QUIET_SHARE)
         self.is_under_attack = True
-        hostile = [threading.Thread(target=self.be_hostile, args=(number,)) for number in range(HOSTILE_CLIENTS)]
-        for thread in hostile:
-            thread.start()
+        context = multiprocessing.get_context("spawn")
+        stop, counts = context.Event(), context.SimpleQueue()
+        hostile = context.Process(target=attack, args=(self.server.port, self.server.keys, stop, counts))
+        hostile.start()
         time.sleep(seconds * (1 - QUIET_SHARE))
+        stop.set()
         self.stop.set()
-        for thread in threads + hostile:
+        self.statuses["hostile"] = counts.get()
+        hostile.join()
+        for thread in threads:
             thread.join()
 
     def chat(self) -> None:
@@ -248,19 +264,6 @@ class Soak:
         while not self.stop.wait(5):
             self.rss.append((time.monotonic() - started_at, self.server.rss_mb()))
 
-    def be_hostile(self, number: int) -> None:
-        """Attack until the end, in an order of its own."""
-        order = random.Random(number)
-        attacks = HostileClient(self.server).attacks()
-        while not self.stop.is_set():
-            attack = order.choice(attacks)
-            try:
-                attack()
-            except OSError as exc:
-                self.statuses["hostile"][f"{attack.__name__}: {type(exc).__name__}"] += 1
-            else:
-                self.statuses["hostile"][attack.__name__] += 1
-
     def lost_files(self) -> list[str]:
         """Honest files that are not there any more, or have other content."""
         lost = []
@@ -286,6 +289,34 @@ class Soak:
         yield f"honest files: {len(self.files)}, lost: {len(lost)} {lost or ''}"
         for name, counts in self.statuses.items():
             yield f"{name}: {', '.join(f'{key} {count}' for key, count in sorted(counts.items()))}"
+
+
+def attack(port: int, keys: dict[str, str], stop: Event, counts: SimpleQueue[Counter[str]]) -> None:
+    """Be the hostile clients, in a process of its own, until the end.
+
+    Its priority is low: hostile clients have machines of their own, and must not take the processor from the server.
+    """
+    os.nice(10)
+    counted: Counter[str] = Counter()
+
+    def run(number: int) -> None:
+        order = random.Random(number)
+        attacks = HostileClient(Connections(port, keys)).attacks()
+        while not stop.is_set():
+            attack = order.choice(attacks)
+            try:
+                attack()
+            except OSError as exc:
+                counted[f"{attack.__name__}: {type(exc).__name__}"] += 1
+            else:
+                counted[attack.__name__] += 1
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(HOSTILE_CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    counts.put(counted)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Owners take turns at the lock, however many of their threads wait."""
+"""The owner who used the lock least is next, however many threads of others wait."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from ftpipe.inference.engine import FairLock
 SECONDS = 60
 
 
-def test_fair_lock_gives_owners_turns() -> None:
-    """Ten threads of one owner wait when the thread of another comes; it is second."""
-    lock = FairLock()
+def order_of(lock: FairLock, holder: str, owners: list[str]) -> list[str]:
+    """The order in which owners get a lock if they come one after the other while ``holder`` has it."""
     order: list[str] = []
 
     def take(owner: str) -> None:
         with lock.turn(owner):
             order.append(owner)
 
-    threads = [threading.Thread(target=take, args=(owner,)) for owner in ["many"] * 10 + ["one"]]
-    with lock.turn("many"):
+    threads = [threading.Thread(target=take, args=(owner,)) for owner in owners]
+    with lock.turn(holder):
         for count, thread in enumerate(threads, 1):
             thread.start()
             deadline = time.monotonic() + SECONDS
@@ -29,8 +28,23 @@ def test_fair_lock_gives_owners_turns() -> None:
                 time.sleep(0.001)
     for thread in threads:
         thread.join(SECONDS)
-    assert order.index("one") == 1
-    assert len(order) == 11
+    return order
+
+
+def test_fair_lock_prefers_the_owner_with_the_least_use() -> None:
+    """Ten threads of one owner wait when the thread of another comes; it is next."""
+    assert order_of(FairLock(), "many", ["many"] * 10 + ["one"]) == ["one"] + ["many"] * 10
+
+
+def test_fair_lock_forgets_use_with_time() -> None:
+    """Ten seconds of a minute ago count less than one second of now."""
+    seconds = 0.0
+    lock = FairLock(lambda: seconds)
+    for owner, used, later in (("before", 10.0, 60.0), ("now", 1.0, 0.0)):
+        with lock.turn(owner):
+            seconds += used
+        seconds += later
+    assert order_of(lock, "third", ["now", "before"]) == ["before", "now"]
 
 
 def test_fair_lock_is_held_by_one_thread() -> None:
