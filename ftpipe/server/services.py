@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from dataclasses import dataclass
 
@@ -22,6 +21,7 @@ from ftpipe.server.cancellation import ActiveRequests
 from ftpipe.server.idempotency import InFlightKeys
 from ftpipe.server.jobs.supervisor import Supervisor
 from ftpipe.server.jobs.validation_process import FileValidator, StartValidation, ValidationProcess
+from ftpipe.server.memory import exclude_models_from_garbage_collection
 from ftpipe.server.model_resolver import BaseModels, ModelResolver
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.storage import Store
@@ -29,10 +29,6 @@ from ftpipe.server.storage.data_dir import DataDirectory
 from ftpipe.server.storage.recovery import open_or_replace, recover
 
 log = logging.getLogger("ftpipe.server")
-
-
-GC_THRESHOLD = 20_000
-"""New objects between two garbage collections; Python's 700 are those of a few requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +96,7 @@ def build_context(
             max_loaded_models=settings.max_loaded_models,
             on_status=log.info,
             track=active_requests.background_work,
-            on_loaded=_exclude_from_garbage_collection,
+            on_loaded=exclude_models_from_garbage_collection,
         )
     if base_models is None:
         base_models = BaseModels(settings.models_dir, substitutes=settings.substitute_models)
@@ -125,14 +121,3 @@ def build_context(
         graders=GradersApi(),
         row_losses=RowLossesApi(store, data_dir, models, settings.models_dir),
     )
-
-
-def _exclude_from_garbage_collection() -> None:
-    """Collect models that were dropped; the objects that remain, torch's and the models', are not looked at again.
-
-    Their collection took 70 % of the event loop's time when many clients connected at once, measured 2026-11-28.
-    """
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD)

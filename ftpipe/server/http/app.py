@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -17,6 +18,7 @@ from ftpipe.server.http.endpoint import Endpoint, FileForm, TransactionMode
 from ftpipe.server.http.error_handlers import HANDLERS
 from ftpipe.server.http.middleware import ROUTE_SCOPE_KEY, RequestGuardMiddleware
 from ftpipe.server.http.request_queue import QueueLimits, RequestQueue
+from ftpipe.server.memory import release_memory_regularly
 from ftpipe.server.services import ServerContext
 
 FILES, UPLOADS, JOBS = "/v1/files", "/v1/uploads", "/v1/fine_tuning/jobs"
@@ -33,7 +35,9 @@ def create_app(context: ServerContext) -> Starlette:
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         context.start()
+        release = asyncio.create_task(release_memory_regularly())
         yield
+        release.cancel()
         context.close()
 
     return Starlette(

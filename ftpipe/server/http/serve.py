@@ -27,6 +27,7 @@ from ftpipe.server.auth import load_api_keys, require_keys_unless_loopback
 from ftpipe.server.cancellation import ActiveRequests
 from ftpipe.server.http.app import create_app
 from ftpipe.server.http.timeouts import header_timeout_protocol
+from ftpipe.server.memory import limit_malloc_arenas
 from ftpipe.server.services import ServerContext, build_context
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.storage.data_dir import DataDirectory
@@ -102,6 +103,7 @@ def serve(
         LocalStateError: If the data folder cannot be used.
     """
     os.umask(0o077)
+    limit_malloc_arenas()
     require_keys_unless_loopback(settings.host, load_api_keys(settings.api_key_file))
     data_dir = DataDirectory(settings.data_dir.expanduser().absolute())
     data_dir.prepare()
