@@ -35,7 +35,7 @@ LAYERS = (
     ("dataset", "providers", "registry"),
     ("stages", "evaluation", "server", "reports", "advisor", "exporters"),
     ("pipeline",),
-    ("sweep", "doctor"),
+    ("sweep", "doctor", "migration"),
     ("cli",),
     ("__main__",),
 )

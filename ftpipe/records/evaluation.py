@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -52,6 +52,16 @@ class ToolCall(Record):
     name: str
     arguments: str = "{}"
     """JSON text, as the model wrote it."""
+
+
+class TokenLogprob(Record):
+    """A token of an answer, and how probable the model found it."""
+
+    token: str
+    logprob: float = Field(allow_inf_nan=False)
+    """Natural logarithm of the probability."""
+    alternatives: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=dict)
+    """The most probable tokens at this position, each with its logarithm; empty if they were not requested."""
 
 
 class Item(Record):
@@ -108,6 +118,10 @@ class Answer(Record):
 
     text: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: str = ""
+    """``stop``, ``length``, ``tool_calls``, …; empty if it is not known."""
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    """``None`` if they were not requested, or the endpoint has none."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     latency_s: float = 0.0
@@ -164,6 +178,7 @@ __all__ = [
     "SamplingParams",
     "Score",
     "Task",
+    "TokenLogprob",
     "TokenPrice",
     "ToolCall",
     "TrainingOverlap",

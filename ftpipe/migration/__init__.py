@@ -1,0 +1,1 @@
+"""Moving tuned models to another host: what is there, how it answers, and where it goes."""
