@@ -14,11 +14,10 @@ published wheels, a GPU.
 from __future__ import annotations
 
 import threading
-import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from ftpipe.errors import MissingExtraError, UsageError
 from ftpipe.inference.constrained_decoding import GrammarConstraint, Vocabulary
 from ftpipe.inference.detokenizer import Delta, IncrementalDetokenizer, TokenLogprob
+from ftpipe.inference.fair_lock import FairLock
 from ftpipe.inference.model_cache import ModelCache
 from ftpipe.inference.sampling import Sampler, SamplingParams
 from ftpipe.modeling.base_models import StatusCallback, resolve_base
@@ -58,9 +58,6 @@ tokenized: 15 MB took a minute and several gigabytes before they were refused.""
 
 MAX_TOKENS_PER_FORWARD = 256
 """Tokens of a prompt that are computed at once; then other requests have their turn."""
-
-HALF_LIFE_SECONDS = 10.0
-"""Time after which an owner's use of a model counts half as much when it is decided who is next."""
 
 
 class ContextLengthError(UsageError):
@@ -341,80 +338,3 @@ def _token_logprobs(
         for value, id_ in zip(*logprobs.topk(top_logprobs), strict=True)
     ]
     return (TokenLogprob(tokenizer.decode([token]), float(logprobs[token]), tuple(top)),)
-
-
-class FairLock:
-    """Held by one thread at a time; of those that wait, the owner who had it for the least time is next.
-
-    ``threading.Lock`` has no order: with one of its threads per request, an owner's share grows with its requests. With
-    plain turns, an owner with one short chat still waits for a token of each other owner before each of its own.
-
-    What an owner had in the past counts half as much with every ``HALF_LIFE_SECONDS``, as in the fair-share schedulers
-    of batch systems, so an owner who was alone for an hour waits only for some seconds when another one comes.
-    Source: Slurm, priority multifactor plugin, "half-life decay", https://slurm.schedmd.com/priority_multifactor.html,
-    2026-11-28.
-
-    Args:
-        clock: Monotonic seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._is_held = False
-        self._waiting: dict[str, deque[threading.Event]] = {}
-        self._usage: dict[str, _Usage] = {}
-
-    @contextmanager
-    def turn(self, owner: str) -> Iterator[None]:
-        """Hold the lock once it is the owner's turn."""
-        event: threading.Event | None = None
-        with self._lock:
-            if self._is_held:
-                event = threading.Event()
-                self._waiting.setdefault(owner, deque()).append(event)
-            self._is_held = True
-        if event is not None:
-            event.wait()
-        started_at = self._clock()
-        try:
-            yield
-        finally:
-            self._pass_on(owner, started_at)
-
-    @property
-    def waiting(self) -> int:
-        """Threads that wait for their turn."""
-        with self._lock:
-            return sum(len(events) for events in self._waiting.values())
-
-    def _pass_on(self, holder: str, started_at: float) -> None:
-        with self._lock:
-            now = self._clock()
-            self._usage.setdefault(holder, _Usage(now)).add(now - started_at, now)
-            if not self._waiting:
-                self._is_held = False
-                return
-            # of equals the first, which is the one that has waited longest
-            owner = min(self._waiting, key=lambda name: self._usage[name].at(now) if name in self._usage else 0.0)
-            events = self._waiting.pop(owner)
-            event = events.popleft()
-            if events:
-                self._waiting[owner] = events
-        event.set()
-
-
-@dataclass(slots=True)
-class _Usage:
-    """Seconds that an owner had the lock, with the weight that they have at a time."""
-
-    counted_at: float
-    seconds: float = 0.0
-
-    def at(self, now: float) -> float:
-        """Their weight now."""
-        return self.seconds * float(0.5 ** ((now - self.counted_at) / HALF_LIFE_SECONDS))
-
-    def add(self, seconds: float, now: float) -> None:
-        """Count some more."""
-        self.seconds, self.counted_at = self.at(now) + seconds, now

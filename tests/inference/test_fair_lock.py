@@ -5,46 +5,105 @@ from __future__ import annotations
 import threading
 import time
 
-from ftpipe.inference.engine import FairLock
+from ftpipe.inference.fair_lock import GRACE_SECONDS, FairLock
 
 SECONDS = 60
 
 
-def order_of(lock: FairLock, holder: str, owners: list[str]) -> list[str]:
-    """The order in which owners get a lock if they come one after the other while ``holder`` has it."""
-    order: list[str] = []
+class Clock:
+    """Stands still until it is moved."""
 
-    def take(owner: str) -> None:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def start(lock: FairLock, clock: Clock, owner: str, order: list[str]) -> threading.Thread:
+    """A thread that takes the lock once, and waits for it when this returns."""
+
+    def take() -> None:
         with lock.turn(owner):
             order.append(owner)
+        clock.seconds += GRACE_SECONDS  # others need not wait for a second step
 
-    threads = [threading.Thread(target=take, args=(owner,)) for owner in owners]
-    with lock.turn(holder):
-        for count, thread in enumerate(threads, 1):
-            thread.start()
-            deadline = time.monotonic() + SECONDS
-            while lock.waiting < count:
-                assert time.monotonic() < deadline
-                time.sleep(0.001)
-    for thread in threads:
-        thread.join(SECONDS)
-    return order
+    count = lock.waiting
+    thread = threading.Thread(target=take)
+    thread.start()
+    deadline = time.monotonic() + SECONDS
+    while lock.waiting == count:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    return thread
+
+
+def use(lock: FairLock, clock: Clock, owner: str, seconds: float) -> None:
+    """Have the lock for some time."""
+    with lock.turn(owner):
+        clock.seconds += seconds
 
 
 def test_fair_lock_prefers_the_owner_with_the_least_use() -> None:
     """Ten threads of one owner wait when the thread of another comes; it is next."""
-    assert order_of(FairLock(), "many", ["many"] * 10 + ["one"]) == ["one"] + ["many"] * 10
+    clock = Clock()
+    lock = FairLock(clock)
+    order: list[str] = []
+    with lock.turn("many"):
+        clock.seconds += 1
+        threads = [start(lock, clock, owner, order) for owner in ["many"] * 10 + ["one"]]
+    for thread in threads:
+        thread.join(SECONDS)
+    assert order == ["one"] + ["many"] * 10
 
 
 def test_fair_lock_forgets_use_with_time() -> None:
     """Ten seconds of a minute ago count less than one second of now."""
-    seconds = 0.0
-    lock = FairLock(lambda: seconds)
-    for owner, used, later in (("before", 10.0, 60.0), ("now", 1.0, 0.0)):
-        with lock.turn(owner):
-            seconds += used
-        seconds += later
-    assert order_of(lock, "third", ["now", "before"]) == ["before", "now"]
+    clock = Clock()
+    lock = FairLock(clock)
+    order: list[str] = []
+    use(lock, clock, "before", 10)
+    clock.seconds += 60
+    use(lock, clock, "now", 1)
+    with lock.turn("third"):
+        threads = [start(lock, clock, owner, order) for owner in ("now", "before")]
+        clock.seconds += 2
+    for thread in threads:
+        thread.join(SECONDS)
+    assert order == ["before", "now"]
+
+
+def test_fair_lock_is_kept_between_two_steps_of_who_used_less() -> None:
+    """The next step may begin a little later, though another owner waits; in the end that one has its turn."""
+    clock = Clock()
+    lock = FairLock(clock)
+    order: list[str] = []
+    use(lock, clock, "heavy", 1)
+    with lock.turn("light"):
+        thread = start(lock, clock, "heavy", order)
+    for _ in range(5):
+        clock.seconds += GRACE_SECONDS / 10
+        with lock.turn("light"):
+            order.append("light")
+    clock.seconds += GRACE_SECONDS
+    thread.join(SECONDS)
+    assert order == ["light"] * 5 + ["heavy"]
+
+
+def test_fair_lock_counts_the_time_between_two_steps() -> None:
+    """An owner cannot keep others from the lock by steps that are short and far apart."""
+    clock = Clock()
+    lock = FairLock(clock)
+    order: list[str] = []
+    use(lock, clock, "heavy", 3 * GRACE_SECONDS)
+    with lock.turn("light"):
+        thread = start(lock, clock, "heavy", order)
+    for _ in range(20):
+        clock.seconds += GRACE_SECONDS / 2
+        with lock.turn("light"):
+            order.append("light")
+    thread.join(SECONDS)
+    assert order.index("heavy") == 6
 
 
 def test_fair_lock_is_held_by_one_thread() -> None:
