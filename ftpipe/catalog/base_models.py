@@ -10,6 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from ftpipe.catalog.host_bases import find_host_base
 from ftpipe.suggestions import join_or, nearest_names
 from ftpipe.tokenization import base_of
 
@@ -71,8 +72,7 @@ def example_limit(model: str, target: str) -> int | None:
     row = find_base(model) if model else None
     if target == "local":
         return row.context if row else None
-    if target == "nebius":
-        return None
-    if row is not None:
-        return row.example_tokens
-    return DEFAULT_EXAMPLE_TOKENS.get(target)
+    if target not in DEFAULT_EXAMPLE_TOKENS:
+        base = find_host_base(model, target) if model else None
+        return base.tokens if base else None
+    return DEFAULT_EXAMPLE_TOKENS[target] if row is None else row.example_tokens

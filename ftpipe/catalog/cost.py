@@ -44,7 +44,9 @@ def estimate(
     per_epoch = tokens.billable
 
     def money(epochs: int) -> float | None:
-        return round(per_epoch * epochs * row.training / 1_000_000, 6) if known and row else None
+        if row is None or not known:
+            return None
+        return max(row.minimum, round(per_epoch * epochs * row.price_for(method) / 1_000_000, 6))
 
     return CostEstimate(
         model=model,
@@ -57,12 +59,19 @@ def estimate(
         low=money(span.low),
         expected=money(span.expected),
         high=money(span.high),
-        price_per_million=row.training if known and row else None,
+        price_per_million=row.price_for(method) if known and row else None,
         price_as_of=row.as_of.isoformat() if row and row.as_of else None,
         source=row.source if row else "no price row",
-        warning=warning,
+        warning=warning or _minimum_note(row, money(span.expected)),
         is_lower_bound=tokens.lower_bound_examples > 0,
     )
+
+
+def _minimum_note(row: PriceRow | None, expected: float | None) -> str:
+    """Says that the estimate is the minimum charge; empty otherwise."""
+    if row is None or not row.minimum or expected != row.minimum:
+        return ""
+    return f"It is the host's minimum charge for a job ({row.source}, {row.as_of})."
 
 
 def price_warning(model: str, method: Method, row: PriceRow | None, today: dt.date) -> str:

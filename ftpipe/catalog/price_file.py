@@ -29,7 +29,7 @@ from ftpipe.errors import ConfigError
 from ftpipe.paths import home
 from ftpipe.suggestions import did_you_mean
 
-PROVIDERS = ("openai", "azure", "nebius")
+PROVIDERS = ("openai", "azure", "nebius", "together", "fireworks")
 """Providers with prices."""
 PriceKind = Literal["training", "base", "tuned"]
 KINDS: tuple[PriceKind, ...] = ("training", "base", "tuned")

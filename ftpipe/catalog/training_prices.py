@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from ftpipe.catalog.base_models import find_base
 from ftpipe.catalog.price_file import MAX_PRICE, kept_prices
 from ftpipe.errors import ConfigError
+from ftpipe.records import Method
 from ftpipe.tokenization import base_of
 
 STALE_DAYS = 60
@@ -30,6 +31,14 @@ class PriceRow:
     source: str
     is_configured: bool = False
     """The row is from ``[prices]`` of the user's configuration."""
+    dpo: float | None = None
+    """The same for preference training; ``None`` if it costs as much."""
+    minimum: float = 0.0
+    """What a job costs at least."""
+
+    def price_for(self, method: Method) -> float:
+        """The price of one million trained tokens with a method."""
+        return self.dpo if method is Method.DPO and self.dpo is not None else self.training
 
     def age_days(self, today: dt.date) -> int | None:
         """Days since the price was read."""
@@ -57,8 +66,8 @@ class PriceTable:
         if kept := kept_prices().get(target):
             for model, price in kept.training.items():
                 known = rows.get(_key(model))
-                name = known.model if known else model
-                rows[_key(model)] = PriceRow(name, price, kept.currency, kept.as_of, kept.source)
+                new = PriceRow(known.model if known else model, price, kept.currency, kept.as_of, kept.source)
+                rows[_key(model)] = replace(new, dpo=known.dpo, minimum=known.minimum) if known else new
         for model, value in (overrides or {}).items():
             rows[_key(model)] = _override(model, value)
         return cls(rows)
@@ -83,7 +92,15 @@ def _packaged(target: str) -> Mapping[str, PriceRow]:
     raw: dict[str, Any] = tomllib.loads(files(__package__).joinpath("training_prices.toml").read_text(encoding="utf-8"))
     table = raw.get(target, {})
     return {
-        model.lower(): PriceRow(model, float(price), table["currency"], table.get("as_of"), table["source"])
+        model.lower(): PriceRow(
+            model,
+            float(price),
+            table["currency"],
+            table.get("as_of"),
+            table["source"],
+            dpo=table.get("dpo", {}).get(model),
+            minimum=float(table.get("minimum", 0.0)),
+        )
         for model, price in table.get("training", {}).items()
     }
 

@@ -29,6 +29,15 @@ LAYOUT_FAULTS: dict[Layout, str] = {
 
 CHAT_KEYS = frozenset({"messages", "tools", "parallel_tool_calls", "functions"})
 """Top-level keys of a supervised line. Source: OpenAI API description of 2025-05-20, FineTuneChatRequestInput."""
+HOST_KEYS: dict[str, frozenset[str]] = {
+    "together": frozenset({"messages", "tools", "weight"}),
+    "fireworks": frozenset({"messages", "tools"}),
+}
+"""Target → top-level keys of a supervised line, where they are others than OpenAI's.
+
+Other keys are removed before the upload (``ftpipe.dataset.projection``). ``weight`` is the weight of the whole example.
+Source: Together's data preparation page, 2026-08, which refuses unknown keys; Fireworks' supervised guide, 2026-08.
+"""
 RFT_RESERVED = frozenset({"messages", "tools"})
 DPO_KEYS = ("input", "preferred_output", "non_preferred_output")
 DPO_ALIASES = {"preferred_completion": "preferred_output", "non_preferred_completion": "non_preferred_output"}

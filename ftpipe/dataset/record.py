@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 from ftpipe.dataset.file_context import FileContext
-from ftpipe.dataset.formats import CHAT_KEYS, message_lists
+from ftpipe.dataset.formats import CHAT_KEYS, HOST_KEYS, message_lists
 from ftpipe.dataset.json_line import Json, Line
 from ftpipe.dataset.record_traits import ALL_MARKS, IMAGES, NON_PLAIN, TOOLS, answer_traits
 
@@ -72,7 +72,12 @@ class DatasetRecord:
             self.tools = source.get("tools")
             if "tools" in source or "functions" in source:
                 self.traits |= TOOLS
-        if self.kind == "chat" and len(self.record) > 1 and not self.record.keys() <= CHAT_KEYS:
+        known = HOST_KEYS.get(self.file.target, CHAT_KEYS)
+        if (
+            self.kind == "chat"
+            and len(self.record) > 1
+            and ("weight" in self.record or not self.record.keys() <= known)
+        ):
             self.traits |= NON_PLAIN
         if self.kind == "dpo" or self.kind != self.file.format or not self.lists:
             self.traits |= NON_PLAIN

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from ftpipe.dataset.projection import FOLDER, project_dataset
 from ftpipe.errors import FtpipeError, JobFailedError, LocalStateError, UsageError
+from ftpipe.paths import state_dir
 from ftpipe.pipeline.current_status import as_requested
 from ftpipe.pipeline.observer import PipelineObserver
 from ftpipe.pipeline.preflight import Plan, make_plan, with_local_base
@@ -233,8 +235,12 @@ class Pipeline:
         return self.registry.runs.save(run.model_copy(update=update))
 
     def _upload_one(self, dataset: Dataset) -> UploadedFile:
+        profile = self.provider.profile
+        projection = project_dataset(dataset, profile.target, state_dir() / FOLDER)
+        if projection.removed:
+            self.observer.on_status(projection.sentence(profile.title or profile.name))
         return UploadDataset(
-            dataset,
+            projection.dataset,
             self.provider,
             self.registry,
             on_progress=lambda done, total: self.observer.on_progress("upload", done, total),

@@ -10,7 +10,15 @@ from ftpipe.records import Finding, Report, Severity
 from ftpipe.reports.markdown_text import escape_markdown, markdown_table
 
 MAX_SHOWN_PER_RULE = 3
-TARGETS = {"openai": "OpenAI", "azure": "Azure OpenAI", "nebius": "Nebius", "local": "The embedded server"}
+TARGETS = {
+    "openai": "OpenAI",
+    "azure": "Azure OpenAI",
+    "nebius": "Nebius",
+    "local": "The embedded server",
+    "together": "Together",
+    "fireworks": "Fireworks",
+    "bedrock": "Amazon Bedrock",
+}
 REJECTION_ORIGINS = frozenset("RD")
 """Origins of the rules about data that the target rejects or does not document."""
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}

@@ -41,7 +41,7 @@ def validate(
 
     Args:
         path: The training file.
-        target: Whose rules: ``openai``, ``azure``, ``nebius`` or ``local``.
+        target: Whose rules: a profile's ``target``, for example ``openai``.
         method: ``supervised``, ``dpo`` or ``reinforcement``; ``None`` takes the method that the file's format is for.
         model: Base model; decides encoding, token limit and shutdown date.
         validation: The validation file.

@@ -172,6 +172,27 @@ def heavy_prompt(folder: Path, fault: bool) -> Codes:
     return codes_of(write(folder / "a.jsonl", rows))
 
 
+def too_many_for_host(folder: Path, fault: bool) -> Codes:
+    """Bedrock accepts 20,000 reinforcement examples."""
+    statistics = ScanStatistics(FileContext("a.jsonl", "bedrock", None, "", "rft"), examples=20_000 + fault)
+    rules = [rule for rule in all_rules() if rule.code == "FT114"]
+    return {rule.code for rule in rules if list(rule.check(statistics))}
+
+
+def several_answers(folder: Path, fault: bool) -> Codes:
+    """Two answers for a reasoning base of Together, or for one that is none."""
+    row = {"messages": [*chat(0)["messages"], *chat(1)["messages"]]}
+    base = "Qwen/Qwen3.5-9B" if fault else "openai/gpt-oss-20b"
+    return codes_of(write(folder / "a.jsonl", [*chats(11), row]), target="together", model=base)
+
+
+def preference_turns(folder: Path, fault: bool) -> Codes:
+    """A pair about the third turn of a conversation, or about the first."""
+    row = preference(0)
+    row["input"]["messages"] = [*chat(1)["messages"] * fault, *row["input"]["messages"]]
+    return codes_of(write(folder / "a.jsonl", [*(preference(n) for n in range(1, 12)), row]), target="fireworks")
+
+
 FILE_EXAMPLES: dict[str, Example] = {
     "FT001": file_changed,
     "FT003": lambda f, fault: codes_of(write(f / f"a.{'txt' if fault else 'JSONL'}", [*chats()])),
@@ -179,6 +200,9 @@ FILE_EXAMPLES: dict[str, Example] = {
     "FT009": lambda f, fault: by_statistics("FT009", size=8 * 1024**3 + fault),
     "FT010": long_line,
     "FT109": lambda f, fault: codes_of(write(f / "a.jsonl", [*chats()]), method="dpo" if fault else "supervised"),
+    "FT114": too_many_for_host,
+    "FT224": several_answers,
+    "FT509": preference_turns,
     "FT220": lambda f, fault: with_template(f, after_roles(*["user"] * fault), "mistral"),
     "FT222": lambda f, fault: with_template(f, exchange(), "endless" if fault else "gemma"),
     "FT403": heavy_image,

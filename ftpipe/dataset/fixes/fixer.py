@@ -21,7 +21,7 @@ from ftpipe.dataset.check_settings import CheckSettings, check_codes
 from ftpipe.dataset.duplicates.fingerprints import hash64
 from ftpipe.dataset.encoding import unicode_encoding
 from ftpipe.dataset.fixes.safe import SAFE
-from ftpipe.dataset.fixes.unsafe import DROP, LOSSLESS, UNSAFE
+from ftpipe.dataset.fixes.unsafe import DROP, LOSSLESS, UNSAFE, unsafe_fixers
 from ftpipe.dataset.fixes.whole_file import SHUFFLE, is_sorted_by_label, lines_to_remove, shuffle_lines
 from ftpipe.dataset.formats import LAYOUT_FAULTS, NOT_DATA, OTHER_FORMATS, shape_of
 from ftpipe.dataset.identity import sha256_of_dataset
@@ -108,7 +108,7 @@ def fix_file(
     if sniffed.layout in OTHER_FORMATS:
         raise DatasetError(f"{path.name}: {LAYOUT_FAULTS[sniffed.layout]}", f"ftpipe convert {quote(str(path))}")
     context = ScanContext(target, method, model, max_length, selected)
-    fixer = FileFixer(selected, sniffed.format, unsafe)
+    fixer = FileFixer(selected, sniffed.format, unsafe, target)
     if unsafe:
         fixer.to_remove = lines_to_remove(path, context, training)
     return _write(fixer, path, files, sniffed.layout, context)
@@ -170,8 +170,8 @@ def _refuse_foreign_files(files: tuple[Path, ...], manifest_file: Path) -> None:
 class FileFixer:
     """Applies the fixes to the lines of one file."""
 
-    def __init__(self, settings: CheckSettings, kind: str, unsafe: bool) -> None:
-        table = {**SAFE, **UNSAFE} if unsafe else SAFE
+    def __init__(self, settings: CheckSettings, kind: str, unsafe: bool, target: str = "openai") -> None:
+        table = {**SAFE, **unsafe_fixers(target)} if unsafe else SAFE
         self.fixers = {code: fixer for code, fixer in sorted(table.items()) if settings.wants(code)}
         self.wants = settings.wants
         self.kind = kind

@@ -7,8 +7,8 @@ from typing import Any
 
 from ftpipe.dataset.conversion.verdicts import is_left_out
 from ftpipe.dataset.fixes.safe import Fixer, Record, messages_of
-from ftpipe.dataset.formats import CHAT_KEYS, DPO_KEYS, message_lists
-from ftpipe.dataset.rules.messages.fields import MESSAGE_KEYS, ROLE_SYNONYMS
+from ftpipe.dataset.formats import CHAT_KEYS, DPO_KEYS, HOST_KEYS, message_lists
+from ftpipe.dataset.rules.messages.fields import ROLE_SYNONYMS, message_keys
 from ftpipe.dataset.rules.messages.training import has_call
 from ftpipe.dataset.rules.quality.text import INVISIBLE, MOJIBAKE
 from ftpipe.dataset.sensitive_data import find_personal_data, find_secrets
@@ -49,9 +49,9 @@ def _for_all_texts(change: Callable[[str], str]) -> Fixer:
     return fix
 
 
-def drop_extra_keys(record: Record, kind: str) -> int:
+def drop_extra_keys(record: Record, kind: str, chat_keys: frozenset[str] = CHAT_KEYS) -> int:
     """FT110: remove top-level keys that the format does not define, or the record if one says not to learn it."""
-    known = frozenset(DPO_KEYS) if kind == "dpo" else CHAT_KEYS
+    known = frozenset(DPO_KEYS) if kind == "dpo" else chat_keys
     extra = (
         [key for key in record if key not in known]
         if kind in ("chat", "dpo") and not record.keys().isdisjoint(known)
@@ -64,11 +64,12 @@ def drop_extra_keys(record: Record, kind: str) -> int:
     return len(extra)
 
 
-def drop_message_keys(record: Record, kind: str) -> int:
+def drop_message_keys(record: Record, kind: str, target: str = "openai") -> int:
     """FT214: remove message keys that the API does not know; one that says not to learn an answer becomes a weight."""
     fixed = 0
     for message in messages_of(record, kind):
-        for key in [key for key in message if key not in MESSAGE_KEYS]:
+        known = message_keys(target, message)
+        for key in [key for key in message if key not in known]:
             if message.get("role") == "assistant" and is_left_out(key, message[key]):
                 message["weight"] = 0
             del message[key]
@@ -124,6 +125,19 @@ def merge_system_messages(record: Record, kind: str) -> int:
     first = {**systems[0], "content": "\n\n".join(m["content"] for m in systems)}
     record["messages"] = [first, *(m for m in messages if not any(m is s for s in systems))]
     return len(systems) - 1
+
+
+def move_system_first(record: Record, kind: str) -> int:
+    """FT211: move system and developer messages to the beginning, in their order."""
+    fixed = 0
+    for _, messages in message_lists(record, kind):
+        if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+            continue
+        ordered = sorted(messages, key=lambda message: message.get("role") not in ("system", "developer"))
+        fixed += sum(message.get("role") in ("system", "developer") and message is not messages[index]
+                     for index, message in enumerate(ordered))  # fmt: skip
+        messages[:] = ordered
+    return fixed
 
 
 def merge_adjacent_turns(record: Record, kind: str) -> int:
@@ -252,6 +266,7 @@ UNSAFE: dict[str, Fixer] = {
     "FT205": normalize_roles,
     "FT208": drop_empty_answer,
     "FT210": drop_trailing_messages,
+    "FT211": move_system_first,
     "FT212": merge_system_messages,
     "FT213": merge_adjacent_turns,
     "FT214": drop_message_keys,
@@ -264,5 +279,18 @@ UNSAFE: dict[str, Fixer] = {
     "FT902": _for_all_texts(redact_personal),
     "FT906": _for_all_texts(remove_terminal_sequences),
 }
-LOSSLESS = frozenset({"FT205", "FT309", "FT901", "FT902"})
-"""Fixes of which nothing goes to the sidecar: renamings, and redactions, whose purpose is that the text is gone."""
+LOSSLESS = frozenset({"FT205", "FT211", "FT309", "FT901", "FT902"})
+"""Fixes of which nothing goes to the sidecar: renamings, another order, and redactions, whose purpose is that the text
+is gone."""
+
+
+def unsafe_fixers(target: str) -> dict[str, Fixer]:
+    """The unsafe fixes for a target, which keep the keys that it knows."""
+    if target not in HOST_KEYS:
+        return UNSAFE
+    keys = HOST_KEYS[target] | {"functions"}
+    return {
+        **UNSAFE,
+        "FT110": lambda record, kind: drop_extra_keys(record, kind, keys),
+        "FT214": lambda record, kind: drop_message_keys(record, kind, target),
+    }

@@ -19,7 +19,7 @@ Origin = Literal["R", "D", "S", "Q", "P", "L"]
 Evidence = Literal["observed", "documented", "inferred"]
 Scope = Literal["line", "row", "long", "file", "price"]
 
-TARGETS = ("openai", "azure", "nebius", "local")
+TARGETS = ("openai", "azure", "nebius", "local", "together", "fireworks", "bedrock")
 ALL_FORMATS = frozenset({"chat", "dpo", "rft", "legacy", "unknown"})
 MESSAGE_FORMATS = frozenset({"chat", "dpo", "rft"})
 

@@ -14,7 +14,12 @@ GROUP = RuleGroup("File and encoding")
 rule = GROUP.rule
 
 MEBI = 1024 * 1024
-FILE_LIMITS = {"openai": 8 * 1024 * MEBI, "azure": 8 * 1024 * MEBI, "nebius": 5_000_000_000}
+FILE_LIMITS = {
+    "openai": 8 * 1024 * MEBI,
+    "azure": 8 * 1024 * MEBI,
+    "nebius": 5_000_000_000,
+    "together": 50_000_000_000,
+}
 """Bytes. Source: OpenAI API description createUpload 2026-08-21; Nebius documentation 2026-08-20."""
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
@@ -166,7 +171,8 @@ def file_too_large(stats: ScanStatistics) -> Iterator[Violation]:
 
     Why: The upload would be rejected. Files over 512 MB are uploaded in parts, up to 8 GB.
     Fix: Remove or shorten examples, or split the training into two jobs.
-    Source: OpenAI API description createFile and createUpload, 2026-08-21; Nebius documentation.
+    Source: OpenAI API description createFile and createUpload, 2026-08-21; Nebius documentation;
+        togethercomputer/skills, data-formats.md, 2026-07.
     """
     limit = FILE_LIMITS.get(stats.file.target)
     if limit and stats.file.size_bytes > limit:

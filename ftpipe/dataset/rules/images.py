@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ftpipe.catalog.base_models import find_base
+from ftpipe.catalog.host_bases import find_host_base
 from ftpipe.dataset.image_tokens import decode_start, read_header
 from ftpipe.dataset.json_line import Json
 from ftpipe.dataset.record import DatasetRecord
@@ -22,7 +23,9 @@ GROUP = RuleGroup("Images")
 rule = GROUP.rule
 _FORMATS = frozenset({"chat", "rft"})
 
-MAX_IMAGES = {"openai": 10, "azure": 64}
+MAX_IMAGES = {"openai": 10, "azure": 64, "together": 10}
+EMBEDDED_IMAGES = frozenset({"together", "fireworks"})
+"""Targets that read images only from the record itself. Source: their data preparation pages, 2026-08."""
 MAX_IMAGE_BYTES = 10 * 1024 * 1024
 MAX_IMAGE_EXAMPLES = 50_000
 _KINDS = {"image/jpeg": "jpeg", "image/jpg": "jpeg", "image/png": "png", "image/webp": "webp"}
@@ -72,13 +75,26 @@ def image_outside_user_message(row: DatasetRecord) -> Iterator[Violation]:
             yield Violation(image.path, f"The {speaker(image.message)} contains an image.")
 
 
-@rule("FT402", "too-many-images", "error", "D", "documented", when=IMAGES, formats=_FORMATS, nebius="off", local="off")
+@rule(
+    "FT402",
+    "too-many-images",
+    "error",
+    "D",
+    "documented",
+    when=IMAGES,
+    formats=_FORMATS,
+    nebius="off",
+    fireworks="off",
+    bedrock="off",
+    local="off",
+)
 def too_many_images(row: DatasetRecord) -> Iterator[Violation]:
     """An example has more images than the target accepts.
 
     Why: The service rejects the example.
     Fix: Split the example, or remove images.
-    Source: OpenAI vision fine-tuning guide, 2026-07-15 (10); the Azure limit (64) is second-hand.
+    Source: OpenAI vision fine-tuning guide, 2026-07-15 (10); Together's data preparation page, 2026-08 (10); the Azure
+        limit (64) is second-hand.
     """
     limit = MAX_IMAGES.get(row.file.target)
     number = sum(1 for _ in images(row))
@@ -128,6 +144,9 @@ def unsupported_image_format(row: DatasetRecord) -> Iterator[Violation]:
     scope="file",
     formats=_FORMATS,
     nebius="off",
+    together="off",
+    fireworks="off",
+    bedrock="off",
     local="off",
 )
 def too_many_image_examples(stats: ScanStatistics) -> Iterator[Violation]:
@@ -145,9 +164,11 @@ def too_many_image_examples(stats: ScanStatistics) -> Iterator[Violation]:
 def invalid_image_url(row: DatasetRecord) -> Iterator[Violation]:
     """An image URL is neither an http(s) URL nor a valid base64 data URL.
 
-    Why: The service cannot read files on your machine, and skips images that it cannot decode.
+    Why: The service cannot read files on your machine, and skips images that it cannot decode. Together and Fireworks
+        read only data URLs.
     Fix: Use an https URL, or data:image/png;base64,… with the type that the bytes have.
-    Source: OpenAI vision fine-tuning guide, 2026-07-15.
+    Source: OpenAI vision fine-tuning guide, 2026-07-15; Together's data preparation page and Fireworks' vision guide,
+        2026-08.
     """
     for path, _, value, url in images(row):
         scheme = url.partition(":")[0].lower()
@@ -156,6 +177,10 @@ def invalid_image_url(row: DatasetRecord) -> Iterator[Violation]:
             yield Violation(path, f"image_url is the string '{shown}', not an object with a url.")
             continue
         if scheme in ("http", "https"):
+            if row.file.target in EMBEDDED_IMAGES:
+                message = f"The image is behind a URL; {row.file.target} reads only embedded images."
+                hint = "Embed it: data:image/png;base64,… with the type that the bytes have."
+                yield Violation(f"{path}.url", message, hint=hint)
             continue
         if not url:
             yield Violation(f"{path}.url", f"The image cannot be read: {missing_url(value)}.")
@@ -207,6 +232,9 @@ def data_url_error(url: str) -> str:
     scope="file",
     formats=_FORMATS,
     nebius="off",
+    together="off",
+    fireworks="off",
+    bedrock="off",
     local="off",
 )
 def image_may_be_skipped(stats: ScanStatistics) -> Iterator[Violation]:
@@ -228,9 +256,11 @@ def model_lacks_vision(row: DatasetRecord) -> Iterator[Violation]:
     Fix: Choose a base model with vision, such as gpt-4o-2024-08-06.
     Source: OpenAI vision fine-tuning guide, 2026-07-15.
     """
-    base = find_base(row.file.model) if row.file.model else None
-    if base is not None and base.vision is False:
-        yield Violation("messages", f"The example has an image, but {base.name} accepts text only.")
+    model = row.file.model
+    base, host_base = (find_base(model), find_host_base(model, row.file.target)) if model else (None, None)
+    if (base is not None and base.vision is False) or (host_base is not None and host_base.images is False):
+        name = base.name if base else escape_preview(model, 80)
+        yield Violation("messages", f"The example has an image, but {name} accepts text only.")
 
 
 @rule("FT410", "private-image-url", "warning", "P", "inferred", when=IMAGES, formats=_FORMATS)

@@ -31,13 +31,19 @@ MIN_MEAN_TOKENS = 300
 def example_over_token_limit(row: OverlongRecord) -> Iterator[Violation]:
     """An example has more tokens than the target trains on.
 
-    Why: Tokens beyond the limit are cut from the end without a message, and the answer is at the end.
+    Why: Tokens beyond the limit are cut from the end without a message, and the answer is at the end. Fireworks leaves
+        such examples out.
     Fix: Shorten the example, or make several of it. For local training you can also raise max_length in
         [hyperparameters.extra].
     Source: OpenAI best-practices guide, 2026-07-15; local: the limit of the trainer, counted with the base model's
         tokenizer if the model is on this machine.
     """
-    message = f"The example has {row.tokens:,} tokens; only the first {row.limit:,} are used."
+    what = (
+        f"the limit is {row.limit:,}, and it is left out"
+        if row.is_dropped
+        else f"only the first {row.limit:,} are used"
+    )
+    message = f"The example has {row.tokens:,} tokens; {what}."
     yield Violation("", message, level="warning" if row.is_local and not row.cuts_answer else None)
 
 
@@ -50,7 +56,7 @@ def answer_truncated(row: OverlongRecord) -> Iterator[Violation]:
         [hyperparameters.extra].
     Source: OpenAI best-practices guide, 2026-07-15.
     """
-    if row.cuts_answer:
+    if row.cuts_answer and not row.is_dropped:
         what = "with the end of an answer" if row.is_local else "and the example ends with an answer"
         yield Violation(row.last_path, f"The last {row.tokens - row.limit:,} tokens are cut, {what}.")
 

@@ -154,3 +154,18 @@ def dpo_prompt_ends_with_assistant(row: DatasetRecord) -> Iterator[Violation]:
             last = messages[-1]
             if type(last) is dict and last.get("role") == "assistant":
                 yield Violation(f"{base}[{len(messages) - 1}].role", "The input ends with an assistant message.")
+
+
+@rule("FT509", "dpo-several-turns", "off", "D", "documented", formats=_DPO, fireworks="error")
+def dpo_several_turns(row: DatasetRecord) -> Iterator[Violation]:
+    """The input of a pair is more than one question.
+
+    Why: Fireworks compares answers to one user message.
+    Fix: Keep the last user message, or train the pairs elsewhere.
+    Source: Fireworks' guide for direct preference optimization, 2026-08.
+    """
+    for base, messages in row.lists:
+        if base == "input.messages" and type(messages) is list:
+            turns = [m for m in messages if type(m) is dict and m.get("role") not in ("system", "developer")]
+            if len(turns) > 1:
+                yield Violation(base, f"The input has {len(turns)} messages besides the system message.")

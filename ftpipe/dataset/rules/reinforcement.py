@@ -1,4 +1,4 @@
-"""FT6: reinforcement files (no longer at OpenAI, but at Azure and locally)."""
+"""FT6: reinforcement files (no longer at OpenAI, but at Azure and Amazon Bedrock)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,17 @@ def rft_last_message_not_user(row: DatasetRecord) -> Iterator[Violation]:
             )
 
 
-@rule("FT602", "rft-system-role", "error", "R", "inferred", formats=_RFT, fix=("safe", "use developer"), local="off")
+@rule(
+    "FT602",
+    "rft-system-role",
+    "error",
+    "R",
+    "inferred",
+    formats=_RFT,
+    fix=("safe", "use developer"),
+    bedrock="off",
+    local="off",
+)
 def rft_system_role(row: DatasetRecord) -> Iterator[Violation]:
     """A reinforcement file uses the role system.
 
@@ -53,16 +63,29 @@ def rft_system_role(row: DatasetRecord) -> Iterator[Violation]:
 def rft_missing_reference(row: DatasetRecord) -> Iterator[Violation]:
     """The record lacks a key that the grader reads.
 
-    Why: The grader fails on the record. Without a grader, the keys that all of the first records have are expected.
+    Why: The grader fails on the record. Without a grader, the keys that all of the first records have are expected. At
+        Bedrock the grader gets reference_answer.
     Fix: Add the key.
-    Source: Azure reinforcement fine-tuning page, 2026-07 ({{item.KEY}}).
+    Source: Azure reinforcement fine-tuning page, 2026-07 ({{item.KEY}}); Bedrock's guide for reinforcement
+        of open-weight models, 2026.
     """
-    for key in row.file.grader_fields:
+    required = {"reference_answer": None} if row.file.target == "bedrock" else {}
+    for key in {**required, **dict.fromkeys(row.file.grader_fields)}:
         if key not in row.record:
             yield Violation(key, f"The reference key '{escape_preview(key, 40)}' is missing.")
 
 
-@rule("FT604", "rft-no-validation-file", "error", "D", "documented", scope="file", formats=_RFT, local="off")
+@rule(
+    "FT604",
+    "rft-no-validation-file",
+    "error",
+    "D",
+    "documented",
+    scope="file",
+    formats=_RFT,
+    bedrock="off",
+    local="off",
+)
 def rft_no_validation_file(stats: ScanStatistics) -> Iterator[Violation]:
     """A reinforcement job has no validation file.
 
@@ -95,7 +118,17 @@ def rft_answer_in_prompt(row: DatasetRecord) -> Iterator[Violation]:
             yield Violation(key, "The reference text appears in the prompt.", escape_preview(value, 80))
 
 
-@rule("FT607", "rft-too-many-examples", "error", "D", "documented", scope="file", formats=_RFT, local="off")
+@rule(
+    "FT607",
+    "rft-too-many-examples",
+    "error",
+    "D",
+    "documented",
+    scope="file",
+    formats=_RFT,
+    bedrock="off",
+    local="off",
+)
 def rft_too_many_examples(stats: ScanStatistics) -> Iterator[Violation]:
     """A reinforcement file has more than 50,000 training or 1,000 validation examples.
 

@@ -6,19 +6,31 @@ from collections.abc import Iterator
 
 from ftpipe.dataset.conversion.row import MEANINGFUL_KEYS, normalize_key
 from ftpipe.dataset.conversion.verdicts import VERDICT_KEYS
-from ftpipe.dataset.formats import CHAT_KEYS, FORMAT_OF, LAYOUT_FAULTS, NOT_DATA, OTHER_FORMATS, legacy_shape, shape_of
-from ftpipe.dataset.json_line import MAX_DEPTH, MAX_SAFE_INTEGER, Line
+from ftpipe.dataset.formats import (
+    CHAT_KEYS,
+    FORMAT_OF,
+    HOST_KEYS,
+    LAYOUT_FAULTS,
+    NOT_DATA,
+    OTHER_FORMATS,
+    legacy_shape,
+    shape_of,
+)
+from ftpipe.dataset.json_line import MAX_DEPTH, MAX_SAFE_INTEGER, Json, Line
 from ftpipe.dataset.record import DatasetRecord
 from ftpipe.dataset.record_traits import NON_PLAIN
-from ftpipe.dataset.rules.base import RuleGroup, Violation, escape_preview, key_path
+from ftpipe.dataset.rules.base import RuleGroup, Violation, describe_value, escape_preview, key_path
 from ftpipe.dataset.scan.statistics import ScanStatistics
 from ftpipe.suggestions import did_you_mean_or_remove
 
 GROUP = RuleGroup("Records")
 rule = GROUP.rule
 
-MIN_EXAMPLES = {"openai": 10, "azure": 10, "nebius": 1, "local": 1}
-"""Source: OpenAI and Azure supervised guides, 2026; Nebius states no minimum."""
+MIN_EXAMPLES = {"openai": 10, "azure": 10, "nebius": 1, "local": 1, "together": 1, "fireworks": 3, "bedrock": 100}
+"""Source: OpenAI and Azure supervised guides, 2026; docs.together.ai, docs.fireworks.ai and the Bedrock user guide,
+reinforcement fine-tuning, read 2026-11; Nebius states no minimum."""
+MAX_EXAMPLES = {"fireworks": 3_000_000, "bedrock": 20_000}
+"""Source: the same guides; OpenAI documents none for supervised files."""
 FEW_EXAMPLES = 50
 KTO_HINT = (
     "Rows whose label is false hold answers that the model must not learn. `ftpipe convert FILE` leaves them out, or "
@@ -216,31 +228,56 @@ def format_method_mismatch(stats: ScanStatistics) -> Iterator[Violation]:
     when=NON_PLAIN,
     formats=frozenset({"chat", "dpo"}),
     fix=("unsafe", "move it to a separate file"),
+    together="warning",
+    fireworks="warning",
 )
 def unknown_top_level_key(row: DatasetRecord) -> Iterator[Violation]:
     """A record has a top-level key that its format does not define.
 
     Why: The service rejects unknown keys in supervised and preference files. In reinforcement files they are
-        reference data.
+        reference data. For Together and Fireworks ftpipe leaves them out of what it uploads, unless they may change
+        what is learnt.
     Fix: Remove the key, or move its data to a separate file.
-    Source: public run logs, code invalid_file_format; OpenAI API description of 2025-05-20.
+    Source: public run logs, code invalid_file_format; OpenAI API description of 2025-05-20; Together's data preparation
+        page, 2026-08.
     """
     known = CHAT_KEYS if row.kind == "chat" else frozenset({"input", "preferred_output", "non_preferred_output"})
     if row.kind == "chat" and "messages" not in row.record:
         return
+    is_projected = row.file.target in HOST_KEYS
+    if row.kind == "chat":
+        # FT309 reports functions, which are not removed but converted
+        known = HOST_KEYS.get(row.file.target, known) | {"functions"}
+    if is_projected and "weight" in row.record and "weight" in known:
+        yield from _row_weight(row.record["weight"])
     extra = [key for key in row.record if key not in known]
     for key in extra[:MAX_LISTED_KEYS]:
+        is_removed = is_projected and not _may_change_training(key)
         yield Violation(
-            key_path("", key), f"Unknown key '{escape_preview(key, 40)}'.", hint=_unknown_key_hint(key, known)
+            key_path("", key),
+            f"Unknown key '{escape_preview(key, 40)}'{', which is removed before the upload' if is_removed else ''}.",
+            hint=_unknown_key_hint(key, known),
+            level="error" if is_projected and not is_removed else None,
         )
     if len(extra) > MAX_LISTED_KEYS:
         more = len(extra) - MAX_LISTED_KEYS
         yield Violation("", f"The record has {more:,} more unknown keys.", weight=more)
 
 
-def _unknown_key_hint(key: str, known: frozenset[str]) -> str:
+def _row_weight(weight: Json) -> Iterator[Violation]:
+    """The fault of a weight of the whole example, which Together multiplies its loss by."""
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
+        message = f"The weight of the example is {describe_value(weight)}; it must be a number of 0 or more."
+        yield Violation("weight", message, level="error")
+
+
+def _may_change_training(key: str) -> bool:
     name = normalize_key(key)
-    if name in MEANINGFUL_KEYS or name in VERDICT_KEYS:
+    return name in MEANINGFUL_KEYS or name in VERDICT_KEYS
+
+
+def _unknown_key_hint(key: str, known: frozenset[str]) -> str:
+    if _may_change_training(key):
         return "It may change what is learnt: `ftpipe convert FILE` keeps its meaning, or names it."
     return did_you_mean_or_remove(key, known)
 
@@ -282,3 +319,19 @@ def few_examples(stats: ScanStatistics) -> Iterator[Violation]:
     """
     if MIN_EXAMPLES.get(stats.file.target, 1) <= stats.examples < FEW_EXAMPLES and stats.file.role == "train":
         yield Violation("", f"The file has {stats.examples} examples; {FEW_EXAMPLES} or more are recommended.")
+
+
+@rule("FT114", "too-many-examples", "error", "D", "documented", scope="file")
+def too_many_examples(stats: ScanStatistics) -> Iterator[Violation]:
+    """The file has more examples than the target accepts.
+
+    Why: The job would be rejected.
+    Fix: Remove examples, or split the training into two jobs.
+    Source: Fireworks' supervised guide (3,000,000) and Bedrock's guide for reinforcement of open-weight models
+        (20,000), 2026-08; OpenAI documents no limit for supervised files.
+    """
+    maximum = MAX_EXAMPLES.get(stats.file.target)
+    if maximum and stats.examples > maximum and stats.file.role == "train":
+        yield Violation(
+            "", f"The file has {stats.examples:,} examples; {stats.file.target} accepts at most {maximum:,}."
+        )

@@ -334,13 +334,16 @@ def parallel_tool_calls_conflict(row: DatasetRecord) -> Iterator[Violation]:
     when=TOOLS,
     formats=MESSAGE_FORMATS,
     fix=("unsafe", "write tools, tool_calls and the role tool"),
+    together="error",
+    fireworks="error",
 )
 def legacy_functions(row: DatasetRecord) -> Iterator[Violation]:
     """The record uses ``functions`` or ``function_call``.
 
-    Why: Both are deprecated; newer models are trained with tools and tool_calls.
+    Why: Both are deprecated; newer models are trained with tools and tool_calls, and Together and Fireworks know only
+        those.
     Fix: Use tools, tool_calls and the role tool.
-    Source: OpenAI API description, 2026-08-21.
+    Source: OpenAI API description, 2026-08-21; data preparation pages of Together and Fireworks, 2026-08.
     """
     base, source = row.tool_source()
     if "functions" in source:

@@ -37,7 +37,7 @@ class ScanContext:
     """How the files of one check are checked."""
 
     target: str = "openai"
-    """Whose rules apply: ``openai``, ``azure``, ``nebius`` or ``local``."""
+    """Whose rules apply: a profile's ``target``, for example ``openai``."""
     method: str | None = None
     """``None`` if the format of the file decides."""
     model: str = ""

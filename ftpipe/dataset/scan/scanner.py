@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from ftpipe.catalog.host_bases import drops_long_examples
 from ftpipe.dataset.duplicate_keys import count_keys, lines_with_possible_duplicate_keys
 from ftpipe.dataset.duplicates import fingerprint_store
 from ftpipe.dataset.duplicates.fingerprints import fingerprint_dialogue, fingerprint_record
@@ -309,7 +310,8 @@ class BlockScanner:
         last = messages[-1] if type(messages) is list and messages else {}
         last_path = f"{list_path}[{len(messages) - 1}].content" if messages else list_path
         cuts_answer = type(last) is dict and last.get("role") == "assistant"
-        overlong = OverlongRecord(total, limit, last_path, cuts_answer)
+        is_dropped = drops_long_examples(self.scanner.file.target)
+        overlong = OverlongRecord(total, limit, last_path, cuts_answer, is_dropped=is_dropped)
         check = self.scanner.file.training_check
         if check is not None and (lengths := check.lengths(record.record)) is not None:
             total, with_answers = lengths

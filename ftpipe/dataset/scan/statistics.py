@@ -180,6 +180,8 @@ class OverlongRecord(NamedTuple):
     """Whether a part of an answer is beyond the limit."""
     is_local: bool = False
     """Whether the local trainer's own tokenizer counted."""
+    is_dropped: bool = False
+    """Whether the target leaves such a record out instead of cutting it."""
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ def test_config_prices_shows_source_and_date_of_each_row(cli: CliEnvironment) ->
     [mini] = [row for row in rows if (row["provider"], row["model"]) == ("openai", "gpt-4.1-mini-2025-04-14")]
     assert (mini["training"], mini["input"], mini["output"], mini["currency"]) == (5.0, 0.8, 3.2, "USD")
     assert all(row["source"] and row["as_of"] for row in rows)
-    assert {row["provider"] for row in rows} == {"openai", "azure", "nebius"}
+    assert {row["provider"] for row in rows} == {"openai", "azure", "nebius", "together", "fireworks"}
     assert "gpt-4.1-mini-2025-04-14" in cli.run("config", "prices").out
 
 

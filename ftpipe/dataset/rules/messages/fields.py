@@ -27,6 +27,8 @@ rule = GROUP.rule
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 """``developer`` has a separate rule. Source: OpenAI API description of 2025-05-20."""
+NO_LEGACY_ROLES = frozenset({"together", "fireworks"})
+"""Targets without the role ``function``. Source: data preparation pages of Together and Fireworks, 2026-08."""
 ROLE_SYNONYMS = {
     "human": "user",
     "bot": "assistant",
@@ -39,6 +41,8 @@ ROLE_SYNONYMS = {
 MESSAGE_KEYS = frozenset(
     {"role", "content", "name", "tool_calls", "tool_call_id", "function_call", "weight", "refusal", "audio"}
 )
+REASONING_KEYS = frozenset({"reasoning", "reasoning_content"})
+"""Keys of an assistant message that Together trains on, for reasoning bases. Source: data preparation page, 2026-08."""
 _REASONING_HINT = "It holds reasoning, which would not be trained: remove it, or make it part of the content."
 KEY_HINTS = {
     "train": "Write weight 0 instead of train false, and leave the key out otherwise.",
@@ -127,7 +131,10 @@ def unknown_role(row: DatasetRecord) -> Iterator[Violation]:
     """
     for base, index, message in row.messages():
         role = message.get("role", "user")
-        if role not in ROLES if type(role) is str else True:
+        if role == "function" and row.file.target in NO_LEGACY_ROLES:
+            hint = "Use tool, and tool_calls in place of function_call."
+            yield Violation(f"{base}[{index}].role", "The role function is not known there.", hint=hint)
+        elif role not in ROLES if type(role) is str else True:
             word = ROLE_SYNONYMS.get(str(role).strip().lower())
             hint = f"Did you mean {word!r}?" if word else did_you_mean(str(role).lower(), ROLES)
             yield Violation(f"{base}[{index}].role", f"Unknown role {describe_text(role)}.", hint=hint)
@@ -186,6 +193,12 @@ def content_wrong_type(row: DatasetRecord) -> Iterator[Violation]:
                 yield from _audio_parts(path, content)
 
 
+def message_keys(target: str, message: dict[str, Any]) -> frozenset[str]:
+    """The keys that a message can have at a target."""
+    is_answer = target == "together" and message.get("role") == "assistant"
+    return MESSAGE_KEYS | REASONING_KEYS if is_answer else MESSAGE_KEYS
+
+
 def _audio_parts(path: str, parts: list[Any]) -> Iterator[Violation]:
     for index, part in enumerate(parts):
         if type(part) is dict and part.get("type") == "input_audio":
@@ -224,11 +237,12 @@ def unknown_message_key(row: DatasetRecord) -> Iterator[Violation]:
 
     Why: The service rejects unknown keys, and so does the cookbook's check.
     Fix: Remove the key, unless its value belongs into a known key, such as weight or content.
-    Source: OpenAI API description of 2025-05-20; cookbook data preparation.
+    Source: OpenAI API description of 2025-05-20; cookbook data preparation. Together reads reasoning and
+        reasoning_content of assistant messages.
     """
     for base, index, message in row.messages():
         for key in message:
-            if key not in MESSAGE_KEYS:
+            if key not in message_keys(row.file.target, message):
                 path = key_path(f"{base}[{index}]", key)
                 hint = KEY_HINTS.get(key) or did_you_mean_or_remove(key, MESSAGE_KEYS)
                 if message.get("role") == "assistant" and is_left_out(key, message[key]):
@@ -286,6 +300,8 @@ def invalid_name(row: DatasetRecord) -> Iterator[Violation]:
     when=NON_PLAIN,
     formats=frozenset({"chat", "dpo"}),
     fix=("safe", "use system"),
+    together="error",
+    fireworks="error",
     local="off",
 )
 def developer_role(row: DatasetRecord) -> Iterator[Violation]:
@@ -293,7 +309,8 @@ def developer_role(row: DatasetRecord) -> Iterator[Violation]:
 
     Why: The schema of these files has the role system instead; developer belongs to reinforcement files.
     Fix: Use the role system.
-    Source: OpenAI API description of 2025-05-20; whether the service accepts the role is not known.
+    Source: OpenAI API description of 2025-05-20; whether the service accepts the role is not known. Together's data
+        preparation page and Fireworks' supervised guide, 2026-08, list system, user, assistant and tool.
     """
     if FORMAT_OF.get(row.file.method or "") == "rft":
         return

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from ftpipe.catalog.host_bases import find_host_base
 from ftpipe.dataset.json_line import Json
 from ftpipe.dataset.record import DatasetRecord
 from ftpipe.dataset.record_traits import ANSWER_TRAITS, NON_PLAIN
@@ -132,6 +133,9 @@ def no_trained_message(row: DatasetRecord) -> Iterator[Violation]:
     formats=MESSAGE_FORMATS,
     mark="special",
     nebius="warning",
+    together="warning",
+    fireworks="warning",
+    bedrock="warning",
     local="off",
 )
 def special_token_in_text(row: DatasetRecord) -> Iterator[Violation]:
@@ -150,6 +154,23 @@ def special_token_in_text(row: DatasetRecord) -> Iterator[Violation]:
                 f"The text contains the special token {match.group()}.",
                 escape_preview(text.value[max(0, match.start() - 30) : match.end() + 30], 120),
             )
+
+
+@rule("FT224", "earlier-answers-not-trained", "off", "S", "documented", formats=_CHAT, together="info")
+def earlier_answers_not_trained(row: DatasetRecord) -> Iterator[Violation]:
+    """The conversation has several answers, and the base model is a reasoning model of Together.
+
+    Why: Of a reasoning model only the last answer of a conversation is trained there; the others are only read.
+    Fix: Make one example of each answer that the model must learn, or choose another base model.
+    Source: Together's data preparation page, 2026-08.
+    """
+    base = find_host_base(row.file.model, row.file.target) if row.file.model else None
+    if base is None or not base.reasoning:
+        return
+    path, messages = dialogue(row)
+    answers = [m for m in messages if type(m) is dict and m.get("role") == "assistant" and is_trained(m)]
+    if len(answers) > 1:
+        yield Violation(path, f"Of {len(answers)} answers only the last one is trained.")
 
 
 @rule("FT220", "chat-template-fails", "off", "L", "observed", formats=_TRAINED_LOCALLY, local="error")

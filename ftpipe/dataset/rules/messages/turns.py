@@ -14,6 +14,8 @@ GROUP = RuleGroup("Messages")
 rule = GROUP.rule
 _CHAT = frozenset({"chat"})
 _CONVERSATIONS = frozenset({"chat", "rft", "dpo"})
+ALTERNATING = frozenset({"together", "fireworks"})
+"""Targets that require user and assistant messages to alternate."""
 
 
 def dialogue(row: DatasetRecord) -> tuple[str, list[Any]]:
@@ -60,6 +62,7 @@ def no_assistant_message(row: DatasetRecord) -> Iterator[Violation]:
     formats=_CHAT,
     fix=("unsafe", "remove what follows the last answer"),
     nebius="warning",
+    together="warning",
     local="warning",
 )
 def last_message_not_assistant(row: DatasetRecord) -> Iterator[Violation]:
@@ -78,13 +81,23 @@ def last_message_not_assistant(row: DatasetRecord) -> Iterator[Violation]:
         )
 
 
-@rule("FT211", "system-not-first", "warning", "D", "documented", when=NON_PLAIN, formats=_CONVERSATIONS)
+@rule(
+    "FT211",
+    "system-not-first",
+    "warning",
+    "D",
+    "documented",
+    when=NON_PLAIN,
+    formats=_CONVERSATIONS,
+    fix=("unsafe", "move it to the beginning"),
+    fireworks="error",
+)
 def system_not_first(row: DatasetRecord) -> Iterator[Violation]:
     """A system message comes after other messages.
 
-    Why: Models expect instructions at the beginning; some providers reject them later.
+    Why: Models expect instructions at the beginning; Fireworks rejects them later.
     Fix: Move it to the beginning.
-    Source: Fireworks documentation.
+    Source: Fireworks' supervised guide, 2026-08.
     """
     base, messages = dialogue(row)
     has_turns = False
@@ -127,21 +140,26 @@ def multiple_system_messages(row: DatasetRecord) -> Iterator[Violation]:
     formats=_CONVERSATIONS,
     fix=("unsafe", "merge them"),
     azure="warning",
+    together="error",
+    fireworks="error",
 )
 def roles_do_not_alternate(row: DatasetRecord) -> Iterator[Violation]:
     """Two user messages or two assistant messages follow each other.
 
     Why: OpenAI accepts this. At Azure two answers in a row are a warning, because its file check has rejected files
-        for their roles. The chat templates of some open models reject it.
+        for their roles. Together and Fireworks document that roles alternate. The chat templates of some open models
+        reject it.
     Fix: Merge the two messages.
     Source: OpenAI vision guide's own example; azure-docs issue 120001 (roles); Microsoft's own samples contain two
-        answers in a row, so the sources disagree; Mistral-7B-Instruct-v0.3 discussion 13.
+        answers in a row, so the sources disagree; Mistral-7B-Instruct-v0.3 discussion 13; Together's data preparation
+        page and Fireworks' supervised guide, 2026-08.
     """
     base, messages = dialogue(row)
     roles = roles_of(messages)
     for index in range(1, len(roles)):
         if roles[index] == roles[index - 1] and roles[index] in ("user", "assistant"):
-            level: Level | None = "info" if roles[index] == "user" else None
+            is_accepted = roles[index] == "user" and row.file.target not in ALTERNATING
+            level: Level | None = "info" if is_accepted else None
             yield Violation(f"{base}[{index}].role", f"Two {roles[index]} messages follow each other.", level=level)
 
 
