@@ -16,7 +16,7 @@ import psutil
 import pytest
 from hypothesis import settings
 
-from tests.examples import examples
+from tests.examples import IS_FULL, examples
 
 # Processes that tests start may write compiled modules, as those of users do. Several test workers with several threads
 # each would slow each other down.
@@ -29,11 +29,33 @@ settings.load_profile("shared")
 
 RUN_VARIABLE = "PYTEST_RUN_OF_FTPIPE"
 """Environment variable that marks the processes of one test run."""
+WITHOUT_SLOW_VARIABLE = "PYTEST_WITHOUT_SLOW_TESTS_OF_FTPIPE"
+"""Environment variable that tells the workers of a test run to leave out slow tests."""
 MULTIPROCESSING_HELPERS = ("resource_tracker", "forkserver")
 """They end with the process that started them."""
 MAX_EXIT_SECONDS = 60.0
 """How long a process may take to end after it was stopped."""
 CLEARED_PREFIXES = ("OPENAI_", "AZURE_OPENAI_", "NEBIUS_", "FTPIPE_")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave out slow tests if the whole suite is run as a user runs it; its workers see that in the environment."""
+    is_selection = config.args_source is not pytest.Config.ArgsSource.TESTPATHS or config.option.keyword
+    if not hasattr(config, "workerinput") and not IS_FULL and not is_selection and not config.option.markexpr:
+        os.environ[WITHOUT_SLOW_VARIABLE] = "yes"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out slow tests."""
+    if WITHOUT_SLOW_VARIABLE in os.environ:
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("slow")])
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say that there are more tests."""
+    if WITHOUT_SLOW_VARIABLE in os.environ:
+        terminalreporter.write_line("without the slow tests; FTPIPE_TEST_EXAMPLES=full runs them, too")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,11 +1,12 @@
-"""How many examples tests try: few by default, all of them if ``FTPIPE_TEST_EXAMPLES=full`` is set, as in CI."""
+"""How much the tests try: few examples by default, and all of them with ``FTPIPE_TEST_EXAMPLES=full``, as in CI."""
 
 from __future__ import annotations
 
 import os
 
 # read here, because the fixture own_home clears ftpipe's variables before each test
-_IS_FULL = os.environ.get("FTPIPE_TEST_EXAMPLES", "") == "full"
+IS_FULL = os.environ.get("FTPIPE_TEST_EXAMPLES", "") == "full"
+"""Whether every example is tried and no slow test left out."""
 
 
 def examples(few: int, full: int) -> int:
@@ -15,4 +16,4 @@ def examples(few: int, full: int) -> int:
         few: On a developer's machine.
         full: In CI.
     """
-    return full if _IS_FULL else few
+    return full if IS_FULL else few

@@ -122,9 +122,10 @@ COMMANDS = {
     "split": ["split", "FILE", "--output", "OUT"],
     "advise": ["advise", "FILE"],
 }
+SLOW = [name for name in COMMANDS if name != "validate"]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ["validate", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_commands_on_hostile_files_connect_nowhere_and_open_only_what_is_named(command: str, tmp_path: Path) -> None:
     """Neither they nor the processes of their pool, and nothing of the folder changes beside the named outputs."""
     secret = tmp_path / "secret" / "secret.json"

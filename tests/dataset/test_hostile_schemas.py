@@ -77,6 +77,7 @@ def test_hostile_tool_schema_is_a_finding(record: dict[str, Any], code: str, tex
         assert any(each["code"] == code and text in each["message"] for each in reported), reported
 
 
+@pytest.mark.slow
 def test_many_slow_schemas_take_bounded_time_together(tmp_path: Path) -> None:
     """Each is another one; after some seconds none gets much time any more, and ordinary schemas are still checked."""
     slow = [tool_record(property_of({"pattern": f"^(a|a)*(?!b{number})$"}), SLOW) for number in range(400)]

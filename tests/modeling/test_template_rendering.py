@@ -97,6 +97,7 @@ def results() -> dict[str, str]:
     return dict(json.loads(line) for line in output.splitlines())
 
 
+@pytest.mark.slow
 def test_render_chat_template_limits_hostile_templates() -> None:
     """One test, because each worker would run the process for a part of them."""
     ended = results()

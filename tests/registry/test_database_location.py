@@ -115,6 +115,7 @@ def test_filesystem_of_reads_mount_table(tmp_path: Path, folder: str, kind: str)
     assert filesystem_of(Path(folder), table) == kind
 
 
+@pytest.mark.slow
 def test_registry_full_disk_keeps_last_committed_step(environment: FaultEnvironment) -> None:
     """Row 18: the size of files is limited, writing fails, exit 6; with room again the run goes on, one job."""
     source = Path(__file__).parents[2]

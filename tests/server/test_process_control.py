@@ -215,6 +215,7 @@ def test_serve_stops_while_a_model_is_loaded(tmp_path: Path) -> None:
     assert "a model was still being loaded" in (tmp_path / "data" / "server.log").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_serve_releases_lock_after_last_thread(tmp_path: Path) -> None:
     """A second server does not start while the first one still computes, though it no longer answers."""
     data_dir = tmp_path / "data"

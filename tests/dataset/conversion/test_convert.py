@@ -157,6 +157,7 @@ def test_convert_reads_parquet_and_reports_empty_cells(tmp_path: Path) -> None:
     assert [str(row) for row in result.skipped] == ["row 2, column answer: it is missing"]
 
 
+@pytest.mark.slow
 def test_convert_skips_too_long_and_undecodable_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blank lines are not rows, and a byte order mark is ignored."""
     monkeypatch.setattr(reader, "MAX_LINE_BYTES", 1000)

@@ -79,6 +79,7 @@ def test_killed_server_takes_over_running_trainer(server: ServerProcess) -> None
     check_outcome(server, job)
 
 
+@pytest.mark.slow
 def test_stopped_server_pauses_trainer_and_resumes(server: ServerProcess) -> None:
     """No trainer works on without a server; no step is lost."""
     job = make_jobs(server, 1)[0]
@@ -116,6 +117,7 @@ def test_jobs_survive_repeated_kills(server: ServerProcess) -> None:
         check_outcome(server, job)
 
 
+@pytest.mark.slow
 def test_trainer_killed_by_the_system_is_explained(server: ServerProcess) -> None:
     """The job's events and, when it fails, its error name the likely cause."""
     body = {"model": "gpt-4o-mini", "training_file": server.upload(LINES), "hyperparameters": {"fake_end": "killed"}}

@@ -63,6 +63,7 @@ def wait_until(condition: Any, seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_validation_that_hangs_fails_its_job_after_two_attempts(tmp_path: Path) -> None:
     """Meanwhile requests are answered, and the next job is checked."""
     context = server(tmp_path, with_script(SPIN, timeout_seconds=3.0))
