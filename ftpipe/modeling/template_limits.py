@@ -24,8 +24,8 @@ MAX_CPU_SECONDS = 20.0
 """Processor time of one rendering."""
 MAX_CHARACTERS = 64_000_000
 """Length of a text, also of all output together, and of the text of a list."""
-MAX_TOTAL_CHARACTERS = 1_000_000_000
-"""Length of all texts together that one rendering makes."""
+MAX_TOTAL_CHARACTERS = 256_000_000
+"""Length of all texts together that one rendering makes, so at most 1 GB at four bytes a character."""
 MAX_NUMBER = 1_000_000
 """Largest number that a call or a filter takes, for example as a width, and largest length of a list."""
 MAX_COMPARISONS = 1_000_000_000
