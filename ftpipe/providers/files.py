@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
+import openai
+
 from ftpipe.errors import LocalStateError
 from ftpipe.providers.client import ApiClient
 from ftpipe.providers.responses import RemoteFile, RemoteUpload, as_dict, checked_id, file_of, upload_of
@@ -56,16 +58,24 @@ class FilesClient:
 
     def find(self, *, filename: str, size: int) -> list[RemoteFile]:
         """Files of that name and size, oldest first."""
-        listed = self._api.read(
-            "list the files",
-            lambda client: [
-                file_of(item)
-                for item in self._api.iter_items(client.files.list(purpose=PURPOSE, order="desc", limit=10_000))
-            ],
-            list,
-        )
-        same = [file for file in listed if file.filename == filename and file.bytes == size]
+        same = [file for file in self._list(PURPOSE) if file.filename == filename and file.bytes == size]
         return sorted(same, key=lambda file: file.created_at)
+
+    def all(self) -> list[RemoteFile]:
+        """The files of every purpose that the key can see, newest first."""
+        return self._list()
+
+    def _list(self, purpose: str = "") -> list[RemoteFile]:
+        def call(client: openai.OpenAI) -> list[RemoteFile]:
+            files = client.files
+            page = (
+                files.list(purpose=purpose, order="desc", limit=10_000)
+                if purpose
+                else files.list(order="desc", limit=10_000)
+            )
+            return [file_of(item) for item in self._api.iter_items(page)]
+
+        return self._api.read("list the files", call, list)
 
     def get(self, file_id: str) -> RemoteFile:
         """Get one file."""

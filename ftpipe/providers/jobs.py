@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx2
 import openai
@@ -13,6 +13,7 @@ import openai
 from ftpipe.errors import (
     AuthenticationError,
     FtpipeError,
+    InvalidResponseError,
     NotFoundError,
     RequestRefusedError,
     TrainingNotAvailableError,
@@ -29,6 +30,13 @@ ABOUT_FILE = re.compile(rf"{PROBE_FILE}|training_file|\bfile\b", re.IGNORECASE)
 """Matches a refusal of an endpoint that had no other objection than the missing file."""
 MAX_LISTED_JOBS = 2000
 """How many jobs of a list are read."""
+
+
+class JobListing(NamedTuple):
+    """The jobs of an endpoint, newest first, and how many more it listed in a form that cannot be read."""
+
+    jobs: list[Job]
+    unreadable: int
 
 
 class JobsClient:
@@ -136,6 +144,20 @@ class JobsClient:
             return jobs
 
         return iter(self._api.read("list the jobs", call, list))
+
+    def all(self) -> JobListing:
+        """Every job that the key can see, newest first; a job that cannot be read does not hide the others."""
+
+        def call(client: openai.OpenAI) -> JobListing:
+            jobs, unreadable = [], 0
+            for item in self._api.iter_items(client.fine_tuning.jobs.list(limit=100)):
+                try:
+                    jobs.append(self._job(item))
+                except InvalidResponseError:
+                    unreadable += 1
+            return JobListing(sorted(jobs, key=lambda job: -job.created_at), unreadable)
+
+        return self._api.read("list the jobs", call, lambda listing: JobListing(*listing))
 
     def get(self, job_id: str) -> Job:
         """Get one job."""

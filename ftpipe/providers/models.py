@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,10 +15,8 @@ from ftpipe.catalog.base_models import base_hint, find_base
 from ftpipe.catalog.training_prices import PriceTable
 from ftpipe.errors import InvalidResponseError, LocalStateError, NotFoundError, ProviderError, RequestRefusedError
 from ftpipe.providers.client import ApiClient
-from ftpipe.providers.responses import ChatCompletion, as_dict, checked_id
+from ftpipe.providers.responses import ChatCompletion, RemoteModel, as_dict, model_of
 from ftpipe.records.row_losses import RowLosses
-
-ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 class ModelsClient:
@@ -30,11 +27,13 @@ class ModelsClient:
 
     def names(self) -> list[str]:
         """The models that the key can use, sorted."""
+        return sorted(model.id for model in self.all())
+
+    def all(self) -> list[RemoteModel]:
+        """The models that the key can use, in the order of the endpoint."""
         return self._api.read(
             "list the models",
-            lambda client: sorted(
-                checked_id(as_dict(item), "model") for item in self._api.iter_items(client.models.list())
-            ),
+            lambda client: [model_of(item) for item in self._api.iter_items(client.models.list())],
             list,
         )
 
@@ -81,11 +80,10 @@ class ModelsClient:
         Source: OpenAI API description, Model.shutdown_date, 2026-08-21.
         """
         try:
-            fields = self._api.read(f"get model {model}", lambda client: client.models.retrieve(model), as_dict)
+            remote = self._api.read(f"get model {model}", lambda client: client.models.retrieve(model), model_of)
         except NotFoundError:
             return None
-        day = fields.get("shutdown_date")
-        return day if isinstance(day, str) and ISO_DATE.fullmatch(day) else None
+        return remote.shutdown_date
 
     def chat(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> ChatCompletion:
         """One chat completion; ``sampling`` is passed on, for example ``temperature``, ``max_tokens`` and ``seed``."""

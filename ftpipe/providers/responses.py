@@ -6,6 +6,7 @@ identify something are checked strictly.
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -32,6 +33,18 @@ class RemoteFile(Record):
     """``uploaded``, ``processed``, ``error``, or another word; empty if the endpoint gives none."""
     status_details: str = ""
     created_at: int = 0
+    expires_at: int | None = None
+    """UTC Unix seconds after which the endpoint deletes it; ``None`` if it does not."""
+
+
+class RemoteModel(Record):
+    """A model as its endpoint lists it."""
+
+    id: str
+    created_at: int | None = None
+    owned_by: str = ""
+    shutdown_date: str | None = None
+    """ISO 8601; ``None`` if the endpoint does not say. Source: OpenAI API description, Model, 2026-08-21."""
 
 
 class RemoteUpload(Record):
@@ -105,6 +118,18 @@ def file_of(response: object) -> RemoteFile:
         status=_text(fields.get("status")),
         status_details=_text(fields.get("status_details")),
         created_at=_int(fields.get("created_at")) or 0,
+        expires_at=_int(fields.get("expires_at")),
+    )
+
+
+def model_of(response: object) -> RemoteModel:
+    """A model object."""
+    fields = as_dict(response)
+    return RemoteModel(
+        id=checked_id(fields, "model"),
+        created_at=_int(fields.get("created")),
+        owned_by=_text(fields.get("owned_by")),
+        shutdown_date=_iso_date(fields.get("shutdown_date")),
     )
 
 
@@ -237,6 +262,14 @@ def _int(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return int(value) if abs(value) < 2**53 else None
+
+
+def _iso_date(value: object) -> str | None:
+    """A day as ``YYYY-MM-DD``; ``None`` for anything else."""
+    try:
+        return dt.date.fromisoformat(_text(value)).isoformat()
+    except ValueError:
+        return None
 
 
 def _float(value: object) -> float | None:

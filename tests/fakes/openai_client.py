@@ -191,9 +191,9 @@ class _Files(_Endpoint):
         self.server.contents[stored.id] = data
         return stored
 
-    def list(self, *, purpose: str, order: str, limit: int) -> SyncCursorPage[FileObject]:
+    def list(self, *, order: str, limit: int, purpose: str | None = None) -> SyncCursorPage[FileObject]:
         def execute() -> SyncCursorPage[FileObject]:
-            files = [file for file in self.server.stored_files.values() if file.purpose == purpose]
+            files = [file for file in self.server.stored_files.values() if purpose in (None, file.purpose)]
             return SyncCursorPage[FileObject](data=files[::-1] if order == "desc" else files, has_more=False)
 
         return cast(SyncCursorPage[FileObject], self.server.serve("files.list", execute))

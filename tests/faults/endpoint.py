@@ -26,7 +26,7 @@ import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 MAX_STORED_BYTES = 1 << 20
 """Files up to this size can be downloaded; of larger ones only size and digest are stored."""
@@ -113,10 +113,35 @@ class EndpointState:
     hashes_parts: bool = True
 
 
+ROUTES = {
+    "POST /files": "add_file",
+    "GET /files": "list_files",
+    "GET /files/{id}": "get_file",
+    "GET /files/{id}/content": "file_content",
+    "DELETE /files/{id}": "delete_file",
+    "POST /uploads": "start_upload",
+    "POST /uploads/{id}/parts": "add_part",
+    "POST /uploads/{id}/complete": "complete_upload",
+    "POST /uploads/{id}/cancel": "cancel_upload",
+    "POST /fine_tuning/jobs": "create_job",
+    "GET /fine_tuning/jobs": "list_jobs",
+    "GET /fine_tuning/jobs/{id}": "get_job",
+    "POST /fine_tuning/jobs/{id}/cancel": "cancel_job",
+    "GET /fine_tuning/jobs/{id}/events": "list_events",
+    "GET /fine_tuning/jobs/{id}/checkpoints": "list_checkpoints",
+    "GET /models": "list_models",
+    "GET /models/{id}": "get_model",
+}
+"""Route → name of the method that executes it."""
+
+
 class FaultEndpoint(EndpointState):
     """The server; a context manager that runs it in a thread on loopback."""
 
+    routes: ClassVar[dict[str, str]] = ROUTES
+
     def __init__(self, **quirks: Any) -> None:
+        port = quirks.pop("port", 0)
         super().__init__(**quirks)
         self.lock = threading.RLock()
         self.scripts: dict[str, list[Fault | None]] = {}
@@ -137,7 +162,7 @@ class FaultEndpoint(EndpointState):
             def handle_error(self, request: Any, client_address: Any) -> None:
                 """Ignore clients that are killed: the tests kill them."""
 
-        self._server = Server(("127.0.0.1", 0), Bound)
+        self._server = Server(("127.0.0.1", port), Bound)
         self.port: int = self._server.server_address[1]
         self.base_url = f"http://127.0.0.1:{self.port}/v1"
 
@@ -178,6 +203,10 @@ class FaultEndpoint(EndpointState):
             script = self.scripts.get(route)
             return script.pop(0) if script else self.defaults.get(route)
 
+    def record(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> None:
+        """Keep what was requested, before it is executed."""
+        self.requests.append(headers)
+
     def now(self) -> int:
         """UTC Unix seconds by this endpoint's clock."""
         return int(time.time() + self.skew)
@@ -190,7 +219,7 @@ class FaultEndpoint(EndpointState):
 
     def execute(self, route: str, ids: list[str], query: dict[str, str], body: bytes, headers: dict[str, str]) -> Any:
         """Execute a call; returns its real response."""
-        name = ROUTES.get(route)
+        name = self.routes.get(route)
         if name is None:
             raise RejectedRequest(404, f"no route {route}")
         kind = headers.get("content-type", "")
@@ -405,27 +434,6 @@ class FaultEndpoint(EndpointState):
         return {"id": model_id, "object": "model", "created": 1, "owned_by": "system"}
 
 
-ROUTES = {
-    "POST /files": "add_file",
-    "GET /files": "list_files",
-    "GET /files/{id}": "get_file",
-    "GET /files/{id}/content": "file_content",
-    "DELETE /files/{id}": "delete_file",
-    "POST /uploads": "start_upload",
-    "POST /uploads/{id}/parts": "add_part",
-    "POST /uploads/{id}/complete": "complete_upload",
-    "POST /uploads/{id}/cancel": "cancel_upload",
-    "POST /fine_tuning/jobs": "create_job",
-    "GET /fine_tuning/jobs": "list_jobs",
-    "GET /fine_tuning/jobs/{id}": "get_job",
-    "POST /fine_tuning/jobs/{id}/cancel": "cancel_job",
-    "GET /fine_tuning/jobs/{id}/events": "list_events",
-    "GET /fine_tuning/jobs/{id}/checkpoints": "list_checkpoints",
-    "GET /models": "list_models",
-    "GET /models/{id}": "get_model",
-}
-
-
 def page(items: list[dict[str, Any]], *, after: str | None = None, limit: int = 10_000) -> dict[str, Any]:
     """One page of a list."""
     start = next((index + 1 for index, item in enumerate(items) if item["id"] == after), 0) if after else 0
@@ -467,7 +475,7 @@ class RequestHandler(http.server.BaseHTTPRequestHandler):
         url = urllib.parse.urlsplit(self.path)
         route, ids = route_of(self.command, url.path.removeprefix("/v1"))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        state.requests.append(headers)
+        state.record(self.command, self.path, body, headers)
         fault = state.next_fault(route) or Fault()
         state.before(route)
         time.sleep(fault.delay)
@@ -503,7 +511,8 @@ class RequestHandler(http.server.BaseHTTPRequestHandler):
             self.connection.close()
             return
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        is_stream = body.startswith(b"data: ")
+        self.send_header("Content-Type", "text/event-stream" if is_stream else "application/json")
         self.send_header("Content-Length", str(len(body) + (64 if fault.then == "cut" else 0)))
         for name, value in fault.headers:
             self.send_header(name, value)
@@ -536,7 +545,7 @@ def route_of(method: str, path: str) -> tuple[str, list[str]]:
     """``POST /uploads/{id}/parts`` and its ids."""
     parts = path.strip("/").split("/")
     ids: list[str] = []
-    position = {"files": 1, "uploads": 1, "models": 1, "fine_tuning": 2}.get(parts[0], 99)
+    position = {"files": 1, "uploads": 1, "models": 1, "batches": 1, "fine_tuning": 2}.get(parts[0], 99)
     if len(parts) > position:
         if parts[0] == "models":
             parts = ["models", "/".join(parts[1:])]
