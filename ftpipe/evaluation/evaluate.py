@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ftpipe.canonical_json import canonical_json
 from ftpipe.errors import UsageError
 from ftpipe.evaluation.compare import Evidence, compare
-from ftpipe.evaluation.gates import check_gates, parse_gates
+from ftpipe.evaluation.gates import Gate, check_gates, parse_gates
 from ftpipe.evaluation.items import detect_task, items_from_records, tool_calls_of
 from ftpipe.evaluation.judge import run_judge
 from ftpipe.evaluation.metrics import MACRO_F1, Metric, select_metrics
@@ -39,6 +39,10 @@ from ftpipe.records.idempotency_keys import EVALUATION_SAMPLING_FIELDS
 
 if TYPE_CHECKING:
     from ftpipe.providers.models import ModelsClient
+
+
+ArmAnswers = Mapping[str, Mapping[str, tuple[Answer, ...]]]
+"""Arm → item id → its answers."""
 
 
 class ProviderChat:
@@ -115,15 +119,35 @@ def evaluate(
         UsageError: There are too few arms, two of one name, an unknown metric, or a gate that cannot be parsed.
         FtpipeError: The endpoint cannot be used; answers so far are cached, and the same call continues from there.
     """
+    _scoring_of(item_set.items, spec)  # its errors are raised before anything is sent
+    answers = _request_answers(item_set.items, spec, runner, on_progress)
+    evaluation = evaluate_answers(item_set, spec, answers, clock=clock, judge=runner)
+    return evaluation.model_copy(update={"concurrency": runner.concurrency})
+
+
+def evaluate_answers(
+    item_set: ItemSet,
+    spec: EvaluationSpec,
+    answers: ArmAnswers,
+    *,
+    clock: Callable[[], float] = time.time,
+    judge: RequestRunner | None = None,
+) -> Evaluation:
+    """Evaluate answers that are there already: of several endpoints, or recorded ones.
+
+    Args:
+        item_set: Prompts with expected answers.
+        spec: The arms, and how their answers are scored.
+        answers: Arm → item id → at least one answer; every arm has answered every item.
+        clock: UTC Unix seconds.
+        judge: Sends the requests of a judge model, if the spec has one.
+
+    Raises:
+        UsageError: There are too few arms, two of one name, an unknown metric, or a gate that cannot be parsed.
+    """
     items = item_set.items
-    _require_comparable(items, spec.arms)
-    gates = [gate for text in spec.gates for gate in parse_gates(text)]
-    detected, reason = detect_task(items)
-    task = spec.task or detected
-    metrics, primary = select_metrics(
-        task, items, requested=spec.metrics, schema=spec.answer_schema, grader=spec.grader
-    )
-    outcomes = _score_items(items, spec, runner, metrics, on_progress)
+    gates, task, reason, metrics, primary = _scoring_of(items, spec)
+    outcomes = _score_items(items, spec.arms, answers, metrics)
     evidence = Evidence(outcomes, metrics)
     names = [metric.name for metric in metrics]
     names += [MACRO_F1] if task is Task.LABEL or MACRO_F1 in spec.metrics else []
@@ -133,16 +157,16 @@ def evaluate(
         data=item_set.name,
         data_sha256=item_set.sha256,
         task=task,
-        task_reason=reason if spec.task is None else "as requested",
+        task_reason=reason,
         primary_metric=primary,
         confidence=spec.confidence,
         sampling=spec.sampling,
-        concurrency=runner.concurrency,
         arms=tuple(summarize_arm(arm, evidence, names, task, spec.confidence) for arm in spec.arms),
         comparisons=compare(evidence, spec.arms, names, primary, spec.confidence),
         outcomes=tuple(outcomes),
     )
-    evaluation = evaluation.model_copy(update={"judgments": _run_judge(evaluation, spec, runner)})
+    if judge is not None:
+        evaluation = evaluation.model_copy(update={"judgments": _run_judge(evaluation, spec, judge)})
     results = check_gates(evaluation, evidence, gates, max_regressions=spec.max_regressions)
     return evaluation.model_copy(update={"gates": results})
 
@@ -155,6 +179,18 @@ def evaluation_id(items: Sequence[Item], spec: EvaluationSpec) -> str:
     return "eval-" + hashlib.sha256(canonical_json(parts)).hexdigest()[:12]
 
 
+def _scoring_of(items: Sequence[Item], spec: EvaluationSpec) -> tuple[list[Gate], Task, str, list[Metric], str]:
+    """Gates, task with its reason, metrics, and the name of the primary one."""
+    _require_comparable(items, spec.arms)
+    gates = [gate for text in spec.gates for gate in parse_gates(text)]
+    detected, reason = detect_task(items)
+    task = spec.task or detected
+    metrics, primary = select_metrics(
+        task, items, requested=spec.metrics, schema=spec.answer_schema, grader=spec.grader
+    )
+    return gates, task, reason if spec.task is None else "as requested", metrics, primary
+
+
 def _require_comparable(items: Sequence[Item], arms: Sequence[Arm]) -> None:
     names = [arm.name for arm in arms]
     if len(arms) < 2:
@@ -165,17 +201,25 @@ def _require_comparable(items: Sequence[Item], arms: Sequence[Arm]) -> None:
         raise UsageError("there are no items", "name a file with prompts and expected answers with --data")
 
 
-def _score_items(
-    items: Sequence[Item], spec: EvaluationSpec, runner: RequestRunner, metrics: Sequence[Metric], on_progress: Progress
-) -> list[Outcome]:
-    """Every arm's answers with scores. The arms take turns on each item, so that a slow period slows all of them."""
-    requests = {(arm.name, item.id): _requests(item, arm, spec.sampling) for item in items for arm in spec.arms}
+def _request_answers(
+    items: Sequence[Item], spec: EvaluationSpec, runner: RequestRunner, on_progress: Progress
+) -> dict[str, dict[str, tuple[Answer, ...]]]:
+    """Every arm's answers. The arms take turns on each item, so that a slow period slows all of them."""
+    requests = {(arm.name, item.id): item_requests(item, arm, spec.sampling) for item in items for arm in spec.arms}
     answers = runner.run([request for group in requests.values() for request in group], on_progress=on_progress)
+    return {
+        arm.name: {item.id: tuple(answers[request.key] for request in requests[arm.name, item.id]) for item in items}
+        for arm in spec.arms
+    }
+
+
+def _score_items(
+    items: Sequence[Item], arms: Sequence[Arm], answers: ArmAnswers, metrics: Sequence[Metric]
+) -> list[Outcome]:
+    """Every arm's answers with scores."""
     outcomes = []
     for item in items:
-        item_answers = {
-            arm.name: tuple(answers[request.key] for request in requests[arm.name, item.id]) for arm in spec.arms
-        }
+        item_answers = {arm.name: answers[arm.name][item.id] for arm in arms}
         scores = {
             arm: {metric.name: _mean_score(item, samples, metric) for metric in metrics}
             for arm, samples in item_answers.items()
@@ -184,7 +228,8 @@ def _score_items(
     return outcomes
 
 
-def _requests(item: Item, arm: Arm, sampling: SamplingParams) -> list[Request]:
+def item_requests(item: Item, arm: Arm, sampling: SamplingParams) -> list[Request]:
+    """The requests of one arm for one item: one for each sample."""
     messages = tuple(arm.messages_for(item))
     return [
         Request(model=arm.model, messages=messages, sampling=sampling, sample=sample, tools=item.tools)

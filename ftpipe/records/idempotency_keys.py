@@ -63,6 +63,7 @@ RUN_FIELDS = KeyFields(
     ignored=(
         *("provider", "data", "validation"),  # the endpoint and the digests of the files stand for them
         "requested_model",  # the model that is trained in its place is part of the key
+        "predecessor",
     ),
 )
 REQUEST_FIELDS = KeyFields(

@@ -13,6 +13,14 @@ from ftpipe.records.dataset import CostEstimate, Dataset
 from ftpipe.records.job import SERVE_AS_PATTERN, Checkpoint, Hyperparameters, Job, TrainingMetrics, UploadedFile
 
 
+class Predecessor(Record):
+    """A model, often at another host, whose place another one takes."""
+
+    model: str
+    endpoint: str
+    provider: str
+
+
 class Model(Record):
     """A fine-tuned model in the registry, with its lineage."""
 
@@ -42,6 +50,8 @@ class Model(Record):
     base_shutdown_date: str | None = None
     """Day on which the base model, and with it this model, is shut down; ISO 8601."""
     created_at: int
+    predecessor: Predecessor | None = None
+    """The model whose place this one takes, if it was trained for that."""
     aliases: tuple[str, ...] = ()
     """For example ``support-bot@production``."""
 
@@ -64,6 +74,8 @@ class RunSpec(Record):
     seed: int | None = None
     integrations: tuple[dict[str, Any], ...] = ()
     metadata: dict[str, str] = Field(default_factory=dict)
+    predecessor: Predecessor | None = None
+    """The model whose place the new one takes."""
 
 
 class RunState(StrEnum):

@@ -84,6 +84,7 @@ def _model_fields(model: Model) -> list[tuple[str, str]]:
         ("aliases", sanitize_line(", ".join(model.aliases), 300)),
         ("base", sanitize_line(model.base, 120)),
         ("shutdown", sanitize_line(model.base_shutdown_date or "", 20)),
+        ("replaces", _predecessor_text(model)),
         ("job", f"{sanitize_line(model.job_id, 80)} with {sanitize_line(model.provider, 40)}, {model.method.value}"),
         ("run", sanitize_line(model.run_id or "", 40)),
         ("file", sanitize_line(model.file_id, 80)),
@@ -96,6 +97,12 @@ def _model_fields(model: Model) -> list[tuple[str, str]]:
         ("cost", cost_of(model)),
         ("registered", format_time(model.created_at)),
     ]
+
+
+def _predecessor_text(model: Model) -> str:
+    if model.predecessor is None:
+        return ""
+    return f"{sanitize_line(model.predecessor.model, 200)} at {sanitize_line(model.predecessor.provider, 40)}"
 
 
 def _metric_lines(metric: TrainingMetrics | None) -> list[str]:

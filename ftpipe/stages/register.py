@@ -58,6 +58,7 @@ def model_of(job: Job, *, run: Run, provider: Provider, metrics: Iterable[Traini
         metrics=last_metrics(metrics),
         checkpoints=_checkpoints(job, provider),
         base_shutdown_date=_shutdown_date(job, provider),
+        predecessor=run.spec.predecessor,
         created_at=job.finished_at or job.created_at,
     )
 
