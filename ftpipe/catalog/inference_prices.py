@@ -59,6 +59,12 @@ def inference_rows(target: str, kind: Kind) -> dict[str, TokenPrice]:
     return rows
 
 
+def batch_price_factor(target: str) -> float | None:
+    """Price of a token through the Batch API as a share of the ordinary one; ``None`` if that is not known."""
+    table = _tables().get(target, {}).get("batch")
+    return float(table["factor"]) if table else None
+
+
 def _named(base: str, rows: dict[str, Any]) -> str | None:
     """The row's name for a model's name with or without its date; gpt-4o does not stand for gpt-4o-mini."""
     lowered = base.lower()

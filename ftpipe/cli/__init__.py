@@ -34,6 +34,10 @@ COMMANDS = {
     ),
     "models": ("ftpipe.cli.commands.models:models", "Show the registered models and their aliases."),
     "jobs": ("ftpipe.cli.commands.jobs:jobs", "List and control jobs: events, cancel, pause, adopt."),
+    "distill": (
+        "ftpipe.cli.commands.distill:distill",
+        "Make a training set out of a model's recorded answers.",
+    ),
     "explain": ("ftpipe.cli.commands.explain:explain", "Explain a rule, an error code or an exit code."),
     "split": ("ftpipe.cli.commands.split:split", "Split off a part of a dataset for validation."),
     "convert": ("ftpipe.cli.commands.convert:convert", "Convert other formats to chat JSONL."),

@@ -43,6 +43,8 @@ class RowLine(click.IntRange):
 FILE = click.Path(path_type=Path)
 """A file that a command reads."""
 OUTPUT_FILE = OutputFile(path_type=Path)
+CONTINUED_FILE = click.Path(path_type=Path, dir_okay=False)
+"""A file to which a command appends if it has written it before; any other file that exists is refused."""
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 data = click.argument("data", required=False, type=FILE)

@@ -216,13 +216,21 @@ class RequestRunner:
         except RequestRefusedError as exc:
             return Answer(error=exc.message)
         self.cache.put(request.key, answer)
+        self.on_answer(request, answer)
         return answer
+
+    def on_answer(self, request: Request, answer: Answer) -> None:
+        """Is called when an answer is in the cache, in the thread that sent its request; subclasses account for it."""
 
     def _send_once(self, request: Request) -> Answer:
         if not self._stop.is_set():
             self.rate_limiter.acquire()
         if self._stop.is_set():
             raise _RequestCancelled
+        return self.send(request)
+
+    def send(self, request: Request) -> Answer:
+        """Send one request and wait for its answer; raises only subclasses of ``FtpipeError``."""
         return self.chat.chat(
             request.model,
             request.messages,

@@ -102,19 +102,28 @@ class ResponseCache:
         Raises:
             LocalStateError: The file cannot be written.
         """
-        line = json.dumps({"key": key, "answer": answer.model_dump(mode="json", exclude_defaults=True)}) + "\n"
-        with self._lock:
-            self._answers[key] = answer
-            if self.path is not None:
-                self._append(self.path, line)
+        self.put_all({key: answer})
 
-    def _append(self, path: Path, line: str) -> None:
+    def put_all(self, answers: Mapping[str, Answer]) -> None:
+        """Cache several answers by their keys, as ``put`` does for one."""
+        lines = [
+            json.dumps({"key": key, "answer": answer.model_dump(mode="json", exclude_defaults=True)}) + "\n"
+            for key, answer in answers.items()
+        ]
+        with self._lock:
+            self._answers |= answers
+            if self.path is not None and lines:
+                self._append(self.path, "".join(lines).encode())
+
+    def _append(self, path: Path, lines: bytes) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
             descriptor = os.open(path, flags, 0o600)
             try:
-                os.write(descriptor, (("\n" if self._needs_newline else "") + line).encode())
+                left = memoryview((b"\n" if self._needs_newline else b"") + lines)
+                while left:
+                    left = left[os.write(descriptor, left) :]
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)

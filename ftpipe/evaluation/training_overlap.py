@@ -33,12 +33,17 @@ def find_training_overlap(name: str, model: Model, item_set: ItemSet, registry: 
     total = len(item_set.items)
     if item_set.sha256 == model.dataset_sha256:
         return TrainingOverlap(arm=name, items=total, total=total)
-    path = next((path for path in _training_paths(model, registry) if _has_digest(path, model.dataset_sha256)), None)
+    path = find_training_file(model, registry)
     if path is None:
         return TrainingOverlap(arm=name, items=None, total=total)
     prompts = [_prompt_hash(item.messages) for item in item_set.items]
     trained = set(prompts).intersection(_trained_prompts(path))
     return TrainingOverlap(arm=name, items=sum(prompt in trained for prompt in prompts), total=total)
+
+
+def find_training_file(model: Model, registry: Registry) -> Path | None:
+    """The file that a model was trained on, or its prepared copy; ``None`` if it is gone or was changed."""
+    return next((path for path in _training_paths(model, registry) if _has_digest(path, model.dataset_sha256)), None)
 
 
 def _training_paths(model: Model, registry: Registry) -> Iterator[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -118,15 +119,17 @@ class ApiClient:
         self._attempts = attempts
         self._has_reported = False
         self._client: openai.OpenAI | None = None
+        self._connect_lock = threading.Lock()
         self._in_run = False
         self._reads_end_at = math.inf
 
     @property
     def client(self) -> openai.OpenAI:
         """The SDK's client, built at the first call."""
-        if self._client is None:
-            self._client = self._connect()
-        return self._client
+        with self._connect_lock:  # several threads can make the first call
+            if self._client is None:
+                self._client = self._connect()
+            return self._client
 
     def close(self) -> None:
         """Close the connections; the next call opens new ones."""

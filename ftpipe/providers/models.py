@@ -15,7 +15,7 @@ from ftpipe.catalog.base_models import base_hint, find_base
 from ftpipe.catalog.training_prices import PriceTable
 from ftpipe.errors import InvalidResponseError, LocalStateError, NotFoundError, ProviderError, RequestRefusedError
 from ftpipe.providers.client import ApiClient
-from ftpipe.providers.responses import ChatCompletion, RemoteModel, as_dict, model_of
+from ftpipe.providers.responses import ChatCompletion, RemoteModel, as_dict, completion_of, model_of
 from ftpipe.records.row_losses import RowLosses
 
 
@@ -95,17 +95,7 @@ class ModelsClient:
             return _create(client, model, messages, sampling)
 
         def parse(response: object) -> ChatCompletion:
-            fields = as_dict(response)
-            choice = fields["choices"][0]
-            usage = fields.get("usage") or {}
-            return ChatCompletion(
-                text=choice["message"].get("content") or "",
-                tool_calls=tuple(choice["message"].get("tool_calls") or ()),
-                finish_reason=choice.get("finish_reason") or "",
-                prompt_tokens=usage.get("prompt_tokens"),
-                completion_tokens=usage.get("completion_tokens"),
-                latency_s=time.monotonic() - started_at,
-            )
+            return completion_of(response, latency_s=time.monotonic() - started_at)
 
         return self._api.read(f"get a completion of {model}", call, parse)
 

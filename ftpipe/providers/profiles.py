@@ -60,6 +60,8 @@ class Profile(Record):
     """Whether an organization that never trained there can start to; ``None`` if that is not known."""
     probe_training: bool = False
     """Whether a job on a file that does not exist can be requested at its ``base_url`` to see if jobs are accepted."""
+    batch_api: bool = False
+    """Whether ``/batches`` answers many chat requests within a day for a lower price."""
     uploads_api: bool = True
     """Whether ``/uploads`` exists for files that are too large for ``/files``."""
     uploads_above_bytes: int = 512 * 1024 * 1024

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+from ftpipe.providers.batches import BatchesClient
 from ftpipe.providers.client import ApiClient
 from ftpipe.providers.files import FilesClient
 from ftpipe.providers.jobs import JobsClient
@@ -25,6 +26,7 @@ class Provider:
         files: ``/files`` and ``/uploads``.
         jobs: ``/fine_tuning/jobs``.
         models: ``/models`` and ``/chat/completions``.
+        batches: ``/batches``; ``None`` if the endpoint has none.
     """
 
     def __init__(self, profile: Profile, api: ApiClient, *, endpoint: str = "") -> None:
@@ -34,6 +36,7 @@ class Provider:
         self.files = FilesClient(api)
         self.jobs = JobsClient(api, endpoint=self.endpoint)
         self.models = ModelsClient(api)
+        self.batches = BatchesClient(api) if profile.batch_api else None
         self._api = api
 
     def on_retry(self, callback: Callable[[str], None]) -> None:

@@ -11,10 +11,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from ftpipe.errors import InvalidResponseError
 from ftpipe.records import Checkpoint, Event, Hyperparameters, Job, JobError, Method, Record, TrainingMetrics
+from ftpipe.records.evaluation import TokenLogprob
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,254}")
 """The form of an id; a response with any other id is broken."""
@@ -58,6 +59,27 @@ class RemoteUpload(Record):
     file: RemoteFile | None = None
 
 
+class RemoteBatch(Record):
+    """A batch of requests as its endpoint describes it."""
+
+    id: str
+    status: str
+    """``validating``, ``in_progress``, ``finalizing``, ``completed``, ``failed``, ``expired``, ``cancelling``,
+    ``cancelled``, or an unknown word."""
+    input_file: str
+    output_file: str | None = None
+    """File with the answers; ``None`` if there are none yet, or none at all."""
+    error_file: str | None = None
+    """File with the requests that were refused, or that were not answered in time."""
+    created_at: int = 0
+    completed: int = 0
+    """Requests that were answered."""
+    total: int = 0
+    errors: tuple[str, ...] = ()
+    """Why the whole batch failed."""
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+
 class TrainingAvailability(Record):
     """Whether an endpoint would accept a job, as far as that can be known without creating one."""
 
@@ -71,8 +93,12 @@ class ChatCompletion(Record):
     """One chat completion."""
 
     text: str
+    """The answer; of a refusal its text."""
     tool_calls: tuple[dict[str, Any], ...] = ()
     finish_reason: str = ""
+    """As the endpoint says; ``refusal`` if the model refused to answer."""
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    """``None`` if there are none."""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     latency_s: float = 0.0
@@ -144,6 +170,61 @@ def upload_of(response: object) -> RemoteUpload:
         expires_at=_int(fields.get("expires_at")) or 0,
         file=file_of(file) if file else None,
     )
+
+
+def batch_of(response: object) -> RemoteBatch:
+    """A batch object; hosts write an empty text for a file that does not exist."""
+    fields = as_dict(response)
+    status = fields.get("status")
+    if not isinstance(status, str) or not status:
+        raise InvalidResponseError("the response has no batch status")
+    counts = _mapping(fields.get("request_counts"))
+    errors = [_mapping(error) for error in _list(_mapping(fields.get("errors")).get("data"))]
+    return RemoteBatch(
+        id=checked_id(fields, "batch"),
+        status=status,
+        input_file=_text(fields.get("input_file_id")),
+        output_file=_text(fields.get("output_file_id")) or None,
+        error_file=_text(fields.get("error_file_id")) or None,
+        created_at=_int(fields.get("created_at")) or 0,
+        completed=_int(counts.get("completed")) or 0,
+        total=_int(counts.get("total")) or 0,
+        errors=tuple(_text(error.get("message")) or _text(error.get("code")) for error in errors),
+        metadata={str(key): str(value) for key, value in _mapping(fields.get("metadata")).items()},
+    )
+
+
+def completion_of(response: object, *, latency_s: float = 0.0) -> ChatCompletion:
+    """A chat completion; the first choice is its answer."""
+    fields = as_dict(response)
+    choice = _mapping(next(iter(_list(fields.get("choices"))), None))
+    if not isinstance(choice.get("message"), Mapping):
+        raise InvalidResponseError("the response has no answer")
+    message, usage = _mapping(choice["message"]), _mapping(fields.get("usage"))
+    refusal = _text(message.get("refusal"))
+    return ChatCompletion(
+        text=_text(message.get("content")) or refusal,
+        tool_calls=tuple(_mapping(call) for call in _list(message.get("tool_calls"))),
+        finish_reason="refusal" if refusal else _text(choice.get("finish_reason")),
+        logprobs=_logprobs(_mapping(choice.get("logprobs")).get("content")),
+        prompt_tokens=_int(usage.get("prompt_tokens")),
+        completion_tokens=_int(usage.get("completion_tokens")),
+        latency_s=latency_s,
+    )
+
+
+def _logprobs(value: object) -> tuple[TokenLogprob, ...] | None:
+    """The logarithms of the tokens of an answer; ``None`` if one of them is not a number."""
+    tokens = []
+    for item in map(_mapping, _list(value)):
+        logprob = _float(item.get("logprob"))
+        if logprob is None:
+            return None
+        listed = map(_mapping, _list(item.get("top_logprobs")))
+        others = {_text(one.get("token")): _float(one.get("logprob")) for one in listed}
+        alternatives = {token: number for token, number in others.items() if number is not None}
+        tokens.append(TokenLogprob(token=_text(item.get("token")), logprob=logprob, alternatives=alternatives))
+    return tuple(tokens) or None
 
 
 def job_of(response: object, *, endpoint: str, provider: str) -> Job:

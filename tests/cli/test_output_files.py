@@ -11,7 +11,7 @@ import pytest
 
 from ftpipe.cli import root
 from ftpipe.cli.group import Group
-from ftpipe.cli.options import FILE, FOLDER, OutputFile
+from ftpipe.cli.options import CONTINUED_FILE, FILE, FOLDER, OutputFile
 from tests.cli.cli_runner import CliEnvironment, CommandResult, chat_file
 
 MINE = "written by the user"
@@ -60,7 +60,7 @@ def test_every_path_option_is_an_input_or_an_output() -> None:
         for words, command in leaves()
         for option in command.params
         if isinstance(option.type, click.Path)
-        and option.type not in (FILE, FOLDER)
+        and option.type not in (FILE, FOLDER, CONTINUED_FILE)
         and option.type is not OUTPUTS[0][2].type
         and (" ".join(words[:1]), option.opts[-1]) not in FOLDERS_OF_THEIR_OWN
     ]

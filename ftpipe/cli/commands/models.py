@@ -26,6 +26,10 @@ models = Group(
             "Check that the registry and the weights were not changed.",
         ),
         "alias": ("ftpipe.cli.commands.models:alias", "Set an alias for a model, or show its history."),
+        "record": (
+            "ftpipe.cli.commands.models_record:record",
+            "Record how a model answers, before it is shut down.",
+        ),
         "delete": ("ftpipe.cli.commands.deletion:delete_model", "Delete a model at its provider and in the registry."),
         "export": (
             "ftpipe.cli.commands.models_export:export",
