@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -19,9 +19,11 @@ from ftpipe.config import Settings, registry_in_use
 from ftpipe.errors import FtpipeError
 from ftpipe.formatting import format_bytes, plural
 from ftpipe.paths import default_registry, home, server_dir, state_dir
+from ftpipe.providers.deadlines import days_left, is_closed, models_text, new_jobs_text, shutdown_text
 
 if TYPE_CHECKING:
     from ftpipe.providers.profiles import Profile
+    from ftpipe.records import Model
     from ftpipe.registry import Registry
 
 CheckStatus = Literal["ok", "warning", "error", "not configured"]
@@ -29,6 +31,7 @@ LOW_DISK_BYTES, MIN_DISK_BYTES = 2_000_000_000, 200_000_000
 """Free bytes below which a base model may not fit, and below which nothing should be started."""
 DATE_WARNING_DAYS = 90
 """Days before a shutdown date from which it is a warning."""
+MAX_NAMED_MODELS = 5
 CORE_PACKAGES = ("openai", "SQLAlchemy", "tiktoken", "pydantic", "click", "rich", "tenacity", "orjson")
 LOCAL_PACKAGES = ("torch", "transformers", "peft", "starlette", "uvicorn")
 
@@ -187,18 +190,34 @@ def check_registry(registry: Registry, today: date) -> Iterator[CheckResult]:
     contents = f"{plural(len(runs), 'run')}, {plural(len(models), 'model')}"
     yield CheckResult("registry", "ok", f"readable, {contents}")
     yield check_audit_log(registry)
-    shutdowns = [(date.fromisoformat(m.base_shutdown_date), m.id) for m in models if m.base_shutdown_date]
-    soon = sorted((day, name) for day, name in shutdowns if (day - today).days <= DATE_WARNING_DAYS)
-    for day, name in soon[:5]:
-        status: CheckStatus = "error" if day < today else "warning"
-        when = "was shut down" if day < today else f"will be shut down in {(day - today).days} days,"
-        hint = "train it again on another base model, or on this machine"
-        yield CheckResult("model", status, f"{name} {when} on {day}", hint)
+    yield from check_shutdowns(models, today)
     unfinished = [run for run in runs if run.state in ("prepared", "uploaded")]
     if unfinished:
         yield CheckResult(
             "runs", "warning", f"{plural(len(unfinished), 'run')} did not finish", "run `ftpipe resume` to continue"
         )
+
+
+def check_shutdowns(models: Sequence[Model], today: date) -> Iterator[CheckResult]:
+    """Which models are shut down soon, one line a day; an alias of a model that was shut down is an error."""
+    dated = [(model, left) for model in models if (left := days_left(model.base_shutdown_date, today)) is not None]
+    hint = "train it again on another base model, or on this machine"
+    ended = [model for model, left in dated if left < 0]
+    for model in [model for model in ended if model.aliases][:MAX_NAMED_MODELS]:
+        text = f"{', '.join(model.aliases)}: {model.id} {shutdown_text(model.base_shutdown_date or '', today)}"
+        yield CheckResult("model", "error", text, f"{hint}, and move the alias to the new model")
+    if unused := [model for model in ended if not model.aliases]:
+        yield CheckResult("models", "ok", f"{plural(len(unused), 'model')} without an alias: shut down before today")
+    soon = sorted({model.base_shutdown_date or "" for model, left in dated if 0 <= left <= DATE_WARNING_DAYS})
+    for day in soon:
+        names = [model.id for model in models if model.base_shutdown_date == day]
+        text = shutdown_text(day, today)
+        if len(names) == 1:
+            yield CheckResult("model", "warning", f"{names[0]} {text}", hint)
+        else:
+            hint_all = "`ftpipe models inventory` lists them; save their answers and files before that day"
+            plain = text.removeprefix("will be ").removeprefix("is ")
+            yield CheckResult("models", "warning", f"{plural(len(names), 'model')} will be {plain}", hint_all)
 
 
 def check_audit_log(registry: Registry) -> CheckResult:
@@ -280,13 +299,13 @@ def check_providers(settings: Settings, today: date) -> Iterator[CheckResult]:
 
 def _check_provider(profile: Profile, *, is_selected: bool, has_key: bool, today: date) -> CheckResult:
     last, key, name = profile.last_day_to_create, profile.key_env, profile.name
-    left = (date.fromisoformat(last) - today).days if last else None
-    if left is not None and left < 0:
+    left = days_left(last, today)
+    if is_closed(profile, today):
         return CheckResult(
             name,
             "error" if is_selected else "warning",
-            f"accepts no new jobs since {last}",
-            "train on this machine (--provider local)",
+            f"{new_jobs_text(last, today)}; {models_text(profile, today)}",
+            "train on this machine (--provider local), or at another provider",
         )
     if not has_key:
         hint = f"put {key}=… into .env or the environment" if is_selected else ""
@@ -294,9 +313,7 @@ def _check_provider(profile: Profile, *, is_selected: bool, has_key: bool, today
     if left is not None and left <= DATE_WARNING_DAYS:
         who = ", only for organizations that have trained before" if profile.new_customers is False else ""
         hint = f"run `ftpipe doctor --online --provider {name}` to check your account"
-        return CheckResult(
-            name, "warning", f"{key} is set; new jobs are accepted until {last}, for {left} more days{who}", hint
-        )
+        return CheckResult(name, "warning", f"{key} is set; {new_jobs_text(last, today)}{who}", hint)
     return CheckResult(name, "ok", f"{key} is set")
 
 

@@ -15,6 +15,7 @@ from ftpipe.config import Settings
 from ftpipe.doctor.offline_checks import DATE_WARNING_DAYS, CheckResult, CheckStatus, errors_as_results
 from ftpipe.errors import AuthenticationError, ConfigError, FtpipeError, TrainingNotAvailableError
 from ftpipe.formatting import plural
+from ftpipe.providers.deadlines import days_left, is_closed, models_text, new_jobs_text, shutdown_text
 from ftpipe.providers.profiles import Profile
 from ftpipe.records import Job
 
@@ -131,11 +132,11 @@ def check_training(provider: Provider, model: str, jobs: list[Job], today: date)
 
 def training_closed(profile: Profile, today: date) -> CheckResult | None:
     """The result if the provider's last day for new jobs is over."""
-    last = profile.last_day_to_create
-    if not last or today <= date.fromisoformat(last):
+    if not is_closed(profile, today):
         return None
     hint = "train on this machine (--provider local), or with another provider"
-    return CheckResult(f"{profile.name} training", "error", f"no new jobs are accepted since {last}", hint)
+    text = new_jobs_text(profile.last_day_to_create, today)
+    return CheckResult(f"{profile.name} training", "error", f"{text}; {models_text(profile, today)}", hint)
 
 
 def check_base_model(provider: Provider, model: str, today: date) -> CheckResult:
@@ -148,16 +149,13 @@ def check_base_model(provider: Provider, model: str, today: date) -> CheckResult
     day = reported or provider.profile.models_shutdown_date
     if not day:
         return CheckResult(name, "ok", f"{model}: no shutdown date is known")
-    left = (date.fromisoformat(day) - today).days
-    source = "the endpoint says" if reported else "according to this version of ftpipe"
-    if left < 0:
-        return CheckResult(
-            name, "error", f"{model} was shut down on {day}, {source}", "choose another base with --model"
-        )
-    hint = "models tuned from it are shut down on the same day" if left <= DATE_WARNING_DAYS else ""
-    return CheckResult(
-        name, "warning" if hint else "ok", f"{model} is available until {day}, {left} more days, {source}", hint
-    )
+    left = days_left(day, today)
+    text = f"{model} {shutdown_text(day, today)} ({'the endpoint says' if reported else 'as ftpipe knows'})"
+    if left is not None and left < 0:
+        return CheckResult(name, "error", text, "choose another base with --model")
+    is_near = left is None or left <= DATE_WARNING_DAYS
+    hint = "models tuned from it are shut down on the same day" if is_near else ""
+    return CheckResult(name, "warning" if is_near else "ok", text, hint)
 
 
 def _day(seconds: int) -> str:

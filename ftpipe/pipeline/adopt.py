@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
-from ftpipe.errors import ProviderError
+from ftpipe.errors import JobFailedError, ProviderError
+from ftpipe.pipeline.current_status import as_requested
 from ftpipe.providers.provider import Provider
-from ftpipe.records import Hyperparameters, Job, Run, RunSpec, RunState, UploadedFile
+from ftpipe.records import Checkpoint, Hyperparameters, Job, Run, RunSpec, RunState, UploadedFile
 from ftpipe.registry import Registry
+from ftpipe.stages.register import model_record
 from ftpipe.stages.upload import MAX_HASHED_BYTES
 
 RUN_ID = re.compile(r"run-[0-9a-f]{12}")
@@ -26,10 +29,66 @@ def adopt(job_id: str, *, provider: Provider, registry: Registry) -> Run:
     if known is not None:
         return known
     job = provider.jobs.get(job_id)
-    file = _file_of(job, provider)
+    return start_adopted(job, registry=registry, file=_file_of(job, provider))
+
+
+def adopt_listed(
+    job: Job,
+    *,
+    file: UploadedFile | None,
+    checkpoints: Sequence[Checkpoint],
+    base_shutdown_date: str | None,
+    has_model: bool,
+    registry: Registry,
+) -> None:
+    """Save a job that was read from a list as a run, with its model if it has one; nothing is read from the endpoint.
+
+    Doing it again saves what has changed. What the user has deleted from the registry stays deleted, and the latest run
+    stays the latest.
+
+    Args:
+        job: The job.
+        file: Its training file; ``None`` if it is gone.
+        checkpoints: The job's checkpoints.
+        base_shutdown_date: Day on which the model is shut down, ISO 8601.
+        has_model: False if the model of the job was deleted at the endpoint.
+        registry: Where it is saved.
+    """
+    run = registry.runs.find(job.id)
+    if run is None:
+        if registry.runs.is_deleted(job.endpoint, job.id):
+            return
+        run = start_adopted(job, registry=registry, file=file, is_latest=False)
+    if run.state != RunState.CREATED or run.job is None:
+        return
+    job = as_requested(run.job, job)
+    if job != run.job:
+        registry.jobs.save(job, run_id=run.id)
+        run = registry.runs.save(run.model_copy(update={"job": job}))
+    if not job.is_finished:
+        return
+    if job.status == "succeeded" and not has_model:
+        registry.runs.save(run.model_copy(update={"state": RunState.DELETED}))
+        return
+    try:
+        model = model_record(
+            job,
+            run=run,
+            metrics=[point.metrics for point in sorted(checkpoints, key=lambda point: point.step)],
+            checkpoints=checkpoints,
+            base_shutdown_date=base_shutdown_date,
+        )
+    except JobFailedError as exc:
+        registry.runs.save(run.model_copy(update={"state": RunState.FAILED, "error": exc.message}))
+    else:
+        registry.runs.register(model, run, price_row="")
+
+
+def start_adopted(job: Job, *, registry: Registry, file: UploadedFile | None, is_latest: bool = True) -> Run:
+    """Save a job and a run for it; a second call with the same job returns the run of the first."""
     spec = RunSpec(
-        provider=provider.profile.name,
-        data=Path(file.filename if file else job.training_file),
+        provider=job.provider,
+        data=Path((file.filename if file else "") or job.training_file),
         model=job.model,
         method=job.method,
         hyperparameters=job.resolved or Hyperparameters(),
@@ -39,7 +98,7 @@ def adopt(job_id: str, *, provider: Provider, registry: Registry) -> Run:
     run = Run(
         id=_run_id(job, registry),
         spec=spec,
-        endpoint=provider.endpoint,
+        endpoint=job.endpoint,
         state=RunState.CREATED,
         created_at=job.created_at,
         dataset_sha256=file.sha256 if file else "",
@@ -47,7 +106,7 @@ def adopt(job_id: str, *, provider: Provider, registry: Registry) -> Run:
         job=job,
     )
     registry.jobs.save(job, run_id=run.id)
-    return registry.runs.start(run, key=f"adopted:{provider.endpoint}:{job_id}", ordinal=0)
+    return registry.runs.start(run, key=f"adopted:{job.endpoint}:{job.id}", ordinal=0, is_latest=is_latest)
 
 
 def _run_id(job: Job, registry: Registry) -> str:

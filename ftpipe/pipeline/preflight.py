@@ -9,6 +9,7 @@ from ftpipe.catalog.base_models import is_hosted_base
 from ftpipe.catalog.budget import budget_violation
 from ftpipe.config import flag_of
 from ftpipe.errors import CostLimitError, DatasetError, FtpipeError, TrainingNotAvailableError, UsageError
+from ftpipe.providers.deadlines import days_left, is_closed, models_text, new_jobs_text
 from ftpipe.providers.profiles import Profile
 from ftpipe.records import CostEstimate, Hyperparameters, Report, RunSpec
 from ftpipe.records.job import LOCAL_HYPERPARAMETERS
@@ -123,13 +124,18 @@ def endpoint_blocker(profile: Profile, spec: RunSpec, *, today: date) -> UsageEr
         )
     if problem := hyperparameter_blocker(profile, spec.hyperparameters):
         return problem
-    last = profile.last_day_to_create
-    if last and today > date.fromisoformat(last):
-        return TrainingNotAvailableError(
-            f"{title} has accepted no new fine-tuning jobs since {last}",
-            "train on your own machine with --provider local, or at another provider",
-        )
-    return None
+    return closed_blocker(profile, today=today)
+
+
+def closed_blocker(profile: Profile, *, today: date) -> TrainingNotAvailableError | None:
+    """The error for an endpoint that accepts no new jobs any more."""
+    if not is_closed(profile, today):
+        return None
+    return TrainingNotAvailableError(
+        f"{profile.title or profile.name} has accepted no new fine-tuning jobs since {profile.last_day_to_create}; "
+        f"{models_text(profile, today)}",
+        "train on your own machine with --provider local, or at another provider",
+    )
 
 
 def hyperparameter_blocker(profile: Profile, hyperparameters: Hyperparameters) -> UsageError | None:
@@ -155,10 +161,22 @@ def hyperparameter_blocker(profile: Profile, hyperparameters: Hyperparameters) -
     return None
 
 
+def dates_notice(profile: Profile, *, today: date) -> str:
+    """What a check of data says about an endpoint's dates; empty if they are far away or there are none."""
+    if closed := closed_blocker(profile, today=today):
+        return closed.message
+    left = days_left(profile.last_day_to_create, today)
+    return endpoint_notice(profile, today=today) if left is not None and left <= NOTICE_DAYS else ""
+
+
 def endpoint_notice(profile: Profile, *, today: date) -> str:
     """What a plan says about an endpoint that will soon accept no jobs, or not from everyone; often nothing."""
-    last, title = profile.last_day_to_create, profile.title or profile.name
-    parts = [f"until {last}"] if last and 0 <= (date.fromisoformat(last) - today).days <= NOTICE_DAYS else []
-    parts += ["only from organizations that trained there before"] if profile.new_customers is False else []
+    title, left = profile.title or profile.name, days_left(profile.last_day_to_create, today)
+    is_near = left is not None and 0 <= left <= NOTICE_DAYS
+    text = new_jobs_text(profile.last_day_to_create, today) if is_near else "accepts new jobs"
+    if profile.new_customers is False and (left is None or left >= 0):
+        text += ", only from organizations that trained there before"
+    elif not is_near:
+        return ""
     check = "this is checked before anything is uploaded" if profile.probe_training else "a refusal costs nothing"
-    return f"{title} accepts jobs {', and '.join(parts)}; {check}" if parts else ""
+    return f"{title} {text}; {check}"

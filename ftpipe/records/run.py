@@ -31,9 +31,10 @@ class Model(Record):
     endpoint: str
     method: Method = Method.SUPERVISED
     job_id: str
-    """The job, its predecessor."""
+    """The job, its predecessor; empty if the key cannot see it, as of a model that was made in another project."""
     file_id: str
     dataset_sha256: str
+    """Empty for a model that was not trained by ftpipe and whose data are not known."""
     validation_sha256: str | None = None
     run_id: str | None = None
     requested: Hyperparameters | None = None

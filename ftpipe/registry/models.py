@@ -27,7 +27,8 @@ class AliasMove(Record):
 
 def _names_of(model: Model) -> tuple[str, ...]:
     """Everything that stands for a model: aliases, its name, its job, and its checkpoints."""
-    return (*model.aliases, model.id, model.job_id, *(checkpoint.model for checkpoint in model.checkpoints))
+    job = [model.job_id] if model.job_id else []
+    return (*model.aliases, model.id, *job, *(checkpoint.model for checkpoint in model.checkpoints))
 
 
 class ModelRepository(Repository):
@@ -78,6 +79,13 @@ class ModelRepository(Repository):
             "data": model.model_dump_json(exclude={"aliases"}),
         }
         insert_new(connection, models_table, values)
+
+    def add(self, model: Model) -> None:
+        """Save a model that has no run here; an existing one stays as it is."""
+        table = models_table.c
+        with self.audited_transaction("model added") as change:
+            self.insert(change.connection, model)
+            change.track(models_table, table.endpoint == model.endpoint, table.id == model.id)
 
     def save_cost(self, connection: sa.Connection, model: Model, price_row: str) -> None:
         """Save the cost of a job within a transaction: one row per job."""

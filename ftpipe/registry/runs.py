@@ -39,13 +39,21 @@ class RunRepository(Repository):
         self._jobs = jobs
         self._models = models
 
-    def start(self, run: Run, *, key: str, ordinal: int) -> Run:
-        """Save a new run, or return the one that has this key and ordinal already."""
+    def start(self, run: Run, *, key: str, ordinal: int, is_latest: bool = True) -> Run:
+        """Save a new run, or return the one that has this key and ordinal already.
+
+        Args:
+            run: The run.
+            key: The same for the same data and parameters.
+            ordinal: Number among the runs of that key.
+            is_latest: Whether commands without a run's name mean this one from now on.
+        """
         with self.audited_transaction("run started") as change:
             connection = change.connection
             change.track(runs_table, runs_table.c.key == key, runs_table.c.ordinal == ordinal)
             following = sa.select(sa.func.coalesce(sa.func.max(runs_table.c.sequence), 0) + 1).scalar_subquery()
-            values = {"key": key, "ordinal": ordinal, "sequence": following, **_run_values(run)}
+            sequence = following if is_latest else 0
+            values = {"key": key, "ordinal": ordinal, "sequence": sequence, **_run_values(run)}
             insert_new(connection, runs_table, values)
             row = self._row(connection, runs_table.c.key == key, runs_table.c.ordinal == ordinal)
         return run if row["id"] == run.id else self._to_run(row)
@@ -94,7 +102,8 @@ class RunRepository(Repository):
     def recent(self, limit: int | None = 50) -> list[Run]:
         """The latest runs, newest first; without those whose job or model was deleted."""
         with read_transaction(self.engine) as connection:
-            query = sa.select(runs_table).where(_IS_KEPT).order_by(runs_table.c.sequence.desc()).limit(limit)
+            order = (runs_table.c.sequence.desc(), runs_table.c.created_at.desc())
+            query = sa.select(runs_table).where(_IS_KEPT).order_by(*order).limit(limit)
             rows = connection.execute(query).mappings().all()
         return [self._to_run(row) for row in rows]
 
@@ -110,6 +119,13 @@ class RunRepository(Repository):
             query = sa.select(runs_table).where(match, _IS_KEPT).order_by(column.sequence.desc())
             row = connection.execute(query).mappings().first()
         return self._to_run(row) if row else None
+
+    def is_deleted(self, endpoint: str, job_id: str) -> bool:
+        """Whether the user has deleted this job, or its model, from the registry."""
+        column = runs_table.c
+        with read_transaction(self.engine) as connection:
+            match = (column.endpoint == endpoint) & (column.job_id == job_id) & ~_IS_KEPT
+            return connection.execute(sa.select(column.id).where(match)).first() is not None
 
     def _row(self, connection: sa.Connection, *where: sa.ColumnElement[bool]) -> Any:  # noqa: ANN401  # a row of any shape
         return connection.execute(sa.select(runs_table).where(*where)).mappings().first()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import datetime as dt
+from collections.abc import Iterator, Sequence
 
 from ftpipe.formatting import (
     Styler,
@@ -12,29 +13,56 @@ from ftpipe.formatting import (
     format_money,
     format_table,
     format_time,
+    plural,
     sanitize_line,
     unstyled,
 )
+from ftpipe.providers.deadlines import days_left, shutdown_text
 from ftpipe.records import Model, TrainingMetrics
 from ftpipe.reports.runs import hyperparameter_text
 
+NOTICE_DAYS = 90
+"""Days before a shutdown from which a list of models mentions it."""
 
-def model_table(models: Sequence[Model], style: Styler = unstyled, *, width: int | None = None) -> list[str]:
-    """Models as a table, one row each."""
-    rows = [("model", "base", "provider", "created", "loss", "cost", "aliases")]
+
+def model_table(
+    models: Sequence[Model], style: Styler = unstyled, *, today: dt.date, width: int | None = None
+) -> list[str]:
+    """Models as a table, one row each; with the days until their shutdown if one of them has such a day."""
+    has_dates = any(model.base_shutdown_date for model in models)
+    rows: list[tuple[str, ...]] = [("model", "base", "provider", "created", "loss", "cost", "aliases")]
     rows += [
         (
             sanitize_line(model.id, 80),
             sanitize_line(model.base, 40),
             sanitize_line(model.provider, 20),
-            format_time(model.created_at)[:10],
+            format_time(model.created_at or None)[:10],
             final_loss_text(model.metrics),
             cost_of(model),
             sanitize_line(", ".join(model.aliases), 80),
         )
         for model in models
     ]
-    return fit_table(rows, width=width, right=(4, 5), drop=(1, 2, 5, 3), style=style)
+    if has_dates:
+        days = ("days left", *(days_text(model, today) for model in models))
+        rows = [(*row[:-1], cell, row[-1]) for row, cell in zip(rows, days, strict=True)]
+    return fit_table(rows, width=width, right=(4, 5, *[6] * has_dates), drop=(1, 2, 5, 3), style=style)
+
+
+def days_text(model: Model, today: dt.date) -> str:
+    """The days until a model is shut down: ``25``, ``0`` on that day, ``gone`` after it; a dash without a date."""
+    left = days_left(model.base_shutdown_date, today)
+    return "–" if left is None else "gone" if left < 0 else str(left)
+
+
+def shutdown_notes(models: Sequence[Model], today: dt.date) -> Iterator[str]:
+    """When models of a list are shut down, a sentence for each day; those that were shut down are counted."""
+    dated = [(model, left) for model in models if (left := days_left(model.base_shutdown_date, today)) is not None]
+    for day in sorted({model.base_shutdown_date or "" for model, left in dated if 0 <= left <= NOTICE_DAYS}):
+        number = sum(model.base_shutdown_date == day for model, _ in dated)
+        yield f"{plural(number, 'model')}: {shutdown_text(day, today)}; `ftpipe models inventory` says what to do"
+    if gone := sum(left < 0 for _, left in dated):
+        yield f"{plural(gone, 'model')}: shut down, so that {'it does' if gone == 1 else 'they do'} not answer any more"
 
 
 def final_loss_text(metric: TrainingMetrics | None) -> str:
@@ -79,16 +107,18 @@ def difference_lines(first: Model, second: Model, style: Styler = unstyled) -> l
 
 def _model_fields(model: Model) -> list[tuple[str, str]]:
     """A model's fields with labels; the text is empty if a field is unknown."""
+    provider = sanitize_line(model.provider, 40)
     return [
         ("model", sanitize_line(model.id, 200)),
         ("aliases", sanitize_line(", ".join(model.aliases), 300)),
         ("base", sanitize_line(model.base, 120)),
         ("shutdown", sanitize_line(model.base_shutdown_date or "", 20)),
         ("replaces", _predecessor_text(model)),
-        ("job", f"{sanitize_line(model.job_id, 80)} with {sanitize_line(model.provider, 40)}, {model.method.value}"),
+        ("job", f"{sanitize_line(model.job_id, 80)} with {provider}, {model.method.value}" if model.job_id else ""),
+        ("provider", "" if model.job_id else provider),
         ("run", sanitize_line(model.run_id or "", 40)),
         ("file", sanitize_line(model.file_id, 80)),
-        ("data", f"sha256 {model.dataset_sha256}"),
+        ("data", f"sha256 {model.dataset_sha256}" if model.dataset_sha256 else ""),
         ("validation", f"sha256 {model.validation_sha256}" if model.validation_sha256 else ""),
         ("requested", hyperparameter_text(model.requested) if model.requested else ""),
         ("resolved", hyperparameter_text(model.resolved) if model.resolved else ""),

@@ -36,6 +36,26 @@ def model_of(job: Job, *, run: Run, provider: Provider, metrics: Iterable[Traini
         JobFailedError: The job ended without a model.
         StillRunningError: The job has not finished.
     """
+    return model_record(
+        job, run=run, metrics=metrics, checkpoints=_checkpoints(job, provider),
+        base_shutdown_date=_shutdown_date(job, provider),
+    )  # fmt: skip
+
+
+def model_record(
+    job: Job,
+    *,
+    run: Run,
+    metrics: Iterable[TrainingMetrics],
+    checkpoints: Iterable[Checkpoint],
+    base_shutdown_date: str | None,
+) -> Model:
+    """Build the model's record from what was read before; see ``model_of``.
+
+    Raises:
+        JobFailedError: The job ended without a model.
+        StillRunningError: The job has not finished.
+    """
     refuse_unless_succeeded(job)
     return Model(
         id=job.fine_tuned_model or "",
@@ -56,8 +76,8 @@ def model_of(job: Job, *, run: Run, provider: Provider, metrics: Iterable[Traini
         estimated_cost=run.cost.expected if run.cost else None,
         actual_cost=actual_cost(job, run.cost),
         metrics=last_metrics(metrics),
-        checkpoints=_checkpoints(job, provider),
-        base_shutdown_date=_shutdown_date(job, provider),
+        checkpoints=tuple(checkpoints),
+        base_shutdown_date=base_shutdown_date,
         predecessor=run.spec.predecessor,
         created_at=job.finished_at or job.created_at,
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 from ftpipe.records import Checkpoint, Model, TrainingMetrics
 from ftpipe.reports.models import lineage_lines, model_table
 
+TODAY = dt.date(2026, 12, 20)
 TRAIN_ONLY = TrainingMetrics(step=2, train_loss=2.971)
 VALIDATED = TrainingMetrics(step=2, train_loss=2.971, valid_loss=0.2, full_valid_loss=0.097)
 
@@ -24,7 +27,7 @@ def test_lineage_lines_have_no_validation_loss_without_validation() -> None:
 
 
 def test_model_table_says_which_loss_it_is() -> None:
-    rows = model_table([model(VALIDATED), model(TRAIN_ONLY), model(None)])[1:]
+    rows = model_table([model(VALIDATED), model(TRAIN_ONLY), model(None)], today=TODAY)[1:]
     assert [row.split("1970-01-01")[1].split("unknown")[0].strip() for row in rows] == [
         *("0.097 valid", "2.971 train", "–"),
     ]

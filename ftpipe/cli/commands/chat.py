@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -54,6 +55,8 @@ class ChatTarget:
     """The system message that it was trained with."""
     hint: str
     """Which registered model the name may stand for, if the registry does not know it."""
+    ended: str
+    """Says that it was shut down; empty if it was not, as far as the registry knows."""
 
 
 @click.command(cls=Command, example="ftpipe chat support-bot@production -m 'My parcel is late.'")
@@ -114,7 +117,18 @@ def resolve_model(context: CliContext, options: ChatOptions) -> ChatTarget:
     name = str(model) if known is None or (model in {c.model for c in known.checkpoints}) else known.id
     default = known.provider if known else settings.config.provider or LOCAL_PROVIDER
     system = trained_system(registry, known) if known else ""
-    return ChatTarget(context.provider(options.provider or default, settings), name, system, hint)
+    ended = shutdown_message(known) if known else ""
+    return ChatTarget(context.provider(options.provider or default, settings), name, system, hint, ended)
+
+
+def shutdown_message(model: Model) -> str:
+    """Says that a model was shut down, if its day has come; empty otherwise."""
+    from ftpipe.providers.deadlines import days_left, shutdown_text
+
+    today = datetime.now(UTC).date()
+    left = days_left(model.base_shutdown_date, today)
+    is_over = left is not None and left <= 0
+    return f"{model.id} {shutdown_text(model.base_shutdown_date or '', today)}" if is_over else ""
 
 
 def hint_for_unknown(model: str, hint: str) -> str:
@@ -131,7 +145,7 @@ def trained_system(registry: Registry, model: Model) -> str:
     from ftpipe.dataset import iter_records
 
     run = registry.runs.find(model.job_id)
-    if run is None or not run.spec.data.is_file():
+    if run is None or run.dataset is None or not run.spec.data.is_file():  # an adopted job's file is not a path here
         return ""
     _, record = next(iter_records(run.spec.data), (0, {}))
     messages = record.get("messages")
@@ -176,6 +190,9 @@ def pieces_of(context: CliContext, target: ChatTarget, messages: Messages, sampl
     except NotFoundError as exc:
         if target.hint:
             raise UsageError(exc.message, target.hint) from exc
+        if target.ended:
+            hint = "`ftpipe models inventory` shows which training files are still there and what training again costs"
+            raise NotFoundError(f"{target.ended}: {exc.message}", hint) from exc
         raise
     yield first
     yield from stream

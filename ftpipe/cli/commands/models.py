@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import click
 
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command, Group
 from ftpipe.formatting import format_table, format_time, sanitize_line
 from ftpipe.reports.evaluation.terminal import comparison_lines
-from ftpipe.reports.models import difference_lines, lineage_lines, model_table
+from ftpipe.reports.models import difference_lines, lineage_lines, model_table, shutdown_notes
 
 models = Group(
     name="models",
@@ -16,6 +18,10 @@ models = Group(
     lazy={
         "list": ("ftpipe.cli.commands.models:list_models", "List all models, newest first."),
         "show": ("ftpipe.cli.commands.models:show_model", "Show a model: data, file, job, cost, metrics, checkpoints."),
+        "inventory": (
+            "ftpipe.cli.commands.models_inventory:inventory",
+            "List all models, jobs and files at a provider, with days left.",
+        ),
         "bases": ("ftpipe.cli.commands.models_bases:bases", "List the base models that can be trained."),
         "compare": (
             "ftpipe.cli.commands.models:compare",
@@ -36,7 +42,7 @@ models = Group(
             "Write a model that was trained on this machine for other programs.",
         ),
     },
-    example="ftpipe models list\nftpipe models alias support-bot@production ft:…",
+    example="ftpipe models list\nftpipe models inventory\nftpipe models alias support-bot@production ft:…",
 )
 
 
@@ -55,7 +61,9 @@ def list_models(context: CliContext, limit: int) -> None:
     registry = context.registry()
     listed = registry.models.recent(limit)
     context.add(models=listed)
-    context.print_result(model_table(listed, context.style, width=context.width) if listed else [])
+    today = datetime.now(UTC).date()
+    context.print_result(model_table(listed, context.style, today=today, width=context.width) if listed else [])
+    context.print_status(shutdown_notes(listed, today))
     if not listed:
         context.print_status(f"no model is registered in {registry.location}; train one with `ftpipe train`")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -188,6 +189,7 @@ def prepare(context: CliContext, /, **params: Any) -> None:
         show(context, report, output_format=options.output_format)
     if options.show_mask is not None:
         show_mask(context, request, options.show_mask, is_text=is_text)
+    show_dates(context, settings, request)
     if options.report is not None:
         write_page(context, settings, request, report, options.report, options.show_mask)
     require_no_errors(
@@ -201,6 +203,17 @@ def prepare(context: CliContext, /, **params: Any) -> None:
         report = check_halves(context, request, check)
     done = prepared.write(report, folder, source=source, model=request.model, inputs=inputs, force=context.force)
     show_next(context, settings, done, report)
+
+
+def show_dates(context: CliContext, settings: Settings, request: DatasetRequest) -> None:
+    """Say until when the provider accepts jobs, if that is near or over."""
+    from ftpipe.pipeline.preflight import dates_notice
+    from ftpipe.providers.profiles import find_profile
+
+    profile = find_profile(request.provider or LOCAL_PROVIDER, settings.config.providers)
+    if notice := dates_notice(profile, today=datetime.now(UTC).date()):
+        context.add(notice=notice)
+        context.print_status(f"{context.style_err('warning', 'note:')} {notice}")
 
 
 def apply_fixes(

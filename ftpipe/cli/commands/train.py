@@ -183,6 +183,7 @@ def train(context: CliContext, /, **params: Any) -> None:
     with context.interruptible("interrupted; nothing was sent"):
         request = resolve_for_train(settings, context, data=options.data)
         require_named_provider(settings, request, options)
+        require_open_provider(settings, request)
         report = validate_and_count(context, settings, request, for_job=True)
         spec = spec_of(settings, request, report, serve_as=options.serve_as)
         if options.skip_bad_rows:
@@ -211,6 +212,20 @@ def require_named_provider(settings: Settings, request: DatasetRequest, options:
             f"--yes pays only at a provider that is named, and {name} was chosen by an earlier command",
             f"add --provider {name}",
         )
+
+
+def require_open_provider(settings: Settings, request: DatasetRequest) -> None:
+    """Refuse a provider that accepts no new jobs any more, before the data are checked for it.
+
+    Raises:
+        TrainingNotAvailableError: Its last day is over.
+    """
+    from ftpipe.pipeline.preflight import closed_blocker
+    from ftpipe.providers.profiles import find_profile
+
+    profile = find_profile(request.provider or LOCAL_PROVIDER, settings.config.providers)
+    if closed := closed_blocker(profile, today=datetime.now(UTC).date()):
+        raise closed
 
 
 def check_evaluation(options: TrainOptions) -> None:

@@ -9,12 +9,17 @@ from ftpipe.catalog.base_models import find_base
 from ftpipe.catalog.budget import CostQuote, budget_violation
 from ftpipe.dataset.rules.base import MESSAGE_FORMATS, RuleGroup, Violation
 from ftpipe.dataset.scan.statistics import OverlongRecord, ScanStatistics
+from ftpipe.formatting import plural
 
 GROUP = RuleGroup("Limits, split, cost, shutdown dates")
 rule = GROUP.rule
 
 ERROR_DAYS, WARNING_DAYS = 14, 90
 """Days before a shutdown."""
+TRAIN_ANYWAY = (
+    "Choose a base model that stays available longer, or another provider. To train on it all the same, set "
+    'ignore = ["FT710"] under [checks] in ftpipe.toml.'
+)
 MIN_MEAN_TOKENS = 300
 
 
@@ -186,8 +191,9 @@ def base_model_shutdown(stats: ScanStatistics) -> Iterator[Violation]:
     elif days_left < WARNING_DAYS:
         yield Violation(
             "",
-            f"{base.name} and all models fine-tuned from it stop working on {day}, in {days_left} days.",
+            f"{base.name} and all models fine-tuned from it stop working on {day}, in {plural(days_left, 'day')}.",
             level="error" if days_left < ERROR_DAYS else None,
+            hint=TRAIN_ANYWAY if days_left < ERROR_DAYS else "",
         )
 
 
