@@ -6,12 +6,13 @@ import hashlib
 import re
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ftpipe.errors import JobFailedError, ProviderError
 from ftpipe.pipeline.current_status import as_requested
 from ftpipe.providers.provider import Provider
-from ftpipe.records import Checkpoint, Hyperparameters, Job, Run, RunSpec, RunState, UploadedFile
+from ftpipe.records import Checkpoint, Dataset, Hyperparameters, Job, Run, RunSpec, RunState, UploadedFile
 from ftpipe.registry import Registry
 from ftpipe.stages.register import model_record
 from ftpipe.stages.upload import MAX_HASHED_BYTES
@@ -29,7 +30,7 @@ def adopt(job_id: str, *, provider: Provider, registry: Registry) -> Run:
     if known is not None:
         return known
     job = provider.jobs.get(job_id)
-    return start_adopted(job, registry=registry, file=_file_of(job, provider))
+    return start_adopted(job, registry=registry, files=SavedFiles(training=_file_of(job, provider)))
 
 
 def adopt_listed(
@@ -58,7 +59,7 @@ def adopt_listed(
     if run is None:
         if registry.runs.is_deleted(job.endpoint, job.id):
             return
-        run = start_adopted(job, registry=registry, file=file, is_latest=False)
+        run = start_adopted(job, registry=registry, files=SavedFiles(training=file), is_latest=False)
     if run.state != RunState.CREATED or run.job is None:
         return
     job = as_requested(run.job, job)
@@ -84,11 +85,25 @@ def adopt_listed(
         registry.runs.register(model, run, price_row="")
 
 
-def start_adopted(job: Job, *, registry: Registry, file: UploadedFile | None, is_latest: bool = True) -> Run:
+@dataclass(frozen=True)
+class SavedFiles:
+    """What is known about the files of a job that was created elsewhere."""
+
+    training: UploadedFile | None = None
+    """At the endpoint."""
+    training_data: Dataset | None = None
+    """The same on this machine."""
+    validation: UploadedFile | None = None
+    validation_data: Dataset | None = None
+
+
+def start_adopted(job: Job, *, registry: Registry, files: SavedFiles, is_latest: bool = True) -> Run:
     """Save a job and a run for it; a second call with the same job returns the run of the first."""
+    file, data, validation = files.training, files.training_data, files.validation_data
     spec = RunSpec(
         provider=job.provider,
-        data=Path((file.filename if file else "") or job.training_file),
+        data=data.path if data else Path((file.filename if file else "") or job.training_file),
+        validation=validation.path if validation else None,
         model=job.model,
         method=job.method,
         hyperparameters=job.resolved or Hyperparameters(),
@@ -102,7 +117,11 @@ def start_adopted(job: Job, *, registry: Registry, file: UploadedFile | None, is
         state=RunState.CREATED,
         created_at=job.created_at,
         dataset_sha256=file.sha256 if file else "",
+        validation_sha256=files.validation.sha256 if files.validation else None,
+        dataset=data,
+        validation=validation,
         file=file,
+        validation_file=files.validation,
         job=job,
     )
     registry.jobs.save(job, run_id=run.id)

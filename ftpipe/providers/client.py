@@ -158,16 +158,30 @@ class ApiClient:
         """The items of a list that is sent in pages; it ends in any case."""
         return iter_items(page, max_seconds=self.profile.request_timeout_seconds)
 
-    def read(self, what: str, call: Callable[[openai.OpenAI], object], parse: Callable[[Any], T]) -> T:
+    def read(
+        self,
+        what: str,
+        call: Callable[[openai.OpenAI], object],
+        parse: Callable[[Any], T],
+        *,
+        seconds: float | None = None,
+    ) -> T:
         """Make a call that changes nothing; it is repeated after transient errors.
+
+        Args:
+            what: For messages.
+            call: Makes the call.
+            parse: Checks the response.
+            seconds: Wall-clock limit of one attempt; the default is the profile's.
 
         Raises:
             StillRunningError: The time of ``in_run`` is up.
         """
         context = self._context(what)
         end_at = max(self._reads_end_at, time.monotonic() + MIN_READ_SECONDS)
+        limit = seconds or self.profile.request_timeout_seconds
         result = retry_idempotent(
-            lambda: self._call_and_reconnect(call, parse, context, end_at),
+            lambda: self._call_and_reconnect(call, parse, context, end_at, limit),
             sleep=lambda seconds: self._sleep(max(0.0, min(seconds, end_at - time.monotonic()))),
             attempts=self._attempts,
             on_retry=self._report_retry,
@@ -212,15 +226,20 @@ class ApiClient:
             raise _without_key(translate(exc, context), self.client) from exc
 
     def _call_and_reconnect(
-        self, call: Callable[[openai.OpenAI], object], parse: Callable[[Any], T], context: CallContext, end_at: float
+        self,
+        call: Callable[[openai.OpenAI], object],
+        parse: Callable[[Any], T],
+        context: CallContext,
+        end_at: float,
+        limit: float,
     ) -> T:
         try:
-            return self._once_until(end_at, call, parse, context)
+            return self._once_until(end_at, call, parse, context, limit)
         except ConnectionFailedError:
             if not self._reconnect():
                 raise
             self._client = None
-            return self._once_until(end_at, call, parse, context)
+            return self._once_until(end_at, call, parse, context, limit)
 
     def _once_until(
         self,
@@ -228,11 +247,12 @@ class ApiClient:
         call: Callable[[openai.OpenAI], object],
         parse: Callable[[Any], T],
         context: CallContext,
+        limit: float,
     ) -> T:
         seconds_left = end_at - time.monotonic()
         try:
             if seconds_left > 0:
-                return self._once(call, parse, context, min(seconds_left, self.profile.request_timeout_seconds))
+                return self._once(call, parse, context, min(seconds_left, limit))
         except ConnectionFailedError:
             if time.monotonic() < end_at:
                 raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+from ftpipe.providers.account import AccountReader
 from ftpipe.providers.batches import BatchesClient
 from ftpipe.providers.client import ApiClient
 from ftpipe.providers.files import FilesClient
@@ -27,6 +28,7 @@ class Provider:
         jobs: ``/fine_tuning/jobs``.
         models: ``/models`` and ``/chat/completions``.
         batches: ``/batches``; ``None`` if the endpoint has none.
+        account: Everything that the key can see, for backups.
     """
 
     def __init__(self, profile: Profile, api: ApiClient, *, endpoint: str = "") -> None:
@@ -37,6 +39,7 @@ class Provider:
         self.jobs = JobsClient(api, endpoint=self.endpoint)
         self.models = ModelsClient(api)
         self.batches = BatchesClient(api) if profile.batch_api else None
+        self.account = AccountReader(api, endpoint=self.endpoint)
         self._api = api
 
     def on_retry(self, callback: Callable[[str], None]) -> None:

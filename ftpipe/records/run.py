@@ -107,7 +107,7 @@ class Run(Record):
     """Empty for a job that was not created by ftpipe and whose file is not known."""
     validation_sha256: str | None = None
     dataset: Dataset | None = None
-    """``None`` for a job that was not created by ftpipe."""
+    """``None`` for a job that was not created by ftpipe, unless it was restored from a backup."""
     validation: Dataset | None = None
     cost: CostEstimate | None = None
     file: UploadedFile | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,3 +56,25 @@ def user(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         monkeypatch.setenv("OPENAI_BASE_URL", account.base_url)
         yield AccountUser(account, capsys)
+
+
+RunCommand = Callable[..., CommandResult]
+
+
+@pytest.fixture
+def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is waited for on the disk: for tests that do not cut the power, and that write many files."""
+    monkeypatch.setattr(os, "fsync", lambda _handle: None)
+
+
+@pytest.fixture
+def account(user: AccountUser, no_fsync: None) -> Iterator[OpenAIAccount]:
+    """The account of the user, on a day on which everything works."""
+    with user.on("2026-11-28"):
+        yield user.account
+
+
+@pytest.fixture
+def run_command(user: AccountUser, account: OpenAIAccount) -> RunCommand:
+    """Runs a command line of the user."""
+    return user.run

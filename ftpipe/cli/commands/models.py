@@ -41,6 +41,11 @@ models = Group(
             "ftpipe.cli.commands.models_export:export",
             "Write a model that was trained on this machine for other programs.",
         ),
+        "backup": (
+            "ftpipe.cli.commands.models_backup:backup",
+            "Save models with their jobs, files and events in a folder.",
+        ),
+        "restore": ("ftpipe.cli.commands.models_backup:restore", "Read a backup into the registry."),
     },
     example="ftpipe models list\nftpipe models inventory\nftpipe models alias support-bot@production ft:…",
 )
