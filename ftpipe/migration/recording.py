@@ -104,7 +104,7 @@ class Sample(Record):
             logprobs=answer.logprobs,
             prompt_tokens=answer.prompt_tokens,
             completion_tokens=answer.completion_tokens,
-            latency_seconds=answer.latency_s or None,
+            latency_seconds=round(answer.latency_s, 3) or None,
             error=answer.error,
         )
 
@@ -378,6 +378,6 @@ def _require_same(path: Path, existing: RecordingHeader, wanted: RecordingHeader
             fields = [key for key in RecordingSampling.model_fields if getattr(old, key) != getattr(new, key)]
             name, old, new = fields[0], getattr(old, fields[0]), getattr(new, fields[0])
         raise UsageError(
-            f"{path} exists already, and its {name} is {old}, not {new}",
+            f"{path} exists already, and has {name} {old}, not {new}",
             "choose another file with --output, or the same settings to continue it",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,15 +13,21 @@ import pytest
 import time_machine
 
 from ftpipe.catalog.inference_prices import answer_price
-from ftpipe.errors import CostLimitError, UsageError
-from ftpipe.migration.answers import RequestParameters, requests_of
+from ftpipe.cli import root
+from ftpipe.cli.context import CliContext
+from ftpipe.cli.main import execute
+from ftpipe.errors import CostLimitError, InterruptedRunError, UsageError
+from ftpipe.evaluation.request_runner import RateLimiter
+from ftpipe.evaluation.response_cache import ResponseCache
+from ftpipe.migration.answers import AccountedRunner, RequestParameters, requests_of
 from ftpipe.migration.prompts import PromptList, add_dataset, add_log
 from ftpipe.migration.record import choose_batch
 from ftpipe.migration.recording import Recording, RecordingSampling, read_recording
 from ftpipe.migration.spending import Ledger, Rate, RecordingCost
+from ftpipe.providers.openai import open_openai
 from ftpipe.providers.profiles import find_profile
 from tests.cli.cli_runner import CommandResult
-from tests.fakes.account_contents import MAIN_MODEL, MODELS_WITHOUT_JOB, SUPPORT_DESK
+from tests.fakes.account_contents import MAIN, MAIN_MODEL, MODELS_WITHOUT_JOB, SUPPORT_DESK
 from tests.fakes.openai_account import OpenAIAccount
 from tests.faults.endpoint import LOST, Fault, RejectedRequest, busy, refusal
 
@@ -44,10 +51,6 @@ def account() -> Iterator[OpenAIAccount]:
 @pytest.fixture
 def record(account: OpenAIAccount, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """``ftpipe models record MODEL`` with these options, against the account."""
-    from ftpipe.cli import root
-    from ftpipe.cli.context import CliContext
-    from ftpipe.cli.main import execute
-
     monkeypatch.setenv("OPENAI_BASE_URL", account.base_url)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0123456789")
     monkeypatch.setenv("FTPIPE_TRUSTED_HOSTS", account.base_url.removesuffix("/v1"))
@@ -262,7 +265,7 @@ def test_record_overwrites_and_mixes_nothing(record: Run, account: OpenAIAccount
     assert (ran.code, Path("notes.jsonl").read_text()) == (1, "mine\n")
     assert record("--prompts", held_out(), "-o", "golden.jsonl", "--yes").code == 0
     other = record("--prompts", held_out(), "-o", "golden.jsonl", "--yes", model=MODELS_WITHOUT_JOB[0])
-    assert (other.code, "its model is" in other.err) == (2, True)
+    assert (other.code, "has model ft:" in other.err) == (2, True)
     assert len(account.paid) == 6
 
 
@@ -282,6 +285,70 @@ def test_record_marks_prompts_that_the_model_was_trained_on(record: Run, account
         ("training", True),
     ]
     assert record("--training", "auto", "--yes").code == 2
+
+
+def test_record_knows_provider_and_training_file_of_a_registered_model(
+    record: Run, account: OpenAIAccount, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert execute(root, ["jobs", "adopt", MAIN.id, "--provider", "openai"], CliContext()) == 0
+    assert execute(root, ["models", "alias", "desk@live", MAIN_MODEL], CliContext()) == 0
+    arguments = ["models", "record", "desk@live", "--prompts", held_out(2), "-o", "golden.jsonl", "--yes"]
+    assert execute(root, arguments, CliContext()) == 0, capsys.readouterr().err
+    header = recorded().header
+    assert (header.model, header.base, header.provider) == (MAIN_MODEL, "gpt-4o-mini-2024-07-18", "openai")
+    training = Path("train.jsonl")
+    training.write_bytes((SUPPORT_DESK / "train.jsonl").read_bytes())
+    monkeypatch.setattr("ftpipe.evaluation.training_overlap.find_training_file", lambda *_: training)
+    ran = record("--training", "auto", "--limit", "3", "-o", "seen.jsonl", "--yes")
+    assert ran.code == 0, ran.err
+    assert [(one.origin, one.seen) for one in recorded("seen.jsonl").prompts] == [("training", True)] * 3
+    assert "ftpipe distill seen.jsonl" in ran.err
+
+
+def test_interrupt_waits_for_answers_that_are_under_way(account: OpenAIAccount, tmp_path: Path) -> None:
+    """They are paid: Ctrl-C sends no other request, and what arrives is kept."""
+    release, held_back = threading.Event(), threading.Event()
+
+    def hold_second(_route: str) -> None:
+        if len(account.paid) == 2:
+            held_back.set()
+            release.wait(60)
+
+    def interrupt(done: int, _total: int) -> None:
+        if done == 1 and held_back.wait(60):
+            raise KeyboardInterrupt
+
+    account.after = hold_second
+    statuses: list[str] = []
+
+    def note(text: str) -> None:
+        statuses.append(text)
+        release.set()
+
+    provider = open_openai(
+        find_profile("openai").model_copy(update={"base_url": account.base_url, "key_env": ""}),
+        {},
+        sleep=lambda _: None,
+    )
+    cache = ResponseCache(tmp_path)
+    runner = AccountedRunner(
+        provider,
+        cache,
+        parameters=RequestParameters(RecordingSampling(), base="gpt-4o-mini"),
+        ledger=Ledger(tmp_path / "spending.ndjson"),
+        rate=Rate(PRICE),
+        highest_costs={},
+        concurrency=1,
+        rate_limiter=RateLimiter(None),
+        on_status=note,
+    )
+    requests = requests_of(MAIN_MODEL, (USER,), (), RecordingSampling(samples=9))
+    with pytest.raises(InterruptedRunError):
+        runner.run(requests, on_progress=interrupt)
+    provider.close()
+    assert statuses == ["waiting for 1 answer under way; Ctrl-C stops that"]
+    assert (len(account.paid), cache.size) == (2, 2)
+    assert Ledger(tmp_path / "spending.ndjson").open_keys == frozenset()
 
 
 # Reading prompts.

@@ -115,9 +115,9 @@ def test_writer_continues_after_a_kill_at_any_byte(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        ({"model": "ft:other"}, "model is ft:gpt-4o-mini"),
-        ({"endpoint": "https://other.example/v1"}, "endpoint is"),
-        ({"sampling": HEADER.sampling.model_copy(update={"temperature": 0.3})}, "temperature is 0.8, not 0.3"),
+        ({"model": "ft:other"}, "has model ft:gpt-4o-mini"),
+        ({"endpoint": "https://other.example/v1"}, "has endpoint"),
+        ({"sampling": HEADER.sampling.model_copy(update={"temperature": 0.3})}, "has temperature 0.8, not 0.3"),
     ],
 )
 def test_writer_refuses_a_recording_of_something_else(tmp_path: Path, change: dict[str, object], name: str) -> None:

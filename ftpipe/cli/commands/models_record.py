@@ -326,8 +326,8 @@ def _show_plan(context: CliContext, settings: Settings, plan: RecordingPlan, pro
         ("host", provider_title(header.provider, settings, context.environment())),
         ("prompts", origins + (f"; {recorded:,} are recorded already" if recorded else "")),
         ("answers", f"{answers}, at most {sampling.max_tokens:,} tokens each"),
-        ("requests", f"{cost.requests:,} {'in batches' if plan.has_batch else 'one by one'}: {plan.reason}"),
-        ("cost", amount + ("" if cost.expected == 0 else price)),
+        ("requests", _requests_text(plan)),
+        ("cost", amount + price if cost.requests else ""),
         ("file", sanitize_line(plan.path, 300)),
     ]
     context.print_status(format_fields(rows, style=context.style_err))
@@ -344,6 +344,12 @@ def _show_plan(context: CliContext, settings: Settings, plan: RecordingPlan, pro
         cost=cost,
         skipped=dict(prompts.skipped),
     )
+
+
+def _requests_text(plan: RecordingPlan) -> str:
+    if not plan.cost.requests:
+        return "none: everything is answered"
+    return f"{plan.cost.requests:,} {'in batches' if plan.has_batch else 'one by one'}: {plan.reason}"
 
 
 def _check_budget(settings: Settings, plan: RecordingPlan) -> None:
@@ -418,4 +424,5 @@ def show_result(context: CliContext, result: RecordingResult, plan: RecordingPla
     if result.spent:
         notes.append(f"cost {format_money(result.spent, result.currency)}, by the tokens that the endpoint counted")
     context.print_status(notes)
-    context.print_next(f"ftpipe distill {quote(str(result.path))} --output train.jsonl")
+    if any(prompt.origin != "held-out" for prompt in plan.prompts):
+        context.print_next(f"ftpipe distill {quote(str(result.path))} --output train.jsonl")
