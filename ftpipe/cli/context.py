@@ -266,11 +266,12 @@ class CliContext:
         except NotFoundError as error:
             raise UsageError(error.message, "run `ftpipe jobs list` for known jobs") from error
 
-    def pipeline(self, provider: Provider, registry: Registry) -> Pipeline:
-        """Create the pipeline of a provider and a registry."""
+    def pipeline(self, provider: Provider, registry: Registry, settings: Settings | None = None) -> Pipeline:
+        """Create the pipeline of a provider and a registry; ``settings`` limit the price that a provider quotes."""
         from ftpipe.pipeline.pipeline import Pipeline
 
-        return Pipeline(provider=provider, registry=registry)
+        max_cost = settings.config.max_cost if settings else None
+        return Pipeline(provider=provider, registry=registry, max_cost=max_cost)
 
     def close(self) -> None:
         """Close everything that the command has opened."""

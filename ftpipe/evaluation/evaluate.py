@@ -38,7 +38,7 @@ from ftpipe.records.evaluation import (
 from ftpipe.records.idempotency_keys import EVALUATION_SAMPLING_FIELDS
 
 if TYPE_CHECKING:
-    from ftpipe.providers.models import ModelsClient
+    from ftpipe.providers.interface import Models
 
 
 ArmAnswers = Mapping[str, Mapping[str, tuple[Answer, ...]]]
@@ -52,7 +52,7 @@ class ProviderChat:
         models: ``provider.models``.
     """
 
-    def __init__(self, models: ModelsClient) -> None:
+    def __init__(self, models: Models) -> None:
         self._models = models
 
     def chat(

@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ftpipe.dataset.projection import FOLDER, project_dataset
-from ftpipe.errors import FtpipeError, JobFailedError, LocalStateError, UsageError
+from ftpipe.errors import FtpipeError, JobFailedError, LocalStateError, ProviderError, UsageError
 from ftpipe.paths import state_dir
 from ftpipe.pipeline.current_status import as_requested
 from ftpipe.pipeline.observer import PipelineObserver
-from ftpipe.pipeline.preflight import Plan, make_plan, with_local_base
+from ftpipe.pipeline.preflight import Plan, make_plan, quote_blocker, with_local_base
 from ftpipe.providers.provider import Provider
+from ftpipe.providers.responses import PriceQuote
 from ftpipe.records import Dataset, Event, Job, JobRequest, Method, Report, Run, RunSpec, RunState, UploadedFile
 from ftpipe.records.idempotency_keys import run_key
 from ftpipe.registry import Registry
@@ -40,6 +41,7 @@ class Pipeline:
         observer: Is called with what happens.
         sleep: Waits.
         clock: UTC Unix seconds.
+        max_cost: What a job may cost at most by the endpoint's own estimate, in USD; ``None`` for what the plan said.
     """
 
     def __init__(
@@ -50,7 +52,9 @@ class Pipeline:
         observer: PipelineObserver | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.time,
+        max_cost: float | None = None,
     ) -> None:
+        self.max_cost = max_cost
         self.provider = provider
         self.registry = registry
         self.observer = observer or PipelineObserver()
@@ -219,11 +223,29 @@ class Pipeline:
                 return run
             try:
                 if run.state == RunState.PREPARED:
-                    self.provider.jobs.check_can_create(run.spec.model)  # raises before anything is uploaded
+                    self._check_can_create(run.spec)  # before anything is uploaded
                 return self._create(self._upload(run))
             except FtpipeError as exc:
                 self.registry.runs.save(self.registry.runs.get(run.id).model_copy(update={"error": exc.message}))
                 raise
+
+    def _check_can_create(self, spec: RunSpec) -> None:
+        self.provider.jobs.check_can_create(spec.model, method=spec.method, hyperparameters=spec.hyperparameters)
+
+    def _check_quote(self, request: JobRequest, run: Run) -> None:
+        """Compare the endpoint's own estimate, if it makes one, with the plan and the limit."""
+        profile = self.provider.profile
+        try:
+            quote = self.provider.jobs.quote(request)
+        except ProviderError as exc:
+            quote = PriceQuote(price=None, why=exc.message)
+        if quote is None:
+            return
+        if quote.price is not None:
+            self.observer.on_status(f"{profile.title or profile.name} estimates {quote.price:g} USD for this job")
+        blocker = quote_blocker(quote, run.cost, profile=profile, max_cost=self.max_cost)
+        if blocker is not None:
+            raise blocker
 
     def _upload(self, run: Run) -> Run:
         self.observer.on_stage("upload")
@@ -265,9 +287,12 @@ class Pipeline:
             metadata={**spec.metadata, RUN_ID_KEY: run.id},
             serve_as=spec.serve_as,
         )
+        key = self.registry.runs.operation_key(run, KIND)
+        if self.registry.journal.find(key) is None:  # otherwise the job may exist, and is looked for first
+            self._check_quote(request, run)
         job = CreateJob(
             request,
-            key=self.registry.runs.operation_key(run, KIND),
+            key=key,
             run_id=run.id,
             provider=self.provider,
             journal=self.registry.journal,

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import date
 
+from ftpipe.auto_epochs import auto_epochs
 from ftpipe.catalog.base_models import is_hosted_base
 from ftpipe.catalog.budget import budget_violation
+from ftpipe.catalog.learning_rates import absolute_learning_rate
 from ftpipe.config import flag_of
-from ftpipe.errors import CostLimitError, DatasetError, FtpipeError, TrainingNotAvailableError, UsageError
+from ftpipe.errors import (
+    CostLimitError,
+    DatasetError,
+    FtpipeError,
+    QuotaError,
+    TrainingNotAvailableError,
+    UsageError,
+)
 from ftpipe.providers.deadlines import days_left, is_closed, models_text, new_jobs_text
 from ftpipe.providers.profiles import Profile
-from ftpipe.records import CostEstimate, Hyperparameters, Report, RunSpec
-from ftpipe.records.job import LOCAL_HYPERPARAMETERS
+from ftpipe.providers.responses import PriceQuote
+from ftpipe.records import CostEstimate, Hyperparameters, Method, Report, RunSpec
+from ftpipe.records.job import EXTENDED_HYPERPARAMETERS
 from ftpipe.stages.validate import blocking_errors
 
+MAX_QUOTE_RATIO = 1.1
+"""How far an endpoint's estimate can be above the one that the user has seen: they count tokens differently."""
 NOTICE_DAYS = 180
 """How many days before an endpoint's last day a plan mentions that day."""
 
@@ -27,8 +40,8 @@ class Plan:
     report: Report
     blockers: tuple[FtpipeError, ...]
     """Why the run cannot start; empty if it can."""
-    notice: str = ""
-    """What the user should know about the endpoint; often empty."""
+    notices: tuple[str, ...] = ()
+    """What the user should know about the endpoint, and what ftpipe chose because the endpoint does not."""
 
     @property
     def cost(self) -> CostEstimate | None:
@@ -59,16 +72,17 @@ def make_plan(spec: RunSpec, report: Report, *, profile: Profile, today: date, m
         max_cost: What the job may cost at most, in the currency of the estimate; ``None`` for no limit.
     """
     spec = with_local_base(spec.model_copy(update={"method": spec.method or report.method}), profile)
+    spec, choices = with_explicit_hyperparameters(spec, report, profile)
     blockers = (
         dataset_blocker(report, skip_bad_rows=spec.hyperparameters.extra.get("skip_bad_rows") is True),
         endpoint_blocker(profile, spec, today=today),
-        budget_blocker(report.cost, max_cost),
+        None if is_quoted_later(report.cost, profile) else budget_blocker(report.cost, max_cost),
     )
     return Plan(
         spec=spec,
         report=report,
         blockers=tuple(blocker for blocker in blockers if blocker is not None),
-        notice=endpoint_notice(profile, today=today),
+        notices=(*filter(None, (endpoint_notice(profile, today=today),)), *choices),
     )
 
 
@@ -82,6 +96,25 @@ def with_local_base(spec: RunSpec, profile: Profile) -> RunSpec:
     """The spec with the model that is trained on the user's own machine in place of a hosted one."""
     base = local_base(spec.model, profile)
     return spec if base is None else spec.model_copy(update={"model": base, "requested_model": spec.model})
+
+
+def with_explicit_hyperparameters(spec: RunSpec, report: Report, profile: Profile) -> tuple[RunSpec, tuple[str, ...]]:
+    """The spec with what the endpoint does not choose: epochs, and the rate for a multiplier; and a text for each."""
+    hyperparameters, reasons = spec.hyperparameters, []
+    update: dict[str, object] = {}
+    if not profile.chooses_epochs and hyperparameters.n_epochs == "auto":
+        epochs = report.cost.epochs if report.cost else auto_epochs(report.dataset.examples)
+        update["n_epochs"] = epochs
+        reasons.append(f"{epochs} epochs: as OpenAI would choose for so many examples; --epochs sets another number")
+    if profile.learning_rate == "absolute" and hyperparameters.learning_rate is None:
+        multiplier = hyperparameters.learning_rate_multiplier
+        rate = absolute_learning_rate(profile.target, spec.method or Method.SUPERVISED, multiplier)
+        if rate is not None:
+            update |= {"learning_rate": rate.value, "learning_rate_multiplier": "auto"}
+            reasons.append(rate.reason)
+    if not update:
+        return spec, ()
+    return spec.model_copy(update={"hyperparameters": hyperparameters.model_copy(update=update)}), tuple(reasons)
 
 
 def dataset_blocker(report: Report, *, skip_bad_rows: bool = False) -> DatasetError | None:
@@ -105,6 +138,46 @@ def budget_blocker(cost: CostEstimate | None, max_cost: float | None) -> CostLim
     return CostLimitError(*violation) if violation else None
 
 
+def is_quoted_later(cost: CostEstimate | None, profile: Profile) -> bool:
+    """Whether a price that ftpipe does not know is checked when the endpoint has estimated it, before paying."""
+    return profile.quotes_price and cost is not None and cost.expected is None
+
+
+def quote_blocker(
+    quote: PriceQuote, cost: CostEstimate | None, *, profile: Profile, max_cost: float | None
+) -> CostLimitError | QuotaError | None:
+    """The error for a price that the endpoint estimates, and that is above what the user has seen or allowed.
+
+    Args:
+        quote: What the endpoint estimates.
+        cost: The estimate that the user has seen.
+        profile: The endpoint's profile.
+        max_cost: What the job may cost at most; ``None`` for no limit.
+    """
+    title = profile.title or profile.name
+    if quote.allowed is False:
+        return QuotaError(
+            f"{title} does not allow this job: {quote.why or 'the balance does not suffice'}",
+            "add credit, then run `ftpipe resume`; nothing was created",
+        )
+    shown = cost.high if cost is not None else None
+    if quote.price is None:
+        if max_cost is None or shown is not None:
+            return None
+        return CostLimitError(
+            f"{title} has no estimate either ({quote.why or 'no reason was given'}), and the limit is {max_cost:g} USD",
+            "remove the limit to train at an unknown price; nothing was created",
+        )
+    limit = max_cost if max_cost is not None else shown * MAX_QUOTE_RATIO if shown is not None else None
+    if limit is None or quote.price <= limit:
+        return None
+    than = f"the limit is {max_cost:g}" if max_cost is not None else f"the plan said at most {shown:g}"
+    return CostLimitError(
+        f"{title} estimates {quote.price:g} USD for this job, and {than}; nothing was created",
+        f"run `ftpipe train` again with --max-cost {math.ceil(quote.price * 100) / 100:g} to accept it",
+    )
+
+
 def endpoint_blocker(profile: Profile, spec: RunSpec, *, today: date) -> UsageError | TrainingNotAvailableError | None:
     """The error for a request that the endpoint is known not to accept: its method, its suffix, or any new job."""
     title = profile.title or profile.name
@@ -112,6 +185,8 @@ def endpoint_blocker(profile: Profile, spec: RunSpec, *, today: date) -> UsageEr
         return UsageError(
             f"{title} does not support the method {spec.method.value}", f"it supports: {', '.join(profile.methods)}"
         )
+    if spec.suffix and not profile.max_suffix_chars:
+        return UsageError(f"{title} does not take a suffix", "leave --suffix out")
     if spec.suffix and len(spec.suffix) > profile.max_suffix_chars:
         return UsageError(
             f"the suffix has {len(spec.suffix)} characters; {title} accepts at most {profile.max_suffix_chars}",
@@ -139,20 +214,25 @@ def closed_blocker(profile: Profile, *, today: date) -> TrainingNotAvailableErro
 
 
 def hyperparameter_blocker(profile: Profile, hyperparameters: Hyperparameters) -> UsageError | None:
-    """The error for hyperparameters that only ftpipe's own server takes, at another endpoint, or given twice."""
+    """The error for hyperparameters that the endpoint does not take, or that are given twice."""
     title = profile.title or profile.name
-    local = [name for name in LOCAL_HYPERPARAMETERS if getattr(hyperparameters, name) is not None]
-    if profile.target != "local" and local:
-        names = ", ".join(f"{name} ({flag_of(f'hyperparameters.{name}')})" for name in local)
+    given = [name for name in EXTENDED_HYPERPARAMETERS if getattr(hyperparameters, name) is not None]
+    if refused := [name for name in given if name not in profile.extended_hyperparameters]:
+        names = ", ".join(f"{name} ({flag_of(f'hyperparameters.{name}')})" for name in refused)
         return UsageError(
             f"{title} does not take {names}",
             "leave it out, or train on your own machine with --provider local; what a single provider takes is set "
             "under [hyperparameters.extra]",
         )
-    misplaced = [name for name in LOCAL_HYPERPARAMETERS if name in hyperparameters.extra]
-    if profile.target == "local" and misplaced:
+    misplaced = [name for name in profile.extended_hyperparameters if name in hyperparameters.extra]
+    if misplaced:
         return UsageError(
             f"{misplaced[0]} is set under [hyperparameters.extra]", "set it under [hyperparameters], without extra"
+        )
+    if profile.learning_rate == "absolute" and hyperparameters.learning_rate is None:
+        return UsageError(
+            f"{title} takes absolute learning rates, and its default for this method is not known to ftpipe",
+            "state the rate with --learning-rate",
         )
     if hyperparameters.learning_rate is not None and hyperparameters.learning_rate_multiplier != "auto":
         return UsageError(

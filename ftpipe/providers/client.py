@@ -56,6 +56,7 @@ def build_client(
     organization: str | None = None,
     project: str | None = None,
     has_custom_headers: bool = False,
+    user_agent: str = "",
 ) -> openai.OpenAI:
     """Build a client that never repeats a call by itself and never sends the key to another host after a redirect.
 
@@ -66,6 +67,7 @@ def build_client(
         organization: The organization at OpenAI.
         project: The project at OpenAI.
         has_custom_headers: Whether to send the headers of ``OPENAI_CUSTOM_HEADERS``, which are meant for OpenAI.
+        user_agent: In place of the SDK's.
     """
     limits = httpx2.Timeout(timeout, connect=CONNECT_SECONDS)
     # reading the trust store takes 0.2 s, and a connection without TLS, as to this machine, does not need it
@@ -79,6 +81,7 @@ def build_client(
         max_retries=0,
         timeout=limits,
         http_client=transport,
+        default_headers={"User-Agent": user_agent} if user_agent else None,
     )
     # the SDK takes these from the environment if they are None, and would send them to any host
     client.organization, client.project, client.admin_api_key = organization, project, None
@@ -213,9 +216,16 @@ class ApiClient:
         """Make a call that creates something: exactly one request is sent, whatever happens."""
         return self._once(call, parse, self._context(what, writes=True, paid=paid), seconds)
 
-    def call_once(self, what: str, call: Callable[[openai.OpenAI], object], parse: Callable[[Any], T]) -> T:
+    def call_once(
+        self,
+        what: str,
+        call: Callable[[openai.OpenAI], object],
+        parse: Callable[[Any], T],
+        *,
+        seconds: float | None = None,
+    ) -> T:
         """Make a call once that does no harm if made twice (cancel, delete): a lost response is an ordinary error."""
-        return self._once(call, parse, self._context(what), None)
+        return self._once(call, parse, self._context(what), seconds)
 
     def stream(self, what: str, call: Callable[[openai.OpenAI], Iterator[T]]) -> Iterator[T]:
         """Make a call whose response is a stream."""

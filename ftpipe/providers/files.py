@@ -1,4 +1,4 @@
-"""``/files`` and ``/uploads`` of an endpoint."""
+"""``/files`` and ``/uploads`` of an endpoint with the OpenAI API."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import openai
 
 from ftpipe.errors import LocalStateError
 from ftpipe.providers.client import ApiClient
+from ftpipe.providers.profiles import Profile
 from ftpipe.providers.responses import RemoteFile, RemoteUpload, as_dict, checked_id, file_of, upload_of
 
 PURPOSE: Literal["fine-tune"] = "fine-tune"
@@ -53,7 +54,7 @@ class FilesClient:
                 f"upload {path.name}",
                 lambda client: client.files.create(file=(filename, source, MIME), purpose=PURPOSE),
                 file_of,
-                seconds=self._timeout_for(size),
+                seconds=upload_timeout(self._api.profile, size),
             )
 
     def find(self, *, filename: str, size: int) -> list[RemoteFile]:
@@ -89,7 +90,14 @@ class FilesClient:
         """Delete a file."""
         self._api.call_once(f"delete file {file_id}", lambda client: client.files.delete(file_id), as_dict)
 
-    def start_upload(self, *, filename: str, size: int) -> RemoteUpload:
+
+class UploadsClient:
+    """The uploads in parts of an endpoint."""
+
+    def __init__(self, api: ApiClient) -> None:
+        self._api = api
+
+    def start(self, *, filename: str, size: int) -> RemoteUpload:
         """Start an upload in parts."""
         return self._api.write(
             f"start the upload of {filename}",
@@ -103,10 +111,10 @@ class FilesClient:
             "upload a part",
             lambda client: client.uploads.parts.create(upload_id, data=("part", data, "application/octet-stream")),
             lambda response: checked_id(as_dict(response), "part"),
-            seconds=self._timeout_for(len(data)),
+            seconds=upload_timeout(self._api.profile, len(data)),
         )
 
-    def complete_upload(self, upload_id: str, part_ids: Iterable[str], *, md5: str) -> RemoteUpload:
+    def complete(self, upload_id: str, part_ids: Iterable[str], *, md5: str) -> RemoteUpload:
         """Assemble the parts in the given order; ``md5`` is the hexadecimal digest of the whole."""
         ids = list(part_ids)
         return self._api.write(
@@ -116,9 +124,11 @@ class FilesClient:
             seconds=600,
         )
 
-    def cancel_upload(self, upload_id: str) -> None:
+    def cancel(self, upload_id: str) -> None:
         """Cancel an upload in parts."""
         self._api.call_once("cancel the upload", lambda client: client.uploads.cancel(upload_id), upload_of)
 
-    def _timeout_for(self, size: int) -> float:
-        return max(self._api.profile.request_timeout_seconds, size / MIN_BYTES_PER_SECOND)
+
+def upload_timeout(profile: Profile, size: int) -> float:
+    """Seconds after which an upload of so many bytes is stopped."""
+    return max(profile.request_timeout_seconds, size / MIN_BYTES_PER_SECOND)

@@ -1,11 +1,12 @@
-"""``/fine_tuning/jobs`` of an endpoint."""
+"""``/fine_tuning/jobs`` of an endpoint with the OpenAI API."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import httpx2
 import openai
@@ -19,8 +20,8 @@ from ftpipe.errors import (
     TrainingNotAvailableError,
 )
 from ftpipe.providers.client import ApiClient
-from ftpipe.providers.responses import TrainingAvailability, checkpoint_of, event_of, job_of
-from ftpipe.records import Checkpoint, Event, Hyperparameters, Job, JobRequest
+from ftpipe.providers.responses import JobListing, PriceQuote, TrainingAvailability, checkpoint_of, event_of, job_of
+from ftpipe.records import Checkpoint, Event, Hyperparameters, Job, JobRequest, Method
 
 KEY_NAME = "ftpipe_key"
 """Metadata key that carries the journal's key."""
@@ -30,13 +31,6 @@ ABOUT_FILE = re.compile(rf"{PROBE_FILE}|training_file|\bfile\b", re.IGNORECASE)
 """Matches a refusal of an endpoint that had no other objection than the missing file."""
 MAX_LISTED_JOBS = 2000
 """How many jobs of a list are read."""
-
-
-class JobListing(NamedTuple):
-    """The jobs of an endpoint, newest first, and how many more it listed in a form that cannot be read."""
-
-    jobs: list[Job]
-    unreadable: int
 
 
 class JobsClient:
@@ -68,10 +62,17 @@ class JobsClient:
             update={"requested": request.hyperparameters, "method": request.method, "suffix": request.suffix}
         )
 
-    def check_can_create(self, model: str) -> TrainingAvailability:
+    def check_can_create(
+        self,
+        model: str,
+        *,
+        method: Method | None = None,  # noqa: ARG002 - checked by the host when the job is created
+        hyperparameters: Hyperparameters | None = None,  # noqa: ARG002 - the same
+    ) -> TrainingAvailability:
         """Check whether jobs are accepted, by requesting one on a file that does not exist, if the profile allows that.
 
-        The check is made at the profile's own address only: another host of that name might accept the job.
+        The check is made at the profile's own address only: another host of that name might accept the job. The host
+        checks method and hyperparameters when the job is created.
 
         Raises:
             TrainingNotAvailableError: This organization is not allowed to create jobs.
@@ -122,13 +123,29 @@ class JobsClient:
             body["extra_body"] = {"serve_as": request.serve_as}
         return body
 
-    def recent(self, *, metadata: Mapping[str, str] | None = None, since: int = 0) -> Iterator[Job]:
-        """Jobs, newest first, down to ``since`` (UTC Unix seconds); not filtered if the profile says so."""
-        filters = dict(metadata or {}) if self._api.profile.metadata_filter else {}
+    def quote(self, request: JobRequest) -> PriceQuote | None:  # noqa: ARG002 - a part of every host's jobs
+        """``None``: the API estimates no prices."""
+        return None
 
+    def match_key(self, job: Job, key: str) -> bool | None:
+        """Whether the job's metadata carry the key; ``None`` if they carry none."""
+        carried = job.metadata.get(KEY_NAME)
+        return None if carried is None else carried == key
+
+    def find_by_key(self, key: str) -> list[Job]:
+        """Jobs whose metadata carry the key; empty if the endpoint does not filter by metadata."""
+        if not self._api.profile.metadata_filter:
+            return []
+        return [job for job in self._list({KEY_NAME: key}, since=0) if self.match_key(job, key)]
+
+    def recent(self, *, since: int = 0) -> Iterator[Job]:
+        """Jobs, newest first, down to ``since`` (UTC Unix seconds)."""
+        return self._list({}, since=since)
+
+    def _list(self, filters: Mapping[str, str], *, since: int) -> Iterator[Job]:
         def call(client: openai.OpenAI) -> list[Job]:
             page = (
-                client.fine_tuning.jobs.list(limit=100, metadata=filters)
+                client.fine_tuning.jobs.list(limit=100, metadata=dict(filters))
                 if filters
                 else client.fine_tuning.jobs.list(limit=100)
             )
@@ -223,6 +240,23 @@ class JobsClient:
             list,
         )
         return sorted(checkpoints, key=lambda checkpoint: checkpoint.step)
+
+    def download_weights(
+        self,
+        job_id: str,  # noqa: ARG002 - a part of every host's jobs
+        folder: Path,  # noqa: ARG002
+        *,
+        on_bytes: Callable[[int, int | None], None],  # noqa: ARG002
+    ) -> list[Path]:
+        """The API gives no weights away.
+
+        Raises:
+            RequestRefusedError: Always.
+        """
+        raise RequestRefusedError(
+            f"{self._api.profile.title or self._api.base_url} does not let the weights of its models be downloaded",
+            "retrain at a host that does: `ftpipe train --provider local`, together or fireworks",
+        )
 
     def _job(self, response: object) -> Job:
         return job_of(response, endpoint=self._endpoint, provider=self._api.profile.name)

@@ -30,6 +30,7 @@ from ftpipe.modeling.base_models import DEFAULT_BASE, needs_download
 from ftpipe.paths import SERVER_KEY_FILE, models_dir, server_dir
 from ftpipe.providers.address import configured_url
 from ftpipe.providers.client import ApiClient, build_client
+from ftpipe.providers.openai import openai_provider
 from ftpipe.providers.profiles import Profile
 from ftpipe.providers.provider import Provider
 
@@ -79,7 +80,7 @@ def open_local(
         return True
 
     api = ApiClient(profile, connect, base_url=base_url or "the embedded server", reconnect=reconnect, sleep=sleep)
-    return Provider(profile, api, endpoint=fixed.rstrip("/") if fixed else f"local:{folder}")
+    return openai_provider(profile, api, endpoint=fixed.rstrip("/") if fixed else f"local:{folder}")
 
 
 def local_key(profile: Profile, env: Mapping[str, str]) -> str:

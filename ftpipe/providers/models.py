@@ -1,4 +1,4 @@
-"""``/models`` and ``/chat/completions`` of an endpoint, and the row losses that only ftpipe's own server computes."""
+"""``/models`` and ``/chat/completions`` of an OpenAI API, and the row losses that only ftpipe's own server computes."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class ModelsClient:
             except openai.NotFoundError as exc:
                 if exc.code != "unknown_url":
                     raise
-                raise _losses_not_supported(self._api.profile.title or self._api.base_url) from exc
+                raise losses_not_supported(self._api.profile.title or self._api.base_url) from exc
             except openai.BadRequestError as exc:
                 raise _scoring_refused(exc) from exc
             except OSError as exc:
@@ -143,7 +143,8 @@ class ModelsClient:
         return rows
 
 
-def _losses_not_supported(endpoint: str) -> RequestRefusedError:
+def losses_not_supported(endpoint: str) -> RequestRefusedError:
+    """The error of an endpoint that is not a server of ftpipe."""
     return RequestRefusedError(
         f"{endpoint} does not compute the loss of single rows",
         "if it is an older server, run `ftpipe serve stop`; the next command starts this version",

@@ -1,4 +1,4 @@
-"""Opens an endpoint that speaks OpenAI's protocol, from its profile and the environment."""
+"""Opens an endpoint with the OpenAI API, from its profile and the environment."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from urllib.parse import urlsplit, urlunsplit
 import openai
 
 from ftpipe.errors import AuthenticationError, ConfigError
+from ftpipe.providers.account import AccountReader
 from ftpipe.providers.address import configured_url
+from ftpipe.providers.batches import BatchesClient
 from ftpipe.providers.client import ApiClient, build_client
+from ftpipe.providers.files import FilesClient, UploadsClient
+from ftpipe.providers.jobs import JobsClient
+from ftpipe.providers.models import ModelsClient
 from ftpipe.providers.profiles import Profile
-from ftpipe.providers.provider import Provider
+from ftpipe.providers.provider import Provider, default_endpoint
 from ftpipe.providers.retry import SAFE_ATTEMPTS
 
 
@@ -67,7 +72,23 @@ def open_openai(
     public_url = without_credentials(base_url)
     endpoint = public_url.rstrip("/") + (f"#{scope}" if scope else "")
     api = ApiClient(profile, connect, base_url=public_url, sleep=sleep, attempts=attempts)
-    return Provider(profile, api, endpoint=endpoint)
+    return openai_provider(profile, api, endpoint=endpoint)
+
+
+def openai_provider(profile: Profile, api: ApiClient, *, endpoint: str = "") -> Provider:
+    """A provider whose parts speak the OpenAI API."""
+    endpoint = endpoint or default_endpoint(api)
+    return Provider(
+        profile,
+        api,
+        endpoint=endpoint,
+        files=FilesClient(api),
+        uploads=UploadsClient(api) if profile.uploads_api else None,
+        jobs=JobsClient(api, endpoint=endpoint),
+        models=ModelsClient(api),
+        batches=BatchesClient(api) if profile.batch_api else None,
+        account=AccountReader(api, endpoint=endpoint),
+    )
 
 
 def without_credentials(base_url: str) -> str:

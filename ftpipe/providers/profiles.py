@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from ftpipe.errors import ConfigError
 from ftpipe.records import Method, Record
+from ftpipe.records.job import EXTENDED_HYPERPARAMETERS
 from ftpipe.suggestions import nearest_name
 
 KEY_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*_API_KEY")
@@ -38,7 +39,7 @@ KEY_OWNERS = (
 
 
 class Profile(Record):
-    """One endpoint that speaks the OpenAI fine-tuning API, and its quirks."""
+    """One host, the API that it has, and its quirks."""
 
     name: str
     title: str = ""
@@ -48,7 +49,9 @@ class Profile(Record):
     """Environment variable that overrides ``base_url``."""
     key_env: str = ""
     """Environment variable that holds the key; empty if none is needed."""
-    target: Literal["openai", "azure", "nebius", "local"] = "openai"
+    api: Literal["openai", "together", "fireworks"] = "openai"
+    """Whose API for files, jobs and deployments it has; chat is OpenAI's at every host."""
+    target: Literal["openai", "azure", "nebius", "local", "together", "fireworks", "bedrock"] = "openai"
     """Whose dataset rules apply."""
     methods: tuple[Method, ...] = (Method.SUPERVISED,)
     default_model: str = ""
@@ -71,11 +74,20 @@ class Profile(Record):
     max_file_bytes: int = 8 * 1024**3
     wait_file_processed: bool = False
     """Whether a job can only be created once the file's status is ``processed``."""
+    learning_rate: Literal["multiplier", "absolute"] = "multiplier"
+    """Whether jobs take a factor on the model's own learning rate, or the rate itself, which ftpipe then states."""
+    hyperparameters: tuple[str, ...] = ()
+    """Hyperparameters beyond OpenAI's that jobs take, by their names in ``Hyperparameters``."""
+    chooses_epochs: bool = True
+    """Whether the number of epochs can be left to the host; otherwise ftpipe states it."""
+    quotes_price: bool = False
+    """Whether the host estimates the price of a job once it has the files; the plan and the budget limit it."""
     hyperparameters_at: Literal["method", "top"] = "method"
     metadata_stored: bool = True
     metadata_filter: bool = True
     """Whether ``GET /fine_tuning/jobs?metadata[k]=v`` filters."""
     max_suffix_chars: int = 64
+    """0 if jobs take no suffix."""
     list_lag_seconds: float = 90.0
     """How long a job may take to appear in lists; no second POST is sent before that."""
     poll_first_seconds: float = 5.0
@@ -85,8 +97,17 @@ class Profile(Record):
     paid: bool = True
     has_row_losses: bool = False
     """Whether it is a server of ftpipe, which computes the loss of every row."""
+    deployments: bool = False
+    """Whether a tuned model answers only after ``ftpipe deployments create``, for a price per hour."""
+    untried: str = ""
+    """What could not be tried on the real host; empty if all was. Doctor and documentation say it."""
     deployment_hint: str = ""
     """What the user has to do before the tuned model answers; empty if nothing."""
+
+    @property
+    def extended_hyperparameters(self) -> tuple[str, ...]:
+        """Hyperparameters beyond OpenAI's that jobs take; ftpipe's own server takes all of them."""
+        return EXTENDED_HYPERPARAMETERS if self.target == "local" else self.hyperparameters
 
 
 def load_profiles(overrides: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Profile]:

@@ -1,55 +1,81 @@
-"""An endpoint, ready to be called: its files, jobs and models over one client."""
+"""A host, ready to be called: its files, jobs, models and deployments."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from ftpipe.providers.account import AccountReader
 from ftpipe.providers.batches import BatchesClient
 from ftpipe.providers.client import ApiClient
-from ftpipe.providers.files import FilesClient
-from ftpipe.providers.jobs import JobsClient
-from ftpipe.providers.models import ModelsClient
+from ftpipe.providers.interface import Deployments, Files, Jobs, Models, Uploads
 from ftpipe.providers.profiles import Profile
 
 
 class Provider:
-    """An endpoint that speaks the OpenAI fine-tuning API.
+    """A host, built from the parts that implement its API.
 
     Args:
         profile: How it differs from others.
         api: Makes its calls.
         endpoint: Fingerprint for which ids are valid: base URL, organization and project, never the key. The default
             is the base URL.
-
-    Attributes:
-        files: ``/files`` and ``/uploads``.
-        jobs: ``/fine_tuning/jobs``.
-        models: ``/models`` and ``/chat/completions``.
-        batches: ``/batches``; ``None`` if the endpoint has none.
-        account: Everything that the key can see, for backups.
+        files: Its dataset files.
+        jobs: Its fine-tuning jobs.
+        models: Its models, and chat.
+        uploads: Its uploads in parts; ``None`` if it has none that continue after a crash.
+        deployments: What serves its tuned models for a price per hour; ``None`` if nothing is deployed there.
+        batches: Its batches; ``None`` if it has none.
+        account: Everything that the key can see, as the host sends it, for backups; ``None`` if it has another API.
+        other_apis: Makes the calls to further addresses of the host, for example for chat.
     """
 
-    def __init__(self, profile: Profile, api: ApiClient, *, endpoint: str = "") -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        api: ApiClient,
+        *,
+        files: Files,
+        jobs: Jobs,
+        models: Models,
+        endpoint: str = "",
+        uploads: Uploads | None = None,
+        deployments: Deployments | None = None,
+        batches: BatchesClient | None = None,
+        account: AccountReader | None = None,
+        other_apis: tuple[ApiClient, ...] = (),
+    ) -> None:
         self.profile = profile
-        self.endpoint = endpoint or api.base_url.rstrip("/")
+        self.endpoint = endpoint or default_endpoint(api)
         self.base_url = api.base_url
-        self.files = FilesClient(api)
-        self.jobs = JobsClient(api, endpoint=self.endpoint)
-        self.models = ModelsClient(api)
-        self.batches = BatchesClient(api) if profile.batch_api else None
-        self.account = AccountReader(api, endpoint=self.endpoint)
-        self._api = api
+        self.files = files
+        self.uploads = uploads
+        self.jobs = jobs
+        self.models = models
+        self.deployments = deployments
+        self.batches = batches
+        self.account = account
+        self._apis = (api, *other_apis)
 
     def on_retry(self, callback: Callable[[str], None]) -> None:
         """Set what is called when a call has failed and is tried again: once until a call succeeds again."""
-        self._api.on_retry = callback
+        for api in self._apis:
+            api.on_retry = callback
 
-    def in_run(self, timeout: float | None) -> AbstractContextManager[None]:
+    @contextmanager
+    def in_run(self, timeout: float | None) -> Iterator[None]:
         """A block whose calls are steps of a run, with seconds for those that change nothing; see ``ApiClient``."""
-        return self._api.in_run(timeout)
+        with ExitStack() as stack:
+            for api in self._apis:
+                stack.enter_context(api.in_run(timeout))
+            yield
 
     def close(self) -> None:
         """Let go of the connections; the next call makes new ones."""
-        self._api.close()
+        for api in self._apis:
+            api.close()
+
+
+def default_endpoint(api: ApiClient) -> str:
+    """The fingerprint of an endpoint that is known by its base URL alone."""
+    return api.base_url.rstrip("/")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -87,6 +87,26 @@ class TrainingAvailability(Record):
     """``None`` if it is not known."""
     why: str
     """What the endpoint answered, or why it is not known."""
+
+
+class JobListing(NamedTuple):
+    """The jobs of an endpoint, newest first, and how many more it listed in a form that cannot be read."""
+
+    jobs: list[Job]
+    unreadable: int
+
+
+class PriceQuote(Record):
+    """What a host estimates for a job on files that it has."""
+
+    price: float | None
+    """In USD; ``None`` if the host cannot estimate it."""
+    tokens: int | None = None
+    """Tokens that would be trained."""
+    allowed: bool | None = None
+    """Whether the account's limit covers it; ``None`` if the host does not say."""
+    why: str = ""
+    """Why there is no price, or why the job is not allowed."""
 
 
 class ChatCompletion(Record):

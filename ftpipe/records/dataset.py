@@ -176,7 +176,7 @@ class Report(Record):
     validation: Dataset | None = None
     """The validation file, if there is one."""
     target: str
-    """Whose rules were applied: ``openai``, ``azure``, ``nebius`` or ``local``."""
+    """Whose rules were applied: a profile's ``target``, for example ``openai``."""
     method: Method
     model: str = ""
     """Base model of the rules and counts."""

@@ -27,15 +27,15 @@ class UploadedFile(Record):
 
 
 Auto = Literal["auto"]
-LOCAL_HYPERPARAMETERS = ("learning_rate", "lora_r", "lora_alpha", "lora_dropout", "target_modules")
-"""Hyperparameters that the OpenAI API does not have, and that ftpipe's own server takes."""
+EXTENDED_HYPERPARAMETERS = ("learning_rate", "lora_r", "lora_alpha", "lora_dropout", "target_modules")
+"""Hyperparameters that the OpenAI API does not have; a profile's ``hyperparameters`` names those of its host."""
 
 
 class Hyperparameters(Record):
     """Requested or resolved hyperparameters.
 
     Source: OpenAI API description, CreateFineTuningJobRequest, 2026-08-21 (ranges of the first four). The others are
-    peft's names; only ftpipe's own server takes them, and ``None`` leaves the choice to it.
+    peft's names; some hosts take them, and ``None`` leaves the choice to the host.
     """
 
     n_epochs: Annotated[int, Field(ge=1, le=50)] | Auto = "auto"
@@ -125,6 +125,8 @@ class Job(Record):
     fine_tuned_model: str | None = None
     trained_tokens: int | None = None
     """Billable tokens, known when the job has finished."""
+    price: float | None = None
+    """What the endpoint says that the job costs, in USD; ``None`` if it does not say."""
     error: JobError | None = None
     result_files: tuple[str, ...] = ()
     metadata: dict[str, str] = Field(default_factory=dict)

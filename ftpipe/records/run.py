@@ -44,7 +44,7 @@ class Model(Record):
     currency: str = "USD"
     estimated_cost: float | None = None
     actual_cost: float | None = None
-    """``trained_tokens`` times the price of the estimate; ``None`` if either is not known."""
+    """As the endpoint says, else ``trained_tokens`` times the price of the estimate; ``None`` if neither is known."""
     metrics: TrainingMetrics | None = None
     """The last reported value of each metric of the job."""
     checkpoints: tuple[Checkpoint, ...] = ()

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ftpipe.errors import ConnectionFailedError, FtpipeError, OutcomeUnknownError, ProviderError
-from ftpipe.providers.jobs import KEY_NAME
 from ftpipe.providers.provider import Provider
 from ftpipe.records import Job, JobRequest
 from ftpipe.records.idempotency_keys import request_digest
@@ -59,7 +58,7 @@ class CreateJob:
         job: Job | None = None
         if known is not None and known.state in (OperationState.INTENDED, OperationState.UNKNOWN):
             job = self._reconcile(known, elapsed=self.clock() - (known.sent_at or 0.0))
-        elif self.provider.profile.metadata_filter:
+        else:
             job = self._find_by_key()
             if job is not None:
                 self._record_intent()
@@ -148,13 +147,13 @@ class CreateJob:
         return None
 
     def _matching_jobs(self, operation: Operation) -> list[Job]:
-        """Jobs created with this key: by metadata if the endpoint stores it, otherwise by files, model and time."""
-        list_jobs, profile = self.provider.jobs.recent, self.provider.profile
+        """Jobs created with this key if they show it, otherwise those with the same files, model, seed and time."""
+        provider = self.provider
         since = int((operation.sent_at or 0.0) - MAX_CLOCK_SKEW_SECONDS)
-        if profile.metadata_filter and (jobs := self._with_key(list_jobs(metadata={KEY_NAME: self.key}))):
+        if jobs := provider.jobs.find_by_key(self.key):
             return jobs
         # a key is matched whatever the clocks say: ours may be hours ahead of the endpoint's
-        listed = list(list_jobs(since=since if not profile.metadata_stored else 0))
+        listed = list(provider.jobs.recent(since=since if not provider.profile.metadata_stored else 0))
         if jobs := self._with_key(listed):
             return jobs
         others = self.journal.jobs_of_other_runs(self.provider.endpoint, run_id=operation.run_id)
@@ -163,10 +162,9 @@ class CreateJob:
 
     def _find_by_key(self) -> Job | None:
         """A job of the same key that is not in this journal: its database was lost, or a colleague created it."""
-        jobs = self._with_key(self.provider.jobs.recent(metadata={KEY_NAME: self.key}))
         usable = [
             job
-            for job in jobs
+            for job in self.provider.jobs.find_by_key(self.key)
             if job.status not in ENDED_WITHOUT_MODEL and _is_same_model(job.model, self.request.model)
         ]
         if not usable:
@@ -179,17 +177,18 @@ class CreateJob:
         return job
 
     def _with_key(self, jobs: Iterable[Job]) -> list[Job]:
-        return [job for job in jobs if job.metadata.get(KEY_NAME) == self.key]
+        return [job for job in jobs if self.provider.jobs.match_key(job, self.key)]
 
     def _is_similar(self, job: Job) -> bool:
-        """Whether a job that carries no key has the same files, model and name."""
+        """Whether a job that shows no key has the same files, model, name and seed."""
         request = self.request
         return (
-            KEY_NAME not in job.metadata
+            self.provider.jobs.match_key(job, self.key) is None
             and job.training_file == request.training_file.id
             and job.validation_file == (request.validation_file.id if request.validation_file else None)
             and _is_same_model(job.model, request.model)
             and (job.suffix is None or job.suffix == request.suffix)
+            and (request.seed is None or job.seed is None or job.seed == request.seed)
         )
 
     def _oldest(self, jobs: list[Job]) -> Job:

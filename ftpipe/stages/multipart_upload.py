@@ -19,6 +19,7 @@ from ftpipe.errors import (
     RequestRefusedError,
     ResponseLostError,
 )
+from ftpipe.providers.interface import Uploads
 from ftpipe.providers.provider import Provider
 from ftpipe.providers.responses import RemoteFile
 from ftpipe.providers.retry import is_transient, retry
@@ -48,7 +49,9 @@ class MultipartUpload:
     dataset: Dataset
     filename: str
     provider: Provider
-    uploads: UploadRepository
+    uploads: Uploads
+    """The provider's."""
+    repository: UploadRepository
     """Remembers the parts that have arrived."""
     on_progress: Callable[[int, int], None]
     """Is called with the bytes that are done and all bytes."""
@@ -69,7 +72,7 @@ class MultipartUpload:
                 part_ids, md5 = self._send_parts(upload)
                 file = self._complete(upload, part_ids, md5)
             except DatasetError:
-                self.provider.files.cancel_upload(upload.upload_id)
+                self.uploads.cancel(upload.upload_id)
                 self._forget()
                 raise
             except UPLOAD_GONE_ERRORS:
@@ -85,19 +88,17 @@ class MultipartUpload:
 
     def _start_or_continue(self) -> OpenUpload:
         endpoint, sha256 = self.provider.endpoint, self.dataset.sha256
-        known = self.uploads.find(endpoint, sha256)
+        known = self.repository.find(endpoint, sha256)
         if known is not None and known.expires_at - self.clock() > MIN_SECONDS_LEFT:
             return known
-        started = _send(
-            lambda: self.provider.files.start_upload(filename=self.filename, size=self.dataset.bytes), time.sleep
-        )
+        started = _send(lambda: self.uploads.start(filename=self.filename, size=self.dataset.bytes), time.sleep)
         part_bytes = self.provider.profile.part_bytes
         expires_at = float(started.expires_at or self.clock() + DEFAULT_LIFETIME_SECONDS)
-        self.uploads.start(endpoint, sha256, upload_id=started.id, part_bytes=part_bytes, expires_at=expires_at)
+        self.repository.start(endpoint, sha256, upload_id=started.id, part_bytes=part_bytes, expires_at=expires_at)
         return OpenUpload(upload_id=started.id, part_bytes=part_bytes, expires_at=expires_at, parts={})
 
     def _forget(self) -> None:
-        self.uploads.delete(self.provider.endpoint, self.dataset.sha256)
+        self.repository.delete(self.provider.endpoint, self.dataset.sha256)
 
     def _send_parts(self, upload: OpenUpload) -> tuple[list[str], str]:
         """Send what is missing; returns the part ids in order and the MD5 of the whole."""
@@ -112,7 +113,7 @@ class MultipartUpload:
             for future in futures:
                 number, size, digest = pending.pop(future)
                 ids[number] = future.result()
-                self.uploads.add_part(upload.upload_id, number=number, part_id=ids[number], sha256=digest)
+                self.repository.add_part(upload.upload_id, number=number, part_id=ids[number], sha256=digest)
                 done += size
                 self.on_progress(done, self.dataset.bytes)
 
@@ -154,7 +155,7 @@ class MultipartUpload:
 
         def work() -> None:
             try:
-                future.set_result(_send(lambda: self.provider.files.add_part(upload_id, data), sleep))
+                future.set_result(_send(lambda: self.uploads.add_part(upload_id, data), sleep))
             except BaseException as exc:  # noqa: BLE001 - future.result() raises it again
                 future.set_exception(exc)
 
@@ -164,7 +165,7 @@ class MultipartUpload:
     def _complete(self, upload: OpenUpload, part_ids: list[str], md5: str) -> RemoteFile:
         files, size = self.provider.files, self.dataset.bytes
         try:
-            file = files.complete_upload(upload.upload_id, part_ids, md5=md5).file
+            file = self.uploads.complete(upload.upload_id, part_ids, md5=md5).file
         except (ResponseLostError, *UPLOAD_GONE_ERRORS):
             # also refused if an earlier call completed the upload and its response was lost
             file = next(iter(files.find(filename=self.filename, size=size)), None)

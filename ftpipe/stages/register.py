@@ -124,7 +124,9 @@ def failure_hint(job: Job) -> str:
 
 
 def actual_cost(job: Job, cost: CostEstimate | None) -> float | None:
-    """The cost by the job's trained tokens and the estimate's price; ``None`` if either is not known."""
+    """What the endpoint says, else trained tokens times the estimate's price; ``None`` if neither is known."""
+    if job.price is not None:
+        return job.price
     if cost is None or cost.price_per_million is None or job.trained_tokens is None:
         return None
     return round(job.trained_tokens * cost.price_per_million / 1_000_000, 6)

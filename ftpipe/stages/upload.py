@@ -111,12 +111,13 @@ class UploadDataset:
                 f"{profile.max_file_bytes:,}",
                 "train on fewer examples: `ftpipe prepare` shows the longest ones",
             )
-        if dataset.bytes > profile.uploads_above_bytes and profile.uploads_api:
+        if dataset.bytes > profile.uploads_above_bytes and self.provider.uploads is not None:
             upload = MultipartUpload(
                 dataset,
                 filename=content_name(dataset),
                 provider=self.provider,
-                uploads=self.registry.uploads,
+                uploads=self.provider.uploads,
+                repository=self.registry.uploads,
                 on_progress=self.on_progress,
                 clock=self.clock,
             )

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ftpipe.config import flag_of
 from ftpipe.errors import UsageError
 from ftpipe.records import Hyperparameters
-from ftpipe.records.job import LOCAL_HYPERPARAMETERS
+from ftpipe.records.job import EXTENDED_HYPERPARAMETERS
 from ftpipe.records.sweep import GridPoint, HyperparameterValue
 
 MAX_TRIALS = 64
@@ -53,7 +53,7 @@ def parse_grid(axes: Sequence[str]) -> list[GridPoint]:
 
 
 def _parse_value(name: str, text: str) -> HyperparameterValue:
-    if text == "auto" and _AXES[name] not in LOCAL_HYPERPARAMETERS:
+    if text == "auto" and _AXES[name] not in EXTENDED_HYPERPARAMETERS:
         return text
     try:
         number = float(text)

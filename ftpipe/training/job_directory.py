@@ -43,7 +43,7 @@ from ftpipe.atomic_files import fsync, read_json, write_bytes, write_json
 from ftpipe.errors import LocalStateError
 from ftpipe.file_hash import sha256_of_file
 from ftpipe.modeling.device import DeviceConfig
-from ftpipe.records.job import LOCAL_HYPERPARAMETERS
+from ftpipe.records.job import EXTENDED_HYPERPARAMETERS
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
 
 log = logging.getLogger("ftpipe.training")
@@ -53,7 +53,7 @@ MAX_MESSAGE_LENGTH = 4000
 OUT_OF_MEMORY_EXIT_CODE = 71
 """Exit code of a trainer that could not allocate memory."""
 EVENT_LEVELS = ("info", "warn", "error")
-API_HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier", "beta", *LOCAL_HYPERPARAMETERS)
+API_HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier", "beta", *EXTENDED_HYPERPARAMETERS)
 """Resolved hyperparameters that the API shows."""
 _CHECKPOINT_NAME = re.compile(r"step-(\d{1,12})")
 _CSV_COLUMNS = {

@@ -47,9 +47,10 @@ class FakeCliContext(CliContext):
         profile = known.model_copy(update={"base_url": known.base_url or "http://127.0.0.1:1/v1", "key_env": ""})
         return open_openai(profile, {}, client=self.server.as_client(), sleep=Clock().sleep)
 
-    def pipeline(self, provider: Provider, registry: Registry) -> Pipeline:
+    def pipeline(self, provider: Provider, registry: Registry, settings: Settings | None = None) -> Pipeline:
         """A pipeline that never really waits."""
-        return Pipeline(provider=provider, registry=registry, sleep=Clock().sleep)
+        max_cost = settings.config.max_cost if settings else None
+        return Pipeline(provider=provider, registry=registry, sleep=Clock().sleep, max_cost=max_cost)
 
 
 class CliEnvironment:

@@ -16,7 +16,7 @@ from openai.types.chat import ChatCompletionUserMessageParam
 
 from tests.fakes.account_contents import MAIN, MAIN_MODEL, TUNES
 from tests.fakes.openai_account import OpenAIAccount
-from tests.faults.endpoint import Fault
+from tests.fakes.scripted_server import Fault
 
 QUESTION: ChatCompletionUserMessageParam = {"role": "user", "content": "my invoice is wrong"}
 

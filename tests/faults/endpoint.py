@@ -6,80 +6,37 @@
         endpoint.script("POST /fine_tuning/jobs", LOST)          # executes the call, then drops the connection
         ...
         assert len(endpoint.jobs) == 1                           # what was paid
-
-A route is a method and a path whose ids are written ``{id}``. Each call takes one fault from its script; for ``None``
-the call succeeds. ``always`` sets what happens when the script is empty.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import http.server
-import json
-import re
-import socket
-import struct
-import threading
 import time
 import urllib.parse
-from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar
+
+from tests.fakes.scripted_server import (
+    LOST,
+    NEVER,
+    RESET,
+    Fault,
+    RejectedRequest,
+    Request,
+    ScriptedServer,
+    ServerState,
+    busy,
+    refusal,
+)
+
+__all__ = ["LOST", "NEVER", "RESET", "ROUTES", "Fault", "FaultEndpoint", "RejectedRequest", "busy", "page", "refusal"]
 
 MAX_STORED_BYTES = 1 << 20
 """Files up to this size can be downloaded; of larger ones only size and digest are stored."""
 
 
-@dataclass(frozen=True)
-class Fault:
-    """What happens to one call."""
-
-    executed: bool = True
-    """Whether the call has its effect."""
-    status: int | None = None
-    """HTTP status instead of 200; with a ``code`` the body is an error object."""
-    code: str | None = None
-    message: str = "scripted"
-    body: bytes | None = None
-    """Bytes instead of the real body."""
-    headers: tuple[tuple[str, str], ...] = ()
-    then: Literal["answer", "drop", "reset", "drip", "stall", "cut"] = "answer"
-    """``cut`` announces more bytes than it sends."""
-    delay: float = 0.0
-    """Seconds to wait before the effect."""
-
-
-LOST = Fault(then="drop")
-"""Executes the call, then closes the connection without a response."""
-RESET = Fault(then="reset")
-"""Executes the call, then resets the connection."""
-NEVER = Fault(executed=False, then="drop")
-"""Closes the connection without executing the call."""
-
-
-def refusal(status: int, code: str | None = None, message: str = "scripted", *, executed: bool = False) -> Fault:
-    """An error object."""
-    return Fault(executed=executed, status=status, code=code, message=message)
-
-
-def busy(**headers: str) -> Fault:
-    """A 429 with these headers; ``_`` stands for ``-``."""
-    named = tuple((name.replace("_", "-"), value) for name, value in headers.items())
-    return Fault(executed=False, status=429, code="rate_limit_exceeded", message="slow down", headers=named)
-
-
-class RejectedRequest(Exception):
-    """The endpoint refuses the request, without a scripted fault."""
-
-    def __init__(self, status: int, message: str, code: str | None = None) -> None:
-        super().__init__(message)
-        self.status, self.message, self.code = status, message, code
-
-
 @dataclass
-class EndpointState:
+class EndpointState(ServerState):
     """Everything that exists at the endpoint, and its quirks."""
 
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -87,11 +44,8 @@ class EndpointState:
     uploads: dict[str, dict[str, Any]] = field(default_factory=dict)
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    calls: Counter[str] = field(default_factory=Counter)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     """The body of each create call."""
-    requests: list[dict[str, str]] = field(default_factory=list)
-    """Headers of every request, names in lower case."""
     statuses: tuple[str, ...] = ("validating_files", "queued", "running", "succeeded")
     """A job's status each time it is read; the last one is repeated."""
     job_error: dict[str, Any] | None = None
@@ -104,12 +58,8 @@ class EndpointState:
     oldest_first: bool = False
     list_lag: float = 0.0
     """Seconds until a new job is listed."""
-    key: str | None = None
-    """The only key that is accepted; ``None`` accepts any."""
     upload_life: float = 3600.0
     announces_expiry: bool = True
-    skew: float = 0.0
-    """Seconds by which this endpoint's clock is ahead."""
     hashes_parts: bool = True
 
 
@@ -135,81 +85,15 @@ ROUTES = {
 """Route → name of the method that executes it."""
 
 
-class FaultEndpoint(EndpointState):
+class FaultEndpoint(ScriptedServer, EndpointState):
     """The server; a context manager that runs it in a thread on loopback."""
 
+    prefix = "/v1"
     routes: ClassVar[dict[str, str]] = ROUTES
 
-    def __init__(self, **quirks: Any) -> None:
-        port = quirks.pop("port", 0)
-        super().__init__(**quirks)
-        self.lock = threading.RLock()
-        self.scripts: dict[str, list[Fault | None]] = {}
-        self.defaults: dict[str, Fault] = {}
-        self.before: Callable[[str], None] = lambda _route: None
-        """Called when a request has arrived and before its effect."""
-        self.after: Callable[[str], None] = lambda _route: None
-        """Called after the effect and before the response."""
-        endpoint = self
-
-        class Bound(RequestHandler):
-            state = endpoint
-
-        class Server(http.server.ThreadingHTTPServer):
-            daemon_threads = True
-            request_queue_size = 128
-
-            def handle_error(self, request: Any, client_address: Any) -> None:
-                """Ignore clients that are killed: the tests kill them."""
-
-        self._server = Server(("127.0.0.1", port), Bound)
-        self.port: int = self._server.server_address[1]
-        self.base_url = f"http://127.0.0.1:{self.port}/v1"
-
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    def refuse_connections(self) -> None:
-        """Stop listening; open connections continue."""
-        self._server.socket.close()
-        time.sleep(0.1)  # the loop's poll still holds the socket for 50 ms
-
-    def script(self, route: str, *faults: Fault | None) -> None:
-        """Script the next calls of a route."""
-        self.scripts.setdefault(route, []).extend(faults)
-
-    def forget(self, route: str) -> None:
-        """Remove the rest of a route's script: how many calls it affected depends on what was in flight."""
-        self.scripts.pop(route, None)
-
-    def always(self, route: str, fault: Fault | None) -> None:
-        """Set what happens to a route when its script is used up; ``None`` ends that."""
-        if fault is None:
-            self.defaults.pop(route, None)
-        else:
-            self.defaults[route] = fault
-
-    def next_fault(self, route: str) -> Fault | None:
-        """Count the call and take its fault from the script."""
-        with self.lock:
-            self.calls[route] += 1
-            script = self.scripts.get(route)
-            return script.pop(0) if script else self.defaults.get(route)
-
-    def record(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> None:
-        """Keep what was requested, before it is executed."""
-        self.requests.append(headers)
-
-    def now(self) -> int:
-        """UTC Unix seconds by this endpoint's clock."""
-        return int(time.time() + self.skew)
+    def find_route(self, method: str, path: str) -> tuple[str, list[str]]:
+        """``POST /uploads/{id}/parts`` and its ids."""
+        return route_of(method, path)
 
     def seed_job(self, **fields: Any) -> dict[str, Any]:
         """Add a job without a call."""
@@ -217,15 +101,14 @@ class FaultEndpoint(EndpointState):
         self.jobs[job["id"]] = job
         return job
 
-    def execute(self, route: str, ids: list[str], query: dict[str, str], body: bytes, headers: dict[str, str]) -> Any:
+    def execute(self, request: Request) -> Any:
         """Execute a call; returns its real response."""
-        name = self.routes.get(route)
+        name = self.routes.get(request.route)
         if name is None:
-            raise RejectedRequest(404, f"no route {route}")
-        kind = headers.get("content-type", "")
-        fields = form_of(body, kind) if kind.startswith("multipart/") else json.loads(body) if body else {}
+            raise RejectedRequest(404, f"no route {request.route}")
         with self.lock:
-            return getattr(self, name)(*ids, query=query, fields=fields, headers=headers)
+            method = getattr(self, name)
+            return method(*request.ids, query=request.query, fields=request.fields, headers=request.headers)
 
     def add_file(self, *, fields: dict[str, Any], **_: Any) -> dict[str, Any]:
         """``POST /files``."""
@@ -438,107 +321,6 @@ def page(items: list[dict[str, Any]], *, after: str | None = None, limit: int = 
     """One page of a list."""
     start = next((index + 1 for index, item in enumerate(items) if item["id"] == after), 0) if after else 0
     return {"object": "list", "data": items[start : start + limit], "has_more": start + limit < len(items)}
-
-
-def form_of(body: bytes, content_type: str) -> dict[str, Any]:
-    """The fields of a multipart body: text, or (file name, bytes)."""
-    boundary = b"--" + content_type.split("boundary=", 1)[1].strip('"').encode()
-    fields: dict[str, Any] = {}
-    for piece in body.split(boundary)[1:-1]:
-        head, _, data = piece.removeprefix(b"\r\n").partition(b"\r\n\r\n")
-        name = re.search(rb'name="([^"]*)"', head)
-        filename = re.search(rb'filename="([^"]*)"', head)
-        value = data[:-2]
-        if name:
-            fields[name[1].decode()] = (filename[1].decode(), value) if filename else value.decode()
-    return fields
-
-
-class RequestHandler(http.server.BaseHTTPRequestHandler):
-    """One connection."""
-
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    state: FaultEndpoint
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Print nothing."""
-
-    def date_time_string(self, timestamp: float | None = None) -> str:
-        """The Date header, by this endpoint's clock."""
-        return super().date_time_string(timestamp or time.time() + self.state.skew)
-
-    def serve(self) -> None:
-        """Read a request, execute it, and apply the scripted fault."""
-        state = self.state
-        body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        url = urllib.parse.urlsplit(self.path)
-        route, ids = route_of(self.command, url.path.removeprefix("/v1"))
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        state.record(self.command, self.path, body, headers)
-        fault = state.next_fault(route) or Fault()
-        state.before(route)
-        time.sleep(fault.delay)
-        status, answer = self.outcome(fault, route, ids, dict(urllib.parse.parse_qsl(url.query)), body, headers)
-        state.after(route)
-        self.reply(fault, fault.status or status, fault.body if fault.body is not None else answer)
-
-    do_GET = do_POST = do_DELETE = serve
-
-    def outcome(
-        self, fault: Fault, route: str, ids: list[str], query: dict[str, str], body: bytes, headers: dict[str, str]
-    ) -> tuple[int, bytes]:
-        """Execute the request; returns status and body of the real response."""
-        state = self.state
-        if state.key is not None and headers.get("authorization") != f"Bearer {state.key}":
-            return 401, error_of("Incorrect API key provided", "invalid_api_key")
-        answer: Any = {}
-        if fault.executed:
-            try:
-                answer = state.execute(route, ids, query, body, headers)
-            except RejectedRequest as no:
-                return no.status, error_of(no.message, no.code)
-        if fault.status is not None and fault.status >= 300:
-            return fault.status, error_of(fault.message, fault.code)
-        return 200, answer if isinstance(answer, bytes) else json.dumps(answer, default=str).encode()
-
-    def reply(self, fault: Fault, status: int, body: bytes) -> None:
-        """Send the response, or what the fault turns it into."""
-        self.close_connection = fault.then != "answer"
-        if fault.then == "reset":
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        if fault.then in ("drop", "reset"):
-            self.connection.close()
-            return
-        self.send_response(status)
-        is_stream = body.startswith(b"data: ")
-        self.send_header("Content-Type", "text/event-stream" if is_stream else "application/json")
-        self.send_header("Content-Length", str(len(body) + (64 if fault.then == "cut" else 0)))
-        for name, value in fault.headers:
-            self.send_header(name, value)
-        self.end_headers()
-        for chunk in self.chunks(fault, body):
-            self.wfile.write(chunk)
-
-    def chunks(self, fault: Fault, body: bytes) -> Iterator[bytes]:
-        """The body, as fast as the fault allows."""
-        if fault.then == "drip":
-            for index in range(len(body)):
-                yield body[index : index + 1]
-                time.sleep(0.05)
-        elif fault.then == "stall":
-            yield body[: len(body) // 2]
-            with contextlib.suppress(OSError):
-                self.connection.settimeout(60)
-                self.rfile.read(1)
-        else:
-            yield body
-
-
-def error_of(message: str, code: str | None) -> bytes:
-    """An error object in the form of the API."""
-    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
-    return json.dumps({"error": error}).encode()
 
 
 def route_of(method: str, path: str) -> tuple[str, list[str]]:

@@ -14,7 +14,7 @@ from ftpipe.pipeline.pipeline import Pipeline
 from ftpipe.providers.openai import open_openai
 from ftpipe.providers.profiles import find_profile
 from ftpipe.providers.provider import Provider
-from ftpipe.records import Run
+from ftpipe.records import Run, RunSpec
 from ftpipe.registry import Registry, open_registry
 from tests.fakes.records import dataset_at, report_of, spec_of
 from tests.faults.endpoint import FaultEndpoint
@@ -108,15 +108,22 @@ class FaultEnvironment:
     def pipeline(self, *, sleep: Callable[[float], None] | None = None, **profile: Any) -> Pipeline:
         """A new pipeline, as another process would open it."""
         quick = sleep or self.sleep
-        provider = provider_at(self.base_url, key=self.key, sleep=quick, **{**self.profile, **profile})
+        provider = self.provider(quick, **{**self.profile, **profile})
         self._providers.append(provider)
         return Pipeline(provider=provider, registry=self.registry, observer=self.recorded, sleep=quick)
+
+    def provider(self, sleep: Callable[[float], None], **profile: Any) -> Provider:
+        """The endpoint as a provider."""
+        return provider_at(self.base_url, key=self.key, sleep=sleep, **profile)
+
+    def spec(self) -> RunSpec:
+        """What is requested."""
+        return spec_of(self.dataset).model_copy(update={"provider": "test"})
 
     def train(self, *, force_new: bool = False, timeout: float | None = 120, **profile: Any) -> Run:
         """What ``ftpipe train`` does."""
         pipeline = self.pipeline(**profile)
-        spec = spec_of(self.dataset).model_copy(update={"provider": "test"})
-        plan = pipeline.plan_for(spec, report_of(self.dataset))
+        plan = pipeline.plan_for(self.spec(), report_of(self.dataset))
         return pipeline.advance(pipeline.start(plan, force_new=force_new), timeout=timeout)
 
     def resume(self, **profile: Any) -> Run:

@@ -141,6 +141,7 @@ def preload() -> None:
 
     for name in ("openai", "sqlalchemy.dialects.sqlite", "ftpipe.pipeline.pipeline", "ftpipe.providers.openai"):
         importlib.import_module(name)
+    importlib.import_module("ftpipe.providers.together.open")
     for name in ("ftpipe.cli.commands.resume", "ftpipe.cli.output.run", "ftpipe.reports.runs"):
         importlib.import_module(name)
     from ftpipe.cli import run

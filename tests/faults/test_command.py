@@ -14,7 +14,8 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from tests.faults.endpoint import FaultEndpoint, refusal
+from tests.fakes.scripted_server import refusal
+from tests.faults.endpoint import FaultEndpoint
 from tests.faults.environment import KEY
 from tests.faults.subprocess_cli import SubprocessCli
 

@@ -28,8 +28,9 @@ from ftpipe.providers.responses import job_of
 from ftpipe.records import Job, RunState
 from tests.examples import examples
 from tests.fakes.openai_client import FakeOpenAI
+from tests.fakes.scripted_server import LOST, NEVER, RESET, Fault, busy, refusal
 from tests.faults.chaos_proxy import ChaosProxy, Toxics
-from tests.faults.endpoint import LOST, NEVER, RESET, Fault, FaultEndpoint, busy, refusal
+from tests.faults.endpoint import FaultEndpoint
 from tests.faults.environment import LINE, ONE_OF_EACH, FaultEnvironment
 
 CREATE = "POST /fine_tuning/jobs"

@@ -14,7 +14,8 @@ from ftpipe.errors import StillRunningError
 from ftpipe.providers import client as client_module
 from ftpipe.providers import paging
 from ftpipe.providers.provider import Provider
-from tests.faults.endpoint import Fault, FaultEndpoint
+from tests.fakes.scripted_server import Fault
+from tests.faults.endpoint import FaultEndpoint
 from tests.faults.environment import FaultEnvironment, provider_at
 
 JOB = "ftjob-0001"

@@ -11,8 +11,8 @@ import pytest
 
 from ftpipe.errors import FtpipeError, JobFailedError, NotFoundError, StillRunningError
 from ftpipe.records import RunState
+from tests.fakes.scripted_server import LOST, Fault, busy, refusal
 from tests.faults.chaos_proxy import ChaosProxy, Toxics
-from tests.faults.endpoint import LOST, Fault, busy, refusal
 from tests.faults.environment import ONE_OF_EACH, FaultEnvironment
 
 GET_JOB = "GET /fine_tuning/jobs/{id}"

@@ -10,8 +10,8 @@ import pytest
 
 from ftpipe.errors import DatasetError, FtpipeError, InvalidResponseError, RequestRefusedError, ResponseLostError
 from ftpipe.records import RunState
+from tests.fakes.scripted_server import LOST, NEVER, RESET, Fault, busy, refusal
 from tests.faults.chaos_proxy import ChaosProxy, Toxics
-from tests.faults.endpoint import LOST, NEVER, RESET, Fault, busy, refusal
 from tests.faults.environment import LINE, ONE_OF_EACH, FaultEnvironment
 
 FILES = "POST /files"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ftpipe.errors import AuthenticationError, ConfigError, InvalidResponseError, OutcomeUnknownError
 from ftpipe.providers import find_profile, load_profiles, open_provider
+from ftpipe.providers.jobs import JobsClient
 from ftpipe.providers.responses import event_of, file_of, job_of, metric_of
 from ftpipe.records import Hyperparameters, JobRequest, Method, UploadedFile
 from tests.fakes.openai_client import FakeOpenAI, Fault
@@ -87,12 +90,18 @@ def test_file_and_event_without_id_are_invalid(parse: object) -> None:
         parse({"bytes": 3})  # type: ignore[operator]  # one of two functions
 
 
+def body_of(request: JobRequest, **profile: Any) -> dict[str, Any]:
+    jobs = provider_over(FakeOpenAI(), **profile).jobs
+    assert isinstance(jobs, JobsClient)
+    return jobs.body(request, key="k")
+
+
 def test_jobs_body_places_hyperparameters_by_profile() -> None:
     """Under ``method`` for OpenAI, at the top level for hosts that know only that."""
     request = REQUEST.model_copy(update={"hyperparameters": REQUEST.hyperparameters.model_copy(update={"n_epochs": 3})})
-    modern = provider_over(FakeOpenAI()).jobs.body(request, key="k")
+    modern = body_of(request)
     assert modern["method"] == {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3}}}
-    top = provider_over(FakeOpenAI(), hyperparameters_at="top", metadata_stored=False).jobs.body(request, key="k")
+    top = body_of(request, hyperparameters_at="top", metadata_stored=False)
     assert top["hyperparameters"] == {"n_epochs": 3}
     assert "metadata" not in top
     assert "method" not in top
@@ -102,7 +111,7 @@ def test_jobs_local_hyperparameters_are_sent_and_read_back() -> None:
     """With the names of peft, next to those of OpenAI; a list of layers stays a list."""
     chosen = Hyperparameters(learning_rate=1e-3, lora_r=8, lora_alpha=16, lora_dropout=0.0, target_modules=("q_proj",))
     request = REQUEST.model_copy(update={"hyperparameters": chosen})
-    body = provider_over(FakeOpenAI(), target="local").jobs.body(request, key="k")
+    body = body_of(request, target="local")
     sent = body["method"]["supervised"]["hyperparameters"]
     assert sent == {
         "learning_rate": 1e-3, "lora_r": 8, "lora_alpha": 16, "lora_dropout": 0.0, "target_modules": ["q_proj"]

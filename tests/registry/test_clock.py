@@ -10,7 +10,7 @@ import pytest
 from ftpipe.pipeline.pipeline import Pipeline
 from ftpipe.records import RunState
 from tests.fakes.records import report_of, spec_of
-from tests.faults.endpoint import LOST
+from tests.fakes.scripted_server import LOST
 from tests.faults.environment import FaultEnvironment
 
 HOUR = 3600.0

@@ -12,7 +12,8 @@ from ftpipe.errors import LocalStateError
 from ftpipe.pipeline.pipeline import Pipeline
 from ftpipe.records import RunState
 from ftpipe.registry import open_registry
-from tests.faults.endpoint import LOST, FaultEndpoint
+from tests.fakes.scripted_server import LOST
+from tests.faults.endpoint import FaultEndpoint
 from tests.faults.environment import ONE_OF_EACH, FaultEnvironment, provider_at
 from tests.registry.postgres import PostgresServer
 

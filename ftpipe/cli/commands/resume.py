@@ -35,6 +35,6 @@ def resume(context: CliContext, run: str | None, detach: bool, timeout: float | 
         raise UsageError(f"there is {missing} in {registry.location}", "start one with `ftpipe train`")
     context.print_status(f"resuming {unfinished.id}, which is {unfinished.state.value}")
     provider = context.provider(unfinished.spec.provider, settings)
-    pipeline = context.pipeline(provider, registry)
+    pipeline = context.pipeline(provider, registry, settings)
     finished = run_with_display(context, pipeline, unfinished, detach=detach, timeout=timeout)
     print_result(context, provider, finished, started_at=started_at)

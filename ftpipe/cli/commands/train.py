@@ -29,7 +29,7 @@ from ftpipe.config import Settings
 from ftpipe.errors import UsageError
 from ftpipe.formatting import format_time, plural, relative_path
 from ftpipe.records import Report, RunSpec
-from ftpipe.records.job import LOCAL_HYPERPARAMETERS
+from ftpipe.records.job import EXTENDED_HYPERPARAMETERS
 from ftpipe.reports.runs import plan_lines
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class TrainOptions(DatasetOptions):
 
     def as_settings(self) -> dict[str, object]:
         """Return the options as settings: dotted key → value."""
-        names = ("batch_size", "learning_rate_multiplier", "beta", *LOCAL_HYPERPARAMETERS)
+        names = ("batch_size", "learning_rate_multiplier", "beta", *EXTENDED_HYPERPARAMETERS)
         return {
             **super().as_settings(),
             "suffix": self.suffix,
@@ -110,15 +110,17 @@ class TrainOptions(DatasetOptions):
 @click.option("--learning-rate-multiplier", metavar="X", help="Factor for the model's default learning rate, or auto.")
 @click.option("--beta", metavar="X", help="For dpo: up to 2, higher stays closer to the base model; or auto.")
 @click.option(
-    "--learning-rate", metavar="X", help="Peak learning rate, above 0 up to 1, instead of the multiplier; local only."
+    "--learning-rate",
+    metavar="X",
+    help="Peak learning rate, above 0 up to 1, instead of the multiplier; local or together.",
 )
-@click.option("--lora-rank", "lora_r", metavar="N", help="Rank of the LoRA adapter: 1 to 512; local only.")
-@click.option("--lora-alpha", metavar="N", help="Scale of the adapter times its rank: 1 to 4096; local only.")
-@click.option("--lora-dropout", metavar="X", help="Dropout of the adapter's inputs: 0 to 0.9; local only.")
+@click.option("--lora-rank", "lora_r", metavar="N", help="Rank of the LoRA adapter: 1 to 512; local or together.")
+@click.option("--lora-alpha", metavar="N", help="Scale of the adapter times its rank: 1 to 4096; local or together.")
+@click.option("--lora-dropout", metavar="X", help="Dropout of the adapter's inputs: 0 to 0.9; local or together.")
 @click.option(
     "--target-modules",
     metavar="NAMES",
-    help="Layers that get an adapter, as q_proj,v_proj, or all-linear; local only.",
+    help="Layers that get an adapter, as q_proj,v_proj, or all-linear; local or together.",
 )
 @click.option(
     "--skip-bad-rows",
@@ -296,13 +298,13 @@ def show_plan(context: CliContext, settings: Settings, spec: RunSpec, report: Re
     from ftpipe.providers.profiles import find_profile
 
     profile = find_profile(spec.provider, settings.config.providers)
-    context.add(plan=spec, dataset=report.dataset, tokens=report.tokens, cost=report.cost)
-    title = provider_title(spec.provider, settings, context.environment())
-    context.print_status(plan_lines(spec, report, title, context.style_err))
     today = datetime.now(UTC).date()
     plan = make_plan(spec, report, profile=profile, today=today, max_cost=settings.config.max_cost)
-    if plan.notice:
-        context.print_status(f"  {'note':<8}{plan.notice}")
+    context.add(plan=plan.spec, dataset=report.dataset, tokens=report.tokens, cost=report.cost)
+    title = provider_title(spec.provider, settings, context.environment())
+    context.print_status(plan_lines(plan.spec, report, title, context.style_err))
+    for number, notice in enumerate(plan.notices):
+        context.print_status(f"  {'' if number else 'note':<8}{notice}")
     plan.raise_blocker()
     return plan
 
@@ -318,7 +320,7 @@ def run_training(
     if provider.profile.paid and not options.yes:
         context.confirm(f"Pay for this job at {host_of(provider)}: go ahead?")
     prepare_base(context, provider, plan.spec.model)
-    pipeline = context.pipeline(provider, context.registry(settings))
+    pipeline = context.pipeline(provider, context.registry(settings), settings)
     run = pipeline.start(plan, force_new=options.force_new)
     is_trained = run.model is not None
     context.add(already_trained=is_trained)

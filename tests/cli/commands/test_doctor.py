@@ -16,7 +16,8 @@ from ftpipe.cli.main import execute
 from ftpipe.errors import TrainingNotAvailableError
 from ftpipe.providers.jobs import PROBE_FILE
 from tests.cli.cli_runner import CommandResult
-from tests.faults.endpoint import Fault, FaultEndpoint, refusal
+from tests.fakes.scripted_server import Fault, refusal
+from tests.faults.endpoint import FaultEndpoint
 from tests.faults.environment import KEY, FaultEnvironment
 
 FILES, JOBS, MODELS, CREATE = "GET /files", "GET /fine_tuning/jobs", "GET /models", "POST /fine_tuning/jobs"
