@@ -37,7 +37,7 @@ class RunConfig(Record):
     """A project's settings for all its runs; ``None`` if a setting has no value."""
 
     provider: str | None = None
-    """``openai``, ``azure``, ``nebius``, ``local``, or the name of a ``[providers.NAME]`` table."""
+    """``openai``, ``azure``, ``nebius``, ``together``, ``local``, or the name of a ``[providers.NAME]`` table."""
     model: str | None = None
     """Base model to fine-tune."""
     data: Path | None = None

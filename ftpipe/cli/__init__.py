@@ -38,6 +38,10 @@ COMMANDS = {
         "ftpipe.cli.commands.distill:distill",
         "Make a training set out of a model's recorded answers.",
     ),
+    "deployments": (
+        "ftpipe.cli.commands.deployments:deployments",
+        "Deploy tuned models where that is billed per hour, and stop them.",
+    ),
     "explain": ("ftpipe.cli.commands.explain:explain", "Explain a rule, an error code or an exit code."),
     "split": ("ftpipe.cli.commands.split:split", "Split off a part of a dataset for validation."),
     "convert": ("ftpipe.cli.commands.convert:convert", "Convert other formats to chat JSONL."),

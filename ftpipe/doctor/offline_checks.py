@@ -284,6 +284,8 @@ def check_providers(settings: Settings, today: date) -> Iterator[CheckResult]:
         is_selected = settings.config.provider == name
         has_key = bool(env.get(profile.key_env))
         result = _check_provider(profile, is_selected=is_selected, has_key=has_key, today=today)
+        if profile.untried:
+            result = replace(result, message=f"{result.message}; {profile.untried}")
         address = find_address(name, settings.config.providers, env)
         if address is None:
             yield result

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 
 from ftpipe.config import Settings
 from ftpipe.doctor.offline_checks import DATE_WARNING_DAYS, CheckResult, CheckStatus, errors_as_results
-from ftpipe.errors import AuthenticationError, ConfigError, FtpipeError, TrainingNotAvailableError
+from ftpipe.errors import (
+    AuthenticationError,
+    ConfigError,
+    FtpipeError,
+    NotFoundError,
+    RequestRefusedError,
+    TrainingNotAvailableError,
+)
 from ftpipe.formatting import plural
 from ftpipe.providers.deadlines import days_left, is_closed, models_text, new_jobs_text, shutdown_text
 from ftpipe.providers.profiles import Profile
@@ -119,6 +126,8 @@ def check_training(provider: Provider, model: str, jobs: list[Job], today: date)
         permission = provider.jobs.check_can_create(model)
     except (TrainingNotAvailableError, AuthenticationError) as error:
         return CheckResult(name, "error", f"not allowed: {error.message}", error.hint)
+    except (NotFoundError, RequestRefusedError) as error:
+        return CheckResult(name, "error", error.message, error.hint)
     if permission.allowed:
         return CheckResult(
             name, "ok", f"allowed{until}: a job with a file that does not exist was rejected only because of the file"

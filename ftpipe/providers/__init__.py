@@ -1,4 +1,4 @@
-"""Endpoints that speak the OpenAI fine-tuning API; ``open_provider`` opens one by its name."""
+"""Hosts that fine-tune, with the OpenAI API or one of their own; ``open_provider`` opens one by its name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def open_provider(
     """Open an endpoint by its name.
 
     Args:
-        name: ``local``, ``openai``, ``azure``, ``nebius``, or a name that ``profiles`` adds.
+        name: ``local``, ``openai``, ``azure``, ``nebius``, ``together``, or a name that ``profiles`` adds.
         profiles: The configuration's ``[providers.*]`` tables.
         env: Environment variables, by default ``os.environ``; keys come from nowhere else.
         start: Whether to start the embedded server if it does not run.
@@ -47,7 +47,12 @@ def open_provider(
         from ftpipe.providers.local import open_local
 
         return open_local(profile, variables, start=start)
-    from ftpipe.providers.openai import open_openai
     from ftpipe.providers.retry import SAFE_ATTEMPTS
+
+    if profile.api == "together":
+        from ftpipe.providers.together.open import open_together
+
+        return open_together(profile, variables, attempts=attempts or SAFE_ATTEMPTS)
+    from ftpipe.providers.openai import open_openai
 
     return open_openai(profile, variables, attempts=attempts or SAFE_ATTEMPTS)

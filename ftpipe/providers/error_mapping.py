@@ -100,6 +100,11 @@ BY_CODE: dict[str, tuple[type[ProviderError], str, str]] = {
         "no credit or budget is left at {title}",
         "add credit or raise the budget, then {again}; nothing was created",
     ),
+    "insufficient_balance": (
+        QuotaError,
+        "no credit or budget is left at {title}",
+        "add credit or raise the budget, then {again}; nothing was created",
+    ),
     "daily_rate_limit_exceeded": (
         RateLimitError,
         "the daily limit of fine-tuning jobs for this model is reached at {title} (it counts the whole organization)",

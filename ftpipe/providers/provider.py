@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+from ftpipe.errors import RequestRefusedError
 from ftpipe.providers.account import AccountReader
 from ftpipe.providers.batches import BatchesClient
 from ftpipe.providers.client import ApiClient
@@ -54,8 +55,23 @@ class Provider:
         self.models = models
         self.deployments = deployments
         self.batches = batches
-        self.account = account
+        self._account = account
         self._apis = (api, *other_apis)
+
+    @property
+    def account(self) -> AccountReader:
+        """Everything that the key can see, as the host sends it.
+
+        Raises:
+            RequestRefusedError: The host has another API than OpenAI's.
+        """
+        if self._account is None:
+            title = self.profile.title or self.profile.name
+            raise RequestRefusedError(
+                f"{title} has an API of its own, and backups are made of hosts with the OpenAI API",
+                "`ftpipe models download` gets the weights of a model",
+            )
+        return self._account
 
     def on_retry(self, callback: Callable[[str], None]) -> None:
         """Set what is called when a call has failed and is tried again: once until a call succeeds again."""

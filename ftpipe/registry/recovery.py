@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from ftpipe.canonical_json import canonical_json
 from ftpipe.records import CostEstimate, Dataset, Event, Job, Model, Record, RunSpec, UploadedFile
+from ftpipe.records.deployment import Deployment
 from ftpipe.records.evaluation import Evaluation
 from ftpipe.registry.audit_log import Entry, latest_rows
 from ftpipe.registry.audit_log_mirror import mirror_path, read_mirror
@@ -24,6 +25,7 @@ RECORD_COLUMNS: dict[str, dict[str, type[Record]]] = {
     "jobs": {"data": Job},
     "models": {"data": Model},
     "evaluations": {"data": Evaluation},
+    "deployments": {"data": Deployment},
     "files": {"data": UploadedFile},
     "events": {"data": Event},
     "runs": {

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from ftpipe.errors import LocalStateError
 from ftpipe.registry.audit_log import AuditLog
 from ftpipe.registry.database import advisory_lock, database_location
+from ftpipe.registry.deployments import DeploymentRepository
 from ftpipe.registry.evaluations import EvaluationRepository
 from ftpipe.registry.files import FileRepository, UploadRepository
 from ftpipe.registry.jobs import JobRepository
@@ -35,6 +36,7 @@ class Registry:
         files: Files at endpoints.
         uploads: Unfinished multi-part uploads.
         evaluations: Results of evaluations.
+        deployments: What serves models at hosts for a price per hour.
         journal: Paid calls.
         audit_log: A chained entry for each change of the others.
     """
@@ -47,6 +49,7 @@ class Registry:
         self.files = FileRepository(engine, clock)
         self.uploads = UploadRepository(engine)
         self.evaluations = EvaluationRepository(engine, clock)
+        self.deployments = DeploymentRepository(engine, clock)
         self.journal = Journal(engine, clock)
         self.audit_log = AuditLog(engine)
 

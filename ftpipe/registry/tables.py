@@ -159,6 +159,16 @@ evaluations_table = sa.Table(
     sa.Column("data", sa.Text, nullable=False),
 )
 
+deployments_table = sa.Table(
+    "deployments",
+    metadata,
+    sa.Column("endpoint", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("model_id", sa.Text, nullable=False),
+    sa.Column("data", sa.Text, nullable=False),
+    sa.Column("updated_at", sa.Float, nullable=False),
+)
+
 audit_log_table = sa.Table(
     "audit_log",
     metadata,
@@ -181,6 +191,7 @@ TABLES = (
     aliases_table,
     alias_history_table,
     evaluations_table,
+    deployments_table,
 )
 """Every table of records, in the order in which they can be filled. The audit log records changes of their rows."""
 UNAUDITED_TABLES = frozenset({"uploads", "parts"})

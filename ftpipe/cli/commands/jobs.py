@@ -89,15 +89,21 @@ def find_job(context: CliContext, job: str | None, provider: str | None, *, star
 @pass_cli_context
 def list_jobs(context: CliContext, provider: str | None, limit: int) -> None:
     """List jobs with their last known status, newest first."""
+    from ftpipe.cli.commands.status import show_billed
+
     settings = context.settings()
     if provider:
-        listed = list(islice(context.provider(provider, settings).jobs.recent(), limit))
+        host = context.provider(provider, settings)
+        listed = list(islice(host.jobs.recent(), limit))
+        deployments = host.deployments.list() if host.deployments else []
     else:
-        listed = context.registry(settings).jobs.recent(limit)
+        registry = context.registry(settings)
+        listed, deployments = registry.jobs.recent(limit), registry.deployments.recent()
     context.add(jobs=listed)
     context.print_result(job_table(listed, context.style, width=context.width) if listed else [])
     if not listed:
         context.print_status("no jobs; create one with `ftpipe train`, or list a provider's with --provider NAME")
+    show_billed(context, deployments)
 
 
 @click.command(cls=Command, example="ftpipe jobs events --follow")

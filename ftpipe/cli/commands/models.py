@@ -37,6 +37,10 @@ models = Group(
             "Record how a model answers, before it is shut down.",
         ),
         "delete": ("ftpipe.cli.commands.deletion:delete_model", "Delete a model at its provider and in the registry."),
+        "download": (
+            "ftpipe.cli.commands.models_download:download",
+            "Download the adapter of a model from a host that gives it away.",
+        ),
         "export": (
             "ftpipe.cli.commands.models_export:export",
             "Write a model that was trained on this machine for other programs.",

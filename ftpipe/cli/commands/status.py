@@ -24,7 +24,9 @@ from ftpipe.errors import (
     UsageError,
 )
 from ftpipe.records import Job, Run, RunState, TrainingMetrics
+from ftpipe.records.deployment import Deployment
 from ftpipe.registry import Registry
+from ftpipe.reports.deployments import billing_lines
 from ftpipe.reports.runs import status_lines
 
 if TYPE_CHECKING:
@@ -49,7 +51,9 @@ def status(context: CliContext, job: str | None, watch: bool, provider: str | No
     run = registry.runs.find(job) if job else registry.runs.latest()
     if run is None and job is None:
         raise UsageError(f"there is no run yet in {registry.location}", "start one with `ftpipe train`")
-    finish(context, *fetch_and_show(context, settings, registry, run, job, watch=watch))
+    shown = fetch_and_show(context, settings, registry, run, job, watch=watch)
+    show_billed(context, registry.deployments.recent())
+    finish(context, *shown)
 
 
 jobs_show = copy.copy(status)
@@ -119,6 +123,14 @@ def show(context: CliContext, run: Run | None, job: Job | None, metrics: Sequenc
     add_run(context, run, job, metrics)
     width = context.width or DEFAULT_COLUMNS
     context.print_result(status_lines(run, job, metrics, now=time.time(), width=width, style=context.style))
+
+
+def show_billed(context: CliContext, deployments: Sequence[Deployment]) -> None:
+    """Show those of some deployments that are billed per hour."""
+    billed = [deployment for deployment in deployments if deployment.is_billed]
+    context.add(billed=billed)
+    if billed:
+        context.print_result(["", *billing_lines(billed, context.style)])
 
 
 def finish(context: CliContext, run: Run | None, job: Job | None) -> None:

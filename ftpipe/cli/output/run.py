@@ -84,6 +84,8 @@ def print_result(context: CliContext, provider: Provider, run: Run, *, started_a
 def usage_lines(model: Model, provider: Provider) -> list[str]:
     """List the ways to use a model, one per line."""
     lines = [f"on the command line   ftpipe chat {quote(model.id)}"]
+    if provider.profile.deployments:
+        return [*lines, f"deploy it first       ftpipe deployments create {quote(model.id)}   (billed per hour)"]
     if provider.profile.deployment_hint:
         return [*lines, f"deploy it first       {provider.profile.deployment_hint}"]
     if provider.endpoint.startswith("local:"):
