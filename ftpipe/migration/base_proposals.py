@@ -99,7 +99,7 @@ def best_proposal(proposals: Sequence[BaseProposal], target: str) -> BaseProposa
     for proposal in proposals:
         if not proposal.obstacle:
             return proposal
-    first = f"{proposals[0].name}: {proposals[0].obstacle}" if proposals else f"ftpipe knows no base model of {target}"
+    first = f"{proposals[0].name}: {proposals[0].obstacle}" if proposals else f"no base model of {target} is known"
     raise UsageError(f"no base model of {target} fits this data", f"{first}; name one with --base")
 
 

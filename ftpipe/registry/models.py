@@ -52,9 +52,10 @@ class ModelRepository(Repository):
         Raises:
             UsageError: There is no such model; the hint names the command that lists the models.
         """
-        for model in self.recent():
-            if name in _names_of(model):
-                return model
+        models = self.recent()
+        # a model's own name first: an alias can have the name of a model that another one has replaced
+        for model in (*(one for one in models if one.id == name), *(one for one in models if name in _names_of(one))):
+            return model
         nearest, hint = self.nearest_name(name), "`ftpipe models list` lists all of them"
         raise UsageError(
             f"there is no model {name!r} in the registry", f"did you mean {nearest}? {hint}" if nearest else hint
@@ -102,15 +103,15 @@ class ModelRepository(Repository):
         """Point an alias at a model; if it pointed at another one it moves, and the move is added to its history.
 
         Args:
-            alias: For example ``support-bot@production``.
+            alias: For example ``support-bot@production``, or the name of a model that this one replaces.
             model_id: A model's name, job id or another alias.
             reason: Why, for the history.
 
         Raises:
-            UsageError: The alias is a model's own name, or there is no such model.
+            UsageError: The alias is the name of a job or run, or there is no such model.
         """
         model = self.get(model_id)
-        if not alias.strip() or alias != alias.strip() or alias.startswith(("ft:", "ftjob-", "run-")):
+        if not alias.strip() or alias != alias.strip() or alias.startswith(("ftjob-", "run-")):
             raise UsageError(f"{alias!r} cannot be an alias", "choose another name, for example support-bot@production")
         table = aliases_table
         with self.audited_transaction("alias moved") as change:

@@ -36,6 +36,10 @@ models = Group(
             "ftpipe.cli.commands.models_record:record",
             "Record how a model answers, before it is shut down.",
         ),
+        "migrate": (
+            "ftpipe.cli.commands.models_migrate:migrate",
+            "Move a model to another host: retrain, compare, and move its aliases.",
+        ),
         "delete": ("ftpipe.cli.commands.deletion:delete_model", "Delete a model at its provider and in the registry."),
         "download": (
             "ftpipe.cli.commands.models_download:download",
