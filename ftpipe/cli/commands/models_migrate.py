@@ -315,7 +315,7 @@ def show_plan(context: CliContext, migrator: Migrator, plan: MigrationPlan) -> N
     cost = "cost not known" if plan.comparison_cost is None else f"up to {format_money(plan.comparison_cost)}"
     lines += [f"  compare {asked}, {cost}", f"  gate    {report.gate_text(migration.margin, plan.request.confidence)}"]
     lines += [f"  note    {plan.note}"] if plan.note else []
-    lines += [f"  note    {plan.plan.notice}"] if plan.plan.notice else []
+    lines += [f"  note    {notice}" for notice in plan.plan.notices]
     context.print_status(lines)
 
 
