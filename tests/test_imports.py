@@ -35,7 +35,7 @@ LAYERS = (
     ("dataset", "providers", "registry"),
     ("stages", "evaluation", "server", "reports", "advisor", "exporters"),
     ("pipeline",),
-    ("sweep", "doctor", "migration"),
+    ("sweep", "doctor", "migration", "gateway"),
     ("cli",),
     ("__main__",),
 )
@@ -64,7 +64,7 @@ IMPORTERS = {
     "dotenv": ("ftpipe/config.py",),
     "tiktoken": ("ftpipe/tokenization",),
     "jsonlines": ("ftpipe/dataset/", "ftpipe/evaluation/response_cache.py"),
-    "orjson": ("ftpipe/canonical_json.py", "ftpipe/dataset/", "ftpipe/server/", "ftpipe/registry/"),
+    "orjson": ("ftpipe/canonical_json.py", "ftpipe/dataset/", "ftpipe/server/", "ftpipe/registry/", "ftpipe/gateway/"),
     "jsonschema": ("ftpipe/json_schema.py",),
     "jsonschema_specifications": ("ftpipe/json_schema.py",),
     "referencing": ("ftpipe/json_schema.py",),

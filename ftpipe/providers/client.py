@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -90,6 +91,19 @@ def build_client(
     return client
 
 
+@dataclass(frozen=True, slots=True)
+class ChatAddress:
+    """Where a chat goes that is forwarded as it came."""
+
+    url: str
+    headers: Mapping[str, str]
+    """With the key."""
+    key: str
+    """The key in the headers, which no message may show."""
+    model: str
+    """The model's name there."""
+
+
 class ApiClient:
     """Makes the calls of one endpoint.
 
@@ -156,6 +170,13 @@ class ApiClient:
 
     def _context(self, what: str, *, writes: bool = False, paid: bool = False) -> CallContext:
         return CallContext(what, self.profile, self.base_url, writes=writes, paid=paid, in_run=self._in_run)
+
+    def chat_address(self, model: str) -> ChatAddress:
+        """The address of chats below the root of the API, for a client that is not the SDK's."""
+        client = self.client
+        scope = {"OpenAI-Organization": client.organization, "OpenAI-Project": client.project}
+        headers = {**client.auth_headers, **{name: value for name, value in scope.items() if value}}
+        return ChatAddress(f"{str(client.base_url).rstrip('/')}/chat/completions", headers, client.api_key, model)
 
     def iter_items(self, page: SyncPage[T] | SyncCursorPage[T]) -> Iterator[T]:
         """The items of a list that is sent in pages; it ends in any case."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from ftpipe.providers.client import ChatAddress
 from ftpipe.providers.responses import (
     ChatCompletion,
     JobListing,
@@ -178,6 +179,9 @@ class Models(Protocol):
 
     def stream(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[str]:
         """One chat completion, piece by piece."""
+
+    def chat_address(self, model: str) -> ChatAddress:
+        """Where chats with a model go that are forwarded as they came; it may list the deployments."""
 
     def losses(self, path: Path, models: Sequence[str], *, on_rows: Callable[[int, int], None]) -> list[RowLosses]:
         """Loss of every row of a chat file under some models; only ftpipe's own server computes it.

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from ftpipe.catalog.base_models import base_hint, find_base
 from ftpipe.catalog.training_prices import PriceTable
 from ftpipe.errors import InvalidResponseError, LocalStateError, NotFoundError, ProviderError, RequestRefusedError
-from ftpipe.providers.client import ApiClient
+from ftpipe.providers.client import ApiClient, ChatAddress
 from ftpipe.providers.responses import ChatCompletion, RemoteModel, as_dict, completion_of, model_of
 from ftpipe.records.row_losses import RowLosses
 
@@ -98,6 +98,10 @@ class ModelsClient:
             return completion_of(response, latency_s=time.monotonic() - started_at)
 
         return self._api.read(f"get a completion of {model}", call, parse)
+
+    def chat_address(self, model: str) -> ChatAddress:
+        """Where chats with a model go that are forwarded as they came."""
+        return self._api.chat_address(model)
 
     def stream(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[str]:
         """One chat completion, piece by piece."""

@@ -88,6 +88,15 @@ class ModelRepository(Repository):
             self.insert(change.connection, model)
             change.track(models_table, table.endpoint == model.endpoint, table.id == model.id)
 
+    def behind_alias(self, alias: str) -> Model | None:
+        """The model that an alias points at now; ``None`` if there is no such alias."""
+        aliases, models = aliases_table, models_table
+        same = (aliases.c.endpoint == models.c.endpoint) & (aliases.c.model_id == models.c.id)
+        query = sa.select(models.c.data).select_from(aliases.join(models, same)).where(aliases.c.alias == alias)
+        with read_transaction(self.engine) as connection:
+            data = connection.execute(query).scalar()
+        return from_json(Model, data) if data else None
+
     def save_cost(self, connection: sa.Connection, model: Model, price_row: str) -> None:
         """Save the cost of a job within a transaction: one row per job."""
         values: dict[str, Any] = {

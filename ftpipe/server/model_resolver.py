@@ -81,8 +81,8 @@ class ModelResolver:
         """Names of base models, and of those that they substitute."""
         return self._base_models.names()
 
-    def resolve(self, tx: Transaction, owner: str, name: str) -> ResolvedModel | None:
-        """What serves ``name`` for this owner, or ``None``."""
+    def resolve(self, tx: Transaction, owner: str | None, name: str) -> ResolvedModel | None:
+        """What serves ``name`` for this owner, or for any if ``owner`` is ``None``; ``None`` if nothing does."""
         if name.startswith("ft:"):
             return self._resolve_tuned(tx, owner, name)
         if self._base_models.is_known(name):
@@ -90,11 +90,11 @@ class ModelResolver:
         base = self._base_models.substitute_for(name)
         return None if base is None else ResolvedModel(base, is_substitute=True)
 
-    def _resolve_tuned(self, tx: Transaction, owner: str, name: str) -> ResolvedModel | None:
+    def _resolve_tuned(self, tx: Transaction, owner: str | None, name: str) -> ResolvedModel | None:
         job, step = find_tuned(tx, name)
         if job is None or step is None:
             return None
-        if job.owner != owner and tx.permissions.find(name, owner) is None:
+        if owner is not None and job.owner != owner and tx.permissions.find(name, owner) is None:
             return None
         return ResolvedModel(job.base, self._data_dir.job(job.id).checkpoint_dir(step))
 

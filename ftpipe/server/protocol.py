@@ -45,6 +45,8 @@ class ApiRequest:
     file: ReceivedUpload | None = None
     cancel_token: CancelToken = field(default_factory=CancelToken)
     """Cancelled when the client disconnects or the server stops."""
+    alias: str | None = None
+    """The model's name that the client sent, if a route of the server's owner led to the one in the body."""
 
 
 @dataclass(frozen=True, slots=True)

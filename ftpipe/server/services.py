@@ -23,6 +23,7 @@ from ftpipe.server.jobs.supervisor import Supervisor
 from ftpipe.server.jobs.validation_process import FileValidator, StartValidation, ValidationProcess
 from ftpipe.server.memory import exclude_models_from_garbage_collection
 from ftpipe.server.model_resolver import BaseModels, ModelResolver
+from ftpipe.server.routes import ModelRoutes, NoRoutes
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.storage import Store
 from ftpipe.server.storage.data_dir import DataDirectory
@@ -38,6 +39,7 @@ class ServerContext:
     settings: ServeSettings
     data_dir: DataDirectory
     store: Store
+    routes: ModelRoutes
     api_keys: ApiKeys
     host_policy: HostPolicy
     in_flight_keys: InFlightKeys
@@ -71,6 +73,7 @@ def build_context(
     engine: GenerationBackend | None = None,
     base_models: BaseModels | None = None,
     start_validation: StartValidation = ValidationProcess,
+    routes: ModelRoutes | None = None,
 ) -> ServerContext:
     """Build the server's components without starting them.
 
@@ -79,6 +82,7 @@ def build_context(
         engine: Generates answers; the real one, which loads torch at the first chat, if ``None``.
         base_models: What is known about base models; those of this machine if ``None``.
         start_validation: Starts the validation of a job's files.
+        routes: Names that are served by models of other names; none if ``None``.
 
     Raises:
         LocalStateError: If the data folder or its database cannot be used.
@@ -101,11 +105,13 @@ def build_context(
     if base_models is None:
         base_models = BaseModels(settings.models_dir, substitutes=settings.substitute_models)
     models = ModelResolver(data_dir, base_models)
+    routes = routes or NoRoutes()
     supervisor = Supervisor(store, data_dir, settings, FileValidator(start_validation))
     return ServerContext(
         settings=settings,
         data_dir=data_dir,
         store=store,
+        routes=routes,
         api_keys=load_api_keys(settings.api_key_file),
         host_policy=build_host_policy(settings.host, settings.allowed_hosts),
         in_flight_keys=InFlightKeys(),
@@ -115,7 +121,7 @@ def build_context(
         files=FilesApi(data_dir),
         uploads=UploadsApi(store, data_dir, settings),
         jobs=JobsApi(data_dir, models, settings, supervisor.wake),
-        models=ModelsApi(data_dir, models, settings),
+        models=ModelsApi(data_dir, models, settings, routes),
         chat=ChatCompletionsApi(store, models, engine),
         permissions=PermissionsApi(),
         graders=GradersApi(),

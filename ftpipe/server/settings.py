@@ -39,6 +39,8 @@ class ServeSettings:
     """Maximum number of base models in memory for chat."""
     max_concurrent_requests: int = 4
     """Chats that are computed at the same time; with several API keys one owner gets half of them at most."""
+    max_forwarded_requests: int = 64
+    """Chats that are forwarded to other hosts at the same time; with several API keys one owner gets half of them."""
     max_queued_requests: int = 64
     """Chats that wait for one of those to end; more are refused with 429."""
     max_load_seconds: float = 300.0

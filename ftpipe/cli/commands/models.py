@@ -100,7 +100,11 @@ def show_model(context: CliContext, model: str) -> None:
 @click.option("--reason", default="", metavar="TEXT", help="Reason for the change, for the history.")
 @pass_cli_context
 def alias(context: CliContext, name: str | None, model: str | None, reason: str) -> None:
-    """Set the alias NAME to MODEL. Without MODEL show the history of NAME; without NAME list all aliases."""
+    """Set the alias NAME to MODEL. Without MODEL show the history of NAME; without NAME list all aliases.
+
+    NAME can be the name of a model that MODEL replaces. `ftpipe serve --aliases` then answers chats with NAME by MODEL,
+    from the next chat on; setting the alias to the model before takes them back.
+    """
     registry = context.registry()
     if name and model:
         record = registry.models.set_alias(name, model, reason=reason)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ftpipe.atomic_files import read_or_create_secret
+from ftpipe.cli import options as shared
 from ftpipe.cli.base_downloads import fetch_bases
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command, Group
+from ftpipe.cli.serve_routes import open_routes
 from ftpipe.errors import LocalStateError, MissingExtraError, UsageError
 from ftpipe.formatting import format_fields, format_time, sanitize_block, sanitize_line
 from ftpipe.paths import SERVER_KEY_FILE, data_dir_option, server_dir
@@ -43,6 +46,8 @@ class ServeOptions:
     allow_bases: tuple[str, ...] = ()
     max_queued_requests: int = 64
     max_queue_seconds: float = 60.0
+    routes: tuple[str, ...] = ()
+    aliases: bool = False
 
 
 @click.group(
@@ -52,6 +57,7 @@ class ServeOptions:
         "Address and keys": ("host", "port", "api_key_file", "no_key", "allowed_hosts"),
         "Training": ("max_jobs", "engine", "ray_address", "workers"),
         "Models and data": ("data_dir", "allow_bases", "no_substitute_models"),
+        "Models under other names": ("routes", "aliases", "trusted_hosts"),
         "Chats": ("max_queued_requests", "max_queue_seconds"),
     },
     lazy={
@@ -142,6 +148,20 @@ class ServeOptions:
 @click.option(
     "--no-substitute-models", is_flag=True, help="Refuse OpenAI's base models instead of training the default base."
 )
+@click.option(
+    "--route",
+    "routes",
+    multiple=True,
+    metavar="OLD=NEW",
+    help="Answer chats with the model OLD by the model NEW: an alias or model of the registry, or PROVIDER:MODEL. "
+    "Repeatable.",
+)
+@click.option(
+    "--aliases",
+    is_flag=True,
+    help="Answer chats under every alias of the registry. Chats with hosted models are paid with your key.",
+)
+@shared.trust_host
 @click.pass_context
 def serve(ctx: click.Context, /, **params: Any) -> None:
     """Run the embedded server: files, fine-tuning jobs, models and chat, compatible with the OpenAI API.
@@ -151,10 +171,15 @@ def serve(ctx: click.Context, /, **params: Any) -> None:
 
     With --engine ray each job is trained by workers of a Ray cluster; queue, files and models stay on this machine.
     Every machine of the cluster needs ftpipe[local,ray] and must reach this one.
+
+    With --route or --aliases it also answers under other names, such as that of a model that another one has replaced,
+    whatever provider the new one is at. The names are looked up for each chat, so `ftpipe models alias` moves the chats
+    of a running server.
     """
     if ctx.invoked_subcommand is not None:
         return
     from ftpipe.server.http import serve as run_server
+    from ftpipe.server.services import build_context
     from ftpipe.server.settings import ServeSettings
 
     options = ServeOptions(**params)
@@ -179,9 +204,11 @@ def serve(ctx: click.Context, /, **params: Any) -> None:
     )
     context = ctx.ensure_object(CliContext)
     fetch_bases(context, options.allow_bases)
+    routes = open_routes(context, options.routes, with_aliases=options.aliases, data_dir=data_dir)
     with context.interruptible("the server was stopped", "unfinished jobs continue at the next `ftpipe serve`"):
         run_server(
             settings,
+            partial(build_context, routes=routes),
             on_listening=lambda url: context.print_status(client_lines(url, settings.api_key_file, data_dir)),
             on_stopping=lambda: context.print_status("stopping …"),
         )

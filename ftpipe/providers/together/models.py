@@ -10,7 +10,7 @@ from typing import Any
 
 from ftpipe.catalog.base_models import base_hint
 from ftpipe.errors import ConfigError, NotFoundError, ProviderError
-from ftpipe.providers.client import ApiClient
+from ftpipe.providers.client import ApiClient, ChatAddress
 from ftpipe.providers.models import ModelsClient, losses_not_supported
 from ftpipe.providers.responses import ChatCompletion, RemoteModel, as_dict, model_of
 from ftpipe.providers.rest import request_json
@@ -108,6 +108,11 @@ class TogetherModels:
     ) -> list[RowLosses]:
         """Refuse: only ftpipe's own server computes losses."""
         raise losses_not_supported(self._api.profile.title or self._api.base_url)
+
+    def chat_address(self, model: str) -> ChatAddress:
+        """Where chats with a model go; a tuned model answers under the name of its deployment."""
+        client, name = self._route(model)
+        return client.chat_address(name)
 
     def _route(self, model: str) -> tuple[ModelsClient, str]:
         """Who answers for a model, and under which name."""

@@ -114,29 +114,30 @@ class ChatCompletionsApi:
     def load_model(self, request: ApiRequest) -> Future[Any]:
         """Load the base model of a request, so that ``create`` does not wait for it in the place of other requests."""
         chat = parse_chat(request.body)
-        return self._engine.load(self._resolve(request.owner, chat.model).base)
+        return self._engine.load(self._resolve(request, chat.model).base)
 
     def create(self, request: ApiRequest) -> Mapping[str, Any] | Stream:
         """Answer a conversation."""
         chat = parse_chat(request.body)
         messages = template_messages(chat.messages)
-        model = self._resolve(request.owner, chat.model)
-        head = {"id": new_id("chatcmpl-"), "created": now(), "model": model.name(chat.model)}
+        model = self._resolve(request, chat.model)
+        head = {"id": new_id("chatcmpl-"), "created": now(), "model": request.alias or model.name(chat.model)}
         grammar = response_grammar(chat)
         answers = [self._generate(request, model, chat, messages, grammar, index) for index in range(chat.n or 1)]
         if chat.stream:
-            return Stream(_prefetch_first_chunks(self._stream(request.owner, chat, head, answers)))
+            return Stream(_prefetch_first_chunks(self._stream(request, chat, head, answers)))
         choices = [_Choice(index, chat) for index in range(len(answers))]
         for choice, answer in zip(choices, answers, strict=True):
             for delta in answer:
                 choice.add(delta)
-        return self._finish(request.owner, chat, head, choices)
+        return self._finish(request, chat, head, choices)
 
-    def _resolve(self, owner: str, name: str) -> ResolvedModel:
+    def _resolve(self, request: ApiRequest, name: str) -> ResolvedModel:
+        """What serves a name; whoever sets a route lets every owner of a key chat with its model."""
         with self._store.read() as tx:
-            model = self._models.resolve(tx, owner, name)
+            model = self._models.resolve(tx, None if request.alias else request.owner, name)
         if model is None:
-            raise model_not_found(name)
+            raise model_not_found(request.alias or name)
         return model
 
     def _generate(
@@ -181,7 +182,7 @@ class ChatCompletionsApi:
             raise model_unavailable(exc) from exc
 
     def _stream(
-        self, owner: str, chat: ChatRequest, head: Mapping[str, Any], answers: list[Iterator[Delta]]
+        self, request: ApiRequest, chat: ChatRequest, head: Mapping[str, Any], answers: list[Iterator[Delta]]
     ) -> Iterator[str]:
         choices: list[_Choice] = []
         for index, answer in enumerate(answers):
@@ -195,18 +196,20 @@ class ChatCompletionsApi:
             yield from _last_chunks(head, choice)
         if chat.stream_options is not None and chat.stream_options.include_usage:
             yield _chunk({**head, "usage": _usage(choices)})
-        self._finish(owner, chat, head, choices)
+        self._finish(request, chat, head, choices)
         yield "data: [DONE]\n\n"
 
-    def _finish(self, owner: str, chat: ChatRequest, head: Mapping[str, Any], choices: list[_Choice]) -> dict[str, Any]:
+    def _finish(
+        self, request: ApiRequest, chat: ChatRequest, head: Mapping[str, Any], choices: list[_Choice]
+    ) -> dict[str, Any]:
         """The whole completion, which is stored if the request says so."""
         serialized = [choice.serialize() for choice in choices]
         body = {**head, "object": "chat.completion", "choices": serialized, "usage": _usage(choices)}
         if chat.store:
-            metadata = chat.metadata or {}
+            metadata, name = chat.metadata or {}, request.alias or chat.model
             stored = {**body, "metadata": metadata}
             with self._store.write() as tx:
-                tx.completions.add(CompletionRow(body["id"], owner, chat.model, body["created"], metadata, stored))
+                tx.completions.add(CompletionRow(body["id"], request.owner, name, body["created"], metadata, stored))
         return body
 
     def list(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from ftpipe.server.clock import now
 from ftpipe.server.model_resolver import ModelResolver
 from ftpipe.server.protocol import ApiError, ApiRequest, model_not_found
+from ftpipe.server.routes import ModelRoutes
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.storage import CheckpointRow, JobRow, Transaction
 from ftpipe.server.storage.cleanup import delete_after_commit
@@ -23,22 +24,30 @@ class ModelsApi:
         data_dir: Folder of the adapters.
         models: Finds what serves a name.
         settings: The limits.
+        routes: Names that are served by a model of another name.
     """
 
-    def __init__(self, data_dir: DataDirectory, models: ModelResolver, settings: ServeSettings) -> None:
+    def __init__(
+        self, data_dir: DataDirectory, models: ModelResolver, settings: ServeSettings, routes: ModelRoutes
+    ) -> None:
         self._data_dir = data_dir
         self._models = models
         self._settings = settings
+        self._routes = routes
 
     def list(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
-        """Base models, and the owner's tuned models."""
-        bases = [_serialize(name, 0, BASE_OWNER) for name in self._models.base_names()]
+        """Base models, the owner's tuned models, and the names that have a route; each name once."""
         tuned = [_serialize_tuned(job) for job in tx.jobs.models(request.owner)]
-        return {"object": "list", "data": bases + tuned}
+        names = (*self._models.base_names(), *self._routes.names(request.owner))
+        others = [_serialize(name, 0, BASE_OWNER) for name in dict.fromkeys(names)]
+        listed = {model["id"] for model in tuned}
+        return {"object": "list", "data": [model for model in others if model["id"] not in listed] + tuned}
 
     def retrieve(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """One model."""
         name = request.path_params["model"]
+        if name in self._routes.names(request.owner):
+            return _serialize(name, 0, BASE_OWNER)
         if self._models.resolve(tx, request.owner, name) is None:
             raise model_not_found(name)
         job = tx.jobs.by_model(name)
@@ -58,6 +67,9 @@ class ModelsApi:
             self._delete_model(tx, job)
         elif checkpoint is not None and tx.jobs.get(checkpoint.job_id, request.owner) is not None:
             self._delete_checkpoint(tx, checkpoint)
+        elif name in self._routes.names(request.owner):
+            message = f"The model '{name}' is served through a route; only the owner of the server can remove it."
+            raise ApiError(403, message, "model_not_deletable", "model")
         elif not name.startswith("ft:") and self._models.resolve(tx, request.owner, name) is not None:
             message = f"The model '{name}' is a base model and cannot be deleted."
             raise ApiError(403, message, "model_not_deletable", "model")

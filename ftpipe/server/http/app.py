@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from ftpipe.server.http.chat_endpoint import ChatEndpoint
 from ftpipe.server.http.endpoint import Endpoint, FileForm, TransactionMode
 from ftpipe.server.http.error_handlers import HANDLERS
 from ftpipe.server.http.middleware import ROUTE_SCOPE_KEY, RequestGuardMiddleware
@@ -39,6 +40,7 @@ def create_app(context: ServerContext) -> Starlette:
         yield
         release.cancel()
         context.close()
+        await context.routes.close()
 
     return Starlette(
         routes=_routes(context),
@@ -57,7 +59,11 @@ def _routes(context: ServerContext) -> list[Route]:
     score = _queued(free, context, context.settings.max_concurrent_requests)
     grade = _queued(free, context, MAX_CONCURRENT_GRADERS)
     files, uploads, jobs, models = context.files, context.uploads, context.jobs, context.models
-    chat = context.chat
+    chat = ChatEndpoint(
+        local=generate(handler=context.chat.create, load_model=context.chat.load_model),
+        routes=context.routes,
+        queue=RequestQueue(_queue_limits(context, context.settings.max_forwarded_requests)),
+    )
     file_form = FileForm("file", context.settings.max_file_bytes)
     part_form = FileForm("data", context.settings.max_part_bytes)
     return [
@@ -89,8 +95,8 @@ def _routes(context: ServerContext) -> list[Route]:
         _route("/v1/models/{model:path}", GET=read(handler=models.retrieve), DELETE=write(handler=models.delete)),
         _route(
             "/v1/chat/completions",
-            POST=generate(handler=chat.create, load_model=chat.load_model),
-            GET=read(handler=chat.list),
+            POST=chat,
+            GET=read(handler=context.chat.list),
         ),
         _route("/v1/ftpipe/losses", POST=score(handler=context.row_losses.score, form=file_form)),
     ]
@@ -98,9 +104,14 @@ def _routes(context: ServerContext) -> list[Route]:
 
 def _queued(endpoint: partial[Endpoint], context: ServerContext, max_running: int) -> partial[Endpoint]:
     """Endpoints with a bounded queue and threads for themselves, so that other requests are answered meanwhile."""
+    limits = _queue_limits(context, max_running)
+    return partial(endpoint, limiter=anyio.CapacityLimiter(max_running), queue=RequestQueue(limits))
+
+
+def _queue_limits(context: ServerContext, max_running: int) -> QueueLimits:
     settings = context.settings
     has_several_owners = len({owner for _, owner in context.api_keys.digests}) > 1
-    limits = QueueLimits(
+    return QueueLimits(
         max_running=max_running,
         max_waiting=settings.max_queued_requests,
         max_wait_seconds=settings.max_queue_seconds,
@@ -109,10 +120,9 @@ def _queued(endpoint: partial[Endpoint], context: ServerContext, max_running: in
         if has_several_owners
         else settings.max_queued_requests,
     )
-    return partial(endpoint, limiter=anyio.CapacityLimiter(max_running), queue=RequestQueue(limits))
 
 
-def _route(path: str, **endpoints: Endpoint) -> Route:
+def _route(path: str, **endpoints: Endpoint | ChatEndpoint) -> Route:
     """One path with an endpoint per method, so that the response to another method lists all of them."""
 
     async def dispatch(request: Request) -> Response:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 import anyio
 import anyio.to_thread
@@ -56,31 +57,38 @@ def server_is_stopping() -> ApiError:
     return ApiError(503, "The server is stopping.", "server_stopping", None, "server_error")
 
 
+@contextmanager
+def cancelled_with(token: CancelToken) -> Iterator[None]:
+    """Cancel what is awaited inside when ``token`` is cancelled, from any thread.
+
+    Raises:
+        RequestCancelledError: It was.
+    """
+    loop = asyncio.get_running_loop()
+    scope = anyio.CancelScope()
+
+    def cancel() -> None:
+        loop.call_soon_threadsafe(scope.cancel)
+
+    token.on_cancel(cancel)
+    with scope:
+        yield
+    if scope.cancelled_caught:
+        token.raise_if_cancelled()
+
+
 class CancellableStream(StreamingResponse):
-    """A streamed response whose pieces are computed in threads, and no longer once the client has disconnected.
+    """A streamed response whose pieces are not computed any more once the client has disconnected.
 
     Starlette stops at a disconnect only between two pieces; one piece can be a whole answer that is held back.
 
     Args:
-        pieces: Computes the pieces; closed in the end.
         token: Cancelled when the client disconnects.
-        active: Counts the threads.
-        limiter: Limits the threads.
         media_type: Type of the content.
     """
 
-    def __init__(
-        self,
-        pieces: Iterator[str | bytes],
-        token: CancelToken,
-        active: ActiveRequests,
-        limiter: anyio.CapacityLimiter | None,
-        media_type: str,
-    ) -> None:
-        self._pieces = pieces
+    def __init__(self, token: CancelToken, media_type: str) -> None:
         self._token = token
-        self._active = active
-        self._limiter = limiter
         self._on_end: Callable[[], None] = lambda: None
         super().__init__(self._iterate(), media_type=media_type)
 
@@ -106,27 +114,96 @@ class CancellableStream(StreamingResponse):
             await self.close()
 
     async def close(self) -> None:
-        """Close the iterator, in a thread."""
-        close = getattr(self._pieces, "close", None)
+        """End what computes the pieces."""
         try:
-            if close is not None:
-                with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(self._in_thread, close)
+            with anyio.CancelScope(shield=True):
+                await self._close_pieces()
         finally:
             self._on_end()
 
     async def _iterate(self) -> AsyncIterator[str | bytes]:
         try:
-            while True:
-                piece = await anyio.to_thread.run_sync(
-                    self._in_thread, lambda: next(self._pieces, None), limiter=self._limiter
-                )
-                if piece is None:
-                    return
+            while (piece := await self._next_piece()) is not None:
                 yield piece
         except RequestCancelledError:
             yield f"data: {json.dumps(server_is_stopping().body)}\n\n"
 
+    @abstractmethod
+    async def _next_piece(self) -> str | bytes | None:
+        """The next piece; ``None`` after the last one."""
+
+    @abstractmethod
+    async def _close_pieces(self) -> None:
+        """Let go of what computes the pieces."""
+
+
+class ComputedStream(CancellableStream):
+    """A stream whose pieces are computed in threads.
+
+    Args:
+        pieces: Computes the pieces; closed in the end.
+        token: Cancelled when the client disconnects.
+        active: Counts the threads.
+        limiter: Limits the threads.
+        media_type: Type of the content.
+    """
+
+    def __init__(
+        self,
+        pieces: Iterator[str | bytes],
+        token: CancelToken,
+        active: ActiveRequests,
+        limiter: anyio.CapacityLimiter | None,
+        media_type: str,
+    ) -> None:
+        self._pieces = pieces
+        self._active = active
+        self._limiter = limiter
+        super().__init__(token, media_type)
+
+    async def _next_piece(self) -> str | bytes | None:
+        return await anyio.to_thread.run_sync(self._in_thread, lambda: next(self._pieces, None), limiter=self._limiter)
+
+    async def _close_pieces(self) -> None:
+        close = getattr(self._pieces, "close", None)
+        if close is not None:
+            await anyio.to_thread.run_sync(self._in_thread, close)
+
     def _in_thread(self, function: Callable[[], str | bytes | None]) -> str | bytes | None:
         with self._active.working_thread():
             return function()
+
+
+class ForwardedStream(CancellableStream):
+    """A stream whose pieces come from another host.
+
+    Args:
+        pieces: Reads the pieces; closed in the end.
+        token: Cancelled when the client disconnects or the server stops.
+    """
+
+    def __init__(self, pieces: AsyncIterator[bytes], token: CancelToken) -> None:
+        self._pieces = pieces
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._scope: anyio.CancelScope | None = None
+        super().__init__(token, "text/event-stream")
+
+    async def _next_piece(self) -> bytes | None:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._token.on_cancel(self._cancel_read)
+        self._token.raise_if_cancelled()
+        with anyio.CancelScope() as self._scope:
+            return await anext(self._pieces, None)
+        self._token.raise_if_cancelled()
+        return None
+
+    def _cancel_read(self) -> None:
+        """Called in any thread."""
+        if self._loop is not None and self._scope is not None:
+            self._loop.call_soon_threadsafe(self._scope.cancel)
+
+    async def _close_pieces(self) -> None:
+        close = getattr(self._pieces, "aclose", None)
+        if close is not None:
+            await close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from ftpipe.errors import FtpipeError
-from ftpipe.server.http.disconnect import CancellableStream, watch_disconnect
+from ftpipe.server.http.disconnect import CancellableStream, ComputedStream, watch_disconnect
 from ftpipe.server.http.multipart import MultipartFormParser
 from ftpipe.server.http.request_queue import RequestQueue, Slot
 from ftpipe.server.http.timeouts import body_with_deadline
@@ -87,40 +87,37 @@ class Endpoint:
 
     async def handle(self, request: Request) -> Response:
         """Respond to a request."""
+        async with self.receive(request) as parsed:
+            return await self.respond(request, parsed)
+
+    @asynccontextmanager
+    async def receive(self, request: Request) -> AsyncIterator[ApiRequest]:
+        """Check the key of a request and read its body."""
         authorization = request.headers.get("authorization")
         keys = self.context.api_keys
         owner = keys.owner_or_empty(authorization) if self.is_public else keys.owner(authorization)
-        key = request.headers.get("idempotency-key") if request.method == "POST" else None
-        with self.context.in_flight_keys.acquire(owner, key):
+        with self.context.in_flight_keys.acquire(owner, _idempotency_key(request)):
             async with self._parse(request, owner) as parsed:
-                if self.queue is None:
-                    return await self._run_in_thread(request, parsed, key)
-                return await self._run_queued(self.queue, request, parsed, key)
+                yield parsed
 
-    async def _run_queued(self, queue: RequestQueue, request: Request, parsed: ApiRequest, key: str | None) -> Response:
-        """Wait for a slot and compute the response; both end when the client disconnects."""
-        slot: Slot | None = None
-        response: Response | None = None
-        try:
-            async with watch_disconnect(request.receive, parsed.cancel_token):
-                if self.load_model is not None:
-                    await self._wait_for_model(queue, self.load_model, parsed)
-                slot = await queue.acquire(parsed.owner)
-                response = await self._run_in_thread(request, parsed, key)
-            if isinstance(response, CancellableStream):
-                response.call_at_end(slot.release)
-                slot = None
-            return response
-        finally:
-            if slot is not None:
-                if isinstance(response, CancellableStream):
-                    await response.close()
-                slot.release()
+    async def respond(self, request: Request, parsed: ApiRequest) -> Response:
+        """Respond to a request that was received."""
+        queue = self.queue
+        if queue is None:
+            return await self._run_in_thread(request, parsed)
+        return await run_queued(
+            queue,
+            request,
+            parsed,
+            prepare=lambda: self._wait_for_model(queue, parsed),
+            compute=lambda: self._run_in_thread(request, parsed),
+        )
 
-    async def _wait_for_model(
-        self, queue: RequestQueue, load_model: Callable[[ApiRequest], Future[Any]], parsed: ApiRequest
-    ) -> None:
+    async def _wait_for_model(self, queue: RequestQueue, parsed: ApiRequest) -> None:
         """Wait until the model is loaded, without a slot: requests for other models go on."""
+        load_model = self.load_model
+        if load_model is None:
+            return
         if not queue.has_slot(parsed.owner):
             queue.refuse_if_full(parsed.owner)  # before a thread is needed to find the model
         future = await anyio.to_thread.run_sync(load_model, parsed)
@@ -136,10 +133,10 @@ class Endpoint:
             except FtpipeError as exc:
                 raise model_unavailable(exc) from exc
 
-    async def _run_in_thread(self, request: Request, parsed: ApiRequest, key: str | None) -> Response:
+    async def _run_in_thread(self, request: Request, parsed: ApiRequest) -> Response:
         def run() -> Response:
             with self.context.active_requests.working_thread():
-                return self._run_handler(request, parsed, key)
+                return self._run_handler(request, parsed, _idempotency_key(request))
 
         return await anyio.to_thread.run_sync(run, limiter=self.limiter)
 
@@ -232,7 +229,38 @@ class Endpoint:
     def _to_response(self, result: Mapping[str, Any] | Stream | Download, parsed: ApiRequest) -> Response:
         if isinstance(result, Stream):
             active = self.context.active_requests
-            return CancellableStream(result.pieces, parsed.cancel_token, active, self.limiter, result.media_type)
+            return ComputedStream(result.pieces, parsed.cancel_token, active, self.limiter, result.media_type)
         if isinstance(result, Download):
             return FileResponse(result.path, media_type="application/octet-stream", filename=result.filename)
         return JSONResponse(result)
+
+
+async def run_queued(
+    queue: RequestQueue,
+    request: Request,
+    parsed: ApiRequest,
+    *,
+    prepare: Callable[[], Awaitable[None]],
+    compute: Callable[[], Awaitable[Response]],
+) -> Response:
+    """Prepare, wait for a slot, and compute the response; all of it ends when the client disconnects."""
+    slot: Slot | None = None
+    response: Response | None = None
+    try:
+        async with watch_disconnect(request.receive, parsed.cancel_token):
+            await prepare()
+            slot = await queue.acquire(parsed.owner)
+            response = await compute()
+        if isinstance(response, CancellableStream):
+            response.call_at_end(slot.release)
+            slot = None
+        return response
+    finally:
+        if slot is not None:
+            if isinstance(response, CancellableStream):
+                await response.close()
+            slot.release()
+
+
+def _idempotency_key(request: Request) -> str | None:
+    return request.headers.get("idempotency-key") if request.method == "POST" else None

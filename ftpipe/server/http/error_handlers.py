@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -25,7 +26,7 @@ def _error_response(error: ApiError, headers: Mapping[str, str] | None = None) -
     if error.status == HTTPStatus.UNAUTHORIZED:
         extra["www-authenticate"] = "Bearer"
     if error.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-        extra["retry-after"] = str(RETRY_AFTER_SECONDS)
+        extra["retry-after"] = str(math.ceil(error.retry_after or RETRY_AFTER_SECONDS))
     if error.status == HTTPStatus.REQUEST_TIMEOUT:
         extra["connection"] = "close"  # the rest of the body is not waited for
     return JSONResponse(error.body, error.status, headers=extra)

@@ -53,3 +53,14 @@ def test_serve_key_is_that_of_the_background_server(cli: CliEnvironment) -> None
     printed = cli.run("serve", "key").out.strip()
     assert printed == local_key(find_profile("local"), {})
     assert cli.run("serve", "key", "--json").document["key"] == printed
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [("old", "is not OLD=NEW"), ("old=no-such-model", "no model 'no-such-model'"), ("old=azure:x", "AZURE_OPENAI")],
+)
+def test_serve_refuses_route_that_cannot_work(cli: CliEnvironment, value: str, message: str) -> None:
+    """Before it listens."""
+    ran = cli.run("serve", "--route", value)
+    assert ran.code in (2, 4)
+    assert message in ran.err

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from ftpipe.server.cancellation import ActiveRequests, CancelToken
-from ftpipe.server.http.disconnect import CancellableStream
+from ftpipe.server.http.disconnect import ComputedStream
 from tests.examples import examples
 from tests.server.conftest import MakeClient, assert_openai_error
 
@@ -101,7 +101,7 @@ def test_endpoint_stream_ends_when_client_disconnects(spec_version: str) -> None
 
         scope = {"type": "http", "asgi": {"spec_version": spec_version}}
         with anyio.move_on_after(10):
-            response = CancellableStream(pieces(), CancelToken(), ActiveRequests(), None, "text/plain")
+            response = ComputedStream(pieces(), CancelToken(), ActiveRequests(), None, "text/plain")
             await response(scope, receive, send)
             while not closed_in:
                 await anyio.sleep(0.01)

@@ -1,0 +1,68 @@
+"""Names that the server answers under with a model of another name, here or at another host."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class ChatUpstream(Protocol):
+    """Another host that answers chats, with a key that comes from the server's environment."""
+
+    async def complete(self, body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+        """The whole answer to a chat; ``name`` stands in it as the model's name.
+
+        Raises:
+            ApiError: The host refused the chat, or did not answer as it should.
+        """
+
+    async def stream(self, body: Mapping[str, Any], name: str) -> AsyncIterator[bytes]:
+        """The answer as server-sent events; the host has accepted the chat when this returns.
+
+        Raises:
+            ApiError: As for ``complete``.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where the chats of a name go."""
+
+    name: str
+    """The name that clients send."""
+    model: str
+    """The model's name where it is served."""
+    upstream: ChatUpstream | None = None
+    """The host that serves it; ``None`` if this server does."""
+
+
+class ModelRoutes(Protocol):
+    """Finds routes; only the owner of the server sets them."""
+
+    def find(self, owner: str, name: str) -> Route | None:
+        """The route of a name now, or ``None``; called in a thread, for each chat.
+
+        Raises:
+            ApiError: There is a route, and it cannot be used at the moment.
+        """
+
+    def names(self, owner: str) -> list[str]:
+        """The names that have a route."""
+
+    async def close(self) -> None:
+        """Close the connections to other hosts."""
+
+
+class NoRoutes:
+    """The routes of a server that has none."""
+
+    def find(self, owner: str, name: str) -> Route | None:
+        """Nothing."""
+
+    def names(self, owner: str) -> list[str]:  # noqa: ARG002  # as in the protocol
+        """No name."""
+        return []
+
+    async def close(self) -> None:
+        """Nothing is open."""
