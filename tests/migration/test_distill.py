@@ -9,9 +9,6 @@ from typing import Any
 
 import pytest
 
-from ftpipe.cli import root
-from ftpipe.cli.context import CliContext
-from ftpipe.cli.main import execute
 from ftpipe.dataset.duplicates.near import is_available
 from ftpipe.errors import DatasetError, UsageError
 from ftpipe.migration.distill import DistillOptions, RowOrigin, distill, origins_path
@@ -27,7 +24,8 @@ from ftpipe.migration.recording import (
 )
 from ftpipe.records.evaluation import ToolCall
 from ftpipe.stages.validate import validate
-from tests.cli.cli_runner import CommandResult, chat_file
+from tests.cli.cli_runner import chat_file
+from tests.migration.conftest import AccountUser
 
 SYSTEM = {"role": "system", "content": "You sort the messages of customers of a shop into one of three short labels."}
 NO_NEAR = DistillOptions(near_duplicates=False)
@@ -230,36 +228,21 @@ def test_distill_overwrites_nothing(tmp_path: Path) -> None:
     assert distill([recording], output, NO_NEAR, force=True).rows == 1
 
 
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., CommandResult]:
-    """Types a command line."""
-
-    def typed(*argv: str) -> CommandResult:
-        capsys.readouterr()
-        code = execute(root, argv, CliContext())
-        captured = capsys.readouterr()
-        return CommandResult(code, captured.out, captured.err)
-
-    return typed
-
-
-def test_distill_command_reports_what_was_dropped_and_prepare_accepts_the_rows(
-    run: Callable[..., CommandResult],
-) -> None:
+def test_distill_command_reports_what_was_dropped_and_prepare_accepts_the_rows(user: AccountUser) -> None:
     prompts = [
         prompt(f"question {number} about an order", "billing" if number % 3 else "returns") for number in range(12)
     ]
     write(Path("golden.jsonl"), *prompts, prompt("bad \x1b[31m", Sample(error="no \x1b[31m")))
-    ran = run("distill", "golden.jsonl", "--output", "train.jsonl", "--provider", "openai")
+    ran = user.run("distill", "golden.jsonl", "--output", "train.jsonl", "--provider", "openai")
     assert ran.code == 0, ran.err
     assert "12 rows of 13 prompts (12 log)" in ran.out
     assert "1 × the endpoint refused the prompt" in ran.err
     assert "\x1b" not in ran.out + ran.err
-    assert run("prepare", "train.jsonl", "--provider", "openai").code == 0
-    assert run("distill", "golden.jsonl", "--output", "train.jsonl").code == 2
-    assert run("distill", str(chat_file("chat.jsonl")), "--output", "new.jsonl").code == 1
-    assert run("distill", "golden.jsonl", "--output", "new.jsonl", "--min-score", "1").code == 2
-    document = run("distill", "golden.jsonl", "--output", "new.jsonl", "--json").document
+    assert user.run("prepare", "train.jsonl", "--provider", "openai").code == 0
+    assert user.run("distill", "golden.jsonl", "--output", "train.jsonl").code == 2
+    assert user.run("distill", str(chat_file("chat.jsonl")), "--output", "new.jsonl").code == 1
+    assert user.run("distill", "golden.jsonl", "--output", "new.jsonl", "--min-score", "1").code == 2
+    document = user.run("distill", "golden.jsonl", "--output", "new.jsonl", "--json").document
     assert (document["distilled"]["rows"], document["distilled"]["dropped"]) == (
         12, {"the endpoint refused the prompt": 1}
     )  # fmt: skip

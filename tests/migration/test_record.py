@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,6 @@ import pytest
 import time_machine
 
 from ftpipe.catalog.inference_prices import answer_price
-from ftpipe.cli import root
-from ftpipe.cli.context import CliContext
-from ftpipe.cli.main import execute
 from ftpipe.errors import CostLimitError, InterruptedRunError, UsageError
 from ftpipe.evaluation.request_runner import RateLimiter
 from ftpipe.evaluation.response_cache import ResponseCache
@@ -30,8 +27,8 @@ from tests.cli.cli_runner import CommandResult
 from tests.fakes.account_contents import MAIN, MAIN_MODEL, MODELS_WITHOUT_JOB, SUPPORT_DESK
 from tests.fakes.openai_account import OpenAIAccount
 from tests.faults.endpoint import LOST, Fault, RejectedRequest, busy, refusal
+from tests.migration.conftest import RunCommand
 
-WHILE_MODELS_LIVE = datetime(2026, 11, 29, 12, tzinfo=UTC)
 SETTINGS = """
 [providers.openai]
 list_lag_seconds = 0.03
@@ -43,26 +40,10 @@ Run = Callable[..., CommandResult]
 
 
 @pytest.fixture
-def account() -> Iterator[OpenAIAccount]:
-    with time_machine.travel(WHILE_MODELS_LIVE, tick=True), OpenAIAccount() as ready:
-        yield ready
-
-
-@pytest.fixture
-def record(account: OpenAIAccount, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """``ftpipe models record MODEL`` with these options, against the account."""
-    monkeypatch.setenv("OPENAI_BASE_URL", account.base_url)
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0123456789")
-    monkeypatch.setenv("FTPIPE_TRUSTED_HOSTS", account.base_url.removesuffix("/v1"))
+def record(run_command: RunCommand) -> Run:
+    """``ftpipe models record MODEL`` with these options."""
     Path("ftpipe.toml").write_text(SETTINGS)
-
-    def run(*options: str, model: str = MAIN_MODEL) -> CommandResult:
-        capsys.readouterr()
-        code = execute(root, ["models", "record", model, "--provider", "openai", *options], CliContext())
-        captured = capsys.readouterr()
-        return CommandResult(code, captured.out, captured.err)
-
-    return run
+    return lambda *options, model=MAIN_MODEL: run_command("models", "record", model, "--provider", "openai", *options)
 
 
 def held_out(rows: int = 6, name: str = "held.jsonl") -> str:
@@ -239,17 +220,14 @@ def test_record_needs_a_confirmation_and_a_known_price_for_a_limit(record: Run, 
 
 
 def test_record_default_of_the_batch_api_depends_on_saving_and_date(record: Run, account: OpenAIAccount) -> None:
-    Path("many.jsonl").write_text(
-        "".join(
-            json.dumps({"messages": [{"role": "user", "content": f"{n} " + "word " * 900}]}) + "\n" for n in range(900)
-        ),
-        encoding="utf-8",
-    )
-    assert json.loads(record("--prompts", held_out(), "--dry-run", "--json").out)["batch"] is False
-    assert json.loads(record("--prompts", "many.jsonl", "--dry-run", "--json").out)["batch"] is True
+    few = ("--prompts", held_out(20), "--dry-run", "--json")
+    many, model = (*few, "--samples", "100"), "ft:gpt-4.1-2025-04-14:acme:contracts:0a1b2c3d"
+    assert record(*few, model=model).document["batch"] is False
+    assert record(*many, model=model).document["batch"] is True
+    assert record(*many, "--no-batch", model=model).document["batch"] is False
     with time_machine.travel(datetime(2027, 1, 13, 12, tzinfo=UTC), tick=True):
-        assert json.loads(record("--prompts", "many.jsonl", "--dry-run", "--json").out)["batch"] is False
-    assert account.paid == []
+        assert record(*many, model=model).document["batch"] is False
+    assert account.log == []
 
 
 def test_record_refuses_a_model_that_is_gone(record: Run, account: OpenAIAccount) -> None:
@@ -288,12 +266,12 @@ def test_record_marks_prompts_that_the_model_was_trained_on(record: Run, account
 
 
 def test_record_knows_provider_and_training_file_of_a_registered_model(
-    record: Run, account: OpenAIAccount, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    record: Run, run_command: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert execute(root, ["jobs", "adopt", MAIN.id, "--provider", "openai"], CliContext()) == 0
-    assert execute(root, ["models", "alias", "desk@live", MAIN_MODEL], CliContext()) == 0
-    arguments = ["models", "record", "desk@live", "--prompts", held_out(2), "-o", "golden.jsonl", "--yes"]
-    assert execute(root, arguments, CliContext()) == 0, capsys.readouterr().err
+    assert run_command("jobs", "adopt", MAIN.id, "--provider", "openai").code == 0
+    assert run_command("models", "alias", "desk@live", MAIN_MODEL).code == 0
+    ran = run_command("models", "record", "desk@live", "--prompts", held_out(2), "-o", "golden.jsonl", "--yes")
+    assert ran.code == 0, ran.err
     header = recorded().header
     assert (header.model, header.base, header.provider) == (MAIN_MODEL, "gpt-4o-mini-2024-07-18", "openai")
     training = Path("train.jsonl")
