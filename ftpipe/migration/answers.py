@@ -16,6 +16,7 @@ from ftpipe.errors import (
     QuotaError,
     RateLimitError,
     RequestRefusedError,
+    ResponseTimeoutError,
 )
 from ftpipe.evaluation.evaluate import ProviderChat
 from ftpipe.evaluation.items import tool_calls_of
@@ -37,6 +38,10 @@ _NOT_SUPPORTED = re.compile(
     r"|only the default|extra",
     re.IGNORECASE,
 )
+MAX_ATTEMPTS = 8
+"""How often a request is sent at most, after errors and when the endpoint is busy."""
+MAX_TIMEOUTS = 3
+"""How often a request is sent to an endpoint that does not answer in time; each time may be paid."""
 MAX_WAIT_AFTER_INTERRUPT_SECONDS = 30.0
 """How long Ctrl-C waits for answers that are under way, since they are paid; a second Ctrl-C leaves them."""
 OPTIONAL = ("top_logprobs", "logprobs", "seed", "temperature")
@@ -137,6 +142,7 @@ class AccountedRunner(RequestRunner):
         concurrency: Maximum number of concurrent requests.
         rate_limiter: Delays the start of requests.
         on_status: Called with what is waited for.
+        sleep: Waits between attempts.
     """
 
     def __init__(
@@ -151,8 +157,16 @@ class AccountedRunner(RequestRunner):
         concurrency: int,
         rate_limiter: RateLimiter,
         on_status: Callable[[str], None] = lambda _text: None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        super().__init__(ProviderChat(provider.models), cache, concurrency=concurrency, rate_limiter=rate_limiter)
+        super().__init__(
+            ProviderChat(provider.models),
+            cache,
+            concurrency=concurrency,
+            rate_limiter=rate_limiter,
+            max_attempts=MAX_ATTEMPTS,
+            sleep=sleep,
+        )
         self._models = provider.models
         self._parameters = parameters
         self._ledger = ledger
@@ -192,15 +206,20 @@ class AccountedRunner(RequestRunner):
             raise
 
     def _send_accounted(self, request: Request) -> Answer:
-        highest = self._highest_costs.get(request.key, 0.0)
+        highest, timeouts = self._highest_costs.get(request.key, 0.0), 0
         while True:
             self._ledger.reserve(request.key, highest)
             body = self._parameters.body(request)
             model, messages = body.pop("model"), body.pop("messages")
             try:
-                completion = self._models.chat(model, messages, extra_headers={"Idempotency-Key": request.key}, **body)
+                completion = self._models.chat(
+                    model, messages, attempts=1, extra_headers={"Idempotency-Key": request.key}, **body
+                )
             except FtpipeError as exc:
                 self._ledger.settle(request.key, 0.0 if isinstance(exc, NOT_EXECUTED) else highest)
+                timeouts += isinstance(exc, ResponseTimeoutError)
+                if isinstance(exc, ResponseTimeoutError) and timeouts < MAX_TIMEOUTS:
+                    continue
                 if isinstance(exc, RequestRefusedError) and self._parameters.adapt(exc.message):
                     continue
                 raise

@@ -332,6 +332,7 @@ class Recorder:
             concurrency=self.concurrency,
             rate_limiter=self.rate_limiter,
             on_status=self.on_status,
+            sleep=self.sleep,
         )
         missing = self.plan.missing
         samples = 1 + self.plan.header.sampling.samples

@@ -189,6 +189,7 @@ class ApiClient:
         parse: Callable[[Any], T],
         *,
         seconds: float | None = None,
+        attempts: int | None = None,
     ) -> T:
         """Make a call that changes nothing; it is repeated after transient errors.
 
@@ -197,6 +198,7 @@ class ApiClient:
             call: Makes the call.
             parse: Checks the response.
             seconds: Wall-clock limit of one attempt; the default is the profile's.
+            attempts: How often the call is made at most; the default is the client's.
 
         Raises:
             StillRunningError: The time of ``in_run`` is up.
@@ -207,7 +209,7 @@ class ApiClient:
         result = retry_idempotent(
             lambda: self._call_and_reconnect(call, parse, context, end_at, limit),
             sleep=lambda seconds: self._sleep(max(0.0, min(seconds, end_at - time.monotonic()))),
-            attempts=self._attempts,
+            attempts=attempts or self._attempts,
             on_retry=self._report_retry,
         )
         self._has_reported = False

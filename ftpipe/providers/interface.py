@@ -175,7 +175,10 @@ class Models(Protocol):
         """Day on which a model is shut down, ISO 8601; ``None`` if the host does not say."""
 
     def chat(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> ChatCompletion:
-        """One chat completion; ``sampling`` is passed on, for example ``temperature``, ``max_tokens`` and ``seed``."""
+        """One chat completion; ``sampling`` is passed on, for example ``temperature``, ``max_tokens`` and ``seed``.
+
+        ``attempts`` among them is how often the request is sent at most, if its response is lost.
+        """
 
     def stream(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[str]:
         """One chat completion, piece by piece."""

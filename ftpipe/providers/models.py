@@ -85,8 +85,13 @@ class ModelsClient:
             return None
         return remote.shutdown_date
 
-    def chat(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> ChatCompletion:
-        """One chat completion; ``sampling`` is passed on, for example ``temperature``, ``max_tokens`` and ``seed``."""
+    def chat(
+        self, model: str, messages: list[dict[str, Any]], *, attempts: int | None = None, **sampling: Any
+    ) -> ChatCompletion:
+        """One chat completion; ``sampling`` is passed on, for example ``temperature``, ``max_tokens`` and ``seed``.
+
+        ``attempts`` is how often the request is sent at most: each attempt whose response is lost may be paid.
+        """
         started_at = 0.0  # of the last attempt: a wait between attempts is not the model's
 
         def call(client: openai.OpenAI) -> object:
@@ -97,7 +102,7 @@ class ModelsClient:
         def parse(response: object) -> ChatCompletion:
             return completion_of(response, latency_s=time.monotonic() - started_at)
 
-        return self._api.read(f"get a completion of {model}", call, parse)
+        return self._api.read(f"get a completion of {model}", call, parse, attempts=attempts)
 
     def chat_address(self, model: str) -> ChatAddress:
         """Where chats with a model go that are forwarded as they came."""

@@ -177,6 +177,15 @@ def test_record_waits_as_long_as_the_endpoint_says(record: Run, account: OpenAIA
     assert ran.document["recording"]["spent"] == pytest.approx(cost_of(account))
 
 
+def test_record_counts_an_answer_whose_response_was_lost(record: Run, account: OpenAIAccount) -> None:
+    """It may be paid, so it counts at its highest cost, and the request is sent again."""
+    account.script("POST /chat/completions", LOST)
+    ran = record("--prompts", held_out(2), "-o", "golden.jsonl", "--yes", "--concurrency", "1", "--json")
+    assert ran.code == 0, ran.err
+    assert (len(account.paid), len(recorded().prompts)) == (3, 2)
+    assert ran.document["recording"]["spent"] > cost_of(account)
+
+
 def test_record_keeps_refusals_of_single_prompts_and_stops_if_all_are_refused(
     record: Run, account: OpenAIAccount
 ) -> None:
