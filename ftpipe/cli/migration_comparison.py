@@ -9,10 +9,13 @@ from ftpipe.cli.context import CliContext
 from ftpipe.errors import UsageError
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from ftpipe.migration.equivalence import Contender
     from ftpipe.migration.migrate import MigrationPlan, Migrator
     from ftpipe.providers.provider import Provider
     from ftpipe.records import Model, Run
+    from ftpipe.records.deployment import DeploymentOption
     from ftpipe.records.evaluation import Arm, Evaluation
     from ftpipe.records.migration import GateComparison, Migration
 
@@ -27,22 +30,85 @@ def compare(
     run: Run,
     *,
     deployment: str | None,
+    yes: bool,
 ) -> tuple[list[tuple[Evaluation, GateComparison]], Migration]:
     """Ask both models, as far as answers are missing, and compare them; a deployment that this needs is stopped then.
 
     Raises:
         UsageError: The new model has to be deployed by hand first.
     """
+    from ftpipe.migration.migration_file import load_migration, save_migration
+    from ftpipe.migration.temporary_deployment import stop_deployment
+
     provider = migrator.pipeline.provider
     if run.model is None:
         return [], migration
     name = deployment or migration.chat_model or run.model.id
-    if provider.profile.deployment_hint and deployment is None:
-        raise UsageError(
-            f"{run.model.id} is trained, and answers only when it is deployed",
-            f"{provider.profile.deployment_hint} Then run the same command again with --deployment NAME",
-        )
-    return ask_and_compare(context, migrator, plan, run.model, name), migration
+    if provider.deployments is None:
+        if provider.profile.deployment_hint and deployment is None:
+            raise UsageError(
+                f"{run.model.id} is trained, and answers only when it is deployed",
+                f"{provider.profile.deployment_hint} Then run the same command again with --deployment NAME",
+            )
+        return ask_and_compare(context, migrator, plan, run.model, name), migration
+    if migration.chat_model and has_answers(provider, plan, run.model, name):
+        if migration.has_deployment:  # interrupted between the last answer and the stop
+            stop_deployment(run.model, provider, migrator.registry, context.print_status)
+            migration = save_migration(migration.model_copy(update={"has_deployment": False}))
+        return ask_and_compare(context, migrator, plan, run.model, name), migration
+    with deployed(context, migrator, plan, migration, run, yes=yes) as chat_model:
+        noted = load_migration(migration.id) or migration  # says whether the deployment was started for this
+        migration = save_migration(noted.model_copy(update={"chat_model": chat_model}))
+        results = ask_and_compare(context, migrator, plan, run.model, chat_model)
+    return results, save_migration(migration.model_copy(update={"has_deployment": False}))
+
+
+def deployed(
+    context: CliContext,
+    migrator: Migrator,
+    plan: MigrationPlan,
+    migration: Migration,
+    run: Run,
+    *,
+    yes: bool,
+) -> AbstractContextManager[str]:
+    """A deployment of the new model for the comparison, after a question with its price per hour."""
+    from ftpipe.formatting import format_money
+    from ftpipe.migration.migration_file import save_migration
+    from ftpipe.migration.temporary_deployment import require_budget, temporary_deployment
+
+    spent = (plan.plan.cost.high if plan.plan.cost else None) or 0.0
+
+    def confirm(option: DeploymentOption) -> None:
+        require_budget(option, spent=spent + (plan.comparison_cost or 0.0), max_cost=plan.request.max_cost)
+        price = "an unknown price" if option.price_per_hour is None else format_money(option.price_per_hour)
+        question = f"Deploy the new model on {option.hardware} for {price} per hour, until it is compared?"
+        context.print_status(question)
+        if not yes:
+            context.confirm(question, undone="the model is trained, and nothing was deployed")
+
+    def note_deployment() -> None:
+        save_migration(migration.model_copy(update={"has_deployment": True}))
+
+    model = run.model
+    assert model is not None  # noqa: S101  # the caller has checked
+    return temporary_deployment(
+        model,
+        migrator.pipeline.provider,
+        migrator.registry,
+        is_own=migration.has_deployment,
+        confirm=confirm,
+        on_start=note_deployment,
+        on_status=context.print_status,
+        sleep=migrator.pipeline.sleep,
+    )
+
+
+def has_answers(provider: Provider, plan: MigrationPlan, new: Model, chat_model: str) -> bool:
+    """Whether every answer of the new model is cached, so that it need not be deployed again."""
+    from ftpipe.migration.equivalence import missing_answers
+
+    return not missing_answers(contender(provider, arm_for(provider, new, chat_model)), plan.prompts)
 
 
 def ask_and_compare(

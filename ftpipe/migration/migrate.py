@@ -168,7 +168,7 @@ class Migrator:
         )
         prompts, note = self._prompts(request, training)
         hyperparameters, changes = nearest_hyperparameters(
-            self.old, profile, source_target=self.source_target, method=report.method
+            self.old, profile, source_target=self.source_target, method=report.method, examples=task.examples
         )
         spec = RunSpec(
             provider=profile.name,
@@ -181,6 +181,7 @@ class Migrator:
             seed=request.seed if request.seed is not None else self.old.seed,
             predecessor=Predecessor(model=self.old.id, endpoint=self.old.endpoint, provider=self.old.provider),
         )
+        self.pipeline.max_cost = request.max_cost
         plan = self.pipeline.plan(spec, max_cost=request.max_cost, prices=self.prices)
         migration = self._migration(request, training, report, plan.spec)
         migration = migration.model_copy(update={"changes": changes, "margin": request.margin})

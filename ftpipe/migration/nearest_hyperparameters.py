@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ftpipe.auto_epochs import auto_epochs
 from ftpipe.catalog.base_models import find_base
+from ftpipe.catalog.learning_rates import absolute_learning_rate
 from ftpipe.providers.profiles import Profile
 from ftpipe.records import Hyperparameters, Method, Model
 from ftpipe.records.migration import HyperparameterChange
@@ -24,7 +26,7 @@ PACKING_TARGETS = frozenset({"together"})
 
 
 def nearest_hyperparameters(
-    model: Model, profile: Profile, *, source_target: str, method: Method
+    model: Model, profile: Profile, *, source_target: str, method: Method, examples: int
 ) -> tuple[Hyperparameters, tuple[HyperparameterChange, ...]]:
     """The hyperparameters for the new job, and what to tell about each.
 
@@ -33,27 +35,40 @@ def nearest_hyperparameters(
         profile: The new host.
         source_target: Target of the old model's host.
         method: The training method.
+        examples: Training examples.
     """
     old = model.resolved or model.requested or Hyperparameters()
-    epochs_why = "the host chooses them" if old.n_epochs == "auto" else "as before"
+    epochs, epochs_why = _epochs(old, profile, examples)
     batch_size, batch_why = _batch_size(old, profile)
     multiplier, rate_why = _multiplier(old, model.base, profile, source_target)
+    rate = absolute_learning_rate(profile.target, method, multiplier) if profile.learning_rate == "absolute" else None
     beta = old.beta if method is Method.DPO else None
     new = Hyperparameters.model_validate(
         {
-            "n_epochs": old.n_epochs,
+            "n_epochs": epochs,
             "batch_size": batch_size,
-            "learning_rate_multiplier": multiplier,
+            "learning_rate_multiplier": multiplier if rate is None else "auto",
+            "learning_rate": None if rate is None else rate.value,
             "beta": beta,
         }
     )
     rows = [
-        ("n_epochs", _text(old.n_epochs), _text(old.n_epochs), epochs_why),
+        ("n_epochs", _text(old.n_epochs), _text(epochs), epochs_why),
         ("batch_size", _text(old.batch_size), _text(batch_size), batch_why),
         ("learning_rate_multiplier", _text(old.learning_rate_multiplier), _text(multiplier), rate_why),
     ]
+    rows += [("learning_rate", "not stated", f"{rate.value:g}", rate.reason)] if rate is not None else []
     rows += [("beta", _text(beta), _text(beta), "as before")] if beta is not None else []
     return new, tuple(HyperparameterChange(name=n, before=b, after=a, reason=why) for n, b, a, why in rows)
+
+
+def _epochs(old: Hyperparameters, profile: Profile, examples: int) -> tuple[int | str, str]:
+    if old.n_epochs != "auto":
+        return old.n_epochs, "as before"
+    if profile.chooses_epochs:
+        return "auto", "the host chooses them"
+    why = f"{profile.title or profile.name} does not choose them; OpenAI would choose this for {examples:,} examples"
+    return auto_epochs(examples), why
 
 
 def _batch_size(old: Hyperparameters, profile: Profile) -> tuple[int | str, str]:

@@ -60,9 +60,13 @@ class CliEnvironment:
         self.server = FakeOpenAI()
         self._read = read
 
+    def make_context(self) -> FakeCliContext:
+        """The context of one command."""
+        return FakeCliContext()
+
     def run(self, *argv: str) -> CommandResult:
         """Type a command line."""
-        context = FakeCliContext()
+        context = self.make_context()
         context.server = self.server
         self._read()
         code = execute(root, argv, context)

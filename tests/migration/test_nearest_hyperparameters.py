@@ -30,7 +30,7 @@ def old_model(**hyperparameters: object) -> Model:
 def changes_for(target: str, model: Model) -> tuple[Hyperparameters, dict[str, HyperparameterChange]]:
     """The new hyperparameters, and the changes by name."""
     new, changes = nearest_hyperparameters(
-        model, find_profile(target), source_target="openai", method=Method.SUPERVISED
+        model, find_profile(target), source_target="openai", method=Method.SUPERVISED, examples=50
     )
     return new, {change.name: change for change in changes}
 
@@ -52,6 +52,22 @@ def test_azure_takes_what_openai_took() -> None:
     new, changes = changes_for("azure", old_model())
     assert new.learning_rate_multiplier == 1.8
     assert changes["learning_rate_multiplier"].reason == "as before"
+
+
+def test_together_takes_an_absolute_rate_and_a_batch_size_of_its_own() -> None:
+    """1.8 is what OpenAI chooses for this base, so it becomes Together's own default."""
+    new, changes = changes_for("together", old_model())
+    assert (new.n_epochs, new.batch_size, new.learning_rate_multiplier) == (4, "auto", "auto")
+    assert new.learning_rate == pytest.approx(1e-5)
+    assert (changes["learning_rate_multiplier"].before, changes["learning_rate_multiplier"].after) == ("1.8", "1")
+    assert "host's default" in changes["learning_rate"].reason
+    assert "packed sequences" in changes["batch_size"].reason
+
+
+def test_together_does_not_choose_the_epochs() -> None:
+    new, changes = changes_for("together", old_model(n_epochs="auto"))
+    assert new.n_epochs == 3
+    assert "does not choose them" in changes["n_epochs"].reason
 
 
 def test_model_without_known_hyperparameters_leaves_the_choice_to_the_host() -> None:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ftpipe.records.evaluation import Evaluation, TokenPrice
     from ftpipe.records.migration import Migration
 
+DEPLOYMENT_NOTE = (
+    "the new model is deployed until it is compared; you are asked with the price per hour when it is trained"
+)
 DEFAULT_SOURCE = "openai"
 """Provider of a model that the registry does not know."""
 
@@ -189,7 +192,9 @@ def migrate_model(context: CliContext, options: MigrateOptions) -> Migration | N
                 update={"run_id": run.id, "new_model": run.model.id, "state": MigrationState.TRAINED}
             )
         )
-        results, migration = compare(context, migrator, plan, migration, run, deployment=options.deployment)
+        results, migration = compare(
+            context, migrator, plan, migration, run, deployment=options.deployment, yes=options.yes
+        )
         migration = migrator.finish(plan, migration, run.model, results)
     show_result(context, migration, [evaluation for evaluation, _ in results], plan.old, run.model)
     return migration
@@ -206,6 +211,7 @@ def make_migrator(context: CliContext, settings: Settings, options: MigrateOptio
     from ftpipe.migration.migrate import Migrator
     from ftpipe.migration.source_model import find_model
     from ftpipe.providers.profiles import find_profile
+    from ftpipe.records.evaluation import TokenPrice
 
     registry = context.registry(settings)
     opened: dict[str, Provider] = {}
@@ -227,6 +233,8 @@ def make_migrator(context: CliContext, settings: Settings, options: MigrateOptio
         )
 
     def price_of(base: str) -> TokenPrice | None:
+        if target.profile.deployments:  # billed by the hour, which is asked for when the model is trained
+            return TokenPrice(model=base, input=0, output=0, source="billed by the hour")
         return answer_price(target.profile.target, base, "tuned")
 
     return Migrator(
@@ -315,6 +323,7 @@ def show_plan(context: CliContext, migrator: Migrator, plan: MigrationPlan) -> N
     cost = "cost not known" if plan.comparison_cost is None else f"up to {format_money(plan.comparison_cost)}"
     lines += [f"  compare {asked}, {cost}", f"  gate    {report.gate_text(migration.margin, plan.request.confidence)}"]
     lines += [f"  note    {plan.note}"] if plan.note else []
+    lines += [f"  note    {DEPLOYMENT_NOTE}"] if profile.deployments else []
     lines += [f"  note    {notice}" for notice in plan.plan.notices]
     context.print_status(lines)
 
