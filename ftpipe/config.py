@@ -61,6 +61,8 @@ class RunConfig(Record):
     """Up to 14 keys and values stored with the job; ftpipe adds two."""
     integrations: tuple[dict[str, Any], ...] = ()
     """Passed to the provider unchanged."""
+    grader: dict[str, Any] | None = None
+    """Scores the answers in reinforcement; passed to the provider unchanged."""
     checks: dict[str, Any] = Field(default_factory=dict)
     """Settings of the dataset checks."""
     ignore: tuple[dict[str, Any], ...] = ()
@@ -130,7 +132,10 @@ FLAGS = {
 _PATHS = ("data", "validation", "output")
 _PASSWORD = re.compile(r"(://[^:/@]*:)[^@]*@")
 _SECRET = re.compile(r"(^|_)(api_?key|key|token|secret|password)$", re.IGNORECASE)
-_SECRET_VARIABLES = re.compile(r"^[A-Z][A-Z0-9_]*_(API_KEY|TOKEN)$|^OPENAI_(ORG|PROJECT)_ID$|^FTPIPE_REGISTRY$")
+_SECRET_VARIABLES = re.compile(
+    r"^[A-Z][A-Z0-9_]*_(API_KEY|TOKEN)$|^OPENAI_(ORG|PROJECT)_ID$|^FTPIPE_REGISTRY$"
+    r"|^AWS_BEARER_TOKEN_BEDROCK$|^FIREWORKS_ACCOUNT_ID$"
+)
 
 
 def setting_keys() -> list[str]:

@@ -75,6 +75,7 @@ class PriceTable:
     def row(self, model: str) -> PriceRow | None:
         """The row of a model, its alias or the base in a fine-tuned name; ``None`` if no price is known."""
         own = self._rows.get(_key(model)) or self._rows.get(base_of(model).lower())
+        own = own or self._rows.get(f"accounts/fireworks/models/{model}".lower())  # Fireworks takes the id alone, too
         return own or self._rows.get("*")
 
     def rows(self) -> tuple[PriceRow, ...]:

@@ -32,7 +32,7 @@ _STYLES: dict[str, dict[str, Any]] = {
     "dim": {"dim": True},
     "code": {"fg": "cyan"},
 }
-_SECRET_NAME = re.compile(r"(API_KEY|TOKEN|SECRET|PASSWORD)$")
+_SECRET_NAME = re.compile(r"(API_KEY|TOKEN|SECRET|PASSWORD)$|^AWS_BEARER_TOKEN_BEDROCK$")
 _MIN_SECRET_CHARACTERS = 8
 
 DEFAULT_COLUMNS = 80
@@ -234,11 +234,13 @@ class CliContext:
             start: Whether to start the embedded server if it does not run; a look-up does not.
         """
         from ftpipe.cli.host_confirmation import confirm_host
-        from ftpipe.providers import open_provider
+        from ftpipe.providers import find_profile, open_provider
 
         env = self.environment()
         confirm_host(name, settings, env, self._host_prompt())
-        provider = open_provider(name, profiles=settings.config.providers, env=env, start=start)
+        key_expires = find_profile(name, settings.config.providers).key_expires
+        current = CurrentEnvironment(self.environment) if key_expires else env
+        provider = open_provider(name, profiles=settings.config.providers, env=current, start=start)
         provider.on_retry(self.print_status)
         self._at_end.append(provider.close)
         return provider
@@ -309,6 +311,22 @@ class CliContext:
         """Ask before something is deleted, unless ``--yes`` was given; raises as ``confirm`` does."""
         if not yes:
             self.confirm(question, reason="this deletes something", undone="nothing was deleted")
+
+
+class CurrentEnvironment(Mapping[str, str]):
+    """Environment variables as they are when they are read: a key that expires is replaced in ``.env`` meanwhile."""
+
+    def __init__(self, read: Callable[[], Mapping[str, str]]) -> None:
+        self._read = read
+
+    def __getitem__(self, name: str) -> str:
+        return self._read()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
 
 
 def _secret_values(environment: Mapping[str, str]) -> set[str]:

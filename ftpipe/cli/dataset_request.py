@@ -310,5 +310,6 @@ def spec_of(settings: Settings, request: DatasetRequest, report: Report, *, serv
         suffix=config.suffix,
         seed=config.seed,
         integrations=config.integrations,
+        grader=config.grader,
         metadata=config.metadata,
     )

@@ -129,9 +129,8 @@ def check_training(provider: Provider, model: str, jobs: list[Job], today: date)
     except (NotFoundError, RequestRefusedError) as error:
         return CheckResult(name, "error", error.message, error.hint)
     if permission.allowed:
-        return CheckResult(
-            name, "ok", f"allowed{until}: a job with a file that does not exist was rejected only because of the file"
-        )
+        probed = "a job with a file that does not exist was rejected only because of the file"
+        return CheckResult(name, "ok", f"allowed{until}: {probed if profile.probe_training else permission.why}")
     last = max((job.created_at for job in jobs), default=None)
     latest = f"the latest job of this key was created on {_day(last)}" if last else "this key has no jobs yet"
     who = "; only organizations that have trained before are accepted" if profile.new_customers is False else ""

@@ -251,12 +251,13 @@ class Pipeline:
         self.observer.on_stage("upload")
         if run.dataset is None:
             raise LocalStateError(f"{run.id} has no dataset", "run `ftpipe train` with the dataset again")
-        validation = self._upload_one(run.validation) if run.validation else None
-        file = self._upload_one(run.dataset)
+        run_id = run.id if self.provider.profile.unique_files else ""
+        validation = self._upload_one(run.validation, run_id) if run.validation else None
+        file = self._upload_one(run.dataset, run_id)
         update = {"state": RunState.UPLOADED, "file": file, "validation_file": validation}
         return self.registry.runs.save(run.model_copy(update=update))
 
-    def _upload_one(self, dataset: Dataset) -> UploadedFile:
+    def _upload_one(self, dataset: Dataset, run_id: str) -> UploadedFile:
         profile = self.provider.profile
         projection = project_dataset(dataset, profile.target, state_dir() / FOLDER)
         if projection.removed:
@@ -265,6 +266,7 @@ class Pipeline:
             projection.dataset,
             self.provider,
             self.registry,
+            run_id=run_id,
             on_progress=lambda done, total: self.observer.on_progress("upload", done, total),
             sleep=self.sleep,
             clock=self.clock,
@@ -284,6 +286,7 @@ class Pipeline:
             suffix=spec.suffix,
             seed=spec.seed,
             integrations=spec.integrations,
+            grader=spec.grader,
             metadata={**spec.metadata, RUN_ID_KEY: run.id},
             serve_as=spec.serve_as,
         )

@@ -192,6 +192,8 @@ def endpoint_blocker(profile: Profile, spec: RunSpec, *, today: date) -> UsageEr
             f"the suffix has {len(spec.suffix)} characters; {title} accepts at most {profile.max_suffix_chars}",
             "choose a shorter --suffix",
         )
+    if problem := request_blocker(profile, spec):
+        return problem
     if spec.serve_as and profile.target != "local":
         return UsageError(
             f"{title} names its models itself, so --serve-as cannot be used there",
@@ -211,6 +213,27 @@ def closed_blocker(profile: Profile, *, today: date) -> TrainingNotAvailableErro
         f"{models_text(profile, today)}",
         "train on your own machine with --provider local, or at another provider",
     )
+
+
+def request_blocker(profile: Profile, spec: RunSpec) -> UsageError | None:
+    """The error for parts of a request that the endpoint does not take, or that it needs."""
+    title = profile.title or profile.name
+    given = {
+        "seed": ("a seed", spec.seed is not None, "leave --seed out"),
+        "validation": ("a validation file", spec.validation is not None, "leave --validation out"),
+        "integrations": ("integrations", bool(spec.integrations), "leave integrations out of ftpipe.toml"),
+    }
+    for name in profile.unsupported:
+        what, is_given, hint = given[name]
+        if is_given:
+            return UsageError(f"{title} does not take {what}", hint)
+    if profile.target == "bedrock" and spec.grader is None:
+        return UsageError(
+            f"{title} needs a grader for {Method.REINFORCEMENT.value}",
+            'add [grader] with type = "lambda" and [grader.lambda] with the function\'s ARN to ftpipe.toml; '
+            "configs/bedrock.toml shows it",
+        )
+    return None
 
 
 def hyperparameter_blocker(profile: Profile, hyperparameters: Hyperparameters) -> UsageError | None:

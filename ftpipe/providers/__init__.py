@@ -25,7 +25,8 @@ def open_provider(
     """Open an endpoint by its name.
 
     Args:
-        name: ``local``, ``openai``, ``azure``, ``nebius``, ``together``, or a name that ``profiles`` adds.
+        name: ``local``, ``openai``, ``azure``, ``nebius``, ``together``, ``fireworks``, ``bedrock``, or a name that
+            ``profiles`` adds.
         profiles: The configuration's ``[providers.*]`` tables.
         env: Environment variables, by default ``os.environ``; keys come from nowhere else.
         start: Whether to start the embedded server if it does not run.
@@ -53,6 +54,10 @@ def open_provider(
         from ftpipe.providers.together.open import open_together
 
         return open_together(profile, variables, attempts=attempts or SAFE_ATTEMPTS)
+    if profile.api == "fireworks":
+        from ftpipe.providers.fireworks.open import open_fireworks
+
+        return open_fireworks(profile, variables, attempts=attempts or SAFE_ATTEMPTS)
     from ftpipe.providers.openai import open_openai
 
     return open_openai(profile, variables, attempts=attempts or SAFE_ATTEMPTS)

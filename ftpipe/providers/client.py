@@ -52,7 +52,7 @@ SDK_ERRORS = (
 def build_client(
     *,
     base_url: str,
-    api_key: str,
+    api_key: str | Callable[[], str],
     timeout: float,
     organization: str | None = None,
     project: str | None = None,
@@ -63,7 +63,7 @@ def build_client(
 
     Args:
         base_url: Root of the API.
-        api_key: The key.
+        api_key: The key, or what reads it for each call.
         timeout: Seconds for one call.
         organization: The organization at OpenAI.
         project: The project at OpenAI.
@@ -304,6 +304,8 @@ class ApiClient:
         client = self.client
         try:
             response = with_deadline(seconds or self.profile.request_timeout_seconds, lambda: call(client))
+        except InvalidResponseError as exc:
+            raise invalid_response(exc.message, context) from exc
         except (*SDK_ERRORS, DeadlineExceededError) as exc:
             raise _without_key(translate(exc, context), client) from exc
         try:

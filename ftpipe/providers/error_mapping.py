@@ -120,10 +120,21 @@ BY_CODE: dict[str, tuple[type[ProviderError], str, str]] = {
         "{title} does not offer fine-tuning of this model",
         CHOOSE_BASE,
     ),
+    "DEPLOYMENT_SCALING_UP": (
+        RateLimitError,
+        "the deployment at {title} was scaled to zero and is starting",
+        "{again} in a few minutes",
+    ),
 }
 """Error code of the endpoint → ftpipe's error, what happened, what to do; ``{again}`` is ``CallContext.again``.
 
 Source: error tables of the API and public run logs, 2026-11.
+"""
+
+RETRY_AFTER_SECONDS = {"DEPLOYMENT_SCALING_UP": 30.0}
+"""Error code → how long to wait if the endpoint does not say: hardware starts in minutes.
+
+Source: Fireworks documentation, autoscaling (503 until a replica is up), 2026-11-28.
 """
 
 
@@ -223,7 +234,7 @@ def _status_error(exc: openai.APIStatusError, context: CallContext) -> FtpipeErr
         )
     else:
         error = RequestRefusedError(f"could not {context.what}: {message}", _refusal_hint(message))
-    error.retry_after = _retry_after(exc.response.headers)
+    error.retry_after = _retry_after(exc.response.headers) or RETRY_AFTER_SECONDS.get(code)
     return error
 
 

@@ -109,7 +109,9 @@ class JobsClient:
             if hyperparameters:
                 body["hyperparameters"] = hyperparameters
         else:
-            block = {"hyperparameters": hyperparameters} if hyperparameters else {}
+            block: dict[str, Any] = {"hyperparameters": hyperparameters} if hyperparameters else {}
+            if request.grader is not None:
+                block["grader"] = request.grader
             body["method"] = {"type": request.method.value, request.method.value: block}
         if request.suffix is not None:
             body["suffix"] = request.suffix
@@ -152,7 +154,7 @@ class JobsClient:
             jobs: list[Job] = []
             first: int | None = None
             for item in islice(self._api.iter_items(page), MAX_LISTED_JOBS):
-                job = self._job(item)
+                job = self._listed_job(item)
                 first = job.created_at if first is None else first
                 if job.created_at >= since:
                     jobs.append(job)
@@ -169,7 +171,7 @@ class JobsClient:
             jobs, unreadable = [], 0
             for item in self._api.iter_items(client.fine_tuning.jobs.list(limit=100)):
                 try:
-                    jobs.append(self._job(item))
+                    jobs.append(self._listed_job(item))
                 except InvalidResponseError:
                     unreadable += 1
             return JobListing(sorted(jobs, key=lambda job: -job.created_at), unreadable)
@@ -257,6 +259,11 @@ class JobsClient:
             f"{self._api.profile.title or self._api.base_url} does not let the weights of its models be downloaded",
             "retrain at a host that does: `ftpipe train --provider local`, together or fireworks",
         )
+
+    def _listed_job(self, item: object) -> Job:
+        """A job of a list, without its status if the endpoint's lists are not right about that."""
+        job = self._job(item)
+        return job if self._api.profile.list_has_status else job.model_copy(update={"status": "unknown"})
 
     def _job(self, response: object) -> Job:
         return job_of(response, endpoint=self._endpoint, provider=self._api.profile.name)

@@ -61,7 +61,7 @@ def open_openai(
     def connect() -> openai.OpenAI:
         return client or build_client(
             base_url=base_url,
-            api_key=key,
+            api_key=(lambda: env.get(profile.key_env) or key) if profile.key_expires else key,
             timeout=timeout,
             organization=organization,
             project=project,

@@ -49,6 +49,8 @@ class Profile(Record):
     """Environment variable that overrides ``base_url``."""
     key_env: str = ""
     """Environment variable that holds the key; empty if none is needed."""
+    key_expires: bool = False
+    """Whether keys live for hours, so that the variable is read again for each call."""
     api: Literal["openai", "together", "fireworks"] = "openai"
     """Whose API for files, jobs and deployments it has; chat is OpenAI's at every host."""
     target: Literal["openai", "azure", "nebius", "local", "together", "fireworks", "bedrock"] = "openai"
@@ -86,6 +88,14 @@ class Profile(Record):
     metadata_stored: bool = True
     metadata_filter: bool = True
     """Whether ``GET /fine_tuning/jobs?metadata[k]=v`` filters."""
+    unsupported: tuple[Literal["seed", "validation", "integrations"], ...] = ()
+    """Parts of a request that jobs do not take."""
+    chooses_job_ids: bool = False
+    """Whether ftpipe chooses the ids of jobs: they are made of the journal's key, and no list has to be searched."""
+    unique_files: bool = False
+    """Whether each run uploads a file of its own, because a job shows nothing else that tells whose it is."""
+    list_has_status: bool = True
+    """Whether the status of jobs in a list is right."""
     max_suffix_chars: int = 64
     """0 if jobs take no suffix."""
     list_lag_seconds: float = 90.0

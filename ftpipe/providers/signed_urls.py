@@ -79,6 +79,23 @@ def get_file(url: str, target: Path, *, on_bytes: Callable[[int, int | None], No
         _save_stream(response, file, on_bytes=on_bytes)
 
 
+def get_bytes(url: str, *, max_bytes: int) -> bytes:
+    """The first ``max_bytes`` of what a URL answers.
+
+    Raises:
+        RequestRefusedError: The storage refused it; the file may not be there, or the URL may have expired.
+        ProviderError: The storage has a problem.
+    """
+    data = bytearray()
+    with _client(url) as client, client.stream("GET", url) as response:
+        _raise_for_status(response)
+        for chunk in response.iter_bytes(CHUNK_BYTES):
+            data += chunk
+            if len(data) >= max_bytes:
+                break
+    return bytes(data[:max_bytes])
+
+
 def download(
     client: openai.OpenAI,
     path: str,

@@ -58,7 +58,7 @@ class KeyFields:
 
 RUN_FIELDS = KeyFields(
     always=("model", "method", "suffix", "seed", "integrations", "metadata"),
-    added={"serve_as": None},
+    added={"serve_as": None, "grader": None},
     separate=("hyperparameters",),
     ignored=(
         *("provider", "data", "validation"),  # the endpoint and the digests of the files stand for them
@@ -68,7 +68,7 @@ RUN_FIELDS = KeyFields(
 )
 REQUEST_FIELDS = KeyFields(
     always=("model", "method", "suffix", "seed", "integrations", "metadata"),
-    added={"serve_as": None},
+    added={"serve_as": None, "grader": None},
     separate=("hyperparameters", "training_file", "validation_file"),
 )
 HYPERPARAMETER_FIELDS = KeyFields(

@@ -81,6 +81,8 @@ class JobRequest(Record):
     """At most 64 characters at OpenAI, 40 at Azure."""
     seed: Annotated[int, Field(ge=0, le=2147483647)] | None = None
     integrations: tuple[dict[str, Any], ...] = ()
+    grader: dict[str, Any] | None = None
+    """Scores the answers in reinforcement, in the provider's form."""
     metadata: dict[str, str] = Field(default_factory=dict)
     """At most 16 pairs, keys of at most 64 and values of at most 512 characters; ftpipe adds two."""
     serve_as: Annotated[str, Field(pattern=SERVE_AS_PATTERN)] | None = None

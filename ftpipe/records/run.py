@@ -74,6 +74,8 @@ class RunSpec(Record):
     suffix: str | None = None
     seed: int | None = None
     integrations: tuple[dict[str, Any], ...] = ()
+    grader: dict[str, Any] | None = None
+    """Scores the answers in reinforcement, in the provider's form."""
     metadata: dict[str, str] = Field(default_factory=dict)
     predecessor: Predecessor | None = None
     """The model whose place the new one takes."""

@@ -79,7 +79,13 @@ class CreateJob:
         )
 
     def _list_similar_jobs(self) -> tuple[str, ...]:
-        """Jobs that exist before the call and look like the new one, at hosts whose jobs do not carry the key."""
+        """Jobs that exist before the call and look like the new one, at hosts whose jobs do not carry the key.
+
+        At hosts whose job ids are made of the key, they are those of the key that ended without a model: their ids are
+        used up.
+        """
+        if self.provider.profile.chooses_job_ids:
+            return tuple(job.id for job in self.provider.jobs.find_by_key(self.key))
         if self.provider.profile.metadata_stored:
             return ()
         since = int(self.clock() - 2 * MAX_CLOCK_SKEW_SECONDS)
@@ -150,7 +156,8 @@ class CreateJob:
         """Jobs created with this key if they show it, otherwise those with the same files, model, seed and time."""
         provider = self.provider
         since = int((operation.sent_at or 0.0) - MAX_CLOCK_SKEW_SECONDS)
-        if jobs := provider.jobs.find_by_key(self.key):
+        jobs = [job for job in provider.jobs.find_by_key(self.key) if job.id not in operation.listed_before]
+        if jobs or provider.profile.chooses_job_ids:
             return jobs
         # a key is matched whatever the clocks say: ours may be hours ahead of the endpoint's
         listed = list(provider.jobs.recent(since=since if not provider.profile.metadata_stored else 0))

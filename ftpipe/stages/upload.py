@@ -34,9 +34,9 @@ MAX_ATTEMPTS = 3
 """How often a file is sent if the response is lost and the file is not at the endpoint; uploads are not paid."""
 
 
-def content_name(dataset: Dataset) -> str:
-    """The name a dataset has at an endpoint: the same bytes have the same name."""
-    return f"ftpipe-{dataset.sha256[:16]}.jsonl"
+def content_name(dataset: Dataset, *, run_id: str = "") -> str:
+    """The name a dataset has at an endpoint: the same bytes have the same name, within a run if one is given."""
+    return f"ftpipe-{dataset.sha256[:16]}{f'-{run_id}' if run_id else ''}.jsonl"
 
 
 @dataclass
@@ -48,6 +48,8 @@ class UploadDataset:
     provider: Provider
     registry: Registry
     """Remembers files and parts, so that an upload continues after a crash."""
+    run_id: str = ""
+    """The run that the file is for, at endpoints where the file alone tells which run a job belongs to."""
     on_progress: Callable[[int, int], None] = lambda _done, _total: None
     """Is called with the bytes that are done and all bytes."""
     sleep: Callable[[float], None] = time.sleep
@@ -69,17 +71,21 @@ class UploadDataset:
             endpoint=self.provider.endpoint,
             sha256=self.dataset.sha256,
             bytes=self.dataset.bytes,
-            filename=file.filename or content_name(self.dataset),
+            filename=file.filename or self._name,
             created_at=file.created_at,
             reused=reused,
         )
         self.registry.files.save(uploaded)
         return uploaded
 
+    @property
+    def _name(self) -> str:
+        return content_name(self.dataset, run_id=self.run_id)
+
     def _find_existing(self) -> tuple[RemoteFile, bool] | None:
         """The file at the endpoint, if it is there: as remembered, or found by its content name."""
         files, endpoint, sha256 = self.provider.files, self.provider.endpoint, self.dataset.sha256
-        remembered = self.registry.files.find(endpoint, sha256)
+        remembered = None if self.run_id else self.registry.files.find(endpoint, sha256)
         if remembered is not None:
             try:
                 file = files.get(remembered.id)
@@ -88,7 +94,7 @@ class UploadDataset:
             except NotFoundError:
                 pass
             self.registry.files.delete(endpoint, sha256)
-        for file in files.find(filename=content_name(self.dataset), size=self.dataset.bytes):
+        for file in files.find(filename=self._name, size=self.dataset.bytes):
             if file.status not in UNUSABLE_STATUSES and self._is_same(file):
                 return file, True
         return None
@@ -114,7 +120,7 @@ class UploadDataset:
         if dataset.bytes > profile.uploads_above_bytes and self.provider.uploads is not None:
             upload = MultipartUpload(
                 dataset,
-                filename=content_name(dataset),
+                filename=self._name,
                 provider=self.provider,
                 uploads=self.provider.uploads,
                 repository=self.registry.uploads,
@@ -125,7 +131,7 @@ class UploadDataset:
         return self._send_whole()
 
     def _send_whole(self) -> tuple[RemoteFile, bool]:
-        dataset, files, name = self.dataset, self.provider.files, content_name(self.dataset)
+        dataset, files, name = self.dataset, self.provider.files, self._name
         failed_uploads: list[FtpipeError] = []
 
         def send() -> tuple[RemoteFile, bool]:

@@ -54,9 +54,27 @@ class OpenApiCheck:
         parameters = [*shared, *operation.get("parameters", [])]
         return [f"{name}: {text}" for text in (*self._query(request, parameters), *self._body(request, operation))]
 
+    def answer_problems(self, request: Request, body: Any) -> list[str]:
+        """What of a successful response's JSON the description does not have."""
+        method = request.route.split(" ", 1)[0].lower()
+        found = self._operation(method, request.path)
+        if found is None:
+            return []
+        schema = found[1]["responses"]["200"]["content"]["application/json"]["schema"]
+        errors = self._validator(self._widened(schema)).iter_errors(body)
+        return [f"answer of {method.upper()} {found[0]}: {error.json_path} {error.message}" for error in errors]
+
+    def match(self, method: str, path: str) -> tuple[str, list[str]] | None:
+        """The path of the description that a request has, and what stands for its parameters."""
+        found = self._operation(method.lower(), path)
+        if found is None:
+            return None
+        values = re.fullmatch(re.sub(r"\{[^}]+\}", "([^/]+)", found[0]), path)
+        return found[0], list(values.groups()) if values else []
+
     def _operation(self, method: str, path: str) -> tuple[str, dict[str, Any], list[Any]] | None:
-        """The operation whose path fits; one without parameters in its path wins."""
-        for template in sorted(self.document["paths"], key=lambda one: one.count("{")):
+        """The operation whose path fits; one without parameters in its path wins, then the longest."""
+        for template in sorted(self.document["paths"], key=lambda one: (one.count("{"), -len(one))):
             item = self.document["paths"][template]
             if method in item and re.fullmatch(re.sub(r"\{[^}]+\}", "[^/]+", template), path):
                 return template, item[method], item.get("parameters", [])

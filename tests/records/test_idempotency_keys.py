@@ -32,10 +32,11 @@ CHANGES: dict[str, Any] = {
     "suffix": "other",
     "seed": 7,
     "integrations": ({"type": "wandb"},),
+    "grader": {"type": "lambda"},
     "metadata": {"team": "a"},
     "serve_as": "gpt-4o-mini",
 }
-UNCHANGED = ("model", "serve_as")
+UNCHANGED = ("model", "serve_as", "grader")
 """Not changed in the requests whose keys are fixed below."""
 
 
@@ -84,7 +85,7 @@ def test_keys_list_every_field(record: type[Record], fields: KeyFields) -> None:
 def test_keys_do_not_change() -> None:
     """These are in databases and at endpoints: with other ones the same command would be paid for again."""
     spec = SPEC.model_copy(update={name: value for name, value in CHANGES.items() if name not in UNCHANGED})
-    request = REQUEST.model_copy(update={**CHANGES, "serve_as": None, "validation_file": FILE})
+    request = REQUEST.model_copy(update={**CHANGES, "serve_as": None, "grader": None, "validation_file": FILE})
     assert key_of(SPEC) == "run/1:c7c2411ecd80b313d9b163e176d78000f5e690d1f250bd35a3e4c4eddd78be9e"
     assert (
         key_of(spec, validation_sha256="1" * 64)

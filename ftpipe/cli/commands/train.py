@@ -112,9 +112,11 @@ class TrainOptions(DatasetOptions):
 @click.option(
     "--learning-rate",
     metavar="X",
-    help="Peak learning rate, above 0 up to 1, instead of the multiplier; local or together.",
+    help="Peak learning rate, above 0 up to 1, instead of the multiplier; local, together, fireworks.",
 )
-@click.option("--lora-rank", "lora_r", metavar="N", help="Rank of the LoRA adapter: 1 to 512; local or together.")
+@click.option(
+    "--lora-rank", "lora_r", metavar="N", help="Rank of the LoRA adapter: 1 to 512; local, together, fireworks."
+)
 @click.option("--lora-alpha", metavar="N", help="Scale of the adapter times its rank: 1 to 4096; local or together.")
 @click.option("--lora-dropout", metavar="X", help="Dropout of the adapter's inputs: 0 to 0.9; local or together.")
 @click.option(

@@ -1,0 +1,1 @@
+"""Fireworks over its own API: datasets, supervised and DPO jobs, models, deployments."""
