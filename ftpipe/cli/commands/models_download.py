@@ -19,7 +19,7 @@ PROGRESS_SECONDS = 2.0
 
 @click.command(cls=Command, example="ftpipe models download support-bot@production adapter/")
 @click.argument("model")
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("folder", type=shared.FOLDER)
 @shared.trust_host
 @pass_cli_context
 def download(context: CliContext, model: str, folder: Path) -> None:
