@@ -31,7 +31,13 @@ from ftpipe.migration.equivalence import (
 from ftpipe.migration.migration_file import load_migration, migration_id, migrations_dir, save_migration
 from ftpipe.migration.nearest_hyperparameters import nearest_hyperparameters
 from ftpipe.migration.recording import Recording
-from ftpipe.migration.source_model import OpenProvider, TrainingData, distill_training_data, find_training_data
+from ftpipe.migration.source_model import (
+    OpenProvider,
+    TrainingData,
+    distill_training_data,
+    find_training_data,
+    read_backup,
+)
 from ftpipe.paths import models_dir
 from ftpipe.pipeline.pipeline import Pipeline
 from ftpipe.pipeline.preflight import Plan
@@ -59,6 +65,8 @@ class MigrationRequest:
     """``None`` for the best proposal."""
     training: TrainingData | None = None
     """The data, if the user has named it."""
+    backup: Path | None = None
+    """A backup that has the data of the old model."""
     distill: Path | None = None
     """A recording whose answers are trained on, in place of the data of the old model."""
     held_out: Path | None = None
@@ -250,6 +258,9 @@ class Migrator:
         if request.distill is not None:
             target = self.pipeline.provider.profile.target
             return distill_training_data(request.distill, folder=folder, target=target, held_out=request.held_out)
+        if request.backup is not None:
+            job = self.registry.jobs.get(self.old.job_id)
+            return read_backup(self.old, request.backup, validation_file=job.validation_file if job else None)
         return find_training_data(self.old, registry=self.registry, open_provider=self.open_source, folder=folder)
 
     def _proposals(self, task: TrainingTask) -> tuple[BaseProposal, ...]:

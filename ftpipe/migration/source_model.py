@@ -9,6 +9,7 @@ from pathlib import Path
 from ftpipe.atomic_files import write_bytes
 from ftpipe.errors import LocalStateError, NotFoundError, UsageError
 from ftpipe.file_hash import sha256_of_file
+from ftpipe.migration.backup_folder import BackupFolder
 from ftpipe.migration.distill import DistillOptions, distill
 from ftpipe.pipeline.adopt import adopt
 from ftpipe.pipeline.pipeline import Pipeline
@@ -94,6 +95,38 @@ def find_training_data(
             except UsageError:
                 validation = None  # a deleted validation file does not stop the training
     return TrainingData(path, validation, TrainingSource.PROVIDER)
+
+
+def read_backup(model: Model, path: Path, *, validation_file: str | None) -> TrainingData:
+    """The data of a model in a backup that ``ftpipe models backup`` wrote; each file is compared with its digest.
+
+    Args:
+        model: The model.
+        path: The folder of the backup.
+        validation_file: Id of the validation file, if the job had one.
+
+    Raises:
+        UsageError: The folder is no backup, or has no training file of this model.
+        LocalStateError: The backup was changed.
+    """
+    folder = BackupFolder.open(path)
+    training = _in_backup(folder, model.file_id)
+    if training is None:
+        raise UsageError(
+            f"the backup in {path} has no training file of {model.id}",
+            "`ftpipe models backup` completes it while the file is at its host; or name the file with --data",
+        )
+    validation = _in_backup(folder, validation_file) if validation_file else None
+    return TrainingData(training, validation, TrainingSource.BACKUP)
+
+
+def _in_backup(folder: BackupFolder, file_id: str) -> Path | None:
+    entry = folder.content(file_id)
+    if entry is None:
+        return None
+    if problem := folder.problem_of(entry):
+        raise LocalStateError(f"{entry.path} in {folder.path} {problem}", "use another copy of the backup")
+    return (folder.path / entry.path).absolute()
 
 
 def distill_training_data(recording: Path, *, folder: Path, target: str, held_out: Path | None) -> TrainingData:

@@ -38,6 +38,7 @@ class MigrateOptions:
     base: str | None = None
     data: Path | None = None
     validation: Path | None = None
+    backup: Path | None = None
     distill: Path | None = None
     held_out: Path | None = None
     recording: Path | None = None
@@ -60,7 +61,7 @@ class MigrateOptions:
     cls=Command,
     groups={
         "Where to": ("to", "source", "base", "suffix", "seed"),
-        "Training data": ("data", "validation", "distill"),
+        "Training data": ("data", "validation", "backup", "distill"),
         "Comparison and gate": (
             *("held_out", "recording", "margin", "confidence", "deployment", "aliases", "rollback"),
         ),
@@ -79,6 +80,12 @@ class MigrateOptions:
     "--data", type=shared.FILE, metavar="FILE", help="Training data.  [default: that of MODEL, from here or its host]"
 )
 @shared.validation
+@click.option(
+    "--backup",
+    type=shared.FOLDER,
+    metavar="DIR",
+    help="Take the training data of MODEL from this folder of `ftpipe models backup`.",
+)
 @click.option(
     "--distill",
     type=shared.FILE,
@@ -260,8 +267,10 @@ def request_of(settings: Settings, options: MigrateOptions) -> MigrationRequest:
     from ftpipe.migration.source_model import TrainingData
     from ftpipe.records.migration import TrainingSource
 
-    if options.distill is not None and options.data is not None:
-        raise UsageError("--data and --distill both name what is trained on", "leave one of them out")
+    named = [name for name in ("data", "backup", "distill") if getattr(options, name) is not None]
+    if len(named) > 1:
+        both = " and ".join(f"--{name}" for name in named)
+        raise UsageError(f"{both} each name what is trained on", "leave all but one of them out")
     recorded = options.recording or options.distill
     for path in (options.data, options.validation, options.held_out):
         if path is not None:
@@ -275,6 +284,7 @@ def request_of(settings: Settings, options: MigrateOptions) -> MigrationRequest:
     return MigrationRequest(
         base=options.base,
         training=training,
+        backup=options.backup,
         distill=options.distill,
         held_out=options.held_out,
         recording=read_recording(recorded) if recorded else None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -153,3 +155,18 @@ def test_jobs_pause_is_refused(trained: TogetherCli) -> None:
 def test_doctor_says_what_was_not_tried(together: TogetherCli) -> None:
     """At the real host."""
     assert "not tried at the real host" in together.run("doctor").out
+
+
+def test_train_leaves_out_of_the_upload_what_the_host_refuses(together: TogetherCli) -> None:
+    """And says so; the model's lineage has the file as it was."""
+    row = {"messages": [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "b"}], "source": "crm"}
+    path = chat_file(extra=json.dumps(row) + "\n")
+    before = path.read_bytes()
+    ran = together.run(*TRAIN, str(path), "--yes")
+    assert ran.code == 0, ran.err
+    assert "left out of the upload, because Together AI refuses it: 'source' (1 example)" in ran.err
+    [content] = together.together.contents.values()
+    assert content.count(b"\n") == 13 and b"source" not in content
+    assert path.read_bytes() == before
+    model = together.run("models", "list", "--json").document["models"][0]
+    assert model["dataset_sha256"] == hashlib.sha256(before).hexdigest()

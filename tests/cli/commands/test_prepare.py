@@ -427,3 +427,20 @@ def test_prepare_show_mask_shows_what_is_trained(cli: CliEnvironment) -> None:
     assert refused.code == 2 and "choose a line from 1 to 12" in refused.err
     assert cli.run("prepare", data, "--show-mask", "0").code == 2
     assert "<answer> at the end and a role, such as <user>, stand for control tokens" in ran.out
+
+
+def test_prepare_for_another_host_finds_and_fixes_what_it_refuses(cli: CliEnvironment) -> None:
+    """OpenAI accepts the file; Together gets a new one, and the old one does not change."""
+    turns = [
+        {"role": role, "content": f"turn {n}"} for n, role in enumerate(("developer", "user", "user", "assistant"))
+    ]
+    path = chat_file(extra=json.dumps({"messages": turns, "parallel_tool_calls": False}) + "\n")
+    before = path.read_bytes()
+    assert cli.run("prepare", str(path), "--provider", "openai").code == 0
+    refused = cli.run("prepare", str(path), "--provider", "together", "--json")
+    assert refused.code == 1
+    assert {"FT110", "FT213", "FT219"} <= refused.document["summary"]["counts"].keys()
+    fixed = cli.run("prepare", str(path), "--provider", "together", "--fix", "--unsafe-fixes", "--json")
+    assert fixed.code == 0, fixed.out
+    assert fixed.document["summary"]["errors"] == 0
+    assert path.read_bytes() == before
