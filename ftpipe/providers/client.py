@@ -174,6 +174,7 @@ class ApiClient:
     def chat_address(self, model: str) -> ChatAddress:
         """The address of chats below the root of the API, for a client that is not the SDK's."""
         client = self.client
+        client._refresh_api_key()  # one that expires is read for each call; the SDK has no public name for this
         scope = {"OpenAI-Organization": client.organization, "OpenAI-Project": client.project}
         headers = {**client.auth_headers, **{name: value for name, value in scope.items() if value}}
         return ChatAddress(f"{str(client.base_url).rstrip('/')}/chat/completions", headers, client.api_key, model)

@@ -168,6 +168,8 @@ def test_key_is_read_for_each_call(endpoint: BedrockEndpoint) -> None:
     provider.models.names()
     keys = [headers["authorization"] for headers in endpoint.requests]
     assert keys == [f"Bearer {KEY}", "Bearer another-short-term-key"]
+    env["AWS_BEARER_TOKEN_BEDROCK"] = "a-third-short-term-key"
+    assert provider.models.chat_address(MODEL).headers["Authorization"] == "Bearer a-third-short-term-key"
     provider.close()
 
 

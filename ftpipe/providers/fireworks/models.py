@@ -11,6 +11,7 @@ import openai
 
 from ftpipe.catalog.base_models import base_hint
 from ftpipe.errors import InvalidResponseError, NotFoundError, ProviderError, RequestRefusedError
+from ftpipe.providers.client import ChatAddress
 from ftpipe.providers.fireworks.api import RESOURCE_ID, FireworksApi
 from ftpipe.providers.fireworks.responses import unix_seconds
 from ftpipe.providers.models import ModelsClient
@@ -121,6 +122,16 @@ class FireworksModels:
         """One chat completion, piece by piece."""
         pieces = self._with_chat_name(model, lambda name: _start(self._openai.stream(name, messages, **sampling)))
         yield from pieces
+
+    def chat_address(self, model: str) -> ChatAddress:
+        """Where chats with a model go; which form of its name is known is found with an answer of one token."""
+        if model not in self._chat_names and len(names := self.chat_names(model)) > 1:
+            probe: list[dict[str, Any]] = [{"role": "user", "content": "hi"}]
+            try:
+                self._with_chat_name(model, lambda name: self._chat(name, probe, {"max_tokens": 1}))
+            except ProviderError:
+                return self._api.chat_address(names[0])
+        return self._api.chat_address(self._chat_names.get(model) or self.chat_names(model)[0])
 
     def losses(
         self,

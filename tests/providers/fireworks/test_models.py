@@ -72,6 +72,19 @@ def test_chat_tries_both_forms_of_the_name_once(
     assert host.calls["GET /deployments"] == 1
 
 
+@pytest.mark.parametrize("short", [True, False], ids=["short", "path"])
+def test_chat_address_has_the_name_that_is_known(
+    provider: Provider, host: FireworksServer, job_id: str, short: bool
+) -> None:
+    """For chats that are forwarded as they came; a base needs no look."""
+    host.accepts_short_chat_name = short
+    assert provider.models.chat_address(BASE).model == BASE
+    assert host.calls["POST /inference/v1/chat/completions"] == 0
+    address = provider.models.chat_address(deploy(provider, job_id))
+    assert address.url == f"{host.base_url}/inference/v1/chat/completions"
+    assert address.model.partition("#")[2].startswith("accounts/") is not short
+
+
 def test_stream_tries_both_forms_of_the_name(provider: Provider, host: FireworksServer, job_id: str) -> None:
     host.accepts_short_chat_name = True
     model = deploy(provider, job_id)
