@@ -32,6 +32,10 @@ COMMANDS = {
         "ftpipe.cli.commands.advise:advise",
         "Recommend retrieval, prompting or fine-tuning, with break-even.",
     ),
+    "leave": (
+        "ftpipe.cli.commands.leave:leave",
+        "Move tuned models away from a provider, with a plan, a budget and a report.",
+    ),
     "models": ("ftpipe.cli.commands.models:models", "Show the registered models and their aliases."),
     "jobs": ("ftpipe.cli.commands.jobs:jobs", "List and control jobs: events, cancel, pause, adopt."),
     "distill": (

@@ -1,0 +1,173 @@
+"""``ftpipe leave``: the whole move from one account to another, within a budget, and only once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ftpipe.migration.leave import state_path
+from ftpipe.paths import state_dir
+from tests.cli.cli_runner import CommandResult
+from tests.fakes.account_contents import MAIN, MAIN_MODEL, SUPPORT_DESK, TUNES
+from tests.fakes.openai_account import OpenAIAccount
+from tests.faults.endpoint import LOST
+from tests.faults.environment import KEY
+from tests.migration.conftest import RunCommand
+
+BASE = "gpt-4.1-mini-2025-04-14"
+HELD_OUT = str(SUPPORT_DESK / "test.jsonl")
+TABLE = """
+[providers.elsewhere]
+title = "Elsewhere"
+base_url = "{base_url}"
+key_env = "ELSEWHERE_API_KEY"
+target = "openai"
+poll_first_seconds = 0.01
+poll_max_seconds = 0.02
+list_lag_seconds = 0.0
+"""
+
+
+class Everything(dict[str, str]):
+    """Every model has learned the task."""
+
+    def get(self, _model: str, _default: object = None) -> str:
+        return "support"
+
+
+@pytest.fixture
+def elsewhere(account: OpenAIAccount, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIAccount]:
+    """The host to go to, as a provider of the project."""
+    with OpenAIAccount() as host:
+        host.account.task_of = Everything()
+        Path("ftpipe.toml").write_text(TABLE.format(base_url=host.base_url))
+        monkeypatch.setenv("ELSEWHERE_API_KEY", KEY)
+        monkeypatch.setenv("FTPIPE_TRUSTED_HOSTS", host.base_url)
+        yield host
+
+
+def leave(run_command: RunCommand, *more: str, model: str = MAIN_MODEL) -> CommandResult:
+    """Leave with one model for the other host."""
+    argv = ["leave", model, "--to", "elsewhere", "--base", BASE, "--held-out", HELD_OUT, "--margin", "30"]
+    return run_command(*argv, *more)
+
+
+def jobs_of(host: OpenAIAccount) -> int:
+    """Jobs that were paid at a host."""
+    return host.calls["POST /fine_tuning/jobs"]
+
+
+def test_leave_moves_a_model_unattended(
+    run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount
+) -> None:
+    before = account.state_digest()
+    done = leave(run_command, "--yes", "--max-cost", "20", "--html", "report.html")
+    assert done.code == 0, done.err
+    assert "1 of 1 model can leave" in done.out
+    assert jobs_of(elsewhere) == 1
+    assert account.changes == []
+    assert account.state_digest() == before
+    assert account.paid_twice() == []
+    page = Path("report.html").read_text()
+    assert MAIN.suffix in page
+    assert "ready: the old name stands for the successor" in page
+    state = json.loads(state_path_of(account).read_text())
+    assert state["models"][0]["stage"] == "moved"
+    aliases = run_command("models", "alias", "--json").document["aliases"]
+    assert aliases[MAIN_MODEL] == state["models"][0]["new_model"]
+
+
+def state_path_of(account: OpenAIAccount) -> Path:
+    return state_path(account.base_url)
+
+
+def test_leave_again_pays_nothing(run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount) -> None:
+    assert leave(run_command, "--yes", "--max-cost", "20").code == 0
+    paid = (len(account.paid), len(elsewhere.paid))
+    again = run_command("leave", "--yes")
+    assert again.code == 0, again.err
+    assert (len(account.paid), len(elsewhere.paid)) == paid
+
+
+def test_leave_continues_after_an_error_in_the_middle(
+    run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount
+) -> None:
+    """The answer to the paid call is lost: the next call finds the job, and asks no question again."""
+    elsewhere.script("POST /fine_tuning/jobs", LOST)
+    elsewhere.always("GET /fine_tuning/jobs", LOST)
+    assert leave(run_command, "--yes", "--max-cost", "20").code == 1
+    asked = len(account.paid)
+    elsewhere.always("GET /fine_tuning/jobs", None)
+    again = run_command("leave", "--yes")
+    assert again.code == 0, again.err
+    assert jobs_of(elsewhere) == 1
+    assert len(account.paid) == asked
+    assert elsewhere.paid_twice() == account.paid_twice() == []
+
+
+def test_leave_dry_run_pays_and_keeps_nothing(
+    run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount
+) -> None:
+    done = leave(run_command, "--dry-run", "--html", "plan.html")
+    assert done.code == 0, done.err
+    assert BASE in done.out
+    assert "at most" in done.out
+    assert account.paid == elsewhere.paid == []
+    assert account.changes == elsewhere.changes == []
+    assert not Path("backup").exists()
+    assert not (state_dir() / "leave").exists()
+    assert "saved; not retrained yet" in Path("plan.html").read_text()
+
+
+def test_leave_keeps_the_budget(run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount) -> None:
+    done = leave(run_command, "--yes", "--max-cost", "0.01", "--json")
+    assert done.code == 1
+    assert done.document["error"]["code"] == "cost_limit"
+    assert account.paid == elsewhere.paid == []
+    assert elsewhere.changes == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "hint"),
+    [
+        ([MAIN_MODEL, "--held-out", HELD_OUT], "--to"),
+        (["--to", "elsewhere", "--base", BASE], "--all"),
+        ([MAIN_MODEL, "--to", "elsewhere", "--base", BASE, "--held-out", HELD_OUT], "--yes"),
+    ],
+)
+def test_leave_without_a_terminal_says_what_to_pass(
+    run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount, argv: list[str], hint: str
+) -> None:
+    done = run_command("leave", *argv)
+    assert done.code == 2
+    assert hint in done.err
+    assert account.paid == elsewhere.paid == []
+    assert elsewhere.changes == []
+
+
+def test_leave_keeps_the_old_model_if_the_gate_fails(
+    run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount
+) -> None:
+    elsewhere.account.task_of = {}
+    done = leave(run_command, "--yes", "--max-cost", "20", "--margin", "5")
+    assert done.code == 1
+    assert "not good enough" in done.out
+    assert MAIN_MODEL not in run_command("models", "alias", "--json").document["aliases"]
+
+
+def test_leave_goes_on_with_the_other_models(
+    run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount
+) -> None:
+    """A model whose training file was deleted is named; the other one moves."""
+    deleted = next(tune for tune in TUNES if tune.suffix == "faq" and tune.oddities == "file-deleted")
+    done = run_command(
+        *("leave", deleted.model, MAIN_MODEL, "--to", "elsewhere", "--base", BASE),
+        *("--held-out", HELD_OUT, "--margin", "30", "--yes"),
+    )
+    assert done.code == 1
+    assert "1 of 2 models can leave" in done.out
+    assert "1 needs a decision" in done.out
+    assert jobs_of(elsewhere) == 1
