@@ -29,7 +29,7 @@ from ftpipe.migration.equivalence import (
     collect_prompts,
 )
 from ftpipe.migration.migration_file import load_migration, migration_id, migrations_dir, save_migration
-from ftpipe.migration.nearest_hyperparameters import nearest_hyperparameters
+from ftpipe.migration.nearest_hyperparameters import nearest_hyperparameters, with_choices
 from ftpipe.migration.recording import Recording
 from ftpipe.migration.source_model import (
     OpenProvider,
@@ -75,6 +75,8 @@ class MigrationRequest:
     confidence: float = DEFAULT_CONFIDENCE
     aliases: tuple[str, ...] = ()
     """Further aliases for the new model."""
+    epochs: int | None = None
+    learning_rate: float | None = None
     suffix: str | None = None
     seed: int | None = None
     max_cost: float | None = None
@@ -178,15 +180,18 @@ class Migrator:
         hyperparameters, changes = nearest_hyperparameters(
             self.old, profile, source_target=self.source_target, method=report.method, examples=task.examples
         )
+        hyperparameters, changes = with_choices(
+            hyperparameters, changes, epochs=request.epochs, learning_rate=request.learning_rate
+        )
         spec = RunSpec(
             provider=profile.name,
             data=training.path,
-            validation=training.validation,
+            validation=None if "validation" in profile.unsupported else training.validation,
             model=proposal.name,
             method=report.method,
             hyperparameters=hyperparameters,
             suffix=self._suffix(request),
-            seed=request.seed if request.seed is not None else self.old.seed,
+            seed=self.old.seed if request.seed is None and "seed" not in profile.unsupported else request.seed,
             predecessor=Predecessor(model=self.old.id, endpoint=self.old.endpoint, provider=self.old.provider),
         )
         self.pipeline.max_cost = request.max_cost

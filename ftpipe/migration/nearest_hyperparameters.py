@@ -62,6 +62,26 @@ def nearest_hyperparameters(
     return new, tuple(HyperparameterChange(name=n, before=b, after=a, reason=why) for n, b, a, why in rows)
 
 
+def with_choices(
+    hyperparameters: Hyperparameters,
+    changes: tuple[HyperparameterChange, ...],
+    *,
+    epochs: int | None,
+    learning_rate: float | None,
+) -> tuple[Hyperparameters, tuple[HyperparameterChange, ...]]:
+    """The same with the epochs and the learning rate that the user has named."""
+    update: dict[str, object] = {}
+    rows = {change.name: change for change in changes}
+    for name, value, flag in (("n_epochs", epochs, "--epochs"), ("learning_rate", learning_rate, "--learning-rate")):
+        if value is not None:
+            update[name] = value
+            before = rows[name].before if name in rows else "not stated"
+            rows[name] = HyperparameterChange(name=name, before=before, after=_text(value), reason=f"named with {flag}")
+    if learning_rate is not None:
+        update["learning_rate_multiplier"] = "auto"
+    return hyperparameters.model_copy(update=update), tuple(rows.values())
+
+
 def _epochs(old: Hyperparameters, profile: Profile, examples: int) -> tuple[int | str, str]:
     if old.n_epochs != "auto":
         return old.n_epochs, "as before"

@@ -47,6 +47,8 @@ class MigrateOptions:
     confidence: float = 95.0
     """In percent."""
     aliases: tuple[str, ...] = ()
+    epochs: int | None = None
+    learning_rate: float | None = None
     suffix: str | None = None
     seed: int | None = None
     max_cost: str | None = None
@@ -60,7 +62,7 @@ class MigrateOptions:
 @click.command(
     cls=Command,
     groups={
-        "Where to": ("to", "source", "base", "suffix", "seed"),
+        "Where to": ("to", "source", "base", "epochs", "learning_rate", "suffix", "seed"),
         "Training data": ("data", "validation", "backup", "distill"),
         "Comparison and gate": (
             *("held_out", "recording", "margin", "confidence", "deployment", "aliases", "rollback"),
@@ -120,6 +122,15 @@ class MigrateOptions:
     help="Name of the deployment that you have made of the new model, where ftpipe makes none, as at azure.",
 )
 @click.option("--alias", "aliases", multiple=True, metavar="NAME", help="Another alias for the new model. Repeatable.")
+@click.option(
+    "--epochs", type=click.IntRange(1, 50), metavar="N", help="Passes over the data.  [default: as for MODEL]"
+)
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="X",
+    help="Peak learning rate, where the host takes one.  [default: the nearest to that of MODEL]",
+)
 @click.option("--suffix", metavar="TEXT", help="Part of the new model's name.  [default: that of MODEL]")
 @click.option("--seed", type=click.IntRange(0, 2147483647), metavar="N", help="Random seed.  [default: that of MODEL]")
 @click.option("--max-cost", metavar="USD", help="Stop if job and comparison may cost more.")
@@ -291,6 +302,8 @@ def request_of(settings: Settings, options: MigrateOptions) -> MigrationRequest:
         margin=options.margin / 100,
         confidence=options.confidence / 100,
         aliases=options.aliases,
+        epochs=options.epochs,
+        learning_rate=options.learning_rate,
         suffix=options.suffix,
         seed=options.seed,
         max_cost=settings.config.max_cost,

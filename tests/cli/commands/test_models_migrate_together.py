@@ -110,6 +110,9 @@ def test_plan_states_the_absolute_rate_and_the_deployment(move: Move) -> None:
     text = " ".join(ran.err.split())
     assert "learning_rate not stated → 1.8e-05" in text
     assert "the new model is deployed until it is compared" in text
+    ran = move.migrate("--dry-run", "--learning-rate", "2e-4", "--epochs", "5")
+    text = " ".join(ran.err.split())
+    assert "learning_rate not stated → 0.0002 named with --learning-rate" in text and "n_epochs 3 → 5 named" in text
     assert move.together.jobs == {}
 
 
