@@ -9,13 +9,14 @@ from __future__ import annotations
 import datetime as dt
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ftpipe.catalog.base_models import find_base
 from ftpipe.catalog.training_prices import PriceTable
 from ftpipe.errors import AuthenticationError, FtpipeError, NotFoundError, ProviderError
+from ftpipe.migration.base_proposals import propose_bases
 from ftpipe.pipeline.adopt import adopt_listed
 from ftpipe.providers.deadlines import days_left, is_closed
 from ftpipe.providers.profiles import Profile
@@ -32,6 +33,7 @@ from ftpipe.records.inventory import (
     ModelState,
     RetrainingCost,
 )
+from ftpipe.records.migration import TrainingTask
 from ftpipe.registry import Registry
 from ftpipe.tokenization import base_of
 
@@ -42,7 +44,7 @@ CHECKPOINT_NAME = re.compile(r"(?P<model>.+):ckpt-step-(?P<step>\d{1,9})")
 WITHOUT_CHECKPOINTS = ("validating_files", "queued")
 """Statuses of jobs that cannot have checkpoints yet."""
 BYTES_PER_TOKEN = 5
-"""Of a chat file with its keys, for files whose tokens nobody has reported: measured on ``data/support_desk``, 4.6."""
+"""Of a chat file with its keys, for files whose tokens nobody has reported: on ``data/support_desk`` it is 5.2."""
 DEFAULT_EPOCHS = 3
 STATES: tuple[ModelState, ...] = ("available", "missing", "shut down")
 """The order of models in an inventory."""
@@ -151,26 +153,40 @@ class Hosts:
         self._tables = [(profile, PriceTable.load(prices, target=profile.target)) for profile in known]
 
     def costs(self, base: str, tokens: int, method: Method, today: dt.date) -> tuple[RetrainingCost, ...]:
-        """The cost of training so many tokens at each host that accepts jobs on that day, the cheapest first."""
+        """The cost of training so many tokens at each host that accepts jobs on that day, the cheapest first.
+
+        The base is the same one if the host has it, otherwise the one that is proposed in its place.
+        """
         costs = []
         for profile, table in self._tables:
             if method not in profile.methods or is_closed(profile, today):
                 continue
-            names = (base, profile.default_model) if profile.paid else (profile.default_model,)
-            rows = ((name, table.row(name)) for name in names if _is_offered(name, method, profile, today))
-            name, row = next(((name, row) for name, row in rows if row is not None), ("", None))
+            names = _candidates(base, method, profile, table, today)
+            name, row = next(((name, row) for name in names if (row := table.row(name)) is not None), ("", None))
             if row is not None:
                 costs.append(
                     RetrainingCost(
                         provider=profile.name,
                         base=name,
-                        cost=round(tokens * row.training / 1_000_000, 6),
+                        cost=max(row.minimum, round(tokens * row.price_for(method) / 1_000_000, 6)),
                         currency=row.currency,
                         price_as_of=row.as_of.isoformat() if row.as_of else None,
                         last_day=profile.last_day_to_create,
                     )
                 )
         return tuple(sorted(costs, key=lambda cost: (cost.cost, cost.provider)))
+
+
+def _candidates(base: str, method: Method, profile: Profile, table: PriceTable, today: dt.date) -> Iterator[str]:
+    """Bases of a host for a model of this base, the best first."""
+    if profile.paid and _is_offered(base, method, profile, today):
+        yield base
+    task = TrainingTask(method=method, examples=0)
+    for proposal in propose_bases(base, task, target=profile.target, prices=table):
+        if not proposal.obstacle and _is_offered(proposal.name, method, profile, today):
+            yield proposal.name
+    if _is_offered(profile.default_model, method, profile, today):
+        yield profile.default_model
 
 
 def _is_offered(base: str, method: Method, profile: Profile, today: dt.date) -> bool:

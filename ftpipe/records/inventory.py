@@ -18,7 +18,7 @@ class RetrainingCost(Record):
 
     provider: str
     base: str
-    """The same base model if the host has it, otherwise the host's default one."""
+    """The same base model if the host has it, otherwise the one that is proposed in its place."""
     cost: float
     currency: str
     price_as_of: str | None

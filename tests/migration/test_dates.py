@@ -10,6 +10,8 @@ from tests.cli.cli_runner import chat_file
 from tests.fakes.account_contents import MAIN_MODEL
 from tests.migration.conftest import AccountUser
 
+pytestmark = pytest.mark.usefixtures("no_fsync")
+
 PLAN = ("train", "train.jsonl", "--provider", "openai", "--dry-run")
 PREPARE = ("prepare", "train.jsonl", "--provider", "openai")
 TRAIN = ("train", "train.jsonl", "--provider", "openai", "--yes", "--timeout", "0")
@@ -23,31 +25,34 @@ def said(text: str) -> str:
     return " ".join(text.split())
 
 
-@pytest.mark.parametrize(
-    ("day", "jobs", "models"),
-    [
-        (BEFORE, "accepts new jobs until 2027-01-06, for 17 more days", "stop answering on 2027-01-14, in 25 days"),
-        (LAST_JOB, "accepts new jobs today for the last time", "stop answering on 2027-01-14, in 8 days"),
-        (LAST_ANSWER, "has accepted no new jobs since 2027-01-06", "stop answering tomorrow (2027-01-14)"),
-        (AFTER, "has accepted no new jobs since 2027-01-06", "were shut down and do not answer"),
-    ],
-)
-def test_inventory_on(user: AccountUser, day: str, jobs: str, models: str) -> None:
-    with user.on(day):
-        ran = user.run("models", "inventory", "--json")
-        text = said(user.run("models", "inventory").err)
-    inventory = ran.document["inventory"]
-    assert any(jobs in note for note in ran.document["notes"])
-    assert any(models in note for note in ran.document["notes"])
-    assert jobs in text and models in text
-    assert inventory["accepts_jobs"] == (day in (BEFORE, LAST_JOB))
-    main = next(model for model in inventory["models"] if model["id"] == MAIN_MODEL)
-    assert main["days_left"] == {BEFORE: 25, LAST_JOB: 8, LAST_ANSWER: 1, AFTER: -1}[day]
-    assert main["state"] == ("shut down" if day == AFTER else "available")
-    hosts = {cost["provider"] for cost in main["retraining"]}
-    assert ("openai" in hosts) == (day in (BEFORE, LAST_JOB))
-    assert {"azure", "nebius", "local"} <= hosts  # what can still be done on each of the days
-    assert main["job"]["training_file_state"] == "available"
+def test_inventory_and_models_list_on_each_day(user: AccountUser) -> None:
+    """Days left, whether new jobs are accepted, and where a model can still be trained again."""
+    expected = {
+        BEFORE: ("accepts new jobs until 2027-01-06, for 17 more days", "stop answering on 2027-01-14, in 25 days", 25),
+        LAST_JOB: ("accepts new jobs today for the last time", "stop answering on 2027-01-14, in 8 days", 8),
+        LAST_ANSWER: ("has accepted no new jobs since 2027-01-06", "stop answering tomorrow (2027-01-14)", 1),
+        AFTER: ("has accepted no new jobs since 2027-01-06", "were shut down and do not answer", -1),
+    }
+    for day, (jobs, models, days) in expected.items():
+        with user.on(day):
+            ran = user.run("models", "inventory", "--json")
+            listed = user.run("models", "list")
+        inventory, notes = ran.document["inventory"], ran.document["notes"]
+        assert any(jobs in note for note in notes), day
+        assert any(models in note for note in notes), day
+        assert all(note in said(ran.err) for note in notes), day
+        assert inventory["accepts_jobs"] == (day in (BEFORE, LAST_JOB))
+        main = next(model for model in inventory["models"] if model["id"] == MAIN_MODEL)
+        assert main["days_left"] == days
+        assert main["state"] == ("shut down" if day == AFTER else "available")
+        hosts = {cost["provider"] for cost in main["retraining"]}
+        assert ("openai" in hosts) == (day in (BEFORE, LAST_JOB))
+        assert {"azure", "nebius", "local"} <= hosts  # what can still be done on each of the days
+        assert main["job"]["training_file_state"] == "available"
+        [line] = [line for line in listed.out.splitlines() if line.startswith(f"{MAIN_MODEL} ")]
+        assert (str(days) if days >= 0 else "gone") in line.split()
+        note = {LAST_ANSWER: "will be shut down tomorrow (2027-01-14)", AFTER: "not answer any more"}
+        assert note.get(day, f"will be shut down on 2027-01-14, in {days} days") in said(listed.err), day
     assert user.account.changes == []
 
 
@@ -124,77 +129,50 @@ def test_train_on(user: AccountUser, day: str) -> None:
         assert user.account.log == []
 
 
-@pytest.mark.parametrize(
-    ("day", "cell", "note"),
-    [
-        (BEFORE, "25", "will be shut down on 2027-01-14, in 25 days"),
-        (LAST_JOB, "8", "will be shut down on 2027-01-14, in 8 days"),
-        (LAST_ANSWER, "1", "will be shut down tomorrow (2027-01-14)"),
-        (AFTER, "gone", "not answer any more"),
-    ],
-)
-def test_models_list_on(user: AccountUser, day: str, cell: str, note: str) -> None:
-    with user.on(day):
-        assert user.run("models", "inventory").code == 0
-        ran = user.run("models", "list")
-    [line] = [line for line in ran.out.splitlines() if line.startswith(f"{MAIN_MODEL} ")]
-    assert cell in line.split()
-    assert note in said(ran.err)
-
-
-@pytest.mark.parametrize(
-    ("day", "provider", "models", "aliased"),
-    [
-        (BEFORE, "accepts new jobs until 2027-01-06, for 17 more days", "on 2027-01-14, in 25 days", "warning"),
-        (LAST_JOB, "accepts new jobs today for the last time (2027-01-06)", "on 2027-01-14, in 8 days", "warning"),
-        (LAST_ANSWER, "no new jobs since 2027-01-06; tuned models answer until", "tomorrow (2027-01-14)", "warning"),
-        (AFTER, "no new jobs since 2027-01-06; tuned models were shut down", "shut down before today", "error"),
-    ],
-)
-def test_doctor_on(user: AccountUser, day: str, provider: str, models: str, aliased: str) -> None:
-    """The provider's dates, and those of the registered models; an alias of a model that is gone is an error."""
+def test_doctor_on_each_day(user: AccountUser) -> None:
+    """The provider's dates, its base, and the registered models; an alias of a model that is gone is an error."""
+    expected = {
+        BEFORE: ("accepts new jobs until 2027-01-06, for 17 more days", "on 2027-01-14, in 25 days"),
+        LAST_JOB: ("accepts new jobs today for the last time (2027-01-06)", "on 2027-01-14, in 8 days"),
+        LAST_ANSWER: ("no new jobs since 2027-01-06; tuned models answer until", "tomorrow (2027-01-14)"),
+        AFTER: (
+            "no new jobs since 2027-01-06; tuned models were shut down on 2027-01-14",
+            "was shut down on 2027-01-14",
+        ),
+    }
     with user.on(BEFORE):
         assert user.run("models", "inventory").code == 0
         assert user.run("models", "alias", "support@production", MAIN_MODEL).code == 0
-    with user.on(day):
-        checks = user.document("doctor", "--provider", "openai")["checks"]
-    [own] = [check for check in checks if check["name"] == "openai"]
-    assert provider in own["message"]
-    assert own["status"] == ("error" if day in (LAST_ANSWER, AFTER) else "warning")
-    lines = [check for check in checks if check["name"] in ("model", "models")]
-    assert any(models in check["message"] for check in lines)
-    assert {check["status"] for check in lines} - {"ok"} == {aliased}
-    if day == AFTER:
-        [broken] = [check for check in lines if check["status"] == "error"]
-        assert "support@production" in broken["message"]
-        assert MAIN_MODEL in broken["message"]
-
-
-@pytest.mark.parametrize("day", DAYS)
-def test_doctor_online_on(user: AccountUser, day: str) -> None:
-    """What the endpoint says about the base, and whether jobs are accepted."""
-    with user.on(day):
-        checks = {one["name"]: one for one in user.document("doctor", "--online", "--provider", "openai")["checks"]}
-    training, base = checks["openai training"], checks["openai base"]
-    if day in (BEFORE, LAST_JOB):
-        assert "until 2027-01-06" in training["message"]
-    else:
-        assert training["status"] == "error"
-        assert "no new jobs since 2027-01-06" in training["message"]
-    words = {BEFORE: "in 25 days", LAST_JOB: "in 8 days", LAST_ANSWER: "tomorrow", AFTER: "was shut down on"}
-    assert words[day] in base["message"]
-    assert base["status"] == ("error" if day == AFTER else "warning")
+    for day, (jobs, shutdown) in expected.items():
+        with user.on(day):
+            checks = user.document("doctor", "--online", "--provider", "openai")["checks"]
+        by_name = {check["name"]: check for check in checks}
+        own, training, base = (by_name[name] for name in ("openai", "openai training", "openai base"))
+        is_open = day in (BEFORE, LAST_JOB)
+        assert jobs in own["message"], day
+        assert own["status"] == ("warning" if is_open else "error")
+        assert ("until 2027-01-06" in training["message"]) == is_open
+        assert (jobs in training["message"], training["status"] == "error") == (not is_open, not is_open)
+        assert shutdown in base["message"], day
+        assert base["status"] == ("error" if day == AFTER else "warning")
+        registered = [check for check in checks if check["name"] in ("model", "models")]
+        assert any(shutdown in check["message"] for check in registered), day
+        assert {check["status"] for check in registered} - {"ok"} == {"error" if day == AFTER else "warning"}
+    broken = next(check for check in registered if check["status"] == "error")
+    assert "support@production" in broken["message"]
+    assert MAIN_MODEL in broken["message"]
     assert user.account.paid == []
 
 
-@pytest.mark.parametrize(("day", "code"), [(LAST_ANSWER, 0), (AFTER, 5)])
-def test_chat_on(user: AccountUser, day: str, code: int) -> None:
-    """The model answers until the day before; after it the message says why it does not."""
-    with user.on(day):
+def test_chat_on_the_last_day_and_after_it(user: AccountUser) -> None:
+    """The model answers until the day before its shutdown; after it the message says why it does not."""
+    with user.on(LAST_ANSWER):
         user.run("models", "inventory")
-        ran = user.run("chat", MAIN_MODEL, "-m", "my invoice is wrong")
-    assert ran.code == code, ran.err
-    if day == AFTER:
-        assert "was shut down on 2027-01-14" in said(ran.err)
-    else:
-        assert "queue:" in ran.out
+        answered = user.run("chat", MAIN_MODEL, "-m", "my invoice is wrong")
+    with user.on(AFTER):
+        refused = user.run("chat", MAIN_MODEL, "-m", "my invoice is wrong")
+    assert answered.code == 0, answered.err
+    assert "queue:" in answered.out
+    assert refused.code == 5
+    assert "was shut down on 2027-01-14" in said(refused.err)
+    assert "ftpipe models inventory" in refused.err

@@ -16,7 +16,7 @@ def model(metrics: TrainingMetrics | None) -> Model:
     checkpoints = [Checkpoint(id="c1", created_at=0, step=2, model="ft:m:ckpt", metrics=metrics)] if metrics else []
     return Model(
         id="ft:m", base="m", provider="local", endpoint="e", job_id="job", file_id="file", dataset_sha256="0" * 64,
-        metrics=metrics, checkpoints=tuple(checkpoints), created_at=0,
+        metrics=metrics, checkpoints=tuple(checkpoints), created_at=86_400,
     )  # fmt: skip
 
 
@@ -28,6 +28,6 @@ def test_lineage_lines_have_no_validation_loss_without_validation() -> None:
 
 def test_model_table_says_which_loss_it_is() -> None:
     rows = model_table([model(VALIDATED), model(TRAIN_ONLY), model(None)], today=TODAY)[1:]
-    assert [row.split("1970-01-01")[1].split("unknown")[0].strip() for row in rows] == [
+    assert [row.split("1970-01-02")[1].split("unknown")[0].strip() for row in rows] == [
         *("0.097 valid", "2.971 train", "–"),
     ]
