@@ -87,6 +87,8 @@ class TrainingAvailability(Record):
     """``None`` if it is not known."""
     why: str
     """What the endpoint answered, or why it is not known."""
+    notice: str = ""
+    """What the user should know before paying, for example that the tuned model cannot be served there."""
 
 
 class JobListing(NamedTuple):

@@ -398,6 +398,11 @@ class TogetherServer(ScriptedServer, TogetherState):
         page = configs[1:] if after else configs[:1]
         return {"object": "list", "data": page, "next_cursor": None if after else "cr_0"}
 
+    def supported_models(self, *, request: Request) -> Any:
+        """``GET /v2/supported-models``."""
+        rows = [{"id": "sm_1", "name": BASE, "baseModel": "projects/proj_public/models/ml_base"}]
+        return {"object": "list", "data": rows, "next_cursor": None}
+
     def hardware(self, *, request: Request) -> Any:
         """``GET /v2/public/inference-instance-types``."""
         prices = {"H100": 549, "B200": 1199}
@@ -515,6 +520,7 @@ ROUTES = {
     "POST /v1/chat/completions": "chat",
     "GET /v3/whoami": "whoami",
     "GET /v2/public/inference-instance-types": "hardware",
+    "GET /v2/supported-models": "supported_models",
     "GET /v2/projects/{id}/configs": "list_configs",
     "GET /v2/projects/{id}/endpoints": "list_endpoints",
     "POST /v2/projects/{id}/endpoints": "create_endpoint",

@@ -34,6 +34,7 @@ from ftpipe.reports.runs import plan_lines
 
 if TYPE_CHECKING:
     from ftpipe.pipeline.preflight import Plan
+    from ftpipe.providers.provider import Provider
 
 
 MAX_NAMED_LINES = 10
@@ -311,6 +312,20 @@ def show_plan(context: CliContext, settings: Settings, spec: RunSpec, report: Re
     return plan
 
 
+def check_host(context: CliContext, provider: Provider, spec: RunSpec) -> None:
+    """Check a job at a host that publishes its limits, before the question and the upload; nothing is created.
+
+    Raises:
+        NotFoundError: The host does not train the base.
+        RequestRefusedError: A hyperparameter is outside the limits.
+    """
+    if provider.profile.api == "openai":  # where the check is a request for a job, made when the run starts
+        return
+    available = provider.jobs.check_can_create(spec.model, method=spec.method, hyperparameters=spec.hyperparameters)
+    if available.notice:
+        context.print_status(f"  {'note':<8}{available.notice}")
+
+
 def run_training(
     context: CliContext, settings: Settings, plan: Plan, options: TrainOptions, *, started_at: float
 ) -> None:
@@ -319,6 +334,7 @@ def run_training(
 
     provider = context.provider(plan.spec.provider, settings)
     require_base(provider, plan.spec.model)
+    check_host(context, provider, plan.spec)
     if provider.profile.paid and not options.yes:
         context.confirm(f"Pay for this job at {host_of(provider)}: go ahead?")
     prepare_base(context, provider, plan.spec.model)

@@ -62,9 +62,21 @@ class TogetherDeployments:
         if not object_id:
             return []
         resource = f"projects/{self.project}/models/{object_id}"
-        configs = self._pages(f"list what can serve {model}", "configs", {"referenceModel": resource})
+        configs = self._pages(f"list what can serve {model}", self._path("configs"), {"referenceModel": resource})
         options = [self._option_of(config, resource) for config in configs]
         return sorted(options, key=lambda option: (option.price_per_hour is None, option.price_per_hour or 0.0))
+
+    def can_serve_base(self, base: str) -> bool | None:
+        """Whether models tuned from a base can be served; ``None`` if that cannot be found out."""
+        try:
+            listed = self._pages(f"look up {base}", "/v2/supported-models", {"search": base})
+            resource = next((text(one.get("baseModel")) for one in listed if text(one.get("name")) == base), "")
+            if not resource:
+                return None
+            query = {"referenceModel": resource}
+            return next(self._pages(f"list what can serve {base}", self._path("configs"), query), None) is not None
+        except (ProviderError, ConfigError):
+            return None
 
     def create(self, model: str, option: DeploymentOption, *, name: str) -> Deployment:
         """Create endpoint, deployment and route, as far as they do not exist under this name."""
@@ -182,7 +194,7 @@ class TogetherDeployments:
         )
 
     def _own_endpoints(self) -> Iterator[dict[str, Any]]:
-        for endpoint in self._pages("list the endpoints", "endpoints", {}):
+        for endpoint in self._pages("list the endpoints", self._path("endpoints"), {}):
             if _bare_name(endpoint).startswith(NAME_PREFIX):
                 yield endpoint
 
@@ -192,7 +204,7 @@ class TogetherDeployments:
         return (checked_id(found, "endpoint"), found) if found is not None else None
 
     def _deployments_of(self, endpoint_id: str) -> tuple[dict[str, Any], ...]:
-        return tuple(self._pages("list the deployments", f"endpoints/{endpoint_id}/deployments", {}))
+        return tuple(self._pages("list the deployments", self._path(f"endpoints/{endpoint_id}/deployments"), {}))
 
     def _delete(self, what: str, route: str) -> None:
         try:
@@ -254,7 +266,7 @@ class TogetherDeployments:
     def _read(self, what: str, path: str) -> dict[str, Any]:
         return self._api.read(what, lambda client: request_json(client, "GET", path), as_dict)
 
-    def _pages(self, what: str, route: str, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    def _pages(self, what: str, path: str, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         """All items of a list with cursors; it ends in any case."""
         after: str | None = None
         for _ in range(MAX_PAGES):
@@ -262,7 +274,7 @@ class TogetherDeployments:
             page = self._api.read(
                 what,
                 lambda client, cursor=cursor: request_json(  # type: ignore[misc]  # bound in each round
-                    client, "GET", self._path(route), query=cursor
+                    client, "GET", path, query=cursor
                 ),
                 as_dict,
             )

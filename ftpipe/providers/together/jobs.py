@@ -11,6 +11,7 @@ from ftpipe.providers.client import ApiClient
 from ftpipe.providers.responses import JobListing, PriceQuote, TrainingAvailability
 from ftpipe.providers.rest import request_json
 from ftpipe.providers.signed_urls import MAX_DOWNLOAD_SECONDS, download
+from ftpipe.providers.together.deployments import TogetherDeployments
 from ftpipe.providers.together.job_request import (
     KEY_IN_NAME,
     ModelLimits,
@@ -37,8 +38,9 @@ JOBS = "/v1/fine-tunes"
 class TogetherJobs:
     """The jobs of Together."""
 
-    def __init__(self, api: ApiClient, *, endpoint: str) -> None:
+    def __init__(self, api: ApiClient, *, endpoint: str, deployments: TogetherDeployments) -> None:
         self._api = api
+        self._deployments = deployments
         self._endpoint = endpoint
         self._limits: dict[str, ModelLimits] = {}
 
@@ -72,8 +74,13 @@ class TogetherJobs:
         """
         limits = self._limits_of(model)
         check_limits(hyperparameters or Hyperparameters(), method or Method.SUPERVISED, limits)
+        cannot_serve = (
+            f"{model} can be tuned at Together and not be served there; `ftpipe models download` gets the adapter"
+        )
         return TrainingAvailability(
-            allowed=None, why=f"{model} can be fine-tuned; whether the balance suffices is known when a job is created"
+            allowed=None,
+            why=f"{model} can be fine-tuned; whether the balance suffices is known when a job is created",
+            notice=cannot_serve if self._deployments.can_serve_base(model) is False else "",
         )
 
     def quote(self, request: JobRequest) -> PriceQuote | None:

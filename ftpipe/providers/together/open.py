@@ -62,8 +62,8 @@ def open_together(
     public_url = without_credentials(base_url)
     project = env.get(PROJECT_VARIABLE, "")
     endpoint = public_url + (f"#{project}" if project else "")
-    jobs = TogetherJobs(api, endpoint=endpoint)
     deployments = TogetherDeployments(api, endpoint=endpoint, project=project, sleep=sleep)
+    jobs = TogetherJobs(api, endpoint=endpoint, deployments=deployments)
     return Provider(
         profile,
         api,

@@ -79,6 +79,27 @@ def test_train_plan_states_rate_and_minimum(together: TogetherCli) -> None:
     assert together.together.calls == {}
 
 
+def test_train_says_that_a_base_cannot_be_served(together: TogetherCli) -> None:
+    """And refuses what is outside the host's limits, before the question and before anything is uploaded."""
+    together.together.is_servable = False
+    ran = together.run(*TRAIN, str(chat_file()))
+    assert (ran.code, "not be served there" in ran.err) == (2, True)
+    over = together.run("train", "--provider", "together", "--epochs", "21", str(chat_file()), "--yes")
+    assert (over.code, "epochs can be from 1 to 20" in over.err) == (5, True)
+    assert together.together.files == {}
+
+
+def test_doctor_online_checks_the_host(together: TogetherCli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Key, jobs, the base and its limits; only calls that change nothing."""
+    monkeypatch.setenv("TOGETHER_BASE_URL", together.together.base_url)
+    monkeypatch.setenv("TOGETHER_API_KEY", "sk-test-0123456789abcdef")
+    ran = together.run("doctor", "--online", "--provider", "together")
+    assert "together key" in ran.out
+    assert "accepted; files, jobs and models can be read" in ran.out
+    assert "can be fine-tuned" in ran.out
+    assert all(route.startswith("GET ") for route in together.together.calls)
+
+
 def test_train_result_names_the_deployment(together: TogetherCli) -> None:
     """The model answers only then."""
     ran = together.run(*TRAIN, str(chat_file()), "--yes")

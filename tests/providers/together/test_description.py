@@ -29,6 +29,7 @@ def call_everything(provider: Provider, server: TogetherServer, folder: Path) ->
     path.write_bytes(b'{"messages": []}\n')
     file = provider.files.upload(path, filename="a.jsonl", on_bytes=lambda _done: None)
     provider.files.get(file.id)
+    provider.jobs.check_can_create(BASE, hyperparameters=Hyperparameters(n_epochs=1))
     provider.files.find(filename="a.jsonl", size=1)
     provider.files.content(file.id)
     server.files[file.id]["processing_status"] = "COMPLETED"

@@ -110,6 +110,15 @@ def test_hyperparameters_outside_limits_are_refused_before_upload(
     assert set(server.calls) == {"GET /v1/fine-tunes/models/limits"}
 
 
+def test_base_that_cannot_be_served_is_told_before_paying(server: TogetherServer, provider: Provider) -> None:
+    """It is no reason to refuse: the adapter can be served elsewhere. Without an answer nothing is said."""
+    assert provider.jobs.check_can_create(BASE).notice == ""
+    server.is_servable = False
+    assert "not be served there" in provider.jobs.check_can_create(BASE).notice
+    server.always("GET /v2/supported-models", refusal(500))
+    assert provider.jobs.check_can_create(BASE).notice == ""
+
+
 def test_base_that_is_not_fine_tuned_is_refused(provider: Provider) -> None:
     """Its limits do not exist, and it is not in the list."""
     with pytest.raises(NotFoundError, match="does not fine-tune meta/none"):
