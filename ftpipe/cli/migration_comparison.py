@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ftpipe.migration.equivalence import Contender
     from ftpipe.migration.migrate import MigrationPlan, Migrator
     from ftpipe.providers.provider import Provider
-    from ftpipe.records import Model, Run
+    from ftpipe.records import Model
     from ftpipe.records.deployment import DeploymentOption
     from ftpipe.records.evaluation import Arm, Evaluation
     from ftpipe.records.migration import GateComparison, Migration
@@ -27,7 +27,7 @@ def compare(
     migrator: Migrator,
     plan: MigrationPlan,
     migration: Migration,
-    run: Run,
+    new: Model,
     *,
     deployment: str | None,
     yes: bool,
@@ -41,25 +41,23 @@ def compare(
     from ftpipe.migration.temporary_deployment import stop_deployment
 
     provider = migrator.pipeline.provider
-    if run.model is None:
-        return [], migration
-    name = deployment or migration.chat_model or run.model.id
+    name = deployment or migration.chat_model or new.id
     if provider.deployments is None:
         if provider.profile.deployment_hint and deployment is None:
             raise UsageError(
-                f"{run.model.id} is trained, and answers only when it is deployed",
+                f"{new.id} is trained, and answers only when it is deployed",
                 f"{provider.profile.deployment_hint} Then run the same command again with --deployment NAME",
             )
-        return ask_and_compare(context, migrator, plan, run.model, name), migration
-    if migration.chat_model and has_answers(provider, plan, run.model, name):
+        return ask_and_compare(context, migrator, plan, new, name), migration
+    if migration.chat_model and has_answers(provider, plan, new, name):
         if migration.has_deployment:  # interrupted between the last answer and the stop
-            stop_deployment(run.model, provider, migrator.registry, context.print_status)
+            stop_deployment(new, provider, migrator.registry, context.print_status)
             migration = save_migration(migration.model_copy(update={"has_deployment": False}))
-        return ask_and_compare(context, migrator, plan, run.model, name), migration
-    with deployed(context, migrator, plan, migration, run, yes=yes) as chat_model:
+        return ask_and_compare(context, migrator, plan, new, name), migration
+    with deployed(context, migrator, plan, migration, new, yes=yes) as chat_model:
         noted = load_migration(migration.id) or migration  # says whether the deployment was started for this
         migration = save_migration(noted.model_copy(update={"chat_model": chat_model}))
-        results = ask_and_compare(context, migrator, plan, run.model, chat_model)
+        results = ask_and_compare(context, migrator, plan, new, chat_model)
     return results, save_migration(migration.model_copy(update={"has_deployment": False}))
 
 
@@ -68,7 +66,7 @@ def deployed(
     migrator: Migrator,
     plan: MigrationPlan,
     migration: Migration,
-    run: Run,
+    new: Model,
     *,
     yes: bool,
 ) -> AbstractContextManager[str]:
@@ -82,18 +80,17 @@ def deployed(
     def confirm(option: DeploymentOption) -> None:
         require_budget(option, spent=spent + (plan.comparison_cost or 0.0), max_cost=plan.request.max_cost)
         price = "an unknown price" if option.price_per_hour is None else format_money(option.price_per_hour)
-        question = f"Deploy the new model on {option.hardware} for {price} per hour, until it is compared?"
-        context.print_status(question)
-        if not yes:
-            context.confirm(question, undone="the model is trained, and nothing was deployed")
+        what = f"the new model on {option.hardware} for {price} per hour, until it is compared"
+        if yes:
+            context.print_status(f"deploying {what}")
+        else:
+            context.confirm(f"Deploy {what}?", undone="the model is trained, and nothing was deployed")
 
     def note_deployment() -> None:
         save_migration(migration.model_copy(update={"has_deployment": True}))
 
-    model = run.model
-    assert model is not None  # noqa: S101  # the caller has checked
     return temporary_deployment(
-        model,
+        new,
         migrator.pipeline.provider,
         migrator.registry,
         is_own=migration.has_deployment,

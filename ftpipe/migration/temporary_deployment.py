@@ -48,16 +48,15 @@ def temporary_deployment(
         The name to chat with.
     """
     deploy = DeployModel(model, provider, registry, on_status=on_status, sleep=sleep)
-    deployment = deploy.existing()
-    stays = deployment is not None and not is_own
-    option = None if deployment is not None else deploy.options()[0]
-    if option is not None:
+    existing = deploy.existing()
+    stays = existing is not None and not is_own
+    if existing is None:
+        option = deploy.options()[0]
         confirm(option)
         on_start()
     try:
-        running = deploy.run(option) if deployment is None and option is not None else deployment
-        assert running is not None  # noqa: S101  # one of the two is there
-        yield deploy.wait_until_ready(running).chat_model
+        deployment = existing or deploy.run(option)
+        yield deploy.wait_until_ready(deployment).chat_model
     finally:
         if stays:
             on_status(f"{deploy.name} ran before, and still does")

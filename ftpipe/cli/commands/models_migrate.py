@@ -211,7 +211,7 @@ def migrate_model(context: CliContext, options: MigrateOptions) -> Migration | N
             )
         )
         results, migration = compare(
-            context, migrator, plan, migration, run, deployment=options.deployment, yes=options.yes
+            context, migrator, plan, migration, run.model, deployment=options.deployment, yes=options.yes
         )
         migration = migrator.finish(plan, migration, run.model, results)
     show_result(context, migration, [evaluation for evaluation, _ in results], plan.old, run.model)

@@ -96,7 +96,7 @@ def test_new_model_is_deployed_for_the_comparison_and_stopped(move: Move) -> Non
     """The price per hour is told; the alias moves; nothing is billed afterwards."""
     ran = move.migrate("--yes")
     assert ran.code == 0, ran.err
-    assert "for 5.49 USD per hour, until it is compared?" in ran.err
+    assert "for 5.49 USD per hour, until it is compared" in ran.err
     assert "was stopped" in ran.err
     assert move.billed == []
     new = move.aliases[ALIAS]
