@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from ftpipe.evaluation.metrics import MACRO_F1, Metric
-from ftpipe.evaluation.metrics.text import macro_f1, normalize
+from ftpipe.evaluation.metrics.text import macro_f1
 from ftpipe.evaluation.statistics import (
     Interval,
     binary_items_needed,
@@ -23,6 +23,7 @@ from ftpipe.evaluation.statistics import (
     sign_flip,
     wilson,
 )
+from ftpipe.grading.answer_agreement import normalize
 from ftpipe.records.evaluation import Arm, Comparison, Outcome, Score, Verdict
 
 MIN_EFFECT = 0.02

@@ -16,10 +16,11 @@ from ftpipe.evaluation.items import detect_task, items_from_records, tool_calls_
 from ftpipe.evaluation.judge import run_judge
 from ftpipe.evaluation.metrics import MACRO_F1, Metric, select_metrics
 from ftpipe.evaluation.metrics.structured import matching_fields
-from ftpipe.evaluation.metrics.text import confusion, normalize
+from ftpipe.evaluation.metrics.text import confusion
 from ftpipe.evaluation.request_runner import Progress, RequestRunner, ignore_progress
 from ftpipe.evaluation.response_cache import Request
 from ftpipe.evaluation.statistics import percentile
+from ftpipe.grading.answer_agreement import normalize
 from ftpipe.records.evaluation import (
     Answer,
     Arm,

@@ -9,7 +9,7 @@ from typing import Any
 
 from ftpipe.canonical_json import canonical_json
 from ftpipe.errors import DatasetError
-from ftpipe.evaluation.metrics.text import normalize
+from ftpipe.grading.answer_agreement import normalize
 from ftpipe.grading.json_values import parse_json
 from ftpipe.records.evaluation import Item, Task, ToolCall
 from ftpipe.tokenization import DEFAULT_ENCODING, open_counter

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from ftpipe.evaluation.items import content_text
-from ftpipe.evaluation.metrics.text import normalize
 from ftpipe.evaluation.request_runner import Progress, RequestRunner, ignore_progress
 from ftpipe.evaluation.response_cache import Request
 from ftpipe.evaluation.statistics import mcnemar
+from ftpipe.grading.answer_agreement import normalize
 from ftpipe.grading.json_values import parse_json
 from ftpipe.records.evaluation import Answer, Item, JudgeResult, Outcome, SamplingParams, Verdict
 

@@ -13,7 +13,7 @@ from typing import Any
 from ftpipe.canonical_json import canonical_json
 from ftpipe.dataset.duplicates.near import near_duplicates, should_check_near_duplicates
 from ftpipe.errors import DatasetError, UsageError
-from ftpipe.evaluation.metrics.text import normalize
+from ftpipe.grading.answer_agreement import normalize
 from ftpipe.grading.graders import grader_metric
 from ftpipe.grading.json_values import MISSING, parse_json
 from ftpipe.migration.prompts import PromptList, add_dataset, prompt_ids

@@ -74,12 +74,16 @@ class ActiveRequests:
     def new_token(self) -> CancelToken:
         """The token of a new request; cancelled already if the server is stopping."""
         token = CancelToken()
+        self.add(token)
+        return token
+
+    def add(self, token: CancelToken) -> None:
+        """Cancel a token when the server stops; at once if it is stopping."""
         with self._condition:
             self._tokens.add(token)
             is_stopping = self._is_stopping
         if is_stopping:
             token.cancel()
-        return token
 
     def tokens(self) -> list[CancelToken]:
         """The tokens of the requests that are being worked on."""

@@ -47,6 +47,8 @@ class ApiRequest:
     """Cancelled when the client disconnects or the server stops."""
     alias: str | None = None
     """The model's name that the client sent, if a route of the server's owner led to the one in the body."""
+    is_mirrored: bool = False
+    """True for a chat that the server itself sends to compare two models; nobody waits for its answer."""
 
 
 @dataclass(frozen=True, slots=True)

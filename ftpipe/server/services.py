@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+from ftpipe.atomic_files import read_or_create_secret
 from ftpipe.inference.engine import Engine
 from ftpipe.modeling.device import use_passive_omp_wait
 from ftpipe.server.api.chat import ChatCompletionsApi, GenerationBackend
@@ -25,6 +26,9 @@ from ftpipe.server.memory import exclude_models_from_garbage_collection
 from ftpipe.server.model_resolver import BaseModels, ModelResolver
 from ftpipe.server.routes import ModelRoutes, NoRoutes
 from ftpipe.server.settings import ServeSettings
+from ftpipe.server.shadow.low_priority import CallerCount
+from ftpipe.server.shadow.mirror import ShadowMirror
+from ftpipe.server.shadow.models import MirrorModels
 from ftpipe.server.storage import Store
 from ftpipe.server.storage.data_dir import DataDirectory
 from ftpipe.server.storage.recovery import open_or_replace, recover
@@ -54,15 +58,20 @@ class ServerContext:
     permissions: PermissionsApi
     graders: GradersApi
     row_losses: RowLossesApi
+    shadow: ShadowMirror | None
 
     def start(self) -> None:
         """Bring folder and database together after a crash, and start working on jobs."""
         recover(self.store, self.data_dir)
         self.supervisor.start()
+        if self.shadow is not None:
+            self.shadow.start()
 
     def close(self) -> None:
         """Cancel the requests, stop the trainers, and close the database."""
         self.active_requests.cancel_all()
+        if self.shadow is not None:
+            self.shadow.stop()
         self.supervisor.stop()
         self.store.close()
 
@@ -93,19 +102,17 @@ def build_context(
     warn_if_readable(settings.api_key_file)
     store = open_or_replace(data_dir)
     active_requests = ActiveRequests()
-    if engine is None:
-        use_passive_omp_wait()  # a trainer may run on the same processors
-        engine = Engine(
-            models_dir=settings.models_dir,
-            max_loaded_models=settings.max_loaded_models,
-            on_status=log.info,
-            track=active_requests.background_work,
-            on_loaded=exclude_models_from_garbage_collection,
-        )
-    if base_models is None:
-        base_models = BaseModels(settings.models_dir, substitutes=settings.substitute_models)
+    base_models = base_models or BaseModels(settings.models_dir, substitutes=settings.substitute_models)
     models = ModelResolver(data_dir, base_models)
     routes = routes or NoRoutes()
+    callers = CallerCount()
+    chat = ChatCompletionsApi(store, models, engine or _build_engine(settings, active_requests), callers)
+    shadow = None
+    if settings.shadow is not None:
+        key = read_or_create_secret(data_dir.shadow_key)
+        mirror_models = MirrorModels(chat.complete, routes)
+        shadow = ShadowMirror(settings.shadow, store, key, mirror_models, callers, active_requests)
+        chat.on_answer = shadow.offer
     supervisor = Supervisor(store, data_dir, settings, FileValidator(start_validation))
     return ServerContext(
         settings=settings,
@@ -122,8 +129,21 @@ def build_context(
         uploads=UploadsApi(store, data_dir, settings),
         jobs=JobsApi(data_dir, models, settings, supervisor.wake),
         models=ModelsApi(data_dir, models, settings, routes),
-        chat=ChatCompletionsApi(store, models, engine),
+        chat=chat,
         permissions=PermissionsApi(),
         graders=GradersApi(),
         row_losses=RowLossesApi(store, data_dir, models, settings.models_dir),
+        shadow=shadow,
+    )
+
+
+def _build_engine(settings: ServeSettings, active_requests: ActiveRequests) -> Engine:
+    """The real engine; it has room for the new models of shadow traffic besides those that callers use."""
+    use_passive_omp_wait()  # a trainer may run on the same processors
+    return Engine(
+        models_dir=settings.models_dir,
+        max_loaded_models=settings.max_loaded_models + (len(settings.shadow.pairs) if settings.shadow else 0),
+        on_status=log.info,
+        track=active_requests.background_work,
+        on_loaded=exclude_models_from_garbage_collection,
     )

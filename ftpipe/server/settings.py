@@ -3,13 +3,43 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ftpipe import paths
+from ftpipe.records.evaluation import TokenPrice
 
 MEGABYTE = 1024 * 1024
 TRAINER_COMMAND = (sys.executable, "-m", "ftpipe.training")
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowPair:
+    """Two models that are compared: callers get the answers of ``old``."""
+
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowSettings:
+    """Which chats are mirrored, and what is stored of them."""
+
+    pairs: tuple[ShadowPair, ...]
+    share: float = 0.1
+    """Of the chats with an old model."""
+    repeats_old: bool = False
+    """Ask the old model a second time as well: shows how often it agrees with itself."""
+    keeps_answers: bool = False
+    """Store mirrored chats and both answers; otherwise only digests of them."""
+    grader: Mapping[str, Any] | None = None
+    """OpenAI grader that scores both answers."""
+    price: TokenPrice | None = None
+    """Price of the new models; ``None`` if they run on this machine."""
+    max_cost: float | None = None
+    """No chat is mirrored whose answer could make the new models' cost exceed this, in the price's currency."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +93,8 @@ class ServeSettings:
     """Maximum wait for the next piece of a body; as long may a body be slower than the minimum speed."""
     header_timeout: float = 20.0
     """Maximum wait for the whole headers of a request."""
+    shadow: ShadowSettings | None = None
+    """Which chats another model answers, too; ``None`` for none."""
     poll_interval: float = 0.25
     """How often the supervisor checks running trainers."""
     log_level: str = "info"

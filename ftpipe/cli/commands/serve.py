@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ftpipe.cli.base_downloads import fetch_bases
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command, Group
 from ftpipe.cli.serve_routes import open_routes
+from ftpipe.cli.shadow_options import ShadowOptions, shadow_options, shadow_settings
 from ftpipe.errors import LocalStateError, MissingExtraError, UsageError
 from ftpipe.formatting import format_fields, format_time, sanitize_block, sanitize_line
 from ftpipe.paths import SERVER_KEY_FILE, data_dir_option, server_dir
@@ -29,7 +30,7 @@ _data_dir = click.option(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeOptions:
+class ServeOptions(ShadowOptions):
     """Options of ``ftpipe serve``."""
 
     host: str = "127.0.0.1"
@@ -59,6 +60,7 @@ class ServeOptions:
         "Models and data": ("data_dir", "allow_bases", "no_substitute_models"),
         "Models under other names": ("routes", "aliases", "trusted_hosts"),
         "Chats": ("max_queued_requests", "max_queue_seconds"),
+        "Shadow traffic": tuple(field.name for field in fields(ShadowOptions)),
     },
     lazy={
         "status": ("ftpipe.cli.commands.serve:serve_status", "Show whether the server runs, and how to reach it."),
@@ -162,6 +164,7 @@ class ServeOptions:
     help="Answer chats under every alias of the registry. Chats with hosted models are paid with your key.",
 )
 @shared.trust_host
+@shadow_options
 @click.pass_context
 def serve(ctx: click.Context, /, **params: Any) -> None:
     """Run the embedded server: files, fine-tuning jobs, models and chat, compatible with the OpenAI API.
@@ -175,6 +178,9 @@ def serve(ctx: click.Context, /, **params: Any) -> None:
     With --route or --aliases it also answers under other names, such as that of a model that another one has replaced,
     whatever provider the new one is at. The names are looked up for each chat, so `ftpipe models alias` moves the chats
     of a running server.
+
+    With --shadow OLD=NEW a share of the chats with OLD is also answered by NEW when no caller waits; callers get OLD's
+    answers. `ftpipe status --shadow` compares them.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -187,6 +193,7 @@ def serve(ctx: click.Context, /, **params: Any) -> None:
         require_ray()
     elif options.ray_address:
         raise UsageError("--ray-address needs --engine ray", "add --engine ray")
+    shadow = shadow_settings(options)
     data_dir = (options.data_dir or server_dir()).absolute()
     settings = ServeSettings(
         host=options.host,
@@ -201,6 +208,7 @@ def serve(ctx: click.Context, /, **params: Any) -> None:
         engine=options.engine,
         ray_address=options.ray_address,
         workers=options.workers or 0,
+        shadow=shadow,
     )
     context = ctx.ensure_object(CliContext)
     fetch_bases(context, options.allow_bases)

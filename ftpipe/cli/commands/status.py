@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ftpipe.cli import options as shared
+from ftpipe.cli.commands.status_shadow import refuse_shadow_options, shadow_status_options, show_shadow_status
 from ftpipe.cli.context import DEFAULT_COLUMNS, CliContext, pass_cli_context
 from ftpipe.cli.dataset_request import LOCAL_PROVIDER
 from ftpipe.cli.group import Command
@@ -33,19 +35,39 @@ if TYPE_CHECKING:
     from ftpipe.pipeline.current_status import CurrentStatus
 
 
-@click.command(cls=Command, example="ftpipe status\nftpipe status ftjob-0123456789abcdef --watch")
+@click.command(
+    cls=Command, example="ftpipe status\nftpipe status ftjob-0123456789abcdef --watch\nftpipe status --shadow"
+)
 @click.argument("job", required=False)
 @click.option("-w", "--watch", is_flag=True, help="Wait until the job has ended.")
 @click.option("--provider", metavar="NAME", help="Provider of a job that the registry does not know.")
 @shared.trust_host
+@shadow_status_options
 @pass_cli_context
-def status(context: CliContext, job: str | None, watch: bool, provider: str | None) -> None:
+def status(
+    context: CliContext,
+    job: str | None,
+    watch: bool,
+    provider: str | None,
+    shadow: bool = False,
+    margin: float | None = None,
+    data_dir: Path | None = None,
+) -> None:
     """Show the status of JOB (a job, run or model id). Without JOB the latest run is shown.
 
     Nothing is saved, and the embedded server is not started: `ftpipe resume` continues a run and registers its model.
     The exit code is 0 if there is a model, 8 while the job runs, 1 if it failed, was cancelled or was not created yet,
     and 2 if there is no run at all.
+
+    --shadow shows what `ftpipe serve --shadow` has found out about two models so far. Its intervals and verdicts hold
+    however often you look.
     """
+    if shadow:
+        if job is not None or watch or provider is not None:
+            raise UsageError("--shadow is about a server, not about a job", "leave JOB, --watch and --provider out")
+        show_shadow_status(context, data_dir, margin)
+        return
+    refuse_shadow_options(margin, data_dir)
     settings = context.settings({"provider": provider})
     registry = context.registry(settings, read_only=True)
     run = registry.runs.find(job) if job else registry.runs.latest()
@@ -60,6 +82,8 @@ jobs_show = copy.copy(status)
 """The same command as ``ftpipe jobs show``."""
 jobs_show.name = "show"
 jobs_show.example = "ftpipe jobs show\nftpipe jobs show ftjob-0123456789abcdef --watch"
+jobs_show.help = (status.help or "").partition("--shadow shows")[0].rstrip()
+jobs_show.params = [option for option in status.params if option.name not in ("shadow", "margin", "data_dir")]
 
 
 def fetch_and_show(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -12,13 +10,11 @@ from typing import Any
 
 from ftpipe.errors import MissingExtraError
 from ftpipe.grading import text_similarity
+from ftpipe.grading.answer_agreement import normalize
 from ftpipe.records.evaluation import Answer, Item
 
 OTHER = "(other)"
 """Column of a confusion table for answers that are not an expected label."""
-
-_FENCE = re.compile(r"\A```[\w-]*\n(.*?)\n?```\Z", re.DOTALL)
-_WRAPPING = " \t\r\n\"'`*_.,;:!?“”‘’„«»"
 
 
 def exact(item: Item, answer: Answer) -> float:
@@ -29,14 +25,6 @@ def exact(item: Item, answer: Answer) -> float:
 def normalized(item: Item, answer: Answer) -> float:
     """1 if the answer is the expected text, apart from case, white space, quotes and final punctuation."""
     return float(normalize(answer.text) == normalize(item.expected))
-
-
-def normalize(text: str) -> str:
-    """The text in lower case, without extra white space, code fence, quotes and final punctuation."""
-    text = unicodedata.normalize("NFKC", text).strip()
-    fenced = _FENCE.match(text)
-    inner = fenced.group(1) if fenced else text
-    return " ".join(inner.casefold().split()).strip(_WRAPPING)
 
 
 def macro_f1(pairs: Iterable[tuple[str, str]]) -> float:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -33,10 +35,15 @@ from ftpipe.server.protocol import (
     model_unavailable,
     new_id,
 )
+from ftpipe.server.shadow.low_priority import CallerCount
 from ftpipe.server.storage import CompletionRow, Store, Transaction
 
 MAX_LIMIT = 100
 SEED_COUNT = 2**63
+
+
+OnAnswer = Callable[[ApiRequest, Mapping[str, Any], float], None]
+"""Called with a caller's request, the whole completion and the seconds for which it was computed."""
 
 
 class GenerationBackend(Protocol):
@@ -65,7 +72,20 @@ class _Choice:
     finish_reason: str = "stop"
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    seconds: float = 0.0
+    """How long it was computed, without the time in which pieces were sent."""
     _message: tuple[dict[str, Any], str] | None = None
+
+    def collect(self, pieces: Iterator[Delta]) -> Iterator[Delta]:
+        """The pieces, each of which is appended once it is computed."""
+        while True:
+            started = time.perf_counter()
+            piece = next(pieces, None)
+            self.seconds += time.perf_counter() - started
+            if piece is None:
+                return
+            self.add(piece)
+            yield piece
 
     def add(self, delta: Delta) -> None:
         """Append a piece."""
@@ -104,12 +124,20 @@ class ChatCompletionsApi:
         store: The server's database.
         models: Finds what serves a name.
         engine: Generates the answers.
+        callers: Counts the answers that callers wait for.
+
+    Attributes:
+        on_answer: Called with each whole completion that a caller gets.
     """
 
-    def __init__(self, store: Store, models: ModelResolver, engine: GenerationBackend) -> None:
+    def __init__(
+        self, store: Store, models: ModelResolver, engine: GenerationBackend, callers: CallerCount | None = None
+    ) -> None:
         self._store = store
         self._models = models
         self._engine = engine
+        self._callers = callers or CallerCount()
+        self.on_answer: OnAnswer = _ignore_answer
 
     def load_model(self, request: ApiRequest) -> Future[Any]:
         """Load the base model of a request, so that ``create`` does not wait for it in the place of other requests."""
@@ -119,18 +147,30 @@ class ChatCompletionsApi:
     def create(self, request: ApiRequest) -> Mapping[str, Any] | Stream:
         """Answer a conversation."""
         chat = parse_chat(request.body)
+        if not chat.stream:
+            return self._complete(request, chat)
+        head, answers = self._start(request, chat)
+        return Stream(_prefetch_first_chunks(self._stream(request, chat, head, answers)))
+
+    def complete(self, request: ApiRequest) -> Mapping[str, Any]:
+        """Answer a conversation in one piece."""
+        return self._complete(request, parse_chat(request.body))
+
+    def _complete(self, request: ApiRequest, chat: ChatRequest) -> Mapping[str, Any]:
+        head, answers = self._start(request, chat)
+        choices = [_Choice(index, chat) for index in range(len(answers))]
+        for choice, answer in zip(choices, answers, strict=True):
+            deque(choice.collect(answer), maxlen=0)
+        return self._finish(request, chat, head, choices)
+
+    def _start(self, request: ApiRequest, chat: ChatRequest) -> tuple[Mapping[str, Any], list[Iterator[Delta]]]:
+        """What all parts of the response begin with, and the answers, of which nothing is computed yet."""
         messages = template_messages(chat.messages)
         model = self._resolve(request, chat.model)
         head = {"id": new_id("chatcmpl-"), "created": now(), "model": request.alias or model.name(chat.model)}
         grammar = response_grammar(chat)
         answers = [self._generate(request, model, chat, messages, grammar, index) for index in range(chat.n or 1)]
-        if chat.stream:
-            return Stream(_prefetch_first_chunks(self._stream(request, chat, head, answers)))
-        choices = [_Choice(index, chat) for index in range(len(answers))]
-        for choice, answer in zip(choices, answers, strict=True):
-            for delta in answer:
-                choice.add(delta)
-        return self._finish(request, chat, head, choices)
+        return head, answers
 
     def _resolve(self, request: ApiRequest, name: str) -> ResolvedModel:
         """What serves a name; whoever sets a route lets every owner of a key chat with its model."""
@@ -153,7 +193,7 @@ class ChatCompletionsApi:
         check_cancelled = request.cancel_token.raise_if_cancelled
         generation = GenerationRequest(
             messages=messages,
-            owner=request.owner,
+            owner="" if request.is_mirrored else request.owner,  # a mirrored chat takes no turn of its owner
             tools=template_tools(chat),
             max_tokens=chat.max_completion_tokens or chat.max_tokens,
             temperature=1.0 if chat.temperature is None else chat.temperature,
@@ -168,9 +208,10 @@ class ChatCompletionsApi:
         )
         try:
             check_cancelled()
-            yield from self._engine.generate(
-                base=model.base, adapter=model.adapter, request=generation, check_cancelled=check_cancelled
-            )
+            with nullcontext() if request.is_mirrored else self._callers.counted():
+                yield from self._engine.generate(
+                    base=model.base, adapter=model.adapter, request=generation, check_cancelled=check_cancelled
+                )
         except RequestCancelledError:
             raise
         except (GrammarError, LogitBiasError) as exc:
@@ -189,8 +230,7 @@ class ChatCompletionsApi:
             choice = _Choice(index, chat)
             choices.append(choice)
             yield _chunk(head, _serialize_delta(choice, {"role": "assistant", "content": "", "refusal": None}))
-            for delta in answer:
-                choice.add(delta)
+            for delta in choice.collect(answer):
                 if delta.text and not chat.tools:
                     yield _chunk(head, _serialize_delta(choice, {"content": delta.text}, delta.logprobs))
             yield from _last_chunks(head, choice)
@@ -210,6 +250,8 @@ class ChatCompletionsApi:
             stored = {**body, "metadata": metadata}
             with self._store.write() as tx:
                 tx.completions.add(CompletionRow(body["id"], request.owner, name, body["created"], metadata, stored))
+        if not request.is_mirrored:
+            self.on_answer(request, body, choices[0].seconds)
         return body
 
     def list(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
@@ -231,6 +273,10 @@ class ChatCompletionsApi:
             "last_id": page.rows[-1].id if page.rows else "",
             "has_more": page.has_more,
         }
+
+
+def _ignore_answer(_request: ApiRequest, _answer: Mapping[str, Any], _seconds: float) -> None:
+    """Nobody looks at the answers."""
 
 
 def _prefetch_first_chunks(chunks: Iterator[str]) -> Iterator[str]:

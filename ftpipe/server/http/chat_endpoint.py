@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import anyio.to_thread
 from starlette.requests import Request
@@ -13,7 +16,10 @@ from ftpipe.server.http.endpoint import Endpoint, run_queued
 from ftpipe.server.http.request_queue import RequestQueue
 from ftpipe.server.protocol import ApiRequest, bad_request
 from ftpipe.server.routes import ChatUpstream, ModelRoutes, NoRoutes, Route
+from ftpipe.server.shadow.streamed_answer import StreamedAnswer
 
+DONE = b"data: [DONE]\n\n"
+"""The last event of a streamed answer."""
 FORWARDED_HEADER = "x-ftpipe-forwarded"
 """Marks a chat that a server of ftpipe has forwarded; it is not forwarded again, so that no loop is possible."""
 
@@ -62,11 +68,40 @@ class ChatEndpoint:
 
         async def compute() -> Response:
             with cancelled_with(parsed.cancel_token):
+                started = time.perf_counter()
                 if is_streamed:
-                    return ForwardedStream(await upstream.stream(body, route.name), parsed.cancel_token)
-                return JSONResponse(await upstream.complete(body, route.name))
+                    events = await upstream.stream(body, route.name)
+                    return ForwardedStream(self._mirrored(parsed, events, started), parsed.cancel_token)
+                answer = await upstream.complete(body, route.name)
+                await self._mirror(parsed, answer, started)
+                return JSONResponse(answer)
 
         return await run_queued(self.queue, request, parsed, prepare=_nothing, compute=compute)
+
+    def _mirrored(self, parsed: ApiRequest, events: AsyncIterator[bytes], started: float) -> AsyncIterator[bytes]:
+        """The same events; the whole answer is offered for a comparison of two models."""
+        if self.local.context.shadow is None:
+            return events
+
+        async def pass_on() -> AsyncIterator[bytes]:
+            answer = StreamedAnswer()
+            try:
+                async for event in events:
+                    answer.add(event)
+                    if event == DONE and (completion := answer.completion()) is not None:
+                        await self._mirror(parsed, completion, started)  # the client may disconnect after it
+                    yield event
+            finally:
+                close = getattr(events, "aclose", None)
+                if close is not None:
+                    await close()
+
+        return pass_on()
+
+    async def _mirror(self, parsed: ApiRequest, answer: Mapping[str, Any], started: float) -> None:
+        shadow = self.local.context.shadow
+        if shadow is not None:
+            await anyio.to_thread.run_sync(shadow.offer, parsed, answer, time.perf_counter() - started)
 
 
 async def _nothing() -> None:

@@ -12,6 +12,8 @@ from ftpipe.server.storage.tables import (
     JobRow,
     PartRow,
     PermissionRow,
+    ShadowPairRow,
+    ShadowResultRow,
     UploadRow,
 )
 
@@ -26,6 +28,8 @@ __all__ = [
     "Page",
     "PartRow",
     "PermissionRow",
+    "ShadowPairRow",
+    "ShadowResultRow",
     "Store",
     "Transaction",
     "UnknownCursorError",

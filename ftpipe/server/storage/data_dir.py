@@ -74,6 +74,11 @@ class DataDirectory:
         """The key of a server on loopback, unless others were named."""
         return self.root / SERVER_KEY_FILE
 
+    @property
+    def shadow_key(self) -> Path:
+        """The secret for digests of mirrored chats; a copy of the database alone cannot be searched for texts."""
+        return self.root / "shadow.key"
+
     def file(self, file_id: str) -> Path:
         """The content of a stored file."""
         return self.root / "files" / _validated_id(file_id)

@@ -179,6 +179,64 @@ class CompletionRow(Row):
     body: Mapped[dict[str, Any]]
 
 
+class ShadowPairRow(Base):
+    """An owner's chats with one model that another model answered, too."""
+
+    __tablename__ = "shadow_pairs"
+    __table_args__ = (UniqueConstraint("owner", "old", "new"), _AUTOINCREMENT)
+
+    id: Mapped[int] = mapped_column(init=False, primary_key=True)
+    owner: Mapped[str]
+    old: Mapped[str]
+    """The model whose answers the owner got."""
+    new: Mapped[str]
+    started_at: Mapped[int]
+    updated_at: Mapped[int]
+    share: Mapped[float]
+    """Of the chats that are mirrored, now."""
+    chats: Mapped[int] = mapped_column(default=0)
+    """Answered chats with the old model."""
+    dropped: Mapped[int] = mapped_column(default=0)
+    """Chats of the share that were not mirrored because the server was busy or stopping."""
+    unpaid: Mapped[int] = mapped_column(default=0)
+    """Chats of the share that were not mirrored because of the limit for costs."""
+
+
+class ShadowResultRow(Base):
+    """One mirrored chat: how the two answers compare."""
+
+    __tablename__ = "shadow_results"
+    __table_args__ = _AUTOINCREMENT
+
+    id: Mapped[int] = mapped_column(init=False, primary_key=True)
+    pair_id: Mapped[int] = mapped_column(ForeignKey("shadow_pairs.id"), index=True)
+    created_at: Mapped[int]
+    status: Mapped[str]
+    """``sent`` until there is an answer, then ``answered`` or ``failed``."""
+    request_digest: Mapped[str]
+    old_digest: Mapped[str]
+    """Digest of the canonical answer."""
+    old_seconds: Mapped[float]
+    old_tokens: Mapped[dict[str, Any]]
+    """``prompt`` and ``completion``; empty if the host did not say."""
+    old_score: Mapped[float | None] = mapped_column(default=None)
+    new_digest: Mapped[str | None] = mapped_column(default=None)
+    new_seconds: Mapped[float | None] = mapped_column(default=None)
+    new_tokens: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
+    new_score: Mapped[float | None] = mapped_column(default=None)
+    new_cost: Mapped[float] = mapped_column(default=0.0)
+    """The most that it can cost until it is known."""
+    error: Mapped[str | None] = mapped_column(default=None)
+    """Why the new model did not answer, as a code."""
+    agrees: Mapped[bool | None] = mapped_column(default=None)
+    """Whether the new model's answer agrees with the one that the owner got; no answer does not."""
+    repeat_agrees: Mapped[bool | None] = mapped_column(default=None)
+    """The same for the old model's second answer."""
+    repeat_seconds: Mapped[float | None] = mapped_column(default=None)
+    texts: Mapped[dict[str, Any] | None] = mapped_column(default=None)
+    """The chat and both answers, if the server keeps them."""
+
+
 class DeletionRow(Base):
     """A path whose row was deleted and whose bytes may be deleted, too."""
 
