@@ -33,6 +33,8 @@ REQUEST_PATHS = (
     (),
 )
 """Where a log has the request: Batch API, gateways, LiteLLM, Langfuse and LangSmith; else the row itself."""
+NOT_SENT = ("response_format", "tool_choice", "stop", "logit_bias", "reasoning_effort")
+"""Parameters of logged requests that change answers and are not sent: a successor is asked without them, too."""
 MAX_NAMED_ROWS = 10
 """Skipped rows that are named one by one."""
 
@@ -47,6 +49,8 @@ class PromptList:
     """Why rows were left out → how many."""
     skipped_rows: list[str] = field(default_factory=list)
     """The first ones, as ``calls.jsonl:7: it has no messages``."""
+    not_sent: Counter[str] = field(default_factory=Counter)
+    """Parameters of logged requests that are not sent → in how many requests."""
     repeated: int = 0
     """Rows whose prompt was there already."""
 
@@ -154,6 +158,7 @@ def add_log(prompts: PromptList, path: Path, *, model: str | None) -> None:
             prompts.skip(source, str(skip))
             continue
         prompts.add(prompt)
+        prompts.not_sent.update(key for key in NOT_SENT if request.get(key) not in (None, "auto", [], {}))
         added += 1
     if not added:
         names = ", ".join(name for name, _ in others.most_common(5))

@@ -379,13 +379,14 @@ def test_log_leaves_out_other_models_and_says_why(tmp_path: Path) -> None:
         {"model": "other", "messages": [SYSTEM, USER]},
         {"messages": [SYSTEM]},
         {"level": "info"},
-        {"model": "m", "messages": [USER], "tools": [TOOL]},
+        {"model": "m", "messages": [USER], "tools": [TOOL], "response_format": {"type": "json_object"}, "stop": None},
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     prompts = PromptList()
     add_log(prompts, path, model="m")
     assert [one.tools for one in prompts.prompts.values()] == [(TOOL,)]
     assert prompts.repeated == 1
+    assert prompts.not_sent == {"response_format": 1}
     assert sum(prompts.skipped.values()) == 3
     assert prompts.skipped["the request is to another model"] == 1
     assert prompts.skipped_rows[0].startswith("log.jsonl:2: ")

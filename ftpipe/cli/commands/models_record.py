@@ -334,6 +334,9 @@ def _show_plan(context: CliContext, settings: Settings, plan: RecordingPlan, pro
     if prompts.skipped:
         context.print_status(f"{plural(sum(prompts.skipped.values()), 'row')} left out:")
         context.print_status([f"  {sanitize_line(row, 300)}" for row in prompts.skipped_rows])
+    if prompts.not_sent:
+        named = ", ".join(f"{key} ({number:,})" for key, number in prompts.not_sent.most_common())
+        context.warn_once(f"parameters of logged requests that are not sent, so that answers can differ: {named}")
     context.add(
         model=header.model,
         output=plan.path,
@@ -343,6 +346,7 @@ def _show_plan(context: CliContext, settings: Settings, plan: RecordingPlan, pro
         batch=plan.has_batch,
         cost=cost,
         skipped=dict(prompts.skipped),
+        not_sent=dict(prompts.not_sent),
     )
 
 
