@@ -101,9 +101,12 @@ class MigrationPlan:
 
     @property
     def highest_cost(self) -> float | None:
-        """Job and requests together; ``None`` if a price is not known."""
+        """Job and requests together; ``None`` if the price of an answer is not known.
+
+        A job whose price only the host knows counts as 0: the pipeline compares the host's estimate with the limit.
+        """
         cost = self.plan.cost.high if self.plan.cost else None
-        return None if cost is None or self.comparison_cost is None else cost + self.comparison_cost
+        return None if self.comparison_cost is None else (cost or 0.0) + self.comparison_cost
 
     def raise_blocker(self) -> None:
         """Raise the first reason why the migration cannot start, if there is one.
@@ -194,11 +197,12 @@ class Migrator:
             seed=self.old.seed if request.seed is None and "seed" not in profile.unsupported else request.seed,
             predecessor=Predecessor(model=self.old.id, endpoint=self.old.endpoint, provider=self.old.provider),
         )
-        self.pipeline.max_cost = request.max_cost
         plan = self.pipeline.plan(spec, max_cost=request.max_cost, prices=self.prices)
         migration = self._migration(request, training, report, plan.spec)
         migration = migration.model_copy(update={"changes": changes, "margin": request.margin})
         cost = self._comparison_cost(prompts, proposal.name)
+        if request.max_cost is not None:
+            self.pipeline.max_cost = max(0.0, request.max_cost - (cost or 0.0))
         return MigrationPlan(migration, request, self.old, proposal, proposals, task, plan, prompts, cost, note=note)
 
     def finish(

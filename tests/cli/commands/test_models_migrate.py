@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -18,7 +19,9 @@ from ftpipe.migration.recording import (
     Sample,
     prompt_id,
 )
+from ftpipe.records import Model
 from ftpipe.registry import open_registry
+from ftpipe.registry.models import ModelRepository
 from tests.cli.cli_runner import CliEnvironment, CommandResult
 from tests.fakes.openai_client import NOW, FakeOpenAI, Fault, _Completions, status_error
 
@@ -199,6 +202,25 @@ def test_killed_migration_continues_and_pays_nothing_twice(move: Move, call: str
     assert move.aliases == {ALIAS: NEW, OLD: NEW}
     assert len(move.cli.server.stored_jobs) == 2
     assert move.cli.server.calls["chat"] - 300 <= 1 + 4
+
+
+def test_kill_between_two_aliases_leaves_none_behind(move: Move, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest moves with the next call, and a rollback brings back all of them."""
+    set_alias = ModelRepository.set_alias
+    calls = itertools.count()
+
+    def interrupted(self: ModelRepository, alias: str, model_id: str, *, reason: str = "") -> Model:
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return set_alias(self, alias, model_id, reason=reason)
+
+    monkeypatch.setattr(ModelRepository, "set_alias", interrupted)
+    assert move.run("--alias", "support-bot@new").code != 0
+    assert move.aliases == {ALIAS: NEW}
+    assert move.run("--alias", "support-bot@new").code == 0
+    assert move.aliases == {ALIAS: NEW, "support-bot@new": NEW, OLD: NEW}
+    assert move.cli.run("models", "migrate", "--rollback", OLD).code == 0
+    assert set(move.aliases.values()) == {OLD}
 
 
 def test_data_is_downloaded_if_it_is_not_here_any_more(move: Move) -> None:
