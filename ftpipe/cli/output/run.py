@@ -75,7 +75,8 @@ def print_result(context: CliContext, provider: Provider, run: Run, *, started_a
         context.print_result(model_lines(run.model, usage_lines=usage_lines(run.model, provider), style=context.style))
         if started_at is not None:
             context.print_status(f"done in {time.monotonic() - started_at:.0f} s")
-        context.print_next(f"ftpipe chat {quote(run.model.id)}")
+        command = "deployments create" if provider.profile.deployments else "chat"
+        context.print_next(f"ftpipe {command} {quote(run.model.id)}")
     elif run.job is not None:
         context.print_result(f"job  {run.job.id}  {run.job.status}")
         context.print_next(f"ftpipe resume {run.id}   or   ftpipe status {run.job.id}")

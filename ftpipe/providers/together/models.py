@@ -92,12 +92,18 @@ class TogetherModels:
     def chat(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> ChatCompletion:
         """One chat completion; a tuned model answers under the name of its deployment."""
         client, name = self._route(model)
-        return client.chat(name, messages, **sampling)
+        try:
+            return client.chat(name, messages, **sampling)
+        except NotFoundError as exc:
+            raise _not_deployed(model, exc) from exc
 
     def stream(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[str]:
         """One chat completion, piece by piece."""
         client, name = self._route(model)
-        return client.stream(name, messages, **sampling)
+        try:
+            yield from client.stream(name, messages, **sampling)
+        except NotFoundError as exc:
+            raise _not_deployed(model, exc) from exc
 
     def losses(
         self,
@@ -125,3 +131,7 @@ class TogetherModels:
             self._listed_until = time.monotonic() + LIST_SECONDS
         name = self._deployed.get(deployment_name(model))
         return (self._dedicated, name) if name else (self._chat, model)
+
+
+def _not_deployed(model: str, error: NotFoundError) -> NotFoundError:
+    return NotFoundError(error.message, f"a tuned model answers after `ftpipe deployments create {model}`")

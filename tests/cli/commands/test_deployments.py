@@ -104,6 +104,7 @@ def test_train_result_names_the_deployment(together: TogetherCli) -> None:
     """The model answers only then."""
     ran = together.run(*TRAIN, str(chat_file()), "--yes")
     assert "ftpipe deployments create team/Qwen3.5-9B-desk-" in ran.out
+    assert "Next: ftpipe deployments create team/Qwen3.5-9B-desk-" in ran.err
     assert together.together.bodies[0]["learning_rate"] == 2e-5
 
 

@@ -90,8 +90,10 @@ def test_chat_with_tuned_model_goes_to_its_deployment(
 
 def test_chat_without_deployment_is_not_found(provider: Provider, model: tuple[str, str]) -> None:
     """Together knows no such model then."""
-    with pytest.raises(NotFoundError):
-        provider.models.chat(model[0], [{"role": "user", "content": "hi"}])
+    for answer in (provider.models.chat, lambda *args: list(provider.models.stream(*args))):
+        with pytest.raises(NotFoundError) as caught:
+            answer(model[0], [{"role": "user", "content": "hi"}])
+        assert f"ftpipe deployments create {model[0]}" in (caught.value.hint or "")
 
 
 def test_stop_scales_to_zero_and_deletes(
