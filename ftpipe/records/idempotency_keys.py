@@ -119,6 +119,14 @@ def request_digest(request: JobRequest) -> str:
     )
 
 
+def attempt_key(key: str, number: int) -> str:
+    """The key of the next job of a key whose earlier jobs have ended without a model; ``number`` counts from 1.
+
+    It is for hosts where a job's id is made of its key, and an id cannot be used twice.
+    """
+    return key if number == 1 else f"{key}\n{number}"
+
+
 def versioned_digest(version: str, parts: object) -> str:
     """``version``, a colon, and the SHA-256 of JSON values in hexadecimal."""
     return f"{version}:{hashlib.sha256(canonical_json(parts)).hexdigest()}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ftpipe.errors import ConnectionFailedError, FtpipeError, OutcomeUnknownError, ProviderError
 from ftpipe.providers.provider import Provider
 from ftpipe.records import Job, JobRequest
-from ftpipe.records.idempotency_keys import request_digest
+from ftpipe.records.idempotency_keys import attempt_key, request_digest
 from ftpipe.registry.journal import Journal, Operation, OperationState
 
 KIND = "create_job"
@@ -85,7 +85,8 @@ class CreateJob:
         used up.
         """
         if self.provider.profile.chooses_job_ids:
-            return tuple(job.id for job in self.provider.jobs.find_by_key(self.key))
+            jobs = self.provider.jobs.find_by_key(self.key)
+            return tuple(job.id for job in jobs if job.status in ENDED_WITHOUT_MODEL)
         if self.provider.profile.metadata_stored:
             return ()
         since = int(self.clock() - 2 * MAX_CLOCK_SKEW_SECONDS)
@@ -96,7 +97,7 @@ class CreateJob:
         for attempt in range(MAX_POSTS):
             operation = self._record_intent(listed_before)
             try:
-                return self.provider.jobs.create(self.request, key=self.key)
+                return self.provider.jobs.create(self.request, key=self._job_key(operation))
             except OutcomeUnknownError as exc:
                 self.journal.mark_unknown(self.key, exc.message)
                 self.on_status(f"{exc.message}; searching the endpoint for the job before anything is sent again")
@@ -121,6 +122,12 @@ class CreateJob:
                 "try again later with `ftpipe resume`",
             ) from last
         raise last
+
+    def _job_key(self, operation: Operation) -> str:
+        """The key that the job carries; another one if ids are made of it, and those of earlier jobs are used up."""
+        if not self.provider.profile.chooses_job_ids:
+            return self.key
+        return attempt_key(self.key, len(operation.listed_before) + 1)
 
     def _reconcile(self, operation: Operation, *, elapsed: float) -> Job | None:
         """Search the endpoint for the job of an operation until its lists must show it; ``None`` if it is not there.

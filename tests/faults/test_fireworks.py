@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from ftpipe.errors import (
     StillRunningError,
     UsageError,
 )
-from ftpipe.records import RunState
-from tests.fakes.fireworks import PARENT, FireworksServer
+from ftpipe.providers.fireworks.job_request import job_id_of
+from ftpipe.records import Method, RunState
+from tests.fakes.fireworks import BASE, PARENT, FireworksServer
 from tests.fakes.scripted_server import LOST, NEVER, RESET, Fault, busy, refusal
 from tests.faults.chaos_proxy import ChaosProxy, Toxics
 from tests.faults.environment import KEY, ONE_OF_EACH
@@ -125,10 +127,22 @@ def test_create_lost_job_that_is_not_readable_yet_is_not_made_twice(
 ) -> None:
     """The answer is lost and the job cannot be got yet: the same id is sent again, and 409 leads to the job."""
     host.script(CREATE, LOST)
-    host.script(GET_JOB, None, None, None, refusal(404, "5"))  # three looks before the call, and the one after it
+    host.script(GET_JOB, None, None, refusal(404, "5"))  # two looks before the call, and the one after it
     assert environment.train().state == RunState.REGISTERED
     assert environment.counts() == ONE_OF_EACH
     assert host.calls[CREATE] == 2
+
+
+def test_create_lost_job_that_has_failed_is_not_made_again(
+    environment: FireworksEnvironment, host: FireworksServer
+) -> None:
+    """The same, and the job has failed by then: it is that job that is reported, and no second one is paid."""
+    host.states = ("JOB_STATE_FAILED",)
+    host.script(CREATE, LOST)
+    host.script(GET_JOB, None, None, refusal(404, "5"))
+    with pytest.raises(JobFailedError):
+        environment.train()
+    assert len(host.jobs) == 1
 
 
 def test_create_sends_nothing_while_job_cannot_be_looked_up(
@@ -151,8 +165,8 @@ def test_create_sends_nothing_while_job_cannot_be_looked_up(
 def test_create_ignores_ended_job_of_lost_registry(host: FireworksServer, tmp_path: Path) -> None:
     """A job of the same key that failed before the registry was lost: a new one, found even if its answer is lost."""
     host.states = ("JOB_STATE_FAILED",)
-    with pytest.raises(JobFailedError):
-        environment_at(tmp_path / "first", host).train()
+    with environment_at(tmp_path / "first", host) as first, pytest.raises(JobFailedError):
+        first.train()
     for job in host.jobs.values():
         job["fixed"] = True
     host.states = ("JOB_STATE_RUNNING", "JOB_STATE_COMPLETED")
@@ -165,6 +179,43 @@ def test_create_ignores_ended_job_of_lost_registry(host: FireworksServer, tmp_pa
     assert len(host.jobs) == 2
     for environment in (second, third):
         environment.close()
+
+
+def test_create_concurrent_from_two_registries_makes_one_job(host: FireworksServer, tmp_path: Path) -> None:
+    """Row 22: colleagues who share no database make the same id, so they pay once."""
+    environments = [environment_at(tmp_path / str(number), host) for number in range(4)]
+    for environment in environments:
+        environment.registry  # noqa: B018 - opened before the race
+    threads = [threading.Thread(target=environment.train) for environment in environments]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(host.jobs), len(host.datasets)) == (1, 1)
+    assert [len(environment.registry.models.recent()) for environment in environments] == [1] * 4
+    for environment in environments:
+        environment.close()
+
+
+def test_create_takes_job_that_appears_while_it_looks(environment: FireworksEnvironment, host: FireworksServer) -> None:
+    """Row 22: a colleague's call comes between two looks; its id is not taken for one that is used up."""
+    job_id = ""
+
+    def colleague(route: str) -> None:
+        nonlocal job_id
+        if route == "GET /dpoJobs/{job}" and not host.jobs:  # the end of the first look
+            run = environment.registry.runs.latest()
+            assert run is not None
+            job_id = job_id_of(environment.registry.runs.operation_key(run, "create_job"), Method.SUPERVISED)
+            host.jobs[f"{PARENT}/supervisedFineTuningJobs/{job_id}"] = {
+                **{"name": f"{PARENT}/supervisedFineTuningJobs/{job_id}", "state": "JOB_STATE_RUNNING", "reads": 0},
+                **{"dataset": "d", "baseModel": BASE, "outputModel": f"{PARENT}/models/{job_id}"},
+                "createTime": "2026-11-28T00:00:00Z",
+            }
+
+    host.after = colleague
+    run = environment.train()
+    assert (run.state, run.job.id if run.job else "", len(host.jobs)) == (RunState.REGISTERED, job_id, 1)
 
 
 @pytest.mark.parametrize("fault", [LOST, RESET, NEVER, refusal(503), busy(Retry_After="0.1")], ids=str)

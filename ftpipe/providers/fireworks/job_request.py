@@ -41,9 +41,9 @@ NEVER_SENT = {
 NOT_EXPRESSIBLE = ("lora_alpha", "lora_dropout", "target_modules")
 
 
-def job_id_of(key: str, method: Method, *, number: int = 1) -> str:
-    """The id of a job with the journal's key; ``number`` is larger than 1 after jobs that ended without a model."""
-    digest = hashlib.sha256(f"{key}\n{number}".encode()).hexdigest()
+def job_id_of(key: str, method: Method) -> str:
+    """The id of a job with the journal's key."""
+    digest = hashlib.sha256(key.encode()).hexdigest()
     return f"{ID_PREFIXES[method]}{digest[:40]}"
 
 

@@ -17,6 +17,7 @@ from ftpipe.providers.fireworks.responses import events_of, job_of
 from ftpipe.providers.responses import JobListing, PriceQuote, TrainingAvailability
 from ftpipe.providers.signed_urls import get_bytes, require_signed_url
 from ftpipe.records import Checkpoint, Event, Hyperparameters, Job, JobRequest, Method
+from ftpipe.records.idempotency_keys import attempt_key
 
 COLLECTIONS = {Method.SUPERVISED: "supervisedFineTuningJobs", Method.DPO: "dpoJobs"}
 ID_PARAMETERS = {Method.SUPERVISED: "supervisedFineTuningJobId", Method.DPO: "dpoJobId"}
@@ -25,7 +26,6 @@ MAX_METRICS_BYTES = 64 * 1024 * 1024
 """Metrics files up to this size are read."""
 MAX_ATTEMPTS_WITH_KEY = 20
 """How many jobs with the ids of one key are looked at."""
-ENDED_WITHOUT_MODEL = frozenset({"failed", "cancelled"})
 
 
 class FireworksJobs:
@@ -46,16 +46,14 @@ class FireworksJobs:
     def create(self, request: JobRequest, *, key: str) -> Job:
         """Create a job with the id of the key: one POST, never repeated here.
 
-        If the endpoint says that the id exists, the job of that id is returned: a call with this key made it. The id of
-        a job that ended without a model is not used again.
+        If the endpoint says that the id exists, the job of that id is returned: a call with this key made it.
 
         Raises:
             OutcomeUnknownError: The job may exist.
             ProviderError: The job surely does not exist.
         """
         method = request.method
-        ended = [job for job in self._with_key(key, (method,)) if job.status in ENDED_WITHOUT_MODEL]
-        job_id = job_id_of(key, method, number=len(ended) + 1)
+        job_id = job_id_of(key, method)
         name = self._name(job_id, method)
         body = job_body(request, job_id=job_id, parent=self._fireworks.parent)
 
@@ -103,14 +101,11 @@ class FireworksJobs:
 
     def find_by_key(self, key: str) -> list[Job]:
         """The jobs with the ids of a key, each got by its id, the oldest first."""
-        return self._with_key(key, (Method.SUPERVISED, Method.DPO))
-
-    def _with_key(self, key: str, methods: Iterable[Method]) -> list[Job]:
         jobs: list[Job] = []
-        for method in methods:
+        for method in COLLECTIONS:
             for number in range(1, MAX_ATTEMPTS_WITH_KEY + 1):
                 try:
-                    jobs.append(self.get(job_id_of(key, method, number=number)))
+                    jobs.append(self.get(job_id_of(attempt_key(key, number), method)))
                 except NotFoundError:
                     break
         return jobs
@@ -264,7 +259,7 @@ class FireworksJobs:
 
 def _ids_of(key: str) -> set[str]:
     return {
-        job_id_of(key, method, number=number)
+        job_id_of(attempt_key(key, number), method)
         for method in COLLECTIONS
         for number in range(1, MAX_ATTEMPTS_WITH_KEY + 1)
     }

@@ -11,6 +11,7 @@ from ftpipe.errors import ConfigError, InvalidResponseError, NotFoundError, Outc
 from ftpipe.providers.fireworks.job_request import job_id_of, output_model_id
 from ftpipe.providers.provider import Provider
 from ftpipe.records import Hyperparameters, Method
+from ftpipe.records.idempotency_keys import attempt_key
 from tests.fakes.fireworks import BASE, PARENT, RESOURCE_ID, FireworksServer
 from tests.fakes.scripted_server import LOST, Fault, refusal
 from tests.faults.fireworks_environment import fireworks_provider, request_of, wait_for_end
@@ -169,21 +170,21 @@ def test_find_by_key_needs_no_list(provider: Provider, host: FireworksServer, tm
 def test_create_after_failed_job_of_same_key_uses_next_id(
     provider: Provider, host: FireworksServer, tmp_path: Path
 ) -> None:
-    """An id that ended without a model is used up; the next one is as certain as the first."""
+    """An id cannot be used twice; the id of the next attempt is as certain as the first, and belongs to the key."""
     request = request_of(provider, tmp_path / "t.jsonl")
     host.states = ("JOB_STATE_FAILED",)
     first = provider.jobs.create(request, key=KEY)
     host.states = ("JOB_STATE_RUNNING",)
     host.jobs[f"{PARENT}/supervisedFineTuningJobs/{first.id}"]["fixed"] = True
-    second = provider.jobs.create(request, key=KEY)
-    assert second.id == job_id_of(KEY, Method.SUPERVISED, number=2)
+    assert provider.jobs.create(request, key=KEY).id == first.id
+    second = provider.jobs.create(request, key=attempt_key(KEY, 2))
     assert [job.id for job in provider.jobs.find_by_key(KEY)] == [first.id, second.id]
     assert len({job["outputModel"] for job in host.jobs.values()}) == 2
 
 
 def test_job_ids_and_model_ids_have_the_form_of_an_id() -> None:
     for method in (Method.SUPERVISED, Method.DPO):
-        assert RESOURCE_ID.fullmatch(job_id_of("k" * 64, method, number=20))
+        assert RESOURCE_ID.fullmatch(job_id_of(attempt_key("k" * 64, 20), method))
     for suffix in ("Support Desk", "ÄÖÜ", "7up", "-", "x" * 64, "a--b"):
         assert RESOURCE_ID.fullmatch(output_model_id(suffix, job_id_of("k", Method.SUPERVISED)))
 
