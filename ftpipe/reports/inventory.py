@@ -26,6 +26,7 @@ from ftpipe.reports.calendar import CalendarEvent
 from ftpipe.reports.evaluation.csv import escape_csv_cell
 
 UNKNOWN = "–"
+SAVE = "save their answers (`ftpipe models record`) and files (`ftpipe models backup`)"
 DATA_WORDS = {"available": "yes", "missing": "missing", "unknown": UNKNOWN}
 CSV_COLUMNS = (
     *("kind", "id", "provider", "base", "state", "created", "job", "shutdown_date", "days_left"),
@@ -153,12 +154,13 @@ def notes(inventory: Inventory) -> Iterator[str]:
     for day, models in groupby(ending, key=lambda one: one.shutdown_date):
         number = len(list(models))
         names = f"{plural(number, 'model')} {'stops' if number == 1 else 'stop'} answering"
-        yield f"{names} {_on_day(day or '', today)}: save their answers and files before"
+        yield f"{names} {_on_day(day or '', today)}: {SAVE} before that"
     gone = [one for one in inventory.models if one.state == "shut down"]
     if gone:
         files = sum(one.training_file_state == "available" for one in gone)
         were = "was shut down and does not answer" if len(gone) == 1 else "were shut down and do not answer"
-        yield f"{plural(len(gone), 'model')} {were}; training files that are still there: {files} of {len(gone)}"
+        there = f"{plural(len(gone), 'model')} {were}; training files that are still there: {files} of {len(gone)}"
+        yield there + (", which `ftpipe models backup` saves" if files else "")
 
 
 def _on_day(day: str, today: dt.date) -> str:

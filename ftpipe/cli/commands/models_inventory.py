@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 DEFAULT_PROVIDER = "openai"
 MAX_DAYS = 3650
+NOTICE_DAYS = 90
+"""Days before a shutdown from which the move to another host is proposed."""
 
 
 def number_of_days(text: str) -> int:
@@ -123,3 +125,5 @@ def show(context: CliContext, taken: Inventory) -> None:
     for problem in taken.problems:
         context.warn_once(problem)
     context.print_status(hints)
+    if taken.ending_within(NOTICE_DAYS):
+        context.print_next(f"ftpipe leave --from {sanitize_line(taken.provider, 40)} --to HOST --dry-run")
