@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ftpipe.migration.prompts import PromptList
     from ftpipe.migration.record import RecordingPlan, RecordingResult
     from ftpipe.migration.recording import RecordingHeader, RecordingSampling
+    from ftpipe.migration.spending import RecordingCost
     from ftpipe.records import Model
 
 DEFAULT_MAX_TOKENS = 1024
@@ -317,17 +318,13 @@ def _show_plan(context: CliContext, settings: Settings, plan: RecordingPlan, pro
     answers = "greedy" + (
         f" and {plural(sampling.samples, 'sample')} at temperature {sampling.temperature:g}" if sampling.samples else ""
     )
-    price = f" (prices of {cost.price_as_of}, {cost.source})" if cost.price_as_of else f" ({cost.source})"
-    amount = "unknown" if cost.expected is None else (
-        f"about {format_money(cost.expected, cost.currency)}, at most {format_money(cost.high, cost.currency)}"
-    )  # fmt: skip
     rows = [
         ("model", sanitize_line(header.model, 200)),
         ("host", provider_title(header.provider, settings, context.environment())),
         ("prompts", origins + (f"; {recorded:,} are recorded already" if recorded else "")),
         ("answers", f"{answers}, at most {sampling.max_tokens:,} tokens each"),
         ("requests", _requests_text(plan)),
-        ("cost", amount + price if cost.requests else ""),
+        ("cost", _cost_text(cost) if cost.requests else ""),
         ("file", sanitize_line(plan.path, 300)),
     ]
     context.print_status(format_fields(rows, style=context.style_err))
@@ -348,6 +345,15 @@ def _show_plan(context: CliContext, settings: Settings, plan: RecordingPlan, pro
         skipped=dict(prompts.skipped),
         not_sent=dict(prompts.not_sent),
     )
+
+
+def _cost_text(cost: RecordingCost) -> str:
+    if cost.expected is None:
+        return f"unknown ({cost.source})"
+    if not cost.high:
+        return "free, on your own machine"
+    amount = f"about {format_money(cost.expected, cost.currency)}, at most {format_money(cost.high, cost.currency)}"
+    return f"{amount} (prices of {cost.price_as_of}, {cost.source})"
 
 
 def _requests_text(plan: RecordingPlan) -> str:
