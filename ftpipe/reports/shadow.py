@@ -119,9 +119,9 @@ def tokens_text(status: ShadowStatus) -> str:
 
 
 def cost_text(status: ShadowStatus, currency: str) -> str:
-    """What the mirrored chats cost; empty if neither model costs anything."""
+    """What the mirrored chats cost; empty if nothing is known to cost anything."""
     parts = []
-    if status.old_cost is not None:
+    if status.old_cost is not None and status.mirrored:
         parts.append(f"old {format_money(status.old_cost, currency)} at OpenAI's price")
     if parts or status.new_cost:
         parts.append(f"new {format_money(status.new_cost, currency)}")

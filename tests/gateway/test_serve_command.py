@@ -12,6 +12,7 @@ from pathlib import Path
 
 import openai
 
+from ftpipe.pipeline.shadow_status import shadow_statuses
 from ftpipe.registry import open_registry
 from tests.fakes.chat_host import SERVED, ChatHost
 from tests.gateway.conftest import KEY, OLD, register
@@ -31,6 +32,7 @@ def test_serve_aliases_answers_under_old_name_until_alias_moves(tmp_path: Path, 
         "PYTHONPATH": str(ROOT),
     }
     command = [sys.executable, "-m", "ftpipe", "serve", "--port", "0", "--no-key", "--aliases"]
+    command += ["--shadow", f"{OLD}=org/second", "--share", "1"]
     command += ["--data-dir", str(tmp_path / "data"), "--registry", str(tmp_path / "registry.db")]
     with (tmp_path / "out").open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, cwd=tmp_path)
@@ -46,6 +48,8 @@ def test_serve_aliases_answers_under_old_name_until_alias_moves(tmp_path: Path, 
         process.send_signal(signal.SIGTERM)
         assert process.wait(SECONDS) in (0, 143)
     assert f"{OLD} → {SERVED} at openai" in (tmp_path / "out").read_text(encoding="utf-8")
+    (shadow,) = shadow_statuses(tmp_path / "data")
+    assert (shadow.old, shadow.new, shadow.share, shadow.chats) == (OLD, "org/second", 1.0, 2)
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert KEY.encode() not in written
 

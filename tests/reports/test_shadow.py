@@ -118,10 +118,11 @@ def test_lines_without_answers() -> None:
     unknown = Percentiles(p50=None, p95=None)
     shown = text(
         agreement=nothing, latency_ratio=nothing, old_latency=unknown, new_latency=unknown, mirrored=0, failed=0,
-        errors={}, old_tokens=None, new_tokens=None, more_requests=None, different_chats=0,
+        errors={}, old_cost=0.0, old_tokens=None, new_tokens=None, more_requests=None, different_chats=0,
     )  # fmt: skip
     assert "no answers yet" in shown
     assert "latency" not in shown
+    assert "cost" not in shown
 
 
 def test_names_and_codes_cannot_control_the_terminal() -> None:
