@@ -43,21 +43,16 @@ class DeploymentTarget:
 
 
 def target_of(context: CliContext, model: str) -> DeploymentTarget:
-    """The stage for a model of the registry, or for the model of a deployment."""
+    """The stage for a model of the registry."""
     from ftpipe.stages.deploy import DeployModel
 
     settings = context.settings()
     registry = context.registry(settings)
-    record = registry.models.get(model_of_deployment(registry, model))
+    record = registry.models.get(model)
     provider = context.provider(record.provider, settings)
     sleep = context.pipeline(provider, registry).sleep
     stage = DeployModel(record, provider, registry, on_status=context.print_status, sleep=sleep)
     return DeploymentTarget(stage, settings)
-
-
-def model_of_deployment(registry: Registry, name: str) -> str:
-    """The model that a deployment serves; any other name as it is."""
-    return next((one.model for one in registry.deployments.recent() if one.name == name), name)
 
 
 @click.command(cls=Command, example="ftpipe deployments create support-bot@production --max-hourly 6")
@@ -167,20 +162,44 @@ def list_deployments(context: CliContext, provider: str | None) -> None:
 
 @click.command(cls=Command, example="ftpipe deployments stop ftpipe-0123456789ab")
 @click.argument("name")
+@click.option("--provider", metavar="NAME", help="Provider of a deployment that the registry does not know.")
 @shared.trust_host
 @pass_cli_context
-def stop(context: CliContext, name: str) -> None:
+def stop(context: CliContext, name: str, provider: str | None) -> None:
     """Stop the deployment NAME (or that of a model), so that it costs nothing any more; the model stays."""
-    target = target_of(context, name)
-    stage = target.stage
-    with context.interruptible(f"interrupted; {stage.name} may still be billed", f"ftpipe deployments stop {name}"):
+    settings = context.settings({"provider": provider})
+    registry = context.registry(settings)
+    known = known_deployment(registry, name)
+    if known is None and provider is None:
+        raise UsageError(
+            f"the registry has no deployment {name!r}",
+            "`ftpipe deployments list` lists them; name the provider of another one with --provider",
+        )
+    host = context.provider(known.provider if known else provider or "", settings)
+    if host.deployments is None:
+        raise UsageError(f"nothing is deployed at {host.profile.name}", "`ftpipe deployments list` lists deployments")
+    if known is not None and known.endpoint != host.endpoint:
+        raise UsageError(
+            f"{known.name} is at {known.endpoint}, and {known.provider} now leads to {host.endpoint}",
+            "use the address and project with which it was deployed",
+        )
+    target = known.name if known else name
+    with context.interruptible(f"interrupted; {target} may still be billed", f"ftpipe deployments stop {target}"):
         try:
-            deployment = stage.stop()
+            stopped = host.deployments.stop(target)
         except NotFoundError:
-            known = stage.registry.deployments.find(stage.provider.endpoint, stage.name)
             if known is None:
                 raise
-            deployment = known.model_copy(update={"state": "stopped"})
-            stage.registry.deployments.save(deployment)
+            stopped = known
+    deployment = (known or stopped).model_copy(update={"state": "stopped"})
+    if known is not None:
+        registry.deployments.save(deployment)
     context.add(deployment=deployment)
     context.print_result(f"{sanitize_line(deployment.name, 80)}  {deployment.state}")
+
+
+def known_deployment(registry: Registry, name: str) -> Deployment | None:
+    """The deployment of that name, of that model, or of the model with that alias or job; it may have been deleted."""
+    models = {model.id for model in registry.models.recent() if name in (model.id, model.job_id, *model.aliases)}
+    matching = (one for one in registry.deployments.recent() if one.name == name or one.model in {name, *models})
+    return next(matching, None)

@@ -153,6 +153,28 @@ def test_deployments_stop_of_one_that_is_gone(trained: TogetherCli) -> None:
     assert trained.run("deployments", "stop", "ftpipe-000000000000").code == 2
 
 
+def test_deployments_stop_without_the_model(trained: TogetherCli) -> None:
+    """The model was deleted, and what serves it is billed still: it can be stopped by its name."""
+    model = model_of(trained)
+    name = trained.run("deployments", "create", model, "--yes", "--json").document["deployment"]["name"]
+    assert trained.run("models", "delete", model, "--yes").code == 0
+    assert f"ftpipe deployments stop {name}" in trained.run("jobs", "list").out
+    assert trained.run("deployments", "stop", name).code == 0
+    assert trained.together.deployments == {}
+    assert trained.run("jobs", "list", "--json").document["billed"] == []
+
+
+def test_deployments_stop_without_the_registry(trained: TogetherCli) -> None:
+    """It was lost: the provider's list has the name."""
+    model = model_of(trained)
+    name = trained.run("deployments", "create", model, "--yes", "--json").document["deployment"]["name"]
+    other = ("--registry", "other.db")
+    assert name in trained.run("deployments", "list", "--provider", "together", *other).out
+    assert trained.run("deployments", "stop", name, *other).code == 2
+    assert trained.run("deployments", "stop", name, "--provider", "together", *other).code == 0
+    assert trained.together.deployments == {}
+
+
 def test_deployments_list_without_any(together: TogetherCli) -> None:
     """An empty list says how to make one."""
     assert "ftpipe deployments create" in together.run("deployments", "list").err
