@@ -44,9 +44,13 @@ IDS = [" ".join([*words, option.opts[-1]]) for words, _, option in OUTPUTS]
 
 def arguments_of(command: click.Command, data: Path) -> list[str]:
     """A value for every argument that the command needs, and the data where it is an option."""
-    words = [str(data) for parameter in command.params if isinstance(parameter, click.Argument)]
+    arguments = [parameter for parameter in command.params if isinstance(parameter, click.Argument)]
     options = [option for option in command.params if isinstance(option, click.Option) and option.type is FILE]
-    return words + (["--data", str(data)] if "--data" in [option.opts[-1] for option in options] else [])
+    names = [option.opts[-1] for option in options]
+    words = [str(data) for _ in arguments]
+    if "--data" in names:
+        return [*words, "--data", str(data)]
+    return [*words, names[0], str(data)] if names and FILE not in [one.type for one in arguments] else words
 
 
 def refused(ran: CommandResult, path: Path, content: str) -> bool:
