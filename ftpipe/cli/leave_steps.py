@@ -11,11 +11,11 @@ from ftpipe.cli.commands.models_backup import save_selection
 from ftpipe.cli.commands.models_migrate import MigrateOptions, make_migrator, migrate_model, request_of, show_plan
 from ftpipe.cli.commands.models_record import RecordOptions, plan_recording, run_recording
 from ftpipe.cli.context import CliContext
-from ftpipe.errors import FtpipeError, InterruptedRunError, StillRunningError
+from ftpipe.errors import FtpipeError, InterruptedRunError, StillRunningError, UsageError
 from ftpipe.formatting import sanitize_line
 from ftpipe.migration.backup import Selection
 from ftpipe.migration.backup_folder import BackupFolder
-from ftpipe.migration.backup_manifest import safe_name
+from ftpipe.migration.backup_manifest import Kind, safe_name
 from ftpipe.migration.leave import check_budget, save_state
 from ftpipe.migration.record import RecordingStore, default_path
 from ftpipe.migration.spending import Ledger
@@ -32,6 +32,15 @@ STAGES = {
     MigrationState.MOVED: LeaveStage.MOVED,
     MigrationState.ROLLED_BACK: LeaveStage.TRAINED,
 }
+MISSING: dict[Kind, str] = {
+    "job": "job",
+    "events": "events of",
+    "checkpoints": "checkpoints of",
+    "object": "file",
+    "content": "file",
+    "model": "model",
+}
+"""What a backup does not have, in words."""
 STOPPING = (InterruptedRunError, StillRunningError)
 """Errors that end the command; any other one stops a single model."""
 
@@ -74,7 +83,6 @@ class LeaveSteps:
         """Record, retrain and compare each model.
 
         Raises:
-            CostLimitError: A price that was not known before is over the limit.
             InterruptedRunError: Ctrl-C; the same command continues.
             StillRunningError: The time is up; the same command continues.
         """
@@ -82,7 +90,7 @@ class LeaveSteps:
             with self._problems_of(one):
                 self._record(one)
                 recorded = self.state.model(one.model)
-                if recorded.training_cost is None or recorded.comparison_cost is None:
+                if recorded.is_planned_later:
                     self._save(self._planned(recorded))
                     check_budget(self.state)
                 options = self._migrate_options(recorded)
@@ -91,6 +99,12 @@ class LeaveSteps:
                     self._save(self._with_migration(recorded, migration))
 
     def _planned(self, one: LeaveModel) -> LeaveModel:
+        if one.data is None and self.state.log is None:
+            raise UsageError(
+                "its training file is gone, and there are no requests whose answers it could be trained on",
+                "give requests that were sent to it with --log FILE, or run `ftpipe models migrate MODEL --data FILE` "
+                "with a copy of the training file",
+            )
         changes: dict[str, object] = {}
         record = self._record_options(one)
         if record is not None:
@@ -101,7 +115,7 @@ class LeaveSteps:
             changes |= {"recording_cost": 0.0, "recording_reason": reason}
         options = self._migrate_options(one)
         if record is not None and options.recording is None and (options.data is None or options.held_out is None):
-            return one.model_copy(update=changes)  # it is planned when the answers are recorded
+            return one.model_copy(update=changes | {"is_planned_later": True})
         settings = self.context.settings({"provider": options.to})
         migrator = make_migrator(self.context, settings, options)
         migration = migrator.plan(request_of(settings, options))
@@ -110,11 +124,12 @@ class LeaveSteps:
         cost = migration.plan.cost
         is_free = not migrator.pipeline.provider.profile.paid
         changes |= {
+            "is_planned_later": False,
             "examples": migration.task.examples,
             "new_base": migration.proposal.name,
             "reason": migration.proposal.reason,
             "source": migration.proposal.source,
-            "changes": tuple(str(change) for change in migration.migration.changes),
+            "changes": tuple(str(one) for one in migration.migration.changes if one.before != one.after),
             "training_cost": 0.0 if is_free else cost.high if cost else None,
             "comparison_cost": migration.comparison_cost,
         }
@@ -224,7 +239,7 @@ def _with_backup(one: LeaveModel, folder: BackupFolder, job_id: str) -> LeaveMod
     update = {
         "stage": LeaveStage.BACKED_UP if one.stage is LeaveStage.LISTED else one.stage,
         "saved_files": sum(folder.content(file_id) is not None for file_id in file_ids),
-        "missing": tuple(f"{item.kind} {item.id}: {item.reason}" for item in missing),
+        "missing": tuple(f"{MISSING[item.kind]} {item.id}: {item.reason}" for item in missing),
         "data": _content_path(folder, job.training_file if job else ""),
         "validation": _content_path(folder, (job.validation_file if job else "") or ""),
     }

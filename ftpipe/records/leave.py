@@ -51,6 +51,8 @@ class LeaveModel(Record):
     """Highest cost of what is not recorded yet; ``None`` if it is not known."""
     recording_reason: str = ""
     """Why answers are recorded in the way they are, or why not at all."""
+    is_planned_later: bool = False
+    """Whether the successor is planned when the answers are recorded: it is trained on them, or compared with them."""
     new_base: str = ""
     reason: str = ""
     """Why this base."""
@@ -77,8 +79,10 @@ class LeaveModel(Record):
 
     @property
     def highest_cost(self) -> float | None:
-        """What it may still cost; ``None`` if that is not known."""
-        parts = (self.recording_cost, self.training_cost, self.comparison_cost)
+        """What is planned for it may still cost; ``None`` if that is not known."""
+        parts = [self.recording_cost]
+        if not self.is_planned_later:
+            parts += [self.training_cost, self.comparison_cost]
         known = [part for part in parts if part is not None]
         return sum(known) if len(known) == len(parts) else None
 
@@ -128,7 +132,7 @@ class LeaveState(Record):
 
     @property
     def highest_cost(self) -> float | None:
-        """What is still to be paid at most; ``None`` if a price is not known."""
+        """What is planned costs at most; ``None`` if a price is not known."""
         costs = [one.highest_cost for one in self.open_models]
         known = [cost for cost in costs if cost is not None]
         return sum(known) if len(known) == len(costs) else None

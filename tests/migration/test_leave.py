@@ -171,3 +171,27 @@ def test_leave_goes_on_with_the_other_models(
     assert "1 of 2 models can leave" in done.out
     assert "1 needs a decision" in done.out
     assert jobs_of(elsewhere) == 1
+    assert {one.model for one in account.paid} == {MAIN_MODEL}
+
+
+def test_leave_distills_from_requests_if_the_training_file_is_gone(
+    run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount
+) -> None:
+    """The plan of the successor waits for the recorded answers; then the budget is checked again."""
+    deleted = next(tune for tune in TUNES if tune.suffix == "faq" and tune.oddities == "file-deleted")
+    lines = (SUPPORT_DESK / "train.jsonl").read_text().splitlines()[:40]
+    requests = [{"messages": json.loads(line)["messages"][:-1], "model": deleted.model} for line in lines]
+    Path("log.jsonl").write_text("".join(json.dumps(request) + "\n" for request in requests))
+    done = leave(run_command, "--log", "log.jsonl", "--yes", "--max-cost", "20", "--margin", "100", model=deleted.model)
+    assert done.code == 0, done.err
+    assert "after recording" in done.out
+    assert jobs_of(elsewhere) == 1
+    assert account.paid_twice() == []
+
+
+def test_leave_checks_the_host_before_anything_else(run_command: RunCommand, account: OpenAIAccount) -> None:
+    done = run_command("leave", MAIN_MODEL, "--to", "nebius", "--held-out", HELD_OUT, "--yes")
+    assert done.code == 4
+    assert "NEBIUS_API_KEY" in done.err
+    assert not Path("backup").exists()
+    assert account.paid == []

@@ -134,6 +134,7 @@ def prepare(context: CliContext, options: LeaveOptions) -> LeaveSteps:
     known = load_state(provider.endpoint)
     chosen = choose(context, options, inventory, known)
     host = options.to or (known.to if known else "") or ask_host(context, inventory, chosen)
+    context.provider(host, context.settings({"provider": host}))  # its key and address are checked before anything else
     state = new_state(options, settings, provider, inventory, chosen, host, known)
     if not options.dry_run:
         save_state(state)
@@ -299,10 +300,7 @@ def show_plan(context: CliContext, state: LeaveState) -> None:
         (
             sanitize_line(one.model, 60),
             sanitize_line(one.new_base or state.to, 40),
-            *(
-                format_money(cost, state.currency)
-                for cost in (one.recording_cost, one.training_cost, one.comparison_cost)
-            ),
+            *cost_cells(one, state.currency),
             "needs a decision" if one.problem else one.stage.value,
         )
         for one in state.models
@@ -312,6 +310,17 @@ def show_plan(context: CliContext, state: LeaveState) -> None:
         f"at most {format_money(state.highest_cost, state.currency)} more, "
         f"{format_money(state.spent, state.currency)} spent"
     )
+    if any(one.is_planned_later for one in state.open_models):
+        context.print_status("what is planned after recording is checked against --max-cost before it is paid")
+
+
+def cost_cells(one: LeaveModel, currency: str) -> list[str]:
+    """The highest costs of recording, training and comparison of a model."""
+    if one.problem:
+        return ["–", "–", "–"]
+    later = ["after recording"] * 2
+    costs = [format_money(cost, currency) for cost in (one.recording_cost, one.training_cost, one.comparison_cost)]
+    return [costs[0], *(later if one.is_planned_later else costs[1:])]
 
 
 def pay(context: CliContext, steps: LeaveSteps, options: LeaveOptions) -> None:
