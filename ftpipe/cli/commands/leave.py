@@ -364,7 +364,7 @@ def finish(context: CliContext, state: LeaveState, options: LeaveOptions) -> Non
     failed = [one for one in state.models if one.problem or one.stage is LeaveStage.REJECTED]
     context.exit_code = 1 if failed else 0
     if any(one.stage is LeaveStage.MOVED for one in state.models):
-        context.print_next("ftpipe serve   answers under the old names; change base_url and key in your programs")
+        context.print_next("ftpipe serve --aliases   answers under the old names; programs change base_url and key")
 
 
 def show_model(context: CliContext, one: LeaveModel) -> None:
