@@ -26,7 +26,7 @@ from ftpipe.server.shadow.comparison import (
 )
 from ftpipe.server.shadow.low_priority import CallerCount, LowPriorityToken
 from ftpipe.server.shadow.models import MirrorModels
-from ftpipe.server.shadow.sampling import digest, highest_tokens, is_sampled, mirrored_fields, with_token_limit
+from ftpipe.server.shadow.sampling import digest, highest_tokens, is_sampled, is_text, mirrored_fields, with_token_limit
 from ftpipe.server.storage import ShadowResultRow, Store
 from ftpipe.server.storage.shadow_results import ShadowCounts
 
@@ -183,7 +183,8 @@ class ShadowMirror:
     def _compare(self, chat: MirroredChat) -> ShadowCounts:
         """Answer a chat, and store the comparison; what it may cost is stored before it is sent."""
         price = self._settings.price
-        if price is None and self._models.is_remote(chat.owner, chat.pair.new):
+        is_unbounded = price is not None and not is_text(chat.fields)
+        if is_unbounded or (price is None and self._models.is_remote(chat.owner, chat.pair.new)):
             return ShadowCounts(unpaid=1)
         fields = chat.fields if price is None else with_token_limit(chat.fields)
         highest = 0.0 if price is None else token_cost(price, *highest_tokens(fields))

@@ -272,6 +272,18 @@ def test_chat_with_unknown_outcome_counts_with_its_highest_cost(make_server: Mak
     assert costs["model_not_found"] == 0
 
 
+def test_chat_with_an_image_is_not_sent_to_a_priced_model(make_server: MakeServer, engine: PairedEngine) -> None:
+    """A host's tokens for it are not known before."""
+    server = make_server(price=PRICE, max_cost=1e9)
+    assert server.context.shadow is not None
+    content = [{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}]
+    request = ApiRequest("local", body={"model": OLD, "messages": [{"role": "user", "content": content}]})
+    server.context.shadow.offer(request, {"choices": [{"message": {"content": "a cat"}}]}, 1.0)
+    (pair,) = server.pairs()
+    assert (pair.chats, pair.unpaid) == (1, 1)
+    assert engine.new.requests == []
+
+
 def test_large_chat_is_dropped(make_server: MakeServer) -> None:
     server = make_server()
     assert server.chat("x" * MAX_CHAT_BYTES).status_code == 200
