@@ -31,6 +31,11 @@ def data_dir_option(data_dir: Path) -> str:
     return "" if data_dir == server_dir() else f" --data-dir {quote(str(data_dir))}"
 
 
+def gateway_dir(provider: str) -> Path:
+    """The folder of the files and jobs of a gateway to a provider."""
+    return home() / f"gateway-{provider}"
+
+
 def models_dir() -> Path:
     """The folder of installed base models."""
     return home() / "models"

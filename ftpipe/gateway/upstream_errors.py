@@ -45,7 +45,7 @@ class UpstreamMessages:
         elif status in (401, 403):
             error = self._unavailable(502, "refused the server's key")
         elif status == 404:
-            error = self._unavailable(502, "does not have it")
+            error = self._unavailable(502, "does not have it, or it is not deployed there")
         elif status == 503:
             error = ApiError(503, message, code or "model_unavailable", "model", "server_error")
         elif status in _PASSED_STATUSES:

@@ -96,6 +96,9 @@ class ModelResolver:
             return None
         if owner is not None and job.owner != owner and tx.permissions.find(name, owner) is None:
             return None
+        if job.upstream is not None:
+            upstream_model = upstream_name(tx, name)
+            return None if upstream_model is None else ResolvedModel(upstream_model)
         return ResolvedModel(job.base, self._data_dir.job(job.id).checkpoint_dir(step))
 
 
@@ -108,11 +111,17 @@ def find_tuned(tx: Transaction, name: str) -> tuple[JobRow | None, int | None]:
     return (None, None) if checkpoint is None else (tx.jobs.get(checkpoint.job_id), checkpoint.step)
 
 
-def tuned_model_name(base: str, suffix: str | None, job_id: str) -> str:
-    """The name of a job's model: ``ft:<base>:local:<suffix>:<8 characters>``."""
+def upstream_name(tx: Transaction, name: str) -> str | None:
+    """The name that a tuned model or checkpoint has at the provider at which it was trained."""
+    row = tx.jobs.by_model(name) or tx.checkpoints.by_model(name)
+    return None if row is None else row.upstream_model
+
+
+def tuned_model_name(base: str, suffix: str | None, job_id: str, *, organization: str = "local") -> str:
+    """The name of a job's model: ``ft:<base>:<organization>:<suffix>:<8 characters>``."""
     base = base.replace("/", "--").replace("\\", "--").replace(":", "-")
     slug = _NOT_IN_SUFFIX.sub("-", (suffix or "").lower()).strip("-")
-    return f"ft:{base}:local:{slug}:{job_id[-8:]}"
+    return f"ft:{base}:{organization}:{slug}:{job_id[-8:]}"
 
 
 def checkpoint_name(model_name: str, step: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Protocol
 
 from ftpipe.atomic_files import read_or_create_secret
 from ftpipe.inference.engine import Engine
@@ -36,6 +37,63 @@ from ftpipe.server.storage.recovery import open_or_replace, recover
 log = logging.getLogger("ftpipe.server")
 
 
+class JobRunner(Protocol):
+    """Carries jobs from the queue to their end, in a thread."""
+
+    def start(self) -> None:
+        """Start the thread."""
+
+    def wake(self) -> None:
+        """Look at the jobs now."""
+
+    def stop(self) -> None:
+        """End the thread; jobs that have not ended continue at the next start."""
+
+
+class Upstream(Protocol):
+    """Where jobs are trained and models answer: another host, or this machine."""
+
+    @property
+    def base_models(self) -> BaseModels:
+        """The base models there."""
+
+    def runner(self, store: Store, data_dir: DataDirectory, settings: ServeSettings) -> JobRunner:
+        """What trains the jobs there."""
+
+    def routes(self, store: Store, models: ModelResolver) -> ModelRoutes:
+        """What forwards the chats."""
+
+
+class ThisMachine:
+    """Trains jobs and answers chats here.
+
+    Args:
+        settings: How the server runs.
+        base_models: What is known about base models; those of this machine if ``None``.
+        start_validation: Starts the validation of a job's files.
+        routes: Names that are served by models of other names.
+    """
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        base_models: BaseModels | None,
+        start_validation: StartValidation,
+        routes: ModelRoutes,
+    ) -> None:
+        self.base_models = base_models or BaseModels(settings.models_dir, substitutes=settings.substitute_models)
+        self._start_validation = start_validation
+        self._routes = routes
+
+    def runner(self, store: Store, data_dir: DataDirectory, settings: ServeSettings) -> JobRunner:
+        """The supervisor of the trainers."""
+        return Supervisor(store, data_dir, settings, FileValidator(self._start_validation))
+
+    def routes(self, store: Store, models: ModelResolver) -> ModelRoutes:  # noqa: ARG002  # as in Upstream
+        """The routes that were given."""
+        return self._routes
+
+
 @dataclass(frozen=True, slots=True)
 class ServerContext:
     """Everything that requests and jobs need."""
@@ -48,7 +106,7 @@ class ServerContext:
     host_policy: HostPolicy
     in_flight_keys: InFlightKeys
     active_requests: ActiveRequests
-    supervisor: Supervisor
+    supervisor: JobRunner
     health: HealthApi
     files: FilesApi
     uploads: UploadsApi
@@ -83,6 +141,7 @@ def build_context(
     base_models: BaseModels | None = None,
     start_validation: StartValidation = ValidationProcess,
     routes: ModelRoutes | None = None,
+    upstream: Upstream | None = None,
 ) -> ServerContext:
     """Build the server's components without starting them.
 
@@ -92,6 +151,7 @@ def build_context(
         base_models: What is known about base models; those of this machine if ``None``.
         start_validation: Starts the validation of a job's files.
         routes: Names that are served by models of other names; none if ``None``.
+        upstream: Where jobs are trained and models answer; this machine if ``None``.
 
     Raises:
         LocalStateError: If the data folder or its database cannot be used.
@@ -102,18 +162,16 @@ def build_context(
     warn_if_readable(settings.api_key_file)
     store = open_or_replace(data_dir)
     active_requests = ActiveRequests()
-    base_models = base_models or BaseModels(settings.models_dir, substitutes=settings.substitute_models)
-    models = ModelResolver(data_dir, base_models)
-    routes = routes or NoRoutes()
+    upstream = upstream or ThisMachine(settings, base_models, start_validation, routes or NoRoutes())
+    models = ModelResolver(data_dir, upstream.base_models)
+    routes, supervisor = upstream.routes(store, models), upstream.runner(store, data_dir, settings)
     callers = CallerCount()
     chat = ChatCompletionsApi(store, models, engine or _build_engine(settings, active_requests), callers)
     shadow = None
     if settings.shadow is not None:
-        key = read_or_create_secret(data_dir.shadow_key)
-        mirror_models = MirrorModels(chat.complete, routes)
+        mirror_models, key = MirrorModels(chat.complete, routes), read_or_create_secret(data_dir.shadow_key)
         shadow = ShadowMirror(settings.shadow, store, key, mirror_models, callers, active_requests)
         chat.on_answer = shadow.offer
-    supervisor = Supervisor(store, data_dir, settings, FileValidator(start_validation))
     return ServerContext(
         settings=settings,
         data_dir=data_dir,

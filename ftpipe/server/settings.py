@@ -97,6 +97,8 @@ class ServeSettings:
     """Which chats another model answers, too; ``None`` for none."""
     poll_interval: float = 0.25
     """How often the supervisor checks running trainers."""
+    upstream: str | None = None
+    """The provider at which jobs are trained and models answer; ``None`` for this machine."""
     log_level: str = "info"
     engine: str = "process"
     """What runs training: ``process`` for this machine, ``ray`` for a cluster."""

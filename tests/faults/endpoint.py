@@ -46,6 +46,8 @@ class EndpointState(ServerState):
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     """The body of each create call."""
+    chats: list[dict[str, Any]] = field(default_factory=list)
+    """The body of each chat."""
     statuses: tuple[str, ...] = ("validating_files", "queued", "running", "succeeded")
     """A job's status each time it is read; the last one is repeated."""
     job_error: dict[str, Any] | None = None
@@ -79,6 +81,7 @@ ROUTES = {
     "POST /fine_tuning/jobs/{id}/cancel": "cancel_job",
     "GET /fine_tuning/jobs/{id}/events": "list_events",
     "GET /fine_tuning/jobs/{id}/checkpoints": "list_checkpoints",
+    "POST /chat/completions": "complete_chat",
     "GET /models": "list_models",
     "GET /models/{id}": "get_model",
 }
@@ -307,6 +310,12 @@ class FaultEndpoint(ScriptedServer, EndpointState):
     def list_checkpoints(self, job_id: str, **_: Any) -> dict[str, Any]:
         """``GET /fine_tuning/jobs/{id}/checkpoints``."""
         return page([])
+
+    def complete_chat(self, *, fields: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """``POST /chat/completions``."""
+        self.chats.append(fields)
+        choice = {"index": 0, "message": {"role": "assistant", "content": "good day"}, "finish_reason": "stop"}
+        return {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
 
     def list_models(self, **_: Any) -> dict[str, Any]:
         """``GET /models``."""

@@ -13,7 +13,7 @@ import uvicorn
 from ftpipe.server.http import create_app
 from ftpipe.server.http.timeouts import header_timeout_protocol
 from ftpipe.server.routes import ModelRoutes
-from ftpipe.server.services import ServerContext, build_context
+from ftpipe.server.services import ServerContext, Upstream, build_context
 from ftpipe.server.settings import ServeSettings
 from tests.server.fakes import FakeBaseModels, FakeEngine, FakeValidation
 
@@ -24,10 +24,13 @@ class LiveServer:
     Args:
         folder: Where its data folder is.
         routes: Its routes.
+        behind: The host at which it trains.
         changes: Settings.
     """
 
-    def __init__(self, folder: Path, routes: ModelRoutes, **changes: Any) -> None:
+    def __init__(
+        self, folder: Path, routes: ModelRoutes | None = None, *, behind: Upstream | None = None, **changes: Any
+    ) -> None:
         self.engine = FakeEngine()
         settings = ServeSettings(data_dir=folder / "data", **changes)
         self.context: ServerContext = build_context(
@@ -36,6 +39,7 @@ class LiveServer:
             base_models=FakeBaseModels(),
             start_validation=FakeValidation,
             routes=routes,
+            upstream=behind,
         )
 
     def __enter__(self) -> Self:
@@ -52,6 +56,10 @@ class LiveServer:
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop it; the second time changes nothing."""
         self._server.should_exit = True
         self._thread.join()
 

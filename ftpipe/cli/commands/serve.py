@@ -6,7 +6,7 @@ import importlib.util
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,7 +19,12 @@ from ftpipe.cli.serve_routes import open_routes
 from ftpipe.cli.shadow_options import ShadowOptions, shadow_options, shadow_settings
 from ftpipe.errors import LocalStateError, MissingExtraError, UsageError
 from ftpipe.formatting import format_fields, format_time, sanitize_block, sanitize_line
-from ftpipe.paths import SERVER_KEY_FILE, data_dir_option, server_dir
+from ftpipe.paths import SERVER_KEY_FILE, data_dir_option, gateway_dir, server_dir
+
+if TYPE_CHECKING:
+    from ftpipe.gateway.upstream import ProviderUpstream
+    from ftpipe.server.routes import ModelRoutes
+    from ftpipe.server.settings import ServeSettings, ShadowSettings
 
 _data_dir = click.option(
     "--data-dir",
@@ -49,6 +54,11 @@ class ServeOptions(ShadowOptions):
     max_queue_seconds: float = 60.0
     routes: tuple[str, ...] = ()
     aliases: bool = False
+    upstream: str | None = None
+    upstream_model: str | None = None
+    max_cost: float | None = None
+    max_total_cost: float | None = None
+    no_cost_limit: bool = False
 
 
 @click.group(
@@ -59,6 +69,7 @@ class ServeOptions(ShadowOptions):
         "Training": ("max_jobs", "engine", "ray_address", "workers"),
         "Models and data": ("data_dir", "allow_bases", "no_substitute_models"),
         "Models under other names": ("routes", "aliases", "trusted_hosts"),
+        "Training at a provider": ("upstream", "upstream_model", "max_cost", "max_total_cost", "no_cost_limit"),
         "Chats": ("max_queued_requests", "max_queue_seconds"),
         "Shadow traffic": tuple(field.name for field in fields(ShadowOptions)),
     },
@@ -165,6 +176,29 @@ class ServeOptions(ShadowOptions):
 )
 @shared.trust_host
 @shadow_options
+@click.option(
+    "--upstream",
+    metavar="PROVIDER",
+    help="Train at this provider, not on this machine, and forward chats to it: for scripts written for OpenAI.",
+)
+@click.option(
+    "--upstream-model",
+    metavar="MODEL",
+    help="Base model there for jobs and chats that name one of OpenAI's.  [default: the provider's default model]",
+)
+@click.option(
+    "--max-cost",
+    type=click.FloatRange(min=0),
+    metavar="AMOUNT",
+    help="Maximum cost of one job, by its estimate in the provider's currency; others fail before they are created.",
+)
+@click.option(
+    "--max-total-cost",
+    type=click.FloatRange(min=0),
+    metavar="AMOUNT",
+    help="Maximum cost of all jobs together that the gateway ever creates. Chats do not count.",
+)
+@click.option("--no-cost-limit", is_flag=True, help="Let clients create jobs at the provider at any cost.")
 @click.pass_context
 def serve(ctx: click.Context, /, **params: Any) -> None:
     """Run the embedded server: files, fine-tuning jobs, models and chat, compatible with the OpenAI API.
@@ -181,12 +215,14 @@ def serve(ctx: click.Context, /, **params: Any) -> None:
 
     With --shadow OLD=NEW a share of the chats with OLD is also answered by NEW when no caller waits; callers get OLD's
     answers. `ftpipe status --shadow` compares them.
+
+    With --upstream it is a gateway: scripts for OpenAI's fine-tuning API upload their files to it, and it creates their
+    jobs at another provider, each once and within the cost limits. Data and jobs are in a data folder of their own.
     """
     if ctx.invoked_subcommand is not None:
         return
     from ftpipe.server.http import serve as run_server
     from ftpipe.server.services import build_context
-    from ftpipe.server.settings import ServeSettings
 
     options = ServeOptions(**params)
     if options.engine == "ray":
@@ -194,8 +230,27 @@ def serve(ctx: click.Context, /, **params: Any) -> None:
     elif options.ray_address:
         raise UsageError("--ray-address needs --engine ray", "add --engine ray")
     shadow = shadow_settings(options)
-    data_dir = (options.data_dir or server_dir()).absolute()
-    settings = ServeSettings(
+    default_dir = gateway_dir(options.upstream) if options.upstream else server_dir()
+    data_dir = (options.data_dir or default_dir).absolute()
+    context = ctx.ensure_object(CliContext)
+    routes = open_routes(context, options.routes, with_aliases=options.aliases, data_dir=data_dir)
+    upstream = open_upstream(context, options, routes)
+    settings = settings_of(options, data_dir, shadow)
+    fetch_bases(context, options.allow_bases)
+    with context.interruptible("the server was stopped", "unfinished jobs continue at the next `ftpipe serve`"):
+        run_server(
+            settings,
+            partial(build_context, routes=routes, upstream=upstream),
+            on_listening=lambda url: context.print_status(client_lines(url, settings.api_key_file, data_dir)),
+            on_stopping=lambda: context.print_status("stopping …"),
+        )
+
+
+def settings_of(options: ServeOptions, data_dir: Path, shadow: ShadowSettings | None) -> ServeSettings:
+    """The settings of the server that these options describe."""
+    from ftpipe.server.settings import ServeSettings
+
+    return ServeSettings(
         host=options.host,
         port=options.port,
         data_dir=data_dir,
@@ -209,17 +264,32 @@ def serve(ctx: click.Context, /, **params: Any) -> None:
         ray_address=options.ray_address,
         workers=options.workers or 0,
         shadow=shadow,
+        upstream=options.upstream,
     )
-    context = ctx.ensure_object(CliContext)
-    fetch_bases(context, options.allow_bases)
-    routes = open_routes(context, options.routes, with_aliases=options.aliases, data_dir=data_dir)
-    with context.interruptible("the server was stopped", "unfinished jobs continue at the next `ftpipe serve`"):
-        run_server(
-            settings,
-            partial(build_context, routes=routes),
-            on_listening=lambda url: context.print_status(client_lines(url, settings.api_key_file, data_dir)),
-            on_stopping=lambda: context.print_status("stopping …"),
-        )
+
+
+def open_upstream(context: CliContext, options: ServeOptions, routes: ModelRoutes | None) -> ProviderUpstream | None:
+    """Open the provider of a gateway; ``None`` if jobs are trained on this machine.
+
+    Raises:
+        UsageError: A paid provider has no cost limit, or it is this machine.
+    """
+    if options.upstream is None:
+        given = ("upstream_model", "max_cost", "max_total_cost", "no_cost_limit")
+        if name := next((name for name in given if getattr(options, name)), None):
+            raise UsageError(f"--{name.replace('_', '-')} needs --upstream", "add --upstream PROVIDER")
+        return None
+    from ftpipe.cli.serve_upstream import provider_upstream
+
+    return provider_upstream(
+        context,
+        options.upstream,
+        model=options.upstream_model,
+        max_cost=options.max_cost,
+        max_total_cost=options.max_total_cost,
+        no_cost_limit=options.no_cost_limit,
+        routes=routes,
+    )
 
 
 def key_file_of(options: ServeOptions, data_dir: Path) -> Path | None:

@@ -71,7 +71,7 @@ class JobsApi:
                 f"You have {self._settings.max_open_jobs} jobs that have not ended; wait for one to end, or cancel one."
             )
             raise ApiError(429, message, "rate_limit_exceeded")
-        row = _new_row(request.owner, body, model, method, hyperparameters)
+        row = _new_row(request.owner, body, model, method, hyperparameters, upstream=self._settings.upstream)
         self._link_files(row, training, validation, model.adapter)
         tx.jobs.add(row)
         tx.events.append_message(row.id, f"Created fine-tuning job: {row.id}")
@@ -148,7 +148,7 @@ class JobsApi:
     def pause(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """Pause a job; a running trainer saves its state at the next step and stops."""
         job = self._find(request, tx)
-        if job.status in TERMINAL_STATUSES:
+        if job.status in TERMINAL_STATUSES or job.upstream is not None:
             raise _invalid_transition(job, "paused")
         if job.status in ("validating_files", "queued"):
             tx.jobs.update(job.id, status="paused", desired_state="pause")
@@ -255,7 +255,15 @@ def _require_training_file(tx: Transaction, owner: str, file_id: str, param: str
     return row
 
 
-def _new_row(owner: str, body: CreateJob, model: ResolvedModel, method: str, chosen: Hyperparameters) -> JobRow:
+def _new_row(
+    owner: str,
+    body: CreateJob,
+    model: ResolvedModel,
+    method: str,
+    chosen: Hyperparameters,
+    *,
+    upstream: str | None,
+) -> JobRow:
     job_id = new_id("ftjob-")
     integrations = None
     if body.integrations is not None:
@@ -266,7 +274,7 @@ def _new_row(owner: str, body: CreateJob, model: ResolvedModel, method: str, cho
         created_at=now(),
         model=model.name(body.model),
         base=model.base,
-        model_name=tuned_model_name(body.serve_as or model.base, body.suffix, job_id),
+        model_name=tuned_model_name(body.serve_as or model.base, body.suffix, job_id, organization=upstream or "local"),
         method=method,
         training_file=body.training_file,
         validation_file=body.validation_file,
@@ -275,11 +283,15 @@ def _new_row(owner: str, body: CreateJob, model: ResolvedModel, method: str, cho
         requested_hyperparameters=chosen.model_dump(exclude_none=True),
         integrations=integrations,
         user_metadata=body.metadata,
+        upstream=upstream,
+        has_requested_seed=body.seed is not None,
     )
 
 
 def _invalid_transition(job: JobRow, what: str) -> ApiError:
     message = f"Job {job.id} has {job.status} and cannot be {what}."
+    if job.upstream is not None and job.status not in TERMINAL_STATUSES:
+        message = f"Job {job.id} is trained at another host and cannot be {what}."
     if job.status == "cancelled":
         message = f"Job {job.id} was cancelled and cannot be {what}."
     return bad_request(message, None, "invalid_job_status")

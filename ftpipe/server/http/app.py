@@ -66,6 +66,7 @@ def _routes(context: ServerContext) -> list[Route]:
     )
     file_form = FileForm("file", context.settings.max_file_bytes)
     part_form = FileForm("data", context.settings.max_part_bytes)
+    losses = _route("/v1/ftpipe/losses", POST=score(handler=context.row_losses.score, form=file_form))
     return [
         _route("/health", GET=free(handler=context.health.get, is_public=True)),
         _route(FILES, POST=write(handler=files.create, form=file_form), GET=read(handler=files.list)),
@@ -98,7 +99,7 @@ def _routes(context: ServerContext) -> list[Route]:
             POST=chat,
             GET=read(handler=context.chat.list),
         ),
-        _route("/v1/ftpipe/losses", POST=score(handler=context.row_losses.score, form=file_form)),
+        *([] if context.settings.upstream else [losses]),
     ]
 
 

@@ -31,6 +31,7 @@ IGNORED_RULE_FAMILIES = ("FT7", "FT8", "FT9")
 NICE = 5
 """Requests come first if both need the processor."""
 TOO_FEW_EXAMPLES = "FT112"
+"""The rule whose finding has an error code for itself in the API."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ def _issue_text(line: int | None, path: str, message: str) -> str:
 def main(arguments: list[str]) -> None:
     """Validate the files of one job."""
     output, max_memory_bytes, max_cpu_seconds, method, base, hyperparameters, training_file, *rest = arguments
-    _limit_process(int(max_memory_bytes), int(max_cpu_seconds))
+    limit_process(int(max_memory_bytes), int(max_cpu_seconds))
     try:
         validation_file = Path(rest[0]) if rest else None
         error = validate_job_files(Path(training_file), validation_file, method, base, json.loads(hyperparameters))
@@ -158,7 +159,7 @@ def main(arguments: list[str]) -> None:
     write_json(Path(output), error, mode=0o600)
 
 
-def _limit_process(max_memory_bytes: int, max_cpu_seconds: int) -> None:
+def limit_process(max_memory_bytes: int, max_cpu_seconds: int) -> None:
     """Limit this process, also for the case that the server is killed and cannot watch it."""
     for name, limit in ((resource.RLIMIT_AS, max_memory_bytes), (resource.RLIMIT_CPU, max_cpu_seconds)):
         with suppress(OSError, ValueError):  # a system that does not have this limit

@@ -93,7 +93,7 @@ class Supervisor(threading.Thread):
         if validated_job_id := self._validator.close():
             self._writer.forget_validation_attempt(validated_job_id)
         with self._store.read() as tx:
-            running = [job for job in tx.jobs.open() if job.has_trainer]
+            running = [job for job in tx.jobs.open() if job.has_trainer and job.upstream is None]
         self._pause_all(running)
 
     def _poll_safely(self) -> bool:
@@ -132,7 +132,7 @@ class Supervisor(threading.Thread):
 
     def _open_jobs(self) -> list[JobRow]:
         with self._store.read() as tx:
-            return tx.jobs.open()
+            return [job for job in tx.jobs.open() if job.upstream is None]
 
     def _reconcile(self, job: JobRow, *, slot_available: bool) -> Transition | None:
         """Observe a job, decide, and apply the decision; ``None`` after an error."""

@@ -224,6 +224,10 @@ class JobRepository(Repository[JobRow]):
         query = select(func.count()).where(JobRow.owner == owner, JobRow.status.not_in(TERMINAL_STATUSES))
         return self.session.execute(query).scalar_one()
 
+    def has_base(self, owner: str, base: str) -> bool:
+        """Whether a job of an owner trains this base model."""
+        return self.first(JobRow.owner == owner, JobRow.base == base) is not None
+
     def by_model(self, name: str) -> JobRow | None:
         """The job that made a model that was not deleted."""
         return self.first(JobRow.fine_tuned_model == name, ~JobRow.deleted)

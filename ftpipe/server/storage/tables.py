@@ -127,6 +127,13 @@ class JobRow(Row):
     result_file: Mapped[str | None] = mapped_column(default=None)
     deleted: Mapped[bool] = mapped_column(default=False)
     """True once its model was deleted."""
+    upstream: Mapped[str | None] = mapped_column(default=None)
+    """The provider at which it is trained; ``None`` for this machine."""
+    upstream_run: Mapped[str | None] = mapped_column(default=None)
+    """The run of the gateway's registry that creates it there; set before anything is sent."""
+    upstream_model: Mapped[str | None] = mapped_column(default=None)
+    """The tuned model's name there."""
+    has_requested_seed: Mapped[bool] = mapped_column(default=True)
 
 
 class EventRow(Row):
@@ -154,6 +161,8 @@ class CheckpointRow(Row):
     model_name: Mapped[str] = mapped_column(unique=True)
     metrics: Mapped[dict[str, float]]
     removed: Mapped[bool] = mapped_column(default=False)
+    upstream_model: Mapped[str | None] = mapped_column(default=None)
+    """Its name at the provider at which it was trained."""
 
 
 class PermissionRow(Row):

@@ -64,3 +64,21 @@ def test_serve_refuses_route_that_cannot_work(cli: CliEnvironment, value: str, m
     ran = cli.run("serve", "--route", value)
     assert ran.code in (2, 4)
     assert message in ran.err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("--upstream", "openai"), "without a limit"),
+        (("--upstream", "openai", "--max-cost", "1"), "without a limit"),
+        (("--upstream", "local", "--max-total-cost", "1"), "on this machine"),
+        (("--max-total-cost", "1"), "needs --upstream"),
+        (("--no-cost-limit",), "needs --upstream"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_serve_gateway_needs_a_total_cost_limit(cli: CliEnvironment, argv: tuple[str, ...], message: str) -> None:
+    """Before it listens."""
+    ran = cli.run("serve", *argv)
+    assert ran.code == 2
+    assert message in ran.err

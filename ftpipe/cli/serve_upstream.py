@@ -1,0 +1,75 @@
+"""The provider behind ``ftpipe serve --upstream``, with its key and the limits of what clients may spend there."""
+
+from __future__ import annotations
+
+from ftpipe.cli.context import CliContext
+from ftpipe.errors import UsageError
+from ftpipe.gateway.upstream import ProviderUpstream
+from ftpipe.gateway.upstream_jobs import JobLimits
+from ftpipe.providers import open_provider
+from ftpipe.providers.profiles import Profile
+from ftpipe.server.routes import ModelRoutes
+
+
+def provider_upstream(
+    context: CliContext,
+    name: str,
+    *,
+    model: str | None,
+    max_cost: float | None,
+    max_total_cost: float | None,
+    no_cost_limit: bool,
+    routes: ModelRoutes | None,
+) -> ProviderUpstream:
+    """Open the provider, so that a missing key is an error at once, and check the limits.
+
+    Args:
+        context: Opens it.
+        name: Its name.
+        model: Base model for jobs that name one of OpenAI's.
+        max_cost: What one job may cost.
+        max_total_cost: What all jobs may cost together.
+        no_cost_limit: Whether they may cost anything.
+        routes: Routes of the command line.
+
+    Raises:
+        UsageError: A paid provider has no limit, or jobs would be trained on this machine anyway.
+    """
+    settings, env = context.settings(), context.environment()
+    if name == "local":
+        raise UsageError("jobs are trained on this machine without --upstream", "leave out --upstream local")
+    profile = context.provider(name, settings, start=False).profile
+    limits = job_limits(profile, max_cost, max_total_cost, no_cost_limit=no_cost_limit)
+    title = profile.title or name
+    if limits.total is None:
+        context.print_status(f"jobs are created at {title}, without a limit of their cost")
+    else:
+        single = "" if limits.per_job is None else f", each at most {limits.per_job:g}"
+        context.print_status(f"jobs are created at {title} for at most {limits.total:g} together{single}")
+    return ProviderUpstream(
+        profile=profile,
+        open_provider=lambda: open_provider(name, profiles=settings.config.providers, env=env, start=False),
+        default_model=model or profile.default_model,
+        limits=limits,
+        key=env.get(profile.key_env, ""),
+        prices=settings.config.prices,
+        named=routes,
+    )
+
+
+def job_limits(
+    profile: Profile, max_cost: float | None, max_total_cost: float | None, *, no_cost_limit: bool
+) -> JobLimits:
+    """What jobs may cost; a provider that is paid needs a total, because clients can create any number of jobs.
+
+    Raises:
+        UsageError: There is no total and no word that there shall be none, or both.
+    """
+    if no_cost_limit and (max_total_cost is not None or max_cost is not None):
+        raise UsageError("--no-cost-limit and a cost limit were given", "leave one of them out")
+    if profile.paid and max_total_cost is None and not no_cost_limit:
+        raise UsageError(
+            f"every client of this server could spend your money at {profile.title or profile.name} without a limit",
+            "add --max-total-cost AMOUNT, and --max-cost AMOUNT for a single job, or --no-cost-limit",
+        )
+    return JobLimits(per_job=max_cost, total=max_total_cost)
