@@ -344,6 +344,8 @@ def show_plan(context: CliContext, migrator: Migrator, plan: MigrationPlan) -> N
         f"{plural(prompts.size, 'prompt')} to the new model, {plural(len(prompts.missing), 'prompt')} to the old one"
     )
     cost = "cost not known" if plan.comparison_cost is None else f"up to {format_money(plan.comparison_cost)}"
+    cost = "free" if plan.comparison_cost == 0 else cost
+    cost += ", and the deployment by the hour" if profile.deployments else ""
     lines += [f"  compare {asked}, {cost}", f"  gate    {report.gate_text(migration.margin, plan.request.confidence)}"]
     lines += [f"  note    {plan.note}"] if plan.note else []
     lines += [f"  note    {DEPLOYMENT_NOTE}"] if profile.deployments else []
