@@ -163,7 +163,7 @@ class ShadowMirror:
                 with self._active.working_thread():
                     counts = self._compare(chat)
             except RequestCancelledError:
-                counts = ShadowCounts(dropped=1)
+                log.debug("the server stops while a mirrored chat is answered")  # its row stays as it was sent
             except Exception:  # one chat must not end the thread
                 log.exception("a mirrored chat could not be compared")
             finally:
@@ -182,6 +182,8 @@ class ShadowMirror:
 
     def _compare(self, chat: MirroredChat) -> ShadowCounts:
         """Answer a chat, and store the comparison; what it may cost is stored before it is sent."""
+        if self._active.is_stopping:
+            return ShadowCounts(dropped=1)
         price = self._settings.price
         is_unbounded = price is not None and not is_text(chat.fields)
         if is_unbounded or (price is None and self._models.is_remote(chat.owner, chat.pair.new)):

@@ -176,6 +176,7 @@ def test_counts_survive_a_restart_for_each_owner(make_server: MakeServer, tmp_pa
         server.client.headers["authorization"] = f"Bearer {owner * 20}"
         server.chat()
         server.chat("other")
+        server.settle()
         server.stop()
     server = make_server(api_key_file=keys)
     server.client.headers["authorization"] = f"Bearer {'a' * 20}"
@@ -292,23 +293,26 @@ def test_large_chat_is_dropped(make_server: MakeServer) -> None:
 
 
 def test_stopping_server_drops_mirrored_chats(make_server: MakeServer, engine: PairedEngine) -> None:
-    """It does not wait until they are answered, and counts them."""
-    started, go_on = threading.Event(), threading.Event()
+    """It does not wait until they are answered: those that wait are counted, and those that run stay unfinished."""
+    started, go_on = threading.Semaphore(0), threading.Event()
 
     def hold() -> None:
-        started.set()
+        started.release()
         assert go_on.wait(20)
 
     engine.new.before_token = hold
     server = make_server()
-    server.chat()
-    assert started.wait(20)
+    for number in range(MAX_RUNNING):
+        server.chat(f"runs {number}")
+        assert started.acquire(timeout=20)
+    server.chat("waits")
     server.context.active_requests.cancel_all()
     go_on.set()
     server.stop()
-    assert len(engine.new.requests) == 1
-    engine.new.before_token = lambda: None
-    assert make_server().pairs()[0].dropped == 1
+    assert len(engine.new.requests) == MAX_RUNNING
+    again = make_server()
+    assert [(pair.chats, pair.dropped) for pair in again.pairs()] == [(MAX_RUNNING + 1, 1)]
+    assert [row.status for row in again.results()] == ["sent"] * MAX_RUNNING
 
 
 def test_failure_in_the_mirror_does_not_reach_the_caller(make_server: MakeServer) -> None:
