@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -39,6 +40,15 @@ def load_state(endpoint: str) -> LeaveState | None:
             f"{path} cannot be read",
             "delete it and run the same command again: backups, recordings, jobs and answers are found again",
         ) from exc
+
+
+def latest_provider() -> str | None:
+    """The provider whose models moved last; ``None`` if none is being left. A damaged state is left out."""
+    states = []
+    for path in (state_dir() / FOLDER).glob("*.json"):
+        with suppress(OSError, ValidationError):
+            states.append(LeaveState.model_validate_json(path.read_bytes()))
+    return max(states, key=lambda one: one.updated_at).provider if states else None
 
 
 def save_state(state: LeaveState) -> LeaveState:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ftpipe.migration.leave import state_path
+from ftpipe.cli import leave_steps
+from ftpipe.migration.leave import latest_provider, save_state, state_path
 from ftpipe.paths import state_dir
+from ftpipe.records.leave import LeaveState
 from tests.cli.cli_runner import CommandResult
 from tests.fakes.account_contents import MAIN, MAIN_MODEL, SUPPORT_DESK, TUNES
 from tests.fakes.openai_account import OpenAIAccount
@@ -106,6 +108,56 @@ def test_leave_continues_after_an_error_in_the_middle(
     assert jobs_of(elsewhere) == 1
     assert len(account.paid) == asked
     assert elsewhere.paid_twice() == account.paid_twice() == []
+
+
+class SimulatedCrash(BaseException):
+    """SIGKILL: no line after this one is executed."""
+
+
+@pytest.mark.parametrize("saved_states", [2, 3])
+def test_leave_continues_after_a_crash(
+    run_command: RunCommand,
+    account: OpenAIAccount,
+    elsewhere: OpenAIAccount,
+    monkeypatch: pytest.MonkeyPatch,
+    saved_states: int,
+) -> None:
+    """Killed when the answers are recorded or the model is trained, and before that is saved."""
+    with monkeypatch.context() as patch:
+        calls = iter(range(saved_states))
+
+        def save(state: LeaveState) -> LeaveState:
+            if next(calls, None) is None:
+                raise SimulatedCrash
+            return save_state(state)
+
+        patch.setattr(leave_steps, "save_state", save)
+        with pytest.raises(SimulatedCrash):
+            leave(run_command, "--yes", "--max-cost", "20")
+    asked = len(account.paid)
+    assert asked == 48
+    again = run_command("leave", "--yes")
+    assert again.code == 0, again.err
+    assert len(account.paid) == asked
+    assert jobs_of(elsewhere) == 1
+    assert elsewhere.paid_twice() == account.paid_twice() == []
+
+
+def test_latest_provider_is_that_of_the_last_move() -> None:
+    assert latest_provider() is None
+    for provider, moment in (("first", 2), ("second", 3), ("third", 1)):
+        state = LeaveState(
+            created_at=1,
+            updated_at=moment,
+            provider=provider,
+            title=provider,
+            endpoint=f"https://{provider}.example",
+            to="local",
+            backup=Path("backup"),
+        )
+        save_state(state)
+    state_path("https://first.example").with_name("damaged.json").write_text("{")
+    assert latest_provider() == "second"
 
 
 def test_leave_dry_run_pays_and_keeps_nothing(

@@ -125,10 +125,11 @@ def prepare(context: CliContext, options: LeaveOptions) -> LeaveSteps:
     """Take the inventory, and choose models and host: from the options, from an earlier call, or by asking."""
     from ftpipe.cli.commands.models_inventory import DEFAULT_PROVIDER, take_inventory
     from ftpipe.cli.leave_steps import LeaveSteps
-    from ftpipe.migration.leave import load_state, save_state
+    from ftpipe.migration.leave import latest_provider, load_state, save_state
 
     settings = context.settings({"provider": options.source, "max_cost": options.max_cost})
-    source = options.source or DEFAULT_PROVIDER
+    goes_on = not (options.models or options.everything or options.to)
+    source = options.source or (latest_provider() if goes_on else None) or DEFAULT_PROVIDER
     inventory = take_inventory(context, source)
     provider = context.provider(source, settings)
     known = load_state(provider.endpoint)
