@@ -14,7 +14,7 @@ from ftpipe.errors import CostLimitError, LocalStateError, UsageError
 from ftpipe.formatting import format_money
 from ftpipe.paths import state_dir
 from ftpipe.records.inventory import Inventory, InventoryModel
-from ftpipe.records.leave import LeaveModel, LeaveState
+from ftpipe.records.leave import LeaveModel, LeaveStage, LeaveState
 
 FOLDER = "leave"
 
@@ -94,6 +94,10 @@ def choose_models(inventory: Inventory, names: Iterable[str]) -> list[InventoryM
 def as_leave_model(model: InventoryModel, known: LeaveModel | None) -> LeaveModel:
     """A chosen model, with what is known of it from an earlier call."""
     one = known or LeaveModel(model=model.id, base=model.base)
+    if (
+        one.stage is LeaveStage.REJECTED
+    ):  # with another margin or other prompts it may pass; its answers are not paid again
+        one = one.model_copy(update={"stage": LeaveStage.TRAINED})
     return one.model_copy(update={"base": model.base, "shutdown_date": model.shutdown_date, "problem": "", "hint": ""})
 
 

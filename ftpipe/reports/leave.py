@@ -22,7 +22,7 @@ STAGE_TEXTS = {
     LeaveStage.BACKED_UP: "saved; not retrained yet",
     LeaveStage.RECORDED: "answers recorded; not retrained yet",
     LeaveStage.TRAINED: "retrained; not compared yet",
-    LeaveStage.REJECTED: "the successor is not good enough",
+    LeaveStage.REJECTED: "the successor is not shown to be good enough",
     LeaveStage.MOVED: "ready: the old name stands for the successor",
 }
 
@@ -69,7 +69,7 @@ def headline(state: LeaveState) -> str:
     blocked = sum(bool(one.problem) for one in state.models)
     parts = [f"{moved} of {plural(total, 'model')} can leave {state.title}"]
     if rejected:
-        parts.append(f"{rejected} {'has' if rejected == 1 else 'have'} a successor that is not good enough")
+        parts.append(f"{rejected} {'has' if rejected == 1 else 'have'} a successor that is not shown to be good enough")
     if blocked:
         parts.append(f"{blocked} {'needs' if blocked == 1 else 'need'} a decision")
     waiting = total - moved - rejected - blocked

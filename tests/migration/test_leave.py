@@ -206,8 +206,13 @@ def test_leave_keeps_the_old_model_if_the_gate_fails(
     elsewhere.account.task_of = {}
     done = leave(run_command, "--yes", "--max-cost", "20", "--margin", "5")
     assert done.code == 1
-    assert "not good enough" in done.out
+    assert "not shown to be good enough" in done.out
     assert MAIN_MODEL not in run_command("models", "alias", "--json").document["aliases"]
+    paid = (len(account.paid), len(elsewhere.paid))
+    again = run_command("leave", "--yes", "--margin", "100")
+    assert again.code == 0, again.err
+    assert MAIN_MODEL in run_command("models", "alias", "--json").document["aliases"]
+    assert (len(account.paid), len(elsewhere.paid)) == paid
 
 
 def test_leave_goes_on_with_the_other_models(

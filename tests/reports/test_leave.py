@@ -119,7 +119,7 @@ def test_leave_html_counts_days_after_the_end(day: str, shown: str) -> None:
 def test_headline_counts_models() -> None:
     text = headline(state())
     assert text.startswith("1 of 6 models can leave text")
-    assert "1 has a successor that is not good enough" in text
+    assert "1 has a successor that is not shown to be good enough" in text
     assert "1 needs a decision" in text
     assert "3 are not finished" in text
 
