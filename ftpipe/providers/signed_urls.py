@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from ftpipe.errors import ConnectionFailedError, InvalidResponseError, ProviderE
 from ftpipe.providers.client import CONNECT_SECONDS
 
 CHUNK_BYTES = 1 << 20
+MAX_ERROR_BYTES = 1 << 16
+"""What is read of an error; its message is at the start."""
 MAX_DOWNLOAD_SECONDS = 86_400.0
 READ_SECONDS = 300.0
 """How long a storage may be silent."""
@@ -38,8 +41,11 @@ def require_signed_url(url: str, *, api_url: str) -> str:
     Raises:
         InvalidResponseError: It is not https, or not a public host.
     """
-    parts = urlsplit(url)
-    host = (parts.hostname or "").rstrip(".").lower()
+    try:
+        parts = urlsplit(url)
+        host = httpx2.URL(url).raw_host.decode("ascii").rstrip(".").lower()  # the one that is connected to
+    except (ValueError, httpx2.InvalidURL) as exc:
+        raise InvalidResponseError("the host named a storage address that is not a URL") from exc
     is_local = _is_loopback(parts) and _is_loopback(urlsplit(api_url))
     is_public = bool(host) and host != "localhost" and not host.endswith((".localhost", ".internal", ".local"))
     if _NUMERIC_HOST.fullmatch(host) or ":" in host:
@@ -115,14 +121,25 @@ def download(
         if response.status_code in (301, 302, 303, 307, 308):
             address = require_signed_url(response.headers.get("location", ""), api_url=url)
         elif response.status_code >= 400:
-            response.read()
-            body = response.json() if "json" in response.headers.get("content-type", "") else None
-            raise openai.APIStatusError(f"HTTP {response.status_code}", response=response, body=body)
+            raise openai.APIStatusError(f"HTTP {response.status_code}", response=response, body=_error_body(response))
         else:
             with target.open("xb") as file:
                 _save_stream(response, file, on_bytes=on_bytes)
             return
     get_file(address, target, on_bytes=on_bytes)
+
+
+def _error_body(response: httpx2.Response) -> object:
+    """The JSON of an error; ``None`` if it is something else or too large."""
+    content = bytearray()
+    for chunk in response.iter_raw(MAX_ERROR_BYTES):
+        content += chunk
+        if len(content) > MAX_ERROR_BYTES:
+            return None
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _save_stream(response: httpx2.Response, file: BinaryIO, *, on_bytes: Callable[[int, int | None], None]) -> None:
