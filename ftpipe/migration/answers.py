@@ -227,7 +227,7 @@ class AccountedRunner(RequestRunner):
 
     def on_answer(self, request: Request, answer: Answer) -> None:
         """Settle the reservation by the usage that the endpoint reported."""
-        self._ledger.settle(request.key, self._rate.cost_of(answer))
+        self._ledger.settle(request.key, self._rate.cost_of(answer, self._highest_costs.get(request.key, 0.0)))
         self._end(request)
 
     def _end(self, request: Request) -> None:

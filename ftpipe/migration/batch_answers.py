@@ -202,7 +202,8 @@ class BatchAnswers:
         refused = {key: answer for key, answer in collected.items() if answer.error}
         self.cache.put_all(answers)
         if entry.key in self.ledger.open_keys:
-            self.ledger.settle(entry.key, sum(map(self.rate.cost_of, answers.values())))
+            costs = (self.rate.cost_of(one, self.highest_costs.get(key, 0.0)) for key, one in answers.items())
+            self.ledger.settle(entry.key, sum(costs))
         self.index.save(entry.model_copy(update={"is_done": True}))
         self._file_of(entry).unlink(missing_ok=True)
         if refused and not answers:

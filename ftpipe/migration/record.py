@@ -271,13 +271,12 @@ class Recorder:
 
     def _note_lost_answers(self) -> None:
         """Settle what was answered just before a kill, and say what was lost."""
-        lost = 0
+        lost, rate = 0, Rate(self.plan.rate.price)
         for key in self.ledger.open_keys - self.store.batches.entries.keys():
-            answer = self.store.cache.get(key)
-            if answer is not None:
-                self.ledger.settle(key, Rate(self.plan.rate.price).cost_of(answer))
-            else:
-                lost += 1
+            answer, highest = self.store.cache.get(key), self.ledger.reserved(key)
+            # the reservation for the same request, sent again, must not replace what may have been paid
+            self.ledger.settle(key, highest if answer is None else rate.cost_of(answer, highest))
+            lost += answer is None
         if lost:
             self.on_status(
                 f"{plural(lost, 'request')} under way when an earlier run was stopped: the answers are lost, count as "

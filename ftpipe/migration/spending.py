@@ -42,8 +42,12 @@ class Rate:
         tokens = prompt_tokens * self.price.input + completion_tokens * self.price.output
         return tokens * self.factor / MILLION
 
-    def cost_of(self, answer: Answer) -> float:
-        """The cost of an answer, by the usage that the endpoint reported."""
+    def cost_of(self, answer: Answer, highest: float) -> float:
+        """The cost of an answer, by the usage that the endpoint reported; ``highest`` if it reported none."""
+        if answer.prompt_tokens <= 0 or answer.completion_tokens < 0:
+            return highest
+        if answer.completion_tokens == 0 and (answer.text or answer.tool_calls):
+            return highest
         return self.cost(answer.prompt_tokens, answer.completion_tokens)
 
 
@@ -151,6 +155,10 @@ class Ledger:
     def open_keys(self) -> frozenset[str]:
         """What was sent and has no known outcome."""
         return frozenset(self._reserved)
+
+    def reserved(self, key: str) -> float:
+        """What is reserved for a request or batch."""
+        return self._reserved.get(key, 0.0)
 
     def fits(self, amount: float) -> bool:
         """Whether so much more stays within the limit."""

@@ -23,6 +23,7 @@ from ftpipe.migration.recording import Recording, RecordingSampling, read_record
 from ftpipe.migration.spending import Ledger, Rate, RecordingCost
 from ftpipe.providers.openai import open_openai
 from ftpipe.providers.profiles import find_profile
+from ftpipe.records.evaluation import Answer
 from tests.cli.cli_runner import CommandResult
 from tests.fakes.account_contents import MAIN, MAIN_MODEL, MODELS_WITHOUT_JOB, SUPPORT_DESK
 from tests.fakes.openai_account import OpenAIAccount
@@ -436,6 +437,35 @@ def test_parameters_of_reasoning_models_and_refusals() -> None:
     assert plain.adapt("'temperature' does not support 0 with this model. Only the default (1) value is supported.")
     assert plain.adapt("Unrecognized request argument supplied: logprobs")
     assert plain.options(request) == {"max_completion_tokens": 1024, "seed": 1}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Answer(text="hi"), Answer(text="hi", prompt_tokens=5), Answer(prompt_tokens=-9, completion_tokens=-9)],
+)
+def test_answer_without_usage_counts_at_its_highest_cost(answer: Answer) -> None:
+    """An endpoint that reports no tokens, or fewer than none, does not get past the limit."""
+    assert Rate(PRICE).cost_of(answer, 0.25) == 0.25
+    full = Answer(text="hi", prompt_tokens=5, completion_tokens=1)
+    assert 0 < Rate(PRICE).cost_of(full, 0.25) < 0.25
+
+
+def test_record_does_not_forget_what_a_killed_request_may_have_cost(
+    record: Run, account: OpenAIAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reservation stays spent when the request is sent again."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "settle", lambda *_args: None)  # killed before it was settled
+        patch.setattr(ResponseCache, "put", lambda *_args: None)
+        record("--prompts", held_out(1), "-o", "golden.jsonl", "--yes", "--no-batch")
+    (path,) = Path().glob(".ftpipe/recordings/*/spending-*.ndjson")
+    lost = Ledger(path).spent
+    assert lost > 0
+    Path("golden.jsonl").unlink(missing_ok=True)
+    ran = record("--prompts", held_out(1), "-o", "golden.jsonl", "--yes", "--no-batch", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.document["recording"]["spent"] == pytest.approx(lost + cost_of(account) / 2)
+    assert len(account.paid) == 2
 
 
 def test_ledger_counts_what_was_sent_and_survives_a_cut_line(tmp_path: Path) -> None:

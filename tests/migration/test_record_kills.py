@@ -116,8 +116,8 @@ class KilledRecording:
         keys: set[str] = set()
         for path in self.folder.glob(".ftpipe/recordings/*/spending-*.ndjson"):
             entries = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
-            keys |= {entry["key"] for entry in entries if entry["key"].startswith("answer/")}
-            keys -= {entry["key"] for entry in entries if "settled" in entry}
+            last = {entry["key"]: entry for entry in entries if entry["key"].startswith("answer/")}
+            keys |= {key for key, entry in last.items() if "reserved" in entry}
         for path in self.folder.glob(".ftpipe/recordings/*/answers-*.ndjson"):
             keys -= {json.loads(line)["key"] for line in path.read_bytes().split(b"\n")[:-1]}
         return keys
