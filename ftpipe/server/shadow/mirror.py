@@ -209,7 +209,8 @@ class ShadowMirror:
         self._active.add(token)
         reply = ask(self._models, chat.owner, {**fields, "model": chat.pair.new}, token)
         cost = reply.cost(price, highest)
-        self._reserve(cost - highest)
+        with self._condition:
+            self._spent += cost - highest  # paid, also if it is more than the limit
         values = self._values(chat, reply, row.old_digest) | {"new_cost": cost}
         if self._settings.repeats_old and not self._models.is_remote(chat.owner, chat.pair.old):
             repeat = ask(self._models, chat.owner, {**chat.fields, "model": chat.pair.old}, token)

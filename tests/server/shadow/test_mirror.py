@@ -255,6 +255,16 @@ def test_cost_never_exceeds_its_limit(make_server: MakeServer, engine: PairedEng
     assert engine.new.requests[-1].max_tokens == 3
 
 
+def test_cost_above_the_highest_one_counts(make_server: MakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that bills more tokens than a chat can have gets no further chat."""
+    monkeypatch.setattr("ftpipe.server.shadow.comparison.tokens_of", lambda _answer: {"prompt": 900, "completion": 0})
+    server = make_server(price=PRICE, max_cost=300.0)
+    for number in range(4):
+        server.chat(f"chat {number}", max_tokens=3)
+        server.settle()
+    assert [row.new_cost for row in server.results()] == [900.0]
+
+
 def test_priced_chat_has_a_token_limit(make_server: MakeServer, engine: PairedEngine) -> None:
     server = make_server(price=PRICE, max_cost=1e9)
     server.chat()
