@@ -12,6 +12,9 @@ from ftpipe.errors import InvalidResponseError, LocalStateError, MissingExtraErr
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 MAX_FILES = 10_000
+"""Folders count, too."""
+MAX_DEPTH = 32
+"""Parts of a path."""
 MAX_TOTAL_BYTES = 512 * 1024**3
 """Of all files together: a small archive can expand to any size."""
 CHUNK_BYTES = 1 << 20
@@ -33,13 +36,15 @@ def extract_weights(archive: Path, folder: Path) -> list[Path]:
     total = 0
     try:
         with archive.open("rb") as raw, tarfile.open(fileobj=_decompressed(raw), mode="r|*") as tar:
-            for member in tar:
+            for number, member in enumerate(tar, start=1):
+                if number > MAX_FILES:
+                    raise InvalidResponseError("the archive with the weights has too many files and folders")
                 if member.isdir():
                     continue
                 target = folder / _path_of(member)
                 total += member.size
-                if len(written) >= MAX_FILES or total > MAX_TOTAL_BYTES:
-                    raise InvalidResponseError("the archive with the weights has too many or too large files")
+                if total > MAX_TOTAL_BYTES:
+                    raise InvalidResponseError("the archive with the weights has too large files")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 source = tar.extractfile(member)
                 if source is None:
@@ -48,7 +53,7 @@ def extract_weights(archive: Path, folder: Path) -> list[Path]:
                     while data := source.read(CHUNK_BYTES):
                         file.write(data)
                 written.append(target)
-    except (tarfile.TarError, EOFError, _zstd_error()) as exc:
+    except (tarfile.TarError, EOFError, ValueError, _zstd_error()) as exc:  # ValueError: a broken extended header
         raise InvalidResponseError(f"the weights are not a complete tar archive: {exc}", "download them again") from exc
     except OSError as exc:
         raise LocalStateError(
@@ -62,7 +67,8 @@ def extract_weights(archive: Path, folder: Path) -> list[Path]:
 def _path_of(member: tarfile.TarInfo) -> PurePosixPath:
     path = PurePosixPath(member.name)
     parts = [part for part in path.parts if part != "."]
-    if not member.isreg() or path.is_absolute() or not parts or not all(NAME.fullmatch(part) for part in parts):
+    is_plain = member.isreg() and not path.is_absolute() and 0 < len(parts) <= MAX_DEPTH
+    if not is_plain or not all(NAME.fullmatch(part) for part in parts):
         raise InvalidResponseError(
             f"the archive with the weights has a member that is not a plain file: {member.name[:100]!r}",
             "nothing outside the folder was written; report it to the host",

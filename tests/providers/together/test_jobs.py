@@ -304,6 +304,41 @@ def test_weights_with_links_and_devices_are_refused(tmp_path: Path, kind: bytes)
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["GNU.sparse.size", "GNU.sparse.map", "GNU.sparse.realsize"])
+def test_weights_with_broken_extended_headers_are_refused(tmp_path: Path, name: str) -> None:
+    """``tarfile`` raises ``ValueError`` for them."""
+    archive, folder = tmp_path / "weights", tmp_path / "folder"
+    folder.mkdir()
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("adapter_config.json")
+        member.pax_headers = {name: "1,x"}
+        tar.addfile(member)
+    archive.write_bytes(raw.getvalue())
+    with pytest.raises(InvalidResponseError):
+        extract_weights(archive, folder)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a/" * 2000 + "x", "folders"])
+def test_weights_with_too_many_folders_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """In each other, or beside each other: a small archive can have millions."""
+    monkeypatch.setattr("ftpipe.providers.weights_archive.MAX_FILES", 20)
+    archive, folder = tmp_path / "weights", tmp_path / "folder"
+    folder.mkdir()
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w") as tar:
+        for number in range(21) if name == "folders" else ():
+            member = tarfile.TarInfo(f"folder{number}")
+            member.type = tarfile.DIRTYPE
+            tar.addfile(member)
+        tar.addfile(tarfile.TarInfo("x" if name == "folders" else name))
+    archive.write_bytes(raw.getvalue())
+    with pytest.raises(InvalidResponseError):
+        extract_weights(archive, folder)
+    assert list(folder.iterdir()) == []
+
+
 @pytest.mark.parametrize("cut", [0, 1, 20, -8])
 def test_weights_that_are_cut_off_are_an_error(tmp_path: Path, cut: int) -> None:
     """Not an adapter without its end."""
