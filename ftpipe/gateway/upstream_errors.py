@@ -62,7 +62,7 @@ class UpstreamMessages:
             return ""
         for hidden, shown in (*((secret, "…") for secret in self.secrets), (self.model, self.name)):
             if len(hidden) >= MIN_SECRET_CHARACTERS:
-                text = text.replace(hidden, shown)
+                text = shown.join(re.split(re.escape(hidden), text, flags=re.IGNORECASE))
         text = _URL.sub("…", text)
         return printable(" ".join(text.split()), MAX_MESSAGE_CHARACTERS)
 
