@@ -54,6 +54,7 @@ class LeaveSteps:
         provider: The endpoint that is left.
         registry: The project's registry.
         state: How far the move is.
+        backup: The folder that holds the backup: that of the state, or a temporary one of a dry run.
         is_dry_run: Whether nothing is saved.
         timeout: Seconds to wait for each job and batch; ``None`` for no limit.
     """
@@ -62,14 +63,15 @@ class LeaveSteps:
     provider: Provider
     registry: Registry
     state: LeaveState
+    backup: Path
     is_dry_run: bool = False
     timeout: float | None = None
 
-    def back_up(self, folder: Path) -> None:
-        """Save the models in a folder, which costs nothing."""
+    def back_up(self) -> None:
+        """Save the models in the folder, which costs nothing."""
         known = {model.id: model for model in self.registry.models.recent()}
         jobs = [known[one.model].job_id for one in self.state.models]
-        _, saved = save_selection(self.context, self.provider, Selection(jobs), folder, list(known.values()))
+        _, saved = save_selection(self.context, self.provider, Selection(jobs), self.backup, list(known.values()))
         for one, job_id in zip(self.state.models, jobs, strict=True):
             self._save(_with_backup(one, saved, job_id))
 
@@ -114,7 +116,7 @@ class LeaveSteps:
             reason = "there are no prompts: it has no validation file, and neither --held-out nor --log was given"
             changes |= {"recording_cost": 0.0, "recording_reason": reason}
         options = self._migrate_options(one)
-        if record is not None and options.recording is None and (options.data is None or options.held_out is None):
+        if record is not None and options.recording is None and (options.backup is None or options.held_out is None):
             return one.model_copy(update=changes | {"is_planned_later": True})
         settings = self.context.settings({"provider": options.to})
         migrator = make_migrator(self.context, settings, options)
@@ -157,7 +159,7 @@ class LeaveSteps:
             prompts=(held_out,) if held_out else (),
             log=(self.state.log,) if self.state.log else (),
             output=self._recording_path(one),
-            samples=self.state.samples,
+            samples=self.state.samples or None,  # a recording that exists may have more
             timeout=self.timeout,
             yes=True,
         )
@@ -173,8 +175,7 @@ class LeaveSteps:
             to=self.state.to,
             source=self.state.provider,
             base=self.state.base,
-            data=one.data,
-            validation=one.validation if one.data else None,
+            backup=self.backup if one.data else None,
             held_out=self.state.held_out or one.validation,
             recording=recording,
             distill=recording if one.data is None else None,
@@ -207,7 +208,12 @@ class LeaveSteps:
 
     @contextmanager
     def _problems_of(self, one: LeaveModel) -> Iterator[None]:
-        """Keep an error of one model with it, so that the others go on."""
+        """Keep an error of one model with it, so that the others go on.
+
+        The steps describe one model in the JSON document; it is left with the state, which has all of them.
+        """
+        fields = self.context.fields
+        self.context.fields = dict(fields)
         try:
             yield
         except STOPPING:
@@ -218,6 +224,10 @@ class LeaveSteps:
             name = sanitize_line(one.model, 200)
             style = self.context.style_err
             self.context.print_status(f"{style('error', '✗')} {name}: {sanitize_line(error.message, 500)}")
+            if self.is_dry_run and error.hint:
+                self.context.print_status(f"  next: {sanitize_line(error.hint, 500)}")
+        finally:
+            self.context.fields = fields
 
     def _save(self, one: LeaveModel) -> None:
         self.state = self.state.with_model(one)

@@ -150,7 +150,11 @@ def distill(
     if not work.rows:
         most = work.dropped.most_common(1)
         reason = f": {most[0][0]} ({most[0][1]:,})" if most else ", because the recordings are empty"
-        hint = "record prompts of a log or of the training data" if work.dropped[HELD_OUT] else "loosen the filters"
+        hint = (
+            "record prompts of a log or of the training data, or add --include-held-out"
+            if work.dropped[HELD_OUT]
+            else "loosen the filters"
+        )
         raise DatasetError(f"no row is left of {work.total:,} prompts{reason}", hint)
     with open_output(output, force=force) as rows, open_output(origins_path(output), force=force) as origins:
         for number, row in enumerate(work.rows, 1):

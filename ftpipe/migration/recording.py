@@ -283,7 +283,7 @@ class RecordingWriter:
             fsync(path)
             fsync(path.parent)
         self.header = repair_last_line(path)
-        _require_same(path, self.header, header)
+        require_same_settings(path, self.header, header)
         self.ids = {prompt.id for prompt in iter_prompts(path)}
 
     def append(self, prompt: RecordedPrompt) -> None:
@@ -369,7 +369,12 @@ def _line_of(record: Record) -> bytes:
     return record.model_dump_json(exclude_defaults=not isinstance(record, RecordingHeader)).encode() + b"\n"
 
 
-def _require_same(path: Path, existing: RecordingHeader, wanted: RecordingHeader) -> None:
+def require_same_settings(path: Path, existing: RecordingHeader, wanted: RecordingHeader) -> None:
+    """Refuse to continue a recording with other settings, whose answers could not be compared.
+
+    Raises:
+        UsageError: The model, the endpoint or the sampling differs; the first difference is named.
+    """
     for name in ("model", "endpoint", "sampling"):
         old, new = getattr(existing, name), getattr(wanted, name)
         if old == new:
@@ -379,5 +384,5 @@ def _require_same(path: Path, existing: RecordingHeader, wanted: RecordingHeader
             name, old, new = fields[0], getattr(old, fields[0]), getattr(new, fields[0])
         raise UsageError(
             f"{path} exists already, and has {name} {old}, not {new}",
-            "choose another file with --output, or the same settings to continue it",
+            "give the same settings to continue it, or move this file away to record anew",
         )

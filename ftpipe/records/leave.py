@@ -125,6 +125,17 @@ class LeaveState(Record):
         models = tuple(changed if one.model == changed.model else one for one in self.models)
         return self.model_copy(update={"models": models})
 
+    def with_files_in(self, folder: Path) -> LeaveState:
+        """The same with the files of a temporary backup in this folder named as the backup will have them."""
+
+        def moved(path: Path | None) -> Path | None:
+            return self.backup / path.relative_to(folder) if path and path.is_relative_to(folder) else path
+
+        models = (
+            one.model_copy(update={"data": moved(one.data), "validation": moved(one.validation)}) for one in self.models
+        )
+        return self.model_copy(update={"models": tuple(models)})
+
     @property
     def open_models(self) -> list[LeaveModel]:
         """Models that go on."""

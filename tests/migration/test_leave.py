@@ -172,6 +172,38 @@ def test_leave_dry_run_pays_and_keeps_nothing(
     assert not Path("backup").exists()
     assert not (state_dir() / "leave").exists()
     assert "saved; not retrained yet" in Path("plan.html").read_text()
+    assert "data    files/file-" in done.err
+    assert "content.jsonl, from the backup" in done.err
+    assert "ftpipe-leave-" not in done.err + Path("plan.html").read_text()
+    assert "Next: the same command" in done.err
+
+
+def test_leave_dry_run_as_json_names_files_of_the_later_backup(
+    run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount
+) -> None:
+    document = leave(run_command, "--dry-run", "--json").document
+    assert document["state"]["models"][0]["data"].startswith(str(Path("backup").absolute()))
+    assert "migration" not in document, "it would be that of the last model only"
+
+
+def test_leave_dry_run_of_a_model_that_cannot_move_says_what_to_do(
+    run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount
+) -> None:
+    deleted = next(tune for tune in TUNES if tune.suffix == "faq" and tune.oddities == "file-deleted")
+    done = leave(run_command, "--dry-run", model=deleted.model)
+    assert "--log FILE" in done.err
+    assert "without --dry-run" not in done.err
+
+
+def test_leave_takes_a_recording_with_more_samples_and_plans_no_other_settings(
+    run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount
+) -> None:
+    prompts = ("--prompts", HELD_OUT, "--samples", "1")
+    assert run_command("models", "record", MAIN_MODEL, *prompts, "--provider", "openai", "--yes").code == 0
+    assert leave(run_command, "--dry-run", "--json").document["state"]["models"][0]["recording_cost"] == 0
+    other = leave(run_command, "--samples", "2", "--dry-run")
+    assert "has samples 1, not 2" in other.err
+    assert "without --dry-run" not in other.err
 
 
 def test_leave_keeps_the_budget(run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount) -> None:

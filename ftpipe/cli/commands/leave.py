@@ -16,7 +16,7 @@ from ftpipe.cli import options as shared
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command
 from ftpipe.errors import InterruptedRunError, UsageError
-from ftpipe.formatting import format_money, format_table, plural, sanitize_line
+from ftpipe.formatting import fit_table, format_money, format_table, plural, sanitize_line
 from ftpipe.output_files import open_output
 
 if TYPE_CHECKING:
@@ -109,13 +109,14 @@ def leave(context: CliContext, /, **params: Any) -> None:
     hint = "run the same command again; it continues from there"
     with context.interruptible("interrupted; what was done and paid is saved", hint), ExitStack() as stack:
         steps = prepare(context, options)
-        folder = steps.state.backup
-        if options.dry_run and not (folder / "manifest.jsonl").exists():
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ftpipe-leave-")))
-        steps.back_up(folder)
+        if options.dry_run and not (steps.backup / "manifest.jsonl").exists():
+            steps.backup = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ftpipe-leave-")))
+        steps.back_up()
         steps.plan()
         show_plan(context, steps.state)
-        if not options.dry_run:
+        if options.dry_run:
+            steps.state = steps.state.with_files_in(steps.backup)
+        else:
             pay(context, steps, options)
             steps.run()
         finish(context, steps.state, options)
@@ -144,6 +145,7 @@ def prepare(context: CliContext, options: LeaveOptions) -> LeaveSteps:
         provider,
         context.registry(settings),
         state,
+        state.backup,
         is_dry_run=options.dry_run,
         timeout=options.timeout,
     )
@@ -306,7 +308,7 @@ def show_plan(context: CliContext, state: LeaveState) -> None:
         )
         for one in state.models
     ]
-    context.print_result(format_table(rows, right=(2, 3, 4)))
+    context.print_result(fit_table(rows, width=context.width, right=(2, 3, 4), style=context.style))
     context.print_result(
         f"at most {format_money(state.highest_cost, state.currency)} more, "
         f"{format_money(state.spent, state.currency)} spent"
@@ -357,7 +359,8 @@ def finish(context: CliContext, state: LeaveState, options: LeaveOptions) -> Non
         context.add(report=path)
         context.print_status(f"report: {sanitize_line(path, 300)}")
     if options.dry_run:
-        context.print_next("the same command without --dry-run")
+        if state.open_models:
+            context.print_next("the same command without --dry-run")
         return
     context.print_result(headline(state))
     for one in state.models:

@@ -332,10 +332,11 @@ def show_plan(context: CliContext, migrator: Migrator, plan: MigrationPlan) -> N
         },
     )
     old, title = plan.old, profile.title or profile.name
+    backup = plan.request.backup
+    data = migration.data.relative_to(backup.absolute()) if backup is not None else relative_path(migration.data)
     lines = [
         f"{sanitize_line(old.id, 200)} at {sanitize_line(old.provider, 40)} → {sanitize_line(title, 80)}",
-        f"  data    {sanitize_line(relative_path(migration.data), 200)}, {report.SOURCES[migration.data_source]}: "
-        f"{report.task_text(plan.task)}",
+        f"  data    {sanitize_line(data, 200)}, {report.SOURCES[migration.data_source]}: {report.task_text(plan.task)}",
         *report.proposal_lines(plan.proposals, plan.proposal, context.style_err),
         *report.change_lines(migration.changes, context.style_err),
         *plan_lines(plan.plan.spec, plan.plan.report, title, context.style_err),

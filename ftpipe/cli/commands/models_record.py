@@ -182,6 +182,7 @@ def plan_recording(context: CliContext, settings: Settings, options: RecordOptio
     """
     from ftpipe.catalog.base_models import find_base
     from ftpipe.migration.record import RecordingStore, days_until, default_path, make_plan
+    from ftpipe.migration.recording import read_header, require_same_settings
     from ftpipe.providers.profiles import find_profile
     from ftpipe.tokenization import base_of
 
@@ -193,6 +194,8 @@ def plan_recording(context: CliContext, settings: Settings, options: RecordOptio
     provider = context.provider(name, settings)
     header = _header(options, path, provider.endpoint, name, model, registered.base if registered else base_of(model))
     header = header.model_copy(update={"sampling": _with_max_tokens(header.sampling, options, path, prompts)})
+    if path.exists():
+        require_same_settings(path, read_header(path), header)
     profile = find_profile(name, settings.config.providers)
     known = find_base(header.base)
     day = known.shutdown.get(profile.target) if known else None
