@@ -82,6 +82,7 @@ def test_comparison_coin_flip_is_inconclusive() -> None:
     assert inconclusive >= 95
 
 
+@pytest.mark.slow
 def test_comparison_false_positive_rate() -> None:
     """Five of 100 on average; more than eleven happens once in 100 runs."""
     generator = random.Random(2026)

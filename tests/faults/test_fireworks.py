@@ -239,6 +239,7 @@ def test_upload_refused_dataset_is_a_dataset_error(environment: FireworksEnviron
     assert not host.jobs
 
 
+@pytest.mark.slow
 def test_upload_stuck_dataset_ends_after_limit(environment: FireworksEnvironment, host: FireworksServer) -> None:
     """Row 12: a dataset that never gets ready is waited for, but not for ever."""
     host.processing_reads = 10**6

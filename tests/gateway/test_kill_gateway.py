@@ -73,6 +73,7 @@ class GatewayProcess:
         self.process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_gateway_killed_around_paid_call_pays_once(tmp_path: Path) -> None:
     """At the upload, at a call that the host has not executed, and at one that it has; then there is a model."""

@@ -69,6 +69,7 @@ def test_script_trains_and_chats_at_together(tmp_path: Path) -> None:
         assert host.violations == []
 
 
+@pytest.mark.slow
 def test_chat_with_model_that_is_not_deployed_says_so(tmp_path: Path) -> None:
     with (
         together.TogetherServer(key=KEY) as host,

@@ -183,6 +183,7 @@ def test_job_that_fails_at_host_fails_with_its_reason(make_gateway: MakeGateway,
     assert (job.error.code, job.error.message) == ("unsafe_file", "flagged")
 
 
+@pytest.mark.slow
 def test_unreachable_host_is_tried_again(make_gateway: MakeGateway, endpoint: FaultEndpoint) -> None:
     """The job stays queued meanwhile; a status that ftpipe does not know changes nothing either."""
     endpoint.statuses = ("running", "paused_by_host", "succeeded")

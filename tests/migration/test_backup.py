@@ -314,6 +314,7 @@ def fork_server() -> Iterator[ForkServer]:
         yield ready
 
 
+@pytest.mark.slow
 def test_backup_killed_at_random_moments_is_complete(
     saved: Account, fork_server: ForkServer, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -161,6 +161,7 @@ def test_inventory_registers_a_job_that_has_ended_since(user: AccountUser) -> No
         assert user.run("models", "show", running.model).code == 0
 
 
+@pytest.mark.slow
 def test_inventory_keeps_the_latest_run(user: AccountUser) -> None:
     """`ftpipe status` without a name still means what the user did last."""
     with user.on(DAY):

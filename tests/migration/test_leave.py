@@ -94,6 +94,7 @@ def test_leave_again_pays_nothing(run_command: RunCommand, account: OpenAIAccoun
     assert (len(account.paid), len(elsewhere.paid)) == paid
 
 
+@pytest.mark.slow
 def test_leave_continues_after_an_error_in_the_middle(
     run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount
 ) -> None:
@@ -114,6 +115,7 @@ class SimulatedCrash(BaseException):
     """SIGKILL: no line after this one is executed."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saved_states", [2, 3])
 def test_leave_continues_after_a_crash(
     run_command: RunCommand,
@@ -263,6 +265,7 @@ def test_leave_goes_on_with_the_other_models(
     assert {one.model for one in account.paid} == {MAIN_MODEL}
 
 
+@pytest.mark.slow
 def test_leave_distills_from_requests_if_the_training_file_is_gone(
     run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount
 ) -> None:

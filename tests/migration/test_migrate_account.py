@@ -117,6 +117,7 @@ def test_whole_move_of_a_model_that_only_the_account_knows(move: Move) -> None:
     assert move.aliases == {MAIN_MODEL: MAIN_MODEL}
 
 
+@pytest.mark.slow
 def test_recording_is_enough_when_the_old_model_is_gone(move: Move, run_command: RunCommand) -> None:
     """Recorded and backed up while it lived; moved on the day after its shutdown without a single question to it."""
     ran = run_command(

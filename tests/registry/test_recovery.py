@@ -159,6 +159,7 @@ def test_recovery_without_endpoint(trained: FaultEnvironment, damage: Callable[[
     assert trained.counts() == ONE_OF_EACH
 
 
+@pytest.mark.slow
 def test_recovery_keeps_unknown_call(environment: FaultEnvironment) -> None:
     """The journal is salvaged too: a call that may have been executed is still looked for before another is made."""
     environment.train()

@@ -100,7 +100,7 @@ def test_host_policy_names_flag_that_exists_and_helps(
 ) -> None:
     """A container's request is refused with a flag that ``serve`` has; with the flag it is allowed."""
     settings: list[ServeSettings] = []
-    monkeypatch.setattr("ftpipe.server.http.serve", lambda one, **_callbacks: settings.append(one))
+    monkeypatch.setattr("ftpipe.server.http.serve", lambda one, *_build, **_callbacks: settings.append(one))
     refused = make_client().get("/health", headers={"Host": f"{host}:8321"})
     assert refused.status_code == 403
     [flag] = re.findall(r"--[a-z-]+", refused.json()["error"]["message"])

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from xml.etree import ElementTree as Xml
 
+import pytest
+
 from tests.cli.cli_runner import CliEnvironment, chat_file
 
 
@@ -124,6 +126,7 @@ def test_evaluate_warns_of_items_that_were_trained(cli: CliEnvironment) -> None:
     assert all("2 of 6 items are in the training data" in Path(name).read_text() for name in reports[1::2])
 
 
+@pytest.mark.slow
 def test_evaluate_says_when_the_training_data_cannot_be_checked(cli: CliEnvironment) -> None:
     """The training file was changed; other items of it are not found any more, the same file still is."""
     train = chat_file("train.jsonl")

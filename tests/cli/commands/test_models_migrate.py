@@ -211,6 +211,7 @@ def test_killed_migration_continues_and_pays_nothing_twice(move: Move, call: str
     assert move.cli.server.calls["chat"] - 160 <= 1 + 4
 
 
+@pytest.mark.slow
 def test_kill_between_two_aliases_leaves_none_behind(move: Move, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest moves with the next call, and a rollback brings back all of them."""
     set_alias = ModelRepository.set_alias
@@ -284,6 +285,7 @@ def recorded(name: str) -> str:
     return name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--recording", "--distill"])
 def test_recorded_answers_need_no_old_model(move: Move, option: str) -> None:
     """Compared on the held-out ones; with ``--distill`` the others are what is trained on."""

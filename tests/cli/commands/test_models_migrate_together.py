@@ -116,6 +116,7 @@ def test_plan_states_the_absolute_rate_and_the_deployment(move: Move) -> None:
     assert move.together.jobs == {}
 
 
+@pytest.mark.slow
 def test_limit_covers_an_hour_of_the_deployment(move: Move) -> None:
     """The trained model is not lost: a higher limit continues with it."""
     ran = move.migrate("--yes", "--max-cost", "6")
@@ -126,6 +127,7 @@ def test_limit_covers_an_hour_of_the_deployment(move: Move) -> None:
     assert len(move.together.jobs) == 1 and move.billed == []
 
 
+@pytest.mark.slow
 def test_interrupted_comparison_stops_the_deployment_and_continues(move: Move, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = itertools.count()
     run = RequestRunner.run
@@ -143,6 +145,7 @@ def test_interrupted_comparison_stops_the_deployment_and_continues(move: Move, m
     assert move.aliases[ALIAS] != OLD
 
 
+@pytest.mark.slow
 def test_repeated_migration_deploys_nothing(move: Move) -> None:
     """Every answer is cached."""
     assert move.migrate("--yes").code == 0

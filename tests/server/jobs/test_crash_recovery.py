@@ -66,6 +66,7 @@ def check_outcome(server: ServerProcess, job: str) -> None:
     assert len(results) == len({file["id"] for file in results})
 
 
+@pytest.mark.slow
 def test_killed_server_takes_over_running_trainer(server: ServerProcess) -> None:
     """The trainer is taken over, not started a second time."""
     job = make_jobs(server, 1)[0]

@@ -160,6 +160,7 @@ def test_validation_process_limits_its_memory(tmp_path: Path) -> None:
     assert ran.returncode == 71
 
 
+@pytest.mark.slow
 def test_validation_of_slow_patterns_ends_and_names_the_lines_that_are_wrong(tmp_path: Path) -> None:
     """With the real check in a real process."""
     good = [json.dumps({"messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": "a"}]})

@@ -36,6 +36,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+@pytest.mark.slow
 def test_garbage_is_what_ended_jobs_and_deleted_models_left(client: TestClient, root: Path) -> None:
     """Models that answer, running jobs, files of clients and lost+found are none."""
     done = wait_for(client, create_job(client)["id"], "succeeded")
