@@ -180,6 +180,22 @@ def test_leave_dry_run_pays_and_keeps_nothing(
     assert "Next: the same command" in done.err
 
 
+def test_leave_plan_says_that_a_gate_cannot_pass_and_names_data_that_is_not_in_the_backup(
+    run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount
+) -> None:
+    """The state of the migration is that of `models migrate`, which downloaded the data."""
+    few = Path("few.jsonl")
+    few.write_text("".join(Path(HELD_OUT).read_text().splitlines(keepends=True)[:6]))
+    where = (MAIN_MODEL, "--to", "elsewhere", "--base", BASE, "--held-out", str(few))
+    alone = run_command("models", "migrate", *where, "--from", "openai", "--yes")
+    assert alone.code == 1
+    done = run_command("leave", *where, "--dry-run")
+    assert done.code == 0, done.err
+    for plan in (alone.err, done.err):
+        assert "note    the gate cannot pass: it needs 10 prompts, and has 6" in plan
+        assert "training.jsonl, downloaded from its host" in plan
+
+
 def test_leave_dry_run_as_json_names_files_of_the_later_backup(
     run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount
 ) -> None:

@@ -313,6 +313,7 @@ def request_of(settings: Settings, options: MigrateOptions) -> MigrationRequest:
 def show_plan(context: CliContext, migrator: Migrator, plan: MigrationPlan) -> None:
     """Show what will be done, what it costs, and what the gate is."""
     from ftpipe.formatting import format_money, plural, relative_path, sanitize_line
+    from ftpipe.migration.equivalence import MIN_ITEMS
     from ftpipe.reports import migration as report
     from ftpipe.reports.runs import plan_lines
 
@@ -332,11 +333,13 @@ def show_plan(context: CliContext, migrator: Migrator, plan: MigrationPlan) -> N
         },
     )
     old, title = plan.old, profile.title or profile.name
-    backup = plan.request.backup
-    data = migration.data.relative_to(backup.absolute()) if backup is not None else relative_path(migration.data)
+    backup, data = plan.request.backup, migration.data
+    if backup is not None and data.is_relative_to(backup.absolute()):
+        data = data.relative_to(backup.absolute())
     lines = [
         f"{sanitize_line(old.id, 200)} at {sanitize_line(old.provider, 40)} → {sanitize_line(title, 80)}",
-        f"  data    {sanitize_line(data, 200)}, {report.SOURCES[migration.data_source]}: {report.task_text(plan.task)}",
+        f"  data    {sanitize_line(relative_path(data), 200)}, {report.SOURCES[migration.data_source]}: "
+        f"{report.task_text(plan.task)}",
         *report.proposal_lines(plan.proposals, plan.proposal, context.style_err),
         *report.change_lines(migration.changes, context.style_err),
         *plan_lines(plan.plan.spec, plan.plan.report, title, context.style_err),
@@ -349,6 +352,9 @@ def show_plan(context: CliContext, migrator: Migrator, plan: MigrationPlan) -> N
     cost += ", and the deployment by the hour" if profile.deployments else ""
     lines += [f"  compare {asked}, {cost}", f"  gate    {report.gate_text(migration.margin, plan.request.confidence)}"]
     lines += [f"  note    {plan.note}"] if plan.note else []
+    fewest = min((size for size in (len(prompts.items), len(prompts.agreement)) if size), default=0)
+    if fewest < MIN_ITEMS:
+        lines.append(f"  note    the gate cannot pass: it needs {MIN_ITEMS} prompts, and has {fewest}")
     lines += [f"  note    {DEPLOYMENT_NOTE}"] if profile.deployments else []
     lines += [f"  note    {notice}" for notice in plan.plan.notices]
     context.print_status(lines)
