@@ -555,4 +555,5 @@ def weights_archive(files: dict[str, bytes]) -> bytes:
             member = tarfile.TarInfo(name)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
-    return zstandard.compress(raw.getvalue())
+    compressed: bytes = zstandard.compress(raw.getvalue())
+    return compressed

@@ -180,6 +180,7 @@ def test_deployments_list_without_any(together: TogetherCli) -> None:
     assert "ftpipe deployments create" in together.run("deployments", "list").err
 
 
+@pytest.mark.needs("zstandard")
 def test_models_download_writes_the_adapter(trained: TogetherCli, tmp_path: Path) -> None:
     """Into a new folder; nothing is overwritten."""
     model, folder = model_of(trained), tmp_path / "adapter"

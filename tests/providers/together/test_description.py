@@ -69,6 +69,7 @@ def call_everything(provider: Provider, server: TogetherServer, folder: Path) ->
     provider.files.delete(file.id)
 
 
+@pytest.mark.needs("zstandard")
 def test_every_request_is_described(server: TogetherServer, provider: Provider, tmp_path: Path) -> None:
     """And every operation of the trimmed description was used, but those of multi-part uploads."""
     call_everything(provider, server, tmp_path)

@@ -264,6 +264,7 @@ def test_broken_job_is_a_typed_error(server: TogetherServer, provider: Provider,
         provider.jobs.get(job_id)
 
 
+@pytest.mark.needs("zstandard")
 def test_weights_are_downloaded_and_extracted(server: TogetherServer, provider: Provider, tmp_path: Path) -> None:
     """The adapter's files, from a presigned address that gets no key."""
     job_id = server.seed_job()["id"]
@@ -277,6 +278,7 @@ def test_weights_are_downloaded_and_extracted(server: TogetherServer, provider: 
     assert seen[-1][0] == seen[-1][1]
 
 
+@pytest.mark.needs("zstandard")
 @pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/../../evil", "a/ev\nil", ".hidden/../../x"])
 def test_weights_with_hostile_names_are_refused(tmp_path: Path, name: str) -> None:
     """Nothing is written outside the folder."""
@@ -339,6 +341,7 @@ def test_weights_with_too_many_folders_are_refused(tmp_path: Path, monkeypatch: 
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.needs("zstandard")
 @pytest.mark.parametrize("cut", [0, 1, 20, -8])
 def test_weights_that_are_cut_off_are_an_error(tmp_path: Path, cut: int) -> None:
     """Not an adapter without its end."""
