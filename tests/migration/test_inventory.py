@@ -119,6 +119,7 @@ def test_inventory_knows_state_dates_data_and_costs(one_run: OneRun) -> None:
     assert "nebius" not in hosts  # it has no preference training
 
 
+@pytest.mark.slow
 def test_inventory_adopts_into_the_registry_and_twice_is_harmless(user: AccountUser) -> None:
     """Runs, jobs and models; what is deleted stays deleted, and the user's own latest run stays the latest."""
     with user.on(DAY):
@@ -148,6 +149,7 @@ def test_inventory_adopts_into_the_registry_and_twice_is_harmless(user: AccountU
     assert [model["is_registered"] for model in third["models"] if model["id"] == MAIN_MODEL] == [False]
 
 
+@pytest.mark.slow
 def test_inventory_registers_a_job_that_has_ended_since(user: AccountUser) -> None:
     """Known from before as running."""
     running = next(tune for tune in TUNES if tune.status == "running")
@@ -171,6 +173,7 @@ def test_inventory_keeps_the_latest_run(user: AccountUser) -> None:
         assert user.document("jobs", "show")["job"]["id"] == own.id
 
 
+@pytest.mark.slow
 def test_inventory_is_readable_in_80_columns(user: AccountUser, monkeypatch: pytest.MonkeyPatch) -> None:
     with user.on(DAY):
         wide = user.run(*INVENTORY).out.splitlines()
@@ -226,6 +229,7 @@ def test_inventory_within_refuses_what_is_no_number_of_days(user: AccountUser) -
     assert user.account.log == []
 
 
+@pytest.mark.slow
 def test_inventory_says_what_could_not_be_read(user: AccountUser) -> None:
     """One list is refused: the rest is shown, and nothing is guessed."""
     for route in ("GET /fine_tuning/jobs", "GET /models", "GET /files"):
@@ -248,6 +252,7 @@ def test_inventory_says_what_could_not_be_read(user: AccountUser) -> None:
             assert (inventory["jobs"], main["job"], main["retraining"]) == ([], None, [])
 
 
+@pytest.mark.slow
 def test_inventory_needs_jobs_or_models(user: AccountUser) -> None:
     for route in ("GET /models", "GET /fine_tuning/jobs"):
         user.account.always(route, refusal(401, None, "bad key"))
@@ -257,6 +262,7 @@ def test_inventory_needs_jobs_or_models(user: AccountUser) -> None:
     assert not Path(".ftpipe/registry.db").exists() or user.document("jobs", "list")["jobs"] == []
 
 
+@pytest.mark.slow
 def test_inventory_skips_a_job_that_cannot_be_read(user: AccountUser) -> None:
     """A status of null is no status; the other 39 jobs are there."""
     user.account.jobs[MAIN.id]["status"] = None
@@ -267,6 +273,7 @@ def test_inventory_skips_a_job_that_cannot_be_read(user: AccountUser) -> None:
     assert MAIN_MODEL in {model["id"] for model in inventory["models"]}
 
 
+@pytest.mark.slow
 def test_inventory_repeats_a_list_that_was_cut(user: AccountUser) -> None:
     """In the middle of its second page."""
     user.account.script("GET /fine_tuning/jobs", None, Fault(then="cut"))
@@ -276,6 +283,7 @@ def test_inventory_repeats_a_list_that_was_cut(user: AccountUser) -> None:
     assert user.account.calls["GET /fine_tuning/jobs"] == 4
 
 
+@pytest.mark.slow
 def test_inventory_calendar_can_be_imported(user: AccountUser, one_run: OneRun) -> None:
     """One event for the last day of new jobs, one for each day of a shutdown, which a later file has too."""
     first = one_run.calendar
@@ -293,6 +301,7 @@ def test_inventory_calendar_can_be_imported(user: AccountUser, one_run: OneRun) 
     assert MAIN_MODEL in first.decode().replace("\r\n ", "").replace("\\n", "\n").splitlines()
 
 
+@pytest.mark.slow
 def test_inventory_shows_no_control_characters(user: AccountUser) -> None:
     job = user.account.jobs[next(tune.id for tune in TUNES if tune.suffix == "letters")]
     job["status"] = "odd\x1b[31m\nstatus"

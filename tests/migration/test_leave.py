@@ -86,6 +86,7 @@ def state_path_of(account: OpenAIAccount) -> Path:
     return state_path(account.base_url)
 
 
+@pytest.mark.slow
 def test_leave_again_pays_nothing(run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount) -> None:
     assert leave(run_command, "--yes", "--max-cost", "20").code == 0
     paid = (len(account.paid), len(elsewhere.paid))
@@ -180,6 +181,7 @@ def test_leave_dry_run_pays_and_keeps_nothing(
     assert "Next: the same command" in done.err
 
 
+@pytest.mark.slow
 def test_leave_plan_says_that_a_gate_cannot_pass_and_names_data_that_is_not_in_the_backup(
     run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount
 ) -> None:
@@ -196,6 +198,7 @@ def test_leave_plan_says_that_a_gate_cannot_pass_and_names_data_that_is_not_in_t
         assert "training.jsonl, downloaded from its host" in plan
 
 
+@pytest.mark.slow
 def test_leave_dry_run_as_json_names_files_of_the_later_backup(
     run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount
 ) -> None:
@@ -204,6 +207,7 @@ def test_leave_dry_run_as_json_names_files_of_the_later_backup(
     assert "migration" not in document, "it would be that of the last model only"
 
 
+@pytest.mark.slow
 def test_leave_dry_run_of_a_model_that_cannot_move_says_what_to_do(
     run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount
 ) -> None:
@@ -213,6 +217,7 @@ def test_leave_dry_run_of_a_model_that_cannot_move_says_what_to_do(
     assert "without --dry-run" not in done.err
 
 
+@pytest.mark.slow
 def test_leave_takes_a_recording_with_more_samples_and_plans_no_other_settings(
     run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount
 ) -> None:
@@ -232,6 +237,7 @@ def test_leave_keeps_the_budget(run_command: RunCommand, account: OpenAIAccount,
     assert elsewhere.changes == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argv", "hint"),
     [
@@ -250,6 +256,7 @@ def test_leave_without_a_terminal_says_what_to_pass(
     assert elsewhere.changes == []
 
 
+@pytest.mark.slow
 def test_leave_keeps_the_old_model_if_the_gate_fails(
     run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount
 ) -> None:
@@ -265,6 +272,7 @@ def test_leave_keeps_the_old_model_if_the_gate_fails(
     assert (len(account.paid), len(elsewhere.paid)) == paid
 
 
+@pytest.mark.slow
 def test_leave_goes_on_with_the_other_models(
     run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount
 ) -> None:
@@ -297,6 +305,7 @@ def test_leave_distills_from_requests_if_the_training_file_is_gone(
     assert account.paid_twice() == []
 
 
+@pytest.mark.slow
 def test_leave_checks_the_host_before_anything_else(run_command: RunCommand, account: OpenAIAccount) -> None:
     done = run_command("leave", MAIN_MODEL, "--to", "nebius", "--held-out", HELD_OUT, "--yes")
     assert done.code == 4

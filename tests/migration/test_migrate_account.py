@@ -138,6 +138,7 @@ def test_recording_is_enough_when_the_old_model_is_gone(move: Move, run_command:
 KILLS = [("files.create", 1), ("jobs.create", 1), ("jobs.retrieve", 1), ("chat", 7), ("chat", 48)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("call", "number"), KILLS)
 def test_move_killed_at_the_new_host_continues(move: Move, call: str, number: int) -> None:
     """One job, and no question to the old model twice."""

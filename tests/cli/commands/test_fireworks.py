@@ -69,6 +69,7 @@ def test_plan_states_rate_and_price(ftpipe: Run, host: FireworksServer) -> None:
     assert host.requests == []
 
 
+@pytest.mark.slow
 def test_doctor_checks_key_base_and_says_what_was_not_tried(ftpipe: Run, host: FireworksServer) -> None:
     result = ftpipe("doctor", "--online", "--json")
     checks = {check["name"]: check for check in json.loads(result.out)["checks"]}
@@ -100,6 +101,7 @@ def test_train_deploy_chat_download_and_stop(ftpipe: Run, host: FireworksServer)
     assert [fields["state"] for fields in host.deployments.values()] == ["DELETED"]
 
 
+@pytest.mark.slow
 def test_jobs_are_listed_cancelled_and_adopted(ftpipe: Run, host: FireworksServer) -> None:
     """A job that was created elsewhere is watched and registered like one of ftpipe's."""
     host.states = ("JOB_STATE_RUNNING",)

@@ -140,12 +140,14 @@ def test_model_is_moved_and_its_aliases_with_it(move: Move) -> None:
     assert all(Path(page).is_file() for page in document["reports"])
 
 
+@pytest.mark.slow
 def test_lineage_crosses_hosts(move: Move) -> None:
     move.run()
     assert f"replaces    {OLD} at openai" in move.cli.run("models", "show", NEW).out
     assert move.cli.run("models", "show", OLD, "--json").document["model"]["provider"] == "openai"
 
 
+@pytest.mark.slow
 def test_worse_model_moves_no_alias(move: Move) -> None:
     move.models.wrong = set(range(0, 80, 5))
     ran = move.run()
@@ -166,6 +168,7 @@ def test_rollback_moves_every_alias_back(move: Move) -> None:
     assert [one["to_model"] for one in history] == [OLD, NEW, OLD]
 
 
+@pytest.mark.slow
 def test_rollback_leaves_an_alias_that_somebody_moved_since(move: Move) -> None:
     move.run("--alias", "other")
     move.cli.run("models", "alias", "other", OLD)
@@ -174,12 +177,14 @@ def test_rollback_leaves_an_alias_that_somebody_moved_since(move: Move) -> None:
     assert [one["to_model"] for one in history] == [NEW, OLD]
 
 
+@pytest.mark.slow
 def test_rollback_without_migration_names_the_command(move: Move) -> None:
     ran = move.cli.run("models", "migrate", "--rollback", OLD)
     assert ran.code == 2
     assert "there is no migration" in ran.err
 
 
+@pytest.mark.slow
 def test_repeated_command_pays_nothing(move: Move) -> None:
     move.run()
     jobs, answers = move.cli.paid_jobs, move.cli.server.calls["chat"]
@@ -198,6 +203,7 @@ KILLS = [
 """Call, how many-th, and whether it was executed before the kill."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("call", "number", "executed"), KILLS)
 def test_killed_migration_continues_and_pays_nothing_twice(move: Move, call: str, number: int, executed: bool) -> None:
     """The interrupted request may be sent once more; no other one is."""
@@ -231,6 +237,7 @@ def test_kill_between_two_aliases_leaves_none_behind(move: Move, monkeypatch: py
     assert set(move.aliases.values()) == {OLD}
 
 
+@pytest.mark.slow
 def test_data_is_downloaded_if_it_is_not_here_any_more(move: Move) -> None:
     Path("train.jsonl").unlink()
     ran = move.run("--json")
@@ -240,6 +247,7 @@ def test_data_is_downloaded_if_it_is_not_here_any_more(move: Move) -> None:
     assert Path(migration["data"]).read_text() == "".join(json.dumps(row) + "\n" for row in rows(range(900, 912)))
 
 
+@pytest.mark.slow
 def test_deleted_data_is_named_with_what_can_be_done(move: Move) -> None:
     Path("train.jsonl").unlink()
     move.cli.server.fail_next("files.content", Fault(status_error(404, message="No such File object")))
@@ -250,6 +258,7 @@ def test_deleted_data_is_named_with_what_can_be_done(move: Move) -> None:
     assert move.run("--data", other, "--json").document["migration"]["data_source"] == "file"
 
 
+@pytest.mark.slow
 def test_model_that_the_registry_does_not_know_is_adopted(cli: CliEnvironment) -> None:
     models = LabellingModels(cli.server)
     cli.server.chat.completions = models
@@ -299,6 +308,7 @@ def test_recorded_answers_need_no_old_model(move: Move, option: str) -> None:
         assert len(Path(migration["data"]).read_text().splitlines()) == 12
 
 
+@pytest.mark.slow
 def test_nothing_to_compare_on_is_refused_before_anything_is_paid(move: Move) -> None:
     ran = move.run(data=False)
     assert ran.code == 2
@@ -306,12 +316,14 @@ def test_nothing_to_compare_on_is_refused_before_anything_is_paid(move: Move) ->
     assert move.cli.paid_jobs == 1
 
 
+@pytest.mark.slow
 def test_held_out_data_of_the_training_is_refused(move: Move) -> None:
     ran = move.cli.run("models", "migrate", OLD, "--to", "local", "--yes", "--held-out", "train.jsonl")
     assert ran.code == 2
     assert "no prompt is left to compare" in ran.err
 
 
+@pytest.mark.slow
 def test_budget_covers_job_and_answers(move: Move) -> None:
     ran = move.run("--max-cost", "0.000001")
     assert ran.code != 0

@@ -104,6 +104,7 @@ def test_new_model_is_deployed_for_the_comparison_and_stopped(move: Move) -> Non
     assert len(move.together.jobs) == 1
 
 
+@pytest.mark.slow
 def test_plan_states_the_absolute_rate_and_the_deployment(move: Move) -> None:
     ran = move.migrate("--dry-run")
     assert ran.code == 0, ran.err
