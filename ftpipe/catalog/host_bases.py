@@ -48,6 +48,7 @@ def host_bases(target: str) -> tuple[HostBase, ...]:
     )  # fmt: skip
 
 
+@cache
 def find_host_base(model: str, target: str) -> HostBase | None:
     """The row of a model at a host, by its name or the last part of it; ``None`` if it is not known."""
     name = model.lower()

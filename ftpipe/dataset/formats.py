@@ -168,6 +168,11 @@ def format_of(records: Iterable[dict[str, Any]], method: str | None = None) -> s
     return "rft" if method is None and reinforced * 2 > shapes["messages"] else "chat"
 
 
+def chat_keys(target: str) -> frozenset[str]:
+    """Top-level keys that a target knows in a supervised line, and ``functions``, which FT309 reports and converts."""
+    return HOST_KEYS.get(target, CHAT_KEYS) | {"functions"}
+
+
 def message_lists(record: dict[str, Any], kind: str) -> list[tuple[str, Any]]:
     """The message lists of a record, each with its path; in a DPO row the prompt and the two outputs."""
     if kind != "dpo":

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ftpipe.dataset.conversion.verdicts import is_left_out
 from ftpipe.dataset.fixes.safe import Fixer, Record, messages_of
-from ftpipe.dataset.formats import CHAT_KEYS, DPO_KEYS, HOST_KEYS, message_lists
+from ftpipe.dataset.formats import DPO_KEYS, chat_keys, message_lists
 from ftpipe.dataset.rules.messages.fields import ROLE_SYNONYMS, message_keys
 from ftpipe.dataset.rules.messages.training import has_call
 from ftpipe.dataset.rules.quality.text import INVISIBLE, MOJIBAKE
@@ -49,9 +50,9 @@ def _for_all_texts(change: Callable[[str], str]) -> Fixer:
     return fix
 
 
-def drop_extra_keys(record: Record, kind: str, chat_keys: frozenset[str] = CHAT_KEYS) -> int:
+def drop_extra_keys(record: Record, kind: str, target: str = "openai") -> int:
     """FT110: remove top-level keys that the format does not define, or the record if one says not to learn it."""
-    known = frozenset(DPO_KEYS) if kind == "dpo" else chat_keys
+    known = frozenset(DPO_KEYS) if kind == "dpo" else chat_keys(target)
     extra = (
         [key for key in record if key not in known]
         if kind in ("chat", "dpo") and not record.keys().isdisjoint(known)
@@ -286,11 +287,8 @@ is gone."""
 
 def unsafe_fixers(target: str) -> dict[str, Fixer]:
     """The unsafe fixes for a target, which keep the keys that it knows."""
-    if target not in HOST_KEYS:
-        return UNSAFE
-    keys = HOST_KEYS[target] | {"functions"}
     return {
         **UNSAFE,
-        "FT110": lambda record, kind: drop_extra_keys(record, kind, keys),
-        "FT214": lambda record, kind: drop_message_keys(record, kind, target),
+        "FT110": partial(drop_extra_keys, target=target),
+        "FT214": partial(drop_message_keys, target=target),
     }

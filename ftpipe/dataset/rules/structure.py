@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from ftpipe.dataset.conversion.row import MEANINGFUL_KEYS, normalize_key
 from ftpipe.dataset.conversion.verdicts import VERDICT_KEYS
 from ftpipe.dataset.formats import (
-    CHAT_KEYS,
+    DPO_KEYS,
     FORMAT_OF,
     HOST_KEYS,
     LAYOUT_FAULTS,
     NOT_DATA,
     OTHER_FORMATS,
+    chat_keys,
     legacy_shape,
     shape_of,
 )
@@ -241,15 +242,12 @@ def unknown_top_level_key(row: DatasetRecord) -> Iterator[Violation]:
     Source: public run logs, code invalid_file_format; OpenAI API description of 2025-05-20; Together's data preparation
         page, 2026-08.
     """
-    known = CHAT_KEYS if row.kind == "chat" else frozenset({"input", "preferred_output", "non_preferred_output"})
     if row.kind == "chat" and "messages" not in row.record:
         return
-    is_projected = row.file.target in HOST_KEYS
-    if row.kind == "chat":
-        # FT309 reports functions, which are not removed but converted
-        known = HOST_KEYS.get(row.file.target, known) | {"functions"}
-    if is_projected and "weight" in row.record and "weight" in known:
+    known = chat_keys(row.file.target) if row.kind == "chat" else frozenset(DPO_KEYS)
+    if "weight" in known and "weight" in row.record:
         yield from _row_weight(row.record["weight"])
+    is_projected = row.file.target in HOST_KEYS
     extra = [key for key in row.record if key not in known]
     for key in extra[:MAX_LISTED_KEYS]:
         is_removed = is_projected and not _may_change_training(key)

@@ -241,10 +241,11 @@ def unknown_message_key(row: DatasetRecord) -> Iterator[Violation]:
         reasoning_content of assistant messages.
     """
     for base, index, message in row.messages():
+        known = message_keys(row.file.target, message)
         for key in message:
-            if key not in message_keys(row.file.target, message):
+            if key not in known:
                 path = key_path(f"{base}[{index}]", key)
-                hint = KEY_HINTS.get(key) or did_you_mean_or_remove(key, MESSAGE_KEYS)
+                hint = KEY_HINTS.get(key) or did_you_mean_or_remove(key, known)
                 if message.get("role") == "assistant" and is_left_out(key, message[key]):
                     hint = "It says not to learn this answer: write weight 0 instead, as `ftpipe convert FILE` does."
                 yield Violation(path, f"Unknown key '{escape_preview(key, 40)}'.", hint=hint)
