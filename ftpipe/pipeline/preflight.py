@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import date
+from typing import TYPE_CHECKING
 
 from ftpipe.auto_epochs import auto_epochs
 from ftpipe.catalog.base_models import is_hosted_base
@@ -21,10 +22,12 @@ from ftpipe.errors import (
 )
 from ftpipe.providers.deadlines import days_left, is_closed, models_text, new_jobs_text
 from ftpipe.providers.profiles import Profile
-from ftpipe.providers.responses import PriceQuote
 from ftpipe.records import CostEstimate, Hyperparameters, Method, Report, RunSpec
 from ftpipe.records.job import EXTENDED_HYPERPARAMETERS
 from ftpipe.stages.validate import blocking_errors
+
+if TYPE_CHECKING:
+    from ftpipe.providers.responses import PriceQuote
 
 MAX_QUOTE_RATIO = 1.1
 """How far an endpoint's estimate can be above the one that the user has seen: they count tokens differently."""

@@ -405,13 +405,13 @@ def after_changes(report: Report, request: DatasetRequest, options: PrepareOptio
 
 def _other_format(report: Report) -> str:
     """What a file without a single example is, if ``convert`` reads it; else empty."""
+    if report.ok or report.dataset.examples:
+        return ""
     from ftpipe.dataset.diagnosis import conversion_command, format_fault
     from ftpipe.dataset.sniffer import sniff
 
     path = report.dataset.path
-    if report.ok or report.dataset.examples or not conversion_command(path):
-        return ""
-    return format_fault(sniff(path))
+    return format_fault(sniff(path)) if conversion_command(path) else ""
 
 
 def require_no_errors(
