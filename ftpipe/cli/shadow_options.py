@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -118,17 +117,10 @@ def read_grader(path: Path | None) -> Mapping[str, Any] | None:
     Raises:
         UsageError: It is not JSON, or not a grader that ftpipe runs.
     """
+    from ftpipe.cli.commands.evaluate import read_object
     from ftpipe.grading.graders import parse_grader
 
-    if path is None:
-        return None
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise UsageError(f"{path} cannot be read: {exc.strerror or exc}", "check the path") from exc
-    except (ValueError, RecursionError) as exc:
-        raise UsageError(f"{path} is not valid JSON: {exc}", "correct the grader") from exc
-    if not isinstance(fields, dict):
-        raise UsageError(f"{path} is not a grader: it must be a JSON object", "correct the grader")
-    parse_grader(fields)
-    return fields
+    grader = read_object(path, "grader")
+    if grader is not None:
+        parse_grader(grader)
+    return grader

@@ -304,7 +304,7 @@ def read_object(path: Path | None, noun: str) -> dict[str, Any] | None:
     """Read a JSON object from a file.
 
     Raises:
-        UsageError: The file is not JSON, or not an object.
+        UsageError: The file cannot be read, is not JSON, or not an object.
     """
     import json
 
@@ -312,6 +312,8 @@ def read_object(path: Path | None, noun: str) -> dict[str, Any] | None:
         return None
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be read: {exc.strerror or exc}", "check the path") from exc
     except (ValueError, RecursionError) as exc:
         raise UsageError(f"{path} is not valid JSON: {exc}", f"correct the {noun}") from exc
     if not isinstance(value, dict):
