@@ -54,7 +54,9 @@ class ModelRepository(Repository):
         """
         models = self.recent()
         # a model's own name first: an alias can have the name of a model that another one has replaced
-        for model in (*(one for one in models if one.id == name), *(one for one in models if name in _names_of(one))):
+        model = next((one for one in models if one.id == name), None)
+        model = model or next((one for one in models if name in _names_of(one)), None)
+        if model is not None:
             return model
         nearest, hint = self.nearest_name(name), "`ftpipe models list` lists all of them"
         raise UsageError(
