@@ -58,7 +58,7 @@ seed = click.option("--seed", metavar="N", help="Random seed; the same seed give
 provider = click.option(
     "--provider",
     metavar="NAME",
-    help="Where to train: local (free), openai, azure, nebius, together, or a provider from ftpipe.toml.  "
+    help="Where to train: local (free), openai, azure, nebius, together, fireworks, bedrock, or one in ftpipe.toml.  "
     "[default: the configured or last one, or local]",
 )
 rules_of = click.option(
