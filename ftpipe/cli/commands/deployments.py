@@ -61,7 +61,7 @@ def target_of(context: CliContext, model: str) -> DeploymentTarget:
 @click.option("--max-hourly", type=click.FloatRange(min=0), metavar="USD", help="Stop if an hour costs more.")
 @click.option("-y", "--yes", is_flag=True, help="Spend money without asking.")
 @click.option("-n", "--dry-run", is_flag=True, help="Show the hardware and its price, and stop.")
-@shared.detach
+@click.option("--detach", is_flag=True, help="Return when the deployment is created, before the model answers.")
 @shared.trust_host
 @pass_cli_context
 def create(

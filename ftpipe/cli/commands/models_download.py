@@ -25,7 +25,7 @@ PROGRESS_SECONDS = 2.0
 def download(context: CliContext, model: str, folder: Path) -> None:
     """Download the adapter of MODEL (a name, alias or job id) into FOLDER, which is created or empty.
 
-    Together gives away the weights of models that were tuned there; OpenAI and Azure do not.
+    Together and Fireworks give you the weights of models that were tuned there; OpenAI and Azure do not.
     """
     settings = context.settings()
     record = context.registry(settings, read_only=True).models.get(model)
