@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tests.fakes.account_contents import BASES, SUPPORT_DESK, Contents, chat_rows, identifier
-from tests.faults.endpoint import ROUTES, FaultEndpoint, RejectedRequest
+from tests.fakes.scripted_server import RejectedRequest
+from tests.faults.endpoint import ROUTES, FaultEndpoint
 
 LAST_DAY_TO_CREATE = "2027-01-06"
 MAX_JOBS_PER_PAGE, MAX_FILES_PER_PAGE, MAX_EVENTS_PER_PAGE = 25, 40, 50

@@ -17,19 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from tests.fakes.scripted_server import (
-    LOST,
-    NEVER,
-    RESET,
-    Fault,
     RejectedRequest,
     Request,
     ScriptedServer,
     ServerState,
-    busy,
-    refusal,
 )
-
-__all__ = ["LOST", "NEVER", "RESET", "ROUTES", "Fault", "FaultEndpoint", "RejectedRequest", "busy", "page", "refusal"]
 
 MAX_STORED_BYTES = 1 << 20
 """Files up to this size can be downloaded; of larger ones only size and digest are stored."""

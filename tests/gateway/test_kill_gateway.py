@@ -13,7 +13,8 @@ from pathlib import Path
 import openai
 import pytest
 
-from tests.faults.endpoint import NEVER, FaultEndpoint
+from tests.fakes.scripted_server import NEVER
+from tests.faults.endpoint import FaultEndpoint
 from tests.faults.environment import KEY
 
 ROOT = Path(__file__).parent.parent.parent

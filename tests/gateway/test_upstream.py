@@ -18,7 +18,8 @@ from ftpipe.gateway.upstream import ProviderUpstream
 from ftpipe.gateway.upstream_jobs import JobLimits
 from ftpipe.providers.profiles import Profile, find_profile
 from ftpipe.registry import open_registry
-from tests.faults.endpoint import LOST, FaultEndpoint, refusal
+from tests.fakes.scripted_server import LOST, refusal
+from tests.faults.endpoint import FaultEndpoint
 from tests.faults.environment import KEY, provider_at
 from tests.gateway.live_server import LiveServer
 from tests.gateway.upstream_environment import MODEL, CheckInProcess, create, lines, wait_for, wait_until

@@ -24,7 +24,7 @@ from ftpipe.providers.provider import Provider
 from tests.examples import examples
 from tests.fakes.account_contents import MAIN, MAIN_MODEL, TUNES
 from tests.fakes.openai_account import OpenAIAccount
-from tests.faults.endpoint import LOST, Fault, refusal
+from tests.fakes.scripted_server import LOST, Fault, refusal
 from tests.faults.environment import KEY, provider_at
 from tests.faults.fork_server import ForkServer
 from tests.migration.conftest import RunCommand

@@ -19,7 +19,7 @@ from ftpipe.cli.context import CliContext
 from ftpipe.cli.main import execute
 from tests.fakes.account_contents import MAIN, MAIN_MODEL, MODELS_WITHOUT_JOB, TUNES
 from tests.fakes.openai_account import OpenAIAccount
-from tests.faults.endpoint import Fault, refusal
+from tests.fakes.scripted_server import Fault, refusal
 from tests.migration.conftest import KEY, AccountUser
 
 pytestmark = pytest.mark.usefixtures("no_fsync")

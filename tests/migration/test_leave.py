@@ -15,7 +15,7 @@ from ftpipe.records.leave import LeaveState
 from tests.cli.cli_runner import CommandResult
 from tests.fakes.account_contents import MAIN, MAIN_MODEL, SUPPORT_DESK, TUNES
 from tests.fakes.openai_account import OpenAIAccount
-from tests.faults.endpoint import LOST
+from tests.fakes.scripted_server import LOST
 from tests.faults.environment import KEY
 from tests.migration.conftest import RunCommand
 

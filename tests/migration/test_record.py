@@ -27,7 +27,7 @@ from ftpipe.records.evaluation import Answer
 from tests.cli.cli_runner import CommandResult
 from tests.fakes.account_contents import MAIN, MAIN_MODEL, MODELS_WITHOUT_JOB, SUPPORT_DESK
 from tests.fakes.openai_account import OpenAIAccount
-from tests.faults.endpoint import LOST, Fault, RejectedRequest, busy, refusal
+from tests.fakes.scripted_server import LOST, Fault, RejectedRequest, busy, refusal
 from tests.migration.conftest import RunCommand
 
 SETTINGS = """
