@@ -61,7 +61,7 @@ class FireworksApi:
 
     @property
     def parent(self) -> str:
-        """``accounts/{account}``."""
+        """``accounts/{account}``; read before a call and not within one, because it can need a call of its own."""
         return f"accounts/{self.account}"
 
     def url(self, name: str) -> str:
@@ -90,11 +90,12 @@ class FireworksApi:
         """``DELETE`` a resource."""
         request_json(client, "DELETE", self.url(name), query=params)
 
-    def list(self, client: openai.OpenAI, name: str, key: str = "", **params: Any) -> list[dict[str, Any]]:
+    def list(self, client: openai.OpenAI, name: str, **params: Any) -> list[dict[str, Any]]:
         """Every item of a collection, page by page; it ends, whatever the endpoint answers."""
-        return list(self._pages(client, name, key or name.rsplit("/", 1)[-1], params))
+        return list(self._pages(client, name, params))
 
-    def _pages(self, client: openai.OpenAI, name: str, key: str, params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def _pages(self, client: openai.OpenAI, name: str, params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        key = name.rsplit("/", 1)[-1]
         deadline = time.monotonic() + self.api.profile.request_timeout_seconds
         token, tokens = "", set[str]()
         for _ in range(MAX_PAGES):

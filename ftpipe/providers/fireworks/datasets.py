@@ -51,6 +51,7 @@ class FireworksFiles:
 
     def _create(self, dataset_id: str, filename: str, examples: int) -> dict[str, Any]:
         """The dataset, created unless it exists."""
+        collection, name = self._collection, self._name(dataset_id)
         body = {
             "datasetId": dataset_id,
             "dataset": {
@@ -63,20 +64,20 @@ class FireworksFiles:
 
         def call(client: openai.OpenAI) -> dict[str, Any]:
             try:
-                return self._fireworks.post(client, f"{self._fireworks.parent}/datasets", body)
+                return self._fireworks.post(client, collection, body)
             except openai.ConflictError:
-                return self._fireworks.get(client, self._name(dataset_id))
+                return self._fireworks.get(client, name)
 
-        self._fireworks.account  # noqa: B018 - asked for before the call, so that an error is told as its own
         return self._api.read(f"create dataset {dataset_id}", call, dict)
 
     def _send(self, dataset_id: str, path: Path, size: int, on_bytes: Callable[[int], None]) -> None:
+        name = self._name(dataset_id)
         if size <= MAX_DIRECT_BYTES:
             with CountingFile(path, on_bytes) as source:
                 self._api.write(
                     f"upload {path.name}",
                     lambda client: client.post(
-                        self._fireworks.url(f"{self._name(dataset_id)}:upload"),
+                        self._fireworks.url(f"{name}:upload"),
                         cast_to=object,
                         files=[("file", (f"{dataset_id}.jsonl", source, MIME))],
                         options={"headers": {"Content-Type": "multipart/form-data"}},
@@ -96,28 +97,27 @@ class FireworksFiles:
         # only after the bytes are there: validating an empty dataset leaves it unusable. Source: public run logs, 2025
         self._api.read(
             f"validate dataset {dataset_id}",
-            lambda client: self._fireworks.post(client, f"{self._name(dataset_id)}:validateUpload", {}),
+            lambda client: self._fireworks.post(client, f"{name}:validateUpload", {}),
             dict,
         )
 
     def _upload_url(self, dataset_id: str, size: int) -> str:
-        name = f"{dataset_id}.jsonl"
+        name, filename = self._name(dataset_id), f"{dataset_id}.jsonl"
         fields = self._api.read(
             f"get an upload URL for dataset {dataset_id}",
             lambda client: self._fireworks.post(
-                client, f"{self._name(dataset_id)}:getUploadEndpoint", {"filenameToSize": {name: str(size)}}
+                client, f"{name}:getUploadEndpoint", {"filenameToSize": {filename: str(size)}}
             ),
             dict,
         )
-        return require_signed_url(_signed_urls(fields).get(name, ""), api_url=self._api.base_url)
+        return require_signed_url(_signed_urls(fields).get(filename, ""), api_url=self._api.base_url)
 
     def find(self, *, filename: str, size: int) -> list[RemoteFile]:
         """The dataset of that content name, if its bytes are there; one that waits for them is sent again."""
         if not filename:
+            collection = self._collection
             self._api.read(
-                "list the datasets",
-                lambda client: self._fireworks.get(client, f"{self._fireworks.parent}/datasets", pageSize=1),
-                dict,
+                "list the datasets", lambda client: self._fireworks.get(client, collection, pageSize=1), dict
             )
             return []
         try:
@@ -128,26 +128,25 @@ class FireworksFiles:
 
     def all(self) -> list[RemoteFile]:
         """The datasets of the account, newest first."""
-        self._fireworks.account  # noqa: B018 - asked for before the call, so that an error is told as its own
+        collection = self._collection
         listed = self._api.read(
             "list the datasets",
-            lambda client: self._fireworks.list(client, f"{self._fireworks.parent}/datasets", "datasets"),
+            lambda client: self._fireworks.list(client, collection),
             lambda items: [file_of(fields) for fields in items],
         )
         return sorted(listed, key=lambda file: -file.created_at)
 
     def get(self, file_id: str) -> RemoteFile:
         """Get one dataset by its id or full name."""
-        fields = self._api.read(
-            f"get dataset {file_id}", lambda client: self._fireworks.get(client, self._name(file_id)), dict
-        )
-        return file_of(fields)
+        name = self._name(file_id)
+        return file_of(self._api.read(f"get dataset {file_id}", lambda client: self._fireworks.get(client, name), dict))
 
     def content(self, file_id: str) -> bytes:
         """Download a whole dataset from its signed URL."""
+        name = self._name(file_id)
         fields = self._api.read(
             f"get a download URL for dataset {file_id}",
-            lambda client: self._fireworks.get(client, f"{self._name(file_id)}:getDownloadEndpoint"),
+            lambda client: self._fireworks.get(client, f"{name}:getDownloadEndpoint"),
             dict,
         )
         urls = [require_signed_url(url, api_url=self._api.base_url) for url in _signed_urls(fields).values()]
@@ -163,11 +162,16 @@ class FireworksFiles:
 
     def delete(self, file_id: str) -> None:
         """Delete a dataset."""
+        name = self._name(file_id)
         self._api.call_once(
             f"delete dataset {file_id}",
-            lambda client: self._fireworks.delete(client, self._name(file_id)),
+            lambda client: self._fireworks.delete(client, name),
             lambda _nothing: None,
         )
+
+    @property
+    def _collection(self) -> str:
+        return f"{self._fireworks.parent}/datasets"
 
     def _name(self, file_id: str) -> str:
         """The full name of a dataset."""

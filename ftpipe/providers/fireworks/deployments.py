@@ -47,10 +47,12 @@ class FireworksDeployments:
     def options(self, model: str, *, job_id: str) -> list[DeploymentOption]:
         """The shape that Fireworks would choose for a tuned model, from a request that creates nothing."""
         name = self._models.full_name(model)
-        self._fireworks.account  # noqa: B018 - asked for before the call, so that an error is told as its own
+        collection = self._collection
         fields = self._api.read(
             f"check how {name} can be deployed",
-            lambda client: self._post(client, name, DEFAULT_SHAPE, job_id, validate_only=True),
+            lambda client: self._fireworks.post(
+                client, collection, _body(name, DEFAULT_SHAPE, job_id), {"deploymentId": job_id, "validateOnly": "true"}
+            ),
             dict,
         )
         hardware, price = hardware_of(fields)
@@ -72,11 +74,12 @@ class FireworksDeployments:
             OutcomeUnknownError: It may exist, and bill.
             ProviderError: It surely does not exist.
         """
-        path = self._path(name)
+        collection, path = self._collection, self._path(name)
 
         def call(client: openai.OpenAI) -> dict[str, Any]:
             try:
-                return self._post(client, option.model, option.id, name)
+                body = _body(option.model, option.id, name)
+                return self._fireworks.post(client, collection, body, {"deploymentId": name})
             except openai.ConflictError as conflict:
                 try:
                     fields = self._fireworks.get(client, path)
@@ -91,27 +94,10 @@ class FireworksDeployments:
 
         return self._api.write(f"create deployment {name}", call, self._deployment, paid=True)
 
-    def _post(
-        self, client: openai.OpenAI, model: str, shape: str, name: str, *, validate_only: bool = False
-    ) -> dict[str, Any]:
-        body = {
-            "baseModel": model,
-            "displayName": name,
-            "deploymentShape": shape,
-            "minReplicaCount": 0,
-            "maxReplicaCount": 1,
-            "autoscalingPolicy": {"scaleToZeroWindow": SCALE_TO_ZERO_WINDOW},
-        }
-        params = {"deploymentId": name} | ({"validateOnly": "true"} if validate_only else {})
-        return self._fireworks.post(client, f"{self._fireworks.parent}/deployments", body, params)
-
     def list(self) -> list[Deployment]:
         """The deployments whose ids ftpipe chose, running or not."""
-        listed = self._api.read(
-            "list the deployments",
-            lambda client: self._fireworks.list(client, f"{self._fireworks.parent}/deployments", "deployments"),
-            list,
-        )
+        collection = self._collection
+        listed = self._api.read("list the deployments", lambda client: self._fireworks.list(client, collection), list)
         return [
             self._deployment(fields)
             for fields in listed
@@ -137,15 +123,30 @@ class FireworksDeployments:
 
         return self._api.call_once(f"stop deployment {name}", call, self._deployment)
 
+    @property
+    def _collection(self) -> str:
+        return f"{self._fireworks.parent}/deployments"
+
     def _path(self, name: str) -> str:
         if not RESOURCE_ID.fullmatch(name):
             raise NotFoundError(
                 f"{name[:200]!r} is not the id of a deployment of Fireworks", "`ftpipe deployments list` lists them"
             )
-        return f"{self._fireworks.parent}/deployments/{name}"
+        return f"{self._collection}/{name}"
 
     def _deployment(self, fields: Mapping[str, Any]) -> Deployment:
         return deployment_of(fields, endpoint=self._endpoint, provider=self._api.profile.name)
+
+
+def _body(model: str, shape: str, name: str) -> dict[str, Any]:
+    return {
+        "baseModel": model,
+        "displayName": name,
+        "deploymentShape": shape,
+        "minReplicaCount": 0,
+        "maxReplicaCount": 1,
+        "autoscalingPolicy": {"scaleToZeroWindow": SCALE_TO_ZERO_WINDOW},
+    }
 
 
 def deployment_of(fields: Mapping[str, Any], *, endpoint: str, provider: str) -> Deployment:

@@ -54,11 +54,10 @@ class FireworksJobs:
         """
         method = request.method
         job_id = job_id_of(key, method)
-        name = self._name(job_id, method)
+        collection, name = self._collection(method), self._name(job_id, method)
         body = job_body(request, job_id=job_id, parent=self._fireworks.parent)
 
         def call(client: openai.OpenAI) -> Mapping[str, Any]:
-            collection = f"{self._fireworks.parent}/{COLLECTIONS[method]}"
             try:
                 return self._fireworks.post(client, collection, body, {ID_PARAMETERS[method]: job_id})
             except openai.ConflictError as conflict:
@@ -112,32 +111,31 @@ class FireworksJobs:
 
     def all(self) -> JobListing:
         """Every job of both kinds, newest first; a job that cannot be read does not hide the others."""
+        collections = [self._collection(method) for method in COLLECTIONS]
 
         def call(client: openai.OpenAI) -> JobListing:
             jobs, unreadable = [], 0
-            for fields in self._listed(client):
+            for fields in self._listed(client, collections):
                 try:
                     jobs.append(self._job(fields))
                 except InvalidResponseError:
                     unreadable += 1
             return JobListing(sorted(jobs, key=lambda job: -job.created_at), unreadable)
 
-        self._fireworks.account  # noqa: B018 - asked for before the call, so that an error is told as its own
         return self._api.read("list the jobs", call, lambda listing: JobListing(*listing))
 
-    def _listed(self, client: openai.OpenAI) -> Iterator[dict[str, Any]]:
-        for collection in COLLECTIONS.values():
-            name = f"{self._fireworks.parent}/{collection}"
-            yield from self._fireworks.list(client, name, collection, orderBy="createTime desc")
+    def _listed(self, client: openai.OpenAI, collections: Iterable[str]) -> Iterator[dict[str, Any]]:
+        for collection in collections:
+            yield from self._fireworks.list(client, collection, orderBy="createTime desc")
 
     def recent(self, *, since: int = 0) -> Iterator[Job]:
         """Jobs of both kinds, newest first, down to ``since`` (UTC Unix seconds)."""
+        collections = [self._collection(method) for method in COLLECTIONS]
 
         def call(client: openai.OpenAI) -> list[Job]:
-            jobs = [self._job(fields) for fields in islice(self._listed(client), MAX_LISTED_JOBS)]
+            jobs = [self._job(fields) for fields in islice(self._listed(client, collections), MAX_LISTED_JOBS)]
             return sorted((job for job in jobs if job.created_at >= since), key=lambda job: -job.created_at)
 
-        self._fireworks.account  # noqa: B018 - asked for before the call, so that an error is told as its own
         return iter(self._api.read("list the jobs", call, list))
 
     def get(self, job_id: str) -> Job:
@@ -251,7 +249,10 @@ class FireworksJobs:
         return [self._name(job_id, method) for method in COLLECTIONS]
 
     def _name(self, job_id: str, method: Method) -> str:
-        return f"{self._fireworks.parent}/{COLLECTIONS[method]}/{job_id}"
+        return f"{self._collection(method)}/{job_id}"
+
+    def _collection(self, method: Method) -> str:
+        return f"{self._fireworks.parent}/{COLLECTIONS[method]}"
 
     def _job(self, fields: Mapping[str, Any]) -> Job:
         return job_of(fields, endpoint=self._endpoint, provider=self._api.profile.name, parent=self._fireworks.parent)

@@ -42,14 +42,14 @@ class FireworksModels:
 
     def all(self) -> list[RemoteModel]:
         """The tuned models of the account, and the bases that can be trained with LoRA."""
+        own_models = f"{self._fireworks.parent}/models"
 
         def call(client: openai.OpenAI) -> list[RemoteModel]:
-            own = self._fireworks.list(client, f"{self._fireworks.parent}/models", "models")
-            bases = self._fireworks.list(client, f"{BASE_PARENT}/models", "models")
+            own = self._fireworks.list(client, own_models)
+            bases = self._fireworks.list(client, f"{BASE_PARENT}/models")
             listed = [*own, *(fields for fields in bases if is_tunable(fields) is True)]
             return [_listed_model(fields) for fields in listed if isinstance(fields.get("name"), str)]
 
-        self._fireworks.account  # noqa: B018 - asked for before the call, so that an error is told as its own
         return self._api.read("list the models", call, list)
 
     def tunable_base(self, model: str) -> dict[str, Any]:
@@ -113,10 +113,7 @@ class FireworksModels:
         Raises:
             NotFoundError: The model is not deployed.
         """
-        return self._with_chat_name(model, lambda name: self._chat(name, messages, sampling))
-
-    def _chat(self, name: str, messages: list[dict[str, Any]], sampling: Mapping[str, Any]) -> ChatCompletion:
-        return self._openai.chat(name, messages, **sampling)
+        return self._with_chat_name(model, lambda name: self._openai.chat(name, messages, **sampling))
 
     def stream(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[str]:
         """One chat completion, piece by piece."""
@@ -128,7 +125,7 @@ class FireworksModels:
         if model not in self._chat_names and len(names := self.chat_names(model)) > 1:
             probe: list[dict[str, Any]] = [{"role": "user", "content": "hi"}]
             try:
-                self._with_chat_name(model, lambda name: self._chat(name, probe, {"max_tokens": 1}))
+                self._with_chat_name(model, lambda name: self._openai.chat(name, probe, max_tokens=1))
             except ProviderError:
                 return self._api.chat_address(names[0])
         return self._api.chat_address(self._chat_names.get(model) or self.chat_names(model)[0])
@@ -176,13 +173,11 @@ class FireworksModels:
         name = self.full_name(model)
         if "#" in model or name.startswith(f"{BASE_PARENT}/"):
             return [model if "#" in model else name]
+        collection = f"{self._fireworks.parent}/deployments"
+        listed = self._api.read("list the deployments", lambda client: self._fireworks.list(client, collection), list)
         deployments = [
             str(fields.get("name"))
-            for fields in self._api.read(
-                "list the deployments",
-                lambda client: self._fireworks.list(client, f"{self._fireworks.parent}/deployments", "deployments"),
-                list,
-            )
+            for fields in listed
             if fields.get("baseModel") == name and fields.get("state") not in ("DELETING", "DELETED", "FAILED")
         ]
         if not deployments:
