@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ftpipe.atomic_files import read_json, write_json
-from ftpipe.errors import ConfigError, LocalStateError
+from ftpipe.errors import AuthenticationError, ConfigError, LocalStateError
 from ftpipe.paths import home
 from ftpipe.providers.profiles import Profile, builtin_profiles, find_profile
 
@@ -81,6 +81,36 @@ def find_address(name: str, profiles: Mapping[str, Mapping[str, Any]] | None, en
 def configured_url(profile: Profile, env: Mapping[str, str]) -> str:
     """The root of the API that a variable or the profile names; empty if neither does."""
     return env.get(profile.base_url_env, "") or profile.base_url
+
+
+def required_url(profile: Profile, env: Mapping[str, str]) -> str:
+    """The root of the API of a host.
+
+    Raises:
+        ConfigError: Neither a variable nor the profile names it.
+    """
+    url = configured_url(profile, env)
+    if not url:
+        raise ConfigError(
+            f"no base URL is known for provider {profile.name!r}",
+            f"set {profile.base_url_env or 'base_url'}, or base_url under [providers.{profile.name}] in ftpipe.toml",
+        )
+    return url
+
+
+def required_key(profile: Profile, env: Mapping[str, str]) -> str:
+    """The key of a host, from its variable.
+
+    Raises:
+        AuthenticationError: The variable is not set.
+    """
+    key = env.get(profile.key_env, "")
+    if not key:
+        raise AuthenticationError(
+            f"no API key for {profile.title or profile.name}: {profile.key_env} is not set",
+            f"export {profile.key_env}=… (or put it into .env), or train without a key: --provider local",
+        )
+    return key
 
 
 def origin_of(url: str) -> str:

@@ -8,9 +8,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import openai
 
-from ftpipe.errors import AuthenticationError, ConfigError
 from ftpipe.providers.account import AccountReader
-from ftpipe.providers.address import configured_url
+from ftpipe.providers.address import required_key, required_url
 from ftpipe.providers.batches import BatchesClient
 from ftpipe.providers.client import ApiClient, build_client
 from ftpipe.providers.files import FilesClient, UploadsClient
@@ -42,18 +41,8 @@ def open_openai(
         ConfigError: No base URL is known.
         AuthenticationError: The key's variable is not set.
     """
-    base_url = configured_url(profile, env)
-    if not base_url:
-        raise ConfigError(
-            f"no base URL is known for provider {profile.name!r}",
-            f"set {profile.base_url_env or 'base_url'}, or base_url under [providers.{profile.name}] in ftpipe.toml",
-        )
-    key = env.get(profile.key_env, "") if profile.key_env else "none"
-    if not key and client is None:
-        raise AuthenticationError(
-            f"no API key for {profile.title or profile.name}: {profile.key_env} is not set",
-            f"export {profile.key_env}=… (or put it into .env), or train without a key: --provider local",
-        )
+    base_url = required_url(profile, env)
+    key = required_key(profile, env) if profile.key_env and client is None else "none"
     is_openai = profile.key_env == "OPENAI_API_KEY"
     organization, project = (env.get("OPENAI_ORG_ID"), env.get("OPENAI_PROJECT_ID")) if is_openai else (None, None)
     timeout = profile.request_timeout_seconds

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 
 import openai
 
-from ftpipe.errors import AuthenticationError, ConfigError
-from ftpipe.providers.address import configured_url
+from ftpipe.providers.address import required_key, required_url
 from ftpipe.providers.client import ApiClient, build_client
 from ftpipe.providers.fireworks.api import INFERENCE_PATH, FireworksApi
 from ftpipe.providers.fireworks.datasets import FireworksFiles
@@ -43,15 +42,8 @@ def open_fireworks(
         ConfigError: No base URL is known.
         AuthenticationError: The key's variable is not set.
     """
-    base_url = configured_url(profile, env).rstrip("/").removesuffix(INFERENCE_PATH)
-    if not base_url:
-        raise ConfigError(f"no base URL is known for provider {profile.name!r}", f"set {profile.base_url_env}")
-    key = env.get(profile.key_env, "")
-    if not key:
-        raise AuthenticationError(
-            f"no API key for {profile.title or profile.name}: {profile.key_env} is not set",
-            f"export {profile.key_env}=… (or put it into .env), or train without a key: --provider local",
-        )
+    base_url = required_url(profile, env).rstrip("/").removesuffix(INFERENCE_PATH)
+    key = required_key(profile, env)
     account = env.get(ACCOUNT_VARIABLE, "").removeprefix("accounts/")
 
     def connect() -> openai.OpenAI:

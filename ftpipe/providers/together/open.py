@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 
 import openai
 
-from ftpipe.errors import AuthenticationError, ConfigError
-from ftpipe.providers.address import configured_url, origin_of
+from ftpipe.providers.address import origin_of, required_key, required_url
 from ftpipe.providers.client import ApiClient, build_client
 from ftpipe.providers.openai import without_credentials
 from ftpipe.providers.profiles import Profile, builtin_profiles
@@ -44,15 +43,8 @@ def open_together(
         ConfigError: No base URL is known.
         AuthenticationError: The key's variable is not set.
     """
-    base_url = configured_url(profile, env).rstrip("/")
-    if not base_url:
-        raise ConfigError(f"no base_url for {profile.name}", f"set it in [providers.{profile.name}] in ftpipe.toml")
-    key = env.get(profile.key_env, "")
-    if not key:
-        raise AuthenticationError(
-            f"no API key for {profile.title or profile.name}: {profile.key_env} is not set",
-            f"export {profile.key_env}=… (or put it into .env), or train without a key: --provider local",
-        )
+    base_url = required_url(profile, env).rstrip("/")
+    key = required_key(profile, env)
     root = base_url.removesuffix("/v1")
     # routes of three versions hang below one root; another host than Together's answers for deployments itself
     is_together = origin_of(base_url) == origin_of(builtin_profiles()["together"]["base_url"])
