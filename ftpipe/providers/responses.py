@@ -7,6 +7,7 @@ identify something are checked strictly.
 from __future__ import annotations
 
 import datetime as dt
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -160,13 +161,13 @@ def file_of(response: object) -> RemoteFile:
     fields = as_dict(response)
     return RemoteFile(
         id=checked_id(fields, "file"),
-        bytes=_int(fields.get("bytes")) or 0,
-        filename=_text(fields.get("filename")),
-        purpose=_text(fields.get("purpose")),
-        status=_text(fields.get("status")),
-        status_details=_text(fields.get("status_details")),
-        created_at=_int(fields.get("created_at")) or 0,
-        expires_at=_int(fields.get("expires_at")),
+        bytes=whole(fields.get("bytes")) or 0,
+        filename=text(fields.get("filename")),
+        purpose=text(fields.get("purpose")),
+        status=text(fields.get("status")),
+        status_details=text(fields.get("status_details")),
+        created_at=whole(fields.get("created_at")) or 0,
+        expires_at=whole(fields.get("expires_at")),
     )
 
 
@@ -175,8 +176,8 @@ def model_of(response: object) -> RemoteModel:
     fields = as_dict(response)
     return RemoteModel(
         id=checked_id(fields, "model"),
-        created_at=_int(fields.get("created")),
-        owned_by=_text(fields.get("owned_by")),
+        created_at=whole(fields.get("created")),
+        owned_by=text(fields.get("owned_by")),
         shutdown_date=_iso_date(fields.get("shutdown_date")),
     )
 
@@ -187,9 +188,9 @@ def upload_of(response: object) -> RemoteUpload:
     file = fields.get("file")
     return RemoteUpload(
         id=checked_id(fields, "upload"),
-        status=_text(fields.get("status")),
-        bytes=_int(fields.get("bytes")) or 0,
-        expires_at=_int(fields.get("expires_at")) or 0,
+        status=text(fields.get("status")),
+        bytes=whole(fields.get("bytes")) or 0,
+        expires_at=whole(fields.get("expires_at")) or 0,
         file=file_of(file) if file else None,
     )
 
@@ -200,37 +201,37 @@ def batch_of(response: object) -> RemoteBatch:
     status = fields.get("status")
     if not isinstance(status, str) or not status:
         raise InvalidResponseError("the response has no batch status")
-    counts = _mapping(fields.get("request_counts"))
-    errors = [_mapping(error) for error in _list(_mapping(fields.get("errors")).get("data"))]
+    counts = mapping(fields.get("request_counts"))
+    errors = [mapping(error) for error in _list(mapping(fields.get("errors")).get("data"))]
     return RemoteBatch(
         id=checked_id(fields, "batch"),
         status=status,
-        input_file=_text(fields.get("input_file_id")),
-        output_file=_text(fields.get("output_file_id")) or None,
-        error_file=_text(fields.get("error_file_id")) or None,
-        created_at=_int(fields.get("created_at")) or 0,
-        completed=_int(counts.get("completed")) or 0,
-        total=_int(counts.get("total")) or 0,
-        errors=tuple(_text(error.get("message")) or _text(error.get("code")) for error in errors),
-        metadata={str(key): str(value) for key, value in _mapping(fields.get("metadata")).items()},
+        input_file=text(fields.get("input_file_id")),
+        output_file=text(fields.get("output_file_id")) or None,
+        error_file=text(fields.get("error_file_id")) or None,
+        created_at=whole(fields.get("created_at")) or 0,
+        completed=whole(counts.get("completed")) or 0,
+        total=whole(counts.get("total")) or 0,
+        errors=tuple(text(error.get("message")) or text(error.get("code")) for error in errors),
+        metadata={str(key): str(value) for key, value in mapping(fields.get("metadata")).items()},
     )
 
 
 def completion_of(response: object, *, latency_s: float = 0.0) -> ChatCompletion:
     """A chat completion; the first choice is its answer."""
     fields = as_dict(response)
-    choice = _mapping(next(iter(_list(fields.get("choices"))), None))
+    choice = mapping(next(iter(_list(fields.get("choices"))), None))
     if not isinstance(choice.get("message"), Mapping):
         raise InvalidResponseError("the response has no answer")
-    message, usage = _mapping(choice["message"]), _mapping(fields.get("usage"))
-    refusal = _text(message.get("refusal"))
+    message, usage = mapping(choice["message"]), mapping(fields.get("usage"))
+    refusal = text(message.get("refusal"))
     return ChatCompletion(
-        text=_text(message.get("content")) or refusal,
-        tool_calls=tuple(_mapping(call) for call in _list(message.get("tool_calls"))),
-        finish_reason="refusal" if refusal else _text(choice.get("finish_reason")),
-        logprobs=_logprobs(_mapping(choice.get("logprobs")).get("content")),
-        prompt_tokens=_int(usage.get("prompt_tokens")),
-        completion_tokens=_int(usage.get("completion_tokens")),
+        text=text(message.get("content")) or refusal,
+        tool_calls=tuple(mapping(call) for call in _list(message.get("tool_calls"))),
+        finish_reason="refusal" if refusal else text(choice.get("finish_reason")),
+        logprobs=_logprobs(mapping(choice.get("logprobs")).get("content")),
+        prompt_tokens=whole(usage.get("prompt_tokens")),
+        completion_tokens=whole(usage.get("completion_tokens")),
         latency_s=latency_s,
     )
 
@@ -238,14 +239,14 @@ def completion_of(response: object, *, latency_s: float = 0.0) -> ChatCompletion
 def _logprobs(value: object) -> tuple[TokenLogprob, ...] | None:
     """The logarithms of the tokens of an answer; ``None`` if one of them is not a number."""
     tokens = []
-    for item in map(_mapping, _list(value)):
-        logprob = _float(item.get("logprob"))
+    for item in map(mapping, _list(value)):
+        logprob = number(item.get("logprob"))
         if logprob is None:
             return None
-        listed = map(_mapping, _list(item.get("top_logprobs")))
-        others = {_text(one.get("token")): _float(one.get("logprob")) for one in listed}
-        alternatives = {token: number for token, number in others.items() if number is not None}
-        tokens.append(TokenLogprob(token=_text(item.get("token")), logprob=logprob, alternatives=alternatives))
+        listed = map(mapping, _list(item.get("top_logprobs")))
+        others = {text(one.get("token")): number(one.get("logprob")) for one in listed}
+        alternatives = {token: value for token, value in others.items() if value is not None}
+        tokens.append(TokenLogprob(token=text(item.get("token")), logprob=logprob, alternatives=alternatives))
     return tuple(tokens) or None
 
 
@@ -260,21 +261,21 @@ def job_of(response: object, *, endpoint: str, provider: str) -> Job:
         endpoint=endpoint,
         provider=provider,
         status=status,
-        model=_text(fields.get("model")),
-        training_file=_text(fields.get("training_file")),
-        validation_file=_text(fields.get("validation_file")) or None,
+        model=text(fields.get("model")),
+        training_file=text(fields.get("training_file")),
+        validation_file=text(fields.get("validation_file")) or None,
         method=_method(fields),
         resolved=_hyperparameters(fields),
-        suffix=_text(fields.get("user_provided_suffix")) or None,
-        seed=_int(fields.get("seed")),
-        created_at=_int(fields.get("created_at")) or 0,
-        finished_at=_int(fields.get("finished_at")),
-        estimated_finish=_int(fields.get("estimated_finish")),
-        fine_tuned_model=_text(fields.get("fine_tuned_model")) or None,
-        trained_tokens=_int(fields.get("trained_tokens")),
+        suffix=text(fields.get("user_provided_suffix")) or None,
+        seed=whole(fields.get("seed")),
+        created_at=whole(fields.get("created_at")) or 0,
+        finished_at=whole(fields.get("finished_at")),
+        estimated_finish=whole(fields.get("estimated_finish")),
+        fine_tuned_model=text(fields.get("fine_tuned_model")) or None,
+        trained_tokens=whole(fields.get("trained_tokens")),
         error=_job_error(fields.get("error")),
         result_files=tuple(item for item in _list(fields.get("result_files")) if isinstance(item, str)),
-        metadata={str(k): str(v) for k, v in _mapping(fields.get("metadata")).items()},
+        metadata={str(k): str(v) for k, v in mapping(fields.get("metadata")).items()},
     )
 
 
@@ -283,46 +284,46 @@ def event_of(response: object) -> Event:
     fields = as_dict(response)
     return Event(
         id=checked_id(fields, "event"),
-        created_at=_int(fields.get("created_at")) or 0,
-        level=_text(fields.get("level")) or "info",
-        type=_text(fields.get("type")) or "message",
-        message=_text(fields.get("message")),
-        data=_mapping(fields.get("data")),
+        created_at=whole(fields.get("created_at")) or 0,
+        level=text(fields.get("level")) or "info",
+        type=text(fields.get("type")) or "message",
+        message=text(fields.get("message")),
+        data=mapping(fields.get("data")),
     )
 
 
 def checkpoint_of(response: object) -> Checkpoint:
     """A checkpoint object."""
     fields = as_dict(response)
-    step = _int(fields.get("step_number")) or 0
+    step = whole(fields.get("step_number")) or 0
     return Checkpoint(
         id=checked_id(fields, "checkpoint"),
-        created_at=_int(fields.get("created_at")) or 0,
+        created_at=whole(fields.get("created_at")) or 0,
         step=step,
-        model=_text(fields.get("fine_tuned_model_checkpoint")),
-        metrics=metric_of({"step": step, **_mapping(fields.get("metrics"))}) or TrainingMetrics(step=step),
+        model=text(fields.get("fine_tuned_model_checkpoint")),
+        metrics=metric_of({"step": step, **mapping(fields.get("metrics"))}) or TrainingMetrics(step=step),
     )
 
 
 def metric_of(data: Mapping[str, Any]) -> TrainingMetrics | None:
     """The metrics in an event's data; ``None`` if it has no step. A value that is not a finite number is left out."""
-    step = _int(data.get("step"))
+    step = whole(data.get("step"))
     if step is None:
         return None
-    values = {name: _float(data.get(name)) for name in METRIC_NAMES}
-    return TrainingMetrics(step=step, total_steps=_int(data.get("total_steps")), **values)
+    values = {name: number(data.get(name)) for name in METRIC_NAMES}
+    return TrainingMetrics(step=step, total_steps=whole(data.get("total_steps")), **values)
 
 
 def _method(fields: Mapping[str, Any]) -> Method:
-    kind = _mapping(fields.get("method")).get("type")
+    kind = mapping(fields.get("method")).get("type")
     return Method(kind) if isinstance(kind, str) and kind in set(Method) else Method.SUPERVISED
 
 
 def _hyperparameters(fields: Mapping[str, Any]) -> Hyperparameters | None:
-    method = _mapping(fields.get("method"))
-    block = _mapping(method.get(str(method.get("type"))))
-    inner = {name: value for name, value in _mapping(block.get("hyperparameters")).items() if value is not None}
-    values = {**_mapping(fields.get("hyperparameters")), **inner}
+    method = mapping(fields.get("method"))
+    block = mapping(method.get(str(method.get("type"))))
+    inner = {name: value for name, value in mapping(block.get("hyperparameters")).items() if value is not None}
+    values = {**mapping(fields.get("hyperparameters")), **inner}
     plain = {name: value for name, value in values.items() if isinstance(value, (str, int, float, bool))}
     known = {name: value for name, value in plain.items() if name in Hyperparameters.model_fields and name != "extra"}
     if not plain:
@@ -345,11 +346,12 @@ def _job_error(value: object) -> JobError | None:
     if not isinstance(value, Mapping) or not (value.get("code") or value.get("message")):
         return None
     return JobError(
-        code=_text(value.get("code")), message=_text(value.get("message")), param=_text(value.get("param")) or None
+        code=text(value.get("code")), message=text(value.get("message")), param=text(value.get("param")) or None
     )
 
 
-def _mapping(value: object) -> dict[str, Any]:
+def mapping(value: object) -> dict[str, Any]:
+    """An object's fields; none for anything else."""
     return {str(k): v for k, v in value.items()} if isinstance(value, Mapping) else {}
 
 
@@ -357,11 +359,13 @@ def _list(value: object) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else []
 
 
-def _text(value: object) -> str:
+def text(value: object) -> str:
+    """A text; empty for anything else."""
     return value if isinstance(value, str) else ""
 
 
-def _int(value: object) -> int | None:
+def whole(value: object) -> int | None:
+    """A number without its fraction, if a double has it exactly; ``None`` for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return int(value) if abs(value) < 2**53 else None
@@ -370,13 +374,14 @@ def _int(value: object) -> int | None:
 def _iso_date(value: object) -> str | None:
     """A day as ``YYYY-MM-DD``; ``None`` for anything else."""
     try:
-        return dt.date.fromisoformat(_text(value)).isoformat()
+        return dt.date.fromisoformat(text(value)).isoformat()
     except ValueError:
         return None
 
 
-def _float(value: object) -> float | None:
+def number(value: object) -> float | None:
+    """A finite number; ``None`` for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    number = float(value)
-    return number if abs(number) < float("inf") else None
+    real = float(value)
+    return real if math.isfinite(real) else None

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from ftpipe.errors import InvalidResponseError
 from ftpipe.providers.fireworks.api import id_of
-from ftpipe.providers.responses import metric_of
+from ftpipe.providers.responses import mapping, metric_of, text
 from ftpipe.records import Event, Hyperparameters, Job, JobError, Method
 from ftpipe.records.job import TERMINAL_STATUSES
 
@@ -67,15 +67,15 @@ def job_of(fields: Mapping[str, Any], *, endpoint: str, provider: str, parent: s
     """A supervised or DPO job."""
     job_id = id_of(fields.get("name"), what="job")
     method = Method.DPO if "/dpoJobs/" in str(fields["name"]) else Method.SUPERVISED
-    config = _mapping(fields.get("trainingConfig")) if method is Method.DPO else fields
+    config = mapping(fields.get("trainingConfig")) if method is Method.DPO else fields
     status = status_of(fields.get("state"))
-    output = _text(config.get("outputModel")) or job_id
+    output = text(config.get("outputModel")) or job_id
     return Job(
         id=job_id,
         endpoint=endpoint,
         provider=provider,
         status=status,
-        model=_text(config.get("baseModel")) or _text(config.get("warmStartFrom")),
+        model=text(config.get("baseModel")) or text(config.get("warmStartFrom")),
         training_file=short_id(fields.get("dataset"), parent),
         validation_file=short_id(fields.get("evaluationDataset"), parent) or None,
         method=method,
@@ -100,9 +100,7 @@ def status_of(state: object) -> str:
 
 def short_id(name: object, parent: str) -> str:
     """The id of a resource of the own account, the whole name of any other; empty if there is none."""
-    text = _text(name)
-    own = f"{parent}/datasets/"
-    return text.removeprefix(own) if text.startswith(own) else text
+    return text(name).removeprefix(f"{parent}/datasets/")
 
 
 def full_model_name(model: str, parent: str) -> str:
@@ -125,13 +123,13 @@ def money_of(value: object) -> tuple[float, str] | None:
 
     Source: fireworks-ai 1.2.30, supervised_fine_tuning_job.py, EstimatedCost, 2026-11-28.
     """
-    fields = _mapping(value)
+    fields = mapping(value)
     try:
         amount = int(fields.get("units") or 0) + int(fields.get("nanos") or 0) / 1e9
     except (ValueError, TypeError):
         return None
     has_amount = fields.get("units") is not None or fields.get("nanos") is not None
-    return (amount, _text(fields.get("currencyCode")) or "USD") if has_amount and amount >= 0 else None
+    return (amount, text(fields.get("currencyCode")) or "USD") if has_amount and amount >= 0 else None
 
 
 def events_of(fields: Mapping[str, Any], metrics: str | None) -> list[Event]:
@@ -148,12 +146,12 @@ def events_of(fields: Mapping[str, Any], metrics: str | None) -> list[Event]:
         message = f"the provider estimates the cost at {cost[0]:.2f} {cost[1]}"
         data = {"estimated_cost": cost[0], "currency": cost[1]}
         events.append(Event(id=f"{job_id}-cost", created_at=created, level="info", message=message, data=data))
-    for number, row in enumerate(_metric_rows(metrics or "")):
+    for index, row in enumerate(_metric_rows(metrics or "")):
         loss = f": training loss={row['train_loss']:.4g}" if isinstance(row.get("train_loss"), float) else ""
         events.append(
             Event(
                 id=f"{job_id}-step-{row['step']}",
-                created_at=int(row.pop("timestamp", 0)) or created + number,
+                created_at=int(row.pop("timestamp", 0)) or created + index,
                 level="info",
                 type="metrics",
                 message=f"Step {row['step']}{loss}",
@@ -167,17 +165,17 @@ def events_of(fields: Mapping[str, Any], metrics: str | None) -> list[Event]:
     return events
 
 
-def _metric_rows(text: str) -> Iterator[dict[str, Any]]:
+def _metric_rows(lines: str) -> Iterator[dict[str, Any]]:
     """The steps of a metrics file in JSONL: values beside ``step``, or under ``data``; other lines are left out."""
     steps: dict[int, dict[str, Any]] = {}
-    for line in text.splitlines()[:MAX_METRICS]:
+    for line in lines.splitlines()[:MAX_METRICS]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
             continue
         if not isinstance(row, dict):
             continue
-        values = {**row, **_mapping(row.get("data"))}
+        values = {**row, **mapping(row.get("data"))}
         step = values.get("step", values.get("train/step"))
         named = {name: next((values[key] for key in keys if key in values), None) for name, keys in METRICS.items()}
         metric = metric_of({"step": step, "total_steps": values.get("total_steps"), **named})
@@ -193,7 +191,7 @@ def _metric_rows(text: str) -> Iterator[dict[str, Any]]:
 
 def _hyperparameters(config: Mapping[str, Any], fields: Mapping[str, Any]) -> Hyperparameters | None:
     values = {own: config[name] for name, own in NAMES.items() if _is_plain(config.get(name)) and config[name]}
-    beta = _mapping(_mapping(fields.get("lossConfig")).get("dpo")).get("beta")
+    beta = mapping(mapping(fields.get("lossConfig")).get("dpo")).get("beta")
     if _is_plain(beta):
         values["beta"] = beta
     extra = {name: config[name] for name in EXTRA_NAMES if _is_plain(config.get(name)) and config[name]}
@@ -210,14 +208,6 @@ def _is_plain(value: object) -> bool:
 
 
 def _error(value: object) -> JobError | None:
-    fields = _mapping(value)
-    code, message = _text(fields.get("code")), _text(fields.get("message"))
+    fields = mapping(value)
+    code, message = text(fields.get("code")), text(fields.get("message"))
     return JobError(code=code, message=message) if message or code not in ("", "OK") else None
-
-
-def _mapping(value: object) -> dict[str, Any]:
-    return {str(key): inner for key, inner in value.items()} if isinstance(value, Mapping) else {}
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""

@@ -15,9 +15,9 @@ from urllib.parse import quote
 
 from ftpipe.errors import ConfigError, InvalidResponseError, NotFoundError, ProviderError
 from ftpipe.providers.client import ApiClient
-from ftpipe.providers.responses import as_dict, checked_id
+from ftpipe.providers.responses import as_dict, checked_id, number, text
 from ftpipe.providers.rest import request_json
-from ftpipe.providers.together.responses import items_of, number, seconds_of, text
+from ftpipe.providers.together.responses import items_of, seconds_of
 from ftpipe.records.deployment import NAME_PREFIX, Deployment, DeploymentOption
 
 STATES = {

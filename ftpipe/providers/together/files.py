@@ -25,11 +25,11 @@ from ftpipe.errors import (
 from ftpipe.file_hash import sha256_of_file
 from ftpipe.providers.client import ApiClient
 from ftpipe.providers.files import PURPOSE, CountingFile, upload_timeout
-from ftpipe.providers.responses import RemoteFile, as_dict, checked_id
+from ftpipe.providers.responses import RemoteFile, as_dict, checked_id, text
 from ftpipe.providers.rest import request_json, send, send_form
 from ftpipe.providers.retry import is_transient, retry
 from ftpipe.providers.signed_urls import put_bytes, require_signed_url
-from ftpipe.providers.together.responses import UNPROCESSED, file_of, items_of, text
+from ftpipe.providers.together.responses import UNPROCESSED, file_of, items_of
 
 T = TypeVar("T")
 

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftpipe.errors import RequestRefusedError
-from ftpipe.providers.responses import as_dict
-from ftpipe.providers.together.responses import number, text, whole
+from ftpipe.providers.responses import as_dict, number, text, whole
 from ftpipe.records import Hyperparameters, JobRequest, Method
 from ftpipe.suggestions import did_you_mean
 

@@ -6,7 +6,6 @@ Source: togethercomputer/openapi 090263a (2026-04-28) and ``together`` 3.1.1; wh
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ from typing import Any
 
 from ftpipe.canonical_json import canonical_json
 from ftpipe.errors import InvalidResponseError
-from ftpipe.providers.responses import PriceQuote, RemoteFile, as_dict, checked_id
+from ftpipe.providers.responses import PriceQuote, RemoteFile, as_dict, checked_id, number, text, whole
 from ftpipe.records import Checkpoint, Event, Hyperparameters, Job, JobError, Method, TrainingMetrics
 
 STATUSES = {
@@ -188,24 +187,6 @@ def seconds_of(value: object) -> int:
 def digest(value: object) -> str:
     """A short digest of JSON values."""
     return hashlib.sha256(canonical_json(value)).hexdigest()[:24]
-
-
-def text(value: object) -> str:
-    """A text; empty for anything else."""
-    return value if isinstance(value, str) else ""
-
-
-def number(value: object) -> float | None:
-    """A finite number; ``None`` for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-def whole(value: object) -> int | None:
-    """A whole number; ``None`` for anything else."""
-    real = number(value)
-    return int(real) if real is not None and abs(real) < 2**53 else None
 
 
 def _error(events: object, status: str) -> JobError:
