@@ -383,5 +383,8 @@ def number(value: object) -> float | None:
     """A finite number; ``None`` for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    real = float(value)
+    try:
+        real = float(value)
+    except OverflowError:  # JSON has whole numbers of any size
+        return None
     return real if math.isfinite(real) else None

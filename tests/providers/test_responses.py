@@ -73,6 +73,12 @@ def test_metric_of_omits_values_that_are_not_finite() -> None:
     assert (found.train_loss, found.valid_loss, found.full_valid_loss) == (None, None, 0.5)
 
 
+def test_metric_of_omits_number_that_no_float_can_hold() -> None:
+    found = metric_of({"step": 3, "train_loss": 10**400, "valid_loss": 0.5})
+    assert found is not None
+    assert (found.train_loss, found.valid_loss) == (None, 0.5)
+
+
 @pytest.mark.parametrize("broken", ["<html>", None, {}, {"id": None}, {"id": "../../etc"}, {"id": ""}, []])
 def test_jobs_create_broken_response_is_unknown(broken: object) -> None:
     """The SDK hands over text, nothing or an object without an id; the job may exist all the same."""
