@@ -35,7 +35,10 @@ MULTIPROCESSING_HELPERS = ("resource_tracker", "forkserver")
 """They end with the process that started them."""
 MAX_EXIT_SECONDS = 60.0
 """How long a process may take to end after it was stopped."""
-CLEARED_PREFIXES = ("OPENAI_", "AZURE_OPENAI_", "NEBIUS_", "FTPIPE_")
+CLEARED_PREFIXES = (
+    *("OPENAI_", "AZURE_OPENAI_", "NEBIUS_", "TOGETHER_", "FIREWORKS_", "BEDROCK_", "AWS_BEARER_TOKEN_"),
+    "FTPIPE_",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
