@@ -17,6 +17,7 @@ import pytest
 from hypothesis import settings
 
 from tests.examples import IS_FULL, examples
+from tests.faults.fork_server import ForkServer
 
 # Processes that tests start may write compiled modules, as those of users do. Several test workers with several threads
 # each would slow each other down.
@@ -82,6 +83,13 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     work.mkdir()
     monkeypatch.chdir(work)
     return work
+
+
+@pytest.fixture(scope="module")
+def fork_server() -> Iterator[ForkServer]:
+    """One process to fork from."""
+    with ForkServer() as ready:
+        yield ready
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -102,7 +102,7 @@ class ProcessRun:
         return code, step
 
     def has_run(self) -> bool:
-        """Whether the run had been committed when the process killed_at."""
+        """Whether the run had been committed when the process was killed."""
         with contextlib.suppress(sqlite3.Error), contextlib.closing(self._database()) as database:
             return bool(database.execute("SELECT count(*) FROM runs").fetchone()[0])
         return False

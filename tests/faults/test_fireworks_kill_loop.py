@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,13 +24,6 @@ base_url = "{base_url}"
 poll_first_seconds = 0.01
 poll_max_seconds = 0.02
 """
-
-
-@pytest.fixture(scope="module")
-def fork_server() -> Iterator[ForkServer]:
-    """One process to fork from."""
-    with ForkServer() as ready:
-        yield ready
 
 
 @pytest.mark.slow

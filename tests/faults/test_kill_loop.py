@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,13 +16,6 @@ from tests.faults.kill_loop import KILLS, SEED, ProcessRun, loop
 
 FULL_LOOP_KILLS = 200
 """With so many kills, every step is tried instead of one of each kind, and the loop without the journal runs, too."""
-
-
-@pytest.fixture(scope="module")
-def fork_server() -> Iterator[ForkServer]:
-    """One process to fork from."""
-    with ForkServer() as ready:
-        yield ready
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,13 +25,6 @@ list_lag_seconds = 0.1
 poll_first_seconds = 0.01
 poll_max_seconds = 0.02
 """
-
-
-@pytest.fixture(scope="module")
-def fork_server() -> Iterator[ForkServer]:
-    """One process to fork from."""
-    with ForkServer() as ready:
-        yield ready
 
 
 @pytest.mark.slow

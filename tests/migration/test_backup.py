@@ -8,7 +8,6 @@ import random
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -305,13 +304,6 @@ def test_backup_continues_after_a_crash_at_any_write(
         assert {path: entry.sha256 for path, entry in BackupFolder.open(one.folder).entries.items()} == whole
         repeated = counts(saved.endpoint) - once
         assert len(repeated) <= 1, f"crash at write {crash_at}: {repeated}"
-
-
-@pytest.fixture(scope="module")
-def fork_server() -> Iterator[ForkServer]:
-    """One process to fork from."""
-    with ForkServer() as ready:
-        yield ready
 
 
 @pytest.mark.slow

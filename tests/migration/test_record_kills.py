@@ -16,7 +16,6 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,13 +40,6 @@ poll_first_seconds = 0.002
 poll_max_seconds = 0.004
 """
 WHILE_MODELS_LIVE = datetime(2026, 11, 29, 12, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def fork_server() -> Iterator[ForkServer]:
-    """One process to fork from."""
-    with ForkServer() as ready:
-        yield ready
 
 
 class KilledRecording:
