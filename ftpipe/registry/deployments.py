@@ -30,4 +30,8 @@ class DeploymentRepository(Repository):
 
     def find(self, endpoint: str, name: str) -> Deployment | None:
         """The deployment of that name at an endpoint, if ftpipe made one."""
-        return next((one for one in self.recent() if (one.endpoint, one.name) == (endpoint, name)), None)
+        table = deployments_table
+        with read_transaction(self.engine) as connection:
+            query = sa.select(table.c.data).where(table.c.endpoint == endpoint, table.c.name == name)
+            data = connection.execute(query).scalar()
+        return from_json(Deployment, data) if data is not None else None
