@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import click
 
 from ftpipe.cli import options as shared
-from ftpipe.cli.commands.status_shadow import refuse_shadow_options, shadow_status_options, show_shadow_status
 from ftpipe.cli.context import DEFAULT_COLUMNS, CliContext, pass_cli_context
 from ftpipe.cli.dataset_request import LOCAL_PROVIDER
 from ftpipe.cli.group import Command
@@ -25,14 +24,15 @@ from ftpipe.errors import (
     StillRunningError,
     UsageError,
 )
+from ftpipe.paths import server_dir
 from ftpipe.records import Job, Run, RunState, TrainingMetrics
 from ftpipe.records.deployment import Deployment
-from ftpipe.registry import Registry
 from ftpipe.reports.deployments import billing_lines
 from ftpipe.reports.runs import status_lines
 
 if TYPE_CHECKING:
     from ftpipe.pipeline.current_status import CurrentStatus
+    from ftpipe.registry import Registry
 
 
 @click.command(
@@ -42,7 +42,14 @@ if TYPE_CHECKING:
 @click.option("-w", "--watch", is_flag=True, help="Wait until the job has ended.")
 @click.option("--provider", metavar="NAME", help="Provider of a job that the registry does not know.")
 @shared.trust_host
-@shadow_status_options
+@click.option("--shadow", is_flag=True, help="Show what `ftpipe serve --shadow` has compared.")
+@click.option(
+    "--margin",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="X",
+    help="With --shadow: largest difference that does not matter.  [default: 0.05]",
+)
+@click.option("--data-dir", type=shared.FOLDER, metavar="DIR", help="With --shadow: folder of the server.")
 @pass_cli_context
 def status(
     context: CliContext,
@@ -67,7 +74,8 @@ def status(
             raise UsageError("--shadow is about a server, not about a job", "leave JOB, --watch and --provider out")
         show_shadow_status(context, data_dir, margin)
         return
-    refuse_shadow_options(margin, data_dir)
+    if margin is not None or data_dir is not None:
+        raise UsageError("--margin and --data-dir need --shadow", "add --shadow")
     settings = context.settings({"provider": provider})
     registry = context.registry(settings, read_only=True)
     run = registry.runs.find(job) if job else registry.runs.latest()
@@ -84,6 +92,28 @@ jobs_show.name = "show"
 jobs_show.example = "ftpipe jobs show\nftpipe jobs show ftjob-0123456789abcdef --watch"
 jobs_show.help = (status.help or "").partition("--shadow shows")[0].rstrip()
 jobs_show.params = [option for option in status.params if option.name not in ("shadow", "margin", "data_dir")]
+
+
+def show_shadow_status(context: CliContext, data_dir: Path | None, margin: float | None) -> None:
+    """Write the comparisons of all owners and pairs of a server.
+
+    Raises:
+        UsageError: Nothing was mirrored yet.
+    """
+    from ftpipe.pipeline.shadow_status import DEFAULT_MARGIN, shadow_statuses
+    from ftpipe.reports.shadow import shadow_lines
+
+    folder = data_dir or server_dir()
+    statuses = shadow_statuses(folder, margin=margin or DEFAULT_MARGIN)
+    if not statuses:
+        raise UsageError(
+            f"no chat was mirrored yet in {folder}", "start the server with `ftpipe serve --shadow OLD=NEW`"
+        )
+    context.add(shadow=[status.model_dump(mode="json") for status in statuses])
+    width = context.width or DEFAULT_COLUMNS
+    for index, status in enumerate(statuses):
+        context.print_result([""] * (index > 0))
+        context.print_result(shadow_lines(status, context.style, now=time.time(), width=width))
 
 
 def fetch_and_show(
