@@ -12,7 +12,7 @@ import openai
 import pytest
 import time_machine
 
-from ftpipe.cli.serve_upstream import job_limits
+from ftpipe.cli.serve_providers import job_limits
 from ftpipe.errors import UsageError
 from ftpipe.gateway.upstream import ProviderUpstream
 from ftpipe.gateway.upstream_jobs import JobLimits

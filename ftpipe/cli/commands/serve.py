@@ -15,13 +15,13 @@ from ftpipe.cli import options as shared
 from ftpipe.cli.base_downloads import fetch_bases
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command, Group
-from ftpipe.cli.serve_routes import open_routes
 from ftpipe.cli.shadow_options import ShadowOptions, shadow_options, shadow_settings
 from ftpipe.errors import LocalStateError, MissingExtraError, UsageError
 from ftpipe.formatting import format_fields, format_time, sanitize_block, sanitize_line
 from ftpipe.paths import SERVER_KEY_FILE, data_dir_option, gateway_dir, server_dir
 
 if TYPE_CHECKING:
+    from ftpipe.gateway.routes import RegistryRoutes
     from ftpipe.gateway.upstream import ProviderUpstream
     from ftpipe.server.routes import ModelRoutes
     from ftpipe.server.settings import ServeSettings, ShadowSettings
@@ -233,7 +233,7 @@ def serve(ctx: click.Context, /, **params: Any) -> None:
     default_dir = gateway_dir(options.upstream) if options.upstream else server_dir()
     data_dir = (options.data_dir or default_dir).absolute()
     context = ctx.ensure_object(CliContext)
-    routes = open_routes(context, options.routes, with_aliases=options.aliases, data_dir=data_dir)
+    routes = open_model_routes(context, options, data_dir)
     upstream = open_upstream(context, options, routes)
     settings = settings_of(options, data_dir, shadow)
     fetch_bases(context, options.allow_bases)
@@ -268,6 +268,19 @@ def settings_of(options: ServeOptions, data_dir: Path, shadow: ShadowSettings | 
     )
 
 
+def open_model_routes(context: CliContext, options: ServeOptions, data_dir: Path) -> RegistryRoutes | None:
+    """Open the routes; ``None`` if there are none.
+
+    Raises:
+        FtpipeError: A route cannot be used.
+    """
+    if not options.routes and not options.aliases:
+        return None
+    from ftpipe.cli.serve_providers import open_routes
+
+    return open_routes(context, options.routes, with_aliases=options.aliases, data_dir=data_dir)
+
+
 def open_upstream(context: CliContext, options: ServeOptions, routes: ModelRoutes | None) -> ProviderUpstream | None:
     """Open the provider of a gateway; ``None`` if jobs are trained on this machine.
 
@@ -279,7 +292,7 @@ def open_upstream(context: CliContext, options: ServeOptions, routes: ModelRoute
         if name := next((name for name in given if getattr(options, name)), None):
             raise UsageError(f"--{name.replace('_', '-')} needs --upstream", "add --upstream PROVIDER")
         return None
-    from ftpipe.cli.serve_upstream import provider_upstream
+    from ftpipe.cli.serve_providers import provider_upstream
 
     return provider_upstream(
         context,
