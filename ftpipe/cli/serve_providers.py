@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ftpipe.cli.context import CliContext
 from ftpipe.errors import FtpipeError, UsageError
 from ftpipe.formatting import sanitize_line
-from ftpipe.gateway.routes import RegistryRoutes, parse_routes
+from ftpipe.gateway.routes import RegistryRoutes, ServedModel, parse_routes
 from ftpipe.gateway.upstream import ProviderUpstream
 from ftpipe.gateway.upstream_jobs import JobLimits
 from ftpipe.providers import load_profiles, open_provider
 from ftpipe.providers.profiles import Profile
 from ftpipe.server.routes import ModelRoutes
+from ftpipe.server.settings import ShadowPair
+
+THIS_SERVER = "this server"
 
 
 def open_routes(context: CliContext, values: Sequence[str], *, with_aliases: bool, data_dir: Path) -> RegistryRoutes:
@@ -48,9 +51,43 @@ def open_routes(context: CliContext, values: Sequence[str], *, with_aliases: boo
                 raise
             context.warn_once(f"the alias {name} is not served: {exc.message}")
             continue
-        host = "this server" if routes.is_own(served) else served.provider
+        host = host_of(routes, served)
         context.print_status(f"{sanitize_line(name, 100)} → {sanitize_line(served.model, 150)} at {host}")
     return routes
+
+
+def host_of(routes: RegistryRoutes, served: ServedModel) -> str:
+    """Who serves a model."""
+    return THIS_SERVER if routes.is_own(served) else served.provider
+
+
+def refuse_shadow_of_same_model(
+    routes: RegistryRoutes, values: Sequence[str], pairs: Iterable[ShadowPair], *, default_host: str
+) -> None:
+    """Refuse to compare a model with itself: its answers would agree, and say nothing about the old model.
+
+    Args:
+        routes: The routes of the server.
+        values: The values of ``--route``.
+        pairs: The pairs of ``--shadow``.
+        default_host: Who answers chats with a name that has no route.
+
+    Raises:
+        UsageError: Both models of a pair are the same one.
+    """
+
+    def model_behind(name: str) -> tuple[str, str]:
+        served = routes.served(name)
+        return (default_host, name) if served is None else (host_of(routes, served), served.model)
+
+    targets = parse_routes(values)
+    for pair in pairs:
+        if targets.get(pair.old) == pair.new or model_behind(pair.old) == model_behind(pair.new):
+            option = next((f"--route {name}={targets[name]}" for name in (pair.old, pair.new) if name in targets), "")
+            raise UsageError(
+                f"with {option or '--aliases'}, --shadow {pair.old}={pair.new} would compare a model with itself",
+                "name another model in --shadow, or leave out the route, so that callers get the old model's answers",
+            )
 
 
 def provider_upstream(

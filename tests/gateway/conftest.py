@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,25 @@ def register(registry: Registry, folder: Path, name: str, *, endpoint: str, prov
     registry.runs.register(model, registry.runs.start(run, key=name, ordinal=0), price_row="")
 
 
+def make_routes(
+    registry: Registry,
+    folder: Path,
+    names: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+    *,
+    with_aliases: bool = False,
+) -> RegistryRoutes:
+    """The routes of a server whose data is below a folder."""
+    return RegistryRoutes(
+        registry,
+        names or {},
+        with_aliases=with_aliases,
+        providers=load_profiles(),
+        open_provider=lambda name: open_provider(name, env=environment, start=False),
+        own_endpoint=f"local:{folder / 'data'}",
+    )
+
+
 @pytest.fixture
 def make_server(tmp_path: Path, host: ChatHost, registry: Registry) -> Iterator[MakeServer]:
     """Starts servers; all are stopped in the end."""
@@ -70,14 +89,8 @@ def make_server(tmp_path: Path, host: ChatHost, registry: Registry) -> Iterator[
     with ExitStack() as stack:
 
         def make(names: dict[str, str] | None = None, *, with_aliases: bool = False, **changes: Any) -> LiveServer:
-            routes = RegistryRoutes(
-                registry,
-                {OLD: SERVED} if names is None else names,
-                with_aliases=with_aliases,
-                providers=load_profiles(),
-                open_provider=lambda name: open_provider(name, env=environment, start=False),
-                own_endpoint=f"local:{tmp_path / 'data'}",
-            )
+            names = {OLD: SERVED} if names is None else names
+            routes = make_routes(registry, tmp_path, names, environment, with_aliases=with_aliases)
             return stack.enter_context(LiveServer(tmp_path, routes, **changes))
 
         yield make

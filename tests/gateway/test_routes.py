@@ -8,11 +8,13 @@ from typing import Any
 import openai
 import pytest
 
+from ftpipe.cli.serve_providers import THIS_SERVER, refuse_shadow_of_same_model
 from ftpipe.errors import UsageError
 from ftpipe.gateway.routes import parse_routes
 from ftpipe.registry import Registry
+from ftpipe.server.settings import ShadowPair
 from tests.fakes.chat_host import SERVED, ChatHost
-from tests.gateway.conftest import OLD, MakeServer, register
+from tests.gateway.conftest import OLD, MakeServer, make_routes, register
 from tests.server.fakes import TINY
 
 MESSAGES: Any = [{"role": "user", "content": "My parcel is late."}]
@@ -127,3 +129,21 @@ def test_parse_routes_refuses_name_twice() -> None:
     with pytest.raises(UsageError, match="twice"):
         parse_routes(["a=b", "a=c"])
     assert parse_routes(["a = openai:b=c"]) == {"a": "openai:b=c"}
+
+
+def test_shadow_of_same_model_is_refused(
+    registry: Registry, tmp_path: Path, host: ChatHost, make_server: MakeServer
+) -> None:
+    """An alias leads to the new model as well; another model behind it can be compared."""
+    make_server({})  # registers the model
+    register(registry, tmp_path, "org/second", endpoint=host.base_url)
+    registry.models.set_alias(OLD, SERVED)
+    registry.models.set_alias("next", SERVED)
+    routes = make_routes(registry, tmp_path, with_aliases=True)
+    with pytest.raises(UsageError, match=f"--aliases, --shadow {OLD}=next would"):
+        refuse_shadow_of_same_model(routes, (), [ShadowPair(OLD, "next")], default_host=THIS_SERVER)
+    refuse_shadow_of_same_model(routes, (), [ShadowPair(OLD, SERVED)], default_host=THIS_SERVER)
+    with pytest.raises(UsageError, match="itself"):
+        refuse_shadow_of_same_model(routes, (), [ShadowPair(OLD, SERVED)], default_host="openai")
+    registry.models.set_alias("next", "org/second")
+    refuse_shadow_of_same_model(routes, (), [ShadowPair(OLD, "next")], default_host=THIS_SERVER)

@@ -233,7 +233,7 @@ def serve(ctx: click.Context, /, **params: Any) -> None:
     default_dir = gateway_dir(options.upstream) if options.upstream else server_dir()
     data_dir = (options.data_dir or default_dir).absolute()
     context = ctx.ensure_object(CliContext)
-    routes = open_model_routes(context, options, data_dir)
+    routes = open_model_routes(context, options, data_dir, shadow)
     upstream = open_upstream(context, options, routes)
     settings = settings_of(options, data_dir, shadow)
     fetch_bases(context, options.allow_bases)
@@ -268,17 +268,24 @@ def settings_of(options: ServeOptions, data_dir: Path, shadow: ShadowSettings | 
     )
 
 
-def open_model_routes(context: CliContext, options: ServeOptions, data_dir: Path) -> RegistryRoutes | None:
+def open_model_routes(
+    context: CliContext, options: ServeOptions, data_dir: Path, shadow: ShadowSettings | None
+) -> RegistryRoutes | None:
     """Open the routes; ``None`` if there are none.
 
     Raises:
+        UsageError: With the routes, ``--shadow`` would compare a model with itself.
         FtpipeError: A route cannot be used.
     """
     if not options.routes and not options.aliases:
         return None
-    from ftpipe.cli.serve_providers import open_routes
+    from ftpipe.cli.serve_providers import THIS_SERVER, open_routes, refuse_shadow_of_same_model
 
-    return open_routes(context, options.routes, with_aliases=options.aliases, data_dir=data_dir)
+    routes = open_routes(context, options.routes, with_aliases=options.aliases, data_dir=data_dir)
+    if shadow is not None:
+        host = options.upstream or THIS_SERVER
+        refuse_shadow_of_same_model(routes, options.routes, shadow.pairs, default_host=host)
+    return routes
 
 
 def open_upstream(context: CliContext, options: ServeOptions, routes: ModelRoutes | None) -> ProviderUpstream | None:

@@ -67,6 +67,24 @@ def test_serve_refuses_route_that_cannot_work(cli: CliEnvironment, value: str, m
 
 
 @pytest.mark.parametrize(
+    ("routes", "pair"),
+    [
+        (("old=local:new",), "old=new"),
+        (("old=local:new",), "old=local:new"),
+        (("old=local:new", "other=local:new"), "old=other"),
+        (("old=local:new",), "new=old"),
+    ],
+)
+def test_serve_refuses_to_compare_a_model_with_itself(cli: CliEnvironment, routes: tuple[str, ...], pair: str) -> None:
+    """The route answers the callers of the old name by the new model."""
+    options = [word for route in routes for word in ("--route", route)]
+    result = cli.run("serve", *options, "--shadow", pair)
+    assert result.code == 2
+    assert f"--route {routes[0]}, --shadow {pair} would compare a model with itself" in " ".join(result.err.split())
+    assert not (server_dir() / "server.json").exists()
+
+
+@pytest.mark.parametrize(
     ("argv", "message"),
     [
         (("--upstream", "openai"), "without a limit"),
