@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 from tests.each_file import for_each_file
 
 ROOT = Path(__file__).parent.parent
@@ -222,6 +224,11 @@ def test_help_loads_nothing_but_click() -> None:
     )
     assert "pydantic" not in ran.stderr
     assert "rich" not in ran.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "status"])
+def test_help_of_command_loads_no_server_and_no_database(command: str) -> None:
+    assert loaded_by(RUN.format(argv=[command, "--help"])) == set()
 
 
 def test_prepare_loads_no_client_no_database_and_no_torch(tmp_path: Path) -> None:
