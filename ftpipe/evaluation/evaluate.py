@@ -268,7 +268,7 @@ def summarize_usage(answers: Sequence[Answer], price: TokenPrice | None) -> Usag
     latencies = [answer.latency_s for answer in answered]
     prompt_tokens = sum(answer.prompt_tokens for answer in answered)
     completion_tokens = sum(answer.completion_tokens for answer in answered)
-    cost = (prompt_tokens * price.input + completion_tokens * price.output) / 1_000_000 if price else None
+    cost = price.cost(prompt_tokens, completion_tokens) if price else None
     return Usage(
         requests=len(answers),
         rejected=len(answers) - len(answered),

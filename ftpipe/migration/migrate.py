@@ -314,7 +314,7 @@ class Migrator:
             counter = open_counter(DEFAULT_ENCODING, size=0)
             texts = [str(message.get("content") or "") for item in items for message in item.messages]
             read, written = sum(counter.count(texts)), len(items) * prompts.sampling.max_tokens
-            total += (read * price.input + written * price.output) / 1_000_000
+            total += price.cost(read, written)
         return total
 
 

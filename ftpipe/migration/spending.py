@@ -21,7 +21,6 @@ from ftpipe.records.base import Record
 from ftpipe.records.evaluation import Answer, TokenPrice
 from ftpipe.tokenization import encoding_for, open_counter
 
-MILLION = 1_000_000
 GUESSED_ANSWER_TOKENS = 256
 """Expected length of an answer if no prompt has an expected one."""
 
@@ -39,8 +38,7 @@ class Rate:
         """The cost of a request; 0 if the price is not known."""
         if self.price is None:
             return 0.0
-        tokens = prompt_tokens * self.price.input + completion_tokens * self.price.output
-        return tokens * self.factor / MILLION
+        return self.price.cost(prompt_tokens, completion_tokens) * self.factor
 
     def cost_of(self, answer: Answer, highest: float) -> float:
         """The cost of an answer, by the usage that the endpoint reported; ``highest`` if it reported none."""

@@ -61,8 +61,7 @@ class _Outcomes:
             return
         self.requests.add(row.request_digest)
         if old_price is not None and row.old_tokens:
-            prompt, completion = row.old_tokens["prompt"], row.old_tokens["completion"]
-            self.old_cost += (prompt * old_price.input + completion * old_price.output) / 1e6
+            self.old_cost += old_price.cost(row.old_tokens["prompt"], row.old_tokens["completion"])
         if row.error is not None:
             self.errors[row.error] += 1
         self.disagreement[float(not row.agrees)] += 1

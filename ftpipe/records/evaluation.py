@@ -45,6 +45,10 @@ class TokenPrice(Record):
     source: str = ""
     """Where the price was read."""
 
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """What tokens cost; none of them are taken for cached."""
+        return (prompt_tokens * self.input + completion_tokens * self.output) / 1_000_000
+
 
 class ToolCall(Record):
     """One tool call of a model."""

@@ -40,12 +40,7 @@ class ModelReply:
             return 0.0
         if not self.tokens:
             return highest
-        return token_cost(price, self.tokens["prompt"], self.tokens["completion"])
-
-
-def token_cost(price: TokenPrice, prompt: int, completion: int) -> float:
-    """What tokens cost; none of them are taken for cached."""
-    return (prompt * price.input + completion * price.output) / 1e6
+        return price.cost(self.tokens["prompt"], self.tokens["completion"])
 
 
 def ask(models: MirrorModels, owner: str, body: Mapping[str, Any], token: LowPriorityToken) -> ModelReply:

@@ -21,7 +21,6 @@ from ftpipe.server.shadow.comparison import (
     ask,
     first_message,
     score,
-    token_cost,
     tokens_of,
 )
 from ftpipe.server.shadow.low_priority import CallerCount, LowPriorityToken
@@ -189,7 +188,7 @@ class ShadowMirror:
         if is_unbounded or (price is None and self._models.is_remote(chat.owner, chat.pair.new)):
             return ShadowCounts(unpaid=1)
         fields = chat.fields if price is None else with_token_limit(chat.fields)
-        highest = 0.0 if price is None else token_cost(price, *highest_tokens(fields))
+        highest = 0.0 if price is None else price.cost(*highest_tokens(fields))
         if not self._reserve(highest):
             return ShadowCounts(unpaid=1)
         pair_id = self._store_counts(chat.owner, chat.pair)
