@@ -15,7 +15,7 @@ import orjson
 from ftpipe import __version__
 from ftpipe.gateway.upstream_errors import UpstreamMessages, invalid_answer, timed_out, unreachable
 from ftpipe.providers.client import CONNECT_SECONDS, ChatAddress
-from ftpipe.server.http.chat_endpoint import FORWARDED_HEADER
+from ftpipe.server.http.chat_endpoint import DONE, FORWARDED_HEADER
 from ftpipe.server.protocol import ApiError
 
 log = logging.getLogger("ftpipe.server.gateway")
@@ -30,7 +30,6 @@ MAX_EVENT_BYTES = 4 * 1024 * 1024
 """Maximum size of one event of a streamed answer."""
 MAX_ERROR_BYTES = 64 * 1024
 """What is read of an error; the rest is not needed for its message."""
-DONE = b"data: [DONE]\n\n"
 
 
 class ChatProxy:

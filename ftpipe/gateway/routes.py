@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -11,12 +10,10 @@ import httpx2
 
 from ftpipe.errors import ConfigError, FtpipeError, UsageError
 from ftpipe.gateway.chat_proxy import ChatProxy, new_client
+from ftpipe.gateway.upstream_errors import unusable_route
 from ftpipe.providers.provider import Provider
 from ftpipe.registry import Registry
-from ftpipe.server.protocol import ApiError, printable
 from ftpipe.server.routes import Route
-
-log = logging.getLogger("ftpipe.server.gateway")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +75,7 @@ class RegistryRoutes:
             served = self.served(name)
             return None if served is None else self._route(name, served)
         except FtpipeError as exc:
-            log.error("the route of %r cannot be used: %s", name, exc)
-            message = f"The model '{printable(name)}' cannot be reached at the moment; the server's log says why."
-            raise ApiError(503, message, "model_unavailable", "model", "server_error") from exc
+            raise unusable_route(name, exc) from exc
 
     def served(self, name: str) -> ServedModel | None:
         """The model behind a name; ``None`` if the name has no route.

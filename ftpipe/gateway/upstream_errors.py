@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ftpipe.errors import FtpipeError
 from ftpipe.server.protocol import ApiError, printable
+
+log = logging.getLogger("ftpipe.server.gateway")
 
 MAX_MESSAGE_CHARACTERS = 500
 MAX_WORD_CHARACTERS = 64
@@ -91,6 +95,13 @@ def unreachable(messages: UpstreamMessages) -> ApiError:
     """The error for a host that cannot be reached, or whose connection breaks."""
     message = f"The connection to the host of the model '{printable(messages.name)}' failed."
     return ApiError(502, message, "model_unavailable", "model", "server_error")
+
+
+def unusable_route(name: str, error: FtpipeError) -> ApiError:
+    """The error for a model whose host cannot be called; why is in the log, which only the server's owner reads."""
+    log.error("the model %r cannot be reached: %s", name, error)
+    message = f"The model '{printable(name)}' cannot be reached at the moment; the server's log says why."
+    return ApiError(503, message, "model_unavailable", "model", "server_error")
 
 
 def _error_fields(body: Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -126,7 +126,7 @@ class UpstreamJobs:
             message = self._messages(job, provider).public(exc.message)
             self._writer.apply(job, Fail({"code": code, "message": message, "param": None}))
         else:
-            self.save_progress(job, run, provider)
+            self._save_progress(job, run, provider)
 
     def poll(self, job: JobRow, provider: Provider) -> None:
         """Read the job once, and save what is new.
@@ -135,7 +135,7 @@ class UpstreamJobs:
             FtpipeError: The provider did not answer.
         """
         run = self._registry.runs.get(job.upstream_run or "")
-        self.save_progress(job, self._pipeline(provider, job).refresh(run), provider)
+        self._save_progress(job, self._pipeline(provider, job).refresh(run), provider)
 
     def cancel(self, job: JobRow, provider: Provider) -> None:
         """Cancel a job at the provider; one whose creation is in doubt is found first.
@@ -244,7 +244,7 @@ class UpstreamJobs:
             current = tx.jobs.get(job.id)
         return current is None or current.status == "cancelled"
 
-    def save_progress(self, job: JobRow, run: Run, provider: Provider) -> None:
+    def _save_progress(self, job: JobRow, run: Run, provider: Provider) -> None:
         """Save what the provider says about a job: status, events, and in the end model and checkpoints."""
         remote = run.job
         if remote is None:
@@ -313,11 +313,10 @@ class UpstreamJobs:
         events = self._registry.jobs.events(remote_id)
         if len(events) <= job.events_offset:
             return
-        names = {remote_id: job.id}
         with self._store.write() as tx:
             known = {row.id for row in tx.events.all(EventRow.job_id == job.id)}
             for event in events:
-                row = _event_row(job, event, messages, names)
+                row = _event_row(job, event, messages, remote_id)
                 if row.id not in known:
                     known.add(row.id)
                     tx.events.add(row)
@@ -382,10 +381,7 @@ def _api_hyperparameters(resolved: Hyperparameters) -> dict[str, Any]:
     return {**values, **resolved.extra}
 
 
-def _event_row(job: JobRow, event: Event, messages: UpstreamMessages, names: Mapping[str, str]) -> EventRow:
-    text = event.message
-    for there, here in names.items():
-        text = text.replace(there, here)
+def _event_row(job: JobRow, event: Event, messages: UpstreamMessages, remote_id: str) -> EventRow:
     digest = hashlib.sha256(f"{job.id}\n{event.id}".encode()).hexdigest()
     return EventRow(
         id=f"ftevent-{digest[:24]}",
@@ -393,6 +389,6 @@ def _event_row(job: JobRow, event: Event, messages: UpstreamMessages, names: Map
         created_at=event.created_at,
         level=event.level,
         type=event.type,
-        message=messages.public(text),
+        message=messages.public(event.message.replace(remote_id, job.id)),
         data=event.data or None,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 
@@ -10,13 +9,12 @@ import httpx2
 
 from ftpipe.errors import FtpipeError
 from ftpipe.gateway.chat_proxy import ChatProxy, new_client
+from ftpipe.gateway.upstream_errors import unusable_route
 from ftpipe.providers.provider import Provider
 from ftpipe.server.model_resolver import ModelResolver
-from ftpipe.server.protocol import ApiError, model_not_found, printable
+from ftpipe.server.protocol import model_not_found
 from ftpipe.server.routes import ModelRoutes, NoRoutes, Route
 from ftpipe.server.storage import Store
-
-log = logging.getLogger("ftpipe.server.gateway")
 
 
 class UpstreamRoutes:
@@ -77,9 +75,7 @@ class UpstreamRoutes:
                 address = self._provider.models.chat_address(model.base)
             return Route(name, address.model, ChatProxy(address, self._client))
         except FtpipeError as exc:
-            log.error("the provider of %r cannot be used: %s", name, exc)
-            message = f"The model '{printable(name)}' cannot be reached at the moment; the server's log says why."
-            raise ApiError(503, message, "model_unavailable", "model", "server_error") from exc
+            raise unusable_route(name, exc) from exc
 
     async def close(self) -> None:
         """Close the connections."""
