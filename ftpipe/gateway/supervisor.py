@@ -16,13 +16,12 @@ from ftpipe.gateway.upstream_jobs import JobLimits, UpstreamJobs
 from ftpipe.providers.provider import Provider
 from ftpipe.records.job import TERMINAL_STATUSES
 from ftpipe.registry import Registry
-from ftpipe.server.jobs.supervisor import CLEANUP_INTERVAL_SECONDS, ERROR_BACKOFF_SECONDS
-from ftpipe.server.jobs.transitions import Observation, StartValidation, TransitionWriter, Wait, decide
+from ftpipe.server.jobs.supervisor_thread import ERROR_BACKOFF_SECONDS, SupervisorThread
+from ftpipe.server.jobs.transitions import Observation, StartValidation, Wait, decide
 from ftpipe.server.jobs.validation_process import FileValidator
 from ftpipe.server.jobs.validation_process import StartValidation as StartCheck
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.storage import JobRow, Store
-from ftpipe.server.storage.cleanup import delete_expired
 from ftpipe.server.storage.data_dir import DataDirectory
 
 log = logging.getLogger("ftpipe.server.gateway")
@@ -36,7 +35,7 @@ STOP_SECONDS = 5.0
 """How long uploads may go on when the server stops; they continue at its next start."""
 
 
-class UpstreamSupervisor(threading.Thread):
+class UpstreamSupervisor(SupervisorThread):
     """Creates and polls jobs at a provider.
 
     Args:
@@ -62,42 +61,18 @@ class UpstreamSupervisor(threading.Thread):
         key: str,
         start_validation: StartCheck,
     ) -> None:
-        super().__init__(name="upstream-supervisor", daemon=True)
-        self._store = store
-        self._data_dir = data_dir
-        self._settings = settings
+        super().__init__("upstream-supervisor", store, data_dir, settings, FileValidator(start_validation))
         self._registry = registry
         self._open_provider = open_provider
-        self._validator = FileValidator(start_validation)
-        self._writer = TransitionWriter(store, data_dir)
         self._jobs = UpstreamJobs(store, data_dir, registry, limits, key=key, sleep=self._sleep)
         self._provider: Provider | None = None
         self._creations: dict[str, threading.Thread] = {}
         self._wait_until: dict[str, float] = {}
         self._intervals: dict[str, float] = {}
-        self._wake_event = threading.Event()
-        self._stop_event = threading.Event()
-        self._last_cleanup = 0.0
-
-    def wake(self) -> None:
-        """Look at the jobs now."""
-        self._wake_event.set()
-
-    def run(self) -> None:
-        """Poll until ``stop``."""
-        while not self._stop_event.is_set():
-            self._wake_event.clear()
-            has_open_jobs = self._poll_safely()
-            self._wake_event.wait(self._settings.poll_interval if has_open_jobs else CLEANUP_INTERVAL_SECONDS)
 
     def stop(self) -> None:
         """End the threads; jobs continue at the provider, and are read again at the next start."""
-        self._stop_event.set()
-        self._wake_event.set()
-        if self.is_alive():
-            self.join()
-        if checked_job_id := self._validator.close():
-            self._writer.forget_validation_attempt(checked_job_id)
+        super().stop()
         deadline = time.monotonic() + STOP_SECONDS
         for thread in self._creations.values():
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -109,22 +84,7 @@ class UpstreamSupervisor(threading.Thread):
         if self._stop_event.wait(seconds):
             raise StillRunningError("the server is stopping", "the job continues at its next start")
 
-    def _poll_safely(self) -> bool:
-        try:
-            return self.poll()
-        except FtpipeError as exc:
-            log.error("the supervisor could not continue and will try again: %s", exc)
-            return True
-
-    def poll(self) -> bool:
-        """Move every open job one step on.
-
-        Returns:
-            True if there is an open job.
-        """
-        if time.monotonic() - self._last_cleanup > CLEANUP_INTERVAL_SECONDS:
-            self._last_cleanup = time.monotonic()
-            delete_expired(self._store, self._data_dir)
+    def _poll_jobs(self) -> bool:
         with self._store.read() as tx:
             jobs = [job for job in tx.jobs.open() if job.upstream == self._settings.upstream]
         self._creations = {job_id: thread for job_id, thread in self._creations.items() if thread.is_alive()}
@@ -153,12 +113,7 @@ class UpstreamSupervisor(threading.Thread):
         if not self._data_dir.job(job.id).path.is_dir():
             observed = Observation(directory_exists=False)
         else:
-            ended = self._validator.poll(job)
-            observed = Observation(
-                validation=ended,
-                validation_running=self._validator.is_running(job),
-                validator_free=self._validator.is_free,
-            )
+            observed = self._observe_validation(job)
         transition = decide(job, observed)
         if isinstance(transition, Wait):
             return

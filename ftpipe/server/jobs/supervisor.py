@@ -8,13 +8,13 @@ killed.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 
 from ftpipe.errors import FtpipeError
 from ftpipe.modeling.base_models import needs_download
 from ftpipe.records.job import TERMINAL_STATUSES
 from ftpipe.server.jobs.job_output import import_output
+from ftpipe.server.jobs.supervisor_thread import ERROR_BACKOFF_SECONDS, SupervisorThread
 from ftpipe.server.jobs.trainer_process import TrainerProcess, find_running, start
 from ftpipe.server.jobs.transitions import (
     DelayRestart,
@@ -25,28 +25,23 @@ from ftpipe.server.jobs.transitions import (
     TerminateTrainer,
     TrainerExit,
     Transition,
-    TransitionWriter,
     Wait,
     decide,
 )
 from ftpipe.server.jobs.validation_process import FileValidator
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.storage import JobRow, Store
-from ftpipe.server.storage.cleanup import delete_expired
 from ftpipe.server.storage.data_dir import DataDirectory
 from ftpipe.training.job_directory import JobDirectory, JobSpec, WorkerConfig
 
 log = logging.getLogger("ftpipe.server.jobs")
 
-CLEANUP_INTERVAL_SECONDS = 60.0
-ERROR_BACKOFF_SECONDS = 5.0
-"""How long a job is left alone after an error."""
 PAUSE_TIMEOUT_SECONDS = 8.0
 """How long trainers may take to save their state when the server stops."""
 PAUSE_POLL_SECONDS = 0.05
 
 
-class Supervisor(threading.Thread):
+class Supervisor(SupervisorThread):
     """Runs jobs.
 
     Args:
@@ -59,60 +54,19 @@ class Supervisor(threading.Thread):
     def __init__(
         self, store: Store, data_dir: DataDirectory, settings: ServeSettings, validator: FileValidator
     ) -> None:
-        super().__init__(name="supervisor", daemon=True)
-        self._store = store
-        self._data_dir = data_dir
-        self._settings = settings
-        self._validator = validator
-        self._writer = TransitionWriter(store, data_dir)
+        super().__init__("supervisor", store, data_dir, settings, validator)
         self._trainers: dict[str, TrainerProcess] = {}
         self._restart_at: dict[str, float] = {}
         self._backoff_until: dict[str, float] = {}
-        self._wake_event = threading.Event()
-        self._stopping = False
-        self._last_cleanup = 0.0
-
-    def wake(self) -> None:
-        """Poll the jobs now instead of after the interval."""
-        self._wake_event.set()
-
-    def run(self) -> None:
-        """Poll until ``stop``."""
-        while not self._stopping:
-            self._wake_event.clear()
-            has_open_jobs = self._poll_safely()
-            # Without open jobs there is nothing to watch: only a wake or the cleanup is waited for.
-            self._wake_event.wait(self._settings.poll_interval if has_open_jobs else CLEANUP_INTERVAL_SECONDS)
 
     def stop(self) -> None:
         """End the thread; running trainers save their state and end, and their jobs resume at the next start."""
-        self._stopping = True
-        self._wake_event.set()
-        if self.is_alive():
-            self.join()
-        if validated_job_id := self._validator.close():
-            self._writer.forget_validation_attempt(validated_job_id)
+        super().stop()
         with self._store.read() as tx:
             running = [job for job in tx.jobs.open() if job.has_trainer and job.upstream is None]
         self._pause_all(running)
 
-    def _poll_safely(self) -> bool:
-        try:
-            return self.poll()
-        except FtpipeError as exc:
-            # For example a full disk: the jobs stay as they are until the next poll.
-            log.error("the supervisor could not continue and will try again: %s", exc)
-            return True
-
-    def poll(self) -> bool:
-        """Move every open job one step on.
-
-        Returns:
-            True if there is an open job.
-        """
-        if time.monotonic() - self._last_cleanup > CLEANUP_INTERVAL_SECONDS:
-            self._last_cleanup = time.monotonic()
-            delete_expired(self._store, self._data_dir)
+    def _poll_jobs(self) -> bool:
         jobs = self._open_jobs()
         self._validator.stop_unless({job.id for job in jobs if job.status == "validating_files"})
         for job in jobs:
@@ -154,9 +108,7 @@ class Supervisor(threading.Thread):
         if job.status not in TERMINAL_STATUSES and not directory.path.is_dir():
             return Observation(directory_exists=False)
         if job.status == "validating_files":
-            validation = self._validator.poll(job)
-            running, free = self._validator.is_running(job), self._validator.is_free
-            return Observation(validation=validation, validation_running=running, validator_free=free)
+            return self._observe_validation(job)
         if job.status == "queued":
             return Observation(slot_available=slot_available)
         trainer = self._trainer(job)
