@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import re
 import time
@@ -390,11 +389,3 @@ class Recorder:
             spent=self.ledger.spent if price is not None else None,
             currency=price.currency if price is not None else "USD",
         )
-
-
-def days_until(day: str | None, today: dt.date) -> int | None:
-    """Days until an ISO date; ``None`` if it is not known or not a date."""
-    try:
-        return (dt.date.fromisoformat(day) - today).days if day else None
-    except ValueError:
-        return None

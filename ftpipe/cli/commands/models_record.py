@@ -181,8 +181,9 @@ def plan_recording(context: CliContext, settings: Settings, options: RecordOptio
         CostLimitError: The estimate is over the budget, or there is a budget and no price is known.
     """
     from ftpipe.catalog.base_models import find_base
-    from ftpipe.migration.record import RecordingStore, days_until, default_path, make_plan
+    from ftpipe.migration.record import RecordingStore, default_path, make_plan
     from ftpipe.migration.recording import read_header, require_same_settings
+    from ftpipe.providers.deadlines import days_left
     from ftpipe.providers.profiles import find_profile
     from ftpipe.tokenization import base_of
 
@@ -207,7 +208,7 @@ def plan_recording(context: CliContext, settings: Settings, options: RecordOptio
         profile=profile,
         store=RecordingStore(provider.endpoint, model),
         batch=options.batch,
-        days_left=days_until(shutdown, datetime.now(UTC).date()),
+        days_left=days_left(shutdown, datetime.now(UTC).date()),
     )
     _show_plan(context, settings, plan, prompts)
     _check_budget(settings, plan)
