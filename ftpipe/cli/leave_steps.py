@@ -239,9 +239,7 @@ def _with_backup(one: LeaveModel, folder: BackupFolder, job_id: str) -> LeaveMod
     """A model with what the backup has of it."""
     entry = folder.entries.get(f"jobs/{safe_name(job_id)}/job.json")
     job = Job.model_validate(folder.read_json(entry)["record"]) if entry else None
-    file_ids = (
-        [file_id for file_id in (job.training_file, job.validation_file, *job.result_files) if file_id] if job else []
-    )
+    file_ids = job.file_ids if job else ()
     ids = {job_id, one.model, *file_ids}
     missing = [
         item for (_, name), item in sorted(folder.missing.items()) if name in ids or name.startswith(f"{job_id} ")

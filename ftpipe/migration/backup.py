@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -188,12 +188,10 @@ class Backup:
                 entry = BackupEntry(path=path, kind=kind, id=job.id, is_final=_is_final(job))
                 self._save(entry, {kind: items})
 
-    def _files_of(self, job: Job) -> Iterator[str]:
+    def _files_of(self, job: Job) -> tuple[str, ...]:
         if not job.training_file:
             self._note("content", f"{job.id} training_file", "the job names no training file", "not_named")
-        for file_id in (job.training_file, job.validation_file, *job.result_files):
-            if file_id:
-                yield file_id
+        return job.file_ids
 
     def _require_space(self, file_ids: Iterable[str]) -> None:
         """Save what the endpoint says about the files, and stop if the disk cannot hold their contents."""

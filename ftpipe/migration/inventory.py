@@ -115,7 +115,7 @@ def read_account(
 def _read_details(listing: AccountListing, provider: Provider, on_progress: Callable[[int, int], None]) -> None:
     """Read the checkpoints of every job, and look for files that jobs name and that were not listed."""
     jobs = [job for job in listing.jobs if job.status not in WITHOUT_CHECKPOINTS]
-    named = {file_id for job in listing.jobs for file_id in files_of(job)}
+    named = {file_id for job in listing.jobs for file_id in job.file_ids}
     unlisted = sorted(named - listing.files.keys())
     total = len(jobs) + len(unlisted)
     on_progress(0, total)
@@ -133,11 +133,6 @@ def _read_details(listing: AccountListing, provider: Provider, on_progress: Call
         except (ProviderError, AuthenticationError) as error:
             listing.problems.append(f"it is not known whether file {file_id} exists: {error.message}")
         on_progress(done, total)
-
-
-def files_of(job: Job) -> list[str]:
-    """The files that a job names: training, validation, results."""
-    return [file_id for file_id in (job.training_file, job.validation_file, *job.result_files) if file_id]
 
 
 class Hosts:
@@ -251,7 +246,7 @@ def _job_row(job: Job, listing: AccountListing, registry: Registry) -> Inventory
         model=job.fine_tuned_model,
         training_file=job.training_file,
         training_file_state=listing.file_state(job.training_file),
-        missing_files=tuple(one for one in files_of(job) if listing.file_state(one) == "missing"),
+        missing_files=tuple(one for one in job.file_ids if listing.file_state(one) == "missing"),
         trained_tokens=job.trained_tokens,
         is_registered=registry.jobs.get(job.id) is not None,
     )
@@ -260,7 +255,7 @@ def _job_row(job: Job, listing: AccountListing, registry: Registry) -> Inventory
 def _file_rows(listing: AccountListing) -> tuple[InventoryFile, ...]:
     users: dict[str, list[str]] = {}
     for job in listing.jobs:
-        for file_id in files_of(job):
+        for file_id in job.file_ids:
             users.setdefault(file_id, []).append(job.id)
     rows = (
         InventoryFile(

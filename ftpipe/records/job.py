@@ -140,6 +140,11 @@ class Job(Record):
             return self.fine_tuned_model is not None
         return self.status in TERMINAL_STATUSES
 
+    @property
+    def file_ids(self) -> tuple[str, ...]:
+        """The files that the job names: training, validation, results."""
+        return tuple(one for one in (self.training_file, self.validation_file, *self.result_files) if one)
+
 
 class Event(Record):
     """One event of a job."""
