@@ -139,7 +139,7 @@ class Ledger:
         self.max_cost = max_cost
         self.currency = currency
         self._reserved: dict[str, float] = {}
-        self._settled: dict[str, float] = {}
+        self._settled = 0.0
         self._lock = threading.Lock()
         self._needs_newline = False
         self._load()
@@ -147,7 +147,7 @@ class Ledger:
     @property
     def spent(self) -> float:
         """Settled costs, and reservations that were not settled."""
-        return sum(self._settled.values()) + sum(self._reserved.values())
+        return self._settled + sum(self._reserved.values())
 
     @property
     def open_keys(self) -> frozenset[str]:
@@ -186,7 +186,7 @@ class Ledger:
         with self._lock:
             self._append({"key": key, "settled": amount})
             self._reserved.pop(key, None)
-            self._settled[key] = self._settled.get(key, 0.0) + amount
+            self._settled += amount
 
     def limit_error(self) -> CostLimitError:
         """The error if the next request could exceed the limit."""
@@ -228,6 +228,6 @@ class Ledger:
                     self._reserved[key] = float(reserved)
                 else:
                     self._reserved.pop(key, None)
-                    self._settled[key] = self._settled.get(key, 0.0) + float(settled)
+                    self._settled += float(settled)
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue
