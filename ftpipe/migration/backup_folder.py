@@ -31,6 +31,7 @@ from ftpipe.file_hash import sha256_of_file
 from ftpipe.formatting import sanitize_line
 from ftpipe.migration.backup_manifest import (
     COMPLETE,
+    CONTENT_SUFFIXES,
     PATH,
     BackupEntry,
     BackupHeader,
@@ -215,8 +216,9 @@ class BackupFolder:
 
     def content(self, file_id: str) -> BackupEntry | None:
         """The content of a file, if it was saved."""
-        start = f"files/{safe_name(file_id)}/content."
-        return next((one for path, one in self.entries.items() if path.startswith(start)), None)
+        start = f"files/{safe_name(file_id)}/content"
+        entries = (self.entries.get(f"{start}{suffix}") for suffix in CONTENT_SUFFIXES)
+        return next((one for one in entries if one is not None), None)
 
     def save_json(self, entry: BackupEntry, value: object) -> None:
         """Save a JSON document under the path of ``entry``, whose hash and size are set here."""

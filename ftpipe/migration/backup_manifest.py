@@ -14,16 +14,18 @@ from ftpipe.formatting import sanitize_line
 from ftpipe.records import Record
 
 NAME = r"[a-z0-9][a-z0-9._-]{0,150}"
+OTHER_SUFFIX = ".bin"
+CONTENT_SUFFIXES = (".jsonl", ".csv", ".json", ".txt", OTHER_SUFFIX)
+"""Suffixes that the content of a file can have in a backup."""
 PATH = re.compile(
-    rf"jobs/{NAME}/(job|events|checkpoints)\.json|files/{NAME}/(object\.json|content\.(jsonl|csv|json|txt|bin))"
-    rf"|models/{NAME}\.json"
+    rf"jobs/{NAME}/(job|events|checkpoints)\.json|models/{NAME}\.json"
+    rf"|files/{NAME}/(object\.json|content({'|'.join(map(re.escape, CONTENT_SUFFIXES))}))"
 )
 """The only paths that a manifest can name."""
 DIGEST = re.compile(r"[0-9a-f]{64}")
 ENDS_LIKE_A_DIGEST = re.compile(r"-[0-9a-f]{16}")
 RESERVED_NAMES = frozenset({"con", "prn", "aux", "nul", *(f"{name}{n}" for name in ("com", "lpt") for n in range(10))})
 """Names that are devices on Windows, whatever their extension."""
-CONTENT_SUFFIXES = frozenset({".jsonl", ".csv", ".json", ".txt"})
 MAX_NAME_CHARACTERS = 80
 MAX_LINE_BYTES = 1 << 20
 COMPLETE = b'{"complete":true}'
@@ -99,7 +101,7 @@ def safe_name(remote_id: str) -> str:
 def content_suffix(filename: str) -> str:
     """The suffix for a file's content: a known one of its name at the endpoint, else ``.bin``."""
     suffix = Path(filename.lower()).suffix
-    return suffix if suffix in CONTENT_SUFFIXES else ".bin"
+    return suffix if suffix in CONTENT_SUFFIXES else OTHER_SUFFIX
 
 
 def parse_line(kind: type[R], line: bytes, manifest: Path, number: int) -> R:
