@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from ftpipe.catalog.inference_prices import answer_price, batch_price_factor
@@ -92,17 +92,27 @@ class RecordingResult(Record):
 class RecordingStore:
     """What is remembered of the answers of one model at one endpoint, in the project's state folder.
 
+    Answers and batches are read when they are first used.
+
     Args:
         endpoint: Fingerprint of the endpoint.
         model: The model.
-        root: The folder of all stores; ``None`` for the project's.
     """
 
-    def __init__(self, endpoint: str, model: str, *, root: Path | None = None) -> None:
+    def __init__(self, endpoint: str, model: str) -> None:
         name = hashlib.sha256(f"{endpoint}\n{model}".encode()).hexdigest()[:16]
-        self.folder = (root or state_dir() / "recordings") / name
-        self.cache = ResponseCache(self.folder, endpoint=endpoint)
-        self.batches = BatchIndex(self.folder / "batches.ndjson")
+        self.folder = state_dir() / "recordings" / name
+        self._endpoint = endpoint
+
+    @cached_property
+    def cache(self) -> ResponseCache:
+        """The answers."""
+        return ResponseCache(self.folder, endpoint=self._endpoint)
+
+    @cached_property
+    def batches(self) -> BatchIndex:
+        """The batches that were created."""
+        return BatchIndex(self.folder / "batches.ndjson")
 
     def ledger_path(self, recording: Path) -> Path:
         """Where the spending for one recording is."""
@@ -217,7 +227,6 @@ class Recorder:
     plan: RecordingPlan
     provider: Provider
     registry: Registry
-    store: RecordingStore
     max_cost: float | None = None
     """The limit for the whole recording, what earlier runs paid for it included."""
     concurrency: int = 4
@@ -227,6 +236,7 @@ class Recorder:
     on_status: Callable[[str], None] = lambda _text: None
     on_progress: Callable[[int, int], None] = lambda _done, _total: None
     sleep: Callable[[float], None] = time.sleep
+    store: RecordingStore = field(init=False)
     ledger: Ledger = field(init=False)
 
     def __post_init__(self) -> None:
@@ -247,9 +257,8 @@ class Recorder:
         """
         name = f"recording {self.plan.header.endpoint} {self.plan.header.model}"
         with self.registry.lock(name, on_wait=lambda: self.on_status("waiting for another process that records …")):
-            self.store = RecordingStore(
-                self.plan.header.endpoint, self.plan.header.model, root=self.store.folder.parent
-            )  # what another process has got in the meantime
+            # opened under the lock: another process may have got answers since the plan
+            self.store = RecordingStore(self.plan.header.endpoint, self.plan.header.model)
             self.ledger = Ledger(
                 self.store.ledger_path(self.plan.path), max_cost=self.max_cost, currency=self.plan.cost.currency
             )

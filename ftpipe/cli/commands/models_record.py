@@ -398,7 +398,7 @@ def run_recording(
     from ftpipe.cli.output.progress import item_progress
     from ftpipe.cli.output.run import host_of
     from ftpipe.evaluation.request_runner import RateLimiter
-    from ftpipe.migration.record import Recorder, RecordingStore
+    from ftpipe.migration.record import Recorder
 
     provider = context.provider(plan.header.provider, settings)
     if provider.profile.paid and plan.cost.requests and not options.yes:
@@ -411,7 +411,6 @@ def run_recording(
             plan=plan,
             provider=provider,
             registry=context.registry(settings),
-            store=RecordingStore(provider.endpoint, plan.header.model),
             max_cost=settings.config.max_cost,
             concurrency=options.concurrency,
             rate_limiter=RateLimiter(options.rate_limit),
