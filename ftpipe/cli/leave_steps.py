@@ -70,10 +70,18 @@ class LeaveSteps:
     def back_up(self) -> None:
         """Save the models in the folder, which costs nothing."""
         known = {model.id: model for model in self.registry.models.recent()}
-        jobs = [known[one.model].job_id for one in self.state.models]
-        _, saved = save_selection(self.context, self.provider, Selection(jobs), self.backup, list(known.values()))
-        for one, job_id in zip(self.state.models, jobs, strict=True):
-            self._save(_with_backup(one, saved, job_id))
+        jobs = {one.model: known[one.model].job_id for one in self.state.models if one.model in known}
+        selection = Selection([job for job in jobs.values() if job], [name for name, job in jobs.items() if not job])
+        _, saved = save_selection(self.context, self.provider, selection, self.backup, list(known.values()))
+        for one in self.state.models:
+            with self._problems_of(one):
+                if one.model not in jobs:
+                    raise UsageError(
+                        f"{self.state.title} does not list it any more, or its job could not be added to the registry",
+                        "`ftpipe models inventory` says which, and names its job; `ftpipe models backup JOB DIR` saves "
+                        "what is left of that",
+                    )
+                self._save(_with_backup(one, saved, jobs[one.model]))
 
     def plan(self) -> None:
         """Find out for each model how it is recorded and retrained, and what that costs; nothing is paid."""
@@ -242,7 +250,9 @@ def _with_backup(one: LeaveModel, folder: BackupFolder, job_id: str) -> LeaveMod
     file_ids = job.file_ids if job else ()
     ids = {job_id, one.model, *file_ids}
     missing = [
-        item for (_, name), item in sorted(folder.missing.items()) if name in ids or name.startswith(f"{job_id} ")
+        item
+        for (_, name), item in sorted(folder.missing.items())
+        if name in ids or name.startswith((f"{job_id} ", f"{one.model} "))
     ]
     update = {
         "stage": LeaveStage.BACKED_UP if one.stage is LeaveStage.LISTED else one.stage,

@@ -218,6 +218,27 @@ def test_leave_dry_run_of_a_model_that_cannot_move_says_what_to_do(
 
 
 @pytest.mark.slow
+def test_leave_dry_run_of_a_model_that_was_deleted_says_so(
+    run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount
+) -> None:
+    deleted = next(tune for tune in TUNES if "model-deleted" in tune.oddities)
+    done = leave(run_command, "--dry-run", model=deleted.model)
+    assert done.code == 0, done.err
+    assert "does not list it any more" in done.err
+    assert "needs a decision" in done.out
+
+
+@pytest.mark.slow
+def test_leave_backs_up_a_model_without_a_job(
+    run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount
+) -> None:
+    listed = run_command("models", "inventory", "--json").document["inventory"]["models"]
+    name = next(model["id"] for model in listed if model["job"] is None and model["state"] == "available")
+    saved = leave(run_command, "--dry-run", "--json", model=name).document["state"]["models"][0]
+    assert saved["missing"] == [f"job {name} job: no job that the key can see has trained this model"]
+
+
+@pytest.mark.slow
 def test_leave_takes_a_recording_with_more_samples_and_plans_no_other_settings(
     run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount
 ) -> None:
