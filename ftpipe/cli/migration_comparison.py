@@ -71,16 +71,15 @@ def deployed(
     yes: bool,
 ) -> AbstractContextManager[str]:
     """A deployment of the new model for the comparison, after a question with its price per hour."""
-    from ftpipe.formatting import format_money
     from ftpipe.migration.migration_file import save_migration
     from ftpipe.migration.temporary_deployment import require_budget, temporary_deployment
+    from ftpipe.reports.deployments import price_text
 
     spent = (plan.plan.cost.high if plan.plan.cost else None) or 0.0
 
     def confirm(option: DeploymentOption) -> None:
         require_budget(option, spent=spent + (plan.comparison_cost or 0.0), max_cost=plan.request.max_cost)
-        price = "an unknown price" if option.price_per_hour is None else format_money(option.price_per_hour)
-        what = f"the new model on {option.hardware} for {price} per hour, until it is compared"
+        what = f"the new model on {option.hardware} for {price_text(option.price_per_hour)}, until it is compared"
         if yes:
             context.print_status(f"deploying {what}")
         else:

@@ -25,7 +25,7 @@ from ftpipe.formatting import plural
 from ftpipe.migration.prompts import prompt_ids
 from ftpipe.migration.recording import RecordedPrompt, Recording, prompt_id
 from ftpipe.records.evaluation import Answer, Arm, Evaluation, EvaluationSpec, Item, ItemSet, SamplingParams
-from ftpipe.records.migration import GateComparison
+from ftpipe.records.migration import ComparisonKind, GateComparison
 
 DEFAULT_MARGIN = 0.05
 """How much worse the new model may be: five points of the metric."""
@@ -224,7 +224,7 @@ NO_SAMPLES = (
 
 
 def _compare(
-    kind: str,
+    kind: ComparisonKind,
     prompts: ComparisonSet,
     items: Mapping[str, Item],
     arms: tuple[Arm, Arm],
@@ -257,7 +257,7 @@ def _compare(
         evaluation = evaluation.model_copy(update={"gates": (result,)})
     scores = {one.arm.name: one.score(primary).value for one in evaluation.arms}
     return evaluation, GateComparison(
-        kind="expected answers" if kind == "expected answers" else "recorded answers",
+        kind=kind,
         evaluation_id=evaluation.id,
         items=len(listed),
         metric=primary,

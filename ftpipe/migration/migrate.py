@@ -38,6 +38,7 @@ from ftpipe.migration.source_model import (
     find_training_data,
     read_backup,
 )
+from ftpipe.migration.spending import Rate
 from ftpipe.paths import models_dir
 from ftpipe.pipeline.pipeline import Pipeline
 from ftpipe.pipeline.preflight import Plan
@@ -305,13 +306,12 @@ class Migrator:
         old_price, price_of = self.answer_prices
         asked_old = prompts.missing
         asked_new = [*prompts.items.values(), *(one.to_item() for one in prompts.agreement.values())]
-        total = 0.0
+        total, counter = 0.0, open_counter(DEFAULT_ENCODING, size=0)
         for price, items in ((old_price, asked_old), (price_of(base), asked_new)):
             if not items:
                 continue
             if price is None:
                 return None
-            counter = open_counter(DEFAULT_ENCODING, size=0)
             texts = [str(message.get("content") or "") for item in items for message in item.messages]
             read, written = sum(counter.count(texts)), len(items) * prompts.sampling.max_tokens
             total += price.cost(read, written)

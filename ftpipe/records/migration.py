@@ -91,10 +91,13 @@ class MigrationState(StrEnum):
     ROLLED_BACK = "rolled back"
 
 
+ComparisonKind = Literal["expected answers", "recorded answers"]
+
+
 class GateComparison(Record):
     """The old and the new model on one set of prompts."""
 
-    kind: Literal["expected answers", "recorded answers"]
+    kind: ComparisonKind
     """Both are compared with correct answers; or the new one with what the old one answered."""
     evaluation_id: str
     items: int
