@@ -75,6 +75,8 @@ class CliContext:
     """Exit code if no error is raised, for example 8 if the job is still running."""
     _secrets: set[str] = field(default_factory=set)
     _at_end: list[Callable[[], None]] = field(default_factory=list)
+    _registries: dict[str | None, Registry] = field(default_factory=dict)
+    """Registries that are open for writing, by their path or URL."""
     _warnings: set[str] = field(default_factory=set)
     """Warnings that were shown."""
 
@@ -210,7 +212,7 @@ class CliContext:
         return absolute_registry(self.registry_url) if self.registry_url else None
 
     def registry(self, settings: Settings | None = None, *, read_only: bool = False) -> Registry:
-        """Open the configured registry; it is closed when the command ends.
+        """Open the configured registry; it is closed when the command ends, and opened for writing once.
 
         Args:
             settings: The configuration.
@@ -220,9 +222,14 @@ class CliContext:
         from ftpipe.registry import open_registry
 
         settings = settings or self.settings()
+        url = settings.config.registry
+        if not read_only and url in self._registries:
+            return self._registries[url]
         confirm_registry(settings, self.environment(), self._host_prompt())
-        registry = open_registry(settings.config.registry, read_only=read_only)
+        registry = open_registry(url, read_only=read_only)
         self._at_end.append(registry.close)
+        if not read_only:
+            self._registries[url] = registry
         return registry
 
     def provider(self, name: str, settings: Settings, *, start: bool = True) -> Provider:
@@ -277,6 +284,7 @@ class CliContext:
 
     def close(self) -> None:
         """Close everything that the command has opened."""
+        self._registries.clear()
         while self._at_end:
             self._at_end.pop()()
 

@@ -21,3 +21,13 @@ def test_current_environment_reads_replaced_key(monkeypatch: pytest.MonkeyPatch)
     assert len(current) == len(list(current))
     monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", "of-the-environment")
     assert current["AWS_BEARER_TOKEN_BEDROCK"] == "of-the-environment"
+
+
+def test_context_opens_a_registry_for_writing_once() -> None:
+    context = CliContext()
+    registry = context.registry()
+    assert context.registry() is registry
+    assert context.registry(read_only=True) is not registry
+    context.close()
+    assert context.registry() is not registry
+    context.close()
