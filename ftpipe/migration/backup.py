@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,14 +20,12 @@ from ftpipe.errors import (
 from ftpipe.formatting import format_bytes, sanitize_line
 from ftpipe.migration.backup_folder import BackupFolder
 from ftpipe.migration.backup_manifest import BackupEntry, Kind, MissingItem, content_suffix, safe_name
+from ftpipe.migration.inventory import is_tuned, parent_of
 from ftpipe.providers.account import AccountReader, DownloadedFile
 from ftpipe.providers.provider import Provider
 from ftpipe.providers.responses import ID
 from ftpipe.records import Job, Model
 
-TUNED_NAME = re.compile(r"ft:|[a-z-]+:ft-")
-"""How the name of a model begins that was tuned at OpenAI; the second form is that of before 2023-08."""
-CHECKPOINT_MARK = ":ckpt-step-"
 MAX_FILE_BYTES = 16 * 1024**3
 """No content is larger. Source: OpenAI API description, createUpload (at most 8 GB), 2026-08-21."""
 MAX_GROWTH, MAX_MORE_BYTES = 2, 1 << 20
@@ -333,7 +330,7 @@ def select_all(account: AccountReader) -> Selection:
         names = [model["id"] for model in account.models() if isinstance(model.get("id"), str)]
     except (AuthenticationError, RequestRefusedError, NotFoundError):
         names = []  # a key for fine-tuning alone may not list models
-    tuned = [name for name in names if TUNED_NAME.match(name) and CHECKPOINT_MARK not in name]
+    tuned = [name for name in names if is_tuned(name) and parent_of(name) is None]
     return Selection(list(dict.fromkeys(ids)), [name for name in dict.fromkeys(tuned) if name not in trained])
 
 
@@ -345,7 +342,7 @@ def select_model(account: AccountReader, name: str) -> Selection:
     """
     for job in account.jobs():
         trained = job.get("fine_tuned_model")
-        if name == job.get("id") or (trained and name.split(CHECKPOINT_MARK)[0] == trained):
+        if name == job.get("id") or (trained and trained in (name, parent_of(name))):
             return Selection([str(job["id"])])
     account.model(name)
     return Selection([], [name])
