@@ -12,8 +12,10 @@ from ftpipe.errors import ConfigError, FtpipeError, UsageError
 from ftpipe.gateway.chat_proxy import ChatProxy, new_client
 from ftpipe.gateway.upstream_errors import unusable_route
 from ftpipe.providers.provider import Provider
+from ftpipe.records.run import Model
 from ftpipe.registry import Registry
 from ftpipe.server.routes import Route
+from ftpipe.suggestions import nearest_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class RegistryRoutes:
             return ServedModel(provider, model)
         with self._lock:
             if target not in self._registered:  # its name does not change, and a search reads all models
-                found = self._registry.models.get(target)
+                found = self._registered_model(target)
                 self._registered[target] = ServedModel(found.provider, found.id, found.endpoint)
             return self._registered[target]
 
@@ -124,6 +126,19 @@ class RegistryRoutes:
         """Close the connections."""
         if self._client is not None:
             await self._client.aclose()
+
+    def _registered_model(self, target: str) -> Model:
+        try:
+            return self._registry.models.get(target)
+        except UsageError as exc:
+            provider, colon, model = target.partition(":")
+            nearest = nearest_name(provider, self._provider_names) if colon else ""
+            if not nearest:
+                raise
+            raise UsageError(
+                f"there is no provider {provider!r}, and no model {target!r} in the registry",
+                f"did you mean {nearest}:{model}?",
+            ) from exc
 
     def _behind_alias(self, alias: str) -> ServedModel | None:
         model = self._registry.models.behind_alias(alias)

@@ -10,7 +10,7 @@ import pytest
 
 from ftpipe.cli.serve_providers import THIS_SERVER, refuse_shadow_of_same_model
 from ftpipe.errors import UsageError
-from ftpipe.gateway.routes import parse_routes
+from ftpipe.gateway.routes import RegistryRoutes, parse_routes
 from ftpipe.registry import Registry
 from ftpipe.server.settings import ShadowPair
 from tests.fakes.chat_host import SERVED, ChatHost
@@ -117,6 +117,25 @@ def test_own_name_of_a_model_is_found_before_an_alias(registry: Registry, tmp_pa
     assert behind.id == "new"
     registry.models.set_alias(OLD, OLD, reason="back")
     assert [move.to_model for move in registry.models.alias_history(OLD)] == ["new", OLD]
+
+
+def test_route_names_the_nearest_provider(registry: Registry) -> None:
+    def refusal(target: str) -> UsageError:
+        with pytest.raises(UsageError) as raised:
+            RegistryRoutes(
+                registry,
+                {OLD: target},
+                with_aliases=False,
+                providers=["openai", "local"],
+                open_provider=lambda name: pytest.fail(name),
+                own_endpoint="local",
+            ).served(OLD)
+        return raised.value
+
+    mistyped = refusal("opnai:gpt-4")
+    assert "no provider 'opnai'" in mistyped.message
+    assert mistyped.hint == "did you mean openai:gpt-4?"
+    assert "no model 'ft:other:acme::1'" in refusal("ft:other:acme::1").message
 
 
 @pytest.mark.parametrize("value", ["old", "=new", "old=", " = "])

@@ -396,6 +396,14 @@ def test_models_backup_exits_1_for_what_may_still_exist(run_command: RunCommand,
     assert {item["code"] for item in done.document["missing"]} == {"authentication"}
 
 
+def test_models_backup_warns_about_an_empty_provider(run_command: RunCommand, account: OpenAIAccount) -> None:
+    account.jobs.clear()
+    account.models.clear()
+    done = run_command("models", "backup", "--all", "backup", "--provider", "openai")
+    assert done.code == 0, done.err
+    assert "warning: there are no jobs and no tuned models at openai; --provider NAME" in done.err
+
+
 @pytest.mark.parametrize("argv", [("backup",), ("m", "d", "--all"), ("m", "d", "--verify")])
 def test_models_backup_needs_a_choice(run_command: RunCommand, argv: tuple[str, ...]) -> None:
     assert run_command("models", "backup", *argv, "--provider", "openai").code == 2

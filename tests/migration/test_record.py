@@ -222,7 +222,8 @@ def test_record_needs_a_confirmation_and_a_known_price_for_a_limit(record: Run, 
     assert record("--prompts", "held.jsonl").code == 2
     unknown = record("--prompts", "held.jsonl", "--max-cost", "5", "--yes", model="gpt-6-luna")
     assert (unknown.code, "no price" in unknown.err) == (1, True)
-    assert record("--prompts", "held.jsonl", "--max-cost", "0.000001", "--yes").code == 1
+    limited = record("--prompts", "held.jsonl", "--max-cost", "0.000001", "--yes")
+    assert (limited.code, "over the limit of <0.0001 USD" in limited.err) == (1, True)
     assert record().code == 2
     assert account.log == []
     ran = record("--prompts", "held.jsonl", "--yes", "--json", model="gpt-6-luna")

@@ -165,6 +165,10 @@ def show_backup(context: CliContext, result: BackupResult, folder: BackupFolder)
     context.print_result(f"{contents} ({format_bytes(result.bytes)}) in {sanitize_line(folder.path, 300)}")
     done = f"{result.read} read now, {result.kept} complete before; each has the size and SHA-256 of the manifest"
     context.print_status(done)
+    if not result.jobs and not result.models:
+        context.warn_once(
+            f"there are no jobs and no tuned models at {folder.header.provider}; --provider NAME saves those of another"
+        )
     for job in result.unfinished:
         context.print_status(f"{sanitize_line(job, 80)} has not ended; the next backup reads it again")
     show_missing(context, result.missing)

@@ -382,7 +382,8 @@ def _check_budget(settings: Settings, plan: RecordingPlan) -> None:
         )
     if cost.expected > limit:
         raise CostLimitError(
-            f"the answers cost about {format_money(cost.expected, cost.currency)}, over the limit of {limit:.2f}",
+            f"the answers cost about {format_money(cost.expected, cost.currency)}, over the limit of "
+            f"{format_money(limit, cost.currency)}",
             "record fewer prompts with --limit or fewer --samples, or raise --max-cost",
         )
 
