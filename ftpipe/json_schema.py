@@ -407,10 +407,10 @@ def _targets(part: Mapping[str, Json], resolver: Any) -> list[tuple[Json, Any]]:
             resolved = resolver.lookup(reference)
         except _LIBRARY_ERRORS as exc:
             raise InvalidSchemaError(
-                f"{keyword}: {reference[:100]!r} is not a part of the schema; other documents are not fetched"
+                f"{keyword}: {reference[:72]!r} is not a part of the schema; other documents are not fetched"
             ) from exc
         if not isinstance(resolved.contents, dict | bool):
-            raise InvalidSchemaError(f"{keyword}: {reference[:100]!r} is not a schema")
+            raise InvalidSchemaError(f"{keyword}: {reference[:72]!r} is not a schema")
         if isinstance(resolved.contents, dict):
             targets.append((resolved.contents, resolved.resolver))
     return targets
