@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,8 @@ from ftpipe.inference.constrained_decoding import GrammarConstraint, Vocabulary
 from ftpipe.inference.detokenizer import Delta, IncrementalDetokenizer, TokenLogprob
 from ftpipe.inference.fair_lock import FairLock
 from ftpipe.inference.model_cache import ModelCache
-from ftpipe.inference.sampling import Sampler, SamplingParams
+from ftpipe.inference.request import ContextLengthError, GenerationRequest
+from ftpipe.inference.sampling import Sampler
 from ftpipe.modeling.base_models import StatusCallback, resolve_base
 from ftpipe.modeling.chat_tokenizer import ChatTokenizer
 from ftpipe.modeling.device import select_device
@@ -44,8 +44,6 @@ from ftpipe.modeling.types import Cache, CausalModel, Tokenizer
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ContextLengthError", "Delta", "Engine", "GenerationRequest", "TokenLogprob"]
-
 DEFAULT_MAX_TOKENS = 1024
 """Tokens of an answer if the request sets no limit; small models may never stop by themselves."""
 MAX_ADAPTERS = 16
@@ -58,36 +56,6 @@ tokenized: 15 MB took a minute and several gigabytes before they were refused.""
 
 MAX_TOKENS_PER_FORWARD = 256
 """Tokens of a prompt that are computed at once; then other requests have their turn."""
-
-
-class ContextLengthError(UsageError):
-    """The conversation fills the model's context, so there is no room for an answer."""
-
-    code = "context_length_exceeded"
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerationRequest(SamplingParams):
-    """A conversation to answer, with sampling parameters.
-
-    Attributes:
-        owner: Who asks; owners take turns at the model.
-        messages: The conversation in the API's form.
-        tools: Tool definitions in the API's form.
-        max_tokens: Maximum tokens of the answer; ``None`` for the engine's limit.
-        stop: Strings that end the answer; they are not part of it.
-        grammar: Grammar that the answer must follow, from ``constrained_decoding``; ``None`` for free text.
-        logprobs: Number of alternatives that are given with each token's log-probability; ``None`` for no
-            log-probabilities.
-    """
-
-    messages: list[dict[str, Any]]
-    owner: str = ""
-    tools: list[dict[str, Any]] | None = None
-    max_tokens: int | None = None
-    stop: tuple[str, ...] = ()
-    grammar: str | None = None
-    logprobs: int | None = None
 
 
 class Engine:
@@ -134,7 +102,7 @@ class Engine:
         Args:
             base: Name of the base model, as ``resolve_base`` takes it.
             adapter: Folder of an adapter; ``None`` for the base model alone.
-            request: The conversation.
+            request: The conversation or text.
             check_cancelled: Called before each token; an error that it raises ends the generation.
 
         Raises:
@@ -143,11 +111,12 @@ class Engine:
             ChatTemplateError: The chat template does not accept the conversation.
             GrammarError: The grammar cannot be used.
             LogitBiasError: A bias is for a token that the model does not have.
+            UsageError: A prompt is empty, or has ids that the model does not have.
         """
         model = self._models.get(base, check_cancelled)
         _check_characters(request, model.context_length)
         model.read_adapter(adapter)
-        prompt = model.chat_tokenizer.prompt(request.messages, request.tools)
+        prompt = model.prompt_ids(request)
         available = model.context_length - len(prompt)
         if available < 1:
             raise ContextLengthError(
@@ -156,7 +125,7 @@ class Engine:
             )
         max_tokens = min(available, request.max_tokens or DEFAULT_MAX_TOKENS)
         constraint = None if request.grammar is None else GrammarConstraint(model.vocabulary(), request.grammar)
-        sampler = Sampler(request, model.vocabulary_size, constraint)
+        sampler = Sampler(request, model.vocabulary_size, constraint, prompt)
         return _generate(model, adapter, request, sampler, prompt, max_tokens, check_cancelled)
 
     def loaded_models(self) -> tuple[str, ...]:
@@ -190,6 +159,27 @@ class _LoadedModel:
             if self._vocabulary is None:
                 self._vocabulary = Vocabulary(self.tokenizer, self.vocabulary_size, self.stop_token_ids)
             return self._vocabulary
+
+    def prompt_ids(self, request: GenerationRequest) -> list[int]:
+        """Ids of the tokens that the answer follows.
+
+        Raises:
+            UsageError: A prompt is empty, or has ids that the model does not have.
+            ChatTemplateError: The chat template does not accept the conversation.
+        """
+        prompt = request.prompt
+        if prompt is None:
+            return self.chat_tokenizer.prompt(request.messages, request.tools, request.chat_template_kwargs)
+        ids = [int(id_) for id_ in (self.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt)]
+        if isinstance(prompt, str) and ids[1:2] == [self.tokenizer.bos_token_id] == ids[:1]:
+            ids = ids[1:]  # the text begins with the token that the tokenizer adds
+        unknown = next((id_ for id_ in ids if not 0 <= id_ < self.vocabulary_size), None)
+        if unknown is not None:
+            message = f"token {unknown} is not among the {self.vocabulary_size} tokens of this model"
+            raise UsageError(message, "use token ids of the base model's tokenizer")
+        if not ids:
+            raise UsageError("the prompt is empty", "give a prompt of one token at least")
+        return ids
 
     def read_adapter(self, adapter: Path | None) -> None:
         """Read the files of an adapter that is not loaded yet, so that a slow disk is not waited for under the lock.
@@ -253,12 +243,12 @@ class _LoadedModel:
 def _check_characters(request: GenerationRequest, context_length: int) -> None:
     """Raise an error if a conversation cannot fit into the context, by its characters alone."""
     characters = 0
-    pending: list[Any] = [request.messages, request.tools]
+    pending: list[Any] = [request.messages, request.tools, request.chat_template_kwargs, request.prompt]
     while pending:
         value = pending.pop()
         if isinstance(value, str):
             characters += len(value)
-        elif isinstance(value, dict):
+        elif isinstance(value, Mapping):
             characters += sum(len(key) for key in value)
             pending += value.values()
         elif isinstance(value, list):
@@ -291,7 +281,10 @@ def _generate(
     cache, input_ids, completion_tokens = DynamicCache(config=model.config), prompt, 0
     chat_tokenizer = model.chat_tokenizer
     detokenizer = IncrementalDetokenizer(
-        model.tokenizer, request.stop, chat_tokenizer.decoding_context, chat_tokenizer.template.answer_start
+        model.tokenizer,
+        request.stop,
+        chat_tokenizer.decoding_context,
+        chat_tokenizer.template.answer_start if request.prompt is None else "",
     )
     while True:
         for start in range(0, len(input_ids), MAX_TOKENS_PER_FORWARD):

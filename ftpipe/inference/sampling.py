@@ -1,45 +1,17 @@
-"""Sample the next token: penalties and biases, then the grammar, then temperature and top-p."""
+"""Sample the next token: penalties and biases, then the grammar, then temperature, min-p, top-k and top-p."""
 
 from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ftpipe.errors import UsageError
 from ftpipe.inference.constrained_decoding import GrammarConstraint
+from ftpipe.inference.request import LogitBiasError, SamplingParams
 
 if TYPE_CHECKING:
     import torch
-
-
-class LogitBiasError(UsageError):
-    """A bias for a token that the model does not have."""
-
-    code = "invalid_logit_bias"
-
-
-@dataclass(frozen=True)
-class SamplingParams:
-    """How tokens are sampled.
-
-    Attributes:
-        temperature: 0 takes the most probable token each time.
-        top_p: Probability mass to sample from, above 0 to 1.
-        seed: The same seed gives the same answer; ``None`` for a random one.
-        frequency_penalty: Subtracted from a token's logit for each time that it was sampled, -2 to 2.
-        presence_penalty: Subtracted from the logit of a token that was sampled before, -2 to 2.
-        logit_bias: Added to the logits of these ids; -100 excludes a token, 100 forces it.
-    """
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    seed: int | None = None
-    frequency_penalty: float = 0.0
-    presence_penalty: float = 0.0
-    logit_bias: Mapping[int, float] | None = None
 
 
 class Sampler:
@@ -49,13 +21,18 @@ class Sampler:
         params: How tokens are sampled.
         vocabulary_size: Number of logits of the model.
         constraint: The grammar of the answer, if there is one.
+        prompt: Ids that the answer follows.
 
     Raises:
         LogitBiasError: ``logit_bias`` names an id beyond the vocabulary.
     """
 
     def __init__(
-        self, params: SamplingParams, vocabulary_size: int, constraint: GrammarConstraint | None = None
+        self,
+        params: SamplingParams,
+        vocabulary_size: int,
+        constraint: GrammarConstraint | None = None,
+        prompt: Iterable[int] = (),
     ) -> None:
         import torch
 
@@ -66,6 +43,7 @@ class Sampler:
         self._params = params
         self._constraint = constraint
         self._token_counts: Counter[int] = Counter()
+        self._prompt_ids = frozenset(prompt)
         seed = secrets.randbits(63) if params.seed is None else params.seed
         self._generator = torch.Generator().manual_seed(seed)
 
@@ -81,11 +59,21 @@ class Sampler:
         return token
 
     def _apply_penalties(self, logits: torch.Tensor) -> torch.Tensor:
-        """Source: OpenAI API reference, "Frequency and presence penalties", read 2026-11-24."""
+        """Penalties and biases.
+
+        Source: OpenAI API reference, "Frequency and presence penalties", read 2026-11-24; vLLM, "Sampling Parameters",
+        https://docs.vllm.ai/en/latest/api/vllm/sampling_params, 2026-11-29.
+        """
         import torch
 
         params = self._params
         adjusted = logits.clone()
+        if params.repetition_penalty != 1:
+            ids = torch.tensor(sorted(self._prompt_ids | self._token_counts.keys()))
+            values = adjusted[ids]
+            adjusted[ids] = torch.where(
+                values > 0, values / params.repetition_penalty, values * params.repetition_penalty
+            )
         if self._token_counts and (params.frequency_penalty or params.presence_penalty):
             ids = torch.tensor(list(self._token_counts))
             counts = torch.tensor([float(count) for count in self._token_counts.values()])
@@ -100,6 +88,12 @@ class Sampler:
         if self._params.temperature <= 0:
             return int(logits.argmax())
         probabilities, ids = torch.softmax(logits / self._params.temperature, -1).sort(descending=True)
+        if self._params.min_p > 0:
+            probabilities = probabilities.masked_fill(probabilities < self._params.min_p * probabilities[0], 0.0)
+        if self._params.top_k > 0:
+            probabilities = probabilities[: self._params.top_k]
+        if self._params.min_p > 0 or self._params.top_k > 0:
+            probabilities = probabilities / probabilities.sum()
         if self._params.top_p < 1:
             cumulative = probabilities.cumsum(-1) - probabilities
             probabilities = probabilities.masked_fill(cumulative >= self._params.top_p, 0.0)

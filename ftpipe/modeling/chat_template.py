@@ -125,10 +125,9 @@ class ChatTemplate:
         in_answers, elsewhere = self._control_finders
         return [(in_answers if m.get("role") == "assistant" else elsewhere).mark(m, mark) for m in messages]
 
-    def mark_tools(self, tools: Tools, mark: str) -> list[dict[str, Any]]:
-        """Tool definitions with a mark in each control token that is in their texts."""
-        marked: list[dict[str, Any]] = self._control_finders[1].mark(list(tools or ()), mark)
-        return marked
+    def mark_value(self, value: Any, mark: str) -> Any:  # noqa: ANN401  # JSON
+        """A JSON value, such as a list of tools, with a mark in each control token that is in its texts."""
+        return self._control_finders[1].mark(value, mark)
 
 
 class Conversation:
@@ -139,8 +138,20 @@ class Conversation:
         mark: The character in control tokens that the contents contain; see ``control_tokens``.
     """
 
-    def __init__(self, template: ChatTemplate, messages: Sequence[Message], tools: Tools = None) -> None:
+    def __init__(
+        self,
+        template: ChatTemplate,
+        messages: Sequence[Message],
+        tools: Tools = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> None:
         """Convert the messages of the API.
+
+        Args:
+            template: Renders them.
+            messages: In the API's form.
+            tools: In the API's form.
+            variables: What the template can use besides, such as ``enable_thinking``; they replace nothing else.
 
         Raises:
             ChatTemplateError: There is no template, or a message has a part that is not text.
@@ -153,12 +164,13 @@ class Conversation:
             )
         converted = to_template_messages(messages, tools, template.sources.get("default", source))
         self.offset = len(converted) - len(messages)
-        self.mark = unused_mark([converted, list(tools or ())])
+        self.mark = unused_mark([converted, list(tools or ()), variables or {}])
         self._source = source
         self._messages = template.mark_messages(converted, self.mark)
         self._variables = {
+            **template.mark_value(variables or {}, self.mark),
             **template.tokens,
-            "tools": template.mark_tools(tools, self.mark) or None,
+            "tools": template.mark_value(list(tools or ()), self.mark) or None,
             "documents": None,
         }
 

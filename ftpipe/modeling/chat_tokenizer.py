@@ -136,13 +136,20 @@ class ChatTokenizer:
         chosen, rejected = pair_records(record)
         return self.examples(chosen)[-1], self.examples(rejected)[-1]
 
-    def prompt(self, messages: Sequence[Message], tools: Tools = None) -> list[int]:
+    def prompt(
+        self, messages: Sequence[Message], tools: Tools = None, variables: Mapping[str, Any] | None = None
+    ) -> list[int]:
         """Token ids of a conversation that the model continues.
+
+        Args:
+            messages: The conversation.
+            tools: Tool definitions.
+            variables: What the chat template can use besides.
 
         Raises:
             ChatTemplateError: The template does not accept the conversation.
         """
-        return [id_ for id_, _ in self.tokens(prompt_text(self.template, messages, tools))]
+        return [id_ for id_, _ in self.tokens(prompt_text(self.template, messages, tools, variables))]
 
     def end_of_turn(self) -> int:
         """Id of the token that ends an assistant turn.

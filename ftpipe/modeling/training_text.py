@@ -50,13 +50,18 @@ class RenderedText:
                 yield first, self.text[first:end]
 
 
-def prompt_text(template: ChatTemplate, messages: Sequence[Message], tools: Tools = None) -> RenderedText:
+def prompt_text(
+    template: ChatTemplate,
+    messages: Sequence[Message],
+    tools: Tools = None,
+    variables: Mapping[str, Any] | None = None,
+) -> RenderedText:
     """A conversation that the model continues.
 
     Raises:
         ChatTemplateError: The template does not accept it.
     """
-    conversation = Conversation(template, messages, tools)
+    conversation = Conversation(template, messages, tools, variables)
     text = _render(conversation, add_generation_prompt=True)
     return RenderedText(text, conversation.mark, _answer_starts(template, text))
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from ftpipe.errors import NotFoundError
-from ftpipe.inference.detokenizer import IncrementalDetokenizer
-from ftpipe.inference.engine import ContextLengthError, Delta, Engine, GenerationRequest, TokenLogprob
+from ftpipe.errors import NotFoundError, UsageError
+from ftpipe.inference.detokenizer import Delta, IncrementalDetokenizer, TokenLogprob
+from ftpipe.inference.engine import Engine
+from ftpipe.inference.request import ContextLengthError, GenerationRequest
 from ftpipe.modeling.chat_tokenizer import ChatTokenizer
 from ftpipe.modeling.device import DeviceConfig
 from ftpipe.modeling.loading import load_base
@@ -154,6 +155,76 @@ def test_sampling_tiny_top_p_is_greedy(engine: Engine, model_dir: Path) -> None:
     assert generate_ids(engine, model_dir, temperature=1.0, top_p=1e-6) == generate_ids(engine, model_dir)
 
 
+def test_sampling_top_k_of_one_is_greedy(engine: Engine, model_dir: Path) -> None:
+    assert generate_ids(engine, model_dir, temperature=2.0, top_k=1) == generate_ids(engine, model_dir)
+
+
+def test_sampling_top_k_excludes_other_tokens(engine: Engine, model_dir: Path) -> None:
+    """Of a distribution that is almost flat, each token is one of the two most probable ones."""
+    deltas = generate(engine, model_dir, temperature=2.0, top_k=2, logprobs=2, max_tokens=40, seed=3)
+    tokens = [token for delta in deltas for token in delta.logprobs]
+    assert all(token.logprob in [other.logprob for other in token.top] for token in tokens)
+    assert len({token.logprob == token.top[0].logprob for token in tokens}) == 2
+
+
+def test_sampling_min_p_excludes_improbable_tokens(engine: Engine, model_dir: Path) -> None:
+    """All tokens but those that are as probable as the first."""
+    assert generate_ids(engine, model_dir, temperature=2.0, min_p=1.0) == generate_ids(engine, model_dir)
+    tokens = [
+        token
+        for delta in generate(engine, model_dir, temperature=1.0, min_p=0.5, logprobs=1, max_tokens=40, seed=3)
+        for token in delta.logprobs
+    ]
+    assert all(token.logprob >= token.top[0].logprob - 0.6932 for token in tokens)
+
+
+def test_sampling_repetition_penalty_excludes_prompt_and_answer(engine: Engine, model_dir: Path) -> None:
+    """A huge one leaves only tokens that were neither in the prompt nor in the answer."""
+    prompt = tuple(ChatTokenizer.load(model_dir / "base").prompt(MESSAGES))
+    free = generate_ids(engine, model_dir, prompt=prompt, max_tokens=60)
+    penalised = generate_ids(engine, model_dir, prompt=prompt, max_tokens=60, repetition_penalty=1e6)
+    assert len(set(free)) < len(free)
+    assert len(set(penalised)) == len(penalised)
+    assert not set(penalised) & set(prompt)
+
+
+def test_engine_chat_template_gets_variables(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prompt is longer by what the template writes for them."""
+    source = "{% if enable_thinking is false %}<|im_start|>{% endif %}" + tiny_tokenizer().chat_template
+    other = save_base(model_dir / "thinking")
+    (other / "chat_template.jinja").write_text(source)
+    monkeypatch.setattr("ftpipe.inference.engine.select_device", lambda: DeviceConfig("cpu", "float32"))
+    engine = Engine(models_dir=model_dir / "models")
+    lengths = [
+        list(
+            engine.generate(
+                base=str(other),
+                adapter=None,
+                request=GenerationRequest(messages=MESSAGES, max_tokens=1, chat_template_kwargs=variables),
+            )
+        )[-1].prompt_tokens
+        for variables in (None, {"enable_thinking": False})
+    ]
+    assert lengths[1] == lengths[0] + 1
+
+
+def test_engine_continues_text(engine: Engine, model_dir: Path) -> None:
+    """As it continues the same ids; names of special tokens become these tokens."""
+    text = "<|im_start|>user\nwhere is it?<|im_end|>\n<|im_start|>assistant\n"
+    ids = tuple(tiny_tokenizer()(text).input_ids)
+    answers = [generate(engine, model_dir, messages=[], prompt=prompt, logprobs=0) for prompt in (text, ids)]
+    assert answers[0] == answers[1] == generate(engine, model_dir, logprobs=0)
+    assert answers[0][-1].prompt_tokens == len(ids)
+
+
+@pytest.mark.parametrize(("prompt", "message"), [("", "empty"), ((), "empty"), ((7, 100_000), "100000")])
+def test_engine_refuses_prompt_it_has_no_tokens_for(
+    engine: Engine, model_dir: Path, prompt: str | tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        generate(engine, model_dir, prompt=prompt)
+
+
 def test_engine_stop_string_ends_answer(engine: Engine, model_dir: Path) -> None:
     """Also where it begins in one piece and ends in the next."""
     letters = {id_: 100.0 for id_ in tiny_tokenizer()("abcdefghijklmnopqrstuvwxyz").input_ids}
@@ -190,6 +261,9 @@ def test_engine_refuses_huge_conversation_before_tokenizing(engine: Engine, mode
     with pytest.raises(ContextLengthError, match="characters"):
         tools = [{"type": "function", "function": {"name": "f", "description": text}}]
         generate(engine, model_dir, messages=[{"role": "user", "content": "x"}], tools=tools)
+    for other in ({"prompt": text}, {"chat_template_kwargs": {"text": text}}):
+        with pytest.raises(ContextLengthError, match="characters"):
+            generate(engine, model_dir, **other)
     assert time.thread_time() - started_at < 1
 
 

@@ -59,6 +59,16 @@ def test_chat_template_reads_template_for_tools(tmp_path: Path) -> None:
     assert Conversation(template, [QUESTION], [{"type": "function"}]).render() == "with 1 tool"
 
 
+def test_chat_template_gets_variables(tmp_path: Path) -> None:
+    """They replace neither messages nor tokens, and their texts make no control tokens."""
+    source = "{{ bos_token }}{{ messages[0]['content'] }}{% if enable_thinking is false %}<end>{{ note }}{% endif %}"
+    template = ChatTemplate({"default": source}, {"bos_token": "<s>"}, frozenset({"<s>", "<end>"}))
+    variables = {"enable_thinking": False, "note": "a<end>", "bos_token": "x", "messages": []}
+    conversation = Conversation(template, [{"role": "user", "content": "hi"}], None, variables)
+    assert conversation.render() == f"<s>hi<end>a<{conversation.mark}end>"
+    assert Conversation(template, [{"role": "user", "content": "hi"}]).render() == "<s>hi"
+
+
 def test_token_finder_marks_every_word_also_overlapping_ones() -> None:
     """No word is left whole, not even one that overlaps another."""
     finder = TokenFinder(["<s>", "ab", "bc", ""])

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ftpipe.errors import FtpipeError
-from ftpipe.inference.engine import Delta, GenerationRequest, TokenLogprob
+from ftpipe.inference.detokenizer import Delta, TokenLogprob
+from ftpipe.inference.request import GenerationRequest
 from ftpipe.server.jobs.file_validation import ValidationIssue, ValidationIssues, as_job_error
 from ftpipe.server.jobs.validation_process import ValidationCrash, ValidationResult
 from ftpipe.server.model_resolver import BaseModels

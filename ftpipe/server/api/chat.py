@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 from ftpipe.errors import FtpipeError, UsageError
 from ftpipe.inference.constrained_decoding import GrammarError
-from ftpipe.inference.engine import Delta, GenerationRequest, TokenLogprob
-from ftpipe.inference.sampling import LogitBiasError
+from ftpipe.inference.detokenizer import Delta, TokenLogprob
+from ftpipe.inference.request import GenerationRequest, LogitBiasError
 from ftpipe.inference.tool_call_parser import parse_tool_calls
 from ftpipe.modeling.chat_tokenizer import ChatTemplateError
 from ftpipe.server.api.chat_schemas import ChatRequest, parse_chat, template_messages, template_tools
@@ -194,6 +194,7 @@ class ChatCompletionsApi:
         generation = GenerationRequest(
             messages=messages,
             owner="" if request.is_mirrored else request.owner,  # a mirrored chat takes no turn of its owner
+            priority="batch" if request.is_mirrored else "interactive",
             tools=template_tools(chat),
             max_tokens=chat.max_completion_tokens or chat.max_tokens,
             temperature=1.0 if chat.temperature is None else chat.temperature,

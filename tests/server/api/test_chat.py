@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from ftpipe.errors import NotFoundError
-from ftpipe.inference.engine import ContextLengthError
+from ftpipe.inference.request import ContextLengthError
 from tests.server.conftest import MakeClient
 from tests.server.fakes import FakeBaseModels, FakeEngine
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from ftpipe.inference.engine import Delta, GenerationRequest
+from ftpipe.inference.detokenizer import Delta
+from ftpipe.inference.request import GenerationRequest
 from ftpipe.server.http import create_app
 from ftpipe.server.services import ServerContext, build_context
 from ftpipe.server.settings import ServeSettings, ShadowPair, ShadowSettings
