@@ -38,7 +38,6 @@ from ftpipe.migration.source_model import (
     find_training_data,
     read_backup,
 )
-from ftpipe.migration.spending import Rate
 from ftpipe.paths import models_dir
 from ftpipe.pipeline.pipeline import Pipeline
 from ftpipe.pipeline.preflight import Plan

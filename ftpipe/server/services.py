@@ -17,6 +17,7 @@ from ftpipe.server.api.jobs import JobsApi
 from ftpipe.server.api.models import ModelsApi
 from ftpipe.server.api.permissions import PermissionsApi
 from ftpipe.server.api.row_losses import RowLossesApi
+from ftpipe.server.api.stored_completions import StoredCompletionsApi
 from ftpipe.server.api.uploads import UploadsApi
 from ftpipe.server.auth import ApiKeys, HostPolicy, build_host_policy, load_api_keys, warn_if_readable
 from ftpipe.server.cancellation import ActiveRequests
@@ -113,6 +114,7 @@ class ServerContext:
     jobs: JobsApi
     models: ModelsApi
     chat: ChatCompletionsApi
+    stored_completions: StoredCompletionsApi
     permissions: PermissionsApi
     graders: GradersApi
     row_losses: RowLossesApi
@@ -188,6 +190,7 @@ def build_context(
         jobs=JobsApi(data_dir, models, settings, supervisor.wake),
         models=ModelsApi(data_dir, models, settings, routes),
         chat=chat,
+        stored_completions=StoredCompletionsApi(),
         permissions=PermissionsApi(),
         graders=GradersApi(),
         row_losses=RowLossesApi(store, data_dir, models, settings.models_dir),

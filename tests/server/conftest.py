@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import openai
 import pytest
 from starlette.testclient import TestClient
 
@@ -56,6 +57,11 @@ def make_client(tmp_path: Path, engine: FakeEngine) -> Iterator[MakeClient]:
 def client(make_client: MakeClient) -> TestClient:
     """A server with the usual settings."""
     return make_client()
+
+
+def sdk(client: TestClient, key: str = "none") -> openai.OpenAI:
+    """OpenAI's client at a server of ``make_client``; nothing is sent twice."""
+    return openai.OpenAI(base_url="http://127.0.0.1/v1", api_key=key, http_client=client, max_retries=0)
 
 
 def upload(client: TestClient, content: bytes = LINES, name: str = "train.jsonl", **options: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from ftpipe.inference.tool_call_parser import parse_tool_calls
 from ftpipe.modeling.chat_tokenizer import ChatTemplateError
 from ftpipe.server.api.chat_schemas import ChatRequest, parse_chat, template_messages, template_tools
 from ftpipe.server.api.response_format import grammar_source_param, response_grammar
+from ftpipe.server.api.stored_completions import add_completion
 from ftpipe.server.cancellation import RequestCancelledError
 from ftpipe.server.clock import now
 from ftpipe.server.model_resolver import ModelResolver, ResolvedModel
@@ -28,17 +29,13 @@ from ftpipe.server.protocol import (
     ApiRequest,
     Stream,
     bad_request,
-    enum_query_param,
-    int_query_param,
-    metadata_filter,
     model_not_found,
     model_unavailable,
     new_id,
 )
 from ftpipe.server.shadow.low_priority import CallerCount
-from ftpipe.server.storage import CompletionRow, Store, Transaction
+from ftpipe.server.storage import Store
 
-MAX_LIMIT = 100
 SEED_COUNT = 2**63
 
 
@@ -247,33 +244,11 @@ class ChatCompletionsApi:
         serialized = [choice.serialize() for choice in choices]
         body = {**head, "object": "chat.completion", "choices": serialized, "usage": _usage(choices)}
         if chat.store:
-            metadata, name = chat.metadata or {}, request.alias or chat.model
-            stored = {**body, "metadata": metadata}
             with self._store.write() as tx:
-                tx.completions.add(CompletionRow(body["id"], request.owner, name, body["created"], metadata, stored))
+                add_completion(tx, request, body, chat.metadata or {})
         if not request.is_mirrored:
             self.on_answer(request, body, choices[0].seconds)
         return body
-
-    def list(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
-        """One page of the stored completions."""
-        metadata, without_metadata = metadata_filter(request)
-        page = tx.completions.page_of(
-            request.owner,
-            model=request.query_params.get("model"),
-            metadata=metadata,
-            without_metadata=without_metadata,
-            after=request.query_params.get("after"),
-            limit=int_query_param(request, "limit", 20, maximum=MAX_LIMIT),
-            oldest_first=enum_query_param(request, "order", ("asc", "desc")) == "asc",
-        )
-        return {
-            "object": "list",
-            "data": [row.body for row in page.rows],
-            "first_id": page.rows[0].id if page.rows else "",
-            "last_id": page.rows[-1].id if page.rows else "",
-            "has_more": page.has_more,
-        }
 
 
 def _ignore_answer(_request: ApiRequest, _answer: Mapping[str, Any], _seconds: float) -> None:

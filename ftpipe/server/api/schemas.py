@@ -132,6 +132,12 @@ class CreateJob(RequestModel):
     """Not part of the OpenAI API: the base model's name in the tuned model's name, instead of the real one."""
 
 
+class UpdateCompletion(RequestModel):
+    """``POST /chat/completions/{id}``. Source: OpenAI API description, updateChatCompletion, 2026-08-21."""
+
+    metadata: Metadata | None
+
+
 class CreatePermissions(RequestModel):
     """``POST /fine_tuning/checkpoints/{name}/permissions``."""
 

@@ -25,6 +25,7 @@ from ftpipe.server.services import ServerContext
 FILES, UPLOADS, JOBS = "/v1/files", "/v1/uploads", "/v1/fine_tuning/jobs"
 FILE, UPLOAD, JOB = f"{FILES}/{{file_id}}", f"{UPLOADS}/{{upload_id}}", f"{JOBS}/{{job_id}}"
 PERMISSIONS = "/v1/fine_tuning/checkpoints/{checkpoint}/permissions"
+COMPLETIONS = "/v1/chat/completions"
 GRADERS = "/v1/fine_tuning/alpha/graders"
 MAX_CONCURRENT_GRADERS = 2
 """Graders that run at the same time; they use the processor that chat and the other requests need."""
@@ -59,6 +60,7 @@ def _routes(context: ServerContext) -> list[Route]:
     score = _queued(free, context, context.settings.max_concurrent_requests)
     grade = _queued(free, context, MAX_CONCURRENT_GRADERS)
     files, uploads, jobs, models = context.files, context.uploads, context.jobs, context.models
+    stored = context.stored_completions
     chat = ChatEndpoint(
         local=generate(handler=context.chat.create, load_model=context.chat.load_model),
         routes=context.routes,
@@ -94,11 +96,14 @@ def _routes(context: ServerContext) -> list[Route]:
         _route("/v1/fine_tuning/model_limits", GET=read(handler=models.limits)),
         _route("/v1/models", GET=read(handler=models.list)),
         _route("/v1/models/{model:path}", GET=read(handler=models.retrieve), DELETE=write(handler=models.delete)),
+        _route(COMPLETIONS, POST=chat, GET=read(handler=stored.list)),
         _route(
-            "/v1/chat/completions",
-            POST=chat,
-            GET=read(handler=context.chat.list),
+            f"{COMPLETIONS}/{{completion_id}}",
+            GET=read(handler=stored.retrieve),
+            POST=write(handler=stored.update),
+            DELETE=write(handler=stored.delete),
         ),
+        _route(f"{COMPLETIONS}/{{completion_id}}/messages", GET=read(handler=stored.messages)),
         *([] if context.settings.upstream else [losses]),
     ]
 

@@ -307,6 +307,32 @@ class CompletionRepository(Repository[CompletionRow]):
 
     row_type = CompletionRow
 
+    def get(self, owner: str, completion_id: str) -> CompletionRow | None:
+        """One owner's stored completion."""
+        return self.first(CompletionRow.id == completion_id, CompletionRow.owner == owner)
+
+    def update(self, completion_id: str, **values: Any) -> None:
+        """Set columns of one completion."""
+        self.session.execute(update(CompletionRow).where(CompletionRow.id == completion_id).values(**values))
+
+    def delete(self, completion_id: str) -> None:
+        """Delete a completion."""
+        self.session.execute(delete(CompletionRow).where(CompletionRow.id == completion_id))
+
+    def delete_oldest(self, owner: str, *, max_rows: int, max_bytes: int) -> None:
+        """Delete an owner's oldest completions until the rest is within the limits."""
+        query = select(func.count(), func.coalesce(func.sum(CompletionRow.bytes), 0))
+        rows, size = self.session.execute(query.where(CompletionRow.owner == owner)).one()
+        oldest = select(CompletionRow.seq, CompletionRow.bytes).where(CompletionRow.owner == owner)
+        last_deleted = None
+        for seq, row_bytes in self.session.execute(oldest.order_by(CompletionRow.seq)):
+            if rows <= max_rows and size <= max_bytes:
+                break
+            rows, size, last_deleted = rows - 1, size - row_bytes, seq
+        if last_deleted is not None:
+            condition = (CompletionRow.owner == owner, CompletionRow.seq <= last_deleted)
+            self.session.execute(delete(CompletionRow).where(*condition))
+
     def page_of(
         self,
         owner: str,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, ForeignKey, UniqueConstraint
+from sqlalchemy import JSON, ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
 _JSON = JSON(none_as_null=True)
@@ -180,11 +180,16 @@ class CompletionRow(Row):
     """A chat completion whose request had ``store``."""
 
     __tablename__ = "completions"
+    __table_args__ = (Index("completions_of_owner", "owner", "seq", "bytes"), _AUTOINCREMENT)
 
     owner: Mapped[str]
     model: Mapped[str]
     created_at: Mapped[int]
+    bytes: Mapped[int]
+    """Size of its messages and body."""
     user_metadata: Mapped[dict[str, str]]
+    messages: Mapped[list[dict[str, Any]]]
+    """Of the request."""
     body: Mapped[dict[str, Any]]
 
 

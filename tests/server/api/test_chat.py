@@ -127,14 +127,3 @@ def test_chat_engine_error_is_http_error(client: TestClient, engine: FakeEngine,
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
     engine.error = NotFoundError("no weights")
     assert client.post("/v1/chat/completions", json=body).status_code == 503
-
-
-def test_chat_list_filters_by_metadata(client: TestClient) -> None:
-    """Only stored completions, and only those with the requested metadata."""
-    stored = complete(client, store=True, metadata={'k"1': "v"})
-    complete(client, store=True)
-    complete(client)
-    listed = client.get("/v1/chat/completions").json()
-    assert len(listed["data"]) == 2
-    page = client.get("/v1/chat/completions", params={'metadata[k"1]': "v"}).json()
-    assert [item["id"] for item in page["data"]] == [stored["id"]]
