@@ -30,6 +30,8 @@ class Delta:
     finish_reason: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    """Of the first piece, if they are requested; the first one's log-probability is 0."""
 
 
 class IncrementalDetokenizer:

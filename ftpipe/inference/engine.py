@@ -195,16 +195,18 @@ class _LoadedModel:
                 while file.read(1 << 20):
                     pass
 
-    def forward(self, adapter: Path | None, ids: list[int], cache: Cache, owner: str = "") -> torch.Tensor:
-        """Logits in float32 of the token after ``ids``, which continue ``cache``."""
+    def forward(
+        self, adapter: Path | None, ids: list[int], cache: Cache, owner: str = "", *, rows: int = 1
+    ) -> torch.Tensor:
+        """Logits in float32 of the token after each of the last ``rows`` of ``ids``, which continue ``cache``."""
         import torch
 
         with self._lock.turn(owner), torch.inference_mode():
             self._activate_adapter(adapter)
             causal = self._model.get_base_model() if self._adapters else self._model
             ids_1T = torch.tensor([ids], device=self.device)
-            output = causal(input_ids=ids_1T, use_cache=True, logits_to_keep=1, **{self._cache_name: cache})
-            logits: torch.Tensor = output.logits[0, -1].float().cpu()
+            output = causal(input_ids=ids_1T, use_cache=True, logits_to_keep=rows, **{self._cache_name: cache})
+            logits: torch.Tensor = output.logits[0].float().cpu()
             return logits
 
     def _activate_adapter(self, adapter: Path | None) -> None:
@@ -286,10 +288,22 @@ def _generate(
         chat_tokenizer.decoding_context,
         chat_tokenizer.template.answer_start if request.prompt is None else "",
     )
+    prompt_logprobs: list[TokenLogprob] = []
+    if request.prompt_logprobs is not None:
+        prompt_logprobs.append(TokenLogprob(model.tokenizer.decode([prompt[0]]), 0.0))
     while True:
         for start in range(0, len(input_ids), MAX_TOKENS_PER_FORWARD):
             check_cancelled()
-            logits = model.forward(adapter, input_ids[start : start + MAX_TOKENS_PER_FORWARD], cache, request.owner)
+            ids = input_ids[start : start + MAX_TOKENS_PER_FORWARD]
+            rows = 1 if request.prompt_logprobs is None else len(ids)
+            logits_TV = model.forward(adapter, ids, cache, request.owner, rows=rows)
+            following = [] if request.prompt_logprobs is None else input_ids[start + 1 : start + 1 + len(ids)]
+            for logits, token in zip(logits_TV, following, strict=False):
+                prompt_logprobs += _token_logprobs(logits, token, request.prompt_logprobs, model.tokenizer)
+        if prompt_logprobs:
+            yield Delta("", prompt_logprobs=tuple(prompt_logprobs))
+            prompt_logprobs = []
+        logits = logits_TV[-1]
         token = sampler.sample(logits)
         if token in model.stop_token_ids:
             yield _last_delta(detokenizer, "stop", prompt, completion_tokens)

@@ -71,6 +71,8 @@ class GenerationRequest(SamplingParams):
         grammar: Grammar that the answer must follow, from ``constrained_decoding``; ``None`` for free text.
         logprobs: Number of alternatives that are given with each token's log-probability; ``None`` for no
             log-probabilities.
+        prompt_logprobs: The same for the tokens of the prompt, which the first piece of the answer has; the first token
+            has no log-probability.
     """
 
     messages: list[dict[str, Any]] = field(default_factory=list)
@@ -83,3 +85,4 @@ class GenerationRequest(SamplingParams):
     stop: tuple[str, ...] = ()
     grammar: str | None = None
     logprobs: int | None = None
+    prompt_logprobs: int | None = None

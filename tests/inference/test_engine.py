@@ -16,7 +16,7 @@ from ftpipe.inference.engine import Engine
 from ftpipe.inference.request import ContextLengthError, GenerationRequest
 from ftpipe.modeling.chat_tokenizer import ChatTokenizer
 from ftpipe.modeling.device import DeviceConfig
-from ftpipe.modeling.loading import load_base
+from ftpipe.modeling.loading import load_adapter, load_base
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
 from ftpipe.training.lora import add_adapter, save_adapter, trainable_parameters
 from tests.training.tiny_model import save_base, tiny_tokenizer
@@ -215,6 +215,28 @@ def test_engine_continues_text(engine: Engine, model_dir: Path) -> None:
     answers = [generate(engine, model_dir, messages=[], prompt=prompt, logprobs=0) for prompt in (text, ids)]
     assert answers[0] == answers[1] == generate(engine, model_dir, logprobs=0)
     assert answers[0][-1].prompt_tokens == len(ids)
+
+
+@pytest.mark.parametrize("adapter", [None, "a"])
+def test_engine_gives_prompt_logprobs(engine: Engine, model_dir: Path, adapter: str | None) -> None:
+    """They are those of one forward pass over the whole prompt, also beyond one chunk of it."""
+    import torch
+
+    tokenizer = tiny_tokenizer()
+    ids = tokenizer("where is it? " * 60)["input_ids"][:300]
+    deltas = generate(engine, model_dir, adapter, messages=[], prompt=tuple(ids), prompt_logprobs=2, max_tokens=1)
+    tokens = deltas[0].prompt_logprobs
+    assert [delta.prompt_logprobs for delta in deltas[1:]] == [()] * (len(deltas) - 1)
+    assert [token.token for token in tokens] == [tokenizer.decode([id_]) for id_ in ids]
+    model: Any = load_base(model_dir / "base", DeviceConfig("cpu", "float32"))
+    if adapter is not None:
+        model = load_adapter(model, model_dir / adapter, name=adapter).eval()
+    with torch.inference_mode():
+        expected = torch.log_softmax(model(input_ids=torch.tensor([ids])).logits[0], -1)
+    assert (tokens[0].logprob, tokens[0].top) == (0.0, ())
+    for position, token in enumerate(tokens[1:]):
+        assert token.logprob == pytest.approx(float(expected[position, ids[position + 1]]), abs=1e-3)
+        assert [top.logprob for top in token.top] == pytest.approx(expected[position].topk(2).values.tolist(), abs=1e-3)
 
 
 @pytest.mark.parametrize(("prompt", "message"), [("", "empty"), ((), "empty"), ((7, 100_000), "100000")])
