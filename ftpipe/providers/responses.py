@@ -251,7 +251,7 @@ def _logprobs(value: object) -> tuple[TokenLogprob, ...] | None:
 
 
 def job_of(response: object, *, endpoint: str, provider: str) -> Job:
-    """A job object."""
+    """A job object; one that ftpipe's own server calls queued, and paused in an object of its own, is paused."""
     fields = as_dict(response)
     status = fields.get("status")
     if not isinstance(status, str) or not status:
@@ -260,7 +260,7 @@ def job_of(response: object, *, endpoint: str, provider: str) -> Job:
         id=checked_id(fields, "job"),
         endpoint=endpoint,
         provider=provider,
-        status=status,
+        status="paused" if status == "queued" and mapping(fields.get("x_ftpipe")).get("paused") is True else status,
         model=text(fields.get("model")),
         training_file=text(fields.get("training_file")),
         validation_file=text(fields.get("validation_file")) or None,

@@ -108,7 +108,8 @@ class Job(Record):
     endpoint: str
     provider: str
     status: str
-    """``validating_files``, ``queued``, ``running``, ``succeeded``, ``failed``, ``cancelled``, or an unknown word."""
+    """``validating_files``, ``queued``, ``running``, ``succeeded``, ``failed``, ``cancelled``, ``paused`` for a job of
+    ftpipe's own server, or an unknown word."""
     model: str
     """Base model."""
     training_file: str

@@ -20,6 +20,9 @@ log = logging.getLogger("ftpipe.server")
 
 DEFAULT_OWNER = "local"
 MIN_KEY_CHARACTERS = 16
+ANY_ORIGIN = "*"
+_ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 _OWNER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -29,19 +32,19 @@ class ApiKeys:
 
     digests: tuple[tuple[bytes, str], ...] = ()
 
-    def owner(self, authorization: str | None) -> str:
-        """The owner of the key in an ``Authorization`` header.
+    def owner(self, headers: Mapping[str, str]) -> str:
+        """The owner of the key in the header ``Authorization`` or, as Azure's SDKs send it, ``api-key``.
 
         Raises:
             ApiError: 401 if a key is needed and none, or a wrong one, was sent.
         """
         if not self.digests:
             return DEFAULT_OWNER
-        scheme, _, token = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
-            message = "You didn't provide an API key. Send it as 'Authorization: Bearer KEY'."
+        token = _token(headers)
+        if not token:
+            message = "You didn't provide an API key. Send it as 'Authorization: Bearer KEY' or 'api-key: KEY'."
             raise ApiError(401, message, "invalid_api_key")
-        digest = _digest(token.strip())
+        digest = _digest(token)
         # Every key is compared, each in constant time, so that the response time reveals nothing.
         owners = [owner for known, owner in self.digests if hmac.compare_digest(known, digest)]
         if not owners:
@@ -49,12 +52,21 @@ class ApiKeys:
             raise ApiError(401, message, "invalid_api_key")
         return owners[0]
 
-    def owner_or_empty(self, authorization: str | None) -> str:
-        """The owner of the key in an ``Authorization`` header; empty if a key is needed and this is not one."""
+    def owner_or_empty(self, headers: Mapping[str, str]) -> str:
+        """The owner of the key in the headers; empty if a key is needed and this is not one."""
         try:
-            return self.owner(authorization)
+            return self.owner(headers)
         except ApiError:
             return ""
+
+
+def _token(headers: Mapping[str, str]) -> str:
+    """The key that a client sent, or an empty text; ``api-key`` counts only without ``Authorization``."""
+    authorization = headers.get("authorization")
+    if authorization is None:
+        return headers.get("api-key", "").strip()
+    scheme, _, token = authorization.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def load_api_keys(path: Path | None) -> ApiKeys:
@@ -112,12 +124,15 @@ def is_loopback(host: str) -> bool:
     return address is not None and address.is_loopback
 
 
-def require_keys_unless_loopback(host: str, keys: ApiKeys) -> None:
-    """Refuse to listen beyond this machine without keys.
+def require_keys_if_exposed(host: str, origins: Iterable[str], keys: ApiKeys) -> None:
+    """Refuse to listen beyond this machine, or to serve every web page, without keys.
 
     Raises:
-        UsageError: If ``host`` is not loopback and there are no keys.
+        UsageError: If there are no keys, and ``host`` is not loopback or any origin is allowed.
     """
+    if not keys.digests and ANY_ORIGIN in (origin.strip() for origin in origins):
+        message = "refusing to allow every origin without API keys: any web page that you open could use the server"
+        raise UsageError(message, "name the origins with --allow-origin, or use a key")
     if not keys.digests and not is_loopback(host):
         message = f"refusing to listen on {host} without API keys: anyone on the network could connect"
         raise UsageError(message, "add --api-key-file FILE, or listen on 127.0.0.1")
@@ -130,6 +145,8 @@ class HostPolicy:
     names: frozenset[str]
     allows_any_address: bool
     """Allow any IP address as Host: a rebinding attack needs a name."""
+    origins: frozenset[str] = frozenset()
+    """Origins whose web pages may use the server; one of them can be ``ANY_ORIGIN``."""
 
     def check(self, headers: Mapping[str, str]) -> None:
         """Refuse a request that a web page may have sent.
@@ -142,6 +159,8 @@ class HostPolicy:
             message = "This Host is not allowed. Start the server with --allowed-host NAME to allow it."
             raise ApiError(403, message, "host_not_allowed")
         origin = headers.get("origin")
+        if origin is not None and not self.origins.isdisjoint({origin.lower(), ANY_ORIGIN}):
+            return
         if origin is not None and _netloc(origin) != host.lower():
             message = "Requests from web pages of another origin are refused."
             raise ApiError(403, message, "origin_not_allowed")
@@ -156,13 +175,34 @@ class HostPolicy:
         return address is not None and (address.is_loopback or self.allows_any_address)
 
 
-def build_host_policy(host: str, allowed: Iterable[str]) -> HostPolicy:
-    """The policy of a server that listens on ``host``."""
+def build_host_policy(host: str, allowed: Iterable[str], origins: Iterable[str] = ()) -> HostPolicy:
+    """The policy of a server that listens on ``host``.
+
+    Raises:
+        UsageError: An origin is not one.
+    """
     names = {"localhost", host.lower(), *(_name_of(name.strip()) for name in allowed)}
     is_public = not is_loopback(host)
     if is_public:
         names.add(socket.gethostname().lower())
-    return HostPolicy(frozenset(names), is_public)
+    return HostPolicy(frozenset(names), is_public, frozenset(_normalize_origin(origin) for origin in origins))
+
+
+def _normalize_origin(text: str) -> str:
+    """An origin as browsers send it: lower case, without a slash at the end or the scheme's own port.
+
+    Raises:
+        UsageError: It is not an origin.
+    """
+    origin = text.strip().lower().removesuffix("/")
+    if origin == ANY_ORIGIN:
+        return origin
+    match = _ORIGIN.fullmatch(origin)
+    if match is None:
+        message = f"{text!r} is not an origin"
+        raise UsageError(message, "an origin is a scheme and a host, for example https://chat.example.com")
+    default_port = _DEFAULT_PORTS.get(match["scheme"])
+    return origin.removesuffix(f":{default_port}") if default_port else origin
 
 
 def _netloc(origin: str) -> str:

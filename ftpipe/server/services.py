@@ -180,7 +180,7 @@ def build_context(
         store=store,
         routes=routes,
         api_keys=load_api_keys(settings.api_key_file),
-        host_policy=build_host_policy(settings.host, settings.allowed_hosts),
+        host_policy=build_host_policy(settings.host, settings.allowed_hosts, settings.allowed_origins),
         in_flight_keys=InFlightKeys(),
         active_requests=active_requests,
         supervisor=supervisor,

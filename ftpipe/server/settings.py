@@ -79,6 +79,8 @@ class ServeSettings:
     """How long a chat may wait before it is refused with 429."""
     allowed_hosts: tuple[str, ...] = ()
     """Further names that are allowed in the Host header, without port."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins whose web pages may use the server, as ``https://chat.example.com``; ``*`` for all needs keys."""
     max_file_bytes: int = 512 * MEGABYTE
     """Maximum file size for ``POST /files``. Source: OpenAI API description, createFile, 2026-08-21."""
     max_part_bytes: int = 64 * MEGABYTE

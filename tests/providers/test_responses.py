@@ -66,6 +66,21 @@ def test_job_of_unknown_status_is_not_finished() -> None:
     assert not job.is_finished
 
 
+@pytest.mark.parametrize(
+    ("status", "own", "shown"),
+    [
+        ("queued", {"paused": True, "reason": "requested"}, "paused"),
+        ("queued", {"paused": "yes"}, "queued"),
+        ("queued", 5, "queued"),
+        ("succeeded", {"paused": True}, "succeeded"),
+    ],
+)
+def test_job_that_ftpipe_server_has_paused_is_paused(status: str, own: object, shown: str) -> None:
+    """Its status is one of OpenAI's, which has no such word."""
+    job = job_of({"id": "ftjob-1", "status": status, "x_ftpipe": own}, endpoint="e", provider="local")
+    assert job.status == shown
+
+
 def test_metric_of_omits_values_that_are_not_finite() -> None:
     """NaN, infinity and words are gaps, not zeros."""
     found = metric_of({"step": 3, "train_loss": float("nan"), "valid_loss": "low", "full_valid_loss": 0.5})

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from ftpipe.cli import run
 from ftpipe.errors import ConfigError, UsageError
-from ftpipe.server.auth import ApiKeys, build_host_policy, load_api_keys, require_keys_unless_loopback
+from ftpipe.server.auth import ApiKeys, build_host_policy, load_api_keys, require_keys_if_exposed
 from ftpipe.server.protocol import ApiError
 from ftpipe.server.settings import ServeSettings
 from tests.server.conftest import MakeClient, create_job, upload, wait_for
@@ -94,6 +94,75 @@ def test_host_policy_allows_names_of_this_machine(make_client: MakeClient, host:
     assert client.get("/health", headers={"Host": host, "Origin": f"http://{host}"}).status_code == 200
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_host_policy_allows_web_pages_of_named_origin(make_client: MakeClient, site: str) -> None:
+    """Nothing else changes: other origins, requests without an origin, and other names of the host are refused."""
+    client = make_client(allowed_origins=("HTTPS://Chat.example:443/",))
+    page = {"Origin": "https://chat.example", "Sec-Fetch-Site": site}
+    answer = client.get("/v1/files", headers=page)
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == "https://chat.example"
+    assert answer.headers["access-control-allow-credentials"] == "true"
+    assert "Origin" in answer.headers["vary"]
+    for origin in ("https://chat.example.evil", "http://chat.example", "https://chat.example:8443", "null"):
+        assert client.get("/v1/files", headers=page | {"Origin": origin}).status_code == 403
+    assert client.get("/v1/files", headers={"Sec-Fetch-Site": site}).status_code == 403
+    assert client.get("/v1/files", headers=page | {"Host": "evil.example"}).status_code == 403
+
+
+def test_cors_preflight_is_answered_without_key_for_allowed_origins_only(
+    make_client: MakeClient, tmp_path: Path
+) -> None:
+    (tmp_path / "keys").write_text("anna:sk-anna-0123456789\n")
+    client = make_client(api_key_file=tmp_path / "keys", allowed_origins=("https://chat.example",))
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+    allowed = client.options("/v1/chat/completions", headers={"Origin": "https://chat.example", **asked})
+    assert allowed.status_code == 200
+    assert allowed.headers["access-control-allow-origin"] == "https://chat.example"
+    assert "POST" in allowed.headers["access-control-allow-methods"]
+    assert "authorization" in allowed.headers["access-control-allow-headers"]
+    refused = client.options("/v1/chat/completions", headers={"Origin": "https://evil.example", **asked})
+    assert refused.status_code == 403
+    assert "access-control-allow-origin" not in refused.headers
+    refused_body = client.post("/v1/chat/completions", json={}, headers={"Origin": "https://chat.example"})
+    assert refused_body.status_code == 401
+    assert refused_body.headers["access-control-allow-origin"] == "https://chat.example"
+
+
+def test_cors_with_star_never_allows_credentials(make_client: MakeClient, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("anna:sk-anna-0123456789\n")
+    client = make_client(api_key_file=tmp_path / "keys", allowed_origins=("*", "https://chat.example"))
+    for headers in (
+        {"Origin": "https://chat.example"},
+        {"Origin": "https://any.example", "Sec-Fetch-Site": "cross-site"},
+    ):
+        answer = client.get("/v1/files", headers=ANNA | headers)
+        assert answer.status_code == 200
+        assert answer.headers["access-control-allow-origin"] == "*"
+        assert "access-control-allow-credentials" not in answer.headers
+
+
+def test_cors_is_off_by_default(client: TestClient) -> None:
+    answer = client.get("/v1/files", headers={"Origin": "http://127.0.0.1"})
+    assert answer.status_code == 200
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize("origin", ["chat.example", "https://", "https://chat.example/page", "null", "https://a b", ""])
+def test_host_policy_refuses_what_is_no_origin(origin: str) -> None:
+    with pytest.raises(UsageError, match="is not an origin"):
+        build_host_policy("127.0.0.1", (), (origin,))
+
+
+def test_auth_takes_key_in_header_of_azure(guarded: TestClient) -> None:
+    """``Authorization`` wins, so that a wrong one there is never accepted because of another header."""
+    key = {"api-key": "sk-anna-0123456789"}
+    assert guarded.get("/v1/files", headers=key).status_code == 200
+    assert guarded.get("/v1/files", headers={"api-key": "sk-nobody-0123456789"}).status_code == 401
+    assert guarded.get("/v1/files", headers=key | {"Authorization": "Bearer no"}).status_code == 401
+    assert guarded.get("/v1/files", headers=key | {"Authorization": "Basic x"}).status_code == 401
+
+
 @pytest.mark.parametrize("host", ["host.docker.internal", "ftpipe"])
 def test_host_policy_names_flag_that_exists_and_helps(
     make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, host: str
@@ -120,13 +189,16 @@ def test_host_policy_public_allows_addresses_not_names() -> None:
         policy.check({"host": "evil.example:8321"})
 
 
-def test_require_keys_unless_loopback() -> None:
+def test_require_keys_if_exposed() -> None:
     """The refusal names the flag."""
     with pytest.raises(UsageError) as refused:
-        require_keys_unless_loopback("0.0.0.0", ApiKeys())
+        require_keys_if_exposed("0.0.0.0", (), ApiKeys())
     assert "--api-key-file" in refused.value.hint
-    require_keys_unless_loopback("127.0.0.1", ApiKeys())
-    require_keys_unless_loopback("::1", ApiKeys())
+    with pytest.raises(UsageError) as refused:
+        require_keys_if_exposed("127.0.0.1", ("https://a.example", " * "), ApiKeys())
+    assert "--allow-origin" in refused.value.hint
+    require_keys_if_exposed("127.0.0.1", (), ApiKeys())
+    require_keys_if_exposed("::1", ("https://a.example",), ApiKeys())
 
 
 @pytest.mark.parametrize("content", ["", "# nothing\n", "bad owner!:0123456789abcdef\n", "owner:\n"])

@@ -49,6 +49,7 @@ class ServeOptions(ShadowOptions):
     workers: int | None = None
     no_substitute_models: bool = False
     allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
     allow_bases: tuple[str, ...] = ()
     max_queued_requests: int = 64
     max_queue_seconds: float = 60.0
@@ -65,7 +66,7 @@ class ServeOptions(ShadowOptions):
     "serve",
     cls=Group,
     groups={
-        "Address and keys": ("host", "port", "api_key_file", "no_key", "allowed_hosts"),
+        "Address and keys": ("host", "port", "api_key_file", "no_key", "allowed_hosts", "allowed_origins"),
         "Training": ("max_jobs", "engine", "ray_address", "workers"),
         "Models and data": ("data_dir", "allow_bases", "no_substitute_models"),
         "Models under other names": ("routes", "aliases", "trusted_hosts"),
@@ -134,6 +135,14 @@ class ServeOptions(ShadowOptions):
     multiple=True,
     metavar="NAME",
     help="Further name under which clients reach the server, as host.docker.internal. Repeatable.",
+)
+@click.option(
+    "--allow-origin",
+    "allowed_origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let web pages of this origin use the server (CORS), as https://chat.example.com; * for all, with a key. "
+    "Repeatable.",
 )
 @click.option(
     "--allow-base",
@@ -257,6 +266,7 @@ def settings_of(options: ServeOptions, data_dir: Path, shadow: ShadowSettings | 
         api_key_file=key_file_of(options, data_dir),
         max_jobs=options.max_jobs,
         allowed_hosts=options.allowed_hosts,
+        allowed_origins=options.allowed_origins,
         max_queued_requests=options.max_queued_requests,
         max_queue_seconds=options.max_queue_seconds,
         substitute_models=not options.no_substitute_models,

@@ -151,10 +151,10 @@ class JobsApi:
         if job.status in TERMINAL_STATUSES or job.upstream is not None:
             raise _invalid_transition(job, "paused")
         if job.status in ("validating_files", "queued"):
-            tx.jobs.update(job.id, status="paused", desired_state="pause")
+            tx.jobs.update(job.id, status="paused", desired_state="pause", pause_reason="requested")
             tx.events.append_message(job.id, "The job is paused")
         elif job.status == "running" and job.desired_state != "pause":
-            tx.jobs.update(job.id, desired_state="pause")
+            tx.jobs.update(job.id, desired_state="pause", pause_reason="requested")
             tx.events.append_message(job.id, "The job will pause at its next step")
         tx.after_commit.append(self._wake)
         return serialize_job(self._find(request, tx))
@@ -166,10 +166,10 @@ class JobsApi:
             raise _invalid_transition(job, "resumed")
         if job.status == "paused":
             status = "queued" if job.validated else "validating_files"
-            tx.jobs.update(job.id, status=status, desired_state="run")
+            tx.jobs.update(job.id, status=status, desired_state="run", pause_reason=None)
             tx.events.append_message(job.id, "The job is resumed")
         elif job.desired_state == "pause":
-            tx.jobs.update(job.id, desired_state="run")
+            tx.jobs.update(job.id, desired_state="run", pause_reason=None)
         tx.after_commit.append(self._wake)
         return serialize_job(self._find(request, tx))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ftpipe.server.clock import now
 from ftpipe.server.storage import CheckpointRow, EventRow, JobRow
 
 COMMON = ("n_epochs", "batch_size", "learning_rate_multiplier")
@@ -26,17 +27,29 @@ def serialize_job(job: JobRow) -> dict[str, Any]:
         "model": job.model,
         "organization_id": f"org-{job.owner}",
         "result_files": [job.result_file] if job.result_file else [],
-        "status": job.status,
+        "status": "queued" if job.status == "paused" else job.status,
         "trained_tokens": job.trained_tokens,
         "training_file": job.training_file,
         "validation_file": job.validation_file,
         "integrations": job.integrations or [],
         "seed": job.seed,
-        "estimated_finish": job.estimated_finish,
+        "estimated_finish": _estimated_finish(job),
         "method": _method(job, hyperparameters),
         "metadata": job.user_metadata,
         "user_provided_suffix": job.suffix,
+        **_own_state(job),
     }
+
+
+def _own_state(job: JobRow) -> dict[str, Any]:
+    """``x_ftpipe`` of a paused job: strict clients refuse a status that is not in the API's list."""
+    return {"x_ftpipe": {"paused": True, "reason": job.pause_reason}} if job.status == "paused" else {}
+
+
+def _estimated_finish(job: JobRow) -> int | None:
+    """When a running job ends; ``None`` if that is not known, as for a job that takes longer than was estimated."""
+    is_known = job.status == "running" and job.estimated_finish is not None and job.estimated_finish > now()
+    return job.estimated_finish if is_known else None
 
 
 def _method(job: JobRow, hyperparameters: dict[str, Any]) -> dict[str, Any]:

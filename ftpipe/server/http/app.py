@@ -10,15 +10,18 @@ from functools import partial
 import anyio
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from ftpipe.server.auth import ANY_ORIGIN
 from ftpipe.server.http.chat_endpoint import ChatEndpoint
 from ftpipe.server.http.endpoint import Endpoint, FileForm, TransactionMode
 from ftpipe.server.http.error_handlers import HANDLERS
 from ftpipe.server.http.middleware import ROUTE_SCOPE_KEY, RequestGuardMiddleware
 from ftpipe.server.http.request_queue import QueueLimits, RequestQueue
+from ftpipe.server.http.urls import UrlMiddleware
 from ftpipe.server.memory import release_memory_regularly
 from ftpipe.server.services import ServerContext
 
@@ -27,6 +30,7 @@ FILE, UPLOAD, JOB = f"{FILES}/{{file_id}}", f"{UPLOADS}/{{upload_id}}", f"{JOBS}
 PERMISSIONS = "/v1/fine_tuning/checkpoints/{checkpoint}/permissions"
 COMPLETIONS = "/v1/chat/completions"
 GRADERS = "/v1/fine_tuning/alpha/graders"
+CORS_METHODS = ("GET", "POST", "DELETE")
 MAX_CONCURRENT_GRADERS = 2
 """Graders that run at the same time; they use the processor that chat and the other requests need."""
 
@@ -45,10 +49,32 @@ def create_app(context: ServerContext) -> Starlette:
 
     return Starlette(
         routes=_routes(context),
-        middleware=[Middleware(RequestGuardMiddleware, host_policy=context.host_policy)],
+        middleware=[
+            Middleware(RequestGuardMiddleware, host_policy=context.host_policy),
+            *_cors(context),
+            Middleware(UrlMiddleware),
+        ],
         exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
+
+
+def _cors(context: ServerContext) -> list[Middleware]:
+    """What lets web pages of allowed origins read responses; the host policy has refused all others before."""
+    origins = context.host_policy.origins
+    if not origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=sorted(origins),
+            allow_methods=CORS_METHODS,
+            allow_headers=["*"],
+            allow_credentials=ANY_ORIGIN not in origins,
+            allow_private_network=True,
+            expose_headers=["x-request-id", "retry-after", "idempotent-replayed"],
+        )
+    ]
 
 
 def _routes(context: ServerContext) -> list[Route]:
@@ -59,6 +85,7 @@ def _routes(context: ServerContext) -> list[Route]:
     generate = _queued(free, context, context.settings.max_concurrent_requests)
     score = _queued(free, context, context.settings.max_concurrent_requests)
     grade = _queued(free, context, MAX_CONCURRENT_GRADERS)
+    health = free(handler=context.health.get, is_public=True)
     files, uploads, jobs, models = context.files, context.uploads, context.jobs, context.models
     stored = context.stored_completions
     chat = ChatEndpoint(
@@ -70,7 +97,8 @@ def _routes(context: ServerContext) -> list[Route]:
     part_form = FileForm("data", context.settings.max_part_bytes)
     losses = _route("/v1/ftpipe/losses", POST=score(handler=context.row_losses.score, form=file_form))
     return [
-        _route("/health", GET=free(handler=context.health.get, is_public=True)),
+        _route("/health", GET=health),
+        _route("/healthz", GET=health),
         _route(FILES, POST=write(handler=files.create, form=file_form), GET=read(handler=files.list)),
         _route(FILE, GET=read(handler=files.retrieve), DELETE=write(handler=files.delete)),
         _route(f"{FILE}/content", GET=read(handler=files.content)),

@@ -21,6 +21,7 @@ from ftpipe.server.http.disconnect import CancellableStream, ComputedStream, wat
 from ftpipe.server.http.multipart import MultipartFormParser
 from ftpipe.server.http.request_queue import RequestQueue, Slot
 from ftpipe.server.http.timeouts import body_with_deadline
+from ftpipe.server.http.urls import DEPLOYMENT_SCOPE_KEY
 from ftpipe.server.idempotency import find_stored_response, request_fingerprint, store_response
 from ftpipe.server.protocol import (
     ApiError,
@@ -93,9 +94,8 @@ class Endpoint:
     @asynccontextmanager
     async def receive(self, request: Request) -> AsyncIterator[ApiRequest]:
         """Check the key of a request and read its body."""
-        authorization = request.headers.get("authorization")
         keys = self.context.api_keys
-        owner = keys.owner_or_empty(authorization) if self.is_public else keys.owner(authorization)
+        owner = keys.owner_or_empty(request.headers) if self.is_public else keys.owner(request.headers)
         with self.context.in_flight_keys.acquire(owner, _idempotency_key(request)):
             async with self._parse(request, owner) as parsed:
                 yield parsed
@@ -145,6 +145,8 @@ class Endpoint:
         """The request for the handler; a file that the handler did not move is deleted afterwards."""
         if self.form is None:
             body = await self._read_json(request) if request.method == "POST" else {}
+            if DEPLOYMENT_SCOPE_KEY in request.scope:
+                body = {**body, "model": request.scope[DEPLOYMENT_SCOPE_KEY]}
             yield self._api_request(request, owner, body)
             return
         form = MultipartFormParser(
@@ -165,7 +167,10 @@ class Endpoint:
         self, request: Request, owner: str, body: Mapping[str, Any], file: ReceivedUpload | None = None
     ) -> ApiRequest:
         token = self.context.active_requests.new_token()
-        return ApiRequest(owner, dict(request.path_params), dict(request.query_params), body, file, token)
+        query = dict(request.query_params)
+        if not query.get("after"):
+            query.pop("after", None)  # clients send an empty cursor with the first page
+        return ApiRequest(owner, dict(request.path_params), query, body, file, token)
 
     async def _read_json(self, request: Request) -> Mapping[str, Any]:
         raw = b"".join([piece async for piece in self._read_body(request, self.context.settings.max_body_bytes)])

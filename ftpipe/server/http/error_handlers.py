@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from ftpipe.errors import FtpipeError
+from ftpipe.server.http.urls import unknown_url_message
 from ftpipe.server.protocol import ApiError, printable
 from ftpipe.server.storage import UnknownCursorError
 
@@ -39,12 +40,11 @@ async def _on_own_error(_request: Request, exc: Exception) -> Response:
 async def _on_http_exception(request: Request, exc: Exception) -> Response:
     status = exc.status_code if isinstance(exc, HTTPException) else 500
     headers = exc.headers if isinstance(exc, HTTPException) else None
-    request_line = printable(f"{request.method} {request.url.path}")
     if status == HTTPStatus.NOT_FOUND:
-        message = f"Unknown request URL: {request_line}."
+        message = unknown_url_message(request.method, request.scope["path"])
         return _error_response(ApiError(status, message, "unknown_url"), headers)
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        message = f"Method not allowed: {request_line}."
+        message = f"Method not allowed: {printable(f'{request.method} {request.url.path}')}."
         return _error_response(ApiError(status, message, "method_not_supported"), headers)
     return _error_response(ApiError(status, HTTPStatus(status).phrase), headers)
 

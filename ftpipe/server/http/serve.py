@@ -23,7 +23,7 @@ import ftpipe
 from ftpipe.atomic_files import read_json, write_json
 from ftpipe.errors import ConfigError, LockedError
 from ftpipe.paths import data_dir_option
-from ftpipe.server.auth import load_api_keys, require_keys_unless_loopback
+from ftpipe.server.auth import load_api_keys, require_keys_if_exposed
 from ftpipe.server.cancellation import ActiveRequests
 from ftpipe.server.http.app import create_app
 from ftpipe.server.http.timeouts import header_timeout_protocol
@@ -104,7 +104,7 @@ def serve(
     """
     os.umask(0o077)
     limit_malloc_arenas()
-    require_keys_unless_loopback(settings.host, load_api_keys(settings.api_key_file))
+    require_keys_if_exposed(settings.host, settings.allowed_origins, load_api_keys(settings.api_key_file))
     data_dir = DataDirectory(settings.data_dir.expanduser().absolute())
     data_dir.prepare()
     with _exclusive_lock(data_dir), _bound_socket(settings) as sock, _deferred_signals():

@@ -89,7 +89,8 @@ def _restore_jobs(store: Store, data_dir: DataDirectory, lost: LostAndFound) -> 
             continue
         names.add(row.model_name)
         row.status, row.has_trainer, row.validated = state, state == "running", True
-        row.desired_state = "pause" if state == "paused" else "run"
+        if state == "paused":
+            row.desired_state, row.pause_reason = "pause", "restored"
         restored.append(row)
     finished = [row for row in known.values() if row.status in _BEFORE_TRAINING and _has_model(data_dir.job(row.id))]
     if restored or finished:
@@ -99,7 +100,8 @@ def _restore_jobs(store: Store, data_dir: DataDirectory, lost: LostAndFound) -> 
                 tx.events.append_message(row.id, "The job was restored from its folder", level="warn")
                 log.warning("restored job %s of %s from its folder: model %s", row.id, row.owner, row.model_name)
             for row in finished:
-                tx.jobs.update(row.id, status="running", desired_state="run", has_trainer=True, validated=True)
+                values = {"status": "running", "desired_state": "run", "pause_reason": None}
+                tx.jobs.update(row.id, **values, has_trainer=True, validated=True)
                 log.warning("job %s has ended, though the database does not say so: an old copy?", row.id)
     return {f"file-{row.id.removeprefix('ftjob-')}" for row in (*restored, *finished)}
 

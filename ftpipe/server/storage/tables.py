@@ -106,6 +106,8 @@ class JobRow(Row):
     status: Mapped[str] = mapped_column(default="validating_files", index=True)
     desired_state: Mapped[str] = mapped_column(default="run")
     """``run``, ``pause`` or ``cancel``: the owner's last request."""
+    pause_reason: Mapped[str | None] = mapped_column(default=None)
+    """Why it should pause: ``requested`` by its owner, or ``restored`` from its folder; ``None`` if it should not."""
     validated: Mapped[bool] = mapped_column(default=False)
     """True once the files have passed validation."""
     validation_attempts: Mapped[int] = mapped_column(default=0)

@@ -178,8 +178,11 @@ def test_job_pause_and_resume_repeat_no_step(client: TestClient) -> None:
     job = create_job(client, extras={"fake_seconds": 0.1, "n_epochs": 4})
     wait_for(client, job["id"], "running")
     client.post(f"/v1/fine_tuning/jobs/{job['id']}/pause")
-    wait_for(client, job["id"], "paused")
-    client.post(f"/v1/fine_tuning/jobs/{job['id']}/resume")
+    paused = wait_for(client, job["id"], "paused")
+    assert (paused["status"], paused["x_ftpipe"]) == ("queued", {"paused": True, "reason": "requested"})
+    assert client.get("/v1/fine_tuning/jobs").json()["data"] == [paused]
+    resumed = client.post(f"/v1/fine_tuning/jobs/{job['id']}/resume").json()
+    assert "x_ftpipe" not in resumed
     wait_for(client, job["id"], "succeeded")
     events = client.get(f"/v1/fine_tuning/jobs/{job['id']}/events", params={"limit": 100}).json()["data"]
     steps = [event["message"].split(":")[0] for event in reversed(events) if event["type"] == "metrics"]

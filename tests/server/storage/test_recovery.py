@@ -250,7 +250,8 @@ def test_recovery_twice_changes_nothing_more(used: Used, tmp_path: Path) -> None
     (folder / "server.db").unlink()
     for _ in range(2):
         with running(folder) as clients:
-            assert wait_for(clients["anna"], used.unfinished, "paused")
+            paused = wait_for(clients["anna"], used.unfinished, "paused")
+            assert (paused["status"], paused["x_ftpipe"]["reason"]) == ("queued", "restored")
         moved = sorted(str(path) for path in (folder / "lost+found").rglob("*"))
         assert len([path for path in (folder / "lost+found").iterdir()]) == 1
     assert sorted(str(path) for path in (folder / "lost+found").rglob("*")) == moved
