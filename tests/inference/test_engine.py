@@ -17,25 +17,10 @@ from ftpipe.inference.request import ContextLengthError, GenerationRequest
 from ftpipe.modeling.chat_tokenizer import ChatTokenizer
 from ftpipe.modeling.device import DeviceConfig
 from ftpipe.modeling.loading import load_adapter, load_base
-from ftpipe.training.hyperparameters import ResolvedHyperparameters
-from ftpipe.training.lora import add_adapter, save_adapter, trainable_parameters
+from tests.inference.batch_models import make_adapter
 from tests.training.tiny_model import save_base, tiny_tokenizer
 
 MESSAGES = [{"role": "user", "content": "where is it?"}]
-
-
-def make_adapter(base: Path, folder: Path, shift: float) -> Path:
-    """An adapter that visibly changes what the base says."""
-    import torch
-
-    plan = ResolvedHyperparameters(n_epochs=1, batch_size=1, learning_rate_multiplier=1, learning_rate=1e-3)
-    model = add_adapter(load_base(base, DeviceConfig("cpu", "float32")), plan, seed=1)
-    with torch.no_grad():
-        for _, tensor in trainable_parameters(model):
-            tensor.add_(shift)
-    folder.mkdir(parents=True)
-    save_adapter(model, folder, base_model="tiny")
-    return folder
 
 
 @pytest.fixture(scope="module")

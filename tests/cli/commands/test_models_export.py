@@ -16,7 +16,7 @@ from ftpipe.registry import open_registry
 from ftpipe.server.storage.data_dir import DataDirectory
 from ftpipe.training.job_directory import JobDirectory, JobSpec
 from tests.cli.cli_runner import CliEnvironment
-from tests.inference.test_engine import make_adapter
+from tests.inference.batch_models import make_adapter
 from tests.modeling.export.fake_hub import TOKEN, FakeHub, running_hub
 from tests.modeling.export.test_check import change_json
 from tests.registry.test_registry import model_of, run_of

@@ -16,7 +16,7 @@ from ftpipe.modeling.export.check import Progress, Reference, reference_answers
 from ftpipe.modeling.export.export_model import ExportRequest, ExportResult, export_model
 from ftpipe.modeling.export.model_card import ModelFacts
 from ftpipe.modeling.loading import load_adapter, load_base
-from tests.inference.test_engine import make_adapter
+from tests.inference.batch_models import make_adapter
 from tests.training.tiny_model import save_base
 
 FACTS = ModelFacts("ft:tiny:local:bot:abcdefgh", "supervised", "0" * 64, rows=12, hyperparameters={"lora_r": 16})

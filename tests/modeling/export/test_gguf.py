@@ -21,7 +21,7 @@ from ftpipe.modeling.export.loaders import GgufExport, modelfile_problems
 from ftpipe.modeling.export.modelfile import MODELFILE, modelfile_content, parse_modelfile, read_turn_texts
 from ftpipe.modeling.export.weights import merge
 from ftpipe.modeling.loading import load_tokenizer
-from tests.inference.test_engine import make_adapter
+from tests.inference.batch_models import make_adapter
 from tests.modeling.export.conftest import TinyModel
 from tests.modeling.export.test_check import change_json, check, wrong_alpha
 from tests.training.tiny_model import save_base, tiny_tokenizer
