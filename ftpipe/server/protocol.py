@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from ftpipe.errors import FtpipeError
+from ftpipe.inference.request import Priority
 from ftpipe.json_schema import is_deeper_than
 from ftpipe.server.cancellation import CancelToken
 
@@ -48,7 +49,9 @@ class ApiRequest:
     alias: str | None = None
     """The model's name that the client sent, if a route of the server's owner led to the one in the body."""
     is_mirrored: bool = False
-    """True for a chat that the server itself sends to compare two models; nobody waits for its answer."""
+    """True for a chat that the server itself sends to compare two models."""
+    priority: Priority = "interactive"
+    """``batch`` if nobody waits for the answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from ftpipe.atomic_files import read_or_create_secret
 from ftpipe.inference.engine import Engine
 from ftpipe.modeling.device import use_passive_omp_wait
 from ftpipe.server.api.chat import ChatCompletionsApi, GenerationBackend
+from ftpipe.server.api.completions import CompletionsApi
 from ftpipe.server.api.files import FilesApi
 from ftpipe.server.api.graders import GradersApi
 from ftpipe.server.api.health import HealthApi
@@ -114,6 +115,7 @@ class ServerContext:
     jobs: JobsApi
     models: ModelsApi
     chat: ChatCompletionsApi
+    completions: CompletionsApi
     stored_completions: StoredCompletionsApi
     permissions: PermissionsApi
     graders: GradersApi
@@ -168,12 +170,8 @@ def build_context(
     models = ModelResolver(data_dir, upstream.base_models)
     routes, supervisor = upstream.routes(store, models), upstream.runner(store, data_dir, settings)
     callers = CallerCount()
-    chat = ChatCompletionsApi(store, models, engine or _build_engine(settings, active_requests), callers)
-    shadow = None
-    if settings.shadow is not None:
-        mirror_models, key = MirrorModels(chat.complete, routes), read_or_create_secret(data_dir.shadow_key)
-        shadow = ShadowMirror(settings.shadow, store, key, mirror_models, callers, active_requests)
-        chat.on_answer = shadow.offer
+    engine = engine or _build_engine(settings, active_requests)
+    chat = ChatCompletionsApi(store, models, engine, callers)
     return ServerContext(
         settings=settings,
         data_dir=data_dir,
@@ -190,12 +188,31 @@ def build_context(
         jobs=JobsApi(data_dir, models, settings, supervisor.wake),
         models=ModelsApi(data_dir, models, settings, routes),
         chat=chat,
+        completions=CompletionsApi(store, models, routes, engine, callers),
         stored_completions=StoredCompletionsApi(),
         permissions=PermissionsApi(),
         graders=GradersApi(),
         row_losses=RowLossesApi(store, data_dir, models, settings.models_dir),
-        shadow=shadow,
+        shadow=_build_shadow(settings, store, data_dir, chat, routes, callers, active_requests),
     )
+
+
+def _build_shadow(
+    settings: ServeSettings,
+    store: Store,
+    data_dir: DataDirectory,
+    chat: ChatCompletionsApi,
+    routes: ModelRoutes,
+    callers: CallerCount,
+    active_requests: ActiveRequests,
+) -> ShadowMirror | None:
+    """What compares two models, if the settings say so; it gets the answers of chats."""
+    if settings.shadow is None:
+        return None
+    models, key = MirrorModels(chat.complete, routes), read_or_create_secret(data_dir.shadow_key)
+    shadow = ShadowMirror(settings.shadow, store, key, models, callers, active_requests)
+    chat.on_answer = shadow.offer
+    return shadow
 
 
 def _build_engine(settings: ServeSettings, active_requests: ActiveRequests) -> Engine:

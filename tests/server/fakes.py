@@ -34,6 +34,7 @@ class FakeEngine:
     error: FtpipeError | None = None
     loads: dict[str, Future[None]] = field(default_factory=dict)
     before_token: Callable[[], None] = lambda: None
+    logprobs_by_seed: dict[int, float] = field(default_factory=dict)
 
     def load(self, base: str) -> Future[None]:
         """Every model is loaded at once, unless ``loads`` has a future for it."""
@@ -53,12 +54,15 @@ class FakeEngine:
             raise self.error
         words = self.text.split(" ")[: request.max_tokens]
         try:
+            if request.prompt_logprobs is not None:
+                yield Delta("", prompt_logprobs=fake_prompt_tokens(request))
             for index, word in enumerate(words):
                 check_cancelled()
                 self.before_token()
                 text = word if index == 0 else f" {word}"
-                top = TokenLogprob(text, -0.5)
-                logprobs = () if request.logprobs is None else (TokenLogprob(text, -0.5, (top,) * request.logprobs),)
+                value = self.logprobs_by_seed.get(request.seed or 0, -0.5)
+                top = TokenLogprob(text, value)
+                logprobs = () if request.logprobs is None else (TokenLogprob(text, value, (top,) * request.logprobs),)
                 yield Delta(text, logprobs)
                 if self.wait is not None:
                     self.wait.wait(0.05)
@@ -66,6 +70,15 @@ class FakeEngine:
             yield Delta("", finish_reason=reason, prompt_tokens=7, completion_tokens=len(words))
         finally:
             self.closed.set()
+
+
+def fake_prompt_tokens(request: GenerationRequest) -> tuple[TokenLogprob, ...]:
+    """A token for each word or id of the prompt; each word after the first one is the second most probable."""
+    prompt = request.prompt or ""
+    texts = prompt.split(" ") if isinstance(prompt, str) else [chr(id_) for id_ in prompt]
+    tops = (TokenLogprob("?", -0.25), TokenLogprob("!", -2.0))[: request.prompt_logprobs]
+    tokens = [TokenLogprob(text, -1.0 - index, tops if index else ()) for index, text in enumerate(texts)]
+    return tuple(tokens)
 
 
 class FakeBaseModels(BaseModels):

@@ -71,6 +71,12 @@ CHATS: tuple[dict[str, Any], ...] = (
         "max_tokens": 2,
     },
 )
+COMPLETIONS: tuple[dict[str, Any], ...] = (
+    {"model": BASES[0], "prompt": "x", "max_tokens": 2},
+    {"model": BASES[0], "prompt": [[1, 2], [3]], "max_tokens": 0, "echo": True, "logprobs": 1, "n": 2, "best_of": 3},
+    {"model": BASES[0], "prompt": ["x"], "stream": True, "stream_options": {"include_usage": True}, "stop": ["x"],
+     "seed": 1, "logit_bias": {"5": 1}, "suffix": None, "top_k": -1, "min_p": 0.1, "repetition_penalty": 1.1},
+)  # fmt: skip
 JOB: dict[str, Any] = {
     "model": "gpt-4o-mini",
     "training_file": "FILE",
@@ -85,9 +91,11 @@ UPLOAD = {
     "filename": "a.jsonl", "purpose": "fine-tune", "bytes": 10, "mime_type": "text/jsonl",
     "expires_after": {"anchor": "created_at", "seconds": 3600},
 }  # fmt: skip
-IDS = ("FILE", "UPLOAD", "JOB", "ftjob-none", "file-none", "upload_none")
+IDS = ("FILE", "UPLOAD", "JOB", "CHAT", "ftjob-none", "file-none", "upload_none")
 JSON_ROUTES: tuple[tuple[str, tuple[dict[str, Any], ...]], ...] = (
     ("/v1/chat/completions", CHATS),
+    ("/v1/chat/completions/{id}", ({"metadata": {"a": "b"}},)),
+    ("/v1/completions", COMPLETIONS),
     ("/v1/fine_tuning/jobs", (JOB, {**JOB, "method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.1}}}},
                               {**JOB, "method": {"type": "reinforcement", "reinforcement": {"grader": CHECK}}})),
     ("/v1/fine_tuning/jobs/{id}/cancel", ({},)),
@@ -119,14 +127,22 @@ OTHER_ROUTES = (
     ("GET", "/v1/fine_tuning/checkpoints/{id}/permissions"),
     ("DELETE", "/v1/fine_tuning/checkpoints/{id}/permissions/{id}"), ("GET", "/v1/fine_tuning/model_limits"),
     ("GET", "/v1/models"), ("GET", "/v1/models/{id}"), ("DELETE", "/v1/models/{id}"), ("GET", "/v1/chat/completions"),
+    ("GET", "/v1/chat/completions/{id}"), ("GET", "/v1/chat/completions/{id}/messages"),
+    ("DELETE", "/v1/chat/completions/none-{id}"),
     ("PUT", "/v1/files"), ("HEAD", "/v1/models"), ("GET", "/{id}"), ("OPTIONS", "/v1/chat/completions"),
 )  # fmt: skip
 
 
 def seed_rows(client: TestClient) -> dict[str, str]:
-    """Make a file, an upload and a job; their ids by the words that the fuzzer uses."""
+    """Make a file, an upload, a job and a stored chat; their ids by the words that the fuzzer uses."""
+    chat = client.post("/v1/chat/completions", json={**CHATS[0], "store": True}).json()
     begun = client.post("/v1/uploads", json={"filename": "a", "purpose": "batch", "bytes": 1, "mime_type": "x"})
-    return {"FILE": upload(client)["id"], "UPLOAD": begun.json()["id"], "JOB": create_job(client)["id"]}
+    return {
+        "FILE": upload(client)["id"],
+        "UPLOAD": begun.json()["id"],
+        "JOB": create_job(client)["id"],
+        "CHAT": chat["id"],
+    }
 
 
 @dataclass
@@ -144,7 +160,7 @@ class RouteFuzzer:
     Args:
         client: A client of the server.
         seed: Makes the same requests each time.
-        ids: Ids that exist, by the words ``FILE``, ``UPLOAD`` and ``JOB``.
+        ids: Ids that exist, by the words ``FILE``, ``UPLOAD``, ``JOB`` and ``CHAT``.
     """
 
     def __init__(self, client: TestClient, seed: int, ids: dict[str, str]) -> None:

@@ -191,7 +191,7 @@ class ChatCompletionsApi:
         generation = GenerationRequest(
             messages=messages,
             owner="" if request.is_mirrored else request.owner,  # a mirrored chat takes no turn of its owner
-            priority="batch" if request.is_mirrored else "interactive",
+            priority=request.priority,
             tools=template_tools(chat),
             max_tokens=chat.max_completion_tokens or chat.max_tokens,
             temperature=1.0 if chat.temperature is None else chat.temperature,
@@ -206,7 +206,7 @@ class ChatCompletionsApi:
         )
         try:
             check_cancelled()
-            with nullcontext() if request.is_mirrored else self._callers.counted():
+            with self._callers.counted() if request.priority == "interactive" else nullcontext():
                 yield from self._engine.generate(
                     base=model.base, adapter=model.adapter, request=generation, check_cancelled=check_cancelled
                 )
@@ -246,7 +246,7 @@ class ChatCompletionsApi:
         if chat.store:
             with self._store.write() as tx:
                 add_completion(tx, request, body, chat.metadata or {})
-        if not request.is_mirrored:
+        if request.priority == "interactive":
             self.on_answer(request, body, choices[0].seconds)
         return body
 

@@ -87,7 +87,6 @@ def _routes(context: ServerContext) -> list[Route]:
     grade = _queued(free, context, MAX_CONCURRENT_GRADERS)
     health = free(handler=context.health.get, is_public=True)
     files, uploads, jobs, models = context.files, context.uploads, context.jobs, context.models
-    stored = context.stored_completions
     chat = ChatEndpoint(
         local=generate(handler=context.chat.create, load_model=context.chat.load_model),
         routes=context.routes,
@@ -124,7 +123,17 @@ def _routes(context: ServerContext) -> list[Route]:
         _route("/v1/fine_tuning/model_limits", GET=read(handler=models.limits)),
         _route("/v1/models", GET=read(handler=models.list)),
         _route("/v1/models/{model:path}", GET=read(handler=models.retrieve), DELETE=write(handler=models.delete)),
-        _route(COMPLETIONS, POST=chat, GET=read(handler=stored.list)),
+        _route(COMPLETIONS, POST=chat, GET=read(handler=context.stored_completions.list)),
+        *_completion_routes(context, generate),
+        *([] if context.settings.upstream else [losses]),
+    ]
+
+
+def _completion_routes(context: ServerContext, generate: partial[Endpoint]) -> list[Route]:
+    read = partial(Endpoint, context=context, mode=TransactionMode.READ)
+    write = partial(Endpoint, context=context, mode=TransactionMode.WRITE)
+    stored, completions = context.stored_completions, context.completions
+    return [
         _route(
             f"{COMPLETIONS}/{{completion_id}}",
             GET=read(handler=stored.retrieve),
@@ -132,7 +141,7 @@ def _routes(context: ServerContext) -> list[Route]:
             DELETE=write(handler=stored.delete),
         ),
         _route(f"{COMPLETIONS}/{{completion_id}}/messages", GET=read(handler=stored.messages)),
-        *([] if context.settings.upstream else [losses]),
+        _route("/v1/completions", POST=generate(handler=completions.create, load_model=completions.load_model)),
     ]
 
 

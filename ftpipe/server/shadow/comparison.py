@@ -51,7 +51,7 @@ def ask(models: MirrorModels, owner: str, body: Mapping[str, Any], token: LowPri
     """
     started, waited = time.perf_counter(), token.waited_seconds
     try:
-        answer = models.complete(ApiRequest(owner, body=body, cancel_token=token, is_mirrored=True))
+        answer = models.complete(ApiRequest(owner, body=body, cancel_token=token, is_mirrored=True, priority="batch"))
     except RequestCancelledError:
         raise
     except FtpipeError as exc:

@@ -1,0 +1,308 @@
+"""``/completions``: continue texts, whole or streamed, also with the log-probabilities of the prompt."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any
+
+from ftpipe.errors import FtpipeError, UsageError
+from ftpipe.inference.detokenizer import Delta, TokenLogprob
+from ftpipe.inference.request import GenerationRequest, LogitBiasError
+from ftpipe.server.api.chat import SEED_COUNT, GenerationBackend
+from ftpipe.server.api.completion_schemas import CompletionRequest, Prompt, parse_completion
+from ftpipe.server.cancellation import RequestCancelledError
+from ftpipe.server.clock import now
+from ftpipe.server.model_resolver import ModelResolver, ResolvedModel
+from ftpipe.server.protocol import ApiRequest, Stream, bad_request, model_not_found, model_unavailable, new_id
+from ftpipe.server.routes import ModelRoutes
+from ftpipe.server.shadow.low_priority import CallerCount
+from ftpipe.server.storage import Store
+
+MAX_CONCURRENT_CHOICES = 16
+"""Answers of one request that are computed at the same time."""
+
+
+@dataclass(slots=True)
+class _Choice:
+    """One answer to one prompt, as far as it has been generated."""
+
+    index: int
+    prompt_index: int
+    prompt: Prompt
+    completion: CompletionRequest
+    text: str = ""
+    finish_reason: str = "stop"
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    logprobs: dict[str, list[Any]] = field(default_factory=dict)
+    sampled_logprobs: list[float] = field(default_factory=list)
+    _has_echoed: bool = False
+    _characters: int = 0
+    """Of the tokens that have log-probabilities."""
+
+    def add(self, delta: Delta) -> dict[str, Any]:
+        """Append a piece, and return it as the choice of a chunk."""
+        text, tokens = delta.text, delta.logprobs
+        is_empty = self.completion.token_limit == 0
+        if is_empty:  # one token was generated after the prompt, because there is always one
+            text, tokens = "", ()
+        if delta.finish_reason is not None:
+            self.finish_reason = "length" if is_empty else delta.finish_reason
+            self.prompt_tokens = delta.prompt_tokens
+            self.completion_tokens = 0 if is_empty else delta.completion_tokens
+        if self.completion.echo and not self._has_echoed:
+            self._has_echoed = True
+            text = _prompt_text(self.prompt, delta.prompt_logprobs) + text
+        self.text += text
+        self.sampled_logprobs += [token.logprob for token in tokens]
+        logprobs = self._add_logprobs(delta.prompt_logprobs, tokens)
+        return {"text": text, "index": self.index, "logprobs": logprobs, "finish_reason": None}
+
+    def serialize(self) -> dict[str, Any]:
+        """The finished choice as the API returns it."""
+        logprobs = None if self.completion.logprobs is None else self.logprobs
+        return {"text": self.text, "index": self.index, "logprobs": logprobs, "finish_reason": self.finish_reason}
+
+    @property
+    def mean_logprob(self) -> float:
+        """Of its tokens; the best of several answers has the highest."""
+        return sum(self.sampled_logprobs) / max(1, len(self.sampled_logprobs))
+
+    def _add_logprobs(
+        self, prompt: tuple[TokenLogprob, ...], answer: tuple[TokenLogprob, ...]
+    ) -> dict[str, list[Any]] | None:
+        """Append tokens to the four lists, and return their part of them; the first token of a prompt has ``null``."""
+        if self.completion.logprobs is None or not (prompt or answer):
+            return None
+        added: dict[str, list[Any]] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
+        for position, token in enumerate((*prompt, *answer)):
+            is_first = bool(prompt) and position == 0
+            added["tokens"].append(token.token)
+            added["token_logprobs"].append(None if is_first else token.logprob)
+            added["top_logprobs"].append(None if is_first else _top_logprobs(token))
+            added["text_offset"].append(self._characters)
+            self._characters += len(token.token)
+        for name, values in added.items():
+            self.logprobs.setdefault(name, []).extend(values)
+        return added
+
+
+def _top_logprobs(token: TokenLogprob) -> dict[str, float]:
+    """The alternatives and the token itself; of tokens with the same text the most probable one."""
+    logprobs: dict[str, float] = {}
+    for each in (*token.top, token):
+        logprobs.setdefault(each.token, each.logprob)
+    return logprobs
+
+
+def _prompt_text(prompt: Prompt, tokens: tuple[TokenLogprob, ...]) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    return bytes(byte for token in tokens for byte in token.bytes).decode(errors="replace")
+
+
+class CompletionsApi:
+    """The handlers of ``/completions``.
+
+    Args:
+        store: The server's database.
+        models: Finds what serves a name.
+        routes: Names that are served by models of other names.
+        engine: Generates the answers.
+        callers: Counts the answers that callers wait for.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        models: ModelResolver,
+        routes: ModelRoutes,
+        engine: GenerationBackend,
+        callers: CallerCount,
+    ) -> None:
+        self._store = store
+        self._models = models
+        self._routes = routes
+        self._engine = engine
+        self._callers = callers
+
+    def load_model(self, request: ApiRequest) -> Future[Any]:
+        """Load the base model of a request, so that ``create`` does not wait for it in the place of other requests."""
+        parse_completion(request.body)
+        return self._engine.load(self._resolve(self._follow_route(request)).base)
+
+    def create(self, request: ApiRequest) -> Mapping[str, Any] | Stream:
+        """Continue one text or several."""
+        request = self._follow_route(request)
+        completion, prompts = parse_completion(request.body)
+        model = self._resolve(request)
+        name = request.alias or model.name(completion.model)
+        head = {"id": new_id("cmpl-"), "object": "text_completion", "created": now(), "model": name}
+        choices = [
+            _Choice(prompt_index * completion.candidates + number, prompt_index, prompt, completion)
+            for prompt_index, prompt in enumerate(prompts)
+            for number in range(completion.candidates)
+        ]
+        if completion.stream:
+            return Stream(_with_first(self._stream(request, model, head, choices)))
+        self._compute_all(request, model, choices)
+        returned = _best(choices, completion)
+        return {**head, "choices": [choice.serialize() for choice in returned], "usage": _usage(choices)}
+
+    def _follow_route(self, request: ApiRequest) -> ApiRequest:
+        """The request for the model that a route leads to, which must be one of this server."""
+        name = request.body.get("model")
+        route = self._routes.find(request.owner, name) if isinstance(name, str) and not request.alias else None
+        if route is None:
+            return request
+        if route.upstream is not None:
+            message = f"'{route.name}' is served by another host, which gets chats only: use /chat/completions."
+            raise bad_request(message, "model", "unsupported_model")
+        return replace(request, body={**request.body, "model": route.model}, alias=route.name)
+
+    def _resolve(self, request: ApiRequest) -> ResolvedModel:
+        name = request.body["model"]
+        with self._store.read() as tx:
+            model = self._models.resolve(tx, None if request.alias else request.owner, name)
+        if model is None:
+            raise model_not_found(request.alias or name)
+        return model
+
+    def _compute_all(self, request: ApiRequest, model: ResolvedModel, choices: list[_Choice]) -> None:
+        """Compute all answers, some at the same time; an error of one ends all."""
+        failed = threading.Event()
+
+        def check_cancelled() -> None:
+            request.cancel_token.raise_if_cancelled()
+            if failed.is_set():
+                message = "another answer of the request has failed"
+                raise RequestCancelledError(message)
+
+        def compute(choice: _Choice) -> FtpipeError | None:
+            try:
+                for delta in self._generate(request, model, choice, check_cancelled):
+                    choice.add(delta)
+            except FtpipeError as exc:
+                failed.set()
+                return exc
+            return None
+
+        if len(choices) == 1:
+            errors = [compute(choices[0])]
+        else:
+            with ThreadPoolExecutor(min(len(choices), MAX_CONCURRENT_CHOICES)) as pool:
+                errors = list(pool.map(compute, choices))
+        first = min(
+            (exc for exc in errors if exc), key=lambda exc: isinstance(exc, RequestCancelledError), default=None
+        )
+        if first is not None:
+            raise first
+
+    def _generate(
+        self, request: ApiRequest, model: ResolvedModel, choice: _Choice, check_cancelled: Callable[[], None]
+    ) -> Iterator[Delta]:
+        """One answer in pieces; nothing is computed before the first one is taken."""
+        is_interactive = request.priority == "interactive"
+        try:
+            check_cancelled()
+            with self._callers.counted() if is_interactive else nullcontext():
+                yield from self._engine.generate(
+                    base=model.base,
+                    adapter=model.adapter,
+                    request=_generation(request, choice),
+                    check_cancelled=check_cancelled,
+                )
+        except RequestCancelledError:
+            raise
+        except LogitBiasError as exc:
+            raise bad_request(f"Invalid 'logit_bias': {exc.message}.", "logit_bias", exc.code) from exc
+        except UsageError as exc:
+            is_list = isinstance(request.body["prompt"], list) and not isinstance(request.body["prompt"][0], int)
+            param = f"prompt[{choice.prompt_index}]" if is_list else "prompt"
+            raise bad_request(f"Invalid '{param}': {exc.message}.", param, exc.code) from exc
+        except FtpipeError as exc:
+            raise model_unavailable(exc) from exc
+
+    def _stream(
+        self, request: ApiRequest, model: ResolvedModel, head: Mapping[str, Any], choices: list[_Choice]
+    ) -> Iterator[str]:
+        options = choices[0].completion.stream_options
+        has_usage = options is not None and bool(options.include_usage)
+        rest = {"usage": None} if has_usage else {}
+        for choice in choices:
+            for delta in self._generate(request, model, choice, request.cancel_token.raise_if_cancelled):
+                piece = choice.add(delta)
+                if piece["text"] or piece["logprobs"]:
+                    yield _chunk({**head, "choices": [piece], **rest})
+            end = {"text": "", "index": choice.index, "logprobs": None, "finish_reason": choice.finish_reason}
+            yield _chunk({**head, "choices": [end], **rest})
+        if has_usage:
+            yield _chunk({**head, "choices": [], "usage": _usage(choices)})
+        yield "data: [DONE]\n\n"
+
+
+def _generation(request: ApiRequest, choice: _Choice) -> GenerationRequest:
+    completion = choice.completion
+    number = choice.index % completion.candidates
+    needs_logprobs = completion.candidates > (completion.n or 1)
+    needs_prompt = completion.echo and (completion.logprobs is not None or not isinstance(choice.prompt, str))
+    return GenerationRequest(
+        prompt=choice.prompt,
+        owner=request.owner,
+        priority=request.priority,
+        max_tokens=max(1, completion.token_limit),
+        temperature=1.0 if completion.temperature is None else completion.temperature,
+        top_p=1.0 if completion.top_p is None else completion.top_p,
+        top_k=max(0, completion.top_k or 0),
+        min_p=completion.min_p or 0.0,
+        repetition_penalty=completion.repetition_penalty or 1.0,
+        stop=completion.stop_texts,
+        seed=None if completion.seed is None else (completion.seed + number) % SEED_COUNT,
+        frequency_penalty=completion.frequency_penalty or 0.0,
+        presence_penalty=completion.presence_penalty or 0.0,
+        logit_bias=completion.bias_by_token,
+        logprobs=0 if completion.logprobs is None and needs_logprobs else completion.logprobs,
+        prompt_logprobs=(completion.logprobs or 0) if needs_prompt else None,
+    )
+
+
+def _best(choices: list[_Choice], completion: CompletionRequest) -> list[_Choice]:
+    """The ``n`` best answers to each prompt, numbered anew."""
+    returned = []
+    for start in range(0, len(choices), completion.candidates):
+        candidates = choices[start : start + completion.candidates]
+        if completion.candidates > (completion.n or 1):
+            candidates.sort(key=lambda choice: choice.mean_logprob, reverse=True)
+        returned += candidates[: completion.n or 1]
+    for index, choice in enumerate(returned):
+        choice.index = index
+    return returned
+
+
+def _usage(choices: list[_Choice]) -> dict[str, Any]:
+    """The tokens of each prompt once, and of all answers, also of those that are not returned."""
+    prompt = sum({choice.prompt_index: choice.prompt_tokens for choice in choices}.values())
+    completion = sum(choice.completion_tokens for choice in choices)
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def _with_first(chunks: Iterator[str]) -> Iterator[str]:
+    """Compute the first chunk at once, so that an error of the engine is an HTTP error, not a broken stream."""
+    first = list(islice(chunks, 1))
+
+    def joined() -> Iterator[str]:
+        with closing(chunks):  # type: ignore[type-var]  # a generator, which has close()
+            yield from first
+            yield from chunks
+
+    return joined()
+
+
+def _chunk(body: Mapping[str, Any]) -> str:
+    return f"data: {json.dumps(body, ensure_ascii=False, allow_nan=False)}\n\n"
