@@ -27,12 +27,18 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")
 )
 FOREIGN_OPTIONS = {"--strict", "--config-file", "--check", "--help", "--version"}
 """Options of other programs that every page may name."""
-PAGES_OTHER_PROGRAMS = {"train-local.md": {"--enable-lora", "--jinja", "--quantize"}}
+PAGES_OTHER_PROGRAMS = {
+    "train-local.md": {"--enable-lora", "--jinja", "--quantize"},
+    "serve.md": {"--max-lora-rank", "--max-loras", "--max-cpu-loras"},
+}
 """Page → options of other programs, such as vLLM, llama.cpp and Ollama, that its text names."""
 OTHER_PROGRAMS = {
     "ftpipe/cli/commands/advise.py": {"--no"},
     "ftpipe/cli/main.py": {"--force-reinstall"},
     "ftpipe/doctor/offline_checks.py": {"--query-gpu", "--format", "--error-unmatch", "--cached"},
+    "ftpipe/gateway/inference/client.py": {
+        *("--enable-lora", "--max-lora-rank", "--lora-target-modules", "--max-loaded-loras", "--api-key"),
+    },
     "ftpipe/modeling/base_models.py": {
         *("--no-deps", "--force-reinstall", "--require-hashes", "--disable-pip-version-check"),
         *("--dest", "--requirement", "--hash", "--revision"),

@@ -73,7 +73,7 @@ def run_offline_checks(
     yield from errors_as_results("tokenizer", check_tokenizer)
     yield from errors_as_results("prices", lambda: iter([check_prices(day)]))
     yield from errors_as_results("providers", lambda: check_providers(settings, day))
-    yield check_local_server()
+    yield from check_local_server()
     yield from check_server_data()
 
 
@@ -319,21 +319,28 @@ def _check_provider(profile: Profile, *, is_selected: bool, has_key: bool, today
     return CheckResult(name, "ok", f"{key} is set")
 
 
-def check_local_server() -> CheckResult:
-    """Whether the embedded server is running."""
+def check_local_server() -> Iterator[CheckResult]:
+    """Whether the embedded server is running, and the inference server that answers for it."""
     from ftpipe.server.process_control import status
 
     server = status(server_dir())
     if not server.running:
-        return CheckResult("endpoint", "ok", "not running; `ftpipe train` starts it if needed")
+        yield CheckResult("endpoint", "ok", "not running; `ftpipe train` starts it if needed")
+        return
     if not server.is_responding:
-        return CheckResult(
+        yield CheckResult(
             "endpoint",
             "warning",
             f"process {server.pid} is running but does not respond",
             "run `ftpipe serve logs` for the reason",
         )
-    return CheckResult("endpoint", "ok", f"running at {server.base_url}, process {server.pid}")
+    else:
+        yield CheckResult("endpoint", "ok", f"running at {server.base_url}, process {server.pid}")
+    if (inference := server.inference) is not None:
+        state = f"{inference.url} is {inference.status}, with {plural(inference.adapters, 'adapter')} loaded"
+        is_wrong = inference.status in ("unreachable", "failing")
+        message = inference.message or state
+        yield CheckResult("inference server", "error" if is_wrong else "ok", message, inference.hint)
 
 
 def check_server_data() -> Iterator[CheckResult]:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import httpx2
@@ -15,7 +15,7 @@ import orjson
 from ftpipe import __version__
 from ftpipe.gateway.upstream_errors import UpstreamMessages, invalid_answer, timed_out, unreachable
 from ftpipe.providers.client import CONNECT_SECONDS, ChatAddress
-from ftpipe.server.http.chat_endpoint import DONE, FORWARDED_HEADER
+from ftpipe.server.http.chat_endpoint import BY_ROUTE, DONE, FORWARDED_HEADER
 from ftpipe.server.protocol import ApiError
 
 log = logging.getLogger("ftpipe.server.gateway")
@@ -38,7 +38,12 @@ class ChatProxy:
     Args:
         address: Where the chats go, with the key and the model's name there.
         client: Makes the requests; shared by the proxies of all hosts.
+
+    Attributes:
+        forwarded_by: Tells another server of ftpipe why it gets the chat.
     """
+
+    forwarded_by: ClassVar[str] = BY_ROUTE
 
     def __init__(self, address: ChatAddress, client: httpx2.AsyncClient) -> None:
         self._address = address
@@ -46,7 +51,7 @@ class ChatProxy:
 
     async def complete(self, body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
         """The whole answer; the model's name in it is the one that the client sent."""
-        messages = self._messages(name)
+        messages = self.messages(name)
         content = bytearray()
         async with self._send(body, messages) as pieces:
             async for piece in pieces:
@@ -54,11 +59,11 @@ class ChatProxy:
         answer = _object(bytes(content))
         if answer is None or not isinstance(answer.get("choices"), list):
             raise invalid_answer(messages)
-        return {**answer, "model": name}
+        return self.public(answer, name)
 
     async def stream(self, body: Mapping[str, Any], name: str) -> AsyncIterator[bytes]:
         """The events of the answer; when this returns, the host has accepted the chat."""
-        messages = self._messages(name)
+        messages = self.messages(name)
         events = self._events(body, name, messages)
         await anext(events)  # the head of the response: a refusal is raised here
         return events
@@ -84,7 +89,7 @@ class ChatProxy:
                     if chunk.get("error"):
                         raise messages.error_of(500, chunk)
                     has_ended = has_ended or _has_finish_reason(chunk)
-                    yield b"data: " + orjson.dumps({**chunk, "model": name}) + b"\n\n"
+                    yield b"data: " + orjson.dumps(self.public(chunk, name)) + b"\n\n"
                 if not has_ended:
                     raise invalid_answer(messages)
                 yield DONE
@@ -93,7 +98,12 @@ class ChatProxy:
                 raise
             yield b"data: " + orjson.dumps(exc.body) + b"\n\n"
 
-    def _messages(self, name: str) -> UpstreamMessages:
+    def public(self, answer: Mapping[str, Any], name: str) -> dict[str, Any]:
+        """An answer, or a piece of a streamed one, as the client gets it."""
+        return {**answer, "model": name}
+
+    def messages(self, name: str) -> UpstreamMessages:
+        """What errors of the host say to the client."""
         secrets = (self._address.key, urlsplit(self._address.url).netloc)
         return UpstreamMessages(name=name, model=self._address.model, secrets=secrets)
 
@@ -111,7 +121,7 @@ class ChatProxy:
             "user-agent": f"ftpipe/{__version__}",
             "content-type": "application/json",
             "accept-encoding": "identity",  # a small compressed answer could become a huge one
-            FORWARDED_HEADER: "1",
+            FORWARDED_HEADER: self.forwarded_by,
         }
         request = self._client.build_request("POST", self._address.url, content=orjson.dumps(body), headers=headers)
         try:
@@ -127,12 +137,15 @@ class ChatProxy:
                 yield _pieces(response, MAX_ANSWER_BYTES, messages, end_at)
             finally:
                 await response.aclose()
+        except httpx2.ConnectError as exc:
+            log.warning("the host of %r cannot be reached: %s: %s", messages.name, type(exc).__name__, exc)
+            raise unreachable(messages, is_connected=False) from exc
         except (httpx2.TimeoutException, TimeoutError) as exc:
             log.warning("the host of %r did not answer in time: %s", messages.name, type(exc).__name__)
             raise timed_out(messages) from exc
         except httpx2.HTTPError as exc:
             log.warning("the host of %r cannot be reached: %s: %s", messages.name, type(exc).__name__, exc)
-            raise unreachable(messages) from exc
+            raise unreachable(messages, is_connected=True) from exc
 
 
 def new_client() -> httpx2.AsyncClient:

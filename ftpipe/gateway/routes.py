@@ -14,7 +14,7 @@ from ftpipe.gateway.upstream_errors import unusable_route
 from ftpipe.providers.provider import Provider
 from ftpipe.records.run import Model
 from ftpipe.registry import Registry
-from ftpipe.server.routes import Route
+from ftpipe.server.routes import ModelRoutes, Route
 from ftpipe.suggestions import nearest_name
 
 
@@ -29,7 +29,7 @@ class ServedModel:
     """Fingerprint of the endpoint that it was registered at; empty if it is not in the registry."""
 
 
-class RegistryRoutes:
+class RegistryRoutes(ModelRoutes):
     """Finds the model behind a name.
 
     Args:

@@ -23,6 +23,14 @@ _PASSED_STATUSES = frozenset({400, 409, 413, 422, 429, 503})
 """Statuses that mean the same to the client of the server: its request is wrong, or it should wait."""
 
 
+class ModelMissingError(ApiError):
+    """The host does not have the model; nothing was computed."""
+
+
+class NotConnectedError(ApiError):
+    """No connection to the host was made, so it has not got the request."""
+
+
 @dataclass(frozen=True, slots=True)
 class UpstreamMessages:
     """What messages about a chat name, and what they leave out.
@@ -49,7 +57,7 @@ class UpstreamMessages:
         elif status in (401, 403):
             error = self._unavailable(502, "refused the server's key")
         elif status == 404:
-            error = self._unavailable(502, "does not have it, or it is not deployed there")
+            error = self.model_missing()
         elif status == 503:
             error = ApiError(503, message, code or "model_unavailable", "model", "server_error")
         elif status in _PASSED_STATUSES:
@@ -59,6 +67,11 @@ class UpstreamMessages:
             error = self._unavailable(502, "has a problem")
         error.retry_after = _seconds(retry_after)
         return error
+
+    def model_missing(self) -> ModelMissingError:
+        """The error for a model that the host does not have."""
+        message = f"The host of the model '{printable(self.name)}' does not have it, or it is not deployed there."
+        return ModelMissingError(502, message, "model_unavailable", "model", "server_error")
 
     def public(self, text: object) -> str:
         """A message of the host as a client may see it; empty if it is no text."""
@@ -91,10 +104,11 @@ def timed_out(messages: UpstreamMessages) -> ApiError:
     return ApiError(504, message, "model_timeout", "model", "server_error")
 
 
-def unreachable(messages: UpstreamMessages) -> ApiError:
+def unreachable(messages: UpstreamMessages, *, is_connected: bool) -> ApiError:
     """The error for a host that cannot be reached, or whose connection breaks."""
     message = f"The connection to the host of the model '{printable(messages.name)}' failed."
-    return ApiError(502, message, "model_unavailable", "model", "server_error")
+    error_type = ApiError if is_connected else NotConnectedError
+    return error_type(502, message, "model_unavailable", "model", "server_error")
 
 
 def unusable_route(name: str, error: FtpipeError) -> ApiError:

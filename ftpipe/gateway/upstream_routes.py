@@ -17,7 +17,7 @@ from ftpipe.server.routes import ModelRoutes, NoRoutes, Route
 from ftpipe.server.storage import Store
 
 
-class UpstreamRoutes:
+class UpstreamRoutes(ModelRoutes):
     """Forwards chats with the owner's tuned models, with their base models, and with the default one.
 
     Other models are refused: the provider may have any number of them, at any price.

@@ -47,7 +47,7 @@ class Address:
     @property
     def is_plain(self) -> bool:
         """Whether others on the way could read key and data: HTTP without TLS beyond this machine."""
-        return self.origin.startswith("http://") and not _is_loopback(self.origin)
+        return is_plain(self.origin)
 
 
 def find_address(name: str, profiles: Mapping[str, Mapping[str, Any]] | None, env: Mapping[str, str]) -> Address | None:
@@ -190,6 +190,11 @@ def parse_host(text: str) -> str:
 
 def _origins(names: Iterable[str]) -> set[str]:
     return {parse_host(name) for name in names if name}
+
+
+def is_plain(origin: str) -> bool:
+    """Whether others on the way could read what is sent: HTTP without TLS beyond this machine."""
+    return origin.startswith("http://") and not _is_loopback(origin)
 
 
 def _is_loopback(origin: str) -> bool:

@@ -25,6 +25,21 @@ POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
+class InferenceStatus:
+    """The state of an inference server."""
+
+    url: str
+    status: str
+    """``ok``, ``starting``, ``unreachable`` or ``failing``."""
+    adapters: int
+    """Adapters that are loaded there."""
+    message: str = ""
+    """What is wrong."""
+    hint: str = ""
+    """The next step."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServerStatus:
     """The state of the server of a data folder."""
 
@@ -40,6 +55,25 @@ class ServerStatus:
     started_at: int | None = None
     jobs_running: int | None = None
     jobs_open: int | None = None
+    inference: InferenceStatus | None = None
+    """The inference server that answers in place of this one; ``None`` if there is none."""
+
+
+def inference_status(directory: DataDirectory, pid: int | None) -> InferenceStatus | None:
+    """What the running server of a data folder knows of its inference server; ``None`` if it has none.
+
+    The file of a server that was killed is not read: ``pid`` is that of the server that runs.
+    """
+    state = read_json(directory.inference_status) or {}
+    if not isinstance(state.get("url"), str) or state.get("pid") != pid:
+        return None
+    return InferenceStatus(
+        url=state["url"],
+        status=str(state.get("status")),
+        adapters=int(state.get("adapters") or 0),
+        message=str(state.get("message") or ""),
+        hint=str(state.get("hint") or ""),
+    )
 
 
 def status(data_dir: Path, *, timeout: float = 2.0) -> ServerStatus:
@@ -65,6 +99,7 @@ def status(data_dir: Path, *, timeout: float = 2.0) -> ServerStatus:
         started_at=address.get("started_at"),
         jobs_running=jobs.get("running"),
         jobs_open=jobs.get("open"),
+        inference=inference_status(directory, address.get("pid")),
     )
 
 

@@ -35,10 +35,18 @@ class Route:
     """The model's name where it is served."""
     upstream: ChatUpstream | None = None
     """The host that serves it; ``None`` if this server does."""
+    completions: ChatUpstream | None = None
+    """What answers ``/completions`` there, in the same way; ``None`` if that host gets chats only."""
+    is_own: bool = False
+    """True if that host only computes for this server: nobody else is paid, and what is stored is stored here."""
 
 
 class ModelRoutes(Protocol):
     """Finds routes; only the owner of the server sets them."""
+
+    def start(self) -> None:
+        """Begin to work; called in the event loop of the server."""
+        return
 
     def find(self, owner: str, name: str) -> Route | None:
         """The route of a name now, or ``None``; called in a thread, for each chat.
@@ -50,11 +58,15 @@ class ModelRoutes(Protocol):
     def names(self, owner: str) -> list[str]:
         """The names that have a route."""
 
+    def health(self) -> Mapping[str, Any]:
+        """What ``/health`` says of other hosts, besides the state of this server."""
+        return {}
+
     async def close(self) -> None:
         """Close the connections to other hosts."""
 
 
-class NoRoutes:
+class NoRoutes(ModelRoutes):
     """The routes of a server that has none."""
 
     def find(self, owner: str, name: str) -> Route | None:

@@ -182,7 +182,7 @@ def build_context(
         in_flight_keys=InFlightKeys(),
         active_requests=active_requests,
         supervisor=supervisor,
-        health=HealthApi(store, data_dir),
+        health=HealthApi(store, data_dir, routes),
         files=FilesApi(data_dir),
         uploads=UploadsApi(store, data_dir, settings),
         jobs=JobsApi(data_dir, models, settings, supervisor.wake),

@@ -15,15 +15,16 @@ from ftpipe.cli import options as shared
 from ftpipe.cli.base_downloads import fetch_bases
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command, Group
+from ftpipe.cli.inference_options import InferenceOptions, inference_options, inference_settings, open_inference
 from ftpipe.cli.shadow_options import ShadowOptions, shadow_options, shadow_settings
 from ftpipe.errors import LocalStateError, MissingExtraError, UsageError
-from ftpipe.formatting import format_fields, format_time, sanitize_block, sanitize_line
+from ftpipe.formatting import format_fields, format_time, plural, sanitize_block, sanitize_line
 from ftpipe.paths import SERVER_KEY_FILE, data_dir_option, gateway_dir, server_dir
 
 if TYPE_CHECKING:
     from ftpipe.gateway.routes import RegistryRoutes
-    from ftpipe.gateway.upstream import ProviderUpstream
     from ftpipe.server.routes import ModelRoutes
+    from ftpipe.server.services import Upstream
     from ftpipe.server.settings import ServeSettings, ShadowSettings
 
 _data_dir = click.option(
@@ -35,7 +36,7 @@ _data_dir = click.option(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeOptions(ShadowOptions):
+class ServeOptions(ShadowOptions, InferenceOptions):
     """Options of ``ftpipe serve``."""
 
     host: str = "127.0.0.1"
@@ -72,6 +73,7 @@ class ServeOptions(ShadowOptions):
         "Models under other names": ("routes", "aliases", "trusted_hosts"),
         "Training at a provider": ("upstream", "upstream_model", "max_cost", "max_total_cost", "no_cost_limit"),
         "Chats": ("max_queued_requests", "max_queue_seconds"),
+        "Answers by an inference server": tuple(field.name for field in fields(InferenceOptions)),
         "Shadow traffic": tuple(field.name for field in fields(ShadowOptions)),
     },
     lazy={
@@ -185,6 +187,7 @@ class ServeOptions(ShadowOptions):
 )
 @shared.trust_host
 @shadow_options
+@inference_options
 @click.option(
     "--upstream",
     metavar="PROVIDER",
@@ -225,6 +228,9 @@ def serve(ctx: click.Context, /, **params: Any) -> None:
     With --shadow OLD=NEW a share of the chats with OLD is also answered by NEW when no caller waits; callers get OLD's
     answers. `ftpipe status --shadow` compares them.
 
+    With --inference URL a vLLM or SGLang server, for example one with a GPU, answers in place of this machine; adapters
+    are loaded there as they are needed. Keys, names and training stay here.
+
     With --upstream it is a gateway: scripts for OpenAI's fine-tuning API upload their files to it, and it creates their
     jobs at another provider, each once and within the cost limits. Data and jobs are in a data folder of their own.
     """
@@ -243,8 +249,8 @@ def serve(ctx: click.Context, /, **params: Any) -> None:
     data_dir = (options.data_dir or default_dir).absolute()
     context = ctx.ensure_object(CliContext)
     routes = open_model_routes(context, options, data_dir, shadow)
-    upstream = open_upstream(context, options, routes)
     settings = settings_of(options, data_dir, shadow)
+    upstream = open_upstream(context, options, settings, routes)
     fetch_bases(context, options.allow_bases)
     with context.interruptible("the server was stopped", "unfinished jobs continue at the next `ftpipe serve`"):
         run_server(
@@ -298,17 +304,26 @@ def open_model_routes(
     return routes
 
 
-def open_upstream(context: CliContext, options: ServeOptions, routes: ModelRoutes | None) -> ProviderUpstream | None:
-    """Open the provider of a gateway; ``None`` if jobs are trained on this machine.
+def open_upstream(
+    context: CliContext, options: ServeOptions, settings: ServeSettings, routes: ModelRoutes | None
+) -> Upstream | None:
+    """Open the provider of a gateway, or the inference server; ``None`` if jobs and chats are computed here.
 
     Raises:
-        UsageError: A paid provider has no cost limit, or it is this machine.
+        UsageError: A paid provider has no cost limit, it is this machine, or options exclude each other.
+        FtpipeError: The inference server cannot be used.
     """
+    inference = inference_settings(options, context.environment())
+    if inference is not None and options.upstream is not None:
+        raise UsageError(
+            "--inference and --upstream both say who answers",
+            "leave out --upstream to train on this machine, or --inference to chat at the provider",
+        )
     if options.upstream is None:
         given = ("upstream_model", "max_cost", "max_total_cost", "no_cost_limit")
         if name := next((name for name in given if getattr(options, name)), None):
             raise UsageError(f"--{name.replace('_', '-')} needs --upstream", "add --upstream PROVIDER")
-        return None
+        return None if inference is None else open_inference(context, inference, settings, routes)
     from ftpipe.cli.serve_providers import provider_upstream
 
     return provider_upstream(
@@ -398,6 +413,13 @@ def serve_status(context: CliContext, data_dir: Path | None) -> None:
         ("data", sanitize_line(folder, 300)),
         ("key", f"in {sanitize_line(current.api_key_file, 300)}" if current.api_key_file else "any, or none"),
     ]
+    if (inference := current.inference) is not None:
+        state = f"{inference.status}, {plural(inference.adapters, 'adapter')} loaded"
+        rows.append(
+            ("answers", f"{sanitize_line(inference.url, 200)}: {sanitize_line(inference.message, 400) or state}")
+        )
+        if inference.hint:
+            context.print_next(sanitize_line(inference.hint, 400))
     context.print_result(format_fields(rows, style=context.style))
 
 

@@ -41,6 +41,7 @@ def create_app(context: ServerContext) -> Starlette:
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         context.start()
+        context.routes.start()
         release = asyncio.create_task(release_memory_regularly())
         yield
         release.cancel()
@@ -87,11 +88,6 @@ def _routes(context: ServerContext) -> list[Route]:
     grade = _queued(free, context, MAX_CONCURRENT_GRADERS)
     health = free(handler=context.health.get, is_public=True)
     files, uploads, jobs, models = context.files, context.uploads, context.jobs, context.models
-    chat = ChatEndpoint(
-        local=generate(handler=context.chat.create, load_model=context.chat.load_model),
-        routes=context.routes,
-        queue=RequestQueue(_queue_limits(context, context.settings.max_forwarded_requests)),
-    )
     file_form = FileForm("file", context.settings.max_file_bytes)
     part_form = FileForm("data", context.settings.max_part_bytes)
     losses = _route("/v1/ftpipe/losses", POST=score(handler=context.row_losses.score, form=file_form))
@@ -123,7 +119,6 @@ def _routes(context: ServerContext) -> list[Route]:
         _route("/v1/fine_tuning/model_limits", GET=read(handler=models.limits)),
         _route("/v1/models", GET=read(handler=models.list)),
         _route("/v1/models/{model:path}", GET=read(handler=models.retrieve), DELETE=write(handler=models.delete)),
-        _route(COMPLETIONS, POST=chat, GET=read(handler=context.stored_completions.list)),
         *_completion_routes(context, generate),
         *([] if context.settings.upstream else [losses]),
     ]
@@ -132,8 +127,16 @@ def _routes(context: ServerContext) -> list[Route]:
 def _completion_routes(context: ServerContext, generate: partial[Endpoint]) -> list[Route]:
     read = partial(Endpoint, context=context, mode=TransactionMode.READ)
     write = partial(Endpoint, context=context, mode=TransactionMode.WRITE)
-    stored, completions = context.stored_completions, context.completions
+    stored = context.stored_completions
+    forwarded = partial(
+        ChatEndpoint,
+        routes=context.routes,
+        queue=RequestQueue(_queue_limits(context, context.settings.max_forwarded_requests)),
+    )
+    chat = generate(handler=context.chat.create, load_model=context.chat.load_model)
+    completion = generate(handler=context.completions.create, load_model=context.completions.load_model)
     return [
+        _route(COMPLETIONS, POST=forwarded(local=chat), GET=read(handler=stored.list)),
         _route(
             f"{COMPLETIONS}/{{completion_id}}",
             GET=read(handler=stored.retrieve),
@@ -141,7 +144,7 @@ def _completion_routes(context: ServerContext, generate: partial[Endpoint]) -> l
             DELETE=write(handler=stored.delete),
         ),
         _route(f"{COMPLETIONS}/{{completion_id}}/messages", GET=read(handler=stored.messages)),
-        _route("/v1/completions", POST=generate(handler=completions.create, load_model=completions.load_model)),
+        _route("/v1/completions", POST=forwarded(local=completion, is_chat=False)),
     ]
 
 

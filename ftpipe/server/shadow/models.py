@@ -39,7 +39,7 @@ class MirrorModels:
             route = self._routes.find(owner, name)
         except FtpipeError:
             return False  # nothing can be sent to it at the moment
-        return route is not None and route.upstream is not None
+        return route is not None and route.upstream is not None and not route.is_own
 
     def complete(self, request: ApiRequest) -> Mapping[str, Any]:
         """Answer a mirrored chat; called in a thread.

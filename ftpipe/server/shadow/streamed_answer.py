@@ -3,61 +3,115 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 MAX_ANSWER_BYTES = 1024 * 1024
 """A longer answer is not compared: it would be in memory."""
+MAX_CHOICES = 128
+"""Source: OpenAI API description, CreateChatCompletionRequest, ``n``, 2026-08-21."""
+
+
+@dataclass(slots=True)
+class _Choice:
+    """One choice, as far as it was streamed."""
+
+    texts: dict[str, str] = field(default_factory=lambda: {"content": "", "refusal": ""})
+    calls: dict[int, dict[str, str]] = field(default_factory=dict)
+    logprobs: list[Any] = field(default_factory=list)
+    finish_reason: Any = None
+
+    def add(self, choice: Mapping[str, Any]) -> None:
+        """Take in a piece."""
+        self.finish_reason = choice.get("finish_reason") or self.finish_reason
+        logprobs = choice.get("logprobs")
+        if isinstance(logprobs, Mapping) and isinstance(tokens := logprobs.get("content"), list):
+            self.logprobs += tokens
+        delta = choice.get("delta")
+        if not isinstance(delta, Mapping):
+            return
+        for name in self.texts:
+            if isinstance(piece := delta.get(name), str):
+                self.texts[name] += piece
+        calls = delta.get("tool_calls")
+        for call in calls if isinstance(calls, list) else ():
+            if isinstance(call, Mapping) and isinstance(index := call.get("index"), int):
+                self._add_call(index, call)
+
+    def message(self) -> dict[str, Any]:
+        """The message."""
+        calls = [
+            {
+                **({"id": call["id"]} if call["id"] else {}),
+                "type": "function",
+                "function": {"name": call["name"], "arguments": call["arguments"]},
+            }
+            for _, call in sorted(self.calls.items())
+        ]
+        content = self.texts["content"] or (None if calls else "")
+        message = {"role": "assistant", "content": content, "refusal": self.texts["refusal"] or None}
+        return {**message, "tool_calls": calls} if calls else message
+
+    def _add_call(self, index: int, call: Mapping[str, Any]) -> None:
+        known = self.calls.setdefault(index, {"id": "", "name": "", "arguments": ""})
+        if isinstance(call_id := call.get("id"), str):
+            known["id"] = known["id"] or call_id
+        function = call.get("function")
+        for name in ("name", "arguments"):
+            if isinstance(function, Mapping) and isinstance(piece := function.get(name), str):
+                known[name] += piece
 
 
 class StreamedAnswer:
-    """The first choice of a streamed answer, from its server-sent events."""
+    """A streamed answer, from its server-sent events.
 
-    def __init__(self) -> None:
+    Args:
+        max_bytes: Size of the events from which on the answer is given up.
+    """
+
+    def __init__(self, max_bytes: int = MAX_ANSWER_BYTES) -> None:
+        self._max_bytes = max_bytes
         self._bytes = 0
-        self._texts = {"content": "", "refusal": ""}
-        self._calls: dict[int, dict[str, str]] = {}
+        self._head: dict[str, Any] = {}
+        self._choices: dict[int, _Choice] = {}
         self._usage: Any = None
-        self._has_ended = False
 
     def add(self, event: bytes) -> None:
         """Take in one event; nothing in it is trusted to have the right type."""
         self._bytes += len(event)
         data = event.strip().removeprefix(b"data:").strip()
-        if self._bytes > MAX_ANSWER_BYTES or not data.startswith(b"{"):
+        if self._bytes > self._max_bytes or not data.startswith(b"{"):
             return
         try:
             chunk = orjson.loads(data)
         except orjson.JSONDecodeError:
             return
         self._usage = chunk.get("usage") or self._usage
+        self._head = self._head or {name: chunk[name] for name in ("id", "created", "model") if name in chunk}
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
-            if isinstance(choice, Mapping) and not choice.get("index"):
-                self._has_ended = self._has_ended or bool(choice.get("finish_reason"))
-                self._add_delta(choice.get("delta"))
+            index = choice.get("index", 0) if isinstance(choice, Mapping) else None
+            if isinstance(index, int) and 0 <= index < MAX_CHOICES:
+                self._choices.setdefault(index, _Choice()).add(choice)
 
     def completion(self) -> dict[str, Any] | None:
-        """The answer in the form of one that is not streamed; ``None`` if it broke off or is too long."""
-        if not self._has_ended or self._bytes > MAX_ANSWER_BYTES:
+        """The answer as one that is not streamed; ``None`` if its first choice broke off, or it is too long."""
+        choices = [(index, choice) for index, choice in sorted(self._choices.items()) if choice.finish_reason]
+        if self._bytes > self._max_bytes or not choices or choices[0][0] != 0:
             return None
-        calls = [{"type": "function", "function": call} for _, call in sorted(self._calls.items())]
-        message = {**self._texts, **({"tool_calls": calls} if calls else {})}
-        return {"choices": [{"message": message}], "usage": self._usage}
-
-    def _add_delta(self, delta: object) -> None:
-        if not isinstance(delta, Mapping):
-            return
-        for name in self._texts:
-            if isinstance(piece := delta.get(name), str):
-                self._texts[name] += piece
-        calls = delta.get("tool_calls")
-        for call in calls if isinstance(calls, list) else ():
-            if not (isinstance(call, Mapping) and isinstance(index := call.get("index"), int)):
-                continue
-            function = call.get("function")
-            known = self._calls.setdefault(index, {"name": "", "arguments": ""})
-            for name in known:
-                if isinstance(function, Mapping) and isinstance(piece := function.get(name), str):
-                    known[name] += piece
+        return {
+            **self._head,
+            "object": "chat.completion",
+            "choices": [
+                {
+                    "index": index,
+                    "message": choice.message(),
+                    "logprobs": {"content": choice.logprobs, "refusal": None} if choice.logprobs else None,
+                    "finish_reason": choice.finish_reason,
+                }
+                for index, choice in choices
+            ],
+            "usage": self._usage,
+        }

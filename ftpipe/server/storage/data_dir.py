@@ -70,6 +70,11 @@ class DataDirectory:
         return self.root / "server.json"
 
     @property
+    def inference_status(self) -> Path:
+        """``inference.json``: whether the inference server works that answers for this one."""
+        return self.root / "inference.json"
+
+    @property
     def token(self) -> Path:
         """The key of a server on loopback, unless others were named."""
         return self.root / SERVER_KEY_FILE

@@ -1,0 +1,1 @@
+"""Tests of the inference server in place of the engine."""
