@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ftpipe.server.api.chat_schemas import ChatRequest, parse_chat, template_messages
+from ftpipe.server.api.chat_schemas import ChatRequest, parse_chat, template_messages, unsupported_parameter
 from ftpipe.server.api.completion_schemas import CompletionRequest, parse_completion
 
 OWN_FIELDS = frozenset({
@@ -40,6 +40,8 @@ def chat_fields(body: Mapping[str, Any]) -> dict[str, Any]:
         ApiError: 400, as for a chat that this server answers itself.
     """
     chat = parse_chat(body)
+    if body.get("functions") and body.get("function_call") != "none":
+        raise unsupported_parameter("functions")  # vLLM and SGLang would ignore it and answer with text
     names = ChatRequest.model_fields.keys() - OWN_FIELDS
     passed = {name: body[name] for name in sorted(names) if body.get(name) is not None}
     variables = passed.get("chat_template_kwargs")
