@@ -135,7 +135,7 @@ class LoadedAdapters:
         Raises:
             FtpipeError: The server cannot be reached.
         """
-        if self._in_use[name] or name in self._loads or name in self._refused:
+        if not self._can_unload(name):
             return False
         self._loaded.pop(name, None)
         if await self._client.unload(name):
@@ -166,9 +166,12 @@ class LoadedAdapters:
         self._refused.discard(adapter.name)
         log.info("loaded %s at %s", adapter.name, self._client.root)
 
+    def _can_unload(self, name: str) -> bool:
+        return not self._in_use[name] and name not in self._loads and name not in self._refused
+
     async def _unload_oldest(self) -> bool:
-        """Unload the adapter that was not used for the longest time; ``False`` if all are in use."""
-        name = next((name for name in self._loaded if not self._in_use[name]), None)
+        """Unload the adapter that was not used for the longest time; ``False`` if none can be unloaded."""
+        name = next(filter(self._can_unload, self._loaded), None)
         if name is None:
             return False
         try:

@@ -11,6 +11,7 @@ import pytest
 from ftpipe.errors import NotFoundError, UsageError
 from ftpipe.gateway.inference.adapters import Adapter, LoadedAdapters, PathMap, parse_path_map
 from ftpipe.gateway.inference.client import AdapterLimitError, InferenceClient
+from tests.fakes.chat_host import SECONDS
 from tests.fakes.vllm import InferenceHost
 
 Test = Callable[[LoadedAdapters, list[Adapter]], Awaitable[None]]
@@ -95,6 +96,20 @@ def test_unload_that_was_refused_is_not_tried_again(host: InferenceHost, tmp_pat
         assert await loaded.unload("a0") is True
 
     run(host, tmp_path, test)
+
+
+def test_adapters_that_cannot_be_unloaded_do_not_stop_others(host: InferenceHost, tmp_path: Path) -> None:
+    """They are listed again at each look, and count as loaded."""
+
+    async def test(loaded: LoadedAdapters, adapters: list[Adapter]) -> None:
+        loaded.add(["a0", "a1"])
+        assert [await loaded.unload("a0"), await loaded.unload("a1")] == [False, False]
+        loaded.add(["a0", "a1"])
+        async with asyncio.timeout(SECONDS):
+            await loaded.load(adapters[2])
+        assert "a2" in host.adapters
+
+    run(host, tmp_path, test, max_loaded=1)
 
 
 def test_deleted_adapter_is_not_sent(host: InferenceHost, tmp_path: Path) -> None:
