@@ -23,6 +23,8 @@ class BatchSequence:
         adapter: Folder of the adapter; ``None`` for the base model alone.
         prompt: Ids of the prompt.
         max_length: Most tokens of prompt and answer together.
+        needs_prompt_logits: Whether the logits after each token of the prompt are needed; then nothing is taken from
+            the prefix cache.
         length: Tokens that are computed, those of the answer included.
         cached_tokens: Tokens of the prompt that were taken from the prefix cache.
     """
@@ -30,6 +32,7 @@ class BatchSequence:
     adapter: Path | None
     prompt: tuple[int, ...]
     max_length: int
+    needs_prompt_logits: bool = False
     length: int = 0
     cached_tokens: int = 0
 
@@ -62,7 +65,9 @@ class BatchModel(Protocol):
     def has_room(self, max_length: int) -> bool:
         """Whether memory is left for one more sequence of this length; always true if no sequence is open."""
 
-    def open_sequence(self, adapter: Path | None, prompt: Sequence[int], max_length: int) -> BatchSequence:
+    def open_sequence(
+        self, adapter: Path | None, prompt: Sequence[int], max_length: int, *, needs_prompt_logits: bool = False
+    ) -> BatchSequence:
         """Begin a sequence. Its first tokens may be in the prefix cache already; the last one never is.
 
         Raises:
@@ -73,7 +78,8 @@ class BatchModel(Protocol):
         """Compute the next chunk of each prompt.
 
         Returns:
-            For each sequence the logits after its prompt in float32, or ``None`` if chunks remain.
+            For each sequence the logits after its prompt in float32, or ``None`` if chunks remain. If it needs prompt
+            logits, those after each token of the chunk, a row for each.
         """
 
     def decode(self, sequences: Sequence[BatchSequence], tokens: Sequence[int]) -> torch.Tensor:

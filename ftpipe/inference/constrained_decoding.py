@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ftpipe.errors import MissingExtraError, UsageError
@@ -87,6 +88,15 @@ def build_grammar(alternatives: Iterable[str]) -> str:
     return "\n".join([f"start: {names}", *rules])
 
 
+@cache
+def _mask_of_bytes() -> torch.Tensor:
+    """For each byte of a bit mask what is added to its eight logits: 0, or minus infinity where the bit is not set."""
+    import torch
+
+    bits = (torch.arange(256)[:, None] >> torch.arange(8)) & 1
+    return torch.where(bits == 1, 0.0, float("-inf"))
+
+
 class Vocabulary:
     """A model's tokens in llguidance's form; built once, which takes some tenths of a second.
 
@@ -130,14 +140,17 @@ class GrammarConstraint:
         self._size = vocabulary.size
         self._matcher = LLMatcher(vocabulary.tokens, text)
 
-    def mask_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits with minus infinity for each token that cannot lead to a complete answer."""
-        import numpy as np
+    def mask_logits(self, logits: torch.Tensor) -> None:
+        """Set the logits of all tokens that cannot lead to a complete answer to minus infinity.
+
+        llguidance's own ``apply_token_bitmask_inplace`` needs a C++ compiler when it is used (torch), or takes twice as
+        long (numpy, 0.3 ms for 49,152 logits; 2026-11-29).
+        """
         import torch
 
-        bits = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
-        allowed = torch.from_numpy(bits[: self._size].astype(bool))
-        return logits.masked_fill(~allowed, float("-inf"))
+        mask_bytes = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.uint8)
+        masked = _mask_of_bytes()[mask_bytes.long()].flatten()
+        logits += masked[: self._size]
 
     def accept_token(self, token: int) -> None:
         """Advance by the sampled token."""

@@ -29,6 +29,8 @@ class Delta:
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: str | None = None
     prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the prompt, which were computed before for another one with the same beginning."""
     completion_tokens: int = 0
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
     """Of the first piece, if they are requested; the first one's log-probability is 0."""

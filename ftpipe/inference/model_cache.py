@@ -26,6 +26,7 @@ class ModelCache(Generic[Model]):
         track: Entered while a thread loads, so that a server that stops can wait for it; an error that it raises
             ends the load.
         on_loaded: Called in the thread after a model has been loaded and others have been dropped for it.
+        on_dropped: Called with each model that is dropped.
     """
 
     def __init__(
@@ -35,11 +36,13 @@ class ModelCache(Generic[Model]):
         max_models: int,
         track: Callable[[], AbstractContextManager[None]] = nullcontext,
         on_loaded: Callable[[], None] = lambda: None,
+        on_dropped: Callable[[Model], None] = lambda _: None,
     ) -> None:
         self._load = load
         self._max_models = max_models
         self._track = track
         self._on_loaded = on_loaded
+        self._on_dropped = on_dropped
         self._lock = threading.Lock()
         self._loaded: OrderedDict[str, Model] = OrderedDict()
         self._loading: dict[str, Future[Model]] = {}
@@ -75,6 +78,18 @@ class ModelCache(Generic[Model]):
             wait([future], CANCEL_POLL_SECONDS)
         return future.result()
 
+    def clear(self) -> None:
+        """Drop all models in memory."""
+        self._drop_oldest(0)
+
+    def _drop_oldest(self, remaining: int) -> None:
+        dropped: list[Model] = []
+        with self._lock:
+            while len(self._loaded) > remaining:
+                dropped.append(self._loaded.popitem(last=False)[1])
+        for model in dropped:
+            self._on_dropped(model)
+
     def _load_and_keep(self, name: str) -> Model:
         try:
             with self._track():
@@ -86,7 +101,6 @@ class ModelCache(Generic[Model]):
         with self._lock:
             del self._loading[name]
             self._loaded[name] = model
-            while len(self._loaded) > self._max_models:
-                self._loaded.popitem(last=False)
+        self._drop_oldest(self._max_models)
         self._on_loaded()
         return model

@@ -57,13 +57,17 @@ class TransformersModel:
         tokens = sum(sequence.max_length for sequence in self._caches) + max_length
         return not self._caches or tokens * self._bytes_per_token <= MAX_CACHE_BYTES
 
-    def open_sequence(self, adapter: Path | None, prompt: Sequence[int], max_length: int) -> BatchSequence:
+    def open_sequence(
+        self, adapter: Path | None, prompt: Sequence[int], max_length: int, *, needs_prompt_logits: bool = False
+    ) -> BatchSequence:
         """Load the adapter; see ``BatchModel``."""
         from transformers import DynamicCache
 
         if adapter is not None and adapter not in self._adapters:
             self._load_adapter(adapter)
-        sequence = BatchSequence(adapter=adapter, prompt=tuple(prompt), max_length=max_length)
+        sequence = BatchSequence(
+            adapter=adapter, prompt=tuple(prompt), max_length=max_length, needs_prompt_logits=needs_prompt_logits
+        )
         self._caches[sequence] = DynamicCache(config=self._config)
         return sequence
 
@@ -71,8 +75,9 @@ class TransformersModel:
         """See ``BatchModel``."""
         logits: list[torch.Tensor | None] = []
         for sequence in sequences:
-            last = self._forward(sequence, sequence.next_chunk())
-            logits.append(last if sequence.is_prefilled else None)
+            logits_TV = self._forward(sequence, sequence.next_chunk())
+            last = logits_TV[-1] if sequence.is_prefilled else None
+            logits.append(logits_TV if sequence.needs_prompt_logits else last)
         return logits
 
     def decode(self, sequences: Sequence[BatchSequence], tokens: Sequence[int]) -> torch.Tensor:
@@ -80,7 +85,7 @@ class TransformersModel:
         import torch
 
         pairs = zip(sequences, tokens, strict=True)
-        return torch.stack([self._forward(sequence, (token,)) for sequence, token in pairs])
+        return torch.cat([self._forward(sequence, (token,)) for sequence, token in pairs])
 
     def close_sequence(self, sequence: BatchSequence) -> None:
         """See ``BatchModel``."""
@@ -93,11 +98,12 @@ class TransformersModel:
             self._activate_adapter(sequence.adapter)
             causal = self._model.get_base_model() if self._adapters else self._model
             ids_1T = torch.tensor([ids], device=self._device)
+            rows = len(ids) if sequence.needs_prompt_logits else 1
             cache = {self._cache_name: self._caches[sequence]}
-            output = causal(input_ids=ids_1T, use_cache=True, logits_to_keep=1, **cache)
+            output = causal(input_ids=ids_1T, use_cache=True, logits_to_keep=rows, **cache)
             sequence.length += len(ids)
-            logits: torch.Tensor = output.logits[0, -1].float().cpu()
-            return logits
+            logits_TV: torch.Tensor = output.logits[0].float().cpu()
+            return logits_TV
 
     def _activate_adapter(self, adapter: Path | None) -> None:
         if adapter is not None and adapter not in self._adapters:

@@ -23,7 +23,9 @@ def is_accepted(functions: list[dict[str, Any]], name: str, arguments: Any) -> b
     constraint = GrammarConstraint(vocabulary, build_grammar([tool_call_rule(functions)]))
     call = json.dumps({"name": name, "arguments": arguments})
     for token in tokenizer(f"<tool_call>\n{call}\n</tool_call>", add_special_tokens=False)["input_ids"]:
-        if torch.isinf(constraint.mask_logits(torch.zeros(size))[token]):
+        logits = torch.zeros(size)
+        constraint.mask_logits(logits)
+        if torch.isinf(logits[token]):
             return False
         constraint.accept_token(token)
     return True

@@ -1,0 +1,73 @@
+"""The thread that owns a base model: requests of all other threads are computed in it, in one batch."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from ftpipe.inference.generation import Generation
+from ftpipe.inference.scheduler import Scheduler
+
+IDLE_SECONDS = 10.0
+"""How long the thread waits for another request before it ends; the next one starts it again."""
+
+
+class ModelThread:
+    """Runs a scheduler as long as there are answers to compute.
+
+    Args:
+        scheduler: Used by the thread alone.
+    """
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._condition = threading.Condition()
+        self._new: deque[Generation] = deque()
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+
+    @property
+    def running(self) -> int:
+        """Answers that are computed."""
+        return self._scheduler.running
+
+    @property
+    def waiting(self) -> int:
+        """Answers that are not computed yet."""
+        return len(self._new) + self._scheduler.waiting
+
+    def submit(self, generation: Generation) -> None:
+        """Compute an answer."""
+        with self._condition:
+            self._new.append(generation)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="generate", daemon=True)
+                self._thread.start()
+            self._condition.notify()
+
+    def close(self) -> None:
+        """Let the thread end, and with it the model's memory, once the answers that were requested are complete."""
+        with self._condition:
+            self._is_closed = True
+            self._condition.notify()
+
+    def _run(self) -> None:
+        scheduler = self._scheduler
+        while self._wait():
+            try:
+                scheduler.step()
+            except Exception as exc:  # noqa: BLE001  # whoever waits must not wait for ever
+                scheduler.fail_all(exc)
+
+    def _wait(self) -> bool:
+        """Wait until there is something to compute; false if the thread should end."""
+        scheduler = self._scheduler
+        with self._condition:
+            if not scheduler.running and not scheduler.waiting:
+                self._condition.wait_for(lambda: self._new or self._is_closed, IDLE_SECONDS)
+                if not self._new:
+                    self._thread = None
+                    return False
+            while self._new:
+                scheduler.add(self._new.popleft())
+        return True

@@ -1,0 +1,233 @@
+"""Decide which answers are computed in the next step of a base model: they join and leave its batch between tokens.
+
+Why an own scheduler: transformers' continuous batching answered 26 tokens per second on two CPU cores where plain
+batches gave 115, and it cannot mix adapters; vLLM and SGLang need a GPU (measured 2026-11-28).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ftpipe.inference.batch_model import PREFILL_CHUNK_TOKENS, BatchModel, BatchSequence
+from ftpipe.inference.fair_share import Account, FairShare, weighted
+from ftpipe.inference.generation import Generation
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_PROMPT_TOKENS_PER_STEP = 512
+"""Tokens of prompts that are computed between two tokens of the answers, so that long prompts do not stop others."""
+BATCH_STEP_INTERVAL = 4
+"""While somebody waits for an answer, work that can wait takes part in each fourth step."""
+
+
+class Scheduler:
+    """Computes answers step by step; one thread uses it.
+
+    A step appends one chunk to prompts and one token to answers. If more answers are computed than a step can have, the
+    owner who used the model least comes first. An owner has at most one batch of answers in memory, and twice as many
+    are there in total, so that another owner's answer need not wait for one of them to end.
+
+    Args:
+        model: Computes.
+        max_batch_size: Maximum number of answers in one step; that of the model if it is smaller.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, model: BatchModel, *, max_batch_size: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._model = model
+        self._max_batch_size = min(max_batch_size, model.max_sequences)
+        self._clock = clock
+        self._share = FairShare(clock)
+        self._seconds_per_token = 0.01
+        self._steps = 0
+        self._waiting: deque[Generation] = deque()
+        self._running: list[Generation] = []
+
+    @property
+    def waiting(self) -> int:
+        """Answers that are not computed yet."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """Answers that are computed."""
+        return len(self._running)
+
+    def add(self, generation: Generation) -> None:
+        """Compute an answer as soon as there is room for it."""
+        self._waiting.append(generation)
+
+    def step(self) -> None:
+        """Append a chunk to prompts and a token to answers; nothing if there are none."""
+        self._steps += 1
+        self._remove_cancelled()
+        self._admit()
+        candidates = [generation for generation in self._running if generation.request.priority == "interactive"]
+        if not candidates or self._steps % BATCH_STEP_INTERVAL == 0:
+            candidates = self._running
+        new = [generation for generation in candidates if not _sequence(generation).is_prefilled]
+        answering = [generation for generation in candidates if _sequence(generation).is_prefilled]
+        self._prefill(self._select(new, MAX_PROMPT_TOKENS_PER_STEP // PREFILL_CHUNK_TOKENS))
+        self._decode(self._select(answering, self._max_batch_size))
+
+    def fail_all(self, error: Exception) -> None:
+        """End all answers with an error."""
+        for generation in [*self._running, *self._waiting]:
+            self._fail(generation, error)
+        self._waiting.clear()
+
+    def _remove_cancelled(self) -> None:
+        for generation in [generation for generation in self._running if generation.is_cancelled]:
+            self._remove(generation)
+        self._waiting = deque(generation for generation in self._waiting if not generation.is_cancelled)
+
+    def _admit(self) -> None:
+        """Begin waiting answers, in turn for each owner, as long as there is room."""
+        while self._waiting and len(self._running) < 2 * self._max_batch_size:
+            counts = Counter(generation.account for generation in self._running)
+            batch_count = sum(count for (_, priority), count in counts.items() if priority == "batch")
+            full = {account for account, count in counts.items() if count >= self._max_batch_size}
+            candidates = [
+                generation
+                for generation in self._waiting
+                if generation.account not in full
+                and (generation.request.priority == "interactive" or batch_count < self._max_batch_size)
+            ]
+            if not candidates:
+                return
+            generation = min(
+                candidates,
+                key=lambda candidate: (
+                    candidate.request.priority == "batch",
+                    counts[candidate.account],
+                    self._share.used(candidate.account),
+                ),
+            )
+            if not self._model.has_room(generation.max_length):
+                return
+            self._waiting.remove(generation)
+            self._open(generation)
+
+    def _open(self, generation: Generation) -> None:
+        started = self._clock()
+        try:
+            generation.sequence = self._model.open_sequence(
+                generation.adapter,
+                generation.prompt,
+                generation.max_length,
+                needs_prompt_logits=generation.request.prompt_logprobs is not None,
+            )
+        except Exception as exc:  # noqa: BLE001  # it is the answer's error, and others go on
+            generation.fail(exc)
+        else:
+            self._running.append(generation)
+        self._share.add(generation.account, self._clock() - started)
+
+    def _select(self, candidates: Sequence[Generation], limit: int) -> list[Generation]:
+        """As many as a step can have: of the account that used least, and of an account the one that waited longest."""
+        if len(candidates) <= limit:
+            return list(candidates)
+        by_account: dict[Account, deque[Generation]] = {}
+        for generation in sorted(candidates, key=lambda candidate: candidate.last_step):
+            by_account.setdefault(generation.account, deque()).append(generation)
+        used = {account: self._share.used(account) for account in by_account}
+        selected: list[Generation] = []
+        while len(selected) < limit:
+            account = min(by_account, key=used.__getitem__)
+            selected.append(by_account[account].popleft())
+            used[account] += weighted(account, self._seconds_per_token)
+            if not by_account[account]:
+                del by_account[account]
+        return selected
+
+    def _prefill(self, generations: list[Generation]) -> None:
+        self._compute(generations, self._model.prefill, [PREFILL_CHUNK_TOKENS] * len(generations))
+
+    def _decode(self, generations: list[Generation]) -> None:
+        def decode(sequences: Sequence[BatchSequence]) -> Sequence[torch.Tensor | None]:
+            return list(self._model.decode(sequences, [last_tokens[sequence] for sequence in sequences]))
+
+        last_tokens = {_sequence(generation): generation.last_token for generation in generations}
+        started = self._clock()
+        self._compute(generations, decode, [1] * len(generations))
+        if generations:
+            self._seconds_per_token = (self._clock() - started) / len(generations)
+
+    def _compute(
+        self,
+        generations: list[Generation],
+        compute: Callable[[Sequence[BatchSequence]], Sequence[torch.Tensor | None]],
+        tokens: list[int],
+    ) -> None:
+        """Call the model, sample from the logits, and count the time for the owners."""
+        if not generations:
+            return
+        started = self._clock()
+        lengths = [_sequence(generation).length for generation in generations]
+        try:
+            rows = compute([_sequence(generation) for generation in generations])
+        except Exception as exc:  # noqa: BLE001  # see below
+            self._compute_alone(generations, lengths, compute, exc)
+        else:
+            for generation, logits in zip(generations, rows, strict=True):
+                self._accept(generation, logits)
+        seconds = (self._clock() - started) / sum(tokens)
+        for generation, count in zip(generations, tokens, strict=True):
+            self._share.add(generation.account, count * seconds)
+
+    def _compute_alone(
+        self,
+        generations: list[Generation],
+        lengths: list[int],
+        compute: Callable[[Sequence[BatchSequence]], Sequence[torch.Tensor | None]],
+        error: Exception,
+    ) -> None:
+        """After an error, compute each answer by itself, so that only the one with the error ends."""
+        for generation, length in zip(generations, lengths, strict=True):
+            sequence = _sequence(generation)
+            if len(generations) == 1 or sequence.length != length:  # it was computed, and its logits are lost
+                self._fail(generation, error)
+                continue
+            try:
+                (logits,) = compute([sequence])
+            except Exception as exc:  # noqa: BLE001  # it is the answer's error, and others go on
+                self._fail(generation, exc)
+            else:
+                self._accept(generation, logits)
+
+    def _accept(self, generation: Generation, logits: torch.Tensor | None) -> None:
+        generation.last_step = self._steps
+        if logits is None:
+            return
+        try:
+            if logits.dim() == 2:  # after each token of a chunk
+                generation.accept_prompt_logits(logits)
+                if not _sequence(generation).is_prefilled:
+                    return
+                logits = logits[-1]
+            has_ended = generation.accept_logits(logits)
+        except Exception as exc:  # noqa: BLE001  # it is the answer's error, and others go on
+            self._fail(generation, exc)
+            return
+        if has_ended:
+            self._remove(generation)
+
+    def _fail(self, generation: Generation, error: Exception) -> None:
+        generation.fail(error)
+        self._remove(generation)
+
+    def _remove(self, generation: Generation) -> None:
+        if generation in self._running:
+            self._running.remove(generation)
+            self._model.close_sequence(_sequence(generation))
+
+
+def _sequence(generation: Generation) -> BatchSequence:
+    if generation.sequence is None:
+        message = "the answer is not in the batch model"
+        raise RuntimeError(message)
+    return generation.sequence

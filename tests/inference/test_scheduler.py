@@ -1,0 +1,274 @@
+"""Which answers are computed in a step, with a model that has no weights."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from ftpipe.errors import NotFoundError
+from ftpipe.inference.generation import Generation
+from ftpipe.inference.scheduler import BATCH_STEP_INTERVAL, Scheduler
+from tests.inference.fakes import FakeBatchModel, new_generation, read_deltas
+
+MIXED: list[dict[str, Any]] = [
+    {},
+    {"temperature": 1.0, "seed": 1},
+    {"temperature": 1.3, "top_p": 0.7, "seed": 2, "adapter": "a"},
+    {"temperature": 1.0, "top_k": 5, "seed": 3, "adapter": "b"},
+    {"temperature": 0.8, "min_p": 0.2, "seed": 4},
+    {"frequency_penalty": 1.5, "presence_penalty": 0.5, "logit_bias": {7: 6.0, 8: 6.0}, "adapter": "a"},
+    {"repetition_penalty": 1.8, "logprobs": 3},
+    {"temperature": 1.0, "seed": 5, "logprobs": 0, "prompt_logprobs": 2},
+    {
+        "stop": ("".join(chr(0x100 + id_) for id_ in (1, 2)),),
+        "logit_bias": {1: 20.0, 2: 19.0},
+        "frequency_penalty": 2.0,
+    },
+]
+
+
+def run(model: FakeBatchModel, *generations: Generation, **changes: Any) -> None:
+    """Compute all answers."""
+    scheduler = make_scheduler(model, **changes)
+    for generation in generations:
+        scheduler.add(generation)
+    run_until_done(scheduler)
+
+
+def make_scheduler(model: FakeBatchModel, **changes: Any) -> Scheduler:
+    return Scheduler(model, **{"max_batch_size": model.max_sequences, "clock": model.clock, **changes})
+
+
+def run_until_done(scheduler: Scheduler) -> None:
+    for _ in range(10_000):
+        if not scheduler.running and not scheduler.waiting:
+            return
+        scheduler.step()
+    raise AssertionError
+
+
+def text(generation: Generation) -> str:
+    return "".join(delta.text for delta in read_deltas(generation))
+
+
+def make_mixed() -> list[Generation]:
+    """Requests that use each parameter, with prompts of one chunk and of several."""
+    return [
+        new_generation(**{"prompt": range(10 + index, 10 + index + 50 * (index % 4 + 1)), "max_tokens": 12, **changes})
+        for index, changes in enumerate(MIXED)
+    ]
+
+
+def test_scheduler_answers_do_not_depend_on_the_batch() -> None:
+    """Tokens, log-probabilities and ends of a mixed batch are those of each request alone."""
+    together, alone = make_mixed(), make_mixed()
+    run(FakeBatchModel(max_sequences=4), *together)
+    for generation in alone:
+        run(FakeBatchModel(), generation)
+    answers = [read_deltas(generation) for generation in alone]
+    assert [read_deltas(generation) for generation in together] == answers
+    assert {deltas[-1].finish_reason for deltas in answers} >= {"length", "stop"}
+    assert len(answers[7][0].prompt_logprobs) == answers[7][-1].prompt_tokens == 200
+
+
+def test_scheduler_answer_joins_and_leaves_between_tokens() -> None:
+    model = FakeBatchModel()
+    scheduler = make_scheduler(model)
+    first, second = new_generation([1], max_tokens=6), new_generation([2], max_tokens=2)
+    scheduler.add(first)
+    scheduler.step()
+    scheduler.step()
+    scheduler.add(second)
+    run_until_done(scheduler)
+    assert model.calls == [
+        ("prefill", [1]),
+        ("decode", [1]),
+        ("prefill", [2]),
+        ("decode", [1]),
+        ("decode", [1, 2]),
+        ("decode", [1]),
+        ("decode", [1]),
+    ]
+    assert not model.tokens
+
+
+def test_scheduler_long_prompt_does_not_stop_others() -> None:
+    """Between two chunks of it, others get a token."""
+    model = FakeBatchModel()
+    scheduler = make_scheduler(model)
+    scheduler.add(new_generation([1], max_tokens=8))
+    scheduler.step()
+    scheduler.add(new_generation([2] * 300))
+    for _ in range(5):
+        scheduler.step()
+    assert model.calls[1:] == [("prefill", [2]), ("decode", [1])] * 5
+
+
+def test_scheduler_prompts_of_a_step_are_bounded() -> None:
+    """Eight chunks of newcomers are computed at once, and the others after a token of those who are there."""
+    model = FakeBatchModel(max_sequences=20)
+    run(model, *(new_generation([number], max_tokens=2) for number in range(1, 13)))
+    assert [(name, len(ids)) for name, ids in model.calls] == [
+        *(("prefill", 8), ("prefill", 4), ("decode", 8)),
+        ("decode", 4),
+    ]
+
+
+@pytest.mark.parametrize("max_batch_size", [1, 3])
+def test_scheduler_batch_has_a_maximal_size(max_batch_size: int) -> None:
+    model = FakeBatchModel(max_sequences=8)
+    run(model, *(new_generation([number]) for number in range(1, 10)), max_batch_size=max_batch_size)
+    assert max(len(ids) for name, ids in model.calls if name == "decode") == max_batch_size
+
+
+def test_scheduler_owner_with_one_request_does_not_wait_for_many_of_another() -> None:
+    """It joins at once, though as many answers of the other owner are computed as a step can have."""
+    model = FakeBatchModel()
+    model.seconds = 1.0
+    scheduler = make_scheduler(model)
+    for number in range(100, 120):
+        scheduler.add(new_generation([number], owner="many", max_tokens=50))
+    for _ in range(5):
+        scheduler.step()
+    scheduler.add(new_generation([1], owner="one", max_tokens=6))
+    model.calls.clear()
+    for _ in range(6):
+        scheduler.step()
+    assert [1 in ids for _, ids in model.calls[:2]] == [True, False]  # while its prompt is computed, others go on
+    assert sum(1 in ids for _, ids in model.calls) == 6
+    assert all(len(ids) == 4 for name, ids in model.calls if name == "decode")
+
+
+def test_scheduler_owners_share_a_full_batch() -> None:
+    """Two owners who use it for long get the same number of tokens, whatever the number of their requests."""
+    model = FakeBatchModel()
+    model.seconds = 0.1
+    scheduler = make_scheduler(model)
+    for number in range(100, 120):
+        scheduler.add(new_generation([number], owner="many", max_tokens=400, logit_bias={599: -100.0}))
+    for number in range(1, 5):
+        scheduler.add(new_generation([number], owner="few", max_tokens=400, logit_bias={599: -100.0}))
+    for _ in range(300):
+        scheduler.step()
+    tokens = Counter("many" if id_ >= 100 else "few" for name, ids in model.calls if name == "decode" for id_ in ids)
+    assert tokens["few"] == pytest.approx(tokens["many"], rel=0.1)
+
+
+def test_scheduler_answers_of_one_owner_take_turns() -> None:
+    """Of more answers than a step can have, each gets as many tokens."""
+    model = FakeBatchModel()
+    scheduler = make_scheduler(model)
+    for number in range(1, 5):
+        scheduler.add(new_generation([number], owner="a", max_tokens=90, logit_bias={599: -100.0}))
+        scheduler.add(new_generation([100 + number], owner="b", max_tokens=90, logit_bias={599: -100.0}))
+    for _ in range(100):
+        scheduler.step()
+    tokens = Counter(id_ for name, ids in model.calls if name == "decode" for id_ in ids)
+    assert set(tokens.values()) <= {48, 49, 50, 51}
+    assert len(tokens) == 8
+
+
+def test_scheduler_interactive_requests_come_first() -> None:
+    """Work that can wait takes part in some steps while somebody waits for an answer, and in all others."""
+    model = FakeBatchModel()
+    scheduler = make_scheduler(model)
+    never = {599: -100.0}
+    for number in (1, 2):
+        scheduler.add(new_generation([number], priority="batch", max_tokens=500, logit_bias=never))
+    for _ in range(3):
+        scheduler.step()
+    scheduler.add(new_generation([3], max_tokens=40, logit_bias=never))
+    model.calls.clear()
+    for _ in range(40):
+        scheduler.step()
+    decoded = [ids for name, ids in model.calls if name == "decode"]
+    assert sum(3 in ids for ids in decoded) == 39
+    assert sum(1 in ids for ids in decoded) == sum(2 in ids for ids in decoded) == 40 / BATCH_STEP_INTERVAL
+    model.calls.clear()
+    scheduler.step()
+    assert model.calls == [("decode", [1, 2])]
+
+
+def test_scheduler_batch_work_progresses_beside_a_full_batch() -> None:
+    """Though more people wait for an answer than a step can have."""
+    model = FakeBatchModel()
+    model.seconds = 0.1
+    scheduler = make_scheduler(model)
+    never = {599: -100.0}
+    scheduler.add(new_generation([1], priority="batch", max_tokens=500, logit_bias=never))
+    for number in range(100, 110):
+        scheduler.add(new_generation([number], max_tokens=500, logit_bias=never))
+    for _ in range(100):
+        scheduler.step()
+    tokens = Counter(id_ for name, ids in model.calls if name == "decode" for id_ in ids)
+    assert 5 <= tokens[1] <= 100 / BATCH_STEP_INTERVAL
+
+
+def test_scheduler_cancelled_answer_leaves_before_the_next_token() -> None:
+    model = FakeBatchModel()
+    scheduler = make_scheduler(model, max_batch_size=2)
+    running, waiting, other = (new_generation([number], max_tokens=50) for number in (1, 2, 3))
+    blocker = new_generation([4], max_tokens=50)
+    for generation in (running, blocker, waiting, other):
+        scheduler.add(generation)
+    scheduler.step()
+    running.is_cancelled = waiting.is_cancelled = True
+    model.calls.clear()
+    run_until_done(scheduler)
+    assert not any({1, 2} & set(ids) for _, ids in model.calls)
+    assert read_deltas(other)[-1].finish_reason is not None
+    assert not model.tokens
+
+
+@pytest.mark.parametrize("error", [NotFoundError("the adapter was deleted", ""), RuntimeError("out of memory")])
+def test_scheduler_error_of_one_answer_does_not_end_others(error: Exception) -> None:
+    """Neither at its beginning, nor in its prompt, nor between two tokens."""
+    model = FakeBatchModel()
+    scheduler = make_scheduler(model)
+    missing, good, bad = (
+        new_generation([number], adapter, max_tokens=9) for number, adapter in enumerate(("missing", "good", "bad"), 1)
+    )
+    for generation in (missing, good, bad):
+        scheduler.add(generation)
+    for _ in range(3):
+        scheduler.step()
+    model.fail_for("bad", error)
+    later = new_generation([4], "bad")
+    scheduler.add(later)
+    run_until_done(scheduler)
+    for generation, message in ((missing, "no such adapter"), (bad, str(error)), (later, str(error))):
+        with pytest.raises(type(error) if generation is not missing else NotFoundError, match=message):
+            read_deltas(generation)
+    alone = new_generation([2], "good", max_tokens=9)
+    run(FakeBatchModel(), alone)
+    assert read_deltas(good) == read_deltas(alone)
+    assert not model.tokens
+
+
+def test_scheduler_error_of_a_sampler_ends_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = FakeBatchModel()
+    good, bad = new_generation([1]), new_generation([2])
+
+    def fail(_: object) -> int:
+        raise ArithmeticError("no token is possible")
+
+    monkeypatch.setattr(bad.sampler, "sample", fail)
+    run(model, bad, good)
+    with pytest.raises(ArithmeticError):
+        read_deltas(bad)
+    assert read_deltas(good)[-1].finish_reason is not None
+    assert not model.tokens
+
+
+def test_scheduler_waits_until_there_is_memory() -> None:
+    """The owner who comes first is not overtaken by smaller requests until it has room."""
+    model = FakeBatchModel(max_tokens=120)
+    scheduler = make_scheduler(model)
+    for number in (1, 2, 3):
+        scheduler.add(new_generation([number] * 40, max_tokens=10, logit_bias={599: -100.0}))
+    scheduler.step()
+    assert (scheduler.running, scheduler.waiting) == (2, 1)
+    run_until_done(scheduler)
+    assert model.calls.index(("prefill", [3])) > model.calls.index(("decode", [1, 2]))
