@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
+
+from ftpipe.server.protocol import ApiRequest, bad_request
 
 
 class ChatUpstream(Protocol):
@@ -78,3 +80,19 @@ class NoRoutes(ModelRoutes):
 
     async def close(self) -> None:
         """Nothing is open."""
+
+
+def follow_route(routes: ModelRoutes, request: ApiRequest) -> ApiRequest:
+    """A request for the model of this server that a route leads to; called in a thread.
+
+    Raises:
+        ApiError: The route leads to another host, and such requests are not forwarded.
+    """
+    name = request.body.get("model")
+    route = routes.find(request.owner, name) if isinstance(name, str) and not request.alias else None
+    if route is None:
+        return request
+    if route.upstream is not None:
+        message = f"'{route.name}' is served by another host, which gets chats only: use /chat/completions."
+        raise bad_request(message, "model", "unsupported_model")
+    return replace(request, body={**request.body, "model": route.model}, alias=route.name)

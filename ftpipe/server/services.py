@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ftpipe.atomic_files import read_or_create_secret
@@ -17,6 +17,7 @@ from ftpipe.server.api.health import HealthApi
 from ftpipe.server.api.jobs import JobsApi
 from ftpipe.server.api.models import ModelsApi
 from ftpipe.server.api.permissions import PermissionsApi
+from ftpipe.server.api.responses import ResponsesApi
 from ftpipe.server.api.row_losses import RowLossesApi
 from ftpipe.server.api.stored_completions import StoredCompletionsApi
 from ftpipe.server.api.uploads import UploadsApi
@@ -96,7 +97,7 @@ class ThisMachine:
         return self._routes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerContext:
     """Everything that requests and jobs need."""
 
@@ -106,7 +107,7 @@ class ServerContext:
     routes: ModelRoutes
     api_keys: ApiKeys
     host_policy: HostPolicy
-    in_flight_keys: InFlightKeys
+    in_flight_keys: InFlightKeys = field(default_factory=InFlightKeys)
     active_requests: ActiveRequests
     supervisor: JobRunner
     health: HealthApi
@@ -116,9 +117,10 @@ class ServerContext:
     models: ModelsApi
     chat: ChatCompletionsApi
     completions: CompletionsApi
-    stored_completions: StoredCompletionsApi
-    permissions: PermissionsApi
-    graders: GradersApi
+    stored_completions: StoredCompletionsApi = field(default_factory=StoredCompletionsApi)
+    responses: ResponsesApi
+    permissions: PermissionsApi = field(default_factory=PermissionsApi)
+    graders: GradersApi = field(default_factory=GradersApi)
     row_losses: RowLossesApi
     shadow: ShadowMirror | None
 
@@ -179,7 +181,6 @@ def build_context(
         routes=routes,
         api_keys=load_api_keys(settings.api_key_file),
         host_policy=build_host_policy(settings.host, settings.allowed_hosts, settings.allowed_origins),
-        in_flight_keys=InFlightKeys(),
         active_requests=active_requests,
         supervisor=supervisor,
         health=HealthApi(store, data_dir, routes),
@@ -189,9 +190,7 @@ def build_context(
         models=ModelsApi(data_dir, models, settings, routes),
         chat=chat,
         completions=CompletionsApi(store, models, routes, engine, callers),
-        stored_completions=StoredCompletionsApi(),
-        permissions=PermissionsApi(),
-        graders=GradersApi(),
+        responses=ResponsesApi(store, routes, chat),
         row_losses=RowLossesApi(store, data_dir, models, settings.models_dir),
         shadow=_build_shadow(settings, store, data_dir, chat, routes, callers, active_requests),
     )

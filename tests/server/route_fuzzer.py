@@ -77,6 +77,29 @@ COMPLETIONS: tuple[dict[str, Any], ...] = (
     {"model": BASES[0], "prompt": ["x"], "stream": True, "stream_options": {"include_usage": True}, "stop": ["x"],
      "seed": 1, "logit_bias": {"5": 1}, "suffix": None, "top_k": -1, "min_p": 0.1, "repetition_penalty": 1.1},
 )  # fmt: skip
+FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}
+RESPONSES: tuple[dict[str, Any], ...] = (
+    {"model": BASES[0], "input": "json", "max_output_tokens": 2, "text": {"format": {"type": "json_object"}}},
+    {
+        "model": BASES[0],
+        "instructions": "x",
+        "input": [
+            {"role": "user", "content": [{"type": "input_text", "text": "x"}]},
+            {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}", "id": "fc_1"},
+            {"type": "function_call_output", "call_id": "c1", "output": [{"type": "input_text", "text": "1"}]},
+            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "x"}]},
+        ],
+        "tools": [FUNCTION],
+        "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]},
+        "stream": True,
+        "max_output_tokens": 2,
+        "include": ["message.output_text.logprobs"],
+        "top_logprobs": 2,
+        "metadata": {"a": "b"},
+        "truncation": "auto",
+    },
+    {"model": BASES[0], "previous_response_id": "RESPONSE", "input": [{"type": "item_reference", "id": "msg_1"}]},
+)
 JOB: dict[str, Any] = {
     "model": "gpt-4o-mini",
     "training_file": "FILE",
@@ -91,11 +114,13 @@ UPLOAD = {
     "filename": "a.jsonl", "purpose": "fine-tune", "bytes": 10, "mime_type": "text/jsonl",
     "expires_after": {"anchor": "created_at", "seconds": 3600},
 }  # fmt: skip
-IDS = ("FILE", "UPLOAD", "JOB", "CHAT", "ftjob-none", "file-none", "upload_none")
+IDS = ("FILE", "UPLOAD", "JOB", "CHAT", "RESPONSE", "ftjob-none", "file-none", "upload_none")
 JSON_ROUTES: tuple[tuple[str, tuple[dict[str, Any], ...]], ...] = (
     ("/v1/chat/completions", CHATS),
     ("/v1/chat/completions/{id}", ({"metadata": {"a": "b"}},)),
     ("/v1/completions", COMPLETIONS),
+    ("/v1/responses", RESPONSES),
+    ("/v1/responses/{id}/cancel", ({},)),
     ("/v1/fine_tuning/jobs", (JOB, {**JOB, "method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.1}}}},
                               {**JOB, "method": {"type": "reinforcement", "reinforcement": {"grader": CHECK}}})),
     ("/v1/fine_tuning/jobs/{id}/cancel", ({},)),
@@ -130,18 +155,21 @@ OTHER_ROUTES = (
     ("GET", "/v1/chat/completions/{id}"), ("GET", "/v1/chat/completions/{id}/messages"),
     ("DELETE", "/v1/chat/completions/none-{id}"),
     ("PUT", "/v1/files"), ("HEAD", "/v1/models"), ("GET", "/{id}"), ("OPTIONS", "/v1/chat/completions"),
+    ("GET", "/v1/responses/{id}"), ("DELETE", "/v1/responses/none-{id}"), ("GET", "/v1/responses/{id}/input_items"),
 )  # fmt: skip
 
 
 def seed_rows(client: TestClient) -> dict[str, str]:
-    """Make a file, an upload, a job and a stored chat; their ids by the words that the fuzzer uses."""
+    """Make a file, an upload, a job, a stored chat and a response; their ids by the words that the fuzzer uses."""
     chat = client.post("/v1/chat/completions", json={**CHATS[0], "store": True}).json()
+    response = client.post("/v1/responses", json={"model": BASES[0], "input": "x"}).json()
     begun = client.post("/v1/uploads", json={"filename": "a", "purpose": "batch", "bytes": 1, "mime_type": "x"})
     return {
         "FILE": upload(client)["id"],
         "UPLOAD": begun.json()["id"],
         "JOB": create_job(client)["id"],
         "CHAT": chat["id"],
+        "RESPONSE": response["id"],
     }
 
 
@@ -160,7 +188,7 @@ class RouteFuzzer:
     Args:
         client: A client of the server.
         seed: Makes the same requests each time.
-        ids: Ids that exist, by the words ``FILE``, ``UPLOAD``, ``JOB`` and ``CHAT``.
+        ids: Ids that exist, by the words ``FILE``, ``UPLOAD``, ``JOB``, ``CHAT`` and ``RESPONSE``.
     """
 
     def __init__(self, client: TestClient, seed: int, ids: dict[str, str]) -> None:
@@ -205,7 +233,10 @@ class RouteFuzzer:
 
     def _json_request(self) -> FuzzRequest:
         path, bodies = self._random.choice(JSON_ROUTES)
-        body = json.loads(json.dumps(self._random.choice(bodies)).replace('"FILE"', json.dumps(self._ids["FILE"])))
+        text = json.dumps(self._random.choice(bodies))
+        for name in ("FILE", "RESPONSE"):
+            text = text.replace(f'"{name}"', json.dumps(self._ids[name]))
+        body = json.loads(text)
         headers = {"content-type": "application/json"}
         if self._random.random() < 0.1:
             headers["idempotency-key"] = self._random.choice(("a", "b", "x" * 300))

@@ -144,10 +144,13 @@ class ChatCompletionsApi:
     def create(self, request: ApiRequest) -> Mapping[str, Any] | Stream:
         """Answer a conversation."""
         chat = parse_chat(request.body)
-        if not chat.stream:
-            return self._complete(request, chat)
+        return Stream(self.stream(request)) if chat.stream else self._complete(request, chat)
+
+    def stream(self, request: ApiRequest) -> Iterator[str]:
+        """Answer a conversation in pieces, of which the first ones are computed at once."""
+        chat = parse_chat(request.body)
         head, answers = self._start(request, chat)
-        return Stream(_prefetch_first_chunks(self._stream(request, chat, head, answers)))
+        return _prefetch_first_chunks(self._stream(request, chat, head, answers))
 
     def complete(self, request: ApiRequest) -> Mapping[str, Any]:
         """Answer a conversation in one piece."""

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -20,7 +20,7 @@ from ftpipe.server.cancellation import RequestCancelledError
 from ftpipe.server.clock import now
 from ftpipe.server.model_resolver import ModelResolver, ResolvedModel
 from ftpipe.server.protocol import ApiRequest, Stream, bad_request, model_not_found, model_unavailable, new_id
-from ftpipe.server.routes import ModelRoutes
+from ftpipe.server.routes import ModelRoutes, follow_route
 from ftpipe.server.shadow.low_priority import CallerCount
 from ftpipe.server.storage import Store
 
@@ -135,11 +135,11 @@ class CompletionsApi:
     def load_model(self, request: ApiRequest) -> Future[Any]:
         """Load the base model of a request, so that ``create`` does not wait for it in the place of other requests."""
         parse_completion(request.body)
-        return self._engine.load(self._resolve(self._follow_route(request)).base)
+        return self._engine.load(self._resolve(follow_route(self._routes, request)).base)
 
     def create(self, request: ApiRequest) -> Mapping[str, Any] | Stream:
         """Continue one text or several."""
-        request = self._follow_route(request)
+        request = follow_route(self._routes, request)
         completion, prompts = parse_completion(request.body)
         model = self._resolve(request)
         name = request.alias or model.name(completion.model)
@@ -154,17 +154,6 @@ class CompletionsApi:
         self._compute_all(request, model, choices)
         returned = _best(choices, completion)
         return {**head, "choices": [choice.serialize() for choice in returned], "usage": _usage(choices)}
-
-    def _follow_route(self, request: ApiRequest) -> ApiRequest:
-        """The request for the model that a route leads to, which must be one of this server."""
-        name = request.body.get("model")
-        route = self._routes.find(request.owner, name) if isinstance(name, str) and not request.alias else None
-        if route is None:
-            return request
-        if route.upstream is not None:
-            message = f"'{route.name}' is served by another host, which gets chats only: use /chat/completions."
-            raise bad_request(message, "model", "unsupported_model")
-        return replace(request, body={**request.body, "model": route.model}, alias=route.name)
 
     def _resolve(self, request: ApiRequest) -> ResolvedModel:
         name = request.body["model"]

@@ -29,6 +29,8 @@ FILES, UPLOADS, JOBS = "/v1/files", "/v1/uploads", "/v1/fine_tuning/jobs"
 FILE, UPLOAD, JOB = f"{FILES}/{{file_id}}", f"{UPLOADS}/{{upload_id}}", f"{JOBS}/{{job_id}}"
 PERMISSIONS = "/v1/fine_tuning/checkpoints/{checkpoint}/permissions"
 COMPLETIONS = "/v1/chat/completions"
+RESPONSES = "/v1/responses"
+RESPONSE = f"{RESPONSES}/{{response_id}}"
 GRADERS = "/v1/fine_tuning/alpha/graders"
 CORS_METHODS = ("GET", "POST", "DELETE")
 MAX_CONCURRENT_GRADERS = 2
@@ -120,6 +122,7 @@ def _routes(context: ServerContext) -> list[Route]:
         _route("/v1/models", GET=read(handler=models.list)),
         _route("/v1/models/{model:path}", GET=read(handler=models.retrieve), DELETE=write(handler=models.delete)),
         *_completion_routes(context, generate),
+        *_response_routes(context, generate),
         *([] if context.settings.upstream else [losses]),
     ]
 
@@ -145,6 +148,19 @@ def _completion_routes(context: ServerContext, generate: partial[Endpoint]) -> l
         ),
         _route(f"{COMPLETIONS}/{{completion_id}}/messages", GET=read(handler=stored.messages)),
         _route("/v1/completions", POST=forwarded(local=completion, is_chat=False)),
+    ]
+
+
+def _response_routes(context: ServerContext, generate: partial[Endpoint]) -> list[Route]:
+    responses = context.responses
+    read = partial(Endpoint, context=context, mode=TransactionMode.READ)
+    write = partial(Endpoint, context=context, mode=TransactionMode.WRITE)
+    free = partial(Endpoint, context=context, mode=TransactionMode.NONE)
+    return [
+        _route(RESPONSES, POST=generate(handler=responses.create, load_model=responses.load_model)),
+        _route(RESPONSE, GET=read(handler=responses.retrieve), DELETE=write(handler=responses.delete)),
+        _route(f"{RESPONSE}/cancel", POST=free(handler=responses.cancel)),
+        _route(f"{RESPONSE}/input_items", GET=read(handler=responses.input_items)),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Delete what a record says may be deleted: expired files, ended uploads, and deletions that a crash interrupted."""
+"""Delete what a record says may be deleted: what has expired, ended uploads, and deletions that a crash interrupted."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def delete_after_commit(tx: Transaction, data_dir: DataDirectory, path: Path) ->
 
 
 def delete_expired(store: Store, data_dir: DataDirectory) -> None:
-    """Delete expired files, end uploads that have expired, and finish recorded deletions."""
+    """Delete expired files and responses, end uploads that have expired, and finish recorded deletions."""
     moment = now()
     with store.read() as tx:
-        has_expired = bool(tx.files.expired(moment) or tx.uploads.overdue(moment))
+        has_expired = bool(tx.files.expired(moment) or tx.uploads.overdue(moment) or tx.responses.has_expired(moment))
     if has_expired:
         with store.write() as tx:
             for row in tx.files.expired(moment):
@@ -44,6 +44,7 @@ def delete_expired(store: Store, data_dir: DataDirectory) -> None:
                 tx.uploads.set_status(upload.id, "expired")
                 tx.parts.delete_for_upload(upload.id)
                 delete_after_commit(tx, data_dir, data_dir.upload(upload.id))
+            tx.responses.delete_expired(moment)
     finish_deletions(store, data_dir)
 
 

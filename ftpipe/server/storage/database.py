@@ -25,6 +25,7 @@ from ftpipe.server.storage.repositories import (
     PermissionRepository,
     UploadRepository,
 )
+from ftpipe.server.storage.responses import ResponseRepository
 from ftpipe.server.storage.shadow_results import ShadowRepository
 from ftpipe.server.storage.tables import Base
 from ftpipe.sqlite_connection import connect_read_only
@@ -59,6 +60,7 @@ class Transaction:
         self.checkpoints = CheckpointRepository(session)
         self.permissions = PermissionRepository(session)
         self.completions = CompletionRepository(session)
+        self.responses = ResponseRepository(session)
         self.shadow = ShadowRepository(session)
         self.deletions = DeletionRepository(session)
         self.idempotency_keys = IdempotencyRepository(session)

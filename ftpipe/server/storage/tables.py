@@ -195,6 +195,25 @@ class CompletionRow(Row):
     body: Mapped[dict[str, Any]]
 
 
+class ResponseRow(Row):
+    """A response of ``/responses`` whose request did not have ``store=false``."""
+
+    __tablename__ = "responses"
+    __table_args__ = (Index("responses_of_owner", "owner", "bytes"), _AUTOINCREMENT)
+
+    owner: Mapped[str]
+    bytes: Mapped[int]
+    """Of its items, as JSON."""
+    created_at: Mapped[int]
+    expires_at: Mapped[int] = mapped_column(index=True)
+    previous_response_id: Mapped[str | None]
+    input_items: Mapped[list[dict[str, Any]]]
+    """The items of its request, without those of the responses before it."""
+    body: Mapped[dict[str, Any]]
+    deltas: Mapped[dict[str, Any]]
+    """Sizes of the events of its stream, by output item."""
+
+
 class ShadowPairRow(Base):
     """An owner's chats with one model that another model answered, too."""
 

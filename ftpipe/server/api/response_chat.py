@@ -1,0 +1,156 @@
+"""A response as a chat: the body of the chat, its answer as a response, and its errors in the words of a response."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from ftpipe.server.api.response_events import EndReason, Event, ResponseBuilder
+from ftpipe.server.api.response_schemas import (
+    AllowedTools,
+    CreateResponse,
+    FunctionTool,
+    NamedTool,
+    parse_tool_choice,
+    parse_tools,
+)
+from ftpipe.server.protocol import ApiError, bad_request, printable
+
+_PARAMETERS = (
+    (re.compile(r"\bmessages\b"), "input"),
+    (re.compile(r"\bresponse_format\.json_schema\b"), "text.format"),
+    (re.compile(r"\bresponse_format\b"), "text.format"),
+    (re.compile(r"\bmax_completion_tokens\b"), "max_output_tokens"),
+    (re.compile(r"(\btools\[\d+\])\.(?:function|custom)\b"), r"\1"),
+)
+"""Parameters of a chat in error messages, and what they are called in a response."""
+
+
+def chat_body(create: CreateResponse, messages: list[dict[str, Any]]) -> dict[str, Any]:
+    """The body of the chat that answers a response.
+
+    Raises:
+        ApiError: 400 for tools, or a choice of them, that are not served.
+    """
+    fields = {
+        "model": create.model,
+        "messages": messages,
+        "max_completion_tokens": create.max_output_tokens,
+        "temperature": create.temperature,
+        "top_p": create.top_p,
+        "logprobs": True if create.has_logprobs else None,
+        "top_logprobs": create.top_logprobs if create.has_logprobs else None,
+        "parallel_tool_calls": create.parallel_tool_calls,
+        "response_format": _response_format(create),
+        "user": create.user,
+        "safety_identifier": create.safety_identifier,
+        **_tool_fields(create),
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _tool_fields(create: CreateResponse) -> dict[str, Any]:
+    tools = parse_tools(create)
+    choice = parse_tool_choice(create)
+    if isinstance(choice, AllowedTools):
+        tools = [_find_tool(tools, reference, index) for index, reference in enumerate(choice.tools)]
+        choice = choice.mode
+    chat_tools = []
+    for tool in tools:
+        function = tool.model_dump(include={"name", "description", "parameters", "strict"}, exclude_none=True)
+        chat_tools.append({"type": tool.type, "function": function})
+    if isinstance(choice, NamedTool):
+        return {"tools": chat_tools, "tool_choice": {"type": choice.type, "function": {"name": choice.name}}}
+    if not chat_tools and choice != "required":
+        return {}
+    return {"tools": chat_tools, "tool_choice": choice}
+
+
+def _find_tool(tools: list[FunctionTool], reference: Mapping[str, Any], index: int) -> FunctionTool:
+    for tool in tools:
+        if (tool.type, tool.name) == (reference.get("type"), reference.get("name")):
+            return tool
+    where = f"tool_choice.tools[{index}]"
+    message = f"Invalid '{where}': there is no tool named '{printable(str(reference.get('name')))}' of this type."
+    raise bad_request(message, where)
+
+
+def _response_format(create: CreateResponse) -> dict[str, Any] | None:
+    text_format = None if create.text is None else create.text.format
+    if text_format is None or text_format.type == "text":
+        return None
+    if text_format.type == "json_object":
+        return {"type": "json_object"}
+    schema = text_format.model_dump(by_alias=True, include={"name", "schema_", "strict"}, exclude_none=True)
+    return {"type": "json_schema", "json_schema": schema}
+
+
+@contextmanager
+def errors_about_response() -> Iterator[None]:
+    """Name the parameters in errors of a chat as they are called in a response."""
+    try:
+        yield
+    except ApiError as exc:
+        error = exc.body["error"]
+        message, param = str(error["message"]), error["param"]
+        for pattern, name in _PARAMETERS:
+            message = pattern.sub(name, message)
+            param = None if param is None else pattern.sub(name, param)
+        raise ApiError(exc.status, message, error["code"], param, str(error["type"])) from exc
+
+
+class ChatAnswer:
+    """Passes the chunks of a chat's stream to the builder of a response.
+
+    Args:
+        builder: Turns them into events.
+    """
+
+    def __init__(self, builder: ResponseBuilder) -> None:
+        self.builder = builder
+        self.usage: Mapping[str, Any] | None = None
+        self.finish_reason = "stop"
+        self._call_index = -1
+
+    @property
+    def end_reason(self) -> EndReason:
+        """Why the answer ended."""
+        return "length" if self.finish_reason == "length" else "stop"
+
+    def add(self, chunk: Mapping[str, Any]) -> list[Event]:
+        """The events of a chunk."""
+        self.usage = chunk.get("usage") or self.usage
+        events: list[Event] = []
+        for choice in chunk.get("choices") or ():
+            delta = choice.get("delta") or {}
+            logprobs = (choice.get("logprobs") or {}).get("content") or ()
+            if delta.get("content") or logprobs:
+                events += self.builder.add_text(delta.get("content") or "", logprobs)
+            for call in delta.get("tool_calls") or ():
+                events += self._add_call(call)
+            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+        return events
+
+    def _add_call(self, call: Mapping[str, Any]) -> list[Event]:
+        function = call.get("function") or {}
+        events: list[Event] = []
+        if call.get("index") != self._call_index:
+            self._call_index = call.get("index", 0)
+            events += self.builder.begin_call(call["id"], function["name"])
+        if function.get("arguments"):
+            events += self.builder.add_arguments(function["arguments"])
+        return events
+
+
+def completion_as_chunk(completion: Mapping[str, Any]) -> dict[str, Any]:
+    """A whole chat completion as the only chunk of a stream."""
+    choices = []
+    for choice in completion["choices"]:
+        message = choice["message"]
+        calls = [{"index": index, **call} for index, call in enumerate(message.get("tool_calls") or ())]
+        delta = {"content": message.get("content"), "tool_calls": calls}
+        logprobs = None if calls else choice.get("logprobs")
+        choices.append({"delta": delta, "logprobs": logprobs, "finish_reason": choice["finish_reason"]})
+    return {"model": completion["model"], "choices": choices, "usage": completion.get("usage")}
