@@ -111,6 +111,8 @@ class Engine:
         if adapter is not None:
             model.batch_model.read_adapter(adapter)
         generation = model.new_generation(adapter, request)
+        if request.max_tokens == 0:
+            return iter([Delta("", finish_reason="length", prompt_tokens=len(generation.prompt))])
         model.thread.submit(generation)
         return GenerationStream(generation, check_cancelled)
 

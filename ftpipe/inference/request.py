@@ -66,7 +66,8 @@ class GenerationRequest(SamplingParams):
         priority: Whether somebody waits for the answer.
         tools: Tool definitions in the API's form.
         chat_template_kwargs: Variables for the chat template, such as ``enable_thinking``.
-        max_tokens: Maximum tokens of the answer; ``None`` for the engine's limit.
+        max_tokens: Maximum tokens of the answer; ``None`` for the engine's limit. With 0 the prompt's tokens are
+            counted, and nothing is computed.
         stop: Strings that end the answer; they are not part of it.
         grammar: Grammar that the answer must follow, from ``constrained_decoding``; ``None`` for free text.
         logprobs: Number of alternatives that are given with each token's log-probability; ``None`` for no

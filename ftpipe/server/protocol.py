@@ -140,6 +140,11 @@ def model_unavailable(exc: FtpipeError) -> ApiError:
     return ApiError(503, f"The model cannot answer: {exc.message}", "model_unavailable", "model", "server_error")
 
 
+def server_is_stopping() -> ApiError:
+    """The error of a request that a stopping server ends."""
+    return ApiError(503, "The server is stopping.", "server_stopping", None, "server_error")
+
+
 def printable(text: str, max_length: int = 100) -> str:
     """A client's text for use in a message: printable, and not longer than ``max_length``."""
     clean = "".join(char if char.isprintable() else "?" for char in text)

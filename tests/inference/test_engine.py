@@ -68,6 +68,15 @@ def text(deltas: list[Delta]) -> str:
     return "".join(delta.text for delta in deltas)
 
 
+def test_engine_counts_prompt_tokens_without_generating(engine: Engine, model_dir: Path) -> None:
+    """With a limit of no tokens; the number is that of a real answer."""
+    (counted,) = generate(engine, model_dir, max_tokens=0)
+    assert counted.completion_tokens == 0
+    assert counted.prompt_tokens == generate(engine, model_dir, max_tokens=1)[-1].prompt_tokens > 0
+    with pytest.raises(ContextLengthError):
+        generate(engine, model_dir, max_tokens=0, messages=[{"role": "user", "content": "x " * 5000}])
+
+
 def test_engine_last_delta_has_reason_and_totals(engine: Engine, model_dir: Path) -> None:
     """Only the last piece has a reason and numbers."""
     deltas = generate(engine, model_dir)

@@ -156,6 +156,12 @@ class ChatCompletionsApi:
         """Answer a conversation in one piece."""
         return self._complete(request, parse_chat(request.body))
 
+    def count_tokens(self, request: ApiRequest) -> int:
+        """Tokens of a conversation and its tools in the model's template; nothing is generated."""
+        chat = parse_chat(request.body).model_copy(update={"max_tokens": 0, "max_completion_tokens": 0})
+        _, answers = self._start(request, chat)
+        return max(delta.prompt_tokens for delta in answers[0])
+
     def _complete(self, request: ApiRequest, chat: ChatRequest) -> Mapping[str, Any]:
         head, answers = self._start(request, chat)
         choices = [_Choice(index, chat) for index in range(len(answers))]

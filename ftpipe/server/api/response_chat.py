@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from ftpipe.inference.request import ContextLengthError
 from ftpipe.server.api.response_events import EndReason, Event, ResponseBuilder
+from ftpipe.server.api.response_items import Item
 from ftpipe.server.api.response_schemas import (
     AllowedTools,
+    ConversationRequest,
     CreateResponse,
     FunctionTool,
     NamedTool,
@@ -28,30 +33,37 @@ _PARAMETERS = (
 """Parameters of a chat in error messages, and what they are called in a response."""
 
 
-def chat_body(create: CreateResponse, messages: list[dict[str, Any]]) -> dict[str, Any]:
+def chat_body(create: ConversationRequest, messages: list[dict[str, Any]]) -> dict[str, Any]:
     """The body of the chat that answers a response.
 
     Raises:
         ApiError: 400 for tools, or a choice of them, that are not served.
     """
-    fields = {
+    fields: dict[str, Any] = {
         "model": create.model,
         "messages": messages,
+        "parallel_tool_calls": create.parallel_tool_calls,
+        "response_format": _response_format(create),
+        **_tool_fields(create),
+    }
+    if isinstance(create, CreateResponse):
+        fields |= _sampling_fields(create)
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _sampling_fields(create: CreateResponse) -> dict[str, Any]:
+    return {
         "max_completion_tokens": create.max_output_tokens,
         "temperature": create.temperature,
         "top_p": create.top_p,
         "logprobs": True if create.has_logprobs else None,
         "top_logprobs": create.top_logprobs if create.has_logprobs else None,
-        "parallel_tool_calls": create.parallel_tool_calls,
-        "response_format": _response_format(create),
         "user": create.user,
         "safety_identifier": create.safety_identifier,
-        **_tool_fields(create),
     }
-    return {name: value for name, value in fields.items() if value is not None}
 
 
-def _tool_fields(create: CreateResponse) -> dict[str, Any]:
+def _tool_fields(create: ConversationRequest) -> dict[str, Any]:
     tools = parse_tools(create)
     choice = parse_tool_choice(create)
     if isinstance(choice, AllowedTools):
@@ -77,7 +89,7 @@ def _find_tool(tools: list[FunctionTool], reference: Mapping[str, Any], index: i
     raise bad_request(message, where)
 
 
-def _response_format(create: CreateResponse) -> dict[str, Any] | None:
+def _response_format(create: ConversationRequest) -> dict[str, Any] | None:
     text_format = None if create.text is None else create.text.format
     if text_format is None or text_format.type == "text":
         return None
@@ -85,6 +97,42 @@ def _response_format(create: CreateResponse) -> dict[str, Any] | None:
         return {"type": "json_object"}
     schema = text_format.model_dump(by_alias=True, include={"name", "schema_", "strict"}, exclude_none=True)
     return {"type": "json_schema", "json_schema": schema}
+
+
+def newest_items(items: list[Item], count_tokens: Callable[[list[Item]], int], answer_tokens: int) -> list[Item]:
+    """All items, or without the oldest ones if they do not fit into the model's context.
+
+    Then there is room for the answer, too, but at most for a quarter of the context. The last item always stays.
+
+    Args:
+        items: The conversation.
+        count_tokens: Tokens of these items; raises an error with code ``context_length_exceeded`` if they do not fit.
+        answer_tokens: Maximum tokens of the answer.
+    """
+
+    def count(start: int) -> float:
+        try:
+            return count_tokens(_without_orphans(items[start:]))
+        except ApiError as exc:
+            if exc.body["error"]["code"] != ContextLengthError.code:
+                raise
+            return math.inf
+
+    if not items or count(0) < math.inf:
+        return items
+    starts = range(len(items) - 1)
+    first = bisect_left(starts, 1, key=lambda start: count(start) < math.inf)
+    context_tokens = count(first)
+    if context_tokens < math.inf:
+        limit = context_tokens - min(answer_tokens, context_tokens // 4)
+        first = bisect_left(starts, 1, lo=first, key=lambda start: count(start) <= limit)
+    return _without_orphans(items[first:])
+
+
+def _without_orphans(items: list[Item]) -> list[Item]:
+    """Items without the outputs of calls that are not among them."""
+    calls = {item["call_id"] for item in items if item["type"] == "function_call"}
+    return [item for item in items if item["type"] != "function_call_output" or item["call_id"] in calls]
 
 
 @contextmanager

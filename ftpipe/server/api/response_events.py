@@ -130,6 +130,10 @@ class ResponseBuilder:
         }
         return [*events, self._event(_FINAL_EVENT[reason], response=self.body)]
 
+    def error(self, error: Mapping[str, Any]) -> Event:
+        """The last event of a stream that breaks off."""
+        return self._event("error", **{name: error[name] for name in ("code", "message", "param")})
+
     def _open_message(self) -> list[Event]:
         if self._open is not None and self._open.is_message:
             return []

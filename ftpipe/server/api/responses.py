@@ -14,7 +14,13 @@ from typing import Any
 
 from ftpipe.canonical_json import canonical_json
 from ftpipe.server.api.chat import ChatCompletionsApi
-from ftpipe.server.api.response_chat import ChatAnswer, chat_body, completion_as_chunk, errors_about_response
+from ftpipe.server.api.response_chat import (
+    ChatAnswer,
+    chat_body,
+    completion_as_chunk,
+    errors_about_response,
+    newest_items,
+)
 from ftpipe.server.api.response_events import Event, ResponseBuilder, replay_events, server_sent_event
 from ftpipe.server.api.response_items import (
     RESPONSE_PREFIX,
@@ -24,7 +30,7 @@ from ftpipe.server.api.response_items import (
     parse_items,
     response_of_item,
 )
-from ftpipe.server.api.response_schemas import CreateResponse, parse_request, parse_tools
+from ftpipe.server.api.response_schemas import ConversationRequest, CreateResponse, parse_request, parse_tools
 from ftpipe.server.cancellation import CancelToken, RequestCancelledError
 from ftpipe.server.clock import now
 from ftpipe.server.protocol import (
@@ -36,6 +42,7 @@ from ftpipe.server.protocol import (
     int_query_param,
     new_id,
     printable,
+    server_is_stopping,
 )
 from ftpipe.server.routes import ModelRoutes, follow_route
 from ftpipe.server.storage import ResponseRow, Store, Transaction, UnknownCursorError
@@ -44,6 +51,8 @@ from ftpipe.server.storage.responses import ChainLimitError, MissingResponseErro
 MAX_LIMIT = 100
 RETENTION_SECONDS = 30 * 24 * 3600
 """How long a response is stored. Source: OpenAI, "Your data", /v1/responses, read 2026-11-29."""
+DEFAULT_ANSWER_TOKENS = 1024
+"""Room for the answer when a conversation is truncated, if the request does not say its maximum."""
 DATA = "data: "
 
 
@@ -109,8 +118,10 @@ class ResponsesApi:
     def load_model(self, request: ApiRequest) -> Future[Any]:
         """Load the base model of a request, so that it is not waited for in the place of other requests."""
         request = follow_route(self._routes, request)
-        create = parse_request(CreateResponse, request.body)
-        body = {"model": create.model, "messages": [{"role": "user", "content": "-"}]}
+        body = {
+            "model": parse_request(CreateResponse, request.body).model,
+            "messages": [{"role": "user", "content": "-"}],
+        }
         with errors_about_response():
             return self._chat.load_model(replace(request, body=body))
 
@@ -137,12 +148,40 @@ class ResponsesApi:
         with self._store.read() as tx:
             items = parse_items(create.input, ids, partial(_find_item, tx, request.owner))
             context = _context(tx, request.owner, create.previous_response_id)
-        body = chat_body(create, chat_messages(create.instructions, [*context, *items]))
+        body = self._chat_body(request, create, [*context, *items])
         if create.stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         token = CancelToken()
         request.cancel_token.on_cancel(token.cancel)
         return _Creation(replace(request, body=body, cancel_token=token), create, items, ids, response_id)
+
+    def _chat_body(self, request: ApiRequest, create: ConversationRequest, items: list[Item]) -> dict[str, Any]:
+        """The chat that answers a conversation; with ``truncation=auto`` without the oldest items if need be."""
+
+        def body_of(some: list[Item]) -> dict[str, Any]:
+            return chat_body(create, chat_messages(create.instructions, some))
+
+        if create.truncation != "auto":
+            return body_of(items)
+        body_of(items)  # refuses what is wrong, also in items that would be left out
+        answer_tokens = getattr(create, "max_output_tokens", None) or DEFAULT_ANSWER_TOKENS
+        with errors_about_response():
+            kept = newest_items(
+                items, lambda some: self._chat.count_tokens(replace(request, body=body_of(some))), answer_tokens
+            )
+        return body_of(kept)
+
+    def count_tokens(self, request: ApiRequest) -> Mapping[str, Any]:
+        """How many tokens a request would have; nothing is generated."""
+        request = follow_route(self._routes, request)
+        count = parse_request(ConversationRequest, request.body)
+        with self._store.read() as tx:
+            items = parse_items(count.input, ItemIds(RESPONSE_PREFIX), partial(_find_item, tx, request.owner))
+            context = _context(tx, request.owner, count.previous_response_id)
+        body = self._chat_body(request, count, [*context, *items])
+        with errors_about_response():
+            tokens = self._chat.count_tokens(replace(request, body=body))
+        return {"object": "response.input_tokens", "input_tokens": tokens}
 
     def _stream(
         self, client_token: CancelToken, creation: _Creation, chunks: Iterator[Mapping[str, Any]]
@@ -157,11 +196,13 @@ class ResponsesApi:
                     yield from map(server_sent_event, answer.add(chunk))
                 events = answer.builder.finish(answer.end_reason, answer.usage)
             except RequestCancelledError:
-                if client_token.is_cancelled:
-                    raise
+                if client_token.is_cancelled:  # the server is stopping, or the client has left and reads nothing
+                    yield server_sent_event(answer.builder.error(server_is_stopping().body["error"]))
+                    return
                 events = answer.builder.finish("cancelled")
             except ApiError as exc:
-                events = answer.builder.finish("failed", error={"code": "server_error", "message": exc.message})
+                error = {"code": "server_error", "message": exc.message}
+                events = answer.builder.finish("failed", answer.usage, error)
             finally:
                 self._running.remove(creation)
             self._save(creation, answer.builder)

@@ -15,7 +15,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from ftpipe.server.cancellation import ActiveRequests, CancelToken, RequestCancelledError
-from ftpipe.server.protocol import ApiError
+from ftpipe.server.protocol import server_is_stopping
 
 
 @asynccontextmanager
@@ -50,11 +50,6 @@ async def watch_disconnect(receive: Receive, token: CancelToken) -> AsyncIterato
         watcher.cancel()
     if is_disconnected:
         raise ClientDisconnect
-
-
-def server_is_stopping() -> ApiError:
-    """The error of a request that a stopping server ends."""
-    return ApiError(503, "The server is stopping.", "server_stopping", None, "server_error")
 
 
 @contextmanager

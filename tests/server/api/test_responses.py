@@ -10,6 +10,7 @@ import pytest
 from openai.types.responses import Response, ResponseItem, ResponseStreamEvent
 from starlette.testclient import TestClient
 
+from ftpipe.inference.request import ContextLengthError
 from tests.server.conftest import MakeClient, assert_openai_error
 from tests.server.fakes import FakeEngine
 from tests.server.strict_models import StrictType
@@ -284,3 +285,28 @@ def test_response_belongs_to_owner(make_client: MakeClient, tmp_path: Any) -> No
     assert [answer.status_code for answer in answers] == [404] * 4
     assert post(client, previous_response_id=body["id"]).status_code == 400
     assert post(client, input=[{"type": "item_reference", "id": body["output"][0]["id"]}]).status_code == 404
+
+
+def test_response_input_tokens_are_counted(client: TestClient, engine: FakeEngine) -> None:
+    """Of the whole conversation with its tools; nothing is generated, and nothing stored."""
+    first = create(client)
+    fields = {"model": MODEL, "input": "more", "previous_response_id": first["id"], "tools": [TOOL]}
+    answer = client.post("/v1/responses/input_tokens", json=fields)
+    assert answer.json() == {"object": "response.input_tokens", "input_tokens": 7}
+    request = engine.requests[-1]
+    assert (request.max_tokens, len(request.messages), len(request.tools or [])) == (0, 3, 1)
+    unknown = client.post("/v1/responses/input_tokens", json=fields | {"temperature": 1})
+    assert unknown.json()["error"]["param"] == "temperature"
+
+
+def test_response_truncation_is_tried_only_if_requested(client: TestClient, engine: FakeEngine) -> None:
+    engine.error = ContextLengthError("too long", "shorten it")
+    conversation = [{"role": "user", "content": "one"}, {"role": "user", "content": "two"}]
+    for truncation, calls in ((None, 1), ("disabled", 1), ("auto", 4)):
+        engine.requests.clear()
+        answer = post(client, input=conversation, truncation=truncation)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
+        assert len(engine.requests) == calls
+    assert len(engine.requests[-1].messages) == 1
+    engine.error = None
+    assert create(client, input=conversation, truncation="auto")["truncation"] == "auto"
