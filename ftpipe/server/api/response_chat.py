@@ -1,4 +1,4 @@
-"""A response as a chat: the body of the chat, its answer as a response, and its errors in the words of a response."""
+"""A response as a chat: the body of the chat, and its answer and errors as those of a response."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ftpipe.server.api.response_schemas import (
     parse_tool_choice,
     parse_tools,
 )
+from ftpipe.server.clock import now
 from ftpipe.server.protocol import ApiError, bad_request, printable
 
 _PARAMETERS = (
@@ -202,3 +203,46 @@ def completion_as_chunk(completion: Mapping[str, Any]) -> dict[str, Any]:
         logprobs = None if calls else choice.get("logprobs")
         choices.append({"delta": delta, "logprobs": logprobs, "finish_reason": choice["finish_reason"]})
     return {"model": completion["model"], "choices": choices, "usage": completion.get("usage")}
+
+
+def response_head(response_id: str, create: CreateResponse, model: str) -> dict[str, Any]:
+    """The fields of a response that are known before its answer."""
+    text = create.text
+    text_format = {"type": "text"}
+    if text is not None and text.format is not None:
+        text_format = text.format.model_dump(by_alias=True, exclude_none=True)
+    return {
+        "id": response_id,
+        "object": "response",
+        "created_at": now(),
+        "status": "in_progress",
+        "background": False,
+        "completed_at": None,
+        "error": None,
+        "incomplete_details": None,
+        "instructions": create.instructions,
+        "max_output_tokens": create.max_output_tokens,
+        "max_tool_calls": create.max_tool_calls,
+        "model": model,
+        "output": [],
+        "parallel_tool_calls": create.parallel_tool_calls is not False,
+        "previous_response_id": create.previous_response_id,
+        "prompt_cache_key": create.prompt_cache_key,
+        "reasoning": {"effort": None, "summary": None},
+        "safety_identifier": create.safety_identifier,
+        "service_tier": "default",
+        "temperature": 1.0 if create.temperature is None else create.temperature,
+        "text": {"format": text_format, "verbosity": (text and text.verbosity) or "medium"},
+        "tool_choice": create.tool_choice or "auto",
+        "tools": [_serialize_tool(tool.model_dump(by_alias=True, exclude_none=True)) for tool in parse_tools(create)],
+        "top_logprobs": create.top_logprobs or 0,
+        "top_p": 1.0 if create.top_p is None else create.top_p,
+        "truncation": create.truncation or "disabled",
+        "usage": None,
+        "user": create.user,
+        "metadata": create.metadata or {},
+    }
+
+
+def _serialize_tool(tool: Mapping[str, Any]) -> dict[str, Any]:
+    return {"description": None, "parameters": None, "strict": None, **tool}

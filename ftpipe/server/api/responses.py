@@ -20,8 +20,9 @@ from ftpipe.server.api.response_chat import (
     completion_as_chunk,
     errors_about_response,
     newest_items,
+    response_head,
 )
-from ftpipe.server.api.response_events import Event, ResponseBuilder, replay_events, server_sent_event
+from ftpipe.server.api.response_events import ResponseBuilder, replay_events, server_sent_event
 from ftpipe.server.api.response_items import (
     RESPONSE_PREFIX,
     Item,
@@ -30,7 +31,7 @@ from ftpipe.server.api.response_items import (
     parse_items,
     response_of_item,
 )
-from ftpipe.server.api.response_schemas import ConversationRequest, CreateResponse, parse_request, parse_tools
+from ftpipe.server.api.response_schemas import ConversationRequest, CreateResponse, parse_request
 from ftpipe.server.cancellation import CancelToken, RequestCancelledError
 from ftpipe.server.clock import now
 from ftpipe.server.protocol import (
@@ -70,7 +71,7 @@ class _Creation:
 
     def builder(self, model: str) -> ResponseBuilder:
         """Builds the response; ``model`` is the name of what answers."""
-        return ResponseBuilder(_head(self.response_id, self.create, model), self.ids.new)
+        return ResponseBuilder(response_head(self.response_id, self.create, model), self.ids.new)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +245,11 @@ class ResponsesApi:
         with self._store.read() as tx:
             return _find(request, tx).body
 
+    def compact(self, _request: ApiRequest) -> Mapping[str, Any]:
+        """Refused: what OpenAI returns can only be read by OpenAI."""
+        message = 'Compaction is not served. Use "truncation": "auto", or start a new conversation with a summary.'
+        raise ApiError(404, message, "unknown_url")
+
     def delete(self, request: ApiRequest, tx: Transaction) -> Mapping[str, Any]:
         """Delete a stored response; its conversation cannot be continued afterwards."""
         row = _find(request, tx)
@@ -316,46 +322,3 @@ def _parse_chunks(pieces: Iterator[str]) -> Iterator[Mapping[str, Any]]:
             text = piece.removeprefix(DATA).strip()
             if text != "[DONE]":
                 yield json.loads(text)
-
-
-def _head(response_id: str, create: CreateResponse, model: str) -> dict[str, Any]:
-    """The fields of a response that are known before its answer."""
-    text = create.text
-    text_format = {"type": "text"}
-    if text is not None and text.format is not None:
-        text_format = text.format.model_dump(by_alias=True, exclude_none=True)
-    return {
-        "id": response_id,
-        "object": "response",
-        "created_at": now(),
-        "status": "in_progress",
-        "background": False,
-        "completed_at": None,
-        "error": None,
-        "incomplete_details": None,
-        "instructions": create.instructions,
-        "max_output_tokens": create.max_output_tokens,
-        "max_tool_calls": create.max_tool_calls,
-        "model": model,
-        "output": [],
-        "parallel_tool_calls": create.parallel_tool_calls is not False,
-        "previous_response_id": create.previous_response_id,
-        "prompt_cache_key": create.prompt_cache_key,
-        "reasoning": {"effort": None, "summary": None},
-        "safety_identifier": create.safety_identifier,
-        "service_tier": "default",
-        "temperature": 1.0 if create.temperature is None else create.temperature,
-        "text": {"format": text_format, "verbosity": (text and text.verbosity) or "medium"},
-        "tool_choice": create.tool_choice or "auto",
-        "tools": [_serialize_tool(tool.model_dump(by_alias=True, exclude_none=True)) for tool in parse_tools(create)],
-        "top_logprobs": create.top_logprobs or 0,
-        "top_p": 1.0 if create.top_p is None else create.top_p,
-        "truncation": create.truncation or "disabled",
-        "usage": None,
-        "user": create.user,
-        "metadata": create.metadata or {},
-    }
-
-
-def _serialize_tool(tool: Mapping[str, Any]) -> Event:
-    return {"description": None, "parameters": None, "strict": None, **tool}

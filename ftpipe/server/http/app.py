@@ -162,6 +162,7 @@ def _response_routes(context: ServerContext, generate: partial[Endpoint]) -> lis
             f"{RESPONSES}/input_tokens",
             POST=generate(handler=responses.count_tokens, load_model=responses.load_model),
         ),
+        _route(f"{RESPONSES}/compact", POST=free(handler=responses.compact)),
         _route(RESPONSE, GET=read(handler=responses.retrieve), DELETE=write(handler=responses.delete)),
         _route(f"{RESPONSE}/cancel", POST=free(handler=responses.cancel)),
         _route(f"{RESPONSE}/input_items", GET=read(handler=responses.input_items)),

@@ -310,3 +310,9 @@ def test_response_truncation_is_tried_only_if_requested(client: TestClient, engi
     assert len(engine.requests[-1].messages) == 1
     engine.error = None
     assert create(client, input=conversation, truncation="auto")["truncation"] == "auto"
+
+
+def test_response_compaction_is_refused_with_a_reason(client: TestClient) -> None:
+    answer = client.post("/v1/responses/compact", json={"model": MODEL, "input": "hi"})
+    assert answer.status_code == 404
+    assert "Compaction is not served" in answer.json()["error"]["message"]

@@ -53,6 +53,7 @@ def test_sdk_creates_streams_continues_and_deletes_over_http(process: ServerProc
         assert final.output_text == "hello there friend"
         items = list(sdk.responses.input_items.list(final.id, order="asc", limit=1))
         assert [item.type for item in items] == ["message"] * 3
+        assert sdk.responses.input_tokens.count(model=MODEL, input="hi").input_tokens == 7
         assert sdk.responses.cancel(final.id).status == "completed"
         sdk.responses.delete(first.id)
         with pytest.raises(openai.NotFoundError):

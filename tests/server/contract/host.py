@@ -10,7 +10,7 @@ from pathlib import Path
 from ftpipe.server.http import serve
 from ftpipe.server.services import build_context
 from ftpipe.server.settings import ServeSettings
-from tests.server.fakes import FAKE_TRAINER, FakeEngine
+from tests.server.fakes import FAKE_TRAINER, FakeBaseModels, FakeEngine
 
 
 def main(data_dir: str, port: str, changes: str = "{}") -> None:
@@ -18,7 +18,8 @@ def main(data_dir: str, port: str, changes: str = "{}") -> None:
     settings = ServeSettings(
         data_dir=Path(data_dir), port=int(port), trainer_command=FAKE_TRAINER, **json.loads(changes)
     )
-    serve(settings, partial(build_context, engine=FakeEngine()))
+    bases = FakeBaseModels(substitutes=settings.substitute_models)
+    serve(settings, partial(build_context, engine=FakeEngine(), base_models=bases))
 
 
 if __name__ == "__main__":

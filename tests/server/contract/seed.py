@@ -1,13 +1,8 @@
 """A pytest plugin that puts the things which openai-python's tests name into a running server's data folder.
 
 Those tests ask for fixed ids (``file-abc123``, ``ft-AF1WoRqd3aJAHsqc9NY7iL8F``) and delete them again and again, so
-the rows are put back before each test. The server is the ordinary one and knows nothing of it::
-
-    python -m tests.server.contract.host DATA_DIR PORT &
-    cd openai-python && FTPIPE_DATA_DIR=DATA_DIR TEST_API_BASE_URL=http://127.0.0.1:PORT/v1 \
-        PYTHONPATH=src:FTPIPE_CHECKOUT python -m pytest -p tests.server.contract.seed -o addopts="" \
-        tests/api_resources/fine_tuning tests/api_resources/test_files.py tests/api_resources/test_uploads.py \
-        tests/api_resources/uploads tests/api_resources/test_models.py
+the rows are put back before each test. The server is the ordinary one and knows nothing of it.
+``python -m tests.server.contract.openai_python CHECKOUT`` runs them.
 """
 
 from __future__ import annotations
@@ -19,13 +14,19 @@ from typing import Any
 
 from sqlalchemy import delete
 
+from ftpipe.server.api.response_chat import response_head
+from ftpipe.server.api.response_events import ResponseBuilder
+from ftpipe.server.api.response_items import ItemIds
+from ftpipe.server.api.response_schemas import CreateResponse, parse_request
 from ftpipe.server.storage import (
     CheckpointRow,
+    CompletionRow,
     EventRow,
     FileRow,
     JobRow,
     PartRow,
     PermissionRow,
+    ResponseRow,
     Store,
     Transaction,
     UploadRow,
@@ -39,6 +40,7 @@ LATER = 4_000_000_000
 JOB = "ft-AF1WoRqd3aJAHsqc9NY7iL8F"
 SHARED = "ft:gpt-4o-mini-2024-07-18:org:weather:B7R9VjQd"
 DELETED = "ft:gpt-4o-mini:acemeco:suffix:abc123"
+RESPONSES = ("resp_677efb5139a88190b512bc3fef8e535d", "response_id")
 CURSOR = "after"
 LINE = b'{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}\n'
 
@@ -62,6 +64,7 @@ class Seeder:
             self._files(tx)
             self._jobs(tx)
             self._uploads(tx)
+            self._chats(tx)
 
     def _files(self, tx: Transaction) -> None:
         for file_id, purpose in (("file-abc123", "fine-tune"), ("file_id", "assistants"), (CURSOR, "user_data")):
@@ -95,6 +98,49 @@ class Seeder:
         self.data_dir.part(upload.id, "string").write_bytes(LINE)
         tx.uploads.add(upload)
         tx.parts.add(PartRow("string", upload.id, len(LINE), NOW))
+
+    @staticmethod
+    def _chats(tx: Transaction) -> None:
+        for name in ("completion_id", CURSOR):
+            tx.completions.add(_chat(name))
+        for name in RESPONSES:
+            tx.responses.add(_response(name))
+
+
+def _chat(chat_id: str) -> CompletionRow:
+    message = {"role": "assistant", "content": "ho", "refusal": None}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+    body: dict[str, Any] = {
+        "id": chat_id,
+        "object": "chat.completion",
+        "created": NOW,
+        "model": "gpt-4o-mini",
+        "choices": [choice],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+        "metadata": {},
+    }
+    messages = [{"role": "assistant", "content": "hi"}]  # the only role that the SDK's type for them has
+    return CompletionRow(chat_id, "local", "gpt-4o-mini", NOW, 100, {}, messages, body)
+
+
+def _response(response_id: str) -> ResponseRow:
+    """A response to ``hi``, whose only input item is called as the tests name a cursor."""
+    create = parse_request(CreateResponse, {"model": "gpt-4o-mini", "input": "hi"})
+    builder = ResponseBuilder(response_head(response_id, create, "gpt-4o-mini"), ItemIds(response_id).new)
+    builder.add_text("ho")
+    builder.finish("stop", {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2})
+    item = {"id": CURSOR, "type": "message", "role": "user", "status": "completed"}
+    return ResponseRow(
+        id=response_id,
+        owner="local",
+        bytes=100,
+        created_at=NOW,
+        expires_at=LATER,
+        previous_response_id=None,
+        input_items=[item | {"content": [{"type": "input_text", "text": "hi"}]}],
+        body=builder.body,
+        deltas=builder.deltas,
+    )
 
 
 def _job(job_id: str) -> JobRow:
