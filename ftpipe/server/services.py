@@ -13,12 +13,12 @@ from ftpipe.server.api.chat import ChatCompletionsApi, GenerationBackend
 from ftpipe.server.api.completions import CompletionsApi
 from ftpipe.server.api.files import FilesApi
 from ftpipe.server.api.graders import GradersApi
-from ftpipe.server.api.health import HealthApi
 from ftpipe.server.api.jobs import JobsApi
 from ftpipe.server.api.models import ModelsApi
 from ftpipe.server.api.permissions import PermissionsApi
 from ftpipe.server.api.responses import ResponsesApi
 from ftpipe.server.api.row_losses import RowLossesApi
+from ftpipe.server.api.server_info import ServerInfoApi
 from ftpipe.server.api.stored_completions import StoredCompletionsApi
 from ftpipe.server.api.uploads import UploadsApi
 from ftpipe.server.auth import ApiKeys, HostPolicy, build_host_policy, load_api_keys, warn_if_readable
@@ -27,6 +27,7 @@ from ftpipe.server.idempotency import InFlightKeys
 from ftpipe.server.jobs.supervisor import Supervisor
 from ftpipe.server.jobs.validation_process import FileValidator, StartValidation, ValidationProcess
 from ftpipe.server.memory import exclude_models_from_garbage_collection
+from ftpipe.server.metrics import MeteredBackend, ServerMetrics
 from ftpipe.server.model_resolver import BaseModels, ModelResolver
 from ftpipe.server.routes import ModelRoutes, NoRoutes
 from ftpipe.server.settings import ServeSettings
@@ -110,7 +111,8 @@ class ServerContext:
     in_flight_keys: InFlightKeys = field(default_factory=InFlightKeys)
     active_requests: ActiveRequests
     supervisor: JobRunner
-    health: HealthApi
+    metrics: ServerMetrics
+    server_info: ServerInfoApi
     files: FilesApi
     uploads: UploadsApi
     jobs: JobsApi
@@ -171,8 +173,8 @@ def build_context(
     upstream = upstream or ThisMachine(settings, base_models, start_validation, routes or NoRoutes())
     models = ModelResolver(data_dir, upstream.base_models)
     routes, supervisor = upstream.routes(store, models), upstream.runner(store, data_dir, settings)
-    callers = CallerCount()
-    engine = engine or _build_engine(settings, active_requests)
+    callers, metrics = CallerCount(), ServerMetrics()
+    engine = MeteredBackend(engine or _build_engine(settings, active_requests), metrics)
     chat = ChatCompletionsApi(store, models, engine, callers)
     return ServerContext(
         settings=settings,
@@ -183,7 +185,8 @@ def build_context(
         host_policy=build_host_policy(settings.host, settings.allowed_hosts, settings.allowed_origins),
         active_requests=active_requests,
         supervisor=supervisor,
-        health=HealthApi(store, data_dir, routes),
+        metrics=metrics,
+        server_info=ServerInfoApi(store, data_dir, routes, metrics),
         files=FilesApi(data_dir),
         uploads=UploadsApi(store, data_dir, settings),
         jobs=JobsApi(data_dir, models, settings, supervisor.wake),

@@ -53,7 +53,7 @@ def create_app(context: ServerContext) -> Starlette:
     return Starlette(
         routes=_routes(context),
         middleware=[
-            Middleware(RequestGuardMiddleware, host_policy=context.host_policy),
+            Middleware(RequestGuardMiddleware, host_policy=context.host_policy, metrics=context.metrics),
             *_cors(context),
             Middleware(UrlMiddleware),
         ],
@@ -85,10 +85,11 @@ def _routes(context: ServerContext) -> list[Route]:
     read = partial(Endpoint, context=context, mode=TransactionMode.READ)
     write = partial(Endpoint, context=context, mode=TransactionMode.WRITE)
     free = partial(Endpoint, context=context, mode=TransactionMode.NONE)
-    generate = _queued(free, context, context.settings.max_concurrent_requests)
-    score = _queued(free, context, context.settings.max_concurrent_requests)
-    grade = _queued(free, context, MAX_CONCURRENT_GRADERS)
-    health = free(handler=context.health.get, is_public=True)
+    generate = _queued(free, context, "generation", context.settings.max_concurrent_requests)
+    score = _queued(free, context, "losses", context.settings.max_concurrent_requests)
+    grade = _queued(free, context, "graders", MAX_CONCURRENT_GRADERS)
+    info = context.server_info
+    health = free(handler=info.health, is_public=True)
     files, uploads, jobs, models = context.files, context.uploads, context.jobs, context.models
     file_form = FileForm("file", context.settings.max_file_bytes)
     part_form = FileForm("data", context.settings.max_part_bytes)
@@ -96,6 +97,7 @@ def _routes(context: ServerContext) -> list[Route]:
     return [
         _route("/health", GET=health),
         _route("/healthz", GET=health),
+        _route("/metrics", GET=free(handler=info.metrics)),
         _route(FILES, POST=write(handler=files.create, form=file_form), GET=read(handler=files.list)),
         _route(FILE, GET=read(handler=files.retrieve), DELETE=write(handler=files.delete)),
         _route(f"{FILE}/content", GET=read(handler=files.content)),
@@ -134,7 +136,7 @@ def _completion_routes(context: ServerContext, generate: partial[Endpoint]) -> l
     forwarded = partial(
         ChatEndpoint,
         routes=context.routes,
-        queue=RequestQueue(_queue_limits(context, context.settings.max_forwarded_requests)),
+        queue=_queue(context, "forwarding", context.settings.max_forwarded_requests),
     )
     chat = generate(handler=context.chat.create, load_model=context.chat.load_model)
     completion = generate(handler=context.completions.create, load_model=context.completions.load_model)
@@ -169,10 +171,17 @@ def _response_routes(context: ServerContext, generate: partial[Endpoint]) -> lis
     ]
 
 
-def _queued(endpoint: partial[Endpoint], context: ServerContext, max_running: int) -> partial[Endpoint]:
+def _queued(endpoint: partial[Endpoint], context: ServerContext, name: str, max_running: int) -> partial[Endpoint]:
     """Endpoints with a bounded queue and threads for themselves, so that other requests are answered meanwhile."""
-    limits = _queue_limits(context, max_running)
-    return partial(endpoint, limiter=anyio.CapacityLimiter(max_running), queue=RequestQueue(limits))
+    queue = _queue(context, name, max_running)
+    return partial(endpoint, limiter=anyio.CapacityLimiter(max_running), queue=queue)
+
+
+def _queue(context: ServerContext, name: str, max_running: int) -> RequestQueue:
+    """A bounded queue, which the metrics show under a name."""
+    queue = RequestQueue(_queue_limits(context, max_running))
+    context.metrics.queues[name] = queue
+    return queue
 
 
 def _queue_limits(context: ServerContext, max_running: int) -> QueueLimits:

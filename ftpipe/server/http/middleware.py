@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ftpipe.server.auth import HostPolicy
+from ftpipe.server.metrics import ServerMetrics
 from ftpipe.server.protocol import ApiError
 
 access_log = logging.getLogger("ftpipe.server.access")
@@ -25,10 +26,12 @@ class RequestGuardMiddleware:
     Args:
         app: The application behind it.
         host_policy: Which Host and Origin headers are allowed.
+        metrics: Counts the requests.
     """
 
-    def __init__(self, app: ASGIApp, host_policy: HostPolicy) -> None:
+    def __init__(self, app: ASGIApp, host_policy: HostPolicy, metrics: ServerMetrics) -> None:
         self._app = app
+        self._metrics = metrics
         self._host_policy = host_policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -36,7 +39,7 @@ class RequestGuardMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        entry = _AccessLogEntry(scope, send)
+        entry = _AccessLogEntry(scope, send, self._metrics)
         headers = Headers(scope=scope)
         has_two_lengths = "content-length" in headers and "transfer-encoding" in headers
         try:
@@ -63,9 +66,10 @@ class RequestGuardMiddleware:
 class _AccessLogEntry:
     """What the access log says about one request."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope, send: Send, metrics: ServerMetrics) -> None:
         self._scope = scope
         self._send = send
+        self._metrics = metrics
         self._request_id = f"req_{secrets.token_hex(16)}"
         self._started_at = time.perf_counter()
         self._status = 0
@@ -83,7 +87,8 @@ class _AccessLogEntry:
     def log(self) -> None:
         """Write one line: the route with the names of its parameters, so that no content of the request is stored."""
         milliseconds = (time.perf_counter() - self._started_at) * 1000
-        route = self._scope.get(ROUTE_SCOPE_KEY, "-")
+        route = self._scope.get(ROUTE_SCOPE_KEY)
         access_log.info(
-            "%s %s %d %.0fms %s", self._scope["method"], route, self._status, milliseconds, self._request_id
+            "%s %s %d %.0fms %s", self._scope["method"], route or "-", self._status, milliseconds, self._request_id
         )
+        self._metrics.count_request(self._scope["method"], route, self._status, milliseconds / 1000)

@@ -68,7 +68,8 @@ class RequestQueue:
     @property
     def waiting(self) -> int:
         """Requests that wait for a slot, or for what they need before."""
-        return self._waiting_elsewhere.total() + sum(len(futures) for futures in self._waiting.values())
+        # A copy, because a thread asks for the metrics.
+        return self._waiting_elsewhere.total() + sum(len(futures) for futures in list(self._waiting.values()))
 
     @contextmanager
     def waiting_elsewhere(self, owner: str) -> Iterator[None]:

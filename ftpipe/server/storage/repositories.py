@@ -224,6 +224,11 @@ class JobRepository(Repository[JobRow]):
         query = select(func.count()).where(JobRow.owner == owner, JobRow.status.not_in(TERMINAL_STATUSES))
         return self.session.execute(query).scalar_one()
 
+    def count_by_status(self) -> dict[str, int]:
+        """How many jobs of all owners have each status."""
+        rows = self.session.execute(select(JobRow.status, func.count()).group_by(JobRow.status))
+        return {status: count for status, count in rows}
+
     def has_base(self, owner: str, base: str) -> bool:
         """Whether a job of an owner trains this base model."""
         return self.first(JobRow.owner == owner, JobRow.base == base) is not None
