@@ -29,6 +29,7 @@ def to_template_messages(
 
     Content becomes one string, ``developer`` becomes ``system``, and call arguments become objects. If the
     template supports no tool calls or no tools, they are written into the text as JSON, so that nothing is lost.
+    The reasoning of earlier answers is passed on; only templates of reasoning models use it.
 
     Args:
         messages: Messages in the API's form.
@@ -53,7 +54,7 @@ def to_template_messages(
 def _to_template_message(message: Message, *, supports_tool_calls: bool) -> dict[str, Any]:
     role = "system" if message.get("role") == "developer" else message.get("role")
     result: dict[str, Any] = {"role": role, "content": text_of(message)}
-    for key in ("name", "tool_call_id"):
+    for key in ("name", "tool_call_id", "reasoning_content"):
         if message.get(key) is not None:
             result[key] = message[key]
     calls = list(message.get("tool_calls") or [])

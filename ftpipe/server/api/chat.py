@@ -212,6 +212,7 @@ class ChatCompletionsApi:
             logit_bias=chat.bias_by_token,
             grammar=grammar,
             logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
+            **chat.extended_sampling,
         )
         try:
             check_cancelled()

@@ -10,11 +10,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from ftpipe.server.api.schemas import Metadata, RequestModel, Text, validate_body
+from ftpipe.server.api.schemas import Metadata, RequestModel, Text, validate_body, without_ignored
 from ftpipe.server.protocol import ApiError, bad_request
 
 MAX_MESSAGES = 4096
 MAX_TOKENS = 1_000_000
+MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY = 0.01, 100.0
+MAX_TEMPLATE_VARIABLES = 32
+RESERVED_VARIABLES = frozenset(
+    {"messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "chat_template", "tokenize"}
+)
+"""What the server itself gives to a chat template, or decides about it."""
 ROLES = {
     "developer": "system",
     "system": "system",
@@ -76,6 +82,10 @@ class Message(RequestModel):
     function_call: dict[str, Any] | None = None
     audio: Any = None
     annotations: Any = None
+    reasoning_content: str | None = None
+    """What the model thought before an earlier answer; templates of reasoning models show it. Not in OpenAI's API."""
+    reasoning: str | None = None
+    """The same, as newer versions of vLLM call it."""
 
 
 class FunctionDefinition(RequestModel):
@@ -101,6 +111,7 @@ class ResponseFormat(RequestModel):
     json_schema: Any = None
 
 
+VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
 
 
@@ -128,6 +139,12 @@ class ChatRequest(RequestModel):
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     logit_bias: dict[TokenId, Annotated[int, Field(ge=-100, le=100)]] | None = None
+    # Not in OpenAI's API, but in that of vLLM and others.
+    # Source: https://docs.vllm.ai/en/stable/serving/openai_compatible_server/, 2026-11-29.
+    top_k: Annotated[int, Field(ge=-1, le=MAX_TOKENS)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=MIN_REPETITION_PENALTY, le=MAX_REPETITION_PENALTY)] | None = None
+    chat_template_kwargs: Annotated[dict[VariableName, Any], Field(max_length=MAX_TEMPLATE_VARIABLES)] | None = None
     functions: Any = None
     function_call: Any = None
     modalities: list[Literal["text", "audio"]] | None = None
@@ -145,6 +162,16 @@ class ChatRequest(RequestModel):
     service_tier: Any = None
     user: str | None = None
     verbosity: Any = None
+
+    @property
+    def extended_sampling(self) -> dict[str, Any]:
+        """The sampling parameters that OpenAI's API does not have, as the engine takes them."""
+        return {
+            "top_k": max(0, self.top_k or 0),  # -1 is vLLM's word for all tokens
+            "min_p": self.min_p or 0.0,
+            "repetition_penalty": self.repetition_penalty or 1.0,
+            "chat_template_kwargs": self.chat_template_kwargs,
+        }
 
     @property
     def bias_by_token(self) -> dict[int, float]:
@@ -166,11 +193,14 @@ def parse_chat(body: Mapping[str, Any]) -> ChatRequest:
     Raises:
         ApiError: 400.
     """
-    chat = validate_body(ChatRequest, body)
+    chat = validate_body(ChatRequest, without_ignored(body))
     _reject_unsupported(chat)
     if chat.top_logprobs is not None and not chat.logprobs:
         message = "'top_logprobs' needs 'logprobs' to be true."
         raise bad_request(message, "top_logprobs")
+    if reserved := sorted(RESERVED_VARIABLES & (chat.chat_template_kwargs or {}).keys()):
+        message = f"Invalid 'chat_template_kwargs': '{reserved[0]}' is set by the server."
+        raise bad_request(message, f"chat_template_kwargs.{reserved[0]}")
     if chat.stream_options is not None and not chat.stream:
         message = "'stream_options' needs 'stream' to be true."
         raise bad_request(message, "stream_options")
@@ -208,6 +238,8 @@ def template_messages(messages: list[Message]) -> list[dict[str, Any]]:
 def _template_message(message: Message, index: int) -> dict[str, Any]:
     plain: dict[str, Any] = {"role": ROLES[message.role], "content": _text_of(message, index)}
     plain |= message.model_dump(include={"name", "tool_calls", "tool_call_id"}, exclude_none=True)
+    if reasoning := message.reasoning_content or message.reasoning:
+        plain["reasoning_content"] = reasoning
     return plain
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import Field, StringConstraints
 
 from ftpipe.server.api.chat_schemas import MAX_TOKENS, StreamOptions, TokenId, unsupported_parameter
-from ftpipe.server.api.schemas import RequestModel, Text, validate_body
+from ftpipe.server.api.schemas import RequestModel, Text, validate_body, without_ignored
 from ftpipe.server.protocol import bad_request
 
 Prompt: TypeAlias = str | tuple[int, ...]
@@ -79,7 +79,7 @@ def parse_completion(body: Mapping[str, Any]) -> tuple[CompletionRequest, list[P
     Raises:
         ApiError: 400.
     """
-    request = validate_body(CompletionRequest, body)
+    request = validate_body(CompletionRequest, without_ignored(body))
     if request.suffix:
         raise unsupported_parameter("suffix")
     if request.best_of is not None and request.best_of < (request.n or 1):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from ftpipe.records.job import SERVE_AS_PATTERN
 from ftpipe.server.protocol import ApiError, bad_request, missing_parameter, printable
+
+log = logging.getLogger("ftpipe.server")
 
 MAX_METADATA_PAIRS = 16
 Auto = Literal["auto"]
@@ -24,6 +28,36 @@ class RequestModel(BaseModel):
     """A request body: strict about types, without unknown parameters."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+IGNORED_PARAMETERS = frozenset(
+    {
+        # Ollama. Source: https://github.com/ollama/ollama/blob/main/docs/api.md, 2026-11-29
+        *("keep_alive", "options", "think"),
+        # Mistral. Source: https://docs.mistral.ai/api, 2026-11-29
+        *("safe_prompt", "prompt_mode"),
+        # vLLM. Source: https://docs.vllm.ai/en/stable/serving/openai_compatible_server/, 2026-11-29
+        *("request_id", "priority", "skip_special_tokens", "spaces_between_special_tokens"),
+        # llama.cpp. Source: https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md, 2026-11-29
+        *("cache_prompt", "id_slot", "timings_per_token"),
+        # OpenRouter. Source: https://openrouter.ai/docs/api-reference/overview, 2026-11-29
+        *("provider", "transforms", "route", "usage", "include_reasoning", "reasoning"),
+    }
+)
+"""Parameters of other servers that clients send by default. They say how such a server works, not what is answered."""
+
+
+def without_ignored(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A request body without the parameters of other servers; the log says once for each that it has no effect."""
+    for name in IGNORED_PARAMETERS & body.keys():
+        log_ignored(name)
+    return {name: value for name, value in body.items() if name not in IGNORED_PARAMETERS}
+
+
+@cache
+def log_ignored(name: str) -> None:
+    """Log, at the first call for a name, that a parameter has no effect."""
+    log.info("a client sends the parameter %r of another server; it has no effect here", name)
 
 
 class ExpiresAfter(RequestModel):

@@ -14,6 +14,7 @@ MIRRORED_FIELDS = frozenset(
         *("messages", "tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort"),
         *("temperature", "top_p", "seed", "stop", "frequency_penalty", "presence_penalty", "logit_bias", "verbosity"),
         *("max_tokens", "max_completion_tokens"),
+        *("top_k", "min_p", "repetition_penalty", "chat_template_kwargs"),
     }
 )
 """Fields of a chat that change its answer. Others are not mirrored: they say who wrote it, or can cost money."""
