@@ -15,7 +15,7 @@ DEPLOYMENT_SCOPE_KEY = "ftpipe.deployment"
 """Key of the scope for the model's name in the path; it takes the place of the one in the body, as at Azure."""
 
 _TEXT_ONLY = "the models of this server read and write text only"
-_RESPONSES = "use /v1/responses or /v1/chat/completions"
+_CHATS = "use /v1/chat/completions"
 NOT_SERVED = {
     "embeddings": "Embeddings are not served: the models of this server generate text. Use an embedding server.",
     "moderations": "Moderations are not served: there is no moderation model here. "
@@ -24,9 +24,9 @@ NOT_SERVED = {
     "audio": f"Audio is not served: {_TEXT_ONLY}.",
     "videos": f"Videos are not served: {_TEXT_ONLY}.",
     "realtime": f'Realtime sessions are not served: {_TEXT_ONLY}. Use /v1/chat/completions with "stream": true.',
-    "assistants": f"Assistants are not served: OpenAI has replaced them, too; {_RESPONSES}.",
-    "threads": f"Threads are not served: OpenAI has replaced them, too; {_RESPONSES}.",
-    "conversations": "Conversations are not served; use /v1/responses with previous_response_id.",
+    "assistants": f"Assistants are not served: OpenAI has replaced them, too; {_CHATS}.",
+    "threads": f"Threads are not served: OpenAI has replaced them, too; {_CHATS}.",
+    "conversations": "Conversations are not served; send all messages to /v1/chat/completions.",
     "vector_stores": "Vector stores are not served: there is no file search here. Put the passages into the messages.",
     "containers": "Containers are not served: no code of clients is run here.",
     "evals": "Evals are not served: OpenAI has shut that API down; `ftpipe evaluate` compares models.",
@@ -35,7 +35,7 @@ NOT_SERVED = {
     "edits": "This API was replaced; use /v1/chat/completions.",
     "organization": "Organizations are not served: the owners of keys are in the file of --api-key-file.",
     "rerank": "Reranking is not served: the models of this server generate text.",
-    "messages": f"Anthropic's API is not served; {_RESPONSES}.",
+    "messages": f"Anthropic's API is not served; {_CHATS}.",
 }
 """First part of a path below ``/v1`` → why it is not served, and what to use instead."""
 OLLAMA = "Ollama's own API is not served: use the server as an OpenAI API, with the base URL …/v1."

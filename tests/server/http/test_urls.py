@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import openai
@@ -111,6 +112,13 @@ def test_unknown_url_says_what_may_be_meant(client: TestClient, url: str, words:
     assert answer.status_code == 404
     assert_openai_error(answer)
     assert words in answer.json()["error"]["message"]
+
+
+def test_unserved_route_names_routes_that_exist(client: TestClient) -> None:
+    named = {url for message in NOT_SERVED.values() for url in re.findall(r"/v1/[a-z_/]+", message)}
+    assert named
+    for url in named:
+        assert client.put(url).status_code == 405, url
 
 
 def test_healthz_is_the_health(client: TestClient) -> None:
