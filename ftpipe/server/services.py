@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 from ftpipe.atomic_files import read_or_create_secret
 from ftpipe.inference.engine import Engine
 from ftpipe.modeling.device import use_passive_omp_wait
+from ftpipe.server.api.batches import BatchesApi
 from ftpipe.server.api.chat import ChatCompletionsApi, GenerationBackend
 from ftpipe.server.api.completions import CompletionsApi
 from ftpipe.server.api.files import FilesApi
@@ -22,6 +25,7 @@ from ftpipe.server.api.server_info import ServerInfoApi
 from ftpipe.server.api.stored_completions import StoredCompletionsApi
 from ftpipe.server.api.uploads import UploadsApi
 from ftpipe.server.auth import ApiKeys, HostPolicy, build_host_policy, load_api_keys, warn_if_readable
+from ftpipe.server.batches.runner import BatchRunner
 from ftpipe.server.cancellation import ActiveRequests
 from ftpipe.server.idempotency import InFlightKeys
 from ftpipe.server.jobs.supervisor import Supervisor
@@ -29,11 +33,12 @@ from ftpipe.server.jobs.validation_process import FileValidator, StartValidation
 from ftpipe.server.memory import exclude_models_from_garbage_collection
 from ftpipe.server.metrics import MeteredBackend, ServerMetrics
 from ftpipe.server.model_resolver import BaseModels, ModelResolver
+from ftpipe.server.protocol import ApiRequest
+from ftpipe.server.routed_chats import RoutedChats
 from ftpipe.server.routes import ModelRoutes, NoRoutes
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.shadow.low_priority import CallerCount
 from ftpipe.server.shadow.mirror import ShadowMirror
-from ftpipe.server.shadow.models import MirrorModels
 from ftpipe.server.storage import Store
 from ftpipe.server.storage.data_dir import DataDirectory
 from ftpipe.server.storage.recovery import open_or_replace, recover
@@ -124,12 +129,17 @@ class ServerContext:
     permissions: PermissionsApi = field(default_factory=PermissionsApi)
     graders: GradersApi = field(default_factory=GradersApi)
     row_losses: RowLossesApi
+    batches: BatchesApi
+    batch_runner: BatchRunner
+    routed_chats: RoutedChats
     shadow: ShadowMirror | None
 
     def start(self) -> None:
-        """Bring folder and database together after a crash, and start working on jobs."""
+        """Bring folder and database together after a crash, and start working; called in the event loop."""
         recover(self.store, self.data_dir)
         self.supervisor.start()
+        self.routed_chats.start()
+        self.batch_runner.start()
         if self.shadow is not None:
             self.shadow.start()
 
@@ -138,6 +148,7 @@ class ServerContext:
         self.active_requests.cancel_all()
         if self.shadow is not None:
             self.shadow.stop()
+        self.batch_runner.stop()
         self.supervisor.stop()
         self.store.close()
 
@@ -176,6 +187,10 @@ def build_context(
     callers, metrics = CallerCount(), ServerMetrics()
     engine = MeteredBackend(engine or _build_engine(settings, active_requests), metrics)
     chat = ChatCompletionsApi(store, models, engine, callers)
+    chats = RoutedChats(chat.complete, routes)
+    completions = CompletionsApi(store, models, routes, engine, callers)
+    handlers, has_model = _batch_handlers(chats, completions), partial(_has_model, store, models, routes)
+    runner = BatchRunner(store, data_dir, handlers, has_model, settings.max_body_bytes, active_requests)
     return ServerContext(
         settings=settings,
         data_dir=data_dir,
@@ -192,11 +207,26 @@ def build_context(
         jobs=JobsApi(data_dir, models, settings, supervisor.wake),
         models=ModelsApi(data_dir, models, settings, routes),
         chat=chat,
-        completions=CompletionsApi(store, models, routes, engine, callers),
+        completions=completions,
         responses=ResponsesApi(store, routes, chat),
         row_losses=RowLossesApi(store, data_dir, models, settings.models_dir),
-        shadow=_build_shadow(settings, store, data_dir, chat, routes, callers, active_requests),
+        batches=BatchesApi(data_dir, runner.endpoints, runner.wake),
+        batch_runner=runner,
+        routed_chats=chats,
+        shadow=_build_shadow(settings, store, data_dir, chat, chats, callers, active_requests),
     )
+
+
+def _batch_handlers(chats: RoutedChats, completions: CompletionsApi) -> dict[str, Callable[[ApiRequest], Any]]:
+    return {"/v1/chat/completions": chats.complete, "/v1/completions": completions.create}
+
+
+def _has_model(store: Store, models: ModelResolver, routes: ModelRoutes, owner: str, name: str) -> bool:
+    """Whether an owner can use a model, here or through a route."""
+    if name in routes.names(owner):
+        return True
+    with store.read() as tx:
+        return models.resolve(tx, owner, name) is not None
 
 
 def _build_shadow(
@@ -204,14 +234,14 @@ def _build_shadow(
     store: Store,
     data_dir: DataDirectory,
     chat: ChatCompletionsApi,
-    routes: ModelRoutes,
+    models: RoutedChats,
     callers: CallerCount,
     active_requests: ActiveRequests,
 ) -> ShadowMirror | None:
     """What compares two models, if the settings say so; it gets the answers of chats."""
     if settings.shadow is None:
         return None
-    models, key = MirrorModels(chat.complete, routes), read_or_create_secret(data_dir.shadow_key)
+    key = read_or_create_secret(data_dir.shadow_key)
     shadow = ShadowMirror(settings.shadow, store, key, models, callers, active_requests)
     chat.on_answer = shadow.offer
     return shadow

@@ -163,7 +163,7 @@ def seed_rows(client: TestClient) -> dict[str, str]:
     """Make a file, an upload, a job, a stored chat and a response; their ids by the words that the fuzzer uses."""
     chat = client.post("/v1/chat/completions", json={**CHATS[0], "store": True}).json()
     response = client.post("/v1/responses", json={"model": BASES[0], "input": "x"}).json()
-    begun = client.post("/v1/uploads", json={"filename": "a", "purpose": "batch", "bytes": 1, "mime_type": "x"})
+    begun = client.post("/v1/uploads", json={"filename": "a.jsonl", "purpose": "batch", "bytes": 1, "mime_type": "x"})
     return {
         "FILE": upload(client)["id"],
         "UPLOAD": begun.json()["id"],

@@ -9,6 +9,7 @@ from typing import Any
 
 from ftpipe.atomic_files import rename_durably
 from ftpipe.server.api.schemas import CreateFile, validate_body
+from ftpipe.server.batches.input_file import MAX_INPUT_BYTES
 from ftpipe.server.clock import now
 from ftpipe.server.protocol import (
     ApiError,
@@ -28,6 +29,7 @@ from ftpipe.server.storage.cleanup import delete_after_commit
 from ftpipe.server.storage.data_dir import DataDirectory
 
 MAX_LIMIT = 10_000
+JSONL_PURPOSES = {"fine-tune": "fine-tuning", "batch": "batches"}
 _ENCODE_BYTES = 57 * 1024
 """A multiple of three, so that the encoded pieces can be joined."""
 
@@ -114,7 +116,7 @@ class FilesApi:
 
 
 def check_upload(purpose: str, filename: str, size: int) -> None:
-    """Refuse what cannot be trained on; the lines are validated when a job starts.
+    """Refuse what cannot be used for its purpose; the lines are validated when a job or batch starts.
 
     Raises:
         ApiError: 400.
@@ -122,14 +124,17 @@ def check_upload(purpose: str, filename: str, size: int) -> None:
     if purpose == "evals":
         message = "Purpose 'evals' is not served: the Evals API has ended."
         raise bad_request(message, "purpose")
-    if purpose != "fine-tune":
+    if purpose not in JSONL_PURPOSES:
         return
     if not filename.lower().endswith(".jsonl"):
-        message = "Invalid file format for fine-tuning: the file's name must end in .jsonl."
+        message = f"Invalid file format for {JSONL_PURPOSES[purpose]}: the file's name must end in .jsonl."
         raise bad_request(message, "file", "invalid_file_format")
     if size == 0:
         message = "The file is empty."
         raise bad_request(message, "file", "empty_file")
+    if purpose == "batch" and size > MAX_INPUT_BYTES:
+        message = f"The input file of a batch can have at most {MAX_INPUT_BYTES} bytes."
+        raise bad_request(message, "file", "file_too_large")
 
 
 def serialize_file(row: FileRow) -> dict[str, Any]:

@@ -166,6 +166,16 @@ class CreateJob(RequestModel):
     """Not part of the OpenAI API: the base model's name in the tuned model's name, instead of the real one."""
 
 
+class CreateBatch(RequestModel):
+    """``POST /batches``. Source: OpenAI API description, createBatch, 2026-08-21."""
+
+    input_file_id: Text
+    endpoint: Text
+    completion_window: Literal["24h"]
+    metadata: Metadata | None = None
+    output_expires_after: ExpiresAfter | None = None
+
+
 class UpdateCompletion(RequestModel):
     """``POST /chat/completions/{id}``. Source: OpenAI API description, updateChatCompletion, 2026-08-21."""
 

@@ -31,6 +31,7 @@ PERMISSIONS = "/v1/fine_tuning/checkpoints/{checkpoint}/permissions"
 COMPLETIONS = "/v1/chat/completions"
 RESPONSES = "/v1/responses"
 RESPONSE = f"{RESPONSES}/{{response_id}}"
+BATCHES = "/v1/batches"
 GRADERS = "/v1/fine_tuning/alpha/graders"
 CORS_METHODS = ("GET", "POST", "DELETE")
 MAX_CONCURRENT_GRADERS = 2
@@ -132,7 +133,7 @@ def _routes(context: ServerContext) -> list[Route]:
 def _completion_routes(context: ServerContext, generate: partial[Endpoint]) -> list[Route]:
     read = partial(Endpoint, context=context, mode=TransactionMode.READ)
     write = partial(Endpoint, context=context, mode=TransactionMode.WRITE)
-    stored = context.stored_completions
+    stored, batches = context.stored_completions, context.batches
     forwarded = partial(
         ChatEndpoint,
         routes=context.routes,
@@ -150,6 +151,9 @@ def _completion_routes(context: ServerContext, generate: partial[Endpoint]) -> l
         ),
         _route(f"{COMPLETIONS}/{{completion_id}}/messages", GET=read(handler=stored.messages)),
         _route("/v1/completions", POST=forwarded(local=completion, is_chat=False)),
+        _route(BATCHES, POST=write(handler=batches.create), GET=read(handler=batches.list)),
+        _route(f"{BATCHES}/{{batch_id}}", GET=read(handler=batches.retrieve)),
+        _route(f"{BATCHES}/{{batch_id}}/cancel", POST=write(handler=batches.cancel)),
     ]
 
 

@@ -14,8 +14,8 @@ from ftpipe.grading.graders import Grader, GradingContext
 from ftpipe.records.evaluation import TokenPrice
 from ftpipe.server.cancellation import RequestCancelledError
 from ftpipe.server.protocol import ApiError, ApiRequest, printable
+from ftpipe.server.routed_chats import RoutedChats
 from ftpipe.server.shadow.low_priority import LowPriorityToken
-from ftpipe.server.shadow.models import MirrorModels
 from ftpipe.server.shadow.sampling import digest
 
 MAX_ERROR_CHARACTERS = 60
@@ -43,7 +43,7 @@ class ModelReply:
         return price.cost(self.tokens["prompt"], self.tokens["completion"])
 
 
-def ask(models: MirrorModels, owner: str, body: Mapping[str, Any], token: LowPriorityToken) -> ModelReply:
+def ask(models: RoutedChats, owner: str, body: Mapping[str, Any], token: LowPriorityToken) -> ModelReply:
     """Send a mirrored chat.
 
     Raises:

@@ -14,6 +14,7 @@ from ftpipe.grading.graders import Grader, parse_grader
 from ftpipe.server.cancellation import ActiveRequests, RequestCancelledError
 from ftpipe.server.clock import now
 from ftpipe.server.protocol import ApiRequest
+from ftpipe.server.routed_chats import RoutedChats
 from ftpipe.server.settings import ShadowPair, ShadowSettings
 from ftpipe.server.shadow.comparison import (
     ModelReply,
@@ -24,7 +25,6 @@ from ftpipe.server.shadow.comparison import (
     tokens_of,
 )
 from ftpipe.server.shadow.low_priority import CallerCount, LowPriorityToken
-from ftpipe.server.shadow.models import MirrorModels
 from ftpipe.server.shadow.sampling import digest, highest_tokens, is_sampled, is_text, mirrored_fields, with_token_limit
 from ftpipe.server.storage import ShadowResultRow, Store
 from ftpipe.server.storage.shadow_results import ShadowCounts
@@ -69,7 +69,7 @@ class ShadowMirror:
         settings: ShadowSettings,
         store: Store,
         key: str,
-        models: MirrorModels,
+        models: RoutedChats,
         callers: CallerCount,
         active: ActiveRequests,
     ) -> None:
@@ -89,8 +89,7 @@ class ShadowMirror:
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Start to answer mirrored chats; must be called in the event loop of the server."""
-        self._models.start()
+        """Start to answer mirrored chats."""
         with self._store.read() as tx:
             self._spent = tx.shadow.total_cost()
         self._threads = [threading.Thread(target=self._run, name="shadow", daemon=True) for _ in range(MAX_RUNNING)]

@@ -4,6 +4,8 @@ from ftpipe.server.storage.database import Store, Transaction, open_store
 from ftpipe.server.storage.repositories import Page, UnknownCursorError
 from ftpipe.server.storage.tables import (
     RESULT_PURPOSE,
+    BatchAnswerRow,
+    BatchRow,
     CheckpointRow,
     CompletionRow,
     EventRow,
@@ -20,6 +22,8 @@ from ftpipe.server.storage.tables import (
 
 __all__ = [
     "RESULT_PURPOSE",
+    "BatchAnswerRow",
+    "BatchRow",
     "CheckpointRow",
     "CompletionRow",
     "EventRow",

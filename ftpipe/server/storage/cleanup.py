@@ -13,7 +13,7 @@ from ftpipe.server.storage.database import Store, Transaction
 
 log = logging.getLogger("ftpipe.server")
 
-_CATEGORIES = ("files", "uploads", "jobs")
+_CATEGORIES = ("files", "uploads", "jobs", "batches")
 
 
 def delete_after_commit(tx: Transaction, data_dir: DataDirectory, path: Path) -> None:
@@ -24,7 +24,7 @@ def delete_after_commit(tx: Transaction, data_dir: DataDirectory, path: Path) ->
     Args:
         tx: The transaction that deletes the row.
         data_dir: The data folder.
-        path: Below ``files``, ``uploads`` or ``jobs``.
+        path: Below ``files``, ``uploads``, ``jobs`` or ``batches``.
     """
     tx.deletions.add(path.relative_to(data_dir.root).as_posix())
     tx.after_commit.append(partial(_remove, path))

@@ -96,6 +96,10 @@ class DataDirectory:
         """The content of one part."""
         return self.upload(upload_id) / _validated_id(part_id)
 
+    def batch(self, batch_id: str) -> Path:
+        """The input file of a batch that has not ended: a link, so that the batch keeps it when the file is deleted."""
+        return self.root / "batches" / _validated_id(batch_id)
+
     def job(self, job_id: str) -> JobDirectory:
         """The job directory, which the server shares with the trainer."""
         return JobDirectory(self.root / "jobs" / _validated_id(job_id))
@@ -205,7 +209,7 @@ def is_body(path: Path) -> bool:
 
 
 def is_valid_id(name: str) -> bool:
-    """True if a name can be the id of a file, an upload or a job."""
+    """True if a name can be the id of a file, an upload, a job or a batch."""
     return bool(_ID.fullmatch(name))
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from ftpipe.errors import LocalStateError
+from ftpipe.server.storage.batches import BatchRepository
 from ftpipe.server.storage.repositories import (
     CheckpointRepository,
     CompletionRepository,
@@ -61,6 +62,7 @@ class Transaction:
         self.permissions = PermissionRepository(session)
         self.completions = CompletionRepository(session)
         self.responses = ResponseRepository(session)
+        self.batches = BatchRepository(session)
         self.shadow = ShadowRepository(session)
         self.deletions = DeletionRepository(session)
         self.idempotency_keys = IdempotencyRepository(session)

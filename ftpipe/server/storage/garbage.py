@@ -12,9 +12,11 @@ from pathlib import Path
 
 from ftpipe.records.job import TERMINAL_STATUSES
 from ftpipe.server.jobs.trainer_process import is_locked
+from ftpipe.server.storage.batches import ENDED
 from ftpipe.server.storage.cleanup import delete_after_commit
 from ftpipe.server.storage.data_dir import DataDirectory
 from ftpipe.server.storage.database import Transaction, open_store, open_store_read_only
+from ftpipe.server.storage.tables import BatchRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ def _candidates(tx: Transaction, data_dir: DataDirectory) -> Iterator[ServerGarb
     for upload in tx.uploads.all():
         if upload.status != "pending":
             yield ServerGarbage(data_dir.upload(upload.id), f"parts of an upload that is {upload.status}")
+    for batch in tx.batches.all(BatchRow.status.in_(ENDED)):
+        yield ServerGarbage(data_dir.batch(batch.id), f"input of a batch that is {batch.status}")
     for job in tx.jobs.all():
         directory = data_dir.job(job.id)
         if job.status not in TERMINAL_STATUSES or job.has_trainer or is_locked(directory):

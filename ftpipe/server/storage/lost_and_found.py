@@ -14,7 +14,7 @@ log = logging.getLogger("ftpipe.server")
 FOLDER = "lost+found"
 FALLBACK_FOLDER = "lost+found-ftpipe"
 """Used if ``lost+found`` is the file system's own folder at the top of a disk, which belongs to root."""
-CATEGORIES = ("files", "uploads", "jobs", "incoming")
+CATEGORIES = ("files", "uploads", "jobs", "batches", "incoming")
 """The folders of the layout."""
 
 

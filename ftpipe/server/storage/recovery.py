@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ftpipe.server.jobs.trainer_process import is_locked
+from ftpipe.server.storage.batches import ENDED, answer_ids
 from ftpipe.server.storage.cleanup import finish_deletions
 from ftpipe.server.storage.data_dir import DataDirectory, is_body, is_valid_id
 from ftpipe.server.storage.database import DamagedDatabaseError, Store, open_store
@@ -48,9 +49,13 @@ def recover(store: Store, data_dir: DataDirectory) -> None:
     result_files = _restore_jobs(store, data_dir, lost)
     with store.read() as tx:
         files = {row.id for row in tx.files.all()}
+        batches = {row.id: row.status for row in tx.batches.all()}
         uploads = {row.id: row.status for row in tx.uploads.all()}
+    answer_files = {
+        name for batch_id, status in batches.items() if status not in ENDED for name in answer_ids(batch_id)
+    }
     for path in _entries(data_dir, "files"):
-        if path.name not in files and path.name not in result_files:
+        if path.name not in files | result_files | answer_files:
             lost.move(path, "a file that the database does not know")
     for path in _entries(data_dir, "uploads"):
         status = uploads.get(path.name)
@@ -58,6 +63,12 @@ def recover(store: Store, data_dir: DataDirectory) -> None:
             _move_unless_empty(path, lost, "an upload that the database does not know")
         elif status != "pending":
             shutil.rmtree(path, ignore_errors=True)
+    for path in _entries(data_dir, "batches"):
+        status = batches.get(path.name)
+        if status is None:
+            lost.move(path, "the input of a batch that the database does not know")
+        elif status in ENDED:
+            path.unlink()
     for path in _entries(data_dir, "incoming"):
         if is_body(path):
             path.unlink()

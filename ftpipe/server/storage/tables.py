@@ -214,6 +214,51 @@ class ResponseRow(Row):
     """Sizes of the events of its stream, by output item."""
 
 
+class BatchRow(Row):
+    """Requests of a file that are answered in the background; a link to the file is in the data folder."""
+
+    __tablename__ = "batches"
+
+    owner: Mapped[str]
+    created_at: Mapped[int]
+    endpoint: Mapped[str]
+    input_file: Mapped[str]
+    expires_at: Mapped[int]
+    user_metadata: Mapped[dict[str, str] | None] = mapped_column(default=None)
+    output_expires_after: Mapped[int | None] = mapped_column(default=None)
+    """Seconds that the files with answers are kept; ``None`` for ever."""
+    status: Mapped[str] = mapped_column(default="validating", index=True)
+    model: Mapped[str | None] = mapped_column(default=None)
+    errors: Mapped[list[dict[str, Any]] | None] = mapped_column(default=None)
+    """Why the input file cannot be used."""
+    starts: Mapped[int] = mapped_column(default=0)
+    """How often a server began to answer requests since the last answer that was stored."""
+    in_progress_at: Mapped[int | None] = mapped_column(default=None)
+    finalizing_at: Mapped[int | None] = mapped_column(default=None)
+    cancelling_at: Mapped[int | None] = mapped_column(default=None)
+    ended_at: Mapped[int | None] = mapped_column(default=None)
+    total: Mapped[int] = mapped_column(default=0)
+    completed: Mapped[int] = mapped_column(default=0)
+    failed: Mapped[int] = mapped_column(default=0)
+    input_tokens: Mapped[int] = mapped_column(default=0)
+    output_tokens: Mapped[int] = mapped_column(default=0)
+    output_file: Mapped[str | None] = mapped_column(default=None)
+    error_file: Mapped[str | None] = mapped_column(default=None)
+
+
+class BatchAnswerRow(Base):
+    """The answer to one request of a batch that has not ended."""
+
+    __tablename__ = "batch_answers"
+
+    batch_id: Mapped[str] = mapped_column(ForeignKey("batches.id"), primary_key=True)
+    line: Mapped[int] = mapped_column(primary_key=True)
+    """In the input file, from 1."""
+    is_error: Mapped[bool]
+    content: Mapped[str]
+    """Its line in the output or error file."""
+
+
 class ShadowPairRow(Base):
     """An owner's chats with one model that another model answered, too."""
 

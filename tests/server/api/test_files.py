@@ -79,7 +79,7 @@ def test_files_delete_keeps_running_job(client: TestClient, tmp_path: Path) -> N
 def test_files_expires_at(client: TestClient) -> None:
     """The form's nested fields are understood in the way that the SDKs send them."""
     data = {"purpose": "batch", "expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
-    file = client.post("/v1/files", data=data, files={"file": ("a", b"x")}).json()
+    file = client.post("/v1/files", data=data, files={"file": ("a.jsonl", b"x")}).json()
     assert file["expires_at"] == file["created_at"] + 3600
     data["expires_after[seconds]"] = "5"
     assert client.post("/v1/files", data=data, files={"file": ("a", b"x")}).status_code == 400

@@ -1,4 +1,4 @@
-"""Answer mirrored chats: with the server's engine, or at the host that a route leads to."""
+"""Answer chats that the server itself sends: with its engine, or at the host that a route leads to."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Complete = Callable[[ApiRequest], Mapping[str, Any]]
 """Answers a chat that is not streamed; raises ``FtpipeError`` if there is no answer."""
 
 
-class MirrorModels:
-    """The models that mirrored chats are sent to.
+class RoutedChats:
+    """Answers mirrored chats and those of batches, as a client's are answered.
 
     Args:
         complete: Answers with the server's engine.
@@ -42,7 +42,7 @@ class MirrorModels:
         return route is not None and route.upstream is not None and not route.is_own
 
     def complete(self, request: ApiRequest) -> Mapping[str, Any]:
-        """Answer a mirrored chat; called in a thread.
+        """Answer a chat; called in a thread.
 
         Raises:
             FtpipeError: There is no answer.

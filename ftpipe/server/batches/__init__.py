@@ -1,0 +1,1 @@
+"""Batches: requests of a file that are answered in the background."""
