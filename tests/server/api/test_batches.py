@@ -127,6 +127,10 @@ def test_batch_is_cancelled_with_answers_that_it_has(api: openai.OpenAI, engine:
         api.batches.cancel(batch.id)
 
 
+def assert_set(event: threading.Event) -> None:
+    assert event.wait(60)
+
+
 def test_batch_continues_after_restart(make_client: MakeClient, engine: FakeEngine) -> None:
     """What has an answer is not computed again, also if the input file was deleted meanwhile."""
     done, go_on = threading.Semaphore(0), threading.Event()
@@ -144,11 +148,12 @@ def test_batch_continues_after_restart(make_client: MakeClient, engine: FakeEngi
     assert done.acquire(timeout=20)
     api.files.delete(batch.input_file_id)
     client.__exit__(None, None, None)
-    before = len(engine.requests)
-    engine.before_token = lambda: None
+    before, counted = len(engine.requests), threading.Event()
+    engine.before_token = lambda: assert_set(counted)
     again = sdk(make_client())
     counts = again.batches.retrieve(batch.id).request_counts
     assert counts is not None
+    counted.set()
     ended = wait_until(again, batch.id, "completed")
     lines = content(again, ended.output_file_id)
     assert [one["custom_id"] for one in lines] == [f"r{index}" for index in range(40)]
