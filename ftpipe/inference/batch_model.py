@@ -54,6 +54,8 @@ class BatchModel(Protocol):
     """Number of logits."""
     max_sequences: int
     """Most sequences that one call of ``decode`` should have."""
+    is_sequential: bool
+    """Whether ``decode`` takes as long for several sequences as one call for each of them."""
 
     def read_adapter(self, adapter: Path) -> None:
         """Read an adapter's files, so that ``open_sequence`` does not wait for a slow disk; any thread may call it.

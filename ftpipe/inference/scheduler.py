@@ -29,7 +29,10 @@ class Scheduler:
 
     A step appends one chunk to prompts and one token to answers. If more answers are computed than a step can have, the
     owner who used the model least comes first. An owner has at most one batch of answers in memory, and twice as many
-    are there in total, so that another owner's answer need not wait for one of them to end.
+    are there in total, so that another owner's answer need not wait for one of them to end. If the model computes one
+    sequence after the other, a step appends one token: with one to each answer, an owner's tokens would wait for those
+    of all answers of the others, and the 95th percentile of their chats under attack was 5 times that without
+    (tests/benchmarks/soak.py, two CPU cores, 2026-11-29).
 
     Args:
         model: Computes.
@@ -40,6 +43,7 @@ class Scheduler:
     def __init__(self, model: BatchModel, *, max_batch_size: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._model = model
         self._max_batch_size = min(max_batch_size, model.max_sequences)
+        self._decode_size = 1 if model.is_sequential else self._max_batch_size
         self._clock = clock
         self._share = FairShare(clock)
         self._seconds_per_token = 0.01
@@ -72,7 +76,7 @@ class Scheduler:
         new = [generation for generation in candidates if not _sequence(generation).is_prefilled]
         answering = [generation for generation in candidates if _sequence(generation).is_prefilled]
         self._prefill(self._select(new, MAX_PROMPT_TOKENS_PER_STEP // PREFILL_CHUNK_TOKENS))
-        self._decode(self._select(answering, self._max_batch_size))
+        self._decode(self._select(answering, self._decode_size))
 
     def fail_all(self, error: Exception) -> None:
         """End all answers with an error."""

@@ -28,6 +28,7 @@ class TransformersModel:
     """
 
     max_sequences = 16
+    is_sequential = True
 
     def __init__(self, model: CausalModel) -> None:
         self.vocabulary_size = int(model.get_output_embeddings().weight.shape[0])

@@ -34,6 +34,7 @@ class FakeBatchModel:
     Attributes:
         calls: What was computed in each call: ``("prefill" or "decode", owners' first prompt ids)``.
         seconds: How far the clock moves with each call.
+        is_sequential: Whether it says that calls with several sequences are no faster.
     """
 
     vocabulary_size = VOCABULARY_SIZE
@@ -43,6 +44,7 @@ class FakeBatchModel:
         self.max_tokens = max_tokens
         self.calls: list[tuple[str, list[int]]] = []
         self.seconds = 0.0
+        self.is_sequential = False
         self.now = 0.0
         self.tokens: dict[BatchSequence, list[int]] = {}
         self.failing: dict[str, Exception] = {}

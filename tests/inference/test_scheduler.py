@@ -123,6 +123,27 @@ def test_scheduler_batch_has_a_maximal_size(max_batch_size: int) -> None:
     assert max(len(ids) for name, ids in model.calls if name == "decode") == max_batch_size
 
 
+def test_scheduler_sequential_model_computes_one_token_in_a_step() -> None:
+    """So that the owner who used the model least waits for no tokens of others; those of equal owners alternate."""
+    model = FakeBatchModel()
+    model.seconds = 1.0
+    model.is_sequential = True
+    scheduler = make_scheduler(model)
+    for number in (100, 101):
+        scheduler.add(new_generation([number], owner="many", max_tokens=50))
+    for _ in range(5):
+        scheduler.step()
+    assert model.calls == [("prefill", [100, 101]), *[("decode", [100]), ("decode", [101])] * 2]
+    scheduler.add(new_generation([1], owner="one", max_tokens=3))
+    for _ in range(3):
+        scheduler.step()
+    assert [call for call in model.calls[5:] if call != ("decode", [100])] == [
+        ("prefill", [1]),
+        ("decode", [1]),
+        ("decode", [1]),
+    ]
+
+
 def test_scheduler_owner_with_one_request_does_not_wait_for_many_of_another() -> None:
     """It joins at once, though as many answers of the other owner are computed as a step can have."""
     model = FakeBatchModel()
