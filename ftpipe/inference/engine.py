@@ -14,7 +14,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,6 @@ class Engine:
         max_loaded_models: Base models that are in memory at the same time.
         max_batch_size: Maximum number of answers of one base model that are computed at the same time.
         on_status: Called with a line if loading takes a while.
-        track: Entered while a thread loads a model.
         on_loaded: Called in the thread after a model has been loaded and others have been dropped for it.
     """
 
@@ -64,13 +62,11 @@ class Engine:
         max_loaded_models: int = 2,
         max_batch_size: int = MAX_BATCH_SIZE,
         on_status: StatusCallback = lambda _: None,
-        track: Callable[[], AbstractContextManager[None]] = nullcontext,
         on_loaded: Callable[[], None] = lambda: None,
     ) -> None:
         self._models = ModelCache(
             lambda base: _load(base, models_dir, max_batch_size, on_status),
             max_models=max_loaded_models,
-            track=track,
             on_loaded=on_loaded,
             on_dropped=lambda model: model.thread.close(),
         )

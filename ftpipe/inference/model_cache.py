@@ -6,7 +6,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, TypeVar
 
 MAX_CONCURRENT_LOADS = 2
@@ -23,8 +22,6 @@ class ModelCache(Generic[Model]):
     Args:
         load: Loads a model; runs in a thread, without a lock.
         max_models: Models that are kept.
-        track: Entered while a thread loads, so that a server that stops can wait for it; an error that it raises
-            ends the load.
         on_loaded: Called in the thread after a model has been loaded and others have been dropped for it.
         on_dropped: Called with each model that is dropped.
     """
@@ -34,13 +31,11 @@ class ModelCache(Generic[Model]):
         load: Callable[[str], Model],
         *,
         max_models: int,
-        track: Callable[[], AbstractContextManager[None]] = nullcontext,
         on_loaded: Callable[[], None] = lambda: None,
         on_dropped: Callable[[Model], None] = lambda _: None,
     ) -> None:
         self._load = load
         self._max_models = max_models
-        self._track = track
         self._on_loaded = on_loaded
         self._on_dropped = on_dropped
         self._lock = threading.Lock()
@@ -92,8 +87,7 @@ class ModelCache(Generic[Model]):
 
     def _load_and_keep(self, name: str) -> Model:
         try:
-            with self._track():
-                model = self._load(name)
+            model = self._load(name)
         except BaseException:
             with self._lock:
                 del self._loading[name]

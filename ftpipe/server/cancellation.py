@@ -63,7 +63,6 @@ class ActiveRequests:
         self._condition = threading.Condition()
         self._tokens: weakref.WeakSet[CancelToken] = weakref.WeakSet()
         self._threads = 0
-        self._loads = 0
         self._is_stopping = False
 
     @property
@@ -102,23 +101,6 @@ class ActiveRequests:
                 self._threads -= 1
                 self._condition.notify_all()
 
-    @contextmanager
-    def background_work(self) -> Iterator[None]:
-        """Count the current thread as loading a model for requests that are still to come; it cannot be cancelled.
-
-        Raises:
-            RequestCancelledError: The server is stopping.
-        """
-        self.new_token().raise_if_cancelled()
-        with self._condition:
-            self._loads += 1
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._loads -= 1
-                self._condition.notify_all()
-
     def cancel_all(self) -> None:
         """Cancel every request, also those that are still to come."""
         with self._condition:
@@ -134,12 +116,3 @@ class ActiveRequests:
         """
         with self._condition:
             return self._condition.wait_for(lambda: self._threads == 0, timeout)
-
-    def wait_for_loads(self, timeout: float) -> bool:
-        """Wait until no model is being loaded.
-
-        Returns:
-            ``False`` if one still is after ``timeout`` seconds.
-        """
-        with self._condition:
-            return self._condition.wait_for(lambda: self._loads == 0, timeout)

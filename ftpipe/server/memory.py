@@ -1,4 +1,4 @@
-"""Keep the memory of a server that runs for weeks flat: few heaps, no torch objects in garbage collection."""
+"""Keep the memory of processes that run for weeks flat: few heaps, and no old objects in garbage collection."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ def limit_malloc_arenas() -> None:
     _call_glibc("mallopt", M_ARENA_MAX, MAX_ARENAS)
 
 
-def exclude_models_from_garbage_collection() -> None:
-    """Collect models that were dropped; the objects that remain, torch's and the models', are not looked at again.
+def exclude_from_garbage_collection() -> None:
+    """Collect what was dropped; the objects that remain, of libraries and of models, are not looked at again.
 
-    Their collection took 70 % of the event loop's time when many clients connected at once, measured 2026-11-28.
+    Their collection took 70 % of the event loop's time when many clients connected at once, measured 2026-11-28 when
+    torch was in the server's process.
     """
     gc.unfreeze()
     gc.collect()
@@ -43,10 +44,11 @@ async def release_memory_regularly() -> None:
     """Collect garbage and give unused memory back to the system, from time to time, until the task is cancelled."""
     while True:
         await asyncio.sleep(RELEASE_SECONDS)
-        await anyio.to_thread.run_sync(_release_memory)
+        await anyio.to_thread.run_sync(release_memory)
 
 
-def _release_memory() -> None:
+def release_memory() -> None:
+    """Collect garbage and give unused memory back to the system."""
     gc.collect()
     _call_glibc("malloc_trim", 0)
 

@@ -177,6 +177,10 @@ class MeteredBackend:
         pieces = self._backend.generate(base=base, adapter=adapter, request=request, check_cancelled=check_cancelled)
         return self._metrics.measure(request.priority, pieces)
 
+    def close(self) -> None:
+        """End the backend."""
+        self._backend.close()
+
 
 def process_metrics(started_at: float) -> list[Metric]:
     """Memory of the server and of the processes that it has started, and how long it runs."""

@@ -137,7 +137,9 @@ def model_not_found(name: str) -> ApiError:
 
 def model_unavailable(exc: FtpipeError) -> ApiError:
     """The 503 for a model that cannot be loaded or cannot answer."""
-    return ApiError(503, f"The model cannot answer: {exc.message}", "model_unavailable", "model", "server_error")
+    error = ApiError(503, f"The model cannot answer: {exc.message}", "model_unavailable", "model", "server_error")
+    error.retry_after = exc.retry_after
+    return error
 
 
 def server_is_stopping() -> ApiError:

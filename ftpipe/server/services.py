@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
 from ftpipe.atomic_files import read_or_create_secret
-from ftpipe.inference.engine import Engine
-from ftpipe.modeling.device import use_passive_omp_wait
+from ftpipe.modeling.base_models import DEFAULT_BASE, needs_download
 from ftpipe.server.api.batches import BatchesApi
 from ftpipe.server.api.chat import ChatCompletionsApi, GenerationBackend
 from ftpipe.server.api.completions import CompletionsApi
@@ -28,9 +28,11 @@ from ftpipe.server.auth import ApiKeys, HostPolicy, build_host_policy, load_api_
 from ftpipe.server.batches.runner import BatchRunner
 from ftpipe.server.cancellation import ActiveRequests
 from ftpipe.server.idempotency import InFlightKeys
+from ftpipe.server.inference.remote_engine import RemoteEngine
+from ftpipe.server.inference.worker import EngineOptions
 from ftpipe.server.jobs.supervisor import Supervisor
+from ftpipe.server.jobs.trainer_process import trainer_environment
 from ftpipe.server.jobs.validation_process import FileValidator, StartValidation, ValidationProcess
-from ftpipe.server.memory import exclude_models_from_garbage_collection
 from ftpipe.server.metrics import MeteredBackend, ServerMetrics
 from ftpipe.server.model_resolver import BaseModels, ModelResolver
 from ftpipe.server.protocol import ApiRequest
@@ -44,6 +46,9 @@ from ftpipe.server.storage.data_dir import DataDirectory
 from ftpipe.server.storage.recovery import open_or_replace, recover
 
 log = logging.getLogger("ftpipe.server")
+
+WORKER_COMMAND = (sys.executable, "-X", "faulthandler", "-P", "-m", "ftpipe.server.inference.worker")
+"""Starts the inference process, without the working directory among the folders from which it imports."""
 
 
 class JobRunner(Protocol):
@@ -118,6 +123,7 @@ class ServerContext:
     supervisor: JobRunner
     metrics: ServerMetrics
     server_info: ServerInfoApi
+    engine: GenerationBackend
     files: FilesApi
     uploads: UploadsApi
     jobs: JobsApi
@@ -144,11 +150,12 @@ class ServerContext:
             self.shadow.start()
 
     def close(self) -> None:
-        """Cancel the requests, stop the trainers, and close the database."""
+        """Cancel the requests, end the inference process, stop the trainers, and close the database."""
         self.active_requests.cancel_all()
         if self.shadow is not None:
             self.shadow.stop()
         self.batch_runner.stop()
+        self.engine.close()
         self.supervisor.stop()
         self.store.close()
 
@@ -166,7 +173,7 @@ def build_context(
 
     Args:
         settings: How the server runs.
-        engine: Generates answers; the real one, which loads torch at the first chat, if ``None``.
+        engine: Generates answers; the real one, whose process starts at the first chat, if ``None``.
         base_models: What is known about base models; those of this machine if ``None``.
         start_validation: Starts the validation of a job's files.
         routes: Names that are served by models of other names; none if ``None``.
@@ -184,9 +191,9 @@ def build_context(
     upstream = upstream or ThisMachine(settings, base_models, start_validation, routes or NoRoutes())
     models = ModelResolver(data_dir, upstream.base_models)
     routes, supervisor = upstream.routes(store, models), upstream.runner(store, data_dir, settings)
-    engine = MeteredBackend(engine or _build_engine(settings, active_requests), metrics)
-    chat = ChatCompletionsApi(store, models, engine, callers)
-    chats, completions = RoutedChats(chat.complete, routes), CompletionsApi(store, models, routes, engine, callers)
+    backend = MeteredBackend(engine or _build_engine(settings), metrics)
+    chat = ChatCompletionsApi(store, models, backend, callers)
+    chats, completions = RoutedChats(chat.complete, routes), CompletionsApi(store, models, routes, backend, callers)
     handlers, has_model = _batch_handlers(chats, completions), partial(_has_model, store, models, routes)
     runner = BatchRunner(store, data_dir, handlers, has_model, settings.max_body_bytes, active_requests)
     return ServerContext(
@@ -200,6 +207,7 @@ def build_context(
         supervisor=supervisor,
         metrics=metrics,
         server_info=ServerInfoApi(store, data_dir, routes, metrics),
+        engine=backend,
         files=FilesApi(data_dir),
         uploads=UploadsApi(store, data_dir, settings),
         jobs=JobsApi(data_dir, models, settings, supervisor.wake),
@@ -245,13 +253,14 @@ def _build_shadow(
     return shadow
 
 
-def _build_engine(settings: ServeSettings, active_requests: ActiveRequests) -> Engine:
+def _build_engine(settings: ServeSettings) -> RemoteEngine:
     """The real engine; it has room for the new models of shadow traffic besides those that callers use."""
-    use_passive_omp_wait()  # a trainer may run on the same processors
-    return Engine(
-        models_dir=settings.models_dir,
-        max_loaded_models=settings.max_loaded_models + (len(settings.shadow.pairs) if settings.shadow else 0),
-        on_status=log.info,
-        track=active_requests.background_work,
-        on_loaded=exclude_models_from_garbage_collection,
+    shadow_models = len(settings.shadow.pairs) if settings.shadow else 0
+    options = EngineOptions(
+        models_dir=settings.models_dir.expanduser().absolute(),
+        max_loaded_models=settings.max_loaded_models + shadow_models,
+    )
+    return RemoteEngine(
+        (*WORKER_COMMAND, options.as_json()),
+        lambda: trainer_environment(downloads=needs_download(DEFAULT_BASE, options.models_dir)),
     )

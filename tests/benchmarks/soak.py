@@ -5,7 +5,7 @@ Usage: ``python -m tests.benchmarks.soak [--minutes 20]``
 The server is the real one, with a base model of some thousand parameters, on loopback. First the honest clients are
 alone, for a fifth of the time; then the hostile ones join: chats that are abandoned, floods, slow bodies and readers,
 unknown models and paths, long prompts, hostile graders, files and jobs. Everything ends by itself. It prints the
-latency of honest chats alone and under attack, the server's memory over time, and honest files that were lost.
+latency of honest chats alone and under attack, the memory of the server's processes, and honest files that were lost.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -39,6 +40,7 @@ from tests.training.tiny_model import save_base
 
 MODEL = "smollm2-135m-instruct"
 QUIET_SHARE = 0.2
+INFERENCE_MODULE = "ftpipe.server.inference.worker"
 HONEST_CLIENTS = 2
 HONEST_PAUSE_SECONDS = 0.5
 HONEST_TOKENS = 32
@@ -115,8 +117,19 @@ class Server(Connections):
         super().__init__(int(port), keys)
 
     def rss_mb(self) -> float:
-        """Memory of the server's process."""
-        return float(psutil.Process(self.process.pid).memory_info().rss) / 2**20
+        """Memory of the server's process and of its inference process."""
+        server = psutil.Process(self.process.pid)
+        return sum(map(_rss_mb, [server, *(child for child in server.children() if _is_inference(child))]))
+
+
+def _is_inference(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):  # the check of a file, for example, may have ended
+        return INFERENCE_MODULE in process.cmdline()
+    return False
+
+
+def _rss_mb(process: psutil.Process) -> float:
+    return float(process.memory_info().rss) / 2**20
 
 
 class HostileClient:

@@ -71,6 +71,9 @@ class FakeEngine:
         finally:
             self.closed.set()
 
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
 
 def fake_prompt_tokens(request: GenerationRequest) -> tuple[TokenLogprob, ...]:
     """A token for each word or id of the prompt; each word after the first one is the second most probable."""

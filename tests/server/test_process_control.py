@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ftpipe.cli import run
@@ -195,31 +196,40 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-def start_stubborn_server(data_dir: Path, **changes: bool) -> ServerProcess:
-    """A server whose only chat does not end until the file ``go`` appears; its client has gone."""
+def start_stubborn_server(data_dir: Path, **changes: bool) -> tuple[ServerProcess, socket.socket]:
+    """A server whose only chat does not end until the file ``go`` appears, and the connection of that chat."""
     data_dir.mkdir()
     server = ServerProcess(data_dir, module="tests.server.stubborn_host", **changes)
     server.start()
     chat = b'{"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}'
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-    with socket.create_connection(("127.0.0.1", server.note["port"])) as connection:
-        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(chat) + chat)
-        wait_until((data_dir.parent / "computing").exists)
-    return server
+    connection = socket.create_connection(("127.0.0.1", server.note["port"]), timeout=60)
+    connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(chat) + chat)
+    wait_until((data_dir.parent / "computing").exists)
+    return server, connection
 
 
-def test_serve_stops_while_a_model_is_loaded(tmp_path: Path) -> None:
-    """The load cannot be cancelled and changes nothing, so it is no failure to end it with the process."""
-    server = start_stubborn_server(tmp_path / "data", is_loading=True)
-    assert server.stop() == 0
-    assert "a model was still being loaded" in (tmp_path / "data" / "server.log").read_text(encoding="utf-8")
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_serve_stops_while_a_model_is_loaded(tmp_path: Path, number: signal.Signals) -> None:
+    """The client is told, and the process that loads is ended with the server."""
+    server, connection = start_stubborn_server(tmp_path / "data", is_loading=True)
+    assert server.process is not None
+    children = psutil.Process(server.process.pid).children()
+    assert len(children) == 1
+    assert server.stop(number) in (0, -number)
+    with connection, connection.makefile("rb") as response:
+        status, _, body = response.read().partition(b"\r\n")
+        assert b" 503 " in status
+        assert b"server_stopping" in body
+    wait_until(lambda: not children[0].is_running())
 
 
 @pytest.mark.slow
 def test_serve_releases_lock_after_last_thread(tmp_path: Path) -> None:
     """A second server does not start while the first one still computes, though it no longer answers."""
     data_dir = tmp_path / "data"
-    server = start_stubborn_server(data_dir)
+    server, connection = start_stubborn_server(data_dir)
+    connection.close()
     assert server.process is not None
     server.process.send_signal(signal.SIGTERM)
     wait_until(lambda: not (data_dir / "server.json").exists())

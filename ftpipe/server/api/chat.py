@@ -57,6 +57,9 @@ class GenerationBackend(Protocol):
         ``check_cancelled`` is called before each token, and raises an error to end the work.
         """
 
+    def close(self) -> None:
+        """Let go of the models; what is being generated fails."""
+
 
 @dataclass(slots=True)
 class _Choice:

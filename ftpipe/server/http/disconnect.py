@@ -15,7 +15,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from ftpipe.server.cancellation import ActiveRequests, CancelToken, RequestCancelledError
-from ftpipe.server.protocol import server_is_stopping
+from ftpipe.server.protocol import ApiError, server_is_stopping
 
 
 @asynccontextmanager
@@ -121,7 +121,9 @@ class CancellableStream(StreamingResponse):
             while (piece := await self._next_piece()) is not None:
                 yield piece
         except RequestCancelledError:
-            yield f"data: {json.dumps(server_is_stopping().body)}\n\n"
+            yield _error_event(server_is_stopping())
+        except ApiError as exc:
+            yield _error_event(exc)
 
     @abstractmethod
     async def _next_piece(self) -> str | bytes | None:
@@ -130,6 +132,11 @@ class CancellableStream(StreamingResponse):
     @abstractmethod
     async def _close_pieces(self) -> None:
         """Let go of what computes the pieces."""
+
+
+def _error_event(error: ApiError) -> str:
+    """The last event of a stream that breaks off; OpenAI's clients raise its error."""
+    return f"data: {json.dumps(error.body)}\n\n"
 
 
 class ComputedStream(CancellableStream):

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from ftpipe.errors import FtpipeError
-from ftpipe.server.http.disconnect import CancellableStream, ComputedStream, watch_disconnect
+from ftpipe.server.http.disconnect import CancellableStream, ComputedStream, cancelled_with, watch_disconnect
 from ftpipe.server.http.multipart import MultipartFormParser
 from ftpipe.server.http.request_queue import RequestQueue, Slot
 from ftpipe.server.http.timeouts import body_with_deadline
@@ -123,7 +123,7 @@ class Endpoint:
         future = await anyio.to_thread.run_sync(load_model, parsed)
         if future.done():
             return  # an error of the load is reported by the handler
-        with queue.waiting_elsewhere(parsed.owner):
+        with queue.waiting_elsewhere(parsed.owner), cancelled_with(parsed.cancel_token):
             try:
                 async with asyncio.timeout(self.context.settings.max_load_seconds):
                     await asyncio.wrap_future(future)

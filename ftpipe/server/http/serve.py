@@ -27,7 +27,7 @@ from ftpipe.server.auth import load_api_keys, require_keys_if_exposed
 from ftpipe.server.cancellation import ActiveRequests
 from ftpipe.server.http.app import create_app
 from ftpipe.server.http.timeouts import header_timeout_protocol
-from ftpipe.server.memory import limit_malloc_arenas
+from ftpipe.server.memory import exclude_from_garbage_collection, limit_malloc_arenas
 from ftpipe.server.services import ServerContext, build_context
 from ftpipe.server.settings import ServeSettings
 from ftpipe.server.storage.data_dir import DataDirectory
@@ -75,8 +75,6 @@ SHUTDOWN_TIMEOUT_SECONDS = 5
 """How long requests may take to finish when the server stops."""
 THREAD_TIMEOUT_SECONDS = 10
 """How long the threads of cancelled requests may take to end; they look before each token."""
-LOAD_TIMEOUT_SECONDS = 2
-"""How long the load of a model may take to end; it changes nothing, and nothing else can end it."""
 KEEP_ALIVE_SECONDS = 30
 MAX_HEADER_BYTES = 64 * 1024
 
@@ -112,6 +110,7 @@ def serve(
         context = build(settings)
         config = _uvicorn_config(settings, create_app(context))
         server = _AnnouncingServer(config, context, on_listening, on_stopping)
+        exclude_from_garbage_collection()
         try:
             server.run(sockets=[sock])
         finally:
@@ -191,9 +190,6 @@ def _wait_for_threads(active: ActiveRequests) -> None:
     if not active.wait_until_idle(THREAD_TIMEOUT_SECONDS):
         log.error("a request has not ended after %d s; the process is ended", THREAD_TIMEOUT_SECONDS)
         _end_process(1)
-    if not active.wait_for_loads(LOAD_TIMEOUT_SECONDS):
-        log.info("a model was still being loaded; the process is ended")
-        _end_process(0)
 
 
 def _end_process(code: int) -> None:
