@@ -31,7 +31,6 @@ from ftpipe.server.idempotency import InFlightKeys
 from ftpipe.server.inference.remote_engine import RemoteEngine
 from ftpipe.server.inference.worker import EngineOptions
 from ftpipe.server.jobs.supervisor import Supervisor
-from ftpipe.server.jobs.trainer_process import trainer_environment
 from ftpipe.server.jobs.validation_process import FileValidator, StartValidation, ValidationProcess
 from ftpipe.server.metrics import MeteredBackend, ServerMetrics
 from ftpipe.server.model_resolver import BaseModels, ModelResolver
@@ -185,7 +184,6 @@ def build_context(
     """
     data_dir = DataDirectory(settings.data_dir.expanduser().absolute())
     data_dir.prepare()
-    warn_if_readable(settings.api_key_file)
     store = open_or_replace(data_dir)
     active_requests, callers, metrics = ActiveRequests(), CallerCount(), ServerMetrics()
     upstream = upstream or ThisMachine(settings, base_models, start_validation, routes or NoRoutes())
@@ -201,7 +199,7 @@ def build_context(
         data_dir=data_dir,
         store=store,
         routes=routes,
-        api_keys=load_api_keys(settings.api_key_file),
+        api_keys=_load_keys(settings),
         host_policy=build_host_policy(settings.host, settings.allowed_hosts, settings.allowed_origins),
         active_requests=active_requests,
         supervisor=supervisor,
@@ -221,6 +219,11 @@ def build_context(
         routed_chats=chats,
         shadow=_build_shadow(settings, store, data_dir, chat, chats, callers, active_requests),
     )
+
+
+def _load_keys(settings: ServeSettings) -> ApiKeys:
+    warn_if_readable(settings.api_key_file)
+    return load_api_keys(settings.api_key_file)
 
 
 def _batch_handlers(chats: RoutedChats, completions: CompletionsApi) -> dict[str, Callable[[ApiRequest], Any]]:
@@ -262,5 +265,5 @@ def _build_engine(settings: ServeSettings) -> RemoteEngine:
     )
     return RemoteEngine(
         (*WORKER_COMMAND, options.as_json()),
-        lambda: trainer_environment(downloads=needs_download(DEFAULT_BASE, options.models_dir)),
+        lambda: needs_download(DEFAULT_BASE, options.models_dir),
     )

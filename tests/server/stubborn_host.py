@@ -12,7 +12,6 @@ from pathlib import Path
 
 from ftpipe.server.http import serve
 from ftpipe.server.inference.remote_engine import RemoteEngine
-from ftpipe.server.jobs.trainer_process import trainer_environment
 from ftpipe.server.services import ServerContext, build_context
 from ftpipe.server.settings import ServeSettings
 from tests.server.fakes import FAKE_TRAINER, FakeEngine
@@ -31,7 +30,7 @@ def main(data_dir: Path, *, is_loading: bool = False) -> None:
             return build_context(settings, engine=FakeEngine(before_token=wait_for_file))
         (data_dir.parent / "endless").touch()
         command = (sys.executable, "-m", "tests.server.inference.fake_engine_process", str(data_dir.parent))
-        engine = RemoteEngine(command, lambda: trainer_environment(downloads=False))
+        engine = RemoteEngine(command, lambda: False)
         return build_context(settings, engine=engine)
 
     serve(ServeSettings(data_dir=data_dir, port=0, trainer_command=FAKE_TRAINER), build)

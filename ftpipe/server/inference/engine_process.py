@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from ftpipe.errors import FtpipeError, LocalStateError
 from ftpipe.inference.detokenizer import Delta
 from ftpipe.server.inference.messages import Command, Event, Generation, decode_events, encode_command
-from ftpipe.server.jobs.trainer_process import count_oom_kills
+from ftpipe.server.jobs.trainer_process import count_oom_kills, trainer_environment
 
 log = logging.getLogger("ftpipe.server")
 
@@ -58,16 +58,14 @@ class EngineProcess:
 
     Args:
         command: Starts it; the number of the connection's file descriptor is added.
-        environment: Its environment.
         on_end: Called in a thread when it has ended, before those who wait for it get an error.
+        downloads: Whether it gets the settings of pip.
 
     Raises:
         LocalStateError: It cannot be started.
     """
 
-    def __init__(
-        self, command: tuple[str, ...], environment: dict[str, str], on_end: Callable[[UnfinishedWork], None]
-    ) -> None:
+    def __init__(self, command: tuple[str, ...], on_end: Callable[[UnfinishedWork], None], *, downloads: bool) -> None:
         self._oom_kills_before = count_oom_kills()
         self._connection, theirs = multiprocessing.Pipe()
         try:
@@ -77,7 +75,7 @@ class EngineProcess:
                 stdout=subprocess.DEVNULL,  # warnings and tracebacks go to stderr, which is the server's
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
-                env=environment,
+                env=trainer_environment(downloads=downloads),
             )
         except OSError as exc:
             self._connection.close()

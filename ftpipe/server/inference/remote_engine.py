@@ -35,18 +35,18 @@ class RemoteEngine:
 
     Args:
         command: Starts the process; the number of a file descriptor is added.
-        build_environment: Builds the environment of the process.
+        needs_download: Whether the process may have to download a base model, for which it gets the settings of pip.
         clock: Monotonic seconds.
     """
 
     def __init__(
         self,
         command: tuple[str, ...],
-        build_environment: Callable[[], dict[str, str]],
+        needs_download: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._command = command
-        self._build_environment = build_environment
+        self._needs_download = needs_download
         self._crashes = CrashHistory(clock)
         self._lock = threading.Lock()
         self._process: EngineProcess | None = None
@@ -99,7 +99,7 @@ class RemoteEngine:
                 raise RequestCancelledError(message)
             if self._process is None or self._process.has_ended:
                 self._crashes.check_start()
-                self._process = EngineProcess(self._command, self._build_environment(), self._on_end)
+                self._process = EngineProcess(self._command, self._on_end, downloads=self._needs_download())
                 log.info("started the inference process, pid %d", self._process.pid)
             return self._process
 

@@ -24,7 +24,6 @@ from ftpipe.server.inference.engine_process import InferenceEndedError
 from ftpipe.server.inference.messages import InferenceError
 from ftpipe.server.inference.remote_engine import MAX_AHEAD as MAX_AHEAD_BY_PRIORITY
 from ftpipe.server.inference.remote_engine import RemoteEngine
-from ftpipe.server.jobs.trainer_process import trainer_environment
 from tests.server.inference.fake_engine_process import ERRORS
 
 MAX_AHEAD = MAX_AHEAD_BY_PRIORITY["interactive"]
@@ -53,7 +52,7 @@ class Harness:
         self.folder = folder
         self.now = 1000.0
         command = (sys.executable, "-m", "tests.server.inference.fake_engine_process", str(folder))
-        self.engine = RemoteEngine(command, lambda: trainer_environment(downloads=False), clock=lambda: self.now)
+        self.engine = RemoteEngine(command, lambda: False, clock=lambda: self.now)
 
     def generate(
         self, text: str, *, check_cancelled: Callable[[], None] = lambda: None, **changes: object
@@ -268,7 +267,7 @@ def test_remote_engine_logs_status_lines(shared: Harness, caplog: pytest.LogCapt
 
 
 def test_remote_engine_reports_command_that_cannot_be_started(tmp_path: Path) -> None:
-    engine = RemoteEngine((str(tmp_path / "nothing"),), dict)
+    engine = RemoteEngine((str(tmp_path / "nothing"),), lambda: False)
     with pytest.raises(FtpipeError, match="cannot be started"):
         engine.load("tiny").result(0)
 

