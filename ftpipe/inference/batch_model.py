@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     import torch
 
+Precision: TypeAlias = Literal["float32", "bfloat16", "int8"]
+"""Of weights and products; sums are float32."""
 PREFILL_CHUNK_TOKENS = 64
 """Tokens of a prompt that are computed at once, counted from its first token, so that the common beginning of prompts
 has the same chunks in each of them."""

@@ -18,19 +18,22 @@ from pathlib import Path
 from typing import Any
 
 from ftpipe.errors import MissingExtraError, UsageError
-from ftpipe.inference.batch_model import BatchModel
+from ftpipe.inference.batch_model import BatchModel, Precision
 from ftpipe.inference.constrained_decoding import GrammarConstraint, Vocabulary
+from ftpipe.inference.decoder import Decoder
+from ftpipe.inference.decoder_weights import is_supported
 from ftpipe.inference.detokenizer import Delta, IncrementalDetokenizer
 from ftpipe.inference.generation import Generation, GenerationStream
 from ftpipe.inference.model_cache import ModelCache
 from ftpipe.inference.model_thread import ModelThread
+from ftpipe.inference.packed_linear import has_int8_kernels
 from ftpipe.inference.request import ContextLengthError, GenerationRequest
 from ftpipe.inference.sampling import Sampler
 from ftpipe.inference.scheduler import Scheduler
 from ftpipe.inference.transformers_model import TransformersModel
 from ftpipe.modeling.base_models import StatusCallback, resolve_base
 from ftpipe.modeling.chat_tokenizer import ChatTokenizer
-from ftpipe.modeling.device import select_device
+from ftpipe.modeling.device import DeviceConfig, select_device
 from ftpipe.modeling.loading import load_base, load_tokenizer, stop_token_ids
 from ftpipe.modeling.types import CausalModel, Tokenizer
 
@@ -51,6 +54,7 @@ class Engine:
         models_dir: Folder of base models.
         max_loaded_models: Base models that are in memory at the same time.
         max_batch_size: Maximum number of answers of one base model that are computed at the same time.
+        precision: In which answers are computed on a processor; ``None`` for the faster one of bfloat16 and float32.
         on_status: Called with a line if loading takes a while.
         on_loaded: Called in the thread after a model has been loaded and others have been dropped for it.
     """
@@ -61,11 +65,12 @@ class Engine:
         models_dir: Path,
         max_loaded_models: int = 2,
         max_batch_size: int = MAX_BATCH_SIZE,
+        precision: Precision | None = None,
         on_status: StatusCallback = lambda _: None,
         on_loaded: Callable[[], None] = lambda: None,
     ) -> None:
         self._models = ModelCache(
-            lambda base: _load(base, models_dir, max_batch_size, on_status),
+            lambda base: _load(base, models_dir, max_batch_size, precision, on_status),
             max_models=max_loaded_models,
             on_loaded=on_loaded,
             on_dropped=lambda model: model.thread.close(),
@@ -125,11 +130,16 @@ class _LoadedModel:
     """A base model in memory with its tokenizer, and the thread that computes its answers."""
 
     def __init__(
-        self, model: CausalModel, tokenizer: Tokenizer, chat_tokenizer: ChatTokenizer, max_batch_size: int
+        self,
+        model: CausalModel,
+        batch_model: BatchModel,
+        tokenizer: Tokenizer,
+        chat_tokenizer: ChatTokenizer,
+        max_batch_size: int,
     ) -> None:
         config = model.config.get_text_config()
         self.context_length = int(getattr(config, "max_position_embeddings", None) or 2048)
-        self.batch_model: BatchModel = TransformersModel(model)
+        self.batch_model = batch_model
         self.thread = ModelThread(Scheduler(self.batch_model, max_batch_size=max_batch_size))
         self._tokenizer = tokenizer
         self._chat_tokenizer = chat_tokenizer
@@ -213,12 +223,30 @@ def _check_characters(request: GenerationRequest, context_length: int) -> None:
         raise ContextLengthError(message, "shorten the conversation")
 
 
-def _load(base: str, models_dir: Path, max_batch_size: int, on_status: StatusCallback) -> _LoadedModel:
+def _load(
+    base: str, models_dir: Path, max_batch_size: int, precision: Precision | None, on_status: StatusCallback
+) -> _LoadedModel:
     try:
         device = select_device()
+        if precision in ("float32", "bfloat16"):
+            device = DeviceConfig(device.device, precision)
         folder = resolve_base(base, models_dir=models_dir, on_status=on_status)
-        return _LoadedModel(
-            load_base(folder, device), load_tokenizer(folder), ChatTokenizer.load(folder), max_batch_size
-        )
+        model = load_base(folder, device)
+        batch_model = _build_batch_model(model, folder, device, precision, on_status)
+        return _LoadedModel(model, batch_model, load_tokenizer(folder), ChatTokenizer.load(folder), max_batch_size)
     except ModuleNotFoundError as exc:
         raise MissingExtraError(f"local models need {exc.name}", "pip install 'ftpipe[local]'") from exc
+
+
+def _build_batch_model(
+    model: CausalModel, folder: Path, device: DeviceConfig, precision: Precision | None, on_status: StatusCallback
+) -> BatchModel:
+    """The decoder of our own if it knows the architecture, else transformers' forward pass."""
+    can_decode = not device.is_accelerator and is_supported(model)
+    if precision == "int8" and not (can_decode and has_int8_kernels()):
+        on_status(f"{folder.name} cannot be computed in int8 here; {device.dtype} is used")
+        precision = None
+    if not can_decode:
+        return TransformersModel(model)
+    own_precision: Precision = precision or ("bfloat16" if device.dtype == "bfloat16" else "float32")
+    return Decoder(model, own_precision, lambda: TransformersModel(load_base(folder, device)))

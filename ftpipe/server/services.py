@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ftpipe.atomic_files import read_or_create_secret
 from ftpipe.modeling.base_models import DEFAULT_BASE, needs_download
@@ -43,6 +43,9 @@ from ftpipe.server.shadow.mirror import ShadowMirror
 from ftpipe.server.storage import Store
 from ftpipe.server.storage.data_dir import DataDirectory
 from ftpipe.server.storage.recovery import open_or_replace, recover
+
+if TYPE_CHECKING:
+    from ftpipe.inference.batch_model import Precision
 
 log = logging.getLogger("ftpipe.server")
 
@@ -262,6 +265,7 @@ def _build_engine(settings: ServeSettings) -> RemoteEngine:
     options = EngineOptions(
         models_dir=settings.models_dir.expanduser().absolute(),
         max_loaded_models=settings.max_loaded_models + shadow_models,
+        precision=None if settings.precision == "auto" else cast("Precision", settings.precision),
     )
     return RemoteEngine(
         (*WORKER_COMMAND, options.as_json()),

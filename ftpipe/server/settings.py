@@ -67,8 +67,10 @@ class ServeSettings:
     """Serve OpenAI's model names by the default base model; ``False`` refuses them."""
     max_loaded_models: int = 2
     """Maximum number of base models in memory for chat."""
-    max_concurrent_requests: int = 4
-    """Chats that are computed at the same time; with several API keys one owner gets half of them at most."""
+    max_concurrent_requests: int = 32
+    """Chats that are computed in one batch; with several API keys one owner gets half of them at most."""
+    precision: str = "auto"
+    """In which answers are computed: ``float32``, ``bfloat16``, ``int8``, or ``auto`` for what suits the processor."""
     max_forwarded_requests: int = 64
     """Chats that are forwarded to other hosts at the same time; with several API keys one owner gets half of them."""
     max_queued_requests: int = 64

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ftpipe.errors import NotFoundError, UsageError
+from ftpipe.inference.batch_model import Precision
 from ftpipe.inference.detokenizer import Delta, IncrementalDetokenizer, TokenLogprob
 from ftpipe.inference.engine import Engine
 from ftpipe.inference.request import ContextLengthError, GenerationRequest
@@ -346,3 +347,22 @@ def test_engine_slow_load_of_one_base_does_not_stop_another(
         slow.join(60)
         other.join(60)
     assert has_answered
+
+
+def test_engine_says_if_it_cannot_compute_in_int8(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers all the same, in another precision."""
+    lines: list[str] = []
+    monkeypatch.setattr("ftpipe.inference.engine.is_supported", lambda _: False)
+    engine = Engine(models_dir=model_dir / "models", precision="int8", on_status=lines.append)
+    assert generate(engine, model_dir)[-1].completion_tokens == 12
+    assert any("base cannot be computed in int8 here" in line for line in lines)
+    engine.close()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_engine_answers_in_each_precision(model_dir: Path, precision: Precision) -> None:
+    engine = Engine(models_dir=model_dir / "models", precision=precision)
+    first, again = (generate_ids(engine, model_dir, "a") for _ in range(2))
+    assert first == again
+    assert len(first) == 12
+    engine.close()

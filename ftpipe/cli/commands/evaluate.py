@@ -52,7 +52,7 @@ class EvaluateOptions:
     max_tokens: int | None = None
     seed: int = 0
     samples: int = 1
-    concurrency: int = 4
+    concurrency: int = 16
     rate_limit: float | None = None
     """Requests per minute."""
     no_cache: bool = False

@@ -35,6 +35,7 @@ BATCHES = "/v1/batches"
 GRADERS = "/v1/fine_tuning/alpha/graders"
 CORS_METHODS = ("GET", "POST", "DELETE")
 MAX_CONCURRENT_GRADERS = 2
+MAX_CONCURRENT_LOSSES = 4
 """Graders that run at the same time; they use the processor that chat and the other requests need."""
 
 
@@ -87,7 +88,7 @@ def _routes(context: ServerContext) -> list[Route]:
     write = partial(Endpoint, context=context, mode=TransactionMode.WRITE)
     free = partial(Endpoint, context=context, mode=TransactionMode.NONE)
     generate = _queued(free, context, "generation", context.settings.max_concurrent_requests)
-    score = _queued(free, context, "losses", context.settings.max_concurrent_requests)
+    score = _queued(free, context, "losses", MAX_CONCURRENT_LOSSES)
     grade = _queued(free, context, "graders", MAX_CONCURRENT_GRADERS)
     info = context.server_info
     health = free(handler=info.health, is_public=True)

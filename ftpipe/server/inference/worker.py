@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from pydantic import TypeAdapter
 
 from ftpipe.errors import FtpipeError
+from ftpipe.inference.batch_model import Precision
 from ftpipe.inference.detokenizer import Delta
 from ftpipe.inference.engine import Engine
 from ftpipe.inference.request import GenerationRequest
@@ -43,10 +44,12 @@ class EngineOptions:
     Attributes:
         models_dir: Folder of base models.
         max_loaded_models: Base models in memory at the same time.
+        precision: In which answers are computed; ``None`` for what suits the processor.
     """
 
     models_dir: Path
     max_loaded_models: int
+    precision: Precision | None = None
 
     def as_json(self) -> str:
         """The first argument of the process."""
@@ -231,6 +234,7 @@ def main(options: str, descriptor: str) -> None:
         return Engine(
             models_dir=settings.models_dir,
             max_loaded_models=settings.max_loaded_models,
+            precision=settings.precision,
             on_status=on_status,
             on_loaded=on_loaded,
         )

@@ -64,6 +64,7 @@ def test_serve_inference_answers_and_reports_its_state(tmp_path: Path, host: Inf
         (["--inference", "{url}", "--inference-model", f"{BASE}=missing"], "has no model missing"),
         (["--inference", "{url}", "--inference-path", "a"], "is not FROM=TO"),
         (["--inference", "{url}", "--inference-key-env", "NOT_SET"], "NOT_SET is not set"),
+        (["--inference", "{url}", "--precision", "int8"], "--precision is for answers on this machine"),
     ],
 )
 def test_serve_refuses_options_of_an_inference_server(

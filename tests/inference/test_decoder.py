@@ -1,0 +1,215 @@
+"""The decoder computes what transformers computes, and an answer does not depend on the others in its batch."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftpipe.errors import NotFoundError
+from ftpipe.inference.batch_model import PREFILL_CHUNK_TOKENS, Precision
+from ftpipe.inference.decoder import Decoder
+from ftpipe.inference.decoder_weights import is_supported
+from ftpipe.inference.key_value_slots import MIN_SLOT_TOKENS
+from ftpipe.inference.prefix_cache import PREFIX_BLOCK_TOKENS
+from ftpipe.inference.transformers_model import TransformersModel
+from ftpipe.modeling.device import DeviceConfig
+from ftpipe.modeling.loading import load_base, quiet_peft
+from tests.inference.batch_models import make_adapter, run_alone, run_together
+from tests.training.tiny_model import save_base
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+    "initializer_range": 0.3,
+}
+ARCHITECTURES = ("Llama", "Qwen2", "Qwen3", "Mistral")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = save_base(tmp_path_factory.mktemp("decoder") / "base", max_position_embeddings=1024)
+    for name, shift in (("a", 0.3), ("b", -0.2), ("c", 0.1)):
+        make_adapter(folder, folder.parent / name, shift)
+    return folder
+
+
+def make_decoder(base: Path, precision: Precision = "float32", **limits: int) -> Decoder:
+    device = DeviceConfig("cpu", "float32")
+    return Decoder(load_base(base, device), precision, lambda: TransformersModel(load_base(base, device)), **limits)
+
+
+def build_model(architecture: str, **changes: Any) -> Any:
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{architecture}Config")(**SHAPE, **changes)
+    return getattr(transformers, f"{architecture}ForCausalLM")(config).eval()
+
+
+def save_peft(base: Path, folder: Path, **settings: Any) -> Path:
+    """An adapter that peft makes, with random values."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(1)
+    with quiet_peft():
+        model = get_peft_model(
+            load_base(base, DeviceConfig("cpu", "float32")), LoraConfig(init_lora_weights=False, **settings)
+        )
+        model.save_pretrained(folder)
+    return folder
+
+
+def no_other() -> Any:
+    pytest.fail("the base was loaded twice")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_decoder_computes_what_transformers_computes(architecture: str) -> None:
+    """After a prompt of three chunks, and after each of the tokens that follow, over the end of a slot."""
+    import torch
+
+    model = build_model(architecture)
+    assert is_supported(model)
+    length = MIN_SLOT_TOKENS - 5
+    ids = [random.Random(1).randrange(300) for _ in range(length + 10)]
+    with torch.no_grad():
+        expected = model(torch.tensor([ids])).logits[0]
+    decoder = Decoder(model, "float32", no_other)
+    sequence = decoder.open_sequence(None, ids[:length], len(ids), needs_prompt_logits=True)
+    rows: list[Any] = []
+    while not sequence.is_prefilled:
+        rows += decoder.prefill([sequence])
+    rows += [decoder.decode([sequence], [token]) for token in ids[length:]]
+    assert torch.allclose(torch.cat(rows), expected, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes"),
+    [
+        ("Llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}}),
+        ("Mistral", {"sliding_window": 16}),
+        ("Gemma", {"head_dim": 8}),
+        ("Llama", {"hidden_act": "gelu"}),
+    ],
+)
+def test_decoder_leaves_other_models_to_transformers(architecture: str, changes: dict[str, Any]) -> None:
+    assert not is_supported(build_model(architecture, **changes))
+
+
+def test_decoder_adapters_answer_as_with_peft(base: Path) -> None:
+    """In one batch, with prompts of one and of several chunks."""
+    prompts = [list(range(5, 5 + length)) for length in (3, PREFILL_CHUNK_TOKENS, 2 * PREFILL_CHUNK_TOKENS + 9)]
+    adapters = (None, *(base.parent / name for name in "abc"))
+    requests = [(adapter, ids) for ids in prompts for adapter in adapters]
+    together = run_together(make_decoder(base), requests, tokens=6)
+    transformers_model = TransformersModel(load_base(base, DeviceConfig("cpu", "float32")))
+    assert together == [run_alone(transformers_model, adapter, ids, tokens=6) for adapter, ids in requests]
+    assert len({tuple(answer) for answer in together[-4:]}) == 4
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_decoder_answer_does_not_depend_on_the_batch(base: Path, precision: Precision) -> None:
+    """Of 24 requests of any length with and without adapters, that join and leave."""
+    numbers = random.Random(2)
+    adapters = (None, *(base.parent / name for name in "abc"))
+    requests = [
+        (numbers.choice(adapters), [numbers.randrange(250) for _ in range(numbers.randrange(1, 300))])
+        for _ in range(24)
+    ]
+    together = run_together(make_decoder(base, precision), requests, tokens=12)
+    decoder = make_decoder(base, precision)
+    assert together == [run_alone(decoder, adapter, ids, tokens=12) for adapter, ids in requests]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_decoder_common_beginnings_are_computed_once(base: Path, precision: Precision) -> None:
+    """With the same result as if they were computed again; each adapter has its own."""
+    beginning = [random.Random(3).randrange(250) for _ in range(3 * PREFIX_BLOCK_TOKENS + 5)]
+    decoder = make_decoder(base, precision)
+    run_alone(decoder, None, [*beginning, 1], tokens=1)
+    for adapter, cached in ((None, 3 * PREFIX_BLOCK_TOKENS), (base.parent / "a", 0)):
+        sequence = decoder.open_sequence(adapter, [*beginning, 2, 3], 200)
+        assert sequence.cached_tokens == sequence.length == cached
+        decoder.close_sequence(sequence)
+    answer = run_alone(decoder, None, [*beginning, 2, 3], tokens=8)
+    assert answer == run_alone(make_decoder(base, precision), None, [*beginning, 2, 3], tokens=8)
+    exact = decoder.open_sequence(None, beginning[: 3 * PREFIX_BLOCK_TOKENS], 200)
+    assert exact.cached_tokens == 2 * PREFIX_BLOCK_TOKENS, "the last token must be computed"
+
+
+def test_decoder_prefix_cache_is_bounded(base: Path) -> None:
+    decoder = make_decoder(base, max_prefix_bytes=200_000)
+    numbers = random.Random(4)
+    for _ in range(20):
+        run_alone(decoder, None, [numbers.randrange(250) for _ in range(200)], tokens=1)
+        assert 0 < decoder.prefixes.bytes <= 200_000
+
+
+def test_decoder_frees_memory_of_closed_sequences(base: Path) -> None:
+    decoder = make_decoder(base)
+    sequences = [decoder.open_sequence(None, [1] * length, 600) for length in (5, 200, 300, 500, 9, 10)]
+    assert decoder.slots.bytes > 0
+    for sequence in sequences:
+        decoder.close_sequence(sequence)
+        decoder.close_sequence(sequence)
+    assert decoder.slots.bytes == 0
+
+
+def test_decoder_bounds_memory_of_open_sequences(base: Path) -> None:
+    """One sequence always fits; a second one only if both do."""
+    decoder = make_decoder(base, max_key_value_bytes=1 << 20)
+    assert decoder.has_room(1 << 40)
+    sequence = decoder.open_sequence(None, [1, 2], 1 << 20)
+    assert not decoder.has_room(10)
+    decoder.close_sequence(sequence)
+    assert decoder.has_room(10)
+
+
+@pytest.fixture(scope="module")
+def dora(base: Path) -> Path:
+    """An adapter that is more than two matrices."""
+    return save_peft(base, base.parent / "dora", r=4, target_modules=["q_proj", "down_proj"], use_dora=True)
+
+
+def test_decoder_leaves_other_adapters_to_peft(base: Path, dora: Path) -> None:
+    """In the same batch as others."""
+    decoder = make_decoder(base)
+    requests = [(None, [1, 2, 3]), (dora, [1, 2, 3]), (base.parent / "a", [1, 2, 3]), (dora, list(range(90)))]
+    together = run_together(decoder, requests, tokens=5)
+    transformers_model = TransformersModel(load_base(base, DeviceConfig("cpu", "float32")))
+    assert together == [run_alone(transformers_model, adapter, ids, tokens=5) for adapter, ids in requests]
+
+
+@pytest.mark.parametrize("changes", [{"use_rslora": True}, {"target_modules": ["v_proj", "up_proj", "o_proj"]}])
+def test_decoder_reads_adapters_of_peft(base: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    settings: dict[str, Any] = {"r": 4, "lora_alpha": 3, "target_modules": ["q_proj", "down_proj"], **changes}
+    save_peft(base, tmp_path / "x", **settings)
+    device = DeviceConfig("cpu", "float32")
+    expected = run_alone(TransformersModel(load_base(base, device)), tmp_path / "x", [1, 2, 3], tokens=6)
+    decoder = Decoder(load_base(base, device), "float32", no_other)
+    assert run_alone(decoder, tmp_path / "x", [1, 2, 3], tokens=6) == expected
+
+
+def test_decoder_keeps_a_bounded_number_of_adapters(base: Path, tmp_path: Path) -> None:
+    """Also if more are open at the same time; each answers as alone."""
+    folders = [make_adapter(base, tmp_path / f"{number}", 0.02 * number) for number in range(20)]
+    decoder = make_decoder(base)
+    together = run_together(decoder, [(folder, [1, 2, 3]) for folder in folders], tokens=3)
+    assert together == [run_alone(decoder, folder, [1, 2, 3], tokens=3) for folder in folders]
+
+
+def test_decoder_refuses_missing_adapter(base: Path) -> None:
+    decoder = make_decoder(base)
+    for action in (decoder.read_adapter, lambda folder: decoder.open_sequence(folder, [1], 2)):
+        with pytest.raises(NotFoundError, match="nothing-here"):
+            action(base.parent / "nothing-here")
