@@ -13,6 +13,7 @@ from ftpipe.inference.batch_model import PREFILL_CHUNK_TOKENS, Precision
 from ftpipe.inference.decoder import Decoder
 from ftpipe.inference.decoder_weights import is_supported
 from ftpipe.inference.key_value_slots import MIN_SLOT_TOKENS
+from ftpipe.inference.packed_linear import pack_linear
 from ftpipe.inference.prefix_cache import PREFIX_BLOCK_TOKENS
 from ftpipe.inference.transformers_model import TransformersModel
 from ftpipe.modeling.device import DeviceConfig
@@ -213,3 +214,18 @@ def test_decoder_refuses_missing_adapter(base: Path) -> None:
     for action in (decoder.read_adapter, lambda folder: decoder.open_sequence(folder, [1], 2)):
         with pytest.raises(NotFoundError, match="nothing-here"):
             action(base.parent / "nothing-here")
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+@pytest.mark.parametrize("inputs", [64, 1536])
+def test_packed_linear_row_does_not_depend_on_other_rows(precision: Precision, inputs: int) -> None:
+    """Bit by bit; with many inputs, a row alone would be added up in another order."""
+    import torch
+
+    torch.manual_seed(1)
+    linear = pack_linear(torch.randn(96, inputs) * 0.05, None, precision)
+    rows = torch.randn(256, inputs) * torch.rand(256, 1)
+    alone = torch.cat([linear(row[None]) for row in rows])
+    for count in (2, 3, 17, 64, 65, 256):
+        together = torch.cat([linear(part) for part in rows.split(count)])
+        assert torch.equal(together, alone)
