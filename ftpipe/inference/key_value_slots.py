@@ -102,8 +102,10 @@ class SlotPool:
 
         shape = self._shape
         sizes = (shape.layers, 2, slots, shape.heads, self.capacity, shape.head_size)
-        # zeros: what is masked in attention must be finite
-        return torch.zeros(sizes, dtype=shape.dtype, device=shape.device)
+        # a tensor that is made in inference mode, as when a sequence grows, could not be changed outside of it later
+        with torch.inference_mode(mode=False):
+            # zeros: what is masked in attention must be finite
+            return torch.zeros(sizes, dtype=shape.dtype, device=shape.device)
 
 
 class KeyValueSlots:

@@ -53,11 +53,19 @@ class ModelThread:
 
     def _run(self) -> None:
         scheduler = self._scheduler
-        while self._wait():
-            try:
-                scheduler.step()
-            except Exception as exc:  # noqa: BLE001  # whoever waits must not wait for ever
-                scheduler.fail_all(exc)
+        try:
+            while self._wait():
+                try:
+                    scheduler.step()
+                except Exception as exc:  # noqa: BLE001  # whoever waits must not wait for ever
+                    scheduler.fail_all(exc)
+        finally:
+            with self._condition:
+                if self._thread is threading.current_thread():  # an error that nothing has handled
+                    self._thread = None
+                    while self._new:
+                        scheduler.add(self._new.popleft())
+                    scheduler.fail_all(RuntimeError("the thread that computes answers has ended"))
 
     def _wait(self) -> bool:
         """Wait until there is something to compute; false if the thread should end."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ftpipe.inference.batch_model import PREFILL_CHUNK_TOKENS, BatchModel, BatchSequence
@@ -79,10 +80,16 @@ class Scheduler:
         self._decode(self._select(answering, self._decode_size))
 
     def fail_all(self, error: Exception) -> None:
-        """End all answers with an error."""
-        for generation in [*self._running, *self._waiting]:
-            self._fail(generation, error)
+        """End all answers with an error, also if the model cannot even close their sequences."""
+        generations = [*self._running, *self._waiting]
+        self._running.clear()
         self._waiting.clear()
+        for generation in generations:
+            generation.fail(error)
+        for generation in generations:
+            if generation.sequence is not None:
+                with suppress(Exception):  # the readers have the first error, which is the cause
+                    self._model.close_sequence(generation.sequence)
 
     def _remove_cancelled(self) -> None:
         for generation in [generation for generation in self._running if generation.is_cancelled]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ftpipe.errors import NotFoundError
-from ftpipe.inference.batch_model import PREFILL_CHUNK_TOKENS, Precision
+from ftpipe.inference.batch_model import PREFILL_CHUNK_TOKENS, BatchSequence, Precision
 from ftpipe.inference.decoder import Decoder
 from ftpipe.inference.decoder_weights import is_supported
 from ftpipe.inference.key_value_slots import MIN_SLOT_TOKENS
@@ -229,3 +229,29 @@ def test_packed_linear_row_does_not_depend_on_other_rows(precision: Precision, i
     for count in (2, 3, 17, 64, 65, 256):
         together = torch.cat([linear(part) for part in rows.split(count)])
         assert torch.equal(together, alone)
+
+
+def test_decoder_sequences_outgrow_their_slots_and_leave_in_any_order(base: Path) -> None:
+    """Others join meanwhile; each answer is the one that it is alone."""
+    decoder = make_decoder(base)
+    numbers = random.Random(6)
+    prompts = [[numbers.randrange(250) for _ in range(MIN_SLOT_TOKENS - numbers.randrange(1, 5))] for _ in range(6)]
+    requests = [(prompt, numbers.randrange(3, 16)) for prompt in (*prompts, prompts[0], prompts[2])]
+    waiting, answers = list(enumerate(requests)), {}
+    running: dict[int, BatchSequence] = {}
+    while waiting or running:
+        if waiting:
+            number, (prompt, _) = waiting.pop(0)
+            running[number] = sequence = decoder.open_sequence(None, prompt, len(prompt) + 20)
+            while (logits := decoder.prefill([sequence])[0]) is None:
+                pass
+            answers[number] = [int(logits.argmax())]
+        rows = decoder.decode(list(running.values()), [answers[number][-1] for number in running])
+        for number, token in zip(list(running), rows.argmax(-1).tolist(), strict=True):
+            answers[number].append(token)
+            if len(answers[number]) == requests[number][1]:
+                decoder.close_sequence(running.pop(number))
+    alone = make_decoder(base)
+    for number, (prompt, tokens) in enumerate(requests):
+        assert answers[number] == run_alone(alone, None, prompt, tokens=tokens)
+    assert decoder.slots.bytes == 0
