@@ -40,10 +40,11 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("usage: python -m ftpipe.training JOBDIR | --worker STORE RANK WORLD_SIZE\n")
         return 2
     from ftpipe.modeling.device import use_passive_omp_wait
+
+    use_passive_omp_wait()
     from ftpipe.training.job_directory import OUT_OF_MEMORY_EXIT_CODE, JobDirectory
     from ftpipe.training.run import run_job
 
-    use_passive_omp_wait()
     try:
         run_job(JobDirectory(Path(arguments[0]).absolute()), flag)
     except Exception as exc:

@@ -1,71 +1,94 @@
-"""A causal language model split into decoder and head, so that logits are computed only for trained tokens."""
+"""A causal language model as one module that computes the loss of examples, with logits for trained tokens only."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
+
+import torch
 
 from ftpipe.errors import NotFoundError
 from ftpipe.modeling.chat_tokenizer import IGNORE_INDEX, Example
-from ftpipe.modeling.loading import cache_argument
-from ftpipe.modeling.types import Cache, CausalModel
+from ftpipe.modeling.types import CausalModel
 from ftpipe.training.batching import common_prefix_length
 
-if TYPE_CHECKING:
-    import torch
-
+HEAD_CHUNK_TOKENS = 512
+"""Trained tokens whose logits exist at the same time; with 150,000 tokens in the vocabulary they take 300 MB."""
 PROBE_LENGTH = 12
 """Tokens of the sequence that a newly loaded model is checked with."""
+ATTENTION_COST = 4.0
+"""Time of a multiplication in attention over one in a linear layer, which large matrix products compute faster."""
 
 
 @dataclass(frozen=True)
-class HiddenStates:
-    """Hidden states that predict a trained token.
+class _TokenBatch:
+    """Examples as tensors: S sequences of T positions.
 
     Attributes:
-        hidden_ND: One state per trained token; N tokens, D the model's width.
-        targets_N: The token that each must predict.
-        rows_N: Index in the batch of the example that each belongs to.
+        ids_ST: Token ids.
+        labels_ST: The token that each position must predict, ``IGNORE_INDEX`` if it is not trained.
+        rows_ST: Index of the example that each position belongs to.
+        inputs: Further arguments of the decoder.
     """
 
-    hidden_ND: torch.Tensor
-    targets_N: torch.Tensor
-    rows_N: torch.Tensor
+    ids_ST: torch.Tensor
+    labels_ST: torch.Tensor
+    rows_ST: torch.Tensor
+    inputs: dict[str, torch.Tensor]
 
 
-class LanguageModel:
-    """A causal language model whose head runs only where there is a label.
+class LanguageModel(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
+    """Computes the loss of examples; DDP and FSDP wrap this module, so nothing that trains may go past it.
 
-    The vocabulary projection and the softmax over it cost more than the whole decoder of a small model, and most
-    positions of a conversation (system, user) predict nothing that is trained.
+    The head runs only where there is a label: the vocabulary projection and the softmax over it cost more than the
+    whole decoder of a small model, and most positions of a conversation (system, user) predict nothing that is trained.
+
+    Examples with a common beginning are packed into one sequence that contains it once; a mask keeps the examples
+    apart. A cache of keys and values would need two passes through the decoder, which FSDP does not allow.
 
     Attributes:
         shares_prefix: Whether the common prefix of a batch is computed once.
     """
 
     def __init__(self, model: CausalModel, *, share_prefix: bool = True) -> None:
-        causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+        super().__init__()
         self.model = model
-        self.decoder = causal.get_decoder()
-        self.config = causal.config.get_text_config()
-        self._head = causal.get_output_embeddings()
-        self._cache_name = cache_argument(self.decoder)
-        self.device = next(causal.parameters()).device
+        self.config = self._causal.config.get_text_config()
         self.shares_prefix = False
         was_training = model.training
         model.eval()  # dropout would make two passes differ
-        self._check_head(causal)
+        self._check_head()
         self.shares_prefix = (
             share_prefix and not getattr(self.config, "sliding_window", None) and self._can_share_prefix()
         )
-        model.train(was_training)
+        self.train(was_training)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def _causal(self) -> CausalModel:
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    def forward(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss of each example: cross-entropy in nats, summed over its trained tokens; this has a gradient.
+
+        Returns:
+            The losses, and how many trained tokens of each example were predicted correctly.
+        """
+        batch = self._batch(examples)
+        hidden_STD = self._causal.get_decoder()(input_ids=batch.ids_ST, use_cache=False, **batch.inputs)[0]
+        trained_ST = batch.labels_ST != IGNORE_INDEX
+        losses_N, correct_N = self._token_losses(hidden_STD[trained_ST], batch.labels_ST[trained_ST])
+        zeros_R, rows_N = torch.zeros(len(examples), device=losses_N.device), batch.rows_ST[trained_ST]
+        return zeros_R.index_add(0, rows_N, losses_N), zeros_R.index_add(0, rows_N, correct_N)
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits in float32 of hidden states, as in the model's own forward pass."""
-        import torch
-
-        logits = self._head(hidden)
+        logits = self._causal.get_output_embeddings()(hidden)
         if getattr(self.config, "logits_scaling", None):
             logits = logits / self.config.logits_scaling
         if getattr(self.config, "logit_scale", None):
@@ -75,60 +98,85 @@ class LanguageModel:
             logits = torch.tanh(logits / cap) * cap
         return logits.float()
 
-    def hidden_states(self, examples: Sequence[Example]) -> HiddenStates:
-        """Run the decoder over a batch and pick the states that predict a label.
+    def _token_losses(self, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if not any(parameter.requires_grad for parameter in self._causal.get_output_embeddings().parameters()):
+            losses_N, correct_N = _FrozenHeadLosses.apply(hidden_ND, targets_N, self._chunk_losses)
+            return losses_N, correct_N
+        # The head itself is trained; its logits are computed again in the backward pass, chunk by chunk.
+        from torch.utils.checkpoint import checkpoint
 
-        Rows are padded on the right without an attention mask: a causal model does not see later positions.
+        chunks = zip(hidden_ND.split(HEAD_CHUNK_TOKENS), targets_N.split(HEAD_CHUNK_TOKENS), strict=True)
+        parts = [checkpoint(self._chunk_losses, *chunk, use_reentrant=False) for chunk in chunks]
+        return torch.cat([losses for losses, _ in parts]), torch.cat([correct for _, correct in parts])
+
+    def _chunk_losses(self, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits_NV = self.head(hidden_ND)
+        losses_N = torch.nn.functional.cross_entropy(logits_NV, targets_N, reduction="none")
+        return losses_N, (logits_NV.detach().argmax(-1) == targets_N).float()
+
+    def _batch(self, examples: Sequence[Example]) -> _TokenBatch:
+        return self._pack(examples, common_prefix_length(examples)) if self.is_packed(examples) else self._pad(examples)
+
+    def is_packed(self, examples: Sequence[Example]) -> bool:
+        """Whether examples are computed as one sequence: if that takes less time than padded rows without a mask.
+
+        It has fewer tokens, but a kernel for masks computes all pairs of positions, also those that the mask forbids.
         """
-        import torch
-
         prefix = common_prefix_length(examples) if self.shares_prefix else 0
-        ids_BT, labels_BT = self._pad([example.ids[prefix:] for example in examples], _next_labels(examples, prefix))
-        cache = self._run_prefix(examples[0].ids[:prefix], len(examples)) if prefix else None
-        hidden_BTD = self._decode(ids_BT, cache)
-        mask_BT = labels_BT != IGNORE_INDEX
-        rows_BT = torch.arange(len(examples), device=self.device)[:, None].expand_as(labels_BT)
-        return HiddenStates(hidden_BTD[mask_BT], labels_BT[mask_BT], rows_BT[mask_BT])
+        if not prefix:
+            return False
+        lengths = [len(example.ids) for example in examples]
+        packed, width = prefix + sum(length - prefix for length in lengths), max(lengths)
+        packed_cost = packed + packed**2 * self._pair_cost
+        padded_cost = len(lengths) * (width + width**2 / 2 * self._pair_cost)
+        return bool(packed_cost < padded_cost)
 
-    def _decode(self, ids_BT: torch.Tensor, cache: Cache = None) -> torch.Tensor:
-        extra = {} if cache is None else {self._cache_name: cache}
-        hidden_BTD: torch.Tensor = self.decoder(
-            input_ids=ids_BT, use_cache=cache is not None, **extra
-        ).last_hidden_state
-        return hidden_BTD
+    @property
+    def _pair_cost(self) -> float:
+        """Time that attention takes for a pair of positions, over the time that linear layers take for a token."""
+        hidden = self.config.hidden_size
+        queries = self.config.num_attention_heads * (
+            getattr(self.config, "head_dim", None) or hidden // self.config.num_attention_heads
+        )
+        inner = getattr(self.config, "intermediate_size", None) or 4 * hidden
+        return float(ATTENTION_COST * 2 * queries / (4 * hidden * queries + 3 * hidden * inner))
 
-    def _run_prefix(self, ids: Sequence[int], rows: int) -> Cache:
-        """Keys and values of the common prefix, computed once; the gradients of all rows add up in them."""
-        import torch
-        from transformers import DynamicCache
+    def _pack(self, examples: Sequence[Example], prefix: int) -> _TokenBatch:
+        """All examples as one sequence: the common prefix, then the rest of each, which sees it and itself only."""
+        ids, labels = list(examples[0].ids[:prefix]), [IGNORE_INDEX] * prefix
+        positions, rows = list(range(prefix)), [-1] * prefix
+        for index, example in enumerate(examples):
+            ids += example.ids[prefix:]
+            labels += [*example.labels[prefix + 1 :], IGNORE_INDEX]
+            positions += range(prefix, len(example.ids))
+            rows += [index] * (len(example.ids) - prefix)
+        ids_1T, labels_1T, positions_1T, rows_1T = (
+            torch.tensor([values], device=self.device) for values in (ids, labels, positions, rows)
+        )
+        order_T, rows_T = torch.arange(len(ids), device=self.device), rows_1T[0]
+        is_visible_TT = (order_T <= order_T[:, None]) & ((rows_T == -1) | (rows_T == rows_T[:, None]))
+        mask_11TT = is_visible_TT[None, None]
+        if self.config._attn_implementation == "eager":  # it adds the mask to the scores
+            mask_11TT = torch.where(mask_11TT, 0.0, torch.finfo(torch.float32).min)
+        return _TokenBatch(ids_1T, labels_1T, rows_1T, {"attention_mask": mask_11TT, "position_ids": positions_1T})
 
-        start_1P = torch.tensor([list(ids)], device=self.device)
-        cache = DynamicCache()
-        self._decode(start_1P, cache)
-        for layer in cache.layers:
-            layer.keys = layer.keys.expand(rows, -1, -1, -1)
-            layer.values = layer.values.expand(rows, -1, -1, -1)
-        return cache
+    def _pad(self, examples: Sequence[Example]) -> _TokenBatch:
+        """Rows padded on the right without a mask: a causal model does not see later positions."""
+        width = max(len(example.ids) for example in examples)
+        ids_BT = torch.zeros(len(examples), width, dtype=torch.long)
+        labels_BT = torch.full((len(examples), width), IGNORE_INDEX, dtype=torch.long)
+        for index, example in enumerate(examples):
+            ids_BT[index, : len(example.ids)] = torch.tensor(example.ids)
+            labels_BT[index, : len(example.ids) - 1] = torch.tensor(example.labels[1:])
+        rows_BT = torch.arange(len(examples), device=self.device)[:, None].expand(-1, width)
+        return _TokenBatch(ids_BT.to(self.device), labels_BT.to(self.device), rows_BT, {})
 
-    def _pad(self, ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        import torch
-
-        width = max(len(row) for row in ids)
-        ids_BT = torch.zeros(len(ids), width, dtype=torch.long)
-        labels_BT = torch.full((len(ids), width), IGNORE_INDEX, dtype=torch.long)
-        for index, (row, targets) in enumerate(zip(ids, labels, strict=True)):
-            ids_BT[index, : len(row)] = torch.tensor(list(row))
-            labels_BT[index, : len(row)] = torch.tensor(list(targets))
-        return ids_BT.to(self.device), labels_BT.to(self.device)
-
-    def _check_head(self, causal: CausalModel) -> None:
+    def _check_head(self) -> None:
         """Refuse a model whose logits ``head`` does not reproduce."""
-        import torch
-
         probe = torch.arange(PROBE_LENGTH, device=self.device)[None] % self.config.vocab_size
         with torch.no_grad():
-            expected = causal(input_ids=probe, use_cache=False).logits.float()
-            actual = self.head(self._decode(probe))
+            expected = self._causal(input_ids=probe, use_cache=False).logits.float()
+            actual = self.head(self._causal.get_decoder()(input_ids=probe, use_cache=False)[0])
         if not torch.allclose(expected, actual, rtol=1e-2, atol=1e-2):
             raise NotFoundError(
                 f"models of type {self.config.model_type!r} have logits that the trainer cannot compute",
@@ -136,23 +184,58 @@ class LanguageModel:
             )
 
     def _can_share_prefix(self) -> bool:
-        """Try it: not every cache can be expanded to several rows (sliding windows, recurrent states)."""
-        import torch
-
-        ids = [index % self.config.vocab_size for index in range(PROBE_LENGTH)]
-        rows = [Example(tuple([*ids, last]), (*[IGNORE_INDEX] * PROBE_LENGTH, last)) for last in (0, 1)]
+        """Try it: not every decoder keeps packed rows apart (sliding windows, recurrent states)."""
+        vocabulary = self.config.vocab_size
+        start = [index % vocabulary for index in range(PROBE_LENGTH)]
+        rows = []
+        for first in (PROBE_LENGTH, 2 * PROBE_LENGTH):
+            end = [(first + index) % vocabulary for index in range(PROBE_LENGTH)]
+            rows.append(Example((*start, *end), (*[IGNORE_INDEX] * (PROBE_LENGTH + 1), *end[1:])))
         try:
             with torch.no_grad():
-                plain = self.hidden_states(rows).hidden_ND
-                self.shares_prefix = True
-                shared = self.hidden_states(rows).hidden_ND
+                padded, packed = self._pad(rows), self._pack(rows, PROBE_LENGTH)
+                plain_ND, shared_ND = (
+                    self._causal.get_decoder()(input_ids=batch.ids_ST, use_cache=False, **batch.inputs)[0][
+                        batch.labels_ST != IGNORE_INDEX
+                    ]
+                    for batch in (padded, packed)
+                )
         except (TypeError, AttributeError, RuntimeError, ValueError):
             return False
-        finally:
-            self.shares_prefix = False
-        return bool(torch.allclose(plain.float(), shared.float(), rtol=2e-2, atol=2e-2))
+        return bool(torch.allclose(plain_ND.float(), shared_ND.float(), rtol=2e-2, atol=2e-2))
 
 
-def _next_labels(examples: Sequence[Example], prefix: int) -> list[list[int]]:
-    """Labels shifted left by one: a position's label is the token that it must predict."""
-    return [[*example.labels[prefix + 1 :], IGNORE_INDEX] for example in examples]
+class _FrozenHeadLosses(torch.autograd.Function):  # type: ignore[misc]  # torch is untyped here
+    """Loss of each token under a frozen head, with the gradient of its hidden state computed along with it.
+
+    A token's loss depends on its own hidden state alone, so that gradient times the loss's is all that the backward
+    pass needs, and the logits of a whole batch never exist at the same time.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - torch's context
+        hidden_ND: torch.Tensor,
+        targets_N: torch.Tensor,
+        chunk_losses: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        needs_gradient = ctx.needs_input_grad[0]
+        losses, correct, gradients = [], [], []
+        for hidden, targets in zip(hidden_ND.split(HEAD_CHUNK_TOKENS), targets_N.split(HEAD_CHUNK_TOKENS), strict=True):
+            with torch.set_grad_enabled(needs_gradient):
+                leaf = hidden.detach().requires_grad_(needs_gradient)
+                part, part_correct = chunk_losses(leaf, targets)
+            if needs_gradient:
+                gradients += torch.autograd.grad(part, leaf, torch.ones_like(part))
+            losses.append(part.detach())
+            correct.append(part_correct)
+        if needs_gradient:
+            ctx.save_for_backward(torch.cat(gradients))
+        correct_N = torch.cat(correct)
+        ctx.mark_non_differentiable(correct_N)
+        return torch.cat(losses), correct_N
+
+    @staticmethod
+    def backward(ctx: Any, gradient_N: torch.Tensor, _correct: object) -> tuple[torch.Tensor, None, None]:  # noqa: ANN401
+        (gradient_ND,) = ctx.saved_tensors
+        return gradient_ND * gradient_N[:, None].to(gradient_ND.dtype), None, None

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from ftpipe.modeling.chat_tokenizer import ChatTemplateError, ChatTokenizer, Example
 from ftpipe.training.batching import REFUSE_BAD_ROWS, BadRows, convert_rows
-from ftpipe.training.causal_lm import HiddenStates, LanguageModel
-from ftpipe.training.loss import HEAD_CHUNK_TOKENS, MAX_FORWARD_TOKENS, LossStats, evaluate_rows, token_losses
+from ftpipe.training.causal_lm import LanguageModel
+from ftpipe.training.loss import MAX_FORWARD_TOKENS, LossStats, evaluate_rows
 
 if TYPE_CHECKING:
     import torch
@@ -125,33 +125,18 @@ class DPOObjective:
         return self._stats(self._margins(selected, logprobs_2P))
 
     def _backward_part(self, pairs: Sequence[Pair], *, batch_pairs: int) -> LossStats:
-        """Gradient in two passes over the head: the pair losses first, then each token with its pair's weight."""
-        import torch
+        from torch.nn.functional import logsigmoid
 
-        states = self.lm.hidden_states([pair.chosen for pair in pairs] + [pair.rejected for pair in pairs])
-        losses_N, _ = token_losses(self.lm, states)
-        rows = torch.zeros(2 * len(pairs), device=losses_N.device).index_add_(0, states.rows_N, -losses_N)
-        margins_P = self._margins(pairs, rows.view(2, -1))
-        weights_P = self.beta * torch.sigmoid(-margins_P) / batch_pairs
-        self._backward(states, torch.cat([weights_P, -weights_P]).to(losses_N.device))
-        return self._stats(margins_P)
-
-    def _backward(self, states: HiddenStates, weights_R: torch.Tensor) -> None:
-        import torch
-        from torch.nn.functional import cross_entropy
-
-        hidden_ND = states.hidden_ND.detach().requires_grad_(requires_grad=True)
-        for part in range(0, len(hidden_ND), HEAD_CHUNK_TOKENS):
-            span = slice(part, part + HEAD_CHUNK_TOKENS)
-            losses = cross_entropy(self.lm.head(hidden_ND[span]), states.targets_N[span], reduction="none")
-            (losses * weights_R[states.rows_N[span]]).sum().backward()
-        torch.autograd.backward(states.hidden_ND, hidden_ND.grad)
+        losses_R, _ = self.lm([pair.chosen for pair in pairs] + [pair.rejected for pair in pairs])
+        margins_P = self._margins(pairs, -losses_R.view(2, -1))
+        (-logsigmoid(margins_P).sum() / batch_pairs).backward()
+        return self._stats(margins_P.detach())
 
     def _margins(self, pairs: Sequence[Pair], logprobs_2P: torch.Tensor) -> torch.Tensor:
         import torch
 
         reference_2P = torch.tensor([[p.chosen_reference for p in pairs], [p.rejected_reference for p in pairs]])
-        shift_2P = logprobs_2P.cpu() - reference_2P
+        shift_2P = logprobs_2P - reference_2P.to(logprobs_2P.device)
         return self.beta * (shift_2P[0] - shift_2P[1])
 
     def _stats(self, margins_P: torch.Tensor) -> LossStats:

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ftpipe.modeling.chat_tokenizer import Example
 from ftpipe.training.batching import micro_batches
-from ftpipe.training.causal_lm import HiddenStates, LanguageModel
+from ftpipe.training.causal_lm import LanguageModel
 
-if TYPE_CHECKING:
-    import torch
-
-HEAD_CHUNK_TOKENS = 512
-"""Trained tokens whose logits exist at the same time; with 150,000 tokens in the vocabulary they take 300 MB."""
 MAX_FORWARD_TOKENS = 4096
 """Padded tokens that are computed together."""
 
@@ -42,42 +36,11 @@ class LossStats:
 
 
 def accumulate_gradients(lm: LanguageModel, examples: Sequence[Example], *, batch_tokens: int) -> LossStats:
-    """Accumulate the gradient of a micro-batch: its summed loss divided by the whole batch's ``batch_tokens``.
-
-    The head is frozen, so the gradient goes through it chunk by chunk into the hidden states; the logits of a whole
-    batch never exist at the same time.
-    """
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    states = lm.hidden_states(examples)
-    hidden_ND = states.hidden_ND.detach().requires_grad_(requires_grad=True)
-    loss, correct = 0.0, 0
-    for part in range(0, len(hidden_ND), HEAD_CHUNK_TOKENS):
-        targets = states.targets_N[part : part + HEAD_CHUNK_TOKENS]
-        logits = lm.head(hidden_ND[part : part + HEAD_CHUNK_TOKENS])
-        summed = cross_entropy(logits, targets, reduction="sum")
-        (summed / batch_tokens).backward()
-        loss += float(summed.detach())
-        correct += int((logits.detach().argmax(-1) == targets).sum())
-    if states.hidden_ND.requires_grad:
-        torch.autograd.backward(states.hidden_ND, hidden_ND.grad)
-    return LossStats(loss, correct, len(hidden_ND))
-
-
-def token_losses(lm: LanguageModel, states: HiddenStates) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy in nats of each trained token, and whether it was predicted correctly; no gradient."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    losses, correct = [], []
-    with torch.no_grad():
-        for part in range(0, len(states.hidden_ND), HEAD_CHUNK_TOKENS):
-            targets = states.targets_N[part : part + HEAD_CHUNK_TOKENS]
-            logits = lm.head(states.hidden_ND[part : part + HEAD_CHUNK_TOKENS])
-            losses.append(cross_entropy(logits, targets, reduction="none"))
-            correct.append(logits.argmax(-1) == targets)
-    return torch.cat(losses), torch.cat(correct)
+    """Accumulate the gradient of a micro-batch: its summed loss divided by the whole batch's ``batch_tokens``."""
+    losses_R, correct_R = lm(examples)
+    (losses_R.sum() / batch_tokens).backward()
+    tokens = sum(example.trained_tokens for example in examples)
+    return LossStats(float(losses_R.detach().sum()), int(correct_R.sum()), tokens)
 
 
 def evaluate(lm: LanguageModel, examples: Sequence[Example]) -> LossStats:
@@ -97,8 +60,8 @@ def evaluate_rows(
     """
     import torch
 
-    was_training = lm.model.training
-    lm.model.eval()
+    was_training = lm.training
+    lm.eval()
     indices: dict[int, list[int]] = {}
     for index, example in enumerate(examples):
         indices.setdefault(id(example), []).append(index)
@@ -106,13 +69,10 @@ def evaluate_rows(
     done = 0
     with torch.no_grad():
         for batch in micro_batches(examples, MAX_FORWARD_TOKENS):
-            states = lm.hidden_states(batch)
-            losses, correct = token_losses(lm, states)
-            for row, example in enumerate(batch):
-                selected = states.rows_N == row
-                summed = LossStats(float(losses[selected].sum()), int(correct[selected].sum()), int(selected.sum()))
-                stats[indices[id(example)].pop(0)] = summed
+            losses_R, correct_R = lm(batch)
+            for example, loss, correct in zip(batch, losses_R.tolist(), correct_R.tolist(), strict=True):
+                stats[indices[id(example)].pop(0)] = LossStats(loss, int(correct), example.trained_tokens)
             done += len(batch)
             on_row(done)
-    lm.model.train(was_training)
+    lm.train(was_training)
     return stats

@@ -48,7 +48,7 @@ def train_ftpipe(model_dir: Path, data: Path, batch: int, epochs: int) -> dict[s
         trainer = Trainer(directory, hyperparameters, objective, model, "base", seed=1, keep_checkpoints=3)
         spent = clocked(trainer.run)
     order = epoch_batches(objective.lengths, batch, seed=1, epoch=0)
-    model.train()
+    objective.lm.train()
     work = counted(lambda: [objective.backward(indices) for indices in order]) * epochs
     return result(spent, rows.tokens * epochs, work, trainer.state.metrics[-1].train_loss or 0.0)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ftpipe.errors import NotFoundError, UsageError
-from ftpipe.modeling.chat_tokenizer import ChatTokenizer, Example
+from ftpipe.modeling.chat_tokenizer import IGNORE_INDEX, ChatTokenizer, Example
 from ftpipe.modeling.device import DeviceConfig
 from ftpipe.modeling.loading import load_base
 from ftpipe.training.causal_lm import LanguageModel
@@ -74,6 +74,34 @@ def test_gradients_equal_plain_forward_pass(base: Path, share: bool) -> None:
     assert stats.mean_loss == pytest.approx(expected_loss, rel=1e-5)
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_trained_head_gets_gradients(base: Path) -> None:
+    """An adapter on the head itself learns, too."""
+    import torch
+
+    model, examples = prepared(base, target_modules=("q_proj", "lm_head"))
+    _, expected = plain_gradients(model, examples)
+    lm = LanguageModel(model)
+    accumulate_gradients(lm, examples, batch_tokens=sum(example.trained_tokens for example in examples))
+    actual = gradients(model)
+    assert any("lm_head" in name for name in actual)
+    for name, gradient in actual.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_long_rows_with_a_short_common_start_are_padded(base: Path) -> None:
+    """A mask makes attention compute all pairs of positions, which costs more than a few repeated tokens."""
+    lm = LanguageModel(load_base(base, CPU))
+    start = tuple(range(10))
+    rows = [
+        Example((*start, *[last] * length), (*[IGNORE_INDEX] * 12, *[last] * (length - 2)))
+        for last, length in ((20, 90), (21, 90))
+    ]
+    losses = lm(rows)[0]
+    assert [float(lm([row])[0]) for row in rows] == pytest.approx(losses.tolist(), rel=1e-5)
+    assert lm.is_packed(rows) is False
+    assert lm.is_packed([row.truncate(14) for row in rows]) is True
 
 
 def test_micro_batch_gradients_sum_to_batch(base: Path) -> None:
