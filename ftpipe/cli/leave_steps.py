@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ftpipe.cli.commands.models_backup import save_selection
@@ -103,7 +103,7 @@ class LeaveSteps:
                 if recorded.is_planned_later:
                     self._save(self._planned(recorded))
                     check_budget(self.state)
-                options = self._migrate_options(recorded)
+                options = replace(self._migrate_options(recorded), max_cost=self._migration_limit(recorded))
                 migration = migrate_model(self.context, options)
                 if migration is not None:
                     self._save(self._with_migration(recorded, migration))
@@ -117,8 +117,10 @@ class LeaveSteps:
             )
         changes: dict[str, object] = {}
         record = self._record_options(one)
+        max_answer_tokens = 0
         if record is not None:
             plan = plan_recording(self.context, self.context.settings({"provider": record.provider}), record)
+            max_answer_tokens = plan.header.sampling.max_tokens
             changes |= {"recording_cost": plan.cost.high, "prompts": len(plan.prompts), "recording_reason": plan.reason}
         else:
             reason = "there are no prompts: it has no validation file, and neither --held-out nor --log was given"
@@ -128,11 +130,12 @@ class LeaveSteps:
             return one.model_copy(update=changes | {"is_planned_later": True})
         settings = self.context.settings({"provider": options.to})
         migrator = make_migrator(self.context, settings, options)
-        migration = migrator.plan(request_of(settings, options))
+        migration = migrator.plan(replace(request_of(settings, options), max_answer_tokens=max_answer_tokens))
         show_plan(self.context, migrator, migration)
         migration.raise_blocker()
         cost = migration.plan.cost
         is_free = not migrator.pipeline.provider.profile.paid
+        is_trained = one.new_model is not None and one.migration_id == migration.migration.id
         changes |= {
             "is_planned_later": False,
             "examples": migration.task.examples,
@@ -140,7 +143,7 @@ class LeaveSteps:
             "reason": migration.proposal.reason,
             "source": migration.proposal.source,
             "changes": tuple(str(one) for one in migration.migration.changes if one.before != one.after),
-            "training_cost": 0.0 if is_free else cost.high if cost else None,
+            "training_cost": 0.0 if is_free or is_trained else cost.high if cost else None,
             "comparison_cost": migration.comparison_cost,
         }
         return one.model_copy(update=changes)
@@ -150,7 +153,8 @@ class LeaveSteps:
         options = self._record_options(one)
         if options is None:
             return
-        settings = self.context.settings({"provider": options.provider})
+        limit = self.state.limit_for(planned=one.recording_cost or 0.0, spent=self._recording_spent(one))
+        settings = self.context.settings({"provider": options.provider, "max_cost": limit})
         plan = plan_recording(self.context, settings, options)
         result = run_recording(self.context, settings, plan, options)
         update = {"stage": LeaveStage.RECORDED, "recording": result.path.absolute(), "prompts": result.prompts}
@@ -193,6 +197,7 @@ class LeaveSteps:
         )
 
     def _with_migration(self, one: LeaveModel, migration: Migration) -> LeaveModel:
+        costs = [compared.cost for compared in migration.comparisons if compared.cost is not None]
         update = {
             "stage": STAGES[migration.state],
             "migration_id": migration.id,
@@ -201,18 +206,28 @@ class LeaveSteps:
             "aliases": tuple(moved.alias for moved in migration.aliases),
             "training_cost": 0.0,
             "comparison_cost": 0.0,
+            "comparison_spent": sum(costs) if len(costs) == len(migration.comparisons) else one.comparison_cost or 0.0,
         }
         changed = one.model_copy(update=update)
         return changed.model_copy(update={"spent": self._spent(changed)})
 
     def _spent(self, one: LeaveModel) -> float:
-        """What the recording and the job have cost, as far as that is known."""
-        store = RecordingStore(self.provider.endpoint, one.model)
-        spent = Ledger(store.ledger_path(self._recording_path(one))).spent
+        """What the recording, the job and the comparison have cost, as far as that is known."""
+        spent = self._recording_spent(one) + one.comparison_spent
         if one.new_model:
             new = self.registry.models.get(one.new_model)
             spent += new.actual_cost if new.actual_cost is not None else new.estimated_cost or 0.0
         return spent
+
+    def _recording_spent(self, one: LeaveModel) -> float:
+        store = RecordingStore(self.provider.endpoint, one.model)
+        return Ledger(store.ledger_path(self._recording_path(one))).spent
+
+    def _migration_limit(self, one: LeaveModel) -> str | None:
+        """What job and comparison of a model may cost, with what they have cost already."""
+        planned = (one.training_cost or 0.0) + (one.comparison_cost or 0.0)
+        limit = self.state.limit_for(planned=planned, spent=one.spent - self._recording_spent(one))
+        return None if limit is None else str(limit)
 
     @contextmanager
     def _problems_of(self, one: LeaveModel) -> Iterator[None]:

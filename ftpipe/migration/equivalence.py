@@ -11,7 +11,7 @@ The gate of each: the lower end of the confidence interval of ``new - old`` is n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -190,18 +190,22 @@ def compare_models(
     everything = {**prompts.items, **{key: _recorded_item(one) for key, one in prompts.agreement.items()}}
     answers = ask(new, everything, prompts.sampling, on_progress)
     results = []
-    recorded = dict(prompts.recorded)
+    asked: dict[str, Answer] = {}
     if old is not None and prompts.missing:
-        keys = {key: item for key, item in prompts.items.items() if key not in recorded}
+        keys = {key: item for key, item in prompts.items.items() if key not in prompts.recorded}
         with suppress(NotFoundError):  # it has been shut down: what was recorded counts
-            recorded |= ask(old, keys, prompts.sampling)
+            asked = ask(old, keys, prompts.sampling)
+    recorded = prompts.recorded | asked
     arms = (old_arm, new.arm)
     known = {key: item for key, item in prompts.items.items() if key in recorded}
     if known:
         note = _note(prompts, unasked=len(prompts.items) - len(known))
         old_answers = {key: (recorded[key],) for key in known}
+        cost = _cost((old_arm, asked.values()), (new.arm, [answers[key] for key in prompts.items]))
         results.append(
-            _compare("expected answers", prompts, known, arms, old_answers, answers, margin, confidence, note, clock)
+            _compare(
+                "expected answers", prompts, known, arms, old_answers, answers, margin, confidence, note, cost, clock
+            )
         )
     if prompts.agreement:
         items = {key: everything[key] for key in prompts.agreement}
@@ -211,8 +215,9 @@ def compare_models(
             for key, one in prompts.agreement.items()
         }
         note = _note(prompts, unasked=0) + ("" if has_samples else NO_SAMPLES)
+        cost = _cost((new.arm, [answers[key] for key in items]))
         results.append(
-            _compare("recorded answers", prompts, items, arms, own, answers, margin, confidence, note, clock)
+            _compare("recorded answers", prompts, items, arms, own, answers, margin, confidence, note, cost, clock)
         )
     return results
 
@@ -233,6 +238,7 @@ def _compare(
     margin: float,
     confidence: float,
     note: str,
+    cost: float | None,
     clock: Callable[[], float],
 ) -> tuple[Evaluation, GateComparison]:
     old, new = arms
@@ -268,8 +274,19 @@ def _compare(
         high=comparison.high,
         confidence=confidence,
         gate=result,
+        cost=cost,
         note=note,
     )
+
+
+def _cost(*asked: tuple[Arm, Collection[Answer]]) -> float | None:
+    """What answers have cost; ``None`` if a price is not known, or an endpoint counted no tokens."""
+    total = 0.0
+    for arm, answers in asked:
+        if arm.price is None or any(one.prompt_tokens <= 0 and not one.error for one in answers):
+            return None
+        total += sum(arm.price.cost(one.prompt_tokens, one.completion_tokens) for one in answers)
+    return total
 
 
 def _recorded_item(prompt: RecordedPrompt) -> Item:

@@ -14,7 +14,7 @@ from ftpipe.errors import CostLimitError, LocalStateError, UsageError
 from ftpipe.formatting import format_money
 from ftpipe.paths import state_dir
 from ftpipe.records.inventory import Inventory, InventoryModel
-from ftpipe.records.leave import LeaveModel, LeaveStage, LeaveState
+from ftpipe.records.leave import MAX_ROUNDING_ERROR, LeaveModel, LeaveStage, LeaveState
 
 FOLDER = "leave"
 
@@ -117,7 +117,7 @@ def check_budget(state: LeaveState) -> None:
             f"a price for {names[0]} is not known, so --max-cost cannot be checked",
             "`ftpipe config prices FILE` takes it, or leave --max-cost out",
         )
-    if high + state.spent > state.max_cost + 1e-9:
+    if high + state.spent > state.max_cost + MAX_ROUNDING_ERROR:
         before = f", {format_money(state.spent, state.currency)} of it spent already" if state.spent else ""
         raise CostLimitError(
             f"the move may cost up to {format_money(high + state.spent, state.currency)}{before}, over the limit of "

@@ -71,6 +71,8 @@ class MigrationRequest:
     """A recording whose answers are trained on, in place of the data of the old model."""
     held_out: Path | None = None
     recording: Recording | None = None
+    max_answer_tokens: int = 0
+    """Longest answer of a recording that does not exist yet, for the cost of the comparison."""
     margin: float = DEFAULT_MARGIN
     confidence: float = DEFAULT_CONFIDENCE
     aliases: tuple[str, ...] = ()
@@ -290,7 +292,9 @@ class Migrator:
                 "name data with correct answers that was not trained on with --held-out, or record answers first: "
                 f"`ftpipe models record {self.old.id}`, and then --recording FILE",
             )
-        return collect_prompts(training=training.path, held_out=held_out, recording=request.recording), note
+        prompts = collect_prompts(training=training.path, held_out=held_out, recording=request.recording)
+        prompts.max_tokens = max(prompts.max_tokens or 0, request.max_answer_tokens)
+        return prompts, note
 
     def _suffix(self, request: MigrationRequest) -> str | None:
         """As requested, or that of the old job as far as the new host allows one."""

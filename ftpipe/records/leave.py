@@ -9,6 +9,9 @@ from typing import Literal
 from ftpipe.records.base import Record
 from ftpipe.records.migration import GateComparison
 
+MAX_ROUNDING_ERROR = 1e-9
+"""Of a sum of costs, in units of the currency."""
+
 
 class LeaveStage(StrEnum):
     """How far one model is."""
@@ -69,8 +72,10 @@ class LeaveModel(Record):
     comparisons: tuple[GateComparison, ...] = ()
     aliases: tuple[str, ...] = ()
     """Names that stand for the successor now."""
+    comparison_spent: float = 0.0
+    """What its comparison has cost; its highest cost, if the endpoints counted no tokens."""
     spent: float = 0.0
-    """What its recording and its job have cost, as far as that is known."""
+    """What its recording, its job and its comparison have cost, as far as that is known."""
 
     @property
     def is_done(self) -> bool:
@@ -152,3 +157,15 @@ class LeaveState(Record):
     def spent(self) -> float:
         """What was paid, as far as that is known."""
         return sum(one.spent for one in self.models)
+
+    def limit_for(self, *, planned: float, spent: float) -> float | None:
+        """What one step of a model may cost, with what it has cost already; ``None`` without a limit.
+
+        Args:
+            planned: The highest cost of what is left of this step, which is part of ``highest_cost``.
+            spent: What the step has cost already, which is part of ``spent``.
+        """
+        if self.max_cost is None:
+            return None
+        elsewhere = (self.spent - spent) + ((self.highest_cost or 0.0) - planned)
+        return max(0.0, self.max_cost - elsewhere + MAX_ROUNDING_ERROR)

@@ -111,6 +111,10 @@ class GateComparison(Record):
     high: float | None
     confidence: float
     gate: GateResult
+    cost: float | None = None
+    """What its answers have cost, without those that were recorded before, by the tokens that the endpoints counted;
+    ``None`` if that is not known.
+    """
     note: str = ""
     """What was left out, or how the old model's figure was obtained; often empty."""
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
+from ftpipe.catalog.inference_prices import answer_price
 from ftpipe.cli import leave_steps
 from ftpipe.migration.leave import latest_provider, save_state, state_path
 from ftpipe.paths import state_dir
-from ftpipe.records.leave import LeaveState
+from ftpipe.records.evaluation import TokenPrice
+from ftpipe.records.leave import LeaveModel, LeaveState
 from tests.cli.cli_runner import CommandResult
+from tests.fakes import openai_account
 from tests.fakes.account_contents import MAIN, MAIN_MODEL, SUPPORT_DESK, TUNES
-from tests.fakes.openai_account import OpenAIAccount
+from tests.fakes.openai_account import OpenAIAccount, PaidRequest
 from tests.fakes.scripted_server import LOST
 from tests.faults.environment import KEY
 from tests.migration.conftest import RunCommand
@@ -77,13 +81,64 @@ def test_leave_moves_a_model_unattended(
     assert MAIN.suffix in page
     assert "ready: the old name stands for the successor" in page
     state = json.loads(state_path_of(account).read_text())
-    assert state["models"][0]["stage"] == "moved"
+    moved = state["models"][0]
+    assert moved["stage"] == "moved"
+    assert moved["comparison_spent"] == pytest.approx(answers_cost(elsewhere), rel=1e-6)
+    assert moved["spent"] >= answers_cost(account) + moved["comparison_spent"]
     aliases = run_command("models", "alias", "--json").document["aliases"]
     assert aliases[MAIN_MODEL] == state["models"][0]["new_model"]
 
 
 def state_path_of(account: OpenAIAccount) -> Path:
     return state_path(account.base_url)
+
+
+def answers_cost(host: OpenAIAccount) -> float:
+    """What the answers of a host have cost."""
+    costs = [answer_cost(one) for one in host.paid if one.kind == "chat"]
+    assert costs
+    return sum(costs)
+
+
+def answer_cost(request: PaidRequest) -> float:
+    """What one answer has cost."""
+    return price_of(request.model).cost(request.prompt_tokens, request.completion_tokens)
+
+
+def price_of(model: str) -> TokenPrice:
+    """What answers of a tuned model cost."""
+    price = answer_price("openai", model.split(":")[1], "tuned")
+    assert price is not None
+    return price
+
+
+def test_leave_stops_recording_at_the_limit_if_answers_cost_more_than_planned(
+    run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The endpoint counts more tokens than the plan did, so that the limit is reached in the middle."""
+    monkeypatch.setattr(openai_account, "CHARACTERS_PER_TOKEN", Fraction(1, 5000))
+    done = leave(run_command, "--yes", "--max-cost", "5")
+    assert done.code == 1
+    assert "could exceed --max-cost" in done.err + done.out
+    assert 0 < len(account.paid) < 48
+    under_way = 4 * max(answer_cost(one) for one in account.paid)
+    assert answers_cost(account) < 5 + under_way
+    assert elsewhere.paid == []
+
+
+def test_limit_of_a_step_is_what_the_others_leave() -> None:
+    models = (
+        LeaveModel(model="a", base="b", recording_cost=1.0, training_cost=4.0, comparison_cost=2.0, spent=0.5),
+        LeaveModel(model="c", base="b", recording_cost=0.5, training_cost=2.0, comparison_cost=1.0, spent=3.0),
+    )
+    state = LeaveState(
+        created_at=1, provider="p", title="P", endpoint="e", to="local", backup=Path("b"), max_cost=20, models=models
+    )
+    # 3.5 are spent, and 10.5 are planned
+    assert state.limit_for(planned=1.0, spent=0.5) == pytest.approx(7.5)
+    assert state.limit_for(planned=6.0, spent=0.0) == pytest.approx(12.0)
+    assert state.model_copy(update={"max_cost": 3.0}).limit_for(planned=0.0, spent=0.0) == 0.0
+    assert state.model_copy(update={"max_cost": None}).limit_for(planned=1.0, spent=0.0) is None
 
 
 @pytest.mark.slow
@@ -282,7 +337,8 @@ def test_leave_keeps_the_old_model_if_the_gate_fails(
     run_command: RunCommand, account: OpenAIAccount, elsewhere: OpenAIAccount
 ) -> None:
     elsewhere.account.task_of = {}
-    done = leave(run_command, "--yes", "--max-cost", "20", "--margin", "5")
+    limit = leave(run_command, "--dry-run", "--json").document["highest_cost"] * 1.2
+    done = leave(run_command, "--yes", "--max-cost", str(limit), "--margin", "5")
     assert done.code == 1
     assert "not shown to be good enough" in done.out
     assert MAIN_MODEL not in run_command("models", "alias", "--json").document["aliases"]
