@@ -14,6 +14,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ftpipe.errors import MissingExtraError, UsageError
+from ftpipe.inference.closed_schemas import (
+    KEYWORDS_WITH_NAMES,
+    KEYWORDS_WITH_VALUES,
+    close_objects,
+    close_parameters,
+)
 from ftpipe.modeling.types import Tokenizer
 
 if TYPE_CHECKING:
@@ -25,10 +31,6 @@ ONE_LINE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator
 """The format of Python's ``json.dumps``, which chat templates use for calls."""
 
 
-_KEYWORDS_WITH_VALUES = frozenset({"const", "enum", "default", "examples", "required"})
-_KEYWORDS_WITH_NAMES = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
-
-
 class GrammarError(UsageError):
     """A grammar that cannot be used."""
 
@@ -36,17 +38,17 @@ class GrammarError(UsageError):
 
 
 def json_rule(schema: Mapping[str, Any]) -> str:
-    """A rule for a value that fits a JSON schema; options for llguidance in the schema are ignored."""
-    return f"%json {json.dumps({**schema, 'x-guidance': LIMITED_WHITESPACE})}"
+    """A rule for a value that fits a JSON schema; its objects are closed, options for llguidance in it are ignored."""
+    return f"%json {json.dumps({**close_objects(schema), 'x-guidance': LIMITED_WHITESPACE})}"
 
 
 def tool_call_rule(functions: Sequence[Mapping[str, Any]]) -> str:
-    """A rule for one call of one of ``functions``, in the format that ``parse_tool_calls`` reads."""
+    """A rule for one call of one of ``functions``, in the format that ``ToolCallParser`` reads."""
     calls: list[dict[str, Any]] = []
     definitions: dict[str, Any] = {}
     for number, function in enumerate(functions):
         location = f"#/$defs/{number}"
-        definitions[str(number)] = _moved_schema(function.get("parameters") or {"type": "object"}, location)
+        definitions[str(number)] = _moved_schema(close_parameters(function.get("parameters")), location)
         calls.append(
             {
                 "type": "object",
@@ -67,9 +69,9 @@ def _moved_schema(schema: Mapping[str, Any], location: str) -> dict[str, Any]:
 def _moved_keyword(key: str, value: Any, location: str) -> Any:  # noqa: ANN401  # JSON
     if key == "$ref" and isinstance(value, str) and value.startswith("#"):
         return location + value[1:]
-    if key in _KEYWORDS_WITH_VALUES:
+    if key in KEYWORDS_WITH_VALUES:
         return value
-    if key in _KEYWORDS_WITH_NAMES and isinstance(value, Mapping):
+    if key in KEYWORDS_WITH_NAMES and isinstance(value, Mapping):
         return {name: _moved_part(part, location) for name, part in value.items()}
     return _moved_part(value, location)
 

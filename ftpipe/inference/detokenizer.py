@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import cache
+from typing import TypeAlias
 
 from ftpipe.modeling.types import Tokenizer
+
+RawBytes: TypeAlias = bytes
+"""The type, by another name than the property."""
 
 
 @dataclass(frozen=True)
@@ -14,11 +20,53 @@ class TokenLogprob:
     token: str
     logprob: float
     top: tuple[TokenLogprob, ...] = ()
+    raw: RawBytes | None = None
+    """The token's bytes, if they are not those of its text: a part of a character has no text."""
 
     @property
     def bytes(self) -> list[int]:
-        """The token's text in UTF-8."""
-        return list(self.token.encode())
+        """The token's own bytes."""
+        return list(self.token.encode() if self.raw is None else self.raw)
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, id_: int, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
+        r"""The log-probability of a token; parts of characters are written as ``\xf0\x9f``.
+
+        Source: OpenAI cookbook, "Using logprobs", https://developers.openai.com/cookbook/examples/using_logprobs,
+        read 2026-11-29 (an emoji that consists of several tokens).
+        """
+        raw = token_bytes(tokenizer, id_)
+        text = raw.decode(errors="backslashreplace")
+        return cls(text, logprob, top, None if text.encode() == raw else raw)
+
+
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
+_BLANK = "\u2581"
+"""How SentencePiece writes a blank."""
+
+
+def token_bytes(tokenizer: Tokenizer, id_: int) -> bytes:
+    """The bytes that a token stands for, also if it is a part of a character only."""
+    piece, text = str(tokenizer.convert_ids_to_tokens(id_)), str(tokenizer.decode([id_]))
+    if match := _BYTE_TOKEN.fullmatch(piece):
+        return bytes.fromhex(match[1])
+    if "\ufffd" in text and all(char in _byte_characters() for char in piece):
+        return bytes(_byte_characters()[char] for char in piece)
+    if blanks := len(piece) - len(piece.lstrip(_BLANK)):
+        text = " " * blanks + text.lstrip(" ")  # some decoders drop the blank with which a text begins
+    return text.encode()
+
+
+@cache
+def _byte_characters() -> dict[str, int]:
+    """The characters with which byte-level tokenizers write bytes.
+
+    Printable ones stand for themselves, the others follow from 256 on.
+    Source: https://github.com/openai/gpt-2, ``src/encoder.py``, ``bytes_to_unicode``, read 2026-11-29.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + number): byte for number, byte in enumerate(others)}
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class Generation:
         count = self.request.prompt_logprobs
         position = len(self._prompt_logprobs)
         if not position:
-            self._prompt_logprobs.append(TokenLogprob(self.tokenizer.decode([self.prompt[0]]), 0.0))
+            self._prompt_logprobs.append(TokenLogprob.of(self.tokenizer, self.prompt[0], 0.0))
             position = 1
         for logits, token in zip(logits_TV, self.prompt[position:], strict=False):
             self._prompt_logprobs += self._logprobs(logits, token, count)
@@ -133,9 +133,10 @@ class Generation:
             return ()
         import torch
 
-        logprobs, decode = torch.log_softmax(logits, -1), self.tokenizer.decode
-        top = [TokenLogprob(decode([int(id_)]), float(value)) for value, id_ in zip(*logprobs.topk(count), strict=True)]
-        return (TokenLogprob(decode([token]), float(logprobs[token]), tuple(top)),)
+        logprobs = torch.log_softmax(logits, -1)
+        best = zip(*logprobs.topk(count), strict=True)
+        top = tuple(TokenLogprob.of(self.tokenizer, int(id_), float(value)) for value, id_ in best)
+        return (TokenLogprob.of(self.tokenizer, token, float(logprobs[token]), top),)
 
 
 class GenerationStream(Iterator[Delta]):

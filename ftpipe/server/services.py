@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ftpipe.atomic_files import read_or_create_secret
 from ftpipe.modeling.base_models import DEFAULT_BASE, needs_download
+from ftpipe.server.api.answers import AnswerGenerator, GenerationBackend
 from ftpipe.server.api.batches import BatchesApi
-from ftpipe.server.api.chat import ChatCompletionsApi, GenerationBackend
+from ftpipe.server.api.chat import ChatCompletionsApi
 from ftpipe.server.api.completions import CompletionsApi
 from ftpipe.server.api.files import FilesApi
 from ftpipe.server.api.graders import GradersApi
@@ -193,7 +194,7 @@ def build_context(
     models = ModelResolver(data_dir, upstream.base_models)
     routes, supervisor = upstream.routes(store, models), upstream.runner(store, data_dir, settings)
     backend = MeteredBackend(engine or _build_engine(settings), metrics)
-    chat = ChatCompletionsApi(store, models, backend, callers)
+    chat = ChatCompletionsApi(store, AnswerGenerator(store, models, backend, callers))
     chats, completions = RoutedChats(chat.complete, routes), CompletionsApi(store, models, routes, backend, callers)
     handlers, has_model = _batch_handlers(chats, completions), partial(_has_model, store, models, routes)
     runner = BatchRunner(store, data_dir, handlers, has_model, settings.max_body_bytes, active_requests)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ftpipe.inference.detokenizer import IncrementalDetokenizer
+from ftpipe.inference.detokenizer import IncrementalDetokenizer, TokenLogprob
 from ftpipe.modeling.chat_tokenizer import IGNORE_INDEX
 from tests.modeling.families import FAMILIES, backend, chat_tokenizer
 
@@ -22,3 +22,18 @@ def test_detokenizer_gives_back_the_trained_answer(name: str, answer: str, tmp_p
     detokenizer = IncrementalDetokenizer(backend(name), (), tokenizer.decoding_context, tokenizer.template.answer_start)
     text = "".join(detokenizer.add(id_, ()).text for id_ in ids) + detokenizer.flush().text
     assert text == (answer.strip() if FAMILIES[name].strips else answer)
+
+
+@pytest.mark.parametrize("name", ["smollm2", "mistral", "zephyr", "gemma"])
+def test_token_logprob_has_the_token_s_own_bytes(name: str) -> None:
+    """The bytes of all tokens are those of the text, also where a character consists of several tokens."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend(name))
+    text = "Grüße, 👩🏽‍🚀\n\t\x00 ok    four €"
+    ids = tokenizer(f"x {text}", add_special_tokens=False)["input_ids"]
+    tokens = [TokenLogprob.of(tokenizer, id_, -1.0) for id_ in ids]
+    assert bytes(byte for token in tokens for byte in token.bytes).decode().endswith(f"x {text}")
+    parts = [token for token in tokens if token.raw is not None]
+    assert parts
+    assert all(token.token.encode("ascii").decode("unicode_escape").encode("latin-1") == token.raw for token in parts)

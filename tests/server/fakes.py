@@ -35,6 +35,7 @@ class FakeEngine:
     loads: dict[str, Future[None]] = field(default_factory=dict)
     before_token: Callable[[], None] = lambda: None
     logprobs_by_seed: dict[int, float] = field(default_factory=dict)
+    cached_tokens: int = 0
 
     def load(self, base: str) -> Future[None]:
         """Every model is loaded at once, unless ``loads`` has a future for it."""
@@ -67,7 +68,13 @@ class FakeEngine:
                 if self.wait is not None:
                     self.wait.wait(0.05)
             reason = "length" if len(words) == request.max_tokens else "stop"
-            yield Delta("", finish_reason=reason, prompt_tokens=7, completion_tokens=len(words))
+            yield Delta(
+                "",
+                finish_reason=reason,
+                prompt_tokens=7,
+                cached_tokens=self.cached_tokens,
+                completion_tokens=len(words),
+            )
         finally:
             self.closed.set()
 

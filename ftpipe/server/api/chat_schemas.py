@@ -10,13 +10,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
+from ftpipe.inference.custom_tool_input import custom_tool_arguments
 from ftpipe.server.api.schemas import Metadata, RequestModel, Text, validate_body, without_ignored
-from ftpipe.server.protocol import ApiError, bad_request
+from ftpipe.server.protocol import ApiError, bad_request, missing_parameter
 
 MAX_MESSAGES = 4096
 MAX_TOKENS = 1_000_000
 MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY = 0.01, 100.0
 MAX_TEMPLATE_VARIABLES = 32
+MAX_TOOLS = 128
+MAX_PATTERN_CHARACTERS = 4096
 RESERVED_VARIABLES = frozenset(
     {"messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "chat_template", "tokenize"}
 )
@@ -60,14 +63,24 @@ class CalledFunction(RequestModel):
     arguments: str | dict[str, Any] | None = None
 
 
+class CalledCustomTool(RequestModel):
+    """The custom tool of a tool call."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Text
+    input: str
+
+
 class ToolCall(RequestModel):
     """A tool call of an earlier answer; what clients add to it, such as an index, is passed on."""
 
     model_config = ConfigDict(extra="allow")
 
     id: Text | None = None
-    type: Literal["function"] = "function"
-    function: CalledFunction
+    type: Literal["function", "custom"] = "function"
+    function: CalledFunction | None = None
+    custom: CalledCustomTool | None = None
 
 
 class Message(RequestModel):
@@ -79,7 +92,8 @@ class Message(RequestModel):
     refusal: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: Text | None = None
-    function_call: dict[str, Any] | None = None
+    function_call: CalledFunction | None = None
+    """The only call of an earlier answer, in the form that came before tools."""
     audio: Any = None
     annotations: Any = None
     reasoning_content: str | None = None
@@ -88,20 +102,46 @@ class Message(RequestModel):
     """The same, as newer versions of vLLM call it."""
 
 
+FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
 class FunctionDefinition(RequestModel):
     """A function that the model may call."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    name: FunctionName
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
 
+class Grammar(RequestModel):
+    """The form of a custom tool's input."""
+
+    definition: Annotated[str, StringConstraints(min_length=1, max_length=MAX_PATTERN_CHARACTERS)]
+    syntax: Literal["lark", "regex"]
+
+
+class CustomToolFormat(RequestModel):
+    """What a custom tool's input can be."""
+
+    type: Literal["text", "grammar"]
+    grammar: Grammar | None = None
+
+
+class CustomToolDefinition(RequestModel):
+    """A tool whose input is a text."""
+
+    name: FunctionName
+    description: str | None = None
+    format: CustomToolFormat | None = None
+
+
 class Tool(RequestModel):
     """A tool that the model may call."""
 
-    type: Literal["function"]
-    function: FunctionDefinition
+    type: Literal["function", "custom"]
+    function: FunctionDefinition | None = None
+    custom: CustomToolDefinition | None = None
 
 
 class ResponseFormat(RequestModel):
@@ -131,8 +171,11 @@ class ChatRequest(RequestModel):
     stream_options: StreamOptions | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    tools: Annotated[list[Tool], Field(max_length=128)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: Any = None
+    functions: Annotated[list[FunctionDefinition], Field(max_length=MAX_TOOLS)] | None = None
+    """Tools in the form that came before ``tools``; the answer has it, too."""
+    function_call: Any = None
     response_format: ResponseFormat | None = None
     store: bool | None = None
     metadata: Metadata | None = None
@@ -145,8 +188,6 @@ class ChatRequest(RequestModel):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(ge=MIN_REPETITION_PENALTY, le=MAX_REPETITION_PENALTY)] | None = None
     chat_template_kwargs: Annotated[dict[VariableName, Any], Field(max_length=MAX_TEMPLATE_VARIABLES)] | None = None
-    functions: Any = None
-    function_call: Any = None
     modalities: list[Literal["text", "audio"]] | None = None
     moderation: Any = None
     web_search_options: Any = None
@@ -210,7 +251,6 @@ def parse_chat(body: Mapping[str, Any]) -> ChatRequest:
 def _reject_unsupported(chat: ChatRequest) -> None:
     """Refuse what would change the answer and is not implemented, instead of ignoring it."""
     requested = {
-        "functions": bool(chat.functions) and chat.function_call != "none",
         "modalities": "audio" in (chat.modalities or ()),
         "moderation": chat.moderation is not None,
         "web_search_options": chat.web_search_options is not None,
@@ -237,7 +277,12 @@ def template_messages(messages: list[Message]) -> list[dict[str, Any]]:
 
 def _template_message(message: Message, index: int) -> dict[str, Any]:
     plain: dict[str, Any] = {"role": ROLES[message.role], "content": _text_of(message, index)}
-    plain |= message.model_dump(include={"name", "tool_calls", "tool_call_id"}, exclude_none=True)
+    plain |= message.model_dump(include={"name", "tool_call_id", "function_call"}, exclude_none=True)
+    if message.tool_calls:
+        where = f"messages[{index}].tool_calls"
+        plain["tool_calls"] = [
+            _template_call(call, f"{where}[{number}]") for number, call in enumerate(message.tool_calls)
+        ]
     if reasoning := message.reasoning_content or message.reasoning:
         plain["reasoning_content"] = reasoning
     return plain
@@ -257,8 +302,14 @@ def _text_of(message: Message, index: int) -> str:
     return "".join(pieces)
 
 
-def template_tools(chat: ChatRequest) -> list[dict[str, Any]] | None:
-    """Tools for a chat template, or ``None`` if none may be called."""
-    if not chat.tools or chat.tool_choice == "none":
-        return None
-    return [tool.model_dump(exclude_none=True) for tool in chat.tools]
+def _template_call(call: ToolCall, where: str) -> dict[str, Any]:
+    """A call of an earlier answer as the call of a function."""
+    name, called = ("custom", call.custom) if call.type == "custom" else ("function", call.function)
+    if called is None:
+        raise missing_parameter(f"{where}.{name}")
+    plain: dict[str, Any] = call.model_dump(exclude_none=True)
+    if call.custom is not None:
+        arguments = custom_tool_arguments(call.custom.input)
+        plain |= {"type": "function", "function": {"name": call.custom.name, "arguments": arguments}}
+        del plain["custom"]
+    return plain

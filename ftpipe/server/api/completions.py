@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 import json
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import partial
 from typing import Any
 
 from ftpipe.errors import FtpipeError, UsageError
 from ftpipe.inference.detokenizer import Delta, TokenLogprob
 from ftpipe.inference.request import GenerationRequest, LogitBiasError
-from ftpipe.server.api.chat import SEED_COUNT, GenerationBackend
+from ftpipe.server.api.answer_streams import CheckCancelled, concurrent_items, with_first
+from ftpipe.server.api.answers import SEED_COUNT, GenerationBackend
 from ftpipe.server.api.completion_schemas import CompletionRequest, Prompt, parse_completion
 from ftpipe.server.cancellation import RequestCancelledError
 from ftpipe.server.clock import now
@@ -23,9 +24,6 @@ from ftpipe.server.protocol import ApiRequest, Stream, bad_request, model_not_fo
 from ftpipe.server.routes import ModelRoutes, follow_route
 from ftpipe.server.shadow.low_priority import CallerCount
 from ftpipe.server.storage import Store
-
-MAX_CONCURRENT_CHOICES = 16
-"""Answers of one request that are computed at the same time."""
 
 
 @dataclass(slots=True)
@@ -45,6 +43,9 @@ class _Choice:
     _has_echoed: bool = False
     _characters: int = 0
     """Of the tokens that have log-probabilities."""
+    _decoder: codecs.IncrementalDecoder = field(
+        default_factory=lambda: codecs.getincrementaldecoder("utf-8")(errors="replace")
+    )
 
     def add(self, delta: Delta) -> dict[str, Any]:
         """Append a piece, and return it as the choice of a chunk."""
@@ -87,7 +88,7 @@ class _Choice:
             added["token_logprobs"].append(None if is_first else token.logprob)
             added["top_logprobs"].append(None if is_first else _top_logprobs(token))
             added["text_offset"].append(self._characters)
-            self._characters += len(token.token)
+            self._characters += len(self._decoder.decode(bytes(token.bytes)))  # a token can be a part of one
         for name, values in added.items():
             self.logprobs.setdefault(name, []).extend(values)
         return added
@@ -150,8 +151,9 @@ class CompletionsApi:
             for number in range(completion.candidates)
         ]
         if completion.stream:
-            return Stream(_with_first(self._stream(request, model, head, choices)))
-        self._compute_all(request, model, choices)
+            return Stream(with_first(self._stream(request, model, head, choices)))
+        for choice, delta in self._deltas(request, model, choices):
+            choice.add(delta)
         returned = _best(choices, completion)
         return {**head, "choices": [choice.serialize() for choice in returned], "usage": _usage(choices)}
 
@@ -163,38 +165,18 @@ class CompletionsApi:
             raise model_not_found(request.alias or name)
         return model
 
-    def _compute_all(self, request: ApiRequest, model: ResolvedModel, choices: list[_Choice]) -> None:
-        """Compute all answers, some at the same time; an error of one ends all."""
-        failed = threading.Event()
-
-        def check_cancelled() -> None:
-            request.cancel_token.raise_if_cancelled()
-            if failed.is_set():
-                message = "another answer of the request has failed"
-                raise RequestCancelledError(message)
-
-        def compute(choice: _Choice) -> FtpipeError | None:
-            try:
-                for delta in self._generate(request, model, choice, check_cancelled):
-                    choice.add(delta)
-            except FtpipeError as exc:
-                failed.set()
-                return exc
-            return None
-
-        if len(choices) == 1:
-            errors = [compute(choices[0])]
-        else:
-            with ThreadPoolExecutor(min(len(choices), MAX_CONCURRENT_CHOICES)) as pool:
-                errors = list(pool.map(compute, choices))
-        first = min(
-            (exc for exc in errors if exc), key=lambda exc: isinstance(exc, RequestCancelledError), default=None
-        )
-        if first is not None:
-            raise first
+    def _deltas(
+        self, request: ApiRequest, model: ResolvedModel, choices: list[_Choice]
+    ) -> Iterator[tuple[_Choice, Delta]]:
+        """The pieces of all answers as they come; an error of one ends all."""
+        start = [partial(self._generate, request, model, choice) for choice in choices]
+        items = concurrent_items(start, request.cancel_token.raise_if_cancelled)
+        with closing(items):  # type: ignore[type-var]  # a generator, which has close()
+            for index, delta in items:
+                yield choices[index], delta
 
     def _generate(
-        self, request: ApiRequest, model: ResolvedModel, choice: _Choice, check_cancelled: Callable[[], None]
+        self, request: ApiRequest, model: ResolvedModel, choice: _Choice, check_cancelled: CheckCancelled
     ) -> Iterator[Delta]:
         """One answer in pieces; nothing is computed before the first one is taken."""
         is_interactive = request.priority == "interactive"
@@ -224,13 +206,15 @@ class CompletionsApi:
         options = choices[0].completion.stream_options
         has_usage = options is not None and bool(options.include_usage)
         rest = {"usage": None} if has_usage else {}
-        for choice in choices:
-            for delta in self._generate(request, model, choice, request.cancel_token.raise_if_cancelled):
+        deltas = self._deltas(request, model, choices)
+        with closing(deltas):  # type: ignore[type-var]  # a generator, which has close()
+            for choice, delta in deltas:
                 piece = choice.add(delta)
                 if piece["text"] or piece["logprobs"]:
                     yield _chunk({**head, "choices": [piece], **rest})
-            end = {"text": "", "index": choice.index, "logprobs": None, "finish_reason": choice.finish_reason}
-            yield _chunk({**head, "choices": [end], **rest})
+                if delta.finish_reason is not None:
+                    end = {"text": "", "index": choice.index, "logprobs": None, "finish_reason": choice.finish_reason}
+                    yield _chunk({**head, "choices": [end], **rest})
         if has_usage:
             yield _chunk({**head, "choices": [], "usage": _usage(choices)})
         yield "data: [DONE]\n\n"
@@ -279,18 +263,6 @@ def _usage(choices: list[_Choice]) -> dict[str, Any]:
     prompt = sum({choice.prompt_index: choice.prompt_tokens for choice in choices}.values())
     completion = sum(choice.completion_tokens for choice in choices)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-
-
-def _with_first(chunks: Iterator[str]) -> Iterator[str]:
-    """Compute the first chunk at once, so that an error of the engine is an HTTP error, not a broken stream."""
-    first = list(islice(chunks, 1))
-
-    def joined() -> Iterator[str]:
-        with closing(chunks):  # type: ignore[type-var]  # a generator, which has close()
-            yield from first
-            yield from chunks
-
-    return joined()
 
 
 def _chunk(body: Mapping[str, Any]) -> str:

@@ -5,24 +5,34 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from ftpipe.inference.request import ContextLengthError
-from ftpipe.server.api.response_events import EndReason, Event, ResponseBuilder
-from ftpipe.server.api.response_items import Item
+from ftpipe.server.api.answer_events import (
+    AnswerEnd,
+    AnswerEvent,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+)
+from ftpipe.server.api.chat_objects import serialize_logprob
+from ftpipe.server.api.response_events import Event, ResponseBuilder
+from ftpipe.server.api.response_items import CUSTOM_CALL, FUNCTION_CALL, OUTPUTS, Item
 from ftpipe.server.api.response_schemas import (
     AllowedTools,
     ConversationRequest,
     CreateResponse,
+    CustomTool,
     FunctionTool,
     NamedTool,
     parse_tool_choice,
     parse_tools,
 )
 from ftpipe.server.clock import now
-from ftpipe.server.protocol import ApiError, bad_request, printable
+from ftpipe.server.protocol import ApiError
 
 _PARAMETERS = (
     (re.compile(r"\bmessages\b"), "input"),
@@ -30,6 +40,8 @@ _PARAMETERS = (
     (re.compile(r"\bresponse_format\b"), "text.format"),
     (re.compile(r"\bmax_completion_tokens\b"), "max_output_tokens"),
     (re.compile(r"(\btools\[\d+\])\.(?:function|custom)\b"), r"\1"),
+    (re.compile(r"(\btools\[\d+\]\.format)\.grammar\b"), r"\1"),
+    (re.compile(r"\btool_choice\.allowed_tools\b"), "tool_choice"),
 )
 """Parameters of a chat in error messages, and what they are called in a response."""
 
@@ -65,29 +77,32 @@ def _sampling_fields(create: CreateResponse) -> dict[str, Any]:
 
 
 def _tool_fields(create: ConversationRequest) -> dict[str, Any]:
-    tools = parse_tools(create)
+    tools = [_chat_tool(tool) for tool in parse_tools(create)]
     choice = parse_tool_choice(create)
-    if isinstance(choice, AllowedTools):
-        tools = [_find_tool(tools, reference, index) for index, reference in enumerate(choice.tools)]
-        choice = choice.mode
-    chat_tools = []
-    for tool in tools:
-        function = tool.model_dump(include={"name", "description", "parameters", "strict"}, exclude_none=True)
-        chat_tools.append({"type": tool.type, "function": function})
     if isinstance(choice, NamedTool):
-        return {"tools": chat_tools, "tool_choice": {"type": choice.type, "function": {"name": choice.name}}}
-    if not chat_tools and choice != "required":
+        return {"tools": tools, "tool_choice": _chat_reference(choice.type, choice.name)}
+    if isinstance(choice, AllowedTools):
+        some = [_chat_reference(one.get("type"), one.get("name")) for one in choice.tools]
+        allowed = {"mode": choice.mode, "tools": some}
+        return {"tools": tools, "tool_choice": {"type": choice.type, choice.type: allowed}}
+    if not tools and choice != "required":
         return {}
-    return {"tools": chat_tools, "tool_choice": choice}
+    return {"tools": tools, "tool_choice": choice}
 
 
-def _find_tool(tools: list[FunctionTool], reference: Mapping[str, Any], index: int) -> FunctionTool:
-    for tool in tools:
-        if (tool.type, tool.name) == (reference.get("type"), reference.get("name")):
-            return tool
-    where = f"tool_choice.tools[{index}]"
-    message = f"Invalid '{where}': there is no tool named '{printable(str(reference.get('name')))}' of this type."
-    raise bad_request(message, where)
+def _chat_tool(tool: FunctionTool | CustomTool) -> dict[str, Any]:
+    """A tool as chats have it."""
+    names = {"name", "description", "parameters", "strict"}
+    definition = tool.model_dump(include=names, exclude_none=True)
+    if isinstance(tool, CustomTool) and tool.format is not None:
+        grammar = tool.format.model_dump(include={"definition", "syntax"}, exclude_none=True)
+        definition["format"] = {"type": tool.format.type, **({"grammar": grammar} if grammar else {})}
+    return {"type": tool.type, tool.type: definition}
+
+
+def _chat_reference(kind: object, name: object) -> dict[str, Any]:
+    """The name of a tool as chats have it."""
+    return {"type": kind, str(kind): {"name": name}}
 
 
 def _response_format(create: ConversationRequest) -> dict[str, Any] | None:
@@ -132,8 +147,8 @@ def newest_items(items: list[Item], count_tokens: Callable[[list[Item]], int], a
 
 def _without_orphans(items: list[Item]) -> list[Item]:
     """Items without the outputs of calls that are not among them."""
-    calls = {item["call_id"] for item in items if item["type"] == "function_call"}
-    return [item for item in items if item["type"] != "function_call_output" or item["call_id"] in calls]
+    calls = {item["call_id"] for item in items if item["type"] in (FUNCTION_CALL, CUSTOM_CALL)}
+    return [item for item in items if item["type"] not in OUTPUTS or item["call_id"] in calls]
 
 
 @contextmanager
@@ -150,59 +165,19 @@ def errors_about_response() -> Iterator[None]:
         raise ApiError(exc.status, message, error["code"], param, str(error["type"])) from exc
 
 
-class ChatAnswer:
-    """Passes the chunks of a chat's stream to the builder of a response.
-
-    Args:
-        builder: Turns them into events.
-    """
-
-    def __init__(self, builder: ResponseBuilder) -> None:
-        self.builder = builder
-        self.usage: Mapping[str, Any] | None = None
-        self.finish_reason = "stop"
-        self._call_index = -1
-
-    @property
-    def end_reason(self) -> EndReason:
-        """Why the answer ended."""
-        return "length" if self.finish_reason == "length" else "stop"
-
-    def add(self, chunk: Mapping[str, Any]) -> list[Event]:
-        """The events of a chunk."""
-        self.usage = chunk.get("usage") or self.usage
-        events: list[Event] = []
-        for choice in chunk.get("choices") or ():
-            delta = choice.get("delta") or {}
-            logprobs = (choice.get("logprobs") or {}).get("content") or ()
-            if delta.get("content") or logprobs:
-                events += self.builder.add_text(delta.get("content") or "", logprobs)
-            for call in delta.get("tool_calls") or ():
-                events += self._add_call(call)
-            self.finish_reason = choice.get("finish_reason") or self.finish_reason
-        return events
-
-    def _add_call(self, call: Mapping[str, Any]) -> list[Event]:
-        function = call.get("function") or {}
-        events: list[Event] = []
-        if call.get("index") != self._call_index:
-            self._call_index = call.get("index", 0)
-            events += self.builder.begin_call(call["id"], function["name"])
-        if function.get("arguments"):
-            events += self.builder.add_arguments(function["arguments"])
-        return events
-
-
-def completion_as_chunk(completion: Mapping[str, Any]) -> dict[str, Any]:
-    """A whole chat completion as the only chunk of a stream."""
-    choices = []
-    for choice in completion["choices"]:
-        message = choice["message"]
-        calls = [{"index": index, **call} for index, call in enumerate(message.get("tool_calls") or ())]
-        delta = {"content": message.get("content"), "tool_calls": calls}
-        logprobs = None if calls else choice.get("logprobs")
-        choices.append({"delta": delta, "logprobs": logprobs, "finish_reason": choice["finish_reason"]})
-    return {"model": completion["model"], "choices": choices, "usage": completion.get("usage")}
+def add_event(builder: ResponseBuilder, event: AnswerEvent) -> list[Event]:
+    """The events of a response's stream for an event of its answer."""
+    match event:
+        case TextDelta(text):
+            return builder.add_text(text, [serialize_logprob(token) for token in event.logprobs])
+        case ToolCallStart(_, call_id, name, is_custom):
+            return builder.begin_call(call_id, name, is_custom=is_custom)
+        case ToolCallDelta(_, text):
+            return builder.add_call_text(text)
+        case ToolCallEnd(_, is_complete):
+            return builder.close_item("completed" if is_complete else "incomplete")
+        case AnswerEnd(reason):
+            return builder.finish("length" if reason == "length" else "stop", event)
 
 
 def response_head(response_id: str, create: CreateResponse, model: str) -> dict[str, Any]:
@@ -234,7 +209,7 @@ def response_head(response_id: str, create: CreateResponse, model: str) -> dict[
         "temperature": 1.0 if create.temperature is None else create.temperature,
         "text": {"format": text_format, "verbosity": (text and text.verbosity) or "medium"},
         "tool_choice": create.tool_choice or "auto",
-        "tools": [_serialize_tool(tool.model_dump(by_alias=True, exclude_none=True)) for tool in parse_tools(create)],
+        "tools": [_serialize_tool(tool) for tool in parse_tools(create)],
         "top_logprobs": create.top_logprobs or 0,
         "top_p": 1.0 if create.top_p is None else create.top_p,
         "truncation": create.truncation or "disabled",
@@ -244,5 +219,8 @@ def response_head(response_id: str, create: CreateResponse, model: str) -> dict[
     }
 
 
-def _serialize_tool(tool: Mapping[str, Any]) -> dict[str, Any]:
-    return {"description": None, "parameters": None, "strict": None, **tool}
+def _serialize_tool(tool: FunctionTool | CustomTool) -> dict[str, Any]:
+    fields = tool.model_dump(by_alias=True, exclude_none=True)
+    return (
+        fields if isinstance(tool, CustomTool) else {"description": None, "parameters": None, "strict": None, **fields}
+    )

@@ -10,7 +10,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from ftpipe.server.api.response_items import Item, answer_message, function_call, output_text
+from ftpipe.server.api.answer_events import AnswerEnd
+from ftpipe.server.api.response_items import (
+    CUSTOM_CALL,
+    FUNCTION_CALL,
+    Item,
+    answer_message,
+    custom_tool_call,
+    function_call,
+    output_text,
+)
 from ftpipe.server.clock import now
 
 Event: TypeAlias = dict[str, Any]
@@ -23,6 +32,11 @@ _FINAL_STATUS: Mapping[EndReason, str] = {
     "cancelled": "cancelled",
     "failed": "failed",
 }
+_CALL_TEXTS = {
+    FUNCTION_CALL: ("arguments", "function_call_arguments"),
+    CUSTOM_CALL: ("input", "custom_tool_call_input"),
+}
+"""Type of a call → the field that has its text, and the name of the events about it."""
 _FINAL_EVENT: Mapping[EndReason, str] = {
     "stop": "response.completed",
     "length": "response.incomplete",
@@ -50,6 +64,8 @@ class _OpenItem:
         text = "".join(self.pieces)
         if self.is_message:
             return self.item | {"status": status, "content": [output_text(text, self.logprobs)]}
+        if self.item["type"] == CUSTOM_CALL:
+            return self.item | {"input": text}
         return self.item | {"status": status, "arguments": text}
 
 
@@ -98,35 +114,40 @@ class ResponseBuilder:
             events.append(self._part_event("response.output_text.delta", delta=text, logprobs=shown))
         return events
 
-    def begin_call(self, call_id: str, name: str) -> list[Event]:
-        """The start of a call of a function."""
-        events = self._close("completed")
-        return [*events, *self._start(function_call(self._new_id("fc_"), call_id, name, "", "in_progress"))]
+    def begin_call(self, call_id: str, name: str, *, is_custom: bool) -> list[Event]:
+        """The start of a call of a function, or of a custom tool."""
+        events = self.close_item("completed")
+        if is_custom:
+            item = custom_tool_call(self._new_id("ctc_"), call_id, name, "")
+        else:
+            item = function_call(self._new_id("fc_"), call_id, name, "", "in_progress")
+        return [*events, *self._start(item)]
 
-    def add_arguments(self, text: str) -> list[Event]:
-        """A piece of the arguments of the call that was begun last."""
+    def add_call_text(self, text: str) -> list[Event]:
+        """A piece of the arguments, or the input, of the call that was begun last."""
         self._append(text)
-        return [self._item_event("response.function_call_arguments.delta", delta=text)]
+        _, event = _CALL_TEXTS[self._current.item["type"]]
+        return [self._item_event(f"response.{event}.delta", delta=text)]
 
     def finish(
-        self, reason: EndReason, usage: Mapping[str, Any] | None = None, error: Mapping[str, Any] | None = None
+        self, reason: EndReason, end: AnswerEnd | None = None, error: Mapping[str, Any] | None = None
     ) -> list[Event]:
         """The end of the answer; afterwards ``body`` is complete.
 
         Args:
             reason: Why it ends.
-            usage: Of the chat that gave the answer.
+            end: The last event of the answer, with its tokens.
             error: Code and message, if it failed.
         """
         has_stopped = reason == "stop"
         events = self._open_message() if has_stopped and not self._output and self._open is None else []
-        events += self._close("completed" if has_stopped else "incomplete")
+        events += self.close_item("completed" if has_stopped else "incomplete")
         self._end = {
             "status": _FINAL_STATUS[reason],
             "completed_at": now() if has_stopped else None,
             "incomplete_details": {"reason": "max_output_tokens"} if reason == "length" else None,
             "error": error,
-            "usage": None if usage is None else _serialize_usage(usage),
+            "usage": None if end is None else _serialize_usage(end),
         }
         return [*events, self._event(_FINAL_EVENT[reason], response=self.body)]
 
@@ -137,7 +158,7 @@ class ResponseBuilder:
     def _open_message(self) -> list[Event]:
         if self._open is not None and self._open.is_message:
             return []
-        events = self._close("completed")
+        events = self.close_item("completed")
         events += self._start(answer_message(self._new_id("msg_"), "in_progress", []))
         return [*events, self._part_event("response.content_part.added", part=output_text(""))]
 
@@ -150,8 +171,8 @@ class ResponseBuilder:
         self._current.logprobs += logprobs
         self._current.deltas.append([len(text), len(logprobs)])
 
-    def _close(self, status: str) -> list[Event]:
-        """The events at the end of the item that is open, if one is."""
+    def close_item(self, status: str) -> list[Event]:
+        """The end of the item that is open, if one is; a custom tool's call has no status."""
         if self._open is None:
             return []
         item = self._open.finished(status)
@@ -163,7 +184,8 @@ class ResponseBuilder:
                 self._part_event("response.content_part.done", part=part),
             ]
         else:
-            events = [self._item_event("response.function_call_arguments.done", arguments=item["arguments"])]
+            field_name, event = _CALL_TEXTS[item["type"]]
+            events = [self._item_event(f"response.{event}.done", **{field_name: item[field_name]})]
         events.append(self._event("response.output_item.done", output_index=len(self._output), item=item))
         self.deltas[item["id"]] = self._open.deltas
         self._output.append(item)
@@ -193,19 +215,21 @@ def replay_events(body: Mapping[str, Any], deltas: Mapping[str, list[list[int]]]
     builder = ResponseBuilder(dict(body) | unfinished, lambda _prefix: next(item_ids))
     yield from builder.begin()
     for item in body["output"]:
-        if item["type"] == "message":
+        is_message = item["type"] == "message"
+        if is_message:
             part = item["content"][0]
             yield from builder.add_text("")
             text, tokens = part["text"], part["logprobs"]
         else:
-            yield from builder.begin_call(item["call_id"], item["name"])
-            text, tokens = item["arguments"], []
+            yield from builder.begin_call(item["call_id"], item["name"], is_custom=item["type"] == CUSTOM_CALL)
+            text, tokens = item[_CALL_TEXTS[item["type"]][0]], []
         text_start = token_start = 0
         for characters, count in deltas.get(item["id"], []):
             piece = text[text_start : text_start + characters]
             logprobs = tokens[token_start : token_start + count]
             text_start, token_start = text_start + characters, token_start + count
-            yield from builder.add_text(piece, logprobs) if item["type"] == "message" else builder.add_arguments(piece)
+            yield from builder.add_text(piece, logprobs) if is_message else builder.add_call_text(piece)
+        yield from builder.close_item(item.get("status", "completed"))
     reason = next(reason for reason, status in _FINAL_STATUS.items() if status == body["status"])
     *ends, last = builder.finish(reason)
     yield from ends
@@ -223,14 +247,11 @@ def _without_bytes(token: Logprob) -> Event:
     return {"token": token["token"], "logprob": token["logprob"], "top_logprobs": top}
 
 
-def _serialize_usage(usage: Mapping[str, Any]) -> dict[str, Any]:
-    """The usage of a chat, in the words of a response."""
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
+def _serialize_usage(end: AnswerEnd) -> dict[str, Any]:
     return {
-        "input_tokens": usage["prompt_tokens"],
-        "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
-        "output_tokens": usage["completion_tokens"],
-        "output_tokens_details": {"reasoning_tokens": reasoning},
-        "total_tokens": usage["total_tokens"],
+        "input_tokens": end.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": end.cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": end.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": end.prompt_tokens + end.completion_tokens,
     }

@@ -12,34 +12,28 @@ from typing import Any
 from ftpipe.canonical_json import canonical_json
 from ftpipe.inference.constrained_decoding import build_grammar, json_rule, tool_call_rule
 from ftpipe.json_schema import InvalidSchemaError, JsonSchema, SchemaLimitError
-from ftpipe.server.api.chat_schemas import ChatRequest, unsupported_parameter
+from ftpipe.server.api.chat_schemas import ChatRequest
+from ftpipe.server.api.chat_tools import FUNCTIONS, TOOLS, ChatTools
 from ftpipe.server.protocol import bad_request
 
-TOOL_CHOICE = "tool_choice"
 
-
-def response_grammar(chat: ChatRequest) -> str | None:
+def response_grammar(chat: ChatRequest, tools: ChatTools) -> str | None:
     """The grammar that the answer must follow, or ``None`` for free text.
 
     If tools may be called and there is a format, an answer is a call or has the format.
 
     Raises:
-        ApiError: 400 if the format is incomplete or contradicts the rest of the request.
+        ApiError: 400 if the format is incomplete, or a schema cannot be used.
     """
-    calls = _required_functions(chat)
     schema = _response_schema(chat)
     if schema is not None:
         _check_schema(schema, "response_format")
-    if calls is not None or schema is not None:
-        for index, tool in enumerate(chat.tools or ()):
-            _check_schema(tool.function.parameters or {}, f"tools[{index}].function.parameters")
-    if calls is not None:
-        return build_grammar([tool_call_rule(calls)])
-    if schema is None:
+    if schema is None and not tools.is_required:
         return None
-    tools = [tool.function.model_dump(exclude_none=True) for tool in chat.tools or ()]
-    may_call = tools and chat.tool_choice in (None, "auto")
-    return build_grammar([json_rule(schema), tool_call_rule(tools)] if may_call else [json_rule(schema)])
+    for function in tools.functions:
+        _check_schema(function.definition.get("parameters") or {}, f"{function.path}.parameters")
+    calls = [tool_call_rule([function.definition for function in tools.functions])] if tools.functions else []
+    return build_grammar(calls if schema is None or tools.is_required else [json_rule(schema), *calls])
 
 
 def _check_schema(schema: dict[str, Any], param: str) -> None:
@@ -59,9 +53,11 @@ def _find_problem(schema: bytes) -> tuple[str, str] | None:
     return None
 
 
-def grammar_source_param(chat: ChatRequest) -> str:
+def grammar_source_param(chat: ChatRequest, tools: ChatTools) -> str:
     """The parameter that a grammar comes from, for errors about it."""
-    return "response_format" if _response_schema(chat) is not None else "tools"
+    if _response_schema(chat) is not None:
+        return "response_format"
+    return FUNCTIONS if tools.is_legacy else TOOLS
 
 
 def _response_schema(chat: ChatRequest) -> dict[str, Any] | None:
@@ -69,11 +65,6 @@ def _response_schema(chat: ChatRequest) -> dict[str, Any] | None:
     if response_format is None or response_format.type == "text":
         return None
     if response_format.type == "json_object":
-        if not any("json" in message.model_dump_json().lower() for message in chat.messages):
-            message = (
-                "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'."
-            )
-            raise bad_request(message, "messages")
         return {"type": "object"}
     json_schema = response_format.json_schema
     if not isinstance(json_schema, dict) or not isinstance(json_schema.get("name"), str):
@@ -84,24 +75,3 @@ def _response_schema(chat: ChatRequest) -> dict[str, Any] | None:
         message = "Invalid 'response_format.json_schema.schema': it must be an object."
         raise bad_request(message, "response_format.json_schema.schema")
     return schema
-
-
-def _required_functions(chat: ChatRequest) -> list[dict[str, Any]] | None:
-    """The functions of which one must be called; ``None`` if a call is not required."""
-    choice = chat.tool_choice
-    if choice in (None, "none", "auto"):
-        return None
-    functions = [tool.function.model_dump(exclude_none=True) for tool in chat.tools or ()]
-    if not functions:
-        message = "Invalid value for 'tool_choice': 'tool_choice' is only allowed when 'tools' are specified."
-        raise bad_request(message, TOOL_CHOICE)
-    if choice == "required":
-        return functions
-    if not isinstance(choice, dict) or choice.get("type") != "function" or not isinstance(choice.get("function"), dict):
-        raise unsupported_parameter(TOOL_CHOICE)
-    name = choice["function"].get("name")
-    named = [function for function in functions if function["name"] == name]
-    if not named:
-        message = f"Invalid value for 'tool_choice': there is no tool named {str(name)[:64]!r}."
-        raise bad_request(message, TOOL_CHOICE)
-    return named

@@ -19,6 +19,9 @@ FindItem = Callable[[str], Item | None]
 """The stored item with this id, if the owner of the request has it."""
 
 RESPONSE_PREFIX = "resp_"
+FUNCTION_CALL, CUSTOM_CALL = "function_call", "custom_tool_call"
+OUTPUTS = {f"{FUNCTION_CALL}_output": FUNCTION_CALL, f"{CUSTOM_CALL}_output": CUSTOM_CALL}
+"""Type of a call's output → type of the call."""
 _ITEM_ID = re.compile(r"[a-z]{2,8}_([A-Za-z0-9]{24})[0-9a-f]{4}")
 _STATUS = Literal["in_progress", "completed", "incomplete"]
 _TEXT_PARTS = ("input_text", "output_text")
@@ -46,8 +49,21 @@ class _CallItem(RequestModel):
     async_: Any = Field(None, alias="async")
 
 
+class _CustomCallItem(RequestModel):
+    type: Literal["custom_tool_call"]
+    call_id: Text
+    name: Text
+    input: str
+    id: Text | None = None
+    status: _STATUS | None = None
+    namespace: Any = None
+    caller: Any = None
+    created_by: Any = None
+    async_: Any = Field(None, alias="async")
+
+
 class _CallOutputItem(RequestModel):
-    type: Literal["function_call_output"]
+    type: Literal["function_call_output", "custom_tool_call_output"]
     call_id: Text
     output: str | list[dict[str, Any]]
     id: Text | None = None
@@ -113,19 +129,14 @@ def _parse_item(item: Mapping[str, Any], where: str, ids: ItemIds, find: FindIte
         message = validate_body(_MessageItem, item, prefix)
         content = _parse_content(message.content, f"{prefix}content", is_answer=message.role == "assistant")
         return _message(message.role, content, message.id or ids.new("msg_"), message.status or "completed")
-    if kind == "function_call":
+    if kind == FUNCTION_CALL:
         call = validate_body(_CallItem, item, prefix)
         return function_call(call.id or ids.new("fc_"), call.call_id, call.name, call.arguments, call.status)
-    if kind == "function_call_output":
-        output = validate_body(_CallOutputItem, item, prefix)
-        parts = output.output
-        return {
-            "id": output.id or ids.new("fco_"),
-            "type": kind,
-            "status": output.status or "completed",
-            "call_id": output.call_id,
-            "output": parts if isinstance(parts, str) else _parse_content(parts, f"{prefix}output", is_answer=False),
-        }
+    if kind == CUSTOM_CALL:
+        custom = validate_body(_CustomCallItem, item, prefix)
+        return custom_tool_call(custom.id or ids.new("ctc_"), custom.call_id, custom.name, custom.input)
+    if kind in OUTPUTS:
+        return _parse_output(item, prefix, ids)
     if kind == "item_reference":
         reference = validate_body(_ItemReference, item, prefix)
         found = find(reference.id)
@@ -137,6 +148,19 @@ def _parse_item(item: Mapping[str, Any], where: str, ids: ItemIds, find: FindIte
         raise missing_parameter(f"{where}.type")
     message_text = f"Invalid '{where}': local models do not support items of type '{printable(str(kind))}'."
     raise bad_request(message_text, where, "unsupported_item")
+
+
+def _parse_output(item: Mapping[str, Any], prefix: str, ids: ItemIds) -> Item:
+    """The output of a call."""
+    output = validate_body(_CallOutputItem, item, prefix)
+    parts = output.output
+    return {
+        "id": output.id or ids.new("fco_" if output.type == "function_call_output" else "ctco_"),
+        "type": output.type,
+        "status": output.status or "completed",
+        "call_id": output.call_id,
+        "output": parts if isinstance(parts, str) else _parse_content(parts, f"{prefix}output", is_answer=False),
+    }
 
 
 def _parse_content(content: str | list[dict[str, Any]], where: str, *, is_answer: bool) -> list[dict[str, Any]]:
@@ -166,12 +190,22 @@ def function_call(item_id: str, call_id: str, name: str, arguments: str, status:
     """A call of a function."""
     return {
         "id": item_id,
-        "type": "function_call",
+        "type": FUNCTION_CALL,
         "status": status or "completed",
         "call_id": call_id,
         "name": name,
         "arguments": arguments,
     }
+
+
+def custom_tool_call(item_id: str, call_id: str, name: str, text: str) -> Item:
+    """A call of a custom tool; it has a status only where items are listed."""
+    return {"id": item_id, "type": CUSTOM_CALL, "call_id": call_id, "name": name, "input": text}
+
+
+def listed_item(item: Item) -> Item:
+    """An item as lists have it."""
+    return {"status": "completed", **item}
 
 
 def answer_message(item_id: str, status: str, content: list[dict[str, Any]]) -> Item:
@@ -201,13 +235,11 @@ def chat_messages(instructions: str | None, items: Iterable[Item]) -> list[dict[
     for item in items:
         if item["type"] == "message":
             messages.append({"role": item["role"], "content": _text_of(item["content"])})
-        elif item["type"] == "function_call":
+        elif item["type"] in (FUNCTION_CALL, CUSTOM_CALL):
             calls.add(item["call_id"])
             if not messages or messages[-1]["role"] != "assistant":
                 messages.append({"role": "assistant", "content": None})
-            function = {"name": item["name"], "arguments": item["arguments"]}
-            call = {"id": item["call_id"], "type": "function", "function": function}
-            messages[-1].setdefault("tool_calls", []).append(call)
+            messages[-1].setdefault("tool_calls", []).append(_chat_call(item))
         else:
             call_id = item["call_id"]
             if call_id not in calls:
@@ -215,6 +247,13 @@ def chat_messages(instructions: str | None, items: Iterable[Item]) -> list[dict[
                 raise bad_request(message, "input", None)
             messages.append({"role": "tool", "tool_call_id": call_id, "content": _text_of(item["output"])})
     return messages
+
+
+def _chat_call(item: Item) -> dict[str, Any]:
+    if item["type"] == CUSTOM_CALL:
+        return {"id": item["call_id"], "type": "custom", "custom": {"name": item["name"], "input": item["input"]}}
+    function = {"name": item["name"], "arguments": item["arguments"]}
+    return {"id": item["call_id"], "type": "function", "function": function}
 
 
 def _text_of(content: str | list[dict[str, Any]]) -> str:

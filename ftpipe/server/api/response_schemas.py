@@ -10,12 +10,18 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, StringConstraints
 
-from ftpipe.server.api.chat_schemas import MAX_MESSAGES, MAX_TOKENS, StreamOptions, unsupported_parameter
+from ftpipe.server.api.chat_schemas import (
+    MAX_MESSAGES,
+    MAX_TOKENS,
+    MAX_TOOLS,
+    FunctionName,
+    StreamOptions,
+    unsupported_parameter,
+)
 from ftpipe.server.api.schemas import Metadata, RequestModel, Text, validate_body
 from ftpipe.server.protocol import bad_request, missing_parameter, printable
 
 LOGPROBS = "message.output_text.logprobs"
-FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Includable = Literal[
     "file_search_call.results",
     "web_search_call.results",
@@ -60,12 +66,33 @@ class FunctionTool(RequestModel):
     output_schema: dict[str, Any] | None = None
 
 
+class CustomToolFormat(RequestModel):
+    """What a custom tool's input can be."""
+
+    type: Literal["text", "grammar"]
+    definition: str | None = None
+    syntax: Literal["lark", "regex"] | None = None
+
+
+class CustomTool(RequestModel):
+    """A tool whose input is a text."""
+
+    type: Literal["custom"]
+    name: FunctionName
+    description: str | None = None
+    format: CustomToolFormat | None = None
+    # Hints about other ways to call it: accepted, without effect here.
+    allowed_callers: list[Literal["direct", "programmatic"]] | None = None
+    async_: Annotated[bool | None, Field(alias="async")] = None
+    defer_loading: bool | None = None
+
+
 class AllowedTools(RequestModel):
     """Which of the tools may be called."""
 
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
-    tools: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=128)]
+    tools: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_TOOLS)]
 
 
 class NamedTool(RequestModel):
@@ -82,7 +109,7 @@ class ConversationRequest(RequestModel):
     input: str | Annotated[list[dict[str, Any]], Field(max_length=MAX_MESSAGES)] | None = None
     instructions: str | None = None
     previous_response_id: Text | None = None
-    tools: Annotated[list[dict[str, Any]], Field(max_length=128)] | None = None
+    tools: Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: str | dict[str, Any] | None = None
     text: TextConfig | None = None
     truncation: Literal["auto", "disabled"] | None = None
@@ -179,7 +206,7 @@ def _check_format(request: ConversationRequest) -> None:
             raise missing_parameter(f"text.format.{name}")
 
 
-def parse_tools(request: ConversationRequest) -> list[FunctionTool]:
+def parse_tools(request: ConversationRequest) -> list[FunctionTool | CustomTool]:
     """The tools of a request.
 
     Raises:
@@ -188,14 +215,19 @@ def parse_tools(request: ConversationRequest) -> list[FunctionTool]:
     return [_parse_tool(tool, f"tools[{index}]") for index, tool in enumerate(request.tools or ())]
 
 
-def _parse_tool(tool: Mapping[str, Any], where: str) -> FunctionTool:
+def _parse_tool(tool: Mapping[str, Any], where: str) -> FunctionTool | CustomTool:
     kind = tool.get("type")
     if kind is None:
         raise missing_parameter(f"{where}.type")
-    if kind != "function":
-        message = f"Invalid '{where}': local models cannot use tools of type '{printable(str(kind))}', only functions."
-        raise bad_request(message, where, "unsupported_tool")
-    return validate_body(FunctionTool, tool, f"{where}.")
+    if kind == "function":
+        return validate_body(FunctionTool, tool, f"{where}.")
+    if kind == "custom":
+        return validate_body(CustomTool, tool, f"{where}.")
+    message = (
+        f"Invalid '{where}': local models cannot use tools of type '{printable(str(kind))}', only functions and custom "
+        "tools."
+    )
+    raise bad_request(message, where, "unsupported_tool")
 
 
 def parse_tool_choice(request: ConversationRequest) -> str | AllowedTools | NamedTool:

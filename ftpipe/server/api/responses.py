@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
 from typing import Any
 
 from ftpipe.canonical_json import canonical_json
-from ftpipe.server.api.chat import ChatCompletionsApi
+from ftpipe.server.api.answer_events import AnswerEnd, AnswerEvent
+from ftpipe.server.api.answer_streams import with_first
+from ftpipe.server.api.chat import ChatCompletionsApi, RunningChat
 from ftpipe.server.api.response_chat import (
-    ChatAnswer,
+    add_event,
     chat_body,
-    completion_as_chunk,
     errors_about_response,
     newest_items,
     response_head,
@@ -28,6 +27,7 @@ from ftpipe.server.api.response_items import (
     Item,
     ItemIds,
     chat_messages,
+    listed_item,
     parse_items,
     response_of_item,
 )
@@ -54,7 +54,6 @@ RETENTION_SECONDS = 30 * 24 * 3600
 """How long a response is stored. Source: OpenAI, "Your data", /v1/responses, read 2026-11-29."""
 DEFAULT_ANSWER_TOKENS = 1024
 """Room for the answer when a conversation is truncated, if the request does not say its maximum."""
-DATA = "data: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,17 +129,16 @@ class ResponsesApi:
         """Answer a conversation, and store the answer unless the request says not to."""
         request = follow_route(self._routes, request)
         creation = self._prepare(request, parse_request(CreateResponse, request.body))
-        if not creation.create.stream:
-            with errors_about_response():
-                completion = self._chat.complete(creation.request)
-            answer = ChatAnswer(creation.builder(completion["model"]))
-            answer.add(completion_as_chunk(completion))
-            answer.builder.finish(answer.end_reason, answer.usage)
-            self._save(creation, answer.builder)
-            return answer.builder.body
         with errors_about_response():
-            pieces = self._chat.stream(creation.request)
-        return Stream(self._stream(request.cancel_token, creation, _parse_chunks(pieces)))
+            running = self._chat.start(creation.request)
+        builder = creation.builder(running.answers.model)
+        if creation.create.stream:
+            return Stream(with_first(self._stream(request.cancel_token, creation, running, builder)))
+        for event in _events(running):
+            add_event(builder, event)
+        self._chat.finish(running)
+        self._save(creation, builder)
+        return builder.body
 
     def _prepare(self, request: ApiRequest, create: CreateResponse) -> _Creation:
         """Read the conversation of a request, and write it as a chat."""
@@ -150,8 +148,6 @@ class ResponsesApi:
             items = parse_items(create.input, ids, partial(_find_item, tx, request.owner))
             context = _context(tx, request.owner, create.previous_response_id)
         body = self._chat_body(request, create, [*context, *items])
-        if create.stream:
-            body |= {"stream": True, "stream_options": {"include_usage": True}}
         token = CancelToken()
         request.cancel_token.on_cancel(token.cancel)
         return _Creation(replace(request, body=body, cancel_token=token), create, items, ids, response_id)
@@ -185,28 +181,29 @@ class ResponsesApi:
         return {"object": "response.input_tokens", "input_tokens": tokens}
 
     def _stream(
-        self, client_token: CancelToken, creation: _Creation, chunks: Iterator[Mapping[str, Any]]
+        self, client_token: CancelToken, creation: _Creation, running: RunningChat, builder: ResponseBuilder
     ) -> Iterator[str]:
-        with closing(chunks):  # type: ignore[type-var]  # a generator, which has close()
-            first = next(chunks)
-            answer = ChatAnswer(creation.builder(str(first["model"])))
-            self._running.add(creation, answer.builder)
+        """The events of a response; an error before its first token is raised before the first event."""
+        with closing(_events(running)) as answer:  # type: ignore[type-var]  # a generator, which has close()
+            event = next(answer)
+            self._running.add(creation, builder)
             try:
-                yield from map(server_sent_event, answer.builder.begin())
-                for chunk in chain([first], chunks):
-                    yield from map(server_sent_event, answer.add(chunk))
-                events = answer.builder.finish(answer.end_reason, answer.usage)
+                yield from map(server_sent_event, builder.begin())
+                while not isinstance(event, AnswerEnd):
+                    yield from map(server_sent_event, add_event(builder, event))
+                    event = next(answer)
+                events = add_event(builder, event)
+                self._chat.finish(running)
             except RequestCancelledError:
                 if client_token.is_cancelled:  # the server is stopping, or the client has left and reads nothing
-                    yield server_sent_event(answer.builder.error(server_is_stopping().body["error"]))
+                    yield server_sent_event(builder.error(server_is_stopping().body["error"]))
                     return
-                events = answer.builder.finish("cancelled")
+                events = builder.finish("cancelled")
             except ApiError as exc:
-                error = {"code": "server_error", "message": exc.message}
-                events = answer.builder.finish("failed", answer.usage, error)
+                events = builder.finish("failed", error={"code": "server_error", "message": exc.message})
             finally:
                 self._running.remove(creation)
-            self._save(creation, answer.builder)
+            self._save(creation, builder)
             yield from map(server_sent_event, events)
 
     def _save(self, creation: _Creation, builder: ResponseBuilder) -> None:
@@ -270,7 +267,7 @@ class ResponsesApi:
                 message = f"No item with id '{printable(after)}' is in this list."
                 raise UnknownCursorError(message)
             items = items[positions[0] + 1 :]
-        page = items[:limit]
+        page = [listed_item(item) for item in items[:limit]]
         return {
             "object": "list",
             "data": page,
@@ -315,10 +312,8 @@ def _context(tx: Transaction, owner: str, response_id: str | None) -> list[Item]
     return [item for row in rows for item in (*row.input_items, *row.body["output"])]
 
 
-def _parse_chunks(pieces: Iterator[str]) -> Iterator[Mapping[str, Any]]:
-    """The chunks of a chat's stream, whose errors are in the words of a response."""
-    with closing(pieces), errors_about_response():  # type: ignore[type-var]  # a generator, which has close()
-        for piece in pieces:
-            text = piece.removeprefix(DATA).strip()
-            if text != "[DONE]":
-                yield json.loads(text)
+def _events(running: RunningChat) -> Iterator[AnswerEvent]:
+    """The events of an answer, whose errors are in the words of a response."""
+    with closing(running.answers.events()) as events, errors_about_response():  # type: ignore[type-var]  # a generator
+        for _, event in events:
+            yield event

@@ -72,7 +72,7 @@ def test_chat_tools_and_tool_calls(client: TestClient, engine: FakeEngine) -> No
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
     choice = complete(client, tools=tools)["choices"][0]
     assert choice["finish_reason"] == "tool_calls"
-    assert choice["message"]["tool_calls"][0]["function"] == {"name": "f", "arguments": '{"a": 1}'}
+    assert choice["message"]["tool_calls"][0]["function"] == {"name": "f", "arguments": '{"a":1}'}
     assert engine.requests[0].tools == tools
     deltas = [chunk["choices"][0]["delta"] for chunk in stream(client, tools=tools)]
     assert next(delta for delta in deltas if "tool_calls" in delta)["tool_calls"][0]["index"] == 0
@@ -99,7 +99,6 @@ def test_chat_messages_become_template_messages(client: TestClient, engine: Fake
         ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role"),
         ({"n": 0}, "n"),
         ({"top_logprobs": 2}, "top_logprobs"),
-        ({"response_format": {"type": "json_object"}}, "messages"),
         ({"modalities": ["audio"]}, "modalities"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),

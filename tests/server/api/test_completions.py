@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from ftpipe.errors import NotFoundError
 from ftpipe.inference.request import ContextLengthError, LogitBiasError
-from ftpipe.server.api.completions import MAX_CONCURRENT_CHOICES
+from ftpipe.server.api.answer_streams import MAX_CONCURRENT_ANSWERS
 from tests.server.conftest import sdk
 from tests.server.fakes import FakeEngine
 
@@ -225,12 +225,12 @@ def test_completion_maps_errors_of_engine(client: TestClient, engine: FakeEngine
 
 def test_completion_computes_prompts_at_the_same_time(api: openai.OpenAI, engine: FakeEngine) -> None:
     """So that they are one batch; each waits for the others before its first token."""
-    together = threading.Barrier(MAX_CONCURRENT_CHOICES, timeout=20)
+    together = threading.Barrier(MAX_CONCURRENT_ANSWERS, timeout=20)
 
     def meet() -> None:
         together.wait()
 
     engine.before_token = meet
-    answer = complete(api, ["x"] * MAX_CONCURRENT_CHOICES, max_tokens=1)
-    assert len(answer.choices) == MAX_CONCURRENT_CHOICES
+    answer = complete(api, ["x"] * MAX_CONCURRENT_ANSWERS, max_tokens=1)
+    assert len(answer.choices) == MAX_CONCURRENT_ANSWERS
     assert not together.broken

@@ -16,6 +16,7 @@ from tests.server.fakes import FakeEngine
 from tests.server.strict_models import StrictType
 
 MODEL = "gpt-4o-mini"
+LARK = {"type": "grammar", "syntax": "lark", "definition": "start: /a/"}
 CALL = '<tool_call>{"name":"f","arguments":{"a":1}}</tool_call>'
 TOOL = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}
 RESPONSE, EVENT, ITEM = StrictType(Response), StrictType(ResponseStreamEvent), StrictType(ResponseItem)
@@ -130,6 +131,69 @@ def test_response_calls_functions(client: TestClient, engine: FakeEngine) -> Non
     assert engine.requests[-1].messages[2] == {"role": "tool", "content": "42", "tool_call_id": call["call_id"]}
 
 
+def test_response_streams_text_and_calls_as_they_come(client: TestClient, engine: FakeEngine) -> None:
+    """With the log-probabilities of the text; a call has none."""
+    engine.text = 'So it is: <tool_call>{"name": "f", "arguments": {"a": 1, "b": 2}}</tool_call>'
+    events = stream(client, tools=[TOOL], include=["message.output_text.logprobs"])
+    texts = [event for event in events if event["type"] == "response.output_text.delta"]
+    assert [event["delta"] for event in texts] == ["So", " it", " is:"]
+    assert ["".join(token["token"] for token in event["logprobs"]) for event in texts] == ["So", " it", " is:"]
+    pieces = [event["delta"] for event in events if event["type"] == "response.function_call_arguments.delta"]
+    assert ("".join(pieces), len(pieces)) == ('{"a": 1, "b": 2}', 4)
+    message, call = events[-1]["response"]["output"]
+    assert (message["status"], call["status"], call["arguments"]) == ("completed", "completed", '{"a": 1, "b": 2}')
+    whole = create(client, tools=[TOOL], include=["message.output_text.logprobs"])
+    assert [item["type"] for item in whole["output"]] == ["message", "function_call"]
+    assert whole["output"][0]["content"] == message["content"]
+
+
+def test_response_with_forced_call_that_reaches_the_limit_has_a_partial_call(
+    client: TestClient, engine: FakeEngine
+) -> None:
+    engine.text = '<tool_call>{"name": "f", "arguments": {"a": 1, "b": 2}}</tool_call>'
+    fields = {"tools": [TOOL], "tool_choice": "required", "max_output_tokens": 5}
+    body = create(client, **fields)
+    assert (body["status"], body["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
+    [call] = body["output"]
+    assert (call["type"], call["status"], call["arguments"]) == ("function_call", "incomplete", '{"a": 1,')
+    events = stream(client, **fields)
+    assert events[-1]["type"] == "response.incomplete"
+    path = f"/v1/responses/{events[-1]['response']['id']}"
+    assert parse_events(client.get(path, params={"stream": "true"}).text) == events
+
+
+def test_response_calls_custom_tools(client: TestClient, engine: FakeEngine) -> None:
+    """Whole, streamed, streamed again, listed, and as a part of a conversation."""
+    engine.text = '<tool_call>{"name": "run", "arguments": {"input": "say \\"a b c\\""}}</tool_call>'
+    tool = {"type": "custom", "name": "run", "description": "Runs code.", "format": {"type": "text"}}
+    fields = {"tools": [tool, TOOL], "tool_choice": {"type": "custom", "name": "run"}}
+    body = create(client, **fields)
+    [call] = body["output"]
+    assert (call["type"], call["name"], call["input"]) == ("custom_tool_call", "run", 'say "a b c"')
+    assert body["tools"][0] == tool
+    assert [one["function"]["name"] for one in engine.requests[-1].tools or ()] == ["run"]
+    events = stream(client, **fields)
+    pieces = [event["delta"] for event in events if event["type"] == "response.custom_tool_call_input.delta"]
+    assert ("".join(pieces), len(pieces)) == ('say "a b c"', 4)
+    [done] = [event for event in events if event["type"] == "response.custom_tool_call_input.done"]
+    assert done["input"] == 'say "a b c"'
+    path = f"/v1/responses/{events[-1]['response']['id']}"
+    assert parse_events(client.get(path, params={"stream": "true"}).text) == events
+    engine.text = "fine"
+    output = {"type": "custom_tool_call_output", "call_id": call["call_id"], "output": "42"}
+    second = create(client, tools=[tool], input=[output], previous_response_id=body["id"])
+    assert [message["role"] for message in engine.requests[-1].messages] == ["user", "assistant", "tool"]
+    items = input_items(client, second["id"], order="asc")["data"]
+    assert [item["type"] for item in items] == ["message", "custom_tool_call", "custom_tool_call_output"]
+    create(client, tools=[tool], input=[{"role": "user", "content": "hi"}, call, output])
+    assert engine.requests[-1].messages[1]["tool_calls"][0]["function"]["arguments"] == '{"input": "say \\"a b c\\""}'
+
+
+def test_response_counts_cached_tokens(client: TestClient, engine: FakeEngine) -> None:
+    engine.cached_tokens = 5
+    assert create(client)["usage"]["input_tokens_details"]["cached_tokens"] == 5
+
+
 def test_response_refuses_output_without_call(client: TestClient) -> None:
     answer = post(client, input=[{"type": "function_call_output", "call_id": "call_1", "output": "42"}])
     assert answer.status_code == 400
@@ -221,6 +285,8 @@ def test_response_logprobs_are_in_items_and_events(client: TestClient) -> None:
         ({"context_management": [{"type": "compaction"}]}, "context_management"),
         ({"tools": [{"type": "web_search"}]}, "tools[0]"),
         ({"tools": [TOOL], "tool_choice": {"type": "file_search"}}, "tool_choice"),
+        ({"tools": [{"type": "custom", "name": "x", "format": LARK}]}, "tools[0].format.syntax"),
+        ({"tools": [{"type": "custom", "name": "x", "format": {"type": "grammar"}}]}, "tools[0].format"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input[0].content[0]"),
         ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "x"}]}]}, "input[0].content[0]"),
         ({"input": [{"type": "reasoning", "id": "rs_1", "summary": []}]}, "input[0]"),

@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import delete
 
+from ftpipe.server.api.answer_events import AnswerEnd
 from ftpipe.server.api.response_chat import response_head
 from ftpipe.server.api.response_events import ResponseBuilder
 from ftpipe.server.api.response_items import ItemIds
@@ -128,7 +129,7 @@ def _response(response_id: str) -> ResponseRow:
     create = parse_request(CreateResponse, {"model": "gpt-4o-mini", "input": "hi"})
     builder = ResponseBuilder(response_head(response_id, create, "gpt-4o-mini"), ItemIds(response_id).new)
     builder.add_text("ho")
-    builder.finish("stop", {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2})
+    builder.finish("stop", AnswerEnd("stop", prompt_tokens=1, cached_tokens=0, completion_tokens=1))
     item = {"id": CURSOR, "type": "message", "role": "user", "status": "completed"}
     return ResponseRow(
         id=response_id,

@@ -1,0 +1,217 @@
+"""Answer conversations with the server's engine: what every API that answers them is built on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from ftpipe.errors import FtpipeError, UsageError
+from ftpipe.inference.constrained_decoding import GrammarError
+from ftpipe.inference.detokenizer import Delta
+from ftpipe.inference.request import GenerationRequest, LogitBiasError
+from ftpipe.modeling.chat_tokenizer import ChatTemplateError
+from ftpipe.server.api.answer_events import Answer, AnswerEvent, answer_events
+from ftpipe.server.api.answer_streams import CheckCancelled, StartAnswer, concurrent_items
+from ftpipe.server.api.chat_schemas import ChatRequest, template_messages
+from ftpipe.server.api.chat_tools import ChatTools, parse_chat_tools
+from ftpipe.server.api.response_format import grammar_source_param, response_grammar
+from ftpipe.server.cancellation import RequestCancelledError
+from ftpipe.server.model_resolver import ModelResolver, ResolvedModel
+from ftpipe.server.protocol import ApiRequest, bad_request, model_not_found, model_unavailable
+from ftpipe.server.shadow.low_priority import CallerCount
+from ftpipe.server.storage import Store
+
+SEED_COUNT = 2**63
+
+
+class GenerationBackend(Protocol):
+    """What generates text; can be called from several threads."""
+
+    def load(self, base: str) -> Future[Any]:
+        """Load a base model in the background; the future is done at once if it is in memory."""
+
+    def generate(
+        self, *, base: str, adapter: Path | None, request: GenerationRequest, check_cancelled: Callable[[], None]
+    ) -> Iterator[Delta]:
+        """The answer in pieces; the last one has a finish reason and the token counts.
+
+        ``check_cancelled`` is called before each token, and raises an error to end the work.
+        """
+
+    def close(self) -> None:
+        """Let go of the models; what is being generated fails."""
+
+
+class Answers:
+    """The answers to one request; nothing is computed before the first event is taken.
+
+    Args:
+        model: The name of the model, as the answers give it.
+        tools: What they can call.
+        start: Starts each of the answers.
+        check_cancelled: Called before each token.
+
+    Attributes:
+        choices: The answers as far as their events were taken.
+        seconds: How long they were computed, without the time in which events were sent.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        tools: ChatTools,
+        start: Sequence[StartAnswer[AnswerEvent]],
+        check_cancelled: CheckCancelled,
+    ) -> None:
+        self.model = model
+        self.tools = tools
+        self.choices = [Answer() for _ in start]
+        self.seconds = 0.0
+        self._start = start
+        self._check_cancelled = check_cancelled
+
+    def events(self) -> Iterator[tuple[int, AnswerEvent]]:
+        """The events of all answers as they come, with the number of their answer; closing it ends the answers."""
+        items = concurrent_items(self._start, self._check_cancelled)
+        with closing(items):  # type: ignore[type-var]  # a generator, which has close()
+            while True:
+                started = time.perf_counter()
+                item = next(items, None)
+                self.seconds += time.perf_counter() - started
+                if item is None:
+                    return
+                index, event = item
+                self.choices[index].add(event)
+                yield item
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Conversation:
+    """A chat that can be answered."""
+
+    request: ApiRequest
+    chat: ChatRequest
+    model: ResolvedModel
+    messages: list[dict[str, Any]]
+    tools: ChatTools
+    grammar: str | None
+
+    def generation_request(self, index: int) -> GenerationRequest:
+        """What the engine gets for one of the answers."""
+        chat = self.chat
+        return GenerationRequest(
+            messages=self.messages,
+            owner="" if self.request.is_mirrored else self.request.owner,  # a mirrored chat takes no turn of its owner
+            priority=self.request.priority,
+            tools=self.tools.template_tools(),
+            max_tokens=chat.max_completion_tokens or chat.max_tokens,
+            temperature=1.0 if chat.temperature is None else chat.temperature,
+            top_p=1.0 if chat.top_p is None else chat.top_p,
+            stop=chat.stop_texts,
+            seed=None if chat.seed is None else (chat.seed + index) % SEED_COUNT,
+            frequency_penalty=chat.frequency_penalty or 0.0,
+            presence_penalty=chat.presence_penalty or 0.0,
+            logit_bias=chat.bias_by_token,
+            grammar=self.grammar,
+            logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
+            **chat.extended_sampling,
+        )
+
+
+class AnswerGenerator:
+    """Answers chats.
+
+    Args:
+        store: The server's database.
+        models: Finds what serves a name.
+        engine: Generates the answers.
+        callers: Counts the answers that callers wait for.
+    """
+
+    def __init__(
+        self, store: Store, models: ModelResolver, engine: GenerationBackend, callers: CallerCount | None = None
+    ) -> None:
+        self._store = store
+        self._models = models
+        self._engine = engine
+        self._callers = callers or CallerCount()
+
+    def load_model(self, request: ApiRequest, name: str) -> Future[Any]:
+        """Load the base model of a name, so that it is not waited for in the place of other requests."""
+        return self._engine.load(self._resolve(request, name).base)
+
+    def start(self, request: ApiRequest, chat: ChatRequest) -> Answers:
+        """The ``n`` answers to a conversation.
+
+        Raises:
+            ApiError: The model does not exist, or the request contradicts itself.
+        """
+        conversation = self._conversation(request, chat)
+        name = request.alias or conversation.model.name(chat.model)
+        start = [partial(self._events, conversation, index) for index in range(chat.n or 1)]
+        return Answers(name, conversation.tools, start, request.cancel_token.raise_if_cancelled)
+
+    def count_tokens(self, request: ApiRequest, chat: ChatRequest) -> int:
+        """Tokens of a conversation and its tools in the model's template; nothing is generated."""
+        chat = chat.model_copy(update={"max_tokens": 0, "max_completion_tokens": 0})
+        conversation = self._conversation(request, chat)
+        deltas = self._deltas(conversation, 0, request.cancel_token.raise_if_cancelled)
+        return max(delta.prompt_tokens for delta in deltas)
+
+    def _conversation(self, request: ApiRequest, chat: ChatRequest) -> _Conversation:
+        messages = template_messages(chat.messages)
+        tools = parse_chat_tools(chat)
+        return _Conversation(
+            request=request,
+            chat=chat,
+            model=self._resolve(request, chat.model),
+            messages=messages,
+            tools=tools,
+            grammar=response_grammar(chat, tools),
+        )
+
+    def _resolve(self, request: ApiRequest, name: str) -> ResolvedModel:
+        """What serves a name; whoever sets a route lets every owner of a key chat with its model."""
+        with self._store.read() as tx:
+            model = self._models.resolve(tx, None if request.alias else request.owner, name)
+        if model is None:
+            raise model_not_found(request.alias or name)
+        return model
+
+    def _events(
+        self, conversation: _Conversation, index: int, check_cancelled: CheckCancelled
+    ) -> Iterator[AnswerEvent]:
+        """The events of one answer."""
+        deltas = self._deltas(conversation, index, check_cancelled)
+        with closing(deltas):  # type: ignore[type-var]  # a generator, which has close()
+            yield from answer_events(deltas, conversation.tools)
+
+    def _deltas(self, conversation: _Conversation, index: int, check_cancelled: CheckCancelled) -> Iterator[Delta]:
+        """One answer in pieces; nothing is computed before the first one is taken."""
+        model, chat = conversation.model, conversation.chat
+        is_interactive = conversation.request.priority == "interactive"
+        try:
+            check_cancelled()
+            with self._callers.counted() if is_interactive else nullcontext():
+                yield from self._engine.generate(
+                    base=model.base,
+                    adapter=model.adapter,
+                    request=conversation.generation_request(index),
+                    check_cancelled=check_cancelled,
+                )
+        except RequestCancelledError:
+            raise
+        except (GrammarError, LogitBiasError) as exc:
+            source = grammar_source_param(chat, conversation.tools)
+            param = "logit_bias" if isinstance(exc, LogitBiasError) else source
+            raise bad_request(f"Invalid '{param}': {exc.message}.", param, exc.code) from exc
+        except (UsageError, ChatTemplateError) as exc:
+            raise bad_request(exc.message, "messages", exc.code) from exc
+        except FtpipeError as exc:
+            raise model_unavailable(exc) from exc
