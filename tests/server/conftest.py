@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from ftpipe.server.http import create_app
 from ftpipe.server.services import build_context
 from ftpipe.server.settings import ServeSettings
+from tests.server.description_check import DescriptionCheck, document_of
 from tests.server.fakes import FAKE_TRAINER, FakeBaseModels, FakeEngine, FakeValidation
 
 LINES = b'{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}\n' * 10
@@ -30,8 +31,9 @@ def engine() -> FakeEngine:
 
 @pytest.fixture
 def make_client(tmp_path: Path, engine: FakeEngine) -> Iterator[MakeClient]:
-    """Starts servers; keyword arguments are settings. All are stopped in the end."""
+    """Starts servers; keyword arguments are settings. All are stopped in the end, and have answered as described."""
     running: list[TestClient] = []
+    checks: list[DescriptionCheck] = []
 
     def make(*, bases: FakeBaseModels | None = None, **changes: Any) -> TestClient:
         options: dict[str, Any] = {
@@ -43,7 +45,10 @@ def make_client(tmp_path: Path, engine: FakeEngine) -> Iterator[MakeClient]:
         context = build_context(
             settings, engine=engine, base_models=bases or FakeBaseModels(), start_validation=FakeValidation
         )
-        client = TestClient(create_app(context), base_url="http://127.0.0.1", raise_server_exceptions=False)
+        app = create_app(context)
+        client = TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
+        checks.append(DescriptionCheck(document_of(app)))
+        client.event_hooks = {"response": [checks[-1]]}
         client.__enter__()
         running.append(client)
         return client
@@ -51,6 +56,7 @@ def make_client(tmp_path: Path, engine: FakeEngine) -> Iterator[MakeClient]:
     yield make
     for client in running:
         client.__exit__(None, None, None)
+    assert [problem for check in checks for problem in check.problems] == []
 
 
 @pytest.fixture

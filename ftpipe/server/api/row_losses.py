@@ -15,7 +15,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict
+
 from ftpipe.modeling.base_models import needs_download
+from ftpipe.server.api.schemas import RequestModel, validate_body
 from ftpipe.server.cancellation import CancelToken
 from ftpipe.server.jobs.trainer_process import trainer_environment
 from ftpipe.server.model_resolver import ModelResolver, ResolvedModel
@@ -37,6 +40,15 @@ MAX_MODELS = 8
 ROWS_PER_EVENT = 500
 DATASET_ERROR_CODES = ("dataset", "chat_template")
 """Codes of errors that are caused by the file."""
+
+
+class LossesForm(RequestModel):
+    """The text fields of ``POST /ftpipe/losses``."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    models: str = ""
+    """A JSON list of names of one base model."""
 
 
 class RowLossesApi:
@@ -97,7 +109,7 @@ class RowLossesApi:
 
 def _model_names(body: Mapping[str, Any]) -> list[str]:
     try:
-        names = parse_json(body.get("models", ""))
+        names = parse_json(validate_body(LossesForm, body).models)
     except ValueError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):

@@ -19,6 +19,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from ftpipe.errors import FtpipeError
 from ftpipe.server.http.disconnect import CancellableStream, ComputedStream, cancelled_with, watch_disconnect
 from ftpipe.server.http.multipart import MultipartFormParser
+from ftpipe.server.http.operation import Operation
 from ftpipe.server.http.request_queue import RequestQueue, Slot
 from ftpipe.server.http.timeouts import body_with_deadline
 from ftpipe.server.http.urls import DEPLOYMENT_SCOPE_KEY
@@ -70,6 +71,7 @@ class Endpoint:
         context: The server.
         mode: What the handler gets.
         handler: Runs in a thread.
+        operation: What the API description says.
         form: The form that the body must be; a JSON object if ``None``.
         limiter: Limits the threads that run the handler and compute its stream; Starlette's if ``None``.
         queue: Limits the requests that are computed and that wait; none wait if ``None``.
@@ -80,6 +82,7 @@ class Endpoint:
     context: ServerContext
     mode: TransactionMode
     handler: Handler
+    operation: Operation
     form: FileForm | None = None
     limiter: anyio.CapacityLimiter | None = None
     queue: RequestQueue | None = None

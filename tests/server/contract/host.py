@@ -15,9 +15,10 @@ from tests.server.fakes import FAKE_TRAINER, FakeBaseModels, FakeEngine
 
 def main(data_dir: str, port: str, changes: str = "{}") -> None:
     """Serve until stopped."""
-    settings = ServeSettings(
-        data_dir=Path(data_dir), port=int(port), trainer_command=FAKE_TRAINER, **json.loads(changes)
-    )
+    options = json.loads(changes)
+    if "api_key_file" in options:
+        options["api_key_file"] = Path(options["api_key_file"])
+    settings = ServeSettings(data_dir=Path(data_dir), port=int(port), trainer_command=FAKE_TRAINER, **options)
     bases = FakeBaseModels(substitutes=settings.substitute_models)
     serve(settings, partial(build_context, engine=FakeEngine(), base_models=bases))
 

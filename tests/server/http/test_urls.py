@@ -123,3 +123,9 @@ def test_unserved_route_names_routes_that_exist(client: TestClient) -> None:
 
 def test_healthz_is_the_health(client: TestClient) -> None:
     assert client.get("/healthz").json() == client.get("/health").json()
+
+
+def test_deployment_path_only_takes_requests(client: TestClient) -> None:
+    """A list of stored chats there would be that of all models."""
+    answer = client.get("/openai/deployments/m/chat/completions")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")

@@ -1,0 +1,88 @@
+"""``python -m tests.benchmarks.fuzz_description [cases] [seed]``: requests from ``/openapi.json``, by schemathesis.
+
+The server is a process with two keys, a fake engine and a fake trainer, and has the rows that tests of OpenAI's SDK
+name. Everything is an error that is a 5xx, does not fit the description, is answered without a key, or takes longer
+than ten seconds. Prints the report of schemathesis; the exit code is that of its last run.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.server.contract.seed import Seeder
+from tests.server.processes import ServerProcess
+
+KEYS = ("local:sk-local-0123456789", "ben:sk-ben-01234567890")
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+    "unsupported_method",
+    "ignored_auth",
+    "use_after_free",
+)
+REQUEST_SECONDS = 10
+MAX_EXAMPLES = 40
+"""Of each operation in one run; a further run has another seed."""
+
+
+@dataclass(frozen=True)
+class DescriptionRun:
+    """One run of schemathesis."""
+
+    code: int
+    cases: int
+    operations: int
+    report: str
+
+
+def run_schemathesis(folder: Path, *, max_examples: int, seed: int, timeout: float | None = None) -> DescriptionRun:
+    """Start a server, fill it, and send it requests from its own description."""
+    data_dir = folder / "data"
+    data_dir.mkdir()
+    keys = folder / "keys"
+    keys.write_text("\n".join(KEYS))
+    keys.chmod(0o600)
+    server = ServerProcess(data_dir, api_key_file=str(keys))
+    server.start()
+    Seeder(data_dir).plant()
+    url = server.note["base_url"].removesuffix("/v1") + "/openapi.json"
+    command = [sys.executable, "-m", "schemathesis.cli", "run", url, "--checks", ",".join(CHECKS)]
+    command += ["--phases", "examples,coverage,fuzzing,stateful", "--max-examples", str(max_examples)]
+    command += ["--seed", str(seed), "--header", f"Authorization: Bearer {KEYS[0].partition(':')[2]}"]
+    command += ["--request-timeout", str(REQUEST_SECONDS), "--continue-on-failure", "--max-failures", "100"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=timeout, check=False)
+    finally:
+        server.stop()
+    cases = re.search(r"([\d,]+) generated", done.stdout)
+    operations = re.search(r"Tested: (\d+)", done.stdout)
+    return DescriptionRun(
+        done.returncode,
+        int(cases[1].replace(",", "")) if cases else 0,
+        int(operations[1]) if operations else 0,
+        done.stdout + done.stderr,
+    )
+
+
+def main(cases: int = 5_000, seed: int = 1) -> int:
+    """Run until there were enough cases, or one has failed."""
+    total = 0
+    while total < cases:
+        with tempfile.TemporaryDirectory(prefix="ftpipe-fuzz-") as folder:
+            done = run_schemathesis(Path(folder), max_examples=MAX_EXAMPLES, seed=seed)
+        total, seed = total + done.cases, seed + 1
+        sys.stdout.write(f"{done.report}\n{total:,} cases over {done.operations} operations\n")
+        if done.code or not done.cases:
+            return done.code or 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(int, sys.argv[1:])))
