@@ -37,7 +37,7 @@ LAYERS = (
     ("dataset", "providers", "registry"),
     ("stages", "evaluation", "server", "reports", "advisor", "exporters"),
     ("pipeline",),
-    ("sweep", "doctor", "migration", "gateway"),
+    ("sweep", "doctor", "migration", "gateway", "ui"),
     ("cli",),
     ("__main__",),
 )
@@ -72,9 +72,9 @@ IMPORTERS = {
     "referencing": ("ftpipe/json_schema.py",),
     "tenacity": ("ftpipe/providers/retry.py", "ftpipe/registry/database.py"),
     "sqlalchemy": ("ftpipe/registry/", "ftpipe/server/storage"),
-    "starlette": ("ftpipe/server/",),
-    "uvicorn": ("ftpipe/server/",),
-    "jinja2": ("ftpipe/reports/", "ftpipe/modeling/template_"),
+    "starlette": ("ftpipe/server/", "ftpipe/ui/"),
+    "uvicorn": ("ftpipe/server/", "ftpipe/ui/serve.py"),
+    "jinja2": ("ftpipe/reports/", "ftpipe/modeling/template_", "ftpipe/ui/rendering.py"),
     "torch": ("ftpipe/modeling/", "ftpipe/training/", "ftpipe/inference/"),
     "transformers": ("ftpipe/modeling/", "ftpipe/training/", "ftpipe/inference/"),
     "peft": ("ftpipe/modeling/", "ftpipe/training/", "ftpipe/inference/"),
@@ -226,7 +226,7 @@ def test_help_loads_nothing_but_click() -> None:
     assert "rich" not in ran.stderr
 
 
-@pytest.mark.parametrize("command", ["serve", "status"])
+@pytest.mark.parametrize("command", ["serve", "status", "ui"])
 def test_help_of_command_loads_no_server_and_no_database(command: str) -> None:
     assert loaded_by(RUN.format(argv=[command, "--help"])) == set()
 

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
 
 from ftpipe.records import Event, Job, TrainingMetrics
 from ftpipe.registry.base import Repository, from_json, insert_new, upsert
 from ftpipe.registry.database import read_transaction
 from ftpipe.registry.tables import events_table, jobs_table
+
+READ_ROWS = 5000
+"""Rows of events that are read at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricEvent:
+    """The numbers of one event; much faster to read than its record."""
+
+    position: int
+    """Among the events of its job."""
+    step: int
+    values: Mapping[str, float]
+    """Finite numbers by their names, also those that ``TrainingMetrics`` does not have."""
 
 
 class JobRepository(Repository):
@@ -71,10 +87,68 @@ class JobRepository(Repository):
         """The metrics of a job by step, from its events."""
         return metrics_of(self.events(job_id))
 
+    def metric_events(self, job: Job, *, after: int = -1) -> Iterator[MetricEvent]:
+        """The metrics of a job's events in the order in which they were saved.
+
+        Args:
+            job: The job.
+            after: Position of the last event that is known.
+        """
+        table = events_table.c
+        query = (
+            sa.select(table.position, table.data)
+            .where(table.endpoint == job.endpoint, table.job_id == job.id, table.position > after)
+            .order_by(table.position)
+        )
+        with read_transaction(self.engine) as connection:
+            for position, data in connection.execution_options(yield_per=READ_ROWS).execute(query):
+                event = _metric_event(position, data)
+                if event is not None:
+                    yield event
+
+    def recent_events(self, job: Job, *, limit: int, before: int | None = None) -> list[tuple[int, Event]]:
+        """Events of a job with their positions, newest first, without those that only carry metrics.
+
+        Args:
+            job: The job.
+            limit: Maximum number.
+            before: Position of the oldest event that is shown already.
+        """
+        table = events_table.c
+        query = (
+            sa.select(table.position, table.data)
+            .where(
+                table.endpoint == job.endpoint,
+                table.job_id == job.id,
+                table.data.not_like('%"type":"metrics"%'),
+                *([] if before is None else [table.position < before]),
+            )
+            .order_by(table.position.desc())
+            .limit(limit)
+        )
+        with read_transaction(self.engine) as connection:
+            return [(position, from_json(Event, data)) for position, data in connection.execute(query)]
+
     def _event_ids(self, connection: sa.Connection, job: Job) -> list[str]:
         table = events_table
         query = sa.select(table.c.id).where(table.c.endpoint == job.endpoint, table.c.job_id == job.id)
         return list(connection.execute(query).scalars())
+
+
+def _metric_event(position: int, data: str) -> MetricEvent | None:
+    """The numbers of an event; ``None`` if it has none, or cannot be read."""
+    try:
+        event = orjson.loads(data)
+        if event["type"] != "metrics":
+            return None
+        numbers = {
+            name: value
+            for name, value in event["data"].items()
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
+        }
+        return MetricEvent(position, int(numbers["step"]), numbers)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def metrics_of(events: Iterable[Event]) -> list[TrainingMetrics]:

@@ -34,11 +34,20 @@ def _names_of(model: Model) -> tuple[str, ...]:
 class ModelRepository(Repository):
     """The registered models and their aliases."""
 
-    def recent(self, limit: int | None = None) -> list[Model]:
+    def recent(self, limit: int | None = None, *, offset: int = 0) -> list[Model]:
         """The models, newest first, each with its aliases."""
         table = models_table
+        query = sa.select(table.c.data).order_by(table.c.created_at.desc(), table.c.id)
+        return self._with_aliases(query.limit(limit).offset(offset) if limit is not None else query)
+
+    def count(self) -> int:
+        """How many models there are."""
         with read_transaction(self.engine) as connection:
-            query = sa.select(table.c.data).order_by(table.c.created_at.desc(), table.c.id).limit(limit)
+            return connection.execute(sa.select(sa.func.count()).select_from(models_table)).scalar() or 0
+
+    def _with_aliases(self, query: sa.Select[Any]) -> list[Model]:
+        """The models whose data a query selects, each with its aliases."""
+        with read_transaction(self.engine) as connection:
             models = [from_json(Model, data) for data in connection.execute(query).scalars()]
             aliases = connection.execute(sa.select(aliases_table)).mappings().all()
         by_model: dict[tuple[str, str], list[str]] = {}
@@ -69,7 +78,11 @@ class ModelRepository(Repository):
 
     def find(self, endpoint: str, model_id: str) -> Model | None:
         """The model with that name at that endpoint, if there is one."""
-        return next((m for m in self.recent() if m.endpoint == endpoint and m.id == model_id), None)
+        table = models_table.c
+        return next(
+            iter(self._with_aliases(sa.select(table.data).where(table.endpoint == endpoint, table.id == model_id))),
+            None,
+        )
 
     def insert(self, connection: sa.Connection, model: Model) -> None:
         """Insert a model within a transaction; an existing one stays as it is."""

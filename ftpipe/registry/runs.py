@@ -107,6 +107,20 @@ class RunRepository(Repository):
             rows = connection.execute(query).mappings().all()
         return [self._to_run(row) for row in rows]
 
+    def open(self, limit: int) -> list[Run]:
+        """The latest runs whose job had not ended when it was read last, newest first."""
+        same = (runs_table.c.endpoint == jobs_table.c.endpoint) & (runs_table.c.job_id == jobs_table.c.id)
+        query = (
+            sa.select(runs_table)
+            .join(jobs_table, same)
+            .where(runs_table.c.state == RunState.CREATED.value)
+            .order_by(runs_table.c.sequence.desc(), runs_table.c.created_at.desc())
+            .limit(limit)
+        )
+        with read_transaction(self.engine) as connection:
+            rows = connection.execute(query).mappings().all()
+        return [self._to_run(row) for row in rows]
+
     def latest(self) -> Run | None:
         """The newest run; ``None`` if there is no run yet."""
         return next(iter(self.recent(limit=1)), None)

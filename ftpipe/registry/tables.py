@@ -106,6 +106,7 @@ events_table = sa.Table(
     sa.Column("created_at", sa.Integer, nullable=False),
     sa.Column("position", sa.Integer, nullable=False),
     sa.Column("data", sa.Text, nullable=False),
+    sa.Index("ix_events_position", "endpoint", "job_id", "position"),
 )
 
 models_table = sa.Table(

@@ -11,10 +11,10 @@ import openai
 import uvicorn
 
 from ftpipe.server.http import create_app
-from ftpipe.server.http.timeouts import header_timeout_protocol
 from ftpipe.server.routes import ModelRoutes
 from ftpipe.server.services import ServerContext, Upstream, build_context
 from ftpipe.server.settings import ServeSettings
+from ftpipe.server.timeouts import header_timeout_protocol
 from tests.server.fakes import FakeBaseModels, FakeEngine, FakeValidation
 
 

@@ -21,7 +21,6 @@ from ftpipe.server.http.disconnect import CancellableStream, ComputedStream, can
 from ftpipe.server.http.multipart import MultipartFormParser
 from ftpipe.server.http.operation import Operation
 from ftpipe.server.http.request_queue import RequestQueue, Slot
-from ftpipe.server.http.timeouts import body_with_deadline
 from ftpipe.server.http.urls import DEPLOYMENT_SCOPE_KEY
 from ftpipe.server.idempotency import find_stored_response, request_fingerprint, store_response
 from ftpipe.server.protocol import (
@@ -35,6 +34,7 @@ from ftpipe.server.protocol import (
     parse_json,
 )
 from ftpipe.server.services import ServerContext
+from ftpipe.server.timeouts import body_with_deadline
 
 MAX_FORM_OVERHEAD_BYTES = 1024 * 1024
 """What a form may be larger than its file."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
-import signal
 import socket
 import sys
 import time
@@ -13,20 +11,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from types import FrameType
 
 import uvicorn
 from filelock import FileLock, Timeout
-from starlette.applications import Starlette
 
 import ftpipe
 from ftpipe.atomic_files import read_json, write_json
-from ftpipe.errors import ConfigError, LockedError
+from ftpipe.errors import LockedError
 from ftpipe.paths import data_dir_option
 from ftpipe.server.auth import load_api_keys, require_keys_if_exposed
 from ftpipe.server.cancellation import ActiveRequests
 from ftpipe.server.http.app import create_app
-from ftpipe.server.http.timeouts import header_timeout_protocol
+from ftpipe.server.listening import bound_socket, deferred_signals, uvicorn_config
 from ftpipe.server.memory import exclude_from_garbage_collection, limit_malloc_arenas
 from ftpipe.server.services import ServerContext, build_context
 from ftpipe.server.settings import ServeSettings
@@ -70,13 +66,8 @@ def _is_stderr(path: Path) -> bool:
 
 log = logging.getLogger("ftpipe.server")
 
-LISTEN_BACKLOG = 512
-SHUTDOWN_TIMEOUT_SECONDS = 5
-"""How long requests may take to finish when the server stops."""
 THREAD_TIMEOUT_SECONDS = 10
 """How long the threads of cancelled requests may take to end; they look before each token."""
-KEEP_ALIVE_SECONDS = 30
-MAX_HEADER_BYTES = 64 * 1024
 
 
 def serve(
@@ -105,10 +96,10 @@ def serve(
     require_keys_if_exposed(settings.host, settings.allowed_origins, load_api_keys(settings.api_key_file))
     data_dir = DataDirectory(settings.data_dir.expanduser().absolute())
     data_dir.prepare()
-    with _exclusive_lock(data_dir), _bound_socket(settings) as sock, _deferred_signals():
+    with _exclusive_lock(data_dir), bound_socket(settings.host, settings.port) as sock, deferred_signals(log):
         configure_logging(data_dir.log, settings.log_level)
         context = build(settings)
-        config = _uvicorn_config(settings, create_app(context))
+        config = uvicorn_config(create_app(context), settings.header_timeout, settings.body_timeout)
         server = _AnnouncingServer(config, context, on_listening, on_stopping)
         exclude_from_garbage_collection()
         try:
@@ -116,21 +107,6 @@ def serve(
         finally:
             data_dir.address.unlink(missing_ok=True)
             _wait_for_threads(context.active_requests)
-
-
-def _uvicorn_config(settings: ServeSettings, app: Starlette) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_SECONDS,
-        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-        http=header_timeout_protocol(settings.header_timeout, settings.body_timeout),
-        ws="none",
-        lifespan="on",
-    )
 
 
 class _AnnouncingServer(uvicorn.Server):
@@ -226,48 +202,3 @@ def _already_running(data_dir: DataDirectory) -> LockedError:
         return LockedError(message, f"try again in a moment; `ftpipe serve status{option}` shows its state")
     message = f"a server already runs on {data_dir.root}, at {url}"
     return LockedError(message, f"use it at that address, or run `ftpipe serve stop{option}` first")
-
-
-@contextmanager
-def _bound_socket(settings: ServeSettings) -> Iterator[socket.socket]:
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
-        sock = socket.socket(family, kind)
-    except OSError as exc:
-        message = f"cannot listen on {settings.host}: {exc}"
-        raise ConfigError(message, "give an address of this machine with --host") from exc
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        sock.listen(LISTEN_BACKLOG)
-    except OSError as exc:
-        sock.close()
-        if exc.errno == errno.EADDRINUSE:
-            message = f"port {settings.port} of {settings.host} is in use by another program"
-        else:
-            message = f"cannot listen on {settings.host} port {settings.port}: {exc}"
-        raise ConfigError(message, "choose another port with --port; 0 takes a free one") from exc
-    with sock:
-        yield sock
-
-
-@contextmanager
-def _deferred_signals() -> Iterator[None]:
-    """Keep the process alive for its clean-up: uvicorn stops on a signal and then raises it again."""
-
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        log.info("stopped by signal %d", number)
-
-    def on_hangup(number: int, _frame: FrameType | None) -> None:
-        log.info("stopping on signal %d", number)
-        signal.raise_signal(signal.SIGTERM)  # uvicorn handles it
-
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    hangup = getattr(signal, "SIGHUP", None)
-    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:  # nohup ignores it
-        previous[hangup] = signal.signal(hangup, on_hangup)
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -16,9 +16,9 @@ import pytest
 import uvicorn
 
 from ftpipe.server.http import create_app
-from ftpipe.server.http.timeouts import header_timeout_protocol
 from ftpipe.server.services import ServerContext, build_context
 from ftpipe.server.settings import ServeSettings
+from ftpipe.server.timeouts import header_timeout_protocol
 from tests.server.fakes import FakeBaseModels, FakeEngine, FakeValidation
 
 SECONDS = 60

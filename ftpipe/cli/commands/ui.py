@@ -1,0 +1,124 @@
+"""``ftpipe ui``: pages for the browser that show runs, models and evaluations of this project."""
+
+from __future__ import annotations
+
+import importlib.util
+import webbrowser
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ftpipe.cli import options as shared
+from ftpipe.cli.context import CliContext, pass_cli_context
+from ftpipe.cli.group import Command
+from ftpipe.errors import MissingExtraError
+from ftpipe.formatting import sanitize_line
+
+PACKAGES = ("starlette", "uvicorn", "h11", "anyio", "python_multipart")
+"""What serves the pages; torch is not needed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UiOptions:
+    """Options of ``ftpipe ui``."""
+
+    host: str = "127.0.0.1"
+    port: int = 8322
+    api_key_file: Path | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    no_browser: bool = False
+
+
+@click.command(
+    cls=Command,
+    groups={"Address and keys": ("host", "port", "api_key_file", "allowed_hosts", "no_browser")},
+    example="ftpipe ui\nftpipe ui --no-browser --port 0",
+)
+@click.option(
+    "--host",
+    default=UiOptions.host,
+    show_default=True,
+    help="Address to listen on; any other than loopback needs --api-key-file.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="N",
+    default=UiOptions.port,
+    show_default=True,
+    help="Port to listen on; 0 for any free port.",
+)
+@click.option(
+    "--api-key-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="File with API keys, lines of KEY; the pages ask for one instead of taking the printed link.",
+)
+@click.option(
+    "--allowed-host",
+    "allowed_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Further name under which browsers reach the pages, for example of a reverse proxy. Repeatable.",
+)
+@click.option("--no-browser", is_flag=True, help="Only print the address, and open no browser.")
+@shared.trust_host
+@pass_cli_context
+def ui(context: CliContext, /, **params: Any) -> None:
+    """Show runs, models and evaluations of this project in the browser.
+
+    The printed address signs in one browser, once; a page of it makes further links. It listens on this machine only.
+    Closing a page, or Ctrl-C here, stops no training: jobs belong to their server, and commands that a page has started
+    go on.
+    """
+    require_packages()
+    from ftpipe.paths import state_dir
+    from ftpipe.server.auth import load_api_keys, warn_if_readable
+    from ftpipe.ui.serve import UiSettings, open_project, serve
+
+    options = UiOptions(**params)
+    warn_if_readable(options.api_key_file)
+    settings = context.settings()
+    project = open_project(
+        settings,
+        context.registry(settings),
+        context.environment(),
+        folder=Path.cwd(),
+        state_dir=state_dir(),
+        options=command_options(context),
+    )
+    page_settings = UiSettings(
+        host=options.host,
+        port=options.port,
+        allowed_hosts=options.allowed_hosts,
+        keys=load_api_keys(options.api_key_file),
+    )
+    with context.interruptible("the pages were closed", "jobs go on; `ftpipe ui` opens the pages again"):
+        serve(page_settings, project, on_listening=lambda url: show_address(context, url, opens=not options.no_browser))
+
+
+def require_packages() -> None:
+    """Raise if what serves the pages is not installed.
+
+    Raises:
+        MissingExtraError: A package is missing.
+    """
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(f"the pages need {', '.join(missing)}", "pip install 'ftpipe[ui]'")
+
+
+def command_options(context: CliContext) -> tuple[str, ...]:
+    """The options of this command that commands of the pages need, too."""
+    config = ("--config", str(Path(context.config_path).absolute())) if context.config_path else ()
+    registry = ("--registry", context.registry_url) if context.registry_url else ()
+    return (*config, *registry)
+
+
+def show_address(context: CliContext, url: str, *, opens: bool) -> None:
+    """Write the address, and open a browser there if there is one."""
+    context.print_always([f"open {sanitize_line(url, 300)}", "Ctrl-C closes the pages; jobs go on"])
+    if opens:
+        webbrowser.open(url)

@@ -1,0 +1,9 @@
+"""The pages, one module each, in the order of the navigation."""
+
+from __future__ import annotations
+
+from ftpipe.ui.pages import runs
+from ftpipe.ui.rendering import Page
+
+PAGES: tuple[Page, ...] = (runs.PAGE,)
+"""Each is complete; one that is not stands in no list."""

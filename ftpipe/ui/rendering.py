@@ -1,0 +1,164 @@
+"""Render pages with Jinja2: every text is escaped, and control and direction characters are made visible."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import jinja2
+from markupsafe import Markup
+from starlette.datastructures import FormData
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+from starlette.routing import Route
+
+from ftpipe import __version__
+from ftpipe.formatting import (
+    count,
+    duration,
+    format_bytes,
+    format_decimal,
+    format_money,
+    format_time,
+    plural,
+    relative_path,
+    sanitize_block,
+    sanitize_line,
+)
+from ftpipe.providers.deadlines import days_left, shutdown_text
+from ftpipe.ui.guard import is_htmx
+from ftpipe.ui.project import Project
+from ftpipe.ui.sessions import Session
+
+BREAKS = {":": Markup(":<wbr>"), "/": Markup("/<wbr>"), "_": Markup("_<wbr>")}
+MAX_TEXT_CHARACTERS = 4000
+"""Characters of one text in a page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of the navigation."""
+
+    title: str
+    path: str
+    """Path of its first view."""
+    routes: tuple[Route, ...]
+    """All its routes, in the order in which they are tried."""
+
+
+def project_of(request: Request) -> Project:
+    """The project of a request that has a session."""
+    project: Project = request.state.project
+    return project
+
+
+def session_of(request: Request) -> Session | None:
+    """The session of a request."""
+    return getattr(request.state, "session", None)
+
+
+def form_of(request: Request) -> FormData:
+    """The form of a change, whose token was checked."""
+    return getattr(request.state, "form", FormData())
+
+
+def form_text(request: Request, name: str, limit: int = 10_000) -> str:
+    """A field of the form as text, without blanks around it; empty if it is missing."""
+    value = form_of(request).get(name, "")
+    return value.strip()[:limit] if isinstance(value, str) else ""
+
+
+def url_of(request: Request, path: str, **query: object) -> str:
+    """The URL of a page of this server; parameters that are ``None`` or empty are left out."""
+    shown = {name: value for name, value in query.items() if value not in (None, "")}
+    return f"{request.scope.get('root_path', '')}{path}" + (f"?{urlencode(shown, doseq=True)}" if shown else "")
+
+
+def render(request: Request, template: str, *, http_status: int = 200, **values: Any) -> HTMLResponse:
+    """Render a template as a response.
+
+    Args:
+        request: The request.
+        template: File below ``templates/``.
+        http_status: Status of the response.
+        values: What the template shows.
+    """
+    return HTMLResponse(render_text(request, template, **values), http_status)
+
+
+def render_text(request: Request, template: str, **values: Any) -> str:
+    """Render a template as text, for example as a part of an event."""
+    session = session_of(request)
+    defaults = {
+        "request": request,
+        "path": request.scope["path"].removeprefix(request.scope.get("root_path", "")),
+        "url": lambda path, **query: url_of(request, path, **query),
+        "navigation": getattr(request.app.state, "pages", ()) if "app" in request.scope else (),
+        "csrf_token": session.csrf_token if session else "",
+        "session": session,
+        "is_part": is_htmx(request.headers),
+        "now": time.time(),
+        "today": dt.datetime.now(dt.UTC).date(),
+    }
+    html = _environment().get_template(template).render({**defaults, **values})
+    return html.encode("utf-8", "replace").decode("utf-8")
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=jinja2.FunctionLoader(_template),
+    )
+    environment.filters |= {
+        "clean": sanitize_line,
+        "block": _truncated_block,
+        "breakable": breakable,
+        "count": count,
+        "decimal": format_decimal,
+        "money": format_money,
+        "moment": format_time,
+        "duration": duration,
+        "ago": _ago,
+        "plural": plural,
+        "size": format_bytes,
+        "relative": _relative,
+    }
+    environment.globals |= {"version": __version__, "days_left": days_left, "shutdown_text": shutdown_text}
+    return environment
+
+
+def _template(name: str) -> str:
+    return resources.files("ftpipe.ui").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _truncated_block(text: str, limit: int = MAX_TEXT_CHARACTERS) -> str:
+    """A text of several lines, truncated."""
+    rest = len(text) - limit
+    return sanitize_block(text[:limit]) + (f" … ({rest:,} more characters)" if rest > 0 else "")
+
+
+def breakable(text: str) -> Markup:
+    """A cleaned name with optional line breaks after its separators."""
+    shown = Markup("").join([text])
+    for separator, with_break in BREAKS.items():
+        shown = with_break.join(shown.split(separator))
+    return shown
+
+
+def _ago(seconds: float | None, now: float) -> str:
+    """How long ago something was, in its largest unit: ``3 h ago``."""
+    return "–" if seconds is None else " ".join([*duration(now - seconds).split(" ")[:2], "ago"])
+
+
+def _relative(path: Path | str) -> str:
+    return str(relative_path(Path(path)))

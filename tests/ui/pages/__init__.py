@@ -1,0 +1,1 @@
+"""The tests of each page."""
