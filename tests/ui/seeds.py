@@ -88,7 +88,7 @@ def model_of(run: Run, **changes: object) -> Model:
     return Model.model_validate({**values, **changes})
 
 
-def metric_event(step: int, total: int = 30, **values: float) -> Event:
+def metric_event(step: int, total: int = 30, /, **values: float) -> Event:
     """The metrics of a step."""
     data = {"step": step, "total_steps": total, "train_loss": 2.0 * math.exp(-step / 15) + 0.3, **values}
     if step % 10 == 0:
