@@ -13,14 +13,16 @@ import pytest
 from gguf import GGUFReader, GGUFWriter
 
 from ftpipe.errors import UsageError
+from ftpipe.modeling.base_models import read_gguf_config, read_gguf_tensors
 from ftpipe.modeling.chat_template import ChatTemplate
 from ftpipe.modeling.chat_tokenizer import ChatTokenizer
+from ftpipe.modeling.device import DeviceConfig
 from ftpipe.modeling.export.check import BUILT_IN_PROMPTS, Reference
-from ftpipe.modeling.export.gguf_writer import GGUF_FILE, check_gguf_support, pre_tokenizer_name
+from ftpipe.modeling.export.gguf_writer import GGUF_FILE, check_gguf_support, pre_tokenizer_name, write_gguf
 from ftpipe.modeling.export.loaders import GgufExport, modelfile_problems
 from ftpipe.modeling.export.modelfile import MODELFILE, modelfile_content, parse_modelfile, read_turn_texts
 from ftpipe.modeling.export.weights import merge
-from ftpipe.modeling.loading import load_tokenizer
+from ftpipe.modeling.loading import load_base, load_tokenizer
 from tests.inference.batch_models import make_adapter
 from tests.modeling.export.conftest import TinyModel
 from tests.modeling.export.test_check import change_json, check, wrong_alpha
@@ -90,6 +92,27 @@ def test_gguf_has_the_settings_and_the_vocabulary_of_the_model(gguf_export: Path
     assert fields["tokenizer.ggml.add_bos_token"] is False
     assert [fields["tokenizer.ggml.tokens"][id_] for id_ in (0, tokenizer.eos_token_id)] == ["!", "<|im_end|>"]
     assert [fields["tokenizer.ggml.token_type"][id_] for id_ in (0, tokenizer.eos_token_id)] == [1, 3]
+
+
+def test_gguf_of_a_llama_is_read_back_without_transformers(tiny: TinyModel, tmp_path: Path) -> None:
+    """As the default base model is when it is installed; queries and keys have their rows in another order there."""
+    import torch
+
+    model = load_base(tiny.base_dir, DeviceConfig("cpu", "float32"))
+    path = tmp_path / GGUF_FILE
+    write_gguf(model, tiny.base_dir, path, end_of_turn=1, name="tiny", on_progress=lambda _done, _all: None)
+    reader = GGUFReader(path)
+    config = read_gguf_config(reader)
+    names = ["hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"]
+    names += ["head_dim", "rms_norm_eps", "rope_parameters", "vocab_size", "eos_token_id", "tie_word_embeddings"]
+    for name in names:
+        assert getattr(config, name) == pytest.approx(getattr(model.config, name)), name
+    expected = {name: tensor.half().bfloat16() for name, tensor in model.state_dict().items()}
+    if model.config.tie_word_embeddings:
+        del expected["lm_head.weight"]
+    tensors = dict(read_gguf_tensors(reader, config))
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in expected.items())
 
 
 @pytest.mark.parametrize("architecture", ["Llama", "Qwen2", "Qwen3"])
