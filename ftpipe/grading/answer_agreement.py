@@ -23,6 +23,8 @@ def canonical_answer(message: Mapping[str, Any]) -> str:
         message: An assistant's message in OpenAI's form; nothing in it is trusted to have the right type.
     """
     calls = message.get("tool_calls")
+    if isinstance(message.get("function_call"), Mapping):
+        calls = [{"function": message["function_call"]}]
     if isinstance(calls, Sequence) and not isinstance(calls, str) and calls:
         return "tool calls " + "\n".join(sorted(_canonical_call(call) for call in calls))
     text = answer_text(message)
@@ -47,6 +49,9 @@ def _without_fence(text: str) -> str:
 
 
 def _canonical_call(call: object) -> str:
+    custom = call.get("custom") if isinstance(call, Mapping) else None
+    if isinstance(custom, Mapping):
+        return comparable([custom.get("name"), custom.get("input")])
     function = call.get("function") if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping):
         return comparable(str(call))

@@ -13,6 +13,10 @@ def call(name: str, arguments: object) -> dict[str, Any]:
     return {"id": "call_1", "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
+def custom(name: str, text: str) -> dict[str, Any]:
+    return {"id": f"call_{text}", "type": "custom", "custom": {"name": name, "input": text}}
+
+
 def agree(first: Any, second: Any) -> bool:
     """Whether two answers agree; a plain text is a message with this content."""
     messages = [{"content": answer} if isinstance(answer, str) else answer for answer in (first, second)]
@@ -32,6 +36,8 @@ def agree(first: Any, second: Any) -> bool:
         ({"tool_calls": [call("f", '{"a": 1, "b": 2}')]}, {"tool_calls": [call("f", '{"b":2,"a":1}')], "content": "x"}),
         ({"tool_calls": [call("f", "{}"), call("g", "{}")]}, {"tool_calls": [call("g", "{}"), call("f", "{}")]}),
         ({"content": ""}, {}),
+        ({"tool_calls": [custom("f", "a") | {"id": "1"}]}, {"tool_calls": [custom("f", "a")]}),
+        ({"function_call": {"name": "f", "arguments": '{"a":1}'}}, {"tool_calls": [call("f", '{"a": 1}')]}),
     ],
 )
 def test_canonical_answer_is_equal(first: Any, second: Any) -> None:
@@ -52,6 +58,8 @@ def test_canonical_answer_is_equal(first: Any, second: Any) -> None:
         ({"tool_calls": [call("f", "not JSON")]}, {"tool_calls": [call("f", "neither")]}),
         ({"tool_calls": [call("f", "{}")]}, "f"),
         ("", "text"),
+        ({"tool_calls": [custom("f", "a")]}, {"tool_calls": [custom("f", "b")]}),
+        ({"function_call": {"name": "f", "arguments": "{}"}}, {"function_call": {"name": "g", "arguments": "{}"}}),
     ],
 )
 def test_canonical_answer_is_different(first: Any, second: Any) -> None:

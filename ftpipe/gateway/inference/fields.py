@@ -11,10 +11,12 @@ Source: ``vllm/entrypoints/openai/chat_completion/protocol.py`` and ``srt/entryp
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from ftpipe.server.api.chat_schemas import ChatRequest, parse_chat, template_messages, unsupported_parameter
+from ftpipe.gateway.inference.tool_forms import messages_with_tool_calls, needs_functions, tool_fields
+from ftpipe.server.api.chat_schemas import ChatRequest, parse_chat, template_messages
+from ftpipe.server.api.chat_tools import TOOL_CHOICE, TOOLS, ChatTools, parse_chat_tools
 from ftpipe.server.api.completion_schemas import CompletionRequest, parse_completion
 
 OWN_FIELDS = frozenset({
@@ -33,15 +35,27 @@ TEMPLATE_PARAMETERS = frozenset({
 Source: CVE-2025-62426 (vLLM before 0.11.1), https://nvd.nist.gov/vuln/detail/CVE-2025-62426, 2026-11-29."""
 
 
-def chat_fields(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a chat that are passed on, all but the model's name.
+@dataclass(frozen=True, slots=True)
+class ForwardedBody:
+    """What is passed on of a request.
+
+    Attributes:
+        fields: All but the model's name.
+        tools: What a chat's answer can call, if the inference server gets it in another form.
+    """
+
+    fields: Mapping[str, Any]
+    tools: ChatTools = field(default_factory=ChatTools)
+
+
+def read_chat(body: Mapping[str, Any]) -> ForwardedBody:
+    """What is passed on of a chat.
 
     Raises:
         ApiError: 400, as for a chat that this server answers itself.
     """
     chat = parse_chat(body)
-    if body.get("functions") and body.get("function_call") != "none":
-        raise unsupported_parameter("functions")  # vLLM and SGLang would ignore it and answer with text
+    tools = parse_chat_tools(chat)
     names = ChatRequest.model_fields.keys() - OWN_FIELDS
     passed = {name: body[name] for name in sorted(names) if body.get(name) is not None}
     variables = passed.get("chat_template_kwargs")
@@ -49,18 +63,22 @@ def chat_fields(body: Mapping[str, Any]) -> dict[str, Any]:
         passed["chat_template_kwargs"] = {
             name: value for name, value in variables.items() if name not in TEMPLATE_PARAMETERS
         }
-    return {**passed, "messages": template_messages(chat.messages)}
+    passed["messages"] = messages_with_tool_calls(template_messages(chat.messages))
+    if not needs_functions(chat, tools):
+        return ForwardedBody(passed)
+    others = {name: value for name, value in passed.items() if name not in (TOOLS, TOOL_CHOICE)}
+    return ForwardedBody({**others, **tool_fields(tools)}, tools)
 
 
-def completion_fields(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a completion that are passed on, all but the model's name.
+def read_completion(body: Mapping[str, Any]) -> ForwardedBody:
+    """What is passed on of a completion.
 
     Raises:
         ApiError: 400, as for a completion that this server answers itself.
     """
     parse_completion(body)
     names = CompletionRequest.model_fields.keys() - OWN_FIELDS
-    return {name: body[name] for name in sorted(names) if body.get(name) is not None}
+    return ForwardedBody({name: body[name] for name in sorted(names) if body.get(name) is not None})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +88,8 @@ class ForwardedApi:
     path: str
     prefix: str
     """Of an answer's id."""
-    fields: Callable[[Mapping[str, Any]], dict[str, Any]]
+    read: Callable[[Mapping[str, Any]], ForwardedBody]
 
 
-CHATS = ForwardedApi("/chat/completions", "chatcmpl-", chat_fields)
-COMPLETIONS = ForwardedApi("/completions", "cmpl-", completion_fields)
+CHATS = ForwardedApi("/chat/completions", "chatcmpl-", read_chat)
+COMPLETIONS = ForwardedApi("/completions", "cmpl-", read_completion)

@@ -13,10 +13,12 @@ import httpx2
 from ftpipe.errors import ConnectionFailedError, FtpipeError
 from ftpipe.gateway.chat_proxy import ChatProxy
 from ftpipe.gateway.inference.adapters import Adapter
-from ftpipe.gateway.inference.fields import ForwardedApi
+from ftpipe.gateway.inference.fields import ForwardedApi, ForwardedBody
 from ftpipe.gateway.inference.server import InferenceServer
+from ftpipe.gateway.inference.tool_forms import ToolForms
 from ftpipe.gateway.upstream_errors import ModelMissingError, NotConnectedError, UpstreamMessages, unusable_route
 from ftpipe.providers.client import ChatAddress
+from ftpipe.server.api.chat_tools import ChatTools
 from ftpipe.server.clock import now
 from ftpipe.server.http.chat_endpoint import BY_INFERENCE
 from ftpipe.server.protocol import ApiError, new_id
@@ -57,20 +59,29 @@ class InferenceProxy(ChatProxy):
         client: Makes it.
         secrets: What messages leave out.
         prefix: Of the answer's id.
+        tools: What the answer can call.
     """
 
     forwarded_by: ClassVar[str] = BY_INFERENCE
 
     def __init__(
-        self, address: ChatAddress, client: httpx2.AsyncClient, *, secrets: tuple[str, ...], prefix: str
+        self,
+        address: ChatAddress,
+        client: httpx2.AsyncClient,
+        *,
+        secrets: tuple[str, ...],
+        prefix: str,
+        tools: ChatTools,
     ) -> None:
         super().__init__(address, client)
+        self._forms = ToolForms(tools)
         self._model = address.model
         self._secrets = secrets
         self._head = {"id": new_id(prefix), "created": now()}
 
     def public(self, answer: Mapping[str, Any], name: str) -> dict[str, Any]:
         """An answer, or a piece of a streamed one, as the client gets it."""
+        answer = self._forms.apply(answer)
         return {**self._head, "model": name, **{field: answer[field] for field in PUBLIC_FIELDS if field in answer}}
 
     def messages(self, name: str) -> UpstreamMessages:
@@ -100,10 +111,11 @@ class InferenceApi:
         Raises:
             ApiError: The request was refused, or there is no answer.
         """
-        fields = await anyio.to_thread.run_sync(self._api.fields, body)
+        forwarded = await anyio.to_thread.run_sync(self._api.read, body)
         async with self._server.adapters.in_use(self._adapter):
             return await self._repeated(
-                name, lambda model: self._proxy(model).complete({**fields, "model": model}, name)
+                name,
+                lambda model: self._proxy(model, forwarded).complete({**forwarded.fields, "model": model}, name),
             )
 
     async def stream(self, body: Mapping[str, Any], name: str) -> AsyncIterator[bytes]:
@@ -112,16 +124,16 @@ class InferenceApi:
         Raises:
             ApiError: As for ``complete``.
         """
-        fields = await anyio.to_thread.run_sync(self._api.fields, body)
-        events = self._events(fields, name)
+        forwarded = await anyio.to_thread.run_sync(self._api.read, body)
+        events = self._events(forwarded, name)
         await anext(events)  # a refusal is raised here
         return events
 
-    async def _events(self, fields: Mapping[str, Any], name: str) -> AsyncIterator[bytes]:
+    async def _events(self, forwarded: ForwardedBody, name: str) -> AsyncIterator[bytes]:
         """First an empty piece, when the request was accepted; the adapter stays loaded until the last event."""
         async with self._server.adapters.in_use(self._adapter):
             events = await self._repeated(
-                name, lambda model: self._proxy(model).stream({**fields, "model": model}, name)
+                name, lambda model: self._proxy(model, forwarded).stream({**forwarded.fields, "model": model}, name)
             )
             try:
                 yield b""
@@ -156,11 +168,11 @@ class InferenceApi:
             except FtpipeError as exc:
                 raise unusable_route(name, exc) from exc
 
-    def _proxy(self, model: str) -> InferenceProxy:
+    def _proxy(self, model: str, forwarded: ForwardedBody) -> InferenceProxy:
         client = self._server.client
         hidden = [self._server.base_name(self._base)]
         if self._adapter is not None:
             hidden.append(self._adapter.name)
         secrets = (*client.secrets, *(text for text in hidden if text != self._base))
         address = client.address(self._api.path, model)
-        return InferenceProxy(address, client.http, secrets=secrets, prefix=self._api.prefix)
+        return InferenceProxy(address, client.http, secrets=secrets, prefix=self._api.prefix, tools=forwarded.tools)

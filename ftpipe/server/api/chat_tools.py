@@ -21,6 +21,7 @@ from ftpipe.server.protocol import bad_request, missing_parameter, printable
 
 TOOL_CHOICE, FUNCTION_CALL = "tool_choice", "function_call"
 TOOLS, FUNCTIONS = "tools", "functions"
+ALLOWED_TOOLS = "allowed_tools"
 _TYPES = ("function", "custom")
 
 
@@ -156,7 +157,7 @@ def _choose(tools: ChatTools, choice: object, param: str, tools_param: str) -> C
     if not isinstance(choice, dict):
         raise unsupported_parameter(param)
     kind = choice.get("type")
-    if kind == "allowed_tools":
+    if kind == ALLOWED_TOOLS:
         if not isinstance(choice.get(kind), dict):
             raise missing_parameter(f"{param}.{kind}")
         allowed = validate_body(_AllowedTools, choice[kind], f"{param}.{kind}.")

@@ -13,7 +13,7 @@ MIRRORED_FIELDS = frozenset(
     {
         *("messages", "tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort"),
         *("temperature", "top_p", "seed", "stop", "frequency_penalty", "presence_penalty", "logit_bias", "verbosity"),
-        *("max_tokens", "max_completion_tokens"),
+        *("max_tokens", "max_completion_tokens", "functions", "function_call"),
         *("top_k", "min_p", "repetition_penalty", "chat_template_kwargs"),
     }
 )

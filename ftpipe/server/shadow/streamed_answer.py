@@ -20,6 +20,7 @@ class _Choice:
 
     texts: dict[str, str] = field(default_factory=lambda: {"content": "", "refusal": ""})
     calls: dict[int, dict[str, str]] = field(default_factory=dict)
+    legacy_call: dict[str, str] = field(default_factory=dict)
     logprobs: list[Any] = field(default_factory=list)
     finish_reason: Any = None
 
@@ -35,6 +36,8 @@ class _Choice:
         for name in self.texts:
             if isinstance(piece := delta.get(name), str):
                 self.texts[name] += piece
+        if isinstance(function := delta.get("function_call"), Mapping):
+            _append(self.legacy_call, function, ("name", "arguments"))
         calls = delta.get("tool_calls")
         for call in calls if isinstance(calls, list) else ():
             if isinstance(call, Mapping) and isinstance(index := call.get("index"), int):
@@ -42,26 +45,36 @@ class _Choice:
 
     def message(self) -> dict[str, Any]:
         """The message."""
-        calls = [
-            {
-                **({"id": call["id"]} if call["id"] else {}),
-                "type": "function",
-                "function": {"name": call["name"], "arguments": call["arguments"]},
-            }
-            for _, call in sorted(self.calls.items())
-        ]
-        content = self.texts["content"] or (None if calls else "")
-        message = {"role": "assistant", "content": content, "refusal": self.texts["refusal"] or None}
+        calls = [_call(call) for _, call in sorted(self.calls.items())]
+        has_calls = bool(calls or self.legacy_call)
+        content = self.texts["content"] or (None if has_calls else "")
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": self.texts["refusal"] or None}
+        if self.legacy_call:
+            message["function_call"] = {"name": "", "arguments": "", **self.legacy_call}
         return {**message, "tool_calls": calls} if calls else message
 
     def _add_call(self, index: int, call: Mapping[str, Any]) -> None:
         known = self.calls.setdefault(index, {"id": "", "name": "", "arguments": ""})
         if isinstance(call_id := call.get("id"), str):
             known["id"] = known["id"] or call_id
-        function = call.get("function")
-        for name in ("name", "arguments"):
-            if isinstance(function, Mapping) and isinstance(piece := function.get(name), str):
-                known[name] += piece
+        if isinstance(function := call.get("function"), Mapping):
+            _append(known, function, ("name", "arguments"))
+        if isinstance(custom := call.get("custom"), Mapping):
+            known.setdefault("input", "")
+            _append(known, custom, ("name", "input"))
+
+
+def _append(known: dict[str, str], called: Mapping[str, Any], names: tuple[str, ...]) -> None:
+    for name in names:
+        if isinstance(piece := called.get(name), str):
+            known[name] = known.get(name, "") + piece
+
+
+def _call(call: Mapping[str, str]) -> dict[str, Any]:
+    """A call of a tool; that of a custom tool has an input."""
+    kind, text = ("custom", "input") if "input" in call else ("function", "arguments")
+    called = {"name": call["name"], text: call[text]}
+    return {**({"id": call["id"]} if call["id"] else {}), "type": kind, kind: called}
 
 
 class StreamedAnswer:

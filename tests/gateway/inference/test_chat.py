@@ -110,13 +110,6 @@ def test_sampling_fields_are_passed_and_those_of_the_inference_server_are_not(
         assert name not in host.chats[-1].body
 
 
-def test_functions_of_the_old_form_are_refused(make_server: MakeServer, host: InferenceHost) -> None:
-    """The inference server would ignore them and answer with text."""
-    response = post(make_server(), BASE, functions=[{"name": "f", "parameters": {}}])
-    assert (response.status_code, response.json()["error"]["code"]) == (400, "unsupported_parameter")
-    assert host.chats == []
-
-
 def test_messages_are_passed_as_text_with_the_roles_of_templates(make_server: MakeServer, host: InferenceHost) -> None:
     server = make_server()
     parts = [{"role": "developer", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]

@@ -51,6 +51,23 @@ def test_streamed_tool_calls() -> None:
     ]
 
 
+def test_streamed_calls_of_other_forms() -> None:
+    """Of a custom tool, and in the form that came before tools."""
+    start = {"index": 0, "id": "c", "type": "custom", "custom": {"name": "run", "input": ""}}
+    completion = answer_of(
+        delta(tool_calls=[start]), delta("tool_calls", tool_calls=[{"index": 0, "custom": {"input": "a"}}])
+    )
+    assert completion is not None
+    [call] = completion["choices"][0]["message"]["tool_calls"]
+    assert call == {"id": "c", "type": "custom", "custom": {"name": "run", "input": "a"}}
+    completion = answer_of(
+        delta(function_call={"name": "f", "arguments": ""}), delta("function_call", function_call={"arguments": "{}"})
+    )
+    assert completion is not None
+    message = completion["choices"][0]["message"]
+    assert (message["content"], message["function_call"]) == (None, {"name": "f", "arguments": "{}"})
+
+
 @pytest.mark.parametrize(
     "choices",
     [
