@@ -315,13 +315,29 @@ class FunctionCallObject(TypedDict):
     function: CalledFunctionObject
 
 
+class CalledCustomTool(TypedDict):
+    """A custom tool that the model calls."""
+
+    name: str
+    input: str
+
+
+class CustomCallObject(TypedDict):
+    """A call of a custom tool."""
+
+    id: str
+    type: Literal["custom"]
+    custom: CalledCustomTool
+
+
 class ChatMessageObject(TypedDict):
     """An answer."""
 
     role: Literal["assistant"]
     content: str | None
     refusal: str | None
-    tool_calls: NotRequired[list[FunctionCallObject]]
+    tool_calls: NotRequired[list[FunctionCallObject | CustomCallObject]]
+    function_call: NotRequired[CalledFunctionObject]
 
 
 class ChatChoice(TypedDict):
@@ -369,13 +385,28 @@ class StoredMessage(TypedDict):
     name: str | None
 
 
-class FunctionCallPiece(TypedDict):
-    """A piece of a call of a function."""
+class FunctionPiece(TypedDict):
+    """A piece of a call of a function; the first one has the name."""
+
+    name: NotRequired[str]
+    arguments: str
+
+
+class CustomToolPiece(TypedDict):
+    """A piece of a call of a custom tool; the first one has the name."""
+
+    name: NotRequired[str]
+    input: str
+
+
+class CallPiece(TypedDict):
+    """A piece of a call; the first one has id and type."""
 
     index: int
     id: NotRequired[str]
-    type: NotRequired[Literal["function"]]
-    function: NotRequired[JsonObject]
+    type: NotRequired[Literal["function", "custom"]]
+    function: NotRequired[FunctionPiece]
+    custom: NotRequired[CustomToolPiece]
 
 
 class ChatDelta(TypedDict):
@@ -384,7 +415,8 @@ class ChatDelta(TypedDict):
     role: NotRequired[Literal["assistant"]]
     content: NotRequired[str | None]
     refusal: NotRequired[str | None]
-    tool_calls: NotRequired[list[FunctionCallPiece]]
+    tool_calls: NotRequired[list[CallPiece]]
+    function_call: NotRequired[FunctionPiece]
 
 
 class ChatChunkChoice(TypedDict):

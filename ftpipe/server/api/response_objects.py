@@ -58,17 +58,28 @@ class FunctionCallItem(TypedDict):
     arguments: str
 
 
-class FunctionCallOutputItem(TypedDict):
-    """What a called function returned."""
+class CustomCallItem(TypedDict):
+    """A call of a custom tool; it has a status only in lists."""
 
     id: str
-    type: Literal["function_call_output"]
+    type: Literal["custom_tool_call"]
+    status: NotRequired[ItemStatus]
+    call_id: str
+    name: str
+    input: str
+
+
+class CallOutputItem(TypedDict):
+    """What a called function or custom tool returned."""
+
+    id: str
+    type: Literal["function_call_output", "custom_tool_call_output"]
     status: ItemStatus
     call_id: str
     output: str | list[InputText]
 
 
-AnyItem: TypeAlias = MessageItem | FunctionCallItem | FunctionCallOutputItem
+AnyItem: TypeAlias = MessageItem | FunctionCallItem | CustomCallItem | CallOutputItem
 
 
 class ResponseError(TypedDict):
@@ -237,6 +248,26 @@ class ArgumentsDoneEvent(TypedDict):
     arguments: str
 
 
+class CustomInputDeltaEvent(TypedDict):
+    """A piece of the input of a custom tool."""
+
+    type: Literal["response.custom_tool_call_input.delta"]
+    sequence_number: int
+    item_id: str
+    output_index: int
+    delta: str
+
+
+class CustomInputDoneEvent(TypedDict):
+    """The whole input of a custom tool."""
+
+    type: Literal["response.custom_tool_call_input.done"]
+    sequence_number: int
+    item_id: str
+    output_index: int
+    input: str
+
+
 class ErrorEvent(TypedDict):
     """The stream breaks off."""
 
@@ -255,5 +286,7 @@ ResponseEvent: TypeAlias = (
     | TextDoneEvent
     | ArgumentsDeltaEvent
     | ArgumentsDoneEvent
+    | CustomInputDeltaEvent
+    | CustomInputDoneEvent
     | ErrorEvent
 )
