@@ -7,6 +7,8 @@ from pathlib import Path
 from shlex import quote
 
 STATE_FOLDER = ".ftpipe"
+EVALUATIONS_FOLDER = "evaluations"
+"""In the state folder: responses, results and pages of evaluations."""
 SERVER_KEY_FILE = "token"
 """In the embedded server's data folder: its key on loopback, however it was started."""
 

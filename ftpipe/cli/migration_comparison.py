@@ -150,12 +150,11 @@ def arm_for(provider: Provider, new: Model, chat_model: str) -> Arm:
 
 def contender(provider: Provider, arm: Arm) -> Contender:
     """One of the models with its cached answers."""
-    from ftpipe.cli.commands.evaluate import FOLDER
     from ftpipe.evaluation.evaluate import ProviderChat
     from ftpipe.evaluation.request_runner import RequestRunner
     from ftpipe.evaluation.response_cache import ResponseCache
     from ftpipe.migration.equivalence import Contender
-    from ftpipe.paths import state_dir
+    from ftpipe.paths import EVALUATIONS_FOLDER, state_dir
 
-    cache = ResponseCache(state_dir() / FOLDER, endpoint=provider.endpoint)
+    cache = ResponseCache(state_dir() / EVALUATIONS_FOLDER, endpoint=provider.endpoint)
     return Contender(arm, RequestRunner(ProviderChat(provider.models), cache, concurrency=CONCURRENCY))

@@ -23,6 +23,13 @@ class EvaluationRepository(Repository):
             change.track(evaluations_table, evaluations_table.c.id == evaluation.id)
             upsert(change.connection, evaluations_table, {"id": evaluation.id}, values)
 
+    def find(self, evaluation_id: str) -> Evaluation | None:
+        """The evaluation of that id, without its items."""
+        query = sa.select(evaluations_table.c.data).where(evaluations_table.c.id == evaluation_id)
+        with read_transaction(self.engine) as connection:
+            data = connection.execute(query).scalar()
+        return from_json(Evaluation, data) if data else None
+
     def recent(self, *models: str, limit: int = 20) -> list[Evaluation]:
         """The evaluations in which all of these models took part, newest first.
 

@@ -74,6 +74,12 @@ def form_text(request: Request, name: str, limit: int = 10_000) -> str:
     return value.strip()[:limit] if isinstance(value, str) else ""
 
 
+def page_number(request: Request, name: str = "page", *, minimum: int = 1) -> int:
+    """A whole number of the query, for example of a page of a list; the minimum if it is none."""
+    text = request.query_params.get(name, "")
+    return max(minimum, int(text)) if text.isascii() and text.isdigit() and len(text) < 10 else minimum
+
+
 def url_of(request: Request, path: str, **query: object) -> str:
     """The URL of a page of this server; parameters that are ``None`` or empty are left out."""
     shown = {name: value for name, value in query.items() if value not in (None, "")}

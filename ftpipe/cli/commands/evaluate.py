@@ -15,14 +15,12 @@ from ftpipe.cli.dataset_request import require_file
 from ftpipe.cli.group import Command
 from ftpipe.config import Settings
 from ftpipe.errors import GateFailedError, UsageError
+from ftpipe.paths import EVALUATIONS_FOLDER
 
 if TYPE_CHECKING:
     from ftpipe.cli.evaluation_arms import EvaluationArms
     from ftpipe.exporters import ExportedRun
     from ftpipe.records.evaluation import Evaluation, EvaluationSpec, ItemSet, TrainingOverlap
-
-FOLDER = "evaluations"
-"""Folder of responses and results, in the project's state folder."""
 
 MIN_GRADED_TOKENS = 512
 """Completion tokens at least, if a grader or a judge scores answers: they can be longer than the expected ones."""
@@ -235,7 +233,7 @@ def run_evaluation(
     provider = context.provider(arms.provider, settings)
     runner = RequestRunner(
         stage.ProviderChat(provider.models),
-        ResponseCache(None if options.no_cache else state_dir() / FOLDER, endpoint=provider.endpoint),
+        ResponseCache(None if options.no_cache else state_dir() / EVALUATIONS_FOLDER, endpoint=provider.endpoint),
         concurrency=options.concurrency,
         rate_limiter=RateLimiter(options.rate_limit),
     )
@@ -358,7 +356,7 @@ def save(
         name: [one for one in registry.jobs.metrics(model.job_id) if one.step <= (ends[name] or one.step)]
         for name, model in arms.known.items()
     }
-    folder = state_dir() / FOLDER
+    folder = state_dir() / EVALUATIONS_FOLDER
     files = {"json": folder / f"{evaluation.id}.json", "html": options.html or folder / f"{evaluation.id}.html"}
     texts = {"json": evaluation.model_dump_json(), "html": to_html(evaluation, PageContext(arms.known, curves))}
     for name, render in FORMATS.items():

@@ -379,15 +379,15 @@ def show_result(
     context: CliContext, migration: Migration, evaluations: list[Evaluation], old: Model, new: Model
 ) -> None:
     """Show the comparisons and what became of the aliases, and write the pages of the evaluations."""
-    from ftpipe.cli.commands.evaluate import FOLDER, write_files
-    from ftpipe.paths import state_dir
+    from ftpipe.cli.commands.evaluate import write_files
+    from ftpipe.paths import EVALUATIONS_FOLDER, state_dir
     from ftpipe.records.migration import MigrationState
     from ftpipe.reports.evaluation.html import PageContext, to_html
     from ftpipe.reports.migration import result_lines
 
     pages: list[Path] = []
     for evaluation in evaluations:
-        folder = state_dir() / FOLDER
+        folder = state_dir() / EVALUATIONS_FOLDER
         files = {"json": folder / f"{evaluation.id}.json", "html": folder / f"{evaluation.id}.html"}
         page = to_html(evaluation, PageContext({old.id: old, new.id: new}, {}))
         write_files(files, {"json": evaluation.model_dump_json(), "html": page}, force=True)

@@ -19,7 +19,7 @@ from ftpipe.ui import run_view
 from ftpipe.ui.curves import Curve
 from ftpipe.ui.job_watcher import refuse_other_endpoint
 from ftpipe.ui.project import Project
-from ftpipe.ui.rendering import Page, form_text, project_of, render, render_text, url_of
+from ftpipe.ui.rendering import Page, form_text, page_number, project_of, render, render_text, url_of
 from ftpipe.ui.streams import Event, Streams
 
 RUNS_PER_PAGE = 50
@@ -45,7 +45,7 @@ def list_runs(request: Request) -> Response:
     """The runs that match a search, a page of them."""
     project, query = project_of(request), request.query_params
     state = _choice(query.get("state", ""))
-    page = _number(query.get("page"), 1)
+    page = page_number(request)
     found = search_runs(
         project.registry.engine,
         text=query.get("q", "").strip(),
@@ -148,7 +148,7 @@ def points(request: Request) -> Response:
     if group not in run_view.GROUPS:
         raise UsageError(f"there is no chart {group!r}")
     curves = _curves(project, [run, *_runs(project, _compared(request))])
-    start, end = (_number(query[name], 0) if name in query else None for name in ("start", "end"))
+    start, end = (page_number(request, name, minimum=0) if name in query else None for name in ("start", "end"))
     return JSONResponse(run_view.chart_data(curves, group, start=start, end=end))
 
 
@@ -156,7 +156,7 @@ def show_values(request: Request) -> Response:
     """Every value of every step, a page at a time."""
     project, run = project_of(request), _run(request)
     curve = project.curves.read(run.job) if run.job else Curve()
-    page = _number(request.query_params.get("page"), 1)
+    page = page_number(request)
     return render(
         request,
         "runs/values.html.j2",
@@ -207,15 +207,9 @@ def _run_values(request: Request, run: Run) -> dict[str, Any]:
     """What the page of a run shows."""
     project = project_of(request)
     curve = project.curves.read(run.job) if run.job else Curve()
-    before = request.query_params.get("before")
+    before = page_number(request, "before", minimum=0) or None
     compared = _runs(project, _compared(request))
-    events = (
-        project.registry.jobs.recent_events(
-            run.job, limit=EVENTS_SHOWN + 1, before=_number(before, 0) if before else None
-        )
-        if run.job
-        else []
-    )
+    events = project.registry.jobs.recent_events(run.job, limit=EVENTS_SHOWN + 1, before=before) if run.job else []
     error = project.watcher.error(run.id) if run_view.is_open(run) else None
     return {
         "run": run,
@@ -293,11 +287,6 @@ def _action(request: Request) -> str:
 
 def _choice(text: str) -> RunFilter:
     return next((one for one in RunFilter if one.value == text), RunFilter.ALL)
-
-
-def _number(text: str | None, minimum: int) -> int:
-    """A whole number of the query; the minimum if it is none."""
-    return max(minimum, int(text)) if text and text.isascii() and text.isdigit() and len(text) < 10 else minimum
 
 
 PAGE = Page(
