@@ -106,6 +106,10 @@ _VARIABLES = {
     "FTPIPE_LORA_ALPHA": "hyperparameters.lora_alpha",
     "FTPIPE_LORA_DROPOUT": "hyperparameters.lora_dropout",
     "FTPIPE_TARGET_MODULES": "hyperparameters.target_modules",
+    "FTPIPE_MAX_LENGTH": "hyperparameters.max_length",
+    "FTPIPE_PRECISION": "hyperparameters.precision",
+    "FTPIPE_QUANTIZATION": "hyperparameters.quantization",
+    "FTPIPE_GRADIENT_CHECKPOINTING": "hyperparameters.gradient_checkpointing",
 }
 PROCESS_VARIABLES = frozenset(
     {
@@ -128,6 +132,10 @@ FLAGS = {
     "hyperparameters.lora_alpha": "--lora-alpha",
     "hyperparameters.lora_dropout": "--lora-dropout",
     "hyperparameters.target_modules": "--target-modules",
+    "hyperparameters.max_length": "--max-length",
+    "hyperparameters.precision": "--precision",
+    "hyperparameters.quantization": "--quantization",
+    "hyperparameters.gradient_checkpointing": "--gradient-checkpointing",
 }
 _PATHS = ("data", "validation", "output")
 _PASSWORD = re.compile(r"(://[^:/@]*:)[^@]*@")
@@ -374,6 +382,10 @@ _VALUE_RANGES = {
     "hyperparameters.lora_alpha": "the LoRA alpha must be a whole number from 1 to 4096",
     "hyperparameters.lora_dropout": "the LoRA dropout must be a number from 0 to 0.9",
     "hyperparameters.target_modules": "name linear layers, for example q_proj,v_proj, or all-linear",
+    "hyperparameters.max_length": "the length must be a whole number of tokens, 8 or more",
+    "hyperparameters.precision": "the precision must be float32 or bfloat16",
+    "hyperparameters.quantization": "the quantization must be none, 4bit or 8bit",
+    "hyperparameters.gradient_checkpointing": "gradient checkpointing is true or false",
     "method": "the method must be supervised, dpo or reinforcement",
     "seed": "the seed must be a whole number from 0 to 2147483647",
     "suffix": "the suffix must have 1 to 64 characters",

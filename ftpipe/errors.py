@@ -120,6 +120,12 @@ class CostLimitError(FtpipeError):
     code = "cost_limit"
 
 
+class InsufficientMemoryError(FtpipeError):
+    """Training does not fit into the memory of this machine; the hint names settings with which it does."""
+
+    code = "insufficient_memory"
+
+
 class GateFailedError(FtpipeError):
     """An evaluation did not reach its gate."""
 

@@ -178,7 +178,8 @@ def test_config_examples_are_valid(path: Path) -> None:
 def test_config_knows_every_variable_in_the_code() -> None:
     text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "ftpipe").rglob("*.py"))
     named = set(re.findall(r"\bFTPIPE_[A-Z][A-Z_]*[A-Z]\b", text))
-    values = {"FTPIPE_METHOD": "dpo", "FTPIPE_LORA_DROPOUT": "0.5"}
+    values = {"FTPIPE_METHOD": "dpo", "FTPIPE_LORA_DROPOUT": "0.5", "FTPIPE_MAX_LENGTH": "64"}
+    values |= {"FTPIPE_PRECISION": "float32", "FTPIPE_QUANTIZATION": "4bit"}
     for name in named - PROCESS_VARIABLES:
         assert load(env={name: values.get(name, "1")}).warnings == ()
 

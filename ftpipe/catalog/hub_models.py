@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from ftpipe.modeling.memory import ModelShape
+from ftpipe.modeling.model_shape import ModelShape
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,7 +20,9 @@ from ftpipe.modeling.base_models import (
     find_installed_folder,
     installed_bases,
 )
-from ftpipe.modeling.memory import ModelShape, training_bytes
+from ftpipe.modeling.machine import physical_memory
+from ftpipe.modeling.memory import TrainingSetup, estimate_memory
+from ftpipe.modeling.model_shape import ModelShape
 from ftpipe.records import Method
 from ftpipe.records.trainable_base import Availability, TrainableBase
 
@@ -75,8 +76,8 @@ def _installed(name: str, models_dir: Path) -> TrainableBase:
 
 
 def _on_this_machine(name: str, availability: Availability, shape: ModelShape | None, **known: Any) -> TrainableBase:
-    memory = training_bytes(shape) if shape else None
-    total = _machine_memory_bytes()
+    memory = estimate_memory(shape, TrainingSetup()).total if shape else None
+    total = physical_memory()
     return TrainableBase(
         name=name,
         provider="local",
@@ -107,13 +108,6 @@ def _licence_of(name: str, folder: Path) -> str | None:
     except OSError:
         return known
     return known or (match[1].strip() if match else None)
-
-
-def _machine_memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not every system has these
-        return None
 
 
 def hosted_bases(

@@ -18,6 +18,10 @@ COMMANDS = {
         "ftpipe.cli.commands.prepare:prepare",
         "Check a dataset, count its tokens and estimate the training cost.",
     ),
+    "plan": (
+        "ftpipe.cli.commands.plan:plan",
+        "Say whether a base model can be trained here, how long it takes and what it costs.",
+    ),
     "validate": ("ftpipe.cli.commands.validate:validate", "Only check datasets, for hooks and CI."),
     "train": ("ftpipe.cli.commands.train:train", "Upload the data, create and watch the job, register the model."),
     "status": ("ftpipe.cli.commands.status:status", "Show the status of a run or job: step, losses, cost, errors."),

@@ -18,17 +18,22 @@ if TYPE_CHECKING:
     from ftpipe.providers.provider import Provider
 
 
-def prepare_base(context: CliContext, provider: Provider, model: str) -> None:
+def prepare_base(context: CliContext, provider: Provider, model: str) -> bool:
     """Download the base model of a job, if the server on this machine trains it and it comes from a hub.
 
-    The server itself downloads nothing that a client names.
+    The server itself downloads nothing that a client names. Returns whether it was downloaded.
 
     Raises:
         UsageError: The model is given as a path.
         NotFoundError: There is no such model, or it cannot be downloaded.
     """
-    if provider.endpoint.startswith("local:") and "/" in model:
-        fetch_bases(context, [model])
+    from ftpipe.modeling.base_models import is_installed_base
+
+    if not provider.endpoint.startswith("local:") or "/" not in model:
+        return False
+    was_here = is_installed_base(model, models_dir())
+    fetch_bases(context, [model])
+    return not was_here
 
 
 def require_base(provider: Provider, model: str) -> None:

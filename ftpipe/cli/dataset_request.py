@@ -144,7 +144,7 @@ def _resolve(
         requested_model=requested if replacement else None,
         method=settings.config.method,
         epochs=epochs if isinstance(epochs, int) else None,
-        max_length=settings.config.hyperparameters.extra.get("max_length"),
+        max_length=settings.config.hyperparameters.max_length,
     )
 
 

@@ -100,3 +100,27 @@ def combine_options(*decorators: Decorator) -> Decorator:
         return function
 
     return apply
+
+
+memory_settings = combine_options(
+    click.option(
+        "--max-length",
+        metavar="N",
+        help="Tokens per row, up to the base model's context; local.  [default: 2048, with a GPU 8192]",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(("float32", "bfloat16")),
+        help="Precision of the base model; local.  [default: what the machine computes faster]",
+    ),
+    click.option(
+        "--quantization",
+        type=click.Choice(("none", "4bit", "8bit")),
+        help="Quantize the base model to save memory; local.  [default: 4bit if it does not fit otherwise]",
+    ),
+    click.option(
+        "--gradient-checkpointing/--no-gradient-checkpointing",
+        default=None,
+        help="Compute layers twice to save memory; local.  [default: if it does not fit otherwise]",
+    ),
+)

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
-import time
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+_FLAGS = re.compile(r"(flags|Features)\s*:")
+_BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
 
 @dataclass(frozen=True)
 class DeviceConfig:
-    """``device`` as torch names it, and ``dtype``: ``float32``, ``bfloat16``, or ``auto`` for that of the files."""
+    """Where and how a model computes.
+
+    Attributes:
+        device: As torch names it.
+        dtype: ``float32``, ``bfloat16``, or ``auto`` for that of the files.
+        quantization: ``4bit`` or ``8bit`` for the weights of the linear layers, else ``none``.
+    """
 
     device: str
     dtype: str
+    quantization: str = "none"
 
     @property
     def is_accelerator(self) -> bool:
@@ -42,7 +48,7 @@ def select_device(preferred: DeviceConfig | None = None) -> DeviceConfig:
     elif torch.backends.mps.is_available():
         selected = DeviceConfig("mps", "float32")
     else:
-        selected = DeviceConfig("cpu", "bfloat16" if _bfloat16_is_faster() else "float32")
+        selected = DeviceConfig("cpu", "bfloat16" if has_bfloat16_instructions() else "float32")
     return preferred if preferred is not None and preferred.device == selected.device else selected
 
 
@@ -70,19 +76,28 @@ def use_passive_omp_wait() -> None:
     os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 
-def _bfloat16_is_faster() -> bool:
-    """Measure: processors without bf16 instructions emulate them, up to fifty times slower than float32."""
-    import torch
+def has_bfloat16_instructions(cpu_info: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor multiplies in bfloat16; others emulate it, up to fifty times slower than float32.
 
-    def seconds(dtype: torch.dtype) -> float:
-        left, right = torch.ones(128, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
-        torch.mm(left, right)
-        # the minimum of several: on a busy machine a single run may include waiting
-        durations = []
-        for _ in range(5):
-            started = time.perf_counter()
-            torch.mm(left, right)
-            durations.append(time.perf_counter() - started)
-        return min(durations)
+    Source: flags of the Linux kernel, arch/x86/include/asm/cpufeatures.h and arch/arm64/include/uapi/asm/hwcap.h,
+    https://github.com/torvalds/linux, read 2026-11-29. Other systems do not say, and compute in float32.
+    """
+    try:
+        with cpu_info.open(encoding="utf-8", errors="replace") as lines:
+            flags = next((line.split(":", 1)[1].split() for line in lines if _FLAGS.match(line)), [])
+    except OSError:
+        return False
+    return not _BFLOAT16_FLAGS.isdisjoint(flags)
 
-    return seconds(torch.bfloat16) < 0.8 * seconds(torch.float32)
+
+def peak_memory(device: str) -> int | None:
+    """The most memory that this process has had so far in bytes: of a GPU what was allocated there."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_reserved())
+    try:
+        with Path("/proc/self/status").open(encoding="ascii") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, ValueError, StopIteration):
+        return None  # a system without it

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ftpipe.errors import MissingExtraError, NotFoundError
 from ftpipe.modeling.device import DeviceConfig
@@ -36,20 +38,46 @@ def load_base(folder: Path, device: DeviceConfig) -> CausalModel:
         raise MissingExtraError("local models need the local extra", "pip install 'ftpipe[local]'") from exc
     logging.disable_progress_bar()
     try:
+        # transformers chooses the attention: torch's own, or for models that it does not fit (gpt-oss, Gemma 2) theirs
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=device.dtype,
-            attn_implementation="sdpa",
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
+            **_quantization(device),
         )
     except (ValueError, KeyError, OSError, RuntimeError) as exc:
         raise NotFoundError(
             f"the base model {folder.name!r} cannot be loaded: {str(exc)[:300]}", "choose another base model"
         ) from exc
     model.config.use_cache = False
-    return model.to(device.device).requires_grad_(requires_grad=False).eval()
+    if device.quantization == "none":
+        model = model.to(device.device)
+    return model.requires_grad_(requires_grad=False).eval()
+
+
+def _quantization(device: DeviceConfig) -> dict[str, Any]:
+    """The arguments that quantize the linear layers while they are loaded; none without quantization."""
+    if device.quantization == "none":
+        return {}
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingExtraError(
+            f"{device.quantization} weights need the quantization extra", "pip install 'ftpipe[quantization]'"
+        )
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if device.quantization == "8bit":
+        config = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=getattr(torch, device.dtype),
+        )
+    return {"quantization_config": config, "device_map": {"": device.device}}
 
 
 def stop_token_ids(model: CausalModel, tokenizer: Tokenizer) -> set[int]:

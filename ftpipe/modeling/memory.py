@@ -1,76 +1,157 @@
-"""Estimate from a model's shape how many parameters it has, and how much memory its training needs."""
+"""Estimate from a model's shape how much memory the training of an adapter needs; nothing is loaded for it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from ftpipe.modeling.model_shape import ModelShape
 
 SAMPLE_ROWS, SAMPLE_TOKENS = 4, 256
-"""The batch that estimates are made for: rows, and tokens of each."""
+"""The batch that estimates are made for if no data are known: rows, and tokens of each."""
+SAMPLE_TRAINED_PART = 0.25
+"""Part of a row's tokens that is trained, if no data are known."""
 SAMPLE_RANK = 16
 """Rank of the adapter that estimates are made for, on the query and value projections."""
-BYTES_PER_WEIGHT = 4
-"""In float32, which every processor computes; bfloat16, where it is faster, needs half of that."""
-IMPORT_BYTES, OVERHEAD_BYTES = 388_000_000, 120_000_000
-BYTES_PER_ADAPTER_PARAMETER = 12
-"""Weight, gradient, and two moments of the optimizer in its own precision."""
-SAVED_FACTOR = 1.6
-"""Peak of the backward pass over what the forward pass saved."""
+HEAD_CHUNK_TOKENS = 512
+"""Trained tokens whose logits exist at the same time; with 150,000 tokens in the vocabulary they take 300 MB."""
+WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0}
+QUANTIZED_BYTES = {"4bit": 0.516, "8bit": 1.01}
+"""Bytes of a weight in a linear layer with its scales: 8 bits for 64 weights and 32 bits for 256 of those scales, or 32
+bits for each row. Source: bitsandbytes 0.50, ``functional.py``, read 2026-11-29."""
+LIBRARY_BYTES, ACCELERATOR_BYTES = 388_000_000, 600_000_000
+FRAGMENTATION, ACCELERATOR_FRAGMENTATION = 0.6, 0.05
+"""Memory that the allocator holds between the pieces in use, as part of what is saved for the backward pass."""
+SAVED_SCORES = 2
+"""Matrices of attention scores that are kept, where attention computes them."""
+ADAPTER_BYTES = 16
+"""Weight, gradient, and two moments of the optimizer, in float32."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSetup:
+    """How an adapter is trained, as far as memory depends on it.
+
+    Attributes:
+        device: ``cpu``, ``cuda`` or ``mps``.
+        precision: ``float32`` or ``bfloat16``, of the base and of what it computes.
+        quantization: ``none``, ``4bit`` or ``8bit``.
+        gradient_checkpointing: Whether only the inputs of layers are kept for the backward pass.
+        rank: Rank of the adapter.
+        targets: Names of the linear layers that get one.
+        dropout: Whether inputs of the adapter are dropped.
+        rows: Rows that are computed together.
+        tokens: Tokens of the longest of them, to which the others are padded.
+        trained_tokens: Tokens of these rows that are trained.
+        shards: Processes that share the base's weights.
+    """
+
+    device: str = "cpu"
+    precision: str = "float32"
+    quantization: str = "none"
+    gradient_checkpointing: bool = False
+    rank: int = SAMPLE_RANK
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+    dropout: bool = True
+    rows: float = SAMPLE_ROWS
+    tokens: int = SAMPLE_TOKENS
+    trained_tokens: int = int(SAMPLE_ROWS * SAMPLE_TOKENS * SAMPLE_TRAINED_PART)
+    shards: int = 1
+
+    shared_tokens: int = 0
+    """Tokens of their common beginning, which is computed once."""
+
+    @property
+    def computed_tokens(self) -> float:
+        """Tokens that are computed together, padding included."""
+        return self.shared_tokens + self.rows * (self.tokens - self.shared_tokens)
+
+    @property
+    def element_bytes(self) -> float:
+        """Bytes of a number that the base computes."""
+        return WEIGHT_BYTES[self.precision]
 
 
 @dataclass(frozen=True, slots=True)
-class ModelShape:
-    """The dimensions of a dense decoder: grouped-query attention and a gated MLP."""
+class MemoryEstimate:
+    """The parts of a training process's peak memory, in bytes."""
 
-    layers: int
-    hidden: int
-    intermediate: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocabulary: int
-    tied: bool = True
-    """Whether the input and output embeddings are one matrix."""
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> ModelShape | None:
-        """The shape in a ``config.json``; ``None`` for mixtures of experts and whatever else it does not describe."""
-        config = config.get("text_config") or config
-        names = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
-        numbers = [config.get(name) for name in names]
-        layers, hidden, intermediate, heads, vocabulary = (n if isinstance(n, int) and n > 0 else 0 for n in numbers)
-        if not (layers and hidden and intermediate and heads and vocabulary) or any("expert" in key for key in config):
-            return None
-        return cls(
-            layers=layers,
-            hidden=hidden,
-            intermediate=intermediate,
-            heads=heads,
-            kv_heads=config.get("num_key_value_heads") or heads,
-            head_dim=config.get("head_dim") or hidden // heads,
-            vocabulary=vocabulary,
-            tied=bool(config.get("tie_word_embeddings", True)),
-        )
+    libraries: int
+    """Python, torch and transformers, and on a GPU its driver's context."""
+    weights: int
+    """The base model."""
+    adapter: int
+    """The adapter with its gradient and the moments of the optimizer."""
+    activations: int
+    """What the forward pass keeps for the backward pass."""
+    workspace: int
+    """What is needed only for a moment: logits, gradients, and memory between the pieces in use."""
 
     @property
-    def parameters(self) -> int:
-        """Number of parameters; biases, which some families have, are left out."""
-        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        attention = self.hidden * (2 * queries + 2 * keys)
-        layer = attention + 3 * self.hidden * self.intermediate + 2 * self.hidden
-        return self.layers * layer + self.hidden + self.vocabulary * self.hidden * (1 if self.tied else 2)
+    def total(self) -> int:
+        """The peak."""
+        return self.libraries + self.weights + self.adapter + self.activations + self.workspace
 
 
-def training_bytes(shape: ModelShape, *, tokens: int = SAMPLE_ROWS * SAMPLE_TOKENS) -> int:
-    """Peak memory of training an adapter on batches of so many tokens, on a CPU in float32.
+def estimate_memory(shape: ModelShape, setup: TrainingSetup) -> MemoryEstimate:
+    """Peak memory of the training of an adapter, in each process.
 
-    Source: measured on six configurations of 135M to 1.1B parameters, 256 to 2,048 tokens; within 6 %, 2026-11-28.
+    Source: measured by ``python -m tests.benchmarks.plan``; CPU only, a GPU was not at hand.
     """
-    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    targets = 2 * (2 * shape.hidden + SAMPLE_RANK)
-    per_token = 2 * shape.hidden + 2 * queries + 2 * keys + 3 * shape.intermediate + targets
-    saved = tokens * shape.layers * per_token * BYTES_PER_WEIGHT
-    adapter = shape.layers * SAMPLE_RANK * (2 * shape.hidden + queries + keys)
-    fixed = IMPORT_BYTES + OVERHEAD_BYTES + BYTES_PER_ADAPTER_PARAMETER * adapter
-    return fixed + BYTES_PER_WEIGHT * shape.parameters + round(SAVED_FACTOR * saved)
+    activations = saved_bytes(shape, setup)
+    workspace = max(_logits_bytes(shape, setup), _layer_bytes(shape, setup))
+    libraries = LIBRARY_BYTES if setup.device == "cpu" else ACCELERATOR_BYTES
+    slack = FRAGMENTATION if setup.device == "cpu" else ACCELERATOR_FRAGMENTATION
+    return MemoryEstimate(
+        libraries=libraries,
+        weights=weight_bytes(shape, setup) // setup.shards,
+        adapter=ADAPTER_BYTES * shape.adapter_parameters(setup.targets, setup.rank),
+        activations=activations,
+        workspace=round(workspace + slack * activations),
+    )
+
+
+def weight_bytes(shape: ModelShape, setup: TrainingSetup) -> int:
+    """The base model's weights in memory."""
+    plain = WEIGHT_BYTES[setup.precision]
+    quantized = QUANTIZED_BYTES.get(setup.quantization, plain)
+    linear = shape.linear_parameters
+    return round(linear * quantized + (shape.parameters - linear) * plain)
+
+
+def saved_bytes(shape: ModelShape, setup: TrainingSetup) -> int:
+    """What the forward pass keeps until the backward pass: of all layers, or of their inputs and of one layer."""
+    layer = _saved_bytes_of_layer(shape, setup)
+    if not setup.gradient_checkpointing:
+        return shape.layers * layer
+    inputs = shape.layers * setup.computed_tokens * shape.hidden * setup.element_bytes
+    return round(inputs) + layer
+
+
+def _saved_bytes_of_layer(shape: ModelShape, setup: TrainingSetup) -> int:
+    """Norms and inputs of adapters are kept in float32, the rest in the base's precision."""
+    size, full = setup.element_bytes, WEIGHT_BYTES["float32"]
+    norms = shape.norms * shape.hidden + (shape.queries + shape.keys) * shape.normalizes_queries
+    attention = 2 * shape.queries + 2 * shape.keys
+    mlp = 3 * shape.intermediate
+    if shape.experts:
+        mlp = shape.active_experts * (6 * shape.intermediate + shape.hidden)
+    inputs = sum(inputs for inputs, _ in shape.adapted_layers(setup.targets))
+    ranks = setup.rank * len(shape.adapted_layers(setup.targets))
+    per_token = full * norms + size * (attention + mlp) + full * ((1 + setup.dropout) * inputs + ranks)
+    scores = 0.0
+    if shape.has_eager_attention:
+        scores = SAVED_SCORES * setup.rows * setup.tokens**2 * shape.heads * size
+    return round(setup.computed_tokens * per_token + scores)
+
+
+def _logits_bytes(shape: ModelShape, setup: TrainingSetup) -> int:
+    """Logits of some tokens, their log-probabilities and gradient, in float32; and in the base's precision."""
+    tokens = min(HEAD_CHUNK_TOKENS, setup.trained_tokens)
+    copies = 3 * WEIGHT_BYTES["float32"] + (setup.element_bytes if setup.precision != "float32" else 0)
+    return round(tokens * shape.vocabulary * copies)
+
+
+def _layer_bytes(shape: ModelShape, setup: TrainingSetup) -> int:
+    """Gradients inside of one layer, which exist beside what all layers have saved."""
+    width = 3 * shape.intermediate * max(1, shape.active_experts) + 4 * shape.hidden
+    return round(setup.computed_tokens * width * setup.element_bytes)

@@ -194,7 +194,7 @@ class Pipeline:
             model=spec.model,
             validation=spec.validation,
             for_job=True,
-            max_length=spec.hyperparameters.extra.get("max_length"),
+            max_length=spec.hyperparameters.max_length,
             observer=ScanObserver(on_progress=lambda done, total: observer.on_progress("validate", done, total)),
         )
         observer.on_stage("count")

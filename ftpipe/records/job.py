@@ -27,7 +27,12 @@ class UploadedFile(Record):
 
 
 Auto = Literal["auto"]
-EXTENDED_HYPERPARAMETERS = ("learning_rate", "lora_r", "lora_alpha", "lora_dropout", "target_modules")
+LOCAL_HYPERPARAMETERS = ("max_length", "precision", "quantization", "gradient_checkpointing")
+"""Hyperparameters of ftpipe's own server, which are about what its machine has."""
+EXTENDED_HYPERPARAMETERS = (
+    *("learning_rate", "lora_r", "lora_alpha", "lora_dropout", "target_modules"),
+    *LOCAL_HYPERPARAMETERS,
+)
 """Hyperparameters that the OpenAI API does not have; a profile's ``hyperparameters`` names those of its host."""
 
 
@@ -53,6 +58,14 @@ class Hyperparameters(Record):
     """Fraction of the adapter's inputs that is dropped in training."""
     target_modules: Annotated[tuple[str, ...], Field(min_length=1, max_length=64)] | None = None
     """Names of the linear layers that get an adapter, or ``all-linear``; text is split at commas."""
+    max_length: Annotated[int, Field(ge=8)] | None = None
+    """Tokens per sequence; up to the context of the base model."""
+    precision: Literal["float32", "bfloat16"] | None = None
+    """Of the base model, and of what it computes."""
+    quantization: Literal["none", "4bit", "8bit"] | None = None
+    """Of the base model's linear layers."""
+    gradient_checkpointing: bool | None = None
+    """Whether layers are computed again in the backward pass, to save memory."""
     extra: dict[str, str | int | float | bool] = Field(default_factory=dict)
     """Hyperparameters of a single provider, for example Nebius's ``packing``."""
 

@@ -107,6 +107,11 @@ def _local_hyperparameters(hyperparameters: Hyperparameters) -> list[str]:
         "dropout": hyperparameters.lora_dropout,
     }
     parts = [f"{label} {value:g}" for label, value in numbers.items() if value is not None]
+    parts += [f"at most {hyperparameters.max_length:,} tokens"] if hyperparameters.max_length else []
+    parts += [hyperparameters.precision] if hyperparameters.precision else []
+    if hyperparameters.quantization not in (None, "none"):
+        parts.append(f"{hyperparameters.quantization} weights")
+    parts += ["gradient checkpointing"] if hyperparameters.gradient_checkpointing else []
     if hyperparameters.target_modules:
         parts.append(f"adapters on {sanitize_line(' '.join(hyperparameters.target_modules), 120)}")
     return parts

@@ -19,7 +19,7 @@ MAX_TRIALS = 64
 _AXES = {
     flag_of(f"hyperparameters.{name}").removeprefix("--").replace("-", "_"): name
     for name in Hyperparameters.model_fields
-    if name not in ("extra", "target_modules")
+    if name not in ("extra", "target_modules", "precision", "quantization", "gradient_checkpointing")
 }
 """Name of an axis → hyperparameter; an axis is named like the flag."""
 _RATES = ("learning_rate_multiplier", "learning_rate")

@@ -10,11 +10,11 @@ import torch
 
 from ftpipe.errors import NotFoundError
 from ftpipe.modeling.chat_tokenizer import IGNORE_INDEX, Example
+from ftpipe.modeling.memory import HEAD_CHUNK_TOKENS
 from ftpipe.modeling.types import CausalModel
 from ftpipe.training.batching import common_prefix_length
+from ftpipe.training.hyperparameters import MAX_MICRO_BATCH_TOKENS
 
-HEAD_CHUNK_TOKENS = 512
-"""Trained tokens whose logits exist at the same time; with 150,000 tokens in the vocabulary they take 300 MB."""
 PROBE_LENGTH = 12
 """Tokens of the sequence that a newly loaded model is checked with."""
 ATTENTION_COST = 4.0
@@ -49,10 +49,14 @@ class LanguageModel(torch.nn.Module):  # type: ignore[misc]  # torch is untyped 
 
     Attributes:
         shares_prefix: Whether the common prefix of a batch is computed once.
+        micro_batch_tokens: Padded tokens that are computed together.
     """
 
-    def __init__(self, model: CausalModel, *, share_prefix: bool = True) -> None:
+    def __init__(
+        self, model: CausalModel, *, share_prefix: bool = True, micro_batch_tokens: int = MAX_MICRO_BATCH_TOKENS
+    ) -> None:
         super().__init__()
+        self.micro_batch_tokens = micro_batch_tokens
         self.model = model
         self.config = self._causal.config.get_text_config()
         self.shares_prefix = False

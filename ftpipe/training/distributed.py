@@ -24,6 +24,7 @@ from ftpipe.modeling.loading import load_base
 from ftpipe.modeling.types import CausalModel
 from ftpipe.training.causal_lm import LanguageModel
 from ftpipe.training.dpo import DPOObjective
+from ftpipe.training.hyperparameters import ResolvedHyperparameters
 from ftpipe.training.lora import add_uninitialized_adapter, trainable_parameters
 from ftpipe.training.loss import LossStats
 from ftpipe.training.trainer import Objective, SupervisedObjective
@@ -165,7 +166,11 @@ def _load_replica(task: dict[str, Any], models_dir: Path | None) -> tuple[Causal
         # Another machine of the operator's cluster; the leader's machine has the model, so its use is allowed.
         base_dir = download_base(task["base_model"], models_dir=models_dir)
     model = add_uninitialized_adapter(load_base(base_dir, device_config), task["adapter_config"])
-    return model, OBJECTIVES[task["method"]].from_json(LanguageModel(model), task["objective"])
+    hyperparameters = ResolvedHyperparameters.from_json(task["hyperparameters"])
+    if hyperparameters.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    lm = LanguageModel(model, micro_batch_tokens=hyperparameters.micro_batch_tokens)
+    return model, OBJECTIVES[task["method"]].from_json(lm, task["objective"])
 
 
 def broadcast_message(message: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ftpipe.modeling.chat_tokenizer import ChatTemplateError, ChatTokenizer, Example
 from ftpipe.training.batching import REFUSE_BAD_ROWS, BadRows, convert_rows
 from ftpipe.training.causal_lm import LanguageModel
-from ftpipe.training.loss import MAX_FORWARD_TOKENS, LossStats, evaluate_rows
+from ftpipe.training.loss import LossStats, evaluate_rows
 
 if TYPE_CHECKING:
     import torch
@@ -111,7 +111,7 @@ class DPOObjective:
     def backward(self, indices: Sequence[int], batch_indices: Sequence[int] | None = None) -> LossStats:
         """Accumulate the gradient of the pairs at ``indices``, a shard of ``batch_indices``, in micro-batches."""
         stats = LossStats()
-        for part in _micro_batches([self.pairs[index] for index in indices]):
+        for part in _micro_batches([self.pairs[index] for index in indices], self.lm.micro_batch_tokens):
             stats += self._backward_part(part, batch_pairs=len(indices if batch_indices is None else batch_indices))
         return stats
 
@@ -145,12 +145,12 @@ class DPOObjective:
         return LossStats(float(-logsigmoid(margins_P).sum()), int((margins_P > 0).sum()), len(margins_P))
 
 
-def _micro_batches(pairs: Sequence[Pair]) -> list[list[Pair]]:
+def _micro_batches(pairs: Sequence[Pair], max_tokens: int) -> list[list[Pair]]:
     parts: list[list[Pair]] = []
     width = 0
     for pair in sorted(pairs, key=lambda pair: pair.tokens):
         width = max(width, len(pair.chosen.ids), len(pair.rejected.ids))
-        if parts and width * 2 * (len(parts[-1]) + 1) <= MAX_FORWARD_TOKENS:
+        if parts and width * 2 * (len(parts[-1]) + 1) <= max_tokens:
             parts[-1].append(pair)
         else:
             parts.append([pair])

@@ -16,6 +16,10 @@ WARMUP_FRACTION = 0.1
 MAX_AUTO_BATCH_SIZE = 32
 MAX_AUTO_LENGTH, MAX_AUTO_LENGTH_ON_CPU = 8192, 2048
 """Tokens per sequence if the job sets no ``max_length``; without a GPU longer ones need too much memory and time."""
+MAX_MICRO_BATCH_TOKENS, MIN_MICRO_BATCH_TOKENS = 4096, 256
+"""Padded tokens that are computed together at most, and below which less memory is not worth the time."""
+PRECISIONS = ("float32", "bfloat16")
+QUANTIZATIONS = ("none", "4bit", "8bit")
 DEFAULT_CONTEXT = 2048
 """Context length of a base model whose configuration names none."""
 
@@ -37,6 +41,10 @@ class ResolvedHyperparameters:
         max_grad_norm: Gradients are scaled down to this norm.
         beta: DPO only: how close the model stays to the one before training.
         skip_bad_rows: Whether rows that cannot be trained on are left out; otherwise they fail the job.
+        precision: ``float32`` or ``bfloat16``: of the base model, and of what it computes; adapters are in float32.
+        quantization: ``4bit`` or ``8bit`` for the linear layers of the base model, else ``none``.
+        gradient_checkpointing: Whether layers are computed again in the backward pass instead of kept.
+        micro_batch_tokens: Padded tokens of a batch that are computed together; gradients add up over the parts.
     """
 
     n_epochs: int
@@ -51,6 +59,10 @@ class ResolvedHyperparameters:
     max_grad_norm: float = 1.0
     beta: float | None = None
     skip_bad_rows: bool = False
+    precision: str = "float32"
+    quantization: str = "none"
+    gradient_checkpointing: bool = False
+    micro_batch_tokens: int = MAX_MICRO_BATCH_TOKENS
 
     def steps_per_epoch(self, examples: int) -> int:
         """Optimizer steps in one pass over ``examples`` examples."""
@@ -67,6 +79,10 @@ class ResolvedHyperparameters:
             "lora_alpha": self.lora_alpha,
             "lora_dropout": self.lora_dropout,
             "target_modules": list(self.target_modules),
+            "max_length": self.max_length,
+            "precision": self.precision,
+            "quantization": self.quantization,
+            "gradient_checkpointing": self.gradient_checkpointing,
         }
         return values if self.beta is None else {**values, "beta": self.beta}
 
@@ -144,9 +160,6 @@ def resolve_hyperparameters(
     # DPO starts from a model that answers already; its usual rates are a tenth of supervised ones.
     base_rate = default_learning_rate(parameters, targets) * (0.1 if method == "dpo" else 1.0)
     rate = _number(requested, "learning_rate", base_rate * multiplier, 0.0, 1.0, exclusive=True)
-    skip_bad_rows = requested.get("skip_bad_rows", False)
-    if not isinstance(skip_bad_rows, bool):
-        raise UsageError(f"skip_bad_rows is {skip_bad_rows!r}, not true or false", "choose true or false")
     return ResolvedHyperparameters(
         n_epochs=int(_number(requested, "n_epochs", auto_epochs(examples), 1, 50)),
         batch_size=int(_number(requested, "batch_size", auto_batch_size(examples), 1, 256)),
@@ -161,7 +174,13 @@ def resolve_hyperparameters(
         ),
         max_grad_norm=_number(requested, "max_grad_norm", 1.0, 0.0, 1e6, exclusive=True),
         beta=_number(requested, "beta", 0.1, 0.0, 2.0, exclusive=True) if method == "dpo" else None,
-        skip_bad_rows=skip_bad_rows,
+        skip_bad_rows=_boolean(requested, "skip_bad_rows"),
+        precision=_choice(requested, "precision", PRECISIONS),
+        quantization=_choice(requested, "quantization", QUANTIZATIONS),
+        gradient_checkpointing=_boolean(requested, "gradient_checkpointing"),
+        micro_batch_tokens=int(
+            _number(requested, "micro_batch_tokens", MAX_MICRO_BATCH_TOKENS, MIN_MICRO_BATCH_TOKENS, 1 << 20)
+        ),
     )
 
 
@@ -183,6 +202,24 @@ def _number(
             f"choose {name} in that range",
         )
     return number
+
+
+def _boolean(requested: Mapping[str, Any], name: str) -> bool:
+    value = requested.get(name)
+    if value is None or value == "auto":
+        return False
+    if not isinstance(value, bool):
+        raise UsageError(f"{name} is {value!r}, not true or false", "choose true or false")
+    return value
+
+
+def _choice(requested: Mapping[str, Any], name: str, choices: tuple[str, ...]) -> str:
+    value = requested.get(name)
+    if value is None or value == "auto":
+        return choices[0]
+    if value not in choices:
+        raise UsageError(f"{name} is {value!r}", f"choose {', '.join(choices)} or auto")
+    return str(value)
 
 
 def _target_modules(requested: object) -> tuple[str, ...]:

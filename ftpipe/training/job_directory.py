@@ -174,6 +174,7 @@ class Progress:
     estimated_finish: int | None = None
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     tokens_per_second: float | None = None
+    peak_memory_bytes: int | None = None  # of the trainer's process, or of what was allocated on a GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,8 +346,7 @@ class JobDirectory:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(_CSV_COLUMNS)
         for row in rows:
-            values = row.measured()
-            writer.writerow([values.get(name, "") for name in _CSV_COLUMNS.values()])
+            writer.writerow([row.measured().get(name, "") for name in _CSV_COLUMNS.values()])
         write_bytes(self.metrics_file, text.getvalue().encode())
 
     def write_result(

@@ -63,6 +63,7 @@ def distributed(
                 "models_dir": str(models_dir),
                 "device_config": vars(device_config),
                 "adapter_config": adapter_config(trainer.model),
+                "hyperparameters": trainer.hyperparameters.as_json(),
             },
             world_size=world_size,
             leader_computes=leader_computes,

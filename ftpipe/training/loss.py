@@ -9,9 +9,6 @@ from ftpipe.modeling.chat_tokenizer import Example
 from ftpipe.training.batching import micro_batches
 from ftpipe.training.causal_lm import LanguageModel
 
-MAX_FORWARD_TOKENS = 4096
-"""Padded tokens that are computed together."""
-
 
 @dataclass(frozen=True)
 class LossStats:
@@ -68,7 +65,7 @@ def evaluate_rows(
     stats: list[LossStats] = [LossStats()] * len(examples)
     done = 0
     with torch.no_grad():
-        for batch in micro_batches(examples, MAX_FORWARD_TOKENS):
+        for batch in micro_batches(examples, lm.micro_batch_tokens):
             losses_R, correct_R = lm(batch)
             for example, loss, correct in zip(batch, losses_R.tolist(), correct_R.tolist(), strict=True):
                 stats[indices[id(example)].pop(0)] = LossStats(loss, int(correct), example.trained_tokens)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from ftpipe.errors import DatasetError, FtpipeError, UsageError
 from ftpipe.formatting import plural
+from ftpipe.modeling.base_facts import BaseFacts
 from ftpipe.modeling.base_models import resolve_base
 from ftpipe.modeling.chat_tokenizer import ChatTemplateError, ChatTokenizer, Example
 from ftpipe.modeling.device import DeviceConfig, has_accelerator, select_device
 from ftpipe.modeling.loading import load_adapter, load_base
-from ftpipe.modeling.types import CausalModel
+from ftpipe.modeling.machine import can_quantize, this_machine
 from ftpipe.training.batching import BadRows, TokenizedDataset, read_rows
 from ftpipe.training.causal_lm import LanguageModel
 from ftpipe.training.dpo import DPOObjective, Pair, read_pairs, with_reference_logprobs
@@ -22,6 +23,7 @@ from ftpipe.training.hyperparameters import DEFAULT_CONTEXT, ResolvedHyperparame
 from ftpipe.training.job_directory import JobDirectory, JobSpec, TrainingPlan
 from ftpipe.training.launcher import distributed
 from ftpipe.training.lora import add_adapter
+from ftpipe.training.memory_settings import RowLengths, choose_settings
 from ftpipe.training.trainer import Objective, SupervisedObjective, Trainer
 
 METHODS = ("supervised", "dpo")
@@ -93,34 +95,58 @@ def _build_trainer(
             f"the local engine trains {' and '.join(METHODS)}, not {spec.method}", f"choose the method {METHODS[0]}"
         )
     base_dir = resolve_base(spec.base_model, models_dir=spec.models_dir, on_status=on_status)
-    plan = directory.read_plan()
-    device_config = select_device(None if plan is None else plan.device_config)
-    base = load_base(base_dir, device_config)
-    loader = _DataLoader(spec, ChatTokenizer.load(base_dir), base, plan, directory.bad_rows_file)
+    facts, plan = BaseFacts.read(base_dir), directory.read_plan()
+    loader = _DataLoader(spec, ChatTokenizer.load(base_dir), facts, plan, directory.bad_rows_file)
     loaded = loader.load_pairs(on_status) if spec.method == "dpo" else loader.load_conversations(on_status)
-    directory.write_plan(TrainingPlan(device_config, loaded.hyperparameters))
+    if plan is None:
+        plan = _first_plan(spec, facts, loaded, on_status)
+        directory.write_plan(plan)
+    hyperparameters, device_config = plan.hyperparameters, select_device(plan.device_config)
+    base = load_base(base_dir, device_config)
     if spec.initial_adapter is None:
-        model = add_adapter(base, loaded.hyperparameters, seed=spec.seed)
+        model = add_adapter(base, hyperparameters, seed=spec.seed)
     else:
         model = load_adapter(base, spec.initial_adapter, trainable=True)
+    if hyperparameters.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     trainer = Trainer(
         directory,
-        loaded.hyperparameters,
-        loaded.make_objective(LanguageModel(model)),
+        hyperparameters,
+        loaded.make_objective(LanguageModel(model, micro_batch_tokens=hyperparameters.micro_batch_tokens)),
         model,
         base_model=spec.base_model,
         seed=spec.seed,
         keep_checkpoints=spec.keep_checkpoints,
         should_pause=should_pause,
+        device=device_config.device,
     )
     return trainer, device_config
 
 
+def _first_plan(spec: JobSpec, facts: BaseFacts, loaded: _LoadedData, on_status: StatusCallback) -> TrainingPlan:
+    """Device and hyperparameters, with those that depend on what this machine has."""
+    machine, device_config = this_machine(), select_device()
+    choice = choose_settings(
+        loaded.hyperparameters,
+        spec.hyperparameters,
+        shape=facts.shape,
+        machine=replace(machine, has_bfloat16=device_config.dtype == "bfloat16"),
+        rows=loaded.rows,
+        can_quantize=can_quantize(),
+    )
+    chosen = choice.hyperparameters
+    for reason in choice.reasons:
+        on_status(reason)
+    device_config = replace(device_config, dtype=chosen.precision, quantization=chosen.quantization)
+    return TrainingPlan(device_config, chosen)
+
+
 @dataclass(frozen=True)
 class _LoadedData:
-    """A job's hyperparameters, and a function that makes its objective for a model."""
+    """A job's hyperparameters and rows, and a function that makes its objective for a model."""
 
     hyperparameters: ResolvedHyperparameters
+    rows: RowLengths
     make_objective: Callable[[LanguageModel], Objective]
 
 
@@ -130,7 +156,7 @@ class _DataLoader:
 
     spec: JobSpec
     chat_tokenizer: ChatTokenizer
-    base: CausalModel
+    facts: BaseFacts
     plan: TrainingPlan | None
     known_bad_rows: Path
 
@@ -148,8 +174,12 @@ class _DataLoader:
             _report_skipped(other.skipped, "validation", on_status)
             validation = other.examples
         _warn_about_rows(rows, limit, on_status)
+        lengths = [len(example.ids) for example in rows.examples]
+        trained = sum(example.trained_tokens for example in rows.examples)
         return _LoadedData(
-            self._resolve(len(rows.examples)), lambda lm: SupervisedObjective(lm, rows.examples, validation)
+            self._resolve(len(rows.examples)),
+            RowLengths.of(lengths, trained),
+            lambda lm: SupervisedObjective(lm, rows.examples, validation),
         )
 
     def load_pairs(self, on_status: StatusCallback) -> _LoadedData:
@@ -176,7 +206,10 @@ class _DataLoader:
                 with_reference_logprobs(lm, validation),
             )
 
-        return _LoadedData(hyperparameters, make_objective)
+        sequences = [example for pair in pairs for example in (pair.chosen, pair.rejected)]
+        trained = sum(example.trained_tokens for example in sequences)
+        lengths = RowLengths.of([len(example.ids) for example in sequences], trained, rows_per_example=2)
+        return _LoadedData(hyperparameters, lengths, make_objective)
 
     def _bad_rows(self, role: str) -> BadRows:
         return BadRows.load(self.known_bad_rows, role, skip=self._resolve(1).skip_bad_rows)
@@ -185,12 +218,11 @@ class _DataLoader:
         """Those of the first start, else new ones for this many examples."""
         if self.plan is not None:
             return self.plan.hyperparameters
-        config = self.base.config.get_text_config()
         return resolve_hyperparameters(
             self.spec.hyperparameters,
             examples=examples,
-            parameters=sum(parameter.numel() for parameter in self.base.parameters()),
-            max_context=int(getattr(config, "max_position_embeddings", None) or DEFAULT_CONTEXT),
+            parameters=self.facts.parameters,
+            max_context=self.facts.context or DEFAULT_CONTEXT,
             on_accelerator=has_accelerator(),
             method=self.spec.method,
         )

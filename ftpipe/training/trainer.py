@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from ftpipe.modeling.chat_tokenizer import Example
+from ftpipe.modeling.device import peak_memory
 from ftpipe.modeling.types import CausalModel, Optimizer
 from ftpipe.training.batching import epoch_batches, micro_batches
 from ftpipe.training.causal_lm import LanguageModel
@@ -15,7 +16,7 @@ from ftpipe.training.checkpoint import TrainerState, load_state, save_state
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
 from ftpipe.training.job_directory import JobDirectory, Progress, StepMetrics
 from ftpipe.training.lora import save_adapter, trainable_parameters
-from ftpipe.training.loss import MAX_FORWARD_TOKENS, LossStats, accumulate_gradients, evaluate
+from ftpipe.training.loss import LossStats, accumulate_gradients, evaluate
 
 SAVE_INTERVAL_SECONDS = 30.0
 """Work that a kill costs at most; the state is also saved at the end of each epoch."""
@@ -77,7 +78,7 @@ class SupervisedObjective:
         rows = [self.examples[index] for index in indices]
         batch = indices if batch_indices is None else batch_indices
         batch_tokens = sum(self.examples[index].trained_tokens for index in batch)
-        parts = micro_batches(rows, MAX_FORWARD_TOKENS)
+        parts = micro_batches(rows, self.lm.micro_batch_tokens)
         return sum((accumulate_gradients(self.lm, part, batch_tokens=batch_tokens) for part in parts), LossStats())
 
     def validate(self, indices: Sequence[int] | None) -> LossStats:
@@ -107,6 +108,7 @@ class Trainer:
         seed: Decides the order of rows and dropout.
         keep_checkpoints: How many checkpoints stay on disk, the newest.
         should_pause: Called after every step.
+        device: Where the model is, as torch names it.
     """
 
     directory: JobDirectory
@@ -117,6 +119,7 @@ class Trainer:
     seed: int
     keep_checkpoints: int
     should_pause: Callable[[], bool] = lambda: False
+    device: str = "cpu"
     state: TrainerState = field(init=False)
     progress: Progress = field(init=False)
     total_steps: int = field(init=False)
@@ -226,6 +229,7 @@ class Trainer:
         all_tokens = sum(self.objective.lengths) * self.hyperparameters.n_epochs
         seconds_left = (all_tokens - self.state.trained_tokens) / max(1e-9, speed)
         self.progress.tokens_per_second = round(speed, 1)
+        self.progress.peak_memory_bytes = peak_memory(self.device)
         self.progress.estimated_finish = int(time.time() + seconds_left) if elapsed_seconds > 1 else None
         self._write_progress("running")
 

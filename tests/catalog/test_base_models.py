@@ -12,7 +12,8 @@ from ftpipe.catalog.hub_models import hub_models
 from ftpipe.catalog.trainable_bases import hosted_bases, local_bases
 from ftpipe.catalog.training_prices import PriceTable
 from ftpipe.modeling.base_models import DEFAULT_BASE
-from ftpipe.modeling.memory import ModelShape, training_bytes
+from ftpipe.modeling.memory import TrainingSetup, estimate_memory
+from ftpipe.modeling.model_shape import ModelShape
 
 
 @pytest.mark.parametrize(
@@ -67,10 +68,11 @@ def test_hub_model_shapes_give_the_published_number_of_parameters(name: str, par
     assert model.shape.parameters == pytest.approx(parameters, rel=1e-3)
 
 
-def test_training_bytes_are_those_that_were_measured() -> None:
+def test_estimated_memory_is_that_which_was_measured() -> None:
     """SmolLM2-135M, float32, one row of 2,048 tokens, adapters on q_proj and v_proj: 4,696 MB on 2026-11-28."""
     shape = next(one.shape for one in hub_models() if "135M" in one.name)
-    assert training_bytes(shape, tokens=2048) == pytest.approx(4_696e6, rel=0.06)
+    setup = TrainingSetup(rows=1, tokens=2048)
+    assert estimate_memory(shape, setup).total == pytest.approx(4_696e6, rel=0.06)
 
 
 @pytest.mark.parametrize("config", [{}, {"num_hidden_layers": "many"}, {"num_local_experts": 8}])

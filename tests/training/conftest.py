@@ -21,8 +21,8 @@ def float32(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
 
     If bfloat16 is faster, a job uses it, and its rounding is coarser than what these tests compare.
     """
-    code = "import ftpipe.modeling.device as device\ndevice._bfloat16_is_faster = lambda: False\n"
+    code = "import ftpipe.modeling.device as device\ndevice.has_bfloat16_instructions = lambda: False\n"
     folder = tmp_path_factory.mktemp("float32")
     (folder / "sitecustomize.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(folder)  # a trainer gets sys.path as its PYTHONPATH
-    monkeypatch.setattr("ftpipe.modeling.device._bfloat16_is_faster", lambda: False)
+    monkeypatch.setattr("ftpipe.modeling.device.has_bfloat16_instructions", lambda: False)

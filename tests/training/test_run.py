@@ -57,6 +57,9 @@ def test_run_job_progress_has_resolved_hyperparameters(done: Path) -> None:
     progress = json.loads((done / "progress.json").read_text(encoding="utf-8"))
     shown = {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.05, "target_modules": ["q_proj", "v_proj"]}
     rate = progress["hyperparameters"].pop("learning_rate")
+    shown |= {"max_length": 512, "quantization": "none", "gradient_checkpointing": False}
+    assert progress["hyperparameters"].pop("precision") in ("float32", "bfloat16")
+    assert progress["peak_memory_bytes"] is None or progress["peak_memory_bytes"] > 10**7
     assert progress["hyperparameters"] == {"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": 1.0, **shown}
     assert 0 < rate <= 1
     assert (progress["step"], progress["total_steps"]) == (6, 6)

@@ -52,6 +52,10 @@ class TrainOptions(DatasetOptions):
     lora_alpha: str | None = None
     lora_dropout: str | None = None
     target_modules: str | None = None
+    max_length: str | None = None
+    precision: str | None = None
+    quantization: str | None = None
+    gradient_checkpointing: bool | None = None
     skip_bad_rows: bool = False
     suffix: str | None = None
     serve_as: str | None = None
@@ -96,6 +100,7 @@ class TrainOptions(DatasetOptions):
             *("epochs", "batch_size", "learning_rate_multiplier", "beta", "seed"),
             *("learning_rate", "lora_r", "lora_alpha", "lora_dropout", "target_modules"),
         ),
+        "Memory and speed": ("max_length", "precision", "quantization", "gradient_checkpointing"),
         "Cost and waiting": ("max_cost", "yes", "dry_run", "detach", "timeout", "force_new"),
         "Evaluation and sweeps": ("evaluate", "max_tokens", "sweep", "concurrency", "alias"),
     },
@@ -125,6 +130,7 @@ class TrainOptions(DatasetOptions):
     metavar="NAMES",
     help="Layers that get an adapter, as q_proj,v_proj, or all-linear; local or together.",
 )
+@shared.memory_settings
 @click.option(
     "--skip-bad-rows",
     is_flag=True,
@@ -295,6 +301,7 @@ def show_plan(context: CliContext, settings: Settings, spec: RunSpec, report: Re
         UsageError: The provider does not support the request.
         CostLimitError: The estimate is over the budget.
         TrainingNotAvailableError: The provider accepts no new jobs.
+        InsufficientMemoryError: It does not fit into the memory of this machine.
     """
     from ftpipe.cli.host_confirmation import provider_title
     from ftpipe.pipeline.preflight import make_plan
@@ -309,7 +316,23 @@ def show_plan(context: CliContext, settings: Settings, spec: RunSpec, report: Re
     for number, notice in enumerate(plan.notices):
         context.print_status(f"  {'' if number else 'note':<8}{notice}")
     plan.raise_blocker()
+    check_memory(context, settings, plan)
     return plan
+
+
+def check_memory(context: CliContext, settings: Settings, plan: Plan) -> None:
+    """Show the memory and the time that a job on this machine needs.
+
+    Raises:
+        InsufficientMemoryError: It does not fit.
+    """
+    from ftpipe.cli.training_estimates import estimate_run, require_memory, show_estimate
+
+    estimate = estimate_run(settings, plan.spec, plan.report)
+    if estimate is not None:
+        context.add(estimate=estimate)
+        show_estimate(context, estimate)
+        require_memory(estimate)
 
 
 def check_host(context: CliContext, provider: Provider, spec: RunSpec) -> None:
@@ -337,7 +360,8 @@ def run_training(
     check_host(context, provider, plan.spec)
     if provider.profile.paid and not options.yes:
         context.confirm(f"Pay for this job at {host_of(provider)}: go ahead?")
-    prepare_base(context, provider, plan.spec.model)
+    if prepare_base(context, provider, plan.spec.model):
+        check_memory(context, settings, plan)
     pipeline = context.pipeline(provider, context.registry(settings), settings)
     run = pipeline.start(plan, force_new=options.force_new)
     is_trained = run.model is not None

@@ -38,8 +38,7 @@ def example_over_token_limit(row: OverlongRecord) -> Iterator[Violation]:
 
     Why: Tokens beyond the limit are cut from the end without a message, and the answer is at the end. Fireworks leaves
         such examples out.
-    Fix: Shorten the example, or make several of it. For local training you can also raise max_length in
-        [hyperparameters.extra].
+    Fix: Shorten the example, or make several of it. For local training --max-length can also be raised.
     Source: OpenAI best-practices guide, 2026-07-15; local: the limit of the trainer, counted with the base model's
         tokenizer if the model is on this machine.
     """
@@ -57,8 +56,7 @@ def answer_truncated(row: OverlongRecord) -> Iterator[Violation]:
     """The cut at the token limit removes a part of an answer.
 
     Why: The model learns an answer that stops in the middle, or no answer at all. The local trainer refuses the row.
-    Fix: Shorten the text before the answer. For local training you can also raise max_length in
-        [hyperparameters.extra].
+    Fix: Shorten the text before the answer. For local training --max-length can also be raised.
     Source: OpenAI best-practices guide, 2026-07-15.
     """
     if row.cuts_answer and not row.is_dropped:

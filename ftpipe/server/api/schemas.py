@@ -110,6 +110,10 @@ class Hyperparameters(BaseModel):
     lora_alpha: Annotated[int, Field(ge=1, le=4096)] | Auto | None = None
     lora_dropout: Annotated[float, Field(ge=0, le=0.9)] | Auto | None = None
     target_modules: Annotated[list[ModuleName], Field(min_length=1, max_length=64)] | Text | None = None
+    max_length: Annotated[int, Field(ge=8)] | Auto | None = None
+    precision: Literal["float32", "bfloat16"] | Auto | None = None
+    quantization: Literal["none", "4bit", "8bit"] | Auto | None = None
+    gradient_checkpointing: bool | Auto | None = None
 
 
 class MethodBlock(RequestModel):

@@ -124,6 +124,7 @@ class _AnnouncingServer(uvicorn.Server):
         self._on_stopping = on_stopping
         self._address = context.data_dir.address
         self._host = context.settings.host
+        self._engine = context.settings.engine
         self._key_file = str(context.settings.api_key_file.absolute()) if context.settings.api_key_file else None
         self._active_requests = context.active_requests
 
@@ -142,6 +143,7 @@ class _AnnouncingServer(uvicorn.Server):
                 "port": port,
                 "base_url": url,
                 "api_key_file": self._key_file,
+                "engine": self._engine,
                 "version": ftpipe.__version__,
                 "started_at": int(time.time()),
             },

@@ -1,0 +1,73 @@
+"""How long the rows of a training file are for a base model: counted with its tokenizer, or estimated without it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+
+from ftpipe.dataset.training_check import TrainingCheck, find_training_check
+from ftpipe.modeling.chat_messages import ChatTemplateError
+from ftpipe.records import TokenStats
+from ftpipe.training.batching import iter_lines
+from ftpipe.training.estimate import JobData
+from ftpipe.training.memory_settings import RowLengths
+
+if TYPE_CHECKING:
+    from ftpipe.modeling.chat_tokenizer import ChatTokenizer
+
+MAX_COUNTED_ROWS = 1000
+"""Rows that are counted with the base model's tokenizer, evenly over the file."""
+LARGEST_ROWS = 50
+"""Rows of the most bytes, which are counted as well."""
+
+
+def read_job_data(path: Path, model: str, tokens: TokenStats, *, is_preference: bool = False) -> JobData:
+    """The lengths of the rows of a file, as the trainer renders them.
+
+    Args:
+        path: A training file.
+        model: The base model.
+        tokens: The file's figures, which are used if the base model's tokenizer is not on this machine.
+        is_preference: Whether the rows are preference pairs, of which both answers are computed.
+
+    Raises:
+        DatasetError: The file cannot be read.
+    """
+    factor = 2 if is_preference else 1
+    check = find_training_check(model)
+    counted = _count(path, check, is_preference=is_preference) if check is not None else None
+    if counted is None:
+        rows = RowLengths(max(1, tokens.max), tokens.trained / max(1, tokens.total), factor)
+        return JobData(rows, tokens.examples, tokens.total)
+    return counted
+
+
+def _count(path: Path, check: TrainingCheck, *, is_preference: bool) -> JobData | None:
+    """With the base model's own tokenizer; ``None`` if there is none, or no row can be rendered."""
+    tokenizer = check.chat_tokenizer
+    if tokenizer is None:
+        return None
+    lines = [text for _, text in iter_lines(path)]
+    sample = lines[:: max(1, len(lines) // MAX_COUNTED_ROWS)]
+    largest = sorted(lines, key=len, reverse=True)[:LARGEST_ROWS]
+    counts = [count for text in sample if (count := _tokens_of(tokenizer, text, is_preference=is_preference))]
+    if not counts:
+        return None
+    lengths = [length for row, _ in counts for length in row]
+    longest = [max(count[0]) for text in largest if (count := _tokens_of(tokenizer, text, is_preference=is_preference))]
+    rows = RowLengths.of(lengths, sum(trained for _, trained in counts), rows_per_example=2 if is_preference else 1)
+    total = round(sum(lengths) * len(lines) / len(counts))
+    return JobData(replace(rows, longest=max(rows.longest, *longest)), len(lines), total)
+
+
+def _tokens_of(tokenizer: ChatTokenizer, text: bytes, *, is_preference: bool) -> tuple[list[int], int] | None:
+    """Tokens of each sequence of a row, and how many are trained; ``None`` if it cannot be trained."""
+    try:
+        record = orjson.loads(text)
+        examples = tokenizer.pair(record) if is_preference else tokenizer.examples(record)
+    except (ChatTemplateError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return None
+    return [len(example.ids) for example in examples], sum(example.trained_tokens for example in examples)
