@@ -44,6 +44,7 @@ OTHER_PROGRAMS = {
         *("--dest", "--requirement", "--hash", "--revision"),
     },
     "ftpipe/modeling/export/export_model.py": {"--jinja"},
+    "ftpipe/modeling/machine.py": {"--query-gpu", "--format"},
     "ftpipe/modeling/export/model_card.py": {
         *("--enable-lora", "--max-lora-rank", "--lora-modules", "--tokenizer", "--generation-config"),
         *("--served-model-name", "--jinja", "--revision"),

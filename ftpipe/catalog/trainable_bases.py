@@ -76,7 +76,7 @@ def _installed(name: str, models_dir: Path) -> TrainableBase:
 
 
 def _on_this_machine(name: str, availability: Availability, shape: ModelShape | None, **known: Any) -> TrainableBase:
-    memory = estimate_memory(shape, TrainingSetup()).total if shape else None
+    memory = estimate_memory(shape, TrainingSetup()).required if shape else None
     total = physical_memory()
     return TrainableBase(
         name=name,

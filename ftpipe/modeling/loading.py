@@ -80,6 +80,21 @@ def _quantization(device: DeviceConfig) -> dict[str, Any]:
     return {"quantization_config": config, "device_map": {"": device.device}}
 
 
+def use_fused_kernels(model: CausalModel, device: DeviceConfig) -> bool:
+    """Let Liger's kernels compute norms, rotations and gates on an NVIDIA GPU, if they are installed.
+
+    The loss stays ftpipe's own, which has logits for trained tokens only.
+
+    Source: ``transformers.integrations.liger``, transformers 5.24, read 2026-11-29; not run on a GPU.
+    """
+    if device.device != "cuda" or importlib.util.find_spec("liger_kernel") is None:
+        return False
+    from transformers.integrations.liger import apply_liger_kernel
+
+    apply_liger_kernel(model, {"cross_entropy": False, "fused_linear_cross_entropy": False})
+    return True
+
+
 def stop_token_ids(model: CausalModel, tokenizer: Tokenizer) -> set[int]:
     """Ids of the tokens that end an answer: those of the generation configuration and of the tokenizer."""
     eos = model.generation_config.eos_token_id if model.generation_config else None

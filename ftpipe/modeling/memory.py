@@ -18,9 +18,11 @@ WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0}
 QUANTIZED_BYTES = {"4bit": 0.516, "8bit": 1.01}
 """Bytes of a weight in a linear layer with its scales: 8 bits for 64 weights and 32 bits for 256 of those scales, or 32
 bits for each row. Source: bitsandbytes 0.50, ``functional.py``, read 2026-11-29."""
-LIBRARY_BYTES, ACCELERATOR_BYTES = 388_000_000, 600_000_000
-FRAGMENTATION, ACCELERATOR_FRAGMENTATION = 0.6, 0.05
-"""Memory that the allocator holds between the pieces in use, as part of what is saved for the backward pass."""
+LIBRARY_BYTES, ACCELERATOR_BYTES = 390_000_000, 600_000_000
+FRAGMENTATION, CHECKPOINTING_FRAGMENTATION, ACCELERATOR_FRAGMENTATION = 0.6, 0.43, 0.05
+"""Memory that the allocator holds between the pieces in use, as part of what all layers compute."""
+STORED_WEIGHT_BYTES = 2
+"""Hubs store models in bfloat16; embeddings in that precision stay where the file is mapped, so the rest does, too."""
 SAVED_SCORES = 2
 """Matrices of attention scores that are kept, where attention computes them."""
 ADAPTER_BYTES = 16
@@ -85,11 +87,18 @@ class MemoryEstimate:
     """What the forward pass keeps for the backward pass."""
     workspace: int
     """What is needed only for a moment: logits, gradients, and memory between the pieces in use."""
+    mapped: int = 0
+    """Pages of the model's files that were read to quantize them; the system takes them back when it needs memory."""
+
+    @property
+    def required(self) -> int:
+        """What the machine must have."""
+        return self.libraries + self.weights + self.adapter + self.activations + self.workspace
 
     @property
     def total(self) -> int:
-        """The peak."""
-        return self.libraries + self.weights + self.adapter + self.activations + self.workspace
+        """The peak as systems report it."""
+        return self.required + self.mapped
 
 
 def estimate_memory(shape: ModelShape, setup: TrainingSetup) -> MemoryEstimate:
@@ -97,16 +106,21 @@ def estimate_memory(shape: ModelShape, setup: TrainingSetup) -> MemoryEstimate:
 
     Source: measured by ``python -m tests.benchmarks.plan``; CPU only, a GPU was not at hand.
     """
-    activations = saved_bytes(shape, setup)
     workspace = max(_logits_bytes(shape, setup), _layer_bytes(shape, setup))
-    libraries = LIBRARY_BYTES if setup.device == "cpu" else ACCELERATOR_BYTES
-    slack = FRAGMENTATION if setup.device == "cpu" else ACCELERATOR_FRAGMENTATION
+    if setup.device == "cpu":
+        slack = CHECKPOINTING_FRAGMENTATION if setup.gradient_checkpointing else FRAGMENTATION
+        libraries = LIBRARY_BYTES
+    else:
+        slack, libraries = ACCELERATOR_FRAGMENTATION, ACCELERATOR_BYTES
+    fragments = slack * shape.layers * _saved_bytes_of_layer(shape, setup)
+    is_mapped = setup.device == "cpu" and setup.quantization != "none" and setup.precision == "bfloat16"
     return MemoryEstimate(
         libraries=libraries,
         weights=weight_bytes(shape, setup) // setup.shards,
         adapter=ADAPTER_BYTES * shape.adapter_parameters(setup.targets, setup.rank),
-        activations=activations,
-        workspace=round(workspace + slack * activations),
+        activations=saved_bytes(shape, setup),
+        workspace=round(workspace + fragments),
+        mapped=STORED_WEIGHT_BYTES * shape.linear_parameters if is_mapped else 0,
     )
 
 

@@ -34,6 +34,8 @@ class TrainingEstimate(Record):
     """Peak memory of a device, or of the process on a CPU; ``None`` for an unknown architecture."""
     memory_parts: dict[str, int] = Field(default_factory=dict)
     """The peak by what needs it."""
+    mapped_bytes: int | None = None
+    """Pages of the model's files that count as well in what systems report, and that they take back when they must."""
     available_bytes: int | None = None
     """What a job can have of the device's memory."""
     fits: bool | None = None

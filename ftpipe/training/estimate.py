@@ -73,22 +73,10 @@ def estimate_training(
         on_accelerator=machine.device != "cpu",
         method=method,
     )
-    choice = choose_settings(
-        resolved, requested, shape=facts.shape, machine=machine, rows=data.rows, can_quantize=can_quantize
-    )
-    is_sharded = False
-    if not choice.fits and machine.count > 1 and facts.shape is not None:
-        sharded = choose_settings(
-            resolved, requested, shape=facts.shape, machine=machine, rows=data.rows, can_quantize=can_quantize,
-            shards=machine.count,
-        )  # fmt: skip
-        choice, is_sharded = (sharded, True) if sharded.fits else (choice, False)
-    settings, memory = choice.hyperparameters, choice.estimate
+    choice, is_sharded = _choose(resolved, requested, facts.shape, machine, data.rows, can_quantize=can_quantize)
+    settings = choice.hyperparameters
     speed, source = _speed(base, facts.shape, settings, data.rows, machine, jobs)
     seconds = data.tokens * settings.n_epochs / speed if data.tokens is not None and speed else None
-    remedies = (
-        () if choice.fits or facts.shape is None else _remedies(choice, requested, facts.shape, machine, data.rows)
-    )
     return TrainingEstimate(
         base=base,
         device=machine.device,
@@ -103,16 +91,47 @@ def estimate_training(
         micro_batch_tokens=settings.micro_batch_tokens,
         longest_row=min(data.rows.longest, settings.max_length),
         tokens_per_epoch=data.tokens,
-        memory_bytes=memory.total if memory else None,
-        memory_parts=asdict(memory) if memory else {},
-        available_bytes=machine.usable_bytes,
-        fits=choice.fits if memory and machine.usable_bytes is not None else None,
+        **_memory_fields(choice, machine),
         reasons=choice.reasons,
-        remedies=tuple(remedies),
+        remedies=tuple(_remedies(choice, requested, facts.shape, machine, data.rows)),
         tokens_per_second=round(speed, 1) if speed else None,
         speed_source=source,
         seconds=round(seconds, 1) if seconds else None,
     )
+
+
+def _memory_fields(choice: MemoryChoice, machine: Machine) -> dict[str, Any]:
+    """Memory in the estimate: its parts, and whether the machine has so much."""
+    memory = choice.estimate
+    if memory is None:
+        return {"available_bytes": machine.usable_bytes}
+    parts = {name: size for name, size in asdict(memory).items() if name != "mapped"}
+    return {
+        "memory_bytes": memory.required,
+        "memory_parts": parts,
+        "mapped_bytes": memory.mapped,
+        "available_bytes": machine.usable_bytes,
+        "fits": None if machine.usable_bytes is None else choice.fits,
+    }
+
+
+def _choose(
+    resolved: ResolvedHyperparameters,
+    requested: Mapping[str, Any],
+    shape: ModelShape | None,
+    machine: Machine,
+    rows: RowLengths,
+    *,
+    can_quantize: bool,
+) -> tuple[MemoryChoice, bool]:
+    """The settings, and whether several devices must share the base's weights for them."""
+    for shards in {1: None, machine.count: None}:
+        choice = choose_settings(
+            resolved, requested, shape=shape, machine=machine, rows=rows, can_quantize=can_quantize, shards=shards
+        )
+        if choice.fits:
+            return choice, shards > 1
+    return choice, False
 
 
 def _speed(
@@ -162,13 +181,15 @@ def flops_per_token(shape: ModelShape, settings: ResolvedHyperparameters, rows: 
 
 
 def _remedies(
-    choice: MemoryChoice, requested: Mapping[str, Any], shape: ModelShape, machine: Machine, rows: RowLengths
+    choice: MemoryChoice, requested: Mapping[str, Any], shape: ModelShape | None, machine: Machine, rows: RowLengths
 ) -> Iterator[str]:
-    """Settings with which the job fits, the least harmful first; if there is none, how much memory it needs."""
+    """Settings with which the job fits, the least harmful first; none if it fits, or if nothing helps."""
+    if choice.fits or shape is None:
+        return
     usable = machine.usable_bytes or 0
 
     def needs(settings: ResolvedHyperparameters) -> int:
-        return estimate_memory(shape, setup_of(settings, machine, rows)).total
+        return estimate_memory(shape, setup_of(settings, machine, rows)).required
 
     smallest = choice.hyperparameters
     changes = (

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ftpipe.formatting import format_bytes
 from ftpipe.modeling.machine import Machine
 from ftpipe.modeling.memory import MemoryEstimate, TrainingSetup, estimate_memory
 from ftpipe.modeling.model_shape import ModelShape
@@ -84,7 +85,7 @@ def choose_settings(
     for candidate in _candidates(resolved, free, rows, can_quantize=can_quantize):
         estimate = estimate_memory(shape, setup_of(candidate, machine, rows, shards=shards))
         choice = MemoryChoice(
-            candidate, estimate, machine.usable_bytes is None or estimate.total <= machine.usable_bytes
+            candidate, estimate, machine.usable_bytes is None or estimate.required <= machine.usable_bytes
         )
         if choice.fits:
             break
@@ -111,6 +112,17 @@ def setup_of(
         trained_tokens=round(together * rows.trained_part),
         shards=shards,
     )
+
+
+def describe_choice(choice: MemoryChoice) -> Iterator[str]:
+    """How the base model is loaded, how much memory is planned, and what was changed to make it fit."""
+    settings = choice.hyperparameters
+    weights = "" if settings.quantization == "none" else f" with {settings.quantization} weights"
+    planned = f"; {format_bytes(choice.estimate.required)} of memory are planned" if choice.estimate else ""
+    yield f"The base model is loaded in {settings.precision}{weights}{planned}"
+    yield from choice.reasons
+    if not choice.fits:
+        yield "That is more than this machine can give; the job may end because the memory runs out"
 
 
 def _candidates(
@@ -146,6 +158,6 @@ def _reasons(choice: MemoryChoice, first: MemoryChoice | None) -> Iterator[str]:
     if new.micro_batch_tokens != old.micro_batch_tokens:
         changes.append(f"at most {new.micro_batch_tokens:,} tokens are computed together")
     yield (
-        f"To fit into memory, {' and '.join(changes)}: {choice.estimate.total / 1e9:.1f} GB are needed, "
-        f"and {first.estimate.total / 1e9:.1f} GB without that"
+        f"To fit into memory, {' and '.join(changes)}: {format_bytes(choice.estimate.required)} are needed, "
+        f"and {format_bytes(first.estimate.required)} without that"
     )

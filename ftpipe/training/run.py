@@ -14,7 +14,7 @@ from ftpipe.modeling.base_facts import BaseFacts
 from ftpipe.modeling.base_models import resolve_base
 from ftpipe.modeling.chat_tokenizer import ChatTemplateError, ChatTokenizer, Example
 from ftpipe.modeling.device import DeviceConfig, has_accelerator, select_device
-from ftpipe.modeling.loading import load_adapter, load_base
+from ftpipe.modeling.loading import load_adapter, load_base, use_fused_kernels
 from ftpipe.modeling.machine import can_quantize, this_machine
 from ftpipe.training.batching import BadRows, TokenizedDataset, read_rows
 from ftpipe.training.causal_lm import LanguageModel
@@ -23,7 +23,7 @@ from ftpipe.training.hyperparameters import DEFAULT_CONTEXT, ResolvedHyperparame
 from ftpipe.training.job_directory import JobDirectory, JobSpec, TrainingPlan
 from ftpipe.training.launcher import distributed
 from ftpipe.training.lora import add_adapter
-from ftpipe.training.memory_settings import RowLengths, choose_settings
+from ftpipe.training.memory_settings import MemoryChoice, RowLengths, choose_settings, describe_choice
 from ftpipe.training.trainer import Objective, SupervisedObjective, Trainer
 
 METHODS = ("supervised", "dpo")
@@ -96,13 +96,17 @@ def _build_trainer(
         )
     base_dir = resolve_base(spec.base_model, models_dir=spec.models_dir, on_status=on_status)
     facts, plan = BaseFacts.read(base_dir), directory.read_plan()
+    notes: list[str] = []
     loader = _DataLoader(spec, ChatTokenizer.load(base_dir), facts, plan, directory.bad_rows_file)
     loaded = loader.load_pairs(on_status) if spec.method == "dpo" else loader.load_conversations(on_status)
     if plan is None:
-        plan = _first_plan(spec, facts, loaded, on_status)
+        choice = _choose_settings(spec, facts, loaded)
+        plan, notes = _first_plan(choice), list(describe_choice(choice))
         directory.write_plan(plan)
     hyperparameters, device_config = plan.hyperparameters, select_device(plan.device_config)
     base = load_base(base_dir, device_config)
+    if use_fused_kernels(base, device_config):
+        notes.append("Liger kernels compute norms, rotations and gates")
     if spec.initial_adapter is None:
         model = add_adapter(base, hyperparameters, seed=spec.seed)
     else:
@@ -119,25 +123,29 @@ def _build_trainer(
         keep_checkpoints=spec.keep_checkpoints,
         should_pause=should_pause,
         device=device_config.device,
+        notes=notes,
     )
     return trainer, device_config
 
 
-def _first_plan(spec: JobSpec, facts: BaseFacts, loaded: _LoadedData, on_status: StatusCallback) -> TrainingPlan:
-    """Device and hyperparameters, with those that depend on what this machine has."""
-    machine, device_config = this_machine(), select_device()
-    choice = choose_settings(
+def _choose_settings(spec: JobSpec, facts: BaseFacts, loaded: _LoadedData) -> MemoryChoice:
+    """The hyperparameters, with those that depend on what this machine has."""
+    machine = this_machine()
+    selected = select_device()
+    return choose_settings(
         loaded.hyperparameters,
         spec.hyperparameters,
         shape=facts.shape,
-        machine=replace(machine, has_bfloat16=device_config.dtype == "bfloat16"),
+        machine=replace(machine, device=selected.device, has_bfloat16=selected.dtype == "bfloat16"),
         rows=loaded.rows,
         can_quantize=can_quantize(),
     )
+
+
+def _first_plan(choice: MemoryChoice) -> TrainingPlan:
+    """Device and hyperparameters of the first start, which later ones use again."""
     chosen = choice.hyperparameters
-    for reason in choice.reasons:
-        on_status(reason)
-    device_config = replace(device_config, dtype=chosen.precision, quantization=chosen.quantization)
+    device_config = replace(select_device(), dtype=chosen.precision, quantization=chosen.quantization)
     return TrainingPlan(device_config, chosen)
 
 

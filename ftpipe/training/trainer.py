@@ -109,6 +109,7 @@ class Trainer:
         keep_checkpoints: How many checkpoints stay on disk, the newest.
         should_pause: Called after every step.
         device: Where the model is, as torch names it.
+        notes: What the job's first start says about how it trains.
     """
 
     directory: JobDirectory
@@ -120,6 +121,7 @@ class Trainer:
     keep_checkpoints: int
     should_pause: Callable[[], bool] = lambda: False
     device: str = "cpu"
+    notes: Sequence[str] = ()
     state: TrainerState = field(init=False)
     progress: Progress = field(init=False)
     total_steps: int = field(init=False)
@@ -164,7 +166,8 @@ class Trainer:
         self.directory.write_metrics(self.state.metrics)
         self._last_reported_step, messages = self.directory.reported_events()
         if STARTED not in messages:
-            self.directory.append_event(STARTED)
+            for message in (STARTED, *self.notes):
+                self.directory.append_event(message)
         elif self.state.step:
             self.directory.append_event(f"Training resumed after step {self.state.step}/{self.total_steps}")
         self._write_progress("running")

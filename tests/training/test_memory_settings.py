@@ -11,7 +11,7 @@ from ftpipe.modeling.machine import Machine
 from ftpipe.modeling.memory import estimate_memory
 from ftpipe.modeling.model_shape import ModelShape
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
-from ftpipe.training.memory_settings import MemoryChoice, RowLengths, choose_settings, setup_of
+from ftpipe.training.memory_settings import MemoryChoice, RowLengths, choose_settings, describe_choice, setup_of
 
 LLAMA_8B = ModelShape(32, 4096, 14336, 32, 8, 128, 128_256, tied=False)
 JOB = ResolvedHyperparameters(3, 8, 1.0, 1e-3, max_length=8192)
@@ -94,3 +94,12 @@ def test_shards_divide_the_weights() -> None:
 
 def test_row_lengths_of_rows() -> None:
     assert RowLengths.of([10, 30], 8) == RowLengths(30, 0.2)
+
+
+def test_describe_choice_says_what_is_loaded_and_planned() -> None:
+    """For the events of the job."""
+    assert next(iter(describe_choice(choose(80)))).startswith("The base model is loaded in bfloat16; ")
+    small = list(describe_choice(choose(14)))
+    assert "with 4bit weights" in small[0]
+    assert "To fit into memory" in small[1]
+    assert "may end because the memory runs out" in list(describe_choice(choose(4)))[-1]

@@ -45,6 +45,7 @@ def test_run_job_events_match_openai(done: Path) -> None:
     reported = events(done)
     messages = [event["message"] for event in reported]
     assert messages[0] == "Fine-tuning job started"
+    assert messages[1].startswith("The base model is loaded in ")
     assert messages[-1] == "Checkpoint created at step 6"
     metrics = [event for event in reported if event["type"] == "metrics"]
     assert [event["data"]["step"] for event in metrics] == [1, 2, 3, 4, 5, 6]

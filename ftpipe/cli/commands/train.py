@@ -201,6 +201,7 @@ def train(context: CliContext, /, **params: Any) -> None:
             spec = with_skipped_rows(spec)
         show_findings(context, report, request, skip_bad_rows=spec.hyperparameters.extra.get("skip_bad_rows") is True)
     if options.sweep:
+        check_memory(context, settings, spec, report)
         run_sweep(context, settings, spec, report, options.sweep_options())
         return
     plan = show_plan(context, settings, spec, report)
@@ -316,11 +317,11 @@ def show_plan(context: CliContext, settings: Settings, spec: RunSpec, report: Re
     for number, notice in enumerate(plan.notices):
         context.print_status(f"  {'' if number else 'note':<8}{notice}")
     plan.raise_blocker()
-    check_memory(context, settings, plan)
+    check_memory(context, settings, plan.spec, plan.report)
     return plan
 
 
-def check_memory(context: CliContext, settings: Settings, plan: Plan) -> None:
+def check_memory(context: CliContext, settings: Settings, spec: RunSpec, report: Report) -> None:
     """Show the memory and the time that a job on this machine needs.
 
     Raises:
@@ -328,7 +329,7 @@ def check_memory(context: CliContext, settings: Settings, plan: Plan) -> None:
     """
     from ftpipe.cli.training_estimates import estimate_run, require_memory, show_estimate
 
-    estimate = estimate_run(settings, plan.spec, plan.report)
+    estimate = estimate_run(settings, spec, report)
     if estimate is not None:
         context.add(estimate=estimate)
         show_estimate(context, estimate)
@@ -361,7 +362,7 @@ def run_training(
     if provider.profile.paid and not options.yes:
         context.confirm(f"Pay for this job at {host_of(provider)}: go ahead?")
     if prepare_base(context, provider, plan.spec.model):
-        check_memory(context, settings, plan)
+        check_memory(context, settings, plan.spec, plan.report)
     pipeline = context.pipeline(provider, context.registry(settings), settings)
     run = pipeline.start(plan, force_new=options.force_new)
     is_trained = run.model is not None
