@@ -44,6 +44,8 @@ INFERENCE_MODULE = "ftpipe.server.inference.worker"
 HONEST_CLIENTS = 2
 HONEST_PAUSE_SECONDS = 0.5
 HONEST_TOKENS = 32
+MAX_CHAT_SECONDS = 60.0
+"""An honest chat that has no answer after that ends the soak as failed."""
 HOSTILE_CLIENTS = 6
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 ROW = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}
@@ -62,10 +64,15 @@ class Connections:
         self.keys = keys
 
     def call(
-        self, owner: str, path: str, body: dict[str, Any] | bytes | None = None, content_type: str = "application/json"
+        self,
+        owner: str,
+        path: str,
+        body: dict[str, Any] | bytes | None = None,
+        content_type: str = "application/json",
+        timeout: float = 300,
     ) -> tuple[int, bytes]:
         """GET, or POST; the status and the body."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             data = json.dumps(body).encode() if isinstance(body, dict) else body
             headers = {"Authorization": f"Bearer {self.keys[owner]}", "Content-Type": content_type}
@@ -221,6 +228,7 @@ class Soak:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.stop = threading.Event()
+        self.has_stalled = threading.Event()
         self.is_under_attack = False
         self.latencies: dict[bool, list[float]] = {False: [], True: []}
         self.statuses: dict[str, Counter[str]] = {"honest": Counter(), "hostile": Counter()}
@@ -229,19 +237,20 @@ class Soak:
 
     def run(self, seconds: float) -> None:
         """Honest clients alone, then with the hostile ones."""
-        self.chat()  # loads the model
+        if not self.chat():  # loads the model
+            raise RuntimeError("the first chat got no answer")
         self.latencies = {False: [], True: []}
         threads = [threading.Thread(target=self.be_honest) for _ in range(HONEST_CLIENTS)]
         threads += [threading.Thread(target=self.keep_files), threading.Thread(target=self.measure)]
         for thread in threads:
             thread.start()
-        time.sleep(seconds * QUIET_SHARE)
+        self.has_stalled.wait(seconds * QUIET_SHARE)
         self.is_under_attack = True
         context = multiprocessing.get_context("spawn")
         stop, counts = context.Event(), context.SimpleQueue()
         hostile = context.Process(target=attack, args=(self.server.port, self.server.keys, stop, counts))
         hostile.start()
-        time.sleep(seconds * (1 - QUIET_SHARE))
+        self.has_stalled.wait(seconds * (1 - QUIET_SHARE))
         stop.set()
         self.stop.set()
         self.statuses["hostile"] = counts.get()
@@ -249,18 +258,26 @@ class Soak:
         for thread in threads:
             thread.join()
 
-    def chat(self) -> None:
-        """One honest chat; its latency counts for the phase in which it began."""
+    def chat(self) -> bool:
+        """One honest chat, whose latency counts for the phase in which it began; whether it was answered in time."""
         phase, started_at = self.is_under_attack, time.perf_counter()
-        status, _ = self.server.call("honest", "/v1/chat/completions", chat_body(max_tokens=HONEST_TOKENS))
+        body = chat_body(max_tokens=HONEST_TOKENS)
+        try:
+            status, _ = self.server.call("honest", "/v1/chat/completions", body, timeout=MAX_CHAT_SECONDS)
+        except OSError as exc:
+            self.statuses["honest"][f"no answer: {type(exc).__name__}"] += 1
+            return False
         self.statuses["honest"][str(status)] += 1
         if status == 200:
             self.latencies[phase].append(time.perf_counter() - started_at)
+        return True
 
     def be_honest(self) -> None:
-        """Chat again and again."""
+        """Chat again and again; a chat without an answer ends the soak."""
         while not self.stop.wait(HONEST_PAUSE_SECONDS):
-            self.chat()
+            if not self.chat():
+                self.has_stalled.set()
+                return
 
     def keep_files(self) -> None:
         """Upload a file now and then."""
@@ -310,12 +327,13 @@ def attack(port: int, keys: dict[str, str], stop: Event, counts: SimpleQueue[Cou
     Its priority is low: hostile clients have machines of their own, and must not take the processor from the server.
     """
     os.nice(10)
+    parent = os.getppid()
     counted: Counter[str] = Counter()
 
     def run(number: int) -> None:
         order = random.Random(number)
         attacks = HostileClient(Connections(port, keys)).attacks()
-        while not stop.is_set():
+        while not stop.is_set() and os.getppid() == parent:
             attack = order.choice(attacks)
             try:
                 attack()
@@ -344,6 +362,9 @@ def main() -> None:
             soak.run(minutes * 60)
             for line in soak.report():
                 sys.stdout.write(f"{line}\n")
+            if soak.has_stalled.is_set():
+                sys.stdout.write((Path(folder) / "output").read_text(encoding="utf-8")[-5000:])
+                sys.exit("an honest chat got no answer")
             started_at = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
             server.process.wait(60)
