@@ -28,6 +28,7 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")
 FOREIGN_OPTIONS = {"--strict", "--config-file", "--check", "--help", "--version"}
 """Options of other programs that every page may name."""
 PAGES_OTHER_PROGRAMS = {
+    "clients.md": {"--apply", "--install", "--key", "--model"},
     "train-local.md": {"--enable-lora", "--jinja", "--quantize"},
     "serve.md": {"--max-lora-rank", "--max-loras", "--max-cpu-loras"},
 }

@@ -101,15 +101,20 @@ class Connections:
 
 
 class Server(Connections):
-    """``ftpipe serve`` in a process."""
+    """``ftpipe serve`` in a process.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: An empty folder.
+        context_tokens: Tokens that the base model reads at most.
+    """
+
+    def __init__(self, folder: Path, *, context_tokens: int = 512) -> None:
         self.data_dir = folder / "data"
         keys = {owner: secrets.token_hex(16) for owner in ("honest", "hostile")}
         key_file = folder / "keys"
         key_file.write_text("".join(f"{owner}:{key}\n" for owner, key in keys.items()), encoding="utf-8")
         key_file.chmod(0o600)
-        save_base(folder / "home" / "models" / MODEL)
+        save_base(folder / "home" / "models" / MODEL, max_position_embeddings=context_tokens)
         command = [sys.executable, "-m", "ftpipe", "-q", "serve", "--port", "0", "--data-dir", str(self.data_dir)]
         environment = os.environ | {"FTPIPE_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
         with (folder / "output").open("wb") as output:

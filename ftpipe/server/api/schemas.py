@@ -33,7 +33,8 @@ class RequestModel(BaseModel):
 IGNORED_PARAMETERS = frozenset(
     {
         # Ollama. Source: https://github.com/ollama/ollama/blob/main/docs/api.md, 2026-11-29
-        *("keep_alive", "options", "think"),
+        *("keep_alive", "options", "think", "num_ctx", "num_keep", "num_batch", "num_thread", "num_gpu", "main_gpu"),
+        *("use_mmap", "use_mlock", "low_vram", "numa"),
         # Mistral. Source: https://docs.mistral.ai/api, 2026-11-29
         *("safe_prompt", "prompt_mode"),
         # vLLM. Source: https://docs.vllm.ai/en/stable/serving/openai_compatible_server/, 2026-11-29
@@ -45,13 +46,22 @@ IGNORED_PARAMETERS = frozenset(
     }
 )
 """Parameters of other servers that clients send by default. They say how such a server works, not what is answered."""
+RENAMED_PARAMETERS = {"repeat_penalty": "repetition_penalty"}
+"""What Ollama and llama.cpp call a parameter → what vLLM calls the same."""
 
 
 def without_ignored(body: Mapping[str, Any]) -> dict[str, Any]:
-    """A request body without the parameters of other servers; the log says once for each that it has no effect."""
+    """A request body without the parameters of other servers, or with our names for them.
+
+    The log says once for each parameter that has no effect.
+    """
     for name in IGNORED_PARAMETERS & body.keys():
         log_ignored(name)
-    return {name: value for name, value in body.items() if name not in IGNORED_PARAMETERS}
+    fields = {name: value for name, value in body.items() if name not in IGNORED_PARAMETERS}
+    for other, name in RENAMED_PARAMETERS.items():
+        if other in fields:
+            fields.setdefault(name, fields.pop(other))
+    return fields
 
 
 @cache

@@ -159,6 +159,7 @@ class _DocumentBuilder:
         schema = {} if body is None else self._schemas[_name(body)]
         if endpoint.form is None:
             self._add_ignored(schema, endpoint.operation.ignored)
+            self._add_other_names(schema, endpoint.operation.other_names)
             return {JSON: {"schema": schema}}
         # the fields stand here, with the file, and not among the components
         fields: dict[str, Any] = {"type": "object"}
@@ -172,6 +173,11 @@ class _DocumentBuilder:
         properties = self._resolved(schema)["properties"] if names else {}
         for name in sorted(names):
             properties.setdefault(name, {"description": "A parameter of other servers. It has no effect."})
+
+    def _add_other_names(self, schema: Schema, names: Mapping[str, str]) -> None:
+        properties = self._resolved(schema)["properties"] if names else {}
+        for other, name in names.items():
+            properties.setdefault(other, {**properties[name], "description": f"Another name of `{name}`."})
 
     def _response_content(self, endpoint: Endpoint) -> dict[str, Any]:
         operation = endpoint.operation

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from pydantic import BaseModel
 
-from ftpipe.server.api.schemas import IGNORED_PARAMETERS
+from ftpipe.server.api.schemas import IGNORED_PARAMETERS, RENAMED_PARAMETERS
 
 Schema: TypeAlias = Mapping[str, Any]
 """A JSON Schema."""
@@ -41,11 +41,15 @@ class Operation:
     """What responses are that are neither JSON nor events."""
     ignored: frozenset[str] = frozenset()
     """Parameters that have no effect, besides those of the body's model."""
+    other_names: Mapping[str, str] = field(default_factory=dict)
+    """Another name of a parameter → its name in the body's model."""
 
 
 def generation(*, body: type[BaseModel], result: Any, events: Any) -> Operation:  # noqa: ANN401  # types
     """The operation of answers, whole or streamed, that also takes the parameters of other servers."""
-    return Operation(body=body, result=result, events=events, ignored=IGNORED_PARAMETERS)
+    return Operation(
+        body=body, result=result, events=events, ignored=IGNORED_PARAMETERS, other_names=RENAMED_PARAMETERS
+    )
 
 
 def one_of(*words: str) -> Schema:

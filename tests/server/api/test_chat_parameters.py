@@ -32,6 +32,14 @@ def test_chat_sampling_of_vllm_reaches_the_engine(client: TestClient, engine: Fa
     assert (second.top_k, second.min_p, second.repetition_penalty, second.chat_template_kwargs) == (0, 0.0, 1.0, None)
 
 
+def test_chat_repeat_penalty_of_ollama_is_the_repetition_penalty(client: TestClient, engine: FakeEngine) -> None:
+    """Open WebUI sends a panel of Ollama's parameters to every server."""
+    panel = {"temperature": 0.7, "top_k": 40, "repeat_penalty": 1.1, "num_ctx": 4096, "use_mlock": True, "think": False}
+    complete(client, **panel)
+    complete(client, repeat_penalty=1.1, repetition_penalty=1.3)
+    assert [request.repetition_penalty for request in engine.requests] == [1.1, 1.3]
+
+
 @pytest.mark.parametrize(
     ("field", "value", "param"),
     [

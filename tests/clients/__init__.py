@@ -1,0 +1,1 @@
+"""Real clients of the OpenAI API against the server: ``python -m tests.clients``."""
