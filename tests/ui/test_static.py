@@ -21,6 +21,15 @@ RELEASED = {
 TEMPLATES = sorted((UI / "templates").rglob("*.j2"))
 
 
+AXE = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
+"""SHA-256 of ``axe.min.js``. Source: axe-core 4.14.1 (MPL-2.0) of https://registry.npmjs.org, read 2026-11-29."""
+
+
+def test_axe_is_the_released_one() -> None:
+    path = Path(__file__).parent / "axe-core" / "axe.min.js"
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == AXE
+
+
 @pytest.mark.parametrize("name", RELEASED)
 def test_static_file_is_the_released_one(name: str) -> None:
     assert hashlib.sha256((UI / "static" / name).read_bytes()).hexdigest() == RELEASED[name]
