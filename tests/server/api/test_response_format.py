@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,32 @@ def test_tool_choice_required_makes_call(complete: Any, choice: Any, names: set[
     assert {call["function"]["name"] for call in calls} <= names
     arguments = json.loads(calls[0]["function"]["arguments"])
     assert calls[0]["function"]["name"] == "stop" or arguments["city"] in ("Rome", "Oslo")
+
+
+@pytest.mark.parametrize("temperature", [0, 1.5])
+def test_forced_call_ends_if_its_schema_does_not_close_it(complete: Any, temperature: float) -> None:
+    """A model of random weights would add members without an end."""
+    parameters = {name: value for name, value in WEATHER.items() if name != "additionalProperties"}
+    tool = {"type": "function", "function": {"name": "weather", "parameters": parameters}}
+    _, body = complete(tools=[tool], tool_choice="required", temperature=temperature)
+    choice = body["choices"][0]
+    assert choice["finish_reason"] == "tool_calls"
+    assert json.loads(choice["message"]["tool_calls"][0]["function"]["arguments"]).keys() == {"city", "days"}
+
+
+def test_forced_call_of_custom_tool_follows_its_pattern(complete: Any) -> None:
+    grammar = {"syntax": "regex", "definition": 'turn "(left|right)", [0-9]{2}/x'}
+    tool = {"type": "custom", "custom": {"name": "steer", "format": {"type": "grammar", "grammar": grammar}}}
+    _, body = complete(tools=[tool], tool_choice="required")
+    call = body["choices"][0]["message"]["tool_calls"][0]["custom"]
+    assert (call["name"], bool(re.fullmatch(grammar["definition"], call["input"]))) == ("steer", True)
+
+
+def test_forced_call_that_reaches_the_limit_is_no_text(complete: Any) -> None:
+    _, body = complete(tools=TOOLS[:1], tool_choice="required", max_tokens=25)
+    choice = body["choices"][0]
+    assert (choice["finish_reason"], choice["message"]["content"]) == ("length", None)
+    assert [call["function"]["name"] for call in choice["message"]["tool_calls"]] == ["weather"]
 
 
 def test_response_format_with_tools_is_call_or_format(complete: Any) -> None:
