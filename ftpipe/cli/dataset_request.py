@@ -297,19 +297,15 @@ def spec_of(settings: Settings, request: DatasetRequest, report: Report, *, serv
     """
     if serve_as is not None and not re.fullmatch(SERVE_AS_PATTERN, serve_as):
         raise UsageError(f"{serve_as[:120]!r} cannot be part of a model's name", "use letters, digits, '.', '_' or '-'")
-    config = settings.config
-    return RunSpec(
+    from ftpipe.pipeline.preflight import spec_of_config
+
+    return spec_of_config(
+        settings.config,
         provider=request.provider or LOCAL_PROVIDER,
+        report=report,
         data=request.data,
         validation=request.validation,
         model=request.model,
         requested_model=request.requested_model,
         serve_as=serve_as,
-        method=report.method,
-        hyperparameters=config.hyperparameters,
-        suffix=config.suffix,
-        seed=config.seed,
-        integrations=config.integrations,
-        grader=config.grader,
-        metadata=config.metadata,
     )

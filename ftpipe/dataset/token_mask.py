@@ -40,11 +40,43 @@ def token_masks(
         DatasetError: The row cannot be shown.
     """
     number, record = _row(path, line)
-    check = find_training_check(model) if target == "local" else None
-    limit = local_token_limit(model, max_length) if target == "local" else example_limit(model, target)
-    if check is not None and check.chat_tokenizer is not None:
-        return _exact(number, record, check, check.chat_tokenizer, model, limit)
-    return _approximate(number, record, target, model, limit)
+    return MaskRenderer(target=target, model=model, max_length=max_length).masks(number, record)
+
+
+class MaskRenderer:
+    """Shows which tokens of rows are trained; the files of the base model are read once.
+
+    Args:
+        target: ``local`` or a provider's target.
+        model: The base model.
+        max_length: The job's ``max_length``, for local training.
+    """
+
+    def __init__(self, *, target: str, model: str, max_length: object = None) -> None:
+        self._target, self._model = target, model
+        self._tiktoken: Any = None
+        self._check = find_training_check(model) if target == "local" else None
+        self._limit = local_token_limit(model, max_length) if target == "local" else example_limit(model, target)
+
+    def masks(self, line: int, record: Mapping[str, Any]) -> tuple[TokenMask, ...]:
+        """The tokens of a row.
+
+        Args:
+            line: Its 1-based line.
+            record: A chat record or a pair.
+
+        Raises:
+            DatasetError: It cannot be shown.
+        """
+        if not can_be_rendered(record):
+            raise DatasetError(f"line {line} is not a chat record or a pair", "choose another line")
+        check = self._check
+        if check is not None and check.chat_tokenizer is not None:
+            return _exact(line, record, check, check.chat_tokenizer, self._model, self._limit)
+        encoding = encoding_for(self._model).name
+        if self._tiktoken is None:
+            self._tiktoken = open_tiktoken(encoding)
+        return _approximate(line, record, self._target, encoding, self._tiktoken, self._limit)
 
 
 def _row(path: Path, line: int | None) -> tuple[int, dict[str, Any]]:
@@ -112,9 +144,13 @@ def _masked(
 
 
 def _approximate(
-    line: int, record: Mapping[str, Any], target: str, model: str, limit: int | None
+    line: int,
+    record: Mapping[str, Any],
+    target: str,
+    encoding: str,
+    tiktoken: Any,  # noqa: ANN401  # its Encoding
+    limit: int | None,
 ) -> tuple[TokenMask, ...]:
-    encoding = encoding_for(model)
     note = "The service does not publish how it writes a conversation: 3 control tokens per message are counted."
     if target == "local":
         note = "The base model is not on this machine, so its tokens are not known; training fetches it."
@@ -124,18 +160,17 @@ def _approximate(
         TokenMask(
             line=line,
             name=name,
-            tokenizer=encoding.name,
+            tokenizer=encoding,
             exact=False,
             note=note,
             limit=limit,
-            tokens=tuple(_known_tokens(chat, encoding.name, limit)),
+            tokens=tuple(_known_tokens(chat, tiktoken, limit)),
         )
         for name, chat in _sequences(record)
     )
 
 
-def _known_tokens(chat: Mapping[str, Any], encoding: str, limit: int | None) -> Iterator[MaskedToken]:
-    tokenizer = open_tiktoken(encoding)
+def _known_tokens(chat: Mapping[str, Any], tokenizer: Any, limit: int | None) -> Iterator[MaskedToken]:  # noqa: ANN401
     position = 0
 
     def token(text: str, kind: TokenKind, id_: int | None = None) -> MaskedToken:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ftpipe.auto_epochs import auto_epochs
 from ftpipe.catalog.base_models import is_hosted_base
 from ftpipe.catalog.budget import budget_violation
 from ftpipe.catalog.learning_rates import absolute_learning_rate
-from ftpipe.config import flag_of
+from ftpipe.config import RunConfig, flag_of
 from ftpipe.errors import (
     CostLimitError,
     DatasetError,
@@ -86,6 +86,28 @@ def make_plan(spec: RunSpec, report: Report, *, profile: Profile, today: date, m
         report=report,
         blockers=tuple(blocker for blocker in blockers if blocker is not None),
         notices=(*filter(None, (endpoint_notice(profile, today=today),)), *choices),
+    )
+
+
+def spec_of_config(config: RunConfig, *, provider: str, report: Report, **chosen: Any) -> RunSpec:
+    """The specification of a run.
+
+    Args:
+        config: What is configured, with what the user chose for this run.
+        provider: Where it is trained.
+        report: Of the dataset; its method is that of the data.
+        chosen: The other fields of the specification.
+    """
+    return RunSpec(
+        provider=provider,
+        method=report.method,
+        hyperparameters=config.hyperparameters,
+        suffix=config.suffix,
+        seed=config.seed,
+        integrations=config.integrations,
+        grader=config.grader,
+        metadata=config.metadata,
+        **chosen,
     )
 
 

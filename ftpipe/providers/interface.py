@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from ftpipe.providers.client import ChatAddress
 from ftpipe.providers.responses import (
+    AnswerPiece,
     ChatCompletion,
     JobListing,
     PriceQuote,
@@ -181,7 +182,10 @@ class Models(Protocol):
         """
 
     def stream(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[str]:
-        """One chat completion, piece by piece."""
+        """The text of one chat completion, piece by piece."""
+
+    def stream_pieces(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[AnswerPiece]:
+        """One chat completion, piece by piece, with token probabilities and parts of tool calls if requested."""
 
     def chat_address(self, model: str) -> ChatAddress:
         """Where chats with a model go that are forwarded as they came; it may list the deployments."""

@@ -15,7 +15,15 @@ from ftpipe.catalog.base_models import base_hint, find_base
 from ftpipe.catalog.training_prices import PriceTable
 from ftpipe.errors import InvalidResponseError, LocalStateError, NotFoundError, ProviderError, RequestRefusedError
 from ftpipe.providers.client import ApiClient, ChatAddress
-from ftpipe.providers.responses import ChatCompletion, RemoteModel, as_dict, completion_of, model_of
+from ftpipe.providers.responses import (
+    AnswerPiece,
+    ChatCompletion,
+    RemoteModel,
+    answer_piece_of,
+    as_dict,
+    completion_of,
+    model_of,
+)
 from ftpipe.records.row_losses import RowLosses
 
 
@@ -109,12 +117,14 @@ class ModelsClient:
         return self._api.chat_address(model)
 
     def stream(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[str]:
-        """One chat completion, piece by piece."""
+        """The text of one chat completion, piece by piece."""
+        return (piece.text for piece in self.stream_pieces(model, messages, **sampling) if piece.text)
 
-        def call(client: openai.OpenAI) -> Iterator[str]:
-            for chunk in _create(client, model, messages, {**sampling, "stream": True}):
-                if chunk.choices and chunk.choices[0].delta.content:
-                    yield chunk.choices[0].delta.content
+    def stream_pieces(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[AnswerPiece]:
+        """One chat completion, piece by piece, with what belongs to the text."""
+
+        def call(client: openai.OpenAI) -> Iterator[AnswerPiece]:
+            return map(answer_piece_of, _create(client, model, messages, {**sampling, "stream": True}))
 
         return self._api.stream(f"get a completion of {model}", call)
 

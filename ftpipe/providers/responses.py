@@ -128,6 +128,18 @@ class ChatCompletion(Record):
     """Wall-clock seconds from the request to the complete response."""
 
 
+class AnswerPiece(NamedTuple):
+    """A part of an answer that is streamed."""
+
+    text: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    """Parts of calls, each with the ``index`` of its call."""
+    finish_reason: str = ""
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
 def as_dict(response: object) -> dict[str, Any]:
     """The fields of a response; the SDK returns text or nothing if a body is not the promised JSON."""
     if isinstance(response, BaseModel):
@@ -233,6 +245,22 @@ def completion_of(response: object, *, latency_s: float = 0.0) -> ChatCompletion
         prompt_tokens=whole(usage.get("prompt_tokens")),
         completion_tokens=whole(usage.get("completion_tokens")),
         latency_s=latency_s,
+    )
+
+
+def answer_piece_of(chunk: object) -> AnswerPiece:
+    """A chunk of a streamed chat completion; of several choices only the first one."""
+    fields = as_dict(chunk)
+    choice = mapping(next(iter(_list(fields.get("choices"))), None))
+    delta, usage = mapping(choice.get("delta")), mapping(fields.get("usage"))
+    refusal = text(delta.get("refusal"))
+    return AnswerPiece(
+        text=text(delta.get("content")) or refusal,
+        logprobs=_logprobs(mapping(choice.get("logprobs")).get("content")) or (),
+        tool_calls=tuple(mapping(call) for call in _list(delta.get("tool_calls"))),
+        finish_reason=text(choice.get("finish_reason")),
+        prompt_tokens=whole(usage.get("prompt_tokens")),
+        completion_tokens=whole(usage.get("completion_tokens")),
     )
 
 

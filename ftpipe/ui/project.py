@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from ftpipe.config import Settings
@@ -12,8 +13,11 @@ from ftpipe.errors import FtpipeError
 from ftpipe.providers import Profile, find_profile, open_provider
 from ftpipe.providers.provider import Provider
 from ftpipe.registry import Registry
+from ftpipe.ui.answers.conversations import Conversations
+from ftpipe.ui.answers.feedback import FeedbackFiles
 from ftpipe.ui.background import BackgroundCommands
 from ftpipe.ui.curves import CurveCache
+from ftpipe.ui.datasets.project_datasets import ProjectDatasets
 from ftpipe.ui.job_watcher import JobWatcher
 from ftpipe.ui.run_view import SummaryCache
 
@@ -96,8 +100,24 @@ class Project:
     curves: CurveCache
     summaries: SummaryCache = field(default_factory=SummaryCache)
 
+    @cached_property
+    def datasets(self) -> ProjectDatasets:
+        """Its datasets."""
+        return ProjectDatasets(self.folder, self.state_dir, self.settings, self.registry)
+
+    @cached_property
+    def conversations(self) -> Conversations:
+        """Conversations with its models."""
+        return Conversations(lambda name: self.endpoints.open(name, start=True).models.stream_pieces)
+
+    @cached_property
+    def feedback(self) -> FeedbackFiles:
+        """What people think of answers."""
+        return FeedbackFiles(self.state_dir)
+
     def close(self) -> None:
         """Stop reading jobs, and close what was opened; commands in the background go on."""
         self.watcher.close()
+        self.datasets.close()
         self.endpoints.close()
         self.registry.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,8 +16,6 @@ from ftpipe.cli.group import Command
 from ftpipe.errors import NotFoundError, UsageError
 from ftpipe.formatting import sanitize_block
 from ftpipe.paths import models_dir
-from ftpipe.records import Model
-from ftpipe.registry import Registry
 
 if TYPE_CHECKING:
     from ftpipe.providers.provider import Provider
@@ -114,21 +111,13 @@ def resolve_model(context: CliContext, options: ChatOptions) -> ChatTarget:
         raise UsageError(
             f"no model is registered in {registry.location}", "train one with `ftpipe train`, or give a MODEL"
         )
+    from ftpipe.pipeline.chat_target import shutdown_message, trained_system
+
     name = str(model) if known is None or (model in {c.model for c in known.checkpoints}) else known.id
     default = known.provider if known else settings.config.provider or LOCAL_PROVIDER
     system = trained_system(registry, known) if known else ""
     ended = shutdown_message(known) if known else ""
     return ChatTarget(context.provider(options.provider or default, settings), name, system, hint, ended)
-
-
-def shutdown_message(model: Model) -> str:
-    """Says that a model was shut down, if its day has come; empty otherwise."""
-    from ftpipe.providers.deadlines import days_left, shutdown_text
-
-    today = datetime.now(UTC).date()
-    left = days_left(model.base_shutdown_date, today)
-    is_over = left is not None and left <= 0
-    return f"{model.id} {shutdown_text(model.base_shutdown_date or '', today)}" if is_over else ""
 
 
 def hint_for_unknown(model: str, hint: str) -> str:
@@ -138,22 +127,6 @@ def hint_for_unknown(model: str, hint: str) -> str:
 
     nearest = "" if "did you mean" in hint else nearest_name(model, installed_bases(models_dir()))
     return f"did you mean {nearest}? {hint}" if nearest else hint
-
-
-def trained_system(registry: Registry, model: Model) -> str:
-    """Return the system message of the first training record; empty if there is none, or if the file is gone."""
-    from ftpipe.dataset import iter_records
-
-    run = registry.runs.find(model.job_id)
-    if run is None or run.dataset is None or not run.spec.data.is_file():  # an adopted job's file is not a path here
-        return ""
-    _, record = next(iter_records(run.spec.data), (0, {}))
-    messages = record.get("messages")
-    first = messages[0] if isinstance(messages, list) and messages else None
-    if not isinstance(first, dict) or first.get("role") != "system":
-        return ""
-    content = first.get("content")
-    return content if isinstance(content, str) else ""
 
 
 def stream_answer(context: CliContext, target: ChatTarget, messages: Messages, sampling: dict[str, Any]) -> str:

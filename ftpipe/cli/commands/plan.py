@@ -13,9 +13,9 @@ from ftpipe.cli import options as shared
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.dataset_request import require_dataset
 from ftpipe.cli.group import Command
-from ftpipe.cli.training_estimates import estimate_job, known_base, require_memory
 from ftpipe.errors import NotFoundError, UsageError
 from ftpipe.formatting import format_bytes, plural, sanitize_line
+from ftpipe.pipeline.training_estimates import estimate_job, known_base, require_memory
 from ftpipe.records import Hyperparameters, Method
 
 if TYPE_CHECKING:

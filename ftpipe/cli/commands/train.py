@@ -327,12 +327,13 @@ def check_memory(context: CliContext, settings: Settings, spec: RunSpec, report:
     Raises:
         InsufficientMemoryError: It does not fit.
     """
-    from ftpipe.cli.training_estimates import estimate_run, require_memory, show_estimate
+    from ftpipe.pipeline.training_estimates import estimate_run, require_memory
+    from ftpipe.reports.training_estimate import memory_text, time_text
 
     estimate = estimate_run(settings, spec, report)
     if estimate is not None:
         context.add(estimate=estimate)
-        show_estimate(context, estimate)
+        context.print_status([f"  {'memory':<8}{memory_text(estimate)}", f"  {'time':<8}{time_text(estimate)}"])
         require_memory(estimate)
 
 

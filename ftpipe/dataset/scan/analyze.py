@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from array import array
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from ftpipe.dataset.file_context import FileContext
 from ftpipe.dataset.identity import sha256_of_dataset
 from ftpipe.dataset.reader import read_blocks
 from ftpipe.dataset.rules import all_rules
-from ftpipe.dataset.scan.context import OnFinding, ScanContext, ScanObserver
+from ftpipe.dataset.scan.context import OnFinding, OnRowTokens, ScanContext, ScanObserver
 from ftpipe.dataset.scan.findings import FindingSpool, finding_of
 from ftpipe.dataset.scan.parallel import scan_in_parallel
 from ftpipe.dataset.scan.plan import PartialScan, ScanPlan
@@ -173,6 +174,7 @@ def make_plan(
     return ScanPlan(
         path, file, encoding_for(context.model).name, collect_lines=collect_lines,
         collect_every_finding=context.observer.on_finding is not None,
+        collect_row_tokens=context.observer.on_row_tokens is not None,
     )  # fmt: skip
 
 
@@ -196,10 +198,20 @@ def _scan(
         whole.merge(part)
         if spool is not None:
             spool.append(whole.tally)
+        if observer.on_row_tokens is not None:
+            report_row_tokens(whole, observer.on_row_tokens)
         if first is not None:
             first.report(whole.tally)
         observer.on_progress(min(done, size), size)
     return whole
+
+
+def report_row_tokens(part: PartialScan, on_row_tokens: OnRowTokens) -> None:
+    """Pass on the tokens of the records of a part, and clear them."""
+    values = iter(part.row_tokens)
+    for line, tokens, trained in zip(values, values, values, strict=True):
+        on_row_tokens(line, tokens, trained)
+    part.row_tokens = array("Q")
 
 
 def _compare_records(statistics: ScanStatistics, fingerprints: FingerprintStore, plan: ScanPlan) -> None:

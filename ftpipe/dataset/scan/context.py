@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 OnProgress: TypeAlias = Callable[[int, int], None]
 """Called with the bytes done and the bytes in all."""
 OnFinding: TypeAlias = "Callable[[Finding], None]"
+OnRowTokens: TypeAlias = Callable[[int, int, int], None]
+"""Called with a line, its tokens and its trained tokens."""
 
 
 def ignore_progress(_done: int, _total: int) -> None:
@@ -30,6 +32,8 @@ class ScanObserver:
     """Called once, as soon as the training file shows an error or a warning."""
     on_finding: OnFinding | None = None
     """Called with every finding once all are known, also with those that the report does not list."""
+    on_row_tokens: OnRowTokens | None = None
+    """Called with line, tokens and trained tokens of every record, in the order of the file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ class ScanPlan:
     """Remember every line with an error, for fixes and quarantine."""
     collect_every_finding: bool = False
     """Pass on every finding, not only those that the report lists."""
+    collect_row_tokens: bool = False
+    """Pass on the tokens of each record."""
 
 
 @dataclass(slots=True)
@@ -35,6 +37,8 @@ class PartialScan:
     examples: int = 0
     shapes: Counter[str] = field(default_factory=Counter)
     tokens: TokenHistogram = field(default_factory=TokenHistogram)
+    row_tokens: array[int] = field(default_factory=lambda: array("Q"))
+    """Line, tokens and trained tokens of each record, if they are collected; whoever reads them clears it."""
     with_images: int = 0
     content: DatasetStatistics = field(default_factory=DatasetStatistics)
     is_unterminated: bool = False
@@ -56,6 +60,9 @@ class PartialScan:
         """Add the part that follows this one."""
         self.tally.merge(other.tally, self.lines)
         self.tokens.merge(other.tokens, self.lines)
+        self.row_tokens.extend(
+            value if index % 3 else value + self.lines for index, value in enumerate(other.row_tokens)
+        )
         self.content.merge(other.content, self.lines)
         if merge_fingerprints:
             for own, others in zip(self.fingerprints, other.fingerprints, strict=True):

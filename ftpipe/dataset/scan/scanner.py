@@ -282,6 +282,8 @@ class BlockScanner:
                 part.tokens.lower_bounds += is_lower_bound
                 number, turns = self._add_statistics(item.record, item.request)
             part.tokens.add(total, trained, turns, number)
+            if self.scanner.plan.collect_row_tokens:
+                part.row_tokens.extend((number, total, trained))
             if limit is not None and self._may_be_overlong(number, total, limit):
                 record = self._plain_dialogue(number) if isinstance(item, PlainRecord) else item.record
                 self._report_overlong(record, total, limit)

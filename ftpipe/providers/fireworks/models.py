@@ -15,7 +15,7 @@ from ftpipe.providers.client import ChatAddress
 from ftpipe.providers.fireworks.api import RESOURCE_ID, FireworksApi
 from ftpipe.providers.fireworks.responses import unix_seconds
 from ftpipe.providers.models import ModelsClient
-from ftpipe.providers.responses import ChatCompletion, RemoteModel
+from ftpipe.providers.responses import AnswerPiece, ChatCompletion, RemoteModel
 from ftpipe.providers.signed_urls import get_file, require_signed_url
 from ftpipe.records.row_losses import RowLosses
 
@@ -116,9 +116,14 @@ class FireworksModels:
         return self._with_chat_name(model, lambda name: self._openai.chat(name, messages, **sampling))
 
     def stream(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[str]:
-        """One chat completion, piece by piece."""
-        pieces = self._with_chat_name(model, lambda name: _start(self._openai.stream(name, messages, **sampling)))
-        yield from pieces
+        """The text of one chat completion, piece by piece."""
+        return (piece.text for piece in self.stream_pieces(model, messages, **sampling) if piece.text)
+
+    def stream_pieces(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[AnswerPiece]:
+        """One chat completion of a base, or of a tuned model that is deployed, piece by piece."""
+        yield from self._with_chat_name(
+            model, lambda name: _start(self._openai.stream_pieces(name, messages, **sampling))
+        )
 
     def chat_address(self, model: str) -> ChatAddress:
         """Where chats with a model go; which form of its name is known is found with an answer of one token."""
@@ -294,14 +299,14 @@ def _from(before: int, on_bytes: Callable[[int, int | None], None]) -> Callable[
     return lambda size, _total: on_bytes(before + size, None)
 
 
-def _start(pieces: Iterator[str]) -> Iterator[str]:
+def _start(pieces: Iterator[AnswerPiece]) -> Iterator[AnswerPiece]:
     """The same pieces, the first of them fetched, so that an error of the name is raised here."""
     try:
         first = next(pieces)
     except StopIteration:
         return iter(())
 
-    def rest() -> Iterator[str]:
+    def rest() -> Iterator[AnswerPiece]:
         yield first
         yield from pieces
 

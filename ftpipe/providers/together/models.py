@@ -12,7 +12,7 @@ from ftpipe.catalog.base_models import base_hint
 from ftpipe.errors import ConfigError, NotFoundError, ProviderError
 from ftpipe.providers.client import ApiClient, ChatAddress
 from ftpipe.providers.models import ModelsClient, losses_not_supported
-from ftpipe.providers.responses import ChatCompletion, RemoteModel, as_dict, model_of
+from ftpipe.providers.responses import AnswerPiece, ChatCompletion, RemoteModel, as_dict, model_of
 from ftpipe.providers.rest import request_json
 from ftpipe.providers.together.deployments import TogetherDeployments
 from ftpipe.providers.together.jobs import TogetherJobs
@@ -98,10 +98,14 @@ class TogetherModels:
             raise _not_deployed(model, exc) from exc
 
     def stream(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[str]:
-        """One chat completion, piece by piece."""
+        """The text of one chat completion, piece by piece."""
+        return (piece.text for piece in self.stream_pieces(model, messages, **sampling) if piece.text)
+
+    def stream_pieces(self, model: str, messages: list[dict[str, Any]], **sampling: Any) -> Iterator[AnswerPiece]:
+        """One chat completion, piece by piece; a tuned model answers under the name of its deployment."""
         client, name = self._route(model)
         try:
-            yield from client.stream(name, messages, **sampling)
+            yield from client.stream_pieces(name, messages, **sampling)
         except NotFoundError as exc:
             raise _not_deployed(model, exc) from exc
 

@@ -10,10 +10,10 @@ from openai.pagination import SyncCursorPage
 from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 
 from ftpipe.cli import root
-from ftpipe.cli.commands.chat import trained_system
 from ftpipe.cli.context import CliContext
 from ftpipe.cli.main import execute
 from ftpipe.paths import default_registry, home
+from ftpipe.pipeline.chat_target import trained_system
 from ftpipe.registry import open_registry
 from tests.cli.cli_runner import CliEnvironment, chat_file
 from tests.fakes.openai_client import Fault, status_error

@@ -1,4 +1,4 @@
-"""Estimate what a job of the embedded server needs, for ``ftpipe plan`` and for the plan that ``train`` shows."""
+"""Estimate what a job of the embedded server needs, for ``plan``, ``train`` and the pages."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftpipe.atomic_files import read_json
-from ftpipe.cli.context import CliContext
-from ftpipe.cli.dataset_request import LOCAL_PROVIDER
 from ftpipe.errors import InsufficientMemoryError
 from ftpipe.formatting import format_bytes, sanitize_line
 from ftpipe.paths import models_dir, server_dir
@@ -79,7 +77,7 @@ def estimate_run(settings: Settings, spec: RunSpec, report: Report) -> TrainingE
     from ftpipe.providers.profiles import find_profile
 
     profile = find_profile(spec.provider, settings.config.providers)
-    if spec.provider != LOCAL_PROVIDER or configured_url(profile, os.environ) or trains_elsewhere(server_dir()):
+    if profile.target != "local" or configured_url(profile, os.environ) or trains_elsewhere(server_dir()):
         return None
     facts = known_base(spec.model)
     if facts is None or report.tokens is None or not report.tokens.examples:
@@ -110,10 +108,3 @@ def require_memory(estimate: TrainingEstimate) -> None:
     else:
         hint = "choose a smaller base model; `ftpipe models bases` shows how much memory each needs"
     raise InsufficientMemoryError(message, hint)
-
-
-def show_estimate(context: CliContext, estimate: TrainingEstimate) -> None:
-    """Show memory and time below the plan of a run, on stderr."""
-    from ftpipe.reports.training_estimate import memory_text, time_text
-
-    context.print_status([f"  {'memory':<8}{memory_text(estimate)}", f"  {'time':<8}{time_text(estimate)}"])

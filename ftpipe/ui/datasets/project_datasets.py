@@ -1,0 +1,117 @@
+"""The datasets of one project: their files, indexes, checks, token masks and losses."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+
+from ftpipe.config import Settings
+from ftpipe.dataset.line_index import LineIndex
+from ftpipe.dataset.token_mask import MaskRenderer
+from ftpipe.errors import FtpipeError
+from ftpipe.providers.profiles import Profile, find_profile, load_profiles
+from ftpipe.registry import Registry
+from ftpipe.ui.datasets.check_result import RankingHead, find_rankings, import_losses
+from ftpipe.ui.datasets.checks import DatasetTasks
+from ftpipe.ui.datasets.files import DatasetFiles
+
+DEFAULT_PROVIDER = "local"
+LOSSES_FOLDER = "losses"
+"""Where ``ftpipe losses`` stores its rankings, in the state folder."""
+MAX_INDEXES = 16
+MAX_RENDERERS = 4
+MAX_NAMED_RUNS = 200
+
+
+class ProjectDatasets:
+    """Everything that the pages need to show data.
+
+    Args:
+        folder: The project's folder.
+        state_dir: Its state folder.
+        settings: The configuration.
+        registry: Its runs name further files.
+    """
+
+    def __init__(self, folder: Path, state_dir: Path, settings: Settings, registry: Registry) -> None:
+        self._state_dir, self._settings, self._registry = state_dir, settings, registry
+        self.files = DatasetFiles(folder, self._named)
+        self.tasks = DatasetTasks(state_dir)
+        self._indexes: OrderedDict[Path, LineIndex] = OrderedDict()
+        self._renderers: OrderedDict[tuple[str, str], MaskRenderer] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """End the processes that check."""
+        self.tasks.close()
+
+    @property
+    def profiles(self) -> dict[str, Profile]:
+        """The providers of the configuration by name."""
+        return dict(load_profiles(self._settings.config.providers))
+
+    def profile(self, name: str = "") -> Profile:
+        """A provider by name; by default that of the configuration, or this machine.
+
+        Raises:
+            ConfigError: There is no such provider.
+        """
+        return find_profile(name or self._settings.config.provider or DEFAULT_PROVIDER, self._settings.config.providers)
+
+    def index(self, path: Path) -> LineIndex:
+        """The index of a file, made again if the file has changed."""
+        with self._lock:
+            known = self._indexes.get(path)
+        if known is not None and known.is_current:
+            return known
+        index = LineIndex.build(path)
+        with self._lock:
+            self._indexes[path] = index
+            self._indexes.move_to_end(path)
+            while len(self._indexes) > MAX_INDEXES:
+                self._indexes.popitem(last=False)
+        return index
+
+    def mask_renderer(self, target: str, model: str) -> MaskRenderer:
+        """What shows the tokens of rows for a base model."""
+        with self._lock:
+            known = self._renderers.get((target, model))
+        if known is not None:
+            return known
+        renderer = MaskRenderer(target=target, model=model)
+        with self._lock:
+            self._renderers[target, model] = renderer
+            while len(self._renderers) > MAX_RENDERERS:
+                self._renderers.popitem(last=False)
+        return renderer
+
+    def rankings(self, data_sha256: str) -> list[RankingHead]:
+        """The losses that are known of a dataset."""
+        return find_rankings(self._state_dir / LOSSES_FOLDER, data_sha256)
+
+    def losses(self, ranking: RankingHead) -> Path:
+        """The losses of a ranking as a table."""
+        return import_losses(ranking.path, self.tasks.folder / "losses")
+
+    def models_trained_on(self, data_sha256: str) -> list[str]:
+        """The models of this machine that were trained on a dataset, the newest first."""
+        models = self._registry.models.recent(MAX_NAMED_RUNS)
+        return [
+            model.id for model in models if model.dataset_sha256 == data_sha256 and self._tells_losses(model.provider)
+        ]
+
+    def _tells_losses(self, provider: str) -> bool:
+        try:
+            return find_profile(provider, self._settings.config.providers).has_row_losses
+        except FtpipeError:
+            return False
+
+    def _named(self) -> Iterator[tuple[str, Path]]:
+        config = self._settings.config
+        yield from (("project", path) for path in (config.data, config.validation) if path)
+        for run in self._registry.runs.recent(MAX_NAMED_RUNS):
+            for dataset in (run.dataset, run.validation):
+                if dataset is not None and dataset.path.is_absolute():
+                    yield "run", dataset.path

@@ -1,0 +1,209 @@
+"""The start page: choose data, base model and hyperparameters, see the plan and its price, and start the run once."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import OrderedDict
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from ftpipe.catalog.budget import budget_violation
+from ftpipe.errors import FtpipeError, UsageError
+from ftpipe.records import Run
+from ftpipe.reports.dataset_summary import cost_lines
+from ftpipe.reports.runs import cost_text, hyperparameter_text, stand_in_text
+from ftpipe.reports.trainable_bases import availability_text, memory_text, parameters_text, price_text
+from ftpipe.reports.training_estimate import memory_text as estimate_memory_text
+from ftpipe.reports.training_estimate import time_text
+from ftpipe.ui.datasets.checks import TaskState
+from ftpipe.ui.project import Project
+from ftpipe.ui.rendering import Page, form_of, form_text, project_of, render, url_of
+from ftpipe.ui.training_form import HYPERPARAMETERS, LABELS, TrainingForm, TrainingPlan
+
+SMALL_SECONDS = 0.6
+MAX_STARTS = 1000
+"""Starts that are remembered, so that a form that is sent again starts nothing."""
+MAX_KEY_CHARACTERS = 64
+DETAILS = ("method", "suffix", "seed", "max_cost", "evaluate")
+"""Fields that are folded away, as the hyperparameters besides the epochs are."""
+
+
+class StartedCommands:
+    """Which form has started which command: a form that is sent twice, or clicked twice, starts one."""
+
+    def __init__(self) -> None:
+        self._commands: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def start_once(self, project: Project, key: str, arguments: list[str], title: str) -> str:
+        """The command of a form; it is started if this is the first time that the form is sent."""
+        with self._lock:
+            known = self._commands.get((project.owner, key))
+            if known is None:
+                known = self._commands[project.owner, key] = project.commands.start(arguments, title=title)
+                if len(self._commands) > MAX_STARTS:
+                    self._commands.popitem(last=False)
+            return known
+
+    def find(self, project: Project, key: str) -> str | None:
+        """The command that a form has started."""
+        return self._commands.get((project.owner, key))
+
+
+_started = StartedCommands()
+
+
+def _show(request: Request) -> Response:
+    return _render(request, TrainingForm.of(request.query_params))
+
+
+def _render(request: Request, form: TrainingForm, *, problem: FtpipeError | None = None, status: int = 200) -> Response:
+    project = project_of(request)
+    files = project.datasets.files.all()
+    plan, error = None, problem
+    try:
+        plan = TrainingPlan(project, form, wait_seconds=SMALL_SECONDS)
+        plan.blocker  # noqa: B018  # it is computed here, so that its errors are shown
+    except FtpipeError as exc:
+        error = error or exc
+    values: dict[str, Any] = {
+        "form": form,
+        "files": files,
+        "profiles": project.datasets.profiles,
+        "plan": plan,
+        "error": error,
+        "labels": LABELS,
+        "fields": _fields(plan),
+        "base_labels": _base_labels(plan),
+        "default_validation": project.settings.config.validation,
+        "is_detailed": bool(form.values.keys() & {*DETAILS, *HYPERPARAMETERS} - {"epochs"}),
+        "start_key": secrets.token_urlsafe(16),
+        **_plan_values(project, plan),
+    }
+    return render(request, "start/start.html.j2", http_status=status, **values)
+
+
+def _fields(plan: TrainingPlan | None) -> list[str]:
+    """The hyperparameters that the provider takes, besides the epochs."""
+    if plan is None:
+        return ["batch_size", "learning_rate_multiplier"]
+    method = plan.settings.config.method or (plan.plan.spec.method if plan.plan else None)
+    extended = plan.profile.extended_hyperparameters
+    names = []
+    for name, key in HYPERPARAMETERS.items():
+        leaf = key.removeprefix("hyperparameters.")
+        is_basic = leaf in ("batch_size", "learning_rate_multiplier") or (leaf == "beta" and method == "dpo")
+        if is_basic or leaf in extended:
+            names.append(name)
+    return names
+
+
+def _base_labels(plan: TrainingPlan | None) -> dict[str, str]:
+    """What the list of base models says of each: size, memory, price."""
+    labels = {}
+    for base in plan.bases if plan else ():
+        parts = [base.name]
+        if base.provider == "local":
+            parts += [parameters_text(base.parameters), f"needs {memory_text(base)}", availability_text(base)]
+        else:
+            parts += [f"{price_text(base)} per 1M tokens", *(["default"] if base.is_default else [])]
+            parts += [f"until {base.last_day}"] if base.last_day else []
+        labels[base.name] = " · ".join(part for part in parts if part)
+    return labels
+
+
+def _plan_values(project: Project, plan: TrainingPlan | None) -> dict[str, Any]:
+    made = plan.plan if plan else None
+    if plan is None or made is None:
+        return {"made": None, "state": plan.check if plan and isinstance(plan.check, TaskState) else None}
+    violation = budget_violation(made.cost, plan.settings.config.max_cost)
+    return {
+        "made": made,
+        "state": None,
+        "cost": cost_text(made.cost) if plan.profile.paid or made.cost is None else "free",
+        "cost_details": cost_lines(made.cost) if made.cost and plan.profile.paid else [],
+        "hyperparameters": _resolved_text(plan) or hyperparameter_text(made.spec.hyperparameters),
+        "stand_in": stand_in_text(made.spec),
+        "violation": violation,
+        "command": project.commands.line(plan.arguments()),
+        "memory": estimate_memory_text(plan.estimate) if plan.estimate else "",
+        "time": time_text(plan.estimate) if plan.estimate else "",
+    }
+
+
+def _resolved_text(plan: TrainingPlan) -> str:
+    """The hyperparameters with the values that ``auto`` stands for; empty if the provider chooses them."""
+    if plan.profile.target != "local":
+        return ""
+    given = {name for name, key in HYPERPARAMETERS.items() if key in plan.settings.origins}
+    return ", ".join(
+        f"{LABELS[name].lower().replace('lora', 'LoRA')} {value}{'' if name in given else ' (auto)'}"
+        for name, value in plan.resolved.items()
+    )
+
+
+def _start(request: Request) -> Response:
+    """Start the run, unless this form has started it already."""
+    project, key = project_of(request), form_text(request, "start_key", MAX_KEY_CHARACTERS)
+    if not key:
+        raise UsageError("the form is not complete", "load the page again")
+    known = _started.find(project, key)
+    if known is not None:
+        return RedirectResponse(url_of(request, f"/start/{known}"), 303)
+    form = TrainingForm.of({name: value for name, value in form_of(request).items() if isinstance(value, str)})
+    plan = TrainingPlan(project, form, wait_seconds=SMALL_SECONDS)
+    try:
+        if plan.plan is None:
+            raise UsageError("the data are still being checked", "start when the plan is complete")
+        if plan.blocker is not None:
+            raise plan.blocker
+        if plan.price != form_text(request, "price"):
+            raise UsageError(
+                "the plan has changed since the page was loaded, and nothing was started",
+                "read the plan again, then start it",
+            )
+        if plan.price == "unknown" and form_text(request, "accept") != "yes":
+            raise UsageError("the price is not known, and you have not accepted that", "tick the box to accept it")
+    except FtpipeError as exc:
+        return _render(request, form, problem=exc, status=409)
+    arguments = plan.arguments()
+    name = plan.data.name if plan.data else ""
+    command = _started.start_once(
+        project, key, [arguments[0], "--yes", *arguments[1:]], f"Train {plan.model} on {name}"
+    )
+    return RedirectResponse(url_of(request, f"/start/{command}", data=plan.plan.report.dataset.sha256), 303)
+
+
+def _started_run(request: Request) -> Response:
+    """What the command that was started is doing, and its run as soon as there is one."""
+    project = project_of(request)
+    command = project.commands.find(request.path_params["command_id"])
+    if command is None:
+        raise UsageError("there is no such start", "the list of runs has all of them")
+    document = command.document or {}
+    run_values = document.get("run")
+    run_id = run_values.get("id") if isinstance(run_values, dict) else None
+    run = project.registry.runs.find(str(run_id)) if run_id else _newest_run(project, request, command.started_at)
+    return render(request, "start/started.html.j2", command=command, run=run)
+
+
+def _newest_run(project: Project, request: Request, started_at: float) -> Run | None:
+    """The newest run on the same data that was created since the command began."""
+    sha256 = request.query_params.get("data", "")
+    runs = project.registry.runs.recent(20)
+    return next((run for run in runs if run.dataset_sha256 == sha256 and run.created_at >= int(started_at) - 1), None)
+
+
+PAGE = Page(
+    title="Train",
+    path="/start",
+    routes=(
+        Route("/start", _show, methods=["GET"]),
+        Route("/start", _start, methods=["POST"]),
+        Route("/start/{command_id:str}", _started_run, methods=["GET"]),
+    ),
+)

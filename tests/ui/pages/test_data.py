@@ -1,0 +1,169 @@
+"""The data page, without a browser: rows, filters, checks, fixes, uploads, hostile content."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from ftpipe.ui.datasets.checks import DatasetTasks
+from ftpipe.ui.datasets.worker import run_task
+from ftpipe.ui.project import Project
+from tests.ui.conftest import csrf_of
+
+BROKEN = Path(__file__).parents[3] / "data" / "broken.jsonl"
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7*7 }}\x1b[31m\u202e"
+
+
+def row(question: str, answer: str = "yes") -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+
+
+def write(folder: Path, rows: list[dict[str, Any]], name: str = "data.jsonl") -> Path:
+    path = folder / name
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def tasks_in_threads(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checks run in a thread of the test, and pages wait for them."""
+    project.datasets.tasks = DatasetTasks(project.state_dir, run=lambda _state, task: {"result": run_task(task)})
+    monkeypatch.setattr("ftpipe.ui.pages.data.SMALL_SECONDS", 30)
+
+
+def address(project: Project, path: Path) -> str:
+    return f"/data/{next(file.id for file in project.datasets.files.all() if file.path == path)}"
+
+
+def test_list_names_the_files_of_the_project(client: TestClient, project: Project, own_home: Path) -> None:
+    assert "No datasets yet" in client.get("/data").text
+    path = write(own_home, [row("hi")])
+    page = client.get("/data")
+    assert f'href="{address(project, path)}"' in page.text
+    assert page.status_code == 200
+
+
+def test_dataset_shows_verdict_rows_and_findings(client: TestClient, project: Project, own_home: Path) -> None:
+    path = own_home / "broken.jsonl"
+    path.write_bytes(BROKEN.read_bytes())
+    page = client.get(address(project, path)).text
+    assert "would reject broken.jsonl: 16 errors" in page
+    assert "FT204" in page
+    only = client.get(address(project, path), params={"rule": "FT204"}).text
+    assert only.count("data-row") == 1
+    one = client.get(f"{address(project, path)}/row/3").text
+    assert "messages[0].role" in one or "FT204" in one
+
+
+def test_row_shows_what_is_trained(client: TestClient, project: Project, own_home: Path) -> None:
+    path = write(own_home, [row("How late are you open?", "Until eight.")])
+    part = client.get(f"{address(project, path)}/row/1").text
+    assert "Trained on" in part
+    assert 'class="token trained"' in part
+    assert "As a table" in part
+    assert "there is no line 9" in client.get(f"{address(project, path)}/row/9").text
+
+
+def test_pages_of_a_hundred_and_go_to_line(client: TestClient, project: Project, own_home: Path) -> None:
+    path = write(own_home, [row(f"question {number}") for number in range(1, 251)])
+    url = address(project, path)
+    first = client.get(url).text
+    assert first.count("data-row") == 100
+    assert "question 100<" in first
+    assert "after=100" in first
+    third = client.get(url, params={"line": "201"}).text
+    assert third.count("data-row") == 50
+    assert "question 201<" in third
+    assert "Next 100" not in third
+    assert "The file has no lines here" in client.get(url, params={"line": "999"}).text
+    assert "not a number" in client.get(url, params={"line": "x"}).text
+
+
+def test_search_marks_what_it_finds(client: TestClient, project: Project, own_home: Path) -> None:
+    path = write(own_home, [row(f"question {number}") for number in range(1, 251)])
+    page = client.get(address(project, path), params={"q": "QUESTION 24"}).text
+    assert page.count("data-row") == 11
+    assert '<mark class="hit">question 24</mark>' in page
+    assert "No row fits" in client.get(address(project, path), params={"q": "nothing"}).text
+
+
+def test_hostile_text_and_names_are_inert(client: TestClient, project: Project, own_home: Path) -> None:
+    rows = [row(HOSTILE, HOSTILE), {HOSTILE: HOSTILE}, {"messages": [{"role": HOSTILE, "content": HOSTILE}]}]
+    path = write(own_home, rows, "<img src=x onerror=alert(3)>.jsonl")
+    pages = [client.get("/data"), client.get(address(project, path), params={"q": HOSTILE[:60], "row": "1"})]
+    pages += [client.get(f"{address(project, path)}/row/{line}", params={"q": "<b>"}) for line in (1, 2, 3)]
+    pages.append(
+        client.get(address(project, path), params={"label": HOSTILE[:60], "provider": "local", "model": HOSTILE})
+    )
+    for page in pages:
+        assert page.status_code == 200
+        for raw in ("<script>alert", "<img", "\x1b", "\u202e"):
+            assert raw not in page.text
+
+
+def test_ids_do_not_become_paths(client: TestClient) -> None:
+    for wrong in ("..%2f..%2fetc%2fpasswd", "%2fetc%2fpasswd", "x" * 16):
+        assert client.get(f"/data/{wrong}").status_code in (400, 404)
+
+
+def test_dropped_file_is_stored_and_shown(client: TestClient, project: Project) -> None:
+    body = "".join(json.dumps(row(f"q{number}")) + "\n" for number in range(20)).encode()
+    headers = {"x-csrf-token": csrf_of(client), "content-type": "application/octet-stream"}
+    received = client.post("/data/files", params={"name": "../träin.jsonl"}, content=body, headers=headers)
+    assert received.status_code == 201
+    stored = project.state_dir / "datasets" / "träin.jsonl"
+    assert stored.read_bytes() == body
+    assert "would accept träin.jsonl" in client.get(received.json()["location"]).text
+    refused = client.post("/data/files", params={"name": "x.exe"}, content=body, headers=headers)
+    assert refused.status_code == 400
+    assert "not named like a dataset" in refused.text
+    assert client.post("/data/files", params={"name": "a.jsonl"}, content=b"", headers=headers).status_code == 400
+
+
+def test_dropped_file_needs_the_token(client: TestClient, project: Project) -> None:
+    assert client.post("/data/files", params={"name": "a.jsonl"}, content=b"{}").status_code == 403
+    assert not (project.state_dir / "datasets").exists()
+
+
+def test_fixes_are_shown_before_a_new_file_is_written(client: TestClient, project: Project, own_home: Path) -> None:
+    path = own_home / "data.jsonl"
+    path.write_text(json.dumps(row("<b>one</b>")) + "\n\n" + json.dumps(row("two")) + "\n", encoding="utf-8")
+    before = path.read_bytes()
+    url = f"{address(project, path)}/fixes"
+    page = client.get(url).text
+    assert "FT007" in page
+    assert "line 2" in page
+    assert not (project.state_dir / "datasets").exists()
+    done = client.post(url, data={"csrf": csrf_of(client), "unsafe": "0"}, headers={"origin": "http://127.0.0.1:8322"})
+    assert done.status_code == 303
+    assert "data-fixed.jsonl" in client.get(done.headers["location"]).text
+    fixed = project.state_dir / "datasets" / "data-fixed.jsonl"
+    assert fixed.read_text(encoding="utf-8").count("\n") == 2
+    assert path.read_bytes() == before
+
+
+def test_page_of_a_dataset_that_is_being_checked(
+    client: TestClient, project: Project, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are shown at once; a filter that needs the check says so."""
+    project.datasets.tasks = DatasetTasks(
+        project.state_dir, run=lambda _state, _task: {"error": {"message": "no disk"}}
+    )
+    monkeypatch.setattr("ftpipe.ui.pages.data.SMALL_SECONDS", 0)
+    path = write(own_home, [row("hi")])
+    url = address(project, path)
+    waiting = client.get(url, params={"rule": "FT204"}).text
+    assert "still being checked" in waiting
+    monkeypatch.setattr("ftpipe.ui.pages.data.SMALL_SECONDS", 30)
+    assert "no disk" in client.get(url).text
+    assert "no disk" in client.get(f"{url}/report").text
+
+
+def test_model_says_what_computes_losses(client: TestClient, project: Project, own_home: Path) -> None:
+    """Without a model that was trained on the data there is no form for losses."""
+    path = write(own_home, [row("hi")])
+    assert "Compute losses" not in client.get(address(project, path)).text

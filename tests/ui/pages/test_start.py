@@ -1,0 +1,167 @@
+"""The start page, without a browser: the plan, its price, the command, and that a form starts one run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from ftpipe.ui.datasets.checks import DatasetTasks
+from ftpipe.ui.datasets.worker import run_task
+from ftpipe.ui.pages import start
+from ftpipe.ui.project import Project
+from tests.ui.conftest import csrf_of
+
+ORIGIN = {"origin": "http://127.0.0.1:8322"}
+
+
+class FakeCommands:
+    """Remembers what was started."""
+
+    def __init__(self) -> None:
+        self.started: list[list[str]] = []
+
+    def start(self, arguments: Sequence[str], *, title: str) -> str:
+        self.started.append(list(arguments))
+        return f"cmd-{len(self.started):012x}"
+
+
+@pytest.fixture
+def commands(project: Project, monkeypatch: pytest.MonkeyPatch) -> FakeCommands:
+    fake = FakeCommands()
+    monkeypatch.setattr(project.commands, "start", fake.start)
+    return fake
+
+
+@pytest.fixture
+def data(project: Project, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The id of a good dataset."""
+    project.datasets.tasks = DatasetTasks(project.state_dir, run=lambda _state, task: {"result": run_task(task)})
+    monkeypatch.setattr(start, "SMALL_SECONDS", 30)
+    rows = [
+        {"messages": [{"role": "user", "content": f"mail {n}"}, {"role": "assistant", "content": "billing"}]}
+        for n in range(20)
+    ]
+    (own_home / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return project.datasets.files.all()[0].id
+
+
+def hidden(page: str, name: str) -> str:
+    return page.partition(f'name="{name}" value="')[2].partition('"')[0]
+
+
+def form_of(client: TestClient, page: str, **values: str) -> dict[str, str]:
+    return {
+        "csrf": csrf_of(client),
+        "start_key": hidden(page, "start_key"),
+        "price": hidden(page, "price"),
+        **values,
+    }
+
+
+def test_start_without_data_names_the_data_page(client: TestClient) -> None:
+    page = client.get("/start").text
+    assert "There is no dataset yet" in page
+
+
+def test_plan_writes_out_what_auto_stands_for(client: TestClient, data: str) -> None:
+    page = client.get("/start", params={"data": data, "epochs": "2"}).text
+    assert "epochs 2, batch size 4 (auto), learning rate multiplier 1 (auto)" in page
+    assert "learning rate 0.002 (auto), LoRA rank 16 (auto)" in page
+    assert "ftpipe train --provider local --epochs 2 train.jsonl" in page
+    assert "Start training, free" in page
+    assert "20 examples" in page
+
+
+def test_start_runs_the_command_that_is_shown_once(client: TestClient, data: str, commands: FakeCommands) -> None:
+    """A double click and a form that is sent again do not make a second run."""
+    page = client.get("/start", params={"data": data, "epochs": "2"}).text
+    form = form_of(client, page, data=data, provider="local", epochs="2")
+    answers = [client.post("/start", data=form, headers=ORIGIN) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [303] * 3
+    assert commands.started == [["train", "--yes", "--provider", "local", "--epochs", "2", "train.jsonl"]]
+    assert {answer.headers["location"].partition("?")[0] for answer in answers} == {"/start/cmd-000000000001"}
+
+
+def test_paid_job_is_limited_to_the_price_on_the_button(client: TestClient, data: str, commands: FakeCommands) -> None:
+    choice = {"data": data, "provider": "nebius", "epochs": "3"}
+    page = client.get("/start", params=choice).text
+    price = hidden(page, "price")
+    assert price.startswith("about ")
+    assert f"Start and pay {price}" in page
+    assert client.post("/start", data=form_of(client, page, **choice), headers=ORIGIN).status_code == 303
+    (arguments,) = commands.started
+    limit = arguments[arguments.index("--max-cost") + 1]
+    assert f"at most {float(limit):.4f} USD" in price or f"at most {float(limit):,.2f} USD" in price
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"price": "about 0.01 USD, at most 0.01 USD"}, "the plan has changed"),
+        ({"epochs": "99"}, "99"),
+        ({"start_key": ""}, "not complete"),
+        ({"data": "0" * 16}, "does not exist any more"),
+        ({"suffix": "x" * 80}, "suffix"),
+    ],
+)
+def test_start_refuses_and_starts_nothing(
+    client: TestClient, data: str, commands: FakeCommands, changes: dict[str, str], message: str
+) -> None:
+    page = client.get("/start", params={"data": data}).text
+    form = form_of(client, page, data=data, provider="local") | changes
+    answer = client.post("/start", data=form, headers=ORIGIN)
+    assert answer.status_code in (400, 409)
+    assert message in answer.text
+    assert commands.started == []
+
+
+def test_unknown_price_has_to_be_accepted(
+    client: TestClient, data: str, commands: FakeCommands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choice = {"data": data, "provider": "together", "model": "some/unknown-model"}
+    page = client.get("/start", params=choice).text
+    assert "Start training at an unknown price" in page
+    form = form_of(client, page, **choice)
+    assert client.post("/start", data=form, headers=ORIGIN).status_code == 409
+    assert commands.started == []
+    accepted = client.post("/start", data={**form, "accept": "yes"}, headers=ORIGIN)
+    assert accepted.status_code == 303
+    assert len(commands.started) == 1
+
+
+def test_budget_and_closed_providers_block_the_button(client: TestClient, data: str) -> None:
+    page = client.get("/start", params={"data": data, "provider": "nebius", "max_cost": "0"}).text
+    assert "over the limit" in page
+    assert "Start and pay" not in page
+
+
+def test_dataset_with_errors_blocks_the_button(client: TestClient, data: str, own_home: Path, project: Project) -> None:
+    assert data
+    (own_home / "bad.jsonl").write_text('{"messages": []}\n', encoding="utf-8")
+    bad = next(file.id for file in project.datasets.files.all() if file.name == "bad.jsonl")
+    page = client.get("/start", params={"data": bad}).text
+    assert "would refuse bad.jsonl" in page
+    assert "Start training" not in page
+
+
+def test_command_that_was_started_is_shown_with_its_error(
+    client: TestClient, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ftpipe.ui.background import CommandState
+
+    values: dict[str, Any] = {
+        "id": "cmd-000000000001", "title": "Train <b>x</b>", "line": "ftpipe train x", "started_at": 1.0,
+        "is_running": False, "document": {"error": {"message": "no key", "hint": "set it"}}, "messages": ("a <i>",),
+    }  # fmt: skip
+    monkeypatch.setattr(project.commands, "find", lambda _id: CommandState(**values))
+    page = client.get("/start/cmd-000000000001").text
+    assert "no key" in page
+    assert "set it" in page
+    assert "<b>x" not in page
+    monkeypatch.setattr(project.commands, "find", lambda _id: None)
+    assert client.get("/start/cmd-000000000002").status_code == 400
