@@ -21,6 +21,7 @@ log = logging.getLogger("ftpipe.server")
 DEFAULT_OWNER = "local"
 MIN_KEY_CHARACTERS = 16
 ANY_ORIGIN = "*"
+KEY_HINT = "`ftpipe serve key`, on the machine of the server, prints its key if it was started without a key file."
 _ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _OWNER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -42,13 +43,15 @@ class ApiKeys:
             return DEFAULT_OWNER
         token = _token(headers)
         if not token:
-            message = "You didn't provide an API key. Send it as 'Authorization: Bearer KEY' or 'api-key: KEY'."
+            message = (
+                f"You didn't provide an API key. Send it as 'Authorization: Bearer KEY' or 'api-key: KEY'. {KEY_HINT}"
+            )
             raise ApiError(401, message, "invalid_api_key")
         digest = _digest(token)
         # Every key is compared, each in constant time, so that the response time reveals nothing.
         owners = [owner for known, owner in self.digests if hmac.compare_digest(known, digest)]
         if not owners:
-            message = "Incorrect API key provided."
+            message = f"Incorrect API key provided. {KEY_HINT}"
             raise ApiError(401, message, "invalid_api_key")
         return owners[0]
 

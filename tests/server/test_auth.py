@@ -32,7 +32,9 @@ def guarded(make_client: MakeClient, tmp_path: Path) -> TestClient:
 def test_auth_refuses_missing_or_wrong_key(guarded: TestClient, headers: dict[str, str]) -> None:
     """401 in the service's shape; only the health is open."""
     answer = guarded.get("/v1/files", headers=headers)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (401, "invalid_api_key")
+    assert "`ftpipe serve key`" in error["message"]
     assert guarded.get("/health").status_code == 200
 
 
