@@ -12,6 +12,7 @@ from openai.types import Completion
 from starlette.testclient import TestClient
 
 from ftpipe.errors import NotFoundError
+from ftpipe.inference.detokenizer import Delta, TokenLogprob
 from ftpipe.inference.request import ContextLengthError, LogitBiasError
 from ftpipe.server.api.answer_streams import MAX_CONCURRENT_ANSWERS
 from tests.server.conftest import sdk
@@ -234,3 +235,32 @@ def test_completion_computes_prompts_at_the_same_time(api: openai.OpenAI, engine
     answer = complete(api, ["x"] * MAX_CONCURRENT_ANSWERS, max_tokens=1)
     assert len(answer.choices) == MAX_CONCURRENT_ANSWERS
     assert not together.broken
+
+
+def test_completion_streams_choices_at_the_same_time(api: openai.OpenAI, engine: FakeEngine) -> None:
+    together = threading.Barrier(3, timeout=20)
+
+    def meet() -> None:
+        together.wait()
+
+    engine.before_token = meet
+    chunks = list(api.completions.create(model="gpt-4o-mini", prompt="x", n=3, max_tokens=1, stream=True))
+    texts = [(one.index, one.text) for chunk in chunks for one in chunk.choices if one.text]
+    assert sorted(texts) == [(index, "hello") for index in range(3)]
+    assert not together.broken
+
+
+def test_completion_counts_offsets_in_characters(
+    api: openai.OpenAI, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token can be a part of a character, or have several."""
+    parts = (TokenLogprob("\\xc3", -1.0, raw=b"\xc3"), TokenLogprob("\\xa9", -1.0, raw=b"\xa9"))
+    deltas = [
+        Delta("é", parts),
+        Delta("ab", (TokenLogprob("ab", -1.0),)),
+        Delta("c", (TokenLogprob("c", -1.0),), "stop", completion_tokens=4),
+    ]
+    monkeypatch.setattr(engine, "generate", lambda **_: (delta for delta in deltas))
+    logprobs = complete(api, logprobs=1).choices[0].logprobs
+    assert logprobs is not None
+    assert (logprobs.tokens, logprobs.text_offset) == (["\\xc3", "\\xa9", "ab", "c"], [0, 0, 1, 3])
