@@ -55,9 +55,10 @@ def test_models_shows_aliases_first_and_what_stops_soon(client: TestClient, regi
     assert "Move back" in text
 
 
-def test_models_pages(client: TestClient, registry: Registry) -> None:
+def test_models_pages(client: TestClient, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ftpipe.ui.pages.models.MODELS_PER_PAGE", 2)
     model = registered(registry)
-    for number in range(60):
+    for number in range(3):
         registry.models.add(model.model_copy(update={"id": f"ft:{number}", "job_id": f"ftjob-{number}"}))
     assert "Page 1 of 2" in client.get("/models").text
     assert "Page 2 of 2" in client.get("/models?page=2").text
