@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from ftpipe.errors import LocalStateError, UsageError
@@ -17,13 +17,15 @@ from ftpipe.paths import EVALUATIONS_FOLDER
 from ftpipe.records.evaluation import Answer, Evaluation, Outcome
 from ftpipe.reports.evaluation import wording
 from ftpipe.ui.pages.models import EvaluatedScore
-from ftpipe.ui.project import Project
-from ftpipe.ui.rendering import Page, page_number, project_of, render
+from ftpipe.ui.project import LOCAL_PROVIDER, Project
+from ftpipe.ui.rendering import Page, form_of, form_text, page_number, project_of, render, url_of
 
 EVALUATIONS_PER_PAGE = 50
 ITEMS_PER_PAGE = 20
 MAX_EVALUATIONS = 500
 """The latest evaluations that are shown; others stay in the registry."""
+MAX_CHOICES = 50
+"""The newest models, which can be chosen for an evaluation."""
 MAX_MATRIX_MODELS, MAX_MATRIX_DATASETS = 50, 12
 CACHED_EVALUATIONS = 4
 """Evaluations with all their answers in memory."""
@@ -63,6 +65,51 @@ def list_evaluations(request: Request) -> Response:
         commands=[one for one in project.commands.recent() if one.line.startswith("ftpipe evaluate ")],
         wording=wording,
     )
+
+
+def ask_start(request: Request) -> Response:
+    """What is compared, on which data."""
+    project = project_of(request)
+    chosen = request.query_params.getlist("model")
+    models = project.registry.models.recent(MAX_CHOICES)
+    return render(
+        request,
+        "evaluations/start.html.j2",
+        models=models,
+        aliases=project.registry.models.aliases(),
+        chosen=chosen,
+        files=project.datasets.files.all(),
+        project=project,
+    )
+
+
+def start(request: Request) -> Response:
+    """Start an evaluation in the background; ask before it costs money."""
+    project = project_of(request)
+    names = [name for name in form_of(request).getlist("model") if isinstance(name, str) and name]
+    if not names:
+        raise UsageError("no model was chosen", "tick one or more")
+    models = [project.registry.models.get(name) for name in dict.fromkeys(names)]
+    file = project.datasets.files.get(form_text(request, "data"))
+    options = {name: form_text(request, name, 200) for name in ("baseline", "limit", "gate")}
+    if options["limit"] and not (options["limit"].isascii() and options["limit"].isdigit()):
+        raise UsageError("the number of items is not a whole number", "leave it empty for all items")
+    words = [word for name, value in options.items() if value for word in (f"--{name}={value}",)]
+    arguments = ["evaluate", f"--data={file.path}", *words, "--", *dict.fromkeys(names)]
+    paid = sorted({one.provider for one in models if one.provider != LOCAL_PROVIDER})
+    if paid and form_text(request, "confirmed") != "yes":
+        items = project.datasets.index(file.path).lines
+        return render(
+            request,
+            "evaluations/confirm.html.j2",
+            line=project.commands.line(arguments),
+            fields=[*(("model", name) for name in names), ("data", file.id), *options.items()],
+            requests=min(items, int(options["limit"] or items)) * (len(names) + 1),
+            providers=[project.endpoints.title(name) for name in paid],
+        )
+    title = f"Evaluate {', '.join(dict.fromkeys(names))} on {file.name}"
+    project.commands.start(arguments, title=title)
+    return RedirectResponse(url_of(request, "/evaluations"), 303)
 
 
 def show_evaluation(request: Request) -> Response:
@@ -203,6 +250,8 @@ PAGE = Page(
     "/evaluations",
     (
         Route("/evaluations", list_evaluations, methods=["GET"]),
+        Route("/evaluations/start", ask_start, methods=["GET"]),
+        Route("/evaluations/start", start, methods=["POST"]),
         Route("/evaluations/{evaluation}", show_evaluation, methods=["GET"]),
         Route("/evaluations/{evaluation}/report", show_report, methods=["GET"]),
         Route("/evaluations/{evaluation}/items/{item}", show_item, methods=["GET"]),

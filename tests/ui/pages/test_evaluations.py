@@ -12,6 +12,8 @@ from ftpipe.reports.evaluation.html import to_html
 from ftpipe.ui.pages.evaluations import matrix_of
 from ftpipe.ui.project import Project
 from tests.reports.xss_payloads import PAYLOADS, hostile
+from tests.ui import seeds
+from tests.ui.conftest import SAME_ORIGIN, csrf_of
 from tests.ui.html import active_parts
 
 
@@ -100,6 +102,50 @@ def test_report_is_sandboxed(client: TestClient, project: Project) -> None:
     report.write_text("<script>alert(1)</script>", encoding="utf-8")
     policy = client.get(f"/evaluations/{evaluation.id}/report").headers["content-security-policy"]
     assert "style-src 'none'" in policy
+
+
+def start(client: TestClient, project: Project, **changes: str) -> tuple[int, str]:
+    """Send the form that starts an evaluation; status, and location or text."""
+    file = next(one for one in project.datasets.files.all() if one.name == "test.jsonl")
+    data = {"csrf": csrf_of(client), "data": file.id, "baseline": "", "limit": "", "gate": "", **changes}
+    answer = client.post("/evaluations/start", data=data, headers=SAME_ORIGIN)
+    return answer.status_code, answer.headers.get("location", answer.text)
+
+
+@pytest.fixture
+def started(project: Project, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands that are started, and a dataset for them."""
+    commands: list[list[str]] = []
+    monkeypatch.setattr(type(project.commands), "start", lambda _self, words, *, title: commands.append(words))
+    (project.folder / "test.jsonl").write_text("{}\n" * 12, encoding="utf-8")
+    return commands
+
+
+def test_start_runs_the_command(client: TestClient, project: Project, started: list[list[str]]) -> None:
+    model = seeds.succeeded_run(project.registry).model
+    assert model is not None
+    assert model.id in client.get("/evaluations/start", params={"model": model.id}).text.replace("<wbr>", "")
+    assert start(client, project, model=model.id, limit="5", gate="exact>=+0.03@95%") == (303, "/evaluations")
+    path = project.folder / "test.jsonl"
+    words = ["evaluate", f"--data={path}", "--limit=5", "--gate=exact>=+0.03@95%", "--", model.id]
+    assert started == [words]
+    assert start(client, project)[0] == 400, "no model"
+    assert start(client, project, model=model.id, data="../../etc/passwd")[0] == 400
+    assert start(client, project, model=model.id, limit="5; rm")[0] == 400
+    assert len(started) == 1
+
+
+def test_start_asks_before_hosted_models_are_paid(
+    client: TestClient, project: Project, started: list[list[str]]
+) -> None:
+    model = seeds.succeeded_run(project.registry, provider="openai", endpoint="https://api.openai.com/v1").model
+    assert model is not None
+    status, text = start(client, project, model=model.id)
+    assert (status, started) == (200, [])
+    assert "up to 24 requests" in text
+    assert "ftpipe evaluate" in text
+    assert start(client, project, model=model.id, confirmed="yes")[0] == 303
+    assert len(started) == 1
 
 
 @pytest.mark.parametrize("name", ["eval-ffffffffffff", "..%2f..%2fregistry", "x"])
