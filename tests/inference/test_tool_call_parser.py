@@ -93,7 +93,7 @@ ALPHABET = [
 
 
 @given(st.one_of(st.sampled_from(SAMPLES), st.lists(st.sampled_from(ALPHABET)).map("".join)), st.data())
-@settings(max_examples=examples(few=100, full=3000), deadline=None)
+@settings(max_examples=examples(few=50, full=1000), deadline=None)
 def test_parser_gives_same_result_for_every_split(text: str, data: st.DataObject) -> None:
     """However the text of an answer is cut into pieces, and whatever it is."""
     cuts = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=20)))
