@@ -43,9 +43,9 @@ class BatchSequence:
         """Whether the whole prompt is computed."""
         return self.length >= len(self.prompt)
 
-    def next_chunk(self) -> tuple[int, ...]:
-        """The ids of the prompt that are computed next."""
-        end = (self.length // PREFILL_CHUNK_TOKENS + 1) * PREFILL_CHUNK_TOKENS
+    def next_tokens(self, chunks: int) -> tuple[int, ...]:
+        """The ids of the prompt that are computed next, up to the end of so many chunks."""
+        end = (self.length // PREFILL_CHUNK_TOKENS + chunks) * PREFILL_CHUNK_TOKENS
         return self.prompt[self.length : end]
 
 
@@ -78,8 +78,12 @@ class BatchModel(Protocol):
             NotFoundError: There is no such adapter, or it is one for another base model.
         """
 
-    def prefill(self, sequences: Sequence[BatchSequence]) -> list[torch.Tensor | None]:
-        """Compute the next chunk of each prompt.
+    def prefill(self, sequences: Sequence[BatchSequence], *, chunks: int = 1) -> list[torch.Tensor | None]:
+        """Compute the next chunks of each prompt; of prompts that begin alike perhaps only those of one.
+
+        Args:
+            sequences: Their prompts are not computed yet.
+            chunks: Of each prompt, at most.
 
         Returns:
             For each sequence the logits after its prompt in float32, or ``None`` if chunks remain. If it needs prompt

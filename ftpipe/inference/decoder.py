@@ -8,15 +8,18 @@ common beginnings of prompts are computed once.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from ftpipe.inference.batch_model import BatchModel, BatchSequence, Precision
-from ftpipe.inference.decoder_weights import DecoderLayer, pack_weights
-from ftpipe.inference.key_value_slots import KeyValueShape, KeyValueSlots, SlotPool
-from ftpipe.inference.lora_weights import LayerKey, LoraBatch, LoraPair, UnsupportedAdapterError, read_lora
+from ftpipe.inference.decoder_weights import DecoderLayer, DecoderWeights, pack_weights
+from ftpipe.inference.key_value_slots import KeyValueShape, KeyValueSlots
+from ftpipe.inference.lora_weights import LoraRows, PackedLora, UnsupportedAdapterError, read_lora
 from ftpipe.inference.prefix_cache import PREFIX_BLOCK_TOKENS, PrefixCache
+from ftpipe.inference.slot_attention import DecodeAttention, HeadCounts, PromptAttention
 from ftpipe.modeling.loading import check_adapter
 from ftpipe.modeling.types import CausalModel
 
@@ -26,14 +29,10 @@ if TYPE_CHECKING:
 MAX_SEQUENCES = 32
 MAX_ADAPTERS = 16
 """Adapters in memory for one base model; a few megabytes each."""
-MAX_FUSED_ADAPTERS = 8
-"""Adapters that are kept in one pair of matrices although no row of the batch has them."""
 MAX_KEY_VALUE_BYTES = 2 << 30
 MAX_PREFIX_BYTES = 256 << 20
-ATTENTION_MULTIPLE = 64
-"""Attention of a batch covers a multiple of so many positions; what is behind a sequence's end is masked."""
 
-_Attention: TypeAlias = "Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]"
+_Attention: TypeAlias = "Callable[[int, torch.Tensor], torch.Tensor]"
 """Of a layer to queries, keys and values of new tokens; the result has a row for each token."""
 
 
@@ -60,20 +59,17 @@ class Decoder:
         max_key_value_bytes: int = MAX_KEY_VALUE_BYTES,
         max_prefix_bytes: int = MAX_PREFIX_BYTES,
     ) -> None:
-        import torch
-
         self._weights = weights = pack_weights(model, precision)
-        self._precision: Precision = precision
         self._device = weights.embeddings.device
-        self._dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        self._heads = HeadCounts(weights.heads, weights.key_value_heads)
+        self._dtype = _attention_dtype(weights, precision)
         shape = KeyValueShape(
             len(weights.layers), weights.key_value_heads, weights.head_size, self._dtype, self._device
         )
         self.vocabulary_size = weights.vocabulary_size
         self.slots = KeyValueSlots(shape, max_key_value_bytes)
         self.prefixes = PrefixCache(max_prefix_bytes)
-        self._adapters: OrderedDict[Path, dict[LayerKey, LoraPair]] = OrderedDict()
-        self._lora: LoraBatch | None = None
+        self._adapters: OrderedDict[Path, PackedLora] = OrderedDict()
         self._load_other = load_other
         self._other: BatchModel | None = None
         self._others: set[BatchSequence] = set()
@@ -107,15 +103,10 @@ class Decoder:
             adapter=adapter, prompt=tuple(prompt), max_length=max_length, needs_prompt_logits=needs_prompt_logits
         )
         self.slots.open(sequence)
-        if not needs_prompt_logits:
-            slot = self.slots.slot(sequence)
-            for block in self.prefixes.find(adapter, sequence.prompt):
-                end = sequence.length + PREFIX_BLOCK_TOKENS
-                slot[..., sequence.length : end, :] = block
-                sequence.length = sequence.cached_tokens = end
+        self._read_prefixes(sequence)
         return sequence
 
-    def prefill(self, sequences: Sequence[BatchSequence]) -> list[torch.Tensor | None]:
+    def prefill(self, sequences: Sequence[BatchSequence], *, chunks: int = 1) -> list[torch.Tensor | None]:
         """See ``BatchModel``."""
         import torch
 
@@ -123,10 +114,10 @@ class Decoder:
         results: dict[BatchSequence, torch.Tensor | None] = {}
         if own:
             with torch.inference_mode():
-                results = dict(zip(own, self._prefill(own), strict=True))
+                results = self._prefill(own, chunks)
         if len(own) < len(sequences):
             others = [sequence for sequence in sequences if sequence in self._others]
-            results |= zip(others, self._get_other().prefill(others), strict=True)
+            results |= zip(others, self._get_other().prefill(others, chunks=chunks), strict=True)
         return [results[sequence] for sequence in sequences]
 
     def decode(self, sequences: Sequence[BatchSequence], tokens: Sequence[int]) -> torch.Tensor:
@@ -134,6 +125,9 @@ class Decoder:
         import torch
 
         own = [index for index, sequence in enumerate(sequences) if sequence not in self._others]
+        if len(own) == len(sequences):
+            with torch.inference_mode():
+                return self._decode(list(sequences), list(tokens))
         logits = torch.empty(len(sequences), self.vocabulary_size)
         if own:
             with torch.inference_mode():
@@ -151,132 +145,138 @@ class Decoder:
             self._others.discard(sequence)
             self._get_other().close_sequence(sequence)
 
-    def _prefill(self, sequences: list[BatchSequence]) -> list[torch.Tensor | None]:
+    def _prefill(self, sequences: list[BatchSequence], chunks: int) -> dict[BatchSequence, torch.Tensor | None]:
         import torch
 
-        chunks = [sequence.next_chunk() for sequence in sequences]
-        starts = [sequence.length for sequence in sequences]
-        slots = [self.slots.slot(sequence) for sequence in sequences]
-        ids = [id_ for chunk in chunks for id_ in chunk]
-        positions = [start + i for start, chunk in zip(starts, chunks, strict=True) for i in range(len(chunk))]
-        adapters = [sequence.adapter for sequence, chunk in zip(sequences, chunks, strict=True) for _ in chunk]
-        blocks = [block for part in zip(slots, starts, chunks, strict=True) for block in _blocks(*part)]
-
-        def attend(layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-            outputs: list[torch.Tensor] = []
-            row = 0
-            for slot, start, end in blocks:
-                rows = slice(row, row + end - start)
-                slot[layer, 0, :, start:end] = keys[rows].transpose(0, 1)
-                slot[layer, 1, :, start:end] = values[rows].transpose(0, 1)
-                outputs.append(_attend_block(queries[rows], slot[layer, 0, :, :end], slot[layer, 1, :, :end]))
-                row = rows.stop
-            return torch.cat(outputs)
-
-        hidden = self._compute(ids, positions, adapters, attend)
-        results: list[torch.Tensor | None] = []
-        for sequence, chunk, slot, rows in zip(
-            sequences, chunks, slots, hidden.split([len(c) for c in chunks]), strict=True
-        ):
-            sequence.length += len(chunk)
-            self.prefixes.add(sequence.adapter, sequence.prompt, slot, sequence.length)
-            needed = rows if sequence.needs_prompt_logits else rows[-1:] if sequence.is_prefilled else None
-            logits = None if needed is None else self._weights.head(needed).cpu()
-            results.append(logits if logits is None or sequence.needs_prompt_logits else logits[0])
+        leaders = sorted(self._without_followers(sequences, chunks), key=_adapter_key)
+        parts = [sequence.next_tokens(chunks) for sequence in leaders]
+        counts = [len(part) for part in parts]
+        ids = [id_ for part in parts for id_ in part]
+        positions = [sequence.length + i for sequence, count in zip(leaders, counts, strict=True) for i in range(count)]
+        adapters = self._lora_rows([sequence.adapter for sequence in leaders], counts)
+        attention = PromptAttention(self.slots, leaders, counts, self._heads)
+        hidden = self._compute(ids, positions, adapters, attention.attend)
+        needed: list[torch.Tensor] = []
+        for sequence, rows in zip(leaders, hidden.split(counts), strict=True):
+            sequence.length += len(rows)
+            if sequence.needs_prompt_logits:
+                needed.append(rows)
+                continue
+            self.prefixes.add(sequence.adapter, sequence.prompt, self.slots.slot(sequence), sequence.length)
+            needed.append(rows[-1:] if sequence.is_prefilled else rows[:0])
+        results: dict[BatchSequence, torch.Tensor | None] = dict.fromkeys(sequences)
+        if any(len(rows) for rows in needed):
+            logits = self._logits(torch.cat(needed)).split([len(rows) for rows in needed])
+            for sequence, rows in zip(leaders, logits, strict=True):
+                if len(rows):
+                    results[sequence] = rows if sequence.needs_prompt_logits else rows[0]
         return results
 
+    def _without_followers(self, sequences: list[BatchSequence], chunks: int) -> list[BatchSequence]:
+        """Those whose next block is not computed for another one in the same step: it will be in the prefix cache."""
+        computed: set[tuple[Path | None, tuple[int, ...]]] = set()
+        leaders: list[BatchSequence] = []
+        for sequence in sequences:
+            self._read_prefixes(sequence)
+            end = sequence.length + len(sequence.next_tokens(chunks))
+            ends = range(sequence.length + PREFIX_BLOCK_TOKENS, end + 1, PREFIX_BLOCK_TOKENS)
+            blocks = [] if sequence.needs_prompt_logits else [(sequence.adapter, sequence.prompt[:at]) for at in ends]
+            if not blocks or blocks[0] not in computed:
+                leaders.append(sequence)
+                computed.update(blocks)
+        return leaders
+
+    def _read_prefixes(self, sequence: BatchSequence) -> None:
+        """Take the next blocks of a prompt from the prefix cache if they are there."""
+        if sequence.needs_prompt_logits:
+            return
+        slot = self.slots.slot(sequence)
+        blocks = self.prefixes.find(sequence.adapter, sequence.prompt)
+        for block in blocks[sequence.length // PREFIX_BLOCK_TOKENS :]:
+            end = sequence.length + PREFIX_BLOCK_TOKENS
+            slot[..., sequence.length : end, :] = block
+            sequence.length = end
+            sequence.cached_tokens += PREFIX_BLOCK_TOKENS
+
     def _decode(self, sequences: list[BatchSequence], tokens: list[int]) -> torch.Tensor:
-        import torch
-
-        token_of = dict(zip(sequences, tokens, strict=True))
-        groups = [_DecodeGroup(pool, members) for pool, members in self.slots.groups(sequences)]
-        ordered = [sequence for group in groups for sequence in group.sequences]
-
-        def attend(layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-            if len(groups) == 1:
-                return groups[0].attend(layer, queries, keys, values)
-            sizes = [len(group.sequences) for group in groups]
-            parts = zip(groups, queries.split(sizes), keys.split(sizes), values.split(sizes), strict=True)
-            return torch.cat([group.attend(layer, *tensors) for group, *tensors in parts])
-
-        ids = [token_of[sequence] for sequence in ordered]
+        order = sorted(range(len(sequences)), key=lambda index: _adapter_key(sequences[index]))
+        ordered = [sequences[index] for index in order]
+        attention = DecodeAttention(self.slots, ordered, self._heads)
         positions = [sequence.length for sequence in ordered]
-        hidden = self._compute(ids, positions, [sequence.adapter for sequence in ordered], attend)
+        adapters = self._lora_rows([sequence.adapter for sequence in ordered], [1] * len(ordered))
+        hidden = self._compute([tokens[index] for index in order], positions, adapters, attention.attend)
         for sequence in ordered:
             sequence.length += 1
-        row_of = {sequence: row for row, sequence in enumerate(ordered)}
-        return self._weights.head(hidden).cpu()[[row_of[sequence] for sequence in sequences]]
+        if order != sorted(order):
+            hidden = hidden[[order.index(index) for index in range(len(order))]]
+        return self._logits(hidden)
 
-    def _compute(
-        self, ids: list[int], positions: list[int], adapters: list[Path | None], attend: _Attention
-    ) -> torch.Tensor:
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """In float32 and in memory of the processor."""
+        return self._weights.head(hidden).float().cpu()
+
+    def _compute(self, ids: list[int], positions: list[int], adapters: LoraRows, attend: _Attention) -> torch.Tensor:
         """The last hidden state of each token, normalised."""
         import torch
 
         weights = self._weights
         at = torch.tensor(positions, device=self._device)
         cosine, sine = weights.cosine[at], weights.sine[at]
-        lora = self._lora_of(set(adapters) - {None})
-        masks = {} if lora is None else lora.masks(adapters)
 
         def linear(rows: torch.Tensor, number: int, name: str) -> torch.Tensor:
-            output = weights.layers[number].fused[name](rows)
-            return output if lora is None else lora.add_to(output, rows, (number, name), masks)
+            rows = rows.to(weights.dtype)
+            return adapters.add_to(weights.layers[number].fused[name](rows), rows, (number, name))
 
         hidden = weights.embeddings[torch.tensor(ids, device=self._device)].float()
         for number, layer in enumerate(weights.layers):
             qkv = linear(self._norm(hidden, layer.input_norm), number, "qkv")
-            queries, keys, values = self._rotate(layer, qkv, cosine, sine)
-            attention = attend(number, queries, keys, values).flatten(1).float()
+            attention = attend(number, self._rotate(layer, qkv, cosine, sine))
             hidden += linear(attention, number, "output")
             gate, up = linear(self._norm(hidden, layer.output_norm), number, "gate_up").chunk(2, -1)
             hidden += linear(torch.nn.functional.silu(gate) * up, number, "down")
         return self._norm(hidden, weights.norm)
 
-    def _rotate(
-        self, layer: DecoderLayer, qkv: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Queries, keys and values with indices of token, head and element."""
+    def _rotate(self, layer: DecoderLayer, qkv: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
+        """Queries, keys and values with indices of token, head and element; positions are in the first two."""
         import torch
 
-        weights = self._weights
+        weights, heads = self._weights, self._heads
         split = qkv.view(len(qkv), -1, weights.head_size)
-        rotated_heads = weights.heads + weights.key_value_heads
-        turned, values = split[:, :rotated_heads], split[:, rotated_heads:]
+        turned = split[:, : heads.queries + heads.keys].float()
         if layer.query_norm is not None and layer.key_norm is not None:
-            queries = self._norm(turned[:, : weights.heads], layer.query_norm)
-            turned = torch.cat([queries, self._norm(turned[:, weights.heads :], layer.key_norm)], 1)
-        turned = torch.addcmul(turned * cosine, turned.roll(weights.head_size // 2, -1), sine).to(self._dtype)
-        return turned[:, : weights.heads], turned[:, weights.heads :], values.to(self._dtype)
+            queries = self._norm(turned[:, : heads.queries], layer.query_norm)
+            turned = torch.cat([queries, self._norm(turned[:, heads.queries :], layer.key_norm)], 1)
+        rotated = torch.addcmul(turned * cosine, turned.roll(weights.head_size // 2, -1), sine)
+        result = split.to(self._dtype)
+        result[:, : heads.queries + heads.keys] = rotated
+        return result
 
     def _norm(self, rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         variance = rows.pow(2).mean(-1, keepdim=True)
         return rows * (variance + self._weights.epsilon).rsqrt() * weight
 
-    def _load_adapter(self, adapter: Path, needed: frozenset[Path] = frozenset()) -> None:
+    def _load_adapter(self, adapter: Path, needed: Collection[Path | None] = ()) -> PackedLora:
         """Load it if it is not loaded; others are dropped for it, except for those that are needed, too."""
         if adapter not in self._adapters:
-            self._adapters[adapter] = read_lora(adapter, self._weights.fused_outputs, len(self._weights.layers))
+            pairs = read_lora(adapter, self._weights.fused_outputs, len(self._weights.layers))
+            self._adapters[adapter] = PackedLora(pairs, self._dtype, self._device)
         self._adapters.move_to_end(adapter)
         for other in [path for path in self._adapters if path not in needed and path != adapter]:
             if len(self._adapters) <= MAX_ADAPTERS:
                 break
             del self._adapters[other]
+        return self._adapters[adapter]
 
-    def _lora_of(self, adapters: set[Path | None]) -> LoraBatch | None:
-        """The matrices of all adapters in the batch; built anew when one joins."""
-        needed = {adapter for adapter in adapters if adapter is not None}
-        if not needed:
-            return None
-        current = self._lora
-        if current is None or not needed <= current.adapters or (len(needed) == 1 < len(current.adapters)):
-            previous = current.adapters if current is not None and len(needed) > 1 else frozenset()
-            wanted = frozenset(needed | previous if len(needed | previous) <= MAX_FUSED_ADAPTERS else needed)
-            for adapter in wanted:
-                self._load_adapter(adapter, wanted)
-            pairs = {adapter: self._adapters[adapter] for adapter in sorted(wanted)}
-            self._lora = current = LoraBatch(pairs, self._precision, self._device)
-        return current
+    def _lora_rows(self, adapters: Sequence[Path | None], counts: Sequence[int]) -> LoraRows:
+        """Which adapter the rows of sequences have, those of an adapter side by side."""
+        parts: list[tuple[PackedLora, int, int]] = []
+        start = 0
+        for adapter, members in groupby(zip(adapters, counts, strict=True), key=itemgetter(0)):
+            end = start + sum(count for _, count in members)
+            if adapter is not None:
+                parts.append((self._load_adapter(adapter, adapters), start, end))
+            start = end
+        return LoraRows(tuple(parts))
 
     def _get_other(self) -> BatchModel:
         if self._other is None:
@@ -284,61 +284,17 @@ class Decoder:
         return self._other
 
 
-def _blocks(slot: torch.Tensor, start: int, chunk: Sequence[int]) -> list[tuple[torch.Tensor, int, int]]:
-    """The parts of a chunk in each block of the prefix cache: the slot, start and end."""
-    end = start + len(chunk)
-    return [(slot, at, min(at + PREFIX_BLOCK_TOKENS, end)) for at in range(start, end, PREFIX_BLOCK_TOKENS)]
+def _attention_dtype(weights: DecoderWeights, precision: Precision) -> torch.dtype:
+    """Of keys, values and adapters: there are no operators in int8 for them.
 
-
-def _attend_block(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Causal attention of the last tokens of a sequence to all of its tokens."""
+    In int8 it is bfloat16 if the base was loaded in it, because the processor is good at it. Attention in float32
+    depends on the number of positions that it covers, and so on the other sequences; in bfloat16 it does not.
+    """
     import torch
 
-    count, heads, size = queries.shape
-    key_value_heads, length, _ = keys.shape
-    shared = heads // key_value_heads
-    grouped = (
-        queries.view(count, key_value_heads, shared, size).permute(1, 2, 0, 3).reshape(1, key_value_heads, -1, size)
-    )
-    mask = torch.ones(count, length, dtype=torch.bool, device=queries.device).tril(length - count).repeat(shared, 1)
-    output = torch.nn.functional.scaled_dot_product_attention(grouped, keys[None], values[None], attn_mask=mask)
-    return output.view(heads, count, size).transpose(0, 1)
+    is_bfloat16 = precision == "bfloat16" or (precision == "int8" and weights.embeddings.dtype == torch.bfloat16)
+    return torch.bfloat16 if is_bfloat16 else torch.float32
 
 
-class _DecodeGroup:
-    """Sequences in the first slots of a pool, to each of which a token is appended."""
-
-    def __init__(self, pool: SlotPool, sequences: list[BatchSequence]) -> None:
-        import torch
-
-        self.sequences = sequences
-        self._tensor = pool.tensor
-        lengths = torch.tensor([sequence.length for sequence in sequences], device=pool.tensor.device)
-        heads = pool.tensor.shape[3]
-        slots_and_heads = torch.arange(len(sequences) * heads, device=lengths.device)
-        self._rows = slots_and_heads * pool.capacity + lengths.repeat_interleave(heads)
-        longest = int(lengths.max()) + 1
-        self._covered = min(-(-longest // ATTENTION_MULTIPLE) * ATTENTION_MULTIPLE, pool.capacity)
-        is_masked = torch.arange(self._covered, device=lengths.device)[None] > lengths[:, None]
-        mask = torch.zeros(is_masked.shape, dtype=pool.tensor.dtype, device=lengths.device)
-        self._mask = mask.masked_fill_(is_masked, float("-inf"))[:, None, None]
-
-    def attend(self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """Store keys and values of the new tokens, and attend to all tokens of each sequence."""
-        import torch
-
-        count, heads, size = queries.shape
-        key_value_heads = keys.shape[1]
-        stored = self._tensor[layer]
-        flat = stored.view(2, -1, size)
-        flat[0].index_copy_(0, self._rows, keys.reshape(-1, size))
-        flat[1].index_copy_(0, self._rows, values.reshape(-1, size))
-        shared = heads // key_value_heads
-        all_keys, all_values = stored[:, :count, :, : self._covered]
-        output = torch.nn.functional.scaled_dot_product_attention(
-            queries.reshape(count, key_value_heads, shared, size),
-            all_keys,
-            all_values,
-            attn_mask=self._mask.expand(count, 1, shared, self._covered),
-        )
-        return output.reshape(count, heads, size)
+def _adapter_key(sequence: BatchSequence) -> str:
+    return str(sequence.adapter or "")

@@ -33,6 +33,8 @@ class DecoderLayer:
 class DecoderWeights:
     """All weights, the sizes, and cosine and sine of the rotation of each position."""
 
+    dtype: torch.dtype
+    """Of activations."""
     embeddings: torch.Tensor
     layers: list[DecoderLayer]
     norm: torch.Tensor
@@ -78,6 +80,7 @@ def pack_weights(model: CausalModel, precision: Precision) -> DecoderWeights:
         layers = [_pack_layer(layer, precision) for layer in inner.layers]
         head = model.get_output_embeddings()
         return DecoderWeights(
+            dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32,
             embeddings=inner.embed_tokens.weight.detach(),
             layers=layers,
             norm=inner.norm.weight.detach().float(),

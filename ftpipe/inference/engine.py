@@ -109,12 +109,13 @@ class Engine:
         """
         model = self._models.get(base, check_cancelled)
         _check_characters(request, model.context_length)
-        if adapter is not None:
-            model.batch_model.read_adapter(adapter)
-        generation = model.new_generation(adapter, request)
-        if request.max_tokens == 0:
-            return iter([Delta("", finish_reason="length", prompt_tokens=len(generation.prompt))])
-        model.thread.submit(generation)
+        with model.thread.expecting():
+            if adapter is not None:
+                model.batch_model.read_adapter(adapter)
+            generation = model.new_generation(adapter, request)
+            if request.max_tokens == 0:
+                return iter([Delta("", finish_reason="length", prompt_tokens=len(generation.prompt))])
+            model.thread.submit(generation)
         return GenerationStream(generation, check_cancelled)
 
     def loaded_models(self) -> tuple[str, ...]:

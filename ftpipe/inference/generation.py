@@ -78,13 +78,18 @@ class Generation:
         if len(self._prompt_logprobs) == len(self.prompt):
             self._deltas.put(Delta("", prompt_logprobs=tuple(self._prompt_logprobs)))
 
-    def accept_logits(self, logits: torch.Tensor) -> bool:
+    def accept_logits(self, logits: torch.Tensor, most_probable: int | None = None) -> bool:
         """Sample the next token.
+
+        Args:
+            logits: Of the next token.
+            most_probable: The token with the largest logit, if it is known.
 
         Returns:
             Whether the answer has ended.
         """
-        token = self.last_token = self.sampler.sample(logits)
+        is_known = most_probable is not None and self.sampler.is_greedy
+        token = self.last_token = most_probable if is_known else self.sampler.sample(logits)
         if token in self.stop_token_ids:
             self._end("stop", Delta(""))
             return True

@@ -150,6 +150,11 @@ class KeyValueSlots:
         """Keys and values of one sequence; indices are layer, key or value, head, position, and element."""
         return self._pool_of[sequence].slot(sequence)
 
+    def location(self, sequence: BatchSequence) -> tuple[SlotPool, int]:
+        """The pool of a sequence and the number of its slot."""
+        pool = self._pool_of[sequence]
+        return pool, pool.sequences.index(sequence)
+
     def groups(self, sequences: Sequence[BatchSequence]) -> Iterator[tuple[SlotPool, list[BatchSequence]]]:
         """Sequences by their pools, in whose first slots they are from now on; each has room for one more token."""
         by_pool: dict[SlotPool, list[BatchSequence]] = {}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftpipe.inference.batch_model import Precision
-from ftpipe.inference.packed_linear import PackedLinear, pack_linear
+from ftpipe.inference.packed_linear import pack_linear
 from ftpipe.modeling.loading import check_adapter
 
 if TYPE_CHECKING:
@@ -123,65 +123,54 @@ def _fused_pair(
     return LoraPair(torch.cat(downs), torch.cat(ups, 1)) if downs else None
 
 
-class LoraBatch:
-    """What adapters add to fused layers, for rows of several of them.
+class PackedLora:
+    """An adapter's matrices in the layout of the processor.
 
-    The matrices of all adapters are one pair; the intermediate values of a row are zero but for its own adapter's.
+    Each adapter is computed by itself, for its own rows: as one product with the matrices of all, an answer would
+    depend on which other adapters are in the batch, as the order of a sum depends on the number of columns.
 
     Args:
-        adapters: Their matrices, by folder.
-        precision: Of the products.
+        pairs: Its matrices.
+        dtype: Of the products: bfloat16 or float32.
         device: Of the base model.
     """
 
-    def __init__(
-        self, adapters: Mapping[Path, Mapping[LayerKey, LoraPair]], precision: Precision, device: torch.device
-    ) -> None:
-        import torch
+    def __init__(self, pairs: Mapping[LayerKey, LoraPair], dtype: torch.dtype, device: torch.device) -> None:
+        precision: Precision = "bfloat16" if dtype.itemsize == 2 else "float32"
+        self._layers = {
+            key: (
+                pack_linear(pair.down.to(device), None, precision),
+                pack_linear(pair.up.to(device), None, precision),
+            )
+            for key, pair in pairs.items()
+        }
 
-        self.adapters = frozenset(adapters)
-        self._device = device
-        # a pair in int8 would save nothing: its matrices are small
-        precision = "float32" if precision == "int8" else precision
-        self._layers: dict[LayerKey, tuple[PackedLinear, PackedLinear, str]] = {}
-        self._columns: dict[str, dict[Path, tuple[int, int]]] = {}
-        self._widths: dict[str, int] = {}
-        for key in sorted({key for pairs in adapters.values() for key in pairs}):
-            pairs = {path: of[key] for path, of in adapters.items() if key in of}
-            ranks = {path: pair.down.shape[0] for path, pair in pairs.items()}
-            layout = ",".join(f"{path}:{rank}" for path, rank in ranks.items())
-            if layout not in self._columns:
-                ends = torch.tensor(list(ranks.values())).cumsum(0).tolist()
-                self._columns[layout] = {
-                    path: (end - rank, end) for (path, rank), end in zip(ranks.items(), ends, strict=True)
-                }
-                self._widths[layout] = ends[-1]
-            down = torch.cat([pair.down for pair in pairs.values()]).to(device)
-            up = torch.cat([pair.up for pair in pairs.values()], 1).to(device)
-            self._layers[key] = (pack_linear(down, None, precision), pack_linear(up, None, precision), layout)
+    def has_layer(self, key: LayerKey) -> bool:
+        """Whether it changes a fused layer."""
+        return key in self._layers
 
-    def masks(self, rows: Sequence[Path | None]) -> dict[str, torch.Tensor | None]:
-        """For each layout of columns which of them a row may use; ``None`` if each row may use all."""
-        import torch
+    def add_to(self, output: torch.Tensor, inputs: torch.Tensor, key: LayerKey) -> None:
+        """Add what it says for the inputs of a fused layer to the layer's output, a row for each input."""
+        down, up = self._layers[key]
+        output.add_(up(down(inputs)))
 
-        if len(self.adapters) == 1 and all(row is not None for row in rows):
-            return dict.fromkeys(self._columns)
-        masks: dict[str, torch.Tensor | None] = {}
-        for layout, columns in self._columns.items():
-            by_adapter: dict[Path | None, torch.Tensor] = {None: torch.zeros(self._widths[layout])}
-            for path, (start, end) in columns.items():
-                by_adapter[path] = torch.zeros(self._widths[layout])
-                by_adapter[path][start:end] = 1
-            masks[layout] = torch.stack([by_adapter.get(row, by_adapter[None]) for row in rows]).to(self._device)
-        return masks
 
-    def add_to(
-        self, output: torch.Tensor, rows: torch.Tensor, key: LayerKey, masks: Mapping[str, torch.Tensor | None]
-    ) -> torch.Tensor:
-        """The output of a fused layer with what the rows' adapters add for the input ``rows``."""
-        if key not in self._layers:
+@dataclass(frozen=True)
+class LoraRows:
+    """The adapters of a batch of rows, each for neighbouring rows.
+
+    Attributes:
+        parts: Adapter, first row, and the row behind the last one.
+    """
+
+    parts: tuple[tuple[PackedLora, int, int], ...]
+
+    def add_to(self, output: torch.Tensor, inputs: torch.Tensor, key: LayerKey) -> torch.Tensor:
+        """The output of a fused layer, in float32, with what the rows' adapters add."""
+        parts = [part for part in self.parts if part[0].has_layer(key)]
+        if not parts:
             return output
-        down, up, layout = self._layers[key]
-        inner = down(rows)
-        mask = masks[layout]
-        return output.add_(up(inner if mask is None else inner * mask))
+        output = output.float()
+        for lora, start, end in parts:
+            lora.add_to(output[start:end], inputs[start:end], key)
+        return output

@@ -49,6 +49,9 @@ class Sampler:
         if unknown:
             message = f"token {unknown[0]} is not among the {vocabulary_size} tokens of this model"
             raise LogitBiasError(message, "use token ids of the base model's tokenizer")
+        has_penalties = params.repetition_penalty != 1 or params.frequency_penalty or params.presence_penalty
+        self.is_greedy = params.temperature <= 0 and not (has_penalties or params.logit_bias or constraint)
+        """Whether the next token is always the one with the largest logit."""
         self._params = params
         self._constraint = constraint
         self._token_counts: Counter[int] = Counter()

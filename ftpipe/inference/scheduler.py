@@ -10,19 +10,23 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
-from ftpipe.inference.batch_model import PREFILL_CHUNK_TOKENS, BatchModel, BatchSequence
+from ftpipe.inference.batch_model import BatchModel, BatchSequence
 from ftpipe.inference.fair_share import Account, FairShare, weighted
 from ftpipe.inference.generation import Generation
 
 if TYPE_CHECKING:
     import torch
 
-MAX_PROMPT_TOKENS_PER_STEP = 512
-"""Tokens of prompts that are computed between two tokens of the answers, so that long prompts do not stop others."""
+MAX_CHUNKS_PER_STEP = 8
+"""Chunks of prompts that are computed between two tokens of the answers, so that long prompts do not stop others."""
 BATCH_STEP_INTERVAL = 4
 """While somebody waits for an answer, work that can wait takes part in each fourth step."""
+
+_Compute: TypeAlias = "Callable[[Sequence[BatchSequence]], Sequence[torch.Tensor | None] | torch.Tensor]"
+"""Computes the logits of sequences, a row for each."""
 
 
 class Scheduler:
@@ -76,7 +80,7 @@ class Scheduler:
             candidates = self._running
         new = [generation for generation in candidates if not _sequence(generation).is_prefilled]
         answering = [generation for generation in candidates if _sequence(generation).is_prefilled]
-        self._prefill(self._select(new, MAX_PROMPT_TOKENS_PER_STEP // PREFILL_CHUNK_TOKENS))
+        self._prefill(self._select(new, MAX_CHUNKS_PER_STEP), is_alone=not answering)
         self._decode(self._select(answering, self._decode_size))
 
     def fail_all(self, error: Exception) -> None:
@@ -155,25 +159,22 @@ class Scheduler:
                 del by_account[account]
         return selected
 
-    def _prefill(self, generations: list[Generation]) -> None:
-        self._compute(generations, self._model.prefill, [PREFILL_CHUNK_TOKENS] * len(generations))
+    def _prefill(self, generations: list[Generation], *, is_alone: bool) -> None:
+        """Compute the next chunk of prompts, or more of them if nobody waits for the next token of an answer."""
+        chunks = MAX_CHUNKS_PER_STEP // max(1, len(generations)) if is_alone else 1
+        self._compute(generations, partial(self._model.prefill, chunks=chunks))
 
     def _decode(self, generations: list[Generation]) -> None:
-        def decode(sequences: Sequence[BatchSequence]) -> Sequence[torch.Tensor | None]:
-            return list(self._model.decode(sequences, [last_tokens[sequence] for sequence in sequences]))
+        def decode(sequences: Sequence[BatchSequence]) -> torch.Tensor:
+            return self._model.decode(sequences, [last_tokens[sequence] for sequence in sequences])
 
         last_tokens = {_sequence(generation): generation.last_token for generation in generations}
         started = self._clock()
-        self._compute(generations, decode, [1] * len(generations))
+        self._compute(generations, decode)
         if generations:
             self._seconds_per_token = (self._clock() - started) / len(generations)
 
-    def _compute(
-        self,
-        generations: list[Generation],
-        compute: Callable[[Sequence[BatchSequence]], Sequence[torch.Tensor | None]],
-        tokens: list[int],
-    ) -> None:
+    def _compute(self, generations: list[Generation], compute: _Compute) -> None:
         """Call the model, sample from the logits, and count the time for the owners."""
         if not generations:
             return
@@ -184,17 +185,17 @@ class Scheduler:
         except Exception as exc:  # noqa: BLE001  # see below
             self._compute_alone(generations, lengths, compute, exc)
         else:
-            for generation, logits in zip(generations, rows, strict=True):
-                self._accept(generation, logits)
-        seconds = (self._clock() - started) / sum(tokens)
-        for generation, count in zip(generations, tokens, strict=True):
-            self._share.add(generation.account, count * seconds)
+            for generation, logits, token in zip(generations, rows, _most_probable(rows), strict=True):
+                self._accept(generation, logits, token)
+        seconds = (self._clock() - started) / len(generations)
+        for generation in generations:
+            self._share.add(generation.account, seconds)
 
     def _compute_alone(
         self,
         generations: list[Generation],
         lengths: list[int],
-        compute: Callable[[Sequence[BatchSequence]], Sequence[torch.Tensor | None]],
+        compute: _Compute,
         error: Exception,
     ) -> None:
         """After an error, compute each answer by itself, so that only the one with the error ends."""
@@ -208,9 +209,9 @@ class Scheduler:
             except Exception as exc:  # noqa: BLE001  # it is the answer's error, and others go on
                 self._fail(generation, exc)
             else:
-                self._accept(generation, logits)
+                self._accept(generation, logits, None)
 
-    def _accept(self, generation: Generation, logits: torch.Tensor | None) -> None:
+    def _accept(self, generation: Generation, logits: torch.Tensor | None, most_probable: int | None) -> None:
         generation.last_step = self._steps
         if logits is None:
             return
@@ -220,7 +221,7 @@ class Scheduler:
                 if not _sequence(generation).is_prefilled:
                     return
                 logits = logits[-1]
-            has_ended = generation.accept_logits(logits)
+            has_ended = generation.accept_logits(logits, most_probable)
         except Exception as exc:  # noqa: BLE001  # it is the answer's error, and others go on
             self._fail(generation, exc)
             return
@@ -242,3 +243,8 @@ def _sequence(generation: Generation) -> BatchSequence:
         message = "the answer is not in the batch model"
         raise RuntimeError(message)
     return generation.sequence
+
+
+def _most_probable(rows: Sequence[torch.Tensor | None] | torch.Tensor) -> Sequence[int | None]:
+    """The most probable token of each row of a matrix, all at once."""
+    return [None] * len(rows) if isinstance(rows, Sequence) else rows.argmax(-1).tolist()

@@ -72,11 +72,11 @@ class TransformersModel:
         self._caches[sequence] = DynamicCache(config=self._config)
         return sequence
 
-    def prefill(self, sequences: Sequence[BatchSequence]) -> list[torch.Tensor | None]:
+    def prefill(self, sequences: Sequence[BatchSequence], *, chunks: int = 1) -> list[torch.Tensor | None]:
         """See ``BatchModel``."""
         logits: list[torch.Tensor | None] = []
         for sequence in sequences:
-            logits_TV = self._forward(sequence, sequence.next_chunk())
+            logits_TV = self._forward(sequence, sequence.next_tokens(chunks))
             last = logits_TV[-1] if sequence.is_prefilled else None
             logits.append(logits_TV if sequence.needs_prompt_logits else last)
         return logits

@@ -74,11 +74,11 @@ class FakeBatchModel:
         self.tokens[sequence] = []
         return sequence
 
-    def prefill(self, sequences: Sequence[BatchSequence]) -> list[torch.Tensor | None]:
+    def prefill(self, sequences: Sequence[BatchSequence], *, chunks: int = 1) -> list[torch.Tensor | None]:
         self._begin("prefill", sequences)
         rows: list[torch.Tensor | None] = []
         for sequence in sequences:
-            logits_TV = [self._append(sequence, id_) for id_ in sequence.next_chunk()]
+            logits_TV = [self._append(sequence, id_) for id_ in sequence.next_tokens(chunks)]
             if sequence.needs_prompt_logits:
                 import torch
 

@@ -42,8 +42,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def make_decoder(base: Path, precision: Precision = "float32", **limits: int) -> Decoder:
-    device = DeviceConfig("cpu", "float32")
+def make_decoder(base: Path, precision: Precision = "float32", dtype: str = "float32", **limits: int) -> Decoder:
+    device = DeviceConfig("cpu", dtype)
     return Decoder(load_base(base, device), precision, lambda: TransformersModel(load_base(base, device)), **limits)
 
 
@@ -118,8 +118,11 @@ def test_decoder_adapters_answer_as_with_peft(base: Path) -> None:
     assert len({tuple(answer) for answer in together[-4:]}) == 4
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
-def test_decoder_answer_does_not_depend_on_the_batch(base: Path, precision: Precision) -> None:
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("float32", "float32"), ("bfloat16", "float32"), ("int8", "float32"), ("int8", "bfloat16")],
+)
+def test_decoder_answer_does_not_depend_on_the_batch(base: Path, precision: Precision, dtype: str) -> None:
     """Of 24 requests of any length with and without adapters, that join and leave."""
     numbers = random.Random(2)
     adapters = (None, *(base.parent / name for name in "abc"))
@@ -127,8 +130,8 @@ def test_decoder_answer_does_not_depend_on_the_batch(base: Path, precision: Prec
         (numbers.choice(adapters), [numbers.randrange(250) for _ in range(numbers.randrange(1, 300))])
         for _ in range(24)
     ]
-    together = run_together(make_decoder(base, precision), requests, tokens=12)
-    decoder = make_decoder(base, precision)
+    together = run_together(make_decoder(base, precision, dtype), requests, tokens=12)
+    decoder = make_decoder(base, precision, dtype)
     assert together == [run_alone(decoder, adapter, ids, tokens=12) for adapter, ids in requests]
 
 
@@ -146,6 +149,24 @@ def test_decoder_common_beginnings_are_computed_once(base: Path, precision: Prec
     assert answer == run_alone(make_decoder(base, precision), None, [*beginning, 2, 3], tokens=8)
     exact = decoder.open_sequence(None, beginning[: 3 * PREFIX_BLOCK_TOKENS], 200)
     assert exact.cached_tokens == 2 * PREFIX_BLOCK_TOKENS, "the last token must be computed"
+
+
+def test_decoder_common_beginnings_of_prompts_that_arrive_together_are_computed_once(base: Path) -> None:
+    """By the first one; the others take it from the cache in the next step."""
+    beginning = [random.Random(5).randrange(250) for _ in range(PREFIX_BLOCK_TOKENS + 5)]
+    decoder = make_decoder(base)
+    prompts = [*([*beginning, last] for last in (1, 2, 3)), [7] * (PREFIX_BLOCK_TOKENS + 1)]
+    sequences = [decoder.open_sequence(None, prompt, 100) for prompt in prompts]
+    with_adapter = decoder.open_sequence(base.parent / "a", prompts[0], 100)
+    whole = decoder.open_sequence(None, prompts[0], 100, needs_prompt_logits=True)
+    first = decoder.prefill([*sequences, with_adapter, whole])
+    assert [logits is not None for logits in first] == [True, False, False, True, True, True]
+    second = decoder.prefill(sequences[1:3])
+    assert [sequence.cached_tokens for sequence in sequences] == [0, PREFIX_BLOCK_TOKENS, PREFIX_BLOCK_TOKENS, 0]
+    alone = make_decoder(base)
+    for prompt, logits in zip(prompts[1:3], second, strict=True):
+        assert logits is not None
+        assert [int(logits.argmax())] == run_alone(alone, None, prompt, tokens=1)
 
 
 def test_decoder_prefix_cache_is_bounded(base: Path) -> None:
@@ -214,6 +235,26 @@ def test_decoder_refuses_missing_adapter(base: Path) -> None:
     for action in (decoder.read_adapter, lambda folder: decoder.open_sequence(folder, [1], 2)):
         with pytest.raises(NotFoundError, match="nothing-here"):
             action(base.parent / "nothing-here")
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_decoder_result_does_not_depend_on_the_size_of_steps(base: Path, precision: Precision) -> None:
+    """Bit by bit, whether a prompt is computed chunk by chunk or at once."""
+    import torch
+
+    prompt = [random.Random(6).randrange(250) for _ in range(4 * PREFILL_CHUNK_TOKENS + 9)]
+    logits: list[Any] = []
+    for chunks in (1, 3, 8):
+        decoder = make_decoder(base, precision, "bfloat16")
+        sequence = decoder.open_sequence(None, prompt, 400)
+        steps = 0
+        while not sequence.is_prefilled:
+            (row,) = decoder.prefill([sequence], chunks=chunks)
+            steps += 1
+        assert steps == -(-len(prompt) // (chunks * PREFILL_CHUNK_TOKENS))
+        logits.append(row)
+    assert torch.equal(logits[0], logits[1])
+    assert torch.equal(logits[0], logits[2])
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])

@@ -106,6 +106,12 @@ def test_scheduler_long_prompt_does_not_stop_others() -> None:
     assert model.calls[1:] == [("prefill", [2]), ("decode", [1])] * 5
 
 
+def test_scheduler_long_prompt_alone_is_computed_in_few_steps() -> None:
+    model = FakeBatchModel()
+    run(model, new_generation([2] * 600, max_tokens=2))
+    assert model.calls == [("prefill", [2])] * 2 + [("decode", [2])]
+
+
 def test_scheduler_prompts_of_a_step_are_bounded() -> None:
     """Eight chunks of newcomers are computed at once, and the others after a token of those who are there."""
     model = FakeBatchModel(max_sequences=20)
@@ -270,7 +276,7 @@ def test_scheduler_error_of_one_answer_does_not_end_others(error: Exception) -> 
 
 def test_scheduler_error_of_a_sampler_ends_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     model = FakeBatchModel()
-    good, bad = new_generation([1]), new_generation([2])
+    good, bad = new_generation([1]), new_generation([2], temperature=1.0)
 
     def fail(_: object) -> int:
         raise ArithmeticError("no token is possible")
