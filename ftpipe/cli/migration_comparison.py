@@ -156,5 +156,6 @@ def contender(provider: Provider, arm: Arm) -> Contender:
     from ftpipe.migration.equivalence import Contender
     from ftpipe.paths import EVALUATIONS_FOLDER, state_dir
 
+    chat = ProviderChat(provider.models, provider.profile.waiting_service_tier)
     cache = ResponseCache(state_dir() / EVALUATIONS_FOLDER, endpoint=provider.endpoint)
-    return Contender(arm, RequestRunner(ProviderChat(provider.models), cache, concurrency=CONCURRENCY))
+    return Contender(arm, RequestRunner(chat, cache, concurrency=CONCURRENCY))

@@ -51,10 +51,12 @@ class ProviderChat:
 
     Args:
         models: ``provider.models``.
+        service_tier: For hosts that compute chats that can wait after others; empty for none.
     """
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, service_tier: str = "") -> None:
         self._models = models
+        self._service_tier = service_tier
 
     def chat(
         self,
@@ -70,6 +72,7 @@ class ProviderChat:
         options: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens}
         options |= {"seed": seed} if seed is not None else {}
         options |= {"tools": [dict(tool) for tool in tools]} if tools else {}
+        options |= {"service_tier": self._service_tier} if self._service_tier else {}
         completion = self._models.chat(model, [dict(message) for message in messages], **options)
         return Answer(
             text=completion.text,

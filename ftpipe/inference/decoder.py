@@ -26,7 +26,9 @@ from ftpipe.modeling.types import CausalModel
 if TYPE_CHECKING:
     import torch
 
-MAX_SEQUENCES = 32
+MAX_SEQUENCES = 256
+MAX_EXACT_ROWS = 32
+"""With more rows, some are computed for nothing; see ``padded_rows``."""
 MAX_ADAPTERS = 16
 """Adapters in memory for one base model; a few megabytes each."""
 MAX_KEY_VALUE_BYTES = 2 << 30
@@ -220,21 +222,23 @@ class Decoder:
         import torch
 
         weights = self._weights
-        at = torch.tensor(positions, device=self._device)
+        count = len(ids)
+        padding = [0] * (padded_rows(count) - count)
+        at = torch.tensor(positions + padding, device=self._device)
         cosine, sine = weights.cosine[at], weights.sine[at]
 
         def linear(rows: torch.Tensor, number: int, name: str) -> torch.Tensor:
             rows = rows.to(weights.dtype)
             return adapters.add_to(weights.layers[number].fused[name](rows), rows, (number, name))
 
-        hidden = weights.embeddings[torch.tensor(ids, device=self._device)].float()
+        hidden = weights.embeddings[torch.tensor(ids + padding, device=self._device)].float()
         for number, layer in enumerate(weights.layers):
             qkv = linear(self._norm(hidden, layer.input_norm), number, "qkv")
             attention = attend(number, self._rotate(layer, qkv, cosine, sine))
             hidden += linear(attention, number, "output")
             gate, up = linear(self._norm(hidden, layer.output_norm), number, "gate_up").chunk(2, -1)
-            hidden += linear(torch.nn.functional.silu(gate) * up, number, "down")
-        return self._norm(hidden, weights.norm)
+            hidden += linear(torch.nn.functional.silu(gate.float()) * up, number, "down")
+        return self._norm(hidden[:count], weights.norm)
 
     def _rotate(self, layer: DecoderLayer, qkv: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
         """Queries, keys and values with indices of token, head and element; positions are in the first two."""
@@ -282,6 +286,16 @@ class Decoder:
         if self._other is None:
             self._other = self._load_other()
         return self._other
+
+
+def padded_rows(count: int) -> int:
+    """Rows that are computed for so many: up to an eighth more, so that there are few different numbers.
+
+    oneDNN compiles and keeps a kernel for each number of rows of each layer: without this, a server grew by 100 MB in
+    its first thousand requests (tests/benchmarks/serving.py, 2026-11-29).
+    """
+    step = 1 << max(0, count.bit_length() - 4) if count > MAX_EXACT_ROWS else 1
+    return -(-count // step) * step
 
 
 def _attention_dtype(weights: DecoderWeights, precision: Precision) -> torch.dtype:

@@ -39,7 +39,7 @@ from ftpipe.modeling.types import CausalModel, Tokenizer
 
 DEFAULT_MAX_TOKENS = 1024
 """Tokens of an answer if the request sets no limit; small models may never stop by themselves."""
-MAX_BATCH_SIZE = 32
+DEFAULT_MAX_NUM_SEQS = 32
 """Answers that are computed at the same time; on two CPU cores more tokens per second are not to be had with more."""
 
 MAX_CHARACTERS_PER_TOKEN = 16
@@ -53,7 +53,7 @@ class Engine:
     Args:
         models_dir: Folder of base models.
         max_loaded_models: Base models that are in memory at the same time.
-        max_batch_size: Maximum number of answers of one base model that are computed at the same time.
+        max_num_seqs: Maximum number of answers of one base model that are computed at the same time.
         precision: In which answers are computed on a processor; ``None`` for the faster one of bfloat16 and float32.
         on_status: Called with a line if loading takes a while.
         on_loaded: Called in the thread after a model has been loaded and others have been dropped for it.
@@ -64,13 +64,13 @@ class Engine:
         *,
         models_dir: Path,
         max_loaded_models: int = 2,
-        max_batch_size: int = MAX_BATCH_SIZE,
+        max_num_seqs: int = DEFAULT_MAX_NUM_SEQS,
         precision: Precision | None = None,
         on_status: StatusCallback = lambda _: None,
         on_loaded: Callable[[], None] = lambda: None,
     ) -> None:
         self._models = ModelCache(
-            lambda base: _load(base, models_dir, max_batch_size, precision, on_status),
+            lambda base: _load(base, models_dir, max_num_seqs, precision, on_status),
             max_models=max_loaded_models,
             on_loaded=on_loaded,
             on_dropped=lambda model: model.thread.close(),
@@ -136,12 +136,12 @@ class _LoadedModel:
         batch_model: BatchModel,
         tokenizer: Tokenizer,
         chat_tokenizer: ChatTokenizer,
-        max_batch_size: int,
+        max_num_seqs: int,
     ) -> None:
         config = model.config.get_text_config()
         self.context_length = int(getattr(config, "max_position_embeddings", None) or 2048)
         self.batch_model = batch_model
-        self.thread = ModelThread(Scheduler(self.batch_model, max_batch_size=max_batch_size))
+        self.thread = ModelThread(Scheduler(self.batch_model, max_num_seqs=max_num_seqs))
         self._tokenizer = tokenizer
         self._chat_tokenizer = chat_tokenizer
         self._stop_token_ids = stop_token_ids(model, tokenizer) | {chat_tokenizer.end_of_turn()}
@@ -225,7 +225,7 @@ def _check_characters(request: GenerationRequest, context_length: int) -> None:
 
 
 def _load(
-    base: str, models_dir: Path, max_batch_size: int, precision: Precision | None, on_status: StatusCallback
+    base: str, models_dir: Path, max_num_seqs: int, precision: Precision | None, on_status: StatusCallback
 ) -> _LoadedModel:
     try:
         device = select_device()
@@ -234,7 +234,7 @@ def _load(
         folder = resolve_base(base, models_dir=models_dir, on_status=on_status)
         model = load_base(folder, device)
         batch_model = _build_batch_model(model, folder, device, precision, on_status)
-        return _LoadedModel(model, batch_model, load_tokenizer(folder), ChatTokenizer.load(folder), max_batch_size)
+        return _LoadedModel(model, batch_model, load_tokenizer(folder), ChatTokenizer.load(folder), max_num_seqs)
     except ModuleNotFoundError as exc:
         raise MissingExtraError(f"local models need {exc.name}", "pip install 'ftpipe[local]'") from exc
 

@@ -88,8 +88,9 @@ class Generation:
         Returns:
             Whether the answer has ended.
         """
-        is_known = most_probable is not None and self.sampler.is_greedy
-        token = self.last_token = most_probable if is_known else self.sampler.sample(logits)
+        if most_probable is None or not self.sampler.is_greedy:
+            most_probable = self.sampler.sample(logits)
+        token = self.last_token = most_probable
         if token in self.stop_token_ids:
             self._end("stop", Delta(""))
             return True

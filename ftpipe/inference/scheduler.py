@@ -41,14 +41,14 @@ class Scheduler:
 
     Args:
         model: Computes.
-        max_batch_size: Maximum number of answers in one step; that of the model if it is smaller.
+        max_num_seqs: Maximum number of answers in one step; that of the model if it is smaller.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, model: BatchModel, *, max_batch_size: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, model: BatchModel, *, max_num_seqs: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._model = model
-        self._max_batch_size = min(max_batch_size, model.max_sequences)
-        self._decode_size = 1 if model.is_sequential else self._max_batch_size
+        self._max_num_seqs = min(max_num_seqs, model.max_sequences)
+        self._decode_size = 1 if model.is_sequential else self._max_num_seqs
         self._clock = clock
         self._share = FairShare(clock)
         self._seconds_per_token = 0.01
@@ -102,15 +102,15 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Begin waiting answers, in turn for each owner, as long as there is room."""
-        while self._waiting and len(self._running) < 2 * self._max_batch_size:
+        while self._waiting and len(self._running) < 2 * self._max_num_seqs:
             counts = Counter(generation.account for generation in self._running)
             batch_count = sum(count for (_, priority), count in counts.items() if priority == "batch")
-            full = {account for account, count in counts.items() if count >= self._max_batch_size}
+            full = {account for account, count in counts.items() if count >= self._max_num_seqs}
             candidates = [
                 generation
                 for generation in self._waiting
                 if generation.account not in full
-                and (generation.request.priority == "interactive" or batch_count < self._max_batch_size)
+                and (generation.request.priority == "interactive" or batch_count < self._max_num_seqs)
             ]
             if not candidates:
                 return

@@ -79,15 +79,15 @@ class PromptAttention:
 
         Args:
             layer: Its number.
-            rows: Queries, keys and values of each new token; the second index is the head.
+            rows: Queries, keys and values of each new token; the second index is the head. Further rows are ignored.
 
         Returns:
-            A row for each new token.
+            A row for each row.
         """
         import torch
 
         heads = self._blocks[0].heads
-        output = torch.empty(len(rows), heads.queries, rows.shape[-1], dtype=rows.dtype, device=rows.device)
+        output = torch.zeros(len(rows), heads.queries, rows.shape[-1], dtype=rows.dtype, device=rows.device)
         for block in self._blocks:
             block.attend(layer, rows, output)
         return output.flatten(1)
@@ -144,6 +144,7 @@ class DecodeAttention:
         import torch
 
         groups = list(slots.groups(sequences))
+        self._count = len(sequences)
         self._groups = [_DecodeGroup(pool, members, heads) for pool, members in groups]
         self._sizes = [len(members) for _, members in groups]
         row_of = {sequence: row for row, sequence in enumerate(sequences)}
@@ -157,12 +158,13 @@ class DecodeAttention:
         """Store the new keys and values, and attend; see ``PromptAttention.attend``."""
         import torch
 
-        if self._order is not None:
-            rows = rows[self._order]
-        parts = zip(self._groups, rows.split(self._sizes), strict=True)
+        padding = len(rows) - self._count
+        ordered = rows[: self._count] if self._order is None else rows[self._order]
+        parts = zip(self._groups, ordered.split(self._sizes), strict=True)
         outputs = [group.attend(layer, part) for group, part in parts]
         output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-        return output if self._order is None else output[self._inverse]
+        output = output if self._order is None else output[self._inverse]
+        return torch.nn.functional.pad(output, (0, 0, 0, padding)) if padding else output
 
 
 class _DecodeGroup:

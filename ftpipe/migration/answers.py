@@ -160,7 +160,7 @@ class AccountedRunner(RequestRunner):
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         super().__init__(
-            ProviderChat(provider.models),
+            ProviderChat(provider.models, provider.profile.waiting_service_tier),
             cache,
             concurrency=concurrency,
             rate_limiter=rate_limiter,
@@ -168,6 +168,8 @@ class AccountedRunner(RequestRunner):
             sleep=sleep,
         )
         self._models = provider.models
+        tier = provider.profile.waiting_service_tier
+        self._options = {"service_tier": tier} if tier else {}
         self._parameters = parameters
         self._ledger = ledger
         self._rate = rate
@@ -213,7 +215,7 @@ class AccountedRunner(RequestRunner):
             model, messages = body.pop("model"), body.pop("messages")
             try:
                 completion = self._models.chat(
-                    model, messages, attempts=1, extra_headers={"Idempotency-Key": request.key}, **body
+                    model, messages, attempts=1, extra_headers={"Idempotency-Key": request.key}, **self._options, **body
                 )
             except FtpipeError as exc:
                 self._ledger.settle(request.key, 0.0 if isinstance(exc, NOT_EXECUTED) else highest)

@@ -105,6 +105,10 @@ class Profile(Record):
     request_timeout_seconds: float = 120.0
     """Wall-clock limit of one call; uploads get more, by their size."""
     paid: bool = True
+    chat_concurrency: int = 16
+    """Chats that an evaluation sends at the same time, unless it is told otherwise."""
+    waiting_service_tier: str = ""
+    """``service_tier`` of chats that can wait, such as those of evaluations; empty for none."""
     has_row_losses: bool = False
     """Whether it is a server of ftpipe, which computes the loss of every row."""
     deployments: bool = False

@@ -266,6 +266,7 @@ def _build_engine(settings: ServeSettings) -> RemoteEngine:
     options = EngineOptions(
         models_dir=settings.models_dir.expanduser().absolute(),
         max_loaded_models=settings.max_loaded_models + shadow_models,
+        max_num_seqs=settings.max_num_seqs,
         precision=None if settings.precision == "auto" else cast("Precision", settings.precision),
     )
     return RemoteEngine(

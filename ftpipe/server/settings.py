@@ -67,7 +67,7 @@ class ServeSettings:
     """Serve OpenAI's model names by the default base model; ``False`` refuses them."""
     max_loaded_models: int = 2
     """Maximum number of base models in memory for chat."""
-    max_concurrent_requests: int = 32
+    max_num_seqs: int = 32
     """Chats that are computed in one batch; with several API keys one owner gets half of them at most."""
     precision: str = "auto"
     """In which answers are computed: ``float32``, ``bfloat16``, ``int8``, or ``auto`` for what suits the processor."""

@@ -6,14 +6,16 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from ftpipe.errors import RequestRefusedError, UsageError
-from ftpipe.evaluation.evaluate import evaluate, read_items
+from ftpipe.evaluation.evaluate import ProviderChat, evaluate, read_items
 from ftpipe.evaluation.request_runner import RequestRunner
 from ftpipe.evaluation.response_cache import ResponseCache
+from ftpipe.providers.profiles import load_profiles
+from ftpipe.providers.responses import ChatCompletion
 from ftpipe.records.evaluation import Arm, Evaluation, EvaluationSpec, ItemSet, SamplingParams, Task
 from tests.evaluation.factories import MINI, item
 from tests.evaluation.fakes import ScriptedChat
@@ -31,6 +33,23 @@ def reply(model: str, messages: Sequence[Mapping[str, Any]]) -> str:
     if model == "base":
         return "Billing."
     return "no idea" if number % 10 == 3 else LABELS[number % 3]
+
+
+@pytest.mark.parametrize(("provider", "tier"), [("local", "flex"), ("openai", None)])
+def test_provider_chat_says_that_it_can_wait_to_the_local_endpoint(provider: str, tier: str | None) -> None:
+    """To other hosts it is a price."""
+    options: dict[str, Any] = {}
+
+    class Models:
+        def chat(self, model: str, _messages: object, **sampling: Any) -> ChatCompletion:
+            options.update(sampling)
+            assert model == "base"
+            return ChatCompletion(text="billing")
+
+    chat = ProviderChat(cast("Any", Models()), load_profiles()[provider].waiting_service_tier)
+    answer = chat.chat("base", [], temperature=0.0, max_tokens=5, seed=None, tools=None)
+    assert answer.text == "billing"
+    assert options.get("service_tier") == tier
 
 
 def run(chat: ScriptedChat | None = None, **options: Any) -> Evaluation:

@@ -27,6 +27,9 @@ class FakeTokenizer:
     def decode(self, ids: Sequence[int], **_: Any) -> str:
         return "".join(chr(0x100 + id_) for id_ in ids)
 
+    def convert_ids_to_tokens(self, id_: int) -> str:
+        return self.decode([id_])
+
 
 class FakeBatchModel:
     """Logits are random numbers that depend on adapter and tokens of a sequence alone.

@@ -10,7 +10,7 @@ import pytest
 
 from ftpipe.errors import NotFoundError
 from ftpipe.inference.batch_model import PREFILL_CHUNK_TOKENS, BatchSequence, Precision
-from ftpipe.inference.decoder import Decoder
+from ftpipe.inference.decoder import Decoder, padded_rows
 from ftpipe.inference.decoder_weights import is_supported
 from ftpipe.inference.key_value_slots import MIN_SLOT_TOKENS
 from ftpipe.inference.packed_linear import pack_linear
@@ -167,6 +167,14 @@ def test_decoder_common_beginnings_of_prompts_that_arrive_together_are_computed_
     for prompt, logits in zip(prompts[1:3], second, strict=True):
         assert logits is not None
         assert [int(logits.argmax())] == run_alone(alone, None, prompt, tokens=1)
+
+
+def test_decoder_computes_few_different_numbers_of_rows() -> None:
+    """Each number up to that of a usual batch, and beyond it at most an eighth more than needed."""
+    counts = range(1, 600)
+    assert all(count <= padded_rows(count) <= count * 9 / 8 for count in counts)
+    assert [padded_rows(count) for count in range(1, 33)] == list(range(1, 33))
+    assert len({padded_rows(count) for count in counts}) <= 70
 
 
 def test_decoder_prefix_cache_is_bounded(base: Path) -> None:

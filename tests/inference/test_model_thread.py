@@ -48,7 +48,7 @@ class BrokenModel(FakeBatchModel):
 
 
 def start(model: FakeBatchModel, **changes: Any) -> ModelThread:
-    return ModelThread(Scheduler(model, max_batch_size=4), **changes)
+    return ModelThread(Scheduler(model, max_num_seqs=4), **changes)
 
 
 def read(generation: Generation, check_cancelled: Callable[[], None] = lambda: None) -> str:
@@ -109,7 +109,7 @@ def test_model_thread_does_not_wait_long_for_requests_that_are_tokenized() -> No
 
 def test_model_thread_error_of_the_scheduler_reaches_all_readers(monkeypatch: pytest.MonkeyPatch) -> None:
     """And later requests are answered."""
-    scheduler = Scheduler(FakeBatchModel(), max_batch_size=4)
+    scheduler = Scheduler(FakeBatchModel(), max_num_seqs=4)
     thread = ModelThread(scheduler)
     generations = [new_generation([number]) for number in (1, 2)]
 
@@ -186,7 +186,7 @@ def finish(generation: Generation) -> str | None:
 def test_model_thread_survives_a_model_that_cannot_close_sequences() -> None:
     """Every reader gets the error, also of the answers that were not computed yet; later ones are answered."""
     model = BrokenModel(max_sequences=1)
-    thread = ModelThread(Scheduler(model, max_batch_size=1))
+    thread = ModelThread(Scheduler(model, max_num_seqs=1))
     generations = [new_generation([number], max_tokens=number) for number in range(1, 6)]
     for generation in generations:
         thread.submit(generation)
@@ -212,7 +212,7 @@ def _submitted(thread: ModelThread) -> Generation:
 def test_model_thread_restarts_if_its_thread_has_died(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error that nothing handles ends the answers, and the next request starts another thread."""
     model = FakeBatchModel()
-    scheduler = Scheduler(model, max_batch_size=4)
+    scheduler = Scheduler(model, max_num_seqs=4)
     thread = ModelThread(scheduler)
     with monkeypatch.context() as patch:
 

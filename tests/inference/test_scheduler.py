@@ -38,7 +38,7 @@ def run(model: FakeBatchModel, *generations: Generation, **changes: Any) -> None
 
 
 def make_scheduler(model: FakeBatchModel, **changes: Any) -> Scheduler:
-    return Scheduler(model, **{"max_batch_size": model.max_sequences, "clock": model.clock, **changes})
+    return Scheduler(model, **{"max_num_seqs": model.max_sequences, "clock": model.clock, **changes})
 
 
 def run_until_done(scheduler: Scheduler) -> None:
@@ -122,11 +122,11 @@ def test_scheduler_prompts_of_a_step_are_bounded() -> None:
     ]
 
 
-@pytest.mark.parametrize("max_batch_size", [1, 3])
-def test_scheduler_batch_has_a_maximal_size(max_batch_size: int) -> None:
+@pytest.mark.parametrize("max_num_seqs", [1, 3])
+def test_scheduler_batch_has_a_maximal_size(max_num_seqs: int) -> None:
     model = FakeBatchModel(max_sequences=8)
-    run(model, *(new_generation([number]) for number in range(1, 10)), max_batch_size=max_batch_size)
-    assert max(len(ids) for name, ids in model.calls if name == "decode") == max_batch_size
+    run(model, *(new_generation([number]) for number in range(1, 10)), max_num_seqs=max_num_seqs)
+    assert max(len(ids) for name, ids in model.calls if name == "decode") == max_num_seqs
 
 
 def test_scheduler_sequential_model_computes_one_token_in_a_step() -> None:
@@ -235,7 +235,7 @@ def test_scheduler_batch_work_progresses_beside_a_full_batch() -> None:
 
 def test_scheduler_cancelled_answer_leaves_before_the_next_token() -> None:
     model = FakeBatchModel()
-    scheduler = make_scheduler(model, max_batch_size=2)
+    scheduler = make_scheduler(model, max_num_seqs=2)
     running, waiting, other = (new_generation([number], max_tokens=50) for number in (1, 2, 3))
     blocker = new_generation([4], max_tokens=50)
     for generation in (running, blocker, waiting, other):

@@ -50,7 +50,7 @@ class EvaluateOptions:
     max_tokens: int | None = None
     seed: int = 0
     samples: int = 1
-    concurrency: int = 16
+    concurrency: int | None = None
     rate_limit: float | None = None
     """Requests per minute."""
     no_cache: bool = False
@@ -143,7 +143,9 @@ sampling_options = shared.combine_options(
         "--seed", type=int, metavar="N", default=EvaluateOptions.seed, show_default=True, help="Sampling seed."
     ),
     _count("--samples", default=EvaluateOptions.samples, high=100, help="Completions per item."),
-    _count("--concurrency", default=EvaluateOptions.concurrency, high=256, help="Maximum concurrent requests."),
+    _count(
+        "--concurrency", high=256, help="Maximum concurrent requests.  [default: 32 at the local endpoint, else 16]"
+    ),
     click.option("--rate-limit", type=click.FloatRange(min=0.01), metavar="N", help="Maximum requests per minute."),
     click.option("--no-cache", is_flag=True, help="Send all requests again instead of using cached responses."),
 )
@@ -232,9 +234,9 @@ def run_evaluation(
     overlaps = training_overlaps(context, settings, arms, data)
     provider = context.provider(arms.provider, settings)
     runner = RequestRunner(
-        stage.ProviderChat(provider.models),
+        stage.ProviderChat(provider.models, provider.profile.waiting_service_tier),
         ResponseCache(None if options.no_cache else state_dir() / EVALUATIONS_FOLDER, endpoint=provider.endpoint),
-        concurrency=options.concurrency,
+        concurrency=options.concurrency or provider.profile.chat_concurrency,
         rate_limiter=RateLimiter(options.rate_limit),
     )
     with (

@@ -108,7 +108,7 @@ class _Conversation:
         return GenerationRequest(
             messages=self.messages,
             owner="" if self.request.is_mirrored else self.request.owner,  # a mirrored chat takes no turn of its owner
-            priority=self.request.priority,
+            priority="batch" if chat.service_tier == "flex" else self.request.priority,
             tools=self.tools.template_tools(),
             max_tokens=chat.max_completion_tokens or chat.max_tokens,
             temperature=1.0 if chat.temperature is None else chat.temperature,

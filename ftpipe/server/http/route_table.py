@@ -101,7 +101,7 @@ class RouteTable:
         self._read = partial(Endpoint, context=context, mode=TransactionMode.READ)
         self._write = partial(Endpoint, context=context, mode=TransactionMode.WRITE)
         self._free = partial(Endpoint, context=context, mode=TransactionMode.NONE)
-        self._generate = self._queued("generation", context.settings.max_concurrent_requests)
+        self._generate = self._queued("generation", context.settings.max_num_seqs)
 
     def routes(self) -> list[ApiRoute]:
         """All routes, in the order in which they are tried."""

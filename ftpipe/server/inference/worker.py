@@ -44,11 +44,13 @@ class EngineOptions:
     Attributes:
         models_dir: Folder of base models.
         max_loaded_models: Base models in memory at the same time.
+        max_num_seqs: Answers of a base model that are computed in one batch.
         precision: In which answers are computed; ``None`` for what suits the processor.
     """
 
     models_dir: Path
     max_loaded_models: int
+    max_num_seqs: int
     precision: Precision | None = None
 
     def as_json(self) -> str:
@@ -234,6 +236,7 @@ def main(options: str, descriptor: str) -> None:
         return Engine(
             models_dir=settings.models_dir,
             max_loaded_models=settings.max_loaded_models,
+            max_num_seqs=settings.max_num_seqs,
             precision=settings.precision,
             on_status=on_status,
             on_loaded=on_loaded,

@@ -40,6 +40,15 @@ def test_chat_repeat_penalty_of_ollama_is_the_repetition_penalty(client: TestCli
     assert [request.repetition_penalty for request in engine.requests] == [1.1, 1.3]
 
 
+@pytest.mark.parametrize(("tier", "priority"), [("flex", "batch"), ("auto", "interactive"), (None, "interactive")])
+def test_chat_of_flex_tier_can_wait(client: TestClient, engine: FakeEngine, tier: str | None, priority: str) -> None:
+    """Both streamed and whole."""
+    complete(client, service_tier=tier)
+    body = {"model": TINY, "messages": [USER], "service_tier": tier, "stream": True}
+    assert client.post("/v1/chat/completions", json=body).text.endswith("[DONE]\n\n")
+    assert [request.priority for request in engine.requests] == [priority] * 2
+
+
 @pytest.mark.parametrize(
     ("field", "value", "param"),
     [

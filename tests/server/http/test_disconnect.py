@@ -46,7 +46,7 @@ class Harness:
 
     def __init__(self, tmp_path: Path, **changes: Any) -> None:
         self.engine = SteppedEngine()
-        settings = ServeSettings(data_dir=tmp_path / "data", **{"max_concurrent_requests": 1, **changes})
+        settings = ServeSettings(data_dir=tmp_path / "data", **{"max_num_seqs": 1, **changes})
         self.context: ServerContext = build_context(
             settings, engine=self.engine, base_models=FakeBaseModels(), start_validation=FakeValidation
         )
