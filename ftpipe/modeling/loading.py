@@ -95,6 +95,15 @@ def use_fused_kernels(model: CausalModel, device: DeviceConfig) -> bool:
     return True
 
 
+def enable_gradient_checkpointing(model: CausalModel) -> None:
+    """Keep only the inputs of layers, and compute the layers again in the backward pass.
+
+    Not reentrant: that needs inputs with a gradient, which the first layer of a frozen base does not have.
+    """
+    enable = getattr(model, "activation_checkpointing_enable", None)  # its name since transformers 5.24
+    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+
+
 def stop_token_ids(model: CausalModel, tokenizer: Tokenizer) -> set[int]:
     """Ids of the tokens that end an answer: those of the generation configuration and of the tokenizer."""
     eos = model.generation_config.eos_token_id if model.generation_config else None

@@ -23,6 +23,10 @@ FRAGMENTATION, CHECKPOINTING_FRAGMENTATION, ACCELERATOR_FRAGMENTATION = 0.6, 0.4
 """Memory that the allocator holds between the pieces in use, as part of what all layers compute."""
 STORED_WEIGHT_BYTES = 2
 """Hubs store models in bfloat16; embeddings in that precision stay where the file is mapped, so the rest does, too."""
+FLOAT16_BYTES = 2
+"""Of each weight that is quantized to 8 bits: bitsandbytes quantizes a copy in float16, whose memory stays taken."""
+EXPERT_KERNEL_BYTES = 212_000_000
+"""Observed with experts in bfloat16, with 8 experts in 6 layers as with 4 in 12: each size of a product gets a kernel."""
 SAVED_SCORES = 2
 """Matrices of attention scores that are kept, where attention computes them."""
 ADAPTER_BYTES = 16
@@ -119,9 +123,25 @@ def estimate_memory(shape: ModelShape, setup: TrainingSetup) -> MemoryEstimate:
         weights=weight_bytes(shape, setup) // setup.shards,
         adapter=ADAPTER_BYTES * shape.adapter_parameters(setup.targets, setup.rank),
         activations=saved_bytes(shape, setup),
-        workspace=round(workspace + fragments),
+        workspace=round(workspace + fragments + _gathered_bytes(shape, setup) + _processor_bytes(shape, setup)),
         mapped=STORED_WEIGHT_BYTES * shape.linear_parameters if is_mapped else 0,
     )
+
+
+def _processor_bytes(shape: ModelShape, setup: TrainingSetup) -> float:
+    """What a processor needs besides: copies that bitsandbytes makes for 8 bits, and kernels for experts."""
+    if setup.device != "cpu":
+        return 0.0
+    copies = FLOAT16_BYTES * shape.linear_parameters if setup.quantization == "8bit" else 0
+    return copies + (EXPERT_KERNEL_BYTES if shape.experts and setup.precision == "bfloat16" else 0)
+
+
+def _gathered_bytes(shape: ModelShape, setup: TrainingSetup) -> float:
+    """Weights that are whole in each process while they compute: of two layers, and the embeddings."""
+    if setup.shards == 1:
+        return 0.0
+    layers = 2 * (shape.linear_parameters + shape.expert_parameters) / shape.layers
+    return (layers + shape.embedding_parameters) * WEIGHT_BYTES[setup.precision]
 
 
 def weight_bytes(shape: ModelShape, setup: TrainingSetup) -> int:
@@ -147,6 +167,8 @@ def _saved_bytes_of_layer(shape: ModelShape, setup: TrainingSetup) -> int:
     norms = shape.norms * shape.hidden + (shape.queries + shape.keys) * shape.normalizes_queries
     attention = 2 * shape.queries + 2 * shape.keys
     mlp = 3 * shape.intermediate
+    if setup.quantization == "8bit":  # bitsandbytes keeps the inputs of its layers, also of frozen ones
+        mlp += 2 * shape.hidden + shape.intermediate
     if shape.experts:
         mlp = shape.active_experts * (6 * shape.intermediate + shape.hidden)
     inputs = sum(inputs for inputs, _ in shape.adapted_layers(setup.targets))

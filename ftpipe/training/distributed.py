@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftpipe.modeling.base_models import download_base, resolve_base
 from ftpipe.modeling.device import DeviceConfig, select_device
-from ftpipe.modeling.loading import load_base
+from ftpipe.modeling.loading import enable_gradient_checkpointing, load_base
 from ftpipe.modeling.types import CausalModel
 from ftpipe.training.causal_lm import LanguageModel
 from ftpipe.training.dpo import DPOObjective
@@ -168,7 +168,7 @@ def _load_replica(task: dict[str, Any], models_dir: Path | None) -> tuple[Causal
     model = add_uninitialized_adapter(load_base(base_dir, device_config), task["adapter_config"])
     hyperparameters = ResolvedHyperparameters.from_json(task["hyperparameters"])
     if hyperparameters.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        enable_gradient_checkpointing(model)
     lm = LanguageModel(model, micro_batch_tokens=hyperparameters.micro_batch_tokens)
     return model, OBJECTIVES[task["method"]].from_json(lm, task["objective"])
 

@@ -14,7 +14,7 @@ from ftpipe.modeling.base_facts import BaseFacts
 from ftpipe.modeling.base_models import resolve_base
 from ftpipe.modeling.chat_tokenizer import ChatTemplateError, ChatTokenizer, Example
 from ftpipe.modeling.device import DeviceConfig, has_accelerator, select_device
-from ftpipe.modeling.loading import load_adapter, load_base, use_fused_kernels
+from ftpipe.modeling.loading import enable_gradient_checkpointing, load_adapter, load_base, use_fused_kernels
 from ftpipe.modeling.machine import can_quantize, this_machine
 from ftpipe.training.batching import BadRows, TokenizedDataset, read_rows
 from ftpipe.training.causal_lm import LanguageModel
@@ -112,7 +112,7 @@ def _build_trainer(
     else:
         model = load_adapter(base, spec.initial_adapter, trainable=True)
     if hyperparameters.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        enable_gradient_checkpointing(model)
     trainer = Trainer(
         directory,
         hyperparameters,

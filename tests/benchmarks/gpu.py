@@ -107,7 +107,7 @@ def make_examples(count: int, tokens: int, vocabulary: int, seed: int) -> list[A
 def load(folder: Path, device: str, precision: str, quantization: str, *, checkpointing: bool = False) -> Any:
     """The base with an adapter, as a job has it."""
     from ftpipe.modeling.device import DeviceConfig
-    from ftpipe.modeling.loading import load_base
+    from ftpipe.modeling.loading import enable_gradient_checkpointing, load_base
     from ftpipe.training.causal_lm import LanguageModel
     from ftpipe.training.hyperparameters import ResolvedHyperparameters
     from ftpipe.training.lora import add_adapter
@@ -115,7 +115,7 @@ def load(folder: Path, device: str, precision: str, quantization: str, *, checkp
     hyperparameters = ResolvedHyperparameters(1, 1, 1.0, RATE, lora_r=RANK, lora_dropout=0.0)
     model = add_adapter(load_base(folder, DeviceConfig(device, precision, quantization)), hyperparameters, seed=1)
     if checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        enable_gradient_checkpointing(model)
     return LanguageModel(model, micro_batch_tokens=1 << 20)
 
 

@@ -86,13 +86,17 @@ CASES = (
     Case("Qwen2 mid, bfloat16", QWEN2, 4, 128, BFLOAT16),
     Case("Qwen2 mid, float32, checkpointing", QWEN2, 2, 256, FLOAT32 | CHECKPOINTING),
     Case("Qwen3 mid, float32", QWEN3, 2, 384, FLOAT32),
-    Case("Qwen3 mid, 4-bit, all-linear", QWEN3, 2, 256, BFLOAT16 | ALL_LINEAR | {"quantization": "4bit"}),
+    Case(
+        "Qwen3 mid, 4-bit, all-linear", QWEN3, 2, 256, BFLOAT16 | ALL_LINEAR | {"quantization": "4bit"}, is_tuned=True
+    ),
     Case("Gemma3 mid, bfloat16", GEMMA3, 4, 128, BFLOAT16),
     Case("Gemma2 mid, float32", GEMMA2, 2, 384, FLOAT32),
     Case("Mistral mid, float32, all-linear", MISTRAL, 2, 512, FLOAT32 | ALL_LINEAR),
-    Case("Mistral mid, bfloat16, 8-bit", MISTRAL, 4, 256, BFLOAT16 | {"quantization": "8bit"}),
+    Case("Mistral mid, bfloat16, 8-bit", MISTRAL, 4, 256, BFLOAT16 | {"quantization": "8bit"}, is_tuned=True),
+    Case("Qwen2 mid, bfloat16, 8-bit", QWEN2, 2, 192, BFLOAT16 | {"quantization": "8bit"}, is_tuned=True),
     Case("gpt-oss tiny, float32", GPT_OSS, 2, 512, FLOAT32),
-    Case("gpt-oss tiny, bfloat16, rank 64", GPT_OSS, 4, 256, BFLOAT16 | {"lora_r": 64}),
+    Case("gpt-oss tiny, bfloat16, rank 64", GPT_OSS, 4, 256, BFLOAT16 | {"lora_r": 64}, is_tuned=True),
+    Case("gpt-oss deep, bfloat16", GPT_OSS | {"num_hidden_layers": 12, "num_local_experts": 4}, 2, 384, BFLOAT16),
     Case("Llama 1B, 4-bit, checkpointing", LLAMA_1B, 1, 128, BFLOAT16 | CHECKPOINTING | {"quantization": "4bit"}),
 )
 
