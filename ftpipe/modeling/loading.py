@@ -54,6 +54,10 @@ def load_base(folder: Path, device: DeviceConfig) -> CausalModel:
     model.config.use_cache = False
     if device.quantization == "none":
         model = model.to(device.device)
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # else bitsandbytes packs the weights in the first evaluation, and later steps get no gradient through them
+            module.support_avx512bf16_for_cpu = False
     return model.requires_grad_(requires_grad=False).eval()
 
 

@@ -26,7 +26,7 @@ STORED_WEIGHT_BYTES = 2
 FLOAT16_BYTES = 2
 """Of each weight that is quantized to 8 bits: bitsandbytes quantizes a copy in float16, whose memory stays taken."""
 EXPERT_KERNEL_BYTES = 212_000_000
-"""Observed with experts in bfloat16, with 8 experts in 6 layers as with 4 in 12: each size of a product gets a kernel."""
+"""Observed with experts in bfloat16, 8 in each of 6 layers or 4 in each of 12: each size of a product gets a kernel."""
 SAVED_SCORES = 2
 """Matrices of attention scores that are kept, where attention computes them."""
 ADAPTER_BYTES = 16

@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ftpipe.errors import MissingExtraError
+from ftpipe.modeling.chat_tokenizer import IGNORE_INDEX, Example
 from ftpipe.modeling.device import DeviceConfig
 from ftpipe.modeling.loading import load_base, use_fused_kernels
+from ftpipe.training.causal_lm import LanguageModel
+from ftpipe.training.hyperparameters import ResolvedHyperparameters
 from ftpipe.training.job_directory import JobDirectory
+from ftpipe.training.lora import add_adapter, trainable_parameters
+from ftpipe.training.loss import accumulate_gradients, evaluate
 from ftpipe.training.run import run_job
 from tests.training.tiny_model import events, make_job, save_base
 
@@ -67,3 +73,31 @@ def test_job_trains_on_a_quantized_base(tmp_path: Path, quantization: str) -> No
     assert any(f"with {quantization} weights" in event["message"] for event in reported)
     losses = [event["data"]["train_loss"] for event in reported if event["type"] == "metrics"]
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.slow
+@pytest.mark.needs("bitsandbytes")
+def test_gradients_through_4bit_weights_are_those_of_the_same_weights_in_float32(tmp_path: Path) -> None:
+    """Also after an evaluation, in which bitsandbytes would pack the weights for the processor, without a gradient."""
+    import bitsandbytes
+
+    folder = save_base(tmp_path / "base", hidden_size=64, intermediate_size=128)
+    example = Example(tuple(range(30)), (*[IGNORE_INDEX] * 20, *range(20, 30)))
+    settings = ResolvedHyperparameters(1, 1, 1.0, 1e-3, lora_dropout=0.0)
+    quantized = load_base(folder, DeviceConfig("cpu", "float32", "4bit"))
+    plain = load_base(folder, DeviceConfig("cpu", "float32"))
+    for name, module in quantized.named_modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            state = module.weight.quant_state
+            weights = bitsandbytes.functional.dequantize_4bit(module.weight.data, state)
+            plain.get_submodule(name).weight.data.copy_(weights)
+    gradients = []
+    for base in (quantized, plain):
+        model = add_adapter(base, settings, seed=1)
+        lm = LanguageModel(model)
+        evaluate(lm, [example])
+        accumulate_gradients(lm, [example], batch_tokens=10)
+        gradients.append({name: tensor.grad for name, tensor in trainable_parameters(model)})
+    for name, expected in gradients[1].items():
+        torch.testing.assert_close(gradients[0][name], expected, rtol=1e-4, atol=1e-6)
+    assert any(float(gradient.abs().max()) > 1e-3 for gradient in gradients[1].values())
