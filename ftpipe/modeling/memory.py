@@ -25,6 +25,8 @@ STORED_WEIGHT_BYTES = 2
 """Hubs store models in bfloat16; embeddings in that precision stay where the file is mapped, so the rest does, too."""
 FLOAT16_BYTES = 2
 """Of each weight that is quantized to 8 bits: bitsandbytes quantizes a copy in float16, whose memory stays taken."""
+DEQUANTIZED_BYTES = 12
+"""Of each 4-bit weight of the largest layer: its copies in float32 while a gradient goes through it."""
 EXPERT_KERNEL_BYTES = 212_000_000
 """Observed with experts in bfloat16, 8 in each of 6 layers or 4 in each of 12: each size of a product gets a kernel."""
 SAVED_SCORES = 2
@@ -133,6 +135,8 @@ def _processor_bytes(shape: ModelShape, setup: TrainingSetup) -> float:
     if setup.device != "cpu":
         return 0.0
     copies = FLOAT16_BYTES * shape.linear_parameters if setup.quantization == "8bit" else 0
+    if setup.quantization == "4bit":
+        copies = DEQUANTIZED_BYTES * max(inputs * outputs for inputs, outputs in shape.linear_layers.values())
     return copies + (EXPERT_KERNEL_BYTES if shape.experts and setup.precision == "bfloat16" else 0)
 
 

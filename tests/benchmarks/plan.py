@@ -97,7 +97,14 @@ CASES = (
     Case("gpt-oss tiny, float32", GPT_OSS, 2, 512, FLOAT32),
     Case("gpt-oss tiny, bfloat16, rank 64", GPT_OSS, 4, 256, BFLOAT16 | {"lora_r": 64}, is_tuned=True),
     Case("gpt-oss deep, bfloat16", GPT_OSS | {"num_hidden_layers": 12, "num_local_experts": 4}, 2, 384, BFLOAT16),
-    Case("Llama 1B, 4-bit, checkpointing", LLAMA_1B, 1, 128, BFLOAT16 | CHECKPOINTING | {"quantization": "4bit"}),
+    Case(
+        "Llama 1B, 4-bit, checkpointing",
+        LLAMA_1B,
+        1,
+        128,
+        BFLOAT16 | CHECKPOINTING | {"quantization": "4bit"},
+        is_tuned=True,
+    ),
 )
 
 
