@@ -72,7 +72,7 @@ IMPORTERS = {
     "referencing": ("ftpipe/json_schema.py",),
     "tenacity": ("ftpipe/providers/retry.py", "ftpipe/registry/database.py"),
     "sqlalchemy": ("ftpipe/registry/", "ftpipe/server/storage"),
-    "starlette": ("ftpipe/server/", "ftpipe/ui/"),
+    "starlette": ("ftpipe/server/", "ftpipe/ui/", "ftpipe/cli/commands/ui.py"),
     "uvicorn": ("ftpipe/server/", "ftpipe/ui/serve.py"),
     "jinja2": ("ftpipe/reports/", "ftpipe/modeling/template_", "ftpipe/ui/rendering.py"),
     "torch": ("ftpipe/modeling/", "ftpipe/training/", "ftpipe/inference/"),

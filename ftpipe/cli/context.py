@@ -288,6 +288,10 @@ class CliContext:
         while self._at_end:
             self._at_end.pop()()
 
+    def close_at_end(self, close: Callable[[], None]) -> None:
+        """Call this when the command ends."""
+        self._at_end.append(close)
+
     @property
     def can_ask(self) -> bool:
         """Whether there is a terminal to ask on."""

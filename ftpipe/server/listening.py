@@ -6,12 +6,12 @@ import errno
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ftpipe.errors import ConfigError
 from ftpipe.server.timeouts import header_timeout_protocol
@@ -43,6 +43,29 @@ def uvicorn_config(app: ASGIApp, header_seconds: float, body_seconds: float) -> 
         ws="none",
         lifespan="on",
     )
+
+
+class MountedApps:
+    """Passes requests below some paths to other applications, which have a middleware of their own.
+
+    Args:
+        app: Gets all other requests, and the lifespan.
+        mounts: Path → application; ``root_path`` tells it where it is.
+    """
+
+    def __init__(self, app: ASGIApp, mounts: Mapping[str, ASGIApp]) -> None:
+        self._app = app
+        self._mounts = mounts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        path = scope["path"] if scope["type"] == "http" else ""
+        for prefix, app in self._mounts.items():
+            if path == prefix or path.startswith(f"{prefix}/"):
+                path = f"{prefix}/" if path == prefix else path
+                await app({**scope, "path": path, "root_path": prefix}, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 @contextmanager

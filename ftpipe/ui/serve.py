@@ -81,6 +81,22 @@ def open_project(
     )
 
 
+def build_app(settings: UiSettings, project: Project) -> Starlette:
+    """The pages of a project as an application; keys of other owners see nothing of it."""
+    return create_app(
+        sessions=Sessions(settings.keys),
+        host_policy=build_host_policy(settings.host, settings.allowed_hosts),
+        free_port_names=settings.allowed_hosts,
+        find_project=lambda owner: project if owner == project.owner else None,
+    )
+
+
+def sign_in_url(app: Starlette, url: str) -> str:
+    """The URL of the pages, which signs in once unless they ask for a key."""
+    sessions: Sessions = app.state.sessions
+    return url if sessions.has_keys else f"{url}?{TOKEN_PARAMETER}={sessions.create_link_token()}"
+
+
 def serve(settings: UiSettings, project: Project, *, on_listening: Callable[[str], None]) -> None:
     """Serve the pages of a project until SIGINT, SIGTERM or SIGHUP.
 
@@ -94,18 +110,10 @@ def serve(settings: UiSettings, project: Project, *, on_listening: Callable[[str
         ConfigError: The address or port cannot be used.
     """
     require_keys_if_exposed(settings.host, (), settings.keys)
-    sessions = Sessions(settings.keys)
-    app = create_app(
-        sessions=sessions,
-        host_policy=build_host_policy(settings.host, settings.allowed_hosts),
-        free_port_names=settings.allowed_hosts,
-        find_project=lambda owner: project if owner == project.owner else None,
-    )
+    app = build_app(settings, project)
     _log_to_stderr()
     with bound_socket(settings.host, settings.port) as sock, deferred_signals(log):
-        url = _page_url(settings.host, sock.getsockname()[1])
-        if not sessions.has_keys:
-            url += f"?{TOKEN_PARAMETER}={sessions.create_link_token()}"
+        url = sign_in_url(app, _page_url(settings.host, sock.getsockname()[1]))
         config = uvicorn_config(app, HEADER_TIMEOUT_SECONDS, BODY_TIMEOUT_SECONDS)
         try:
             _PageServer(config, app, lambda: on_listening(url)).run(sockets=[sock])

@@ -13,6 +13,7 @@ import click
 from ftpipe.atomic_files import read_or_create_secret
 from ftpipe.cli import options as shared
 from ftpipe.cli.base_downloads import fetch_bases
+from ftpipe.cli.commands.ui import NoPages, ServerPages
 from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command, Group
 from ftpipe.cli.inference_options import InferenceOptions, inference_options, inference_settings, open_inference
@@ -44,6 +45,7 @@ class ServeOptions(ShadowOptions, InferenceOptions):
     data_dir: Path | None = None
     api_key_file: Path | None = None
     no_key: bool = False
+    ui: bool = False
     max_jobs: int = 1
     engine: str = "process"
     ray_address: str | None = None
@@ -69,7 +71,7 @@ class ServeOptions(ShadowOptions, InferenceOptions):
     "serve",
     cls=Group,
     groups={
-        "Address and keys": ("host", "port", "api_key_file", "no_key", "allowed_hosts", "allowed_origins"),
+        "Address and keys": ("host", "port", "api_key_file", "no_key", "ui", "allowed_hosts", "allowed_origins"),
         "Training": ("max_jobs", "engine", "ray_address", "workers"),
         "Models and data": ("data_dir", "allow_bases", "no_substitute_models", "precision"),
         "Models under other names": ("routes", "aliases", "trusted_hosts"),
@@ -109,6 +111,7 @@ class ServeOptions(ShadowOptions, InferenceOptions):
     help="File with API keys, lines of OWNER:KEY.  [default on loopback: the key of `ftpipe serve key`]",
 )
 @click.option("--no-key", is_flag=True, help="Need no key: every user of this machine can use the server.")
+@click.option("--ui", is_flag=True, help="Also show this project in the browser at /ui, as `ftpipe ui` does.")
 @click.option(
     "--max-jobs",
     type=click.IntRange(1, 64),
@@ -265,12 +268,16 @@ def serve(ctx: click.Context, /, **params: Any) -> None:
     settings = settings_of(options, data_dir, shadow)
     upstream = open_upstream(context, options, settings, routes)
     fetch_bases(context, options.allow_bases)
+    pages = ServerPages(context, options.host, options.allowed_hosts, options.api_key_file) if options.ui else NoPages()
     with context.interruptible("the server was stopped", "unfinished jobs continue at the next `ftpipe serve`"):
         run_server(
             settings,
             partial(build_context, routes=routes, upstream=upstream),
-            on_listening=lambda url: context.print_status(client_lines(url, settings.api_key_file, data_dir)),
-            on_stopping=lambda: context.print_status("stopping …"),
+            mounts=pages.mounts,
+            on_listening=lambda url: context.print_status(
+                [*client_lines(url, settings.api_key_file, data_dir), *pages.lines(url)]
+            ),
+            on_stopping=lambda: context.print_status(pages.stop()),
         )
 
 

@@ -7,13 +7,15 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from types import MappingProxyType
 
 import uvicorn
 from filelock import FileLock, Timeout
+from starlette.types import ASGIApp
 
 import ftpipe
 from ftpipe.atomic_files import read_json, write_json
@@ -22,7 +24,7 @@ from ftpipe.paths import data_dir_option
 from ftpipe.server.auth import load_api_keys, require_keys_if_exposed
 from ftpipe.server.cancellation import ActiveRequests
 from ftpipe.server.http.app import create_app
-from ftpipe.server.listening import bound_socket, deferred_signals, uvicorn_config
+from ftpipe.server.listening import MountedApps, bound_socket, deferred_signals, uvicorn_config
 from ftpipe.server.memory import exclude_from_garbage_collection, limit_malloc_arenas
 from ftpipe.server.services import ServerContext, build_context
 from ftpipe.server.settings import ServeSettings
@@ -74,6 +76,7 @@ def serve(
     settings: ServeSettings,
     build: Callable[[ServeSettings], ServerContext] = build_context,
     *,
+    mounts: Mapping[str, ASGIApp] = MappingProxyType({}),
     on_listening: Callable[[str], None] = lambda _url: None,
     on_stopping: Callable[[], None] = lambda: None,
 ) -> None:
@@ -82,6 +85,7 @@ def serve(
     Args:
         settings: How it runs.
         build: Builds the server's components once the data folder is locked.
+        mounts: Path → further application at that path.
         on_listening: Called with the base URL when the server accepts connections.
         on_stopping: Called when it begins to stop, which takes a while if jobs are trained or chats computed.
 
@@ -99,7 +103,9 @@ def serve(
     with _exclusive_lock(data_dir), bound_socket(settings.host, settings.port) as sock, deferred_signals(log):
         configure_logging(data_dir.log, settings.log_level)
         context = build(settings)
-        config = uvicorn_config(create_app(context), settings.header_timeout, settings.body_timeout)
+        config = uvicorn_config(
+            MountedApps(create_app(context), mounts), settings.header_timeout, settings.body_timeout
+        )
         server = _AnnouncingServer(config, context, on_listening, on_stopping)
         exclude_from_garbage_collection()
         try:
