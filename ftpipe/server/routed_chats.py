@@ -1,31 +1,35 @@
-"""Answer chats that the server itself sends: with its engine, or at the host that a route leads to."""
+"""Answer requests that the server itself sends: with its engine, or at the host that a route leads to."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from ftpipe.errors import FtpipeError
+from ftpipe.server.cancellation import CancelToken
 from ftpipe.server.protocol import ApiRequest
-from ftpipe.server.routes import ModelRoutes
+from ftpipe.server.routes import ChatUpstream, ModelRoutes, Route
 
-Complete = Callable[[ApiRequest], Mapping[str, Any]]
-"""Answers a chat that is not streamed; raises ``FtpipeError`` if there is no answer."""
+Result = TypeVar("Result")
+Complete = Callable[[ApiRequest], Any]
+"""Answers a request whose answer is not streamed; raises ``FtpipeError`` if there is none."""
 
 
 class RoutedChats:
-    """Answers mirrored chats and those of batches, as a client's are answered.
+    """Answers mirrored chats, and the chats and completions of batches, as a client's are answered.
 
     Args:
-        complete: Answers with the server's engine.
+        complete: Answers chats with the server's engine.
+        complete_text: Continues texts with it; refuses models at other hosts.
         routes: Names that are served by models of other names, here or at other hosts.
     """
 
-    def __init__(self, complete: Complete, routes: ModelRoutes) -> None:
+    def __init__(self, complete: Complete, complete_text: Complete, routes: ModelRoutes) -> None:
         self._complete = complete
+        self._complete_text = complete_text
         self._routes = routes
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -47,22 +51,52 @@ class RoutedChats:
         Raises:
             FtpipeError: There is no answer.
         """
-        name = str(request.body["model"])
-        route = self._routes.find(request.owner, name)
+        route = self._find(request)
         if route is None:
-            return self._complete(request)
+            answer: Mapping[str, Any] = self._complete(request)
+        elif route.upstream is None:
+            answer = self._complete(replace(request, body={**request.body, "model": route.model}, alias=route.name))
+        else:
+            answer = self._complete_at(route, route.upstream, request)
+        return answer
+
+    def complete_text(self, request: ApiRequest) -> Mapping[str, Any]:
+        """Continue texts; called in a thread.
+
+        Raises:
+            FtpipeError: There is no answer, for example because the model's host gets chats only.
+        """
+        route = self._find(request)
+        if route is None or route.completions is None:
+            continued: Mapping[str, Any] = self._complete_text(request)
+            return continued
+        return self._complete_at(route, route.completions, request)
+
+    def _find(self, request: ApiRequest) -> Route | None:
+        return self._routes.find(request.owner, str(request.body["model"]))
+
+    def _complete_at(self, route: Route, upstream: ChatUpstream, request: ApiRequest) -> Mapping[str, Any]:
         body = {**request.body, "model": route.model}
-        if route.upstream is None or self._loop is None:
-            return self._complete(replace(request, body=body, alias=name))
-        request.cancel_token.raise_if_cancelled()
-        future = asyncio.run_coroutine_threadsafe(route.upstream.complete(body, name), self._loop)
+        return self._await(upstream.complete(body, route.name), request.cancel_token)
+
+    def _await(self, call: Coroutine[Any, Any, Result], token: CancelToken) -> Result:
+        """The result of a call that another host answers.
+
+        Raises:
+            RequestCancelledError: The request was cancelled.
+        """
+        if self._loop is None:
+            call.close()
+            message = "the server has not started"
+            raise RuntimeError(message)
+        future = asyncio.run_coroutine_threadsafe(call, self._loop)
 
         def cancel() -> None:
             future.cancel()
 
-        request.cancel_token.on_cancel(cancel)
+        token.on_cancel(cancel)
         try:
             return future.result()
         except CancelledError:
-            request.cancel_token.raise_if_cancelled()
+            token.raise_if_cancelled()
             raise

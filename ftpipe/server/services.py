@@ -195,8 +195,9 @@ def build_context(
     routes, supervisor = upstream.routes(store, models), upstream.runner(store, data_dir, settings)
     backend = MeteredBackend(engine or _build_engine(settings), metrics)
     chat = ChatCompletionsApi(store, AnswerGenerator(store, models, backend, callers))
-    chats, completions = RoutedChats(chat.complete, routes), CompletionsApi(store, models, routes, backend, callers)
-    handlers, has_model = _batch_handlers(chats, completions), partial(_has_model, store, models, routes)
+    completions, responses = CompletionsApi(store, models, routes, backend, callers), ResponsesApi(store, routes, chat)
+    chats = RoutedChats(chat.complete, completions.create, routes)
+    handlers, has_model = _batch_handlers(chats, responses), partial(_has_model, store, models, routes)
     runner = BatchRunner(store, data_dir, handlers, has_model, settings.max_body_bytes, active_requests)
     return ServerContext(
         settings=settings,
@@ -216,7 +217,7 @@ def build_context(
         models=ModelsApi(data_dir, models, settings, routes),
         chat=chat,
         completions=completions,
-        responses=ResponsesApi(store, routes, chat),
+        responses=responses,
         row_losses=RowLossesApi(store, data_dir, models, settings.models_dir),
         batches=BatchesApi(data_dir, runner.endpoints, runner.wake),
         batch_runner=runner,
@@ -230,8 +231,13 @@ def _load_keys(settings: ServeSettings) -> ApiKeys:
     return load_api_keys(settings.api_key_file)
 
 
-def _batch_handlers(chats: RoutedChats, completions: CompletionsApi) -> dict[str, Callable[[ApiRequest], Any]]:
-    return {"/v1/chat/completions": chats.complete, "/v1/completions": completions.create}
+def _batch_handlers(chats: RoutedChats, responses: ResponsesApi) -> dict[str, Callable[[ApiRequest], Any]]:
+    """What answers the requests of batches, by endpoint."""
+    return {
+        "/v1/chat/completions": chats.complete,
+        "/v1/completions": chats.complete_text,
+        "/v1/responses": responses.create,
+    }
 
 
 def _has_model(store: Store, models: ModelResolver, routes: ModelRoutes, owner: str, name: str) -> bool:

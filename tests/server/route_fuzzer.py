@@ -114,13 +114,22 @@ UPLOAD = {
     "filename": "a.jsonl", "purpose": "fine-tune", "bytes": 10, "mime_type": "text/jsonl",
     "expires_after": {"anchor": "created_at", "seconds": 3600},
 }  # fmt: skip
-IDS = ("FILE", "UPLOAD", "JOB", "CHAT", "RESPONSE", "ftjob-none", "file-none", "upload_none")
+BATCH: dict[str, Any] = {
+    "input_file_id": "BATCH_FILE", "endpoint": "/v1/responses", "completion_window": "24h", "metadata": {"a": "b"},
+    "output_expires_after": {"anchor": "created_at", "seconds": 3600},
+}  # fmt: skip
+BATCH_LINE = {"method": "POST", "url": "/v1/responses", "body": {"model": BASES[0], "input": "x"}}
+IDS = ("FILE", "UPLOAD", "JOB", "CHAT", "RESPONSE", "BATCH", "BATCH_FILE", "ftjob-none", "file-none", "upload_none")
 JSON_ROUTES: tuple[tuple[str, tuple[dict[str, Any], ...]], ...] = (
     ("/v1/chat/completions", CHATS),
     ("/v1/chat/completions/{id}", ({"metadata": {"a": "b"}},)),
     ("/v1/completions", COMPLETIONS),
     ("/v1/responses", RESPONSES),
     ("/v1/responses/{id}/cancel", ({},)),
+    ("/v1/responses/input_tokens", RESPONSES),
+    ("/v1/responses/compact", RESPONSES),
+    ("/v1/batches", (BATCH, {**BATCH, "endpoint": "/v1/chat/completions"})),
+    ("/v1/batches/{id}/cancel", ({},)),
     ("/v1/fine_tuning/jobs", (JOB, {**JOB, "method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.1}}}},
                               {**JOB, "method": {"type": "reinforcement", "reinforcement": {"grader": CHECK}}})),
     ("/v1/fine_tuning/jobs/{id}/cancel", ({},)),
@@ -155,16 +164,23 @@ OTHER_ROUTES = (
     ("GET", "/v1/chat/completions/{id}"), ("GET", "/v1/chat/completions/{id}/messages"),
     ("DELETE", "/v1/chat/completions/none-{id}"),
     ("PUT", "/v1/files"), ("HEAD", "/v1/models"), ("GET", "/{id}"), ("OPTIONS", "/v1/chat/completions"),
+    ("GET", "/v1/batches"), ("GET", "/v1/batches/{id}"), ("GET", "/openapi.json"), ("GET", "/metrics"),
     ("GET", "/v1/responses/{id}"), ("DELETE", "/v1/responses/none-{id}"), ("GET", "/v1/responses/{id}/input_items"),
 )  # fmt: skip
 
 
 def seed_rows(client: TestClient) -> dict[str, str]:
-    """Make a file, an upload, a job, a stored chat and a response; their ids by the words that the fuzzer uses."""
+    """Make a file, an upload, a job, a stored chat, a response and a batch; their ids by the fuzzer's words."""
     chat = client.post("/v1/chat/completions", json={**CHATS[0], "store": True}).json()
     response = client.post("/v1/responses", json={"model": BASES[0], "input": "x"}).json()
     begun = client.post("/v1/uploads", json={"filename": "a.jsonl", "purpose": "batch", "bytes": 1, "mime_type": "x"})
+    lines = "".join(json.dumps({**BATCH_LINE, "custom_id": f"r{number}"}) + "\n" for number in range(3))
+    form = {"data": {"purpose": "batch"}, "files": {"file": ("in.jsonl", lines.encode())}}
+    batch_file = client.post("/v1/files", **form).json()["id"]  # type: ignore[arg-type]
+    batch = client.post("/v1/batches", json={**BATCH, "input_file_id": batch_file}).json()
     return {
+        "BATCH_FILE": batch_file,
+        "BATCH": batch["id"],
         "FILE": upload(client)["id"],
         "UPLOAD": begun.json()["id"],
         "JOB": create_job(client)["id"],
@@ -188,7 +204,7 @@ class RouteFuzzer:
     Args:
         client: A client of the server.
         seed: Makes the same requests each time.
-        ids: Ids that exist, by the words ``FILE``, ``UPLOAD``, ``JOB``, ``CHAT`` and ``RESPONSE``.
+        ids: Ids that exist, by the words of ``IDS`` in capitals.
     """
 
     def __init__(self, client: TestClient, seed: int, ids: dict[str, str]) -> None:
@@ -234,7 +250,7 @@ class RouteFuzzer:
     def _json_request(self) -> FuzzRequest:
         path, bodies = self._random.choice(JSON_ROUTES)
         text = json.dumps(self._random.choice(bodies))
-        for name in ("FILE", "RESPONSE"):
+        for name in ("FILE", "RESPONSE", "BATCH_FILE"):
             text = text.replace(f'"{name}"', json.dumps(self._ids[name]))
         body = json.loads(text)
         headers = {"content-type": "application/json"}

@@ -20,6 +20,11 @@ from tests.server.processes import ServerProcess
 
 REQUESTS = 400
 MAX_RUN_SECONDS = 1.5
+PROMPTS: tuple[tuple[str, dict[str, object]], ...] = (
+    ("/v1/responses", {"input": "hi"}),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}]}),
+)
+"""Endpoints of batches, and what their requests are; each batch has the next one."""
 
 
 def api_of(server: ServerProcess) -> openai.OpenAI:
@@ -44,12 +49,12 @@ def test_batch_survives_kills(tmp_path: Path) -> None:
     while kills < KILLS:
         server.start()
         api = api_of(server)
-        body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
-        line = {"method": "POST", "url": "/v1/chat/completions", "body": body}
+        endpoint, prompt = PROMPTS[kills % len(PROMPTS)]
+        line = {"method": "POST", "url": endpoint, "body": {"model": "gpt-4o-mini", **prompt}}
         content = "".join(json.dumps({"custom_id": f"r{index}", **line}) + "\n" for index in range(REQUESTS))
         file = api.files.create(file=("in.jsonl", content.encode()), purpose="batch")
         batch = api.batches.create(
-            input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+            input_file_id=file.id, endpoint=endpoint, completion_window="24h"  # type: ignore[arg-type]
         )  # fmt: skip
         stored: set[str] = set()
         while (latest := api_of(server).batches.retrieve(batch.id)).status != "completed":

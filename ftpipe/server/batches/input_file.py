@@ -16,6 +16,8 @@ from ftpipe.server.protocol import parse_json, printable
 
 MAX_INPUT_BYTES = 200 * 1024 * 1024
 MAX_REQUESTS = 50_000
+MAX_LINES = 2 * MAX_REQUESTS
+"""Lines of a file, with the empty ones: 200 million line ends would be read for a minute, and again at each start."""
 MAX_CUSTOM_ID_CHARACTERS = 512
 MAX_ERRORS = 100
 """Errors that are reported; the file is not read further."""
@@ -63,11 +65,18 @@ class InputError(FtpipeError):
 
 
 def find_lines(path: Path, *, max_line_bytes: int) -> Iterator[InputLine]:
-    """The lines that are not empty; one that is too long has more than ``max_line_bytes`` and is not read whole."""
+    """The lines that are not empty; one that is too long has more than ``max_line_bytes`` and is not read whole.
+
+    Raises:
+        InputError: There are too many lines.
+    """
     offset, number = 0, 0
     with path.open("rb") as file:
         while piece := file.readline(max_line_bytes + 1):
             number += 1
+            if number > MAX_LINES:
+                message = f"The input file has more than {MAX_LINES} lines."
+                raise InputError("too_many_lines", message)
             size, is_blank = len(piece), not piece.strip()
             while not piece.endswith(b"\n") and (piece := file.readline(max_line_bytes + 1)):
                 size += len(piece)
@@ -138,19 +147,26 @@ def validate_input(
     """
     report = InputReport()
     custom_ids: dict[str, int] = {}
-    for line in find_lines(path, max_line_bytes=max_line_bytes):
-        check_cancelled()
-        report.total += 1
-        try:
-            _check_line(path, line, endpoint, max_line_bytes, custom_ids, report, has_model)
-        except InputError as exc:
-            report.errors.append({"code": exc.reason, "message": exc.message, "line": line.number, "param": exc.param})
-            if len(report.errors) >= MAX_ERRORS or exc.reason == "too_many_tasks":
-                break
-    if not report.total:
+    try:
+        for line in find_lines(path, max_line_bytes=max_line_bytes):
+            check_cancelled()
+            report.total += 1
+            try:
+                _check_line(path, line, endpoint, max_line_bytes, custom_ids, report, has_model)
+            except InputError as exc:
+                report.errors.append(_serialize_error(exc, line.number))
+                if len(report.errors) >= MAX_ERRORS or exc.reason == "too_many_tasks":
+                    break
+    except InputError as exc:
+        report.errors.append(_serialize_error(exc, None))
+    if not report.total and not report.errors:
         message = "The input file has no requests."
         report.errors.append({"code": "empty_file", "message": message, "line": None, "param": None})
     return report
+
+
+def _serialize_error(error: InputError, line: int | None) -> dict[str, Any]:
+    return {"code": error.reason, "message": error.message, "line": line, "param": error.param}
 
 
 def _check_line(

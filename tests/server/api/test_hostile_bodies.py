@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from ftpipe.server.protocol import MAX_JSON_KEYS
 from tests.server.conftest import LINES, assert_openai_error, upload
 from tests.server.route_fuzzer import CHATS, dump
 
@@ -108,3 +109,13 @@ def test_chat_accepts_what_clients_add_to_tool_calls(client: TestClient) -> None
     messages = [{"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c", "content": "1"}]
     assert client.post("/v1/chat/completions", json=chat(messages=messages)).status_code == 200
     assert upload(client)["id"]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/batches"])
+def test_body_with_too_many_keys_is_400(client: TestClient, path: str) -> None:
+    """They would be in memory several times, with an error for each."""
+    few = b"".join(b'"k%d":1,' % number for number in range(1000))
+    objects = b",".join([b"{" + few + b'"k":1}'] * (MAX_JSON_KEYS // 1000))
+    answer = client.post(path, content=b'{"model":[' + objects + b"]}", headers=JSON_HEADERS)
+    assert answer.status_code == 400
+    assert "more than 200000 keys" in answer.json()["error"]["message"]
