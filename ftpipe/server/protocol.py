@@ -162,6 +162,12 @@ def server_is_stopping() -> ApiError:
     return ApiError(503, "The server is stopping.", "server_stopping", None, "server_error")
 
 
+def storage_unavailable() -> ApiError:
+    """The 503 for a database or folder that cannot be used, for example because the disk is full."""
+    message = "The server cannot use its storage at the moment."
+    return ApiError(503, message, "storage_unavailable", None, "server_error")
+
+
 def printable(text: str, max_length: int = 100) -> str:
     """A client's text for use in a message: printable, and not longer than ``max_length``."""
     clean = "".join(char if char.isprintable() else "?" for char in text)

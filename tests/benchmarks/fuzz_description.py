@@ -27,6 +27,7 @@ CHECKS = (
     "ignored_auth",
     "use_after_free",
 )
+PHASES = "examples,coverage,fuzzing,stateful"
 REQUEST_SECONDS = 10
 MAX_EXAMPLES = 40
 """Of each operation in one run; a further run has another seed."""
@@ -42,7 +43,9 @@ class DescriptionRun:
     report: str
 
 
-def run_schemathesis(folder: Path, *, max_examples: int, seed: int, timeout: float | None = None) -> DescriptionRun:
+def run_schemathesis(
+    folder: Path, *, max_examples: int, seed: int, phases: str = PHASES, timeout: float | None = None
+) -> DescriptionRun:
     """Start a server, fill it, and send it requests from its own description."""
     data_dir = folder / "data"
     data_dir.mkdir()
@@ -54,7 +57,7 @@ def run_schemathesis(folder: Path, *, max_examples: int, seed: int, timeout: flo
     Seeder(data_dir).plant()
     url = server.note["base_url"].removesuffix("/v1") + "/openapi.json"
     command = [sys.executable, "-m", "schemathesis.cli", "run", url, "--checks", ",".join(CHECKS)]
-    command += ["--phases", "examples,coverage,fuzzing,stateful", "--max-examples", str(max_examples)]
+    command += ["--phases", phases, "--max-examples", str(max_examples)]
     command += ["--seed", str(seed), "--header", f"Authorization: Bearer {KEYS[0].partition(':')[2]}"]
     command += ["--request-timeout", str(REQUEST_SECONDS), "--continue-on-failure", "--max-failures", "100"]
     try:

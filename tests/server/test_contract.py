@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks.fuzz_description import run_schemathesis
 from tests.examples import examples
 from tests.server.contract.seed import Seeder
 from tests.server.processes import ServerProcess
@@ -39,3 +40,14 @@ def test_contract_matches_openai_description(tmp_path: Path) -> None:
     cases = re.search(r"(\d+) generated", done.stdout)
     assert cases is not None
     assert int(cases[1]) > examples(50, 100)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(280)
+def test_contract_matches_own_description(tmp_path: Path) -> None:
+    """The same over all operations of ``/openapi.json``, with keys; ``fuzz_description`` sends 5,000 requests."""
+    pytest.importorskip("schemathesis")
+    done = run_schemathesis(tmp_path, max_examples=examples(1, 2), seed=1, phases="fuzzing,stateful", timeout=260)
+    assert done.code == 0, done.report[-6000:]
+    assert done.operations > 50
+    assert done.cases > 50

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
@@ -11,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from ftpipe.canonical_json import canonical_json
+from ftpipe.errors import LocalStateError
 from ftpipe.server.api.answer_events import AnswerEnd, AnswerEvent
 from ftpipe.server.api.answer_streams import with_first
 from ftpipe.server.api.chat import ChatCompletionsApi, RunningChat
@@ -44,10 +46,13 @@ from ftpipe.server.protocol import (
     new_id,
     printable,
     server_is_stopping,
+    storage_unavailable,
 )
 from ftpipe.server.routes import ModelRoutes, follow_route
 from ftpipe.server.storage import ResponseRow, Store, Transaction, UnknownCursorError
 from ftpipe.server.storage.responses import ChainLimitError, MissingResponseError
+
+log = logging.getLogger("ftpipe.server")
 
 MAX_LIMIT = 100
 RETENTION_SECONDS = 30 * 24 * 3600
@@ -203,7 +208,11 @@ class ResponsesApi:
                 events = builder.finish("failed", error={"code": "server_error", "message": exc.message})
             finally:
                 self._running.remove(creation)
-            self._save(creation, builder)
+            try:
+                self._save(creation, builder)
+            except LocalStateError as exc:
+                log.error("response %s cannot be stored: %s", creation.response_id, exc)
+                events = [builder.error(storage_unavailable().body["error"])]
             yield from map(server_sent_event, events)
 
     def _save(self, creation: _Creation, builder: ResponseBuilder) -> None:

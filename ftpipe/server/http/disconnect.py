@@ -14,7 +14,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from ftpipe.errors import FtpipeError
 from ftpipe.server.cancellation import ActiveRequests, CancelToken, RequestCancelledError
+from ftpipe.server.http.error_handlers import to_api_error
 from ftpipe.server.protocol import ApiError, server_is_stopping
 
 
@@ -122,8 +124,8 @@ class CancellableStream(StreamingResponse):
                 yield piece
         except RequestCancelledError:
             yield _error_event(server_is_stopping())
-        except ApiError as exc:
-            yield _error_event(exc)
+        except (FtpipeError, OSError) as exc:
+            yield _error_event(to_api_error(exc))
 
     @abstractmethod
     async def _next_piece(self) -> str | bytes | None:

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from ftpipe.errors import FtpipeError
 from ftpipe.server.http.urls import unknown_url_message
-from ftpipe.server.protocol import ApiError, printable
+from ftpipe.server.protocol import ApiError, printable, storage_unavailable
 from ftpipe.server.storage import UnknownCursorError
 
 log = logging.getLogger("ftpipe.server")
@@ -65,8 +65,7 @@ def to_api_error(exc: Exception) -> ApiError:
     if isinstance(exc, UnknownCursorError):
         return ApiError(400, exc.message, "invalid_value", "after")
     log.error("a request could not be served: %s", exc)
-    message = "The server cannot use its storage at the moment."
-    return ApiError(503, message, "storage_unavailable", None, "server_error")
+    return storage_unavailable()
 
 
 HANDLERS: dict[Any, Any] = {
