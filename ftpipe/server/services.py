@@ -186,9 +186,7 @@ def build_context(
         LocalStateError: If the data folder or its database cannot be used.
         ConfigError: If the key file is wrong.
     """
-    data_dir = DataDirectory(settings.data_dir.expanduser().absolute())
-    data_dir.prepare()
-    store = open_or_replace(data_dir)
+    data_dir, store = _open_storage(settings)
     active_requests, callers, metrics = ActiveRequests(), CallerCount(), ServerMetrics()
     upstream = upstream or ThisMachine(settings, base_models, start_validation, routes or NoRoutes())
     models = ModelResolver(data_dir, upstream.base_models)
@@ -224,6 +222,12 @@ def build_context(
         routed_chats=chats,
         shadow=_build_shadow(settings, store, data_dir, chat, chats, callers, active_requests),
     )
+
+
+def _open_storage(settings: ServeSettings) -> tuple[DataDirectory, Store]:
+    data_dir = DataDirectory(settings.data_dir.expanduser().absolute())
+    data_dir.prepare()
+    return data_dir, open_or_replace(data_dir)
 
 
 def _load_keys(settings: ServeSettings) -> ApiKeys:
