@@ -390,9 +390,8 @@ def shared_key(path: Path) -> str:
     try:
         return read_or_create_secret(path)
     except OSError as exc:
-        raise LocalStateError(
-            f"the key cannot be written to {path}: {exc.strerror or exc}", "choose another folder with --data-dir"
-        ) from exc
+        message = f"the key cannot be written to {path}: {exc.strerror or exc}"
+        raise LocalStateError(message, "choose another folder with --data-dir") from exc
 
 
 def client_lines(url: str, key_file: Path | None, data_dir: Path) -> list[str]:
@@ -402,8 +401,7 @@ def client_lines(url: str, key_file: Path | None, data_dir: Path) -> list[str]:
         return [*lines, "  export OPENAI_API_KEY=none     # any key will do"]
     if key_file != data_dir / SERVER_KEY_FILE:
         return [*lines, f"  export OPENAI_API_KEY=…        # one of the keys in {sanitize_line(key_file, 300)}"]
-    option = sanitize_line(data_dir_option(data_dir), 300)
-    return [*lines, f"  export OPENAI_API_KEY=$(ftpipe serve key{option})"]
+    return [*lines, f"  export OPENAI_API_KEY=$(ftpipe serve key{sanitize_line(data_dir_option(data_dir), 300)})"]
 
 
 def require_ray() -> None:
@@ -442,9 +440,8 @@ def serve_status(context: CliContext, data_dir: Path | None) -> None:
     ]
     if (inference := current.inference) is not None:
         state = f"{inference.status}, {plural(inference.adapters, 'adapter')} loaded"
-        rows.append(
-            ("answers", f"{sanitize_line(inference.url, 200)}: {sanitize_line(inference.message, 400) or state}")
-        )
+        shown = sanitize_line(inference.message, 400) or state
+        rows.append(("answers", f"{sanitize_line(inference.url, 200)}: {shown}"))
         if inference.hint:
             context.print_next(sanitize_line(inference.hint, 400))
     context.print_result(format_fields(rows, style=context.style))
