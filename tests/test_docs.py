@@ -52,7 +52,8 @@ OTHER_PROGRAMS = {
     },
     "ftpipe/tokenization/bpe_ranks.py": {"--force-reinstall"},
     "ftpipe/training/__main__.py": {"--worker"},
-    "ftpipe/training/launcher.py": {"--worker", "--head"},
+    "ftpipe/training/launcher.py": {"--worker"},
+    "ftpipe/training/ray_cluster.py": {"--head"},
 }
 """Module → options of other programs, such as pip, git, vLLM and the trainer, that its texts name."""
 

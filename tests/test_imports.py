@@ -78,7 +78,7 @@ IMPORTERS = {
     "torch": ("ftpipe/modeling/", "ftpipe/training/", "ftpipe/inference/"),
     "transformers": ("ftpipe/modeling/", "ftpipe/training/", "ftpipe/inference/"),
     "peft": ("ftpipe/modeling/", "ftpipe/training/", "ftpipe/inference/"),
-    "ray": ("ftpipe/training/launcher.py",),
+    "ray": ("ftpipe/training/ray_cluster.py",),
     "llguidance": ("ftpipe/inference/constrained_decoding.py",),
     "wandb": ("ftpipe/exporters/",),
     "mlflow": ("ftpipe/exporters/",),

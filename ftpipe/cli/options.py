@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 from ftpipe.cli.context import CliContext
+from ftpipe.errors import MissingExtraError
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -124,3 +126,13 @@ memory_settings = combine_options(
         help="Compute layers twice to save memory; local.  [default: if it does not fit otherwise]",
     ),
 )
+
+
+def require_ray() -> None:
+    """Raise if Ray is not installed, because every job would fail.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise MissingExtraError("--engine ray needs the extra ray", "pip install 'ftpipe[ray]'")

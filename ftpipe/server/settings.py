@@ -110,5 +110,7 @@ class ServeSettings:
     """Address of the Ray cluster; ``None`` for the one that this machine belongs to."""
     workers: int = 0
     """Worker processes of a job; 0 for one per GPU, or one per machine on a cluster without GPUs."""
+    strategy: str = "auto"
+    """How the workers of a job share the base: ``ddp``, ``fsdp``, or ``auto`` by its size."""
     trainer_command: tuple[str, ...] = TRAINER_COMMAND
     """Starts a trainer; the job directory is added as the last argument."""

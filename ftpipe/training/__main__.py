@@ -31,22 +31,25 @@ def main(arguments: list[str]) -> int:
     """Run the job of a directory; 0 if it has a result or is paused, 2 on wrong arguments, 71 if memory ran out."""
     flag = PauseFlag()
     signal.signal(signal.SIGUSR1, flag.handle_signal)  # before the slow imports: the signal may come early
-    if len(arguments) == 4 and arguments[0] == "--worker":
-        from ftpipe.training.launcher import run_local_worker
-
-        run_local_worker(arguments[1], rank=int(arguments[2]), world_size=int(arguments[3]))
-        return 0
-    if len(arguments) != 1:
-        sys.stderr.write("usage: python -m ftpipe.training JOBDIR | --worker STORE RANK WORLD_SIZE\n")
+    is_worker = arguments[:1] == ["--worker"]
+    if len(arguments) != (5 if is_worker else 1):
+        sys.stderr.write("usage: python -m ftpipe.training JOBDIR | --worker FOLDER RANK WORLD_SIZE STRATEGY\n")
         return 2
     from ftpipe.modeling.device import use_passive_omp_wait
 
     use_passive_omp_wait()
     from ftpipe.training.job_directory import OUT_OF_MEMORY_EXIT_CODE, JobDirectory
+    from ftpipe.training.launcher import LostWorkerError, WorkerArguments, end_like, run_worker
     from ftpipe.training.run import run_job
 
     try:
-        run_job(JobDirectory(Path(arguments[0]).absolute()), flag)
+        if is_worker:
+            run_worker(WorkerArguments.parse(arguments[1:]))
+        else:
+            run_job(JobDirectory(Path(arguments[0]).absolute()), flag)
+    except LostWorkerError as exc:
+        traceback.print_exc()
+        end_like(exc.exit_code)
     except Exception as exc:
         if not is_out_of_memory(exc):
             raise

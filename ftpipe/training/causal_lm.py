@@ -77,6 +77,11 @@ class LanguageModel(torch.nn.Module):  # type: ignore[misc]  # torch is untyped 
     def _causal(self) -> CausalModel:
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
+    def layers(self) -> list[torch.nn.Module]:
+        """The layers of the decoder, which FSDP shards one by one."""
+        names = set(self._causal._no_split_modules or ())
+        return [module for module in self.modules() if type(module).__name__ in names]
+
     def forward(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss of each example: cross-entropy in nats, summed over its trained tokens; this has a gradient.
 

@@ -1,7 +1,8 @@
 """Save and load what a killed or paused run needs to resume exactly, in one safetensors file.
 
 That is the adapter's weights, the moments of the optimizer, the step and the metrics so far. The order of rows and
-dropout depend on seed and step alone, so the state of random generators is not needed. No pickle.
+dropout depend on seed and step alone, so the state of random generators is not needed. No pickle. The tensors are
+whole, also those of a run that shards them, so a run can resume with another number of processes or another strategy.
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ftpipe.atomic_files import write_bytes
 from ftpipe.modeling.types import CausalModel, Optimizer
 from ftpipe.training.job_directory import StepMetrics
-from ftpipe.training.lora import trainable_parameters
+from ftpipe.training.lora import sharded_like, trainable_parameters, whole_tensor
 
 
 @dataclass
@@ -31,19 +31,19 @@ class TrainerState:
     metrics: list[StepMetrics]
 
 
-def save_state(path: Path, model: CausalModel, optimizer: Optimizer, state: TrainerState) -> None:
-    """Replace the state file."""
+def dump_state(model: CausalModel, optimizer: Optimizer, state: TrainerState) -> bytes:
+    """The content of a state file; every process that has a part of the tensors must call this."""
     from safetensors.torch import save
 
     tensors = {}
     for name, parameter in trainable_parameters(model):
-        tensors[f"weight/{name}"] = parameter.detach().cpu().contiguous()
+        tensors[f"weight/{name}"] = whole_tensor(parameter)
         for key, value in optimizer.state[parameter].items():
-            tensors[f"{key}/{name}"] = value.detach().cpu().contiguous()
+            tensors[f"{key}/{name}"] = whole_tensor(value)
     rows = [asdict(row) for row in state.metrics]
     metadata = {"step": state.step, "trained_tokens": state.trained_tokens, "metrics": rows}
-    path.parent.mkdir(exist_ok=True)
-    write_bytes(path, save(tensors, metadata={"ftpipe": json.dumps(metadata, allow_nan=False)}))
+    content: bytes = save(tensors, metadata={"ftpipe": json.dumps(metadata, allow_nan=False)})
+    return content
 
 
 def load_state(path: Path, model: CausalModel, optimizer: Optimizer) -> TrainerState | None:
@@ -57,11 +57,10 @@ def load_state(path: Path, model: CausalModel, optimizer: Optimizer) -> TrainerS
         metadata = json.loads(file.metadata()["ftpipe"])
         names = set(file.keys())
         for name, parameter in trainable_parameters(model):
-            parameter.copy_(file.get_tensor(f"weight/{name}"))
-            saved = {key: f"{key}/{name}" for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}/{name}" in names}
-            optimizer.state[parameter] = {
-                key: file.get_tensor(tensor_name).to("cpu" if key == "step" else parameter.device)
-                for key, tensor_name in saved.items()
-            }
+            parameter.copy_(sharded_like(parameter, file.get_tensor(f"weight/{name}")))
+            for key in ("step", "exp_avg", "exp_avg_sq"):
+                if f"{key}/{name}" in names:
+                    value = file.get_tensor(f"{key}/{name}")
+                    optimizer.state[parameter][key] = value if key == "step" else sharded_like(parameter, value)
     metrics = [StepMetrics(**row) for row in metadata["metrics"]]
     return TrainerState(int(metadata["step"]), int(metadata["trained_tokens"]), metrics)

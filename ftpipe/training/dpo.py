@@ -9,15 +9,14 @@ Source: Rafailov et al., "Direct Preference Optimization", arXiv 2305.18290, equ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftpipe.modeling.chat_tokenizer import ChatTemplateError, ChatTokenizer, Example
 from ftpipe.training.batching import REFUSE_BAD_ROWS, BadRows, convert_rows
-from ftpipe.training.causal_lm import LanguageModel
-from ftpipe.training.loss import LossStats, evaluate_rows
+from ftpipe.training.loss import LossModule, LossStats, RowEvaluator
 
 if TYPE_CHECKING:
     import torch
@@ -37,13 +36,13 @@ class Pair:
         """Tokens of both sequences."""
         return len(self.chosen.ids) + len(self.rejected.ids)
 
-    def as_json(self) -> list[Any]:
+    def to_json(self) -> list[Any]:
         """Both examples and both log-probabilities."""
         return [self.chosen.to_json(), self.rejected.to_json(), self.chosen_reference, self.rejected_reference]
 
     @classmethod
     def from_json(cls, row: Sequence[Any]) -> Pair:
-        """The pair that ``as_json`` wrote."""
+        """The pair that ``to_json`` wrote."""
         return cls(Example.from_json(row[0]), Example.from_json(row[1]), row[2], row[3])
 
 
@@ -69,10 +68,9 @@ def read_pairs(
     return [pair for _, pair in rows], skipped
 
 
-def with_reference_logprobs(lm: LanguageModel, pairs: Sequence[Pair]) -> list[Pair]:
+def with_reference_logprobs(evaluate_rows: RowEvaluator, pairs: Sequence[Pair]) -> list[Pair]:
     """The pairs with their log-probabilities under the model before training."""
-    flat = [example for pair in pairs for example in (pair.chosen, pair.rejected)]
-    logprobs = [-row.loss for row in evaluate_rows(lm, flat)]
+    logprobs = [-row.loss for row in evaluate_rows(_examples(pairs))]
     return [
         Pair(pair.chosen, pair.rejected, logprobs[2 * index], logprobs[2 * index + 1])
         for index, pair in enumerate(pairs)
@@ -83,7 +81,6 @@ def with_reference_logprobs(lm: LanguageModel, pairs: Sequence[Pair]) -> list[Pa
 class DPOObjective:
     """The DPO loss; its statistics count pairs, and a pair is correct if its margin is positive."""
 
-    lm: LanguageModel
     pairs: Sequence[Pair]
     beta: float
     validation: Sequence[Pair] = ()
@@ -97,40 +94,34 @@ class DPOObjective:
         """Number of validation pairs."""
         return len(self.validation)
 
-    def as_json(self) -> dict[str, Any]:
-        """The pairs, for a worker process."""
-        pairs, validation = ([pair.as_json() for pair in part] for part in (self.pairs, self.validation))
-        return {"pairs": pairs, "validation": validation, "beta": self.beta}
+    def prepare(self, evaluate_rows: RowEvaluator) -> None:
+        """Compute the log-probabilities before training."""
+        self.pairs = with_reference_logprobs(evaluate_rows, self.pairs)
+        self.validation = with_reference_logprobs(evaluate_rows, self.validation)
 
-    @classmethod
-    def from_json(cls, lm: LanguageModel, data: Mapping[str, Any]) -> DPOObjective:
-        """The objective that ``as_json`` described, on a worker's model."""
-        pairs, validation = ([Pair.from_json(pair) for pair in data[name]] for name in ("pairs", "validation"))
-        return cls(lm, pairs, data["beta"], validation)
+    def micro_batches(self, indices: Sequence[int], max_tokens: int) -> list[list[Pair]]:
+        """The training pairs at ``indices`` in parts of at most so many padded tokens, which are computed together."""
+        return _micro_batches([self.pairs[index] for index in indices], max_tokens)
 
-    def backward(self, indices: Sequence[int], batch_indices: Sequence[int] | None = None) -> LossStats:
-        """Accumulate the gradient of the pairs at ``indices``, a shard of ``batch_indices``, in micro-batches."""
-        stats = LossStats()
-        for part in _micro_batches([self.pairs[index] for index in indices], self.lm.micro_batch_tokens):
-            stats += self._backward_part(part, batch_pairs=len(indices if batch_indices is None else batch_indices))
-        return stats
+    def weight(self, indices: Sequence[int]) -> int:
+        """Number of pairs."""
+        return len(indices)
 
-    def validate(self, indices: Sequence[int] | None) -> LossStats:
-        """Evaluate the validation pairs at ``indices``, or all."""
-        selected = self.validation if indices is None else [self.validation[index] for index in indices]
-        rows = evaluate_rows(self.lm, [example for pair in selected for example in (pair.chosen, pair.rejected)])
-        import torch
-
-        logprobs_2P = torch.tensor([-row.loss for row in rows]).view(-1, 2).T
-        return self._stats(self._margins(selected, logprobs_2P))
-
-    def _backward_part(self, pairs: Sequence[Pair], *, batch_pairs: int) -> LossStats:
+    def loss(self, module: LossModule, rows: Sequence[Pair]) -> tuple[torch.Tensor, LossStats]:
+        """The summed loss of pairs, and their statistics."""
         from torch.nn.functional import logsigmoid
 
-        losses_R, _ = self.lm([pair.chosen for pair in pairs] + [pair.rejected for pair in pairs])
-        margins_P = self._margins(pairs, -losses_R.view(2, -1))
-        (-logsigmoid(margins_P).sum() / batch_pairs).backward()
-        return self._stats(margins_P.detach())
+        losses_R, _ = module([pair.chosen for pair in rows] + [pair.rejected for pair in rows])
+        margins_P = self._margins(rows, -losses_R.view(2, -1))
+        return -logsigmoid(margins_P).sum(), self._stats(margins_P.detach())
+
+    def validate(self, evaluate_rows: RowEvaluator, indices: Sequence[int] | None) -> LossStats:
+        """Evaluate the validation pairs at ``indices``, or all."""
+        import torch
+
+        selected = self.validation if indices is None else [self.validation[index] for index in indices]
+        logprobs_2P = torch.tensor([-row.loss for row in evaluate_rows(_examples(selected))]).view(-1, 2).T
+        return self._stats(self._margins(selected, logprobs_2P))
 
     def _margins(self, pairs: Sequence[Pair], logprobs_2P: torch.Tensor) -> torch.Tensor:
         import torch
@@ -143,6 +134,10 @@ class DPOObjective:
         from torch.nn.functional import logsigmoid
 
         return LossStats(float(-logsigmoid(margins_P).sum()), int((margins_P > 0).sum()), len(margins_P))
+
+
+def _examples(pairs: Sequence[Pair]) -> list[Example]:
+    return [example for pair in pairs for example in (pair.chosen, pair.rejected)]
 
 
 def _micro_batches(pairs: Sequence[Pair], max_tokens: int) -> list[list[Pair]]:

@@ -73,11 +73,13 @@ class WorkerConfig:
         engine: ``process`` for this machine, ``ray`` for a cluster.
         workers: How many; 0 for one per GPU, or on a cluster without GPUs one per machine.
         address: Address of the cluster; ``None`` for the one that this machine belongs to.
+        strategy: ``ddp`` if each process has the whole base, ``fsdp`` if they share it, ``auto`` by its size.
     """
 
     engine: str = "process"
     workers: int = 0
     address: str | None = None
+    strategy: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -217,8 +219,7 @@ class JobDirectory:
         self.checkpoints_dir = path / "checkpoints"
         self.state_file = path / "resume" / "state.safetensors"
         self.result_file = path / "result.json"
-        self.rendezvous_dir = path / ".rendezvous"
-        """Where the processes of one machine meet."""
+        self.rendezvous_dir = path / ".rendezvous"  # where the processes of one machine meet
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Path) -> JobDirectory:
@@ -358,8 +359,7 @@ class JobDirectory:
 
     def read_result(self) -> JobResult | None:
         """How the job ended; ``None`` if it has not."""
-        data = read_json(self.result_file)
-        if data is None:
+        if (data := read_json(self.result_file)) is None:
             return None
         error = data.get("error")
         return JobResult(

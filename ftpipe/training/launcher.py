@@ -1,76 +1,80 @@
-"""Start the processes that compute a job: this one alone, several on this machine, or actors on a Ray cluster."""
+"""Train a task where it was requested: in this process, in several of this machine, or on a Ray cluster.
+
+The processes of one machine are started as torchrun starts them, one per GPU, and end together if one is lost. They
+meet at a file that only their user can read, and end with the trainer. torchrun itself is not used: in its standalone
+mode it listens on all interfaces for whoever connects, and its processes outlive it if it is killed.
+
+Source: sockets and processes of ``torch.distributed.run`` of torch 2.13, 2026-11-29.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
-import socket
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from ftpipe.atomic_files import read_json, write_json
 from ftpipe.child_environment import child_environment
-from ftpipe.errors import LocalStateError, MissingExtraError
-from ftpipe.modeling.device import DeviceConfig
-from ftpipe.training.distributed import DistributedObjective, init_process_group, run_worker
+from ftpipe.errors import UsageError
 from ftpipe.training.job_directory import JobDirectory, WorkerConfig
-from ftpipe.training.lora import adapter_config
-from ftpipe.training.trainer import Trainer
+from ftpipe.training.parallel import ALONE, LOOPBACK_INTERFACE, Rank, choose_strategy, memory_per_process, process_group
+from ftpipe.training.task import TrainingTask, train
 
-LOOPBACK_INTERFACE = "lo0" if sys.platform == "darwin" else "lo"
-WAIT_STATUS_INTERVAL_SECONDS = 5.0
-CONNECT_TIMEOUT_SECONDS = 10.0
-SHUTDOWN_TIMEOUT_SECONDS = 10.0
-"""How long a local worker may take to exit after the shutdown message before it is killed."""
-RAY_SHUTDOWN_TIMEOUT_SECONDS = 30.0
+if TYPE_CHECKING:
+    from ftpipe.training.trainer import Report
 
-StatusCallback = Callable[..., None]
+SHUTDOWN_TIMEOUT_SECONDS = 60.0
+"""How long a worker may take to exit after the last step before it is killed."""
+LOST_WORKER_GRACE_SECONDS = 10.0
+"""How long rank 0 may take to notice that a worker is lost; NCCL can wait for it much longer."""
+PARENT_POLL_SECONDS = 0.5
+"""How often a worker checks that its trainer lives; a trainer that was killed could not stop it."""
 
 
-@contextmanager
-def distributed(
-    trainer: Trainer,
+class LostWorkerError(RuntimeError):
+    """A process that trained a job with this one has ended before it, with this exit code."""
+
+    def __init__(self, exit_code: int) -> None:
+        how = f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
+        super().__init__(f"a worker {how}")
+        self.exit_code = exit_code
+
+
+def run_task(
+    task: TrainingTask,
     config: WorkerConfig,
-    *,
-    method: str,
-    device_config: DeviceConfig,
-    models_dir: Path,
-    on_status: StatusCallback,
-) -> Iterator[Trainer]:
-    """``trainer`` with its batches computed by a process group; unchanged if this process is the only one.
+    directory: JobDirectory,
+    should_pause: Callable[[], bool],
+    on_status: Callable[..., None],
+) -> Iterator[Report]:
+    """Train a task with the processes that its server was told to use.
 
     Raises:
         MissingExtraError: Ray is requested and not installed.
         LocalStateError: The cluster cannot be reached.
+        LostWorkerError: A worker was lost; the job can resume from its last state.
     """
     if config.engine == "ray":
-        workers = _ray_workers(config, on_status)
-    elif (count := config.workers or gpu_count()) > 1:
-        workers = _local_workers(count, trainer.directory)
-    else:
-        yield trainer
-        return
-    with workers as (world_size, leader_computes):
-        objective = DistributedObjective(
-            trainer.objective,
-            method=method,
-            model=trainer.model,
-            task={
-                "base_model": trainer.base_model,
-                "models_dir": str(models_dir),
-                "device_config": vars(device_config),
-                "adapter_config": adapter_config(trainer.model),
-                "hyperparameters": trainer.hyperparameters.as_json(),
-            },
-            world_size=world_size,
-            leader_computes=leader_computes,
-        )
-        trainer.objective = objective
-        yield trainer
-        objective.close()
+        from ftpipe.training.ray_cluster import run_on_cluster
+
+        return run_on_cluster(task, config, should_pause, on_status)
+    gpus = gpu_count()
+    count = config.workers or gpus or 1
+    if gpus and count > gpus:
+        raise UsageError(f"{count} workers were requested for {gpus} GPUs", f"give --workers {gpus} or less")
+    return (
+        _run_processes(task, config, directory, should_pause, count) if count > 1 else train(task, ALONE, should_pause)
+    )
 
 
 def gpu_count() -> int:
@@ -80,138 +84,127 @@ def gpu_count() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-@contextmanager
-def _local_workers(world_size: int, directory: JobDirectory) -> Iterator[tuple[int, bool]]:
-    """Processes on this machine, one per GPU; on a CPU they divide its cores."""
+@dataclass(frozen=True)
+class WorkerArguments:
+    """Command line of a worker: where it meets the others, and which of them it is."""
+
+    folder: Path
+    rank: Rank
+
+    def command(self) -> list[str]:
+        """Starts the worker."""
+        numbers = [str(self.rank.index), str(self.rank.world_size), self.rank.strategy]
+        return [sys.executable, "-m", "ftpipe.training", "--worker", str(self.folder), *numbers]
+
+    @classmethod
+    def parse(cls, arguments: list[str]) -> WorkerArguments:
+        """The arguments behind ``--worker``."""
+        folder, index, world_size, strategy = arguments
+        return cls(Path(folder), Rank(int(index), int(world_size), strategy))
+
+
+def run_worker(arguments: WorkerArguments) -> None:
+    """Train a shard of every batch of a task that the trainer of this machine has written down."""
+    import torch.distributed as dist
+
+    _end_with_parent()
+    data = read_json(arguments.folder / "task.json")
+    if data is None:
+        return  # the trainer has ended and removed it
+    task = TrainingTask.from_json(data)
+    store = dist.FileStore(str(arguments.folder / "store"), arguments.rank.world_size)
+    with process_group(store, arguments.rank, task.device_config.device):
+        for _ in train(task, arguments.rank):
+            pass
+
+
+def _run_processes(
+    task: TrainingTask, config: WorkerConfig, directory: JobDirectory, should_pause: Callable[[], bool], count: int
+) -> Iterator[Report]:
+    """Train with processes on this machine, one per GPU; on a CPU they divide its cores. This one has rank 0."""
     import torch
     import torch.distributed as dist
 
-    rendezvous_dir = directory.rendezvous_dir
-    shutil.rmtree(rendezvous_dir, ignore_errors=True)
-    rendezvous_dir.mkdir(mode=0o700)
-    store_path = rendezvous_dir / "store"
-    threads = max(1, torch.get_num_threads() // world_size)
+    directory.rendezvous_dir.mkdir(mode=0o700, exist_ok=True)
+    # a folder for each start, so that no worker of an earlier one can join
+    folder = Path(tempfile.mkdtemp(dir=directory.rendezvous_dir))
+    write_json(folder / "task.json", task.as_json(), mode=0o600)
+    threads = max(1, torch.get_num_threads() // count)
     torch.set_num_threads(threads)
-    os.environ["GLOO_SOCKET_IFNAME"] = LOOPBACK_INTERFACE
-    workers = [_start_local_worker(store_path, rank, world_size, threads) for rank in range(1, world_size)]
+    os.environ.update(GLOO_SOCKET_IFNAME=LOOPBACK_INTERFACE, NCCL_SOCKET_IFNAME=LOOPBACK_INTERFACE)
+    strategy = choose_strategy(
+        config.strategy,
+        weight_bytes=task.weight_bytes,
+        memory_bytes=memory_per_process(count),
+        is_quantized=task.device_config.quantization != "none",
+    )
+    workers = [_start_worker(folder, Rank(index, count, strategy), threads) for index in range(1, count)]
+    done = threading.Event()
+    threading.Thread(target=_watch, args=(workers, done), daemon=True).start()
     try:
-        init_process_group(dist.FileStore(str(store_path), world_size), rank=0, world_size=world_size)
-        yield world_size, True
+        store = dist.FileStore(str(folder / "store"), count)
+        rank = Rank(0, count, strategy)
+        with process_group(store, rank, task.device_config.device):
+            yield from train(task, rank, should_pause)
         for worker in workers:
-            worker.wait(SHUTDOWN_TIMEOUT_SECONDS)
+            with suppress(subprocess.TimeoutExpired):
+                worker.wait(SHUTDOWN_TIMEOUT_SECONDS)
+    except RuntimeError as exc:
+        lost = _exit_code_of_lost(workers)
+        if lost is None:
+            raise
+        raise LostWorkerError(lost) from exc
     finally:
+        done.set()
         for worker in workers:
             with suppress(ProcessLookupError):
                 worker.kill()
             worker.wait()
-        shutil.rmtree(rendezvous_dir, ignore_errors=True)
+        shutil.rmtree(directory.rendezvous_dir, ignore_errors=True)
 
 
-def _start_local_worker(store_path: Path, rank: int, world_size: int, threads: int) -> subprocess.Popen[bytes]:
+def _start_worker(folder: Path, rank: Rank, threads: int) -> subprocess.Popen[bytes]:
     gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
-    gpu = gpus[rank] if rank < len(gpus) else str(rank)
+    gpu = gpus[rank.index] if rank.index < len(gpus) else str(rank.index)
     environment = child_environment({"OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": gpu})
-    command = [sys.executable, "-m", "ftpipe.training", "--worker", str(store_path), str(rank), str(world_size)]
-    return subprocess.Popen(command, env=environment)
+    return subprocess.Popen(WorkerArguments(folder, rank).command(), env=environment)
 
 
-def run_local_worker(store_path: str, rank: int, world_size: int) -> None:
-    """Compute for the leader on this machine; they meet at the file store ``store_path``."""
-    import torch.distributed as dist
-
-    run_worker(dist.FileStore(store_path, world_size), rank=rank, world_size=world_size)
-
-
-@contextmanager
-def _ray_workers(config: WorkerConfig, on_status: StatusCallback) -> Iterator[tuple[int, bool]]:
-    """Workers on a Ray cluster; they end with this process, however it ends."""
-    import torch.distributed as dist
-
-    ray = _connect(config)
-    try:
-        node_id = ray.get_runtime_context().get_node_id()
-        host = next(str(node["NodeManagerAddress"]) for node in ray.nodes() if node["NodeID"] == node_id)
-        gpus = int(ray.cluster_resources().get("GPU", 0))
-        count = config.workers or gpus or sum(bool(node["Alive"]) for node in ray.nodes())
-        world_size = count + 1
-        if host.startswith("127."):
-            os.environ["GLOO_SOCKET_IFNAME"] = LOOPBACK_INTERFACE
-        actors = _create_actors(ray, count, gpus=gpus, loopback=host.startswith("127."))
-        _wait_until_ready(ray, actors, on_status)
-        store = dist.TCPStore(host, 0, world_size, is_master=True, wait_for_workers=False)
-        runs = [actor.run.remote(host, store.port, rank, world_size) for rank, actor in enumerate(actors, start=1)]
-        init_process_group(store, rank=0, world_size=world_size)
-        yield world_size, False
-        ray.get(runs, timeout=RAY_SHUTDOWN_TIMEOUT_SECONDS)
-    finally:
-        ray.shutdown()
+def _watch(workers: list[subprocess.Popen[bytes]], done: threading.Event) -> None:
+    """End this process if a worker is lost and the main thread does not notice."""
+    while not done.wait(PARENT_POLL_SECONDS):
+        exit_code = next((worker.returncode for worker in workers if worker.poll()), None)
+        if exit_code is not None and not done.wait(LOST_WORKER_GRACE_SECONDS):
+            sys.stderr.write(f"{LostWorkerError(exit_code)}\n")
+            sys.stderr.flush()
+            end_like(exit_code)
 
 
-def _connect(config: WorkerConfig) -> Any:  # noqa: ANN401 - the ray module, which only the extra brings
-    try:
-        import ray
-    except ImportError as exc:
-        raise MissingExtraError("the engine ray needs the ray extra", "pip install 'ftpipe[ray]'") from exc
-    try:
-        if config.address is not None:
-            _check_reachable(config.address)
-        ray.init(address=config.address or "auto", namespace="ftpipe", log_to_driver=False, configure_logging=False)
-    except (OSError, RuntimeError, ValueError) as exc:
-        message = f"the Ray cluster at {config.address or 'the default address'} cannot be reached: {str(exc)[:200]}"
-        raise LocalStateError(
-            message, "start it with `ray start --head`, or give its address as --ray-address"
-        ) from exc
-    return ray
+def _exit_code_of_lost(workers: list[subprocess.Popen[bytes]]) -> int | None:
+    """Exit code of a worker that has failed by itself; waits a moment, as its connections end before it does."""
+    deadline = time.monotonic() + LOST_WORKER_GRACE_SECONDS
+    while time.monotonic() < deadline:
+        codes = [worker.returncode for worker in workers if worker.poll()]
+        if codes:
+            return codes[0]
+        time.sleep(PARENT_POLL_SECONDS / 10)
+    return None
 
 
-def _check_reachable(address: str) -> None:
-    """Fail within seconds if nothing listens at the address; Ray itself would try for minutes.
-
-    Raises:
-        OSError: Nothing listens there.
-        ValueError: It is not ``HOST:PORT``.
-    """
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        raise ValueError(f"{address!r} is not HOST:PORT")
-    socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_SECONDS).close()
+def end_like(exit_code: int) -> None:
+    """End this process at once in the way in which another one ended, so that its supervisor sees the same cause."""
+    if exit_code < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    os._exit(exit_code)
 
 
-def _create_actors(ray: Any, count: int, *, gpus: int, loopback: bool) -> list[Any]:  # noqa: ANN401
-    """Actors, spread over the machines; each gets its part of the cluster's CPUs, and a GPU if there are enough."""
-    cores = max(1, int(ray.cluster_resources().get("CPU", count)) // count)
-    variables = {"OMP_NUM_THREADS": str(cores), "OMP_WAIT_POLICY": "PASSIVE"}
-    if loopback:
-        variables["GLOO_SOCKET_IFNAME"] = LOOPBACK_INTERFACE
-    actor_class = ray.remote(_WorkerActor).options(
-        num_cpus=cores,
-        num_gpus=1 if gpus >= count else 0,
-        scheduling_strategy="SPREAD",
-        runtime_env={"env_vars": variables},
-    )
-    return [actor_class.remote() for _ in range(count)]
+def _end_with_parent() -> None:
+    """End this process when the trainer that started it has ended in whatever way."""
+    parent = os.getppid()
 
+    def poll() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_POLL_SECONDS)
+        os._exit(1)
 
-def _wait_until_ready(ray: Any, actors: list[Any], on_status: StatusCallback) -> None:  # noqa: ANN401
-    pending = [actor.ready.remote() for actor in actors]
-    while pending:
-        _, pending = ray.wait(pending, num_returns=len(pending), timeout=WAIT_STATUS_INTERVAL_SECONDS)
-        if pending:
-            on_status(f"Waiting for {len(actors)} workers on the Ray cluster")
-
-
-class _WorkerActor:
-    """The Ray actor of one worker."""
-
-    def ready(self) -> bool:
-        """Return once the cluster has scheduled this actor."""
-        return True
-
-    def run(self, host: str, port: int, rank: int, world_size: int) -> None:
-        """Compute for the leader, whose store listens at ``host`` and ``port``."""
-        import torch.distributed as dist
-
-        from ftpipe.paths import models_dir
-
-        store = dist.TCPStore(host, port, world_size, is_master=False)
-        run_worker(store, rank=rank, world_size=world_size, models_dir=models_dir())
+    threading.Thread(target=poll, daemon=True).start()

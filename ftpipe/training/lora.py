@@ -47,40 +47,48 @@ def add_adapter(base: CausalModel, hyperparameters: ResolvedHyperparameters, *, 
         ) from exc
 
 
-def adapter_config(model: CausalModel) -> dict[str, Any]:
-    """The configuration from which ``add_uninitialized_adapter`` makes an adapter of the same shape."""
-    config = model.peft_config["default"]
-    names = ("r", "lora_alpha", "lora_dropout", "bias", "task_type")
-    targets = config.target_modules
-    target_modules = targets if isinstance(targets, str) else sorted(targets)
-    return {**{name: getattr(config, name) for name in names}, "target_modules": target_modules}
-
-
-def add_uninitialized_adapter(base: CausalModel, config: dict[str, Any]) -> CausalModel:
-    """``base`` with an adapter of the given shape, whose weights are still to be set."""
-    from peft import LoraConfig, get_peft_model
-
-    with quiet_peft():
-        return get_peft_model(base, LoraConfig(**config))
-
-
 def trainable_parameters(model: CausalModel) -> Iterator[tuple[str, torch.Tensor]]:
     """Name and tensor of every trainable parameter, in a fixed order."""
     yield from sorted((name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad)
 
 
+def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """The whole of a tensor, on the CPU; if FSDP shards it, every process must call this."""
+    whole: torch.Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return whole.detach().cpu().contiguous()
+
+
+def sharded_like(tensor: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+    """``whole`` on the device of ``tensor``; if FSDP shards that, the part of this process. Then all must call this."""
+    moved = whole.to(tensor.device)
+    if not hasattr(tensor, "full_tensor"):
+        return moved
+    from torch.distributed.tensor import distribute_tensor
+
+    sharded: torch.Tensor = distribute_tensor(moved, tensor.device_mesh, tensor.placements)
+    return sharded
+
+
 def save_adapter(model: CausalModel, folder: Path, *, base_model: str) -> None:
     """Write adapter weights and configuration, loadable by peft and vLLM; the base model is stored by name."""
+    for name, content in dump_adapter(model, base_model=base_model).items():
+        (folder / name).write_bytes(content)
+
+
+def dump_adapter(model: CausalModel, *, base_model: str) -> dict[str, bytes]:
+    """The files that ``save_adapter`` writes, by name; if FSDP shards the model, every process must call this."""
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(plain, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    whole = {name: whole_tensor(tensor) for name, tensor in tensors.items()}
     config = model.peft_config["default"].to_dict()
     config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     snapshot = hub_reference(base_model, Path(model.get_base_model().config.name_or_path))
     revision = snapshot.revision if snapshot is not None and snapshot.name == base_model else None
     config |= {"base_model_name_or_path": base_model, "revision": revision, "inference_mode": True}
     text = json.dumps(config, indent=1, sort_keys=True, default=str)
-    (folder / "adapter_config.json").write_text(text, encoding="utf-8")
+    return {
+        "adapter_model.safetensors": save(whole, metadata={"format": "pt"}),
+        "adapter_config.json": text.encode(),
+    }

@@ -13,18 +13,16 @@ from ftpipe.formatting import plural
 from ftpipe.modeling.base_facts import BaseFacts
 from ftpipe.modeling.base_models import resolve_base
 from ftpipe.modeling.chat_tokenizer import ChatTemplateError, ChatTokenizer, Example
-from ftpipe.modeling.device import DeviceConfig, has_accelerator, select_device
-from ftpipe.modeling.loading import enable_gradient_checkpointing, load_adapter, load_base, use_fused_kernels
+from ftpipe.modeling.device import has_accelerator, select_device
 from ftpipe.modeling.machine import can_quantize, this_machine
 from ftpipe.training.batching import BadRows, TokenizedDataset, read_rows
-from ftpipe.training.causal_lm import LanguageModel
-from ftpipe.training.dpo import DPOObjective, Pair, read_pairs, with_reference_logprobs
+from ftpipe.training.dpo import Pair, read_pairs
 from ftpipe.training.hyperparameters import DEFAULT_CONTEXT, ResolvedHyperparameters, resolve_hyperparameters
 from ftpipe.training.job_directory import JobDirectory, JobSpec, TrainingPlan
-from ftpipe.training.launcher import distributed
-from ftpipe.training.lora import add_adapter
+from ftpipe.training.job_recorder import JobRecorder
+from ftpipe.training.launcher import run_task
 from ftpipe.training.memory_settings import MemoryChoice, RowLengths, choose_settings, describe_choice
-from ftpipe.training.trainer import Objective, SupervisedObjective, Trainer
+from ftpipe.training.task import TrainingTask
 
 METHODS = ("supervised", "dpo")
 MAX_NAMED_LINES = 10
@@ -46,16 +44,9 @@ def run_job(directory: JobDirectory, should_pause: Callable[[], bool] = lambda: 
     try:
         spec = directory.read_spec()
         on_status = partial(_append_event_once, directory, set(directory.reported_events()[1]))
-        trainer, device_config = _build_trainer(directory, spec, should_pause, on_status)
-        with distributed(
-            trainer,
-            spec.worker_config,
-            method=spec.method,
-            device_config=device_config,
-            models_dir=spec.models_dir,
-            on_status=on_status,
-        ):
-            finished = trainer.run()
+        task, notes = _prepare_task(directory, spec, on_status)
+        recorder = JobRecorder(directory, task.hyperparameters, spec.keep_checkpoints, notes)
+        finished = recorder.record(run_task(task, spec.worker_config, directory, should_pause, on_status))
         if not finished:
             return "paused"
     except FtpipeError as exc:
@@ -63,7 +54,8 @@ def run_job(directory: JobDirectory, should_pause: Callable[[], bool] = lambda: 
         directory.append_event(f"The job failed: {exc.message}", level="error")
         directory.write_result("failed", trained_tokens=0, step=0, error=error)
         return "failed"
-    directory.write_result("succeeded", trained_tokens=trainer.state.trained_tokens, step=trainer.state.step)
+    ended = recorder.progress
+    directory.write_result("succeeded", trained_tokens=ended.trained_tokens, step=ended.step)
     return "succeeded"
 
 
@@ -87,9 +79,12 @@ def _append_event_once(directory: JobDirectory, messages: set[str], message: str
         directory.append_event(message, level=level)
 
 
-def _build_trainer(
-    directory: JobDirectory, spec: JobSpec, should_pause: Callable[[], bool], on_status: StatusCallback
-) -> tuple[Trainer, DeviceConfig]:
+def _prepare_task(directory: JobDirectory, spec: JobSpec, on_status: StatusCallback) -> tuple[TrainingTask, list[str]]:
+    """Read the data and resolve the hyperparameters; those of the first start are used again.
+
+    Returns:
+        The task, and what the first start says about how it is trained.
+    """
     if spec.method not in METHODS:
         raise UsageError(
             f"the local engine trains {' and '.join(METHODS)}, not {spec.method}", f"choose the method {METHODS[0]}"
@@ -103,42 +98,36 @@ def _build_trainer(
         choice = _choose_settings(spec, facts, loaded)
         plan, notes = _first_plan(choice), list(describe_choice(choice))
         directory.write_plan(plan)
-    hyperparameters, device_config = plan.hyperparameters, select_device(plan.device_config)
-    base = load_base(base_dir, device_config)
-    if use_fused_kernels(base, device_config):
-        notes.append("Liger kernels compute norms, rotations and gates")
-    if spec.initial_adapter is None:
-        model = add_adapter(base, hyperparameters, seed=spec.seed)
-    else:
-        model = load_adapter(base, spec.initial_adapter, trainable=True)
-    if hyperparameters.gradient_checkpointing:
-        enable_gradient_checkpointing(model)
-    trainer = Trainer(
-        directory,
-        hyperparameters,
-        loaded.make_objective(LanguageModel(model, micro_batch_tokens=hyperparameters.micro_batch_tokens)),
-        model,
+    device_config = select_device(plan.device_config)
+    task = TrainingTask(
+        method=spec.method,
         base_model=spec.base_model,
+        models_dir=spec.models_dir,
+        device_config=device_config,
+        hyperparameters=plan.hyperparameters,
         seed=spec.seed,
-        keep_checkpoints=spec.keep_checkpoints,
-        should_pause=should_pause,
-        device=device_config.device,
-        notes=notes,
+        training=loaded.training,
+        validation=loaded.validation,
+        weight_bytes=(4 if device_config.dtype == "float32" else 2) * facts.parameters,
+        state_file=directory.state_file,
+        initial_adapter=spec.initial_adapter,
     )
-    return trainer, device_config
+    return task, notes
 
 
 def _choose_settings(spec: JobSpec, facts: BaseFacts, loaded: _LoadedData) -> MemoryChoice:
     """The hyperparameters, with those that depend on what this machine has."""
-    machine = this_machine()
-    selected = select_device()
+    selected, machine = select_device(), this_machine()
+    config = spec.worker_config
+    is_sharded = config.strategy == "fsdp" and config.workers > 1
     return choose_settings(
         loaded.hyperparameters,
         spec.hyperparameters,
         shape=facts.shape,
         machine=replace(machine, device=selected.device, has_bfloat16=selected.dtype == "bfloat16"),
         rows=loaded.rows,
-        can_quantize=can_quantize(),
+        can_quantize=can_quantize() and not is_sharded,
+        shards=config.workers if is_sharded else 1,
     )
 
 
@@ -151,11 +140,12 @@ def _first_plan(choice: MemoryChoice) -> TrainingPlan:
 
 @dataclass(frozen=True)
 class _LoadedData:
-    """A job's hyperparameters and rows, and a function that makes its objective for a model."""
+    """A job's hyperparameters, and its rows with their lengths."""
 
     hyperparameters: ResolvedHyperparameters
     rows: RowLengths
-    make_objective: Callable[[LanguageModel], Objective]
+    training: Sequence[Example] | Sequence[Pair]
+    validation: Sequence[Example] | Sequence[Pair]
 
 
 @dataclass(frozen=True)
@@ -184,11 +174,8 @@ class _DataLoader:
         _warn_about_rows(rows, limit, on_status)
         lengths = [len(example.ids) for example in rows.examples]
         trained = sum(example.trained_tokens for example in rows.examples)
-        return _LoadedData(
-            self._resolve(len(rows.examples)),
-            RowLengths.of(lengths, trained),
-            lambda lm: SupervisedObjective(lm, rows.examples, validation),
-        )
+        resolved = self._resolve(len(rows.examples))
+        return _LoadedData(resolved, RowLengths.of(lengths, trained), rows.examples, validation)
 
     def load_pairs(self, on_status: StatusCallback) -> _LoadedData:
         """Preference pairs for DPO."""
@@ -204,20 +191,10 @@ class _DataLoader:
                     self.spec.validation_file, tokenizer, limit=limit, bad_rows=self._bad_rows("validation")
                 )
             _report_skipped(skipped, "validation", on_status)
-        hyperparameters = self._resolve(len(pairs))
-
-        def make_objective(lm: LanguageModel) -> DPOObjective:
-            return DPOObjective(
-                lm,
-                with_reference_logprobs(lm, pairs),
-                hyperparameters.beta or 0.1,
-                with_reference_logprobs(lm, validation),
-            )
-
         sequences = [example for pair in pairs for example in (pair.chosen, pair.rejected)]
         trained = sum(example.trained_tokens for example in sequences)
         lengths = RowLengths.of([len(example.ids) for example in sequences], trained, rows_per_example=2)
-        return _LoadedData(hyperparameters, lengths, make_objective)
+        return _LoadedData(self._resolve(len(pairs)), lengths, pairs, validation)
 
     def _bad_rows(self, role: str) -> BadRows:
         return BadRows.load(self.known_bad_rows, role, skip=self._resolve(1).skip_bad_rows)

@@ -123,14 +123,15 @@ def train_steps(lm: Any, batches: Sequence[list[Any]], on_step: Callable[[], Non
     """Optimizer steps; the loss of each before it."""
     import torch
 
-    from ftpipe.training.trainer import SupervisedObjective
+    from ftpipe.training.loss import SupervisedObjective
+    from ftpipe.training.parallel import ParallelModel
 
     parameters = [parameter for parameter in lm.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.0)
     lm.train()
     losses = []
     for batch in batches:
-        stats = SupervisedObjective(lm, batch).backward(range(len(batch)))
+        stats = ParallelModel(lm).backward(SupervisedObjective(batch), range(len(batch)))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         losses.append(stats.mean_loss)

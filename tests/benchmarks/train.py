@@ -35,21 +35,25 @@ def train_ftpipe(model_dir: Path, data: Path, batch: int, epochs: int) -> dict[s
     from ftpipe.training.causal_lm import LanguageModel
     from ftpipe.training.hyperparameters import ResolvedHyperparameters
     from ftpipe.training.job_directory import JobDirectory
+    from ftpipe.training.job_recorder import JobRecorder
     from ftpipe.training.lora import add_adapter
-    from ftpipe.training.trainer import SupervisedObjective, Trainer
+    from ftpipe.training.loss import SupervisedObjective
+    from ftpipe.training.parallel import ParallelModel
+    from ftpipe.training.trainer import Trainer
 
     use_passive_omp_wait()
     hyperparameters = ResolvedHyperparameters(epochs, batch, 1.0, RATE, RANK, ALPHA, DROPOUT, TARGETS, LONGEST)
     model = add_adapter(load_base(model_dir, DeviceConfig("cpu", "float32")), hyperparameters, seed=1)
     rows = read_rows(data, ChatTokenizer.load(model_dir), limit=LONGEST)
-    objective = SupervisedObjective(LanguageModel(model), rows.examples)
+    objective, parallel = SupervisedObjective(rows.examples), ParallelModel(LanguageModel(model))
     with tempfile.TemporaryDirectory() as folder:
         directory = JobDirectory(Path(folder))
-        trainer = Trainer(directory, hyperparameters, objective, model, "base", seed=1, keep_checkpoints=3)
-        spent = clocked(trainer.run)
+        trainer = Trainer(hyperparameters, objective, parallel, "base", seed=1)
+        recorder = JobRecorder(directory, hyperparameters, keep_checkpoints=3)
+        spent = clocked(lambda: recorder.record(trainer.run(directory.state_file)))
     order = epoch_batches(objective.lengths, batch, seed=1, epoch=0)
-    objective.lm.train()
-    work = counted(lambda: [objective.backward(indices) for indices in order]) * epochs
+    parallel.module.train()
+    work = counted(lambda: [parallel.backward(objective, indices) for indices in order]) * epochs
     return result(spent, rows.tokens * epochs, work, trainer.state.metrics[-1].train_loss or 0.0)
 
 

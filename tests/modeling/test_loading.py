@@ -17,7 +17,7 @@ from ftpipe.training.causal_lm import LanguageModel
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
 from ftpipe.training.job_directory import JobDirectory
 from ftpipe.training.lora import add_adapter, trainable_parameters
-from ftpipe.training.loss import accumulate_gradients, evaluate
+from ftpipe.training.loss import SupervisedObjective, evaluate_rows
 from ftpipe.training.run import run_job
 from tests.training.tiny_model import events, make_job, save_base
 
@@ -95,8 +95,9 @@ def test_gradients_through_4bit_weights_are_those_of_the_same_weights_in_float32
     for base in (quantized, plain):
         model = add_adapter(base, settings, seed=1)
         lm = LanguageModel(model)
-        evaluate(lm, [example])
-        accumulate_gradients(lm, [example], batch_tokens=10)
+        evaluate_rows(lm, [example])
+        loss, _ = SupervisedObjective([example]).loss(lm, [example])
+        (loss / 10).backward()
         gradients.append({name: tensor.grad for name, tensor in trainable_parameters(model)})
     for name, expected in gradients[1].items():
         torch.testing.assert_close(gradients[0][name], expected, rtol=1e-4, atol=1e-6)

@@ -13,10 +13,11 @@ from ftpipe.modeling.chat_tokenizer import ChatTokenizer
 from ftpipe.modeling.device import DeviceConfig
 from ftpipe.modeling.loading import load_base
 from ftpipe.training.causal_lm import LanguageModel
-from ftpipe.training.dpo import DPOObjective, read_pairs, with_reference_logprobs
+from ftpipe.training.dpo import DPOObjective, read_pairs
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
 from ftpipe.training.job_directory import JobDirectory
 from ftpipe.training.lora import add_adapter, trainable_parameters
+from ftpipe.training.parallel import ParallelModel
 from ftpipe.training.run import run_job
 from tests.training.tiny_model import chat, events, make_job, result, tiny_tokenizer, write_rows
 
@@ -33,19 +34,20 @@ def pair(question: str, good: str, bad: str) -> dict[str, Any]:
 PAIRS = [pair(f"question {i}", "yes" * (1 + i % 2), "no") for i in range(6)]
 
 
-def prepared(base: Path, folder: Path) -> tuple[Any, DPOObjective]:
+def prepared(base: Path, folder: Path) -> tuple[ParallelModel, DPOObjective]:
     """A model that differs from the reference model."""
     import torch
 
     plan = ResolvedHyperparameters(1, 4, 1.0, 1e-3, lora_dropout=0.0, beta=0.3)
     model = add_adapter(load_base(base, DeviceConfig("cpu", "float32")), plan, seed=1)
-    lm = LanguageModel(model)
+    parallel = ParallelModel(LanguageModel(model))
     read, _ = read_pairs(write_rows(folder / "d.jsonl", PAIRS), ChatTokenizer.load(base), limit=400)
-    objective = DPOObjective(lm, with_reference_logprobs(lm, read), beta=0.3)
+    objective = DPOObjective(read, beta=0.3)
+    objective.prepare(parallel.evaluate_rows)
     with torch.no_grad():
         for _, tensor in trainable_parameters(model):
             tensor.add_(0.02)
-    return model, objective
+    return parallel, objective
 
 
 def test_dpo_gradient_equals_published_loss(base: Path, tmp_path: Path) -> None:
@@ -53,8 +55,9 @@ def test_dpo_gradient_equals_published_loss(base: Path, tmp_path: Path) -> None:
     import torch
     from torch.nn.functional import cross_entropy, logsigmoid
 
-    model, objective = prepared(base, tmp_path)
-    scored = objective.backward([0, 1, 2])
+    parallel, objective = prepared(base, tmp_path)
+    model = parallel.lm.model
+    scored = parallel.backward(objective, [0, 1, 2])
     gradients = {name: tensor.grad.clone() for name, tensor in trainable_parameters(model)}
     model.zero_grad()
 

@@ -14,7 +14,7 @@ from ftpipe.modeling.loading import load_base
 from ftpipe.training.causal_lm import LanguageModel
 from ftpipe.training.hyperparameters import ResolvedHyperparameters
 from ftpipe.training.lora import add_adapter, trainable_parameters
-from ftpipe.training.loss import accumulate_gradients, evaluate, evaluate_rows
+from ftpipe.training.loss import LossStats, SupervisedObjective, evaluate_rows
 from tests.training.tiny_model import chat
 
 CPU = DeviceConfig("cpu", "float32")
@@ -45,6 +45,13 @@ def gradients(model: Any) -> dict[str, Any]:
     values = {name: tensor.grad.clone() for name, tensor in trainable_parameters(model)}
     model.zero_grad()
     return values
+
+
+def accumulate_gradients(lm: LanguageModel, examples: list[Example], *, batch_tokens: int) -> LossStats:
+    """Accumulate the gradient of a part of a batch of so many trained tokens."""
+    loss, stats = SupervisedObjective(examples).loss(lm, examples)
+    (loss / batch_tokens).backward()
+    return stats
 
 
 def plain_gradients(model: Any, examples: list[Example]) -> tuple[float, dict[str, Any]]:
@@ -123,7 +130,7 @@ def test_evaluate_rows_keeps_order(base: Path) -> None:
     model, examples = prepared(base)
     lm = LanguageModel(model)
     rows = evaluate_rows(lm, examples)
-    alone = [evaluate(lm, [example]) for example in examples]
+    alone = [evaluate_rows(lm, [example])[0] for example in examples]
     assert [row.tokens for row in rows] == [example.trained_tokens for example in examples]
     assert [row.loss for row in rows] == pytest.approx([one.loss for one in alone], rel=1e-4)
 

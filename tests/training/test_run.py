@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ftpipe.child_environment import python_path
 from ftpipe.training.job_directory import JobDirectory
 from ftpipe.training.run import run_job
 from tests.training.tiny_model import chat, events, make_job, result, rows, save_base, write_rows
@@ -131,7 +132,7 @@ def test_paused_job_resumes_to_same_model(done: Path, base: Path, tmp_path: Path
 
 def run_process(folder: Path) -> subprocess.Popen[bytes]:
     """The trainer as the server starts it, with the one thread that the runs in this process have."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": python_path()}
     command = [sys.executable, "-m", "ftpipe.training", str(folder)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, env=environment)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from ftpipe.cli.context import CliContext, pass_cli_context
 from ftpipe.cli.group import Command, Group
 from ftpipe.cli.inference_options import InferenceOptions, inference_options, inference_settings, open_inference
 from ftpipe.cli.shadow_options import ShadowOptions, shadow_options, shadow_settings
-from ftpipe.errors import LocalStateError, MissingExtraError, UsageError
+from ftpipe.errors import LocalStateError, UsageError
 from ftpipe.formatting import format_fields, format_time, plural, sanitize_block, sanitize_line
 from ftpipe.paths import SERVER_KEY_FILE, data_dir_option, gateway_dir, server_dir
 
@@ -50,6 +49,7 @@ class ServeOptions(ShadowOptions, InferenceOptions):
     engine: str = "process"
     ray_address: str | None = None
     workers: int | None = None
+    strategy: str = "auto"
     no_substitute_models: bool = False
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
@@ -72,7 +72,7 @@ class ServeOptions(ShadowOptions, InferenceOptions):
     cls=Group,
     groups={
         "Address and keys": ("host", "port", "api_key_file", "no_key", "ui", "allowed_hosts", "allowed_origins"),
-        "Training": ("max_jobs", "engine", "ray_address", "workers"),
+        "Training": ("max_jobs", "engine", "ray_address", "workers", "strategy"),
         "Models and data": ("data_dir", "allow_bases", "no_substitute_models", "precision"),
         "Models under other names": ("routes", "aliases", "trusted_hosts"),
         "Training at a provider": ("upstream", "upstream_model", "max_cost", "max_total_cost", "no_cost_limit"),
@@ -86,7 +86,7 @@ class ServeOptions(ShadowOptions, InferenceOptions):
         "key": ("ftpipe.cli.commands.serve:key", "Print the API key of the server on this machine."),
         "logs": ("ftpipe.cli.commands.serve:logs", "Show the log of the server."),
     },
-    example="ftpipe serve --port 8321\n"
+    example="ftpipe serve --port 8321\nftpipe serve --workers 4 --strategy fsdp\n"
     "OPENAI_BASE_URL=http://127.0.0.1:8321/v1 OPENAI_API_KEY=$(ftpipe serve key) python script.py",
 )
 @click.option(
@@ -135,6 +135,13 @@ class ServeOptions(ShadowOptions, InferenceOptions):
     type=click.IntRange(1, 256),
     metavar="N",
     help="Processes that train one job together.  [default: one per GPU; on a cluster without GPUs, one per machine]",
+)
+@click.option(
+    "--strategy",
+    type=click.Choice(["auto", "ddp", "fsdp"]),
+    default=ServeOptions.strategy,
+    show_default=True,
+    help="What each of them holds: the whole base model (ddp) or a part of it (fsdp). auto: by its size.",
 )
 @click.option(
     "--allowed-host",
@@ -234,8 +241,8 @@ def serve(ctx: click.Context, /, **params: Any) -> None:
     It listens on 127.0.0.1 by default. There, it takes the key that `ftpipe serve key` prints; so does the server that
     `ftpipe train` starts in the background. Jobs and files survive a restart. Ctrl-C stops it.
 
-    With --engine ray each job is trained by workers of a Ray cluster; queue, files and models stay on this machine.
-    Every machine of the cluster needs ftpipe[local,ray] and must reach this one.
+    Each job is trained by one process per GPU, or by --workers; with --engine ray on a Ray cluster, each of whose
+    machines needs ftpipe[local,ray] and must reach this one. Queue, files and models stay on this machine.
 
     With --route or --aliases it also answers under other names, such as that of a model that another one has replaced,
     whatever provider the new one is at. The names are looked up for each chat, so `ftpipe models alias` moves the chats
@@ -257,12 +264,11 @@ def serve(ctx: click.Context, /, **params: Any) -> None:
 
     options = ServeOptions(**params)
     if options.engine == "ray":
-        require_ray()
+        shared.require_ray()
     elif options.ray_address:
         raise UsageError("--ray-address needs --engine ray", "add --engine ray")
     shadow = shadow_settings(options)
-    default_dir = gateway_dir(options.upstream) if options.upstream else server_dir()
-    data_dir = (options.data_dir or default_dir).absolute()
+    data_dir = (options.data_dir or (gateway_dir(options.upstream) if options.upstream else server_dir())).absolute()
     context = ctx.ensure_object(CliContext)
     routes = open_model_routes(context, options, data_dir, shadow)
     settings = settings_of(options, data_dir, shadow)
@@ -301,6 +307,7 @@ def settings_of(options: ServeOptions, data_dir: Path, shadow: ShadowSettings | 
         engine=options.engine,
         ray_address=options.ray_address,
         workers=options.workers or 0,
+        strategy=options.strategy,
         shadow=shadow,
         upstream=options.upstream,
     )
@@ -402,16 +409,6 @@ def client_lines(url: str, key_file: Path | None, data_dir: Path) -> list[str]:
     if key_file != data_dir / SERVER_KEY_FILE:
         return [*lines, f"  export OPENAI_API_KEY=…        # one of the keys in {sanitize_line(key_file, 300)}"]
     return [*lines, f"  export OPENAI_API_KEY=$(ftpipe serve key{sanitize_line(data_dir_option(data_dir), 300)})"]
-
-
-def require_ray() -> None:
-    """Raise if Ray is not installed, because every job would fail.
-
-    Raises:
-        MissingExtraError: Ray is not installed.
-    """
-    if importlib.util.find_spec("ray") is None:
-        raise MissingExtraError("--engine ray needs the extra ray", "pip install 'ftpipe[ray]'")
 
 
 @click.command("status", cls=Command, example="ftpipe serve status --json")

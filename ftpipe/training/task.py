@@ -1,0 +1,140 @@
+"""What every process that trains a job needs to know, and the training itself in one of these processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ftpipe.modeling.base_models import download_base, resolve_base
+from ftpipe.modeling.chat_tokenizer import Example
+from ftpipe.modeling.device import DeviceConfig
+from ftpipe.modeling.loading import enable_gradient_checkpointing, load_adapter, load_base, use_fused_kernels
+from ftpipe.training.causal_lm import LanguageModel
+from ftpipe.training.dpo import DPOObjective, Pair
+from ftpipe.training.hyperparameters import ResolvedHyperparameters
+from ftpipe.training.lora import add_adapter
+from ftpipe.training.loss import Objective, SupervisedObjective
+from ftpipe.training.parallel import ALONE, ParallelModel, Rank
+from ftpipe.training.trainer import Report, Trainer
+
+DEFAULT_BETA = 0.1
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """A job with its data read and its hyperparameters resolved.
+
+    Attributes:
+        method: ``supervised`` or ``dpo``.
+        base_model: Name of the base, as ``resolve_base`` takes it.
+        models_dir: The models directory.
+        device_config: Device and precision.
+        hyperparameters: The resolved hyperparameters.
+        seed: Decides the order of rows and dropout.
+        training: The training rows: examples, or pairs for DPO.
+        validation: The validation rows.
+        weight_bytes: Size of the base's weights in memory.
+        state_file: What an earlier run saved, if it exists.
+        initial_adapter: Directory of the adapter that training starts from; ``None`` for a new one.
+    """
+
+    method: str
+    base_model: str
+    models_dir: Path
+    device_config: DeviceConfig
+    hyperparameters: ResolvedHyperparameters
+    seed: int
+    training: Sequence[Example] | Sequence[Pair]
+    validation: Sequence[Example] | Sequence[Pair]
+    weight_bytes: int
+    state_file: Path
+    initial_adapter: Path | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """All fields, for another process."""
+        return {
+            "method": self.method,
+            "base_model": self.base_model,
+            "models_dir": str(self.models_dir),
+            "device_config": asdict(self.device_config),
+            "hyperparameters": self.hyperparameters.as_json(),
+            "seed": self.seed,
+            "training": [row.to_json() for row in self.training],
+            "validation": [row.to_json() for row in self.validation],
+            "weight_bytes": self.weight_bytes,
+            "state_file": str(self.state_file),
+            "initial_adapter": None if self.initial_adapter is None else str(self.initial_adapter),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TrainingTask:
+        """The task that ``as_json`` described."""
+        row_class: type[Example] | type[Pair] = Pair if data["method"] == "dpo" else Example
+        rows: dict[str, Any] = {
+            name: [row_class.from_json(row) for row in data[name]] for name in ("training", "validation")
+        }
+        return cls(
+            method=data["method"],
+            base_model=data["base_model"],
+            models_dir=Path(data["models_dir"]),
+            device_config=DeviceConfig(**data["device_config"]),
+            hyperparameters=ResolvedHyperparameters.from_json(data["hyperparameters"]),
+            seed=data["seed"],
+            weight_bytes=data["weight_bytes"],
+            state_file=Path(data["state_file"]),
+            initial_adapter=Path(data["initial_adapter"]) if data["initial_adapter"] else None,
+            **rows,
+        )
+
+    def objective(self) -> Objective:
+        """What this task minimizes."""
+        if self.method == "dpo":
+            pairs, validation = ([row for row in rows if isinstance(row, Pair)] for rows in self._rows)
+            return DPOObjective(pairs, self.hyperparameters.beta or DEFAULT_BETA, validation)
+        examples, others = ([row for row in rows if isinstance(row, Example)] for rows in self._rows)
+        return SupervisedObjective(examples, others)
+
+    @property
+    def _rows(self) -> tuple[Sequence[Any], Sequence[Any]]:
+        return self.training, self.validation
+
+
+def train(
+    task: TrainingTask,
+    rank: Rank = ALONE,
+    should_pause: Callable[[], bool] = lambda: False,
+    *,
+    fetch_base: bool = False,
+) -> Iterator[Report]:
+    """Train a task in this process, one of those that train it; all must consume their reports.
+
+    Args:
+        task: What to train.
+        rank: Which process this is; its process group exists already.
+        should_pause: Called after every step.
+        fetch_base: Whether to download the base if it is missing: on another machine of the operator's cluster. The
+            machine of the server has it, so its use is allowed.
+    """
+    get_base_dir = download_base if fetch_base else resolve_base
+    hyperparameters = task.hyperparameters
+    base = load_base(get_base_dir(task.base_model, models_dir=task.models_dir), task.device_config)
+    has_fused_kernels = use_fused_kernels(base, task.device_config)
+    if task.initial_adapter is None:
+        model = add_adapter(base, hyperparameters, seed=task.seed)
+    else:
+        model = load_adapter(base, task.initial_adapter, trainable=True)
+    if hyperparameters.gradient_checkpointing:
+        enable_gradient_checkpointing(model)
+    lm = LanguageModel(model, micro_batch_tokens=hyperparameters.micro_batch_tokens)
+    trainer = Trainer(
+        hyperparameters,
+        task.objective(),
+        ParallelModel(lm, rank),
+        base_model=task.base_model,
+        seed=task.seed,
+        should_pause=should_pause,
+        notes=("Liger kernels compute norms, rotations and gates",) if has_fused_kernels else (),
+    )
+    yield from trainer.run(task.state_file)
