@@ -152,6 +152,8 @@ def _dataset_values(request: Request, file: DatasetFile) -> dict[str, Any]:
         error = exc
     shown = request.query_params.get("row", "")
     line = int(shown) if shown.isascii() and shown.isdigit() and len(shown) < 13 else 0
+    if not line and page is not None and page.rows and "hx-request" in request.headers:
+        line = page.rows[0].line  # this takes the place of a page whose row was fetched already
     command = project_of(request).commands.find(request.query_params.get("losses", ""))
     return values | {
         "index": index,

@@ -1,0 +1,122 @@
+"""Data, start and answers in a real browser: from an empty folder to a comparison of the tuned model with its base."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftpipe.child_environment import child_environment, python_path
+from tests.reports.xss_payloads import PAYLOADS
+from tests.training.tiny_model import save_base
+from tests.ui.test_browser import SCREENSHOTS, SIZES, Site, browser, expect, open_page, signed_in, violations
+
+__all__ = ["browser", "open_page", "signed_in"]
+
+pytestmark = [pytest.mark.needs("playwright"), pytest.mark.slow]
+
+ROOT = Path(__file__).parents[2]
+TRAIN_MS = 240_000
+"""For a job of seconds, on a busy machine."""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The pages over a folder with a broken and a hostile dataset, and a base model of some thousand parameters."""
+    folder = tmp_path_factory.mktemp("site")
+    save_base(folder / "home" / "models" / "tiny")
+    (folder / "broken.jsonl").write_bytes((ROOT / "data" / "broken.jsonl").read_bytes())
+    payloads = [one.encode("utf-8", "replace").decode() for one in PAYLOADS]
+    rows = [
+        {"messages": [{"role": "user", "content": one}, {"role": one, "content": one}], one: one} for one in payloads
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows) + "".join(f"{one}\n" for one in payloads)
+    (folder / "hostile.jsonl").write_text(text, encoding="utf-8")
+    site = Site(folder)
+    yield site
+    site.close()
+    environment = child_environment({"FTPIPE_HOME": str(folder / "home"), "PYTHONPATH": python_path()})
+    subprocess.run(
+        [sys.executable, "-m", "ftpipe", "serve", "stop"], env=environment, cwd=folder, timeout=60, check=False
+    )
+
+
+def open_dataset(open_page: Any, name: str) -> Any:
+    page = open_page("/data")
+    page.get_by_role("link", name=name, exact=True).click()
+    expect(page.locator("#report .verdict, #report h2").first).not_to_contain_text("Checking")
+    expect(page.locator("#row h2")).to_be_visible()
+    return page
+
+
+def check_looks(page: Any, name: str) -> None:
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert violations(page) == []
+        for width, height in SIZES:
+            page.set_viewport_size({"width": width, "height": height})
+            assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, width
+            if SCREENSHOTS is not None:
+                SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+                page.screenshot(path=SCREENSHOTS / f"{name}-{width}-{scheme}.png")
+
+
+def test_dataset_has_no_violation_and_rows_follow_keys(open_page: Any) -> None:
+    page = open_dataset(open_page, "broken.jsonl")
+    expect(page.locator("#row h2").first).to_have_text("Line 1")
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    expect(page.locator("#row h2").first).to_have_text(re.compile("Line [12]"))
+    check_looks(page, "dataset")
+    page.get_by_role("link", name="Show fixes").click()
+    expect(page.get_by_role("button", name="Write a new file broken-fixed.jsonl")).to_be_visible()
+    check_looks(page, "fixes")
+
+
+def test_hostile_rows_do_nothing(open_page: Any) -> None:
+    page = open_dataset(open_page, "hostile.jsonl")
+    for number in range(0, 2 * len(PAYLOADS), 5):
+        page.locator("[data-row]").nth(number).click()
+        expect(page.locator("#row h2").first).to_have_text(f"Line {number + 1}")
+    assert page.title() == "hostile.jsonl · ftpipe"
+    assert page.evaluate("document.querySelectorAll('main img, main script, main svg[onload]').length") == 0
+
+
+def test_from_a_dropped_file_to_a_comparison(open_page: Any, site: Site) -> None:
+    """Drop a file, start, watch, ask the tuned model and its base, and correct an answer; no terminal is needed."""
+    page = open_page("/data")
+    page.set_input_files("#file", ROOT / "data" / "support_desk" / "train.jsonl")
+    page.wait_for_url(re.compile("/data/[0-9a-f]{16}"))
+    expect(page.locator("#report")).to_contain_text("would accept train.jsonl")
+    page.get_by_role("link", name="Train on it").click()
+    page.select_option("#f-model", "tiny")
+    page.fill("#f-epochs", "1")
+    page.locator("#f-epochs").blur()
+    expect(page.locator("#plan code")).to_contain_text("--model tiny --epochs 1")
+    check_looks(page, "start")
+    page.get_by_role("button", name="Start training, free").click()
+    page.get_by_role("link", name="Watch the run").click(timeout=TRAIN_MS)
+    expect(page.locator("#state")).to_contain_text("succeeded", timeout=TRAIN_MS)
+    page.goto(f"{site.url}/answers")
+    tuned = page.locator("#model-0 option").nth(1).get_attribute("value")
+    page.goto(f"{site.url}/answers?model={tuned}&model=tiny")
+    page.locator("#ask summary").click()
+    expect(page.locator("#system")).to_have_value(re.compile("Route the ticket"))
+    page.fill("#max_tokens", "8")
+    page.fill("#message", "My parcel is late.")
+    page.get_by_role("button", name="Send").click()
+    for column in (0, 1):
+        expect(page.locator(f".column-{column} .feedback")).to_be_visible(timeout=TRAIN_MS)
+    page.locator(".column-1 .feedback summary").click()
+    page.fill("#correction-0-1", "queue: delivery | priority: normal")
+    page.locator(".column-1").get_by_role("button", name="Save the correction").click()
+    expect(page.locator(".column-1")).to_contain_text("1 pair in preferences.jsonl")
+    check_looks(page, "answers")
+    rows = (site.folder / ".ftpipe" / "answers" / "answers.jsonl").read_text(encoding="utf-8")
+    assert json.loads(rows)["messages"][-1]["content"] == "queue: delivery | priority: normal"
