@@ -16,6 +16,7 @@ import pytest
 from ftpipe.child_environment import child_environment, python_path
 from ftpipe.records import Job, Run
 from ftpipe.registry import Registry, open_registry
+from ftpipe.server.process_control import stop
 from tests.reports.xss_payloads import PAYLOADS
 from tests.ui import seeds
 from tests.ui.pages.test_evaluations import evaluation_of, losing
@@ -80,6 +81,7 @@ class Site:
         self.registry.close()
         self.process.send_signal(2)
         _, errors = self.process.communicate(timeout=60)
+        stop(self.folder / "home" / "server")  # a page may have started the embedded server
         assert (self.process.returncode, "Traceback" in errors) == (0, False), errors
 
 
