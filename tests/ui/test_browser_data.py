@@ -79,6 +79,10 @@ def test_dataset_has_no_violation_and_rows_follow_keys(open_page: Any) -> None:
     check_looks(page, "fixes")
 
 
+def test_start_has_no_violation(open_page: Any) -> None:
+    check_looks(open_page("/start?provider=nebius&seed=1"), "start")
+
+
 def test_hostile_rows_do_nothing(open_page: Any) -> None:
     page = open_dataset(open_page, "hostile.jsonl")
     for number in range(0, 2 * len(PAYLOADS), 5):
@@ -99,7 +103,6 @@ def test_from_a_dropped_file_to_a_comparison(open_page: Any, site: Site) -> None
     page.fill("#f-epochs", "1")
     page.locator("#f-epochs").blur()
     expect(page.locator("#plan code")).to_contain_text("--model tiny --epochs 1")
-    check_looks(page, "start")
     page.get_by_role("button", name="Start training, free").click()
     page.get_by_role("link", name="Watch the run").click(timeout=TRAIN_MS)
     expect(page.locator("#state")).to_contain_text("succeeded", timeout=TRAIN_MS)
