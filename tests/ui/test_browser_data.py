@@ -48,7 +48,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def open_dataset(open_page: Any, name: str) -> Any:
-    page = open_page("/data")
+    page = open_page("/data", with_axe=True)
     page.get_by_role("link", name=name, exact=True).click()
     expect(page.locator("#report .verdict, #report h2").first).not_to_contain_text("Checking")
     expect(page.locator("#row h2")).to_be_visible()
@@ -80,7 +80,7 @@ def test_dataset_has_no_violation_and_rows_follow_keys(open_page: Any) -> None:
 
 
 def test_start_has_no_violation(open_page: Any) -> None:
-    check_looks(open_page("/start?provider=nebius&seed=1"), "start")
+    check_looks(open_page("/start?provider=nebius&seed=1", with_axe=True), "start")
 
 
 def test_hostile_rows_do_nothing(open_page: Any) -> None:
@@ -94,7 +94,7 @@ def test_hostile_rows_do_nothing(open_page: Any) -> None:
 
 def test_from_a_dropped_file_to_a_comparison(open_page: Any, site: Site) -> None:
     """Drop a file, start, watch, ask the tuned model and its base, and correct an answer; no terminal is needed."""
-    page = open_page("/data")
+    page = open_page("/data", with_axe=True)
     page.set_input_files("#file", ROOT / "data" / "support_desk" / "train.jsonl")
     page.wait_for_url(re.compile("/data/[0-9a-f]{16}"))
     expect(page.locator("#report")).to_contain_text("would accept train.jsonl")
