@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ftpipe.atomic_files import read_json, write_json
-from ftpipe.child_environment import python_path
+from ftpipe.child_environment import child_environment, python_path
 
 FOLDER = "ui/commands"
 """In the project's state folder: a record, the output and the messages of each command."""
@@ -88,7 +88,7 @@ class BackgroundCommands:
         *,
         options: Sequence[str] = (),
         program: Sequence[str] = (sys.executable, "-m", "ftpipe"),
-        env: Callable[[], Mapping[str, str]] = lambda: os.environ,
+        env: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._folder = folder
         self._files = state_dir / FOLDER
@@ -119,7 +119,7 @@ class BackgroundCommands:
                 stdout=out,
                 stderr=log,
                 cwd=self._folder,
-                env={**self._env(), "PYTHONPATH": python_path(), "NO_COLOR": "1"},
+                env=child_environment({**self._env(), "PYTHONPATH": python_path(), "NO_COLOR": "1"}, downloads=True),
                 start_new_session=True,
             )
         record = {"title": title, "line": self.line(arguments), "started_at": time.time(), "pid": child.pid}

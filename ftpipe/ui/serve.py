@@ -14,6 +14,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from ftpipe.config import Settings
+from ftpipe.providers.profiles import load_profiles
 from ftpipe.registry import Registry
 from ftpipe.server.auth import DEFAULT_OWNER, ApiKeys, build_host_policy, require_keys_if_exposed
 from ftpipe.server.listening import bound_socket, deferred_signals, uvicorn_config
@@ -75,10 +76,19 @@ def open_project(
         settings=settings,
         registry=registry,
         endpoints=endpoints,
-        commands=BackgroundCommands(folder, state_dir, options=options, env=lambda: {**os.environ}),
+        commands=BackgroundCommands(folder, state_dir, options=options, env=lambda: command_variables(settings)),
         watcher=watcher,
         curves=CurveCache(registry),
     )
+
+
+def command_variables(settings: Settings) -> dict[str, str]:
+    """The variables that commands of this project need: those of ftpipe, keys and addresses of its providers."""
+    profiles = load_profiles(settings.config.providers).values()
+    names = {name for profile in profiles for name in (profile.key_env, profile.base_url_env)}
+    return {
+        name: value for name, value in os.environ.items() if name in names or name.startswith(("FTPIPE_", "OPENAI_"))
+    }
 
 
 def build_app(settings: UiSettings, project: Project) -> Starlette:

@@ -15,7 +15,7 @@ import pytest
 from ftpipe.child_environment import child_environment, python_path
 from tests.reports.xss_payloads import PAYLOADS
 from tests.training.tiny_model import save_base
-from tests.ui.test_browser import SCREENSHOTS, SIZES, Site, browser, expect, open_page, signed_in, violations
+from tests.ui.test_browser import FITS, SCREENSHOTS, SIZES, Site, browser, expect, open_page, signed_in, violations
 
 __all__ = ["browser", "open_page", "signed_in"]
 
@@ -61,7 +61,7 @@ def check_looks(page: Any, name: str) -> None:
         assert violations(page) == []
         for width, height in SIZES:
             page.set_viewport_size({"width": width, "height": height})
-            assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, width
+            assert page.evaluate(FITS), width
             if SCREENSHOTS is not None:
                 SCREENSHOTS.mkdir(parents=True, exist_ok=True)
                 page.screenshot(path=SCREENSHOTS / f"{name}-{width}-{scheme}.png")

@@ -59,7 +59,7 @@ class UiOptions:
 )
 @click.option(
     "--api-key-file",
-    type=click.Path(path_type=Path),
+    type=shared.FILE,
     metavar="FILE",
     help="File with API keys, lines of KEY; the pages ask for one instead of taking the printed link.",
 )

@@ -135,7 +135,7 @@ def _parse_item(item: Mapping[str, Any], where: str, ids: ItemIds, find: FindIte
     if kind == CUSTOM_CALL:
         custom = validate_body(_CustomCallItem, item, prefix)
         return custom_tool_call(custom.id or ids.new("ctc_"), custom.call_id, custom.name, custom.input)
-    if kind in OUTPUTS:
+    if isinstance(kind, str) and kind in OUTPUTS:
         return _parse_output(item, prefix, ids)
     if kind == "item_reference":
         reference = validate_body(_ItemReference, item, prefix)

@@ -222,6 +222,22 @@ def test_response_continues_conversation(client: TestClient, engine: FakeEngine)
     assert unknown.status_code == 400
 
 
+@pytest.mark.parametrize("odd", [{}, {"type": "message"}, [], ["function"], 5, True, "x"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"input": [{"type": "ODD", "role": "user", "content": "x"}]},
+        {"input": [{"type": "message", "role": "user", "content": [{"type": "ODD", "text": "x"}]}]},
+        {"input": "x", "tools": [{"type": "ODD", "name": "f"}]},
+        {"input": "x", "tools": [{"type": "function", "name": "f"}], "tool_choice": {"type": "ODD", "name": "f"}},
+        {"input": "x", "text": {"format": {"type": "ODD"}}},
+    ],
+)
+def test_response_refuses_types_that_are_no_names(client: TestClient, body: dict[str, Any], odd: object) -> None:
+    text = json.dumps({"model": MODEL, **body}).replace('"ODD"', json.dumps(odd))
+    assert client.post("/v1/responses", json=json.loads(text)).status_code == 400
+
+
 def test_response_resolves_item_references(client: TestClient, engine: FakeEngine) -> None:
     """Vercel's AI SDK sends the items of stored responses by their ids alone."""
     engine.text = CALL
