@@ -120,7 +120,7 @@ class InferenceClient:
         if not isinstance(cards, list):
             raise self._not_compatible("GET /v1/models did not answer with a list of models")
         cards = [card for card in cards if isinstance(card, Mapping) and isinstance(card.get("id"), str)]
-        owners = {card.get("owned_by") for card in cards}
+        owners = [card.get("owned_by") for card in cards]
         if "ftpipe" in owners:
             message = f"{self.root} is a server of ftpipe itself"
             raise ConfigError(message, "give the URL of a vLLM or SGLang server, or use --route for its models")

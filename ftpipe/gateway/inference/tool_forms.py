@@ -68,7 +68,7 @@ class ToolForms:
     def __init__(self, tools: ChatTools) -> None:
         self._is_legacy = tools.is_legacy
         self._custom_names = tools.custom_names
-        self._readers: dict[tuple[Any, Any], CustomInputReader] = {}
+        self._readers: dict[tuple[int, int], CustomInputReader] = {}
         """Of the custom tools' calls that are streamed, by the numbers of their choice and call."""
 
     def apply(self, answer: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -84,8 +84,10 @@ class ToolForms:
             calls = [self._whole_call(call) for call in _calls(message)]
             written["message"] = self._with_calls(message, calls)
         if isinstance(delta := choice.get("delta"), Mapping):
-            calls = [piece for call in _calls(delta) for piece in self._call_piece(choice.get("index"), call)]
+            calls = [piece for call in _calls(delta) for piece in self._call_piece(_index(choice), call)]
             calls += self._last_pieces(choice)
+            if self._is_legacy:
+                calls = [call for call in calls if _index(call) == 0]
             written["delta"] = self._with_calls(delta, calls)
         if self._is_legacy and choice.get("finish_reason") == "tool_calls":
             written["finish_reason"] = "function_call"
@@ -95,36 +97,39 @@ class ToolForms:
         rest = {name: value for name, value in message.items() if name != "tool_calls"}
         if not self._is_legacy:
             return {**rest, "tool_calls": calls} if calls else rest
-        first = next((call for call in calls if call.get("index", 0) == 0), None)
-        return rest if first is None else {**rest, "function_call": first["function"]}
+        return {**rest, "function_call": calls[0]["function"]} if calls else rest
 
     def _whole_call(self, call: Mapping[str, Any]) -> dict[str, Any]:
         function = call["function"]
-        if function.get("name") not in self._custom_names:
+        if not self._is_custom(function):
             return dict(call)
         reader = CustomInputReader()
         text = reader.read(str(function.get("arguments") or ""))
         custom = {"name": function["name"], "input": text + reader.flush(is_complete=True)}
         return {**_without_function(call), "type": "custom", "custom": custom}
 
-    def _call_piece(self, choice: object, call: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        function, key = call["function"], (choice, call.get("index"))
+    def _call_piece(self, choice: int, call: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        function, key = call["function"], (choice, _index(call))
         text = str(function.get("arguments") or "")
-        if function.get("name") in self._custom_names:
+        if self._is_custom(function):
             reader = self._readers[key] = CustomInputReader()
             custom = {"name": function["name"], "input": reader.read(text)}
             yield {**_without_function(call), "type": "custom", "custom": custom}
         elif key not in self._readers:
             yield dict(call)
         elif text := self._readers[key].read(text):
-            yield {"index": call.get("index"), "custom": {"input": text}}
+            yield {"index": key[1], "custom": {"input": text}}
+
+    def _is_custom(self, function: Mapping[str, Any]) -> bool:
+        name = function.get("name")
+        return isinstance(name, str) and name in self._custom_names
 
     def _last_pieces(self, choice: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         reason = choice.get("finish_reason")
         if reason is None:
             return
         for (number, index), reader in self._readers.items():
-            if number == choice.get("index") and (rest := reader.flush(is_complete=reason != "length")):
+            if number == _index(choice) and (rest := reader.flush(is_complete=reason != "length")):
                 yield {"index": index, "custom": {"input": rest}}
 
 
@@ -132,6 +137,12 @@ def _calls(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     calls = message.get("tool_calls")
     some = calls if isinstance(calls, list) else []
     return [call for call in some if isinstance(call, Mapping) and isinstance(call.get("function"), Mapping)]
+
+
+def _index(value: Mapping[str, Any]) -> int:
+    """The number of a choice or a call; the first one can be sent without."""
+    index = value.get("index")
+    return index if isinstance(index, int) else 0
 
 
 def _without_function(call: Mapping[str, Any]) -> dict[str, Any]:

@@ -112,6 +112,7 @@ def test_client_says_that_nothing_listens() -> None:
     [
         ("no list", InvalidResponseError, "list of models"),
         ([{"id": BASE, "owned_by": "ftpipe"}], ConfigError, "server of ftpipe itself"),
+        ([{"id": BASE, "owned_by": {}}, {"id": "x", "owned_by": "ftpipe"}], ConfigError, "server of ftpipe itself"),
         (["x" * 3000], InvalidResponseError, "more than"),
     ],
 )

@@ -171,6 +171,31 @@ def test_tools_that_are_wrong_are_refused_here(make_server: MakeServer, host: In
     assert host.chats == []
 
 
+@pytest.mark.parametrize("odd", [None, {}, [], ["run"], 5, True, "x"])
+@pytest.mark.parametrize("field", ["name", "arguments"])
+@pytest.mark.parametrize("tools", [{"tools": [RUN]}, {"functions": [{"name": "run"}]}])
+def test_call_with_fields_of_other_types_does_not_fail(tools: dict[str, Any], field: str, odd: object) -> None:
+    """A name or a number that is an object is no key of a set."""
+    function = {"name": "run", "arguments": "{}", field: odd}
+    called = {"tool_calls": [{"index": odd, "function": function}, {"index": 1, "function": function}]}
+    forms = ToolForms(parse_chat_tools(parse_chat({"model": "m", "messages": MESSAGES, **tools})))
+    for choice in ({"delta": called}, {"delta": called, "index": odd}, {"message": called}, {"finish_reason": odd}):
+        assert len(forms.apply({"choices": [choice]})["choices"]) == 1
+
+
+@pytest.mark.parametrize("index", [None, 1])
+def test_legacy_call_of_a_whole_answer_is_the_first_one(index: int | None) -> None:
+    """Whatever its number is, which can be null at SGLang (``ToolCall.index`` in its ``protocol.py``)."""
+    forms = ToolForms(parse_chat_tools(parse_chat({"model": "m", "messages": MESSAGES, "functions": [F]})))
+    message = {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{**call("f", "{}"), "index": index}, call("g", "{}")],
+    }
+    [choice] = forms.apply({"choices": [{"index": 0, "message": message}]})["choices"]
+    assert choice["message"]["function_call"] == {"name": "f", "arguments": "{}"}
+
+
 @pytest.mark.parametrize("choices", [None, {}, [None], [{"message": 1, "delta": []}], [{"delta": {"tool_calls": [1]}}]])
 def test_answer_of_another_shape_does_not_fail(choices: Any) -> None:
     body = {"model": "m", "messages": MESSAGES, "tools": [RUN]}
