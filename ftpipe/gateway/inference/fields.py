@@ -18,6 +18,7 @@ from ftpipe.gateway.inference.tool_forms import messages_with_tool_calls, needs_
 from ftpipe.server.api.chat_schemas import ChatRequest, parse_chat, template_messages
 from ftpipe.server.api.chat_tools import TOOL_CHOICE, TOOLS, ChatTools, parse_chat_tools
 from ftpipe.server.api.completion_schemas import CompletionRequest, parse_completion
+from ftpipe.server.api.schemas import without_ignored
 
 OWN_FIELDS = frozenset({
     *("model", "messages", "store", "metadata", "user", "safety_identifier", "service_tier", "moderation"),
@@ -54,6 +55,7 @@ def read_chat(body: Mapping[str, Any]) -> ForwardedBody:
     Raises:
         ApiError: 400, as for a chat that this server answers itself.
     """
+    body = without_ignored(body)
     chat = parse_chat(body)
     tools = parse_chat_tools(chat)
     names = ChatRequest.model_fields.keys() - OWN_FIELDS
@@ -76,6 +78,7 @@ def read_completion(body: Mapping[str, Any]) -> ForwardedBody:
     Raises:
         ApiError: 400, as for a completion that this server answers itself.
     """
+    body = without_ignored(body)
     parse_completion(body)
     names = CompletionRequest.model_fields.keys() - OWN_FIELDS
     return ForwardedBody({name: body[name] for name in sorted(names) if body.get(name) is not None})

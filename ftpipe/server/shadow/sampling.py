@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from ftpipe.canonical_json import canonical_json
+from ftpipe.server.api.schemas import RENAMED_PARAMETERS
 
 MIRRORED_FIELDS = frozenset(
     {
         *("messages", "tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort"),
         *("temperature", "top_p", "seed", "stop", "frequency_penalty", "presence_penalty", "logit_bias", "verbosity"),
         *("max_tokens", "max_completion_tokens", "functions", "function_call"),
-        *("top_k", "min_p", "repetition_penalty", "chat_template_kwargs"),
+        *("top_k", "min_p", "repetition_penalty", "chat_template_kwargs", *RENAMED_PARAMETERS),
     }
 )
 """Fields of a chat that change its answer. Others are not mirrored: they say who wrote it, or can cost money."""

@@ -110,6 +110,12 @@ def test_sampling_fields_are_passed_and_those_of_the_inference_server_are_not(
         assert name not in host.chats[-1].body
 
 
+def test_parameters_of_other_servers_mean_the_same_there(make_server: MakeServer, host: InferenceHost) -> None:
+    """Open WebUI sends Ollama's name of the repetition penalty, which vLLM and SGLang do not know."""
+    assert post(make_server(), BASE, repeat_penalty=1.1, num_ctx=4096).status_code == 200
+    assert host.chats[-1].body == {"model": BASE, "messages": MESSAGES, "repetition_penalty": 1.1}
+
+
 def test_messages_are_passed_as_text_with_the_roles_of_templates(make_server: MakeServer, host: InferenceHost) -> None:
     server = make_server()
     parts = [{"role": "developer", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]

@@ -23,12 +23,12 @@ def test_completion_is_answered_there(make_server: MakeServer, host: InferenceHo
     server = make_server()
     name = add_model(server.context, "ftjob-a")
     fields = {"prompt": ["a", "b"], "echo": True, "logprobs": 2, "max_tokens": 4, "top_k": 3}
-    answer = post(server, name, user="someone", **fields).json()
+    answer = post(server, name, user="someone", repeat_penalty=1.1, **fields).json()
     assert answer["choices"][0]["text"] == f"answer of {adapter_name(host, 'ftjob-a')}"
     assert (answer["model"], answer["object"], answer["id"][:5]) == (name, "text_completion", "cmpl-")
     assert (host.chats[0].path, host.chats[0].body) == (
         "/v1/completions",
-        {"model": adapter_name(host, "ftjob-a"), **fields},
+        {"model": adapter_name(host, "ftjob-a"), "repetition_penalty": 1.1, **fields},
     )
 
 

@@ -21,6 +21,7 @@ MESSAGES = [{"role": "user", "content": "hi"}]
 def test_mirrored_fields_are_those_that_change_the_answer() -> None:
     """Not those that say who wrote the chat, make the host do more, or are unknown."""
     kept = {"messages": MESSAGES, "temperature": 0, "tools": [], "max_tokens": 5, "top_k": 4, "min_p": 0.1}
+    kept["repeat_penalty"] = 1.1
     left_out = {
         "model": "old", "n": 3, "stream": True, "store": True, "metadata": {"a": "b"}, "user": "anna", "seed": None,
         "safety_identifier": "anna", "web_search_options": {}, "service_tier": "priority", "unknown": 1,
