@@ -315,7 +315,7 @@ class FunctionCallObject(TypedDict):
     function: CalledFunctionObject
 
 
-class CalledCustomTool(TypedDict):
+class CalledCustomToolObject(TypedDict):
     """A custom tool that the model calls."""
 
     name: str
@@ -327,7 +327,7 @@ class CustomCallObject(TypedDict):
 
     id: str
     type: Literal["custom"]
-    custom: CalledCustomTool
+    custom: CalledCustomToolObject
 
 
 class ChatMessageObject(TypedDict):

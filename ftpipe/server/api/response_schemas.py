@@ -105,7 +105,7 @@ class NamedTool(RequestModel):
 class ConversationRequest(RequestModel):
     """What the two requests have in common: a conversation for a model."""
 
-    model: Annotated[str, StringConstraints(min_length=1, max_length=1024)] | None = None
+    model: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
     input: str | Annotated[list[dict[str, Any]], Field(max_length=MAX_MESSAGES)] | None = None
     instructions: str | None = None
     previous_response_id: Text | None = None
@@ -164,9 +164,6 @@ def parse_request(model: type[Request], body: Mapping[str, Any]) -> Request:
         ApiError: 400.
     """
     parsed = validate_body(model, body)
-    if parsed.model is None:
-        name = "model"
-        raise missing_parameter(name)
     if not parsed.input and parsed.previous_response_id is None:
         name = "input"
         raise missing_parameter(name)
