@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from ftpipe.inference.detokenizer import Delta
 from ftpipe.inference.request import GenerationRequest, Priority
-from ftpipe.server.api.answers import GenerationBackend
+from ftpipe.server.api.text_generation import GenerationBackend
 
 TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})

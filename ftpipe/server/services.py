@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ftpipe.atomic_files import read_or_create_secret
 from ftpipe.modeling.base_models import DEFAULT_BASE, needs_download
-from ftpipe.server.api.answers import AnswerGenerator, GenerationBackend
+from ftpipe.server.api.answers import AnswerGenerator
 from ftpipe.server.api.batches import BatchesApi
 from ftpipe.server.api.chat import ChatCompletionsApi
 from ftpipe.server.api.completions import CompletionsApi
@@ -24,6 +24,7 @@ from ftpipe.server.api.responses import ResponsesApi
 from ftpipe.server.api.row_losses import RowLossesApi
 from ftpipe.server.api.server_info import ServerInfoApi
 from ftpipe.server.api.stored_completions import StoredCompletionsApi
+from ftpipe.server.api.text_generation import GenerationBackend, TextGenerator
 from ftpipe.server.api.uploads import UploadsApi
 from ftpipe.server.auth import ApiKeys, HostPolicy, build_host_policy, load_api_keys, warn_if_readable
 from ftpipe.server.batches.runner import BatchRunner
@@ -192,8 +193,9 @@ def build_context(
     models = ModelResolver(data_dir, upstream.base_models)
     routes, supervisor = upstream.routes(store, models), upstream.runner(store, data_dir, settings)
     backend = MeteredBackend(engine or _build_engine(settings), metrics)
-    chat = ChatCompletionsApi(store, AnswerGenerator(store, models, backend, callers))
-    completions, responses = CompletionsApi(store, models, routes, backend, callers), ResponsesApi(store, routes, chat)
+    generator = TextGenerator(store, models, backend, callers)
+    chat = ChatCompletionsApi(store, AnswerGenerator(generator))
+    completions, responses = CompletionsApi(routes, generator), ResponsesApi(store, routes, chat)
     chats = RoutedChats(chat.complete, completions.create, routes)
     handlers, has_model = _batch_handlers(chats, responses), partial(_has_model, store, models, routes)
     runner = BatchRunner(store, data_dir, handlers, has_model, settings.max_body_bytes, active_requests)

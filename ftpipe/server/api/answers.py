@@ -3,49 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from ftpipe.errors import FtpipeError, UsageError
+from ftpipe.errors import UsageError
 from ftpipe.inference.constrained_decoding import GrammarError
 from ftpipe.inference.detokenizer import Delta
-from ftpipe.inference.request import GenerationRequest, LogitBiasError
+from ftpipe.inference.request import GenerationRequest
 from ftpipe.modeling.chat_tokenizer import ChatTemplateError
 from ftpipe.server.api.answer_events import Answer, AnswerEvent, answer_events
 from ftpipe.server.api.answer_streams import CheckCancelled, StartAnswer, concurrent_items
 from ftpipe.server.api.chat_schemas import ChatRequest, template_messages
 from ftpipe.server.api.chat_tools import ChatTools, parse_chat_tools
 from ftpipe.server.api.response_format import grammar_source_param, response_grammar
-from ftpipe.server.cancellation import RequestCancelledError
-from ftpipe.server.model_resolver import ModelResolver, ResolvedModel
-from ftpipe.server.protocol import ApiRequest, bad_request, model_not_found, model_unavailable
-from ftpipe.server.shadow.low_priority import CallerCount
-from ftpipe.server.storage import Store
-
-SEED_COUNT = 2**63
-
-
-class GenerationBackend(Protocol):
-    """What generates text; can be called from several threads."""
-
-    def load(self, base: str) -> Future[Any]:
-        """Load a base model in the background; the future is done at once if it is in memory."""
-
-    def generate(
-        self, *, base: str, adapter: Path | None, request: GenerationRequest, check_cancelled: Callable[[], None]
-    ) -> Iterator[Delta]:
-        """The answer in pieces; the last one has a finish reason and the token counts.
-
-        ``check_cancelled`` is called before each token, and raises an error to end the work.
-        """
-
-    def close(self) -> None:
-        """Let go of the models; what is being generated fails."""
+from ftpipe.server.api.text_generation import SEED_COUNT, TextGenerator
+from ftpipe.server.model_resolver import ResolvedModel
+from ftpipe.server.protocol import ApiRequest, bad_request
 
 
 class Answers:
@@ -128,23 +105,15 @@ class AnswerGenerator:
     """Answers chats.
 
     Args:
-        store: The server's database.
-        models: Finds what serves a name.
-        engine: Generates the answers.
-        callers: Counts the answers that callers wait for.
+        generator: Generates the texts.
     """
 
-    def __init__(
-        self, store: Store, models: ModelResolver, engine: GenerationBackend, callers: CallerCount | None = None
-    ) -> None:
-        self._store = store
-        self._models = models
-        self._engine = engine
-        self._callers = callers or CallerCount()
+    def __init__(self, generator: TextGenerator) -> None:
+        self._generator = generator
 
     def load_model(self, request: ApiRequest, name: str) -> Future[Any]:
         """Load the base model of a name, so that it is not waited for in the place of other requests."""
-        return self._engine.load(self._resolve(request, name).base)
+        return self._generator.load_model(request, name)
 
     def start(self, request: ApiRequest, chat: ChatRequest) -> Answers:
         """The ``n`` answers to a conversation.
@@ -170,19 +139,11 @@ class AnswerGenerator:
         return _Conversation(
             request=request,
             chat=chat,
-            model=self._resolve(request, chat.model),
+            model=self._generator.resolve(request, chat.model),
             messages=messages,
             tools=tools,
             grammar=response_grammar(chat, tools),
         )
-
-    def _resolve(self, request: ApiRequest, name: str) -> ResolvedModel:
-        """What serves a name; whoever sets a route lets every owner of a key chat with its model."""
-        with self._store.read() as tx:
-            model = self._models.resolve(tx, None if request.alias else request.owner, name)
-        if model is None:
-            raise model_not_found(request.alias or name)
-        return model
 
     def _events(
         self, conversation: _Conversation, index: int, check_cancelled: CheckCancelled
@@ -194,24 +155,11 @@ class AnswerGenerator:
 
     def _deltas(self, conversation: _Conversation, index: int, check_cancelled: CheckCancelled) -> Iterator[Delta]:
         """One answer in pieces; nothing is computed before the first one is taken."""
-        model, chat = conversation.model, conversation.chat
-        is_interactive = conversation.request.priority == "interactive"
+        generation = conversation.generation_request(index)
         try:
-            check_cancelled()
-            with self._callers.counted() if is_interactive else nullcontext():
-                yield from self._engine.generate(
-                    base=model.base,
-                    adapter=model.adapter,
-                    request=conversation.generation_request(index),
-                    check_cancelled=check_cancelled,
-                )
-        except RequestCancelledError:
-            raise
-        except (GrammarError, LogitBiasError) as exc:
-            source = grammar_source_param(chat, conversation.tools)
-            param = "logit_bias" if isinstance(exc, LogitBiasError) else source
+            yield from self._generator.generate(conversation.request, conversation.model, generation, check_cancelled)
+        except GrammarError as exc:
+            param = grammar_source_param(conversation.chat, conversation.tools)
             raise bad_request(f"Invalid '{param}': {exc.message}.", param, exc.code) from exc
         except (UsageError, ChatTemplateError) as exc:
             raise bad_request(exc.message, "messages", exc.code) from exc
-        except FtpipeError as exc:
-            raise model_unavailable(exc) from exc

@@ -6,24 +6,22 @@ import codecs
 import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from ftpipe.errors import FtpipeError, UsageError
+from ftpipe.errors import UsageError
 from ftpipe.inference.detokenizer import Delta, TokenLogprob
-from ftpipe.inference.request import GenerationRequest, LogitBiasError
+from ftpipe.inference.request import GenerationRequest
+from ftpipe.modeling.chat_tokenizer import ChatTemplateError
 from ftpipe.server.api.answer_streams import CheckCancelled, concurrent_items, with_first
-from ftpipe.server.api.answers import SEED_COUNT, GenerationBackend
 from ftpipe.server.api.completion_schemas import CompletionRequest, Prompt, parse_completion
-from ftpipe.server.cancellation import RequestCancelledError
+from ftpipe.server.api.text_generation import SEED_COUNT, TextGenerator
 from ftpipe.server.clock import now
-from ftpipe.server.model_resolver import ModelResolver, ResolvedModel
-from ftpipe.server.protocol import ApiRequest, Stream, bad_request, model_not_found, model_unavailable, new_id
+from ftpipe.server.model_resolver import ResolvedModel
+from ftpipe.server.protocol import ApiRequest, Stream, bad_request, model_unavailable, new_id
 from ftpipe.server.routes import ModelRoutes, follow_route
-from ftpipe.server.shadow.low_priority import CallerCount
-from ftpipe.server.storage import Store
 
 
 @dataclass(slots=True)
@@ -112,37 +110,25 @@ class CompletionsApi:
     """The handlers of ``/completions``.
 
     Args:
-        store: The server's database.
-        models: Finds what serves a name.
         routes: Names that are served by models of other names.
-        engine: Generates the answers.
-        callers: Counts the answers that callers wait for.
+        generator: Generates the texts.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        models: ModelResolver,
-        routes: ModelRoutes,
-        engine: GenerationBackend,
-        callers: CallerCount,
-    ) -> None:
-        self._store = store
-        self._models = models
+    def __init__(self, routes: ModelRoutes, generator: TextGenerator) -> None:
         self._routes = routes
-        self._engine = engine
-        self._callers = callers
+        self._generator = generator
 
     def load_model(self, request: ApiRequest) -> Future[Any]:
         """Load the base model of a request, so that ``create`` does not wait for it in the place of other requests."""
         parse_completion(request.body)
-        return self._engine.load(self._resolve(follow_route(self._routes, request)).base)
+        request = follow_route(self._routes, request)
+        return self._generator.load_model(request, request.body["model"])
 
     def create(self, request: ApiRequest) -> Mapping[str, Any] | Stream:
         """Continue one text or several."""
         request = follow_route(self._routes, request)
         completion, prompts = parse_completion(request.body)
-        model = self._resolve(request)
+        model = self._generator.resolve(request, completion.model)
         name = request.alias or model.name(completion.model)
         head = {"id": new_id("cmpl-"), "object": "text_completion", "created": now(), "model": name}
         choices = [
@@ -156,14 +142,6 @@ class CompletionsApi:
             choice.add(delta)
         returned = _best(choices, completion)
         return {**head, "choices": [choice.serialize() for choice in returned], "usage": _usage(choices)}
-
-    def _resolve(self, request: ApiRequest) -> ResolvedModel:
-        name = request.body["model"]
-        with self._store.read() as tx:
-            model = self._models.resolve(tx, None if request.alias else request.owner, name)
-        if model is None:
-            raise model_not_found(request.alias or name)
-        return model
 
     def _deltas(
         self, request: ApiRequest, model: ResolvedModel, choices: list[_Choice]
@@ -179,25 +157,13 @@ class CompletionsApi:
         self, request: ApiRequest, model: ResolvedModel, choice: _Choice, check_cancelled: CheckCancelled
     ) -> Iterator[Delta]:
         """One answer in pieces; nothing is computed before the first one is taken."""
-        is_interactive = request.priority == "interactive"
         try:
-            check_cancelled()
-            with self._callers.counted() if is_interactive else nullcontext():
-                yield from self._engine.generate(
-                    base=model.base,
-                    adapter=model.adapter,
-                    request=_generation(request, choice),
-                    check_cancelled=check_cancelled,
-                )
-        except RequestCancelledError:
-            raise
-        except LogitBiasError as exc:
-            raise bad_request(f"Invalid 'logit_bias': {exc.message}.", "logit_bias", exc.code) from exc
+            yield from self._generator.generate(request, model, _generation(request, choice), check_cancelled)
         except UsageError as exc:
             is_list = isinstance(request.body["prompt"], list) and not isinstance(request.body["prompt"][0], int)
             param = f"prompt[{choice.prompt_index}]" if is_list else "prompt"
             raise bad_request(f"Invalid '{param}': {exc.message}.", param, exc.code) from exc
-        except FtpipeError as exc:
+        except ChatTemplateError as exc:  # the base has none, and is not loaded without
             raise model_unavailable(exc) from exc
 
     def _stream(
