@@ -22,7 +22,10 @@ from tests.clients.server import ClientServer
 def table(outcomes: list[Outcome]) -> str:
     """The results as a table in Markdown, in which only the checks that a client has are filled in."""
     columns = [check for check in CHECKS if any(check in outcome.results for outcome in outcomes)]
-    lines = [f"| client | version | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
+    lines = [
+        f"| client | version | {' | '.join(check.replace('_', ' ') for check in columns)} |",
+        "|---" * (len(columns) + 2) + "|",
+    ]
     for outcome in outcomes:
         versions = ", ".join(f"{name} {version}" for name, version in outcome.versions.items()) or "not installed"
         cells = ["" if check not in outcome.results else "✗" if outcome.results[check] else "✓" for check in columns]

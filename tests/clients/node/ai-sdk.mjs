@@ -6,6 +6,7 @@ import { z } from "zod";
 import {
   API_KEY,
   BASE_URL,
+  EMBEDDINGS_REFUSAL,
   MAX_TOKENS,
   MODEL,
   QUESTION,
@@ -110,9 +111,9 @@ await run(["ai", "@ai-sdk/openai", "@ai-sdk/openai-compatible"], {
     expectError(
       isNotFound,
       () => embed({ model: openai.embedding(MODEL), value: "x", maxRetries: 0 }),
-      "Embeddings are not served",
+      EMBEDDINGS_REFUSAL,
     ),
-  "unknown model": () =>
+  unknown_model: () =>
     each((provider) =>
       expectError(isNotFound, () => generateText({ ...common, model: provider(UNKNOWN_MODEL) }), UNKNOWN_MODEL),
     ),

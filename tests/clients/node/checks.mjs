@@ -16,6 +16,7 @@ export const SCHEMA = {
   required: ["queue", "urgent"],
   additionalProperties: false,
 };
+export const EMBEDDINGS_REFUSAL = "Embeddings are not served";
 const MAX_JOB_MILLISECONDS = 300_000;
 
 function versionOf(name) {
@@ -23,8 +24,8 @@ function versionOf(name) {
   let folder = dirname(createRequire(import.meta.url).resolve(name));
   for (;;) {
     try {
-      const found = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
-      if (found.name === name) return found.version;
+      const manifest = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
+      if (manifest.name === name) return manifest.version;
     } catch (error) {
       if (error.code !== "ENOENT") throw error;
     }
@@ -85,13 +86,13 @@ export function trainingFile() {
   return path;
 }
 
-export async function waitUntilEnded(status) {
+export async function waitUntilEnded(retrieve) {
   const deadline = performance.now() + MAX_JOB_MILLISECONDS;
   for (;;) {
-    const now = await status();
-    if (now === "succeeded") return;
-    expect(["validating_files", "queued", "running"].includes(now), now);
-    expect(performance.now() < deadline, `still ${now}`);
+    const job = await retrieve();
+    if (job.status === "succeeded") return job.fine_tuned_model;
+    expect(["validating_files", "queued", "running"].includes(job.status), job.status);
+    expect(performance.now() < deadline, `still ${job.status}`);
     await new Promise((resolve) => setTimeout(resolve, 500));
   }
 }

@@ -4,6 +4,7 @@ import OpenAI, { NotFoundError } from "openai";
 import { zodResponseFormat, zodTextFormat } from "openai/helpers/zod";
 import { z } from "zod";
 import {
+  EMBEDDINGS_REFUSAL,
   MAX_TOKENS,
   MODEL,
   QUESTION,
@@ -116,23 +117,22 @@ await run(["openai"], {
     expectError(
       isNotFound,
       () => client.embeddings.create({ model: MODEL, input: "x" }),
-      "Embeddings are not served",
+      EMBEDDINGS_REFUSAL,
     ),
-  "unknown model": () =>
+  unknown_model: () =>
     expectError(
       (error) => isNotFound(error) && error.code === "model_not_found",
       () => client.chat.completions.create({ model: UNKNOWN_MODEL, messages }),
       UNKNOWN_MODEL,
     ),
-  "fine-tuning": async () => {
+  fine_tuning: async () => {
     const file = await client.files.create({ file: createReadStream(trainingFile()), purpose: "fine-tune" });
     const job = await client.fineTuning.jobs.create({
       model: MODEL,
       training_file: file.id,
       method: { type: "supervised", supervised: { hyperparameters: { n_epochs: 1 } } },
     });
-    await waitUntilEnded(async () => (await client.fineTuning.jobs.retrieve(job.id)).status);
-    const model = (await client.fineTuning.jobs.retrieve(job.id)).fine_tuned_model;
+    const model = await waitUntilEnded(() => client.fineTuning.jobs.retrieve(job.id));
     await client.chat.completions.create({ model, messages, max_tokens: MAX_TOKENS });
     const checkpoints = [];
     for await (const each of client.fineTuning.jobs.checkpoints.list(job.id)) checkpoints.push(each.id);

@@ -62,7 +62,7 @@ await run(["promptfoo"], {
     ]);
     for (const answer of answers) expectTicket(typeof answer === "string" ? JSON.parse(answer) : answer);
   },
-  "unknown model": () => {
+  unknown_model: () => {
     const [result] = evaluate([chat({}, UNKNOWN_MODEL)]);
     expect(result.error?.includes("404") && result.error.includes(UNKNOWN_MODEL), result.error ?? "no error");
   },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from openai import AzureOpenAI, NotFoundError
@@ -9,10 +10,12 @@ from openai import AzureOpenAI, NotFoundError
 from tests.clients.python.checks import (
     API_KEY,
     BASE_URL,
+    EMBEDDINGS_REFUSAL,
     MAX_TOKENS,
+    MESSAGES,
     MODEL,
-    QUESTION,
-    SCHEMA,
+    RESPONSE_FORMAT,
+    TOOL,
     UNKNOWN_MODEL,
     expect,
     expect_error,
@@ -22,8 +25,6 @@ from tests.clients.python.checks import (
 )
 
 client = AzureOpenAI(azure_endpoint=BASE_URL.removesuffix("/v1"), api_key=API_KEY, api_version="2025-04-01-preview")
-MESSAGES: list[Any] = [{"role": "user", "content": QUESTION}]
-TOOL: Any = {"type": "function", "function": {"name": "route", "parameters": SCHEMA}}
 
 
 def models() -> None:
@@ -49,18 +50,18 @@ def tools() -> None:
 
 
 def structured() -> None:
-    form: Any = {"type": "json_schema", "json_schema": {"name": "ticket", "schema": SCHEMA, "strict": True}}
-    answer = client.chat.completions.create(model=MODEL, messages=MESSAGES, response_format=form, max_tokens=100)
+    answer = client.chat.completions.create(
+        model=MODEL, messages=MESSAGES, response_format=RESPONSE_FORMAT, max_tokens=100
+    )
     expect(answer.choices[0].finish_reason == "stop", answer)
 
 
 def embeddings() -> str:
-    call = lambda: client.embeddings.create(model=MODEL, input="x")  # noqa: E731
-    return expect_error(NotFoundError, call, "Embeddings are not served")
+    return expect_error(NotFoundError, lambda: client.embeddings.create(model=MODEL, input="x"), EMBEDDINGS_REFUSAL)
 
 
 def unknown_model() -> str:
-    call = lambda: client.chat.completions.create(model=UNKNOWN_MODEL, messages=MESSAGES)  # noqa: E731
+    call = partial(client.chat.completions.create, model=UNKNOWN_MODEL, messages=MESSAGES)
     return expect_error(NotFoundError, call, "model_not_found", UNKNOWN_MODEL)
 
 
@@ -68,22 +69,10 @@ def fine_tuning() -> str:
     with training_file().open("rb") as file:
         uploaded = client.files.create(file=file, purpose="fine-tune")
     job = client.fine_tuning.jobs.create(model=MODEL, training_file=uploaded.id, hyperparameters={"n_epochs": 1})
-    wait_until_ended(lambda: client.fine_tuning.jobs.retrieve(job.id).status)
-    name = client.fine_tuning.jobs.retrieve(job.id).fine_tuned_model or ""
+    name = wait_until_ended(lambda: client.fine_tuning.jobs.retrieve(job.id))
     client.chat.completions.create(model=name, messages=MESSAGES, max_tokens=MAX_TOKENS)
     return name
 
 
-CHECKS = {
-    "models": models,
-    "chat": chat,
-    "stream": stream,
-    "tools": tools,
-    "structured": structured,
-    "embeddings": embeddings,
-    "unknown model": unknown_model,
-    "fine-tuning": fine_tuning,
-}
-
 if __name__ == "__main__":
-    run(("openai",), CHECKS)
+    run(("openai",), models, chat, stream, tools, structured, embeddings, unknown_model, fine_tuning)

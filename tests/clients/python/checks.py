@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 VARIABLES = ("OPENAI_BASE_URL", "OPENAI_API_KEY", "CLIENTS_MODEL", "CLIENTS_BASE_FOLDER", "CLIENTS_WORK_FOLDER")
 BASE_URL, API_KEY, MODEL = (os.environ.get(name, "") for name in VARIABLES[:3])
@@ -22,6 +24,7 @@ BASE_FOLDER, WORK_FOLDER = (Path(os.environ.get(name, "")) for name in VARIABLES
 """The base model's folder, for clients that tokenize, and a folder for files."""
 UNKNOWN_MODEL = "nobody-has-this-model"
 QUESTION = "I was charged twice for the same order."
+MESSAGES: list[Any] = [{"role": "user", "content": QUESTION}]
 MAX_TOKENS = 16
 MAX_JOB_SECONDS = 300.0
 TRAINING_ROWS = [
@@ -35,27 +38,31 @@ SCHEMA = {
     "additionalProperties": False,
 }
 """A random model can give it only few values, so that an answer ends within a few tokens."""
+TOOL: Any = {"type": "function", "function": {"name": "route", "parameters": SCHEMA}}
+RESPONSE_FORMAT: Any = {"type": "json_schema", "json_schema": {"name": "ticket", "schema": SCHEMA, "strict": True}}
 QUEUES = ("billing", "bug")
+EMBEDDINGS_REFUSAL = "Embeddings are not served"
 
 Check = Callable[[], object]
 
 
-def run(packages: tuple[str, ...] | Mapping[str, str], checks: Mapping[str, Check]) -> None:
+def run(packages: tuple[str, ...] | Mapping[str, str], *checks: Check) -> None:
     """Run the checks, or those that the command line names, and print the results; exit 1 if one fails.
 
     Args:
         packages: The packages whose versions are reported, or names with versions.
-        checks: The checks by name.
+        checks: The checks; the name of each is that of its function.
     """
+    by_name = {check.__name__: check for check in checks}
     versions = packages if isinstance(packages, Mapping) else {package: version(package) for package in packages}
     report({"versions": versions})
-    names = sys.argv[1:] or list(checks)
+    names = sys.argv[1:] or list(by_name)
     is_failed = False
     for name in names:
         started = time.monotonic()
         result = {"check": name, "detail": "", "error": None}
         try:
-            result["detail"] = str(checks[name]() or "")
+            result["detail"] = str(by_name[name]() or "")
         except BaseException as exc:  # noqa: BLE001  # clients raise SystemExit, too; the result has the error
             result["error"] = f"{type(exc).__name__}: {exc}"[:2000]
             traceback.print_exc()
@@ -106,10 +113,27 @@ def training_file() -> Path:
     return path
 
 
-def wait_until_ended(status: Callable[[], str]) -> None:
-    """Poll a job until it has succeeded."""
+def wait_until_ended(retrieve: Callable[[], Any]) -> str:
+    """Poll a job until it has succeeded; the name of its model."""
     deadline = time.monotonic() + MAX_JOB_SECONDS
-    while (now := status()) != "succeeded":
-        expect(now in ("validating_files", "queued", "running"), now)
-        expect(time.monotonic() < deadline, f"still {now}")
+    while (job := retrieve()).status != "succeeded":
+        expect(job.status in ("validating_files", "queued", "running"), job.status)
+        expect(time.monotonic() < deadline, f"still {job.status}")
         time.sleep(0.5)
+    return str(job.fine_tuned_model)
+
+
+def run_module(
+    *command: str, variables: Mapping[str, str], timeout_seconds: float, is_failure: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m`` with these words, and fail unless it succeeds or, with ``is_failure``, fails."""
+    ran = subprocess.run(
+        [sys.executable, "-m", *command],
+        env=os.environ | dict(variables),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout_seconds,
+    )
+    expect((ran.returncode != 0) == is_failure, ran.stdout[-2000:] + ran.stderr[-4000:])
+    return ran

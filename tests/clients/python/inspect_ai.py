@@ -22,7 +22,6 @@ from inspect_ai.scorer import match
 from inspect_ai.solver import generate
 from inspect_ai.tool import Tool, tool
 from inspect_ai.util import json_schema
-from pydantic import BaseModel
 
 from tests.clients.python.checks import (
     API_KEY,
@@ -37,16 +36,10 @@ from tests.clients.python.checks import (
     expect_ticket,
     run,
 )
+from tests.clients.python.tickets import Ticket
 
 os.environ |= {"FTPIPE_BASE_URL": BASE_URL, "FTPIPE_API_KEY": API_KEY}
 NAMES = (f"openai/{MODEL}", f"openai-api/ftpipe/{MODEL}")
-
-
-class Ticket(BaseModel):
-    """Where a ticket goes."""
-
-    queue: Literal["billing", "bug"]
-    urgent: bool
 
 
 @tool
@@ -65,7 +58,7 @@ def route() -> Tool:
 
 def models_under_test(max_tokens: int) -> list[Model]:
     config = GenerateConfig(max_tokens=max_tokens, max_retries=0)
-    return [get_model(NAMES[0], config=config, memoize=False), get_model(NAMES[1], config=config, memoize=False)]
+    return [get_model(name, config=config, memoize=False) for name in NAMES]
 
 
 def chat() -> str:
@@ -108,13 +101,5 @@ def unknown_model() -> str:
     return expect_error(Exception, lambda: asyncio.run(model.generate(QUESTION)), UNKNOWN_MODEL)
 
 
-CHECKS = {
-    "chat": chat,
-    "tools": tools,
-    "structured": structured,
-    "logprobs": logprobs,
-    "unknown model": unknown_model,
-}
-
 if __name__ == "__main__":
-    run(("inspect-ai",), CHECKS)
+    run(("inspect-ai",), chat, tools, structured, logprobs, unknown_model)

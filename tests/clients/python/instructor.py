@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from functools import partial
 
 import instructor
 import openai
-from pydantic import BaseModel
 
-from tests.clients.python.checks import MODEL, QUESTION, UNKNOWN_MODEL, expect, expect_error, run
+from tests.clients.python.checks import (
+    MESSAGES,
+    MODEL,
+    UNKNOWN_MODEL,
+    expect,
+    expect_error,
+    run,
+)
+from tests.clients.python.tickets import Ticket
 
-MESSAGES = [{"role": "user", "content": QUESTION}]
 MODES = ("TOOLS", "TOOLS_STRICT", "JSON_SCHEMA", "RESPONSES_TOOLS")
-
-
-class Ticket(BaseModel):
-    """Where a ticket goes."""
-
-    queue: Literal["billing", "bug"]
-    urgent: bool
 
 
 def structured() -> str:
@@ -39,13 +38,9 @@ def stream() -> None:
 
 def unknown_model() -> str:
     client = instructor.from_openai(openai.OpenAI())
-    call = lambda: client.create(  # noqa: E731
-        model=UNKNOWN_MODEL, messages=MESSAGES, response_model=Ticket, max_retries=0
-    )
+    call = partial(client.create, model=UNKNOWN_MODEL, messages=MESSAGES, response_model=Ticket, max_retries=0)
     return expect_error(Exception, call, UNKNOWN_MODEL)
 
 
-CHECKS = {"structured": structured, "stream": stream, "unknown model": unknown_model}
-
 if __name__ == "__main__":
-    run(("instructor",), CHECKS)
+    run(("instructor",), structured, stream, unknown_model)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import openai
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
-from pydantic import BaseModel
 
 from tests.clients.python.checks import (
+    EMBEDDINGS_REFUSAL,
     MAX_TOKENS,
     MODEL,
     QUESTION,
@@ -21,19 +19,9 @@ from tests.clients.python.checks import (
     run,
     token_id,
 )
+from tests.clients.python.tickets import Ticket, route
 
-
-class Ticket(BaseModel):
-    """Where a ticket goes."""
-
-    queue: Literal["billing", "bug"]
-    urgent: bool
-
-
-@tool
-def route(queue: Literal["billing", "bug"], urgent: bool) -> str:
-    """Route a ticket."""
-    return f"routed to {queue}"
+route_tool = tool(route)
 
 
 def chat_model(**options: object) -> ChatOpenAI:
@@ -56,13 +44,13 @@ def tools() -> None:
     for responses in (False, True):
         model = chat_model(max_tokens=100, use_responses_api=responses)
         question = HumanMessage(QUESTION)
-        answer = model.bind_tools([route], tool_choice="any").invoke([question])
+        answer = model.bind_tools([route_tool], tool_choice="any").invoke([question])
         call = answer.tool_calls[0]
         expect(call["name"] == "route", answer)
         expect_ticket(call["args"])
-        result = ToolMessage(route.invoke(call["args"]), tool_call_id=call["id"])
-        model.bind_tools([route]).invoke([question, answer, result])
-        streamed = list(model.bind_tools([route], tool_choice="route").stream([question]))
+        result = ToolMessage(route_tool.invoke(call["args"]), tool_call_id=call["id"])
+        model.bind_tools([route_tool]).invoke([question, answer, result])
+        streamed = list(model.bind_tools([route_tool], tool_choice="route").stream([question]))
         joined = streamed[0]
         for chunk in streamed[1:]:
             joined += chunk
@@ -84,7 +72,7 @@ def structured() -> str:
 
 def embeddings() -> str:
     model = OpenAIEmbeddings(model=MODEL, check_embedding_ctx_length=False, max_retries=0)
-    return expect_error(openai.NotFoundError, lambda: model.embed_query("x"), "Embeddings are not served")
+    return expect_error(openai.NotFoundError, lambda: model.embed_query("x"), EMBEDDINGS_REFUSAL)
 
 
 def unknown_model() -> str:
@@ -92,14 +80,5 @@ def unknown_model() -> str:
     return expect_error(openai.NotFoundError, lambda: model.invoke(QUESTION), "model_not_found", UNKNOWN_MODEL)
 
 
-CHECKS = {
-    "chat": chat,
-    "stream": stream,
-    "tools": tools,
-    "structured": structured,
-    "embeddings": embeddings,
-    "unknown model": unknown_model,
-}
-
 if __name__ == "__main__":
-    run(("langchain-openai", "langchain-core"), CHECKS)
+    run(("langchain-openai", "langchain-core"), chat, stream, tools, structured, embeddings, unknown_model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import litellm
@@ -10,10 +11,13 @@ import litellm
 from tests.clients.python.checks import (
     API_KEY,
     BASE_URL,
+    EMBEDDINGS_REFUSAL,
     MAX_TOKENS,
+    MESSAGES,
     MODEL,
     QUESTION,
-    SCHEMA,
+    RESPONSE_FORMAT,
+    TOOL,
     UNKNOWN_MODEL,
     expect,
     expect_error,
@@ -24,8 +28,6 @@ from tests.clients.python.checks import (
 )
 
 NAME = f"openai/{MODEL}"
-MESSAGES: list[Any] = [{"role": "user", "content": QUESTION}]
-TOOL = {"type": "function", "function": {"name": "route", "parameters": SCHEMA}}
 WHERE: dict[str, Any] = {"api_base": BASE_URL, "api_key": API_KEY}
 
 
@@ -66,18 +68,17 @@ def tools() -> None:
 
 
 def structured() -> None:
-    form = {"type": "json_schema", "json_schema": {"name": "ticket", "schema": SCHEMA, "strict": True}}
-    answer = litellm.completion(model=NAME, messages=MESSAGES, response_format=form, max_tokens=100)
+    answer = litellm.completion(model=NAME, messages=MESSAGES, response_format=RESPONSE_FORMAT, max_tokens=100)
     expect_ticket(json.loads(answer.choices[0].message.content))
 
 
 def embeddings() -> str:
-    call = lambda: litellm.embedding(model=NAME, input=["x"])  # noqa: E731
-    return expect_error(litellm.exceptions.NotFoundError, call, "Embeddings are not served")
+    call = partial(litellm.embedding, model=NAME, input=["x"])
+    return expect_error(litellm.exceptions.NotFoundError, call, EMBEDDINGS_REFUSAL)
 
 
 def unknown_model() -> str:
-    call = lambda: litellm.completion(model=f"openai/{UNKNOWN_MODEL}", messages=MESSAGES)  # noqa: E731
+    call = partial(litellm.completion, model=f"openai/{UNKNOWN_MODEL}", messages=MESSAGES)
     return expect_error(litellm.exceptions.NotFoundError, call, UNKNOWN_MODEL)
 
 
@@ -91,25 +92,12 @@ def fine_tuning() -> str:
         custom_llm_provider="openai",
         **WHERE,
     )
-    retrieve = lambda: litellm.retrieve_fine_tuning_job(job.id, custom_llm_provider="openai", **WHERE)  # noqa: E731
-    wait_until_ended(lambda: str(retrieve().status))
-    name = str(retrieve().fine_tuned_model)
+    name = wait_until_ended(partial(litellm.retrieve_fine_tuning_job, job.id, custom_llm_provider="openai", **WHERE))
     litellm.completion(model=f"openai/{name}", messages=MESSAGES, max_tokens=MAX_TOKENS)
     listed = litellm.list_fine_tuning_jobs(custom_llm_provider="openai", **WHERE)
     expect(job.id in [each.id for each in listed.data], listed)
     return name
 
 
-CHECKS = {
-    "models": models,
-    "chat": chat,
-    "stream": stream,
-    "tools": tools,
-    "structured": structured,
-    "embeddings": embeddings,
-    "unknown model": unknown_model,
-    "fine-tuning": fine_tuning,
-}
-
 if __name__ == "__main__":
-    run(("litellm",), CHECKS)
+    run(("litellm",), models, chat, stream, tools, structured, embeddings, unknown_model, fine_tuning)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import openai
 from llama_index.core.llms import ChatMessage
 from llama_index.core.tools import FunctionTool
 from llama_index.embeddings.openai_like import OpenAILikeEmbedding
 from llama_index.llms.openai import OpenAIResponses
 from llama_index.llms.openai_like import OpenAILike
-from pydantic import BaseModel
 
 from tests.clients.python.checks import (
     API_KEY,
     BASE_URL,
+    EMBEDDINGS_REFUSAL,
     MAX_TOKENS,
     MODEL,
     QUESTION,
@@ -24,13 +22,7 @@ from tests.clients.python.checks import (
     expect_ticket,
     run,
 )
-
-
-class Ticket(BaseModel):
-    """Where a ticket goes."""
-
-    queue: Literal["billing", "bug"]
-    urgent: bool
+from tests.clients.python.tickets import Ticket, route
 
 
 def chat_model(name: str = MODEL, max_tokens: int = MAX_TOKENS, **options: bool) -> OpenAILike:
@@ -50,11 +42,6 @@ def responses_model(max_tokens: int = MAX_TOKENS) -> OpenAIResponses:
     return OpenAIResponses(
         model=MODEL, api_base=BASE_URL, api_key=API_KEY, max_output_tokens=max_tokens, context_window=8192
     )
-
-
-def route(queue: Literal["billing", "bug"], urgent: bool) -> str:
-    """Route a ticket."""
-    return queue
 
 
 def chat() -> None:
@@ -94,7 +81,7 @@ def structured() -> None:
 
 def embeddings() -> str:
     model = OpenAILikeEmbedding(model_name=MODEL, api_base=BASE_URL, api_key=API_KEY, max_retries=0)
-    return expect_error(openai.NotFoundError, lambda: model.get_text_embedding("x"), "Embeddings are not served")
+    return expect_error(openai.NotFoundError, lambda: model.get_text_embedding("x"), EMBEDDINGS_REFUSAL)
 
 
 def unknown_model() -> str:
@@ -102,14 +89,13 @@ def unknown_model() -> str:
     return expect_error(openai.NotFoundError, lambda: model.complete(QUESTION), "model_not_found", UNKNOWN_MODEL)
 
 
-CHECKS = {
-    "chat": chat,
-    "stream": stream,
-    "tools": tools,
-    "structured": structured,
-    "embeddings": embeddings,
-    "unknown model": unknown_model,
-}
-
 if __name__ == "__main__":
-    run(("llama-index-core", "llama-index-llms-openai-like", "llama-index-llms-openai"), CHECKS)
+    run(
+        ("llama-index-core", "llama-index-llms-openai-like", "llama-index-llms-openai"),
+        chat,
+        stream,
+        tools,
+        structured,
+        embeddings,
+        unknown_model,
+    )

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 from tests.clients.python.checks import (
     API_KEY,
@@ -18,6 +15,7 @@ from tests.clients.python.checks import (
     expect,
     expect_ticket,
     run,
+    run_module,
 )
 
 USER_FOLDER = WORK_FOLDER / "llm"
@@ -33,15 +31,8 @@ def llm(*words: str, is_failure: bool = False) -> str:
         for name in (MODEL, UNKNOWN_MODEL)
     )
     (USER_FOLDER / "extra-openai-models.yaml").write_text(entries, encoding="utf-8")
-    ran = subprocess.run(
-        [sys.executable, "-m", "llm", *words],
-        env=os.environ | {"LLM_USER_PATH": str(USER_FOLDER)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    expect((ran.returncode != 0) == is_failure, ran.stdout + ran.stderr)
+    variables = {"LLM_USER_PATH": str(USER_FOLDER)}
+    ran = run_module("llm", *words, variables=variables, timeout_seconds=120, is_failure=is_failure)
     return ran.stderr if is_failure else ran.stdout
 
 
@@ -74,7 +65,5 @@ def unknown_model() -> str:
     return "exit code 1 with the message"
 
 
-CHECKS = {"chat": chat, "stream": stream, "tools": tools, "structured": structured, "unknown model": unknown_model}
-
 if __name__ == "__main__":
-    run(("llm",), CHECKS)
+    run(("llm",), chat, stream, tools, structured, unknown_model)

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 from tests.clients.python.checks import (
-    API_KEY,
     BASE_FOLDER,
     BASE_URL,
     MODEL,
@@ -16,6 +12,7 @@ from tests.clients.python.checks import (
     WORK_FOLDER,
     expect,
     run,
+    run_module,
 )
 
 ROWS = [{"text": f"ticket {i}", "choices": ["bug", "bill"], "answer": i % 2} for i in range(4)]
@@ -41,15 +38,8 @@ def lm_eval(model: str, name: str, *words: str, served: str = MODEL, is_failure:
     arguments = f"base_url={BASE_URL}/{path},model={served},num_concurrent=4,max_retries=1,max_length=400"
     arguments += "" if "chat" in model else f",tokenizer={BASE_FOLDER},tokenizer_backend=huggingface"
     command = ["--model", model, "--model_args", arguments, "--tasks", name, "--include_path", str(WORK_FOLDER)]
-    ran = subprocess.run(
-        [sys.executable, "-m", "lm_eval", *command, *words],
-        env=os.environ | {"OPENAI_API_KEY": API_KEY, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    expect((ran.returncode != 0) == is_failure, ran.stdout[-2000:] + ran.stderr[-4000:])
+    variables = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    ran = run_module("lm_eval", *command, *words, variables=variables, timeout_seconds=300, is_failure=is_failure)
     return ran.stdout + ran.stderr
 
 
@@ -63,34 +53,32 @@ def choices() -> str:
     return "local-completions: multiple choice by log-probabilities"
 
 
-def generated(model: str, *words: str) -> str:
+def generate(model: str, *words: str, served: str = MODEL, is_failure: bool = False) -> str:
+    """Run a task whose answers are texts; its output."""
     task(
         "tickets_text",
         "generate_until",
         'doc_to_target: "{{choices[answer]}}"\ngeneration_kwargs: {until: ["\\n"], max_gen_toks: 8}\n'
         "metric_list: [{metric: exact_match}]",
     )
-    expect("exact_match" in lm_eval(model, "tickets_text", *words), "no result")
-    return f"{model}: generate_until"
+    return lm_eval(model, "tickets_text", *words, served=served, is_failure=is_failure)
 
 
 def completions() -> str:
-    return generated("local-completions")
+    expect("exact_match" in generate("local-completions"), "no result")
+    return "local-completions: generate_until"
 
 
 def chat() -> str:
-    return generated("local-chat-completions", "--apply_chat_template")
+    expect("exact_match" in generate("local-chat-completions", "--apply_chat_template"), "no result")
+    return "local-chat-completions: generate_until"
 
 
 def unknown_model() -> str:
-    text = lm_eval(
-        "local-chat-completions", "tickets_text", "--apply_chat_template", served=UNKNOWN_MODEL, is_failure=True
-    )
+    text = generate("local-chat-completions", "--apply_chat_template", served=UNKNOWN_MODEL, is_failure=True)
     expect("404" in text or "model_not_found" in text, text[-2000:])
     return "ends with the 404"
 
 
-CHECKS = {"choices": choices, "completions": completions, "chat": chat, "unknown model": unknown_model}
-
 if __name__ == "__main__":
-    run(("lm_eval",), CHECKS)
+    run(("lm_eval",), choices, completions, chat, unknown_model)

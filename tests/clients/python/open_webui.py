@@ -10,7 +10,18 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from tests.clients.python.checks import API_KEY, BASE_URL, MODEL, QUESTION, SCHEMA, UNKNOWN_MODEL, expect, run
+from tests.clients.python.checks import (
+    API_KEY,
+    BASE_URL,
+    EMBEDDINGS_REFUSAL,
+    MAX_TOKENS,
+    MODEL,
+    QUESTION,
+    SCHEMA,
+    UNKNOWN_MODEL,
+    expect,
+    run,
+)
 
 VERSION = "0.12.4"
 HEADERS = {
@@ -75,7 +86,7 @@ def streamed(path: str, **body: Any) -> list[dict[str, Any]]:
 
 
 def chat_stream(*messages: dict[str, Any], **body: Any) -> list[dict[str, Any]]:
-    options = {"stream_options": {"include_usage": True}, "max_tokens": 16}
+    options = {"stream_options": {"include_usage": True}, "max_tokens": MAX_TOKENS}
     return streamed("/chat/completions", messages=list(messages), **options | body)
 
 
@@ -87,7 +98,7 @@ def models() -> str:
 
 def chat() -> str:
     prompt = {"role": "user", "content": "### Task: Generate a title as JSON."}
-    title = post("/chat/completions", messages=[prompt], stream=False, max_tokens=16)
+    title = post("/chat/completions", messages=[prompt], stream=False, max_tokens=MAX_TOKENS)
     expect(title["choices"][0]["message"]["role"] == "assistant", title)
     return "titles and tags"
 
@@ -98,7 +109,7 @@ def stream() -> str:
     parts = {"role": "user", "content": [{"type": "text", "text": QUESTION}]}
     chat_stream(system, TURN, {"role": "assistant", "content": "Refunded."}, parts, **ADVANCED_PARAMETERS)
     message = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": QUESTION}]}
-    events = streamed("/responses", input=[message], instructions="Be short.", max_output_tokens=16)
+    events = streamed("/responses", input=[message], instructions="Be short.", max_output_tokens=MAX_TOKENS)
     expect(events[-1]["type"] in ("response.completed", "response.incomplete"), events[-1])
     return "with all advanced parameters; also over /responses"
 
@@ -108,14 +119,14 @@ def tools() -> None:
     calls = [call for part in parts for choice in part["choices"] for call in choice["delta"].get("tool_calls") or ()]
     expect(calls and calls[0]["function"]["name"] == "route", parts)
     arguments = "".join(call["function"]["arguments"] or "" for call in calls)
-    made = {"id": calls[0]["id"], "type": "function", "function": {"name": "route", "arguments": arguments}}
-    asked = {"role": "assistant", "content": "", "tool_calls": [made]}
-    chat_stream(TURN, asked, {"role": "tool", "tool_call_id": made["id"], "content": "done"}, tools=[TOOL])
+    whole_call = {"id": calls[0]["id"], "type": "function", "function": {"name": "route", "arguments": arguments}}
+    answer = {"role": "assistant", "content": "", "tool_calls": [whole_call]}
+    chat_stream(TURN, answer, {"role": "tool", "tool_call_id": whole_call["id"], "content": "done"}, tools=[TOOL])
 
 
 def embeddings() -> str:
     status, text = call("/embeddings", {"model": MODEL, "input": ["x"]})
-    expect(status == 404 and "Embeddings are not served" in text, text)
+    expect(status == 404 and EMBEDDINGS_REFUSAL in text, text)
     return "404"
 
 
@@ -125,14 +136,5 @@ def unknown_model() -> str:
     return "404"
 
 
-CHECKS = {
-    "models": models,
-    "chat": chat,
-    "stream": stream,
-    "tools": tools,
-    "embeddings": embeddings,
-    "unknown model": unknown_model,
-}
-
 if __name__ == "__main__":
-    run({"Open WebUI's requests": VERSION}, CHECKS)
+    run({"Open WebUI's requests": VERSION}, models, chat, stream, tools, embeddings, unknown_model)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
 from openai import NotFoundError, OpenAI
-from pydantic import BaseModel
 
 from tests.clients.python.checks import (
+    EMBEDDINGS_REFUSAL,
     MAX_TOKENS,
+    MESSAGES,
     MODEL,
     QUESTION,
     SCHEMA,
@@ -19,17 +21,10 @@ from tests.clients.python.checks import (
     training_file,
     wait_until_ended,
 )
+from tests.clients.python.tickets import Ticket
 
 client = OpenAI()
-MESSAGES: list[Any] = [{"role": "user", "content": QUESTION}]
-TOOL: Any = {"type": "function", "function": {"name": "route", "parameters": SCHEMA, "strict": True}}
-
-
-class Ticket(BaseModel):
-    """What a structured answer is parsed into."""
-
-    queue: Literal["billing", "bug"]
-    urgent: bool
+STRICT_TOOL: Any = {"type": "function", "function": {"name": "route", "parameters": SCHEMA, "strict": True}}
 
 
 def models() -> str:
@@ -64,15 +59,15 @@ def stream() -> None:
 
 def tools() -> None:
     answer = client.chat.completions.create(
-        model=MODEL, messages=MESSAGES, tools=[TOOL], tool_choice="required", max_tokens=100
+        model=MODEL, messages=MESSAGES, tools=[STRICT_TOOL], tool_choice="required", max_tokens=100
     )
     message = answer.choices[0].message
     expect(answer.choices[0].finish_reason == "tool_calls" and message.tool_calls, answer)
     result = {"role": "tool", "tool_call_id": (message.tool_calls or [])[0].id, "content": "done"}
     conversation = [*MESSAGES, message.model_dump(exclude_none=True), result]
-    client.chat.completions.create(model=MODEL, messages=conversation, tools=[TOOL], max_tokens=MAX_TOKENS)
+    client.chat.completions.create(model=MODEL, messages=conversation, tools=[STRICT_TOOL], max_tokens=MAX_TOKENS)
     with client.chat.completions.stream(
-        model=MODEL, messages=MESSAGES, tools=[TOOL], tool_choice="required", max_tokens=100
+        model=MODEL, messages=MESSAGES, tools=[STRICT_TOOL], tool_choice="required", max_tokens=100
     ) as events:
         streamed = events.get_final_completion().choices[0].message.tool_calls
     expect(streamed and streamed[0].function.name == "route", streamed)
@@ -86,12 +81,11 @@ def structured() -> None:
 
 
 def embeddings() -> str:
-    call = lambda: client.embeddings.create(model=MODEL, input="x")  # noqa: E731
-    return expect_error(NotFoundError, call, "Embeddings are not served")
+    return expect_error(NotFoundError, lambda: client.embeddings.create(model=MODEL, input="x"), EMBEDDINGS_REFUSAL)
 
 
 def unknown_model() -> str:
-    call = lambda: client.chat.completions.create(model=UNKNOWN_MODEL, messages=MESSAGES)  # noqa: E731
+    call = partial(client.chat.completions.create, model=UNKNOWN_MODEL, messages=MESSAGES)
     return expect_error(NotFoundError, call, "model_not_found", UNKNOWN_MODEL)
 
 
@@ -103,24 +97,12 @@ def fine_tuning() -> str:
         training_file=uploaded.id,
         method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 1}}},
     )
-    wait_until_ended(lambda: client.fine_tuning.jobs.retrieve(job.id).status)
-    name = client.fine_tuning.jobs.retrieve(job.id).fine_tuned_model or ""
+    name = wait_until_ended(lambda: client.fine_tuning.jobs.retrieve(job.id))
     client.chat.completions.create(model=name, messages=MESSAGES, max_tokens=MAX_TOKENS)
     expect(list(client.fine_tuning.jobs.list_events(job.id)), "no events")
     client.models.delete(name)
     return name
 
 
-CHECKS = {
-    "models": models,
-    "chat": chat,
-    "stream": stream,
-    "tools": tools,
-    "structured": structured,
-    "embeddings": embeddings,
-    "unknown model": unknown_model,
-    "fine-tuning": fine_tuning,
-}
-
 if __name__ == "__main__":
-    run(("openai",), CHECKS)
+    run(("openai",), models, chat, stream, tools, structured, embeddings, unknown_model, fine_tuning)

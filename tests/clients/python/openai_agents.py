@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Literal
 
 import openai
 from agents import (
@@ -16,28 +15,16 @@ from agents import (
     set_default_openai_client,
     set_tracing_disabled,
 )
-from pydantic import BaseModel
 
 from tests.clients.python.checks import MODEL, QUESTION, UNKNOWN_MODEL, expect, expect_error, run
+from tests.clients.python.tickets import Ticket, route
 
 APIS = ("responses", "chat_completions")
 MAX_TOKENS = 4000
 """An answer that is cut off is an error for this client, and the random model ends one by chance."""
 
+route_tool = function_tool(route)
 set_tracing_disabled(True)
-
-
-class Ticket(BaseModel):
-    """Where a ticket goes."""
-
-    queue: Literal["billing", "bug"]
-    urgent: bool
-
-
-@function_tool
-def route(queue: Literal["billing", "bug"], urgent: bool) -> str:
-    """Route a ticket."""
-    return f"routed to {queue}"
 
 
 def agent(name: str = MODEL, **options: object) -> Agent:
@@ -73,7 +60,7 @@ def stream() -> str:
 
 def tools() -> str:
     async def check() -> None:
-        result = await Runner.run(agent(tools=[route]), QUESTION)
+        result = await Runner.run(agent(tools=[route_tool]), QUESTION)
         kinds = [item.type for item in result.new_items]
         expect(kinds[:2] == ["tool_call_item", "tool_call_output_item"], kinds)
 
@@ -95,7 +82,5 @@ def unknown_model() -> str:
     return expect_error(openai.NotFoundError, lambda: with_each_api(check), UNKNOWN_MODEL)
 
 
-CHECKS = {"chat": chat, "stream": stream, "tools": tools, "structured": structured, "unknown model": unknown_model}
-
 if __name__ == "__main__":
-    run(("openai-agents",), CHECKS)
+    run(("openai-agents",), chat, stream, tools, structured, unknown_model)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Literal
 
-from pydantic import BaseModel
 from pydantic_ai import Agent, Embedder, ModelRequest, NativeOutput, ToolOutput, ToolReturnPart
 from pydantic_ai.direct import model_request_sync
 from pydantic_ai.exceptions import ModelHTTPError
@@ -16,6 +14,7 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
 from tests.clients.python.checks import (
+    EMBEDDINGS_REFUSAL,
     MAX_TOKENS,
     MODEL,
     QUESTION,
@@ -26,15 +25,9 @@ from tests.clients.python.checks import (
     expect_ticket,
     run,
 )
+from tests.clients.python.tickets import Ticket
 
 PREFIXES = ("openai", "openai-chat")
-
-
-class Ticket(BaseModel):
-    """Where a ticket goes."""
-
-    queue: Literal["billing", "bug"]
-    urgent: bool
 
 
 def settings(max_tokens: int = MAX_TOKENS) -> ModelSettings:
@@ -92,7 +85,7 @@ def structured() -> str:
 
 def embeddings() -> str:
     embedder = Embedder(f"openai:{MODEL}")
-    return expect_error(ModelHTTPError, lambda: embedder.embed_query_sync("x"), "Embeddings are not served")
+    return expect_error(ModelHTTPError, lambda: embedder.embed_query_sync("x"), EMBEDDINGS_REFUSAL)
 
 
 def unknown_model() -> str:
@@ -102,14 +95,5 @@ def unknown_model() -> str:
     return "ModelHTTPError 404"
 
 
-CHECKS = {
-    "chat": chat,
-    "stream": stream,
-    "tools": tools,
-    "structured": structured,
-    "embeddings": embeddings,
-    "unknown model": unknown_model,
-}
-
 if __name__ == "__main__":
-    run(("pydantic-ai-slim",), CHECKS)
+    run(("pydantic-ai-slim",), chat, stream, tools, structured, embeddings, unknown_model)
