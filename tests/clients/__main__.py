@@ -5,7 +5,8 @@ Usage: ``python -m tests.clients [--install FOLDER] [NAME[:CHECK] ...]``
 The server is ``ftpipe serve`` with a base model of some thousand random parameters: its texts mean nothing, but
 structured answers and forced calls are right all the same, because they are constrained. With ``--install`` each client
 gets an environment of its own below a folder, from PyPI or npm; without it, the clients of this Python and of
-``tests/clients/node`` are used. The exit code is 1 if a check fails.
+``tests/clients/node`` are used, as far as they are installed. The exit code is 1 if a check fails, or if a client below
+the folder of ``--install`` has run none.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.clients.programs import CHECKS, CLIENTS, Client, Outcome, command_of, install, run_program
+from tests.clients.programs import CHECKS, CLIENTS, Outcome, command_of, install, run_program
 from tests.clients.server import ClientServer
 
 
@@ -43,9 +44,10 @@ def main() -> None:
     for word in arguments.names:
         name, _, check = word.partition(":")
         checks.setdefault(name, []).extend([check] if check else [])
-    unknown = checks.keys() - {client.name for client in CLIENTS}
-    if unknown:
+    if unknown := checks.keys() - {client.name for client in CLIENTS}:
         parser.error(f"no such client: {', '.join(sorted(unknown))}")
+    if unknown := {check for names in checks.values() for check in names} - set(CHECKS):
+        parser.error(f"no such check: {', '.join(sorted(unknown))}; the checks are {', '.join(CHECKS)}")
     clients = [client for client in CLIENTS if not checks or client.name in checks]
     environments: Path | None = None
     if arguments.install is not None:
@@ -61,14 +63,15 @@ def main() -> None:
                 client, command_of(client, environments), server, work_folder, checks.get(client.name, [])
             )
             outcomes.append(outcome)
-            show_errors(client, outcome)
+            show_errors(outcome)
     sys.stdout.write(f"\n{table(outcomes)}")
-    sys.exit(any(not outcome.is_passed for outcome in outcomes if outcome.versions))
+    expected = outcomes if environments is not None else [outcome for outcome in outcomes if outcome.versions]
+    sys.exit(any(not outcome.is_passed for outcome in expected))
 
 
-def show_errors(client: Client, outcome: Outcome) -> None:
-    """Print what has failed, and all output of a program that has run no check."""
-    sys.stderr.write(f"{client.title}: {'passed' if outcome.is_passed else 'FAILED'}\n")
+def show_errors(outcome: Outcome) -> None:
+    """Print what has failed, and the end of the output of a program that has run no check."""
+    sys.stderr.write(f"{outcome.client.title}: {'passed' if outcome.is_passed else 'FAILED'}\n")
     for check, error in outcome.results.items():
         if error:
             sys.stderr.write(f"  {check}: {error}\n")
