@@ -243,7 +243,8 @@ class Soak:
     def run(self, seconds: float) -> None:
         """Honest clients alone, then with the hostile ones."""
         if not self.chat():  # loads the model
-            raise RuntimeError("the first chat got no answer")
+            self.has_stalled.set()
+            return
         self.latencies = {False: [], True: []}
         threads = [threading.Thread(target=self.be_honest) for _ in range(HONEST_CLIENTS)]
         threads += [threading.Thread(target=self.keep_files), threading.Thread(target=self.measure)]
@@ -269,7 +270,7 @@ class Soak:
         body = chat_body(max_tokens=HONEST_TOKENS)
         try:
             status, _ = self.server.call("honest", "/v1/chat/completions", body, timeout=MAX_CHAT_SECONDS)
-        except OSError as exc:
+        except (OSError, http.client.HTTPException) as exc:
             self.statuses["honest"][f"no answer: {type(exc).__name__}"] += 1
             return False
         self.statuses["honest"][str(status)] += 1
@@ -309,19 +310,23 @@ class Soak:
         return lost
 
     def report(self) -> Iterator[str]:
-        """The figures."""
+        """The figures that there are; after a chat without an answer none of files, as the server may hang."""
         p95 = {}
         for phase, name in ((False, "alone"), (True, "under attack")):
             values = sorted(self.latencies[phase])
+            if not values:
+                continue
             p95[phase] = values[int(len(values) * 0.95)]
             figures = f"p50 {statistics.median(values):.3f} s, p95 {p95[phase]:.3f} s"
             yield f"honest chat {name:<13} {len(values):5} chats, {figures}"
-        yield f"p95 under attack / alone: {p95[True] / p95[False]:.2f}"
-        for share in (0.1, QUIET_SHARE, 0.4, 0.6, 0.8, 1.0):
+        if len(p95) == 2:
+            yield f"p95 under attack / alone: {p95[True] / p95[False]:.2f}"
+        for share in (0.1, QUIET_SHARE, 0.4, 0.6, 0.8, 1.0) if self.rss else ():
             at, megabytes = self.rss[max(0, int(len(self.rss) * share) - 1)]
             yield f"memory after {at:5.0f} s: {megabytes:.0f} MB"
-        lost = self.lost_files()
-        yield f"honest files: {len(self.files)}, lost: {len(lost)} {lost or ''}"
+        if not self.has_stalled.is_set():
+            lost = self.lost_files()
+            yield f"honest files: {len(self.files)}, lost: {len(lost)} {lost or ''}"
         for name, counts in self.statuses.items():
             yield f"{name}: {', '.join(f'{key} {count}' for key, count in sorted(counts.items()))}"
 
