@@ -1,8 +1,8 @@
 """``python -m tests.benchmarks.fuzz_description [cases] [seed]``: requests from ``/openapi.json``, by schemathesis.
 
 The server is a process with two keys, a fake engine and a fake trainer, and has the rows that tests of OpenAI's SDK
-name. Everything is an error that is a 5xx, does not fit the description, is answered without a key, or takes longer
-than ten seconds. Prints the report of schemathesis; the exit code is that of its last run.
+name. An answer is an error if it is a 5xx, does not fit the description, comes without a key, or takes longer than ten
+seconds. Prints the report of schemathesis; the exit code is that of its last run.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ def run_schemathesis(
     keys.write_text("\n".join(KEYS))
     keys.chmod(0o600)
     server = ServerProcess(data_dir, api_key_file=str(keys))
-    server.start()
-    Seeder(data_dir).plant()
-    url = server.note["base_url"].removesuffix("/v1") + "/openapi.json"
-    command = [sys.executable, "-m", "schemathesis.cli", "run", url, "--checks", ",".join(CHECKS)]
-    command += ["--phases", phases, "--max-examples", str(max_examples)]
-    command += ["--seed", str(seed), "--header", f"Authorization: Bearer {KEYS[0].partition(':')[2]}"]
-    command += ["--request-timeout", str(REQUEST_SECONDS), "--continue-on-failure", "--max-failures", "100"]
     try:
+        server.start()
+        Seeder(data_dir).plant()
+        url = server.note["base_url"].removesuffix("/v1") + "/openapi.json"
+        command = [sys.executable, "-m", "schemathesis.cli", "run", url, "--checks", ",".join(CHECKS)]
+        command += ["--phases", phases, "--max-examples", str(max_examples)]
+        command += ["--seed", str(seed), "--header", f"Authorization: Bearer {KEYS[0].partition(':')[2]}"]
+        command += ["--request-timeout", str(REQUEST_SECONDS), "--continue-on-failure", "--max-failures", "100"]
         done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=timeout, check=False)
     finally:
         server.stop()
