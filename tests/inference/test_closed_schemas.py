@@ -38,7 +38,6 @@ def is_accepted(schema: dict[str, Any], value: Any) -> bool:
     return True
 
 
-@pytest.mark.needs("llguidance")
 @pytest.mark.parametrize(
     ("schema", "accepted", "refused"),
     [

@@ -10,8 +10,6 @@ import pytest
 from ftpipe.inference.constrained_decoding import GrammarConstraint, Vocabulary, build_grammar, tool_call_rule
 from tests.training.tiny_model import tiny_tokenizer
 
-pytestmark = pytest.mark.needs("llguidance")
-
 
 def is_accepted(functions: list[dict[str, Any]], name: str, arguments: Any) -> bool:
     """Whether a call can be written, token by token."""
