@@ -44,34 +44,60 @@ class DescriptionRun:
 
 
 def run_schemathesis(
-    folder: Path, *, max_examples: int, seed: int, phases: str = PHASES, timeout: float | None = None
+    folder: Path,
+    options: list[str],
+    *,
+    description: Path | None = None,
+    keys: tuple[str, ...] = (),
+    timeout: float | None = None,
 ) -> DescriptionRun:
-    """Start a server, fill it, and send it requests from its own description."""
+    """Start a server, fill it, and send it requests from a description.
+
+    Args:
+        folder: An empty folder.
+        options: Options of ``schemathesis run``.
+        description: A file; the server's own description unless given.
+        keys: Lines of the server's file of keys; none means a server without keys.
+        timeout: Seconds after which schemathesis is killed.
+    """
     data_dir = folder / "data"
     data_dir.mkdir()
-    keys = folder / "keys"
-    keys.write_text("\n".join(KEYS))
-    keys.chmod(0o600)
-    server = ServerProcess(data_dir, api_key_file=str(keys))
+    settings = {}
+    if keys:
+        key_file = folder / "keys"
+        key_file.write_text("\n".join(keys))
+        key_file.chmod(0o600)
+        settings["api_key_file"] = str(key_file)
+    server = ServerProcess(data_dir, **settings)
     try:
         server.start()
         Seeder(data_dir).plant()
-        url = server.note["base_url"].removesuffix("/v1") + "/openapi.json"
-        command = [sys.executable, "-m", "schemathesis.cli", "run", url, "--checks", ",".join(CHECKS)]
-        command += ["--phases", phases, "--max-examples", str(max_examples)]
-        command += ["--seed", str(seed), "--header", f"Authorization: Bearer {KEYS[0].partition(':')[2]}"]
-        command += ["--request-timeout", str(REQUEST_SECONDS), "--continue-on-failure", "--max-failures", "100"]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=timeout, check=False)
+        url = server.note["base_url"]
+        source = (
+            [url.removesuffix("/v1") + "/openapi.json"] if description is None else [str(description), "--url", url]
+        )
+        command = [sys.executable, "-m", "schemathesis.cli", "run", *source, *options]
+        ran = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=timeout, check=False)
     finally:
         server.stop()
-    cases = re.search(r"([\d,]+) generated", done.stdout)
-    operations = re.search(r"Tested: (\d+)", done.stdout)
+    cases = re.search(r"([\d,]+) generated", ran.stdout)
+    operations = re.search(r"Tested: (\d+)", ran.stdout)
     return DescriptionRun(
-        done.returncode,
+        ran.returncode,
         int(cases[1].replace(",", "")) if cases else 0,
         int(operations[1]) if operations else 0,
-        done.stdout + done.stderr,
+        ran.stdout + ran.stderr,
     )
+
+
+def fuzz(
+    folder: Path, *, max_examples: int, seed: int, phases: str = PHASES, timeout: float | None = None
+) -> DescriptionRun:
+    """Send a server with keys requests from its own description."""
+    options = ["--checks", ",".join(CHECKS), "--phases", phases, "--max-examples", str(max_examples)]
+    options += ["--seed", str(seed), "--header", f"Authorization: Bearer {KEYS[0].partition(':')[2]}"]
+    options += ["--request-timeout", str(REQUEST_SECONDS), "--continue-on-failure", "--max-failures", "100"]
+    return run_schemathesis(folder, options, keys=KEYS, timeout=timeout)
 
 
 def main(cases: int = 5_000, seed: int = 1) -> int:
@@ -79,11 +105,11 @@ def main(cases: int = 5_000, seed: int = 1) -> int:
     total = 0
     while total < cases:
         with tempfile.TemporaryDirectory(prefix="ftpipe-fuzz-") as folder:
-            done = run_schemathesis(Path(folder), max_examples=MAX_EXAMPLES, seed=seed)
-        total, seed = total + done.cases, seed + 1
-        sys.stdout.write(f"{done.report}\n{total:,} cases over {done.operations} operations\n")
-        if done.code or not done.cases:
-            return done.code or 1
+            ran = fuzz(Path(folder), max_examples=MAX_EXAMPLES, seed=seed)
+        total, seed = total + ran.cases, seed + 1
+        sys.stdout.write(f"{ran.report}\n{total:,} cases over {ran.operations} operations\n")
+        if ran.code or not ran.cases:
+            return ran.code or 1
     return 0
 
 
