@@ -12,7 +12,7 @@ its published wheels.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ class Engine:
         adapter: Path | None,
         request: GenerationRequest,
         check_cancelled: Callable[[], None] = lambda: None,
-    ) -> Iterator[Delta]:
+    ) -> GenerationStream:
         """Answer a request; closing the iterator, or dropping it, stops the generation.
 
         The answer is computed from now on, whether or not its pieces are taken.
@@ -114,8 +114,9 @@ class Engine:
                 model.batch_model.read_adapter(adapter)
             generation = model.new_generation(adapter, request)
             if request.max_tokens == 0:
-                return iter([Delta("", finish_reason="length", prompt_tokens=len(generation.prompt))])
-            model.thread.submit(generation)
+                generation.end("length", Delta(""))
+            else:
+                model.thread.submit(generation)
         return GenerationStream(generation, check_cancelled)
 
     def loaded_models(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,16 +92,35 @@ class Generation:
             most_probable = self.sampler.sample(logits)
         token = self.last_token = most_probable
         if token in self.stop_token_ids:
-            self._end("stop", Delta(""))
+            self.end("stop", Delta(""))
             return True
         self.completion_tokens += 1
         delta = self.detokenizer.add(token, self._logprobs(logits, token, self.request.logprobs))
         if self.detokenizer.has_stopped or self.completion_tokens >= self.max_tokens:
-            self._end("stop" if self.detokenizer.has_stopped else "length", delta)
+            self.end("stop" if self.detokenizer.has_stopped else "length", delta)
             return True
         if delta.text or delta.logprobs:
             self._deltas.put(delta)
         return False
+
+    def end(self, reason: str, last: Delta) -> None:
+        """End the answer.
+
+        Args:
+            reason: ``stop`` or ``length``.
+            last: What the last token adds.
+        """
+        rest = self.detokenizer.flush()
+        self._deltas.put(
+            Delta(
+                last.text + rest.text,
+                last.logprobs + rest.logprobs,
+                reason,
+                prompt_tokens=len(self.prompt),
+                cached_tokens=self.sequence.cached_tokens if self.sequence is not None else 0,
+                completion_tokens=self.completion_tokens,
+            )
+        )
 
     def fail(self, error: Exception) -> None:
         """End the answer with an error, which its reader gets."""
@@ -120,19 +139,6 @@ class Generation:
         if isinstance(item, Exception):
             raise item
         return item
-
-    def _end(self, reason: str, last: Delta) -> None:
-        rest = self.detokenizer.flush()
-        delta = Delta(last.text + rest.text, last.logprobs + rest.logprobs, reason)
-        cached_tokens = self.sequence.cached_tokens if self.sequence is not None else 0
-        self._deltas.put(
-            replace(
-                delta,
-                prompt_tokens=len(self.prompt),
-                cached_tokens=cached_tokens,
-                completion_tokens=self.completion_tokens,
-            )
-        )
 
     def _logprobs(self, logits: torch.Tensor, token: int, count: int | None) -> tuple[TokenLogprob, ...]:
         if count is None:

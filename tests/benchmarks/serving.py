@@ -169,7 +169,7 @@ def measure_after_leaving(engine: Engine, base: Path) -> tuple[float, float]:
     alone = min(chat(5)[1] for _ in range(3))
     streams = [engine.generate(base=str(base), adapter=None, request=request_of(number)) for number in range(200)]
     for stream in streams:
-        stream.close()  # type: ignore[attr-defined]
+        stream.close()
     return alone, chat(5)[1]
 
 

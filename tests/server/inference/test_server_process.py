@@ -82,6 +82,8 @@ body["response_format"] = {"type": "json_schema", "json_schema": {"name": "x", "
 with TestClient(create_app(context), base_url="http://127.0.0.1") as client:
     answer = client.post("/v1/chat/completions", json=body)
     assert 1 <= answer.json()["usage"]["completion_tokens"] <= 3, answer.text
+    counted = client.post("/v1/responses/input_tokens", json={"model": "tiny", "input": "hi"})
+    assert counted.json()["input_tokens"] == answer.json()["usage"]["prompt_tokens"], counted.text
     rejected = client.post("/v1/chat/completions", json=body | {"logit_bias": {"999999999": 1}})
     assert rejected.json()["error"]["param"] == "logit_bias", rejected.text
 print(*sorted({"torch", "transformers", "peft", "numpy", "tokenizers"} & sys.modules.keys()))
