@@ -167,17 +167,17 @@ class GenerationStream(Iterator[Delta]):
 
     def __next__(self) -> Delta:
         """Wait for the next piece."""
-        if self._has_ended:
-            raise StopIteration
-        try:
-            self._check_cancelled()
-            while (delta := self._generation.next_delta(CANCEL_POLL_SECONDS)) is None:
+        while not self._has_ended:  # another thread may close it
+            try:
                 self._check_cancelled()
-        except BaseException:
-            self.close()
-            raise
-        self._has_ended = delta.finish_reason is not None
-        return delta
+                delta = self._generation.next_delta(CANCEL_POLL_SECONDS)
+            except BaseException:
+                self.close()
+                raise
+            if delta is not None:
+                self._has_ended = self._has_ended or delta.finish_reason is not None
+                return delta
+        raise StopIteration
 
     def close(self) -> None:
         """Let the answer leave the batch before its next token."""

@@ -62,10 +62,11 @@ class ModelThread:
     def submit(self, generation: Generation) -> None:
         """Compute an answer."""
         with self._condition:
-            self._new.append(generation)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="generate", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="generate", daemon=True)
+                thread.start()  # an error if the system has no more threads; then nothing was submitted
+                self._thread = thread
+            self._new.append(generation)
             self._condition.notify()
 
     def close(self) -> None:

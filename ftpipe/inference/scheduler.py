@@ -122,10 +122,11 @@ class Scheduler:
                     self._share.used(candidate.account),
                 ),
             )
-            if not self._model.has_room(generation.max_length):
+            # one that is alone is computed in any case: a sequence that could not be closed has room for ever
+            if self._running and not self._model.has_room(generation.max_length):
                 return
-            self._waiting.remove(generation)
             self._open(generation)
+            self._waiting.remove(generation)  # not before: whatever ends the thread meanwhile must reach its reader
 
     def _open(self, generation: Generation) -> None:
         started = self._clock()

@@ -51,6 +51,18 @@ def start(model: FakeBatchModel, **changes: Any) -> ModelThread:
     return ModelThread(Scheduler(model, max_num_seqs=4), **changes)
 
 
+def submit(thread: ModelThread, number: int, **changes: Any) -> Generation:
+    """A request with one token in its prompt."""
+    generation = new_generation([number], **changes)
+    thread.submit(generation)
+    return generation
+
+
+def finish(generation: Generation) -> str | None:
+    """Read an answer to its end; the reason for it."""
+    return [delta.finish_reason for delta in GenerationStream(generation, lambda: None)][-1]
+
+
 def read(generation: Generation, check_cancelled: Callable[[], None] = lambda: None) -> str:
     return "".join(delta.text for delta in GenerationStream(generation, check_cancelled))
 
@@ -170,6 +182,16 @@ def test_generation_stream_answer_leaves_with_its_reader(leave: str) -> None:
     assert all(ids == [2] for _, ids in model.calls[joined:])
 
 
+def test_generation_stream_reader_does_not_wait_if_another_thread_closes_it() -> None:
+    stream = GenerationStream(new_generation([1]), lambda: None)
+    pieces: list[object] = []
+    reader = threading.Thread(target=lambda: pieces.append(next(stream, None)), daemon=True)
+    reader.start()
+    stream.close()
+    reader.join(SECONDS)
+    assert pieces == [None]
+
+
 def test_generation_stream_ends_after_the_last_piece() -> None:
     thread = start(FakeBatchModel())
     thread.submit(generation := new_generation([1]))
@@ -178,18 +200,16 @@ def test_generation_stream_ends_after_the_last_piece() -> None:
     assert next(stream, None) is None
 
 
-def finish(generation: Generation) -> str | None:
-    """Read an answer to its end."""
-    return [delta.finish_reason for delta in GenerationStream(generation, lambda: None)][-1]
+@pytest.mark.parametrize("max_tokens", [100_000, 1])
+def test_model_thread_survives_a_model_that_cannot_close_sequences(max_tokens: int) -> None:
+    """Every reader gets the error, also of the answers that were not computed yet; later ones are answered.
 
-
-def test_model_thread_survives_a_model_that_cannot_close_sequences() -> None:
-    """Every reader gets the error, also of the answers that were not computed yet; later ones are answered."""
-    model = BrokenModel(max_sequences=1)
-    thread = ModelThread(Scheduler(model, max_num_seqs=1))
-    generations = [new_generation([number], max_tokens=number) for number in range(1, 6)]
-    for generation in generations:
-        thread.submit(generation)
+    Also if the sequences that were not closed leave no memory for another one.
+    """
+    model = BrokenModel(max_sequences=1, max_tokens=max_tokens)
+    thread = start(model, join_seconds=SECONDS)
+    with thread.expecting():
+        generations = [submit(thread, number, max_tokens=number) for number in range(1, 6)]
     failed = 0
     for generation in generations:
         try:
@@ -197,36 +217,56 @@ def test_model_thread_survives_a_model_that_cannot_close_sequences() -> None:
         except RuntimeError as error:
             assert "damaged" in str(error)
             failed += 1
-    assert failed >= len(generations) - 2, "an answer that was complete has no error"
+    assert failed >= len(generations) - 2, "only an answer that was complete has no error"
     model.is_broken = False
-    assert finish(new := _submitted(thread)) in ("stop", "length"), new
+    assert finish(submit(thread, 9)) in ("stop", "length")
     thread.close()
 
 
-def _submitted(thread: ModelThread) -> Generation:
-    generation = new_generation([9])
-    thread.submit(generation)
-    return generation
+class Panic(BaseException):
+    """What a panic in Rust is in Python: no ``Exception``."""
 
 
-def test_model_thread_restarts_if_its_thread_has_died(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("method", ["open_sequence", "prefill", "decode", "close_sequence"])
+def test_model_thread_restarts_if_its_thread_has_died(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     """An error that nothing handles ends the answers, and the next request starts another thread."""
     model = FakeBatchModel()
-    scheduler = Scheduler(model, max_num_seqs=4)
-    thread = ModelThread(scheduler)
+    thread = start(model, join_seconds=SECONDS)
     with monkeypatch.context() as patch:
 
-        def die() -> None:
-            raise SystemExit
+        def die(*_: Any, **__: Any) -> None:
+            raise Panic
 
-        patch.setattr(scheduler, "step", die)
+        patch.setattr(model, method, die)
         patch.setattr(threading, "excepthook", lambda _: None)
         before = set(threading.enumerate())
-        generation = _submitted(thread)
+        with thread.expecting():
+            generations = [submit(thread, number, max_tokens=3) for number in (1, 2)]
         started = [one for one in threading.enumerate() if one not in before]
-        with pytest.raises(RuntimeError, match="has ended"):
-            finish(generation)
+        for generation in generations[1:] if method == "close_sequence" else generations:
+            with pytest.raises(RuntimeError, match="has ended"):
+                finish(generation)
         for one in started:
-            one.join()
-    assert finish(_submitted(thread)) in ("stop", "length")
+            one.join(SECONDS)
+    assert finish(submit(thread, 3)) in ("stop", "length")
+    thread.close()
+
+
+def test_model_thread_error_of_a_thread_that_cannot_start_is_that_of_one_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The next one starts it."""
+    model = FakeBatchModel()
+    thread = start(model)
+
+    def fail(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="can't start"):
+            submit(thread, 1)
+    assert thread.waiting == 0
+    assert finish(submit(thread, 2)) in ("stop", "length")
+    assert {id_ for _, ids in model.calls for id_ in ids} == {2}
     thread.close()
