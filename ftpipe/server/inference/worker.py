@@ -171,7 +171,7 @@ class Worker:
                     answer.wait_until_taken()
         except _CancelledError:
             pass
-        except Exception as exc:  # noqa: BLE001  # the server raises it again
+        except BaseException as exc:  # noqa: BLE001  # the server raises it again; a panic in Rust is no Exception
             error = ErrorInfo.of(exc)
         del self._answers[id_]
         self._send(Event(id=id_, is_last=True, error=error))

@@ -37,6 +37,10 @@ class UnknownToServerError(ContextLengthError):
     code = "only_here"
 
 
+class Panic(BaseException):
+    """What a panic in Rust is in Python: no ``Exception``."""
+
+
 class FakeEngine:
     """Does what the last message of a conversation says."""
 
@@ -106,7 +110,9 @@ class FakeEngine:
         time.sleep(3600)  # another thread may be the one that gets the signal
 
 
-def _exception(name: str) -> Exception:
+def _exception(name: str) -> BaseException:
+    if name == "Panic":
+        return Panic("a bug")
     if name in ERRORS:
         return ERRORS[name](f"the message of {name}", f"the hint of {name}")
     if name == "UnknownToServerError":

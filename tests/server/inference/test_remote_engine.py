@@ -125,8 +125,9 @@ def test_remote_engine_raises_nearest_known_class(shared: Harness) -> None:
     with pytest.raises(ContextLengthError) as unknown:
         shared.text("raise UnknownToServerError")
     assert (type(unknown.value), unknown.value.code) == (ContextLengthError, "only_here")
-    with pytest.raises(InferenceError, match="ValueError: a bug"):
-        shared.text("raise ValueError")
+    for name in ("ValueError", "Panic"):
+        with pytest.raises(InferenceError, match=f"{name}: a bug"):
+            shared.text(f"raise {name}")
 
 
 def test_remote_engine_load_is_done_at_once_when_loaded(shared: Harness) -> None:
